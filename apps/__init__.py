@@ -1,0 +1,1 @@
+"""The Streamlit explorer of stored runs (install name `interp.apps`)."""

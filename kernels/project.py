@@ -1,0 +1,115 @@
+"""Batched fused projection: many vectors against a vocabulary, keeping only what is worth keeping.
+
+Projects `vectors [n, d]` (neuron rows, SAE decoder rows, feature vectors) through a read-out
+`readout [V, d]` (an unembedding) and keeps, per vector, the k highest and k lowest logits with
+their token ids and the statistics of the whole row. The n x V product never exists in memory.
+Equivalent naive code, which `impl="naive"` runs:
+
+    L = vectors @ readout.T
+    L.topk(k); (-L).topk(k); L.logsumexp(1); L.mean(1); L.var(1); ...
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Side = Literal["top", "bottom"]
+Impl = Literal["auto", "tiled", "naive"]
+
+
+class Extremes(NamedTuple):
+    """One side of every row. For the bottom side the softmax is that of the negated logits."""
+
+    ids: Int[Tensor, "n k"]
+    """Token ids, most extreme first; equal logits by the lowest id."""
+    logits: Float[Tensor, "n k"]
+    """Their logits (not negated)."""
+    logsumexp: Float[Tensor, " n"] | None
+    """log sum exp of the (signed) logits, nats."""
+    entropy: Float[Tensor, " n"] | None
+    """Entropy of their softmax, nats."""
+    max_prob: Float[Tensor, " n"] | None
+    """Probability of the first token."""
+
+
+class Moments(NamedTuple):
+    """Moments of each row's V logits (population: divided by V); shapes are 0 in a constant row."""
+
+    mean: Float[Tensor, " n"]
+    var: Float[Tensor, " n"]
+    skewness: Float[Tensor, " n"]
+    kurtosis: Float[Tensor, " n"]
+    """Excess kurtosis: 0 for a Gaussian."""
+
+
+class Projection(NamedTuple):
+    """What `project_topk` keeps of each row; parts that were not asked for are None."""
+
+    top: Extremes | None
+    bottom: Extremes | None
+    moments: Moments | None
+    impl: str
+    """Which implementation ran."""
+
+
+def project_topk(
+    vectors: Float[Tensor, "n d"],
+    readout: Float[Tensor, "V d"],
+    k: int = 16,
+    *,
+    sides: tuple[Side, ...] = ("top", "bottom"),
+    stats: bool = True,
+    impl: Impl = "auto",
+) -> Projection:
+    """Top-k and bottom-k logits and row statistics of `vectors @ readout.T`.
+
+    Args:
+        vectors: [n, d], any float dtype; computed in float32 (bf16 and fp16 lose nothing).
+        readout: [V, d], on the same device.
+        k: logits kept per side, at most V.
+        sides: which ends of each row to keep.
+        stats: also moments, logsumexp, entropy and the largest probability.
+        impl: "tiled" is the fused CPU path, whose ids are those of a float64 product of the
+            float32 operands; "naive" is dense, row chunk by row chunk, on any device, with
+            float32 ids; "auto" is "tiled" on the CPU and "naive" elsewhere.
+
+    Deterministic: the same call gives the same bits, on any number of threads.
+
+    Raises:
+        ValueError: shapes or k do not fit, or a value is not finite.
+    """
+    _check(vectors, readout, k, sides)
+    if impl == "auto":
+        impl = "tiled" if vectors.device.type == "cpu" else "naive"
+    vectors, readout = vectors.detach().float(), readout.detach().float()
+    if impl == "naive":
+        from .reference import project_dense
+
+        return project_dense(vectors, readout, k, sides, stats)
+    if vectors.device.type != "cpu":
+        raise ValueError(f"impl='tiled' runs on the CPU, not on {vectors.device}: use impl='naive'")
+    from .tiled import project_tiled
+
+    return project_tiled(vectors.contiguous(), readout.contiguous(), k, sides, stats)
+
+
+def _check(vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> None:
+    if vectors.ndim != 2 or readout.ndim != 2 or vectors.shape[1] != readout.shape[1]:
+        raise ValueError(
+            f"expected vectors [n, d] and readout [V, d], got {list(vectors.shape)} and "
+            f"{list(readout.shape)}"
+        )
+    if vectors.device != readout.device:
+        raise ValueError(f"vectors are on {vectors.device} but the readout is on {readout.device}")
+    if not 1 <= k <= readout.shape[0]:
+        raise ValueError(f"k must be between 1 and the {readout.shape[0]} rows of the readout, not {k}")
+    if not sides or set(sides) - {"top", "bottom"}:
+        raise ValueError(f"sides must name 'top', 'bottom' or both, not {sides!r}")
+    for name, tensor in (("vectors", vectors), ("readout", readout)):
+        # min and max carry NaN and infinities and, unlike isfinite, make no mask of the same size
+        if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
+            raise ValueError(f"{name} hold a NaN or an infinity")

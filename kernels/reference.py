@@ -1,0 +1,70 @@
+"""The naive twin of the fused projection: the dense product, a chunk of rows at a time.
+
+Runs on any device; in float64 it is the oracle of the tests.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .project import Extremes, Moments, Projection
+
+CHUNK = 256
+"""Rows whose dense logits are held at once."""
+
+
+def project_dense(
+    vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool
+) -> Projection:
+    """See `project_topk`; computes in the dtype it is given."""
+    parts = [_project(chunk, readout, k, sides, stats) for chunk in vectors.split(CHUNK)]
+    return Projection(
+        top=_join([p.top for p in parts]),
+        bottom=_join([p.bottom for p in parts]),
+        moments=_join([p.moments for p in parts]),
+        impl="naive",
+    )
+
+
+def _join(parts):  # type: ignore[no-untyped-def]
+    """Concatenate equal NamedTuples of tensors field by field; None stays None."""
+    if parts[0] is None:
+        return None
+    columns = zip(*parts, strict=True)
+    return type(parts[0])(*(None if c[0] is None else torch.cat(c) for c in columns))
+
+
+def _project(x: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool) -> Projection:
+    logits = x @ readout.T
+    return Projection(
+        top=_extremes(logits, k, 1, stats) if "top" in sides else None,
+        bottom=_extremes(logits, k, -1, stats) if "bottom" in sides else None,
+        moments=_moments(logits) if stats else None,
+        impl="naive",
+    )
+
+
+def _extremes(logits: Tensor, k: int, sign: int, stats: bool) -> Extremes:
+    signed = sign * logits
+    # a stable sort, unlike topk, keeps equal logits in the order of their ids
+    scores, ids = signed.sort(dim=1, descending=True, stable=True)
+    scores, ids = scores[:, :k], ids[:, :k]
+    if not stats:
+        return Extremes(ids, sign * scores, None, None, None)
+    logp = signed.log_softmax(1)
+    entropy = -(logp.exp() * logp).sum(1)
+    return Extremes(ids, sign * scores, signed.logsumexp(1), entropy, logp.max(1).values.exp())
+
+
+def _moments(logits: Tensor) -> Moments:
+    mean = logits.mean(1)
+    t = logits - mean[:, None]
+    var = t.square().mean(1)
+    std = var.sqrt().clamp_min(torch.finfo(var.dtype).tiny)
+    skewness = (t / std[:, None]).pow(3).mean(1)
+    kurtosis = (t / std[:, None]).pow(4).mean(1) - 3.0
+    constant = var == 0
+    return Moments(
+        mean, var, skewness.masked_fill(constant, 0.0), kurtosis.masked_fill(constant, 0.0)
+    )

@@ -1,0 +1,1 @@
+"""Linear read-outs and their metrics (install name `interp.probes`)."""
