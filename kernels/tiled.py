@@ -25,8 +25,8 @@ from torch import Tensor
 from .project import Extremes, Moments, Projection
 from .scan import exact_topk, scan_tile, settle
 
-ROWS, COLUMNS = 512, 1024
-"""Shape of a tile: 2 MiB of float32."""
+ROWS, COLUMNS = 256, 1024
+"""Shape of a tile: 1 MiB of float32; many blocks share the work evenly between threads."""
 SPARE = 8
 """Candidates kept beyond k, so that the k-th is usually clear of the last one."""
 

@@ -1,0 +1,53 @@
+# Two commands on a fresh machine: `make demo` and `make test`. They need Python 3.11+, make and a
+# package registry; everything else is set up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+export INTERP_RUNS ?= $(CURDIR)/runs
+
+.PHONY: demo app test test-all lint types unit notebooks browser clean
+
+.venv/base: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv .venv
+	$(PIP) -e .
+	touch $@
+
+.venv/dev: .venv/base
+	$(PIP) -e '.[dev]'
+	touch $@
+
+demo: .venv/base
+	$(BIN)/interp neurons atlas --model smollm2-135m
+	@for word in dog California Monday Python music doctor; do \
+	    echo; echo "== $$word"; $(BIN)/interp neurons search $$word --limit 3 || exit $$?; done
+	@echo; echo "Explore it in the browser:  make app    (or: $(BIN)/interp app)"
+
+app: .venv/base
+	$(BIN)/interp app
+
+test: lint types unit notebooks browser
+
+test-all: test
+	$(BIN)/pytest -m slow
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/dev
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: .venv/dev
+	$(BIN)/pytest -m 'not slow and not browser'
+
+notebooks: .venv/dev
+	$(BIN)/pytest --nbmake --nbmake-timeout=900 notebooks
+
+browser: .venv/dev
+	sh tests/install_browser.sh
+	$(BIN)/pytest -m browser
+
+clean:
+	rm -rf .venv build *.egg-info runs

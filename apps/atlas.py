@@ -1,0 +1,123 @@
+"""The atlas page: search, the most specialised neurons, a neuron's card, the layers at a glance."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from interp import figures
+from interp.apps.common import cached, download, errors_in_place, pick_run, reproduce
+from interp.neurons import search
+from interp.neurons.search import NeuronName, parse_neuron
+from interp.store import Run
+
+find, show, top = cached(search.find), cached(search.show), cached(search.top)
+density, values_in_layer = cached(search.density), cached(search.values_in_layer)
+
+LIMIT = 50
+OPEN = """from pathlib import Path
+from interp.neurons import search
+atlas = search.open_atlas(Path({path!r}))
+"""
+
+
+def page() -> None:
+    st.title("Neuron atlas")
+    run = pick_run("neurons.atlas", "interp neurons atlas --model smollm2-135m")
+    model, kinds = run.manifest["model"], run.manifest["kinds"]
+    st.caption(
+        f"{run.config['model']}: {run.metrics['vectors']:,} neuron vectors "
+        f"({model['n_layers']} layers × {model['d_mlp']} × {', '.join(kinds)}) decoded through the "
+        f"LM head, norm {run.config['norm']}, {run.config['k']} tokens a side."
+    )
+    looking, overview = st.tabs(["Neurons", "Layers"])
+    with looking:
+        name = _list(run)
+        _card(run, name)
+    with overview:
+        _layers(run)
+
+
+def _list(run: Run) -> NeuronName:
+    """The search box and its table; returns the neuron to show."""
+    left, middle, right = st.columns([3, 1, 2], vertical_alignment="bottom")
+    word = left.text_input(
+        "Find a word",
+        st.query_params.get("word", ""),
+        placeholder="dog, California, Monday … (empty: the most specialised neurons)",
+    )
+    exact = middle.toggle("Exact token", help="This token's text alone, not its word family.")
+    typed = right.text_input("Or name a neuron", placeholder="29.gate.808")
+    where = ["--atlas", str(run.path)]
+    opened = OPEN.format(path=str(run.path))
+    if word:
+        st.query_params["word"] = word
+        rows = find(run, word, exact, LIMIT)
+        command = ["interp", "neurons", "search", word, *where, *(["--exact"] if exact else [])]
+        call = f"search.find(atlas, {word!r}, exact={exact}, limit={LIMIT})"
+        columns = ["name", "side", "score", "rank", "word_z", "lead", "tokens"]
+    else:
+        st.query_params.pop("word", None)
+        rows = top(run, LIMIT, None, None, True)
+        command = ["interp", "neurons", "top", *where, "--words-only"]
+        call = f"search.top(atlas, limit={LIMIT}, words_only=True)"
+        columns = ["name", "side", "score", "z", "margin", "kurtosis", "tokens"]
+    name = _table(rows[columns], key=f"rows {run.path} {word} {exact}")
+    download(rows, f"neurons {word or 'top'}")
+    reproduce([*command, "--limit", str(LIMIT)], f"{opened}{call}")
+    with errors_in_place():
+        return parse_neuron(typed or name)
+
+
+def _table(rows: pd.DataFrame, key: str) -> str:
+    """The rows as a table; returns the selected neuron's name, the first one's to begin with."""
+    shown = rows.assign(tokens=[[figures.visible(t) for t in tokens] for tokens in rows["tokens"]])
+    event = st.dataframe(
+        shown,
+        key=key,
+        hide_index=True,
+        width="stretch",
+        height=min(38 + 35 * len(shown), 360),
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={
+            c: st.column_config.NumberColumn(format="%.2f")
+            for c in ("score", "word_z", "lead", "z", "margin", "kurtosis")
+        },
+    )
+    chosen = event["selection"]["rows"]
+    return str(rows["name"].iloc[chosen[0] if chosen else 0])
+
+
+def _card(run: Run, name: NeuronName) -> None:
+    st.subheader(str(name))
+    rows = show(run, name)
+    st.plotly_chart(figures.neuron_tokens(rows), width="stretch", key="tokens")
+    statistic = st.selectbox("Where it stands by", search.STATISTICS)
+    here = dict(zip(rows["side"], rows[statistic], strict=True))
+    values = values_in_layer(run, name, statistic)
+    among = f"layer {name.layer}, {name.kind}"
+    st.plotly_chart(
+        figures.standing(values, here, statistic, among), width="stretch", key="standing"
+    )
+    download(rows, f"neuron {name}")
+    reproduce(
+        ["interp", "neurons", "show", str(name), "--atlas", str(run.path)],
+        OPEN.format(path=str(run.path))
+        + "from interp import figures\n"
+        + f"figures.neuron_tokens(search.show(atlas, search.parse_neuron({str(name)!r})))",
+    )
+
+
+def _layers(run: Run) -> None:
+    statistic = st.selectbox("Statistic", search.STATISTICS, key="overview")
+    counts = density(run, statistic)
+    st.plotly_chart(figures.layer_density(counts, statistic), width="stretch", key="density")
+    download(counts, f"layers {statistic}")
+    st.caption("The picture comes from a notebook call; the command lists the extremes behind it.")
+    reproduce(
+        ["interp", "neurons", "top", "--atlas", str(run.path)],
+        OPEN.format(path=str(run.path))
+        + "from interp import figures\n"
+        + f"figures.layer_density(search.density(atlas, {statistic!r}), {statistic!r})",
+    )

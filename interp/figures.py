@@ -1,0 +1,86 @@
+"""DataFrame -> plotly figure, pure functions. Shared by the app and the notebooks."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#8a8f98"
+
+
+def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
+    """Top and bottom tokens of one vector as bars; `rows` as `neurons.search.show` gives them."""
+    figure = make_subplots(1, 2, horizontal_spacing=0.2, subplot_titles=["top", "bottom"])
+    for column, side, colour in ((1, "top", BLUE), (2, "bottom", ORANGE)):
+        row = rows[rows["side"] == side].iloc[0]
+        labels = [f"{i + 1}  {visible(token)}" for i, token in enumerate(row["tokens"])]
+        figure.add_bar(
+            x=list(row["logits"]),
+            y=labels,
+            orientation="h",
+            marker_color=colour,
+            hovertext=[f"id {i}" for i in row["ids"]],
+            row=1,
+            col=column,
+        )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title="logit")
+    name = rows["name"].iloc[0]
+    return _laid_out(figure, f"{name} through the LM head", height=420)
+
+
+def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
+    """How a statistic is spread in each layer, one panel a kind (`neurons.search.density`)."""
+    kinds = [k for k in ("up", "gate", "down") if k in set(counts["kind"])]
+    figure = make_subplots(1, len(kinds), shared_yaxes=True, subplot_titles=kinds)
+    for column, kind in enumerate(kinds, start=1):
+        part = counts[counts["kind"] == kind]
+        grid = part.pivot(index="value", columns="layer", values="count").sort_index()
+        share = grid / grid.sum()
+        figure.add_heatmap(
+            x=share.columns,
+            y=share.index,
+            z=share.to_numpy(),
+            coloraxis="coloraxis",
+            hovertemplate=f"layer %{{x}}<br>{statistic} %{{y:.3g}}<br>share %{{z:.2%}}<extra></extra>",
+            row=1,
+            col=column,
+        )
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title=statistic, col=1)
+    figure.update_layout(coloraxis={"colorscale": "Blues", "colorbar": {"title": "share"}})
+    return _laid_out(figure, f"{statistic} of every vector, layer by layer", height=380)
+
+
+def standing(values: pd.Series, here: dict[str, float], statistic: str, among: str) -> go.Figure:
+    """A histogram of `values` with the places of `here` (label -> value) marked."""
+    figure = go.Figure(go.Histogram(x=values, nbinsx=80, marker_color=GREY, name=among))
+    for (label, value), colour in zip(here.items(), (BLUE, ORANGE), strict=False):
+        share = (values < value).mean()
+        figure.add_vline(x=value, line_color=colour, line_width=2)
+        figure.add_annotation(
+            x=value, y=1.0 if colour == BLUE else 0.86, yref="paper", showarrow=False,
+            xanchor="right" if share > 0.5 else "left", font={"color": colour},
+            text=f" {label}: above {share:.1%} ",
+        )  # fmt: skip
+    figure.update_xaxes(title=statistic)
+    figure.update_yaxes(title="rows")
+    return _laid_out(figure, f"{statistic} among {among}", height=300)
+
+
+def visible(token: str) -> str:
+    """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎'."""
+    shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
+    # plotly reads a few HTML tags in labels
+    return shown.replace("&", "&amp;").replace("<", "&lt;") or "(empty)"
+
+
+def _laid_out(figure: go.Figure, title: str, height: int) -> go.Figure:
+    return figure.update_layout(
+        title={"text": title, "font": {"size": 15}},
+        height=height,
+        showlegend=False,
+        template="plotly_white",
+        margin={"l": 10, "r": 10, "t": 60, "b": 10},
+    )

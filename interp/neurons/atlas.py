@@ -1,0 +1,243 @@
+"""The neuron atlas: every MLP neuron of a model decoded through its LM head.
+
+Source: Davies, 'Decoding specialised feature neurons in LLMs with the final projection layer'. For
+a neuron's vector w in residual space, `logits = W_U @ w`, then softmax. The decoded vectors are the
+rows of `up_proj` and `gate_proj` (what a neuron reads) and the columns of `down_proj` (what it
+writes), each with both signs, since in SwiGLU the product takes either. Naive equivalent, for one
+layer and kind, of what one part of the atlas holds:
+
+    L = W_kind(layer) @ W_U.T;  L.topk(k), (-L).topk(k), softmax statistics, moments
+
+Tables of the run:
+
+`neurons/L000.parquet` …, one file a layer, one row per (layer, kind, neuron, side):
+    layer int16, kind string (up | gate | down), neuron int32
+    side string        top: the vector itself; bottom: its negation
+    ids list<int32>[k] token ids, most extreme first, equal logits by the lowest id
+    tokens list<string>[k], logits list<float>[k]    (logits of the vector, not negated)
+    z float            distance of the first logit from the row's mean, in row standard deviations
+    std float          standard deviation of the row's logits
+    margin float       its lead over the first token of another word family among the k, in the
+                       same unit; over the k-th token where all k are of one family
+    skewness, kurtosis float    of the row's logits (excess; skewness signed by the side)
+    entropy float      of the softmax of the (signed) logits, nats; log(V) is uniform
+    max_prob float     its largest probability
+    norm float         length of the vector
+`vocabulary/tokens.parquet`: id int32, token string, word string (its word family)
+
+z, margin, skewness and kurtosis do not depend on the vector's length; entropy and max_prob do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from ..catalog import resolve
+from ..errors import UserError
+from ..progress import progress
+from ..store import RunWriter
+from ..vocabulary import token_strings, word_family
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+
+    from interp.kernels import Projection
+
+    from ..weights import Weights
+
+Kind = Literal["up", "gate", "down"]
+
+
+@dataclass(frozen=True)
+class AtlasConfig:
+    """Decode every MLP neuron of a model through its LM head."""
+
+    STUDY: ClassVar[str] = "neurons.atlas"
+    VERSION: ClassVar[int] = 1
+
+    # the command line takes several models and makes a config of each
+    model: Annotated[str, tyro.conf.Suppress] = "smollm2-135m"
+    """A catalog name, hub id, folder or .gguf file."""
+    weights: tuple[Kind, ...] = ()
+    """Which vectors of a neuron: up, gate, down; by default all that the model has."""
+    norm: Literal["raw", "final", "mlp"] = "raw"
+    """Multiply vectors by a norm's gain: none, the final norm's, or the pre-MLP norm's."""
+    k: int = 16
+    """Tokens kept per neuron and side."""
+    device: str = field(default="cpu", metadata={"key": False})
+    """Where to compute (cpu, cuda, cuda:1, mps)."""
+
+    @cached_property
+    def _weights(self) -> Weights:
+        from ..weights import Weights
+
+        return Weights(resolve(self.model))
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds decoded, in the order up, gate, down."""
+        has = self._weights.spec.kinds
+        absent = [kind for kind in self.weights if kind not in has]
+        if absent:
+            raise UserError(f"{self.model} has no '{absent[0]}' neurons, only {', '.join(has)}")
+        return tuple(kind for kind in has if kind in (self.weights or has))  # type: ignore[misc]
+
+    def fingerprints(self) -> dict[str, str]:
+        tokenizer = self._weights.folder / "tokenizer.json"
+        content = tokenizer.read_bytes() if tokenizer.exists() else b""
+        return {
+            "model": self._weights.fingerprint(),
+            "tokenizer": hashlib.sha256(content).hexdigest(),
+        }
+
+    def run(self, out: RunWriter) -> dict[str, Any]:
+        import numpy as np
+        import pandas as pd
+        import pyarrow.parquet as pq
+        import torch
+
+        weights, spec, kinds = self._weights, self._weights.spec, self.kinds
+        _check_device(self.device)
+        if not 2 <= self.k <= spec.d_vocab:
+            raise UserError(f"k must be between 2 and the vocabulary's {spec.d_vocab}, not {self.k}")
+        tokens = token_strings(weights.folder, spec.d_vocab)
+        words = [word_family(token) for token in tokens]
+        word_codes = pd.factorize(np.array(words, dtype=object))[0]
+        if not out.has("vocabulary/tokens.parquet"):
+            with out.part("vocabulary/tokens.parquet") as path:
+                pq.write_table(_vocabulary(tokens, words), path)
+        missing = [la for la in range(spec.n_layers) if not out.has(_part(la))]
+        per_layer = len(kinds) * spec.d_mlp
+        readout = weights.W_U().to(self.device) if missing else torch.empty(0)
+        started, done = time.monotonic(), per_layer * (spec.n_layers - len(missing))
+        total = per_layer * spec.n_layers
+        with progress(f"atlas of {self.model}", total, "vectors", done) as advance:
+            for layer in missing:
+                vectors = self._vectors(layer, kinds)
+                projection = _project(vectors, readout, self.k)
+                labels = (layer, kinds, spec.d_mlp)
+                table = _table(labels, vectors, projection, tokens, word_codes)
+                with out.part(_part(layer)) as path:
+                    pq.write_table(table, path, compression="zstd")
+                advance(per_layer, f"layer {layer}")
+        out.facts = {"model": vars(spec), "kinds": list(kinds), "device": self.device}
+        return {
+            "vectors": total,
+            "layers_computed": len(missing),
+            "layers_resumed": spec.n_layers - len(missing),
+            "atlas_s": round(time.monotonic() - started, 2),
+        }
+
+    def _vectors(self, layer: int, kinds: tuple[Kind, ...]) -> Tensor:
+        """[len(kinds) * d_mlp, d_model], kind by kind, as the norm reading has them."""
+        import torch
+
+        vectors = torch.cat([self._weights.neurons(kind, layer) for kind in kinds])
+        if self.norm == "final":
+            vectors *= self._weights.final_gain()
+        elif self.norm == "mlp":
+            vectors *= self._weights.mlp_gain(layer)
+        return vectors
+
+
+def _part(layer: int) -> str:
+    return f"neurons/L{layer:03d}.parquet"
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device '{device}' cannot be used here: {reason}") from error
+
+
+def _project(vectors: Tensor, readout: Tensor, k: int) -> Projection:
+    from interp.kernels import project_topk
+
+    return project_topk(vectors.to(readout.device), readout, k)
+
+
+def _vocabulary(tokens: list[str], words: list[str]) -> pa.Table:
+    import pyarrow as pa
+
+    ids = pa.array(range(len(tokens)), pa.int32())
+    return pa.table({"id": ids, "token": pa.array(tokens), "word": pa.array(words)})
+
+
+def _table(
+    labels: tuple[int, tuple[Kind, ...], int],
+    vectors: Tensor,
+    projection: Projection,
+    tokens: list[str],
+    word_codes: np.ndarray,
+) -> pa.Table:
+    """One layer's rows: all top sides, then all bottom sides."""
+    import numpy as np
+    import pyarrow as pa
+
+    layer, kinds, d_mlp = labels
+    n = len(vectors)
+    norm = vectors.norm(dim=1).numpy()
+    sides = [
+        pa.table(
+            {
+                "layer": pa.array(np.full(n, layer), pa.int16()),
+                "kind": pa.array(np.repeat(np.array(kinds, dtype=object), d_mlp), pa.string()),
+                "neuron": pa.array(np.tile(np.arange(d_mlp), len(kinds)), pa.int32()),
+                "side": pa.array([side] * n, pa.string()),
+                **_columns(projection, side, tokens, word_codes),
+                "norm": pa.array(norm, pa.float32()),
+            }
+        )
+        for side in ("top", "bottom")
+    ]
+    return pa.concat_tables(sides)
+
+
+def _columns(
+    projection: Projection, side: str, tokens: list[str], word_codes: np.ndarray
+) -> dict[str, pa.Array]:
+    import numpy as np
+    import pyarrow as pa
+
+    extremes = projection.top if side == "top" else projection.bottom
+    sign, moments = (1.0 if side == "top" else -1.0), projection.moments
+    assert extremes is not None
+    assert moments is not None
+    ids, logits = extremes.ids.cpu().numpy(), extremes.logits.cpu().numpy()
+    std = moments.var.sqrt().clamp_min(1e-30).cpu().numpy()
+    others = word_codes[ids] != word_codes[ids[:, :1]]
+    rival = np.where(others.any(1), others.argmax(1), ids.shape[1] - 1)
+    lead = logits[:, 0] - np.take_along_axis(logits, rival[:, None], 1)[:, 0]
+    offsets = pa.array(np.arange(0, ids.size + 1, ids.shape[1]), pa.int32())
+
+    def lists(values: pa.Array) -> pa.Array:
+        return pa.ListArray.from_arrays(offsets, values)
+
+    def number(values: Any) -> pa.Array:
+        return pa.array(np.asarray(values), pa.float32())
+
+    flat = pa.array(ids.ravel(), pa.int32())
+    return {
+        "ids": lists(flat),
+        "tokens": lists(pa.array(tokens, pa.string()).take(flat)),
+        "logits": lists(number(logits.ravel())),
+        "z": number(sign * (logits[:, 0] - moments.mean.cpu().numpy()) / std),
+        "std": number(std),
+        "margin": number(sign * lead / std),
+        "skewness": number(sign * moments.skewness.cpu().numpy()),
+        "kurtosis": number(moments.kurtosis.cpu()),
+        "entropy": number(extremes.entropy.cpu()),  # type: ignore[union-attr]
+        "max_prob": number(extremes.max_prob.cpu()),  # type: ignore[union-attr]
+    }

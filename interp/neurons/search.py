@@ -1,0 +1,208 @@
+"""Questions to a finished atlas, answered by DuckDB over its Parquet files (no torch, no model).
+
+The tables are documented in `atlas.py`. A word's *score* in a row is scale-free, in standard
+deviations of the row's logits: the z of the word's best token there plus its lead over the best
+token of any other word (negative where another word comes first).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pandas as pd
+
+from ..errors import UserError
+from ..store import Run, Store, open_run
+from ..vocabulary import word_family
+
+STATISTICS = ("z", "margin", "kurtosis", "skewness", "entropy", "max_prob", "norm")
+"""Columns of an atlas that rank or describe a row."""
+_COLUMNS = "layer, kind, neuron, side, ids, tokens, logits, std, " + ", ".join(STATISTICS)
+
+
+class NeuronName(NamedTuple):
+    """`29.gate.808`: a layer, a kind of vector, an index."""
+
+    layer: int
+    kind: str
+    neuron: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.kind}.{self.neuron}"
+
+
+def parse_neuron(text: str) -> NeuronName:
+    match = re.fullmatch(r"\s*(\d+)\.(up|gate|down)\.(\d+)\s*", text)
+    if not match:
+        raise UserError(f"'{text}' names no neuron: write layer.kind.index, such as 29.gate.808")
+    return NeuronName(int(match[1]), match[2], int(match[3]))
+
+
+def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
+    """The atlas in a folder; without one, the newest in the store."""
+    if where is not None:
+        return open_run(where, "neurons.atlas")
+    store = store or Store()
+    runs = store.runs("neurons.atlas")
+    if not runs:
+        raise UserError(f"no atlas in {store.root}: make one with `interp neurons atlas`")
+    return runs[0]
+
+
+def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.DataFrame:
+    """Neurons that decode to a word, best score first.
+
+    Args:
+        atlas: a run of `neurons.atlas`.
+        word: any form of it (`dog`, ` Dogs`); with `exact`, one token's exact text.
+        exact: match that token alone instead of its whole word family.
+        limit: most rows to return.
+
+    Returns:
+        The atlas's columns with `name`, `rank` (place of the word's best token, from 1),
+        `word_z`, `lead` and `score`.
+
+    Raises:
+        UserError: the word is empty, no token stands for it, or no neuron has it in its lists.
+    """
+    ids = _token_ids(atlas, word, exact)
+    where = f"list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
+    rows = _query(f"SELECT {_COLUMNS} FROM {atlas.table('neurons')} WHERE {where}")
+    if rows.empty:
+        k = atlas.config["k"]
+        raise UserError(
+            f"'{word}' is not among the {k} most extreme tokens of any neuron of this atlas: "
+            "make one with a larger --k"
+        )
+    scores = [_score(row, set(ids)) for row in rows.to_dict("records")]
+    rows = pd.concat([rows, pd.DataFrame(scores, index=rows.index)], axis=1)
+    return _named(rows.sort_values("score", ascending=False, kind="stable").head(limit))
+
+
+def show(atlas: Run, neuron: NeuronName) -> pd.DataFrame:
+    """Both sides of one vector, top first."""
+    rows = _query(
+        f"SELECT {_COLUMNS} FROM {atlas.table('neurons')} "
+        "WHERE layer = $layer AND kind = $kind AND neuron = $neuron ORDER BY side DESC",
+        neuron._asdict(),
+    )
+    if rows.empty:
+        model, kinds = atlas.manifest["model"], atlas.manifest["kinds"]
+        raise UserError(
+            f"no {neuron} in this atlas: layers 0..{model['n_layers'] - 1}, kinds "
+            f"{', '.join(kinds)}, neurons 0..{model['d_mlp'] - 1}"
+        )
+    return _named(rows)
+
+
+def top(
+    atlas: Run,
+    limit: int = 20,
+    layer: int | None = None,
+    kind: str | None = None,
+    words_only: bool = False,
+) -> pd.DataFrame:
+    """The most specialised rows: highest score (z + margin) of their own first token.
+
+    `words_only` leaves out rows whose first token is not a word of at least three letters.
+    """
+    conditions = ["TRUE"]
+    if layer is not None:
+        conditions.append("layer = $layer")
+    if kind is not None:
+        conditions.append("kind = $kind")
+    if words_only:
+        conditions.append(r"regexp_full_match(trim(tokens[1]), '\p{L}{3,}')")
+    given = {"layer": layer, "kind": kind}
+    rows = _query(
+        f"SELECT {_COLUMNS}, z + margin AS score FROM {atlas.table('neurons')} "
+        f"WHERE {' AND '.join(conditions)} ORDER BY score DESC, layer, kind, neuron, side "
+        f"LIMIT {int(limit)}",
+        {name: value for name, value in given.items() if value is not None},
+    )
+    if rows.empty:
+        raise UserError("no neuron of this atlas fits: check the layer and the kind")
+    return _named(rows)
+
+
+def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
+    """How a statistic is spread in every layer: layer, kind, bin centre `value`, `count`.
+
+    The range is that of the 0.1 to 99.9 percentiles; what lies outside counts in the last bins.
+    """
+    if statistic not in STATISTICS:
+        raise UserError(f"no statistic '{statistic}': choose one of {', '.join(STATISTICS)}")
+    return _query(
+        f"""
+        WITH bounds AS (
+            SELECT quantile_cont({statistic}, 0.001) AS low, quantile_cont({statistic}, 0.999) AS high
+            FROM {atlas.table("neurons")}
+        ), binned AS (
+            SELECT layer, kind, low, high, greatest(least(
+                floor(({statistic} - low) / nullif(high - low, 0) * {bins}), {bins - 1}), 0) AS bin
+            FROM {atlas.table("neurons")}, bounds
+        )
+        SELECT layer, kind, low + (coalesce(bin, 0) + 0.5) * (high - low) / {bins} AS value,
+               count(*) AS count
+        FROM binned GROUP BY ALL ORDER BY ALL
+        """
+    )
+
+
+def values_in_layer(atlas: Run, neuron: NeuronName, statistic: str) -> pd.Series:
+    """A statistic of all rows of a neuron's layer and kind, to see where it stands."""
+    rows = _query(
+        f"SELECT {statistic} AS value FROM {atlas.table('neurons')} "
+        "WHERE layer = $layer AND kind = $kind",
+        {"layer": neuron.layer, "kind": neuron.kind},
+    )
+    return rows["value"]
+
+
+def _token_ids(atlas: Run, word: str, exact: bool) -> list[int]:
+    if not word.strip():
+        raise UserError("the search is empty: give a word, such as `interp neurons search dog`")
+    column, value = ("token", word) if exact else ("word", word_family(word))
+    table = atlas.table("vocabulary")
+    ids = _query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
+    if ids.empty:
+        begin = _query(
+            f"SELECT DISTINCT word FROM {table} WHERE length(word) > 1 AND starts_with($value, word) "
+            "ORDER BY length(word) DESC LIMIT 3",
+            {"value": word_family(word)},
+        )
+        hint = f"; it begins with {', '.join(map(repr, begin['word']))}" if len(begin) else ""
+        form = "token is exactly" if exact else "single token stands for"
+        raise UserError(f"no {form} '{word}' in this model's vocabulary{hint}")
+    return [int(i) for i in ids["id"]]
+
+
+def _score(row: dict[str, Any], ids: set[int]) -> dict[str, float]:
+    hits = [i for i, token in enumerate(row["ids"]) if token in ids]
+    others = [i for i, token in enumerate(row["ids"]) if token not in ids]
+    rival = others[0] if others else len(row["ids"]) - 1
+
+    def z(i: int) -> float:
+        return float(row["z"] - abs(row["logits"][0] - row["logits"][i]) / row["std"])
+
+    lead = z(hits[0]) - z(rival)
+    return {"rank": hits[0] + 1, "word_z": z(hits[0]), "lead": lead, "score": z(hits[0]) + lead}
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows.reset_index(drop=True)
+    names = [f"{r.layer}.{r.kind}.{r.neuron}" for r in rows.itertuples()]
+    rows.insert(0, "name", names)
+    return rows
+
+
+def _query(sql: str, parameters: dict[str, Any] | None = None) -> pd.DataFrame:
+    try:
+        with duckdb.connect() as connection:
+            return connection.execute(sql, parameters or {}).df()
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the atlas cannot be read ({reason}): make it again") from error

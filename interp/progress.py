@@ -1,0 +1,71 @@
+"""Progress of long work: a bar with rate and ETA on a terminal, a log line a step elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger("interp")
+
+
+@contextmanager
+def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[Callable[..., None]]:
+    """Report work of `total` units, `done` of them finished before (they do not count in the rate).
+
+    Yields `advance(amount, message="")`. Where standard error is no terminal each call logs one
+    line at level INFO to the logger "interp", which only the command line shows by default.
+    """
+    if sys.stderr.isatty():
+        with _bar(label, total, unit, done) as advance:
+            yield advance
+        return
+    start, finished = time.monotonic(), float(done)
+
+    def advance(amount: float, message: str = "") -> None:
+        nonlocal finished
+        finished += amount
+        rate = (finished - done) / max(time.monotonic() - start, 1e-9)
+        log.info(
+            "%s %s %s/%s %s, %s/s, ETA %.0f s",
+            *(label, message, f"{finished:,.0f}", f"{total:,.0f}", unit, f"{rate:,.0f}"),
+            (total - finished) / rate,
+        )
+
+    yield advance
+
+
+@contextmanager
+def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
+
+    class Rate(TextColumn):
+        def render(self, task: Task):  # type: ignore[no-untyped-def]
+            speed = task.finished_speed or task.speed or 0.0
+            return super().render(task).append(f"{speed:,.0f} {unit}/s")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), Rate("{task.percentage:.0f}%  "))
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+
+        def advance(amount: float, message: str = "") -> None:
+            bar.update(task, advance=amount, description=f"{label} {message}".strip())
+
+        yield advance
+
+
+@contextmanager
+def waiting(label: str) -> Iterator[None]:
+    """A spinner (a log line elsewhere) around work whose progress cannot be seen."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(label):
+            yield
+    else:
+        log.info("%s", label)
+        yield

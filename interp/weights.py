@@ -1,0 +1,202 @@
+"""Canonical weight views, read tensor by tensor from safetensors files without building the model.
+
+Conventions: the unembedding `W_U` is [d_vocab, d_model]; every neuron matrix is one *row a
+neuron* in residual space, [d_mlp, d_model]: rows of the stored up and gate projections, columns of
+the down projection. Norm gains are the effective ones (Gemma's stored gain + 1). All are float32
+on the CPU. Peak memory is that of the tensor asked for plus a 64 MiB slice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .catalog import home, resolve, sha256
+from .errors import UserError
+from .families import FAMILIES, ModelSpec, read_spec
+
+Kind = Literal["up", "gate", "down"]
+SLICE_BYTES = 64 * 2**20
+
+
+class Weights:
+    """The weights of one model folder, by canonical name.
+
+    Raises:
+        UserError: no config.json or safetensors, an unknown family, a shard that is missing,
+            truncated or corrupt, a tensor that is missing or has the wrong shape.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec: ModelSpec = read_spec(_read_json(folder / "config.json"))
+        self._family = FAMILIES[self.spec.model_type]
+        self._shard_of = _tensor_files(folder)
+        embed = self._family.embed
+        stored = next((n for n in (embed, embed.removeprefix(self._family.prefix)) if n in self), "")
+        # multi-modal checkpoints: the same names behind, or with, another prefix
+        nested = [n for n in self._shard_of if n.endswith(f".{embed.removeprefix('model.')}")]
+        self._embed = stored or (nested[0] if len(nested) == 1 else embed)
+
+    def __contains__(self, tensor: str) -> bool:
+        return tensor in self._shard_of
+
+    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
+        """Token embeddings."""
+        return self._read(self._family.embed, (self.spec.d_vocab, self.spec.d_model))
+
+    def W_U(self) -> Float[Tensor, "d_vocab d_model"]:
+        """The unembedding (LM head); the embedding itself where they are tied."""
+        if self.spec.tied:
+            return self.W_E()
+        return self._read(self._family.head, (self.spec.d_vocab, self.spec.d_model))
+
+    def neurons(self, kind: Kind, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        """One row a neuron: the vector it reads with (up, gate) or writes (down)."""
+        if kind not in self.spec.kinds:
+            raise UserError(
+                f"a {self.spec.model_type} model has no '{kind}' neurons, only "
+                + ", ".join(self.spec.kinds)
+            )
+        name = cast(str, getattr(self._family, kind))
+        row_per_neuron = (kind == "down") == self._family.transposed
+        shape = (self.spec.d_mlp, self.spec.d_model)
+        matrix = self._read(self._at(name, layer), shape if row_per_neuron else shape[::-1])
+        return matrix if row_per_neuron else matrix.T.contiguous()
+
+    def W_up(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        return self.neurons("up", layer)
+
+    def W_gate(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        return self.neurons("gate", layer)
+
+    def W_down(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        return self.neurons("down", layer)
+
+    def final_gain(self) -> Float[Tensor, " d_model"]:
+        """Effective gain of the norm before the unembedding."""
+        return self._read(self._family.final_norm, (self.spec.d_model,)) + self._family.gain_offset
+
+    def mlp_gain(self, layer: int) -> Float[Tensor, " d_model"]:
+        """Effective gain of the norm that the MLP reads through."""
+        name = self._at(self._family.mlp_norm, layer)
+        return self._read(name, (self.spec.d_model,)) + self._family.gain_offset
+
+    def fingerprint(self) -> str:
+        """sha256 over config.json and every weight file's sha256."""
+        files = [self.folder / "config.json", *sorted(set(self._shard_of.values()))]
+        parts = [f"{path.name}:{_remembered_sha256(path)}" for path in files]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _at(self, name: str, layer: int) -> str:
+        if not 0 <= layer < self.spec.n_layers:
+            raise UserError(f"no layer {layer}: this model has layers 0..{self.spec.n_layers - 1}")
+        return name.format(layer)
+
+    def _stored(self, name: str) -> str:
+        """The name in the files: the family's, with the embedding's prefix for its own."""
+        prefix = self._family.prefix
+        if not name.startswith(prefix):
+            return name
+        own = self._family.embed.removeprefix(prefix)
+        return self._embed.removesuffix(own) + name.removeprefix(prefix)
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A tensor in float32, converted a slice at a time; its shape and values are checked."""
+        stored = self._stored(name)
+        if stored not in self:
+            raise UserError(
+                f"{self.folder} has no tensor '{stored}', which a {self.spec.model_type} model "
+                "should have"
+            )
+        path = self._shard_of[stored]
+        try:
+            with safe_open(path, "pt") as file:
+                view = file.get_slice(stored)
+                if tuple(view.get_shape()) != shape:
+                    raise UserError(
+                        f"'{stored}' in {path} is {view.get_shape()} where config.json implies "
+                        f"{list(shape)}"
+                    )
+                whole = torch.empty(shape, dtype=torch.float32)
+                step = max(SLICE_BYTES // (4 * (shape[1] if len(shape) > 1 else 1)), 1)
+                for start in range(0, shape[0], step):
+                    whole[start : start + step] = view[start : start + step]
+        except (SafetensorError, OSError) as error:
+            raise UserError(_unreadable(path, error)) from error
+        if not torch.isfinite(torch.stack(torch.aminmax(whole))).all():
+            raise UserError(f"'{stored}' in {path} holds a NaN or an infinity: the file is damaged")
+        return whole
+
+
+def open_weights(name: str) -> Weights:
+    """Weights of a model by any name the catalog resolves."""
+    return Weights(resolve(name))
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent} is no model folder: it has no {path.name}") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return cast(dict, content)
+
+
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    """Tensor name -> the safetensors file that holds it, from the headers or the shard index."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = _read_json(index).get("weight_map", {})
+        missing = sorted({f for f in names.values() if not (folder / f).is_file()})
+        if missing:
+            raise UserError(f"{folder} lacks {missing[0]}, which its index names: fetch it again")
+        return {name: folder / file for name, file in names.items()}
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} has no model.safetensors (nor an index of shards): save the model with "
+            "transformers' save_pretrained first"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            return dict.fromkeys(file.keys(), path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"{path} is truncated or corrupt ({error}): fetch it again"
+
+
+def _remembered_sha256(path: Path) -> str:
+    """sha256 of a file, remembered by path, size and time of change: weights can be 800 GB."""
+    status = path.stat()
+    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    memory = home() / "fingerprints"
+    note = memory / hashlib.sha256(key.encode()).hexdigest()
+    if note.exists():
+        return note.read_text()
+    digest = sha256(path)
+    _write_note(note, digest)
+    return digest
+
+
+def _write_note(note: Path, text: str) -> None:
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh = note.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.rename(note)
+    except OSError as error:
+        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
+
+

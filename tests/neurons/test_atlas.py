@@ -1,0 +1,179 @@
+"""The atlas on random models: every family against dense float64, a planted neuron, crashes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import duckdb
+import numpy as np
+import pytest
+from interp.errors import UserError
+from interp.neurons import search
+from interp.neurons.atlas import AtlasConfig
+from interp.study import plan, run_or_load
+from interp.weights import Weights
+from safetensors.torch import load_file, save_file
+
+from ..conftest import FAMILY_CONFIGS
+
+
+def rows_of(run):
+    return duckdb.sql(
+        f"SELECT * FROM {run.table('neurons')} ORDER BY layer, kind, neuron, side"
+    ).df()
+
+
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_every_family_equals_dense_float64(family, model_folder, own_home):
+    folder = model_folder(family)
+    run = run_or_load(AtlasConfig(model=str(folder), k=8))
+    weights = Weights(folder)
+    readout = weights.W_U().double()
+    rows = rows_of(run)
+    kinds = weights.spec.kinds
+    assert len(rows) == 2 * len(kinds) * weights.spec.n_layers * weights.spec.d_mlp
+    for (layer, kind, side), part in rows.groupby(["layer", "kind", "side"]):
+        vectors = weights.neurons(kind, layer).double()
+        logits = vectors @ readout.T * (1 if side == "top" else -1)
+        ids = logits.argsort(dim=1, descending=True, stable=True)[:, :8]
+        np.testing.assert_array_equal(np.stack(part["ids"]), ids)
+        z = (logits.max(1).values - logits.mean(1)) / logits.std(1, correction=0)
+        np.testing.assert_allclose(part["z"], z, rtol=1e-4)
+        np.testing.assert_allclose(part["max_prob"], logits.softmax(1).max(1).values, rtol=1e-4)
+        np.testing.assert_allclose(part["norm"], vectors.norm(dim=1), rtol=1e-5)
+
+
+def test_norm_readings(model_folder, own_home):
+    folder = model_folder("gemma2")
+    weights = Weights(folder)
+    gains = {"raw": 1.0, "final": weights.final_gain(), "mlp": weights.mlp_gain(1)}
+    for norm, gain in gains.items():
+        rows = rows_of(run_or_load(AtlasConfig(model=str(folder), norm=norm, k=4)))
+        part = rows[(rows["layer"] == 1) & (rows["kind"] == "up") & (rows["side"] == "top")]
+        logits = (weights.W_up(1) * gain).double() @ weights.W_U().double().T
+        np.testing.assert_array_equal(part["ids"].str[0], logits.argmax(1))
+
+
+def test_planted_neuron_is_found_by_its_token(model_folder, own_home, tmp_path):
+    folder = tmp_path / "planted"
+    shutil.copytree(model_folder("llama"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    target = tensors["lm_head.weight"][123]
+    tensors["model.layers.1.mlp.down_proj.weight"][:, 17] = -10 * target / target.norm()
+    save_file(tensors, folder / "model.safetensors")
+    run = run_or_load(AtlasConfig(model=str(folder), k=8))
+    best = search.find(run, "#123").iloc[0]
+    assert (best["name"], best["side"], best["rank"]) == ("1.down.17", "bottom", 1)
+    assert best["score"] == pytest.approx(best["z"] + best["margin"], rel=1e-4)
+
+
+def test_zero_neuron_is_uniform(model_folder, own_home, tmp_path):
+    folder = tmp_path / "zero"
+    shutil.copytree(model_folder("llama"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][5] = 0
+    save_file(tensors, folder / "model.safetensors")
+    rows = search.show(run_or_load(AtlasConfig(model=str(folder))), search.parse_neuron("0.up.5"))
+    assert list(rows["max_prob"]) == [pytest.approx(1 / 211, rel=1e-6)] * 2
+    assert list(rows["z"]) == [0, 0]
+    assert list(rows["ids"].iloc[0][:4]) == [0, 1, 2, 3]
+
+
+def test_weights_option(model_folder, own_home):
+    run = run_or_load(AtlasConfig(model=str(model_folder("llama")), weights=("down",)))
+    assert set(rows_of(run)["kind"]) == {"down"}
+    with pytest.raises(UserError, match="has no 'gate' neurons, only up, down"):
+        run_or_load(AtlasConfig(model=str(model_folder("gpt2")), weights=("up", "gate")))
+
+
+@pytest.mark.parametrize("k", [1, 212])
+def test_k_out_of_range(k, model_folder, own_home):
+    with pytest.raises(UserError, match="k must be between 2 and the vocabulary's 211"):
+        run_or_load(AtlasConfig(model=str(model_folder("llama")), k=k))
+
+
+def test_absent_device(model_folder, own_home):
+    with pytest.raises(UserError, match="device 'nonsense' cannot be used"):
+        run_or_load(AtlasConfig(model=str(model_folder("llama")), device="nonsense"))
+
+
+def test_nan_in_a_late_layer_keeps_what_was_finished(model_folder, own_home, tmp_path):
+    folder = tmp_path / "nan"
+    shutil.copytree(model_folder("llama"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][5, 5] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"layers.1.mlp.up_proj.weight' .* holds a NaN"):
+        run_or_load(AtlasConfig(model=str(folder)), out=tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out" / "neurons").iterdir()] == ["L000.parquet"]
+
+
+@pytest.fixture(scope="module")
+def deep(model_folder):
+    """Deep and wide enough to be killed in the middle of."""
+    return model_folder("llama", num_hidden_layers=12, intermediate_size=3000, vocab_size=6000)
+
+
+def start(folder, out):
+    command = [sys.executable, "-m", "interp", "neurons", "atlas", "--model", str(folder)]
+    return subprocess.Popen(
+        [*command, "--out", str(out), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finished_parts(out):
+    return {p.name: p.stat().st_mtime_ns for p in (out / "neurons").glob("L*.parquet")}
+
+
+@pytest.mark.parametrize(("parts", "how"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (6, signal.SIGKILL), (3, signal.SIGINT)])  # fmt: skip
+def test_killed_and_resumed_is_identical(parts, how, deep, own_home, tmp_path):
+    undisturbed = run_or_load(AtlasConfig(model=str(deep)), out=tmp_path / "whole")
+    out = tmp_path / "killed"
+    process = start(deep, out)
+    deadline = time.monotonic() + 60
+    while not ((out / "run.json").exists() and len(finished_parts(out)) >= parts):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(process.pid, how)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode != 0
+    if how == signal.SIGINT:
+        assert b"Traceback" not in complaint
+        assert b"interrupted" in complaint
+    before = finished_parts(out)
+    assert len(before) < 12, "killed too late to say anything"
+    resumed = start(deep, out)
+    printed, complaint = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, complaint.decode()
+    assert json.loads(printed)["metrics"]["layers_resumed"] == len(before)
+    after = finished_parts(out)
+    assert {name: after[name] for name in before} == before, "a finished layer was written again"
+    run = search.open_atlas(out)
+    assert run.manifest["files"] == undisturbed.manifest["files"]
+    assert rows_of(run).equals(rows_of(undisturbed))
+
+
+def test_key_ignores_the_device(model_folder, own_home):
+    config = AtlasConfig(model=str(model_folder("llama")))
+    elsewhere = AtlasConfig(model=str(model_folder("llama")), device="cuda")
+    assert plan(config)["key"] == plan(elsewhere)["key"]
+
+
+def test_naive_kernel_gives_the_same_atlas(model_folder, own_home, monkeypatch):
+    """What a device other than the CPU would run."""
+    from interp import kernels
+
+    folder = model_folder("qwen3")
+    fused = rows_of(run_or_load(AtlasConfig(model=str(folder), k=4)))
+    monkeypatch.setattr(
+        kernels, "project_topk", lambda x, w, k: kernels.project.project_topk(x, w, k, impl="naive")
+    )
+    naive = rows_of(run_or_load(AtlasConfig(model=str(folder), k=4), fresh=True))
+    assert (np.stack(fused["ids"]) == np.stack(naive["ids"])).mean() > 0.999
+    for name in ("z", "margin", "kurtosis", "entropy", "max_prob"):
+        np.testing.assert_allclose(fused[name], naive[name], rtol=2e-3, atol=1e-4)

@@ -1,0 +1,69 @@
+"""Scores and figures over a hand-made atlas."""
+
+import json
+
+import pandas as pd
+import pytest
+from interp import figures
+from interp.neurons import search
+from interp.store import open_run
+
+
+@pytest.fixture
+def atlas(tmp_path):
+    """Two neurons over a vocabulary of four; the logits are easy to check by hand."""
+    rows = []
+    for neuron, order in ((0, [0, 1, 2, 3]), (1, [2, 0, 3, 1])):
+        for side, ids in (("top", order), ("bottom", order[::-1])):
+            logits = [3.0, 2.0, -2.0, -3.0] if side == "top" else [-3.0, -2.0, 2.0, 3.0]
+            rows.append(
+                {"layer": 0, "kind": "up", "neuron": neuron, "side": side, "ids": ids,
+                 "tokens": [" <b>&", "dog", " cat", " \n"], "logits": logits, "std": 2.0,
+                 "z": 1.5, "margin": 0.5, "skewness": 0.0, "kurtosis": 0.0, "entropy": 1.0,
+                 "max_prob": 0.5, "norm": 1.0 + neuron}
+            )  # fmt: skip
+    (tmp_path / "neurons").mkdir()
+    (tmp_path / "vocabulary").mkdir()
+    pd.DataFrame(rows).to_parquet(tmp_path / "neurons" / "L000.parquet")
+    words = {"id": range(4), "token": [" dog", "Dogs", " cat", "\n"], "word": ["dog", "dog", "cat", ""]}
+    pd.DataFrame(words).to_parquet(tmp_path / "vocabulary" / "tokens.parquet")
+    manifest = {
+        "schema": 1, "study": "neurons.atlas", "config": {"k": 4, "model": "m"}, "metrics": {},
+        "model": {"n_layers": 1, "d_mlp": 2}, "kinds": ["up"],
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    return open_run(tmp_path)
+
+
+def test_score_is_z_plus_lead_over_other_words(atlas):
+    rows = search.find(atlas, "dogs").set_index(["neuron", "side"])
+    # neuron 0, top: dog first (z 1.5); first other word is cat at -2, (3 + 2) / 2 behind
+    assert rows.loc[(0, "top"), "score"] == pytest.approx(1.5 + 2.5)
+    # neuron 1, top: cat leads, dog second at logit 2, half a deviation behind
+    assert rows.loc[(1, "top"), "rank"] == 2
+    assert rows.loc[(1, "top"), "score"] == pytest.approx(1.0 - 0.5)
+    assert list(rows["score"]) == sorted(rows["score"], reverse=True)
+
+
+def test_exact_matches_one_token(atlas):
+    family, exact = search.find(atlas, "dog"), search.find(atlas, " dog", exact=True)
+    assert family.iloc[0]["score"] != exact.iloc[0]["score"] or len(family) >= len(exact)
+    row = exact[(exact["neuron"] == 0) & (exact["side"] == "top")].iloc[0]
+    assert row["lead"] == pytest.approx(0.5)  # 'Dogs' is now a rival
+
+
+def test_density_counts_every_row(atlas):
+    for statistic in search.STATISTICS:
+        assert search.density(atlas, statistic)["count"].sum() == 4
+
+
+def test_figures_draw_odd_tokens_and_constant_statistics(atlas):
+    rows = search.show(atlas, search.parse_neuron("0.up.1"))
+    figure = figures.neuron_tokens(rows)
+    assert figure.data[0].y[0] == "1  ␣&lt;b>&amp;"
+    assert "⏎" in figure.data[0].y[3]
+    assert list(figure.data[1].x) == [-3.0, -2.0, 2.0, 3.0]
+    assert len(figures.layer_density(search.density(atlas, "z"), "z").data) == 1
+    values = search.values_in_layer(atlas, search.parse_neuron("0.up.1"), "norm")
+    figure = figures.standing(values, {"top": 2.0, "bottom": 2.0}, "norm", "layer 0")
+    assert "above 50.0%" in figure.layout.annotations[0].text

