@@ -13,6 +13,7 @@ from interp.store import Run
 
 find, show, top = cached(search.find), cached(search.show), cached(search.top)
 density, values_in_layer = cached(search.density), cached(search.values_in_layer)
+has_words = cached(search.has_words)
 
 LIMIT = 50
 OPEN = """from pathlib import Path
@@ -40,29 +41,34 @@ def page() -> None:
 
 def _list(run: Run) -> NeuronName:
     """The search box and its table; returns the neuron to show."""
-    left, middle, right = st.columns([3, 1, 2], vertical_alignment="bottom")
+    left, middle, right = st.columns([3, 1.4, 2], vertical_alignment="bottom")
     word = left.text_input(
         "Find a word",
         st.query_params.get("word", ""),
         placeholder="dog, California, Monday … (empty: the most specialised neurons)",
     )
-    exact = middle.toggle("Exact token", help="This token's text alone, not its word family.")
+    if word:
+        chosen = middle.toggle("Exact token", help="This token's text alone, not its word family.")
+    else:
+        chosen = middle.toggle(
+            "Words only", has_words(run), help="Leave out punctuation and fragments."
+        )
     typed = right.text_input("Or name a neuron", placeholder="29.gate.808")
     where = ["--atlas", str(run.path)]
     opened = OPEN.format(path=str(run.path))
     if word:
         st.query_params["word"] = word
-        rows = find(run, word, exact, LIMIT)
-        command = ["interp", "neurons", "search", word, *where, *(["--exact"] if exact else [])]
-        call = f"search.find(atlas, {word!r}, exact={exact}, limit={LIMIT})"
+        rows = find(run, word, chosen, LIMIT)
+        command = ["interp", "neurons", "search", word, *where, *(["--exact"] if chosen else [])]
+        call = f"search.find(atlas, {word!r}, exact={chosen}, limit={LIMIT})"
         columns = ["name", "side", "score", "rank", "word_z", "lead", "tokens"]
     else:
         st.query_params.pop("word", None)
-        rows = top(run, LIMIT, None, None, True)
-        command = ["interp", "neurons", "top", *where, "--words-only"]
-        call = f"search.top(atlas, limit={LIMIT}, words_only=True)"
+        rows = top(run, LIMIT, None, None, chosen)
+        command = ["interp", "neurons", "top", *where, *(["--words-only"] if chosen else [])]
+        call = f"search.top(atlas, limit={LIMIT}, words_only={chosen})"
         columns = ["name", "side", "score", "z", "margin", "kurtosis", "tokens"]
-    name = _table(rows[columns], key=f"rows {run.path} {word} {exact}")
+    name = _table(rows[columns], key=f"rows {run.path} {word} {chosen}")
     download(rows, f"neurons {word or 'top'}")
     reproduce([*command, "--limit", str(LIMIT)], f"{opened}{call}")
     with errors_in_place():
@@ -71,7 +77,7 @@ def _list(run: Run) -> NeuronName:
 
 def _table(rows: pd.DataFrame, key: str) -> str:
     """The rows as a table; returns the selected neuron's name, the first one's to begin with."""
-    shown = rows.assign(tokens=[[figures.visible(t) for t in tokens] for tokens in rows["tokens"]])
+    shown = rows.assign(tokens=rows["tokens"].map(lambda ts: [figures.visible(t) for t in ts]))
     event = st.dataframe(
         shown,
         key=key,

@@ -44,8 +44,8 @@ def pick_run(study: str, make: str) -> Run:
 
 
 def _label(run: Run) -> str:
-    finished = str(run.manifest["finished"]).replace("T", " ")[:16]
-    return f"{Path(run.config['model']).name} · norm {run.config['norm']} · {finished}"
+    finished = str(run.manifest["finished"]).replace("T", " ")[5:16]
+    return f"{Path(run.config['model']).name} · {run.config['norm']} · {finished}"
 
 
 def reproduce(command: list[str], notebook: str) -> None:

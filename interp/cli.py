@@ -63,7 +63,8 @@ def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:
         def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
             return functools.partial(function, *args, **kwargs)
 
-        return group.command(bind, name=name)
+        group.command(name=name)(bind)
+        return function
 
     return register
 
@@ -92,7 +93,7 @@ def atlas(
     for name in model:
         own = out / re.sub(r"[^\w.-]+", "-", name).strip("-") if out and len(model) > 1 else out
         run = _run(dataclasses.replace(config, model=name), runs, own, fresh)
-        _report(run, json, lambda run=run: _print_metrics(run))
+        _report(run, json)
 
 
 @command(neurons, "search")
@@ -209,7 +210,7 @@ def bench_kernels(
 ) -> None:
     """Time the fused projection against the bare product and the naive version, interleaved."""
     run = _run(config, runs, None, fresh=True)
-    _report(run, json, lambda: _print_metrics(run))
+    _report(run, json)
 
 
 @command(app, "app")
@@ -242,11 +243,12 @@ def _positive(limit: int) -> int:
     return limit
 
 
-def _report(run: Run, json: bool, show: Callable[[], None]) -> None:
+def _report(run: Run, json: bool) -> None:
     if json:
         _print_json({"study": run.study, "run": str(run.path), "metrics": run.metrics})
-    else:
-        show()
+        return
+    print(run.path)
+    _print_table(["metric", "value"], [[k, str(v)] for k, v in run.metrics.items()])
 
 
 def _report_rows(run: Run, study: str, rows: pd.DataFrame, json: bool, columns: list[str]) -> None:
@@ -266,11 +268,6 @@ def _report_rows(run: Run, study: str, rows: pd.DataFrame, json: bool, columns: 
 
 def _some(tokens: Sequence[str]) -> str:
     return " ".join(repr(str(token)) for token in tokens[:6])
-
-
-def _print_metrics(run: Run) -> None:
-    print(run.path)
-    _print_table(["metric", "value"], [[k, str(v)] for k, v in run.metrics.items()])
 
 
 def _print_table(head: list[str], rows: list[list[str]]) -> None:
@@ -297,7 +294,9 @@ def _parse(arguments: Sequence[str] | None) -> Callable[[], None]:
     try:
         with redirect_stderr(complaint):
             bound: Callable[[], None] = app.cli(
-                prog="interp", description="A mechanistic interpretability workbench.", args=arguments
+                prog="interp",
+                description="A mechanistic interpretability workbench.",
+                args=arguments,
             )
     except SystemExit as stop:
         if stop.code == 2:

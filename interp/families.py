@@ -42,9 +42,7 @@ _LLAMA = Family(
     down="model.layers.{}.mlp.down_proj.weight",
 )
 _GEMMA = Family(**{**vars(_LLAMA), "gain_offset": 1.0})
-_GEMMA2 = Family(
-    **{**vars(_GEMMA), "mlp_norm": "model.layers.{}.pre_feedforward_layernorm.weight"}
-)
+_GEMMA2 = Family(**{**vars(_GEMMA), "mlp_norm": "model.layers.{}.pre_feedforward_layernorm.weight"})
 _GPT2 = Family(
     prefix="transformer.",
     embed="transformer.wte.weight",
@@ -145,6 +143,8 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
         d_head=get("head_dim", default=d_model // n_heads),
         d_vocab=get("vocab_size"),
         norm=FAMILIES[model_type].norm,
-        activation=get("hidden_activation", "hidden_act", "activation_function", default="gelu_new"),
+        activation=get(
+            "hidden_activation", "hidden_act", "activation_function", default="gelu_new"
+        ),
         tied=bool(config.get("tie_word_embeddings", not untied_by_default)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -41,15 +42,19 @@ def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
         figure.add_heatmap(
             x=share.columns,
             y=share.index,
-            z=share.to_numpy(),
+            z=np.log10(share.to_numpy()),  # the tails are where the specialised neurons are
+            customdata=share.to_numpy(),
             coloraxis="coloraxis",
-            hovertemplate=f"layer %{{x}}<br>{statistic} %{{y:.3g}}<br>share %{{z:.2%}}<extra></extra>",
+            hovertemplate=f"layer %{{x}}<br>{statistic} %{{y:.3g}}<br>share %{{customdata:.2%}}"
+            "<extra></extra>",
             row=1,
             col=column,
         )
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title=statistic, col=1)
-    figure.update_layout(coloraxis={"colorscale": "Blues", "colorbar": {"title": "share"}})
+    ticks = {"tickvals": [-4, -3, -2, -1, 0], "ticktext": ["0.01%", "0.1%", "1%", "10%", "100%"]}
+    colorbar = {"title": "share of<br>the layer", **ticks}
+    figure.update_layout(coloraxis={"colorscale": "Blues", "colorbar": colorbar})
     return _laid_out(figure, f"{statistic} of every vector, layer by layer", height=380)
 
 

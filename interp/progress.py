@@ -12,15 +12,15 @@ log = logging.getLogger("interp")
 
 
 @contextmanager
-def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[Callable[..., None]]:
+def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
     """Report work of `total` units, `done` of them finished before (they do not count in the rate).
 
     Yields `advance(amount, message="")`. Where standard error is no terminal each call logs one
     line at level INFO to the logger "interp", which only the command line shows by default.
     """
     if sys.stderr.isatty():
-        with _bar(label, total, unit, done) as advance:
-            yield advance
+        with _bar(label, total, unit, done) as move:
+            yield move
         return
     start, finished = time.monotonic(), float(done)
 
@@ -38,7 +38,7 @@ def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[C
 
 
 @contextmanager
-def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Callable[..., None]]:
+def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 

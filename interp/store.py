@@ -68,7 +68,9 @@ def open_run(path: Path, study: str | None = None) -> Run:
     manifest_path = path / "manifest.json"
     if not manifest_path.is_file():
         if (path / "run.json").is_file():
-            raise UserError(f"the run in {path} is not finished: run its command again to resume it")
+            raise UserError(
+                f"the run in {path} is not finished: run its command again to resume it"
+            )
         raise UserError(f"{path} holds no run (no manifest.json)")
     try:
         manifest = json.loads(manifest_path.read_text())
@@ -134,7 +136,9 @@ class RunWriter:
 
     def finish(self, metrics: dict[str, Any]) -> Run:
         """Write the manifest: from here on the run is finished."""
-        parts = sorted(p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        parts = sorted(
+            p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".")
+        )
         manifest = {
             **self._plan,
             **self.facts,
@@ -196,7 +200,9 @@ def _check_same(note: Path, plan: dict[str, Any]) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {note}: choose another folder") from error
     if stored != plan["key"]:
-        raise UserError(f"{note.parent} holds another run (other settings or model): choose another")
+        raise UserError(
+            f"{note.parent} holds another run (other settings or model): choose another"
+        )
 
 
 def _sync_folder(folder: Path) -> None:

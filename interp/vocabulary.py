@@ -19,7 +19,9 @@ def token_strings(folder: Path, size: int) -> list[str]:
     """
     path = folder / "tokenizer.json"
     if not path.exists():
-        others = [n for n in ("tokenizer.model", "vocab.json", "spiece.model") if (folder / n).exists()]
+        others = [
+            n for n in ("tokenizer.model", "vocab.json", "spiece.model") if (folder / n).exists()
+        ]
         if others:
             raise UserError(
                 f"{folder} has {others[0]} but no tokenizer.json: load it with transformers' "
@@ -30,7 +32,7 @@ def token_strings(folder: Path, size: int) -> list[str]:
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - the Rust binding raises a bare Exception
+    except Exception as error:
         raise UserError(f"cannot read {path}: {error}") from error
     spelled = (tokenizer.id_to_token(i) for i in range(size))
     decode = _from_byte_level if _is_byte_level(tokenizer) else _from_metaspace
@@ -46,7 +48,7 @@ def _is_byte_level(tokenizer) -> bool:  # type: ignore[no-untyped-def]
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins: printable Latin-1 bytes are themselves, the rest start at 256."""
+    """GPT-2's stand-ins: printable Latin-1 bytes are themselves, the rest start at 256."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [b for b in range(256) if b not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}

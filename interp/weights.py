@@ -40,7 +40,9 @@ class Weights:
         self._family = FAMILIES[self.spec.model_type]
         self._shard_of = _tensor_files(folder)
         embed = self._family.embed
-        stored = next((n for n in (embed, embed.removeprefix(self._family.prefix)) if n in self), "")
+        stored = next(
+            (n for n in (embed, embed.removeprefix(self._family.prefix)) if n in self), ""
+        )
         # multi-modal checkpoints: the same names behind, or with, another prefix
         nested = [n for n in self._shard_of if n.endswith(f".{embed.removeprefix('model.')}")]
         self._embed = stored or (nested[0] if len(nested) == 1 else embed)
@@ -198,5 +200,3 @@ def _write_note(note: Path, text: str) -> None:
         fresh.rename(note)
     except OSError as error:
         raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
-
-

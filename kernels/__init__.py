@@ -1,4 +1,4 @@
-"""Batched fused projections of many vectors against a vocabulary (install name `interp.kernels`)."""
+"""Batched fused projections against a vocabulary (install name `interp.kernels`)."""
 
 from .project import Extremes, Moments, Projection, Side, project_topk
 

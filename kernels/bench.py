@@ -53,7 +53,7 @@ def _ignore(_: object) -> None:
 def _mm_block(x: Tensor, w: Tensor, start: int) -> None:
     part = x[start : start + ROWS]
     buffer = torch.empty(len(part) * COLUMNS)
-    for slab in w.split(COLUMNS):
+    for slab in torch.split(w, COLUMNS):
         tile = buffer[: len(part) * len(slab)].view(len(part), len(slab))
         torch.mm(part, slab.T, out=tile)
 
@@ -71,7 +71,7 @@ def _mm_workers(x: Tensor, w: Tensor) -> None:
 
 
 def _naive(x: Tensor, w: Tensor, k: int) -> None:
-    for part in x.split(ROWS):
+    for part in torch.split(x, ROWS):
         logits = part @ w.T
         logits.topk(k)
         (-logits).topk(k)

@@ -106,7 +106,9 @@ def _check(vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> 
     if vectors.device != readout.device:
         raise ValueError(f"vectors are on {vectors.device} but the readout is on {readout.device}")
     if not 1 <= k <= readout.shape[0]:
-        raise ValueError(f"k must be between 1 and the {readout.shape[0]} rows of the readout, not {k}")
+        raise ValueError(
+            f"k must be between 1 and the {readout.shape[0]} rows of the readout, not {k}"
+        )
     if not sides or set(sides) - {"top", "bottom"}:
         raise ValueError(f"sides must name 'top', 'bottom' or both, not {sides!r}")
     for name, tensor in (("vectors", vectors), ("readout", readout)):

@@ -5,6 +5,8 @@ Runs on any device; in float64 it is the oracle of the tests.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ def project_dense(
     vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool
 ) -> Projection:
     """See `project_topk`; computes in the dtype it is given."""
-    parts = [_project(chunk, readout, k, sides, stats) for chunk in vectors.split(CHUNK)]
+    parts = [_project(chunk, readout, k, sides, stats) for chunk in torch.split(vectors, CHUNK)]
     return Projection(
         top=_join([p.top for p in parts]),
         bottom=_join([p.bottom for p in parts]),
@@ -27,7 +29,7 @@ def project_dense(
     )
 
 
-def _join(parts):  # type: ignore[no-untyped-def]
+def _join(parts: list[Any]) -> Any:
     """Concatenate equal NamedTuples of tensors field by field; None stays None."""
     if parts[0] is None:
         return None

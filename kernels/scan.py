@@ -70,7 +70,7 @@ def _exp(y):  # type: ignore[no-untyped-def]
     p = p * f + np.float32(0.2401801496744156)
     p = p * f + np.float32(0.6931437253952026)
     p = p * f + np.float32(1.0)
-    return p * _bits_as_float(np.int32((n + np.int32(127)) << np.int32(23)))
+    return p * _bits_as_float(np.int32((n + np.int32(127)) << np.int32(23)))  # type: ignore[call-arg]
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
@@ -207,7 +207,9 @@ def settle(best, best_id, k, sign, vectors, readout, bound, certified):  # type:
     scores = np.empty(c, np.float64)
     for r in range(best.shape[0]):
         slack = 2.0 * bound[r]
-        certified[r] = slack == 0.0 or c == readout.shape[0] or best[r, k - 1] - best[r, c - 1] > slack
+        certified[r] = (
+            slack == 0.0 or c == readout.shape[0] or best[r, k - 1] - best[r, c - 1] > slack
+        )
         start = 0
         for stop in range(1, c + 1):
             if stop < c and best[r, stop - 1] - best[r, stop] <= slack:

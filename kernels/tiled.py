@@ -108,7 +108,8 @@ def _error_bound(vectors: Tensor, readout: Tensor) -> np.ndarray:
     gamma = du / (1.0 - du)
     longest = float(torch.linalg.vector_norm(readout, dim=1).max())
     # the norms are rounded themselves: a part in a thousand more than covers that
-    return 1.001 * gamma * longest * torch.linalg.vector_norm(vectors, dim=1).double().numpy()
+    lengths = torch.linalg.vector_norm(vectors, dim=1).double()
+    return np.asarray(1.001 * gamma * longest * lengths)
 
 
 def _settle(

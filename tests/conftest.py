@@ -39,7 +39,9 @@ FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
     "gemma3_text": _LLAMA_LIKE,
     "gpt2": _GPT2_LIKE,
     "gpt_neo": _NEO,
-    "gpt_neox": {k: v for k, v in _LLAMA_LIKE.items() if k not in ("num_key_value_heads", "head_dim")},
+    "gpt_neox": {
+        k: v for k, v in _LLAMA_LIKE.items() if k not in ("num_key_value_heads", "head_dim")
+    },
 }
 
 

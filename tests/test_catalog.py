@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from interp import catalog
 from interp.errors import UserError
 
@@ -60,7 +61,8 @@ def test_a_build_that_fails_leaves_nothing(own_home):
 def test_a_killed_build_is_swept_by_the_next(own_home):
     code = (
         "import os, signal\nfrom interp import catalog\n"
-        "def build(out):\n    (out / 'half').write_text('x')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def build(out):\n    (out / 'half').write_text('x')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "catalog._built('thing', build)\n"
     )
     subprocess.run([sys.executable, "-c", code])

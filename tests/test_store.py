@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+
 from interp.errors import UserError
 from interp.store import Store, open_run
 from interp.study import plan, run_or_load

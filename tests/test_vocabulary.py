@@ -1,9 +1,10 @@
 """Token strings and word families."""
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
+
 from interp.errors import UserError
 from interp.vocabulary import token_strings, word_family
-from tokenizers import Tokenizer, decoders, models
 
 
 @pytest.mark.parametrize(

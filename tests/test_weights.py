@@ -5,16 +5,17 @@ import shutil
 
 import pytest
 import torch
-from interp.errors import UserError
-from interp.weights import Weights
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+
+from interp.errors import UserError
+from interp.weights import Weights
 
 from .conftest import FAMILY_CONFIGS
 
 
 def parts_of(model, family):
-    """(embedding, unembedding, MLP of layer 1, norm before it, final norm) of a transformers model."""
+    """(embedding, unembedding, MLP of layer 1, norm before it, final norm) of a model."""
     base = model.base_model
     layers = base.layers if hasattr(base, "layers") else base.h
     final = getattr(base, "norm", None) or getattr(base, "ln_f", None) or base.final_layer_norm

@@ -107,7 +107,9 @@ class AtlasConfig:
         weights, spec, kinds = self._weights, self._weights.spec, self.kinds
         _check_device(self.device)
         if not 2 <= self.k <= spec.d_vocab:
-            raise UserError(f"k must be between 2 and the vocabulary's {spec.d_vocab}, not {self.k}")
+            raise UserError(
+                f"k must be between 2 and the vocabulary's {spec.d_vocab}, not {self.k}"
+            )
         tokens = token_strings(weights.folder, spec.d_vocab)
         words = [word_family(token) for token in tokens]
         word_codes = pd.factorize(np.array(words, dtype=object))[0]

@@ -8,6 +8,7 @@ token of any other word (negative where another word comes first).
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from ..vocabulary import word_family
 
 STATISTICS = ("z", "margin", "kurtosis", "skewness", "entropy", "max_prob", "norm")
 """Columns of an atlas that rank or describe a row."""
+_WORD = r"regexp_full_match(trim({}), '\p{{L}}{{3,}}')"
+"""SQL: a token that is a word, or part of one, of at least three letters."""
 _COLUMNS = "layer, kind, neuron, side, ids, tokens, logits, std, " + ", ".join(STATISTICS)
 
 
@@ -115,7 +118,7 @@ def top(
     if kind is not None:
         conditions.append("kind = $kind")
     if words_only:
-        conditions.append(r"regexp_full_match(trim(tokens[1]), '\p{L}{3,}')")
+        conditions.append(_WORD.format("tokens[1]"))
     given = {"layer": layer, "kind": kind}
     rows = _query(
         f"SELECT {_COLUMNS}, z + margin AS score FROM {atlas.table('neurons')} "
@@ -128,6 +131,12 @@ def top(
     return _named(rows)
 
 
+def has_words(atlas: Run) -> bool:
+    """Whether the model's tokens are text at all (those without a tokenizer are `#id`)."""
+    table, word = atlas.table("vocabulary"), _WORD.format("token")
+    return bool(_query(f"SELECT count(*) > 0 AS found FROM {table} WHERE {word}")["found"].iloc[0])
+
+
 def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
     """How a statistic is spread in every layer: layer, kind, bin centre `value`, `count`.
 
@@ -138,7 +147,8 @@ def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
     return _query(
         f"""
         WITH bounds AS (
-            SELECT quantile_cont({statistic}, 0.001) AS low, quantile_cont({statistic}, 0.999) AS high
+            SELECT quantile_cont({statistic}, 0.001) AS low,
+                   quantile_cont({statistic}, 0.999) AS high
             FROM {atlas.table("neurons")}
         ), binned AS (
             SELECT layer, kind, low, high, greatest(least(
@@ -170,7 +180,8 @@ def _token_ids(atlas: Run, word: str, exact: bool) -> list[int]:
     ids = _query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
     if ids.empty:
         begin = _query(
-            f"SELECT DISTINCT word FROM {table} WHERE length(word) > 1 AND starts_with($value, word) "
+            f"SELECT DISTINCT word FROM {table} "
+            "WHERE length(word) > 1 AND starts_with($value, word) "
             "ORDER BY length(word) DESC LIMIT 3",
             {"value": word_family(word)},
         )
@@ -180,7 +191,7 @@ def _token_ids(atlas: Run, word: str, exact: bool) -> list[int]:
     return [int(i) for i in ids["id"]]
 
 
-def _score(row: dict[str, Any], ids: set[int]) -> dict[str, float]:
+def _score(row: dict[Hashable, Any], ids: set[int]) -> dict[str, float]:
     hits = [i for i, token in enumerate(row["ids"]) if token in ids]
     others = [i for i, token in enumerate(row["ids"]) if token not in ids]
     rival = others[0] if others else len(row["ids"]) - 1

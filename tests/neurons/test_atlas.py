@@ -11,12 +11,13 @@ import time
 import duckdb
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
+
 from interp.errors import UserError
 from interp.neurons import search
 from interp.neurons.atlas import AtlasConfig
 from interp.study import plan, run_or_load
 from interp.weights import Weights
-from safetensors.torch import load_file, save_file
 
 from ..conftest import FAMILY_CONFIGS
 
@@ -129,7 +130,10 @@ def finished_parts(out):
     return {p.name: p.stat().st_mtime_ns for p in (out / "neurons").glob("L*.parquet")}
 
 
-@pytest.mark.parametrize(("parts", "how"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (6, signal.SIGKILL), (3, signal.SIGINT)])  # fmt: skip
+KILLS = [(0, signal.SIGKILL), (1, signal.SIGKILL), (6, signal.SIGKILL), (3, signal.SIGINT)]
+
+
+@pytest.mark.parametrize(("parts", "how"), KILLS)
 def test_killed_and_resumed_is_identical(parts, how, deep, own_home, tmp_path):
     undisturbed = run_or_load(AtlasConfig(model=str(deep)), out=tmp_path / "whole")
     out = tmp_path / "killed"

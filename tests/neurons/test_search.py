@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+
 from interp import figures
 from interp.neurons import search
 from interp.store import open_run
@@ -25,7 +26,11 @@ def atlas(tmp_path):
     (tmp_path / "neurons").mkdir()
     (tmp_path / "vocabulary").mkdir()
     pd.DataFrame(rows).to_parquet(tmp_path / "neurons" / "L000.parquet")
-    words = {"id": range(4), "token": [" dog", "Dogs", " cat", "\n"], "word": ["dog", "dog", "cat", ""]}
+    words = {
+        "id": range(4),
+        "token": [" dog", "Dogs", " cat", "\n"],
+        "word": ["dog", "dog", "cat", ""],
+    }
     pd.DataFrame(words).to_parquet(tmp_path / "vocabulary" / "tokens.parquet")
     manifest = {
         "schema": 1, "study": "neurons.atlas", "config": {"k": 4, "model": "m"}, "metrics": {},

@@ -1,0 +1,151 @@
+"""The app in a real browser, as a newcomer would use it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from interp.neurons.atlas import AtlasConfig
+from interp.study import run_or_load
+
+pytestmark = pytest.mark.browser
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if executable is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium on this machine, and CI needs one")
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory):
+    """`serve(runs)` -> the address of an app over a store, answering."""
+    servers = []
+
+    def start(runs):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "interp", "app", "--port", str(port), "--runs", str(runs)]
+        log = (tmp_path_factory.mktemp("app") / "log").open("wb")
+        servers.append(subprocess.Popen(command, stdout=log, stderr=log))
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=5)
+                return address
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+
+    yield start
+    for server in servers:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def address(serve, model_folder, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    name = tmp_path_factory.mktemp("a-model-with-a-very-long-name-" * 3) / "model"
+    shutil.copytree(model_folder("llama"), name)
+    for model in (model_folder("gpt2"), name):
+        run_or_load(AtlasConfig(model=str(model)), out=runs / "neurons.atlas" / model.parent.name)
+    return serve(runs)
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 1600})
+    page.set_default_timeout(30_000)
+    broken = []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    yield page
+    assert not broken, broken
+    assert page.locator(".stException").count() == 0
+    page.close()
+
+
+def test_empty_store_says_how_to_begin(page, serve, tmp_path):
+    address = serve(tmp_path / "nothing")
+    page.goto(address)
+    page.get_by_text("interp neurons atlas --model smollm2-135m").wait_for()
+    page.goto(f"{address}/atlas")
+    page.get_by_text("No run of neurons.atlas").wait_for()
+
+
+def test_home_leads_to_the_atlas(page, address):
+    page.goto(address)
+    page.get_by_role("heading", name="Runs").wait_for()
+    page.get_by_test_id("stDataFrame").wait_for()
+    page.get_by_role("link", name="Open the neuron atlas").click()
+    page.get_by_role("heading", name="Neuron atlas").wait_for()
+
+
+def test_search_card_and_reproduction(page, address):
+    page.goto(f"{address}/atlas")
+    box = page.get_by_label("Find a word")
+    box.fill("#7")
+    box.press("Enter")
+    page.get_by_text("through the LM head", exact=False).last.wait_for()
+    page.wait_for_url("**word=%237*")
+    page.locator(".js-plotly-plot").nth(1).wait_for()
+    page.get_by_text("Reproduce this").first.click()
+    page.get_by_text("interp neurons search '#7' --atlas").wait_for()
+    page.get_by_text("search.find(atlas, '#7'").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").first.click()
+    assert download.value.suggested_filename == "neurons #7.csv"
+    neuron = page.get_by_label("Or name a neuron")
+    neuron.fill("1.up.3")
+    neuron.press("Enter")
+    page.get_by_role("heading", name="1.up.3").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("label", "typed", "says"),
+    [
+        ("Find a word", "zzz", "no single token stands for 'zzz'"),
+        ("Or name a neuron", "dog", "'dog' names no neuron"),
+        ("Or name a neuron", "99.up.1", "no 99.up.1 in this atlas"),
+    ],
+)
+def test_wrong_input_is_explained_in_place(page, address, label, typed, says):
+    page.goto(f"{address}/atlas")
+    box = page.get_by_label(label)
+    box.fill(typed)
+    box.press("Enter")
+    page.get_by_text(says, exact=False).wait_for()
+
+
+def test_layers_overview(page, address):
+    page.goto(f"{address}/atlas")
+    page.get_by_role("tab", name="Layers").click()
+    page.get_by_text("of every vector, layer by layer").wait_for()
+
+
+def test_narrow_window(page, address):
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{address}/atlas")
+    page.get_by_label("Find a word").wait_for()
+    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert overflow <= 0

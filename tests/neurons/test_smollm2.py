@@ -1,0 +1,71 @@
+"""The atlas of the real model: what the README claims of it."""
+
+import json
+import subprocess
+import sys
+
+import duckdb
+import numpy as np
+import pytest
+import torch
+
+from interp.neurons import search
+from interp.neurons.atlas import AtlasConfig
+from interp.study import run_or_load
+from interp.weights import open_weights
+
+MODEL = "smollm2-135m"
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    """In the user's own store and cache, as `make demo` leaves it."""
+    return run_or_load(AtlasConfig(model=MODEL))
+
+
+def test_every_neuron_is_there(atlas):
+    rows = duckdb.sql(
+        f"SELECT count(*) AS n, count(DISTINCT (layer, kind, neuron)) AS vectors "
+        f"FROM {atlas.table('neurons')}"
+    ).df()
+    assert rows.to_dict("records") == [{"n": 2 * 138_240, "vectors": 138_240}]
+
+
+def test_300_random_neurons_equal_dense_float64(atlas):
+    weights = open_weights(MODEL)
+    readout = weights.W_U().double()
+    tops = duckdb.sql(
+        f"SELECT layer, kind, neuron, ids FROM {atlas.table('neurons')} WHERE side = 'top' "
+        "ORDER BY layer, kind, neuron"
+    ).df()
+    rows = tops.sample(300, random_state=7)
+    assert len(rows) == 300
+    assert rows["kind"].nunique() == 3
+    assert rows["layer"].nunique() >= 25
+    for (layer, kind), part in rows.groupby(["layer", "kind"]):
+        picked = torch.tensor(part["neuron"].to_numpy())
+        logits = weights.neurons(kind, layer)[picked].double() @ readout.T
+        want = logits.argsort(dim=1, descending=True, stable=True)
+        np.testing.assert_array_equal(np.stack(part["ids"]), want[:, :16])
+        for name, bottom in zip(part["neuron"], logits.argsort(dim=1, stable=True), strict=True):
+            shown = search.show(atlas, search.NeuronName(layer, kind, name))
+            np.testing.assert_array_equal(shown["ids"].iloc[1], bottom[:16])
+
+
+def test_dog_is_found(atlas):
+    best = search.find(atlas, "dog").head(5)
+    assert "29.gate.808" in set(best["name"])
+    row = best[best["name"] == "29.gate.808"].iloc[0]
+    assert list(row["tokens"][:4]) == [" dog", "dog", " cat", " Dogs"]
+
+
+def test_memory_stays_under_unembedding_plus_a_layer_plus_1_gib(atlas, tmp_path):
+    """In a process of its own: peak memory of the whole job, Python and torch included."""
+    command = [sys.executable, "-m", "interp", "neurons", "atlas", "--model", MODEL]
+    options = ["--weights", "gate", "--out", str(tmp_path / "out"), "--json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"]["layers_computed"] == 30
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    unembedding, layer = 49152 * 576 * 4, 3 * 1536 * 576 * 4
+    assert manifest["peak_memory_bytes"] < unembedding + layer + 2**30
