@@ -220,8 +220,6 @@ def explorer(
     port: Annotated[int, tyro.conf.arg(help="Port to listen on.")] = 8501,
 ) -> None:
     """Explore stored runs in the browser."""
-    import subprocess
-
     found = importlib.util.find_spec("interp.apps.main")
     assert found is not None
     assert found.origin is not None
@@ -230,7 +228,8 @@ def explorer(
     command = [sys.executable, "-m", "streamlit", "run", found.origin]
     command += [f"--server.{name}={value}" for name, value in options.items()]
     command += ["--browser.gatherUsageStats=false", "--client.toolbarMode=minimal"]
-    raise SystemExit(subprocess.run(command, env=os.environ | {"INTERP_RUNS": root}).returncode)
+    # in place of this process, so that whoever stops it stops the server
+    os.execve(sys.executable, command, os.environ | {"INTERP_RUNS": root})
 
 
 def _run(study: Study, runs: Path | None, out: Path | None, fresh: bool) -> Run:
@@ -277,11 +276,11 @@ def _print_table(head: list[str], rows: list[list[str]]) -> None:
     from rich.text import Text
 
     table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[-1].no_wrap = True
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console()
-    # in a pipe there is no width to fit: never cut what a script will read
-    console.print(table, width=None if console.is_terminal else 240, soft_wrap=False)
+    # in a pipe there is no width to fit: do not cut what a script will read
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def _print_json(found: dict[str, Any]) -> None:

@@ -151,7 +151,7 @@ class RunWriter:
                 if p.suffix in (".parquet", ".safetensors")
             },
             "wall_s": round(time.monotonic() - self._start, 2),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_memory_bytes": _peak_memory(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         with self.part("manifest.json") as making:
@@ -203,6 +203,17 @@ def _check_same(note: Path, plan: dict[str, Any]) -> None:
         raise UserError(
             f"{note.parent} holds another run (other settings or model): choose another"
         )
+
+
+def _peak_memory() -> int:
+    """Most resident bytes this process has had."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # not getrusage: Linux carries its maximum over from the process that started this one
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _sync_folder(folder: Path) -> None:
