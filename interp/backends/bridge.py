@@ -1,0 +1,104 @@
+"""TransformerLens: a TransformerBridge around a private copy of the model.
+
+Booting changes the transformers object in place, so the copy is given up to the bridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..families import ModelSpec
+from ..site import LAYER_KINDS, Site
+from . import Tap
+from .locations import has_resid_mid
+from .midstream import through_attention
+from .native import _check_all_fired, _counting, _Stop
+
+_NAMES = {
+    "resid_pre": "blocks.{}.hook_resid_pre",
+    "head_v": "blocks.{}.attn.hook_v",
+    "attn_pattern": "blocks.{}.attn.hook_pattern",
+    "head_z": "blocks.{}.attn.hook_z",
+    "attn_out": "blocks.{}.hook_attn_out",
+    "mlp_in": "blocks.{}.mlp.hook_in",
+    "mlp_gate": "blocks.{}.mlp.gate.hook_out",
+    "mlp_up": "blocks.{}.mlp.in.hook_out",
+    "mlp_post": "blocks.{}.mlp.hook_post",
+    "mlp_out": "blocks.{}.hook_mlp_out",
+    "resid_post": "blocks.{}.hook_resid_post",
+    "final_norm_in": "ln_final.hook_in",
+    "logits": "unembed.hook_out",
+}
+_POST_NORMS = {"attn_out": "blocks.{}.ln1_post.hook_out", "mlp_out": "blocks.{}.ln2_post.hook_out"}
+
+
+class BridgeBackend:
+    """A TransformerBridge run with its own hooks."""
+
+    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+        self._has_mid = has_resid_mid(model.config)
+        self.bridge = _boot(model)
+        names = dict(_NAMES)
+        if spec.model_type in ("gemma2", "gemma3_text"):
+            names |= _POST_NORMS
+        if "gate" not in spec.kinds:
+            del names["mlp_gate"]
+        self._names = {
+            Site(kind, layer): names[kind].format(layer)
+            for layer in range(spec.n_layers)
+            for kind in LAYER_KINDS
+            if kind in names
+        } | {Site(kind): names[kind] for kind in ("final_norm_in", "logits")}
+        known = self.bridge.hook_dict
+        for name in self._names.values():
+            assert name in known, f"TransformerBridge has no hook {name}"
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        mids = [Site("resid_mid", s.layer) for s in self._names if s.kind == "resid_pre"]
+        found = [*self._names, *(mids if self._has_mid else [])]
+        return tuple(sorted(found, key=lambda site: site.order))
+
+    def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
+        moved = through_attention(taps)
+        left = set(moved)
+
+        def hook(site: Site, tap: Tap) -> tuple[str, Any]:
+            counted = _counting(tap, site, left, stop)
+            return self._names[site], lambda x, hook: counted(x)
+
+        ids = inputs["input_ids"]
+        rest = {name: value for name, value in inputs.items() if name != "input_ids"}
+        with self.bridge.hooks(fwd_hooks=[hook(s, t) for s, t in moved.items()]):
+            try:
+                logits: Tensor = self.bridge(ids, **rest)
+            except _Stop:
+                return None
+        _check_all_fired(left)
+        return logits
+
+
+def _boot(model: nn.Module) -> Any:
+    """A bridge around a model in memory.
+
+    Booting reads config and tokenizer by name, from the hub if it must; so it gets a folder with
+    the model's own config and a stand-in tokenizer. We only ever pass ids.
+    """
+    from tokenizers import Tokenizer, models
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "?")
+    with TemporaryDirectory() as folder:
+        model.config.save_pretrained(folder)
+        PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
+        stand_in = PreTrainedTokenizerFast.from_pretrained(folder)
+        device = str(next(model.parameters()).device)
+        return TransformerBridge.boot_transformers(
+            folder, hf_model=model, tokenizer=stand_in, device=device
+        )

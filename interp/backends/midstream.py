@@ -1,0 +1,54 @@
+"""`resid_mid` from the sites around it, for any backend.
+
+No module's output is the stream between attention and MLP: the layer adds them in passing. It is
+resid_pre + attn_out, and replacing it by x is replacing attn_out by x - resid_pre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..site import Site
+from . import Tap
+
+
+def through_attention(taps: Mapping[Site, Tap]) -> dict[Site, Tap]:
+    """The same taps with those at resid_mid moved to resid_pre and attn_out."""
+    moved = {site: tap for site, tap in taps.items() if site.kind != "resid_mid"}
+    for site, tap in taps.items():
+        if site.kind == "resid_mid":
+            before, after = Site("resid_pre", site.layer), Site("attn_out", site.layer)
+            seen: list[Tensor] = []
+            moved[before] = _then(moved.get(before), _remember(seen))
+            moved[after] = _then(moved.get(after), _middle(seen, tap))
+    return dict(sorted(moved.items(), key=lambda item: item[0].order))
+
+
+def _then(first: Tap | None, second: Tap) -> Tap:
+    if first is None:
+        return second
+
+    def both(x: Tensor) -> Tensor | None:
+        changed = first(x)
+        again = second(x if changed is None else changed)
+        return changed if again is None else again
+
+    return both
+
+
+def _remember(seen: list[Tensor]) -> Tap:
+    def tap(x: Tensor) -> None:
+        seen.append(x)
+
+    return tap
+
+
+def _middle(seen: list[Tensor], tap: Tap) -> Tap:
+    def at_attention(out: Tensor) -> Tensor | None:
+        before = seen.pop()
+        changed = tap(before + out)
+        return None if changed is None else changed - before
+
+    return at_attention

@@ -1,0 +1,65 @@
+"""nnsight: the same module locations, reached through a trace. The road to remote models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..families import ModelSpec
+from ..site import Site
+from . import Tap
+from .locations import has_resid_mid, locations
+from .midstream import through_attention
+from .native import _check_all_fired, _with_mid, apply_tap
+
+
+def _module_order(site: Site) -> tuple[float, float]:
+    """As `Site.order`, but patterns come out of the attention module, together with its output."""
+    if site.kind == "attn_pattern":
+        layer, place = Site("attn_out", site.layer).order
+        return (layer, place - 0.5)
+    return site.order
+
+
+class NnsightBackend:
+    """A transformers causal LM run in nnsight traces."""
+
+    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+        from nnsight import NNsight
+
+        self.model = NNsight(model)
+        self._locations = locations(spec, model)
+        self._has_mid = has_resid_mid(model.config)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return _with_mid(self._locations, self._has_mid)
+
+    def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
+        # modules must be touched in the order they run
+        moved = dict(sorted(through_attention(taps).items(), key=lambda tap: _module_order(tap[0])))
+        left = set(moved)
+        envoys = {site: self.model.get(self._locations[site].module) for site in moved}
+        found: list[Tensor] = []
+        with self.model.trace(**inputs) as tracer:
+            for site, tap in moved.items():
+                place, envoy = self._locations[site], envoys[site]
+                value = envoy.input if place.side == "in" else envoy.output
+                whole = value[place.item] if isinstance(value, tuple) else value
+                new = apply_tap(tap, whole, place, site)
+                if new is not None:
+                    if place.side == "in":
+                        envoy.input = new
+                    elif isinstance(value, tuple):
+                        envoy.output = (*value[: place.item], new, *value[place.item + 1 :])
+                    else:
+                        envoy.output = new
+                left.discard(site)
+            if stop:
+                tracer.stop()
+            else:
+                found.append(self.model.output.logits)
+        _check_all_fired(left)
+        return found[0] if found else None

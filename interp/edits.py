@@ -1,0 +1,118 @@
+"""Edits: what to do to the activations at a site while a model runs.
+
+Each edit is a pure function of the site's tensor, applied at chosen positions; positions that are
+not chosen, and padding, keep their values bit for bit. Equations, for an activation h:
+    clamp          h[index] = value
+    add            h + scale * vector
+    set_coordinate h + (value - u.h) u      for a unit vector u: afterwards u.h = value exactly
+    project_out    h - Q Q^T h              for Q an orthonormal basis of the directions
+    patch          h = another run's activation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .errors import UserError
+from .site import Site
+
+Where = Literal["all", "last"] | Tensor
+"""All positions, the last one, or a mask [batch, pos] over the prompt's positions."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change at one site; compose edits by giving several, applied in the order given."""
+
+    site: Site
+    change: Callable[[Tensor], Tensor]
+    """The activations [..., d] -> their new values, same shape."""
+    where: Where = "all"
+
+    def __call__(self, x: Tensor, chosen: Bool[Tensor, "batch pos"]) -> Tensor:
+        """`x` [batch, pos, ...] changed where `chosen`."""
+        part = x if self.site.head is None else x[..., self.site.head, :]
+        mask = chosen.view(*chosen.shape, *[1] * (part.ndim - 2))
+        changed = torch.where(mask, self.change(part), part)
+        if self.site.head is None:
+            return changed
+        whole = x.clone()
+        whole[..., self.site.head, :] = changed
+        return whole
+
+
+def clamp(site: Site, index: int | Sequence[int], value: float, where: Where = "all") -> Edit:
+    """Fix one coordinate (a neuron), or several, at a value."""
+    indices = torch.tensor([index] if isinstance(index, int) else list(index))
+
+    def change(h: Tensor) -> Tensor:
+        outside = indices[(indices < 0) | (indices >= h.shape[-1])]
+        if len(outside):
+            raise UserError(f"no coordinate {outside[0]} at {site}: it has {h.shape[-1]}")
+        new = h.clone()
+        new[..., indices.to(h.device)] = value
+        return new
+
+    return Edit(site, change, where)
+
+
+def add(site: Site, vector: Float[Tensor, " d"], scale: float = 1.0, where: Where = "all") -> Edit:
+    """Add a vector: steering."""
+    return Edit(site, lambda h: h + scale * _fitting(vector, h, site), where)
+
+
+def set_coordinate(
+    site: Site, direction: Float[Tensor, " d"], value: float, where: Where = "all"
+) -> Edit:
+    """Set the coordinate along a direction (made a unit vector), leaving the rest untouched."""
+    unit = _normalised(direction)
+
+    def change(h: Tensor) -> Tensor:
+        u = _fitting(unit, h, site)
+        return h + (value - h @ u)[..., None] * u
+
+    return Edit(site, change, where)
+
+
+def project_out(site: Site, directions: Float[Tensor, "n d"], where: Where = "all") -> Edit:
+    """Remove the span of some directions."""
+    rows = directions if directions.ndim == 2 else directions[None]
+    basis = torch.linalg.qr(torch.stack([_normalised(row) for row in rows]).T.double()).Q
+
+    def change(h: Tensor) -> Tensor:
+        q = _fitting(basis.T, h, site)
+        return h - h @ q.T @ q
+
+    return Edit(site, change, where)
+
+
+def patch(site: Site, source: Float[Tensor, "batch pos d"], where: Where = "all") -> Edit:
+    """Replace by activations of another run, as `capture` gives them; shapes must agree."""
+
+    def change(h: Tensor) -> Tensor:
+        if source.shape != h.shape:
+            raise UserError(f"the patch at {site} is {list(source.shape)}, not {list(h.shape)}")
+        return source.to(h)
+
+    return Edit(site, change, where)
+
+
+def _normalised(direction: Tensor) -> Tensor:
+    length = torch.linalg.vector_norm(direction.double())
+    if not torch.isfinite(length) or length == 0:
+        raise UserError("a direction must be finite and not zero")
+    return direction.double() / length
+
+
+def _fitting(vector: Tensor, h: Tensor, site: Site) -> Tensor:
+    if vector.shape[-1] != h.shape[-1]:
+        raise UserError(
+            f"a vector of {vector.shape[-1]} numbers does not fit {site} ({h.shape[-1]})"
+        )
+    return vector.to(h)

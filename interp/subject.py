@@ -1,0 +1,311 @@
+"""Subject: a hooked model. One small interface over every backend.
+
+`capture` keeps only the sites that are asked for and stops after the last of them; `edited` applies
+edits to every forward pass in its scope, `generate` with its KV cache included, and leaves the
+model as it was. Opening one checks its logits against the plain transformers model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .backends import Backend, Tap
+from .catalog import resolve
+from .edits import Edit
+from .errors import UserError
+from .families import ModelSpec, read_spec
+from .site import Site, matching
+from .weights import Weights
+
+BackendName = Literal["native", "bridge", "nnsight"]
+
+
+class Batch(NamedTuple):
+    """Token ids, left-padded, and where they are real."""
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+
+
+class Subject:
+    """A model that can be read and edited at its sites; made by `open_subject`."""
+
+    def __init__(
+        self, backend: Backend, spec: ModelSpec, tokenizer: Any, device: torch.device
+    ) -> None:
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.device = device
+        self.weights: Weights | None = None
+        """The stored weights, if the model came from a folder."""
+        self.parity = float("nan")
+        """Largest difference of its logits from plain transformers' on a probe."""
+        self._backend = backend
+        self._edits: tuple[Edit, ...] = ()
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site, in forward order."""
+        return self._backend.sites
+
+    def tokens(self, texts: str | Sequence[str]) -> Batch:
+        """Texts as ids, exactly as the tokenizer makes them (no BOS added), padded on the left."""
+        rows = [texts] if isinstance(texts, str) else list(texts)
+        ids = [self._tokenizer().encode(row, add_special_tokens=False) for row in rows]
+        return self.pad(ids)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> Batch:
+        """A conversation in the model's chat template, ready for the assistant's turn."""
+        tokenizer = self._tokenizer()
+        if not tokenizer.chat_template:
+            raise UserError("this model's tokenizer has no chat template: use tokens(text)")
+        text = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+        return self.tokens(text)
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> Batch:
+        """Rows of ids as one left-padded batch."""
+        if not rows or not all(len(row) for row in rows):
+            raise UserError("an empty prompt: give at least one token")
+        width = max(map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros(len(rows), width, dtype=torch.bool)
+        for row, into, real in zip(rows, ids, mask, strict=True):
+            if not 0 <= min(row) <= max(row) < self.spec.d_vocab:
+                raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
+            into[width - len(row) :] = torch.tensor(row)
+            real[width - len(row) :] = True
+        return Batch(ids.to(self.device), mask.to(self.device))
+
+    def text(self, ids: Int[Tensor, " pos"]) -> str:
+        return str(self._tokenizer().decode(ids.tolist()))
+
+    @torch.no_grad()
+    def logits(self, batch: Batch | Tensor) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of one forward pass, edits in scope applied."""
+        whole = _as_batch(batch, self.device)
+        logits = self._backend.run(_inputs(whole), self._taps({}, whole.mask, whole.mask), False)
+        assert logits is not None
+        return logits
+
+    @torch.no_grad()
+    def capture(
+        self, batch: Batch | Tensor, sites: Iterable[str | Site]
+    ) -> dict[Site, Float[Tensor, "batch pos ..."]]:
+        """The activations at some sites (names or globs), edits in scope applied.
+
+        Runs no further than the last of them and keeps nothing else.
+
+        Raises:
+            UserError: a site the model has not.
+        """
+        wanted = matching([sites] if isinstance(sites, str) else sites, self.sites)
+        whole = _as_batch(batch, self.device)
+        kept: dict[Site, Tensor] = {}
+        readers: dict[Site, Tap] = {}
+        for site in dict.fromkeys(site.whole for site in wanted):
+            readers[site] = _keep(kept, site)
+        self._backend.run(_inputs(whole), self._taps(readers, whole.mask, whole.mask), True)
+        return {s: kept[s.whole] if s.head is None else _head(kept[s.whole], s) for s in wanted}
+
+    @contextmanager
+    def edited(self, *edits: Edit) -> Iterator[Subject]:
+        """Apply edits, after those already in scope, to every pass until the block is left."""
+        matching([edit.site for edit in edits], self.sites)
+        before = self._edits
+        self._edits = (*before, *edits)
+        try:
+            yield self
+        finally:
+            self._edits = before
+
+    @torch.no_grad()
+    def generate(
+        self, batch: Batch | Tensor, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> Int[Tensor, "batch new"]:
+        """New tokens with a KV cache, greedy at temperature 0; edits in scope apply to each step.
+
+        An edit at "all" positions acts on the prompt and on every new token, at the "last" one on
+        the prompt's last token and on every new token, and one with a mask on the prompt alone.
+        Rows that have ended are filled with the end token.
+        """
+        from transformers import DynamicCache
+
+        whole = _as_batch(batch, self.device)
+        cache, generator = DynamicCache(), torch.Generator(self.device).manual_seed(seed)
+        ends = torch.tensor(self._end_tokens(), device=self.device)
+        ids, mask, new = whole.ids, whole.mask, whole.mask
+        done = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
+        out: list[Tensor] = []
+        while len(out) < max_new_tokens and not bool(done.all()):
+            inputs = {**_inputs(Batch(ids, mask)), "past_key_values": cache, "use_cache": True}
+            logits = self._backend.run(inputs, self._taps({}, new, whole.mask, bool(out)), False)
+            assert logits is not None
+            picked = _pick(logits[:, -1], temperature, generator)
+            picked = torch.where(done, ends[0] if len(ends) else picked, picked)
+            out.append(picked)
+            done |= torch.isin(picked, ends)
+            ids, new = picked[:, None], torch.ones_like(done)[:, None]
+            mask = torch.cat([mask, new], 1)
+        return torch.stack(out, 1) if out else ids[:, :0]
+
+    def _taps(
+        self, readers: dict[Site, Tap], new: Tensor, prompt: Tensor, stepping: bool = False
+    ) -> dict[Site, Tap]:
+        """Edits, then readers, site by site."""
+        edits: dict[Site, list[Edit]] = {}
+        for edit in self._edits:
+            edits.setdefault(edit.site.whole, []).append(edit)
+
+        def both(site: Site) -> Tap:
+            def tap(x: Tensor) -> Tensor | None:
+                changed = x
+                for edit in edits.get(site, []):
+                    changed = edit(changed, _chosen(edit, new, prompt, stepping))
+                if site in readers:
+                    readers[site](changed)
+                return changed if site in edits else None
+
+            return tap
+
+        sites = sorted({*edits, *readers}, key=lambda site: site.order)
+        last = max((site.order for site in readers), default=None)
+        # edits behind the last site that is read cannot change it
+        return {site: both(site) for site in sites if last is None or site.order <= last}
+
+    def _tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            raise UserError("this model has no tokenizer: give token ids (pad, or a tensor)")
+        return self.tokenizer
+
+    def _end_tokens(self) -> list[int]:
+        end = getattr(self.tokenizer, "eos_token_id", None)
+        return [] if end is None else [int(end)]
+
+
+def open_subject(
+    model: str | Path | nn.Module,
+    backend: BackendName = "native",
+    *,
+    attention: Literal["sdpa", "eager"] = "sdpa",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tokenizer: Any = None,
+) -> Subject:
+    """Open a model by catalog name, folder or hub id, or a transformers model, as a Subject.
+
+    Args:
+        model: a model in memory is copied, so it stays as it is.
+        backend: "native" (torch hooks), "bridge" (TransformerLens) or "nnsight".
+        attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
+            bridge always does.
+    """
+    if isinstance(model, nn.Module):
+        import copy
+
+        hf, folder = copy.deepcopy(model), None
+    else:
+        from transformers import AutoModelForCausalLM
+
+        folder = resolve(str(model))
+        hf = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        tokenizer = tokenizer or _folder_tokenizer(folder)
+    hf = hf.eval().requires_grad_(False).to(device)
+    hf.set_attn_implementation("eager" if backend == "bridge" else attention)
+    spec = read_spec(hf.config.to_dict())
+    probe = torch.arange(1, 17, device=device)[None] % spec.d_vocab
+    with torch.no_grad():
+        plain = hf(input_ids=probe).logits
+    subject = Subject(_backend(backend, hf, spec), spec, tokenizer, torch.device(device))
+    subject.weights = Weights(folder) if folder else None
+    subject.parity = float((subject.logits(probe) - plain).abs().max())
+    return subject
+
+
+def _backend(name: str, hf: nn.Module, spec: ModelSpec) -> Backend:
+    if name == "native":
+        from .backends.native import NativeBackend
+
+        return NativeBackend(hf, spec)
+    if name == "nnsight":
+        from .backends.nnsight import NnsightBackend
+
+        return NnsightBackend(hf, spec)
+    if name == "bridge":
+        from .backends.bridge import BridgeBackend
+
+        return BridgeBackend(hf, spec)
+    raise UserError(f"no backend '{name}': choose native, bridge or nnsight")
+
+
+def _folder_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    has_one = any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
+    return AutoTokenizer.from_pretrained(folder) if has_one else None
+
+
+def _as_batch(batch: Batch | Tensor, device: torch.device) -> Batch:
+    if isinstance(batch, Batch):
+        return batch
+    ids = (batch if batch.ndim == 2 else batch[None]).to(device)
+    if not ids.numel():
+        raise UserError("an empty prompt: give at least one token")
+    return Batch(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    """Transformers' inputs, with positions counted from each row's first real token."""
+    positions = (batch.mask.long().cumsum(1) - 1).clamp_min(0)[:, -batch.ids.shape[1] :]
+    return {
+        "input_ids": batch.ids,
+        "attention_mask": batch.mask.long(),
+        "position_ids": positions,
+    }
+
+
+def _chosen(edit: Edit, new: Tensor, prompt: Tensor, stepping: bool) -> Tensor:
+    if isinstance(edit.where, Tensor):
+        if stepping:
+            return torch.zeros_like(new)
+        if edit.where.shape != prompt.shape:
+            raise UserError(
+                f"the mask of the edit at {edit.site} is {list(edit.where.shape)}, the prompt "
+                f"{list(prompt.shape)}"
+            )
+        return edit.where.to(prompt) & prompt
+    if edit.where == "all" or stepping:
+        return new
+    last = torch.zeros_like(new)
+    last[:, -1] = True  # padding is on the left
+    return last
+
+
+def _keep(kept: dict[Site, Tensor], site: Site) -> Tap:
+    def tap(x: Tensor) -> None:
+        kept[site] = x.detach().clone()
+
+    return tap
+
+
+def _head(x: Tensor, site: Site) -> Tensor:
+    heads = x.shape[1] if site.kind == "attn_pattern" else x.shape[-2]
+    assert site.head is not None
+    if site.head >= heads:
+        raise UserError(f"no head {site.head} at {site.whole}: it has {heads}")
+    return x[:, site.head] if site.kind == "attn_pattern" else x[..., site.head, :]
+
+
+def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    if temperature <= 0:
+        return logits.argmax(-1)
+    chances = (logits.float() / temperature).softmax(-1)
+    return torch.multinomial(chances, 1, generator=generator)[:, 0]

@@ -1,0 +1,272 @@
+"""One conformance test over the backends: the same tensors at every site, the same edits."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from interp import edits
+from interp.errors import UserError
+from interp.site import Site, matching
+from interp.subject import open_subject
+
+from .conftest import FAMILY_CONFIGS
+
+BACKENDS = ("native", "bridge", "nnsight")
+MODELS = {**{family: {} for family in FAMILY_CONFIGS}, "gpt_neox sequential": {"use_parallel_residual": False}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def opened(model_folder):
+    """`opened(model, backend)`, each opened once."""
+    made = {}
+
+    def get(model, backend):
+        if (model, backend) not in made:
+            folder = model_folder(model.split()[0], **MODELS[model])
+            made[model, backend] = open_subject(folder, backend, attention="eager")
+        return made[model, backend]
+
+    return get
+
+
+@pytest.fixture
+def batch(opened):
+    """Rows of unequal length, padded on the left."""
+    return opened("llama", "native").pad([[5, 6, 7, 8, 9], [1, 2], [3, 4, 5]])
+
+
+def close(a, b, mask):
+    torch.testing.assert_close(a[mask], b[mask], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parity_with_transformers(model, backend, opened):
+    assert opened(model, backend).parity < 1e-5
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_same_tensors_at_every_site(model, backend, opened, batch):
+    native, other = opened(model, "native"), opened(model, backend)
+    assert native.sites == other.sites
+    assert len(native.sites) >= 2 * 9 + 2
+    ours, theirs = native.capture(batch, native.sites), other.capture(batch, other.sites)
+    for site in native.sites:
+        assert ours[site].shape == theirs[site].shape, site
+        if site.kind == "attn_pattern":
+            real = batch.mask[:, None, :].expand(ours[site].shape[:1] + ours[site].shape[1:3])
+            close(ours[site], theirs[site], real)
+        else:
+            close(ours[site], theirs[site], batch.mask)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_same_logits_after_an_edit_at_every_site(model, backend, opened, batch):
+    native, other = opened(model, "native"), opened(model, backend)
+    plain = native.logits(batch)
+    generator = torch.Generator().manual_seed(0)
+    for site, activation in native.capture(batch, native.sites).items():
+        if site.kind == "attn_pattern":
+            continue
+        edit = edits.add(site, torch.randn(activation.shape[-1], generator=generator))
+        with native.edited(edit), other.edited(edit):
+            ours, theirs = native.logits(batch), other.logits(batch)
+        close(ours, theirs, batch.mask)
+        assert (ours - plain)[batch.mask].abs().max() > 1e-3, f"the edit at {site} did nothing"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("model", ["qwen2", "gpt2", "gemma3_text"])
+def test_every_kind_of_edit(model, backend, opened, batch):
+    subject, site = opened(model, backend), Site("resid_post", 0)
+    direction = torch.arange(1.0, 33.0)
+    unit = direction / direction.norm()
+    before = subject.capture(batch, [site])[site]
+    rest = before - (before @ unit)[..., None] * unit
+
+    def after(*made):
+        with subject.edited(*made):
+            return subject.capture(batch, [site])[site]
+
+    clamped = after(edits.clamp(site, 3, 7.5))
+    assert torch.equal(clamped[..., 3][batch.mask], torch.full((10,), 7.5))
+    assert torch.equal(clamped[..., 4:], before[..., 4:])
+    close(after(edits.add(site, direction, 0.5)), before + 0.5 * direction, batch.mask)
+    put = after(edits.set_coordinate(site, direction, 2.0))
+    close(put @ unit, torch.full(before.shape[:2], 2.0), batch.mask)
+    close(put - (put @ unit)[..., None] * unit, rest, batch.mask)
+    close(after(edits.project_out(site, direction)), rest, batch.mask)
+    close(after(edits.patch(site, before.flip(0))), before.flip(0), batch.mask)
+    last = after(edits.clamp(site, 3, 7.5, where="last"))
+    assert torch.equal(last[:, :-1], before[:, :-1])
+    assert torch.equal(last[:, -1, 3], torch.full((3,), 7.5))
+    mask = torch.zeros_like(batch.mask)
+    mask[0, 1] = True
+    masked = after(edits.clamp(site, 3, 7.5, where=mask))
+    assert masked[0, 1, 3] == 7.5
+    assert torch.equal(masked[1:], before[1:])
+    both = after(edits.clamp(site, 3, 7.5), edits.add(site, direction))
+    close(both[..., 3], torch.full(before.shape[:2], 7.5 + 4.0), batch.mask)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_restored_bit_for_bit(backend, opened, batch):
+    subject = opened("llama", backend)
+    before = subject.logits(batch)
+    with pytest.raises(KeyError), subject.edited(edits.clamp(Site("mlp_up", 1), 3, 9.0)):
+        assert not torch.equal(subject.logits(batch), before)
+        raise KeyError
+    assert torch.equal(subject.logits(batch), before)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_op_edits_change_nothing(backend, opened, batch):
+    subject, site = opened("llama", backend), Site("mlp_post", 1)
+    before, at = subject.logits(batch), subject.capture(batch, [site])[site]
+    for edit in (edits.patch(site, at), edits.add(site, torch.ones(48), 0.0)):
+        with subject.edited(edit):
+            assert torch.equal(subject.logits(batch), before)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("model", ["llama", "gpt2", "gpt_neox"])
+def test_left_padding_changes_no_row(model, backend, opened):
+    subject = opened(model, backend)
+    rows = [[5, 6, 7, 8, 9], [1, 2], [3, 4, 5]]
+    together = subject.logits(subject.pad(rows))
+    for row, logits in zip(rows, together, strict=True):
+        alone = subject.logits(subject.pad([row]))[0]
+        torch.testing.assert_close(logits[-len(row) :], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("model", ["qwen3", "gpt2", "gpt_neo"])
+def test_generation_with_a_cache_equals_without(model, backend, opened):
+    """Steered at every position, the cached steps must give what whole passes give."""
+    subject = opened(model, backend)
+    batch = subject.pad([[5, 6, 7, 8], [1, 2]])
+    with subject.edited(edits.add(Site("resid_post", 0), torch.ones(32), 0.7)):
+        new = subject.generate(batch, 6)
+        rows = [r[m].tolist() for r, m in zip(batch.ids, batch.mask, strict=True)]
+        for _ in range(6):
+            logits = subject.logits(subject.pad(rows))[:, -1]
+            rows = [[*row, int(i)] for row, i in zip(rows, logits.argmax(-1), strict=True)]
+    assert new.tolist() == [row[-6:] for row in rows]
+
+
+def test_generate_equals_transformers(model_folder, opened):
+    hf = AutoModelForCausalLM.from_pretrained(model_folder("mistral"))
+    subject = opened("mistral", "native")
+    batch = subject.pad([[5, 6, 7, 8], [1, 2]])
+    want = hf.generate(
+        batch.ids, attention_mask=batch.mask.long(), max_new_tokens=5, do_sample=False,
+        pad_token_id=0, eos_token_id=None,
+    )  # fmt: skip
+    assert torch.equal(subject.generate(batch, 5), want[:, 4:])
+
+
+def test_sampling_follows_the_seed(opened):
+    subject = opened("llama", "native")
+    draw = [subject.generate(subject.pad([[1, 2]]), 8, 1.0, seed) for seed in (0, 0, 1)]
+    assert torch.equal(draw[0], draw[1])
+    assert not torch.equal(draw[0], draw[2])
+
+
+def test_capture_stops_after_the_last_site(opened, batch):
+    subject = opened("llama", "native")
+    ran = []
+    model = subject._backend.model
+    handle = model.model.layers[1].register_forward_hook(lambda *_: ran.append(1))
+    subject.capture(batch, ["0.mlp_up"])
+    assert not ran
+    subject.capture(batch, ["1.resid_post"])
+    handle.remove()
+    assert len(ran) == 1
+
+
+def test_heads(opened, batch):
+    subject = opened("llama", "native")
+    whole = subject.capture(batch, ["1.head_z", "1.head_v", "1.attn_pattern"])
+    assert whole[Site("head_z", 1)].shape == (3, 5, 4, 8)
+    assert whole[Site("head_v", 1)].shape == (3, 5, 2, 8)
+    one = subject.capture(batch, ["1.head_z.3", "1.attn_pattern.2"])
+    assert torch.equal(one[Site("head_z", 1, 3)], whole[Site("head_z", 1)][..., 3, :])
+    assert torch.equal(one[Site("attn_pattern", 1, 2)], whole[Site("attn_pattern", 1)][:, 2])
+    with subject.edited(edits.add(Site("head_z", 1, 3), torch.ones(8))):
+        moved = subject.capture(batch, ["1.head_z"])[Site("head_z", 1)]
+    assert torch.equal(moved[..., :3, :], whole[Site("head_z", 1)][..., :3, :])
+    close(moved[..., 3, :], whole[Site("head_z", 1)][..., 3, :] + 1, batch.mask)
+    with pytest.raises(UserError, match="no head 4 at 1.head_z: it has 4"):
+        subject.capture(batch, ["1.head_z.4"])
+
+
+def test_a_model_in_memory_stays_as_it_is(model_folder):
+    hf = AutoModelForCausalLM.from_pretrained(model_folder("llama"))
+    names = set(hf.state_dict())
+    for backend in BACKENDS:
+        assert open_subject(hf, backend).parity < 1e-5
+    assert set(hf.state_dict()) == names
+
+
+class TestMistakes:
+    def test_unknown_sites_list_what_there_is(self, opened, batch):
+        subject = opened("gpt2", "native")
+        for site in ("9.resid_post", "0.mlp_gate", "*.mlp_gate"):
+            with pytest.raises(UserError, match=r"layers 0\.\.1 of resid_pre, .* final_norm_in"):
+                subject.capture(batch, [site])
+        with pytest.raises(UserError, match="no site kind 'resid_pots'"):
+            subject.capture(batch, ["0.resid_pots"])
+        with pytest.raises(UserError, match="no site 'mlp_gate'|needs a layer"):
+            subject.capture(batch, ["mlp_gate"])
+        with (
+            pytest.raises(UserError, match="no site '7.mlp_up'"),
+            subject.edited(edits.clamp(Site("mlp_up", 7), 0, 1.0)),
+        ):
+            pass
+
+    @pytest.mark.parametrize("text", ["", "resid", "6", "6.resid_post.1", "x.mlp_up", "logits.3"])
+    def test_bad_site_names(self, text):
+        with pytest.raises(UserError):
+            Site.parse(text)
+
+    def test_edits_that_do_not_fit(self, opened, batch):
+        subject, site = opened("llama", "native"), Site("resid_post", 0)
+        wrong = {
+            "does not fit 0.resid_post": edits.add(site, torch.ones(5)),
+            "no coordinate 32": edits.clamp(site, 32, 1.0),
+            "the patch at": edits.patch(site, torch.ones(1, 1, 32)),
+            "the mask of the edit": edits.clamp(site, 0, 1.0, torch.ones(1, 1, dtype=torch.bool)),
+        }
+        for says, edit in wrong.items():
+            with pytest.raises(UserError, match=says), subject.edited(edit):
+                subject.logits(batch)
+        for direction in (torch.zeros(32), torch.full((32,), float("nan"))):
+            with pytest.raises(UserError, match="finite and not zero"):
+                edits.set_coordinate(site, direction, 1.0)
+
+    def test_empty_prompts_and_no_tokenizer(self, opened):
+        subject = opened("llama", "native")
+        with pytest.raises(UserError, match="an empty prompt"):
+            subject.pad([[1], []])
+        with pytest.raises(UserError, match="an empty prompt"):
+            subject.logits(torch.zeros(0, dtype=torch.long))
+        with pytest.raises(UserError, match=r"ids must be in 0\.\.210"):
+            subject.pad([[211]])
+        with pytest.raises(UserError, match="has no tokenizer"):
+            subject.tokens("dog")
+
+    def test_unknown_backend(self, model_folder):
+        with pytest.raises(UserError, match="choose native, bridge or nnsight"):
+            open_subject(model_folder("llama"), "jax")
+
+
+def test_globs_come_in_forward_order():
+    sites = [Site(kind, layer) for layer in range(2) for kind in ("mlp_up", "resid_pre")]
+    assert [str(s) for s in matching(["*.mlp_up", "1.resid_pre"], sites)] == [
+        "0.mlp_up", "1.resid_pre", "1.mlp_up",
+    ]  # fmt: skip
+    assert all(
+        Site.parse(str(site)) == site for site in [*sites, Site("head_z", 3, 1), Site("logits")]
+    )
