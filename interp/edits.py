@@ -75,7 +75,8 @@ def set_coordinate(
 
     def change(h: Tensor) -> Tensor:
         u = _fitting(unit, h, site)
-        return h + (value - h @ u)[..., None] * u
+        out: Tensor = h + (value - h @ u)[..., None] * u
+        return out
 
     return Edit(site, change, where)
 
@@ -87,7 +88,8 @@ def project_out(site: Site, directions: Float[Tensor, "n d"], where: Where = "al
 
     def change(h: Tensor) -> Tensor:
         q = _fitting(basis.T, h, site)
-        return h - h @ q.T @ q
+        out: Tensor = h - h @ q.T @ q
+        return out
 
     return Edit(site, change, where)
 
@@ -107,7 +109,8 @@ def _normalised(direction: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(direction.double())
     if not torch.isfinite(length) or length == 0:
         raise UserError("a direction must be finite and not zero")
-    return direction.double() / length
+    unit: Tensor = direction.double() / length
+    return unit
 
 
 def _fitting(vector: Tensor, h: Tensor, site: Site) -> Tensor:

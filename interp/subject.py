@@ -208,13 +208,16 @@ def open_subject(
         attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
             bridge always does.
     """
+    hf: Any
     if isinstance(model, nn.Module):
         import copy
 
         hf, folder = copy.deepcopy(model), None
     else:
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         folder = resolve(str(model))
         hf = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         tokenizer = tokenizer or _folder_tokenizer(folder)
@@ -230,7 +233,7 @@ def open_subject(
     return subject
 
 
-def _backend(name: str, hf: nn.Module, spec: ModelSpec) -> Backend:
+def _backend(name: str, hf: Any, spec: ModelSpec) -> Backend:
     if name == "native":
         from .backends.native import NativeBackend
 

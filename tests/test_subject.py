@@ -12,7 +12,8 @@ from interp.subject import open_subject
 from .conftest import FAMILY_CONFIGS
 
 BACKENDS = ("native", "bridge", "nnsight")
-MODELS = {**{family: {} for family in FAMILY_CONFIGS}, "gpt_neox sequential": {"use_parallel_residual": False}}  # fmt: skip
+SEQUENTIAL = {"gpt_neox sequential": {"use_parallel_residual": False}}
+MODELS = {**{family: {} for family in FAMILY_CONFIGS}, **SEQUENTIAL}
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +116,12 @@ def test_every_kind_of_edit(model, backend, opened, batch):
 def test_restored_bit_for_bit(backend, opened, batch):
     subject = opened("llama", backend)
     before = subject.logits(batch)
-    with pytest.raises(KeyError), subject.edited(edits.clamp(Site("mlp_up", 1), 3, 9.0)):
+    with subject.edited(edits.clamp(Site("mlp_up", 1), 3, 9.0)):
         assert not torch.equal(subject.logits(batch), before)
-        raise KeyError
+    assert torch.equal(subject.logits(batch), before)
+    broken = edits.add(Site("mlp_up", 1), torch.ones(5))
+    with pytest.raises(UserError), subject.edited(broken):
+        subject.logits(batch)
     assert torch.equal(subject.logits(batch), before)
 
 

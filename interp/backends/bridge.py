@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..families import ModelSpec
 from ..site import LAYER_KINDS, Site
@@ -39,7 +39,7 @@ _POST_NORMS = {"attn_out": "blocks.{}.ln1_post.hook_out", "mlp_out": "blocks.{}.
 class BridgeBackend:
     """A TransformerBridge run with its own hooks."""
 
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
         self._has_mid = has_resid_mid(model.config)
         self.bridge = _boot(model)
         names = dict(_NAMES)
@@ -82,7 +82,7 @@ class BridgeBackend:
         return logits
 
 
-def _boot(model: nn.Module) -> Any:
+def _boot(model: Any) -> Any:
     """A bridge around a model in memory.
 
     Booting reads config and tokenizer by name, from the hub if it must; so it gets a folder with
@@ -96,7 +96,8 @@ def _boot(model: nn.Module) -> Any:
     special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "?")
     with TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)
-        PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
+        made = PreTrainedTokenizerFast(tokenizer_object=words, **special)  # type: ignore[no-untyped-call]
+        made.save_pretrained(folder)
         stand_in = PreTrainedTokenizerFast.from_pretrained(folder)
         device = str(next(model.parameters()).device)
         return TransformerBridge.boot_transformers(

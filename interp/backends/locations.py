@@ -33,14 +33,19 @@ class Location:
     read_only: bool = False
 
 
+def _split(x: Tensor, width: int) -> Tensor:
+    """[..., n * width] -> [..., n, width]."""
+    return x.reshape(*x.shape[:-1], -1, width)
+
+
 def _heads(d_head: int) -> View:
-    return View(lambda x: x.unflatten(-1, (-1, d_head)), lambda _, new: new.flatten(-2))
+    return View(lambda x: _split(x, d_head), lambda _, new: new.flatten(-2))
 
 
 def _gpt2_values(d_model: int, d_head: int) -> View:
     """c_attn computes queries, keys and values side by side."""
     return View(
-        lambda x: x[..., 2 * d_model :].unflatten(-1, (-1, d_head)),
+        lambda x: _split(x[..., 2 * d_model :], d_head),
         lambda x, new: torch.cat([x[..., : 2 * d_model], new.flatten(-2)], -1),
     )
 
@@ -49,10 +54,10 @@ def _neox_values(d_head: int) -> View:
     """query_key_value interleaves them head by head."""
 
     def put(x: Tensor, new: Tensor) -> Tensor:
-        heads = x.unflatten(-1, (-1, 3 * d_head))
+        heads = _split(x, 3 * d_head)
         return torch.cat([heads[..., : 2 * d_head], new], -1).flatten(-2)
 
-    return View(lambda x: x.unflatten(-1, (-1, 3 * d_head))[..., 2 * d_head :], put)
+    return View(lambda x: _split(x, 3 * d_head)[..., 2 * d_head :], put)
 
 
 def _llama(spec: ModelSpec) -> dict[str, Location]:

@@ -26,7 +26,7 @@ class _Stop(Exception):
 class NativeBackend:
     """A transformers causal LM run with forward hooks."""
 
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
         self.model = model
         self._locations = locations(spec, model)
         self._has_mid = has_resid_mid(model.config)

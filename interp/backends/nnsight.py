@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..families import ModelSpec
 from ..site import Site
@@ -26,7 +26,7 @@ def _module_order(site: Site) -> tuple[float, float]:
 class NnsightBackend:
     """A transformers causal LM run in nnsight traces."""
 
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
         from nnsight import NNsight
 
         self.model = NNsight(model)

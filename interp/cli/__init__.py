@@ -1,0 +1,78 @@
+"""The `interp` command.
+
+Contract: results go to standard output, everything else to standard error; `--json` prints exactly
+one JSON object, `{"study": …, "run": …, "metrics": {…}, …}`, on the last line of standard output;
+a user's mistake is one line on standard error and exit code 2. Heavy imports happen only inside
+the commands that need them: `interp --help` and browsing stored runs import no torch.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+
+from tyro.extras import SubcommandApp
+
+from ..errors import UserError
+from .common import command
+from .neurons import neurons
+from .tools import bench, explorer, models
+
+app = SubcommandApp()
+app.command(neurons, name="neurons", help="Every MLP neuron of a model, through its LM head.")
+app.command(models, name="models", help="Models by name: list, add, describe.")
+app.command(bench, name="bench", help="Benchmarks.")
+command(app, "app")(explorer)
+
+
+def _parse(arguments: Sequence[str] | None) -> Callable[[], None]:
+    """The bound command. tyro's boxed complaint becomes one line."""
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            bound: Callable[[], None] = app.cli(
+                prog="interp",
+                description="A mechanistic interpretability workbench.",
+                args=arguments,
+            )
+    except SystemExit as stop:
+        if stop.code == 2:
+            raise UserError(_first_sentence(complaint.getvalue())) from stop
+        raise
+    return bound
+
+
+def _first_sentence(box: str) -> str:
+    """The text of a box up to its first inner rule."""
+    body: list[str] = []
+    for line in box.splitlines():
+        text = line.strip("│ ")
+        if text and not set(text) <= set("─╭╮╰╯ ") and not text.startswith("╭"):
+            body.append(text)
+        elif body:
+            break
+    return " ".join(body) + " (see --help)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.getLogger("interp").addHandler(handler)
+    logging.getLogger("interp").setLevel(logging.INFO)
+    try:
+        _parse(arguments)()
+    except UserError as error:
+        print(f"interp: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interp: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0

@@ -1,0 +1,102 @@
+"""What the commands share: their options' types, registration, and printing."""
+
+from __future__ import annotations
+
+import functools
+import json as jsonlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from ..errors import UserError
+from ..store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Command = Callable[..., Any]
+Json = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print one JSON object.")]
+Runs = Annotated[
+    Path | None,
+    tyro.conf.arg(help="The folder of stored runs ($INTERP_RUNS, or ./runs).", metavar="DIR"),
+]
+Atlas = Annotated[
+    Path | None,
+    tyro.conf.arg(help="An atlas's run folder; by default the newest stored one.", metavar="DIR"),
+]
+Fresh = Annotated[
+    bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Run again even if it is stored.")
+]
+Out = Annotated[
+    Path | None, tyro.conf.arg(help="The run's own folder, instead of a stored one.", metavar="DIR")
+]
+Limit = Annotated[int, tyro.conf.arg(help="Most rows to print.")]
+
+
+def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:
+    """Register a function under a name; parsing binds its arguments, `main` calls it afterwards."""
+
+    def register(function: Command) -> Command:
+        @functools.wraps(function)
+        def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+            return functools.partial(function, *args, **kwargs)
+
+        group.command(name=name)(bind)
+        return function
+
+    return register
+
+
+def positive(limit: int) -> int:
+    if limit < 1:
+        raise UserError(f"--limit must be at least 1, not {limit}")
+    return limit
+
+
+def report(run: Run, json: bool) -> None:
+    if json:
+        print_json({"study": run.study, "run": str(run.path), "metrics": run.metrics})
+        return
+    print(run.path)
+    print_table(["metric", "value"], [[k, str(v)] for k, v in run.metrics.items()])
+
+
+def report_rows(run: Run, study: str, rows: pd.DataFrame, json: bool, columns: list[str]) -> None:
+    if json:
+        # through pandas' own writer: plain numbers instead of numpy's
+        results = jsonlib.loads(rows.to_json(orient="records", double_precision=6))
+        found = {"metrics": {"rows": len(rows)}, "results": results}
+        print_json({"study": study, "run": str(run.path), **found})
+        return
+    print(f"{run.config['model']} ({run.path})")
+    table = [
+        [row["name"], row["side"], *(f"{row[c]:.3g}" for c in columns), _some(row["tokens"])]
+        for row in rows.to_dict("records")
+    ]
+    print_table(["neuron", "side", *columns, "tokens"], table)
+
+
+def _some(tokens: Sequence[str]) -> str:
+    return " ".join(repr(str(token)) for token in tokens[:6])
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[-1].no_wrap = True
+    for row in rows:
+        table.add_row(*map(Text, row))
+    # in a pipe there is no width to fit: do not cut what a script will read
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def print_json(found: dict[str, Any]) -> None:
+    print(jsonlib.dumps(found))

@@ -1,0 +1,160 @@
+"""`interp neurons …`"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from ..errors import UserError
+from ..neurons.atlas import AtlasConfig
+from ..neurons.clamp import ClampConfig
+from ..store import Store
+from ..study import run_or_load
+from .common import (
+    Atlas,
+    Fresh,
+    Json,
+    Limit,
+    Out,
+    Runs,
+    command,
+    positive,
+    print_json,
+    print_table,
+    report,
+    report_rows,
+)
+
+neurons = SubcommandApp()
+
+
+@command(neurons, "atlas")
+def atlas(
+    config: tyro.conf.OmitArgPrefixes[AtlasConfig],
+    model: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help="Catalog names, hub ids, folders or .gguf files; one atlas each."),
+    ] = ("smollm2-135m",),
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(help="The run's own folder (with several models: one folder in it each)."),
+    ] = None,
+    runs: Runs = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Decode every MLP neuron of a model (or several) through its LM head.
+
+    An interrupted atlas resumes when the same command is given again.
+    """
+    if not model:
+        raise UserError("--model needs at least one model")
+    for name in model:
+        own = out / re.sub(r"[^\w.-]+", "-", name).strip("-") if out and len(model) > 1 else out
+        run = run_or_load(dataclasses.replace(config, model=name), Store(runs), own, fresh)
+        report(run, json)
+
+
+@command(neurons, "search")
+def search(
+    word: tyro.conf.Positional[str],
+    atlas: Atlas = None,
+    exact: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help="Match this token's text alone, not its word family."),
+    ] = False,
+    limit: Limit = 20,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Neurons that decode to a word, most specialised first."""
+    from ..neurons import search as questions
+
+    run = questions.open_atlas(atlas, Store(runs))
+    rows = questions.find(run, word, exact, positive(limit))
+    report_rows(run, "neurons.search", rows, json, ["score", "rank", "word_z", "lead"])
+
+
+@command(neurons, "show")
+def show(
+    neuron: tyro.conf.Positional[str],
+    atlas: Atlas = None,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """One neuron vector, such as 29.gate.808: its tokens and statistics, both sides."""
+    from ..neurons import search as questions
+
+    run = questions.open_atlas(atlas, Store(runs))
+    rows = questions.show(run, questions.parse_neuron(neuron))
+    report_rows(run, "neurons.show", rows, json, ["z", "margin", "kurtosis", "max_prob", "norm"])
+
+
+@command(neurons, "top")
+def top(
+    atlas: Atlas = None,
+    limit: Limit = 20,
+    layer: Annotated[int | None, tyro.conf.arg(help="Only this layer.")] = None,
+    kind: Annotated[
+        Literal["up", "gate", "down"] | None, tyro.conf.arg(help="Only this kind.")
+    ] = None,
+    words_only: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help="Leave out punctuation and fragments under three letters."),
+    ] = False,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """The most specialised neurons of an atlas."""
+    from ..neurons import search as questions
+
+    run = questions.open_atlas(atlas, Store(runs))
+    rows = questions.top(run, positive(limit), layer, kind, words_only)
+    report_rows(run, "neurons.top", rows, json, ["score", "z", "margin", "kurtosis"])
+
+
+@command(neurons, "clamp")
+def clamp(
+    config: tyro.conf.OmitArgPrefixes[ClampConfig],
+    out: Out = None,
+    runs: Runs = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Hold a neuron at a sweep of values: a word's probability, and the text."""
+    run = run_or_load(config, Store(runs), out, fresh)
+    if json:
+        report(run, json)
+        return
+    import pandas as pd
+
+    print(f"{config.neuron} and '{run.manifest['word']}' ({run.path})")
+    rows = pd.read_parquet(run.path / "curve" / "values.parquet").to_dict("records")
+    values = ["unclamped" if pd.isna(row["value"]) else f"{row['value']:g}" for row in rows]
+    cells = [[v, f"{r['probability']:.3g}", r["text"]] for v, r in zip(values, rows, strict=True)]
+    print_table(["value", "probability", "text"], cells)
+
+
+@command(neurons, "agree")
+def agree(
+    run_a: tyro.conf.Positional[Path], run_b: tyro.conf.Positional[Path], json: Json = False
+) -> None:
+    """How often two models' neurons have the same first token (two atlas folders)."""
+    from ..neurons.agree import agreement, summary
+    from ..neurons.search import open_atlas
+
+    a, b = open_atlas(run_a), open_atlas(run_b)
+    table = agreement(a, b)
+    found = summary(table)
+    if json:
+        both = {"run": str(a.path), "other": str(b.path)}
+        print_json({"study": "neurons.agree", **both, "metrics": found})
+        return
+    print_table(["metric", "value"], [[name, f"{v:.4f}"] for name, v in found.items()])

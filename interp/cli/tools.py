@@ -1,0 +1,95 @@
+"""`interp models …`, `interp bench …` and `interp app`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json as jsonlib
+import os
+import sys
+from typing import Annotated
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from ..bench import KernelBenchConfig
+from ..errors import UserError
+from ..store import Store
+from ..study import run_or_load
+from .common import Json, Runs, command, print_json, print_table, report
+
+models, bench = SubcommandApp(), SubcommandApp()
+
+
+@command(models, "list")
+def list_models(json: Json = False) -> None:
+    """The models known by name."""
+    from .. import catalog
+
+    rows = [
+        {"name": name, "local": catalog.is_local(name), "source": wheel.about}
+        for name, wheel in catalog.WHEELS.items()
+    ] + [{"name": n, "local": True, "source": source} for n, source in catalog.added().items()]
+    if json:
+        print_json({"study": "models.list", "run": None, "metrics": {}, "models": rows})
+        return
+    print_table(["name", "local", "source"], [[str(v) for v in row.values()] for row in rows])
+
+
+@command(models, "add")
+def add_model(
+    name: tyro.conf.Positional[str], source: tyro.conf.Positional[str], json: Json = False
+) -> None:
+    """Give a hub id, a folder or a .gguf file a name, and fetch it."""
+    from .. import catalog
+
+    folder = catalog.add(name, source)
+    found = {"name": name, "folder": str(folder)}
+    print_json({"study": "models.add", "run": None, "metrics": {}, **found}) if json else print(
+        f"{name}: {folder}"
+    )
+
+
+@command(models, "info")
+def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
+    """Family, sizes and folder of a model (fetched if need be)."""
+    from ..catalog import resolve
+    from ..families import read_spec
+
+    folder = resolve(name)
+    path = folder / "config.json"
+    try:
+        spec = read_spec(jsonlib.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    facts = {**vars(spec), "kinds": list(spec.kinds), "folder": str(folder)}
+    if json:
+        print_json({"study": "models.info", "run": None, "metrics": facts})
+    else:
+        print_table(["", name], [[key, str(value)] for key, value in facts.items()])
+
+
+@command(bench, "kernels")
+def bench_kernels(
+    config: tyro.conf.OmitArgPrefixes[KernelBenchConfig], runs: Runs = None, json: Json = False
+) -> None:
+    """Time the fused projection against the bare product and the naive version, interleaved."""
+    run = run_or_load(config, Store(runs), fresh=True)
+    report(run, json)
+
+
+def explorer(
+    runs: Runs = None,
+    address: Annotated[str, tyro.conf.arg(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, tyro.conf.arg(help="Port to listen on.")] = 8501,
+) -> None:
+    """Explore stored runs in the browser."""
+    found = importlib.util.find_spec("interp.apps.main")
+    assert found is not None
+    assert found.origin is not None
+    root = str(Store(runs).root.resolve())
+    options = {"address": address, "port": port, "headless": "true", "fileWatcherType": "none"}
+    command = [sys.executable, "-m", "streamlit", "run", found.origin]
+    command += [f"--server.{name}={value}" for name, value in options.items()]
+    command += ["--browser.gatherUsageStats=false", "--client.toolbarMode=minimal"]
+    # in place of this process, so that whoever stops it stops the server
+    os.execve(sys.executable, command, os.environ | {"INTERP_RUNS": root})

@@ -1,0 +1,141 @@
+"""Directions: labelled vectors at one site. What every analysis of the workbench finds.
+
+A neuron's weight row, a probe's class vector, a feature vector: each is a vector in the space read
+or written at one place in a model, so all of them can be decoded to tokens, scored on activations,
+compared, and steered with. On disk: `vectors.safetensors`, `index.parquet`, `directions.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .edits import Edit, Where, add
+from .errors import UserError
+from .site import Site
+from .vocabulary import token_strings
+from .weights import Weights
+
+
+@dataclass(frozen=True)
+class Directions:
+    """`vectors` [n, d_space] in the space of `site`, one row of `index` (labels) a vector."""
+
+    site: Site
+    vectors: Float[Tensor, "n d"]
+    index: pd.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where they come from: model, analysis, run. Plain JSON values."""
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.index):
+            raise ValueError(
+                f"{len(self.index)} labels for vectors of shape {list(self.vectors.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def pick(self, rows: list[int]) -> Directions:
+        """Some of them, in the order given."""
+        index = self.index.iloc[rows].reset_index(drop=True)
+        return Directions(self.site, self.vectors[rows], index, self.provenance)
+
+    def decode(
+        self, weights: Weights, k: int = 10, norm: Literal["raw", "final"] = "raw"
+    ) -> pd.DataFrame:
+        """Top and bottom tokens through the LM head: the index with `top`, `bottom` (lists of
+        strings), their `…_logits`, and `…_z`, how far the first of them is from the mean logit, in
+        standard deviations.
+
+        `norm` "final" multiplies by the final norm's gain first, as the model does.
+        """
+        from interp.kernels import project_topk
+
+        self._fits(weights.spec.d_model, "the residual stream")
+        vectors = self.vectors.float()
+        if norm == "final":
+            vectors = vectors * weights.final_gain()
+        tokens = token_strings(weights.folder, weights.spec.d_vocab)
+        found = project_topk(vectors, weights.W_U(), k)
+        assert found.top is not None
+        assert found.bottom is not None
+        assert found.moments is not None
+        table = self.index.reset_index(drop=True).copy()
+        std = found.moments.var.sqrt().clamp_min(1e-30)
+        for name, side in (("top", found.top), ("bottom", found.bottom)):
+            table[name] = [[tokens[i] for i in ids] for ids in side.ids.tolist()]
+            table[f"{name}_logits"] = side.logits.tolist()
+            table[f"{name}_z"] = ((side.logits[:, 0] - found.moments.mean).abs() / std).tolist()
+        return table
+
+    def scores(self, activations: Float[Tensor, "... d"]) -> Float[Tensor, "... n"]:
+        """Dot product of activations at the site with every vector."""
+        self._fits(activations.shape[-1], "these activations")
+        scores: Tensor = activations @ self.vectors.to(activations).T
+        return scores
+
+    def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
+        """Cosine of every vector with every vector of another set (0 with a zero vector)."""
+        self._fits(other.vectors.shape[1], "the other directions")
+        return _unit_rows(self.vectors) @ _unit_rows(other.vectors).T
+
+    def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
+        """C(y1, y2) = y1.y2 / |y1|^2: how much a score along y2 is expected to change per unit of
+        score along y1 (Dunefsky & Cohan, observable propagation). C12 C21 = cos^2."""
+        self._fits(other.vectors.shape[1], "the other directions")
+        ours, theirs = self.vectors.double(), other.vectors.double()
+        return ours @ theirs.T / ours.square().sum(1, keepdim=True)
+
+    def steer(self, row: int, scale: float = 1.0, where: Where = "all") -> Edit:
+        """An edit that adds one of the vectors at the site."""
+        return add(self.site, self.vectors[row], scale, where)
+
+    def save(self, folder: Path) -> None:
+        """Write the three files; `directions.json` last, so that a half-written set is refused."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "directions.json").unlink(missing_ok=True)
+        save_file({"vectors": self.vectors.contiguous()}, folder / "vectors.safetensors")
+        self.index.to_parquet(folder / "index.parquet")
+        about = {"site": str(self.site), "provenance": self.provenance}
+        (folder / "directions.json").write_text(json.dumps(about, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Directions:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: no directions there, or damaged ones.
+        """
+        try:
+            about = json.loads((folder / "directions.json").read_text())
+            vectors = load_file(folder / "vectors.safetensors")["vectors"]
+            index = pd.read_parquet(folder / "index.parquet")
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{folder} holds no directions (no {Path(error.filename).name})"
+            ) from error
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise UserError(f"the directions in {folder} cannot be read: {error}") from error
+        return cls(Site.parse(about["site"]), vectors, index, about["provenance"])
+
+    def _fits(self, width: int, what: str) -> None:
+        if width != self.vectors.shape[1]:
+            raise UserError(
+                f"directions at {self.site} have {self.vectors.shape[1]} numbers, {what} {width}"
+            )
+
+
+def _unit_rows(vectors: Tensor) -> Tensor:
+    rows = vectors.double()
+    unit: Tensor = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-300)
+    return unit

@@ -1,0 +1,64 @@
+"""Agreement of atlases: with itself, with an unrelated model, with a model of another shape."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from interp.cli import main
+from interp.errors import UserError
+from interp.neurons.agree import agreement, summary
+from interp.neurons.atlas import AtlasConfig
+from interp.study import run_or_load
+
+
+@pytest.fixture
+def atlases(model_folder, own_home):
+    folders = [model_folder("llama"), model_folder("mistral"), model_folder("gpt2")]
+    return [run_or_load(AtlasConfig(model=str(f), k=4)) for f in folders]
+
+
+def test_with_itself(atlases):
+    assert summary(agreement(atlases[0], atlases[0]))["agreement"] == 1.0
+
+
+def test_an_unrelated_model_agrees_by_chance(atlases):
+    found = summary(agreement(atlases[0], atlases[1]))
+    rows = 2 * 2 * 3 * 48
+    # within four standard errors of what independent choices would give
+    assert abs(found["agreement"] - found["chance"]) < 4 * (found["chance"] / rows) ** 0.5
+    assert 0 < found["chance"] < 0.05
+
+
+def test_against_counting_by_hand(atlases):
+    def first(run):
+        rows = pd.concat(map(pd.read_parquet, sorted((run.path / "neurons").glob("*.parquet"))))
+        return rows.assign(token=rows["tokens"].str[0])
+
+    table = agreement(*atlases[:2])
+    a, b = map(first, atlases[:2])
+    keys = ["layer", "kind", "side"]
+    both = a.merge(b, on=[*keys, "neuron"])
+    want = (both["token_x"] == both["token_y"]).groupby([both[k] for k in keys]).mean()
+    got = table.set_index(keys)
+    for key, value in want.items():
+        assert got.loc[key, "agreement"] == pytest.approx(value)
+        pa, pb = (
+            x[(x[keys] == list(key)).all(axis=1)]["token"].value_counts(normalize=True)
+            for x in (a, b)
+        )
+        assert got.loc[key, "chance"] == pytest.approx((pa * pb).sum())
+
+
+def test_other_shapes_are_refused(model_folder, own_home, atlases):
+    with pytest.raises(UserError, match=r"the models differ in d_mlp \(48 and 128\)"):
+        agreement(atlases[0], atlases[2])
+
+
+def test_command(atlases, capsys):
+    paths = [str(run.path) for run in atlases]
+    assert main(["neurons", "agree", paths[0], paths[0], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["agreement"] == 1.0
+    assert main(["neurons", "agree", paths[0], paths[2]]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["neurons", "agree", paths[0], "/nowhere"]) == 2

@@ -1,0 +1,105 @@
+"""Directions: decoded, compared, scored, steered with, saved; atlas neurons among them."""
+
+import pandas as pd
+import pytest
+import torch
+
+from interp.directions import Directions
+from interp.errors import UserError
+from interp.neurons.search import NeuronName, parse_neuron
+from interp.neurons.vectors import clamp_site, neuron_directions
+from interp.site import Site
+from interp.subject import open_subject
+from interp.weights import Weights
+
+
+def directions(n=3, d=32, seed=0):
+    vectors = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    index = pd.DataFrame({"label": [f"direction {i}" for i in range(n)]})
+    return Directions(Site("resid_post", 0), vectors, index, {"analysis": "test"})
+
+
+def test_decode_is_the_product_with_the_unembedding(model_folder, own_home):
+    weights = Weights(model_folder("gemma2"))
+    found = directions()
+    for norm, gain in (("raw", 1.0), ("final", weights.final_gain())):
+        logits = (found.vectors * gain).double() @ weights.W_U().double().T
+        table = found.decode(weights, k=4, norm=norm)
+        assert list(table["label"]) == list(found.index["label"])
+        for row, values in zip(table.to_dict("records"), logits, strict=True):
+            assert row["top"] == [f"#{i}" for i in values.topk(4).indices.tolist()]
+            assert row["bottom"] == [f"#{i}" for i in (-values).topk(4).indices.tolist()]
+            z = (values.max() - values.mean()) / values.std(correction=0)
+            assert row["top_z"] == pytest.approx(float(z), rel=1e-4)
+
+
+def test_cosine_and_coupling_identities():
+    a, b = directions(4, seed=1), directions(3, seed=2)
+    assert torch.allclose(a.cosine(a).diagonal(), torch.ones(4, dtype=torch.float64))
+    assert torch.allclose(a.coupling(b) * b.coupling(a).T, a.cosine(b) ** 2)  # C12 C21 = cos^2
+    zero = Directions(a.site, torch.zeros(1, 32), pd.DataFrame({"label": ["zero"]}))
+    assert a.cosine(zero).abs().max() == 0
+
+
+def test_scores_and_steering_move_together(model_folder, own_home):
+    subject = open_subject(model_folder("llama"))
+    found, batch = directions(), subject.pad([[1, 2, 3]])
+    before = found.scores(subject.capture(batch, [found.site])[found.site])
+    with subject.edited(found.steer(1, 2.0)):
+        after = found.scores(subject.capture(batch, [found.site])[found.site])
+    moved = 2.0 * found.vectors[1] @ found.vectors.T
+    torch.testing.assert_close(after - before, moved.expand_as(before), atol=1e-4, rtol=1e-4)
+
+
+def test_saved_and_loaded(tmp_path):
+    found = directions().pick([2, 0])
+    found.save(tmp_path / "kept")
+    again = Directions.load(tmp_path / "kept")
+    assert torch.equal(again.vectors, found.vectors)
+    assert again.index.equals(found.index)
+    assert (again.site, again.provenance) == (found.site, found.provenance)
+
+
+def test_mistakes(tmp_path, model_folder, own_home):
+    with pytest.raises(ValueError, match="3 labels for vectors of shape"):
+        Directions(Site("resid_post", 0), torch.ones(2, 4), directions().index)
+    with pytest.raises(UserError, match="have 32 numbers, these activations 31"):
+        directions().scores(torch.ones(2, 31))
+    with pytest.raises(UserError, match="have 8 numbers, the residual stream 32"):
+        directions(d=8).decode(Weights(model_folder("llama")))
+    with pytest.raises(UserError, match="holds no directions"):
+        Directions.load(tmp_path)
+    directions().save(tmp_path)
+    (tmp_path / "vectors.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="cannot be read"):
+        Directions.load(tmp_path)
+
+
+def test_neurons_are_directions_where_they_act(model_folder, own_home):
+    """A read vector scored at its site is the activation; a write vector is what is added."""
+    folder = model_folder("qwen3")
+    subject, weights = open_subject(folder), Weights(folder)
+    batch = subject.pad([[3, 1, 4, 1, 5]])
+    for kind in ("up", "gate"):
+        neurons = [NeuronName(1, kind, n) for n in (7, 3)]
+        found = neuron_directions(weights, neurons)
+        at = clamp_site(neurons[0])
+        got = subject.capture(batch, [found.site, at])
+        want = got[at][..., [7, 3]]
+        torch.testing.assert_close(found.scores(got[found.site]), want, atol=1e-5, rtol=1e-5)
+    down = neuron_directions(weights, [parse_neuron("1.down.7")])
+    got = subject.capture(batch, [down.site, "1.mlp_post"])
+    from interp import edits
+
+    with subject.edited(edits.clamp(Site("mlp_post", 1), 7, 0.0)):
+        without = subject.capture(batch, [down.site])[down.site]
+    added = got[Site("mlp_post", 1)][..., 7:8] * down.vectors[0]
+    torch.testing.assert_close(got[down.site] - without, added, atol=1e-5, rtol=1e-5)
+
+
+def test_neurons_of_two_sites_are_no_one_set(model_folder, own_home):
+    weights = Weights(model_folder("llama"))
+    with pytest.raises(UserError, match="one layer and kind"):
+        neuron_directions(weights, [parse_neuron("0.up.1"), parse_neuron("1.up.1")])
+    with pytest.raises(UserError, match="no neuron 48 in layer 0"):
+        neuron_directions(weights, [parse_neuron("0.up.48")])
