@@ -27,8 +27,8 @@ def errors_in_place() -> Iterator[None]:
         st.stop()
 
 
-def pick_run(study: str, make: str) -> Run:
-    """The run chosen in the sidebar; without any, how to make one, and the page ends."""
+def pick_run(study: str, make: str, label: str = "Run", parameter: str = "run") -> Run:
+    """The run chosen in the sidebar (or by the URL's parameter); without any, how to make one."""
     runs = Store().runs(study)
     if not runs:
         st.info(f"No run of {study} in `{Store().root}` yet. Make one:")
@@ -36,16 +36,18 @@ def pick_run(study: str, make: str) -> Run:
         st.stop()
     paths = [str(run.path) for run in runs]
     labels = {str(run.path): _label(run) for run in runs}
-    wanted = st.query_params.get("run", paths[0])
+    wanted = st.query_params.get(parameter, paths[0])
     index = paths.index(wanted) if wanted in paths else 0
-    path = st.sidebar.selectbox("Run", paths, index, format_func=lambda p: labels.get(p, p))
+    path = st.sidebar.selectbox(label, paths, index, format_func=lambda p: labels[p])
     with errors_in_place():
         return open_run(Path(path), study)
 
 
 def _label(run: Run) -> str:
     finished = str(run.manifest["finished"]).replace("T", " ")[5:16]
-    return f"{Path(run.config['model']).name} · {run.config['norm']} · {finished}"
+    what = run.config.get("neuron") or run.config.get("norm", "")
+    # the folder's name last: streamlit tells options apart by their labels
+    return f"{Path(run.config['model']).name} · {what} · {finished} · {run.path.name}"
 
 
 def reproduce(command: list[str], notebook: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from interp.apps import atlas, home
+from interp.apps import agree, atlas, clamp, home
 
 
 def main() -> None:
@@ -13,7 +13,11 @@ def main() -> None:
     home_page = st.Page(
         lambda: home.page(atlas_page), title="Runs", icon=":material/home:", default=True
     )
-    st.navigation([home_page, atlas_page]).run()
+    clamp_page = st.Page(clamp.page, title="Clamp", icon=":material/tune:", url_path="clamp")
+    agree_page = st.Page(
+        agree.page, title="Agreement", icon=":material/compare:", url_path="agreement"
+    )
+    st.navigation([home_page, atlas_page, clamp_page, agree_page]).run()
 
 
 main()

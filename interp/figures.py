@@ -89,3 +89,41 @@ def _laid_out(figure: go.Figure, title: str, height: int) -> go.Figure:
         template="plotly_white",
         margin={"l": 10, "r": 10, "t": 60, "b": 10},
     )
+
+
+def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = None) -> go.Figure:
+    """A word's probability over the values a neuron is held at (`neurons.clamp`'s curve table).
+
+    The dashed line is the unclamped model; `at` marks one value.
+    """
+    held = rows[rows["value"].notna()].sort_values("value")
+    plain = float(rows[rows["value"].isna()]["probability"].iloc[0])
+    figure = go.Figure(
+        go.Scatter(x=held["value"], y=held["probability"], mode="lines+markers", line_color=BLUE)
+    )
+    figure.add_hline(plain, line_dash="dash", line_color=GREY, annotation_text="not clamped")
+    if at is not None:
+        figure.add_vline(at, line_color=ORANGE)
+    figure.update_xaxes(title=f"activation of {neuron} held at")
+    figure.update_yaxes(title="probability", type="log", exponentformat="power")
+    return _laid_out(figure, f"'{visible(word)}' as the next token", height=340)
+
+
+def agreement_map(table: pd.DataFrame) -> go.Figure:
+    """Agreement of two atlases by layer, kind and side (`neurons.agree.agreement`)."""
+    rows = table.assign(row=table["kind"] + " " + table["side"])
+    grid = rows.pivot(index="row", columns="layer", values="agreement")
+    figure = go.Figure(
+        go.Heatmap(
+            x=grid.columns,
+            y=grid.index,
+            z=grid.to_numpy(),
+            zmin=0,
+            zmax=1,
+            colorscale="Blues",
+            hovertemplate="layer %{x}, %{y}: %{z:.1%}<extra></extra>",
+            colorbar={"tickformat": ".0%"},
+        )
+    )
+    figure.update_xaxes(title="layer")
+    return _laid_out(figure, "Neurons with the same first token", height=320)

@@ -1,5 +1,6 @@
 """The app in a real browser, as a newcomer would use it."""
 
+import json
 import os
 import shutil
 import socket
@@ -8,6 +9,7 @@ import sys
 import time
 import urllib.request
 
+import pandas as pd
 import pytest
 
 from interp.neurons.atlas import AtlasConfig
@@ -141,6 +143,51 @@ def test_layers_overview(page, address):
     page.goto(f"{address}/atlas")
     page.get_by_role("tab", name="Layers").click()
     page.get_by_text("of every vector, layer by layer").wait_for()
+
+
+def test_agreement_of_two_atlases(page, address):
+    page.goto(f"{address}/agreement")
+    page.get_by_text("Neurons with the same first token").wait_for()
+    page.get_by_text("100.00%").first.wait_for()  # an atlas with itself, to begin with
+    page.get_by_label("Second atlas").click()
+    page.get_by_role("option").nth(1).click()
+    page.get_by_text("the models differ in d_mlp").wait_for()
+
+
+def test_clamp_without_runs_says_how_to_make_one(page, address):
+    page.goto(f"{address}/clamp")
+    page.get_by_text("interp neurons clamp --neuron 29.gate.808").wait_for()
+
+
+def test_clamp_slider_changes_the_text(page, serve, tmp_path):
+    rows = {
+        "value": [None, 0.0, 9.0],
+        "probability": [0.1, 0.01, 0.9],
+        "logprob": [-2.3, -4.6, -0.1],
+    }
+    run = tmp_path / "neurons.clamp" / "hand-made"
+    (run / "curve").mkdir(parents=True)
+    texts = ["plain <b>text</b>", "at zero", "dogs dogs dogs"]
+    pd.DataFrame({**rows, "text": texts}).to_parquet(run / "curve" / "values.parquet")
+    activation = {"position": [0], "token": ["dog"], "activation": [1.5]}
+    pd.DataFrame(activation).to_parquet(run / "curve" / "activation.parquet")
+    config = {
+        "model": "m", "neuron": "1.down.2", "prompt": "p", "word": "", "value": [0.0, 9.0],
+        "where": "all", "chat": True, "tokens": 3, "device": "cpu",
+    }  # fmt: skip
+    manifest = {
+        "schema": 1, "study": "neurons.clamp", "config": config, "metrics": {}, "word": " dog",
+        "parity": 0.0, "finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1,
+    }  # fmt: skip
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    page.goto(f"{serve(tmp_path)}/clamp")
+    page.get_by_text("at zero").wait_for()
+    page.get_by_text("plain <b>text</b>").wait_for()
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    page.get_by_text("dogs dogs dogs").wait_for()
+    page.get_by_text("Reproduce this").click()
+    page.get_by_text("interp neurons clamp --model m --neuron 1.down.2").wait_for()
 
 
 def test_narrow_window(page, address):

@@ -1,0 +1,45 @@
+"""The agreement page: how often two models' neurons have the same first token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from interp import figures
+from interp.apps.common import cached, download, pick_run, reproduce
+from interp.neurons import agree
+from interp.store import Run, open_run
+
+
+def _agreement(run: Run, other: str) -> pd.DataFrame:
+    return agree.agreement(run, open_run(Path(other), "neurons.atlas"))
+
+
+agreement = cached(_agreement)
+
+
+def page() -> None:
+    st.title("Agreement of two models")
+    make = "interp neurons atlas --model smollm2-135m"
+    run = pick_run("neurons.atlas", make, "First atlas")
+    other = pick_run("neurons.atlas", make, "Second atlas", "other")
+    table = agreement(run, str(other.path))
+    found = agree.summary(table)
+    for column, (name, value) in zip(st.columns(len(found)), found.items(), strict=True):
+        column.metric(name.replace("_", ", "), f"{value:.2%}")
+    st.plotly_chart(figures.agreement_map(table), width="stretch", key="map")
+    st.caption(
+        "A neuron agrees on a side when the texts of its first tokens are equal; chance is what "
+        "independent choices with each atlas's own token frequencies would give."
+    )
+    download(table, "agreement")
+    reproduce(
+        ["interp", "neurons", "agree", str(run.path), str(other.path)],
+        "from pathlib import Path\nfrom interp import figures\n"
+        "from interp.neurons import agree, search\n"
+        f"a = search.open_atlas(Path({str(run.path)!r}))\n"
+        f"b = search.open_atlas(Path({str(other.path)!r}))\n"
+        "figures.agreement_map(agree.agreement(a, b))",
+    )
