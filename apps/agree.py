@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from interp import figures
-from interp.apps.common import cached, download, pick_run, reproduce
+from interp.apps.common import cached, download, errors_in_place, pick_run, reproduce
 from interp.neurons import agree
 from interp.store import Run, open_run
 
@@ -25,6 +25,11 @@ def page() -> None:
     make = "interp neurons atlas --model smollm2-135m"
     run = pick_run("neurons.atlas", make, "First atlas")
     other = pick_run("neurons.atlas", make, "Second atlas", "other")
+    with errors_in_place():
+        _comparison(run, other)
+
+
+def _comparison(run: Run, other: Run) -> None:
     table = agreement(run, str(other.path))
     found = agree.summary(table)
     for column, (name, value) in zip(st.columns(len(found)), found.items(), strict=True):

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from interp import figures
-from interp.apps.common import cached, download, errors_in_place, pick_run, reproduce
+from interp.apps.common import cached, download, errors_in_place, pick_run, plain, reproduce
 from interp.neurons import search
 from interp.neurons.search import NeuronName, parse_neuron
 from interp.store import Run
@@ -27,20 +27,19 @@ def page() -> None:
     run = pick_run("neurons.atlas", "interp neurons atlas --model smollm2-135m")
     model, kinds = run.manifest["model"], run.manifest["kinds"]
     st.caption(
-        f"{run.config['model']}: {run.metrics['vectors']:,} neuron vectors "
+        f"{plain(run.config['model'])}: {run.metrics['vectors']:,} neuron vectors "
         f"({model['n_layers']} layers × {model['d_mlp']} × {', '.join(kinds)}) decoded through the "
         f"LM head, norm {run.config['norm']}, {run.config['k']} tokens a side."
     )
     looking, overview = st.tabs(["Neurons", "Layers"])
     with looking:
-        name = _list(run)
-        _card(run, name)
-    with overview:
+        _neurons(run)
+    with overview, errors_in_place():
         _layers(run)
 
 
-def _list(run: Run) -> NeuronName:
-    """The search box and its table; returns the neuron to show."""
+def _neurons(run: Run) -> None:
+    """The search boxes, the table of what was found, and the card of one neuron."""
     left, middle, right = st.columns([3, 1.4, 2], vertical_alignment="bottom")
     word = left.text_input(
         "Find a word",
@@ -53,7 +52,19 @@ def _list(run: Run) -> NeuronName:
         chosen = middle.toggle(
             "Words only", has_words(run), help="Leave out punctuation and fragments."
         )
-    typed = right.text_input("Or name a neuron", placeholder="29.gate.808")
+    typed = right.text_input(
+        "Or name a neuron", placeholder="29.gate.808", help="Clear it to follow the table again."
+    )
+    name = ""
+    with errors_in_place():
+        name = _found(run, word, chosen)
+    with errors_in_place():
+        if typed or name:
+            _card(run, parse_neuron(typed or name))
+
+
+def _found(run: Run, word: str, chosen: bool) -> str:
+    """The table of a search; returns the name of the neuron selected in it."""
     where = ["--atlas", str(run.path)]
     opened = OPEN.format(path=str(run.path))
     if word:
@@ -71,8 +82,7 @@ def _list(run: Run) -> NeuronName:
     name = _table(rows[columns], key=f"rows {run.path} {word} {chosen}")
     download(rows, f"neurons {word or 'top'}")
     reproduce([*command, "--limit", str(LIMIT)], f"{opened}{call}")
-    with errors_in_place():
-        return parse_neuron(typed or name)
+    return name
 
 
 def _table(rows: pd.DataFrame, key: str) -> str:

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from interp import figures
-from interp.apps.common import cached, download, pick_run, reproduce
+from interp.apps.common import cached, download, pick_run, plain, reproduce
 from interp.store import Run
 
 
@@ -22,16 +22,20 @@ def page() -> None:
     run = pick_run("neurons.clamp", "interp neurons clamp --neuron 29.gate.808")
     config, word = run.config, run.manifest["word"]
     st.caption(
-        f"{config['model']}: {config['neuron']} held at {config['where']} positions; prompt: "
-        f"“{config['prompt']}”; logits within {run.manifest['parity']:.1e} of transformers'."
+        f"{plain(config['model'])}: {config['neuron']} held at {config['where']} positions; "
+        f"prompt: “{plain(config['prompt'])}”; "
+        f"logits within {run.manifest['parity']:.1e} of transformers'."
     )
     rows = table(run, "values")
     held = rows[rows["value"].notna()].sort_values("value").reset_index(drop=True)
     value = st.select_slider("Hold it at", list(held["value"]), format_func=lambda v: f"{v:g}")
     row = held[held["value"] == value].iloc[0]
-    plain = rows[rows["value"].isna()].iloc[0]
+    unclamped = rows[rows["value"].isna()].iloc[0]
     left, right = st.columns(2)
-    for column, name, shown in ((left, "not clamped", plain), (right, f"held at {value:g}", row)):
+    for column, name, shown in (
+        (left, "not clamped", unclamped),
+        (right, f"held at {value:g}", row),
+    ):
         column.metric(f"{figures.visible(word)}, {name}", f"{shown['probability']:.3g}")
         column.text(shown["text"])
     curve = figures.clamp_curve(rows, config["neuron"], word, value)

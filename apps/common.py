@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +20,16 @@ T = TypeVar("T")
 
 @contextmanager
 def errors_in_place() -> Iterator[None]:
-    """Show a user's mistake where it happened and stop the page there."""
+    """Show a user's mistake where it happened; the rest of the page goes on."""
     try:
         yield
     except UserError as error:
-        st.error(str(error))
-        st.stop()
+        st.error(plain(str(error)))
+
+
+def plain(text: str) -> str:
+    """Text that Streamlit's markdown shows as it is: no links, pictures or formulas from data."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:])", r"\\\1", text)
 
 
 def pick_run(study: str, make: str, label: str = "Run", parameter: str = "run") -> Run:
@@ -37,10 +42,13 @@ def pick_run(study: str, make: str, label: str = "Run", parameter: str = "run") 
     paths = [str(run.path) for run in runs]
     labels = {str(run.path): _label(run) for run in runs}
     wanted = st.query_params.get(parameter, paths[0])
+    if wanted not in paths:
+        st.warning(plain(f"There is no run {wanted}; this is the newest."))
     index = paths.index(wanted) if wanted in paths else 0
     path = st.sidebar.selectbox(label, paths, index, format_func=lambda p: labels[p])
-    with errors_in_place():
-        return open_run(Path(path), study)
+    if len(paths) > 1:
+        st.query_params[parameter] = path
+    return next(run for run in runs if str(run.path) == path)
 
 
 def _label(run: Run) -> str:
@@ -69,8 +77,7 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
         return question(open_run(Path(path)), *args)
 
     def call(run: Run, *args: object) -> T:
-        with errors_in_place():
-            answer: T = ask(str(run.path), run.manifest["finished"], *args)
+        answer: T = ask(str(run.path), run.manifest["finished"], *args)
         return answer
 
     return call

@@ -31,6 +31,10 @@ class KernelBenchConfig:
     def fingerprints(self) -> dict[str, str]:
         return {}
 
+    def check(self) -> None:
+        if min(self.d, self.rows, self.k, self.repeats) < 1 or self.vocabulary < self.k:
+            raise UserError("sizes and repeats must be positive, and the vocabulary at least k")
+
     def run(self, out: RunWriter) -> dict[str, Any]:
         """Tables: `times/seconds.parquet`, one row a repeat, seconds per variant."""
         import pandas as pd
@@ -38,8 +42,6 @@ class KernelBenchConfig:
 
         from interp.kernels.bench import interleaved
 
-        if min(self.d, self.rows, self.k, self.repeats) < 1 or self.vocabulary < self.k:
-            raise UserError("sizes and repeats must be positive, and the vocabulary at least k")
         with progress("bench kernels", self.repeats + 1, "repeats") as advance:
             times = interleaved(
                 self.d, self.vocabulary, self.rows, self.k, self.repeats, lambda: advance(1)

@@ -47,6 +47,9 @@ WHEELS = {
 }
 
 
+_HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
+
+
 def home() -> Path:
     """Where models are kept: $INTERP_HOME, or the platform's cache folder."""
     chosen = os.environ.get("INTERP_HOME")
@@ -56,20 +59,30 @@ def home() -> Path:
 def added() -> dict[str, str]:
     """The names added by `interp models add`, each with its source."""
     path = home() / "models.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: mend or delete it") from error
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise UserError(f"{path} is damaged: mend or delete it")
+    return found
 
 
 def add(name: str, source: str) -> Path:
-    """Remember `source` (hub id, folder or GGUF file) under `name`, and fetch it."""
-    if name in WHEELS or not re.fullmatch(r"[\w.-]+", name):
+    """Remember `source` (hub id, folder, GGUF file or a known name) as `name`, and fetch it."""
+    if name in WHEELS or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"'{name}' cannot be a new name: use letters, digits, '.', '_' and '-'")
     folder = resolve(source)
-    where = str(Path(source).resolve()) if Path(source).exists() else source
-    home().mkdir(parents=True, exist_ok=True)
-    with FileLock(home() / "models.json.lock"):
-        fresh = home() / "models.json.new"
-        fresh.write_text(json.dumps(added() | {name: where}, indent=1))
-        fresh.rename(home() / "models.json")
+    # what it stands for today, so that names never refer to each other
+    where = source if re.fullmatch(_HUB_ID, source) and not Path(source).exists() else str(folder)
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        with FileLock(home() / "models.json.lock"):
+            fresh = home() / "models.json.new"
+            fresh.write_text(json.dumps(added() | {name: where}, indent=1))
+            fresh.rename(home() / "models.json")
+    except OSError as error:
+        raise UserError(f"cannot write {home()}: {error.strerror}; set INTERP_HOME") from error
     return folder
 
 
@@ -88,12 +101,12 @@ def resolve(name: str) -> Path:
     if name in known:
         return resolve(known[name])
     path = Path(name).expanduser()
-    if path.is_dir():
-        return path
+    if name and path.is_dir():
+        return path.resolve()
     if path.is_file() and path.suffix == ".gguf":
         digest = sha256(path)
         return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) and not path.exists():
+    if re.fullmatch(_HUB_ID, name) and not path.exists():
         return _from_hub(name)
     names = ", ".join([*WHEELS, *known])
     raise UserError(

@@ -111,40 +111,47 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
     Raises:
         UserError: an unknown family, or a field that is missing.
     """
+    if not isinstance(config, dict) or not isinstance(config.get("text_config", {}), dict):
+        raise UserError("config.json is not a model's config: fetch it again")
     if "text_config" in config:  # multi-modal: the language model's part
-        tied = config.get("tie_word_embeddings", True)
-        config = {"tie_word_embeddings": tied, **config["text_config"]}
+        kept = [n for n in ("tie_word_embeddings", "quantization_config") if n in config]
+        config = config["text_config"] | {name: config[name] for name in kept}
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
             f"model family {model_type!r} is not known (known: {', '.join(FAMILIES)}); to add it, "
             "give FAMILIES in interp/families.py its tensor names"
         )
 
-    def get(*names: str, default: Any = None) -> Any:
-        for name in names:
-            if config.get(name) is not None:
-                return config[name]
-        if default is None:
-            raise UserError(f"config.json of this {model_type} model lacks '{names[0]}'")
-        return default
+    if config.get("quantization_config"):
+        raise UserError("this checkpoint is quantised: dequantise it to float16 or float32 first")
 
-    d_model = get("hidden_size", "n_embd")
-    n_heads = get("num_attention_heads", "n_head", "num_heads")
+    def size(*names: str, default: int = 0) -> int:
+        name = next((n for n in names if config.get(n) is not None), None)
+        value = config[name] if name else default
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            what = f"'{name}' is {value!r}" if name else f"'{names[0]}' is missing"
+            raise UserError(f"config.json of this {model_type} model is damaged: {what}")
+        return value
+
+    d_model = size("hidden_size", "n_embd")
+    n_heads = size("num_attention_heads", "n_head", "num_heads")
     # transformers ties embeddings unless told otherwise, except in these families
     untied_by_default = model_type in ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
+    tied = config.get("tie_word_embeddings", not untied_by_default)
+    if not isinstance(tied, bool):
+        raise UserError(f"config.json is damaged: 'tie_word_embeddings' is {tied!r}")
+    activations = ("hidden_activation", "hidden_act", "activation_function")
     return ModelSpec(
         model_type=model_type,
-        n_layers=get("num_hidden_layers", "n_layer", "num_layers"),
+        n_layers=size("num_hidden_layers", "n_layer", "num_layers"),
         d_model=d_model,
-        d_mlp=get("intermediate_size", "n_inner", default=4 * d_model),
+        d_mlp=size("intermediate_size", "n_inner", default=4 * d_model),
         n_heads=n_heads,
-        n_kv_heads=get("num_key_value_heads", default=n_heads),
-        d_head=get("head_dim", default=d_model // n_heads),
-        d_vocab=get("vocab_size"),
+        n_kv_heads=size("num_key_value_heads", default=n_heads),
+        d_head=size("head_dim", default=d_model // n_heads),
+        d_vocab=size("vocab_size"),
         norm=FAMILIES[model_type].norm,
-        activation=get(
-            "hidden_activation", "hidden_act", "activation_function", default="gelu_new"
-        ),
-        tied=bool(config.get("tie_word_embeddings", not untied_by_default)),
+        activation=str(next((config[n] for n in activations if config.get(n)), "gelu_new")),
+        tied=tied,
     )

@@ -15,7 +15,7 @@ def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
     figure = make_subplots(1, 2, horizontal_spacing=0.2, subplot_titles=["top", "bottom"])
     for column, side, colour in ((1, "top", BLUE), (2, "bottom", ORANGE)):
         row = rows[rows["side"] == side].iloc[0]
-        labels = [f"{i + 1}  {visible(token)}" for i, token in enumerate(row["tokens"])]
+        labels = [f"{i + 1}  {_label(token)}" for i, token in enumerate(row["tokens"])]
         figure.add_bar(
             x=list(row["logits"]),
             y=labels,
@@ -77,8 +77,12 @@ def standing(values: pd.Series, here: dict[str, float], statistic: str, among: s
 def visible(token: str) -> str:
     """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎'."""
     shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
-    # plotly reads a few HTML tags in labels
-    return shown.replace("&", "&amp;").replace("<", "&lt;") or "(empty)"
+    return shown or "(empty)"
+
+
+def _label(token: str) -> str:
+    """A visible token for plotly, which reads a few HTML tags in labels."""
+    return visible(token).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _laid_out(figure: go.Figure, title: str, height: int) -> go.Figure:
@@ -101,12 +105,16 @@ def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = N
     figure = go.Figure(
         go.Scatter(x=held["value"], y=held["probability"], mode="lines+markers", line_color=BLUE)
     )
-    figure.add_hline(plain, line_dash="dash", line_color=GREY, annotation_text="not clamped")
+    ends = [held["value"].min(), held["value"].max()]
+    figure.add_scatter(
+        x=ends, y=[plain, plain], mode="lines+text", line={"dash": "dash", "color": GREY},
+        text=["not clamped", ""], textposition="top right", textfont_color=GREY,
+    )  # fmt: skip
     if at is not None:
         figure.add_vline(at, line_color=ORANGE)
     figure.update_xaxes(title=f"activation of {neuron} held at")
     figure.update_yaxes(title="probability", type="log", exponentformat="power")
-    return _laid_out(figure, f"'{visible(word)}' as the next token", height=340)
+    return _laid_out(figure, f"'{_label(word)}' as the next token", height=340)
 
 
 def agreement_map(table: pd.DataFrame) -> go.Figure:

@@ -12,11 +12,13 @@ that was interrupted: the same study with the same key resumes from the parts th
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import platform
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,17 @@ from .errors import UserError
 
 SCHEMA = 1
 """Version of the run folder's layout."""
+_REQUIRED: dict[str, Any] = {
+    "study": str,
+    "key": str,
+    "config": dict,
+    "metrics": dict,
+    "files": dict,
+    "finished": str,
+    "wall_s": (int, float),
+    "peak_memory_bytes": int,
+}
+"""Entries of a manifest that readers count on."""
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numba", "numpy", "pyarrow")
 
 
@@ -55,8 +68,8 @@ class Run:
 
     def table(self, name: str) -> str:
         """A table of the run as DuckDB reads it: `read_parquet('...')`."""
-        pattern = str(self.path.resolve() / name / "*.parquet").replace("'", "''")
-        return f"read_parquet('{pattern}')"
+        folder = glob.escape(str(self.path.resolve() / name)).replace("'", "''")
+        return f"read_parquet('{folder}/*.parquet')"
 
 
 def open_run(path: Path, study: str | None = None) -> Run:
@@ -78,10 +91,53 @@ def open_run(path: Path, study: str | None = None) -> Run:
         raise UserError(f"cannot read {manifest_path}: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise UserError(f"{manifest_path} is not of this version's layout ({SCHEMA})")
+    for name, kind in _REQUIRED.items():
+        if not isinstance(manifest.get(name), kind):
+            raise UserError(f"{manifest_path} is damaged: it has no proper '{name}'")
     run = Run(path, manifest)
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
+    for name, part in manifest["files"].items():
+        if (
+            not isinstance(part, dict)
+            or not (path / name).is_file()
+            or (path / name).stat().st_size != part.get("bytes")
+        ):
+            raise UserError(f"{path / name} is missing or damaged: run the run's command again")
     return run
+
+
+def verified(path: Path) -> bool:
+    """Whether every part of a finished run is what was written.
+
+    If not, the damaged parts and the manifest are removed, so that the run can be resumed.
+    """
+    try:
+        files = json.loads((path / "manifest.json").read_text())["files"].items()
+        bad = [
+            path / name
+            for name, part in files
+            if not (path / name).is_file() or _sha256(path / name) != part["sha256"]
+        ]
+        if bad:
+            for part in (path / "manifest.json", *bad):
+                part.unlink(missing_ok=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"the run in {path} cannot be checked ({error}): use --fresh") from error
+    return not bad
+
+
+def replace_run(path: Path, made: Run) -> Run:
+    """Put a finished run in the place of an older one of the same key; other files stay."""
+    try:
+        (path / "manifest.json").unlink(missing_ok=True)
+        for name in ("run.json", *made.manifest["files"], "manifest.json"):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (made.path / name).replace(path / name)
+        shutil.rmtree(made.path)
+    except OSError as error:
+        raise UserError(_unwritable(path, error)) from error
+    return open_run(path)
 
 
 class Store:
@@ -146,7 +202,7 @@ class RunWriter:
             "python": platform.python_version(),
             "metrics": metrics,
             "files": {
-                str(p.relative_to(self.path)): hashlib.sha256(p.read_bytes()).hexdigest()
+                str(p.relative_to(self.path)): {"sha256": _sha256(p), "bytes": p.stat().st_size}
                 for p in parts
                 if p.suffix in (".parquet", ".safetensors")
             },
@@ -184,8 +240,9 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
 
 def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
     writer = RunWriter(path, plan)
-    if writer.has("run.json"):
-        _check_same(path / "run.json", plan)
+    nothing_yet = not any(p.suffix in (".parquet", ".safetensors") for p in path.rglob("*"))
+    if writer.has("run.json") and not nothing_yet:
+        check_same(path, plan)
     else:
         with writer.part("run.json") as making:
             making.write_text(json.dumps(plan, indent=1))
@@ -194,15 +251,22 @@ def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
     return writer
 
 
-def _check_same(note: Path, plan: dict[str, Any]) -> None:
+def check_same(path: Path, plan: dict[str, Any]) -> None:
+    """Refuse a folder that holds another run, or something else."""
+    note = path / "run.json"
     try:
         stored = json.loads(note.read_text())["key"]
-    except (ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not empty and holds no run: choose another folder") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {note}: choose another folder") from error
     if stored != plan["key"]:
-        raise UserError(
-            f"{note.parent} holds another run (other settings or model): choose another"
-        )
+        raise UserError(f"{path} holds another run (other settings or model): choose another")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _peak_memory() -> int:

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from .errors import UserError
-from .store import SCHEMA, Run, RunWriter, Store, open_run, writing
+from .store import (
+    SCHEMA,
+    Run,
+    RunWriter,
+    Store,
+    check_same,
+    open_run,
+    replace_run,
+    verified,
+    writing,
+)
 
 
 class Study(Protocol):
@@ -32,6 +40,10 @@ class Study(Protocol):
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the model and the data that the result depends on."""
+        ...
+
+    def check(self) -> None:
+        """Raise UserError for settings that cannot work, before anything is written."""
         ...
 
     def run(self, out: RunWriter) -> dict[str, Any]:
@@ -59,23 +71,32 @@ def run_or_load(
 ) -> Run:
     """The finished run of a study: loaded if it is there, resumed or made if it is not.
 
+    The parts of a stored run are checked against their hashes; damaged ones are made again.
+
     Args:
         study: a config.
         store: where runs are looked up and kept; by default `Store()`.
         out: this run's own folder, instead of a place in the store.
-        fresh: run again even if there is a finished run, which is then lost.
+        fresh: run again even if there is a finished run, which the new one replaces at its end.
 
     Raises:
         UserError: the model or the output is not usable, or `out` holds another run.
     """
     planned = plan(study)
     path = out or (store or Store()).folder(study.STUDY, planned["key"])
+    if fresh and path.exists():
+        check_same(path, planned)
+        beside = path.with_name(f".{path.name}.fresh")
+        made = _make(study, beside, planned)
+        return replace_run(path, made)
     if (path / "manifest.json").exists():
-        run = open_run(path, study.STUDY)
-        if run.manifest["key"] != planned["key"]:
-            raise UserError(f"{path} holds another run (other settings or model): choose another")
-        if not fresh:
-            return run
-        shutil.rmtree(path)
+        check_same(path, planned)
+        if verified(path):
+            return open_run(path, study.STUDY)
+    return _make(study, path, planned)
+
+
+def _make(study: Study, path: Path, planned: dict[str, Any]) -> Run:
+    study.check()
     with writing(path, planned) as writer:
         return writer.finish(study.run(writer))

@@ -80,4 +80,9 @@ def word_family(token: str) -> str:
         return word[:-3] + "y"
     if re.search(r"(ss|x|zz|ch|sh)es$", word):
         return word[:-2]
+    if word in _NOT_PLURAL:
+        return word
     return word[:-1] if re.search(r"[^sui]s$", word) else word
+
+
+_NOT_PLURAL = {"news", "lens", "bias", "atlas", "canvas", "gas", "chaos", "always", "whereas"}

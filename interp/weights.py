@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Literal, cast
 
@@ -46,6 +47,10 @@ class Weights:
         # multi-modal checkpoints: the same names behind, or with, another prefix
         nested = [n for n in self._shard_of if n.endswith(f".{embed.removeprefix('model.')}")]
         self._embed = stored or (nested[0] if len(nested) == 1 else embed)
+        last = self._stored(self._family.up.format(self.spec.n_layers - 1))
+        if last not in self:
+            layers = self.spec.n_layers
+            raise UserError(f"{folder} has no tensor '{last}', but its config.json {layers} layers")
 
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._shard_of
@@ -122,6 +127,11 @@ class Weights:
         try:
             with safe_open(path, "pt") as file:
                 view = file.get_slice(stored)
+                if view.get_dtype() not in ("F16", "BF16", "F32", "F64"):
+                    raise UserError(
+                        f"'{stored}' is stored as {view.get_dtype()}: dequantise the model to "
+                        "float16 or float32 first"
+                    )
                 if tuple(view.get_shape()) != shape:
                     raise UserError(
                         f"'{stored}' in {path} is {view.get_shape()} where config.json implies "
@@ -148,16 +158,20 @@ def _read_json(path: Path) -> dict:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path.parent} is no model folder: it has no {path.name}") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    return cast(dict, content)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: fetch it again")
+    return content
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
     """Tensor name -> the safetensors file that holds it, from the headers or the shard index."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        names = _read_json(index).get("weight_map", {})
+        names = _read_json(index).get("weight_map")
+        if not (isinstance(names, dict) and names and {type(f) for f in names.values()} == {str}):
+            raise UserError(f"{index} is damaged: fetch it again")
         missing = sorted({f for f in names.values() if not (folder / f).is_file()})
         if missing:
             raise UserError(f"{folder} lacks {missing[0]}, which its index names: fetch it again")
@@ -176,6 +190,8 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"cannot read {path}: {error.strerror}"
     return f"{path} is truncated or corrupt ({error}): fetch it again"
 
 
@@ -185,8 +201,8 @@ def _remembered_sha256(path: Path) -> str:
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
     memory = home() / "fingerprints"
     note = memory / hashlib.sha256(key.encode()).hexdigest()
-    if note.exists():
-        return note.read_text()
+    if note.exists() and re.fullmatch(rb"[0-9a-f]{64}", remembered := note.read_bytes()):
+        return remembered.decode()
     digest = sha256(path)
     _write_note(note, digest)
     return digest

@@ -52,6 +52,10 @@ def test_several_models_in_one_call(model_folder, own_home, capsys, tmp_path):
     )
     assert code == 0
     assert len(list((tmp_path / "out").glob("*/manifest.json"))) == 2
+    code, out, _ = run("neurons", "atlas", "--model", *models, "--json", capsys=capsys)
+    assert len(json.loads(out)["runs"]) == 2
+    code, out, err = run("neurons", "atlas", "--model", *models, "nope", "--json", capsys=capsys)
+    assert (code, out) == (2, "")
 
 
 MISTAKES = {
@@ -67,7 +71,11 @@ MISTAKES = {
     "not a neuron": (["neurons", "show", "29/808"], "names no neuron"),
     "no such neuron": (["neurons", "show", "9.up.1"], "layers 0..1, kinds up, gate, down"),
     "limit": (["neurons", "top", "--limit", "0"], "--limit must be at least 1"),
-    "no such layer": (["neurons", "top", "--layer", "7"], "check the layer"),
+    "no such layer": (["neurons", "top", "--layer", "7"], "no layer 7 in this atlas"),
+    "a newline": (["neurons", "search", "a\nb"], "no single token stands for"),
+    "no word in it": (["neurons", "search", "'s"], "the search is empty"),
+    "bad port": (["app", "--port", "99999"], "--port must be between"),
+    "bad address": (["app", "--address", "256.1.1.1"], "cannot listen on"),
     "atlas folder missing": (["neurons", "search", "x", "--atlas", "/nowhere"], "holds no run"),
     "bad bench": (["bench", "kernels", "--rows", "0"], "must be positive"),
     "unwritable": (["neurons", "atlas", "--out", "/proc/x"], "cannot write /proc/x"),
@@ -96,11 +104,18 @@ def test_damaged_atlas_is_one_line(atlas, capsys):
     from pathlib import Path
 
     part = Path(atlas["run"]) / "neurons" / "L000.parquet"
-    part.write_bytes(part.read_bytes()[:100])
-    code, _, err = run("neurons", "search", "#7", capsys=capsys)
-    assert code == 2
-    assert "the atlas cannot be read" in err
-    assert err.count("\n") == 1
+    good = part.read_bytes()
+    for damaged, says in ((good[:100], "is missing or damaged"), (b"x" * len(good), "be read")):
+        part.write_bytes(damaged)
+        folder = ["--atlas", atlas["run"]]
+        code, _, err = run("neurons", "search", "#7", *folder, capsys=capsys)
+        assert code == 2
+        assert says in err
+        assert "run" in err
+        assert err.count("\n") == 1
+    model = json.loads((Path(atlas["run"]) / "run.json").read_text())["config"]["model"]
+    assert run("neurons", "atlas", "--model", model, capsys=capsys)[0] == 0
+    assert part.read_bytes() == good
 
 
 def test_models(model_folder, own_home, capsys):

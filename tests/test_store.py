@@ -26,6 +26,10 @@ class Squares:
     def fingerprints(self):
         return {"data": "abc"}
 
+    def check(self):
+        if self.n < 1:
+            raise UserError("n must be positive")
+
     def run(self, out):
         made = 0
         for i in range(self.n):
@@ -73,6 +77,40 @@ def test_fresh_runs_again(own_home):
     assert (path / "squares" / "0.parquet").read_text() == "0"
 
 
+def test_a_failed_fresh_run_keeps_the_old_one_and_foreign_files(own_home, tmp_path):
+    out = tmp_path / "out"
+    run_or_load(Squares(), out=out)
+    (out / "notes.md").write_text("mine")
+    with pytest.raises(UserError, match="No space left"):
+        run_or_load(Squares(fail_at=1), out=out, fresh=True)
+    assert open_run(out).metrics == {"made": 3}
+    run_or_load(Squares(), out=out, fresh=True)
+    assert (out / "notes.md").read_text() == "mine"
+    assert not list(tmp_path.glob(".out.fresh"))
+
+
+def test_a_damaged_part_is_noticed_and_made_again(own_home):
+    path = run_or_load(Squares()).path
+    (path / "squares" / "1.parquet").write_text("9")  # same length
+    assert run_or_load(Squares()).metrics == {"made": 1}
+    assert (path / "squares" / "1.parquet").read_text() == "1"
+    (path / "squares" / "2.parquet").unlink()
+    with pytest.raises(UserError, match=r"2.parquet is missing or damaged"):
+        open_run(path)
+    assert run_or_load(Squares()).metrics == {"made": 1}
+
+
+def test_a_mistake_writes_nothing(own_home, tmp_path):
+    with pytest.raises(UserError, match="must be positive"):
+        run_or_load(Squares(0), out=tmp_path / "out")
+    assert run_or_load(Squares(2), out=tmp_path / "out").metrics == {"made": 2}
+
+
+def test_glob_characters_in_a_path(own_home, tmp_path):
+    run = run_or_load(Squares(), out=tmp_path / "a[1]*?'b")
+    assert "a[[]1][*][?]''b" in run.table("squares")
+
+
 def test_foreign_folders_are_refused_and_left_alone(own_home, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -117,6 +155,9 @@ def test_damaged_manifest(own_home):
     path = run_or_load(Squares()).path
     (path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"cannot read .*manifest.json"):
+        open_run(path)
+    (path / "manifest.json").write_text('{"schema": 1, "study": "test.squares"}')
+    with pytest.raises(UserError, match="has no proper 'key'"):
         open_run(path)
     (path / "manifest.json").write_text('{"schema": 99}')
     with pytest.raises(UserError, match="not of this version's layout"):

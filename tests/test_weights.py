@@ -170,3 +170,38 @@ class TestDamage:
             Weights(model_folder("gpt2")).W_gate(0)
         with pytest.raises(UserError, match=r"no layer 2: this model has layers 0\.\.1"):
             Weights(model_folder("gpt2")).W_up(2)
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"num_hidden_layers": -2}, "'num_hidden_layers' is -2"),
+            ({"num_hidden_layers": 10**9}, "but its config.json 1000000000 layers"),
+            ({"hidden_size": "32"}, "'hidden_size' is '32'"),
+            ({"num_attention_heads": 0}, "'num_attention_heads' is 0"),
+            ({"tie_word_embeddings": "false"}, "'tie_word_embeddings' is 'false'"),
+            ({"model_type": ["llama"]}, "is not known"),
+            ({"text_config": 3}, "is not a model's config"),
+            ({"quantization_config": {"quant_method": "fp8"}}, "is quantised"),
+        ],
+    )
+    def test_damaged_configs(self, change, says, broken):
+        config = json.loads((broken / "config.json").read_text())
+        (broken / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(UserError, match=says):
+            Weights(broken)
+
+    @pytest.mark.parametrize(
+        "content", ["[]", "null", '{"weight_map": {}}', '{"weight_map": {"a": 3}}']
+    )
+    def test_damaged_index(self, content, broken):
+        (broken / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(UserError, match="is damaged"):
+            Weights(broken)
+
+    def test_integer_weights_are_refused(self, broken):
+        tensors = load_file(broken / "model.safetensors")
+        name = "model.layers.0.mlp.up_proj.weight"
+        tensors[name] = tensors[name].to(torch.int8)
+        save_file(tensors, broken / "model.safetensors")
+        with pytest.raises(UserError, match="is stored as I8: dequantise"):
+            Weights(broken).W_up(0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -65,9 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("interp").addHandler(handler)
     logging.getLogger("interp").setLevel(logging.INFO)
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         _parse(arguments)()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"interp: {error}", file=sys.stderr)
+        print("interp:", re.sub(r"[\x00-\x1f\x7f]+", " ", str(error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interp: interrupted; the same command resumes", file=sys.stderr)

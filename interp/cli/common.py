@@ -91,12 +91,18 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     from rich.text import Text
 
     table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
-    table.columns[-1].no_wrap = True
+    for column in table.columns[:-1]:  # on a narrow terminal only the last one gives way
+        column.no_wrap = True
     for row in rows:
         table.add_row(*map(Text, row))
+
     # in a pipe there is no width to fit: do not cut what a script will read
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    class Patient(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    Patient(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def print_json(found: dict[str, Any]) -> None:
-    print(jsonlib.dumps(found))
+    print(jsonlib.dumps(found, allow_nan=False))

@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 import tyro
 from tyro.extras import SubcommandApp
 
+from ..catalog import resolve
 from ..errors import UserError
 from ..neurons.atlas import AtlasConfig
 from ..neurons.clamp import ClampConfig
+from ..neurons.effects import EffectsConfig
 from ..store import Store
 from ..study import run_or_load
 from .common import (
@@ -55,9 +57,17 @@ def atlas(
     if not model:
         raise UserError("--model needs at least one model")
     for name in model:
+        resolve(name)  # all of them before the first hour of work
+    made = []
+    for name in model:
         own = out / re.sub(r"[^\w.-]+", "-", name).strip("-") if out and len(model) > 1 else out
         run = run_or_load(dataclasses.replace(config, model=name), Store(runs), own, fresh)
-        report(run, json)
+        made.append(run)
+        if len(model) == 1 or not json:
+            report(run, json)
+    if json and len(model) > 1:
+        found = [{"run": str(run.path), "metrics": run.metrics} for run in made]
+        print_json({"study": AtlasConfig.STUDY, "run": None, "metrics": {}, "runs": found})
 
 
 @command(neurons, "search")
@@ -140,6 +150,25 @@ def clamp(
     values = ["unclamped" if pd.isna(row["value"]) else f"{row['value']:g}" for row in rows]
     cells = [[v, f"{r['probability']:.3g}", r["text"]] for v, r in zip(values, rows, strict=True)]
     print_table(["value", "probability", "text"], cells)
+
+
+@command(neurons, "effects")
+def effects(
+    config: tyro.conf.OmitArgPrefixes[EffectsConfig],
+    out: Out = None,
+    runs: Runs = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Clamp the best neuron of each word of a list, against random neurons as a control."""
+    run = run_or_load(config, Store(runs), out, fresh)
+    report(run, json)
+    if not json:
+        import pandas as pd
+
+        columns = ["word", "name", "score", "gain", "value", "control_mean", "control_max", "beats"]
+        rows = pd.read_parquet(run.path / "effects" / "neurons.parquet")[columns]
+        print_table(columns, rows.round(2).astype(str).to_numpy().tolist())
 
 
 @command(neurons, "agree")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json as jsonlib
 import os
+import socket
 import sys
 from typing import Annotated
 
@@ -41,7 +41,9 @@ def add_model(
 ) -> None:
     """Give a hub id, a folder or a .gguf file a name, and fetch it."""
     from .. import catalog
+    from ..weights import Weights
 
+    Weights(catalog.resolve(source))  # refuse what cannot be opened before it has a name
     folder = catalog.add(name, source)
     found = {"name": name, "folder": str(folder)}
     print_json({"study": "models.add", "run": None, "metrics": {}, **found}) if json else print(
@@ -53,14 +55,10 @@ def add_model(
 def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
     """Family, sizes and folder of a model (fetched if need be)."""
     from ..catalog import resolve
-    from ..families import read_spec
+    from ..weights import Weights
 
     folder = resolve(name)
-    path = folder / "config.json"
-    try:
-        spec = read_spec(jsonlib.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    spec = Weights(folder).spec
     facts = {**vars(spec), "kinds": list(spec.kinds), "folder": str(folder)}
     if json:
         print_json({"study": "models.info", "run": None, "metrics": facts})
@@ -83,6 +81,7 @@ def explorer(
     port: Annotated[int, tyro.conf.arg(help="Port to listen on.")] = 8501,
 ) -> None:
     """Explore stored runs in the browser."""
+    _check_address(address, port)
     found = importlib.util.find_spec("interp.apps.main")
     assert found is not None
     assert found.origin is not None
@@ -93,3 +92,15 @@ def explorer(
     command += ["--browser.gatherUsageStats=false", "--client.toolbarMode=minimal"]
     # in place of this process, so that whoever stops it stops the server
     os.execve(sys.executable, command, os.environ | {"INTERP_RUNS": root})
+
+
+def _check_address(address: str, port: int) -> None:
+    """Streamlit's own complaints are tracebacks."""
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port must be between 1 and 65535, not {port}")
+    try:
+        with socket.create_server((address, port)):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot listen on {address}:{port} ({reason}): choose another") from error

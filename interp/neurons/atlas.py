@@ -92,11 +92,22 @@ class AtlasConfig:
 
     def fingerprints(self) -> dict[str, str]:
         tokenizer = self._weights.folder / "tokenizer.json"
-        content = tokenizer.read_bytes() if tokenizer.exists() else b""
+        try:
+            content = tokenizer.read_bytes() if tokenizer.exists() else b""
+        except OSError as error:
+            raise UserError(f"cannot read {tokenizer}: {error.strerror}") from error
         return {
             "model": self._weights.fingerprint(),
             "tokenizer": hashlib.sha256(content).hexdigest(),
         }
+
+    def check(self) -> None:
+        vocabulary = self._weights.spec.d_vocab
+        assert self.kinds
+        _check_device(self.device)
+        if not 2 <= self.k <= vocabulary:
+            raise UserError(f"k must be between 2 and the vocabulary's {vocabulary}, not {self.k}")
+        token_strings(self._weights.folder, vocabulary)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import numpy as np
@@ -158,7 +169,7 @@ def _check_device(device: str) -> None:
     import torch
 
     try:
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device '{device}' cannot be used here: {reason}") from error
@@ -167,7 +178,10 @@ def _check_device(device: str) -> None:
 def _project(vectors: Tensor, readout: Tensor, k: int) -> Projection:
     from interp.kernels import project_topk
 
-    return project_topk(vectors.to(readout.device), readout, k)
+    try:
+        return project_topk(vectors.to(readout.device), readout, k)
+    except ValueError as error:
+        raise UserError(f"these weights cannot be decoded: {error}") from error
 
 
 def _vocabulary(tokens: list[str], words: list[str]) -> pa.Table:

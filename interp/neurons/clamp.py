@@ -69,6 +69,9 @@ class ClampConfig:
     def fingerprints(self) -> dict[str, str]:
         return {"model": self._weights.fingerprint()}
 
+    def check(self) -> None:
+        self._checked()
+
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 

@@ -38,7 +38,7 @@ class NeuronName(NamedTuple):
 
 
 def parse_neuron(text: str) -> NeuronName:
-    match = re.fullmatch(r"\s*(\d+)\.(up|gate|down)\.(\d+)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,9})\.(up|gate|down)\.(\d{1,9})\s*", text)
     if not match:
         raise UserError(f"'{text}' names no neuron: write layer.kind.index, such as 29.gate.808")
     return NeuronName(int(match[1]), match[2], int(match[3]))
@@ -71,7 +71,7 @@ def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.Data
     Raises:
         UserError: the word is empty, no token stands for it, or no neuron has it in its lists.
     """
-    ids = _token_ids(atlas, word, exact)
+    ids = word_ids(atlas, word, exact)
     where = f"list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
     rows = _query(f"SELECT {_COLUMNS} FROM {atlas.table('neurons')} WHERE {where}")
     if rows.empty:
@@ -112,6 +112,9 @@ def top(
 
     `words_only` leaves out rows whose first token is not a word of at least three letters.
     """
+    layers = atlas.manifest["model"]["n_layers"]
+    if layer is not None and not 0 <= layer < layers:
+        raise UserError(f"no layer {layer} in this atlas: it has layers 0..{layers - 1}")
     conditions = ["TRUE"]
     if layer is not None:
         conditions.append("layer = $layer")
@@ -123,7 +126,7 @@ def top(
     rows = _query(
         f"SELECT {_COLUMNS}, z + margin AS score FROM {atlas.table('neurons')} "
         f"WHERE {' AND '.join(conditions)} ORDER BY score DESC, layer, kind, neuron, side "
-        f"LIMIT {int(limit)}",
+        f"LIMIT {min(limit, 10**9)}",
         {name: value for name, value in given.items() if value is not None},
     )
     if rows.empty:
@@ -172,8 +175,9 @@ def values_in_layer(atlas: Run, neuron: NeuronName, statistic: str) -> pd.Series
     return rows["value"]
 
 
-def _token_ids(atlas: Run, word: str, exact: bool) -> list[int]:
-    if not word.strip():
+def word_ids(atlas: Run, word: str, exact: bool = False) -> list[int]:
+    """Ids of the tokens that stand for a word (with `exact`, of the token with this text)."""
+    if not (word if exact else word_family(word)):
         raise UserError("the search is empty: give a word, such as `interp neurons search dog`")
     column, value = ("token", word) if exact else ("word", word_family(word))
     table = atlas.table("vocabulary")
@@ -216,4 +220,4 @@ def _query(sql: str, parameters: dict[str, Any] | None = None) -> pd.DataFrame:
             return connection.execute(sql, parameters or {}).df()
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"the atlas cannot be read ({reason}): make it again") from error
+        raise UserError(f"the atlas cannot be read ({reason}): run its command again") from error

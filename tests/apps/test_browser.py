@@ -176,7 +176,8 @@ def test_clamp_slider_changes_the_text(page, serve, tmp_path):
         "where": "all", "chat": True, "tokens": 3, "device": "cpu",
     }  # fmt: skip
     manifest = {
-        "schema": 1, "study": "neurons.clamp", "config": config, "metrics": {}, "word": " dog",
+        "schema": 1, "study": "neurons.clamp",
+        "key": "k", "files": {}, "config": config, "metrics": {}, "word": " dog",
         "parity": 0.0, "finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1,
     }  # fmt: skip
     (run / "manifest.json").write_text(json.dumps(manifest))

@@ -33,7 +33,10 @@ def atlas(tmp_path):
     }
     pd.DataFrame(words).to_parquet(tmp_path / "vocabulary" / "tokens.parquet")
     manifest = {
-        "schema": 1, "study": "neurons.atlas", "config": {"k": 4, "model": "m"}, "metrics": {},
+        "schema": 1, "study": "neurons.atlas",
+        "key": "k", "files": {}, "wall_s": 1,
+        "finished": "2026-01-01T00:00:00Z", "peak_memory_bytes": 1, "metrics": {},
+        "config": {"k": 4, "model": "m"},
         "model": {"n_layers": 1, "d_mlp": 2}, "kinds": ["up"],
     }  # fmt: skip
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))

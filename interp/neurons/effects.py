@@ -1,0 +1,143 @@
+"""Do concept neurons do what they say? Clamp sweeps of many, against random neurons as a control.
+
+The rule that picks them: for every word of a list, the atlas's best-scoring neuron (`search.find`).
+Each is held at every value of a sweep, at all positions, over a few neutral prompts; its *gain* is
+the largest mean rise of the word's log probability as the next token, over the sweep. The controls
+are random other neurons of the same layer and kind, read for the same word with the same sweep and
+the same maximum, so that taking the best of many values favours neither.
+
+Tables of the run:
+`effects/neurons.parquet`, one row a word: word, name, side, score, logprob (unclamped mean), gain,
+    value (where it is reached), control_mean, control_max (gains of the controls), beats (whether
+    the gain exceeds every control's)
+`effects/sweep.parquet`, one row a (word, neuron, value): word, name, control bool, value, logprob
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import UserError
+from ..progress import progress
+from ..store import Run, RunWriter
+from ..study import run_or_load
+from . import search
+from .atlas import AtlasConfig
+from .search import NeuronName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..subject import Subject
+
+
+@dataclass(frozen=True)
+class EffectsConfig:
+    """Clamp the best neuron of every word of a list, and random neurons beside it."""
+
+    STUDY: ClassVar[str] = "neurons.effects"
+    VERSION: ClassVar[int] = 1
+
+    model: str = "smollm2-135m"
+    """A catalog name, hub id, folder or .gguf file."""
+    words: tuple[str, ...] = (
+        *("dog", "music", "Python", "Monday", "doctor", "water"),
+        *("school", "money", "war", "church", "king", "blood"),
+    )
+    """The concepts; each is represented by its best-scoring neuron."""
+    prompts: tuple[str, ...] = (
+        "I would like to talk about the",
+        "The first thing that comes to mind is the",
+        "Yesterday somebody asked me about the",
+    )
+    """Neutral texts; the word's probability is read after each."""
+    values: tuple[float, ...] = (-60.0, -30.0, -10.0, 10.0, 30.0, 60.0)
+    """The values to hold a neuron at."""
+    controls: int = 5
+    """Random neurons of the same layer and kind per word."""
+    seed: int = 0
+    """Draws the controls."""
+    device: str = field(default="cpu", metadata={"key": False})
+    """Where to compute."""
+
+    def _atlas(self) -> Run:
+        return run_or_load(AtlasConfig(model=self.model, device=self.device))
+
+    def fingerprints(self) -> dict[str, str]:
+        return AtlasConfig(model=self.model).fingerprints()
+
+    def check(self) -> None:
+        if not (self.words and self.prompts and self.values and self.controls > 0):
+            raise UserError("give at least one word, prompt, value and control")
+
+    def run(self, out: RunWriter) -> dict[str, Any]:
+        import pandas as pd
+
+        from ..subject import open_subject
+
+        atlas = self._atlas()
+        chosen = [search.find(atlas, word, limit=1).iloc[0] for word in self.words]
+        subject = open_subject(self.model, device=self.device)
+        sweeps: list[dict[str, Any]] = []
+        total = len(chosen) * (1 + self.controls)
+        with progress("clamp effects", total, "neurons") as advance:
+            for i, (word, row) in enumerate(zip(self.words, chosen, strict=True)):
+                ids = search.word_ids(atlas, word)
+                for neuron in (search.parse_neuron(row["name"]), *self._controls(row, atlas, i)):
+                    control = str(neuron) != row["name"]
+                    for value in (None, *self.values):
+                        logprob = self._logprob(subject, neuron, value, ids)
+                        label = {"word": word, "name": str(neuron), "control": control}
+                        sweeps.append({**label, "value": value, "logprob": logprob})
+                    advance(1, f"{word}, {neuron}")
+        sweep = pd.DataFrame(sweeps)
+        picked = zip(self.words, chosen, strict=True)
+        table = pd.DataFrame([_summary(sweep, word, row) for word, row in picked])
+        for name, rows in (("neurons", table), ("sweep", sweep)):
+            with out.part(f"effects/{name}.parquet") as path:
+                rows.to_parquet(path)
+        out.facts = {"parity": subject.parity, "device": self.device, "atlas": str(atlas.path)}
+        return {
+            "words": len(table),
+            "beats_every_control": int(table["beats"].sum()),
+            "median_gain": float(table["gain"].median()),
+            "median_control_gain": float(table["control_mean"].median()),
+        }
+
+    def _controls(self, row: pd.Series, atlas: Run, i: int) -> list[NeuronName]:
+        import numpy as np
+
+        name = search.parse_neuron(row["name"])
+        others = [n for n in range(atlas.manifest["model"]["d_mlp"]) if n != name.neuron]
+        drawn = np.random.default_rng([self.seed, i]).choice(others, self.controls, replace=False)
+        return [NeuronName(name.layer, name.kind, int(n)) for n in drawn]
+
+    def _logprob(
+        self, subject: Subject, neuron: NeuronName, value: float | None, ids: list[int]
+    ) -> float:
+        """Mean over the prompts of the word's log probability as the next token."""
+        from ..edits import clamp
+        from .vectors import clamp_site
+
+        made = () if value is None else (clamp(clamp_site(neuron), neuron.neuron, value),)
+        with subject.edited(*made):
+            # left-padded, so the last position is every prompt's own last
+            logits = subject.logits(subject.tokens(self.prompts))[:, -1].double()
+        return float(logits.log_softmax(-1)[:, ids].logsumexp(-1).mean())
+
+
+def _summary(sweep: pd.DataFrame, word: str, row: pd.Series) -> dict[str, Any]:
+    rows = sweep[sweep["word"] == word]
+    plain = float(rows[rows["value"].isna()]["logprob"].iloc[0])
+    held = rows[rows["value"].notna()]
+    own, others = held[~held["control"]], held[held["control"]]
+    best = own.sort_values("logprob").iloc[-1]
+    gains = others.groupby("name")["logprob"].max() - plain
+    gain = float(best["logprob"]) - plain
+    return {
+        **{"word": word, "name": row["name"], "side": row["side"], "score": float(row["score"])},
+        **{"logprob": plain, "gain": gain, "value": float(best["value"])},
+        **{"control_mean": float(gains.mean()), "control_max": float(gains.max())},
+        "beats": bool(gain > gains.max()),
+    }

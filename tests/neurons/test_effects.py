@@ -1,0 +1,36 @@
+"""Clamp effects: a planted neuron beats its controls; the gains are those of the sweep."""
+
+import pandas as pd
+import pytest
+
+from interp.errors import UserError
+from interp.neurons.effects import EffectsConfig
+from interp.study import run_or_load
+
+from .test_clamp import folder  # noqa: F401 - a fixture: the model with a planted 'dog' neuron
+
+
+@pytest.fixture
+def config(folder):  # noqa: F811
+    prompts, values = ("w1 w2 w3", "w4"), (-50.0, 50.0)
+    return EffectsConfig(
+        model=str(folder), words=("dog",), prompts=prompts, values=values, controls=4
+    )
+
+
+def test_planted_neuron_beats_its_controls(config, own_home):
+    run = run_or_load(config)
+    assert run.metrics["beats_every_control"] == 1
+    row = pd.read_parquet(run.path / "effects" / "neurons.parquet").iloc[0]
+    assert (row["name"], row["value"]) == ("1.down.17", 50.0)
+    sweep = pd.read_parquet(run.path / "effects" / "sweep.parquet")
+    assert sweep["name"].nunique() == 5
+    own = sweep[~sweep["control"]].set_index("value")["logprob"]
+    plain = sweep[sweep["value"].isna()]["logprob"]
+    assert plain.nunique() == 1, "unclamped must not depend on the neuron"
+    assert row["gain"] == pytest.approx(own.loc[50.0] - plain.iloc[0])
+
+
+def test_nothing_to_do_is_a_mistake(config, own_home):
+    with pytest.raises(UserError, match="at least one word"):
+        run_or_load(EffectsConfig(model=config.model, words=()))
