@@ -105,7 +105,7 @@ def test_home_leads_to_the_atlas(page, address):
 
 def test_search_card_and_reproduction(page, address):
     page.goto(f"{address}/atlas")
-    box = page.get_by_label("Find a word")
+    box = page.get_by_role("textbox", name="Find a word")
     box.fill("#7")
     box.press("Enter")
     page.get_by_text("through the LM head", exact=False).last.wait_for()
@@ -117,7 +117,7 @@ def test_search_card_and_reproduction(page, address):
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").first.click()
     assert download.value.suggested_filename == "neurons #7.csv"
-    neuron = page.get_by_label("Or name a neuron")
+    neuron = page.get_by_role("textbox", name="Or name a neuron")
     neuron.fill("1.up.3")
     neuron.press("Enter")
     page.get_by_role("heading", name="1.up.3").wait_for()
@@ -133,7 +133,7 @@ def test_search_card_and_reproduction(page, address):
 )
 def test_wrong_input_is_explained_in_place(page, address, label, typed, says):
     page.goto(f"{address}/atlas")
-    box = page.get_by_label(label)
+    box = page.get_by_role("textbox", name=label)
     box.fill(typed)
     box.press("Enter")
     page.get_by_text(says, exact=False).wait_for()
@@ -194,6 +194,6 @@ def test_clamp_slider_changes_the_text(page, serve, tmp_path):
 def test_narrow_window(page, address):
     page.set_viewport_size({"width": 390, "height": 800})
     page.goto(f"{address}/atlas")
-    page.get_by_label("Find a word").wait_for()
+    page.get_by_role("textbox", name="Find a word").wait_for()
     overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0
