@@ -1,4 +1,4 @@
-"""DataFrame -> plotly figure, pure functions. Shared by the app and the notebooks."""
+"""Figures of the neuron analyses: one vector, a layer, a clamp sweep, two atlases."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#8a8f98"
+from .common import BLUE, GREY, ORANGE, label, laid_out
 
 
 def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
@@ -15,7 +15,7 @@ def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
     figure = make_subplots(1, 2, horizontal_spacing=0.2, subplot_titles=["top", "bottom"])
     for column, side, colour in ((1, "top", BLUE), (2, "bottom", ORANGE)):
         row = rows[rows["side"] == side].iloc[0]
-        labels = [f"{i + 1}  {_label(token)}" for i, token in enumerate(row["tokens"])]
+        labels = [f"{i + 1}  {label(token)}" for i, token in enumerate(row["tokens"])]
         figure.add_bar(
             x=list(row["logits"]),
             y=labels,
@@ -28,7 +28,7 @@ def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(title="logit")
     name = rows["name"].iloc[0]
-    return _laid_out(figure, f"{name} through the LM head", height=420)
+    return laid_out(figure, f"{name} through the LM head", height=420)
 
 
 def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
@@ -55,44 +55,23 @@ def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
     ticks = {"tickvals": [-4, -3, -2, -1, 0], "ticktext": ["0.01%", "0.1%", "1%", "10%", "100%"]}
     colorbar = {"title": "share of<br>the layer", **ticks}
     figure.update_layout(coloraxis={"colorscale": "Blues", "colorbar": colorbar})
-    return _laid_out(figure, f"{statistic} of every vector, layer by layer", height=380)
+    return laid_out(figure, f"{statistic} of every vector, layer by layer", height=380)
 
 
 def standing(values: pd.Series, here: dict[str, float], statistic: str, among: str) -> go.Figure:
     """A histogram of `values` with the places of `here` (label -> value) marked."""
     figure = go.Figure(go.Histogram(x=values, nbinsx=80, marker_color=GREY, name=among))
-    for (label, value), colour in zip(here.items(), (BLUE, ORANGE), strict=False):
+    for (name, value), colour in zip(here.items(), (BLUE, ORANGE), strict=False):
         share = (values < value).mean()
         figure.add_vline(x=value, line_color=colour, line_width=2)
         figure.add_annotation(
             x=value, y=1.0 if colour == BLUE else 0.86, yref="paper", showarrow=False,
             xanchor="right" if share > 0.5 else "left", font={"color": colour},
-            text=f" {label}: above {share:.1%} ",
+            text=f" {name}: above {share:.1%} ",
         )  # fmt: skip
     figure.update_xaxes(title=statistic)
     figure.update_yaxes(title="rows")
-    return _laid_out(figure, f"{statistic} among {among}", height=300)
-
-
-def visible(token: str) -> str:
-    """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎'."""
-    shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
-    return shown or "(empty)"
-
-
-def _label(token: str) -> str:
-    """A visible token for plotly, which reads a few HTML tags in labels."""
-    return visible(token).replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _laid_out(figure: go.Figure, title: str, height: int) -> go.Figure:
-    return figure.update_layout(
-        title={"text": title, "font": {"size": 15}},
-        height=height,
-        showlegend=False,
-        template="plotly_white",
-        margin={"l": 10, "r": 10, "t": 60, "b": 10},
-    )
+    return laid_out(figure, f"{statistic} among {among}", height=300)
 
 
 def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = None) -> go.Figure:
@@ -114,7 +93,7 @@ def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = N
         figure.add_vline(at, line_color=ORANGE)
     figure.update_xaxes(title=f"activation of {neuron} held at")
     figure.update_yaxes(title="probability", type="log", exponentformat="power")
-    return _laid_out(figure, f"'{_label(word)}' as the next token", height=340)
+    return laid_out(figure, f"'{label(word)}' as the next token", height=340)
 
 
 def agreement_map(table: pd.DataFrame) -> go.Figure:
@@ -134,4 +113,4 @@ def agreement_map(table: pd.DataFrame) -> go.Figure:
         )
     )
     figure.update_xaxes(title="layer")
-    return _laid_out(figure, "Neurons with the same first token", height=320)
+    return laid_out(figure, "Neurons with the same first token", height=320)

@@ -1,0 +1,13 @@
+"""DataFrame -> plotly figure, pure functions. Shared by the app and the notebooks."""
+
+from .common import visible
+from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
+
+__all__ = [
+    "agreement_map",
+    "clamp_curve",
+    "layer_density",
+    "neuron_tokens",
+    "standing",
+    "visible",
+]

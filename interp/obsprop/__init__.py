@@ -1,0 +1,1 @@
+"""Observable propagation: feature vectors from almost no data (Dunefsky & Cohan)."""
