@@ -34,11 +34,17 @@ class Edit:
     change: Callable[[Tensor], Tensor]
     """The activations [..., d] -> their new values, same shape."""
     where: Where = "all"
+    about: str = "edit"
+    """What it does, in a few words: for the records of what ran under it."""
 
-    def __call__(self, x: Tensor, chosen: Bool[Tensor, "batch pos"]) -> Tensor:
-        """`x` [batch, pos, ...] changed where `chosen`."""
+    def __str__(self) -> str:
+        where = self.where if isinstance(self.where, str) else "a mask of"
+        return f"{self.about} at {self.site}, {where} positions"
+
+    def __call__(self, x: Tensor, chosen: Bool[Tensor, "batch ..."]) -> Tensor:
+        """`x` [batch, positions ..., ...] changed where `chosen` [batch, positions ...]."""
         part = x if self.site.head is None else x[..., self.site.head, :]
-        mask = chosen.view(*chosen.shape, *[1] * (part.ndim - 2))
+        mask = chosen.view(*chosen.shape, *[1] * (part.ndim - chosen.ndim))
         changed = torch.where(mask, self.change(part), part)
         if self.site.head is None:
             return changed
@@ -59,12 +65,13 @@ def clamp(site: Site, index: int | Sequence[int], value: float, where: Where = "
         new[..., indices.to(h.device)] = value
         return new
 
-    return Edit(site, change, where)
+    return Edit(site, change, where, f"clamp {indices.tolist()} to {value:g}")
 
 
 def add(site: Site, vector: Float[Tensor, " d"], scale: float = 1.0, where: Where = "all") -> Edit:
     """Add a vector: steering."""
-    return Edit(site, lambda h: h + scale * _fitting(vector, h, site), where)
+    about = f"add {scale:g} times a vector of length {float(vector.norm()):g}"
+    return Edit(site, lambda h: h + scale * _fitting(vector, h, site), where, about)
 
 
 def set_coordinate(
@@ -78,7 +85,7 @@ def set_coordinate(
         out: Tensor = h + (value - h @ u)[..., None] * u
         return out
 
-    return Edit(site, change, where)
+    return Edit(site, change, where, f"set a coordinate to {value:g}")
 
 
 def project_out(site: Site, directions: Float[Tensor, "n d"], where: Where = "all") -> Edit:
@@ -91,7 +98,7 @@ def project_out(site: Site, directions: Float[Tensor, "n d"], where: Where = "al
         out: Tensor = h - h @ q.T @ q
         return out
 
-    return Edit(site, change, where)
+    return Edit(site, change, where, f"project out {len(rows)} directions")
 
 
 def patch(site: Site, source: Float[Tensor, "batch pos d"], where: Where = "all") -> Edit:
@@ -102,7 +109,7 @@ def patch(site: Site, source: Float[Tensor, "batch pos d"], where: Where = "all"
             raise UserError(f"the patch at {site} is {list(source.shape)}, not {list(h.shape)}")
         return source.to(h)
 
-    return Edit(site, change, where)
+    return Edit(site, change, where, "patch from another run")
 
 
 def _normalised(direction: Tensor) -> Tensor:

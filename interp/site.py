@@ -9,6 +9,10 @@ Kinds, in the order a layer computes them (shapes without batch and position):
     mlp_gate, mlp_up [d_mlp]     its projections, before activation and product
     mlp_post [d_mlp]             what the down projection reads
 and of the whole model: final_norm_in [d_model], logits [d_vocab] (before any soft cap).
+
+A network that is no language model has sites by module name, `Site("out", module="features.3")` or
+`features.3:out`: in, out [d], what a module gets and gives; feature maps [batch, channels, …] come
+channels last, so that d is the channels and the places are positions.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ LAYER_KINDS = (
     "resid_post",
 )
 MODEL_KINDS = ("final_norm_in", "logits")
+MODULE_KINDS = ("in", "out")
 HEAD_KINDS = ("head_v", "attn_pattern", "head_z")
 
 
@@ -45,8 +50,15 @@ class Site:
     kind: str
     layer: int | None = None
     head: int | None = None
+    module: str | None = None
+    """The module's name, for the kinds "in" and "out" of a network that is no language model."""
 
     def __post_init__(self) -> None:
+        if self.module is not None or self.kind in MODULE_KINDS:
+            of_module = self.kind in MODULE_KINDS and self.module is not None
+            if not of_module or self.layer is not None or self.head is not None:
+                raise UserError("a module's site is its name and in or out: 'features.3:out'")
+            return
         if self.kind not in LAYER_KINDS + MODEL_KINDS:
             kinds = ", ".join(LAYER_KINDS + MODEL_KINDS)
             raise UserError(f"no site kind '{self.kind}': the kinds are {kinds}")
@@ -58,7 +70,10 @@ class Site:
 
     @classmethod
     def parse(cls, text: str) -> Site:
-        """'6.resid_post', '6.head_z.3' or 'logits'."""
+        """'6.resid_post', '6.head_z.3', 'logits' or 'features.3:out'."""
+        if ":" in text:
+            module, _, kind = text.strip().rpartition(":")
+            return cls(kind, module=module)
         match = re.fullmatch(r"(?:(\d+)\.)?([a-z_]+)(?:\.(\d+))?", text.strip())
         if not match:
             raise UserError(f"'{text}' names no site: write layer.kind, such as 6.resid_post")
@@ -66,13 +81,15 @@ class Site:
         return cls(kind, None if layer is None else int(layer), None if head is None else int(head))
 
     def __str__(self) -> str:
+        if self.module is not None:
+            return f"{self.module}:{self.kind}"
         parts = (self.layer, self.kind, self.head)
         return ".".join(str(part) for part in parts if part is not None)
 
     @property
     def whole(self) -> Site:
         """The site with all its heads."""
-        return Site(self.kind, self.layer)
+        return Site(self.kind, self.layer, module=self.module)
 
     @property
     def order(self) -> tuple[float, int]:
@@ -85,10 +102,13 @@ class Site:
 def matching(patterns: Iterable[str | Site], available: Iterable[Site]) -> list[Site]:
     """The available sites that globs such as '*.mlp_post' name, in forward order.
 
+    Args:
+        available: every site, in forward order.
+
     Raises:
         UserError: a pattern that names no site the model has.
     """
-    sites = sorted(available, key=lambda site: site.order)
+    sites = list(available)
     found: dict[Site, None] = {}
     for pattern in patterns:
         if isinstance(pattern, str) and set(pattern) & set("*?["):
@@ -99,10 +119,14 @@ def matching(patterns: Iterable[str | Site], available: Iterable[Site]) -> list[
         if not hits:
             raise UserError(f"this model has no site '{pattern}'; it has {_summary(sites)}")
         found.update(dict.fromkeys(hits))
-    return sorted(found, key=lambda site: site.order)
+    return sorted(found, key=lambda site: (sites.index(site.whole), site.head or 0))
 
 
 def _summary(sites: list[Site]) -> str:
+    modules = [str(site) for site in sites if site.module is not None]
+    if modules:
+        shown = ", ".join(modules[:20])
+        return f"{shown} and {len(modules) - 20} more" if len(modules) > 20 else shown
     layers = [site.layer for site in sites if site.layer is not None]
     kinds = list(dict.fromkeys(site.kind for site in sites if site.layer is not None))
     whole = [site.kind for site in sites if site.layer is None]

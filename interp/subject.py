@@ -7,8 +7,7 @@ model as it was. Opening one checks its logits against the plain transformers mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,12 +15,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .backends import Backend, Tap
+from .backends import Backend
 from .catalog import resolve
 from .edits import Edit
 from .errors import UserError
 from .families import ModelSpec, read_spec
-from .site import Site, matching
+from .hooked import Chosen, Hooked
+from .site import Site
 from .weights import Weights
 
 BackendName = Literal["native", "bridge", "nnsight"]
@@ -34,26 +34,21 @@ class Batch(NamedTuple):
     mask: Bool[Tensor, "batch pos"]
 
 
-class Subject:
+class Subject(Hooked):
     """A model that can be read and edited at its sites; made by `open_subject`."""
 
     def __init__(
         self, backend: Backend, spec: ModelSpec, tokenizer: Any, device: torch.device
     ) -> None:
+        super().__init__(backend, device)
         self.spec = spec
         self.tokenizer = tokenizer
-        self.device = device
+        self.context: int | None = None
+        """Most tokens a pass may have, where the model limits them."""
         self.weights: Weights | None = None
         """The stored weights, if the model came from a folder."""
         self.parity = float("nan")
         """Largest difference of its logits from plain transformers' on a probe."""
-        self._backend = backend
-        self._edits: tuple[Edit, ...] = ()
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """Every site, in forward order."""
-        return self._backend.sites
 
     def tokens(self, texts: str | Sequence[str]) -> Batch:
         """Texts as ids, exactly as the tokenizer makes them (no BOS added), padded on the left."""
@@ -79,8 +74,7 @@ class Subject:
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         mask = torch.zeros(len(rows), width, dtype=torch.bool)
         for row, into, real in zip(rows, ids, mask, strict=True):
-            if not 0 <= min(row) <= max(row) < self.spec.d_vocab:
-                raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
+            self._known(min(row), max(row))
             into[width - len(row) :] = torch.tensor(row)
             real[width - len(row) :] = True
         return Batch(ids.to(self.device), mask.to(self.device))
@@ -91,10 +85,8 @@ class Subject:
     @torch.no_grad()
     def logits(self, batch: Batch | Tensor) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of one forward pass, edits in scope applied."""
-        whole = _as_batch(batch, self.device)
-        logits = self._backend.run(_inputs(whole), self._taps({}, whole.mask, whole.mask), False)
-        assert logits is not None
-        return logits
+        whole = self._as_batch(batch)
+        return self._pass(_inputs(whole), _positions(whole.mask, whole.mask))
 
     @torch.no_grad()
     def capture(
@@ -107,25 +99,8 @@ class Subject:
         Raises:
             UserError: a site the model has not.
         """
-        wanted = matching([sites] if isinstance(sites, str) else sites, self.sites)
-        whole = _as_batch(batch, self.device)
-        kept: dict[Site, Tensor] = {}
-        readers: dict[Site, Tap] = {}
-        for site in dict.fromkeys(site.whole for site in wanted):
-            readers[site] = _keep(kept, site)
-        self._backend.run(_inputs(whole), self._taps(readers, whole.mask, whole.mask), True)
-        return {s: kept[s.whole] if s.head is None else _head(kept[s.whole], s) for s in wanted}
-
-    @contextmanager
-    def edited(self, *edits: Edit) -> Iterator[Subject]:
-        """Apply edits, after those already in scope, to every pass until the block is left."""
-        matching([edit.site for edit in edits], self.sites)
-        before = self._edits
-        self._edits = (*before, *edits)
-        try:
-            yield self
-        finally:
-            self._edits = before
+        whole = self._as_batch(batch)
+        return self._read(_inputs(whole), _positions(whole.mask, whole.mask), sites)
 
     @torch.no_grad()
     def generate(
@@ -139,7 +114,8 @@ class Subject:
         """
         from transformers import DynamicCache
 
-        whole = _as_batch(batch, self.device)
+        whole = self._as_batch(batch)
+        self._fits(whole.mask.shape[1] + max_new_tokens)
         cache, generator = DynamicCache(), torch.Generator(self.device).manual_seed(seed)
         ends = torch.tensor(self._end_tokens(), device=self.device)
         ids, mask, new = whole.ids, whole.mask, whole.mask
@@ -147,8 +123,7 @@ class Subject:
         out: list[Tensor] = []
         while len(out) < max_new_tokens and not bool(done.all()):
             inputs = {**_inputs(Batch(ids, mask)), "past_key_values": cache, "use_cache": True}
-            logits = self._backend.run(inputs, self._taps({}, new, whole.mask, bool(out)), False)
-            assert logits is not None
+            logits = self._pass(inputs, _positions(new, whole.mask, bool(out)))
             picked = _pick(logits[:, -1], temperature, generator)
             picked = torch.where(done, ends[0] if len(ends) else picked, picked)
             out.append(picked)
@@ -157,29 +132,25 @@ class Subject:
             mask = torch.cat([mask, new], 1)
         return torch.stack(out, 1) if out else ids[:, :0]
 
-    def _taps(
-        self, readers: dict[Site, Tap], new: Tensor, prompt: Tensor, stepping: bool = False
-    ) -> dict[Site, Tap]:
-        """Edits, then readers, site by site."""
-        edits: dict[Site, list[Edit]] = {}
-        for edit in self._edits:
-            edits.setdefault(edit.site.whole, []).append(edit)
+    def _as_batch(self, batch: Batch | Tensor) -> Batch:
+        if not isinstance(batch, Batch):
+            ids = (batch if batch.ndim == 2 else batch[None]).to(self.device)
+            if not ids.numel():
+                raise UserError("an empty prompt: give at least one token")
+            self._known(int(ids.min()), int(ids.max()))
+            batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
+        self._fits(batch.ids.shape[1])
+        return batch
 
-        def both(site: Site) -> Tap:
-            def tap(x: Tensor) -> Tensor | None:
-                changed = x
-                for edit in edits.get(site, []):
-                    changed = edit(changed, _chosen(edit, new, prompt, stepping))
-                if site in readers:
-                    readers[site](changed)
-                return changed if site in edits else None
+    def _known(self, lowest: int, highest: int) -> None:
+        if not 0 <= lowest <= highest < self.spec.d_vocab:
+            raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
 
-            return tap
-
-        sites = sorted({*edits, *readers}, key=lambda site: site.order)
-        last = max((site.order for site in readers), default=None)
-        # edits behind the last site that is read cannot change it
-        return {site: both(site) for site in sites if last is None or site.order <= last}
+    def _fits(self, length: int) -> None:
+        if self.context is not None and length > self.context:
+            raise UserError(
+                f"{length} tokens are more than the model's context of {self.context}: shorten them"
+            )
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:
@@ -228,6 +199,7 @@ def open_subject(
     with torch.no_grad():
         plain = hf(input_ids=probe).logits
     subject = Subject(_backend(backend, hf, spec), spec, tokenizer, torch.device(device))
+    subject.context = getattr(hf.config, "max_position_embeddings", None)
     subject.weights = Weights(folder) if folder else None
     subject.parity = float((subject.logits(probe) - plain).abs().max())
     return subject
@@ -256,15 +228,6 @@ def _folder_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder) if has_one else None
 
 
-def _as_batch(batch: Batch | Tensor, device: torch.device) -> Batch:
-    if isinstance(batch, Batch):
-        return batch
-    ids = (batch if batch.ndim == 2 else batch[None]).to(device)
-    if not ids.numel():
-        raise UserError("an empty prompt: give at least one token")
-    return Batch(ids, torch.ones_like(ids, dtype=torch.bool))
-
-
 def _inputs(batch: Batch) -> dict[str, Any]:
     """Transformers' inputs, with positions counted from each row's first real token."""
     positions = (batch.mask.long().cumsum(1) - 1).clamp_min(0)[:, -batch.ids.shape[1] :]
@@ -272,39 +235,30 @@ def _inputs(batch: Batch) -> dict[str, Any]:
         "input_ids": batch.ids,
         "attention_mask": batch.mask.long(),
         "position_ids": positions,
+        "use_cache": False,
     }
 
 
-def _chosen(edit: Edit, new: Tensor, prompt: Tensor, stepping: bool) -> Tensor:
-    if isinstance(edit.where, Tensor):
-        if stepping:
-            return torch.zeros_like(new)
-        if edit.where.shape != prompt.shape:
-            raise UserError(
-                f"the mask of the edit at {edit.site} is {list(edit.where.shape)}, the prompt "
-                f"{list(prompt.shape)}"
-            )
-        return edit.where.to(prompt) & prompt
-    if edit.where == "all" or stepping:
-        return new
-    last = torch.zeros_like(new)
-    last[:, -1] = True  # padding is on the left
-    return last
+def _positions(new: Tensor, prompt: Tensor, stepping: bool = False) -> Chosen:
+    """Which positions an edit acts on in a pass over `new` tokens, after the prompt if stepping."""
 
+    def chosen(edit: Edit, _: Tensor) -> Tensor:
+        if isinstance(edit.where, Tensor):
+            if stepping:
+                return torch.zeros_like(new)
+            if edit.where.shape != prompt.shape:
+                raise UserError(
+                    f"the mask of the edit at {edit.site} is {list(edit.where.shape)}, the prompt "
+                    f"{list(prompt.shape)}"
+                )
+            return edit.where.to(prompt) & prompt
+        if edit.where == "all" or stepping:
+            return new
+        last = torch.zeros_like(new)
+        last[:, -1] = True  # padding is on the left
+        return last
 
-def _keep(kept: dict[Site, Tensor], site: Site) -> Tap:
-    def tap(x: Tensor) -> None:
-        kept[site] = x.detach().clone()
-
-    return tap
-
-
-def _head(x: Tensor, site: Site) -> Tensor:
-    heads = x.shape[1] if site.kind == "attn_pattern" else x.shape[-2]
-    assert site.head is not None
-    if site.head >= heads:
-        raise UserError(f"no head {site.head} at {site.whole}: it has {heads}")
-    return x[:, site.head] if site.kind == "attn_pattern" else x[..., site.head, :]
+    return chosen
 
 
 def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

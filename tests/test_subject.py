@@ -258,6 +258,14 @@ class TestMistakes:
             subject.logits(torch.zeros(0, dtype=torch.long))
         with pytest.raises(UserError, match=r"ids must be in 0\.\.210"):
             subject.pad([[211]])
+        for ids in ([0, 211], [-1]):
+            with pytest.raises(UserError, match=r"ids must be in 0\.\.210"):
+                subject.logits(torch.tensor(ids))
+        for use in (subject.logits, lambda ids: subject.generate(ids[:60], 5)):
+            with pytest.raises(
+                UserError, match="65 tokens are more than the model's context of 64"
+            ):
+                use(torch.ones(65, dtype=torch.long))
         with pytest.raises(UserError, match="has no tokenizer"):
             subject.tokens("dog")
 
@@ -267,7 +275,7 @@ class TestMistakes:
 
 
 def test_globs_come_in_forward_order():
-    sites = [Site(kind, layer) for layer in range(2) for kind in ("mlp_up", "resid_pre")]
+    sites = [Site(kind, layer) for layer in range(2) for kind in ("resid_pre", "mlp_up")]
     assert [str(s) for s in matching(["*.mlp_up", "1.resid_pre"], sites)] == [
         "0.mlp_up", "1.resid_pre", "1.mlp_up",
     ]  # fmt: skip

@@ -14,9 +14,9 @@ from torch import Tensor
 from ..families import ModelSpec
 from ..site import LAYER_KINDS, Site
 from . import Tap
+from .hooks import Stop, check_all_fired, counting
 from .locations import has_resid_mid
-from .midstream import through_attention
-from .native import _check_all_fired, _counting, _Stop
+from .midstream import through_attention, with_mid
 
 _NAMES = {
     "resid_pre": "blocks.{}.hook_resid_pre",
@@ -59,16 +59,14 @@ class BridgeBackend:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        mids = [Site("resid_mid", s.layer) for s in self._names if s.kind == "resid_pre"]
-        found = [*self._names, *(mids if self._has_mid else [])]
-        return tuple(sorted(found, key=lambda site: site.order))
+        return with_mid(self._names, self._has_mid)
 
     def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
         moved = through_attention(taps)
         left = set(moved)
 
         def hook(site: Site, tap: Tap) -> tuple[str, Any]:
-            counted = _counting(tap, site, left, stop)
+            counted = counting(tap, site, left, stop)
             return self._names[site], lambda x, hook: counted(x)
 
         ids = inputs["input_ids"]
@@ -76,9 +74,9 @@ class BridgeBackend:
         with self.bridge.hooks(fwd_hooks=[hook(s, t) for s, t in moved.items()]):
             try:
                 logits: Tensor = self.bridge(ids, **rest)
-            except _Stop:
+            except Stop:
                 return None
-        _check_all_fired(left)
+        check_all_fired(left)
         return logits
 
 

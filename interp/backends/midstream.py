@@ -6,12 +6,19 @@ resid_pre + attn_out, and replacing it by x is replacing attn_out by x - resid_p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
 from ..site import Site
 from . import Tap
+
+
+def with_mid(found: Iterable[Site], has_mid: bool) -> tuple[Site, ...]:
+    """The sites in forward order, `resid_mid` among them where the model has it."""
+    sites = list(found)
+    mids = [Site("resid_mid", s.layer) for s in sites if s.kind == "resid_pre" and has_mid]
+    return tuple(sorted([*sites, *mids], key=lambda site: site.order))
 
 
 def through_attention(taps: Mapping[Site, Tap]) -> dict[Site, Tap]:

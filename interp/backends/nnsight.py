@@ -10,9 +10,9 @@ from torch import Tensor
 from ..families import ModelSpec
 from ..site import Site
 from . import Tap
+from .hooks import apply_tap, check_all_fired
 from .locations import has_resid_mid, locations
-from .midstream import through_attention
-from .native import _check_all_fired, _with_mid, apply_tap
+from .midstream import through_attention, with_mid
 
 
 def _module_order(site: Site) -> tuple[float, float]:
@@ -35,7 +35,7 @@ class NnsightBackend:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        return _with_mid(self._locations, self._has_mid)
+        return with_mid(self._locations, self._has_mid)
 
     def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
         # modules must be touched in the order they run
@@ -61,5 +61,5 @@ class NnsightBackend:
                 tracer.stop()
             else:
                 found.append(self.model.output.logits)
-        _check_all_fired(left)
+        check_all_fired(left)
         return found[0] if found else None

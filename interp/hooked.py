@@ -1,0 +1,107 @@
+"""What every hooked network has: sites, edits in scope, and one pass that reads and edits them.
+
+`Subject` (language models) and `Network` (any torch module) differ only in what goes in and in
+what positions mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from .backends import Backend, Tap
+from .edits import Edit
+from .errors import UserError
+from .site import Site, matching
+
+Chosen = Callable[[Edit, Tensor], Tensor]
+"""(an edit, its site's tensor) -> the mask of the positions it acts on."""
+
+
+class Hooked:
+    """A network behind a backend; edits in scope apply to every pass."""
+
+    def __init__(self, backend: Backend, device: torch.device) -> None:
+        self.device = device
+        self._backend = backend
+        self._edits: tuple[Edit, ...] = ()
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site, in forward order."""
+        return self._backend.sites
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """The edits in scope."""
+        return self._edits
+
+    @contextmanager
+    def edited(self, *edits: Edit) -> Iterator[Self]:
+        """Apply edits, after those already in scope, to every pass until the block is left."""
+        matching([edit.site for edit in edits], self.sites)
+        before = self._edits
+        self._edits = (*before, *edits)
+        try:
+            yield self
+        finally:
+            self._edits = before
+
+    def _pass(self, inputs: dict[str, Any], chosen: Chosen) -> Tensor:
+        """One whole pass, edits applied."""
+        output = self._backend.run(inputs, self._taps({}, chosen), False)
+        assert output is not None
+        return output
+
+    def _read(
+        self, inputs: dict[str, Any], chosen: Chosen, sites: Iterable[str | Site]
+    ) -> dict[Site, Tensor]:
+        """The activations at some sites, edits applied; no further than the last of them."""
+        wanted = matching([sites] if isinstance(sites, str | Site) else sites, self.sites)
+        kept: dict[Site, Tensor] = {}
+        readers: dict[Site, Tap] = {}
+        for site in dict.fromkeys(site.whole for site in wanted):
+            readers[site] = _keep(kept, site)
+        self._backend.run(inputs, self._taps(readers, chosen), True)
+        return {s: kept[s.whole] if s.head is None else _head(kept[s.whole], s) for s in wanted}
+
+    def _taps(self, readers: dict[Site, Tap], chosen: Chosen) -> dict[Site, Tap]:
+        """Edits, then readers, site by site."""
+        edits: dict[Site, list[Edit]] = {}
+        for edit in self._edits:
+            edits.setdefault(edit.site.whole, []).append(edit)
+
+        def both(site: Site) -> Tap:
+            def tap(x: Tensor) -> Tensor | None:
+                changed = x
+                for edit in edits.get(site, []):
+                    changed = edit(changed, chosen(edit, changed))
+                if site in readers:
+                    readers[site](changed)
+                return changed if site in edits else None
+
+            return tap
+
+        tapped = [site for site in self.sites if site in edits or site in readers]
+        # edits behind the last site that is read cannot change it
+        last = max((at for at, site in enumerate(tapped) if site in readers), default=len(tapped))
+        return {site: both(site) for site in tapped[: last + 1]}
+
+
+def _keep(kept: dict[Site, Tensor], site: Site) -> Tap:
+    def tap(x: Tensor) -> None:
+        kept[site] = x.detach().clone()
+
+    return tap
+
+
+def _head(x: Tensor, site: Site) -> Tensor:
+    heads = x.shape[1] if site.kind == "attn_pattern" else x.shape[-2]
+    assert site.head is not None
+    if site.head >= heads:
+        raise UserError(f"no head {site.head} at {site.whole}: it has {heads}")
+    return x[:, site.head] if site.kind == "attn_pattern" else x[..., site.head, :]
