@@ -1,4 +1,4 @@
-"""Activations of a whole corpus, a batch at a time: streams, sets on disk, statistics, scores.
+"""Activations of a whole corpus, a batch at a time: streams, statistics, scores.
 
 Everything here runs a Subject over rows of token ids (`corpus.token_rows`), reads only the sites
 that are asked for, and holds one batch: memory does not grow with the number of tokens. Padding is
@@ -7,33 +7,23 @@ left out, so activations come as [tokens, ...]. Edits in scope while a stream is
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .corpus import Rows
 from .errors import UserError
 from .progress import progress, waiting
 from .site import Site, matching
-from .store import RunWriter
 from .subject import Subject
 
-SCHEMA = 1
-"""Version of an activation set's layout."""
-SOURCES = ("row", "position", "token")
 CHUNK = 1024
 """Directions scored at once."""
 Sites = Iterable[str | Site]
@@ -57,20 +47,22 @@ def stream(
     Raises:
         UserError: a site the model has not or that has no vector per token; no rows.
     """
-    passes = _passes(subject, rows, _per_token(subject, sites), batch_size)
-    return map(itemgetter(1), passes)  # a loop would hold on to the batch it handed out
+    found = passes(subject, rows, per_token(subject, sites), batch_size)
+    return map(itemgetter(1), found)  # a loop would hold on to the batch it handed out
 
 
-def _per_token(subject: Subject, sites: Sites) -> list[Site]:
+def per_token(subject: Subject, sites: Sites) -> list[Site]:
+    """The sites that names or globs mean; each must have a vector per token."""
     wanted = matching([sites] if isinstance(sites, str) else sites, subject.sites)
     if any(site.kind == "attn_pattern" for site in wanted):
         raise UserError("attn_pattern has no vector per token: read it with Subject.capture")
     return wanted
 
 
-def _passes(
+def passes(
     subject: Subject, rows: Iterable[Sequence[int]], sites: list[Site], batch_size: int
 ) -> Iterator[tuple[Source, dict[Site, Tensor]]]:
+    """Batch by batch: where the tokens come from, and their activations [tokens, ...]."""
     if batch_size < 1:
         raise UserError(f"batches of {batch_size} rows: give at least 1")
     left, first = iter(rows), 0
@@ -92,7 +84,7 @@ def _passes(
 
 
 @contextmanager
-def _advancing(label: str, rows: Iterable[Sequence[int]]) -> Iterator[Callable[[int], None]]:
+def advancing(label: str, rows: Iterable[Sequence[int]]) -> Iterator[Callable[[int], None]]:
     """Progress in tokens where their number is known, a spinner where it is not."""
     if isinstance(rows, Rows | Sequence):
         total = rows.tokens if isinstance(rows, Rows) else sum(map(len, rows))
@@ -101,198 +93,6 @@ def _advancing(label: str, rows: Iterable[Sequence[int]]) -> Iterator[Callable[[
     else:
         with waiting(label):
             yield lambda tokens: None
-
-
-def collect(
-    subject: Subject,
-    rows: Iterable[Sequence[int]],
-    sites: Sites,
-    out: RunWriter | Path,
-    shard_tokens: int = 2**16,
-    seed: int = 0,
-    batch_size: int = 8,
-    fingerprints: Mapping[str, str] | None = None,
-) -> ActivationSet:
-    """Write activations to a folder (`activations/` of a run), shuffled, in shards:
-
-        activations-00000.safetensors, …   one tensor [tokens, ...] a site, and row, position, token
-        index.json                         written last; a folder without it is no activation set
-
-    The shuffle is that of a bounded buffer, the same for all sites: when 2 * shard_tokens tokens
-    are held, a random half of them becomes a shard. So a shard mixes tokens of many rows, and a
-    token may come out any number of shards late, but not early: it is no shuffle of the whole
-    corpus. Memory: up to four shards and one batch.
-
-    Args:
-        fingerprints: kept in the index, beside those of the model (where its files are known) and
-            of the ids themselves.
-
-    Raises:
-        UserError: as `stream`; a finished set is there already; the folder cannot be written.
-    """
-    wanted = _per_token(subject, sites)
-    writer = RunWriter(out.path / "activations" if isinstance(out, RunWriter) else out, {})
-    _clear(writer, shard_tokens)
-    buffer, digest = _ShuffleBuffer(shard_tokens, seed), hashlib.sha256()
-    shards: list[dict[str, Any]] = []
-    form: dict[str, Any] = {}
-    with _advancing("collect", rows) as advance:
-        for source, found in _passes(subject, rows, wanted, batch_size):
-            digest.update(torch.stack(source, 1).cpu().numpy().tobytes())
-            tensors = {str(site): x.cpu() for site, x in found.items()}
-            form = {name: _form(x) for name, x in tensors.items()}
-            sources = zip(SOURCES, source, strict=True)
-            buffer.add(tensors | {name: x.to("cpu", torch.int32) for name, x in sources})
-            while buffer.full:
-                shards.append(_write_shard(writer, len(shards), buffer.draw()))
-            advance(len(source.token))
-    while buffer.held:
-        shards.append(_write_shard(writer, len(shards), buffer.draw()))
-    model = {"model": subject.weights.fingerprint()} if subject.weights else {}
-    prints = {**model, "rows": digest.hexdigest(), **(fingerprints or {})}
-    tokens = sum(shard["tokens"] for shard in shards)
-    index = {"sites": form, "tokens": tokens, "seed": seed, "fingerprints": prints}
-    with writer.part("index.json") as making:
-        making.write_text(json.dumps({"schema": SCHEMA, **index, "shards": shards}, indent=1))
-    return ActivationSet(writer.path)
-
-
-def _form(x: Tensor) -> dict[str, Any]:
-    return {"dtype": str(x.dtype).removeprefix("torch."), "shape": list(x.shape[1:])}
-
-
-def _clear(writer: RunWriter, shard_tokens: int) -> None:
-    if shard_tokens < 1:
-        raise UserError(f"shards of {shard_tokens} tokens: give at least 1")
-    if writer.has("index.json"):
-        raise UserError(f"{writer.path} holds an activation set already: choose another folder")
-    try:
-        writer.path.mkdir(parents=True, exist_ok=True)
-        for remains in writer.path.glob("activations-*.safetensors"):
-            remains.unlink()  # of a collect that was interrupted
-    except OSError as error:
-        raise UserError(f"cannot write {writer.path} ({error}): choose another folder") from error
-
-
-def _write_shard(writer: RunWriter, number: int, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    name = f"activations-{number:05d}.safetensors"
-    with writer.part(name) as making:
-        try:
-            save_file(tensors, making)
-        except SafetensorError as error:  # what the system said is in its text only
-            code = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(code[1]) if code else None, str(error)) from error
-    return {"file": name, "tokens": len(tensors["token"])}
-
-
-class _ShuffleBuffer:
-    """Holds tokens until there are two shards of them, then gives out a random one."""
-
-    def __init__(self, shard_tokens: int, seed: int) -> None:
-        self.held = 0
-        self._size = shard_tokens
-        self._parts: list[dict[str, Tensor]] = []
-        self._generator = torch.Generator().manual_seed(seed)
-
-    @property
-    def full(self) -> bool:
-        return self.held >= 2 * self._size
-
-    def add(self, part: dict[str, Tensor]) -> None:
-        self._parts.append(part)
-        self.held += len(part["token"])
-
-    def draw(self) -> dict[str, Tensor]:
-        order = torch.randperm(self.held, generator=self._generator)
-        drawn, kept = {}, {}
-        for name in list(self._parts[0]):
-            whole = torch.cat([part.pop(name) for part in self._parts])
-            drawn[name], kept[name] = whole[order[: self._size]], whole[order[self._size :]]
-        self._parts = [kept]
-        self.held = len(kept["token"])
-        return drawn
-
-
-class ActivationSet:
-    """Activations on disk, as `collect` wrote them; read shard by shard.
-
-    Raises:
-        UserError: no finished set there, another layout, or (while reading) a damaged shard.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        path = folder / "index.json"
-        if not path.is_file():
-            raise UserError(f"{folder} holds no finished activation set: collect it again")
-        try:
-            self.index: dict[str, Any] = dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"cannot read {path} ({error}): collect it again") from error
-        if self.index.get("schema") != SCHEMA:
-            raise UserError(f"{path} is not of this version's layout ({SCHEMA}): collect it again")
-        self.sites = tuple(Site.parse(name) for name in self.index["sites"])
-        self.tokens = int(self.index["tokens"])
-
-    def shards(
-        self, sites: Sites | None = None
-    ) -> Iterator[dict[Site, Float[Tensor, "tokens ..."]]]:
-        """The shards in order, each whole; only the sites asked for are read."""
-        wanted = self._chosen(sites)
-        for number in range(len(self.index["shards"])):
-            tensors = self._read(number, [str(site) for site in wanted])
-            yield dict(zip(wanted, tensors, strict=True))
-
-    def sources(self) -> Iterator[Source]:
-        """Where the tokens of each shard come from, in the order of `shards()`."""
-        for number in range(len(self.index["shards"])):
-            yield Source(*self._read(number, SOURCES))
-
-    def batches(
-        self, size: int, seed: int = 0, sites: Sites | None = None
-    ) -> Iterator[dict[Site, Float[Tensor, "tokens ..."]]]:
-        """One pass in random batches of `size` tokens (the last may be smaller).
-
-        Shards come in random order and tokens within each are shuffled; every token comes once.
-        """
-        if size < 1:
-            raise UserError(f"batches of {size} tokens: give at least 1")
-        wanted = self._chosen(sites)
-        names = [str(site) for site in wanted]
-        generator = torch.Generator().manual_seed(seed)
-        rest: list[Tensor] = []
-        for number in torch.randperm(len(self.index["shards"]), generator=generator).tolist():
-            shard = self._read(number, names)
-            order = torch.randperm(len(shard[0]), generator=generator)
-            shard = [x[order] for x in shard]
-            pool = [torch.cat(pair) for pair in zip(rest, shard, strict=True)] if rest else shard
-            whole = len(pool[0]) - len(pool[0]) % size
-            for start in range(0, whole, size):
-                yield {s: x[start : start + size] for s, x in zip(wanted, pool, strict=True)}
-            rest = [x[whole:].clone() for x in pool]
-        if len(rest[0]):
-            yield dict(zip(wanted, rest, strict=True))
-
-    def _chosen(self, sites: Sites | None) -> list[Site]:
-        given = self.sites if sites is None else [sites] if isinstance(sites, str) else sites
-        wanted = [Site.parse(site) if isinstance(site, str) else site for site in given]
-        if not wanted or not set(wanted) <= set(self.sites):
-            raise UserError(
-                f"{self.folder} holds {', '.join(self.index['sites'])}: choose of these"
-            )
-        return wanted
-
-    def _read(self, number: int, names: Sequence[str]) -> list[Tensor]:
-        about = self.index["shards"][number]
-        path = self.folder / about["file"]
-        try:
-            with safe_open(path, "pt") as file:
-                tensors = [file.get_tensor(name) for name in names]
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} is missing or damaged ({error}): collect it again") from error
-        if any(len(x) != about["tokens"] for x in tensors):
-            raise UserError(f"{path} does not hold what index.json says: collect it again")
-        return tensors
 
 
 @dataclass(frozen=True)
@@ -366,10 +166,10 @@ def statistics(
     Raises:
         UserError: as `stream`.
     """
-    wanted = _per_token(subject, sites)
+    wanted = per_token(subject, sites)
     merged: dict[Site, Statistics] = {}
-    with _advancing("statistics", rows) as advance:
-        for source, found in _passes(subject, rows, wanted, batch_size):
+    with advancing("statistics", rows) as advance:
+        for source, found in passes(subject, rows, wanted, batch_size):
             for site, x in found.items():
                 part = Statistics.of(x, second_moment)
                 merged[site] = merged[site].merge(part) if site in merged else part
@@ -406,13 +206,13 @@ def project_scores(
     Raises:
         UserError: as `stream`; directions that do not fit their site; a score that is not finite.
     """
-    wanted = _per_token(subject, directions)
+    wanted = per_token(subject, directions)
     if keep_top < 1:
         raise UserError(f"keep_top is {keep_top}: keep at least 1 example")
     chunks = {site: torch.split(directions[site].detach().float(), CHUNK) for site in wanted}
     running: dict[tuple[Site, int], Scores] = {}
-    with _advancing("score", rows) as advance:
-        for source, found in _passes(subject, rows, wanted, batch_size):
+    with advancing("score", rows) as advance:
+        for source, found in passes(subject, rows, wanted, batch_size):
             for site, x in found.items():
                 for at, chunk in enumerate(chunks[site]):
                     new = _scores(source, x.flatten(1), chunk, site, keep_top)

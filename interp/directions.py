@@ -16,12 +16,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .edits import Edit, Where, add
 from .errors import UserError
 from .site import Site
+from .store import RunWriter, save_tensors
 from .vocabulary import token_strings
 from .weights import Weights
 
@@ -101,13 +102,20 @@ class Directions:
         return add(self.site, self.vectors[row], scale, where)
 
     def save(self, folder: Path) -> None:
-        """Write the three files; `directions.json` last, so that a half-written set is refused."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "directions.json").unlink(missing_ok=True)
-        save_file({"vectors": self.vectors.contiguous()}, folder / "vectors.safetensors")
-        self.index.to_parquet(folder / "index.parquet")
+        """Write the three files; `directions.json` last, so that a half-written set is refused.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        writer = RunWriter(folder, {})
+        with writer.part("vectors.safetensors") as making:
+            (folder / "directions.json").unlink(missing_ok=True)
+            save_tensors({"vectors": self.vectors}, making)
+        with writer.part("index.parquet") as making:
+            self.index.to_parquet(making)
         about = {"site": str(self.site), "provenance": self.provenance}
-        (folder / "directions.json").write_text(json.dumps(about, indent=1))
+        with writer.part("directions.json") as making:
+            making.write_text(json.dumps(about, indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> Directions:

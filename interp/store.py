@@ -17,19 +17,23 @@ import hashlib
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = 1
 """Version of the run folder's layout."""
@@ -44,6 +48,8 @@ _REQUIRED: dict[str, Any] = {
     "peak_memory_bytes": int,
 }
 """Entries of a manifest that readers count on."""
+PARTS = (".parquet", ".safetensors", ".json")
+"""What a run is made of; other files in its folder are not the run's."""
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numba", "numpy", "pyarrow")
 
 
@@ -187,7 +193,8 @@ class RunWriter:
             making.rename(final)
             _sync_folder(final.parent)
         except OSError as error:
-            making.unlink(missing_ok=True)
+            if making.parent.is_dir():
+                making.unlink(missing_ok=True)
             raise UserError(_unwritable(final, error)) from error
 
     def finish(self, metrics: dict[str, Any]) -> Run:
@@ -204,7 +211,7 @@ class RunWriter:
             "files": {
                 str(p.relative_to(self.path)): {"sha256": _sha256(p), "bytes": p.stat().st_size}
                 for p in parts
-                if p.suffix in (".parquet", ".safetensors")
+                if p.suffix in PARTS and p.name not in ("run.json", "manifest.json")
             },
             "wall_s": round(time.monotonic() - self._start, 2),
             "peak_memory_bytes": _peak_memory(),
@@ -213,6 +220,22 @@ class RunWriter:
         with self.part("manifest.json") as making:
             making.write_text(json.dumps(manifest, indent=1))
         return open_run(self.path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """safetensors' save_file, whose failures are OSErrors as any other file's.
+
+    Raises:
+        OSError: the file cannot be written; with its errno where the system gave one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: x.contiguous() for name, x in tensors.items()}, path)
+    except SafetensorError as error:  # what the system said is in its text only
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]) if code else None, str(error)) from error
 
 
 @contextmanager

@@ -13,10 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from interp import activations, edits
-from interp.activations import ActivationSet, Statistics, collect, project_scores, stream
+from interp.activation_sets import ActivationSet, collect
+from interp.activations import Statistics, project_scores, stream
 from interp.activations import statistics as site_statistics
 from interp.corpus import read_corpus, token_rows
 from interp.errors import UserError
@@ -193,6 +195,12 @@ class TestCollect:
         finished = run.finish({})
         assert "activations/activations-00000.safetensors" in finished.manifest["files"]
 
+    def test_the_edits_in_scope_are_written_down(self, subject, rows, own_home):
+        with subject.edited(edits.clamp(RESID, 3, 7.5)):
+            found = collect(subject, rows, [RESID], own_home / "set")
+        assert found.index["edits"] == ["clamp [3] to 7.5 at 0.resid_post, all positions"]
+        assert {float(x) for shard in found.shards() for x in shard[RESID][:, 3]} == {7.5}
+
     def test_an_interrupted_one_does_not_look_finished(self, subject, rows, own_home):
         out = own_home / "set"
         with pytest.raises(UserError, match="an empty prompt"):
@@ -209,9 +217,9 @@ class TestCollect:
             collect(subject, rows, SITES, out)
 
     def test_a_full_disk(self, subject, rows, own_home):
-        error = activations.SafetensorError("I/O error: No space left (os error 28)")
+        error = SafetensorError("I/O error: No space left (os error 28)")
         with (
-            mock.patch.object(activations, "save_file", side_effect=error),
+            mock.patch("safetensors.torch.save_file", side_effect=error),
             pytest.raises(UserError, match="cannot write .*free some space"),
         ):
             collect(subject, rows, SITES, own_home / "set")

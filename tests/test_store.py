@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import pandas as pd
 import pytest
+import torch
 
+from interp.directions import Directions
 from interp.errors import UserError
-from interp.store import Store, open_run
+from interp.site import Site
+from interp.store import RunWriter, Store, open_run
 from interp.study import plan, run_or_load
 
 
@@ -162,3 +166,35 @@ def test_damaged_manifest(own_home):
     (path / "manifest.json").write_text('{"schema": 99}')
     with pytest.raises(UserError, match="not of this version's layout"):
         open_run(path)
+
+
+def test_directions_are_part_of_a_run_and_survive_a_fresh_one(own_home):
+    @dataclass(frozen=True)
+    class Finds:
+        STUDY: ClassVar[str] = "test.finds"
+        VERSION: ClassVar[int] = 1
+
+        def fingerprints(self):
+            return {}
+
+        def check(self):
+            pass
+
+        def run(self, out):
+            index = pd.DataFrame({"name": ["a"]})
+            Directions(Site("resid_post", 1), torch.ones(1, 3), index).save(out.path / "finds")
+            return {}
+
+    first = run_or_load(Finds())
+    assert "finds/directions.json" in first.manifest["files"]
+    again = run_or_load(Finds(), fresh=True)
+    assert Directions.load(again.path / "finds").site == Site("resid_post", 1)
+
+
+def test_a_folder_below_a_file_is_a_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="cannot write"),
+        RunWriter(tmp_path / "file" / "a", {}).part("x"),
+    ):
+        pass
