@@ -67,6 +67,12 @@ def _from_metaspace(token: str) -> str:
     return token.replace("▁", " ")
 
 
+def visible(token: str) -> str:
+    """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎'."""
+    shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
+    return shown or "(empty)"
+
+
 def word_family(token: str) -> str:
     """The word a token stands for: case, surrounding space and an English plural or 's are dropped.
 

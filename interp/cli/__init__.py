@@ -20,11 +20,15 @@ from tyro.extras import SubcommandApp
 
 from ..errors import UserError
 from .common import command
+from .directions import directions
 from .neurons import neurons
 from .tools import bench, explorer, models
 
 app = SubcommandApp()
 app.command(neurons, name="neurons", help="Every MLP neuron of a model, through its LM head.")
+app.command(
+    directions, name="directions", help="Decode, score, compare, steer with what was found."
+)
 app.command(models, name="models", help="Models by name: list, add, describe.")
 app.command(bench, name="bench", help="Benchmarks.")
 command(app, "app")(explorer)

@@ -14,6 +14,7 @@ from tyro.extras import SubcommandApp
 
 from ..errors import UserError
 from ..store import Run
+from ..vocabulary import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +52,10 @@ def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:
     return register
 
 
-def positive(limit: int) -> int:
-    if limit < 1:
-        raise UserError(f"--limit must be at least 1, not {limit}")
-    return limit
+def positive(number: int, option: str = "--limit") -> int:
+    if number < 1:
+        raise UserError(f"{option} must be at least 1, not {number}")
+    return number
 
 
 def report(run: Run, json: bool) -> None:
@@ -78,6 +79,25 @@ def report_rows(run: Run, study: str, rows: pd.DataFrame, json: bool, columns: l
         for row in rows.to_dict("records")
     ]
     print_table(["neuron", "side", *columns, "tokens"], table)
+
+
+def print_frame(
+    study: str, rows: pd.DataFrame, json: bool, columns: list[str] | None = None
+) -> None:
+    """A table that belongs to no run: the chosen columns (with the first) on a screen, or JSON."""
+    if json:
+        found = {"study": study, "run": None, "metrics": {"rows": len(rows)}}
+        # through pandas' own writer: plain numbers instead of numpy's
+        print_json({**found, "results": jsonlib.loads(rows.to_json(orient="records"))})
+        return
+    shown = list(dict.fromkeys([rows.columns[0], *(columns or rows.columns)]))
+    print_table(shown, [[_cell(row[c]) for c in shown] for row in rows.to_dict("records")])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return _some(value) if isinstance(value, list) else visible(str(value))
 
 
 def _some(tokens: Sequence[str]) -> str:

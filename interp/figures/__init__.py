@@ -1,6 +1,6 @@
 """DataFrame -> plotly figure, pure functions. Shared by the app and the notebooks."""
 
-from .common import visible
+from ..vocabulary import visible
 from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
 
 __all__ = [

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from ..vocabulary import visible
+
 BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#8a8f98"
-
-
-def visible(token: str) -> str:
-    """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎'."""
-    shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
-    return shown or "(empty)"
 
 
 def label(token: str) -> str:

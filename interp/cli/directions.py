@@ -1,0 +1,196 @@
+"""`interp directions …`: whatever an analysis found, decoded, scored, compared, steered with.
+
+DIRECTIONS is a folder that `Directions.save` wrote (analyses leave them in their run folders;
+`interp directions list`), or neurons of one layer and kind, such as 29.down.808,29.down.1499.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from ..errors import UserError
+from ..store import Store
+from .common import Json, Limit, Runs, command, positive, print_frame
+
+if TYPE_CHECKING:
+    from ..directions import Directions
+
+directions = SubcommandApp()
+Source = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        help="A folder of directions, or neurons such as 29.down.808,29.down.1499.",
+        metavar="DIRECTIONS",
+    ),
+]
+Model = Annotated[
+    str | None,
+    tyro.conf.arg(help="Catalog name, hub id, folder or .gguf; by default the directions' own."),
+]
+DEFAULT_MODEL = "smollm2-135m"
+
+
+@command(directions, "list")
+def list_directions(runs: Runs = None, json: Json = False) -> None:
+    """The sets of directions in stored runs."""
+    import pandas as pd
+
+    from ..directions import Directions
+
+    rows = []
+    for folder in stored_directions(Store(runs)):
+        found = Directions.load(folder)
+        facts = {"site": str(found.site), "directions": len(found)}
+        rows.append({**facts, "from": str(found.provenance.get("from", "")), "folder": str(folder)})
+    if not rows and not json:
+        raise UserError(f"no directions in {Store(runs).root}: run an analysis first")
+    print_frame("directions.list", pd.DataFrame(rows), json)
+
+
+@command(directions, "decode")
+def decode(
+    source: Source,
+    model: Model = None,
+    limit: Limit = 10,
+    norm: Annotated[
+        str, tyro.conf.arg(help="raw, or final: times the final norm's gain first.")
+    ] = "raw",
+    json: Json = False,
+) -> None:
+    """Top and bottom tokens of each through the LM head."""
+    from ..weights import open_weights
+
+    if norm not in ("raw", "final"):
+        raise UserError(f"--norm must be raw or final, not {norm}")
+    found = open_directions(source, model)
+    weights = open_weights(model or _own_model(found))
+    table = found.decode(weights, positive(limit), norm)  # type: ignore[arg-type]
+    print_frame("directions.decode", table, json, ["top", "bottom", "top_z", "bottom_z"])
+
+
+@command(directions, "score")
+def score(
+    source: Source,
+    model: Model = None,
+    corpus: Annotated[
+        Path | None,
+        tyro.conf.arg(help="A text, .jsonl or .parquet file or a folder; default: Python's own."),
+    ] = None,
+    tokens: Annotated[int, tyro.conf.arg(help="Tokens to read.")] = 4096,
+    length: Annotated[int, tyro.conf.arg(help="Tokens in a row of text.")] = 128,
+    limit: Limit = 5,
+    json: Json = False,
+) -> None:
+    """Where in a corpus each fires most, with its context."""
+    from ..corpus import read_corpus, token_rows
+    from ..inspect_directions import top_examples
+    from ..subject import open_subject
+
+    found = open_directions(source, model)
+    texts = read_corpus(corpus)  # before the model: a mistake should not cost its loading
+    subject = open_subject(model or _own_model(found))
+    rows = token_rows(
+        texts, lambda text: subject.tokens(text).ids[0].tolist(), length, None, tokens
+    )
+    table = top_examples(subject, list(rows), found, positive(limit))
+    columns = ["name", "mean", "std", "score", "z", "before", "token", "after"]
+    print_frame("directions.score", table, json, columns)
+
+
+@command(directions, "compare")
+def compare(
+    source: Source,
+    other: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(help="Another set.", metavar="DIRECTIONS")
+    ],
+    model: Model = None,
+    limit: Limit = 20,
+    json: Json = False,
+) -> None:
+    """Cosine and coupling of two sets, direction by direction, closest first."""
+    import pandas as pd
+
+    from ..inspect_directions import names
+
+    ours, theirs = open_directions(source, model), open_directions(other, model)
+    cosine, coupling = ours.cosine(theirs), ours.coupling(theirs)
+    order = cosine.abs().flatten().argsort(descending=True, stable=True)[: positive(limit)]
+    left, right = names(ours), names(theirs)
+    pairs = [divmod(int(i), len(theirs)) for i in order]
+    rows = [
+        {
+            **{"name": left[i], "other": right[j], "cosine": float(cosine[i, j])},
+            "coupling": float(coupling[i, j]),
+        }
+        for i, j in pairs
+    ]
+    print_frame("directions.compare", pd.DataFrame(rows), json)
+
+
+@command(directions, "steer")
+def steer(
+    source: Source,
+    prompt: Annotated[str, tyro.conf.arg(help="The user's message, or the text to continue.")],
+    row: Annotated[int, tyro.conf.arg(help="Which direction of the set.")] = 0,
+    scale: Annotated[
+        tuple[float, ...], tyro.conf.arg(help="Multiples of the vector to add, at all positions.")
+    ] = (-40.0, -20.0, -10.0, 10.0, 20.0, 40.0),
+    chat: Annotated[bool, tyro.conf.arg(help="Use the model's chat template.")] = True,
+    tokens: Annotated[int, tyro.conf.arg(help="Length of the texts.")] = 24,
+    model: Model = None,
+    json: Json = False,
+) -> None:
+    """Add multiples of a direction while the model runs: the next token, and the text."""
+    from ..inspect_directions import steered
+    from ..subject import open_subject
+
+    if not prompt.strip():
+        raise UserError("the prompt is empty: give --prompt some text")
+    found = open_directions(source, model)
+    subject = open_subject(model or _own_model(found))
+    batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
+    table = steered(subject, batch, found, row, scale, positive(tokens, "--tokens"))
+    print_frame("directions.steer", table, json)
+
+
+def stored_directions(store: Store) -> list[Path]:
+    """Folders of directions inside finished runs, newest run first."""
+    found = (sorted(run.path.rglob("directions.json")) for run in store.runs())
+    return [path.parent for paths in found for path in paths]
+
+
+def open_directions(source: str, model: str | None) -> Directions:
+    """Saved directions, or the neurons that a text names.
+
+    Raises:
+        UserError: neither; or neurons that the model has not.
+    """
+    from ..directions import Directions
+
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return Directions.load(folder)
+    from ..neurons.search import parse_neuron
+    from ..neurons.vectors import neuron_directions
+    from ..weights import open_weights
+
+    try:
+        neurons = [parse_neuron(name) for name in source.split(",")]
+    except UserError as error:
+        raise UserError(
+            f"'{source}' is no folder of directions and names no neurons (29.down.808): see "
+            "`interp directions list`"
+        ) from error
+    return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)
+
+
+def _own_model(found: Directions) -> str:
+    model = found.provenance.get("model")
+    if not isinstance(model, str):
+        raise UserError("these directions do not say which model they are of: give --model")
+    return model

@@ -1,0 +1,138 @@
+"""Directions at work: examples in a corpus, steering, and the commands that do both."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+from interp.cli import main
+from interp.directions import Directions
+from interp.errors import UserError
+from interp.inspect_directions import next_logprobs, steered, top_examples
+from interp.neurons.search import parse_neuron
+from interp.neurons.vectors import neuron_directions
+from interp.site import Site
+from interp.subject import open_subject
+
+from .neurons.test_clamp import folder  # noqa: F401 - a fixture: 'dog' is written by 1.down.17
+
+
+@pytest.fixture(scope="module")
+def subject(folder):  # noqa: F811
+    return open_subject(folder)
+
+
+@pytest.fixture(scope="module")
+def dog(subject):
+    return neuron_directions(subject.weights, [parse_neuron("1.down.17")])
+
+
+def test_top_examples_are_the_highest_scores_in_their_context(subject):
+    rows = [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]
+    site = Site("resid_post", 0)
+    torch.manual_seed(0)
+    index = pd.DataFrame({"name": ["a", "b"]})
+    found = Directions(site, torch.randn(2, 32), index)
+    table = top_examples(subject, rows, found, keep=3)
+    scores = found.scores(subject.capture(torch.tensor(rows), [site])[site])
+    for n, name in enumerate("ab"):
+        own = table[table["name"] == name]
+        want = scores[..., n].flatten().sort(descending=True).values[:3]
+        torch.testing.assert_close(torch.tensor(own["score"].to_numpy()).float(), want)
+        for r in own.to_dict("records"):
+            ids = rows[r["row"]]
+            words = [f"w{i}" for i in ids]
+            place = r["position"]
+            assert r["token"] == words[place]
+            assert r["before"] == "".join(words[:place])
+            assert r["after"] == "".join(words[place + 1 : place + 5])
+            assert float(scores[r["row"], place, n]) == pytest.approx(r["score"], rel=1e-5)
+        mean, std = scores[..., n].mean(), scores[..., n].std(correction=0)
+        assert own["z"].iloc[0] == pytest.approx(float((want[0] - mean) / std), rel=1e-4)
+
+
+def test_steering_along_the_planted_direction_says_its_word(subject, dog):
+    batch = subject.tokens("w1 w2 w3")
+    table = steered(subject, batch, dog, 0, (-5.0, 5.0), tokens=3)
+    assert table["scale"].tolist() == [0.0, -5.0, 5.0]
+    assert table["kl"].iloc[0] == 0.0
+    assert table["next"].iloc[2] == "dog"
+    assert table["text"].iloc[2] == "dogdogdog"
+    assert "dog" not in table["text"].iloc[1]
+    with subject.edited(dog.steer(0, 5.0)):
+        after = next_logprobs(subject, batch)
+    plain = next_logprobs(subject, batch)
+    assert table["kl"].iloc[2] == pytest.approx(float((plain.exp() * (plain - after)).sum()))
+    with pytest.raises(UserError, match="no direction 1: there are 1"):
+        steered(subject, batch, dog, 1, (1.0,))
+
+
+class TestCommands:
+    def ran(self, capsys, *arguments):
+        assert main(["directions", *map(str, arguments), "--json"]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+
+    def test_decode_neurons_and_saved_ones(self, folder, dog, tmp_path, capsys):  # noqa: F811
+        dog.save(tmp_path / "saved")
+        named = self.ran(capsys, "decode", "1.down.17", "--model", folder, "--limit", 2)
+        saved = self.ran(capsys, "decode", tmp_path / "saved", "--limit", 2)
+        assert named == saved
+        assert named[0]["top"][0] == "dog"
+
+    def test_compare(self, folder, capsys):  # noqa: F811
+        rows = self.ran(capsys, "compare", "1.down.17", "1.down.3,1.down.17", "--model", folder)
+        assert [r["other"] for r in rows] == ["1.down.17", "1.down.3"]
+        assert rows[0]["cosine"] == pytest.approx(1.0)
+        assert rows[0]["coupling"] == pytest.approx(1.0)
+
+    def test_score_reads_a_corpus(self, folder, tmp_path, capsys):  # noqa: F811
+        (tmp_path / "text.txt").write_text(" ".join(f"w{i % 200 + 1}" for i in range(600)))
+        found = self.ran(
+            capsys, "score", "1.up.3", "--model", folder, "--corpus", tmp_path / "text.txt",
+            "--tokens", 512, "--length", 32, "--limit", 4,
+        )  # fmt: skip
+        assert len(found) == 4
+        assert found[0]["z"] >= found[3]["z"]
+
+    def test_steer(self, folder, capsys):  # noqa: F811
+        rows = self.ran(
+            capsys, "steer", "1.down.17", "--model", folder, "--prompt", "w1 w2", "--no-chat",
+            "--scale", "5", "--tokens", 2,
+        )  # fmt: skip
+        assert [r["text"] for r in rows][1] == "dogdog"
+
+    def test_list_finds_what_runs_hold(self, own_home, dog, capsys):
+        assert main(["directions", "list"]) == 2
+        run = own_home / "runs" / "a.b" / "k"
+        dog.save(run / "finds")
+        parts = {"study": "a.b", "key": "k", "config": {}, "metrics": {}, "files": {}}
+        times = {"finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1}
+        (run / "manifest.json").write_text(json.dumps({"schema": 1, **parts, **times}))
+        rows = self.ran(capsys, "list")
+        assert [(r["site"], r["directions"], r["from"]) for r in rows] == [
+            ("1.mlp_out", 1, "neurons")
+        ]
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["decode", "nonsense"], "no folder of directions and names no neurons"),
+            (["decode", "1.down.17", "--norm", "x"], "--norm must be raw or final"),
+            (["steer", "1.down.17", "--prompt", " "], "the prompt is empty"),
+            (["steer", "1.down.17", "--prompt", "w1"], "has no chat template"),
+            (["score", "1.down.17", "--corpus", "/no/such/file"], "no corpus at /no/such/file"),
+            (["decode", "1.down.99"], "no neuron 99 in layer 1"),
+        ],
+    )
+    def test_mistakes_are_a_line(self, folder, arguments, says, capsys):  # noqa: F811
+        assert main(["directions", *arguments, "--model", str(folder)]) == 2
+        told = capsys.readouterr().err.strip().splitlines()[-1]
+        assert says in told
+
+    def test_damaged_directions(self, tmp_path, dog, capsys):
+        dog.save(tmp_path / "d")
+        shutil.copy(tmp_path / "d" / "index.parquet", tmp_path / "d" / "vectors.safetensors")
+        assert main(["directions", "decode", str(tmp_path / "d")]) == 2
+        assert "cannot be read" in capsys.readouterr().err
