@@ -38,7 +38,7 @@ lint: .venv/dev
 # import-linter and mypy walk folders, so they get the package laid out as it installs
 types: .venv/dev
 	rm -rf build/laid-out && mkdir -p build/laid-out
-	cp -r interp build/laid-out/interp && cp -r apps kernels probes build/laid-out/interp/
+	cp -r interp build/laid-out/interp && cp -r apps data kernels probes build/laid-out/interp/
 	cp pyproject.toml build/laid-out/
 	cd build/laid-out && ../../$(BIN)/mypy && PYTHONPATH=. ../../$(BIN)/lint-imports
 

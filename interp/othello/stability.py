@@ -2,9 +2,10 @@
 
 `paper` follows the code behind 'How GPT learns layer by layer': corners; then one ascending scan of
 the top and bottom edge, in which a disc beside a stable one becomes stable, then of the two side
-edges; then inner discs whose eight neighbours are all stable. Colour is ignored, so a label may be
-wrong, and as the scan is not repeated and runs one way, a row filled from its right corner gets one
-label more than none: mirroring a board can change its labels.
+edges. (Then inner discs whose eight neighbours are all stable, which never happens: one of the
+eight is always an inner disc itself. The labels know edges only.) Colour is ignored, so a label
+may be wrong; and as the scan runs one way and once, a row filled from its right corner gets two
+labels, from its left corner all: mirroring a board can change its labels.
 
 `sound` labels only discs that no continuation can turn. Turning a disc needs opponents at both ends
 of an unbroken run through it, so along one axis it is safe if the whole line is occupied (no move
@@ -37,7 +38,6 @@ _SIDES, _ENDS = _LEFT | _RIGHT, _TOP | _BOTTOM
 # Squares with the board's edge beside them along each axis.
 _EDGES = np.array([_SIDES, _ENDS, _SIDES | _ENDS, _SIDES | _ENDS], dtype=np.uint64)
 _CORNERS = np.uint64(0x8100000000000081)
-_INNER = np.uint64(0x007E7E7E7E7E7E00)
 
 
 @njit("uint64(uint64, int64)", cache=True, nogil=True)
@@ -88,13 +88,6 @@ def paper_of(occupied: Mask) -> Mask:
                     beside |= bit << np.uint64(step)
                 if bit & occupied and beside & stable:
                     stable |= bit
-    for square in range(9, 55):
-        bit = one << np.uint64(square)
-        if bit & occupied & _INNER:
-            ring = (bit << np.uint64(1)) | (bit >> np.uint64(1)) | bit
-            ring = (ring | (ring << np.uint64(8)) | (ring >> np.uint64(8))) ^ bit
-            if ring & stable == ring:
-                stable |= bit
     return stable
 
 
