@@ -24,6 +24,15 @@ class Family:
     up: str
     gate: str | None
     down: str
+    attn_norm: str
+    value: str
+    output: str
+    attn_post_norm: str | None = None
+    mlp_post_norm: str | None = None
+    """Norms through which Gemma 2 and 3 pass what attention and MLP add to the stream."""
+    value_rows: Literal["all", "last third", "by head"] = "all"
+    """Which outputs of `value` are values: GPT-2 computes queries, keys and values side by side,
+    GPT-NeoX so for each head."""
     norm: Literal["rms", "layer"] = "rms"
     gain_offset: float = 0.0
     """Added to a stored norm gain to get the effective one (Gemma stores gain - 1)."""
@@ -40,9 +49,19 @@ _LLAMA = Family(
     up="model.layers.{}.mlp.up_proj.weight",
     gate="model.layers.{}.mlp.gate_proj.weight",
     down="model.layers.{}.mlp.down_proj.weight",
+    attn_norm="model.layers.{}.input_layernorm.weight",
+    value="model.layers.{}.self_attn.v_proj.weight",
+    output="model.layers.{}.self_attn.o_proj.weight",
 )
 _GEMMA = Family(**{**vars(_LLAMA), "gain_offset": 1.0})
-_GEMMA2 = Family(**{**vars(_GEMMA), "mlp_norm": "model.layers.{}.pre_feedforward_layernorm.weight"})
+_GEMMA2 = Family(
+    **{
+        **vars(_GEMMA),
+        "mlp_norm": "model.layers.{}.pre_feedforward_layernorm.weight",
+        "attn_post_norm": "model.layers.{}.post_attention_layernorm.weight",
+        "mlp_post_norm": "model.layers.{}.post_feedforward_layernorm.weight",
+    }
+)
 _GPT2 = Family(
     prefix="transformer.",
     embed="transformer.wte.weight",
@@ -52,8 +71,21 @@ _GPT2 = Family(
     up="transformer.h.{}.mlp.c_fc.weight",
     gate=None,
     down="transformer.h.{}.mlp.c_proj.weight",
+    attn_norm="transformer.h.{}.ln_1.weight",
+    value="transformer.h.{}.attn.c_attn.weight",
+    output="transformer.h.{}.attn.c_proj.weight",
+    value_rows="last third",
     norm="layer",
     transposed=True,
+)
+_GPT_NEO = Family(
+    **{
+        **vars(_GPT2),
+        "value": "transformer.h.{}.attn.attention.v_proj.weight",
+        "output": "transformer.h.{}.attn.attention.out_proj.weight",
+        "value_rows": "all",
+        "transposed": False,
+    }
 )
 _GPT_NEOX = Family(
     prefix="gpt_neox.",
@@ -64,6 +96,10 @@ _GPT_NEOX = Family(
     up="gpt_neox.layers.{}.mlp.dense_h_to_4h.weight",
     gate=None,
     down="gpt_neox.layers.{}.mlp.dense_4h_to_h.weight",
+    attn_norm="gpt_neox.layers.{}.input_layernorm.weight",
+    value="gpt_neox.layers.{}.attention.query_key_value.weight",
+    output="gpt_neox.layers.{}.attention.dense.weight",
+    value_rows="by head",
     norm="layer",
 )
 
@@ -76,7 +112,7 @@ FAMILIES: dict[str, Family] = {
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2,
     "gpt2": _GPT2,
-    "gpt_neo": Family(**{**vars(_GPT2), "transposed": False}),
+    "gpt_neo": _GPT_NEO,
     "gpt_neox": _GPT_NEOX,
 }
 """`model_type` of config.json -> Family."""
@@ -97,6 +133,10 @@ class ModelSpec:
     norm: str
     activation: str
     tied: bool
+    eps: float
+    """What the norms add to the mean square before its root."""
+    parallel: bool
+    """Whether the MLP reads the stream before the layer's attention (GPT-NeoX)."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -134,13 +174,17 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
             raise UserError(f"config.json of this {model_type} model is damaged: {what}")
         return value
 
+    def flag(name: str, default: bool) -> bool:
+        value = config.get(name, default)
+        if not isinstance(value, bool):
+            raise UserError(f"config.json is damaged: '{name}' is {value!r}")
+        return value
+
     d_model = size("hidden_size", "n_embd")
     n_heads = size("num_attention_heads", "n_head", "num_heads")
     # transformers ties embeddings unless told otherwise, except in these families
     untied_by_default = model_type in ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
-    tied = config.get("tie_word_embeddings", not untied_by_default)
-    if not isinstance(tied, bool):
-        raise UserError(f"config.json is damaged: 'tie_word_embeddings' is {tied!r}")
+    tied = flag("tie_word_embeddings", not untied_by_default)
     activations = ("hidden_activation", "hidden_act", "activation_function")
     return ModelSpec(
         model_type=model_type,
@@ -154,4 +198,16 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
         norm=FAMILIES[model_type].norm,
         activation=str(next((config[n] for n in activations if config.get(n)), "gelu_new")),
         tied=tied,
+        eps=_eps(config, FAMILIES[model_type].norm),
+        parallel=flag("use_parallel_residual", True) if model_type == "gpt_neox" else False,
     )
+
+
+def _eps(config: dict[str, Any], norm: str) -> float:
+    """Of all the norms of a model; the default is what transformers takes for these families."""
+    names = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
+    name = next((n for n in names if config.get(n) is not None), None)
+    value = config[name] if name else {"rms": 1e-6, "layer": 1e-5}[norm]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise UserError(f"config.json is damaged: '{name}' is {value!r}")
+    return float(value)

@@ -2,8 +2,11 @@
 
 Conventions: the unembedding `W_U` is [d_vocab, d_model]; every neuron matrix is one *row a
 neuron* in residual space, [d_mlp, d_model]: rows of the stored up and gate projections, columns of
-the down projection. Norm gains are the effective ones (Gemma's stored gain + 1). All are float32
-on the CPU. Peak memory is that of the tensor asked for plus a 64 MiB slice.
+the down projection. Heads come apart: `W_V` [n_kv_heads, d_head, d_model] reads the stream (after
+the input norm), `W_O` [n_heads, d_model, d_head] writes to it; head h uses the values of kv head
+h // (n_heads / n_kv_heads). A bias that is not stored is zero. Norm gains are the effective ones
+(Gemma's stored gain + 1). All are float32 on the CPU, but `norm`, whose sum needs float64 to be
+exact. Peak memory is that of the tensor asked for plus a 64 MiB slice.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -24,7 +27,15 @@ from .errors import UserError
 from .families import FAMILIES, ModelSpec, read_spec
 
 Kind = Literal["up", "gate", "down"]
+NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
 SLICE_BYTES = 64 * 2**20
+
+
+class NormWeights(NamedTuple):
+    """What a norm does to the normalised vector: times gain, plus offset (float64)."""
+
+    gain: Float[Tensor, " d_model"]
+    offset: Float[Tensor, " d_model"]
 
 
 class Weights:
@@ -87,6 +98,49 @@ class Weights:
     def W_down(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         return self.neurons("down", layer)
 
+    def bias(self, kind: Kind, layer: int) -> Float[Tensor, " width"]:
+        """Of a projection of the MLP: [d_mlp] for up and gate, [d_model] for down."""
+        width = self.spec.d_model if kind == "down" else self.spec.d_mlp
+        return self._bias(self._at(cast(str, getattr(self._family, kind)), layer), width)
+
+    def W_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head d_model"]:
+        """What the heads read: the values are W_V x + b_V."""
+        spec, family = self.spec, self._family
+        width = spec.d_model
+        out = spec.n_kv_heads * spec.d_head * (1 if family.value_rows == "all" else 3)
+        shape = (width, out) if family.transposed else (out, width)
+        matrix = self._read(self._at(family.value, layer), shape)
+        return self._values(matrix.T if family.transposed else matrix).contiguous()
+
+    def b_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head"]:
+        out = self.spec.n_kv_heads * self.spec.d_head
+        out *= 1 if self._family.value_rows == "all" else 3
+        return self._values(self._bias(self._at(self._family.value, layer), out))
+
+    def W_O(self, layer: int) -> Float[Tensor, "n_heads d_model d_head"]:
+        """What the heads write: attention adds b_O and the sum over heads of W_O z."""
+        spec, family = self.spec, self._family
+        width = spec.n_heads * spec.d_head
+        shape = (width, spec.d_model) if family.transposed else (spec.d_model, width)
+        matrix = self._read(self._at(family.output, layer), shape)
+        joined = matrix if family.transposed else matrix.T
+        return joined.view(spec.n_heads, spec.d_head, spec.d_model).transpose(1, 2).contiguous()
+
+    def b_O(self, layer: int) -> Float[Tensor, " d_model"]:
+        return self._bias(self._at(self._family.output, layer), self.spec.d_model)
+
+    def norm(self, kind: NormKind, layer: int | None = None) -> NormWeights | None:
+        """A norm's effective gain and its offset: "attn" and "mlp" are those the two read
+        through, "attn_post" and "mlp_post" those that what they add goes through (None in models
+        without), "final" the one before the unembedding."""
+        stored = getattr(self._family, f"{kind}_norm")
+        if stored is None:
+            return None
+        name = stored if layer is None else self._at(stored, layer)
+        width = self.spec.d_model
+        gain = self._read(name, (width,)).double() + self._family.gain_offset
+        return NormWeights(gain, self._bias(name, width).double())
+
     def final_gain(self) -> Float[Tensor, " d_model"]:
         """Effective gain of the norm before the unembedding."""
         return self._read(self._family.final_norm, (self.spec.d_model,)) + self._family.gain_offset
@@ -101,6 +155,19 @@ class Weights:
         files = [self.folder / "config.json", *sorted(set(self._shard_of.values()))]
         parts = [f"{path.name}:{_remembered_sha256(path)}" for path in files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _values(self, rows: Tensor) -> Tensor:
+        """The rows of the value projection that are values, by head."""
+        if self._family.value_rows == "last third":
+            rows = rows[2 * len(rows) // 3 :]
+        parts = 3 if self._family.value_rows == "by head" else 1
+        heads = rows.view(self.spec.n_kv_heads, parts, self.spec.d_head, *rows.shape[1:])
+        return heads[:, -1]
+
+    def _bias(self, weight: str, width: int) -> Tensor:
+        """The bias stored beside a weight; zero if there is none."""
+        name = weight.removesuffix("weight") + "bias"
+        return self._read(name, (width,)) if self._stored(name) in self else torch.zeros(width)
 
     def _at(self, name: str, layer: int) -> str:
         if not 0 <= layer < self.spec.n_layers:

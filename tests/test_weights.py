@@ -9,9 +9,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from interp.errors import UserError
+from interp.site import Site
+from interp.subject import open_subject
 from interp.weights import Weights
 
 from .conftest import FAMILY_CONFIGS
+from .obsprop.models import biased_model, exact
 
 
 def parts_of(model, family):
@@ -49,6 +52,36 @@ def test_views_are_what_the_model_computes_with(family, model_folder, own_home):
     hidden = x @ weights.W_up(1).T
     hidden = act(x @ weights.W_gate(1).T) * hidden if "gate" in spec.kinds else act(hidden)
     torch.testing.assert_close(hidden @ weights.W_down(1), mlp(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_heads_add_up_to_what_attention_adds(family, own_home, tmp_path):
+    """Every bias random: attention's output is rebuilt from the patterns and the heads' weights."""
+    model = biased_model(family)
+    model.save_pretrained(tmp_path)
+    subject = open_subject(exact(model), attention="eager", dtype=torch.float64)
+    weights, spec = Weights(tmp_path), subject.spec
+    sites = [Site(kind, 1) for kind in ("resid_pre", "head_v", "attn_pattern", "attn_out")]
+    stream, values, pattern, added = subject.capture(subject.pad([range(3, 12)]), sites).values()
+    gain, offset = weights.norm("attn", 1)
+    centred = stream - stream.mean(-1, keepdim=True) if spec.norm == "layer" else stream
+    read = centred / (centred.square().mean(-1, keepdim=True) + spec.eps).sqrt() * gain + offset
+    own = torch.einsum("hkd,bpd->bphk", weights.W_V(1).double(), read) + weights.b_V(1)
+    torch.testing.assert_close(own, values, atol=1e-10, rtol=1e-10)
+    shared = own.repeat_interleave(spec.n_heads // spec.n_kv_heads, dim=2)
+    z = torch.einsum("bhqp,bphk->bqhk", pattern, shared)
+    out = torch.einsum("hdk,bqhk->bqd", weights.W_O(1).double(), z) + weights.b_O(1)
+    if post := weights.norm("attn_post", 1):
+        out = out / (out.square().mean(-1, keepdim=True) + spec.eps).sqrt() * post.gain
+    torch.testing.assert_close(out, added, atol=1e-10, rtol=1e-10)
+
+
+def test_absent_biases_and_norms_are_told_apart(model_folder, own_home):
+    """An absent bias is zero; an absent norm is None, so that nobody multiplies by it."""
+    weights = Weights(model_folder("llama"))
+    assert weights.b_O(1).abs().sum() == weights.bias("down", 1).abs().sum() == 0
+    assert weights.norm("attn_post", 1) is None
+    assert Weights(model_folder("gemma2")).norm("attn_post", 1) is not None
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
@@ -179,6 +212,7 @@ class TestDamage:
             ({"hidden_size": "32"}, "'hidden_size' is '32'"),
             ({"num_attention_heads": 0}, "'num_attention_heads' is 0"),
             ({"tie_word_embeddings": "false"}, "'tie_word_embeddings' is 'false'"),
+            ({"rms_norm_eps": "small"}, "'rms_norm_eps' is 'small'"),
             ({"model_type": ["llama"]}, "is not known"),
             ({"text_config": 3}, "is not a model's config"),
             ({"quantization_config": {"quant_method": "fp8"}}, "is quantised"),

@@ -1,0 +1,94 @@
+"""The parts of a model that observables are taken back through, stacked by layer in one dtype.
+
+`Parts` holds every head's W_V and W_O (for a 1.3-billion-parameter model 0.8 GB in float32) and
+every norm; MLPs are read when they are first asked for. The naive equivalent of an `Mlp` is the
+transformers module of the layer; of a head, `W_O[h] @ (W_V[h] @ x + b_V[h])`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..progress import progress
+from ..weights import NormKind, Weights
+from .norms import Norm
+
+
+class Mlp:
+    """One layer's MLP, from what it reads (after its norm) to what it gives (before a post-norm):
+    down(act(up x + b) [* (gate x + b)]), with the activation on the gate where there is one."""
+
+    def __init__(self, weights: Weights, layer: int, dtype: torch.dtype) -> None:
+        from transformers.activations import ACT2FN
+
+        kinds = weights.spec.kinds
+        self._act: Any = ACT2FN[weights.spec.activation]
+        self._rows = {kind: weights.neurons(kind, layer).to(dtype) for kind in kinds}  # type: ignore[arg-type]
+        self._bias = {kind: weights.bias(kind, layer).to(dtype) for kind in kinds}  # type: ignore[arg-type]
+
+    def __call__(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        hidden = x @ self._rows["up"].T + self._bias["up"]
+        if "gate" in self._rows:
+            hidden = hidden * self._act(x @ self._rows["gate"].T + self._bias["gate"])
+        else:
+            hidden = self._act(hidden)
+        return self.down(hidden)
+
+    def down(self, hidden: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d"]:
+        """The last projection alone, of what `mlp_post` holds."""
+        out: Tensor = hidden @ self._rows["down"] + self._bias["down"]
+        return out
+
+
+class Parts:
+    """Heads [layer, ...], norms and MLPs of a model."""
+
+    def __init__(self, weights: Weights, dtype: torch.dtype = torch.float32) -> None:
+        self.weights, self.spec, self.dtype = weights, weights.spec, dtype
+        layers = range(self.spec.n_layers)
+        stacks: list[list[Tensor]] = [[], [], [], []]
+        with progress("read heads", len(layers), "layers") as advance:
+            for layer in layers:
+                read = (weights.W_V, weights.b_V, weights.W_O, weights.b_O)
+                for stack, view in zip(stacks, read, strict=True):
+                    stack.append(view(layer).to(dtype))
+                advance(1)
+        self.W_V, self.b_V, self.W_O, self.b_O = (torch.stack(stack) for stack in stacks)
+        """[layer, kv, k, d], [layer, kv, k], [layer, head, d, k], [layer, d]"""
+        kinds: tuple[NormKind, ...] = ("attn", "attn_post", "mlp", "mlp_post")
+        self._norms = {(k, i): Norm.of(weights, k, i, dtype) for k in kinds for i in layers}
+        self._mlps: dict[int, Mlp] = {}
+
+    def norm(self, kind: NormKind, layer: int) -> Norm:
+        """The norm that attention or the MLP of a layer reads through."""
+        found = self._norms[kind, layer]
+        assert found is not None
+        return found
+
+    def post_norm(self, kind: NormKind, layer: int) -> Norm | None:
+        """The norm that what they add goes through, where the family has one."""
+        return self._norms[f"{kind}_post", layer]  # type: ignore[index]
+
+    @cached_property
+    def final_norm(self) -> Norm:
+        found = Norm.of(self.weights, "final", None, self.dtype)
+        assert found is not None
+        return found
+
+    @cached_property
+    def W_U(self) -> Float[Tensor, "d_vocab d_model"]:
+        return self.weights.W_U()
+
+    def mlp(self, layer: int) -> Mlp:
+        if layer not in self._mlps:
+            self._mlps[layer] = Mlp(self.weights, layer, self.dtype)
+        return self._mlps[layer]
+
+    def kv(self, head: int) -> int:
+        """The kv head whose values a head uses."""
+        return head // (self.spec.n_heads // self.spec.n_kv_heads)

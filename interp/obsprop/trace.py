@@ -1,0 +1,106 @@
+"""What one prompt's forward pass fixes: attention patterns, norm scales, the parts' outputs.
+
+Everything in observable propagation that is not a weight comes from here. The reference notebooks
+scored some features with another layer's norm input and, in one helper, with attention's and the
+MLP's norms swapped; so what each norm reads is asked for by name (`Trace.reads`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import UserError
+from ..site import Site
+from ..subject import Batch, Subject
+from ..weights import NormKind
+from .observables import Observable
+from .parts import Parts
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One prompt's pass; L layers, P positions."""
+
+    ids: Int[Tensor, " P"]
+    streams: dict[str, Float[Tensor, "L P d"]]
+    """What each kind of norm reads, layer by layer; "final" is [P, d]."""
+    pattern: Float[Tensor, "L heads query key"]
+    values: Float[Tensor, "L kv P k"]
+    attn_out: Float[Tensor, "L P d"]
+    mlp_out: Float[Tensor, "L P d"]
+    logits: Float[Tensor, " d_vocab"]
+    """At the last position."""
+
+    @property
+    def last(self) -> int:
+        return len(self.ids) - 1
+
+    def reads(self, kind: NormKind, layer: int, position: int) -> Float[Tensor, " d"]:
+        """The activation a norm reads."""
+        if kind == "final":
+            return self.streams["final"][position]
+        return self.streams[kind][layer, position]
+
+
+def trace(subject: Subject, parts: Parts, text: str | Batch) -> Trace:
+    """Run one prompt and keep what the identities need.
+
+    Raises:
+        UserError: a subject opened without patterns, or several prompts.
+    """
+    batch = subject.tokens(text) if isinstance(text, str) else text
+    if Site("attn_pattern", 0) not in subject.sites:
+        raise UserError('attention patterns are needed: open the subject with attention="eager"')
+    if len(batch.ids) != 1:
+        raise UserError("one prompt at a time has a trace")
+    kinds = ["resid_pre", "head_v", "head_z", "attn_pattern", "attn_out", "mlp_out", "mlp_post"]
+    if not parts.spec.parallel:
+        kinds.append("resid_mid")
+    wanted = [f"*.{kind}" for kind in kinds] + ["final_norm_in", "logits"]
+    found = subject.capture(batch, wanted)
+
+    def stacked(kind: str) -> Tensor:
+        return torch.stack([found[Site(kind, i)][0] for i in range(parts.spec.n_layers)])
+
+    streams = {
+        "attn": stacked("resid_pre"),
+        "mlp": stacked("resid_pre" if parts.spec.parallel else "resid_mid"),
+        "final": found[Site("final_norm_in")][0],
+    }
+    if parts.post_norm("attn", 0) is not None:
+        z, hidden = stacked("head_z").to(parts.dtype), stacked("mlp_post").to(parts.dtype)
+        streams["attn_post"] = torch.einsum("lphk,lhdk->lpd", z, parts.W_O) + parts.b_O[:, None]
+        downs = [parts.mlp(i).down(hidden[i]) for i in range(parts.spec.n_layers)]
+        streams["mlp_post"] = torch.stack(downs)
+    return Trace(
+        ids=batch.ids[0].cpu(),
+        streams={kind: x.to(parts.dtype) for kind, x in streams.items()},
+        pattern=stacked("attn_pattern").to(parts.dtype),
+        values=stacked("head_v").transpose(1, 2).to(parts.dtype),
+        attn_out=stacked("attn_out").to(parts.dtype),
+        mlp_out=stacked("mlp_out").to(parts.dtype),
+        logits=found[Site("logits")][0, -1].to(parts.dtype),
+    )
+
+
+def trace_pair(
+    subject: Subject, parts: Parts, pair: tuple[str, str], observable: Observable
+) -> tuple[Trace, Trace]:
+    """Traces of a prompt and its counterfactual, position by position comparable.
+
+    Raises:
+        UserError: prompts of different lengths, or that are the same.
+    """
+    first, second = (trace(subject, parts, text) for text in pair)
+    if len(first.ids) != len(second.ids):
+        raise UserError(
+            f"the pair of '{observable.name}' has {len(first.ids)} and {len(second.ids)} tokens in "
+            "this model's vocabulary: change the prompts so that they line up"
+        )
+    if torch.equal(first.ids, second.ids):
+        raise UserError(f"the pair of '{observable.name}' is one and the same prompt")
+    return first, second
