@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-import streamlit as st
+from collections.abc import Callable
+from importlib import import_module
 
-from interp.apps import agree, atlas, clamp, home
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from interp.apps import home
+
+# section -> (module of interp.apps with a `page()`, title, icon); the module is its address
+PAGES = {
+    "Neurons": [
+        ("atlas", "Neuron atlas", "map"),
+        ("clamp", "Clamp", "tune"),
+        ("agree", "Agreement", "compare"),
+    ],
+    "Directions": [
+        ("directions", "Directions", "explore"),
+        ("steer", "Steer", "moving"),
+    ],
+}
+
+
+def _shown(module: str) -> Callable[[], None]:
+    def page() -> None:
+        # only now: some pages import torch, and most visits need none of it
+        import_module(f"interp.apps.{module}").page()
+
+    return page
 
 
 def main() -> None:
     st.set_page_config(page_title="interp", page_icon=":material/biotech:", layout="wide")
-    atlas_page = st.Page(atlas.page, title="Neuron atlas", icon=":material/map:", url_path="atlas")
+    pages: dict[str, list[StreamlitPage]] = {
+        section: [
+            st.Page(_shown(module), title=title, icon=f":material/{icon}:", url_path=module)
+            for module, title, icon in entries
+        ]
+        for section, entries in PAGES.items()
+    }
+    atlas_page = pages["Neurons"][0]
     home_page = st.Page(
         lambda: home.page(atlas_page), title="Runs", icon=":material/home:", default=True
     )
-    clamp_page = st.Page(clamp.page, title="Clamp", icon=":material/tune:", url_path="clamp")
-    agree_page = st.Page(
-        agree.page, title="Agreement", icon=":material/compare:", url_path="agreement"
-    )
-    st.navigation([home_page, atlas_page, clamp_page, agree_page]).run()
+    st.navigation({"": [home_page], **pages}).run()
 
 
 main()

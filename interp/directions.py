@@ -22,7 +22,7 @@ from torch import Tensor
 from .edits import Edit, Where, add
 from .errors import UserError
 from .site import Site
-from .store import RunWriter, save_tensors
+from .store import RunWriter, Store, save_tensors
 from .vocabulary import token_strings
 from .weights import Weights
 
@@ -42,6 +42,18 @@ class Directions:
             raise ValueError(
                 f"{len(self.index)} labels for vectors of shape {list(self.vectors.shape)}"
             )
+
+    @property
+    def model(self) -> str:
+        """The model they are of, by catalog name, folder or hub id.
+
+        Raises:
+            UserError: their provenance does not say.
+        """
+        model = self.provenance.get("model")
+        if not isinstance(model, str):
+            raise UserError("these directions do not say which model they are of: name the model")
+        return model
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -141,6 +153,12 @@ class Directions:
             raise UserError(
                 f"directions at {self.site} have {self.vectors.shape[1]} numbers, {what} {width}"
             )
+
+
+def stored_directions(store: Store) -> list[Path]:
+    """Folders of directions inside finished runs, newest run first."""
+    found = (sorted(run.path.rglob("directions.json")) for run in store.runs())
+    return [path.parent for paths in found for path in paths]
 
 
 def _unit_rows(vectors: Tensor) -> Tensor:

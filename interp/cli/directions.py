@@ -7,7 +7,7 @@ DIRECTIONS is a folder that `Directions.save` wrote (analyses leave them in thei
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -15,9 +15,6 @@ from tyro.extras import SubcommandApp
 from ..errors import UserError
 from ..store import Store
 from .common import Json, Limit, Runs, command, positive, print_frame
-
-if TYPE_CHECKING:
-    from ..directions import Directions
 
 directions = SubcommandApp()
 Source = Annotated[
@@ -32,7 +29,6 @@ Model = Annotated[
     str | None,
     tyro.conf.arg(help="Catalog name, hub id, folder or .gguf; by default the directions' own."),
 ]
-DEFAULT_MODEL = "smollm2-135m"
 
 
 @command(directions, "list")
@@ -40,7 +36,7 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
     """The sets of directions in stored runs."""
     import pandas as pd
 
-    from ..directions import Directions
+    from ..directions import Directions, stored_directions
 
     rows = []
     for folder in stored_directions(Store(runs)):
@@ -63,12 +59,13 @@ def decode(
     json: Json = False,
 ) -> None:
     """Top and bottom tokens of each through the LM head."""
+    from ..neurons.vectors import open_directions
     from ..weights import open_weights
 
     if norm not in ("raw", "final"):
         raise UserError(f"--norm must be raw or final, not {norm}")
     found = open_directions(source, model)
-    weights = open_weights(model or _own_model(found))
+    weights = open_weights(model or found.model)
     table = found.decode(weights, positive(limit), norm)  # type: ignore[arg-type]
     print_frame("directions.decode", table, json, ["top", "bottom", "top_z", "bottom_z"])
 
@@ -89,11 +86,12 @@ def score(
     """Where in a corpus each fires most, with its context."""
     from ..corpus import read_corpus, token_rows
     from ..inspect_directions import top_examples
+    from ..neurons.vectors import open_directions
     from ..subject import open_subject
 
     found = open_directions(source, model)
     texts = read_corpus(corpus)  # before the model: a mistake should not cost its loading
-    subject = open_subject(model or _own_model(found))
+    subject = open_subject(model or found.model)
     rows = token_rows(
         texts, lambda text: subject.tokens(text).ids[0].tolist(), length, None, tokens
     )
@@ -116,6 +114,7 @@ def compare(
     import pandas as pd
 
     from ..inspect_directions import names
+    from ..neurons.vectors import open_directions
 
     ours, theirs = open_directions(source, model), open_directions(other, model)
     cosine, coupling = ours.cosine(theirs), ours.coupling(theirs)
@@ -147,50 +146,13 @@ def steer(
 ) -> None:
     """Add multiples of a direction while the model runs: the next token, and the text."""
     from ..inspect_directions import steered
+    from ..neurons.vectors import open_directions
     from ..subject import open_subject
 
     if not prompt.strip():
         raise UserError("the prompt is empty: give --prompt some text")
     found = open_directions(source, model)
-    subject = open_subject(model or _own_model(found))
+    subject = open_subject(model or found.model)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
     table = steered(subject, batch, found, row, scale, positive(tokens, "--tokens"))
     print_frame("directions.steer", table, json)
-
-
-def stored_directions(store: Store) -> list[Path]:
-    """Folders of directions inside finished runs, newest run first."""
-    found = (sorted(run.path.rglob("directions.json")) for run in store.runs())
-    return [path.parent for paths in found for path in paths]
-
-
-def open_directions(source: str, model: str | None) -> Directions:
-    """Saved directions, or the neurons that a text names.
-
-    Raises:
-        UserError: neither; or neurons that the model has not.
-    """
-    from ..directions import Directions
-
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return Directions.load(folder)
-    from ..neurons.search import parse_neuron
-    from ..neurons.vectors import neuron_directions
-    from ..weights import open_weights
-
-    try:
-        neurons = [parse_neuron(name) for name in source.split(",")]
-    except UserError as error:
-        raise UserError(
-            f"'{source}' is no folder of directions and names no neurons (29.down.808): see "
-            "`interp directions list`"
-        ) from error
-    return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)
-
-
-def _own_model(found: Directions) -> str:
-    model = found.provenance.get("model")
-    if not isinstance(model, str):
-        raise UserError("these directions do not say which model they are of: give --model")
-    return model

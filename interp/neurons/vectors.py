@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from ..directions import Directions
 from ..errors import UserError
 from ..site import Site
-from ..weights import Weights
-from .search import NeuronName
+from ..weights import Weights, open_weights
+from .search import NeuronName, parse_neuron
 
+DEFAULT_MODEL = "smollm2-135m"
 CLAMP_SITES = {"up": "mlp_up", "gate": "mlp_gate", "down": "mlp_post"}
 """Where the activation belonging to each kind of vector is: both projections' outputs, before
 activation and product, and the down projection's input."""
@@ -36,3 +39,22 @@ def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions
     site = Site("mlp_out" if kind == "down" else "mlp_in", layer)
     index = pd.DataFrame({"name": [str(n) for n in neurons]})
     return Directions(site, matrix[rows], index, {"model": str(weights.folder), "from": "neurons"})
+
+
+def open_directions(source: str, model: str | None) -> Directions:
+    """Saved directions, or the neurons that a text names.
+
+    Raises:
+        UserError: neither; or neurons that the model has not.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return Directions.load(folder)
+    try:
+        neurons = [parse_neuron(name) for name in source.split(",")]
+    except UserError as error:
+        raise UserError(
+            f"'{source}' is no folder of directions and names no neurons (29.down.808): see "
+            "`interp directions list`"
+        ) from error
+    return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)

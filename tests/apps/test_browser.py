@@ -13,7 +13,12 @@ import pandas as pd
 import pytest
 
 from interp.neurons.atlas import AtlasConfig
+from interp.neurons.search import parse_neuron
+from interp.neurons.vectors import neuron_directions
 from interp.study import run_or_load
+from interp.weights import Weights
+
+from ..neurons.test_clamp import folder  # noqa: F401 - a fixture: 'dog' is written by 1.down.17
 
 pytestmark = pytest.mark.browser
 FLAGS = [
@@ -146,7 +151,7 @@ def test_layers_overview(page, address):
 
 
 def test_agreement_of_two_atlases(page, address):
-    page.goto(f"{address}/agreement")
+    page.goto(f"{address}/agree")
     page.get_by_text("Neurons with the same first token").wait_for()
     page.get_by_text("100.00%").first.wait_for()  # an atlas with itself, to begin with
     page.get_by_label("Second atlas").click()
@@ -189,6 +194,44 @@ def test_clamp_slider_changes_the_text(page, serve, tmp_path):
     page.get_by_text("dogs dogs dogs").wait_for()
     page.get_by_text("Reproduce this").click()
     page.get_by_text("interp neurons clamp --model m --neuron 1.down.2").wait_for()
+
+
+def filled(page, name, text):
+    box = page.get_by_role("textbox", name=name, exact=True)
+    box.fill(text)
+    box.press("Enter")
+
+
+def test_steer_runs_the_model_only_when_asked(page, address, folder):  # noqa: F811
+    page.goto(f"{address}/steer")
+    page.get_by_text("Nothing is loaded yet").wait_for()
+    filled(page, "Model", str(folder))
+    filled(page, "Prompt", "w1 w2")
+    page.get_by_text("Chat template").click()
+    filled(page, "Neuron", "1.down.17")
+    page.get_by_text("Run the model").click()
+    page.get_by_text("dogdogdog").wait_for()
+    page.get_by_text("The next token").wait_for()
+    page.get_by_text("Reproduce this").click()
+    page.get_by_text("interp neurons clamp --neuron 1.down.17 --value 40").wait_for()
+    filled(page, "Neuron", "dog")
+    page.get_by_text("'dog' names no neuron").wait_for()
+
+
+def test_directions_are_decoded_and_compared(page, address, folder, serve, tmp_path):  # noqa: F811
+    run = tmp_path / "a.study" / "k"
+    neurons = [parse_neuron(name) for name in ("1.down.17", "1.down.3")]
+    neuron_directions(Weights(folder), neurons).save(run / "finds")
+    parts = {"study": "a.study", "key": "k", "config": {}, "metrics": {}, "files": {}}
+    times = {"finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1}
+    (run / "manifest.json").write_text(json.dumps({"schema": 1, **parts, **times}))
+    page.goto(f"{serve(tmp_path)}/directions")
+    page.get_by_text("2 at 1.mlp_out, 32 numbers each").wait_for()
+    page.get_by_test_id("stDataFrame").wait_for()
+    page.get_by_text("Reproduce this").first.click()
+    page.get_by_text("interp directions decode").wait_for()
+    page.get_by_role("tab", name="Against another set").click()
+    page.get_by_text("Cosines").wait_for()
 
 
 def test_narrow_window(page, address):

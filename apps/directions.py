@@ -1,0 +1,101 @@
+"""The directions page: any set that an analysis found, decoded and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from interp import figures
+from interp.apps.common import download, errors_in_place, plain, reproduce
+from interp.directions import Directions, stored_directions
+from interp.inspect_directions import names
+from interp.neurons.vectors import open_directions
+from interp.store import Store
+from interp.vocabulary import visible
+from interp.weights import open_weights
+
+LIMIT = 50
+"""Directions shown at once: a set of a million is for the command line."""
+
+
+@st.cache_data(show_spinner="reading the unembedding …", max_entries=32)
+def decoded(source: str, model: str, k: int) -> pd.DataFrame:
+    found = open_directions(source, model or None)
+    first = found.pick(list(range(min(len(found), LIMIT))))
+    return first.decode(open_weights(model or found.model), k)
+
+
+def page() -> None:
+    st.title("Directions")
+    st.caption("Everything an analysis finds is a vector at one site of a model.")
+    with errors_in_place():
+        source, found = choose_directions("Directions")
+        model = st.sidebar.text_input("Model, if not the directions' own", "")
+        _facts(found)
+        decoding, comparing = st.tabs(["Through the LM head", "Against another set"])
+        with decoding, errors_in_place():
+            _decoded(source, model)
+        with comparing, errors_in_place():
+            _compared(source, found)
+
+
+def _facts(found: Directions) -> None:
+    where = ", ".join(f"{name}: {value}" for name, value in found.provenance.items())
+    st.caption(
+        plain(f"{len(found)} at {found.site}, {found.vectors.shape[1]} numbers each; {where}")
+    )
+
+
+def _decoded(source: str, model: str) -> None:
+    table = decoded(source, model, 10)
+    st.dataframe(
+        table.assign(**{side: table[side].map(_shown) for side in ("top", "bottom")}),
+        hide_index=True,
+        width="stretch",
+    )
+    download(table, "directions")
+    chosen = ["--model", model] if model else []
+    reproduce(
+        ["interp", "directions", "decode", source, *chosen],
+        "from interp.neurons.vectors import open_directions\n"
+        "from interp.weights import open_weights\n"
+        f"found = open_directions({source!r}, {model or None!r})\n"
+        f"found.decode(open_weights({model!r} or found.model), k=10)",
+    )
+
+
+def _shown(tokens: list[str]) -> str:
+    return " ".join(map(visible, tokens))
+
+
+def _compared(source: str, found: Directions) -> None:
+    other_source, other = choose_directions("Other directions", "other")
+    ours, theirs = (d.pick(list(range(min(len(d), LIMIT)))) for d in (found, other))
+    cosine = ours.cosine(theirs)
+    st.plotly_chart(figures.cosine_map(cosine, names(ours), names(theirs)), width="stretch")
+    download(pd.DataFrame(cosine.numpy(), names(ours), names(theirs)).reset_index(), "cosines")
+    reproduce(
+        ["interp", "directions", "compare", source, other_source],
+        "from interp import figures\nfrom interp.inspect_directions import names\n"
+        "from interp.neurons.vectors import open_directions\n"
+        f"a, b = open_directions({source!r}, None), open_directions({other_source!r}, None)\n"
+        "figures.cosine_map(a.cosine(b), names(a), names(b))",
+    )
+
+
+def choose_directions(label: str, key: str = "") -> tuple[str, Directions]:
+    """A stored set, or neurons that are typed: what to open again, and the directions."""
+    stored = [str(folder) for folder in stored_directions(Store())]
+    typed = "neurons by name"
+    what = st.selectbox(label, [*stored, typed], key=f"set {key}", format_func=_short)
+    if what != typed:
+        return what, Directions.load(Path(what))
+    named = st.text_input("Neurons", "29.down.808,29.down.1499", key=f"neurons {key}")
+    return named, open_directions(named, None)
+
+
+def _short(folder: str) -> str:
+    """The end of a path: study, key and the set's own name."""
+    return "/".join(Path(folder).parts[-3:])

@@ -1,0 +1,148 @@
+"""The steering page: the model runs while a slider holds a neuron, or adds a direction."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any, NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from interp import figures
+from interp.apps.common import download, errors_in_place, plain, reproduce
+from interp.apps.directions import choose_directions
+from interp.edits import Edit, clamp
+from interp.errors import UserError
+from interp.inspect_directions import names, next_logprobs
+from interp.neurons.search import parse_neuron
+from interp.neurons.vectors import clamp_site, open_directions
+from interp.subject import Subject, open_subject
+
+TOKENS = 24
+"""Length of the texts."""
+
+
+class Wish(NamedTuple):
+    """What to do to the model, as plain values: the key under which an answer is remembered."""
+
+    model: str
+    prompt: str
+    chat: bool
+    neuron: str
+    """Clamped at `value`, if not empty; else `value` times direction `row` of `source` is added."""
+    source: str
+    row: int
+    value: float
+
+
+@st.cache_resource(show_spinner="opening the model …", max_entries=1)
+def opened(model: str) -> tuple[Subject, Lock]:
+    """One model in memory, and a lock: edits in scope belong to one page at a time."""
+    return open_subject(model), Lock()
+
+
+@st.cache_data(show_spinner="running …", max_entries=512)
+def answer(wish: Wish) -> tuple[pd.DataFrame, str, str, float]:
+    """The most likely next tokens before and after, both texts, and the model's parity."""
+    subject, lock = opened(wish.model)
+    if not wish.prompt.strip():
+        raise UserError("the prompt is empty: type some text")
+    message = [{"role": "user", "content": wish.prompt}]
+    batch = subject.chat(message) if wish.chat else subject.tokens(wish.prompt)
+    with lock:
+        before, plain_text = next_logprobs(subject, batch), _text(subject, batch)
+        with subject.edited(_edit(wish, subject)):
+            after, text = next_logprobs(subject, batch), _text(subject, batch)
+    best = (before.exp() + after.exp()).topk(12).indices
+    best = best[after[best].argsort(descending=True)]
+    rows = pd.DataFrame(
+        {
+            "token": [subject.text(i[None]) for i in best],
+            "before": before[best].exp().tolist(),
+            "after": after[best].exp().tolist(),
+        }
+    )
+    return rows, plain_text, text, subject.parity
+
+
+def _text(subject: Subject, batch: Any) -> str:
+    return subject.text(subject.generate(batch, TOKENS)[0])
+
+
+def _edit(wish: Wish, subject: Subject) -> Edit:
+    if wish.neuron:
+        neuron = parse_neuron(wish.neuron)
+        return clamp(clamp_site(neuron), neuron.neuron, wish.value)
+    return open_directions(wish.source, wish.model).steer(wish.row, wish.value)
+
+
+def page() -> None:
+    st.title("Steer")
+    model = st.sidebar.text_input("Model", "smollm2-135m")
+    left, right = st.columns([4, 1], vertical_alignment="bottom")
+    prompt = left.text_input("Prompt", "What is your favourite animal?")
+    chat = right.toggle("Chat template", True)
+    kinds = ["Hold a neuron", "Add a direction"]
+    kind = st.segmented_control("What to do", kinds, default=kinds[0])
+    with errors_in_place():
+        wish = _wish(model, prompt, chat, kind == kinds[1])
+        if not st.toggle("Run the model", key="run", help="Loads it: 540 MB for SmolLM2."):
+            st.info("Nothing is loaded yet: browsing needs no model.")
+            return
+        _result(wish)
+
+
+def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
+    if not adding:
+        neuron = st.text_input(
+            "Neuron", "29.down.808", help="layer.kind.index; held at all positions"
+        )
+        value = st.slider("Hold it at", -60.0, 60.0, 40.0, 1.0)
+        return Wish(model, prompt, chat, str(parse_neuron(neuron)), "", 0, value)
+    source, found = choose_directions("Directions")
+    labels = names(found)
+    row = st.selectbox("Direction", range(len(found)), format_func=lambda i: labels[i])
+    value = st.slider("Multiples of the vector to add", -100.0, 100.0, 40.0, 1.0)
+    return Wish(model, prompt, chat, "", source, int(row), value)
+
+
+def _result(wish: Wish) -> None:
+    rows, before, after, parity = answer(wish)
+    left, right = st.columns(2)
+    left.subheader("As it is")
+    left.text(before)
+    right.subheader(f"At {wish.value:g}")
+    right.text(after)
+    st.plotly_chart(figures.next_tokens(rows), width="stretch", key="next")
+    st.caption(plain(f"Opened within {parity:.1e} of transformers' logits; texts are greedy."))
+    download(rows, "next tokens")
+    reproduce(_command(wish), _call(wish))
+
+
+def _command(wish: Wish) -> list[str]:
+    how = ["--prompt", wish.prompt, "--model", wish.model, *([] if wish.chat else ["--no-chat"])]
+    if wish.neuron:
+        held = ["--neuron", wish.neuron, "--value", f"{wish.value:g}"]
+        return ["interp", "neurons", "clamp", *held, *how]
+    added = [wish.source, "--row", str(wish.row), "--scale", f"{wish.value:g}"]
+    return ["interp", "directions", "steer", *added, *how]
+
+
+def _call(wish: Wish) -> str:
+    asked = f"subject.chat([{{'role': 'user', 'content': {wish.prompt!r}}}])"
+    lines = [
+        "from interp import edits",
+        "from interp.neurons.search import parse_neuron",
+        "from interp.neurons.vectors import clamp_site, open_directions",
+        "from interp.subject import open_subject",
+        f"subject = open_subject({wish.model!r})",
+        f"batch = {asked if wish.chat else f'subject.tokens({wish.prompt!r})'}",
+    ]
+    if wish.neuron:
+        lines += [f"neuron = parse_neuron({wish.neuron!r})"]
+        lines += [f"edit = edits.clamp(clamp_site(neuron), neuron.neuron, {wish.value:g})"]
+    else:
+        lines += [f"found = open_directions({wish.source!r}, {wish.model!r})"]
+        lines += [f"edit = found.steer({wish.row}, {wish.value:g})"]
+    lines += ["with subject.edited(edit):", f"    new = subject.generate(batch, {TOKENS})"]
+    return "\n".join([*lines, "subject.text(new[0])"])
