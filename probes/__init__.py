@@ -1,1 +1,18 @@
-"""Linear read-outs and their metrics (install name `interp.probes`)."""
+"""Linear read-outs, their metrics, and the SAE adapter (install name `interp.probes`)."""
+
+from .linear import LinearProbe
+from .metrics import Detections, Interval, bootstrap, detections, fvu
+from .sae import Sae, load_sae, pretrained_sae, wrap
+
+__all__ = [
+    "Detections",
+    "Interval",
+    "LinearProbe",
+    "Sae",
+    "bootstrap",
+    "detections",
+    "fvu",
+    "load_sae",
+    "pretrained_sae",
+    "wrap",
+]

@@ -1,0 +1,156 @@
+"""How good a read-out is: explained variance, F1 of activations as detectors, intervals by group.
+
+    FVU     sum ||x - x_hat||^2 / sum ||x - mean(x)||^2, sums over all samples
+    F1      2 TP / (2 TP + FP + FN) of 'feature > threshold' as a detector of a label
+
+The FVU is the only one of the workbench. Four mistakes are common: scaling x and x_hat differently,
+taking the variance about zero, a mean over batches of another size, and the mean of per-sample
+ratios. Here both sums run over the same samples, about their mean, and are divided once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Float
+from numba import njit
+from torch import Tensor
+
+LEVELS = tuple(k / 10 for k in range(10))
+"""Thresholds tried, as shares of a feature's largest activation (BoardGameEval's)."""
+
+
+def fvu(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> float:
+    """Fraction of variance unexplained: 0 is perfect, 1 is as good as the mean.
+
+    Raises:
+        ValueError: shapes that differ, or samples without variance.
+    """
+    if x.shape != x_hat.shape or x.ndim != 2:
+        raise ValueError(f"x {list(x.shape)} and x_hat {list(x_hat.shape)} do not match")
+    values = x.double()
+    total = (values - values.mean(0)).square().sum()
+    if total == 0:
+        raise ValueError("the samples are all the same: their variance is zero")
+    return float((values - x_hat.double()).square().sum() / total)
+
+
+class Detections(NamedTuple):
+    """Counts of 'feature > threshold' over samples, thresholds rising along T."""
+
+    thresholds: Float[np.ndarray, "f T"]
+    active: npt.NDArray[np.int64]
+    """Samples above the threshold [f, T]."""
+    both: npt.NDArray[np.int64]
+    """Those that have the label [f, T, l]."""
+    positives: npt.NDArray[np.int64]
+    """Samples that have the label [l]."""
+
+    @property
+    def precision(self) -> Float[np.ndarray, "f T l"]:
+        """0 where the feature never exceeds the threshold."""
+        return self.both / np.maximum(self.active, 1)[..., None]
+
+    @property
+    def f1(self) -> Float[np.ndarray, "f T l"]:
+        """0 where neither feature nor label ever holds."""
+        return 2 * self.both / np.maximum(self.active[..., None] + self.positives, 1)
+
+
+def detections(
+    features: Float[np.ndarray, "n f"],
+    labels: Bool[np.ndarray, "n l"],
+    thresholds: Float[np.ndarray, "f T"] | None = None,
+) -> Detections:
+    """Count every feature, at every threshold, against every label, in one pass over the samples.
+
+    Only activations above a feature's lowest threshold cost anything, so sparse features are
+    cheap. Equivalent: for each f, t: above = features[:, f] > thresholds[f, t];
+    active = above.sum(), both = (above[:, None] & labels).sum(0).
+
+    Args:
+        thresholds: rising along T; by default LEVELS of each feature's largest activation, not
+            under 0.
+    """
+    values = np.ascontiguousarray(features, dtype=np.float32)
+    marks = np.ascontiguousarray(labels, dtype=np.uint8)
+    if len(values) != len(marks):
+        raise ValueError(f"{len(values)} samples with features, {len(marks)} with labels")
+    if thresholds is None:
+        thresholds = np.maximum(values.max(0), 0)[:, None] * np.array(LEVELS, np.float32)
+    levels = np.ascontiguousarray(thresholds, dtype=np.float32)
+    active = np.zeros(levels.shape, np.int32)
+    both = np.zeros((*levels.shape, marks.shape[1]), np.int32)
+    _count(values, marks, levels, active, both)
+
+    def above(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        return counts[:, ::-1].cumsum(1, dtype=np.int64)[:, ::-1]
+
+    return Detections(levels, above(active), above(both), marks.sum(0, dtype=np.int64))
+
+
+@njit(
+    "void(float32[:, ::1], uint8[:, ::1], float32[:, ::1], int32[:, ::1], int32[:, :, ::1])",
+    cache=True,
+    nogil=True,
+)
+def _count(values, marks, levels, active, both):  # type: ignore[no-untyped-def]
+    """Histogram of the highest threshold each activation exceeds."""
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            value = values[i, j]
+            if value > levels[j, 0]:
+                t = 0
+                while t + 1 < levels.shape[1] and value > levels[j, t + 1]:
+                    t += 1
+                active[j, t] += 1
+                row = both[j, t]
+                for k in range(marks.shape[1]):
+                    row[k] += marks[i, k]
+
+
+class Interval(NamedTuple):
+    """A value and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    sums: npt.ArrayLike, counts: npt.ArrayLike, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Percentile interval of sum(sums) / sum(counts), resampling whole groups (games, texts).
+
+    Samples of one group depend on each other, so that resampling them one by one would give
+    intervals that are much too narrow.
+
+    Args:
+        sums, counts: of each group; a mean's numerator and denominator.
+    """
+    numerator, denominator = np.asarray(sums, float), np.asarray(counts, float)
+    if numerator.shape != denominator.shape or numerator.ndim != 1 or not len(numerator):
+        raise ValueError("give one sum and one count a group")
+    n = len(numerator)
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    drawn = (times @ numerator) / np.maximum(times @ denominator, 1e-300)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(numerator.sum() / denominator.sum()), float(low), float(high))
+
+
+def accuracy_by_group(
+    right: Bool[np.ndarray, "n ..."], group: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(sums, counts) for `bootstrap`: right answers and answers of each group 0, 1, …"""
+    flat = right.reshape(len(right), -1)
+    sums = np.bincount(group, weights=flat.sum(1))
+    return sums, np.bincount(group).astype(float) * flat.shape[1]
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """A tensor's values for numpy."""
+    found: np.ndarray = x.detach().to("cpu", torch.float32).numpy()
+    return found
