@@ -51,7 +51,9 @@ def _facts(found: Directions) -> None:
 def _decoded(source: str, model: str) -> None:
     table = decoded(source, model, 10)
     st.dataframe(
-        table.assign(**{side: table[side].map(_shown) for side in ("top", "bottom")}),
+        table.assign(**{side: table[side].map(_shown) for side in ("top", "bottom")}).drop(
+            columns=["top_logits", "bottom_logits"]
+        ),
         hide_index=True,
         width="stretch",
     )
