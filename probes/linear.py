@@ -52,20 +52,19 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: shapes that do not match, fewer than two classes, or ridge <= 0.
         """
-        features, labels = torch.as_tensor(x).float(), torch.as_tensor(np.asarray(y))
+        features, labels = torch.as_tensor(x).float(), np.asarray(y)
         if features.ndim != 2 or labels.ndim not in (1, 2) or len(labels) != len(features):
             raise ValueError(f"x {list(features.shape)} and y {list(labels.shape)} do not match")
         if self.ridge <= 0:
             raise ValueError(f"ridge is {self.ridge}: it must be positive")
-        classes, codes = torch.unique(labels, return_inverse=True)
-        if len(classes) < 2:
+        self.classes_, found = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
             raise ValueError("the labels are all the same: there is nothing to fit")
         self._single = labels.ndim == 1
-        self.classes_ = classes.numpy()
         self.n_features_in_ = features.shape[1]
-        codes = codes[:, None] if self._single else codes
+        codes = torch.from_numpy(found.reshape(len(labels), -1))
         coef, intercept, self.n_iter_ = _descend(
-            features, codes, len(classes), self.ridge, self.max_iter, self.tol
+            features, codes, len(self.classes_), self.ridge, self.max_iter, self.tol
         )
         self.coef_ = coef[0] if self._single else coef
         self.intercept_ = intercept[0] if self._single else intercept

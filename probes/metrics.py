@@ -154,3 +154,27 @@ def as_array(x: Tensor) -> np.ndarray:
     """A tensor's values for numpy."""
     found: np.ndarray = x.detach().to("cpu", torch.float32).numpy()
     return found
+
+
+def claims(
+    features: Float[np.ndarray, "n f"], thresholds: Float[np.ndarray, "f l"]
+) -> Bool[np.ndarray, "n l"]:
+    """Whether any feature exceeds its threshold for a label (inf: it does not speak for it).
+
+    Equivalent: (features[:, :, None] > thresholds).any(1).
+    """
+    values = np.ascontiguousarray(features, dtype=np.float32)
+    levels = np.ascontiguousarray(thresholds, dtype=np.float32)
+    found = np.zeros((len(values), levels.shape[1]), np.uint8)
+    _claim(values, levels, levels.min(1), found)
+    return found.astype(bool)
+
+
+@njit("void(float32[:, ::1], float32[:, ::1], float32[::1], uint8[:, ::1])", cache=True, nogil=True)
+def _claim(values, levels, lowest, found):  # type: ignore[no-untyped-def]
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            value = values[i, j]
+            if value > lowest[j]:
+                for k in range(levels.shape[1]):
+                    found[i, k] |= value > levels[j, k]

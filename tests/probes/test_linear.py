@@ -1,0 +1,113 @@
+"""The batched probe against scikit-learn, task by task, and against its own definition."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+
+from interp.probes import LinearProbe
+from interp.probes.linear import _loss
+
+
+def problem(n=600, d=12, tasks=5, seed=0):
+    """Labels that depend on stretched, shifted, correlated features and some noise."""
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(d, d)) * np.geomspace(0.1, 30, d)
+    x = (rng.normal(size=(n, d)) @ mix + rng.normal(size=d) * 5).astype(np.float32)
+    white = (x - x.mean(0)) / x.std(0)
+    logits = white @ rng.normal(size=(d, 3 * tasks)) + rng.gumbel(size=(n, 3 * tasks))
+    return x, logits.reshape(n, tasks, 3).argmax(-1)
+
+
+def test_equals_scikit_learn_task_by_task() -> None:
+    x, y = problem()
+    ridge = 1e-3
+    probe = LinearProbe(ridge, max_iter=500, tol=1e-6).fit(x, y)
+    for task in range(y.shape[1]):
+        twin = LogisticRegression(C=1 / (ridge * len(x)), tol=1e-9, max_iter=20_000)
+        twin.fit(x.astype(np.float64), y[:, task])
+        p = probe.predict_proba(x)[:, task]
+        np.testing.assert_allclose(p, twin.predict_proba(x), atol=2e-3)
+        np.testing.assert_allclose(
+            probe.coef_[task], twin.coef_, atol=0.01 * np.abs(twin.coef_).max()
+        )
+
+
+def test_tasks_do_not_see_each_other() -> None:
+    x, y = problem()
+    together = LinearProbe(1e-2, max_iter=300, tol=1e-6).fit(x, y)
+    alone = LinearProbe(1e-2, max_iter=300, tol=1e-6).fit(x, y[:, 2])
+    np.testing.assert_allclose(together.coef_[2], alone.coef_, atol=1e-3)
+
+
+def test_gradient_is_that_of_the_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 7, generator=generator)
+    codes = torch.randint(0, 3, (50, 4), generator=generator)
+    weights = torch.randn(12, 8, generator=generator, dtype=torch.float64)
+    loss, gradient = _loss(x, codes + 3 * torch.arange(4), weights, 4)
+    free = weights.clone().requires_grad_()
+    logits = (x.double() @ free[:, :-1].T + free[:, -1]).view(50, 4, 3)
+    twin = (
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="sum")
+        / 50
+    )
+    twin.backward()
+    assert loss == pytest.approx(twin.item(), rel=1e-5)
+    torch.testing.assert_close(gradient, free.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_contract_of_scikit_learn() -> None:
+    x, y = problem()
+    names = np.array(["ann", "bob", "eve"])[y[:, 0]]
+    probe = LinearProbe(ridge=1e-2)
+    assert clone(probe).get_params() == {"ridge": 1e-2, "max_iter": 200, "tol": 1e-4}
+    probe.fit(x, names)
+    assert probe.classes_.tolist() == ["ann", "bob", "eve"]
+    assert probe.coef_.shape == (3, 12)
+    assert probe.predict(x).shape == (len(x),)
+    assert probe.score(x, names) == pytest.approx((probe.predict(x) == names).mean())
+    search = GridSearchCV(LinearProbe(), {"ridge": [1e-3, 1e3]}, cv=3).fit(x, names)
+    assert search.best_params_ == {"ridge": 1e-3}
+
+
+def test_many_labels_and_gaps_in_them() -> None:
+    x, y = problem()
+    probe = LinearProbe(1e-3).fit(torch.from_numpy(x), torch.from_numpy(2 * y - 1))
+    assert probe.classes_.tolist() == [-1, 1, 3]
+    assert probe.coef_.shape == (5, 3, 12)
+    np.testing.assert_allclose(probe.coef_.sum(1), 0, atol=1e-4)
+    assert probe.score(x, 2 * y - 1) == pytest.approx((probe.predict(x) == 2 * y - 1).mean())
+    assert probe.score(x, 2 * y - 1) > 0.7
+
+
+def test_the_same_data_give_the_same_probe() -> None:
+    x, y = problem()
+    one, two = (LinearProbe().fit(x, y) for _ in range(2))
+    assert (one.coef_ == two.coef_).all()
+
+
+def test_a_constant_feature_does_no_harm() -> None:
+    x, y = problem()
+    x[:, 3] = 1.0
+    probe = LinearProbe(1e-3, tol=1e-6, max_iter=500).fit(x, y)
+    assert np.isfinite(probe.coef_).all()
+    without = LinearProbe(1e-3, tol=1e-6, max_iter=500).fit(np.delete(x, 3, 1), y)
+    np.testing.assert_allclose(
+        probe.predict_proba(x), without.predict_proba(np.delete(x, 3, 1)), atol=5e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "ridge", "says"),
+    [
+        (np.zeros((4, 2)), np.zeros(3), 1.0, "do not match"),
+        (np.zeros((4, 2)), np.zeros(4), 1.0, "all the same"),
+        (np.zeros((4, 2)), np.arange(4) % 2, 0.0, "must be positive"),
+    ],
+)
+def test_mistakes(x, y, ridge, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        LinearProbe(ridge).fit(x, y)
