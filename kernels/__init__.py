@@ -1,5 +1,6 @@
-"""Batched fused projections against a vocabulary (install name `interp.kernels`)."""
+"""Batched fused projections, and what else runs through the same core (as `interp.kernels`)."""
 
+from .auroc import rank_auroc
 from .project import Extremes, Moments, Projection, Side, project_topk
 
-__all__ = ["Extremes", "Moments", "Projection", "Side", "project_topk"]
+__all__ = ["Extremes", "Moments", "Projection", "Side", "project_topk", "rank_auroc"]
