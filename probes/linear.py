@@ -13,8 +13,9 @@ the data as one matrix product. Naive equivalent, up to the optimiser's toleranc
         LogisticRegression(C=1 / (ridge * n)).fit(x, y[:, t])
 
 Two things make it fast without changing the solution: gradients are written out (softmax minus
-one-hot), chunk by chunk, so that memory stays small; and the descent runs in whitened coordinates,
-where activations with a few huge directions are as easy as round ones.
+one-hot), chunk by chunk, so that memory stays small; and the descent runs in coordinates in which
+the curvature, cov(x) / 4 + ridge, is about one everywhere, so that activations with a few huge
+directions are as easy as round ones.
 """
 
 from __future__ import annotations
@@ -95,10 +96,10 @@ def _descend(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """(coef [tasks, K, d], intercept [tasks, K], iterations) of the minimum."""
     n_tasks, d = codes.shape[1], x.shape[1]
-    mean, whiten = _whitening(x)
+    mean, whiten = _coordinates(x, ridge)
     white = (x - mean) @ whiten.float()
     columns = codes + n_classes * torch.arange(n_tasks)
-    gram = whiten.T @ whiten  # ||W||^2 = sum of v gram v over the rows v of whitened weights
+    gram = whiten.T @ whiten  # ||W||^2 = sum of v gram v over the rows v of the weights found
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = torch.from_numpy(flat).view(n_tasks * n_classes, d + 1)
@@ -118,20 +119,15 @@ def _descend(
     return centred[0].float().numpy(), centred[1].float().numpy(), int(found.nit)
 
 
-def _whitening(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [d] and a matrix [d, d] that takes centred activations to unit covariance.
-
-    Directions of next to no variance are scaled as if they had 1e-6 of the largest: blowing up
-    their rounding errors would help nobody.
-    """
+def _coordinates(x: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Mean [d] and (cov(x) / 4 + ridge)^(-1/2) [d, d]; a quarter is the most that p (1 - p) is."""
     mean = x.double().mean(0)
     covariance = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
     for part in x.split(CHUNK):
         apart = part.double() - mean
         covariance += apart.T @ apart / len(x)
     values, vectors = torch.linalg.eigh(covariance)
-    floor = values[-1].clamp_min(1e-30) * 1e-6
-    return mean.float(), vectors * values.clamp_min(floor).rsqrt()
+    return mean.float(), vectors * (values.clamp_min(0) / 4 + ridge).rsqrt()
 
 
 def _loss(x: Tensor, columns: Tensor, weights: Tensor, n_tasks: int) -> tuple[float, Tensor]:

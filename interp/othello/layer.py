@@ -168,7 +168,7 @@ class LayerJob:
         about = {"model": self.model, "from": "othello.compare"}
         folder = self.out.path / "directions"
         for kind, vectors in (("probe", probes.coef), ("means", probes.means)):
-            _class_directions(stream, vectors, probes.intercept, about).save(
+            class_directions(stream, vectors, probes.intercept, about).save(
                 folder / f"{kind}-{name}"
             )
         maps: dict[str, Tensor] = {}
@@ -217,7 +217,7 @@ def _rules_table(rules: Values, reader: str, seed: int) -> pd.DataFrame:
     )
 
 
-def _class_directions(
+def class_directions(
     site: Site, vectors: Tensor, intercept: Tensor, about: dict[str, Any]
 ) -> Directions:
     """Rows by state, then tile, as `facts.labels` orders its columns."""

@@ -26,7 +26,7 @@ def test_equals_scikit_learn_task_by_task() -> None:
     ridge = 1e-3
     probe = LinearProbe(ridge, max_iter=500, tol=1e-6).fit(x, y)
     for task in range(y.shape[1]):
-        twin = LogisticRegression(C=1 / (ridge * len(x)), tol=1e-9, max_iter=20_000)
+        twin = LogisticRegression(C=1 / (ridge * len(x)), solver="newton-cholesky", tol=1e-9)
         twin.fit(x.astype(np.float64), y[:, task])
         p = probe.predict_proba(x)[:, task]
         np.testing.assert_allclose(p, twin.predict_proba(x), atol=2e-3)
