@@ -3,14 +3,19 @@
 from ..vocabulary import visible
 from .directions import cosine_map, next_tokens
 from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
+from .othello import edit_errors, othello_board, othello_layers, tile_maps
 
 __all__ = [
     "agreement_map",
     "clamp_curve",
     "cosine_map",
+    "edit_errors",
     "layer_density",
     "neuron_tokens",
     "next_tokens",
+    "othello_board",
+    "othello_layers",
     "standing",
+    "tile_maps",
     "visible",
 ]

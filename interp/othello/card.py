@@ -18,7 +18,7 @@ A GPT-2 (LayerNorm, GELU, learned positions, untied embeddings; {n_heads} heads,
 trained from scratch on {games:,} uniformly random legal Othello games, each seen once, made by
 `interp.othello.games.random_games(..., seed={seed}, split="train")`. Weights are fp32.
 
-Made with `python -m interp.othello.train`: batch {batch} games, AdamW peak lr {lr}, weight
+Made with `interp othello train`: batch {batch} games, AdamW peak lr {lr}, weight
 decay {weight_decay}, linear warm-up and cosine to zero, {precision} matrix products,
 {hours:.2f} hours of wall time on {machine} (pauses and other work included).
 

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from interp.errors import UserError
+
 
 @dataclass
 class RunState:
@@ -60,14 +62,21 @@ def save_checkpoint(
 def load_newest(
     folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, identity: dict[str, Any]
 ) -> RunState:
-    """Put the newest checkpoint into model and optimiser; a fresh state if there is none."""
+    """Put the newest checkpoint into model and optimiser; a fresh state if there is none.
+
+    Raises:
+        UserError: the checkpoint is of a run with another identity.
+    """
     found = sorted(folder.glob("step-*"))
     if not found:
         return RunState(identity=identity)
     state = RunState(**json.loads((found[-1] / "state.json").read_text()))
     if state.identity != identity:
         differing = sorted(k for k in identity if identity[k] != state.identity.get(k))
-        raise ValueError(f"{found[-1]} belongs to a run with other settings: {differing}")
+        raise UserError(
+            f"{found[-1]} belongs to a run with other settings ({', '.join(differing)}): give "
+            "another --ckpt"
+        )
     tensors = load_file(found[-1] / "state.safetensors")
     with torch.no_grad():
         for name, p in model.named_parameters():

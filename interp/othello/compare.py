@@ -26,14 +26,15 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
 from ..store import Run, RunWriter, open_run
 from .sae import ARCHITECTURES, SAES, open_othello, sae_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHOOSE_SEED, SCORE_SEED = 8_000_000, 8_000_001
 """Streams of the games: of the training split to fit and choose, held out to score."""
@@ -121,6 +122,8 @@ def random_twin(model: str, seed: int) -> Any:
 
 def scores(folder: Path) -> pd.DataFrame:
     """The scores of all layers."""
+    import pandas as pd
+
     parts = sorted((folder / "scores").glob("L*.parquet"))
     return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
 

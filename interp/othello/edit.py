@@ -32,15 +32,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import pandas as pd
-
 from ..errors import UserError
 from ..progress import progress
 from ..store import Run, RunWriter, Store, open_run
 from .compare import CompareConfig
-from .games import random_games
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .pushes import Errors
 
 GAMES_SEED = 9_000_000
@@ -82,7 +81,10 @@ class EditConfig:
             raise UserError("give at least 4 positions, and among the scales 0 and one above it")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        import pandas as pd
+
         from ..subject import open_subject
+        from .games import random_games
         from .pushes import count_errors, find_cases, push_vectors
 
         source = self.source()
@@ -167,6 +169,8 @@ def chosen_scales(table: pd.DataFrame, layers: str | None = None) -> pd.DataFram
     Adds `unedited` (errors at scale 0), `floor` (the unedited model against the board it sees) and
     `closed`, the share of the gap between the two that the edit closes. `layers` keeps one set.
     """
+    import pandas as pd
+
     rows = table if layers is None else table[table["layers"] == layers]
     found = []
     for _, sweep in rows.groupby(["reader", "seed", "layers"], sort=False):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..directions import Directions
-from ..probes.metrics import as_array, fvu
+from ..probes.metrics import as_array
 from ..probes.sae import Sae, load_sae
 from ..site import Site
 from ..store import RunWriter, save_tensors
@@ -25,12 +25,12 @@ from .readers import (
     Boards,
     Probes,
     Rows,
+    autoencoder_rows,
     colour_rows,
     cosine_rows,
     dictionary_rows,
     majority_rows,
     probe_rows,
-    row,
     shortcut_rows,
     stability_rows,
 )
@@ -138,8 +138,8 @@ class LayerJob:
         rows = dictionary_rows(found, dictionary.score, self.boards)
         if dictionary.sae:
             z = torch.from_numpy(dictionary.score)
-            rows.append(row("fvu", fvu(stream[1], dictionary.sae.decode(z))))
-            rows.append(row("l0", float((z > 0).sum(1, dtype=torch.float64).mean())))
+            x_hat = dictionary.sae.decode(z)
+            rows += autoencoder_rows(stream[1], z, x_hat, probes, self.boards)
             rows += cosine_rows(found, dictionary.sae.W_dec, probes)
         return rows
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pandas as pd
-
 from ..errors import UserError
 from ..progress import progress
 from ..site import Site
@@ -49,6 +47,8 @@ class ProbeConfig:
             raise UserError("give at least one game of each kind and one pass")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        import pandas as pd
+
         from ..subject import open_subject
         from .compare import CHOOSE_SEED, SCORE_SEED
         from .facts import facts, read

@@ -15,6 +15,8 @@ bootstrap makes sense):
     cosine_probe, cosine_mean   mean cosine of the best latents' decoder rows with the probe's class
                      vectors, and with the class means (less the overall mean), own and enemy
     nearest_probe    mean over classes of the largest cosine of any decoder row
+    probe_through    accuracy of the layer's probe on an autoencoder's reconstructions
+    fvu, l0          of an autoencoder, on the scoring games
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..probes.linear import LinearProbe
-from ..probes.metrics import Interval, accuracy_by_group, bootstrap
+from ..probes.metrics import Interval, accuracy_by_group, bootstrap, fvu
 from .facts import Facts
 from .match import Asked, Match, reconstruction_counts, rule_board
 
@@ -184,6 +186,18 @@ def cosine_rows(found: Match, decoder: Tensor, probes: Probes) -> Rows:
         row("cosine_probe", cosine(latents, probe).mean().item()),
         row("cosine_mean", cosine(latents, mean).mean().item()),
         row("nearest_probe", nearest.mean().item()),
+    ]
+
+
+def autoencoder_rows(x: Tensor, z: Tensor, x_hat: Tensor, probes: Probes, boards: Boards) -> Rows:
+    """What an autoencoder keeps: of the variance, and of the board."""
+    logits = torch.einsum("nd,tkd->ntk", x_hat, probes.coef) + probes.intercept
+    right = logits.argmax(-1).numpy() == boards.score.relative
+    through = bootstrap(*accuracy_by_group(right, boards.score.game))
+    return [
+        row("fvu", fvu(x, x_hat)),
+        row("l0", float((z > 0).sum(1, dtype=torch.float64).mean())),
+        interval_row("probe_through", through),
     ]
 
 

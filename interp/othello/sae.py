@@ -27,8 +27,6 @@ from ..errors import UserError
 from ..progress import progress
 from ..site import Site
 from ..store import RunWriter
-from .facts import read
-from .games import random_games
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,6 +154,9 @@ def _batches(config: SaeConfig, subject: Subject, seed: int) -> Iterator[list[Te
     """Residuals [batch, d] of every layer, the same tokens in each, shuffled over CHUNK_GAMES."""
     import torch
 
+    from .facts import read
+    from .games import random_games
+
     sites, first = _sites(subject), 0
     generator = torch.Generator().manual_seed(seed)
     while True:
@@ -230,6 +231,8 @@ def _measured(config: SaeConfig, subject: Subject, folder: Path) -> Iterator[dic
 
     from ..probes.metrics import fvu
     from ..probes.sae import load_sae
+    from .facts import read
+    from .games import random_games
 
     games = random_games(1000, HELD_OUT, split="held_out")
     found = read(subject, games, _sites(subject), games[:, :-1] != 0)

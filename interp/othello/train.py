@@ -1,4 +1,4 @@
-"""Train an OthelloGPT on random games made on the fly: `python -m interp.othello.train`.
+"""Train an OthelloGPT on random games made on the fly: `interp othello train`.
 
 The model is a plain transformers GPT-2 (LayerNorm, exact GELU, learned positions, no dropout,
 untied embeddings, vocabulary 61, context 59); the folder it leaves opens like any other model.
@@ -26,10 +26,9 @@ Batch and rate: runs of 40,000 games ended at a KL of 1.294 nats (batch 256, lr 
 
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -41,61 +40,11 @@ from interp.othello.card import write_card
 from interp.othello.checkpoint import load_newest, save_checkpoint
 from interp.othello.evaluate import evaluate, floor_of
 from interp.othello.games import random_games
+from interp.othello.settings import TrainConfig
+from interp.progress import log, progress
 
 EVAL_SEED = 1_000_003
 """Stream of the held-out games; the split, not the seed, keeps them out of training."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run; everything but the folders and the cadence decides its result."""
-
-    out: Path
-    """Folder that receives the model, card.json and README.md."""
-    ckpt: Path = Path("runs/othello-checkpoints")
-    """Folder of the checkpoints (weights and optimiser state); one run a folder."""
-    games: int = 2_200_000
-    """Training games planned; the learning rate falls to zero over them."""
-    n_layers: int = 4
-    """Transformer blocks."""
-    d_model: int = 128
-    """Width of the residual stream; the MLP is four times as wide."""
-    n_heads: int = 4
-    """Attention heads a block."""
-    batch: int = 128
-    """Games a step."""
-    lr: float = 1.5e-3
-    """Peak learning rate of AdamW (betas .9, .95)."""
-    warmup_games: int = 40_000
-    """Games over which the learning rate rises linearly."""
-    weight_decay: float = 0.01
-    """Decoupled decay of the matrices; biases and LayerNorms have none."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Arithmetic of the matrix products; weights and optimiser are always fp32."""
-    attention: Literal["eager", "sdpa"] = "eager"
-    """Attention code of transformers used in training; both give the same model."""
-    shards: int = 2
-    """Equal parts of a batch, each worked on by a thread of its own."""
-    seed: int = 0
-    """Seed of the initial weights and of the games."""
-    eval_games: int = 5_000
-    """Held-out games scored at the end."""
-    log_every: int = 100
-    """Steps between two lines of the log."""
-    ckpt_seconds: float = 300.0
-    """Seconds between two checkpoints."""
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return self.games // self.batch
-
-    def identity(self) -> dict[str, Any]:
-        """The fields a checkpoint must agree on to be continued."""
-        loose = {"out", "ckpt", "eval_games", "log_every", "ckpt_seconds"}
-        return {name: value for name, value in asdict(self).items() if name not in loose}
 
 
 def build_model(config: TrainConfig) -> GPT2LMHeadModel:
@@ -184,33 +133,26 @@ def train_step(
 
 
 class _Log:
-    """Means of the loss between log lines, the run's speed, and the curve kept for the card."""
+    """Means of the loss between reports, and the curve kept for the card."""
 
-    def __init__(self, config: TrainConfig, curve: list[dict[str, float]]) -> None:
-        self.config, self.curve = config, curve
+    def __init__(
+        self, config: TrainConfig, curve: list[dict[str, float]], advance: Callable[..., None]
+    ) -> None:
+        self.config, self.curve, self.advance = config, curve, advance
         self.losses: list[tuple[float, float]] = []
-        self.rates: list[float] = []
-        self.since = time.monotonic()
 
     def add(self, step: int, loss: float, floor: float) -> None:
-        """Note one step; print and keep a line every `log_every` steps."""
+        """Note one step; report and keep the mean of every `log_every` steps."""
         self.losses.append((loss, floor))
         if step % self.config.log_every and step != self.config.steps:
             return
         mean = sum(a for a, _ in self.losses) / len(self.losses)
         above = mean - sum(b for _, b in self.losses) / len(self.losses)
         games = step * self.config.batch
-        rate = len(self.losses) * self.config.batch / (time.monotonic() - self.since)
-        # The median forgets an interval in which the run was paused.
-        self.rates = [*self.rates, rate][-21:]
-        eta = (self.config.games - games) / sorted(self.rates)[len(self.rates) // 2]
         self.curve.append({"games": games, "loss": mean, "above_floor": above})
-        print(
-            f"games {games} loss {mean:.4f} above floor {above:.4f} "
-            f"games/s {rate:.0f} ETA {eta / 60:.1f} min",
-            flush=True,
-        )
-        self.losses, self.since = [], time.monotonic()
+        done = len(self.losses) * self.config.batch
+        self.advance(done, f"loss {mean:.4f}, {above:.4f} above the floor,")
+        self.losses = []
 
 
 def train(config: TrainConfig, stop_after: int | None = None) -> bool:
@@ -236,29 +178,25 @@ def _train(config: TrainConfig, last: int, pool: ThreadPoolExecutor) -> bool:
     optimiser = build_optimiser(model, config)
     state = load_newest(config.ckpt, model, optimiser, config.identity())
     seconds_before = state.seconds
-    log = _Log(config, state.curve)
     monitor = random_games(200, EVAL_SEED, first=config.eval_games, split="held_out")
     saved = time.monotonic()
-    for step in range(state.step, last):
-        log.add(step + 1, *train_step(model, optimiser, step, config, pool))
-        state.step = step + 1
-        if time.monotonic() - saved > config.ckpt_seconds or state.step == last:
-            score = evaluate(model, monitor)
-            games = state.step * config.batch
-            state.legality.append({"games": games, "legality": score.legality, "kl": score.kl})
-            state.seconds = seconds_before + time.monotonic() - began
-            save_checkpoint(config.ckpt, model, optimiser, state)
-            saved = time.monotonic()
-            print(f"checkpoint at {games} games, legality {score.legality:.4f}", flush=True)
+    total, done = config.steps * config.batch, state.step * config.batch
+    with progress("train", total, "games", done) as advance:
+        report = _Log(config, state.curve, advance)
+        for step in range(state.step, last):
+            report.add(step + 1, *train_step(model, optimiser, step, config, pool))
+            state.step = step + 1
+            if time.monotonic() - saved > config.ckpt_seconds or state.step == last:
+                score = evaluate(model, monitor)
+                games = state.step * config.batch
+                state.legality.append({"games": games, "legality": score.legality, "kl": score.kl})
+                state.seconds = seconds_before + time.monotonic() - began
+                save_checkpoint(config.ckpt, model, optimiser, state)
+                saved = time.monotonic()
+                log.info("checkpoint at %s games, legality %.4f", games, score.legality)
     if last < config.steps:
         return False
     held_out = random_games(config.eval_games, EVAL_SEED, split="held_out")
     model.save_pretrained(config.out)
     write_card(config.out, asdict(config), state, evaluate(model, held_out))
     return True
-
-
-if __name__ == "__main__":
-    import tyro
-
-    train(tyro.cli(TrainConfig))

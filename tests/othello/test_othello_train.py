@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
+from interp.errors import UserError
 from interp.othello.evaluate import evaluate, floor_of
 from interp.othello.games import legal_masks, random_games
 from interp.othello.train import TrainConfig, build_model, lr_at, train
@@ -65,7 +66,7 @@ def test_shards_are_a_way_to_compute_not_another_run(config: TrainConfig, tmp_pa
 
 def test_a_checkpoint_of_another_run_is_refused(config: TrainConfig) -> None:
     train(config, stop_after=2)
-    with pytest.raises(ValueError, match=r"other settings: \['lr'\]"):
+    with pytest.raises(UserError, match=r"other settings \(lr\)"):
         train(replace(config, lr=1e-4))
 
 
