@@ -50,6 +50,19 @@ class Subject(Hooked):
         self.parity = float("nan")
         """Largest difference of its logits from plain transformers' on a probe."""
 
+    def parameter(self, name: str) -> nn.Parameter:
+        """A weight of the model in memory, by its name in transformers.
+
+        Raises:
+            UserError: this backend's model has other names.
+        """
+        from .backends.native import NativeBackend
+
+        if not isinstance(self._backend, NativeBackend):
+            raise UserError("weights are edited through the native backend: open with it")
+        found: nn.Parameter = self._backend.model.get_parameter(name)
+        return found
+
     def tokens(self, texts: str | Sequence[str]) -> Batch:
         """Texts as ids, exactly as the tokenizer makes them (no BOS added), padded on the left."""
         rows = [texts] if isinstance(texts, str) else list(texts)
@@ -166,7 +179,7 @@ def open_subject(
     model: str | Path | nn.Module,
     backend: BackendName = "native",
     *,
-    attention: Literal["sdpa", "eager"] = "sdpa",
+    attention: Literal["sdpa", "eager"] | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     tokenizer: Any = None,
@@ -177,7 +190,7 @@ def open_subject(
         model: a model in memory is copied, so it stays as it is.
         backend: "native" (torch hooks), "bridge" (TransformerLens) or "nnsight".
         attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
-            bridge always does.
+            bridge always does. By default what transformers takes for the family.
     """
     hf: Any
     if isinstance(model, nn.Module):
@@ -193,7 +206,8 @@ def open_subject(
         hf = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         tokenizer = tokenizer or _folder_tokenizer(folder)
     hf = hf.eval().requires_grad_(False).to(device)
-    hf.set_attn_implementation("eager" if backend == "bridge" else attention)
+    if attention or backend == "bridge":
+        hf.set_attn_implementation(attention if backend != "bridge" else "eager")
     spec = read_spec(hf.config.to_dict())
     probe = torch.arange(1, 17, device=device)[None] % spec.d_vocab
     with torch.no_grad():

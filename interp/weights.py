@@ -89,6 +89,25 @@ class Weights:
         matrix = self._read(self._at(name, layer), shape if row_per_neuron else shape[::-1])
         return matrix if row_per_neuron else matrix.T.contiguous()
 
+    def neuron_matrix(self, kind: Kind, layer: int) -> tuple[str, str, bool]:
+        """Where `neurons` are stored: the matrix's name in transformers' causal-LM class, its name
+        in the files, and whether a neuron is a row of it (a column otherwise)."""
+        name = self._at(cast(str, getattr(self._family, kind)), layer)
+        return name, self._stored(name), (kind == "down") == self._family.transposed
+
+    def shard(self, stored: str) -> Path:
+        """The file that holds a tensor, by its name in the files."""
+        return self._shard_of[stored]
+
+    def before_unembedding(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """What the unembedding reads where the stream ends in x: the final norm, in float64."""
+        norm, x = self.norm("final"), x.double()
+        assert norm is not None
+        centred = x - x.mean(-1, keepdim=True) if self.spec.norm == "layer" else x
+        scale = (centred.square().mean(-1, keepdim=True) + self.spec.eps).sqrt()
+        found: Tensor = centred / scale * norm.gain + norm.offset
+        return found
+
     def W_up(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         return self.neurons("up", layer)
 

@@ -178,6 +178,13 @@ def test_sampling_follows_the_seed(opened):
     assert not torch.equal(draw[0], draw[2])
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_every_family_opens_without_being_told_how(model, model_folder):
+    subject = open_subject(model_folder(model.split()[0], **MODELS[model]))
+    assert subject.parity < 1e-5
+    assert Site("resid_post", 1) in subject.sites
+
+
 def test_capture_stops_after_the_last_site(opened, batch):
     subject = opened("llama", "native")
     ran = []

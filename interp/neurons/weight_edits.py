@@ -1,0 +1,153 @@
+"""Edits of neuron vectors in a model's weights, as small files that apply and unapply.
+
+A `WeightEdit` holds some neurons' vectors before and after. In memory it is a context manager that
+leaves the weights bit for bit as they were; on disk it makes an edited copy of a model's folder.
+Naive equivalent for `29.down.808`:
+
+    model.layers[29].mlp.down_proj.weight[:, 808] = new
+
+The file (safetensors): `old`, `new` [n, d_model] float32, and in its metadata `neurons` (names) and
+`provenance`, both JSON. The old vectors make it possible to undo, and to refuse another model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..errors import UserError
+from ..store import RunWriter
+from ..subject import Subject
+from ..weights import Weights
+from .search import NeuronName, parse_neuron
+
+
+@dataclass(frozen=True)
+class WeightEdit:
+    """Neuron vectors before and after; no neuron twice."""
+
+    neurons: tuple[NeuronName, ...]
+    old: Float[Tensor, "n d_model"]
+    new: Float[Tensor, "n d_model"]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where it comes from. Plain JSON values."""
+
+    def __post_init__(self) -> None:
+        if not len(self.neurons) == len(set(self.neurons)) == len(self.old) == len(self.new):
+            raise ValueError(f"{len(self.neurons)} neurons for {len(self.old)} vectors")
+
+    def __len__(self) -> int:
+        return len(self.neurons)
+
+    def first(self, n: int) -> WeightEdit:
+        return WeightEdit(self.neurons[:n], self.old[:n], self.new[:n], self.provenance)
+
+    @property
+    def inverse(self) -> WeightEdit:
+        """What undoes it."""
+        return WeightEdit(self.neurons, self.new, self.old, self.provenance)
+
+    @classmethod
+    def joined(cls, edits: Sequence[WeightEdit]) -> WeightEdit:
+        """Several edits of different neurons as one."""
+        neurons = tuple(neuron for edit in edits for neuron in edit.neurons)
+        old, new = (torch.cat([getattr(e, side) for e in edits]) for side in ("old", "new"))
+        return cls(neurons, old, new, {"joined": [edit.provenance for edit in edits]})
+
+    @contextmanager
+    def applied(self, subject: Subject) -> Iterator[Subject]:
+        """The subject with edited weights, until the block is left.
+
+        Raises:
+            UserError: the subject's weights are not those the edit was made for.
+        """
+        views = [_row(subject, neuron) for neuron in self.neurons]
+        for view, neuron, old in zip(views, self.neurons, self.old, strict=True):
+            _check(view, neuron, old)
+        kept = [view.clone() for view in views]
+        try:
+            with torch.no_grad():
+                for view, new in zip(views, self.new, strict=True):
+                    view.copy_(new)
+            yield subject
+        finally:
+            with torch.no_grad():
+                for view, before in zip(views, kept, strict=True):
+                    view.copy_(before)
+
+    def save(self, path: Path) -> None:
+        """Raises UserError if the file cannot be written."""
+        names = json.dumps([str(neuron) for neuron in self.neurons])
+        about = {"neurons": names, "provenance": json.dumps(self.provenance)}
+        with RunWriter(path.parent, {}).part(path.name) as making:
+            save_file({"old": self.old.contiguous(), "new": self.new.contiguous()}, making, about)
+
+    @classmethod
+    def load(cls, path: Path) -> WeightEdit:
+        """Raises UserError if there is no edit in the file."""
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+                old, new = file.get_tensor("old"), file.get_tensor("new")
+            neurons = tuple(parse_neuron(name) for name in json.loads(about["neurons"]))
+            return cls(neurons, old, new, json.loads(about["provenance"]))
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{path} holds no weight edit ({error}): see `neurons tars`") from error
+
+
+def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
+    """An edited copy of a model's folder, which opens like any other model.
+
+    Raises:
+        UserError: `out` is there already or cannot be written; the folder holds another model.
+    """
+    weights = Weights(folder)
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another folder")
+    making = out.with_name(f".{out.name}.making")
+    try:
+        shutil.rmtree(making, ignore_errors=True)
+        shutil.copytree(folder, making)
+        by_shard: dict[str, list[int]] = {}
+        for i, neuron in enumerate(edit.neurons):
+            _, stored, _ = weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
+            by_shard.setdefault(weights.shard(stored).name, []).append(i)
+        for name, chosen in by_shard.items():
+            tensors = load_file(making / name)
+            for i in chosen:
+                neuron = edit.neurons[i]
+                _, stored, row = weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
+                view = tensors[stored][neuron.neuron] if row else tensors[stored][:, neuron.neuron]
+                _check(view, neuron, edit.old[i])
+                view.copy_(edit.new[i])
+            save_file(tensors, making / name, {"format": "pt"})
+        making.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {out} ({error}): choose another folder") from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _row(subject: Subject, neuron: NeuronName) -> Tensor:
+    """A neuron's vector in the model's memory."""
+    if subject.weights is None:
+        raise UserError("weight edits need a model that was opened from a folder")
+    name, _, row = subject.weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
+    matrix = subject.parameter(name)
+    return matrix[neuron.neuron] if row else matrix[:, neuron.neuron]
+
+
+def _check(view: Tensor, neuron: NeuronName, old: Tensor) -> None:
+    if view.shape != old.shape or not torch.equal(view.detach().cpu(), old.to(view.dtype)):
+        raise UserError(f"{neuron} is not what the edit was made for: it is of another model")
