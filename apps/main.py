@@ -15,6 +15,7 @@ PAGES = {
     "Neurons": [
         ("atlas", "Neuron atlas", "map"),
         ("clamp", "Clamp", "tune"),
+        ("tars", "Remove a concept", "delete_sweep"),
         ("agree", "Agreement", "compare"),
     ],
     "Directions": [

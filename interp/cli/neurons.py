@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..neurons.atlas import AtlasConfig
 from ..neurons.clamp import ClampConfig
 from ..neurons.effects import EffectsConfig
+from ..neurons.tars import TarsConfig
 from ..store import Store
 from ..study import run_or_load
 from .common import (
@@ -26,6 +27,7 @@ from .common import (
     Runs,
     command,
     positive,
+    print_frame,
     print_json,
     print_table,
     report,
@@ -169,6 +171,58 @@ def effects(
         columns = ["word", "name", "score", "gain", "value", "control_mean", "control_max", "beats"]
         rows = pd.read_parquet(run.path / "effects" / "neurons.parquet")[columns]
         print_table(columns, rows.round(2).astype(str).to_numpy().tolist())
+
+
+@command(neurons, "tars")
+def tars(
+    config: tyro.conf.OmitArgPrefixes[TarsConfig],
+    out: Out = None,
+    runs: Runs = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Remove concepts by turning a few neurons against them; what it does and what it costs."""
+    run = run_or_load(config, Store(runs), out, fresh)
+    if json:
+        report(run, json)
+        return
+    import pandas as pd
+
+    columns = ["concept", "edits", "control", "probability", "logprob", "neighbour_logprob"]
+    columns += ["kl_median", "kl_mean"]
+    print(f"concepts of {config.model} ({run.path})")
+    rows = pd.read_parquet(run.path / "tars" / "effects.parquet")[columns]
+    print_frame("neurons.tars", rows, False)
+
+
+@command(neurons, "apply")
+def apply(
+    edit: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(help="A weight edit (RUN/edits/WORD.safetensors)."),
+    ],
+    out: Annotated[Path, tyro.conf.arg(help="The edited copy's folder.", metavar="DIR")],
+    model: Annotated[str, tyro.conf.arg(help="The model it was made for.")] = "smollm2-135m",
+    first: Annotated[int | None, tyro.conf.arg(help="Only its first edits.")] = None,
+    undo: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help="Take it back out of an edited model."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a copy of a model with a weight edit applied, or taken back."""
+    from ..neurons.weight_edits import WeightEdit, apply_to_folder
+
+    found = WeightEdit.load(edit)
+    found = found.first(len(found) if first is None else positive(first, "--first"))
+    apply_to_folder(found.inverse if undo else found, resolve(model), out)
+    if json:
+        facts = {"folder": str(out), "metrics": {"neurons": len(found)}}
+        print_json({"study": "neurons.apply", "run": None, **facts})
+        return
+    print(f"{out}: {len(found)} neurons {'taken back' if undo else 'turned'}")
 
 
 @command(neurons, "agree")

@@ -4,6 +4,7 @@ from ..vocabulary import visible
 from .directions import cosine_map, next_tokens
 from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
 from .othello import edit_errors, othello_board, othello_layers, tile_maps
+from .tars import removal_curves
 
 __all__ = [
     "agreement_map",
@@ -15,6 +16,7 @@ __all__ = [
     "next_tokens",
     "othello_board",
     "othello_layers",
+    "removal_curves",
     "standing",
     "tile_maps",
     "visible",

@@ -1,0 +1,64 @@
+"""Concepts to ask a model for: words, texts that describe them, prompts that call for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import UserError
+from ..vocabulary import token_strings, word_family
+from ..weights import Weights
+
+
+class Concept(NamedTuple):
+    """One entry of a concept file (see data/concepts.yaml)."""
+
+    word: str
+    describe: str
+    prompts: list[str]
+    neighbour: str
+    neighbour_prompts: list[str]
+
+
+def read_concepts(path: Path) -> dict[str, Concept]:
+    """The entries of a concept file, by word.
+
+    Raises:
+        UserError: no such file, or not of the form of data/concepts.yaml.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+        return {
+            str(word): Concept(
+                str(word),
+                str(entry["describe"]),
+                [str(prompt) for prompt in entry["prompts"]],
+                str(entry["neighbour"]["word"]),
+                [str(prompt) for prompt in entry["neighbour"]["prompts"]],
+            )
+            for word, entry in content.items()
+        }
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} is no file of concepts ({reason}): see data/concepts.yaml"
+        ) from error
+
+
+def concept_file(file: str) -> Path:
+    from interp.data import FOLDER
+
+    path = Path(file).expanduser() if file else FOLDER / "concepts.yaml"
+    if not path.is_file():
+        raise UserError(f"no file of concepts at {path}")
+    return path
+
+
+def word_tokens(weights: Weights, word: str) -> list[int]:
+    strings = token_strings(weights.folder, weights.spec.d_vocab)
+    ids = [i for i, s in enumerate(strings) if word_family(s) == word_family(word)]
+    if not ids:
+        raise UserError(f"no single token stands for '{word}' in this model's vocabulary")
+    return ids

@@ -1,0 +1,132 @@
+"""The three steps of TARS that make a weight edit: a target vector, its closest neurons, reversal.
+
+Source: TARS, targeted removal of a concept. (1) A detailed text about the concept gives an
+approximate vector: the end of the stream at its last position. (2) Noise is added and the result
+decoded through the final norm and the LM head; what raises the concept's probability is kept, until
+it is high. (3) The neuron vectors with the largest cosine to it are replaced by the reversed vector
+at their own length, -|w| v / |v|.
+
+Two things are different here, because in a small model the letter of that fails (measured on
+SmolLM2 with five concepts that no default uses: cat, music, king, car, Tuesday). The end of the
+stream after a text is mostly what every such text shares: its closest neurons are the same few for
+all concepts. So by default v is the word's row of the LM head itself, the reading under which the
+atlas finds specific neurons. And in SwiGLU a neuron acts with either sign, whatever its cosine:
+turning it by its cosine's sign *raised* the concept in about half of the cases. So a neuron is
+turned against what it adds at the end of the describing text: to -sign(activation) |w| v / |v|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..directions import Directions
+from ..errors import UserError
+from ..site import Site
+from ..subject import Subject
+from ..vocabulary import token_strings
+from ..weights import Weights
+from .search import NeuronName
+from .weight_edits import WeightEdit
+
+TRIES, ROUNDS = 48, 40
+"""Noisy vectors a round, and rounds at most."""
+NOISE = 0.3
+"""Length of the noise beside the vector's own."""
+SURE = 0.9
+"""Probability of the concept at which the search ends."""
+
+
+def text_target(subject: Subject, text: str, ids: Sequence[int], seed: int = 0) -> Directions:
+    """A vector at the end of the stream that makes the model say the concept.
+
+    Its index has `probability`, and `start`, that of the text's own vector.
+
+    Args:
+        text: what a model would go on with the concept's word.
+        ids: the tokens that stand for the word.
+    """
+    weights = subject.weights
+    if weights is None:
+        raise UserError("this needs a model that was opened from a folder")
+    W_U = weights.W_U()
+    site = Site("final_norm_in")
+    best = subject.capture(subject.tokens(text), [site])[site][0, -1].float().cpu()
+    start = probability = float(_chances(best[None], ids, weights, W_U))
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(ROUNDS):
+        if probability >= SURE:
+            break
+        noise = torch.randn(TRIES, len(best), generator=generator)
+        noise *= NOISE * best.norm() / noise.norm(dim=1, keepdim=True)
+        tried = best + noise
+        chances = _chances(tried, ids, weights, W_U)
+        if float(chances.max()) > probability:
+            best, probability = tried[int(chances.argmax())], float(chances.max())
+    index = pd.DataFrame({"name": [text], "start": [start], "probability": [probability]})
+    return Directions(site, best[None], index, {"model": str(weights.folder), "from": "tars"})
+
+
+def head_target(weights: Weights, word: str, ids: Sequence[int]) -> Directions:
+    """The row of the LM head of a word's token, raw as in the atlas.
+
+    Args:
+        ids: the tokens that stand for the word; ' word', inside a sentence, is preferred.
+    """
+    strings = token_strings(weights.folder, weights.spec.d_vocab)
+    token = next((i for i in ids if strings[i] == f" {word}"), ids[0])
+    index = pd.DataFrame({"name": [word], "token": [strings[token]]})
+    about = {"model": str(weights.folder), "from": "tars"}
+    return Directions(Site("final_norm_in"), weights.W_U()[token][None], index, about)
+
+
+def _chances(x: Tensor, ids: Sequence[int], weights: Weights, W_U: Tensor) -> Tensor:
+    """Probability [n] of the words where the stream ends in x [n, d]."""
+    logits = weights.before_unembedding(x).float() @ W_U.T
+    return logits.softmax(-1)[:, list(ids)].sum(-1)
+
+
+def closest(
+    weights: Weights, vector: Float[Tensor, " d_model"], n: int
+) -> list[tuple[NeuronName, float]]:
+    """The n write vectors with the largest cosine to a vector, in size, and their cosines."""
+    unit = vector.float() / vector.float().norm()
+    found: list[tuple[NeuronName, float]] = []
+    for layer in range(weights.spec.n_layers):
+        rows = weights.neurons("down", layer)
+        cosine = rows @ unit / rows.norm(dim=1).clamp_min(1e-30)
+        best = cosine.abs().topk(min(n, len(rows))).indices.tolist()
+        found += [(NeuronName(layer, "down", i), float(cosine[i])) for i in best]
+    return sorted(found, key=lambda pair: -abs(pair[1]))[:n]
+
+
+def reversal(
+    subject: Subject,
+    chosen: Sequence[tuple[NeuronName, float]],
+    vector: Float[Tensor, " d_model"],
+    text: str,
+) -> WeightEdit:
+    """The edit that turns chosen neurons against a vector, whatever they added at the end of a
+    text that describes the concept; a neuron's length is kept."""
+    weights = subject.weights
+    assert weights is not None
+    unit = vector.float() / vector.float().norm()
+    sites = {name: Site("mlp_post", name.layer) for name, _ in chosen}
+    found = subject.capture(subject.tokens(text), set(sites.values())) if chosen else {}
+    old = torch.zeros(len(chosen), weights.spec.d_model)
+    activations = torch.zeros(len(chosen), 1)
+    for i, (name, site) in enumerate(sites.items()):
+        old[i] = weights.neurons("down", name.layer)[name.neuron]
+        activations[i] = float(found[site][0, -1, name.neuron])
+    # a neuron that is exactly silent there counts as one that fires
+    against = torch.where(activations < 0, 1.0, -1.0)
+    return WeightEdit(
+        tuple(sites),
+        old,
+        against * old.norm(dim=1, keepdim=True) * unit,
+        {"from": "tars", "cosines": [cosine for _, cosine in chosen]},
+    )

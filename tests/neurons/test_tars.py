@@ -1,0 +1,173 @@
+"""TARS: a planted concept falls, zero edits change nothing, the control does not do the same."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from interp.cli import main
+from interp.errors import UserError
+from interp.neurons.concepts import read_concepts
+from interp.neurons.removal import closest, head_target, reversal, text_target
+from interp.neurons.tars import TarsConfig
+from interp.neurons.weight_edits import WeightEdit
+from interp.study import run_or_load
+from interp.subject import open_subject
+from interp.weights import Weights
+
+from .test_clamp import folder  # noqa: F401 - a fixture: 'dog' is written by 1.down.17
+
+DOG = 123
+
+
+@pytest.fixture(scope="module")
+def subject(folder):  # noqa: F811
+    return open_subject(folder)
+
+
+@pytest.fixture
+def config(folder, tmp_path):  # noqa: F811
+    entry = {"describe": "w1 w2 w3", "prompts": ["w4 w5", "w6"]}
+    entry["neighbour"] = {"word": "w9", "prompts": ["w7 w8"]}
+    other = {**entry, "neighbour": {"word": "dog", "prompts": ["w7"]}}
+    (tmp_path / "concepts.yaml").write_text(yaml.safe_dump({"dog": entry, "w30": other}))
+    (tmp_path / "text.txt").write_text(" ".join(f"w{i % 200 + 1}" for i in range(400)))
+    return TarsConfig(
+        model=str(folder), file=str(tmp_path / "concepts.yaml"), edits=(0, 1, 4), tokens=120,
+        corpus=str(tmp_path / "text.txt"),
+    )  # fmt: skip
+
+
+def test_the_planted_neuron_is_closest(subject):
+    target = head_target(subject.weights, "dog", [DOG])
+    assert str(target.site) == "final_norm_in"
+    torch.testing.assert_close(target.vectors[0], subject.weights.W_U()[DOG])
+    (name, cosine), *_ = closest(subject.weights, target.vectors[0], 5)
+    assert str(name) == "1.down.17"
+    assert cosine == pytest.approx(1.0)
+
+
+def test_reversal_keeps_lengths_and_turns_against_what_a_neuron_adds(subject):
+    vector, text = subject.weights.W_U()[DOG], "w1 w2 w3"
+    chosen = closest(subject.weights, vector, 12)
+    edit = reversal(subject, chosen, vector, text)
+    torch.testing.assert_close(edit.new.norm(dim=1), edit.old.norm(dim=1))
+    cosine = torch.cosine_similarity(edit.new, vector[None])
+    torch.testing.assert_close(cosine.abs(), torch.ones(12))
+    posts = subject.capture(subject.tokens(text), ["*.mlp_post"])
+    for (name, _), c in zip(chosen, cosine, strict=True):
+        site = next(s for s in posts if s.layer == name.layer)
+        assert float(posts[site][0, -1, name.neuron]) * float(c) <= 0
+
+
+def test_removing_a_neuron_that_speaks_silences_the_word(subject):
+    """Hold the planted neuron up, so that the model says 'dog'; the edit turns that round."""
+    from interp import edits
+    from interp.site import Site
+
+    vector = subject.weights.W_U()[DOG]
+    edit = reversal(subject, closest(subject.weights, vector, 1), vector, "w1 w2 w3")
+    batch = subject.tokens("w1 w2 w3")
+    sign = -1.0 if torch.cosine_similarity(edit.new[0], vector, dim=0) > 0 else 1.0
+    with subject.edited(edits.clamp(Site("mlp_post", 1), 17, 5.0 * sign)):
+        before = subject.logits(batch)[0, -1, DOG]
+        with edit.applied(subject):
+            after = subject.logits(batch)[0, -1, DOG]
+    assert (after < before) == (sign > 0)
+
+
+def test_text_target_decodes_to_the_word(subject):
+    target = text_target(subject, "w1 w2 w3", [DOG], seed=1)
+    row = target.index.iloc[0]
+    assert row["probability"] >= row["start"]
+    read = subject.weights.before_unembedding(target.vectors).float() @ subject.weights.W_U().T
+    assert float(read.softmax(-1)[0, DOG]) == pytest.approx(row["probability"], rel=1e-4)
+    again = text_target(subject, "w1 w2 w3", [DOG], seed=1)
+    assert torch.equal(target.vectors, again.vectors)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_before_the_unembedding_is_the_models_own_norm(family, model_folder):
+    folder = model_folder(family)  # noqa: F811
+    subject, weights = open_subject(folder), Weights(folder)
+    ids = torch.tensor([[3, 1, 4]])
+    found = subject.capture(ids, ["final_norm_in", "logits"])
+    stream, logits = found.values()
+    read = weights.before_unembedding(stream).float() @ weights.W_U().T
+    torch.testing.assert_close(read, logits, atol=2e-5, rtol=1e-4)
+
+
+def test_the_study(config, own_home):
+    run = run_or_load(config)
+    effects = pd.read_parquet(run.path / "tars" / "effects.parquet")
+    none = effects[effects["edits"] == 0]
+    assert len(none) == 4
+    assert (none["kl_median"] == 0.0).all()
+    assert (none["kl_mean"] == 0.0).all()
+    assert none.groupby("concept")["logprob"].nunique().eq(1).all()
+    assert (effects[effects["edits"] == 4]["kl_mean"] > 0).all()
+    together = pd.read_parquet(run.path / "tars" / "cumulative.parquet")
+    assert (together[together["edits"] == 0]["kl_median"] == 0.0).all()
+    first = together[(together["concepts"] == 1) & (together["edits"] == 4)].iloc[0]
+    alone = effects.query("concept == 'dog' and edits == 4 and not control").iloc[0]
+    assert first["kl_mean"] == pytest.approx(alone["kl_mean"])
+    assert first["logprob"] == pytest.approx(alone["logprob"])
+    listed = pd.read_parquet(run.path / "tars" / "edits.parquet")
+    assert not listed["name"].duplicated().any(), "a neuron is turned once"
+    prompts = pd.read_parquet(run.path / "tars" / "prompts.parquet")
+    own = prompts.query("concept == 'dog' and word == 'dog' and edits == 4 and not control")
+    assert own["probability"].mean() == pytest.approx(alone["probability"])
+    edit = WeightEdit.load(run.path / "edits" / "dog.safetensors")
+    assert [str(n) for n in edit.neurons] == listed[listed["concept"] == "dog"]["name"].tolist()
+    assert run.metrics["kl_median_0"] == 0.0
+
+
+def test_the_commands(config, own_home, capsys, tmp_path, folder):  # noqa: F811
+    arguments = ["--model", config.model, "--file", config.file, "--corpus", config.corpus]
+    arguments += ["--edits", "0", "2", "--tokens", "120", "--concepts", "dog"]
+    assert main(["neurons", "tars", *arguments, "--json"]) == 0
+    run = json.loads(capsys.readouterr().out.splitlines()[-1])["run"]
+    edit, out, back = f"{run}/edits/dog.safetensors", tmp_path / "out", tmp_path / "back"
+    assert main(["neurons", "apply", edit, "--model", config.model, "--out", str(out)]) == 0
+    undo = ["neurons", "apply", edit, "--model", str(out), "--out", str(back), "--undo"]
+    assert main(undo) == 0
+    ids = torch.tensor([[1, 2, 3]])
+    plain, edited, again = (open_subject(f).logits(ids) for f in (folder, out, back))
+    assert torch.equal(plain, again)
+    assert not torch.equal(plain, edited)
+    assert main(["neurons", "apply", edit, "--model", str(out), "--out", str(tmp_path / "x")]) == 2
+    assert "of another model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"concepts": ("cat",)}, "no concept 'cat': the file has dog, w30"),
+        ({"edits": (0,)}, "at least one of them above 0"),
+        ({"edits": (-1, 2)}, "from 0 up"),
+        ({"tokens": 0}, "--tokens must be at least 1"),
+        ({"file": "/no/such/file"}, "no file of concepts at /no/such/file"),
+    ],
+)
+def test_mistakes(config, own_home, change, says):
+    from dataclasses import replace
+
+    with pytest.raises(UserError, match=says):
+        run_or_load(replace(config, **change))
+
+
+def test_a_broken_concept_file(tmp_path):
+    for text in ("dog: 3", "- a", "a: [", "dog: {describe: x}"):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(UserError, match="is no file of concepts"):
+            read_concepts(tmp_path / "c.yaml")
+
+
+def test_the_shipped_concepts_are_whole():
+    from interp.data import FOLDER
+
+    found = read_concepts(FOLDER / "concepts.yaml")
+    assert list(found) == ["dog", "water", "Paris", "Python", "Monday"]
+    assert all(c.prompts and c.neighbour_prompts for c in found.values())
