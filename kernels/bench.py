@@ -1,83 +1,183 @@
-"""Benchmark of the fused projection: variants interleaved in one process, as ratios.
+"""Benchmark of the fused projection: variants interleaved in one process.
 
-Variants, all over the same Gaussian vectors and read-out:
-    mm        bare `torch.mm(out=)` of the kernel's tiles, parallel inside each product
-    mm_workers    the same tiles, one worker thread per row block as in the kernel
-    tiled     the fused kernel, both sides, all statistics
-    naive     dense logits, two `topk`, the same statistics, in chunks of rows
+Variants, all over the same Gaussian vectors and read-out (logits of standard deviation 1):
+    mm              bare float32 `torch.mm(out=)` of the kernel's tiles, torch's own threads
+    mm_workers      the same tiles, one worker thread per block of rows as in the kernel
+    mm_bfloat16     bare bfloat16 products of the screen's tiles, worker threads
+    screened        the fused kernel, both sides, all statistics, screened in bfloat16
+    tiled           the fused kernel, both sides, all statistics, in float32
+    naive           dense logits, two `topk`, the same statistics, in chunks of rows
+    topk            dense logits and two `topk`, no statistics
+    compiled        `torch.compile` of the naive version
+    faiss           `faiss.IndexFlatIP.search`: the top side alone, no statistics
 """
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from . import screened
+from .blocks import ROWS, Buffers, cut, each
+from .data import gaussian
 from .project import project_topk
-from .tiled import COLUMNS, ROWS
+from .tiled import COLUMNS
+
+Timing = dict[str, float | str | int]
 
 
-def interleaved(
-    d: int, vocabulary: int, rows: int, k: int, repeats: int, tick: Callable[[], None]
-) -> list[dict[str, float]]:
-    """Seconds of every variant, one dict a repeat, after one warm-up; `tick` after each repeat."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(rows, d, generator=generator)
-    w = torch.randn(vocabulary, d, generator=generator)
-    variants: dict[str, Callable[[], None]] = {
-        "mm": lambda: _mm(x, w),
-        "mm_workers": lambda: _mm_workers(x, w),
-        "tiled": lambda: _ignore(project_topk(x, w, k, impl="tiled")),
-        "naive": lambda: _naive(x, w, k),
-    }
-    times = []
-    for _ in range(repeats + 1):
-        times.append({name: _seconds(variant) for name, variant in variants.items()})
-        tick()
-    return times[1:]
+class Case:
+    """Operands of one shape and the variants that can run here."""
+
+    def __init__(self, d: int, vocabulary: int, rows: int, k: int) -> None:
+        self.x, self.w = gaussian(rows, vocabulary, d)
+        self.k = k
+        self.missing: dict[str, str] = {}
+        """Variants that cannot run here, and why."""
+        self.variants: dict[str, Callable[[], object]] = {
+            "mm": lambda: _mm(self.x, self.w, COLUMNS),
+            "mm_workers": lambda: _mm_workers(self.x, self.w, COLUMNS),
+            "tiled": lambda: project_topk(self.x, self.w, k, impl="tiled"),
+            "naive": lambda: _chunks(self.x, self.w, lambda a, b: naive(a, b, k)),
+            "topk": lambda: _chunks(self.x, self.w, lambda a, b: _two_topk(a, b, k)),
+        }
+        if screened.supported():
+            x16, w16 = self.x.bfloat16(), self.w.bfloat16()
+            columns = screened.COLUMNS
+            self.variants["mm_bfloat16"] = lambda: _mm_workers(x16, w16, columns)
+            self.variants["screened"] = lambda: project_topk(self.x, self.w, k, impl="screened")
+        else:
+            self.missing["screened"] = "this processor has no bfloat16 products"
+        self._add_compiled()
+        self._add_faiss()
+
+    def _add_compiled(self) -> None:
+        if not any(map(shutil.which, ("g++", "clang++"))):
+            self.missing["compiled"] = "torch.compile needs a C++ compiler here"
+            return
+        function = torch.compile(naive)
+        self.variants["compiled"] = lambda: _chunks(
+            self.x, self.w, lambda a, b: function(a, b, self.k)
+        )
+
+    def _add_faiss(self) -> None:
+        if importlib.util.find_spec("faiss") is None:
+            self.missing["faiss"] = "faiss is not installed (pip install faiss-cpu)"
+            return
+        import faiss
+
+        index = faiss.IndexFlatIP(self.w.shape[1])
+        index.add(self.w.numpy())
+
+        def search() -> None:
+            faiss.omp_set_num_threads(torch.get_num_threads())
+            index.search(self.x.numpy(), self.k)
+
+        self.variants["faiss"] = search
+
+    def warm_up(self) -> dict[str, int]:
+        """Run every variant once: the memory it took at most beyond its operands, in bytes."""
+        return {name: peak_memory(variant) for name, variant in self.variants.items()}
+
+    def repeat(self, number: int) -> list[Timing]:
+        """One timing of every variant; odd repeats go through them backwards."""
+        order = list(self.variants)[:: -1 if number % 2 else 1]
+        return [{"repeat": number, **_timed(name, self.variants[name])} for name in order]
+
+    def certified(self) -> float:
+        """Share of rows that the screen could prove."""
+        share = project_topk(self.x, self.w, self.k, impl="screened", stats=False).certified
+        assert share is not None
+        return share
 
 
-def _seconds(variant: Callable[[], None]) -> float:
-    start = time.perf_counter()
+def _timed(name: str, variant: Callable[[], object]) -> Timing:
+    wall, cpu = time.perf_counter(), time.process_time()
     variant()
-    return time.perf_counter() - start
+    return {
+        "variant": name,
+        "wall_s": time.perf_counter() - wall,
+        "cpu_s": time.process_time() - cpu,
+    }
 
 
-def _ignore(_: object) -> None:
-    pass
+def peak_memory(work: Callable[[], object]) -> int:
+    """Most resident bytes while `work` runs beyond those before it, sampled every 2 ms; 0 where
+    /proc does not tell."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        work()
+        return 0
+
+    def resident() -> int:
+        return int(status.read_text().split()[1]) * 4096
+
+    before, seen, done = resident(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            seen[0] = max(seen[0], resident() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return seen[0]
 
 
-def _mm_block(x: Tensor, w: Tensor, start: int) -> None:
-    part = x[start : start + ROWS]
-    buffer = torch.empty(len(part) * COLUMNS)
-    for slab in torch.split(w, COLUMNS):
-        tile = buffer[: len(part) * len(slab)].view(len(part), len(slab))
+def bandwidth(repeats: int = 5) -> float:
+    """Bytes a second that torch reads from memory on all threads (a sum over 256 MiB)."""
+    data = torch.ones(2**26)
+    times = [float(_timed("", data.sum)["wall_s"]) for _ in range(repeats + 1)]
+    return data.numel() * 4 / min(times[1:])
+
+
+def _mm_block(x: Tensor, w: Tensor, columns: int, buffers: Buffers, rows: tuple[int, int]) -> None:
+    part = x[slice(*rows)]
+    for slab in torch.split(w, columns):
+        tile, _ = buffers.view(len(part), len(slab))
         torch.mm(part, slab.T, out=tile)
 
 
-def _mm(x: Tensor, w: Tensor) -> None:
-    for start in range(0, len(x), ROWS):
-        _mm_block(x, w, start)
+def _mm(x: Tensor, w: Tensor, columns: int) -> None:
+    buffers = Buffers(x.dtype, columns)
+    for rows in cut(len(x)):
+        _mm_block(x, w, columns, buffers, rows)
 
 
-def _mm_workers(x: Tensor, w: Tensor) -> None:
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(lambda start: _mm_block(x, w, start), range(0, len(x), ROWS)))
-    torch.set_num_threads(threads)
+def _mm_workers(x: Tensor, w: Tensor, columns: int) -> None:
+    buffers, blocks = Buffers(x.dtype, columns), cut(len(x))
+    each(lambda index: _mm_block(x, w, columns, buffers, blocks[index]), range(len(blocks)))
 
 
-def _naive(x: Tensor, w: Tensor, k: int) -> None:
+def _chunks(x: Tensor, w: Tensor, work: Callable[[Tensor, Tensor], object]) -> None:
     for part in torch.split(x, ROWS):
-        logits = part @ w.T
-        logits.topk(k)
-        (-logits).topk(k)
-        for signed in (logits, -logits):
-            logp = signed.log_softmax(1)
-            _ignore((-(logp.exp() * logp).sum(1), logp.max(1)))
-        t = logits - logits.mean(1, keepdim=True)
-        t2 = t * t  # pow(3) would be several times slower
-        _ignore((t2.mean(1), (t2 * t).mean(1), (t2 * t2).mean(1)))
+        work(part, w)
+
+
+def _two_topk(x: Tensor, w: Tensor, k: int) -> tuple[Tensor, ...]:
+    logits = x @ w.T
+    return (*logits.topk(k), *(-logits).topk(k))
+
+
+def naive(x: Tensor, w: Tensor, k: int) -> tuple[Tensor, ...]:
+    """What one would write: everything `project_topk` returns, from dense logits."""
+    logits = x @ w.T
+    found = [*logits.topk(k), *(-logits).topk(k)]
+    for signed in (logits, -logits):
+        logp = signed.log_softmax(1)
+        p = logp.exp()
+        found += [signed.logsumexp(1), -(p * logp).sum(1), p.amax(1)]
+    t = logits - logits.mean(1, keepdim=True)
+    t2 = t * t  # pow(3) would be several times slower
+    return (*found, t2.mean(1), (t2 * t).mean(1), (t2 * t2).mean(1))

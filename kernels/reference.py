@@ -29,6 +29,21 @@ def project_dense(
     )
 
 
+def exact_ids(vectors: Tensor, readout: Tensor, k: int) -> dict[str, Tensor]:
+    """[n, k] ids of both sides as float64 ranks them, equal logits by the lowest id.
+
+    Equal rows of the read-out are multiplied once: a matrix product may sum them in another order
+    at its edges, and so tell apart what is equal.
+    """
+    distinct, place = torch.unique(readout, dim=0, return_inverse=True)
+    logits = (vectors.double() @ distinct.double().T)[:, place]
+    order = {"top": logits, "bottom": -logits}
+    return {
+        side: scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        for side, scores in order.items()
+    }
+
+
 def _join(parts: list[Any]) -> Any:
     """Concatenate equal NamedTuples of tensors field by field; None stays None."""
     if parts[0] is None:

@@ -1,233 +1,181 @@
-"""Compiled inner loops of the tiled CPU projection (numba, no GIL).
+"""Compiled inner loops of the CPU projections (numba, no GIL).
 
 `scan_tile` reads one tile of logits while it is still in cache and folds it into the running
-state of its rows: the best `c` candidates a side, power sums, and softmax sums for the logits and
-for their negation. It is equivalent to, but never holds more than a tile of,
+state of its rows. It is equivalent to, but never holds more than a tile of,
 
     L = X @ W.T
     L.topk(c), (-L).topk(c), L.logsumexp(1), (-L).logsumexp(1), L.mean(1), L.var(1), ...
 
-State arrays, one row a vector (`n` rows, `c` candidates):
-    best, best_id   [n, c]  descending scores of the side (negated logits for the bottom side)
-    moments         [n, 4]  sums of t, t^2, t^3, t^4 with t = logit - centre (float64)
-    softmax         [n, 3]  reference M, sum e, sum e*y with y = score - M, e = exp(y) (float64)
+State, one row a vector:
+    keys   [n, 2, cap] uint64, count [n, 2] int64, limit [n, 2] float32    see candidates.py
+    sums   [n, 10] float64      of t, t^2, t^3, t^4 with t = logit - centre, and for each side
+                                reference M, sum e, sum e*y with y = score - M, e = exp(y)
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-BLOCK = 128
-"""Columns tested at once against a row's running threshold (a constant trip count vectorises)."""
+from .candidates import MATH, collect
+from .lanes import LANES, above, below, bits_as_float, float_bits, fmax, fmin, prefetch, rint
 
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _bits_as_float(typing_context: Any, bits: Any) -> Any:
-    """Reinterpret an int32 as a float32: numba has no scalar `view` that LLVM vectorises."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.int32), codegen
-
-
-def _fast_float(name: str) -> Any:
-    """An LLVM float intrinsic with fast-math flags: numba's own max() does not vectorise."""
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def call(typing_context: Any, a: Any, b: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            binary = ir.FunctionType(ir.FloatType(), [ir.FloatType(), ir.FloatType()])
-            function = builder.module.declare_intrinsic(name, [ir.FloatType()], binary)
-            return builder.call(function, args, fastmath=("fast",))
-
-        return types.float32(types.float32, types.float32), codegen
-
-    return call
-
-
-_fmax = _fast_float("llvm.maxnum")
-_fmin = _fast_float("llvm.minnum")
-
-
-@njit(inline="always", fastmath=True)  # type: ignore[untyped-decorator]
-def _exp(y):  # type: ignore[no-untyped-def]
-    """exp(y) for y <= 0 in float32, relative error below 3e-7; below -87 it gives about 1e-38.
-
-    2^n from the exponent bits, 2^f for f in (-1, 0] from a degree 5 minimax polynomial (8.4e-8).
-    """
-    t = _fmax(y * np.float32(1.4426950408889634), np.float32(-126.0))
-    n = np.int32(t)
-    f = t - np.float32(n)
-    p = np.float32(0.0009449037024751306)
-    p = p * f + np.float32(0.009205798618495464)
-    p = p * f + np.float32(0.0552973598241806)
-    p = p * f + np.float32(0.2401801496744156)
-    p = p * f + np.float32(0.6931437253952026)
-    p = p * f + np.float32(1.0)
-    return p * _bits_as_float(np.int32((n + np.int32(127)) << np.int32(23)))  # type: ignore[call-arg]
+AHEAD = 2
+"""Rows whose state is asked for before it is needed."""
+NEAR = np.float32(60.0)
+"""Logits closer than this to their row's centre need no other reference in exp (e^60 = 1e26)."""
+BELOW = np.float32(32.0)
+"""Scores further than this under a row's highest do not count (V e^-32 = 2e-9 for V = 128,256)."""
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
-def _insert(best, best_id, score, token):  # type: ignore[no-untyped-def]
-    """Insert into a descending list; an equal score stays behind, so ties keep the lowest id."""
-    i = best.shape[0] - 1
-    while i > 0 and best[i - 1] < score:
-        best[i] = best[i - 1]
-        best_id[i] = best_id[i - 1]
-        i -= 1
-    best[i] = score
-    best_id[i] = token
+def _exp_both(t):  # type: ignore[no-untyped-def]
+    """exp(t) and exp(-t) in float32 for |t| <= 87, relative error below 3e-7.
+
+    2^n goes into the exponent bits; 2^f and 2^-f, |f| <= 1/2, share the even and odd halves of one
+    degree 6 minimax polynomial (2e-9).
+    """
+    u = t * np.float32(1.4426950408889634)
+    n = rint(u)  # type: ignore[call-arg]
+    f = u - n
+    g = f * f
+    even = np.float32(0.00015353362013449909) * g + np.float32(0.009618437357590826)
+    even = (even * g + np.float32(0.2402264791362784)) * g + np.float32(1.0)
+    odd = np.float32(0.0013398874453037896) * g + np.float32(0.05550332471040365)
+    odd = (odd * g + np.float32(0.693147202855097)) * f
+    shift = np.int32(np.int32(n) << np.int32(23))
+    up = bits_as_float(np.int32(float_bits(even + odd) + shift))  # type: ignore[call-arg]
+    down = bits_as_float(np.int32(float_bits(even - odd) - shift))  # type: ignore[call-arg]
+    return up, down
 
 
-@njit(inline="always", fastmath=True)  # type: ignore[untyped-decorator]
-def _collect(row, first, top, top_id, bottom, bottom_id):  # type: ignore[no-untyped-def]
-    """Insert every column of `row` that beats the worst candidate kept so far on either side."""
-    last_top, last_bottom = top.shape[0] - 1, bottom.shape[0] - 1
-    whole = row.shape[0] // BLOCK * BLOCK
-    blocks = row[:whole].reshape((-1, BLOCK))
-    for b in range(blocks.shape[0] + 1):
-        start = b * BLOCK
-        if b < blocks.shape[0]:
-            block = blocks[b]
-            high = low = block[0]
-            for j in range(BLOCK):
-                high = _fmax(high, block[j])
-                low = _fmin(low, block[j])
-        else:
-            block = row[whole:]
-            high, low = np.float32(np.inf), np.float32(-np.inf)
-        if last_top >= 0 and high > top[last_top]:
-            for j in range(block.shape[0]):
-                if block[j] > top[last_top]:
-                    _insert(top, top_id, block[j], first + start + j)
-        if last_bottom >= 0 and -low > bottom[last_bottom]:
-            for j in range(block.shape[0]):
-                if -block[j] > bottom[last_bottom]:
-                    _insert(bottom, bottom_id, -block[j], first + start + j)
-
-
-@njit(inline="always", fastmath=True)  # type: ignore[untyped-decorator]
-def _add_softmax(row, sign, peak, acc):  # type: ignore[no-untyped-def]
-    """Fold exp(score - M) into (M, sum e, sum e*y), moving M up to `peak` first if it is higher."""
-    if peak > acc[0]:
-        shift = acc[0] - peak
-        if acc[1] > 0.0:
-            scale = np.exp(shift)
-            acc[2] = scale * (acc[2] + shift * acc[1])
-            acc[1] = scale * acc[1]
-        acc[0] = peak
-    m = np.float32(acc[0])
-    total = np.float32(0.0)
-    weighted = np.float32(0.0)
+@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+def _add_some(row, scale, reference, soft):  # type: ignore[no-untyped-def]
+    """Fold exp(scale * row - M), M = `reference`, into the softmax sums of one side."""
+    total = weighted = np.float32(0.0)
     for j in range(row.shape[0]):
-        y = sign * row[j] - m
-        e = _exp(y)
+        y = fmax(scale * row[j] - reference, np.float32(-87.0))  # type: ignore[call-arg]
+        e, _ = _exp_both(y)
         total += e
         weighted += e * y
-    acc[1] += total
-    acc[2] += weighted
+    soft[1] += total
+    soft[2] += weighted
 
 
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _add_far(row, scale, peak, soft):  # type: ignore[no-untyped-def]
+    """Fold exp(score - M) into (M, sum e, sum e*y), moving M up to `peak` first if it is higher.
+
+    Stretches of scores further than BELOW under M are passed over: float32 could not hold what
+    they add.
+    """
+    if peak > soft[0]:
+        shift = soft[0] - peak
+        if soft[1] > 0.0:
+            shrink = np.exp(shift)
+            soft[2] = shrink * (soft[2] + shift * soft[1])
+            soft[1] = shrink * soft[1]
+        soft[0] = peak
+    reference = np.float32(soft[0])
+    whole = row.shape[0] // LANES * LANES
+    limit = np.float32((reference - BELOW) / scale)
+    for start in range(0, whole, LANES):
+        mask = above(row, start, limit) if scale > 0 else below(row, start, limit)  # type: ignore[call-arg]
+        if mask:
+            _add_some(row[start : start + LANES], scale, reference, soft)
+    _add_some(row[whole:], scale, reference, soft)
+
+
+@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+def _add_powers(row, scale, centre, sums):  # type: ignore[no-untyped-def]
+    """Fold a row into its power sums; its highest and lowest logit, scaled."""
+    high = low = row[0]
+    s1 = s2 = s3 = s4 = np.float32(0.0)
+    for j in range(row.shape[0]):
+        v = row[j]
+        high = fmax(high, v)  # type: ignore[call-arg]
+        low = fmin(low, v)  # type: ignore[call-arg]
+        t = scale * v - centre
+        t2 = t * t
+        s1 += t
+        s2 += t2
+        s3 += t2 * t
+        s4 += t2 * t2
+    sums[0] += s1
+    sums[1] += s2
+    sums[2] += s3
+    sums[3] += s4
+    return scale * high, scale * low
+
+
+@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+def _add_near(row, scale, centre, sums):  # type: ignore[no-untyped-def]
+    """Fold exp(t) and exp(-t) into the softmax sums, both with the centre for reference."""
+    up = up_t = down = down_t = np.float32(0.0)
+    for j in range(row.shape[0]):
+        t = scale * row[j] - centre
+        e, inverse = _exp_both(t)
+        up += e
+        up_t += e * t
+        down += inverse
+        down_t -= inverse * t
+    sums[5] += up
+    sums[6] += up_t
+    sums[8] += down
+    sums[9] += down_t
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _add_sums(row, scale, centre, sums):  # type: ignore[no-untyped-def]
+    """Fold one row of a tile into its power and softmax sums."""
+    high, low = _add_powers(row, scale, centre, sums)
+    unmoved = sums[4] == centre and sums[7] == -centre
+    if unmoved and high - centre < NEAR and centre - low < NEAR:
+        _add_near(row, scale, centre, sums)
+    else:
+        _add_far(row, scale, high, sums[4:7])
+        _add_far(row, -scale, -low, sums[7:10])
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _fetch(keys, count, sums, r):  # type: ignore[no-untyped-def]
+    """Ask for the state of a row to come: since the last tile it may have left the cache."""
+    if r < keys.shape[0]:
+        prefetch(keys[r, 0], count[r, 0])  # type: ignore[call-arg]
+        prefetch(keys[r, 1], count[r, 1])  # type: ignore[call-arg]
+        prefetch(sums[r], 0)  # type: ignore[call-arg]
+        prefetch(sums[r], 8)  # type: ignore[call-arg]
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def scan_tile(  # type: ignore[no-untyped-def]
-    tile, first, centre, top, top_id, bottom, bottom_id, moments, top_soft, bottom_soft, stats
+    tile, first, scale, centre, keys, count, limit, sums, c, top, bottom, stats
 ):
     """Fold `tile` [n, width] of logits for token ids `first, first+1, ...` into the state.
 
-    `centre` [n] is subtracted before the powers are summed (so that third and fourth moments do
-    not cancel). A side with no candidates (`c` = 0) is skipped, as are all sums if not `stats`.
+    For the sums, `scale` [n] multiplies each row's logits and `centre` [n] is subtracted before
+    the powers are summed, so that third and fourth moments do not cancel; it is also the first
+    reference of exp. About `c` candidates a side are kept.
     """
-    one, minus = np.float32(1.0), np.float32(-1.0)
     for r in range(tile.shape[0]):
         row = tile[r]
-        _collect(row, first, top[r], top_id[r], bottom[r], bottom_id[r])
-        if not stats:
-            continue
-        c = np.float32(centre[r])
-        high = low = row[0]
-        s1 = s2 = s3 = s4 = np.float32(0.0)
+        _fetch(keys, count, sums, r + AHEAD)
+        collect(row, first, keys[r], count[r], limit[r], c, top, bottom)
+        if stats:
+            _add_sums(row, scale[r], centre[r], sums[r])
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def scan_bfloat16(  # type: ignore[no-untyped-def]
+    tile, first, scale, centre, keys, count, limit, sums, c, top, bottom, stats
+):
+    """`scan_tile` for a tile of bfloat16 given as int16: a row at a time is widened in cache."""
+    row = np.empty(tile.shape[1], np.float32)
+    for r in range(tile.shape[0]):
+        narrow = tile[r]
+        _fetch(keys, count, sums, r + AHEAD)
         for j in range(row.shape[0]):
-            v = row[j]
-            high = _fmax(high, v)
-            low = _fmin(low, v)
-            t = v - c
-            t2 = t * t
-            s1 += t
-            s2 += t2
-            s3 += t2 * t
-            s4 += t2 * t2
-        moments[r, 0] += s1
-        moments[r, 1] += s2
-        moments[r, 2] += s3
-        moments[r, 3] += s4
-        if top.shape[1] > 0:
-            _add_softmax(row, one, high, top_soft[r])
-        if bottom.shape[1] > 0:
-            _add_softmax(row, minus, -low, bottom_soft[r])
-
-
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def exact_dot(x, w):  # type: ignore[no-untyped-def]
-    """x . w in float64, in a fixed order of summation (equal rows give equal scores)."""
-    total = 0.0
-    for i in range(x.shape[0]):
-        total += np.float64(x[i]) * np.float64(w[i])
-    return total
-
-
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _sort_run(score, ids, start, stop):  # type: ignore[no-untyped-def]
-    """Insertion sort of score[start:stop], descending, ties by the lower id."""
-    for i in range(start + 1, stop):
-        s, t, j = score[i], ids[i], i
-        while j > start and (score[j - 1] < s or (score[j - 1] == s and ids[j - 1] > t)):
-            score[j] = score[j - 1]
-            ids[j] = ids[j - 1]
-            j -= 1
-        score[j] = s
-        ids[j] = t
-
-
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def settle(best, best_id, k, sign, vectors, readout, bound, certified):  # type: ignore[no-untyped-def]
-    """Order candidates as float64 would, and say for which rows the first k are surely the top k.
-
-    `bound` [n] is the largest error of a float32 logit of the row. Neighbours closer than twice
-    that could be in the wrong order, so such runs are scored again in float64. A row is certified
-    when its k-th candidate leads the last one kept by more than that: whatever was not kept is
-    further behind still.
-    """
-    c = best.shape[1]
-    scores = np.empty(c, np.float64)
-    for r in range(best.shape[0]):
-        slack = 2.0 * bound[r]
-        certified[r] = (
-            slack == 0.0 or c == readout.shape[0] or best[r, k - 1] - best[r, c - 1] > slack
-        )
-        start = 0
-        for stop in range(1, c + 1):
-            if stop < c and best[r, stop - 1] - best[r, stop] <= slack:
-                continue
-            if stop - start > 1 and start < k and slack > 0.0:
-                for i in range(start, stop):
-                    scores[i] = sign * exact_dot(vectors[r], readout[best_id[r, i]])
-                _sort_run(scores, best_id[r], start, stop)
-                best[r, start:stop] = scores[start:stop]
-            start = stop
-
-
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def exact_topk(x, readout, ids, k, sign, best, best_id):  # type: ignore[no-untyped-def]
-    """The first k of `ids` (ascending) by float64 score, written to `best`, `best_id` [k]."""
-    scores = np.full(k, -np.inf)  # not in `best`: rounded to float32 they could not be told apart
-    for i in range(ids.shape[0]):
-        score = sign * exact_dot(x, readout[ids[i]])
-        if score > scores[k - 1]:
-            _insert(scores, best_id, score, ids[i])
-    best[:] = scores
+            row[j] = bits_as_float(np.int32(np.int32(narrow[j]) << np.int32(16)))  # type: ignore[call-arg]
+        collect(row, first, keys[r], count[r], limit[r], c, top, bottom)
+        if stats:
+            _add_sums(row, scale[r], centre[r], sums[r])

@@ -1,0 +1,187 @@
+"""What both CPU paths share: blocks of rows on worker threads, running state, results.
+
+A row is handled by one worker from start to end, in a fixed order, and how the rows are cut into
+blocks depends on their number alone, so the result does not depend on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .exact import exact_topk
+from .project import Extremes, Moments, Projection
+
+ROWS = 256
+"""Rows of a full block; a tile is this times `COLUMNS`, half of a core's own cache."""
+TAIL = 128
+"""Rows of the last blocks: small ones, so that no worker waits long for another."""
+AGAIN = 16
+"""Rows searched again at once over the whole vocabulary."""
+SIGNS = {"top": 1.0, "bottom": -1.0}
+
+
+def cut(n: int) -> list[tuple[int, int]]:
+    """(start, stop) of the blocks of n rows: full ones, and the last few hundred in small ones."""
+    full = max(n // ROWS - 2, 0) * ROWS
+    starts = [*range(0, full, ROWS), *range(full, n, TAIL)]
+    return list(zip(starts, [*starts[1:], n], strict=True)) if starts else []
+
+
+def each(work: Callable[[int], None], items: Iterable[int]) -> None:
+    """Call `work` on every item, in torch's number of worker threads (one torch thread each)."""
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        list(pool.map(work, items))
+    finally:
+        pool.shutdown(cancel_futures=True)  # so that Ctrl-C waits for an item, not for all of them
+        torch.set_num_threads(threads)
+
+
+class State(NamedTuple):
+    """Running state of a block's rows; its arrays are described in `scan.py`."""
+
+    keys: np.ndarray
+    counts: np.ndarray
+    limit: np.ndarray
+    sums: np.ndarray
+
+    def side(self, side: str) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and counts of one side."""
+        at = 0 if side == "top" else 1
+        return self.keys[:, at], self.counts[:, at]
+
+
+def new_state(centre: np.ndarray, kept: int) -> State:
+    """State of rows with these centres, `kept` candidates a side."""
+    n = len(centre)
+    sums = np.zeros((n, 10))
+    sums[:, 4], sums[:, 7] = centre, -centre
+    return State(
+        np.zeros((n, 2, 2 * kept), np.uint64),
+        np.zeros((n, 2), np.int64),
+        np.full((n, 2), -np.inf, np.float32),
+        sums,
+    )
+
+
+class Results:
+    """Results of all rows, filled in block by block."""
+
+    def __init__(self, n: int, k: int, sides: tuple[str, ...]) -> None:
+        self.sides = tuple(side for side in SIGNS if side in sides)
+        self.ids = {side: np.zeros((n, k), np.int64) for side in self.sides}
+        self.logits = {side: np.zeros((n, k), np.float32) for side in self.sides}
+        self.certified = {side: np.zeros(n, np.bool_) for side in self.sides}
+        self.cut = {side: np.zeros(n) for side in self.sides}
+        """Every member of a row's true top k has a float32 score of at least this."""
+        self.sums = np.zeros((n, 10))
+
+    def of(self, side: str, rows: slice) -> tuple[np.ndarray, ...]:
+        """Logits, ids, certified and cut of one side of some rows."""
+        arrays = (self.logits, self.ids, self.certified, self.cut)
+        return tuple(array[side][rows] for array in arrays)
+
+    def search_again(self, vectors: Tensor, readout: Tensor) -> float:
+        """Search the rows that are not certified over the whole vocabulary; the certified share."""
+        for side in self.sides:
+            rows = np.flatnonzero(~self.certified[side])
+            each(
+                lambda at, side=side, rows=rows: self._search(  # type: ignore[misc]
+                    vectors, readout, rows[at : at + AGAIN], side
+                ),
+                range(0, len(rows), AGAIN),
+            )
+        return self.share(slice(None))
+
+    def share(self, rows: slice) -> float:
+        """Share of some rows certified on all sides."""
+        certified = np.all([self.certified[side][rows] for side in self.sides], axis=0)
+        return float(certified.mean()) if len(certified) else 1.0
+
+    def _search(self, vectors: Tensor, readout: Tensor, rows: np.ndarray, side: str) -> None:
+        logits = (vectors[torch.from_numpy(rows)] @ readout.T).numpy()
+        x, w, sign = vectors.numpy(), readout.numpy(), SIGNS[side]
+        k = self.ids[side].shape[1]
+        for row, found in zip(rows, sign * logits, strict=True):
+            close = np.flatnonzero(found >= self.cut[side][row])
+            exact_topk(x[row], w, close, k, sign, self.logits[side][row], self.ids[side][row])
+
+    def projection(
+        self,
+        mean: np.ndarray,
+        shift: np.ndarray,
+        vocabulary: int,
+        stats: bool,
+        impl: str,
+        share: float,
+    ) -> Projection:
+        """Everything as the public function returns it.
+
+        Args:
+            mean: [n] exact means of the rows.
+            shift: [n] what was taken off every logit of a row before it was scanned.
+        """
+        kept = [a.sum(dtype=np.float64) for a in self.logits.values()]
+        if not np.isfinite([self.sums.sum(), *kept]).all():
+            raise ValueError("logits overflow float32: scale the vectors down")
+        found = {side: self._extremes(side, shift, stats) for side in self.sides}
+        return Projection(
+            top=found.get("top"),
+            bottom=found.get("bottom"),
+            moments=_moments(self.sums[:, :4] / vocabulary, mean) if stats else None,
+            impl=impl,
+            certified=share,
+        )
+
+    def _extremes(self, side: str, shift: np.ndarray, stats: bool) -> Extremes:
+        kept = torch.from_numpy(self.ids[side]), torch.from_numpy(self.logits[side])
+        if not stats:
+            return Extremes(*kept, None, None, None)
+        at, sign = (4, 1.0) if side == "top" else (7, -1.0)
+        reference, total, weighted = self.sums[:, at : at + 3].T
+        # with p = e / total:  H = log total - E[y], clipped because rounding can pass the two ends
+        entropy = np.maximum(np.log(total) - weighted / total, 0.0)
+        logsumexp = reference + np.log(total) + sign * shift
+        first = sign * self.logits[side][:, 0].astype(np.float64)
+        probability = np.minimum(np.exp(first - logsumexp), 1.0)
+        columns = (logsumexp, entropy, probability)
+        return Extremes(*kept, *(torch.from_numpy(c).float() for c in columns))
+
+
+def _moments(powers: np.ndarray, mean: np.ndarray) -> Moments:
+    """Central moments from mean powers of t = logit - centre, where centre is nearly the mean."""
+    p1, p2, p3, p4 = powers.T
+    var = np.maximum(p2 - p1**2, 0.0)
+    third = p3 - 3 * p1 * p2 + 2 * p1**3
+    fourth = p4 - 4 * p1 * p3 + 6 * p1**2 * p2 - 3 * p1**4
+    safe = np.where(var > 0, var, math.inf)
+    columns = (mean, var, third / safe**1.5, np.where(var > 0, fourth / safe**2 - 3.0, 0.0))
+    return Moments(*(torch.from_numpy(c).float() for c in columns))
+
+
+class Buffers(threading.local):
+    """A worker's own tile, made once, and its views of every shape asked for."""
+
+    def __init__(self, dtype: torch.dtype, columns: int) -> None:
+        self._tile = torch.empty(ROWS * columns, dtype=dtype)
+        self._views: dict[tuple[int, int], tuple[Tensor, np.ndarray]] = {}
+
+    def view(self, rows: int, columns: int) -> tuple[Tensor, np.ndarray]:
+        """A tile of exactly this shape (mm(out=) resizes any other without a word), and its bits.
+
+        numpy has no bfloat16: it sees int16.
+        """
+        if (rows, columns) not in self._views:
+            tile = self._tile[: rows * columns].view(rows, columns)
+            bits = tile if tile.dtype == torch.float32 else tile.view(torch.int16)
+            self._views[rows, columns] = tile, bits.numpy()
+        return self._views[rows, columns]

@@ -1,0 +1,140 @@
+"""Rounding matrices to bfloat16 with the loss measured, and how much of it reaches a logit (numba).
+
+For x_hat, w_hat the rounded operands, multiplied with exact products and float32 sums in any order,
+and the sum rounded to bfloat16, the screened logit s_hat is off by at most
+
+    |x - x_hat| |w_hat| + |x| |w - w_hat| + gamma |x_hat| |w_hat| + 2^-8 |s_hat| + tiny
+
+(Cauchy-Schwarz on the two residuals, whose norms are measured, not bounded; gamma as in Higham,
+Accuracy and Stability of Numerical Algorithms, 3.1; bfloat16 has 8 significant bits, so its unit
+roundoff is 2^-8; `tiny` is for subnormal numbers, which bfloat16 instructions flush to zero).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from .blocks import each
+from .candidates import MATH
+from .lanes import bits_as_float, float_bits, fmax
+
+UNIT = 2.0**-8
+"""Largest relative error of rounding to bfloat16."""
+CHUNK = 1024
+"""Rows rounded at a time by one worker."""
+
+
+class Rounded(NamedTuple):
+    """A matrix in bfloat16; `shift` was taken off each row before."""
+
+    values: Tensor
+    """bfloat16 [rows, d], rows padded with zeros to a multiple asked for."""
+    lengths: np.ndarray
+    """[rows] |w_hat|."""
+    losses: np.ndarray
+    """[rows] |w - shift - w_hat|."""
+
+
+@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+def _round_rows(matrix, shift, out, lengths, losses):  # type: ignore[no-untyped-def]
+    """Round `matrix - shift` to nearest even into `out` (as int16) and measure norms."""
+    for r in range(matrix.shape[0]):
+        row, narrow = matrix[r], out[r]
+        length = loss = whole = largest = np.float32(0.0)
+        for i in range(row.shape[0]):
+            value = row[i] - shift[i]
+            bits = np.uint32(float_bits(value))  # type: ignore[call-arg]
+            odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+            up = np.uint32(np.uint32(bits + odd) + np.uint32(0x7FFF))
+            high = np.int32(np.uint32(up >> np.uint32(16)))
+            narrow[i] = np.int16(high)
+            rounded = bits_as_float(np.int32(high << np.int32(16)))  # type: ignore[call-arg]
+            lost = value - rounded  # exact
+            length += rounded * rounded
+            loss += lost * lost
+            whole += value * value
+            largest = fmax(largest, abs(value))  # type: ignore[call-arg]
+        # float32 sums of squares are good to a part in a thousand, but for terms that underflow
+        # (the last summand); the subtraction of the shift was rounded too
+        lost_squares = np.sqrt(row.shape[0]) * 2.0**-63 if largest > 0 else 0.0
+        lengths[r] = 1.001 * np.sqrt(length) + lost_squares
+        losses[r] = 1.001 * np.sqrt(loss) + 2.0**-23 * np.sqrt(whole) + lost_squares
+
+
+@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+def _measure(matrix, total, norms):  # type: ignore[no-untyped-def]
+    """Add the rows of a matrix to `total` and write their lengths, both in float64."""
+    for r in range(matrix.shape[0]):
+        row, squares = matrix[r], 0.0
+        for i in range(row.shape[0]):
+            value = np.float64(row[i])
+            total[i] += value
+            squares += value * value
+        norms[r] = np.sqrt(squares)
+
+
+def measure(matrix: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Mean row [d] and row lengths [rows] of a float32 matrix, float64, in a fixed order."""
+    rows = matrix.numpy()
+    starts = range(0, len(rows), CHUNK)
+    sums, norms = np.zeros((len(starts), rows.shape[1])), np.zeros(len(rows))
+
+    def chunk(index: int) -> None:
+        part = slice(index * CHUNK, (index + 1) * CHUNK)
+        _measure(rows[part], sums[index], norms[part])
+
+    each(chunk, range(len(starts)))
+    return torch.from_numpy(sums.sum(0) / max(len(rows), 1)), norms
+
+
+def round_to_bfloat16(matrix: Tensor, shift: Tensor, multiple: int) -> Rounded:
+    """`matrix - shift` (float32 [rows, d] and [d]) in bfloat16, rows padded to a multiple."""
+    rows, taken = matrix.numpy(), shift.numpy()
+    count = -(-len(rows) // multiple) * multiple
+    values = torch.empty(count, rows.shape[1], dtype=torch.bfloat16)
+    values[len(rows) :] = 0
+    bits = values.view(torch.int16).numpy()
+    lengths, losses = np.zeros(count), np.zeros(count)
+
+    def chunk(start: int) -> None:
+        part = slice(start, min(start + CHUNK, len(rows)))
+        _round_rows(rows[part], taken, bits[part], lengths[part], losses[part])
+
+    each(chunk, range(0, len(rows), CHUNK))
+    return Rounded(values, lengths[: len(rows)], losses[: len(rows)])
+
+
+def float32_error(lengths: np.ndarray, longest: float, d: int) -> np.ndarray:
+    """[n] the most a float32 logit of each row is off: gamma |x| |w|, gamma = d u / (1 - d u).
+
+    Args:
+        lengths: [n] |x|, or more.
+        longest: largest |w|, or more.
+        d: number of terms.
+    """
+    du = d * 2.0**-24
+    error = 1.001 * du / (1.0 - du) * lengths * longest + d * 2.0**-148  # the last for underflow
+    return np.where(lengths > 0, error, 0.0)
+
+
+def screening_error(x: Rounded, longest: float, largest_loss: float) -> np.ndarray:
+    """[n] the most a screened logit of each row is off, but for its output rounding.
+
+    Args:
+        x: the rounded vectors, from which nothing was taken off.
+        longest: largest |w_hat| of the read-out.
+        largest_loss: largest |w - w_hat|.
+    """
+    d = x.values.shape[1]
+    # twice the gamma of IEEE arithmetic: bfloat16 instructions may round sums of pairs besides
+    du = 2.0 * d * 2.0**-24
+    gamma = du / (1.0 - du)
+    lengths = x.lengths + x.losses  # of x itself, by the triangle inequality
+    tiny = d * 2.0**-124 * (1.0 + longest + lengths)
+    error = x.losses * longest + lengths * largest_loss + gamma * x.lengths * longest + tiny
+    return np.where(lengths > 0, error, 0.0)

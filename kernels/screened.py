@@ -1,0 +1,219 @@
+"""The fused projection on the CPU, screened in bfloat16 and proven: half the multiplications' time.
+
+The logits are computed in bfloat16, tile by tile, and scanned as in `tiled.py`; the best of them
+are scored again in float64 until nothing left can belong to the top k (`exact.rescore`, with the
+bound of `rounding.py`). Rows for which that is not proven before the candidates run out are
+searched again over the whole vocabulary in float32. So ids and logits are exact, whatever the data:
+data only decide how many rows are searched twice.
+
+Centring. Ranks and all statistics but the mean and the logsumexp are the same for W - mean(W), and
+those two differ by x . mean(W). Where the rows of W have a common part it is taken off first: the
+bound shrinks with the rows, and what rounding x does to the common part shifts no statistic.
+
+Precision of the statistics. The mean is exact. The others are sums over screened logits, each off
+by a relative 2^-9 or so, at random, in which exact logits replace the screened ones of the rescored
+candidates, where heavy tails and concentrated probability sit; the rest average out over the
+vocabulary. They are less accurate than those of a float32 product and far more than those of a
+bfloat16 one; kernels/README.md has the measured errors of all three. `impl="tiled"` computes them
+in float32.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .blocks import ROWS, SIGNS, Buffers, Results, State, cut, each, new_state
+from .exact import rescore
+from .project import Projection
+from .rounding import (
+    UNIT,
+    Rounded,
+    float32_error,
+    measure,
+    round_to_bfloat16,
+    screening_error,
+)
+from .scan import scan_bfloat16
+
+COLUMNS = 1024
+"""Columns of a tile."""
+SAMPLE = 2048
+"""Rows of the read-out that decide whether it is centred, and give its second moments."""
+STEP = 16
+"""Rows of a tile are a multiple of this, so that torch never leaves oneDNN for a fallback."""
+
+
+@cache
+def supported() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware, within the bound of `rounding.py`."""
+    flags = torch.cpu.get_capabilities()
+    if not (flags.get("avx512_bf16") or flags.get("amx_bf16")):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    # all positive: a sum kept in bfloat16 would stop growing, and be off by far more than allowed
+    x = torch.rand(STEP, 4096, generator=generator)
+    w = torch.rand(COLUMNS, 4096, generator=generator)
+    rounded = [round_to_bfloat16(a, torch.zeros(4096), 1) for a in (x, w)]
+    exact = x.double() @ w.double().T
+    screened = torch.mm(rounded[0].values, rounded[1].values.T).double()
+    error = screening_error(rounded[0], rounded[1].lengths.max(), rounded[1].losses.max())
+    allowed = torch.from_numpy(error)[:, None] + UNIT * screened.abs()
+    return bool(((screened - exact).abs() <= allowed).all())
+
+
+def worthwhile(vectors: Tensor, readout: Tensor) -> bool:
+    """Whether screening saves more than rounding the read-out and scoring candidates cost."""
+    (n, d), vocabulary = vectors.shape, len(readout)
+    return n >= 2 * ROWS and d >= 256 and vocabulary >= 8192 and supported()
+
+
+def candidates(k: int, d: int, vocabulary: int) -> int:
+    """Candidates kept a side.
+
+    On Gaussian logits about k exp(z E / sigma) of them are within the error E of the k-th, with
+    z E / sigma near 0.012 sqrt(d), and the count fluctuates by a few sqrt(k).
+    """
+    wanted = k * math.exp(0.0125 * math.sqrt(d)) + 4.0 * math.sqrt(k) + 8.0
+    return min(math.ceil(wanted), vocabulary)
+
+
+class Screen:
+    """Both operands made ready for screening: rounded, the read-out centred if that is tighter."""
+
+    def __init__(self, vectors: Tensor, readout: Tensor, stats: bool) -> None:
+        self.mean = measure(readout)[0]
+        self.x = round_to_bfloat16(vectors, torch.zeros(len(self.mean)), STEP)
+        # rows without a common part, or ones that bfloat16 holds exactly, are better left alone
+        some = readout[:: max(len(readout) // SAMPLE, 1)].contiguous()
+        shifts = (torch.zeros(len(self.mean)), self.mean.float())
+        self.shift = min(shifts, key=lambda shift: self._error(_rounded(some, shift)).sum())
+        self.w = _rounded(readout, self.shift)
+        self.error = self._error(self.w)
+        self._moments = self._second_moments(some) if stats else None
+
+    def _second_moments(self, some: Tensor) -> Tensor | None:
+        """[d, d] second moments of the read-out but for a factor; None if the sample is small."""
+        if len(some) < 2 * some.shape[1]:
+            return None
+        centred = (some - self.shift).bfloat16()
+        return centred.T @ centred
+
+    def scale(self, vectors: Tensor, rows: slice) -> np.ndarray:
+        """What the screened logits of some rows are multiplied with in their statistics.
+
+        Rounding x to x + e adds e . w_j to logit j. The part of it that goes with the logit,
+        a x . w_j with a = e C x / x C x and C the second moments of W, does not average out.
+        Where C is not known it is left in (it falls with 1 / sqrt(d)).
+        """
+        if self._moments is None:
+            return np.ones(rows.stop - rows.start, np.float32)
+        x = self.x.values[rows]
+        image = (x @ self._moments).float()  # to bfloat16's precision: only the small a needs it
+        along, whole = (image * x).sum(1), (image * vectors[rows]).sum(1)
+        return torch.where(along > 0, whole / along, 1.0).numpy()
+
+    def float32_error(self) -> np.ndarray:
+        """[n] the most a float32 logit of each row is off, and 2^28 times a float64 one."""
+        longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
+        return float32_error(self.x.lengths + self.x.losses, longest, len(self.mean))
+
+    def _error(self, w: Rounded) -> np.ndarray:
+        return screening_error(self.x, float(w.lengths.max()), float(w.losses.max()))
+
+
+def _rounded(readout: Tensor, shift: Tensor) -> Rounded:
+    return round_to_bfloat16(readout, shift, COLUMNS)
+
+
+def project_screened(
+    vectors: Tensor,
+    readout: Tensor,
+    k: int,
+    sides: tuple[str, ...],
+    stats: bool,
+    least: float = 0.0,
+) -> Projection | None:
+    """See `project_topk`; contiguous float32 on the CPU.
+
+    None if less than the share `least` of the first block's rows is certified: then searching rows
+    again would cost more than screening saves.
+    """
+    job = _Job(vectors, readout, k, sides, stats, least)
+    each(job.block, range(len(job.blocks)))
+    return None if job.hopeless.is_set() else job.finish()
+
+
+class _Job:
+    """One call: operands, results, and the work on a block of rows."""
+
+    def __init__(
+        self,
+        vectors: Tensor,
+        readout: Tensor,
+        k: int,
+        sides: tuple[str, ...],
+        stats: bool,
+        least: float,
+    ) -> None:
+        n, self.vocabulary = len(vectors), len(readout)
+        self.vectors, self.readout, self.stats, self.least = vectors, readout, stats, least
+        self.k, self.kept = k, candidates(k, readout.shape[1], self.vocabulary)
+        self.chosen = ("top" in sides, "bottom" in sides)
+        self.results, self.blocks = Results(n, k, sides), cut(n)
+        self.shift, self.mean = np.zeros(n), np.zeros(n)
+        self.screen = Screen(vectors, readout, stats)
+        self.fp32_error = self.screen.float32_error()
+        parts = torch.split(self.screen.w.values, COLUMNS)
+        self.slabs = [(i * COLUMNS, part.T) for i, part in enumerate(parts)]
+        self.buffers = Buffers(torch.bfloat16, COLUMNS)
+        self.hopeless = threading.Event()
+
+    def block(self, index: int) -> None:
+        if self.hopeless.is_set():
+            return
+        rows = slice(*self.blocks[index])
+        exact = self.vectors[rows].double()
+        self.shift[rows] = exact @ self.screen.shift.double()
+        self.mean[rows] = exact @ self.screen.mean
+        centre = (self.mean[rows] - self.shift[rows]).astype(np.float32)
+        scale = self.screen.scale(self.vectors, rows)
+        state = new_state(centre, self.kept)
+        self._scan(rows, state, scale, centre)
+        self._rescore(rows, state, scale, centre)
+        if index == 0 and self.results.share(rows) < self.least:
+            self.hopeless.set()
+
+    def _scan(self, rows: slice, state: State, scale: np.ndarray, centre: np.ndarray) -> None:
+        own = self.screen.x.values[rows.start : -(-rows.stop // STEP) * STEP]
+        tile, bits = self.buffers.view(len(own), COLUMNS)
+        for first, slab in self.slabs:
+            torch.mm(own, slab, out=tile)
+            part = bits[: len(centre), : min(COLUMNS, self.vocabulary - first)]
+            options = (self.kept, *self.chosen, self.stats)
+            scan_bfloat16(part, first, scale, centre, *state, *options)
+
+    def _rescore(self, rows: slice, state: State, scale: np.ndarray, centre: np.ndarray) -> None:
+        x, w, results = self.vectors[rows].numpy(), self.readout.numpy(), self.results
+        # a float64 product, and that of x and the shift, is off by 2^-28 of what a float32 one is
+        tail = self.fp32_error[rows] * 2.0**-28
+        errors = (self.screen.error[rows], UNIT, tail)
+        sums = state.sums if self.stats else state.sums[:, :0]
+        for side in results.sides:
+            operands = (SIGNS[side], x, w, self.shift[rows])
+            rescore(
+                *(*state.side(side), self.k, self.kept, *operands, *errors, scale, centre, sums),
+                *results.of(side, rows),
+            )
+            results.cut[side][rows] -= self.fp32_error[rows]
+        results.sums[rows] = state.sums
+
+    def finish(self) -> Projection:
+        share = self.results.search_again(self.vectors, self.readout)
+        row_facts = (self.mean, self.shift, self.vocabulary, self.stats)
+        return self.results.projection(*row_facts, "screened", share)
