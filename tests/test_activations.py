@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from interp import activations, edits
+from interp import edits
 from interp.activation_sets import ActivationSet, collect
-from interp.activations import Statistics, project_scores, stream
+from interp.activations import project_scores, stream
 from interp.activations import statistics as site_statistics
 from interp.corpus import read_corpus, token_rows
 from interp.errors import UserError
+from interp.kernels import Statistics
+from interp.kernels import scores as kernel
 from interp.site import Site
 from interp.store import SCHEMA, RunWriter
 from interp.subject import open_subject
@@ -319,7 +321,7 @@ class TestScores:
 
     @pytest.mark.parametrize("chunk", [2, 1024])
     def test_equals_brute_force(self, subject, rows, directions, chunk, monkeypatch):
-        monkeypatch.setattr(activations, "CHUNK", chunk)
+        monkeypatch.setattr(kernel, "CHUNK", chunk)
         found = project_scores(subject, rows, directions, keep_top=6, batch_size=4)
         batches = list(stream(subject, rows, list(directions), 4))
         where = torch.tensor(places(rows))
@@ -356,7 +358,7 @@ class TestScores:
     def test_best_is_a_stable_sort(self, scores, keep):
         row = np.array([scores, scores], dtype=np.float32)
         columns = torch.arange(len(scores)).expand(2, -1)
-        top, at, again = activations._best(torch.from_numpy(row), columns, columns, keep)
+        top, at, again = kernel._best(torch.from_numpy(row), columns, columns, keep)
         want = np.argsort(-row, axis=1, kind="stable")[:, :keep]
         assert at.tolist() == want.tolist() == again.tolist()
         assert top.tolist() == np.take_along_axis(row, want, 1).tolist()
@@ -366,11 +368,11 @@ class TestScores:
         assert found.top.shape == (3, 3)
 
     def test_mistakes(self, subject, rows, directions):
-        with pytest.raises(UserError, match=r"directions of 5 numbers do not fit 0.resid_post"):
+        with pytest.raises(UserError, match=r"0.resid_post, .*directions of 5 numbers do not fit"):
             project_scores(subject, rows, {RESID: torch.ones(2, 5)})
         with pytest.raises(UserError, match="keep at least 1"):
             project_scores(subject, rows, directions, keep_top=0)
-        with pytest.raises(UserError, match="rows 0 to 7 is not finite: open the model in float32"):
+        with pytest.raises(UserError, match="rows 0 to 7: a score is not finite: compute in float32"):
             project_scores(subject, rows, {RESID: torch.full((1, 32), float("inf"))})
 
 

@@ -1,0 +1,117 @@
+"""Scores of many directions over a stream of activations: moments and the best examples of each.
+
+Equivalent naive code, over all activations x [tokens, d] at once:
+
+    s = x @ directions.T;  s.mean(0), s.var(0), s.aminmax(dim=0), s.topk(k, dim=0)
+
+but in the memory of one batch. Products in float32, moments in float64. Equal scores keep the order
+of the stream, so the result does not depend on how it is cut into batches.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .statistics import Statistics
+
+CHUNK = 1024
+"""Directions scored at once."""
+
+
+class Scores(NamedTuple):
+    """What a stream says of n directions; in `top`, the best of k comes first."""
+
+    statistics: Statistics
+    """Of the scores: mean and var are [n]."""
+    smallest: Float[Tensor, " n"]
+    largest: Float[Tensor, " n"]
+    top: Float[Tensor, "n k"]
+    rows: Int[Tensor, "n k"]
+    positions: Int[Tensor, "n k"]
+    """Each top score's row and place in it."""
+
+
+class RunningScores:
+    """Scores of the activations added so far.
+
+    Args:
+        directions: [n, d], scored in float32.
+        keep: best examples kept of each (fewer if there are fewer activations).
+    """
+
+    def __init__(self, directions: Float[Tensor, "n d"], keep: int = 10) -> None:
+        if directions.ndim != 2:
+            raise ValueError(f"expected directions [n, d], got {list(directions.shape)}")
+        if keep < 1:
+            raise ValueError(f"keep is {keep}: keep at least 1 example")
+        self._chunks = torch.split(directions.detach().float(), CHUNK)
+        self._keep = keep
+        self._running: list[Scores | None] = [None] * len(self._chunks)
+
+    def add(
+        self,
+        x: Float[Tensor, "tokens d"],
+        rows: Int[Tensor, " tokens"],
+        positions: Int[Tensor, " tokens"],
+    ) -> None:
+        """Score one batch; `rows` and `positions` say where each activation comes from.
+
+        Raises:
+            ValueError: activations of another width, or a score that is not finite.
+        """
+        for at, chunk in enumerate(self._chunks):
+            if x.shape[1] != chunk.shape[1]:
+                raise ValueError(
+                    f"directions of {chunk.shape[1]} numbers do not fit activations of {x.shape[1]}"
+                )
+            scores = chunk.to(x.device) @ x.float().T
+            moments = Statistics.of(scores.T)
+            if not torch.isfinite(moments.mean).all():
+                raise ValueError("a score is not finite: compute in float32")
+            places = rows.expand_as(scores), positions.expand_as(scores)
+            new = Scores(
+                moments, *torch.aminmax(scores, dim=1), *_best(scores, *places, self._keep)
+            )
+            before = self._running[at]
+            self._running[at] = new if before is None else _later(before, new, self._keep)
+
+    def result(self) -> Scores:
+        """Raises ValueError if nothing was added."""
+        parts = [part for part in self._running if part is not None]
+        if not parts:
+            raise ValueError("scores of no activations")
+        moments = [part.statistics for part in parts]
+        means = torch.cat([m.mean for m in moments])
+        squares = torch.cat([m.squares for m in moments])
+        rest = (torch.cat(column) for column in zip(*(part[1:] for part in parts), strict=True))
+        return Scores(Statistics(moments[0].count, means, squares), *rest)
+
+
+def _later(before: Scores, new: Scores, keep: int) -> Scores:
+    """Of a part of the stream and of one that comes after it."""
+    top, rows, positions = (torch.cat(pair, 1) for pair in zip(before[3:], new[3:], strict=True))
+    return Scores(
+        before.statistics.merge(new.statistics),
+        torch.minimum(before.smallest, new.smallest),
+        torch.maximum(before.largest, new.largest),
+        *_best(top, rows, positions, keep),
+    )
+
+
+def _best(
+    scores: Tensor, rows: Tensor, positions: Tensor, keep: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest scores [n, keep] and their places; the first of equal ones comes first.
+
+    topk leaves it open which of equal values it takes, so it gets whole numbers, all different:
+    the bits of a float32, ordered as the floats are, and below them the column, counted down.
+    """
+    bits = (scores + 0.0).view(torch.int32).long()  # adding 0 makes -0 equal to 0
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    keys = (ordered << 32) - torch.arange(scores.shape[1], device=scores.device)
+    at = keys.topk(min(keep, keys.shape[1])).indices
+    return scores.gather(1, at), rows.gather(1, at), positions.gather(1, at)
