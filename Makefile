@@ -44,6 +44,7 @@ types: .venv/dev
 
 unit: .venv/dev
 	$(BIN)/pytest -m 'not slow and not browser'
+	TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/test_triton.py
 
 notebooks: .venv/dev
 	sh tests/install_browser.sh

@@ -11,6 +11,7 @@ Equivalent naive code, which `impl="naive"` runs:
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Side = Literal["top", "bottom"]
-Impl = Literal["auto", "screened", "tiled", "naive"]
+Impl = Literal["auto", "screened", "tiled", "triton", "naive"]
 
 
 class Extremes(NamedTuple):
@@ -82,10 +83,13 @@ def project_topk(
             last place. Its statistics are sums over screened logits (the mean apart): typically
             1e-4 off in kurtosis and z, 1e-5 in entropy and logsumexp, 100 times less than those of
             a bfloat16 product and 100 times more than "tiled"'s (kernels/README.md).
+            "triton": the fused GPU path: the same ids, proven after bfloat16 products; statistics
+            are sums over those. It has only run in Triton's interpreter so far, so the first rows
+            of every call are compared with the dense twin.
             "naive": dense, row chunk by row chunk, on any device, with float32 ids.
             "auto": on the CPU "screened" where the processor multiplies bfloat16 in hardware, the
-            job is large enough and most of its first rows can be certified, else "tiled"; "naive"
-            elsewhere.
+            job is large enough and most of its first rows can be certified, else "tiled"; on an
+            NVIDIA GPU "triton" where it is installed; "naive" elsewhere.
 
     Deterministic: the same call gives the same bits, on any number of threads.
 
@@ -93,13 +97,18 @@ def project_topk(
         ValueError: shapes or k do not fit, or a value is not finite.
     """
     _check(vectors, readout, k, sides)
-    if impl == "auto":
-        impl = "auto" if vectors.device.type == "cpu" else "naive"
+    device = vectors.device.type
+    if impl == "auto" and device != "cpu":
+        impl = "triton" if device == "cuda" and find_spec("triton") else "naive"
     vectors, readout = vectors.detach().float(), readout.detach().float()
     if impl == "naive":
         from .reference import project_dense
 
         return project_dense(vectors, readout, k, sides, stats)
+    if impl == "triton":
+        from .triton_project import project_triton
+
+        return project_triton(vectors, readout, k, sides, stats)
     if vectors.device.type != "cpu":
         raise ValueError(f"impl='{impl}' runs on the CPU, not on {vectors.device}: use 'naive'")
     return _on_cpu(vectors.contiguous(), readout.contiguous(), k, sides, stats, impl)
