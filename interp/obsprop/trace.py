@@ -17,7 +17,6 @@ from ..errors import UserError
 from ..site import Site
 from ..subject import Batch, Subject
 from ..weights import NormKind
-from .observables import Observable
 from .parts import Parts
 
 
@@ -88,19 +87,20 @@ def trace(subject: Subject, parts: Parts, text: str | Batch) -> Trace:
 
 
 def trace_pair(
-    subject: Subject, parts: Parts, pair: tuple[str, str], observable: Observable
+    subject: Subject, parts: Parts, pair: tuple[str | Batch, str | Batch], name: str
 ) -> tuple[Trace, Trace]:
     """Traces of a prompt and its counterfactual, position by position comparable.
 
     Raises:
         UserError: prompts of different lengths, or that are the same.
     """
-    first, second = (trace(subject, parts, text) for text in pair)
-    if len(first.ids) != len(second.ids):
+    batches = [subject.tokens(text) if isinstance(text, str) else text for text in pair]
+    lengths = [batch.ids.shape[1] for batch in batches]
+    if lengths[0] != lengths[1]:
         raise UserError(
-            f"the pair of '{observable.name}' has {len(first.ids)} and {len(second.ids)} tokens in "
-            "this model's vocabulary: change the prompts so that they line up"
+            f"the pair of '{name}' has {lengths[0]} and {lengths[1]} tokens in this model's "
+            "vocabulary: change the prompts so that they line up"
         )
-    if torch.equal(first.ids, second.ids):
-        raise UserError(f"the pair of '{observable.name}' is one and the same prompt")
-    return first, second
+    if torch.equal(batches[0].ids, batches[1].ids):
+        raise UserError(f"the pair of '{name}' is one and the same prompt")
+    return trace(subject, parts, batches[0]), trace(subject, parts, batches[1])

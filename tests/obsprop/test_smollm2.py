@@ -52,5 +52,5 @@ def test_path_is_autograd(real, text, positions):
     got = parts.norm(path[0].kind, path[0].layer).pull(feature.vector, "frozen", x)
     hf = copy.deepcopy(subject._backend.model)
     want = path_gradient(hf, parts.spec, found.ids, path, positions, observable.value)
-    assert want.norm() > 1e-6
-    torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
+    assert want.norm() > 0
+    assert (got - want).norm() < 1e-10 * want.norm()  # relative: some attention weights are tiny

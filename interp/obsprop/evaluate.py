@@ -1,0 +1,176 @@
+"""ObsProp's score against probes that learn from labels, all on one split and at one site.
+
+Every method reads the same activations (those the feature reads, behind its norm, averaged over
+the positions an example is read at) of the same held-out examples. The baselines are a logistic
+probe, least squares (on the model's own observable where there is one, else on the label) and the
+mean difference, each at several numbers of labelled examples, half of each class, with many draws
+of them. Two figures: the AUC for the label, and r^2 (squared correlation) with the observable.
+
+Intervals are of a bootstrap over the held-out groups (the templates of one word come together) and
+over the draws.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from interp.probes.direction import LeastSquares, MeanDifference
+
+from ..progress import progress
+from ..site import Site
+from ..subject import Subject
+from .observables import Observable
+from .tasks import Example
+
+Array = npt.NDArray[np.float64]
+
+
+class Read(NamedTuple):
+    """What a set of examples looks like to every method."""
+
+    activations: dict[Site, Array]
+    """[examples, d] at each site, behind the norm, averaged over an example's positions."""
+    positive: npt.NDArray[np.bool_]
+    observable: Array
+    """The model's own at the last position; NaN where it means nothing."""
+    groups: npt.NDArray[np.int64]
+
+
+def read_examples(
+    subject: Subject,
+    chosen: Sequence[Example],
+    sites: Sequence[Site],
+    observable: Observable | None,
+    behind: Callable[[torch.Tensor, Site], torch.Tensor],
+    label: str,
+    batch_size: int = 16,
+) -> Read:
+    """Run the examples once: activations at some sites, and the observable where it is asked for.
+
+    Without an observable each pass stops after the last of the sites.
+
+    Args:
+        behind: (activations, site) -> as the vectors there read them.
+    """
+    order = sorted(range(len(chosen)), key=lambda i: len(chosen[i].ids))
+    kept: dict[Site, list[np.ndarray]] = {site: [np.empty(0)] * len(chosen) for site in sites}
+    values = np.full(len(chosen), np.nan)
+    with progress(label, len(chosen), "examples") as advance:
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            batch = subject.pad([chosen[i].ids for i in part])
+            wanted = [*sites, *([Site("logits")] if observable else [])]
+            found = subject.capture(batch, wanted)
+            width = batch.ids.shape[1]
+            for row, i in enumerate(part):
+                shift = width - len(chosen[i].ids)  # padding is on the left
+                reads = torch.tensor(chosen[i].reads) + shift
+                for site in sites:
+                    read = behind(found[site][row, reads], site).mean(0)
+                    kept[site][i] = read.double().cpu().numpy()
+                if observable:
+                    values[i] = float(observable.value(found[Site("logits")][row, -1].double()))
+            advance(len(part))
+    names = {group: at for at, group in enumerate(dict.fromkeys(e.group for e in chosen))}
+    return Read(
+        {site: np.stack(rows) for site, rows in kept.items()},
+        np.array([example.positive for example in chosen]),
+        values,
+        np.array([names[example.group] for example in chosen]),
+    )
+
+
+def baseline_scores(
+    train: Read, held_out: Read, site: Site, sizes: Sequence[int], draws: int, seed: int
+) -> dict[tuple[str, int], Array]:
+    """(method, number of labelled examples) -> held-out scores [draws, examples].
+
+    Sizes the training part does not have are left out.
+    """
+    X, y = train.activations[site], train.positive
+    target = np.where(y, 1.0, -1.0) if np.isnan(train.observable).any() else train.observable
+    rng = np.random.default_rng(seed)
+    out: dict[tuple[str, int], list[Array]] = {}
+    sides = [np.flatnonzero(y), np.flatnonzero(~y)]
+    usable = [size for size in sizes if size // 2 <= min(map(len, sides))]
+    for size, _ in itertools.product(usable, range(draws)):
+        rows = np.concatenate([rng.choice(side, size // 2, replace=False) for side in sides])
+        for name, probe in _probes().items():
+            fitted = probe.fit(X[rows], target[rows] if name == "least squares" else y[rows])
+            score = getattr(fitted, "decision_function", None) or fitted.predict
+            out.setdefault((name, size), []).append(score(held_out.activations[site]))
+    return {key: np.stack(rows) for key, rows in out.items()}
+
+
+def _probes() -> dict[str, Any]:
+    return {
+        "logistic": LogisticRegression(max_iter=1000),
+        "least squares": LeastSquares(),
+        "mean difference": MeanDifference(),
+    }
+
+
+def auc(scores: Array, positive: npt.NDArray[np.bool_], weights: Array) -> Array:
+    """Area under the ROC curve under each row of weights [boots, examples]: the weighted share of
+    (positive, negative) pairs in the right order, ties counting half."""
+    high, low = scores[positive], scores[~positive]
+    wins = np.sign(high[:, None] - low[None]) / 2 + 0.5
+    on, off = weights[:, positive], weights[:, ~positive]
+    total = on.sum(1) * off.sum(1)
+    with np.errstate(invalid="ignore"):
+        area: Array = np.einsum("bi,ij,bj->b", on, wins, off, optimize=True) / total
+    return area
+
+
+def r2(scores: Array, values: Array, weights: Array) -> Array:
+    """Squared correlation under each row of weights."""
+    w = weights / weights.sum(1, keepdims=True)
+    a, b = scores - (w @ scores)[:, None], values - (w @ values)[:, None]
+    cov, var = (w * a * b).sum(1), (w * a * a).sum(1) * (w * b * b).sum(1)
+    squared: Array = cov**2 / np.maximum(var, 1e-300)
+    return squared
+
+
+def bootstrap_weights(groups: npt.NDArray[np.int64], boots: int, seed: int) -> Array:
+    """[1 + boots, examples]: first all ones, then how often each example's group is drawn."""
+    rng = np.random.default_rng(seed)
+    count = groups.max() + 1
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=boots).astype(float)
+    return np.concatenate([np.ones((1, len(groups))), drawn[:, groups]])
+
+
+def summary(scores: Array, held_out: Read, boots: int, seed: int) -> dict[str, float]:
+    """AUC and r^2 of a method's held-out scores [draws, examples]: the mean over draws, and the
+    middle 95 % of a bootstrap over groups and draws."""
+    weights = bootstrap_weights(held_out.groups, boots, seed)
+    pick = np.random.default_rng(seed).integers(len(scores), size=boots)
+    out: dict[str, float] = {}
+    every_figure = {"auc": [auc(row, held_out.positive, weights) for row in scores]}
+    if not np.isnan(held_out.observable).any():
+        every_figure["r2"] = [r2(row, held_out.observable, weights) for row in scores]
+    for name, rows in every_figure.items():
+        every = np.stack(rows)  # [draws, 1 + boots]
+        booted = every[pick, 1 + np.arange(boots)]
+        low, high = np.nanquantile(booted, [0.025, 0.975])
+        out |= {name: float(every[:, 0].mean()), f"{name}_low": low, f"{name}_high": high}
+    return out
+
+
+def table(
+    rows: dict[tuple[str, int], Array], held_out: Read, boots: int, seed: int
+) -> pd.DataFrame:
+    """One row a (method, labelled): AUC and r^2 with their intervals."""
+    return pd.DataFrame(
+        [
+            {"method": method, "labelled": size, **summary(scores, held_out, boots, seed)}
+            for (method, size), scores in rows.items()
+        ]
+    )

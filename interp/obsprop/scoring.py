@@ -1,0 +1,134 @@
+"""Feature vectors as Directions, and their scores on activations, prompts and whole corpora.
+
+    score(x) = vector . (P x / sigma(x)) + constant      at resid_pre (heads), x's own scale
+    score(x) = vector . x + constant                     at mlp_in (MLPs), behind the norm
+
+`Directions` carry the folded vector at its site; `constant` and what the vector was made from are
+columns of their index. One pass reads only the sites the features need, stops after the last of
+them, and holds one batch: naive equivalent, `feature.vector @ norm(x) + feature.offset`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.kernels import RunningScores
+
+from ..activations import stream
+from ..directions import Directions
+from ..errors import UserError
+from ..families import ModelSpec
+from ..site import Site
+from ..subject import Subject
+from .parts import Parts
+from .paths import Feature, show
+
+
+def as_directions(
+    parts: Parts, features: Sequence[Feature], provenance: dict[str, Any], names: Sequence[str] = ()
+) -> Directions:
+    """Features of one site as Directions. Index columns: name, path, mode, constant, length (of
+    the vector behind the norm, which the paper's figures are).
+
+    Raises:
+        UserError: features of several sites, or made with true gradients.
+    """
+    sites = {feature.site for feature in features}
+    if len(sites) != 1:
+        raise UserError("directions need features that are read at one site")
+    if any(feature.mode == "gradient" for feature in features):
+        raise UserError(
+            "a feature made with true gradients has no score (its dot product with the "
+            "activation is zero by construction): use norms 'frozen' or 'ignore'"
+        )
+    vectors, rows = [], []
+    for feature, name in itertools.zip_longest(features, names):
+        vector, constant = feature.vector, feature.offset
+        if feature.first.kind == "attn":
+            norm = parts.norm("attn", feature.first.layer)
+            vector, constant = norm.fold(vector), constant + float(vector @ norm.offset)
+        vectors.append(vector.float())
+        about = {"name": name or show(feature.path), "path": show(feature.path)}
+        length = float(feature.vector.norm())
+        rows.append({**about, "mode": feature.mode, "constant": constant, "length": length})
+    made = {"from": "obsprop", "model": str(parts.weights.folder), **provenance}
+    return Directions(sites.pop(), torch.stack(vectors), pd.DataFrame(rows), made)
+
+
+def behind_norm(x: Float[Tensor, "... d"], site: Site, spec: ModelSpec) -> Tensor:
+    """Activations at a site as the vectors there read them: P x / sigma(x) at the stream, x itself
+    where the site is behind the norm already. In float32 at least."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    if site.kind != "resid_pre":
+        return x
+    if spec.norm == "layer":
+        x = x - x.mean(-1, keepdim=True)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.eps)
+
+
+def scores(
+    directions: Directions, x: Float[Tensor, "... d"], spec: ModelSpec
+) -> Float[Tensor, "... n"]:
+    """Scores of features on activations at their site.
+
+    Raises:
+        UserError: directions of another analysis, whose scores are plain dot products.
+    """
+    if "constant" not in directions.index:
+        raise UserError("these directions are no features of observable propagation")
+    constants = torch.tensor(directions.index["constant"].to_numpy())
+    dots = directions.scores(behind_norm(x, directions.site, spec))
+    return dots + constants.to(dots)
+
+
+def stream_scores(
+    subject: Subject,
+    rows: Iterable[Sequence[int]],
+    features: Sequence[Directions],
+    batch_size: int = 8,
+) -> Iterator[list[Float[Tensor, "tokens n"]]]:
+    """Scores of features over rows of ids, batch by batch: one [tokens, n] for each set."""
+    sites = list(dict.fromkeys(directions.site for directions in features))
+    for found in stream(subject, rows, sites, batch_size):
+        yield [scores(each, found[each.site], subject.spec) for each in features]
+
+
+def best_places(
+    subject: Subject,
+    rows: Iterable[Sequence[int]],
+    directions: Directions,
+    keep: int = 10,
+    batch_size: int = 8,
+) -> pd.DataFrame:
+    """Where a corpus scores highest and lowest: name, side, rank, score, row, position.
+
+    Memory does not grow with the corpus.
+    """
+    both = torch.cat([directions.vectors, -directions.vectors])
+    best, left, seen = RunningScores(both, keep), iter(rows), 0
+    while chosen := list(itertools.islice(left, batch_size)):
+        lengths = torch.tensor([len(row) for row in chosen])
+        row = torch.arange(seen, seen + len(chosen)).repeat_interleave(lengths)
+        position = torch.cat([torch.arange(length) for length in lengths])
+        (found,) = stream(subject, chosen, [directions.site], batch_size)
+        x = behind_norm(found[directions.site], directions.site, subject.spec)
+        best.add(x, row.to(x.device), position.to(x.device))
+        seen += len(chosen)
+    top = best.result()
+    made, count = [], len(directions)
+    constants = directions.index["constant"].tolist()
+    for at, name in enumerate(directions.index["name"]):
+        for side, line, sign in (("top", at, 1.0), ("bottom", count + at, -1.0)):
+            columns = (top.top[line], top.rows[line], top.positions[line])
+            for rank, (score, r, p) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+                place = {"row": r, "position": p}
+                value = sign * score + constants[at]
+                made.append({"name": name, "side": side, "rank": rank, "score": value, **place})
+    return pd.DataFrame(made)

@@ -1,0 +1,208 @@
+"""Tasks: an observable with one prompt pair, and labelled examples to test on.
+
+A task is a YAML file, by name among the shipped ones (`data/observables/`) or anywhere by path:
+
+    about: what it is about
+    observable: {" she": 1, " he": -1}         words and their weights
+    pair: [prompt, counterfactual]             as many tokens each; the first favours the observable
+    templates: ["So, [WORD] really is …"]      prompts that end where the observable is read
+    words: [female names, male names]          what fills them: two lists of words.yaml or of words
+    sources: [C, Python]                       instead of templates and words: code that is here
+
+Examples are split by word (or file), so that nothing of a held-out example was trained on. A
+template's example is read at its word's last token and has the model's own observable as a value;
+a window of code is read at every token but the first, which draws attention whatever it is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from interp.data import FOLDER
+
+from ..errors import UserError
+from . import code
+
+WINDOW = 128
+"""Tokens of a window of code."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task's file, read and checked."""
+
+    name: str
+    about: str
+    observable: dict[str, float]
+    pair: tuple[str, str]
+    templates: tuple[str, ...] = ()
+    words: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    sources: tuple[str, str] | None = None
+
+
+class Example(NamedTuple):
+    """One labelled text."""
+
+    ids: list[int]
+    reads: list[int]
+    """Positions at which features and probes read it; their scores are averaged."""
+    positive: bool
+    group: str
+    """The word or file; a group is never split."""
+
+
+def shipped() -> list[str]:
+    """Names of the tasks that come with the workbench."""
+    names = (path.stem for path in (FOLDER / "observables").glob("*.yaml"))
+    return sorted(name for name in names if name != "words")
+
+
+def read_task(name: str) -> Task:
+    """A shipped task by its name, or one's own by the path of its file.
+
+    Raises:
+        UserError: no such task, or a file that is no task.
+    """
+    own = Path(name).expanduser()
+    path = own if own.suffix in (".yaml", ".yml") else FOLDER / "observables" / f"{name}.yaml"
+    if not path.is_file() or path.stem == "words":
+        raise UserError(
+            f"no observable '{name}': choose one of {', '.join(shipped())}, or give the path of a "
+            ".yaml file"
+        )
+    content = _yaml(path)
+    try:
+        return _task(path.stem, content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is no task ({type(error).__name__}: {error}): mend it") from error
+
+
+def _task(name: str, content: dict[str, Any]) -> Task:
+    first, second = content["pair"]
+    observable = {str(word): float(weight) for word, weight in content["observable"].items()}
+    about = str(content.get("about", name)).strip()
+    task = Task(name, about, observable, (str(first), str(second)))
+    if "sources" in content:
+        first, second = content["sources"]
+        return Task(name, about, observable, task.pair, sources=(first, second))
+    templates = tuple(str(text) for text in content["templates"])
+    if not templates or any("[WORD]" not in text for text in templates):
+        raise ValueError("every template needs a [WORD]")
+    one, other = (_words(part) for part in content["words"])
+    return Task(name, about, observable, task.pair, templates, (one, other))
+
+
+def _words(part: str | list[str]) -> tuple[str, ...]:
+    if isinstance(part, str):
+        part = _yaml(FOLDER / "observables" / "words.yaml")[part]
+    return tuple(str(word) for word in part)
+
+
+def _yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+class Split(NamedTuple):
+    """Labelled examples: to train the baselines on, and held out from every method."""
+
+    train: list[Example]
+    held_out: list[Example]
+
+
+def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) -> Split:
+    """The examples of a task, split by group.
+
+    Two fifths of the words are held out; of code, files hold out `per_class` windows and give as
+    many to train on. The words of the task's own pair stay in the training part.
+
+    Raises:
+        UserError: no tokenizer; too few words or too little code.
+    """
+    if tokenizer is None:
+        raise UserError("this model has no tokenizer: give a model that comes with one")
+    sides = [
+        _windows(source, tokenizer, seed, per_class)
+        if task.sources
+        else _filled(task, words, tokenizer, seed)
+        for source, words in zip(task.sources or ("", ""), task.words, strict=True)
+    ]
+    train, held_out = [], []
+    for positive, (kept, out) in zip((True, False), sides, strict=True):
+        train += [example._replace(positive=positive) for example in kept]
+        held_out += [example._replace(positive=positive) for example in out]
+    if min(len(train), len(held_out)) < 8:
+        raise UserError(f"the task '{task.name}' has too few examples: give it more words")
+    return Split(train, held_out)
+
+
+def _filled(
+    task: Task, words: Sequence[str], tokenizer: Any, seed: int
+) -> tuple[list[Example], list[Example]]:
+    order = sorted(set(words))
+    random.Random(seed).shuffle(order)
+    own = [word for word in order if any(word in prompt for prompt in task.pair)]
+    order = own + [word for word in order if word not in own]
+    cut = len(order) - 2 * len(order) // 5
+    return tuple(
+        [_fill(template, word, tokenizer) for word in part for template in task.templates]
+        for part in (order[:cut], order[cut:])
+    )  # type: ignore[return-value]
+
+
+def _fill(template: str, word: str, tokenizer: Any) -> Example:
+    text = template.replace("[WORD]", word)
+    end = template.index("[WORD]") + len(word)
+    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    at = max(i for i, (start, _) in enumerate(coded["offset_mapping"]) if start < end)
+    return Example(list(coded["input_ids"]), [at], True, word)
+
+
+def _windows(
+    source: str, tokenizer: Any, seed: int, per_class: int
+) -> tuple[list[Example], list[Example]]:
+    files = code.source_files(source)
+    random.Random(seed).shuffle(files)
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for path in files:
+        into = min(parts, key=len)  # file by file, so that the parts share none
+        if len(into) >= per_class:
+            break
+        ids = tokenizer(code.text(path), add_special_tokens=False)["input_ids"]
+        starts = list(range(0, len(ids) - WINDOW, WINDOW))
+        random.Random(f"{seed} {path.name}").shuffle(starts)
+        for start in starts[: min(3, per_class - len(into))]:
+            window = list(ids[start : start + WINDOW])
+            into.append(Example(window, list(range(1, WINDOW)), True, str(path)))
+    if min(map(len, parts)) < per_class:
+        raise UserError(
+            f"only {min(map(len, parts))} windows of {source} code are installed here, of "
+            f"{per_class}: use fewer windows or install Python's headers"
+        )
+    return parts
+
+
+def draw_pairs(chosen: Sequence[Example], count: int, seed: int) -> list[tuple[Example, Example]]:
+    """Random pairs of a positive and a negative example that line up: the same template, filled
+    with as many tokens. Fewer than `count` if there are no more."""
+    order = list(chosen)
+    random.Random(seed).shuffle(order)
+    positive, negative = ([e for e in order if e.positive is side] for side in (True, False))
+    found: list[tuple[Example, Example]] = []
+    for one in positive:
+        end = one.reads[-1] + 1
+        match = next(
+            (e for e in negative if e.reads == one.reads and e.ids[end:] == one.ids[end:]), None
+        )
+        if match is not None and len(found) < count:
+            negative.remove(match)
+            found.append((one, match))
+    return found
