@@ -63,15 +63,16 @@ class CompareConfig:
     """Seed of the random-weight model and the random directions."""
 
     def fingerprints(self) -> dict[str, str]:
-        files = json.dumps(self._saes().manifest["files"], sort_keys=True)
+        files = json.dumps(self.sae_run().manifest["files"], sort_keys=True)
         print_ = hashlib.sha256(files.encode()).hexdigest()
         return {"model": open_othello(self.model).fingerprint(), "saes": print_}
 
-    def _saes(self) -> Run:
+    def sae_run(self) -> Run:
+        """The autoencoders compared."""
         return open_run(Path(self.saes) if self.saes else SAES, "othello.sae")
 
     def check(self) -> None:
-        made = self._saes().manifest["fingerprints"]["model"]
+        made = self.sae_run().manifest["fingerprints"]["model"]
         if made != open_othello(self.model).fingerprint():
             raise UserError("these SAEs are of another model: give --saes a run on this one")
         if min(self.choose_games, self.score_games, self.passes) < 1:
@@ -92,7 +93,7 @@ class CompareConfig:
         )
         choose, score = facts(games[0]), facts(games[1])
         boards = Boards(choose, score, asked(choose, score))
-        made, layers = self._saes(), range(subject.spec.n_layers)
+        made, layers = self.sae_run(), range(subject.spec.n_layers)
         sets = [(arch, seed) for arch in ARCHITECTURES for seed in made.config["seeds"]]
         with progress("compare", len(layers) * (len(sets) + 7), "readers") as advance:
             for layer in layers:

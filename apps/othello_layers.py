@@ -1,0 +1,143 @@
+"""The OthelloGPT comparison's page: curves by layer, findings, the board edit, the latents."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from interp import figures
+from interp.apps.common import cached, download, errors_in_place, pick_run, plain, reproduce
+from interp.othello import compare, edit, findings
+from interp.othello.facts import STATES, TILES
+from interp.store import Run, Store
+
+
+def _scores(run: Run) -> pd.DataFrame:
+    return compare.scores(run.path)
+
+
+def _best(run: Run, layer: int) -> pd.DataFrame:
+    return pd.read_parquet(run.path / "latents" / f"L{layer}.parquet")
+
+
+def _map(run: Run, arch: str, layer: int, seed: int, what: str) -> np.ndarray:
+    from interp.othello.mind import latent_map
+
+    return latent_map(run, arch, layer, seed, what)
+
+
+scores, best_latents, maps = cached(_scores), cached(_best), cached(_map)
+
+
+def page() -> None:
+    st.title("Probes against SAEs, layer by layer")
+    run = pick_run("othello.compare", "interp othello compare")
+    boards = run.manifest["boards"]
+    st.caption(
+        f"Scored on {boards['score']:,} boards of held-out games; probes fitted and latents chosen "
+        f"on {boards['choose']:,} others; {len(run.manifest['seeds'])} seeds of each autoencoder."
+    )
+    layers, tiles, latents, edits = st.tabs(["Layers", "Tiles", "Latents", "Board edit"])
+    with layers, errors_in_place():
+        _layers(run)
+    with tiles, errors_in_place():
+        _tiles(run)
+    with latents, errors_in_place():
+        _latents(run)
+    with edits, errors_in_place():
+        _edits()
+
+
+def _layers(run: Run) -> None:
+    rows = findings.table(scores(run))
+    st.plotly_chart(figures.othello_layers(rows), width="stretch", key="layers")
+    for sentence in findings.sentences(scores(run), run.metrics):
+        st.markdown(f"- {plain(sentence)}")
+    st.dataframe(rows, hide_index=True, width="stretch")
+    download(rows, "layers")
+    reproduce(
+        ["interp", "othello", "compare", "--out", str(run.path)],
+        "from pathlib import Path\nfrom interp import figures\n"
+        "from interp.othello import compare, findings\n"
+        f"scores = compare.scores(Path({str(run.path)!r}))\n"
+        "figures.othello_layers(findings.table(scores))",
+    )
+
+
+def _choose(run: Run, key: str) -> tuple[str, int, int]:
+    left, middle, right = st.columns(3)
+    arch = left.selectbox("Autoencoder", ["topk", "l1"], key=f"{key} arch")
+    layers = sorted(scores(run)["layer"].unique())
+    layer = middle.selectbox("Layer", layers, len(layers) // 2, key=f"{key} layer")
+    seed = right.selectbox("Seed", run.manifest["seeds"], key=f"{key} seed")
+    return str(arch), int(layer), int(seed)
+
+
+def _tiles(run: Run) -> None:
+    arch, layer, seed = _choose(run, "tiles")
+    rows = best_latents(run, layer)
+    mine = rows[(rows["reader"] == arch) & (rows["seed"] == seed)]
+    for what in ("auroc", "f1"):
+        grids = {kind: _grid(mine[mine["kind"] == kind], what) for kind in (*STATES, "sound")}
+        title = f"{what.upper()} of the best latent for each tile, held-out games"
+        st.plotly_chart(figures.tile_maps(grids, title), width="stretch", key=f"tiles {what}")
+    st.dataframe(mine, hide_index=True, width="stretch")
+    download(mine, f"latents {arch} L{layer} S{seed}")
+
+
+def _grid(rows: pd.DataFrame, what: str) -> np.ndarray:
+    found = np.full(64, np.nan)
+    found[rows["tile"]] = rows[what]
+    return found
+
+
+def _latents(run: Run) -> None:
+    """Which facts one latent stands for."""
+    arch, layer, seed = _choose(run, "latents")
+    f1 = maps(run, arch, layer, seed, "f1")
+    strength = f1[:, :192].max(1)
+    ranked = np.argsort(-strength, kind="stable")
+    left, right = st.columns([1, 3])
+    latent = int(left.number_input("Latent", 0, len(f1) - 1, int(ranked[0])))
+    order = np.argsort(-f1[latent, :192], kind="stable")[:5]
+    facts = [f"{STATES[c // 64]} {TILES[c % 64]} ({f1[latent, c]:.2f})" for c in order]
+    right.markdown(plain(f"Stands best for (F1): {', '.join(facts)}"))
+    for what in ("f1", "auroc"):
+        values = maps(run, arch, layer, seed, what)[latent]
+        kinds = {kind: values[64 * k : 64 * k + 64] for k, kind in enumerate(STATES)}
+        kinds["sound"] = values[256:]
+        title = f"{what.upper()} of latent {latent} for every tile, choosing games"
+        st.plotly_chart(figures.tile_maps(kinds, title), width="stretch", key=f"latent {what}")
+    listed = pd.DataFrame(
+        [_fact(int(j), f1[j, :192]) for j in ranked[:200]], columns=["latent", "fact", "F1"]
+    )
+    st.dataframe(listed, hide_index=True, width="stretch", height=300)
+    download(listed, f"latents {arch} L{layer} S{seed} best")
+
+
+def _fact(latent: int, values: np.ndarray) -> tuple[int, str, float]:
+    c = int(values.argmax())
+    return latent, f"{STATES[c // 64]} {TILES[c % 64]}", float(values[c])
+
+
+def _edits() -> None:
+    runs = Store().runs("othello.edit")
+    if not runs:
+        st.info("No board edit yet. Make one:")
+        st.code("interp othello edit", language="bash")
+        return
+    run = runs[0]
+    rows = pd.read_parquet(run.path / "errors" / "table.parquet")
+    figure = figures.edit_errors(rows, run.manifest["layers"])
+    st.plotly_chart(figure, width="stretch", key="edits")
+    st.caption("Dashed: no edit. Dotted: the unedited model against the board it does see.")
+    table = edit.chosen_scales(rows)
+    st.dataframe(table, hide_index=True, width="stretch")
+    download(table, "edits")
+    reproduce(
+        ["interp", "othello", "edit", "--out", str(run.path)],
+        "import pandas as pd\nfrom pathlib import Path\n"
+        "from interp.othello.edit import chosen_scales\n"
+        f"chosen_scales(pd.read_parquet(Path({str(run.path)!r}) / 'errors' / 'table.parquet'))",
+    )
