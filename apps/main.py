@@ -22,6 +22,13 @@ PAGES = {
         ("directions", "Directions", "explore"),
         ("steer", "Steer", "moving"),
     ],
+    "OthelloGPT": [
+        ("othello", "Board", "grid_on"),
+        ("othello_layers", "Probes and SAEs", "stacked_line_chart"),
+    ],
+    "Workbench": [
+        ("bench", "Kernels", "speed"),
+    ],
 }
 
 

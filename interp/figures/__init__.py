@@ -1,6 +1,7 @@
 """DataFrame -> plotly figure, pure functions. Shared by the app and the notebooks."""
 
 from ..vocabulary import visible
+from .bench import kernel_ratios, kernel_roofline
 from .directions import cosine_map, next_tokens
 from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
 from .othello import edit_errors, othello_board, othello_layers, tile_maps
@@ -11,6 +12,8 @@ __all__ = [
     "clamp_curve",
     "cosine_map",
     "edit_errors",
+    "kernel_ratios",
+    "kernel_roofline",
     "layer_density",
     "neuron_tokens",
     "next_tokens",

@@ -235,4 +235,4 @@ def class_directions(
 def _latent_directions(site: Site, sae: Sae, found: Match, about: dict[str, Any]) -> Directions:
     columns = ["name", "kind", "tile", "latent_auroc", "auroc", "f1"]
     index = found.best[columns].rename(columns={"latent_auroc": "latent"})
-    return Directions(site, sae.W_dec[index["latent"].to_numpy()].clone(), index, about)
+    return Directions(site, sae.W_dec[index["latent"].tolist()].clone(), index, about)

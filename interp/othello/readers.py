@@ -175,9 +175,9 @@ def dictionary_rows(found: Match, score: npt.NDArray[np.float32], boards: Boards
 def cosine_rows(found: Match, decoder: Tensor, probes: Probes) -> Rows:
     """How far the best latents' decoder rows [f, d] point where the probe's vectors do."""
     best = found.best[found.best["kind"].isin(["own", "enemy"])]
-    latents = decoder[best["latent_auroc"].to_numpy()]
+    latents = decoder[best["latent_auroc"].tolist()]
     state = (best["kind"] == "enemy").to_numpy().astype(int) + 1
-    tile = best["tile"].to_numpy()
+    tile = best["tile"].tolist()
     cosine = torch.nn.functional.cosine_similarity
     probe, mean = probes.coef[tile, state], probes.means[tile, state]
     unit = torch.nn.functional.normalize

@@ -1,0 +1,134 @@
+"""Editing the board in the model's mind: cases, identity at scale 0, and the effect itself."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from interp.directions import Directions
+from interp.othello import board
+from interp.othello.edit import chosen_scales
+from interp.othello.facts import facts, read
+from interp.othello.games import random_games
+from interp.othello.position import position
+from interp.othello.pushes import (
+    count_errors,
+    edited_legal,
+    find_cases,
+    legal_tokens,
+    push,
+    push_vector,
+    top_errors,
+)
+from interp.probes import LinearProbe
+from interp.site import Site
+from interp.subject import open_subject
+
+from .test_board import as_mask, legal_by_walking
+
+
+@pytest.fixture(scope="module")
+def games():
+    return random_games(400, seed=41, split="held_out")
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return open_subject("othello-gpt")
+
+
+def test_cases_are_positions_whose_legal_moves_the_disc_changes(games) -> None:
+    cases = find_cases(games, 60, seed=0)
+    assert len({case.game for case in cases}) == len(cases) == 60
+    for case in cases:
+        where = position(games[case.game, : case.ply + 1])
+        assert where.relative[case.tile] == case.present
+        assert case.legal == as_mask(set(np.flatnonzero(where.legal).tolist()))
+        edited = where.relative.copy()
+        edited[case.tile] = 3 - case.present
+        cells = {divmod(s, 8): int(edited[s]) - 1 for s in range(64) if edited[s]}
+        assert case.legal_edited == as_mask(legal_by_walking(cells, 0))
+        assert edited_legal(where.relative, case.tile) == case.legal_edited
+        assert case.legal_edited not in (0, case.legal)
+    assert find_cases(games, 60, seed=0) == cases != find_cases(games, 60, seed=1)
+
+
+def test_scale_zero_changes_nothing_bit_for_bit(subject, games) -> None:
+    ids = torch.from_numpy(games[:50, :20].astype(np.int64))
+    vectors = torch.randn(50, 128, generator=torch.Generator().manual_seed(0))
+    plain = subject.logits(ids)
+    with subject.edited(*[push(layer, vectors, 0.0) for layer in range(4)]):
+        assert torch.equal(subject.logits(ids), plain)
+    with subject.edited(push(1, vectors, 1.0)):
+        moved = subject.logits(ids)
+    assert torch.equal(moved[:, :-1], plain[:, :-1])  # the last position alone is pushed
+    assert not torch.equal(moved[:, -1], plain[:, -1])
+    assert torch.equal(subject.logits(ids), plain)
+
+
+def test_each_row_gets_its_own_push(subject, games) -> None:
+    ids = torch.from_numpy(games[:3, :12].astype(np.int64))
+    vectors = torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
+    site = Site("resid_post", 2)
+    before = subject.capture(ids, [site])[site]
+    with subject.edited(push(2, vectors, 5.0)):
+        after = subject.capture(ids, [site])[site]
+    torch.testing.assert_close(after[:, -1] - before[:, -1], 5 * vectors, rtol=1e-4, atol=1e-4)
+
+
+def test_errors_by_counting() -> None:
+    legal = as_mask({19, 26, 37, 44})
+    tokens = legal_tokens(legal).tolist()
+    assert [int(board.SQUARE_OF_TOKEN[t]) for t in tokens] == [19, 26, 37, 44]
+    others = [t for t in range(61) if t not in tokens]
+    assert top_errors(np.array(tokens + others), legal) == 0
+    assert top_errors(np.array(others + tokens), legal) == 8
+    assert top_errors(np.array([*tokens[:3], *others, tokens[3]]), legal) == 2
+
+
+def test_a_push_points_from_the_present_state_to_the_other() -> None:
+    index = pd.DataFrame({"kind": ["own", "enemy", "own"], "tile": [5, 5, 6]})
+    vectors = torch.tensor([[3.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    found = Directions(Site("resid_post", 0), vectors, index)
+    unit = torch.tensor([-3.0, 1.0]) / 10**0.5
+    torch.testing.assert_close(push_vector(found, 5, 1), unit)
+    torch.testing.assert_close(push_vector(found, 5, 2), -unit)
+    latents = Directions(Site("resid_post", 0), vectors, index.assign(latent=0))
+    torch.testing.assert_close(push_vector(latents, 5, 1), torch.tensor([-1.0, 1.0]) / 2**0.5)
+
+
+def test_the_probe_turns_discs_in_the_shipped_model(subject, games) -> None:
+    """Quick probes of all layers but the last: fewer errors than unedited and pushed at random."""
+    fit = random_games(120, seed=42, split="train")
+    known = facts(fit)
+    cases = find_cases(games, 150, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    along, random = {}, {}
+    for layer in range(3):
+        site = Site("resid_post", layer)
+        x = read(subject, fit, [site], known.kept)[site]
+        coef = torch.from_numpy(LinearProbe(1e-3, max_iter=12).fit(x, known.relative).coef_)
+        pairs = [(coef[c.tile, 3 - c.present], coef[c.tile, c.present]) for c in cases]
+        along[layer] = normalize(torch.stack([a - b for a, b in pairs]), dim=1)
+        random[layer] = normalize(torch.randn(150, 128, generator=generator), dim=1)
+    still, pushed, astray = (
+        count_errors(subject, games, cases, vectors, scale)
+        for vectors, scale in ((along, 0.0), (along, 5.0), (random, 5.0))
+    )
+    for other in (still, astray):
+        saved = other.edited - pushed.edited
+        assert saved.mean() > 3 * saved.std() / len(saved) ** 0.5
+    assert pushed.own.mean() > still.own.mean()  # it no longer plays on the board as it is
+
+
+def test_scales_are_chosen_on_one_half_and_scored_on_the_other() -> None:
+    rows = [
+        {"reader": "probe", "seed": 0, "layers": "0", "scale": s, "half": h, "errors": e,
+         "errors_own": 2.0, "low": e, "high": e, "positions": 5}
+        for h, errors in (("choose", [4.0, 3.0, 3.5]), ("score", [4.0, 3.6, 1.0]))
+        for s, e in zip([0.0, 1.0, 2.0], errors, strict=True)
+    ]  # fmt: skip
+    chosen = chosen_scales(pd.DataFrame(rows)).iloc[0]
+    assert (chosen["scale"], chosen["errors"]) == (1.0, 3.6)
+    assert chosen["closed"] == pytest.approx(0.4 / 2)

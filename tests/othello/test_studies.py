@@ -1,0 +1,295 @@
+"""The studies, commands and pages on a tiny model, and what ships."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sae_lens import SAE
+from safetensors.numpy import load_file
+from streamlit.testing.v1 import AppTest
+
+from interp.catalog import sha256
+from interp.cli import main
+from interp.data import FOLDER
+from interp.directions import Directions
+from interp.errors import UserError
+from interp.othello import compare, findings, mind
+from interp.othello.compare import CompareConfig
+from interp.othello.edit import EditConfig
+from interp.othello.evaluate import evaluate
+from interp.othello.games import random_games
+from interp.othello.position import move_probabilities, parse_moves, position
+from interp.othello.sae import SAES, SaeConfig
+from interp.othello.train import EVAL_SEED
+from interp.probes import fvu, load_sae
+from interp.site import Site
+from interp.store import open_run
+from interp.study import run_or_load
+from interp.subject import open_subject
+
+SHIPPED = FOLDER / "othello"
+
+
+@pytest.fixture
+def run(store):
+    return open_run(store / "othello.compare" / "tiny")
+
+
+def test_autoencoders_are_what_the_table_says(saes) -> None:
+    table = pd.read_parquet(saes / "saes.parquet")
+    assert len(table) == 2 * 2 * 2
+    for row in table.to_dict("records"):
+        sae = load_sae(saes / "saes" / row["name"])
+        assert (sae.d_in, sae.d_sae, sae.site) == (32, 48, f"{row['layer']}.resid_post")
+        if row["arch"] == "topk":
+            assert row["l0"] <= 4
+    assert (table["fvu"] < 1).all()
+    again = table.pivot_table(index=["arch", "layer"], columns="seed", values="fvu")
+    assert (again[0] != again[1]).all()
+
+
+def test_training_again_gives_the_same_autoencoders(tiny, saes, tmp_path) -> None:
+    config = SaeConfig(str(tiny), tokens=20_000, d_sae=48, k=4, seeds=(0,), batch=512)
+    again = run_or_load(config, out=tmp_path / "again").path
+    for name in ("topk-L1-S0", "l1-L0-S0"):
+        one, two = (load_sae(p / "saes" / name) for p in (saes, again))
+        assert torch.equal(one.W_dec, two.W_dec)
+
+
+def test_comparison_has_every_measure_of_every_reader(run) -> None:
+    scores = compare.scores(run.path)
+    readers = {"probe", "topk", "l1", "neurons", "random directions", "majority", "ply",
+               "occupied", "random model probe", "random model neurons"}  # fmt: skip
+    assert set(scores["reader"]) == readers
+    assert set(scores["layer"]) == {0, 1}
+    per_reader = scores.groupby("reader")["measure"].agg(set)
+    assert {"accuracy", "accuracy_colour", "auroc_sound"} <= per_reader["probe"]
+    assert {"coverage", "cosine_probe", "fvu", "probe_through"} <= per_reader["topk"]
+    assert scores.groupby(["reader", "layer", "measure"]).size()["topk"].eq(2).all()
+    bounded = scores[scores["low"].notna()]
+    assert (bounded["low"] <= bounded["value"]).all()
+    assert (bounded["value"] <= bounded["high"]).all()
+    assert run.metrics["sound_stable_turned"] == 0
+    shares = scores[scores["measure"].str.startswith(("accuracy", "auroc", "f1", "coverage"))]
+    assert shares["value"].between(0, 1).all()
+
+
+def test_latents_in_the_tables_are_the_autoencoders_latents(run, saes) -> None:
+    best = pd.read_parquet(run.path / "latents" / "L1.parquet")
+    mine = best[(best["reader"] == "topk") & (best["seed"] == 1)].reset_index(drop=True)
+    found = Directions.load(run.path / "directions" / "topk-L1-S1")
+    assert found.site == Site("resid_post", 1)
+    assert found.index["latent"].tolist() == mine["latent_auroc"].tolist()
+    decoder = load_sae(saes / "saes" / "topk-L1-S1").W_dec
+    assert torch.equal(found.vectors, decoder[mine["latent_auroc"].tolist()])
+    auroc = mind.latent_map(run, "topk", 1, 1, "auroc")
+    row = mine[mine["name"] == "own c4"].iloc[0]
+    assert auroc[:, 64 + row["tile"]].argmax() == row["latent_auroc"]
+
+
+def test_the_mind_reads_as_the_comparison_does(run, tiny) -> None:
+    subject = open_subject(str(tiny))
+    where = position(random_games(1, 3)[0, :20])
+    x = mind.residual(subject, where.tokens, 1)
+    probe = Directions.load(run.path / "directions" / "probe-L1")
+    own = probe.index[probe.index["name"] == "own c4"].index[0]
+    assert set(np.unique(mind.probe_board(run, 1, x))) <= {0, 1, 2}
+    assert probe.vectors[own].shape == (32,)
+    rules = mind.latent_rules(run, "l1", 1, 0)
+    sae = mind.open_sae(run, "l1", 1, 0)
+    seen = mind.latent_board(sae, rules, x)
+    z = sae.encode(x[None])[0]
+    for tile in range(64):
+        claims = {
+            kind
+            for kind, part in rules[rules["tile"] == tile].groupby("kind")
+            if any(float(z[r.latent]) > np.float32(r.threshold) for r in part.itertuples())
+        }
+        assert seen[tile] == ("own" in claims) + 2 * ("enemy" in claims)
+    present = int(where.relative[27])
+    still = mind.turn_disc(run, "topk", 0, [0], 27, present, 0.0)
+    before = move_probabilities(subject, where.tokens)
+    assert (move_probabilities(subject, where.tokens, *still) == before).all()
+    moved = mind.turn_disc(run, "probe", 0, [0], 27, present, 5.0)
+    assert (move_probabilities(subject, where.tokens, *moved) != before).any()
+
+
+def test_findings_are_sentences_with_the_runs_numbers(run) -> None:
+    scores = compare.scores(run.path)
+    found = findings.sentences(scores, run.metrics)
+    assert all(sentence.endswith(".") for sentence in found)
+    first = scores[(scores["reader"] == "probe") & (scores["measure"] == "accuracy")]
+    assert f"{100 * first['value'].iloc[0]:.1f}" in found[0]
+    rows = findings.table(scores)
+    topk = rows[(rows["reader"] == "topk") & (rows["measure"] == "coverage")].iloc[0]
+    assert topk["least"] <= topk["mean"] <= topk["most"]
+
+
+MISTAKES = {
+    "not a square": (["play", "f5 z9"], "'z9' is no square"),
+    "illegal": (["play", "f5 f6 a1"], "f5 f6 a1 is not a legal game"),
+    "too long": (["play", "--plies", "60"], "--plies must be between 1 and 59"),
+    "other SAEs": (["compare", "--model", "{tiny}"], "these SAEs are of another model"),
+    "no SAEs": (["compare", "--saes", "/nowhere"], "holds no run"),
+    "no OthelloGPT": (["probe", "--model", "{llama}"], "is no OthelloGPT: its vocabulary is 211"),
+    "no comparison": (["edit"], "make one with `interp othello compare`"),
+    "bad k": (["sae", "--k", "0"], "1 <= k < d-sae"),
+    "no zero": (["edit", "--compare", "{compare}", "--scale", "1"], "among the scales 0"),
+    "no such layer": (["edit", "--compare", "{compare}", "--layers", "7"], "between 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(mistake, tiny, store, model_folder, own_home, capsys) -> None:
+    arguments, says = MISTAKES[mistake]
+    places = {
+        "tiny": tiny, "llama": model_folder("llama"), "compare": store / "othello.compare" / "tiny",
+    }  # fmt: skip
+    code = main(["othello", *(argument.format(**places) for argument in arguments)])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1, err
+
+
+def test_play(capsys) -> None:
+    assert main(["othello", "play", "f5 d6 c3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["metrics"]["next"] == "white"
+    assert found["metrics"]["black"] + found["metrics"]["white"] == 7
+    assert found["metrics"]["probability_legal"] > 0.5
+    assert sum(row["legal"] for row in found["results"]) <= found["metrics"]["legal"]
+    assert main(["othello", "play", "--seed", "3"]) == 0
+    assert "a b c d e f g h" in capsys.readouterr().out
+
+
+def test_commands_report_their_runs(tiny, saes, store, own_home, tmp_path, capsys) -> None:
+    settings = ["--choose-games", "80", "--score-games", "80", "--passes", "5"]
+    where = ["--out", str(store / "othello.compare" / "tiny")]
+    picture = tmp_path / "layers.html"
+    command = ["othello", "compare", "--model", str(tiny), "--saes", str(saes), *settings, *where]
+    assert main([*command, "--json", "--picture", str(picture)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["study"] == "othello.compare"
+    assert len(found["findings"]) > 8
+    assert "plotly" in picture.read_text()[:100_000]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "accuracy_colour" in out
+    assert "- Linear probes read" in out
+    edit = ["othello", "edit", "--compare", where[1], "--positions", "40", "--scale", "0", "4"]
+    assert main([*edit, "--out", str(store / "othello.edit" / "tiny")]) == 0
+    assert "unedited" in capsys.readouterr().out
+    probe = ["othello", "probe", "--model", str(tiny), "--fit-games", "20", "--score-games", "20"]
+    assert main([*probe, "--passes", "3", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert 0.3 < metrics["accuracy_probe_0.resid_pre"] < 0.9
+    assert {"accuracy_probe_1.resid_post", "accuracy_majority"} <= set(metrics)
+
+
+def test_train_command(tmp_path, capsys) -> None:
+    small = ["--games", "128", "--n-layers", "1", "--d-model", "16", "--n-heads", "1", "--batch",
+             "32", "--eval-games", "20", "--ckpt", str(tmp_path / "c")]  # fmt: skip
+    out = tmp_path / "model"
+    assert main(["othello", "train", "--out", str(out), *small, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["metrics"]["n_games"] == 20
+    assert main(["othello", "train", "--out", str(out), *small[:-2], *small[-2:], "--lr", "1"]) == 2
+    assert "other settings (lr)" in capsys.readouterr().err
+
+
+def _page(module: str) -> None:
+    from importlib import import_module
+
+    import_module(f"interp.apps.{module}").page()
+
+
+def test_board_page(store, monkeypatch) -> None:
+    monkeypatch.setenv("INTERP_RUNS", str(store))
+    page = AppTest.from_function(_page, args=("othello",), default_timeout=120).run()
+    assert not page.exception
+    assert not page.error
+    assert len(page.metric) == 2
+    next(s for s in page.slider if s.label == "Moves played").set_value(9).run()
+    assert not page.exception
+    discs = next(s for s in page.selectbox if s.label.startswith("Disc"))
+    assert len(discs.options) == 13
+    for reader in ("means", "topk", "l1"):
+        next(s for s in page.selectbox if s.label == "Push along").set_value(reader).run()
+        assert not page.exception
+    scale = next(s for s in page.slider if s.label.startswith("Length"))
+    scale.set_value(0.0).run()
+    assert page.metric[0].value == page.metric[1].value
+
+
+def test_layers_page(store, monkeypatch) -> None:
+    monkeypatch.setenv("INTERP_RUNS", str(store))
+    page = AppTest.from_function(_page, args=("othello_layers",), default_timeout=120).run()
+    assert not page.exception
+    assert not page.error
+    page.number_input[0].set_value(7).run()
+    assert any("Stands best for" in text.value for text in page.markdown)
+    assert not page.exception
+
+
+def test_pages_without_runs_say_how_to_make_one(own_home) -> None:
+    for module in ("othello", "othello_layers"):
+        page = AppTest.from_function(_page, args=(module,), default_timeout=60).run()
+        assert any("interp othello compare" in code.value for code in page.code)
+
+
+def test_shipped_model_is_as_good_as_its_card() -> None:
+    card = json.loads((SHIPPED / "gpt-4x128" / "card.json").read_text())["held_out"]
+    assert card["legality"] >= 0.975
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(SHIPPED / "gpt-4x128")
+    score = evaluate(model, random_games(300, EVAL_SEED, split="held_out"))
+    assert abs(score.legality - card["legality"]) < 0.006
+    assert abs(score.loss_above_floor - card["loss_above_floor"]) < 0.02
+
+
+def test_shipped_autoencoders_are_as_good_as_their_table() -> None:
+    for name, part in open_run(SAES).manifest["files"].items():
+        assert sha256(SAES / name) == part["sha256"]
+    table = pd.read_parquet(SAES / "saes.parquet").set_index("name")
+    assert len(table) == 24
+    subject = open_subject("othello-gpt")
+    assert open_run(SAES).manifest["fingerprints"]["model"] == SaeConfig().fingerprints()["model"]
+    games = torch.from_numpy(random_games(100, 51, split="held_out")[:, :-1].astype(np.int64))
+    for name in ("topk-L2-S0", "l1-L1-S2"):
+        sae = load_sae(SAES / "saes" / name)
+        x = subject.capture(games, [sae.site])[Site.parse(sae.site)][games != 0]
+        assert fvu(x, sae.decode(sae.encode(x))) == pytest.approx(table["fvu"][name], rel=0.1)
+    assert SAE.load_from_disk(SAES / "saes" / "topk-L0-S0").cfg.d_sae == 1024
+
+
+def test_what_ships_is_small_and_the_games_are_the_generators() -> None:
+    size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
+    assert size < 16.3e6
+    games = load_file(SHIPPED / "games.safetensors")["games"]
+    assert (games == random_games(len(games), EVAL_SEED, split="held_out")).all()
+
+
+def test_games_are_made_fast_enough() -> None:
+    start = time.perf_counter()
+    random_games(20_000, 61)
+    assert 20_000 / (time.perf_counter() - start) * 60 > 50_000
+
+
+def test_settings_are_part_of_the_key_and_places_are_not(tiny, saes, store) -> None:
+    from interp.study import plan
+
+    one = plan(CompareConfig(str(tiny), str(saes)))["key"]
+    assert plan(CompareConfig(str(tiny), str(saes), ridge=1e-3))["key"] != one
+    comparison = str(store / "othello.compare" / "tiny")
+    assert plan(EditConfig(comparison))["key"] != plan(EditConfig(comparison, seed=1))["key"]
+
+
+def test_moves_are_read_as_people_write_them() -> None:
+    assert (parse_moves("F5, d6  c3") == parse_moves("f5 d6 c3")).all()
+    with pytest.raises(UserError, match="'d4' is no square"):
+        parse_moves("d4")
