@@ -30,7 +30,8 @@ def _removal(run: Run) -> None:
         plain(
             f"{config['model']}: write vectors of the neurons closest to a word's row of the LM "
             f"head ({config['target']}) turned against it; divergence over {config['tokens']} "
-            "tokens. Dotted: as many random neurons of the same layers."
+            "tokens. Controls of the same layers: dashed, neurons that add as much at the end of "
+            "the describing text; dotted, random ones."
         )
     )
     concept = st.selectbox("Concept", list(dict.fromkeys(effects["concept"])))

@@ -188,7 +188,7 @@ def tars(
         return
     import pandas as pd
 
-    columns = ["concept", "edits", "control", "probability", "logprob", "neighbour_logprob"]
+    columns = ["concept", "edits", "neurons", "probability", "logprob", "neighbour_logprob"]
     columns += ["kl_median", "kl_mean"]
     print(f"concepts of {config.model} ({run.path})")
     rows = pd.read_parquet(run.path / "tars" / "effects.parquet")[columns]
@@ -216,7 +216,9 @@ def apply(
     from ..neurons.weight_edits import WeightEdit, apply_to_folder
 
     found = WeightEdit.load(edit)
-    found = found.first(len(found) if first is None else positive(first, "--first"))
+    if first is not None and positive(first, "--first") > len(found):
+        raise UserError(f"--first {first}: the edit has only {len(found)} neurons")
+    found = found.first(first or len(found))
     apply_to_folder(found.inverse if undo else found, resolve(model), out)
     if json:
         facts = {"folder": str(out), "metrics": {"neurons": len(found)}}

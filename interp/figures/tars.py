@@ -14,9 +14,9 @@ def removal_curves(effects: pd.DataFrame, concept: str) -> go.Figure:
     rows = effects[effects["concept"] == concept].sort_values("edits")
     neighbour = str(rows["neighbour"].iloc[0])
     figure = make_subplots(1, 2, subplot_titles=["log probability", "median KL on ordinary text"])
-    for control, dash in ((False, "solid"), (True, "dot")):
-        part = rows[rows["control"] == control]
-        what = ", random neurons" if control else ""
+    for neurons, dash in (("closest", "solid"), ("matched", "dash"), ("random", "dot")):
+        part = rows[rows["neurons"] == neurons]
+        what = "" if neurons == "closest" else f", {neurons} neurons"
         lines = [
             (f"{label(concept)}{what}", part["logprob"], ORANGE, 1),
             (f"{label(neighbour)}{what}", part["neighbour_logprob"], BLUE, 1),

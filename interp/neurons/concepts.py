@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UserError
 from ..vocabulary import token_strings, word_family
@@ -30,21 +30,26 @@ def read_concepts(path: Path) -> dict[str, Concept]:
 
     try:
         content = yaml.safe_load(path.read_text())
-        return {
-            str(word): Concept(
-                str(word),
-                str(entry["describe"]),
-                [str(prompt) for prompt in entry["prompts"]],
-                str(entry["neighbour"]["word"]),
-                [str(prompt) for prompt in entry["neighbour"]["prompts"]],
-            )
-            for word, entry in content.items()
-        }
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        found = {str(word): _concept(str(word), entry) for word, entry in content.items()}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{path} is no file of concepts ({reason}): see data/concepts.yaml"
         ) from error
+    if not found:
+        raise UserError(f"{path} holds no concept: see data/concepts.yaml")
+    return found
+
+
+def _concept(word: str, entry: dict[str, Any]) -> Concept:
+    neighbour = entry["neighbour"]
+    lists = entry["prompts"], neighbour["prompts"]
+    if not all(isinstance(x, list) and x and all(isinstance(t, str) for t in x) for x in lists):
+        raise ValueError(f"the prompts of '{word}' must be lists of texts")
+    texts = str(entry["describe"]), lists[0], str(neighbour["word"]), lists[1]
+    if not all(text.strip() for text in (texts[0], *lists[0], *lists[1])):
+        raise ValueError(f"a text of '{word}' is empty")
+    return Concept(word, *texts)
 
 
 def concept_file(file: str) -> Path:

@@ -18,6 +18,7 @@ turned against what it adds at the end of the describing text: to -sign(activati
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -104,29 +105,51 @@ def closest(
     return sorted(found, key=lambda pair: -abs(pair[1]))[:n]
 
 
+def activations(subject: Subject, neurons: Sequence[NeuronName], text: str) -> Float[Tensor, " n"]:
+    """What each neuron's write vector is multiplied by at the end of a text."""
+    sites = {name: Site("mlp_post", name.layer) for name in neurons}
+    found = subject.capture(subject.tokens(text), set(sites.values())) if neurons else {}
+    values = [float(found[site][0, -1, name.neuron]) for name, site in sites.items()]
+    return torch.tensor(values)
+
+
+def matched(subject: Subject, neurons: Sequence[NeuronName], text: str) -> list[NeuronName]:
+    """Other neurons of the same layers that add as much at the end of a text, whatever they write:
+    each the one with the nearest |activation| |w|. A control for how much the size of what is
+    turned does, apart from its closeness to the concept."""
+    weights = subject.weights
+    assert weights is not None
+    chosen: dict[NeuronName, NeuronName] = {}
+    for layer in dict.fromkeys(name.layer for name in neurons):
+        site = Site("mlp_post", layer)
+        own = subject.capture(subject.tokens(text), [site])[site][0, -1].float().cpu()
+        size = own.abs() * weights.neurons("down", layer).norm(dim=1)
+        free = size.clone()
+        here = [name.neuron for name in neurons if name.layer == layer]
+        free[here] = torch.inf
+        for neuron in here:
+            nearest = int((free - size[neuron]).abs().argmin())
+            free[nearest] = torch.inf
+            chosen[NeuronName(layer, "down", neuron)] = NeuronName(layer, "down", nearest)
+    return [chosen[name] for name in neurons]
+
+
 def reversal(
     subject: Subject,
-    chosen: Sequence[tuple[NeuronName, float]],
+    neurons: Sequence[NeuronName],
     vector: Float[Tensor, " d_model"],
     text: str,
+    provenance: dict[str, Any] | None = None,
 ) -> WeightEdit:
-    """The edit that turns chosen neurons against a vector, whatever they added at the end of a
-    text that describes the concept; a neuron's length is kept."""
+    """The edit that turns neurons against a vector, whatever they added at the end of a text that
+    describes the concept; a neuron's length is kept."""
     weights = subject.weights
     assert weights is not None
     unit = vector.float() / vector.float().norm()
-    sites = {name: Site("mlp_post", name.layer) for name, _ in chosen}
-    found = subject.capture(subject.tokens(text), set(sites.values())) if chosen else {}
-    old = torch.zeros(len(chosen), weights.spec.d_model)
-    activations = torch.zeros(len(chosen), 1)
-    for i, (name, site) in enumerate(sites.items()):
+    old = torch.zeros(len(neurons), weights.spec.d_model)
+    for i, name in enumerate(neurons):
         old[i] = weights.neurons("down", name.layer)[name.neuron]
-        activations[i] = float(found[site][0, -1, name.neuron])
     # a neuron that is exactly silent there counts as one that fires
-    against = torch.where(activations < 0, 1.0, -1.0)
-    return WeightEdit(
-        tuple(sites),
-        old,
-        against * old.norm(dim=1, keepdim=True) * unit,
-        {"from": "tars", "cosines": [cosine for _, cosine in chosen]},
-    )
+    against = torch.where(activations(subject, neurons, text) < 0, 1.0, -1.0)
+    new = against[:, None] * old.norm(dim=1, keepdim=True) * unit
+    return WeightEdit(tuple(neurons), old, new, {"from": "tars", **(provenance or {})})

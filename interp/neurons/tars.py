@@ -7,12 +7,12 @@ divergence of the edited model from the plain one on ordinary text. A control tu
 neurons of the same layers and kinds against the same vector.
 
 Tables of the run:
-`tars/effects.parquet`, one row a (concept, edits, control): concept string, edits int64, control
-    bool, logprob double (of the concept's word as the next token, mean over prompts), probability
-    double (mean), neighbour string, neighbour_logprob double, kl_median, kl_mean double (nats, over
-    the tokens of ordinary text)
-`tars/prompts.parquet`, one row a prompt of those: concept, edits, control, word string (the
-    concept's or the neighbour's), prompt string, probability double
+`tars/effects.parquet`, one row a (concept, neurons, edits): concept string, neurons string (closest
+    | matched | random), edits int64, logprob double (of the concept's word as the next token, mean
+    over prompts), probability double (mean), neighbour string, neighbour_logprob double, kl_median,
+    kl_mean double (nats, over the tokens of ordinary text)
+`tars/prompts.parquet`, one row a prompt of those: concept, neurons, edits, word string (the
+    concept's or the neighbour's), prompt string, probability, logprob double
 `tars/cumulative.parquet`: concepts int64 (removed so far, in the order of the list), edits int64
     (of each), logprob double (mean over the removed), kl_median, kl_mean double
 `tars/edits.parquet`: concept, edit int64 (from 1), name string (of the neuron), cosine double
@@ -21,6 +21,7 @@ Tables of the run:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,12 +42,15 @@ if TYPE_CHECKING:
     from .weight_edits import WeightEdit
 
 
+SETS = ("closest", "matched", "random")
+
+
 @dataclass(frozen=True)
 class TarsConfig:
     """Remove concepts from a model by editing a few neuron vectors, and measure the price."""
 
     STUDY: ClassVar[str] = "neurons.tars"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     model: str = "smollm2-135m"
     """A catalog name, hub id, folder or .gguf file."""
@@ -85,11 +89,19 @@ class TarsConfig:
         }
 
     def check(self) -> None:
-        self._chosen()
         if not self.edits or min(self.edits) < 0 or max(self.edits) < 1:
             raise UserError("--edits must be numbers from 0 up, at least one of them above 0")
-        if self.tokens < 1:
-            raise UserError(f"--tokens must be at least 1, not {self.tokens}")
+        most, spec = max(self.edits), self._weights.spec
+        if 2 * most > spec.d_mlp or most * len(self._chosen()) > spec.n_layers * spec.d_mlp // 2:
+            raise UserError(
+                f"--edits {most} are too many for {spec.n_layers} layers of {spec.d_mlp} neurons: "
+                "as many again are needed as a control"
+            )
+        if self.tokens < 2:
+            raise UserError(f"--tokens must be at least 2, not {self.tokens}")
+        for concept in self._chosen():
+            word_tokens(self._weights, concept.word)
+            word_tokens(self._weights, concept.neighbour)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
@@ -99,26 +111,25 @@ class TarsConfig:
         subject = open_subject(self.model, device=self.device)
         concepts = self._chosen()
         text = _Text(subject, self)
-        steps = len(concepts) * (2 * len(self.edits) + 1)
         effects: list[dict[str, Any]] = []
         prompts: list[dict[str, Any]] = []
         made: dict[str, WeightEdit] = {}
+        steps = len(concepts) * len(SETS) * len(self.edits)
         with progress("remove concepts", steps, "edits") as advance:
             for concept in concepts:
                 target = self._target(subject, concept)
                 target.save(out.path / "targets" / concept.word)
-                made[concept.word] = self._edit(subject, concept, target, list(made.values()))
-                made[concept.word].save(out.path / "edits" / f"{concept.word}.safetensors")
-                control = self._control(subject, concept, target, made[concept.word])
-                for edit, is_control in ((made[concept.word], False), (control, True)):
+                sets = self._sets(subject, concept, target, list(made.values()))
+                made[concept.word] = sets["closest"]
+                sets["closest"].save(out.path / "edits" / f"{concept.word}.safetensors")
+                for neurons, edit in sets.items():
                     for n in self.edits:
+                        label = {"concept": concept.word, "neurons": neurons, "edits": n}
                         with edit.first(n).applied(subject):
                             rows = list(_asked(subject, concept))
-                            label = {"concept": concept.word, "edits": n, "control": is_control}
                             effects.append(label | _summary(rows, concept) | text.divergence())
                         prompts += [label | row for row in rows]
-                        advance(1, f"{concept.word}, {n} edits")
-                advance(1)
+                        advance(1, f"{concept.word}, {n} {neurons}")
         cumulative = self._cumulative(subject, concepts, made, text)
         tables = {"effects": effects, "prompts": prompts, "cumulative": cumulative}
         for name, rows in {**tables, "edits": list(_listed(made))}.items():
@@ -132,7 +143,7 @@ class TarsConfig:
         unknown = [word for word in self.concepts if word not in known]
         if unknown:
             raise UserError(f"no concept '{unknown[0]}': the file has {', '.join(known)}")
-        return [known[word] for word in self.concepts or known]
+        return [known[word] for word in dict.fromkeys(self.concepts or known)]
 
     def _target(self, subject: Subject, concept: Concept) -> Directions:
         from .removal import head_target, text_target
@@ -142,35 +153,35 @@ class TarsConfig:
             return text_target(subject, concept.describe, ids, self.seed)
         return head_target(self._weights, concept.word, ids)
 
-    def _edit(
+    def _sets(
         self, subject: Subject, concept: Concept, target: Directions, before: list[WeightEdit]
-    ) -> WeightEdit:
-        """The largest edit of a concept, of neurons that no earlier one has taken."""
-        from .removal import closest, reversal
+    ) -> dict[str, WeightEdit]:
+        """The largest edit of a concept, of neurons that no earlier one has taken, and the two
+        controls, of as many other neurons of the same layers."""
+        import numpy as np
+
+        from .removal import closest, matched, reversal
+        from .search import NeuronName
 
         vector, most = target.vectors[0], max(self.edits)
         taken = {neuron for edit in before for neuron in edit.neurons}
         found = closest(self._weights, vector, most + len(taken))
-        free = [pair for pair in found if pair[0] not in taken][:most]
-        return reversal(subject, free, vector, concept.describe)
-
-    def _control(
-        self, subject: Subject, concept: Concept, target: Directions, edit: WeightEdit
-    ) -> WeightEdit:
-        """As many random neurons of the same layers, turned against the same vector."""
-        import numpy as np
-
-        from .removal import reversal
-        from .search import NeuronName
-
+        pairs = [pair for pair in found if pair[0] not in taken][:most]
+        chosen = [name for name, _ in pairs]
         generator = np.random.default_rng([self.seed, *concept.word.encode()])
         drawn: list[NeuronName] = []
-        for name in edit.neurons:
-            taken = {n.neuron for n in (*edit.neurons, *drawn) if n.layer == name.layer}
-            free = [i for i in range(self._weights.spec.d_mlp) if i not in taken]
+        for name in chosen:
+            used = {n.neuron for n in (*chosen, *drawn) if n.layer == name.layer}
+            free = [i for i in range(self._weights.spec.d_mlp) if i not in used]
             drawn.append(NeuronName(name.layer, "down", int(generator.choice(free))))
-        pairs = [(name, float("nan")) for name in drawn]
-        return reversal(subject, pairs, target.vectors[0], concept.describe)
+        sets = dict(
+            zip(SETS, (chosen, matched(subject, chosen, concept.describe), drawn), strict=True)
+        )
+        about = {"concept": concept.word, "cosines": [cosine for _, cosine in pairs]}
+        return {
+            name: reversal(subject, neurons, vector, concept.describe, about)
+            for name, neurons in sets.items()
+        }
 
     def _cumulative(
         self,
@@ -238,17 +249,16 @@ def _asked(subject: Subject, concept: Concept) -> Iterator[dict[str, Any]]:
         assert subject.weights is not None
         ids = word_tokens(subject.weights, word)
         logprobs = subject.logits(subject.tokens(prompts))[:, -1].double().log_softmax(-1)
-        chances = logprobs[:, ids].exp().sum(-1).tolist()
-        for prompt, chance in zip(prompts, chances, strict=True):
-            yield {"word": word, "prompt": prompt, "probability": chance}
+        found = logprobs[:, ids].logsumexp(-1)
+        for prompt, logprob in zip(prompts, found.tolist(), strict=True):
+            chance = float(math.exp(logprob))
+            yield {"word": word, "prompt": prompt, "probability": chance, "logprob": logprob}
 
 
 def _summary(rows: Sequence[dict[str, Any]], concept: Concept) -> dict[str, Any]:
-    import math
-
     def mean_log(word: str) -> float:
-        found = [math.log(r["probability"]) for r in rows if r["word"] == word]
-        return sum(found) / len(found)
+        found = [r["logprob"] for r in rows if r["word"] == word]
+        return float(sum(found) / len(found))
 
     own = [r["probability"] for r in rows if r["word"] == concept.word]
     return {
@@ -267,13 +277,11 @@ def _listed(made: dict[str, WeightEdit]) -> Iterator[dict[str, Any]]:
 
 
 def _metrics(effects: pd.DataFrame, cumulative: list[dict[str, Any]]) -> dict[str, float]:
-    """By number of edits: mean probability, the control's, KL of one concept and of all."""
+    """By number of edits: mean probability after each set, KL of one concept and of all."""
     found: dict[str, float] = {}
-    for (n, control), part in effects.groupby(["edits", "control"]):
-        name = f"{'control' if control else 'probability'}_{n}"
-        found[name] = round(float(part["probability"].mean()), 6)
-        if not control:
-            found[f"kl_median_{n}"] = float(part["kl_median"].median())
+    for (n, neurons), part in effects.groupby(["edits", "neurons"]):
+        found[f"{neurons}_{n}"] = round(float(part["probability"].mean()), 6)
+        found[f"{neurons}_kl_median_{n}"] = float(part["kl_median"].median())
     whole = max(row["concepts"] for row in cumulative)
     for row in cumulative:
         if row["concepts"] == whole:

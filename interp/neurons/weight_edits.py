@@ -46,6 +46,10 @@ class WeightEdit:
     def __post_init__(self) -> None:
         if not len(self.neurons) == len(set(self.neurons)) == len(self.old) == len(self.new):
             raise ValueError(f"{len(self.neurons)} neurons for {len(self.old)} vectors")
+        if self.old.shape != self.new.shape or self.old.ndim != 2:
+            raise ValueError(f"vectors {list(self.old.shape)} and {list(self.new.shape)}")
+        if not torch.isfinite(self.old).all() or not torch.isfinite(self.new).all():
+            raise ValueError("a vector holds a NaN or an infinity")
 
     def __len__(self) -> int:
         return len(self.neurons)
@@ -100,9 +104,9 @@ class WeightEdit:
             with safe_open(path, "pt") as file:
                 about = file.metadata() or {}
                 old, new = file.get_tensor("old"), file.get_tensor("new")
-            neurons = tuple(parse_neuron(name) for name in json.loads(about["neurons"]))
+            neurons = tuple(parse_neuron(str(name)) for name in json.loads(about["neurons"]))
             return cls(neurons, old, new, json.loads(about["provenance"]))
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, UserError) as error:
             raise UserError(f"{path} holds no weight edit ({error}): see `neurons tars`") from error
 
 
@@ -113,14 +117,16 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
         UserError: `out` is there already or cannot be written; the folder holds another model.
     """
     weights = Weights(folder)
-    if out.exists():
-        raise UserError(f"{out} is there already: choose another folder")
+    if out.exists() or folder.resolve() in out.resolve().parents:
+        where = "is there already" if out.exists() else "lies in the model's own folder"
+        raise UserError(f"{out} {where}: choose another folder")
     making = out.with_name(f".{out.name}.making")
     try:
         shutil.rmtree(making, ignore_errors=True)
         shutil.copytree(folder, making)
         by_shard: dict[str, list[int]] = {}
         for i, neuron in enumerate(edit.neurons):
+            _known(weights, neuron)
             _, stored, _ = weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
             by_shard.setdefault(weights.shard(stored).name, []).append(i)
         for name, chosen in by_shard.items():
@@ -143,9 +149,17 @@ def _row(subject: Subject, neuron: NeuronName) -> Tensor:
     """A neuron's vector in the model's memory."""
     if subject.weights is None:
         raise UserError("weight edits need a model that was opened from a folder")
+    _known(subject.weights, neuron)
     name, _, row = subject.weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
     matrix = subject.parameter(name)
     return matrix[neuron.neuron] if row else matrix[:, neuron.neuron]
+
+
+def _known(weights: Weights, neuron: NeuronName) -> None:
+    spec = weights.spec
+    inside = neuron.layer < spec.n_layers and neuron.neuron < spec.d_mlp
+    if neuron.kind not in spec.kinds or not inside:
+        raise UserError(f"this model has no neuron {neuron}: the edit is of another model")
 
 
 def _check(view: Tensor, neuron: NeuronName, old: Tensor) -> None:

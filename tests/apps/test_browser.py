@@ -14,7 +14,9 @@ import pytest
 
 from interp.neurons.atlas import AtlasConfig
 from interp.neurons.search import parse_neuron
+from interp.neurons.tars import TarsConfig
 from interp.neurons.vectors import neuron_directions
+from interp.store import Store
 from interp.study import run_or_load
 from interp.weights import Weights
 
@@ -232,6 +234,23 @@ def test_directions_are_decoded_and_compared(page, address, folder, serve, tmp_p
     page.get_by_text("interp directions decode").wait_for()
     page.get_by_role("tab", name="Against another set").click()
     page.get_by_text("Cosines").wait_for()
+
+
+def test_removal_page(page, serve, folder, tmp_path):  # noqa: F811
+    entry = {"describe": "w1 w2 w3", "prompts": ["w4 w5"]}
+    entry["neighbour"] = {"word": "w9", "prompts": ["w7 w8"]}
+    (tmp_path / "concepts.json").write_text(json.dumps({"dog": entry}))  # JSON is YAML
+    (tmp_path / "text.txt").write_text("w1 w2 w3 w4 " * 20)
+    config = TarsConfig(
+        model=str(folder), file=str(tmp_path / "concepts.json"), edits=(0, 2), tokens=40,
+        corpus=str(tmp_path / "text.txt"),
+    )  # fmt: skip
+    run_or_load(config, Store(tmp_path / "runs"))
+    page.goto(f"{serve(tmp_path / 'runs')}/tars")
+    page.get_by_text("Removing 'dog'").wait_for()
+    page.get_by_text("Prompt by prompt").click()
+    page.get_by_text("Reproduce this").click()
+    page.get_by_text("interp neurons tars --model").wait_for()
 
 
 def test_narrow_window(page, address):

@@ -10,7 +10,15 @@ import yaml
 from interp.cli import main
 from interp.errors import UserError
 from interp.neurons.concepts import read_concepts
-from interp.neurons.removal import closest, head_target, reversal, text_target
+from interp.neurons.removal import (
+    activations,
+    closest,
+    head_target,
+    matched,
+    reversal,
+    text_target,
+)
+from interp.neurons.search import NeuronName
 from interp.neurons.tars import TarsConfig
 from interp.neurons.weight_edits import WeightEdit
 from interp.study import run_or_load
@@ -52,7 +60,7 @@ def test_the_planted_neuron_is_closest(subject):
 def test_reversal_keeps_lengths_and_turns_against_what_a_neuron_adds(subject):
     vector, text = subject.weights.W_U()[DOG], "w1 w2 w3"
     chosen = closest(subject.weights, vector, 12)
-    edit = reversal(subject, chosen, vector, text)
+    edit = reversal(subject, [name for name, _ in chosen], vector, text)
     torch.testing.assert_close(edit.new.norm(dim=1), edit.old.norm(dim=1))
     cosine = torch.cosine_similarity(edit.new, vector[None])
     torch.testing.assert_close(cosine.abs(), torch.ones(12))
@@ -68,7 +76,7 @@ def test_removing_a_neuron_that_speaks_silences_the_word(subject):
     from interp.site import Site
 
     vector = subject.weights.W_U()[DOG]
-    edit = reversal(subject, closest(subject.weights, vector, 1), vector, "w1 w2 w3")
+    edit = reversal(subject, [closest(subject.weights, vector, 1)[0][0]], vector, "w1 w2 w3")
     batch = subject.tokens("w1 w2 w3")
     sign = -1.0 if torch.cosine_similarity(edit.new[0], vector, dim=0) > 0 else 1.0
     with subject.edited(edits.clamp(Site("mlp_post", 1), 17, 5.0 * sign)):
@@ -76,6 +84,23 @@ def test_removing_a_neuron_that_speaks_silences_the_word(subject):
         with edit.applied(subject):
             after = subject.logits(batch)[0, -1, DOG]
     assert (after < before) == (sign > 0)
+
+
+def test_matched_neurons_add_as_much_and_are_others(subject):
+    neurons = [name for name, _ in closest(subject.weights, subject.weights.W_U()[DOG], 9)]
+    found = matched(subject, neurons, "w1 w2 w3")
+    assert [n.layer for n in found] == [n.layer for n in neurons]
+    assert not set(found) & set(neurons)
+    assert len(set(found)) == 9
+
+    def sizes(names):
+        lengths = [subject.weights.neurons("down", n.layer)[n.neuron].norm() for n in names]
+        return activations(subject, names, "w1 w2 w3").abs() * torch.stack(lengths)
+
+    one = matched(subject, neurons[:1], "w1 w2 w3")
+    others = [NeuronName(neurons[0].layer, "down", i) for i in range(48) if i != neurons[0].neuron]
+    gaps = (sizes(others) - sizes(neurons[:1])).abs()
+    assert others[int(gaps.argmin())] == one[0]
 
 
 def test_text_target_decodes_to_the_word(subject):
@@ -103,7 +128,7 @@ def test_the_study(config, own_home):
     run = run_or_load(config)
     effects = pd.read_parquet(run.path / "tars" / "effects.parquet")
     none = effects[effects["edits"] == 0]
-    assert len(none) == 4
+    assert len(none) == 6
     assert (none["kl_median"] == 0.0).all()
     assert (none["kl_mean"] == 0.0).all()
     assert none.groupby("concept")["logprob"].nunique().eq(1).all()
@@ -111,17 +136,19 @@ def test_the_study(config, own_home):
     together = pd.read_parquet(run.path / "tars" / "cumulative.parquet")
     assert (together[together["edits"] == 0]["kl_median"] == 0.0).all()
     first = together[(together["concepts"] == 1) & (together["edits"] == 4)].iloc[0]
-    alone = effects.query("concept == 'dog' and edits == 4 and not control").iloc[0]
+    alone = effects.query("concept == 'dog' and edits == 4 and neurons == 'closest'").iloc[0]
     assert first["kl_mean"] == pytest.approx(alone["kl_mean"])
     assert first["logprob"] == pytest.approx(alone["logprob"])
     listed = pd.read_parquet(run.path / "tars" / "edits.parquet")
     assert not listed["name"].duplicated().any(), "a neuron is turned once"
     prompts = pd.read_parquet(run.path / "tars" / "prompts.parquet")
-    own = prompts.query("concept == 'dog' and word == 'dog' and edits == 4 and not control")
+    own = prompts.query(
+        "concept == 'dog' and word == 'dog' and edits == 4 and neurons == 'closest'"
+    )
     assert own["probability"].mean() == pytest.approx(alone["probability"])
     edit = WeightEdit.load(run.path / "edits" / "dog.safetensors")
     assert [str(n) for n in edit.neurons] == listed[listed["concept"] == "dog"]["name"].tolist()
-    assert run.metrics["kl_median_0"] == 0.0
+    assert run.metrics["closest_kl_median_0"] == 0.0
 
 
 def test_the_commands(config, own_home, capsys, tmp_path, folder):  # noqa: F811
@@ -147,7 +174,8 @@ def test_the_commands(config, own_home, capsys, tmp_path, folder):  # noqa: F811
         ({"concepts": ("cat",)}, "no concept 'cat': the file has dog, w30"),
         ({"edits": (0,)}, "at least one of them above 0"),
         ({"edits": (-1, 2)}, "from 0 up"),
-        ({"tokens": 0}, "--tokens must be at least 1"),
+        ({"tokens": 1}, "--tokens must be at least 2"),
+        ({"edits": (30,)}, "--edits 30 are too many for 2 layers of 48"),
         ({"file": "/no/such/file"}, "no file of concepts at /no/such/file"),
     ],
 )
@@ -159,9 +187,11 @@ def test_mistakes(config, own_home, change, says):
 
 
 def test_a_broken_concept_file(tmp_path):
-    for text in ("dog: 3", "- a", "a: [", "dog: {describe: x}"):
-        (tmp_path / "c.yaml").write_text(text)
-        with pytest.raises(UserError, match="is no file of concepts"):
+    whole = {"describe": "x", "prompts": "not a list", "neighbour": {"word": "y", "prompts": ["z"]}}
+    texts = ("dog: 3", "- a", "a: [", "dog: {describe: x}", yaml.safe_dump({"dog": whole}), "{}")
+    for content in [*(text.encode() for text in texts), b"\xff\xfe\x00"]:
+        (tmp_path / "c.yaml").write_bytes(content)
+        with pytest.raises(UserError, match="is no file of concepts|holds no concept"):
             read_concepts(tmp_path / "c.yaml")
 
 

@@ -112,6 +112,15 @@ def test_mistakes(case, model_folder, tmp_path):
         edit.applied(open_subject(folder, "nnsight")),
     ):
         pass
+    far = WeightEdit((parse_neuron("0.down.9999"),), edit.old[:1], edit.new[:1])
+    with pytest.raises(UserError, match="no neuron 0.down.9999"), far.applied(open_subject(folder)):
+        pass
+    with pytest.raises(UserError, match="no neuron 0.down.9999"):
+        apply_to_folder(far, folder, tmp_path / "out")
+    with pytest.raises(ValueError, match="NaN"):
+        WeightEdit(edit.neurons, edit.old, edit.new * torch.nan)
+    with pytest.raises(UserError, match="in the model's own folder"):
+        apply_to_folder(edit, folder, folder / "out")
     (tmp_path / "junk").write_bytes(b"junk")
     with pytest.raises(UserError, match="holds no weight edit"):
         WeightEdit.load(tmp_path / "junk")
