@@ -116,19 +116,19 @@ def collect(row, first, keys, count, limit, c, top, bottom):  # type: ignore[no-
         if top:
             mask = above(row, start, limit[0])  # type: ignore[call-arg]
             while mask:
-                j = start + np.int64(lowest_bit(mask))  # type: ignore[call-arg]
+                j = np.int64(start + np.int64(lowest_bit(mask)))  # type: ignore[call-arg]
                 mask &= mask - np.uint64(1)
                 if row[j] > limit[0]:  # it may have risen since
                     _add(keys, count, limit, 0, c, row[j], first + j)
         if bottom:
             mask = below(row, start, -limit[1])  # type: ignore[call-arg]
             while mask:
-                j = start + np.int64(lowest_bit(mask))  # type: ignore[call-arg]
+                j = np.int64(start + np.int64(lowest_bit(mask)))  # type: ignore[call-arg]
                 mask &= mask - np.uint64(1)
                 if -row[j] > limit[1]:
                     _add(keys, count, limit, 1, c, -row[j], first + j)
-    for j in range(whole, row.shape[0]):
-        if top and row[j] > limit[0]:
-            _add(keys, count, limit, 0, c, row[j], first + j)
-        if bottom and -row[j] > limit[1]:
-            _add(keys, count, limit, 1, c, -row[j], first + j)
+    for i in range(whole, row.shape[0]):
+        if top and row[i] > limit[0]:
+            _add(keys, count, limit, 0, c, row[i], first + i)
+        if bottom and -row[i] > limit[1]:
+            _add(keys, count, limit, 1, c, -row[i], first + i)

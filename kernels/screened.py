@@ -49,14 +49,19 @@ STEP = 16
 """Rows of a tile are a multiple of this, so that torch never leaves oneDNN for a fallback."""
 
 
-@cache
 def supported() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware, within the bound of `rounding.py`."""
+    """Whether this processor multiplies bfloat16 in hardware."""
     flags = torch.cpu.get_capabilities()
-    if not (flags.get("avx512_bf16") or flags.get("amx_bf16")):
-        return False
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+
+
+@cache
+def sound() -> bool:
+    """Whether torch's bfloat16 products here keep to the bound of `rounding.py`: tried on one.
+
+    Everything is positive: sums kept in bfloat16 would stop growing, far outside the bound.
+    """
     generator = torch.Generator().manual_seed(0)
-    # all positive: a sum kept in bfloat16 would stop growing, and be off by far more than allowed
     x = torch.rand(STEP, 4096, generator=generator)
     w = torch.rand(COLUMNS, 4096, generator=generator)
     rounded = [round_to_bfloat16(a, torch.zeros(4096), 1) for a in (x, w)]
@@ -70,7 +75,7 @@ def supported() -> bool:
 def worthwhile(vectors: Tensor, readout: Tensor) -> bool:
     """Whether screening saves more than rounding the read-out and scoring candidates cost."""
     (n, d), vocabulary = vectors.shape, len(readout)
-    return n >= 2 * ROWS and d >= 256 and vocabulary >= 8192 and supported()
+    return n >= 2 * ROWS and d >= 256 and vocabulary >= 8192 and supported() and sound()
 
 
 def candidates(k: int, d: int, vocabulary: int) -> int:
@@ -144,6 +149,8 @@ def project_screened(
     None if less than the share `least` of the first block's rows is certified: then searching rows
     again would cost more than screening saves.
     """
+    if not sound():
+        raise ValueError("torch's bfloat16 products are too coarse on this machine: use 'tiled'")
     job = _Job(vectors, readout, k, sides, stats, least)
     each(job.block, range(len(job.blocks)))
     return None if job.hopeless.is_set() else job.finish()

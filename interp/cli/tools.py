@@ -6,7 +6,7 @@ import importlib.util
 import os
 import socket
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -16,6 +16,9 @@ from ..errors import UserError
 from ..store import Store
 from ..study import run_or_load
 from .common import Json, Runs, command, print_json, print_table, report
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 models, bench = SubcommandApp(), SubcommandApp()
 
@@ -72,7 +75,23 @@ def bench_kernels(
 ) -> None:
     """Time the fused projection against the bare product and the naive version, interleaved."""
     run = run_or_load(config, Store(runs), fresh=True)
-    report(run, json)
+    if json:
+        report(run, json)
+        return
+    import pandas as pd
+
+    print(run.path)
+    rows = pd.read_parquet(run.path / "summary" / "variants.parquet")
+    columns = ["shape", "variant", "ratio", "ratio_min", "ratio_max", "ratio_cpu", "job_s"]
+    print_table([*columns, "missing"], _cells(rows, columns))
+    for shape, found in run.metrics["shapes"].items():
+        print_table([shape, ""], [[name, str(value)] for name, value in found.items()])
+
+
+def _cells(rows: pd.DataFrame, numbers: list[str]) -> list[list[str]]:
+    names = rows[["shape", "variant"]].to_numpy().tolist()
+    values = rows[numbers[2:]].map(lambda x: f"{x:.3g}").to_numpy().tolist()
+    return [[*a, *b, c] for a, b, c in zip(names, values, rows["missing"], strict=True)]
 
 
 def explorer(
