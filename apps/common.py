@@ -55,7 +55,8 @@ def _label(run: Run) -> str:
     finished = str(run.manifest["finished"]).replace("T", " ")[5:16]
     what = run.config.get("neuron") or run.config.get("norm", "")
     # the folder's name last: streamlit tells options apart by their labels
-    return f"{Path(run.config['model']).name} · {what} · {finished} · {run.path.name}"
+    parts = (Path(run.config.get("model", "")).name, what, finished, run.path.name)
+    return " · ".join(str(part) for part in parts if part)
 
 
 def reproduce(command: list[str], notebook: str) -> None:
