@@ -22,6 +22,7 @@ from ..errors import UserError
 from .common import command
 from .directions import directions
 from .neurons import neurons
+from .obsprop import obsprop
 from .othello import othello
 from .tools import bench, explorer, models
 
@@ -31,6 +32,7 @@ app.command(
     directions, name="directions", help="Decode, score, compare, steer with what was found."
 )
 app.command(othello, name="othello", help="OthelloGPT: linear probes against SAEs.")
+app.command(obsprop, name="obsprop", help="Feature vectors of a task from one pair of prompts.")
 app.command(models, name="models", help="Models by name: list, add, describe.")
 app.command(bench, name="bench", help="Benchmarks.")
 command(app, "app")(explorer)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..progress import progress
+from ..progress import waiting
 from ..weights import NormKind, Weights
 from .norms import Norm
 
@@ -52,12 +52,11 @@ class Parts:
         self.weights, self.spec, self.dtype = weights, weights.spec, dtype
         layers = range(self.spec.n_layers)
         stacks: list[list[Tensor]] = [[], [], [], []]
-        with progress("read heads", len(layers), "layers") as advance:
+        with waiting("read the heads' weights"):
             for layer in layers:
                 read = (weights.W_V, weights.b_V, weights.W_O, weights.b_O)
                 for stack, view in zip(stacks, read, strict=True):
                     stack.append(view(layer).to(dtype))
-                advance(1)
         self.W_V, self.b_V, self.W_O, self.b_O = (torch.stack(stack) for stack in stacks)
         """[layer, kv, k, d], [layer, kv, k], [layer, head, d, k], [layer, d]"""
         kinds: tuple[NormKind, ...] = ("attn", "attn_post", "mlp", "mlp_post")

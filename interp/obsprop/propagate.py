@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -47,6 +48,19 @@ def head_vectors(parts: Parts, m: Float[Tensor, "n d"] | Float[Tensor, "n layer 
     vectors = torch.einsum("nld,lgadk,lgke->nlgae", each, W_O, parts.W_V)
     offsets = torch.einsum("nld,lgadk,lgk->nlga", each, W_O, parts.b_V)
     return HeadVectors(vectors.flatten(2, 3), offsets.flatten(2, 3))
+
+
+def head_norms(parts: Parts, observable: Observable) -> pd.DataFrame:
+    """Lengths of an observable's vectors at every head without norm handling, longest first: name,
+    layer, head, norm. No data is needed: the weights alone say which heads could matter."""
+    m0 = observable.start(parts.W_U).to(parts.dtype)
+    lengths = head_vectors(parts, m0[None]).vectors[0].norm(dim=-1)
+    rows = [
+        {"name": f"{layer}.{head}", "layer": layer, "head": head, "norm": float(norm)}
+        for layer, line in enumerate(lengths)
+        for head, norm in enumerate(line)
+    ]
+    return pd.DataFrame(rows).sort_values("norm", ascending=False, ignore_index=True)
 
 
 class Linearised(NamedTuple):

@@ -1,0 +1,159 @@
+"""`interp obsprop …`"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from ..errors import UserError
+from ..obsprop.couple import CoupleConfig
+from ..obsprop.study import ObspropConfig
+from ..obsprop.tasks import read_task, shipped
+from ..store import Store
+from ..study import run_or_load
+from .common import (
+    Fresh,
+    Json,
+    Limit,
+    Out,
+    Runs,
+    command,
+    positive,
+    print_json,
+    print_table,
+    report,
+)
+
+obsprop = SubcommandApp()
+
+
+@command(obsprop, "run")
+def run(
+    config: tyro.conf.OmitArgPrefixes[ObspropConfig],
+    out: Out = None,
+    runs: Runs = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Paths and feature vectors of an observable from one prompt pair, against trained probes."""
+    made = run_or_load(config, Store(runs), out, fresh)
+    report(made, json)
+    if json:
+        return
+    import pandas as pd
+
+    paths = pd.read_parquet(made.path / "paths" / "paths.parquet")
+    figures = [name for name in ("auc", "r2") if name in paths]
+    shown = paths[["path", "effect", "error", "site", "read", *figures]].round(3)
+    tokens = [" > ".join(map(repr, row)) for row in paths["tokens"]]
+    cells = [[*map(str, row), t] for row, t in zip(shown.to_numpy(), tokens, strict=True)]
+    print_table([*shown.columns, "tokens"], cells)
+    methods = pd.read_parquet(made.path / "scores" / "methods.parquet")
+    print_table(["method", "labelled", *figures], _methods(methods, figures))
+
+
+def _methods(methods: object, figures: list[str]) -> list[list[str]]:
+    rows = methods.to_dict("records")  # type: ignore[attr-defined]
+    return [
+        [row["method"], str(row["labelled"])]
+        + [f"{row[f]:.3f} ({row[f'{f}_low']:.3f}-{row[f'{f}_high']:.3f})" for f in figures]
+        for row in rows
+    ]
+
+
+@command(obsprop, "couple")
+def couple(
+    observables: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(help="Two or more tasks, such as subject-pronoun object-pronoun."),
+    ] = CoupleConfig.observables,
+    model: Annotated[str, tyro.conf.arg(help="A catalog name, hub id or folder.")] = "smollm2-135m",
+    heads: Annotated[int, tyro.conf.arg(help="How many heads' features are compared.")] = 4,
+    tokens: Annotated[int, tyro.conf.arg(help="Tokens of a corpus to measure on as well.")] = 4096,
+    out: Out = None,
+    runs: Runs = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Coupling coefficients between observables' features, against measured slopes."""
+    config = CoupleConfig(model=model, observables=observables, heads=heads, tokens=tokens)
+    made = run_or_load(config, Store(runs), out, fresh)
+    report(made, json)
+    if not json:
+        import pandas as pd
+
+        pairs = pd.read_parquet(made.path / "pairs" / "pairs.parquet")
+        columns = ["a", "b", "head", "coupling", "prompts_slope", "corpus_slope", "cosine"]
+        print_table(columns, pairs[columns].round(3).astype(str).to_numpy().tolist())
+
+
+@command(obsprop, "tasks")
+def tasks(json: Json = False) -> None:
+    """The observables that come with the workbench."""
+    every = [read_task(name) for name in shipped()]
+    if json:
+        found = [dataclasses.asdict(task) for task in every]
+        print_json(
+            {
+                "study": "obsprop.tasks",
+                "run": None,
+                "metrics": {"tasks": len(every)},
+                "tasks": found,
+            }
+        )
+        return
+    print_table(["observable", "about"], [[task.name, task.about] for task in every])
+
+
+@command(obsprop, "heads")
+def heads(
+    plus: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help="Words with weight +1, as they are in a sentence: ' she'."),
+    ],
+    minus: Annotated[tuple[str, ...], tyro.conf.arg(help="Words with weight -1.")] = (),
+    model: Annotated[str, tyro.conf.arg(help="A catalog name, hub id or folder.")] = "smollm2-135m",
+    limit: Limit = 20,
+    json: Json = False,
+) -> None:
+    """Heads with the longest feature vectors for an observable of one's own; needs no data."""
+    from ..obsprop.observables import make_observable
+    from ..obsprop.parts import Parts
+    from ..obsprop.propagate import head_norms
+    from ..weights import open_weights
+
+    if set(plus) & set(minus):
+        raise UserError("a word is on both sides: give it once")
+    weights = open_weights(model)
+    words = dict.fromkeys(plus, 1.0) | dict.fromkeys(minus, -1.0)
+    observable = make_observable("own", words, weights)
+    table = head_norms(Parts(weights), observable).head(positive(limit))
+    if json:
+        found = {"metrics": {"rows": len(table)}, "notes": list(observable.notes)}
+        print_json(
+            {"study": "obsprop.heads", "run": None, **found, "results": table.to_dict("records")}
+        )
+        return
+    print_table(
+        ["head", "norm"], [[row["name"], f"{row['norm']:.4f}"] for row in table.to_dict("records")]
+    )
+
+
+@command(obsprop, "speed")
+def speed(
+    model: Annotated[str, tyro.conf.arg(help="A catalog name, hub id or folder.")] = "smollm2-135m",
+    head: Annotated[str, tyro.conf.arg(help="The head whose feature is scored.")] = "26.2",
+    tokens: Annotated[int, tyro.conf.arg(help="Tokens of the default corpus to score.")] = 4096,
+    json: Json = False,
+) -> None:
+    """Scoring a corpus against the bare forward pass up to the feature's layer, measured."""
+    from ..obsprop.speed import measure
+
+    found = measure(model, head, tokens)
+    if json:
+        print_json({"study": "obsprop.speed", "run": None, "metrics": found})
+        return
+    print_table(["metric", "value"], [[name, f"{value:.4g}"] for name, value in found.items()])

@@ -1,0 +1,216 @@
+"""The study of coupling: predicted coefficients against measured slopes, over pairs of features.
+
+The features are those of single heads, the same heads for every observable: the ones whose vectors
+are long for all of them (the geometric mean of each observable's lengths, none of them zero; no
+data is needed for it). For each head and each ordered pair of observables, C is predicted from the
+two vectors, and the slope measured where both are scored on the same activations: at the words of
+the held-out prompts of all the tasks, and on every token of a corpus.
+
+Parts of the run:
+`pairs/pairs.parquet`: a, b, head, site, coupling (predicted), cosine, prompts_slope, prompts_r2,
+    corpus_slope, corpus_r2 (best fits of b's score by a's), inside (share of corpus tokens whose
+    score lies in the theorem's interval: 1, or the theorem or the code is wrong)
+`directions/<site>/`: the features as Directions, a row an observable
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import UserError
+from ..store import RunWriter
+from .tasks import Task, read_task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from ..directions import Directions
+    from ..subject import Subject
+    from ..weights import Weights
+    from .paths import Node
+
+
+@dataclass(frozen=True)
+class CoupleConfig:
+    """Coupling coefficients of observables' features, against measured slopes."""
+
+    STUDY: ClassVar[str] = "obsprop.couple"
+    VERSION: ClassVar[int] = 1
+
+    model: str = "smollm2-135m"
+    """A catalog name, hub id, folder or .gguf file."""
+    observables: tuple[str, ...] = (
+        "subject-pronoun",
+        "object-pronoun",
+        "possessive-pronoun",
+        "occupational-gender",
+    )
+    """Two or more tasks with templates."""
+    heads: int = 4
+    """How many heads' features are compared."""
+    corpus: str | None = None
+    """Text to measure on as well; by default the installed Python's own."""
+    tokens: int = 4096
+    """Tokens of it."""
+    seed: int = 0
+    """Of the split of the prompts."""
+    device: str = field(default="cpu", metadata={"key": False})
+    """Where to compute."""
+
+    @cached_property
+    def _weights(self) -> Weights:
+        from ..weights import open_weights
+
+        return open_weights(self.model)
+
+    @cached_property
+    def _tasks(self) -> tuple[Task, ...]:
+        return tuple(read_task(name) for name in self.observables)
+
+    def fingerprints(self) -> dict[str, str]:
+        import hashlib
+
+        from ..corpus import fingerprint
+
+        tasks = hashlib.sha256(repr(self._tasks).encode()).hexdigest()
+        prints = {"model": self._weights.fingerprint(), "tasks": tasks}
+        return prints | {"corpus": fingerprint(self.corpus)}
+
+    def check(self) -> None:
+        if len(set(self.observables)) < 2:
+            raise UserError("coupling needs at least two different observables")
+        if any(task.sources for task in self._tasks):
+            raise UserError("coupling is measured at words: choose tasks with templates")
+        if self.heads < 1 or self.tokens < 128:
+            raise UserError("give at least one head and 128 tokens")
+
+    def run(self, out: RunWriter) -> dict[str, Any]:
+        import pandas as pd
+
+        from ..subject import open_subject
+
+        subject = open_subject(self.model, attention="eager", device=self.device)
+        features = self._features(subject)
+        scored = _measured(self, subject, features)
+        rows = []
+        for head, directions in features.items():
+            for i, j in itertools.permutations(range(len(self.observables)), 2):
+                about = {"a": self.observables[i], "b": self.observables[j], "head": str(head)}
+                rows.append(about | _row(directions, i, j, *scored[head]))
+            directions.save(out.path / "directions" / f"{head}")
+        table = pd.DataFrame(rows)
+        with out.part("pairs/pairs.parquet") as path:
+            table.to_parquet(path)
+        out.facts = {"parity": subject.parity, "device": self.device}
+        return _metrics(table)
+
+    def _features(self, subject: Subject) -> dict[Node, Directions]:
+        """head -> the features of all the observables there."""
+        import torch
+
+        from .observables import make_observable
+        from .parts import Parts
+        from .paths import Node, Place, path_feature
+        from .propagate import head_vectors
+        from .scoring import as_directions
+        from .trace import trace
+
+        parts = Parts(self._weights)
+        made = [make_observable(task.name, task.observable, self._weights) for task in self._tasks]
+        starts = torch.stack([each.start(parts.W_U).to(parts.dtype) for each in made])
+        lengths = head_vectors(parts, starts).vectors.norm(dim=-1)
+        ranked = lengths.clamp_min(1e-30).log().mean(0).flatten().argsort(descending=True)
+        traces = [trace(subject, parts, task.pair[0]) for task in self._tasks]
+        found: dict[Node, Directions] = {}
+        for place in ranked[: self.heads].tolist():
+            head = Node(*divmod(place, parts.spec.n_heads))
+            features = [
+                path_feature(parts, each, (head,), "frozen", Place(one, (one.last, one.last)))
+                for each, one in zip(made, traces, strict=True)
+            ]
+            found[head] = as_directions(parts, features, {}, self.observables)
+        return found
+
+
+def _measured(
+    config: CoupleConfig, subject: Subject, features: dict[Node, Directions]
+) -> dict[Node, tuple[np.ndarray, np.ndarray]]:
+    """head -> what its features read (behind the norm) at the prompts' words and in the corpus."""
+    from functools import partial
+
+    from ..activations import stream
+    from ..corpus import read_corpus, token_rows
+    from .evaluate import read_examples
+    from .scoring import behind_norm
+    from .tasks import examples
+
+    sites = list(dict.fromkeys(each.site for each in features.values()))
+    behind = partial(behind_norm, spec=subject.spec)
+    prompts = [
+        example
+        for task in config._tasks
+        for example in examples(task, subject.tokenizer, config.seed).held_out
+    ]
+    read = read_examples(subject, prompts, sites, None, behind, "prompts").activations
+    texts = read_corpus(config.corpus)
+
+    def encode(text: str) -> list[int]:
+        return list(subject.tokenizer.encode(text, add_special_tokens=False))
+
+    rows = list(token_rows(texts, encode, 128, None, config.tokens))
+    pieces: dict[Any, list[Any]] = {site: [] for site in sites}
+    for found in stream(subject, rows, sites):
+        for site in sites:
+            # not the first token of a row, which draws attention whatever it is
+            read_x = behind(found[site], site)
+            whole = read_x.view(-1, 128, read_x.shape[1])[:, 1:].flatten(0, 1)
+            pieces[site].append(whole.double().cpu().numpy())
+    import numpy as np
+
+    return {
+        head: (read[each.site], np.concatenate(pieces[each.site]))
+        for head, each in features.items()
+    }
+
+
+def _row(
+    directions: Directions, i: int, j: int, prompts: np.ndarray, corpus: np.ndarray
+) -> dict[str, Any]:
+    import torch
+
+    from .coupling import best_fit, coupling_interval
+
+    y1, y2 = (directions.vectors[row].double() for row in (i, j))
+    row: dict[str, Any] = {
+        "site": str(directions.site),
+        "coupling": float(directions.coupling(directions)[i, j]),
+        "cosine": float(directions.cosine(directions)[i, j]),
+    }
+    for name, x in (("prompts", prompts), ("corpus", corpus)):
+        fit = best_fit(x @ y1.numpy(), x @ y2.numpy())
+        row |= {f"{name}_slope": fit.slope, f"{name}_r2": fit.r2}
+    tokens = torch.from_numpy(corpus)
+    k, other = tokens @ y1, tokens @ y2
+    _, low, high = coupling_interval(y1, y2, k, tokens.norm(dim=1))
+    slack = 1e-9 * float(other.abs().max())
+    row["inside"] = float(((other >= low - slack) & (other <= high + slack)).double().mean())
+    return row
+
+
+def _metrics(table: pd.DataFrame) -> dict[str, Any]:
+    """r^2 here is of the line slope = coupling itself, not of a fitted one: it can be negative."""
+    made: dict[str, Any] = {
+        "pairs": len(table),
+        "inside the interval": float(table["inside"].min()),
+    }
+    for name in ("prompts", "corpus"):
+        slope, predicted = table[f"{name}_slope"], table["coupling"]
+        residual = ((slope - predicted) ** 2).sum() / ((slope - slope.mean()) ** 2).sum()
+        made[f"r2 of slope = coupling, {name}"] = float(1 - residual)
+        made[f"squared correlation, {name}"] = float(slope.corr(predicted) ** 2)
+        made[f"mean |slope - coupling|, {name}"] = float((slope - predicted).abs().mean())
+    return made

@@ -1,0 +1,105 @@
+"""How much slower scoring a corpus is than the bare forward pass up to the feature's layer.
+
+The bare pass is plain transformers: the same weights, only the layers before the feature's, no
+hook, no head, nothing kept. The published notebooks scored about 90 tokens/s on a GPU, with every
+hook of every layer copied to the host.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ..catalog import resolve
+from ..corpus import read_corpus, token_rows
+from ..directions import Directions
+from ..errors import UserError
+from ..subject import Subject, open_subject
+from .observables import Observable
+from .parts import Parts
+from .paths import Node, path_feature
+from .scoring import as_directions, stream_scores
+
+
+def overhead(
+    subject: Subject,
+    model: str,
+    directions: Directions,
+    rows: Sequence[Sequence[int]],
+    batch_size: int = 8,
+    repeats: int = 5,
+) -> dict[str, Any]:
+    """Tokens per second of the bare pass and of scoring, in turns; `ratio` is of their medians.
+
+    Args:
+        rows: of one length.
+    """
+    layer = directions.site.layer
+    if directions.site.kind != "resid_pre" or not layer:
+        raise UserError(f"there is no whole layer before {directions.site}: choose a later feature")
+    bare = _truncated(model, layer, subject.device)
+    batches = [
+        torch.tensor(rows[start : start + batch_size], device=subject.device)
+        for start in range(0, len(rows), batch_size)
+    ]
+
+    @torch.no_grad()
+    def plain() -> None:
+        for batch in batches:
+            bare(input_ids=batch, use_cache=False)
+
+    def score() -> None:
+        for _ in stream_scores(subject, rows, [directions], batch_size):
+            pass
+
+    tokens = sum(map(len, rows))
+    times: dict[str, list[float]] = {"bare": [], "score": []}
+    for repeat in range(repeats + 1):
+        for name, work in (("bare", plain), ("score", score)):
+            took = _seconds(work)
+            if repeat:  # the first round warms up
+                times[name].append(took)
+    bare_s, score_s = (sorted(times[name])[repeats // 2] for name in ("bare", "score"))
+    return {
+        "tokens": tokens, "layer": layer, "features": len(directions), "ratio": score_s / bare_s,
+        "bare_tokens_per_s": tokens / bare_s, "score_tokens_per_s": tokens / score_s,
+    }  # fmt: skip
+
+
+def measure(model: str, head: str, tokens: int, batch_size: int = 8) -> dict[str, Any]:
+    """`overhead` of one head's feature of an arbitrary observable, over the default corpus in rows
+    of 128 tokens."""
+    subject = open_subject(model)
+    if subject.weights is None or subject.tokenizer is None:
+        raise UserError(f"{model} has no tokenizer: the corpus cannot be read")
+    parts = Parts(subject.weights)
+    observable = Observable("any", torch.tensor([0, 1]), torch.tensor([1.0, -1.0]))
+    feature = path_feature(parts, observable, (Node.parse(head),))
+    directions = as_directions(parts, [feature], {})
+
+    def encode(text: str) -> list[int]:
+        return list(subject.tokenizer.encode(text, add_special_tokens=False))
+
+    rows = list(token_rows(read_corpus(None), encode, 128, None, tokens))
+    return overhead(subject, model, directions, rows, batch_size)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _truncated(model: str, layers: int, device: torch.device) -> Any:
+    """The base model with its first layers alone."""
+    from transformers import AutoModel
+
+    whole = AutoModel.from_pretrained(resolve(model), dtype=torch.float32).eval().to(device)
+    stacks = [m for m in whole.children() if isinstance(m, torch.nn.ModuleList)]
+    if len(stacks) != 1:
+        raise UserError(f"cannot tell which modules of {model} are its layers")
+    del stacks[0][layers:]
+    return whole
