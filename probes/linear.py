@@ -31,9 +31,11 @@ from torch import Tensor
 
 CHUNK = 8192
 """Samples in one matrix product."""
+Values = Float[Tensor, "n d"] | Float[np.ndarray, "n d"]
+Labels = Int[Tensor, "n tasks"] | Int[np.ndarray, "n tasks"]
 
 
-class LinearProbe(ClassifierMixin, BaseEstimator):
+class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Scikit-learn's contract for x [n, d] and labels [n] or [n, tasks], numpy or torch.
 
     Attributes after `fit`, without the task axis for labels [n]:
@@ -47,7 +49,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
 
-    def fit(self, x: Float[Tensor, "n d"], y: Int[Tensor, "n tasks"]) -> LinearProbe:
+    def fit(self, x: Values, y: Labels) -> LinearProbe:
         """Fit every task.
 
         Raises:
@@ -71,17 +73,17 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.intercept_ = intercept[0] if self._single else intercept
         return self
 
-    def decision_function(self, x: Float[Tensor, "n d"]) -> Float[np.ndarray, "n tasks K"]:
+    def decision_function(self, x: Values) -> Float[np.ndarray, "n tasks K"]:
         """Logits of every class (also of both classes where there are two)."""
         features = torch.as_tensor(x).float()
         weight = torch.as_tensor(self.coef_).float().flatten(0, -2)
         logits = features @ weight.T + torch.as_tensor(self.intercept_).float().flatten()
         return logits.view(len(features), *self.intercept_.shape).numpy()
 
-    def predict_proba(self, x: Float[Tensor, "n d"]) -> Float[np.ndarray, "n tasks K"]:
+    def predict_proba(self, x: Values) -> Float[np.ndarray, "n tasks K"]:
         return torch.from_numpy(self.decision_function(x)).softmax(-1).numpy()
 
-    def predict(self, x: Float[Tensor, "n d"]) -> Int[np.ndarray, "n tasks"]:
+    def predict(self, x: Values) -> Int[np.ndarray, "n tasks"]:
         found: np.ndarray = self.classes_[self.decision_function(x).argmax(-1)]
         return found
 
@@ -123,7 +125,7 @@ def _coordinates(x: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     """Mean [d] and (cov(x) / 4 + ridge)^(-1/2) [d, d]; a quarter is the most that p (1 - p) is."""
     mean = x.double().mean(0)
     covariance = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
-    for part in x.split(CHUNK):
+    for part in torch.split(x, CHUNK):
         apart = part.double() - mean
         covariance += apart.T @ apart / len(x)
     values, vectors = torch.linalg.eigh(covariance)
@@ -134,7 +136,7 @@ def _loss(x: Tensor, columns: Tensor, weights: Tensor, n_tasks: int) -> tuple[fl
     """Mean cross-entropy, summed over tasks, and its gradient [tasks * K, d + 1]."""
     matrix, bias = weights[:, :-1].T.float().contiguous(), weights[:, -1].float()
     total, gradient = 0.0, torch.zeros_like(weights)
-    for part, chosen in zip(x.split(CHUNK), columns.split(CHUNK), strict=True):
+    for part, chosen in zip(torch.split(x, CHUNK), torch.split(columns, CHUNK), strict=True):
         logits = torch.addmm(bias, part, matrix).view(len(part), n_tasks, -1)
         log_p = logits.log_softmax(-1).flatten(1)
         total -= float(log_p.gather(1, chosen).sum(dtype=torch.float64))

@@ -52,12 +52,14 @@ class Detections(NamedTuple):
     @property
     def precision(self) -> Float[np.ndarray, "f T l"]:
         """0 where the feature never exceeds the threshold."""
-        return self.both / np.maximum(self.active, 1)[..., None]
+        found: np.ndarray = self.both / np.maximum(self.active, 1)[..., None]
+        return found
 
     @property
     def f1(self) -> Float[np.ndarray, "f T l"]:
         """0 where neither feature nor label ever holds."""
-        return 2 * self.both / np.maximum(self.active[..., None] + self.positives, 1)
+        found: np.ndarray = 2 * self.both / np.maximum(self.active[..., None] + self.positives, 1)
+        return found
 
 
 def detections(
@@ -146,8 +148,8 @@ def accuracy_by_group(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """(sums, counts) for `bootstrap`: right answers and answers of each group 0, 1, …"""
     flat = right.reshape(len(right), -1)
-    sums = np.bincount(group, weights=flat.sum(1))
-    return sums, np.bincount(group).astype(float) * flat.shape[1]
+    sums = np.bincount(group, weights=flat.sum(1)).astype(np.float64)
+    return sums, np.bincount(group).astype(np.float64) * flat.shape[1]
 
 
 def as_array(x: Tensor) -> np.ndarray:

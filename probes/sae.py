@@ -73,17 +73,17 @@ class Sae:
             raise UserError(
                 f"this SAE reads {self.d_in} numbers, these activations have {x.shape[-1]}"
             )
-        return torch.cat([_dense(self.inner.encode(part)) for part in x.split(CHUNK)])
+        return torch.cat([_dense(self.inner.encode(part)) for part in torch.split(x, CHUNK)])
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_in"]:
-        return torch.cat([self.inner.decode(part).detach() for part in z.split(CHUNK)])
+        return torch.cat([self.inner.decode(part).detach() for part in torch.split(z, CHUNK)])
 
     def reconstructions(
         self, x: Float[Tensor, "n d_in"]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(x, z, x_hat) in chunks, for sums over more activations than fit as latents."""
-        for part in x.split(CHUNK):
+        for part in torch.split(x, CHUNK):
             z = self.encode(part)
             yield part, z, self.decode(z)
 

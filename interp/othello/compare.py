@@ -118,7 +118,8 @@ def random_twin(model: str, seed: int) -> Any:
     from ..catalog import resolve
 
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(model)))
+    config = AutoConfig.from_pretrained(resolve(model))
+    return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
 
 
 def scores(folder: Path) -> pd.DataFrame:

@@ -88,7 +88,8 @@ def read(
 
     parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
     tokens = torch.from_numpy(games[:, :-1].astype(np.int64))
-    for batch, chosen in zip(tokens.split(BATCH), torch.from_numpy(kept).split(BATCH), strict=True):
+    both = (torch.split(part, BATCH) for part in (tokens, torch.from_numpy(kept)))
+    for batch, chosen in zip(*both, strict=True):
         found = subject.capture(batch, sites)
         for site in sites:
             parts[site].append(found[site].cpu().float()[chosen])

@@ -8,6 +8,9 @@ ones for 20 and more tiles; features of colour spread over the layers.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 import pandas as pd
 
 SAES = ("topk", "l1")
@@ -39,7 +42,7 @@ def wide(scores: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
     return grid.reindex(measures, level="measure").fillna("")
 
 
-def _cell(row: dict[str, float]) -> str:
+def _cell(row: dict[Hashable, Any]) -> str:
     if row["most"] - row["least"] > 0:
         return f"{row['mean']:.3f} [{row['least']:.3f}, {row['most']:.3f}]"
     return f"{row['mean']:.3f}"
@@ -57,7 +60,7 @@ class _Numbers:
 
     def best(self, reader: str, measure: str) -> tuple[int, float]:
         found = self.layers(reader, measure)
-        return int(found.idxmax()), float(found.max())
+        return int(found.index[int(found.argmax())]), float(found.max())
 
 
 def sentences(scores: pd.DataFrame, metrics: dict[str, float]) -> list[str]:

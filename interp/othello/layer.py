@@ -121,16 +121,16 @@ class LayerJob:
         saes: list[tuple[str, int, Path]],
     ) -> Iterator[Dictionary]:
         x, y = own[stream]
-        yield Dictionary("neurons", 0, *(as_array(part) for part in own[neurons]))
+        choose, score = (as_array(part) for part in own[neurons])
+        yield Dictionary("neurons", 0, choose, score)
         for arch, seed, folder in saes:
             sae = load_sae(folder)
             yield Dictionary(arch, seed, as_array(sae.encode(x)), as_array(sae.encode(y)), sae)
         generator = torch.Generator().manual_seed(self.seed)
         width = sae.d_sae if saes else 8 * x.shape[1]
         vectors = torch.randn(x.shape[1], width, generator=generator)
-        yield Dictionary("random directions", 0, *(
-            as_array(_sparse((part - x.mean(0)) @ vectors, self.k)) for part in (x, y)
-        ))  # fmt: skip
+        choose, score = (as_array(_sparse((part - x.mean(0)) @ vectors, self.k)) for part in (x, y))
+        yield Dictionary("random directions", 0, choose, score)
 
     def _matched_rows(
         self, dictionary: Dictionary, found: Match, stream: tuple[Tensor, Tensor], probes: Probes

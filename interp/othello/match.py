@@ -37,7 +37,7 @@ PIECES = slice(64, 192)
 class Asked(NamedTuple):
     """The facts of two sets of games that are common enough in both to be asked about."""
 
-    index: pd.DataFrame
+    columns: pd.DataFrame
     """kind, tile, name of all 320 columns, and `asked`."""
     choose: Bool[np.ndarray, "n l"]
     score: Bool[np.ndarray, "m l"]
@@ -70,20 +70,18 @@ def _rarest(marks: Bool[np.ndarray, "n l"]) -> npt.NDArray[np.int64]:
 
 def match(choose: Float[np.ndarray, "n f"], score: Float[np.ndarray, "m f"], facts: Asked) -> Match:
     """Match a dictionary's activations on the choosing and the scoring games."""
-    from ..kernels import rank_auroc
-
-    columns = np.flatnonzero(facts.index["asked"])
-    auroc = np.full((choose.shape[1], len(facts.index)), np.nan)
-    auroc[:, columns] = _auroc(rank_auroc, choose, facts.choose[:, columns])
+    columns = np.flatnonzero(facts.columns["asked"])
+    auroc = np.full((choose.shape[1], len(facts.columns)), np.nan)
+    auroc[:, columns] = auroc_table(choose, facts.choose[:, columns])
     counted = detections(choose, facts.choose)
     f1 = counted.f1
-    best = facts.index[facts.index["asked"]].drop(columns="asked").reset_index(drop=True)
+    best = facts.columns[facts.columns["asked"]].drop(columns="asked").reset_index(drop=True)
     best["latent_auroc"] = auroc[:, columns].argmax(0)
     best["latent_f1"] = f1.max(1)[:, columns].argmax(0)
     level = f1[best["latent_f1"], :, columns].argmax(1)
     best["threshold"] = counted.thresholds[best["latent_f1"], level]
     truth = facts.score[:, columns]
-    best["auroc"] = _chosen_auroc(rank_auroc, score, best["latent_auroc"].to_numpy(), truth)
+    best["auroc"] = _chosen_auroc(score, best["latent_auroc"].to_numpy(), truth)
     fires = score[:, best["latent_f1"]] > best["threshold"].to_numpy(np.float32)
     hits = 2 * (fires & truth).sum(0)
     best["f1"] = hits / np.maximum(fires.sum(0) + truth.sum(0), 1)
@@ -91,15 +89,26 @@ def match(choose: Float[np.ndarray, "n f"], score: Float[np.ndarray, "m f"], fac
     return Match(best, auroc, f1.max(1), _rules(good[..., PIECES], counted.thresholds))
 
 
-def _auroc(rank_auroc, features, marks):  # type: ignore[no-untyped-def]
-    return rank_auroc(torch.from_numpy(features), torch.from_numpy(marks)).numpy()
+def auroc_table(
+    features: Float[np.ndarray, "n f"], marks: Bool[np.ndarray, "n l"]
+) -> Float[np.ndarray, "f l"]:
+    from ..kernels import rank_auroc
+
+    values = torch.from_numpy(np.ascontiguousarray(features))
+    found: np.ndarray = rank_auroc(values, torch.from_numpy(marks)).numpy()
+    return found
 
 
-def _chosen_auroc(rank_auroc, features, latents, marks):  # type: ignore[no-untyped-def]
+def _chosen_auroc(
+    features: Float[np.ndarray, "n f"],
+    latents: npt.NDArray[np.int64],
+    marks: Bool[np.ndarray, "n l"],
+) -> Float[np.ndarray, " l"]:
     """AUROC of one chosen feature for each label, each feature ranked once."""
     used, which = np.unique(latents, return_inverse=True)
-    every = _auroc(rank_auroc, np.ascontiguousarray(features[:, used]), marks)
-    return every[which, np.arange(marks.shape[1])]
+    every = auroc_table(features[:, used], marks)
+    found: np.ndarray = every[which, np.arange(marks.shape[1])]
+    return found
 
 
 def _rules(

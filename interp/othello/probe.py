@@ -83,6 +83,8 @@ class ProbeConfig:
         out.facts = {"parity": subject.parity}
         kept = frame[frame["measure"].isin(["accuracy", "accuracy_colour"])]
         return {
-            "_".join(filter(None, [row.measure, row.reader, row.site])): round(row.value, 4)
-            for row in kept.itertuples()
+            "_".join(filter(None, [row["measure"], row["reader"], row["site"]])): round(
+                row["value"], 4
+            )
+            for row in kept.to_dict("records")
         }

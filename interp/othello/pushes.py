@@ -122,10 +122,10 @@ def count_errors(
     """Run every case with the pushes `vectors` (layer -> one a case) and count."""
     edited, own = np.zeros(len(cases), np.int64), np.zeros(len(cases), np.int64)
     plies = np.array([case.ply for case in cases])
-    for ply in np.unique(plies):
-        at = np.flatnonzero(plies == ply)
-        rows = games[[cases[i].game for i in at], : ply + 1]
-        edits = [push(layer, v[torch.from_numpy(at)], scale) for layer, v in vectors.items()]
+    for ply in sorted(set(plies.tolist())):
+        at = np.flatnonzero(plies == ply).tolist()
+        rows = games[np.array([cases[i].game for i in at]), : ply + 1]
+        edits = [push(layer, v[at], scale) for layer, v in vectors.items()]
         with subject.edited(*edits):
             logits = subject.logits(torch.from_numpy(rows.astype(np.int64)))[:, -1]
         order = logits.argsort(dim=1, descending=True, stable=True).numpy()

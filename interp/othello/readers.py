@@ -31,7 +31,7 @@ from torch import Tensor
 from ..probes.linear import LinearProbe
 from ..probes.metrics import Interval, accuracy_by_group, bootstrap, fvu
 from .facts import Facts
-from .match import Asked, Match, reconstruction_counts, rule_board
+from .match import Asked, Match, auroc_table, reconstruction_counts, rule_board
 
 Rows = list[dict[str, Any]]
 STRONG = 0.8
@@ -103,14 +103,14 @@ def shortcut_rows(boards: Boards) -> dict[str, Rows]:
     asked = boards.asked
     found: dict[str, Rows] = {"ply": [], "occupied": []}
     for kind in ("paper", "sound"):
-        columns = np.flatnonzero((asked.index["kind"] == kind) & asked.index["asked"])
-        tiles = asked.index["tile"].to_numpy()[columns]
+        columns = np.flatnonzero((asked.columns["kind"] == kind) & asked.columns["asked"])
+        tiles = asked.columns["tile"].to_numpy()[columns]
         truth = asked.score[:, columns]
-        found["ply"].append(row(f"auroc_{kind}", _auroc(ply, truth).mean()))
+        found["ply"].append(row(f"auroc_{kind}", auroc_table(ply, truth).mean()))
         found["occupied"].append(
-            row(f"auroc_{kind}", np.diag(_auroc(occupied[:, tiles], truth)).mean())
+            row(f"auroc_{kind}", np.diag(auroc_table(occupied[:, tiles], truth)).mean())
         )
-        strong = int((_auroc(ply, truth) > STRONG).sum())
+        strong = int((auroc_table(ply, truth) > STRONG).sum())
         found["ply"].append(row(f"tiles_{kind}", strong))
     return found
 
@@ -121,11 +121,11 @@ def probe_rows(x: Tensor, y: Tensor, boards: Boards, ridge: float, passes: int) 
     logits = torch.from_numpy(fitted.decision_function(y))
     seen = logits.argmax(-1).numpy()
     rows = board_rows(seen, boards)
-    index, truth = boards.asked.index, boards.asked.score
+    index, truth = boards.asked.columns, boards.asked.score
     odds = (logits - _others(logits)).transpose(1, 2).flatten(1).numpy()
     columns = np.flatnonzero(index["asked"].iloc[:192])
     auroc = np.full(192, np.nan)
-    auroc[columns] = np.diag(_auroc(np.ascontiguousarray(odds[:, columns]), truth[:, columns]))
+    auroc[columns] = np.diag(auroc_table(odds[:, columns], truth[:, columns]))
     hot = np.concatenate([seen == k for k in range(3)], 1)
     f1 = 2 * (hot & truth[:, :192]).sum(0) / np.maximum(hot.sum(0) + truth[:, :192].sum(0), 1)
     for k, kind in enumerate(("empty", "own", "enemy")):
@@ -147,12 +147,12 @@ def colour_rows(x: Tensor, y: Tensor, boards: Boards, ridge: float, passes: int)
 
 def stability_rows(x: Tensor, y: Tensor, boards: Boards, ridge: float, passes: int) -> Rows:
     """Yes-or-no probes for every stable tile, by both definitions."""
-    index = boards.asked.index
+    index = boards.asked.columns
     columns = np.flatnonzero(index["kind"].isin(["paper", "sound"]) & index["asked"])
     marks = boards.asked.choose[:, columns].astype(np.int64)
     fitted = LinearProbe(ridge, passes).fit(x, marks)
     logits = fitted.decision_function(y)
-    auroc = np.diag(_auroc(logits[..., 1] - logits[..., 0], boards.asked.score[:, columns]))
+    auroc = np.diag(auroc_table(logits[..., 1] - logits[..., 0], boards.asked.score[:, columns]))
     kinds = index["kind"].to_numpy()[columns]
     return [row(f"auroc_{kind}", auroc[kinds == kind].mean()) for kind in ("paper", "sound")]
 
@@ -164,7 +164,7 @@ def dictionary_rows(found: Match, score: npt.NDArray[np.float32], boards: Boards
     for kind, values in means.iterrows():
         rows += [row(f"auroc_{kind}", values["auroc"]), row(f"f1_{kind}", values["f1"])]
     rows.append(row("coverage", means.loc[["own", "enemy"], "f1"].mean()))
-    kinds = boards.asked.index["kind"].to_numpy()
+    kinds = boards.asked.columns["kind"].to_numpy()
     for kind in ("paper", "sound"):
         strong = (found.auroc[:, kinds == kind] > STRONG).sum(1)
         rows.append(row(f"stable_{kind}", int((strong > 0).sum())))
@@ -214,11 +214,3 @@ def _others(logits: Tensor) -> Tensor:
     """Log of the summed exponentials of the other two classes."""
     pairs = [[1, 2], [0, 2], [0, 1]]
     return torch.stack([logits[..., pair].logsumexp(-1) for pair in pairs], -1)
-
-
-def _auroc(features: npt.NDArray[np.float32], marks: npt.NDArray[np.bool_]) -> Any:
-    from ..kernels import rank_auroc
-
-    return rank_auroc(
-        torch.from_numpy(np.ascontiguousarray(features)), torch.from_numpy(marks)
-    ).numpy()

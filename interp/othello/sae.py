@@ -163,7 +163,8 @@ def _batches(config: SaeConfig, subject: Subject, seed: int) -> Iterator[list[Te
         games = random_games(CHUNK_GAMES, STREAM + seed, first=first, split="train")
         found = read(subject, games, sites, games[:, :-1] != 0)
         order = torch.randperm(len(found[sites[0]]), generator=generator)
-        for chosen in order[: len(order) // config.batch * config.batch].split(config.batch):
+        whole = order[: len(order) // config.batch * config.batch]
+        for chosen in torch.split(whole, config.batch):
             yield [found[site][chosen].to(config.device) for site in sites]
         first += CHUNK_GAMES
 

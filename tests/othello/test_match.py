@@ -79,7 +79,7 @@ def test_a_planted_dictionary_is_found_and_rebuilds_the_board(boards) -> None:
 
     choose, score = dictionary(boards.choose), dictionary(boards.score)
     found = match(choose, score, boards.asked)
-    index = boards.asked.index
+    index = boards.asked.columns
     column = {name: k for k, name in enumerate(index["name"])}
     for row in found.best.to_dict("records"):
         right = boards.asked.choose[:, order[row["latent_auroc"]]]
@@ -103,7 +103,7 @@ def test_features_are_not_chosen_on_the_games_they_are_scored_on(boards) -> None
         for known in (boards.choose, boards.score)
     )
     found = match(choose, score, boards.asked)
-    columns = np.flatnonzero(boards.asked.index["asked"])
+    columns = np.flatnonzero(boards.asked.columns["asked"])
     assert np.nanmean(found.auroc[:, columns].max(0)) > 0.52
     assert abs(found.best["auroc"].mean() - 0.5) < 0.01
 
