@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .paths import Node
 
 
+ROW = 128
+"""Tokens of a row of the corpus, where the model's context allows."""
+
+
 @dataclass(frozen=True)
 class CoupleConfig:
     """Coupling coefficients of observables' features, against measured slopes."""
@@ -85,8 +89,8 @@ class CoupleConfig:
             raise UserError("coupling needs at least two different observables")
         if any(task.sources for task in self._tasks):
             raise UserError("coupling is measured at words: choose tasks with templates")
-        if self.heads < 1 or self.tokens < 128:
-            raise UserError("give at least one head and 128 tokens")
+        if self.heads < 1 or self.tokens < ROW:
+            raise UserError(f"give at least one head and {ROW} tokens")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
@@ -161,13 +165,14 @@ def _measured(
     def encode(text: str) -> list[int]:
         return list(subject.tokenizer.encode(text, add_special_tokens=False))
 
-    rows = list(token_rows(texts, encode, 128, None, config.tokens))
+    length = min(ROW, subject.context or ROW)
+    rows = list(token_rows(texts, encode, length, None, config.tokens))
     pieces: dict[Any, list[Any]] = {site: [] for site in sites}
     for found in stream(subject, rows, sites):
         for site in sites:
             # not the first token of a row, which draws attention whatever it is
             read_x = behind(found[site], site)
-            whole = read_x.view(-1, 128, read_x.shape[1])[:, 1:].flatten(0, 1)
+            whole = read_x.view(-1, length, read_x.shape[1])[:, 1:].flatten(0, 1)
             pieces[site].append(whole.double().cpu().numpy())
     import numpy as np
 

@@ -8,8 +8,9 @@ attention patterns along the path as they are:
 
     effect = observable(prompt) - observable(prompt with the message patched along the path)
 
-The `width` strongest are extended, up to `depth` parts. Naive equivalent: patch one part's output
-where one later part reads it, in a forward pass of its own each.
+Candidates are screened by first-order effects (one derivative for all of them), the best `screen`
+of them measured so. The `width` strongest are extended, up to `depth` parts. Naive equivalent:
+patch one part's output where one later part reads it, in a forward pass of its own each.
 """
 
 from __future__ import annotations
@@ -82,16 +83,22 @@ def search_paths(
     width: int = 5,
     depth: int = 3,
     keep: int = 50,
+    screen: int = 400,
 ) -> list[FoundPath]:
     """The paths of strongest effect, of every length up to `depth`; strongest first.
 
-    At each step `width` paths are extended; `keep` of each length are returned.
+    At each step `width` paths are extended, each by the best of `screen` candidates; `keep` of
+    each length are returned.
     """
     beam = [FoundPath((), (pair.clean.last,), 0.0)]
     found: list[FoundPath] = []
     with progress("search paths", depth, "steps") as advance:
         for _ in range(depth):
-            longer = [p for path in beam for p in _extensions(parts, observable, pair, path, keep)]
+            longer = [
+                longer
+                for path in beam
+                for longer in _extensions(parts, observable, pair, path, screen)
+            ]
             longer.sort(key=lambda p: -abs(p.effect))
             found += longer[:keep]
             beam = longer[:width]
@@ -100,9 +107,9 @@ def search_paths(
 
 
 def _extensions(
-    parts: Parts, observable: Observable, pair: Pair, path: FoundPath, keep: int
+    parts: Parts, observable: Observable, pair: Pair, path: FoundPath, screen: int
 ) -> list[FoundPath]:
-    """The strongest paths that are one part longer."""
+    """Paths that are one part longer: those of the strongest first-order effects, measured."""
     at = path.positions[0]
     spec = parts.spec
     end = Node(spec.n_layers, None)
@@ -114,18 +121,28 @@ def _extensions(
     patched = torch.cat(deltas)
     if not len(patched):
         return []
-    effects = -carried(parts, observable, pair.clean, path.path, path.positions, patched)
+    slope = _slope(parts, observable, pair.clean, path)
+    kept = (patched @ slope).abs().topk(min(screen, len(patched))).indices
+    effects = -carried(parts, observable, pair.clean, path.path, path.positions, patched[kept])
     sources = at + 1
     longer = []
-    for i in effects.abs().topk(min(keep, len(effects))).indices.tolist():
+    for i, effect in zip(kept.tolist(), effects.tolist(), strict=True):
         if i < len(heads) * spec.n_heads * sources:
             layer, rest = divmod(i, spec.n_heads * sources)
             node, source = Node(layer, rest // sources), rest % sources
         else:
             node, source = Node(i - len(heads) * spec.n_heads * sources, None), at
-        effect = float(effects[i])
         longer.append(FoundPath((node, *path.path), (source, *path.positions), effect))
     return longer
+
+
+def _slope(parts: Parts, observable: Observable, found: Trace, path: FoundPath) -> Tensor:
+    """Derivative of the observable by what is added to the stream that a path reads."""
+    with torch.enable_grad():
+        leaf = torch.zeros(1, parts.spec.d_model, dtype=parts.dtype, requires_grad=True)
+        change = carried(parts, observable, found, path.path, path.positions, leaf)
+        (slope,) = torch.autograd.grad(change[0], leaf)
+    return slope[0]
 
 
 def _head_messages(

@@ -82,7 +82,8 @@ class Session:
 
     def _searched(self, pair: Pair) -> list[FoundPath]:
         config = self.config
-        return search_paths(self.parts, self.observable, pair, config.width, config.depth)
+        beam = {"width": config.width, "depth": config.depth, "screen": config.screen}
+        return search_paths(self.parts, self.observable, pair, **beam)
 
     def _strongest(self, pair: Pair, found: list[FoundPath]) -> FoundPath:
         """The strongest path that carries the difference forward from where the label is told."""

@@ -60,6 +60,8 @@ class ObspropConfig:
     """How many paths each step of the search extends."""
     depth: int = 3
     """Most parts in a path."""
+    screen: int = 400
+    """How many candidates for extending a path are measured, after a first-order screening."""
     paths: int = 12
     """How many paths get a feature that is scored."""
     labelled: tuple[int, ...] = (2, 10, 50, 200)
@@ -101,8 +103,13 @@ class ObspropConfig:
         return prints
 
     def check(self) -> None:
-        if min(self.width, self.depth, self.paths, self.draws, self.windows) < 1 or self.boots < 10:
-            raise UserError("width, depth, paths, draws and windows are at least 1, boots 10")
+        if (
+            min(self.width, self.depth, self.screen, self.paths, self.draws, self.windows) < 1
+            or self.boots < 10
+        ):
+            raise UserError(
+                "width, depth, screen, paths, draws and windows are at least 1, boots 10"
+            )
         if self.pairs < 0:
             raise UserError("--pairs is a number of pairs")
         if any(size < 2 or size % 2 for size in self.labelled):
