@@ -19,9 +19,9 @@ from torch import Tensor
 from .exact import exact_topk
 from .project import Extremes, Moments, Projection
 
-ROWS = 256
-"""Rows of a full block; a tile is this times `COLUMNS`, half of a core's own cache."""
-TAIL = 128
+ROWS = 512
+"""Rows of a full block; a tile is this times `COLUMNS`, the size of a core's own cache (1 MiB)."""
+TAIL = 256
 """Rows of the last blocks: small ones, so that no worker waits long for another."""
 AGAIN = 16
 """Rows searched again at once over the whole vocabulary."""

@@ -88,7 +88,7 @@ def _add_far(row, scale, peak, soft):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
 def _add_powers(row, scale, centre, sums):  # type: ignore[no-untyped-def]
-    """Fold a row into its power sums; its highest and lowest logit, scaled."""
+    """Fold a row into its power sums; its highest and lowest logit."""
     high = low = row[0]
     s1 = s2 = s3 = s4 = np.float32(0.0)
     for j in range(row.shape[0]):
@@ -105,7 +105,7 @@ def _add_powers(row, scale, centre, sums):  # type: ignore[no-untyped-def]
     sums[1] += s2
     sums[2] += s3
     sums[3] += s4
-    return scale * high, scale * low
+    return high, low
 
 
 @njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
@@ -127,14 +127,15 @@ def _add_near(row, scale, centre, sums):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _add_sums(row, scale, centre, sums):  # type: ignore[no-untyped-def]
-    """Fold one row of a tile into its power and softmax sums."""
+    """Fold one row of a tile into its power and softmax sums; its highest and lowest logit."""
     high, low = _add_powers(row, scale, centre, sums)
     unmoved = sums[4] == centre and sums[7] == -centre
-    if unmoved and high - centre < NEAR and centre - low < NEAR:
+    if unmoved and scale * high - centre < NEAR and centre - scale * low < NEAR:
         _add_near(row, scale, centre, sums)
     else:
-        _add_far(row, scale, high, sums[4:7])
-        _add_far(row, -scale, -low, sums[7:10])
+        _add_far(row, scale, scale * high, sums[4:7])
+        _add_far(row, -scale, -scale * low, sums[7:10])
+    return high, low
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
@@ -160,9 +161,11 @@ def scan_tile(  # type: ignore[no-untyped-def]
     for r in range(tile.shape[0]):
         row = tile[r]
         _fetch(keys, count, sums, r + AHEAD)
-        collect(row, first, keys[r], count[r], limit[r], c, top, bottom)
+        high, low = np.float32(np.inf), np.float32(-np.inf)
         if stats:
-            _add_sums(row, scale[r], centre[r], sums[r])
+            high, low = _add_sums(row, scale[r], centre[r], sums[r])
+        if (top and high > limit[r, 0]) or (bottom and -low > limit[r, 1]):
+            collect(row, first, keys[r], count[r], limit[r], c, top, bottom)
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -176,6 +179,8 @@ def scan_bfloat16(  # type: ignore[no-untyped-def]
         _fetch(keys, count, sums, r + AHEAD)
         for j in range(row.shape[0]):
             row[j] = bits_as_float(np.int32(np.int32(narrow[j]) << np.int32(16)))  # type: ignore[call-arg]
-        collect(row, first, keys[r], count[r], limit[r], c, top, bottom)
+        high, low = np.float32(np.inf), np.float32(-np.inf)
         if stats:
-            _add_sums(row, scale[r], centre[r], sums[r])
+            high, low = _add_sums(row, scale[r], centre[r], sums[r])
+        if (top and high > limit[r, 0]) or (bottom and -low > limit[r, 1]):
+            collect(row, first, keys[r], count[r], limit[r], c, top, bottom)
