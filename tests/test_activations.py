@@ -372,7 +372,9 @@ class TestScores:
             project_scores(subject, rows, {RESID: torch.ones(2, 5)})
         with pytest.raises(UserError, match="keep at least 1"):
             project_scores(subject, rows, directions, keep_top=0)
-        with pytest.raises(UserError, match="rows 0 to 7: a score is not finite: compute in float32"):
+        with pytest.raises(
+            UserError, match="rows 0 to 7: a score is not finite: compute in float32"
+        ):
             project_scores(subject, rows, {RESID: torch.full((1, 32), float("inf"))})
 
 
