@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 import plotly.graph_objects as go
-from torch import Tensor
 
 from .common import BLUE, GREY, ORANGE, label, laid_out
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def next_tokens(rows: pd.DataFrame) -> go.Figure:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
 from ..vocabulary import token_strings, word_family
-from ..weights import Weights
+
+if TYPE_CHECKING:
+    from ..weights import Weights
 
 
 class Concept(NamedTuple):
