@@ -21,6 +21,7 @@ PAGES = {
     "Directions": [
         ("directions", "Directions", "explore"),
         ("steer", "Steer", "moving"),
+        ("obsprop", "Observables", "route"),
     ],
     "OthelloGPT": [
         ("othello", "Board", "grid_on"),

@@ -4,22 +4,36 @@ from ..vocabulary import visible
 from .bench import kernel_ratios, kernel_roofline
 from .directions import cosine_map, next_tokens
 from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
+from .obsprop import (
+    coloured_tokens,
+    coupling_matrix,
+    coupling_scatter,
+    head_map,
+    method_curves,
+    score_scatter,
+)
 from .othello import edit_errors, othello_board, othello_layers, tile_maps
 from .tars import removal_curves
 
 __all__ = [
     "agreement_map",
     "clamp_curve",
+    "coloured_tokens",
     "cosine_map",
+    "coupling_matrix",
+    "coupling_scatter",
     "edit_errors",
+    "head_map",
     "kernel_ratios",
     "kernel_roofline",
     "layer_density",
+    "method_curves",
     "neuron_tokens",
     "next_tokens",
     "othello_board",
     "othello_layers",
     "removal_curves",
+    "score_scatter",
     "standing",
     "tile_maps",
     "visible",

@@ -1,0 +1,178 @@
+"""The observable propagation page: heads, paths, features on text, probes, and coupling."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from interp import figures
+from interp.apps.common import cached, download, errors_in_place, pick_run, plain, reproduce
+from interp.store import Run, Store
+
+
+def _table(run: Run, name: str) -> pd.DataFrame:
+    return pd.read_parquet(run.path / f"{name}.parquet")
+
+
+table = cached(_table)
+
+
+@st.cache_resource(show_spinner="reading the heads' weights …", max_entries=2)
+def _parts(model: str):  # type: ignore[no-untyped-def]
+    from interp.obsprop.parts import Parts
+    from interp.weights import open_weights
+
+    return Parts(open_weights(model))
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _norms(
+    model: str, plus: tuple[str, ...], minus: tuple[str, ...]
+) -> tuple[pd.DataFrame, list[str]]:
+    from interp.obsprop.observables import make_observable
+    from interp.obsprop.propagate import head_norms
+
+    parts = _parts(model)
+    words = dict.fromkeys(plus, 1.0) | dict.fromkeys(minus, -1.0)
+    observable = make_observable("typed", words, parts.weights)
+    return head_norms(parts, observable), list(observable.notes)
+
+
+def page() -> None:
+    st.title("Observable propagation")
+    stored, typed, coupled = st.tabs(["An observable", "Type one", "Coupling"])
+    with typed, errors_in_place():
+        _typed()
+    with coupled, errors_in_place():
+        _coupled()
+    with stored, errors_in_place():
+        _stored()
+
+
+def _stored() -> None:
+    run = pick_run("obsprop.run", "interp obsprop run --observable subject-pronoun")
+    facts = run.manifest
+    st.caption(
+        plain(
+            f"{run.config['model']}, {run.config['observable']}: {facts['about']} "
+            f"From “{facts['pair'][0]}” against “{facts['pair'][1]}”."
+        )
+    )
+    for note in facts["notes"]:
+        st.warning(plain(note))
+    _heads(run)
+    _paths(run)
+    st.subheader(f"The feature of {facts['best']} on text")
+    st.html(figures.coloured_tokens(table(run, "texts/tokens")))
+    _methods(run)
+    with st.expander("Is it used? Take it out, push it"):
+        for name in ("checks/ablation", "checks/steering", "writers/neurons"):
+            if (run.path / f"{name}.parquet").exists():
+                st.dataframe(table(run, name), hide_index=True)
+    reproduce(*_reproduction(run.config))
+
+
+def _heads(run: Run) -> None:
+    heads = table(run, "heads/heads")
+    kinds = {
+        "Length of the vector, no data": "norm",
+        "Length, final norm in": "norm_frozen",
+        "Direct effect, prompt minus counterfactual": "effect",
+    }
+    shown = st.segmented_control("Every head", list(kinds), default=next(iter(kinds)))
+    if shown:
+        st.plotly_chart(figures.head_map(heads, kinds[shown], shown), width="stretch", key="heads")
+
+
+def _paths(run: Run) -> None:
+    st.subheader("Paths")
+    paths = table(run, "paths/paths")
+    only = st.checkbox("Only those read where the label is told", False)
+    shown = paths[paths["read"]] if only else paths
+    tokens = [" → ".join(map(figures.visible, row)) for row in shown["tokens"]]
+    columns = ["path", "effect", "error", "crossed", "site", "auc", "r2"]
+    columns = [name for name in columns if name in shown]
+    st.dataframe(shown[columns].assign(tokens=tokens), hide_index=True, width="stretch")
+    st.caption(
+        "effect: of the observable's difference; error: of the path's vector against the path "
+        "itself; crossed: every MLP on it has a point where it adds nothing."
+    )
+    download(shown, "paths")
+
+
+def _methods(run: Run) -> None:
+    st.subheader("Against probes that learn from labels")
+    methods = table(run, "scores/methods")
+    names = [name for name in ("auc", "r2") if name in methods]
+    for column, name in zip(st.columns(len(names)), names, strict=True):
+        column.plotly_chart(figures.method_curves(methods, name), width="stretch", key=name)
+    examples = table(run, "scores/examples")
+    if examples["observable"].notna().all():
+        st.plotly_chart(figures.score_scatter(examples), width="stretch", key="scatter")
+    download(methods, "methods")
+
+
+def _typed() -> None:
+    st.caption("Which heads could move it? The weights alone tell; no text is run.")
+    model = st.text_input("Model", "smollm2-135m", key="obs_model")
+    left, right = st.columns(2)
+    plus = left.text_area("Words with weight +1, one a line, spaces count", " she", key="plus")
+    minus = right.text_area("Words with weight −1", " he", key="minus")
+    words = [tuple(word for word in text.split("\n") if word) for text in (plus, minus)]
+    heads, notes = _norms(model, words[0], words[1])
+    for note in notes:
+        st.warning(plain(note))
+    st.plotly_chart(figures.head_map(heads, "norm", "Length of the vector"), key="typed")
+    st.dataframe(heads.head(10)[["name", "norm"]], hide_index=True)
+    command = ["interp", "obsprop", "heads", "--model", model, "--plus", *words[0]]
+    reproduce(
+        [*command, *(["--minus", *words[1]] if words[1] else [])],
+        "from interp.obsprop.observables import make_observable\n"
+        "from interp.obsprop.parts import Parts\n"
+        "from interp.obsprop.propagate import head_norms\n"
+        "from interp.weights import open_weights\n"
+        f"weights = open_weights({model!r})\n"
+        f"words = dict.fromkeys({words[0]!r}, 1.0) | dict.fromkeys({words[1]!r}, -1.0)\n"
+        "head_norms(Parts(weights), make_observable('typed', words, weights))",
+    )
+
+
+def _coupled() -> None:
+    if not Store().runs("obsprop.couple"):  # `pick_run` would end the page, the other tabs too
+        st.info("No run of obsprop.couple yet. Make one:")
+        st.code("interp obsprop couple", language="bash")
+        return
+    run = pick_run("obsprop.couple", "interp obsprop couple", "Coupling run", "couple")
+    pairs = table(run, "pairs/pairs")
+    head = st.selectbox("Head", list(dict.fromkeys(pairs["head"])))
+    st.plotly_chart(figures.coupling_matrix(pairs, head), width="stretch", key="matrix")
+    left, right = st.columns(2)
+    for column, slope, where in (
+        (left, "prompts_slope", "prompts"),
+        (right, "corpus_slope", "corpus"),
+    ):
+        figure = figures.coupling_scatter(pairs, slope)
+        column.plotly_chart(figure, width="stretch", key=slope)
+        r2 = run.metrics[f"r2 of slope = coupling, {where}"]
+        column.caption(f"Measured on the {where}: r² of slope = coefficient {r2:.2f}.")
+    download(pairs, "coupling")
+    config = run.config
+    reproduce(
+        ["interp", "obsprop", "couple", *config["observables"], "--model", config["model"]],
+        "from interp.obsprop.couple import CoupleConfig\nfrom interp.study import run_or_load\n"
+        f"run_or_load(CoupleConfig(model={config['model']!r}, "
+        f"observables={tuple(config['observables'])!r}, heads={config['heads']}))",
+    )
+
+
+def _reproduction(config: dict) -> tuple[list[str], str]:
+    command = ["interp", "obsprop", "run", "--model", config["model"]]
+    command += ["--observable", config["observable"]]
+    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "device"}
+    arguments = ", ".join(f"{name}={value!r}" for name, value in kept.items())
+    call = (
+        "import pandas as pd\nfrom interp.obsprop.study import ObspropConfig\n"
+        f"from interp.study import run_or_load\nrun = run_or_load(ObspropConfig({arguments}))\n"
+        "pd.read_parquet(run.path / 'paths' / 'paths.parquet')"
+    )
+    return command, call
