@@ -77,7 +77,7 @@ MISTAKES = {
     "bad port": (["app", "--port", "99999"], "--port must be between"),
     "bad address": (["app", "--address", "256.1.1.1"], "cannot listen on"),
     "atlas folder missing": (["neurons", "search", "x", "--atlas", "/nowhere"], "holds no run"),
-    "bad bench": (["bench", "kernels", "--rows", "0"], "must be positive"),
+    "bad bench": (["bench", "kernels", "--repeats", "0"], "must be at least 1"),
     "unwritable": (["neurons", "atlas", "--out", "/proc/x"], "cannot write /proc/x"),
 }
 
