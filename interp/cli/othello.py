@@ -189,5 +189,6 @@ def edit(
     from ..othello.edit import chosen_scales
 
     rows = chosen_scales(pd.read_parquet(run.path / "errors" / "table.parquet"))
-    columns = ["reader", "seed", "layers", "scale", "errors", "low", "high", "closed"]
+    columns = ["reader", "seed", "layers", "scale", "errors", "saved", "saved_low", "saved_high"]
+    columns += ["closed"]
     print_table(columns, rows[columns].round(3).astype(str).to_numpy().tolist())

@@ -63,6 +63,7 @@ def othello_board(
                      "color": np.where(ring, "#f2c14e", "#222222")},
         },
         hovertemplate="%{customdata}<extra></extra>",
+        unselected={"marker": {"opacity": 1}},
     )  # fmt: skip
     if legal is not None:
         at = squares[legal]
@@ -79,11 +80,12 @@ def othello_board(
         figure.add_shape(type="rect", x0=x - 0.47, x1=x + 0.47, y0=y - 0.47, y1=y + 0.47,
                          line={"color": "#e4572e", "width": 3})  # fmt: skip
     figure = laid_out(figure, title, height=430)
-    axis = {"range": [-0.5, 7.5], "tickvals": list(range(8)), "fixedrange": True,
-            "showgrid": False, "zeroline": False}  # fmt: skip
-    figure.update_xaxes(**axis, ticktext=COLUMNS, side="bottom")
-    figure.update_yaxes(**{**axis, "range": [7.5, -0.5]}, ticktext=list("12345678"),
-                        scaleanchor="x")  # fmt: skip
+    axis = {
+        "range": [-0.5, 7.5], "tickvals": list(range(8)), "fixedrange": True, "showgrid": False,
+        "zeroline": False, "constrain": "domain",
+    }  # fmt: skip
+    figure.update_xaxes(**axis, ticktext=COLUMNS)
+    figure.update_yaxes(**axis | {"range": [7.5, -0.5]}, ticktext=list("12345678"), scaleanchor="x")
     for k in range(9):
         line = {"color": "#2c5a3f", "width": 1}
         figure.add_shape(type="line", x0=k - 0.5, x1=k - 0.5, y0=-0.5, y1=7.5, line=line,

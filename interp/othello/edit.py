@@ -19,10 +19,11 @@ second game and scored on the others. Naive equivalent for one position:
 
 Written to the run:
 `errors/table.parquet`: reader string, seed int64, layers string, scale double, half string (choose,
-    score), errors double (against the edited board), low, high double (95 %), errors_own double
-    (against the board as it is), positions int64
-`errors/cases.parquet`: game, ply, tile int64, present string, legal, legal_edited int64: the
-    positions asked about
+    score), errors double (against the edited board), low, high double (95 %), saved double (fewer
+    errors than unedited, position by position), saved_low, saved_high, errors_own double (against
+    the board as it is), positions int64
+`errors/cases.parquet`: game, ply, tile, present int64 (1 own, 2 enemy), legal, legal_edited uint64
+    (masks): the positions asked about
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class EditConfig:
             raise UserError(f"--layers must be between 0 and {n_layers - 1}")
         games = random_games(6 * self.positions, GAMES_SEED, split="held_out")
         cases = find_cases(games, self.positions, self.seed)
+        still = count_errors(subject, games, cases, {}, 0.0)
         sweeps = list(_sweeps(source, layers, n_layers))
         rows: list[dict[str, Any]] = []
         with progress("edit", len(sweeps) * len(self.scale), "runs") as advance:
@@ -107,7 +109,7 @@ class EditConfig:
                 for scale in self.scale:
                     about = {"reader": reader, "seed": seed, "layers": _written(at), "scale": scale}
                     errors = count_errors(subject, games, cases, vectors, scale)
-                    rows += [about | row for row in _halves(errors)]
+                    rows += [about | row for row in _halves(errors, still)]
                     advance(1, f"{reader}, layers {_written(at)}")
         table = pd.DataFrame(rows)
         with out.part("errors/table.parquet") as path:
@@ -144,8 +146,8 @@ def _written(layers: tuple[int, ...]) -> str:
     return ", ".join(map(str, layers))
 
 
-def _halves(errors: Errors) -> Iterator[dict[str, Any]]:
-    """Mean errors of the choosing and of the scoring half."""
+def _halves(errors: Errors, still: Errors) -> Iterator[dict[str, Any]]:
+    """Mean errors of the choosing and of the scoring half, and what the edit saves, pairwise."""
     import numpy as np
 
     from ..probes.metrics import bootstrap
@@ -153,11 +155,15 @@ def _halves(errors: Errors) -> Iterator[dict[str, Any]]:
     for half, part in (("choose", slice(0, None, 2)), ("score", slice(1, None, 2))):
         counts = errors.edited[part]
         found = bootstrap(counts, np.ones(len(counts)))
+        saved = bootstrap(still.edited[part] - counts, np.ones(len(counts)))
         yield {
             "half": half,
             "errors": found.value,
             "low": found.low,
             "high": found.high,
+            "saved": saved.value,
+            "saved_low": saved.low,
+            "saved_high": saved.high,
             "errors_own": float(errors.own[part].mean()),
             "positions": len(counts),
         }

@@ -125,7 +125,7 @@ def test_the_probe_turns_discs_in_the_shipped_model(subject, games) -> None:
 def test_scales_are_chosen_on_one_half_and_scored_on_the_other() -> None:
     rows = [
         {"reader": "probe", "seed": 0, "layers": "0", "scale": s, "half": h, "errors": e,
-         "errors_own": 2.0, "low": e, "high": e, "positions": 5}
+         "errors_own": 2.0, "positions": 5}
         for h, errors in (("choose", [4.0, 3.0, 3.5]), ("score", [4.0, 3.6, 1.0]))
         for s, e in zip([0.0, 1.0, 2.0], errors, strict=True)
     ]  # fmt: skip

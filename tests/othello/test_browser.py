@@ -1,0 +1,32 @@
+"""The OthelloGPT pages in a real browser: a click turns a disc."""
+
+import pytest
+
+from ..apps.test_browser import browser, page, serve  # noqa: F401
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def address(serve, store):  # noqa: F811
+    return serve(store)
+
+
+def test_a_click_on_a_disc_chooses_it(page, address):  # noqa: F811
+    page.goto(f"{address}/othello")
+    page.get_by_text("Turn a disc in the model's mind").wait_for(timeout=60_000)
+    page.get_by_text("Errors against the edited board, with it").wait_for()
+    box = page.get_by_test_id("stSelectbox").filter(has_text="or click one on the board")
+    discs = page.locator(".js-plotly-plot").first.locator(".scatterlayer .trace").first
+    # the marks of the first trace are the 64 squares in order; e4 (28) is never empty
+    discs.locator("path.point").nth(28).click(force=True)
+    box.locator("input[value='e4'], div:text-is('e4')").first.wait_for()
+
+
+def test_the_comparison_page_opens(page, address):  # noqa: F811
+    page.goto(f"{address}/othello_layers")
+    page.get_by_text("Linear probes against SAEs, layer by layer").first.wait_for()
+    page.get_by_role("tab", name="Latents").click()
+    page.get_by_text("Stands best for").wait_for()
+    page.get_by_role("tab", name="Board edit").click()
+    page.get_by_text("Moves against the edited board").wait_for()
