@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..catalog import resolve
@@ -32,7 +33,8 @@ def overhead(
     batch_size: int = 8,
     repeats: int = 5,
 ) -> dict[str, Any]:
-    """Tokens per second of the bare pass and of scoring, in turns; `ratio` is of their medians.
+    """Tokens per second of the bare pass and of scoring, in turns; `ratio` is of their medians,
+    `ratio_cpu` of their CPU time, which other programs on the machine hardly touch.
 
     Args:
         rows: of one length.
@@ -56,16 +58,18 @@ def overhead(
             pass
 
     tokens = sum(map(len, rows))
-    times: dict[str, list[float]] = {"bare": [], "score": []}
+    times: dict[str, list[tuple[float, float]]] = {"bare": [], "score": []}
     for repeat in range(repeats + 1):
         for name, work in (("bare", plain), ("score", score)):
             took = _seconds(work)
             if repeat:  # the first round warms up
                 times[name].append(took)
-    bare_s, score_s = (sorted(times[name])[repeats // 2] for name in ("bare", "score"))
+    bare, scored = (np.median(times[name], axis=0) for name in ("bare", "score"))
     return {
-        "tokens": tokens, "layer": layer, "features": len(directions), "ratio": score_s / bare_s,
-        "bare_tokens_per_s": tokens / bare_s, "score_tokens_per_s": tokens / score_s,
+        "tokens": tokens, "layer": layer, "features": len(directions),
+        "ratio": float(scored[0] / bare[0]), "ratio_cpu": float(scored[1] / bare[1]),
+        "bare_tokens_per_s": tokens / float(bare[0]),
+        "score_tokens_per_s": tokens / float(scored[0]),
     }  # fmt: skip
 
 
@@ -87,10 +91,11 @@ def measure(model: str, head: str, tokens: int, batch_size: int = 8) -> dict[str
     return overhead(subject, model, directions, rows, batch_size)
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
+def _seconds(work: Callable[[], None]) -> tuple[float, float]:
+    """(by the clock, of CPU time)"""
+    start, used = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
 
 
 def _truncated(model: str, layers: int, device: torch.device) -> Any:

@@ -40,4 +40,5 @@ def test_nothing_comes_before_the_first_layer(model_folder, own_home):
 
 @pytest.mark.slow
 def test_within_a_fifth_of_the_bare_forward_pass():
-    assert measure("smollm2-135m", "26.2", 4096)["ratio"] < 1.2
+    """In CPU time, so that it holds on a busy machine too."""
+    assert measure("smollm2-135m", "26.2", 4096)["ratio_cpu"] < 1.2
