@@ -56,7 +56,7 @@ class Projection(NamedTuple):
     impl: str
     """Which implementation ran."""
     certified: float | None = None
-    """Share of the rows whose ids were proven without searching the row again (CPU paths)."""
+    """Share of the rows whose ids were proven without searching the row again."""
 
 
 def project_topk(
@@ -100,18 +100,27 @@ def project_topk(
     device = vectors.device.type
     if impl == "auto" and device != "cpu":
         impl = "triton" if device == "cuda" and find_spec("triton") else "naive"
-    vectors, readout = vectors.detach().float(), readout.detach().float()
+    vectors, readout = vectors.detach(), readout.detach()
+    if impl == "triton":
+        return _on_gpu(vectors, readout, k, sides, stats)
+    vectors, readout = vectors.float(), readout.float()
     if impl == "naive":
         from .reference import project_dense
 
         return project_dense(vectors, readout, k, sides, stats)
-    if impl == "triton":
-        from .triton_project import project_triton
-
-        return project_triton(vectors, readout, k, sides, stats)
     if vectors.device.type != "cpu":
         raise ValueError(f"impl='{impl}' runs on the CPU, not on {vectors.device}: use 'naive'")
     return _on_cpu(vectors.contiguous(), readout.contiguous(), k, sides, stats, impl)
+
+
+def _on_gpu(
+    vectors: Tensor, readout: Tensor, k: int, sides: tuple[Side, ...], stats: bool
+) -> Projection:
+    if not find_spec("triton"):
+        raise ValueError("impl='triton' needs triton: pip install 'interp-workbench[gpu]'")
+    from .triton_project import project_triton
+
+    return project_triton(vectors, readout, k, sides, stats)
 
 
 def _on_cpu(

@@ -19,8 +19,6 @@ import triton
 import triton.language as tl
 
 BIN = 32
-TILE = 128
-"""Columns of a tile."""
 SUMS = 10
 UNPACKED = 2.0**-18
 """Largest relative error of an unpacked value."""
@@ -45,7 +43,7 @@ def _best_two(values, columns):
 
 
 @triton.jit
-def _keep_bins(scores, rows, bins_ptr, place, written, M: tl.constexpr):
+def _keep_bins(scores, bins_ptr, place, written, M: tl.constexpr):
     """Write the best two of the two bins of scores [M, 64]; `place` [M] is the first one's."""
     inside = tl.arange(0, 32)[None, None, :]
     first, second = _best_two(tl.reshape(scores, (M, 2, 32)), inside)
@@ -67,82 +65,98 @@ def _soft(scores, peak, total, weighted):
 
 
 @triton.jit
+def _power(t, s1, s2, s3, s4):
+    """Add sums of t, t^2, t^3 and t^4."""
+    t2 = t * t
+    s1 += tl.sum(t, axis=1)
+    s2 += tl.sum(t2, axis=1)
+    s3 += tl.sum(t2 * t, axis=1)
+    s4 += tl.sum(t2 * t2, axis=1)
+    return s1, s2, s3, s4
+
+
+@triton.jit
+def _halves(x, M: tl.constexpr, N: tl.constexpr):
+    """[M, N] -> its left and its right half of columns."""
+    return tl.split(tl.permute(tl.reshape(x, (M, 2, N // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def _parts(x, M: tl.constexpr, N: tl.constexpr):
+    """[M, N] -> N / 64 pieces of 64 columns, left to right."""
+    left, right = _halves(x, M, N)
+    if N == 128:
+        return left, right
+    else:  # noqa: RET505 - triton compiles what follows a plain return
+        a, b = _halves(left, M, 128)
+        c, d = _halves(right, M, 128)
+        return a, b, c, d
+
+
+@triton.jit
 def _keep(
     logits, rows, tile, centre_ptr, bins_ptr, sums_ptr, n, vocabulary, tiles,
-    M: tl.constexpr, STATS: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, STATS: tl.constexpr,
 ):  # fmt: skip
-    """Write what is kept of one tile of logits [M, 128]; `rows` [M] are its rows.
+    """Write what is kept of one tile of logits [M, N]; `rows` [M] are its rows.
 
-    Half of the columns at a time: all copies of a whole tile would not fit the registers.
+    64 columns at a time: all copies of a whole tile would not fit the registers.
     """
-    left, right = tl.split(tl.permute(tl.reshape(logits, (M, 2, 64)), (0, 2, 1)))
     written = rows < n
     wide = rows.to(tl.int64)  # row counts times bins pass 2^31 at a few million rows
+    bins = N // 32
     centre = tl.load(centre_ptr + rows, mask=written, other=0.0)
-    top_peak = tl.full((M,), -1e38, tl.float32)
-    top_total = tl.zeros((M,), tl.float32)
-    top_weighted = tl.zeros((M,), tl.float32)
-    low_peak = tl.full((M,), -1e38, tl.float32)
-    low_total = tl.zeros((M,), tl.float32)
-    low_weighted = tl.zeros((M,), tl.float32)
-    s1 = tl.zeros((M,), tl.float32)
-    s2 = tl.zeros((M,), tl.float32)
-    s3 = tl.zeros((M,), tl.float32)
-    s4 = tl.zeros((M,), tl.float32)
-    for half in tl.static_range(2):
-        part = left if half == 0 else right
-        columns = tile * 128 + half * 64 + tl.arange(0, 64)
+    none = tl.full((M,), -1e38, tl.float32)
+    zero = tl.zeros((M,), tl.float32)
+    top = (none, zero, zero)
+    bottom = (none, zero, zero)
+    power = (zero, zero, zero, zero)
+    parts = _parts(logits, M, N)
+    for at in tl.static_range(N // 64):
+        part = parts[at]
+        columns = tile * N + at * 64 + tl.arange(0, 64)
         real = (columns < vocabulary)[None, :]
         high = tl.where(real, part, -float("inf"))
         low = tl.where(real, -part, -float("inf"))
-        place = (wide * (tiles * 4) + tile * 4 + half * 2) * 4
-        _keep_bins(high, rows, bins_ptr, place, written, M)
-        _keep_bins(low, rows, bins_ptr, place + 2, written, M)
+        place = (wide * (tiles * bins) + tile * bins + at * 2) * 4
+        _keep_bins(high, bins_ptr, place, written, M)
+        _keep_bins(low, bins_ptr, place + 2, written, M)
         if STATS:
-            top_peak, top_total, top_weighted = _soft(high, top_peak, top_total, top_weighted)
-            low_peak, low_total, low_weighted = _soft(low, low_peak, low_total, low_weighted)
+            top = _soft(high, top[0], top[1], top[2])
+            bottom = _soft(low, bottom[0], bottom[1], bottom[2])
             t = tl.where(real, part - centre[:, None], 0.0)
-            t2 = t * t
-            s1 += tl.sum(t, axis=1)
-            s2 += tl.sum(t2, axis=1)
-            s3 += tl.sum(t2 * t, axis=1)
-            s4 += tl.sum(t2 * t2, axis=1)
+            power = _power(t, power[0], power[1], power[2], power[3])
     if STATS:
-        at = sums_ptr + (wide * tiles + tile) * 10
-        tl.store(at, top_peak, mask=written)
-        tl.store(at + 1, top_total, mask=written)
-        tl.store(at + 2, top_weighted, mask=written)
-        tl.store(at + 3, low_peak, mask=written)
-        tl.store(at + 4, low_total, mask=written)
-        tl.store(at + 5, low_weighted, mask=written)
-        tl.store(at + 6, s1, mask=written)
-        tl.store(at + 7, s2, mask=written)
-        tl.store(at + 8, s3, mask=written)
-        tl.store(at + 9, s4, mask=written)
+        to = sums_ptr + (wide * tiles + tile) * 10
+        for i in tl.static_range(3):
+            tl.store(to + i, top[i], mask=written)
+            tl.store(to + 3 + i, bottom[i], mask=written)
+        for i in tl.static_range(4):
+            tl.store(to + 6 + i, power[i], mask=written)
 
 
 @triton.jit
 def scan_kernel(
     logits_ptr, centre_ptr, bins_ptr, sums_ptr, n, vocabulary, tiles, stride,
-    M: tl.constexpr, STATS: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, STATS: tl.constexpr,
 ):  # fmt: skip
     """P1's second half: one pass over a buffer of logits [n, vocabulary]; grid (n / M, tiles)."""
     rows = tl.program_id(0) * M + tl.arange(0, M)
     tile = tl.program_id(1)
-    columns = tile * 128 + tl.arange(0, 128)
+    columns = tile * N + tl.arange(0, N)
     inside = (rows < n)[:, None] & (columns < vocabulary)[None, :]
     places = rows.to(tl.int64)[:, None] * stride + columns[None, :]
     logits = tl.load(logits_ptr + places, mask=inside, other=0.0)
-    _keep(logits, rows, tile, centre_ptr, bins_ptr, sums_ptr, n, vocabulary, tiles, M, STATS)
+    _keep(logits, rows, tile, centre_ptr, bins_ptr, sums_ptr, n, vocabulary, tiles, M, N, STATS)
 
 
 @triton.jit
 def fused_kernel(
     x_ptr, w_ptr, centre_ptr, bins_ptr, sums_ptr, n, vocabulary, tiles, programs,
-    D: tl.constexpr, M: tl.constexpr, K: tl.constexpr, BAND: tl.constexpr, STATS: tl.constexpr,
-    UPCAST: tl.constexpr,
+    D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BAND: tl.constexpr,
+    STATS: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """P2: persistent programs that multiply tiles [M, 128] of x [n, D] w [vocabulary, D]^T and keep
+    """P2: persistent programs that multiply tiles [M, N] of x [n, D] w [vocabulary, D]^T and keep
     of them what is worth keeping; no logit is written. Tiles run in bands of BAND row blocks, so
     that a band's rows and a few columns of w stay in the L2 cache.
 
@@ -161,10 +175,10 @@ def fused_kernel(
         # 32-bit places from one base a tile: 64-bit ones would take most of the registers. Rows and
         # columns outside read the last one's values: they are left out when it is written.
         x_own = tl.minimum(tl.arange(0, M), n - 1 - block * M)
-        w_own = tl.minimum(tl.arange(0, 128), vocabulary - 1 - tile * 128)
+        w_own = tl.minimum(tl.arange(0, N), vocabulary - 1 - tile * N)
         x_at = x_ptr + block.to(tl.int64) * (M * D) + (x_own[:, None] * D + inner[None, :])
-        w_at = w_ptr + tile.to(tl.int64) * (128 * D) + (w_own[None, :] * D + inner[:, None])
-        total = tl.zeros((M, 128), dtype=tl.float32)
+        w_at = w_ptr + tile.to(tl.int64) * (N * D) + (w_own[None, :] * D + inner[:, None])
+        total = tl.zeros((M, N), dtype=tl.float32)
         for start in range(0, D, K):
             if D % K == 0:
                 x, w = tl.load(x_at), tl.load(w_at)
@@ -177,5 +191,5 @@ def fused_kernel(
                 total = tl.dot(x, w, total)
             x_at += K
             w_at += K
-        _keep(total, rows, tile, centre_ptr, bins_ptr, sums_ptr, n, vocabulary, tiles, M, STATS)
+        _keep(total, rows, tile, centre_ptr, bins_ptr, sums_ptr, n, vocabulary, tiles, M, N, STATS)
         job += programs

@@ -1,7 +1,8 @@
 """`python -m interp.kernels.triton_static`: the GPU kernels compiled for sm_90, without a GPU.
 
 Prints one JSON object: kernel -> registers, stack (bytes a thread, where spills go), hgmma (calls
-of the tensor cores in the machine code), shared (bytes a block). Nothing is run.
+of the tensor cores in the machine code), spilled_inside (loads and stores of spilled registers in
+the loop that has the calls), shared (bytes a block). Nothing is run.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from .triton_bins import fused_kernel, scan_kernel
+from .triton_dots import BLOCK, INNER, dots_kernel
 
-TYPES = {"x_ptr": "*bf16", "w_ptr": "*bf16", "bins_ptr": "*i32"}
+TYPES = {
+    **{"x_ptr": "*bf16", "w_ptr": "*bf16", "bins_ptr": "*i32"},
+    **{"rows_ptr": "*i64", "ids_ptr": "*i64", "out_ptr": "*fp64"},
+}
 POINTERS = "*fp32"
 """Type of the other pointers; what is no pointer is an i32 or a constant."""
-FUSED = {"M": 128, "K": 64, "BAND": 12, "STATS": True, "UPCAST": False}
+FUSED = {"M": 128, "K": 64, "BAND": 12, "UPCAST": False}
+ONES = {"n": 1, "vocabulary": 1, "tiles": 1}
+"""Triton makes an argument of 1 a constant: other code, which has to compile too."""
 
 
 def compile_for_hopper(kernel: Any, constants: dict[str, Any], **options: int) -> dict[str, int]:
@@ -47,8 +54,21 @@ def compile_for_hopper(kernel: Any, constants: dict[str, Any], **options: int) -
         "registers": int(numbers["REG"]),
         "stack": int(numbers["STACK"]),
         "hgmma": code.count("HGMMA"),
+        "spilled_inside": _spilled_inside(code),
         "shared": int(made.metadata.shared),
     }
+
+
+def _spilled_inside(code: str) -> int:
+    """Local loads and stores between the first and the last HGMMA, and around them to the ends of
+    their loop. (Short loops over d come unrolled; the loop over tiles, which writes, is not meant.)
+    """
+    before, *between, after = code.split("HGMMA") if "HGMMA" in code else ("", "")
+    label, _, start = before.rpartition("\n.L_")[2].partition(":")
+    end, _, target = after.partition("BRA")
+    looped = f"(.L_{label})" in target.split(";")[0] and "STG" not in end
+    inside = "".join([start, *between, end] if looped else between)
+    return inside.count("LDL") + inside.count("STL")
 
 
 def _said(*command: str | Path) -> str:
@@ -57,14 +77,22 @@ def _said(*command: str | Path) -> str:
 
 
 def main() -> None:
-    found = {
-        f"fused d={d}": compile_for_hopper(
-            fused_kernel, {"D": d, **FUSED}, num_warps=8, num_stages=3
-        )
-        for d in (576, 4096)
-    }
-    found["scan"] = compile_for_hopper(scan_kernel, {"M": 16, "STATS": True}, num_warps=4)
-    sys.stdout.write(json.dumps({**found}) + "\n")
+    hopper: dict[str, int] = {"num_warps": 8, "num_stages": 3}
+    found = {}
+    for name, columns in (("fused", 128), ("wide", 256)):
+        for d in (576, 4096):
+            constants = {"D": d, "N": columns, **FUSED, "STATS": True}
+            found[f"{name} d={d}"] = compile_for_hopper(fused_kernel, constants, **hopper)
+    plain = {"D": 4096, "N": 256, **FUSED, "STATS": False}
+    found["wide d=4096 without statistics"] = compile_for_hopper(fused_kernel, plain, **hopper)
+    single = {"D": 123, "N": 128, **FUSED, "STATS": True, **ONES}
+    found["fused, sizes of 1"] = compile_for_hopper(fused_kernel, single, **hopper)
+    scan = {"M": 16, "N": 128, "STATS": True}
+    found["scan"] = compile_for_hopper(scan_kernel, scan, num_warps=4)
+    found["scan, sizes of 1"] = compile_for_hopper(scan_kernel, {**scan, **ONES}, num_warps=4)
+    dots = {"D": 4096, "C": BLOCK, "K": INNER}
+    found["dots"] = compile_for_hopper(dots_kernel, dots, num_warps=4)
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def compiled():
-    """kernel -> registers, spills (bytes of stack), hgmma, shared memory."""
+    """kernel -> registers, stack (bytes), hgmma, spilled_inside, shared memory."""
     quiet = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "interp.kernels.triton_static"]
     done = subprocess.run(command, capture_output=True, text=True, env=quiet, check=False)
@@ -27,16 +27,20 @@ def compiled():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_fused_kernel_uses_the_tensor_cores(compiled):
-    for name in ("fused d=4096", "fused d=576"):
-        found = compiled[name]
-        assert found["hgmma"] >= 4, found
-        assert found["registers"] <= 255
-        # one block of 8 warps and its stages must fit a multiprocessor
-        assert found["shared"] <= 227 * 1024
+@pytest.mark.parametrize("name", ["fused d=4096", "fused d=576", "wide d=4096", "wide d=576"])
+def test_the_fused_kernel_uses_the_tensor_cores(compiled, name):
+    found = compiled[name]
+    assert found["hgmma"] >= 4, found
+    assert found["registers"] <= 255
+    # one block of 8 warps and its stages must fit a multiprocessor
+    assert found["shared"] <= 227 * 1024
 
 
-def test_hardly_anything_is_spilled(compiled):
-    """None at all with triton 3.6; up to 26 words a tile, outside the inner loop, with 3.9."""
+def test_what_is_spilled(compiled):
+    """In the loop over d nothing, and where it comes unrolled (d = 576) at most 16 words a tile.
+    After it, up to 26 words with tiles of 128 columns; with 256, for the statistics only, more."""
     for name, found in compiled.items():
-        assert found["stack"] <= (128 if name.startswith("fused") else 0), (name, found)
+        assert found["spilled_inside"] <= (16 if "d=576" in name else 0), (name, found)
+        if not name.startswith("wide d"):
+            assert found["stack"] <= (128 if name.startswith("fused") else 0), (name, found)
+    assert compiled["wide d=4096 without statistics"]["stack"] == 0
