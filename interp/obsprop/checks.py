@@ -11,8 +11,7 @@ later part reads along it, not that head alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,18 @@ from torch import Tensor
 from ..directions import Directions
 from ..edits import Edit, add, project_out
 from ..progress import progress
+from ..site import Site
 from ..subject import Batch, Subject
-from .observables import Observable
 from .tasks import Example
 
+Readout = Callable[[Tensor], Tensor]
+"""Activations at `final_norm_in` -> values of the observable: `propagate.readout`."""
 STRENGTHS = (-1.0, 0.5, 1.0, 2.0, 4.0)
 
 
 def ablation(
     subject: Subject,
-    observable: Observable,
+    observable: Readout,
     chosen: Sequence[Example],
     directions: Directions,
     controls: int = 5,
@@ -55,7 +56,7 @@ def ablation(
 
 def steering(
     subject: Subject,
-    observable: Observable,
+    observable: Readout,
     chosen: Sequence[Example],
     directions: Directions,
     controls: int = 5,
@@ -99,9 +100,10 @@ def _batch(subject: Subject, chosen: Sequence[Example]) -> tuple[Batch, Tensor]:
     return batch, mask
 
 
-def _values(subject: Subject, observable: Observable, batch: Batch, *edits: Edit) -> Tensor:
-    with subject.edited(*edits) if edits else nullcontext():
-        return observable.value(subject.logits(batch)[:, -1].double()).cpu()
+def _values(subject: Subject, observable: Readout, batch: Batch, *edits: Edit) -> Tensor:
+    end = Site("final_norm_in")
+    with subject.edited(*edits):
+        return observable(subject.capture(batch, [end])[end][:, -1]).double()
 
 
 def _gap(values: Tensor, positive: np.ndarray[Any, Any]) -> float:

@@ -27,7 +27,6 @@ from interp.probes.direction import LeastSquares, MeanDifference
 from ..progress import progress
 from ..site import Site
 from ..subject import Subject
-from .observables import Observable
 from .tasks import Example
 
 Array = npt.NDArray[np.float64]
@@ -48,7 +47,7 @@ def read_examples(
     subject: Subject,
     chosen: Sequence[Example],
     sites: Sequence[Site],
-    observable: Observable | None,
+    observable: Callable[[torch.Tensor], torch.Tensor] | None,
     behind: Callable[[torch.Tensor, Site], torch.Tensor],
     label: str,
     batch_size: int = 16,
@@ -58,6 +57,7 @@ def read_examples(
     Without an observable each pass stops after the last of the sites.
 
     Args:
+        observable: activations at `final_norm_in` -> its values, as `propagate.readout` makes it.
         behind: (activations, site) -> as the vectors there read them.
     """
     order = sorted(range(len(chosen)), key=lambda i: len(chosen[i].ids))
@@ -67,7 +67,7 @@ def read_examples(
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             batch = subject.pad([chosen[i].ids for i in part])
-            wanted = [*sites, *([Site("logits")] if observable else [])]
+            wanted = [*sites, *([Site("final_norm_in")] if observable else [])]
             found = subject.capture(batch, wanted)
             width = batch.ids.shape[1]
             for row, i in enumerate(part):
@@ -77,7 +77,7 @@ def read_examples(
                     read = behind(found[site][row, reads], site).mean(0)
                     kept[site][i] = read.double().cpu().numpy()
                 if observable:
-                    values[i] = float(observable.value(found[Site("logits")][row, -1].double()))
+                    values[i] = float(observable(found[Site("final_norm_in")][row, -1]))
             advance(len(part))
     names = {group: at for at, group in enumerate(dict.fromkeys(e.group for e in chosen))}
     return Read(

@@ -9,6 +9,7 @@ activations where m.MLP(x0) = 0: on that boundary the MLP is not saturated.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pandas as pd
@@ -48,6 +49,18 @@ def head_vectors(parts: Parts, m: Float[Tensor, "n d"] | Float[Tensor, "n layer 
     vectors = torch.einsum("nld,lgadk,lgke->nlgae", each, W_O, parts.W_V)
     offsets = torch.einsum("nld,lgadk,lgk->nlga", each, W_O, parts.b_V)
     return HeadVectors(vectors.flatten(2, 3), offsets.flatten(2, 3))
+
+
+def readout(parts: Parts, observable: Observable) -> Callable[[Tensor], Tensor]:
+    """Activations at `final_norm_in` [..., d] -> the observable's values there [...]: what the
+    logits say of it, at the cost of one vector instead of the whole unembedding."""
+    m0 = observable.start(parts.W_U).to(parts.dtype)
+
+    def values(x: Tensor) -> Tensor:
+        found: Tensor = parts.final_norm(x.cpu().to(parts.dtype)) @ m0
+        return found
+
+    return values
 
 
 def head_norms(parts: Parts, observable: Observable) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from . import checks, evaluate
 from .observables import make_observable
 from .parts import Parts
 from .paths import Feature, Place, path_feature, show
-from .propagate import direct_effects, head_vectors, stream_vectors
+from .propagate import direct_effects, head_vectors, readout, stream_vectors
 from .scoring import as_directions, behind_norm, stream_scores
 from .search import FoundPath, Pair, linearisation, search_paths
 from .tasks import Example, Task, draw_pairs, examples
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..weights import Weights
     from .study import ObspropConfig
 
-CHECKED = 40
+CHECKED = 30
 """Held-out examples of each class that the checks run on."""
 
 
@@ -152,7 +152,7 @@ class Session:
         return Scored(found, feature, as_directions(self.parts, [feature], about))
 
     def _read(self, chosen: list[Example], sites: list[Site], label: str) -> evaluate.Read:
-        observable = None if self.task.sources else self.observable
+        observable = None if self.task.sources else readout(self.parts, self.observable)
         behind = partial(behind_norm, spec=self.subject.spec)
         return evaluate.read_examples(self.subject, chosen, sites, observable, behind, label)
 
@@ -216,7 +216,8 @@ class Session:
             return {}
         sides = [[e for e in self.split.held_out if e.positive is s] for s in (True, False)]
         chosen = [*sides[0][:CHECKED], *sides[1][:CHECKED]]
-        given = (self.subject, self.observable, chosen, self.best.directions)
+        values = readout(self.parts, self.observable)
+        given = (self.subject, values, chosen, self.best.directions)
         return {
             "checks/ablation": checks.ablation(*given, seed=self.config.seed),
             "checks/steering": checks.steering(*given, seed=self.config.seed),

@@ -13,8 +13,15 @@ from interp.obsprop.norms import Norm
 from interp.obsprop.observables import Observable
 from interp.obsprop.parts import Mlp, Parts
 from interp.obsprop.paths import Node, Place, parse_path, path_feature, show
-from interp.obsprop.propagate import direct_effects, head_vectors, linearise_mlp, stream_vectors
+from interp.obsprop.propagate import (
+    direct_effects,
+    head_vectors,
+    linearise_mlp,
+    readout,
+    stream_vectors,
+)
 from interp.obsprop.trace import trace
+from interp.site import Site
 from interp.subject import open_subject
 from interp.weights import Weights
 
@@ -43,6 +50,13 @@ def test_direct_effects_sum_to_the_observable(model):
     effects = direct_effects(parts, observable(), found)
     assert effects.total == pytest.approx(float(observable().value(found.logits)), abs=1e-10)
     assert effects.heads.abs().min() > 1e-6, "every head has an effect"
+
+
+def test_readout_is_the_observable_of_the_logits(model):
+    subject, parts, found = model
+    end = subject.capture(subject.pad([IDS]), ["final_norm_in"])[Site("final_norm_in")][0, -1]
+    got = readout(parts, observable())(end)
+    torch.testing.assert_close(got, observable().value(found.logits), **EXACT)
 
 
 def test_a_heads_direct_effect_is_its_vector_on_what_it_reads(model):
