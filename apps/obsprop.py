@@ -153,7 +153,7 @@ def _coupled() -> None:
     ):
         figure = figures.coupling_scatter(pairs, slope)
         column.plotly_chart(figure, width="stretch", key=slope)
-        r2 = run.metrics[f"r2 of slope = coupling, {where}"]
+        r2 = run.metrics[f"r2 of slope = coupling, {where}, all"]
         column.caption(f"Measured on the {where}: r² of slope = coefficient {r2:.2f}.")
     download(pairs, "coupling")
     config = run.config

@@ -43,7 +43,7 @@ class CoupleConfig:
     """Coupling coefficients of observables' features, against measured slopes."""
 
     STUDY: ClassVar[str] = "obsprop.couple"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     model: str = "smollm2-135m"
     """A catalog name, hub id, folder or .gguf file."""
@@ -207,15 +207,20 @@ def _row(
 
 
 def _metrics(table: pd.DataFrame) -> dict[str, Any]:
-    """r^2 here is of the line slope = coupling itself, not of a fitted one: it can be negative."""
-    made: dict[str, Any] = {
-        "pairs": len(table),
-        "inside the interval": float(table["inside"].min()),
-    }
-    for name in ("prompts", "corpus"):
-        slope, predicted = table[f"{name}_slope"], table["coupling"]
-        residual = ((slope - predicted) ** 2).sum() / ((slope - slope.mean()) ** 2).sum()
-        made[f"r2 of slope = coupling, {name}"] = float(1 - residual)
-        made[f"squared correlation, {name}"] = float(slope.corr(predicted) ** 2)
-        made[f"mean |slope - coupling|, {name}"] = float((slope - predicted).abs().mean())
+    """r^2 here is of the line slope = coupling itself, not of a fitted one: it can be negative.
+
+    "alike" are the pairs with a cosine above one half. Where two features have little in common
+    the slope is ruled by whatever else moves both in the data, which the coefficient cannot know.
+    """
+    made: dict[str, Any] = {"inside the interval": float(table["inside"].min())}
+    for kind, rows in (("all", table), ("alike", table[table["cosine"] > 0.5])):
+        made[f"pairs, {kind}"] = len(rows)
+        for name in ("prompts", "corpus") if len(rows) > 1 else ():
+            slope, predicted = rows[f"{name}_slope"], rows["coupling"]
+            residual = ((slope - predicted) ** 2).sum() / ((slope - slope.mean()) ** 2).sum()
+            made[f"r2 of slope = coupling, {name}, {kind}"] = float(1 - residual)
+            made[f"squared correlation, {name}, {kind}"] = float(slope.corr(predicted) ** 2)
+            made[f"mean |slope - coupling|, {name}, {kind}"] = float(
+                (slope - predicted).abs().mean()
+            )
     return made

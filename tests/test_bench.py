@@ -1,0 +1,85 @@
+"""The kernels' benchmark: a small run, its tables, figures and refusals."""
+
+import pandas as pd
+import pytest
+
+from interp import figures
+from interp.bench import KernelBenchConfig
+from interp.errors import UserError
+from interp.study import run_or_load
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    sizes = {"d": 32, "vocabulary": 3000, "rows": 300, "repeats": 2}
+    config = KernelBenchConfig(**sizes, others=("topk", "faiss"), accuracy_rows=12)
+    return run_or_load(config, out=tmp_path_factory.mktemp("bench") / "run")
+
+
+def read(run, name):
+    return pd.read_parquet(run.path / f"{name}.parquet")
+
+
+def test_every_kind_of_data_is_exact_and_its_certified_share_reported(run):
+    assert run.metrics["exact"] is True
+    shares = read(run, "accuracy/shares")
+    assert shares["exact"].all()
+    assert shares["certified"].between(0, 1).all()
+    assert len(shares) == 6 * 2 * 3  # kinds, paths, k
+    by_kind = shares[(shares["impl"] == "screened") & (shares["k"] == 16)].set_index("data")
+    assert by_kind.loc["gaussian", "certified"] == 1
+    assert by_kind.loc["duplicated", "certified"] < 0.5
+
+
+def test_errors_are_largest_for_naive_bfloat16(run):
+    errors = read(run, "accuracy/errors").pivot(
+        index="statistic", columns="variant", values="largest"
+    )
+    assert (errors["naive bfloat16"] > 10 * errors["tiled"]).all()
+    assert (errors["naive bfloat16"] > errors["screened"]).all()
+
+
+def test_times_are_of_every_variant_and_repeat(run):
+    seconds, summary = read(run, "times/seconds"), read(run, "summary/variants")
+    ran = summary[summary["ratio"].notna()]
+    assert {"mm", "mm_workers", "tiled", "naive", "topk"} <= set(ran["variant"])
+    assert (seconds.groupby("variant").size() == 2).all()
+    assert set(seconds["variant"]) == set(ran["variant"])
+    assert (summary[summary["ratio"].isna()]["missing"] != "").all()
+    # a shape of one's own is the whole job: the extrapolated time is the measured one
+    tiled = seconds[seconds["variant"] == "tiled"]["wall_s"].median()
+    assert ran.set_index("variant").loc["tiled", "job_s"] == pytest.approx(tiled)
+
+
+def test_operations_and_bytes(run):
+    shape = read(run, "shapes/shapes").iloc[0]
+    assert shape["operations"] == 2 * 300 * 32 * 3000
+    assert shape["dense_bytes"] - shape["bytes"] == 2 * 4 * 300 * 3000
+
+
+def test_figures_show_what_the_tables_say(run):
+    summary, shapes = read(run, "summary/variants"), read(run, "shapes/shapes")
+    bars = figures.kernel_ratios(summary).data[0]
+    assert len(bars.y) == summary["ratio"].notna().sum()
+    assert min(bars.x) == pytest.approx(summary["ratio"].min())
+    roofline = figures.kernel_roofline(summary, shapes, run.manifest["bandwidth_bytes_per_s"])
+    points = {trace.name: trace for trace in roofline.data if trace.mode == "markers"}
+    naive, fused = points["naive torch"], points["fused, float32, exact"]
+    assert naive.x[0] < fused.x[0], "the dense version moves more bytes an operation"
+    seconds = read(run, "times/seconds")
+    naive_s = seconds[seconds["variant"] == "naive"]["wall_s"].median()
+    assert naive.y[0] == pytest.approx(shapes["operations"][0] / naive_s / 1e9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"repeats": 0}, "at least 1"),
+        ({"d": 8}, "--vocabulary too"),
+        ({"vocabulary": 4}, "no smaller than --k"),
+        ({"shape": ()}, "at least one --shape"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        KernelBenchConfig(**changes).check()
