@@ -55,8 +55,8 @@ SHAPES = {
     # a layer of three kinds of neuron; all layers
     "smollm2-135m": Shape(576, 49152, 4608, 49152, 138_240),
     # the up-projections of all layers, from here on
-    "llama-3.1-8b": Shape(4096, 16384, 2048, 128_256, 458_752),
-    "llama-3.1-405b": Shape(16384, 8192, 1024, 128_256, 6_709_248),
+    "llama-3.1-8b": Shape(4096, 65536, 2048, 128_256, 458_752),
+    "llama-3.1-405b": Shape(16384, 32768, 1024, 128_256, 6_709_248),
 }
 ShapeName = Literal["smollm2-135m", "llama-3.1-8b", "llama-3.1-405b"]
 
@@ -66,7 +66,7 @@ class KernelBenchConfig:
     """Time the fused projection against the bare matrix product, naive torch and others."""
 
     STUDY: ClassVar[str] = "bench.kernels"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     shape: tuple[ShapeName, ...] = ("smollm2-135m", "llama-3.1-8b", "llama-3.1-405b")
     """Which shapes to measure."""

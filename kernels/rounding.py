@@ -19,7 +19,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .blocks import each
+from .blocks import INNER, each
 from .candidates import MATH
 from .lanes import bits_as_float, float_bits, fmax
 
@@ -117,7 +117,7 @@ def float32_error(lengths: np.ndarray, longest: float, d: int) -> np.ndarray:
         longest: largest |w|, or more.
         d: number of terms.
     """
-    du = d * 2.0**-24
+    du = (min(d, INNER) + -(-d // INNER) - 1) * 2.0**-24  # see `blocks.product`
     error = 1.001 * du / (1.0 - du) * lengths * longest + d * 2.0**-148  # the last for underflow
     return np.where(lengths > 0, error, 0.0)
 

@@ -21,6 +21,7 @@ in float32.
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 from functools import cache
 
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .blocks import ROWS, SIGNS, Buffers, Results, State, cut, each, new_state
+from .blocks import INNER, ROWS, SIGNS, Buffers, Results, State, cut, each, new_state
 from .exact import rescore
 from .project import Projection
 from .rounding import (
@@ -81,11 +82,16 @@ def worthwhile(vectors: Tensor, readout: Tensor) -> bool:
 def candidates(k: int, d: int, vocabulary: int) -> int:
     """Candidates kept a side.
 
-    On Gaussian logits about k exp(z E / sigma) of them are within the error E of the k-th, with
-    z E / sigma near 0.012 sqrt(d), and the count fluctuates by a few sqrt(k).
+    As many as Gaussian logits have within the error of the k-th, and a few square roots more.
     """
-    wanted = k * math.exp(0.0125 * math.sqrt(d)) + 4.0 * math.sqrt(k) + 8.0
-    return min(math.ceil(wanted), vocabulary)
+    if 2 * k >= vocabulary:
+        return vocabulary
+    normal = statistics.NormalDist()
+    kth = -normal.inv_cdf(k / vocabulary)  # in standard deviations, as is the error
+    # both roundings together lose about 0.0036 |x| |w|; sums and the output as in `rounding.py`
+    error = math.sqrt(d) * (0.0036 + 2 * d * 2.0**-24) + UNIT * kth
+    within = vocabulary * normal.cdf(error - kth)
+    return min(math.ceil(within + 3.0 * math.sqrt(within) + 6.0), vocabulary)
 
 
 class Screen:
@@ -123,10 +129,14 @@ class Screen:
         along, whole = (image * x).sum(1), (image * vectors[rows]).sum(1)
         return torch.where(along > 0, whole / along, 1.0).numpy()
 
-    def float32_error(self) -> np.ndarray:
-        """[n] the most a float32 logit of each row is off, and 2^28 times a float64 one."""
+    def errors(self) -> tuple[np.ndarray, np.ndarray]:
+        """[n] the most that a float32 logit of each row is off, and a float64 one."""
         longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
-        return float32_error(self.x.lengths + self.x.losses, longest, len(self.mean))
+        lengths, d = self.x.lengths + self.x.losses, len(self.mean)
+        # a float64 sum is made in one piece; the other half of 2^-28 is for x . shift, taken off it
+        parts = -(-d // INNER)
+        single = float32_error(lengths, longest, d)
+        return single, single * 2.0**-28 * parts
 
     def _error(self, w: Rounded) -> np.ndarray:
         return screening_error(self.x, float(w.lengths.max()), float(w.losses.max()))
@@ -175,7 +185,7 @@ class _Job:
         self.results, self.blocks = Results(n, k, sides), cut(n)
         self.shift, self.mean = np.zeros(n), np.zeros(n)
         self.screen = Screen(vectors, readout, stats)
-        self.fp32_error = self.screen.float32_error()
+        self.fp32_error, self.fp64_error = self.screen.errors()
         parts = torch.split(self.screen.w.values, COLUMNS)
         self.slabs = [(i * COLUMNS, part.T) for i, part in enumerate(parts)]
         self.buffers = Buffers(torch.bfloat16, COLUMNS)
@@ -207,8 +217,7 @@ class _Job:
 
     def _rescore(self, rows: slice, state: State, scale: np.ndarray, centre: np.ndarray) -> None:
         x, w, results = self.vectors[rows].numpy(), self.readout.numpy(), self.results
-        # a float64 product, and that of x and the shift, is off by 2^-28 of what a float32 one is
-        tail = self.fp32_error[rows] * 2.0**-28
+        tail = self.fp64_error[rows]
         errors = (self.screen.error[rows], UNIT, tail)
         sums = state.sums if self.stats else state.sums[:, :0]
         for side in results.sides:

@@ -4,7 +4,8 @@ Each worker thread takes blocks of rows, multiplies them with one slab of the re
 into a buffer that stays in cache, and folds the tile into the rows' state (`scan.py`).
 
 Exactness. A float32 logit of d terms is off by at most gamma |x| |w|, gamma = d u / (1 - d u),
-u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1; any order of summation).
+u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1; any order of summation;
+products of more than 4,096 terms are summed in parts, which makes that 4,096 and a few).
 A few more candidates than k are kept, close neighbours are scored again in float64, and rows whose
 k-th candidate is not clear of the rest are searched again: the ids are those of a float64 product.
 """
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .blocks import SIGNS, Buffers, Results, cut, each, new_state
+from .blocks import SIGNS, Buffers, Results, cut, each, new_state, product
 from .exact import settle
 from .project import Projection
 from .rounding import float32_error, measure
@@ -51,7 +52,7 @@ def project_tiled(
         own = vectors[rows]
         for first, slab in slabs:
             tile, values = buffers.view(len(own), slab.shape[1])
-            torch.mm(own, slab, out=tile)
+            product(own, slab, tile)
             scan_tile(values, first, ones[rows], centre, *state, kept, *chosen, stats)
         results.sums[rows] = state.sums
         for side in results.sides:

@@ -171,7 +171,7 @@ def test_deterministic_on_any_number_of_threads() -> None:
 
 def test_auto_screens_where_it_pays_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screened, "supported", lambda: True)
-    x, w = gaussian(520, 8192, 256)
+    x, w = gaussian(1040, 8192, 256)
     assert project_topk(x, w, 4, stats=False).impl == "screened"
     assert project_topk(x[:9], w, 4, stats=False).impl == "tiled"
     copies = w[:64].repeat(128, 1)
@@ -189,3 +189,12 @@ def test_one_side_without_statistics() -> None:
     assert got.moments is None
     assert torch.equal(got.bottom.ids, exact_ids(x, w, 4)["bottom"])
     assert project_topk(x[:0], w, 4, impl="screened").top.ids.shape == (0, 4)
+
+
+@pytest.mark.parametrize("impl", ["screened", "tiled"])
+def test_wide_rows_are_proven(impl: str) -> None:
+    """Llama 405B's width: sums of 16,384 terms, whose plain bound would leave no row proven."""
+    x, w = gaussian(48, 4096, 16384)
+    found = project_topk(x, w, 8, impl=impl, stats=False)
+    assert torch.equal(found.top.ids, exact_ids(x, w, 8)["top"])
+    assert found.certified > 0.9
