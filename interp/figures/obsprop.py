@@ -36,7 +36,8 @@ def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
 
 def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
     """Each trained probe's figure ("auc" or "r2") over its labelled examples with 95 % intervals;
-    dashed, what observable propagation reaches from one pair."""
+    dashed, what observable propagation reaches from one pair; a cross, the bare difference of that
+    pair's activations."""
     colours = {"logistic": GREY, "least squares": ORANGE, "mean difference": "#6a51a3"}
     figure = go.Figure()
     for name, colour in colours.items():
@@ -47,6 +48,11 @@ def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
             x=part["labelled"], y=value, name=name, mode="lines+markers", line_color=colour,
             error_y={"array": up, "arrayminus": down, "thickness": 1},
         )  # fmt: skip
+    bare = methods[methods["method"] == "pair difference"]
+    figure.add_scatter(
+        x=bare["labelled"], y=bare[figure_name], name="the pair's bare difference", mode="markers",
+        marker={"color": BLUE, "symbol": "x", "size": 9},
+    )  # fmt: skip
     own = methods[methods["method"] == "ObsProp"].iloc[0]
     ends = [methods["labelled"].replace(0, 2).min(), methods["labelled"].max()]
     figure.add_scatter(

@@ -110,7 +110,7 @@ class CoupleConfig:
         with out.part("pairs/pairs.parquet") as path:
             table.to_parquet(path)
         out.facts = {"parity": subject.parity, "device": self.device}
-        return _metrics(table)
+        return agreement(table)
 
     def _features(self, subject: Subject) -> dict[Node, Directions]:
         """head -> the features of all the observables there."""
@@ -206,8 +206,10 @@ def _row(
     return row
 
 
-def _metrics(table: pd.DataFrame) -> dict[str, Any]:
-    """r^2 here is of the line slope = coupling itself, not of a fitted one: it can be negative.
+def agreement(table: pd.DataFrame) -> dict[str, Any]:
+    """How well the coefficients foretell the slopes of a pairs table: the run's metrics.
+
+    r^2 here is of the line slope = coupling itself, not of a fitted one: it can be negative.
 
     "alike" are the pairs with a cosine above one half. Where two features have little in common
     the slope is ruled by whatever else moves both in the data, which the coefficient cannot know.

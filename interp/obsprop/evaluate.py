@@ -4,7 +4,9 @@ Every method reads the same activations (those the feature reads, behind its nor
 the positions an example is read at) of the same held-out examples. The baselines are a logistic
 probe, least squares (on the model's own observable where there is one, else on the label) and the
 mean difference, each at several numbers of labelled examples, half of each class, with many draws
-of them. Two figures: the AUC for the label, and r^2 (squared correlation) with the observable.
+of them; and the bare difference of the pair's activations at that site, which is what ObsProp must
+beat to be worth its theory. Two figures: the AUC for the label, and r^2 (squared correlation) with
+the observable.
 
 Intervals are of a bootstrap over the held-out groups (the templates of one word come together) and
 over the draws.

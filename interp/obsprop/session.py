@@ -112,7 +112,10 @@ class Session:
         self.held_out = self._read(self.split.held_out, self._sites(), "held-out examples")
         paths = pd.DataFrame([self._path_row(each) for each in self.scored])
         train = self._read(self.split.train, [site], "training examples")
-        methods = {("ObsProp", 2): self._held_out_scores(self.best)[None]}
+        methods = {
+            ("ObsProp", 2): self._held_out_scores(self.best)[None],
+            ("pair difference", 2): self._pair_difference(site)[None],
+        }
         if not self.task.sources:
             methods["observable", 0] = self.held_out.observable[None]
         given = (config.labelled, config.draws, config.seed)
@@ -160,6 +163,17 @@ class Session:
         vector = each.directions.vectors[0].double().numpy()
         constant = float(each.directions.index["constant"].iloc[0])
         scores: evaluate.Array = self.held_out.activations[each.feature.site] @ vector + constant
+        return scores
+
+    def _pair_difference(self, site: Site) -> evaluate.Array:
+        """Held-out scores by the bare difference of the pair's activations: no theory."""
+        reads = sorted(self.told(self.pair))
+        both = [
+            Example(found.ids.tolist(), reads, found is self.pair.clean, "pair")
+            for found in self.pair
+        ]
+        one, other = self._read(both, [site], "the pair").activations[site]
+        scores: evaluate.Array = self.held_out.activations[site] @ (one - other)
         return scores
 
     def _path_row(self, each: Scored) -> dict[str, Any]:

@@ -14,7 +14,8 @@ Parts of the run:
     predicted, actual, error (linearisation), crossed (whether every MLP had its boundary), read
     (told here), site, sign, auc, r2 (held out, each with _low and _high; null where not scored)
 `scores/methods.parquet`: method, labelled (examples used), auc, r2, with _low and _high;
-    "observable" is the model's own answer, the best any feature of it can do
+    "observable" is the model's own answer, the best any feature of it can do, and
+    "pair difference" the bare difference of the pair's two activations
 `scores/examples.parquet`: text, group, positive, observable, score (held out, the feature's)
 `scores/pairs.parquet`: one row a pair: prompt, counterfactual, path, site, effect, auc, r2: what
     the same rule finds from other pairs, drawn from the training examples (templates only)
@@ -50,7 +51,7 @@ class ObspropConfig:
     """An observable's paths, features and scores, from one pair of prompts."""
 
     STUDY: ClassVar[str] = "obsprop.run"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     model: str = "smollm2-135m"
     """A catalog name, hub id, folder or .gguf file."""

@@ -9,9 +9,10 @@ A task is a YAML file, by name among the shipped ones (`data/observables/`) or a
     words: [female names, male names]          what fills them: two lists of words.yaml or of words
     sources: [C, Python]                       instead of templates and words: code that is here
 
-Examples are split by word (or file), so that nothing of a held-out example was trained on. A
-template's example is read at its word's last token and has the model's own observable as a value;
-a window of code is read at every token but the first, which draws attention whatever it is.
+Examples are split by word (or file; names by surname, where the feature is read), so that nothing
+of a held-out example was trained on. A template's example is read at its word's last token and has
+the model's own observable as a value; a window of code is read at every token but the first, which
+draws attention whatever it is.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Example(NamedTuple):
     """Positions at which features and probes read it; their scores are averaged."""
     positive: bool
     group: str
-    """The word or file; a group is never split."""
+    """The word (of a name the surname) or file; a group is never split."""
 
 
 def shipped() -> list[str]:
@@ -147,14 +148,21 @@ def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) ->
 def _filled(
     task: Task, words: Sequence[str], tokenizer: Any, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    order = sorted(set(words))
+    last = {word: word.split()[-1] for word in words}
+    order = sorted(set(last.values()))
     random.Random(seed).shuffle(order)
-    own = [word for word in order if any(word in prompt for prompt in task.pair)]
-    order = own + [word for word in order if word not in own]
+    own = {last[word] for word in words if any(word in prompt for prompt in task.pair)}
+    order.sort(key=lambda name: name not in own)
     cut = len(order) - 2 * len(order) // 5
+    parts = (set(order[:cut]), set(order[cut:]))
     return tuple(
-        [_fill(template, word, tokenizer) for word in part for template in task.templates]
-        for part in (order[:cut], order[cut:])
+        [
+            _fill(template, word, tokenizer)
+            for word in sorted(set(words))
+            if last[word] in part
+            for template in task.templates
+        ]
+        for part in parts
     )  # type: ignore[return-value]
 
 
@@ -163,7 +171,7 @@ def _fill(template: str, word: str, tokenizer: Any) -> Example:
     end = template.index("[WORD]") + len(word)
     coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     at = max(i for i, (start, _) in enumerate(coded["offset_mapping"]) if start < end)
-    return Example(list(coded["input_ids"]), [at], True, word)
+    return Example(list(coded["input_ids"]), [at], True, word.split()[-1])
 
 
 def _windows(

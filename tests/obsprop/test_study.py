@@ -20,6 +20,7 @@ from interp.obsprop.scoring import as_directions, best_places, scores
 from interp.obsprop.study import ObspropConfig
 from interp.obsprop.tasks import draw_pairs, examples, read_task, shipped
 from interp.obsprop.writers import writers
+from interp.site import Site
 from interp.study import run_or_load
 from interp.subject import open_subject
 from interp.weights import Weights
@@ -54,6 +55,28 @@ def test_planted_head_is_found_and_tells_the_classes_apart(config):
     steering = pd.read_parquet(run.path / "checks" / "steering.parquet").set_index("name")
     own = steering.loc["1.2"].set_index("strength")["observable"]
     assert own[2.0] > own[1.0] > float(steering.loc["unsteered"]["observable"]) > own[-1.0]
+
+
+def test_bare_difference_of_the_pair_is_scored_beside_it(config):
+    """The naive twin: activations of the two prompts at the word, behind the norm, subtracted."""
+    run = run_or_load(config)
+    methods = pd.read_parquet(run.path / "scores" / "methods.parquet").set_index("method")
+    table = pd.read_parquet(run.path / "scores" / "examples.parquet")
+    subject, site = open_subject(config.model), Site("resid_pre", 1)
+
+    def read(text, word):
+        batch = subject.tokens(text)
+        at = batch.ids[0].tolist().index(int(word[1:]))
+        x = subject.capture(batch, [site])[site][0, at].double()
+        return (x / (x.square().mean() + subject.spec.eps).sqrt()).numpy()
+
+    difference = read(TASK["pair"][0], "w100") - read(TASK["pair"][1], "w120")
+    scores = [
+        read(text.replace("w", " w"), word) @ difference
+        for text, word in table[["text", "group"]].itertuples(index=False)
+    ]
+    want = np.corrcoef(scores, table["observable"])[0, 1] ** 2
+    assert methods.loc["pair difference", "r2"] == pytest.approx(want, abs=1e-4)
 
 
 def test_saved_features_score_as_the_tables_say(config):
@@ -172,6 +195,15 @@ class TestTasks:
             assert not other.positive
             assert one.reads == other.reads
             assert len(one.ids) == len(other.ids)
+
+    def test_people_of_one_name_are_on_one_side(self, planted, tmp_path):  # noqa: F811
+        own = [[f"w{i} w{i % 7 + first}" for i in range(20, 50)] for first in (100, 120)]
+        task = read_task(str(write_task(tmp_path, words=own)))
+        split = examples(task, AutoTokenizer.from_pretrained(planted))
+        names = [{e.group for e in part} for part in split]
+        assert not names[0] & names[1]
+        assert names[0] | names[1] == {f"w{i + first}" for i in range(7) for first in (100, 120)}
+        assert all(f"w{e.ids[e.reads[0]]}" == e.group for part in split for e in part)
 
     def test_code_of_both_languages_is_here_and_files_are_not_split(self):
         for language, ending in (("C", (".c", ".h")), ("Python", (".py",))):
