@@ -15,6 +15,7 @@ def _table(run: Run, name: str) -> pd.DataFrame:
 
 
 table = cached(_table)
+KINDS = {"all": "all pairs", "alike": "those with a cosine above ½"}
 
 
 @st.cache_resource(show_spinner="reading the heads' weights …", max_entries=2)
@@ -153,26 +154,46 @@ def _coupled() -> None:
     ):
         figure = figures.coupling_scatter(pairs, slope)
         column.plotly_chart(figure, width="stretch", key=slope)
-        r2 = run.metrics[f"r2 of slope = coupling, {where}, all"]
-        column.caption(f"Measured on the {where}: r² of slope = coefficient {r2:.2f}.")
+        column.caption(_agreement(pairs, where))
     download(pairs, "coupling")
     config = run.config
+    command = ["interp", "obsprop", "couple", *config["observables"]]
+    for name in ("model", "heads", "tokens", "corpus"):
+        command += [f"--{name}", str(config[name])] if config[name] is not None else []
     reproduce(
-        ["interp", "obsprop", "couple", *config["observables"], "--model", config["model"]],
+        command,
         "from interp.obsprop.couple import CoupleConfig\nfrom interp.study import run_or_load\n"
-        f"run_or_load(CoupleConfig(model={config['model']!r}, "
-        f"observables={tuple(config['observables'])!r}, heads={config['heads']}))",
+        f"run_or_load(CoupleConfig({_arguments(config)}))",
     )
+
+
+def _agreement(pairs: pd.DataFrame, where: str) -> str:
+    from interp.obsprop.couple import agreement
+
+    found = agreement(pairs)
+    shares = {kind: found.get(f"r2 of slope = coupling, {where}, {kind}") for kind in KINDS}
+    said = [f"{r2:.2f} over {KINDS[kind]}" for kind, r2 in shares.items() if r2 is not None]
+    return f"Measured on the {where}. r² of slope = coefficient: {', '.join(said)}."
 
 
 def _reproduction(config: dict) -> tuple[list[str], str]:
-    command = ["interp", "obsprop", "run", "--model", config["model"]]
-    command += ["--observable", config["observable"]]
-    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "device"}
-    arguments = ", ".join(f"{name}={value!r}" for name, value in kept.items())
+    from interp.obsprop.study import ObspropConfig
+
+    command, usual = ["interp", "obsprop", "run"], ObspropConfig()
+    for name, value in config.items():
+        each = value if isinstance(value, list) else [value]
+        usually = getattr(usual, name)
+        if each != (list(usually) if isinstance(usually, tuple) else [usually]):
+            command += [f"--{name}", *map(str, each)]
     call = (
         "import pandas as pd\nfrom interp.obsprop.study import ObspropConfig\n"
-        f"from interp.study import run_or_load\nrun = run_or_load(ObspropConfig({arguments}))\n"
+        "from interp.study import run_or_load\n"
+        f"run = run_or_load(ObspropConfig({_arguments(config)}))\n"
         "pd.read_parquet(run.path / 'paths' / 'paths.parquet')"
     )
     return command, call
+
+
+def _arguments(config: dict) -> str:
+    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "device"}
+    return ", ".join(f"{name}={value!r}" for name, value in kept.items())

@@ -73,13 +73,18 @@ def couple(
     model: Annotated[str, tyro.conf.arg(help="A catalog name, hub id or folder.")] = "smollm2-135m",
     heads: Annotated[int, tyro.conf.arg(help="How many heads' features are compared.")] = 4,
     tokens: Annotated[int, tyro.conf.arg(help="Tokens of a corpus to measure on as well.")] = 4096,
+    corpus: Annotated[
+        str | None, tyro.conf.arg(help="That corpus; by default the installed Python's own text.")
+    ] = None,
     out: Out = None,
     runs: Runs = None,
     fresh: Fresh = False,
     json: Json = False,
 ) -> None:
     """Coupling coefficients between observables' features, against measured slopes."""
-    config = CoupleConfig(model=model, observables=observables, heads=heads, tokens=tokens)
+    config = CoupleConfig(
+        model=model, observables=observables, heads=heads, tokens=tokens, corpus=corpus
+    )
     made = run_or_load(config, Store(runs), out, fresh)
     report(made, json)
     if not json:
