@@ -1,12 +1,8 @@
 """Sparse autoencoders on OthelloGPT's residual stream, trained with sae-lens, a set a seed.
 
-Two architectures at every layer's `resid_post`: TopK, and the ReLU one with an L1 penalty (weighted
-by decoder norms, encoder and decoder untied; the paper ties them). The residuals of all layers come
-from one pass over fresh random games, so that all autoencoders of a seed advance together, each
-token seen once. Inputs are scaled to a mean norm of sqrt(d) in training, the scale is folded into
-the weights afterwards, and the decoder's bias starts at the mean: without that most latents die.
-
-Naive equivalent for one layer: sae_lens.SAETrainer(...).fit() over the same stream.
+Both architectures of `interp.sae_training` at every layer's `resid_post` (the paper ties the
+encoder of its L1 ones to the decoder). The residuals of all layers come from one pass over fresh
+random games, so that all autoencoders of a seed advance together, each token seen once.
 
 Written to the run: `saes/<arch>-L<layer>-S<seed>/`, each a folder that `SAE.load_from_disk` opens
     (cfg.json; sae_weights.safetensors in float16), and
@@ -16,6 +12,7 @@ Written to the run: `saes/<arch>-L<layer>-S<seed>/`, each a folder that `SAE.loa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..progress import progress
+from ..sae_training import SaePlan, Schedule, train_saes
 from ..site import Site
 from ..store import RunWriter
 
@@ -41,8 +38,6 @@ STREAM, HELD_OUT = 7_000_000, 7_999_999
 CHUNK_GAMES = 512
 """Games whose tokens are shuffled together."""
 ARCHITECTURES = ("topk", "l1")
-REPORT = 50
-"""Steps between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -130,27 +125,24 @@ def _sites(subject: Subject) -> list[Site]:
 
 def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -> None:
     """All architectures and layers of one seed, in step over one stream of games."""
-    batches = _batches(config, subject, seed)
-    first = next(batches)
-    trainers: dict[tuple[str, int], Any] = {}
-    scales: list[float] = []
-    for layer, x in enumerate(first):
-        scales.append(float(x.shape[1] ** 0.5 / x.norm(dim=1).mean()))
-        for arch in ARCHITECTURES:
-            trainers[arch, layer] = _trainer(config, arch, layer, seed, x * scales[layer])
+    plans = []
+    for layer, site in enumerate(_sites(subject)):
+        topk, l1 = (sae_name(arch, layer, seed) for arch in ARCHITECTURES)
+        plans.append(SaePlan(topk, site, "topk", config.d_sae, config.k, seed))
+        plans.append(SaePlan(l1, site, "l1", config.d_sae, config.l1, seed))
     steps = config.tokens // config.batch
-    with progress(f"train SAEs, seed {seed}", steps * config.batch, "tokens") as advance:
-        for step, residuals in zip(range(1, steps + 1), batches, strict=False):
-            for (_, layer), trainer in trainers.items():
-                trainer.step(residuals[layer] * scales[layer])
-                trainer.n_training_steps += 1
-            if step % REPORT == 0 or step == steps:
-                advance(config.batch * ((step - 1) % REPORT + 1))
-    for (arch, layer), trainer in trainers.items():
-        _save(trainer.sae, scales[layer], out, sae_name(arch, layer, seed))
+    name = Path(config.model).name
+    schedule = Schedule(steps, config.batch, config.lr, name, config.device)
+    train_saes(
+        plans,
+        lambda first: itertools.islice(_batches(config, subject, seed), first, None),
+        schedule,
+        out,
+        f"train SAEs, seed {seed}",
+    )
 
 
-def _batches(config: SaeConfig, subject: Subject, seed: int) -> Iterator[list[Tensor]]:
+def _batches(config: SaeConfig, subject: Subject, seed: int) -> Iterator[dict[Site, Tensor]]:
     """Residuals [batch, d] of every layer, the same tokens in each, shuffled over CHUNK_GAMES."""
     import torch
 
@@ -165,65 +157,8 @@ def _batches(config: SaeConfig, subject: Subject, seed: int) -> Iterator[list[Te
         order = torch.randperm(len(found[sites[0]]), generator=generator)
         whole = order[: len(order) // config.batch * config.batch]
         for chosen in torch.split(whole, config.batch):
-            yield [found[site][chosen].to(config.device) for site in sites]
+            yield {site: found[site][chosen].to(config.device) for site in sites}
         first += CHUNK_GAMES
-
-
-def _trainer(config: SaeConfig, arch: str, layer: int, seed: int, x: Tensor) -> Any:
-    """A sae-lens trainer to be stepped; `x` [batch, d] are scaled residuals to start from."""
-    import torch
-    from sae_lens import (
-        SAETrainer,
-        StandardTrainingSAE,
-        StandardTrainingSAEConfig,
-        TopKTrainingSAE,
-        TopKTrainingSAEConfig,
-    )
-    from sae_lens.config import LoggingConfig, SAETrainerConfig
-
-    from ..probes.sae import hook_of_site
-
-    torch.manual_seed(1000 * seed + layer)
-    steps = config.tokens // config.batch
-    sizes = {"d_in": x.shape[1], "d_sae": config.d_sae, "device": config.device}
-    sae: Any
-    if arch == "topk":
-        sae = TopKTrainingSAE(TopKTrainingSAEConfig(**sizes, k=config.k))
-    else:
-        warm_up = steps // 20
-        sae = StandardTrainingSAE(
-            StandardTrainingSAEConfig(**sizes, l1_coefficient=config.l1, l1_warm_up_steps=warm_up)
-        )
-    sae.b_dec.data.copy_(x.mean(0))
-    sae.cfg.metadata.model_name = Path(config.model).name
-    sae.cfg.metadata.hook_name = hook_of_site(f"{layer}.resid_post")
-    schedule = SAETrainerConfig(
-        total_training_samples=steps * config.batch,
-        train_batch_size_samples=config.batch,
-        lr=config.lr,
-        lr_end=config.lr / 10,
-        lr_warm_up_steps=steps // 20,
-        lr_decay_steps=steps // 3,
-        dead_feature_window=200,
-        device=config.device,
-        logger=LoggingConfig(log_to_wandb=False),
-    )
-    return SAETrainer(cfg=schedule, sae=sae, data_provider=iter([]))
-
-
-def _save(sae: Any, scale: float, out: RunWriter, name: str) -> None:
-    """Fold the scale in and store in float16, cfg.json last."""
-    import tempfile
-
-    import torch
-
-    sae.fold_activation_norm_scaling_factor(scale)
-    sae.to(torch.float16)
-    with tempfile.TemporaryDirectory() as scratch:
-        sae.save_inference_model(scratch)
-        for part in ("sae_weights.safetensors", "cfg.json"):
-            with out.part(f"saes/{name}/{part}") as path:
-                path.write_bytes((Path(scratch) / part).read_bytes())
 
 
 def _measured(config: SaeConfig, subject: Subject, folder: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,121 @@
+"""Training in step over one stream: planted features, and a stop in the middle changes nothing."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from interp.darkmatter import ladder
+from interp.errors import UserError
+from interp.probes import fvu, load_sae
+from interp.sae_training import CHECKPOINT, SaePlan, Schedule, train_saes
+from interp.site import Site
+from interp.store import RunWriter
+from interp.subject import open_subject
+from tests.conftest import make_model
+
+SITE = Site("resid_post", 1)
+PLANS = [
+    SaePlan("topk", SITE, "topk", 32, 3),
+    SaePlan("l1", SITE, "l1", 32, 1.0),
+]
+SCHEDULE = Schedule(40, 128, 2e-3, "planted", checkpoint=15)
+
+
+def planted(count, seed):
+    """Three of 24 features at a time, in 16 dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    atoms = torch.nn.functional.normalize(
+        torch.randn(24, 16, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    chosen = torch.rand(count, 24, generator=generator).topk(3).indices
+    z = torch.zeros(count, 24).scatter(1, chosen, 1 + torch.rand(count, 3, generator=generator))
+    return z @ atoms
+
+
+def stream(first):
+    for number in itertools.count(first):
+        yield {SITE: planted(128, 100 + number)}
+
+
+def test_both_architectures_learn(tmp_path) -> None:
+    schedule = dataclasses.replace(SCHEDULE, steps=400, lr=1e-2, checkpoint=0)
+    train_saes(PLANS, stream, schedule, RunWriter(tmp_path, {}), "train")
+    x = planted(2000, 1)
+    for plan in PLANS:
+        sae = load_sae(tmp_path / "saes" / plan.name)
+        assert sae.site == "1.resid_post"
+        assert fvu(x, sae.decode(sae.encode(x))) < 0.35
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_stopped_training_goes_on_exactly(tmp_path) -> None:
+    whole, stopped = (RunWriter(tmp_path / name, {}) for name in ("whole", "stopped"))
+    train_saes(PLANS, stream, SCHEDULE, whole, "train")
+
+    def short(first):
+        return itertools.islice(stream(first), 38 - first)
+
+    with pytest.raises(UserError, match="the text ended after 4736 tokens"):
+        train_saes(PLANS, short, SCHEDULE, stopped, "train")
+    assert int(load_file(tmp_path / "stopped" / CHECKPOINT)["step"]) == 30
+    started = []
+
+    def rest(first):
+        started.append(first)
+        return stream(first)
+
+    train_saes(PLANS, rest, SCHEDULE, stopped, "train")
+    assert started == [0, 31]
+    for plan in PLANS:
+        part = f"saes/{plan.name}/sae_weights.safetensors"
+        assert (whole.path / part).read_bytes() == (stopped.path / part).read_bytes()
+
+
+class Bytes:
+    """A tokenizer: one id a byte."""
+
+    def encode(self, text, add_special_tokens):
+        return list(text.encode())
+
+    def decode(self, ids):
+        return bytes(ids).decode(errors="replace")
+
+
+def test_the_ladders_stream_can_begin_anywhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ladder, "HELD_OUT", 3)
+    monkeypatch.setattr(ladder, "POOL", 100)
+    generator = torch.Generator().manual_seed(0)
+    text = bytes(torch.randint(33, 127, (4000,), generator=generator).tolist()).decode()
+    (tmp_path / "text.txt").write_text(text)
+    config = ladder.LadderConfig(
+        corpus=str(tmp_path / "text.txt"), site="0.resid_post", length=20, tokens=400, batch=32
+    )
+    subject = open_subject(make_model("llama"), tokenizer=Bytes())
+    site = Site("resid_post", 0)
+    whole = [b[site] for b in itertools.islice(ladder._batches(config, subject, 0), 13)]
+    assert len(whole) == 13
+    for first in (1, 4, 7):
+        rest = [b[site] for b in itertools.islice(ladder._batches(config, subject, first), 3)]
+        assert all(map(torch.equal, whole[first : first + 3], rest))
+    seen = torch.cat(whole)
+    assert len(torch.unique(seen, dim=0)) == len(seen)
+    rows = list(ladder.corpus_rows(subject, config.corpus, 20, 3))
+    held_out = subject.capture(subject.pad(rows), [site])[site].flatten(0, 1)
+    assert torch.cdist(held_out, seen).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"precision": "int8"}, "--precision must be"),
+        ({"k": (0,)}, "every k from 1"),
+        ({"widths": ()}, "at least one width"),
+        ({"tokens": 10}, "at least one step"),
+    ],
+)
+def test_settings_that_cannot_work(change, words) -> None:
+    with pytest.raises(UserError, match=words):
+        dataclasses.replace(ladder.LadderConfig(), **change).check()
