@@ -110,6 +110,9 @@ def _methods(run: Run) -> None:
     examples = table(run, "scores/examples")
     if examples["observable"].notna().all():
         st.plotly_chart(figures.score_scatter(examples), width="stretch", key="scatter")
+        from interp.obsprop.evaluate import within_templates
+
+        st.caption(f"r² within a template: {within_templates(examples):.2f}.")
     download(methods, "methods")
 
 

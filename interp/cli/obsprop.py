@@ -53,6 +53,11 @@ def run(
     print_table([*shown.columns, "tokens"], cells)
     methods = pd.read_parquet(made.path / "scores" / "methods.parquet")
     print_table(["method", "labelled", *figures], _methods(methods, figures))
+    if "r2" in figures:
+        from ..obsprop.evaluate import within_templates
+
+        examples = pd.read_parquet(made.path / "scores" / "examples.parquet")
+        print(f"ObsProp's r2 within a template: {within_templates(examples):.3f}")
 
 
 def _methods(methods: object, figures: list[str]) -> list[list[str]]:

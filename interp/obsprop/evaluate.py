@@ -141,6 +141,19 @@ def r2(scores: Array, values: Array, weights: Array) -> Array:
     return squared
 
 
+def within_templates(table: pd.DataFrame) -> float:
+    """r^2 of the score with the observable when each template's means are taken out of both (a
+    feature that is read at the word knows nothing of what its template adds after it).
+
+    Args:
+        table: `scores/examples.parquet`; a template is known by what follows the word.
+    """
+    ends = [text.rpartition(word)[2] for text, word in table[["text", "group"]].to_numpy()]
+    means = table.groupby(ends)[["score", "observable"]].transform("mean")
+    left = table[["score", "observable"]] - means
+    return float(left["score"].corr(left["observable"]) ** 2)
+
+
 def bootstrap_weights(groups: npt.NDArray[np.int64], boots: int, seed: int) -> Array:
     """[1 + boots, examples]: first all ones, then how often each example's group is drawn."""
     rng = np.random.default_rng(seed)

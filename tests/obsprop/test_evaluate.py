@@ -1,12 +1,21 @@
 """Figures against scikit-learn and numpy; splits that leak nothing; planted data."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from interp.obsprop.evaluate import Read, auc, baseline_scores, bootstrap_weights, r2, summary
+from interp.obsprop.evaluate import (
+    Read,
+    auc,
+    baseline_scores,
+    bootstrap_weights,
+    r2,
+    summary,
+    within_templates,
+)
 from interp.site import Site
 
 SITE = Site("resid_pre", 1)
@@ -38,6 +47,23 @@ def test_bootstrap_draws_groups_whole():
     assert (weights[0] == 1).all()
     assert (weights.reshape(51, 10, 3).std(axis=2) == 0).all()
     assert (weights.sum(1) == 30).all()
+
+
+def test_what_a_template_adds_is_taken_out():
+    rng = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(40)]
+    signal = rng.normal(size=40)
+    table = pd.DataFrame(
+        [
+            {"text": f"so {word} {end}", "group": word, "score": x, "observable": 2 * x + shift}
+            for end, shift in (("is a", 50.0), ("has a", -50.0))
+            for word, x in zip(words, signal, strict=True)
+        ]
+    )
+    assert table["score"].corr(table["observable"]) ** 2 < 0.1
+    assert within_templates(table) == pytest.approx(1.0)
+    table["observable"] = rng.normal(size=80)
+    assert within_templates(table) < 0.2
 
 
 @pytest.fixture
