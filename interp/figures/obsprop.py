@@ -69,8 +69,9 @@ def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
         title="labelled examples", type="log", tickvals=sorted(set(methods["labelled"]))
     )
     figure.update_yaxes(title={"auc": "AUC", "r2": "r²"}[figure_name])
-    laid_out(figure, "Held-out examples, with 95 % intervals", height=380)
-    return figure.update_layout(showlegend=True)
+    laid_out(figure, "Held-out examples, with 95 % intervals", height=420)
+    below = {"orientation": "h", "y": -0.25}  # beside it the legend leaves a narrow window no plot
+    return figure.update_layout(showlegend=True, legend=below)
 
 
 def score_scatter(examples: pd.DataFrame) -> go.Figure:

@@ -271,8 +271,8 @@ class Session:
         for name in figures:
             found[name] = float(own[name])
             strongest = probes.groupby("labelled")[name].max()
-            beaten = strongest.index[strongest <= own[name]].tolist()
-            found[f"{name} beats every probe with"] = max(beaten, default=0)
+            beaten = strongest[(strongest <= own[name]).cummin()]  # at that size and all smaller
+            found[f"{name} beats every probe with"] = max(beaten.index.tolist(), default=0)
         if "checks/ablation" in tables:
             ablated = tables["checks/ablation"]
             found["gap kept without it"] = float(ablated[~ablated["control"]]["kept"].iloc[0])
