@@ -19,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from interp.probes.sae import SaeSplit
+
 from .edits import Edit, Where, add
 from .errors import UserError
 from .site import Site
@@ -112,6 +114,48 @@ class Directions:
     def steer(self, row: int, scale: float = 1.0, where: Where = "all") -> Edit:
         """An edit that adds one of the vectors at the site."""
         return add(self.site, self.vectors[row], scale, where)
+
+    def split_scores(
+        self, split: SaeSplit, activations: Float[Tensor, "tokens d"]
+    ) -> Float[Tensor, "3 tokens n"]:
+        """Every score in float64 as the sum of three: what of it lies in an SAE's reconstruction,
+        in its error's linear part, and in the nonlinear rest.
+
+        Raises:
+            UserError: the SAE is of another site or width.
+        """
+        self._fits(activations.shape[-1], "these activations")
+        if split.sae.site not in ("", str(self.site)):
+            raise UserError(
+                f"the SAE is of {split.sae.site}, these directions of {self.site}: take one of "
+                "that site"
+            )
+        scores: Tensor = torch.stack(split(activations)) @ self.vectors.double().T
+        return scores
+
+    def split(self, split: SaeSplit, activations: Float[Tensor, "tokens d"]) -> pd.DataFrame:
+        """The index with `reconstruction`, `linear`, `nonlinear`: each part's share of the variance
+        of a direction's score, cov(part, score) / var(score) (their sum is 1, one may be negative),
+        the `…_spread`s var(part) / var(score), and `variance`. NaN where a score does not vary.
+
+        Least squares leaves the nonlinear part uncorrelated with x, so its share is about 0 however
+        large it is: its size is its spread.
+
+        Raises:
+            UserError: as `split_scores`.
+        """
+        parts = self.split_scores(split, activations)
+        parts = parts - parts.mean(1, keepdim=True)
+        score = parts.sum(0)
+        variance = score.square().mean(0)
+        total = torch.where(variance > 0, variance, torch.nan)
+        shares, spreads = (parts * score).mean(1) / total, parts.square().mean(1) / total
+        table = self.index.reset_index(drop=True).copy()
+        for row, name in enumerate(("reconstruction", "linear", "nonlinear")):
+            table[name] = shares[row].tolist()
+            table[f"{name}_spread"] = spreads[row].tolist()
+        table["variance"] = variance.tolist()
+        return table
 
     def save(self, folder: Path) -> None:
         """Write the three files; `directions.json` last, so that a half-written set is refused.

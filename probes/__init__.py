@@ -2,13 +2,14 @@
 
 from .linear import LinearProbe
 from .metrics import Detections, Interval, bootstrap, detections, fvu
-from .sae import Sae, load_sae, pretrained_sae, wrap
+from .sae import Sae, SaeSplit, load_sae, pretrained_sae, wrap
 
 __all__ = [
     "Detections",
     "Interval",
     "LinearProbe",
     "Sae",
+    "SaeSplit",
     "bootstrap",
     "detections",
     "fvu",

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
+from ..kernels.gram import Fit, Gram
 
 CHUNK = 8192
 """Activations encoded at once."""
@@ -86,6 +87,40 @@ class Sae:
         for part in torch.split(x, CHUNK):
             z = self.encode(part)
             yield part, z, self.decode(z)
+
+
+class Parts(NamedTuple):
+    """x = reconstruction + linear + nonlinear, up to float64's rounding; each [n, d_in]."""
+
+    reconstruction: Tensor
+    linear: Tensor
+    """What of the error x - reconstruction is a linear function of x."""
+    nonlinear: Tensor
+
+
+@dataclass(frozen=True)
+class SaeSplit:
+    """An SAE and a linear map of x to its error: together they cut activations in three."""
+
+    sae: Sae
+    fit: Fit
+
+    @classmethod
+    def of(
+        cls, sae: Sae, x: Float[Tensor, "n d_in"], ridge: float = 0.0, intercept: bool = True
+    ) -> SaeSplit:
+        """The map fitted to activations, which should not be those it is used on."""
+        grams = (Gram.of(part, part - x_hat) for part, _, x_hat in sae.reconstructions(x))
+        found = next(grams)
+        for gram in grams:
+            found = found.merge(gram)
+        return cls(sae, found.solve(ridge, intercept))
+
+    def __call__(self, x: Float[Tensor, "n d_in"]) -> Parts:
+        exact = x.double()
+        x_hat = torch.cat([part.double() for _, _, part in self.sae.reconstructions(x)])
+        linear = self.fit(exact)
+        return Parts(x_hat, linear, exact - x_hat - linear)
 
 
 def load_sae(folder: Path, device: str = "cpu") -> Sae:
