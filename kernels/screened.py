@@ -113,7 +113,13 @@ class Screen:
         if len(some) < 2 * some.shape[1]:
             return None
         centred = (some - self.shift).bfloat16()
-        return centred.T @ centred
+        moments = torch.empty(some.shape[1], some.shape[1], dtype=torch.bfloat16)
+
+        def multiply(_: int) -> None:
+            torch.mm(centred.T, centred, out=moments)
+
+        each(multiply, range(1))  # torch's own threads would cut the sum as many ways as there are
+        return moments
 
     def scale(self, vectors: Tensor, rows: slice) -> np.ndarray:
         """What the screened logits of some rows are multiplied with in their statistics.
