@@ -16,7 +16,12 @@ from numba import njit
 from .lanes import LANES, above, below, bits_as_float, float_bits, fmax, fmin, lowest_bit
 
 MATH = {"reassoc", "contract", "nsz", "arcp"}
-"""Fast-math without the licence to assume that there are no infinities."""
+"""Fast-math without the licence to assume that there are no infinities.
+
+Functions that sum with it and are called by others are `forceinline`d: otherwise a process that
+has just compiled the caller runs another copy of them than one that reads the caller from numba's
+cache, and the last digits differ.
+"""
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
@@ -81,7 +86,7 @@ def _add(keys, count, limit, side, c, score, token):  # type: ignore[no-untyped-
         limit[side] = score_of(cut)
 
 
-@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+@njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
 def _first_limit(row, sign, c):  # type: ignore[no-untyped-def]
     """A score that at least c, and as a rule fewer than 2 c, of a row's scores lie above."""
     low = high = sign * row[0]

@@ -17,7 +17,7 @@ AHEAD = 2
 """Rows of the read-out asked for before they are needed."""
 
 
-@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+@njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
 def exact_dot(x, w):  # type: ignore[no-untyped-def]
     """x . w in float64; x is float64, w float32. Equal rows give equal sums (one order for all)."""
     total = 0.0

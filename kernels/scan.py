@@ -49,7 +49,7 @@ def _exp_both(t):  # type: ignore[no-untyped-def]
     return up, down
 
 
-@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+@njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
 def _add_some(row, scale, reference, soft):  # type: ignore[no-untyped-def]
     """Fold exp(scale * row - M), M = `reference`, into the softmax sums of one side."""
     total = weighted = np.float32(0.0)
@@ -62,7 +62,7 @@ def _add_some(row, scale, reference, soft):  # type: ignore[no-untyped-def]
     soft[2] += weighted
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(forceinline=True)  # type: ignore[untyped-decorator]
 def _add_far(row, scale, peak, soft):  # type: ignore[no-untyped-def]
     """Fold exp(score - M) into (M, sum e, sum e*y), moving M up to `peak` first if it is higher.
 
@@ -86,7 +86,7 @@ def _add_far(row, scale, peak, soft):  # type: ignore[no-untyped-def]
     _add_some(row[whole:], scale, reference, soft)
 
 
-@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+@njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
 def _add_powers(row, scale, centre, sums):  # type: ignore[no-untyped-def]
     """Fold a row into its power sums; its highest and lowest logit."""
     high = low = row[0]
@@ -108,7 +108,7 @@ def _add_powers(row, scale, centre, sums):  # type: ignore[no-untyped-def]
     return high, low
 
 
-@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
+@njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
 def _add_near(row, scale, centre, sums):  # type: ignore[no-untyped-def]
     """Fold exp(t) and exp(-t) into the softmax sums, both with the centre for reference."""
     up = up_t = down = down_t = np.float32(0.0)
@@ -125,7 +125,7 @@ def _add_near(row, scale, centre, sums):  # type: ignore[no-untyped-def]
     sums[9] += down_t
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(forceinline=True)  # type: ignore[untyped-decorator]
 def _add_sums(row, scale, centre, sums):  # type: ignore[no-untyped-def]
     """Fold one row of a tile into its power and softmax sums; its highest and lowest logit."""
     high, low = _add_powers(row, scale, centre, sums)
