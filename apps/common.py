@@ -7,13 +7,14 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
 
 from interp.errors import UserError
 from interp.store import Run, Store, open_run
+from interp.study import Study
 
 T = TypeVar("T")
 
@@ -64,6 +65,30 @@ def reproduce(command: list[str], notebook: str) -> None:
     with st.expander("Reproduce this"):
         st.code(shlex.join(command), language="bash")
         st.code(notebook, language="python")
+
+
+def study_call(
+    command: list[str], config: dict[str, Any], usual: Study, positional: str = ""
+) -> tuple[list[str], str]:
+    """What makes a study's run: the command, and `run = run_or_load(...)`; defaults left out.
+
+    `positional` names the field that the command takes without an option.
+    """
+    kind, asked, call = type(usual), list(command), []
+    for name, value in config.items():
+        usually = getattr(usual, name)
+        each = list(value) if isinstance(value, list) else [value]
+        if each == (list(usually) if isinstance(usually, tuple) else [usually]):
+            continue
+        option = [] if name == positional else [f"--{name.replace('_', '-')}"]
+        place = len(command) if name == positional else len(asked)
+        asked[place:place] = [*option, *map(str, each)]
+        call.append(f"{name}={(tuple(value) if isinstance(value, list) else value)!r}")
+    return asked, (
+        f"from {kind.__module__} import {kind.__name__}\n"
+        "from interp.study import run_or_load\n"
+        f"run = run_or_load({kind.__name__}({', '.join(call)}))\n"
+    )
 
 
 def download(rows: pd.DataFrame, name: str) -> None:

@@ -23,6 +23,9 @@ PAGES = {
         ("steer", "Steer", "moving"),
         ("obsprop", "Observables", "route"),
     ],
+    "SAEs": [
+        ("darkmatter", "Dark matter", "blur_on"),
+    ],
     "OthelloGPT": [
         ("othello", "Board", "grid_on"),
         ("othello_layers", "Probes and SAEs", "stacked_line_chart"),

@@ -6,7 +6,15 @@ import pandas as pd
 import streamlit as st
 
 from interp import figures
-from interp.apps.common import cached, download, errors_in_place, pick_run, plain, reproduce
+from interp.apps.common import (
+    cached,
+    download,
+    errors_in_place,
+    pick_run,
+    plain,
+    reproduce,
+    study_call,
+)
 from interp.store import Run, Store
 
 
@@ -159,15 +167,10 @@ def _coupled() -> None:
         column.plotly_chart(figure, width="stretch", key=slope)
         column.caption(_agreement(pairs, where))
     download(pairs, "coupling")
-    config = run.config
-    command = ["interp", "obsprop", "couple", *config["observables"]]
-    for name in ("model", "heads", "tokens", "corpus"):
-        command += [f"--{name}", str(config[name])] if config[name] is not None else []
-    reproduce(
-        command,
-        "from interp.obsprop.couple import CoupleConfig\nfrom interp.study import run_or_load\n"
-        f"run_or_load(CoupleConfig({_arguments(config)}))",
-    )
+    from interp.obsprop.couple import CoupleConfig
+
+    command = ["interp", "obsprop", "couple"]
+    reproduce(*study_call(command, run.config, CoupleConfig(), positional="observables"))
 
 
 def _agreement(pairs: pd.DataFrame, where: str) -> str:
@@ -182,21 +185,6 @@ def _agreement(pairs: pd.DataFrame, where: str) -> str:
 def _reproduction(config: dict) -> tuple[list[str], str]:
     from interp.obsprop.study import ObspropConfig
 
-    command, usual = ["interp", "obsprop", "run"], ObspropConfig()
-    for name, value in config.items():
-        each = value if isinstance(value, list) else [value]
-        usually = getattr(usual, name)
-        if each != (list(usually) if isinstance(usually, tuple) else [usually]):
-            command += [f"--{name}", *map(str, each)]
-    call = (
-        "import pandas as pd\nfrom interp.obsprop.study import ObspropConfig\n"
-        "from interp.study import run_or_load\n"
-        f"run = run_or_load(ObspropConfig({_arguments(config)}))\n"
-        "pd.read_parquet(run.path / 'paths' / 'paths.parquet')"
-    )
-    return command, call
-
-
-def _arguments(config: dict) -> str:
-    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "device"}
-    return ", ".join(f"{name}={value!r}" for name, value in kept.items())
+    command, call = study_call(["interp", "obsprop", "run"], config, ObspropConfig())
+    read = "import pandas as pd\npd.read_parquet(run.path / 'paths' / 'paths.parquet')"
+    return command, call + read

@@ -118,6 +118,34 @@ def token_rows(
     return Rows(itertools.islice(rows, count), count * length)
 
 
+def id_rows(path: str | Path) -> Iterator[list[int]]:
+    """Rows of token ids stored as such: a .safetensors file of one integer tensor [rows, length],
+    padded with zeros at the ends of the rows.
+
+    Raises:
+        UserError: no such file, a damaged one, or one that holds something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(_existing(path))
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read ({error}): replace it") from error
+    if (
+        len(tensors) != 1
+        or (ids := next(iter(tensors.values()))).ndim != 2
+        or ids.is_floating_point()
+    ):
+        raise UserError(f"{path} must hold one integer tensor [rows, length]: it does not")
+    for row in ids.tolist():
+        length = len(row)
+        while length and not row[length - 1]:
+            length -= 1
+        if length:
+            yield row[:length]
+
+
 def _packed(
     documents: Iterable[list[int]], head: list[int], fresh: int, separator: int | None
 ) -> Iterator[list[int]]:

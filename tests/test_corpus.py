@@ -8,11 +8,13 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from interp import corpus
-from interp.corpus import fingerprint, read_corpus, token_rows
+from interp.corpus import fingerprint, id_rows, read_corpus, token_rows
 from interp.errors import UserError
 
 
@@ -233,3 +235,28 @@ def test_rows_hold_the_text_in_order(texts, length, bos, limit):
     assert kept == joined[: len(kept)]
     assert len(made) == min(limit // length, len(joined) // fresh)
     assert sum(map(len, made)) <= rows.tokens <= limit
+
+
+def test_stored_rows_of_ids(tmp_path):
+    path = tmp_path / "ids.safetensors"
+    save_file({"ids": torch.tensor([[5, 6, 0], [0, 0, 0], [1, 0, 2]])}, path)
+    assert list(id_rows(path)) == [[5, 6], [1, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"a": torch.zeros(2, 2)}, "must hold one integer tensor"),
+        ({"a": torch.zeros(2, dtype=torch.long)}, "must hold one integer tensor"),
+        ({"a": torch.ones(1, 1).long(), "b": torch.ones(1, 1).long()}, "must hold one integer"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_are_no_rows_of_ids(tensors, words, tmp_path):
+    path = tmp_path / "ids.safetensors"
+    if tensors:
+        save_file(tensors, path)
+    else:
+        path.write_bytes(b"\x08\0\0\0\0\0\0\0truncate")
+    with pytest.raises(UserError, match=words):
+        list(id_rows(path))

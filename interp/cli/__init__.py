@@ -20,6 +20,7 @@ from tyro.extras import SubcommandApp
 
 from ..errors import UserError
 from .common import command
+from .darkmatter import darkmatter
 from .directions import directions
 from .neurons import neurons
 from .obsprop import obsprop
@@ -33,6 +34,9 @@ app.command(
 )
 app.command(othello, name="othello", help="OthelloGPT: linear probes against SAEs.")
 app.command(obsprop, name="obsprop", help="Feature vectors of a task from one pair of prompts.")
+app.command(
+    darkmatter, name="darkmatter", help="What SAEs leave unexplained, linear and nonlinear."
+)
 app.command(models, name="models", help="Models by name: list, add, describe.")
 app.command(bench, name="bench", help="Benchmarks.")
 command(app, "app")(explorer)

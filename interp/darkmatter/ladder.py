@@ -129,23 +129,11 @@ class LadderConfig:
         ]
 
 
-def corpus_rows(subject: Subject, corpus: str, length: int, count: int) -> Iterator[list[int]]:
-    """The first rows of ids of a corpus; a ladder's first HELD_OUT are held out from training."""
-    from ..corpus import read_corpus, token_rows
-
-    encode = subject.tokenizer.encode
-    return token_rows(
-        read_corpus(corpus or None),
-        lambda text: list(encode(text, add_special_tokens=False)),
-        length,
-        None,
-        count * length,
-    )
-
-
 def _batches(config: LadderConfig, subject: Subject, first: int) -> Iterator[dict[Site, Tensor]]:
     """Activations [batch, d] in float32 from batch `first` on, shuffled within pools of rows."""
     import torch
+
+    from .contexts import corpus_rows
 
     site, kept = Site.parse(config.site), config.length - 1
     needed = -(-(config.tokens + config.batch) // kept)
@@ -187,6 +175,8 @@ def _measured(
 
     from interp.probes.metrics import fvu
     from interp.probes.sae import load_sae
+
+    from .contexts import corpus_rows
 
     rows = list(corpus_rows(subject, config.corpus, config.length, MEASURED))
     x = _activations(subject, rows, Site.parse(config.site))

@@ -2,6 +2,7 @@
 
 from ..vocabulary import visible
 from .bench import kernel_ratios, kernel_roofline
+from .darkmatter import downstream_bars, error_bands, error_measures, fault_map, token_scatter
 from .directions import cosine_map, next_tokens
 from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
 from .obsprop import (
@@ -22,7 +23,11 @@ __all__ = [
     "cosine_map",
     "coupling_matrix",
     "coupling_scatter",
+    "downstream_bars",
     "edit_errors",
+    "error_bands",
+    "error_measures",
+    "fault_map",
     "head_map",
     "kernel_ratios",
     "kernel_roofline",
@@ -36,5 +41,6 @@ __all__ = [
     "score_scatter",
     "standing",
     "tile_maps",
+    "token_scatter",
     "visible",
 ]

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from interp.darkmatter import ladder
+from interp.darkmatter.contexts import corpus_rows
 from interp.errors import UserError
 from interp.probes import fvu, load_sae
 from interp.sae_training import CHECKPOINT, SaePlan, Schedule, train_saes
@@ -102,7 +103,7 @@ def test_the_ladders_stream_can_begin_anywhere(tmp_path, monkeypatch) -> None:
         assert all(map(torch.equal, whole[first : first + 3], rest))
     seen = torch.cat(whole)
     assert len(torch.unique(seen, dim=0)) == len(seen)
-    rows = list(ladder.corpus_rows(subject, config.corpus, 20, 3))
+    rows = list(corpus_rows(subject, config.corpus, 20, 3))
     held_out = subject.capture(subject.pad(rows), [site])[site].flatten(0, 1)
     assert torch.cdist(held_out, seen).min() > 0
 

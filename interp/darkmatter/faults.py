@@ -1,0 +1,53 @@
+"""Readers of an SAE's output that have known faults; see `synthetic.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.probes.sae import Sae
+
+from ..site import Site
+from .saes import Read
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Readers of an SAE's output with given faults."""
+
+    sae: Sae
+    site: Site
+    faults: tuple[tuple[float, float], ...]
+    """(share of the latents that are missing, variance of the noise as a share of x's)."""
+    variance: float
+    """Total variance of the ground truth."""
+    generator: torch.Generator
+
+    @property
+    def d_in(self) -> int:
+        return self.sae.d_in
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"absent {absent:g}, noise {noise:g}" for absent, noise in self.faults)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.sae.d_sae,) * len(self.faults)
+
+    def read(self, x: Float[Tensor, "n d"]) -> Read:
+        z = self.sae.encode(x)
+        truth = self.sae.decode(z)
+        order = torch.randperm(self.sae.d_sae, generator=torch.Generator().manual_seed(0))
+        errors, active = [], []
+        for absent, noise in self.faults:
+            kept = z.clone()
+            kept[:, order[: round(absent * len(order))]] = 0
+            made = torch.randn(truth.shape, generator=self.generator)
+            made *= (noise * self.variance / self.d_in) ** 0.5
+            errors.append(truth - self.sae.decode(kept) - made)
+            active.append((kept != 0).sum(1))
+        return Read(truth, torch.stack(errors, 1), torch.stack(active, 1).to(x))

@@ -1,0 +1,109 @@
+"""The one pass of the dark matter studies, batch by batch, timed by what it does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ..activations import per_token
+from ..progress import progress
+from ..subject import Subject
+from .contexts import Contexts, contexts, corpus_rows
+from .downstream import Prices
+from .one_pass import OnePass
+from .report import shown_tokens
+from .saes import Readers, Saes
+
+if TYPE_CHECKING:
+    from .measure import DarkMatterConfig
+
+SHARES = (0.4, 0.3)
+"""Of the contexts: fitted on, and norms fitted on; the rest is for the test."""
+SHOWN = 12
+"""Test contexts whose tokens are kept one by one."""
+BATCH = 4
+"""Contexts a forward pass."""
+
+
+class Streamed:
+    """Everything that is gathered from the stream; `read` reads it."""
+
+    def __init__(
+        self,
+        config: DarkMatterConfig,
+        subject: Subject,
+        readers: Readers,
+        earlier: tuple[Saes, ...],
+    ) -> None:
+        self.config, self.subject, self.readers = config, subject, readers
+        self.sites = [readers.site, *(saes.site for saes in earlier)]
+        per_token(subject, self.sites)
+        self.sums = OnePass(readers, subject.spec.d_vocab, config.ridge, earlier)
+        self.prices = Prices(subject, readers.site)
+        self.shown: list[pd.DataFrame] = []
+        self.tested = 0
+        self.seconds = dict.fromkeys(("forward", "readers", "regression", "downstream"), 0.0)
+
+    def read(self) -> None:
+        config, total = self.config, self.config.contexts
+        rows = corpus_rows(self.subject, config.corpus, config.length, total)
+        counts = [round(share * total) for share in SHARES]
+        counts.append(total - sum(counts))
+        with progress(f"SAE errors at {self.sites[0]}", total, "contexts") as advance:
+            for number, count in enumerate(counts):
+                first = sum(counts[:number])
+                for part in contexts(self.subject, rows, count, config.skip, BATCH, first):
+                    (self._fit, self._norms, self._test)[number](part)
+                    advance(len(part.batch.ids))
+                if number == 0:
+                    self.sums.close_fit()
+                elif number == 1:
+                    self.sums.close_norms()
+
+    def _fit(self, part: Contexts) -> None:
+        with self._timed("forward"):
+            found = part.tokens(self.subject, self.sites)
+        with self._timed("readers"):
+            read = self.readers.read(found.x)
+        with self._timed("regression"):
+            self.sums.add_fit(found, read)
+
+    def _norms(self, part: Contexts) -> None:
+        with self._timed("forward"):
+            found = part.tokens(self.subject, self.sites)
+        with self._timed("readers"):
+            read = self.readers.read(found.x)
+        with self._timed("regression"):
+            self.sums.add_norms(found, self.sums.parts(read))
+
+    def _test(self, part: Contexts) -> None:
+        with self._timed("forward"):
+            found = part.tokens(self.subject, self.sites)
+            losses = part.losses(self.subject.logits(part.batch))
+        with self._timed("readers"):
+            read = self.readers.read(found.x)
+        with self._timed("regression"):
+            parts = self.sums.parts(read)
+            self.sums.add_test(found, parts, losses[part.chosen.cpu()])
+        if self.tested < self.config.downstream:
+            with self._timed("downstream"):
+                self.prices.add(part, parts, self.sums.shrinkages)
+        if self.tested < SHOWN:
+            pieces = [self._piece(token) for token in found.token.tolist()]
+            self.shown.append(shown_tokens(self.readers.names, pieces, part, parts, losses))
+        self.tested += len(part.batch.ids)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - start
+
+    def _piece(self, token: int) -> str:
+        if self.subject.tokenizer is None:
+            return f"#{token}"
+        return str(self.subject.tokenizer.decode([token]))

@@ -1,0 +1,193 @@
+"""What is kept of a stream of activations and errors: sums, in memory that does not grow with it.
+
+For x, an SAE's error e and its nonlinear part n = e - xB (Engels, Smith and Tegmark, 'Decomposing
+the dark matter of sparse autoencoders'), all [tokens, d]:
+
+    FVU            = sum |e|^2 / sum |x - mean x|^2
+    FVU_nonlinear  = sum |n|^2 / sum |x - mean x|^2
+    R^2_vec        = mean over outputs j of 1 - sum n_j^2 / sum (e_j - mean e_j)^2
+    R^2_vec, weighted: sums over j taken before dividing
+
+Corrected for shrinkage: an SAE that only scales, SAE(x) = alpha x, has an error that is all linear.
+So its output is first rescaled about its mean by the c of least squares (from the fitting part);
+then e' = (1 - c)(x - mean x) + c (e - mean e), xB' = e' - n', and n' = c n exactly: no second pass.
+
+The sums are kept for at most GROUPS groups of contexts. Intervals resample groups: tokens of one
+context depend on each other. Naive equivalent: keep all tokens, and index them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.kernels.gram import Gram
+
+GROUPS = 100
+"""Context c is summed in group c mod GROUPS."""
+RESAMPLES = 400
+
+
+class Errors(NamedTuple):
+    """What the readers make of some activations, in float64."""
+
+    x: Float[Tensor, "n d"]
+    error: Float[Tensor, "n saes d"]
+    linear: Float[Tensor, "n saes d"]
+    nonlinear: Float[Tensor, "n saes d"]
+    active: Float[Tensor, "n saes"]
+
+
+class Shrinkage(NamedTuple):
+    """How to rescale an SAE's output; all of the part B was fitted on."""
+
+    scale: float
+    """c: 1 for an SAE that does not shrink."""
+    x_mean: Float[Tensor, " d"]
+    e_mean: Float[Tensor, " d"]
+
+    def corrected(self, x: Float[Tensor, "n d"], e: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The error of the rescaled output."""
+        return (1 - self.scale) * (x - self.x_mean) + self.scale * (e - self.e_mean)
+
+
+def shrinkage(gram: Gram) -> Shrinkage:
+    """The scale c that minimises sum |(x - mean x) - c (x_hat - mean x_hat)|^2, x_hat = x - e.
+
+    Raises:
+        ValueError: the output does not vary: there is nothing to scale.
+    """
+    xx, xe, ee = gram.xx.trace(), gram.xy.trace(), gram.yy.sum()
+    squared = xx - 2 * xe + ee
+    if float(squared) <= 1e-12 * float(xx):
+        raise ValueError("the SAE's output is the same for every token")
+    return Shrinkage(float((xx - xe) / squared), gram.x_mean, gram.y_mean)
+
+
+@dataclass
+class VectorSums:
+    """Sums over tokens, by group of contexts, of each output of x, e and n."""
+
+    count: Float[Tensor, " groups"]
+    x: Float[Tensor, "groups 2 d"]
+    """Sums of x and x^2."""
+    e: Float[Tensor, "groups saes 4 d"]
+    """Sums of e, e^2, x e and n^2."""
+
+    @classmethod
+    def empty(cls, saes: int, d: int) -> VectorSums:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(GROUPS, *shape, dtype=torch.float64)
+
+        return cls(zeros(), zeros(2, d), zeros(saes, 4, d))
+
+    def add(self, context: Int[Tensor, " n"], parts: Errors) -> None:
+        for number in context.unique().tolist():
+            rows, group = context == number, number % GROUPS
+            x, e, n = parts.x[rows], parts.error[rows], parts.nonlinear[rows]
+            self.count[group] += len(x)
+            self.x[group] += torch.stack([x.sum(0), x.square().sum(0)])
+            sums = (e.sum(0), e.square().sum(0), (x[:, None] * e).sum(0), n.square().sum(0))
+            self.e[group] += torch.stack(sums, 1)
+
+    def measures(
+        self, sae: int, shrink: Shrinkage, weights: Float[Tensor, "resamples groups"]
+    ) -> dict[str, Float[Tensor, " resamples"]]:
+        """Every measure of one SAE, for every weighting of the groups."""
+        count = (weights @ self.count)[:, None]
+        x1, x2 = torch.einsum("rg,gkd->krd", weights, self.x)
+        e1, e2, xe, n2 = torch.einsum("rg,gkd->krd", weights, self.e[:, sae])
+        variance = (x2 - x1.square() / count).sum(1)
+        c, mx, me = shrink
+        scaled = (
+            (1 - c) ** 2 * (x2 - 2 * mx * x1 + count * mx.square())
+            + 2 * c * (1 - c) * (xe - me * x1 - mx * e1 + count * mx * me)
+            + c**2 * (e2 - 2 * me * e1 + count * me.square())
+        )
+        scaled_mean = (1 - c) * (x1 - count * mx) + c * (e1 - count * me)
+        found = {"scale": torch.full_like(variance, c)}
+        for suffix, error, mean, rest in (
+            ("", e2, e1, n2),
+            ("_corrected", scaled, scaled_mean, c**2 * n2),
+        ):
+            spread = error - mean.square() / count
+            found[f"fvu{suffix}"] = error.sum(1) / variance
+            found[f"fvu_nonlinear{suffix}"] = rest.sum(1) / variance
+            found[f"r2_vector{suffix}"] = _share(rest, spread).nanmean(1)
+            found[f"r2_vector_weighted{suffix}"] = _share(rest.sum(1), spread.sum(1))
+        return found
+
+
+@dataclass
+class ScalarSums:
+    """Second moments of named numbers per token (with a constant one), by group of contexts."""
+
+    names: tuple[str, ...]
+    moments: Float[Tensor, "groups p p"]
+
+    @classmethod
+    def empty(cls, names: tuple[str, ...]) -> ScalarSums:
+        size = len(names) + 1
+        return cls(names, torch.zeros(GROUPS, size, size, dtype=torch.float64))
+
+    def add(self, context: Int[Tensor, " n"], values: Float[Tensor, "n p"]) -> None:
+        whole = torch.cat([torch.ones(len(values), 1).double(), values.double()], 1)
+        for number in context.unique().tolist():
+            rows = whole[context == number]
+            self.moments[number % GROUPS] += rows.T @ rows
+
+    def _total(self, weights: Tensor, names: tuple[str, ...]) -> Float[Tensor, "resamples q q"]:
+        at = [0, *(1 + self.names.index(name) for name in names)]
+        return torch.einsum("rg,gpq->rpq", weights, self.moments[:, at][:, :, at])
+
+    def mean(
+        self, name: str, weights: Float[Tensor, "resamples groups"]
+    ) -> Float[Tensor, " resamples"]:
+        m = self._total(weights, (name,))
+        return m[:, 0, 1] / m[:, 0, 0]
+
+    def r2_of_prediction(
+        self, target: str, prediction: str, weights: Float[Tensor, "resamples groups"]
+    ) -> Float[Tensor, " resamples"]:
+        """1 - sum (t - p)^2 / sum (t - mean t)^2, of a prediction made elsewhere."""
+        m = self._total(weights, (target, prediction))
+        error = m[:, 1, 1] - 2 * m[:, 1, 2] + m[:, 2, 2]
+        return _share(error, m[:, 1, 1] - m[:, 0, 1].square() / m[:, 0, 0])
+
+    def r2_of_regression(
+        self, target: str, given: tuple[str, ...], weights: Float[Tensor, "resamples groups"]
+    ) -> Float[Tensor, " resamples"]:
+        """R^2 of the least squares of one number on a few others and a constant, in sample."""
+        m = self._total(weights, (target, *given))
+        centred = m - m[:, :, :1] * m[:, :1, :] / m[:, :1, :1]
+        inner, cross = centred[:, 2:, 2:], centred[:, 2:, 1]
+        explained = (cross[:, None] @ torch.linalg.pinv(inner, hermitian=True))[:, 0]
+        rest = centred[:, 1, 1] - (explained * cross).sum(1)
+        return _share(rest, centred[:, 1, 1])
+
+
+def _share(rest: Tensor, total: Tensor) -> Tensor:
+    """1 - rest / total; NaN where there is nothing to explain."""
+    varies = total > 0
+    return torch.where(varies, 1 - rest / torch.where(varies, total, 1.0), torch.nan)
+
+
+def resampled(count: Float[Tensor, " groups"], seed: int = 0) -> Float[Tensor, "resamples groups"]:
+    """Weights of the groups: all of them once in the first row, then with replacement."""
+    held = (count > 0).nonzero()[:, 0]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(held), (RESAMPLES, len(held)), generator=generator)
+    weights = torch.zeros(RESAMPLES + 1, len(count), dtype=torch.float64)
+    weights[0, held] = 1
+    weights[1:].scatter_add_(1, held[drawn], torch.ones_like(drawn, dtype=torch.float64))
+    return weights
+
+
+def interval(values: Float[Tensor, " resamples"]) -> dict[str, float]:
+    """The value, and the middle 95 % of its resamples."""
+    low, high = torch.nanquantile(values[1:], torch.tensor([0.025, 0.975]).to(values))
+    return {"value": float(values[0]), "low": float(low), "high": float(high)}

@@ -1,0 +1,102 @@
+"""How errors fall with an SAE's width: FVU(W) = c + a W^-m (Engels et al., section 4).
+
+c is what no width removes: the paper calls a linear error's c 'dense', what falls 'absent'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from .measure import PURSUED
+
+
+class PowerLaw(NamedTuple):
+    """FVU = c + a (W / W_0)^-m with W_0 the smallest width; all three at least 0."""
+
+    c: float
+    a: float
+    m: float
+
+
+def power_law(widths: Sequence[float], fvu: Sequence[float]) -> PowerLaw:
+    """Least squares over at least three widths (three determine it: no error is left to judge by).
+
+    Raises:
+        ValueError: fewer widths.
+    """
+    from scipy.optimize import least_squares
+
+    x, y = np.asarray(widths, float), np.asarray(fvu, float)
+    if len(set(widths)) < 3:
+        raise ValueError(f"{len(set(widths))} widths do not determine c, a and m: give 3 or more")
+    scale = max(float(np.abs(y).max()), 1e-300)
+
+    def residual(p: np.ndarray) -> np.ndarray:
+        return p[0] + p[1] * (x / x.min()) ** -p[2] - y / scale
+
+    low, high = float(y.min()) / scale, float(y.max()) / scale
+    start = [max(low * 0.9, 0.0), max(high - low * 0.9, 1e-9), 0.5]
+    found = least_squares(residual, start, bounds=([0, 0, 0], [np.inf, np.inf, 8]), xtol=1e-14)
+    return PowerLaw(float(found.x[0]) * scale, float(found.x[1]) * scale, float(found.x[2]))
+
+
+def bands(measures: pd.DataFrame) -> pd.DataFrame:
+    """What FVU is made of, SAE by SAE: `absent`, `linear`, `nonlinear`, `encoder` (sum: `fvu`).
+
+    `group` is what the SAEs of one curve have in common (their names without the width). Without a
+    pursued twin `encoder` is NaN, with fewer than three widths a curve, `absent` is NaN and
+    `linear` all of the linear error.
+
+    Args:
+        measures: of a run, columns sae, d_sae, measure, value.
+    """
+    wide = measures.pivot(index=["sae", "d_sae"], columns="measure", values="value").reset_index()
+    rows = {row["sae"]: row for row in wide.to_dict("records")}
+    own = [row for name, row in rows.items() if not name.endswith(PURSUED)]
+    found = pd.DataFrame(_parts(row, rows.get(row["sae"] + PURSUED)) for row in own)
+    found["absent"] = np.nan
+    for _, part in found.groupby("group"):
+        if part["d_sae"].nunique() >= 3:
+            floor = power_law(part["d_sae"].tolist(), part["linear"].tolist()).c
+            dense = part["linear"].clip(upper=floor)
+            found.loc[part.index, "absent"] = part["linear"] - dense
+            found.loc[part.index, "linear"] = dense
+    return found.sort_values(["group", "d_sae"], ignore_index=True)
+
+
+def _parts(row: dict[str, Any], pursued: dict[str, Any] | None) -> dict[str, Any]:
+    """Without the encoder's share the parts are those of what pursuit leaves."""
+    best = pursued or row
+    return {
+        "sae": row["sae"],
+        "d_sae": row["d_sae"],
+        "group": group(row["sae"], row["d_sae"]),
+        "fvu": row["fvu"],
+        "linear": best["fvu"] - best["fvu_nonlinear"],
+        "nonlinear": best["fvu_nonlinear"],
+        "encoder": row["fvu"] - best["fvu"] if pursued else np.nan,
+    }
+
+
+def group(name: str, width: int) -> str:
+    """'w768-k32', 768 -> 'k32': what SAEs that differ in width alone share in their names."""
+    return name.replace(f"w{width}", "").replace(str(width), "").strip("-_ ") or "all"
+
+
+def fits(measures: pd.DataFrame) -> pd.DataFrame:
+    """The power laws of `fvu`, its linear part and `fvu_nonlinear`, a row a group and quantity."""
+    return pd.DataFrame(_fits(bands(measures)))
+
+
+def _fits(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    linear = table["linear"] + table["absent"].fillna(0)
+    for name, part in table.assign(linear=linear).groupby("group"):
+        if part["d_sae"].nunique() < 3:
+            continue
+        for quantity in ("fvu", "linear", "nonlinear"):
+            law = power_law(part["d_sae"].tolist(), part[quantity].tolist())
+            yield {"group": name, "quantity": quantity, **law._asdict(), "widths": len(part)}

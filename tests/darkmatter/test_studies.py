@@ -1,0 +1,211 @@
+"""The studies on the shipped OthelloGPT and its SAEs: real, and small enough for every test run."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from interp.darkmatter.error_saes import ErrorSaesConfig
+from interp.darkmatter.measure import DarkMatterConfig, PursuitConfig
+from interp.darkmatter.results import COLUMNS, intervals, summary
+from interp.darkmatter.synthetic import SyntheticConfig
+from interp.data import FOLDER
+from interp.errors import UserError
+from interp.probes import load_sae
+from interp.site import Site
+from interp.store import Store
+from interp.study import run_or_load
+
+SITE = Site("resid_post", 2)
+OTHELLO = {
+    "model": "othello-gpt",
+    "saes": str(FOLDER / "othello" / "saes"),
+    "site": "2.resid_post",
+    "corpus": str(FOLDER / "othello" / "games.safetensors"),
+    "length": 59,
+    "tokens": 59 * 120,
+    "downstream": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = DarkMatterConfig(**OTHELLO, earlier=(f"1.resid_post={OTHELLO['saes']}",))
+    return run_or_load(config, Store(tmp_path_factory.mktemp("runs")))
+
+
+def value(run, sae, measure):
+    table = pd.read_parquet(run.path / "measures.parquet").set_index(["sae", "measure"])
+    return table.loc[sae, measure]["value"]
+
+
+def test_measures_of_real_saes(run):
+    names = run.manifest["names"]
+    assert len(names) == 6
+    assert {name.split("-")[1] for name in names} == {"L2"}
+    for name in names:
+        assert 0 < value(run, name, "fvu_nonlinear") < value(run, name, "fvu") < 1
+        assert 0 < value(run, name, "r2_vector_weighted") < 1
+        assert value(run, name, "r2_norm x") <= 1
+        assert 1 <= value(run, name, "l0") < 1024
+    shrunk = [value(run, name, "scale") for name in names if name.startswith("l1")]
+    kept = [value(run, name, "scale") for name in names if name.startswith("topk")]
+    assert min(shrunk) > max(kept), "an L1 penalty shrinks, TopK does not"
+    table = pd.read_parquet(run.path / "measures.parquet")
+    known = table.dropna()
+    assert (known["low"] <= known["value"] + 1e-12).all()
+    assert (known["value"] <= known["high"] + 1e-12).all()
+
+
+def test_the_main_regression_is_among_the_variants(run):
+    variants = pd.read_parquet(run.path / "variants.parquet")
+    own = variants[variants["intercept"] & (variants["ridge"] == 0)].set_index("sae")
+    for name in run.manifest["names"]:
+        for measure in ("r2_vector", "r2_vector_weighted", "fvu_nonlinear"):
+            assert own.loc[name, measure] == pytest.approx(value(run, name, measure), rel=1e-6)
+
+
+def test_downstream_is_anchored_at_both_ends(run):
+    prices = pd.read_parquet(run.path / "downstream.parquet")
+    original = prices[prices["setting"] == "original"]["ce"].item()
+    assert (prices[prices["setting"] == "sae"]["recovered"] == 0).all()
+    assert (prices[prices["setting"] == "sae"]["ce"] > original).all()
+    linear = prices[prices["setting"] == "sae + linear"].set_index("sae")["recovered"]
+    assert (linear < 100).all()
+    assert (linear[[name for name in linear.index if name.startswith("l1")]] > 50).all()
+
+
+def test_giving_the_whole_error_back_is_the_model_itself(run, tmp_path):
+    """Both parts at once are x: what `downstream` does, with the sum of the parts."""
+    from interp.darkmatter.contexts import contexts, corpus_rows
+    from interp.edits import patch
+    from interp.subject import open_subject
+
+    subject = open_subject("othello-gpt")
+    rows = corpus_rows(subject, OTHELLO["corpus"], 59, 3)
+    part = next(contexts(subject, rows, 3, 1, 3))
+    x = part.tokens(subject, [SITE]).x
+    source = torch.zeros(*part.batch.ids.shape, x.shape[1])
+    source[part.chosen] = x
+    plain = subject.logits(part.batch)
+    with subject.edited(patch(SITE, source, part.chosen)):
+        assert torch.equal(subject.logits(part.batch), plain)
+    losses = part.losses(plain)
+    assert losses.isfinite().sum() == int(part.batch.mask.sum()) - 3
+
+
+def test_stored_maps_give_the_stored_tokens(run):
+    tokens = pd.read_parquet(run.path / "tokens.parquet")
+    maps = load_file(run.path / "fits.safetensors")
+    assert maps["weights"].shape == (6, 128, 128)
+    assert maps["intercept"].shape == maps["e_mean"].shape == (6, 128)
+    assert (tokens["nonlinear"] >= 0).all()
+    assert set(tokens["sae"]) == set(run.manifest["names"])
+    assert tokens["position"].min() == 1, "the first position is left out"
+
+
+def test_earlier_saes_explain_a_share(run):
+    earlier = pd.read_parquet(run.path / "earlier.parquet")
+    assert list(earlier["sae"]) == run.manifest["names"]
+    assert earlier["r2"].between(-1, 1).all()
+
+
+def test_summary(run):
+    table = summary(run.path)
+    assert list(table["sae"]) == run.manifest["names"]
+    assert set(COLUMNS.values()) < set(table)
+    assert "(" in intervals(run.path, ["fvu"])["fvu"][0]
+
+
+def test_pursuit_lowers_the_error(own_home):
+    made = run_or_load(PursuitConfig(**{**OTHELLO, "tokens": 59 * 40, "downstream": 0}, ridge=1e-3))
+    for name in made.manifest["names"][:6]:
+        assert value(made, f"{name} pursued", "fvu") < value(made, name, "fvu")
+        assert value(made, f"{name} pursued", "l0") <= value(made, name, "l0")
+
+
+def test_planted_noise_is_nonlinear_and_adds_up(own_home):
+    config = SyntheticConfig(
+        **{**OTHELLO, "tokens": 59 * 300, "downstream": 0},
+        absent=(0.0, 0.3),
+        noise=(0.0, 0.05, 0.1),
+    )
+    made = run_or_load(config)
+    for noise in (0.05, 0.1):
+        name = f"absent 0, noise {noise:g}"
+        assert value(made, name, "fvu") == pytest.approx(noise, rel=0.1)
+        assert value(made, name, "fvu_nonlinear") == pytest.approx(noise, rel=0.1)
+        alone = value(made, "absent 0.3, noise 0", "fvu_nonlinear")
+        both = value(made, f"absent 0.3, noise {noise:g}", "fvu_nonlinear")
+        assert both == pytest.approx(alone + noise, rel=0.1)
+
+
+def test_saes_of_the_error(own_home, tmp_path):
+    config = ErrorSaesConfig(
+        **{**OTHELLO, "tokens": 59 * 120}, name="topk-L2-S0", width=64, k=8, batch=128
+    )
+    from interp.darkmatter import error_saes
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(error_saes, "FIT_TOKENS", 59 * 100)
+        made = run_or_load(config)
+    table = pd.read_parquet(made.path / "error_saes.parquet").set_index("part")
+    assert list(table.index) == ["linear", "nonlinear"]
+    assert (table["fvu"] < 1).all()
+    assert load_sae(made.path / "saes" / "linear").d_in == 128
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"site": "1.mlp_out"}, "holds no SAEs of 1.mlp_out, only of 0.resid_post"),
+        ({"site": ""}, "holds SAEs of 0.resid_post, .*: give --site"),
+        ({"saes": "nowhere"}, "nowhere holds no SAEs"),
+        ({"tokens": 300}, "300 tokens are 5 contexts of 59, too few to split"),
+        ({"tokens": 60_000}, "the corpus ended after 500 contexts: ask for fewer --tokens"),
+        ({"tokens": 200, "length": 20}, "do not determine a linear map of 128 numbers"),
+        ({"corpus": ""}, "has no tokenizer: give a --corpus of ids"),
+        ({"skip": 59}, "longer than what is skipped"),
+        ({"ridge": -1.0}, "must not be negative"),
+        ({"earlier": ("saes",)}, "site=source"),
+        ({"earlier": ("9.resid_post=saes",)}, "saes holds no SAEs"),
+    ],
+)
+def test_what_cannot_work_is_one_line(change, words, own_home):
+    with pytest.raises(UserError, match=words):
+        run_or_load(dataclasses.replace(DarkMatterConfig(**OTHELLO), **change))
+
+
+def test_saes_of_another_width(own_home, model_folder):
+    ids = own_home / "ids.safetensors"
+    save_file({"ids": torch.randint(1, 61, (60, 30))}, ids)
+    model = str(model_folder("llama", num_hidden_layers=3))
+    config = DarkMatterConfig(
+        **{**OTHELLO, "model": model, "corpus": str(ids), "length": 30, "tokens": 1800}
+    )
+    with pytest.raises(UserError, match="this SAE reads 128 numbers, these activations have 32"):
+        run_or_load(config)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_tokens(tmp_path):
+    """In processes of their own: 400 against 4,000 contexts of stored ids."""
+    ids = load_file(OTHELLO["corpus"])["games"]
+    save_file({"ids": ids.repeat(8, 1)}, tmp_path / "ids.safetensors")
+    peaks = []
+    for contexts in (400, 4000):
+        options = {**OTHELLO, "corpus": tmp_path / "ids.safetensors", "tokens": 59 * contexts}
+        command = [sys.executable, "-m", "interp", "darkmatter", "run", "--json"]
+        command += [text for name, given in options.items() for text in (f"--{name}", str(given))]
+        printed = subprocess.run(
+            [*command, "--runs", tmp_path], check=True, capture_output=True
+        ).stdout
+        run = json.loads(printed.splitlines()[-1])["run"]
+        peaks.append(json.loads((Path(run) / "manifest.json").read_text())["peak_memory_bytes"])
+    assert peaks[1] < peaks[0] + 2**26

@@ -1,0 +1,210 @@
+"""The sums of the one pass against naive code over all tokens, and the identities of the method."""
+
+import numpy as np
+import pytest
+import torch
+
+from interp.darkmatter.one_pass import OnePass, Tokens
+from interp.darkmatter.saes import Read
+from interp.darkmatter.sums import ScalarSums, interval, resampled, shrinkage
+from interp.errors import UserError
+from interp.kernels.gram import Gram
+from interp.site import Site
+
+D = 8
+
+
+def gaussian(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Planted:
+    """Readers whose errors are functions of x."""
+
+    site = Site("resid_post", 1)
+    d_in = D
+
+    def __init__(self, **errors):
+        self.errors = errors
+        self.names = tuple(errors)
+        self.widths = tuple(range(1, len(errors) + 1))
+
+    def read(self, x):
+        e = torch.stack([error(x) for error in self.errors.values()], 1)
+        return Read(x, e, torch.ones(len(x), len(self.names)))
+
+
+def streamed(readers, count=30_000, seed=0, ridge=0.0, per_context=50):
+    """All three parts over Gaussian x with correlated outputs; the pass, and its test tokens."""
+    mix = torch.linalg.qr(gaussian(D, D, seed=9)).Q * torch.linspace(0.5, 2, D)
+    sums = OnePass(readers, 11, ridge)
+    for part in range(3):
+        x = gaussian(count, D, seed=seed + part) @ mix + 1.0
+        found = Tokens(x, torch.arange(count) // per_context, torch.arange(count) % 11)
+        read = readers.read(x)
+        if part == 0:
+            sums.add_fit(found, read)
+            sums.close_fit()
+        elif part == 1:
+            sums.add_norms(found, sums.parts(read))
+            sums.close_norms()
+        else:
+            parts = sums.parts(read)
+            sums.add_test(found, parts, torch.linspace(0, 1, count))
+    return sums, parts
+
+
+def measured(sums, at):
+    weights = resampled(sums.vectors.count)
+    found = sums.vectors.measures(at, sums.shrinkages[at], weights)
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def noise(scale, seed=77):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda x: scale * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+
+
+def test_measures_equal_naive_code_over_all_tokens():
+    made = noise(0.3)
+    sums, parts = streamed(Planted(mixed=lambda x: 0.2 * x + 0.1 * x.square() + made(x)), 4000)
+    x, e, n = parts.x, parts.error[:, 0], parts.nonlinear[:, 0]
+    found, total = measured(sums, 0), (x - x.mean(0)).square().sum()
+    spread = (e - e.mean(0)).square()
+    assert found["fvu"] == pytest.approx(float(e.square().sum() / total), rel=1e-12)
+    assert found["fvu_nonlinear"] == pytest.approx(float(n.square().sum() / total), rel=1e-12)
+    r2 = 1 - n.square().sum(0) / spread.sum(0)
+    assert found["r2_vector"] == pytest.approx(float(r2.mean()), rel=1e-12)
+    weighted = 1 - n.square().sum() / spread.sum()
+    assert found["r2_vector_weighted"] == pytest.approx(float(weighted), rel=1e-12)
+    corrected = sums.shrinkages[0].corrected(x, e)
+    rest = sums.shrinkages[0].scale * n
+    centred = (corrected - corrected.mean(0)).square().sum()
+    assert found["fvu_corrected"] == pytest.approx(
+        float(corrected.square().sum() / total), rel=1e-9
+    )
+    assert found["r2_vector_weighted_corrected"] == pytest.approx(
+        float(1 - rest.square().sum() / centred), rel=1e-9
+    )
+
+
+def test_error_is_its_two_parts_exactly():
+    made = noise(0.5)
+    _, parts = streamed(Planted(noisy=lambda x: 0.3 * x + made(x)), 2000)
+    torch.testing.assert_close(
+        parts.linear + parts.nonlinear, parts.error, rtol=0, atol=4 * torch.finfo(torch.double).eps
+    )
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 0.95])
+def test_an_sae_that_scales_has_only_linear_error(alpha):
+    readers = Planted(scaling=lambda x: (1 - alpha) * x)
+    if alpha == 0:
+        with pytest.raises(UserError, match="scaling: .* same for every token; leave this SAE out"):
+            streamed(readers, 2000)
+        return
+    sums, _ = streamed(readers, 2000)
+    found = measured(sums, 0)
+    expected = (1 - alpha) * torch.eye(D, dtype=torch.float64)
+    torch.testing.assert_close(sums.fit.weights, expected, rtol=0, atol=1e-10)
+    assert found["r2_vector"] == pytest.approx(1, abs=1e-12)
+    assert found["fvu_nonlinear"] == pytest.approx(0, abs=1e-12)
+    assert found["scale"] == pytest.approx(1 / alpha)
+    assert found["fvu_corrected"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_perfect_sae_is_a_guarded_nought_over_nought():
+    sums, _ = streamed(Planted(perfect=torch.zeros_like), 2000)
+    found = measured(sums, 0)
+    assert found["fvu"] == 0
+    assert found["fvu_nonlinear"] == 0
+    assert np.isnan(found["r2_vector"])
+    assert np.isnan(found["r2_vector_weighted"])
+    assert interval(torch.full((5,), torch.nan)) == pytest.approx(
+        {"value": np.nan, "low": np.nan, "high": np.nan}, nan_ok=True
+    )
+
+
+def test_linear_error_with_noise_has_the_r2_of_its_variances():
+    """tr(A^T S A) / (tr(A^T S A) + d sigma^2), method page."""
+    a, sigma = 0.4 * gaussian(D, D, seed=3), 0.7
+    made = noise(sigma)
+    sums, parts = streamed(Planted(planted=lambda x: x @ a + made(x)))
+    covariance = parts.x.T.cov()
+    explained = float((a.T @ covariance @ a).trace())
+    expected = explained / (explained + D * sigma**2)
+    assert measured(sums, 0)["r2_vector_weighted"] == pytest.approx(expected, abs=0.01)
+    nonlinear = D * sigma**2 / float(covariance.trace())
+    assert measured(sums, 0)["fvu_nonlinear"] == pytest.approx(nonlinear, rel=0.02)
+
+
+def test_pure_noise_is_not_called_linear():
+    sums, _ = streamed(Planted(noise=noise(1.0)))
+    assert abs(measured(sums, 0)["r2_vector_weighted"]) < 0.01
+
+
+def test_a_dense_part_is_linear_and_what_is_absent_is_not():
+    """x = dense part + binary features; the reader misses the dense part, or half the features."""
+    dense = torch.zeros(D, dtype=torch.float64)
+    dense[0] = 1.0
+    readers = Planted(
+        misses_dense=lambda x: (x @ dense)[:, None] * dense,
+        misses_sparse=lambda x: torch.relu(x - 2.0),
+    )
+    sums, _ = streamed(readers)
+    assert measured(sums, 0)["fvu_nonlinear"] < 1e-12
+    assert measured(sums, 1)["fvu_nonlinear"] > 0.1 * measured(sums, 1)["fvu"]
+
+
+def test_binary_orthonormal_features_make_the_norm_linear():
+    """|x|^2 = sum of binary coefficients is a linear function of x: R^2 is 1 (method page)."""
+    basis = torch.linalg.qr(gaussian(D, D, seed=5)).Q
+    binary = (gaussian(5000, D, seed=6) > 0.5).double()
+    x = binary @ basis
+    gram = Gram.of(x, x.square().sum(1, keepdim=True))
+    assert float(gram.r2(gram.solve())) == pytest.approx(1, abs=1e-10)
+
+
+def test_shrinkage_finds_the_scale_and_leaves_a_good_sae_alone():
+    x, made = gaussian(20_000, D), gaussian(20_000, D, seed=1)
+    assert shrinkage(Gram.of(x, 0.5 * x)).scale == pytest.approx(2.0)
+    assert shrinkage(Gram.of(x, 0.01 * made)).scale == pytest.approx(1.0, abs=1e-3)
+
+
+def test_scalars_equal_least_squares():
+    values = gaussian(3000, 3, seed=4)
+    values[:, 2] += 2 * values[:, 0] - values[:, 1] + 5
+    context = torch.arange(3000) // 20
+    sums = ScalarSums.empty(("a", "b", "c"))
+    for rows in torch.arange(3000).split(700):
+        sums.add(context[rows], values[rows])
+    weights = resampled(sums.moments[:, 0, 0])
+    given = torch.cat([torch.ones(3000, 1), values[:, :2]], 1)
+    left = values[:, 2:] - given @ torch.linalg.lstsq(given, values[:, 2:]).solution
+    spread = (values[:, 2] - values[:, 2].mean()).square().sum()
+    r2 = sums.r2_of_regression("c", ("a", "b"), weights)
+    assert float(r2[0]) == pytest.approx(float(1 - left.square().sum() / spread), rel=1e-10)
+    predicted = sums.r2_of_prediction("c", "a", weights)
+    wrong = (values[:, 2] - values[:, 0]).square().sum()
+    assert float(predicted[0]) == pytest.approx(float(1 - wrong / spread), rel=1e-10)
+    assert float(sums.mean("c", weights)[0]) == pytest.approx(float(values[:, 2].mean()))
+
+
+def test_intervals_cover_and_shrink_with_the_data():
+    made = noise(0.5)
+    readers = Planted(noisy=lambda x: 0.3 * x + made(x))
+    widths = []
+    for count in (500, 20_000):
+        sums, _ = streamed(readers, count)
+        bounds = interval(
+            sums.vectors.measures(0, sums.shrinkages[0], resampled(sums.vectors.count))["fvu"]
+        )
+        assert bounds["low"] <= bounds["value"] <= bounds["high"]
+        widths.append(bounds["high"] - bounds["low"])
+    assert widths[1] < widths[0] / 2
+
+
+def test_too_few_tokens_for_a_linear_map():
+    with pytest.raises(UserError, match="5 tokens do not determine .* Gram matrix is singular"):
+        streamed(Planted(noise=noise(1.0)), 5, per_context=1)
+    streamed(Planted(noise=noise(1.0)), 5, per_context=1, ridge=1e-3)
