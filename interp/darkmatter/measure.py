@@ -60,7 +60,7 @@ class DarkMatterConfig:
     """Positions at a context's beginning that are left out: attention sinks."""
     ridge: float = 0.0
     """Ridge of the main regression, in mean variances of x; others are shown beside it."""
-    downstream: int = 12
+    downstream: int = 8
     """About how many test contexts are run again with the site replaced."""
     device: str = field(default="cpu", metadata={"key": False})
     """Where the model runs."""
