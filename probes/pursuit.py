@@ -25,9 +25,9 @@ CHUNK = 256
 
 
 class Pursued(NamedTuple):
-    """Codes, sparse: token t is bias + sum_s value[t, s] dictionary[index[t, s]] + residual[t]."""
+    """Codes, sparse: token t is bias + sum_s value[t, s] dictionary[atom[t, s]] + residual[t]."""
 
-    index: Int[Tensor, "n steps"]
+    atom: Int[Tensor, "n steps"]
     value: Float[Tensor, "n steps"]
     """0 for steps that were not made or gave nothing."""
     residual: Float[Tensor, "n d"]
@@ -52,7 +52,7 @@ def pursue(
     target, atoms = x - bias, dictionary.to(x)
     parts = [
         _chunk(own, atoms, count, most)
-        for own, count in zip(target.split(CHUNK), steps.split(CHUNK), strict=True)
+        for own, count in zip(torch.split(target, CHUNK), torch.split(steps, CHUNK), strict=True)
     ]
     if not parts:
         return Pursued(steps.new_zeros(0, 0), x.new_zeros(0, 0), target)

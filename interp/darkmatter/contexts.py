@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -52,6 +53,12 @@ class Contexts(NamedTuple):
         chosen = self.chosen
         return Tokens(x, self.context[chosen].cpu(), self.batch.ids[chosen].cpu(), tuple(before))
 
+    def only(self, kept: Bool[Tensor, " n"]) -> Contexts:
+        """With some of the chosen positions dropped."""
+        chosen = self.chosen.clone()
+        chosen[self.chosen] = kept.to(chosen.device)
+        return self._replace(chosen=chosen)
+
     def losses(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos"]:
         """Cross-entropy of the next token in nats; NaN where there is none, or for padding."""
         found = torch.full(self.batch.ids.shape, torch.nan)
@@ -62,6 +69,35 @@ class Contexts(NamedTuple):
                 own, ids[1:][at], reduction="none"
             ).cpu()
         return found
+
+
+@dataclass
+class Reader:
+    """Reads activations, without the tokens whose activation is a massive one.
+
+    Attention sinks are not only at a context's beginning, and one whose activation is a hundred
+    times longer than the others' has the weight of ten thousand of them in every sum of squares.
+    """
+
+    subject: Subject
+    sites: list[Site]
+    longest: float
+    """In medians of |x|, taken over the first batch; longer ones are left out. 0: none are."""
+    median: float = 0.0
+    left_out: int = 0
+
+    def read(self, part: Contexts) -> tuple[Contexts, Tokens]:
+        """The contexts without the positions left out, and their activations."""
+        found = part.tokens(self.subject, self.sites)
+        if not self.longest:
+            return part, found
+        lengths = found.x.norm(dim=1)
+        self.median = self.median or float(lengths.median())
+        kept = lengths <= self.longest * self.median
+        self.left_out += int((~kept).sum())
+        x, context, token, before = found
+        usual = Tokens(x[kept], context[kept], token[kept], tuple(b[kept] for b in before))
+        return part.only(kept), usual
 
 
 def contexts(

@@ -9,6 +9,7 @@ the output with its shrinkage taken out, x - corrected error, and are measured a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -36,13 +37,24 @@ class Prices:
     original: list[float] = field(default_factory=list)
     rows: list[Float[Tensor, "saes settings"]] = field(default_factory=list)
 
-    def add(self, part: Contexts, parts: Errors, shrinkages: list[Shrinkage]) -> None:
-        """Run a batch of contexts with the site unchanged and in every setting of every SAE."""
+    def add(
+        self,
+        part: Contexts,
+        parts: Errors,
+        shrinkages: list[Shrinkage],
+        tell: Callable[[int], None],
+    ) -> None:
+        """Run a batch of contexts with the site unchanged and in every setting of every SAE.
+
+        Args:
+            tell: called with each SAE's number before its turn.
+        """
         own = self._losses(part)
         self.tokens += own.isfinite().sum(1).tolist()
         self.original += own.nansum(1).double().tolist()
         found = torch.zeros(len(own), len(shrinkages), 6, dtype=torch.float64)
         for sae, shrink in enumerate(shrinkages):
+            tell(sae)
             for at, kept in enumerate(_kept(parts, sae, shrink)):
                 found[:, sae, at] = self._losses(part, kept).nansum(1).double()
         self.rows += list(found)

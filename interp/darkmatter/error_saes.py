@@ -95,7 +95,7 @@ class _Stream:
     def __init__(self, config: ErrorSaesConfig, subject: Subject) -> None:
         from interp.probes.sae import SaeSplit
 
-        from .contexts import corpus_rows
+        from .contexts import Reader, corpus_rows
         from .saes import open_saes
 
         saes = open_saes(config.source, config.site)
@@ -103,9 +103,10 @@ class _Stream:
         if name not in saes.own:
             raise UserError(f"no SAE '{name}' there: choose one of {', '.join(saes.names)}")
         self.config, self.subject, self.site = config, subject, saes.site
+        self._reader = Reader(subject, [saes.site], config.longest)
         self._fitted = FIT_TOKENS // config.length
-        kept = config.length - config.skip
-        pools = -(-(config.tokens + config.batch) // (POOL * kept // config.batch * config.batch))
+        kept = POOL * (config.length - config.skip) // config.batch - 1  # a batch is for sinks
+        pools = -(-(config.tokens // config.batch + 1) // max(kept, 1))
         self._trained = pools * POOL
         count = self._fitted + CHECKED + self._trained
         rows = corpus_rows(subject, config.corpus, config.length, count)
@@ -121,7 +122,7 @@ class _Stream:
 
         config = self.config
         found = contexts(self.subject, rows, count, config.skip, 8, first)
-        return torch.cat([part.tokens(self.subject, [self.site]).x for part in found])
+        return torch.cat([self._reader.read(part)[1].x for part in found])
 
     def of(self, part: str) -> Any:
         """What `train_saes` asks for: from a number n to the batches of a part from n on."""
@@ -140,6 +141,6 @@ class _Stream:
             x = self._activations(rows, min(POOL, self._trained - start), skipped + start)
             values = getattr(self._split(x), part).float()
             order = torch.randperm(len(values), generator=torch.Generator().manual_seed(start))
-            for chosen in order.split(config.batch):
+            for chosen in torch.split(order, config.batch):
                 if len(chosen) == config.batch:
                     yield {self.site: values[chosen]}

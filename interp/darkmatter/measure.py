@@ -58,6 +58,8 @@ class DarkMatterConfig:
     """Tokens in a context."""
     skip: int = 1
     """Positions at a context's beginning that are left out: attention sinks."""
+    longest: float = 10.0
+    """Tokens with an activation of more median lengths are left out too (0: none); see Reader."""
     ridge: float = 0.0
     """Ridge of the main regression, in mean variances of x; others are shown beside it."""
     downstream: int = 8
@@ -95,8 +97,8 @@ class DarkMatterConfig:
                 f"{self.tokens} tokens are {self.contexts} contexts of {self.length}, too few to "
                 "split: give 10 or more (--tokens), or shorter ones (--length)"
             )
-        if self.ridge < 0 or self.downstream < 0:
-            raise UserError("--ridge and --downstream must not be negative")
+        if min(self.ridge, self.downstream, self.longest) < 0:
+            raise UserError("--ridge, --longest and --downstream must not be negative")
         if not all("=" in given for given in self.earlier):
             raise UserError("give --earlier as site=source, such as 1.resid_post=FOLDER")
 
@@ -121,6 +123,7 @@ class DarkMatterConfig:
         out.facts = {
             "names": list(readers.names),
             "site": str(readers.site),
+            "left_out": made.activations.left_out,
             "parity": subject.parity,
             "device": self.device,
             "seconds": {name: round(value, 2) for name, value in made.seconds.items()},
@@ -128,8 +131,8 @@ class DarkMatterConfig:
         kept = found["measures"]
         kept = kept[kept["measure"].isin(HEADLINES)]
         return {
-            f"{row.measure} {row.sae}": round(float(row.value), 4)
-            for row in kept.itertuples(index=False)
+            f"{row['measure']} {row['sae']}": round(row["value"], 4)
+            for row in kept.to_dict("records")
         }
 
     def readers(self, subject: Subject) -> Readers:

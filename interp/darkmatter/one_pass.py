@@ -134,7 +134,7 @@ class OnePass:
         """The errors and their two parts; after `close_fit`."""
         assert self.fit is not None
         x, error = read.x.double(), read.error.double()
-        linear = self.fit(x).unflatten(1, error.shape[1:])
+        linear = self.fit(x).view(error.shape)
         return Errors(x, error, linear, error - linear, read.active.double())
 
     def add_norms(self, found: Tokens, parts: Errors) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import pandas as pd
 from ..activations import per_token
 from ..progress import progress
 from ..subject import Subject
-from .contexts import Contexts, contexts, corpus_rows
+from .contexts import Contexts, Reader, contexts, corpus_rows
 from .downstream import Prices
 from .one_pass import OnePass
 from .report import shown_tokens
@@ -40,12 +40,14 @@ class Streamed:
         earlier: tuple[Saes, ...],
     ) -> None:
         self.config, self.subject, self.readers = config, subject, readers
-        self.sites = [readers.site, *(saes.site for saes in earlier)]
-        per_token(subject, self.sites)
+        sites = [readers.site, *(saes.site for saes in earlier)]
+        per_token(subject, sites)
+        self.activations = Reader(subject, sites, config.longest)
         self.sums = OnePass(readers, subject.spec.d_vocab, config.ridge, earlier)
         self.prices = Prices(subject, readers.site)
         self.shown: list[pd.DataFrame] = []
         self.tested = 0
+        self._tell: Callable[[str], None] = lambda about: None
         self.seconds = dict.fromkeys(("forward", "readers", "regression", "downstream"), 0.0)
 
     def read(self) -> None:
@@ -53,7 +55,8 @@ class Streamed:
         rows = corpus_rows(self.subject, config.corpus, config.length, total)
         counts = [round(share * total) for share in SHARES]
         counts.append(total - sum(counts))
-        with progress(f"SAE errors at {self.sites[0]}", total, "contexts") as advance:
+        with progress(f"SAE errors at {self.readers.site}", total, "contexts") as advance:
+            self._tell = lambda about: advance(0, about)
             for number, count in enumerate(counts):
                 first = sum(counts[:number])
                 for part in contexts(self.subject, rows, count, config.skip, BATCH, first):
@@ -66,7 +69,7 @@ class Streamed:
 
     def _fit(self, part: Contexts) -> None:
         with self._timed("forward"):
-            found = part.tokens(self.subject, self.sites)
+            part, found = self.activations.read(part)
         with self._timed("readers"):
             read = self.readers.read(found.x)
         with self._timed("regression"):
@@ -74,7 +77,7 @@ class Streamed:
 
     def _norms(self, part: Contexts) -> None:
         with self._timed("forward"):
-            found = part.tokens(self.subject, self.sites)
+            part, found = self.activations.read(part)
         with self._timed("readers"):
             read = self.readers.read(found.x)
         with self._timed("regression"):
@@ -82,7 +85,7 @@ class Streamed:
 
     def _test(self, part: Contexts) -> None:
         with self._timed("forward"):
-            found = part.tokens(self.subject, self.sites)
+            part, found = self.activations.read(part)
             losses = part.losses(self.subject.logits(part.batch))
         with self._timed("readers"):
             read = self.readers.read(found.x)
@@ -91,7 +94,13 @@ class Streamed:
             self.sums.add_test(found, parts, losses[part.chosen.cpu()])
         if self.tested < self.config.downstream:
             with self._timed("downstream"):
-                self.prices.add(part, parts, self.sums.shrinkages)
+                names = self.readers.names
+                self.prices.add(
+                    part,
+                    parts,
+                    self.sums.shrinkages,
+                    lambda at: self._tell(f"price of {names[at]}"),
+                )
         if self.tested < SHOWN:
             pieces = [self._piece(token) for token in found.token.tolist()]
             self.shown.append(shown_tokens(self.readers.names, pieces, part, parts, losses))

@@ -86,7 +86,7 @@ class VectorSums:
         return cls(zeros(), zeros(2, d), zeros(saes, 4, d))
 
     def add(self, context: Int[Tensor, " n"], parts: Errors) -> None:
-        for number in context.unique().tolist():
+        for number in torch.unique(context).tolist():
             rows, group = context == number, number % GROUPS
             x, e, n = parts.x[rows], parts.error[rows], parts.nonlinear[rows]
             self.count[group] += len(x)
@@ -136,7 +136,7 @@ class ScalarSums:
 
     def add(self, context: Int[Tensor, " n"], values: Float[Tensor, "n p"]) -> None:
         whole = torch.cat([torch.ones(len(values), 1).double(), values.double()], 1)
-        for number in context.unique().tolist():
+        for number in torch.unique(context).tolist():
             rows = whole[context == number]
             self.moments[number % GROUPS] += rows.T @ rows
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from .measure import PURSUED
@@ -35,8 +36,8 @@ def power_law(widths: Sequence[float], fvu: Sequence[float]) -> PowerLaw:
         raise ValueError(f"{len(set(widths))} widths do not determine c, a and m: give 3 or more")
     scale = max(float(np.abs(y).max()), 1e-300)
 
-    def residual(p: np.ndarray) -> np.ndarray:
-        return p[0] + p[1] * (x / x.min()) ** -p[2] - y / scale
+    def residual(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(p[0] + p[1] * (x / x.min()) ** -p[2] - y / scale)
 
     low, high = float(y.min()) / scale, float(y.max()) / scale
     start = [max(low * 0.9, 0.0), max(high - low * 0.9, 1e-9), 0.5]
@@ -55,7 +56,7 @@ def bands(measures: pd.DataFrame) -> pd.DataFrame:
         measures: of a run, columns sae, d_sae, measure, value.
     """
     wide = measures.pivot(index=["sae", "d_sae"], columns="measure", values="value").reset_index()
-    rows = {row["sae"]: row for row in wide.to_dict("records")}
+    rows: dict[str, Any] = {row["sae"]: row for row in wide.to_dict("records")}
     own = [row for name, row in rows.items() if not name.endswith(PURSUED)]
     found = pd.DataFrame(_parts(row, rows.get(row["sae"] + PURSUED)) for row in own)
     found["absent"] = np.nan

@@ -52,7 +52,7 @@ def token_scatter(tokens: pd.DataFrame, small: str, large: str, part: str) -> go
     one, other = (tokens[tokens["sae"] == name].set_index(keys)[part] for name in (small, large))
     both = pd.DataFrame({"one": one**0.5, "other": other**0.5}).reset_index()
     figure = go.Figure(
-        go.Scattergl(
+        go.Scatter(
             x=both["one"], y=both["other"], mode="markers",
             marker={"color": BLUE, "size": 4, "opacity": 0.5}, text=_in_context(both),
             hovertemplate="%{text}<br>%{x:.1f}, %{y:.1f}<extra></extra>",

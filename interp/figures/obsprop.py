@@ -142,5 +142,6 @@ def coloured_tokens(tokens: pd.DataFrame) -> str:
                 f'<span title="{score:.3f}" style="background:rgba({colour},{strength:.2f})">'
                 f"{shown}</span>"
             )
-        out.append(f'<p style="font-family:monospace;line-height:1.9">{"".join(spans)}</p>')
+        style = "font-family:monospace;line-height:1.9;overflow-wrap:anywhere"
+        out.append(f'<p style="{style}">{"".join(spans)}</p>')
     return "".join(out)

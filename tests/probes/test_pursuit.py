@@ -10,7 +10,7 @@ from interp.probes.pursuit import pursue
 
 
 def rebuilt(found, dictionary, bias):
-    atoms = dictionary[found.index]
+    atoms = dictionary[found.atom]
     return torch.einsum("ns,nsd->nd", found.value, atoms) + bias
 
 
@@ -29,7 +29,7 @@ def test_orthonormal_dictionary_gives_the_largest_positive_coefficients():
         best = coefficients[row].topk(count).indices
         kept[best] = coefficients[row, best]
         own = torch.zeros(16, dtype=torch.float64)
-        own.index_add_(0, found.index[row], found.value[row])
+        own.index_add_(0, found.atom[row], found.value[row])
         torch.testing.assert_close(own, kept, rtol=0, atol=1e-12)
 
 
@@ -48,7 +48,7 @@ def test_close_to_nnls_on_the_same_atoms():
     exact = torch.tensor(
         [
             nnls(dictionary[i].numpy().T, y.numpy())[1] ** 2
-            for i, y in zip(found.index, x, strict=True)
+            for i, y in zip(found.atom, x, strict=True)
         ]
     )
     assert (exact <= own + 1e-9).all()

@@ -1,0 +1,33 @@
+"""The page of SAE errors in a real browser, on a stored run of OthelloGPT's SAEs."""
+
+import pytest
+
+from interp.darkmatter.measure import DarkMatterConfig
+from interp.darkmatter.synthetic import SyntheticConfig
+from interp.store import Store
+from interp.study import run_or_load
+
+from ..apps.test_browser import browser, page, serve  # noqa: F401
+from .test_studies import OTHELLO
+
+pytestmark = pytest.mark.browser
+
+
+def test_errors_and_planted_faults(page, serve, tmp_path):  # noqa: F811
+    run_or_load(DarkMatterConfig(**OTHELLO), Store(tmp_path))
+    planted = {**OTHELLO, "downstream": 0, "absent": (0.0, 0.3), "noise": (0.0, 0.05)}
+    run_or_load(SyntheticConfig(**planted), Store(tmp_path))
+    page.goto(f"{serve(tmp_path)}/darkmatter")
+    page.get_by_text("What the error is made of, over width").wait_for()
+    page.get_by_text("What the parts cost the model").wait_for()
+    page.get_by_text("fewer than three widths").wait_for()
+    page.get_by_text("nonlinear over error").click()
+    page.get_by_text("Reproduce this").first.click()
+    page.get_by_text("interp darkmatter run --model othello-gpt --saes").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").first.click()
+    assert download.value.suggested_filename == "measures.csv"
+    page.get_by_role("tab", name="Planted faults").click()
+    page.get_by_text("FVU of the planted faults").wait_for()
+    page.get_by_role("tab", name="SAEs of the error").click()
+    page.get_by_text("No run of darkmatter.errors yet").wait_for()
