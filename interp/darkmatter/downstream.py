@@ -4,7 +4,9 @@
 
 so x itself recovers 100 and the SAE's output 0 (Engels et al., section 6). The two parts of the
 error need not add up to 100: cross-entropy is not linear in them. The `scaled` settings start from
-the output with its shrinkage taken out, x - corrected error, and are measured against that.
+the output with its shrinkage taken out, x - corrected error, and are measured against that. With
+the mean of x in its place (`mean`) the loss that an SAE recovers in the usual sense is
+(CE_mean - CE_sae) / (CE_mean - CE_original).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Prices:
     tokens: list[int] = field(default_factory=list)
     """Predictions, a context."""
     original: list[float] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
     rows: list[Float[Tensor, "saes settings"]] = field(default_factory=list)
 
     def add(
@@ -52,6 +55,8 @@ class Prices:
         own = self._losses(part)
         self.tokens += own.isfinite().sum(1).tolist()
         self.original += own.nansum(1).double().tolist()
+        mean = shrinkages[0].x_mean.expand_as(parts.x)
+        self.mean += self._losses(part, mean).nansum(1).double().tolist()
         found = torch.zeros(len(own), len(shrinkages), 6, dtype=torch.float64)
         for sae, shrink in enumerate(shrinkages):
             tell(sae)

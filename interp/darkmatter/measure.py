@@ -8,7 +8,7 @@ Written to the run, one row a line:
 `variants.parquet`: sae, intercept bool, ridge double, r2_vector, r2_vector_weighted, fvu_nonlinear
 `scaling.parquet`: small, large string, target ("error" or "nonlinear"), given ("error", or
     "error + nonlinear" of the small one), r2, low, high: of lengths, token by token
-`downstream.parquet`: sae, setting, ce (nats a token), recovered, low, high (percent)
+`downstream.parquet`: sae, setting (see downstream.py), ce (nats a token), recovered, low, high (%)
 `tokens.parquet`: of about SHOWN test contexts: context, position int64, text, sae string, x, error,
     nonlinear (squared lengths), loss double
 `earlier.parquet`, if earlier SAEs were given: sae, r2

@@ -138,5 +138,9 @@ def _downstream(names: tuple[str, ...], prices: Prices) -> Iterator[dict[str, An
             ce = float(nats[0, at, column])
             about = {"sae": name, "setting": setting, "ce": ce, "recovered": bounds.pop("value")}
             yield {**about, **bounds}
-    original = sum(prices.original) / sum(prices.tokens)
-    yield {"sae": "", "setting": "original", "ce": original, "recovered": 100.0}
+    for setting, found, recovers in (
+        ("original", prices.original, 100.0),
+        ("mean", prices.mean, float("nan")),
+    ):
+        ce = sum(found) / sum(prices.tokens)
+        yield {"sae": "", "setting": setting, "ce": ce, "recovered": recovers}

@@ -33,6 +33,10 @@ def summary(run: Path) -> pd.DataFrame:
         recovered = prices.pivot(index="sae", columns="setting", values="recovered")
         for part in ("linear", "nonlinear"):
             found[f"{part} recovers %"] = recovered[f"sae + {part}"]
+        ce = prices.set_index(["sae", "setting"])["ce"]
+        mean, original = ce["", "mean"], ce["", "original"]
+        lost = (mean - ce.xs("sae", level="setting")) / (mean - original)
+        found["loss recovered"] = lost
     return found.reset_index()
 
 

@@ -74,6 +74,9 @@ def test_the_main_regression_is_among_the_variants(run):
 def test_downstream_is_anchored_at_both_ends(run):
     prices = pd.read_parquet(run.path / "downstream.parquet")
     original = prices[prices["setting"] == "original"]["ce"].item()
+    mean = prices[prices["setting"] == "mean"]["ce"].item()
+    assert (prices[prices["setting"] == "sae"]["ce"] < mean).all()
+    assert summary(run.path)["loss recovered"].between(0, 1).all()
     assert (prices[prices["setting"] == "sae"]["recovered"] == 0).all()
     assert (prices[prices["setting"] == "sae"]["ce"] > original).all()
     linear = prices[prices["setting"] == "sae + linear"].set_index("sae")["recovered"]
