@@ -25,7 +25,7 @@ SHARES = (0.4, 0.3)
 """Of the contexts: fitted on, and norms fitted on; the rest is for the test."""
 SHOWN = 12
 """Test contexts whose tokens are kept one by one."""
-BATCH = 4
+BATCH = 2
 """Contexts a forward pass."""
 
 
