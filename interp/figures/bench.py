@@ -45,6 +45,7 @@ def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
             },
             text=[f"{ratio:.2f}" for ratio in rows["ratio"]],
             textposition="inside",
+            insidetextanchor="start",  # the error bars are at the other end
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
             row=1,
             col=column,
