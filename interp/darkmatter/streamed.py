@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from torch import Tensor
 
 from ..activations import per_token
+from ..errors import UserError
 from ..progress import progress
 from ..subject import Subject
 from .contexts import Contexts, Reader, contexts, corpus_rows
 from .downstream import Prices
 from .one_pass import OnePass
 from .report import shown_tokens
-from .saes import Readers, Saes
+from .saes import Read, Readers, Saes
 
 if TYPE_CHECKING:
     from .measure import DarkMatterConfig
@@ -71,7 +73,7 @@ class Streamed:
         with self._timed("forward"):
             part, found = self.activations.read(part)
         with self._timed("readers"):
-            read = self.readers.read(found.x)
+            read = self._errors(found.x)
         with self._timed("regression"):
             self.sums.add_fit(found, read)
 
@@ -79,7 +81,7 @@ class Streamed:
         with self._timed("forward"):
             part, found = self.activations.read(part)
         with self._timed("readers"):
-            read = self.readers.read(found.x)
+            read = self._errors(found.x)
         with self._timed("regression"):
             self.sums.add_norms(found, self.sums.parts(read))
 
@@ -88,7 +90,7 @@ class Streamed:
             part, found = self.activations.read(part)
             losses = part.losses(self.subject.logits(part.batch))
         with self._timed("readers"):
-            read = self.readers.read(found.x)
+            read = self._errors(found.x)
         with self._timed("regression"):
             parts = self.sums.parts(read)
             self.sums.add_test(found, parts, losses[part.chosen.cpu()])
@@ -105,6 +107,14 @@ class Streamed:
             pieces = [self._piece(token) for token in found.token.tolist()]
             self.shown.append(shown_tokens(self.readers.names, pieces, part, parts, losses))
         self.tested += len(part.batch.ids)
+
+    def _errors(self, x: Tensor) -> Read:
+        read = self.readers.read(x)
+        sound = read.error.isfinite().all(2).all(0).tolist()
+        for name, fine in zip(self.readers.names, sound, strict=True):
+            if not fine:
+                raise UserError(f"{name} makes a NaN of x: its weights or the model's are damaged")
+        return read
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

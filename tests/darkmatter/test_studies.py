@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,17 @@ def test_saes_of_another_width(own_home, model_folder):
         **{**OTHELLO, "model": model, "corpus": str(ids), "length": 30, "tokens": 1800}
     )
     with pytest.raises(UserError, match="this SAE reads 128 numbers, these activations have 32"):
+        run_or_load(config)
+
+
+def test_an_sae_with_a_nan(own_home):
+    shutil.copytree(f"{OTHELLO['saes']}/saes/topk-L2-S0", own_home / "bad" / "topk")
+    weights = own_home / "bad" / "topk" / "sae_weights.safetensors"
+    tensors = load_file(weights)
+    tensors["W_enc"][0, 0] = torch.nan
+    save_file(tensors, weights)
+    config = dataclasses.replace(DarkMatterConfig(**OTHELLO), saes=str(own_home / "bad"))
+    with pytest.raises(UserError, match="topk makes a NaN of x"):
         run_or_load(config)
 
 
