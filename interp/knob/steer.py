@@ -9,14 +9,14 @@ ordinary text while the coordinate is held at every position, each being the las
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..edits import set_coordinate
+from ..edits import Edit, set_coordinate
 from ..errors import UserError
 from ..progress import progress
 from ..site import Site
@@ -114,7 +114,7 @@ def sweep(
 
     if prompter.form != "none":
         raise UserError("a sweep leaves the intent out of its prompts: use the format 'none'")
-    lines: dict[tuple[str, float], list[Tensor]] = {}
+    lines: dict[tuple[str, float | None], list[Tensor]] = {}
     with progress("turn the knob", len(items), "prompts") as advance:
         for start in range(0, len(items), batch_size):
             chosen = items[start : start + batch_size]
@@ -129,17 +129,17 @@ def sweep(
     rows = []
     for (name, k), found in lines.items():
         told, prior, p_told, p_prior = torch.cat(found).mean(0).tolist()
-        c = by_name[name].centre + k * by_name[name].spread
+        c = None if k is None else by_name[name].centre + k * by_name[name].spread
         rows.append(
             {"direction": name, "step": k, "c": c, "told": told, "prior": prior}
             | {"p_told": p_told, "p_prior": p_prior}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"step": float, "c": float})
 
 
-def _turns(knobs: Sequence[Knob]):  # type: ignore[no-untyped-def]
+def _turns(knobs: Sequence[Knob]) -> Iterator[tuple[tuple[str, float | None], list[Edit]]]:
     for knob in knobs:
-        yield (knob.name, float("nan")), []
+        yield (knob.name, None), []
         for k, c in zip(STEPS, knob.values, strict=True):
             yield (knob.name, k), [set_coordinate(knob.site, knob.vector, c, "last")]
 
