@@ -21,6 +21,7 @@ from tyro.extras import SubcommandApp
 from ..errors import UserError
 from .common import command
 from .directions import directions
+from .knob import knob
 from .neurons import neurons
 from .obsprop import obsprop
 from .othello import othello
@@ -33,6 +34,7 @@ app.command(
 )
 app.command(othello, name="othello", help="OthelloGPT: linear probes against SAEs.")
 app.command(obsprop, name="obsprop", help="Feature vectors of a task from one pair of prompts.")
+app.command(knob, name="knob", help="The direction between context and prior knowledge.")
 app.command(models, name="models", help="Models by name: list, add, describe.")
 app.command(bench, name="bench", help="Benchmarks.")
 command(app, "app")(explorer)

@@ -48,7 +48,8 @@ def with_lora(model: Any, rank: int, alpha: float, seed: int) -> Any:
         raise UserError(f"this model has no {', '.join(TARGETS)} to put adapters on")
     torch.manual_seed(seed)
     return get_peft_model(
-        model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))  # type: ignore[arg-type]
+        model,
+        LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS)),  # type: ignore[arg-type]
     )
 
 

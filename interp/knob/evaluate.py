@@ -50,7 +50,7 @@ def generate_texts(
 def answer_rows(
     subject: Subject, prompter: Prompter, rows: Sequence[Row], batch_size: int = 16
 ) -> pd.DataFrame:
-    """One line a row: relation, subject, told, intent, answer, text, right. Edits in scope apply."""
+    """A line a row: relation, subject, told, intent, answer, text, right; edits in scope apply."""
     if not rows:
         raise UserError("there are no rows to answer: choose more facts")
     texts = generate_texts(subject, [prompter.ids(row) for row in rows], batch_size)

@@ -86,8 +86,8 @@ class FinetuneConfig(DataConfig):
         chosen = random.Random(f"{self.seed}/train").sample(rows, self.rows)
         folder = resolve(self.model)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        plain = AutoModelForCausalLM.from_pretrained(folder).to(self.device)
-        model = with_lora(plain, self.rank, self.alpha, self.seed).train()
+        plain: Any = AutoModelForCausalLM.from_pretrained(folder)
+        model = with_lora(plain.to(self.device), self.rank, self.alpha, self.seed).train()
         Training(self, model, Prompter(tokenizer, template=self.template), chosen, out).to_the_end()
         save_adapter(model, self.model, out)
         (out.path / CHECKPOINT).unlink(missing_ok=True)
@@ -140,7 +140,7 @@ class Training:
         with torch.autocast(self.config.device, torch.bfloat16, enabled=self.config.bfloat16):
             loss = completion_loss(self.model, self.prompter, rows)
         self.optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         return float(loss.detach())
 

@@ -21,6 +21,8 @@ from ..errors import UserError
 from ..site import Site
 
 if TYPE_CHECKING:
+    from transformers import DynamicCache
+
     from ..backends import Tap
     from ..subject import Subject
 
@@ -64,7 +66,8 @@ class LastToken:
             x.repeat(times, 1) for x in (self.ids, self.mask, self.positions)
         )
         made._cache = self._copied()
-        for layer in made._cache.layers:
+        layers: list[Any] = made._cache.layers
+        for layer in layers:
             layer.keys, layer.values = (
                 x.repeat(times, 1, 1, 1) for x in (layer.keys, layer.values)
             )
@@ -101,7 +104,7 @@ class LastToken:
 
         return tap
 
-    def _copied(self) -> Any:
+    def _copied(self) -> DynamicCache:
         """A cache that grows without changing this one: its tensors are replaced, not written."""
         made = copy.copy(self._cache)
         made.layers = [copy.copy(layer) for layer in self._cache.layers]

@@ -19,7 +19,8 @@ Written to the run:
 `steer/<model>.parquet`    direction, part, and evaluate.answer_rows' columns
 `steer/scores.parquet`     model, direction, part, and evaluate.scores' columns
 `effects/perplexity-<model>.parquet`    model, c, nats
-`effects/configurations-<model>.parquet`    model, shots, format, separation, and evaluate.scores' columns
+`effects/configurations-<model>.parquet`    model, shots, format, separation, and
+    evaluate.scores' columns
 """
 
 from __future__ import annotations
@@ -129,7 +130,9 @@ def knob_prompter(subject: Subject, config: LearnSettings, model: str, splits: S
     return Prompter(subject.tokenizer, "none", shots, config.template)
 
 
-def saved(knobs: Sequence[Knob], values: dict[str, tuple[float, float]], about: dict[str, Any]) -> Directions:
+def saved(
+    knobs: Sequence[Knob], values: dict[str, tuple[float, float]], about: dict[str, Any]
+) -> Directions:
     """The knobs as Directions, with the values of c chosen for them."""
     import pandas as pd
     import torch
@@ -162,5 +165,3 @@ def knobs_of(directions: Directions) -> list[Knob]:
         )
         for row, vector in zip(directions.index.to_dict("records"), directions.vectors, strict=True)
     ]  # fmt: skip
-
-

@@ -22,9 +22,7 @@ Intent = Literal["prior", "context"]
 Format = Literal["instruction", "float", "none"]
 Template = Literal["chat", "plain"]
 INTENTS: tuple[Intent, Intent] = ("prior", "context")
-SYSTEM = (
-    "Answer the following query considering the provided context. Answer with only one word."
-)
+SYSTEM = "Answer the following query considering the provided context. Answer with only one word."
 _INSTRUCTION = {
     "prior": "Ignore the context in answering the query.",
     "context": "Only consider the context in answering the query.",

@@ -44,7 +44,7 @@ def score_adapter(config: FinetuneConfig, adapter: str, out: RunWriter) -> dict[
     import pandas as pd
 
     subject, loaded = None, ""
-    lines = []
+    lines: list[dict[str, Any]] = []
     for setting in SETTINGS:
         part = f"answers/{setting.name}.parquet"
         if not out.has(part):

@@ -62,7 +62,9 @@ class SearchSettings(DataConfig):
             with progress("search", len(SETTINGS), "settings") as advance:
                 for source, target in SETTINGS:
                     name = f"{source} → {target}"
-                    pairs = self._pairs(subject, splits.validation + splits.subjects, source, target)
+                    pairs = self._pairs(
+                        subject, splits.validation + splits.subjects, source, target
+                    )
                     line, lines = self._searched(subject, pairs)
                     ranges.append({"setting": name, **line})
                     curves += [{"setting": name, **x} for x in lines]
@@ -108,7 +110,10 @@ class SearchSettings(DataConfig):
         from .layers import IDENTITY, Patching, find_layers
 
         prompter = Prompter(subject.tokenizer, template=self.template)
-        sides = [LastToken(subject, [prompter.ids(row) for row in side]) for side in zip(*pairs, strict=True)]
+        sides = [
+            LastToken(subject, [prompter.ids(row) for row in side])
+            for side in zip(*pairs, strict=True)
+        ]
         answers = [
             torch.tensor([prompter.answer_ids(row.answer)[0] for row in side]).to(subject.device)
             for side in zip(*pairs, strict=True)

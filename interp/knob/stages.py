@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..site import Site
@@ -26,11 +27,10 @@ CONFIGURATIONS: dict[str, tuple[tuple[int, Format], ...]] = {
 """By model: demonstrations and format, where the separation is compared with PairAcc."""
 
 
-def learn_layers(
-    config: LearnSettings, subject: Subject, splits: Splits, out: RunWriter
-) -> int:
+def learn_layers(config: LearnSettings, subject: Subject, splits: Splits, out: RunWriter) -> int:
     """`learn/`: a subspace at every layer, and how well each swaps; the best layer."""
     import pandas as pd
+
     from .subspace import Learning, Pairs, learn, swapped
 
     if not out.has("learn/layers.parquet"):
@@ -45,8 +45,7 @@ def learn_layers(
             save_tensors({str(layer): basis.cpu() for layer, basis in bases.items()}, path)
         held = validation(config, splits)
         pairs = [
-            Pairs.of(subject, prompter, held[start : start + 8])
-            for start in range(0, len(held), 8)
+            Pairs.of(subject, prompter, held[start : start + 8]) for start in range(0, len(held), 8)
         ]
         lines = []
         for layer, basis in bases.items():
@@ -58,14 +57,13 @@ def learn_layers(
         with out.part("learn/layers.parquet") as path:
             pd.DataFrame(lines).to_parquet(path)
     table = pd.read_parquet(out.path / "learn/layers.parquet")
-    return int(table.loc[table["loss"].idxmin(), "layer"])
+    return int(table["layer"].to_numpy()[table["loss"].to_numpy().argmin()])
 
 
 def find_knob(
     config: LearnSettings, subject: Subject, splits: Splits, layer: int, out: RunWriter
 ) -> list[Knob]:
     """`knob/` and `sweep/tuned.parquet`: the learned knob and its baselines, each with its c."""
-    import pandas as pd
     from safetensors.torch import load_file
 
     from ..directions import Directions
@@ -183,8 +181,8 @@ def effects(
 
     if not out.has(f"effects/perplexity-{model}.parquet"):
         texts = read_corpus(None)
-        rows = token_rows(texts, _encoder(subject), 128, None, config.text_tokens)
-        lines = perplexity(subject, knob, list(rows), knob.values[::2])
+        text = list(token_rows(texts, _encoder(subject), 128, None, config.text_tokens))
+        lines = perplexity(subject, knob, text, knob.values[::2])
         with out.part(f"effects/perplexity-{model}.parquet") as path:
             pd.DataFrame(lines).assign(model=model).to_parquet(path)
     if out.has(f"effects/configurations-{model}.parquet"):
@@ -204,8 +202,8 @@ def effects(
         pd.DataFrame(found).to_parquet(path)
 
 
-def _encoder(subject: Subject):  # type: ignore[no-untyped-def]
-    return lambda text: subject.tokenizer.encode(text, add_special_tokens=False)
+def _encoder(subject: Subject) -> Callable[[str], list[int]]:
+    return lambda text: list(subject.tokenizer.encode(text, add_special_tokens=False))
 
 
 def metrics(out: RunWriter) -> dict[str, Any]:

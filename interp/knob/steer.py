@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from ..subject import Subject
 
-STEPS = (-16.0, -12.0, -8.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # fmt: skip
+_ONE_SIDE = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+STEPS = (*(-k for k in _ONE_SIDE[::-1]), 0.0, *_ONE_SIDE)
 """How far the sweep turns a knob, in spreads from its centre."""
 
 
@@ -152,8 +153,9 @@ def _outcome(logits: Tensor, ids: Tensor) -> Float[Tensor, "batch 4"]:
 def chosen(curve: pd.DataFrame, direction: str) -> tuple[float, float]:
     """The c for the context and the c for prior knowledge: where each is likeliest."""
     turned = curve[(curve["direction"] == direction) & curve["step"].notna()]
-    best = [float(turned.loc[turned[name].idxmax(), "c"]) for name in ("p_told", "p_prior")]
-    return best[0], best[1]
+    values = turned["c"].to_numpy()
+    told, prior = (int(turned[name].to_numpy().argmax()) for name in ("p_told", "p_prior"))
+    return float(values[told]), float(values[prior])
 
 
 @torch.no_grad()

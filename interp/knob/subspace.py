@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from ..subject import Subject
 
 
-def interchange(
-    site: Site, basis: Float[Tensor, "r d"], source: Float[Tensor, "batch d"]
-) -> Edit:
+def interchange(site: Site, basis: Float[Tensor, "r d"], source: Float[Tensor, "batch d"]) -> Edit:
     """The edit above, at the last token; `basis` has orthonormal rows and may need gradients."""
 
     def change(h: Tensor) -> Tensor:
@@ -53,7 +51,8 @@ def interchange(
 def orthonormal(rows: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
     """An orthonormal basis of the rows' span; one row is divided by its length."""
     if len(rows) == 1:
-        return rows / torch.linalg.vector_norm(rows)
+        unit: Tensor = rows / torch.linalg.vector_norm(rows)
+        return unit
     basis: Tensor = torch.linalg.qr(rows.T).Q.T
     return basis
 
