@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ..site import Site
 from ..store import RunWriter, save_tensors
 from .data import some
-from .evaluate import answer_rows, demonstrations, graded, scores
+from .evaluate import answer_rows, demonstrations, scores
 from .items import Splits
 from .learn import LearnSettings, knob_prompter, knobs_of, saved, validation
-from .prompts import Format, Prompter, Row, rows_of
+from .prompts import Format, Prompter, rows_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ..subject import Subject
     from .steer import Knob
 
@@ -119,6 +117,8 @@ def steer_model(
     and, direction "none", with the intent given in the prompt instead."""
     import pandas as pd
 
+    from .steer import steered
+
     if out.has(f"steer/{model}.parquet"):
         return
     curve = pd.read_parquet(out.path / f"sweep/{model}.parquet")
@@ -144,30 +144,6 @@ def _shots(model: str) -> int:
     from .learn import STEER_SHOTS
 
     return STEER_SHOTS if model == "untuned" else 0
-
-
-def steered(
-    subject: Subject,
-    prompter: Prompter,
-    items: list[Any],
-    knob: Knob,
-    curve: pd.DataFrame,
-    batch_size: int,
-) -> pd.DataFrame:
-    """Answers to prompts without an intent, the knob at the c of each intent in turn."""
-    import pandas as pd
-
-    from ..edits import set_coordinate
-    from .evaluate import generate_texts
-    from .steer import chosen
-
-    tables = []
-    for intent, c in zip(("context", "prior"), chosen(curve, knob.name), strict=True):
-        rows = [Row(item, intent) for item in items]  # type: ignore[arg-type]
-        with subject.edited(set_coordinate(knob.site, knob.vector, c, "last")):
-            texts = generate_texts(subject, [prompter.ids(row) for row in rows], batch_size)
-        tables.append(graded(rows, texts))
-    return pd.concat(tables)
 
 
 def effects(

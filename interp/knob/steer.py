@@ -20,6 +20,7 @@ from ..edits import Edit, set_coordinate
 from ..errors import UserError
 from ..progress import progress
 from ..site import Site
+from .evaluate import answer_rows
 from .items import Item
 from .last import LastToken
 from .prompts import INTENTS, Prompter, Row
@@ -156,6 +157,26 @@ def chosen(curve: pd.DataFrame, direction: str) -> tuple[float, float]:
     values = turned["c"].to_numpy()
     told, prior = (int(turned[name].to_numpy().argmax()) for name in ("p_told", "p_prior"))
     return float(values[told]), float(values[prior])
+
+
+def steered(
+    subject: Subject,
+    prompter: Prompter,
+    items: Sequence[Item],
+    knob: Knob,
+    curve: pd.DataFrame,
+    batch_size: int = 16,
+) -> pd.DataFrame:
+    """Answers to prompts without an intent, as evaluate.answer_rows gives them, the knob at the c
+    that a sweep chose for each intent in turn."""
+    import pandas as pd
+
+    tables = []
+    for intent, c in zip(INTENTS[::-1], chosen(curve, knob.name), strict=True):
+        with subject.edited(set_coordinate(knob.site, knob.vector, c, "last")):
+            rows = [Row(item, intent) for item in items]
+            tables.append(answer_rows(subject, prompter, rows, batch_size))
+    return pd.concat(tables)
 
 
 @torch.no_grad()
