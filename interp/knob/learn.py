@@ -55,7 +55,7 @@ class LearnSettings(DataConfig):
     """Of the subspace; the knob itself is its first dimension, so steer with 1."""
     learn_items: int = 320
     """Items that the subspace is learned on."""
-    knob_lr: float = 1e-3
+    knob_lr: float = 1e-2
     """Adam's rate for the subspace."""
     validate: int = 40
     """Validation items: they choose the layer and c."""

@@ -6,8 +6,9 @@ With rows of U orthonormal [r, d], a target run's last-token residual h_tgt beco
 
 where the source has the same context and query and the other intent; the loss is the cross-entropy
 of the source's answer's first token. The model is frozen, U made orthonormal by a QR at every step.
-Projections cost O(r d): the d x d matrix U^T U is never made. Adam 1e-3, linear after 10 % warm-up,
-8 rows a step, one epoch, as the paper.
+Projections cost O(r d): the d x d matrix U^T U is never made. Adam, linear after 10 % warm-up,
+8 rows a step, one epoch; the paper has a rate of 1e-3 (`Learning`), here a study takes 1e-2, as it
+learns on fewer rows.
 
 Several layers can be learned in step on the same runs, each by itself: only the last token is run
 again, and every batch's runs up to it are shared.
