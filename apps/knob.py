@@ -57,7 +57,8 @@ def _live(run: Run) -> None:
     if not st.toggle("Open the model and turn"):  # opening it takes seconds: only when asked
         return
     subject = _subject(run.config["model"], _adapter(run))
-    rows = turned(subject, Item("own", "own", context, query, "", ""), one, [None, c])
+    item = Item("own", "own", context, query, "", "")
+    rows = turned(subject, item, one, [None, c], template=run.config["template"])
     for column, shown, name in zip(
         st.columns(2), rows, ("not turned", f"c = {c:.2f}"), strict=True
     ):

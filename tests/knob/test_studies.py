@@ -170,6 +170,34 @@ def _steer(config, folder, tmp_path):
         replace(live, direction="other").check()
 
 
+def page():
+    from interp.apps import knob
+
+    knob.page()
+
+
+def test_the_page_shows_a_run_and_turns_its_knob(settings, own_home):
+    from streamlit.testing.v1 import AppTest
+
+    empty = AppTest.from_function(page, default_timeout=60).run()
+    assert not empty.exception
+    assert any("interp knob run" in code.value for code in empty.code)
+    run_or_load(
+        LearnConfig(
+            **settings, adapter="none", layers=(1,), learn_items=8, validate=4, steer_items=2,
+            text_tokens=128,
+        )
+    )  # fmt: skip
+    shown = AppTest.from_function(page, default_timeout=60).run()
+    shown.text_input[0].set_value("The capital of land1 is town5.")
+    shown.text_input[1].set_value("The capital of land1 is")
+    shown.toggle[0].set_value(True).run()
+    assert not shown.exception
+    assert not shown.error
+    assert len(shown.metric) == 2
+    assert any("interp knob steer" in code.value for code in shown.code)
+
+
 def test_ranges_are_written_short():
     assert ranged([15, 16, 17, 30]) == "15-17, 30"
     assert ranged([4]) == "4"
