@@ -22,6 +22,7 @@ PAGES = {
         ("directions", "Directions", "explore"),
         ("steer", "Steer", "moving"),
         ("obsprop", "Observables", "route"),
+        ("knob", "Context knob", "tune"),
     ],
     "SAEs": [
         ("darkmatter", "Dark matter", "blur_on"),

@@ -22,6 +22,7 @@ from ..errors import UserError
 from .common import command
 from .darkmatter import darkmatter
 from .directions import directions
+from .knob import knob
 from .neurons import neurons
 from .obsprop import obsprop
 from .othello import othello
@@ -37,6 +38,7 @@ app.command(obsprop, name="obsprop", help="Feature vectors of a task from one pa
 app.command(
     darkmatter, name="darkmatter", help="What SAEs leave unexplained, linear and nonlinear."
 )
+app.command(knob, name="knob", help="The direction between context and prior knowledge.")
 app.command(models, name="models", help="Models by name: list, add, describe.")
 app.command(bench, name="bench", help="Benchmarks.")
 command(app, "app")(explorer)

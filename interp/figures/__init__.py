@@ -4,6 +4,14 @@ from ..vocabulary import visible
 from .bench import kernel_ratios, kernel_roofline
 from .darkmatter import downstream_bars, error_bands, error_measures, fault_map, token_scatter
 from .directions import cosine_map, next_tokens
+from .knob import (
+    knob_answers,
+    knob_bars,
+    knob_curve,
+    knob_layers,
+    knob_price,
+    knob_search,
+)
 from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
 from .obsprop import (
     coloured_tokens,
@@ -31,6 +39,12 @@ __all__ = [
     "head_map",
     "kernel_ratios",
     "kernel_roofline",
+    "knob_answers",
+    "knob_bars",
+    "knob_curve",
+    "knob_layers",
+    "knob_price",
+    "knob_search",
     "layer_density",
     "method_curves",
     "neuron_tokens",

@@ -1,0 +1,102 @@
+"""LoRA adapters by peft: put on, saved small, and merged into a model.
+
+A folder of an adapter is peft's own: adapter_config.json and adapter_model.safetensors, here in
+float16. `shipped` is the one that comes with the workbench, for smollm2-135m.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.data import FOLDER
+
+from ..errors import UserError
+from ..store import RunWriter, save_tensors
+
+if TYPE_CHECKING:
+    from ..subject import Subject
+
+SHIPPED = FOLDER / "knob" / "smollm2-135m"
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def adapter_folder(name: str) -> Path:
+    """The folder of an adapter, "shipped" or a path.
+
+    Raises:
+        UserError: no adapter there.
+    """
+    folder = SHIPPED if name == "shipped" else Path(name).expanduser()
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds no adapter (no adapter_config.json): train one first")
+    return folder
+
+
+def with_lora(model: Any, rank: int, alpha: float, seed: int) -> Any:
+    """The model with fresh adapters on its attention projections; only they are trained.
+
+    Raises:
+        UserError: the model names its projections otherwise.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if not set(TARGETS) <= names:
+        raise UserError(f"this model has no {', '.join(TARGETS)} to put adapters on")
+    torch.manual_seed(seed)
+    return get_peft_model(
+        model,
+        LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS)),  # type: ignore[arg-type]
+    )
+
+
+def save_adapter(model: Any, name: str, out: RunWriter, folder: str = "adapter") -> None:
+    """Write a peft model's adapter in float16, adapter_config.json last."""
+    from peft import get_peft_model_state_dict
+
+    config = model.peft_config["default"].to_dict()
+    kept = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+    kept |= {"base_model_name_or_path": name, "inference_mode": True}
+    tensors = {k: v.half() for k, v in get_peft_model_state_dict(model).items()}
+    with out.part(f"{folder}/adapter_model.safetensors") as path:
+        save_tensors(tensors, path)
+    with out.part(f"{folder}/adapter_config.json") as path:
+        path.write_text(json.dumps(kept, indent=1, default=str))
+
+
+def merged(model: str, adapter: str, device: str = "cpu") -> Subject:
+    """A model with an adapter added to its weights.
+
+    Raises:
+        UserError: no adapter there, or one of another model.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    from ..catalog import resolve
+    from ..subject import open_subject
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    folder = adapter_folder(adapter)
+    base = resolve(model)
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    try:
+        tuned = PeftModel.from_pretrained(plain, str(folder))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the adapter in {folder} does not fit {model}: {reason}") from error
+    whole = tuned.merge_and_unload()  # type: ignore[operator]
+    return open_subject(whole, device=device, tokenizer=AutoTokenizer.from_pretrained(base))
+
+
+def adapter_fingerprint(adapter: str) -> str:
+    """sha256 of the adapter's weights; "none" without one."""
+    from ..catalog import sha256
+
+    if adapter == "none":
+        return "none"
+    return sha256(adapter_folder(adapter) / "adapter_model.safetensors")

@@ -1,0 +1,133 @@
+"""Does a model answer by the intent? Accuracy and PairAcc, with intervals, and what it knows.
+
+Greedy decoding of at most 10 tokens; right when the stripped text starts with the answer.
+PairAcc, over (context, query) pairs, is the mean of min(right under both intents): (T, T), (T, F)
+gives accuracy .75 and PairAcc .5, and always following the context gives 0. Intervals are
+bootstrapped over keys (relation, subject), as the items of one key are no independent draws.
+
+What the model knows: it completes the bare statement, after a few other true statements of the
+same relation, with the right answer. No context, no instruction.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import UserError
+from ..progress import progress
+from .items import Item, statements
+from .prompts import Prompter, Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..subject import Subject
+
+NEW_TOKENS = 10
+BOOTSTRAPS = 1000
+
+
+def generate_texts(
+    subject: Subject, prompts: Sequence[Sequence[int]], batch_size: int = 16, label: str = "answer"
+) -> list[str]:
+    """Greedy continuations, stripped; edits in scope apply. Rows of like length run together."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    texts = [""] * len(prompts)
+    with progress(label, len(prompts), "prompts") as advance:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            new = subject.generate(subject.pad([prompts[i] for i in chosen]), NEW_TOKENS)
+            for i, ids in zip(chosen, new, strict=True):
+                texts[i] = subject.text(ids).strip()
+            advance(len(chosen))
+    return texts
+
+
+def answer_rows(
+    subject: Subject, prompter: Prompter, rows: Sequence[Row], batch_size: int = 16
+) -> pd.DataFrame:
+    """A line a row: relation, subject, told, intent, answer, text, right; edits in scope apply."""
+    if not rows:
+        raise UserError("there are no rows to answer: choose more facts")
+    texts = generate_texts(subject, [prompter.ids(row) for row in rows], batch_size)
+    return graded(rows, texts)
+
+
+def graded(rows: Sequence[Row], texts: Sequence[str]) -> pd.DataFrame:
+    """Rows and the texts a model gave for them, as `answer_rows` returns them."""
+    import pandas as pd
+
+    lines = [
+        {
+            "relation": row.item.relation,
+            "subject": row.item.subject,
+            "told": row.item.told,
+            "intent": row.intent,
+            "answer": row.answer,
+            "text": text,
+            "right": text.startswith(row.answer),
+        }
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    return pd.DataFrame(lines)
+
+
+def scores(answers: pd.DataFrame, seed: int = 0) -> dict[str, float]:
+    """accuracy, pair_acc, each with `_low` and `_high` (95 %), right under each intent, n pairs.
+
+    Raises:
+        UserError: an item without both of its intents.
+    """
+    pairs = answers.pivot(index=["relation", "subject", "told"], columns="intent", values="right")
+    if set(pairs.columns) != {"prior", "context"} or pairs.isna().to_numpy().any():
+        raise UserError("every item needs an answer under both intents")
+    both = pairs.astype(bool).reset_index()
+    both["pair"] = both["prior"] & both["context"]
+    both["mean"] = (both["prior"].astype(float) + both["context"]) / 2
+    found = {"prior": float(both["prior"].mean()), "context": float(both["context"].mean())}
+    keys = both.groupby(["relation", "subject"])
+    count = keys.size().to_numpy()
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(count), (BOOTSTRAPS, len(count)))
+    for name, column in (("accuracy", "mean"), ("pair_acc", "pair")):
+        total = keys[column].sum().to_numpy().astype(float)
+        resampled = total[drawn].sum(1) / count[drawn].sum(1)
+        found[name] = float(both[column].mean())
+        found[f"{name}_low"], found[f"{name}_high"] = map(
+            float, np.quantile(resampled, [0.025, 0.975])
+        )
+    return {**found, "pairs": float(len(both))}
+
+
+def known_keys(
+    subject: Subject, items: Sequence[Item], shots: int = 3, seed: int = 0, batch_size: int = 16
+) -> set[tuple[str, str]]:
+    """The keys whose bare statement the model completes rightly after `shots` others of their
+    relation."""
+    true = statements(items)
+    answers = {item.key: item for item in items}
+    prompts = []
+    for key, item in answers.items():
+        others = [text for other, text in true.items() if other[0] == key[0] and other != key]
+        drawn = random.Random(f"{seed}/{key}").sample(others, min(shots, len(others)))
+        prompts.append("".join(f"{text}.\n" for text in drawn) + item.query)
+    ids = [subject.tokenizer.encode(text, add_special_tokens=False) for text in prompts]
+    texts = generate_texts(subject, ids, batch_size, "known")
+    return {key for (key, item), t in zip(answers.items(), texts, strict=True)
+            if t.startswith(item.prior)}  # fmt: skip
+
+
+def demonstrations(items: Sequence[Item], count: int, seed: int = 0) -> list[Row]:
+    """`count` rows of different keys and alternating intents, to put in front of a prompt."""
+    by_key = {item.key: item for item in items}
+    if len(by_key) < count:
+        raise UserError(f"{count} demonstrations need as many facts; there are {len(by_key)}")
+    chosen = random.Random(f"{seed}/shots").sample(sorted(by_key), count)
+    first: list[Row] = []
+    for place, key in enumerate(chosen):
+        first.append(Row(by_key[key], "prior" if place % 2 else "context"))
+    return first

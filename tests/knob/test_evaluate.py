@@ -1,0 +1,76 @@
+"""Scores by hand, and what is known."""
+
+import pandas as pd
+import pytest
+
+from interp.errors import UserError
+from interp.knob.evaluate import answer_rows, demonstrations, known_keys, scores
+from interp.knob.prompts import Prompter, rows_of
+
+from .planted import items, planted, tokenizer
+
+
+def answers(right: list[tuple[bool, bool]]) -> pd.DataFrame:
+    """A line an answer: pairs of (right under prior, right under context)."""
+    return pd.DataFrame(
+        {"relation": "r", "subject": str(i), "told": "x", "intent": intent, "right": value}
+        for i, pair in enumerate(right)
+        for intent, value in zip(("prior", "context"), pair, strict=True)
+    )
+
+
+def test_pair_accuracy_by_hand():
+    found = scores(answers([(True, True), (True, False)]))
+    assert found["accuracy"] == 0.75
+    assert found["pair_acc"] == 0.5
+    always_the_context = scores(answers([(False, True)] * 5))
+    assert always_the_context["pair_acc"] == 0
+    assert always_the_context["accuracy"] == 0.5
+
+
+def test_intervals_hold_the_score_and_shrink():
+    few = scores(answers([(True, True), (True, False)] * 5))
+    many = scores(answers([(True, True), (True, False)] * 500))
+    assert few["pair_acc_low"] < 0.5 < few["pair_acc_high"]
+    assert many["pair_acc_low"] < 0.5 < many["pair_acc_high"]
+    narrow, wide = (x["pair_acc_high"] - x["pair_acc_low"] for x in (many, few))
+    assert narrow < wide / 5
+    # of 1000 pairs at one half, the standard error is .0158
+    assert narrow == pytest.approx(2 * 1.96 * 0.0158, rel=0.15)
+
+
+def test_items_of_one_fact_are_no_independent_draws():
+    """Ten contexts of each fact, right together or wrong together: as uncertain as the facts."""
+    pairs = answers([(True, True), (True, False)] * 20)
+    repeated = pd.concat([pairs.assign(told=str(n)) for n in range(10)])
+    one, ten = scores(pairs), scores(repeated)
+    assert ten["pair_acc_low"] == pytest.approx(one["pair_acc_low"])
+
+
+def test_half_a_pair_is_refused():
+    with pytest.raises(UserError, match="both intents"):
+        scores(answers([(True, True)]).head(1))
+
+
+def test_the_planted_model_answers_by_the_intent_and_only_then():
+    some, prompter = items(), Prompter(tokenizer(), template="plain")
+    rows = rows_of(some)
+    subject = planted(3, range(1, 2), len(prompter.ids(rows[0])))
+    found = scores(answer_rows(subject, prompter, rows, 64))
+    assert found["pair_acc"] == 1
+    assert found["pairs"] == len(some)
+    bare = Prompter(subject.tokenizer, "none", template="plain")
+    assert scores(answer_rows(subject, bare, rows, 64))["pair_acc"] == 0
+
+
+def test_what_a_model_cannot_complete_it_does_not_know():
+    subject = planted(2, range(1), 40)
+    assert known_keys(subject, items()) == set()  # without an intent it says nothing
+
+
+def test_demonstrations_differ_and_alternate():
+    shots = demonstrations(items(), 4)
+    assert len({row.item.key for row in shots}) == 4
+    assert [row.intent for row in shots] == ["context", "prior"] * 2
+    with pytest.raises(UserError, match="need as many facts"):
+        demonstrations(items(), 9)

@@ -1,0 +1,128 @@
+"""The facts, the made sets, the split, and the paper's prompts."""
+
+import json
+
+import pytest
+
+from interp.errors import UserError
+from interp.knob.items import HELD_RELATIONS, Item, read_items, split
+from interp.knob.prompts import Prompter, Row, question, rows_of
+
+
+def test_the_shipped_facts_are_many_and_can_be_told_apart():
+    items = read_items("facts", draws=5)
+    relations = {item.relation for item in items}
+    assert len(relations) >= 8
+    assert set(HELD_RELATIONS) < relations
+    assert len({item.key for item in items}) >= 600
+    for item in items:
+        assert not item.told.startswith(item.prior)
+        assert not item.prior.startswith(item.told)
+        assert item.context == f"{item.query} {item.told}."
+    assert len({(*item.key, item.told) for item in items}) == len(items)
+
+
+def test_a_seed_draws_the_same_contexts_and_another_seed_others():
+    first, again, other = (read_items("facts", draws=2, seed=s) for s in (0, 0, 1))
+    assert first == again
+    assert sum(a != b for a, b in zip(first, other, strict=True)) > len(first) / 2
+
+
+def test_parts_share_no_subject_of_a_relation_and_no_held_relation():
+    parts = split(read_items("facts", draws=3))
+    names = [{item.subject for item in part} for part in parts[:3]]
+    assert names[0].isdisjoint(names[1])
+    assert names[0].isdisjoint(names[2])
+    assert names[1].isdisjoint(names[2])
+    assert {item.relation for item in parts.relations} == set(HELD_RELATIONS)
+    assert all(item.relation not in HELD_RELATIONS for part in parts[:3] for item in part)
+    assert all(len(part) > 100 for part in parts)
+
+
+def test_two_hops_go_through_the_context():
+    items = read_items("two-hop", draws=2)
+    one = next(x for x in items if x.subject == "Munich" and x.relation == "capital of a city")
+    assert one.prior == "Berlin"
+    assert one.query == "The capital of the country in which the city of Munich lies is"
+    told = one.context.removeprefix("The country in which the city of Munich lies is ").split(".")
+    assert told[1].strip() == f"The capital of {told[0]} is {one.told}"
+    assert len(items) > 200
+
+
+def test_arithmetic_answers_are_right_digits():
+    items = read_items("arithmetic", draws=1)
+    assert len(items) >= 1050
+    for item in items:
+        whole = item.query.removesuffix(" =")
+        assert eval(whole) == int(item.prior)
+        inner, value = item.context.removesuffix(".").split(" = ")
+        inner = inner if inner == whole else f"({inner})"
+        assert eval(whole.replace(inner, value)) == int(item.told)
+        assert 0 <= int(item.told) <= 9
+        assert 0 <= int(item.prior) <= 9
+        assert item.told != item.prior
+    assert read_items("arithmetic", draws=1) == items
+
+
+def test_fakepedia_records_become_items(tmp_path):
+    parent = {"rel_p_id": "P159", "subject": "Newport County", "object": "Newport"}
+    record = {"query": "Newport County is headquartered in", "object": "Dubai"}
+    path = tmp_path / "base_fakepedia.json"
+    path.write_text(json.dumps([{**record, "fact_parent": parent, "fact_paragraph": "…"}]))
+    context = "Newport County is headquartered in Dubai."
+    wanted = Item("P159", "Newport County", context, record["query"], "Newport", "Dubai")
+    assert read_items("facts", path) == [wanted]
+    path.write_text(json.dumps([record]))
+    with pytest.raises(UserError, match="no proper 'fact_parent'"):
+        read_items("facts", path)
+
+
+@pytest.mark.parametrize("text", ['{"facts": 1}', '{"relations": {"a": {"query": "no hole"}}}'])
+def test_a_file_of_another_shape_is_refused(tmp_path, text):
+    (tmp_path / "own.json").write_text(text)
+    with pytest.raises(UserError, match="is no fact table"):
+        read_items("facts", tmp_path / "own.json")
+    with pytest.raises(UserError, match="cannot read facts"):
+        read_items("facts", tmp_path / "absent.json")
+
+
+ITEM = Item("capital", "France", "The capital of France is Rome.", "The capital of France is",
+            "Paris", "Rome")  # fmt: skip
+
+
+def test_the_papers_messages():
+    told = Row(ITEM, "context")
+    assert question(told, "instruction") == (
+        "Context: The capital of France is Rome.\n"
+        "Instruction: Only consider the context in answering the query.\n"
+        "Query: The capital of France is"
+    )
+    assert question(Row(ITEM, "prior"), "float").splitlines()[1] == "Context weight: 0.00"
+    assert question(told, "none") == question(Row(ITEM, "prior"), "none")
+    assert [row.answer for row in rows_of([ITEM])] == ["Paris", "Rome"]
+
+
+class Letters:
+    """A tokenizer of letters, whose chat template shows the turns."""
+
+    chat_template = "yes"
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        return "|".join(f"{m['role']}: {m['content']}" for m in messages)
+
+    def encode(self, text, add_special_tokens):
+        return [ord(letter) for letter in text]
+
+
+def test_demonstrations_are_earlier_turns_or_earlier_blocks():
+    shots, row = [Row(ITEM, "context")], Row(ITEM, "prior")
+    turns = Prompter(Letters(), "instruction", shots).prompt(row).split("|")
+    assert [turn.partition(":")[0] for turn in turns] == ["system", "user", "assistant", "user"]
+    assert turns[2] == "assistant: Rome"
+    plain = Prompter(Letters(), "instruction", shots, "plain")
+    text = plain.prompt(row)
+    assert text.count("Answer: Rome\n\n") == 1
+    assert text.endswith("Query: The capital of France is\nAnswer:")
+    assert plain.answer_ids("Paris") == [ord(x) for x in " Paris"]
+    with pytest.raises(UserError, match="no chat template"):
+        Prompter(object())
