@@ -87,11 +87,17 @@ class Reader:
     left_out: int = 0
 
     def read(self, part: Contexts) -> tuple[Contexts, Tokens]:
-        """The contexts without the positions left out, and their activations."""
+        """The contexts without the positions left out, and their activations.
+
+        Raises:
+            UserError: a NaN among them.
+        """
         found = part.tokens(self.subject, self.sites)
+        lengths = found.x.norm(dim=1)
+        if not lengths.isfinite().all():
+            raise UserError(f"the model makes a NaN at {self.sites[0]}: its weights are damaged")
         if not self.longest:
             return part, found
-        lengths = found.x.norm(dim=1)
         self.median = self.median or float(lengths.median())
         kept = lengths <= self.longest * self.median
         self.left_out += int((~kept).sum())

@@ -208,6 +208,19 @@ def test_an_sae_with_a_nan(own_home):
         run_or_load(config)
 
 
+def test_a_model_with_a_nan(own_home, model_folder):
+    folder = own_home / "broken"
+    shutil.copytree(model_folder("llama", num_hidden_layers=3), folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file({"ids": torch.randint(1, 61, (60, 30))}, own_home / "ids.safetensors")
+    changes = {"model": str(folder), "corpus": str(own_home / "ids.safetensors"), "length": 30}
+    config = DarkMatterConfig(**{**OTHELLO, **changes, "tokens": 1800})
+    with pytest.raises(UserError, match="the model makes a NaN at 2.resid_post"):
+        run_or_load(config)
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_tokens(tmp_path):
     """In processes of their own: 400 against 4,000 contexts of stored ids."""
