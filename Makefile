@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SLOW_NOTEBOOKS := notebooks/03_obsprop.ipynb
 export INTERP_RUNS ?= $(CURDIR)/runs
 
 .PHONY: demo app test test-all lint types unit notebooks browser clean
@@ -30,6 +31,7 @@ test: lint types unit notebooks browser
 
 test-all: test
 	$(BIN)/pytest -m slow
+	$(BIN)/pytest --nbmake --nbmake-timeout=900 $(SLOW_NOTEBOOKS)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
@@ -48,7 +50,7 @@ unit: .venv/dev
 
 notebooks: .venv/dev
 	sh tests/install_browser.sh
-	$(BIN)/pytest --nbmake --nbmake-timeout=900 notebooks
+	$(BIN)/pytest --nbmake --nbmake-timeout=900 $(filter-out $(SLOW_NOTEBOOKS),$(wildcard notebooks/*.ipynb))
 
 browser: .venv/dev
 	sh tests/install_browser.sh
