@@ -32,7 +32,7 @@ def token_strings(folder: Path, size: int) -> list[str]:
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
+    except Exception as error:  # the library raises nothing narrower
         raise UserError(f"cannot read {path}: {error}") from error
     spelled = (tokenizer.id_to_token(i) for i in range(size))
     decode = _from_byte_level if _is_byte_level(tokenizer) else _from_metaspace

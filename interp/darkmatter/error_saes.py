@@ -99,9 +99,6 @@ class _Stream:
         from .saes import open_saes
 
         saes = open_saes(config.source, config.site)
-        name = config.name or saes.names[-1]
-        if name not in saes.own:
-            raise UserError(f"no SAE '{name}' there: choose one of {', '.join(saes.names)}")
         self.config, self.subject, self.site = config, subject, saes.site
         self._reader = Reader(subject, [saes.site], config.longest)
         self._fitted = FIT_TOKENS // config.length
@@ -111,7 +108,7 @@ class _Stream:
         count = self._fitted + CHECKED + self._trained
         rows = corpus_rows(subject, config.corpus, config.length, count)
         x = self._activations(rows, self._fitted)
-        self._split = SaeSplit.of(saes.own[name], x)
+        self._split = SaeSplit.of(saes.chosen(config.name), x)
         parts = self._split(self._activations(rows, CHECKED))
         self.held_out = {part: getattr(parts, part).float() for part in PARTS}
 

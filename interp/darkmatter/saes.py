@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -55,7 +54,7 @@ class Saes:
     """SAEs of one site, the narrowest first."""
 
     site: Site
-    own: Mapping[str, Sae]
+    own: dict[str, Sae]
     pursued: bool = False
     """Each a second time, with as many latents a token but found by pursuit."""
 
@@ -70,6 +69,17 @@ class Saes:
     @property
     def widths(self) -> tuple[int, ...]:
         return tuple(self.own[name.removesuffix(PURSUED)].d_sae for name in self.names)
+
+    def chosen(self, name: str) -> Sae:
+        """One by its name; by "" the widest.
+
+        Raises:
+            UserError: none of that name.
+        """
+        name = name or next(reversed(self.own))
+        if name not in self.own:
+            raise UserError(f"no SAE '{name}' there: choose one of {', '.join(self.own)}")
+        return self.own[name]
 
     def read(self, x: Float[Tensor, "n d"]) -> Read:
         errors, active = [], []

@@ -52,13 +52,11 @@ class SyntheticConfig(DarkMatterConfig):
         from .saes import open_saes
 
         saes = open_saes(self.source, self.site)
-        name = self.name or saes.names[-1]
-        if name not in saes.own:
-            raise UserError(f"no SAE '{name}' there: choose one of {', '.join(saes.names)}")
+        sae = saes.chosen(self.name)
         rows = corpus_rows(subject, self.corpus, self.length, self.contexts)
         first = next(contexts(subject, rows, min(8, self.contexts), self.skip, 8))
-        truth = next(saes.own[name].reconstructions(first.tokens(subject, [saes.site]).x))[2]
+        truth = next(sae.reconstructions(first.tokens(subject, [saes.site]).x))[2]
         variance = float((truth - truth.mean(0)).square().sum(1).mean())
         faults = tuple(f for f in itertools.product(self.absent, self.noise) if any(f))
         generator = torch.Generator().manual_seed(self.seed)
-        return Synthetic(saes.own[name], saes.site, faults, variance, generator)
+        return Synthetic(sae, saes.site, faults, variance, generator)

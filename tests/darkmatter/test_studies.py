@@ -186,6 +186,12 @@ def test_what_cannot_work_is_one_line(change, words, own_home):
         run_or_load(dataclasses.replace(DarkMatterConfig(**OTHELLO), **change))
 
 
+def test_an_unknown_name(own_home):
+    config = SyntheticConfig(**{**OTHELLO, "downstream": 0}, name="nobody")
+    with pytest.raises(UserError, match="no SAE 'nobody' there: choose one of l1-L2-S0"):
+        run_or_load(config)
+
+
 def test_saes_of_another_width(own_home, model_folder):
     ids = own_home / "ids.safetensors"
     save_file({"ids": torch.randint(1, 61, (60, 30))}, ids)
