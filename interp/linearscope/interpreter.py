@@ -1,0 +1,158 @@
+"""The affine system that a network is for one input: products with A, its adjoint, and r.
+
+    y = LI(x1) = A x1 + r,  LI(x0) = f(x0);      A u = LI(u) - LI(0),  A^T v by one backward pass
+
+A (outputs x inputs) is never formed. Equivalent, for a small network that is linear in pieces:
+
+    A = torch.autograd.functional.jacobian(f, x0);  r = f(x0) - A @ x0
+
+Tanh masks and frozen norms are where A is *not* the Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .dual import Dual, Tape
+from .program import Program
+
+CHUNK = 16
+"""Inputs or output cotangents run at once."""
+_ROUNDING = 2000
+"""Epsilons of the largest output that the replay may be off by, for sums in another order."""
+
+
+class Interpreter:
+    """A network with the decisions that it takes for `x0`; made by `interpret`.
+
+    `x0` [1, ...] is the input, `y` [1, ...] = f(x0), `r` [1, ...] = LI(0).
+    """
+
+    def __init__(self, program: Program, x0: Tensor, y: Tensor) -> None:
+        self._program, self.x0, self.y = program, x0, y
+        self._leaf = x0.clone().requires_grad_(True)
+        with torch.enable_grad():
+            self._out = program(self._leaf)
+        self._check(self._out.detach())
+        with torch.no_grad():
+            self.r: Tensor = program(torch.zeros_like(x0))
+
+    @torch.no_grad()
+    def __call__(self, x1: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """LI(x1): other inputs through the system that x0 chose."""
+        parts = torch.split(self._fitting(x1, self.x0), CHUNK)
+        return torch.cat([self._program.batch(some) for some in parts])
+
+    def matvec(self, u: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """A u, for a batch of u of the input's shape."""
+        return self(u) - self.r
+
+    def rmatvec(self, v: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """A^T v, for a batch of v of the output's shape."""
+        found = []
+        for some in torch.split(self._fitting(v, self.y), CHUNK):
+            (part,) = torch.autograd.grad(
+                self._out, self._leaf, some[:, None], retain_graph=True, is_grads_batched=True
+            )
+            found.append(part[:, 0])
+        return torch.cat(found)
+
+    def rows(self, outputs: Int[Tensor, " n"]) -> Float[Tensor, "n ..."]:
+        """Rows of A at some places of the flattened output: what each is made of."""
+        return self.rmatvec(_basis(outputs, self.y))
+
+    def columns(self, inputs: Int[Tensor, " n"]) -> Float[Tensor, "n ..."]:
+        """Columns of A at some places of the flattened input: impulse responses."""
+        return self.matvec(_basis(inputs, self.x0))
+
+    def votes(self, outputs: Int[Tensor, " n"]) -> Float[Tensor, "n ..."]:
+        """row * x0, of the input's shape; y_c = sum of the votes + r_c."""
+        return self.rows(outputs) * self.x0
+
+    def constants(self, outputs: Int[Tensor, " n"]) -> dict[str, Float[Tensor, " n"]]:
+        """r of some outputs by the submodule that contributes it; adds up to r.
+
+        What a layer adds whatever comes in (a bias, a norm's mean, the offset of an activation),
+        times the gradient of the output with respect to it.
+        """
+        out, leaves = self._program.constants(self.x0)
+        _basis(outputs, self.y)  # are they there?
+        found: dict[str, Tensor] = {}
+        for n, place in enumerate(outputs.tolist() if leaves else []):
+            gradients = torch.autograd.grad(
+                out.flatten()[place], list(leaves.values()), retain_graph=True, allow_unused=True
+            )
+            for (step, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+                if gradient is not None:
+                    module = self._program.steps[step].module
+                    found.setdefault(module, torch.zeros(len(outputs), dtype=torch.float64))
+                    found[module][n] += float((gradient * leaf.detach()).double().sum())
+        return found
+
+    def _check(self, replayed: Tensor) -> None:
+        """The interpreter must reproduce the network, or something escaped it."""
+        scale = self.y.abs().max().clamp_min(torch.finfo(self.y.dtype).tiny)
+        error = float((replayed - self.y).abs().max() / scale)
+        if not error <= _ROUNDING * torch.finfo(self.y.dtype).eps:
+            raise UserError(
+                f"the interpreter is off by {error:.1e} of the output: something in this network "
+                "escapes it (memory that is written under two names, numbers from outside torch)"
+            )
+
+    @staticmethod
+    def _fitting(given: Tensor, like: Tensor) -> Tensor:
+        if given.shape[1:] != like.shape[1:]:
+            raise UserError(f"{list(given.shape[1:])} does not fit {list(like.shape[1:])}")
+        return given.to(like)
+
+
+def interpret(
+    network: nn.Module | Callable[[Tensor], Tensor],
+    x0: Float[Tensor, "1 ..."],
+) -> Interpreter:
+    """The linear interpreter of a network at one input.
+
+    Args:
+        network: takes one tensor and gives one; a module is run in evaluation mode and put back.
+        x0: [1, ...] one input.
+
+    Raises:
+        UserError: a non-linear call that no rule replays, named; several inputs; not finite.
+    """
+    if len(x0) != 1:
+        raise UserError(f"one input at a time, not {len(x0)}")
+    if not x0.isfinite().all():
+        raise UserError("the input has values that are not finite")
+    module = network if isinstance(network, nn.Module) else None
+    training = {part: part.training for part in module.modules()} if module is not None else {}
+    tape = Tape()
+    try:
+        if module is not None:
+            module.eval()
+        with torch.no_grad():
+            plain = network(x0.clone())
+            with tape.following(module):
+                out = network(Dual(x0.clone(), 0, tape))  # type: ignore[arg-type]
+    finally:
+        for part, was in training.items():
+            part.training = was
+    if not isinstance(plain, Tensor):
+        raise UserError(f"the network gives a {type(plain).__name__}, not a tensor: wrap it")
+    if not isinstance(out, Dual):
+        raise UserError("the output does not depend on the input, as far as torch's calls tell")
+    return Interpreter(Program(tape.steps, out.activation("the output")), x0, plain)
+
+
+def _basis(places: Tensor, like: Tensor) -> Tensor:
+    size = like[0].numel()
+    outside = places[(places < 0) | (places >= size)]
+    if len(outside):
+        raise UserError(f"there is no place {int(outside[0])}: there are {size}")
+    units = torch.zeros(len(places), size, dtype=like.dtype, device=like.device)
+    units[torch.arange(len(places)), places] = 1
+    return units.view(len(places), *like.shape[1:])

@@ -1,0 +1,282 @@
+"""What is noted for each call that meets a `Dual`.
+
+A call is, by its name: a question about shapes; linear or affine; a product, in which one factor
+has to be frozen; a unit of units.py; a statistic, whose result is a decision; or refused by name.
+Calls on decisions alone are done on the reference and stay decisions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UserError
+from .dual import Dual, Tape, duals, holes, references
+from .program import filled
+from .units import ACTIVATIONS, GATES, OTHERS, pattern
+
+SHAPES = set(
+    "__get__ size dim ndimension numel stride element_size is_contiguous storage_offset is_complex"
+    " is_floating_point nelement get_device __len__ data_ptr type_as_dtype".split()
+)
+"""Answered from the reference alone; `__get__` reads a property such as .shape or .device."""
+
+MOVES = set(
+    "view reshape flatten unflatten permute transpose t swapaxes swapdims movedim moveaxis"
+    " contiguous clone squeeze unsqueeze expand expand_as view_as reshape_as repeat"
+    " repeat_interleave tile roll flip cat concat concatenate stack hstack vstack split chunk"
+    " tensor_split unbind narrow select index_select gather take_along_dim __getitem__ unfold fold"
+    " pixel_shuffle pixel_unshuffle channel_shuffle to type float double half bfloat16 type_as"
+    " diagonal tril triu masked_fill where detach broadcast_to unsafe_chunk dropout dropout2d"
+    " feature_dropout alpha_dropout".split()
+)
+"""Rearrange numbers, and keep what they are: a gate stays a gate."""
+
+LINEAR = MOVES | set(
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub"
+    " __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ neg __neg__ positive sum mean cumsum"
+    " avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d"
+    " adaptive_avg_pool3d interpolate upsample pad _pad batch_norm addmm diff rot90".split()
+)
+"""Affine in all activations together; constants (biases) may be in them."""
+
+PRODUCTS = set(
+    "mul multiply __mul__ __rmul__ __imul__ matmul __matmul__ __rmatmul__ mm bmm mv dot einsum"
+    " div divide true_divide __truediv__ __rtruediv__ __itruediv__".split()
+)
+
+STATISTICS = set(
+    "pow __pow__ square sqrt rsqrt exp reciprocal var std var_mean std_mean norm vector_norm"
+    " linalg_vector_norm linalg_norm softmax log_softmax logsumexp amax amin max argmax argmin log"
+    " __rpow__ normalize maximum minimum sin cos erf".split()
+)
+"""Not replayed, but allowed as decisions."""
+
+QUESTIONS = set("__lt__ __le__ __gt__ __ge__ __eq__ __ne__ lt le gt ge eq ne isnan isinf isfinite"
+                " any all item tolist __bool__ __int__ __float__ sign".split())  # fmt: skip
+"""Answered as plain numbers for the reference: a branch of the code is a decision too."""
+
+
+RANDOM = {"batch_norm", "dropout", "dropout2d", "feature_dropout", "alpha_dropout"}
+"""Linear in evaluation mode only."""
+
+INPLACE = {
+    "__iadd__": "__add__",
+    "__isub__": "__sub__",
+    "__imul__": "__mul__",
+    "__itruediv__": "__truediv__",
+}
+
+PROPERTIES = {"T", "mT", "H", "mH", "data", "real"}
+"""Properties that are activations themselves."""
+
+
+def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do one torch call on Duals.
+
+    Raises:
+        UserError: a call that is not linear and that no rule replays.
+    """
+    name = _plain(func)
+    if name in SHAPES | QUESTIONS:
+        with torch.no_grad():
+            return func(*references(args), **references(kwargs))
+    if name == "__setitem__":
+        return _assign(args)
+    if _inplace(func, kwargs):
+        return _overwrite(func, name, args, kwargs)
+    return _new(func, name, args, kwargs)
+
+
+def _new(
+    func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The result of a call that changes nothing in place."""
+    found = list(duals((args, kwargs)))
+    tape, live = found[0].tape, [dual for dual in found if dual.slot is not None]
+    with torch.no_grad():
+        reference = func(*references(args), **references(kwargs))
+        if not live:
+            return _wrap(reference, None, tape, False, found[0].source)
+        step = _step(func, name, args, kwargs, live)
+    if step is None:
+        return _wrap(reference, None, tape, False, tape.where(name))
+    carriers, run = step
+    count = 1 if isinstance(reference, Tensor) else len(reference)
+    slots = tape.note(name, [c.slot for c in carriers if c.slot is not None], run, count)
+    gate = name in GATES or (name not in ACTIVATIONS and all(dual.gate for dual in live))
+    return _wrap(reference, slots, tape, gate, tape.where(name))
+
+
+def _step(
+    func: Callable[..., Any],
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    live: list[Dual],
+) -> tuple[list[Dual], Callable[..., Any]] | None:
+    """Who carries, and the affine function of what they carry; None for a decision."""
+    tape = live[0].tape
+    if name in STATISTICS:
+        return None
+    if name in PRODUCTS:
+        carrier = _factor(name, args, live)
+        return None if carrier is None else _linear(func, args, kwargs, [carrier])
+    if name in LINEAR:
+        if name in RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
+            raise UserError(f"{tape.where(name)} draws, or uses statistics of its batch")
+        for dual in duals((args, kwargs)):
+            dual.activation(tape.where(name))
+        return _linear(func, args, kwargs, live)
+    if name == "scaled_dot_product_attention":
+        return _attention(args, kwargs, tape)
+    unit = ACTIVATIONS.get(name) or OTHERS.get(name)
+    if unit is None:
+        raise UserError(f"no rule for {tape.where(name)}: it may not be linear")
+    args[0].activation(tape.where(name))
+    rest, named = references((args[1:], kwargs))
+    return [args[0]], unit(args[0].reference, *rest, **named)
+
+
+def _linear(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], carriers: list[Dual]
+) -> tuple[list[Dual], Callable[..., Any]]:
+    """The call itself, on what some of its arguments carry."""
+    with_holes = holes((args, kwargs), carriers)
+
+    def run(*carried: Tensor) -> Any:
+        plain, named = filled(with_holes, iter(carried))
+        return func(*plain, **named)
+
+    order = [dual for dual in duals((args, kwargs)) if any(dual is c for c in carriers)]
+    return order, run
+
+
+def _factor(name: str, args: tuple[Any, ...], live: list[Dual]) -> Dual | None:
+    """The factor of a product that carries; None if none of two can be said to be a gate."""
+    if "div" in name:
+        below = args[0] if name == "__rtruediv__" else args[1]
+        live = [dual for dual in live if dual is not below]
+    elif len(live) > 1:
+        live = [dual for dual in live if not dual.gate] or live
+    return live[0] if len(live) == 1 else None
+
+
+def _attention(
+    args: tuple[Any, ...], kwargs: dict[str, Any], tape: Tape
+) -> tuple[list[Dual], Callable[..., Any]]:
+    bound = _ATTENTION.bind(*args, **kwargs)
+    bound.apply_defaults()
+    query, key, value, mask, dropped, causal, scale, grouped = bound.args
+    if dropped:
+        raise UserError(f"{tape.where('attention')} draws: put the network in evaluation mode")
+    if not isinstance(value, Dual):
+        raise UserError(f"{tape.where('attention')} has constant values")
+    value.activation("attention's values")
+    q, k, m = references((query, key, mask))
+    weights = pattern(q, k, m, causal, scale, grouped)
+    groups = q.shape[-3] // value.shape[-3] if grouped else 1
+
+    def run(v: Tensor) -> Tensor:
+        mixed: Tensor = weights @ (v.repeat_interleave(groups, -3) if groups > 1 else v)
+        return mixed
+
+    return [value], run
+
+
+def _attention_arguments(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> None: ...
+
+
+_ATTENTION = inspect.signature(_attention_arguments)
+
+
+def _assign(args: tuple[Any, ...]) -> None:
+    """`target[where] = value`: the target becomes another activation."""
+    target, where, value = args
+    if not isinstance(target, Dual):
+        raise UserError("an activation is written into a constant: it cannot be followed")
+    tape, carriers = target.tape, [target, *duals(value)]
+    slots = [dual.activation(tape.where("an assignment")) for dual in carriers]
+    index = references(where)
+    with torch.no_grad():
+        target.reference[index] = references(value)
+    constant = None if isinstance(value, Dual) else value
+
+    def run(into: Tensor, *new: Tensor) -> Tensor:
+        out = into.clone()
+        out[index] = new[0] if new else constant
+        return out
+
+    (target.slot,) = tape.note("__setitem__", slots, run, 1)
+
+
+def _overwrite(
+    func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """A call that changes its first argument, made anew. What other names the same memory has keep
+    their slots; where that matters the interpreter no longer reproduces the network, and says so."""
+    target = args[0]
+    if not isinstance(target, Dual):
+        raise UserError(f"{name}() writes an activation into a constant: it cannot be followed")
+    kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
+    made = _new(_outplace(func), name, args, kwargs)
+    with torch.no_grad():
+        target.reference.copy_(made.reference)
+    target.slot, target.source, target.gate = made.slot, made.source, made.gate
+    return target
+
+
+def _outplace(func: Callable[..., Any]) -> Callable[..., Any]:
+    name = func.__name__
+    if name in INPLACE:
+        return getattr(Tensor, INPLACE[name])  # type: ignore[no-any-return]
+    if not name.endswith("_"):
+        return func  # it has an option `inplace`, which was taken away
+    plain = name.removesuffix("_")
+    home = next(h for h in (Tensor, torch, F) if hasattr(h, plain))
+    return getattr(home, plain)  # type: ignore[no-any-return]
+
+
+def _plain(func: Callable[..., Any]) -> str:
+    name = func.__name__
+    if name == "__get__":
+        asked: str = func.__self__.__name__  # type: ignore[attr-defined]
+        return "contiguous" if asked in PROPERTIES else name
+    return INPLACE.get(name) or (name if name.startswith("__") else name.removesuffix("_"))
+
+
+def _inplace(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
+    name = func.__name__
+    return name in INPLACE or bool(kwargs.get("inplace")) or (
+        name.endswith("_") and not name.startswith("__")
+    )
+
+
+def _wrap(
+    reference: Any, slots: list[int] | None, tape: Tape, gate: bool, source: str
+) -> Any:
+    """References with their slots as Duals, in the same sequence; whole numbers stay plain."""
+    if isinstance(reference, (tuple, list)):
+        pairs = slots or [None] * len(reference)
+        wrapped = [
+            _wrap(part, None if slot is None else [slot], tape, gate, source)
+            for part, slot in zip(reference, pairs, strict=True)
+        ]
+        return tuple(wrapped) if isinstance(reference, tuple) else wrapped
+    if not isinstance(reference, Tensor) or not reference.is_floating_point():
+        return reference
+    return Dual(reference, slots[0] if slots else None, tape, gate, source)

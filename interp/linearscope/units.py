@@ -1,0 +1,244 @@
+"""The decisions of each kind of non-linear unit: what it makes of z0 is replayed on z.
+
+    relu, relu6, leaky_relu, prelu, hardtanh, clamp, abs, hardswish     slope (and offset) of the
+                                                                        piece that z0 lies on
+    sigmoid, tanh, silu, gelu, elu, softplus, mish     mask g(z0) / z0, as in the paper, where
+                                    |z0| > NEAR; the tangent g'(z0) z + g(z0) - g'(z0) z0 nearer 0
+    max_pool                        the inputs chosen for z0
+    layer_norm, group_norm, instance_norm, rms_norm     mean and scale of z0
+    scaled_dot_product_attention    the pattern of z0
+
+Each is `unit(z0, *args, **kwargs)` and gives the affine function of z. References: the paper's section 3;
+freezing norms and patterns, and the tangent near 0, are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Linear = Callable[[Tensor], Tensor]
+Unit = Callable[..., Linear]
+NEAR = 1e-3
+"""Closer to 0 than this g(z0) / z0 is not to be computed, and g need not be 0 at 0."""
+
+
+def affine(slope: Tensor, offset: Tensor) -> Linear:
+    """slope * z + offset, without the offset where it is 0 everywhere."""
+    if bool(offset.any()):
+        return lambda z: torch.addcmul(offset, slope, z)
+    return lambda z: z * slope
+
+
+def between(z0: Tensor, low: float, high: float) -> Linear:
+    """min(max(z, low), high)."""
+    inside = ((z0 > low) & (z0 < high)).to(z0)
+    return affine(inside, z0.clamp(low, high) * (1 - inside))
+
+
+def relu(z0: Tensor, inplace: bool = False) -> Linear:
+    passes = (z0 > 0).to(z0)
+    return lambda z: z * passes
+
+
+def piece(function: Callable[..., Tensor]) -> Unit:
+    """A unit that is linear in pieces: its slope by autograd, the offset from its value."""
+
+    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Linear:
+        slope, value = _slope(function, z0, *args, **kwargs)
+        offset = value - slope * z0
+        # lines through 0 have no offset: not even one that rounding made
+        rounding = 4 * torch.finfo(z0.dtype).eps * value.abs()
+        return affine(slope, torch.where(offset.abs() <= rounding, 0, offset))
+
+    return unit
+
+
+def mask(function: Callable[..., Tensor]) -> Unit:
+    """A smooth unit: the mask g(z0) / z0, and the tangent near 0."""
+
+    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Linear:
+        slope, value = _slope(function, z0, *args, **kwargs)
+        near = z0.abs() <= NEAR
+        ratio = torch.where(near, slope, value / torch.where(near, 1, z0))
+        return affine(ratio, torch.where(near, value - slope * z0, 0))
+
+    return unit
+
+
+def _slope(
+    function: Callable[..., Tensor], z0: Tensor, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
+    with torch.enable_grad():
+        leaf = z0.detach().requires_grad_(True)
+        value = function(leaf, *args, **kwargs)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+    return slope, value.detach()
+
+
+def max_pool(dimensions: int) -> Unit:
+    """Take from z what the pool chose from z0; its adjoint adds up where windows overlap."""
+    function = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dimensions - 1]
+
+    def unit(z0: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Linear:
+        return _chosen(function(z0, *args, **kwargs, return_indices=True)[1], dimensions)
+
+    return unit
+
+
+def adaptive_max_pool(z0: Tensor, output_size: Any, return_indices: bool = False) -> Linear:
+    return _chosen(F.adaptive_max_pool2d(z0, output_size, return_indices=True)[1], 2)
+
+
+def _chosen(places: Tensor, dimensions: int) -> Linear:
+    flat = places.flatten(-dimensions)
+    return lambda z: z.flatten(-dimensions).gather(-1, flat).view(places.shape)
+
+
+def glu(z0: Tensor, dim: int = -1) -> Linear:
+    """The first half times the frozen gate of the second."""
+    gate = z0.chunk(2, dim)[1].sigmoid()
+    return lambda z: z.chunk(2, dim)[0] * gate
+
+
+def layer_norm(
+    z0: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Linear:
+    axes = tuple(range(-len(tuple(normalized_shape)), 0))
+    variance, mean = torch.var_mean(z0, axes, correction=0, keepdim=True)
+    return _scaled(mean, (variance + eps).rsqrt(), weight, bias)
+
+
+def rms_norm(
+    z0: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Linear:
+    axes = tuple(range(-len(tuple(normalized_shape)), 0))
+    eps = torch.finfo(z0.dtype).eps if eps is None else eps
+    scale = (z0.pow(2).mean(axes, keepdim=True) + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    return lambda z: z * scale
+
+
+def group_norm(
+    z0: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Linear:
+    variance, mean = torch.var_mean(z0.reshape(len(z0), num_groups, -1), -1, correction=0)
+    per = z0.shape[1] // num_groups
+    mean, variance = (
+        _along(part.repeat_interleave(per, 1).flatten(), z0).view(len(z0), -1, *[1] * (z0.ndim - 2))
+        for part in (mean, variance)
+    )
+    return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
+
+
+def instance_norm(
+    z0: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Linear:
+    if use_input_stats:
+        axes = tuple(range(2, z0.ndim))
+        variance, mean = torch.var_mean(z0, axes, correction=0, keepdim=True)
+    else:
+        assert running_mean is not None
+        assert running_var is not None
+        mean, variance = _along(running_mean, z0), _along(running_var, z0)
+    return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
+
+
+def _scaled(mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None) -> Linear:
+    """(z - mean) * scale * weight + bias, for a mean and scale that are frozen."""
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    return lambda z: torch.addcmul(shift, z, scale)
+
+
+def _along(channels: Any, x: Tensor) -> Any:
+    return None if channels is None else channels.view(-1, *[1] * (x.ndim - 2))
+
+
+def pattern(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    grouped: bool = False,
+) -> Tensor:
+    """The weights of scaled dot product attention [..., queries, keys]."""
+    if grouped:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if causal:
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~allowed, -math.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1)
+
+
+_PIECES = {
+    "leaky_relu": F.leaky_relu,
+    "prelu": F.prelu,
+    "hardsigmoid": F.hardsigmoid,
+    "threshold": F.threshold,
+    "rrelu": F.rrelu,
+    "abs": torch.abs,
+    "clamp": torch.clamp,
+    "clip": torch.clamp,
+    "clamp_min": torch.clamp_min,
+    "clamp_max": torch.clamp_max,
+}
+_MASKS = {
+    "hardswish": F.hardswish,  # a parabola between two lines
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "elu": F.elu,
+    "selu": F.selu,
+    "celu": F.celu,
+    "softplus": F.softplus,
+    "mish": F.mish,
+    "logsigmoid": F.logsigmoid,
+    "softsign": F.softsign,
+}
+ACTIVATIONS: dict[str, Unit] = {
+    "relu": relu,
+    "relu6": lambda z0, inplace=False: between(z0, 0, 6),
+    "hardtanh": lambda z0, min_val=-1, max_val=1, inplace=False: between(z0, min_val, max_val),
+    **{name: piece(function) for name, function in _PIECES.items()},
+    **{name: mask(function) for name, function in _MASKS.items()},
+}
+GATES = {*_MASKS, "hardsigmoid"}
+"""Units whose result is frozen where it multiplies an activation."""
+OTHERS: dict[str, Unit] = {
+    "max_pool1d": max_pool(1),
+    "max_pool2d": max_pool(2),
+    "max_pool3d": max_pool(3),
+    "adaptive_max_pool2d": adaptive_max_pool,
+    "glu": glu,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
+}
