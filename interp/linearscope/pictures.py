@@ -1,0 +1,76 @@
+"""Pictures: scikit-image's and scikit-learn's photographs by name, or a file of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..errors import UserError
+
+PHOTOGRAPHS = (
+    *("astronaut", "brick", "camera", "cell", "cat", "clock", "coffee", "coins"),
+    *("colorwheel", "grass", "gravel", "horse", "hubble_deep_field", "immunohistochemistry"),
+    *("logo", "moon", "page", "retina", "rocket", "text", "china", "flower"),
+)
+"""All that come with the two packages, found without a network; `chelsea` is the cat."""
+LARGEST = 40_000_000
+"""Pixels: a larger file is refused unread."""
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+
+def open_picture(name: str) -> Picture:
+    """A photograph by name, or a file, in 8 bits of red, green and blue.
+
+    Raises:
+        UserError: there is none, it is no picture, or it is too large.
+    """
+    if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image
+
+        found: Picture = np.asarray(load_sample_image(f"{name}.jpg"), np.uint8)
+        return found
+    if name in (*PHOTOGRAPHS, "chelsea"):
+        from skimage import data
+
+        return _rgb(getattr(data, name)())
+    return _read(Path(name).expanduser())
+
+
+def squared(picture: Picture, size: int) -> Picture:
+    """Its middle square at size x size."""
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    middle = Image.fromarray(picture[top : top + side, left : left + side])
+    return np.asarray(middle.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _read(path: Path) -> Picture:
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():
+        raise UserError(
+            f"no picture '{path}': give a file, or one of {', '.join(sorted(PHOTOGRAPHS))}"
+        )
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > LARGEST:
+                raise UserError(
+                    f"{path.name} has {image.width} x {image.height} pixels: make it smaller"
+                )
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path.name} cannot be read as a picture: {error}") from error
+
+
+def _rgb(picture: np.ndarray) -> Picture:
+    if picture.dtype == bool:
+        picture = picture.astype(np.uint8) * 255
+    if picture.ndim == 2:
+        picture = np.repeat(picture[:, :, None], 3, 2)
+    return np.ascontiguousarray(picture[:, :, :3]).astype(np.uint8)

@@ -1,0 +1,91 @@
+"""Singular triplets of an interpreter's matrix, which is never formed: A v = s u, A^T u = s v.
+
+By scipy's ARPACK over `matvec` and `rmatvec`. For the 16 largest of EfficientNet-Lite0 it takes 144
+products and leaves residuals of 2e-6; PROPACK finds one value ten times over in single precision's
+noise, and LOBPCG takes 30 times as long. Equivalent, where A fits:
+
+    u, s, vt = torch.linalg.svd(A)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import UserError
+from ..progress import progress
+from .interpreter import Interpreter
+
+
+class Triplets(NamedTuple):
+    """The largest singular values, falling, their vectors as pictures, and how exact they are."""
+
+    values: Float[Tensor, " k"]
+    left: Float[Tensor, "k ..."]
+    """Of the output's shape."""
+    right: Float[Tensor, "k ..."]
+    """Of the input's shape."""
+    residuals: Float[Tensor, " k"]
+    """max(|A v - s u|, |A^T u - s v|) / s."""
+    products: int
+    """How many products with A and its adjoint it took."""
+
+
+def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1e-6) -> Triplets:
+    """The k largest singular triplets.
+
+    Raises:
+        UserError: k is not below the smaller side of A.
+    """
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    rows, columns = system.y[0].numel(), system.x0[0].numel()
+    if not 1 <= k < min(rows, columns):
+        raise UserError(f"{k} singular values of a {rows} x {columns} matrix: ask for fewer")
+    count = 0
+    with progress("singular vectors", 0, "products") as advance:
+
+        def product(x: np.ndarray, back: bool) -> np.ndarray:
+            nonlocal count
+            count += 1
+            like = system.y if back else system.x0
+            given = torch.from_numpy(x.copy()).to(like).view(like.shape)
+            out = system.rmatvec(given) if back else system.matvec(given)
+            advance(1)
+            made: np.ndarray = out.flatten().double().cpu().numpy()
+            return made
+
+        operator = LinearOperator(
+            (rows, columns),
+            matvec=lambda x: product(x, False),
+            rmatvec=lambda x: product(x, True),
+            dtype=np.float64,
+        )
+        u, s, vt = svds(operator, k, tol=tol, rng=seed)
+    order = np.argsort(-s)
+    values = torch.from_numpy(s[order].copy())
+    left = torch.from_numpy(u.T[order].copy()).view(k, *system.y.shape[1:])
+    right = torch.from_numpy(vt[order].copy()).view(k, *system.x0.shape[1:])
+    scale = values.view(-1, *[1] * (left.ndim - 1))
+    ahead = (system.matvec(right).cpu().double() - scale * left).flatten(1).norm(dim=1)
+    scale = values.view(-1, *[1] * (right.ndim - 1))
+    back = (system.rmatvec(left).cpu().double() - scale * right).flatten(1).norm(dim=1)
+    residuals = torch.maximum(ahead, back) / values
+    return Triplets(values, left.float(), right.float(), residuals, count)
+
+
+def energy(system: Interpreter, probes: int = 32, seed: int = 0) -> tuple[float, float]:
+    """|A|_F^2, the sum of all squared singular values, and its standard error: the mean of
+    |A^T z|^2 over vectors z of random signs (Hutchinson's estimator)."""
+    rng = torch.Generator().manual_seed(seed)
+    shape = (1, *system.y.shape[1:])
+    found = []
+    for _ in range(probes):
+        signs = torch.randint(0, 2, shape, generator=rng).to(system.y) * 2 - 1
+        found.append(float(system.rmatvec(signs).double().square().sum()))
+    values = torch.tensor(found, dtype=torch.float64)
+    return float(values.mean()), float(values.std() / len(found) ** 0.5)
