@@ -23,6 +23,7 @@ from .common import command
 from .darkmatter import darkmatter
 from .directions import directions
 from .knob import knob
+from .linearscope import linearscope
 from .neurons import neurons
 from .obsprop import obsprop
 from .othello import othello
@@ -39,6 +40,9 @@ app.command(
     darkmatter, name="darkmatter", help="What SAEs leave unexplained, linear and nonlinear."
 )
 app.command(knob, name="knob", help="The direction between context and prior knowledge.")
+app.command(
+    linearscope, name="linearscope", help="The linear system that a network is for one input."
+)
 app.command(models, name="models", help="Models by name: list, add, describe.")
 app.command(bench, name="bench", help="Benchmarks.")
 command(app, "app")(explorer)

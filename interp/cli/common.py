@@ -13,13 +13,16 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
-from ..store import Run
+from ..store import Run, Store
+from ..study import Study, run_or_load
 from ..vocabulary import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Command = Callable[..., Any]
+SHOWN = 30
+"""Rows of a study's table on a screen; the whole is in its run."""
 Json = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print one JSON object.")]
 Runs = Annotated[
     Path | None,
@@ -50,6 +53,27 @@ def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:
         return function
 
     return register
+
+
+def study_command(group: SubcommandApp, name: str, config: type[Study], table: str) -> None:
+    """Register a study under a name: its metrics, and on a screen one of its tables too."""
+
+    def run(
+        config: Any, out: Out = None, runs: Runs = None, fresh: Fresh = False, json: Json = False
+    ) -> None:
+        made = run_or_load(config, Store(runs), out, fresh)
+        report(made, json)
+        if not json:
+            import pandas as pd
+
+            rows = pd.read_parquet(made.path / table)
+            cells = [[_cell(value) for value in row] for row in rows.head(SHOWN).to_numpy()]
+            print_table(list(rows.columns), cells)
+
+    run.__doc__ = config.__doc__
+    kinds = {"config": tyro.conf.OmitArgPrefixes[config], "out": Out, "runs": Runs}  # type: ignore[valid-type]
+    run.__annotations__ = {**kinds, "fresh": Fresh, "json": Json, "return": None}
+    command(group, name)(run)
 
 
 def positive(number: int, option: str = "--limit") -> int:

@@ -71,9 +71,7 @@ def _weights(data: bytes, place: int, size: int, path: Path) -> tuple[np.ndarray
     return _floats(data, place, "<f4", size, path)
 
 
-def _floats(
-    data: bytes, place: int, dtype: str, count: int, path: Path
-) -> tuple[np.ndarray, int]:
+def _floats(data: bytes, place: int, dtype: str, count: int, path: Path) -> tuple[np.ndarray, int]:
     end = place + count * np.dtype(dtype).itemsize
     if end > len(data):
         raise UserError(f"{path} is cut short: {len(data)} bytes")

@@ -1,9 +1,9 @@
 """Networks by name, and of one's own: a module, how a picture goes in, and what comes out.
 
-    efficientnet-lite0      ImageNet classifier, from the registry (Apache-2.0)
-    waifu2x                 upconv_7_photo, doubles a photograph's size, from the registry (MIT)
-    sketch                  an edge drawing -> a photograph, trained here (see sketch.py)
-    package.module:name     a class, or a function that makes one; `weights` is its safetensors file
+efficientnet-lite0      ImageNet classifier, from the registry (Apache-2.0)
+waifu2x                 upconv_7_photo, doubles a photograph's size, from the registry (MIT)
+sketch                  an edge drawing -> a photograph, trained here (see sketch.py)
+package.module:name     a class, or a function that makes one; `weights` is its safetensors file
 """
 
 from __future__ import annotations

@@ -93,9 +93,7 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     return _new(func, name, args, kwargs)
 
 
-def _new(
-    func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def _new(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of a call that changes nothing in place."""
     found = list(duals((args, kwargs)))
     tape, live = found[0].tape, [dual for dual in found if dual.slot is not None]
@@ -261,14 +259,14 @@ def _plain(func: Callable[..., Any]) -> str:
 
 def _inplace(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
     name = func.__name__
-    return name in INPLACE or bool(kwargs.get("inplace")) or (
-        name.endswith("_") and not name.startswith("__")
+    return (
+        name in INPLACE
+        or bool(kwargs.get("inplace"))
+        or (name.endswith("_") and not name.startswith("__"))
     )
 
 
-def _wrap(
-    reference: Any, slots: list[int] | None, tape: Tape, gate: bool, source: str
-) -> Any:
+def _wrap(reference: Any, slots: list[int] | None, tape: Tape, gate: bool, source: str) -> Any:
     """References with their slots as Duals, in the same sequence; whole numbers stay plain."""
     if isinstance(reference, (tuple, list)):
         pairs = slots or [None] * len(reference)

@@ -34,7 +34,9 @@ class SketchNet(nn.Module):
     def __init__(self, width: int = 24, blocks: int = 3) -> None:
         super().__init__()
         self.down = nn.Sequential(
-            *_layer(1, width, 7), *_layer(width, 2 * width, 3, 2), *_layer(2 * width, 4 * width, 3, 2)
+            *_layer(1, width, 7),
+            *_layer(width, 2 * width, 3, 2),
+            *_layer(2 * width, 4 * width, 3, 2),
         )
         self.blocks = nn.ModuleList(_Block(4 * width) for _ in range(blocks))
         self.up = nn.Sequential(
@@ -57,7 +59,9 @@ class _Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *_layer(width, width, 3), nn.Conv2d(width, width, 3, padding=1), nn.InstanceNorm2d(width)
+            *_layer(width, width, 3),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.InstanceNorm2d(width),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,78 @@
+"""What the studies of pictures share: a network, a picture, and its interpreter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ..errors import UserError
+from ..progress import waiting
+
+if TYPE_CHECKING:
+    from .interpreter import Interpreter
+    from .networks import Network
+    from .pictures import Picture
+
+LARGEST_SIDE = 512
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A network of pictures."""
+
+    VERSION: ClassVar[int] = 1
+
+    model: str = "efficientnet-lite0"
+    """efficientnet-lite0, waifu2x, sketch, or package.module:name of one's own."""
+    size: int = 0
+    """Side that the picture's middle square is scaled to; 0: the network's own, or 64."""
+    weights: str = ""
+    """A safetensors file for a network of one's own."""
+    device: str = field(default="cpu", metadata={"key": False})
+    """Where to compute."""
+
+    def pictures(self) -> tuple[str, ...]:
+        """The names or files of all pictures it is run on."""
+        raise NotImplementedError
+
+    def fingerprints(self) -> dict[str, str]:
+        from ..catalog import sha256
+        from .networks import fingerprint
+
+        paths = {name: Path(name).expanduser() for name in self.pictures()}
+        prints = [sha256(path) if path.is_file() else name for name, path in paths.items()]
+        return {"model": fingerprint(self.model, self.weights), "pictures": ",".join(prints)}
+
+    def check(self) -> None:
+        """Raise UserError for settings that cannot work."""
+        if self.size and not 8 <= self.size <= LARGEST_SIDE:
+            raise UserError(f"a size of {self.size}: take 8 to {LARGEST_SIDE}")
+
+    def network(self) -> Network:
+        from .networks import open_network
+
+        return open_network(self.model, self.weights)
+
+    def system(self, network: Network, image: str) -> tuple[Picture, Interpreter]:
+        """A picture as it goes in, and the network's interpreter for it."""
+        from .interpreter import interpret
+        from .pictures import open_picture, squared
+
+        if network.size and self.size not in (0, network.size):
+            raise UserError(f"{network.name} takes {network.size} pixels a side: leave --size out")
+        picture = squared(open_picture(image), network.size or self.size or 64)
+        x0 = network.prepare(picture).to(self.device)
+        with waiting("follow the network"):
+            return picture, interpret(network.module.to(self.device), x0)
+
+
+@dataclass(frozen=True)
+class PictureConfig(NetworkConfig):
+    """A network and a picture."""
+
+    image: str = "chelsea"
+    """A file, or the name of a photograph of scikit-image's or scikit-learn's."""
+
+    def pictures(self) -> tuple[str, ...]:
+        return (self.image,)
