@@ -71,7 +71,7 @@ def study_command(group: SubcommandApp, name: str, config: type[Study], table: s
             print_table(list(rows.columns), cells)
 
     run.__doc__ = config.__doc__
-    kinds = {"config": tyro.conf.OmitArgPrefixes[config], "out": Out, "runs": Runs}  # type: ignore[valid-type]
+    kinds = {"config": tyro.conf.OmitArgPrefixes[config], "out": Out, "runs": Runs}  # type: ignore
     run.__annotations__ = {**kinds, "fresh": Fresh, "json": Json, "return": None}
     command(group, name)(run)
 

@@ -1,8 +1,8 @@
 """Reading chains of convolutions from ncnn's two files: a text graph and its binary weights.
 
 Graph: a magic number, the counts of layers and blobs, then a line a layer: type, name, how many
-blobs go in and out, their names, and `key=value` (0 outputs, 1 kernel, 3 stride, 4 padding, 5 has a
-bias, 6 weights, 9 activation: 2 is a leaky ReLU, its slope in -23310). Weights, layer after layer: a
+blobs go in and out, their names, and `key=value` (0 outputs, 1 kernel, 3 stride, 4 padding, 5 has
+a bias, 6 weights, 9 activation: 2 is a leaky ReLU, slope in -23310). Weights, layer after layer: a
 tag (0x01306B47: half precision, rows padded to 4 bytes; 0: single), the weights [out, in, kernel,
 kernel], and the bias in single precision.
 """

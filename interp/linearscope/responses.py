@@ -15,8 +15,8 @@ Written by `svd`: `values.parquet` (rank int64, value, residual, energy double: 
 it), `vectors.safetensors` (left [k, ...], right [k, c, h, w], picture uint8 [h, w, 3]).
 By `impulse`: `places.parquet` (place int64, y, x int64 of the output, displacement, centre, from_y,
 from_x: mean place in the input; output, linear, r: of the green channel, double) and
-`responses.safetensors` (rows [places, c, h, w], columns [places, 3, h', w']: of the input pixel that
-lies there, picture, output [3, h', w'], r [3, h', w']).
+`responses.safetensors` (rows [places, c, h, w], columns [places, 3, h', w']: of the input pixel
+that lies there, picture, output [3, h', w'], r [3, h', w']).
 """
 
 from __future__ import annotations

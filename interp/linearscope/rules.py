@@ -16,64 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from .calls import (
+    INPLACE,
+    LINEAR,
+    MOVES,
+    PRODUCTS,
+    PROPERTIES,
+    QUESTIONS,
+    RANDOM,
+    SCALES,
+    SHAPES,
+    STATISTICS,
+)
 from .dual import Dual, Tape, duals, holes, references
 from .program import filled
 from .units import ACTIVATIONS, GATES, OTHERS, pattern
-
-SHAPES = set(
-    "__get__ size dim ndimension numel stride element_size is_contiguous storage_offset is_complex"
-    " is_floating_point nelement get_device __len__ data_ptr type_as_dtype".split()
-)
-"""Answered from the reference alone; `__get__` reads a property such as .shape or .device."""
-
-MOVES = set(
-    "view reshape flatten unflatten permute transpose t swapaxes swapdims movedim moveaxis"
-    " contiguous clone squeeze unsqueeze expand expand_as view_as reshape_as repeat"
-    " repeat_interleave tile roll flip cat concat concatenate stack hstack vstack split chunk"
-    " tensor_split unbind narrow select index_select gather take_along_dim __getitem__ unfold fold"
-    " pixel_shuffle pixel_unshuffle channel_shuffle to type float double half bfloat16 type_as"
-    " diagonal tril triu masked_fill where detach broadcast_to unsafe_chunk dropout dropout2d"
-    " feature_dropout alpha_dropout".split()
-)
-"""Rearrange numbers, and keep what they are: a gate stays a gate."""
-
-LINEAR = MOVES | set(
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub"
-    " __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ neg __neg__ positive sum mean cumsum"
-    " avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d"
-    " adaptive_avg_pool3d interpolate upsample pad _pad batch_norm addmm diff rot90".split()
-)
-"""Affine in all activations together; constants (biases) may be in them."""
-
-PRODUCTS = set(
-    "mul multiply __mul__ __rmul__ __imul__ matmul __matmul__ __rmatmul__ mm bmm mv dot einsum"
-    " div divide true_divide __truediv__ __rtruediv__ __itruediv__".split()
-)
-
-STATISTICS = set(
-    "pow __pow__ square sqrt rsqrt exp reciprocal var std var_mean std_mean norm vector_norm"
-    " linalg_vector_norm linalg_norm softmax log_softmax logsumexp amax amin max argmax argmin log"
-    " __rpow__ normalize maximum minimum sin cos erf".split()
-)
-"""Not replayed, but allowed as decisions."""
-
-QUESTIONS = set("__lt__ __le__ __gt__ __ge__ __eq__ __ne__ lt le gt ge eq ne isnan isinf isfinite"
-                " any all item tolist __bool__ __int__ __float__ sign".split())  # fmt: skip
-"""Answered as plain numbers for the reference: a branch of the code is a decision too."""
-
-
-RANDOM = {"batch_norm", "dropout", "dropout2d", "feature_dropout", "alpha_dropout"}
-"""Linear in evaluation mode only."""
-
-INPLACE = {
-    "__iadd__": "__add__",
-    "__isub__": "__sub__",
-    "__imul__": "__mul__",
-    "__itruediv__": "__truediv__",
-}
-
-PROPERTIES = {"T", "mT", "H", "mH", "data", "real"}
-"""Properties that are activations themselves."""
 
 
 def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -107,7 +64,8 @@ def _new(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dic
     carriers, run = step
     count = 1 if isinstance(reference, Tensor) else len(reference)
     slots = tape.note(name, [c.slot for c in carriers if c.slot is not None], run, count)
-    gate = name in GATES or (name not in ACTIVATIONS and all(dual.gate for dual in live))
+    keeps = name in MOVES or (name in SCALES and len(live) == 1)
+    gate = name in GATES or (keeps and all(dual.gate for dual in live))
     return _wrap(reference, slots, tape, gate, tape.where(name))
 
 
@@ -212,7 +170,7 @@ def _assign(args: tuple[Any, ...]) -> None:
     index = references(where)
     with torch.no_grad():
         target.reference[index] = references(value)
-    constant = None if isinstance(value, Dual) else value
+    constant = references(value)
 
     def run(into: Tensor, *new: Tensor) -> Tensor:
         out = into.clone()
@@ -225,8 +183,8 @@ def _assign(args: tuple[Any, ...]) -> None:
 def _overwrite(
     func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """A call that changes its first argument, made anew. What other names the same memory has keep
-    their slots; where that matters the interpreter no longer reproduces the network, and says so."""
+    """A call that changes its first argument, made anew. Other names of the same memory keep their
+    slots; where that matters, the interpreter does not reproduce the network, and says so."""
     target = args[0]
     if not isinstance(target, Dual):
         raise UserError(f"{name}() writes an activation into a constant: it cannot be followed")
@@ -269,10 +227,9 @@ def _inplace(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
 def _wrap(reference: Any, slots: list[int] | None, tape: Tape, gate: bool, source: str) -> Any:
     """References with their slots as Duals, in the same sequence; whole numbers stay plain."""
     if isinstance(reference, (tuple, list)):
-        pairs = slots or [None] * len(reference)
         wrapped = [
-            _wrap(part, None if slot is None else [slot], tape, gate, source)
-            for part, slot in zip(reference, pairs, strict=True)
+            _wrap(part, slots and [slots[n]], tape, gate, source)
+            for n, part in enumerate(reference)
         ]
         return tuple(wrapped) if isinstance(reference, tuple) else wrapped
     if not isinstance(reference, Tensor) or not reference.is_floating_point():

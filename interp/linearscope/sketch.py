@@ -24,7 +24,12 @@ from ..progress import progress
 from ..store import RunWriter, save_tensors
 from .pictures import open_picture, squared
 
-TRAIN = ("astronaut", "coffee", "rocket", "china", "retina", "immunohistochemistry", "grass")
+TRAIN = (
+    *("astronaut", "coffee", "rocket", "china", "retina", "immunohistochemistry", "grass"),
+    *("hubble_deep_field", "brick", "gravel", "camera", "coins", "moon"),
+)
+SIDES = (96, 128, 256)
+"""Sides at which the pictures' middle squares are cropped from, so that scales vary."""
 HELD = ("cat", "flower")
 
 
@@ -82,7 +87,8 @@ def sketch_of(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
     grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     across = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]).to(x) / 4
     both = F.conv2d(grey, torch.stack([across, across.T])[:, None])
-    return (3 * both.norm(dim=1, keepdim=True)).clamp_max(1)
+    lines: Tensor = (3 * both.norm(dim=1, keepdim=True)).clamp_max(1)
+    return lines
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class SketchConfig:
 
         torch.manual_seed(self.seed)
         net = SketchNet().to(self.device)
-        pictures = [_tensor(squared(open_picture(name), 256)) for name in TRAIN]
+        pictures = [_tensor(squared(open_picture(n), side)) for n in TRAIN for side in SIDES]
         best = torch.optim.Adam(net.parameters(), self.lr)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(best, self.steps)
         losses = []
@@ -127,7 +133,7 @@ class SketchConfig:
                 crops = self._crops(pictures, step).to(self.device)
                 loss = F.l1_loss(net(sketch_of(crops)), crops)
                 best.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 best.step()
                 falling.step()
                 losses.append(float(loss.detach()))

@@ -5,8 +5,8 @@
 The row of a contrast (" Paris" against " London") is the difference of the rows. Equivalent, for a
 model whose decisions are constants to autograd: `torch.autograd.grad(logit, x)`.
 
-Written to the run: `logits.parquet` (logit string, value, linear, r double), `tokens.parquet` (logit
-string, position int64, token string, contribution, length double: of the row there), and
+Written to the run: `logits.parquet` (logit string, value, linear, r double), `tokens.parquet`
+(logit string, position int64, token string, contribution, length double: of the row there), and
 `directions/`, the rows at the site, one a logit and token (index: name, logit, position, token).
 """
 

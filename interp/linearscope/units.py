@@ -8,7 +8,7 @@
     layer_norm, group_norm, instance_norm, rms_norm     mean and scale of z0
     scaled_dot_product_attention    the pattern of z0
 
-Each is `unit(z0, *args, **kwargs)` and gives the affine function of z. References: the paper's section 3;
+Each is `unit(z0, *args, **kwargs)` and gives the affine function of z. After the paper's section 3;
 freezing norms and patterns, and the tangent near 0, are ours.
 """
 
@@ -196,11 +196,12 @@ def pattern(
     return scores.softmax(-1)
 
 
-_PIECES = {
+_PIECES: dict[str, Callable[..., Tensor]] = {
     "leaky_relu": F.leaky_relu,
     "prelu": F.prelu,
     "hardsigmoid": F.hardsigmoid,
     "threshold": F.threshold,
+    "_threshold": F.threshold,
     "rrelu": F.rrelu,
     "abs": torch.abs,
     "clamp": torch.clamp,
@@ -208,7 +209,7 @@ _PIECES = {
     "clamp_min": torch.clamp_min,
     "clamp_max": torch.clamp_max,
 }
-_MASKS = {
+_MASKS: dict[str, Callable[..., Tensor]] = {
     "hardswish": F.hardswish,  # a parabola between two lines
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
@@ -219,7 +220,7 @@ _MASKS = {
     "celu": F.celu,
     "softplus": F.softplus,
     "mish": F.mish,
-    "logsigmoid": F.logsigmoid,
+    "log_sigmoid": F.logsigmoid,
     "softsign": F.softsign,
 }
 ACTIVATIONS: dict[str, Unit] = {

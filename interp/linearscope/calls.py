@@ -1,0 +1,68 @@
+"""torch's calls by what they do, by their names (in-place ones by the name of their twin)."""
+
+from __future__ import annotations
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SHAPES = _names("""
+    __get__ size dim ndimension numel nelement stride element_size is_contiguous storage_offset
+    is_complex is_floating_point get_device __len__ data_ptr
+""")
+"""Answered from the reference alone; `__get__` reads a property such as .shape or .device."""
+
+QUESTIONS = _names("""
+    __lt__ __le__ __gt__ __ge__ __eq__ __ne__ lt le gt ge eq ne isnan isinf isfinite any all item
+    tolist __bool__ __int__ __float__ sign
+""")
+"""Answered as plain numbers for the reference: a branch of the code is a decision too."""
+
+MOVES = _names("""
+    view reshape flatten unflatten permute transpose t swapaxes swapdims movedim moveaxis contiguous
+    clone squeeze unsqueeze expand expand_as view_as reshape_as repeat repeat_interleave tile roll
+    flip cat concat concatenate stack hstack vstack split chunk tensor_split unbind narrow select
+    index_select gather take_along_dim __getitem__ unfold fold pixel_shuffle pixel_unshuffle
+    channel_shuffle to type float double half bfloat16 type_as diagonal tril triu masked_fill where
+    detach broadcast_to unsafe_chunk dropout dropout2d feature_dropout alpha_dropout
+""")
+"""Rearrange numbers, and keep what they are: a gate stays a gate."""
+
+LINEAR = MOVES | _names("""
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub
+    __add__ __radd__ __sub__ __rsub__ neg __neg__ positive sum mean cumsum avg_pool1d avg_pool2d
+    avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample pad
+    _pad batch_norm addmm diff rot90
+""")
+"""Affine in all activations together; constants (biases) may be in them."""
+
+PRODUCTS = _names("""
+    mul multiply __mul__ __rmul__ matmul __matmul__ __rmatmul__ mm bmm mv dot einsum div divide
+    true_divide __truediv__ __rtruediv__
+""")
+
+SCALES = _names("""
+    add sub rsub __add__ __radd__ __sub__ __rsub__ neg __neg__ mul __mul__ __rmul__ div __truediv__
+""")
+"""With a constant, these too leave a gate a gate: GELU written out is x/2 * (1 + tanh(...))."""
+
+STATISTICS = _names("""
+    pow __pow__ square sqrt rsqrt exp reciprocal var std var_mean std_mean norm vector_norm
+    linalg_vector_norm linalg_norm softmax log_softmax logsumexp amax amin max min argmax argmin log
+    __rpow__ normalize maximum minimum sin cos erf
+""")
+"""Not replayed, but allowed as decisions."""
+
+RANDOM = _names("batch_norm dropout dropout2d feature_dropout alpha_dropout")
+"""Linear in evaluation mode only."""
+
+INPLACE = {
+    "__iadd__": "__add__",
+    "__isub__": "__sub__",
+    "__imul__": "__mul__",
+    "__itruediv__": "__truediv__",
+}
+
+PROPERTIES = _names("T mT H mH data real")
+"""Properties that are activations themselves."""

@@ -1,0 +1,242 @@
+"""The identities that a linear interpreter must have, and what it must refuse."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from interp.errors import UserError
+from interp.linearscope.interpreter import interpret
+
+from .nets import Piecewise, Smooth, made
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+BOTH = pytest.mark.parametrize("dtype", list(TOLERANCE))
+KINDS = pytest.mark.parametrize("kind", [Piecewise, Smooth])
+
+
+def close(a, b, dtype=torch.float64):
+    return bool((a - b).abs().max() <= TOLERANCE[dtype] * max(1.0, float(b.abs().max())))
+
+
+@BOTH
+@KINDS
+def test_it_is_the_network_at_x0_and_affine_elsewhere(kind, dtype):
+    net, x0 = made(kind, dtype=dtype)
+    before = net(x0)
+    system = interpret(net, x0)
+    assert torch.equal(system.y, before)
+    assert torch.equal(net(x0), before)
+    assert close(system(x0), before, dtype)
+    assert close(system.matvec(x0) + system.r, before, dtype)
+    u, v = torch.randn(2, 4, 3, 9, 9, dtype=dtype)
+    line = system(0.3 * u + 0.7 * v)
+    assert close(line, 0.3 * system(u) + 0.7 * system(v), dtype)
+
+
+@BOTH
+@KINDS
+def test_adjoint_rows_and_columns(kind, dtype):
+    net, x0 = made(kind, 1, dtype)
+    system = interpret(net, x0)
+    u, v = torch.randn(6, 3, 9, 9, dtype=dtype), torch.randn(6, 5, dtype=dtype)
+    ahead = (system.matvec(u) * v).sum(1)
+    assert close(ahead, (system.rmatvec(v) * u).flatten(1).sum(1), dtype)
+    rows = system.rows(torch.arange(5)).flatten(1)
+    columns = system.columns(torch.arange(3 * 81))
+    assert close(rows, columns.T, dtype)
+
+
+def test_batches_and_single_inputs_agree():
+    net, x0 = made(Smooth, 2)
+    system = interpret(net, x0)
+    u = torch.randn(5, 3, 9, 9, dtype=torch.float64)
+    batched, v = system(u), torch.randn(5, 5, dtype=torch.float64)
+    back = system.rmatvec(v)
+    system._chunk = 1
+    assert close(batched, torch.cat([system(one[None]) for one in u]))
+    assert close(back, system.rmatvec(v))
+
+
+def test_the_matrix_is_the_jacobian_only_of_what_is_linear_in_pieces():
+    for kind, same in ((Piecewise, True), (Smooth, False)):
+        net, x0 = made(kind, 3)
+        jacobian = torch.autograd.functional.jacobian(net, x0).reshape(5, -1)
+        rows = interpret(net, x0).rows(torch.arange(5)).flatten(1)
+        assert close(rows, jacobian) == same
+
+
+@KINDS
+def test_votes_and_constants_add_up(kind):
+    net, x0 = made(kind, 4)
+    system = interpret(net, x0)
+    classes = torch.arange(5)
+    assert close(system.votes(classes).flatten(1).sum(1) + system.r[0], system.y[0])
+    parts = system.constants(classes)
+    assert close(sum(parts.values()), system.r[0])
+    assert {"a", "head"} <= set(parts)
+
+
+def test_constants_are_gradient_times_bias():
+    net, x0 = made(Piecewise, 5)
+    bias = net.b.bias.requires_grad_(True)
+    gradient = torch.stack([torch.autograd.grad(score, bias, retain_graph=True)[0]
+                            for score in net(x0)[0]])  # fmt: skip
+    bias.requires_grad_(False)
+    assert close(interpret(net, x0).constants(torch.arange(5))["b"], gradient @ bias)
+
+
+def test_without_biases_nothing_is_left():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2),
+                        nn.Flatten(), nn.Linear(54, 4, bias=False)).double()  # fmt: skip
+    system = interpret(net, torch.randn(1, 3, 9, 9).double())
+    assert not system.r.any()
+    assert system.constants(torch.arange(4)) == {}
+
+
+def test_the_matrix_stays_while_no_decision_flips():
+    net, x0 = made(Piecewise, 6)
+    system = interpret(net, x0)
+    near = interpret(net, x0 + 1e-7 * torch.randn_like(x0))
+    places = torch.arange(5)
+    assert torch.equal(system.rows(places), near.rows(places))
+    far = interpret(net, -x0)
+    assert not close(system.rows(places), far.rows(places))
+
+
+UNITS = {
+    "relu": torch.relu,
+    "relu_": lambda x: x.clone().relu_(),
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
+    "hardtanh": F.hardtanh,
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "threshold": lambda x: F.threshold(x, 0.3, -1.0),
+    "abs": torch.abs,
+    "clamp": lambda x: torch.clamp(x, -0.5, 0.7),
+    "clamp_min": lambda x: x.clamp_min(0.2),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "elu": F.elu,
+    "selu": F.selu,
+    "softplus": F.softplus,
+    "mish": F.mish,
+    "logsigmoid": F.logsigmoid,
+    "softsign": F.softsign,
+    "glu": lambda x: F.glu(x, -1),
+    "max_pool1d": lambda x: F.max_pool1d(x, 2),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x.view(1, 2, 4, 4), 2),
+    "layer_norm": lambda x: F.layer_norm(x, (16,)),
+    "group_norm": lambda x: F.group_norm(x, 2),
+    "rms_norm": lambda x: F.rms_norm(x, (16,)),
+    "instance_norm": lambda x: F.instance_norm(x),
+    "normalised by hand": lambda x: x / (x.var(-1, keepdim=True) + 1e-3).sqrt(),
+    "branch": lambda x: 2 * x if x.sum() > 0 else x - 1,
+    "assignment": lambda x: _assigned(x),
+    "chunks": lambda x: torch.stack(x.chunk(2, -1), 1).unbind(1)[1] + x.split(8, -1)[0],
+}
+
+
+def _assigned(x):
+    y = x * 2
+    y[..., 3] = x[..., 0]
+    y[..., 4:6] = 1.0
+    return y
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_every_unit_is_replayed(name):
+    """At inputs on both sides of every piece, and near 0."""
+    torch.manual_seed(1)
+    x0 = torch.randn(1, 2, 16, dtype=torch.float64) * 3
+    x0[0, 0, :4] = torch.tensor([0.0, 1e-9, -1e-4, 8.0])
+    system = interpret(UNITS[name], x0)
+    assert close(system(x0), UNITS[name](x0))
+    u = torch.randn(3, 2, 16, dtype=torch.float64)
+    v = torch.randn(3, *system.y.shape[1:], dtype=torch.float64)
+    ahead = (system.matvec(u) * v).flatten(1).sum(1)
+    assert close(ahead, (system.rmatvec(v) * u).flatten(1).sum(1))
+
+
+@given(st.lists(st.sampled_from(sorted(set(UNITS) - {"glu", "max_pool1d", "adaptive_max_pool2d",
+                                                     "chunks", "branch"})),
+                min_size=1, max_size=6), st.integers(0, 1000))  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_chains_of_units(names, seed):
+    rng = torch.Generator().manual_seed(seed)
+    x0 = torch.randn(1, 2, 16, dtype=torch.float64, generator=rng)
+    mix = torch.randn(16, 16, dtype=torch.float64, generator=rng) / 4
+
+    def net(x):
+        for name in names:
+            x = UNITS[name](x @ mix + 0.1)
+        return x
+
+    system = interpret(net, x0)
+    assert close(system.matvec(x0) + system.r, net(x0))
+
+
+REFUSED = {
+    "softmax as an activation": (lambda x: x.softmax(-1), r"softmax\(\) in the network itself"),
+    "a square": (lambda x: x * x + x, r"mul"),
+    "an exponential": (lambda x: x + x.exp(), "exp"),
+    "a sort": (lambda x: x.sort(-1).values, r"no rule for sort\(\)"),
+    "dropout in training": (lambda x: F.dropout(x, 0.5, True), "draws"),
+    "batch statistics": (lambda x: F.batch_norm(x, None, None, training=True), "batch"),
+    "pooling with places": (lambda x: F.max_pool1d(x, 2, return_indices=True)[0], "no rule for max_pool1d_with"),
+    "into a constant": (lambda x: torch.zeros(1, 2, 16).double().add_(x), "constant"),
+    "no dependence": (lambda x: torch.ones(1, 3), "does not depend"),
+    "several outputs": (lambda x: (x, x), "not a tensor"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_linear_is_named(name):
+    net, message = REFUSED[name]
+    with pytest.raises(UserError, match=message):
+        interpret(net, torch.randn(1, 2, 16, dtype=torch.float64))
+
+
+def test_memory_under_two_names_is_noticed():
+    """A write through a view reaches its base behind torch's calls: not replayed, so refused."""
+
+    def net(x):
+        y = x * 1
+        y.view(-1)[:4].mul_(3)
+        return y
+
+    with pytest.raises(UserError, match="is off by"):
+        interpret(net, torch.randn(1, 2, 16, dtype=torch.float64))
+
+
+def test_a_module_is_named_and_left_as_it_was():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.sort(x)[0]
+
+    net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), Odd()).train()
+    with pytest.raises(UserError, match=r"sort\(\) in 2"):
+        interpret(net, torch.randn(1, 4))
+    assert all(part.training for part in net.modules())
+    fine = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.ReLU()).train()
+    assert interpret(fine, torch.randn(1, 4)).y.shape == (1, 4)
+    assert fine[1].training
+
+
+def test_bad_inputs():
+    net = nn.Linear(4, 3)
+    with pytest.raises(UserError, match="one input"):
+        interpret(net, torch.randn(2, 4))
+    with pytest.raises(UserError, match="not finite"):
+        interpret(net, torch.full((1, 4), torch.nan))
+    system = interpret(net, torch.randn(1, 4))
+    with pytest.raises(UserError, match="no place 3"):
+        system.rows(torch.tensor([3]))
+    with pytest.raises(UserError, match="does not fit"):
+        system(torch.randn(1, 5))
