@@ -7,13 +7,14 @@ what positions mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from .backends import Backend, Tap
+from .backends.double import KeepingDouble
 from .edits import Edit
 from .errors import UserError
 from .site import Site, matching
@@ -29,6 +30,8 @@ class Hooked:
         self.device = device
         self._backend = backend
         self._edits: tuple[Edit, ...] = ()
+        self.double = False
+        """Whether passes are in float64 from end to end."""
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -53,7 +56,7 @@ class Hooked:
 
     def _pass(self, inputs: dict[str, Any], chosen: Chosen) -> Tensor:
         """One whole pass, edits applied."""
-        output = self._backend.run(inputs, self._taps({}, chosen), False)
+        output = self._run(inputs, self._taps({}, chosen), False)
         assert output is not None
         return output
 
@@ -66,8 +69,12 @@ class Hooked:
         readers: dict[Site, Tap] = {}
         for site in dict.fromkeys(site.whole for site in wanted):
             readers[site] = _keep(kept, site)
-        self._backend.run(inputs, self._taps(readers, chosen), True)
+        self._run(inputs, self._taps(readers, chosen), True)
         return {s: kept[s.whole] if s.head is None else _head(kept[s.whole], s) for s in wanted}
+
+    def _run(self, inputs: dict[str, Any], taps: dict[Site, Tap], stop: bool) -> Tensor | None:
+        with KeepingDouble() if self.double else nullcontext():
+            return self._backend.run(inputs, taps, stop)
 
     def _taps(self, readers: dict[Site, Tap], chosen: Chosen) -> dict[Site, Tap]:
         """Edits, then readers, site by site."""

@@ -213,6 +213,7 @@ def open_subject(
     with torch.no_grad():
         plain = hf(input_ids=probe).logits
     subject = Subject(_backend(backend, hf, spec), spec, tokenizer, torch.device(device))
+    subject.double = next(hf.parameters()).dtype == torch.float64
     subject.context = getattr(hf.config, "max_position_embeddings", None)
     subject.weights = Weights(folder) if folder else None
     subject.parity = float((subject.logits(probe) - plain).abs().max())

@@ -58,9 +58,10 @@ def _new(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dic
         reference = func(*references(args), **references(kwargs))
         if not live:
             return _wrap(reference, None, tape, False, found[0].source)
-        step = _step(func, name, args, kwargs, live)
-    if step is None:
-        return _wrap(reference, None, tape, False, tape.where(name))
+        mixed = next((dual.source for dual in found if dual.slot is None), "")
+        step = None if mixed and name in LINEAR else _step(func, name, args, kwargs, live)
+    if step is None:  # an activation plus a decision is a decision too: z + z^3 inside a GELU
+        return _wrap(reference, None, tape, False, mixed or tape.where(name))
     carriers, run = step
     count = 1 if isinstance(reference, Tensor) else len(reference)
     slots = tape.note(name, [c.slot for c in carriers if c.slot is not None], run, count)
@@ -86,8 +87,6 @@ def _step(
     if name in LINEAR:
         if name in RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
             raise UserError(f"{tape.where(name)} draws, or uses statistics of its batch")
-        for dual in duals((args, kwargs)):
-            dual.activation(tape.where(name))
         return _linear(func, args, kwargs, live)
     if name == "scaled_dot_product_attention":
         return _attention(args, kwargs, tape)

@@ -39,6 +39,19 @@ class Mlp:
             hidden = self._act(hidden)
         return self.down(hidden)
 
+    def frozen(
+        self, m: Float[Tensor, " d"], x: Float[Tensor, " d"]
+    ) -> tuple[Float[Tensor, " d"], Tensor]:
+        """m.MLP(x) as vector.x + offset, exact at x, with the gates (of a plain MLP act(z) / z of
+        every neuron) held at what they are for x: not the derivative."""
+        up = x @ self._rows["up"].T + self._bias["up"]
+        if "gate" in self._rows:
+            gates = self._act(x @ self._rows["gate"].T + self._bias["gate"])
+        else:
+            gates = torch.where(up == 0, 0, self._act(up) / up)
+        write = gates * (self._rows["down"] @ m)
+        return write @ self._rows["up"], write @ self._bias["up"] + self._bias["down"] @ m
+
     def down(self, hidden: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d"]:
         """The last projection alone, of what `mlp_post` holds."""
         out: Tensor = hidden @ self._rows["down"] + self._bias["down"]

@@ -78,6 +78,9 @@ class Place(NamedTuple):
     other: Trace | None = None
     """The counterfactual prompt's: MLPs are linearised between the two; without it, at the
     prompt's own activation."""
+    gates: bool = False
+    """MLPs with their gates frozen in place of their gradient: with norms frozen too, the vectors
+    of all paths add up to how the prompt's logits came about (see interp.linearscope)."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,9 @@ def _through(
         for found in (place.found, place.other)
         if found is not None
     ]
+    if place.gates:
+        vector, rest = parts.mlp(node.layer).frozen(m, ends[0])
+        return vector, constant + float(rest)
     made = linearise_mlp(parts.mlp(node.layer), m, *ends)
     mlps.append(made)
     return made.vector, constant + made.offset
