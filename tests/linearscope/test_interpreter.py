@@ -189,7 +189,10 @@ REFUSED = {
     "a sort": (lambda x: x.sort(-1).values, r"no rule for sort\(\)"),
     "dropout in training": (lambda x: F.dropout(x, 0.5, True), "draws"),
     "batch statistics": (lambda x: F.batch_norm(x, None, None, training=True), "batch"),
-    "pooling with places": (lambda x: F.max_pool1d(x, 2, return_indices=True)[0], "no rule for max_pool1d_with"),
+    "pooling with places": (
+        lambda x: F.max_pool1d(x, 2, return_indices=True)[0],
+        "no rule for max_pool1d_with",
+    ),
     "into a constant": (lambda x: torch.zeros(1, 2, 16).double().add_(x), "constant"),
     "no dependence": (lambda x: torch.ones(1, 3), "does not depend"),
     "several outputs": (lambda x: (x, x), "not a tensor"),

@@ -1,0 +1,149 @@
+"""Networks and pictures: the real ones, ncnn's files, one's own, and bad ones."""
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from interp.errors import UserError
+from interp.linearscope.interpreter import interpret
+from interp.linearscope.ncnn import read_ncnn
+from interp.linearscope.networks import open_network
+from interp.linearscope.pictures import LARGEST, PHOTOGRAPHS, open_picture, squared
+
+GRAPH = """7767517
+3 3
+Input in 0 1 x 0=8 1=8 2=2
+Convolution a 1 1 x y 0=3 1=3 5=1 6=54 9=2 -23310=1,0.100000
+Deconvolution b 1 1 y z 0=1 1=4 3=2 4=3 5=1 6=48
+"""
+
+
+def ncnn_files(folder, half, cut=0):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.LeakyReLU(0.1), nn.ConvTranspose2d(3, 1, 4, 2, 3))
+    net.requires_grad_(False)
+    data = b""
+    for layer in (net[0], net[2]):
+        layer.weight.copy_(layer.weight.half())
+        weight = layer.weight if layer is net[0] else layer.weight.transpose(0, 1)
+        flat = weight.numpy().astype("<f2" if half else "<f4").tobytes()
+        tag = struct.pack("<I", 0x01306B47 if half else 0)
+        data += tag + flat + b"\0" * (-len(flat) % 4) + layer.bias.numpy().tobytes()
+    (folder / "net.param").write_text(GRAPH)
+    (folder / "net.bin").write_bytes(data[: len(data) - cut])
+    return net, folder / "net.param", folder / "net.bin"
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_ncnn_files_are_the_module_they_were_made_of(tmp_path, half):
+    net, graph, weights = ncnn_files(tmp_path, half)
+    x = torch.randn(1, 2, 9, 9)
+    torch.testing.assert_close(read_ncnn(graph, weights)(x), net(x))
+
+
+def test_bad_ncnn_files(tmp_path):
+    _, graph, weights = ncnn_files(tmp_path, True, cut=8)
+    with pytest.raises(UserError, match="cut short"):
+        read_ncnn(graph, weights)
+    graph.write_text(GRAPH.replace("Deconvolution b", "Softmax b"))
+    with pytest.raises(UserError, match="kind Softmax"):
+        read_ncnn(graph, weights)
+    graph.write_text("no graph")
+    with pytest.raises(UserError, match="no ncnn graph"):
+        read_ncnn(graph, weights)
+
+
+def test_efficientnet_on_a_cat():
+    network = open_network("efficientnet-lite0")
+    x0 = network.prepare(squared(open_picture("chelsea"), 224))
+    system = interpret(network.module, x0)
+    assert torch.equal(system.y, network.module(x0))
+    torch.testing.assert_close(system.matvec(x0) + system.r, system.y, rtol=0, atol=1e-4)
+    best = system.y.softmax(-1)[0].topk(3)
+    assert best.indices.tolist() == [285, 282, 281]
+    assert [network.label(i) for i in best.indices.tolist()][2] == "tabby"
+    torch.testing.assert_close(best.values, torch.tensor([0.40, 0.33, 0.16]), rtol=0, atol=0.03)
+    votes = system.votes(best.indices).double().flatten(1).sum(1)
+    parts = sum(system.constants(best.indices).values())
+    torch.testing.assert_close(votes + parts, system.y[0, best.indices].double(), rtol=0, atol=1e-4)
+
+
+def test_waifu2x_is_better_than_bicubic():
+    network = open_network("waifu2x")
+    whole = squared(open_picture("astronaut"), 192)
+    small = np.asarray(Image.fromarray(whole).resize((96, 96), Image.Resampling.BICUBIC))
+    system = interpret(network.module, network.prepare(small))
+    border = 2 * network.border
+    target = torch.from_numpy(whole.copy()).permute(2, 0, 1)[:, border:-border, border:-border]
+    plain = np.asarray(Image.fromarray(small).resize((192, 192), Image.Resampling.BICUBIC))
+    plain = torch.from_numpy(plain.copy()).permute(2, 0, 1)[:, border:-border, border:-border]
+    ours = (255 * system.y[0] - target).square().mean()
+    assert 2 * float(ours) < float((plain.float() - target).square().mean())
+
+
+def test_sketches_are_affine_with_instance_norms():
+    network = open_network("sketch")
+    x0 = network.prepare(squared(open_picture("chelsea"), 64)).double()
+    net = network.module.double()
+    system = interpret(net, x0)
+    torch.testing.assert_close(system.matvec(x0) + system.r, net(x0), rtol=0, atol=1e-10)
+    jacobian = torch.autograd.grad(net(x0.requires_grad_())[0, 0, 3, 3], x0)[0]
+    assert not torch.allclose(system.rows(torch.tensor([3 * 64 + 3])), jacobian)
+
+
+def test_a_network_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "ownnet.py").write_text(
+        "import torch\n"
+        "def make():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), torch.nn.ReLU())\n"
+        "def odd():\n    return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    network = open_network("ownnet:make")
+    assert network.kind == "image"
+    weights = {name: torch.ones_like(t) for name, t in network.module.state_dict().items()}
+    save_file(weights, tmp_path / "w.safetensors")
+    assert float(open_network("ownnet:make", "w.safetensors").module[0].bias[0].detach()) == 1
+    weights["0.bias"][0] = torch.nan
+    save_file(weights, tmp_path / "nan.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:99])
+    for name, file, message in [
+        ("ownnet:make", "nan.safetensors", "not finite"),
+        ("ownnet:make", "cut.safetensors", "cannot load"),
+        ("ownnet:make", "none.safetensors", "cannot load"),
+        ("ownnet:nothing", "", "cannot make"),
+        ("ownnet:odd", "", "not a torch module"),
+        ("nothing", "", "no network"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            open_network(name, file)
+
+
+def test_every_photograph_opens():
+    for name in PHOTOGRAPHS:
+        picture = open_picture(name)
+        assert picture.dtype == np.uint8
+        assert picture.ndim == 3
+        assert picture.shape[2] == 3
+        assert squared(picture, 32).shape == (32, 32, 3)
+
+
+def test_bad_pictures(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="no picture"):
+        open_picture("nothing.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(UserError, match="cannot be read"):
+        open_picture(str(tmp_path / "text.png"))
+    Image.new("L", (40, 30)).save(tmp_path / "grey.png")
+    assert open_picture(str(tmp_path / "grey.png")).shape == (30, 40, 3)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "grey.png").read_bytes()[:50])
+    with pytest.raises(UserError, match="cannot be read"):
+        open_picture(str(tmp_path / "cut.png"))
+    monkeypatch.setattr("interp.linearscope.pictures.LARGEST", 1000)
+    assert LARGEST > 1000
+    with pytest.raises(UserError, match="make it smaller"):
+        open_picture(str(tmp_path / "grey.png"))

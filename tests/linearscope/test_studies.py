@@ -1,0 +1,120 @@
+"""The studies, from the command line to their tables, on networks with known answers."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from interp.cli import main
+from interp.directions import Directions
+
+OWN = """
+import torch
+import torch.nn.functional as F
+
+class Shift(torch.nn.Module):
+    '''Copies its input from 3 pixels further down, and adds a template.'''
+    def forward(self, x):
+        return F.pad(x, (0, 0, 0, 3))[:, :, 3:] * 0.5 + 0.25
+
+class Classifier(torch.nn.Module):
+    '''Scores: the mean of each colour, with biases of 1, 2, 3.'''
+    def forward(self, x):
+        return F.relu(x).mean((2, 3)) + torch.tensor([1.0, 2.0, 3.0])
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ran(capsys, *arguments):
+    assert main(["linearscope", *arguments, "--json", "--out", "run"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]
+
+
+def test_explain_finds_planted_votes_and_biases(own, capsys):
+    metrics = ran(capsys, "explain", "--model", "planted:Classifier", "--size", "16")
+    table = pd.read_parquet("run/classes.parquet").set_index("class")
+    assert table["r"].to_dict() == pytest.approx({0: 1, 1: 2, 2: 3})
+    assert metrics["largest error of votes + r"] < 1e-5
+    red = table.loc[0]
+    assert red["share"] == pytest.approx(1 / (1 + red["votes"]))
+    layers = pd.read_parquet("run/layers.parquet").set_index("class")
+    assert layers["value"].to_dict() == pytest.approx({0: 1, 1: 2, 2: 3})
+
+
+def test_bias_over_pictures(own, capsys):
+    pictures = ["moon", "chelsea", "coffee"]
+    metrics = ran(capsys, "bias", "--model", "planted:Classifier", "--images", *pictures)
+    table = pd.read_parquet("run/pictures.parquet")
+    assert list(table["picture"]) == pictures
+    assert metrics["share, median"] == pytest.approx(table["share"].median())
+
+
+def test_impulse_measures_a_planted_shift(own, capsys):
+    metrics = ran(capsys, "impulse", "--model", "planted:Shift", "--size", "32", "--at", "8,9")
+    (line,) = pd.read_parquet("run/places.parquet").to_dict("records")
+    assert (line["from_y"], line["from_x"]) == pytest.approx((11, 9))
+    assert line["displacement"] == pytest.approx(3)
+    assert line["r"] == pytest.approx(0.25)
+    assert metrics["displacement, median"] == pytest.approx(3)
+    assert 0 < metrics["share of r"] < 1
+
+
+def test_svd_of_a_planted_shift(own, capsys):
+    metrics = ran(capsys, "svd", "--model", "planted:Shift", "--size", "8", "--k", "4")
+    values = pd.read_parquet("run/values.parquet")["value"]
+    assert values.tolist() == pytest.approx([0.5] * 4)
+    assert metrics["effective rank"] == pytest.approx(3 * 5 * 8, rel=0.05)
+    assert metrics["largest residual"] < 1e-4
+
+
+def test_tokens_are_directions(model_folder, own, capsys, monkeypatch):
+    found = ran(capsys, "tokens", "--prompt", "The cat sat on", "--site", "20.resid_post",
+                "--words", " the", " a", "--against", " my")  # fmt: skip
+    assert found["largest error"] < 1e-3
+    tokens = pd.read_parquet("run/tokens.parquet")
+    logits = pd.read_parquet("run/logits.parquet").set_index("logit")
+    sums = tokens.groupby("logit")["contribution"].sum()
+    torch.testing.assert_close(
+        torch.tensor((sums + logits["r"]).to_numpy()),
+        torch.tensor(logits.loc[sums.index, "value"].to_numpy()), rtol=0, atol=1e-3,
+    )  # fmt: skip
+    rows = Directions.load(own / "run" / "directions")
+    assert len(rows) == len(tokens) == 8
+    assert str(rows.site) == "20.resid_post"
+
+
+def test_a_short_training_of_the_sketches(own, capsys):
+    first = ran(capsys, "train-sketch", "--steps", "3", "--crop", "16", "--batch", "2")
+    assert first["loss of the last tenth"] > 0
+    assert set(pd.read_parquet("run/held.parquet")["picture"]) == {"cat", "flower"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "--model", "sketch"], "no classifier"),
+        (["explain", "--image", "none.png"], "no picture"),
+        (["explain", "--size", "100"], "takes 224"),
+        (["explain", "--classes", "0"], "at least one class"),
+        (["svd", "--size", "4"], "a size of 4"),
+        (["svd", "--model", "nothing"], "no network"),
+        (["impulse", "--at", "a,b"], "is no place"),
+        (["impulse", "--at", "900,3"], "no place 900,3"),
+        (["impulse", "--model", "efficientnet-lite0"], "makes no picture"),
+        (["tokens", "--prompt", ""], "prompt is empty"),
+        (["tokens", "--words", " antidisestablishmentarianism"], "tokens"),
+        (["tokens", "--site", "3.nothing"], "nothing"),
+        (["train-sketch", "--crop", "7"], "multiple of 4"),
+    ],
+)
+def test_mistakes_are_one_line(own, capsys, arguments, message):
+    assert main(["linearscope", *arguments, "--out", "run"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error

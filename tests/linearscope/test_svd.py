@@ -1,0 +1,55 @@
+"""Iterative singular triplets against dense ones, and systems whose answer is known."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from interp.errors import UserError
+from interp.linearscope.interpreter import interpret
+from interp.linearscope.svd import energy, singular_triplets
+
+from .nets import Piecewise, Smooth, made
+
+
+@pytest.mark.parametrize("kind", [Piecewise, Smooth])
+def test_against_the_dense_svd(kind):
+    net, x0 = made(kind)
+    system = interpret(net, x0)
+    dense = torch.linalg.svd(system.rows(torch.arange(5)).flatten(1))
+    found = singular_triplets(system, 3)
+    torch.testing.assert_close(found.values, dense.S[:3], rtol=1e-5, atol=0)
+    assert float(found.residuals.max()) < 1e-4
+    along = (found.right.flatten(1).double() * dense.Vh[:3]).sum(1).abs()
+    torch.testing.assert_close(along, torch.ones(3).double(), rtol=1e-5, atol=0)
+    whole, error = energy(system, 400)
+    assert abs(whole - float(dense.S.square().sum())) < 4 * error
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_circular_convolution(seed):
+    """Its singular values are the sizes of its kernel's Fourier transform: most come twice."""
+    torch.manual_seed(seed)
+    conv = nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular").double()
+    system = interpret(conv, torch.randn(1, 1, 8, 8).double())
+    kernel = F.pad(conv.weight.detach()[0, 0], (0, 5, 0, 5))
+    expected = torch.fft.fft2(kernel).abs().flatten().sort(descending=True).values
+    found = singular_triplets(system, 8)
+    torch.testing.assert_close(found.values, expected[:8], rtol=1e-5, atol=0)
+
+
+def test_columns_of_a_bicubic_upsampler_are_its_kernel():
+    def net(x):
+        return F.interpolate(x, scale_factor=2, mode="bicubic")
+
+    system = interpret(net, torch.rand(1, 1, 12, 12).double())
+    impulse = torch.zeros(1, 1, 12, 12).double()
+    impulse[0, 0, 6, 6] = 1
+    assert not system.r.any()
+    torch.testing.assert_close(system.columns(torch.tensor([6 * 12 + 6])), net(impulse))
+
+
+def test_too_many():
+    net, x0 = made(Piecewise)
+    with pytest.raises(UserError, match="ask for fewer"):
+        singular_triplets(interpret(net, x0), 5)
