@@ -27,6 +27,9 @@ PAGES = {
     "SAEs": [
         ("darkmatter", "Dark matter", "blur_on"),
     ],
+    "Linear interpreters": [
+        ("linearscope", "LinearScope", "grid_view"),
+    ],
     "OthelloGPT": [
         ("othello", "Board", "grid_on"),
         ("othello_layers", "Probes and SAEs", "stacked_line_chart"),

@@ -12,6 +12,15 @@ from .knob import (
     knob_price,
     knob_search,
 )
+from .linearscope import (
+    bias_shares,
+    layer_constants,
+    picture_strip,
+    place_picker,
+    singular_values,
+    token_contributions,
+    vote_maps,
+)
 from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
 from .obsprop import (
     coloured_tokens,
@@ -26,6 +35,7 @@ from .tars import removal_curves
 
 __all__ = [
     "agreement_map",
+    "bias_shares",
     "clamp_curve",
     "coloured_tokens",
     "cosine_map",
@@ -45,16 +55,22 @@ __all__ = [
     "knob_layers",
     "knob_price",
     "knob_search",
+    "layer_constants",
     "layer_density",
     "method_curves",
     "neuron_tokens",
     "next_tokens",
     "othello_board",
     "othello_layers",
+    "picture_strip",
+    "place_picker",
     "removal_curves",
     "score_scatter",
+    "singular_values",
     "standing",
     "tile_maps",
+    "token_contributions",
     "token_scatter",
     "visible",
+    "vote_maps",
 ]

@@ -17,9 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..progress import progress
+from ..progress import waiting
 from .interpreter import Interpreter
-
 
 SPARE = 4
 """Triplets looked for beyond those asked for."""
@@ -51,7 +50,7 @@ def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1
     if not 1 <= k < min(rows, columns):
         raise UserError(f"{k} singular values of a {rows} x {columns} matrix: ask for fewer")
     count = 0
-    with progress("singular vectors", 0, "products") as advance:
+    with waiting(f"find {k} singular triplets of a {rows:,} x {columns:,} matrix"):
 
         def product(x: np.ndarray, back: bool) -> np.ndarray:
             nonlocal count
@@ -59,7 +58,6 @@ def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1
             like = system.y if back else system.x0
             given = torch.from_numpy(x.copy()).to(like).view(like.shape)
             out = system.rmatvec(given) if back else system.matvec(given)
-            advance(1)
             made: np.ndarray = out.flatten().double().cpu().numpy()
             return made
 
