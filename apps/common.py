@@ -54,7 +54,14 @@ def pick_run(study: str, make: str, label: str = "Run", parameter: str = "run") 
 
 def _label(run: Run) -> str:
     finished = str(run.manifest["finished"]).replace("T", " ")[5:16]
-    what = next((run.config[n] for n in ("neuron", "observable", "norm") if n in run.config), "")
+    what = next(
+        (
+            run.config[n]
+            for n in ("neuron", "observable", "norm", "image", "prompt")
+            if n in run.config
+        ),
+        "",
+    )
     # the folder's name last: streamlit tells options apart by their labels
     parts = (Path(run.config.get("model", "")).name, what, finished, run.path.name)
     return " · ".join(str(part) for part in parts if part)

@@ -8,7 +8,7 @@ from ..linearscope.explain import BiasConfig, ExplainConfig
 from ..linearscope.responses import ImpulseConfig, SvdConfig
 from ..linearscope.sketch import SketchConfig
 from ..linearscope.tokens import TokensConfig
-from .common import study_command
+from .common import Json, command, print_json, print_table, study_command
 
 linearscope = SubcommandApp()
 
@@ -18,3 +18,19 @@ study_command(linearscope, "svd", SvdConfig, "values.parquet")
 study_command(linearscope, "impulse", ImpulseConfig, "places.parquet")
 study_command(linearscope, "tokens", TokensConfig, "tokens.parquet")
 study_command(linearscope, "train-sketch", SketchConfig, "held.parquet")
+
+
+@command(linearscope, "speed")
+def speed(model: str = "efficientnet-lite0", json: Json = False) -> None:
+    """The interpreter's cost in passes of the plain network, measured."""
+    from ..linearscope.speed import measure
+
+    found = measure(model)
+    if json:
+        print_json({"study": "linearscope.speed", "run": None, "metrics": found})
+        return
+    print_table(["metric", "value"], [[name, _short(value)] for name, value in found.items()])
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

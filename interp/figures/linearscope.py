@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,16 +18,19 @@ from .obsprop import DIVERGING
 def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> go.Figure:
     """The picture, and every class's votes [classes, c, h, w] summed over the channels: blue for
     the class, orange against it, all on one scale (its 99.5th percentile)."""
-    maps = votes.sum(1)
+    maps, columns = votes.sum(1), 3
     top = float(np.quantile(np.abs(maps), 0.995)) or 1.0
-    figure = make_subplots(1, len(maps) + 1, subplot_titles=["the picture", *map(label, titles)])
+    rows = -(-(len(maps) + 1) // columns)
+    names = ["the picture", *map(html.escape, titles)]
+    figure = make_subplots(rows, columns, subplot_titles=names, vertical_spacing=0.12 / rows)
     figure.add_trace(_image(picture), 1, 1)
-    for column, values in enumerate(maps, 2):
+    for n, values in enumerate(maps, 1):
         figure.add_heatmap(
-            z=values, zmin=-top, zmax=top, colorscale=DIVERGING, showscale=column == len(maps) + 1,
-            hovertemplate="%{y}, %{x}: %{z:.3g}<extra></extra>", row=1, col=column,
+            z=values, zmin=-top, zmax=top, colorscale=DIVERGING, showscale=n == len(maps),
+            hovertemplate="%{y}, %{x}: %{z:.3g}<extra></extra>",
+            row=n // columns + 1, col=n % columns + 1,
         )  # fmt: skip
-    return _square(figure, "Votes: row × picture, summed over colours", 330)
+    return _square(figure, "Votes: row × picture, summed over colours", 90 + 290 * rows)
 
 
 def layer_constants(layers: pd.DataFrame, title: str) -> go.Figure:

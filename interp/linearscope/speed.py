@@ -1,0 +1,65 @@
+"""What an interpreter costs, in passes of the plain network: measured, variants interleaved.
+
+`forward`: LI(x) against f(x); `record`: making the interpreter, its checks included; `rows`: 64 rows
+of A against 64 plain vector-Jacobian products. Medians of the ratios over rounds, with quartiles.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..progress import progress
+from .interpreter import interpret
+from .networks import open_network
+from .pictures import open_picture, squared
+
+ROWS = 64
+
+
+def measure(model: str = "efficientnet-lite0", rounds: int = 7) -> dict[str, Any]:
+    """Ratios to the plain network, of one picture on the CPU."""
+    network = open_network(model)
+    net = network.module.requires_grad_(False)
+    x0 = network.prepare(squared(open_picture("chelsea"), network.size or 64))
+    system = interpret(net, x0)
+    leaf = x0.clone().requires_grad_(True)
+    out = net(leaf)
+    units = torch.eye(out.numel())[:ROWS].view(-1, *out.shape[1:])
+
+    def products() -> None:
+        for unit in units:
+            torch.autograd.grad(out, leaf, unit[None], retain_graph=True)
+
+    @torch.no_grad()
+    def plain() -> None:
+        net(x0)
+
+    pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "forward": (lambda: system(x0), plain),
+        "record": (lambda: interpret(net, x0), plain),
+        "rows": (lambda: system.rows(torch.arange(ROWS)), products),
+    }
+    found: dict[str, Any] = {"rounds": rounds}
+    with progress("measure", rounds * len(pairs), "rounds") as advance:
+        for name, (ours, theirs) in pairs.items():
+            ratios = []
+            for _ in range(rounds):
+                ratios.append(_seconds(ours) / _seconds(theirs))
+                advance(1, name)
+            low, _, high = statistics.quantiles(ratios, n=4)
+            found |= {
+                name: statistics.median(ratios),
+                f"{name}, quartiles": f"{low:.2f}-{high:.2f}",
+            }
+    return found
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
