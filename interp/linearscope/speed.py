@@ -1,7 +1,7 @@
 """What an interpreter costs, in passes of the plain network: measured, variants interleaved.
 
-`forward`: LI(x) against f(x); `record`: making the interpreter, its checks included; `rows`: 64 rows
-of A against 64 plain vector-Jacobian products. Medians of the ratios over rounds, with quartiles.
+`forward`: LI(x) against f(x); `record`: making the interpreter, its checks included; `rows`: 64
+rows of A against 64 plain vector-Jacobian products. Medians of the ratios, with quartiles.
 """
 
 from __future__ import annotations
