@@ -65,7 +65,7 @@ def _votes() -> None:
         if given.size > LARGEST_UPLOAD:
             st.error("The picture has more than 10 MB: make it smaller.")
             return
-        run = _made(ExplainConfig(image=str(_kept(given.name, given.getvalue()))))
+        run: Run | None = _made(ExplainConfig(image=str(_kept(given.name, given.getvalue()))))
     else:
         run = _stored("linearscope.explain", "explain", "votes")
     if run is None:
@@ -77,7 +77,7 @@ def _votes() -> None:
         figures.vote_maps(maps["votes"], maps["picture"], titles), width="stretch", key="votes"
     )
     st.dataframe(classes, hide_index=True)
-    which = st.selectbox("Where the bias r of a class comes from", classes["label"])
+    which: str = st.selectbox("Where the bias r of a class comes from", list(classes["label"]))
     layers = table(run, "layers.parquet")
     chosen = layers[layers["class"] == int(classes["class"][classes["label"] == which].iloc[0])]
     figure = figures.layer_constants(chosen, f"r of {which}, layer by layer")
