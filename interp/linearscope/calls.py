@@ -14,10 +14,14 @@ SHAPES = _names("""
 """Answered from the reference alone; `__get__` reads a property such as .shape or .device."""
 
 QUESTIONS = _names("""
-    __lt__ __le__ __gt__ __ge__ __eq__ __ne__ lt le gt ge eq ne isnan isinf isfinite any all item
-    tolist __bool__ __int__ __float__ sign
+    __lt__ __le__ __gt__ __ge__ __eq__ __ne__ lt le gt ge eq ne isnan isinf isfinite any all
+    __bool__ sign argsort argmax argmin zeros_like ones_like full_like empty_like new_zeros new_ones
+    new_full new_empty
 """)
-"""Answered as plain numbers for the reference: a branch of the code is a decision too."""
+"""Answered plainly for the reference: a branch of the code is a decision too."""
+
+ESCAPES = _names("item tolist __float__ __int__ __index__ __array__ numpy fill_")
+"""Would make numbers of activations that nothing follows any more: refused."""
 
 MOVES = _names("""
     view reshape flatten unflatten permute transpose t swapaxes swapdims movedim moveaxis contiguous
@@ -37,6 +41,15 @@ LINEAR = MOVES | _names("""
 """)
 """Affine in all activations together; constants (biases) may be in them."""
 
+_WEIGHT = (1, "weight")
+FACTORS: dict[str, tuple[int | str, ...]] = {
+    "linear": _WEIGHT,
+    **{f"conv{kind}{n}d": _WEIGHT for kind in ("", "_transpose") for n in (1, 2, 3)},
+    "batch_norm": (1, 2, 3, "running_mean", "running_var", "weight"),
+    "addmm": (2, "mat2"),
+}
+"""Arguments of linear calls that multiply: frozen if they are gates, else the call is a product."""
+
 PRODUCTS = _names("""
     mul multiply __mul__ __rmul__ matmul __matmul__ __rmatmul__ mm bmm mv dot einsum div divide
     true_divide __truediv__ __rtruediv__
@@ -49,7 +62,7 @@ SCALES = _names("""
 
 STATISTICS = _names("""
     pow __pow__ square sqrt rsqrt exp reciprocal var std var_mean std_mean norm vector_norm
-    linalg_vector_norm linalg_norm softmax log_softmax logsumexp amax amin max min argmax argmin log
+    linalg_vector_norm linalg_norm softmax log_softmax logsumexp amax amin max min log
     __rpow__ normalize maximum minimum sin cos erf
 """)
 """Not replayed, but allowed as decisions."""

@@ -12,6 +12,7 @@ then something non-linear would pass for a constant without a word.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,21 +29,22 @@ class Dual(Tensor):
 
     reference: Tensor
     slot: int | None
-    gate: bool
-    """Whether a non-linear unit made it: in a product of two, it is the one that is frozen."""
+    gate: int
+    """Its rank if a smooth unit made it, else 0: in a product the lowest carries."""
     source: str
     """What made it: for the message if a decision is used as an activation."""
     tape: Tape
 
     @staticmethod
     def __new__(
-        cls, reference: Tensor, slot: int | None, tape: Tape, gate: bool = False, source: str = ""
+        cls, reference: Tensor, slot: int | None, tape: Tape, gate: int = 0, source: str = ""
     ) -> Dual:
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, reference.shape, dtype=reference.dtype, device=reference.device
         )
         made.reference, made.slot, made.tape = reference, slot, tape
         made.gate, made.source = gate, source
+        tape.named(made)
         return made  # type: ignore[no-any-return]
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -87,6 +89,18 @@ class Tape:
         self.steps: list[Step] = []
         self._slots = 1
         self._modules: list[str] = []
+        self._names: dict[int, list[weakref.ref[Dual]]] = {}
+
+    def named(self, dual: Dual) -> None:
+        """Remember a name of some memory."""
+        here = dual.reference.untyped_storage().data_ptr()
+        self._names.setdefault(here, []).append(weakref.ref(dual))
+
+    def others(self, dual: Dual) -> list[Dual]:
+        """Other Duals, still in use, of the same memory."""
+        here = dual.reference.untyped_storage().data_ptr()
+        alive = [name() for name in self._names.get(here, [])]
+        return [other for other in alive if other is not None and other is not dual]
 
     @property
     def module(self) -> str:

@@ -29,7 +29,8 @@ _ROUNDING = 2000
 
 
 class Interpreter:
-    """A network with the decisions that it takes for `x0`; made by `interpret`.
+    """A network with the decisions that it takes for `x0`; made by `interpret`. It uses the
+    network's weights where they are: make another when they change.
 
     `x0` [1, ...] is the input, `y` [1, ...] = f(x0), `r` [1, ...] = LI(0).
     """
@@ -131,8 +132,12 @@ def interpret(
     Raises:
         UserError: a non-linear call that no rule replays, named; several inputs; not finite.
     """
-    if len(x0) != 1:
-        raise UserError(f"one input at a time, not {len(x0)}")
+    if x0.ndim == 0 or len(x0) != 1:
+        raise UserError(f"one input [1, ...] at a time, not {list(x0.shape)}")
+    if x0.dtype not in (torch.float32, torch.float64):
+        raise UserError(f"the input is {x0.dtype}: give float32 or float64")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UserError("TorchScript cannot be followed: give the module it was made of")
     if not x0.isfinite().all():
         raise UserError("the input has values that are not finite")
     module = network if isinstance(network, nn.Module) else None
@@ -150,6 +155,8 @@ def interpret(
             part.training = was
     if not isinstance(plain, Tensor):
         raise UserError(f"the network gives a {type(plain).__name__}, not a tensor: wrap it")
+    if plain.ndim == 0 or len(plain) != 1:
+        raise UserError(f"the network gives {list(plain.shape)}, not [1, ...]")
     if not isinstance(out, Dual):
         raise UserError("the output does not depend on the input, as far as torch's calls tell")
     return Interpreter(Program(tape.steps, out.activation("the output")), x0, plain)

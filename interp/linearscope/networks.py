@@ -179,7 +179,8 @@ def _load(module: nn.Module, path: Path) -> None:
         module.load_state_dict({k: v.float() if v.is_floating_point() else v
                                 for k, v in tensors.items()})  # fmt: skip
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"cannot load {path}: {str(error).splitlines()[0]}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"cannot load {path}: {reason}") from error
     bad = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
     if bad:
         raise UserError(f"{path} has values that are not finite, in {bad[0]}")

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from .calls import (
+    ESCAPES,
+    FACTORS,
     INPLACE,
     LINEAR,
     MOVES,
@@ -32,6 +34,8 @@ from .dual import Dual, Tape, duals, holes, references
 from .program import filled
 from .units import ACTIVATIONS, GATES, OTHERS, pattern
 
+WHOLE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+
 
 def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do one torch call on Duals.
@@ -40,6 +44,11 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         UserError: a call that is not linear and that no rule replays.
     """
     name = _plain(func)
+    if not args and "input" in kwargs:
+        args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
+    if name in ESCAPES:
+        tape = next(duals((args, kwargs))).tape
+        raise UserError(f"{tape.where(name)} takes numbers out of what can be followed")
     if name in SHAPES | QUESTIONS:
         with torch.no_grad():
             return func(*references(args), **references(kwargs))
@@ -57,16 +66,17 @@ def _new(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dic
     with torch.no_grad():
         reference = func(*references(args), **references(kwargs))
         if not live:
-            return _wrap(reference, None, tape, False, found[0].source)
-        mixed = next((dual.source for dual in found if dual.slot is None), "")
+            return _wrap(reference, None, tape, 0, found[0].source)
+        frozen = _factors(name, args, kwargs)
+        mixed = next((dual.source for dual in _but(found, frozen) if dual.slot is None), "")
         step = None if mixed and name in LINEAR else _step(func, name, args, kwargs, live)
     if step is None:  # an activation plus a decision is a decision too: z + z^3 inside a GELU
-        return _wrap(reference, None, tape, False, mixed or tape.where(name))
+        return _wrap(reference, None, tape, 0, mixed or tape.where(name))
     carriers, run = step
     count = 1 if isinstance(reference, Tensor) else len(reference)
     slots = tape.note(name, [c.slot for c in carriers if c.slot is not None], run, count)
     keeps = name in MOVES or (name in SCALES and len(live) == 1)
-    gate = name in GATES or (keeps and all(dual.gate for dual in live))
+    gate = GATES.get(name, min(dual.gate for dual in live) if keeps else 0)
     return _wrap(reference, slots, tape, gate, tape.where(name))
 
 
@@ -82,20 +92,42 @@ def _step(
     if name in STATISTICS:
         return None
     if name in PRODUCTS:
-        carrier = _factor(name, args, live)
+        carrier = _factor(name, args, kwargs, live)
         return None if carrier is None else _linear(func, args, kwargs, [carrier])
     if name in LINEAR:
         if name in RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
             raise UserError(f"{tape.where(name)} draws, or uses statistics of its batch")
-        return _linear(func, args, kwargs, live)
+        frozen = _factors(name, args, kwargs)
+        if any(dual.slot is not None and not dual.gate for dual in frozen):
+            return None
+        carriers = _but(live, frozen)
+        return _linear(_passed_on if name == "detach" else func, args, kwargs, carriers)
     if name == "scaled_dot_product_attention":
         return _attention(args, kwargs, tape)
     unit = ACTIVATIONS.get(name) or OTHERS.get(name)
     if unit is None:
         raise UserError(f"no rule for {tape.where(name)}: it may not be linear")
+    if any(True for _ in duals((args[1:], kwargs))):
+        raise UserError(f"no rule for {tape.where(name)} with a setting that depends on the input")
     args[0].activation(tape.where(name))
-    rest, named = references((args[1:], kwargs))
-    return [args[0]], unit(args[0].reference, *rest, **named)
+    return [args[0]], unit(args[0].reference, *args[1:], **kwargs)
+
+
+def _passed_on(x: Tensor) -> Tensor:
+    """`detach`, for a system in which nothing is detached."""
+    return x
+
+
+def _factors(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Dual]:
+    """The Duals among a linear call's arguments that multiply others of them."""
+    places = FACTORS.get(name, ())
+    given = [args[p] for p in places if isinstance(p, int) and p < len(args)]
+    given += [kwargs[p] for p in places if isinstance(p, str) and p in kwargs]
+    return list(duals(given))
+
+
+def _but(found: list[Dual], others: list[Dual]) -> list[Dual]:
+    return [dual for dual in found if not any(dual is other for other in others)]
 
 
 def _linear(
@@ -112,13 +144,16 @@ def _linear(
     return order, run
 
 
-def _factor(name: str, args: tuple[Any, ...], live: list[Dual]) -> Dual | None:
+def _factor(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], live: list[Dual]
+) -> Dual | None:
     """The factor of a product that carries; None if none of two can be said to be a gate."""
     if "div" in name:
-        below = args[0] if name == "__rtruediv__" else args[1]
+        below = args[0] if name == "__rtruediv__" else (*args, kwargs.get("other"))[1]
         live = [dual for dual in live if dual is not below]
     elif len(live) > 1:
-        live = [dual for dual in live if not dual.gate] or live
+        least = min(dual.gate for dual in live)
+        live = [dual for dual in live if dual.gate == least]
     return live[0] if len(live) == 1 else None
 
 
@@ -176,23 +211,32 @@ def _assign(args: tuple[Any, ...]) -> None:
         out[index] = new[0] if new else constant
         return out
 
+    _alone(target)
     (target.slot,) = tape.note("__setitem__", slots, run, 1)
+    target.gate = 0
 
 
 def _overwrite(
     func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """A call that changes its first argument, made anew. Other names of the same memory keep their
-    slots; where that matters, the interpreter does not reproduce the network, and says so."""
+    """A call that changes its first argument, made anew."""
     target = args[0]
     if not isinstance(target, Dual):
         raise UserError(f"{name}() writes an activation into a constant: it cannot be followed")
+    _alone(target)
     kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
     made = _new(_outplace(func), name, args, kwargs)
     with torch.no_grad():
         target.reference.copy_(made.reference)
     target.slot, target.source, target.gate = made.slot, made.source, made.gate
     return target
+
+
+def _alone(target: Dual) -> None:
+    """Refuse to write into memory that has another name, whose slot would stay as it is."""
+    if target.tape.others(target):
+        where = target.tape.module or "the network itself"
+        raise UserError(f"in {where} memory is written that a view shares: it cannot be followed")
 
 
 def _outplace(func: Callable[..., Any]) -> Callable[..., Any]:
@@ -210,6 +254,8 @@ def _plain(func: Callable[..., Any]) -> str:
     name = func.__name__
     if name == "__get__":
         asked: str = func.__self__.__name__  # type: ignore[attr-defined]
+        if asked == "data":
+            return "detach"
         return "contiguous" if asked in PROPERTIES else name
     return INPLACE.get(name) or (name if name.startswith("__") else name.removesuffix("_"))
 
@@ -223,14 +269,15 @@ def _inplace(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
     )
 
 
-def _wrap(reference: Any, slots: list[int] | None, tape: Tape, gate: bool, source: str) -> Any:
+def _wrap(reference: Any, slots: list[int] | None, tape: Tape, gate: int, source: str) -> Any:
     """References with their slots as Duals, in the same sequence; whole numbers stay plain."""
     if isinstance(reference, (tuple, list)):
-        wrapped = [
+        return type(reference)(
             _wrap(part, slots and [slots[n]], tape, gate, source)
             for n, part in enumerate(reference)
-        ]
-        return tuple(wrapped) if isinstance(reference, tuple) else wrapped
-    if not isinstance(reference, Tensor) or not reference.is_floating_point():
+        )
+    if not isinstance(reference, Tensor) or reference.dtype in WHOLE:
         return reference
+    if reference.dtype not in (torch.float32, torch.float64):
+        raise UserError(f"{source} gives {reference.dtype}: float32 and float64 can be followed")
     return Dual(reference, slots[0] if slots else None, tape, gate, source)

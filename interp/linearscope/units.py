@@ -203,6 +203,8 @@ _PIECES: dict[str, Callable[..., Tensor]] = {
     "threshold": F.threshold,
     "_threshold": F.threshold,
     "rrelu": F.rrelu,
+    "hardshrink": F.hardshrink,
+    "softshrink": F.softshrink,
     "abs": torch.abs,
     "clamp": torch.clamp,
     "clip": torch.clamp,
@@ -230,8 +232,9 @@ ACTIVATIONS: dict[str, Unit] = {
     **{name: piece(function) for name, function in _PIECES.items()},
     **{name: mask(function) for name, function in _MASKS.items()},
 }
-GATES = {*_MASKS, "hardsigmoid"}
-"""Units whose result is frozen where it multiplies an activation."""
+GATES = {**dict.fromkeys(_MASKS, 1), "sigmoid": 2, "hardsigmoid": 2}
+"""Units whose result is frozen where it multiplies one of a lower rank: SiLU a plain activation (a
+gated MLP), a sigmoid also a SiLU (squeeze-excite)."""
 OTHERS: dict[str, Unit] = {
     "max_pool1d": max_pool(1),
     "max_pool2d": max_pool(2),

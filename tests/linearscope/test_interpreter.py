@@ -143,6 +143,12 @@ UNITS = {
 }
 
 
+def _twice_written(x):
+    y = torch.sigmoid(x)
+    y[:] = 2 * x
+    return y * x
+
+
 def _assigned(x):
     y = x * 2
     y[..., 3] = x[..., 0]
@@ -194,6 +200,20 @@ REFUSED = {
         "no rule for max_pool1d_with",
     ),
     "into a constant": (lambda x: torch.zeros(1, 2, 16).double().add_(x), "constant"),
+    "a kernel made of the input": (
+        lambda x: F.linear(x, x.view(2, 16).expand(16, 2, 16)[0]),
+        "linear",
+    ),
+    "a bound of the input": (lambda x: torch.clamp(x, min=x.flip(-1)), "a setting that depends"),
+    "a norm's offset": (lambda x: F.layer_norm(x, (16,), None, x[0, 0]), "a setting that depends"),
+    "numbers taken out": (lambda x: x + x.mean().item(), r"item\(\) in the network itself takes"),
+    "a float": (lambda x: x + float(x.sum()), "takes numbers out"),
+    "complex numbers": (lambda x: x + torch.fft.fft(x).real, "fft"),
+    "a complex cast": (lambda x: x + x.to(torch.complex128).real, "complex128"),
+    "half precision inside": (lambda x: x.half().double(), "float16"),
+    "a largest value": (lambda x: x.max(-1).values, "max"),
+    "a gate that was written over": (lambda x: _twice_written(x), "mul"),
+    "one number": (lambda x: x.sum(), r"not \[1, ...\]"),
     "no dependence": (lambda x: torch.ones(1, 3), "does not depend"),
     "several outputs": (lambda x: (x, x), "not a tensor"),
 }
@@ -206,16 +226,62 @@ def test_what_is_not_linear_is_named(name):
         interpret(net, torch.randn(1, 2, 16, dtype=torch.float64))
 
 
-def test_memory_under_two_names_is_noticed():
-    """A write through a view reaches its base behind torch's calls: not replayed, so refused."""
+def test_a_write_through_a_view_is_refused():
+    """It reaches its base behind torch's calls; where the view is 0 at x0 no check of values can
+    notice."""
 
     def net(x):
         y = x * 1
         y.view(-1)[:4].mul_(3)
         return y
 
-    with pytest.raises(UserError, match="is off by"):
-        interpret(net, torch.randn(1, 2, 16, dtype=torch.float64))
+    for x0 in (torch.randn(1, 2, 16, dtype=torch.float64), torch.zeros(1, 2, 16)):
+        with pytest.raises(UserError, match="memory is written that a view shares"):
+            interpret(net, x0)
+
+
+@pytest.mark.parametrize(
+    ("net", "slope"),
+    [
+        (lambda x: 2 * x + x.detach(), 3.0),
+        (lambda x: 2 * x + x.data, 3.0),
+        (lambda x: x + (F.relu(x) - x).detach(), None),
+        (lambda x: torch.mul(input=x, other=2.0), 2.0),
+        (lambda x: torch.div(input=x, other=2.0), 0.5),
+    ],
+)
+def test_rows_are_columns_whatever_autograd_would_do(net, slope):
+    system = interpret(net, torch.randn(1, 6, dtype=torch.float64))
+    places = torch.arange(6)
+    assert torch.equal(system.rows(places), system.columns(places).T)
+    if slope is not None:
+        assert torch.equal(system.rows(places), slope * torch.eye(6).double())
+
+
+def test_a_gate_after_a_silu_is_what_is_frozen():
+    """Squeeze-excite in EfficientNet-B0: both factors are smooth; the sigmoid is the gate."""
+    net, x0 = made(Smooth, 7)
+
+    def block(x):
+        x = F.silu(net.a(x))
+        return x * torch.sigmoid(net.squeeze(x.mean((2, 3))))[:, :, None, None]
+
+    system = interpret(block, x0)
+    gate = torch.sigmoid(net.squeeze(F.silu(net.a(x0)).mean((2, 3))))
+    slope = torch.sigmoid(net.a(x0)) * gate[:, :, None, None]
+    u = torch.randn_like(x0)
+    assert close(system.matvec(u), slope * F.conv2d(u, net.a.weight, padding=1))
+
+
+def test_a_kernel_that_is_a_gate_is_frozen():
+    net, x0 = made(Smooth, 8)
+
+    def mixed(x):
+        return F.conv2d(x, torch.sigmoid(x.mean((2, 3)))[0].view(1, 3, 1, 1) * net.a.weight)
+
+    system = interpret(mixed, x0)
+    rows, columns = system.rows(torch.arange(392)), system.columns(torch.arange(243))
+    assert close(rows.flatten(1), columns.flatten(1).T)
 
 
 def test_a_module_is_named_and_left_as_it_was():
@@ -236,6 +302,9 @@ def test_bad_inputs():
     net = nn.Linear(4, 3)
     with pytest.raises(UserError, match="one input"):
         interpret(net, torch.randn(2, 4))
+    for bad in (torch.tensor(1.0), torch.ones(1, 4).half(), torch.ones(1, 4).long()):
+        with pytest.raises(UserError, match=r"one input|float32 or float64"):
+            interpret(net, bad)
     with pytest.raises(UserError, match="not finite"):
         interpret(net, torch.full((1, 4), torch.nan))
     system = interpret(net, torch.randn(1, 4))
