@@ -5,8 +5,8 @@ PairAcc, over (context, query) pairs, is the mean of min(right under both intent
 gives accuracy .75 and PairAcc .5, and always following the context gives 0. Intervals are
 bootstrapped over keys (relation, subject), as the items of one key are no independent draws.
 
-What the model knows: it completes the bare statement, after a few other true statements of the
-same relation, with the right answer. No context, no instruction.
+What the model knows: it completes the bare statement with the right answer behind each of three
+draws of other true statements of the same relation. No context, no instruction.
 """
 
 from __future__ import annotations
@@ -104,21 +104,29 @@ def scores(answers: pd.DataFrame, seed: int = 0) -> dict[str, float]:
 
 
 def known_keys(
-    subject: Subject, items: Sequence[Item], shots: int = 3, seed: int = 0, batch_size: int = 16
+    subject: Subject,
+    items: Sequence[Item],
+    shots: int = 3,
+    times: int = 3,
+    seed: int = 0,
+    batch_size: int = 16,
 ) -> set[tuple[str, str]]:
-    """The keys whose bare statement the model completes rightly after `shots` others of their
-    relation."""
+    """The keys whose bare statement the model completes rightly each time, after `times` draws of
+    `shots` other statements of their relation: a guess from its neighbours is not knowledge."""
     true = statements(items)
     answers = {item.key: item for item in items}
-    prompts = []
-    for key, item in answers.items():
-        others = [text for other, text in true.items() if other[0] == key[0] and other != key]
-        drawn = random.Random(f"{seed}/{key}").sample(others, min(shots, len(others)))
-        prompts.append("".join(f"{text}.\n" for text in drawn) + item.query)
-    ids = [subject.tokenizer.encode(text, add_special_tokens=False) for text in prompts]
-    texts = generate_texts(subject, ids, batch_size, "known")
-    return {key for (key, item), t in zip(answers.items(), texts, strict=True)
-            if t.startswith(item.prior)}  # fmt: skip
+    known = set(answers)
+    for time in range(times):
+        keys = [key for key in answers if key in known]
+        prompts = []
+        for key in keys:
+            others = [text for other, text in true.items() if other[0] == key[0] and other != key]
+            drawn = random.Random(f"{seed}/{time}/{key}").sample(others, min(shots, len(others)))
+            prompts.append("".join(f"{text}.\n" for text in drawn) + answers[key].query)
+        ids = [subject.tokenizer.encode(text, add_special_tokens=False) for text in prompts]
+        texts = generate_texts(subject, ids, batch_size, f"known, draw {time + 1}")
+        known = {k for k, t in zip(keys, texts, strict=True) if t.startswith(answers[k].prior)}
+    return known
 
 
 def demonstrations(items: Sequence[Item], count: int, seed: int = 0) -> list[Row]:
