@@ -27,6 +27,7 @@ from ..store import RunWriter, save_tensors
 from .adapter import save_adapter, with_lora
 from .data import DataConfig
 from .prompts import Prompter, Row, rows_of
+from .scoring import SETTINGS, Part, score_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +57,10 @@ class FinetuneConfig(DataConfig):
     """Compute in bfloat16 (weights stay in float32)."""
     test: int = 150
     """Most items of each held-out part that are scored."""
+    parts: tuple[Part, ...] = ("subjects", "relations")
+    """The parts that are scored; to choose a rate or a length, the validation items alone."""
+    settings: tuple[str, ...] = ()
+    """The settings that are scored, such as "tuned" or "10-shot"; by default all."""
     checkpoint: int = field(default=8, metadata={"key": False})
     """Steps between two checkpoints."""
 
@@ -63,10 +68,11 @@ class FinetuneConfig(DataConfig):
         super().check()
         if self.rows < self.batch or self.batch < 1 or self.rank < 1:
             raise UserError("give at least one step: rows at least as many as a batch, rank 1 up")
+        known = [setting.name for setting in SETTINGS]
+        if not set(self.settings) <= set(known) or not self.parts:
+            raise UserError(f"--settings are {', '.join(known)}; give at least one of --parts")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .scoring import score_adapter
-
         self.train(out)
         return score_adapter(self, str(out.path / "adapter"), out)
 

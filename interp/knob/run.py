@@ -13,6 +13,7 @@ from ..store import RunWriter
 from .data import open_tuned
 from .finetune import FinetuneConfig
 from .learn import LearnSettings
+from .scoring import score_adapter
 from .search import SearchSettings
 
 
@@ -23,8 +24,6 @@ class RunConfig(LearnSettings, SearchSettings, FinetuneConfig):
     STUDY: ClassVar[str] = "knob.run"
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .scoring import score_adapter
-
         self.train(out)
         adapter = str(out.path / "adapter")
         found = score_adapter(self, adapter, out)
