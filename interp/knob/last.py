@@ -90,7 +90,8 @@ class LastToken:
         """
         taps, cache = _taps(list(edits), [], {}), self._copied()
         ends = torch.tensor(self.subject._end_tokens(), device=self.subject.device)
-        ids, mask, out = self.ids, self.mask, []
+        ids, mask = self.ids, self.mask
+        out: list[Tensor] = []
         done = torch.zeros(len(ids), dtype=torch.bool, device=self.subject.device)
         while len(out) < count and not bool(done.all()):
             picked = self._pass(ids, mask, cache, taps)[:, -1].argmax(-1)

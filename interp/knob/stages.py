@@ -47,11 +47,11 @@ def compare_ranks(
     if out.has("learn/ranks.parquet"):
         return
     one = pd.read_parquet(out.path / LAYERS)
-    lines = one[one["layer"] == layer].to_dict("records")
+    tables = [one[one["layer"] == layer]]
     for rank in config.ranks:
-        lines += _learned(config, subject, splits, [layer], rank)[2]
+        tables.append(pd.DataFrame(_learned(config, subject, splits, [layer], rank)[2]))
     with out.part("learn/ranks.parquet") as path:
-        pd.DataFrame(lines).to_parquet(path)
+        pd.concat(tables).to_parquet(path)
 
 
 def _learned(
