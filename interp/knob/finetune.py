@@ -49,16 +49,17 @@ class FinetuneConfig(DataConfig):
     """Of the adapters."""
     alpha: int = 16
     """Their scale, times the rank."""
-    lr: float = 1e-3
+    lr: float = 8e-4
     """Adam's rate at its highest."""
     batch: int = 16
     """Rows a step."""
     bfloat16: bool = True
     """Compute in bfloat16 (weights stay in float32)."""
-    test: int = 150
-    """Most items of each held-out part that are scored."""
-    parts: tuple[Part, ...] = ("subjects", "relations")
-    """The parts that are scored; to choose a rate or a length, the validation items alone."""
+    test: int = 80
+    """Most items of each part that are scored."""
+    parts: tuple[Part, ...] = ("validation", "subjects", "relations")
+    """The parts that are scored; to choose a rate or a length, score the validation items alone
+    (they are asked in the setting "tuned" only)."""
     settings: tuple[str, ...] = ()
     """The settings that are scored, such as "tuned" or "10-shot"; by default all."""
     checkpoint: int = field(default=8, metadata={"key": False})

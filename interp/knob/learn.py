@@ -69,20 +69,20 @@ class LearnSettings(DataConfig):
     """How the knob is learned and tested."""
 
     layers: tuple[int, ...] = ()
-    """Layers to learn a subspace at; by default every second one from a third of the depth on."""
+    """Layers to learn a subspace at; by default every third one from a third of the depth on."""
     ranks: tuple[int, ...] = (2,)
     """Other dimensions of a subspace, compared with the knob's one at its layer."""
-    learn_items: int = 320
+    learn_items: int = 240
     """Items that the subspace is learned on."""
     knob_lr: float = 1e-2
     """Adam's rate for the subspace."""
     validate: int = 40
     """Most validation items that choose the layer, and most others that choose c."""
-    steer_items: int = 60
+    steer_items: int = 45
     """Most items of each held-out part that are steered."""
-    separate_items: int = 40
+    separate_items: int = 30
     """Held-out items for the separation beside PairAcc."""
-    text_tokens: int = 2048
+    text_tokens: int = 1024
     """Tokens of ordinary text to measure the side effects on."""
     sae: str = ""
     """A folder with an SAE of the knob's site, or release:sae_id, to split the knob by."""
@@ -95,7 +95,7 @@ class LearnSettings(DataConfig):
         """
         if any(not 0 <= layer < n_layers for layer in self.layers):
             raise UserError(f"layers are 0..{n_layers - 1} in {self.model}")
-        return sorted(set(self.layers)) or list(range(n_layers // 3, n_layers - 1, 2))
+        return sorted(set(self.layers)) or list(range(n_layers // 3 + 1, n_layers - 1, 3))
 
     def learn(self, adapter: str, out: RunWriter) -> dict[str, Any]:
         """Every stage that `out` does not have yet; the metrics."""

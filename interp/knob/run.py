@@ -1,6 +1,6 @@
 """From a model as it comes to a working knob: `interp knob run`, every stage in one run folder.
 
-Data, fine-tuning, scores, the layer search, the knob and its tests, as in the modules of those
+Data, fine-tuning, the layer search, the knob and its tests, scores, as in the modules of those
 names, with their tables and settings. A run that was stopped goes on from its finished parts.
 """
 
@@ -19,13 +19,12 @@ from .search import SearchSettings
 
 @dataclass(frozen=True)
 class RunConfig(LearnSettings, SearchSettings, FinetuneConfig):
-    """The whole chain: fine-tune, search the layers, learn the knob, steer."""
+    """The whole chain: fine-tune, search the layers, learn the knob, steer, score."""
 
     STUDY: ClassVar[str] = "knob.run"
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         self.train(out)
         adapter = str(out.path / "adapter")
-        found = score_adapter(self, adapter, out)
-        found |= self.search(open_tuned(self, adapter), out)
-        return found | self.learn(adapter, out)
+        found = self.search(open_tuned(self, adapter), out) | self.learn(adapter, out)
+        return found | score_adapter(self, adapter, out)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ..errors import UserError
 from ..store import RunWriter
 from .data import open_tuned, some
 from .evaluate import answer_rows, demonstrations, scores
@@ -46,8 +47,6 @@ SETTINGS = (
     Setting("tuned, arithmetic", True, kind="arithmetic"),
     Setting("0-shot", False),
     Setting(f"{SHOTS}-shot", False, shots=SHOTS),
-    Setting("0-shot, two-hop", False, kind="two-hop"),
-    Setting("0-shot, arithmetic", False, kind="arithmetic"),
 )
 
 
@@ -90,6 +89,8 @@ def _answers(
     shots = demonstrations(splits.train, setting.shots, config.seed) if setting.shots else []
     prompter = Prompter(subject.tokenizer, setting.form, shots, config.template)
     parts: dict[str, list[Item]] = {part: getattr(splits, part) for part in config.parts}
+    if setting.name != "tuned":
+        parts.pop("validation", None)
     if setting.kind != "facts":
         parts = {setting.kind: _other_set(setting.kind, config.seed)}
     tables = []
@@ -98,6 +99,8 @@ def _answers(
         if rows:
             answers = answer_rows(subject, prompter, rows, config.batch_size)
             tables.append(answers.assign(part=part))
+    if not tables:
+        raise UserError(f"the setting '{setting.name}' has no items in the parts asked for")
     return pd.concat(tables)
 
 
