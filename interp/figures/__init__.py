@@ -9,8 +9,10 @@ from .knob import (
     knob_bars,
     knob_curve,
     knob_layers,
+    knob_positions,
     knob_price,
     knob_search,
+    knob_separation,
 )
 from .neurons import agreement_map, clamp_curve, layer_density, neuron_tokens, standing
 from .obsprop import (
@@ -43,8 +45,10 @@ __all__ = [
     "knob_bars",
     "knob_curve",
     "knob_layers",
+    "knob_positions",
     "knob_price",
     "knob_search",
+    "knob_separation",
     "layer_density",
     "method_curves",
     "neuron_tokens",
