@@ -1,6 +1,6 @@
 """From a model as it comes to a working knob: `interp knob run`, every stage in one run folder.
 
-Data, fine-tuning, the layer search, the knob and its tests, scores, as in the modules of those
+Data, fine-tuning, scores, the layer search, the knob and its tests, as in the modules of those
 names, with their tables and settings. A run that was stopped goes on from its finished parts.
 """
 
@@ -26,5 +26,6 @@ class RunConfig(LearnSettings, SearchSettings, FinetuneConfig):
     def run(self, out: RunWriter) -> dict[str, Any]:
         self.train(out)
         adapter = str(out.path / "adapter")
+        score_adapter(self, adapter, out, only_tuned=True)  # what came of the training, early
         found = self.search(open_tuned(self, adapter), out) | self.learn(adapter, out)
         return found | score_adapter(self, adapter, out)

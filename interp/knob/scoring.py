@@ -57,13 +57,18 @@ def settings_of(config: FinetuneConfig) -> list[Setting]:
     return [x for x in found if not config.settings or x.name in config.settings]
 
 
-def score_adapter(config: FinetuneConfig, adapter: str, out: RunWriter) -> dict[str, Any]:
-    """Score every setting that the run has no answers of yet; PairAcc by setting and part."""
+def score_adapter(
+    config: FinetuneConfig, adapter: str, out: RunWriter, only_tuned: bool = False
+) -> dict[str, Any]:
+    """Score every setting (of the tuned model) that the run has no answers of yet; PairAcc by
+    setting and part."""
     import pandas as pd
 
     subject, loaded = None, ""
     lines: list[dict[str, Any]] = []
     for setting in settings_of(config):
+        if only_tuned and not setting.tuned:
+            continue
         part = f"answers/{setting.name}.parquet"
         if not out.has(part):
             wanted = adapter if setting.tuned else "none"
