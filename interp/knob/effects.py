@@ -150,7 +150,7 @@ def split_knob(
         states(subject, prompter, rows_of(items), knob.site, config.batch_size)
         for items in (splits.train, splits.validation + splits.subjects)
     )
-    table = knob.split(SaeSplit.of(sae, fitted, ridge=1.0), fresh)
+    table = knob.split(SaeSplit.of(sae, fitted, ridge=1e-3), fresh)
     latents = Directions(knob.site, sae.W_dec, knob.index.iloc[:0].reindex(range(sae.d_sae)))
     cosine = knob.cosine(latents)
     nearest = cosine.abs().argmax(1)

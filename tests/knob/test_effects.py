@@ -7,13 +7,16 @@ import torch
 from interp import figures
 from interp.directions import Directions
 from interp.errors import UserError
-from interp.knob.effects import nearest_neurons
+from interp.knob.effects import nearest_neurons, split_knob
 from interp.knob.finetune import FinetuneConfig
 from interp.knob.items import Item, Splits
 from interp.knob.learn import LearnConfig, validation
+from interp.knob.prompts import Prompter, rows_of
 from interp.knob.scoring import settings_of
 from interp.site import Site
 from interp.weights import open_weights
+
+from .planted import KNOB, WIDTH, items, planted, tokenizer
 
 
 def test_the_nearest_neuron_is_the_one_the_knob_was_made_of(model_folder):
@@ -38,11 +41,11 @@ def test_the_nearest_neuron_is_the_one_the_knob_was_made_of(model_folder):
 
 
 def test_no_fact_chooses_both_the_layer_and_c():
-    items = [Item("r", f"s{n // 3}", "c", "q", "a", f"b{n}") for n in range(30)]
-    layer, c = validation(LearnConfig(validate=8), Splits([], items, [], []))
+    made = [Item("r", f"s{n // 3}", "c", "q", "a", f"b{n}") for n in range(30)]
+    layer, c = validation(LearnConfig(validate=8), Splits([], made, [], []))
     assert not {x.key for x in layer} & {x.key for x in c}
     assert len(layer) == len(c) == 8
-    alone = validation(LearnConfig(), Splits([], items[:3], [], []))
+    alone = validation(LearnConfig(), Splits([], made[:3], [], []))
     assert [len(half) for half in alone] == [3, 3]  # one fact has to do for both
 
 
@@ -70,3 +73,32 @@ def test_the_price_is_weighed_by_tokens_and_the_positions_by_what_is_added():
     assert list(price.data[0].y) == [(3 * 2 + 5) / 4]
     assert price.layout.shapes[0].y0 == 2
     assert list(figures.knob_positions(effects, "tuned").data[0].y) == [1, 0]
+
+
+def test_an_sae_that_sees_all_of_the_knob_and_one_that_sees_none(tmp_path):
+    """The knob's coordinate through two latents, one a sign; and an SAE that is silent."""
+    import sae_lens
+
+    prompter = Prompter(tokenizer(), template="plain")
+    rows = rows_of(items()[:16])
+    subject = planted(3, range(1, 2), len(prompter.ids(rows[0])))
+    site = Site("resid_post", 1)
+    knob = Directions(site, torch.eye(WIDTH)[[KNOB]], pd.DataFrame({"direction": ["learned"]}))
+    splits = Splits(items()[:16], items()[16:24], [], [])
+    seen = {}
+    for name, size in (("all", 1.0), ("none", 0.0)):
+        sae = sae_lens.StandardSAE(sae_lens.StandardSAEConfig(d_in=WIDTH, d_sae=2))
+        with torch.no_grad():
+            for parameter in sae.parameters():
+                parameter.zero_()
+            sae.W_enc[KNOB] = torch.tensor([1.0, -1.0])
+            sae.W_dec[:, KNOB] = size * torch.tensor([1.0, -1.0])
+        sae.cfg.metadata.hook_name = "blocks.1.hook_resid_post"
+        sae.save_model(tmp_path / name)
+        config = LearnConfig(template="plain", sae=str(tmp_path / name))
+        seen[name] = split_knob(config, subject, splits, knob).iloc[0]
+    assert seen["all"]["reconstruction"] == pytest.approx(1, abs=1e-4)
+    assert seen["none"]["reconstruction"] == pytest.approx(0, abs=1e-4)
+    assert seen["none"]["linear"] == pytest.approx(1, abs=0.05)
+    assert abs(seen["all"]["latent_cosine"]) == pytest.approx(1, abs=1e-5)
+    assert seen["none"]["latent_cosine"] == 0
