@@ -12,6 +12,9 @@ from interp.apps.common import cached, download, errors_in_place, pick_run, plai
 from interp.store import Run, Store
 
 MAKE = "interp knob run"
+STUDIES = ("knob.run", "knob.learn")
+SCORES = ["setting", "part", "pair_acc", "pair_acc_low", "pair_acc_high"]
+SCORES += ["named", "named_low", "named_high", "prior", "context", "pairs", "facts"]
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
@@ -30,8 +33,9 @@ def _subject(model: str, adapter: str):  # type: ignore[no-untyped-def]
 
 def page() -> None:
     st.title("The context knob")
-    study = "knob.run" if Store().runs("knob.run") else "knob.learn"
-    run = pick_run(study, MAKE)
+    kinds = [study for study in STUDIES if Store().runs(study)]
+    study = st.sidebar.radio("Of", kinds) if len(kinds) > 1 else (kinds or STUDIES)[0]
+    run = pick_run(str(study), MAKE)
     live, measured = st.tabs(["Turn it", "Measured"])
     with measured, errors_in_place():
         _measured(run)
@@ -62,7 +66,7 @@ def _live(run: Run) -> None:
     for column, shown, name in zip(
         st.columns(2), rows, ("not turned", f"c = {c:.2f}"), strict=True
     ):
-        column.metric(name, shown["text"].split("<|")[0] or "—")
+        column.metric(name, shown["text"] or "—")
         bars = figures.knob_answers(shown["tokens"], shown["probabilities"])
         column.plotly_chart(bars, width="stretch", key=name)
     command = ["interp", "knob", "steer", "--adapter", _adapter(run), "--context", context]
@@ -77,20 +81,49 @@ def _adapter(run: Run) -> str:
 
 
 def _measured(run: Run) -> None:
-    scores = table(run, "steer/scores")
-    for column, model in zip(st.columns(2), scores["model"].unique(), strict=False):
-        column.plotly_chart(figures.knob_bars(scores, str(model)), width="stretch", key=model)
-    download(scores, "knob scores")
-    models = [path.stem for path in sorted((run.path / "sweep").glob("*.parquet"))]
-    for column, model in zip(st.columns(2), models, strict=False):
-        curve = figures.knob_curve(table(run, f"sweep/{model}"), "learned")
-        column.plotly_chart(curve, width="stretch", key=f"curve {model}")
-        column.caption(f"{model} model")
-    layers = figures.knob_layers(table(run, "learn/layers"))
-    st.plotly_chart(layers, width="stretch", key="layers")
+    if (run.path / "scores" / "scores.parquet").exists():
+        st.subheader("Does the model answer by the intent?")
+        own = table(run, "scores/scores")
+        st.dataframe(own[SCORES].round(2), hide_index=True, width="stretch")
+        download(own, "PairAcc")
+    _steering(run)
+    st.subheader("Where it is")
+    st.plotly_chart(figures.knob_layers(table(run, "learn/layers")), width="stretch", key="layers")
+    st.dataframe(table(run, "learn/ranks").round(2), hide_index=True, width="stretch")
     if (run.path / "search" / "ranges.parquet").exists():
         search = figures.knob_search(table(run, "search/ranges"), table(run, "search/curves"))
         st.plotly_chart(search, width="stretch", key="search")
+    _effects(run)
+    st.subheader("What it is")
+    for name in ("tokens", "neurons", "split"):
+        if (run.path / "decode" / f"{name}.parquet").exists():
+            st.dataframe(table(run, f"decode/{name}"), hide_index=True, width="stretch")
+    st.code(f"interp directions decode {run.path / 'knob'}", language="bash")
+
+
+def _steering(run: Run) -> None:
+    st.subheader("Steering without an intent")
+    scores = table(run, "steer/scores")
+    for place in scores["model"].unique():
+        left, right = st.columns(2)
+        bars = figures.knob_bars(scores, str(place))
+        left.plotly_chart(bars, width="stretch", key=f"bars {place}")
+        curve = figures.knob_curve(table(run, f"sweep/{place}"), "learned")
+        right.plotly_chart(curve, width="stretch", key=f"curve {place}")
+    shown = ["model", "direction", "part", *SCORES[2:]]
+    st.dataframe(scores[shown].round(2), hide_index=True, width="stretch")
+    download(scores, "knob scores")
+
+
+def _effects(run: Run) -> None:
+    paths = sorted((run.path / "effects").glob("configurations-*.parquet"))
+    several = pd.concat(table(run, f"effects/{path.stem}") for path in paths)
+    r = float(run.metrics.get("separation correlates", float("nan")))
+    st.plotly_chart(figures.knob_separation(several, r), width="stretch", key="separation")
     paths = sorted((run.path / "effects").glob("perplexity-*.parquet"))
     effects = pd.concat(table(run, f"effects/{path.stem}") for path in paths)
-    st.plotly_chart(figures.knob_price(effects), width="stretch", key="price")
+    st.subheader("What it costs")
+    left, right = st.columns(2)
+    left.plotly_chart(figures.knob_price(effects), width="stretch", key="price")
+    by_position = figures.knob_positions(effects, str(effects["model"].iloc[0]))
+    right.plotly_chart(by_position, width="stretch", key="positions")

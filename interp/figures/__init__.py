@@ -9,8 +9,10 @@ from .knob import (
     knob_bars,
     knob_curve,
     knob_layers,
+    knob_positions,
     knob_price,
     knob_search,
+    knob_separation,
 )
 from .linearscope import (
     bias_shares,
@@ -53,9 +55,11 @@ __all__ = [
     "knob_bars",
     "knob_curve",
     "knob_layers",
+    "knob_positions",
     "knob_price",
     "knob_search",
     "layer_constants",
+    "knob_separation",
     "layer_density",
     "method_curves",
     "neuron_tokens",

@@ -96,13 +96,46 @@ def knob_price(effects: pd.DataFrame) -> go.Figure:
     """Nats a token on ordinary text over c, one line a model; dashed, nothing turned."""
     figure = go.Figure()
     for (model, rows), colour in zip(effects.groupby("model"), (BLUE, ORANGE), strict=False):
-        turned, rest = rows[rows["c"].notna()].sort_values("c"), rows[rows["c"].isna()]
+        lost = (rows["nats"] * rows["tokens"]).groupby(rows["c"].fillna(float("inf"))).sum()
+        mean = lost / rows["tokens"].groupby(rows["c"].fillna(float("inf"))).sum()
+        turned = mean.drop(float("inf"))
         figure.add_scatter(
-            x=turned["c"], y=turned["nats"], name=str(model), mode="lines+markers",
-            line_color=colour,
-        )  # fmt: skip
-        figure.add_hline(y=float(rest["nats"].iloc[0]), line={"color": colour, "dash": "dash"})
+            x=turned.index, y=turned, name=str(model), mode="lines+markers", line_color=colour
+        )
+        line = {"color": colour, "dash": "dash"}
+        figure.add_hline(y=float(mean.loc[float("inf")]), line=line)
     figure.update_xaxes(title="c, held at every position")
     figure.update_yaxes(title="nats a token")
     laid_out(figure, "What it costs on ordinary text", height=340)
+    return figure.update_layout(showlegend=True)
+
+
+def knob_positions(effects: pd.DataFrame, model: str) -> go.Figure:
+    """What each c adds to the loss, by how far into the text the token is."""
+    rows = effects[effects["model"] == model]
+    rest = rows[rows["c"].isna()].set_index("position")["nats"]
+    figure = go.Figure()
+    for c, part in rows[rows["c"].notna()].groupby("c"):
+        added = part.set_index("position")["nats"] - rest
+        figure.add_scatter(x=added.index, y=added, name=f"{c:.0f}", mode="lines")
+    figure.update_xaxes(title="position in the text")
+    figure.update_yaxes(title="nats a token, added")
+    laid_out(figure, f"The same by position, {model} model, for each c", height=340)
+    return figure.update_layout(showlegend=True)
+
+
+def knob_separation(several: pd.DataFrame, r: float) -> go.Figure:
+    """PairAcc over the separation of the two intents along the knob, a dot a configuration."""
+    figure = go.Figure()
+    for (model, rows), colour in zip(several.groupby("model"), (BLUE, ORANGE), strict=False):
+        figure.add_scatter(
+            x=rows["separation"], y=rows["pair_acc"], name=str(model), mode="markers+text",
+            text=[f"{n}, {form}" for n, form in zip(rows["shots"], rows["format"], strict=True)],
+            textposition="top center", marker={"color": colour, "size": 10},
+            error_y={"array": rows["pair_acc_high"] - rows["pair_acc"],
+                     "arrayminus": rows["pair_acc"] - rows["pair_acc_low"], "thickness": 1},
+        )  # fmt: skip
+    figure.update_xaxes(title="|mean of u·h, context − prior|")
+    figure.update_yaxes(title="PairAcc", range=[-0.05, 1.1])
+    laid_out(figure, f"Separation beside PairAcc (demonstrations, format): r = {r:.2f}", height=400)
     return figure.update_layout(showlegend=True)

@@ -37,7 +37,7 @@ class DataConfig:
     """The set of items."""
     facts: str = ""
     """A fact table of one's own or a Fakepedia JSON; by default the shipped facts."""
-    draws: int = 6
+    draws: int = 10
     """Contexts for each fact, all different."""
     held: tuple[str, ...] = HELD_RELATIONS
     """Relations kept from all training."""

@@ -27,6 +27,7 @@ from ..store import RunWriter, save_tensors
 from .adapter import save_adapter, with_lora
 from .data import DataConfig
 from .prompts import Prompter, Row, rows_of
+from .scoring import SETTINGS, Part, score_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,14 +49,19 @@ class FinetuneConfig(DataConfig):
     """Of the adapters."""
     alpha: int = 16
     """Their scale, times the rank."""
-    lr: float = 1e-3
+    lr: float = 8e-4
     """Adam's rate at its highest."""
     batch: int = 16
     """Rows a step."""
     bfloat16: bool = True
     """Compute in bfloat16 (weights stay in float32)."""
-    test: int = 150
-    """Most items of each held-out part that are scored."""
+    test: int = 80
+    """Most items of each part that are scored."""
+    parts: tuple[Part, ...] = ("validation", "subjects", "relations")
+    """The parts that are scored; to choose a rate or a length, score the validation items alone
+    (they are asked in the setting "tuned" only)."""
+    settings: tuple[str, ...] = ()
+    """The settings that are scored, such as "tuned" or "10-shot"; by default all."""
     checkpoint: int = field(default=8, metadata={"key": False})
     """Steps between two checkpoints."""
 
@@ -63,10 +69,11 @@ class FinetuneConfig(DataConfig):
         super().check()
         if self.rows < self.batch or self.batch < 1 or self.rank < 1:
             raise UserError("give at least one step: rows at least as many as a batch, rank 1 up")
+        known = [setting.name for setting in SETTINGS]
+        if not set(self.settings) <= set(known) or not self.parts:
+            raise UserError(f"--settings are {', '.join(known)}; give at least one of --parts")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .scoring import score_adapter
-
         self.train(out)
         return score_adapter(self, str(out.path / "adapter"), out)
 

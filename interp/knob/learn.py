@@ -1,48 +1,67 @@
 """Learn the knob, choose its settings, and steer with it: `interp knob learn`.
 
 1. A subspace at every layer asked for, learned in step (see subspace.py); the layer whose subspace
-   swaps the answers best on the validation items has the knob.
+   swaps the answers best has the knob. Subspaces of more dimensions are compared with it there.
 2. Beside it at that layer: the mean difference, a logistic probe, a random direction, each with the
-   same sweep of c on the validation items, the intent left out (see steer.py).
-3. With the chosen c: answers on the held-out parts, in the tuned model and, after its own sweep,
-   in the model as it comes behind a few demonstrations without an intent.
-4. Perplexity over c; and over configurations (model, demonstrations, format) the separation
-   |mean(u.h | context) - mean(u.h | prior)| beside PairAcc.
+   same sweep of c, the intent left out (see steer.py).
+3. With the chosen c: answers on the held-out parts, in the tuned model and, each after a sweep of
+   its own, in the model as it comes, with and without demonstrations (which have no intent either).
+4. What it costs, what it has to do with PairAcc, and what it is (see effects.py).
 
-Written to the run:
-`learn/curve.parquet`      layer, step, loss
-`learn/layers.parquet`     layer, loss, swapped (share of validation rows whose answer is swapped),
-    whole_loss, whole_swapped (the same with the whole residual taken over)
+One half of the validation facts chooses the layer and judges the ranks, the other chooses c.
+
+Written to the run; `place` is one of PLACES:
+`learn/curve.parquet`      rank, layer, step, loss
+`learn/layers.parquet`     rank, layer, loss, swapped (share of validation rows whose answer is
+    swapped), whole_loss, whole_swapped (the same with the whole residual taken over), rows
 `knob/`                    Directions: index direction, layer, context, prior, spread (of u.h in the
     tuned model), context_c, prior_c (the chosen values)
-`sweep/<model>.parquet`    see steer.sweep; models tuned and untuned
-`steer/<model>.parquet`    direction, part, and evaluate.answer_rows' columns
-`steer/scores.parquet`     model, direction, part, and evaluate.scores' columns
-`effects/perplexity-<model>.parquet`    model, c, nats
-`effects/configurations-<model>.parquet`    model, shots, format, separation, and
-    evaluate.scores' columns
+`sweep/<place>.parquet`    see steer.sweep
+`steer/<place>.parquet`    direction ("none": the intent in the prompt instead), part, and
+    evaluate.answer_rows' columns
+`steer/scores.parquet`     model (the place), direction, part, and evaluate.scores' columns
+and those of effects.py
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..errors import UserError
 from ..store import RunWriter
 from .adapter import adapter_fingerprint
 from .data import DataConfig, open_tuned, some
+from .evaluate import demonstrations
 from .items import Item, Splits
-from .prompts import Prompter
+from .prompts import Format, Prompter
 
 if TYPE_CHECKING:
     from ..directions import Directions
     from ..subject import Subject
     from .steer import Knob
 
-STEER_SHOTS = 6
-"""Demonstrations in front of the model as it comes, when it is steered."""
+
+class Place(NamedTuple):
+    """A model and the demonstrations in front of its prompts, where the knob is turned."""
+
+    name: str
+    tuned: bool
+    shots: int
+
+    def prompter(
+        self, subject: Subject, config: DataConfig, train: list[Item], form: Format
+    ) -> Prompter:
+        shots = demonstrations(train, self.shots, config.seed) if self.shots else []
+        return Prompter(subject.tokenizer, form, shots, config.template)
+
+
+PLACES = (
+    Place("tuned", True, 0),
+    Place("untuned 0-shot", False, 0),
+    Place("untuned 6-shot", False, 6),
+)
 
 
 @dataclass(frozen=True)
@@ -50,19 +69,23 @@ class LearnSettings(DataConfig):
     """How the knob is learned and tested."""
 
     layers: tuple[int, ...] = ()
-    """Layers to learn a subspace at; by default every second one from a third of the depth on."""
-    dimensions: int = 1
-    """Of the subspace; the knob itself is its first dimension, so steer with 1."""
-    learn_items: int = 320
+    """Layers to learn a subspace at; by default every third one from a third of the depth on."""
+    ranks: tuple[int, ...] = (2,)
+    """Other dimensions of a subspace, compared with the knob's one at its layer."""
+    learn_items: int = 240
     """Items that the subspace is learned on."""
     knob_lr: float = 1e-2
     """Adam's rate for the subspace."""
     validate: int = 40
-    """Validation items: they choose the layer and c."""
-    steer_items: int = 60
+    """Most validation items that choose the layer, and most others that choose c."""
+    steer_items: int = 45
     """Most items of each held-out part that are steered."""
+    separate_items: int = 30
+    """Held-out items for the separation beside PairAcc."""
     text_tokens: int = 1024
     """Tokens of ordinary text to measure the side effects on."""
+    sae: str = ""
+    """A folder with an SAE of the knob's site, or release:sae_id, to split the knob by."""
 
     def chosen_layers(self, n_layers: int) -> list[int]:
         """The layers to learn at.
@@ -72,10 +95,11 @@ class LearnSettings(DataConfig):
         """
         if any(not 0 <= layer < n_layers for layer in self.layers):
             raise UserError(f"layers are 0..{n_layers - 1} in {self.model}")
-        return sorted(set(self.layers)) or list(range(n_layers // 3, n_layers - 1, 2))
+        return sorted(set(self.layers)) or list(range(n_layers // 3 + 1, n_layers - 1, 3))
 
     def learn(self, adapter: str, out: RunWriter) -> dict[str, Any]:
         """Every stage that `out` does not have yet; the metrics."""
+        from . import effects, stages
         from .subspace import first_tokens_differ
 
         splits = self.splits(out)
@@ -86,19 +110,19 @@ class LearnSettings(DataConfig):
         )
         if not told_apart.validation or not told_apart.train:
             raise UserError("no items to learn or to validate on: choose more facts")
-        from .stages import effects, find_knob, learn_layers, metrics, steer_model, turn
-
-        layer = learn_layers(self, subject, told_apart, out)
-        knobs = find_knob(self, subject, told_apart, layer, out)
-        turn(self, subject, told_apart, knobs, "tuned", out)
-        steer_model(self, subject, told_apart, knobs, "tuned", out)
-        effects(self, subject, told_apart, knobs[0], "tuned", out)
-        if adapter != "none":
-            subject = open_tuned(self, "none")
-            turn(self, subject, told_apart, knobs, "untuned", out)
-            steer_model(self, subject, told_apart, knobs, "untuned", out)
-            effects(self, subject, told_apart, knobs[0], "untuned", out)
-        return metrics(out)
+        layer = stages.learn_layers(self, subject, told_apart, out)
+        knobs = stages.find_knob(self, subject, told_apart, layer, out)
+        stages.compare_ranks(self, subject, told_apart, layer, out)
+        effects.decode(self, subject, told_apart, out)
+        for tuned in (True, False) if adapter != "none" else (True,):
+            subject = subject if tuned else open_tuned(self, "none")
+            for place in PLACES:
+                if place.tuned == tuned:
+                    stages.turn(self, subject, told_apart, knobs, place, out)
+                    stages.steer_model(self, subject, told_apart, knobs, place, out)
+            effects.price(self, subject, knobs[0], tuned, out)
+            effects.configurations(self, subject, told_apart, knobs[0], tuned, out)
+        return stages.metrics(out)
 
 
 @dataclass(frozen=True)
@@ -117,17 +141,21 @@ class LearnConfig(LearnSettings):
         return self.learn(self.adapter, out)
 
 
-def validation(config: LearnSettings, splits: Splits) -> list[Item]:
-    """The items that choose settings."""
-    return some(splits.validation, config.validate, config.seed)
+def validation(config: LearnSettings, splits: Splits) -> tuple[list[Item], list[Item]]:
+    """The items that choose the layer, and those that choose c: of different facts, unless there
+    is only one."""
+    import random
 
-
-def knob_prompter(subject: Subject, config: LearnSettings, model: str, splits: Splits) -> Prompter:
-    """Prompts without an intent; for the model as it comes, behind a few demonstrations."""
-    from .evaluate import demonstrations
-
-    shots = demonstrations(splits.train, STEER_SHOTS, config.seed) if model == "untuned" else []
-    return Prompter(subject.tokenizer, "none", shots, config.template)
+    keys = sorted({item.key for item in splits.validation})
+    if len(keys) == 1:
+        items = some(splits.validation, config.validate, config.seed)
+        return items, items
+    first = set(random.Random(f"{config.seed}/halves").sample(keys, len(keys) // 2))
+    halves = (
+        [x for x in splits.validation if (x.key in first) == chosen] for chosen in (True, False)
+    )
+    for_layer, for_c = (some(half, config.validate, config.seed) for half in halves)
+    return for_layer, for_c
 
 
 def saved(

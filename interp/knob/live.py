@@ -140,18 +140,18 @@ def turned(
 ) -> list[dict[str, Any]]:
     """The table above, a line a value."""
     from ..edits import set_coordinate
+    from .evaluate import answered
+    from .last import LastToken
 
     prompter = Prompter(subject.tokenizer, form, template=template)
-    batch = subject.pad([prompter.ids(Row(item, "context"))])
+    last = LastToken(subject, [prompter.ids(Row(item, "context"))])
     rows = []
     with progress("turn the knob", len(values), "values") as advance:
         for c in values:
             edits = [] if c is None else [set_coordinate(one.site, one.vectors[0], c, "last")]
-            with subject.edited(*edits):
-                chances = subject.logits(batch)[0, -1].double().softmax(-1)
-                text = subject.text(subject.generate(batch, 10)[0])
+            chances = last.run(edits).logits[0].double().softmax(-1)
             top = chances.topk(TOP)
-            row: dict[str, Any] = {"c": c, "text": text.strip()}
+            row: dict[str, Any] = {"c": c, "text": answered(subject, last, edits)[0]}
             row["tokens"] = [subject.tokenizer.decode([i]) for i in top.indices.tolist()]
             row["probabilities"] = top.values.tolist()
             for name, answer in (("p_told", item.told), ("p_prior", item.prior)):

@@ -40,6 +40,11 @@ class Row(NamedTuple):
     def answer(self) -> str:
         return self.item.told if self.intent == "context" else self.item.prior
 
+    @property
+    def other(self) -> str:
+        """The answer under the other intent."""
+        return self.item.prior if self.intent == "context" else self.item.told
+
 
 def rows_of(items: Sequence[Item]) -> list[Row]:
     """Two rows an item, one for each intent, side by side."""

@@ -13,20 +13,19 @@ from ..store import RunWriter
 from .data import open_tuned
 from .finetune import FinetuneConfig
 from .learn import LearnSettings
+from .scoring import score_adapter
 from .search import SearchSettings
 
 
 @dataclass(frozen=True)
 class RunConfig(LearnSettings, SearchSettings, FinetuneConfig):
-    """The whole chain: fine-tune, search the layers, learn the knob, steer."""
+    """The whole chain: fine-tune, search the layers, learn the knob, steer, score."""
 
     STUDY: ClassVar[str] = "knob.run"
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .scoring import score_adapter
-
         self.train(out)
         adapter = str(out.path / "adapter")
-        found = score_adapter(self, adapter, out)
-        found |= self.search(open_tuned(self, adapter), out)
-        return found | self.learn(adapter, out)
+        score_adapter(self, adapter, out, only_tuned=True)  # what came of the training, early
+        found = self.search(open_tuned(self, adapter), out) | self.learn(adapter, out)
+        return found | score_adapter(self, adapter, out)

@@ -4,12 +4,13 @@
 first token is the context's or the prior one. The range is the same for every direction: its own
 centre +- k times its own spread (mean and standard deviation of u.h over both intents). `chosen`
 takes the c at which the context's (the prior) answer is likeliest. `perplexity`: nats a token on
-ordinary text while the coordinate is held at every position, each being the last one in its turn.
+ordinary text while the coordinate is held at every position, each being the last one in its turn,
+by how far into the text the token is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -20,9 +21,8 @@ from ..edits import Edit, set_coordinate
 from ..errors import UserError
 from ..progress import progress
 from ..site import Site
-from .evaluate import answer_rows
+from .evaluate import answered, batched, graded
 from .items import Item
-from .last import LastToken
 from .prompts import INTENTS, Prompter, Row
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _ONE_SIDE = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 STEPS = (*(-k for k in _ONE_SIDE[::-1]), 0.0, *_ONE_SIDE)
 """How far the sweep turns a knob, in spreads from its centre."""
+STRETCH = 16
+"""Positions of a text whose losses are averaged."""
 
 
 class Knob(NamedTuple):
@@ -62,13 +64,12 @@ def states(
     subject: Subject, prompter: Prompter, rows: Sequence[Row], site: Site, batch_size: int = 16
 ) -> Float[Tensor, "rows d"]:
     """The residual at the last token of every row's prompt."""
-    found = []
-    with progress(f"read {site}", len(rows), "prompts") as advance:
-        for start in range(0, len(rows), batch_size):
-            ids = [prompter.ids(row) for row in rows[start : start + batch_size]]
-            found.append(subject.capture(subject.pad(ids), [site])[site][:, -1])
-            advance(len(ids))
-    return torch.cat(found)
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    prompts = [prompter.ids(row) for row in rows]
+    for places, last in batched(subject, prompts, batch_size, f"read {site}"):
+        for place, h in zip(places, last.run(sites=[site]).sites[site], strict=True):
+            found[place] = h
+    return torch.stack(found)
 
 
 def make_knob(name: str, site: Site, vector: Tensor, h: Tensor, rows: Sequence[Row]) -> Knob:
@@ -117,16 +118,13 @@ def sweep(
     if prompter.form != "none":
         raise UserError("a sweep leaves the intent out of its prompts: use the format 'none'")
     lines: dict[tuple[str, float | None], list[Tensor]] = {}
-    with progress("turn the knob", len(items), "prompts") as advance:
-        for start in range(0, len(items), batch_size):
-            chosen = items[start : start + batch_size]
-            last = LastToken(subject, [prompter.ids(Row(item, "context")) for item in chosen])
-            ids = torch.tensor(
-                [[prompter.answer_ids(a)[0] for a in (item.told, item.prior)] for item in chosen]
-            ).to(subject.device)
-            for place, edits in _turns(knobs):
-                lines.setdefault(place, []).append(_outcome(last.run(edits).logits, ids))
-            advance(len(chosen))
+    prompts = [prompter.ids(Row(item, "context")) for item in items]
+    for places, last in batched(subject, prompts, batch_size, "turn the knob"):
+        ids = torch.tensor(
+            [[prompter.answer_ids(a)[0] for a in (items[i].told, items[i].prior)] for i in places]
+        ).to(subject.device)
+        for place, edits in _turns(knobs):
+            lines.setdefault(place, []).append(_outcome(last.run(edits).logits, ids))
     by_name = {knob.name: knob for knob in knobs}
     rows = []
     for (name, k), found in lines.items():
@@ -163,42 +161,50 @@ def steered(
     subject: Subject,
     prompter: Prompter,
     items: Sequence[Item],
-    knob: Knob,
-    curve: pd.DataFrame,
+    knobs: Sequence[Knob],
+    values: Mapping[str, tuple[float, float]],
     batch_size: int = 16,
 ) -> pd.DataFrame:
-    """Answers to prompts without an intent, as evaluate.answer_rows gives them, the knob at the c
-    that a sweep chose for each intent in turn."""
+    """Answers to prompts without an intent, as evaluate.answer_rows gives them, and `direction`:
+    every knob held at its value for the context and at its value for prior knowledge in turn."""
     import pandas as pd
 
-    tables = []
-    for intent, c in zip(INTENTS[::-1], chosen(curve, knob.name), strict=True):
-        with subject.edited(set_coordinate(knob.site, knob.vector, c, "last")):
-            rows = [Row(item, intent) for item in items]
-            tables.append(answer_rows(subject, prompter, rows, batch_size))
-    return pd.concat(tables)
+    prompts = [prompter.ids(Row(item, "context")) for item in items]
+    rows: dict[str, list[Row]] = {knob.name: [] for knob in knobs}
+    texts: dict[str, list[str]] = {knob.name: [] for knob in knobs}
+    for places, last in batched(subject, prompts, batch_size, "steer"):
+        for knob in knobs:
+            for intent, c in zip(INTENTS[::-1], values[knob.name], strict=True):
+                edit = set_coordinate(knob.site, knob.vector, c, "last")
+                rows[knob.name] += [Row(items[i], intent) for i in places]
+                texts[knob.name] += answered(subject, last, [edit])
+    return pd.concat(graded(rows[name], texts[name]).assign(direction=name) for name in rows)
 
 
 @torch.no_grad()
 def perplexity(
     subject: Subject, knob: Knob, rows: Sequence[Sequence[int]], values: Sequence[float]
 ) -> list[dict[str, float]]:
-    """Nats a token of rows of ids, not turned (c NaN) and with u.h held at each value."""
+    """A line a value and stretch of positions: c (NaN: not turned), position (the stretch's first
+    one), tokens, nats (of a token there), with u.h held at c at every position."""
     found = []
     with progress("side effects", len(values) + 1, "values") as advance:
         for c in (float("nan"), *values):
             edits = [] if c != c else [set_coordinate(knob.site, knob.vector, c, "all")]
             with subject.edited(*edits):
-                found.append({"c": c, "nats": _nats(subject, rows)})
+                found += [{"c": c, **line} for line in _nats(subject, rows)]
             advance(1)
     return found
 
 
-def _nats(subject: Subject, rows: Sequence[Sequence[int]]) -> float:
-    total, count = 0.0, 0
+def _nats(subject: Subject, rows: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+    total: dict[int, list[float]] = {}
     for row in rows:
         ids = torch.tensor(row, device=subject.device)
         logprobs = subject.logits(ids)[0, :-1].float().log_softmax(-1)
-        total -= float(logprobs.gather(1, ids[1:, None]).double().sum())
-        count += len(row) - 1
-    return total / count
+        for place, x in enumerate(logprobs.gather(1, ids[1:, None])[:, 0].tolist()):
+            total.setdefault(place // STRETCH * STRETCH, []).append(-x)
+    return [
+        {"position": place, "tokens": len(lost), "nats": sum(lost) / len(lost)}
+        for place, lost in total.items()
+    ]

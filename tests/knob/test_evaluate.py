@@ -2,10 +2,13 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from interp.errors import UserError
-from interp.knob.evaluate import answer_rows, demonstrations, known_keys, scores
-from interp.knob.prompts import Prompter, rows_of
+from interp.knob import evaluate
+from interp.knob.evaluate import answer_rows, demonstrations, graded, known_keys, scores
+from interp.knob.items import Item, statements
+from interp.knob.prompts import Prompter, Row, rows_of
 
 from .planted import items, planted, tokenizer
 
@@ -14,6 +17,7 @@ def answers(right: list[tuple[bool, bool]]) -> pd.DataFrame:
     """A line an answer: pairs of (right under prior, right under context)."""
     return pd.DataFrame(
         {"relation": "r", "subject": str(i), "told": "x", "intent": intent, "right": value}
+        | {"named": True}
         for i, pair in enumerate(right)
         for intent, value in zip(("prior", "context"), pair, strict=True)
     )
@@ -23,9 +27,28 @@ def test_pair_accuracy_by_hand():
     found = scores(answers([(True, True), (True, False)]))
     assert found["accuracy"] == 0.75
     assert found["pair_acc"] == 0.5
+    assert found["named"] == 1  # the other grade is scored by itself
     always_the_context = scores(answers([(False, True)] * 5))
     assert always_the_context["pair_acc"] == 0
     assert always_the_context["accuracy"] == 0.5
+
+
+def test_a_sentence_names_its_answer_and_begins_with_none():
+    item = Item("capital", "France", "", "", "Paris", "Rome")
+    texts = {
+        "The capital of France is Rome.": (False, True),
+        "Rome": (True, True),
+        "rome": (False, True),
+        "Romeo": (True, False),  # as the paper's score has it
+        "Rome, not Paris": (True, False),
+        "Parisian": (False, False),
+        "": (False, False),
+    }
+    found = graded([Row(item, "context")] * len(texts), list(texts))
+    assert list(zip(found["right"], found["named"], strict=True)) == list(texts.values())
+    prior = graded([Row(item, "prior")], ["It is Paris!"])
+    assert prior["named"].tolist() == [True]
+    assert prior["answer"].tolist() == ["Paris"]
 
 
 def test_intervals_hold_the_score_and_shrink():
@@ -66,6 +89,36 @@ def test_the_planted_model_answers_by_the_intent_and_only_then():
 def test_what_a_model_cannot_complete_it_does_not_know():
     subject = planted(2, range(1), 40)
     assert known_keys(subject, items()) == set()  # without an intent it says nothing
+
+
+def test_known_is_what_is_right_after_every_draw(monkeypatch):
+    """A model that knows a town unless one certain statement comes before it."""
+    true = {item.key: item for item in items()}
+    keys, answers_of = list(true), {item.query: item.prior for item in true.values()}
+    bad = statements(items())[keys[3]] + "."
+    subject = planted(2, range(1), 40)
+    asked = []
+
+    def answering(subject, prompts, batch_size, label):
+        asked.append(len(prompts))
+        yield list(range(len(prompts))), [subject.text(torch.tensor(ids)) for ids in prompts]
+
+    def answer(subject, texts):
+        spaced = [text.replace(" ", "") for text in texts]
+        return [
+            "" if bad.replace(" ", "") in text else
+            next(a for q, a in answers_of.items() if text.endswith(q.replace(" ", "")))
+            for text in spaced
+        ]  # fmt: skip
+
+    monkeypatch.setattr(evaluate, "batched", answering)
+    monkeypatch.setattr(evaluate, "answered", answer)
+    always = known_keys(subject, items(), shots=7, times=1)
+    assert always == {keys[3]}  # all others stand behind the bad statement
+    once = known_keys(subject, items(), shots=2, times=1)
+    thrice = known_keys(subject, items(), shots=2, times=3)
+    assert {keys[3]} < thrice < once
+    assert asked[-3:] == sorted(asked[-3:], reverse=True)
 
 
 def test_demonstrations_differ_and_alternate():

@@ -104,18 +104,33 @@ def test_the_sweep_finds_both_ends_and_steering_needs_no_intent(subject, prompte
     vectors = {"learned": learned[0][LAYER][0], **others}
     knobs = [make_knob(name, SITE, v, h, rows) for name, v in vectors.items()]
     curve = sweep(subject, bare, items()[:20], knobs)
-    found = {}
+    found, values = {}, {}
     for knob in knobs:
         context, prior = chosen(curve, knob.name)
         assert (context - prior) * (knob.context - knob.prior) > 0 or knob.name == "random"
-        table = steered(subject, bare, items()[20:40], knob, curve, 16)
-        found[knob.name] = scores(table)["pair_acc"]
+        values[knob.name] = context, prior
+    table = steered(subject, bare, items()[20:40], knobs, values, 16)
+    for name, rows in table.groupby("direction"):
+        found[name] = scores(rows)["pair_acc"]
+    _steers_as_an_edit_in_scope_does(subject, bare, knobs[0], values, table)
     assert found["learned"] == 1
     assert found["mean difference"] == 1
     assert found["random"] < 1  # in so few dimensions a long way along any is a turn of the knob
     rest = curve[curve["step"].isna()]
     assert len(rest) == len(knobs)
     assert rest["told"].max() == 0
+
+
+def _steers_as_an_edit_in_scope_does(subject, bare, knob, values, table):
+    """Naive: the subject's own generate, edited."""
+    told = {(x.subject, x.told): x for x in items()}
+    rows = table[table["direction"] == knob.name].to_dict("records")[:6]
+    for row in rows:
+        prompt = bare.ids(Row(told[row["subject"], row["told"]], row["intent"]))
+        c = values[knob.name][0 if row["intent"] == "context" else 1]
+        with subject.edited(set_coordinate(SITE, knob.vector, c, "last")):
+            ids = subject.generate(subject.pad([prompt]), 10)
+        assert subject.text(ids[0]).strip() == row["text"]
 
 
 def test_the_saved_knob_is_the_same_knob(tmp_path, subject, prompter):
@@ -142,8 +157,13 @@ def test_perplexity_without_a_turn_is_plain_and_with_one_is_not(subject, prompte
     found = perplexity(subject, knob, rows, [0.0, 50.0])
     logprobs = [subject.logits(torch.tensor(row))[0, :-1].log_softmax(-1) for row in rows]
     chances = [p[range(len(row) - 1), row[1:]] for p, row in zip(logprobs, rows, strict=True)]
-    assert found[0]["nats"] == pytest.approx(-float(torch.cat(chances).mean()), rel=1e-5)
-    assert found[2]["nats"] != pytest.approx(found[0]["nats"], rel=1e-3)
+    for start in (0, 16):
+        plain, zero, turned = (x for x in found if x["position"] == start)
+        part = torch.cat([x[start : start + 16] for x in chances])
+        assert plain["nats"] == pytest.approx(-float(part.mean()), rel=1e-5)
+        assert plain["tokens"] == len(part)
+    assert turned["nats"] != pytest.approx(plain["nats"], rel=1e-3)  # after the intent, that is
+    assert sum(x["tokens"] for x in found) == 3 * sum(len(row) - 1 for row in rows)
 
 
 def test_answers_that_begin_alike_are_refused(subject, prompter):

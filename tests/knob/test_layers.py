@@ -94,12 +94,13 @@ def test_passes_grow_linearly_with_depth():
     assert passes[16] - passes[8] <= 2 * (16 - 8)
 
 
-def test_the_last_token_alone_gives_what_the_whole_prompt_gives():
-    """Rows of unlike length, an edit, and a second run from the same cache."""
+@pytest.mark.parametrize("start", [[], [3, 4, 2, 1]])
+def test_the_last_token_alone_gives_what_the_whole_prompt_gives(start):
+    """Rows of unlike length, with and without a shared beginning; an edit; a second run."""
     from interp.subject import open_subject
 
     subject = open_subject(make_model("llama", num_hidden_layers=3))
-    rows = [[5, 6, 7, 8, 9], [11, 12, 13]]
+    rows = [*start, 5, 6, 7, 8, 9], [*start, 11, 12, 13], [*start, 11, 6]
     site, later = Site("resid_post", 1), Site("resid_post", 2)
     change = edits.add(site, torch.randn(32), 3.0, "last")
     last = LastToken(subject, rows)
@@ -113,3 +114,7 @@ def test_the_last_token_alone_gives_what_the_whole_prompt_gives():
     torch.testing.assert_close(found.sites[later], whole, atol=1e-5, rtol=1e-5)
     again = last.repeated(2).run([change]).logits
     torch.testing.assert_close(again, found.logits.repeat(2, 1), atol=1e-5, rtol=1e-5)
+    with subject.edited(change):
+        wanted = subject.generate(subject.pad(rows), 6)
+    assert last.generate(6, [change]).tolist() == wanted.tolist()
+    assert last.generate(6).tolist() == subject.generate(subject.pad(rows), 6).tolist()

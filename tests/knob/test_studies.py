@@ -141,7 +141,7 @@ def test_the_planted_switch_layer_is_searched_by_the_study(settings, tmp_path):
 def test_the_whole_of_learning_on_the_planted_model(settings, tmp_path):
     config = LearnConfig(
         **settings, adapter="none", layers=(1,), learn_items=40, knob_lr=0.2, validate=6,
-        steer_items=6, text_tokens=256,
+        steer_items=6, separate_items=4, text_tokens=256,
     )  # fmt: skip
     run = run_or_load(config, out=tmp_path / "run")
     assert run.metrics["layer"] == 1
@@ -185,7 +185,7 @@ def test_the_page_shows_a_run_and_turns_its_knob(settings, own_home):
     run_or_load(
         LearnConfig(
             **settings, adapter="none", layers=(1,), learn_items=8, validate=4, steer_items=2,
-            text_tokens=128,
+            separate_items=2, text_tokens=128,
         )
     )  # fmt: skip
     shown = AppTest.from_function(page, default_timeout=60).run()
