@@ -45,7 +45,7 @@ types: .venv/dev
 	cd build/laid-out && ../../$(BIN)/mypy && PYTHONPATH=. ../../$(BIN)/lint-imports
 
 unit: .venv/dev
-	$(BIN)/pytest -m 'not slow and not browser'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not browser'
 	TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/test_triton.py
 
 notebooks: .venv/dev
