@@ -128,6 +128,10 @@ def _impulse() -> None:
     run = _stored("linearscope.impulse", "impulse", "impulse")
     if run is None:
         return
+    typed = st.text_input("Another place of the output, as y,x (opens the network)", key="another")
+    if typed:
+        config = {k: tuple(v) if isinstance(v, list) else v for k, v in run.config.items()}
+        run = _made(ImpulseConfig(**{**config, "at": (typed,)}))
     places, found = table(run, "places.parquet"), tensors(run, "responses.safetensors")
     output = (255 * found["output"].transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
     left, right = st.columns([2, 3])

@@ -98,9 +98,9 @@ def _step(
         if name in RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
             raise UserError(f"{tape.where(name)} draws, or uses statistics of its batch")
         frozen = _factors(name, args, kwargs)
-        if any(dual.slot is not None and not dual.gate for dual in frozen):
-            return None
         carriers = _but(live, frozen)
+        if not carriers or any(dual.slot is not None and not dual.gate for dual in frozen):
+            return None
         return _linear(_passed_on if name == "detach" else func, args, kwargs, carriers)
     if name == "scaled_dot_product_attention":
         return _attention(args, kwargs, tape)

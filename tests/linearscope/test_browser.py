@@ -32,6 +32,17 @@ def test_votes_vectors_and_responses(page, serve, tmp_path):  # noqa: F811
     page.get_by_text("Left singular vectors: what comes of it").wait_for()
     page.get_by_role("tab", name="Responses").click()
     page.get_by_text("Its row: the input pixels it is made of").wait_for()
+    place = page.get_by_label("Another place of the output")
+    place.fill("3,900")
+    place.press("Enter")
+    page.get_by_text("no place 3,900 in an output of").wait_for()
+    place.fill("12,7")
+    place.press("Enter")
+    page.get_by_text("no place 3,900 in an output of").wait_for(state="hidden")
+    page.get_by_role("tabpanel").filter(has_text="Another place").get_by_text(
+        "interp linearscope impulse"
+    ).wait_for(state="attached")
+    assert len(store.runs("linearscope.impulse")) == 2
     page.get_by_role("tab", name="Tokens").click()
     page.get_by_text("No run of linearscope.tokens yet").wait_for()
 

@@ -204,6 +204,10 @@ REFUSED = {
         lambda x: F.linear(x, x.view(2, 16).expand(16, 2, 16)[0]),
         "linear",
     ),
+    "a kernel alone": (
+        lambda x: F.linear(torch.ones(1, 16).double(), torch.sigmoid(x[0])),
+        "linear",
+    ),
     "a bound of the input": (lambda x: torch.clamp(x, min=x.flip(-1)), "a setting that depends"),
     "a norm's offset": (lambda x: F.layer_norm(x, (16,), None, x[0, 0]), "a setting that depends"),
     "numbers taken out": (lambda x: x + x.mean().item(), r"item\(\) in the network itself takes"),
