@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,8 +131,8 @@ def _impulse() -> None:
         return
     typed = st.text_input("Another place of the output, as y,x (opens the network)", key="another")
     if typed:
-        config = {k: tuple(v) if isinstance(v, list) else v for k, v in run.config.items()}
-        run = _made(ImpulseConfig(**{**config, "at": (typed,)}))
+        config: dict[str, Any] = {**run.config, "at": (typed,)}
+        run = _made(ImpulseConfig(**config))
     places, found = table(run, "places.parquet"), tensors(run, "responses.safetensors")
     output = (255 * found["output"].transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
     left, right = st.columns([2, 3])
