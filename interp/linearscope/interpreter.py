@@ -22,8 +22,8 @@ from .dual import Dual, Tape
 from .program import Program
 
 _AT_ONCE = {"cpu": 1 << 15}
-"""Numbers of input run at once, elsewhere 2^24: on a CPU a batch that leaves the cache is slower than its rows
-(EfficientNet-Lite0 at 224 x 224, 64 rows: 3.5 s by 16, 2.0 s one by one)."""
+"""Numbers of input run at once, elsewhere 2^24: a batch that leaves a CPU's cache is slower than
+its rows one by one (EfficientNet-Lite0 at 224 x 224, 64 rows: 3.5 s by 16, 2.0 s singly)."""
 
 
 class Interpreter:
