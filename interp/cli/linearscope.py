@@ -6,8 +6,8 @@ from tyro.extras import SubcommandApp
 
 from ..linearscope.explain import BiasConfig, ExplainConfig
 from ..linearscope.responses import ImpulseConfig, SvdConfig
-from ..linearscope.sketch import SketchConfig
 from ..linearscope.tokens import TokensConfig
+from ..linearscope.train_sketch import SketchConfig
 from .common import Json, command, print_json, print_table, study_command
 
 linearscope = SubcommandApp()

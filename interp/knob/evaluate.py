@@ -19,19 +19,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from ..edits import Edit
 from ..errors import UserError
 from ..progress import progress
 from .items import Item, statements
-from .last import LastToken
 from .prompts import Prompter, Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..edits import Edit
     from ..subject import Subject
+    from .last import LastToken
 
 NEW_TOKENS = 10
 BOOTSTRAPS = 1000
@@ -41,6 +40,8 @@ def batched(
     subject: Subject, prompts: Sequence[Sequence[int]], batch_size: int, label: str
 ) -> Iterator[tuple[list[int], LastToken]]:
     """Prompts ready to answer, with their places; those of like length run together."""
+    from .last import LastToken
+
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     with progress(label, len(prompts), "prompts") as advance:
         for start in range(0, len(order), batch_size):
@@ -51,6 +52,8 @@ def batched(
 
 def answered(subject: Subject, last: LastToken, edits: Iterable[Edit] = ()) -> list[str]:
     """Greedy answers up to their end, stripped; edits apply from the prompt's last token on."""
+    import torch
+
     ends = set(subject._end_tokens())
     return [
         subject.text(torch.tensor([i for i in ids if i not in ends], dtype=torch.long)).strip()

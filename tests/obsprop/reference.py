@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
+from interp.backends.double import KeepingDouble
 from interp.backends.locations import locations
 from interp.site import Site
 
@@ -62,7 +63,8 @@ def path_gradient(hf, spec, ids, path, positions, value):
         _cut_stream(hf, spec, path, at, on)
         logits = []
         on(hf.get_output_embeddings().register_forward_hook(lambda m, i, o: logits.append(o)))
-        hf(input_ids=ids[None], use_cache=False)
+        with KeepingDouble():  # as Subject does for a model in float64
+            hf(input_ids=ids[None], use_cache=False)
         (gradient,) = torch.autograd.grad(value(logits[0][0, positions[-1]]), leaf[0])
     return gradient
 
