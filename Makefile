@@ -54,7 +54,7 @@ notebooks: .venv/dev
 
 browser: .venv/dev
 	sh tests/install_browser.sh
-	$(BIN)/pytest -m browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m browser
 
 clean:
 	rm -rf .venv build *.egg-info runs
