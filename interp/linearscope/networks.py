@@ -28,6 +28,7 @@ from ..catalog import Wheel, from_wheel, sha256
 from ..errors import UserError
 from ..store import save_tensors
 from .ncnn import read_ncnn
+from .pictures import as_tensor
 from .sketch import SketchNet, sketch_of
 
 SHIPPED = FOLDER / "linearscope"
@@ -79,7 +80,7 @@ class Network:
 
     def prepare(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 c h w"]:
         """A picture as the network takes it."""
-        x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+        x = as_tensor(picture)
         return sketch_of(x) if self.draws else x * self.scale + self.offset
 
     def label(self, index: int) -> str:

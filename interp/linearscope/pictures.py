@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PHOTOGRAPHS = (
     *("astronaut", "brick", "camera", "cell", "cat", "clock", "coffee", "coins"),
@@ -48,6 +52,13 @@ def squared(picture: Picture, size: int) -> Picture:
     top, left = (height - side) // 2, (width - side) // 2
     middle = Image.fromarray(picture[top : top + side, left : left + side])
     return np.asarray(middle.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def as_tensor(picture: Picture) -> Float[Tensor, "1 3 h w"]:
+    """In 0..1."""
+    import torch
+
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
 
 
 def _read(path: Path) -> Picture:

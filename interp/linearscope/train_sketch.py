@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..progress import progress
 from ..store import RunWriter, save_tensors
-from .pictures import open_picture, squared
+from .pictures import as_tensor, open_picture, squared
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from .pictures import Picture
 
 TRAIN = (
     *("astronaut", "coffee", "rocket", "china", "retina", "immunohistochemistry", "grass"),
@@ -69,7 +67,7 @@ class SketchConfig:
 
         torch.manual_seed(self.seed)
         net = SketchNet().to(self.device)
-        pictures = [_tensor(squared(open_picture(n), side)) for n in TRAIN for side in SIDES]
+        pictures = [as_tensor(squared(open_picture(n), side)) for n in TRAIN for side in SIDES]
         best = torch.optim.Adam(net.parameters(), self.lr)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(best, self.steps)
         losses = []
@@ -114,14 +112,8 @@ class SketchConfig:
 
         from .sketch import sketch_of
 
-        x = _tensor(squared(open_picture(name), 128)).to(self.device)
+        x = as_tensor(squared(open_picture(name), 128)).to(self.device)
         with torch.no_grad():
             error = (net(sketch_of(x)) - x).abs().mean()
         colour = x.flatten(2).median(-1).values[..., None, None]
         return {"picture": name, "error": float(error), "grey": float((x - colour).abs().mean())}
-
-
-def _tensor(picture: Picture) -> Tensor:
-    import torch
-
-    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
