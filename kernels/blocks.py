@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from .exact import exact_topk
+from .lanes import LANES
 from .project import Extremes, Moments, Projection
+from .scan import BOTTOM, TOP
 
 ROWS = 512
 """Rows of a full block; a tile is this times `COLUMNS`, the size of a core's own cache (1 MiB)."""
@@ -54,6 +56,8 @@ def product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
     Wide ones are summed in parts, each made by itself: a bound that grew with the whole of d would
     leave hardly a row of a model 16,384 wide proven.
     """
+    if x.shape[1] <= INNER:  # a slice is 30 us where a tile has just swept the caches
+        return torch.mm(x, w, out=out)
     torch.mm(x[:, :INNER], w[:INNER], out=out)
     for start in range(INNER, x.shape[1], INNER):
         out += x[:, start : start + INNER] @ w[start : start + INNER]
@@ -68,23 +72,50 @@ class State(NamedTuple):
     limit: np.ndarray
     sums: np.ndarray
 
-    def side(self, side: str) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and counts of one side."""
-        at = 0 if side == "top" else 1
-        return self.keys[:, at], self.counts[:, at]
+    def side(self, side: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Keys, counts and limits of one side."""
+        at = list(SIGNS).index(side)
+        return self.keys[:, at], self.counts[:, at], self.limit[:, at]
 
 
-def new_state(centre: np.ndarray, kept: int) -> State:
-    """State of rows with these centres, `kept` candidates a side."""
-    n = len(centre)
+def new_state(reference: np.ndarray, kept: int, sides: tuple[str, ...]) -> State:
+    """State of rows with these first references of exp, `kept` candidates a side."""
+    n = len(reference)
     sums = np.zeros((n, 10))
-    sums[:, 4], sums[:, 7] = centre, -centre
-    return State(
-        np.zeros((n, 2, 2 * kept), np.uint64),
-        np.zeros((n, 2), np.int64),
-        np.full((n, 2), -np.inf, np.float32),
-        sums,
-    )
+    sums[:, TOP], sums[:, BOTTOM] = reference, -reference
+    limit = np.zeros((n, 2), np.float32)
+    limit[:] = [-np.inf if side in sides else np.inf for side in SIGNS]
+    keys = np.zeros((n, 2, 2 * kept + LANES), np.uint64)
+    return State(keys, np.zeros((n, 2), np.int64), limit, sums)
+
+
+class Slab(NamedTuple):
+    """The tokens first, first + step, ... of the vocabulary, `width` of them.
+
+    Strided, so that each slab is a fair sample of the vocabulary, whose order is not random.
+    """
+
+    first: int
+    step: int
+    width: int
+    c: int
+    """Candidates worth keeping a side after this slab and those before it."""
+
+
+def slabs(vocabulary: int, columns: int, kept: int) -> list[Slab]:
+    """Slabs of at most `columns` tokens for `kept` candidates in the end.
+
+    Of the best `kept`, few lie in the first slabs: three standard deviations and a few more than
+    are expected there. A row with more of them than that has too few candidates in the end, is not
+    proven, and is searched again.
+    """
+    step = -(-vocabulary // columns)
+    found = []
+    for first in range(step):
+        expected = kept * (first + 1) / step
+        worth = math.ceil(expected + 3.0 * math.sqrt(expected) + 4.0)
+        found.append(Slab(first, step, len(range(first, vocabulary, step)), min(worth, kept)))
+    return found
 
 
 class Results:
@@ -161,7 +192,7 @@ class Results:
         kept = torch.from_numpy(self.ids[side]), torch.from_numpy(self.logits[side])
         if not stats:
             return Extremes(*kept, None, None, None)
-        at, sign = (4, 1.0) if side == "top" else (7, -1.0)
+        at, sign = (TOP, 1.0) if side == "top" else (BOTTOM, -1.0)
         reference, total, weighted = self.sums[:, at : at + 3].T
         # with p = e / total:  H = log total - E[y], clipped because rounding can pass the two ends
         entropy = np.maximum(np.log(total) - weighted / total, 0.0)

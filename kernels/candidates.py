@@ -1,11 +1,11 @@
 """The best few of a row, kept while its logits stream past (numba, no GIL).
 
-One row, both sides: `keys` [2, cap] uint64 holds candidates of the top and the bottom side in no
+One row, both sides: `keys` [2, room] uint64 holds candidates of the top and the bottom side in no
 order, `count` [2] how many there are, and `limit` [2] float32 a score that nothing left out lies
-above (-inf: nothing was left out). A score is the logit, negated on the bottom side. A key holds
-the score's bits, made monotone, above the complement of the token id: the larger key is the better
-candidate, and equal scores go by the lowest id. When `cap` candidates are there they are cut back
-to about the best c, and the limit rises.
+above (-inf: nothing was left out; inf: nobody asks for this side). A score is the logit, negated
+on the bottom side. A key holds the score's bits, made monotone, above the complement of the token
+id: the larger key is the better candidate, and equal scores go by the lowest id. Once 2 c
+candidates are there they are cut back to about the best c, and the limit rises.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .lanes import LANES, above, below, bits_as_float, float_bits, fmax, fmin, lowest_bit
+from .lanes import (
+    LANES,
+    any_outside,
+    bits_as_float,
+    float_bits,
+    fmax,
+    fmin,
+    lowest_bit,
+    outside,
+)
 
 MATH = {"reassoc", "contract", "nsz", "arcp"}
 """Fast-math without the licence to assume that there are no infinities.
@@ -75,30 +84,19 @@ def keep_best(keys, count, c, most):  # type: ignore[no-untyped-def]
     return cut, kept
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
-def _add(keys, count, limit, side, c, score, token):  # type: ignore[no-untyped-def]
-    """Keep a candidate; if that fills the room, cut back to the best and raise the limit."""
-    keys[side, count[side]] = pack(score, token)
-    count[side] += 1
-    if count[side] == keys.shape[1]:
-        cut, kept = keep_best(keys[side], count[side], c, c + c // 4)
-        count[side] = kept
-        limit[side] = score_of(cut)
-
-
 @njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
-def _first_limit(row, sign, c):  # type: ignore[no-untyped-def]
+def _first_limit(tile, at, width, sign, c):  # type: ignore[no-untyped-def]
     """A score that at least c, and as a rule fewer than 2 c, of a row's scores lie above."""
-    low = high = sign * row[0]
-    for j in range(row.shape[0]):
-        low = fmin(low, sign * row[j])  # type: ignore[call-arg]
-        high = fmax(high, sign * row[j])  # type: ignore[call-arg]
+    low = high = sign * tile[at, 0]
+    for j in range(width):
+        low = fmin(low, sign * tile[at, j])  # type: ignore[call-arg]
+        high = fmax(high, sign * tile[at, j])  # type: ignore[call-arg]
     limit = np.float32(-np.inf)
     for _ in range(24):  # enough to halve the range down to float32's last place
         middle = np.float32(np.float32(0.5) * low + np.float32(0.5) * high)
-        count = 0
-        for j in range(row.shape[0]):
-            count += sign * row[j] > middle
+        count = np.int32(0)
+        for j in range(width):
+            count += np.int32(sign * tile[at, j] > middle)
         if count < c:
             high = middle
         else:
@@ -108,32 +106,53 @@ def _first_limit(row, sign, c):  # type: ignore[no-untyped-def]
     return limit
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
-def collect(row, first, keys, count, limit, c, top, bottom):  # type: ignore[no-untyped-def]
-    """Keep every column of `row` that is beyond its side's limit."""
-    if first == 0 and row.shape[0] >= 4 * c:  # spare the first tile a walk up from -inf
-        if top:
-            limit[0] = _first_limit(row, np.float32(1.0), c)
-        if bottom:
-            limit[1] = _first_limit(row, np.float32(-1.0), c)
-    whole = row.shape[0] // LANES * LANES
-    for start in range(0, whole, LANES):
-        if top:
-            mask = above(row, start, limit[0])  # type: ignore[call-arg]
-            while mask:
-                j = np.int64(start + np.int64(lowest_bit(mask)))  # type: ignore[call-arg]
-                mask &= mask - np.uint64(1)
-                if row[j] > limit[0]:  # it may have risen since
-                    _add(keys, count, limit, 0, c, row[j], first + j)
-        if bottom:
-            mask = below(row, start, -limit[1])  # type: ignore[call-arg]
-            while mask:
-                j = np.int64(start + np.int64(lowest_bit(mask)))  # type: ignore[call-arg]
-                mask &= mask - np.uint64(1)
-                if -row[j] > limit[1]:
-                    _add(keys, count, limit, 1, c, -row[j], first + j)
-    for i in range(whole, row.shape[0]):
-        if top and row[i] > limit[0]:
-            _add(keys, count, limit, 0, c, row[i], first + i)
-        if bottom and -row[i] > limit[1]:
-            _add(keys, count, limit, 1, c, -row[i], first + i)
+@njit(forceinline=True)  # type: ignore[untyped-decorator]
+def _gather(tile, at, start, mask, first, step, keys, count, limit, r, c):  # type: ignore[no-untyped-def]
+    """Keep the columns start + (bits of `mask`); cut back to the best c where there are 2 c.
+
+    Branches that nobody can predict are what costs here, so every column is written to both sides
+    and counted where it belongs.
+    """
+    low, high = -limit[r, 1], limit[r, 0]
+    while mask:
+        j = start + np.int64(lowest_bit(mask))  # type: ignore[call-arg]
+        mask &= mask - np.uint64(1)
+        logit, token = tile[at, j], first + j * step
+        keys[r, 0, count[r, 0]] = pack(logit, token)
+        keys[r, 1, count[r, 1]] = pack(-logit, token)
+        count[r, 0] += np.int64(logit > high)
+        count[r, 1] += np.int64(logit < low)
+    for side in range(2):
+        if count[r, side] >= 2 * c:
+            cut, kept = keep_best(keys[r, side], count[r, side], c, c + c // 4)
+            count[r, side], limit[r, side] = kept, score_of(cut)
+
+
+@njit(forceinline=True)  # type: ignore[untyped-decorator]
+def collect(tile, at, width, first, step, keys, count, limit, r, c):  # type: ignore[no-untyped-def]
+    """Keep those of tile[at, :width], token ids first, first + step, ..., beyond row r's limits.
+
+    Rows are named by their index: a view of one costs two atomic operations.
+    """
+    if first == 0 and width >= 4 * c:  # spare the first tile a walk up from -inf
+        if limit[r, 0] < np.inf:
+            limit[r, 0] = _first_limit(tile, at, width, np.float32(1.0), c)
+        if limit[r, 1] < np.inf:
+            limit[r, 1] = _first_limit(tile, at, width, np.float32(-1.0), c)
+    row, blocks = at * tile.shape[1], width // LANES
+    low, high = -limit[r, 1], limit[r, 0]
+    some = np.uint64(0)  # bit i: block i has some
+    for i in range(blocks):
+        place = row + i * LANES
+        some |= np.uint64(any_outside(tile, place, low, high)) << np.uint64(i)  # type: ignore[call-arg]
+    while some:
+        start = np.int64(lowest_bit(some)) * LANES  # type: ignore[call-arg]
+        some &= some - np.uint64(1)
+        mask = outside(tile, row + start, low, high)  # type: ignore[call-arg]
+        _gather(tile, at, start, mask, first, step, keys, count, limit, r, c)
+    mask = np.uint64(0)
+    for i in range(blocks * LANES, width):
+        beyond = tile[at, i] < low or tile[at, i] > high
+        mask |= np.uint64(beyond) << np.uint64(i - blocks * LANES)
+    if mask:
+        _gather(tile, at, blocks * LANES, mask, first, step, keys, count, limit, r, c)

@@ -18,18 +18,21 @@ AHEAD = 2
 
 
 @njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
-def exact_dot(x, w):  # type: ignore[no-untyped-def]
-    """x . w in float64; x is float64, w float32. Equal rows give equal sums (one order for all)."""
+def exact_dot(x, readout, token):  # type: ignore[no-untyped-def]
+    """A token's logit in float64; x is float64, the read-out float32.
+
+    Equal rows give equal sums (one order for all).
+    """
     total = 0.0
     for i in range(x.shape[0]):
-        total += x[i] * np.float64(w[i])
+        total += x[i] * np.float64(readout[token, i])
     return total
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
-def _fetch(row):  # type: ignore[no-untyped-def]
-    for start in range(0, row.shape[0], 16):  # a cache line
-        prefetch(row, start)  # type: ignore[call-arg]
+def _fetch(readout, token):  # type: ignore[no-untyped-def]
+    for start in range(0, readout.shape[1], 16):  # a cache line
+        prefetch(readout, token * readout.shape[1] + start)  # type: ignore[call-arg]
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
@@ -45,42 +48,57 @@ def _insert(best, best_id, score, token):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _sorted(keys, count, c):  # type: ignore[no-untyped-def]
-    """Sort the best c (of a fraction more) candidates to the front, descending; how many."""
+def _sorted(keys, count, limit, c):  # type: ignore[no-untyped-def]
+    """Sort the best c (of a fraction more) candidates to the front, descending.
+
+    How many they are, and a score that nothing else lies above; before, that was `limit`.
+    """
     most = c + c // 8
     if count > most:
-        _, count = keep_best(keys, count, c, most)
+        cut, count = keep_best(keys, count, c, most)
+        limit = score_of(cut)
     for i in range(1, count):
         key, j = keys[i], i
         while j > 0 and keys[j - 1] < key:
             keys[j] = keys[j - 1]
             j -= 1
         keys[j] = key
-    return count
+    return count, limit
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _all_equal(bound, logits, ids):  # type: ignore[no-untyped-def]
+    """Results of a row without enough candidates, proven if all logits are 0: the lowest ids."""
+    logits[:] = 0.0
+    ids[:] = np.arange(ids.shape[0])
+    return bound == 0.0
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def settle(  # type: ignore[no-untyped-def]
-    keys, count, k, c, sign, vectors, readout, bound, logits, ids, certified, cut
+    keys, count, limit, k, c, sign, vectors, readout, bound, logits, ids, certified, cut
 ):
     """Order float32 candidates as float64 would, and say for which rows the first k are proven.
 
-    `bound` [n] is the largest error of a float32 logit of the row. Neighbours closer than twice
-    that could be in the wrong order, so such runs are scored again in float64. A row is certified
-    when its k-th candidate leads the last one kept by more than that: whatever was not kept is
-    further behind still. Writes `logits`, `ids` [n, k], `certified` [n] and `cut` [n]: every member
-    of the true top k has a float32 score of at least the cut.
+    `bound` [n] is the largest error of a float32 logit of the row, 0 only where the vector is 0.
+    Neighbours closer than twice that could be in the wrong order, so such runs are scored again in
+    float64. A row is certified when its k-th candidate leads whatever was not kept by more than
+    that. Writes `logits`, `ids` [n, k], `certified` [n] and `cut` [n]: every member of the true top
+    k has a float32 score of at least the cut.
     """
     scores = np.empty(keys.shape[1], np.float64)
     tokens = np.empty(keys.shape[1], np.int64)
     for r in range(vectors.shape[0]):
-        kept = _sorted(keys[r], count[r], c)
+        kept, rest = _sorted(keys[r], count[r], limit[r], c)
+        if kept < k or bound[r] == 0.0:
+            certified[r] = _all_equal(bound[r], logits[r], ids[r])
+            cut[r] = -np.inf
+            continue
         for i in range(kept):
             scores[i] = score_of(keys[r, i])
             tokens[i] = token_of(keys[r, i])
         slack = 2.0 * bound[r]
-        lead = scores[k - 1] - scores[kept - 1]
-        certified[r] = slack == 0.0 or kept == readout.shape[0] or lead > slack
+        certified[r] = kept == readout.shape[0] or scores[k - 1] - rest > slack
         # true members lie at most the bound below the true k-th, which lies at most the bound
         # below the float32 k-th; their own float32 score may be off by the bound once more
         cut[r] = scores[k - 1] - slack
@@ -89,9 +107,9 @@ def settle(  # type: ignore[no-untyped-def]
         for stop in range(1, kept + 1):
             if stop < kept and scores[stop - 1] - scores[stop] <= slack:
                 continue
-            if stop - start > 1 and start < k and slack > 0.0:
+            if stop - start > 1 and start < k:
                 for i in range(start, stop):
-                    score = sign * exact_dot(x, readout[tokens[i]])
+                    score = sign * exact_dot(x, readout, tokens[i])
                     _insert(scores[start : i + 1], tokens[start : i + 1], score, tokens[i])
             start = stop
         logits[r] = sign * scores[:k]
@@ -99,9 +117,9 @@ def settle(  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
-def _replace(sums, centre, screened, exact):  # type: ignore[no-untyped-def]
+def _replace(sums, reference, screened, exact):  # type: ignore[no-untyped-def]
     """Put the exact logit in the place of the screened one in a row's sums (see scan.py)."""
-    old, new = screened - centre, exact - centre
+    old, new = screened - reference, exact - reference
     sums[0] += new - old
     sums[1] += new**2 - old**2
     sums[2] += new**3 - old**3
@@ -114,49 +132,57 @@ def _replace(sums, centre, screened, exact):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def rescore(  # type: ignore[no-untyped-def]
-    keys, count, k, c, sign, vectors, readout, shift, error, rounding, tail,
-    scale, centre, sums, logits, ids, certified, cut,
+    keys, count, limit, k, c, sign, vectors, readout, shift, error, rounding, tail,
+    scale, reference, sums, logits, ids, certified, cut,
 ):  # fmt: skip
     """Exact top k of screened candidates, and for which rows it is proven.
 
     Candidates are scored in float64 in the order of their screened scores, until the next one,
-    even with the whole error in its favour, stays behind the k-th best exact score. If that happens
-    before the candidates run out the row is certified: whatever was not kept is further behind.
+    even with the whole error in its favour, stays behind the k-th best exact score. The row is
+    certified if that happens, or if it holds for whatever was not kept.
 
-        error [n] + rounding * |screened score|     the most a screened logit is off
+        error [n] + rounding * |screened score|     the most a screened logit is off; error is 0
+                    only where the vector is 0
         tail [n]    the most a float64 logit is off
         shift [n]   x . mean of the read-out if that was taken off before screening, else 0
 
-    Exact scores also take the place of screened ones (times `scale` [n]) in `sums`. Writes
+    Exact scores also take the place of screened ones (times `scale` [n]) in `sums`, whose powers
+    are of differences to `reference` [n]. Writes
     `logits`, `ids`, `certified` and `cut` as `settle` does, but for the cut: the k-th exact score
     so far, less its error.
     """
     best, best_id = np.empty(k, np.float64), np.empty(k, np.int64)
     for r in range(vectors.shape[0]):
-        kept = _sorted(keys[r], count[r], c)
+        kept, rest = _sorted(keys[r], count[r], limit[r], c)
+        if kept < k or error[r] == 0.0:
+            certified[r] = _all_equal(error[r], logits[r], ids[r])
+            cut[r] = -np.inf
+            continue
         x = vectors[r].astype(np.float64)
         best[:] = -np.inf
         best_id[:] = 0
-        proven = kept == readout.shape[0] or (error[r] == 0.0 and tail[r] == 0.0)
+        proven = kept == readout.shape[0]
         for i in range(min(AHEAD, kept)):
-            _fetch(readout[token_of(keys[r, i])])
-        for i in range(kept):
+            _fetch(readout, token_of(keys[r, i]))
+        for i in range(kept + 1):
             if i + AHEAD < kept:
-                _fetch(readout[token_of(keys[r, i + AHEAD])])
-            screened = np.float64(score_of(keys[r, i]))
+                _fetch(readout, token_of(keys[r, i + AHEAD]))
+            screened = np.float64(score_of(keys[r, i]) if i < kept else rest)
             reach = screened + error[r] + rounding * abs(screened)
             if i >= k and reach < best[k - 1] - sign * shift[r] - tail[r]:
                 proven = True
                 break
+            if i == kept:
+                break
             token = token_of(keys[r, i])
-            logit = exact_dot(x, readout[token])
+            logit = exact_dot(x, readout, token)
             score = sign * logit
             if score > best[k - 1] or (score == best[k - 1] and token < best_id[k - 1]):
                 _insert(best, best_id, score, token)
             # each side answers for its half of the row, so that none is replaced twice
             summed = scale[r] * sign * screened
-            if sums.shape[1] and sign * (summed - centre[r]) > 0.0:
-                _replace(sums[r], centre[r], summed, logit - shift[r])
+            if sums.shape[1] and sign * (summed - reference[r]) > 0.0:
+                _replace(sums[r], reference[r], summed, logit - shift[r])
         certified[r] = proven
         cut[r] = best[k - 1] - tail[r]
         logits[r] = sign * best
@@ -169,7 +195,7 @@ def exact_topk(x, readout, tokens, k, sign, logits, ids):  # type: ignore[no-unt
     x = x.astype(np.float64)
     best = np.full(k, -np.inf)  # not in `logits`: rounded to float32 they could not be told apart
     for i in range(tokens.shape[0]):
-        score = sign * exact_dot(x, readout[tokens[i]])
+        score = sign * exact_dot(x, readout, tokens[i])
         if score > best[k - 1]:
             _insert(best, ids, score, tokens[i])
     logits[:] = sign * best

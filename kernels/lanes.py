@@ -5,6 +5,7 @@ Each is a few LLVM instructions that the compiler turns into whatever the proces
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
@@ -14,6 +15,21 @@ from numba.np.arrayobj import make_array
 
 LANES = 64
 """Columns that one mask covers."""
+
+
+def drop_stale(folder: Path) -> None:
+    """Forget compiled code in `folder` that is older than any source beside it.
+
+    numba compiles a function again when its own file has changed, but not when one that it calls
+    has changed in another file: after an update it would run the old code without a word.
+    """
+    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
+    for index in folder.glob("__pycache__/*.nbi"):
+        if index.stat().st_mtime < newest:
+            index.unlink(missing_ok=True)
+
+
+drop_stale(Path(__file__).parent)
 
 
 def _cast(source: Any, target: Any, llvm_type: ir.Type) -> Any:
@@ -61,30 +77,74 @@ fmin = _fast_float("llvm.minnum", 2)
 rint = _fast_float("llvm.rint", 1)
 
 
-def _mask(comparison: str) -> Any:
-    """`mask(row, start, limit)`: bit i says whether row[start + i] is beyond the limit."""
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def mask(typing_context: Any, row: Any, start: Any, limit: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            array = make_array(signature.args[0])(context, builder, args[0])  # type: ignore[no-untyped-call]
-            vector = ir.VectorType(ir.FloatType(), LANES)
-            place = builder.bitcast(builder.gep(array.data, [args[1]]), vector.as_pointer())
-            values = builder.load(place)
-            values.align = 4  # rows of a tile start anywhere
-            splat = ir.Constant(vector, None)
-            for lane in range(LANES):
-                splat = builder.insert_element(splat, args[2], ir.Constant(ir.IntType(32), lane))
-            beyond = builder.fcmp_ordered(comparison, values, splat)
-            return builder.bitcast(beyond, ir.IntType(LANES))
-
-        return types.uint64(row, types.intp, types.float32), codegen
-
-    return mask
+_VECTOR = ir.VectorType(ir.FloatType(), 16)
 
 
-above = _mask(">")
-below = _mask("<")
+def _splat(builder: Any, value: Any) -> Any:
+    """A vector of one value."""
+    splat = ir.Constant(_VECTOR, None)
+    for lane in range(_VECTOR.count):
+        splat = builder.insert_element(splat, value, ir.Constant(ir.IntType(32), lane))
+    return splat
+
+
+def _load(context: Any, builder: Any, row: Any, row_type: Any, start: Any) -> list[Any]:
+    """The LANES columns from row[start] as vectors."""
+    array = make_array(row_type)(context, builder, row)  # type: ignore[no-untyped-call]
+    place = builder.bitcast(builder.gep(array.data, [start]), _VECTOR.as_pointer())
+    parts = []
+    for part in range(LANES // _VECTOR.count):
+        parts.append(builder.load(builder.gep(place, [ir.IntType(64)(part)])))
+        parts[-1].align = 4  # rows of a tile start anywhere
+    return parts
+
+
+def _bits(builder: Any, lanes: Any) -> Any:
+    """A vector of booleans as the bits of one number."""
+    return builder.bitcast(lanes, ir.IntType(_VECTOR.count))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def outside(typing_context: Any, array: Any, start: Any, low: Any, high: Any) -> Any:
+    """Bit i says whether number start + i of a contiguous array is below `low` or above `high`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = ir.IntType(LANES)(0)
+        low, high = _splat(builder, args[2]), _splat(builder, args[3])
+        # piece by piece: what LLVM makes of 64 booleans at once is slow without AVX-512
+        for at, part in enumerate(_load(context, builder, args[0], array, args[1])):
+            over = builder.fcmp_ordered(">", part, high)
+            bits = _bits(builder, builder.or_(over, builder.fcmp_ordered("<", part, low)))
+            place = builder.shl(builder.zext(bits, whole.type), whole.type(at * _VECTOR.count))
+            whole = builder.or_(whole, place)
+        return whole
+
+    return types.uint64(array, types.intp, types.float32, types.float32), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def any_outside(typing_context: Any, array: Any, start: Any, low: Any, high: Any) -> Any:
+    """Whether `outside` has a bit set.
+
+    The largest and the smallest are found before anything is compared: a third of its work.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        parts = _load(context, builder, args[0], array, args[1])
+
+        def best(comparison: str) -> Any:
+            values = parts
+            while len(values) > 1:
+                pairs = list(zip(values[::2], values[1::2], strict=True))
+                values = [builder.select(builder.fcmp_ordered(comparison, *p), *p) for p in pairs]
+            return values[0]
+
+        over = builder.fcmp_ordered(">", best(">"), _splat(builder, args[3]))
+        under = builder.fcmp_ordered("<", best("<"), _splat(builder, args[2]))
+        bits = _bits(builder, builder.or_(over, under))
+        return builder.icmp_unsigned("!=", bits, bits.type(0))
+
+    return types.boolean(array, types.intp, types.float32, types.float32), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]

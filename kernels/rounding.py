@@ -38,13 +38,20 @@ class Rounded(NamedTuple):
     """[rows] |w_hat|."""
     losses: np.ndarray
     """[rows] |w - shift - w_hat|."""
+    mean: Tensor
+    """float64 [d], the mean row before anything was taken off."""
 
 
 @njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
-def _round_rows(matrix, shift, out, lengths, losses):  # type: ignore[no-untyped-def]
-    """Round `matrix - shift` to nearest even into `out` (as int16) and measure norms."""
-    for r in range(matrix.shape[0]):
-        row, narrow = matrix[r], out[r]
+def _round_rows(matrix, first, stop, shift, step, out, lengths, losses, total):  # type: ignore[no-untyped-def]
+    """Round `matrix - shift` to nearest even into `out` (as int16), measure norms, add to `total`.
+
+    Row r goes where `round_to_bfloat16` says; only rows first to stop are dealt with.
+    """
+    for r in range(first, stop):
+        row, narrow = matrix[r], out[r % step * (out.shape[0] // step) + r // step]
+        for i in range(row.shape[0]):
+            total[i] += np.float64(row[i])
         length = loss = whole = largest = np.float32(0.0)
         for i in range(row.shape[0]):
             value = row[i] - shift[i]
@@ -92,21 +99,28 @@ def measure(matrix: Tensor) -> tuple[Tensor, np.ndarray]:
     return torch.from_numpy(sums.sum(0) / max(len(rows), 1)), norms
 
 
-def round_to_bfloat16(matrix: Tensor, shift: Tensor, multiple: int) -> Rounded:
-    """`matrix - shift` (float32 [rows, d] and [d]) in bfloat16, rows padded to a multiple."""
+def round_to_bfloat16(matrix: Tensor, shift: Tensor, multiple: int, step: int = 1) -> Rounded:
+    """`matrix - shift` (float32 [rows, d] and [d]) in bfloat16, rows padded to a multiple.
+
+    Where `step` is not 1 it divides the padded rows into as many slabs: rows 0, step, 2 step, ...
+    come first, then rows 1, step + 1, ..., every slab padded by itself.
+    """
     rows, taken = matrix.numpy(), shift.numpy()
     count = -(-len(rows) // multiple) * multiple
-    values = torch.empty(count, rows.shape[1], dtype=torch.bfloat16)
-    values[len(rows) :] = 0
-    bits = values.view(torch.int16).numpy()
-    lengths, losses = np.zeros(count), np.zeros(count)
+    # numpy asks for huge pages, torch does not: a fifth of the time goes into small ones' faults
+    bits = np.empty((count, rows.shape[1]), np.int16)
+    bits.reshape(step, count // step, rows.shape[1])[:, len(rows) // step :] = 0
+    lengths, losses = np.zeros(len(rows)), np.zeros(len(rows))
+    starts = range(0, len(rows), CHUNK)
+    totals = np.zeros((len(starts), rows.shape[1]))
 
-    def chunk(start: int) -> None:
-        part = slice(start, min(start + CHUNK, len(rows)))
-        _round_rows(rows[part], taken, bits[part], lengths[part], losses[part])
+    def chunk(index: int) -> None:
+        ends = index * CHUNK, min((index + 1) * CHUNK, len(rows))
+        _round_rows(rows, *ends, taken, step, bits, lengths, losses, totals[index])
 
-    each(chunk, range(0, len(rows), CHUNK))
-    return Rounded(values, lengths[: len(rows)], losses[: len(rows)])
+    each(chunk, range(len(starts)))
+    mean = torch.from_numpy(totals.sum(0) / max(len(rows), 1))
+    return Rounded(torch.from_numpy(bits).view(torch.bfloat16), lengths, losses, mean)
 
 
 def float32_error(lengths: np.ndarray, longest: float, d: int) -> np.ndarray:

@@ -29,14 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .blocks import INNER, ROWS, SIGNS, Buffers, Results, State, cut, each, new_state
+from .blocks import INNER, ROWS, SIGNS, Buffers, Results, State, cut, each, new_state, slabs
 from .exact import rescore
 from .project import Projection
 from .rounding import (
     UNIT,
     Rounded,
     float32_error,
-    measure,
     round_to_bfloat16,
     screening_error,
 )
@@ -98,13 +97,14 @@ class Screen:
     """Both operands made ready for screening: rounded, the read-out centred if that is tighter."""
 
     def __init__(self, vectors: Tensor, readout: Tensor, stats: bool) -> None:
-        self.mean = measure(readout)[0]
-        self.x = round_to_bfloat16(vectors, torch.zeros(len(self.mean)), STEP)
+        nothing = torch.zeros(readout.shape[1])
+        self.x = round_to_bfloat16(vectors, nothing, STEP)
         # rows without a common part, or ones that bfloat16 holds exactly, are better left alone
         some = readout[:: max(len(readout) // SAMPLE, 1)].contiguous()
-        shifts = (torch.zeros(len(self.mean)), self.mean.float())
-        self.shift = min(shifts, key=lambda shift: self._error(_rounded(some, shift)).sum())
-        self.w = _rounded(readout, self.shift)
+        shifts = (nothing, some.mean(0, dtype=torch.float64).float())
+        bounds = [self._error(round_to_bfloat16(some, shift, 1)).sum() for shift in shifts]
+        self.shift = shifts[int(np.argmin(bounds))]
+        self.w = round_to_bfloat16(readout, self.shift, COLUMNS, -(-len(readout) // COLUMNS))
         self.error = self._error(self.w)
         self._moments = self._second_moments(some) if stats else None
 
@@ -138,7 +138,7 @@ class Screen:
     def errors(self) -> tuple[np.ndarray, np.ndarray]:
         """[n] the most that a float32 logit of each row is off, and a float64 one."""
         longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
-        lengths, d = self.x.lengths + self.x.losses, len(self.mean)
+        lengths, d = self.x.lengths + self.x.losses, len(self.shift)
         # a float64 sum is made in one piece; the other half of 2^-28 is for x . shift, taken off it
         parts = -(-d // INNER)
         single = float32_error(lengths, longest, d)
@@ -146,10 +146,6 @@ class Screen:
 
     def _error(self, w: Rounded) -> np.ndarray:
         return screening_error(self.x, float(w.lengths.max()), float(w.losses.max()))
-
-
-def _rounded(readout: Tensor, shift: Tensor) -> Rounded:
-    return round_to_bfloat16(readout, shift, COLUMNS)
 
 
 def project_screened(
@@ -187,13 +183,12 @@ class _Job:
         n, self.vocabulary = len(vectors), len(readout)
         self.vectors, self.readout, self.stats, self.least = vectors, readout, stats, least
         self.k, self.kept = k, candidates(k, readout.shape[1], self.vocabulary)
-        self.chosen = ("top" in sides, "bottom" in sides)
         self.results, self.blocks = Results(n, k, sides), cut(n)
         self.shift, self.mean = np.zeros(n), np.zeros(n)
         self.screen = Screen(vectors, readout, stats)
         self.fp32_error, self.fp64_error = self.screen.errors()
-        parts = torch.split(self.screen.w.values, COLUMNS)
-        self.slabs = [(i * COLUMNS, part.T) for i, part in enumerate(parts)]
+        self.slabs = slabs(self.vocabulary, COLUMNS, self.kept)
+        self.parts = [part.T for part in torch.split(self.screen.w.values, COLUMNS)]
         self.buffers = Buffers(torch.bfloat16, COLUMNS)
         self.hopeless = threading.Event()
 
@@ -203,25 +198,25 @@ class _Job:
         rows = slice(*self.blocks[index])
         exact = self.vectors[rows].double()
         self.shift[rows] = exact @ self.screen.shift.double()
-        self.mean[rows] = exact @ self.screen.mean
-        centre = (self.mean[rows] - self.shift[rows]).astype(np.float32)
+        self.mean[rows] = exact @ self.screen.w.mean
         scale = self.screen.scale(self.vectors, rows)
-        state = new_state(centre, self.kept)
+        centre = ((self.mean[rows] - self.shift[rows]) / scale).astype(np.float32)
+        reference = scale * centre.astype(np.float64)
+        state = new_state(reference, self.kept, self.results.sides)
         self._scan(rows, state, scale, centre)
-        self._rescore(rows, state, scale, centre)
+        self._rescore(rows, state, scale, reference)
         if index == 0 and self.results.share(rows) < self.least:
             self.hopeless.set()
 
     def _scan(self, rows: slice, state: State, scale: np.ndarray, centre: np.ndarray) -> None:
         own = self.screen.x.values[rows.start : -(-rows.stop // STEP) * STEP]
         tile, bits = self.buffers.view(len(own), COLUMNS)
-        for first, slab in self.slabs:
-            torch.mm(own, slab, out=tile)
-            part = bits[: len(centre), : min(COLUMNS, self.vocabulary - first)]
-            options = (self.kept, *self.chosen, self.stats)
-            scan_bfloat16(part, first, scale, centre, *state, *options)
+        for slab, part in zip(self.slabs, self.parts, strict=True):
+            torch.mm(own, part, out=tile)
+            sizes = (slab.width, slab.first, slab.step)
+            scan_bfloat16(bits, *sizes, scale, centre, *state, slab.c, self.stats)
 
-    def _rescore(self, rows: slice, state: State, scale: np.ndarray, centre: np.ndarray) -> None:
+    def _rescore(self, rows: slice, state: State, scale: np.ndarray, reference: np.ndarray) -> None:
         x, w, results = self.vectors[rows].numpy(), self.readout.numpy(), self.results
         tail = self.fp64_error[rows]
         errors = (self.screen.error[rows], UNIT, tail)
@@ -229,8 +224,8 @@ class _Job:
         for side in results.sides:
             operands = (SIGNS[side], x, w, self.shift[rows])
             rescore(
-                *(*state.side(side), self.k, self.kept, *operands, *errors, scale, centre, sums),
-                *results.of(side, rows),
+                *(*state.side(side), self.k, self.kept, *operands, *errors),
+                *(scale, reference, sums, *results.of(side, rows)),
             )
             results.cut[side][rows] -= self.fp32_error[rows]
         results.sums[rows] = state.sums

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .blocks import SIGNS, Buffers, Results, cut, each, new_state, product
+from .blocks import SIGNS, Buffers, Results, cut, each, new_state, product, slabs
 from .exact import settle
 from .project import Projection
 from .rounding import float32_error, measure
@@ -39,21 +39,25 @@ def project_tiled(
     results = Results(n, k, sides)
     bound = float32_error(measure(vectors)[1], float(lengths.max()), readout.shape[1])
     x, w = vectors.numpy(), readout.numpy()
-    ones = np.ones(n, np.float32)
-    buffers = Buffers(torch.float32, COLUMNS)
-    slabs = [(i * COLUMNS, part.T) for i, part in enumerate(torch.split(readout, COLUMNS))]
-    blocks, chosen = cut(n), ("top" in sides, "bottom" in sides)
+    buffers, blocks = Buffers(torch.float32, COLUMNS), cut(n)
+    parts = [
+        (slab, readout[slab.first :: slab.step].T) for slab in slabs(vocabulary, COLUMNS, kept)
+    ]
 
     def block(index: int) -> None:
         rows = slice(*blocks[index])
         mean[rows] = vectors[rows].double() @ average
         centre = mean[rows].astype(np.float32)
-        state = new_state(centre, kept)
+        state = new_state(centre, kept, results.sides)
         own = vectors[rows]
-        for first, slab in slabs:
-            tile, values = buffers.view(len(own), slab.shape[1])
-            product(own, slab, tile)
-            scan_tile(values, first, ones[rows], centre, *state, kept, *chosen, stats)
+        tile, values = buffers.view(len(own), COLUMNS)
+        outs = {slab.width: tile[:, : slab.width] for slab, _ in parts}
+        scale = np.ones(len(own), np.float32)
+        for slab, part in parts:
+            product(own, part, outs[slab.width])
+            scan_tile(
+                values, slab.width, slab.first, slab.step, scale, centre, *state, slab.c, stats
+            )
         results.sums[rows] = state.sums
         for side in results.sides:
             operands = (SIGNS[side], x[rows], w, bound[rows])

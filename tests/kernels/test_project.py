@@ -46,6 +46,19 @@ def test_odd_shapes(n: int, vocabulary: int, d: int, k: int) -> None:
     check(*gaussian(n, vocabulary, d), k)
 
 
+def test_best_tokens_that_lie_in_one_slab_are_found() -> None:
+    """The scan expects a fair share of them in every slab; here every 40th token is the best."""
+    x, w = gaussian(20, 40 * 512, 16)
+    w[3::40] *= 30.0
+    for impl in ("tiled", "screened"):
+        got = project_topk(x, w, 64, impl=impl)
+        want = project_dense(x.double(), w.double(), 64, BOTH, False)
+        assert torch.equal(got.top.ids, want.top.ids)
+        assert torch.equal(got.bottom.ids, want.bottom.ids)
+        assert (got.top.ids % 40 == 3).all()
+    assert project_topk(x, w, 64, impl="tiled").certified == 0.0
+
+
 def test_k_may_be_the_whole_vocabulary() -> None:
     x, w = gaussian(5, 37, 8)
     got = project_topk(x, w, 37)

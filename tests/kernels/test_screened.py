@@ -124,11 +124,24 @@ def test_rounding_is_torchs_and_its_loss_measured() -> None:
         np.testing.assert_allclose(got, want, rtol=2e-3)
 
 
+def test_rounded_rows_are_put_in_strided_slabs() -> None:
+    x = torch.randn(1003, 8)
+    plain, strided = (round_to_bfloat16(x, torch.zeros(8), 128, step) for step in (1, 8))
+    places = torch.arange(1003) % 8 * 128 + torch.arange(1003) // 8
+    assert torch.equal(strided.values[places], plain.values[:1003])
+    padding = torch.ones(1024, dtype=torch.bool).scatter(0, places, False)
+    assert not strided.values[padding].any()
+    for got in (strided, plain):
+        np.testing.assert_allclose(got.mean, x.double().mean(0), rtol=1e-14, atol=1e-16)
+    np.testing.assert_array_equal(strided.lengths, plain.lengths)
+
+
 def test_centring_makes_near_ties_provable() -> None:
     """A common part a million times the differences: uncentred, nothing could be told apart."""
     x, w = near_ties(64, 3000, 128)
     screen = screened.Screen(x, w, False)
-    assert torch.equal(screen.shift, w.double().mean(0).float())
+    torch.testing.assert_close(screen.shift, w.mean(0))
+    np.testing.assert_allclose(screen.w.mean, w.double().mean(0), rtol=1e-12)
     w16 = anisotropic(1, 3000, 128)[1].bfloat16().float()
     assert not screened.Screen(x.bfloat16().float(), w16, False).shift.any(), "nothing to round"
 
