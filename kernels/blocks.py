@@ -78,6 +78,18 @@ class State(NamedTuple):
         return self.keys[:, at], self.counts[:, at], self.limit[:, at]
 
 
+def _in_huge_pages(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """An array of zeros in pages of 2 MiB where the system has them.
+
+    Rows of state lie far apart, and a tile in between leaves no small page's address in the
+    processor: 7 % of a scan. numpy asks for huge pages from 4 MiB on.
+    """
+    size, page = math.prod(shape) * np.dtype(dtype).itemsize, 2**21
+    memory = np.zeros(max(size + page, 2 * page), np.uint8)
+    start = -memory.ctypes.data % page
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def new_state(reference: np.ndarray, kept: int, sides: tuple[str, ...]) -> State:
     """State of rows with these first references of exp, `kept` candidates a side."""
     n = len(reference)
@@ -85,7 +97,7 @@ def new_state(reference: np.ndarray, kept: int, sides: tuple[str, ...]) -> State
     sums[:, TOP], sums[:, BOTTOM] = reference, -reference
     limit = np.zeros((n, 2), np.float32)
     limit[:] = [-np.inf if side in sides else np.inf for side in SIGNS]
-    keys = np.zeros((n, 2, 2 * kept + LANES), np.uint64)
+    keys = _in_huge_pages((n, 2, 2 * kept + LANES), np.uint64)
     return State(keys, np.zeros((n, 2), np.int64), limit, sums)
 
 
