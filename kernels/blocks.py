@@ -101,35 +101,6 @@ def new_state(reference: np.ndarray, kept: int, sides: tuple[str, ...]) -> State
     return State(keys, np.zeros((n, 2), np.int64), limit, sums)
 
 
-class Slab(NamedTuple):
-    """The tokens first, first + step, ... of the vocabulary, `width` of them.
-
-    Strided, so that each slab is a fair sample of the vocabulary, whose order is not random.
-    """
-
-    first: int
-    step: int
-    width: int
-    c: int
-    """Candidates worth keeping a side after this slab and those before it."""
-
-
-def slabs(vocabulary: int, columns: int, kept: int) -> list[Slab]:
-    """Slabs of at most `columns` tokens for `kept` candidates in the end.
-
-    Of the best `kept`, few lie in the first slabs: three standard deviations and a few more than
-    are expected there. A row with more of them than that has too few candidates in the end, is not
-    proven, and is searched again.
-    """
-    step = -(-vocabulary // columns)
-    found = []
-    for first in range(step):
-        expected = kept * (first + 1) / step
-        worth = math.ceil(expected + 3.0 * math.sqrt(expected) + 4.0)
-        found.append(Slab(first, step, len(range(first, vocabulary, step)), min(worth, kept)))
-    return found
-
-
 class Results:
     """Results of all rows, filled in block by block."""
 

@@ -24,12 +24,13 @@ import math
 import statistics
 import threading
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .blocks import INNER, ROWS, SIGNS, Buffers, Results, State, cut, each, new_state, slabs
+from .blocks import INNER, ROWS, SIGNS, Buffers, Results, State, cut, each, new_state
 from .exact import rescore
 from .project import Projection
 from .rounding import (
@@ -93,6 +94,32 @@ def candidates(k: int, d: int, vocabulary: int) -> int:
     return min(math.ceil(within + 3.0 * math.sqrt(within) + 6.0), vocabulary)
 
 
+class Slab(NamedTuple):
+    """The tokens first, first + step, ... of the vocabulary, `width` of them."""
+
+    first: int
+    step: int
+    width: int
+    kept: int
+    """Candidates worth keeping a side after this slab and those before it."""
+
+
+def strided(vocabulary: int, kept: int) -> list[Slab]:
+    """The slabs of a vocabulary: each a fair sample of it, for its order is not random.
+
+    So of the best `kept` only a share lies in the first slabs, and they need not keep more than it
+    and three standard deviations and a few. A row with more than that has too few candidates in
+    the end, is not proven, and is searched again.
+    """
+    step = -(-vocabulary // COLUMNS)
+    found = []
+    for first in range(step):
+        share = kept * (first + 1) / step
+        worth = min(math.ceil(share + 3.0 * math.sqrt(share) + 4.0), kept)
+        found.append(Slab(first, step, len(range(first, vocabulary, step)), worth))
+    return found
+
+
 class Screen:
     """Both operands made ready for screening: rounded, the read-out centred if that is tighter."""
 
@@ -104,7 +131,7 @@ class Screen:
         shifts = (nothing, some.mean(0, dtype=torch.float64).float())
         bounds = [self._error(round_to_bfloat16(some, shift, 1)).sum() for shift in shifts]
         self.shift = shifts[int(np.argmin(bounds))]
-        self.w = round_to_bfloat16(readout, self.shift, COLUMNS, -(-len(readout) // COLUMNS))
+        self.w = round_to_bfloat16(readout, self.shift, COLUMNS, len(strided(len(readout), 1)))
         self.error = self._error(self.w)
         self._moments = self._second_moments(some) if stats else None
 
@@ -187,7 +214,7 @@ class _Job:
         self.shift, self.mean = np.zeros(n), np.zeros(n)
         self.screen = Screen(vectors, readout, stats)
         self.fp32_error, self.fp64_error = self.screen.errors()
-        self.slabs = slabs(self.vocabulary, COLUMNS, self.kept)
+        self.slabs = strided(self.vocabulary, self.kept)
         self.parts = [part.T for part in torch.split(self.screen.w.values, COLUMNS)]
         self.buffers = Buffers(torch.bfloat16, COLUMNS)
         self.hopeless = threading.Event()
@@ -214,7 +241,7 @@ class _Job:
         for slab, part in zip(self.slabs, self.parts, strict=True):
             torch.mm(own, part, out=tile)
             sizes = (slab.width, slab.first, slab.step)
-            scan_bfloat16(bits, *sizes, scale, centre, *state, slab.c, self.stats)
+            scan_bfloat16(bits, *sizes, scale, centre, *state, slab.kept, self.stats)
 
     def _rescore(self, rows: slice, state: State, scale: np.ndarray, reference: np.ndarray) -> None:
         x, w, results = self.vectors[rows].numpy(), self.readout.numpy(), self.results

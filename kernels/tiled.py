@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .blocks import SIGNS, Buffers, Results, cut, each, new_state, product, slabs
+from .blocks import SIGNS, Buffers, Results, cut, each, new_state, product
 from .exact import settle
 from .project import Projection
 from .rounding import float32_error, measure
@@ -40,9 +40,7 @@ def project_tiled(
     bound = float32_error(measure(vectors)[1], float(lengths.max()), readout.shape[1])
     x, w = vectors.numpy(), readout.numpy()
     buffers, blocks = Buffers(torch.float32, COLUMNS), cut(n)
-    parts = [
-        (slab, readout[slab.first :: slab.step].T) for slab in slabs(vocabulary, COLUMNS, kept)
-    ]
+    slabs = [part.T for part in torch.split(readout, COLUMNS)]
 
     def block(index: int) -> None:
         rows = slice(*blocks[index])
@@ -51,13 +49,12 @@ def project_tiled(
         state = new_state(centre, kept, results.sides)
         own = vectors[rows]
         tile, values = buffers.view(len(own), COLUMNS)
-        outs = {slab.width: tile[:, : slab.width] for slab, _ in parts}
+        outs = {slab.shape[1]: tile[:, : slab.shape[1]] for slab in slabs}
         scale = np.ones(len(own), np.float32)
-        for slab, part in parts:
-            product(own, part, outs[slab.width])
-            scan_tile(
-                values, slab.width, slab.first, slab.step, scale, centre, *state, slab.c, stats
-            )
+        for first, slab in zip(range(0, vocabulary, COLUMNS), slabs, strict=True):
+            width = slab.shape[1]
+            product(own, slab, outs[width])
+            scan_tile(values, width, first, 1, scale, centre, *state, kept, stats)
         results.sums[rows] = state.sums
         for side in results.sides:
             operands = (SIGNS[side], x[rows], w, bound[rows])

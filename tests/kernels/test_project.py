@@ -47,16 +47,15 @@ def test_odd_shapes(n: int, vocabulary: int, d: int, k: int) -> None:
 
 
 def test_best_tokens_that_lie_in_one_slab_are_found() -> None:
-    """The scan expects a fair share of them in every slab; here every 40th token is the best."""
-    x, w = gaussian(20, 40 * 512, 16)
-    w[3::40] *= 30.0
-    for impl in ("tiled", "screened"):
-        got = project_topk(x, w, 64, impl=impl)
-        want = project_dense(x.double(), w.double(), 64, BOTH, False)
-        assert torch.equal(got.top.ids, want.top.ids)
-        assert torch.equal(got.bottom.ids, want.bottom.ids)
-        assert (got.top.ids % 40 == 3).all()
-    assert project_topk(x, w, 64, impl="tiled").certified == 0.0
+    """The screen expects a fair share of them in every slab; here every 20th token is the best."""
+    x, w = gaussian(20, 20 * 1024, 16)
+    w[3::20] *= 30.0
+    got = project_topk(x, w, 64, impl="screened")
+    want = project_dense(x.double(), w.double(), 64, BOTH, False)
+    assert torch.equal(got.top.ids, want.top.ids)
+    assert torch.equal(got.bottom.ids, want.bottom.ids)
+    assert (got.top.ids % 20 == 3).all()
+    assert got.certified < 0.5, "a fair share was found: this says nothing"
 
 
 def test_k_may_be_the_whole_vocabulary() -> None:
