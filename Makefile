@@ -50,7 +50,9 @@ unit: .venv/dev
 
 notebooks: .venv/dev
 	sh tests/install_browser.sh
-	$(BIN)/pytest --nbmake --nbmake-timeout=900 $(filter-out $(SLOW_NOTEBOOKS),$(wildcard notebooks/*.ipynb))
+	$(BIN)/interp neurons atlas --model smollm2-135m  # two of them ask for it, and only one may write it
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --nbmake --nbmake-timeout=900 \
+	    $(filter-out $(SLOW_NOTEBOOKS),$(wildcard notebooks/*.ipynb))
 
 browser: .venv/dev
 	sh tests/install_browser.sh

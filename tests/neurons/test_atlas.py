@@ -119,6 +119,11 @@ def deep(model_folder):
     return model_folder("llama", num_hidden_layers=12, intermediate_size=3000, vocab_size=6000)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(deep, tmp_path_factory):
+    return run_or_load(AtlasConfig(model=str(deep)), out=tmp_path_factory.mktemp("whole") / "run")
+
+
 def start(folder, out):
     command = [sys.executable, "-m", "interp", "neurons", "atlas", "--model", str(folder)]
     return subprocess.Popen(
@@ -134,8 +139,7 @@ KILLS = [(0, signal.SIGKILL), (1, signal.SIGKILL), (6, signal.SIGKILL), (3, sign
 
 
 @pytest.mark.parametrize(("parts", "how"), KILLS)
-def test_killed_and_resumed_is_identical(parts, how, deep, own_home, tmp_path):
-    undisturbed = run_or_load(AtlasConfig(model=str(deep)), out=tmp_path / "whole")
+def test_killed_and_resumed_is_identical(parts, how, deep, undisturbed, own_home, tmp_path):
     out = tmp_path / "killed"
     process = start(deep, out)
     deadline = time.monotonic() + 60
