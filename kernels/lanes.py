@@ -5,7 +5,6 @@ Each is a few LLVM instructions that the compiler turns into whatever the proces
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
@@ -15,21 +14,6 @@ from numba.np.arrayobj import make_array
 
 LANES = 64
 """Columns that one mask covers."""
-
-
-def drop_stale(folder: Path) -> None:
-    """Forget compiled code in `folder` that is older than any source beside it.
-
-    numba compiles a function again when its own file has changed, but not when one that it calls
-    has changed in another file: after an update it would run the old code without a word.
-    """
-    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
-    for index in folder.glob("__pycache__/*.nbi"):
-        if index.stat().st_mtime < newest:
-            index.unlink(missing_ok=True)
-
-
-drop_stale(Path(__file__).parent)
 
 
 def _cast(source: Any, target: Any, llvm_type: ir.Type) -> Any:

@@ -160,7 +160,7 @@ class Screen:
         x = self.x.values[rows]
         image = (x @ self._moments).float()  # to bfloat16's precision: only the small a needs it
         along, whole = (image * x).sum(1), (image * vectors[rows]).sum(1)
-        return torch.where(along > 0, whole / along, 1.0).numpy()
+        return torch.where((along > 0) & (whole > 0), whole / along, 1.0).numpy()
 
     def errors(self) -> tuple[np.ndarray, np.ndarray]:
         """[n] the most that a float32 logit of each row is off, and a float64 one."""

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from interp.kernels.lanes import LANES, any_outside, drop_stale, outside
+from interp.kernels import drop_stale
+from interp.kernels.lanes import LANES, any_outside, outside
 
 
 @njit
