@@ -7,17 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .project import Projection, Side, project_topk
+from .project import Impl, Projection, Side, project_topk
 from .reference import exact_ids, project_dense
 
+CPU: tuple[Impl, ...] = ("screened", "tiled")
 
-def exactness(x: Tensor, w: Tensor, ks: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Of both paths and each k: share of certified rows, and whether all ids are float64's."""
 
+def exactness(
+    x: Tensor, w: Tensor, ks: tuple[int, ...], impls: tuple[Impl, ...] = CPU
+) -> list[dict[str, Any]]:
+    """Of each path and k: share of certified rows, and whether all ids are float64's."""
     wanted, rows = exact_ids(x, w, max(ks)), []
     for k in ks:
-        for impl in ("screened", "tiled"):
-            found = project_topk(x, w, k, stats=False, impl=impl)  # type: ignore[arg-type]
+        for impl in impls:
+            found = project_topk(x, w, k, stats=False, impl=impl)
             assert found.top is not None
             assert found.bottom is not None
             same = torch.equal(found.top.ids, wanted["top"][:, :k]) and torch.equal(
@@ -27,15 +30,16 @@ def exactness(x: Tensor, w: Tensor, ks: tuple[int, ...]) -> list[dict[str, Any]]
     return rows
 
 
-def statistic_errors(x: Tensor, w: Tensor, k: int) -> list[dict[str, Any]]:
+def statistic_errors(
+    x: Tensor, w: Tensor, k: int, impls: tuple[Impl, ...] = CPU
+) -> list[dict[str, Any]]:
     """Median and largest error of every statistic against float64, naive and ours."""
     sides: tuple[Side, ...] = ("top", "bottom")
     oracle = _flat(project_dense(x.double(), w.double(), k, sides, True))
     variants = {
         "naive float32": project_topk(x, w, k, impl="naive"),
         "naive bfloat16": project_dense(x.bfloat16(), w.bfloat16(), k, sides, True),
-        "tiled": project_topk(x, w, k, impl="tiled"),
-        "screened": project_topk(x, w, k, impl="screened"),
+        **{impl: project_topk(x, w, k, impl=impl) for impl in impls},
     }
     rows = []
     for variant, projection in variants.items():

@@ -1,46 +1,71 @@
-"""The fused projection on a GPU: bfloat16 products, bins by Triton, the best of each row proven.
+"""The fused projection on a GPU: bfloat16 products, float32 logits, the best of each row proven.
 
-Stage 1 (`triton_bins.py`) leaves, of each row and bin of 32 columns, the two highest and two lowest
-logits, and sums for the statistics. Two producers under one contract: "buffer" (P1) multiplies a
-chunk of rows with cuBLAS into a float32 buffer and reads it once; "fused" (P2) never writes a
-logit. "wide" is "fused" with tiles of 256 columns: it reads less and keeps more in registers.
+Chunk by chunk of the vectors: cuBLAS multiplies into a buffer of float32 logits; one pass over it
+keeps bins' extremes and the statistics (`triton_scan.py`); what may be among the best is scored in
+float64 and ranked (`triton_select.py`). Nothing waits for the GPU before the last chunk.
 
-Stage 2 (`triton_merge.py`) finds the best of each row. Precision: operands in bfloat16, sums in
-float32 on the screen; ids and logits are those of a float64 product of the operands as they were
-given (`triton_dots.py`), as on the CPU. Statistics are sums over the screened logits: exact to
-float32's sums where bfloat16 holds the operands, else as good as a bfloat16 product's.
+Precision: ids are those of a float64 product of the operands as they were given, equal logits by
+the lowest id; logits are float64 rounded to float32. Statistics are float32 sums over the logits of
+the bfloat16 product, exact to rounding where bfloat16 holds the operands; where it does not, with
+the candidates' exact scores in the place of theirs.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 
-from .project import Extremes, Projection
-from .triton_bins import BIN, SUMS, fused_kernel, scan_kernel
-from .triton_merge import Readout, best, moments, prepare, rounded, softmax
+from . import triton_scan as scan
+from . import triton_select as select
+from .project import Extremes, Moments, Projection
+from .triton_error import Readout, errors, lengths, prepare, room
 
-Producer = Literal["auto", "buffer", "fused", "wide"]
-COLUMNS = {"buffer": 128, "fused": 128, "wide": 256}
-"""Columns of a tile."""
-ROWS = 4096
-"""Rows whose bins are held at once."""
+ROWS, LOGITS = 2048, 2**28
+"""Largest number of rows, and of logits, of a chunk."""
 CHECKED = 4
 """Rows of every call that are compared with a dense twin."""
-FUSED_BELOW = 3000
-"""Widths below which the fused producer is expected to win (an estimate: none was measured)."""
+SIDES = ("top", "bottom")
+
+
+class Found(NamedTuple):
+    """What is found of all rows; sides that were not asked for hold nothing."""
+
+    ids: Tensor
+    """[n, 2, k] int64"""
+    logits: Tensor
+    """[n, 2, k] float32"""
+    candidates: Tensor
+    """[n, 2] int32, the number of candidates"""
+    sums: Tensor
+    """[n, 10] float64, see `triton_scan.merge_kernel`"""
+    error: Tensor
+    """[n] float64, E of `triton_error.py`"""
+    centre: Tensor
+    """[n] float32, about which powers are summed"""
+
+    @staticmethod
+    def empty(x: Tensor, narrow: Tensor, w: Readout, k: int) -> Found:
+        n, d = x.shape
+        near, lost, centre = lengths(x, narrow, w.mean)
+        return Found(
+            torch.empty(n, 2, k, dtype=torch.int64, device=x.device),
+            torch.empty(n, 2, k, device=x.device),
+            torch.zeros(n, 2, dtype=torch.int32, device=x.device),
+            torch.empty(n, scan.SUMS, dtype=torch.float64, device=x.device),
+            errors(near, lost, d, w),
+            centre,
+        )
+
+    def rows(self, at: slice) -> Found:
+        return Found(*(tensor[at] for tensor in self))
 
 
 def project_triton(
-    vectors: Tensor,
-    readout: Tensor,
-    k: int,
-    sides: tuple[str, ...],
-    stats: bool,
-    producer: Producer = "auto",
+    vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool
 ) -> Projection:
     """See `project_topk`. Runs where the tensors are: a GPU, or the CPU under the interpreter.
 
@@ -52,21 +77,18 @@ def project_triton(
     """
     if vectors.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"impl='triton' runs on a GPU, not on {vectors.device}: use 'auto'")
-    vectors, readout = _readable(vectors), _readable(readout)
-    if producer == "auto":
-        producer = "fused" if vectors.shape[1] < FUSED_BELOW else "buffer"
-    w = prepare(readout)
-    parts = [_chunk(x, w, k, sides, stats, producer) for x in torch.split(vectors, ROWS)]
-    proven = sum(int(part.certified or 0) for part in parts)
-    found = Projection(
-        top=_joined([part.top for part in parts]),
-        bottom=_joined([part.bottom for part in parts]),
-        moments=_joined([part.moments for part in parts]),
-        impl=f"triton {producer}",
-        certified=proven / max(len(vectors), 1),
-    )
-    _check_twin(vectors[:CHECKED], w, found)
-    return found
+    x, w = _readable(vectors), prepare(_readable(readout))
+    narrow = x.bfloat16()
+    found = Found.empty(x, narrow, w, k)
+    lossless = x.dtype == w.exact.dtype == torch.bfloat16
+    search = _Search(w, k, sides, stats, lossless, min(len(x), _rows(len(w.exact))))
+    for start in range(0, len(x), search.rows):
+        at = slice(start, start + search.rows)
+        search.chunk(x[at], narrow[at], found.rows(at))
+    certified = search.settle(x, found)
+    result = _result(found, sides, stats, len(w.exact), certified)
+    _check_twin(x[:CHECKED], w, result, found.error[:CHECKED, None])
+    return result
 
 
 def _readable(operand: Tensor) -> Tensor:
@@ -74,76 +96,173 @@ def _readable(operand: Tensor) -> Tensor:
     return (operand if narrow else operand.float()).contiguous()
 
 
-def _joined(parts: list) -> Any:
-    if parts[0] is None:
-        return None
-    columns = zip(*parts, strict=True)
-    return type(parts[0])(*(None if c[0] is None else torch.cat(c) for c in columns))
+def _rows(vocabulary: int) -> int:
+    return min(ROWS, max(128, LOGITS // vocabulary // 128 * 128))
 
 
-def _chunk(
-    x: Tensor, w: Readout, k: int, sides: tuple[str, ...], stats: bool, producer: Producer
-) -> Projection:
-    """One chunk of rows; `certified` counts the rows proven on all sides."""
-    own = rounded(x, w)
-    centre = x.float() @ w.mean if stats else torch.zeros(len(x), device=x.device)
-    bins, sums = _produce(own.rounded, w.rounded, centre, stats, producer)
-    found: dict[str, Extremes] = {}
-    certified = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    for side, sign, at in (("top", 1, 0), ("bottom", -1, 1)):
-        if side in sides:
-            first = best(own, w, bins[..., 2 * at : 2 * at + 2], k, sign)
-            certified &= first.certified
-            soft = softmax(sums[..., 3 * at : 3 * at + 3]) if stats else (None, None, None)
-            found[side] = Extremes(first.ids, (sign * first.scores).float(), *soft)
-    kept = moments(sums[..., 6:], centre, len(w.exact)) if stats else None
-    return Projection(found.get("top"), found.get("bottom"), kept, "", int(certified.sum()))
+class _Search:
+    """The buffers of a projection, and the work on a chunk of its rows."""
 
+    def __init__(
+        self, w: Readout, k: int, sides: tuple[str, ...], stats: bool, lossless: bool, rows: int
+    ) -> None:
+        self.w, self.k, self.stats, self.lossless = w, k, stats, lossless
+        self.rows = max(rows, 1)
+        vocabulary, d = w.exact.shape
+        self.first_side, self.sides = SIDES.index("top" if "top" in sides else "bottom"), len(sides)
+        self.room = room(k, d, vocabulary)
+        self.tiles = triton.cdiv(vocabulary, scan.TILE)
+        self.stride = triton.cdiv(vocabulary, 16) * 16  # 16 bytes at a time in every row
 
-def _produce(
-    x: Tensor, w: Tensor, centre: Tensor, stats: bool, producer: Producer
-) -> tuple[Tensor, Tensor]:
-    """bins [n, bins, 4] and sums [n, tiles, 10] (empty without statistics)."""
-    (n, d), vocabulary, columns = x.shape, len(w), COLUMNS[producer]
-    tiles = -(-vocabulary // columns)
-    bins = torch.empty(n, tiles * (columns // BIN), 4, dtype=torch.int32, device=x.device)
-    sums = torch.empty(n, tiles if stats else 0, SUMS, device=x.device)
-    interpreted = x.device.type == "cpu"
-    if producer == "buffer":
-        if interpreted:
-            logits = x.float() @ w.float().T
+        def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(*shape, dtype=dtype, device=w.exact.device)
+
+        self.logits = new(self.rows, self.stride)
+        self.bins = new(self.rows, 2, self.tiles * scan.PER_TILE)
+        self.sums = new(self.rows if stats else 0, self.tiles, scan.SUMS)
+        self.levels = new(self.rows, 2)
+        self.list = new(self.rows, 2, self.room, dtype=torch.int32)
+        self.listed = new(self.rows, 2, dtype=torch.int32)
+        self.ids = torch.empty_like(self.list)
+        self.scores = new(self.rows, 2, self.room, dtype=torch.float64)
+
+    def chunk(self, x: Tensor, narrow: Tensor, found: Found) -> None:
+        """All of it for some rows x, of which `narrow` is the bfloat16 copy."""
+        logits = self.logits[: len(x)]
+        out = logits[:, : len(self.w.rounded)]
+        if x.is_cuda:
+            torch.mm(narrow, self.w.rounded.T, out_dtype=torch.float32, out=out)
         else:
-            logits = torch.mm(x, w.T, out_dtype=torch.float32)
-        scan_kernel[(-(-n // 16), tiles)](
-            logits, centre, bins, sums, n, vocabulary, tiles, vocabulary,
-            M=16, N=columns, STATS=stats, num_warps=4,
+            out.copy_(narrow.float() @ self.w.rounded.float().T)
+        self._scan(logits, found)
+        self._candidates(logits, found)
+        self._rank(x, found)
+        if self.stats and not self.lossless:
+            scan.correct_kernel[(len(x),)](
+                logits, self.levels, self.ids, found.candidates, self.scores, found.centre,
+                found.sums, self.stride, self.first_side, self.sides, self.room,
+                PART=self._step(select.PART), num_warps=1,
+            )  # fmt: skip
+
+    def _step(self, size: int) -> int:
+        """Candidates of one step; the interpreter takes each step as long, so few large ones."""
+        return min(self.room, size if self.w.exact.is_cuda else 512)
+
+    def _scan(self, logits: Tensor, found: Found) -> None:
+        scan.scan_kernel[(len(logits), self.tiles)](
+            logits, found.centre, self.bins, self.sums,
+            len(self.w.exact), self.stride, self.tiles,
+            RUNS=scan.RUNS, WIDTH=scan.WIDTH, RUN=scan.RUN, STATS=self.stats, **scan.OPTIONS,
         )  # fmt: skip
-    else:
-        programs = 4 if interpreted else _multiprocessors(x.device)
-        fused_kernel[(programs,)](
-            x, w, centre, bins, sums, n, vocabulary, tiles, programs,
-            D=d, M=128, N=columns, K=64, BAND=12, STATS=stats, UPCAST=interpreted,
-            num_warps=8, num_stages=3,
+        if self.stats:
+            scan.merge_kernel[(len(logits),)](
+                self.sums, found.sums, self.tiles,
+                TILES=triton.next_power_of_2(self.tiles), num_warps=1,
+            )  # fmt: skip
+
+    def _candidates(self, logits: Tensor, found: Found) -> None:
+        grid = (len(logits), self.sides)
+        groups = max(128, 8 * triton.next_power_of_2(self.k))
+        select.levels_kernel[grid](
+            self.bins, found.error, self.levels, self.list, self.listed,
+            self.bins.shape[2], self.first_side, self.k, self.room,
+            GROUPS=groups, STEP=max(groups, 1024), num_warps=1 if groups <= 1024 else 4,
         )  # fmt: skip
-    return bins, sums
+        select.candidates_kernel[grid](
+            logits, self.levels, self.list, self.listed, self.ids, found.candidates,
+            len(self.w.exact), self.stride, self.first_side, self.room,
+            RUNS=scan.RUNS, WIDTH=scan.WIDTH, RUN=scan.RUN, PART=select.PART,
+            **select.OPTIONS,
+        )  # fmt: skip
+
+    def _rank(self, x: Tensor, found: Found) -> None:
+        self._dots(x, self.ids, found.candidates, self.scores, 1)
+        select.rank_kernel[(len(x), self.sides)](
+            self.scores, self.ids, found.candidates, found.ids, found.logits,
+            self.first_side, self.k, self.room,
+            C=self._step(64), PART=self._step(select.PART), **select.OPTIONS,
+        )  # fmt: skip
+
+    def _dots(
+        self, x: Tensor, ids: Tensor, candidates: Tensor, scores: Tensor, programs: int
+    ) -> None:
+        d = x.shape[1]
+        inner = min(select.INNER, triton.next_power_of_2(d))
+        select.dots_kernel[(len(x), self.sides, programs)](
+            x, self.w.exact, ids, candidates, scores, self.first_side, ids.shape[2],
+            D=d, C=self._step(select.BLOCK), K=inner, RUN=min(select.RUN, inner), num_warps=1,
+        )  # fmt: skip
+
+    def settle(self, x: Tensor, found: Found) -> float:
+        """Score all logits of rows that had no room for their candidates; returns the share of the
+        rows that had."""
+        own = found.candidates[:, self.first_side : self.first_side + self.sides]
+        proven = ((own >= self.k) & (own <= self.room)).all(1)
+        left = (~proven).nonzero()[:, 0]
+        vocabulary = len(self.w.exact)
+        everyone = torch.arange(vocabulary, dtype=torch.int32, device=x.device)
+        for rows in left.split(16):
+            ids = everyone.expand(len(rows), 2, -1).contiguous()
+            all_found = torch.full((len(rows), 2), vocabulary, dtype=torch.int32, device=x.device)
+            scores = torch.full(ids.shape, -torch.inf, dtype=torch.float64, device=x.device)
+            self._dots(x[rows], ids, all_found, scores, triton.cdiv(vocabulary, 256))
+            best = scores.argsort(dim=2, descending=True, stable=True)[..., : self.k]
+            found.ids[rows] = best
+            logits = scores.gather(2, best)
+            logits[:, 1] *= -1
+            found.logits[rows] = logits.float()
+        return 1 - len(left) / max(len(x), 1)
 
 
-def _multiprocessors(device: torch.device) -> int:
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+def _result(
+    found: Found, sides: tuple[str, ...], stats: bool, vocabulary: int, certified: float
+) -> Projection:
+    kept: dict[str, Any] = {}
+    for side, name in enumerate(SIDES):
+        if name in sides:
+            soft = (
+                _softmax(found.sums, side, found.logits[:, side, 0])
+                if stats
+                else (None, None, None)
+            )
+            kept[name] = Extremes(found.ids[:, side], found.logits[:, side], *soft)
+    moments = _moments(found.sums, found.centre, vocabulary) if stats else None
+    return Projection(kept.get("top"), kept.get("bottom"), moments, "triton", certified)
 
 
-def _check_twin(vectors: Tensor, w: Readout, found: Projection) -> None:
-    """The first rows against dense float64 logits, on the spot: a kernel that no test has run on
-    this device must not be believed. The certificate trusts the screen; this does not.
+def _softmax(sums: Tensor, side: int, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """logsumexp, entropy and largest probability [n] of one side, whose best logits are given."""
+    largest, total, weighted = (sums[:, i] for i in (side, 2 + 2 * side, 3 + 2 * side))
+    logsumexp = largest + total.log()
+    entropy = (total.log() - weighted / total * 0.6931471805599453).clamp_min(0.0)
+    highest = ((best if side == 0 else -best).double() - logsumexp).exp()
+    return logsumexp.float(), entropy.float(), highest.clamp_max(1.0).float()
+
+
+def _moments(sums: Tensor, centre: Tensor, vocabulary: int) -> Moments:
+    """Central moments from power sums about `centre`."""
+    p1, p2, p3, p4 = (sums[:, 6:] / vocabulary).unbind(-1)
+    var = (p2 - p1.square()).clamp_min(0.0)
+    third = p3 - 3 * p1 * p2 + 2 * p1**3
+    fourth = p4 - 4 * p1 * p3 + 6 * p1.square() * p2 - 3 * p1**4
+    safe = torch.where(var > 0, var, torch.inf)
+    kurtosis = torch.where(var > 0, fourth / safe.square() - 3.0, 0.0)
+    columns = (centre.double() + p1, var, third / safe.pow(1.5), kurtosis)
+    return Moments(*(column.float() for column in columns))
+
+
+def _check_twin(vectors: Tensor, w: Readout, found: Projection, error: Tensor) -> None:
+    """The first rows [r, d], whose E is error [r, 1], against dense float64 logits, on the spot: a
+    compiler or a device that no test has seen must not be believed. The proof trusts the screen;
+    this does not.
 
     Raises:
         RuntimeError: an id that is not among the best, or a wrong logsumexp.
     """
     x = vectors.double()
     logits = torch.cat([x @ part.double().T for part in torch.split(w.exact, 8192)], 1)
-    error = rounded(vectors, w).error[:, None]
     # float64 products round too, and may add in another order
-    close = 1e-9 * error + 1e-300
+    close = 1e-8 * error + 1e-300
     for sign, side in ((1, found.top), (-1, found.bottom)):
         if side is None:
             continue

@@ -1,0 +1,105 @@
+"""How far off a logit of the GPU's bfloat16 product may be, and how many candidates that leaves.
+
+    E = |x - x'| |w'| + |x| |w - w'| + gamma |x'| |w'|      (maxima over w; x', w' in bfloat16)
+
+gamma is (d + 64) 2^-25. Tensor cores of Hopper cut off, where IEEE float32 rounds, once every 16
+terms: an error of up to d 2^-27 |x'| |w'|, half of that if the sum grows evenly. On an H200 the
+worst of five kinds of data and four widths was .06 d 2^-24 (all operands positive), an eighth of
+gamma; `tests/kernels/test_triton.py` looks for more wherever it runs on a GPU. The 64 cover few
+terms, and the level of `triton_select.py` being rounded to float32.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LARGEST = torch.finfo(torch.float32).max
+SMALL = 8192
+"""Vocabularies of which all logits may be candidates."""
+
+
+class Readout(NamedTuple):
+    """The read-out, its bfloat16 copy, and what bounds their errors."""
+
+    exact: Tensor
+    rounded: Tensor
+    mean: Tensor
+    """Mean row, float32."""
+    longest: float
+    furthest: float
+    """Largest |w'| and |w - w'|."""
+
+
+def prepare(readout: Tensor) -> Readout:
+    rounded = readout.bfloat16()
+    mean = readout.mean(0, dtype=torch.float32)
+    near, lost, _ = lengths(readout, rounded, mean)
+    return Readout(readout, rounded, mean, float(near.max()), float(lost.max()))
+
+
+@triton.jit
+def lengths_kernel(
+    x_ptr, narrow_ptr, along_ptr, near_ptr, lost_ptr, centre_ptr,
+    D: tl.constexpr, K: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """One row x and its bfloat16 copy x': |x'| and |x - x'| (float64), and x' . along (float32).
+    EXACT: x' is x."""
+    row = tl.program_id(0).to(tl.int64)
+    near = tl.zeros((K,), tl.float64)
+    lost = tl.zeros((K,), tl.float64)
+    centre = tl.zeros((K,), tl.float32)
+    for start in range(0, D, K):
+        inner = start + tl.arange(0, K)
+        used = inner < D
+        own = tl.load(narrow_ptr + row * D + inner, mask=used, other=0.0).to(tl.float32)
+        centre += own * tl.load(along_ptr + inner, mask=used, other=0.0)
+        near += own.to(tl.float64) * own.to(tl.float64)
+        if not EXACT:
+            x = tl.load(x_ptr + row * D + inner, mask=used, other=0.0).to(tl.float32)
+            off = (x - own).to(tl.float64)
+            lost += off * off
+    tl.store(near_ptr + row, tl.sqrt(tl.sum(near, axis=0)))
+    tl.store(lost_ptr + row, tl.sqrt(tl.sum(lost, axis=0)))
+    tl.store(centre_ptr + row, tl.sum(centre, axis=0))
+
+
+def lengths(x: Tensor, narrow: Tensor, along: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[n] each: |x'|, |x - x'| and x' . along of rows x [n, d] and their bfloat16 copy."""
+    n, d = x.shape
+    near, lost = torch.empty(2, n, dtype=torch.float64, device=x.device)
+    centre = torch.empty(n, device=x.device)
+    exact = x.dtype == torch.bfloat16
+    lengths_kernel[(n,)](
+        x, narrow, along, near, lost, centre,
+        D=d, K=min(512, triton.next_power_of_2(d)), EXACT=exact, num_warps=1,
+    )  # fmt: skip
+    return near, lost, centre
+
+
+def gamma(d: int) -> float:
+    return (d + 64) * 2.0**-25
+
+
+def errors(near: Tensor, lost: Tensor, d: int, w: Readout) -> Tensor:
+    """[n] float64 E of rows of d numbers with |x'| = near and |x - x'| = lost."""
+    error = lost * w.longest + (near + lost) * w.furthest + gamma(d) * near * w.longest
+    tiny = d * 2.0**-124 * (1 + near + lost + w.longest)  # subnormal numbers may be flushed to zero
+    # a float32 sum that may overflow bounds nothing
+    return (1.001 * error + tiny).masked_fill(~(near * w.longest < LARGEST), torch.inf)
+
+
+def room(k: int, d: int, vocabulary: int) -> int:
+    """Candidates a row and side that are made room for: twice what Gaussian logits need, of which
+    those within 2 E of the k-th grow as exp(2 z E / sigma), z = 3.7; a few sqrt(k) for chance. All
+    of a small vocabulary, which may have fewer bins than k."""
+    if vocabulary <= SMALL:
+        return triton.next_power_of_2(vocabulary)
+    screen = gamma(d) + 0.0034  # the second for operands that bfloat16 rounds
+    wanted = k * math.exp(2 * 3.7 * screen * math.sqrt(d)) + 4.0 * math.sqrt(k) + 8.0
+    return triton.next_power_of_2(min(math.ceil(2 * wanted), vocabulary))
