@@ -24,7 +24,7 @@ from . import triton_select as select
 from .project import Extremes, Moments, Projection
 from .triton_error import Readout, errors, lengths, prepare, room
 
-ROWS, LOGITS = 2048, 2**28
+ROWS, LOGITS = 4096, 2**29
 """Largest number of rows, and of logits, of a chunk."""
 CHECKED = 4
 """Rows of every call that are compared with a dense twin."""
@@ -166,31 +166,32 @@ class _Search:
         select.levels_kernel[grid](
             self.bins, found.error, self.levels, self.list, self.listed,
             self.bins.shape[2], self.first_side, self.k, self.room,
-            GROUPS=groups, STEP=max(groups, 1024), num_warps=1 if groups <= 1024 else 4,
+            GROUPS=groups, STEP=2048, num_warps=1 if groups <= 1024 else 4,
         )  # fmt: skip
         select.candidates_kernel[grid](
             logits, self.levels, self.list, self.listed, self.ids, found.candidates,
             len(self.w.exact), self.stride, self.first_side, self.room,
-            RUNS=scan.RUNS, WIDTH=scan.WIDTH, RUN=scan.RUN, PART=select.PART,
-            **select.OPTIONS,
+            RUNS=scan.RUNS, WIDTH=scan.WIDTH, RUN=scan.RUN, PART=self._step(select.BINS),
+            num_warps=1,
         )  # fmt: skip
 
     def _rank(self, x: Tensor, found: Found) -> None:
-        self._dots(x, self.ids, found.candidates, self.scores, 1)
+        self._dots(x, self.ids, found.candidates, self.scores, 2)
         select.rank_kernel[(len(x), self.sides)](
             self.scores, self.ids, found.candidates, found.ids, found.logits,
             self.first_side, self.k, self.room,
-            C=self._step(64), PART=self._step(select.PART), **select.OPTIONS,
+            C=self._step(64), PART=self._step(select.PART), num_warps=4,
         )  # fmt: skip
 
     def _dots(
         self, x: Tensor, ids: Tensor, candidates: Tensor, scores: Tensor, programs: int
     ) -> None:
         d = x.shape[1]
-        inner = min(select.INNER, triton.next_power_of_2(d))
+        inner = select.INNER if d % select.INNER == 0 else min(256, triton.next_power_of_2(d))
         select.dots_kernel[(len(x), self.sides, programs)](
             x, self.w.exact, ids, candidates, scores, self.first_side, ids.shape[2],
-            D=d, C=self._step(select.BLOCK), K=inner, RUN=min(select.RUN, inner), num_warps=1,
+            D=d, C=self._step(select.BLOCK), K=inner, RUN=min(select.RUN, inner),
+            num_warps=max(1, inner // 256),
         )  # fmt: skip
 
     def settle(self, x: Tensor, found: Found) -> float:

@@ -20,11 +20,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-OPTIONS = {"num_warps": 4}
-BLOCK, INNER, RUN = 8, 256, 8
+BINS, PART = 8, 32
+"""Listed bins, and candidates to rank, looked through at a time."""
+BLOCK, INNER, RUN = 8, 1024, 8
 """Dots of one step, numbers that are read of each at a time, and of those by one thread."""
-PART = 32
-"""Bins, or candidates, looked through at a time."""
 
 
 @triton.jit
@@ -126,7 +125,8 @@ def dots_kernel(
     row = tl.program_id(0).to(tl.int64)
     side = first_side + tl.program_id(1)
     place = row * 2 + side
-    found = tl.minimum(tl.load(found_ptr + place), room)
+    found = tl.load(found_ptr + place)
+    found = tl.where(found > room, 0, found)  # the list is incomplete
     start = tl.program_id(2) * C
     while start < found:
         at = start + tl.arange(0, C)
@@ -157,7 +157,8 @@ def rank_kernel(
     row = tl.program_id(0).to(tl.int64)
     side = first_side + tl.program_id(1)
     place = row * 2 + side
-    found = tl.minimum(tl.load(found_ptr + place), room)
+    found = tl.load(found_ptr + place)
+    found = tl.where(found > room, 0, found)  # the list is incomplete
     start = 0
     while start < found:
         at = start + tl.arange(0, C)

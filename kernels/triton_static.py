@@ -71,15 +71,15 @@ def main() -> None:
         "scan": (scan.scan_kernel, {**bins, "STATS": True}, scan.OPTIONS),
         "scan, sizes of 1": (scan.scan_kernel, {**bins, "STATS": True, **ONES}, scan.OPTIONS),
         "merge": (scan.merge_kernel, {"TILES": 128}, {"num_warps": 1}),
-        "levels": (select.levels_kernel, {"GROUPS": 128, "STEP": 1024}, {"num_warps": 1}),
-        "candidates": (select.candidates_kernel, {**bins, "PART": select.PART}, select.OPTIONS),
+        "levels": (select.levels_kernel, {"GROUPS": 128, "STEP": 2048}, {"num_warps": 1}),
+        "candidates": (select.candidates_kernel, {**bins, "PART": select.BINS}, {"num_warps": 1}),
         "dots": (
             select.dots_kernel,
             {"D": 4096, "C": select.BLOCK, "K": select.INNER, "RUN": select.RUN},
-            {"num_warps": 1},
+            {"num_warps": 4},
         ),
         "correct": (scan.correct_kernel, {"PART": select.PART}, {"num_warps": 1}),
-        "rank": (select.rank_kernel, {"C": 64, "PART": select.PART}, select.OPTIONS),
+        "rank": (select.rank_kernel, {"C": 64, "PART": select.PART}, {"num_warps": 4}),
     }
     found = {
         name: compile_for_hopper(kernel, constants, **options)
