@@ -46,7 +46,7 @@ types: .venv/dev
 
 unit: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not browser'
-	TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/test_triton.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/kernels/test_triton.py
 
 notebooks: .venv/dev
 	sh tests/install_browser.sh

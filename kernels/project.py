@@ -83,9 +83,9 @@ def project_topk(
             last place. Its statistics are sums over screened logits (the mean apart): typically
             1e-4 off in kurtosis and z, 1e-5 in entropy and logsumexp, 100 times less than those of
             a bfloat16 product and 100 times more than "tiled"'s (kernels/README.md).
-            "triton": the fused GPU path: the same ids, proven after bfloat16 products; statistics
-            are sums over those. It has only run in Triton's interpreter so far, so the first rows
-            of every call are compared with the dense twin.
+            "triton": the GPU path: the same ids, proven after bfloat16 products; statistics are
+            sums over those, exact to float32's rounding where bfloat16 holds the operands. The
+            first rows of every call are compared with a dense twin.
             "naive": dense, row chunk by row chunk, on any device, with float32 ids.
             "auto": on the CPU "screened" where the processor multiplies bfloat16 in hardware, the
             job is large enough and most of its first rows can be certified, else "tiled"; on an

@@ -6,8 +6,8 @@ float64 and ranked (`triton_select.py`). Nothing waits for the GPU before the la
 
 Precision: ids are those of a float64 product of the operands as they were given, equal logits by
 the lowest id; logits are float64 rounded to float32. Statistics are float32 sums over the logits of
-the bfloat16 product, exact to rounding where bfloat16 holds the operands; where it does not, with
-the candidates' exact scores in the place of theirs.
+the bfloat16 product, exact to rounding where bfloat16 holds the operands; where it does not, they
+are corrected (`triton_scan.correct_kernel`). The mean is float64's.
 """
 
 from __future__ import annotations
@@ -44,20 +44,23 @@ class Found(NamedTuple):
     """[n, 10] float64, see `triton_scan.merge_kernel`"""
     error: Tensor
     """[n] float64, E of `triton_error.py`"""
+    mean: Tensor
+    """[n] float64, of all of a row's logits"""
     centre: Tensor
-    """[n] float32, about which powers are summed"""
+    """[n] float32, the same: about which powers are summed"""
 
     @staticmethod
     def empty(x: Tensor, narrow: Tensor, w: Readout, k: int) -> Found:
         n, d = x.shape
-        near, lost, centre = lengths(x, narrow, w.mean)
+        near, lost, mean = lengths(x, narrow, w.mean)
         return Found(
             torch.empty(n, 2, k, dtype=torch.int64, device=x.device),
             torch.empty(n, 2, k, device=x.device),
             torch.zeros(n, 2, dtype=torch.int32, device=x.device),
             torch.empty(n, scan.SUMS, dtype=torch.float64, device=x.device),
             errors(near, lost, d, w),
-            centre,
+            mean,
+            mean.float(),
         )
 
     def rows(self, at: slice) -> Found:
@@ -139,8 +142,9 @@ class _Search:
         self._rank(x, found)
         if self.stats and not self.lossless:
             scan.correct_kernel[(len(x),)](
-                logits, self.levels, self.ids, found.candidates, self.scores, found.centre,
-                found.sums, self.stride, self.first_side, self.sides, self.room,
+                logits, self.levels, self.ids, found.candidates, self.scores, found.mean,
+                found.centre, found.sums,
+                len(self.w.exact), self.stride, self.first_side, self.sides, self.room,
                 PART=self._step(select.PART), num_warps=1,
             )  # fmt: skip
 
@@ -227,7 +231,7 @@ def _result(
                 else (None, None, None)
             )
             kept[name] = Extremes(found.ids[:, side], found.logits[:, side], *soft)
-    moments = _moments(found.sums, found.centre, vocabulary) if stats else None
+    moments = _moments(found.sums, found.mean, vocabulary) if stats else None
     return Projection(kept.get("top"), kept.get("bottom"), moments, "triton", certified)
 
 
@@ -240,15 +244,15 @@ def _softmax(sums: Tensor, side: int, best: Tensor) -> tuple[Tensor, Tensor, Ten
     return logsumexp.float(), entropy.float(), highest.clamp_max(1.0).float()
 
 
-def _moments(sums: Tensor, centre: Tensor, vocabulary: int) -> Moments:
-    """Central moments from power sums about `centre`."""
+def _moments(sums: Tensor, mean: Tensor, vocabulary: int) -> Moments:
+    """Moments from the exact mean and power sums about what is nearly the mean."""
     p1, p2, p3, p4 = (sums[:, 6:] / vocabulary).unbind(-1)
     var = (p2 - p1.square()).clamp_min(0.0)
     third = p3 - 3 * p1 * p2 + 2 * p1**3
     fourth = p4 - 4 * p1 * p3 + 6 * p1.square() * p2 - 3 * p1**4
     safe = torch.where(var > 0, var, torch.inf)
     kurtosis = torch.where(var > 0, fourth / safe.square() - 3.0, 0.0)
-    columns = (centre.double() + p1, var, third / safe.pow(1.5), kurtosis)
+    columns = (mean, var, third / safe.pow(1.5), kurtosis)
     return Moments(*(column.float() for column in columns))
 
 

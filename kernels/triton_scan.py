@@ -123,7 +123,7 @@ def merge_kernel(sums_ptr, merged_ptr, tiles, TILES: tl.constexpr):
 
 @triton.jit
 def _terms(value, peak, other_peak, centre, used):
-    """What a logit adds to each of a row's sums (float64), largest ones apart."""
+    """What a logit adds to each of a row's sums, in float64."""
     y = (value - peak) * 1.4426950408889634
     z = (-value - other_peak) * 1.4426950408889634
     e = tl.where(used, tl.exp2(tl.maximum(y, -1000.0)), 0.0)
@@ -134,21 +134,26 @@ def _terms(value, peak, other_peak, centre, used):
 
 @triton.jit
 def correct_kernel(
-    logits_ptr, levels_ptr, ids_ptr, found_ptr, scores_ptr, centre_ptr, merged_ptr,
-    stride, first_side, sides, room, PART: tl.constexpr,
+    logits_ptr, levels_ptr, ids_ptr, found_ptr, scores_ptr, mean_ptr, centre_ptr, merged_ptr,
+    vocabulary, stride, first_side, sides, room, PART: tl.constexpr,
 ):  # fmt: skip
-    """Put the exact scores of a row's candidates in the place of their screened logits in its
-    merged sums: heavy tails and concentrated probability are in those."""
+    """Correct a row's merged sums for what bfloat16 took from its operands: all logits are moved so
+    that their mean is exact, then the candidates' exact scores put in the place of theirs. Heavy
+    tails and concentrated probability are in those."""
     row = tl.program_id(0).to(tl.int64)
     at = merged_ptr + row * 10
-    peak, other_peak = tl.load(at), tl.load(at + 1)
     centre = tl.load(centre_ptr + row).to(tl.float64)
+    moved = tl.load(mean_ptr + row) - (centre + tl.load(at + 6) / vocabulary)
+    centre += moved  # so the powers stay as they are
+    peak, other_peak = tl.load(at) + moved, tl.load(at + 1) - moved
+    tl.store(at, peak)
+    tl.store(at + 1, other_peak)
     level = float("inf")
     for number in range(2):
         side = first_side + number
         place = row * 2 + side
         found = tl.load(found_ptr + place, mask=number < sides, other=0)
-        found = tl.where(found > room, 0, found)
+        found = tl.where(found > room, 0, found)  # the list is incomplete
         start = 0
         while start < found:
             own = start + tl.arange(0, PART)
@@ -158,9 +163,9 @@ def correct_kernel(
             screened = tl.load(logits_ptr + row * stride + ids, mask=own < found, other=0.0)
             used = (own < found) & (screened < level)  # not twice, if it is among both sides'
             new = _terms(exact, peak, other_peak, centre, used)
-            old = _terms(screened.to(tl.float64), peak, other_peak, centre, used)
+            old = _terms(screened.to(tl.float64) + moved, peak, other_peak, centre, used)
             for i in tl.static_range(8):
                 change = tl.sum(new[i] - old[i], axis=0)
                 tl.store(at + 2 + i, tl.load(at + 2 + i) + change)
             start += PART
-        level = tl.where(found > 0, tl.load(levels_ptr + place), level)
+        level = tl.where(found > 0, tl.load(levels_ptr + place, mask=number < sides), level)

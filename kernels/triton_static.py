@@ -28,6 +28,7 @@ POINTERS = {
         "narrow_ptr": "*bf16",
         "near_ptr": "*fp64",
         "lost_ptr": "*fp64",
+        **{"dot_ptr": "*fp64", "mean_ptr": "*fp64"},
         "error_ptr": "*fp64",
         "scores_ptr": "*fp64",
         "merged_ptr": "*fp64",
@@ -67,7 +68,7 @@ def compile_for_hopper(kernel: Any, constants: dict[str, Any], **options: int) -
 def main() -> None:
     bins = {"RUNS": scan.RUNS, "WIDTH": scan.WIDTH, "RUN": scan.RUN}
     kernels: dict[str, tuple[Any, dict[str, Any], dict[str, int]]] = {
-        "lengths": (lengths_kernel, {"D": 4096, "K": 512, "EXACT": False}, {"num_warps": 1}),
+        "lengths": (lengths_kernel, {"D": 4096, "K": 256, "EXACT": False}, {"num_warps": 1}),
         "scan": (scan.scan_kernel, {**bins, "STATS": True}, scan.OPTIONS),
         "scan, sizes of 1": (scan.scan_kernel, {**bins, "STATS": True, **ONES}, scan.OPTIONS),
         "merge": (scan.merge_kernel, {"TILES": 128}, {"num_warps": 1}),

@@ -90,6 +90,20 @@ def test_operands_that_bfloat16_rounds():
         torch.testing.assert_close(ours.max_prob.double(), oracle.max_prob, atol=1e-3, rtol=0)
 
 
+def test_a_large_common_part_does_not_spoil_the_mean():
+    """Logits that share 300, of which bfloat16 would lose 1."""
+    x, w = operands(3, 400, 32, bf16=False)
+    common = torch.randn(32, generator=torch.Generator().manual_seed(3)).to(DEVICE)
+    x, w = x + 3 * common, w + 3 * common
+    got = project_triton(x, w, 4, BOTH, True)
+    want = project_dense(x.double(), w.double(), 4, BOTH, True)
+    torch.testing.assert_close(got.moments.mean.double(), want.moments.mean, atol=1e-4, rtol=0)
+    for side in BOTH:
+        ours, oracle = getattr(got, side), getattr(want, side)
+        assert torch.equal(ours.ids, oracle.ids)
+        torch.testing.assert_close(ours.logsumexp.double(), oracle.logsumexp, atol=1e-2, rtol=0)
+
+
 def test_candidates_of_both_sides_are_corrected_once():
     """Of few logits all are candidates on both sides, so every statistic is exact."""
     x, w = operands(2, 20, 30, bf16=False)
@@ -175,9 +189,9 @@ def test_the_product_is_no_further_off_than_half_the_bound(d, kind):
 def test_the_error_of_rounded_operands_is_measured():
     x, w = operands(4, 60, 40, bf16=False)
     read = prepare(w)
-    near, lost, centre = lengths(x, x.bfloat16(), read.mean)
+    near, lost, mean = lengths(x, x.bfloat16(), read.mean)
     torch.testing.assert_close(lost, (x - x.bfloat16().float()).double().norm(dim=1))
-    torch.testing.assert_close(centre, x.bfloat16().float() @ w.mean(0))
+    torch.testing.assert_close(mean, x.double() @ w.double().mean(0), atol=1e-6, rtol=1e-6)
     error = errors(near, lost, 40, read)
     off = (x.double() @ w.double().T - x.bfloat16().double() @ w.bfloat16().double().T).abs()
     assert (off.max(1).values <= error).all()
