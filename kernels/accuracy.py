@@ -36,7 +36,7 @@ def statistic_errors(
     """Median and largest error of every statistic against float64, naive and ours."""
     sides: tuple[Side, ...] = ("top", "bottom")
     oracle = _flat(project_dense(x.double(), w.double(), k, sides, True))
-    variants = {
+    variants: dict[str, Projection] = {
         "naive float32": project_topk(x, w, k, impl="naive"),
         "naive bfloat16": project_dense(x.bfloat16(), w.bfloat16(), k, sides, True),
         **{impl: project_topk(x, w, k, impl=impl) for impl in impls},

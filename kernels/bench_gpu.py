@@ -96,10 +96,10 @@ def report(x: Tensor, w: Tensor, k: int, repeats: int) -> dict[str, Any]:
 
 def accuracy(rows: int, device: str, vocabulary: int = 8192, d: int = 576) -> dict[str, Any]:
     """Exactness of all kinds of data, k = 1, 16 and 256, and errors of two kinds, k = 16."""
-    pairs = {
-        kind: tuple(part.to(device) for part in make(rows, vocabulary, d, 0))
-        for kind, make in KINDS.items()
-    }
+    pairs = {}
+    for kind, make in KINDS.items():
+        x, w = make(rows, vocabulary, d, 0)
+        pairs[kind] = x.to(device), w.to(device)
     impls: tuple[Impl, ...] = ("triton",)
     ks = tuple(min(k, vocabulary) for k in (1, 16, 256))
     return {

@@ -2,11 +2,11 @@
 
     E = |x - x'| |w'| + |x| |w - w'| + gamma |x'| |w'|      (maxima over w; x', w' in bfloat16)
 
-gamma is (d + 64) 2^-25. Hopper's tensor cores behave as if they cut off, where IEEE float32 rounds,
-once every 16 terms: up to d 2^-27 |x'| |w'|, half of that if the sum grows evenly. The worst that
-an H200 did, over five kinds of data and d from 64 to 16,384, was .06 d 2^-24 (operands that are all
-positive), an eighth of gamma; `tests/kernels/test_triton.py` asks for half of gamma where it runs on
-a GPU. The 64 cover few terms, and the rounding of `triton_select.py`'s level to float32.
+gamma is (d + 64) 2^-25. Hopper's tensor cores behave as if they cut off, where IEEE float32
+rounds, once every 16 terms: up to d 2^-27 |x'| |w'|, half of that if the sum grows evenly. The
+worst that an H200 did, over five kinds of data and d from 64 to 16,384, was .06 d 2^-24 (operands
+that are all positive), an eighth of gamma; `tests/kernels/test_triton.py` asks for half of gamma
+where it runs on a GPU. The 64 cover few terms, and the rounding of `triton_select.py`'s level.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import math
 from typing import NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
+
+from .triton_lengths import lengths
 
 LARGEST = torch.finfo(torch.float32).max
 SMALL = 8192
@@ -43,46 +43,6 @@ def prepare(readout: Tensor) -> Readout:
     return Readout(readout, rounded, mean, float(near.max()), float(lost.max()))
 
 
-@triton.jit
-def lengths_kernel(
-    x_ptr, narrow_ptr, along_ptr, near_ptr, lost_ptr, dot_ptr,
-    D: tl.constexpr, K: tl.constexpr, EXACT: tl.constexpr,
-):  # fmt: skip
-    """One row x and its bfloat16 copy x': |x'|, |x - x'| and x . along, in float64. EXACT: both are
-    the same."""
-    row = tl.program_id(0).to(tl.int64)
-    near = tl.zeros((K,), tl.float64)
-    lost = tl.zeros((K,), tl.float64)
-    dot = tl.zeros((K,), tl.float64)
-    for start in range(0, D, K):
-        inner = start + tl.arange(0, K)
-        used = inner < D
-        own = tl.load(narrow_ptr + row * D + inner, mask=used, other=0.0)
-        own = own.to(tl.float32).to(tl.float64)
-        near += own * own
-        if not EXACT:
-            x = tl.load(x_ptr + row * D + inner, mask=used, other=0.0)
-            x = x.to(tl.float32).to(tl.float64)
-            lost += (x - own) * (x - own)
-            own = x
-        dot += own * tl.load(along_ptr + inner, mask=used, other=0.0).to(tl.float64)
-    tl.store(near_ptr + row, tl.sqrt(tl.sum(near, axis=0)))
-    tl.store(lost_ptr + row, tl.sqrt(tl.sum(lost, axis=0)))
-    tl.store(dot_ptr + row, tl.sum(dot, axis=0))
-
-
-def lengths(x: Tensor, narrow: Tensor, along: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[n] float64 each: |x'|, |x - x'| and x . along of rows x [n, d] and their bfloat16 copy."""
-    n, d = x.shape
-    near, lost, dot = torch.empty(3, n, dtype=torch.float64, device=x.device)
-    exact = x.dtype == torch.bfloat16
-    lengths_kernel[(n,)](
-        x, narrow, along, near, lost, dot,
-        D=d, K=min(256, triton.next_power_of_2(d)), EXACT=exact, num_warps=1,
-    )  # fmt: skip
-    return near, lost, dot
-
-
 def gamma(d: int) -> float:
     return (d + 64) * 2.0**-25
 
@@ -99,8 +59,7 @@ def room(k: int, d: int, vocabulary: int) -> int:
     """Candidates a row and side that are made room for: twice what Gaussian logits need, of which
     those within 2 E of the k-th grow as exp(2 z E / sigma), z = 3.7; a few sqrt(k) for chance. All
     of a small vocabulary, which may have fewer bins than k."""
-    if vocabulary <= SMALL:
-        return triton.next_power_of_2(vocabulary)
     screen = gamma(d) + 0.0034  # the second for operands that bfloat16 rounds
     wanted = k * math.exp(2 * 3.7 * screen * math.sqrt(d)) + 4.0 * math.sqrt(k) + 8.0
-    return triton.next_power_of_2(min(math.ceil(2 * wanted), vocabulary))
+    least = vocabulary if vocabulary <= SMALL else min(math.ceil(2 * wanted), vocabulary)
+    return 1 << (least - 1).bit_length()

@@ -22,7 +22,8 @@ from torch import Tensor
 from . import triton_scan as scan
 from . import triton_select as select
 from .project import Extremes, Moments, Projection
-from .triton_error import Readout, errors, lengths, prepare, room
+from .triton_error import Readout, errors, prepare, room
+from .triton_lengths import lengths
 
 ROWS, LOGITS = 4096, 2**29
 """Largest number of rows, and of logits, of a chunk."""
@@ -206,7 +207,7 @@ class _Search:
         left = (~proven).nonzero()[:, 0]
         vocabulary = len(self.w.exact)
         everyone = torch.arange(vocabulary, dtype=torch.int32, device=x.device)
-        for rows in left.split(16):
+        for rows in torch.split(left, 16):
             ids = everyone.expand(len(rows), 2, -1).contiguous()
             all_found = torch.full((len(rows), 2), vocabulary, dtype=torch.int32, device=x.device)
             scores = torch.full(ids.shape, -torch.inf, dtype=torch.float64, device=x.device)

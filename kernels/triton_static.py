@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 
 from . import triton_scan as scan
 from . import triton_select as select
-from .triton_error import lengths_kernel
+from .triton_lengths import lengths_kernel
 
 POINTERS = {
     **{"x_ptr": "*bf16", "w_ptr": "*bf16", "list_ptr": "*i32", "listed_ptr": "*i32"},
@@ -55,7 +55,7 @@ def compile_for_hopper(kernel: Any, constants: dict[str, Any], **options: int) -
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()
-        command = [tools / "cuobjdump", "--dump-resource-usage", file.name]
+        command = [str(tools / "cuobjdump"), "--dump-resource-usage", file.name]
         usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     numbers = dict(part.split(":") for part in usage.split() if part.count(":") == 1)
     return {

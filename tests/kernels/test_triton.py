@@ -13,18 +13,19 @@ import torch
 from interp.kernels.reference import exact_ids, project_dense
 
 pytest.importorskip("triton", reason="triton is not installed: pip install -e '.[gpu]'")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not INTERPRETED and not torch.cuda.is_available():
+if os.environ.get("TRITON_INTERPRET") != "1" and not torch.cuda.is_available():
     pytest.skip("needs a process with TRITON_INTERPRET=1: make unit", allow_module_level=True)
-DEVICE = "cpu" if INTERPRETED else "cuda"
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.kernels import triton_project
-from interp.kernels.triton_error import errors, gamma, lengths, prepare
+from interp.kernels.triton_error import errors, gamma, prepare
+from interp.kernels.triton_lengths import lengths
 from interp.kernels.triton_project import project_triton
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
 BOTH = ("top", "bottom")
 
 
