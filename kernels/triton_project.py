@@ -2,7 +2,7 @@
 
 Chunk by chunk of the vectors: cuBLAS multiplies into a buffer of float32 logits; one pass over it
 keeps bins' extremes and the statistics (`triton_scan.py`); what may be among the best is scored in
-float64 and ranked (`triton_select.py`). Nothing waits for the GPU before the last chunk.
+float64 and ranked (`triton_select.py`). Between chunks nothing waits for the GPU.
 
 Precision: ids are those of a float64 product of the operands as they were given, equal logits by
 the lowest id; logits are float64 rounded to float32. Statistics are float32 sums over the logits of
@@ -167,11 +167,11 @@ class _Search:
 
     def _candidates(self, logits: Tensor, found: Found) -> None:
         grid = (len(logits), self.sides)
-        groups = max(128, 8 * triton.next_power_of_2(self.k))
+        groups = min(8192, max(128, 8 * triton.next_power_of_2(self.k)))
         select.levels_kernel[grid](
             self.bins, found.error, self.levels, self.list, self.listed,
             self.bins.shape[2], self.first_side, self.k, self.room,
-            GROUPS=groups, STEP=2048, num_warps=1 if groups <= 1024 else 4,
+            GROUPS=groups, STEP=max(groups, 2048), num_warps=1 if groups <= 1024 else 4,
         )  # fmt: skip
         select.candidates_kernel[grid](
             logits, self.levels, self.list, self.listed, self.ids, found.candidates,

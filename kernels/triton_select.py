@@ -1,8 +1,8 @@
 """Triton: from bins' extremes to the k best of each row and side, scored in float64.
 
 If k bins' maxima are at least b, k logits are at least b on the screen and b - E in truth, E the
-error of a screened logit. Whatever is among the k best is therefore at least
-b - E in truth and at least
+error of a screened logit. Whatever is among the k best is therefore at least b - E in truth and at
+least
 
     level = b - 2 E
 
@@ -61,6 +61,7 @@ def levels_kernel(
         trial = reached | tl.full((), 1 << (31 - i), tl.uint32)
         reached = tl.where(tl.sum((keys >= trial).to(tl.int32), axis=0) >= k, trial, reached)
     kth = tl.min(tl.where(keys >= reached, best, float("inf")), axis=0)
+    kth = tl.where(reached > 0, kth, -float("inf"))  # k groups or more, or there is no bound
     level = (kth - 2 * tl.load(error_ptr + row)).to(tl.float32)
     found = 0
     start = 0
