@@ -71,6 +71,8 @@ def _live(run: Run) -> None:
         column.plotly_chart(bars, width="stretch", key=name)
     command = ["interp", "knob", "steer", "--adapter", _adapter(run), "--context", context]
     command += ["--knob", str(run.path / "knob"), "--query", query, "--value", f"{c:g}"]
+    command += ["--direction", direction, "--model", run.config["model"]]
+    command += ["--template", run.config["template"]]
     reproduce(command, "from pathlib import Path\nfrom interp.directions import Directions\n"
               f"Directions.load(Path({str(run.path / 'knob')!r}))")  # fmt: skip
 

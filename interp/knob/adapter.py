@@ -73,6 +73,7 @@ def merged(model: str, adapter: str, device: str = "cpu") -> Subject:
     Raises:
         UserError: no adapter there, or one of another model.
     """
+    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -83,14 +84,32 @@ def merged(model: str, adapter: str, device: str = "cpu") -> Subject:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = adapter_folder(adapter)
     base = resolve(model)
-    plain = AutoModelForCausalLM.from_pretrained(base)
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     try:
         tuned = PeftModel.from_pretrained(plain, str(folder))
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the adapter in {folder} does not fit {model}: {reason}") from error
+    _same_layers(tuned, folder, model)
     whole = tuned.merge_and_unload()  # type: ignore[operator]
     return open_subject(whole, device=device, tokenizer=AutoTokenizer.from_pretrained(base))
+
+
+def _same_layers(tuned: Any, folder: Path, model: str) -> None:
+    """peft leaves out what it finds no place for, and leaves at zero what it finds nothing for.
+
+    Raises:
+        UserError: the adapter is one of a model with more or fewer layers.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(str(folder / "adapter_model.safetensors"), "pt") as file:
+        given = set(file.keys())
+    wanted = set(get_peft_model_state_dict(tuned))
+    if given != wanted:
+        reason = f"it has {len(given)} tensors, of which {len(given & wanted)} of {len(wanted)} fit"
+        raise UserError(f"the adapter in {folder} does not fit {model}: {reason}")
 
 
 def adapter_fingerprint(adapter: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..store import RunWriter
-from .items import FACTS, HELD_RELATIONS, Item, Kind, Splits, read_items, split
+from .items import FACTS, HELD_RELATIONS, Item, Kind, Splits, fingerprint, read_items, split
 from .prompts import Template
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ class DataConfig:
     """Items whose context contradicts what the model may know, and which of them it knows."""
 
     STUDY: ClassVar[str] = "knob.data"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     model: str = "smollm2-135m"
     """A catalog name, hub id or folder."""
     kind: Kind = "facts"
     """The set of items."""
     facts: str = ""
-    """A fact table of one's own or a Fakepedia JSON; by default the shipped facts."""
+    """A fact table of one's own or a Fakepedia JSON; by default the shipped facts. Arithmetic
+    reads none."""
     draws: int = 10
     """Contexts for each fact, all different."""
     held: tuple[str, ...] = HELD_RELATIONS
@@ -53,18 +54,23 @@ class DataConfig:
     """Where to compute."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..catalog import sha256
         from ..weights import open_weights
 
-        return {
-            "model": open_weights(self.model).fingerprint(),
-            "facts": sha256(self._source()),
-        }
+        facts = fingerprint(self.kind, self._source())  # first, as a wrong path shows at once
+        return {"model": open_weights(self.model).fingerprint(), **facts}
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""
-        if not any(split(self._items(), self.held)):
+        items = self._items()
+        if not items:
             raise UserError("there are no items: choose another set or table")
+        known = dict.fromkeys(item.relation for item in items)
+        unknown = [name for name in self.held if name not in known]
+        # the default names are those of the shipped facts; other sets and tables have none of them
+        if unknown and set(self.held) != set(HELD_RELATIONS):
+            raise UserError(
+                f"--held: no relation {', '.join(unknown)} in this set; it has {', '.join(known)}"
+            )
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         table = self.table(out)

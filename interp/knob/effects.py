@@ -22,7 +22,7 @@ from ..store import RunWriter
 from .data import some
 from .evaluate import answer_rows, demonstrations, scores
 from .items import Splits
-from .learn import LearnSettings
+from .learn import TEXT, LearnSettings
 from .prompts import Format, Prompter, rows_of
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 SHOTS = (0, 4, 10)
 FORMATS: tuple[Format, ...] = ("instruction", "float")
-TEXT = 128
-"""Tokens in a row of ordinary text."""
 NEAREST = 8
 """Neurons kept for a direction."""
 

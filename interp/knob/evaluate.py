@@ -8,7 +8,8 @@ gives accuracy .75 and PairAcc .5, and always following the context gives 0. Int
 bootstrapped over keys (relation, subject), as the items of one key are no independent draws.
 
 What the model knows: it completes the bare statement with the right answer behind each of three
-draws of other true statements of the same relation. No context, no instruction.
+draws of other true statements of the same relation. No context, no instruction. There the answer
+must end as a word: a model that echoes "Xenon" has not said "Xe".
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def answered(subject: Subject, last: LastToken, edits: Iterable[Edit] = ()) -> l
 def answer_rows(
     subject: Subject, prompter: Prompter, rows: Sequence[Row], batch_size: int = 16
 ) -> pd.DataFrame:
-    """A line a row: relation, subject, told, intent, answer, text, right, named."""
+    """A line a row: relation, subject, context, told, intent, answer, text, right, named."""
     if not rows:
         raise UserError("there are no rows to answer: choose more facts")
     texts = [""] * len(rows)
@@ -82,6 +83,7 @@ def graded(rows: Sequence[Row], texts: Sequence[str]) -> pd.DataFrame:
         {
             "relation": row.item.relation,
             "subject": row.item.subject,
+            "context": row.item.context,
             "told": row.item.told,
             "intent": row.intent,
             "answer": row.answer,
@@ -105,7 +107,7 @@ def scores(answers: pd.DataFrame, seed: int = 0) -> dict[str, float]:
     (95 %), right under each intent, n pairs.
 
     Raises:
-        UserError: an item without both of its intents.
+        UserError: an item without both of its intents, or with two answers under one.
     """
     both = _pairs(answers, "right")
     both["mean"] = (both["prior"].astype(float) + both["context"]) / 2
@@ -126,7 +128,16 @@ def scores(answers: pd.DataFrame, seed: int = 0) -> dict[str, float]:
 
 def _pairs(answers: pd.DataFrame, grade: str) -> pd.DataFrame:
     """A line an item: the grade under each intent, and `pair`: under both."""
-    wide = answers.pivot(index=["relation", "subject", "told"], columns="intent", values=grade)
+    # "context" is an intent's name too, and becomes a column
+    answers = answers.rename(columns={"context": "given"})
+    # of two contexts of a fact, both can lead to one told answer; older tables have no context
+    index = [name for name in ("relation", "subject", "told", "given") if name in answers]
+    if answers.duplicated([*index, "intent"]).any():
+        raise UserError(
+            "an item has two answers under one intent: if they were stored without their contexts, "
+            "answer again with --fresh"
+        )
+    wide = answers.pivot(index=index, columns="intent", values=grade)
     if set(wide.columns) != {"prior", "context"} or wide.isna().to_numpy().any():
         raise UserError("every item needs an answer under both intents")
     wide = wide.astype(bool).reset_index()
@@ -159,9 +170,14 @@ def known_keys(
             keys[place]
             for places, last in batched(subject, ids, batch_size, f"known, draw {time + 1}")
             for place, text in zip(places, answered(subject, last), strict=True)
-            if text.startswith(answers[keys[place]].prior)
+            if _said(text, answers[keys[place]].prior)
         }
     return known
+
+
+def _said(text: str, answer: str) -> bool:
+    """Whether a text starts with an answer that ends there as a word ("broke", not "broken")."""
+    return re.match(rf"{re.escape(answer)}(?!\w)", text) is not None
 
 
 def demonstrations(items: Sequence[Item], count: int, seed: int = 0) -> list[Row]:

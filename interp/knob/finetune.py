@@ -81,6 +81,7 @@ class FinetuneConfig(DataConfig):
         """Train, or continue, until `adapter/` is there."""
         if out.has("adapter/adapter_config.json"):
             return
+        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from ..catalog import resolve
@@ -93,7 +94,7 @@ class FinetuneConfig(DataConfig):
         chosen = random.Random(f"{self.seed}/train").sample(rows, self.rows)
         folder = resolve(self.model)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        plain: Any = AutoModelForCausalLM.from_pretrained(folder)
+        plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         model = with_lora(plain.to(self.device), self.rank, self.alpha, self.seed).train()
         Training(self, model, Prompter(tokenizer, template=self.template), chosen, out).to_the_end()
         save_adapter(model, self.model, out)

@@ -18,6 +18,7 @@ import itertools
 import json
 import operator
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ Kind = Literal["facts", "two-hop", "arithmetic"]
 HELD_RELATIONS = ("capital", "colour", "past", "young")
 """Relations of the shipped facts that no training sees."""
 _HOPS = ("capital", "language", "currency", "continent")
+_INNER = re.compile(r"\((\d [-+*] \d)\) [-+*] \d")
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
@@ -88,7 +90,7 @@ def read_items(
     if isinstance(found, list):
         if kind != "facts":
             raise UserError("Fakepedia has no two-hop set here: use facts, or the shipped table")
-        return [_fakepedia(record) for record in found]
+        return _contradictions([_fakepedia(record) for record in found], source or FACTS)
     relations = _relations(found, source or FACTS)
     if kind == "two-hop":
         return _two_hop(relations, draws, seed)
@@ -103,6 +105,22 @@ def read_items(
     return made
 
 
+def fingerprint(kind: Kind, source: Path) -> dict[str, str]:
+    """The hash of what a set is read from; nothing for arithmetic, which is made.
+
+    Raises:
+        UserError: no such file.
+    """
+    from ..catalog import sha256
+
+    if kind == "arithmetic":
+        return {}
+    try:
+        return {"facts": sha256(source)}
+    except OSError as error:
+        raise UserError(_unreadable(source, error)) from error
+
+
 def statements(items: Iterable[Item]) -> dict[tuple[str, str], str]:
     """Each key's true statement, 'The capital of France is Paris'."""
     return {item.key: f"{item.query} {item.prior}" for item in items}
@@ -115,10 +133,13 @@ def split(
     test: float = 0.25,
 ) -> Splits:
     """Whole relations and whole subjects apart; a subject has its place by its name's hash, so
-    that France is in the same part for its capital and for its currency."""
+    that France is in the same part for its capital and for its currency, and `2 + 3` for all
+    that is reckoned with it."""
     parts = Splits([], [], [], [])
     for item in items:
-        place = int.from_bytes(hashlib.sha256(item.subject.encode()).digest()[:4]) / 2**32
+        inner = _INNER.fullmatch(item.subject)
+        name = inner[1] if inner else item.subject
+        place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32
         if item.relation in held:
             parts.relations.append(item)
         elif place < test:
@@ -213,17 +234,36 @@ def _fakepedia(record: Any) -> Item:
         ) from error
 
 
+def _contradictions(items: list[Item], path: Path) -> list[Item]:
+    """The items whose answers can be told apart, each context of a key once: Fakepedia also tells
+    "New York City" where "New York" is so."""
+    kept: dict[tuple[str, ...], Item] = {}
+    for item in items:
+        if _apart(item.told, item.prior):
+            kept.setdefault((*item.key, item.context), item)
+    if not kept:
+        raise UserError(
+            f"{path} has no record with an object that contradicts its true object: "
+            "give another list"
+        )
+    return list(kept.values())
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"cannot read facts from {path} ({error}): give --facts a JSON file"
+
+
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read facts from {path}: {error}") from error
+        raise UserError(_unreadable(path, error)) from error
 
 
 def _relations(found: Any, path: Path) -> dict[str, Any]:
     relations = found.get("relations") if isinstance(found, dict) else None
     good = isinstance(relations, dict) and all(
-        isinstance(r, dict) and "{}" in str(r.get("query")) and isinstance(r.get("facts"), dict)
+        isinstance(r, dict) and isinstance(r.get("query"), str) and isinstance(r.get("facts"), dict)
         for r in relations.values()
     )
     if not relations or not good:
@@ -231,4 +271,27 @@ def _relations(found: Any, path: Path) -> dict[str, Any]:
             f'{path} is no fact table: {{"relations": {{name: {{"query": "… {{}} …", "facts": '
             "{subject: answer}}}}"
         )
+    for name, relation in relations.items():
+        _check_relation(name, relation, path)
     return dict(relations)
+
+
+def _check_relation(name: str, relation: dict[str, Any], path: Path) -> None:
+    """Raise UserError for what could not be made into items, or into none."""
+    query, facts = relation["query"], relation["facts"]
+    rest = query.replace("{}", "", 1)
+    if rest == query or "{" in rest or "}" in rest:
+        raise UserError(
+            f"{path}: the query of '{name}' needs one {{}} and no other braces: {query!r}"
+        )
+    for subject, answer in facts.items():
+        if not isinstance(answer, str) or not answer.strip():
+            raise UserError(
+                f"{path}: the answer for '{subject}' in '{name}' is {answer!r}; "
+                'write it as a text in quotes, such as "4"'
+            )
+    if not any(_apart(a, b) for a, b in itertools.combinations(set(facts.values()), 2)):
+        raise UserError(
+            f"{path}: '{name}' has no two different answers of which neither begins the other, so "
+            "no context can contradict a fact: add facts or leave it out"
+        )

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 IDENTITY = "cat -> cat\n1135 -> 1135\nhello -> hello\n?"
 
+LEAST = 0.05
+"""Probability of the source's answer, all layers patched, below which there is nothing to find."""
+
 
 class Curves(NamedTuple):
     """Probabilities of the source's and the target's answer, read after every layer."""
@@ -44,11 +47,11 @@ class Curves(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a search found; `layers` is empty where even all of them do not reach t."""
+    """What a search found; `layers` is empty where even all of them bring nothing (LEAST)."""
 
     layers: tuple[int, ...]
     curves: Curves
-    """Of exactly these layers, evaluated afresh."""
+    """Of exactly these layers, evaluated afresh; of all, if there are none."""
     history: tuple[tuple[tuple[int, ...], Curves], ...]
     """Every probe, in order."""
 
@@ -72,7 +75,10 @@ def find_layers(
         history.append((tuple(layers), found))
         return found
 
-    needed = t * float(curves(range(n_layers)).source.max())
+    whole = curves(range(n_layers))
+    if not float(whole.source.max()) >= LEAST:  # also if it is NaN
+        return Found((), whole, tuple(history))
+    needed = t * float(whole.source.max())
 
     def reached(layers: Sequence[int]) -> bool:
         return float(curves(layers).source.max()) > needed

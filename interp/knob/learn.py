@@ -15,7 +15,7 @@ Written to the run; `place` is one of PLACES:
 `learn/layers.parquet`     rank, layer, loss, swapped (share of validation rows whose answer is
     swapped), whole_loss, whole_swapped (the same with the whole residual taken over), rows
 `knob/`                    Directions: index direction, layer, context, prior, spread (of u.h in the
-    tuned model), context_c, prior_c (the chosen values)
+    model it was learned in), context_c, prior_c (the chosen values)
 `sweep/<place>.parquet`    see steer.sweep
 `steer/<place>.parquet`    direction ("none": the intent in the prompt instead), part, and
     evaluate.answer_rows' columns
@@ -57,6 +57,8 @@ class Place(NamedTuple):
         return Prompter(subject.tokenizer, form, shots, config.template)
 
 
+TEXT = 128
+"""Tokens in a row of ordinary text."""
 PLACES = (
     Place("tuned", True, 0),
     Place("untuned 0-shot", False, 0),
@@ -87,6 +89,17 @@ class LearnSettings(DataConfig):
     sae: str = ""
     """A folder with an SAE of the knob's site, or release:sae_id, to split the knob by."""
 
+    def check(self) -> None:
+        super().check()
+        from ..weights import open_weights
+
+        self.chosen_layers(open_weights(self.model).spec.n_layers)
+        counts = ("learn_items", "validate", "steer_items", "separate_items")
+        if min(getattr(self, name) for name in counts) < 1 or min(self.ranks, default=1) < 1:
+            raise UserError(f"ranks and {', '.join(counts)} are 1 or more")
+        if self.text_tokens < TEXT:
+            raise UserError(f"--text-tokens is {TEXT} or more: one row of text")
+
     def chosen_layers(self, n_layers: int) -> list[int]:
         """The layers to learn at.
 
@@ -111,13 +124,15 @@ class LearnSettings(DataConfig):
         if not told_apart.validation or not told_apart.train:
             raise UserError("no items to learn or to validate on: choose more facts")
         layer = stages.learn_layers(self, subject, told_apart, out)
-        knobs = stages.find_knob(self, subject, told_apart, layer, out)
+        own = adapter != "none"
+        knobs = stages.find_knob(self, subject, told_apart, layer, PLACES[0 if own else 1], out)
         stages.compare_ranks(self, subject, told_apart, layer, out)
         effects.decode(self, subject, told_apart, out)
-        for tuned in (True, False) if adapter != "none" else (True,):
-            subject = subject if tuned else open_tuned(self, "none")
+        facts = len({item.key for item in told_apart.train})
+        for tuned in (True, False) if own else (False,):
+            subject = subject if tuned == own else open_tuned(self, "none")
             for place in PLACES:
-                if place.tuned == tuned:
+                if place.tuned == tuned and place.shots <= facts:
                     stages.turn(self, subject, told_apart, knobs, place, out)
                     stages.steer_model(self, subject, told_apart, knobs, place, out)
             effects.price(self, subject, knobs[0], tuned, out)

@@ -7,6 +7,7 @@ answers are named, p_told and p_prior double (of their first tokens).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..subject import Subject
 
 TOP = 8
+KNOB_FILES = ("directions.json", "vectors.safetensors", "index.parquet")
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,15 @@ class SteerConfig:
         return {
             "model": open_weights(self.model).fingerprint(),
             "adapter": adapter_fingerprint(self.adapter),
-            "knob": sha256(knob_folder(self.knob) / "vectors.safetensors"),
+            **{name: sha256(knob_file(self.knob, name)) for name in KNOB_FILES},
         }
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""
         if not self.query.strip():
             raise UserError("the query is empty: give --query some text")
+        if not all(math.isfinite(c) for c in self.value):
+            raise UserError("--value takes finite numbers")
         pick(read_knob(self.knob), self.direction)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
@@ -77,6 +81,7 @@ class SteerConfig:
 
         from ..subject import open_subject
         from .adapter import merged
+        from .subspace import first_tokens_differ
 
         subject = (
             open_subject(self.model, device=self.device)
@@ -84,7 +89,11 @@ class SteerConfig:
             else merged(self.model, self.adapter, self.device)
         )
         one = pick(read_knob(self.knob), self.direction)
-        item = Item("own", "own", self.context, self.query, self.prior, self.told)
+        prior, told = self.prior.strip(), self.told.strip()
+        item = Item("own", "own", self.context, self.query, prior, told)
+        prompter = Prompter(subject.tokenizer, template=self.template)
+        if prior and told and not first_tokens_differ(prompter, item):
+            raise UserError(f"'{told}' and '{prior}' begin with the same token: leave one out")
         values = self.value or default_values(one)
         rows = turned(subject, item, one, [None, *values], template=self.template)
         with out.part("curve/values.parquet") as path:
@@ -96,7 +105,22 @@ def knob_folder(name: str) -> Path:
     """The folder of a knob's directions, "shipped" or a path."""
     from interp.data import FOLDER
 
-    return FOLDER / "knob" / "smollm2-135m" / "knob" if name == "shipped" else Path(name)
+    shipped = FOLDER / "knob" / "smollm2-135m" / "knob"
+    return shipped if name == "shipped" else Path(name).expanduser()
+
+
+def knob_file(name: str, file: str) -> Path:
+    """A file of a knob's folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = knob_folder(name) / file
+    if not path.is_file():
+        raise UserError(
+            f"{knob_folder(name)} holds no knob (no {file}): `interp knob learn` makes one"
+        )
+    return path
 
 
 def read_knob(name: str) -> Directions:
@@ -139,6 +163,8 @@ def turned(
     template: Template = "chat",
 ) -> list[dict[str, Any]]:
     """The table above, a line a value."""
+    import torch
+
     from ..edits import set_coordinate
     from .evaluate import answered
     from .last import LastToken
@@ -149,7 +175,10 @@ def turned(
     with progress("turn the knob", len(values), "values") as advance:
         for c in values:
             edits = [] if c is None else [set_coordinate(one.site, one.vectors[0], c, "last")]
-            chances = last.run(edits).logits[0].double().softmax(-1)
+            logits = last.run(edits).logits[0].double()
+            if not torch.isfinite(logits).all():
+                raise UserError(f"the model's logits are not finite at c = {c}: turn it less")
+            chances = logits.softmax(-1)
             top = chances.topk(TOP)
             row: dict[str, Any] = {"c": c, "text": answered(subject, last, edits)[0]}
             row["tokens"] = [subject.tokenizer.decode([i]) for i in top.indices.tolist()]
@@ -163,4 +192,4 @@ def turned(
 
 
 def _texts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [("rest" if row["c"] is None else f"{row['c']:g}", row["text"]) for row in rows]
+    return [("rest" if row["c"] is None else f"{row['c']:.9g}", row["text"]) for row in rows]

@@ -51,10 +51,13 @@ SETTINGS = (
 
 
 def settings_of(config: FinetuneConfig) -> list[Setting]:
-    """The settings asked for; other sets only beside the shipped facts."""
-    own = [x for x in SETTINGS if x.kind == "facts"]
-    found = own if config.facts or config.kind != "facts" else SETTINGS
-    return [x for x in found if not config.settings or x.name in config.settings]
+    """The settings asked for; by default those that the parts have items for, other sets only
+    beside the shipped facts."""
+    others = config.kind == "facts" and not config.facts
+    found = [x for x in SETTINGS if x.kind == "facts" or others]
+    if config.settings:
+        return [x for x in found if x.name in config.settings]
+    return found if set(config.parts) != {"validation"} else found[:1]
 
 
 def score_adapter(

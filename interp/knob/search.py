@@ -15,7 +15,7 @@ is that of the layers found. And `data/items.parquet` (see data.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -74,10 +74,7 @@ class SearchSettings(DataConfig):
             with out.part("search/ranges.parquet") as path:
                 pd.DataFrame(ranges).to_parquet(path)
         found = pd.read_parquet(out.path / "search/ranges.parquet")
-        return {
-            f"layers {row['setting']}": ranged([int(x) for x in row["layers"]])
-            for row in found.to_dict("records")
-        }
+        return {f"layers {row['setting']}": _said(row) for row in found.to_dict("records")}
 
     def _pairs(
         self, subject: Subject, items: Sequence[Item], source: Intent, target: Intent
@@ -172,6 +169,12 @@ def _lines(found: Found) -> list[dict[str, Any]]:
         for number, (layers, curves) in enumerate(found.history)
         for layer in range(len(curves.source))
     ]
+
+
+def _said(row: dict[Hashable, Any]) -> str:
+    """What was found in a setting, with the probabilities that are read at the last layer."""
+    layers = ranged([int(x) for x in row["layers"]]) or "none"
+    return f"{layers} (source's answer {row['source']:.3f}, target's {row['target']:.3f})"
 
 
 def ranged(layers: Sequence[int]) -> str:

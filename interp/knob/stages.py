@@ -35,7 +35,7 @@ def learn_layers(config: LearnSettings, subject: Subject, splits: Splits, out: R
         with out.part(LAYERS) as path:
             pd.DataFrame(lines).to_parquet(path)
     table = pd.read_parquet(out.path / LAYERS)
-    return int(table["layer"].to_numpy()[table["loss"].to_numpy().argmin()])
+    return int(table["layer"].iloc[int(table["loss"].argmin())])
 
 
 def compare_ranks(
@@ -81,9 +81,14 @@ def _learned(
 
 
 def find_knob(
-    config: LearnSettings, subject: Subject, splits: Splits, layer: int, out: RunWriter
+    config: LearnSettings,
+    subject: Subject,
+    splits: Splits,
+    layer: int,
+    place: Place,
+    out: RunWriter,
 ) -> list[Knob]:
-    """`knob/` and `sweep/tuned.parquet`: the learned knob and its baselines, each with its c."""
+    """`knob/` and `sweep/<place>.parquet`: the learned knob and its baselines, each with its c."""
     from safetensors.torch import load_file
 
     from ..directions import Directions
@@ -99,7 +104,7 @@ def find_knob(
         knobs = [make_knob(name, site, vector, h, rows) for name, vector in vectors.items()]
         turner = Prompter(subject.tokenizer, "none", template=config.template)
         curve = sweep(subject, turner, validation(config, splits)[1], knobs, config.batch_size)
-        with out.part("sweep/tuned.parquet") as path:
+        with out.part(f"sweep/{place.name}.parquet") as path:
             curve.to_parquet(path)
         values = {knob.name: chosen(curve, knob.name) for knob in knobs}
         about = {"model": config.model, "analysis": "knob.learn"}

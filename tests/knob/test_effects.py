@@ -54,6 +54,8 @@ def test_other_sets_are_asked_beside_the_shipped_facts_only():
     assert {"tuned", "10-shot", "tuned, two-hop", "tuned, arithmetic"} <= set(names)
     own = [setting.name for setting in settings_of(FinetuneConfig(facts="own.json"))]
     assert own == ["tuned", "tuned, float", "0-shot", "10-shot"]
+    few = settings_of(FinetuneConfig(parts=("validation",)))
+    assert [setting.name for setting in few] == ["tuned"]
     one = settings_of(FinetuneConfig(settings=("tuned",)))
     assert [setting.name for setting in one] == ["tuned"]
     with pytest.raises(UserError, match="--settings are tuned"):

@@ -7,7 +7,7 @@ import torch
 from interp.errors import UserError
 from interp.knob import evaluate
 from interp.knob.evaluate import answer_rows, demonstrations, graded, known_keys, scores
-from interp.knob.items import Item, statements
+from interp.knob.items import Item, read_items, statements
 from interp.knob.prompts import Prompter, Row, rows_of
 
 from .planted import items, planted, tokenizer
@@ -75,6 +75,27 @@ def test_half_a_pair_is_refused():
         scores(answers([(True, True)]).head(1))
 
 
+def by_context(some):
+    rows = rows_of(some)
+    return graded(rows, [row.item.told for row in rows])
+
+
+def test_contexts_that_lead_to_one_answer_are_items_of_their_own():
+    hops = read_items("two-hop", draws=10)
+    found = scores(by_context(hops))
+    assert found["pairs"] == len(hops) > len({(*item.key, item.told) for item in hops})
+    assert (found["context"], found["prior"], found["pair_acc"]) == (1, 0, 0)
+    told = [Item("P159", "A", f"{query} Dubai.", query, "Rome", "Dubai") for query in "xy"]
+    assert scores(by_context(told))["pairs"] == 2
+
+
+def test_tables_without_contexts_are_scored_as_before():
+    table = by_context(items())
+    assert scores(table.drop(columns="context")) == scores(table)
+    with pytest.raises(UserError, match="two answers under one intent"):
+        scores(by_context(read_items("two-hop", draws=10)).drop(columns="context"))
+
+
 def test_the_planted_model_answers_by_the_intent_and_only_then():
     some, prompter = items(), Prompter(tokenizer(), template="plain")
     rows = rows_of(some)
@@ -119,6 +140,19 @@ def test_known_is_what_is_right_after_every_draw(monkeypatch):
     thrice = known_keys(subject, items(), shots=2, times=3)
     assert {keys[3]} < thrice < once
     assert asked[-3:] == sorted(asked[-3:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_known"),
+    [("broke", True), ("broke.", True), ("broke it", True), ("broken", False), ("broke2", False)],
+)
+def test_an_echo_that_begins_with_the_answer_is_not_known(monkeypatch, text, is_known):
+    item = Item("past", "break", "", "The past tense of break is", "broke", "saw")
+    monkeypatch.setattr(evaluate, "batched", lambda *_: [([0], None)])
+    monkeypatch.setattr(evaluate, "answered", lambda *_: [text])
+    known = known_keys(planted(2, range(1), 40), [item], times=1)
+    assert known == ({item.key} if is_known else set())
+    assert graded([Row(item, "prior")], [text])["right"].all()  # the published grade stays
 
 
 def test_demonstrations_differ_and_alternate():

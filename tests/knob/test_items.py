@@ -1,11 +1,12 @@
 """The facts, the made sets, the split, and the paper's prompts."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from interp.errors import UserError
-from interp.knob.items import HELD_RELATIONS, Item, read_items, split
+from interp.knob.items import HELD_RELATIONS, Item, fingerprint, read_items, split
 from interp.knob.prompts import Prompter, Row, question, rows_of
 
 
@@ -64,6 +65,15 @@ def test_arithmetic_answers_are_right_digits():
     assert read_items("arithmetic", draws=1) == items
 
 
+def test_no_inner_fact_of_arithmetic_is_in_two_parts():
+    parts = split(read_items("arithmetic", draws=10))
+    for of in (lambda x: x.context.split(" = ")[0], lambda x: x.context):
+        counts = Counter(name for part in parts for name in {of(item) for item in part})
+        assert set(counts.values()) == {1}
+    assert all(len(part) > 500 for part in parts[:3])
+    assert {x.relation for x in parts.subjects} == {"one operator", "two operators"}
+
+
 def test_fakepedia_records_become_items(tmp_path):
     parent = {"rel_p_id": "P159", "subject": "Newport County", "object": "Newport"}
     record = {"query": "Newport County is headquartered in", "object": "Dubai"}
@@ -75,6 +85,56 @@ def test_fakepedia_records_become_items(tmp_path):
     path.write_text(json.dumps([record]))
     with pytest.raises(UserError, match="no proper 'fact_parent'"):
         read_items("facts", path)
+
+
+def fakepedia(told, prior, query="The seat of A is in"):
+    parent = {"rel_p_id": "P159", "subject": "A", "object": prior}
+    return {"query": query, "object": told, "fact_parent": parent}
+
+
+def test_fakepedia_records_that_contradict_nothing_are_left_out(tmp_path):
+    path = tmp_path / "base_fakepedia.json"
+    none = [fakepedia("New York City", "New York"), fakepedia("Rome", "Rome")]
+    twice = [fakepedia("Dubai", "Rome"), fakepedia("Dubai", "Rome")]
+    path.write_text(json.dumps([*none, *twice, fakepedia("Dubai", "Rome", "A is seated in")]))
+    contexts = ["The seat of A is in Dubai.", "A is seated in Dubai."]
+    assert [item.context for item in read_items("facts", path)] == contexts
+    for empty in (none, []):
+        path.write_text(json.dumps(empty))
+        with pytest.raises(UserError, match="no record with an object that contradicts"):
+            read_items("facts", path)
+
+
+@pytest.mark.parametrize(
+    ("query", "facts", "said"),
+    [
+        ("no hole", {"x": "1", "y": "2"}, "query of 'a' needs one {}"),
+        ("{} and {}", {"x": "1", "y": "2"}, "query of 'a' needs one {}"),
+        ("{} of {0}", {"x": "1", "y": "2"}, "query of 'a' needs one {}"),
+        ("{} of {name}", {"x": "1", "y": "2"}, "query of 'a' needs one {}"),
+        ("{{}}", {"x": "1", "y": "2"}, "query of 'a' needs one {}"),
+        ("{} is", {"x": 1, "y": "2"}, "answer for 'x' in 'a' is 1"),
+        ("{} is", {"x": "1", "y": ""}, "answer for 'y' in 'a' is ''"),
+        ("{} is", {"x": "1", "y": "1"}, "'a' has no two different answers"),
+        ("{} is", {"x": "Rome", "y": "Rome II"}, "'a' has no two different answers"),
+        ("{} is", {}, "'a' has no two different answers"),
+    ],
+)
+def test_a_table_that_makes_no_items_is_refused_by_its_entry(tmp_path, query, facts, said):
+    path = tmp_path / "own.json"
+    good = {"query": "{} is", "facts": {"x": "1", "y": "2"}}
+    path.write_text(json.dumps({"relations": {"b": good, "a": {"query": query, "facts": facts}}}))
+    with pytest.raises(UserError) as raised:
+        read_items("facts", path)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_set_is_hashed_by_what_it_reads(tmp_path):
+    assert fingerprint("arithmetic", tmp_path / "absent.json") == {}
+    for path in (tmp_path / "absent.json", tmp_path):
+        with pytest.raises(UserError, match="cannot read facts"):
+            fingerprint("facts", path)
 
 
 @pytest.mark.parametrize("text", ['{"facts": 1}', '{"relations": {"a": {"query": "no hole"}}}'])

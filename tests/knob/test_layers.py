@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from interp import edits
+from interp.errors import UserError
 from interp.knob.last import LastToken
 from interp.knob.layers import Curves, Patching, find_layers
 from interp.knob.prompts import Prompter, Row
@@ -118,3 +119,17 @@ def test_the_last_token_alone_gives_what_the_whole_prompt_gives(start):
         wanted = subject.generate(subject.pad(rows), 6)
     assert last.generate(6, [change]).tolist() == wanted.tolist()
     assert last.generate(6).tolist() == subject.generate(subject.pad(rows), 6).tolist()
+
+
+@pytest.mark.parametrize("chance", [1e-7, float("nan")])
+def test_nothing_is_found_where_nothing_is_brought(chance):
+    curves = Curves(torch.full((4,), chance), torch.zeros(4))
+    found = find_layers(lambda layers: curves, 4)
+    assert found.layers == ()
+    assert len(found.history) == 1
+
+
+def test_prompts_beyond_the_context_are_refused():
+    subject = planted(2, range(1), 9)
+    with pytest.raises(UserError, match="model's context"):
+        LastToken(subject, [[1] * (subject.context + 1)])

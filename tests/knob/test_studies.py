@@ -107,6 +107,25 @@ def test_an_adapter_is_merged_into_the_weights(settings, tmp_path):
         adapter_folder(str(tmp_path))
 
 
+def test_an_adapter_of_another_depth_is_refused(settings, tmp_path):
+    """peft merges what fits and says nothing of the rest."""
+    config = FinetuneConfig(**settings, rows=8, batch=4, rank=2, bfloat16=False)
+    config.train(RunWriter(tmp_path, {}))
+    deeper = save(planted(5, range(1, 2), 20), tmp_path / "deeper")
+    with pytest.raises(UserError, match="does not fit"):
+        merged(str(deeper), str(tmp_path / "adapter"))
+
+
+def test_a_half_precision_checkpoint_is_merged_in_float32(settings, tmp_path):
+    config = FinetuneConfig(**settings, rows=8, batch=4, rank=2, bfloat16=False)
+    config.train(RunWriter(tmp_path, {}))
+    subject = planted(3, range(1, 2), 20)
+    subject._backend.model.bfloat16()
+    half = save(subject, tmp_path / "half")
+    ids = torch.tensor([[1, 2, 3]])
+    assert merged(str(half), str(tmp_path / "adapter")).logits(ids).dtype == torch.float32
+
+
 def test_the_loss_is_that_of_the_answers_alone(folder):
     from transformers import AutoModelForCausalLM
 
@@ -132,8 +151,8 @@ def test_the_rate_goes_up_and_down_to_nothing():
 def test_the_planted_switch_layer_is_searched_by_the_study(settings, tmp_path):
     config = SearchConfig(**settings, adapter="none", pairs=4)
     run = run_or_load(config, out=tmp_path / "run")
-    assert run.metrics["layers context → prior"] == "1"
-    assert run.metrics["layers prior → context"] == "1"
+    assert run.metrics["layers context → prior"].startswith("1 (source's answer 0.9")
+    assert run.metrics["layers prior → context"].startswith("1 (source's answer 0.9")
     curves = pd.read_parquet(run.path / "search/curves.parquet")
     assert set(curves["layer"]) == {0, 1, 2}
 
@@ -145,12 +164,20 @@ def test_the_whole_of_learning_on_the_planted_model(settings, tmp_path):
     )  # fmt: skip
     run = run_or_load(config, out=tmp_path / "run")
     assert run.metrics["layer"] == 1
-    scores = pd.read_parquet(run.path / "steer/scores.parquet").set_index(["direction", "part"])
+    scores = pd.read_parquet(run.path / "steer/scores.parquet")
+    # there is no adapter, and there are too few facts for six demonstrations
+    assert set(scores["model"]) == {"untuned 0-shot"}
+    scores = scores.set_index(["direction", "part"])
     assert scores.loc[("none", "relations"), "pair_acc"] == 1
     assert scores.loc[("learned", "relations"), "pair_acc"] == 1
     _steer(config, run.path / "knob", tmp_path)
-    with pytest.raises(UserError, match="layers are 0..2"):
-        replace(config, layers=(3,)).chosen_layers(3)
+    for wrong, said in (
+        ({"layers": (3,)}, "layers are 0..2"),
+        ({"steer_items": 0}, "1 or more"),
+        ({"text_tokens": 64}, "128 or more"),
+    ):
+        with pytest.raises(UserError, match=said):
+            replace(config, **wrong).check()
 
 
 def _steer(config, folder, tmp_path):
@@ -166,8 +193,18 @@ def _steer(config, folder, tmp_path):
     assert rows["p_told"].iloc[1] > 0.9
     assert rows["p_prior"].iloc[2] > 0.9
     assert len(default_values(one)) == 9
-    with pytest.raises(UserError, match="no direction 'other'"):
-        replace(live, direction="other").check()
+    for wrong, said in (
+        ({"direction": "other"}, "no direction 'other'"),
+        ({"value": (float("nan"),)}, "finite numbers"),
+    ):
+        with pytest.raises(UserError, match=said):
+            replace(live, **wrong).check()
+    with pytest.raises(UserError, match="begin with the same token"):
+        run_or_load(replace(live, told=item.prior), out=tmp_path / "alike")
+    with pytest.raises(UserError, match="not finite at c = 1e"):
+        run_or_load(replace(live, value=(1e39,)), out=tmp_path / "far")
+    with pytest.raises(UserError, match="holds no knob"):
+        run_or_load(replace(live, knob=str(tmp_path)), out=tmp_path / "none")
 
 
 def page():
