@@ -60,7 +60,9 @@ def save_adapter(model: Any, name: str, out: RunWriter, folder: str = "adapter")
     config = model.peft_config["default"].to_dict()
     kept = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     kept |= {"base_model_name_or_path": name, "inference_mode": True}
-    tensors = {k: v.half() for k, v in get_peft_model_state_dict(model).items()}
+    # without embeddings: to find out whether they have changed, peft would ask the hub
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = {k: v.half() for k, v in weights.items()}
     with out.part(f"{folder}/adapter_model.safetensors") as path:
         save_tensors(tensors, path)
     with out.part(f"{folder}/adapter_config.json") as path:
@@ -106,7 +108,7 @@ def _same_layers(tuned: Any, folder: Path, model: str) -> None:
 
     with safe_open(str(folder / "adapter_model.safetensors"), "pt") as file:
         given = set(file.keys())
-    wanted = set(get_peft_model_state_dict(tuned))
+    wanted = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
     if given != wanted:
         reason = f"it has {len(given)} tensors, of which {len(given & wanted)} of {len(wanted)} fit"
         raise UserError(f"the adapter in {folder} does not fit {model}: {reason}")

@@ -232,7 +232,8 @@ def test_the_page_shows_a_run_and_turns_its_knob(settings, own_home):
     assert not shown.exception
     assert not shown.error
     assert len(shown.metric) == 2
-    assert any("interp knob steer" in code.value for code in shown.code)
+    command = next(code.value for code in shown.code if "interp knob steer" in code.value)
+    assert all(f"--{name}" in command for name in ("direction", "model", "template", "value"))
 
 
 def test_ranges_are_written_short():
