@@ -1,4 +1,4 @@
-"""The fused projection on a GPU: bfloat16 products, float32 logits, the best of each row proven.
+"""The projection on a GPU: bfloat16 products, float32 logits, the best of each row proven.
 
 Chunk by chunk of the vectors: cuBLAS multiplies into a buffer of float32 logits; one pass over it
 keeps bins' extremes and the statistics (`triton_scan.py`); what may be among the best is scored in

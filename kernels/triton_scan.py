@@ -20,8 +20,8 @@ import triton.language as tl
 
 RUNS, WIDTH, RUN = 8, 128, 4
 """Runs of a bin, columns from one to the next, columns of a run."""
-TILE, BIN, PER_TILE = RUNS * WIDTH, RUNS * RUN, WIDTH // RUN
-"""Columns of a tile and of a bin, bins of a tile."""
+TILE, PER_TILE = RUNS * WIDTH, WIDTH // RUN
+"""Columns and bins of a tile."""
 SUMS = 10
 OPTIONS = {"num_warps": 1}
 LOG2E = tl.constexpr(1.4426950408889634)
