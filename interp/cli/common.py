@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Command = Callable[..., Any]
-SHOWN = 30
-"""Rows of a study's table on a screen; the whole is in its run."""
+Show = Callable[[Run, bool], None]
+"""Prints a run; the second argument asks for JSON."""
 Json = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print one JSON object.")]
 Runs = Annotated[
     Path | None,
@@ -55,20 +55,24 @@ def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:
     return register
 
 
-def study_command(group: SubcommandApp, name: str, config: type[Study], table: str) -> None:
-    """Register a study under a name: its metrics, and on a screen one of its tables too."""
+def report(run: Run, json: bool) -> None:
+    """A run's folder and metrics."""
+    if json:
+        print_json({"study": run.study, "run": str(run.path), "metrics": run.metrics})
+        return
+    print(run.path)
+    print_table(["metric", "value"], [[k, str(v)] for k, v in run.metrics.items()])
+
+
+def study_command(
+    group: SubcommandApp, name: str, config: type[Study], show: Show = report
+) -> None:
+    """Register a study under a name, with its config's docstring as help."""
 
     def run(
         config: Any, out: Out = None, runs: Runs = None, fresh: Fresh = False, json: Json = False
     ) -> None:
-        made = run_or_load(config, Store(runs), out, fresh)
-        report(made, json)
-        if not json:
-            import pandas as pd
-
-            rows = pd.read_parquet(made.path / table)
-            cells = [[_cell(value) for value in row] for row in rows.head(SHOWN).to_numpy()]
-            print_table(list(rows.columns), cells)
+        show(run_or_load(config, Store(runs), out, fresh), json)
 
     run.__doc__ = config.__doc__
     kinds = {"config": tyro.conf.OmitArgPrefixes[config], "out": Out, "runs": Runs}  # type: ignore
@@ -76,18 +80,32 @@ def study_command(group: SubcommandApp, name: str, config: type[Study], table: s
     command(group, name)(run)
 
 
+def with_table(
+    name: str, columns: Sequence[str] = (), most: int = 100, show: Show = report
+) -> Show:
+    """What `show` prints, then on a screen one of the run's tables (all columns by default)."""
+
+    def shown(run: Run, json: bool) -> None:
+        show(run, json)
+        if not json:
+            import pandas as pd
+
+            rows = pd.read_parquet(run.path / name)
+            print_rows(rows[list(columns or rows.columns)].head(most))
+            if len(rows) > most:
+                print(f"{len(rows) - most} more rows: {run.path / name}")
+
+    return shown
+
+
+def print_rows(rows: pd.DataFrame) -> None:
+    print_table(list(rows.columns), [[_cell(v) for v in row] for row in rows.to_numpy(object)])
+
+
 def positive(number: int, option: str = "--limit") -> int:
     if number < 1:
         raise UserError(f"{option} must be at least 1, not {number}")
     return number
-
-
-def report(run: Run, json: bool) -> None:
-    if json:
-        print_json({"study": run.study, "run": str(run.path), "metrics": run.metrics})
-        return
-    print(run.path)
-    print_table(["metric", "value"], [[k, str(v)] for k, v in run.metrics.items()])
 
 
 def report_rows(run: Run, study: str, rows: pd.DataFrame, json: bool, columns: list[str]) -> None:
@@ -115,13 +133,16 @@ def print_frame(
         print_json({**found, "results": jsonlib.loads(rows.to_json(orient="records"))})
         return
     shown = list(dict.fromkeys([rows.columns[0], *(columns or rows.columns)]))
-    print_table(shown, [[_cell(row[c]) for c in shown] for row in rows.to_dict("records")])
+    print_rows(rows[shown])
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
-    return _some(value) if isinstance(value, list) else visible(str(value))
+    if isinstance(value, list):
+        return _some(value)
+    text = str(value)  # blanks are marked only where they would be overlooked
+    return text if text and text.isprintable() and text == text.strip() else visible(text)
 
 
 def _some(tokens: Sequence[str]) -> str:

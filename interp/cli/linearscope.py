@@ -8,16 +8,16 @@ from ..linearscope.explain import BiasConfig, ExplainConfig
 from ..linearscope.responses import ImpulseConfig, SvdConfig
 from ..linearscope.tokens import TokensConfig
 from ..linearscope.train_sketch import SketchConfig
-from .common import Json, command, print_json, print_table, study_command
+from .common import Json, command, print_json, print_table, study_command, with_table
 
 linearscope = SubcommandApp()
 
-study_command(linearscope, "explain", ExplainConfig, "classes.parquet")
-study_command(linearscope, "bias", BiasConfig, "pictures.parquet")
-study_command(linearscope, "svd", SvdConfig, "values.parquet")
-study_command(linearscope, "impulse", ImpulseConfig, "places.parquet")
-study_command(linearscope, "tokens", TokensConfig, "tokens.parquet")
-study_command(linearscope, "train-sketch", SketchConfig, "held.parquet")
+study_command(linearscope, "explain", ExplainConfig, with_table("classes.parquet"))
+study_command(linearscope, "bias", BiasConfig, with_table("pictures.parquet"))
+study_command(linearscope, "svd", SvdConfig, with_table("values.parquet"))
+study_command(linearscope, "impulse", ImpulseConfig, with_table("places.parquet"))
+study_command(linearscope, "tokens", TokensConfig, with_table("tokens.parquet"))
+study_command(linearscope, "train-sketch", SketchConfig, with_table("held.parquet"))
 
 
 @command(linearscope, "speed")

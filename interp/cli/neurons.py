@@ -16,22 +16,22 @@ from ..neurons.atlas import AtlasConfig
 from ..neurons.clamp import ClampConfig
 from ..neurons.effects import EffectsConfig
 from ..neurons.tars import TarsConfig
-from ..store import Store
+from ..store import Run, Store
 from ..study import run_or_load
 from .common import (
     Atlas,
     Fresh,
     Json,
     Limit,
-    Out,
     Runs,
     command,
     positive,
-    print_frame,
     print_json,
     print_table,
     report,
     report_rows,
+    study_command,
+    with_table,
 )
 
 neurons = SubcommandApp()
@@ -132,67 +132,34 @@ def top(
     report_rows(run, "neurons.top", rows, json, ["score", "z", "margin", "kurtosis"])
 
 
-@command(neurons, "clamp")
-def clamp(
-    config: tyro.conf.OmitArgPrefixes[ClampConfig],
-    out: Out = None,
-    runs: Runs = None,
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Hold a neuron at a sweep of values: a word's probability, and the text."""
-    run = run_or_load(config, Store(runs), out, fresh)
+def _curve(run: Run, json: bool) -> None:
+    """The word's probability and the text at every value."""
     if json:
         report(run, json)
         return
     import pandas as pd
 
-    print(f"{config.neuron} and '{run.manifest['word']}' ({run.path})")
+    print(f"{run.config['neuron']} and '{run.manifest['word']}' ({run.path})")
     rows = pd.read_parquet(run.path / "curve" / "values.parquet").to_dict("records")
     values = ["unclamped" if pd.isna(row["value"]) else f"{row['value']:g}" for row in rows]
     cells = [[v, f"{r['probability']:.3g}", r["text"]] for v, r in zip(values, rows, strict=True)]
     print_table(["value", "probability", "text"], cells)
 
 
-@command(neurons, "effects")
-def effects(
-    config: tyro.conf.OmitArgPrefixes[EffectsConfig],
-    out: Out = None,
-    runs: Runs = None,
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Clamp the best neuron of each word of a list, against random neurons as a control."""
-    run = run_or_load(config, Store(runs), out, fresh)
-    report(run, json)
-    if not json:
-        import pandas as pd
-
-        columns = ["word", "name", "score", "gain", "value", "control_mean", "control_max", "beats"]
-        rows = pd.read_parquet(run.path / "effects" / "neurons.parquet")[columns]
-        print_table(columns, rows.round(2).astype(str).to_numpy().tolist())
-
-
-@command(neurons, "tars")
-def tars(
-    config: tyro.conf.OmitArgPrefixes[TarsConfig],
-    out: Out = None,
-    runs: Runs = None,
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Remove concepts by turning a few neurons against them; what it does and what it costs."""
-    run = run_or_load(config, Store(runs), out, fresh)
-    if json:
-        report(run, json)
-        return
-    import pandas as pd
-
-    columns = ["concept", "edits", "neurons", "probability", "logprob", "neighbour_logprob"]
-    columns += ["kl_median", "kl_mean"]
-    print(f"concepts of {config.model} ({run.path})")
-    rows = pd.read_parquet(run.path / "tars" / "effects.parquet")[columns]
-    print_frame("neurons.tars", rows, False)
+_beside_random = with_table(
+    "effects/neurons.parquet",
+    ["word", "name", "score", "gain", "value", "control_mean", "control_max", "beats"],
+)
+_removed = with_table(
+    "tars/effects.parquet",
+    [
+        *("concept", "edits", "neurons", "probability", "logprob", "neighbour_logprob"),
+        *("kl_median", "kl_mean"),
+    ],
+)
+study_command(neurons, "clamp", ClampConfig, _curve)
+study_command(neurons, "effects", EffectsConfig, _beside_random)
+study_command(neurons, "tars", TarsConfig, _removed)
 
 
 @command(neurons, "apply")

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..obsprop.couple import CoupleConfig
 from ..obsprop.study import ObspropConfig
 from ..obsprop.tasks import read_task, shipped
-from ..store import Store
+from ..store import Run, Store
 from ..study import run_or_load
 from .common import (
     Fresh,
@@ -23,23 +23,22 @@ from .common import (
     command,
     positive,
     print_json,
+    print_rows,
     print_table,
     report,
+    study_command,
+    with_table,
 )
 
 obsprop = SubcommandApp()
+_pairs = with_table(
+    "pairs/pairs.parquet",
+    ["a", "b", "head", "coupling", "prompts_slope", "corpus_slope", "cosine"],
+)
 
 
-@command(obsprop, "run")
-def run(
-    config: tyro.conf.OmitArgPrefixes[ObspropConfig],
-    out: Out = None,
-    runs: Runs = None,
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Paths and feature vectors of an observable from one prompt pair, against trained probes."""
-    made = run_or_load(config, Store(runs), out, fresh)
+def _found(made: Run, json: bool) -> None:
+    """The paths, and the feature against the trained probes."""
     report(made, json)
     if json:
         return
@@ -47,10 +46,9 @@ def run(
 
     paths = pd.read_parquet(made.path / "paths" / "paths.parquet")
     figures = [name for name in ("auc", "r2") if name in paths]
-    shown = paths[["path", "effect", "error", "site", "read", *figures]].round(3)
-    tokens = [" > ".join(map(repr, row)) for row in paths["tokens"]]
-    cells = [[*map(str, row), t] for row, t in zip(shown.to_numpy(), tokens, strict=True)]
-    print_table([*shown.columns, "tokens"], cells)
+    tokens = paths["tokens"].map(lambda row: " > ".join(map(repr, row)))
+    shown = paths[["path", "effect", "error", "site", "read", *figures]]
+    print_rows(shown.assign(tokens=tokens))
     methods = pd.read_parquet(made.path / "scores" / "methods.parquet")
     print_table(["method", "labelled", *figures], _methods(methods, figures))
     if "r2" in figures:
@@ -67,6 +65,9 @@ def _methods(methods: object, figures: list[str]) -> list[list[str]]:
         + [f"{row[f]:.3f} ({row[f'{f}_low']:.3f}-{row[f'{f}_high']:.3f})" for f in figures]
         for row in rows
     ]
+
+
+study_command(obsprop, "run", ObspropConfig, _found)
 
 
 @command(obsprop, "couple")
@@ -90,14 +91,7 @@ def couple(
     config = CoupleConfig(
         model=model, observables=observables, heads=heads, tokens=tokens, corpus=corpus
     )
-    made = run_or_load(config, Store(runs), out, fresh)
-    report(made, json)
-    if not json:
-        import pandas as pd
-
-        pairs = pd.read_parquet(made.path / "pairs" / "pairs.parquet")
-        columns = ["a", "b", "head", "coupling", "prompts_slope", "corpus_slope", "cosine"]
-        print_table(columns, pairs[columns].round(3).astype(str).to_numpy().tolist())
+    _pairs(run_or_load(config, Store(runs), out, fresh), json)
 
 
 @command(obsprop, "tasks")

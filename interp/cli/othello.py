@@ -17,7 +17,18 @@ from ..othello.sae import SaeConfig
 from ..othello.settings import TrainConfig
 from ..store import Run, Store
 from ..study import run_or_load
-from .common import Fresh, Json, Out, Runs, command, print_json, print_table, report
+from .common import (
+    Fresh,
+    Json,
+    Out,
+    Runs,
+    command,
+    print_json,
+    print_rows,
+    print_table,
+    report,
+    study_command,
+)
 
 othello = SubcommandApp()
 
@@ -88,28 +99,8 @@ def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], json: Json = False) ->
     print_table(["metric", "value"], [[name, f"{value:.6g}"] for name, value in score.items()])
 
 
-@command(othello, "sae")
-def sae(
-    config: tyro.conf.OmitArgPrefixes[SaeConfig],
-    out: Out = None,
-    runs: Runs = None,
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Train sparse autoencoders on every layer's residual stream."""
-    report(run_or_load(config, Store(runs), out, fresh), json)
-
-
-@command(othello, "probe")
-def probe(
-    config: tyro.conf.OmitArgPrefixes[ProbeConfig],
-    out: Out = None,
-    runs: Runs = None,
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Read the board out of every layer, linearly."""
-    report(run_or_load(config, Store(runs), out, fresh), json)
+study_command(othello, "sae", SaeConfig)
+study_command(othello, "probe", ProbeConfig)
 
 
 @command(othello, "compare")
@@ -171,16 +162,8 @@ def _draw(run: Run, path: Path) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-@command(othello, "edit")
-def edit(
-    config: tyro.conf.OmitArgPrefixes[EditConfig],
-    out: Out = None,
-    runs: Runs = None,
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Turn discs in the model's mind, and count how far its moves follow."""
-    run = run_or_load(config, Store(runs), out, fresh)
+def _edits(run: Run, json: bool) -> None:
+    """Each reader at its best strength."""
     report(run, json)
     if json:
         return
@@ -188,7 +171,9 @@ def edit(
 
     from ..othello.edit import chosen_scales
 
-    rows = chosen_scales(pd.read_parquet(run.path / "errors" / "table.parquet"))
     columns = ["reader", "seed", "layers", "scale", "errors", "saved", "saved_low", "saved_high"]
-    columns += ["closed"]
-    print_table(columns, rows[columns].round(3).astype(str).to_numpy().tolist())
+    rows = chosen_scales(pd.read_parquet(run.path / "errors" / "table.parquet"))
+    print_rows(rows[[*columns, "closed"]])
+
+
+study_command(othello, "edit", EditConfig, _edits)

@@ -144,7 +144,7 @@ class DarkMatterConfig:
 
 @dataclass(frozen=True)
 class PursuitConfig(DarkMatterConfig):
-    """The same with every SAE's dictionary also used by gradient pursuit instead of its encoder."""
+    """Like `darkmatter run`, with latents also found by gradient pursuit, without the encoders."""
 
     STUDY: ClassVar[str] = "darkmatter.pursuit"
 
