@@ -53,8 +53,13 @@ class Edit:
         return whole
 
 
-def clamp(site: Site, index: int | Sequence[int], value: float, where: Where = "all") -> Edit:
-    """Fix one coordinate (a neuron), or several, at a value."""
+def clamp(
+    site: Site,
+    index: int | Sequence[int],
+    value: float | Float[Tensor, " batch"],
+    where: Where = "all",
+) -> Edit:
+    """Fix one coordinate (a neuron), or several, at a value: one for all texts, or one for each."""
     indices = torch.tensor([index] if isinstance(index, int) else list(index))
 
     def change(h: Tensor) -> Tensor:
@@ -62,10 +67,16 @@ def clamp(site: Site, index: int | Sequence[int], value: float, where: Where = "
         if len(outside):
             raise UserError(f"no coordinate {outside[0]} at {site}: it has {h.shape[-1]}")
         new = h.clone()
-        new[..., indices.to(h.device)] = value
+        if isinstance(value, Tensor):
+            if value.shape != h.shape[:1]:
+                raise UserError(f"{len(value)} values do not fit {len(h)} texts")
+            new[..., indices.to(h.device)] = value.to(h).view(-1, *[1] * (h.ndim - 1))
+        else:
+            new[..., indices.to(h.device)] = value
         return new
 
-    return Edit(site, change, where, f"clamp {indices.tolist()} to {value:g}")
+    held = "a value for each text" if isinstance(value, Tensor) else f"{value:g}"
+    return Edit(site, change, where, f"clamp {indices.tolist()} to {held}")
 
 
 def add(site: Site, vector: Float[Tensor, " d"], scale: float = 1.0, where: Where = "all") -> Edit:

@@ -108,6 +108,10 @@ def test_every_kind_of_edit(model, backend, opened, batch):
     masked = after(edits.clamp(site, 3, 7.5, where=mask))
     assert masked[0, 1, 3] == 7.5
     assert torch.equal(masked[1:], before[1:])
+    each = after(edits.clamp(site, 3, torch.tensor([7.5, -1.0, 0.25]), where=batch.mask))
+    for text, value in enumerate((7.5, -1.0, 0.25)):
+        assert each[text, :, 3][batch.mask[text]].unique() == value
+    assert torch.equal(each[..., 4:], before[..., 4:])
     both = after(edits.clamp(site, 3, 7.5), edits.add(site, direction))
     close(both[..., 3], torch.full(before.shape[:2], 7.5 + 4.0), batch.mask)
 
@@ -247,6 +251,7 @@ class TestMistakes:
         wrong = {
             "does not fit 0.resid_post": edits.add(site, torch.ones(5)),
             "no coordinate 32": edits.clamp(site, 32, 1.0),
+            "2 values do not fit 3 texts": edits.clamp(site, 0, torch.ones(2)),
             "the patch at": edits.patch(site, torch.ones(1, 1, 32)),
             "the mask of the edit": edits.clamp(site, 0, 1.0, torch.ones(1, 1, dtype=torch.bool)),
         }

@@ -86,9 +86,9 @@ class EffectsConfig:
                 ids = search.word_ids(atlas, word)
                 for neuron in (search.parse_neuron(row["name"]), *self._controls(row, atlas, i)):
                     control = str(neuron) != row["name"]
-                    for value in (None, *self.values):
-                        logprob = self._logprob(subject, neuron, value, ids)
-                        label = {"word": word, "name": str(neuron), "control": control}
+                    label = {"word": word, "name": str(neuron), "control": control}
+                    found = zip((None, *self.values), self._logprobs(subject, neuron, ids))
+                    for value, logprob in found:
                         sweeps.append({**label, "value": value, "logprob": logprob})
                     advance(1, f"{word}, {neuron}")
         sweep = pd.DataFrame(sweeps)
@@ -113,18 +113,27 @@ class EffectsConfig:
         drawn = np.random.default_rng([self.seed, i]).choice(others, self.controls, replace=False)
         return [NeuronName(name.layer, name.kind, int(n)) for n in drawn]
 
-    def _logprob(
-        self, subject: Subject, neuron: NeuronName, value: float | None, ids: list[int]
-    ) -> float:
-        """Mean over the prompts of the word's log probability as the next token."""
+    def _logprobs(self, subject: Subject, neuron: NeuronName, ids: list[int]) -> list[float]:
+        """Mean over the prompts of the word's log probability as the next token.
+
+        Unclamped, then at each value; all in one pass.
+        """
+        import torch
+
         from ..edits import clamp
         from .vectors import clamp_site
 
-        made = () if value is None else (clamp(clamp_site(neuron), neuron.neuron, value),)
-        with subject.edited(*made):
+        settings = 1 + len(self.values)
+        batch = subject.tokens(self.prompts * settings)
+        values = torch.tensor((0.0, *self.values)).repeat_interleave(len(self.prompts))
+        held = torch.ones_like(batch.mask)
+        held[: len(self.prompts)] = False
+        with subject.edited(clamp(clamp_site(neuron), neuron.neuron, values, held)):
             # left-padded, so the last position is every prompt's own last
-            logits = subject.logits(subject.tokens(self.prompts))[:, -1].double()
-        return float(logits.log_softmax(-1)[:, ids].logsumexp(-1).mean())
+            logits = subject.logits(batch)[:, -1].double()
+        logprobs = logits.log_softmax(-1)[:, ids].logsumexp(-1)
+        means: list[float] = logprobs.view(settings, -1).mean(1).tolist()
+        return means
 
 
 def _summary(sweep: pd.DataFrame, word: str, row: pd.Series) -> dict[str, Any]:

@@ -172,7 +172,6 @@ def test_saes_of_the_error(own_home, tmp_path):
         ({"site": ""}, "holds SAEs of 0.resid_post, .*: give --site"),
         ({"saes": "nowhere"}, "nowhere holds no SAEs"),
         ({"tokens": 300}, "300 tokens are 5 contexts of 59, too few to split"),
-        ({"tokens": 60_000}, "the corpus ended after 500 contexts: ask for fewer --tokens"),
         ({"tokens": 200, "length": 20}, "do not determine a linear map of 128 numbers"),
         ({"corpus": ""}, "has no tokenizer: give a --corpus of ids"),
         ({"skip": 59}, "longer than what is skipped"),
@@ -184,6 +183,14 @@ def test_saes_of_the_error(own_home, tmp_path):
 def test_what_cannot_work_is_one_line(change, words, own_home):
     with pytest.raises(UserError, match=words):
         run_or_load(dataclasses.replace(DarkMatterConfig(**OTHELLO), **change))
+
+
+def test_a_corpus_that_ends_early(own_home):
+    ids = load_file(OTHELLO["corpus"])["games"]
+    save_file({"ids": ids[:30]}, own_home / "ids.safetensors")
+    config = DarkMatterConfig(**{**OTHELLO, "corpus": str(own_home / "ids.safetensors")})
+    with pytest.raises(UserError, match="ended after 30 contexts: ask for fewer --tokens"):
+        run_or_load(config)
 
 
 def test_an_unknown_name(own_home):
