@@ -38,12 +38,11 @@ def _parts(model: str):  # type: ignore[no-untyped-def]
 def _norms(
     model: str, plus: tuple[str, ...], minus: tuple[str, ...]
 ) -> tuple[pd.DataFrame, list[str]]:
-    from interp.obsprop.observables import make_observable
+    from interp.obsprop.observables import contrast, make_observable
     from interp.obsprop.propagate import head_norms
 
     parts = _parts(model)
-    words = dict.fromkeys(plus, 1.0) | dict.fromkeys(minus, -1.0)
-    observable = make_observable("typed", words, parts.weights)
+    observable = make_observable("typed", contrast(plus, minus), parts.weights)
     return head_norms(parts, observable), list(observable.notes)
 
 
@@ -139,12 +138,12 @@ def _typed() -> None:
     command = ["interp", "obsprop", "heads", "--model", model, "--plus", *words[0]]
     reproduce(
         [*command, *(["--minus", *words[1]] if words[1] else [])],
-        "from interp.obsprop.observables import make_observable\n"
+        "from interp.obsprop.observables import contrast, make_observable\n"
         "from interp.obsprop.parts import Parts\n"
         "from interp.obsprop.propagate import head_norms\n"
         "from interp.weights import open_weights\n"
         f"weights = open_weights({model!r})\n"
-        f"words = dict.fromkeys({words[0]!r}, 1.0) | dict.fromkeys({words[1]!r}, -1.0)\n"
+        f"words = contrast({words[0]!r}, {words[1]!r})\n"
         "head_norms(Parts(weights), make_observable('typed', words, weights))",
     )
 

@@ -43,14 +43,31 @@ class Edit:
 
     def __call__(self, x: Tensor, chosen: Bool[Tensor, "batch ..."]) -> Tensor:
         """`x` [batch, positions ..., ...] changed where `chosen` [batch, positions ...]."""
-        part = x if self.site.head is None else x[..., self.site.head, :]
-        mask = chosen.view(*chosen.shape, *[1] * (part.ndim - chosen.ndim))
+        part = head_of(x, self.site)
+        # the positions of a pattern [batch, heads, query, key] are its queries
+        heads = self.site.kind == "attn_pattern" and self.site.head is None
+        mask = chosen[:, None] if heads else chosen
+        mask = mask.view(*mask.shape, *[1] * (part.ndim - mask.ndim))
         changed = torch.where(mask, self.change(part), part)
         if self.site.head is None:
             return changed
         whole = x.clone()
-        whole[..., self.site.head, :] = changed
+        head_of(whole, self.site).copy_(changed)
         return whole
+
+
+def head_of(x: Tensor, site: Site) -> Tensor:
+    """A view of the site's own head in the tensor of the whole site; all of it without a head.
+
+    Raises:
+        UserError: no such head.
+    """
+    if site.head is None:
+        return x
+    axis = 1 if site.kind == "attn_pattern" else x.ndim - 2
+    if site.head >= x.shape[axis]:
+        raise UserError(f"no head {site.head} at {site.whole}: it has {x.shape[axis]}")
+    return x.select(axis, site.head)
 
 
 def clamp(

@@ -30,6 +30,8 @@ class Family:
     attn_post_norm: str | None = None
     mlp_post_norm: str | None = None
     """Norms through which Gemma 2 and 3 pass what attention and MLP add to the stream."""
+    activation: tuple[str, str] = ("hidden_act", "silu")
+    """Its name in config.json, and the one that transformers takes where it is not given."""
     value_rows: Literal["all", "last third", "by head"] = "all"
     """Which outputs of `value` are values: GPT-2 computes queries, keys and values side by side,
     GPT-NeoX so for each head."""
@@ -53,10 +55,14 @@ _LLAMA = Family(
     value="model.layers.{}.self_attn.v_proj.weight",
     output="model.layers.{}.self_attn.o_proj.weight",
 )
-_GEMMA = Family(**{**vars(_LLAMA), "gain_offset": 1.0})
+_GELU = "gelu_pytorch_tanh"
+_GEMMA = Family(
+    **{**vars(_LLAMA), "gain_offset": 1.0, "activation": ("hidden_act", _GELU)},
+)
 _GEMMA2 = Family(
     **{
         **vars(_GEMMA),
+        "activation": ("hidden_activation", _GELU),
         "mlp_norm": "model.layers.{}.pre_feedforward_layernorm.weight",
         "attn_post_norm": "model.layers.{}.post_attention_layernorm.weight",
         "mlp_post_norm": "model.layers.{}.post_feedforward_layernorm.weight",
@@ -74,6 +80,7 @@ _GPT2 = Family(
     attn_norm="transformer.h.{}.ln_1.weight",
     value="transformer.h.{}.attn.c_attn.weight",
     output="transformer.h.{}.attn.c_proj.weight",
+    activation=("activation_function", "gelu_new"),
     value_rows="last third",
     norm="layer",
     transposed=True,
@@ -99,6 +106,7 @@ _GPT_NEOX = Family(
     attn_norm="gpt_neox.layers.{}.input_layernorm.weight",
     value="gpt_neox.layers.{}.attention.query_key_value.weight",
     output="gpt_neox.layers.{}.attention.dense.weight",
+    activation=("hidden_act", "gelu"),
     value_rows="by head",
     norm="layer",
 )
@@ -185,7 +193,6 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
     # transformers ties embeddings unless told otherwise, except in these families
     untied_by_default = model_type in ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
     tied = flag("tie_word_embeddings", not untied_by_default)
-    activations = ("hidden_activation", "hidden_act", "activation_function")
     return ModelSpec(
         model_type=model_type,
         n_layers=size("num_hidden_layers", "n_layer", "num_layers"),
@@ -196,11 +203,18 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
         d_head=size("head_dim", default=d_model // n_heads),
         d_vocab=size("vocab_size"),
         norm=FAMILIES[model_type].norm,
-        activation=str(next((config[n] for n in activations if config.get(n)), "gelu_new")),
+        activation=_activation(config, model_type),
         tied=tied,
         eps=_eps(config, FAMILIES[model_type].norm),
         parallel=flag("use_parallel_residual", True) if model_type == "gpt_neox" else False,
     )
+
+
+def _activation(config: dict[str, Any], model_type: str) -> str:
+    name, default = FAMILIES[model_type].activation
+    found = str(config.get(name) or default)
+    # the first releases of Gemma say "gelu" and mean its approximation; transformers knows it too
+    return _GELU if model_type == "gemma" and found == "gelu" else found
 
 
 def _eps(config: dict[str, Any], norm: str) -> float:

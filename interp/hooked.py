@@ -15,8 +15,7 @@ from torch import Tensor
 
 from .backends import Backend, Tap
 from .backends.double import KeepingDouble
-from .edits import Edit
-from .errors import UserError
+from .edits import Edit, head_of
 from .site import Site, matching
 
 Chosen = Callable[[Edit, Tensor], Tensor]
@@ -70,7 +69,7 @@ class Hooked:
         for site in dict.fromkeys(site.whole for site in wanted):
             readers[site] = _keep(kept, site)
         self._run(inputs, self._taps(readers, chosen), True)
-        return {s: kept[s.whole] if s.head is None else _head(kept[s.whole], s) for s in wanted}
+        return {site: head_of(kept[site.whole], site) for site in wanted}
 
     def _run(self, inputs: dict[str, Any], taps: dict[Site, Tap], stop: bool) -> Tensor | None:
         with KeepingDouble() if self.double else nullcontext():
@@ -104,11 +103,3 @@ def _keep(kept: dict[Site, Tensor], site: Site) -> Tap:
         kept[site] = x.detach().clone()
 
     return tap
-
-
-def _head(x: Tensor, site: Site) -> Tensor:
-    heads = x.shape[1] if site.kind == "attn_pattern" else x.shape[-2]
-    assert site.head is not None
-    if site.head >= heads:
-        raise UserError(f"no head {site.head} at {site.whole}: it has {heads}")
-    return x[:, site.head] if site.kind == "attn_pattern" else x[..., site.head, :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -82,6 +82,7 @@ def run_or_load(
     Raises:
         UserError: the model or the output is not usable, or `out` holds another run.
     """
+    study = replace(study)  # what a config used before remembers of files may have changed
     planned = plan(study)
     path = out or (store or Store()).folder(study.STUDY, planned["key"])
     if fresh and path.exists():

@@ -128,7 +128,7 @@ class Subject(Hooked):
         from transformers import DynamicCache
 
         whole = self._as_batch(batch)
-        self._fits(whole.mask.shape[1] + max_new_tokens)
+        self.check_length(whole.mask.shape[1] + max_new_tokens)
         cache, generator = DynamicCache(), torch.Generator(self.device).manual_seed(seed)
         ends = torch.tensor(self._end_tokens(), device=self.device)
         ids, mask, new = whole.ids, whole.mask, whole.mask
@@ -152,14 +152,15 @@ class Subject(Hooked):
                 raise UserError("an empty prompt: give at least one token")
             self._known(int(ids.min()), int(ids.max()))
             batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
-        self._fits(batch.ids.shape[1])
+        self.check_length(batch.ids.shape[1])
         return batch
 
     def _known(self, lowest: int, highest: int) -> None:
         if not 0 <= lowest <= highest < self.spec.d_vocab:
             raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
 
-    def _fits(self, length: int) -> None:
+    def check_length(self, length: int) -> None:
+        """Raise UserError for more tokens than the model's context has."""
         if self.context is not None and length > self.context:
             raise UserError(
                 f"{length} tokens are more than the model's context of {self.context}: shorten them"
@@ -205,6 +206,7 @@ def open_subject(
         folder = resolve(str(model))
         hf = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         tokenizer = tokenizer or _folder_tokenizer(folder)
+    check_device(device)
     hf = hf.eval().requires_grad_(False).to(device)
     if attention or backend == "bridge":
         hf.set_attn_implementation(attention if backend != "bridge" else "eager")
@@ -218,6 +220,15 @@ def open_subject(
     subject.weights = Weights(folder) if folder else None
     subject.parity = float((subject.logits(probe) - plain).abs().max())
     return subject
+
+
+def check_device(device: str) -> None:
+    """Raise UserError for a device that cannot be used here."""
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device '{device}' cannot be used here: {reason}") from error
 
 
 def _backend(name: str, hf: Any, spec: ModelSpec) -> Backend:

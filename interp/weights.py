@@ -29,6 +29,11 @@ from .families import FAMILIES, ModelSpec, read_spec
 Kind = Literal["up", "gate", "down"]
 NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
 SLICE_BYTES = 64 * 2**20
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
+)
+"""What decides how text becomes ids, and a conversation text."""
 
 
 class NormWeights(NamedTuple):
@@ -174,6 +179,13 @@ class Weights:
         files = [self.folder / "config.json", *sorted(set(self._shard_of.values()))]
         parts = [f"{path.name}:{_remembered_sha256(path)}" for path in files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def fingerprints(self) -> dict[str, str]:
+        """What a result depends on where text goes through the model: it, and its tokenizer."""
+        files = [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).exists()]
+        parts = "\n".join(f"{path.name}:{sha256(path)}" for path in files)
+        tokenizer = hashlib.sha256(parts.encode()).hexdigest()
+        return {"model": self.fingerprint(), "tokenizer": tokenizer}
 
     def _values(self, rows: Tensor) -> Tensor:
         """The rows of the value projection that are values, by head."""

@@ -1,6 +1,7 @@
 """The command line's contract: where things are printed, exit codes, one line a mistake."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -116,6 +117,31 @@ def test_damaged_atlas_is_one_line(atlas, capsys):
     model = json.loads((Path(atlas["run"]) / "run.json").read_text())["config"]["model"]
     assert run("neurons", "atlas", "--model", model, capsys=capsys)[0] == 0
     assert part.read_bytes() == good
+
+
+def test_an_interrupt_that_c_code_turned_into_another_error(own_home, monkeypatch, capsys):
+    """torch's constructors make a ValueError of a KeyboardInterrupt raised inside them."""
+
+    def constructor(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ValueError("could not determine the shape of object type") from error
+
+    monkeypatch.setattr("interp.neurons.search.open_atlas", constructor)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        code, _, err = run("neurons", "search", "x", capsys=capsys)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, err) == (130, "interp: interrupted; the same command resumes\n")
+
+
+def test_a_number_that_does_not_exist_is_null(capsys):
+    from interp.cli.common import print_json
+
+    print_json({"metrics": {"r2": float("nan"), "rows": [1.5, float("inf")]}})
+    assert json.loads(capsys.readouterr().out) == {"metrics": {"r2": None, "rows": [1.5, None]}}
 
 
 def test_models(model_folder, own_home, capsys):

@@ -116,6 +116,39 @@ def test_every_kind_of_edit(model, backend, opened, batch):
     close(both[..., 3], torch.full(before.shape[:2], 7.5 + 4.0), batch.mask)
 
 
+class TestPatternEdits:
+    """[batch, heads, query, key]: heads are the second axis, an edit's positions the queries."""
+
+    SITE = Site("attn_pattern", 0)
+
+    def test_one_head(self, opened, batch):
+        subject = opened("llama", "bridge")
+        before = subject.capture(batch, [self.SITE])[self.SITE]
+        with subject.edited(edits.clamp(Site("attn_pattern", 0, 2), 1, 0.25)):
+            after = subject.capture(batch, [self.SITE])[self.SITE]
+        others = [head for head in range(before.shape[1]) if head != 2]
+        assert torch.equal(after[:, others], before[:, others])
+        assert (after[:, 2, :, 1][batch.mask] == 0.25).all()
+        assert torch.equal(after[:, 2, :, 2:], before[:, 2, :, 2:])
+
+    @pytest.mark.parametrize("length", [4, 5])  # 4: as many as heads
+    def test_last_query_of_every_head(self, length, opened):
+        subject, ids = opened("llama", "bridge"), torch.arange(1, length + 1)
+        before = subject.capture(ids, [self.SITE])[self.SITE]
+        with subject.edited(edits.patch(self.SITE, torch.zeros_like(before), where="last")):
+            after = subject.capture(ids, [self.SITE])[self.SITE]
+        assert torch.equal(after[:, :, :-1], before[:, :, :-1])
+        assert not after[:, :, -1].any()
+
+    @pytest.mark.parametrize("backend", ["native", "nnsight"])
+    def test_refused_where_it_cannot_act(self, backend, opened, batch):
+        subject = opened("llama", backend)
+        with subject.edited(edits.clamp(self.SITE, 0, 0.0)):
+            for use in (subject.logits, lambda b: subject.capture(b, [self.SITE])):
+                with pytest.raises(UserError, match="read but not edited by this backend"):
+                    use(batch)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_restored_bit_for_bit(backend, opened, batch):
     subject = opened("llama", backend)
@@ -251,6 +284,7 @@ class TestMistakes:
         wrong = {
             "does not fit 0.resid_post": edits.add(site, torch.ones(5)),
             "no coordinate 32": edits.clamp(site, 32, 1.0),
+            "no head 9 at 0.head_z": edits.clamp(Site("head_z", 0, 9), 0, 1.0),
             "2 values do not fit 3 texts": edits.clamp(site, 0, torch.ones(2)),
             "the patch at": edits.patch(site, torch.ones(1, 1, 32)),
             "the mask of the edit": edits.clamp(site, 0, 1.0, torch.ones(1, 1, dtype=torch.bool)),

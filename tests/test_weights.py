@@ -9,11 +9,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from interp.errors import UserError
+from interp.families import read_spec
 from interp.site import Site
 from interp.subject import open_subject
 from interp.weights import Weights
 
-from .conftest import FAMILY_CONFIGS
+from .conftest import FAMILY_CONFIGS, make_model
 from .obsprop.models import biased_model, exact
 
 
@@ -132,6 +133,31 @@ def test_multimodal_checkpoint_with_nested_language_model(model_folder, own_home
     (nested / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": config}))
     assert torch.equal(Weights(nested).W_gate(1), Weights(folder).W_gate(1))
     assert torch.equal(Weights(nested).final_gain(), Weights(folder).final_gain())
+
+
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_activation_without_one_in_the_config_is_transformers_own(family):
+    config = make_model(family).config.to_dict()
+    names = ("hidden_act", "hidden_activation", "activation_function")
+    (own,) = {config.pop(name) for name in names if name in config}
+    assert read_spec(config).activation == own
+
+
+def test_gemma_s_legacy_gelu_is_the_approximation():
+    config = {"model_type": "gemma", **FAMILY_CONFIGS["gemma2"], "hidden_act": "gelu"}
+    assert read_spec(config).activation == "gelu_pytorch_tanh"
+    ignored = {**config, "hidden_act": "relu", "hidden_activation": "gelu"}
+    assert read_spec(ignored).activation == "relu", "transformers does not read the other"
+
+
+def test_fingerprints_see_another_tokenizer(model_folder, own_home, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("llama"), folder)
+    before = Weights(folder).fingerprints()
+    (folder / "tokenizer.json").write_text("{}")
+    after = Weights(folder).fingerprints()
+    assert after["model"] == before["model"]
+    assert after["tokenizer"] != before["tokenizer"]
 
 
 def test_fingerprint_sees_one_changed_weight(model_folder, own_home, tmp_path):

@@ -37,8 +37,8 @@ def hooked_pass(
     with ExitStack() as hooks:
         for site, tap in taps.items():
             place = locations[site]
-            counted = counting(tap, site, left, stop)
-            hooks.callback(_hook(model.get_submodule(place.module), place, site, counted).remove)
+            counted = counting(guarded(tap, place, site), site, left, stop)
+            hooks.callback(_hook(model.get_submodule(place.module), place, counted).remove)
         try:
             output = call()
         except Stop:
@@ -66,22 +66,30 @@ def check_all_fired(left: set[Site]) -> None:
         raise RuntimeError(f"these sites did not fire in the forward pass: {silent}")
 
 
-def apply_tap(tap: Tap, whole: Tensor, place: Location, site: Site) -> Tensor | None:
+def guarded(tap: Tap, place: Location, site: Site) -> Tap:
+    """The tap, refused if it edits what can only be read."""
+
+    def read(x: Tensor) -> None:
+        if tap(x) is not None:
+            raise UserError(
+                f"{site} can be read but not edited by this backend: use backend='bridge'"
+            )
+
+    return read if place.read_only else tap
+
+
+def apply_tap(tap: Tap, whole: Tensor, place: Location) -> Tensor | None:
     """Call a tap with a site's part of a module's tensor; the module's new tensor, if any."""
     changed = tap(place.view.take(whole) if place.view else whole)
-    if changed is None:
-        return None
-    if place.read_only:
-        raise UserError(f"{site} can be read but not edited by this backend: use backend='bridge'")
-    return place.view.put(whole, changed) if place.view else changed
+    return place.view.put(whole, changed) if place.view and changed is not None else changed
 
 
-def _hook(module: nn.Module, place: Location, site: Site, tap: Tap) -> Any:
+def _hook(module: nn.Module, place: Location, tap: Tap) -> Any:
     if place.side == "in":
 
         def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
             by_position = bool(args)
-            new = apply_tap(tap, args[0] if by_position else kwargs["hidden_states"], place, site)
+            new = apply_tap(tap, args[0] if by_position else kwargs["hidden_states"], place)
             if new is None:
                 return None
             if by_position:
@@ -92,9 +100,9 @@ def _hook(module: nn.Module, place: Location, site: Site, tap: Tap) -> Any:
 
     def after(_: nn.Module, args: tuple, output: Any) -> Any:
         if isinstance(output, tuple):
-            new = apply_tap(tap, output[place.item], place, site)
+            new = apply_tap(tap, output[place.item], place)
             item = place.item
             return None if new is None else (*output[:item], new, *output[item + 1 :])
-        return apply_tap(tap, output, place, site)
+        return apply_tap(tap, output, place)
 
     return module.register_forward_hook(after)

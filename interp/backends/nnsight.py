@@ -10,7 +10,7 @@ from torch import Tensor
 from ..families import ModelSpec
 from ..site import Site
 from . import Tap
-from .hooks import apply_tap, check_all_fired
+from .hooks import apply_tap, check_all_fired, guarded
 from .locations import has_resid_mid, locations
 from .midstream import through_attention, with_mid
 
@@ -48,7 +48,7 @@ class NnsightBackend:
                 place, envoy = self._locations[site], envoys[site]
                 value = envoy.input if place.side == "in" else envoy.output
                 whole = value[place.item] if isinstance(value, tuple) else value
-                new = apply_tap(tap, whole, place, site)
+                new = apply_tap(guarded(tap, place, site), whole, place)
                 if new is not None:
                     if place.side == "in":
                         envoy.input = new

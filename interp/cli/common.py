@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json as jsonlib
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -170,4 +171,13 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
 
 
 def print_json(found: dict[str, Any]) -> None:
-    print(jsonlib.dumps(found, allow_nan=False))
+    """One line of JSON; a number that does not exist (0/0) is null."""
+    print(jsonlib.dumps(_finite(found), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

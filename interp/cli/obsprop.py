@@ -8,18 +8,13 @@ from typing import Annotated
 import tyro
 from tyro.extras import SubcommandApp
 
-from ..errors import UserError
 from ..obsprop.couple import CoupleConfig
 from ..obsprop.study import ObspropConfig
 from ..obsprop.tasks import read_task, shipped
-from ..store import Run, Store
-from ..study import run_or_load
+from ..store import Run
 from .common import (
-    Fresh,
     Json,
     Limit,
-    Out,
-    Runs,
     command,
     positive,
     print_json,
@@ -68,30 +63,7 @@ def _methods(methods: object, figures: list[str]) -> list[list[str]]:
 
 
 study_command(obsprop, "run", ObspropConfig, _found)
-
-
-@command(obsprop, "couple")
-def couple(
-    observables: Annotated[
-        tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(help="Two or more tasks, such as subject-pronoun object-pronoun."),
-    ] = CoupleConfig.observables,
-    model: Annotated[str, tyro.conf.arg(help="A catalog name, hub id or folder.")] = "smollm2-135m",
-    heads: Annotated[int, tyro.conf.arg(help="How many heads' features are compared.")] = 4,
-    tokens: Annotated[int, tyro.conf.arg(help="Tokens of a corpus to measure on as well.")] = 4096,
-    corpus: Annotated[
-        str | None, tyro.conf.arg(help="That corpus; by default the installed Python's own text.")
-    ] = None,
-    out: Out = None,
-    runs: Runs = None,
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Coupling coefficients between observables' features, against measured slopes."""
-    config = CoupleConfig(
-        model=model, observables=observables, heads=heads, tokens=tokens, corpus=corpus
-    )
-    _pairs(run_or_load(config, Store(runs), out, fresh), json)
+study_command(obsprop, "couple", CoupleConfig, _pairs)
 
 
 @command(obsprop, "tasks")
@@ -124,15 +96,13 @@ def heads(
     json: Json = False,
 ) -> None:
     """Heads with the longest feature vectors for an observable of one's own; needs no data."""
-    from ..obsprop.observables import make_observable
+    from ..obsprop.observables import contrast, make_observable
     from ..obsprop.parts import Parts
     from ..obsprop.propagate import head_norms
     from ..weights import open_weights
 
-    if set(plus) & set(minus):
-        raise UserError("a word is on both sides: give it once")
+    words = contrast(plus, minus)
     weights = open_weights(model)
-    words = dict.fromkeys(plus, 1.0) | dict.fromkeys(minus, -1.0)
     observable = make_observable("own", words, weights)
     table = head_norms(Parts(weights), observable).head(positive(limit))
     if json:

@@ -57,7 +57,7 @@ class DataConfig:
         from ..weights import open_weights
 
         facts = fingerprint(self.kind, self._source())  # first, as a wrong path shows at once
-        return {"model": open_weights(self.model).fingerprint(), **facts}
+        return {**open_weights(self.model).fingerprints(), **facts}
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""

@@ -45,7 +45,7 @@ class LastToken:
 
         if not all(len(ids) > 1 for ids in prompts):
             raise UserError("a prompt needs at least two tokens here")
-        subject._fits(max(map(len, prompts), default=0))
+        subject.check_length(max(map(len, prompts), default=0))
         shared = _shared(prompts)
         rest = subject.pad([ids[shared:] for ids in prompts])
         before = torch.ones(len(prompts), shared, dtype=torch.long, device=subject.device)

@@ -63,7 +63,7 @@ class SteerConfig:
         from ..weights import open_weights
 
         return {
-            "model": open_weights(self.model).fingerprint(),
+            **open_weights(self.model).fingerprints(),
             "adapter": adapter_fingerprint(self.adapter),
             **{name: sha256(knob_file(self.knob, name)) for name in KNOB_FILES},
         }

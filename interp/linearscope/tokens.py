@@ -47,7 +47,7 @@ class TokensConfig:
     def fingerprints(self) -> dict[str, str]:
         from ..weights import open_weights
 
-        return {"model": open_weights(self.model).fingerprint()}
+        return open_weights(self.model).fingerprints()
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""

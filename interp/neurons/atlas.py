@@ -30,7 +30,6 @@ z, margin, skewness and kurtosis do not depend on the vector's length; entropy a
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -91,20 +90,14 @@ class AtlasConfig:
         return tuple(kind for kind in has if kind in (self.weights or has))  # type: ignore[misc]
 
     def fingerprints(self) -> dict[str, str]:
-        tokenizer = self._weights.folder / "tokenizer.json"
-        try:
-            content = tokenizer.read_bytes() if tokenizer.exists() else b""
-        except OSError as error:
-            raise UserError(f"cannot read {tokenizer}: {error.strerror}") from error
-        return {
-            "model": self._weights.fingerprint(),
-            "tokenizer": hashlib.sha256(content).hexdigest(),
-        }
+        return self._weights.fingerprints()
 
     def check(self) -> None:
+        from ..subject import check_device
+
         vocabulary = self._weights.spec.d_vocab
         assert self.kinds
-        _check_device(self.device)
+        check_device(self.device)
         if not 2 <= self.k <= vocabulary:
             raise UserError(f"k must be between 2 and the vocabulary's {vocabulary}, not {self.k}")
         token_strings(self._weights.folder, vocabulary)
@@ -116,11 +109,6 @@ class AtlasConfig:
         import torch
 
         weights, spec, kinds = self._weights, self._weights.spec, self.kinds
-        _check_device(self.device)
-        if not 2 <= self.k <= spec.d_vocab:
-            raise UserError(
-                f"k must be between 2 and the vocabulary's {spec.d_vocab}, not {self.k}"
-            )
         tokens = token_strings(weights.folder, spec.d_vocab)
         words = [word_family(token) for token in tokens]
         word_codes = pd.factorize(np.array(words, dtype=object))[0]
@@ -163,16 +151,6 @@ class AtlasConfig:
 
 def _part(layer: int) -> str:
     return f"neurons/L{layer:03d}.parquet"
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device '{device}' cannot be used here: {reason}") from error
 
 
 def _project(vectors: Tensor, readout: Tensor, k: int) -> Projection:

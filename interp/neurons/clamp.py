@@ -67,7 +67,7 @@ class ClampConfig:
         return open_weights(self.model)
 
     def fingerprints(self) -> dict[str, str]:
-        return {"model": self._weights.fingerprint()}
+        return self._weights.fingerprints()
 
     def check(self) -> None:
         self._checked()

@@ -87,8 +87,8 @@ class EffectsConfig:
                 for neuron in (search.parse_neuron(row["name"]), *self._controls(row, atlas, i)):
                     control = str(neuron) != row["name"]
                     label = {"word": word, "name": str(neuron), "control": control}
-                    found = zip((None, *self.values), self._logprobs(subject, neuron, ids))
-                    for value, logprob in found:
+                    found = self._logprobs(subject, neuron, ids)
+                    for value, logprob in zip((None, *self.values), found, strict=True):
                         sweeps.append({**label, "value": value, "logprob": logprob})
                     advance(1, f"{word}, {neuron}")
         sweep = pd.DataFrame(sweeps)

@@ -83,7 +83,7 @@ class TarsConfig:
         from ..corpus import fingerprint
 
         return {
-            "model": self._weights.fingerprint(),
+            **self._weights.fingerprints(),
             "concepts": sha256(concept_file(self.file)),
             "corpus": fingerprint(self.corpus or None),
         }

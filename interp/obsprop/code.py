@@ -22,7 +22,7 @@ _NOT_LIBRARY |= {"encodings", "pydoc_data"}
 
 
 def source_files(language: str) -> list[Path]:
-    """Files of a language ('C' or 'Python'), in a fixed order.
+    """Files of a language ('C' or 'Python'), all different, in a fixed order.
 
     Raises:
         UserError: another language, or no files.
@@ -31,6 +31,8 @@ def source_files(language: str) -> list[Path]:
         raise UserError(f"no source code of '{language}': choose C or Python")
     found = _c() if language == "C" else _python()
     kept = sorted({path for path in found if SMALL < path.stat().st_size < LARGE})
+    # packages install the same header twice; of two copies one could be trained on, one held out
+    kept = list({hashlib.sha256(path.read_bytes()).digest(): path for path in kept}.values())
     if not kept:
         raise UserError(f"no {language} source code is installed here: install Python's headers")
     return kept

@@ -18,7 +18,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import tyro
 
 from ..errors import UserError
 from ..store import RunWriter
@@ -43,17 +45,17 @@ class CoupleConfig:
     """Coupling coefficients of observables' features, against measured slopes."""
 
     STUDY: ClassVar[str] = "obsprop.couple"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     model: str = "smollm2-135m"
     """A catalog name, hub id, folder or .gguf file."""
-    observables: tuple[str, ...] = (
+    observables: Annotated[tuple[str, ...], tyro.conf.Positional] = (
         "subject-pronoun",
         "object-pronoun",
         "possessive-pronoun",
         "occupational-gender",
     )
-    """Two or more tasks with templates."""
+    """Two or more tasks with templates, such as subject-pronoun object-pronoun."""
     heads: int = 4
     """How many heads' features are compared."""
     corpus: str | None = None
@@ -81,16 +83,24 @@ class CoupleConfig:
         from ..corpus import fingerprint
 
         tasks = hashlib.sha256(repr(self._tasks).encode()).hexdigest()
-        prints = {"model": self._weights.fingerprint(), "tasks": tasks}
+        prints = {**self._weights.fingerprints(), "tasks": tasks}
         return prints | {"corpus": fingerprint(self.corpus)}
 
     def check(self) -> None:
-        if len(set(self.observables)) < 2:
-            raise UserError("coupling needs at least two different observables")
+        words = {tuple(sorted(task.observable.items())) for task in self._tasks}
+        if len(self.observables) < 2 or len(words) < len(self.observables):
+            raise UserError("coupling needs at least two observables, no two of them the same")
+        if len({task.name for task in self._tasks}) < len(self.observables):
+            raise UserError("two of the tasks have the same name: rename one's file")
         if any(task.sources for task in self._tasks):
             raise UserError("coupling is measured at words: choose tasks with templates")
-        if self.heads < 1 or self.tokens < ROW:
-            raise UserError(f"give at least one head and {ROW} tokens")
+        spec = self._weights.spec
+        if not 1 <= self.heads <= spec.n_layers * spec.n_heads or self.tokens < ROW:
+            raise UserError(
+                f"give 1 to {spec.n_layers * spec.n_heads} heads, and at least {ROW} tokens"
+            )
+        if self.seed < 0:
+            raise UserError("--seed is a number from 0 up")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd

@@ -15,6 +15,7 @@ over the draws.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from ..subject import Subject
 from .tasks import Example
 
 Array = npt.NDArray[np.float64]
+log = logging.getLogger("interp")
 
 
 class Read(NamedTuple):
@@ -95,14 +97,17 @@ def baseline_scores(
 ) -> dict[tuple[str, int], Array]:
     """(method, number of labelled examples) -> held-out scores [draws, examples].
 
-    Sizes the training part does not have are left out.
+    Sizes the training part does not have are left out, with a warning.
     """
     X, y = train.activations[site], train.positive
     target = np.where(y, 1.0, -1.0) if np.isnan(train.observable).any() else train.observable
     rng = np.random.default_rng(seed)
     out: dict[tuple[str, int], list[Array]] = {}
     sides = [np.flatnonzero(y), np.flatnonzero(~y)]
-    usable = [size for size in sizes if size // 2 <= min(map(len, sides))]
+    most = 2 * min(map(len, sides))
+    usable = [size for size in sizes if size <= most]
+    if len(usable) < len(sizes):
+        log.warning("no probes with more than the %d labelled examples there are", most)
     for size, _ in itertools.product(usable, range(draws)):
         rows = np.concatenate([rng.choice(side, size // 2, replace=False) for side in sides])
         for name, probe in _probes().items():
@@ -146,10 +151,9 @@ def within_templates(table: pd.DataFrame) -> float:
     feature that is read at the word knows nothing of what its template adds after it).
 
     Args:
-        table: `scores/examples.parquet`; a template is known by what follows the word.
+        table: `scores/examples.parquet`.
     """
-    ends = [text.rpartition(word)[2] for text, word in table[["text", "group"]].to_numpy()]
-    means = table.groupby(ends)[["score", "observable"]].transform("mean")
+    means = table.groupby("template")[["score", "observable"]].transform("mean")
     left = table[["score", "observable"]] - means
     return float(left["score"].corr(left["observable"]) ** 2)
 

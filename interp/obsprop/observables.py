@@ -12,7 +12,7 @@ so `notes` says it and the log warns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,6 +80,17 @@ def make_observable(name: str, words: Mapping[str, float], weights: Weights) -> 
         log.warning("observable %s: %s", name, note)
     ids, values = torch.tensor(list(kept)), torch.tensor(list(kept.values()), dtype=torch.float64)
     return Observable(name, ids, values, tuple(notes))
+
+
+def contrast(plus: Sequence[str], minus: Sequence[str]) -> dict[str, float]:
+    """Words against words: weights +1 and -1.
+
+    Raises:
+        UserError: a word on both sides.
+    """
+    if both := sorted(set(plus) & set(minus)):
+        raise UserError(f"'{both[0]}' is on both sides: give it once")
+    return dict.fromkeys(plus, 1.0) | dict.fromkeys(minus, -1.0)
 
 
 class _Vocabulary:

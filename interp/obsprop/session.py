@@ -21,7 +21,7 @@ from .paths import Feature, Place, path_feature, show
 from .propagate import direct_effects, head_vectors, readout, stream_vectors
 from .scoring import as_directions, behind_norm, stream_scores
 from .search import FoundPath, Pair, linearisation, search_paths
-from .tasks import Example, Task, draw_pairs, examples
+from .tasks import Example, Task, draw_pairs, examples, pair_reads
 from .trace import trace_pair
 from .writers import writers
 
@@ -48,8 +48,13 @@ class Session:
         self.config, self.task = config, task
         self.observable = make_observable(task.name, task.observable, weights)
         self.subject = open_subject(config.model, attention="eager", device=config.device)
+        self.split = examples(task, self.subject.tokenizer, config.seed, config.windows)
+        self.texts = [self.subject.tokens(text).ids[0].tolist() for text in config.texts]
+        for row in self.texts:
+            self.subject.check_length(len(row))
         self.parts = Parts(weights)
         self.pair = Pair(*trace_pair(self.subject, self.parts, task.pair, task.name))
+        self.told = self._told()
         self.scored: list[Scored] = []
 
     @cached_property
@@ -74,30 +79,31 @@ class Session:
         effect = (one.mlps - other.mlps).tolist()
         return pd.DataFrame({"layer": range(len(effect)), "effect": effect})
 
-    def told(self, pair: Pair) -> set[int]:
-        """Positions of a pair's prompt at which a feature of the task may be read: the last token
-        that differs (its word's), or in code every one."""
-        differ = (pair.clean.ids != pair.other.ids).nonzero()[:, 0].tolist()
-        return set(range(1, len(pair.clean.ids))) if self.task.sources else {max(differ)}
+    def _told(self) -> set[int]:
+        """Positions of the pair's prompt at which a feature of the task may be read: where examples
+        are, else the last token that differs; in code every one."""
+        clean, other = self.pair
+        if self.task.sources:
+            return set(range(1, len(clean.ids)))
+        differ = (clean.ids != other.ids).nonzero()[:, 0].tolist()
+        return set(pair_reads(self.task, self.subject.tokenizer)) or {max(differ)}
 
     def _searched(self, pair: Pair) -> list[FoundPath]:
         config = self.config
         beam = {"width": config.width, "depth": config.depth, "screen": config.screen}
         return search_paths(self.parts, self.observable, pair, **beam)
 
-    def _strongest(self, pair: Pair, found: list[FoundPath]) -> FoundPath:
-        """The strongest path that carries the difference forward from where the label is told."""
-        told = self.told(pair)
-        forward = [path for path in found if path.positions[0] in told and path.effect > 0]
-        if not forward:
-            raise UserError("no path carries the pair's difference: change it or raise --width")
-        return max(forward, key=lambda path: path.effect)
-
     def search(self) -> list[FoundPath]:
         """The paths to score, strongest first: half of them read where the label is told, if there
         are so many, and the task's own among them."""
-        found, told, count = self._searched(self.pair), self.told(self.pair), self.config.paths
-        self.chosen = self._strongest(self.pair, found)
+        found, told, count = self._searched(self.pair), self.told, self.config.paths
+        strongest = _strongest(found, told)
+        if strongest is None:
+            raise UserError(
+                f"no path carries the pair's difference from token {max(told)}, where the word "
+                "ends: change the pair or raise --width"
+            )
+        self.chosen = strongest
         here = [path for path in found if path.positions[0] in told and path != self.chosen]
         away = [path for path in found if path.positions[0] not in told]
         kept = [self.chosen, *here[: count - 1 - min(len(away), count // 2)], *away[: count // 2]]
@@ -108,7 +114,6 @@ class Session:
         self.scored = [self._score(path, self.pair) for path in found]
         self.best = next(each for each in self.scored if each.found == self.chosen)
         config, site = self.config, self.best.feature.site
-        self.split = examples(self.task, self.subject.tokenizer, config.seed, config.windows)
         self.held_out = self._read(self.split.held_out, self._sites(), "held-out examples")
         paths = pd.DataFrame([self._path_row(each) for each in self.scored])
         train = self._read(self.split.train, [site], "training examples")
@@ -130,23 +135,29 @@ class Session:
         return list(dict.fromkeys(own)) if self.task.sources else every
 
     def other_pairs(self) -> dict[str, pd.DataFrame]:
-        """What the same rule finds from other pairs."""
+        """What the same rule finds from other pairs; nothing (null) from some, perhaps."""
         drawn = draw_pairs(self.split.train, self.config.pairs, self.config.seed)
         if self.task.sources or not drawn:
             return {}
         rows = []
         for pair in drawn:
-            batches = [self.subject.pad([example.ids]) for example in pair]
-            traced = Pair(*trace_pair(self.subject, self.parts, (batches[0], batches[1]), "pair"))
-            best = self._score(self._strongest(traced, self._searched(traced)), traced)
             texts = [self.subject.text(torch.tensor(example.ids)) for example in pair]
-            about = {"prompt": texts[0], "counterfactual": texts[1], "path": show(best.found.path)}
-            place = {"site": str(best.feature.site), "effect": best.found.effect}
-            made = evaluate.summary(
-                self._held_out_scores(best)[None], self.held_out, 10, self.config.seed
-            )
-            rows.append({**about, **place, **{k: v for k, v in made.items() if k in ("auc", "r2")}})
-        return {"scores/pairs": pd.DataFrame(rows)}
+            rows.append({"prompt": texts[0], "counterfactual": texts[1], **self._pair_row(*pair)})
+        columns = ["prompt", "counterfactual", "path", "site", "effect", "auc", "r2"]
+        return {"scores/pairs": pd.DataFrame(rows, columns=columns)}
+
+    def _pair_row(self, one: Example, other: Example) -> dict[str, Any]:
+        batches = (self.subject.pad([one.ids]), self.subject.pad([other.ids]))
+        traces = trace_pair(self.subject, self.parts, batches, "pair")
+        pair = Pair(*traces)
+        found = _strongest(self._searched(pair), set(one.reads))
+        if found is None:
+            return {}
+        best = self._score(found, pair)
+        scores = self._held_out_scores(best)[None]
+        made = evaluate.summary(scores, self.held_out, 10, self.config.seed)
+        place = {"path": show(found.path), "site": str(best.feature.site), "effect": found.effect}
+        return {**place, "auc": made["auc"], "r2": made["r2"]}
 
     def _score(self, found: FoundPath, pair: Pair) -> Scored:
         place = Place(pair.clean, found.positions, pair.other)
@@ -167,7 +178,7 @@ class Session:
 
     def _pair_difference(self, site: Site) -> evaluate.Array:
         """Held-out scores by the bare difference of the pair's activations: no theory."""
-        reads = sorted(self.told(self.pair))
+        reads = sorted(self.told)
         both = [
             Example(found.ids.tolist(), reads, found is self.pair.clean, "pair")
             for found in self.pair
@@ -187,7 +198,7 @@ class Session:
             **{"tokens": [self.subject.text(i[None]) for i in ids], "effect": found.effect},
             **{"predicted": made.predicted, "actual": made.actual, "error": made.error},
             **{"crossed": all(mlp.crossed for mlp in feature.mlps), "sign": sign},
-            **{"read": found.positions[0] in self.told(self.pair), "site": str(feature.site)},
+            **{"read": found.positions[0] in self.told, "site": str(feature.site)},
         }
         return row | evaluate.summary(scores, self.held_out, self.config.boots, self.config.seed)
 
@@ -196,16 +207,17 @@ class Session:
         return pd.DataFrame(
             {
                 "text": [self.subject.text(torch.tensor(example.ids)) for example in chosen],
-                "group": [Path(example.group).name for example in chosen],
+                "group": [_group(example) for example in chosen],
+                "template": [example.template for example in chosen],
                 "positive": self.held_out.positive,
                 "observable": self.held_out.observable,
                 "score": self._held_out_scores(self.best),
             }
         )
 
-    def token_scores(self, texts: tuple[str, ...]) -> pd.DataFrame:
-        """Every token of some texts, scored by the best feature."""
-        rows = [self.subject.tokens(text).ids[0].tolist() for text in texts]
+    def token_scores(self) -> pd.DataFrame:
+        """Every token of the config's texts, scored by the best feature."""
+        rows = self.texts
         made = [
             batch[0][:, 0].tolist()
             for row in rows
@@ -262,7 +274,8 @@ class Session:
     def metrics(self, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
         methods = tables["scores/methods"]
         own = methods[methods["method"] == "ObsProp"].iloc[0]
-        probes = methods[~methods["method"].isin(["ObsProp", "observable"])]
+        trained = ["logistic", "least squares", "mean difference"]
+        probes = methods[methods["method"].isin(trained)]
         figures = [name for name in ("auc", "r2") if name in methods]
         found: dict[str, Any] = {
             "path": show(self.best.found.path),
@@ -271,10 +284,20 @@ class Session:
         for name in figures:
             found[name] = float(own[name])
             strongest = probes.groupby("labelled")[name].max()
-            beaten = strongest[(strongest <= own[name]).cummin()]  # at that size and all smaller
+            beaten = strongest[(strongest < own[name]).cummin()]  # at that size and all smaller
             found[f"{name} beats every probe with"] = max(beaten.index.tolist(), default=0)
         if "checks/ablation" in tables:
             ablated = tables["checks/ablation"]
             found["gap kept without it"] = float(ablated[~ablated["control"]]["kept"].iloc[0])
             found["gap kept, random"] = float(ablated[ablated["control"]]["kept"].mean())
         return found
+
+
+def _strongest(found: list[FoundPath], told: set[int]) -> FoundPath | None:
+    """The strongest path that carries the difference forward from where the label is told."""
+    forward = [path for path in found if path.positions[0] in told and path.effect > 0]
+    return max(forward, key=lambda path: path.effect, default=None)
+
+
+def _group(example: Example) -> str:
+    return Path(example.group).name if example.template < 0 else example.group

@@ -16,9 +16,11 @@ Parts of the run:
 `scores/methods.parquet`: method, labelled (examples used), auc, r2, with _low and _high;
     "observable" is the model's own answer, the best any feature of it can do, and
     "pair difference" the bare difference of the pair's two activations
-`scores/examples.parquet`: text, group, positive, observable, score (held out, the feature's)
+`scores/examples.parquet`: text, group, template (-1: code), positive, observable, score (held out,
+    the feature's)
 `scores/pairs.parquet`: one row a pair: prompt, counterfactual, path, site, effect, auc, r2: what
-    the same rule finds from other pairs, drawn from the training examples (templates only)
+    the same rule finds from other pairs, drawn from the training examples (templates only); null
+    where no path carries the difference from the word
 `texts/tokens.parquet`: text, position, token, score (of the feature)
 `checks/ablation.parquet`, `checks/steering.parquet`: as `checks`; only for templates
 `writers/neurons.parquet`: as `writers`; only for features of the stream
@@ -51,7 +53,7 @@ class ObspropConfig:
     """An observable's paths, features and scores, from one pair of prompts."""
 
     STUDY: ClassVar[str] = "obsprop.run"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     model: str = "smollm2-135m"
     """A catalog name, hub id, folder or .gguf file."""
@@ -96,7 +98,7 @@ class ObspropConfig:
         import hashlib
 
         task = hashlib.sha256(repr(self._task).encode()).hexdigest()
-        prints = {"model": self._weights.fingerprint(), "task": task}
+        prints = {**self._weights.fingerprints(), "task": task}
         if self._task.sources:
             from .code import fingerprint
 
@@ -111,8 +113,8 @@ class ObspropConfig:
             raise UserError(
                 "width, depth, screen, paths, draws and windows are at least 1, boots 10"
             )
-        if self.pairs < 0:
-            raise UserError("--pairs is a number of pairs")
+        if min(self.pairs, self.seed) < 0:
+            raise UserError("--pairs is a number of pairs, --seed a number from 0 up")
         if any(size < 2 or size % 2 for size in self.labelled):
             raise UserError("--labelled needs even numbers, half of each class")
 
@@ -125,7 +127,7 @@ class ObspropConfig:
         tables["paths/paths"], tables["scores/methods"] = session.evaluate(found)
         tables["scores/examples"] = session.examples_table()
         tables |= session.other_pairs()
-        tables["texts/tokens"] = session.token_scores(self.texts)
+        tables["texts/tokens"] = session.token_scores()
         tables |= session.checks() | session.writers()
         for name, table in tables.items():
             with out.part(f"{name}.parquet") as path:

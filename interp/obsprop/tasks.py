@@ -10,16 +10,19 @@ A task is a YAML file, by name among the shipped ones (`data/observables/`) or a
     sources: [C, Python]                       instead of templates and words: code that is here
 
 Examples are split by word (or file; names by surname, where the feature is read), so that nothing
-of a held-out example was trained on. A template's example is read at its word's last token and has
-the model's own observable as a value; a window of code is read at every token but the first, which
-draws attention whatever it is.
+of a held-out example was trained on. A template's example, and the pair's prompt if it contains one
+of the words, is read at its word's last token and has the model's own observable as a value; a
+window of code is read at every token but the first, which draws attention whatever it is.
 """
 
 from __future__ import annotations
 
+import math
 import random
+import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +57,8 @@ class Example(NamedTuple):
     positive: bool
     group: str
     """The word (of a name the surname) or file; a group is never split."""
+    template: int = -1
+    """Which of the task's templates; -1 for code."""
 
 
 def shipped() -> list[str]:
@@ -83,33 +88,77 @@ def read_task(name: str) -> Task:
 
 
 def _task(name: str, content: dict[str, Any]) -> Task:
-    first, second = content["pair"]
-    observable = {str(word): float(weight) for word, weight in content["observable"].items()}
+    unknown = set(content) - {"about", "observable", "pair", "templates", "words", "sources"}
+    if unknown:
+        raise ValueError(f"nothing is known of '{sorted(unknown)[0]}'")
+    observable = {word: float(weight) for word, weight in content["observable"].items()}
+    if not all(math.isfinite(weight) for weight in observable.values()):
+        raise ValueError("a weight is not finite")
     about = str(content.get("about", name)).strip()
-    task = Task(name, about, observable, (str(first), str(second)))
+    task = Task(name, about, observable, _two(content["pair"], "pair"))
     if "sources" in content:
-        first, second = content["sources"]
-        return Task(name, about, observable, task.pair, sources=(first, second))
-    templates = tuple(str(text) for text in content["templates"])
-    if not templates or any("[WORD]" not in text for text in templates):
-        raise ValueError("every template needs a [WORD]")
-    one, other = (_words(part) for part in content["words"])
-    return Task(name, about, observable, task.pair, templates, (one, other))
+        return replace(task, sources=_two(content["sources"], "sources"))
+    templates = _texts(content["templates"], "templates")
+    if not all(text.count("[WORD]") == 1 for text in templates):
+        raise ValueError("every template needs one [WORD]")
+    parts = content["words"]
+    if not isinstance(parts, list) or len(parts) != 2:
+        raise ValueError("words are two lists")
+    one, other = (_words(part) for part in parts)
+    if both := sorted(set(one) & set(other)):
+        raise ValueError(f"the word '{both[0]}' is on both sides")
+    return replace(task, templates=templates, words=(one, other))
+
+
+def _two(given: Any, name: str) -> tuple[str, str]:
+    if not isinstance(given, list) or len(given) != 2:
+        raise ValueError(f"{name} is a list of two")
+    first, second = _texts(given, name)
+    return first, second
 
 
 def _words(part: str | list[str]) -> tuple[str, ...]:
     if isinstance(part, str):
         part = _yaml(FOLDER / "observables" / "words.yaml")[part]
-    return tuple(str(word) for word in part)
+    return _texts(part, "words")
+
+
+def _texts(given: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(given, list) or not given:
+        raise ValueError(f"{name} is a list of texts")
+    if not all(isinstance(text, str) and text.strip() for text in given):
+        raise ValueError(f"an entry of {name} is no text")
+    return tuple(given)
 
 
 def _yaml(path: Path) -> Any:
+    """The file's content with every scalar a text: to YAML itself, `no` and 1.10 are no words."""
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        twice = _repeated(yaml.compose(text, yaml.BaseLoader))
+        content = yaml.load(text, yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+    if twice is not None:
+        raise UserError(f"{path} has '{twice}' twice: mend it")
+    return content
+
+
+def _repeated(node: Any) -> str | None:
+    """A key that a mapping of a YAML document has twice: the loader would keep the last."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        return next(filter(None, map(_repeated, node.value)), None)
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    keys = Counter(str(key.value) for key, _ in node.value)
+    within = (_repeated(value) for _, value in node.value)
+    return next((key for key, count in keys.items() if count > 1), None) or next(
+        filter(None, within), None
+    )
 
 
 class Split(NamedTuple):
@@ -123,7 +172,8 @@ def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) ->
     """The examples of a task, split by group.
 
     Two fifths of the words are held out; of code, files hold out `per_class` windows and give as
-    many to train on. The words of the task's own pair stay in the training part.
+    many to train on. The words of the task's own pair, and groups that both classes have, stay in
+    the training part.
 
     Raises:
         UserError: no tokenizer; too few words or too little code.
@@ -140,27 +190,32 @@ def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) ->
     for positive, (kept, out) in zip((True, False), sides, strict=True):
         train += [example._replace(positive=positive) for example in kept]
         held_out += [example._replace(positive=positive) for example in out]
-    if min(len(train), len(held_out)) < 8:
-        raise UserError(f"the task '{task.name}' has too few examples: give it more words")
+    for part in (train, held_out):
+        of_class = Counter(example.positive for example in part)
+        if min(of_class[True], of_class[False]) < 4:
+            raise UserError(
+                f"the task '{task.name}' has too few examples of a class: give it more words"
+            )
     return Split(train, held_out)
 
 
 def _filled(
     task: Task, words: Sequence[str], tokenizer: Any, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    last = {word: word.split()[-1] for word in words}
-    order = sorted(set(last.values()))
+    last = {word: word.split()[-1] for side in task.words for word in side}
+    order = sorted({last[word] for word in words})
     random.Random(seed).shuffle(order)
     own = {last[word] for word in words if any(word in prompt for prompt in task.pair)}
+    own |= set.intersection(*({last[word] for word in side} for side in task.words))
     order.sort(key=lambda name: name not in own)
     cut = len(order) - 2 * len(order) // 5
     parts = (set(order[:cut]), set(order[cut:]))
     return tuple(
         [
-            _fill(template, word, tokenizer)
+            _fill(template, word, tokenizer)._replace(template=number)
             for word in sorted(set(words))
             if last[word] in part
-            for template in task.templates
+            for number, template in enumerate(task.templates)
         ]
         for part in parts
     )  # type: ignore[return-value]
@@ -172,6 +227,20 @@ def _fill(template: str, word: str, tokenizer: Any) -> Example:
     coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     at = max(i for i, (start, _) in enumerate(coded["offset_mapping"]) if start < end)
     return Example(list(coded["input_ids"]), [at], True, word.split()[-1])
+
+
+def pair_reads(task: Task, tokenizer: Any) -> tuple[int, ...]:
+    """Where the pair's first prompt is read, as an example with its word would be; nowhere if none
+    of the task's words tells the two prompts apart."""
+    prompt = task.pair[0]
+    apart = (i for i, (a, b) in enumerate(zip(*task.pair, strict=False)) if a != b)
+    differ = next(apart, len(prompt))
+    for word in sorted((word for side in task.words for word in side), key=len, reverse=True):
+        for found in re.finditer(re.escape(word), prompt):
+            if found.start() <= differ < found.end():
+                template = f"{prompt[: found.start()]}[WORD]{prompt[found.end() :]}"
+                return tuple(_fill(template, word, tokenizer).reads)
+    return ()
 
 
 def _windows(

@@ -60,7 +60,8 @@ def trace(subject: Subject, parts: Parts, text: str | Batch) -> Trace:
     if not parts.spec.parallel:
         kinds.append("resid_mid")
     wanted = [f"*.{kind}" for kind in kinds] + ["final_norm_in", "logits"]
-    found = subject.capture(batch, wanted)
+    # on the CPU, where the parts' weights are
+    found = {site: x.cpu() for site, x in subject.capture(batch, wanted).items()}
 
     def stacked(kind: str) -> Tensor:
         return torch.stack([found[Site(kind, i)][0] for i in range(parts.spec.n_layers)])

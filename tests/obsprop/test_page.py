@@ -31,7 +31,7 @@ def test_nothing_yet_says_how_to_begin(own_home):
 def test_runs_are_shown(planted, own_home, tmp_path):  # noqa: F811
     task = str(write_task(tmp_path))
     other = tmp_path / "other.yaml"
-    other.write_text((tmp_path / "planted.yaml").read_text().replace("w11", "w12"))
+    other.write_text((tmp_path / "planted.yaml").read_text().replace("w11:", "w12:"))
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(" ".join(f"w{i % 210 + 1}" for i in range(300)))
     small = {"labelled": (2, 8), "draws": 2, "boots": 20, "paths": 4, "pairs": 0}

@@ -1,31 +1,32 @@
 """The whole study on a model with a planted circuit, its tasks' files, and the mistakes."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoTokenizer
 
 from interp.cli import main
 from interp.directions import Directions
 from interp.errors import UserError
-from interp.obsprop import code
+from interp.obsprop import session
 from interp.obsprop.couple import CoupleConfig
 from interp.obsprop.observables import make_observable
 from interp.obsprop.parts import Parts
 from interp.obsprop.paths import parse_path, path_feature
 from interp.obsprop.scoring import as_directions, best_places, scores
 from interp.obsprop.study import ObspropConfig
-from interp.obsprop.tasks import draw_pairs, examples, read_task, shipped
+from interp.obsprop.tasks import shipped
 from interp.obsprop.writers import writers
 from interp.site import Site
-from interp.study import run_or_load
+from interp.study import plan, run_or_load
 from interp.subject import open_subject
 from interp.weights import Weights
 
-from .planted import NEGATIVE, POSITIVE, TASK, planted, write_task  # noqa: F401 - a fixture
+from .planted import TASK, planted, write_task  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -160,74 +161,67 @@ def test_coupling_study(planted, own_home, tmp_path):  # noqa: F811
     assert run.metrics["inside the interval"] == 1.0
     there = pairs.groupby("head")["coupling"].prod()
     np.testing.assert_allclose(there, pairs.groupby("head")["cosine"].first() ** 2, rtol=1e-5)
-    with pytest.raises(UserError, match="at least two different"):
-        run_or_load(CoupleConfig(model=str(planted), observables=(names[0], names[0])))
-
-
-class TestTasks:
-    @pytest.mark.parametrize("name", shipped())
-    def test_shipped_ones_are_sound(self, name):
-        task = read_task(name)
-        assert task.about
-        assert task.observable
-        if task.sources is None:
-            assert len(task.templates) >= 3
-            positive, negative = task.words
-            assert not set(positive) & set(negative)
-            assert len(set(positive)) == len(positive) >= 60
-            filled = {t.replace("[WORD]", w) for t in task.templates for w in positive}
-            assert task.pair[0] in filled, "the pair is one of the task's own examples"
-
-    def test_splits_share_no_word_and_read_it_at_its_last_token(self, planted):  # noqa: F811
-        tokenizer = AutoTokenizer.from_pretrained(planted)
-        task = read_task(str(write_task(planted)))
-        split = examples(task, tokenizer)
-        words = [{e.group for e in part} for part in split]
-        assert not words[0] & words[1]
-        assert words[0] | words[1] == {*POSITIVE, *NEGATIVE}
-        assert {"w100", "w120"} <= words[0]
-        for example in [*split.train, *split.held_out]:
-            (at,) = example.reads
-            assert f"w{example.ids[at]}" == example.group
-            assert example.positive == (example.group in POSITIVE)
-        for one, other in draw_pairs(split.train, 5, 0):
-            assert one.positive
-            assert not other.positive
-            assert one.reads == other.reads
-            assert len(one.ids) == len(other.ids)
-
-    def test_people_of_one_name_are_on_one_side(self, planted, tmp_path):  # noqa: F811
-        own = [[f"w{i} w{i % 7 + first}" for i in range(20, 50)] for first in (100, 120)]
-        task = read_task(str(write_task(tmp_path, words=own)))
-        split = examples(task, AutoTokenizer.from_pretrained(planted))
-        names = [{e.group for e in part} for part in split]
-        assert not names[0] & names[1]
-        assert names[0] | names[1] == {f"w{i + first}" for i in range(7) for first in (100, 120)}
-        assert all(f"w{e.ids[e.reads[0]]}" == e.group for part in split for e in part)
-
-    def test_code_of_both_languages_is_here_and_files_are_not_split(self):
-        for language, ending in (("C", (".c", ".h")), ("Python", (".py",))):
-            files = code.source_files(language)
-            assert len(files) > 20
-            assert all(path.suffix in ending for path in files)
-        assert not any("std::" in code.text(path) for path in code.source_files("C"))
-
-    @pytest.mark.parametrize(
-        ("change", "says"),
-        [
-            ({"templates": ["no slot"]}, "needs a .WORD."),
-            ({"pair": ["one"]}, "is no task"),
-            ({"words": ["nobody", "male names"]}, "is no task"),
-            ({"observable": {"w10": "much"}}, "is no task"),
-        ],
-    )
-    def test_files_that_are_no_tasks(self, change, says, tmp_path):
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(other.read_text())
+    wrong = {
+        "no two of them the same": {"observables": (names[0], names[0])},
+        "at least two observables, no two of": {"observables": (names[1], str(copy))},
+        "1 to 8 heads": {"observables": names, "heads": 9},
+        "from 0 up": {"observables": names, "seed": -1},
+    }
+    for says, settings in wrong.items():
         with pytest.raises(UserError, match=says):
-            read_task(str(write_task(tmp_path, **change)))
+            run_or_load(CoupleConfig(model=str(planted), **settings))
 
-    def test_unknown_names_say_which_there_are(self):
-        with pytest.raises(UserError, match="choose one of c-vs-python, object-pronoun"):
-            read_task("nonsense")
+
+def test_words_of_several_tokens_are_read_where_examples_are(planted, own_home, tmp_path):  # noqa: F811
+    """All words end in the same token, where examples are read: the feature is one read there,
+    though the planted circuit reads the first token, the last that differs."""
+    words = [[f"{word}-w5" for word in side] for side in TASK["words"]]
+    pair = ["w1 w100-w5 w2 w3", "w1 w120-w5 w2 w3"]
+    task = write_task(tmp_path, words=words, pair=pair, templates=["w1 [WORD] w2 w3"])
+    small = {"labelled": (2,), "draws": 2, "boots": 20, "pairs": 0}
+    run = run_or_load(ObspropConfig(model=str(planted), observable=str(task), **small))
+    paths = pd.read_parquet(run.path / "paths" / "paths.parquet")
+    assert paths["read"].any()
+    assert {positions[0] for positions in paths[paths["read"]]["positions"]} == {3}
+    assert run.metrics["path"] in set(paths[paths["read"]]["path"])
+
+
+def test_without_a_trained_probe_nothing_is_beaten(config):
+    run = run_or_load(dataclasses.replace(config, labelled=(2000,)))
+    assert run.metrics["auc"] == 1.0
+    assert run.metrics["auc beats every probe with"] == 0
+
+
+def test_an_edited_file_or_tokenizer_is_another_run(config, planted, tmp_path):  # noqa: F811
+    before = plan(config)["key"]
+    first = run_or_load(config)
+    write_task(tmp_path, observable={"w10": 1, "w12": -1})
+    second = run_or_load(config)
+    assert second.path != first.path, "the config object has read the old file"
+    assert second.manifest["words"] == {"w10": 1.0, "w12": -1.0}
+    write_task(tmp_path)
+    model = tmp_path / "other"
+    shutil.copytree(planted, model)
+    text = (model / "tokenizer.json").read_text()
+    (model / "tokenizer.json").write_text(text.replace('"w100"', '"x"').replace('"w101"', '"w100"'))
+    assert plan(dataclasses.replace(config, model=str(model)))["key"] != before
+
+
+def test_a_drawn_pair_without_a_path_is_a_row_of_nothing(config, monkeypatch):
+    """After the search, and nothing else is lost."""
+    own = session._strongest
+    asked = iter([own])  # for the task's own pair
+
+    def strongest(found, told):
+        return next(asked, lambda found, told: None)(found, told)
+
+    monkeypatch.setattr(session, "_strongest", strongest)
+    run = run_or_load(config)
+    pairs = pd.read_parquet(run.path / "scores" / "pairs.parquet")
+    assert len(pairs) == 2
+    assert pairs[["path", "site", "effect", "auc", "r2"]].isna().all(axis=None)
 
 
 class TestObservables:
@@ -287,8 +281,20 @@ def test_commands(config, capsys):
     assert json.loads(capsys.readouterr().out)["metrics"]["tasks"] == len(shipped())
 
 
-def test_mistakes_are_one_line(config, capsys):
+def test_mistakes_are_one_line(config, capsys, monkeypatch):
     assert main(["obsprop", "run", "--observable", "nonsense"]) == 2
     assert capsys.readouterr().err.startswith("interp: no observable 'nonsense'")
-    assert main(["obsprop", "run", "--labelled", "3", "--model", config.model]) == 2
-    assert "half of each class" in capsys.readouterr().err
+    command = ["obsprop", "run", "--model", config.model, "--observable", config.observable]
+    wrong = {
+        "half of each class": ["--labelled", "3"],
+        "a number from 0 up": ["--seed", "-1"],
+        "an empty prompt": ["--texts", ""],
+        "more than the model's context": ["--texts", " w1" * 70],
+        "device 'nonsense' cannot be used": ["--device", "nonsense"],
+    }
+    monkeypatch.setattr(session.Session, "search", None)  # noticed before it
+    for says, options in wrong.items():
+        assert main([*command, *options]) == 2
+        assert says in capsys.readouterr().err
+    assert main(["obsprop", "heads", "--plus", "w10", "--minus", "w10"]) == 2
+    assert "'w10' is on both sides" in capsys.readouterr().err
