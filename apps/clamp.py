@@ -51,7 +51,7 @@ def _command(config: dict) -> list[str]:
     for name in ("model", "neuron", "prompt", "word", "where", "tokens"):
         if config[name] != "":
             command += [f"--{name}", str(config[name])]
-    command += ["--value", *(f"{value:g}" for value in config["value"])]
+    command += ["--value", *map(repr, config["value"])]
     return command if config["chat"] else [*command, "--no-chat"]
 
 

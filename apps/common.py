@@ -105,12 +105,15 @@ def download(rows: pd.DataFrame, name: str) -> None:
 def cached(question: Callable[..., T]) -> Callable[..., T]:
     """Cache a question to a run on disk; a run that is made again is asked again."""
 
+    # streamlit tells cached functions apart by their source, which here is one: so by the name too
+    name = f"{question.__module__}.{question.__qualname__}"
+
     @st.cache_data(show_spinner=False, max_entries=256)
-    def ask(path: str, finished: str, *args: object, _question: str = question.__name__) -> T:
+    def ask(name: str, path: str, finished: str, *args: object) -> T:
         return question(open_run(Path(path)), *args)
 
     def call(run: Run, *args: object) -> T:
-        answer: T = ask(str(run.path), run.manifest["finished"], *args)
+        answer: T = ask(name, str(run.path), run.manifest["finished"], *args)
         return answer
 
     return call

@@ -31,14 +31,14 @@ def page() -> None:
     st.title("Directions")
     st.caption("Everything an analysis finds is a vector at one site of a model.")
     with errors_in_place():
-        source, found = choose_directions("Directions")
-        model = st.sidebar.text_input("Model, if not the directions' own", "")
+        model = st.sidebar.text_input("Model, if not the directions' own", "", key="of model")
+        source, found = choose_directions("Directions", model=model)
         _facts(found)
         decoding, comparing = st.tabs(["Through the LM head", "Against another set"])
         with decoding, errors_in_place():
             _decoded(source, model)
         with comparing, errors_in_place():
-            _compared(source, found)
+            _compared(source, found, model)
 
 
 def _facts(found: Directions) -> None:
@@ -72,30 +72,33 @@ def _shown(tokens: list[str]) -> str:
     return " ".join(map(visible, tokens))
 
 
-def _compared(source: str, found: Directions) -> None:
-    other_source, other = choose_directions("Other directions", "other")
+def _compared(source: str, found: Directions, model: str) -> None:
+    other_source, other = choose_directions("Other directions", "other", model)
     ours, theirs = (d.pick(list(range(min(len(d), LIMIT)))) for d in (found, other))
     cosine = ours.cosine(theirs)
     st.plotly_chart(figures.cosine_map(cosine, names(ours), names(theirs)), width="stretch")
     download(pd.DataFrame(cosine.numpy(), names(ours), names(theirs)).reset_index(), "cosines")
+    chosen = ["--model", model] if model else []
+    sources = (source, other_source)
+    opened = ", ".join(f"open_directions({each!r}, {model or None!r})" for each in sources)
     reproduce(
-        ["interp", "directions", "compare", source, other_source],
+        ["interp", "directions", "compare", *sources, *chosen],
         "from interp import figures\nfrom interp.inspect_directions import names\n"
         "from interp.neurons.vectors import open_directions\n"
-        f"a, b = open_directions({source!r}, None), open_directions({other_source!r}, None)\n"
+        f"a, b = {opened}\n"
         "figures.cosine_map(a.cosine(b), names(a), names(b))",
     )
 
 
-def choose_directions(label: str, key: str = "") -> tuple[str, Directions]:
-    """A stored set, or neurons that are typed: what to open again, and the directions."""
+def choose_directions(label: str, key: str = "", model: str = "") -> tuple[str, Directions]:
+    """A stored set, or neurons of the model by name: what to open again, and the directions."""
     stored = [str(folder) for folder in stored_directions(Store())]
     typed = "neurons by name"
     what = st.selectbox(label, [*stored, typed], key=f"set {key}", format_func=_short)
     if what != typed:
         return what, Directions.load(Path(what))
     named = st.text_input("Neurons", "29.down.808,29.down.1499", key=f"neurons {key}")
-    return named, open_directions(named, None)
+    return named, open_directions(named, model or None)
 
 
 def _short(folder: str) -> str:

@@ -11,6 +11,7 @@ import streamlit as st
 from interp import figures
 from interp.apps.common import download, errors_in_place, plain, reproduce
 from interp.apps.directions import choose_directions
+from interp.catalog import resolve
 from interp.edits import Edit, clamp
 from interp.errors import UserError
 from interp.inspect_directions import names, next_logprobs
@@ -99,7 +100,10 @@ def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
         )
         value = st.slider("Hold it at", -60.0, 60.0, 40.0, 1.0)
         return Wish(model, prompt, chat, str(parse_neuron(neuron)), "", 0, value)
-    source, found = choose_directions("Directions")
+    source, found = choose_directions("Directions", model=model)
+    own = found.provenance.get("model")
+    if own is not None and own not in (model, str(resolve(model))):
+        st.warning(plain(f"These directions are of {own}, not of {model}."))
     labels = names(found)
     row = st.selectbox("Direction", range(len(found)), format_func=lambda i: labels[i])
     value = st.slider("Multiples of the vector to add", -100.0, 100.0, 40.0, 1.0)

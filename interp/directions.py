@@ -77,6 +77,8 @@ class Directions:
         from interp.kernels import project_topk
 
         self._fits(weights.spec.d_model, "the residual stream")
+        if not 1 <= k <= weights.spec.d_vocab:
+            raise UserError(f"the vocabulary has {weights.spec.d_vocab} tokens, not {k}")
         vectors = self.vectors.float()
         if norm == "final":
             vectors = vectors * weights.final_gain()
@@ -184,13 +186,17 @@ class Directions:
             about = json.loads((folder / "directions.json").read_text())
             vectors = load_file(folder / "vectors.safetensors")["vectors"]
             index = pd.read_parquet(folder / "index.parquet")
+            found = cls(Site.parse(about["site"]), vectors, index, about["provenance"])
         except FileNotFoundError as error:
             raise UserError(
                 f"{folder} holds no directions (no {Path(error.filename).name})"
             ) from error
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise UserError(f"the directions in {folder} cannot be read: {error}") from error
-        return cls(Site.parse(about["site"]), vectors, index, about["provenance"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"the directions in {folder} cannot be read ({reason})") from error
+        if not vectors.isfinite().all():
+            raise UserError(f"the directions in {folder} hold a NaN or an infinity: make them anew")
+        return found
 
     def _fits(self, width: int, what: str) -> None:
         if width != self.vectors.shape[1]:

@@ -117,12 +117,16 @@ def set_coordinate(
 
 
 def project_out(site: Site, directions: Float[Tensor, "n d"], where: Where = "all") -> Edit:
-    """Remove the span of some directions."""
+    """Remove the span of some directions; they may depend on each other."""
     rows = directions if directions.ndim == 2 else directions[None]
-    basis = torch.linalg.qr(torch.stack([_normalised(row) for row in rows]).T.double()).Q
+    _, lengths, basis = torch.linalg.svd(
+        torch.stack([_normalised(row) for row in rows]), full_matrices=False
+    )
+    # what float32 vectors differ by though they are meant to be the same is no direction
+    basis = basis[lengths > 1e-6 * lengths.max()]
 
     def change(h: Tensor) -> Tensor:
-        q = _fitting(basis.T, h, site)
+        q = _fitting(basis, h, site)
         out: Tensor = h - h @ q.T @ q
         return out
 

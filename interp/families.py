@@ -145,6 +145,8 @@ class ModelSpec:
     """What the norms add to the mean square before its root."""
     parallel: bool
     """Whether the MLP reads the stream before the layer's attention (GPT-NeoX)."""
+    softcap: float = 0.0
+    """Logits are softcap * tanh(logits / softcap) (Gemma 2); 0: they are not capped."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -207,7 +209,15 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
         tied=tied,
         eps=_eps(config, FAMILIES[model_type].norm),
         parallel=flag("use_parallel_residual", True) if model_type == "gpt_neox" else False,
+        softcap=_softcap(config),
     )
+
+
+def _softcap(config: dict[str, Any]) -> float:
+    value = config.get("final_logit_softcapping") or 0.0
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise UserError(f"config.json is damaged: 'final_logit_softcapping' is {value!r}")
+    return float(value)
 
 
 def _activation(config: dict[str, Any], model_type: str) -> str:

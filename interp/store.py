@@ -169,8 +169,10 @@ class Store:
 class RunWriter:
     """A run folder being written: hands out part names, keeps time, writes the manifest."""
 
-    def __init__(self, path: Path, plan: dict[str, Any]) -> None:
+    def __init__(self, path: Path, plan: dict[str, Any], store: Store | None = None) -> None:
         self.path = path
+        self.store = store or Store()
+        """Where the runs that this one needs are looked up and kept."""
         self._plan = plan
         self._start = time.monotonic()
         self.facts: dict[str, Any] = {}
@@ -239,7 +241,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
+def writing(path: Path, plan: dict[str, Any], store: Store) -> Iterator[RunWriter]:
     """The run folder at `path`, fresh or resumed, held against other writers.
 
     Raises:
@@ -256,13 +258,13 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
     except OSError as error:
         raise UserError(_unwritable(path, error)) from error
     try:
-        yield _begin(path, plan)
+        yield _begin(RunWriter(path, plan, store), plan)
     finally:
         lock.release()
 
 
-def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
-    writer = RunWriter(path, plan)
+def _begin(writer: RunWriter, plan: dict[str, Any]) -> RunWriter:
+    path = writer.path
     nothing_yet = not any(p.suffix in (".parquet", ".safetensors") for p in path.rglob("*"))
     if writer.has("run.json") and not nothing_yet:
         check_same(path, plan)

@@ -83,21 +83,21 @@ def run_or_load(
         UserError: the model or the output is not usable, or `out` holds another run.
     """
     study = replace(study)  # what a config used before remembers of files may have changed
-    planned = plan(study)
-    path = out or (store or Store()).folder(study.STUDY, planned["key"])
-    if fresh and path.exists():
+    planned, store = plan(study), store or Store()
+    path = out or store.folder(study.STUDY, planned["key"])
+    if fresh and (path / "run.json").exists():
         check_same(path, planned)
         beside = path.with_name(f".{path.name}.fresh")
-        made = _make(study, beside, planned)
+        made = _make(study, beside, planned, store)
         return replace_run(path, made)
     if (path / "manifest.json").exists():
         check_same(path, planned)
         if verified(path):
             return open_run(path, study.STUDY)
-    return _make(study, path, planned)
+    return _make(study, path, planned, store)
 
 
-def _make(study: Study, path: Path, planned: dict[str, Any]) -> Run:
+def _make(study: Study, path: Path, planned: dict[str, Any], store: Store) -> Run:
     study.check()
-    with writing(path, planned) as writer:
+    with writing(path, planned, store) as writer:
         return writer.finish(study.run(writer))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .backends import Backend
 from .catalog import resolve
+from .checkpoint import load_model
 from .edits import Edit
 from .errors import UserError
 from .families import ModelSpec, read_spec
@@ -199,12 +200,8 @@ def open_subject(
 
         hf, folder = copy.deepcopy(model), None
     else:
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         folder = resolve(str(model))
-        hf = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        hf = load_model(folder, dtype=dtype)
         tokenizer = tokenizer or _folder_tokenizer(folder)
     check_device(device)
     hf = hf.eval().requires_grad_(False).to(device)

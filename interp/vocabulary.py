@@ -11,7 +11,7 @@ from .errors import UserError
 def token_strings(folder: Path, size: int) -> list[str]:
     """The text of every token id 0..size-1, exactly: leading spaces are kept.
 
-    Bytes that are no UTF-8 by themselves show as U+FFFD. Ids beyond the tokenizer's (padded
+    Bytes that are no UTF-8 by themselves show as `\\xe2`. Ids beyond the tokenizer's (padded
     vocabularies), and all ids of a model without a tokenizer, show as `#id`.
 
     Raises:
@@ -60,7 +60,7 @@ _BYTES = _byte_alphabet()
 def _from_byte_level(token: str) -> str:
     if any(c not in _BYTES for c in token):
         return token
-    return bytes(_BYTES[c] for c in token).decode("utf-8", errors="replace")
+    return bytes(_BYTES[c] for c in token).decode("utf-8", errors="backslashreplace")
 
 
 def _from_metaspace(token: str) -> str:
@@ -76,10 +76,11 @@ def visible(token: str) -> str:
 def word_family(token: str) -> str:
     """The word a token stands for: case, surrounding space and an English plural or 's are dropped.
 
-    ' dog', 'dog', 'Dogs', "dog's" -> 'dog'; 'cities' -> 'city'; 'boxes' -> 'box'; 'glass' stays.
+    ' dog', 'dog', 'Dogs', "dog's" -> 'dog'; 'cities' -> 'city'; 'boxes' -> 'box'; 'glass' stays,
+    and so does what is nothing but space or an ending ("'s").
     Both sides of a comparison go through it, so that a word it clips too far still meets itself.
     """
-    word = re.sub(r"['’]s?$", "", token.strip().casefold())
+    word = re.sub(r"(?<=.)['’]s?$", "", token.strip().casefold()) or token
     if len(word) < 4 or not word.isalpha():
         return word
     if word.endswith("ies") and len(word) > 4:

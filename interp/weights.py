@@ -76,8 +76,8 @@ class Weights:
         return self._read(self._family.embed, (self.spec.d_vocab, self.spec.d_model))
 
     def W_U(self) -> Float[Tensor, "d_vocab d_model"]:
-        """The unembedding (LM head); the embedding itself where they are tied."""
-        if self.spec.tied:
+        """The unembedding (LM head); the embedding where they are tied and no head is stored."""
+        if self.spec.tied and self._stored(self._family.head) not in self:
             return self.W_E()
         return self._read(self._family.head, (self.spec.d_vocab, self.spec.d_model))
 
@@ -264,9 +264,10 @@ def _read_json(path: Path) -> dict:
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
-    """Tensor name -> the safetensors file that holds it, from the headers or the shard index."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
+    """Tensor name -> the safetensors file that holds it, from the headers or the shard index; of
+    a folder with both the single file, as transformers takes it."""
+    path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if index.exists() and not path.exists():
         names = _read_json(index).get("weight_map")
         if not (isinstance(names, dict) and names and {type(f) for f in names.values()} == {str}):
             raise UserError(f"{index} is damaged: fetch it again")
@@ -274,7 +275,6 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
         if missing:
             raise UserError(f"{folder} lacks {missing[0]}, which its index names: fetch it again")
         return {name: folder / file for name, file in names.items()}
-    path = folder / "model.safetensors"
     if not path.is_file():
         raise UserError(
             f"{folder} has no model.safetensors (nor an index of shards): save the model with "

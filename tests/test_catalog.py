@@ -1,5 +1,6 @@
 """Names -> folders, without the network."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from interp import catalog
 from interp.errors import UserError
+from interp.vocabulary import token_strings
 
 
 def test_folder_and_added_name(model_folder, own_home):
@@ -95,8 +97,9 @@ def test_failed_download_gives_pips_reason(own_home, monkeypatch):
 
 
 @pytest.fixture
-def gguf_file(tmp_path):
-    """A one-layer llama with an SPM-free byte-level vocabulary, written with the gguf package."""
+def gguf_file(tmp_path, request):
+    """A one-layer llama with an SPM-free byte-level vocabulary, written with the gguf package,
+    without the tensors of the parameter."""
     import gguf
 
     path = tmp_path / "tiny.gguf"
@@ -124,7 +127,8 @@ def gguf_file(tmp_path):
         "blk.0.ffn_down": (32, 48), "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,),
     }  # fmt: skip
     tensors = {n: random.normal(size=s).astype(np.float32) for n, s in shapes.items()}
-    for name, tensor in tensors.items():
+    for name in tensors.keys() - getattr(request, "param", ()):
+        tensor = tensors[name]
         writer.add_tensor(f"{name}.weight", tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -143,6 +147,27 @@ def test_gguf_is_converted_once(own_home, gguf_file):
     np.testing.assert_array_equal(weights.W_down(0), tensors["blk.0.ffn_down"].T)
     np.testing.assert_array_equal(weights.W_U(), tensors["output"])
     assert catalog.resolve(str(path)) == folder
+
+
+def test_a_gguf_s_own_tokenizer_is_taken(own_home, gguf_file):
+    """Not the one that lies beside it."""
+    path, _ = gguf_file
+    other = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "x"}}
+    (path.parent / "tokenizer.json").write_text(json.dumps(other))
+    (path.parent / "tokenizer_config.json").write_text("{}")
+    assert token_strings(catalog.resolve(str(path)), 8)[2:] == ["a", "b", " ", "ab", " a", " b"]
+
+
+@pytest.mark.parametrize("gguf_file", [("blk.0.ffn_up",)], indirect=True)
+def test_a_gguf_that_lacks_a_tensor_is_refused(own_home, gguf_file):
+    """transformers fills it with random numbers."""
+    path, _ = gguf_file
+    with pytest.raises(UserError, match="cannot convert .* 1 of the model's weights") as caught:
+        catalog.resolve(str(path))
+    assert "up_proj" in str(caught.value)
+    part = path.rename(path.with_name("tiny-00001-of-00002.gguf"))
+    with pytest.raises(UserError, match="merge the parts first"):
+        catalog.resolve(str(part))
 
 
 def test_truncated_gguf_is_one_line(own_home, gguf_file):

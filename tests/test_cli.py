@@ -74,7 +74,7 @@ MISTAKES = {
     "limit": (["neurons", "top", "--limit", "0"], "--limit must be at least 1"),
     "no such layer": (["neurons", "top", "--layer", "7"], "no layer 7 in this atlas"),
     "a newline": (["neurons", "search", "a\nb"], "no single token stands for"),
-    "no word in it": (["neurons", "search", "'s"], "the search is empty"),
+    "no word in it": (["neurons", "search", "'s"], "no single token stands for ''s'"),
     "bad port": (["app", "--port", "99999"], "--port must be between"),
     "bad address": (["app", "--address", "256.1.1.1"], "cannot listen on"),
     "atlas folder missing": (["neurons", "search", "x", "--atlas", "/nowhere"], "holds no run"),

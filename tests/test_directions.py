@@ -70,9 +70,25 @@ def test_mistakes(tmp_path, model_folder, own_home):
     with pytest.raises(UserError, match="holds no directions"):
         Directions.load(tmp_path)
     directions().save(tmp_path)
+    about = (tmp_path / "directions.json").read_text()
+    for damaged in ("{}", '{"site": "nowhere", "provenance": {}}', "[]"):
+        (tmp_path / "directions.json").write_text(damaged)
+        with pytest.raises(UserError):
+            Directions.load(tmp_path)
+    (tmp_path / "directions.json").write_text(about)
+    directions().index.head(2).to_parquet(tmp_path / "index.parquet")
+    with pytest.raises(UserError, match="2 labels for vectors"):
+        Directions.load(tmp_path)
     (tmp_path / "vectors.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="cannot be read"):
         Directions.load(tmp_path)
+    broken = directions()
+    broken.vectors[1, 3] = torch.nan
+    broken.save(tmp_path)
+    with pytest.raises(UserError, match="hold a NaN"):
+        Directions.load(tmp_path)
+    with pytest.raises(UserError, match="the vocabulary has 211 tokens, not 212"):
+        directions().decode(Weights(model_folder("llama")), k=212)
 
 
 def test_neurons_are_directions_where_they_act(model_folder, own_home):
@@ -95,6 +111,26 @@ def test_neurons_are_directions_where_they_act(model_folder, own_home):
         without = subject.capture(batch, [down.site])[down.site]
     added = got[Site("mlp_post", 1)][..., 7:8] * down.vectors[0]
     torch.testing.assert_close(got[down.site] - without, added, atol=1e-5, rtol=1e-5)
+
+
+def test_a_write_vector_goes_through_the_norm_behind_it(model_folder, own_home):
+    """Gemma's: what the MLP adds, times the norm's scale, differs by activation times vector."""
+    from interp import edits
+
+    folder = model_folder("gemma2")
+    subject, weights = open_subject(folder), Weights(folder)
+    down = neuron_directions(weights, [parse_neuron("1.down.7")])
+    batch, hidden = subject.pad([[3, 1, 4, 1, 5]]), Site("mlp_post", 1)
+
+    def scaled(*made):
+        with subject.edited(*made):
+            found = subject.capture(batch, [hidden, down.site])
+        raw = found[hidden] @ weights.W_down(1)
+        scale = (raw.square().mean(-1, keepdim=True) + weights.spec.eps).sqrt()
+        return found[down.site] * scale, found[hidden][..., 7:8]
+
+    (with_it, activation), (without, _) = scaled(), scaled(edits.clamp(hidden, 7, 0.0))
+    torch.testing.assert_close(with_it - without, activation * down.vectors[0])
 
 
 def test_neurons_of_two_sites_are_no_one_set(model_folder, own_home):

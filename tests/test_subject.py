@@ -1,7 +1,10 @@
 """One conformance test over the backends: the same tensors at every site, the same edits."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from interp import edits
@@ -114,6 +117,27 @@ def test_every_kind_of_edit(model, backend, opened, batch):
     assert torch.equal(each[..., 4:], before[..., 4:])
     both = after(edits.clamp(site, 3, 7.5), edits.add(site, direction))
     close(both[..., 3], torch.full(before.shape[:2], 7.5 + 4.0), batch.mask)
+
+
+def test_a_model_whose_files_lack_a_weight_is_refused(model_folder, tmp_path):
+    """transformers fills it with random numbers."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("llama"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.self_attn.q_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="1 of the model's weights are not in its files.*q_proj"):
+        open_subject(folder)
+
+
+def test_directions_that_depend_on_each_other_span_what_they_span():
+    generator = torch.Generator().manual_seed(0)
+    u, v = torch.randn(2, 8, generator=generator)
+    h = torch.randn(1, 3, 8, generator=generator)
+    every = torch.ones(1, 3, dtype=torch.bool)
+    for rows, same in (([u, 2 * u, -u], [u]), ([u, v, u + v], [u, v])):
+        made, want = (edits.project_out(Site("resid_pre", 0), torch.stack(r)) for r in (rows, same))
+        torch.testing.assert_close(made(h, every), want(h, every))
 
 
 class TestPatternEdits:

@@ -94,6 +94,30 @@ def test_tied_and_untied(family, tied, model_folder, own_home):
     assert torch.equal(weights.W_U(), weights.W_E()) is tied
 
 
+def test_a_stored_head_counts_though_they_are_said_to_be_tied(model_folder, own_home, tmp_path):
+    """As transformers takes it."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("llama", tie_word_embeddings=True), folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = torch.randn(211, 32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    own = AutoModelForCausalLM.from_pretrained(folder).lm_head.weight
+    assert torch.equal(Weights(folder).W_U(), own)
+
+
+def test_of_shards_and_a_single_file_the_file_counts(model_folder, own_home, tmp_path):
+    """As transformers takes them."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("llama", save={"max_shard_size": "20KB"}), folder)
+    tensors = load_file(model_folder("llama") / "model.safetensors")
+    tensors["model.embed_tokens.weight"] = torch.randn(211, 32)
+    before = Weights(folder).fingerprint()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    own = AutoModelForCausalLM.from_pretrained(folder).model.embed_tokens.weight
+    assert torch.equal(Weights(folder).W_E(), own)
+    assert Weights(folder).fingerprint() != before
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_stored_dtypes_are_read_exactly(dtype, model_folder, own_home):
     folder = model_folder("qwen2", save={"dtype": dtype})
@@ -255,6 +279,7 @@ class TestDamage:
     )
     def test_damaged_index(self, content, broken):
         (broken / "model.safetensors.index.json").write_text(content)
+        (broken / "model.safetensors").unlink()
         with pytest.raises(UserError, match="is damaged"):
             Weights(broken)
 

@@ -77,16 +77,15 @@ def merged(model: str, adapter: str, device: str = "cpu") -> Subject:
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    from transformers import AutoTokenizer
 
     from ..catalog import resolve
+    from ..checkpoint import load_model
     from ..subject import open_subject
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = adapter_folder(adapter)
     base = resolve(model)
-    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    plain = load_model(base, dtype=torch.float32)
     try:
         tuned = PeftModel.from_pretrained(plain, str(folder))
     except (RuntimeError, ValueError) as error:

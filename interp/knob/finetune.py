@@ -82,9 +82,10 @@ class FinetuneConfig(DataConfig):
         if out.has("adapter/adapter_config.json"):
             return
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         from ..catalog import resolve
+        from ..checkpoint import load_model
 
         rows = rows_of(self.splits(out).train)
         if len(rows) < self.rows:
@@ -94,7 +95,7 @@ class FinetuneConfig(DataConfig):
         chosen = random.Random(f"{self.seed}/train").sample(rows, self.rows)
         folder = resolve(self.model)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        plain = load_model(folder, dtype=torch.float32)
         model = with_lora(plain.to(self.device), self.rank, self.alpha, self.seed).train()
         Training(self, model, Prompter(tokenizer, template=self.template), chosen, out).to_the_end()
         save_adapter(model, self.model, out)

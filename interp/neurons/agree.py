@@ -12,14 +12,15 @@ import pandas as pd
 
 from ..errors import UserError
 from ..store import Run
-from .search import _query
+from .search import _query, has_words
 
 
 def agreement(a: Run, b: Run) -> pd.DataFrame:
     """Per layer, kind and side: `neurons`, `agreement` and `chance`, both from 0 to 1.
 
     Raises:
-        UserError: the atlases have no layer, kind and neuron in common, or differ in shape.
+        UserError: the atlases have no layer, kind and neuron in common, or differ in shape, norm
+            or in having a tokenizer.
     """
     ours, theirs = a.manifest["model"], b.manifest["model"]
     for size in ("n_layers", "d_mlp"):
@@ -28,6 +29,14 @@ def agreement(a: Run, b: Run) -> pd.DataFrame:
                 f"the models differ in {size} ({ours[size]} and {theirs[size]}): agreement goes "
                 "neuron by neuron"
             )
+    norms = a.config["norm"], b.config["norm"]
+    if norms[0] != norms[1]:
+        raise UserError(
+            f"the atlases were decoded under different norms ({norms[0]} and {norms[1]}): make "
+            "both with the same --norm"
+        )
+    if has_words(a) != has_words(b):
+        raise UserError("only one of the models has a tokenizer: their tokens cannot be compared")
     first = "SELECT layer, kind, side, neuron, tokens[1] AS token FROM {}"
     groups = "layer, kind, side"
     table = _query(

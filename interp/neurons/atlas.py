@@ -60,7 +60,7 @@ class AtlasConfig:
     """Decode every MLP neuron of a model through its LM head."""
 
     STUDY: ClassVar[str] = "neurons.atlas"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     # the command line takes several models and makes a config of each
     model: Annotated[str, tyro.conf.Suppress] = "smollm2-135m"

@@ -16,6 +16,7 @@ Tables of the run:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +25,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ..errors import UserError
 from ..progress import progress
 from ..store import RunWriter
-from ..vocabulary import token_strings, word_family
+from ..vocabulary import token_strings
+from .concepts import word_tokens
 from .search import NeuronName, parse_neuron
 
 if TYPE_CHECKING:
@@ -80,9 +82,7 @@ class ClampConfig:
         neuron = self._checked()
         strings = token_strings(self._weights.folder, self._weights.spec.d_vocab)
         word = self.word or self._first_token(neuron)
-        ids = [i for i, s in enumerate(strings) if word_family(s) == word_family(word)]
-        if not ids:
-            raise UserError(f"no single token stands for '{word}' in this model's vocabulary")
+        ids = word_tokens(self._weights, word)
         subject = open_subject(self.model, device=self.device)
         batch = self._prompt(subject)
         with out.part("curve/activation.parquet") as path:
@@ -117,6 +117,8 @@ class ClampConfig:
             )
         if not self.value or self.tokens < 1:
             raise UserError("give at least one --value and at least one token")
+        if not all(map(math.isfinite, self.value)):
+            raise UserError("--value needs finite numbers")
         if not self.prompt.strip():
             raise UserError("the prompt is empty: give --prompt some text")
         return neuron

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
+from ..plain_yaml import read_yaml
 from ..vocabulary import token_strings, word_family
 
 if TYPE_CHECKING:
@@ -28,12 +29,10 @@ def read_concepts(path: Path) -> dict[str, Concept]:
     Raises:
         UserError: no such file, or not of the form of data/concepts.yaml.
     """
-    import yaml
-
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text())
-        found = {str(word): _concept(str(word), entry) for word, entry in content.items()}
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        found = {word: _concept(word, entry) for word, entry in content.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{path} is no file of concepts ({reason}): see data/concepts.yaml"
@@ -51,6 +50,8 @@ def _concept(word: str, entry: dict[str, Any]) -> Concept:
     texts = str(entry["describe"]), lists[0], str(neighbour["word"]), lists[1]
     if not all(text.strip() for text in (texts[0], *lists[0], *lists[1])):
         raise ValueError(f"a text of '{word}' is empty")
+    if word_family(texts[2]) == word_family(word):
+        raise ValueError(f"the neighbour of '{word}' is the same word")
     return Concept(word, *texts)
 
 
@@ -64,6 +65,11 @@ def concept_file(file: str) -> Path:
 
 
 def word_tokens(weights: Weights, word: str) -> list[int]:
+    """Ids of the tokens that stand for a word, in any form of it.
+
+    Raises:
+        UserError: there is none.
+    """
     strings = token_strings(weights.folder, weights.spec.d_vocab)
     ids = [i for i, s in enumerate(strings) if word_family(s) == word_family(word)]
     if not ids:

@@ -15,15 +15,17 @@ Tables of the run:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
 from ..store import Run, RunWriter
-from ..study import run_or_load
+from ..study import plan, run_or_load
 from . import search
 from .atlas import AtlasConfig
+from .concepts import word_tokens
 from .search import NeuronName
 
 if TYPE_CHECKING:
@@ -61,22 +63,31 @@ class EffectsConfig:
     device: str = field(default="cpu", metadata={"key": False})
     """Where to compute."""
 
-    def _atlas(self) -> Run:
-        return run_or_load(AtlasConfig(model=self.model, device=self.device))
-
     def fingerprints(self) -> dict[str, str]:
-        return AtlasConfig(model=self.model).fingerprints()
+        return {"atlas": plan(AtlasConfig(model=self.model))["key"]}
 
     def check(self) -> None:
         if not (self.words and self.prompts and self.values and self.controls > 0):
             raise UserError("give at least one word, prompt, value and control")
+        if not all(map(math.isfinite, self.values)):
+            raise UserError("--values needs finite numbers")
+        if not all(prompt.strip() for prompt in self.prompts):
+            raise UserError("a prompt is empty: give every one of --prompts some text")
+        from ..weights import open_weights
+
+        weights = open_weights(self.model)
+        if self.controls >= weights.spec.d_mlp:
+            raise UserError(f"a layer has only {weights.spec.d_mlp - 1} neurons as --controls")
+        tokens = [tuple(word_tokens(weights, word)) for word in self.words]
+        if len(set(tokens)) < len(tokens):
+            raise UserError("two of the --words are the same: give each once")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
         from ..subject import open_subject
 
-        atlas = self._atlas()
+        atlas = run_or_load(AtlasConfig(model=self.model, device=self.device), out.store)
         chosen = [search.find(atlas, word, limit=1).iloc[0] for word in self.words]
         subject = open_subject(self.model, device=self.device)
         sweeps: list[dict[str, Any]] = []

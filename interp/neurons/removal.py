@@ -88,6 +88,8 @@ def head_target(weights: Weights, word: str, ids: Sequence[int]) -> Directions:
 def _chances(x: Tensor, ids: Sequence[int], weights: Weights, W_U: Tensor) -> Tensor:
     """Probability [n] of the words where the stream ends in x [n, d]."""
     logits = weights.before_unembedding(x).float() @ W_U.T
+    if cap := weights.spec.softcap:
+        logits = cap * (logits / cap).tanh()
     return logits.softmax(-1)[:, list(ids)].sum(-1)
 
 

@@ -27,7 +27,8 @@ def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions
     """Weight vectors of some neurons of one layer and kind.
 
     Read vectors (up, gate) are directions at `mlp_in`, where the MLP reads; write vectors (down)
-    at `mlp_out`.
+    at `mlp_out`. Where a norm follows (Gemma 2 and 3), a write vector has its gain; the norm's
+    scale, which depends on the token, is left out.
     """
     if not neurons or len({(n.layer, n.kind) for n in neurons}) != 1:
         raise UserError("directions need neurons of one layer and kind: they share one site")
@@ -36,9 +37,13 @@ def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions
     matrix = weights.neurons(kind, layer)  # type: ignore[arg-type]
     if max(rows) >= len(matrix):
         raise UserError(f"no neuron {max(rows)} in layer {layer}: it has {len(matrix)}")
+    vectors = matrix[rows]
     site = Site("mlp_out" if kind == "down" else "mlp_in", layer)
+    after = weights.norm("mlp_post", layer) if kind == "down" else None
+    if after is not None:
+        vectors = vectors * after.gain.float()
     index = pd.DataFrame({"name": [str(n) for n in neurons]})
-    return Directions(site, matrix[rows], index, {"model": str(weights.folder), "from": "neurons"})
+    return Directions(site, vectors, index, {"model": str(weights.folder), "from": "neurons"})
 
 
 def open_directions(source: str, model: str | None) -> Directions:

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..plain_yaml import read_yaml
 from . import code
 
 WINDOW = 128
@@ -80,7 +81,7 @@ def read_task(name: str) -> Task:
             f"no observable '{name}': choose one of {', '.join(shipped())}, or give the path of a "
             ".yaml file"
         )
-    content = _yaml(path)
+    content = read_yaml(path)
     try:
         return _task(path.stem, content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -119,7 +120,7 @@ def _two(given: Any, name: str) -> tuple[str, str]:
 
 def _words(part: str | list[str]) -> tuple[str, ...]:
     if isinstance(part, str):
-        part = _yaml(FOLDER / "observables" / "words.yaml")[part]
+        part = read_yaml(FOLDER / "observables" / "words.yaml")[part]
     return _texts(part, "words")
 
 
@@ -129,36 +130,6 @@ def _texts(given: Any, name: str) -> tuple[str, ...]:
     if not all(isinstance(text, str) and text.strip() for text in given):
         raise ValueError(f"an entry of {name} is no text")
     return tuple(given)
-
-
-def _yaml(path: Path) -> Any:
-    """The file's content with every scalar a text: to YAML itself, `no` and 1.10 are no words."""
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        twice = _repeated(yaml.compose(text, yaml.BaseLoader))
-        content = yaml.load(text, yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if twice is not None:
-        raise UserError(f"{path} has '{twice}' twice: mend it")
-    return content
-
-
-def _repeated(node: Any) -> str | None:
-    """A key that a mapping of a YAML document has twice: the loader would keep the last."""
-    import yaml
-
-    if isinstance(node, yaml.SequenceNode):
-        return next(filter(None, map(_repeated, node.value)), None)
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    keys = Counter(str(key.value) for key, _ in node.value)
-    within = (_repeated(value) for _, value in node.value)
-    return next((key for key, count in keys.items() if count > 1), None) or next(
-        filter(None, within), None
-    )
 
 
 class Split(NamedTuple):

@@ -55,6 +55,12 @@ def test_other_shapes_are_refused(model_folder, own_home, atlases):
         agreement(atlases[0], atlases[2])
 
 
+def test_other_norms_are_refused(model_folder, atlases):
+    final = run_or_load(AtlasConfig(model=str(model_folder("llama")), k=4, norm="final"))
+    with pytest.raises(UserError, match=r"different norms \(raw and final\)"):
+        agreement(atlases[0], final)
+
+
 def test_command(atlases, capsys):
     paths = [str(run.path) for run in atlases]
     assert main(["neurons", "agree", paths[0], paths[0], "--json"]) == 0

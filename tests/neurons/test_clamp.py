@@ -65,6 +65,7 @@ def test_clamping_to_its_own_value_changes_nothing(folder, own_home):
         ({"neuron": "dog"}, "names no neuron"),
         ({"prompt": "  "}, "the prompt is empty"),
         ({"value": ()}, "at least one --value"),
+        ({"value": (1.0, float("nan"))}, "needs finite numbers"),
         ({"word": "zebra"}, "no single token stands for 'zebra'"),
         ({"chat": True}, "has no chat template"),
     ],

@@ -1,10 +1,13 @@
 """Clamp effects: a planted neuron beats its controls; the gains are those of the sweep."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from interp.errors import UserError
 from interp.neurons.effects import EffectsConfig
+from interp.store import Store
 from interp.study import run_or_load
 
 from .test_clamp import folder  # noqa: F401 - a fixture: the model with a planted 'dog' neuron
@@ -31,6 +34,24 @@ def test_planted_neuron_beats_its_controls(config, own_home):
     assert row["gain"] == pytest.approx(own.loc[50.0] - plain.iloc[0])
 
 
-def test_nothing_to_do_is_a_mistake(config, own_home):
-    with pytest.raises(UserError, match="at least one word"):
-        run_or_load(EffectsConfig(model=config.model, words=()))
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"words": ()}, "at least one word"),
+        ({"words": ("dog", "Dogs")}, "are the same"),
+        ({"words": ("zzz",)}, "no single token stands for 'zzz'"),
+        ({"prompts": ("w1", " ")}, "a prompt is empty"),
+        ({"values": (float("nan"),)}, "finite"),
+        ({"controls": 48}, "only 47 neurons"),
+    ],
+)
+def test_mistakes_come_before_the_atlas(config, own_home, change, says):
+    with pytest.raises(UserError, match=says):
+        run_or_load(replace(config, **change))
+    assert not (own_home / "runs").exists()
+
+
+def test_the_atlas_is_kept_in_the_same_store(config, own_home, tmp_path):
+    run_or_load(config, Store(tmp_path / "elsewhere"))
+    assert len(Store(tmp_path / "elsewhere").runs("neurons.atlas")) == 1
+    assert not (own_home / "runs").exists()

@@ -9,6 +9,7 @@ import yaml
 
 from interp.cli import main
 from interp.errors import UserError
+from interp.neurons import removal
 from interp.neurons.concepts import read_concepts
 from interp.neurons.removal import (
     activations,
@@ -21,6 +22,7 @@ from interp.neurons.removal import (
 from interp.neurons.search import NeuronName
 from interp.neurons.tars import TarsConfig
 from interp.neurons.weight_edits import WeightEdit
+from interp.site import Site
 from interp.study import run_or_load
 from interp.subject import open_subject
 from interp.weights import Weights
@@ -101,6 +103,14 @@ def test_matched_neurons_add_as_much_and_are_others(subject):
     others = [NeuronName(neurons[0].layer, "down", i) for i in range(48) if i != neurons[0].neuron]
     gaps = (sizes(others) - sizes(neurons[:1])).abs()
     assert others[int(gaps.argmin())] == one[0]
+
+
+def test_chances_are_the_model_s_own_where_it_caps_its_logits(model_folder):
+    subject = open_subject(model_folder("gemma2", final_logit_softcapping=0.5))
+    batch, site, weights = subject.pad([[3, 1, 4]]), Site("final_norm_in"), subject.weights
+    end = subject.capture(batch, [site])[site][0, -1:]
+    want = subject.logits(batch)[0, -1].softmax(-1)[[7, 9]].sum()
+    torch.testing.assert_close(removal._chances(end, [7, 9], weights, weights.W_U())[0], want)
 
 
 def test_text_target_decodes_to_the_word(subject):
@@ -188,11 +198,22 @@ def test_mistakes(config, own_home, change, says):
 
 def test_a_broken_concept_file(tmp_path):
     whole = {"describe": "x", "prompts": "not a list", "neighbour": {"word": "y", "prompts": ["z"]}}
-    texts = ("dog: 3", "- a", "a: [", "dog: {describe: x}", yaml.safe_dump({"dog": whole}), "{}")
-    for content in [*(text.encode() for text in texts), b"\xff\xfe\x00"]:
+    same = {**whole, "prompts": ["a"], "neighbour": {"word": "Dogs", "prompts": ["z"]}}
+    texts = {
+        **dict.fromkeys(("dog: 3", "- a", "dog: {describe: x}"), "is no file of concepts"),
+        yaml.safe_dump({"dog": whole}): "is no file of concepts",
+        yaml.safe_dump({"dog": same}): "the neighbour of 'dog' is the same word",
+        "{}": "holds no concept",
+        "a: [": "cannot read",
+        "dog: 1\ndog: 2": "has 'dog' twice",
+    }
+    for content, says in [*((t.encode(), s) for t, s in texts.items()), (b"\xff\xfe", "cannot")]:
         (tmp_path / "c.yaml").write_bytes(content)
-        with pytest.raises(UserError, match="is no file of concepts|holds no concept"):
+        with pytest.raises(UserError, match=says):
             read_concepts(tmp_path / "c.yaml")
+    kept = {**whole, "prompts": ["a"]}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"no": kept}).replace("'no'", "no"))
+    assert list(read_concepts(tmp_path / "c.yaml")) == ["no"], "to YAML itself, false"
 
 
 def test_the_shipped_concepts_are_whole():

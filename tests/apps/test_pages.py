@@ -1,0 +1,72 @@
+"""What the pages share, without a browser."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from interp.apps import common
+from interp.directions import Directions
+from interp.site import Site
+
+
+def test_two_questions_with_the_same_arguments_have_two_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "open_run", lambda path: path)
+    run = SimpleNamespace(path=tmp_path, manifest={"finished": "now"})
+
+    def one(run, word):
+        return f"one {word}"
+
+    def two(run, word):
+        return f"two {word}"
+
+    assert [common.cached(question)(run, "x") for question in (one, two)] == ["one x", "two x"]
+
+
+@pytest.fixture
+def models(model_folder, own_home):
+    return [str(model_folder("llama", hidden_size=width)) for width in (32, 64)]
+
+
+def directions_page():
+    from interp.apps.directions import page
+
+    page()
+
+
+def steer_page():
+    from interp.apps.steer import page
+
+    page()
+
+
+def test_neurons_by_name_are_of_the_model_that_is_named(models):
+    shown = AppTest.from_function(directions_page, default_timeout=60)
+    state = {"of model": models[1], "neurons ": "1.down.3,1.down.4", "neurons other": "1.down.3"}
+    for key, value in state.items():
+        shown.session_state[key] = value
+    shown.run()
+    assert not shown.exception
+    assert not shown.error
+    assert any("64 numbers each" in caption.value for caption in shown.caption)
+    code = [block.value for block in shown.code]
+    command = f"interp directions compare 1.down.3,1.down.4 1.down.3 --model {models[1]}"
+    assert command in code
+
+
+def test_directions_of_another_model_are_said_to_be(models, own_home):
+    index = pd.DataFrame({"name": ["d"]})
+    about = {"model": models[0], "from": "test"}
+    run = own_home / "runs" / "some.study" / "key"
+    Directions(Site("resid_post", 0), torch.randn(1, 32), index, about).save(run / "set")
+    shown = AppTest.from_function(steer_page, default_timeout=60)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("interp.apps.directions.stored_directions", lambda _: [run / "set"])
+        shown.run().sidebar.text_input[0].set_value(models[0])
+        shown.segmented_control[0].set_value("Add a direction").run()
+        assert not shown.warning
+        shown.sidebar.text_input[0].set_value(models[1]).run()
+    assert not shown.exception
+    assert "These directions are of" in shown.warning[0].value
