@@ -18,7 +18,8 @@ def load_model(folder: Path, **options: Any) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise UserError(
             f"{len(missing)} of the model's weights are not in its files, {missing[0]} among them: "
