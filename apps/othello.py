@@ -13,6 +13,7 @@ from interp import figures
 from interp.apps.common import download, errors_in_place, pick_run, reproduce
 from interp.othello import mind
 from interp.othello.board import N_PLIES
+from interp.othello.compare import own_model
 from interp.othello.facts import TILES
 from interp.othello.games import random_games, squares
 from interp.othello.position import Position, move_probabilities, position, written
@@ -48,7 +49,7 @@ def page() -> None:
     st.title("OthelloGPT")
     run = pick_run("othello.compare", "interp othello compare")
     with errors_in_place():
-        subject, lock = opened(run.config["model"])
+        subject, lock = opened(own_model(run))
         where, view = _position(), _view(run, subject)
         with lock:
             _boards(run, subject, where, view)
@@ -137,7 +138,7 @@ def _edited(run: Run, subject: Subject, where: Position, view: View) -> None:
 def _reproduced(run: Run, where: Position, push: str) -> None:
     moves, model = written(where.tokens), run.config["model"]
     reproduce(
-        ["interp", "othello", "play", moves, "--model", model],
+        ["interp", "othello", "play", *moves.split(), "--model", model],
         "from pathlib import Path\nfrom interp.othello import mind\n"
         "from interp.othello.position import move_probabilities, parse_moves\n"
         "from interp.store import open_run\nfrom interp.subject import open_subject\n"

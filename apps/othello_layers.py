@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from interp import figures
-from interp.apps.common import cached, download, errors_in_place, pick_run, plain, reproduce
+from interp.apps.common import (
+    cached,
+    download,
+    errors_in_place,
+    pick_run,
+    plain,
+    reproduce,
+    study_call,
+)
 from interp.othello import compare, edit, findings
 from interp.othello.facts import STATES, TILES
 from interp.store import Run, Store
@@ -46,7 +56,7 @@ def page() -> None:
     with latents, errors_in_place():
         _latents(run)
     with edits, errors_in_place():
-        _edits()
+        _edits(run)
 
 
 def _layers(run: Run) -> None:
@@ -56,13 +66,13 @@ def _layers(run: Run) -> None:
         st.markdown(f"- {plain(sentence)}")
     st.dataframe(rows, hide_index=True, width="stretch")
     download(rows, "layers")
-    reproduce(
-        ["interp", "othello", "compare", "--out", str(run.path)],
-        "from pathlib import Path\nfrom interp import figures\n"
-        "from interp.othello import compare, findings\n"
-        f"scores = compare.scores(Path({str(run.path)!r}))\n"
-        "figures.othello_layers(findings.table(scores))",
+    command = ["interp", "othello", "compare"]
+    command, call = study_call(command, run.config, compare.CompareConfig())
+    shown = (
+        "from interp import figures\nfrom interp.othello import compare, findings\n"
+        "figures.othello_layers(findings.table(compare.scores(run.path)))"
     )
+    reproduce(command, call + shown)
 
 
 def _choose(run: Run, key: str) -> tuple[str, int, int]:
@@ -121,11 +131,15 @@ def _fact(latent: int, values: np.ndarray) -> tuple[int, str, float]:
     return latent, f"{STATES[c // 64]} {TILES[c % 64]}", float(values[c])
 
 
-def _edits() -> None:
-    runs = Store().runs("othello.edit")
+def _edits(compared: Run) -> None:
+    """The newest edit with the directions of this comparison."""
+    key, usual = compared.manifest["key"], edit.EditConfig()
+    runs = [r for r in Store().runs("othello.edit") if r.manifest["fingerprints"]["compare"] == key]
+    config = {**(runs[0].config if runs else {}), "compare": str(compared.path)}
+    command, call = study_call(["interp", "othello", "edit"], config, usual)
     if not runs:
-        st.info("No board edit yet. Make one:")
-        st.code("interp othello edit", language="bash")
+        st.info("No board edit with this comparison's directions yet. Make one:")
+        st.code(shlex.join(command), language="bash")
         return
     run = runs[0]
     rows = pd.read_parquet(run.path / "errors" / "table.parquet")
@@ -135,9 +149,8 @@ def _edits() -> None:
     table = edit.chosen_scales(rows)
     st.dataframe(table, hide_index=True, width="stretch")
     download(table, "edits")
-    reproduce(
-        ["interp", "othello", "edit", "--out", str(run.path)],
-        "import pandas as pd\nfrom pathlib import Path\n"
-        "from interp.othello.edit import chosen_scales\n"
-        f"chosen_scales(pd.read_parquet(Path({str(run.path)!r}) / 'errors' / 'table.parquet'))",
+    shown = (
+        "import pandas as pd\nfrom interp.othello.edit import chosen_scales\n"
+        "chosen_scales(pd.read_parquet(run.path / 'errors' / 'table.parquet'))"
     )
+    reproduce(command, call + shown)

@@ -23,6 +23,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -146,11 +147,24 @@ def replace_run(path: Path, made: Run) -> Run:
     return open_run(path)
 
 
+_usual: ContextVar[Path | None] = ContextVar("store", default=None)
+
+
+@contextmanager
+def usual_store(root: Path | None) -> Iterator[Store]:
+    """The store in a folder, which for the time being is that of every `Store()`."""
+    token = _usual.set(root or _usual.get())
+    try:
+        yield Store()
+    finally:
+        _usual.reset(token)
+
+
 class Store:
     """A folder of runs, `<root>/<study>/<key>/`; by default $INTERP_RUNS or ./runs."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or Path(os.environ.get("INTERP_RUNS", "runs"))
+        self.root = root or _usual.get() or Path(os.environ.get("INTERP_RUNS", "runs"))
 
     def folder(self, study: str, key: str) -> Path:
         return self.root / study / key
@@ -169,10 +183,8 @@ class Store:
 class RunWriter:
     """A run folder being written: hands out part names, keeps time, writes the manifest."""
 
-    def __init__(self, path: Path, plan: dict[str, Any], store: Store | None = None) -> None:
+    def __init__(self, path: Path, plan: dict[str, Any]) -> None:
         self.path = path
-        self.store = store or Store()
-        """Where the runs that this one needs are looked up and kept."""
         self._plan = plan
         self._start = time.monotonic()
         self.facts: dict[str, Any] = {}
@@ -241,7 +253,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, plan: dict[str, Any], store: Store) -> Iterator[RunWriter]:
+def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
     """The run folder at `path`, fresh or resumed, held against other writers.
 
     Raises:
@@ -258,13 +270,13 @@ def writing(path: Path, plan: dict[str, Any], store: Store) -> Iterator[RunWrite
     except OSError as error:
         raise UserError(_unwritable(path, error)) from error
     try:
-        yield _begin(RunWriter(path, plan, store), plan)
+        yield _begin(path, plan)
     finally:
         lock.release()
 
 
-def _begin(writer: RunWriter, plan: dict[str, Any]) -> RunWriter:
-    path = writer.path
+def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
+    writer = RunWriter(path, plan)
     nothing_yet = not any(p.suffix in (".parquet", ".safetensors") for p in path.rglob("*"))
     if writer.has("run.json") and not nothing_yet:
         check_same(path, plan)

@@ -20,6 +20,7 @@ from .store import (
     check_same,
     open_run,
     replace_run,
+    usual_store,
     verified,
     writing,
 )
@@ -75,7 +76,7 @@ def run_or_load(
 
     Args:
         study: a config.
-        store: where runs are looked up and kept; by default `Store()`.
+        store: where this run, and those it needs, are looked up and kept; by default `Store()`.
         out: this run's own folder, instead of a place in the store.
         fresh: run again even if there is a finished run, which the new one replaces at its end.
 
@@ -83,21 +84,21 @@ def run_or_load(
         UserError: the model or the output is not usable, or `out` holds another run.
     """
     study = replace(study)  # what a config used before remembers of files may have changed
-    planned, store = plan(study), store or Store()
-    path = out or store.folder(study.STUDY, planned["key"])
-    if fresh and (path / "run.json").exists():
-        check_same(path, planned)
-        beside = path.with_name(f".{path.name}.fresh")
-        made = _make(study, beside, planned, store)
-        return replace_run(path, made)
-    if (path / "manifest.json").exists():
-        check_same(path, planned)
-        if verified(path):
-            return open_run(path, study.STUDY)
-    return _make(study, path, planned, store)
+    with usual_store(store.root if store else None) as usual:
+        planned = plan(study)
+        path = out or usual.folder(study.STUDY, planned["key"])
+        if fresh and (path / "run.json").exists():
+            check_same(path, planned)
+            beside = path.with_name(f".{path.name}.fresh")
+            return replace_run(path, _make(study, beside, planned))
+        if (path / "manifest.json").exists():
+            check_same(path, planned)
+            if verified(path):
+                return open_run(path, study.STUDY)
+        return _make(study, path, planned)
 
 
-def _make(study: Study, path: Path, planned: dict[str, Any], store: Store) -> Run:
+def _make(study: Study, path: Path, planned: dict[str, Any]) -> Run:
     study.check()
-    with writing(path, planned, store) as writer:
+    with writing(path, planned) as writer:
         return writer.finish(study.run(writer))

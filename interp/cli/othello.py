@@ -36,8 +36,10 @@ othello = SubcommandApp()
 @command(othello, "play")
 def play(
     moves: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(help="Such as 'f5 d6 c3'; none: a random game.")
-    ] = "",
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(help="Such as f5 d6 c3; none: a random game."),
+    ] = (),
     model: Annotated[str, tyro.conf.arg(help="An OthelloGPT: the shipped one, or a folder.")] = (
         "othello-gpt"
     ),
@@ -48,11 +50,15 @@ def play(
     """Play moves on a board: legal moves, stable discs, and what the model expects next."""
     from ..othello.games import random_games
     from ..othello.position import drawn, move_probabilities, parse_moves, position, written
+    from ..othello.sae import open_othello
     from ..subject import open_subject
 
     if not 1 <= plies <= 59:
         raise UserError(f"--plies must be between 1 and 59, not {plies}")
-    tokens = parse_moves(moves) if moves else random_games(1, seed)[0, :plies]
+    if seed < 0:
+        raise UserError(f"--seed is a number from 0 up, not {seed}")
+    open_othello(model)
+    tokens = parse_moves(" ".join(moves)) if moves else random_games(1, seed)[0, :plies]
     where = position(tokens[tokens > 0])
     chances = move_probabilities(open_subject(model), where.tokens)
     order = chances.argsort()[::-1][: max(10, int(where.legal.sum()))]

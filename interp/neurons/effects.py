@@ -87,7 +87,7 @@ class EffectsConfig:
 
         from ..subject import open_subject
 
-        atlas = run_or_load(AtlasConfig(model=self.model, device=self.device), out.store)
+        atlas = run_or_load(AtlasConfig(model=self.model, device=self.device))
         chosen = [search.find(atlas, word, limit=1).iloc[0] for word in self.words]
         subject = open_subject(self.model, device=self.device)
         sweeps: list[dict[str, Any]] = []

@@ -31,6 +31,8 @@ class RunState:
     """Training loss: games, loss, above_floor, one entry a log line."""
     legality: list[dict[str, float]] = field(default_factory=list)
     """games, legality and kl on a few held-out games, one entry a checkpoint."""
+    pending: list[tuple[float, float]] = field(default_factory=list)
+    """(loss, floor) of the steps since the curve's last entry."""
     identity: dict[str, Any] = field(default_factory=dict)
     """The settings that decide the run's result."""
 

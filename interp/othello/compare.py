@@ -31,11 +31,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..progress import progress
 from ..store import Run, RunWriter, open_run
-from .sae import ARCHITECTURES, SAES, open_othello, sae_name
+from .sae import ARCHITECTURES, SAES, directions_name, open_othello, sae_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FEWEST = 5
+"""Games in which most facts of the board are true somewhere and false elsewhere."""
 CHOOSE_SEED, SCORE_SEED = 8_000_000, 8_000_001
 """Streams of the games: of the training split to fit and choose, held out to score."""
 
@@ -45,7 +47,7 @@ class CompareConfig:
     """Compare linear probes with sparse autoencoders on every layer."""
 
     STUDY: ClassVar[str] = "othello.compare"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     model: str = "othello-gpt"
     """An OthelloGPT: the shipped one, or a folder."""
@@ -75,8 +77,10 @@ class CompareConfig:
         made = self.sae_run().manifest["fingerprints"]["model"]
         if made != open_othello(self.model).fingerprint():
             raise UserError("these SAEs are of another model: give --saes a run on this one")
-        if min(self.choose_games, self.score_games, self.passes) < 1:
-            raise UserError("give at least one game of each kind and one pass")
+        if min(self.choose_games, self.score_games) < FEWEST or self.passes < 1:
+            raise UserError(f"give at least {FEWEST} games of each kind and one pass")
+        if not self.ridge > 0 or self.seed < 0:
+            raise UserError("--ridge must be above 0, --seed a number from 0 up")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from ..subject import open_subject
@@ -99,7 +103,7 @@ class CompareConfig:
             for layer in layers:
                 saes = [(a, s, made.path / "saes" / sae_name(a, layer, s)) for a, s in sets]
                 settings = (self.ridge, self.passes, self.seed, made.config["k"], self.model)
-                if not out.has(f"scores/L{layer}.parquet"):
+                if not all(map(out.has, layer_parts(layer, sets))):
                     job = LayerJob(layer, boards, *settings, out, advance)
                     job.run(subject, twin, games, saes)
         out.facts = {
@@ -108,6 +112,28 @@ class CompareConfig:
             "seeds": made.config["seeds"],
         }
         return stable_shares(games[1]) | headline(scores(out.path))
+
+
+def layer_parts(layer: int, saes: list[tuple[str, int]]) -> list[str]:
+    """Everything that is written of a layer."""
+    names = [directions_name("probe", 0, layer), directions_name("means", 0, layer)]
+    names += [directions_name(arch, seed, layer) for arch, seed in saes]
+    files = ("vectors.safetensors", "index.parquet", "directions.json")
+    tables = [f"{table}/L{layer}.parquet" for table in ("scores", "latents", "rules")]
+    directions = [f"directions/{name}/{file}" for name in names for file in files]
+    return [*tables, f"maps/L{layer}.safetensors", *directions]
+
+
+def own_model(run: Run) -> str:
+    """The model of a comparison.
+
+    Raises:
+        UserError: it has changed since.
+    """
+    model = str(run.config["model"])
+    if open_othello(model).fingerprint() != run.manifest["fingerprints"]["model"]:
+        raise UserError(f"{model} has changed since the comparison in {run.path}: make it anew")
+    return model
 
 
 def random_twin(model: str, seed: int) -> Any:
@@ -131,18 +157,20 @@ def scores(folder: Path) -> pd.DataFrame:
 
 
 def stable_shares(games: Any) -> dict[str, float]:
-    """How often labels of stable discs, at every ply of games [n, 60], are refuted later on."""
+    """How often labels of stable discs, on all boards of games [n, 60] with a move to come, are
+    refuted later on."""
     import numpy as np
 
+    from .board import NOBODY
     from .games import replay
     from .stability import stable_discs, turned_later
 
     played = replay(games)
-    later = turned_later(played)
+    going_on = played.mover[:, 1:] != NOBODY
+    later = turned_later(played)[:, :-1][going_on]
     found = {}
-    for name, stable in zip(
-        ("paper", "sound"), stable_discs(played.black, played.white), strict=True
-    ):
+    boards = played.black[:, :-1][going_on], played.white[:, :-1][going_on]
+    for name, stable in zip(("paper", "sound"), stable_discs(*boards), strict=True):
         turned = int(np.bitwise_count(stable & later).sum())
         found[f"{name}_stable_turned"] = round(turned / int(np.bitwise_count(stable).sum()), 6)
     return found
@@ -154,7 +182,8 @@ def headline(table: pd.DataFrame) -> dict[str, float]:
     wanted = [
         ("probe", "accuracy"), ("probe", "accuracy_colour"), ("probe", "reconstruction"),
         ("topk", "coverage"), ("topk", "reconstruction"), ("l1", "coverage"),
-        ("l1", "reconstruction"), ("neurons", "coverage"), ("majority", "accuracy"),
+        ("l1", "reconstruction"), ("neurons", "coverage"), ("occupied", "coverage"),
+        ("majority", "accuracy"),
     ]  # fmt: skip
     return {
         f"{measure}_{reader}": round(float(means[reader, measure].max()), 4)

@@ -36,7 +36,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..progress import progress
 from ..store import Run, RunWriter, Store, open_run
-from .compare import CompareConfig
+from .compare import CompareConfig, own_model
+from .sae import open_othello
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ class EditConfig:
     """Turn discs in the model's mind, and count how far its moves follow."""
 
     STUDY: ClassVar[str] = "othello.edit"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     compare: str = field(default="", metadata={"key": False})
     """Run folder of `interp othello compare`; by default the newest stored one."""
@@ -75,11 +76,18 @@ class EditConfig:
         return found[0]
 
     def fingerprints(self) -> dict[str, str]:
-        return {"compare": str(self.source().manifest["key"])}
+        source = self.source()
+        model = open_othello(source.config["model"]).fingerprint()
+        return {"compare": str(source.manifest["key"]), "model": model}
 
     def check(self) -> None:
         if self.positions < 4 or 0 not in self.scale or max(self.scale) <= 0:
             raise UserError("give at least 4 positions, and among the scales 0 and one above it")
+        if len(set(self.scale)) < len(self.scale) or len(set(self.layers)) < len(self.layers):
+            raise UserError("give every scale and every layer once")
+        if self.seed < 0:
+            raise UserError("--seed is a number from 0 up")
+        own_model(self.source())
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
@@ -97,7 +105,7 @@ class EditConfig:
         games = random_games(6 * self.positions, GAMES_SEED, split="held_out")
         cases = find_cases(games, self.positions, self.seed)
         still = count_errors(subject, games, cases, {}, 0.0)
-        sweeps = list(_sweeps(source, layers, n_layers))
+        sweeps = list(_sweeps(source, layers, n_layers, self.seed))
         rows: list[dict[str, Any]] = []
         with progress("edit", len(sweeps) * len(self.scale), "runs") as advance:
             for reader, seed, at in sweeps:
@@ -128,15 +136,15 @@ class EditConfig:
 
 
 def _sweeps(
-    source: Run, layers: tuple[int, ...], n_layers: int
+    source: Run, layers: tuple[int, ...], n_layers: int, seed: int
 ) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     """(reader, seed, layers): every reader at the layers asked for, the probe at each one too."""
-    seeds = [int(seed) for seed in source.manifest["seeds"]]
-    for reader in ("probe", "means", "random"):
+    for reader in ("probe", "means"):
         yield reader, 0, layers
-    for seed in seeds:
-        yield "topk", seed, layers
-        yield "l1", seed, layers
+    yield "random", seed, layers
+    for set_of_saes in source.manifest["seeds"]:
+        yield "topk", int(set_of_saes), layers
+        yield "l1", int(set_of_saes), layers
     for layer in range(n_layers):
         if (layer,) != layers:
             yield "probe", 0, (layer,)

@@ -108,12 +108,15 @@ def _dictionaries(numbers: _Numbers) -> list[str]:
         layer, coverage = numbers.best(arch, "coverage")
         at, reconstruction = numbers.best(arch, "reconstruction")
         neurons = numbers.best("neurons", "coverage")[1]
+        occupied, ply = (numbers.best(r, "coverage")[1] for r in ("occupied", "ply"))
         probe = numbers.layers("probe", "coverage")[layer]
         verdict = "more" if coverage > neurons else "less"
         found.append(
             f"{arch} latents cover own and enemy tiles with a mean best F1 of at most "
             f"{coverage:.3f} (layer {layer}), {verdict} than the best layer of the model's own "
-            f"neurons ({neurons:.3f}); the probe there has {probe:.3f}. Their high-precision rules "
+            f"neurons ({neurons:.3f}); the probe there has {probe:.3f}. Without any owner, whether "
+            f"a tile is occupied gives {occupied:.3f} and the number of moves played {ply:.3f}. "
+            "Their high-precision rules "
             f"rebuild the board with an F1 of {reconstruction:.3f} at most (layer {at}), the probe "
             f"with {numbers.layers('probe', 'reconstruction')[at]:.3f}."
         )
@@ -142,6 +145,7 @@ def _directions(numbers: _Numbers) -> list[str]:
 
 def _stability(numbers: _Numbers, metrics: dict[str, float]) -> list[str]:
     found = [
+        "On boards with a move to come "
         f"{100 * metrics['paper_stable_turned']:.1f} % of the discs that the paper's code calls "
         f"stable are turned later, {100 * metrics['sound_stable_turned']:.1f} % of the soundly "
         "stable ones; its rule for inner discs never fires, so its labels are edges only."

@@ -19,8 +19,8 @@ from ..subject import Subject
 from . import board
 from .compare import CompareConfig
 from .match import rule_board
-from .pushes import directions_name, push, push_vector
-from .sae import sae_name
+from .pushes import push, push_vector
+from .sae import directions_name, sae_name
 
 Board = npt.NDArray[np.int8]
 """[64]: 0 empty, 1 own, 2 enemy; 3 where latents claim both."""

@@ -45,6 +45,8 @@ class ProbeConfig:
     def check(self) -> None:
         if min(self.fit_games, self.score_games, self.passes) < 1:
             raise UserError("give at least one game of each kind and one pass")
+        if not self.ridge > 0:
+            raise UserError("--ridge must be above 0")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd

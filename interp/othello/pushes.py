@@ -20,6 +20,7 @@ from ..site import Site
 from ..subject import Subject
 from . import board
 from .games import relative_boards, replay, squares
+from .sae import directions_name
 
 FIRST_PLY, LAST_PLY = 8, 52
 """The last move read lies between these."""
@@ -90,11 +91,6 @@ def push_vectors(
         return normalize(torch.randn(len(cases), width, generator=generator), dim=1)
     found = Directions.load(run / "directions" / directions_name(reader, seed, layer))
     return torch.stack([push_vector(found, case.tile, case.present) for case in cases])
-
-
-def directions_name(reader: str, seed: int, layer: int) -> str:
-    """Folder of a reader's directions in a comparison's `directions/`."""
-    return f"{reader}-L{layer}" + ("" if reader in ("probe", "means") else f"-S{seed}")
 
 
 def push(layer: int, vectors: Float[Tensor, "batch d"], scale: float) -> Edit:

@@ -31,7 +31,7 @@ from torch import Tensor
 from ..probes.linear import LinearProbe
 from ..probes.metrics import Interval, accuracy_by_group, bootstrap, fvu
 from .facts import Facts
-from .match import Asked, Match, auroc_table, reconstruction_counts, rule_board
+from .match import Asked, Match, auroc_table, match, reconstruction_counts, rule_board
 
 Rows = list[dict[str, Any]]
 STRONG = 0.8
@@ -97,11 +97,18 @@ def _commonest(states: npt.NDArray[np.int8], boards: Boards) -> npt.NDArray[np.i
 
 
 def shortcut_rows(boards: Boards) -> dict[str, Rows]:
-    """How well stability is told by what needs no knowledge of it: the ply, and occupancy."""
+    """How well what knows neither owner nor stability tells them: the ply, and occupancy."""
     ply = boards.score.ply[:, None].astype(np.float32)
     occupied = (boards.score.relative > 0).astype(np.float32)
     asked = boards.asked
-    found: dict[str, Rows] = {"ply": [], "occupied": []}
+    before = (
+        boards.choose.ply[:, None].astype(np.float32),
+        (boards.choose.relative > 0).astype(np.float32),
+    )
+    found: dict[str, Rows] = {
+        "ply": coverage_rows(match(before[0], ply, asked)),
+        "occupied": coverage_rows(match(before[1], occupied, asked)),
+    }
     for kind in ("paper", "sound"):
         columns = np.flatnonzero((asked.columns["kind"] == kind) & asked.columns["asked"])
         tiles = asked.columns["tile"].to_numpy()[columns]
@@ -160,16 +167,22 @@ def stability_rows(x: Tensor, y: Tensor, boards: Boards, ridge: float, passes: i
 def dictionary_rows(found: Match, score: npt.NDArray[np.float32], boards: Boards) -> Rows:
     """A matched dictionary; `score` [m, f] are its activations on the scoring games."""
     rows = board_rows(rule_board(score, found.rules), boards)
-    means = found.best.groupby("kind")[["auroc", "f1"]].mean()
-    for kind, values in means.iterrows():
-        rows += [row(f"auroc_{kind}", values["auroc"]), row(f"f1_{kind}", values["f1"])]
-    rows.append(row("coverage", means.loc[["own", "enemy"], "f1"].mean()))
+    rows += coverage_rows(found)
+    for kind, auroc in found.best.groupby("kind")["auroc"].mean().items():
+        rows.append(row(f"auroc_{kind}", auroc))
     kinds = boards.asked.columns["kind"].to_numpy()
     for kind in ("paper", "sound"):
         strong = (found.auroc[:, kinds == kind] > STRONG).sum(1)
         rows.append(row(f"stable_{kind}", int((strong > 0).sum())))
         rows.append(row(f"tiles_{kind}", int(strong.max())))
     return rows
+
+
+def coverage_rows(found: Match) -> Rows:
+    """F1 of the best features for each kind of fact, and the mean over own and enemy tiles."""
+    means = found.best.groupby("kind")["f1"].mean()
+    rows = [row(f"f1_{kind}", f1) for kind, f1 in means.items()]
+    return [*rows, row("coverage", means.loc[["own", "enemy"]].mean())]
 
 
 def cosine_rows(found: Match, decoder: Tensor, probes: Probes) -> Rows:

@@ -13,6 +13,7 @@ Written to the run: `saes/<arch>-L<layer>-S<seed>/`, each a folder that `SAE.loa
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,8 +71,12 @@ class SaeConfig:
         return {"model": open_othello(self.model).fingerprint()}
 
     def check(self) -> None:
-        if min(self.tokens // self.batch, self.d_sae - self.k, self.k, len(self.seeds)) < 1:
-            raise UserError("give at least one step, one seed, and 1 <= k < d-sae")
+        if not 1 <= self.batch <= self.tokens or not 1 <= self.k < self.d_sae:
+            raise UserError("give at least one step, and 1 <= k < d-sae")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise UserError("--seeds are one or more numbers from 0 up, each once")
+        if not (0 < self.lr < math.inf and 0 <= self.l1 < math.inf):
+            raise UserError("--lr must be above 0, --l1 not below it")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
@@ -113,6 +118,11 @@ def open_othello(model: str) -> Weights:
 
 def sae_name(arch: str, layer: int, seed: int) -> str:
     return f"{arch}-L{layer}-S{seed}"
+
+
+def directions_name(reader: str, seed: int, layer: int) -> str:
+    """Folder of a reader's directions in a comparison's `directions/`."""
+    return f"{reader}-L{layer}" if reader in ("probe", "means") else sae_name(reader, layer, seed)
 
 
 def _layers(subject: Subject) -> range:

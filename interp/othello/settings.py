@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from interp.errors import UserError
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -50,6 +52,26 @@ class TrainConfig:
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.games // self.batch
+
+    def check(self) -> None:
+        """Raise UserError for settings that cannot work."""
+        counts = ("games", "n_layers", "d_model", "n_heads", "batch", "shards", "eval_games")
+        for name in (*counts, "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.games < self.batch:
+            raise UserError(f"{self.games} games are less than one batch of {self.batch}")
+        if self.batch < self.shards:
+            raise UserError(f"a batch of {self.batch} has no {self.shards} --shards")
+        if self.d_model % self.n_heads:
+            raise UserError(f"{self.n_heads} heads do not divide --d-model {self.d_model}")
+        if (
+            min(self.seed, self.warmup_games, self.weight_decay) < 0
+            or not min(self.lr, self.clip) > 0
+        ):
+            raise UserError(
+                "--seed, --warmup-games and --weight-decay are from 0 up, --lr and --clip above it"
+            )
 
     def identity(self) -> dict[str, Any]:
         """The fields a checkpoint must agree on to be continued."""

@@ -35,9 +35,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from interp.errors import UserError
 from interp.othello import board
 from interp.othello.card import write_card
-from interp.othello.checkpoint import load_newest, save_checkpoint
+from interp.othello.checkpoint import RunState, load_newest, save_checkpoint
 from interp.othello.evaluate import evaluate, floor_of
 from interp.othello.games import random_games
 from interp.othello.settings import TrainConfig
@@ -135,24 +136,22 @@ def train_step(
 class _Log:
     """Means of the loss between reports, and the curve kept for the card."""
 
-    def __init__(
-        self, config: TrainConfig, curve: list[dict[str, float]], advance: Callable[..., None]
-    ) -> None:
-        self.config, self.curve, self.advance = config, curve, advance
-        self.losses: list[tuple[float, float]] = []
+    def __init__(self, config: TrainConfig, state: RunState, advance: Callable[..., None]) -> None:
+        self.config, self.state, self.advance = config, state, advance
 
     def add(self, step: int, loss: float, floor: float) -> None:
         """Note one step; report and keep the mean of every `log_every` steps."""
-        self.losses.append((loss, floor))
+        losses = self.state.pending
+        losses.append((loss, floor))
         if step % self.config.log_every and step != self.config.steps:
             return
-        mean = sum(a for a, _ in self.losses) / len(self.losses)
-        above = mean - sum(b for _, b in self.losses) / len(self.losses)
+        mean = sum(a for a, _ in losses) / len(losses)
+        above = mean - sum(b for _, b in losses) / len(losses)
         games = step * self.config.batch
-        self.curve.append({"games": games, "loss": mean, "above_floor": above})
-        done = len(self.losses) * self.config.batch
+        self.state.curve.append({"games": games, "loss": mean, "above_floor": above})
+        done = len(losses) * self.config.batch
         self.advance(done, f"loss {mean:.4f}, {above:.4f} above the floor,")
-        self.losses = []
+        losses.clear()
 
 
 def train(config: TrainConfig, stop_after: int | None = None) -> bool:
@@ -160,6 +159,11 @@ def train(config: TrainConfig, stop_after: int | None = None) -> bool:
 
     `stop_after` interrupts the run with a checkpoint once that many steps are done.
     """
+    config.check()
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {config.out}: {error.strerror or error}") from error
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -182,7 +186,7 @@ def _train(config: TrainConfig, last: int, pool: ThreadPoolExecutor) -> bool:
     saved = time.monotonic()
     total, done = config.steps * config.batch, state.step * config.batch
     with progress("train", total, "games", done) as advance:
-        report = _Log(config, state.curve, advance)
+        report = _Log(config, state, advance)
         for step in range(state.step, last):
             report.add(step + 1, *train_step(model, optimiser, step, config, pool))
             state.step = step + 1

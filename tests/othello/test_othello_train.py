@@ -48,8 +48,11 @@ def test_resuming_changes_nothing(config: TrainConfig, tmp_path: Path) -> None:
     assert train(config)
     broken = replace(config, out=tmp_path / "model2", ckpt=tmp_path / "ckpt2")
     assert not train(broken, stop_after=15)
-    assert not broken.out.exists()
+    assert not list(broken.out.iterdir())
     assert train(broken)
+    cards = [json.loads((c.out / "card.json").read_text()) for c in (config, broken)]
+    for a, b in zip(*(card["loss_curve"] for card in cards), strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
     one, two = (GPT2LMHeadModel.from_pretrained(c.out) for c in (config, broken))
     for (name, a), b in zip(one.named_parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)

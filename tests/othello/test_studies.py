@@ -1,6 +1,8 @@
 """The studies, commands and pages on a tiny model, and what ships."""
 
+import dataclasses
 import json
+import shutil
 import time
 
 import numpy as np
@@ -8,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from sae_lens import SAE
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from interp.catalog import sha256
@@ -18,16 +20,17 @@ from interp.directions import Directions
 from interp.errors import UserError
 from interp.othello import compare, findings, mind
 from interp.othello.compare import CompareConfig
-from interp.othello.edit import EditConfig
+from interp.othello.edit import EditConfig, _sweeps
 from interp.othello.evaluate import evaluate
 from interp.othello.games import random_games
 from interp.othello.position import move_probabilities, parse_moves, position
+from interp.othello.pushes import push_vectors
 from interp.othello.sae import SAES, SaeConfig
 from interp.othello.train import EVAL_SEED
 from interp.probes import fvu, load_sae
 from interp.site import Site
-from interp.store import open_run
-from interp.study import run_or_load
+from interp.store import Store, open_run
+from interp.study import plan, run_or_load
 from interp.subject import open_subject
 
 SHIPPED = FOLDER / "othello"
@@ -68,6 +71,7 @@ def test_comparison_has_every_measure_of_every_reader(run) -> None:
     per_reader = scores.groupby("reader")["measure"].agg(set)
     assert {"accuracy", "accuracy_colour", "auroc_sound"} <= per_reader["probe"]
     assert {"coverage", "cosine_probe", "fvu", "probe_through"} <= per_reader["topk"]
+    assert all({"coverage", "f1_own"} <= per_reader[name] for name in ("ply", "occupied"))
     assert scores.groupby(["reader", "layer", "measure"]).size()["topk"].eq(2).all()
     bounded = scores[scores["low"].notna()]
     assert (bounded["low"] <= bounded["value"]).all()
@@ -139,6 +143,21 @@ MISTAKES = {
     "bad k": (["sae", "--k", "0"], "1 <= k < d-sae"),
     "no zero": (["edit", "--compare", "{compare}", "--scale", "1"], "among the scales 0"),
     "no such layer": (["edit", "--compare", "{compare}", "--layers", "7"], "between 0 and 1"),
+    "a layer twice": (["edit", "--compare", "{compare}", "--layers", "0", "0"], "layer once"),
+    "a scale twice": (["edit", "--compare", "{compare}", "--scale", "0", "3", "3"], "scale and"),
+    "edit's seed": (["edit", "--compare", "{compare}", "--seed", "-1"], "from 0 up"),
+    "play's seed": (["play", "--seed", "-1"], "from 0 up"),
+    "play a language model": (["play", "--model", "{llama}"], "is no OthelloGPT"),
+    "few games": (["compare", "--choose-games", "1"], "at least 5 games"),
+    "no ridge": (["compare", "--ridge", "0"], "--ridge must be above 0"),
+    "the probe's ridge": (["probe", "--ridge", "0"], "--ridge must be above 0"),
+    "seeds twice": (["sae", "--seeds", "0", "0"], "each once"),
+    "no batch": (["sae", "--batch", "0"], "at least one step"),
+    "rate": (["sae", "--lr", "-1"], "--lr must be above 0"),
+    "no game to score": (["train", "--out", "{out}", "--eval-games", "0"], "--eval-games must be"),
+    "no step": (["train", "--out", "{out}", "--games", "5"], "less than one batch of 128"),
+    "heads": (["train", "--out", "{out}", "--n-heads", "3"], "do not divide"),
+    "a file there": (["train", "--out", "{file}/model"], "cannot write"),
 }
 
 
@@ -147,6 +166,7 @@ def test_a_mistake_is_one_line(mistake, tiny, store, model_folder, own_home, cap
     arguments, says = MISTAKES[mistake]
     places = {
         "tiny": tiny, "llama": model_folder("llama"), "compare": store / "othello.compare" / "tiny",
+        "out": own_home / "out", "file": tiny / "config.json",
     }  # fmt: skip
     code = main(["othello", *(argument.format(**places) for argument in arguments)])
     out, err = capsys.readouterr()
@@ -158,6 +178,8 @@ def test_a_mistake_is_one_line(mistake, tiny, store, model_folder, own_home, cap
 def test_play(capsys) -> None:
     assert main(["othello", "play", "f5 d6 c3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert main(["othello", "play", "f5", "d6", "c3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
     assert found["metrics"]["next"] == "white"
     assert found["metrics"]["black"] + found["metrics"]["white"] == 7
     assert found["metrics"]["probability_legal"] > 0.5
@@ -188,6 +210,49 @@ def test_commands_report_their_runs(tiny, saes, store, own_home, tmp_path, capsy
     metrics = json.loads(capsys.readouterr().out)["metrics"]
     assert 0.3 < metrics["accuracy_probe_0.resid_pre"] < 0.9
     assert {"accuracy_probe_1.resid_post", "accuracy_majority"} <= set(metrics)
+
+
+def test_an_edit_is_of_the_comparison_and_the_model_it_names(tiny, store, own_home) -> None:
+    """The newest one of the same store; and the model must still be the one compared."""
+    config = EditConfig(positions=8, scale=(0.0, 3.0))
+    with pytest.raises(UserError, match="make one with `interp othello compare`"):
+        run_or_load(config)
+    made = run_or_load(config, Store(store))
+    assert (
+        made.manifest["fingerprints"]["compare"]
+        == Store(store).runs(CompareConfig.STUDY)[0].manifest["key"]
+    )
+    copy, model = own_home / "compare", own_home / "model"
+    shutil.copytree(store / "othello.compare" / "tiny", copy)
+    shutil.copytree(tiny, model)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["config"]["model"] = str(model)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    config = dataclasses.replace(config, compare=str(copy))
+    before = plan(config)["key"]
+    weights = load_file(model / "model.safetensors")
+    save_file({name: x * 1.5 for name, x in weights.items()}, model / "model.safetensors")
+    assert plan(config)["key"] != before
+    with pytest.raises(UserError, match="has changed since the comparison"):
+        run_or_load(config)
+
+
+def test_a_seed_of_its_own_for_the_random_directions(run) -> None:
+    sweeps = list(_sweeps(run, (0,), 2, 5))
+    assert ("random", 5, (0,)) in sweeps
+    vectors = [push_vectors(run.path, "random", seed, 0, [None] * 3, 32) for seed in (0, 5)]
+    assert not torch.equal(*vectors)
+
+
+def test_a_damaged_part_of_a_comparison_is_made_again(tiny, saes, store, tmp_path) -> None:
+    damaged = tmp_path / "compare"
+    shutil.copytree(store / "othello.compare" / "tiny", damaged)
+    part = damaged / "directions" / "probe-L1" / "vectors.safetensors"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-8])
+    settings = {"choose_games": 80, "score_games": 80, "passes": 5}
+    run_or_load(CompareConfig(model=str(tiny), saes=str(saes), **settings), out=damaged)
+    assert part.read_bytes() == whole
 
 
 def test_train_command(tmp_path, capsys) -> None:
@@ -230,6 +295,9 @@ def test_layers_page(store, monkeypatch) -> None:
     page = AppTest.from_function(_page, args=("othello_layers",), default_timeout=120).run()
     assert not page.exception
     assert not page.error
+    code = [block.value for block in page.code]
+    assert any(text.startswith("interp othello compare --model") for text in code)
+    assert any(text.startswith("interp othello edit --compare") for text in code)
     page.number_input[0].set_value(7).run()
     assert any("Stands best for" in text.value for text in page.markdown)
     assert not page.exception
