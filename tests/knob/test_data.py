@@ -31,7 +31,7 @@ def test_a_table_that_is_not_there_is_an_error_for_the_user(monkeypatch):
     from interp import weights
 
     monkeypatch.setattr(weights, "open_weights", lambda model: Weights())
-    with pytest.raises(UserError, match="cannot read facts from /nope.json"):
+    with pytest.raises(UserError, match="cannot read /nope.json"):
         DataConfig(facts="/nope.json").fingerprints()
     made = DataConfig(facts="/nope.json", kind="arithmetic")
     made.check()
@@ -40,5 +40,5 @@ def test_a_table_that_is_not_there_is_an_error_for_the_user(monkeypatch):
 
 
 class Weights:
-    def fingerprint(self):
-        return "hash"
+    def fingerprints(self):
+        return {"model": "hash"}
