@@ -117,9 +117,10 @@ def _methods(run: Run) -> None:
     examples = table(run, "scores/examples")
     if examples["observable"].notna().all():
         st.plotly_chart(figures.score_scatter(examples), width="stretch", key="scatter")
-        from interp.obsprop.evaluate import within_templates
+        if "template" in examples:  # runs of version 2 have it not
+            from interp.obsprop.evaluate import within_templates
 
-        st.caption(f"r² within a template: {within_templates(examples):.2f}.")
+            st.caption(f"r² within a template: {within_templates(examples):.2f}.")
     download(methods, "methods")
 
 
