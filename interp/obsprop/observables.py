@@ -71,6 +71,8 @@ def make_observable(name: str, words: Mapping[str, float], weights: Weights) -> 
     kept = {token: weight for token, weight in total.items() if weight != 0}
     if len(total) < len(words):
         notes.append("some of its words begin with the same token")
+    if cap := weights.spec.softcap:
+        notes.append(f"its values are of the logits before the model's soft cap of {cap:g}")
     if not kept:
         raise UserError(
             f"the words of the observable '{name}' cancel: they begin with the same token in this "

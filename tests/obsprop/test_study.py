@@ -241,6 +241,11 @@ class TestObservables:
         assert found.ids.tolist() == [7]
         assert "is 2 tokens: its first, 'w7', stands for it" in found.notes[0]
 
+    def test_a_soft_cap_is_said_to_be_left_out(self, model_folder, own_home):
+        weights = Weights(model_folder("gemma2", final_logit_softcapping=30.0))
+        (note,) = make_observable("o", {"#7": 1}, weights).notes
+        assert "before the model's soft cap of 30" in note
+
     def test_words_that_cancel_are_a_mistake(self, planted):  # noqa: F811
         with pytest.raises(UserError, match="cancel"):
             make_observable("o", {"w7 w8": 1, "w7": -1}, Weights(planted))
