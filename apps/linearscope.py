@@ -78,10 +78,13 @@ def _votes() -> None:
         figures.vote_maps(maps["votes"], maps["picture"], titles), width="stretch", key="votes"
     )
     st.dataframe(classes, hide_index=True)
-    which: str = st.selectbox("Where the bias r of a class comes from", list(classes["label"]))
+    # by number: two of ImageNet's classes are a "crane", two a "maillot"
+    names = dict(zip(classes["class"], classes["label"], strict=True))
+    label = "Where the bias r of a class comes from"
+    which = st.selectbox(label, list(names), format_func=lambda c: f"{names[c]} ({c})")
     layers = table(run, "layers.parquet")
-    chosen = layers[layers["class"] == int(classes["class"][classes["label"] == which].iloc[0])]
-    figure = figures.layer_constants(chosen, f"r of {which}, layer by layer")
+    chosen = layers[layers["class"] == which]
+    figure = figures.layer_constants(chosen, f"r of {names[which]}, layer by layer")
     st.plotly_chart(figure, width="stretch", key="layers")
     download(classes, "classes")
     _reproduced(run, "explain", ExplainConfig())

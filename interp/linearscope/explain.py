@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..progress import progress
 from ..store import RunWriter, save_tensors
-from .pictured import NetworkConfig, PictureConfig
+from .pictured import NetworkConfig, PictureConfig, share
 from .pictures import PHOTOGRAPHS
 
 if TYPE_CHECKING:
@@ -150,9 +150,9 @@ def accounts(network: Network, system: Interpreter, classes: Tensor) -> tuple[pd
                 "score": score,
                 "votes": total,
                 "r": r,
-                "share": abs(r) / (abs(r) + abs(total)),
+                "share": share(abs(r), abs(total)),
                 "black_votes": black,
-                "black_share": abs(score - black) / (abs(score - black) + abs(black)),
+                "black_share": share(abs(score - black), abs(black)),
             }
         )
     return pd.DataFrame(lines), votes

@@ -8,6 +8,7 @@ package.module:name     a class, or a function that makes one; `weights` is its 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import shutil
 import sys
@@ -89,11 +90,13 @@ class Network:
 
 
 def open_network(name: str, weights: str = "") -> Network:
-    """A network by name, or one's own (see above).
+    """A network by name, or one's own (see above), whose random weights are those of seed 0.
 
     Raises:
         UserError: nothing by that name, or its weights do not fit.
     """
+    if weights and name in WHEELS:
+        raise UserError(f"{name} comes with its weights: leave --weights out")
     if name == "efficientnet-lite0":
         return Network(name, _efficientnet(), "classifier", _imagenet(), 224, 255 / 128, -127 / 128)
     if name == "waifu2x":
@@ -102,7 +105,7 @@ def open_network(name: str, weights: str = "") -> Network:
         return Network(name, module, "image", border=7, factor=2)
     if name == "sketch":
         net = SketchNet()
-        _load(net, SHIPPED / "sketch" / "network.safetensors")
+        _load(net, _sketch_file(weights))
         return Network(name, net.eval(), "image", draws=True)
     if ":" in name:
         return _own(name, weights)
@@ -112,15 +115,30 @@ def open_network(name: str, weights: str = "") -> Network:
 
 
 def fingerprint(name: str, weights: str = "") -> str:
-    """What a run depends on: the hash of the weights."""
+    """What a run depends on: the hash of the weights, and of the code of one's own network."""
     if name in WHEELS:
         return WHEELS[name].sha256
     if name == "sketch":
-        return sha256(SHIPPED / "sketch" / "network.safetensors")
-    path = Path(weights).expanduser()
-    if weights and not path.is_file():
-        raise UserError(f"there is no file {weights}")
-    return sha256(path) if weights else name
+        return sha256(_sketch_file(weights))
+    digest = hashlib.sha256(name.encode())
+    module = open_network(name, weights).module
+    for key, tensor in module.state_dict().items():
+        digest.update(key.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for file in _files(name, module):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _files(name: str, module: nn.Module) -> list[Path]:
+    """Python files that one's own network is written in; torch's are its version's."""
+    kinds = {type(part).__module__ for part in module.modules()} | {name.partition(":")[0]}
+    made = (getattr(sys.modules[kind], "__file__", None) for kind in kinds
+            if kind.partition(".")[0] != "torch")  # fmt: skip
+    return sorted(Path(file) for file in made if file)
+
+
+def _sketch_file(weights: str) -> Path:
+    return Path(weights).expanduser() if weights else SHIPPED / "sketch" / "network.safetensors"
 
 
 def _efficientnet() -> nn.Module:
@@ -151,8 +169,10 @@ def _own(name: str, weights: str) -> Network:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        made: Any = getattr(importlib.import_module(package), attribute)()
-    except (ImportError, AttributeError, TypeError) as error:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made: Any = getattr(importlib.import_module(package), attribute)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"cannot make the network {name}: {error}") from error
     if not isinstance(made, nn.Module):
         raise UserError(f"{name} gives a {type(made).__name__}, not a torch module")

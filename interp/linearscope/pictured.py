@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,18 +18,23 @@ if TYPE_CHECKING:
 LARGEST_SIDE = 512
 
 
+def share(part: float, rest: float) -> float:
+    """part / (part + rest); NaN where there is neither."""
+    return part / (part + rest) if part + rest else math.nan
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """A network of pictures."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     model: str = "efficientnet-lite0"
     """efficientnet-lite0, waifu2x, sketch, or package.module:name of one's own."""
     size: int = 0
     """Side that the picture's middle square is scaled to; 0: the network's own, or 64."""
     weights: str = ""
-    """A safetensors file for a network of one's own."""
+    """A safetensors file for a network of one's own, or for sketch."""
     device: str = field(default="cpu", metadata={"key": False})
     """Where to compute."""
 
@@ -46,6 +52,9 @@ class NetworkConfig:
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""
+        from ..subject import check_device
+
+        check_device(self.device)
         if self.size and not 8 <= self.size <= LARGEST_SIDE:
             raise UserError(f"a size of {self.size}: take 8 to {LARGEST_SIDE}")
 
@@ -63,8 +72,13 @@ class NetworkConfig:
             raise UserError(f"{network.name} takes {network.size} pixels a side: leave --size out")
         picture = squared(open_picture(image), network.size or self.size or 64)
         x0 = network.prepare(picture).to(self.device)
-        with waiting("follow the network"):
-            return picture, interpret(network.module.to(self.device), x0)
+        module = network.module.to(self.device)
+        try:
+            with waiting("follow the network"):
+                return picture, interpret(module, x0)
+        except RuntimeError as error:
+            side = x0.shape[-1]
+            raise UserError(f"{network.name} fails on {side} x {side} pixels: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from ..errors import UserError
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 PHOTOGRAPHS = (
@@ -74,9 +75,22 @@ def _read(path: Path) -> Picture:
                 raise UserError(
                     f"{path.name} has {image.width} x {image.height} pixels: make it smaller"
                 )
-            return np.asarray(image.convert("RGB"))
+            return _eight_bits(path, image)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path.name} cannot be read as a picture: {error}") from error
+
+
+def _eight_bits(path: Path, image: Image.Image) -> Picture:
+    """As every viewer shows it: turned as the camera says, what is transparent on white."""
+    from PIL import Image, ImageOps
+
+    if image.mode[0] in "IF":
+        raise UserError(f"{path.name} has more than 8 bits a colour: convert it to 8 bits first")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
 
 
 def _rgb(picture: np.ndarray) -> Picture:

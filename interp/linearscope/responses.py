@@ -8,6 +8,7 @@ making things up, after the paper's section on image-to-image networks, with num
     displacement     root mean squared distance, in input pixels, from an output pixel to where its
                      row's mass (squared, over all channels) lies; a copy has a small one
     centre           distance from the output pixel to the mean place of that mass
+                     (both are undefined where a row is all zeros)
     energy of k      sum of the k largest squared singular values over |A|_F^2
     effective rank   |A|_F^2 / s_1^2 (the stable rank)
 
@@ -21,12 +22,12 @@ that lies there, picture, output [3, h', w'], r [3, h', w']).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..store import RunWriter, save_tensors
-from .pictured import PictureConfig
+from .pictured import PictureConfig, share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,7 @@ class SvdConfig(PictureConfig):
             save_tensors({**vectors, "picture": torch.from_numpy(picture.copy())}, path)
         return {
             "largest singular value": float(found.values[0]),
-            "largest residual": float(found.residuals.max()),
+            "largest residual": float(found.residuals.nan_to_num().max()),
             f"energy of {self.k}": float(squares.sum() / whole),
             "effective rank": whole / float(squares[0]),
             "standard error of the energy": error / whole,
@@ -112,6 +113,7 @@ class ImpulseConfig(PictureConfig):
         picture, system = self.system(network, self.image)
         if system.y.ndim != 4 or system.y.shape[1] != 3:
             raise UserError(f"{network.name} makes no picture: use explain")
+        network = placed(network, system)
         places = self._places(system)
         rows, columns = responses(network, system, places)
         table = pd.DataFrame(measures(network, system, places, rows))
@@ -123,6 +125,7 @@ class ImpulseConfig(PictureConfig):
             save_tensors({**kept, "picture": torch.from_numpy(picture.copy())}, path)
         return {
             "places": len(places),
+            "places with a row": int(table["displacement"].notna().sum()),
             "share of r": share_of_r(system),
             "displacement, median": float(table["displacement"].median()),
             "displacement, largest": float(table["displacement"].max()),
@@ -151,7 +154,29 @@ def _place(text: str) -> tuple[int, int]:
 def share_of_r(system: Interpreter) -> float:
     """|r|^2 / (|r|^2 + |A x0|^2)."""
     r, linear = (float(t.double().square().sum()) for t in (system.r, system.y - system.r))
-    return r / (r + linear)
+    return share(r, linear)
+
+
+def placed(network: Network, system: Interpreter) -> Network:
+    """The network with the `border` and `factor` by which its output lies on its input: what it
+    says, or what the two sizes tell (so many times as large, or as much taken off each side).
+
+    Raises:
+        UserError: they do not tell.
+    """
+    inside, outside = (tuple(t.shape[2:]) for t in (system.x0, system.y))
+    pairs = list(zip(inside, outside, strict=True))
+    if all(network.factor * (i - 2 * network.border) == o for i, o in pairs):
+        return network
+    factors, borders = {divmod(o, i) for i, o in pairs}, {divmod(i - o, 2) for i, o in pairs}
+    if len(factors) == 1 and (found := factors.pop())[1] == 0:
+        return replace(network, factor=found[0], border=0)
+    if len(borders) == 1 and (found := borders.pop())[1] == 0:
+        return replace(network, factor=1, border=found[0])
+    raise UserError(
+        f"where does an output of {outside[0]} x {outside[1]} lie on an input of {inside[0]} x "
+        f"{inside[1]}? Pad or crop in the network, so that its size is a multiple"
+    )
 
 
 def source(network: Network, y: float) -> float:

@@ -49,6 +49,10 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     if name in ESCAPES:
         tape = next(duals((args, kwargs))).tape
         raise UserError(f"{tape.where(name)} takes numbers out of what can be followed")
+    for option in ("out", "rounding_mode"):
+        if kwargs.get(option) is not None:
+            tape = next(duals((args, kwargs))).tape
+            raise UserError(f"no rule for {tape.where(name)} with {option}")
     if name in SHAPES | QUESTIONS:
         with torch.no_grad():
             return func(*references(args), **references(kwargs))
@@ -225,7 +229,12 @@ def _overwrite(
         raise UserError(f"{name}() writes an activation into a constant: it cannot be followed")
     _alone(target)
     kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-    made = _new(_outplace(func), name, args, kwargs)
+    plain = _outplace(func)
+    if plain is None:
+        raise UserError(f"no rule for {target.tape.where(func.__name__)}")
+    made = _new(plain, name, args, kwargs)
+    if made.reference.shape != target.reference.shape:
+        raise UserError(f"{target.tape.where(func.__name__)} changes a shape in place")
     with torch.no_grad():
         target.reference.copy_(made.reference)
     target.slot, target.source, target.gate = made.slot, made.source, made.gate
@@ -239,15 +248,15 @@ def _alone(target: Dual) -> None:
         raise UserError(f"in {where} memory is written that a view shares: it cannot be followed")
 
 
-def _outplace(func: Callable[..., Any]) -> Callable[..., Any]:
+def _outplace(func: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The call that gives what this one writes; None if there is none."""
     name = func.__name__
     if name in INPLACE:
         return getattr(Tensor, INPLACE[name])  # type: ignore[no-any-return]
     if not name.endswith("_"):
         return func  # it has an option `inplace`, which was taken away
     plain = name.removesuffix("_")
-    home = next(h for h in (Tensor, torch, F) if hasattr(h, plain))
-    return getattr(home, plain)  # type: ignore[no-any-return]
+    return next((getattr(h, plain) for h in (Tensor, torch, F) if hasattr(h, plain)), None)
 
 
 def _plain(func: Callable[..., Any]) -> str:

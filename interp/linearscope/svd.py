@@ -33,7 +33,7 @@ class Triplets(NamedTuple):
     right: Float[Tensor, "k ..."]
     """Of the input's shape."""
     residuals: Float[Tensor, " k"]
-    """max(|A v - s u|, |A^T u - s v|) / s."""
+    """max(|A v - s u|, |A^T u - s v|) / s; NaN for s = 0."""
     products: int
     """How many products with A and its adjoint it took."""
 
@@ -44,7 +44,7 @@ def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1
     Raises:
         UserError: k is not below the smaller side of A.
     """
-    from scipy.sparse.linalg import LinearOperator, svds
+    from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 
     rows, columns = system.y[0].numel(), system.x0[0].numel()
     if not 1 <= k < min(rows, columns):
@@ -70,7 +70,10 @@ def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1
         # with a few to spare: a value that comes twice is found once now and then (3 times in 150
         # small circular convolutions; with the spare ones never)
         asked = min(k + SPARE, min(rows, columns) - 1)
-        u, s, vt = svds(operator, asked, tol=tol, rng=seed)
+        try:
+            u, s, vt = svds(operator, asked, tol=tol, rng=seed)
+        except ArpackError as error:
+            raise UserError(f"no singular triplets: A may be zero ({error})") from error
     order = np.argsort(-s)[:k]
     values = torch.from_numpy(s[order].copy())
     left = torch.from_numpy(u.T[order].copy()).view(k, *system.y.shape[1:])
@@ -79,7 +82,9 @@ def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1
     ahead = (system.matvec(right).cpu().double() - scale * left).flatten(1).norm(dim=1)
     scale = values.view(-1, *[1] * (right.ndim - 1))
     back = (system.rmatvec(left).cpu().double() - scale * right).flatten(1).norm(dim=1)
-    residuals = torch.maximum(ahead, back) / values
+    # of a value that is zero but for rounding there is no relative one
+    real = values > torch.finfo(system.y.dtype).eps * values[0]
+    residuals = torch.where(real, torch.maximum(ahead, back) / values, torch.nan)
     return Triplets(values, left.float(), right.float(), residuals, count)
 
 

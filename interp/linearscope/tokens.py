@@ -91,8 +91,11 @@ class TokensConfig:
         import pandas as pd
         import torch
 
-        ids = [_token(subject, word) for word in self.words] or system.y[0].topk(3).indices.tolist()
-        names = [subject.text(torch.tensor([i])) for i in ids]
+        asked = dict.fromkeys(_token(subject, word) for word in self.words)
+        ids = list(asked) or system.y[0].topk(3).indices.tolist()
+        texts = [subject.text(torch.tensor([i])) for i in ids]
+        # parts of characters are many tokens with one text
+        names = [t if texts.count(t) == 1 else f"{t} #{i}" for t, i in zip(texts, ids, strict=True)]
         rows = system.rows(torch.tensor(ids))
         value, r = system.y[0, ids].double(), system.r[0, ids].double()
         if self.against:

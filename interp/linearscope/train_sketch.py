@@ -55,8 +55,11 @@ class SketchConfig:
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""
-        if self.crop < 16 or self.crop % 4 or self.batch < 1 or self.steps < 1:
-            raise UserError("crops must be a multiple of 4 from 16 up; batch and steps at least 1")
+        least = min(SIDES)
+        if not 16 <= self.crop <= least or self.crop % 4:
+            raise UserError(f"crops must be a multiple of 4 from 16 to {least}")
+        if self.batch < 1 or self.steps < 1:
+            raise UserError("batch and steps must be at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd

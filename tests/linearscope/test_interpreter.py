@@ -188,6 +188,11 @@ def test_chains_of_units(names, seed):
     assert close(system.matvec(x0) + system.r, net(x0))
 
 
+def _into(x, out):
+    torch.mul(x, 3, out=out)
+    return out * 2 + x
+
+
 REFUSED = {
     "softmax as an activation": (lambda x: x.softmax(-1), r"softmax\(\) in the network itself"),
     "a square": (lambda x: x * x + x, r"mul"),
@@ -217,6 +222,11 @@ REFUSED = {
     "half precision inside": (lambda x: x.half().double(), "float16"),
     "a largest value": (lambda x: x.max(-1).values, "max"),
     "a gate that was written over": (lambda x: _twice_written(x), "mul"),
+    "an output that is given": (lambda x: _into(x, torch.zeros(1, 2, 16).double()), "with out"),
+    "whole quotients": (lambda x: torch.div(x, 0.3, rounding_mode="floor"), "rounding_mode"),
+    "copied over": (lambda x: x.clone().copy_(x), r"no rule for copy_\(\)"),
+    "zeroed": (lambda x: x.clone().zero_() + x, r"no rule for zero_\(\)"),
+    "another shape in place": (lambda x: x.clone().unsqueeze_(0)[0], "changes a shape in place"),
     "one number": (lambda x: x.sum(), r"not \[1, ...\]"),
     "no dependence": (lambda x: torch.ones(1, 3), "does not depend"),
     "several outputs": (lambda x: (x, x), "not a tensor"),

@@ -132,6 +132,22 @@ def test_every_photograph_opens():
         assert squared(picture, 32).shape == (32, 32, 3)
 
 
+def test_a_picture_is_what_a_viewer_shows(tmp_path):
+    """Turned as the camera says; what is transparent is white."""
+    wide = np.zeros((4, 6, 3), np.uint8)
+    wide[0] = 200
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(wide).save(tmp_path / "phone.png", exif=turned)
+    assert np.array_equal(open_picture(str(tmp_path / "phone.png")), np.rot90(wide, -1))
+    clear = np.zeros((2, 2, 4), np.uint8)
+    clear[0, 0] = (10, 20, 30, 255)
+    Image.fromarray(clear, "RGBA").save(tmp_path / "clear.png")
+    found = open_picture(str(tmp_path / "clear.png"))
+    assert found[0, 0].tolist() == [10, 20, 30]
+    assert (found[1] == 255).all()
+
+
 def test_bad_pictures(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no picture"):
         open_picture("nothing.png")
@@ -143,6 +159,10 @@ def test_bad_pictures(tmp_path, monkeypatch):
     (tmp_path / "cut.png").write_bytes((tmp_path / "grey.png").read_bytes()[:50])
     with pytest.raises(UserError, match="cannot be read"):
         open_picture(str(tmp_path / "cut.png"))
+    for dtype in (np.uint16, np.int32, np.float32):
+        Image.fromarray(np.ones((8, 8), dtype)).save(tmp_path / "deep.tiff")
+        with pytest.raises(UserError, match="convert it to 8 bits"):
+            open_picture(str(tmp_path / "deep.tiff"))
     monkeypatch.setattr("interp.linearscope.pictures.LARGEST", 1000)
     assert LARGEST > 1000
     with pytest.raises(UserError, match="make it smaller"):

@@ -1,13 +1,21 @@
 """The studies, from the command line to their tables, on networks with known answers."""
 
 import json
+import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from interp.cli import main
 from interp.directions import Directions
+from interp.figures import token_contributions
+from interp.linearscope.responses import SvdConfig
+from interp.linearscope.sketch import SketchNet
+from interp.store import Store
+from interp.study import plan, run_or_load
 
 OWN = """
 import torch
@@ -17,6 +25,32 @@ class Shift(torch.nn.Module):
     '''Copies its input from 3 pixels further down, and adds a template.'''
     def forward(self, x):
         return F.pad(x, (0, 0, 0, 3))[:, :, 3:] * 0.5 + 0.25
+
+class Doubled(torch.nn.Module):
+    '''Copies its input at twice the size.'''
+    def forward(self, x):
+        return F.interpolate(x, scale_factor=2)
+
+class Cropped(torch.nn.Module):
+    '''Copies the middle of its input.'''
+    def forward(self, x):
+        return x[:, :, 5:-5, 5:-5] * 1.0
+
+class Odd(torch.nn.Module):
+    def forward(self, x):
+        return x[:, :, 5:] * 1.0
+
+class Nothing(torch.nn.Module):
+    def forward(self, x):
+        return x * 0.0
+
+class Random(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.layer(x)
 
 class Classifier(torch.nn.Module):
     '''Scores: the mean of each colour, with biases of 1, 2, 3.'''
@@ -28,6 +62,7 @@ class Classifier(torch.nn.Module):
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     (tmp_path / "planted.py").write_text(OWN)
+    monkeypatch.delitem(sys.modules, "planted", raising=False)  # of another test's folder
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -66,12 +101,56 @@ def test_impulse_measures_a_planted_shift(own, capsys):
     assert 0 < metrics["share of r"] < 1
 
 
+@pytest.mark.parametrize("name", ["Doubled", "Cropped"])
+def test_a_copy_of_another_size_displaces_nothing(name, own, capsys):
+    metrics = ran(capsys, "impulse", "--model", f"planted:{name}", "--size", "32")
+    assert metrics["places with a row"] == metrics["places"] == 9
+    assert metrics["displacement, largest"] < 0.6
+    found = load_file("run/responses.safetensors")
+    for row, column in zip(found["rows"], found["columns"], strict=True):
+        assert row.abs().max() == column.abs().max() == 1, "the column is of the pixel there"
+
+
+def test_rows_of_zeros_are_counted(own, capsys):
+    metrics = ran(capsys, "impulse", "--model", "planted:Nothing", "--size", "16")
+    assert metrics["places"] == 9
+    assert metrics["places with a row"] == 0
+    assert metrics["displacement, median"] is metrics["share of r"] is None
+
+
+def test_code_and_weights_of_ones_own_network_decide_its_run(own):
+    config = SvdConfig(model="planted:Random", size=16, k=2)
+    first = plan(config)["key"]
+    values = [run_or_load(config, Store(own / part)).metrics for part in ("a", "b")]
+    assert values[0] == values[1], "random weights are those of seed 0"
+    (own / "planted.py").write_text(OWN.replace("self.layer(x)", "2 * self.layer(x)"))
+    assert plan(config)["key"] != first
+
+
+def test_the_sketch_network_takes_weights_of_ones_own(own):
+    torch.manual_seed(3)
+    save_file(SketchNet().state_dict(), own / "mine.safetensors")
+    shipped = SvdConfig(model="sketch", size=16, k=2)
+    mine = replace(shipped, weights="mine.safetensors")
+    assert plan(mine)["key"] != plan(shipped)["key"]
+    found = [run_or_load(c, Store(own / "runs")).metrics["share of r"] for c in (mine, shipped)]
+    assert found[0] != pytest.approx(found[1], rel=1e-3)
+
+
 def test_svd_of_a_planted_shift(own, capsys):
     metrics = ran(capsys, "svd", "--model", "planted:Shift", "--size", "8", "--k", "4")
     values = pd.read_parquet("run/values.parquet")["value"]
     assert values.tolist() == pytest.approx([0.5] * 4)
     assert metrics["effective rank"] == pytest.approx(3 * 5 * 8, rel=0.05)
     assert metrics["largest residual"] < 1e-4
+
+
+def test_tokens_with_one_text_are_told_apart(own, capsys):
+    """Parts of characters, all shown as one mark."""
+    ran(capsys, "tokens", "--prompt", "ありがとう", "--site", "28.resid_post")
+    tokens, logits = (pd.read_parquet(f"run/{name}.parquet") for name in ("tokens", "logits"))
+    assert logits["logit"].nunique() == 3
+    token_contributions(tokens)
 
 
 def test_tokens_are_directions(model_folder, own, capsys, monkeypatch):
@@ -112,6 +191,14 @@ def test_a_short_training_of_the_sketches(own, capsys):
         (["tokens", "--words", " antidisestablishmentarianism"], "tokens"),
         (["tokens", "--site", "3.nothing"], "nothing"),
         (["train-sketch", "--crop", "7"], "multiple of 4"),
+        (["train-sketch", "--crop", "128"], "from 16 to 96"),
+        (["impulse", "--model", "planted:Odd", "--size", "32"], "where does an output of 27 x 32"),
+        (["svd", "--model", "planted:Nothing", "--size", "8", "--k", "2"], "A may be zero"),
+        (["svd", "--model", "waifu2x", "--weights", "x"], "comes with its weights"),
+        (["svd", "--model", "waifu2x", "--size", "12"], "fails on 12 x 12 pixels"),
+        (["svd", "--model", ":X"], "cannot make the network :X"),
+        (["svd", "--model", "sketch", "--weights", "nowhere"], "nowhere"),
+        (["svd", "--device", "nonsense"], "device 'nonsense' cannot be used"),
     ],
 )
 def test_mistakes_are_one_line(own, capsys, arguments, message):
