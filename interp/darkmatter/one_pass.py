@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
     """Activations and where they come from."""
 
     x: Float[Tensor, "n d"]
-    context: Int[Tensor, " n"]
+    document: Int[Tensor, " n"]
     token: Int[Tensor, " n"]
     before: tuple[Float[Tensor, "n d"], ...] = ()
     """Activations of the sites of the earlier SAEs."""
@@ -105,8 +105,9 @@ class OnePass:
             UserError: x does not determine it, or a reader whose output never changes.
         """
         assert self.fit_gram is not None
-        self.fit = self.solved(self.ridge, True)
-        d = self.readers.d_in
+        self.fit, d = self.solved(self.ridge, True), self.readers.d_in
+        if self.fit.method != "cholesky":
+            raise undetermined(self.fit_gram.count, d)
         for number, name in enumerate(self.readers.names):
             gram, own = self.fit_gram, slice(number * d, (number + 1) * d)
             part = Gram(
@@ -118,17 +119,12 @@ class OnePass:
                 raise UserError(f"{name}: {error}; leave this SAE out") from error
 
     def solved(self, ridge: float, intercept: bool) -> Fit:
-        """The regression of all errors on x; `ridge` in mean variances of x."""
+        """The regression of all errors on x; `ridge` in mean variances of x. Its `method` is not
+        "cholesky" where x does not determine it."""
         gram = self.fit_gram
         assert gram is not None
         scale = float(gram.xx.trace()) / (gram.count * len(gram.xx))
-        fit = gram.solve(ridge * scale, intercept)
-        if fit.method != "cholesky":
-            raise UserError(
-                f"{gram.count} tokens do not determine a linear map of {len(gram.xx)} numbers (the "
-                "Gram matrix is singular): give more --tokens, or --ridge 1e-6"
-            )
-        return fit
+        return gram.solve(ridge * scale, intercept)
 
     def parts(self, read: Read) -> Errors:
         """The errors and their two parts; after `close_fit`."""
@@ -150,7 +146,7 @@ class OnePass:
         """`loss` is the model's cross-entropy of the token that follows (NaN where none does)."""
         assert self.norm_fit is not None
         self.test_gram = _merged(self.test_gram, parts.x, parts.error.flatten(1))
-        self.vectors.add(found.context, parts)
+        self.vectors.add(found.document, parts)
         columns = [
             self._squares(parts),
             self.norm_fit(parts.x),
@@ -161,7 +157,7 @@ class OnePass:
             loss.double()[:, None],
         ]
         known = loss.isfinite()
-        self.scalars.add(found.context[known], torch.cat(columns, 1)[known])
+        self.scalars.add(found.document[known], torch.cat(columns, 1)[known])
         self._add_earlier(1, found, parts)
 
     def _add_earlier(self, at: int, found: Tokens, parts: Errors) -> None:
@@ -209,6 +205,14 @@ def scalar_names(readers: tuple[str, ...]) -> tuple[str, ...]:
         *(f"length nonlinear {name}" for name in readers),
         *(f"active {name}" for name in readers),
         "loss",
+    )
+
+
+def undetermined(tokens: int, d: int) -> UserError:
+    """What to say where x does not determine its linear map."""
+    return UserError(
+        f"{tokens} tokens do not determine a linear map of {d} numbers (the Gram matrix is "
+        "singular): give more --tokens, or --ridge 1e-6"
     )
 
 
