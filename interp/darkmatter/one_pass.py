@@ -1,7 +1,8 @@
 """One pass over a stream of contexts for all readers (SAEs) of a site: fit, fit norms, measure.
 
 The stream is cut in three runs of contexts, in order, so that no token is read twice and none of a
-context is on two sides (Engels et al. cut by token, which leaks):
+context is on two sides (Engels et al. cut by token, which leaks; here only the one document that
+lies across a border has contexts on both sides):
 
     fit      x -> e for every SAE's error e (one Gram of x, shared), mean |e|^2 by token
     norms    x -> |.|^2 of x and of every SAE's output, error, linear and nonlinear part
