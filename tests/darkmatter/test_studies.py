@@ -141,7 +141,7 @@ def test_pursuit_lowers_the_error(own_home):
 
 def test_planted_noise_is_nonlinear_and_adds_up(own_home):
     config = SyntheticConfig(
-        **{**OTHELLO, "tokens": 59 * 300, "downstream": 6},
+        **{**OTHELLO, "tokens": 59 * 300, "downstream": 2},
         name="topk-L2-S0",
         absent=(0.0, 0.3),
         noise=(0.0, 0.05, 0.1),
