@@ -68,6 +68,7 @@ def _own() -> None:
         plain(
             f"{config['model']}, {run.manifest['site']}: {config['tokens']:,} tokens in contexts "
             f"of {config['length']}; 40 % to fit on, 30 % to fit norms on, 30 % measured."
+            f"{_documents(run)}"
         )
     )
     measures = table(run, "measures")
@@ -89,6 +90,16 @@ def _own() -> None:
     command, call = study_call(["interp", *study.split(".")], config, usual)
     read = "from interp.darkmatter.results import summary\nsummary(run.path)"
     reproduce(command, call + read)
+
+
+def _documents(run: Run) -> str:
+    """What the intervals rest on; nothing for a run from before that was kept."""
+    found = run.manifest.get("documents")
+    if not found:
+        return ""
+    measured, priced = found["measured"], found["priced"]
+    few = "; of fewer than 3 none is told" if min(measured, priced or measured) < 3 else ""
+    return f" Intervals resample documents: {measured}, and {priced} for the price{few}."
 
 
 def _about_bands(parts: pd.DataFrame) -> None:
@@ -173,4 +184,6 @@ def _trained() -> None:
     st.dataframe(rows.round(4), hide_index=True)
     st.caption("Fraction of variance unexplained of each part, on held-out contexts.")
     download(rows, "error_saes")
-    reproduce(*study_call(["interp", "darkmatter", "errors"], run.config, ErrorSaesConfig()))
+    usual = ErrorSaesConfig()
+    config = {name: value for name, value in run.config.items() if hasattr(usual, name)}
+    reproduce(*study_call(["interp", "darkmatter", "errors"], config, usual))

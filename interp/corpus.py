@@ -79,13 +79,16 @@ def fingerprint(source: str | Path | None) -> str:
 class Rows(Iterator[list[int]]):
     """Rows of token ids, made as they are asked for."""
 
-    def __init__(self, rows: Iterator[list[int]], tokens: int) -> None:
-        self._rows = rows
+    def __init__(self, numbered: Iterator[tuple[int, list[int]]], tokens: int) -> None:
+        self.numbered = numbered
+        """The same rows, each with the number of the document that its middle is of: for
+        statistics, rows of one document are no independent samples. A row comes once, from here
+        or from the iterator itself."""
         self.tokens = tokens
         """How many ids they hold at most (fewer if the corpus ends before)."""
 
     def __next__(self) -> list[int]:
-        return next(self._rows)
+        return next(self.numbered)[1]
 
 
 def token_rows(
@@ -148,18 +151,20 @@ def id_rows(path: str | Path) -> Iterator[list[int]]:
 
 def _packed(
     documents: Iterable[list[int]], head: list[int], fresh: int, separator: int | None
-) -> Iterator[list[int]]:
+) -> Iterator[tuple[int, list[int]]]:
     pool: list[int] = []
+    whose: list[int] = []  # the document of each id in the pool
     made = 0
-    for ids in documents:
+    for number, ids in enumerate(documents):
         if separator is not None and (pool or made):
             pool.append(separator)
         pool.extend(ids)
+        whose.extend([number] * (len(pool) - len(whose)))
         whole = len(pool) - len(pool) % fresh
         for start in range(0, whole, fresh):
-            yield head + pool[start : start + fresh]
+            yield whose[start + fresh // 2], head + pool[start : start + fresh]
         made += whole
-        del pool[:whole]
+        del pool[:whole], whose[:whole]
     if not made:
         raise UserError(
             f"the corpus has {len(pool)} tokens, too few for one row of {len(head) + fresh}: "

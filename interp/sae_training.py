@@ -46,6 +46,8 @@ class SaePlan:
     sparsity: float
     """Active latents a token (topk), or the L1 coefficient (l1)."""
     seed: int = 0
+    reads: str = ""
+    """What the stream holds, if not the site's activations; kept in the metadata."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,14 @@ def train_saes(
 
     Raises:
         UserError: the stream ends before the last step.
+        ValueError: two plans of one name.
     """
+    if len({plan.name for plan in plans}) < len(plans):
+        raise ValueError("two SAEs of one name would be trained as one")
     stream = batches(0)
-    first = next(stream)
+    first = next(stream, None)
+    if first is None:
+        raise UserError(f"the text does not fill one batch of {schedule.batch} tokens: give more")
     scales = {site: float(x.shape[1] ** 0.5 / x.norm(dim=1).mean()) for site, x in first.items()}
     trainers = {p.name: _trainer(p, schedule, first[p.site] * scales[p.site]) for p in plans}
     done = _resume(trainers, schedule, out) if out.has(CHECKPOINT) else 0
@@ -134,6 +141,8 @@ def _trainer(plan: SaePlan, schedule: Schedule, x: Tensor) -> Any:
     sae.b_dec.data.copy_(x.mean(0))
     sae.cfg.metadata.model_name = schedule.model
     sae.cfg.metadata.hook_name = hook_of_site(str(plan.site))
+    if plan.reads:
+        sae.cfg.metadata.reads = plan.reads
     config = SAETrainerConfig(
         total_training_samples=schedule.steps * schedule.batch,
         train_batch_size_samples=schedule.batch,

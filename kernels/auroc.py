@@ -32,6 +32,8 @@ CHUNK = 64
 def rank_auroc(features: Float[Tensor, "n f"], labels: Bool[Tensor, "n l"]) -> Float[Tensor, "f l"]:
     """AUROC of every feature as a detector of every label, in float64.
 
+    Features are ranked as they are in float64, and in float32 otherwise.
+
     NaN where no sample, or every sample, has the label. 0.5 is chance; below it, the feature's
     negation detects the label.
 
@@ -45,7 +47,8 @@ def rank_auroc(features: Float[Tensor, "n f"], labels: Bool[Tensor, "n l"]) -> F
         )
     if not len(features):
         raise ValueError("AUROC of no samples")
-    values = features.detach().to("cpu", torch.float32).numpy()
+    precision = torch.float64 if features.dtype == torch.float64 else torch.float32
+    values = features.detach().to("cpu", precision).numpy()
     if not np.isfinite(values.sum(dtype=np.float64)):
         raise ValueError("features hold a NaN or an infinity")
     marks = labels.detach().cpu().numpy().astype(np.float64)

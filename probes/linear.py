@@ -12,6 +12,9 @@ the data as one matrix product. Naive equivalent, up to the optimiser's toleranc
     for t in range(T):
         LogisticRegression(C=1 / (ridge * n)).fit(x, y[:, t])
 
+With two classes scikit-learn fits one row w where this has -w / 2 and w / 2, whose squares sum to
+half of w's: there C = 2 / (ridge * n) is the same, and coef_[1] - coef_[0] its w.
+
 Two things make it fast without changing the solution: gradients are written out (softmax minus
 one-hot), chunk by chunk, so that memory stays small; and the descent runs in coordinates in which
 the curvature, cov(x) / 4 + ridge, is about one everywhere, so that activations with a few huge

@@ -76,11 +76,16 @@ def detections(
     Args:
         thresholds: rising along T; by default LEVELS of each feature's largest activation, not
             under 0.
+
+    Raises:
+        ValueError: numbers of samples that differ, activations that are not finite.
     """
     values = np.ascontiguousarray(features, dtype=np.float32)
     marks = np.ascontiguousarray(labels, dtype=np.uint8)
     if len(values) != len(marks):
         raise ValueError(f"{len(values)} samples with features, {len(marks)} with labels")
+    if not np.isfinite(values.sum(dtype=np.float64)):
+        raise ValueError("features hold a NaN or an infinity")
     if thresholds is None:
         thresholds = np.maximum(values.max(0), 0)[:, None] * np.array(LEVELS, np.float32)
     levels = np.ascontiguousarray(thresholds, dtype=np.float32)

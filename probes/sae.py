@@ -8,6 +8,7 @@ for it can be used. sae-lens (8 s of imports) is loaded only by the functions th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ class SaeLens(Protocol):
     def encode(self, x: Tensor) -> Tensor: ...
 
     def decode(self, feature_acts: Tensor) -> Tensor: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,22 @@ class Sae:
     def d_sae(self) -> int:
         return int(self.inner.cfg.d_sae)
 
+    @property
+    def model(self) -> str:
+        """Whose activations it was trained on, as it says itself; "" if it does not."""
+        return str(self.inner.cfg.metadata.model_name or "")
+
+    @property
+    def reads(self) -> str:
+        """What it was trained on, if that is not the activations of its site: "linear error"."""
+        return str(self.inner.cfg.metadata.reads or "")
+
+    @property
+    def normalises(self) -> str:
+        """How each input is normalised; "" if it is not. Latents then lack the input's scale."""
+        how = str(self.inner.cfg.normalize_activations)
+        return "" if how == "none" else how
+
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_sae"]:
         """Latent activations, dense, chunk by chunk."""
@@ -78,15 +97,30 @@ class Sae:
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_in"]:
+        """What latents give back, chunk by chunk.
+
+        Raises:
+            UserError: latents of normalised inputs, whose scale is not in them.
+        """
+        if self.normalises:
+            raise UserError(
+                f"this SAE normalises its input ({self.normalises}), so latents alone do not give "
+                "x back: use Sae.reconstructions, or another SAE"
+            )
         return torch.cat([self.inner.decode(part).detach() for part in torch.split(z, CHUNK)])
 
     def reconstructions(
         self, x: Float[Tensor, "n d_in"]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(x, z, x_hat) in chunks, for sums over more activations than fit as latents."""
+        """(x, z, x_hat) in chunks, for sums over more activations than fit as latents.
+
+        The one way for SAEs that normalise: sae-lens keeps the scale of what was encoded last.
+        """
         for part in torch.split(x, CHUNK):
             z = self.encode(part)
-            yield part, z, self.decode(z)
+            with torch.no_grad():
+                x_hat = self.inner.decode(z).detach()
+            yield part, z, x_hat
 
 
 class Parts(NamedTuple):
@@ -127,33 +161,69 @@ def load_sae(folder: Path, device: str = "cpu") -> Sae:
     """An SAE as sae-lens saves it (cfg.json, sae_weights.safetensors), in float32.
 
     Raises:
-        UserError: no SAE there, or a damaged one.
+        UserError: no SAE there, a damaged one, or as `wrap`.
     """
     from sae_lens import SAE
     from safetensors import SafetensorError
 
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no SAE (no file {name}): give another folder")
     try:
+        config = json.loads((folder / "cfg.json").read_text())
+        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
+            raise ValueError("its cfg.json is not what sae-lens writes")
         inner = SAE.load_from_disk(folder, device=device, dtype="float32")
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no SAE (no {Path(str(error.filename)).name})") from error
-    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"the SAE in {folder} cannot be read: {error}") from error
-    return wrap(inner)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"the SAE in {folder} cannot be read: {said}") from error
+    return wrap(inner, str(folder))
 
 
 def pretrained_sae(release: str, sae_id: str, device: str = "cpu") -> Sae:
-    """A published SAE by sae-lens' names, `("gpt2-small-res-jb", "blocks.8.hook_resid_pre")`."""
+    """A published SAE by sae-lens' names, `("gpt2-small-res-jb", "blocks.8.hook_resid_pre")`.
+
+    Raises:
+        UserError: none of these names, none to be had without a network, or as `wrap`.
+    """
     from sae_lens import SAE
 
     try:
-        return wrap(SAE.from_pretrained(release, sae_id, device=device))
+        inner = SAE.from_pretrained(release, sae_id, device=device)
     except ValueError as error:
-        raise UserError(str(error).splitlines()[0]) from error
+        raise UserError(str(error).partition("\n")[0]) from error
+    except OSError as error:  # the hub's errors are
+        said = str(error).partition("\n")[0]
+        raise UserError(
+            f"cannot fetch {release}:{sae_id} ({said}): look at the network, or give a folder"
+        ) from error
+    return wrap(inner, f"{release}:{sae_id}")
 
 
-def wrap(inner: SaeLens) -> Sae:
-    """The adapter around a sae-lens object, its site read from the hook name it carries."""
-    return Sae(inner, site_of_hook(str(inner.cfg.metadata.hook_name or "")))
+def wrap(inner: SaeLens, name: str = "this SAE") -> Sae:
+    """The adapter around a sae-lens object, its site read from the hook name it carries.
+
+    Raises:
+        UserError: a transcoder, weights that are not finite, or ones for activations that were
+            scaled by numbers it does not hold.
+    """
+    about = inner.cfg.metadata
+    hook = str(about.hook_name or "")
+    if "transcoder" in inner.cfg.architecture() or (about.hook_name_out or hook) != hook:
+        raise UserError(
+            f"{name} is a transcoder: it gives {about.hook_name_out or 'something else'} for what "
+            "it reads, no reconstruction of it; give an SAE"
+        )
+    if inner.cfg.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
+        raise UserError(
+            f"{name} reads activations scaled beforehand ({inner.cfg.normalize_activations}) and "
+            "does not hold the scale: fold it into the weights with sae-lens first"
+        )
+    for key, values in inner.named_parameters():
+        # a latent whose threshold is infinite is one that is switched off
+        if values.isnan().any() or (values.isinf().any() and key != "threshold"):
+            raise UserError(f"{name} is damaged: its {key} holds a NaN or an infinity; replace it")
+    return Sae(inner, site_of_hook(hook))
 
 
 _KINDS = {

@@ -205,6 +205,16 @@ def test_rows_by_hand():
     assert ["".join(map(chr, row)) for row in rows] == ["^ab", "^cd", "^||", "^ef", "^g|", "^hi"]
 
 
+def test_a_row_knows_the_document_of_its_middle():
+    texts = ["abcd", "e", "fghijk", "lmn"]
+    rows = token_rows(texts, encode, 3, None, 100)
+    found = [(number, "".join(map(chr, row))) for number, row in rows.numbered]
+    assert found == [(0, "abc"), (1, "def"), (2, "ghi"), (2, "jkl")]
+    rows = token_rows(texts, encode, 4, ord("^"), 100, separator=ord("|"))
+    found = [(number, "".join(map(chr, row))) for number, row in rows.numbered]
+    assert found == [(0, "^abc"), (1, "^d|e"), (2, "^|fg"), (2, "^hij"), (3, "^k|l")]
+
+
 def test_documents_past_the_limit_are_not_read():
     def texts():
         yield "abcdef"

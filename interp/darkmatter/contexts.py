@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ..corpus import id_rows, read_corpus, token_rows
@@ -17,16 +18,23 @@ from ..site import Site
 from ..subject import Batch, Subject
 from .one_pass import Tokens
 
+Row = tuple[int, list[int]]
+"""The number of the document that a row is of, and its token ids."""
 
-def corpus_rows(subject: Subject, corpus: str, length: int, count: int) -> Iterator[list[int]]:
-    """The first `count` rows of a corpus: texts cut in rows of `length` ids, or stored rows of ids
-    (a .safetensors file), of `length` ids at most.
+
+def corpus_rows(
+    subject: Subject, corpus: str, length: int, count: int | None = None
+) -> Iterator[Row]:
+    """The first `count` rows of a corpus (all of them by default): texts cut in rows of `length`
+    ids, or stored rows of ids (a .safetensors file), of `length` ids at most, each of which is a
+    document.
 
     Raises:
         UserError: as `read_corpus` and `id_rows`; a model without a tokenizer and a corpus of text.
     """
     if corpus.endswith(".safetensors"):
-        return (row[:length] for row in itertools.islice(id_rows(corpus), count))
+        cut = (row[:length] for row in itertools.islice(id_rows(corpus), count))
+        return enumerate(cut)
     if subject.tokenizer is None:
         raise UserError("this model has no tokenizer: give a --corpus of ids (.safetensors)")
     encode = subject.tokenizer.encode
@@ -35,8 +43,8 @@ def corpus_rows(subject: Subject, corpus: str, length: int, count: int) -> Itera
         lambda text: list(encode(text, add_special_tokens=False)),
         length,
         None,
-        count * length,
-    )
+        sys.maxsize if count is None else count * length,
+    ).numbered
 
 
 class Contexts(NamedTuple):
@@ -44,14 +52,24 @@ class Contexts(NamedTuple):
 
     batch: Batch
     chosen: Bool[Tensor, "batch pos"]
-    context: Int[Tensor, "batch pos"]
+    context: Int[Tensor, " batch"]
+    document: Int[Tensor, " batch"]
 
     def tokens(self, subject: Subject, sites: list[Site]) -> Tokens:
         """Activations at the first of the sites, and at those before it; in float32."""
         found = subject.capture(self.batch, sites)
         x, *before = (found[site][self.chosen].float().cpu() for site in sites)
-        chosen = self.chosen
-        return Tokens(x, self.context[chosen].cpu(), self.batch.ids[chosen].cpu(), tuple(before))
+        document, token = self.each(self.document), self.batch.ids[self.chosen].cpu()
+        return Tokens(x, document, token, tuple(before))
+
+    def each(self, value: Tensor) -> Shaped[Tensor, " n"]:
+        """A value of every context [batch], for every chosen position."""
+        return value[:, None].expand_as(self.chosen)[self.chosen].cpu()
+
+    def rows(self, kept: Bool[Tensor, " batch"]) -> Contexts:
+        """Some of the contexts alone."""
+        batch = Batch(self.batch.ids[kept], self.batch.mask[kept])
+        return Contexts(batch, self.chosen[kept], self.context[kept], self.document[kept])
 
     def only(self, kept: Bool[Tensor, " n"]) -> Contexts:
         """With some of the chosen positions dropped."""
@@ -93,24 +111,25 @@ class Reader:
             UserError: a NaN among them.
         """
         found = part.tokens(self.subject, self.sites)
-        lengths = found.x.norm(dim=1)
-        if not lengths.isfinite().all():
-            raise UserError(f"the model makes a NaN at {self.sites[0]}: its weights are damaged")
+        for site, values in zip(self.sites, (found.x, *found.before), strict=True):
+            if not values.isfinite().all():
+                raise UserError(f"the model makes a NaN at {site}: its weights are damaged")
         if not self.longest:
             return part, found
+        lengths = found.x.norm(dim=1)
         self.median = self.median or float(lengths.median())
         kept = lengths <= self.longest * self.median
         self.left_out += int((~kept).sum())
-        x, context, token, before = found
-        usual = Tokens(x[kept], context[kept], token[kept], tuple(b[kept] for b in before))
+        x, document, token, before = found
+        usual = Tokens(x[kept], document[kept], token[kept], tuple(b[kept] for b in before))
         return part.only(kept), usual
 
 
 def contexts(
-    subject: Subject, rows: Iterator[list[int]], count: int, skip: int, size: int, first: int = 0
+    subject: Subject, rows: Iterator[Row], count: int, skip: int, size: int, first: int = 0
 ) -> Iterator[Contexts]:
     """`count` contexts in batches of `size`, numbered from `first`; the first `skip` positions of
-    each do not count.
+    each do not count, and batches without any others are passed over.
 
     Raises:
         UserError: the rows end before.
@@ -122,8 +141,11 @@ def contexts(
                 f"the corpus ended after {first + start + len(chosen)} contexts: ask for fewer "
                 "--tokens, or give more text"
             )
-        batch = subject.pad(chosen)
+        batch = subject.pad([ids for _, ids in chosen])
         position = batch.mask.long().cumsum(1) - 1
-        number = first + start + torch.arange(len(chosen), device=batch.ids.device)
-        context = number[:, None].expand_as(batch.ids)
-        yield Contexts(batch, batch.mask & (position >= skip), context)
+        counts = batch.mask & (position >= skip)
+        if not counts.any():
+            continue
+        context = first + start + torch.arange(len(chosen), device=counts.device)
+        document = torch.tensor([number for number, _ in chosen], device=counts.device)
+        yield Contexts(batch, counts, context, document)

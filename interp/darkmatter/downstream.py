@@ -2,11 +2,11 @@
 
     recovered = 100 (CE_sae - CE_setting) / (CE_sae - CE_original)     percent, over the same tokens
 
-so x itself recovers 100 and the SAE's output 0 (Engels et al., section 6). The two parts of the
-error need not add up to 100: cross-entropy is not linear in them. The `scaled` settings start from
-the output with its shrinkage taken out, x - corrected error, and are measured against that. With
-the mean of x in its place (`mean`) the loss that an SAE recovers in the usual sense is
-(CE_mean - CE_sae) / (CE_mean - CE_original).
+so x itself, which `original` has in its place, recovers 100 and the SAE's output 0 (Engels et al.,
+section 6). The two parts of the error need not add up to 100: cross-entropy is not linear in them.
+The `scaled` settings start from the output with its shrinkage taken out, x - corrected error, and
+are measured against that. With the mean of x in its place (`mean`) the loss that an SAE recovers in
+the usual sense is (CE_mean - CE_sae) / (CE_mean - CE_original).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..edits import patch
 from ..site import Site
 from ..subject import Subject
 from .contexts import Contexts
-from .sums import Errors, Shrinkage
+from .sums import Errors, Resamples, Shrinkage, resampled
 
 SETTINGS = ("sae", "sae + linear", "sae + nonlinear")
 SCALED = ("scaled", "scaled + linear", "scaled + nonlinear")
@@ -36,6 +36,8 @@ class Prices:
     site: Site
     tokens: list[int] = field(default_factory=list)
     """Predictions, a context."""
+    documents: list[int] = field(default_factory=list)
+    """Which document each context is of."""
     original: list[float] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
     rows: list[Float[Tensor, "saes settings"]] = field(default_factory=list)
@@ -47,12 +49,16 @@ class Prices:
         shrinkages: list[Shrinkage],
         tell: Callable[[int], None],
     ) -> None:
-        """Run a batch of contexts with the site unchanged and in every setting of every SAE.
+        """Run a batch of contexts with x at the site and with every setting of every SAE.
+
+        x is put there like the others: where the errors are of something else than the model's
+        own activations (`faults.py`), the model on its own is no measure of them.
 
         Args:
             tell: called with each SAE's number before its turn.
         """
-        own = self._losses(part)
+        own = self._losses(part, parts.x)
+        self.documents += part.document.tolist()
         self.tokens += own.isfinite().sum(1).tolist()
         self.original += own.nansum(1).double().tolist()
         mean = shrinkages[0].x_mean.expand_as(parts.x)
@@ -64,9 +70,7 @@ class Prices:
                 found[:, sae, at] = self._losses(part, kept).nansum(1).double()
         self.rows += list(found)
 
-    def _losses(self, part: Contexts, kept: Float[Tensor, "n d"] | None = None) -> Tensor:
-        if kept is None:
-            return part.losses(self.subject.logits(part.batch))
+    def _losses(self, part: Contexts, kept: Float[Tensor, "n d"]) -> Tensor:
         source = torch.zeros(*part.batch.ids.shape, kept.shape[-1])
         source[part.chosen.cpu()] = kept.float()
         change = patch(self.site, source, part.chosen)
@@ -74,15 +78,23 @@ class Prices:
             return part.losses(self.subject.logits(part.batch))
 
     def table(
-        self, weights: Float[Tensor, "resamples contexts"]
-    ) -> tuple[Float[Tensor, "resamples saes settings"], Float[Tensor, "resamples saes settings"]]:
-        """Cross-entropy in nats a token, and percent recovered, for every weighting of contexts."""
-        count = weights @ torch.tensor(self.tokens, dtype=torch.float64)
+        self,
+    ) -> tuple[
+        Resamples,
+        Float[Tensor, "resamples saes settings"],
+        Float[Tensor, "resamples saes settings"],
+    ]:
+        """The documents resampled; cross-entropy in nats a token, and percent recovered."""
+        tokens = torch.tensor(self.tokens, dtype=torch.float64)
+        documents, whose = torch.unique(torch.tensor(self.documents), return_inverse=True)
+        drawn = resampled(torch.zeros(len(documents)).double().index_add(0, whose, tokens))
+        weights = drawn.weights[:, whose]
+        count = weights @ tokens
         original = weights @ torch.tensor(self.original, dtype=torch.float64)
         total = torch.einsum("rc,cst->rst", weights, torch.stack(self.rows))
         base = torch.cat([total[..., :1].expand(-1, -1, 3), total[..., 3:4].expand(-1, -1, 3)], 2)
         recovered = 100 * (base - total) / (base - original[:, None, None])
-        return total / count[:, None, None], recovered
+        return drawn, total / count[:, None, None], recovered
 
 
 def _kept(parts: Errors, sae: int, shrink: Shrinkage) -> list[Tensor]:

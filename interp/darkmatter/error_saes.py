@@ -2,7 +2,8 @@
 
 If the nonlinear error were features that the SAE has missed, an SAE of its own could learn them.
 
-Written to the run: `saes/linear/` and `saes/nonlinear/`, as sae-lens saves them, and
+Written to the run: `saes/linear/` and `saes/nonlinear/`, as sae-lens saves them (with `reads` in
+their metadata, for they are no SAEs of the site itself), and
 `error_saes.parquet`: part string, fvu double (of the part, on held-out contexts), l0 double, alive
     int64
 """
@@ -10,6 +11,7 @@ Written to the run: `saes/linear/` and `saes/nonlinear/`, as sae-lens saves them
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +21,13 @@ from ..errors import UserError
 from ..sae_training import SaePlan, Schedule, train_saes
 from ..site import Site
 from ..store import RunWriter
-from .measure import DarkMatterConfig
+from .measure import ErrorsConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..subject import Subject
+    from .contexts import Row
 
 PARTS = ("linear", "nonlinear")
 FIT_TOKENS = 60_000
@@ -36,7 +39,7 @@ CHECKED = 32
 
 
 @dataclass(frozen=True)
-class ErrorSaesConfig(DarkMatterConfig):
+class ErrorSaesConfig(ErrorsConfig):
     """Train SAEs on the linear and the nonlinear error of an SAE."""
 
     STUDY: ClassVar[str] = "darkmatter.errors"
@@ -56,8 +59,20 @@ class ErrorSaesConfig(DarkMatterConfig):
 
     def check(self) -> None:
         super().check()
-        if min(self.tokens // self.batch, self.k, self.width - self.k) < 1:
-            raise UserError("give at least one step, and 1 <= k < width")
+        if min(self.batch, self.k, self.width - self.k) < 1 or self.tokens < self.batch:
+            raise UserError("give at least one step, a --batch of 1 or more, and 1 <= k < width")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"--lr {self.lr:g} is no learning rate: give one above 0")
+        if self.pool < 1:
+            raise UserError(
+                f"--batch {self.batch} is more than {POOL} contexts surely hold: give at most "
+                f"{POOL * (self.length - self.skip) // 2}"
+            )
+
+    @property
+    def pool(self) -> int:
+        """Batches that POOL contexts surely fill: one's worth of tokens may be left out."""
+        return POOL * (self.length - self.skip) // self.batch - 1
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
@@ -75,7 +90,7 @@ class ErrorSaesConfig(DarkMatterConfig):
         rows = []
         for part in PARTS:
             if not out.has(f"saes/{part}/cfg.json"):
-                plan = SaePlan(part, stream.site, "topk", self.width, self.k)
+                plan = SaePlan(part, stream.site, "topk", self.width, self.k, reads=f"{part} error")
                 train_saes([plan], stream.of(part), schedule, out, f"SAE of the {part} error")
             sae = load_sae(out.path / "saes" / part)
             x = stream.held_out[part]
@@ -96,30 +111,37 @@ class _Stream:
         from interp.probes.sae import SaeSplit
 
         from .contexts import Reader, corpus_rows
+        from .one_pass import undetermined
         from .saes import open_saes
 
-        saes = open_saes(config.source, config.site)
+        saes = open_saes(config.source, config.site, model=config.model)
         self.config, self.subject, self.site = config, subject, saes.site
         self._reader = Reader(subject, [saes.site], config.longest)
         self._fitted = FIT_TOKENS // config.length
-        kept = POOL * (config.length - config.skip) // config.batch - 1  # a batch is for sinks
-        pools = -(-(config.tokens // config.batch + 1) // max(kept, 1))
+        pools = -(-(config.tokens // config.batch + 1) // config.pool)
         self._trained = pools * POOL
         count = self._fitted + CHECKED + self._trained
         rows = corpus_rows(subject, config.corpus, config.length, count)
         x = self._activations(rows, self._fitted)
-        self._split = SaeSplit.of(saes.chosen(config.name), x)
+        # the sums of a SaeSplit are a mean over tokens too, so this is OnePass.solved's ridge
+        ridge = config.ridge * float(x.double().var(0, correction=0).mean())
+        self._split = SaeSplit.of(saes.chosen(config.name), x, ridge)
+        if self._split.fit.method != "cholesky":
+            raise undetermined(*x.shape)
         parts = self._split(self._activations(rows, CHECKED))
         self.held_out = {part: getattr(parts, part).float() for part in PARTS}
 
-    def _activations(self, rows: Iterator[list[int]], count: int, first: int = 0) -> Tensor:
+    def _activations(self, rows: Iterator[Row], count: int, first: int = 0) -> Tensor:
         import torch
 
         from .contexts import contexts
 
         config = self.config
-        found = contexts(self.subject, rows, count, config.skip, 8, first)
-        return torch.cat([self._reader.read(part)[1].x for part in found])
+        read = contexts(self.subject, rows, count, config.skip, 8, first)
+        found = [self._reader.read(part)[1].x for part in read]
+        if not found:
+            raise UserError(f"no context is longer than --skip {config.skip}: give a smaller one")
+        return torch.cat(found)
 
     def of(self, part: str) -> Any:
         """What `train_saes` asks for: from a number n to the batches of a part from n on."""

@@ -12,6 +12,7 @@ Written to the run: `saes/<name>/`, each a folder that `SAE.load_from_disk` open
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..subject import Subject
+    from .contexts import Row
 
 LADDER = FOLDER / "darkmatter" / "smollm2-135m-14"
 """The ladder that ships: a run of this study."""
@@ -44,7 +46,7 @@ class LadderConfig:
     """Train SAEs of several widths and sparsities on one site of a model."""
 
     STUDY: ClassVar[str] = "darkmatter.ladder"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     model: str = "smollm2-135m"
     """A catalog name, hub id, folder or .gguf file."""
@@ -85,8 +87,13 @@ class LadderConfig:
             raise UserError(f"--precision must be bfloat16 or float32, not {self.precision}")
         if not self.widths or not self.k or not 1 <= min(self.k) <= max(self.k) < min(self.widths):
             raise UserError("give at least one width and one k, every k from 1 to below the widths")
-        if min(self.tokens // self.batch, self.length - 1, self.batch) < 1:
-            raise UserError("give at least one step, and rows of two tokens or more")
+        for option, numbers in (("--widths", self.widths), ("--k", self.k)):
+            if len(set(numbers)) < len(numbers):
+                raise UserError(f"{option} has a number twice: give each once")
+        if min(self.batch, self.length - 1) < 1 or self.tokens < self.batch:
+            raise UserError("give at least one step, and rows and batches of two tokens or more")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"--lr {self.lr:g} is no learning rate: give one above 0")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
@@ -135,35 +142,45 @@ def _batches(config: LadderConfig, subject: Subject, first: int) -> Iterator[dic
 
     from .contexts import corpus_rows
 
-    site, kept = Site.parse(config.site), config.length - 1
-    needed = -(-(config.tokens + config.batch) // kept)
-    pool_rows = min(-(-max(POOL, config.batch) // kept), needed)
-    whole = pool_rows * kept // config.batch * config.batch
-    pools = -(-(config.tokens + config.batch) // whole)
-    rows = corpus_rows(subject, config.corpus, config.length, HELD_OUT + pools * pool_rows)
-    skipped = first * config.batch // whole
-    rows = itertools.islice(rows, HELD_OUT + skipped * pool_rows, None)
-    for pool in itertools.count(skipped):
-        chosen = list(itertools.islice(rows, pool_rows))
-        if len(chosen) < pool_rows:
-            return
-        x = _activations(subject, chosen, site)
-        generator = torch.Generator().manual_seed(1000 * config.seed + pool)
-        order = torch.randperm(len(x), generator=generator)[:whole]
-        parts = torch.split(order, config.batch)
-        start = first - skipped * len(parts) if pool == skipped else 0
-        for part in parts[start:]:
+    site = Site.parse(config.site)
+    rows = itertools.islice(corpus_rows(subject, config.corpus, config.length), HELD_OUT, None)
+    for number, (pool, tokens) in enumerate(_pools(config, rows)):
+        count = tokens // config.batch
+        if first >= count:  # nothing of this pool is wanted: it need not be run
+            first -= count
+            continue
+        x = _activations(subject, pool, site)
+        generator = torch.Generator().manual_seed(1000 * config.seed + number)
+        order = torch.randperm(len(x), generator=generator)[: count * config.batch]
+        for part in torch.split(order, config.batch)[first:]:
             yield {site: x[part]}
+        first = 0
 
 
-def _activations(subject: Subject, rows: list[list[int]], site: Site) -> Tensor:
-    """[tokens, d] in float32, the first position of every row left out."""
+def _pools(config: LadderConfig, rows: Iterator[Row]) -> Iterator[tuple[list[Row], int]]:
+    """Rows whose tokens are shuffled together, and how many tokens those are."""
+    full = min(max(POOL, config.batch), config.tokens + config.batch)
+    pool: list[Row] = []
+    tokens = 0
+    for row in rows:
+        pool.append(row)
+        tokens += len(row[1]) - 1
+        if tokens >= full:
+            yield pool, tokens
+            pool, tokens = [], 0
+    if pool:
+        yield pool, tokens
+
+
+def _activations(subject: Subject, rows: list[Row], site: Site) -> Tensor:
+    """[tokens, d] in float32, the first position of every row and padding left out."""
     import torch
 
+    from .contexts import contexts
+
     parts = []
-    for start in range(0, len(rows), 8):
-        found = subject.capture(subject.pad(rows[start : start + 8]), [site])[site]
-        parts.append(found[:, 1:].flatten(0, 1).float())
+    for part in contexts(subject, iter(rows), len(rows), 1, 8):
+        parts.append(subject.capture(part.batch, [site])[site][part.chosen].float())
     return torch.cat(parts)
 
 

@@ -2,10 +2,12 @@
 
 Written to the run, one row a line:
 `measures.parquet`: sae string, d_sae int64, measure string, value, low, high double. Held out by
-    context, 95 % intervals over groups of contexts. Measures: those of `VectorSums.measures`, `l0`,
-    `r2_norm <target>` (x and one_pass.TARGETS: |.|^2 predicted from x), and how well a number alone
-    predicts |error|^2 or |nonlinear|^2: `r2_<part>_from_<token|loss|active|x>`
+    context, 95 % intervals over documents (NaN with fewer than three; `sums.py`). Measures: those
+    of `VectorSums.measures`, `l0`, `r2_norm <target>` (x and one_pass.TARGETS: |.|^2 predicted from
+    x), and how well a number alone predicts |error|^2 or |nonlinear|^2:
+    `r2_<part>_from_<token|loss|active|x>`
 `variants.parquet`: sae, intercept bool, ridge double, r2_vector, r2_vector_weighted, fvu_nonlinear
+    (NaN where x does not determine the regression)
 `scaling.parquet`: small, large string, target ("error" or "nonlinear"), given ("error", or
     "error + nonlinear" of the small one), r2, low, high: of lengths, token by token
 `downstream.parquet`: sae, setting (see downstream.py), ce (nats a token), recovered, low, high (%)
@@ -36,11 +38,11 @@ HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
 
 
 @dataclass(frozen=True)
-class DarkMatterConfig:
-    """Cut the errors of a site's SAEs into a linear and a nonlinear part, and price both."""
+class ErrorsConfig:
+    """What every study of the errors of a site's SAEs is asked: which SAEs, on which tokens."""
 
-    STUDY: ClassVar[str] = "darkmatter.run"
-    VERSION: ClassVar[int] = 1
+    STUDY: ClassVar[str]
+    VERSION: ClassVar[int] = 2
 
     model: str = "smollm2-135m"
     """A catalog name, hub id, folder or .gguf file."""
@@ -48,8 +50,6 @@ class DarkMatterConfig:
     """A ladder's run, a folder of SAEs, or sae-lens' release:sae_id; by default the shipped."""
     site: str = ""
     """Which site's SAEs, where the folder holds several sites' or they do not say."""
-    earlier: tuple[str, ...] = ()
-    """SAEs of sites before, each site=source: do they explain the nonlinear error?"""
     corpus: str = ""
     """Text, or ids (.safetensors); by default the installed Python's own text."""
     tokens: int = 100_000
@@ -62,8 +62,6 @@ class DarkMatterConfig:
     """Tokens with an activation of more median lengths are left out too (0: none); see Reader."""
     ridge: float = 0.0
     """Ridge of the main regression, in mean variances of x; others are shown beside it."""
-    downstream: int = 8
-    """About how many test contexts are run again with the site replaced."""
     device: str = field(default="cpu", metadata={"key": False})
     """Where the model runs."""
 
@@ -80,14 +78,11 @@ class DarkMatterConfig:
         from ..weights import open_weights
         from .saes import saes_fingerprint
 
-        prints = {
+        return {
             "model": open_weights(self.model).fingerprint(),
             "corpus": fingerprint(self.corpus or None),
             "saes": saes_fingerprint(self.source),
         }
-        for given in self.earlier:
-            prints[given] = saes_fingerprint(given.partition("=")[2])
-        return prints
 
     def check(self) -> None:
         if not 0 <= self.skip < self.length - 1:
@@ -97,8 +92,37 @@ class DarkMatterConfig:
                 f"{self.tokens} tokens are {self.contexts} contexts of {self.length}, too few to "
                 "split: give 10 or more (--tokens), or shorter ones (--length)"
             )
-        if min(self.ridge, self.downstream, self.longest) < 0:
-            raise UserError("--ridge, --longest and --downstream must not be negative")
+        if not self.ridge >= 0:
+            raise UserError(f"--ridge {self.ridge:g} must not be negative: give 0 or more")
+        if self.longest != 0 and not self.longest >= 1:
+            raise UserError(
+                f"--longest {self.longest:g} are no median lengths: give 1 or more, or 0"
+            )
+
+
+@dataclass(frozen=True)
+class DarkMatterConfig(ErrorsConfig):
+    """Cut the errors of a site's SAEs into a linear and a nonlinear part, and price both."""
+
+    STUDY: ClassVar[str] = "darkmatter.run"
+
+    earlier: tuple[str, ...] = ()
+    """SAEs of sites before, each site=source: do they explain the nonlinear error?"""
+    downstream: int = 16
+    """How many test contexts, evenly spread, are run again with the site replaced."""
+
+    def fingerprints(self) -> dict[str, str]:
+        from .saes import saes_fingerprint
+
+        prints = super().fingerprints()
+        for given in self.earlier:
+            prints[given] = saes_fingerprint(given.partition("=")[2])
+        return prints
+
+    def check(self) -> None:
+        super().check()
+        if self.downstream < 0:
+            raise UserError(f"--downstream {self.downstream} must not be negative: give 0 or more")
         if not all("=" in given for given in self.earlier):
             raise UserError("give --earlier as site=source, such as 1.resid_post=FOLDER")
 
@@ -109,7 +133,7 @@ class DarkMatterConfig:
         from .streamed import Streamed
 
         parted = (given.partition("=") for given in self.earlier)
-        earlier = tuple(open_saes(source, site) for site, _, source in parted)
+        earlier = tuple(open_saes(source, site, model=self.model) for site, _, source in parted)
         subject = open_subject(self.model, device=self.device)
         readers = self.readers(subject)
         made = Streamed(self, subject, readers, earlier)
@@ -124,6 +148,7 @@ class DarkMatterConfig:
             "names": list(readers.names),
             "site": str(readers.site),
             "left_out": made.activations.left_out,
+            "documents": made.documents,
             "parity": subject.parity,
             "device": self.device,
             "seconds": {name: round(value, 2) for name, value in made.seconds.items()},
@@ -139,7 +164,7 @@ class DarkMatterConfig:
         """Whose errors are studied."""
         from .saes import open_saes
 
-        return open_saes(self.source, self.site)
+        return open_saes(self.source, self.site, model=self.model)
 
 
 @dataclass(frozen=True)
@@ -154,4 +179,4 @@ class PursuitConfig(DarkMatterConfig):
     def readers(self, subject: Subject) -> Readers:
         from .saes import open_saes
 
-        return open_saes(self.source, self.site, pursued=True)
+        return open_saes(self.source, self.site, pursued=True, model=self.model)

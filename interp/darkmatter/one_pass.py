@@ -1,7 +1,8 @@
 """One pass over a stream of contexts for all readers (SAEs) of a site: fit, fit norms, measure.
 
 The stream is cut in three runs of contexts, in order, so that no token is read twice and none of a
-context is on two sides (Engels et al. cut by token, which leaks):
+context is on two sides (Engels et al. cut by token, which leaks; here only the one document that
+lies across a border has contexts on both sides):
 
     fit      x -> e for every SAE's error e (one Gram of x, shared), mean |e|^2 by token
     norms    x -> |.|^2 of x and of every SAE's output, error, linear and nonlinear part
@@ -37,7 +38,7 @@ class Tokens(NamedTuple):
     """Activations and where they come from."""
 
     x: Float[Tensor, "n d"]
-    context: Int[Tensor, " n"]
+    document: Int[Tensor, " n"]
     token: Int[Tensor, " n"]
     before: tuple[Float[Tensor, "n d"], ...] = ()
     """Activations of the sites of the earlier SAEs."""
@@ -105,8 +106,9 @@ class OnePass:
             UserError: x does not determine it, or a reader whose output never changes.
         """
         assert self.fit_gram is not None
-        self.fit = self.solved(self.ridge, True)
-        d = self.readers.d_in
+        self.fit, d = self.solved(self.ridge, True), self.readers.d_in
+        if self.fit.method != "cholesky":
+            raise undetermined(self.fit_gram.count, d)
         for number, name in enumerate(self.readers.names):
             gram, own = self.fit_gram, slice(number * d, (number + 1) * d)
             part = Gram(
@@ -118,17 +120,12 @@ class OnePass:
                 raise UserError(f"{name}: {error}; leave this SAE out") from error
 
     def solved(self, ridge: float, intercept: bool) -> Fit:
-        """The regression of all errors on x; `ridge` in mean variances of x."""
+        """The regression of all errors on x; `ridge` in mean variances of x. Its `method` is not
+        "cholesky" where x does not determine it."""
         gram = self.fit_gram
         assert gram is not None
         scale = float(gram.xx.trace()) / (gram.count * len(gram.xx))
-        fit = gram.solve(ridge * scale, intercept)
-        if fit.method != "cholesky":
-            raise UserError(
-                f"{gram.count} tokens do not determine a linear map of {len(gram.xx)} numbers (the "
-                "Gram matrix is singular): give more --tokens, or --ridge 1e-6"
-            )
-        return fit
+        return gram.solve(ridge * scale, intercept)
 
     def parts(self, read: Read) -> Errors:
         """The errors and their two parts; after `close_fit`."""
@@ -150,7 +147,7 @@ class OnePass:
         """`loss` is the model's cross-entropy of the token that follows (NaN where none does)."""
         assert self.norm_fit is not None
         self.test_gram = _merged(self.test_gram, parts.x, parts.error.flatten(1))
-        self.vectors.add(found.context, parts)
+        self.vectors.add(found.document, parts)
         columns = [
             self._squares(parts),
             self.norm_fit(parts.x),
@@ -161,7 +158,7 @@ class OnePass:
             loss.double()[:, None],
         ]
         known = loss.isfinite()
-        self.scalars.add(found.context[known], torch.cat(columns, 1)[known])
+        self.scalars.add(found.document[known], torch.cat(columns, 1)[known])
         self._add_earlier(1, found, parts)
 
     def _add_earlier(self, at: int, found: Tokens, parts: Errors) -> None:
@@ -209,6 +206,14 @@ def scalar_names(readers: tuple[str, ...]) -> tuple[str, ...]:
         *(f"length nonlinear {name}" for name in readers),
         *(f"active {name}" for name in readers),
         "loss",
+    )
+
+
+def undetermined(tokens: int, d: int) -> UserError:
+    """What to say where x does not determine its linear map."""
+    return UserError(
+        f"{tokens} tokens do not determine a linear map of {d} numbers (the Gram matrix is "
+        "singular): give more --tokens, or --ridge 1e-6"
     )
 
 

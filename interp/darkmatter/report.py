@@ -13,7 +13,7 @@ from torch import Tensor
 from .contexts import Contexts
 from .downstream import SCALED, SETTINGS, Prices
 from .one_pass import TARGETS, OnePass
-from .sums import Errors, interval, resampled
+from .sums import Errors, ScalarSums, resampled
 
 VARIANTS = ((False, 0.0), (True, 0.0), (False, 1e-3), (True, 1e-3))
 """(intercept, ridge) of the regressions shown side by side; the paper's is the first."""
@@ -57,7 +57,7 @@ def shown_tokens(
     frames = []
     for at, name in enumerate(names):
         columns = {
-            "context": part.context.cpu()[chosen],
+            "context": part.each(part.context),
             "position": position,
             "text": pieces,
             "sae": name,
@@ -71,27 +71,29 @@ def shown_tokens(
 
 
 def _measures(sums: OnePass) -> Iterator[dict[str, Any]]:
-    weights = resampled(sums.vectors.count)
-    known = resampled(sums.scalars.moments[:, 0, 0])
+    drawn, known = resampled(sums.vectors.count), resampled(sums.scalars.moments[:, 0, 0])
     for at, name in enumerate(sums.readers.names):
-        found = sums.vectors.measures(at, sums.shrinkages[at], weights)
-        scalars = sums.scalars
-        found["l0"] = scalars.mean(f"active {name}", known)
-        for target in ("x", *(f"{t} {name}" for t in TARGETS)):
-            short = target.partition(" ")[0]
-            found[f"r2_norm {short}"] = scalars.r2_of_prediction(
-                target, f"predicted {target}", known
-            )
-        error, rest = f"error {name}", f"nonlinear {name}"
-        found["r2_error_from_token"] = scalars.r2_of_prediction(error, f"by token {name}", known)
-        for given, column in (("loss", "loss"), ("active", f"active {name}"), ("x", "x")):
-            for part, target in (("error", error), ("nonlinear", rest)):
-                found[f"r2_{part}_from_{given}"] = scalars.r2_of_regression(
-                    target, (column,), known
-                )
-        for measure, values in found.items():
-            about = {"sae": name, "d_sae": sums.readers.widths[at], "measure": measure}
-            yield {**about, **interval(values)}
+        vectors = sums.vectors.measures(at, sums.shrinkages[at], drawn.weights)
+        numbers = _of_numbers(sums.scalars, name, known.weights)
+        for resamples, found in ((drawn, vectors), (known, numbers)):
+            for measure, values in found.items():
+                about = {"sae": name, "d_sae": sums.readers.widths[at], "measure": measure}
+                yield {**about, **resamples.interval(values)}
+
+
+def _of_numbers(scalars: ScalarSums, name: str, weights: Tensor) -> dict[str, Tensor]:
+    """The measures of numbers per token, for every weighting of the groups."""
+    found = {"l0": scalars.mean(f"active {name}", weights)}
+    for target in ("x", *(f"{t} {name}" for t in TARGETS)):
+        short = target.partition(" ")[0]
+        predicted = f"predicted {target}"
+        found[f"r2_norm {short}"] = scalars.r2_of_prediction(target, predicted, weights)
+    error, rest = f"error {name}", f"nonlinear {name}"
+    found["r2_error_from_token"] = scalars.r2_of_prediction(error, f"by token {name}", weights)
+    for given, column in (("loss", "loss"), ("active", f"active {name}"), ("x", "x")):
+        for part, target in (("error", error), ("nonlinear", rest)):
+            found[f"r2_{part}_from_{given}"] = scalars.r2_of_regression(target, (column,), weights)
+    return found
 
 
 def _variants(sums: OnePass) -> Iterator[dict[str, Any]]:
@@ -100,7 +102,10 @@ def _variants(sums: OnePass) -> Iterator[dict[str, Any]]:
     variance = gram.xx.trace()
     spread = gram.yy.view(shape)
     for intercept, ridge in VARIANTS:
-        error = gram.squared_error(sums.solved(ridge, intercept)).view(shape)
+        fit = sums.solved(ridge, intercept)
+        error = gram.squared_error(fit).view(shape)
+        if fit.method != "cholesky":  # the least norm of many solutions is none of these rows
+            error = torch.full_like(error, torch.nan)
         for at, name in enumerate(sums.readers.names):
             yield {
                 "sae": name,
@@ -115,7 +120,7 @@ def _variants(sums: OnePass) -> Iterator[dict[str, Any]]:
 def _scaling(sums: OnePass) -> Iterator[dict[str, Any]]:
     """Lengths of a wider SAE's errors from those of a narrower one on the same tokens."""
     scalars, readers = sums.scalars, sums.readers
-    known = resampled(scalars.moments[:, 0, 0])
+    drawn = resampled(scalars.moments[:, 0, 0])
     pairs = itertools.combinations(zip(readers.names, readers.widths, strict=True), 2)
     for (small, one), (large, other) in pairs:
         if one >= other:
@@ -123,18 +128,18 @@ def _scaling(sums: OnePass) -> Iterator[dict[str, Any]]:
         own = (f"length error {small}", f"length nonlinear {small}")
         for part in ("error", "nonlinear"):
             for given, columns in (("error", own[:1]), ("error + nonlinear", own)):
-                values = scalars.r2_of_regression(f"length {part} {large}", columns, known)
+                target = f"length {part} {large}"
+                values = scalars.r2_of_regression(target, columns, drawn.weights)
                 about = {"small": small, "large": large, "target": part, "given": given}
-                bounds = interval(values)
+                bounds = drawn.interval(values)
                 yield {**about, "r2": bounds.pop("value"), **bounds}
 
 
 def _downstream(names: tuple[str, ...], prices: Prices) -> Iterator[dict[str, Any]]:
-    weights = resampled(torch.ones(len(prices.rows)))
-    nats, recovered = prices.table(weights)
+    drawn, nats, recovered = prices.table()
     for at, name in enumerate(names):
         for column, setting in enumerate((*SETTINGS, *SCALED)):
-            bounds = interval(recovered[:, at, column])
+            bounds = drawn.interval(recovered[:, at, column])
             ce = float(nats[0, at, column])
             about = {"sae": name, "setting": setting, "ce": ce, "recovered": bounds.pop("value")}
             yield {**about, **bounds}

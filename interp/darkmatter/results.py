@@ -41,12 +41,13 @@ def summary(run: Path) -> pd.DataFrame:
 
 
 def intervals(run: Path, measures: list[str]) -> pd.DataFrame:
-    """Some measures as 'value (low-high)', a row an SAE."""
+    """Some measures as 'value (low-high)', a row an SAE; the value alone where there is no
+    interval."""
     table = pd.read_parquet(run / "measures.parquet")
     table = table[table["measure"].isin(measures)]
     order = list(dict.fromkeys(table["sae"]))
     said = [
-        f"{value:.3f} ({low:.3f}-{high:.3f})"
+        f"{value:.3f}" + (f" ({low:.3f}-{high:.3f})" if low == low else "")
         for value, low, high in zip(table["value"], table["low"], table["high"], strict=True)
     ]
     wide = table.assign(said=said).pivot(index="sae", columns="measure", values="said")

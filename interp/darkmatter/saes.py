@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -14,8 +16,9 @@ from torch import Tensor
 from interp.probes.pursuit import pursue
 from interp.probes.sae import Sae, load_sae, pretrained_sae
 
-from ..catalog import sha256
+from ..catalog import SHIPPED, WHEELS, sha256
 from ..errors import UserError
+from ..progress import log
 from ..site import Site
 from .measure import PURSUED
 
@@ -84,27 +87,31 @@ class Saes:
     def read(self, x: Float[Tensor, "n d"]) -> Read:
         errors, active = [], []
         for sae in self.own.values():
-            z = sae.encode(x)
-            errors.append(x - sae.decode(z))
-            active.append((z != 0).sum(1))
+            found = [(part - x_hat, (z != 0).sum(1)) for part, z, x_hat in sae.reconstructions(x)]
+            error, count = (torch.cat(parts) for parts in zip(*found, strict=True))
+            errors.append(error)
+            active.append(count)
         for sae, count in (
             zip(self.own.values(), tuple(active), strict=True) if self.pursued else ()
         ):
-            found = pursue(x, sae.W_dec, sae.b_dec, count)
-            errors.append(found.residual)
-            active.append((found.value > 0).sum(1))
+            pursued = pursue(x, sae.W_dec, sae.b_dec, count)
+            errors.append(pursued.residual)
+            active.append((pursued.value > 0).sum(1))
         return Read(x, torch.stack(errors, 1), torch.stack(active, 1).to(x))
 
 
-def open_saes(source: str, site: str = "", pursued: bool = False) -> Saes:
+def open_saes(source: str, site: str = "", pursued: bool = False, model: str = "") -> Saes:
     """SAEs from a folder of `interp darkmatter ladder`, a folder (of folders) as sae-lens saves
     them, or published ones by sae-lens' names, "release:sae_id".
 
     Args:
         site: which of several sites', or where they are of, if they do not say.
+        model: whose activations they are to read; by default they are not asked.
 
     Raises:
-        UserError: none there (of that site), damaged ones, or several sites or widths of input.
+        UserError: none there (of that site), damaged ones, or several sites or widths of input;
+            SAEs of something else than a model's activations, or of another model; pursuit with
+            ones that normalise their input.
     """
     opened = _opened(source)
     asked = str(Site.parse(site)) if site else ""
@@ -118,6 +125,8 @@ def open_saes(source: str, site: str = "", pursued: bool = False) -> Saes:
     if len({sae.d_in for sae in found.values()}) > 1:
         raise UserError(f"{source} holds SAEs that read different numbers of inputs: part them")
     names = sorted(found, key=lambda name: (found[name].d_sae, name))
+    for name in names:
+        _check(name, found[name], pursued, model)
     place = Site.parse(asked or sites[0])
     return Saes(place, {name: found[name] for name in names}, pursued)
 
@@ -130,7 +139,36 @@ def _opened(source: str) -> dict[str, Sae]:
     folders = sorted(file.parent for file in path.rglob("cfg.json"))
     if not folders:
         raise UserError(f"{source} holds no SAEs: give a ladder, a folder or release:sae_id")
-    return {folder.name: load_sae(folder) for folder in folders}
+    often = Counter(folder.name for folder in folders)
+    return {
+        folder.name if often[folder.name] == 1 else str(folder.relative_to(path)): load_sae(folder)
+        for folder in folders
+    }
+
+
+def _check(name: str, sae: Sae, pursued: bool, model: str) -> None:
+    """Refuse an SAE that cannot be right for what it is asked."""
+    if sae.reads:
+        raise UserError(
+            f"{name} is an SAE of the {sae.reads}, not of activations: give the SAEs of a site"
+        )
+    if pursued and sae.normalises:
+        raise UserError(
+            f"{name} normalises its input ({sae.normalises}), so x is no sum of its atoms: leave "
+            "it out, or use darkmatter run"
+        )
+    given, own = _plain(model), _plain(sae.model)
+    if given in own or own in given:
+        return
+    if {given, own} <= {_plain(known) for known in (*WHEELS, *SHIPPED)}:
+        raise UserError(f"{name} is an SAE of {sae.model}, not of {model}: give that --model")
+    # a model has many names (hub ids, aliases, folders), so this may be the same one
+    log.warning("%s says that it is an SAE of %s; it is used on %s", name, sae.model, model)
+
+
+def _plain(model: str) -> str:
+    """'HuggingFaceTB/SmolLM2-135M' -> 'smollm2135m', by which models' names are compared."""
+    return re.sub("[^a-z0-9]", "", Path(model).name.lower())
 
 
 def saes_fingerprint(source: str) -> str:

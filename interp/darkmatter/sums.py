@@ -12,8 +12,15 @@ Corrected for shrinkage: an SAE that only scales, SAE(x) = alpha x, has an error
 So its output is first rescaled about its mean by the c of least squares (from the fitting part);
 then e' = (1 - c)(x - mean x) + c (e - mean e), xB' = e' - n', and n' = c n exactly: no second pass.
 
-The sums are kept for at most GROUPS groups of contexts. Intervals resample groups: tokens of one
-context depend on each other. Naive equivalent: keep all tokens, and index them.
+The sums are kept for at most GROUPS groups of documents. Intervals resample groups: tokens of one
+document depend on each other, in whichever contexts they stand. An interval is the value and what
+Student's t makes of the resamples' standard deviation,
+
+    value +- t(.975, m - 1) sqrt(n / (n - 1)) SD,    m = (sum s)^2 / sum s^2
+
+for n groups of s tokens: percentiles of the resamples would be too narrow for few groups, and m
+(Kish's effective number) rather than n is what n documents of unequal sizes are worth. Naive
+equivalent: keep all tokens, and index them.
 """
 
 from __future__ import annotations
@@ -23,13 +30,16 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from scipy.special import stdtrit
 from torch import Tensor
 
 from interp.kernels.gram import Gram
 
 GROUPS = 100
-"""Context c is summed in group c mod GROUPS."""
+"""Document c is summed in group c mod GROUPS."""
 RESAMPLES = 400
+FEWEST = 3
+"""Groups; of fewer no interval is told."""
 
 
 class Errors(NamedTuple):
@@ -70,7 +80,7 @@ def shrinkage(gram: Gram) -> Shrinkage:
 
 @dataclass
 class VectorSums:
-    """Sums over tokens, by group of contexts, of each output of x, e and n."""
+    """Sums over tokens, by group of documents, of each output of x, e and n."""
 
     count: Float[Tensor, " groups"]
     x: Float[Tensor, "groups 2 d"]
@@ -85,9 +95,9 @@ class VectorSums:
 
         return cls(zeros(), zeros(2, d), zeros(saes, 4, d))
 
-    def add(self, context: Int[Tensor, " n"], parts: Errors) -> None:
-        for number in torch.unique(context).tolist():
-            rows, group = context == number, number % GROUPS
+    def add(self, document: Int[Tensor, " n"], parts: Errors) -> None:
+        for number in torch.unique(document).tolist():
+            rows, group = document == number, number % GROUPS
             x, e, n = parts.x[rows], parts.error[rows], parts.nonlinear[rows]
             self.count[group] += len(x)
             self.x[group] += torch.stack([x.sum(0), x.square().sum(0)])
@@ -124,7 +134,7 @@ class VectorSums:
 
 @dataclass
 class ScalarSums:
-    """Second moments of named numbers per token (with a constant one), by group of contexts."""
+    """Second moments of named numbers per token (with a constant one), by group of documents."""
 
     names: tuple[str, ...]
     moments: Float[Tensor, "groups p p"]
@@ -134,10 +144,10 @@ class ScalarSums:
         size = len(names) + 1
         return cls(names, torch.zeros(GROUPS, size, size, dtype=torch.float64))
 
-    def add(self, context: Int[Tensor, " n"], values: Float[Tensor, "n p"]) -> None:
+    def add(self, document: Int[Tensor, " n"], values: Float[Tensor, "n p"]) -> None:
         whole = torch.cat([torch.ones(len(values), 1).double(), values.double()], 1)
-        for number in torch.unique(context).tolist():
-            rows = whole[context == number]
+        for number in torch.unique(document).tolist():
+            rows = whole[document == number]
             self.moments[number % GROUPS] += rows.T @ rows
 
     def _total(self, weights: Tensor, names: tuple[str, ...]) -> Float[Tensor, "resamples q q"]:
@@ -176,18 +186,34 @@ def _share(rest: Tensor, total: Tensor) -> Tensor:
     return torch.where(varies, 1 - rest / torch.where(varies, total, 1.0), torch.nan)
 
 
-def resampled(count: Float[Tensor, " groups"], seed: int = 0) -> Float[Tensor, "resamples groups"]:
-    """Weights of the groups: all of them once in the first row, then with replacement."""
+class Resamples(NamedTuple):
+    """Groups drawn with replacement, again and again."""
+
+    weights: Float[Tensor, "resamples groups"]
+    """How often each comes; in the first row all of them once."""
+    reach: float
+    """Half of a 95 % interval, in standard deviations of the resamples; NaN for too few groups."""
+
+    def interval(self, values: Float[Tensor, " resamples"]) -> dict[str, float]:
+        """The value of all groups and the ends of its 95 % interval, from those of all rows."""
+        drawn = values[1:][values[1:].isfinite()]
+        half = self.reach * float(drawn.std()) if len(drawn) > 1 else float("nan")
+        value = float(values[0])
+        return {"value": value, "low": value - half, "high": value + half}
+
+
+def resampled(count: Float[Tensor, " groups"], seed: int = 0) -> Resamples:
+    """`count`: samples in each group; those without any are none."""
     held = (count > 0).nonzero()[:, 0]
+    groups = len(held)
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(held), (RESAMPLES, len(held)), generator=generator)
+    drawn = torch.randint(groups, (RESAMPLES, groups), generator=generator)
     weights = torch.zeros(RESAMPLES + 1, len(count), dtype=torch.float64)
     weights[0, held] = 1
     weights[1:].scatter_add_(1, held[drawn], torch.ones_like(drawn, dtype=torch.float64))
-    return weights
-
-
-def interval(values: Float[Tensor, " resamples"]) -> dict[str, float]:
-    """The value, and the middle 95 % of its resamples."""
-    low, high = torch.nanquantile(values[1:], torch.tensor([0.025, 0.975]).to(values))
-    return {"value": float(values[0]), "low": float(low), "high": float(high)}
+    if groups < FEWEST:
+        return Resamples(weights, float("nan"))
+    sizes = count.double()
+    effective = float(sizes.sum().square() / sizes.square().sum())
+    quantile = float(stdtrit(max(effective - 1, 1.0), 0.975))
+    return Resamples(weights, quantile * (groups / (groups - 1)) ** 0.5)

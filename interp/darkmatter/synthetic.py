@@ -9,6 +9,7 @@ misses latents gets wrong need not be linear, and how much is, is the finding.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -35,27 +36,37 @@ class SyntheticConfig(DarkMatterConfig):
     tokens: int = 40_000
     """Tokens of the one pass."""
     downstream: int = 0
-    """About how many test contexts are run again with the site replaced."""
+    """How many test contexts, evenly spread, are run again with the site replaced."""
     seed: int = 0
     """Of the noise."""
 
     def check(self) -> None:
         super().check()
-        if not all(0 <= share < 1 for share in self.absent) or min(self.noise) < 0:
+        absent = all(0 <= share < 1 for share in self.absent)
+        if not absent or not all(0 <= share < math.inf for share in self.noise):
             raise UserError("--absent are shares below 1, --noise variances of at least 0")
+        for option, shares in (("--absent", self.absent), ("--noise", self.noise)):
+            if len({f"{share:g}" for share in shares}) < len(shares):
+                raise UserError(f"{option} has a number twice: give each once")
+        if not any(map(any, itertools.product(self.absent, self.noise))):
+            raise UserError("nothing is planted: give an --absent or a --noise above 0")
 
     def readers(self, subject: Subject) -> Synthetic:
         import torch
 
-        from .contexts import contexts, corpus_rows
+        from .contexts import Reader, contexts, corpus_rows
         from .faults import Synthetic
         from .saes import open_saes
 
-        saes = open_saes(self.source, self.site)
+        saes = open_saes(self.source, self.site, model=self.model)
         sae = saes.chosen(self.name)
         rows = corpus_rows(subject, self.corpus, self.length, self.contexts)
-        first = next(contexts(subject, rows, min(8, self.contexts), self.skip, 8))
-        truth = next(sae.reconstructions(first.tokens(subject, [saes.site]).x))[2]
+        first = next(contexts(subject, rows, min(8, self.contexts), self.skip, 8), None)
+        if first is None:
+            raise UserError(f"no context is longer than --skip {self.skip}: give a smaller one")
+        # read like all others: a massive activation among these would set the noise alone
+        x = Reader(subject, [saes.site], self.longest).read(first)[1].x
+        truth = torch.cat([x_hat for _, _, x_hat in sae.reconstructions(x)])
         variance = float((truth - truth.mean(0)).square().sum(1).mean())
         faults = tuple(f for f in itertools.product(self.absent, self.noise) if any(f))
         generator = torch.Generator().manual_seed(self.seed)

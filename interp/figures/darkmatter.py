@@ -42,7 +42,7 @@ def error_measures(measures: pd.DataFrame, shown: dict[str, str]) -> go.Figure:
                 "thickness": 1,
             },
         )  # fmt: skip
-    laid_out(figure, "Held-out contexts, with 95 % intervals", height=420)
+    laid_out(figure, "Held-out contexts, with 95 % intervals over documents", height=420)
     return figure.update_layout(showlegend=True, legend=BELOW)
 
 

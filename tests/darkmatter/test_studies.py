@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from interp.darkmatter import error_saes
+from interp.darkmatter.contexts import Reader, contexts, corpus_rows
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.measure import DarkMatterConfig, PursuitConfig
 from interp.darkmatter.results import COLUMNS, intervals, summary
@@ -22,6 +24,7 @@ from interp.probes import load_sae
 from interp.site import Site
 from interp.store import Store
 from interp.study import run_or_load
+from interp.subject import open_subject
 
 SITE = Site("resid_post", 2)
 OTHELLO = {
@@ -87,9 +90,7 @@ def test_downstream_is_anchored_at_both_ends(run):
 
 def test_giving_the_whole_error_back_is_the_model_itself(run, tmp_path):
     """Both parts at once are x: what `downstream` does, with the sum of the parts."""
-    from interp.darkmatter.contexts import contexts, corpus_rows
     from interp.edits import patch
-    from interp.subject import open_subject
 
     subject = open_subject("othello-gpt")
     rows = corpus_rows(subject, OTHELLO["corpus"], 59, 3)
@@ -128,19 +129,25 @@ def test_summary(run):
 
 
 def test_pursuit_lowers_the_error(own_home):
-    made = run_or_load(PursuitConfig(**{**OTHELLO, "tokens": 59 * 40, "downstream": 0}, ridge=1e-3))
-    for name in made.manifest["names"][:6]:
+    for kind in ("l1", "topk"):
+        shutil.copytree(f"{OTHELLO['saes']}/saes/{kind}-L2-S0", own_home / "saes" / kind)
+    given = {**OTHELLO, "saes": str(own_home / "saes"), "tokens": 59 * 20, "downstream": 0}
+    made = run_or_load(PursuitConfig(**given, ridge=1e-3))
+    assert made.manifest["names"] == ["l1", "topk", "l1 pursued", "topk pursued"]
+    for name in ("l1", "topk"):
         assert value(made, f"{name} pursued", "fvu") < value(made, name, "fvu")
         assert value(made, f"{name} pursued", "l0") <= value(made, name, "l0")
 
 
 def test_planted_noise_is_nonlinear_and_adds_up(own_home):
     config = SyntheticConfig(
-        **{**OTHELLO, "tokens": 59 * 300, "downstream": 0},
+        **{**OTHELLO, "tokens": 59 * 300, "downstream": 2},
+        name="topk-L2-S0",
         absent=(0.0, 0.3),
         noise=(0.0, 0.05, 0.1),
     )
     made = run_or_load(config)
+    prices = pd.read_parquet(made.path / "downstream.parquet").set_index(["sae", "setting"])
     for noise in (0.05, 0.1):
         name = f"absent 0, noise {noise:g}"
         assert value(made, name, "fvu") == pytest.approx(noise, rel=0.1)
@@ -148,21 +155,55 @@ def test_planted_noise_is_nonlinear_and_adds_up(own_home):
         alone = value(made, "absent 0.3, noise 0", "fvu_nonlinear")
         both = value(made, f"absent 0.3, noise {noise:g}", "fvu_nonlinear")
         assert both == pytest.approx(alone + noise, rel=0.1)
+        # the truth is the SAE's output, so without the noise it is the truth that is back
+        assert prices.loc[name, "sae + nonlinear"]["recovered"] == pytest.approx(100, abs=15)
 
 
-def test_saes_of_the_error(own_home, tmp_path):
-    config = ErrorSaesConfig(
-        **{**OTHELLO, "tokens": 59 * 120}, name="topk-L2-S0", width=64, k=8, batch=128
-    )
-    from interp.darkmatter import error_saes
+ERRORS = {name: given for name, given in OTHELLO.items() if name != "downstream"}
+ERRORS |= {"name": "topk-L2-S0", "width": 64, "k": 8, "batch": 128}
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(error_saes, "FIT_TOKENS", 59 * 100)
-        made = run_or_load(config)
+
+def test_saes_of_the_error(own_home, monkeypatch):
+    monkeypatch.setattr(error_saes, "FIT_TOKENS", 59 * 100)
+    made = run_or_load(ErrorSaesConfig(**ERRORS))
     table = pd.read_parquet(made.path / "error_saes.parquet").set_index("part")
     assert list(table.index) == ["linear", "nonlinear"]
     assert (table["fvu"] < 1).all()
-    assert load_sae(made.path / "saes" / "linear").d_in == 128
+    sae = load_sae(made.path / "saes" / "linear")
+    assert (sae.d_in, sae.reads) == (128, "linear error")
+    with pytest.raises(UserError, match="linear is an SAE of the linear error"):
+        run_or_load(DarkMatterConfig(**{**OTHELLO, "saes": str(made.path)}))
+
+
+def test_the_ridge_of_the_error_is_that_of_the_run(monkeypatch):
+    monkeypatch.setattr(error_saes, "FIT_TOKENS", 59 * 40)
+    subject = open_subject("othello-gpt")
+    none, one = (
+        error_saes._Stream(ErrorSaesConfig(**ERRORS, ridge=ridge), subject) for ridge in (0.0, 1.0)
+    )
+    rows = corpus_rows(subject, OTHELLO["corpus"], 59, 40)
+    reader = Reader(subject, [SITE], 10.0)
+    x = torch.cat([reader.read(part)[1].x for part in contexts(subject, rows, 40, 1, 8)]).double()
+    centred = x - x.mean(0)
+    error = x - torch.cat([x_hat for *_, x_hat in none._split.sae.reconstructions(x.float())])
+    gram = centred.T @ centred / len(x)
+    for stream, ridge in ((none, 0.0), (one, 1.0)):
+        penalty = ridge * gram.trace() / 128 * torch.eye(128)
+        expected = torch.linalg.solve(gram + penalty, centred.T @ error.double() / len(x))
+        torch.testing.assert_close(stream._split.fit.weights, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_ridge_makes_up_for_tokens(own_home):
+    """What the refusal recommends works; the variants without a ridge have no values."""
+    saes = f"{OTHELLO['saes']}/saes/topk-L2-S0"
+    changes = {"saes": saes, "length": 20, "tokens": 200, "downstream": 2, "ridge": 1e-6}
+    made = run_or_load(DarkMatterConfig(**{**OTHELLO, **changes}))
+    variants = pd.read_parquet(made.path / "variants.parquet")
+    without = variants["ridge"] == 0
+    assert variants[without]["fvu_nonlinear"].isna().all()
+    assert variants[~without]["fvu_nonlinear"].notna().all()
+    prices = pd.read_parquet(made.path / "downstream.parquet")
+    assert prices["low"].isna().all(), "two contexts: no interval"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +216,11 @@ def test_saes_of_the_error(own_home, tmp_path):
         ({"tokens": 200, "length": 20}, "do not determine a linear map of 128 numbers"),
         ({"corpus": ""}, "has no tokenizer: give a --corpus of ids"),
         ({"skip": 59}, "longer than what is skipped"),
-        ({"ridge": -1.0}, "must not be negative"),
+        ({"ridge": -1.0}, "--ridge -1 must not be negative"),
+        ({"ridge": float("nan")}, "--ridge nan must not be negative"),
+        ({"downstream": -1}, "--downstream -1 must not be negative"),
+        ({"longest": 0.01}, "--longest 0.01 are no median lengths"),
+        ({"longest": float("nan")}, "--longest nan are no median lengths"),
         ({"earlier": ("saes",)}, "site=source"),
         ({"earlier": ("9.resid_post=saes",)}, "saes holds no SAEs"),
     ],
@@ -193,6 +238,24 @@ def test_a_corpus_that_ends_early(own_home):
         run_or_load(config)
 
 
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        (SyntheticConfig, {"noise": ()}, "nothing is planted"),
+        (SyntheticConfig, {"absent": (0.0,), "noise": (0.0,)}, "nothing is planted"),
+        (SyntheticConfig, {"absent": (0.1, 0.1)}, "--absent has a number twice"),
+        (SyntheticConfig, {"noise": (0.5, 0.5 + 1e-9)}, "--noise has a number twice"),
+        (SyntheticConfig, {"noise": (float("nan"),)}, "--noise variances of at least 0"),
+        (ErrorSaesConfig, {"batch": 0}, "a --batch of 1 or more"),
+        (ErrorSaesConfig, {"lr": float("nan")}, "--lr nan is no learning rate"),
+        (ErrorSaesConfig, {"batch": 9000}, "than 64 contexts surely hold: give at most 8160"),
+    ],
+)
+def test_settings_that_cannot_work(kind, change, words):
+    with pytest.raises(UserError, match=words):
+        kind(**change).check()
+
+
 def test_an_unknown_name(own_home):
     config = SyntheticConfig(**{**OTHELLO, "downstream": 0}, name="nobody")
     with pytest.raises(UserError, match="no SAE 'nobody' there: choose one of l1-L2-S0"):
@@ -207,17 +270,6 @@ def test_saes_of_another_width(own_home, model_folder):
         **{**OTHELLO, "model": model, "corpus": str(ids), "length": 30, "tokens": 1800}
     )
     with pytest.raises(UserError, match="this SAE reads 128 numbers, these activations have 32"):
-        run_or_load(config)
-
-
-def test_an_sae_with_a_nan(own_home):
-    shutil.copytree(f"{OTHELLO['saes']}/saes/topk-L2-S0", own_home / "bad" / "topk")
-    weights = own_home / "bad" / "topk" / "sae_weights.safetensors"
-    tensors = load_file(weights)
-    tensors["W_enc"][0, 0] = torch.nan
-    save_file(tensors, weights)
-    config = dataclasses.replace(DarkMatterConfig(**OTHELLO), saes=str(own_home / "bad"))
-    with pytest.raises(UserError, match="topk makes a NaN of x"):
         run_or_load(config)
 
 
@@ -240,8 +292,8 @@ def test_memory_does_not_grow_with_the_tokens(tmp_path):
     ids = load_file(OTHELLO["corpus"])["games"]
     save_file({"ids": ids.repeat(8, 1)}, tmp_path / "ids.safetensors")
     peaks = []
-    for contexts in (400, 4000):
-        options = {**OTHELLO, "corpus": tmp_path / "ids.safetensors", "tokens": 59 * contexts}
+    for count in (400, 4000):
+        options = {**OTHELLO, "corpus": tmp_path / "ids.safetensors", "tokens": 59 * count}
         command = [sys.executable, "-m", "interp", "darkmatter", "run", "--json"]
         command += [text for name, given in options.items() for text in (f"--{name}", str(given))]
         printed = subprocess.run(

@@ -6,7 +6,7 @@ import torch
 
 from interp.darkmatter.one_pass import OnePass, Tokens
 from interp.darkmatter.saes import Read
-from interp.darkmatter.sums import ScalarSums, interval, resampled, shrinkage
+from interp.darkmatter.sums import ScalarSums, resampled, shrinkage
 from interp.errors import UserError
 from interp.kernels.gram import Gram
 from interp.site import Site
@@ -55,7 +55,7 @@ def streamed(readers, count=30_000, seed=0, ridge=0.0, per_context=50):
 
 
 def measured(sums, at):
-    weights = resampled(sums.vectors.count)
+    weights = resampled(sums.vectors.count).weights
     found = sums.vectors.measures(at, sums.shrinkages[at], weights)
     return {name: float(values[0]) for name, values in found.items()}
 
@@ -120,7 +120,7 @@ def test_a_perfect_sae_is_a_guarded_nought_over_nought():
     assert found["fvu_nonlinear"] == 0
     assert np.isnan(found["r2_vector"])
     assert np.isnan(found["r2_vector_weighted"])
-    assert interval(torch.full((5,), torch.nan)) == pytest.approx(
+    assert resampled(torch.ones(9)).interval(torch.full((5,), torch.nan)) == pytest.approx(
         {"value": np.nan, "low": np.nan, "high": np.nan}, nan_ok=True
     )
 
@@ -178,7 +178,7 @@ def test_scalars_equal_least_squares():
     sums = ScalarSums.empty(("a", "b", "c"))
     for rows in torch.arange(3000).split(700):
         sums.add(context[rows], values[rows])
-    weights = resampled(sums.moments[:, 0, 0])
+    weights = resampled(sums.moments[:, 0, 0]).weights
     given = torch.cat([torch.ones(3000, 1), values[:, :2]], 1)
     left = values[:, 2:] - given @ torch.linalg.lstsq(given, values[:, 2:]).solution
     spread = (values[:, 2] - values[:, 2].mean()).square().sum()
@@ -196,12 +196,46 @@ def test_intervals_cover_and_shrink_with_the_data():
     widths = []
     for count in (500, 20_000):
         sums, _ = streamed(readers, count)
-        bounds = interval(
-            sums.vectors.measures(0, sums.shrinkages[0], resampled(sums.vectors.count))["fvu"]
-        )
+        drawn = resampled(sums.vectors.count)
+        bounds = drawn.interval(sums.vectors.measures(0, sums.shrinkages[0], drawn.weights)["fvu"])
         assert bounds["low"] <= bounds["value"] <= bounds["high"]
         widths.append(bounds["high"] - bounds["low"])
     assert widths[1] < widths[0] / 2
+
+
+def coverage(sizes, within, trials=500):
+    """How often an interval of the mean, 0, holds it: by document, and by sample."""
+    hits, generator = [], np.random.default_rng(0)
+    for seed in range(trials):
+        count = torch.from_numpy(sizes(generator)).double()
+        whose = torch.repeat_interleave(torch.arange(len(count)), count.long())
+        own = within**0.5 * generator.normal(size=len(count))[whose]
+        values = torch.from_numpy(own + (1 - within) ** 0.5 * generator.normal(size=len(whose)))
+        for at in (whose, torch.arange(len(whose))):
+            size = torch.bincount(at).double()
+            drawn = resampled(size, seed)
+            total = torch.zeros_like(size).index_add(0, at, values)
+            bounds = drawn.interval((drawn.weights @ total) / (drawn.weights @ size))
+            hits.append(bounds["low"] <= 0 <= bounds["high"])
+    return np.mean(np.reshape(hits, (-1, 2)), 0)
+
+
+@pytest.mark.parametrize("groups", [3, 8])
+def test_intervals_of_few_independent_groups_cover(groups):
+    by_group, _ = coverage(lambda generator: np.ones(groups, int), 0.0)
+    assert 0.93 <= by_group <= 0.97
+
+
+def test_intervals_of_contexts_that_depend_on_each_other_cover():
+    """As on text: 20 documents of very different lengths, contexts of one alike."""
+    by_document, by_context = coverage(lambda generator: generator.geometric(0.2, 20), 0.5)
+    assert by_document >= 0.92
+    assert by_context < 0.8, "which is why contexts are not resampled"
+
+
+def test_two_groups_have_no_interval():
+    bounds = resampled(torch.tensor([3.0, 0.0, 4.0])).interval(torch.zeros(401))
+    assert bounds == pytest.approx({"value": 0, "low": np.nan, "high": np.nan}, nan_ok=True)
 
 
 def test_too_few_tokens_for_a_linear_map():

@@ -75,6 +75,14 @@ def test_a_stopped_training_goes_on_exactly(tmp_path) -> None:
         assert (whole.path / part).read_bytes() == (stopped.path / part).read_bytes()
 
 
+def test_plans_of_one_name_and_an_empty_stream_are_refused(tmp_path) -> None:
+    writer = RunWriter(tmp_path, {})
+    with pytest.raises(ValueError, match="two SAEs of one name"):
+        train_saes([PLANS[0], PLANS[0]], stream, SCHEDULE, writer, "train")
+    with pytest.raises(UserError, match="does not fill one batch of 128 tokens"):
+        train_saes(PLANS, lambda first: iter(()), SCHEDULE, writer, "train")
+
+
 class Bytes:
     """A tokenizer: one id a byte."""
 
@@ -103,7 +111,7 @@ def test_the_ladders_stream_can_begin_anywhere(tmp_path, monkeypatch) -> None:
         assert all(map(torch.equal, whole[first : first + 3], rest))
     seen = torch.cat(whole)
     assert len(torch.unique(seen, dim=0)) == len(seen)
-    rows = list(corpus_rows(subject, config.corpus, 20, 3))
+    rows = [ids for _, ids in corpus_rows(subject, config.corpus, 20, 3)]
     held_out = subject.capture(subject.pad(rows), [site])[site].flatten(0, 1)
     assert torch.cdist(held_out, seen).min() > 0
 
@@ -115,6 +123,10 @@ def test_the_ladders_stream_can_begin_anywhere(tmp_path, monkeypatch) -> None:
         ({"k": (0,)}, "every k from 1"),
         ({"widths": ()}, "at least one width"),
         ({"tokens": 10}, "at least one step"),
+        ({"batch": 0}, "at least one step"),
+        ({"widths": (768, 1536, 768)}, "--widths has a number twice"),
+        ({"k": (32, 32)}, "--k has a number twice"),
+        ({"lr": float("nan")}, "--lr nan is no learning rate"),
     ],
 )
 def test_settings_that_cannot_work(change, words) -> None:

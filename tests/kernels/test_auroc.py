@@ -80,3 +80,10 @@ def test_wrong_arguments_are_named():
         rank_auroc(torch.ones(0, 2), torch.ones(0, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match="NaN or an infinity"):
         rank_auroc(torch.full((3, 2), float("nan")), torch.ones(3, 2, dtype=torch.bool))
+
+
+def test_float64_is_ranked_as_it_is():
+    close = 1 + torch.tensor([[0.0], [1.0], [2.0], [3.0]], dtype=torch.float64) * 1e-9
+    labels = torch.tensor([[False], [True], [False], [True]])
+    assert float(rank_auroc(close, labels)) == 0.75
+    assert float(rank_auroc(close.float(), labels)) == 0.5, "all the same in float32"

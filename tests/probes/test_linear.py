@@ -35,6 +35,17 @@ def test_equals_scikit_learn_task_by_task() -> None:
         )
 
 
+def test_two_classes_are_the_logistic_regression_of_half_the_ridge() -> None:
+    x, y = problem()
+    labels, ridge = y[:, 0] == y[0, 0], 1e-2
+    probe = LinearProbe(ridge, max_iter=500, tol=1e-6).fit(x, labels)
+    twin = LogisticRegression(C=2 / (ridge * len(x)), solver="newton-cholesky", tol=1e-9)
+    twin.fit(x.astype(np.float64), labels)
+    np.testing.assert_allclose(
+        probe.coef_[1] - probe.coef_[0], twin.coef_[0], atol=0.01 * np.abs(twin.coef_).max()
+    )
+
+
 def test_tasks_do_not_see_each_other() -> None:
     x, y = problem()
     together = LinearProbe(1e-2, max_iter=300, tol=1e-6).fit(x, y)

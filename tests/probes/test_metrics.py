@@ -70,6 +70,9 @@ def test_detections_at_given_thresholds() -> None:
     assert (found.active == (features[:, :, None] > thresholds).sum(0)).all()
     with pytest.raises(ValueError, match="80 samples with features, 79 with labels"):
         detections(features, labels[1:])
+    features[3, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN or an infinity"):
+        detections(features, labels)
 
 
 def test_claims_by_definition() -> None:

@@ -13,7 +13,7 @@ from sae_lens import (
 )
 
 from interp.errors import UserError
-from interp.probes import load_sae, wrap
+from interp.probes import load_sae, pretrained_sae, wrap
 from interp.probes.sae import CHUNK, hook_of_site, site_of_hook
 
 
@@ -71,6 +71,69 @@ def test_mistakes_are_one_line(tmp_path) -> None:
         load_sae(tmp_path)
     with pytest.raises(UserError, match="no hook for the site"):
         hook_of_site("logits")
+
+
+@pytest.mark.parametrize("config", ["[]", "{}", "{", '{"metadata": null}', "null"])
+def test_a_damaged_config_is_one_line(tmp_path, config) -> None:
+    make("standard").save_model(tmp_path)
+    (tmp_path / "cfg.json").write_text(config)
+    with pytest.raises(UserError, match="the SAE in .* cannot be read") as caught:
+        load_sae(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_missing_file_is_named(tmp_path, folder) -> None:
+    make("standard").save_model(tmp_path)
+    weights = tmp_path / "sae_weights.safetensors"
+    weights.unlink()
+    if folder:
+        weights.mkdir()
+    with pytest.raises(UserError, match="no file sae_weights.safetensors"):
+        load_sae(tmp_path)
+
+
+def test_a_published_sae_without_a_network(monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="cannot fetch nobody/nothing:x .*look at the network"):
+        pretrained_sae("nobody/nothing", "x")
+    with pytest.raises(UserError, match="Release nothing not found"):
+        pretrained_sae("nothing", "x")
+
+
+@pytest.mark.parametrize("how", ["layer_norm", "constant_norm_rescale"])
+def test_a_normalised_input_is_read_chunk_by_chunk(how) -> None:
+    inner = make("standard")
+    inner.cfg.normalize_activations = how
+    sae = wrap(StandardSAE(inner.cfg))
+    sae.inner.load_state_dict(inner.state_dict())
+    x = 5 + torch.randn(CHUNK + 10, 16, generator=torch.Generator().manual_seed(1))
+    found = torch.cat([x_hat for *_, x_hat in sae.reconstructions(x)])
+    torch.testing.assert_close(found, sae.inner(x).detach())
+    assert sae.normalises == how
+    with pytest.raises(UserError, match=f"normalises its input .{how}.*Sae.reconstructions"):
+        sae.decode(sae.encode(x))
+
+
+def test_what_is_no_sae_of_its_input_is_refused() -> None:
+    inner = make("standard")
+    inner.cfg.normalize_activations = "expected_average_only_in"
+    with pytest.raises(UserError, match="scaled beforehand .expected_average_only_in.*fold it"):
+        wrap(inner)
+    inner = make("standard")
+    inner.cfg.metadata.hook_name_out = "blocks.3.hook_mlp_out"
+    with pytest.raises(UserError, match="is a transcoder: it gives blocks.3.hook_mlp_out"):
+        wrap(inner)
+
+
+def test_a_latent_may_be_switched_off_but_not_broken() -> None:
+    inner = make("jumprelu")
+    with torch.no_grad():
+        inner.threshold[3] = torch.inf
+        assert not wrap(inner).encode(torch.ones(2, 16))[:, 3].any()
+        inner.threshold[3] = torch.nan
+    with pytest.raises(UserError, match="its threshold holds a NaN"):
+        wrap(inner)
 
 
 def test_names_of_sites_and_hooks() -> None:
