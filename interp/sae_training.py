@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 REPORT = 50
 """Steps between two reports of progress."""
 CHECKPOINT = "checkpoint.safetensors"
+FILES = ("sae_weights.safetensors", "cfg.json")
+"""Of each autoencoder, in the order they are written."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,11 @@ def _resume(trainers: Mapping[str, Any], schedule: Schedule, out: RunWriter) -> 
     return done
 
 
+def trained(out: RunWriter, name: str) -> bool:
+    """Whether an autoencoder of the run is there, whole."""
+    return all(out.has(f"saes/{name}/{file}") for file in FILES)
+
+
 def _save(sae: Any, scale: float, out: RunWriter, name: str) -> None:
     """Fold the scale in and store in float16, cfg.json last."""
     import torch
@@ -206,6 +213,6 @@ def _save(sae: Any, scale: float, out: RunWriter, name: str) -> None:
     sae.to(torch.float16)
     with tempfile.TemporaryDirectory() as scratch:
         sae.save_inference_model(scratch)
-        for part in ("sae_weights.safetensors", "cfg.json"):
+        for part in FILES:
             with out.part(f"saes/{name}/{part}") as path:
                 path.write_bytes((Path(scratch) / part).read_bytes())

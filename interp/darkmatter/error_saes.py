@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..sae_training import SaePlan, Schedule, train_saes
+from ..sae_training import SaePlan, Schedule, train_saes, trained
 from ..site import Site
 from ..store import RunWriter
 from .measure import ErrorsConfig
@@ -89,7 +89,7 @@ class ErrorSaesConfig(ErrorsConfig):
         )
         rows = []
         for part in PARTS:
-            if not out.has(f"saes/{part}/cfg.json"):
+            if not trained(out, part):
                 plan = SaePlan(part, stream.site, "topk", self.width, self.k, reads=f"{part} error")
                 train_saes([plan], stream.of(part), schedule, out, f"SAE of the {part} error")
             sae = load_sae(out.path / "saes" / part)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..sae_training import SaePlan, Schedule, train_saes
+from ..sae_training import SaePlan, Schedule, train_saes, trained
 from ..site import Site
 from ..store import RunWriter
 
@@ -78,7 +78,7 @@ class LadderConfig:
         from ..weights import open_weights
 
         return {
-            "model": open_weights(self.model).fingerprint(),
+            **open_weights(self.model).fingerprints(),
             "corpus": fingerprint(self.corpus or None),
         }
 
@@ -104,7 +104,7 @@ class LadderConfig:
         dtype = getattr(torch, self.precision)
         subject = open_subject(self.model, device=self.device, dtype=dtype)
         plans = self._plans()
-        if not all(out.has(f"saes/{plan.name}/cfg.json") for plan in plans):
+        if not all(trained(out, plan.name) for plan in plans):
             schedule = Schedule(
                 self.tokens // self.batch,
                 self.batch,

@@ -79,7 +79,7 @@ class ErrorsConfig:
         from .saes import saes_fingerprint
 
         return {
-            "model": open_weights(self.model).fingerprint(),
+            **open_weights(self.model).fingerprints(),
             "corpus": fingerprint(self.corpus or None),
             "saes": saes_fingerprint(self.source),
         }

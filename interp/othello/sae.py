@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..sae_training import SaePlan, Schedule, train_saes
+from ..sae_training import SaePlan, Schedule, train_saes, trained
 from ..site import Site
 from ..store import RunWriter
 
@@ -86,7 +86,7 @@ class SaeConfig:
         subject = open_subject(self.model, device=self.device)
         for seed in self.seeds:
             names = [sae_name(a, layer, seed) for layer in _layers(subject) for a in ARCHITECTURES]
-            if not all(out.has(f"saes/{name}/cfg.json") for name in names):
+            if not all(trained(out, name) for name in names):
                 _train_set(self, subject, seed, out)
         table = pd.DataFrame(_measured(self, subject, out.path))
         with out.part("saes.parquet") as path:

@@ -255,6 +255,16 @@ def test_a_damaged_part_of_a_comparison_is_made_again(tiny, saes, store, tmp_pat
     assert part.read_bytes() == whole
 
 
+def test_a_damaged_autoencoder_is_trained_again(tiny, tmp_path) -> None:
+    config = SaeConfig(str(tiny), tokens=2_048, d_sae=48, k=4, seeds=(0,), batch=512)
+    made = run_or_load(config, out=tmp_path / "run").path
+    part = made / "saes" / "topk-L0-S0" / "sae_weights.safetensors"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-8])
+    run_or_load(config, out=made)
+    assert part.read_bytes() == whole
+
+
 def test_train_command(tmp_path, capsys) -> None:
     small = ["--games", "128", "--n-layers", "1", "--d-model", "16", "--n-heads", "1", "--batch",
              "32", "--eval-games", "20", "--ckpt", str(tmp_path / "c")]  # fmt: skip
