@@ -99,9 +99,9 @@ class Session:
         found, told, count = self._searched(self.pair), self.told, self.config.paths
         strongest = _strongest(found, told)
         if strongest is None:
+            where = "" if self.task.sources else f" from token {max(told)}, where the word ends"
             raise UserError(
-                f"no path carries the pair's difference from token {max(told)}, where the word "
-                "ends: change the pair or raise --width"
+                f"no path carries the pair's difference{where}: change the pair or raise --width"
             )
         self.chosen = strongest
         here = [path for path in found if path.positions[0] in told and path != self.chosen]
