@@ -21,11 +21,19 @@ T = TypeVar("T")
 
 @contextmanager
 def errors_in_place() -> Iterator[None]:
-    """Show a user's mistake where it happened; the rest of the page goes on."""
+    """Show a user's mistake, or what a stored run lacks, where it happened; the rest of the page
+    goes on."""
     try:
         yield
     except UserError as error:
         st.error(plain(str(error)))
+    except (KeyError, FileNotFoundError) as error:
+        st.error(
+            plain(
+                f"This run has no {error}. If an earlier version of the workbench made it, give "
+                "its command again."
+            )
+        )
 
 
 def plain(text: str) -> str:

@@ -25,6 +25,21 @@ def test_two_questions_with_the_same_arguments_have_two_answers(tmp_path, monkey
     assert [common.cached(question)(run, "x") for question in (one, two)] == ["one x", "two x"]
 
 
+def of_an_older_run():
+    import pandas as pd
+
+    from interp.apps.common import errors_in_place
+
+    with errors_in_place():
+        pd.DataFrame({"a": [1]})["template"]
+
+
+def test_what_an_older_run_lacks_is_said_in_place():
+    shown = AppTest.from_function(of_an_older_run).run()
+    assert not shown.exception
+    assert "no 'template'" in shown.error[0].value.replace("\\", "")
+
+
 @pytest.fixture
 def models(model_folder, own_home):
     return [str(model_folder("llama", hidden_size=width)) for width in (32, 64)]
