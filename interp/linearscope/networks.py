@@ -123,7 +123,8 @@ def fingerprint(name: str, weights: str = "") -> str:
     digest = hashlib.sha256(name.encode())
     module = open_network(name, weights).module
     for key, tensor in module.state_dict().items():
-        digest.update(key.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        numbers = tensor.cpu().flatten().view(torch.uint8).numpy()
+        digest.update(key.encode() + numbers.tobytes())
     for file in _files(name, module):
         digest.update(file.read_bytes())
     return digest.hexdigest()

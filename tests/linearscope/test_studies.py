@@ -47,7 +47,7 @@ class Nothing(torch.nn.Module):
 class Random(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.layer = torch.nn.Conv2d(3, 3, 1)
+        self.layer = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3))
 
     def forward(self, x):
         return self.layer(x)
