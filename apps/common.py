@@ -91,6 +91,8 @@ def study_call(
     """
     kind, asked, call = type(usual), list(command), []
     for name, value in config.items():
+        if name not in usual.__dataclass_fields__:  # of an earlier version's run
+            continue
         usually = getattr(usual, name)
         each = list(value) if isinstance(value, list) else [value]
         if each == (list(usually) if isinstance(usually, tuple) else [usually]):

@@ -184,6 +184,4 @@ def _trained() -> None:
     st.dataframe(rows.round(4), hide_index=True)
     st.caption("Fraction of variance unexplained of each part, on held-out contexts.")
     download(rows, "error_saes")
-    usual = ErrorSaesConfig()
-    config = {name: value for name, value in run.config.items() if hasattr(usual, name)}
-    reproduce(*study_call(["interp", "darkmatter", "errors"], config, usual))
+    reproduce(*study_call(["interp", "darkmatter", "errors"], run.config, ErrorSaesConfig()))

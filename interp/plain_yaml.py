@@ -21,8 +21,10 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        twice = next(_repeated(yaml.compose(text, yaml.BaseLoader)), None)
-        content = yaml.load(text, yaml.BaseLoader)
+        loader = yaml.BaseLoader(text)
+        node = loader.get_single_node()
+        twice = next(_repeated(node), None)
+        content = None if node is None else loader.construct_document(node)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot read {path}: {reason}") from error

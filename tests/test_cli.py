@@ -130,10 +130,8 @@ def test_an_interrupt_that_c_code_turned_into_another_error(own_home, monkeypatc
 
     monkeypatch.setattr("interp.neurons.search.open_atlas", constructor)
     before = signal.getsignal(signal.SIGINT)
-    try:
-        code, _, err = run("neurons", "search", "x", capsys=capsys)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    code, _, err = run("neurons", "search", "x", capsys=capsys)
+    assert signal.getsignal(signal.SIGINT) is before
     assert (code, err) == (130, "interp: interrupted; the same command resumes\n")
 
 

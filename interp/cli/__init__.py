@@ -15,8 +15,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from types import FrameType
 
 from tyro.extras import SubcommandApp
@@ -86,41 +86,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.getLogger("interp").addHandler(handler)
     logging.getLogger("interp").setLevel(logging.INFO)
-    interrupts = _noted_interrupts()
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
-        _parse(arguments)()
+        with _interruptible():
+            _parse(arguments)()
         sys.stdout.flush()
+    except UserError as error:
+        print("interp:", re.sub(r"[\x00-\x1f\x7f]+", " ", str(error)), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        return _interrupted()
+        print("interp: interrupted; the same command resumes", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
-        if interrupts:
-            return _interrupted()
-        if not isinstance(error, UserError):
-            raise
-        print("interp:", re.sub(r"[\x00-\x1f\x7f]+", " ", str(error)), file=sys.stderr)
-        return 2
     return 0
 
 
-def _noted_interrupts() -> list[int]:
-    """Fills when Ctrl-C is pressed: C code that calls Python makes another error of the exception
-    (torch's constructors do: "could not determine the shape")."""
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the block as a KeyboardInterrupt, whatever C code that was calling Python made of
+    it (torch's constructors make a ValueError: "could not determine the shape")."""
     noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which alone hears of it
+        yield
+        return
 
     def handler(number: int, frame: FrameType | None) -> None:
         noted.append(number)
         signal.default_int_handler(number, frame)
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, handler)
-    return noted
-
-
-def _interrupted() -> int:
-    print("interp: interrupted; the same command resumes", file=sys.stderr)
-    return 130
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    except Exception as error:
+        if noted:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -133,7 +133,7 @@ def fingerprint(name: str, weights: str = "") -> str:
 def _files(name: str, module: nn.Module) -> list[Path]:
     """Python files that one's own network is written in; torch's are its version's."""
     kinds = {type(part).__module__ for part in module.modules()} | {name.partition(":")[0]}
-    made = (getattr(sys.modules[kind], "__file__", None) for kind in kinds
+    made = (getattr(sys.modules.get(kind), "__file__", None) for kind in kinds
             if kind.partition(".")[0] != "torch")  # fmt: skip
     return sorted(Path(file) for file in made if file)
 

@@ -8,6 +8,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.apps import common
+from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.directions import Directions
 from interp.site import Site
 
@@ -38,6 +39,13 @@ def test_what_an_older_run_lacks_is_said_in_place():
     shown = AppTest.from_function(of_an_older_run).run()
     assert not shown.exception
     assert "no 'template'" in shown.error[0].value.replace("\\", "")
+
+
+def test_a_call_leaves_out_what_a_study_no_longer_has():
+    usual = ErrorSaesConfig()
+    command, call = common.study_call(["interp"], {"k": 7, "earlier": ["x"]}, usual)
+    assert command == ["interp", "--k", "7"]
+    assert "ErrorSaesConfig(k=7)" in call
 
 
 @pytest.fixture
