@@ -42,6 +42,7 @@ types: .venv/dev
 	rm -rf build/laid-out && mkdir -p build/laid-out
 	cp -r interp build/laid-out/interp && cp -r apps data kernels probes build/laid-out/interp/
 	cp pyproject.toml build/laid-out/
+	$(BIN)/python tests/layers.py > build/laid-out/.importlinter
 	cd build/laid-out && ../../$(BIN)/mypy && PYTHONPATH=. ../../$(BIN)/lint-imports
 
 unit: .venv/dev

@@ -7,10 +7,9 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import cached, download, errors_in_place, pick_run, reproduce
-from interp.neurons import agree
-from interp.store import Run, open_run
+from interp.neurons import agree, figures
+from interp.runs.store import Run, open_run
 
 
 def _agreement(run: Run, other: str) -> pd.DataFrame:

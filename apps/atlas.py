@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import cached, download, errors_in_place, pick_run, plain, reproduce
-from interp.neurons import search
-from interp.neurons.search import NeuronName, parse_neuron
-from interp.store import Run
+from interp.model.neuron import NeuronName, parse_neuron
+from interp.model.vocabulary import visible
+from interp.neurons import figures, search
+from interp.runs.store import Run
 
 find, show, top = cached(search.find), cached(search.show), cached(search.top)
 density, values_in_layer = cached(search.density), cached(search.values_in_layer)
@@ -87,7 +87,7 @@ def _found(run: Run, word: str, chosen: bool) -> str:
 
 def _table(rows: pd.DataFrame, key: str) -> str:
     """The rows as a table; returns the selected neuron's name, the first one's to begin with."""
-    shown = rows.assign(tokens=rows["tokens"].map(lambda ts: [figures.visible(t) for t in ts]))
+    shown = rows.assign(tokens=rows["tokens"].map(lambda ts: [visible(t) for t in ts]))
     event = st.dataframe(
         shown,
         key=key,
@@ -121,7 +121,7 @@ def _card(run: Run, name: NeuronName) -> None:
         ["interp", "neurons", "show", str(name), "--atlas", str(run.path)],
         OPEN.format(path=str(run.path))
         + "from interp import figures\n"
-        + f"figures.neuron_tokens(search.show(atlas, search.parse_neuron({str(name)!r})))",
+        + f"figures.neuron_tokens(search.show(atlas, {str(name)!r}))",
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import cached, download, pick_run, plain, reproduce
-from interp.store import Run
+from interp.bench import figures
+from interp.runs.store import Run
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
@@ -42,8 +42,8 @@ def page() -> None:
     download(summary, "kernels")
     reproduce(
         ["interp", "bench", "kernels"],
-        "from interp import figures\nfrom interp.bench import KernelBenchConfig\n"
-        "from interp.study import run_or_load\nimport pandas as pd\n"
+        "from interp import figures\nfrom interp.bench.kernels import KernelBenchConfig\n"
+        "from interp.runs.study import run_or_load\nimport pandas as pd\n"
         "run = run_or_load(KernelBenchConfig())\n"
         'figures.kernel_ratios(pd.read_parquet(run.path / "summary" / "variants.parquet"))',
     )

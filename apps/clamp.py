@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import cached, download, pick_run, plain, reproduce
-from interp.store import Run
+from interp.model.vocabulary import visible
+from interp.neurons import figures
+from interp.runs.store import Run
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
@@ -36,7 +37,7 @@ def page() -> None:
         (left, "not clamped", unclamped),
         (right, f"held at {value:g}", row),
     ):
-        column.metric(f"{figures.visible(word)}, {name}", f"{shown['probability']:.3g}")
+        column.metric(f"{visible(word)}, {name}", f"{shown['probability']:.3g}")
         column.text(shown["text"])
     curve = figures.clamp_curve(rows, config["neuron"], word, value)
     st.plotly_chart(curve, width="stretch", key="curve")
@@ -60,7 +61,7 @@ def _call(config: dict) -> str:
     arguments = ", ".join(f"{name}={value!r}" for name, value in kept.items())
     return (
         "import pandas as pd\nfrom interp import figures\n"
-        "from interp.neurons.clamp import ClampConfig\nfrom interp.study import run_or_load\n"
+        "from interp.neurons.clamp import ClampConfig\nfrom interp.runs.study import run_or_load\n"
         f"run = run_or_load(ClampConfig({arguments}))\n"
         "rows = pd.read_parquet(run.path / 'curve' / 'values.parquet')\n"
         f"figures.clamp_curve(rows, {config['neuron']!r}, run.manifest['word'])"

@@ -13,8 +13,8 @@ import pandas as pd
 import streamlit as st
 
 from interp.errors import UserError
-from interp.store import Run, Store, open_run
-from interp.study import Study
+from interp.runs.store import Run, Store, open_run
+from interp.runs.study import Study
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ def study_call(
         call.append(f"{name}={(tuple(value) if isinstance(value, list) else value)!r}")
     return asked, (
         f"from {kind.__module__} import {kind.__name__}\n"
-        "from interp.study import run_or_load\n"
+        "from interp.runs.study import run_or_load\n"
         f"run = run_or_load({kind.__name__}({', '.join(call)}))\n"
     )
 

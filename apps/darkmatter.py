@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import (
     cached,
     download,
@@ -16,11 +15,19 @@ from interp.apps.common import (
     study_call,
 )
 from interp.darkmatter.error_saes import ErrorSaesConfig
+from interp.darkmatter.figures import (
+    downstream_bars,
+    error_bands,
+    error_measures,
+    fault_map,
+    token_scatter,
+)
 from interp.darkmatter.measure import DarkMatterConfig, PursuitConfig
 from interp.darkmatter.results import summary
 from interp.darkmatter.synthetic import SyntheticConfig
 from interp.darkmatter.widths import bands, fits
-from interp.store import Run, Store
+from interp.directions.figures import coloured_tokens
+from interp.runs.store import Run, Store
 
 NORMS = {
     "r2_norm x": "x",
@@ -73,11 +80,11 @@ def _own() -> None:
     )
     measures = table(run, "measures")
     parts = bands(measures)
-    st.plotly_chart(figures.error_bands(parts), width="stretch", key="bands")
+    st.plotly_chart(error_bands(parts), width="stretch", key="bands")
     _about_bands(parts)
     left, right = st.columns(2)
-    left.plotly_chart(figures.error_measures(measures, VECTORS), width="stretch", key="vectors")
-    right.plotly_chart(figures.error_measures(measures, NORMS), width="stretch", key="norms")
+    left.plotly_chart(error_measures(measures, VECTORS), width="stretch", key="vectors")
+    right.plotly_chart(error_measures(measures, NORMS), width="stretch", key="norms")
     right.caption("R² of squared lengths predicted from x by least squares.")
     st.dataframe(summarised(run).round(4), hide_index=True, width="stretch")
     download(measures, "measures")
@@ -121,7 +128,7 @@ def _tokens(run: Run) -> None:
     small = str(left.selectbox("Narrow", names, 0))
     large = str(middle.selectbox("Wide", names, len(names) - 1))
     part = str(right.selectbox("Part", ["error", "nonlinear"]))
-    st.plotly_chart(figures.token_scatter(tokens, small, large, part), width="stretch", key="pairs")
+    st.plotly_chart(token_scatter(tokens, small, large, part), width="stretch", key="pairs")
     colour = st.segmented_control(
         "Colour by", ["error over x", "nonlinear over error"], default="error over x"
     )
@@ -137,7 +144,7 @@ def _tokens(run: Run) -> None:
             "score": shown[over[0]] / shown[over[1]],
         }
     )
-    st.html(figures.coloured_tokens(rows))
+    st.html(coloured_tokens(rows))
     st.caption("Squared lengths; the darkest is the highest here, and numbers are on hover.")
     download(shown, "tokens")
 
@@ -147,7 +154,7 @@ def _downstream(run: Run) -> None:
         return
     prices = table(run, "downstream")
     st.subheader("What it costs the model")
-    st.plotly_chart(figures.downstream_bars(prices), width="stretch", key="downstream")
+    st.plotly_chart(downstream_bars(prices), width="stretch", key="downstream")
     st.caption(
         "x with the SAE's output in its place recovers 0 %, x itself 100 %; the two parts need not "
         "add up."
@@ -169,7 +176,7 @@ def _planted() -> None:
         "fvu_nonlinear": "Its nonlinear part",
         "r2_norm error": "R² of the error's squared length, from x",
     }.items():
-        st.plotly_chart(figures.fault_map(measures, measure, title), width="stretch", key=measure)
+        st.plotly_chart(fault_map(measures, measure, title), width="stretch", key=measure)
     download(measures, "planted")
     reproduce(*study_call(["interp", "darkmatter", "synthetic"], run.config, SyntheticConfig()))
 

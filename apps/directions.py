@@ -7,14 +7,13 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import download, errors_in_place, plain, reproduce
-from interp.directions import Directions, stored_directions
-from interp.inspect_directions import names
-from interp.neurons.vectors import open_directions
-from interp.store import Store
-from interp.vocabulary import visible
-from interp.weights import open_weights
+from interp.directions import Directions, figures, stored_directions
+from interp.directions.inspect import names
+from interp.directions.sources import open_directions
+from interp.model.vocabulary import visible
+from interp.model.weights import open_weights
+from interp.runs.store import Store
 
 LIMIT = 50
 """Directions shown at once: a set of a million is for the command line."""
@@ -61,8 +60,8 @@ def _decoded(source: str, model: str) -> None:
     chosen = ["--model", model] if model else []
     reproduce(
         ["interp", "directions", "decode", source, *chosen],
-        "from interp.neurons.vectors import open_directions\n"
-        "from interp.weights import open_weights\n"
+        "from interp.directions.sources import open_directions\n"
+        "from interp.model.weights import open_weights\n"
         f"found = open_directions({source!r}, {model or None!r})\n"
         f"found.decode(open_weights({model!r} or found.model), k=10)",
     )
@@ -83,8 +82,8 @@ def _compared(source: str, found: Directions, model: str) -> None:
     opened = ", ".join(f"open_directions({each!r}, {model or None!r})" for each in sources)
     reproduce(
         ["interp", "directions", "compare", *sources, *chosen],
-        "from interp import figures\nfrom interp.inspect_directions import names\n"
-        "from interp.neurons.vectors import open_directions\n"
+        "from interp import figures\nfrom interp.directions.inspect import names\n"
+        "from interp.directions.sources import open_directions\n"
         f"a, b = {opened}\n"
         "figures.cosine_map(a.cosine(b), names(a), names(b))",
     )

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from interp.store import Store
+from interp.runs.store import Store
 
 
 def page(atlas: StreamlitPage) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import cached, download, errors_in_place, pick_run, plain, reproduce
-from interp.store import Run, Store
+from interp.knob import figures
+from interp.runs.store import Run, Store
 
 MAKE = "interp knob run"
 STUDIES = ("knob.run", "knob.learn")

@@ -11,7 +11,6 @@ import pandas as pd
 import streamlit as st
 from safetensors.numpy import load_file
 
-from interp import figures
 from interp.apps.common import (
     cached,
     download,
@@ -21,8 +20,9 @@ from interp.apps.common import (
     reproduce,
     study_call,
 )
-from interp.store import Run, Store
-from interp.study import Study, run_or_load
+from interp.linearscope import figures
+from interp.runs.store import Run, Store
+from interp.runs.study import Study, run_or_load
 
 LARGEST_UPLOAD = 10_000_000
 """Bytes of a picture."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import (
     cached,
     download,
@@ -15,7 +14,10 @@ from interp.apps.common import (
     reproduce,
     study_call,
 )
-from interp.store import Run, Store
+from interp.directions.figures import coloured_tokens
+from interp.model.vocabulary import visible
+from interp.obsprop import figures
+from interp.runs.store import Run, Store
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
@@ -28,8 +30,8 @@ KINDS = {"all": "all pairs", "alike": "those with a cosine above ½"}
 
 @st.cache_resource(show_spinner="reading the heads' weights …", max_entries=2)
 def _parts(model: str):  # type: ignore[no-untyped-def]
+    from interp.model.weights import open_weights
     from interp.obsprop.parts import Parts
-    from interp.weights import open_weights
 
     return Parts(open_weights(model))
 
@@ -71,7 +73,7 @@ def _stored() -> None:
     _heads(run)
     _paths(run)
     st.subheader(f"The feature of {facts['best']} on text")
-    st.html(figures.coloured_tokens(table(run, "texts/tokens")))
+    st.html(coloured_tokens(table(run, "texts/tokens")))
     _methods(run)
     with st.expander("Is it used? Take it out, push it"):
         for name in ("checks/ablation", "checks/steering", "writers/neurons"):
@@ -97,7 +99,7 @@ def _paths(run: Run) -> None:
     paths = table(run, "paths/paths")
     only = st.checkbox("Only those read where the label is told", False)
     shown = paths[paths["read"]] if only else paths
-    tokens = [" → ".join(map(figures.visible, row)) for row in shown["tokens"]]
+    tokens = [" → ".join(map(visible, row)) for row in shown["tokens"]]
     columns = ["path", "effect", "error", "crossed", "site", "auc", "r2"]
     columns = [name for name in columns if name in shown]
     st.dataframe(shown[columns].assign(tokens=tokens), hide_index=True, width="stretch")
@@ -142,7 +144,7 @@ def _typed() -> None:
         "from interp.obsprop.observables import contrast, make_observable\n"
         "from interp.obsprop.parts import Parts\n"
         "from interp.obsprop.propagate import head_norms\n"
-        "from interp.weights import open_weights\n"
+        "from interp.model.weights import open_weights\n"
         f"weights = open_weights({model!r})\n"
         f"words = contrast({words[0]!r}, {words[1]!r})\n"
         "head_norms(Parts(weights), make_observable('typed', words, weights))",

@@ -9,18 +9,17 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import download, errors_in_place, pick_run, reproduce
-from interp.othello import mind
+from interp.model.subject import Subject, open_subject
+from interp.othello import figures, mind
 from interp.othello.board import N_PLIES
 from interp.othello.compare import own_model
 from interp.othello.facts import TILES
 from interp.othello.games import random_games, squares
 from interp.othello.position import Position, move_probabilities, position, written
 from interp.othello.pushes import edited_legal
-from interp.probes.sae import Sae
-from interp.store import Run
-from interp.subject import Subject, open_subject
+from interp.runs.store import Run
+from interp.saes.sae import Sae
 
 PLAYERS = {0: "black", 1: "white", -1: "nobody"}
 
@@ -141,7 +140,7 @@ def _reproduced(run: Run, where: Position, push: str) -> None:
         ["interp", "othello", "play", *moves.split(), "--model", model],
         "from pathlib import Path\nfrom interp.othello import mind\n"
         "from interp.othello.position import move_probabilities, parse_moves\n"
-        "from interp.store import open_run\nfrom interp.subject import open_subject\n"
+        "from interp.runs.store import open_run\nfrom interp.model.subject import open_subject\n"
         f"run = open_run(Path({str(run.path)!r}))\nsubject = open_subject({model!r})\n"
         f"edits = mind.turn_disc(run, {push})\n"
         f"move_probabilities(subject, parse_moves({moves!r}), *edits)",

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import (
     cached,
     download,
@@ -18,9 +17,9 @@ from interp.apps.common import (
     reproduce,
     study_call,
 )
-from interp.othello import compare, edit, findings
+from interp.othello import compare, edit, figures, findings
 from interp.othello.facts import STATES, TILES
-from interp.store import Run, Store
+from interp.runs.store import Run, Store
 
 
 def _scores(run: Run) -> pd.DataFrame:

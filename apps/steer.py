@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import download, errors_in_place, plain, reproduce
 from interp.apps.directions import choose_directions
-from interp.catalog import resolve
-from interp.edits import Edit, clamp
+from interp.directions import figures
+from interp.directions.inspect import names, next_logprobs
+from interp.directions.sources import open_directions
 from interp.errors import UserError
-from interp.inspect_directions import names, next_logprobs
-from interp.neurons.search import parse_neuron
-from interp.neurons.vectors import clamp_site, open_directions
-from interp.subject import Subject, open_subject
+from interp.model.catalog import resolve
+from interp.model.edits import Edit, clamp
+from interp.model.neuron import clamp_site, parse_neuron
+from interp.model.subject import Subject, open_subject
 
 TOKENS = 24
 """Length of the texts."""
@@ -135,10 +135,10 @@ def _command(wish: Wish) -> list[str]:
 def _call(wish: Wish) -> str:
     asked = f"subject.chat([{{'role': 'user', 'content': {wish.prompt!r}}}])"
     lines = [
-        "from interp import edits",
+        "from interp.model import edits",
         "from interp.neurons.search import parse_neuron",
-        "from interp.neurons.vectors import clamp_site, open_directions",
-        "from interp.subject import open_subject",
+        "from interp.directions.sources import clamp_site, open_directions",
+        "from interp.model.subject import open_subject",
         f"subject = open_subject({wish.model!r})",
         f"batch = {asked if wish.chat else f'subject.tokens({wish.prompt!r})'}",
     ]

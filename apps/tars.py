@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp import figures
 from interp.apps.common import cached, download, errors_in_place, pick_run, plain, reproduce
-from interp.store import Run
+from interp.neurons import figures
+from interp.runs.store import Run
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def _call(config: dict, concept: str) -> str:
     arguments = ", ".join(f"{name}={value!r}" for name, value in kept.items())
     return (
         "import pandas as pd\nfrom interp import figures\n"
-        "from interp.neurons.tars import TarsConfig\nfrom interp.study import run_or_load\n"
+        "from interp.neurons.tars import TarsConfig\nfrom interp.runs.study import run_or_load\n"
         f"run = run_or_load(TarsConfig({arguments}))\n"
         "effects = pd.read_parquet(run.path / 'tars' / 'effects.parquet')\n"
         f"figures.removal_curves(effects, {concept!r})"

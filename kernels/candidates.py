@@ -13,16 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .lanes import (
-    LANES,
-    any_outside,
-    bits_as_float,
-    float_bits,
-    fmax,
-    fmin,
-    lowest_bit,
-    outside,
-)
+from .lanes import LANES, any_outside, bits_as_float, float_bits, fmax, fmin, lowest_bit, outside
 
 MATH = {"reassoc", "contract", "nsz", "arcp"}
 """Fast-math without the licence to assume that there are no infinities.

@@ -33,13 +33,7 @@ from torch import Tensor
 from .blocks import INNER, ROWS, SIGNS, Buffers, Results, State, cut, each, new_state
 from .exact import rescore
 from .project import Projection
-from .rounding import (
-    UNIT,
-    Rounded,
-    float32_error,
-    round_to_bfloat16,
-    screening_error,
-)
+from .rounding import UNIT, Rounded, float32_error, round_to_bfloat16, screening_error
 from .scan import scan_bfloat16
 
 COLUMNS = 1024

@@ -1,19 +1,6 @@
-"""Linear read-outs, their metrics, and the SAE adapter (install name `interp.probes`)."""
+"""Linear read-outs with the scikit-learn contract, and their metrics (`interp.probes`)."""
 
 from .linear import LinearProbe
 from .metrics import Detections, Interval, bootstrap, detections, fvu
-from .sae import Sae, SaeSplit, load_sae, pretrained_sae, wrap
 
-__all__ = [
-    "Detections",
-    "Interval",
-    "LinearProbe",
-    "Sae",
-    "SaeSplit",
-    "bootstrap",
-    "detections",
-    "fvu",
-    "load_sae",
-    "pretrained_sae",
-    "wrap",
-]
+__all__ = ["Detections", "Interval", "LinearProbe", "bootstrap", "detections", "fvu"]

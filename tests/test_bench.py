@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from interp import figures
-from interp.bench import KernelBenchConfig
+from interp.bench import figures
+from interp.bench.kernels import KernelBenchConfig
 from interp.errors import UserError
-from interp.study import run_or_load
+from interp.runs.study import run_or_load
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from interp import catalog
 from interp.errors import UserError
-from interp.vocabulary import token_strings
+from interp.model import catalog
+from interp.model.vocabulary import token_strings
 
 
 def test_folder_and_added_name(model_folder, own_home):
@@ -62,7 +62,7 @@ def test_a_build_that_fails_leaves_nothing(own_home):
 
 def test_a_killed_build_is_swept_by_the_next(own_home):
     code = (
-        "import os, signal\nfrom interp import catalog\n"
+        "import os, signal\nfrom interp.model import catalog\n"
         "def build(out):\n    (out / 'half').write_text('x')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "catalog._built('thing', build)\n"
@@ -138,7 +138,7 @@ def gguf_file(tmp_path, request):
 
 
 def test_gguf_is_converted_once(own_home, gguf_file):
-    from interp.weights import Weights
+    from interp.model.weights import Weights
 
     path, tensors = gguf_file
     folder = catalog.resolve(str(path))

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from interp import corpus
-from interp.corpus import fingerprint, id_rows, read_corpus, token_rows
 from interp.errors import UserError
+from interp.text import corpus
+from interp.text.corpus import fingerprint, id_rows, read_corpus, token_rows
 
 
 def dump(path, records):
@@ -106,7 +106,7 @@ class TestDefault:
         assert not any({"site-packages", "test", "tests"} & set(parts) for parts in inside)
 
     def test_reading_needs_no_torch(self):
-        code = "import sys, interp.corpus; sys.exit('torch' in sys.modules)"
+        code = "import sys, interp.text.corpus; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from interp.directions import Directions
+from interp.directions.sources import neuron_directions
 from interp.errors import UserError
-from interp.neurons.search import NeuronName, parse_neuron
-from interp.neurons.vectors import clamp_site, neuron_directions
-from interp.site import Site
-from interp.subject import open_subject
-from interp.weights import Weights
+from interp.model.neuron import NeuronName, clamp_site, parse_neuron
+from interp.model.site import Site
+from interp.model.subject import open_subject
+from interp.model.weights import Weights
 
 
 def directions(n=3, d=32, seed=0):
@@ -105,7 +105,7 @@ def test_neurons_are_directions_where_they_act(model_folder, own_home):
         torch.testing.assert_close(found.scores(got[found.site]), want, atol=1e-5, rtol=1e-5)
     down = neuron_directions(weights, [parse_neuron("1.down.7")])
     got = subject.capture(batch, [down.site, "1.mlp_post"])
-    from interp import edits
+    from interp.model import edits
 
     with subject.edited(edits.clamp(Site("mlp_post", 1), 7, 0.0)):
         without = subject.capture(batch, [down.site])[down.site]
@@ -115,7 +115,7 @@ def test_neurons_are_directions_where_they_act(model_folder, own_home):
 
 def test_a_write_vector_goes_through_the_norm_behind_it(model_folder, own_home):
     """Gemma's: what the MLP adds, times the norm's scale, differs by activation times vector."""
-    from interp import edits
+    from interp.model import edits
 
     folder = model_folder("gemma2")
     subject, weights = open_subject(folder), Weights(folder)

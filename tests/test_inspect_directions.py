@@ -9,12 +9,12 @@ import torch
 
 from interp.cli import main
 from interp.directions import Directions
+from interp.directions.inspect import next_logprobs, steered, top_examples
+from interp.directions.sources import neuron_directions
 from interp.errors import UserError
-from interp.inspect_directions import next_logprobs, steered, top_examples
-from interp.neurons.search import parse_neuron
-from interp.neurons.vectors import neuron_directions
-from interp.site import Site
-from interp.subject import open_subject
+from interp.model.neuron import parse_neuron
+from interp.model.site import Site
+from interp.model.subject import open_subject
 
 from .neurons.test_clamp import folder  # noqa: F401 - a fixture: 'dog' is written by 1.down.17
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from interp import edits
 from interp.directions import Directions
 from interp.errors import UserError
-from interp.network import open_network
-from interp.site import Site
+from interp.model import edits
+from interp.model.network import open_network
+from interp.model.site import Site
 
 
 class Small(nn.Module):

@@ -12,9 +12,9 @@ import torch
 
 from interp.directions import Directions
 from interp.errors import UserError
-from interp.site import Site
-from interp.store import RunWriter, Store, open_run
-from interp.study import plan, run_or_load
+from interp.model.site import Site
+from interp.runs.store import RunWriter, Store, open_run
+from interp.runs.study import plan, run_or_load
 
 
 @dataclass(frozen=True)

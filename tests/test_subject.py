@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from interp import edits
 from interp.errors import UserError
-from interp.site import Site, matching
-from interp.subject import open_subject
+from interp.model import edits
+from interp.model.site import Site, matching
+from interp.model.subject import open_subject
 
 from .conftest import FAMILY_CONFIGS
 

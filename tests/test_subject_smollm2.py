@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from interp import edits
-from interp.site import Site
-from interp.subject import open_subject
+from interp.model import edits
+from interp.model.site import Site
+from interp.model.subject import open_subject
 
 EDITED = ("3.resid_mid", "7.head_z", "14.resid_post", "20.mlp_up", "29.mlp_post")
 

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 
 from interp.errors import UserError
-from interp.vocabulary import token_strings, word_family
+from interp.model.vocabulary import token_strings, word_family
 
 
 @pytest.mark.parametrize(

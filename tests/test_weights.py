@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from interp.errors import UserError
-from interp.families import read_spec
-from interp.site import Site
-from interp.subject import open_subject
-from interp.weights import Weights
+from interp.model.families import read_spec
+from interp.model.site import Site
+from interp.model.subject import open_subject
+from interp.model.weights import Weights
 
 from .conftest import FAMILY_CONFIGS, make_model
 from .obsprop.models import biased_model, exact

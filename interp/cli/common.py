@@ -14,9 +14,9 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
-from ..store import Run, Store
-from ..study import Study, run_or_load
-from ..vocabulary import visible
+from ..model.vocabulary import visible
+from ..runs.store import Run, Store
+from ..runs.study import Study, run_or_load
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from ..darkmatter.error_saes import ErrorSaesConfig
 from ..darkmatter.ladder import LadderConfig
 from ..darkmatter.measure import DarkMatterConfig, PursuitConfig
 from ..darkmatter.synthetic import SyntheticConfig
-from ..store import Run
+from ..runs.store import Run
 from .common import print_json, print_rows, study_command
 
 darkmatter = SubcommandApp()

@@ -13,7 +13,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
-from ..store import Store
+from ..runs.store import Store
 from .common import Json, Limit, Runs, command, positive, print_frame
 
 directions = SubcommandApp()
@@ -59,8 +59,8 @@ def decode(
     json: Json = False,
 ) -> None:
     """Top and bottom tokens of each through the LM head."""
-    from ..neurons.vectors import open_directions
-    from ..weights import open_weights
+    from ..directions.sources import open_directions
+    from ..model.weights import open_weights
 
     if norm not in ("raw", "final"):
         raise UserError(f"--norm must be raw or final, not {norm}")
@@ -84,10 +84,10 @@ def score(
     json: Json = False,
 ) -> None:
     """Where in a corpus each fires most, with its context."""
-    from ..corpus import read_corpus, token_rows
-    from ..inspect_directions import top_examples
-    from ..neurons.vectors import open_directions
-    from ..subject import open_subject
+    from ..directions.inspect import top_examples
+    from ..directions.sources import open_directions
+    from ..model.subject import open_subject
+    from ..text.corpus import read_corpus, token_rows
 
     found = open_directions(source, model)
     texts = read_corpus(corpus)  # before the model: a mistake should not cost its loading
@@ -113,8 +113,8 @@ def compare(
     """Cosine and coupling of two sets, direction by direction, closest first."""
     import pandas as pd
 
-    from ..inspect_directions import names
-    from ..neurons.vectors import open_directions
+    from ..directions.inspect import names
+    from ..directions.sources import open_directions
 
     ours, theirs = open_directions(source, model), open_directions(other, model)
     cosine, coupling = ours.cosine(theirs), ours.coupling(theirs)
@@ -145,9 +145,9 @@ def steer(
     json: Json = False,
 ) -> None:
     """Add multiples of a direction while the model runs: the next token, and the text."""
-    from ..inspect_directions import steered
-    from ..neurons.vectors import open_directions
-    from ..subject import open_subject
+    from ..directions.inspect import steered
+    from ..directions.sources import open_directions
+    from ..model.subject import open_subject
 
     if not prompt.strip():
         raise UserError("the prompt is empty: give --prompt some text")

@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 import tyro
 from tyro.extras import SubcommandApp
 
-from ..catalog import resolve
 from ..errors import UserError
+from ..model.catalog import resolve
 from ..neurons.atlas import AtlasConfig
 from ..neurons.clamp import ClampConfig
 from ..neurons.effects import EffectsConfig
 from ..neurons.tars import TarsConfig
-from ..store import Run, Store
-from ..study import run_or_load
+from ..runs.store import Run, Store
+from ..runs.study import run_or_load
 from .common import (
     Atlas,
     Fresh,
@@ -104,7 +104,7 @@ def show(
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
-    rows = questions.show(run, questions.parse_neuron(neuron))
+    rows = questions.show(run, neuron)
     report_rows(run, "neurons.show", rows, json, ["z", "margin", "kurtosis", "max_prob", "norm"])
 
 

@@ -11,7 +11,7 @@ from tyro.extras import SubcommandApp
 from ..obsprop.couple import CoupleConfig
 from ..obsprop.study import ObspropConfig
 from ..obsprop.tasks import read_task, shipped
-from ..store import Run
+from ..runs.store import Run
 from .common import (
     Json,
     Limit,
@@ -96,10 +96,10 @@ def heads(
     json: Json = False,
 ) -> None:
     """Heads with the longest feature vectors for an observable of one's own; needs no data."""
+    from ..model.weights import open_weights
     from ..obsprop.observables import contrast, make_observable
     from ..obsprop.parts import Parts
     from ..obsprop.propagate import head_norms
-    from ..weights import open_weights
 
     words = contrast(plus, minus)
     weights = open_weights(model)

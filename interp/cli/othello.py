@@ -15,8 +15,8 @@ from ..othello.edit import EditConfig
 from ..othello.probe import ProbeConfig
 from ..othello.sae import SaeConfig
 from ..othello.settings import TrainConfig
-from ..store import Run, Store
-from ..study import run_or_load
+from ..runs.store import Run, Store
+from ..runs.study import run_or_load
 from .common import (
     Fresh,
     Json,
@@ -48,10 +48,10 @@ def play(
     json: Json = False,
 ) -> None:
     """Play moves on a board: legal moves, stable discs, and what the model expects next."""
+    from ..model.subject import open_subject
     from ..othello.games import random_games
     from ..othello.position import drawn, move_probabilities, parse_moves, position, written
     from ..othello.sae import open_othello
-    from ..subject import open_subject
 
     if not 1 <= plies <= 59:
         raise UserError(f"--plies must be between 1 and 59, not {plies}")
@@ -158,7 +158,7 @@ def _findings(run: Run) -> list[str]:
 
 
 def _draw(run: Run, path: Path) -> None:
-    from .. import figures
+    from ..othello import figures
     from ..othello.compare import scores
     from ..othello.findings import table
 

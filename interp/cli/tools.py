@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.extras import SubcommandApp
 
-from ..bench import KernelBenchConfig
+from ..bench.kernels import KernelBenchConfig
 from ..errors import UserError
-from ..store import Store
-from ..study import run_or_load
+from ..runs.store import Store
+from ..runs.study import run_or_load
 from .common import Json, Runs, command, print_json, print_table, report
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ models, bench = SubcommandApp(), SubcommandApp()
 @command(models, "list")
 def list_models(json: Json = False) -> None:
     """The models known by name."""
-    from .. import catalog
+    from ..model import catalog
 
     rows = [
         {"name": name, "local": catalog.is_local(name), "source": wheel.about}
@@ -43,8 +43,8 @@ def add_model(
     name: tyro.conf.Positional[str], source: tyro.conf.Positional[str], json: Json = False
 ) -> None:
     """Give a hub id, a folder or a .gguf file a name, and fetch it."""
-    from .. import catalog
-    from ..weights import Weights
+    from ..model import catalog
+    from ..model.weights import Weights
 
     Weights(catalog.resolve(source))  # refuse what cannot be opened before it has a name
     folder = catalog.add(name, source)
@@ -57,8 +57,8 @@ def add_model(
 @command(models, "info")
 def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
     """Family, sizes and folder of a model (fetched if need be)."""
-    from ..catalog import resolve
-    from ..weights import Weights
+    from ..model.catalog import resolve
+    from ..model.weights import Weights
 
     folder = resolve(name)
     spec = Weights(folder).spec

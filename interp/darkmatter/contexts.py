@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from ..corpus import id_rows, read_corpus, token_rows
 from ..errors import UserError
-from ..site import Site
-from ..subject import Batch, Subject
+from ..model.site import Site
+from ..model.subject import Batch, Subject
+from ..text.corpus import id_rows, read_corpus, token_rows
 from .one_pass import Tokens
 
 Row = tuple[int, list[int]]

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..edits import patch
-from ..site import Site
-from ..subject import Subject
+from ..model.edits import patch
+from ..model.site import Site
+from ..model.subject import Subject
 from .contexts import Contexts
 from .sums import Errors, Resamples, Shrinkage, resampled
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..sae_training import SaePlan, Schedule, train_saes, trained
-from ..site import Site
-from ..store import RunWriter
+from ..model.site import Site
+from ..runs.store import RunWriter
+from ..saes.train import SaePlan, Schedule, train_saes, trained
 from .measure import ErrorsConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..subject import Subject
+    from ..model.subject import Subject
     from .contexts import Row
 
 PARTS = ("linear", "nonlinear")
@@ -78,9 +78,9 @@ class ErrorSaesConfig(ErrorsConfig):
         import pandas as pd
 
         from interp.probes.metrics import fvu
-        from interp.probes.sae import load_sae
+        from interp.saes.sae import load_sae
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
 
         subject = open_subject(self.model, device=self.device)
         stream = _Stream(self, subject)
@@ -108,11 +108,11 @@ class _Stream:
     """Batches of the parts of one SAE's error."""
 
     def __init__(self, config: ErrorSaesConfig, subject: Subject) -> None:
-        from interp.probes.sae import SaeSplit
+        from interp.saes.sae import SaeSplit
 
+        from ..saes.open import open_saes
         from .contexts import Reader, corpus_rows
         from .one_pass import undetermined
-        from .saes import open_saes
 
         saes = open_saes(config.source, config.site, model=config.model)
         self.config, self.subject, self.site = config, subject, saes.site

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.probes.sae import Sae
+from interp.saes.sae import Sae
 
-from ..site import Site
-from .saes import Read
+from ..model.site import Site
+from ..saes.open import Read
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..sae_training import SaePlan, Schedule, train_saes, trained
-from ..site import Site
-from ..store import RunWriter
+from ..model.site import Site
+from ..runs.store import RunWriter
+from ..saes.train import SaePlan, Schedule, train_saes, trained
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..subject import Subject
+    from ..model.subject import Subject
     from .contexts import Row
 
 LADDER = FOLDER / "darkmatter" / "smollm2-135m-14"
@@ -74,8 +74,8 @@ class LadderConfig:
     """Where to compute."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..corpus import fingerprint
-        from ..weights import open_weights
+        from ..model.weights import open_weights
+        from ..text.corpus import fingerprint
 
         return {
             **open_weights(self.model).fingerprints(),
@@ -99,7 +99,7 @@ class LadderConfig:
         import pandas as pd
         import torch
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
 
         dtype = getattr(torch, self.precision)
         subject = open_subject(self.model, device=self.device, dtype=dtype)
@@ -191,7 +191,7 @@ def _measured(
     import torch
 
     from interp.probes.metrics import fvu
-    from interp.probes.sae import load_sae
+    from interp.saes.sae import load_sae
 
     from .contexts import corpus_rows
 

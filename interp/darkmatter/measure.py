@@ -24,15 +24,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..store import RunWriter, save_tensors
+from ..runs.store import RunWriter, save_tensors
 from .ladder import LADDER
 
 if TYPE_CHECKING:
-    from ..subject import Subject
-    from .saes import Readers
+    from ..model.subject import Subject
+    from ..saes.open import Readers
 
-PURSUED = " pursued"
-"""Ends the names of SAEs whose codes come from pursuit instead of the encoder."""
 HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
 """Measures among the run's metrics."""
 
@@ -74,9 +72,9 @@ class ErrorsConfig:
         return self.tokens // self.length
 
     def fingerprints(self) -> dict[str, str]:
-        from ..corpus import fingerprint
-        from ..weights import open_weights
-        from .saes import saes_fingerprint
+        from ..model.weights import open_weights
+        from ..saes.open import saes_fingerprint
+        from ..text.corpus import fingerprint
 
         return {
             **open_weights(self.model).fingerprints(),
@@ -112,7 +110,7 @@ class DarkMatterConfig(ErrorsConfig):
     """How many test contexts, evenly spread, are run again with the site replaced."""
 
     def fingerprints(self) -> dict[str, str]:
-        from .saes import saes_fingerprint
+        from ..saes.open import saes_fingerprint
 
         prints = super().fingerprints()
         for given in self.earlier:
@@ -127,9 +125,9 @@ class DarkMatterConfig(ErrorsConfig):
             raise UserError("give --earlier as site=source, such as 1.resid_post=FOLDER")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..subject import open_subject
+        from ..model.subject import open_subject
+        from ..saes.open import open_saes
         from .report import fits, tables
-        from .saes import open_saes
         from .streamed import Streamed
 
         parted = (given.partition("=") for given in self.earlier)
@@ -162,7 +160,7 @@ class DarkMatterConfig(ErrorsConfig):
 
     def readers(self, subject: Subject) -> Readers:
         """Whose errors are studied."""
-        from .saes import open_saes
+        from ..saes.open import open_saes
 
         return open_saes(self.source, self.site, model=self.model)
 
@@ -177,6 +175,6 @@ class PursuitConfig(DarkMatterConfig):
     """Tokens of the one pass: pursuit costs a hundred times the encoder."""
 
     def readers(self, subject: Subject) -> Readers:
-        from .saes import open_saes
+        from ..saes.open import open_saes
 
         return open_saes(self.source, self.site, pursued=True, model=self.model)

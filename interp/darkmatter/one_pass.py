@@ -23,7 +23,7 @@ from torch import Tensor
 from interp.kernels.gram import Fit, Gram
 
 from ..errors import UserError
-from .saes import Read, Readers, Saes
+from ..saes.open import Read, Readers, Saes
 from .sums import Errors, ScalarSums, Shrinkage, VectorSums, shrinkage
 
 TARGETS = ("output", "error", "linear", "nonlinear", "corrected")

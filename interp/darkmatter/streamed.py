@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from torch import Tensor
 
-from ..activations import per_token
 from ..errors import UserError
+from ..model.subject import Subject
 from ..progress import progress
-from ..subject import Subject
+from ..saes.open import Read, Readers, Saes
+from ..text.stream import per_token
 from .contexts import Contexts, Reader, contexts, corpus_rows
 from .downstream import Prices
 from .one_pass import OnePass, Tokens, undetermined
 from .report import shown_tokens
-from .saes import Read, Readers, Saes
 from .sums import Errors
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from ..errors import UserError
 from .measure import DarkMatterConfig
 
 if TYPE_CHECKING:
-    from ..subject import Subject
+    from ..model.subject import Subject
     from .faults import Synthetic
 
 
@@ -54,9 +54,9 @@ class SyntheticConfig(DarkMatterConfig):
     def readers(self, subject: Subject) -> Synthetic:
         import torch
 
+        from ..saes.open import open_saes
         from .contexts import Reader, contexts, corpus_rows
         from .faults import Synthetic
-        from .saes import open_saes
 
         saes = open_saes(self.source, self.site, model=self.model)
         sae = saes.chosen(self.name)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .measure import PURSUED
+from ..saes.open import PURSUED
 
 
 class PowerLaw(NamedTuple):

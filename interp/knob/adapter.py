@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..store import RunWriter, save_tensors
+from ..runs.store import RunWriter, save_tensors
 
 if TYPE_CHECKING:
-    from ..subject import Subject
+    from ..model.subject import Subject
 
 SHIPPED = FOLDER / "knob" / "smollm2-135m"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -79,9 +79,9 @@ def merged(model: str, adapter: str, device: str = "cpu") -> Subject:
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from ..catalog import resolve
-    from ..checkpoint import load_model
-    from ..subject import open_subject
+    from ..model.catalog import resolve
+    from ..model.checkpoint import load_model
+    from ..model.subject import open_subject
 
     folder = adapter_folder(adapter)
     base = resolve(model)
@@ -115,7 +115,7 @@ def _same_layers(tuned: Any, folder: Path, model: str) -> None:
 
 def adapter_fingerprint(adapter: str) -> str:
     """sha256 of the adapter's weights; "none" without one."""
-    from ..catalog import sha256
+    from ..model.catalog import sha256
 
     if adapter == "none":
         return "none"

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .items import FACTS, HELD_RELATIONS, Item, Kind, Splits, fingerprint, read_items, split
 from .prompts import Template
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..subject import Subject
+    from ..model.subject import Subject
 
 PART = "data/items.parquet"
 
@@ -54,7 +54,7 @@ class DataConfig:
     """Where to compute."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..weights import open_weights
+        from ..model.weights import open_weights
 
         facts = fingerprint(self.kind, self._source())  # first, as a wrong path shows at once
         return {**open_weights(self.model).fingerprints(), **facts}
@@ -89,7 +89,7 @@ class DataConfig:
         import pandas as pd
 
         if not out.has(PART):
-            from ..subject import open_subject
+            from ..model.subject import open_subject
             from .evaluate import known_keys
 
             subject = open_subject(self.model, device=self.device)
@@ -142,7 +142,7 @@ def some(items: list[Item], count: int, seed: int = 0) -> list[Item]:
 
 def open_tuned(config: DataConfig, adapter: str) -> Subject:
     """The config's model with an adapter merged into it; without one ("none"), as it comes."""
-    from ..subject import open_subject
+    from ..model.subject import open_subject
     from .adapter import merged
 
     if adapter == "none":

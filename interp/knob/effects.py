@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .data import some
 from .evaluate import answer_rows, demonstrations, scores
 from .items import Splits
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..directions import Directions
-    from ..subject import Subject
+    from ..model.subject import Subject
     from .steer import Knob
 
 SHOTS = (0, 4, 10)
@@ -42,7 +42,7 @@ def price(config: LearnSettings, subject: Subject, knob: Knob, tuned: bool, out:
     """`effects/perplexity-….parquet`: nats a token of ordinary text over c."""
     import pandas as pd
 
-    from ..corpus import read_corpus, token_rows
+    from ..text.corpus import read_corpus, token_rows
     from .steer import perplexity
 
     model = "tuned" if tuned else "untuned"
@@ -92,7 +92,7 @@ def configurations(
 def decode(config: LearnSettings, subject: Subject, splits: Splits, out: RunWriter) -> None:
     """`decode/`: tokens, neurons and, with an SAE, what it sees of the knob."""
     from ..directions import Directions
-    from ..weights import open_weights
+    from ..model.weights import open_weights
 
     knob = Directions.load(out.path / "knob")
     if not out.has("decode/tokens.parquet"):
@@ -112,7 +112,7 @@ def nearest_neurons(knob: Directions, model: str) -> pd.DataFrame:
     import pandas as pd
 
     from ..directions import Directions
-    from ..weights import open_weights
+    from ..model.weights import open_weights
 
     weights, layer = open_weights(model), knob.site.layer or 0
     layers = range(max(layer - 1, 0), min(layer + 2, weights.spec.n_layers))
@@ -136,7 +136,7 @@ def split_knob(
     """
     from pathlib import Path
 
-    from interp.probes.sae import SaeSplit, load_sae, pretrained_sae
+    from interp.saes.sae import SaeSplit, load_sae, pretrained_sae
 
     from ..directions import Directions
     from .steer import states

@@ -29,8 +29,8 @@ from .prompts import Prompter, Row
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..edits import Edit
-    from ..subject import Subject
+    from ..model.edits import Edit
+    from ..model.subject import Subject
     from .last import LastToken
 
 NEW_TOKENS = 10

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..store import RunWriter, save_tensors
+from ..runs.store import RunWriter, save_tensors
 from .adapter import save_adapter, with_lora
 from .data import DataConfig
 from .prompts import Prompter, Row, rows_of
@@ -84,8 +84,8 @@ class FinetuneConfig(DataConfig):
         import torch
         from transformers import AutoTokenizer
 
-        from ..catalog import resolve
-        from ..checkpoint import load_model
+        from ..model.catalog import resolve
+        from ..model.checkpoint import load_model
 
         rows = rows_of(self.splits(out).train)
         if len(rows) < self.rows:

@@ -111,7 +111,7 @@ def fingerprint(kind: Kind, source: Path) -> dict[str, str]:
     Raises:
         UserError: no such file.
     """
-    from ..catalog import sha256
+    from ..model.catalog import sha256
 
     return {} if kind == "arithmetic" else {"facts": sha256(source)}
 

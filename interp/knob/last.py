@@ -19,15 +19,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..edits import Edit
 from ..errors import UserError
-from ..site import Site
+from ..model.edits import Edit
+from ..model.site import Site
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-    from ..backends import Tap
-    from ..subject import Subject
+    from ..model.backends import Tap
+    from ..model.subject import Subject
 
 
 class Seen(NamedTuple):

@@ -26,12 +26,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..edits import Edit
-from ..site import Site
+from ..model.edits import Edit
+from ..model.site import Site
 from .last import LastToken
 
 if TYPE_CHECKING:
-    from ..subject import Subject
+    from ..model.subject import Subject
 
 IDENTITY = "cat -> cat\n1135 -> 1135\nhello -> hello\n?"
 

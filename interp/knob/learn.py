@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..errors import UserError
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .adapter import adapter_fingerprint
 from .data import DataConfig, open_tuned, some
 from .evaluate import demonstrations
@@ -39,7 +39,7 @@ from .prompts import Format, Prompter
 
 if TYPE_CHECKING:
     from ..directions import Directions
-    from ..subject import Subject
+    from ..model.subject import Subject
     from .steer import Knob
 
 
@@ -91,7 +91,7 @@ class LearnSettings(DataConfig):
 
     def check(self) -> None:
         super().check()
-        from ..weights import open_weights
+        from ..model.weights import open_weights
 
         self.chosen_layers(open_weights(self.model).spec.n_layers)
         counts = ("learn_items", "validate", "steer_items", "separate_items")

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .adapter import adapter_fingerprint
 from .items import Item
 from .prompts import Format, Prompter, Row, Template
 
 if TYPE_CHECKING:
     from ..directions import Directions
-    from ..subject import Subject
+    from ..model.subject import Subject
 
 TOP = 8
 KNOB_FILES = ("directions.json", "vectors.safetensors", "index.parquet")
@@ -59,8 +59,8 @@ class SteerConfig:
     """Where to compute."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..catalog import sha256
-        from ..weights import open_weights
+        from ..model.catalog import sha256
+        from ..model.weights import open_weights
 
         return {
             **open_weights(self.model).fingerprints(),
@@ -79,7 +79,7 @@ class SteerConfig:
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
         from .adapter import merged
         from .subspace import first_tokens_differ
 
@@ -165,7 +165,7 @@ def turned(
     """The table above, a line a value."""
     import torch
 
-    from ..edits import set_coordinate
+    from ..model.edits import set_coordinate
     from .evaluate import answered
     from .last import LastToken
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .data import open_tuned
 from .finetune import FinetuneConfig
 from .learn import LearnSettings

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import UserError
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .data import open_tuned, some
 from .evaluate import answer_rows, demonstrations, scores
 from .items import FACTS, Item, Kind, read_items, split

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .adapter import adapter_fingerprint
 from .data import DataConfig, open_tuned, some
 from .items import Item
 from .prompts import INTENTS, Intent, Prompter, Row
 
 if TYPE_CHECKING:
-    from ..subject import Subject
+    from ..model.subject import Subject
     from .layers import Found
 
 SETTINGS: tuple[tuple[Intent, Intent], ...] = (

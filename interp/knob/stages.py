@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..site import Site
-from ..store import RunWriter, save_tensors
+from ..model.site import Site
+from ..runs.store import RunWriter, save_tensors
 from .data import some
 from .evaluate import answer_rows, scores
 from .items import Item, Splits
@@ -13,7 +13,7 @@ from .learn import LearnSettings, Place, knobs_of, saved, validation
 from .prompts import Prompter, rows_of
 
 if TYPE_CHECKING:
-    from ..subject import Subject
+    from ..model.subject import Subject
     from .steer import Knob
 
 BASES = "learn/bases.safetensors"

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..edits import Edit, set_coordinate
 from ..errors import UserError
+from ..model.edits import Edit, set_coordinate
+from ..model.site import Site
 from ..progress import progress
-from ..site import Site
 from .evaluate import answered, batched, graded
 from .items import Item
 from .prompts import INTENTS, Prompter, Row
@@ -28,7 +28,7 @@ from .prompts import INTENTS, Prompter, Row
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..subject import Subject
+    from ..model.subject import Subject
 
 _ONE_SIDE = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 STEPS = (*(-k for k in _ONE_SIDE[::-1]), 0.0, *_ONE_SIDE)

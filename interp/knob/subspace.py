@@ -26,16 +26,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..edits import Edit
 from ..errors import UserError
+from ..model.edits import Edit
+from ..model.site import Site
 from ..progress import progress
-from ..site import Site
 from .items import Item
 from .last import LastToken
 from .prompts import INTENTS, Prompter, Row
 
 if TYPE_CHECKING:
-    from ..subject import Subject
+    from ..model.subject import Subject
 
 
 def interchange(site: Site, basis: Float[Tensor, "r d"], source: Float[Tensor, "batch d"]) -> Edit:

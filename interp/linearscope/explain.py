@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..store import RunWriter, save_tensors
+from ..runs.store import RunWriter, save_tensors
 from .pictured import NetworkConfig, PictureConfig, share
 from .pictures import PHOTOGRAPHS
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..edits import Edit
 from ..errors import UserError
-from ..site import Site
+from ..model.edits import Edit
+from ..model.site import Site
 from .interpreter import Interpreter, interpret
 
 if TYPE_CHECKING:
-    from ..subject import Batch, Subject
+    from ..model.subject import Batch, Subject
 
 
 def interpret_logits(

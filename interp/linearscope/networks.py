@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from interp.data import FOLDER
 
-from ..catalog import Wheel, from_wheel, sha256
 from ..errors import UserError
-from ..store import save_tensors
+from ..model.catalog import Wheel, from_wheel, sha256
+from ..runs.store import save_tensors
 from .ncnn import read_ncnn
 from .pictures import as_tensor
 from .sketch import SketchNet, sketch_of

@@ -43,7 +43,7 @@ class NetworkConfig:
         raise NotImplementedError
 
     def fingerprints(self) -> dict[str, str]:
-        from ..catalog import sha256
+        from ..model.catalog import sha256
         from .networks import fingerprint
 
         paths = {name: Path(name).expanduser() for name in self.pictures()}
@@ -52,7 +52,7 @@ class NetworkConfig:
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""
-        from ..subject import check_device
+        from ..model.subject import check_device
 
         check_device(self.device)
         if self.size and not 8 <= self.size <= LARGEST_SIDE:

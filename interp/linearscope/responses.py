@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..store import RunWriter, save_tensors
+from ..runs.store import RunWriter, save_tensors
 from .pictured import PictureConfig, share
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..site import Site
-from ..store import RunWriter
+from ..model.site import Site
+from ..runs.store import RunWriter
 
 if TYPE_CHECKING:
-    from ..subject import Subject
+    from ..model.subject import Subject
     from .interpreter import Interpreter
 
 
@@ -45,7 +45,7 @@ class TokensConfig:
     """Where to compute."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..weights import open_weights
+        from ..model.weights import open_weights
 
         return open_weights(self.model).fingerprints()
 
@@ -59,7 +59,7 @@ class TokensConfig:
         import pandas as pd
 
         from ..directions import Directions
-        from ..subject import open_subject
+        from ..model.subject import open_subject
         from .language import interpret_logits
 
         subject = open_subject(self.model, device=self.device)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..store import RunWriter, save_tensors
+from ..runs.store import RunWriter, save_tensors
 from .pictures import as_tensor, open_picture, squared
 
 if TYPE_CHECKING:

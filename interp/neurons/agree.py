@@ -11,7 +11,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ..errors import UserError
-from ..store import Run
+from ..runs.store import Run
 from .search import _query, has_words
 
 

@@ -37,11 +37,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from ..catalog import resolve
 from ..errors import UserError
+from ..model.catalog import resolve
+from ..model.vocabulary import token_strings, word_family
 from ..progress import progress
-from ..store import RunWriter
-from ..vocabulary import token_strings, word_family
+from ..runs.store import RunWriter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from interp.kernels import Projection
 
-    from ..weights import Weights
+    from ..model.weights import Weights
 
 Kind = Literal["up", "gate", "down"]
 
@@ -76,7 +76,7 @@ class AtlasConfig:
 
     @cached_property
     def _weights(self) -> Weights:
-        from ..weights import Weights
+        from ..model.weights import Weights
 
         return Weights(resolve(self.model))
 
@@ -93,7 +93,7 @@ class AtlasConfig:
         return self._weights.fingerprints()
 
     def check(self) -> None:
-        from ..subject import check_device
+        from ..model.subject import check_device
 
         vocabulary = self._weights.spec.d_vocab
         assert self.kinds

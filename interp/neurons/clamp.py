@@ -23,17 +23,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
+from ..model.neuron import NeuronName, parse_neuron
+from ..model.vocabulary import token_strings
 from ..progress import progress
-from ..store import RunWriter
-from ..vocabulary import token_strings
+from ..runs.store import RunWriter
 from .concepts import word_tokens
-from .search import NeuronName, parse_neuron
 
 if TYPE_CHECKING:
     import torch
 
-    from ..subject import Batch, Subject
-    from ..weights import Weights
+    from ..model.subject import Batch, Subject
+    from ..model.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ClampConfig:
 
     @cached_property
     def _weights(self) -> Weights:
-        from ..weights import open_weights
+        from ..model.weights import open_weights
 
         return open_weights(self.model)
 
@@ -77,7 +77,7 @@ class ClampConfig:
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
 
         neuron = self._checked()
         strings = token_strings(self._weights.folder, self._weights.spec.d_vocab)
@@ -125,7 +125,7 @@ class ClampConfig:
 
     def _first_token(self, neuron: NeuronName) -> str:
         """Of the side on which the vector is more specialised."""
-        from .vectors import neuron_directions
+        from ..directions.sources import neuron_directions
 
         row = neuron_directions(self._weights, [neuron]).decode(self._weights, k=1).iloc[0]
         return str(row["top" if row["top_z"] >= row["bottom_z"] else "bottom"][0])
@@ -143,8 +143,8 @@ class ClampConfig:
         value: float | None,
         ids: list[int],
     ) -> dict[str, Any]:
-        from ..edits import clamp
-        from .vectors import clamp_site
+        from ..model.edits import clamp
+        from ..model.neuron import clamp_site
 
         made = (
             () if value is None else (clamp(clamp_site(neuron), neuron.neuron, value, self.where),)
@@ -165,7 +165,7 @@ def word_probability(subject: Subject, batch: Batch, ids: list[int]) -> tuple[fl
 def _activation(subject: Subject, batch: Batch, neuron: NeuronName, strings: list[str]) -> Any:
     import pandas as pd
 
-    from .vectors import clamp_site
+    from ..model.neuron import clamp_site
 
     site = clamp_site(neuron)
     values: torch.Tensor = subject.capture(batch, [site])[site][0, :, neuron.neuron]

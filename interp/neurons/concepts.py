@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
+from ..model.vocabulary import token_strings, word_family
 from ..plain_yaml import read_yaml
-from ..vocabulary import token_strings, word_family
 
 if TYPE_CHECKING:
-    from ..weights import Weights
+    from ..model.weights import Weights
 
 
 class Concept(NamedTuple):

@@ -20,18 +20,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from ..model.neuron import NeuronName, parse_neuron
 from ..progress import progress
-from ..store import Run, RunWriter
-from ..study import plan, run_or_load
+from ..runs.store import Run, RunWriter
+from ..runs.study import plan, run_or_load
 from . import search
 from .atlas import AtlasConfig
 from .concepts import word_tokens
-from .search import NeuronName
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..subject import Subject
+    from ..model.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class EffectsConfig:
             raise UserError("--values needs finite numbers")
         if not all(prompt.strip() for prompt in self.prompts):
             raise UserError("a prompt is empty: give every one of --prompts some text")
-        from ..weights import open_weights
+        from ..model.weights import open_weights
 
         weights = open_weights(self.model)
         if self.controls >= weights.spec.d_mlp:
@@ -85,7 +85,7 @@ class EffectsConfig:
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
 
         atlas = run_or_load(AtlasConfig(model=self.model, device=self.device))
         chosen = [search.find(atlas, word, limit=1).iloc[0] for word in self.words]
@@ -95,7 +95,7 @@ class EffectsConfig:
         with progress("clamp effects", total, "neurons") as advance:
             for i, (word, row) in enumerate(zip(self.words, chosen, strict=True)):
                 ids = search.word_ids(atlas, word)
-                for neuron in (search.parse_neuron(row["name"]), *self._controls(row, atlas, i)):
+                for neuron in (parse_neuron(row["name"]), *self._controls(row, atlas, i)):
                     control = str(neuron) != row["name"]
                     label = {"word": word, "name": str(neuron), "control": control}
                     found = self._logprobs(subject, neuron, ids)
@@ -119,7 +119,7 @@ class EffectsConfig:
     def _controls(self, row: pd.Series, atlas: Run, i: int) -> list[NeuronName]:
         import numpy as np
 
-        name = search.parse_neuron(row["name"])
+        name = parse_neuron(row["name"])
         others = [n for n in range(atlas.manifest["model"]["d_mlp"]) if n != name.neuron]
         drawn = np.random.default_rng([self.seed, i]).choice(others, self.controls, replace=False)
         return [NeuronName(name.layer, name.kind, int(n)) for n in drawn]
@@ -131,8 +131,8 @@ class EffectsConfig:
         """
         import torch
 
-        from ..edits import clamp
-        from .vectors import clamp_site
+        from ..model.edits import clamp
+        from ..model.neuron import clamp_site
 
         settings = 1 + len(self.values)
         batch = subject.tokens(self.prompts * settings)

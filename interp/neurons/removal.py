@@ -27,11 +27,11 @@ from torch import Tensor
 
 from ..directions import Directions
 from ..errors import UserError
-from ..site import Site
-from ..subject import Subject
-from ..vocabulary import token_strings
-from ..weights import Weights
-from .search import NeuronName
+from ..model.neuron import NeuronName
+from ..model.site import Site
+from ..model.subject import Subject
+from ..model.vocabulary import token_strings
+from ..model.weights import Weights
 from .weight_edits import WeightEdit
 
 TRIES, ROUNDS = 48, 40

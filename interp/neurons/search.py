@@ -7,41 +7,23 @@ token of any other word (negative where another word comes first).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import pandas as pd
 
 from ..errors import UserError
-from ..store import Run, Store, open_run
-from ..vocabulary import word_family
+from ..model.neuron import NeuronName, parse_neuron
+from ..model.vocabulary import word_family
+from ..runs.store import Run, Store, open_run
 
 STATISTICS = ("z", "margin", "kurtosis", "skewness", "entropy", "max_prob", "norm")
 """Columns of an atlas that rank or describe a row."""
 _WORD = r"regexp_full_match(trim({}), '\p{{L}}{{3,}}')"
 """SQL: a token that is a word, or part of one, of at least three letters."""
 _COLUMNS = "layer, kind, neuron, side, ids, tokens, logits, std, " + ", ".join(STATISTICS)
-
-
-class NeuronName(NamedTuple):
-    """`29.gate.808`: a layer, a kind of vector, an index."""
-
-    layer: int
-    kind: str
-    neuron: int
-
-    def __str__(self) -> str:
-        return f"{self.layer}.{self.kind}.{self.neuron}"
-
-
-def parse_neuron(text: str) -> NeuronName:
-    match = re.fullmatch(r"\s*(\d{1,9})\.(up|gate|down)\.(\d{1,9})\s*", text)
-    if not match:
-        raise UserError(f"'{text}' names no neuron: write layer.kind.index, such as 29.gate.808")
-    return NeuronName(int(match[1]), match[2], int(match[3]))
 
 
 def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
@@ -85,8 +67,9 @@ def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.Data
     return _named(rows.sort_values("score", ascending=False, kind="stable").head(limit))
 
 
-def show(atlas: Run, neuron: NeuronName) -> pd.DataFrame:
-    """Both sides of one vector, top first."""
+def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
+    """Both sides of one vector (`29.gate.808`), top first."""
+    neuron = parse_neuron(str(name))
     rows = _query(
         f"SELECT {_COLUMNS} FROM {atlas.table('neurons')} "
         "WHERE layer = $layer AND kind = $kind AND neuron = $neuron ORDER BY side DESC",
@@ -165,8 +148,9 @@ def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
     )
 
 
-def values_in_layer(atlas: Run, neuron: NeuronName, statistic: str) -> pd.Series:
+def values_in_layer(atlas: Run, name: str | NeuronName, statistic: str) -> pd.Series:
     """A statistic of all rows of a neuron's layer and kind, to see where it stands."""
+    neuron = parse_neuron(str(name))
     rows = _query(
         f"SELECT {statistic} AS value FROM {atlas.table('neurons')} "
         "WHERE layer = $layer AND kind = $kind",

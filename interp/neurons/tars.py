@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..progress import progress
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .concepts import Concept, concept_file, read_concepts, word_tokens
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..directions import Directions
-    from ..subject import Subject
-    from ..weights import Weights
+    from ..model.subject import Subject
+    from ..model.weights import Weights
     from .weight_edits import WeightEdit
 
 
@@ -74,13 +74,13 @@ class TarsConfig:
 
     @cached_property
     def _weights(self) -> Weights:
-        from ..weights import open_weights
+        from ..model.weights import open_weights
 
         return open_weights(self.model)
 
     def fingerprints(self) -> dict[str, str]:
-        from ..catalog import sha256
-        from ..corpus import fingerprint
+        from ..model.catalog import sha256
+        from ..text.corpus import fingerprint
 
         return {
             **self._weights.fingerprints(),
@@ -106,7 +106,7 @@ class TarsConfig:
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
 
         subject = open_subject(self.model, device=self.device)
         concepts = self._chosen()
@@ -160,8 +160,8 @@ class TarsConfig:
         controls, of as many other neurons of the same layers."""
         import numpy as np
 
+        from ..model.neuron import NeuronName
         from .removal import closest, matched, reversal
-        from .search import NeuronName
 
         vector, most = target.vectors[0], max(self.edits)
         taken = {neuron for edit in before for neuron in edit.neurons}
@@ -212,7 +212,7 @@ class _Text:
     """Ordinary text, and what the plain model says of it."""
 
     def __init__(self, subject: Subject, config: TarsConfig) -> None:
-        from ..corpus import read_corpus, token_rows
+        from ..text.corpus import read_corpus, token_rows
 
         length = min(128, config.tokens, subject.context or 128)
         texts = read_corpus(config.corpus or None)

@@ -27,10 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import UserError
-from ..store import RunWriter
-from ..subject import Subject
-from ..weights import Weights
-from .search import NeuronName, parse_neuron
+from ..model.neuron import NeuronName, parse_neuron
+from ..model.subject import Subject
+from ..model.weights import Weights
+from ..runs.store import RunWriter
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from ..directions import Directions
-from ..edits import Edit, add, project_out
+from ..model.edits import Edit, add, project_out
+from ..model.site import Site
+from ..model.subject import Batch, Subject
 from ..progress import progress
-from ..site import Site
-from ..subject import Batch, Subject
 from .tasks import Example
 
 Readout = Callable[[Tensor], Tensor]

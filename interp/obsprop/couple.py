@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 
 from ..errors import UserError
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .tasks import Task, read_task
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..directions import Directions
-    from ..subject import Subject
-    from ..weights import Weights
+    from ..model.subject import Subject
+    from ..model.weights import Weights
     from .paths import Node
 
 
@@ -69,7 +69,7 @@ class CoupleConfig:
 
     @cached_property
     def _weights(self) -> Weights:
-        from ..weights import open_weights
+        from ..model.weights import open_weights
 
         return open_weights(self.model)
 
@@ -80,7 +80,7 @@ class CoupleConfig:
     def fingerprints(self) -> dict[str, str]:
         import hashlib
 
-        from ..corpus import fingerprint
+        from ..text.corpus import fingerprint
 
         tasks = hashlib.sha256(repr(self._tasks).encode()).hexdigest()
         prints = {**self._weights.fingerprints(), "tasks": tasks}
@@ -105,7 +105,7 @@ class CoupleConfig:
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
 
         subject = open_subject(self.model, attention="eager", device=self.device)
         features = self._features(subject)
@@ -156,8 +156,8 @@ def _measured(
     """head -> what its features read (behind the norm) at the prompts' words and in the corpus."""
     from functools import partial
 
-    from ..activations import stream
-    from ..corpus import read_corpus, token_rows
+    from ..text.corpus import read_corpus, token_rows
+    from ..text.stream import stream
     from .evaluate import read_examples
     from .scoring import behind_norm
     from .tasks import examples

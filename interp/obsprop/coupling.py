@@ -54,19 +54,6 @@ def coupling_interval(
     return Interval(middle, middle - spread, middle + spread)
 
 
-def sphere_slice(
-    y1: Float[Tensor, " d"], k: float, s: float, count: int, generator: torch.Generator
-) -> Float[Tensor, "count d"]:
-    """Random x, uniform on the sphere |x| = s where x.y1 = k."""
-    unit = y1.double() / y1.double().norm()
-    along = k / float(y1.double().norm())
-    x = torch.randn(count, len(y1), generator=generator, dtype=torch.float64)
-    x = x - (x @ unit)[:, None] * unit
-    x = x / x.norm(dim=1, keepdim=True) * (s**2 - along**2) ** 0.5
-    placed: Tensor = x + along * unit
-    return placed
-
-
 class Fit(NamedTuple):
     """The best linear fit of one score by another."""
 

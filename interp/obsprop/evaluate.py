@@ -27,9 +27,9 @@ from sklearn.linear_model import LogisticRegression
 
 from interp.probes.direction import LeastSquares, MeanDifference
 
+from ..model.site import Site
+from ..model.subject import Subject
 from ..progress import progress
-from ..site import Site
-from ..subject import Subject
 from .tasks import Example
 
 Array = npt.NDArray[np.float64]

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..weights import NormKind, Weights
+from ..model.weights import NormKind, Weights
 
 Mode = Literal["ignore", "frozen", "gradient"]
 

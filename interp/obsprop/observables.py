@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import UserError
-from ..vocabulary import token_strings
-from ..weights import Weights
+from ..model.vocabulary import token_strings
+from ..model.weights import Weights
 
 log = logging.getLogger("interp")
 

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..model.weights import NormKind, Weights
 from ..progress import waiting
-from ..weights import NormKind, Weights
 from .norms import Norm
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..site import Site
+from ..model.site import Site
 from .norms import Mode
 from .observables import Observable
 from .parts import Parts

@@ -19,14 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.kernels import RunningScores
-
-from ..activations import stream
 from ..directions import Directions
 from ..errors import UserError
-from ..families import ModelSpec
-from ..site import Site
-from ..subject import Subject
+from ..model.families import ModelSpec
+from ..model.site import Site
+from ..model.subject import Subject
+from ..text.stream import stream
 from .parts import Parts
 from .paths import Feature, show
 
@@ -98,37 +96,3 @@ def stream_scores(
     sites = list(dict.fromkeys(directions.site for directions in features))
     for found in stream(subject, rows, sites, batch_size):
         yield [scores(each, found[each.site], subject.spec) for each in features]
-
-
-def best_places(
-    subject: Subject,
-    rows: Iterable[Sequence[int]],
-    directions: Directions,
-    keep: int = 10,
-    batch_size: int = 8,
-) -> pd.DataFrame:
-    """Where a corpus scores highest and lowest: name, side, rank, score, row, position.
-
-    Memory does not grow with the corpus.
-    """
-    both = torch.cat([directions.vectors, -directions.vectors])
-    best, left, seen = RunningScores(both, keep), iter(rows), 0
-    while chosen := list(itertools.islice(left, batch_size)):
-        lengths = torch.tensor([len(row) for row in chosen])
-        row = torch.arange(seen, seen + len(chosen)).repeat_interleave(lengths)
-        position = torch.cat([torch.arange(length) for length in lengths])
-        (found,) = stream(subject, chosen, [directions.site], batch_size)
-        x = behind_norm(found[directions.site], directions.site, subject.spec)
-        best.add(x, row.to(x.device), position.to(x.device))
-        seen += len(chosen)
-    top = best.result()
-    made, count = [], len(directions)
-    constants = directions.index["constant"].tolist()
-    for at, name in enumerate(directions.index["name"]):
-        for side, line, sign in (("top", at, 1.0), ("bottom", count + at, -1.0)):
-            columns = (top.top[line], top.rows[line], top.positions[line])
-            for rank, (score, r, p) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
-                place = {"row": r, "position": p}
-                value = sign * score + constants[at]
-                made.append({"name": name, "side": side, "rank": rank, "score": value, **place})
-    return pd.DataFrame(made)

@@ -12,8 +12,8 @@ import torch
 
 from ..directions import Directions
 from ..errors import UserError
-from ..site import Site
-from ..subject import open_subject
+from ..model.site import Site
+from ..model.subject import open_subject
 from . import checks, evaluate
 from .observables import make_observable
 from .parts import Parts
@@ -26,7 +26,7 @@ from .trace import trace_pair
 from .writers import writers
 
 if TYPE_CHECKING:
-    from ..weights import Weights
+    from ..model.weights import Weights
     from .study import ObspropConfig
 
 CHECKED = 30

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..catalog import resolve
-from ..corpus import read_corpus, token_rows
 from ..directions import Directions
 from ..errors import UserError
-from ..subject import Subject, open_subject
+from ..model.catalog import resolve
+from ..model.subject import Subject, open_subject
+from ..text.corpus import read_corpus, token_rows
 from .observables import Observable
 from .parts import Parts
 from .paths import Node, path_feature

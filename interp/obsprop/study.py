@@ -34,11 +34,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .tasks import Task, read_task
 
 if TYPE_CHECKING:
-    from ..weights import Weights
+    from ..model.weights import Weights
 
 TEXTS = (
     "Mary gave John her book, and he thanked Susan before Peter and Anna left.",
@@ -86,7 +86,7 @@ class ObspropConfig:
 
     @cached_property
     def _weights(self) -> Weights:
-        from ..weights import open_weights
+        from ..model.weights import open_weights
 
         return open_weights(self.model)
 

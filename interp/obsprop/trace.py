@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import UserError
-from ..site import Site
-from ..subject import Batch, Subject
-from ..weights import NormKind
+from ..model.site import Site
+from ..model.subject import Batch, Subject
+from ..model.weights import NormKind
 from .parts import Parts
 
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..store import Run, RunWriter, open_run
+from ..runs.store import Run, RunWriter, open_run
 from .sae import ARCHITECTURES, SAES, directions_name, open_othello, sae_name
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class CompareConfig:
             raise UserError("--ridge must be above 0, --seed a number from 0 up")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..subject import open_subject
+        from ..model.subject import open_subject
         from .facts import facts
         from .games import random_games
         from .layer import LayerJob
@@ -141,7 +141,7 @@ def random_twin(model: str, seed: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ..catalog import resolve
+    from ..model.catalog import resolve
 
     torch.manual_seed(seed)
     config = AutoConfig.from_pretrained(resolve(model))

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..store import Run, RunWriter, Store, open_run
+from ..runs.store import Run, RunWriter, Store, open_run
 from .compare import CompareConfig, own_model
 from .sae import open_othello
 
@@ -92,7 +92,7 @@ class EditConfig:
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
         from .games import random_games
         from .pushes import count_errors, find_cases, push_vectors
 
@@ -158,7 +158,7 @@ def _halves(errors: Errors, still: Errors) -> Iterator[dict[str, Any]]:
     """Mean errors of the choosing and of the scoring half, and what the edit saves, pairwise."""
     import numpy as np
 
-    from ..probes.metrics import bootstrap
+    from interp.probes.metrics import bootstrap
 
     for half, part in (("choose", slice(0, None, 2)), ("score", slice(1, None, 2))):
         counts = errors.edited[part]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..site import Site
+from ..model.site import Site
 from . import board
 from .games import relative_boards, replay, squares
 from .stability import stable_discs
@@ -20,7 +20,7 @@ from .stability import stable_discs
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..subject import Subject
+    from ..model.subject import Subject
 
 STATES = ("empty", "own", "enemy")
 """Values 0, 1, 2 of a relative board."""

@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp.probes.metrics import as_array
+
 from ..directions import Directions
-from ..probes.metrics import as_array
-from ..probes.sae import Sae, load_sae
-from ..site import Site
-from ..store import RunWriter, save_tensors
-from ..subject import Subject
+from ..model.site import Site
+from ..model.subject import Subject
+from ..runs.store import RunWriter, save_tensors
+from ..saes.sae import Sae, load_sae
 from .facts import STATES, TILES, read
 from .match import Match, match
 from .readers import (

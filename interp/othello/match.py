@@ -24,7 +24,8 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from ..probes.metrics import claims, detections
+from interp.probes.metrics import claims, detections
+
 from .facts import Facts, labels
 
 PRECISION, SUPPORT = 0.95, 10
@@ -92,7 +93,7 @@ def match(choose: Float[np.ndarray, "n f"], score: Float[np.ndarray, "m f"], fac
 def auroc_table(
     features: Float[np.ndarray, "n f"], marks: Bool[np.ndarray, "n l"]
 ) -> Float[np.ndarray, "f l"]:
-    from ..kernels import rank_auroc
+    from interp.kernels import rank_auroc
 
     values = torch.from_numpy(np.ascontiguousarray(features))
     found: np.ndarray = rank_auroc(values, torch.from_numpy(marks)).numpy()

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 
 from ..directions import Directions
-from ..edits import Edit
-from ..probes.sae import Sae, load_sae
-from ..site import Site
-from ..store import Run
-from ..subject import Subject
+from ..model.edits import Edit
+from ..model.site import Site
+from ..model.subject import Subject
+from ..runs.store import Run
+from ..saes.sae import Sae, load_sae
 from . import board
 from .compare import CompareConfig
 from .match import rule_board

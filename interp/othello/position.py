@@ -16,8 +16,8 @@ from .games import replay, squares
 from .stability import stable_discs
 
 if TYPE_CHECKING:
-    from ..edits import Edit
-    from ..subject import Subject
+    from ..model.edits import Edit
+    from ..model.subject import Subject
 
 
 class Position(NamedTuple):

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import UserError
+from ..model.site import Site
 from ..progress import progress
-from ..site import Site
-from ..store import RunWriter
+from ..runs.store import RunWriter
 from .sae import open_othello
 
 
@@ -51,7 +51,7 @@ class ProbeConfig:
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
         from .compare import CHOOSE_SEED, SCORE_SEED
         from .facts import facts, read
         from .games import random_games

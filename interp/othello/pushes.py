@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..directions import Directions
-from ..edits import Edit
 from ..errors import UserError
-from ..site import Site
-from ..subject import Subject
+from ..model.edits import Edit
+from ..model.site import Site
+from ..model.subject import Subject
 from . import board
 from .games import relative_boards, replay, squares
 from .sae import directions_name

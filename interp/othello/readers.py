@@ -28,8 +28,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..probes.linear import LinearProbe
-from ..probes.metrics import Interval, accuracy_by_group, bootstrap, fvu
+from interp.probes.linear import LinearProbe
+from interp.probes.metrics import Interval, accuracy_by_group, bootstrap, fvu
+
 from .facts import Facts
 from .match import Asked, Match, auroc_table, match, reconstruction_counts, rule_board
 

@@ -1,6 +1,6 @@
 """Sparse autoencoders on OthelloGPT's residual stream, trained with sae-lens, a set a seed.
 
-Both architectures of `interp.sae_training` at every layer's `resid_post` (the paper ties the
+Both architectures of `interp.saes.train` at every layer's `resid_post` (the paper ties the
 encoder of its L1 ones to the decoder). The residuals of all layers come from one pass over fresh
 random games, so that all autoencoders of a seed advance together, each token seen once.
 
@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..sae_training import SaePlan, Schedule, train_saes, trained
-from ..site import Site
-from ..store import RunWriter
+from ..model.site import Site
+from ..runs.store import RunWriter
+from ..saes.train import SaePlan, Schedule, train_saes, trained
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..subject import Subject
-    from ..weights import Weights
+    from ..model.subject import Subject
+    from ..model.weights import Weights
 
 SAES = FOLDER / "othello" / "saes"
 """The autoencoders that ship: a run of this study."""
@@ -81,7 +81,7 @@ class SaeConfig:
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        from ..subject import open_subject
+        from ..model.subject import open_subject
 
         subject = open_subject(self.model, device=self.device)
         for seed in self.seeds:
@@ -106,7 +106,7 @@ def open_othello(model: str) -> Weights:
     Raises:
         UserError: a model with another vocabulary.
     """
-    from ..weights import open_weights
+    from ..model.weights import open_weights
 
     weights = open_weights(model)
     if weights.spec.d_vocab != 61:
@@ -175,8 +175,9 @@ def _measured(config: SaeConfig, subject: Subject, folder: Path) -> Iterator[dic
     """L0, FVU and living latents of each stored autoencoder on 1,000 held-out games."""
     import torch
 
-    from ..probes.metrics import fvu
-    from ..probes.sae import load_sae
+    from interp.probes.metrics import fvu
+
+    from ..saes.sae import load_sae
     from .facts import read
     from .games import random_games
 

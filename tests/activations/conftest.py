@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from interp.site import Site
-from interp.subject import open_subject
+from interp.model.site import Site
+from interp.model.subject import open_subject
 
 RESID, HEADS = Site("resid_post", 0), Site("head_z", 1)
 SITES = [RESID, Site("head_v", 1, 1), HEADS, Site("final_norm_in")]

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.activations import project_scores, stream
-from interp.activations import statistics as site_statistics
 from interp.errors import UserError
 from interp.kernels import Statistics
 from interp.kernels import scores as kernel
+from interp.text.stream import project_scores, stream
+from interp.text.stream import statistics as site_statistics
 
 from .conftest import HEADS, RESID, close, places
 

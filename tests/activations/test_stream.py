@@ -9,11 +9,11 @@ from unittest import mock
 import pytest
 import torch
 
-from interp import edits
-from interp.activations import stream
-from interp.corpus import read_corpus, token_rows
 from interp.errors import UserError
-from interp.subject import open_subject
+from interp.model import edits
+from interp.model.subject import open_subject
+from interp.text.corpus import read_corpus, token_rows
+from interp.text.stream import stream
 
 from .conftest import HEADS, RESID, SITES, close
 

@@ -12,13 +12,13 @@ import urllib.request
 import pandas as pd
 import pytest
 
+from interp.directions.sources import neuron_directions
+from interp.model.neuron import parse_neuron
+from interp.model.weights import Weights
 from interp.neurons.atlas import AtlasConfig
-from interp.neurons.search import parse_neuron
 from interp.neurons.tars import TarsConfig
-from interp.neurons.vectors import neuron_directions
-from interp.store import Store
-from interp.study import run_or_load
-from interp.weights import Weights
+from interp.runs.store import Store
+from interp.runs.study import run_or_load
 
 from ..neurons.test_clamp import folder  # noqa: F401 - a fixture: 'dog' is written by 1.down.17
 

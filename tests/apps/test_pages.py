@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from interp.apps import common
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.directions import Directions
-from interp.site import Site
+from interp.model.site import Site
 
 
 def test_two_questions_with_the_same_arguments_have_two_answers(tmp_path, monkeypatch):

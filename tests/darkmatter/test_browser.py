@@ -4,8 +4,8 @@ import pytest
 
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.darkmatter.synthetic import SyntheticConfig
-from interp.store import Store
-from interp.study import run_or_load
+from interp.runs.store import Store
+from interp.runs.study import run_or_load
 
 from ..apps.test_browser import browser, page, serve  # noqa: F401
 from .test_studies import OTHELLO

@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 from interp.darkmatter import ladder, streamed
 from interp.darkmatter.contexts import Contexts, contexts, corpus_rows
 from interp.darkmatter.measure import DarkMatterConfig
-from interp.darkmatter.saes import open_saes
 from interp.darkmatter.streamed import Streamed
 from interp.darkmatter.synthetic import SyntheticConfig
 from interp.errors import UserError
-from interp.site import Site
-from interp.subject import open_subject
+from interp.model.site import Site
+from interp.model.subject import open_subject
+from interp.saes.open import open_saes
 from tests.conftest import make_model
 
 from .test_studies import OTHELLO

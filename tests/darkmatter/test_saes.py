@@ -10,9 +10,9 @@ from sae_lens import StandardSAE, StandardSAEConfig, Transcoder, TranscoderConfi
 from safetensors.torch import load_file, save_file
 
 from interp.darkmatter.ladder import LADDER
-from interp.darkmatter.saes import open_saes
 from interp.data import FOLDER
 from interp.errors import UserError
+from interp.saes.open import open_saes
 
 SHIPPED = FOLDER / "othello" / "saes" / "saes"
 

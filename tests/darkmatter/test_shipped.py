@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from interp.darkmatter.ladder import LADDER
-from interp.probes import fvu, load_sae
-from interp.subject import open_subject
+from interp.model.subject import open_subject
+from interp.probes import fvu
+from interp.saes import load_sae
 
 TEXT = """The garbage collector supplements the reference counting already used in Python. Modules
 are searched in the list of folders given by the variable sys.path, which is set from the location

@@ -7,8 +7,8 @@ from sae_lens import StandardSAE, StandardSAEConfig
 
 from interp.directions import Directions
 from interp.errors import UserError
-from interp.probes import SaeSplit, wrap
-from interp.site import Site
+from interp.model.site import Site
+from interp.saes import SaeSplit, wrap
 
 D = 12
 

@@ -20,11 +20,11 @@ from interp.darkmatter.results import COLUMNS, intervals, summary
 from interp.darkmatter.synthetic import SyntheticConfig
 from interp.data import FOLDER
 from interp.errors import UserError
-from interp.probes import load_sae
-from interp.site import Site
-from interp.store import Store
-from interp.study import run_or_load
-from interp.subject import open_subject
+from interp.model.site import Site
+from interp.model.subject import open_subject
+from interp.runs.store import Store
+from interp.runs.study import run_or_load
+from interp.saes import load_sae
 
 SITE = Site("resid_post", 2)
 OTHELLO = {
@@ -90,7 +90,7 @@ def test_downstream_is_anchored_at_both_ends(run):
 
 def test_giving_the_whole_error_back_is_the_model_itself(run, tmp_path):
     """Both parts at once are x: what `downstream` does, with the sum of the parts."""
-    from interp.edits import patch
+    from interp.model.edits import patch
 
     subject = open_subject("othello-gpt")
     rows = corpus_rows(subject, OTHELLO["corpus"], 59, 3)

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from interp.darkmatter.one_pass import OnePass, Tokens
-from interp.darkmatter.saes import Read
 from interp.darkmatter.sums import ScalarSums, resampled, shrinkage
 from interp.errors import UserError
 from interp.kernels.gram import Gram
-from interp.site import Site
+from interp.model.site import Site
+from interp.saes.open import Read
 
 D = 8
 

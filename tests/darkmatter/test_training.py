@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from interp.darkmatter import ladder
 from interp.darkmatter.contexts import corpus_rows
 from interp.errors import UserError
-from interp.probes import fvu, load_sae
-from interp.sae_training import CHECKPOINT, SaePlan, Schedule, train_saes
-from interp.site import Site
-from interp.store import RunWriter
-from interp.subject import open_subject
+from interp.model.site import Site
+from interp.model.subject import open_subject
+from interp.probes import fvu
+from interp.runs.store import RunWriter
+from interp.saes import load_sae
+from interp.saes.train import CHECKPOINT, SaePlan, Schedule, train_saes
 from tests.conftest import make_model
 
 SITE = Site("resid_post", 1)

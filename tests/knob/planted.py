@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from interp.knob.items import Item
 from interp.knob.prompts import SYSTEM
-from interp.subject import Subject, open_subject
+from interp.model.subject import Subject, open_subject
 
 NAMES = 8
 SUBJECTS = [f"land{i}" for i in range(NAMES)]

@@ -28,7 +28,7 @@ def test_held_relations_that_are_there_and_the_default_pass(tmp_path):
 
 
 def test_a_table_that_is_not_there_is_an_error_for_the_user(monkeypatch):
-    from interp import weights
+    from interp.model import weights
 
     monkeypatch.setattr(weights, "open_weights", lambda model: Weights())
     with pytest.raises(UserError, match="cannot read /nope.json"):

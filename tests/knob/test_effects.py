@@ -4,17 +4,17 @@ import pandas as pd
 import pytest
 import torch
 
-from interp import figures
 from interp.directions import Directions
 from interp.errors import UserError
+from interp.knob import figures
 from interp.knob.effects import nearest_neurons, split_knob
 from interp.knob.finetune import FinetuneConfig
 from interp.knob.items import Item, Splits
 from interp.knob.learn import LearnConfig, validation
 from interp.knob.prompts import Prompter, rows_of
 from interp.knob.scoring import settings_of
-from interp.site import Site
-from interp.weights import open_weights
+from interp.model.site import Site
+from interp.model.weights import open_weights
 
 from .planted import KNOB, WIDTH, items, planted, tokenizer
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from interp.edits import set_coordinate
 from interp.errors import UserError
 from interp.knob.evaluate import scores
 from interp.knob.last import LastToken
@@ -11,7 +10,8 @@ from interp.knob.learn import knobs_of, saved
 from interp.knob.prompts import Prompter, Row, rows_of
 from interp.knob.steer import baselines, chosen, make_knob, perplexity, states, steered, sweep
 from interp.knob.subspace import Learning, Pairs, interchange, learn, orthonormal, swapped
-from interp.site import Site
+from interp.model.edits import set_coordinate
+from interp.model.site import Site
 
 from .planted import KNOB, TOLD, WIDTH, items, planted, tokenizer
 

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from interp import edits
 from interp.errors import UserError
 from interp.knob.last import LastToken
 from interp.knob.layers import Curves, Patching, find_layers
 from interp.knob.prompts import Prompter, Row
-from interp.site import Site
+from interp.model import edits
+from interp.model.site import Site
 
 from ..conftest import make_model
 from .planted import ANSWERS, items, planted, tokenizer
@@ -98,7 +98,7 @@ def test_passes_grow_linearly_with_depth():
 @pytest.mark.parametrize("start", [[], [3, 4, 2, 1]])
 def test_the_last_token_alone_gives_what_the_whole_prompt_gives(start):
     """Rows of unlike length, with and without a shared beginning; an edit; a second run."""
-    from interp.subject import open_subject
+    from interp.model.subject import open_subject
 
     subject = open_subject(make_model("llama", num_hidden_layers=3))
     rows = [*start, 5, 6, 7, 8, 9], [*start, 11, 12, 13], [*start, 11, 6]

@@ -17,8 +17,8 @@ from interp.knob.learn import LearnConfig
 from interp.knob.live import SteerConfig, default_values, pick, read_knob
 from interp.knob.prompts import Prompter, rows_of
 from interp.knob.search import SearchConfig, ranged
-from interp.store import RunWriter
-from interp.study import run_or_load
+from interp.runs.store import RunWriter
+from interp.runs.study import run_or_load
 
 from .planted import ANSWERS, SUBJECTS, items, planted, save, tokenizer
 

@@ -5,8 +5,8 @@ from PIL import Image
 
 from interp.linearscope.explain import ExplainConfig
 from interp.linearscope.responses import ImpulseConfig, SvdConfig
-from interp.store import Store
-from interp.study import run_or_load
+from interp.runs.store import Store
+from interp.runs.study import run_or_load
 
 from ..apps.test_browser import browser, page, serve  # noqa: F401
 

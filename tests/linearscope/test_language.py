@@ -7,12 +7,12 @@ import torch
 
 from interp.errors import UserError
 from interp.linearscope.language import interpret_logits
+from interp.model.site import Site
+from interp.model.subject import open_subject
 from interp.obsprop.observables import make_observable
 from interp.obsprop.parts import Parts
 from interp.obsprop.paths import Node, Place, path_feature
 from interp.obsprop.trace import trace
-from interp.site import Site
-from interp.subject import open_subject
 
 PROMPTS = [
     "The capital of France is",

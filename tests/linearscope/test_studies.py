@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from interp.cli import main
 from interp.directions import Directions
-from interp.figures import token_contributions
+from interp.linearscope.figures import token_contributions
 from interp.linearscope.responses import SvdConfig
 from interp.linearscope.sketch import SketchNet
-from interp.store import Store
-from interp.study import plan, run_or_load
+from interp.runs.store import Store
+from interp.runs.study import plan, run_or_load
 
 OWN = """
 import torch

@@ -9,7 +9,7 @@ from interp.cli import main
 from interp.errors import UserError
 from interp.neurons.agree import agreement, summary
 from interp.neurons.atlas import AtlasConfig
-from interp.study import run_or_load
+from interp.runs.study import run_or_load
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from interp.errors import UserError
+from interp.model.weights import Weights
 from interp.neurons import search
 from interp.neurons.atlas import AtlasConfig
-from interp.study import plan, run_or_load
-from interp.weights import Weights
+from interp.runs.study import plan, run_or_load
 
 from ..conftest import FAMILY_CONFIGS
 
@@ -78,7 +78,7 @@ def test_zero_neuron_is_uniform(model_folder, own_home, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.0.mlp.up_proj.weight"][5] = 0
     save_file(tensors, folder / "model.safetensors")
-    rows = search.show(run_or_load(AtlasConfig(model=str(folder))), search.parse_neuron("0.up.5"))
+    rows = search.show(run_or_load(AtlasConfig(model=str(folder))), "0.up.5")
     assert list(rows["max_prob"]) == [pytest.approx(1 / 211, rel=1e-6)] * 2
     assert list(rows["z"]) == [0, 0]
     assert list(rows["ids"].iloc[0][:4]) == [0, 1, 2, 3]

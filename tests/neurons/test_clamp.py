@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from interp.cli import main
 from interp.errors import UserError
 from interp.neurons.clamp import ClampConfig
-from interp.study import run_or_load
+from interp.runs.study import run_or_load
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 
 from interp.errors import UserError
 from interp.neurons.effects import EffectsConfig
-from interp.store import Store
-from interp.study import run_or_load
+from interp.runs.store import Store
+from interp.runs.study import run_or_load
 
 from .test_clamp import folder  # noqa: F401 - a fixture: the model with a planted 'dog' neuron
 

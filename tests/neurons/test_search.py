@@ -5,9 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from interp import figures
-from interp.neurons import search
-from interp.store import open_run
+from interp.neurons import figures, search
+from interp.runs.store import open_run
 
 
 @pytest.fixture
@@ -66,12 +65,12 @@ def test_density_counts_every_row(atlas):
 
 
 def test_figures_draw_odd_tokens_and_constant_statistics(atlas):
-    rows = search.show(atlas, search.parse_neuron("0.up.1"))
+    rows = search.show(atlas, "0.up.1")
     figure = figures.neuron_tokens(rows)
     assert figure.data[0].y[0] == "1  ␣&lt;b>&amp;"
     assert "⏎" in figure.data[0].y[3]
     assert list(figure.data[1].x) == [-3.0, -2.0, 2.0, 3.0]
     assert len(figures.layer_density(search.density(atlas, "z"), "z").data) == 1
-    values = search.values_in_layer(atlas, search.parse_neuron("0.up.1"), "norm")
+    values = search.values_in_layer(atlas, "0.up.1", "norm")
     figure = figures.standing(values, {"top": 2.0, "bottom": 2.0}, "norm", "layer 0")
     assert "above 50.0%" in figure.layout.annotations[0].text

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from interp.model.weights import open_weights
 from interp.neurons import search
 from interp.neurons.atlas import AtlasConfig
-from interp.store import open_run
-from interp.weights import open_weights
+from interp.runs.store import open_run
 
 MODEL = "smollm2-135m"
 
@@ -51,7 +51,7 @@ def test_300_random_neurons_equal_dense_float64(atlas):
         want = logits.argsort(dim=1, descending=True, stable=True)
         np.testing.assert_array_equal(np.stack(part["ids"]), want[:, :16])
         for name, bottom in zip(part["neuron"], logits.argsort(dim=1, stable=True), strict=True):
-            shown = search.show(atlas, search.NeuronName(layer, kind, name))
+            shown = search.show(atlas, f"{layer}.{kind}.{name}")
             np.testing.assert_array_equal(shown["ids"].iloc[1], bottom[:16])
 
 

@@ -9,23 +9,16 @@ import yaml
 
 from interp.cli import main
 from interp.errors import UserError
+from interp.model.neuron import NeuronName
+from interp.model.site import Site
+from interp.model.subject import open_subject
+from interp.model.weights import Weights
 from interp.neurons import removal
 from interp.neurons.concepts import read_concepts
-from interp.neurons.removal import (
-    activations,
-    closest,
-    head_target,
-    matched,
-    reversal,
-    text_target,
-)
-from interp.neurons.search import NeuronName
+from interp.neurons.removal import activations, closest, head_target, matched, reversal, text_target
 from interp.neurons.tars import TarsConfig
 from interp.neurons.weight_edits import WeightEdit
-from interp.site import Site
-from interp.study import run_or_load
-from interp.subject import open_subject
-from interp.weights import Weights
+from interp.runs.study import run_or_load
 
 from .test_clamp import folder  # noqa: F401 - a fixture: 'dog' is written by 1.down.17
 
@@ -74,8 +67,8 @@ def test_reversal_keeps_lengths_and_turns_against_what_a_neuron_adds(subject):
 
 def test_removing_a_neuron_that_speaks_silences_the_word(subject):
     """Hold the planted neuron up, so that the model says 'dog'; the edit turns that round."""
-    from interp import edits
-    from interp.site import Site
+    from interp.model import edits
+    from interp.model.site import Site
 
     vector = subject.weights.W_U()[DOG]
     edit = reversal(subject, [closest(subject.weights, vector, 1)[0][0]], vector, "w1 w2 w3")

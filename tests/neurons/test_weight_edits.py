@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from interp.errors import UserError
-from interp.neurons.search import parse_neuron
+from interp.model.neuron import parse_neuron
+from interp.model.subject import open_subject
+from interp.model.weights import Weights
 from interp.neurons.weight_edits import WeightEdit, apply_to_folder
-from interp.subject import open_subject
-from interp.weights import Weights
 
 NAMES = {"llama": ("0.up.3", "1.gate.7", "1.down.5"), "gpt2": ("0.up.3", "1.down.5", "1.down.6")}
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from interp.model.subject import Subject, open_subject
+from interp.model.weights import Weights
 from interp.obsprop.parts import Parts
-from interp.subject import Subject, open_subject
-from interp.weights import Weights
 
 from ..conftest import FAMILY_CONFIGS, make_model
 

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
-from interp.backends.double import KeepingDouble
-from interp.backends.locations import locations
-from interp.site import Site
+from interp.model.backends.double import KeepingDouble
+from interp.model.backends.locations import locations
+from interp.model.site import Site
 
 
 class _FrozenScale(nn.Module):

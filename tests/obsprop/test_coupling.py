@@ -8,13 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.directions import Directions
-from interp.obsprop.coupling import best_fit, coupling_interval, sphere_slice
-from interp.site import Site
+from interp.model.site import Site
+from interp.obsprop.coupling import best_fit, coupling_interval
 
 
 def pair(seed, d=24):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(2, d, generator=generator, dtype=torch.float64), generator
+
+
+def sphere_slice(y1, k, s, count, generator):
+    """Random x [count, d], uniform on the sphere |x| = s where x.y1 = k."""
+    unit = y1.double() / y1.double().norm()
+    along = k / float(y1.double().norm())
+    x = torch.randn(count, len(y1), generator=generator, dtype=torch.float64)
+    x = x - (x @ unit)[:, None] * unit
+    x = x / x.norm(dim=1, keepdim=True) * (s**2 - along**2) ** 0.5
+    return x + along * unit
 
 
 @pytest.mark.parametrize("seed", range(8))

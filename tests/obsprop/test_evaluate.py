@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from interp.model.site import Site
 from interp.obsprop.evaluate import (
     Read,
     auc,
@@ -16,7 +17,6 @@ from interp.obsprop.evaluate import (
     summary,
     within_templates,
 )
-from interp.site import Site
 
 SITE = Site("resid_pre", 1)
 

@@ -10,11 +10,11 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from interp.directions import Directions
+from interp.model.weights import open_weights
 from interp.obsprop.observables import make_observable
 from interp.obsprop.parts import Parts
 from interp.obsprop.paths import parse_path, path_feature
 from interp.obsprop.propagate import head_norms
-from interp.weights import open_weights
 
 MODEL = "EleutherAI/gpt-neo-1.3B"
 SUBJECT = {"18.11": 72.2168, "17.14": 70.7219, "13.11": 45.9200, "15.13": 39.4049}

@@ -9,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import UserError
+from interp.model.site import Site
+from interp.model.subject import open_subject
+from interp.model.weights import Weights
 from interp.obsprop.norms import Norm
 from interp.obsprop.observables import Observable
 from interp.obsprop.parts import Mlp, Parts
@@ -21,9 +24,6 @@ from interp.obsprop.propagate import (
     stream_vectors,
 )
 from interp.obsprop.trace import trace
-from interp.site import Site
-from interp.subject import open_subject
-from interp.weights import Weights
 
 from .models import MODELS, biased_model, exact, opened
 from .reference import path_gradient

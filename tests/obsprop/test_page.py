@@ -4,10 +4,11 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from interp import figures
+from interp.directions.figures import coloured_tokens
+from interp.obsprop import figures
 from interp.obsprop.couple import CoupleConfig
 from interp.obsprop.study import ObspropConfig
-from interp.study import run_or_load
+from interp.runs.study import run_or_load
 
 from .planted import planted, write_task  # noqa: F401 - a fixture
 
@@ -65,7 +66,7 @@ def test_coloured_tokens_escape_and_leave_the_first_token_out():
             "score": [99.0, 2.0, -1.0],
         }
     )
-    html = figures.coloured_tokens(tokens)
+    html = coloured_tokens(tokens)
     assert "&lt;b&gt;" in html
     assert "rgba(59,111,182,0.00)" in html, "an attention sink is not coloured"
     assert "rgba(59,111,182,1.00)" in html

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from interp.edits import add
 from interp.errors import UserError
+from interp.model.edits import add
+from interp.model.site import Site
 from interp.obsprop.paths import Node, Place, parse_path, path_feature, show
 from interp.obsprop.search import Pair, carried, linearisation, search_paths
 from interp.obsprop.trace import trace, trace_pair
-from interp.site import Site
 
 from .models import MODELS, opened
 from .test_identities import EXACT, IDS, observable

@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from interp.catalog import resolve
+from interp.model.catalog import resolve
+from interp.model.subject import open_subject
+from interp.model.weights import Weights
 from interp.obsprop.observables import make_observable
 from interp.obsprop.parts import Parts
 from interp.obsprop.paths import Place, parse_path, path_feature
 from interp.obsprop.propagate import direct_effects
 from interp.obsprop.trace import trace
-from interp.subject import open_subject
-from interp.weights import Weights
 
 from .models import exact
 from .reference import path_gradient

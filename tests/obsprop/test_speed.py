@@ -3,12 +3,12 @@
 import pytest
 
 from interp.errors import UserError
+from interp.model.subject import open_subject
 from interp.obsprop.observables import Observable
 from interp.obsprop.parts import Parts
 from interp.obsprop.paths import parse_path, path_feature
 from interp.obsprop.scoring import as_directions
 from interp.obsprop.speed import measure, overhead
-from interp.subject import open_subject
 
 
 def directions_of(folder, path):

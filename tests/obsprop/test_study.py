@@ -12,19 +12,19 @@ import torch
 from interp.cli import main
 from interp.directions import Directions
 from interp.errors import UserError
+from interp.model.site import Site
+from interp.model.subject import open_subject
+from interp.model.weights import Weights
 from interp.obsprop import session
 from interp.obsprop.couple import CoupleConfig
 from interp.obsprop.observables import make_observable
 from interp.obsprop.parts import Parts
 from interp.obsprop.paths import parse_path, path_feature
-from interp.obsprop.scoring import as_directions, best_places, scores
+from interp.obsprop.scoring import as_directions, scores
 from interp.obsprop.study import ObspropConfig
 from interp.obsprop.tasks import shipped
 from interp.obsprop.writers import writers
-from interp.site import Site
-from interp.study import plan, run_or_load
-from interp.subject import open_subject
-from interp.weights import Weights
+from interp.runs.study import plan, run_or_load
 
 from .planted import TASK, planted, write_task  # noqa: F401 - a fixture
 
@@ -104,25 +104,6 @@ def test_score_is_the_vector_behind_the_norm(planted):  # noqa: F811
     x = subject.capture(subject.tokens("w3 w110 w8"), [directions.site])[directions.site]
     want = parts.norm("attn", 1)(x) @ feature.vector + feature.offset
     torch.testing.assert_close(scores(directions, x, subject.spec)[..., 0], want)
-
-
-def test_best_places_of_a_corpus_are_those_of_all_scores(planted):  # noqa: F811
-    subject, parts = open_subject(planted), Parts(Weights(planted))
-    observable = make_observable("planted", TASK["observable"], parts.weights)
-    directions = as_directions(parts, [path_feature(parts, observable, parse_path("1.2"))], {})
-    generator = torch.Generator().manual_seed(0)
-    lengths = (9, 4, 7, 9, 5)
-    rows = [torch.randint(1, 211, (n,), generator=generator).tolist() for n in lengths]
-    every = []
-    for r, row in enumerate(rows):
-        x = subject.capture(subject.pad([row]), [directions.site])[directions.site][0]
-        values = scores(directions, x, subject.spec)[:, 0].tolist()
-        every += [(value, r, p) for p, value in enumerate(values)]
-    found = best_places(subject, iter(rows), directions, keep=3, batch_size=2)
-    for side, order in (("top", sorted(every, reverse=True)), ("bottom", sorted(every))):
-        part = found[found["side"] == side]
-        assert list(zip(part["row"], part["position"], strict=True)) == [e[1:] for e in order[:3]]
-        np.testing.assert_allclose(part["score"], [e[0] for e in order[:3]], rtol=1e-4, atol=1e-5)
 
 
 def test_writers_are_the_neurons_nearest_to_the_feature(planted):  # noqa: F811
@@ -251,7 +232,7 @@ class TestObservables:
             make_observable("o", {"w7 w8": 1, "w7": -1}, Weights(planted))
 
     def test_she_without_a_space_is_warned_of(self):
-        from interp.weights import open_weights
+        from interp.model.weights import open_weights
 
         weights = open_weights("smollm2-135m")
         assert make_observable("o", {" she": 1}, weights).notes == ()

@@ -10,7 +10,7 @@ from interp.othello.compare import CompareConfig
 from interp.othello.edit import EditConfig
 from interp.othello.sae import SaeConfig
 from interp.othello.settings import TrainConfig
-from interp.study import run_or_load
+from interp.runs.study import run_or_load
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import torch
 from torch.nn.functional import normalize
 
 from interp.directions import Directions
+from interp.model.site import Site
+from interp.model.subject import open_subject
 from interp.othello import board
 from interp.othello.edit import chosen_scales
 from interp.othello.facts import facts, read
@@ -22,8 +24,6 @@ from interp.othello.pushes import (
     top_errors,
 )
 from interp.probes import LinearProbe
-from interp.site import Site
-from interp.subject import open_subject
 
 from .test_board import as_mask, legal_by_walking
 

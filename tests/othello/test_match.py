@@ -8,16 +8,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from interp.model.site import Site
+from interp.model.subject import open_subject
 from interp.othello import board
 from interp.othello.facts import TILES, facts, labels, read
 from interp.othello.games import random_games
-from interp.othello.match import (
-    asked,
-    auroc_table,
-    match,
-    reconstruction_counts,
-    rule_board,
-)
+from interp.othello.match import asked, auroc_table, match, reconstruction_counts, rule_board
 from interp.othello.position import position
 from interp.othello.readers import (
     Boards,
@@ -29,10 +25,8 @@ from interp.othello.readers import (
     stability_rows,
 )
 from interp.othello.sae import SAES
-from interp.probes import load_sae
 from interp.probes.metrics import as_array
-from interp.site import Site
-from interp.subject import open_subject
+from interp.saes import load_sae
 
 
 def values(rows):

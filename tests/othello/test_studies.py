@@ -12,11 +12,13 @@ import torch
 from sae_lens import SAE
 from safetensors.numpy import load_file, save_file
 
-from interp.catalog import sha256
 from interp.cli import main
 from interp.data import FOLDER
 from interp.directions import Directions
 from interp.errors import UserError
+from interp.model.catalog import sha256
+from interp.model.site import Site
+from interp.model.subject import open_subject
 from interp.othello import compare, findings, mind
 from interp.othello.compare import CompareConfig
 from interp.othello.edit import EditConfig, _sweeps
@@ -26,11 +28,10 @@ from interp.othello.position import move_probabilities, parse_moves, position
 from interp.othello.pushes import push_vectors
 from interp.othello.sae import SAES, SaeConfig
 from interp.othello.train import EVAL_SEED
-from interp.probes import fvu, load_sae
-from interp.site import Site
-from interp.store import Store, open_run
-from interp.study import plan, run_or_load
-from interp.subject import open_subject
+from interp.probes import fvu
+from interp.runs.store import Store, open_run
+from interp.runs.study import plan, run_or_load
+from interp.saes import load_sae
 
 SHIPPED = FOLDER / "othello"
 
@@ -315,7 +316,7 @@ def test_games_are_made_fast_enough() -> None:
 
 
 def test_settings_are_part_of_the_key_and_places_are_not(tiny, saes, store) -> None:
-    from interp.study import plan
+    from interp.runs.study import plan
 
     one = plan(CompareConfig(str(tiny), str(saes)))["key"]
     assert plan(CompareConfig(str(tiny), str(saes), ridge=1e-3))["key"] != one

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from interp.probes.pursuit import pursue
+from interp.saes.pursuit import pursue
 
 
 def rebuilt(found, dictionary, bias):

@@ -13,8 +13,8 @@ from sae_lens import (
 )
 
 from interp.errors import UserError
-from interp.probes import load_sae, pretrained_sae, wrap
-from interp.probes.sae import CHUNK, hook_of_site, site_of_hook
+from interp.saes import load_sae, pretrained_sae, wrap
+from interp.saes.sae import CHUNK, hook_of_site, site_of_hook
 
 
 def make(kind):

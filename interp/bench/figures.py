@@ -1,0 +1,110 @@
+"""Figures of the kernels' benchmark: ratios to the bare product, and the roofline."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..plots import BLUE, GREY, ORANGE, laid_out
+
+OURS = ("screened", "tiled")
+NAMES = {
+    "mm": "bare product, torch's threads",
+    "mm_workers": "bare product, worker threads",
+    "mm_bfloat16": "bare bfloat16 product",
+    "screened": "fused, bfloat16 screen, exact",
+    "tiled": "fused, float32, exact",
+    "naive": "naive torch",
+    "topk": "torch, two topk, no statistics",
+    "compiled": "torch.compile of the naive",
+    "faiss": "faiss, top side, no statistics",
+}
+
+
+def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
+    """Time of every variant as a ratio to the bare float32 product, one panel a shape.
+
+    Bars are medians of interleaved repeats, whiskers the smallest and largest.
+    """
+    shapes = list(dict.fromkeys(summary["shape"]))
+    figure = make_subplots(1, len(shapes), shared_yaxes=True, subplot_titles=shapes)
+    for column, shape in enumerate(shapes, start=1):
+        rows = summary[(summary["shape"] == shape) & summary["ratio"].notna()]
+        rows = rows.sort_values("ratio", ascending=False)
+        figure.add_bar(
+            x=rows["ratio"],
+            y=rows["variant"].map(NAMES),
+            orientation="h",
+            marker_color=[_colour(variant) for variant in rows["variant"]],
+            error_x={
+                "array": rows["ratio_max"] - rows["ratio"],
+                "arrayminus": rows["ratio"] - rows["ratio_min"],
+                "color": "#444444",
+            },
+            text=[f"{ratio:.2f}" for ratio in rows["ratio"]],
+            textposition="inside",
+            insidetextanchor="start",  # the error bars are at the other end
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+            row=1,
+            col=column,
+        )
+        figure.add_vline(1.0, line={"dash": "dash", "color": GREY}, row=1, col=column)
+    figure.update_xaxes(title="time / bare float32 product", rangemode="tozero")
+    figure.update_yaxes(automargin=True)
+    return laid_out(figure, "Both sides and all statistics, as a ratio to the bare product", 360)
+
+
+def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: float) -> go.Figure:
+    """Operations a second against operations a byte, under what this machine was measured to do.
+
+    Args:
+        summary, shapes: the benchmark's tables.
+        bandwidth: bytes a second read from memory.
+
+    The roofs are the memory's rate and the best bare products'. A fused variant moves its operands
+    and results once; the dense ones also write and read the logits.
+    """
+    rows = summary.merge(shapes, on="shape").dropna(subset=["ratio"])
+    share = rows["rows"] * rows["vocabulary"] / (rows["job_rows"] * rows["job_vocabulary"])
+    rows = rows.assign(rate=rows["operations"] / (rows["job_s"] * share))
+    dense = rows["variant"].isin(["naive", "topk", "compiled"])
+    rows = rows.assign(
+        intensity=rows["operations"] / np.where(dense, rows["dense_bytes"], rows["bytes"])
+    )
+    figure = go.Figure()
+    grid = np.geomspace(rows["intensity"].min() / 4, rows["intensity"].max() * 2, 200)
+    for variant, dash in (("mm_bfloat16", "dot"), ("mm_workers", "solid")):
+        peak = rows[rows["variant"] == variant]["rate"].max()
+        if np.isfinite(peak):
+            roof = np.minimum(grid * bandwidth, peak)
+            figure.add_scatter(
+                x=grid, y=roof / 1e9, mode="lines", line={"color": GREY, "dash": dash},
+                name=NAMES[variant], hoverinfo="name",
+            )  # fmt: skip
+    for variant in ("screened", "tiled", "naive", "topk", "compiled", "faiss"):
+        part = rows[rows["variant"] == variant]
+        if len(part):
+            figure.add_scatter(
+                x=part["intensity"], y=part["rate"] / 1e9, mode="markers", name=NAMES[variant],
+                marker={"size": 10, "color": _colour(variant), "symbol": _symbol(variant)},
+                text=part["shape"],
+                hovertemplate="%{text}: %{y:.0f} GFLOP/s at %{x:.0f} FLOP a byte",
+            )  # fmt: skip
+    figure.update_xaxes(title="operations a byte that must move", type="log")
+    figure.update_yaxes(title="GFLOP/s", type="log")
+    laid_out(figure, "Roofline", 420)
+    return figure.update_layout(showlegend=True, legend={"orientation": "v"})
+
+
+def _colour(variant: str) -> str:
+    if variant in OURS:
+        return BLUE if variant == "screened" else "#7fa3d6"
+    return GREY if variant.startswith("mm") else ORANGE
+
+
+def _symbol(variant: str) -> str:
+    return {"naive": "x", "topk": "cross", "compiled": "diamond", "faiss": "square"}.get(
+        variant, "circle"
+    )

@@ -1,0 +1,270 @@
+"""The kernels' benchmark as a study: times as ratios with their spread, exactness, errors.
+
+Every variant (`kernels/bench.py` lists them) runs over the same data, interleaved in one process.
+Ratios are to the bare float32 product over the kernel's own tiles, the faster of torch's threads
+and worker threads. The Llama shapes are measured on a part of the vocabulary and of the vectors;
+`job_s` extrapolates in proportion to both, which favours none of the variants.
+
+Metrics of a shape (the first shape's also stand at the top level), each a median over the repeats
+with its `_min` and `_max`, by wall-clock time and, `_cpu`, by processor time (of all threads, less
+disturbed by whatever else runs):
+    certified_ratio     the projection screened in bfloat16 / the bare product
+    fp32_ratio          the projection in float32 / the bare product
+    naive_ratio         naive torch / the fastest of the two: how many times faster we are
+    certified_share     share of the rows whose ids the screen could prove
+
+Tables of the run:
+`times/seconds.parquet`: shape, variant string, repeat int64, wall_s, cpu_s double
+`shapes/shapes.parquet`: shape string; d, vocabulary, rows (measured), job_vocabulary, job_rows
+    int64; operations double (of the product measured: 2 n d V), bytes double (operands and results
+    once), dense_bytes double (and the float32 logits, written once and read once)
+`summary/variants.parquet`: shape, variant string; ratio, ratio_min, ratio_max (wall), ratio_cpu,
+    job_s double (extrapolated), peak_bytes int64 (beyond the operands), missing string (why it did
+    not run, or empty)
+`accuracy/shares.parquet`: data, impl string; k int64; certified double (share of rows); exact bool
+    (ids of both sides equal those of a float64 product)
+`accuracy/errors.parquet`: data, variant, statistic string; median, largest double: absolute errors
+    against float64, of naive float32 and bfloat16 torch and of both paths
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from ..errors import UserError
+from ..progress import progress
+from ..runs.store import RunWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+
+class Shape(NamedTuple):
+    """What is measured, and the whole job it is a part of."""
+
+    d: int
+    vocabulary: int
+    rows: int
+    job_vocabulary: int
+    job_rows: int
+
+
+SHAPES = {
+    # a layer of three kinds of neuron; all layers
+    "smollm2-135m": Shape(576, 49152, 4608, 49152, 138_240),
+    # the up-projections of all layers, from here on
+    "llama-3.1-8b": Shape(4096, 65536, 2048, 128_256, 458_752),
+    "llama-3.1-405b": Shape(16384, 32768, 1024, 128_256, 6_709_248),
+}
+ShapeName = Literal["smollm2-135m", "llama-3.1-8b", "llama-3.1-405b"]
+
+
+@dataclass(frozen=True)
+class KernelBenchConfig:
+    """Time the fused projection against the bare matrix product, naive torch and others."""
+
+    STUDY: ClassVar[str] = "bench.kernels"
+    VERSION: ClassVar[int] = 3
+
+    shape: tuple[ShapeName, ...] = ("smollm2-135m", "llama-3.1-8b", "llama-3.1-405b")
+    """Which shapes to measure."""
+    d: int = 0
+    """Width of the vectors of a shape of your own, measured instead (with --vocabulary)."""
+    vocabulary: int = 0
+    """Rows of the read-out measured; 0 for the shape's own."""
+    rows: int = 0
+    """Vectors measured; 0 for the shape's own."""
+    k: int = 16
+    """Tokens kept per side."""
+    repeats: int = 5
+    """Timed repeats of each variant, interleaved."""
+    others: tuple[Literal["topk", "compiled", "faiss"], ...] = ("topk", "compiled", "faiss")
+    """What else to time beside the naive version (torch.compile takes a while to compile)."""
+    model: str = ""
+    """Also report exactness and errors on this model's neurons and unembedding."""
+    accuracy_rows: int = 192
+    """Vectors of each kind of data whose exactness and errors are checked; 0 for none."""
+
+    def fingerprints(self) -> dict[str, str]:
+        if not self.model:
+            return {}
+        from ..model.weights import open_weights
+
+        return {"model": open_weights(self.model).fingerprint()}
+
+    def check(self) -> None:
+        if min(self.k, self.repeats) < 1 or min(self.rows, self.d, self.accuracy_rows) < 0:
+            raise UserError("--k and --repeats must be at least 1, and no size negative")
+        if self.d and not self.vocabulary:
+            raise UserError("--d needs --vocabulary too")
+        small = [name for name, shape in self._shapes().items() if shape.vocabulary < self.k]
+        if small or not self._shapes():
+            raise UserError("give at least one --shape, and --vocabulary no smaller than --k")
+
+    def run(self, out: RunWriter) -> dict[str, Any]:
+        import pandas as pd
+        import torch
+
+        from interp.kernels.bench import bandwidth
+
+        found, times, summaries = {}, [], []
+        for name, shape in self._shapes().items():
+            metrics, seconds, summary = self._measure(name, shape)
+            found[name] = metrics
+            times.append(seconds)
+            summaries.append(summary)
+        _write(out, "times/seconds", pd.concat(times))
+        _write(out, "summary/variants", pd.concat(summaries))
+        _write(out, "shapes/shapes", _roofline(self._shapes(), self.k))
+        shares, errors = self._accuracy()
+        _write(out, "accuracy/shares", shares)
+        _write(out, "accuracy/errors", errors)
+        out.facts = {
+            "device": "cpu",
+            "threads": torch.get_num_threads(),
+            "bandwidth_bytes_per_s": bandwidth(),
+        }
+        exact = {"exact": bool(shares["exact"].all())} if len(shares) else {}
+        return {**next(iter(found.values())), **exact, "shapes": found}
+
+    def _shapes(self) -> dict[str, Shape]:
+        rows, vocabulary = self.rows, self.vocabulary
+        if self.d:
+            rows = rows or 2048
+            return {"own": Shape(self.d, vocabulary, rows, vocabulary, rows)}
+        return {
+            name: shape._replace(rows=rows or shape.rows, vocabulary=vocabulary or shape.vocabulary)
+            for name, shape in ((name, SHAPES[name]) for name in self.shape)
+        }
+
+    def _measure(
+        self, name: str, shape: Shape
+    ) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+        import pandas as pd
+
+        from interp.kernels.bench import Case
+
+        with progress(f"bench {name}", self.repeats + 2, "repeats") as advance:
+            case = Case(shape.d, shape.vocabulary, shape.rows, self.k, self.others)
+            advance(1, "data made")
+            peaks = case.warm_up()
+            advance(1, "warmed up")
+            rows = []
+            for repeat in range(self.repeats):
+                rows += case.repeat(repeat)
+                advance(1, f"repeat {repeat + 1}")
+        seconds = pd.DataFrame(rows)
+        walls = seconds.pivot(index="repeat", columns="variant", values="wall_s")
+        cpus = seconds.pivot(index="repeat", columns="variant", values="cpu_s")
+        metrics = {
+            "certified_share": case.certified(),
+            **_ratios(walls, ""),
+            **_ratios(cpus, "_cpu"),
+            "baseline": _baseline(walls),
+            "bare_gflops": round(
+                2e-9 * shape.rows * shape.d * shape.vocabulary / walls[_baseline(walls)].median(), 1
+            ),
+        }
+        summary = _summary(walls, cpus, shape, peaks, case.missing)
+        return metrics, seconds.assign(shape=name), summary.assign(shape=name)
+
+    def _accuracy(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        import pandas as pd
+
+        from interp.kernels.accuracy import exactness, statistic_errors
+        from interp.kernels.data import KINDS
+
+        if not self.accuracy_rows:
+            return pd.DataFrame(), pd.DataFrame()
+        # every kind at SmolLM2's width and a sixth of its vocabulary, to be quick
+        data = {name: make(self.accuracy_rows, 8192, 576, 0) for name, make in KINDS.items()}
+        if self.model:
+            data[self.model] = _neurons(self.model, self.accuracy_rows)
+        shares, errors = [], []
+        with progress("exactness and errors", len(data), "kinds of data") as advance:
+            for name, (x, w) in data.items():
+                shares += [{"data": name, **row} for row in exactness(x, w, (1, 16, 256))]
+                if name in ("gaussian", self.model):
+                    errors += [{"data": name, **row} for row in statistic_errors(x, w, self.k)]
+                advance(1, name)
+        return pd.DataFrame(shares), pd.DataFrame(errors)
+
+
+def _neurons(model: str, rows: int) -> tuple[Tensor, Tensor]:
+    """Neurons spread over a model's layers and kinds, and its unembedding."""
+    import torch
+
+    from ..model.weights import open_weights
+
+    weights = open_weights(model)
+    kinds, layers = weights.spec.kinds, range(0, weights.spec.n_layers, 4)
+    every = weights.spec.d_mlp * len(kinds) * len(layers) // rows or 1
+    rows_of = weights.neurons
+    vectors = torch.cat([rows_of(kind, layer) for layer in layers for kind in kinds])  # type: ignore[arg-type]
+    return vectors[::every][:rows].float().contiguous(), weights.W_U().float()
+
+
+def _baseline(seconds: pd.DataFrame) -> str:
+    return str(seconds[["mm", "mm_workers"]].median().idxmin())
+
+
+def _ratios(seconds: pd.DataFrame, suffix: str) -> dict[str, float]:
+    base = seconds[_baseline(seconds)]
+    fused = [name for name in ("screened", "tiled") if name in seconds]
+    best = seconds[seconds[fused].median().idxmin()]
+    found = _spread(f"fp32_ratio{suffix}", seconds["tiled"] / base)
+    if "screened" in seconds:
+        found |= _spread(f"certified_ratio{suffix}", seconds["screened"] / base)
+    return found | _spread(f"naive_ratio{suffix}", seconds["naive"] / best)
+
+
+def _spread(name: str, ratios: pd.Series) -> dict[str, float]:
+    """Median, smallest and largest of per-repeat ratios."""
+    parts = {"": ratios.median(), "_min": ratios.min(), "_max": ratios.max()}
+    return {f"{name}{suffix}": round(float(value), 4) for suffix, value in parts.items()}
+
+
+def _summary(
+    walls: pd.DataFrame,
+    cpus: pd.DataFrame,
+    shape: Shape,
+    peaks: dict[str, int],
+    missing: dict[str, str],
+) -> pd.DataFrame:
+    import pandas as pd
+
+    ratios = walls.div(walls[_baseline(walls)], axis=0)
+    share = shape.rows * shape.vocabulary / (shape.job_rows * shape.job_vocabulary)
+    ran = pd.DataFrame(
+        {
+            "ratio": ratios.median(),
+            "ratio_min": ratios.min(),
+            "ratio_max": ratios.max(),
+            "ratio_cpu": cpus.div(cpus[_baseline(cpus)], axis=0).median(),
+            "job_s": walls.median() / share,
+            "peak_bytes": pd.Series(peaks).astype("int64"),
+            "missing": "",
+        }
+    )
+    lacking = pd.DataFrame({"missing": pd.Series(missing, dtype=object)})
+    return pd.concat([ran, lacking]).rename_axis("variant").reset_index()
+
+
+def _roofline(shapes: dict[str, Shape], k: int) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for name, s in shapes.items():
+        kept = 4.0 * (s.rows + s.vocabulary) * s.d + s.rows * (2 * k * 12 + 40)
+        dense = kept + 8.0 * s.rows * s.vocabulary
+        operations = 2.0 * s.rows * s.d * s.vocabulary
+        counts = {"operations": operations, "bytes": kept, "dense_bytes": dense}
+        rows.append({"shape": name, **s._asdict(), **counts})
+    return pd.DataFrame(rows)
+
+
+def _write(out: RunWriter, name: str, table: pd.DataFrame) -> None:
+    with out.part(f"{name}.parquet") as path:
+        table.to_parquet(path, index=False)

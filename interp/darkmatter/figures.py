@@ -1,0 +1,119 @@
+"""Figures of the dark matter of SAEs: bands over width, tokens, downstream, planted faults."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..plots import BLUE, GREY, ORANGE, label, laid_out
+
+BANDS = {"nonlinear": ORANGE, "linear": BLUE, "absent": "#9cbfe3", "encoder": GREY}
+"""Parts of FVU from the bottom up, and their colours."""
+BELOW = {"orientation": "h", "y": -0.3}
+
+
+def error_bands(bands: pd.DataFrame) -> go.Figure:
+    """What the FVU of each SAE is made of, narrow to wide in each group (`widths.bands`)."""
+    figure = go.Figure()
+    places = [bands["group"].tolist(), bands["d_sae"].astype(str).tolist()]
+    for part, colour in BANDS.items():
+        if bands[part].notna().any():
+            figure.add_bar(
+                x=places, y=bands[part], name=part, marker_color=colour,
+                hovertemplate=f"{part} %{{y:.4f}}<extra></extra>",
+            )  # fmt: skip
+    figure.update_yaxes(title="fraction of variance unexplained")
+    laid_out(figure, "What the error is made of, over width", height=420)
+    return figure.update_layout(barmode="stack", showlegend=True, legend=BELOW)
+
+
+def error_measures(measures: pd.DataFrame, shown: dict[str, str]) -> go.Figure:
+    """Some measures (name -> label) of every SAE with their 95 % intervals."""
+    colours = [BLUE, ORANGE, GREY, "#6a51a3", "#9cbfe3"]
+    figure = go.Figure()
+    for (measure, name), colour in zip(shown.items(), colours, strict=False):
+        part = measures[measures["measure"] == measure]
+        figure.add_scatter(
+            x=part["sae"], y=part["value"], name=name, mode="markers",
+            marker={"color": colour, "size": 9},
+            error_y={
+                "array": part["high"] - part["value"],
+                "arrayminus": part["value"] - part["low"],
+                "thickness": 1,
+            },
+        )  # fmt: skip
+    laid_out(figure, "Held-out contexts, with 95 % intervals over documents", height=420)
+    return figure.update_layout(showlegend=True, legend=BELOW)
+
+
+def token_scatter(tokens: pd.DataFrame, small: str, large: str, part: str) -> go.Figure:
+    """Length of two SAEs' errors (or their nonlinear parts), a token a point, its text on hover."""
+    keys = ["context", "position", "text"]
+    one, other = (tokens[tokens["sae"] == name].set_index(keys)[part] for name in (small, large))
+    both = pd.DataFrame({"one": one**0.5, "other": other**0.5}).reset_index()
+    figure = go.Figure(
+        go.Scatter(
+            x=both["one"], y=both["other"], mode="markers",
+            marker={"color": BLUE, "size": 4, "opacity": 0.5}, text=_in_context(both),
+            hovertemplate="%{text}<br>%{x:.1f}, %{y:.1f}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(title=f"length at {small}")
+    figure.update_yaxes(title=f"length at {large}")
+    return laid_out(figure, f"The {part} of the same tokens", height=460)
+
+
+def downstream_bars(prices: pd.DataFrame) -> go.Figure:
+    """Percent of the lost cross-entropy that each part of the error gives back, an SAE a group."""
+    settings = {
+        "sae + linear": ("linear error back", BLUE),
+        "sae + nonlinear": ("nonlinear error back", ORANGE),
+        "scaled + linear": ("linear back, shrinkage out", "#9cbfe3"),
+        "scaled + nonlinear": ("nonlinear back, shrinkage out", "#f0c38f"),
+    }
+    figure = go.Figure()
+    for setting, (name, colour) in settings.items():
+        part = prices[prices["setting"] == setting]
+        figure.add_bar(
+            x=part["sae"], y=part["recovered"], name=name, marker_color=colour,
+            error_y={
+                "array": part["high"] - part["recovered"],
+                "arrayminus": part["recovered"] - part["low"],
+                "thickness": 1,
+            },
+        )  # fmt: skip
+    figure.update_yaxes(title="percent recovered")
+    laid_out(figure, "What the parts cost the model", height=420)
+    return figure.update_layout(barmode="group", showlegend=True, legend=BELOW)
+
+
+def fault_map(measures: pd.DataFrame, measure: str, title: str) -> go.Figure:
+    """A measure of planted faults: rows the share of absent latents, columns the noise."""
+    part = measures[measures["measure"] == measure].copy()
+    found = part["sae"].str.extract(r"absent (\S+), noise (\S+)").astype(float)
+    part["absent"], part["noise"] = found[0], found[1]
+    grid = part.pivot(index="absent", columns="noise", values="value")
+    figure = go.Figure(
+        go.Heatmap(
+            x=[f"{value:g}" for value in grid.columns],
+            y=[f"{value:g}" for value in grid.index],
+            z=grid.to_numpy(),
+            colorscale="Blues",
+            texttemplate="%{z:.3f}",
+            hovertemplate="absent %{y}, noise %{x}: %{z:.4f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="noise, in variances of x", type="category")
+    figure.update_yaxes(title="share of latents absent", type="category")
+    return laid_out(figure, title, height=300)
+
+
+def _in_context(tokens: pd.DataFrame) -> list[str]:
+    """Every token, bold, with the few before it."""
+    shown = []
+    for _, part in tokens.groupby("context", sort=False):
+        texts = [label(text) for text in part["text"]]
+        shown += [
+            f"{''.join(texts[max(at - 8, 0) : at])}<b>{text}</b>" for at, text in enumerate(texts)
+        ]
+    return shown

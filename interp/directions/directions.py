@@ -1,0 +1,225 @@
+"""Directions: labelled vectors at one site. What every analysis of the workbench finds.
+
+A neuron's weight row, a probe's class vector, a feature vector: each is a vector in the space read
+or written at one place in a model, so all of them can be decoded to tokens, scored on activations,
+compared, and steered with. On disk: `vectors.safetensors`, `index.parquet`, `directions.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import UserError
+from ..model.edits import Edit, Where, add
+from ..model.site import Site
+from ..model.vocabulary import token_strings
+from ..model.weights import Weights
+from ..runs.store import RunWriter, Store, save_tensors
+
+
+class Split(Protocol):
+    """Cuts activations at a site in three: what an SAE reconstructs, the linear part of its error,
+    and the nonlinear rest (`interp.saes.SaeSplit`)."""
+
+    @property
+    def site(self) -> str: ...
+
+    def __call__(self, x: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Directions:
+    """`vectors` [n, d_space] in the space of `site`, one row of `index` (labels) a vector."""
+
+    site: Site
+    vectors: Float[Tensor, "n d"]
+    index: pd.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where they come from: model, analysis, run. Plain JSON values."""
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.index):
+            raise ValueError(
+                f"{len(self.index)} labels for vectors of shape {list(self.vectors.shape)}"
+            )
+
+    @property
+    def model(self) -> str:
+        """The model they are of, by catalog name, folder or hub id.
+
+        Raises:
+            UserError: their provenance does not say.
+        """
+        model = self.provenance.get("model")
+        if not isinstance(model, str):
+            raise UserError("these directions do not say which model they are of: name the model")
+        return model
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def pick(self, rows: list[int]) -> Directions:
+        """Some of them, in the order given."""
+        index = self.index.iloc[rows].reset_index(drop=True)
+        return Directions(self.site, self.vectors[rows], index, self.provenance)
+
+    def decode(
+        self, weights: Weights, k: int = 10, norm: Literal["raw", "final"] = "raw"
+    ) -> pd.DataFrame:
+        """Top and bottom tokens through the LM head: the index with `top`, `bottom` (lists of
+        strings), their `…_logits`, and `…_z`, how far the first of them is from the mean logit, in
+        standard deviations.
+
+        `norm` "final" multiplies by the final norm's gain first, as the model does.
+        """
+        from interp.kernels import project_topk
+
+        self._fits(weights.spec.d_model, "the residual stream")
+        if not 1 <= k <= weights.spec.d_vocab:
+            raise UserError(f"the vocabulary has {weights.spec.d_vocab} tokens, not {k}")
+        vectors = self.vectors.float()
+        if norm == "final":
+            vectors = vectors * weights.final_gain()
+        tokens = token_strings(weights.folder, weights.spec.d_vocab)
+        found = project_topk(vectors, weights.W_U(), k)
+        assert found.top is not None
+        assert found.bottom is not None
+        assert found.moments is not None
+        table = self.index.reset_index(drop=True).copy()
+        std = found.moments.var.sqrt().clamp_min(1e-30)
+        for name, side in (("top", found.top), ("bottom", found.bottom)):
+            table[name] = [[tokens[i] for i in ids] for ids in side.ids.tolist()]
+            table[f"{name}_logits"] = side.logits.tolist()
+            table[f"{name}_z"] = ((side.logits[:, 0] - found.moments.mean).abs() / std).tolist()
+        return table
+
+    def scores(self, activations: Float[Tensor, "... d"]) -> Float[Tensor, "... n"]:
+        """Dot product of activations at the site with every vector."""
+        self._fits(activations.shape[-1], "these activations")
+        scores: Tensor = activations @ self.vectors.to(activations).T
+        return scores
+
+    def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
+        """Cosine of every vector with every vector of another set (0 with a zero vector)."""
+        self._fits(other.vectors.shape[1], "the other directions")
+        return _unit_rows(self.vectors) @ _unit_rows(other.vectors).T
+
+    def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
+        """C(y1, y2) = y1.y2 / |y1|^2: how much a score along y2 is expected to change per unit of
+        score along y1 (Dunefsky & Cohan, observable propagation). C12 C21 = cos^2."""
+        self._fits(other.vectors.shape[1], "the other directions")
+        ours, theirs = self.vectors.double(), other.vectors.double()
+        return ours @ theirs.T / ours.square().sum(1, keepdim=True)
+
+    def steer(self, row: int, scale: float = 1.0, where: Where = "all") -> Edit:
+        """An edit that adds one of the vectors at the site."""
+        return add(self.site, self.vectors[row], scale, where)
+
+    def split_scores(
+        self, split: Split, activations: Float[Tensor, "tokens d"]
+    ) -> Float[Tensor, "3 tokens n"]:
+        """Every score in float64 as the sum of three: what of it lies in an SAE's reconstruction,
+        in its error's linear part, and in the nonlinear rest.
+
+        Raises:
+            UserError: the SAE is of another site or width.
+        """
+        self._fits(activations.shape[-1], "these activations")
+        if split.site not in ("", str(self.site)):
+            raise UserError(
+                f"the SAE is of {split.site}, these directions of {self.site}: take one of "
+                "that site"
+            )
+        scores: Tensor = torch.stack(split(activations)) @ self.vectors.double().T
+        return scores
+
+    def split(self, split: Split, activations: Float[Tensor, "tokens d"]) -> pd.DataFrame:
+        """The index with `reconstruction`, `linear`, `nonlinear`: each part's share of the variance
+        of a direction's score, cov(part, score) / var(score) (their sum is 1, one may be negative),
+        the `…_spread`s var(part) / var(score), and `variance`. NaN where a score does not vary.
+
+        Least squares leaves the nonlinear part uncorrelated with x, so its share is about 0 however
+        large it is: its size is its spread.
+
+        Raises:
+            UserError: as `split_scores`.
+        """
+        parts = self.split_scores(split, activations)
+        parts = parts - parts.mean(1, keepdim=True)
+        score = parts.sum(0)
+        variance = score.square().mean(0)
+        total = torch.where(variance > 0, variance, torch.nan)
+        shares, spreads = (parts * score).mean(1) / total, parts.square().mean(1) / total
+        table = self.index.reset_index(drop=True).copy()
+        for row, name in enumerate(("reconstruction", "linear", "nonlinear")):
+            table[name] = shares[row].tolist()
+            table[f"{name}_spread"] = spreads[row].tolist()
+        table["variance"] = variance.tolist()
+        return table
+
+    def save(self, folder: Path) -> None:
+        """Write the three files; `directions.json` last, so that a half-written set is refused.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        writer = RunWriter(folder, {})
+        with writer.part("vectors.safetensors") as making:
+            (folder / "directions.json").unlink(missing_ok=True)
+            save_tensors({"vectors": self.vectors}, making)
+        with writer.part("index.parquet") as making:
+            self.index.to_parquet(making)
+        about = {"site": str(self.site), "provenance": self.provenance}
+        with writer.part("directions.json") as making:
+            making.write_text(json.dumps(about, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Directions:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: no directions there, or damaged ones.
+        """
+        try:
+            about = json.loads((folder / "directions.json").read_text())
+            vectors = load_file(folder / "vectors.safetensors")["vectors"]
+            index = pd.read_parquet(folder / "index.parquet")
+            found = cls(Site.parse(about["site"]), vectors, index, about["provenance"])
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{folder} holds no directions (no {Path(error.filename).name})"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"the directions in {folder} cannot be read ({reason})") from error
+        if not vectors.isfinite().all():
+            raise UserError(f"the directions in {folder} hold a NaN or an infinity: make them anew")
+        return found
+
+    def _fits(self, width: int, what: str) -> None:
+        if width != self.vectors.shape[1]:
+            raise UserError(
+                f"directions at {self.site} have {self.vectors.shape[1]} numbers, {what} {width}"
+            )
+
+
+def stored_directions(store: Store) -> list[Path]:
+    """Folders of directions inside finished runs, newest run first."""
+    found = (sorted(run.path.rglob("directions.json")) for run in store.runs())
+    return [path.parent for paths in found for path in paths]
+
+
+def _unit_rows(vectors: Tensor) -> Tensor:
+    rows = vectors.double()
+    unit: Tensor = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-300)
+    return unit

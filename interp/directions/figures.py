@@ -1,0 +1,65 @@
+"""Figures of directions at work: next tokens before and after an edit, cosines of a set,
+tokens by score."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..plots import BLUE, GREY, ORANGE, label, laid_out
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def next_tokens(rows: pd.DataFrame) -> go.Figure:
+    """Probabilities of the next token, `before` and `after` an edit (columns with `token`)."""
+    names = [f"{i + 1}  {label(token)}" for i, token in enumerate(rows["token"])]
+    figure = go.Figure()
+    for column, colour in (("before", GREY), ("after", ORANGE)):
+        figure.add_bar(y=names, x=rows[column], orientation="h", name=column, marker_color=colour)
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title="probability")
+    laid_out(figure, "The next token", height=60 + 34 * max(len(rows), 4))
+    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.08})
+
+
+def cosine_map(cosine: Tensor, rows: list[str], columns: list[str]) -> go.Figure:
+    """Cosines [n, m] of two sets of directions."""
+    figure = go.Figure(
+        go.Heatmap(
+            z=cosine.numpy(),
+            x=[label(name) for name in columns],
+            y=[label(name) for name in rows],
+            zmin=-1,
+            zmax=1,
+            colorscale=[[0, ORANGE], [0.5, "white"], [1, BLUE]],
+            hovertemplate="%{y}<br>%{x}<br>cosine %{z:.3f}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return laid_out(figure, "Cosines", height=min(160 + 24 * len(rows), 700))
+
+
+def coloured_tokens(tokens: pd.DataFrame) -> str:
+    """Texts as HTML, every token's background by its `score`: blue above 0, orange below. The
+    first token of each text is not coloured: it draws attention whatever it is."""
+    inner = tokens[tokens["position"] > 0]["score"].abs()
+    top = max(float(inner.max()) if len(inner) else 0.0, 1e-30)
+    out = []
+    for _, rows in tokens.groupby("text"):
+        spans = []
+        for position, token, score in rows[["position", "token", "score"]].itertuples(index=False):
+            strength = min(abs(score) / top, 1.0) if position else 0.0
+            colour = "59,111,182" if score > 0 else "217,130,43"
+            shown = html.escape(token).replace("\n", "⏎<br>").replace(" ", "&nbsp;")
+            spans.append(
+                f'<span title="{score:.3f}" style="background:rgba({colour},{strength:.2f})">'
+                f"{shown}</span>"
+            )
+        style = "font-family:monospace;line-height:1.9;overflow-wrap:anywhere"
+        out.append(f'<p style="{style}">{"".join(spans)}</p>')
+    return "".join(out)

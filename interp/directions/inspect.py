@@ -1,0 +1,105 @@
+"""What a direction does in a model: where in a text it fires, and what adding it makes it say.
+
+`top_examples` is `project_scores` with the text put back; `steered` is one row per strength of
+
+    with subject.edited(directions.steer(row, scale)):
+        subject.logits(batch), subject.generate(batch)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+from torch import Tensor
+
+from ..errors import UserError
+from ..model.subject import Batch, Subject
+from ..model.vocabulary import token_strings
+from ..progress import progress
+from ..text.stream import project_scores
+from .directions import Directions
+
+AROUND = 8
+"""Tokens of context shown before an example, and half as many after it."""
+
+
+def top_examples(
+    subject: Subject, rows: Sequence[Sequence[int]], directions: Directions, keep: int = 5
+) -> pd.DataFrame:
+    """The tokens of a corpus with the highest dot products with each direction.
+
+    One row an example, best first: the direction's `name`, its `mean` and `std` over the corpus,
+    `score`, `z` (the score in those units), `row`, `position`, `before`, `token`, `after` (text).
+    """
+    found = project_scores(subject, rows, {directions.site: directions.vectors}, keep)
+    scores, strings = found[directions.site], _strings(subject)
+    stats = scores.statistics
+    std = stats.var.sqrt().clamp_min(1e-30)
+    made = []
+    for n, name in enumerate(names(directions)):
+        for score, row, position in zip(
+            *(column[n].tolist() for column in (scores.top, scores.rows, scores.positions)),
+            strict=True,
+        ):
+            ids = rows[row]
+            text = [strings(i) for i in ids[max(0, position - AROUND) : position]]
+            after = [strings(i) for i in ids[position + 1 : position + 1 + AROUND // 2]]
+            mean, spread = float(stats.mean[n]), float(std[n])
+            made.append(
+                {
+                    **{"name": name, "mean": mean, "std": spread},
+                    **{"score": score, "z": (score - mean) / spread},
+                    **{"row": row, "position": position},
+                    **{"before": "".join(text), "token": strings(ids[position])},
+                    "after": "".join(after),
+                }
+            )
+    return pd.DataFrame(made)
+
+
+def steered(
+    subject: Subject,
+    batch: Batch,
+    directions: Directions,
+    row: int,
+    scales: Sequence[float],
+    tokens: int = 24,
+) -> pd.DataFrame:
+    """What the model says with a multiple of one direction added at all positions.
+
+    One row a strength, 0 first: `scale`, `kl` (of the next token's distribution from the unsteered
+    one, nats), `next` (its most likely token) and `text` (greedy continuation).
+    """
+    if not 0 <= row < len(directions):
+        raise UserError(f"no direction {row}: there are {len(directions)}, 0 to begin with")
+    made, plain = [], next_logprobs(subject, batch)
+    with progress(f"steer along {names(directions)[row]}", len(scales) + 1, "texts") as advance:
+        for scale in (0.0, *scales):
+            with subject.edited(directions.steer(row, scale)):
+                logprobs = next_logprobs(subject, batch)
+                text = subject.text(subject.generate(batch, tokens)[0])
+            kl = float((plain.exp() * (plain - logprobs)).sum())
+            said = _strings(subject)(int(logprobs.argmax()))
+            made.append({"scale": scale, "kl": kl, "next": said, "text": text})
+            advance(1, f"{scale:g}")
+    return pd.DataFrame(made)
+
+
+def next_logprobs(subject: Subject, batch: Batch) -> Tensor:
+    """Log probabilities [d_vocab] of the token after the first prompt; edits in scope apply."""
+    return subject.logits(batch)[0, -1].double().log_softmax(-1)
+
+
+def names(directions: Directions) -> list[str]:
+    """A label for each direction: its `name` where the index has one, its number elsewhere."""
+    index = directions.index
+    found = index["name"] if "name" in index.columns else range(len(index))
+    return [str(name) for name in found]
+
+
+def _strings(subject: Subject) -> Callable[[int], str]:
+    if subject.weights is None:
+        return lambda i: f"#{i}"
+    strings = token_strings(subject.weights.folder, subject.spec.d_vocab)
+    return strings.__getitem__

@@ -1,0 +1,57 @@
+"""Directions by a text: a folder that an analysis left, or neurons such as 29.down.808."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import UserError
+from ..model.neuron import NeuronName, parse_neuron
+from ..model.site import Site
+from ..model.weights import Weights, open_weights
+from .directions import Directions
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions:
+    """Weight vectors of some neurons of one layer and kind.
+
+    Read vectors (up, gate) are directions at `mlp_in`, where the MLP reads; write vectors (down)
+    at `mlp_out`. Where a norm follows (Gemma 2 and 3), a write vector has its gain; the norm's
+    scale, which depends on the token, is left out.
+    """
+    if not neurons or len({(n.layer, n.kind) for n in neurons}) != 1:
+        raise UserError("directions need neurons of one layer and kind: they share one site")
+    layer, kind, _ = neurons[0]
+    rows = [n.neuron for n in neurons]
+    matrix = weights.neurons(kind, layer)  # type: ignore[arg-type]
+    if max(rows) >= len(matrix):
+        raise UserError(f"no neuron {max(rows)} in layer {layer}: it has {len(matrix)}")
+    vectors = matrix[rows]
+    site = Site("mlp_out" if kind == "down" else "mlp_in", layer)
+    after = weights.norm("mlp_post", layer) if kind == "down" else None
+    if after is not None:
+        vectors = vectors * after.gain.float()
+    index = pd.DataFrame({"name": [str(n) for n in neurons]})
+    return Directions(site, vectors, index, {"model": str(weights.folder), "from": "neurons"})
+
+
+def open_directions(source: str, model: str | None) -> Directions:
+    """Saved directions, or the neurons that a text names.
+
+    Raises:
+        UserError: neither; or neurons that the model has not.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return Directions.load(folder)
+    try:
+        neurons = [parse_neuron(name) for name in source.split(",")]
+    except UserError as error:
+        raise UserError(
+            f"'{source}' is no folder of directions and names no neurons (29.down.808): see "
+            "`interp directions list`"
+        ) from error
+    return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)

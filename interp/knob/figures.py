@@ -1,0 +1,141 @@
+"""Figures of the context knob: what the sweep gives, layers, answers, and side effects."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..plots import BLUE, GREY, ORANGE, label, laid_out
+
+
+def knob_curve(curve: pd.DataFrame, direction: str) -> go.Figure:
+    """How likely the context's and the prior answer are over c; dashed, with nothing turned."""
+    rows = curve[curve["direction"] == direction]
+    turned, rest = rows[rows["step"].notna()].sort_values("c"), rows[rows["step"].isna()]
+    figure = go.Figure()
+    for name, colour, shown in (
+        ("p_told", BLUE, "the context's answer"),
+        ("p_prior", ORANGE, "the prior answer"),
+    ):
+        figure.add_scatter(
+            x=turned["c"], y=turned[name], name=shown, mode="lines+markers", line_color=colour
+        )
+        figure.add_hline(y=float(rest[name].iloc[0]), line={"color": colour, "dash": "dash"})
+    figure.update_xaxes(title="c, where u·h is held")
+    figure.update_yaxes(title="mean probability of its first token", range=[0, 1])
+    laid_out(figure, f"Turning the {direction} direction, no intent in the prompt", height=380)
+    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+
+
+def knob_layers(layers: pd.DataFrame) -> go.Figure:
+    """How often the answer is swapped by the learned subspace, and by the whole residual."""
+    figure = go.Figure()
+    for name, colour, shown in (
+        ("swapped", BLUE, "learned subspace"),
+        ("whole_swapped", GREY, "whole residual"),
+    ):
+        figure.add_scatter(
+            x=layers["layer"], y=layers[name], name=shown, mode="lines+markers", line_color=colour
+        )
+    figure.update_xaxes(title="layer", dtick=1)
+    figure.update_yaxes(title="share of answers swapped", range=[0, 1])
+    laid_out(figure, "Interchange at the last token, validation items", height=340)
+    return figure.update_layout(showlegend=True)
+
+
+def knob_search(ranges: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
+    """The source's answer after every layer, the found layers patched; thick, those layers."""
+    figure = go.Figure()
+    colours = [BLUE, ORANGE, GREY, "#6a51a3"]
+    for place, row in enumerate(ranges.to_dict("records")):
+        part = curves[curves["setting"] == row["setting"]]
+        final = part[part["probe"] == part["probe"].max()].sort_values("layer")
+        colour = colours[place % len(colours)]
+        figure.add_scatter(
+            x=final["layer"], y=final["source"], name=str(row["setting"]), mode="lines",
+            line_color=colour,
+        )  # fmt: skip
+        found = final[final["layer"].isin([int(x) for x in row["layers"]])]
+        figure.add_scatter(
+            x=found["layer"], y=found["source"], mode="markers", showlegend=False,
+            marker={"color": colour, "size": 10},
+        )  # fmt: skip
+    figure.update_xaxes(title="layer of the read-out")
+    figure.update_yaxes(title="probability of the source's answer", range=[0, 1])
+    laid_out(figure, "Layers whose attention brings the answer (dots)", height=380)
+    return figure.update_layout(showlegend=True)
+
+
+def knob_bars(scores: pd.DataFrame, model: str) -> go.Figure:
+    """PairAcc by direction and held-out part, with 95 % intervals."""
+    figure = go.Figure()
+    for (part, rows), colour in zip(
+        scores[scores["model"] == model].groupby("part", sort=False), (BLUE, ORANGE), strict=False
+    ):
+        up, down = rows["pair_acc_high"] - rows["pair_acc"], rows["pair_acc"] - rows["pair_acc_low"]
+        figure.add_bar(
+            x=rows["direction"].replace("none", "intent in the prompt"), y=rows["pair_acc"],
+            name=f"held-out {part}", marker_color=colour,
+            error_y={"array": up, "arrayminus": down},
+        )  # fmt: skip
+    figure.update_yaxes(title="PairAcc", range=[0, 1])
+    laid_out(figure, f"Steering without an intent, {model} model", height=360)
+    return figure.update_layout(showlegend=True)
+
+
+def knob_answers(tokens: list[str], probabilities: list[float]) -> go.Figure:
+    """The likeliest first tokens of an answer, as bars."""
+    names = [label(token) for token in tokens]
+    figure = go.Figure(go.Bar(x=probabilities, y=names, orientation="h", marker_color=BLUE))
+    figure.update_xaxes(title="probability", range=[0, 1])
+    figure.update_yaxes(autorange="reversed", type="category")
+    return laid_out(figure, "First token of the answer", height=300)
+
+
+def knob_price(effects: pd.DataFrame) -> go.Figure:
+    """Nats a token on ordinary text over c, one line a model; dashed, nothing turned."""
+    figure = go.Figure()
+    for (model, rows), colour in zip(effects.groupby("model"), (BLUE, ORANGE), strict=False):
+        lost = (rows["nats"] * rows["tokens"]).groupby(rows["c"].fillna(float("inf"))).sum()
+        mean = lost / rows["tokens"].groupby(rows["c"].fillna(float("inf"))).sum()
+        turned = mean.drop(float("inf"))
+        figure.add_scatter(
+            x=turned.index, y=turned, name=str(model), mode="lines+markers", line_color=colour
+        )
+        line = {"color": colour, "dash": "dash"}
+        figure.add_hline(y=float(mean.loc[float("inf")]), line=line)
+    figure.update_xaxes(title="c, held at every position")
+    figure.update_yaxes(title="nats a token")
+    laid_out(figure, "What it costs on ordinary text", height=340)
+    return figure.update_layout(showlegend=True)
+
+
+def knob_positions(effects: pd.DataFrame, model: str) -> go.Figure:
+    """What each c adds to the loss, by how far into the text the token is."""
+    rows = effects[effects["model"] == model]
+    rest = rows[rows["c"].isna()].set_index("position")["nats"]
+    figure = go.Figure()
+    for c, part in rows[rows["c"].notna()].groupby("c"):
+        added = part.set_index("position")["nats"] - rest
+        figure.add_scatter(x=added.index, y=added, name=f"{c:.0f}", mode="lines")
+    figure.update_xaxes(title="position in the text")
+    figure.update_yaxes(title="nats a token, added")
+    laid_out(figure, f"The same by position, {model} model, for each c", height=340)
+    return figure.update_layout(showlegend=True)
+
+
+def knob_separation(several: pd.DataFrame, r: float) -> go.Figure:
+    """PairAcc over the separation of the two intents along the knob, a dot a configuration."""
+    figure = go.Figure()
+    for (model, rows), colour in zip(several.groupby("model"), (BLUE, ORANGE), strict=False):
+        figure.add_scatter(
+            x=rows["separation"], y=rows["pair_acc"], name=str(model), mode="markers+text",
+            text=[f"{n}, {form}" for n, form in zip(rows["shots"], rows["format"], strict=True)],
+            textposition="top center", marker={"color": colour, "size": 10},
+            error_y={"array": rows["pair_acc_high"] - rows["pair_acc"],
+                     "arrayminus": rows["pair_acc"] - rows["pair_acc_low"], "thickness": 1},
+        )  # fmt: skip
+    figure.update_xaxes(title="|mean of u·h, context − prior|")
+    figure.update_yaxes(title="PairAcc", range=[-0.05, 1.1])
+    laid_out(figure, f"Separation beside PairAcc (demonstrations, format): r = {r:.2f}", height=400)
+    return figure.update_layout(showlegend=True)

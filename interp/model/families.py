@@ -1,0 +1,237 @@
+"""Where each model family keeps its weights: the one table to extend for a new architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Family:
+    """Tensor names of a family; `{}` stands for the layer.
+
+    Names are those of the causal-LM class; the base class's checkpoints lack `prefix`, and
+    multi-modal ones put another before it. Both are found by looking (`Weights`).
+    """
+
+    prefix: str
+    embed: str
+    head: str
+    final_norm: str
+    mlp_norm: str
+    up: str
+    gate: str | None
+    down: str
+    attn_norm: str
+    value: str
+    output: str
+    attn_post_norm: str | None = None
+    mlp_post_norm: str | None = None
+    """Norms through which Gemma 2 and 3 pass what attention and MLP add to the stream."""
+    activation: tuple[str, str] = ("hidden_act", "silu")
+    """Its name in config.json, and the one that transformers takes where it is not given."""
+    value_rows: Literal["all", "last third", "by head"] = "all"
+    """Which outputs of `value` are values: GPT-2 computes queries, keys and values side by side,
+    GPT-NeoX so for each head."""
+    norm: Literal["rms", "layer"] = "rms"
+    gain_offset: float = 0.0
+    """Added to a stored norm gain to get the effective one (Gemma stores gain - 1)."""
+    transposed: bool = False
+    """Whether matrices are stored [in, out] (GPT-2's Conv1D) rather than [out, in]."""
+
+
+_LLAMA = Family(
+    prefix="model.",
+    embed="model.embed_tokens.weight",
+    head="lm_head.weight",
+    final_norm="model.norm.weight",
+    mlp_norm="model.layers.{}.post_attention_layernorm.weight",
+    up="model.layers.{}.mlp.up_proj.weight",
+    gate="model.layers.{}.mlp.gate_proj.weight",
+    down="model.layers.{}.mlp.down_proj.weight",
+    attn_norm="model.layers.{}.input_layernorm.weight",
+    value="model.layers.{}.self_attn.v_proj.weight",
+    output="model.layers.{}.self_attn.o_proj.weight",
+)
+_GELU = "gelu_pytorch_tanh"
+_GEMMA = Family(
+    **{**vars(_LLAMA), "gain_offset": 1.0, "activation": ("hidden_act", _GELU)},
+)
+_GEMMA2 = Family(
+    **{
+        **vars(_GEMMA),
+        "activation": ("hidden_activation", _GELU),
+        "mlp_norm": "model.layers.{}.pre_feedforward_layernorm.weight",
+        "attn_post_norm": "model.layers.{}.post_attention_layernorm.weight",
+        "mlp_post_norm": "model.layers.{}.post_feedforward_layernorm.weight",
+    }
+)
+_GPT2 = Family(
+    prefix="transformer.",
+    embed="transformer.wte.weight",
+    head="lm_head.weight",
+    final_norm="transformer.ln_f.weight",
+    mlp_norm="transformer.h.{}.ln_2.weight",
+    up="transformer.h.{}.mlp.c_fc.weight",
+    gate=None,
+    down="transformer.h.{}.mlp.c_proj.weight",
+    attn_norm="transformer.h.{}.ln_1.weight",
+    value="transformer.h.{}.attn.c_attn.weight",
+    output="transformer.h.{}.attn.c_proj.weight",
+    activation=("activation_function", "gelu_new"),
+    value_rows="last third",
+    norm="layer",
+    transposed=True,
+)
+_GPT_NEO = Family(
+    **{
+        **vars(_GPT2),
+        "value": "transformer.h.{}.attn.attention.v_proj.weight",
+        "output": "transformer.h.{}.attn.attention.out_proj.weight",
+        "value_rows": "all",
+        "transposed": False,
+    }
+)
+_GPT_NEOX = Family(
+    prefix="gpt_neox.",
+    embed="gpt_neox.embed_in.weight",
+    head="embed_out.weight",
+    final_norm="gpt_neox.final_layer_norm.weight",
+    mlp_norm="gpt_neox.layers.{}.post_attention_layernorm.weight",
+    up="gpt_neox.layers.{}.mlp.dense_h_to_4h.weight",
+    gate=None,
+    down="gpt_neox.layers.{}.mlp.dense_4h_to_h.weight",
+    attn_norm="gpt_neox.layers.{}.input_layernorm.weight",
+    value="gpt_neox.layers.{}.attention.query_key_value.weight",
+    output="gpt_neox.layers.{}.attention.dense.weight",
+    activation=("hidden_act", "gelu"),
+    value_rows="by head",
+    norm="layer",
+)
+
+FAMILIES: dict[str, Family] = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma": _GEMMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
+    "gpt2": _GPT2,
+    "gpt_neo": _GPT_NEO,
+    "gpt_neox": _GPT_NEOX,
+}
+"""`model_type` of config.json -> Family."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Sizes of a model, under the field's usual names."""
+
+    model_type: str
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_vocab: int
+    norm: str
+    activation: str
+    tied: bool
+    eps: float
+    """What the norms add to the mean square before its root."""
+    parallel: bool
+    """Whether the MLP reads the stream before the layer's attention (GPT-NeoX)."""
+    softcap: float = 0.0
+    """Logits are softcap * tanh(logits / softcap) (Gemma 2); 0: they are not capped."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of neuron vector the model has."""
+        gated = FAMILIES[self.model_type].gate is not None
+        return ("up", "gate", "down") if gated else ("up", "down")
+
+
+def read_spec(config: dict[str, Any]) -> ModelSpec:
+    """The spec from the content of config.json.
+
+    Raises:
+        UserError: an unknown family, or a field that is missing.
+    """
+    if not isinstance(config, dict) or not isinstance(config.get("text_config", {}), dict):
+        raise UserError("config.json is not a model's config: fetch it again")
+    if "text_config" in config:  # multi-modal: the language model's part
+        kept = [n for n in ("tie_word_embeddings", "quantization_config") if n in config]
+        config = config["text_config"] | {name: config[name] for name in kept}
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise UserError(
+            f"model family {model_type!r} is not known (known: {', '.join(FAMILIES)}); to add it, "
+            "give FAMILIES in interp/families.py its tensor names"
+        )
+
+    if config.get("quantization_config"):
+        raise UserError("this checkpoint is quantised: dequantise it to float16 or float32 first")
+
+    def size(*names: str, default: int = 0) -> int:
+        name = next((n for n in names if config.get(n) is not None), None)
+        value = config[name] if name else default
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            what = f"'{name}' is {value!r}" if name else f"'{names[0]}' is missing"
+            raise UserError(f"config.json of this {model_type} model is damaged: {what}")
+        return value
+
+    def flag(name: str, default: bool) -> bool:
+        value = config.get(name, default)
+        if not isinstance(value, bool):
+            raise UserError(f"config.json is damaged: '{name}' is {value!r}")
+        return value
+
+    d_model = size("hidden_size", "n_embd")
+    n_heads = size("num_attention_heads", "n_head", "num_heads")
+    # transformers ties embeddings unless told otherwise, except in these families
+    untied_by_default = model_type in ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
+    tied = flag("tie_word_embeddings", not untied_by_default)
+    return ModelSpec(
+        model_type=model_type,
+        n_layers=size("num_hidden_layers", "n_layer", "num_layers"),
+        d_model=d_model,
+        d_mlp=size("intermediate_size", "n_inner", default=4 * d_model),
+        n_heads=n_heads,
+        n_kv_heads=size("num_key_value_heads", default=n_heads),
+        d_head=size("head_dim", default=d_model // n_heads),
+        d_vocab=size("vocab_size"),
+        norm=FAMILIES[model_type].norm,
+        activation=_activation(config, model_type),
+        tied=tied,
+        eps=_eps(config, FAMILIES[model_type].norm),
+        parallel=flag("use_parallel_residual", True) if model_type == "gpt_neox" else False,
+        softcap=_softcap(config),
+    )
+
+
+def _softcap(config: dict[str, Any]) -> float:
+    value = config.get("final_logit_softcapping") or 0.0
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise UserError(f"config.json is damaged: 'final_logit_softcapping' is {value!r}")
+    return float(value)
+
+
+def _activation(config: dict[str, Any], model_type: str) -> str:
+    name, default = FAMILIES[model_type].activation
+    found = str(config.get(name) or default)
+    # the first releases of Gemma say "gelu" and mean its approximation; transformers knows it too
+    return _GELU if model_type == "gemma" and found == "gelu" else found
+
+
+def _eps(config: dict[str, Any], norm: str) -> float:
+    """Of all the norms of a model; the default is what transformers takes for these families."""
+    names = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
+    name = next((n for n in names if config.get(n) is not None), None)
+    value = config[name] if name else {"rms": 1e-6, "layer": 1e-5}[norm]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise UserError(f"config.json is damaged: '{name}' is {value!r}")
+    return float(value)

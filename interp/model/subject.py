@@ -1,0 +1,291 @@
+"""Subject: a hooked model. One small interface over every backend.
+
+`capture` keeps only the sites that are asked for and stops after the last of them; `edited` applies
+edits to every forward pass in its scope, `generate` with its KV cache included, and leaves the
+model as it was. Opening one checks its logits against the plain transformers model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .backends import Backend
+from .catalog import resolve
+from .checkpoint import load_model
+from .edits import Edit
+from .families import ModelSpec, read_spec
+from .hooked import Chosen, Hooked
+from .site import Site
+from .weights import Weights
+
+BackendName = Literal["native", "bridge", "nnsight"]
+
+
+class Batch(NamedTuple):
+    """Token ids, left-padded, and where they are real."""
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+
+
+class Subject(Hooked):
+    """A model that can be read and edited at its sites; made by `open_subject`."""
+
+    def __init__(
+        self, backend: Backend, spec: ModelSpec, tokenizer: Any, device: torch.device
+    ) -> None:
+        super().__init__(backend, device)
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.context: int | None = None
+        """Most tokens a pass may have, where the model limits them."""
+        self.weights: Weights | None = None
+        """The stored weights, if the model came from a folder."""
+        self.parity = float("nan")
+        """Largest difference of its logits from plain transformers' on a probe."""
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """A weight of the model in memory, by its name in transformers.
+
+        Raises:
+            UserError: this backend's model has other names.
+        """
+        from .backends.native import NativeBackend
+
+        if not isinstance(self._backend, NativeBackend):
+            raise UserError("weights are edited through the native backend: open with it")
+        found: nn.Parameter = self._backend.model.get_parameter(name)
+        return found
+
+    def tokens(self, texts: str | Sequence[str]) -> Batch:
+        """Texts as ids, exactly as the tokenizer makes them (no BOS added), padded on the left."""
+        rows = [texts] if isinstance(texts, str) else list(texts)
+        ids = [self._tokenizer().encode(row, add_special_tokens=False) for row in rows]
+        return self.pad(ids)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> Batch:
+        """A conversation in the model's chat template, ready for the assistant's turn."""
+        tokenizer = self._tokenizer()
+        if not tokenizer.chat_template:
+            raise UserError("this model's tokenizer has no chat template: use tokens(text)")
+        text = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+        return self.tokens(text)
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> Batch:
+        """Rows of ids as one left-padded batch."""
+        if not rows or not all(len(row) for row in rows):
+            raise UserError("an empty prompt: give at least one token")
+        width = max(map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros(len(rows), width, dtype=torch.bool)
+        for row, into, real in zip(rows, ids, mask, strict=True):
+            self._known(min(row), max(row))
+            into[width - len(row) :] = torch.tensor(row)
+            real[width - len(row) :] = True
+        return Batch(ids.to(self.device), mask.to(self.device))
+
+    def text(self, ids: Int[Tensor, " pos"]) -> str:
+        return str(self._tokenizer().decode(ids.tolist()))
+
+    @torch.no_grad()
+    def logits(self, batch: Batch | Tensor) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of one forward pass, edits in scope applied."""
+        whole = self._as_batch(batch)
+        return self._pass(_inputs(whole), _positions(whole.mask, whole.mask))
+
+    @torch.no_grad()
+    def capture(
+        self, batch: Batch | Tensor, sites: Iterable[str | Site]
+    ) -> dict[Site, Float[Tensor, "batch pos ..."]]:
+        """The activations at some sites (names or globs), edits in scope applied.
+
+        Runs no further than the last of them and keeps nothing else.
+
+        Raises:
+            UserError: a site the model has not.
+        """
+        whole = self._as_batch(batch)
+        return self._read(_inputs(whole), _positions(whole.mask, whole.mask), sites)
+
+    @torch.no_grad()
+    def generate(
+        self, batch: Batch | Tensor, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> Int[Tensor, "batch new"]:
+        """New tokens with a KV cache, greedy at temperature 0; edits in scope apply to each step.
+
+        An edit at "all" positions acts on the prompt and on every new token, at the "last" one on
+        the prompt's last token and on every new token, and one with a mask on the prompt alone.
+        Rows that have ended are filled with the end token.
+        """
+        from transformers import DynamicCache
+
+        whole = self._as_batch(batch)
+        self.check_length(whole.mask.shape[1] + max_new_tokens)
+        cache, generator = DynamicCache(), torch.Generator(self.device).manual_seed(seed)
+        ends = torch.tensor(self._end_tokens(), device=self.device)
+        ids, mask, new = whole.ids, whole.mask, whole.mask
+        done = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
+        out: list[Tensor] = []
+        while len(out) < max_new_tokens and not bool(done.all()):
+            inputs = {**_inputs(Batch(ids, mask)), "past_key_values": cache, "use_cache": True}
+            logits = self._pass(inputs, _positions(new, whole.mask, bool(out)))
+            picked = _pick(logits[:, -1], temperature, generator)
+            picked = torch.where(done, ends[0] if len(ends) else picked, picked)
+            out.append(picked)
+            done |= torch.isin(picked, ends)
+            ids, new = picked[:, None], torch.ones_like(done)[:, None]
+            mask = torch.cat([mask, new], 1)
+        return torch.stack(out, 1) if out else ids[:, :0]
+
+    def _as_batch(self, batch: Batch | Tensor) -> Batch:
+        if not isinstance(batch, Batch):
+            ids = (batch if batch.ndim == 2 else batch[None]).to(self.device)
+            if not ids.numel():
+                raise UserError("an empty prompt: give at least one token")
+            self._known(int(ids.min()), int(ids.max()))
+            batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
+        self.check_length(batch.ids.shape[1])
+        return batch
+
+    def _known(self, lowest: int, highest: int) -> None:
+        if not 0 <= lowest <= highest < self.spec.d_vocab:
+            raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
+
+    def check_length(self, length: int) -> None:
+        """Raise UserError for more tokens than the model's context has."""
+        if self.context is not None and length > self.context:
+            raise UserError(
+                f"{length} tokens are more than the model's context of {self.context}: shorten them"
+            )
+
+    def _tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            raise UserError("this model has no tokenizer: give token ids (pad, or a tensor)")
+        return self.tokenizer
+
+    def _end_tokens(self) -> list[int]:
+        end = getattr(self.tokenizer, "eos_token_id", None)
+        return [] if end is None else [int(end)]
+
+
+def open_subject(
+    model: str | Path | nn.Module,
+    backend: BackendName = "native",
+    *,
+    attention: Literal["sdpa", "eager"] | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tokenizer: Any = None,
+) -> Subject:
+    """Open a model by catalog name, folder or hub id, or a transformers model, as a Subject.
+
+    Args:
+        model: a model in memory is copied, so it stays as it is.
+        backend: "native" (torch hooks), "bridge" (TransformerLens) or "nnsight".
+        attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
+            bridge always does. By default what transformers takes for the family.
+    """
+    hf: Any
+    if isinstance(model, nn.Module):
+        import copy
+
+        hf, folder = copy.deepcopy(model), None
+    else:
+        folder = resolve(str(model))
+        hf = load_model(folder, dtype=dtype)
+        tokenizer = tokenizer or _folder_tokenizer(folder)
+    check_device(device)
+    hf = hf.eval().requires_grad_(False).to(device)
+    if attention or backend == "bridge":
+        hf.set_attn_implementation(attention if backend != "bridge" else "eager")
+    spec = read_spec(hf.config.to_dict())
+    probe = torch.arange(1, 17, device=device)[None] % spec.d_vocab
+    with torch.no_grad():
+        plain = hf(input_ids=probe).logits
+    subject = Subject(_backend(backend, hf, spec), spec, tokenizer, torch.device(device))
+    subject.double = next(hf.parameters()).dtype == torch.float64
+    subject.context = getattr(hf.config, "max_position_embeddings", None)
+    subject.weights = Weights(folder) if folder else None
+    subject.parity = float((subject.logits(probe) - plain).abs().max())
+    return subject
+
+
+def check_device(device: str) -> None:
+    """Raise UserError for a device that cannot be used here."""
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device '{device}' cannot be used here: {reason}") from error
+
+
+def _backend(name: str, hf: Any, spec: ModelSpec) -> Backend:
+    if name == "native":
+        from .backends.native import NativeBackend
+
+        return NativeBackend(hf, spec)
+    if name == "nnsight":
+        from .backends.nnsight import NnsightBackend
+
+        return NnsightBackend(hf, spec)
+    if name == "bridge":
+        from .backends.bridge import BridgeBackend
+
+        return BridgeBackend(hf, spec)
+    raise UserError(f"no backend '{name}': choose native, bridge or nnsight")
+
+
+def _folder_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    has_one = any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
+    return AutoTokenizer.from_pretrained(folder) if has_one else None
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    """Transformers' inputs, with positions counted from each row's first real token."""
+    positions = (batch.mask.long().cumsum(1) - 1).clamp_min(0)[:, -batch.ids.shape[1] :]
+    return {
+        "input_ids": batch.ids,
+        "attention_mask": batch.mask.long(),
+        "position_ids": positions,
+        "use_cache": False,
+    }
+
+
+def _positions(new: Tensor, prompt: Tensor, stepping: bool = False) -> Chosen:
+    """Which positions an edit acts on in a pass over `new` tokens, after the prompt if stepping."""
+
+    def chosen(edit: Edit, _: Tensor) -> Tensor:
+        if isinstance(edit.where, Tensor):
+            if stepping:
+                return torch.zeros_like(new)
+            if edit.where.shape != prompt.shape:
+                raise UserError(
+                    f"the mask of the edit at {edit.site} is {list(edit.where.shape)}, the prompt "
+                    f"{list(prompt.shape)}"
+                )
+            return edit.where.to(prompt) & prompt
+        if edit.where == "all" or stepping:
+            return new
+        last = torch.zeros_like(new)
+        last[:, -1] = True  # padding is on the left
+        return last
+
+    return chosen
+
+
+def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    if temperature <= 0:
+        return logits.argmax(-1)
+    chances = (logits.float() / temperature).softmax(-1)
+    return torch.multinomial(chances, 1, generator=generator)[:, 0]

@@ -1,0 +1,95 @@
+"""Token strings and word families, from the tokenizer's file alone (no transformers, no torch)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..errors import UserError
+
+
+def token_strings(folder: Path, size: int) -> list[str]:
+    """The text of every token id 0..size-1, exactly: leading spaces are kept.
+
+    Bytes that are no UTF-8 by themselves show as `\\xe2`. Ids beyond the tokenizer's (padded
+    vocabularies), and all ids of a model without a tokenizer, show as `#id`.
+
+    Raises:
+        UserError: there is a tokenizer, but not as a readable tokenizer.json.
+    """
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        others = [
+            n for n in ("tokenizer.model", "vocab.json", "spiece.model") if (folder / n).exists()
+        ]
+        if others:
+            raise UserError(
+                f"{folder} has {others[0]} but no tokenizer.json: load it with transformers' "
+                "AutoTokenizer and save_pretrained it there"
+            )
+        return [f"#{i}" for i in range(size)]
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"cannot read {path}: {error}") from error
+    spelled = (tokenizer.id_to_token(i) for i in range(size))
+    decode = _from_byte_level if _is_byte_level(tokenizer) else _from_metaspace
+    special = tokenizer.get_added_tokens_decoder()
+    return [
+        f"#{i}" if token is None else token if i in special else decode(token)
+        for i, token in enumerate(spelled)
+    ]
+
+
+def _is_byte_level(tokenizer) -> bool:  # type: ignore[no-untyped-def]
+    return "ByteLevel" in repr(tokenizer.decoder)
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's stand-ins: printable Latin-1 bytes are themselves, the rest start at 256."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def _from_byte_level(token: str) -> str:
+    if any(c not in _BYTES for c in token):
+        return token
+    return bytes(_BYTES[c] for c in token).decode("utf-8", errors="backslashreplace")
+
+
+def _from_metaspace(token: str) -> str:
+    return token.replace("▁", " ")
+
+
+def visible(token: str) -> str:
+    """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎'."""
+    shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
+    return shown or "(empty)"
+
+
+def word_family(token: str) -> str:
+    """The word a token stands for: case, surrounding space and an English plural or 's are dropped.
+
+    ' dog', 'dog', 'Dogs', "dog's" -> 'dog'; 'cities' -> 'city'; 'boxes' -> 'box'; 'glass' stays,
+    and so does what is nothing but space or an ending ("'s").
+    Both sides of a comparison go through it, so that a word it clips too far still meets itself.
+    """
+    word = re.sub(r"(?<=.)['’]s?$", "", token.strip().casefold()) or token
+    if len(word) < 4 or not word.isalpha():
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if re.search(r"(ss|x|zz|ch|sh)es$", word):
+        return word[:-2]
+    if word in _NOT_PLURAL:
+        return word
+    return word[:-1] if re.search(r"[^sui]s$", word) else word
+
+
+_NOT_PLURAL = {"news", "lens", "bias", "atlas", "canvas", "gas", "chaos", "always", "whereas"}

@@ -1,0 +1,316 @@
+"""Canonical weight views, read tensor by tensor from safetensors files without building the model.
+
+Conventions: the unembedding `W_U` is [d_vocab, d_model]; every neuron matrix is one *row a
+neuron* in residual space, [d_mlp, d_model]: rows of the stored up and gate projections, columns of
+the down projection. Heads come apart: `W_V` [n_kv_heads, d_head, d_model] reads the stream (after
+the input norm), `W_O` [n_heads, d_model, d_head] writes to it; head h uses the values of kv head
+h // (n_heads / n_kv_heads). A bias that is not stored is zero. Norm gains are the effective ones
+(Gemma's stored gain + 1). All are float32 on the CPU, but `norm`, whose sum needs float64 to be
+exact. Peak memory is that of the tensor asked for plus a 64 MiB slice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import UserError
+from .catalog import home, resolve, sha256
+from .families import FAMILIES, ModelSpec, read_spec
+
+Kind = Literal["up", "gate", "down"]
+NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
+SLICE_BYTES = 64 * 2**20
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
+)
+"""What decides how text becomes ids, and a conversation text."""
+
+
+class NormWeights(NamedTuple):
+    """What a norm does to the normalised vector: times gain, plus offset (float64)."""
+
+    gain: Float[Tensor, " d_model"]
+    offset: Float[Tensor, " d_model"]
+
+
+class Weights:
+    """The weights of one model folder, by canonical name.
+
+    Raises:
+        UserError: no config.json or safetensors, an unknown family, a shard that is missing,
+            truncated or corrupt, a tensor that is missing or has the wrong shape.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec: ModelSpec = read_spec(_read_json(folder / "config.json"))
+        self._family = FAMILIES[self.spec.model_type]
+        self._shard_of = _tensor_files(folder)
+        embed = self._family.embed
+        stored = next(
+            (n for n in (embed, embed.removeprefix(self._family.prefix)) if n in self), ""
+        )
+        # multi-modal checkpoints: the same names behind, or with, another prefix
+        nested = [n for n in self._shard_of if n.endswith(f".{embed.removeprefix('model.')}")]
+        self._embed = stored or (nested[0] if len(nested) == 1 else embed)
+        last = self._stored(self._family.up.format(self.spec.n_layers - 1))
+        if last not in self:
+            layers = self.spec.n_layers
+            raise UserError(f"{folder} has no tensor '{last}', but its config.json {layers} layers")
+
+    def __contains__(self, tensor: str) -> bool:
+        return tensor in self._shard_of
+
+    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
+        """Token embeddings."""
+        return self._read(self._family.embed, (self.spec.d_vocab, self.spec.d_model))
+
+    def W_U(self) -> Float[Tensor, "d_vocab d_model"]:
+        """The unembedding (LM head); the embedding where they are tied and no head is stored."""
+        if self.spec.tied and self._stored(self._family.head) not in self:
+            return self.W_E()
+        return self._read(self._family.head, (self.spec.d_vocab, self.spec.d_model))
+
+    def neurons(self, kind: Kind, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        """One row a neuron: the vector it reads with (up, gate) or writes (down)."""
+        if kind not in self.spec.kinds:
+            raise UserError(
+                f"a {self.spec.model_type} model has no '{kind}' neurons, only "
+                + ", ".join(self.spec.kinds)
+            )
+        name = cast(str, getattr(self._family, kind))
+        row_per_neuron = (kind == "down") == self._family.transposed
+        shape = (self.spec.d_mlp, self.spec.d_model)
+        matrix = self._read(self._at(name, layer), shape if row_per_neuron else shape[::-1])
+        return matrix if row_per_neuron else matrix.T.contiguous()
+
+    def neuron_matrix(self, kind: Kind, layer: int) -> tuple[str, str, bool]:
+        """Where `neurons` are stored: the matrix's name in transformers' causal-LM class, its name
+        in the files, and whether a neuron is a row of it (a column otherwise)."""
+        name = self._at(cast(str, getattr(self._family, kind)), layer)
+        return name, self._stored(name), (kind == "down") == self._family.transposed
+
+    def shard(self, stored: str) -> Path:
+        """The file that holds a tensor, by its name in the files."""
+        return self._shard_of[stored]
+
+    def before_unembedding(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """What the unembedding reads where the stream ends in x: the final norm, in float64."""
+        norm, x = self.norm("final"), x.double()
+        assert norm is not None
+        centred = x - x.mean(-1, keepdim=True) if self.spec.norm == "layer" else x
+        scale = (centred.square().mean(-1, keepdim=True) + self.spec.eps).sqrt()
+        found: Tensor = centred / scale * norm.gain + norm.offset
+        return found
+
+    def W_up(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        return self.neurons("up", layer)
+
+    def W_gate(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        return self.neurons("gate", layer)
+
+    def W_down(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        return self.neurons("down", layer)
+
+    def bias(self, kind: Kind, layer: int) -> Float[Tensor, " width"]:
+        """Of a projection of the MLP: [d_mlp] for up and gate, [d_model] for down."""
+        width = self.spec.d_model if kind == "down" else self.spec.d_mlp
+        return self._bias(self._at(cast(str, getattr(self._family, kind)), layer), width)
+
+    def W_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head d_model"]:
+        """What the heads read: the values are W_V x + b_V."""
+        spec, family = self.spec, self._family
+        width = spec.d_model
+        out = spec.n_kv_heads * spec.d_head * (1 if family.value_rows == "all" else 3)
+        shape = (width, out) if family.transposed else (out, width)
+        matrix = self._read(self._at(family.value, layer), shape)
+        return self._values(matrix.T if family.transposed else matrix).contiguous()
+
+    def b_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head"]:
+        out = self.spec.n_kv_heads * self.spec.d_head
+        out *= 1 if self._family.value_rows == "all" else 3
+        return self._values(self._bias(self._at(self._family.value, layer), out))
+
+    def W_O(self, layer: int) -> Float[Tensor, "n_heads d_model d_head"]:
+        """What the heads write: attention adds b_O and the sum over heads of W_O z."""
+        spec, family = self.spec, self._family
+        width = spec.n_heads * spec.d_head
+        shape = (width, spec.d_model) if family.transposed else (spec.d_model, width)
+        matrix = self._read(self._at(family.output, layer), shape)
+        joined = matrix if family.transposed else matrix.T
+        return joined.view(spec.n_heads, spec.d_head, spec.d_model).transpose(1, 2).contiguous()
+
+    def b_O(self, layer: int) -> Float[Tensor, " d_model"]:
+        return self._bias(self._at(self._family.output, layer), self.spec.d_model)
+
+    def norm(self, kind: NormKind, layer: int | None = None) -> NormWeights | None:
+        """A norm's effective gain and its offset: "attn" and "mlp" are those the two read
+        through, "attn_post" and "mlp_post" those that what they add goes through (None in models
+        without), "final" the one before the unembedding."""
+        stored = getattr(self._family, f"{kind}_norm")
+        if stored is None:
+            return None
+        name = stored if layer is None else self._at(stored, layer)
+        width = self.spec.d_model
+        gain = self._read(name, (width,)).double() + self._family.gain_offset
+        return NormWeights(gain, self._bias(name, width).double())
+
+    def final_gain(self) -> Float[Tensor, " d_model"]:
+        """Effective gain of the norm before the unembedding."""
+        return self._read(self._family.final_norm, (self.spec.d_model,)) + self._family.gain_offset
+
+    def mlp_gain(self, layer: int) -> Float[Tensor, " d_model"]:
+        """Effective gain of the norm that the MLP reads through."""
+        name = self._at(self._family.mlp_norm, layer)
+        return self._read(name, (self.spec.d_model,)) + self._family.gain_offset
+
+    def fingerprint(self) -> str:
+        """sha256 over config.json and every weight file's sha256."""
+        files = [self.folder / "config.json", *sorted(set(self._shard_of.values()))]
+        parts = [f"{path.name}:{_remembered_sha256(path)}" for path in files]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def fingerprints(self) -> dict[str, str]:
+        """What a result depends on where text goes through the model: it, and its tokenizer."""
+        files = [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).exists()]
+        parts = "\n".join(f"{path.name}:{sha256(path)}" for path in files)
+        tokenizer = hashlib.sha256(parts.encode()).hexdigest()
+        return {"model": self.fingerprint(), "tokenizer": tokenizer}
+
+    def _values(self, rows: Tensor) -> Tensor:
+        """The rows of the value projection that are values, by head."""
+        if self._family.value_rows == "last third":
+            rows = rows[2 * len(rows) // 3 :]
+        parts = 3 if self._family.value_rows == "by head" else 1
+        heads = rows.view(self.spec.n_kv_heads, parts, self.spec.d_head, *rows.shape[1:])
+        return heads[:, -1]
+
+    def _bias(self, weight: str, width: int) -> Tensor:
+        """The bias stored beside a weight; zero if there is none."""
+        name = weight.removesuffix("weight") + "bias"
+        return self._read(name, (width,)) if self._stored(name) in self else torch.zeros(width)
+
+    def _at(self, name: str, layer: int) -> str:
+        if not 0 <= layer < self.spec.n_layers:
+            raise UserError(f"no layer {layer}: this model has layers 0..{self.spec.n_layers - 1}")
+        return name.format(layer)
+
+    def _stored(self, name: str) -> str:
+        """The name in the files: the family's, with the embedding's prefix for its own."""
+        prefix = self._family.prefix
+        if not name.startswith(prefix):
+            return name
+        own = self._family.embed.removeprefix(prefix)
+        return self._embed.removesuffix(own) + name.removeprefix(prefix)
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A tensor in float32, converted a slice at a time; its shape and values are checked."""
+        stored = self._stored(name)
+        if stored not in self:
+            raise UserError(
+                f"{self.folder} has no tensor '{stored}', which a {self.spec.model_type} model "
+                "should have"
+            )
+        path = self._shard_of[stored]
+        try:
+            with safe_open(path, "pt") as file:
+                view = file.get_slice(stored)
+                if view.get_dtype() not in ("F16", "BF16", "F32", "F64"):
+                    raise UserError(
+                        f"'{stored}' is stored as {view.get_dtype()}: dequantise the model to "
+                        "float16 or float32 first"
+                    )
+                if tuple(view.get_shape()) != shape:
+                    raise UserError(
+                        f"'{stored}' in {path} is {view.get_shape()} where config.json implies "
+                        f"{list(shape)}"
+                    )
+                whole = torch.empty(shape, dtype=torch.float32)
+                step = max(SLICE_BYTES // (4 * (shape[1] if len(shape) > 1 else 1)), 1)
+                for start in range(0, shape[0], step):
+                    whole[start : start + step] = view[start : start + step]
+        except (SafetensorError, OSError) as error:
+            raise UserError(_unreadable(path, error)) from error
+        if not torch.isfinite(torch.stack(torch.aminmax(whole))).all():
+            raise UserError(f"'{stored}' in {path} holds a NaN or an infinity: the file is damaged")
+        return whole
+
+
+def open_weights(name: str) -> Weights:
+    """Weights of a model by any name the catalog resolves."""
+    return Weights(resolve(name))
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent} is no model folder: it has no {path.name}") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: fetch it again")
+    return content
+
+
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    """Tensor name -> the safetensors file that holds it, from the headers or the shard index; of
+    a folder with both the single file, as transformers takes it."""
+    path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if index.exists() and not path.exists():
+        names = _read_json(index).get("weight_map")
+        if not (isinstance(names, dict) and names and {type(f) for f in names.values()} == {str}):
+            raise UserError(f"{index} is damaged: fetch it again")
+        missing = sorted({f for f in names.values() if not (folder / f).is_file()})
+        if missing:
+            raise UserError(f"{folder} lacks {missing[0]}, which its index names: fetch it again")
+        return {name: folder / file for name, file in names.items()}
+    if not path.is_file():
+        raise UserError(
+            f"{folder} has no model.safetensors (nor an index of shards): save the model with "
+            "transformers' save_pretrained first"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            return dict.fromkeys(file.keys(), path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"cannot read {path}: {error.strerror}"
+    return f"{path} is truncated or corrupt ({error}): fetch it again"
+
+
+def _remembered_sha256(path: Path) -> str:
+    """sha256 of a file, remembered by path, size and time of change: weights can be 800 GB."""
+    status = path.stat()
+    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    memory = home() / "fingerprints"
+    note = memory / hashlib.sha256(key.encode()).hexdigest()
+    if note.exists() and re.fullmatch(rb"[0-9a-f]{64}", remembered := note.read_bytes()):
+        return remembered.decode()
+    digest = sha256(path)
+    _write_note(note, digest)
+    return digest
+
+
+def _write_note(note: Path, text: str) -> None:
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh = note.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.rename(note)
+    except OSError as error:
+        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error

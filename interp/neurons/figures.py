@@ -1,0 +1,139 @@
+"""Figures of the neuron analyses: one vector, a layer, a clamp sweep, two atlases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..plots import BLUE, GREY, ORANGE, label, laid_out
+
+
+def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
+    """Top and bottom tokens of one vector as bars; `rows` as `neurons.search.show` gives them."""
+    figure = make_subplots(1, 2, horizontal_spacing=0.2, subplot_titles=["top", "bottom"])
+    for column, side, colour in ((1, "top", BLUE), (2, "bottom", ORANGE)):
+        row = rows[rows["side"] == side].iloc[0]
+        labels = [f"{i + 1}  {label(token)}" for i, token in enumerate(row["tokens"])]
+        figure.add_bar(
+            x=list(row["logits"]),
+            y=labels,
+            orientation="h",
+            marker_color=colour,
+            hovertext=[f"id {i}" for i in row["ids"]],
+            row=1,
+            col=column,
+        )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title="logit")
+    name = rows["name"].iloc[0]
+    return laid_out(figure, f"{name} through the LM head", height=420)
+
+
+def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
+    """How a statistic is spread in each layer, one panel a kind (`neurons.search.density`)."""
+    kinds = [k for k in ("up", "gate", "down") if k in set(counts["kind"])]
+    figure = make_subplots(1, len(kinds), shared_yaxes=True, subplot_titles=kinds)
+    for column, kind in enumerate(kinds, start=1):
+        part = counts[counts["kind"] == kind]
+        grid = part.pivot(index="value", columns="layer", values="count").sort_index()
+        share = grid / grid.sum()
+        figure.add_heatmap(
+            x=share.columns,
+            y=share.index,
+            z=np.log10(share.to_numpy()),  # the tails are where the specialised neurons are
+            customdata=share.to_numpy(),
+            coloraxis="coloraxis",
+            hovertemplate=f"layer %{{x}}<br>{statistic} %{{y:.3g}}<br>share %{{customdata:.2%}}"
+            "<extra></extra>",
+            row=1,
+            col=column,
+        )
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title=statistic, col=1)
+    ticks = {"tickvals": [-4, -3, -2, -1, 0], "ticktext": ["0.01%", "0.1%", "1%", "10%", "100%"]}
+    colorbar = {"title": "share of<br>the layer", **ticks}
+    figure.update_layout(coloraxis={"colorscale": "Blues", "colorbar": colorbar})
+    return laid_out(figure, f"{statistic} of every vector, layer by layer", height=380)
+
+
+def standing(values: pd.Series, here: dict[str, float], statistic: str, among: str) -> go.Figure:
+    """A histogram of `values` with the places of `here` (label -> value) marked."""
+    figure = go.Figure(go.Histogram(x=values, nbinsx=80, marker_color=GREY, name=among))
+    for (name, value), colour in zip(here.items(), (BLUE, ORANGE), strict=False):
+        share = (values < value).mean()
+        figure.add_vline(x=value, line_color=colour, line_width=2)
+        figure.add_annotation(
+            x=value, y=1.0 if colour == BLUE else 0.86, yref="paper", showarrow=False,
+            xanchor="right" if share > 0.5 else "left", font={"color": colour},
+            text=f" {name}: above {share:.1%} ",
+        )  # fmt: skip
+    figure.update_xaxes(title=statistic)
+    figure.update_yaxes(title="rows")
+    return laid_out(figure, f"{statistic} among {among}", height=300)
+
+
+def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = None) -> go.Figure:
+    """A word's probability over the values a neuron is held at (`neurons.clamp`'s curve table).
+
+    The dashed line is the unclamped model; `at` marks one value.
+    """
+    held = rows[rows["value"].notna()].sort_values("value")
+    plain = float(rows[rows["value"].isna()]["probability"].iloc[0])
+    figure = go.Figure(
+        go.Scatter(x=held["value"], y=held["probability"], mode="lines+markers", line_color=BLUE)
+    )
+    ends = [held["value"].min(), held["value"].max()]
+    figure.add_scatter(
+        x=ends, y=[plain, plain], mode="lines+text", line={"dash": "dash", "color": GREY},
+        text=["not clamped", ""], textposition="top right", textfont_color=GREY,
+    )  # fmt: skip
+    if at is not None:
+        figure.add_vline(at, line_color=ORANGE)
+    figure.update_xaxes(title=f"activation of {neuron} held at")
+    figure.update_yaxes(title="probability", type="log", exponentformat="power")
+    return laid_out(figure, f"'{label(word)}' as the next token", height=340)
+
+
+def agreement_map(table: pd.DataFrame) -> go.Figure:
+    """Agreement of two atlases by layer, kind and side (`neurons.agree.agreement`)."""
+    rows = table.assign(row=table["kind"] + " " + table["side"])
+    grid = rows.pivot(index="row", columns="layer", values="agreement")
+    figure = go.Figure(
+        go.Heatmap(
+            x=grid.columns,
+            y=grid.index,
+            z=grid.to_numpy(),
+            zmin=0,
+            zmax=1,
+            colorscale="Blues",
+            hovertemplate="layer %{x}, %{y}: %{z:.1%}<extra></extra>",
+            colorbar={"tickformat": ".0%"},
+        )
+    )
+    figure.update_xaxes(title="layer")
+    return laid_out(figure, "Neurons with the same first token", height=320)
+
+
+def removal_curves(effects: pd.DataFrame, concept: str) -> go.Figure:
+    """One concept of `neurons.tars`' effects table: log probabilities and divergence by edits."""
+    rows = effects[effects["concept"] == concept].sort_values("edits")
+    neighbour = str(rows["neighbour"].iloc[0])
+    figure = make_subplots(1, 2, subplot_titles=["log probability", "median KL on ordinary text"])
+    for neurons, dash in (("closest", "solid"), ("matched", "dash"), ("random", "dot")):
+        part = rows[rows["neurons"] == neurons]
+        what = "" if neurons == "closest" else f", {neurons} neurons"
+        lines = [
+            (f"{label(concept)}{what}", part["logprob"], ORANGE, 1),
+            (f"{label(neighbour)}{what}", part["neighbour_logprob"], BLUE, 1),
+            (f"KL{what}", part["kl_median"], GREY, 2),
+        ]
+        for name, values, colour, column in lines:
+            figure.add_scatter(
+                x=part["edits"], y=values, name=name, mode="lines+markers",
+                line={"color": colour, "dash": dash}, row=1, col=column,
+            )  # fmt: skip
+    figure.update_xaxes(title="neurons turned")
+    laid_out(figure, f"Removing '{label(concept)}'", height=400)
+    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})

@@ -1,0 +1,122 @@
+"""Figures of observable propagation: heads, methods, coupling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out
+
+
+def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
+    """A number of every head (columns layer, head and `value`) as a heat map, signed if it is."""
+    grid = heads.pivot(index="head", columns="layer", values=value)
+    signed = bool((grid.to_numpy() < 0).any())
+    top = float(np.abs(grid.to_numpy()).max())
+    figure = go.Figure(
+        go.Heatmap(
+            x=grid.columns,
+            y=grid.index,
+            z=grid.to_numpy(),
+            zmin=-top if signed else 0,
+            zmax=top,
+            colorscale=DIVERGING if signed else "Blues",
+            hovertemplate="head %{x}.%{y}<br>%{z:.4g}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title="head", autorange="reversed", dtick=1)
+    return laid_out(figure, title, height=120 + 24 * len(grid))
+
+
+def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
+    """Each trained probe's figure ("auc" or "r2") over its labelled examples with 95 % intervals;
+    dashed, what observable propagation reaches from one pair; a cross, the bare difference of that
+    pair's activations."""
+    colours = {"logistic": GREY, "least squares": ORANGE, "mean difference": "#6a51a3"}
+    figure = go.Figure()
+    for name, colour in colours.items():
+        part = methods[methods["method"] == name]
+        value = part[figure_name]
+        up, down = part[f"{figure_name}_high"] - value, value - part[f"{figure_name}_low"]
+        figure.add_scatter(
+            x=part["labelled"], y=value, name=name, mode="lines+markers", line_color=colour,
+            error_y={"array": up, "arrayminus": down, "thickness": 1},
+        )  # fmt: skip
+    bare = methods[methods["method"] == "pair difference"]
+    figure.add_scatter(
+        x=bare["labelled"], y=bare[figure_name], name="the pair's bare difference", mode="markers",
+        marker={"color": BLUE, "symbol": "x", "size": 9},
+    )  # fmt: skip
+    own = methods[methods["method"] == "ObsProp"].iloc[0]
+    ends = [methods["labelled"].replace(0, 2).min(), methods["labelled"].max()]
+    figure.add_scatter(
+        x=[*ends, *ends[::-1]],
+        y=[own[f"{figure_name}_low"]] * 2 + [own[f"{figure_name}_high"]] * 2,
+        fill="toself", mode="none", fillcolor="rgba(59,111,182,0.15)", hoverinfo="skip",
+        showlegend=False,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=ends, y=[own[figure_name]] * 2, name="ObsProp, one pair", mode="lines",
+        line={"color": BLUE, "dash": "dash"},
+    )  # fmt: skip
+    figure.update_xaxes(
+        title="labelled examples", type="log", tickvals=sorted(set(methods["labelled"]))
+    )
+    figure.update_yaxes(title={"auc": "AUC", "r2": "r²"}[figure_name])
+    laid_out(figure, "Held-out examples, with 95 % intervals", height=420)
+    below = {"orientation": "h", "y": -0.25}  # beside it the legend leaves a narrow window no plot
+    return figure.update_layout(showlegend=True, legend=below)
+
+
+def score_scatter(examples: pd.DataFrame) -> go.Figure:
+    """The model's own observable against the feature's score, an example a point."""
+    figure = go.Figure()
+    for side, colour in ((True, BLUE), (False, ORANGE)):
+        part = examples[examples["positive"] == side]
+        figure.add_scatter(
+            x=part["score"], y=part["observable"], mode="markers", marker_color=colour,
+            name="positive" if side else "negative", text=[label(t) for t in part["text"]],
+            hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="score of the feature at the word")
+    figure.update_yaxes(title="observable at the end")
+    laid_out(figure, "What the feature says, and what the model does", height=380)
+    return figure.update_layout(showlegend=True)
+
+
+def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Figure:
+    """Measured best-fit slopes against predicted coupling coefficients, a pair a point."""
+    figure = go.Figure(
+        go.Scatter(
+            x=pairs["coupling"], y=pairs[slope], mode="markers", marker_color=BLUE,
+            text=[f"{a} → {b}, head {h}" for a, b, h in pairs[["a", "b", "head"]].to_numpy()],
+            hovertemplate="%{text}<br>predicted %{x:.3f}, measured %{y:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
+    ends = [
+        float(pairs[["coupling", slope]].min().min()),
+        float(pairs[["coupling", slope]].max().max()),
+    ]
+    figure.add_scatter(
+        x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dash"}, hoverinfo="skip"
+    )
+    figure.update_xaxes(title="coupling coefficient")
+    figure.update_yaxes(title="measured slope")
+    return laid_out(figure, "Predicted and measured", height=380)
+
+
+def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
+    """The coupling coefficients of one head's features, row to column."""
+    grid = pairs[pairs["head"] == head].pivot(index="a", columns="b", values="coupling")
+    top = max(float(np.nanmax(np.abs(grid.to_numpy()))), 1.0)
+    figure = go.Figure(
+        go.Heatmap(
+            x=grid.columns, y=grid.index, z=grid.to_numpy(), zmin=-top, zmax=top,
+            colorscale=DIVERGING, texttemplate="%{z:.2f}",
+            hovertemplate="%{y} → %{x}: %{z:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return laid_out(figure, f"Coupling of the features of head {head}", height=340)

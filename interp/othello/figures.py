@@ -1,0 +1,164 @@
+"""Figures of the OthelloGPT analysis: boards, tiles, curves by layer, edits by scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..plots import BLUE, GREY, ORANGE, laid_out
+
+COLUMNS = list("abcdefgh")
+GREEN = "#3f7d58"
+READERS = {
+    "probe": "#1f3a5f",
+    "topk": BLUE,
+    "l1": ORANGE,
+    "neurons": "#8c564b",
+    "random directions": "#b9bec6",
+    "random model probe": "#9aa5b1",
+    "random model neurons": "#cbbfb5",
+    "majority": GREY,
+    "ply": "#c44e52",
+    "occupied": "#7f7f7f",
+}
+"""Colours of the comparison's readers, in the order of the legend."""
+PANELS = {
+    "accuracy": "board read right",
+    "coverage": "coverage (mean F1)",
+    "reconstruction": "reconstruction (F1)",
+    "auroc_own": "AUROC, own",
+    "auroc_sound": "AUROC, soundly stable",
+    "cosine_probe": "cosine with the probe",
+}
+
+
+def othello_board(
+    states: npt.NDArray[np.integer],
+    title: str,
+    chances: npt.NDArray[np.floating] | None = None,
+    legal: npt.NDArray[np.bool_] | None = None,
+    ringed: npt.NDArray[np.bool_] | None = None,
+    wrong: npt.NDArray[np.bool_] | None = None,
+) -> go.Figure:
+    """A board of 64 tiles: 0 empty, 1 black, 2 white, 3 both at once (a contradiction).
+
+    Args:
+        chances: probability of a next move on each tile, written on the empty ones from 1 % on.
+        legal: tiles that get a small dot. ringed: discs with a ring (stable ones).
+        wrong: tiles with a red frame.
+    """
+    figure = go.Figure()
+    squares = np.arange(64)
+    names = [f"{COLUMNS[s % 8]}{s // 8 + 1}" for s in squares]
+    ring = np.zeros(64, bool) if ringed is None else ringed
+    fills = np.array(["rgba(0,0,0,0)", "#111111", "#f7f7f7", "#8d8d8d"])[states]
+    figure.add_scatter(
+        x=squares % 8, y=squares // 8, mode="markers", customdata=names,
+        marker={
+            "size": 30, "color": fills, "opacity": 1,
+            "line": {"width": np.where(ring, 4, np.where(states > 0, 1, 0)),
+                     "color": np.where(ring, "#f2c14e", "#222222")},
+        },
+        hovertemplate="%{customdata}<extra></extra>",
+        unselected={"marker": {"opacity": 1}},
+    )  # fmt: skip
+    if legal is not None:
+        at = squares[legal]
+        figure.add_scatter(x=at % 8, y=at // 8, mode="markers", hoverinfo="skip",
+                           marker={"size": 7, "color": "#f2c14e"})  # fmt: skip
+    if chances is not None:
+        at = squares[(chances >= 0.01) & (states == 0)]
+        figure.add_scatter(
+            x=at % 8, y=at // 8 + 0.28, mode="text", hoverinfo="skip",
+            text=[f"{100 * chances[s]:.0f}" for s in at], textfont={"color": "white", "size": 11},
+        )  # fmt: skip
+    for s in [] if wrong is None else squares[wrong]:
+        x, y = s % 8, s // 8
+        figure.add_shape(type="rect", x0=x - 0.47, x1=x + 0.47, y0=y - 0.47, y1=y + 0.47,
+                         line={"color": "#e4572e", "width": 3})  # fmt: skip
+    figure = laid_out(figure, title, height=430)
+    axis = {
+        "range": [-0.5, 7.5], "tickvals": list(range(8)), "fixedrange": True, "showgrid": False,
+        "zeroline": False, "constrain": "domain",
+    }  # fmt: skip
+    figure.update_xaxes(**axis, ticktext=COLUMNS)
+    figure.update_yaxes(**axis | {"range": [7.5, -0.5]}, ticktext=list("12345678"), scaleanchor="x")
+    for k in range(9):
+        line = {"color": "#2c5a3f", "width": 1}
+        figure.add_shape(type="line", x0=k - 0.5, x1=k - 0.5, y0=-0.5, y1=7.5, line=line,
+                         layer="below")  # fmt: skip
+        figure.add_shape(type="line", y0=k - 0.5, y1=k - 0.5, x0=-0.5, x1=7.5, line=line,
+                         layer="below")  # fmt: skip
+    return figure.update_layout(plot_bgcolor=GREEN, dragmode=False)
+
+
+def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: float = 1) -> go.Figure:
+    """One 8 x 8 map a name (values [64]), on one scale from 0 to `top`."""
+    figure = make_subplots(1, len(values), subplot_titles=list(values), horizontal_spacing=0.04)
+    for column, part in enumerate(values.values(), start=1):
+        figure.add_heatmap(
+            x=COLUMNS, y=list(range(1, 9)), z=np.asarray(part, float).reshape(8, 8),
+            coloraxis="coloraxis", row=1, col=column,
+            hovertemplate="%{x}%{y}: %{z:.3f}<extra></extra>",
+        )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", tickvals=list(range(1, 9)))
+    figure.update_layout(coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": top})
+    return laid_out(figure, title, height=300)
+
+
+def othello_layers(rows: pd.DataFrame) -> go.Figure:
+    """Measures by layer, a line a reader (`othello.findings.table`); bars are the seeds' range or,
+    where there is one seed, the 95 % interval by game."""
+    kept = {m: name for m, name in PANELS.items() if (rows["measure"] == m).any()}
+    figure = make_subplots(2, 3, subplot_titles=list(kept.values()), vertical_spacing=0.14)
+    shown: set[str] = set()
+    for k, measure in enumerate(kept):
+        part = rows[rows["measure"] == measure]
+        for reader, colour in READERS.items():
+            line = part[part["reader"] == reader].sort_values("layer")
+            if len(line):
+                figure.add_trace(
+                    _line(line, reader, colour, reader not in shown), k // 3 + 1, k % 3 + 1
+                )
+                shown.add(reader)
+    figure.update_xaxes(title="layer", dtick=1, row=2)
+    figure = laid_out(figure, "Linear probes against SAEs, layer by layer", height=640)
+    return figure.update_layout(showlegend=True)
+
+
+def _line(line: pd.DataFrame, reader: str, colour: str, in_legend: bool) -> go.Scatter:
+    top = line["high"].fillna(line["most"]) - line["mean"]
+    bottom = line["mean"] - line["low"].fillna(line["least"])
+    dash = "dot" if reader in ("majority", "ply", "occupied") or "random" in reader else "solid"
+    return go.Scatter(
+        x=line["layer"], y=line["mean"], name=reader, legendgroup=reader, showlegend=in_legend,
+        line={"color": colour, "dash": dash}, mode="lines+markers",
+        error_y={"array": top, "arrayminus": bottom, "symmetric": False, "thickness": 1},
+        hovertemplate=f"{reader}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
+    )  # fmt: skip
+
+
+def edit_errors(rows: pd.DataFrame, layers: str) -> go.Figure:
+    """Errors against the edited board over the length of the push (`othello.edit`'s table).
+
+    Both halves of the positions together, seeds averaged. Dashed: no edit; dotted: the unedited
+    model against the board it does see, which is the best an edit can hope for.
+    """
+    part = rows[rows["layers"] == layers]
+    means = part.groupby(["reader", "scale"], sort=False)[["errors", "errors_own"]].mean()
+    figure = go.Figure()
+    for reader, colour in {**READERS, "means": "#5b8c5a", "random": GREY}.items():
+        if reader in means.index.get_level_values("reader"):
+            line = means.loc[reader].sort_index()
+            figure.add_scatter(x=line.index, y=line["errors"], name=reader, line_color=colour,
+                               mode="lines+markers")  # fmt: skip
+    still = means.xs(0.0, level="scale").iloc[0]
+    figure.add_hline(still["errors"], line_dash="dash", line_color=GREY)
+    figure.add_hline(still["errors_own"], line_dash="dot", line_color=GREY)
+    figure.update_xaxes(title="length of the push at each layer")
+    figure.update_yaxes(title="false positives + false negatives")
+    figure = laid_out(figure, f"Moves against the edited board, layers {layers} pushed", height=380)
+    return figure.update_layout(showlegend=True)

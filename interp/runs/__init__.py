@@ -1,0 +1,1 @@
+"""What stays: studies and the folders that their runs are kept in."""

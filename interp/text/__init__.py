@@ -1,0 +1,1 @@
+"""What goes into a model: corpora, rows of ids, streams of activations."""

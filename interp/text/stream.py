@@ -1,0 +1,149 @@
+"""Activations of a whole corpus, a batch at a time: streams, statistics, scores.
+
+Everything here runs a Subject over rows of token ids (`corpus.token_rows`), reads only the sites
+that are asked for, and holds one batch: memory does not grow with the number of tokens. Padding is
+left out, so activations come as [tokens, ...]. Edits in scope while a stream is read apply to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from operator import itemgetter
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.kernels import RunningScores, Scores, Statistics
+
+from ..errors import UserError
+from ..model.site import Site, matching
+from ..model.subject import Subject
+from ..progress import progress, waiting
+from .corpus import Rows
+
+Sites = Iterable[str | Site]
+
+
+class Source(NamedTuple):
+    """Where activations come from: the row of ids, the place in it, and the token's id there."""
+
+    row: Int[Tensor, " tokens"]
+    position: Int[Tensor, " tokens"]
+    token: Int[Tensor, " tokens"]
+
+
+def stream(
+    subject: Subject, rows: Iterable[Sequence[int]], sites: Sites, batch_size: int = 8
+) -> Iterator[dict[Site, Float[Tensor, "tokens ..."]]]:
+    """Activations at some sites (names or globs), batch by batch of rows.
+
+    Each pass stops after the last of the sites. Nothing is kept once it has been handed out.
+
+    Raises:
+        UserError: a site the model has not or that has no vector per token; no rows.
+    """
+    found = passes(subject, rows, per_token(subject, sites), batch_size)
+    return map(itemgetter(1), found)  # a loop would hold on to the batch it handed out
+
+
+def per_token(subject: Subject, sites: Sites) -> list[Site]:
+    """The sites that names or globs mean; each must have a vector per token."""
+    wanted = matching([sites] if isinstance(sites, str) else sites, subject.sites)
+    if any(site.kind == "attn_pattern" for site in wanted):
+        raise UserError("attn_pattern has no vector per token: read it with Subject.capture")
+    return wanted
+
+
+def passes(
+    subject: Subject, rows: Iterable[Sequence[int]], sites: list[Site], batch_size: int
+) -> Iterator[tuple[Source, dict[Site, Tensor]]]:
+    """Batch by batch: where the tokens come from, and their activations [tokens, ...]."""
+    if batch_size < 1:
+        raise UserError(f"batches of {batch_size} rows: give at least 1")
+    left, first = iter(rows), 0
+    while chosen := list(itertools.islice(left, batch_size)):
+        batch = subject.pad(chosen)
+        mask = batch.mask
+        row = torch.arange(first, first + len(mask), device=mask.device)[:, None].expand_as(mask)
+        source = Source(row[mask], (mask.long().cumsum(1) - 1)[mask], batch.ids[mask])
+        captured = subject.capture(batch, sites)
+        padded = any(len(ids) != mask.shape[1] for ids in chosen)
+        # without padding, flattening is a view; `pop` lets go of what it copies otherwise
+        yield (
+            source,
+            {s: captured.pop(s)[mask] if padded else captured.pop(s).flatten(0, 1) for s in sites},
+        )
+        first += len(chosen)
+    if not first:
+        raise UserError("there are no rows of tokens: give a corpus with text")
+
+
+@contextmanager
+def advancing(label: str, rows: Iterable[Sequence[int]]) -> Iterator[Callable[[int], None]]:
+    """Progress in tokens where their number is known, a spinner where it is not."""
+    if isinstance(rows, Rows | Sequence):
+        total = rows.tokens if isinstance(rows, Rows) else sum(map(len, rows))
+        with progress(label, total, "tokens") as advance:
+            yield advance
+    else:
+        with waiting(label):
+            yield lambda tokens: None
+
+
+def statistics(
+    subject: Subject,
+    rows: Iterable[Sequence[int]],
+    sites: Sites,
+    second_moment: bool = False,
+    batch_size: int = 8,
+) -> dict[Site, Statistics]:
+    """Statistics of the activations at some sites, without storing them.
+
+    Raises:
+        UserError: as `stream`.
+    """
+    wanted = per_token(subject, sites)
+    merged: dict[Site, Statistics] = {}
+    with advancing("statistics", rows) as advance:
+        for source, found in passes(subject, rows, wanted, batch_size):
+            for site, x in found.items():
+                part = Statistics.of(x, second_moment)
+                merged[site] = merged[site].merge(part) if site in merged else part
+            advance(len(source.token))
+    return merged
+
+
+def project_scores(
+    subject: Subject,
+    rows: Iterable[Sequence[int]],
+    directions: Mapping[Site, Float[Tensor, "n d"]],
+    keep_top: int = 10,
+    batch_size: int = 8,
+) -> dict[Site, Scores]:
+    """Score many directions at several sites in one pass: dot products, in float32.
+
+    Equivalent to `x @ directions.T` over all activations at once, its moments and, a direction,
+    its `keep_top` highest entries (fewer if there are fewer tokens), in the memory of one batch.
+    Activations with heads are flattened.
+
+    Raises:
+        UserError: as `stream`; directions that do not fit their site; a score that is not finite.
+    """
+    wanted = per_token(subject, directions)
+    if keep_top < 1:
+        raise UserError(f"keep_top is {keep_top}: keep at least 1 example")
+    running = {site: RunningScores(directions[site], keep_top) for site in wanted}
+    with advancing("score", rows) as advance:
+        for source, found in passes(subject, rows, wanted, batch_size):
+            for site, x in found.items():
+                try:
+                    running[site].add(x.flatten(1), source.row, source.position)
+                except ValueError as error:
+                    where = f"rows {int(source.row[0])} to {int(source.row[-1])}"
+                    raise UserError(f"{site}, {where}: {error}") from error
+            advance(len(source.token))
+    return {site: scores.result() for site, scores in running.items()}
