@@ -127,3 +127,11 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
         return answer
 
     return call
+
+
+def _table(run: Run, name: str) -> pd.DataFrame:
+    return run.table(name)
+
+
+table = cached(_table)
+"""`table(run, "scores/table")`: a table of a run, read once."""

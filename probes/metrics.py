@@ -1,4 +1,4 @@
-"""How good a read-out is: explained variance, F1 of activations as detectors, intervals by group.
+"""How good a read-out is: explained variance, F1 of activations as detectors.
 
     FVU     sum ||x - x_hat||^2 / sum ||x - mean(x)||^2, sums over all samples
     F1      2 TP / (2 TP + FP + FN) of 'feature > threshold' as a detector of a label
@@ -117,44 +117,6 @@ def _count(values, marks, levels, active, both):  # type: ignore[no-untyped-def]
                 row = both[j, t]
                 for k in range(marks.shape[1]):
                     row[k] += marks[i, k]
-
-
-class Interval(NamedTuple):
-    """A value and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap(
-    sums: npt.ArrayLike, counts: npt.ArrayLike, resamples: int = 1000, seed: int = 0
-) -> Interval:
-    """Percentile interval of sum(sums) / sum(counts), resampling whole groups (games, texts).
-
-    Samples of one group depend on each other, so that resampling them one by one would give
-    intervals that are much too narrow.
-
-    Args:
-        sums, counts: of each group; a mean's numerator and denominator.
-    """
-    numerator, denominator = np.asarray(sums, float), np.asarray(counts, float)
-    if numerator.shape != denominator.shape or numerator.ndim != 1 or not len(numerator):
-        raise ValueError("give one sum and one count a group")
-    n = len(numerator)
-    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    drawn = (times @ numerator) / np.maximum(times @ denominator, 1e-300)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(numerator.sum() / denominator.sum()), float(low), float(high))
-
-
-def accuracy_by_group(
-    right: Bool[np.ndarray, "n ..."], group: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(sums, counts) for `bootstrap`: right answers and answers of each group 0, 1, …"""
-    flat = right.reshape(len(right), -1)
-    sums = np.bincount(group, weights=flat.sum(1)).astype(np.float64)
-    return sums, np.bincount(group).astype(np.float64) * flat.shape[1]
 
 
 def as_array(x: Tensor) -> np.ndarray:

@@ -15,12 +15,13 @@ HOUSE = (
     "{analyses}",
     "saes",
     "directions",
-    "plots | runs | text",
+    "plots | runs",
+    "text",
     "model",
     "plain_yaml",
     "probes",
     "kernels",
-    "errors | progress",
+    "errors | lazy | progress",
 )
 """Higher lines may import lower ones, never the other way round."""
 ELSEWHERE = ("apps", "data", "kernels", "probes")

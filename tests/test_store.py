@@ -112,7 +112,7 @@ def test_a_mistake_writes_nothing(own_home, tmp_path):
 
 def test_glob_characters_in_a_path(own_home, tmp_path):
     run = run_or_load(Squares(), out=tmp_path / "a[1]*?'b")
-    assert "a[[]1][*][?]''b" in run.table("squares")
+    assert "a[[]1][*][?]''b" in run.sql("squares")
 
 
 def test_foreign_folders_are_refused_and_left_alone(own_home, tmp_path):

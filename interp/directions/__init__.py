@@ -1,5 +1,19 @@
 """What is found: labelled vectors at one site, and where they come from."""
 
-from .directions import Directions, stored_directions
+from typing import TYPE_CHECKING
 
-__all__ = ["Directions", "stored_directions"]
+from ..lazy import lazy
+
+if TYPE_CHECKING:
+    from .directions import Directions, stored_directions
+    from .sources import open_directions
+
+__all__ = ["Directions", "open_directions", "stored_directions"]
+__getattr__ = lazy(
+    __name__,
+    {
+        "Directions": ".directions",
+        "open_directions": ".sources",
+        "stored_directions": ".directions",
+    },
+)

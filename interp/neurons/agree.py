@@ -41,8 +41,8 @@ def agreement(a: Run, b: Run) -> pd.DataFrame:
     groups = "layer, kind, side"
     table = _query(
         f"""
-        WITH a AS ({first.format(a.table("neurons"))}),
-             b AS ({first.format(b.table("neurons"))}),
+        WITH a AS ({first.format(a.sql("neurons"))}),
+             b AS ({first.format(b.sql("neurons"))}),
         both_have AS (
             SELECT {groups}, count(*) AS neurons, avg((a.token = b.token)::INT) AS agreement
             FROM a JOIN b USING (layer, kind, side, neuron) GROUP BY {groups}

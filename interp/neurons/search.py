@@ -55,7 +55,7 @@ def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.Data
     """
     ids = word_ids(atlas, word, exact)
     where = f"list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
-    rows = _query(f"SELECT {_COLUMNS} FROM {atlas.table('neurons')} WHERE {where}")
+    rows = _query(f"SELECT {_COLUMNS} FROM {atlas.sql('neurons')} WHERE {where}")
     if rows.empty:
         k = atlas.config["k"]
         raise UserError(
@@ -71,7 +71,7 @@ def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
     """Both sides of one vector (`29.gate.808`), top first."""
     neuron = parse_neuron(str(name))
     rows = _query(
-        f"SELECT {_COLUMNS} FROM {atlas.table('neurons')} "
+        f"SELECT {_COLUMNS} FROM {atlas.sql('neurons')} "
         "WHERE layer = $layer AND kind = $kind AND neuron = $neuron ORDER BY side DESC",
         neuron._asdict(),
     )
@@ -107,7 +107,7 @@ def top(
         conditions.append(_WORD.format("tokens[1]"))
     given = {"layer": layer, "kind": kind}
     rows = _query(
-        f"SELECT {_COLUMNS}, z + margin AS score FROM {atlas.table('neurons')} "
+        f"SELECT {_COLUMNS}, z + margin AS score FROM {atlas.sql('neurons')} "
         f"WHERE {' AND '.join(conditions)} ORDER BY score DESC, layer, kind, neuron, side "
         f"LIMIT {min(limit, 10**9)}",
         {name: value for name, value in given.items() if value is not None},
@@ -119,7 +119,7 @@ def top(
 
 def has_words(atlas: Run) -> bool:
     """Whether the model's tokens are text at all (those without a tokenizer are `#id`)."""
-    table, word = atlas.table("vocabulary"), _WORD.format("token")
+    table, word = atlas.sql("vocabulary"), _WORD.format("token")
     return bool(_query(f"SELECT count(*) > 0 AS found FROM {table} WHERE {word}")["found"].iloc[0])
 
 
@@ -135,11 +135,11 @@ def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
         WITH bounds AS (
             SELECT quantile_cont({statistic}, 0.001) AS low,
                    quantile_cont({statistic}, 0.999) AS high
-            FROM {atlas.table("neurons")}
+            FROM {atlas.sql("neurons")}
         ), binned AS (
             SELECT layer, kind, low, high, greatest(least(
                 floor(({statistic} - low) / nullif(high - low, 0) * {bins}), {bins - 1}), 0) AS bin
-            FROM {atlas.table("neurons")}, bounds
+            FROM {atlas.sql("neurons")}, bounds
         )
         SELECT layer, kind, low + (coalesce(bin, 0) + 0.5) * (high - low) / {bins} AS value,
                count(*) AS count
@@ -152,7 +152,7 @@ def values_in_layer(atlas: Run, name: str | NeuronName, statistic: str) -> pd.Se
     """A statistic of all rows of a neuron's layer and kind, to see where it stands."""
     neuron = parse_neuron(str(name))
     rows = _query(
-        f"SELECT {statistic} AS value FROM {atlas.table('neurons')} "
+        f"SELECT {statistic} AS value FROM {atlas.sql('neurons')} "
         "WHERE layer = $layer AND kind = $kind",
         {"layer": neuron.layer, "kind": neuron.kind},
     )
@@ -164,7 +164,7 @@ def word_ids(atlas: Run, word: str, exact: bool = False) -> list[int]:
     if not (word if exact else word_family(word)):
         raise UserError("the search is empty: give a word, such as `interp neurons search dog`")
     column, value = ("token", word) if exact else ("word", word_family(word))
-    table = atlas.table("vocabulary")
+    table = atlas.sql("vocabulary")
     ids = _query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
     if ids.empty:
         begin = _query(

@@ -158,7 +158,7 @@ def _halves(errors: Errors, still: Errors) -> Iterator[dict[str, Any]]:
     """Mean errors of the choosing and of the scoring half, and what the edit saves, pairwise."""
     import numpy as np
 
-    from interp.probes.metrics import bootstrap
+    from ..runs.intervals import bootstrap
 
     for half, part in (("choose", slice(0, None, 2)), ("score", slice(1, None, 2))):
         counts = errors.edited[part]

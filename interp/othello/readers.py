@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 
 from interp.probes.linear import LinearProbe
-from interp.probes.metrics import Interval, accuracy_by_group, bootstrap, fvu
+from interp.probes.metrics import fvu
 
+from ..runs.intervals import Interval, accuracy_by_group, bootstrap
 from .facts import Facts
 from .match import Asked, Match, auroc_table, match, reconstruction_counts, rule_board
 

@@ -21,7 +21,7 @@ import re
 import resource
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from filelock import FileLock, Timeout
 from ..errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
 SCHEMA = 1
@@ -73,8 +74,20 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         return dict(self.manifest["metrics"])
 
-    def table(self, name: str) -> str:
-        """A table of the run as DuckDB reads it: `read_parquet('...')`."""
+    def has(self, table: str) -> bool:
+        """Whether the run has a table; one of an earlier version may lack it."""
+        return (self.path / f"{table}.parquet").is_file()
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table by its name without the ending, "scores/table".
+
+        Raises:
+            UserError: the run has no such table.
+        """
+        return _read_table(self.path, name)
+
+    def sql(self, name: str) -> str:
+        """A folder of tables of the same columns as DuckDB reads it: `read_parquet('...')`."""
         folder = glob.escape(str(self.path.resolve() / name)).replace("'", "''")
         return f"read_parquet('{folder}/*.parquet')"
 
@@ -114,7 +127,43 @@ def open_run(path: Path, study: str | None = None) -> Run:
     return run
 
 
-def verified(path: Path) -> bool:
+def open_or_make(
+    path: Path,
+    plan: dict[str, Any],
+    check: Callable[[], None],
+    work: Callable[[RunWriter], dict[str, Any]],
+    fresh: bool = False,
+) -> Run:
+    """The finished run in a folder; resumed or made by `work` if it is not there.
+
+    The parts of a stored run are checked against their hashes; damaged ones are made again.
+
+    Args:
+        plan: what identifies the run (`study.plan`).
+        check: raises UserError for settings that cannot work; asked before anything is written.
+        work: writes every part that its writer does not have yet; returns the metrics.
+        fresh: make it again; the new run replaces the stored one when it is finished.
+
+    Raises:
+        UserError: the folder holds another run or something else, is being written, or cannot be.
+    """
+
+    def make(folder: Path) -> Run:
+        check()
+        with writing(folder, plan) as writer:
+            return writer.finish(work(writer))
+
+    if fresh and (path / "run.json").exists():
+        check_same(path, plan)
+        return _replace(path, make(path.with_name(f".{path.name}.fresh")))
+    if (path / "manifest.json").exists():
+        check_same(path, plan)
+        if _verified(path):
+            return open_run(path, plan["study"])
+    return make(path)
+
+
+def _verified(path: Path) -> bool:
     """Whether every part of a finished run is what was written.
 
     If not, the damaged parts and the manifest are removed, so that the run can be resumed.
@@ -134,7 +183,7 @@ def verified(path: Path) -> bool:
     return not bad
 
 
-def replace_run(path: Path, made: Run) -> Run:
+def _replace(path: Path, made: Run) -> Run:
     """Put a finished run in the place of an older one of the same key; other files stay."""
     try:
         (path / "manifest.json").unlink(missing_ok=True)
@@ -211,6 +260,19 @@ class RunWriter:
                 making.unlink(missing_ok=True)
             raise UserError(_unwritable(final, error)) from error
 
+    def table(self, name: str, rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+        """Write the part `<name>.parquet`, and give the table back."""
+        import pandas as pd
+
+        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+        with self.part(f"{name}.parquet") as making:
+            frame.to_parquet(making)
+        return frame
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """A table that was written before, by this process or one before it."""
+        return _read_table(self.path, name)
+
     def finish(self, metrics: dict[str, Any]) -> Run:
         """Write the manifest: from here on the run is finished."""
         parts = sorted(
@@ -234,6 +296,18 @@ class RunWriter:
         with self.part("manifest.json") as making:
             making.write_text(json.dumps(manifest, indent=1))
         return open_run(self.path)
+
+
+def _read_table(folder: Path, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    path = folder / f"{name}.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"the run in {folder} has no table {name}: an older version made it; "
+            "run its command again"
+        )
+    return pd.read_parquet(path)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from .store import (
-    SCHEMA,
-    Run,
-    RunWriter,
-    Store,
-    check_same,
-    open_run,
-    replace_run,
-    usual_store,
-    verified,
-    writing,
-)
+from .store import SCHEMA, Run, RunWriter, Store, open_or_make, usual_store
+
+if TYPE_CHECKING:
+    from ..model.weights import Weights
 
 
 class Study(Protocol):
@@ -50,6 +43,36 @@ class Study(Protocol):
     def run(self, out: RunWriter) -> dict[str, Any]:
         """Write every part that `out` does not have yet; return the metrics."""
         ...
+
+
+@dataclass(frozen=True)
+class ModelStudy:
+    """What studies of one language model share. Where a config has a `corpus`, its text counts."""
+
+    model: str = "smollm2-135m"
+    """A catalog name, hub id, folder or .gguf file."""
+    device: str = field(default="cpu", kw_only=True, metadata={"key": False})
+    """Where to compute (cpu, cuda, cuda:1, mps)."""
+
+    @cached_property
+    def stored_weights(self) -> Weights:
+        """The model's weights on disk, read tensor by tensor."""
+        from ..model.weights import open_weights
+
+        return open_weights(self.model)
+
+    def fingerprints(self) -> dict[str, str]:
+        prints = self.stored_weights.fingerprints()
+        if hasattr(self, "corpus"):
+            from ..text.corpus import fingerprint
+
+            prints["corpus"] = fingerprint(self.corpus or None)
+        return prints
+
+    def check(self) -> None:
+        from ..model.subject import check_device
+
+        check_device(self.device)
 
 
 def plan(study: Study) -> dict[str, Any]:
@@ -84,21 +107,8 @@ def run_or_load(
         UserError: the model or the output is not usable, or `out` holds another run.
     """
     study = replace(study)  # what a config used before remembers of files may have changed
+
     with usual_store(store.root if store else None) as usual:
         planned = plan(study)
         path = out or usual.folder(study.STUDY, planned["key"])
-        if fresh and (path / "run.json").exists():
-            check_same(path, planned)
-            beside = path.with_name(f".{path.name}.fresh")
-            return replace_run(path, _make(study, beside, planned))
-        if (path / "manifest.json").exists():
-            check_same(path, planned)
-            if verified(path):
-                return open_run(path, study.STUDY)
-        return _make(study, path, planned)
-
-
-def _make(study: Study, path: Path, planned: dict[str, Any]) -> Run:
-    study.check()
-    with writing(path, planned) as writer:
-        return writer.finish(study.run(writer))
+        return open_or_make(path, planned, study.check, study.run, fresh)

@@ -1,5 +1,12 @@
 """Sparse autoencoders: opened, trained, pursued, and what they leave of an activation."""
 
-from .sae import Sae, SaeSplit, load_sae, pretrained_sae, wrap
+from typing import TYPE_CHECKING
 
-__all__ = ["Sae", "SaeSplit", "load_sae", "pretrained_sae", "wrap"]
+from ..lazy import lazy
+
+if TYPE_CHECKING:
+    from .open import open_saes
+    from .sae import Sae, SaeSplit, load_sae, pretrained_sae, wrap
+
+__all__ = ["Sae", "SaeSplit", "load_sae", "open_saes", "pretrained_sae", "wrap"]
+__getattr__ = lazy(__name__, {name: ".open" if name == "open_saes" else ".sae" for name in __all__})

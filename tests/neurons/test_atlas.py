@@ -23,9 +23,7 @@ from ..conftest import FAMILY_CONFIGS
 
 
 def rows_of(run):
-    return duckdb.sql(
-        f"SELECT * FROM {run.table('neurons')} ORDER BY layer, kind, neuron, side"
-    ).df()
+    return duckdb.sql(f"SELECT * FROM {run.sql('neurons')} ORDER BY layer, kind, neuron, side").df()
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)

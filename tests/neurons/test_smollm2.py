@@ -29,7 +29,7 @@ def atlas():
 def test_every_neuron_is_there(atlas):
     rows = duckdb.sql(
         f"SELECT count(*) AS n, count(DISTINCT (layer, kind, neuron)) AS vectors "
-        f"FROM {atlas.table('neurons')}"
+        f"FROM {atlas.sql('neurons')}"
     ).df()
     assert rows.to_dict("records") == [{"n": 2 * 138_240, "vectors": 138_240}]
 
@@ -38,7 +38,7 @@ def test_300_random_neurons_equal_dense_float64(atlas):
     weights = open_weights(MODEL)
     readout = weights.W_U().double()
     tops = duckdb.sql(
-        f"SELECT layer, kind, neuron, ids FROM {atlas.table('neurons')} WHERE side = 'top' "
+        f"SELECT layer, kind, neuron, ids FROM {atlas.sql('neurons')} WHERE side = 'top' "
         "ORDER BY layer, kind, neuron"
     ).df()
     rows = tops.sample(300, random_state=7)

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.probes import bootstrap, detections, fvu
-from interp.probes.metrics import accuracy_by_group, claims
+from interp.probes import detections, fvu
+from interp.probes.metrics import claims
+from interp.runs.intervals import accuracy_by_group, bootstrap
 
 
 def test_fvu_of_known_cases() -> None:

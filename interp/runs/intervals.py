@@ -1,0 +1,65 @@
+"""Intervals by resampling whole groups: the one bootstrap of the workbench.
+
+Samples of one group (a game, a document, the templates of one word) depend on each other.
+Resampling them one by one would give intervals that are much too narrow, so each caller says what
+its independent unit is, and a table with intervals names it in a column `unit`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Bool, Float, Int
+
+RESAMPLES = 1000
+
+
+class Interval(NamedTuple):
+    """A value and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def group_weights(
+    groups: int, resamples: int = RESAMPLES, seed: int = 0
+) -> Int[np.ndarray, "resamples groups"]:
+    """How often each group is drawn, a row a resample: `groups` draws with replacement."""
+    if groups < 1:
+        raise ValueError("there is no group to resample")
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+
+
+def middle(resampled: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
+    """The ends of the middle 95 %; NaN resamples (0/0) are left out."""
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def bootstrap(
+    sums: npt.ArrayLike, counts: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Percentile interval of sum(sums) / sum(counts), resampling whole groups (games, texts).
+
+    Args:
+        sums, counts: of each group; a mean's numerator and denominator.
+    """
+    numerator, denominator = np.asarray(sums, float), np.asarray(counts, float)
+    if numerator.shape != denominator.shape or numerator.ndim != 1 or not len(numerator):
+        raise ValueError("give one sum and one count a group")
+    times = group_weights(len(numerator), resamples, seed)
+    drawn = (times @ numerator) / np.maximum(times @ denominator, 1e-300)
+    return Interval(float(numerator.sum() / denominator.sum()), *middle(drawn))
+
+
+def accuracy_by_group(
+    right: Bool[np.ndarray, "n ..."], group: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(sums, counts) for `bootstrap`: right answers and answers of each group 0, 1, …"""
+    flat = right.reshape(len(right), -1)
+    sums = np.bincount(group, weights=flat.sum(1)).astype(np.float64)
+    return sums, np.bincount(group).astype(np.float64) * flat.shape[1]
