@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
+from interp.analyses import label
 from interp.errors import UserError
 from interp.runs.store import Run, Store, open_run
 from interp.runs.study import Study
@@ -41,12 +42,15 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:])", r"\\\1", text)
 
 
-def pick_run(study: str, make: str, label: str = "Run", parameter: str = "run") -> Run:
-    """The run chosen in the sidebar (or by the URL's parameter); without any, how to make one."""
+def pick_run(study: str, make: str = "", title: str = "Run", parameter: str = "run") -> Run:
+    """The run chosen in the sidebar (or by the URL's parameter); without any, how to make one.
+
+    `make` is the command that makes one; by default the study's, `interp neurons clamp`.
+    """
     runs = Store().runs(study)
     if not runs:
         st.info(f"No run of {study} in `{Store().root}` yet. Make one:")
-        st.code(make, language="bash")
+        st.code(make or f"interp {study.replace('.', ' ')}", language="bash")
         st.stop()
     paths = [str(run.path) for run in runs]
     labels = {str(run.path): _label(run) for run in runs}
@@ -54,7 +58,7 @@ def pick_run(study: str, make: str, label: str = "Run", parameter: str = "run") 
     if wanted not in paths:
         st.warning(plain(f"There is no run {wanted}; this is the newest."))
     index = paths.index(wanted) if wanted in paths else 0
-    path = st.sidebar.selectbox(label, paths, index, format_func=lambda p: labels[p])
+    path = st.sidebar.selectbox(title, paths, index, format_func=lambda p: labels[p])
     if len(paths) > 1:
         st.query_params[parameter] = path
     return next(run for run in runs if str(run.path) == path)
@@ -62,17 +66,10 @@ def pick_run(study: str, make: str, label: str = "Run", parameter: str = "run") 
 
 def _label(run: Run) -> str:
     finished = str(run.manifest["finished"]).replace("T", " ")[5:16]
-    what = next(
-        (
-            run.config[n]
-            for n in ("neuron", "observable", "norm", "image", "prompt")
-            if n in run.config
-        ),
-        "",
-    )
     # the folder's name last: streamlit tells options apart by their labels
-    parts = (Path(run.config.get("model", "")).name, what, finished, run.path.name)
-    return " · ".join(str(part) for part in parts if part)
+    model = Path(run.config.get("model", "")).name
+    parts = (model, label(run.study, run.config), finished, run.path.name)
+    return " · ".join(part for part in parts if part)
 
 
 def reproduce(command: list[str], notebook: str) -> None:

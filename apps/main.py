@@ -1,4 +1,4 @@
-"""Entry of the Streamlit app: `interp app` runs this file."""
+"""Entry of the Streamlit app: `interp app` runs this file. The pages come from the registry."""
 
 from __future__ import annotations
 
@@ -8,60 +8,39 @@ from importlib import import_module
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from interp.analyses import Page, analyses
 from interp.apps import home
 
-# section -> (module of interp.apps with a `page()`, title, icon); the module is its address
-PAGES = {
-    "Neurons": [
-        ("atlas", "Neuron atlas", "map"),
-        ("clamp", "Clamp", "tune"),
-        ("tars", "Remove a concept", "delete_sweep"),
-        ("agree", "Agreement", "compare"),
-    ],
-    "Directions": [
-        ("directions", "Directions", "explore"),
-        ("steer", "Steer", "moving"),
-        ("obsprop", "Observables", "route"),
-        ("knob", "Context knob", "tune"),
-    ],
-    "SAEs": [
-        ("darkmatter", "Dark matter", "blur_on"),
-    ],
-    "Linear interpreters": [
-        ("linearscope", "LinearScope", "grid_view"),
-    ],
-    "OthelloGPT": [
-        ("othello", "Board", "grid_on"),
-        ("othello_layers", "Probes and SAEs", "stacked_line_chart"),
-    ],
-    "Workbench": [
-        ("bench", "Kernels", "speed"),
-    ],
-}
 
-
-def _shown(module: str) -> Callable[[], None]:
-    def page() -> None:
+def _shown(page: Page) -> Callable[[], None]:
+    def show() -> None:
         # only now: some pages import torch, and most visits need none of it
-        import_module(f"interp.apps.{module}").page()
+        import_module(page.module).page()
 
-    return page
+    return show
+
+
+def navigation() -> dict[str, list[StreamlitPage]]:
+    """The pages of every analysis under its section."""
+    sections: dict[str, list[StreamlitPage]] = {}
+    for entry in analyses().values():
+        for page in entry.pages:
+            shown = st.Page(
+                _shown(page),
+                title=page.title,
+                icon=f":material/{page.icon}:",
+                url_path=page.address,
+            )
+            sections.setdefault(entry.section or entry.name, []).append(shown)
+    return sections
 
 
 def main() -> None:
     st.set_page_config(page_title="interp", page_icon=":material/biotech:", layout="wide")
-    pages: dict[str, list[StreamlitPage]] = {
-        section: [
-            st.Page(_shown(module), title=title, icon=f":material/{icon}:", url_path=module)
-            for module, title, icon in entries
-        ]
-        for section, entries in PAGES.items()
-    }
-    atlas_page = pages["Neurons"][0]
-    home_page = st.Page(
-        lambda: home.page(atlas_page), title="Runs", icon=":material/home:", default=True
-    )
-    st.navigation({"": [home_page], **pages}).run()
+    pages = navigation()
+    atlas = pages["Neurons"][0]
+    first = st.Page(lambda: home.page(atlas), title="Runs", icon=":material/home:", default=True)
+    st.navigation({"": [first], **pages}).run()
 
 
 main()

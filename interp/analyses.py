@@ -1,0 +1,202 @@
+"""The registry: what the workbench can do, one entry an analysis.
+
+The command line, the app's navigation, the labels of stored runs and the docs' index come from it.
+Everything heavy is named by an import string, `module:name`, and imported when it is used, so that
+`interp --help` needs no torch. A package of one's own adds an analysis through the entry point
+group `interp.analyses`; see docs/extending.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module, metadata
+from typing import Any, NamedTuple
+
+from .progress import log
+
+GROUP = "interp.analyses"
+
+
+class Page(NamedTuple):
+    """A page of the app: a module with a function `page()`."""
+
+    module: str
+    title: str
+    icon: str
+    """A Material symbol."""
+
+    @property
+    def address(self) -> str:
+        """Its part of the URL."""
+        return self.module.removeprefix("interp.apps.").replace(".", "-")
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis of the workbench."""
+
+    name: str
+    """Its command, and the first half of its studies' names: `neurons` in `neurons.atlas`."""
+    sentence: str
+    """What it is, for `interp --help` and the docs."""
+    studies: tuple[str, ...] = ()
+    """Configs of its studies, as import strings."""
+    commands: str = ""
+    """Its command group, an import string; by default each study is a command."""
+    section: str = ""
+    """Heading over its pages in the app; by default its name."""
+    pages: tuple[Page, ...] = ()
+    label: tuple[str, ...] = ()
+    """Config fields that tell its runs apart, beside the model."""
+
+    def configs(self) -> list[Any]:
+        """The config classes of its studies."""
+        return [load(where) for where in self.studies]
+
+
+def load(where: str) -> Any:
+    """What an import string names, `interp.neurons.atlas:AtlasConfig`."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
+BUILT_IN = (
+    Analysis(
+        "neurons",
+        "Every MLP neuron of a model, through its LM head.",
+        studies=(
+            "interp.neurons.atlas:AtlasConfig",
+            "interp.neurons.clamp:ClampConfig",
+            "interp.neurons.effects:EffectsConfig",
+            "interp.neurons.tars:TarsConfig",
+        ),
+        commands="interp.cli.neurons:neurons",
+        section="Neurons",
+        pages=(
+            Page("interp.apps.atlas", "Neuron atlas", "map"),
+            Page("interp.apps.clamp", "Clamp", "tune"),
+            Page("interp.apps.tars", "Remove a concept", "delete_sweep"),
+            Page("interp.apps.agree", "Agreement", "compare"),
+        ),
+        label=("neuron", "norm"),
+    ),
+    Analysis(
+        "directions",
+        "Decode, score, compare and steer with what an analysis left.",
+        commands="interp.cli.directions:directions",
+        section="Directions",
+        pages=(
+            Page("interp.apps.directions", "Directions", "explore"),
+            Page("interp.apps.steer", "Steer", "moving"),
+        ),
+    ),
+    Analysis(
+        "obsprop",
+        "Feature vectors of a task from one pair of prompts.",
+        studies=(
+            "interp.obsprop.study:ObspropConfig",
+            "interp.obsprop.couple:CoupleConfig",
+        ),
+        commands="interp.cli.obsprop:obsprop",
+        section="Directions",
+        pages=(Page("interp.apps.obsprop", "Observables", "route"),),
+        label=("observable",),
+    ),
+    Analysis(
+        "knob",
+        "The direction between context and prior knowledge.",
+        studies=(
+            "interp.knob.data:DataConfig",
+            "interp.knob.finetune:FinetuneConfig",
+            "interp.knob.search:SearchConfig",
+            "interp.knob.learn:LearnConfig",
+            "interp.knob.live:SteerConfig",
+            "interp.knob.run:RunConfig",
+        ),
+        commands="interp.cli.knob:knob",
+        section="Directions",
+        pages=(Page("interp.apps.knob", "Context knob", "tune"),),
+    ),
+    Analysis(
+        "darkmatter",
+        "What SAEs leave unexplained, linear and nonlinear.",
+        studies=(
+            "interp.darkmatter.measure:DarkMatterConfig",
+            "interp.darkmatter.measure:PursuitConfig",
+            "interp.darkmatter.synthetic:SyntheticConfig",
+            "interp.darkmatter.error_saes:ErrorSaesConfig",
+            "interp.darkmatter.ladder:LadderConfig",
+        ),
+        commands="interp.cli.darkmatter:darkmatter",
+        section="SAEs",
+        pages=(Page("interp.apps.darkmatter", "Dark matter", "blur_on"),),
+        label=("site",),
+    ),
+    Analysis(
+        "linearscope",
+        "The linear system that a network is for one input.",
+        studies=(
+            "interp.linearscope.explain:ExplainConfig",
+            "interp.linearscope.explain:BiasConfig",
+            "interp.linearscope.responses:SvdConfig",
+            "interp.linearscope.responses:ImpulseConfig",
+            "interp.linearscope.tokens:TokensConfig",
+            "interp.linearscope.train_sketch:SketchConfig",
+        ),
+        commands="interp.cli.linearscope:linearscope",
+        section="Linear interpreters",
+        pages=(Page("interp.apps.linearscope", "LinearScope", "grid_view"),),
+        label=("image", "prompt"),
+    ),
+    Analysis(
+        "othello",
+        "OthelloGPT: linear probes against SAEs.",
+        studies=(
+            "interp.othello.sae:SaeConfig",
+            "interp.othello.probe:ProbeConfig",
+            "interp.othello.compare:CompareConfig",
+            "interp.othello.edit:EditConfig",
+        ),
+        commands="interp.cli.othello:othello",
+        section="OthelloGPT",
+        pages=(
+            Page("interp.apps.othello", "Board", "grid_on"),
+            Page("interp.apps.othello_layers", "Probes and SAEs", "stacked_line_chart"),
+        ),
+    ),
+    Analysis(
+        "bench",
+        "The projection kernels against the bare matrix product.",
+        studies=("interp.bench.kernels:KernelBenchConfig",),
+        commands="interp.cli.bench:bench",
+        section="Workbench",
+        pages=(Page("interp.apps.bench", "Kernels", "speed"),),
+    ),
+)
+
+
+@cache
+def analyses() -> dict[str, Analysis]:
+    """Every analysis by its name: the built-in ones, then those of installed packages."""
+    every = {entry.name: entry for entry in BUILT_IN}
+    for point in metadata.entry_points(group=GROUP):
+        package = point.dist.name if point.dist else point.value
+        try:
+            entry = point.load()
+        except (ImportError, AttributeError) as error:
+            log.warning("the analysis '%s' of %s is left out: %s", point.name, package, error)
+            continue
+        if not isinstance(entry, Analysis) or entry.name in every:
+            reason = f"'{entry.name}' is taken" if isinstance(entry, Analysis) else "no Analysis"
+            log.warning("the analysis '%s' of %s is left out: %s", point.name, package, reason)
+            continue
+        every[entry.name] = entry
+    return every
+
+
+def label(study: str, config: dict[str, Any]) -> str:
+    """What tells a run of a study apart from others of the same model."""
+    entry = analyses().get(study.partition(".")[0])
+    values = (config.get(name) for name in (entry.label if entry else ()))
+    return " · ".join(str(value) for value in values if value)

@@ -7,12 +7,19 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` for a package: `where` has each public name's module."""
+def lazy(
+    package: str, where: Callable[[], Mapping[str, str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's `__getattr__` and `__dir__`.
+
+    `where()` has the module of each public name; a module that is itself public has its own.
+    """
 
     def get(name: str) -> Any:
-        if name not in where:
+        module = None if name.startswith("_") else where().get(name)
+        if module is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(where[name], package), name)
+        loaded = import_module(module, package)
+        return loaded if module.endswith(f".{name}") else getattr(loaded, name)
 
-    return get
+    return get, lambda: sorted(where())

@@ -21,42 +21,31 @@ from types import FrameType
 
 from tyro.extras import SubcommandApp
 
+from ..analyses import Analysis, analyses, load
 from ..errors import UserError
-from .common import command
-from .darkmatter import darkmatter
-from .directions import directions
-from .knob import knob
-from .linearscope import linearscope
-from .neurons import neurons
-from .obsprop import obsprop
-from .othello import othello
-from .tools import bench, explorer, models
+from .common import study_command
 
-app = SubcommandApp()
-app.command(neurons, name="neurons", help="Every MLP neuron of a model, through its LM head.")
-app.command(
-    directions, name="directions", help="Decode, score, compare, steer with what was found."
-)
-app.command(othello, name="othello", help="OthelloGPT: linear probes against SAEs.")
-app.command(obsprop, name="obsprop", help="Feature vectors of a task from one pair of prompts.")
-app.command(
-    darkmatter, name="darkmatter", help="What SAEs leave unexplained, linear and nonlinear."
-)
-app.command(knob, name="knob", help="The direction between context and prior knowledge.")
-app.command(
-    linearscope, name="linearscope", help="The linear system that a network is for one input."
-)
-app.command(models, name="models", help="Models by name: list, add, describe.")
-app.command(bench, name="bench", help="Benchmarks.")
-command(app, "app")(explorer)
+VERBS = {
+    "models": ("interp.cli.tools:models", "Models by name: list, add, describe."),
+    "app": ("interp.cli.tools:explorer", "Explore stored runs in the browser."),
+}
+"""Commands that are no analysis: an import string and a sentence each."""
 
 
-def _parse(arguments: Sequence[str] | None) -> Callable[[], None]:
-    """The bound command. tyro's boxed complaint becomes one line."""
+def parse(arguments: Sequence[str]) -> Callable[[], None]:
+    """The command that arguments name, its options bound and checked; nothing is run.
+
+    Only the group that the first argument names is imported. tyro's boxed complaint becomes one
+    line.
+    """
+    first = next(iter(arguments), "")
+    known = [*analyses(), *VERBS]
+    if first and not first.startswith("-") and first not in known:
+        raise UserError(f"no command '{first}': the commands are {', '.join(known)}")
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
-            bound: Callable[[], None] = app.cli(
+            bound: Callable[[], None] = _app(first).cli(
                 prog="interp",
                 description="A mechanistic interpretability workbench.",
                 args=arguments,
@@ -66,6 +55,31 @@ def _parse(arguments: Sequence[str] | None) -> Callable[[], None]:
             raise UserError(_first_sentence(complaint.getvalue())) from stop
         raise
     return bound
+
+
+def _app(chosen: str) -> SubcommandApp:
+    """All commands: the chosen one as it is, of the others their names and sentences."""
+    app = SubcommandApp()
+    for name, entry in analyses().items():
+        app.command(_group(entry) if name == chosen else _stub, name=name, help=entry.sentence)
+    for name, (where, sentence) in VERBS.items():
+        app.command(load(where) if name == chosen else _stub, name=name, help=sentence)
+    return app
+
+
+def _stub() -> None:
+    """Stands for a command that was not asked for."""
+
+
+def _group(entry: Analysis) -> SubcommandApp:
+    """The commands of an analysis: its own group, or a command for each study."""
+    if entry.commands:
+        group: SubcommandApp = load(entry.commands)
+        return group
+    made = SubcommandApp()
+    for config in entry.configs():
+        study_command(made, config.STUDY.partition(".")[2], config)
+    return made
 
 
 def _first_sentence(box: str) -> str:
@@ -90,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         with _interruptible():
-            _parse(arguments)()
+            parse(sys.argv[1:] if arguments is None else list(map(str, arguments)))()
         sys.stdout.flush()
     except UserError as error:
         print("interp:", re.sub(r"[\x00-\x1f\x7f]+", " ", str(error)), file=sys.stderr)

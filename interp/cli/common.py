@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json as jsonlib
 import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -46,14 +47,20 @@ def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:
     """Register a function under a name; parsing binds its arguments, `main` calls it afterwards."""
 
     def register(function: Command) -> Command:
-        @functools.wraps(function)
-        def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
-            return functools.partial(function, *args, **kwargs)
-
-        group.command(name=name)(bind)
+        group.command(name=name)(bound(function))
         return function
 
     return register
+
+
+def bound(function: Command) -> Callable[..., Callable[[], None]]:
+    """What parsing calls in a command's place: it only binds the arguments."""
+
+    @functools.wraps(function)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(function, *args, **kwargs)
+
+    return bind
 
 
 def report(run: Run, json: bool) -> None:
@@ -76,9 +83,18 @@ def study_command(
         show(run_or_load(config, Store(runs), out, fresh), json)
 
     run.__doc__ = config.__doc__
-    kinds = {"config": tyro.conf.OmitArgPrefixes[config], "out": Out, "runs": Runs}  # type: ignore
+    kinds = {"config": options(config), "out": Out, "runs": Runs}
     run.__annotations__ = {**kinds, "fresh": Fresh, "json": Json, "return": None}
     command(group, name)(run)
+
+
+def options(config: type[Study]) -> Any:
+    """A config's fields as options. One with `metadata={"positional": True}` needs no name."""
+    places = [f for f in dataclasses.fields(config) if f.metadata.get("positional")]
+    hints = get_type_hints(config)
+    shown = [(f.name, tyro.conf.Positional[hints[f.name]], f) for f in places]  # type: ignore
+    kind = dataclasses.make_dataclass(config.__name__, shown, bases=(config,), frozen=True)
+    return tyro.conf.OmitArgPrefixes[kind if places else config]  # type: ignore
 
 
 def with_table(
@@ -89,12 +105,10 @@ def with_table(
     def shown(run: Run, json: bool) -> None:
         show(run, json)
         if not json:
-            import pandas as pd
-
-            rows = pd.read_parquet(run.path / name)
+            rows = run.table(name)
             print_rows(rows[list(columns or rows.columns)].head(most))
             if len(rows) > most:
-                print(f"{len(rows) - most} more rows: {run.path / name}")
+                print(f"{len(rows) - most} more rows: {run.path / name}.parquet")
 
     return shown
 

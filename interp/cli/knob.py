@@ -16,9 +16,9 @@ knob = SubcommandApp()
 
 _FACTS = ["relation", "subject", "told", "prior", "part"]
 _SCORES = ["part", "pair_acc", "pair_acc_low", "pair_acc_high", "accuracy", "pairs"]
-_items = with_table("data/items.parquet", _FACTS, most=5)
-_learned = with_table("steer/scores.parquet", ["model", "direction", *_SCORES])
-_tuned = ("scores/scores.parquet", ["setting", *_SCORES])
+_items = with_table("data/items", _FACTS, most=5)
+_learned = with_table("steer/scores", ["model", "direction", *_SCORES])
+_tuned = ("scores/scores", ["setting", *_SCORES])
 
 study_command(knob, "data", DataConfig, _items)
 study_command(knob, "finetune", FinetuneConfig, with_table(*_tuned))

@@ -12,12 +12,12 @@ from .common import Json, command, print_json, print_table, study_command, with_
 
 linearscope = SubcommandApp()
 
-study_command(linearscope, "explain", ExplainConfig, with_table("classes.parquet"))
-study_command(linearscope, "bias", BiasConfig, with_table("pictures.parquet"))
-study_command(linearscope, "svd", SvdConfig, with_table("values.parquet"))
-study_command(linearscope, "impulse", ImpulseConfig, with_table("places.parquet"))
-study_command(linearscope, "tokens", TokensConfig, with_table("tokens.parquet"))
-study_command(linearscope, "train-sketch", SketchConfig, with_table("held.parquet"))
+study_command(linearscope, "explain", ExplainConfig, with_table("classes"))
+study_command(linearscope, "bias", BiasConfig, with_table("pictures"))
+study_command(linearscope, "svd", SvdConfig, with_table("values"))
+study_command(linearscope, "impulse", ImpulseConfig, with_table("places"))
+study_command(linearscope, "tokens", TokensConfig, with_table("tokens"))
+study_command(linearscope, "train-sketch", SketchConfig, with_table("held"))
 
 
 @command(linearscope, "speed")

@@ -147,11 +147,11 @@ def _curve(run: Run, json: bool) -> None:
 
 
 _beside_random = with_table(
-    "effects/neurons.parquet",
+    "effects/neurons",
     ["word", "name", "score", "gain", "value", "control_mean", "control_max", "beats"],
 )
 _removed = with_table(
-    "tars/effects.parquet",
+    "tars/effects",
     [
         *("concept", "edits", "neurons", "probability", "logprob", "neighbour_logprob"),
         *("kl_median", "kl_mean"),

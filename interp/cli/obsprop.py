@@ -27,7 +27,7 @@ from .common import (
 
 obsprop = SubcommandApp()
 _pairs = with_table(
-    "pairs/pairs.parquet",
+    "pairs/pairs",
     ["a", "b", "head", "coupling", "prompts_slope", "corpus_slope", "cosine"],
 )
 

@@ -1,4 +1,4 @@
-"""`interp models …`, `interp bench …` and `interp app`."""
+"""`interp models …` and `interp app`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import importlib.util
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
 
-from ..bench.kernels import KernelBenchConfig
 from ..errors import UserError
 from ..runs.store import Store
-from ..runs.study import run_or_load
-from .common import Json, Runs, command, print_json, print_table, report
+from .common import Json, Runs, bound, command, print_json, print_table
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-models, bench = SubcommandApp(), SubcommandApp()
+models = SubcommandApp()
 
 
 @command(models, "list")
@@ -69,32 +64,7 @@ def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
         print_table(["", name], [[key, str(value)] for key, value in facts.items()])
 
 
-@command(bench, "kernels")
-def bench_kernels(
-    config: tyro.conf.OmitArgPrefixes[KernelBenchConfig], runs: Runs = None, json: Json = False
-) -> None:
-    """Time the fused projection against the bare product and the naive version, interleaved."""
-    run = run_or_load(config, Store(runs), fresh=True)
-    if json:
-        report(run, json)
-        return
-    import pandas as pd
-
-    print(run.path)
-    rows = pd.read_parquet(run.path / "summary" / "variants.parquet")
-    columns = ["shape", "variant", "ratio", "ratio_min", "ratio_max", "ratio_cpu", "job_s"]
-    print_table([*columns, "missing"], _cells(rows, columns))
-    for shape, found in run.metrics["shapes"].items():
-        print_table([shape, ""], [[name, str(value)] for name, value in found.items()])
-
-
-def _cells(rows: pd.DataFrame, numbers: list[str]) -> list[list[str]]:
-    names = rows[["shape", "variant"]].to_numpy().tolist()
-    values = rows[numbers[2:]].map(lambda x: f"{x:.3g}").to_numpy().tolist()
-    return [[*a, *b, c] for a, b, c in zip(names, values, rows["missing"], strict=True)]
-
-
-def explorer(
+def _explorer(
     runs: Runs = None,
     address: Annotated[str, tyro.conf.arg(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, tyro.conf.arg(help="Port to listen on.")] = 8501,
@@ -123,3 +93,6 @@ def _check_address(address: str, port: int) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot listen on {address}:{port} ({reason}): choose another") from error
+
+
+explorer = bound(_explorer)

@@ -9,11 +9,6 @@ if TYPE_CHECKING:
     from .sources import open_directions
 
 __all__ = ["Directions", "open_directions", "stored_directions"]
-__getattr__ = lazy(
-    __name__,
-    {
-        "Directions": ".directions",
-        "open_directions": ".sources",
-        "stored_directions": ".directions",
-    },
+__getattr__, __dir__ = lazy(
+    __name__, lambda: dict.fromkeys(__all__, ".directions") | {"open_directions": ".sources"}
 )

@@ -9,4 +9,6 @@ if TYPE_CHECKING:
     from .sae import Sae, SaeSplit, load_sae, pretrained_sae, wrap
 
 __all__ = ["Sae", "SaeSplit", "load_sae", "open_saes", "pretrained_sae", "wrap"]
-__getattr__ = lazy(__name__, {name: ".open" if name == "open_saes" else ".sae" for name in __all__})
+__getattr__, __dir__ = lazy(
+    __name__, lambda: dict.fromkeys(__all__, ".sae") | {"open_saes": ".open"}
+)

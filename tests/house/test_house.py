@@ -1,0 +1,103 @@
+"""The house's own rules: no circle of files, one registry, every offered name exists."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import interp
+from interp.analyses import analyses
+from interp.cli import parse
+from interp.errors import UserError
+
+from ..layers import ELSEWHERE, HOUSE, ROOT
+from ..layers import analyses as folders_of_analyses
+
+ENTRIES = analyses().values()
+
+
+def _files() -> dict[str, Path]:
+    """Every file of the product by its module's name."""
+    found = {}
+    for top in ("interp", *ELSEWHERE):
+        for path in (ROOT / top).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            inside = parts if top == "interp" else ("interp", *parts)
+            found[".".join(inside).removesuffix(".__init__")] = path
+    return found
+
+
+def _imports(module: str, path: Path, files: dict[str, Path]) -> Iterator[str]:
+    """The modules that a file imports, inside functions and for types alone too."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            start = ".".join([*above, *filter(None, [node.module])]) if node.level else node.module
+            for name in node.names:
+                whole = f"{start}.{name.name}"
+                yield whole if whole in files else str(start)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def _circle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_two_files_import_each_other_in_a_circle() -> None:
+    files = _files()
+    graph = {
+        # a package's face only hands names on
+        module: {name for name in _imports(module, path, files) if name in files}
+        for module, path in files.items()
+        if path.name != "__init__.py"
+    }
+    assert _circle(graph) == []
+
+
+def test_a_circle_would_be_seen() -> None:
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+
+
+def test_every_folder_of_an_analysis_is_registered() -> None:
+    rooms = {name for line in HOUSE for name in line.split(" | ")}
+    assert set(folders_of_analyses()) == {e.name for e in ENTRIES} - rooms
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_studies_labels_and_pages_of_an_entry_exist(entry, capsys) -> None:
+    configs = entry.configs()
+    assert {config.STUDY.partition(".")[0] for config in configs} <= {entry.name}
+    assert set(entry.label) <= {field.name for c in configs for field in dataclasses.fields(c)}
+    for page in entry.pages:
+        assert callable(importlib.import_module(page.module).page)
+    for config in configs:
+        with pytest.raises(SystemExit, match="0"):
+            parse([entry.name, config.STUDY.partition(".")[2], "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert shown.startswith(f"usage: interp {config.STUDY.replace('.', ' ')} [-h]")
+
+
+def test_offered_names_exist() -> None:
+    for name in dir(interp):
+        assert getattr(interp, name)
+    assert interp.AtlasConfig().STUDY == "neurons.atlas"
+    assert interp.edits.clamp
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = interp.nonsense
+
+
+def test_an_unknown_command_is_told_the_known_ones() -> None:
+    with pytest.raises(UserError, match="no command 'neuron': the commands are neurons, "):
+        parse(["neuron"])
