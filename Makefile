@@ -4,9 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SLOW_NOTEBOOKS := notebooks/03_obsprop.ipynb
+NOTEBOOKS := $(filter-out $(SLOW_NOTEBOOKS),$(wildcard notebooks/*.ipynb))
+TWO := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 export INTERP_RUNS ?= $(CURDIR)/runs
 
-.PHONY: demo app test test-all lint types unit notebooks browser clean
+.PHONY: demo app test test-all lint types together unit triton notebooks browser atlas clean
 
 .venv/base: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -27,7 +29,10 @@ demo: .venv/base
 app: .venv/base
 	$(BIN)/interp app
 
-test: lint types unit notebooks browser
+# two lanes beside each other; at the end come the seconds of each stage
+test: .venv/dev
+	sh tests/install_browser.sh
+	$(BIN)/python tests/stages.py "lint types triton" "together"
 
 test-all: test
 	$(BIN)/pytest -m slow
@@ -45,19 +50,26 @@ types: .venv/dev
 	$(BIN)/python tests/layers.py > build/laid-out/.importlinter
 	cd build/laid-out && ../../$(BIN)/mypy && PYTHONPATH=. ../../$(BIN)/lint-imports
 
-unit: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not browser'
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/kernels/test_triton.py
+# one pytest for units, pages, notebooks and browser: nothing waits for the slowest of a stage
+together: atlas
+	$(TWO) -m 'not slow' --nbmake --nbmake-timeout=900 $(NOTEBOOKS) tests
 
-notebooks: .venv/dev
-	sh tests/install_browser.sh
-	$(BIN)/interp neurons atlas --model smollm2-135m  # two of them ask for it, and only one may write it
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --nbmake --nbmake-timeout=900 \
-	    $(filter-out $(SLOW_NOTEBOOKS),$(wildcard notebooks/*.ipynb))
+unit: .venv/dev
+	$(TWO) -m 'not slow and not browser'
+
+triton: .venv/dev
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/kernels/test_triton.py
+
+notebooks: atlas
+	$(TWO) --nbmake --nbmake-timeout=900 $(NOTEBOOKS)
 
 browser: .venv/dev
 	sh tests/install_browser.sh
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m browser
+	$(TWO) -m browser
+
+# several notebooks and tests ask for it, and only one process may write it
+atlas: .venv/dev
+	$(BIN)/interp neurons atlas --model smollm2-135m
 
 clean:
 	rm -rf .venv build *.egg-info runs
