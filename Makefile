@@ -32,7 +32,7 @@ app: .venv/base
 # two lanes beside each other; at the end come the seconds of each stage
 test: .venv/dev
 	sh tests/install_browser.sh
-	$(BIN)/python tests/stages.py "lint types triton" "together"
+	$(BIN)/python tests/house/stages.py "lint types triton" "together"
 
 test-all: test
 	$(BIN)/pytest -m slow
@@ -47,7 +47,7 @@ types: .venv/dev
 	rm -rf build/laid-out && mkdir -p build/laid-out
 	cp -r interp build/laid-out/interp && cp -r apps data kernels probes build/laid-out/interp/
 	cp pyproject.toml build/laid-out/
-	$(BIN)/python tests/layers.py > build/laid-out/.importlinter
+	$(BIN)/python tests/house/layers.py > build/laid-out/.importlinter
 	cd build/laid-out && ../../$(BIN)/mypy && PYTHONPATH=. ../../$(BIN)/lint-imports
 
 # one pytest for units, pages, notebooks and browser: nothing waits for the slowest of a stage

@@ -16,8 +16,8 @@ from interp.analyses import analyses
 from interp.cli import parse
 from interp.errors import UserError
 
-from ..layers import ELSEWHERE, HOUSE, ROOT
-from ..layers import analyses as folders_of_analyses
+from .layers import ELSEWHERE, HOUSE, ROOT
+from .layers import analyses as folders_of_analyses
 
 ENTRIES = analyses().values()
 

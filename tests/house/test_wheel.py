@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..layers import ROOT
+from .layers import ROOT
 
 MEGABYTES = 60
 ANALYSIS = '''"""Counts the letters of a word: an analysis of ten lines."""

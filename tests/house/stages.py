@@ -1,6 +1,6 @@
 """`make test`: runs lanes of stages beside each other, and prints the seconds of each stage.
 
-    python tests/stages.py "lint types docs" "together"
+    python tests/house/stages.py "lint types docs" "together"
 
 Each argument is a lane of make targets, one after another. The last lane prints as it goes, the
 others when a stage ends. Every stage is run even if one fails; the exit code is 1 then.
@@ -17,7 +17,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-TIMES = Path(__file__).parent.parent / "build" / "times"
+TIMES = Path(__file__).parent.parent.parent / "build" / "times"
 SHOWN = 15
 
 

@@ -1,4 +1,4 @@
-"""Prints import-linter's contracts for the packages there are: `python tests/layers.py`.
+"""Prints import-linter's contracts for the packages there are: `python tests/house/layers.py`.
 
 A new analysis needs no line here: whatever package of interp/ is no part of the house is one.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 HOUSE = (
     "apps | cli",
     "analyses",
