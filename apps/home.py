@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from interp.analyses import label
 from interp.runs.store import Store
 
 
@@ -21,10 +22,11 @@ def page(atlas: StreamlitPage) -> None:
         {
             "study": run.study,
             "model": run.config.get("model", ""),
+            "of": label(run.study, run.config),
             "finished": run.manifest["finished"],
             "wall time, s": run.manifest["wall_s"],
             "peak memory, MiB": round(run.manifest["peak_memory_bytes"] / 2**20),
-            "metrics": ", ".join(f"{k} {v}" for k, v in run.metrics.items()),
+            "metrics": ", ".join(f"{k} {_short(v)}" for k, v in run.metrics.items()),
             "folder": str(run.path),
         }
         for run in runs
@@ -33,3 +35,7 @@ def page(atlas: StreamlitPage) -> None:
     st.page_link(atlas, label="Open the neuron atlas", icon=":material/map:")
     chosen = st.selectbox("Manifest of", [str(run.path) for run in runs])
     st.json(next(run for run in runs if str(run.path) == chosen).manifest, expanded=1)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
