@@ -95,17 +95,26 @@ def written(file: Path) -> str:
     for module, function, whole in dict.fromkeys(mentioned):
         other = file.with_name(f"{module or whole}.py")
         if other.exists() and not (function == "py" and written(other)):
-            said = docstring(other, "" if function == "py" else function)
-            text += f"\n\n{other.stem}.{function or 'py'}:\n{said}"
+            text += said(other, function)
     return text
 
 
-def docstring(file: Path, function: str = "") -> str:
-    """The docstring of a module or of one of its functions, without what it raises."""
-    tree = ast.parse(file.read_text())
-    named = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    found = next((node for node in named if node.name == function), tree)
-    return (ast.get_docstring(found) or "").partition("\n\nRaises:")[0]
+def docstring(file: Path) -> str:
+    return ast.get_docstring(ast.parse(file.read_text())) or ""
+
+
+def said(file: Path, name: str) -> str:
+    """What a module ("py"), one of its functions, or ("") those that give a table say of it."""
+    functions = [
+        node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)
+    ]
+    docs = {node.name: ast.get_docstring(node) or "" for node in functions} | {
+        "py": docstring(file)
+    }
+    tables = [f.name for f in functions if f.returns and ast.unparse(f.returns) == "pd.DataFrame"]
+    chosen = [name] if name else tables
+    texts = {key: docs[key].partition("\n\nRaises:")[0] for key in chosen if key in docs}
+    return "".join(f"\n\n{file.stem}.{key}:\n{text}" for key, text in texts.items())
 
 
 def filled(page: Path) -> str:

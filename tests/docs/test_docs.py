@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from markdown.extensions.toc import slugify
 
 import interp
@@ -122,9 +123,17 @@ def test_every_command_and_every_study_is_in_the_reference() -> None:
 
 def test_generated_parts_are_what_the_code_says() -> None:
     help_of = FILLED[ROOT / "docs" / "commands.md"]
-    assert "Tokens kept per neuron and side. (default: 16)" in help_of
+    assert "--k INT " in help_of
     assert not set("│╭╰") & set(help_of)
     tables = FILLED[ROOT / "docs" / "runs.md"]
-    assert "`curve/values.parquet`: value double" in tables
-    assert "steer.sweep:\nA line a direction and value" in tables
+    assert "`curve/values" in tables
+    assert "\nsteer.sweep:\n" in tables  # of a neighbour that a module refers to
+    assert "\nchecks.ablation:\n" in tables
+    assert "\nladder.parquet:\n" not in tables
     assert "<!-- generated" not in "".join(FILLED.values())
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == interp.__version__
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
