@@ -8,7 +8,7 @@ NOTEBOOKS := $(filter-out $(SLOW_NOTEBOOKS),$(wildcard notebooks/*.ipynb))
 TWO := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 export INTERP_RUNS ?= $(CURDIR)/runs
 
-.PHONY: demo app test test-all lint types together unit triton notebooks browser atlas clean
+.PHONY: demo app test test-all lint types docs together unit triton notebooks browser atlas clean
 
 .venv/base: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -32,7 +32,7 @@ app: .venv/base
 # two lanes beside each other; at the end come the seconds of each stage
 test: .venv/dev
 	sh tests/install_browser.sh
-	$(BIN)/python tests/house/stages.py "lint types triton" "together"
+	$(BIN)/python tests/house/stages.py "lint types docs triton" "together"
 
 test-all: test
 	$(BIN)/pytest -m slow
@@ -49,6 +49,11 @@ types: .venv/dev
 	cp pyproject.toml build/laid-out/
 	$(BIN)/python tests/house/layers.py > build/laid-out/.importlinter
 	cd build/laid-out && ../../$(BIN)/mypy && PYTHONPATH=. ../../$(BIN)/lint-imports
+
+# the site, in build/site; nothing is fetched
+docs: .venv/dev
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # one pytest for units, pages, notebooks and browser: nothing waits for the slowest of a stage
 together: atlas

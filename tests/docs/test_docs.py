@@ -1,0 +1,139 @@
+"""What the documentation shows exists: links, commands, code, analyses, generated parts."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+import shlex
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+from markdown.extensions.toc import slugify
+
+import interp
+from interp.analyses import BUILT_IN
+from interp.cli import parse
+from interp.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+SOURCES = [ROOT / "README.md", *generate["pages"](), *sorted(ROOT.glob("data/**/README.md"))]
+WRITTEN = {page: page.read_text() for page in SOURCES if page.suffix == ".md"}
+FILLED = {page: generate["filled"](page) for page in WRITTEN}
+"""With the generated parts."""
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+each_page = pytest.mark.parametrize(
+    "page", WRITTEN, ids=lambda page: page.relative_to(ROOT).as_posix()
+)
+
+
+def anchors(text: str) -> set[str]:
+    """Those of a page's headings and of the modules that mkdocstrings documents on it."""
+    prose = BLOCK.sub("", text)
+    headings = re.findall(r"^#+ +(.+)$", prose, re.MULTILINE)
+    return {slugify(h, "-") for h in headings} | set(re.findall(r"^::: (\S+)$", prose, re.M))
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words after `interp` of every command line, in blocks and between backticks."""
+    lines = [
+        line for kind, body in BLOCK.findall(text) if kind != "python" for line in body.splitlines()
+    ]
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", BLOCK.sub("", text))]
+    found = [re.match(r"(?:\$ )?(?:\.venv/bin/)?interp (.+)", line) for line in lines]
+    return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+def check_command(words: list[str]) -> None:
+    """It is the name of a command or group, or its arguments bind; nothing is run."""
+    with suppress(SystemExit):  # --help
+        if f"interp-{'-'.join(words)}" not in anchors(FILLED[ROOT / "docs" / "commands.md"]):
+            parse(words)
+
+
+def check_code(code: str) -> None:
+    """It compiles, and the names that it takes from the workbench exist."""
+    for node in ast.walk(compile(code, "docs", "exec", ast.PyCF_ONLY_AST)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("interp"):
+            exec(ast.unparse(node))
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "interp":
+            getattr(interp, node.attr)
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?![a-z]+:)([^)#\s]*)#?([^)\s]*)\)", BLOCK.sub("", FILLED[page]))
+    for path, anchor in links:
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT), path
+        assert target.is_file(), path
+        assert not anchor or anchor in anchors(FILLED[target]), f"{path}#{anchor}"
+
+
+@each_page
+def test_commands_parse(page: Path) -> None:
+    for words in commands(WRITTEN[page]):
+        check_command(words)
+
+
+@each_page
+def test_python_compiles_and_its_names_exist(page: Path) -> None:
+    for kind, code in BLOCK.findall(WRITTEN[page]):
+        if kind == "python":
+            check_code(code)
+
+
+def test_the_names_that_draw_the_pictures_exist() -> None:
+    check_code((ROOT / "docs" / "pictures.py").read_text())
+
+
+def test_the_checks_see_mistakes() -> None:
+    assert commands("`interp knob run` and\n```sh\n$ .venv/bin/interp app  # x\n```\n") == [
+        ["app"],
+        ["knob", "run"],
+    ]
+    for wrong in (["neurons", "atlas", "--modle", "x"], ["nothing"], ["neurons", "nothing"]):
+        with pytest.raises(UserError):
+            check_command(wrong)
+    for code in ("from interp.saes import nothing", "import interp\ninterp.nothing"):
+        with pytest.raises((AttributeError, ImportError)):
+            check_code(code)
+
+
+def test_the_index_links_every_analysis() -> None:
+    index = WRITTEN[ROOT / "docs" / "index.md"]
+    for entry in BUILT_IN:
+        assert f"[`interp {entry.name}`](" in index
+
+
+def test_every_command_and_every_study_is_in_the_reference() -> None:
+    reference, runs = (anchors(FILLED[ROOT / "docs" / f"{n}.md"]) for n in ("commands", "runs"))
+    tables = FILLED[ROOT / "docs" / "runs.md"]
+    for entry in BUILT_IN:
+        assert f"interp-{entry.name}" in reference
+        assert not entry.studies or entry.name in runs
+        for config in entry.configs():
+            assert config.STUDY in tables
+    for entry in ("interp-models-add", "interp-app", "interp-neurons-atlas"):
+        assert entry in reference
+
+
+def test_generated_parts_are_what_the_code_says() -> None:
+    help_of = FILLED[ROOT / "docs" / "commands.md"]
+    assert "--k INT " in help_of
+    assert not set("│╭╰") & set(help_of)
+    tables = FILLED[ROOT / "docs" / "runs.md"]
+    assert "`curve/values" in tables
+    assert "\nsteer.sweep:\n" in tables  # of a neighbour that a module refers to
+    assert "\nchecks.ablation:\n" in tables
+    assert "\nladder.parquet:\n" not in tables
+    assert "<!-- generated" not in "".join(FILLED.values())
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == interp.__version__
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
