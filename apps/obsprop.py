@@ -6,34 +6,34 @@ import pandas as pd
 import streamlit as st
 
 from interp.apps.common import (
-    cached,
     download,
     errors_in_place,
     pick_run,
     plain,
     reproduce,
     study_call,
+    table,
 )
 from interp.directions.figures import coloured_tokens
 from interp.model.vocabulary import visible
 from interp.obsprop import figures
 from interp.runs.store import Run, Store
 
-
-def _table(run: Run, name: str) -> pd.DataFrame:
-    return pd.read_parquet(run.path / f"{name}.parquet")
-
-
-table = cached(_table)
+CHECKS = {
+    "checks/ablation": "The feature taken out where it is read. kept: the share of the gap between "
+    "the classes that is left.",
+    "checks/steering": "The feature added where it is read. Strength 1 is the gap of the classes.",
+    "writers/neurons": "The neurons that write most along the feature.",
+}
 KINDS = {"all": "all pairs", "alike": "those with a cosine above ½"}
 
 
 @st.cache_resource(show_spinner="reading the heads' weights …", max_entries=2)
-def _parts(model: str):  # type: ignore[no-untyped-def]
+def _weights(model: str):  # type: ignore[no-untyped-def]
     from interp.model.weights import open_weights
-    from interp.obsprop.parts import Parts
+    from interp.obsprop.model_weights import StackedWeights
 
-    return Parts(open_weights(model))
+    return StackedWeights(open_weights(model))
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -43,9 +43,9 @@ def _norms(
     from interp.obsprop.observables import contrast, make_observable
     from interp.obsprop.propagate import head_norms
 
-    parts = _parts(model)
-    observable = make_observable("typed", contrast(plus, minus), parts.weights)
-    return head_norms(parts, observable), list(observable.notes)
+    weights = _weights(model)
+    observable = make_observable("typed", contrast(plus, minus), weights.stored)
+    return head_norms(weights, observable), list(observable.notes)
 
 
 def page() -> None:
@@ -75,9 +75,10 @@ def _stored() -> None:
     st.subheader(f"The feature of {facts['best']} on text")
     st.html(coloured_tokens(table(run, "texts/tokens")))
     _methods(run)
-    with st.expander("Is it used? Take it out, push it"):
-        for name in ("checks/ablation", "checks/steering", "writers/neurons"):
-            if (run.path / f"{name}.parquet").exists():
+    with st.expander("Does the model use the feature?"):
+        for name, caption in CHECKS.items():
+            if run.has(name):
+                st.caption(caption)
                 st.dataframe(table(run, name), hide_index=True)
     reproduce(*_reproduction(run.config))
 
@@ -85,8 +86,8 @@ def _stored() -> None:
 def _heads(run: Run) -> None:
     heads = table(run, "heads/heads")
     kinds = {
-        "Length of the vector, no data": "norm",
-        "Length, final norm in": "norm_frozen",
+        "Length of the vector, from the weights alone": "norm",
+        "Length with the final norm": "norm_frozen",
         "Direct effect, prompt minus counterfactual": "effect",
     }
     shown = st.segmented_control("Every head", list(kinds), default=next(iter(kinds)))
@@ -97,15 +98,16 @@ def _heads(run: Run) -> None:
 def _paths(run: Run) -> None:
     st.subheader("Paths")
     paths = table(run, "paths/paths")
-    only = st.checkbox("Only those read where the label is told", False)
+    only = st.checkbox("Only paths that are read where the label can be read", False)
     shown = paths[paths["read"]] if only else paths
     tokens = [" → ".join(map(visible, row)) for row in shown["tokens"]]
     columns = ["path", "effect", "error", "crossed", "site", "auc", "r2"]
     columns = [name for name in columns if name in shown]
     st.dataframe(shown[columns].assign(tokens=tokens), hide_index=True, width="stretch")
     st.caption(
-        "effect: of the observable's difference; error: of the path's vector against the path "
-        "itself; crossed: every MLP on it has a point where it adds nothing."
+        "effect: how much of the observable's difference the path carries; error: how far the "
+        "path's vector is from the path itself, as a share of the effect; crossed: between the two "
+        "prompts every MLP on the path passes a point where it adds nothing."
     )
     download(shown, "paths")
 
@@ -119,7 +121,7 @@ def _methods(run: Run) -> None:
     examples = table(run, "scores/examples")
     if examples["observable"].notna().all():
         st.plotly_chart(figures.score_scatter(examples), width="stretch", key="scatter")
-        if "template" in examples:  # runs of version 2 have it not
+        if "template" in examples:  # version-2 runs lack it
             from interp.obsprop.evaluate import within_templates
 
             st.caption(f"r² within a template: {within_templates(examples):.2f}.")
@@ -127,10 +129,10 @@ def _methods(run: Run) -> None:
 
 
 def _typed() -> None:
-    st.caption("Which heads could move it? The weights alone tell; no text is run.")
+    st.caption("Which heads could move the observable? The weights alone say so; no text is run.")
     model = st.text_input("Model", "smollm2-135m", key="obs_model")
     left, right = st.columns(2)
-    plus = left.text_area("Words with weight +1, one a line, spaces count", " she", key="plus")
+    plus = left.text_area("Words with weight +1, one a line; spaces count", " she", key="plus")
     minus = right.text_area("Words with weight −1", " he", key="minus")
     words = [tuple(word for word in text.split("\n") if word) for text in (plus, minus)]
     heads, notes = _norms(model, words[0], words[1])
@@ -141,13 +143,13 @@ def _typed() -> None:
     command = ["interp", "obsprop", "heads", "--model", model, "--plus", *words[0]]
     reproduce(
         [*command, *(["--minus", *words[1]] if words[1] else [])],
+        "from interp.obsprop.model_weights import StackedWeights\n"
         "from interp.obsprop.observables import contrast, make_observable\n"
-        "from interp.obsprop.parts import Parts\n"
         "from interp.obsprop.propagate import head_norms\n"
         "from interp.model.weights import open_weights\n"
         f"weights = open_weights({model!r})\n"
         f"words = contrast({words[0]!r}, {words[1]!r})\n"
-        "head_norms(Parts(weights), make_observable('typed', words, weights))",
+        "head_norms(StackedWeights(weights), make_observable('typed', words, weights))",
     )
 
 
@@ -178,15 +180,14 @@ def _coupled() -> None:
 def _agreement(pairs: pd.DataFrame, where: str) -> str:
     from interp.obsprop.couple import agreement
 
-    found = agreement(pairs)
-    shares = {kind: found.get(f"r2 of slope = coupling, {where}, {kind}") for kind in KINDS}
-    said = [f"{r2:.2f} over {KINDS[kind]}" for kind, r2 in shares.items() if r2 is not None]
-    return f"Measured on the {where}. r² of slope = coefficient: {', '.join(said)}."
+    metrics = agreement(pairs)
+    shares = {kind: metrics.get(f"r2 of slope = coupling, {where}, {kind}") for kind in KINDS}
+    figures = [f"{r2:.2f} over {KINDS[kind]}" for kind, r2 in shares.items() if r2 is not None]
+    return f"Measured on the {where}. r² of slope = coefficient: {', '.join(figures)}."
 
 
 def _reproduction(config: dict) -> tuple[list[str], str]:
     from interp.obsprop.study import ObspropConfig
 
     command, call = study_call(["interp", "obsprop", "run"], config, ObspropConfig())
-    read = "import pandas as pd\npd.read_parquet(run.path / 'paths' / 'paths.parquet')"
-    return command, call + read
+    return command, call + "run.table('paths/paths')"

@@ -32,54 +32,41 @@ _pairs = with_table(
 )
 
 
-def _found(made: Run, json: bool) -> None:
+def _paths(run: Run, json: bool) -> None:
     """The paths, and the feature against the trained probes."""
-    report(made, json)
+    report(run, json)
     if json:
         return
-    import pandas as pd
-
-    paths = pd.read_parquet(made.path / "paths" / "paths.parquet")
+    paths = run.table("paths/paths")
     figures = [name for name in ("auc", "r2") if name in paths]
     tokens = paths["tokens"].map(lambda row: " > ".join(map(repr, row)))
     shown = paths[["path", "effect", "error", "site", "read", *figures]]
     print_rows(shown.assign(tokens=tokens))
-    methods = pd.read_parquet(made.path / "scores" / "methods.parquet")
-    print_table(["method", "labelled", *figures], _methods(methods, figures))
+    rows = [
+        [row["method"], str(row["labelled"])]
+        + [f"{row[f]:.3f} ({row[f'{f}_low']:.3f}-{row[f'{f}_high']:.3f})" for f in figures]
+        for row in run.table("scores/methods").to_dict("records")
+    ]
+    print_table(["method", "labelled", *figures], rows)
     if "r2" in figures:
         from ..obsprop.evaluate import within_templates
 
-        examples = pd.read_parquet(made.path / "scores" / "examples.parquet")
-        print(f"ObsProp's r2 within a template: {within_templates(examples):.3f}")
+        r2 = within_templates(run.table("scores/examples"))
+        print(f"ObsProp's r2 within a template: {r2:.3f}")
 
 
-def _methods(methods: object, figures: list[str]) -> list[list[str]]:
-    rows = methods.to_dict("records")  # type: ignore[attr-defined]
-    return [
-        [row["method"], str(row["labelled"])]
-        + [f"{row[f]:.3f} ({row[f'{f}_low']:.3f}-{row[f'{f}_high']:.3f})" for f in figures]
-        for row in rows
-    ]
-
-
-study_command(obsprop, "run", ObspropConfig, _found)
+study_command(obsprop, "run", ObspropConfig, _paths)
 study_command(obsprop, "couple", CoupleConfig, _pairs)
 
 
 @command(obsprop, "tasks")
-def tasks(json: Json = False) -> None:
+def list_tasks(json: Json = False) -> None:
     """The observables that come with the workbench."""
     every = [read_task(name) for name in shipped()]
     if json:
-        found = [dataclasses.asdict(task) for task in every]
-        print_json(
-            {
-                "study": "obsprop.tasks",
-                "run": None,
-                "metrics": {"tasks": len(every)},
-                "tasks": found,
-            }
-        )
+        tasks = [dataclasses.asdict(task) for task in every]
+        metrics = {"tasks": len(every)}
+        print_json({"study": "obsprop.tasks", "run": None, "metrics": metrics, "tasks": tasks})
         return
     print_table(["observable", "about"], [[task.name, task.about] for task in every])
 
@@ -88,46 +75,45 @@ def tasks(json: Json = False) -> None:
 def heads(
     plus: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(help="Words with weight +1, as they are in a sentence: ' she'."),
+        tyro.conf.arg(help="Words with weight +1, as in a sentence, with the space: ' she'."),
     ],
     minus: Annotated[tuple[str, ...], tyro.conf.arg(help="Words with weight -1.")] = (),
     model: Annotated[str, tyro.conf.arg(help="A catalog name, hub id or folder.")] = "smollm2-135m",
     limit: Limit = 20,
     json: Json = False,
 ) -> None:
-    """Heads with the longest feature vectors for an observable of one's own; needs no data."""
+    """The heads with the longest feature vectors for your own observable; no text is run."""
     from ..model.weights import open_weights
+    from ..obsprop.model_weights import StackedWeights
     from ..obsprop.observables import contrast, make_observable
-    from ..obsprop.parts import Parts
     from ..obsprop.propagate import head_norms
 
     words = contrast(plus, minus)
     weights = open_weights(model)
     observable = make_observable("own", words, weights)
-    table = head_norms(Parts(weights), observable).head(positive(limit))
+    rows = head_norms(StackedWeights(weights), observable).head(positive(limit)).to_dict("records")
     if json:
-        found = {"metrics": {"rows": len(table)}, "notes": list(observable.notes)}
-        print_json(
-            {"study": "obsprop.heads", "run": None, **found, "results": table.to_dict("records")}
-        )
+        metrics, notes = {"rows": len(rows)}, list(observable.notes)
+        made = {"study": "obsprop.heads", "run": None, "metrics": metrics, "notes": notes}
+        print_json({**made, "results": rows})
         return
-    print_table(
-        ["head", "norm"], [[row["name"], f"{row['norm']:.4f}"] for row in table.to_dict("records")]
-    )
+    print_table(["head", "norm"], [[row["name"], f"{row['norm']:.4f}"] for row in rows])
 
 
 @command(obsprop, "speed")
 def speed(
     model: Annotated[str, tyro.conf.arg(help="A catalog name, hub id or folder.")] = "smollm2-135m",
     head: Annotated[str, tyro.conf.arg(help="The head whose feature is scored.")] = "26.2",
-    tokens: Annotated[int, tyro.conf.arg(help="Tokens of the default corpus to score.")] = 4096,
+    tokens: Annotated[
+        int, tyro.conf.arg(help="How many tokens of the default corpus to score.")
+    ] = 4096,
     json: Json = False,
 ) -> None:
-    """Scoring a corpus against the bare forward pass up to the feature's layer, measured."""
+    """How long scoring a corpus takes against the bare forward pass up to the feature's layer."""
     from ..obsprop.speed import measure
 
-    found = measure(model, head, tokens)
+    metrics = measure(model, head, tokens)
     if json:
-        print_json({"study": "obsprop.speed", "run": None, "metrics": found})
+        print_json({"study": "obsprop.speed", "run": None, "metrics": metrics})
         return
-    print_table(["metric", "value"], [[name, f"{value:.4g}"] for name, value in found.items()])
+    print_table(["metric", "value"], [[name, f"{value:.4g}"] for name, value in metrics.items()])

@@ -1,12 +1,12 @@
-"""Does the model use the feature? Take it out, or push it, where it is read; read the observable.
+"""Does the model use the feature? Take it out, or add to it, where it is read; read the observable.
 
-    ablation   project_out(feature) at its site and positions: the gap between the classes that is
-               left of the observable's, against random directions of the same site
+    ablation   project_out(feature) at its site and positions: how much of the observable's gap
+               between the classes is left, against random directions of the same site
     steering   add t (mean of the positive - mean of the negative, along the feature) to negative
-               examples: the mean observable over t, against the same push along random directions
+               examples: the mean observable over t, against as much along random directions
 
 A feature that one head reads is a direction of the whole stream, so both edits change what every
-later part reads along it, not that head alone.
+later head and MLP reads along it, not that head alone.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def ablation(
     observable: Readout,
     chosen: Sequence[Example],
     directions: Directions,
-    controls: int = 5,
     seed: int = 0,
+    controls: int = 5,
 ) -> pd.DataFrame:
     """One row a direction taken out: name, control, gap_before, gap_after, kept (their ratio)."""
     labels = np.array([example.positive for example in chosen])
@@ -59,8 +59,8 @@ def steering(
     observable: Readout,
     chosen: Sequence[Example],
     directions: Directions,
-    controls: int = 5,
     seed: int = 0,
+    controls: int = 5,
 ) -> pd.DataFrame:
     """One row a (direction, strength): name, control, strength (1 = the gap between the classes
     along the feature), observable (mean over negative examples)."""

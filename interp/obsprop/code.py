@@ -1,7 +1,7 @@
 """Source code that is installed here: C headers and sources, and the Python library's own.
 
-Found through the running Python (sysconfig, and the packages it imports), never by a fixed path:
-so any machine that runs the workbench has some, and none of it needs to be shipped.
+Found through the running Python (sysconfig, and the packages it imports), never by a fixed path,
+so any machine that runs the workbench has some and the workbench ships none.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def source_files(language: str) -> list[Path]:
         UserError: another language, or no files.
     """
     if language not in ("C", "Python"):
-        raise UserError(f"no source code of '{language}': choose C or Python")
-    found = _c() if language == "C" else _python()
-    kept = sorted({path for path in found if SMALL < path.stat().st_size < LARGE})
+        raise UserError(f"'{language}' is not a language of code here: choose C or Python")
+    files = _c() if language == "C" else _python()
+    kept = sorted({path for path in files if SMALL < path.stat().st_size < LARGE})
     # packages install the same header twice; of two copies one could be trained on, one held out
     kept = list({hashlib.sha256(path.read_bytes()).digest(): path for path in kept}.values())
     if not kept:
@@ -56,8 +56,8 @@ def _c() -> list[Path]:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:
             roots.add(Path(spec.origin).parent)
-    found = [path for root in sorted(roots) for path in root.rglob("*.[ch]") if path.is_file()]
-    return [path for path in found if not _is_cpp(path)]
+    files = (path for root in sorted(roots) for path in root.rglob("*.[ch]") if path.is_file())
+    return [path for path in files if not _is_cpp(path)]
 
 
 def _is_cpp(path: Path) -> bool:

@@ -8,12 +8,13 @@ it has the score x.y1 = k,
 and x.y2 lies between (|y2| / |y1|) (k cos t -+ |sin t| sqrt(s^2 |y1|^2 - k^2)) for every such x,
 whatever its distribution. Real activations are on a sphere behind an RMSNorm, but not uniform on
 it, so the measured best-fit slope (naive: `numpy.polyfit(score1, score2, 1)[0]`) may differ from C:
-`couple` compares the two. C itself is `Directions.coupling`.
+the study `couple` compares the two. C itself is `Directions.coupling`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..directions import Directions
+from ..model.site import Site
+from ..model.subject import Subject
+from ..model.weights import Weights
+from ..text.stream import passes
+from .evaluate import read_examples
+from .model_weights import StackedWeights
+from .observables import make_observable
+from .paths import Node, PathInPrompt, path_feature
+from .propagate import head_vectors
+from .scoring import as_directions, behind_norm
+from .tasks import Example, Task
+from .trace import trace
 
-class Interval(NamedTuple):
+Array = npt.NDArray[np.float64]
+
+
+class ScoreRange(NamedTuple):
     """Of x.y2 given x.y1: its mean on the uniform sphere slice, and its extremes."""
 
     mean: Float[Tensor, ...]
@@ -35,8 +52,8 @@ def coupling_interval(
     y2: Float[Tensor, " d"],
     k: Float[Tensor, ...] | float,
     s: Float[Tensor, ...] | float,
-) -> Interval:
-    """What the theorem says of x.y2 where |x| = s and x.y1 = k (any shape, broadcast).
+) -> ScoreRange:
+    """The theorem's range of x.y2 where |x| = s and x.y1 = k (any shape, broadcast).
 
     Raises:
         ValueError: |k| beyond s |y1|, which no such x has.
@@ -51,18 +68,75 @@ def coupling_interval(
     # |y2| |sin t|, without the loss of digits of sqrt(1 - cos^2)
     across = (y2 - (y1 @ y2) / y1.square().sum() * y1).norm()
     spread = across * room.clamp_min(0).sqrt()
-    return Interval(middle, middle - spread, middle + spread)
+    return ScoreRange(middle, middle - spread, middle + spread)
 
 
-class Fit(NamedTuple):
+class LinearFit(NamedTuple):
     """The best linear fit of one score by another."""
 
     slope: float
     r2: float
 
 
-def best_fit(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> Fit:
+def best_fit(one: Array, other: Array) -> LinearFit:
     """Least squares of `other` on `one`, with an intercept."""
     a, b = one - one.mean(), other - other.mean()
     slope = float(a @ b / (a @ a))
-    return Fit(slope, float((a @ b) ** 2 / ((a @ a) * (b @ b))))
+    return LinearFit(slope, float((a @ b) ** 2 / ((a @ a) * (b @ b))))
+
+
+def features_by_head(
+    subject: Subject, stored: Weights, tasks: Mapping[str, Task], heads: int
+) -> dict[str, Directions]:
+    """The features of the heads whose vectors are longest for all the tasks: a row a task."""
+    weights = StackedWeights(stored)
+    observables = [make_observable(task.name, task.observable, stored) for task in tasks.values()]
+    starts = torch.stack([weights.start(observable) for observable in observables])
+    lengths = head_vectors(weights, starts).vectors.norm(dim=-1)
+    ranked = lengths.clamp_min(1e-30).log().mean(0).flatten().argsort(descending=True)
+    traces = [trace(subject, weights, task.pair[0]) for task in tasks.values()]
+    prompts = [PathInPrompt(one, (one.last, one.last)) for one in traces]
+    chosen: dict[str, Directions] = {}
+    for number in ranked[:heads].tolist():
+        head = Node(*divmod(number, weights.spec.n_heads))
+        features = [
+            path_feature(weights, observable, (head,), "frozen", prompt)
+            for observable, prompt in zip(observables, prompts, strict=True)
+        ]
+        chosen[str(head)] = as_directions(weights, features, {}, list(tasks))
+    return chosen
+
+
+def read_prompts_and_corpus(
+    subject: Subject, sites: Sequence[Site], prompts: Sequence[Example], rows: Sequence[list[int]]
+) -> dict[Site, tuple[Array, Array]]:
+    """What features at some sites read (behind the norm): at the prompts' words, and at every token
+    of the rows but the first, which draws attention whatever it is."""
+    read = read_examples(subject, prompts, sites, None, "prompts").activations
+    pieces: dict[Site, list[Array]] = {site: [] for site in sites}
+    for source, activations in passes(subject, rows, list(sites), batch_size=8):
+        for site, x in activations.items():
+            later = behind_norm(x[source.position > 0], site, subject.spec)
+            pieces[site].append(later.double().cpu().numpy())
+    return {site: (read[site], np.concatenate(pieces[site])) for site in sites}
+
+
+def pair_row(
+    directions: Directions, i: int, j: int, prompts: Array, corpus: Array
+) -> dict[str, Any]:
+    """Feature j's slope on feature i: predicted, and measured on activations [tokens, d]."""
+    y1, y2 = (directions.vectors[row].double() for row in (i, j))
+    row: dict[str, Any] = {
+        "site": str(directions.site),
+        "coupling": float(directions.coupling(directions)[i, j]),
+        "cosine": float(directions.cosine(directions)[i, j]),
+    }
+    for name, x in (("prompts", prompts), ("corpus", corpus)):
+        fit = best_fit(x @ y1.numpy(), x @ y2.numpy())
+        row |= {f"{name}_slope": fit.slope, f"{name}_r2": fit.r2}
+    tokens = torch.from_numpy(corpus)
+    k, other = tokens @ y1, tokens @ y2
+    _, low, high = coupling_interval(y1, y2, k, tokens.norm(dim=1))
+    slack = 1e-9 * float(other.abs().max())
+    row["inside"] = float(((other >= low - slack) & (other <= high + slack)).double().mean())
+    return row

@@ -4,12 +4,12 @@ Every method reads the same activations (those the feature reads, behind its nor
 the positions an example is read at) of the same held-out examples. The baselines are a logistic
 probe, least squares (on the model's own observable where there is one, else on the label) and the
 mean difference, each at several numbers of labelled examples, half of each class, with many draws
-of them; and the bare difference of the pair's activations at that site, which is what ObsProp must
-beat to be worth its theory. Two figures: the AUC for the label, and r^2 (squared correlation) with
-the observable.
+of them; and the bare difference of the pair's activations at that site, which ObsProp must beat to
+be worth its theory. Two figures: the AUC for the label, and r^2 (squared correlation) with the
+observable.
 
-Intervals are of a bootstrap over the held-out groups (the templates of one word come together) and
-over the draws.
+Intervals come from a bootstrap over the held-out groups (all templates of one word are one group)
+and over the draws.
 """
 
 from __future__ import annotations
@@ -30,13 +30,18 @@ from interp.probes.direction import LeastSquares, MeanDifference
 from ..model.site import Site
 from ..model.subject import Subject
 from ..progress import progress
+from ..runs.intervals import group_weights, middle
+from ..text.stream import passes
+from .scoring import behind_norm
 from .tasks import Example
 
 Array = npt.NDArray[np.float64]
+UNIT = "held-out group"
+"""What the bootstrap draws: a word with all its templates, or a file."""
 log = logging.getLogger("interp")
 
 
-class Read(NamedTuple):
+class ReadExamples(NamedTuple):
     """What a set of examples looks like to every method."""
 
     activations: dict[Site, Array]
@@ -52,52 +57,53 @@ def read_examples(
     chosen: Sequence[Example],
     sites: Sequence[Site],
     observable: Callable[[torch.Tensor], torch.Tensor] | None,
-    behind: Callable[[torch.Tensor, Site], torch.Tensor],
     label: str,
     batch_size: int = 16,
-) -> Read:
+) -> ReadExamples:
     """Run the examples once: activations at some sites, and the observable where it is asked for.
 
     Without an observable each pass stops after the last of the sites.
 
     Args:
         observable: activations at `final_norm_in` -> its values, as `propagate.readout` makes it.
-        behind: (activations, site) -> as the vectors there read them.
     """
     order = sorted(range(len(chosen)), key=lambda i: len(chosen[i].ids))
-    kept: dict[Site, list[np.ndarray]] = {site: [np.empty(0)] * len(chosen) for site in sites}
-    values = np.full(len(chosen), np.nan)
+    kept: dict[Site, list[Array]] = {site: [np.empty(0)] * len(chosen) for site in sites}
+    values, end = np.full(len(chosen), np.nan), Site("final_norm_in")
+    rows = [chosen[i].ids for i in order]
+    wanted = [*sites, *([end] if observable else [])]
     with progress(label, len(chosen), "examples") as advance:
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            batch = subject.pad([chosen[i].ids for i in part])
-            wanted = [*sites, *([Site("final_norm_in")] if observable else [])]
-            found = subject.capture(batch, wanted)
-            width = batch.ids.shape[1]
-            for row, i in enumerate(part):
-                shift = width - len(chosen[i].ids)  # padding is on the left
-                reads = torch.tensor(chosen[i].reads) + shift
+        for source, activations in passes(subject, rows, wanted, batch_size):
+            numbers = range(int(source.row[0]), int(source.row[-1]) + 1)
+            for number in numbers:
+                i, tokens = order[number], (source.row == number).nonzero()[:, 0]
+                reads = tokens[chosen[i].reads]
                 for site in sites:
-                    read = behind(found[site][row, reads], site).mean(0)
+                    read = behind_norm(activations[site][reads], site, subject.spec).mean(0)
                     kept[site][i] = read.double().cpu().numpy()
                 if observable:
-                    values[i] = float(observable(found[Site("final_norm_in")][row, -1]))
-            advance(len(part))
-    names = {group: at for at, group in enumerate(dict.fromkeys(e.group for e in chosen))}
-    return Read(
-        {site: np.stack(rows) for site, rows in kept.items()},
+                    values[i] = float(observable(activations[end][tokens[-1]]))
+            advance(len(numbers))
+    groups = {group: at for at, group in enumerate(dict.fromkeys(e.group for e in chosen))}
+    return ReadExamples(
+        {site: np.stack(vectors) for site, vectors in kept.items()},
         np.array([example.positive for example in chosen]),
         values,
-        np.array([names[example.group] for example in chosen]),
+        np.array([groups[example.group] for example in chosen]),
     )
 
 
 def baseline_scores(
-    train: Read, held_out: Read, site: Site, sizes: Sequence[int], draws: int, seed: int
+    train: ReadExamples,
+    held_out: ReadExamples,
+    site: Site,
+    sizes: Sequence[int],
+    draws: int,
+    seed: int,
 ) -> dict[tuple[str, int], Array]:
     """(method, number of labelled examples) -> held-out scores [draws, examples].
 
-    Sizes the training part does not have are left out, with a warning.
+    Sizes beyond the training examples are left out, with a warning.
     """
     X, y = train.activations[site], train.positive
     target = np.where(y, 1.0, -1.0) if np.isnan(train.observable).any() else train.observable
@@ -107,7 +113,7 @@ def baseline_scores(
     most = 2 * min(map(len, sides))
     usable = [size for size in sizes if size <= most]
     if len(usable) < len(sizes):
-        log.warning("no probes with more than the %d labelled examples there are", most)
+        log.warning("there are %d labelled examples: probes with more are left out", most)
     for size, _ in itertools.product(usable, range(draws)):
         rows = np.concatenate([rng.choice(side, size // 2, replace=False) for side in sides])
         for name, probe in _probes().items():
@@ -148,43 +154,36 @@ def r2(scores: Array, values: Array, weights: Array) -> Array:
 
 def within_templates(table: pd.DataFrame) -> float:
     """r^2 of the score with the observable when each template's means are taken out of both (a
-    feature that is read at the word knows nothing of what its template adds after it).
+    feature that is read at the word cannot see what its template adds after it).
 
     Args:
-        table: `scores/examples.parquet`.
+        table: `scores/examples`.
     """
     means = table.groupby("template")[["score", "observable"]].transform("mean")
     left = table[["score", "observable"]] - means
     return float(left["score"].corr(left["observable"]) ** 2)
 
 
-def bootstrap_weights(groups: npt.NDArray[np.int64], boots: int, seed: int) -> Array:
-    """[1 + boots, examples]: first all ones, then how often each example's group is drawn."""
-    rng = np.random.default_rng(seed)
-    count = groups.max() + 1
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=boots).astype(float)
-    return np.concatenate([np.ones((1, len(groups))), drawn[:, groups]])
-
-
-def summary(scores: Array, held_out: Read, boots: int, seed: int) -> dict[str, float]:
-    """AUC and r^2 of a method's held-out scores [draws, examples]: the mean over draws, and the
-    middle 95 % of a bootstrap over groups and draws."""
-    weights = bootstrap_weights(held_out.groups, boots, seed)
+def summary(scores: Array, held_out: ReadExamples, boots: int, seed: int) -> dict[str, Any]:
+    """AUC and r^2 of a method's held-out scores [draws, examples]: the mean over draws, the middle
+    95 % of a bootstrap over groups and draws (`_low`, `_high`), and the unit that is drawn."""
+    drawn = group_weights(int(held_out.groups.max()) + 1, boots, seed)[:, held_out.groups]
+    weights = np.concatenate([np.ones((1, len(held_out.groups))), drawn])
     pick = np.random.default_rng(seed).integers(len(scores), size=boots)
-    out: dict[str, float] = {}
+    out: dict[str, Any] = {}
     every_figure = {"auc": [auc(row, held_out.positive, weights) for row in scores]}
     if not np.isnan(held_out.observable).any():
         every_figure["r2"] = [r2(row, held_out.observable, weights) for row in scores]
     for name, rows in every_figure.items():
         every = np.stack(rows)  # [draws, 1 + boots]
         booted = every[pick, 1 + np.arange(boots)]
-        low, high = np.nanquantile(booted, [0.025, 0.975])
+        low, high = middle(booted)
         out |= {name: float(every[:, 0].mean()), f"{name}_low": low, f"{name}_high": high}
-    return out
+    return out | {"unit": UNIT}
 
 
 def table(
-    rows: dict[tuple[str, int], Array], held_out: Read, boots: int, seed: int
+    rows: dict[tuple[str, int], Array], held_out: ReadExamples, boots: int, seed: int
 ) -> pd.DataFrame:
     """One row a (method, labelled): AUC and r^2 with their intervals."""
     return pd.DataFrame(

@@ -82,7 +82,7 @@ def score_scatter(examples: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="score of the feature at the word")
     figure.update_yaxes(title="observable at the end")
-    laid_out(figure, "What the feature says, and what the model does", height=380)
+    laid_out(figure, "The feature's score and the model's observable", height=380)
     return figure.update_layout(showlegend=True)
 
 

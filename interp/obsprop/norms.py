@@ -6,7 +6,7 @@ P = I - 11^T/d for LayerNorm, P = I for RMSNorm. For a vector y that reads N(x):
     ignore     y itself: the norm is taken for the identity, as only the direction matters
     frozen     P(gain * y) / sigma(x): its dot product with x is y.N(x) - y.offset exactly
     gradient   d(y.N(x))/dx: the frozen one less its component along Px, as sigma moves with x
-N does not change when x is scaled, so the gradient dotted with x is zero (but for eps): it tells
+N does not change when x is scaled, so the gradient dotted with x is zero (but for eps): it says
 how a score changes and must never be used to score. The two directions nearly agree (Dunefsky &
 Cohan: their cosine is about sqrt(1 - 2/d) for random x), which is why `ignore` works.
 """
@@ -39,11 +39,11 @@ class Norm:
         cls, weights: Weights, kind: NormKind, layer: int | None, dtype: torch.dtype
     ) -> Norm | None:
         """A norm of a model; None if the family has no such norm."""
-        found = weights.norm(kind, layer)
-        if found is None:
+        stored = weights.norm(kind, layer)
+        if stored is None:
             return None
         spec = weights.spec
-        return cls(found.gain.to(dtype), found.offset.to(dtype), spec.eps, spec.norm == "layer")
+        return cls(stored.gain.to(dtype), stored.offset.to(dtype), spec.eps, spec.norm == "layer")
 
     def centre(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Px."""

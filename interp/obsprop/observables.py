@@ -5,15 +5,16 @@ value is n.logits, and in the space behind the final norm it is m0 = W_U^T n. On
 are kept, so m0 costs as many rows of W_U and no [V] vector is made.
 
 A word is looked up as it is written: ' she' (inside a sentence) and 'she' (at its beginning) are
-two tokens. A word that is no single token stands for its first one. Both are easy to get wrong,
-so `notes` says it and the log warns.
+two tokens. Of a word of several tokens the first one counts. Both are easy to get wrong, so
+`notes` names such words and the log warns.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -34,23 +35,17 @@ class Observable:
     ids: Int[Tensor, " tokens"]
     weights: Float[Tensor, " tokens"]
     notes: tuple[str, ...] = ()
-    """What is worth knowing about how the words were looked up."""
+    """Remarks on how the words were looked up, for the reader."""
 
     def value(self, logits: Float[Tensor, "... d_vocab"]) -> Float[Tensor, ...]:
         """n.logits"""
-        found: Tensor = logits[..., self.ids.to(logits.device)] @ self.weights.to(logits)
-        return found
+        value: Tensor = logits[..., self.ids.to(logits.device)] @ self.weights.to(logits)
+        return value
 
     def start(self, W_U: Float[Tensor, "d_vocab d_model"]) -> Float[Tensor, " d_model"]:
         """m0 = W_U^T n, in float64: what reads the final norm's output."""
-        found: Tensor = self.weights.double() @ W_U[self.ids].double()
-        return found
-
-    def dense(self, d_vocab: int) -> Float[Tensor, " d_vocab"]:
-        """n itself."""
-        return torch.zeros(d_vocab, dtype=torch.float64).index_add_(
-            0, self.ids, self.weights.double()
-        )
+        m0: Tensor = self.weights.double() @ W_U[self.ids].double()
+        return m0
 
 
 def make_observable(name: str, words: Mapping[str, float], weights: Weights) -> Observable:
@@ -61,22 +56,23 @@ def make_observable(name: str, words: Mapping[str, float], weights: Weights) -> 
     """
     if not words:
         raise UserError(f"the observable '{name}' has no words: give at least one")
-    lookup = _Vocabulary(weights)
+    strings = token_strings(weights.folder, weights.spec.d_vocab)
+    exact = {text: token for token, text in reversed(list(enumerate(strings)))}
     total: dict[int, float] = {}
     notes: list[str] = []
     for word, weight in words.items():
-        token, note = lookup.token(word)
+        token, note = _token(word, exact, strings, weights.folder)
         notes += [note] if note else []
         total[token] = total.get(token, 0.0) + float(weight)
     kept = {token: weight for token, weight in total.items() if weight != 0}
     if len(total) < len(words):
-        notes.append("some of its words begin with the same token")
+        notes.append("some of its words begin with the same token; their weights are added")
     if cap := weights.spec.softcap:
-        notes.append(f"its values are of the logits before the model's soft cap of {cap:g}")
+        notes.append(f"its values are those before the model's soft cap of {cap:g}")
     if not kept:
         raise UserError(
-            f"the words of the observable '{name}' cancel: they begin with the same token in this "
-            "model's vocabulary; choose others"
+            f"the words of the observable '{name}' begin with the same token in this model's "
+            "vocabulary, and their weights add up to 0: choose others"
         )
     for note in notes:
         log.warning("observable %s: %s", name, note)
@@ -95,37 +91,22 @@ def contrast(plus: Sequence[str], minus: Sequence[str]) -> dict[str, float]:
     return dict.fromkeys(plus, 1.0) | dict.fromkeys(minus, -1.0)
 
 
-class _Vocabulary:
-    """Token of a word: the one that is spelled exactly so, or the first of several."""
-
-    def __init__(self, weights: Weights) -> None:
-        strings = token_strings(weights.folder, weights.spec.d_vocab)
-        self._exact: dict[str, int] = {}
-        for token, text in enumerate(strings):
-            self._exact.setdefault(text, token)
-        self._strings, self._folder = strings, weights.folder
-
-    def token(self, word: str) -> tuple[int, str]:
-        """(the id, what is worth knowing about it)"""
-        if word in self._exact:
-            spaced = f" {word}"
-            if word[:1].isalpha() and spaced in self._exact:
-                return self._exact[word], (
-                    f"'{word}' is the token without a space before it; inside a sentence the "
-                    f"model says '{spaced}'"
-                )
-            return self._exact[word], ""
-        ids = [i for i in self._encode()(word) if self._strings[i].strip()]
-        if not ids:
-            raise UserError(f"'{word}' has no token in this model's vocabulary: choose another")
-        first = self._strings[ids[0]]
-        return ids[0], f"'{word}' is {len(ids)} tokens: its first, '{first}', stands for it"
-
-    def _encode(self) -> Callable[[str], list[int]]:
-        path = self._folder / "tokenizer.json"
-        if not path.exists():
-            return lambda word: []
+def _token(
+    word: str, exact: Mapping[str, int], strings: Sequence[str], folder: Path
+) -> tuple[int, str]:
+    """The token that is spelled exactly so, or the first of several: (its id, a remark or "")."""
+    if word in exact:
+        spaced = f" {word}"
+        if word[:1].isalpha() and spaced in exact:
+            return exact[word], f"'{word}' has no space before it; in a sentence it is '{spaced}'"
+        return exact[word], ""
+    file, ids = folder / "tokenizer.json", []
+    if file.exists():
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(path))
-        return lambda word: list(tokenizer.encode(word, add_special_tokens=False).ids)
+        coded = Tokenizer.from_file(str(file)).encode(word, add_special_tokens=False)
+        ids = [i for i in coded.ids if strings[i].strip()]
+    if not ids:
+        raise UserError(f"'{word}' has no token in this model's vocabulary: choose another")
+    first = strings[ids[0]]
+    return ids[0], f"'{word}' is {len(ids)} tokens: only the first, '{first}', counts"

@@ -1,14 +1,14 @@
 """Paths of heads and MLPs to an observable, and the feature vector at the beginning of each.
 
 A path (6.6 -> 9.1 -> 13.11) is read from the input side; its vector is made from the other end:
-the observable is taken back through the last part, then through the norm that part reads through,
-then through the part before it. Naive equivalent (frozen scales): the gradient by autograd with
-patterns, norm scales and every term off the path detached.
+the observable is taken back through the last head or MLP, then through the norm that it reads
+through, then through the one before it. Naive equivalent (frozen scales): the gradient by autograd
+with patterns, norm scales and every term off the path detached.
 
-A feature vector y lives *behind the norm* that its first part reads through; its score on a
-stream x is y.N(x), with x's own scale: (fold(y).x) / sigma(x) + y.offset. So a head's feature is a
-direction at `resid_pre` of its layer (the site of x) with the vector fold(y); an MLP's is y at
-`mlp_in`, behind the norm. A feature made with true gradients is never scored.
+A feature vector y lives *behind the norm* that the path's first head or MLP reads through; its
+score on a stream x is y.N(x), with x's own scale: (fold(y).x) / sigma(x) + y.offset. So a head's
+feature is a direction at `resid_pre` of its layer (the site of x) with the vector fold(y); an MLP's
+is y at `mlp_in`, behind the norm. A feature made with true gradients is never scored.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.site import Site
+from ..model.weights import NormKind
+from .model_weights import StackedWeights
 from .norms import Mode
 from .observables import Observable
-from .parts import Parts
 from .propagate import Linearised, linearise_mlp
 from .trace import Trace
 
@@ -41,7 +42,7 @@ class Node(NamedTuple):
     def parse(cls, text: str) -> Node:
         match = re.fullmatch(r"\s*(\d+)\.(\d+|mlp)\s*", text)
         if not match:
-            raise UserError(f"'{text}' is no part of a model: write 9.1 (a head) or 9.mlp")
+            raise UserError(f"'{text}' names no head or MLP: write 9.1 (a head) or 9.mlp")
         return cls(int(match[1]), None if match[2] == "mlp" else int(match[2]))
 
     def __str__(self) -> str:
@@ -52,7 +53,7 @@ class Node(NamedTuple):
         return "mlp" if self.head is None else "attn"
 
     def before(self, other: Node, parallel: bool) -> bool:
-        """Whether the other part reads what this one writes."""
+        """Whether the other one reads what this one writes."""
         in_layer = self.kind == "attn" and other.kind == "mlp" and not parallel
         return self.layer < other.layer or (self.layer == other.layer and in_layer)
 
@@ -62,25 +63,28 @@ Path = tuple[Node, ...]
 
 def parse_path(text: str) -> Path:
     """'6.6 > 9.1 > 13.11', from the input side."""
-    return tuple(Node.parse(part) for part in text.split(">"))
+    return tuple(map(Node.parse, text.split(">")))
 
 
 def show(path: Path) -> str:
     return " > ".join(map(str, path))
 
 
-class Place(NamedTuple):
-    """Where a path runs in a prompt: its trace, and the positions its parts read and, last, the
-    one that the observable is read at: one more than there are parts."""
+class PathInPrompt(NamedTuple):
+    """Where a path runs in a prompt: the prompt's trace, the position each head or MLP of the path
+    reads, and last the one that the observable is read at (so one more than the path is long)."""
 
-    found: Trace
+    trace: Trace
     positions: tuple[int, ...]
-    other: Trace | None = None
-    """The counterfactual prompt's: MLPs are linearised between the two; without it, at the
-    prompt's own activation."""
-    gates: bool = False
+    counterfactual: Trace | None = None
+    """MLPs are linearised between the two prompts; without it, at the prompt's own activation."""
+    frozen_gates: bool = False
     """MLPs with their gates frozen in place of their gradient: with norms frozen too, the vectors
     of all paths add up to how the prompt's logits came about (see interp.linearscope)."""
+
+    def reads(self, kind: NormKind, layer: int, step: int) -> Float[Tensor, " d"]:
+        """The activation a norm reads at a step of the path."""
+        return self.trace.reads(kind, layer, self.positions[step])
 
 
 @dataclass(frozen=True)
@@ -106,108 +110,102 @@ class Feature:
 
 
 def path_feature(
-    parts: Parts,
+    weights: StackedWeights,
     observable: Observable,
     path: Path,
     mode: Mode = "ignore",
-    place: Place | None = None,
+    prompt: PathInPrompt | None = None,
     weighted: bool = False,
 ) -> Feature:
     """The feature vector of a path.
 
     Args:
-        mode: how the norms between the parts, and the final one, are taken.
-        place: needed unless the mode is "ignore" and the path has heads only.
-        weighted: multiply by the attention each head pays along the path (needs a place).
+        mode: how the norms along the path, and the final one, are taken.
+        prompt: needed unless the mode is "ignore" and the path has heads only.
+        weighted: multiply by the attention each head pays along the path (needs a prompt).
 
     Raises:
-        UserError: a part the model lacks, parts out of order, a place that is needed.
+        UserError: a head or MLP the model lacks, in no order to pass anything on, or no prompt
+            where one is needed.
     """
-    _check(parts, path, mode, place, weighted)
-    m = observable.start(parts.W_U).to(parts.dtype)
-    offset = float(m @ parts.final_norm.offset) if mode == "frozen" else 0.0
-    final = place.found.reads("final", 0, place.positions[-1]) if place else None
-    m = parts.final_norm.pull(m, mode, final)
+    _check(weights, path, mode, prompt, weighted)
+    m = weights.start(observable)
+    offset = float(m @ weights.final_norm.offset) if mode == "frozen" else 0.0
+    m = weights.final_norm.pull(m, mode, prompt.reads("final", 0, -1) if prompt else None)
     mlps: list[Linearised] = []
     for step in reversed(range(len(path))):
         node = path[step]
-        y, constant = _through(parts, m, node, mode, place, step, mlps)
-        if weighted and place and node.head is not None:
-            source, target = place.positions[step : step + 2]
-            attention = float(place.found.pattern[node.layer, node.head, target, source])
+        y, constant, linearised = _through(weights, m, node, mode, prompt, step)
+        mlps += [linearised] if linearised else []
+        if weighted and prompt and node.head is not None:
+            source, target = prompt.positions[step : step + 2]
+            attention = float(prompt.trace.pattern[node.layer, node.head, target, source])
             y, constant = attention * y, attention * constant
         offset += constant
         if step:
-            norm = parts.norm(node.kind, node.layer)
+            norm = weights.norm(node.kind, node.layer)
             offset += float(y @ norm.offset) if mode == "frozen" else 0.0
-            x = _reads(place, node, step)
-            m = norm.pull(y, mode, x)
+            m = norm.pull(y, mode, prompt.reads(node.kind, node.layer, step) if prompt else None)
     return Feature(path, y, offset, mode, tuple(reversed(mlps)))
 
 
-def _reads(place: Place | None, node: Node, step: int) -> Tensor | None:
-    return place.found.reads(node.kind, node.layer, place.positions[step]) if place else None
-
-
 def _through(
-    parts: Parts,
+    weights: StackedWeights,
     m: Tensor,
     node: Node,
     mode: Mode,
-    place: Place | None,
+    prompt: PathInPrompt | None,
     step: int,
-    mlps: list[Linearised],
-) -> tuple[Tensor, float]:
-    """m taken back through one part: (what reads behind its norm, the constant)."""
-    constant = 0.0
-    post = parts.post_norm(node.kind, node.layer)
+) -> tuple[Tensor, float, Linearised | None]:
+    """m taken back through one head or MLP: (what reads behind its norm, the constant, how an MLP
+    was linearised)."""
+    constant, layer = 0.0, node.layer
+    post = weights.post_norm(node.kind, layer)
     if post is not None and mode != "ignore":
-        assert place is not None
-        writes = place.found.reads(f"{node.kind}_post", node.layer, place.positions[step + 1])  # type: ignore[arg-type]
+        assert prompt is not None
         constant += float(m @ post.offset) if mode == "frozen" else 0.0
-        m = post.pull(m, mode, writes)
+        m = post.pull(m, mode, prompt.reads(f"{node.kind}_post", layer, step + 1))  # type: ignore[arg-type]
     if node.head is not None:
-        q = parts.W_O[node.layer, node.head].T @ m
-        kv = parts.kv(node.head)
-        return parts.W_V[node.layer, kv].T @ q, constant + float(q @ parts.b_V[node.layer, kv])
-    assert place is not None
-    norm = parts.norm("mlp", node.layer)
-    ends = [
-        norm(found.reads("mlp", node.layer, place.positions[step]))
-        for found in (place.found, place.other)
-        if found is not None
-    ]
-    if place.gates:
-        vector, rest = parts.mlp(node.layer).frozen(m, ends[0])
-        return vector, constant + float(rest)
-    made = linearise_mlp(parts.mlp(node.layer), m, *ends)
-    mlps.append(made)
-    return made.vector, constant + made.offset
+        q, kv = weights.W_O[layer, node.head].T @ m, weights.kv(node.head)
+        return weights.W_V[layer, kv].T @ q, constant + float(q @ weights.b_V[layer, kv]), None
+    assert prompt is not None
+    norm, position = weights.norm("mlp", layer), prompt.positions[step]
+    both = [trace for trace in (prompt.trace, prompt.counterfactual) if trace is not None]
+    ends = [norm(trace.reads("mlp", layer, position)) for trace in both]
+    if prompt.frozen_gates:
+        vector, rest = weights.mlp(layer).frozen(m, ends[0])
+        return vector, constant + float(rest), None
+    linearised = linearise_mlp(weights.mlp(layer), m, *ends)
+    return linearised.vector, constant + linearised.offset, linearised
 
 
-def _check(parts: Parts, path: Path, mode: Mode, place: Place | None, weighted: bool) -> None:
-    spec = parts.spec
+def _check(
+    weights: StackedWeights, path: Path, mode: Mode, prompt: PathInPrompt | None, weighted: bool
+) -> None:
+    spec = weights.spec
     if not path:
         raise UserError("an empty path: name at least one head or MLP, such as 9.1")
     for node in path:
         if node.layer >= spec.n_layers or (node.head or 0) >= spec.n_heads:
             raise UserError(
-                f"no {node} in this model: layers 0..{spec.n_layers - 1}, heads 0.."
+                f"this model has no {node}: its layers are 0..{spec.n_layers - 1}, its heads 0.."
                 f"{spec.n_heads - 1}"
             )
     for early, late in itertools.pairwise(path):
         if not early.before(late, spec.parallel):
-            raise UserError(f"{early} does not write to what {late} reads: order the path")
+            raise UserError(f"{late} cannot read what {early} writes: put the earlier one first")
     has_mlp = any(node.head is None for node in path)
-    if place is None and (mode != "ignore" or has_mlp or weighted):
-        raise UserError(f"the path {show(path)} with norms '{mode}' needs a prompt to be taken at")
-    if place is not None:
-        _check_positions(path, place.positions)
+    if prompt is None and (mode != "ignore" or has_mlp or weighted):
+        raise UserError(
+            f"the path {show(path)} with norms '{mode}' needs a prompt, whose activations it uses"
+        )
+    if prompt is not None:
+        _check_positions(path, prompt.positions)
 
 
 def _check_positions(path: Path, positions: Sequence[int]) -> None:
     if len(positions) != len(path) + 1:
-        raise ValueError(f"{len(path)} parts need {len(path) + 1} positions, not {len(positions)}")
+        raise ValueError(f"the path {show(path)} needs {len(path) + 1} positions: {positions}")
     for node, read, write in zip(path, positions, positions[1:], strict=False):
         if read > write or (node.head is None and read != write):
             raise ValueError(f"{node} cannot read position {read} and write {write}")

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .norms import Mode
+from ..model.weights import NormKind
+from .model_weights import Mlp, StackedWeights
 from .observables import Observable
-from .parts import Mlp, Parts
 from .trace import Trace
 
 SCAN = 65
@@ -33,7 +33,9 @@ class HeadVectors(NamedTuple):
     offsets: Float[Tensor, "n layer head"]
 
 
-def head_vectors(parts: Parts, m: Float[Tensor, "n d"] | Float[Tensor, "n layer d"]) -> HeadVectors:
+def head_vectors(
+    weights: StackedWeights, m: Float[Tensor, "n d"] | Float[Tensor, "n layer d"]
+) -> HeadVectors:
     """W_V^T W_O^T m of all heads of all layers in one einsum.
 
     Equivalent, head by head, to `W_V[h // group].T @ W_O[h].T @ m`. With grouped queries the heads
@@ -42,32 +44,32 @@ def head_vectors(parts: Parts, m: Float[Tensor, "n d"] | Float[Tensor, "n layer 
     Args:
         m: what reads the stream, the same for all layers or one a layer (after `post_norm`).
     """
-    spec = parts.spec
+    spec = weights.spec
     each = m[:, None].expand(-1, spec.n_layers, -1) if m.ndim == 2 else m
     group = spec.n_heads // spec.n_kv_heads
-    W_O = parts.W_O.view(spec.n_layers, spec.n_kv_heads, group, spec.d_model, spec.d_head)
-    vectors = torch.einsum("nld,lgadk,lgke->nlgae", each, W_O, parts.W_V)
-    offsets = torch.einsum("nld,lgadk,lgk->nlga", each, W_O, parts.b_V)
+    W_O = weights.W_O.view(spec.n_layers, spec.n_kv_heads, group, spec.d_model, spec.d_head)
+    vectors = torch.einsum("nld,lgadk,lgke->nlgae", each, W_O, weights.W_V)
+    offsets = torch.einsum("nld,lgadk,lgk->nlga", each, W_O, weights.b_V)
     return HeadVectors(vectors.flatten(2, 3), offsets.flatten(2, 3))
 
 
-def readout(parts: Parts, observable: Observable) -> Callable[[Tensor], Tensor]:
-    """Activations at `final_norm_in` [..., d] -> the observable's values there [...]: what the
-    logits say of it, at the cost of one vector instead of the whole unembedding."""
-    m0 = observable.start(parts.W_U).to(parts.dtype)
+def readout(weights: StackedWeights, observable: Observable) -> Callable[[Tensor], Tensor]:
+    """Activations at `final_norm_in` [..., d] -> the observable's values there [...]: its values on
+    the logits, at the cost of one vector instead of the whole unembedding."""
+    m0 = weights.start(observable)
 
     def values(x: Tensor) -> Tensor:
-        found: Tensor = parts.final_norm(x.cpu().to(parts.dtype)) @ m0
-        return found
+        value: Tensor = weights.final_norm(x.cpu().to(weights.dtype)) @ m0
+        return value
 
     return values
 
 
-def head_norms(parts: Parts, observable: Observable) -> pd.DataFrame:
+def head_norms(weights: StackedWeights, observable: Observable) -> pd.DataFrame:
     """Lengths of an observable's vectors at every head without norm handling, longest first: name,
-    layer, head, norm. No data is needed: the weights alone say which heads could matter."""
-    m0 = observable.start(parts.W_U).to(parts.dtype)
-    lengths = head_vectors(parts, m0[None]).vectors[0].norm(dim=-1)
+    layer, head, norm. No text is run: the weights alone say which heads could matter."""
+    m0 = weights.start(observable)
+    lengths = head_vectors(weights, m0[None]).vectors[0].norm(dim=-1)
     rows = [
         {"name": f"{layer}.{head}", "layer": layer, "head": head, "norm": float(norm)}
         for layer, line in enumerate(lengths)
@@ -81,12 +83,12 @@ class Linearised(NamedTuple):
 
     vector: Float[Tensor, " d"]
     offset: float
-    place: float
-    """Where on the segment from the first activation (0) to the second (1)."""
+    where: float
+    """On the segment from the first activation (0) to the second (1)."""
     value: float
     """m.MLP there: zero on the boundary."""
     crossed: bool
-    """Whether m.MLP changes its sign on the segment; if not, the place is where it is smallest."""
+    """Whether m.MLP changes its sign on the segment; if not, it is taken where it is smallest."""
 
 
 def linearise_mlp(
@@ -97,14 +99,14 @@ def linearise_mlp(
 ) -> Linearised:
     """The gradient of m.MLP at the boundary point between activations a and b, by bisection; with
     a alone, at a itself (its derivative, which autograd gives too). Exact for a linear MLP."""
-    place, crossed = (0.0, False) if b is None else _boundary(mlp, m, a, b)
-    at = a if b is None else a + place * (b - a)
+    where, crossed = (0.0, False) if b is None else _boundary(mlp, m, a, b)
+    at = a if b is None else a + where * (b - a)
     with torch.enable_grad():
         leaf = at.detach().clone().requires_grad_(True)
         value = mlp(leaf) @ m
         (vector,) = torch.autograd.grad(value, leaf)
     reached = float(value.detach())
-    return Linearised(vector, reached - float(vector @ at), place, reached, crossed)
+    return Linearised(vector, reached - float(vector @ at), where, reached, crossed)
 
 
 def _boundary(mlp: Mlp, m: Tensor, a: Tensor, b: Tensor) -> tuple[float, bool]:
@@ -129,7 +131,7 @@ def _boundary(mlp: Mlp, m: Tensor, a: Tensor, b: Tensor) -> tuple[float, bool]:
 
 
 class DirectEffects(NamedTuple):
-    """What each part adds to an observable at one position; everything sums to its value."""
+    """What each head and MLP adds to an observable at one position; all sums to its value."""
 
     heads: Float[Tensor, "layer head"]
     head_biases: Float[Tensor, " layer"]
@@ -141,57 +143,52 @@ class DirectEffects(NamedTuple):
 
     @property
     def total(self) -> float:
-        parts = self.heads.sum() + self.head_biases.sum() + self.mlps.sum()
-        return float(parts) + self.embedding + self.constant
+        added = self.heads.sum() + self.head_biases.sum() + self.mlps.sum()
+        return float(added) + self.embedding + self.constant
 
 
 def stream_vectors(
-    parts: Parts, observable: Observable, found: Trace, position: int, mode: Mode = "frozen"
-) -> tuple[Tensor, Tensor, Tensor]:
-    """m at the end of the stream [d], and what reads each layer's attention and MLP output before
-    a post-norm [layer, d]: m itself where the family has none."""
-    m0 = observable.start(parts.W_U).to(parts.dtype)
-    m = parts.final_norm.pull(m0, mode, found.reads("final", 0, position))
-    reads = []
-    for kind in ("attn", "mlp"):
-        rows = [
-            norm.pull(m, mode, found.reads(f"{kind}_post", layer, position)) if norm else m  # type: ignore[arg-type]
-            for layer in range(parts.spec.n_layers)
-            for norm in [parts.post_norm(kind, layer)]  # type: ignore[arg-type]
-        ]
-        reads.append(torch.stack(rows))
-    return m, reads[0], reads[1]
+    weights: StackedWeights, observable: Observable, trace: Trace, position: int
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "layer d"]]:
+    """m at the end of the stream, norms frozen, and what reads each layer's attention output before
+    a post-norm: m itself where the family has none."""
+    end = trace.reads("final", 0, position)
+    m = weights.final_norm.pull(weights.start(observable), "frozen", end)
+    reads = [
+        norm.pull(m, "frozen", trace.reads("attn_post", layer, position)) if norm else m
+        for layer in range(weights.spec.n_layers)
+        for norm in [weights.post_norm("attn", layer)]
+    ]
+    return m, torch.stack(reads)
 
 
 def direct_effects(
-    parts: Parts, observable: Observable, found: Trace, position: int | None = None
+    weights: StackedWeights, observable: Observable, trace: Trace, position: int | None = None
 ) -> DirectEffects:
-    """Every part's direct effect on the observable at a position, with patterns and norm scales
-    frozen. The effects sum to the observable's value there.
+    """The direct effect of every head and MLP on the observable at a position, with patterns and
+    norm scales frozen. The effects sum to the observable's value there.
 
     Args:
         position: by default the last.
     """
-    at = found.last if position is None else position
-    m, reads, _ = stream_vectors(parts, observable, found, at)
-    made = head_vectors(parts, reads[None])
+    at = trace.last if position is None else position
+    m, reads = stream_vectors(weights, observable, trace, at)
+    made = head_vectors(weights, reads[None])
     normed = torch.stack(
-        [parts.norm("attn", i)(found.streams["attn"][i]) for i in range(parts.spec.n_layers)]
+        [weights.norm("attn", i)(trace.streams["attn"][i]) for i in range(weights.spec.n_layers)]
     )
     per_source = torch.einsum("lhd,lpd->lhp", made.vectors[0], normed) + made.offsets[0, ..., None]
-    heads = (found.pattern[:, :, at] * per_source).sum(-1)
-    biases = (reads * parts.b_O).sum(-1)
-    constant = float(observable.start(parts.W_U).to(parts.dtype) @ parts.final_norm.offset)
-    for i in range(parts.spec.n_layers):
-        for kind in ("attn", "mlp"):
-            post = parts.post_norm(kind, i)  # type: ignore[arg-type]
-            constant += float(m @ post.offset) if post else 0.0
-    mlps = (found.mlp_out[:, at] - _post_offsets(parts)) @ m
-    embedding = float(found.streams["attn"][0, at] @ m)
+    heads = (trace.pattern[:, :, at] * per_source).sum(-1)
+    biases = (reads * weights.b_O).sum(-1)
+    attn_offsets, mlp_offsets = (_post_offsets(weights, kind) for kind in ("attn", "mlp"))
+    constant = float(weights.start(observable) @ weights.final_norm.offset)
+    constant += float((attn_offsets + mlp_offsets).sum(0) @ m)
+    mlps = (trace.mlp_out[:, at] - mlp_offsets) @ m
+    embedding = float(trace.streams["attn"][0, at] @ m)
     return DirectEffects(heads, biases, mlps, embedding, constant)
 
 
-def _post_offsets(parts: Parts) -> Tensor:
-    norms = [parts.post_norm("mlp", i) for i in range(parts.spec.n_layers)]
-    zero = torch.zeros(parts.spec.d_model, dtype=parts.dtype)
+def _post_offsets(weights: StackedWeights, kind: NormKind) -> Float[Tensor, "layer d"]:
+    norms = [weights.post_norm(kind, i) for i in range(weights.spec.n_layers)]
+    zero = torch.zeros(weights.spec.d_model, dtype=weights.dtype)
     return torch.stack([norm.offset if norm else zero for norm in norms])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -24,13 +25,20 @@ from ..errors import UserError
 from ..model.families import ModelSpec
 from ..model.site import Site
 from ..model.subject import Subject
+from ..text.corpus import read_corpus, token_rows
 from ..text.stream import stream
-from .parts import Parts
+from .model_weights import StackedWeights
 from .paths import Feature, show
+
+ROW = 128
+"""Tokens of a row of a corpus, where the model's context allows."""
 
 
 def as_directions(
-    parts: Parts, features: Sequence[Feature], provenance: dict[str, Any], names: Sequence[str] = ()
+    weights: StackedWeights,
+    features: Sequence[Feature],
+    provenance: dict[str, Any],
+    names: Sequence[str] = (),
 ) -> Directions:
     """Features of one site as Directions. Index columns: name, path, mode, constant, length (of
     the vector behind the norm, which the paper's figures are).
@@ -50,19 +58,19 @@ def as_directions(
     for feature, name in itertools.zip_longest(features, names):
         vector, constant = feature.vector, feature.offset
         if feature.first.kind == "attn":
-            norm = parts.norm("attn", feature.first.layer)
+            norm = weights.norm("attn", feature.first.layer)
             vector, constant = norm.fold(vector), constant + float(vector @ norm.offset)
         vectors.append(vector.float())
         about = {"name": name or show(feature.path), "path": show(feature.path)}
         length = float(feature.vector.norm())
         rows.append({**about, "mode": feature.mode, "constant": constant, "length": length})
-    made = {"from": "obsprop", "model": str(parts.weights.folder), **provenance}
+    made = {"from": "obsprop", "model": str(weights.stored.folder), **provenance}
     return Directions(sites.pop(), torch.stack(vectors), pd.DataFrame(rows), made)
 
 
 def behind_norm(x: Float[Tensor, "... d"], site: Site, spec: ModelSpec) -> Tensor:
     """Activations at a site as the vectors there read them: P x / sigma(x) at the stream, x itself
-    where the site is behind the norm already. In float32 at least."""
+    where the site is behind the norm already. In float32 or better."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     if site.kind != "resid_pre":
         return x
@@ -80,7 +88,7 @@ def scores(
         UserError: directions of another analysis, whose scores are plain dot products.
     """
     if "constant" not in directions.index:
-        raise UserError("these directions are no features of observable propagation")
+        raise UserError("these directions are not features of observable propagation")
     constants = torch.tensor(directions.index["constant"].to_numpy())
     dots = directions.scores(behind_norm(x, directions.site, spec))
     return dots + constants.to(dots)
@@ -94,5 +102,19 @@ def stream_scores(
 ) -> Iterator[list[Float[Tensor, "tokens n"]]]:
     """Scores of features over rows of ids, batch by batch: one [tokens, n] for each set."""
     sites = list(dict.fromkeys(directions.site for directions in features))
-    for found in stream(subject, rows, sites, batch_size):
-        yield [scores(each, found[each.site], subject.spec) for each in features]
+    for activations in stream(subject, rows, sites, batch_size):
+        yield [scores(each, activations[each.site], subject.spec) for each in features]
+
+
+def corpus_rows(subject: Subject, corpus: str | None, tokens: int) -> list[list[int]]:
+    """A corpus (by default the installed Python's own text) in rows of ROW ids, or of as many as
+    the model's context has; `tokens` ids at most.
+
+    Raises:
+        UserError: no tokenizer, or too little text for one row.
+    """
+    if subject.tokenizer is None:
+        raise UserError("this model has no tokenizer: give a model that comes with one")
+    encode = partial(subject.tokenizer.encode, add_special_tokens=False)
+    length = min(ROW, subject.context or ROW)
+    return list(token_rows(read_corpus(corpus), encode, length, None, tokens))

@@ -1,16 +1,16 @@
 """Which paths matter: a greedy beam over heads x positions and MLPs, by path patching.
 
-From a prompt and its counterfactual, aligned token by token. Beginning at the observable, every
-part that writes to what the path so far reads is a candidate: an MLP, or a head with one source
-position. Its effect is the change in the observable when its message (and nothing else) is taken
-from the counterfactual prompt and carried along the path, through the real norms and MLPs, with
-attention patterns along the path as they are:
+From a prompt and its counterfactual, aligned token by token. Beginning at the observable, all that
+writes to what the path so far reads is a candidate: an MLP, or a head with one source position. Its
+effect is the change in the observable when its message (and nothing else) is taken from the
+counterfactual prompt and carried along the path, through the real norms and MLPs, with attention
+patterns along the path as they are:
 
     effect = observable(prompt) - observable(prompt with the message patched along the path)
 
 Candidates are screened by first-order effects (one derivative for all of them), the best `screen`
-of them measured so. The `width` strongest are extended, up to `depth` parts. Naive equivalent:
-patch one part's output where one later part reads it, in a forward pass of its own each.
+of them measured so. The `width` strongest are extended, up to `depth` heads and MLPs. Naive
+equivalent: patch the output of one head or MLP where one later one reads it, a forward pass each.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..progress import progress
-from .norms import Norm
+from .model_weights import StackedWeights
 from .observables import Observable
-from .parts import Parts
-from .paths import Node, Path, Place, path_feature
+from .paths import Node, Path, PathInPrompt, path_feature
 from .trace import Trace
 
 
@@ -45,39 +44,39 @@ class Pair(NamedTuple):
 
 
 def carried(
-    parts: Parts,
+    weights: StackedWeights,
     observable: Observable,
-    found: Trace,
+    trace: Trace,
     path: Path,
     positions: tuple[int, ...],
     delta: Float[Tensor, "n d"],
 ) -> Float[Tensor, " n"]:
-    """How the observable changes when `delta` is added to the stream that the path's first part
-    reads (the empty path: the end of the stream), and carried along the path only."""
+    """How the observable changes when `delta` is added to the stream that the path's first head or
+    MLP reads (the empty path: the end of the stream), and carried along the path only."""
     for step, node in enumerate(path):
         source, target = positions[step], positions[step + 1]
-        x = found.reads(node.kind, node.layer, source)
-        norm = parts.norm(node.kind, node.layer)
+        x = trace.reads(node.kind, node.layer, source)
+        norm = weights.norm(node.kind, node.layer)
         if node.head is None:
-            mlp = parts.mlp(node.layer)
+            mlp = weights.mlp(node.layer)
             written = mlp(norm(x + delta)) - mlp(norm(x))
         else:
-            W_V = parts.W_V[node.layer, parts.kv(node.head)]
+            W_V = weights.W_V[node.layer, weights.kv(node.head)]
             z = (norm(x + delta) - norm(x)) @ W_V.T
-            attention = found.pattern[node.layer, node.head, target, source]
-            written = attention * z @ parts.W_O[node.layer, node.head].T
-        post = parts.post_norm(node.kind, node.layer)
+            attention = trace.pattern[node.layer, node.head, target, source]
+            written = attention * z @ weights.W_O[node.layer, node.head].T
+        post = weights.post_norm(node.kind, node.layer)
         if post is not None:
-            before = found.reads(f"{node.kind}_post", node.layer, target)  # type: ignore[arg-type]
+            before = trace.reads(f"{node.kind}_post", node.layer, target)  # type: ignore[arg-type]
             written = post(before + written) - post(before)
         delta = written
-    x, m0 = found.reads("final", 0, positions[-1]), observable.start(parts.W_U).to(parts.dtype)
-    change: Tensor = (parts.final_norm(x + delta) - parts.final_norm(x)) @ m0
+    x, m0 = trace.reads("final", 0, positions[-1]), weights.start(observable)
+    change: Tensor = (weights.final_norm(x + delta) - weights.final_norm(x)) @ m0
     return change
 
 
 def search_paths(
-    parts: Parts,
+    weights: StackedWeights,
     observable: Observable,
     pair: Pair,
     width: int = 5,
@@ -91,87 +90,80 @@ def search_paths(
     each length are returned.
     """
     beam = [FoundPath((), (pair.clean.last,), 0.0)]
-    found: list[FoundPath] = []
+    paths: list[FoundPath] = []
     with progress("search paths", depth, "steps") as advance:
         for _ in range(depth):
             longer = [
                 longer
                 for path in beam
-                for longer in _extensions(parts, observable, pair, path, screen)
+                for longer in _extensions(weights, observable, pair, path, screen)
             ]
             longer.sort(key=lambda p: -abs(p.effect))
-            found += longer[:keep]
+            paths += longer[:keep]
             beam = longer[:width]
             advance(1)
-    return sorted(found, key=lambda p: -abs(p.effect))
+    return sorted(paths, key=lambda p: -abs(p.effect))
 
 
 def _extensions(
-    parts: Parts, observable: Observable, pair: Pair, path: FoundPath, screen: int
+    weights: StackedWeights, observable: Observable, pair: Pair, path: FoundPath, screen: int
 ) -> list[FoundPath]:
-    """Paths that are one part longer: those of the strongest first-order effects, measured."""
-    at = path.positions[0]
-    spec = parts.spec
-    end = Node(spec.n_layers, None)
-    first = path.path[0] if path.path else end
+    """Paths longer by one head or MLP: those of the strongest first-order effects, measured."""
+    at, spec = path.positions[0], weights.spec
+    first = path.path[0] if path.path else Node(spec.n_layers, None)
     heads = [i for i in range(spec.n_layers) if Node(i, 0).before(first, spec.parallel)]
     mlps = [i for i in range(spec.n_layers) if Node(i, None).before(first, spec.parallel)]
-    deltas = [_head_messages(parts, pair, len(heads), at).flatten(0, 2)]
-    deltas.append((pair.other.mlp_out - pair.clean.mlp_out)[: len(mlps), at])
-    patched = torch.cat(deltas)
-    if not len(patched):
+    candidates = [
+        *(
+            (Node(i, head), source)
+            for i in heads
+            for head in range(spec.n_heads)
+            for source in range(at + 1)
+        ),
+        *((Node(i, None), at) for i in mlps),
+    ]
+    if not candidates:
         return []
-    slope = _slope(parts, observable, pair.clean, path)
+    messages = _head_messages(weights, pair, len(heads), at).flatten(0, 2)
+    patched = torch.cat([messages, (pair.other.mlp_out - pair.clean.mlp_out)[: len(mlps), at]])
+    slope = _slope(weights, observable, pair.clean, path)
     kept = (patched @ slope).abs().topk(min(screen, len(patched))).indices
-    effects = -carried(parts, observable, pair.clean, path.path, path.positions, patched[kept])
-    sources = at + 1
-    longer = []
-    for i, effect in zip(kept.tolist(), effects.tolist(), strict=True):
-        if i < len(heads) * spec.n_heads * sources:
-            layer, rest = divmod(i, spec.n_heads * sources)
-            node, source = Node(layer, rest // sources), rest % sources
-        else:
-            node, source = Node(i - len(heads) * spec.n_heads * sources, None), at
-        longer.append(FoundPath((node, *path.path), (source, *path.positions), effect))
-    return longer
+    effects = -carried(weights, observable, pair.clean, path.path, path.positions, patched[kept])
+    return [
+        FoundPath((node, *path.path), (source, *path.positions), effect)
+        for i, effect in zip(kept.tolist(), effects.tolist(), strict=True)
+        for node, source in [candidates[i]]
+    ]
 
 
-def _slope(parts: Parts, observable: Observable, found: Trace, path: FoundPath) -> Tensor:
+def _slope(
+    weights: StackedWeights, observable: Observable, trace: Trace, path: FoundPath
+) -> Tensor:
     """Derivative of the observable by what is added to the stream that a path reads."""
     with torch.enable_grad():
-        leaf = torch.zeros(1, parts.spec.d_model, dtype=parts.dtype, requires_grad=True)
-        change = carried(parts, observable, found, path.path, path.positions, leaf)
+        leaf = torch.zeros(1, weights.spec.d_model, dtype=weights.dtype, requires_grad=True)
+        change = carried(weights, observable, trace, path.path, path.positions, leaf)
         (slope,) = torch.autograd.grad(change[0], leaf)
     return slope[0]
 
 
 def _head_messages(
-    parts: Parts, pair: Pair, layers: int, at: int
+    weights: StackedWeights, pair: Pair, layers: int, at: int
 ) -> Float[Tensor, "layer head source d"]:
     """What each head brings to a position from each source: counterfactual minus clean."""
-    group = parts.spec.n_heads // parts.spec.n_kv_heads
+    group = weights.spec.n_heads // weights.spec.n_kv_heads
 
-    def weighted(found: Trace) -> Tensor:
-        values = found.values[:layers, :, : at + 1].repeat_interleave(group, dim=1)
-        return found.pattern[:layers, :, at, : at + 1, None] * values
+    def weighted(trace: Trace) -> Tensor:
+        values = trace.values[:layers, :, : at + 1].repeat_interleave(group, dim=1)
+        return trace.pattern[:layers, :, at, : at + 1, None] * values
 
     z = weighted(pair.other) - weighted(pair.clean)
-    messages = torch.einsum("lhsk,lhdk->lhsd", z, parts.W_O[:layers])
-    norms = [parts.post_norm("attn", i) for i in range(layers)]
-    if not layers or norms[0] is None:
-        return messages
-    scaled = [
-        _linear(norm, messages[i], pair.clean.reads("attn_post", i, at))
-        for i, norm in enumerate(norms)
-        if norm is not None
-    ]
-    return torch.stack(scaled)
-
-
-def _linear(norm: Norm, written: Tensor, at: Tensor) -> Tensor:
-    """A part of what goes through a norm, at the whole's scale."""
-    scaled: Tensor = norm.centre(written) / norm.scale(at) * norm.gain
-    return scaled
+    messages = torch.einsum("lhsk,lhdk->lhsd", z, weights.W_O[:layers])
+    for i in range(layers):
+        if norm := weights.post_norm("attn", i):  # a head's share, at the scale of all heads' sum
+            scale = norm.scale(pair.clean.reads("attn_post", i, at))
+            messages[i] = norm.centre(messages[i]) / scale * norm.gain
+    return messages
 
 
 class Linearisation(NamedTuple):
@@ -189,16 +181,16 @@ class Linearisation(NamedTuple):
 
 
 def linearisation(
-    parts: Parts, observable: Observable, pair: Pair, path: FoundPath
+    weights: StackedWeights, observable: Observable, pair: Pair, path: FoundPath
 ) -> Linearisation:
-    """A path's vector against the path: what its first part reads is replaced by what it reads in
-    the counterfactual prompt."""
-    place = Place(pair.clean, path.positions, pair.other)
-    feature = path_feature(parts, observable, path.path, "frozen", place, weighted=True)
+    """A path's vector against the path: what its first head or MLP reads is replaced by what it
+    reads in the counterfactual prompt."""
+    prompt = PathInPrompt(pair.clean, path.positions, pair.other)
+    feature = path_feature(weights, observable, path.path, "frozen", prompt, weighted=True)
     first, source = path.path[0], path.positions[0]
-    x, other = (found.reads(first.kind, first.layer, source) for found in pair)
-    norm = parts.norm(first.kind, first.layer)
+    x, other = (trace.reads(first.kind, first.layer, source) for trace in pair)
+    norm = weights.norm(first.kind, first.layer)
     predicted = float(feature.vector @ (norm(x) - norm(other)))
     moved = (other - x)[None]
-    actual = -carried(parts, observable, pair.clean, path.path, path.positions, moved)
+    actual = -carried(weights, observable, pair.clean, path.path, path.positions, moved)
     return Linearisation(predicted, float(actual[0]))

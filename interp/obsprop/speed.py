@@ -18,11 +18,10 @@ from ..directions import Directions
 from ..errors import UserError
 from ..model.catalog import resolve
 from ..model.subject import Subject, open_subject
-from ..text.corpus import read_corpus, token_rows
+from .model_weights import StackedWeights
 from .observables import Observable
-from .parts import Parts
 from .paths import Node, path_feature
-from .scoring import as_directions, stream_scores
+from .scoring import as_directions, corpus_rows, stream_scores
 
 
 def overhead(
@@ -74,21 +73,15 @@ def overhead(
 
 
 def measure(model: str, head: str, tokens: int, batch_size: int = 8) -> dict[str, Any]:
-    """`overhead` of one head's feature of an arbitrary observable, over the default corpus in rows
-    of 128 tokens."""
+    """`overhead` of one head's feature of an arbitrary observable, over the default corpus."""
     subject = open_subject(model)
-    if subject.weights is None or subject.tokenizer is None:
-        raise UserError(f"{model} has no tokenizer: the corpus cannot be read")
-    parts = Parts(subject.weights)
+    if subject.weights is None:
+        raise UserError(f"{model} has no stored weights: give a model that comes with its files")
+    rows = corpus_rows(subject, None, tokens)
+    weights = StackedWeights(subject.weights)
     observable = Observable("any", torch.tensor([0, 1]), torch.tensor([1.0, -1.0]))
-    feature = path_feature(parts, observable, (Node.parse(head),))
-    directions = as_directions(parts, [feature], {})
-
-    def encode(text: str) -> list[int]:
-        return list(subject.tokenizer.encode(text, add_special_tokens=False))
-
-    rows = list(token_rows(read_corpus(None), encode, 128, None, tokens))
-    return overhead(subject, model, directions, rows, batch_size)
+    feature = path_feature(weights, observable, (Node.parse(head),))
+    return overhead(subject, model, as_directions(weights, [feature], {}), rows, batch_size)
 
 
 def _seconds(work: Callable[[], None]) -> tuple[float, float]:

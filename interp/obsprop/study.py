@@ -1,19 +1,21 @@
 """The study of one observable: its paths, its features, and how they do against trained probes.
 
 Source: Dunefsky & Cohan, 'Observable propagation'. From one prompt pair: the direct effect of
-every part, the vector of every head, the paths that carry the difference (`search`), a feature
-vector for each. The feature of the strongest path that is read where the label is told (at the
-word of a template; anywhere in code) is *the* feature of the task, chosen by the pair alone; it is
-scored on held-out examples beside probes that learn from labels, at its own site (`evaluate`).
+every head and MLP, the vector of every head, the paths that carry the difference (`search`), a
+feature vector for each. The feature of the strongest path that is read where the label can be read
+(at the word of a template; anywhere in code) is *the* feature of the task, chosen by the pair
+alone; it is scored on held-out examples beside probes that learn from labels, at its own site
+(`evaluate`).
 
 Parts of the run:
-`heads/heads.parquet`, one row a head: layer, head, norm (of y without norm handling: no data at
-    all), norm_frozen (final norm's gain and scale in), effect (direct, prompt - counterfactual)
+`heads/heads.parquet`, one row a head: layer, head, norm (of y without norm handling: no text is
+    run), norm_frozen (final norm's gain and scale in), effect (direct, prompt - counterfactual)
 `heads/mlps.parquet`: layer, effect
 `paths/paths.parquet`, strongest first: path, positions and tokens (where it runs), effect,
     predicted, actual, error (linearisation), crossed (whether every MLP had its boundary), read
-    (told here), site, sign, auc, r2 (held out, each with _low and _high; null where not scored)
-`scores/methods.parquet`: method, labelled (examples used), auc, r2, with _low and _high;
+    (whether it is read where the label can be), site, sign, auc, r2 (held out, each with _low and
+    _high), unit (what their bootstrap draws)
+`scores/methods.parquet`: method, labelled (examples used), auc, r2, with _low and _high, unit;
     "observable" is the model's own answer, the best any feature of it can do, and
     "pair difference" the bare difference of the pair's two activations
 `scores/examples.parquet`: text, group, template (-1: code), positive, observable, score (held out,
@@ -29,16 +31,14 @@ Parts of the run:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, ClassVar
 
 from ..errors import UserError
 from ..runs.store import RunWriter
+from ..runs.study import ModelStudy
 from .tasks import Task, read_task
-
-if TYPE_CHECKING:
-    from ..model.weights import Weights
 
 TEXTS = (
     "Mary gave John her book, and he thanked Susan before Peter and Anna left.",
@@ -49,46 +49,37 @@ TEXTS = (
 
 
 @dataclass(frozen=True)
-class ObspropConfig:
+class ObspropConfig(ModelStudy):
     """An observable's paths, features and scores, from one pair of prompts."""
 
     STUDY: ClassVar[str] = "obsprop.run"
     VERSION: ClassVar[int] = 3
 
-    model: str = "smollm2-135m"
-    """A catalog name, hub id, folder or .gguf file."""
     observable: str = "subject-pronoun"
-    """A shipped task's name, or the path of a .yaml file of one's own."""
+    """The name of a task that comes with the workbench, or the path of your own .yaml file."""
     width: int = 8
     """How many paths each step of the search extends."""
     depth: int = 3
-    """Most parts in a path."""
+    """How many heads and MLPs a path has at most."""
     screen: int = 400
-    """How many candidates for extending a path are measured, after a first-order screening."""
+    """How many candidates for extending a path are measured: those of the largest first-order
+    effects."""
     paths: int = 12
     """How many paths get a feature that is scored."""
     labelled: tuple[int, ...] = (2, 10, 50, 200)
-    """Numbers of labelled examples the baselines learn from."""
+    """Numbers of labelled examples that the probes learn from."""
     draws: int = 20
-    """Random draws of those examples."""
+    """How often those examples are drawn at random."""
     boots: int = 1000
-    """Bootstrap repetitions behind the intervals."""
+    """Bootstrap resamples behind the intervals."""
     pairs: int = 8
     """How many other pairs, drawn from the training examples, the search is repeated with."""
     windows: int = 100
-    """For code: held-out windows of each language (and as many to train on)."""
+    """For code: how many windows of each language are held out (as many are trained on)."""
     texts: tuple[str, ...] = TEXTS
-    """Texts whose every token is scored, to look at."""
+    """Texts to look at: the feature scores every token."""
     seed: int = 0
-    """Of the split, the draws and the controls."""
-    device: str = field(default="cpu", metadata={"key": False})
-    """Where to compute."""
-
-    @cached_property
-    def _weights(self) -> Weights:
-        from ..model.weights import open_weights
-
-        return open_weights(self.model)
+    """Seed of the split, the draws, the bootstrap and the random controls."""
 
     @cached_property
     def _task(self) -> Task:
@@ -97,41 +88,58 @@ class ObspropConfig:
     def fingerprints(self) -> dict[str, str]:
         import hashlib
 
-        task = hashlib.sha256(repr(self._task).encode()).hexdigest()
-        prints = {**self._weights.fingerprints(), "task": task}
-        if self._task.sources:
-            from .code import fingerprint
+        from .code import fingerprint
 
-            prints |= {source: fingerprint(source) for source in self._task.sources}
-        return prints
+        prints = {source: fingerprint(source) for source in self._task.sources or ()}
+        task = hashlib.sha256(repr(self._task).encode()).hexdigest()
+        return {**super().fingerprints(), "task": task, **prints}
 
     def check(self) -> None:
-        if (
-            min(self.width, self.depth, self.screen, self.paths, self.draws, self.windows) < 1
-            or self.boots < 10
-        ):
+        super().check()
+        counts = (self.width, self.depth, self.screen, self.paths, self.draws, self.windows)
+        if min(counts) < 1 or self.boots < 10:
             raise UserError(
-                "width, depth, screen, paths, draws and windows are at least 1, boots 10"
+                "--width, --depth, --screen, --paths, --draws and --windows must be at least 1, "
+                "--boots at least 10"
             )
         if min(self.pairs, self.seed) < 0:
-            raise UserError("--pairs is a number of pairs, --seed a number from 0 up")
+            raise UserError("--pairs and --seed must be at least 0")
         if any(size < 2 or size % 2 for size in self.labelled):
-            raise UserError("--labelled needs even numbers, half of each class")
+            raise UserError("--labelled takes even numbers: half of the examples of each class")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .session import Session
+        from . import evaluate, tables
+        from .opened import choose, open_task
+        from .search import search_paths
 
-        session = Session(self, self._task, self._weights)
-        tables = {"heads/heads": session.heads(), "heads/mlps": session.mlps()}
-        found = session.search()
-        tables["paths/paths"], tables["scores/methods"] = session.evaluate(found)
-        tables["scores/examples"] = session.examples_table()
-        tables |= session.other_pairs()
-        tables["texts/tokens"] = session.token_scores()
-        tables |= session.checks() | session.writers()
-        for name, table in tables.items():
-            with out.part(f"{name}.parquet") as path:
-                table.to_parquet(path)
-        session.save_directions(out.path / "directions")
-        out.facts = session.facts()
-        return session.metrics(tables)
+        opened = open_task(
+            self._task, self.stored_weights, self.model, self.device, self.seed, self.windows
+        )
+        rows = [opened.subject.tokens(text).ids[0].tolist() for text in self.texts]
+        for row in rows:
+            opened.subject.check_length(len(row))
+        search = partial(
+            search_paths, opened.weights, opened.observable,
+            width=self.width, depth=self.depth, screen=self.screen,
+        )  # fmt: skip
+        paths, own = choose(search(opened.pair), opened, self.paths)
+        features = [opened.feature(path, opened.pair) for path in paths]
+        best = features[paths.index(own)]
+        held_out = tables.read_held_out(opened, features)
+        methods = {("ObsProp", 2): best.scores(held_out)[None]} | tables.baselines(
+            opened, best.site, held_out, self.labelled, self.draws
+        )
+        made = {
+            **tables.head_and_mlp_tables(opened),
+            "paths/paths": tables.path_table(opened, features, held_out, self.boots),
+            "scores/methods": evaluate.table(methods, held_out, self.boots, self.seed),
+            "scores/examples": tables.example_table(opened, best, held_out),
+            **tables.pair_table(opened, search, held_out, self.pairs),
+            "texts/tokens": tables.token_table(opened, best, rows),
+            **tables.use_tables(opened, best),
+        }
+        for name, table in made.items():  # at the end: no folder of a search that found nothing
+            out.table(name, table)
+        tables.save_directions(opened, features, out.path / "directions")
+        out.facts = tables.facts(opened, best, self.device)
+        return tables.metrics(best, made)

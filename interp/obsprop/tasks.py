@@ -1,18 +1,19 @@
 """Tasks: an observable with one prompt pair, and labelled examples to test on.
 
-A task is a YAML file, by name among the shipped ones (`data/observables/`) or anywhere by path:
+A task is a YAML file: one that comes with the workbench (`data/observables/`), by its name, or any
+other by its path:
 
     about: what it is about
     observable: {" she": 1, " he": -1}         words and their weights
     pair: [prompt, counterfactual]             as many tokens each; the first favours the observable
     templates: ["So, [WORD] really is …"]      prompts that end where the observable is read
     words: [female names, male names]          what fills them: two lists of words.yaml or of words
-    sources: [C, Python]                       instead of templates and words: code that is here
+    sources: [C, Python]                       in place of templates and words: installed code
 
 Examples are split by word (or file; names by surname, where the feature is read), so that nothing
-of a held-out example was trained on. A template's example, and the pair's prompt if it contains one
-of the words, is read at its word's last token and has the model's own observable as a value; a
-window of code is read at every token but the first, which draws attention whatever it is.
+is trained on any part of a held-out example. A template's example, and the pair's prompt if it
+contains one of the words, is read at its word's last token and has the model's own observable as a
+value; a window of code is read at every token but the first, which draws attention whatever it is.
 """
 
 from __future__ import annotations
@@ -72,26 +73,26 @@ def read_task(name: str) -> Task:
     """A shipped task by its name, or one's own by the path of its file.
 
     Raises:
-        UserError: no such task, or a file that is no task.
+        UserError: no such task, or a file that is not a task.
     """
     own = Path(name).expanduser()
     path = own if own.suffix in (".yaml", ".yml") else FOLDER / "observables" / f"{name}.yaml"
     if not path.is_file() or path.stem == "words":
         raise UserError(
-            f"no observable '{name}': choose one of {', '.join(shipped())}, or give the path of a "
-            ".yaml file"
+            f"there is no observable '{name}': choose one of {', '.join(shipped())}, or give the "
+            "path of a .yaml file"
         )
     content = read_yaml(path)
     try:
         return _task(path.stem, content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is no task ({type(error).__name__}: {error}): mend it") from error
+        raise UserError(f"{path} is not a task ({type(error).__name__}: {error})") from error
 
 
 def _task(name: str, content: dict[str, Any]) -> Task:
     unknown = set(content) - {"about", "observable", "pair", "templates", "words", "sources"}
     if unknown:
-        raise ValueError(f"nothing is known of '{sorted(unknown)[0]}'")
+        raise ValueError(f"a task has no '{sorted(unknown)[0]}'")
     observable = {word: float(weight) for word, weight in content["observable"].items()}
     if not all(math.isfinite(weight) for weight in observable.values()):
         raise ValueError("a weight is not finite")
@@ -101,10 +102,10 @@ def _task(name: str, content: dict[str, Any]) -> Task:
         return replace(task, sources=_two(content["sources"], "sources"))
     templates = _texts(content["templates"], "templates")
     if not all(text.count("[WORD]") == 1 for text in templates):
-        raise ValueError("every template needs one [WORD]")
+        raise ValueError("every template needs exactly one [WORD]")
     parts = content["words"]
     if not isinstance(parts, list) or len(parts) != 2:
-        raise ValueError("words are two lists")
+        raise ValueError("words must be two lists")
     one, other = (_words(part) for part in parts)
     if both := sorted(set(one) & set(other)):
         raise ValueError(f"the word '{both[0]}' is on both sides")
@@ -113,7 +114,7 @@ def _task(name: str, content: dict[str, Any]) -> Task:
 
 def _two(given: Any, name: str) -> tuple[str, str]:
     if not isinstance(given, list) or len(given) != 2:
-        raise ValueError(f"{name} is a list of two")
+        raise ValueError(f"{name} must be a list of two")
     first, second = _texts(given, name)
     return first, second
 
@@ -126,9 +127,9 @@ def _words(part: str | list[str]) -> tuple[str, ...]:
 
 def _texts(given: Any, name: str) -> tuple[str, ...]:
     if not isinstance(given, list) or not given:
-        raise ValueError(f"{name} is a list of texts")
+        raise ValueError(f"{name} must be a list of texts")
     if not all(isinstance(text, str) and text.strip() for text in given):
-        raise ValueError(f"an entry of {name} is no text")
+        raise ValueError(f"an entry of {name} is empty or not a text")
     return tuple(given)
 
 
@@ -165,7 +166,7 @@ def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) ->
         of_class = Counter(example.positive for example in part)
         if min(of_class[True], of_class[False]) < 4:
             raise UserError(
-                f"the task '{task.name}' has too few examples of a class: give it more words"
+                f"the task '{task.name}' has fewer than 4 examples of a class: give it more words"
             )
     return Split(train, held_out)
 
@@ -201,15 +202,15 @@ def _fill(template: str, word: str, tokenizer: Any) -> Example:
 
 
 def pair_reads(task: Task, tokenizer: Any) -> tuple[int, ...]:
-    """Where the pair's first prompt is read, as an example with its word would be; nowhere if none
-    of the task's words tells the two prompts apart."""
+    """Where the pair's first prompt is read, as an example with its word would be; () if the two
+    prompts do not differ in one of the task's words."""
     prompt = task.pair[0]
     apart = (i for i, (a, b) in enumerate(zip(*task.pair, strict=False)) if a != b)
     differ = next(apart, len(prompt))
     for word in sorted((word for side in task.words for word in side), key=len, reverse=True):
-        for found in re.finditer(re.escape(word), prompt):
-            if found.start() <= differ < found.end():
-                template = f"{prompt[: found.start()]}[WORD]{prompt[found.end() :]}"
+        for match in re.finditer(re.escape(word), prompt):
+            if match.start() <= differ < match.end():
+                template = f"{prompt[: match.start()]}[WORD]{prompt[match.end() :]}"
                 return tuple(_fill(template, word, tokenizer).reads)
     return ()
 
@@ -232,8 +233,8 @@ def _windows(
             into.append(Example(window, list(range(1, WINDOW)), True, str(path)))
     if min(map(len, parts)) < per_class:
         raise UserError(
-            f"only {min(map(len, parts))} windows of {source} code are installed here, of "
-            f"{per_class}: use fewer windows or install Python's headers"
+            f"the {source} code that is installed fills {min(map(len, parts))} windows, not "
+            f"{per_class}: lower --windows or install Python's headers"
         )
     return parts
 
@@ -244,13 +245,13 @@ def draw_pairs(chosen: Sequence[Example], count: int, seed: int) -> list[tuple[E
     order = list(chosen)
     random.Random(seed).shuffle(order)
     positive, negative = ([e for e in order if e.positive is side] for side in (True, False))
-    found: list[tuple[Example, Example]] = []
+    pairs: list[tuple[Example, Example]] = []
     for one in positive:
         end = one.reads[-1] + 1
         match = next(
             (e for e in negative if e.reads == one.reads and e.ids[end:] == one.ids[end:]), None
         )
-        if match is not None and len(found) < count:
+        if match is not None and len(pairs) < count:
             negative.remove(match)
-            found.append((one, match))
-    return found
+            pairs.append((one, match))
+    return pairs

@@ -1,4 +1,4 @@
-"""What one prompt's forward pass fixes: attention patterns, norm scales, the parts' outputs.
+"""What one prompt's forward pass fixes: patterns, norm scales, what heads and MLPs write.
 
 Everything in observable propagation that is not a weight comes from here. The reference notebooks
 scored some features with another layer's norm input and, in one helper, with attention's and the
@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..model.site import Site
 from ..model.subject import Batch, Subject
 from ..model.weights import NormKind
-from .parts import Parts
+from .model_weights import StackedWeights
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class Trace:
     """What each kind of norm reads, layer by layer; "final" is [P, d]."""
     pattern: Float[Tensor, "L heads query key"]
     values: Float[Tensor, "L kv P k"]
-    attn_out: Float[Tensor, "L P d"]
     mlp_out: Float[Tensor, "L P d"]
     logits: Float[Tensor, " d_vocab"]
     """At the last position."""
@@ -45,7 +44,7 @@ class Trace:
         return self.streams[kind][layer, position]
 
 
-def trace(subject: Subject, parts: Parts, text: str | Batch) -> Trace:
+def trace(subject: Subject, weights: StackedWeights, text: str | Batch) -> Trace:
     """Run one prompt and keep what the identities need.
 
     Raises:
@@ -53,55 +52,54 @@ def trace(subject: Subject, parts: Parts, text: str | Batch) -> Trace:
     """
     batch = subject.tokens(text) if isinstance(text, str) else text
     if Site("attn_pattern", 0) not in subject.sites:
-        raise UserError('attention patterns are needed: open the subject with attention="eager"')
+        raise UserError('a trace needs attention patterns: open the subject with attention="eager"')
     if len(batch.ids) != 1:
-        raise UserError("one prompt at a time has a trace")
-    kinds = ["resid_pre", "head_v", "head_z", "attn_pattern", "attn_out", "mlp_out", "mlp_post"]
-    if not parts.spec.parallel:
+        raise UserError("a trace is of one prompt: give one at a time")
+    kinds = ["resid_pre", "head_v", "head_z", "attn_pattern", "mlp_out", "mlp_post"]
+    if not weights.spec.parallel:
         kinds.append("resid_mid")
     wanted = [f"*.{kind}" for kind in kinds] + ["final_norm_in", "logits"]
-    # on the CPU, where the parts' weights are
-    found = {site: x.cpu() for site, x in subject.capture(batch, wanted).items()}
+    # on the CPU, where the stacked weights are
+    captured = {site: x.cpu() for site, x in subject.capture(batch, wanted).items()}
 
     def stacked(kind: str) -> Tensor:
-        return torch.stack([found[Site(kind, i)][0] for i in range(parts.spec.n_layers)])
+        return torch.stack([captured[Site(kind, i)][0] for i in range(weights.spec.n_layers)])
 
     streams = {
         "attn": stacked("resid_pre"),
-        "mlp": stacked("resid_pre" if parts.spec.parallel else "resid_mid"),
-        "final": found[Site("final_norm_in")][0],
+        "mlp": stacked("resid_pre" if weights.spec.parallel else "resid_mid"),
+        "final": captured[Site("final_norm_in")][0],
     }
-    if parts.post_norm("attn", 0) is not None:
-        z, hidden = stacked("head_z").to(parts.dtype), stacked("mlp_post").to(parts.dtype)
-        streams["attn_post"] = torch.einsum("lphk,lhdk->lpd", z, parts.W_O) + parts.b_O[:, None]
-        downs = [parts.mlp(i).down(hidden[i]) for i in range(parts.spec.n_layers)]
+    if weights.post_norm("attn", 0) is not None:
+        z, hidden = stacked("head_z").to(weights.dtype), stacked("mlp_post").to(weights.dtype)
+        streams["attn_post"] = torch.einsum("lphk,lhdk->lpd", z, weights.W_O) + weights.b_O[:, None]
+        downs = [weights.mlp(i).down(hidden[i]) for i in range(weights.spec.n_layers)]
         streams["mlp_post"] = torch.stack(downs)
     return Trace(
         ids=batch.ids[0].cpu(),
-        streams={kind: x.to(parts.dtype) for kind, x in streams.items()},
-        pattern=stacked("attn_pattern").to(parts.dtype),
-        values=stacked("head_v").transpose(1, 2).to(parts.dtype),
-        attn_out=stacked("attn_out").to(parts.dtype),
-        mlp_out=stacked("mlp_out").to(parts.dtype),
-        logits=found[Site("logits")][0, -1].to(parts.dtype),
+        streams={kind: x.to(weights.dtype) for kind, x in streams.items()},
+        pattern=stacked("attn_pattern").to(weights.dtype),
+        values=stacked("head_v").transpose(1, 2).to(weights.dtype),
+        mlp_out=stacked("mlp_out").to(weights.dtype),
+        logits=captured[Site("logits")][0, -1].to(weights.dtype),
     )
 
 
 def trace_pair(
-    subject: Subject, parts: Parts, pair: tuple[str | Batch, str | Batch], name: str
+    subject: Subject, weights: StackedWeights, pair: tuple[str | Batch, str | Batch], name: str
 ) -> tuple[Trace, Trace]:
     """Traces of a prompt and its counterfactual, position by position comparable.
 
     Raises:
-        UserError: prompts of different lengths, or that are the same.
+        UserError: prompts of different lengths, or twice the same.
     """
     batches = [subject.tokens(text) if isinstance(text, str) else text for text in pair]
     lengths = [batch.ids.shape[1] for batch in batches]
     if lengths[0] != lengths[1]:
         raise UserError(
             f"the pair of '{name}' has {lengths[0]} and {lengths[1]} tokens in this model's "
-            "vocabulary: change the prompts so that they line up"
+            "vocabulary: change the prompts until they have as many"
         )
     if torch.equal(batches[0].ids, batches[1].ids):
-        raise UserError(f"the pair of '{name}' is one and the same prompt")
-    return trace(subject, parts, batches[0]), trace(subject, parts, batches[1])
+        raise UserError(f"both prompts of the pair of '{name}' are the same: change one")
+    return trace(subject, weights, batches[0]), trace(subject, weights, batches[1])

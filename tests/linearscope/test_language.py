@@ -9,9 +9,9 @@ from interp.errors import UserError
 from interp.linearscope.language import interpret_logits
 from interp.model.site import Site
 from interp.model.subject import open_subject
+from interp.obsprop.model_weights import StackedWeights
 from interp.obsprop.observables import make_observable
-from interp.obsprop.parts import Parts
-from interp.obsprop.paths import Node, Place, path_feature
+from interp.obsprop.paths import Node, PathInPrompt, path_feature
 from interp.obsprop.trace import trace
 
 PROMPTS = [
@@ -70,7 +70,7 @@ def test_obsprop_paths_add_up_to_the_row():
     """All paths of heads and MLPs from the stream before SmolLM2's last two layers to a logit,
     over all positions they run through."""
     subject = open_subject("smollm2-135m", dtype=torch.float64, attention="eager")
-    parts = Parts(subject.weights, torch.float64)
+    parts = StackedWeights(subject.weights, torch.float64)
     observable = make_observable("Paris", {" Paris": 1.0}, subject.weights)
     batch = subject.tokens("France: city")
     found, first = trace(subject, parts, batch), parts.spec.n_layers - 2
@@ -79,7 +79,7 @@ def test_obsprop_paths_add_up_to_the_row():
     total[found.last] += parts.final_norm.pull(m0, "frozen", found.reads("final", 0, found.last))
     for path in _paths(first, parts.spec):
         for positions in _positions(path, found.last):
-            place = Place(found, positions, gates=True)
+            place = PathInPrompt(found, positions, frozen_gates=True)
             feature = path_feature(parts, observable, path, "frozen", place, weighted=True)
             norm = parts.norm(path[0].kind, path[0].layer)
             x = found.reads(path[0].kind, path[0].layer, positions[0])

@@ -12,7 +12,7 @@ from torch import nn
 
 from interp.model.subject import Subject, open_subject
 from interp.model.weights import Weights
-from interp.obsprop.parts import Parts
+from interp.obsprop.model_weights import StackedWeights
 
 from ..conftest import FAMILY_CONFIGS, make_model
 
@@ -63,10 +63,10 @@ def biased_model(family: str, **changes: Any) -> Any:
     return model
 
 
-def opened(name: str, folder: Any, **changes: Any) -> tuple[Subject, Parts]:
-    """A random model of a family in float64, and its parts as read from its files."""
+def opened(name: str, folder: Any, **changes: Any) -> tuple[Subject, StackedWeights]:
+    """A random model of a family in float64, and its weights as read from its files."""
     family, own = MODELS[name]
     model = biased_model(family, **own, **changes)
     model.save_pretrained(folder)
     subject = open_subject(exact(model), attention="eager", dtype=torch.float64)
-    return subject, Parts(Weights(folder), torch.float64)
+    return subject, StackedWeights(Weights(folder), torch.float64)

@@ -12,6 +12,10 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from interp.obsprop.study import ObspropConfig
+from interp.runs.store import Run, Store
+from interp.runs.study import run_or_load
+
 from ..conftest import make_model
 
 POSITIVE = [f"w{i}" for i in range(100, 120)]
@@ -23,6 +27,10 @@ TASK = {
     "templates": ["w1 [WORD] w2 w3", "w4 w5 [WORD] w6 w7"],
     "words": [POSITIVE, NEGATIVE],
 }
+
+
+CHEAP = {"labelled": (2,), "draws": 1, "boots": 10, "paths": 1, "pairs": 0, "depth": 1}
+"""Settings for tests that need a run and look at little of it."""
 
 
 def write_task(folder: Path, **changes: object) -> Path:
@@ -57,3 +65,14 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.decoder = decoders.Fuse()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def studied(
+    planted: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ObspropConfig, Run, Path]:
+    """The study of the planted circuit, made once: its config, its run and the store's folder."""
+    folder = tmp_path_factory.mktemp("studied")
+    small = {"labelled": (2, 8), "draws": 3, "boots": 50, "paths": 4, "pairs": 2}
+    config = ObspropConfig(str(planted), str(write_task(folder)), texts=("w1 w100 w2",), **small)
+    return config, run_or_load(config, Store(folder / "runs")), folder / "runs"

@@ -9,10 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from interp.model.site import Site
 from interp.obsprop.evaluate import (
-    Read,
+    ReadExamples,
     auc,
     baseline_scores,
-    bootstrap_weights,
     r2,
     summary,
     within_templates,
@@ -41,12 +40,17 @@ def test_r2_is_the_squared_correlation_of_the_drawn_examples():
     assert r2(a, b, counts[None].astype(float))[0] == pytest.approx(want)
 
 
-def test_bootstrap_draws_groups_whole():
-    groups = np.repeat(np.arange(10), 3)
-    weights = bootstrap_weights(groups, 50, seed=1)
-    assert (weights[0] == 1).all()
-    assert (weights.reshape(51, 10, 3).std(axis=2) == 0).all()
-    assert (weights.sum(1) == 30).all()
+def test_intervals_draw_groups_whole():
+    """One group of eight decides: its examples come and go together, so the interval is wide."""
+    scores, positive = np.repeat([[0.0, 1.0]], 40, axis=0).ravel(), np.arange(80) % 2 == 1
+    scores[:10] = 1 - scores[:10]  # one word's templates are all in the wrong order
+    whole = ReadExamples({}, positive, np.full(80, np.nan), np.arange(80) // 10)
+    single = whole._replace(groups=np.arange(80) // 2)
+    wide, narrow = (summary(scores[None], read, 400, 0) for read in (whole, single))
+    assert wide["auc"] == narrow["auc"]
+    assert wide["auc_high"] == 1.0, "the group is left out of one draw in three"
+    assert wide["auc_high"] - wide["auc_low"] > 1.5 * (narrow["auc_high"] - narrow["auc_low"])
+    assert wide["unit"] == "held-out group"
 
 
 def test_what_a_template_adds_is_taken_out():
@@ -75,7 +79,7 @@ def parts():
         X = rng.normal(size=(n, 20))
         X[:, 0] += np.where(positive, 2.0, -2.0)
         observable = 3 * X[:, 0] + 0.1 * rng.normal(size=n)
-        return Read({SITE: X}, positive, observable, np.arange(n) // 2)
+        return ReadExamples({SITE: X}, positive, observable, np.arange(n) // 2)
 
     return read(200), read(80)
 

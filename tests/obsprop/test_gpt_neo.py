@@ -11,8 +11,8 @@ from huggingface_hub import try_to_load_from_cache
 
 from interp.directions import Directions
 from interp.model.weights import open_weights
+from interp.obsprop.model_weights import StackedWeights
 from interp.obsprop.observables import make_observable
-from interp.obsprop.parts import Parts
 from interp.obsprop.paths import parse_path, path_feature
 from interp.obsprop.propagate import head_norms
 
@@ -29,31 +29,33 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def parts():
-    return Parts(open_weights(MODEL))
+def weights():
+    return StackedWeights(open_weights(MODEL))
 
 
-def observable(parts, words):
-    return make_observable("pronoun", words, parts.weights)
+def observable(weights, words):
+    return make_observable("pronoun", words, weights.stored)
 
 
-def test_lengths_of_the_subject_vectors(parts):
-    norms = head_norms(parts, observable(parts, {" she": 1, " he": -1})).set_index("name")["norm"]
+def test_lengths_of_the_subject_vectors(weights):
+    norms = head_norms(weights, observable(weights, {" she": 1, " he": -1})).set_index("name")[
+        "norm"
+    ]
     for head, length in SUBJECT.items():
         assert norms[head] == pytest.approx(length, rel=1e-3)
 
 
-def test_lengths_of_the_object_vectors(parts):
-    norms = head_norms(parts, observable(parts, {" her": 1, " him": -1}))["norm"].to_numpy()
+def test_lengths_of_the_object_vectors(weights):
+    norms = head_norms(weights, observable(weights, {" her": 1, " him": -1}))["norm"].to_numpy()
     for length in OBJECT:
         assert abs(norms - length).min() < 1e-3 * length
 
 
-def test_coupling_of_subject_with_object(parts):
-    subject = observable(parts, {" she": 1, " he": -1})
-    other = observable(parts, {" her": 1, " him": -1})
+def test_coupling_of_subject_with_object(weights):
+    subject = observable(weights, {" she": 1, " he": -1})
+    other = observable(weights, {" her": 1, " him": -1})
     for head, coefficient in COUPLING.items():
-        features = [path_feature(parts, each, parse_path(head)) for each in (subject, other)]
+        features = [path_feature(weights, each, parse_path(head)) for each in (subject, other)]
         vectors = torch.stack([feature.vector for feature in features])  # behind the norm, bare
         pair = Directions(features[0].site, vectors, pd.DataFrame({"name": ["subject", "object"]}))
         assert float(pair.coupling(pair)[0, 1]) == pytest.approx(coefficient, abs=2e-3)

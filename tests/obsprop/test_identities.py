@@ -12,10 +12,10 @@ from interp.errors import UserError
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
+from interp.obsprop.model_weights import Mlp, StackedWeights
 from interp.obsprop.norms import Norm
 from interp.obsprop.observables import Observable
-from interp.obsprop.parts import Mlp, Parts
-from interp.obsprop.paths import Node, Place, parse_path, path_feature, show
+from interp.obsprop.paths import Node, PathInPrompt, parse_path, path_feature, show
 from interp.obsprop.propagate import (
     direct_effects,
     head_vectors,
@@ -40,84 +40,86 @@ def observable(seed=0):
 
 @pytest.fixture(scope="module", params=MODELS)
 def model(request, tmp_path_factory):
-    """(subject, parts, trace of one prompt)"""
-    subject, parts = opened(request.param, tmp_path_factory.mktemp("model") / "m")
-    return subject, parts, trace(subject, parts, subject.pad([IDS]))
+    """(subject, weights, trace of one prompt)"""
+    subject, weights = opened(request.param, tmp_path_factory.mktemp("model") / "m")
+    return subject, weights, trace(subject, weights, subject.pad([IDS]))
 
 
 def test_direct_effects_sum_to_the_observable(model):
-    _, parts, found = model
-    effects = direct_effects(parts, observable(), found)
+    _, weights, found = model
+    effects = direct_effects(weights, observable(), found)
     assert effects.total == pytest.approx(float(observable().value(found.logits)), abs=1e-10)
     assert effects.heads.abs().min() > 1e-6, "every head has an effect"
 
 
 def test_readout_is_the_observable_of_the_logits(model):
-    subject, parts, found = model
+    subject, weights, found = model
     end = subject.capture(subject.pad([IDS]), ["final_norm_in"])[Site("final_norm_in")][0, -1]
-    got = readout(parts, observable())(end)
+    got = readout(weights, observable())(end)
     torch.testing.assert_close(got, observable().value(found.logits), **EXACT)
 
 
 def test_a_heads_direct_effect_is_its_vector_on_what_it_reads(model):
     """m.W_O z of the model's own z, against sum_s a (y.x + bias)."""
-    subject, parts, found = model
-    m, reads, _ = stream_vectors(parts, observable(), found, found.last)
-    sites = [f"{layer}.head_z" for layer in range(parts.spec.n_layers)]
+    subject, weights, found = model
+    m, reads = stream_vectors(weights, observable(), found, found.last)
+    sites = [f"{layer}.head_z" for layer in range(weights.spec.n_layers)]
     z = torch.stack(list(subject.capture(subject.pad([IDS]), sites).values()))[:, 0, -1]
-    want = torch.einsum("ld,lhdk,lhk->lh", reads, parts.W_O, z)
-    torch.testing.assert_close(direct_effects(parts, observable(), found).heads, want, **EXACT)
+    want = torch.einsum("ld,lhdk,lhk->lh", reads, weights.W_O, z)
+    torch.testing.assert_close(direct_effects(weights, observable(), found).heads, want, **EXACT)
 
 
 def test_all_heads_at_once_is_one_head_at_a_time(model):
-    _, parts, _ = model
-    m = torch.randn(3, parts.spec.d_model, dtype=torch.float64)
-    made = head_vectors(parts, m)
-    for layer in range(parts.spec.n_layers):
-        for head in range(parts.spec.n_heads):
-            q = m @ parts.W_O[layer, head]
-            kv = head // (parts.spec.n_heads // parts.spec.n_kv_heads)
+    _, weights, _ = model
+    m = torch.randn(3, weights.spec.d_model, dtype=torch.float64)
+    made = head_vectors(weights, m)
+    for layer in range(weights.spec.n_layers):
+        for head in range(weights.spec.n_heads):
+            q = m @ weights.W_O[layer, head]
+            kv = head // (weights.spec.n_heads // weights.spec.n_kv_heads)
             torch.testing.assert_close(
-                made.vectors[:, layer, head], q @ parts.W_V[layer, kv], **EXACT
+                made.vectors[:, layer, head], q @ weights.W_V[layer, kv], **EXACT
             )
             torch.testing.assert_close(
-                made.offsets[:, layer, head], q @ parts.b_V[layer, kv], **EXACT
+                made.offsets[:, layer, head], q @ weights.b_V[layer, kv], **EXACT
             )
 
 
 @pytest.mark.parametrize("text", PATHS)
 def test_path_vector_is_autograd_with_everything_else_detached(model, text):
-    subject, parts, found = model
+    subject, weights, found = model
     path = parse_path(text)
-    if any(not a.before(b, parts.spec.parallel) for a, b in itertools.pairwise(path)):
+    if any(not a.before(b, weights.spec.parallel) for a, b in itertools.pairwise(path)):
         path = tuple(node for node in path if str(node) != "0.mlp")  # in parallel blocks
     positions = [2]
     for step, node in enumerate(path):
         ends = step == len(path) - 1 and node.head is not None
         positions.append(found.last if ends else positions[-1] + 2 * (node.head is not None))
-    place = Place(found, tuple(positions))
-    feature = path_feature(parts, observable(), path, "frozen", place, weighted=True)
-    norm = parts.norm(path[0].kind, path[0].layer)
+    prompt = PathInPrompt(found, tuple(positions))
+    feature = path_feature(weights, observable(), path, "frozen", prompt, weighted=True)
+    norm = weights.norm(path[0].kind, path[0].layer)
     x = found.reads(path[0].kind, path[0].layer, positions[0])
     hf = copy.deepcopy(subject._backend.model)
-    gradient = path_gradient(hf, parts.spec, torch.tensor(IDS), path, positions, observable().value)
+    gradient = path_gradient(
+        hf, weights.spec, torch.tensor(IDS), path, positions, observable().value
+    )
     assert gradient.norm() > 1e-8
     torch.testing.assert_close(norm.pull(feature.vector, "frozen", x), gradient, **EXACT)
 
 
 def test_offset_makes_a_heads_feature_exact_in_value(model):
     """vector.N(x) + offset, times attention, is the head's effect from one source position."""
-    _, parts, found = model
+    _, weights, found = model
     layer, head, source = 1, 2, 3
-    place = Place(found, (source, found.last))
-    feature = path_feature(parts, observable(), (Node(layer, head),), "frozen", place, True)
-    read = parts.norm("attn", layer)(found.streams["attn"][layer, source])
-    m, reads, _ = stream_vectors(parts, observable(), found, found.last)
-    value = found.values[layer, parts.kv(head), source]
+    prompt = PathInPrompt(found, (source, found.last))
+    feature = path_feature(weights, observable(), (Node(layer, head),), "frozen", prompt, True)
+    read = weights.norm("attn", layer)(found.streams["attn"][layer, source])
+    m, reads = stream_vectors(weights, observable(), found, found.last)
+    value = found.values[layer, weights.kv(head), source]
     attention = found.pattern[layer, head, found.last, source]
-    want = attention * (reads[layer] @ parts.W_O[layer, head] @ value)
-    constants = float(observable().start(parts.W_U) @ parts.final_norm.offset)
-    post = parts.post_norm("attn", layer)
+    want = attention * (reads[layer] @ weights.W_O[layer, head] @ value)
+    constants = float(observable().start(weights.W_U) @ weights.final_norm.offset)
+    post = weights.post_norm("attn", layer)
     constants += float(m @ post.offset) if post else 0.0
     got = feature.vector @ read + feature.offset - constants
     torch.testing.assert_close(got, want, **EXACT)
@@ -156,14 +158,14 @@ def test_frozen_and_gradient_directions_nearly_agree():
 
 class TestMlp:
     @pytest.fixture
-    def parts(self, tmp_path):
+    def weights(self, tmp_path):
         return opened("llama", tmp_path / "m")[1]
 
     def test_is_the_models_own(self, model):
-        subject, parts, _ = model
+        subject, weights, _ = model
         sites = ["1.mlp_in", "1.mlp_post"]
         read, hidden = subject.capture(subject.pad([IDS]), sites).values()
-        torch.testing.assert_close(parts.mlp(1)(read), parts.mlp(1).down(hidden), **EXACT)
+        torch.testing.assert_close(weights.mlp(1)(read), weights.mlp(1).down(hidden), **EXACT)
 
     def test_exact_for_a_linear_one(self, tmp_path):
         biased_model("gpt2", activation_function="linear").save_pretrained(tmp_path)
@@ -172,13 +174,13 @@ class TestMlp:
         made = linearise_mlp(mlp, m, a, b)
         torch.testing.assert_close(made.vector @ x + made.offset, mlp(x) @ m, **EXACT)
 
-    def test_boundary_is_a_zero_where_the_signs_differ(self, parts):
-        mlp, g = parts.mlp(1), torch.Generator().manual_seed(3)
+    def test_boundary_is_a_zero_where_the_signs_differ(self, weights):
+        mlp, g = weights.mlp(1), torch.Generator().manual_seed(3)
         crossings = 0
         for _ in range(30):
             m, a, b = torch.randn(3, 32, generator=g, dtype=torch.float64)
             made = linearise_mlp(mlp, m, a, b)
-            at = a + made.place * (b - a)
+            at = a + made.where * (b - a)
             assert made.vector @ at + made.offset == pytest.approx(made.value, abs=1e-10)
             if made.crossed:
                 crossings += 1
@@ -187,39 +189,41 @@ class TestMlp:
                 assert (mlp(a) @ m) * (mlp(b) @ m) > 0, "a change of sign at the ends is found"
         assert 5 < crossings < 30
 
-    def test_says_so_when_there_is_no_boundary(self, parts):
-        mlp, a = parts.mlp(0), torch.ones(32, dtype=torch.float64)
+    def test_says_so_when_there_is_no_boundary(self, weights):
+        mlp, a = weights.mlp(0), torch.ones(32, dtype=torch.float64)
         m = mlp(a)  # m.MLP(a) = |m|^2 > 0, and stays so nearby
         made = linearise_mlp(mlp, m, a, 1.001 * a)
         assert not made.crossed
         assert made.value > 0
 
 
-def test_gradient_mode_needs_a_place_and_ignore_none(tmp_path):
-    _, parts = opened("llama", tmp_path / "m")
-    free = path_feature(parts, observable(), parse_path("0.1 > 1.2"))
-    m0 = observable().start(parts.W_U)
-    want = parts.W_V[0, 0].T @ parts.W_O[0, 1].T @ parts.W_V[1, 1].T @ parts.W_O[1, 2].T @ m0
+def test_gradient_mode_needs_a_prompt_and_ignore_none(tmp_path):
+    _, weights = opened("llama", tmp_path / "m")
+    free = path_feature(weights, observable(), parse_path("0.1 > 1.2"))
+    m0 = observable().start(weights.W_U)
+    want = (
+        weights.W_V[0, 0].T @ weights.W_O[0, 1].T @ weights.W_V[1, 1].T @ weights.W_O[1, 2].T @ m0
+    )
     torch.testing.assert_close(free.vector, want, **EXACT)
     for mode in ("frozen", "gradient"):
         with pytest.raises(UserError, match="needs a prompt"):
-            path_feature(parts, observable(), parse_path("1.2"), mode)
+            path_feature(weights, observable(), parse_path("1.2"), mode)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("1.2 > 0.1", "1.2 does not write to what 0.1 reads"),
-        ("5.0", r"no 5.0 in this model: layers 0\.\.1, heads 0\.\.3"),
-        ("1.4", "no 1.4 in this model"),
+        ("1.2 > 0.1", "0.1 cannot read what 1.2 writes"),
+        ("5.0", r"this model has no 5\.0: its layers are 0\.\.1, its heads 0\.\.3"),
+        ("1.4", "this model has no 1.4"),
         ("1.mlp", "needs a prompt"),
-        ("head one", "is no part of a model"),
+        ("head one", "names no head or MLP"),
     ],
 )
 def test_paths_that_cannot_be(text, says, tmp_path):
-    _, parts = opened("llama", tmp_path / "m")
+    _, weights = opened("llama", tmp_path / "m")
     with pytest.raises(UserError, match=says):
-        path_feature(parts, observable(), parse_path(text))
+        path_feature(weights, observable(), parse_path(text))
 
 
 def test_paths_print_as_they_parse():
@@ -231,4 +235,4 @@ def test_a_trace_needs_patterns(tmp_path):
     model.save_pretrained(tmp_path)
     subject = open_subject(exact(model), dtype=torch.float64)
     with pytest.raises(UserError, match='attention="eager"'):
-        trace(subject, Parts(Weights(tmp_path), torch.float64), subject.pad([IDS]))
+        trace(subject, StackedWeights(Weights(tmp_path), torch.float64), subject.pad([IDS]))

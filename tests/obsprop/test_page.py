@@ -1,5 +1,7 @@
 """The page over a store with a run of each study, and its figures."""
 
+import shutil
+
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -7,10 +9,9 @@ from streamlit.testing.v1 import AppTest
 from interp.directions.figures import coloured_tokens
 from interp.obsprop import figures
 from interp.obsprop.couple import CoupleConfig
-from interp.obsprop.study import ObspropConfig
 from interp.runs.study import run_or_load
 
-from .planted import planted, write_task  # noqa: F401 - a fixture
+from .planted import planted, studied, write_task  # noqa: F401 - two fixtures
 
 
 def page():
@@ -29,14 +30,13 @@ def test_nothing_yet_says_how_to_begin(own_home):
     assert any("no model" in error.value for error in shown.error), "a mistake is shown in place"
 
 
-def test_runs_are_shown(planted, own_home, tmp_path):  # noqa: F811
+def test_runs_are_shown(planted, studied, own_home, tmp_path):  # noqa: F811
+    shutil.copytree(studied[2], own_home / "runs")
     task = str(write_task(tmp_path))
     other = tmp_path / "other.yaml"
     other.write_text((tmp_path / "planted.yaml").read_text().replace("w11:", "w12:"))
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(" ".join(f"w{i % 210 + 1}" for i in range(300)))
-    small = {"labelled": (2, 8), "draws": 2, "boots": 20, "paths": 4, "pairs": 0}
-    run_or_load(ObspropConfig(model=str(planted), observable=task, **small))
     run_or_load(
         CoupleConfig(
             model=str(planted), observables=(task, str(other)), heads=1, tokens=128,
@@ -55,6 +55,9 @@ def test_runs_are_shown(planted, own_home, tmp_path):  # noqa: F811
     assert heads["name"].iloc[0] in ("1.2", "1.3")
     paths = next(frame for frame in frames if "effect" in frame and "tokens" in frame)
     assert "1.2" in set(paths["path"])
+    assert any("kept" in frame for frame in frames), "what the run has of the checks"
+    command = next(code.value for code in shown.code if code.value.startswith("interp obsprop run"))
+    assert "--labelled 2 8" in command
 
 
 def test_coloured_tokens_escape_and_leave_the_first_token_out():

@@ -4,8 +4,8 @@ import pytest
 
 from interp.errors import UserError
 from interp.model.subject import open_subject
+from interp.obsprop.model_weights import StackedWeights
 from interp.obsprop.observables import Observable
-from interp.obsprop.parts import Parts
 from interp.obsprop.paths import parse_path, path_feature
 from interp.obsprop.scoring import as_directions
 from interp.obsprop.speed import measure, overhead
@@ -16,8 +16,10 @@ def directions_of(folder, path):
 
     subject = open_subject(folder)
     observable = Observable("any", torch.tensor([0, 1]), torch.tensor([1.0, -1.0]))
-    parts = Parts(subject.weights)
-    return subject, as_directions(parts, [path_feature(parts, observable, parse_path(path))], {})
+    weights = StackedWeights(subject.weights)
+    return subject, as_directions(
+        weights, [path_feature(weights, observable, parse_path(path))], {}
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt_neox"])

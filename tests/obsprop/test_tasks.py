@@ -63,20 +63,20 @@ class TestTasks:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            ({"templates": ["no slot"]}, "needs one .WORD."),
-            ({"templates": ["w1 [WORD] w2 [WORD]"]}, "needs one .WORD."),
-            ({"pair": ["one"]}, "pair is a list of two"),
-            ({"pair": "ab"}, "pair is a list of two"),
-            ({"words": ["nobody", "male names"]}, "is no task"),
+            ({"templates": ["no slot"]}, "needs exactly one .WORD."),
+            ({"templates": ["w1 [WORD] w2 [WORD]"]}, "needs exactly one .WORD."),
+            ({"pair": ["one"]}, "pair must be a list of two"),
+            ({"pair": "ab"}, "pair must be a list of two"),
+            ({"words": ["nobody", "male names"]}, "is not a task"),
             ({"words": [["w1", "w2"], ["w2", "w3"]]}, "the word 'w2' is on both sides"),
-            ({"words": [["w1", " "], ["w2"]]}, "an entry of words is no text"),
-            ({"words": ["male names"]}, "words are two lists"),
-            ({"observable": {"w10": "much"}}, "is no task"),
+            ({"words": [["w1", " "], ["w2"]]}, "an entry of words is empty"),
+            ({"words": ["male names"]}, "words must be two lists"),
+            ({"observable": {"w10": "much"}}, "is not a task"),
             ({"observable": {"w10": "nan"}}, "not finite"),
-            ({"template": ["w1 [WORD]"]}, "nothing is known of 'template'"),
+            ({"template": ["w1 [WORD]"]}, "a task has no 'template'"),
         ],
     )
-    def test_files_that_are_no_tasks(self, change, says, tmp_path):
+    def test_files_that_are_not_tasks(self, change, says, tmp_path):
         with pytest.raises(UserError, match=says):
             read_task(str(write_task(tmp_path, **change)))
 
@@ -117,7 +117,7 @@ class TestTasks:
 
     def test_few_words_of_a_class_are_too_few(self, planted, tmp_path):  # noqa: F811
         task = read_task(str(write_task(tmp_path, words=[POSITIVE, ["w120"]])))
-        with pytest.raises(UserError, match="too few examples of a class"):
+        with pytest.raises(UserError, match="fewer than 4 examples of a class"):
             examples(task, AutoTokenizer.from_pretrained(planted))
 
     def test_unknown_names_say_which_there_are(self):

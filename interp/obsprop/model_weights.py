@@ -1,8 +1,8 @@
-"""The parts of a model that observables are taken back through, stacked by layer in one dtype.
+"""The weights that observables are taken back through, stacked by layer in one dtype.
 
-`Parts` holds every head's W_V and W_O (for a 1.3-billion-parameter model 0.8 GB in float32) and
-every norm; MLPs are read when they are first asked for. The naive equivalent of an `Mlp` is the
-transformers module of the layer; of a head, `W_O[h] @ (W_V[h] @ x + b_V[h])`.
+`StackedWeights` holds every head's W_V and W_O (0.8 GB in float32 for a model of 1.3 billion
+parameters) and every norm; it reads an MLP when that MLP is first asked for. The naive equivalent
+of an `Mlp` is the transformers module of the layer; of a head, `W_O[h] @ (W_V[h] @ x + b_V[h])`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..model.weights import NormKind, Weights
 from ..progress import waiting
 from .norms import Norm
+from .observables import Observable
 
 
 class Mlp:
@@ -58,29 +59,27 @@ class Mlp:
         return out
 
 
-class Parts:
+class StackedWeights:
     """Heads [layer, ...], norms and MLPs of a model."""
 
-    def __init__(self, weights: Weights, dtype: torch.dtype = torch.float32) -> None:
-        self.weights, self.spec, self.dtype = weights, weights.spec, dtype
+    def __init__(self, stored: Weights, dtype: torch.dtype = torch.float32) -> None:
+        self.stored, self.spec, self.dtype = stored, stored.spec, dtype
         layers = range(self.spec.n_layers)
-        stacks: list[list[Tensor]] = [[], [], [], []]
         with waiting("read the heads' weights"):
-            for layer in layers:
-                read = (weights.W_V, weights.b_V, weights.W_O, weights.b_O)
-                for stack, view in zip(stacks, read, strict=True):
-                    stack.append(view(layer).to(dtype))
-        self.W_V, self.b_V, self.W_O, self.b_O = (torch.stack(stack) for stack in stacks)
+            self.W_V, self.b_V, self.W_O, self.b_O = (
+                torch.stack([view(layer).to(dtype) for layer in layers])
+                for view in (stored.W_V, stored.b_V, stored.W_O, stored.b_O)
+            )
         """[layer, kv, k, d], [layer, kv, k], [layer, head, d, k], [layer, d]"""
         kinds: tuple[NormKind, ...] = ("attn", "attn_post", "mlp", "mlp_post")
-        self._norms = {(k, i): Norm.of(weights, k, i, dtype) for k in kinds for i in layers}
+        self._norms = {(k, i): Norm.of(stored, k, i, dtype) for k in kinds for i in layers}
         self._mlps: dict[int, Mlp] = {}
 
     def norm(self, kind: NormKind, layer: int) -> Norm:
         """The norm that attention or the MLP of a layer reads through."""
-        found = self._norms[kind, layer]
-        assert found is not None
-        return found
+        norm = self._norms[kind, layer]
+        assert norm is not None
+        return norm
 
     def post_norm(self, kind: NormKind, layer: int) -> Norm | None:
         """The norm that what they add goes through, where the family has one."""
@@ -88,17 +87,21 @@ class Parts:
 
     @cached_property
     def final_norm(self) -> Norm:
-        found = Norm.of(self.weights, "final", None, self.dtype)
-        assert found is not None
-        return found
+        norm = Norm.of(self.stored, "final", None, self.dtype)
+        assert norm is not None
+        return norm
 
     @cached_property
     def W_U(self) -> Float[Tensor, "d_vocab d_model"]:
-        return self.weights.W_U()
+        return self.stored.W_U()
+
+    def start(self, observable: Observable) -> Float[Tensor, " d_model"]:
+        """m0, what reads the final norm's output, in the dtype of the other weights."""
+        return observable.start(self.W_U).to(self.dtype)
 
     def mlp(self, layer: int) -> Mlp:
         if layer not in self._mlps:
-            self._mlps[layer] = Mlp(self.weights, layer, self.dtype)
+            self._mlps[layer] = Mlp(self.stored, layer, self.dtype)
         return self._mlps[layer]
 
     def kv(self, head: int) -> int:

@@ -1,0 +1,126 @@
+"""A task opened on a model, and the features of the paths found there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..directions import Directions
+from ..errors import UserError
+from ..model.site import Site
+from ..model.subject import Subject, open_subject
+from ..model.weights import Weights
+from .evaluate import ReadExamples, read_examples
+from .model_weights import StackedWeights
+from .observables import Observable, make_observable
+from .paths import Feature, PathInPrompt, path_feature
+from .propagate import readout
+from .scoring import as_directions
+from .search import FoundPath, Pair
+from .tasks import Example, Split, Task, examples, pair_reads
+from .trace import trace_pair
+
+
+class FoundFeature(NamedTuple):
+    """A path, its feature, and the feature as a direction at its site."""
+
+    found: FoundPath
+    feature: Feature
+    directions: Directions
+
+    @property
+    def site(self) -> Site:
+        return self.feature.site
+
+    def scores(self, read: ReadExamples) -> npt.NDArray[np.float64]:
+        """Scores [examples] of what was read at its site."""
+        vector = self.directions.vectors[0].double().numpy()
+        constant = float(self.directions.index["constant"].iloc[0])
+        scores: npt.NDArray[np.float64] = read.activations[self.site] @ vector + constant
+        return scores
+
+
+@dataclass(frozen=True)
+class OpenedTask:
+    """What every step of the study works on; none of them changes it."""
+
+    task: Task
+    observable: Observable
+    subject: Subject
+    weights: StackedWeights
+    split: Split
+    pair: Pair
+    """The task's own."""
+    label_positions: frozenset[int]
+    """Of the pair's prompt, where a feature of the task may be read: in code every position but the
+    first; else where an example with its word is read, or the last token that differs."""
+    seed: int
+
+    def feature(self, found: FoundPath, pair: Pair) -> FoundFeature:
+        """The feature of a path that was found on a pair of prompts, norms frozen there."""
+        prompt = PathInPrompt(pair.clean, found.positions, pair.other)
+        feature = path_feature(self.weights, self.observable, found.path, "frozen", prompt)
+        return FoundFeature(found, feature, self.directions([feature]))
+
+    def directions(self, features: Sequence[Feature]) -> Directions:
+        """Features of one site."""
+        about = {"observable": self.task.name, "pair": list(self.task.pair)}
+        return as_directions(self.weights, features, about)
+
+    def read(self, chosen: Sequence[Example], sites: Sequence[Site], label: str) -> ReadExamples:
+        """Examples at some sites, with the observable where it has a meaning."""
+        observable = None if self.task.sources else readout(self.weights, self.observable)
+        return read_examples(self.subject, chosen, sites, observable, label)
+
+
+def open_task(
+    task: Task, stored: Weights, model: str, device: str, seed: int, windows: int
+) -> OpenedTask:
+    """Opens the model, fills and splits the examples, and traces the pair.
+
+    Raises:
+        UserError: a device, words, examples or prompts that the model cannot take.
+    """
+    observable = make_observable(task.name, task.observable, stored)
+    subject = open_subject(model, attention="eager", device=device)
+    split = examples(task, subject.tokenizer, seed, windows)
+    weights = StackedWeights(stored)
+    pair = Pair(*trace_pair(subject, weights, task.pair, task.name))
+    if task.sources:
+        positions = frozenset(range(1, len(pair.clean.ids)))
+    else:
+        differ = (pair.clean.ids != pair.other.ids).nonzero()[:, 0].tolist()
+        positions = frozenset(pair_reads(task, subject.tokenizer) or [max(differ)])
+    return OpenedTask(task, observable, subject, weights, split, pair, positions, seed)
+
+
+def strongest(paths: Sequence[FoundPath], label_positions: Collection[int]) -> FoundPath | None:
+    """The strongest path that carries the difference forward from where the label can be read."""
+    forward = [path for path in paths if path.positions[0] in label_positions and path.effect > 0]
+    return max(forward, key=lambda path: path.effect, default=None)
+
+
+def choose(
+    paths: Sequence[FoundPath], opened: OpenedTask, count: int
+) -> tuple[list[FoundPath], FoundPath]:
+    """(the paths to score, strongest first; the task's own among them). Half of them are read where
+    the label can be read, if there are so many.
+
+    Raises:
+        UserError: no path carries the difference from there.
+    """
+    positions = opened.label_positions
+    own = strongest(paths, positions)
+    if own is None:
+        where = "" if opened.task.sources else f" from token {max(positions)}, where the word ends"
+        raise UserError(
+            f"no path carries the pair's difference{where}: change the pair or raise --width"
+        )
+    here = [path for path in paths if path.positions[0] in positions and path != own]
+    away = [path for path in paths if path.positions[0] not in positions]
+    kept = [own, *here[: count - 1 - min(len(away), count // 2)], *away[: count // 2]]
+    return sorted(kept[:count], key=lambda path: -abs(path.effect)), own

@@ -1,0 +1,202 @@
+"""The tables of one observable's run, each from what it needs; `study` says what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..model.site import Site
+from . import checks, evaluate
+from .evaluate import ReadExamples
+from .opened import FoundFeature, OpenedTask, strongest
+from .paths import show
+from .propagate import direct_effects, head_vectors, readout, stream_vectors
+from .scoring import stream_scores
+from .search import FoundPath, Pair, linearisation
+from .tasks import Example, draw_pairs
+from .trace import trace_pair
+from .writers import writers
+
+CHECKED = 30
+"""Held-out examples of each class that the checks run on."""
+Tables = dict[str, pd.DataFrame]
+Search = Callable[[Pair], list[FoundPath]]
+
+
+def head_and_mlp_tables(opened: OpenedTask) -> Tables:
+    """`heads/heads` and `heads/mlps`."""
+    weights, observable, clean = opened.weights, opened.observable, opened.pair.clean
+    _, reads = stream_vectors(weights, observable, clean, clean.last)
+    plain, frozen = (
+        head_vectors(weights, m[None]).vectors[0].norm(dim=-1)
+        for m in (weights.start(observable), reads)
+    )
+    one, other = (direct_effects(weights, observable, trace) for trace in opened.pair)
+    layers, heads = np.indices(tuple(plain.shape))
+    columns = {"norm": plain, "norm_frozen": frozen, "effect": one.heads - other.heads}
+    values = {name: x.flatten().tolist() for name, x in columns.items()}
+    effect = (one.mlps - other.mlps).tolist()
+    return {
+        "heads/heads": pd.DataFrame({"layer": layers.ravel(), "head": heads.ravel(), **values}),
+        "heads/mlps": pd.DataFrame({"layer": range(len(effect)), "effect": effect}),
+    }
+
+
+def read_held_out(opened: OpenedTask, features: Sequence[FoundFeature]) -> ReadExamples:
+    """The held-out examples where the features read; of templates at every site of a feature, as
+    other pairs have other features."""
+    own = list(dict.fromkeys(each.site for each in features))
+    layers = range(opened.weights.spec.n_layers)
+    every = [Site(kind, i) for i in layers for kind in ("resid_pre", "mlp_in")]
+    sites = own if opened.task.sources else every
+    return opened.read(opened.split.held_out, sites, "held-out examples")
+
+
+def path_table(
+    opened: OpenedTask, features: Sequence[FoundFeature], held_out: ReadExamples, boots: int
+) -> pd.DataFrame:
+    """`paths/paths`."""
+    return pd.DataFrame([_path_row(opened, each, held_out, boots) for each in features])
+
+
+def _path_row(
+    opened: OpenedTask, each: FoundFeature, held_out: ReadExamples, boots: int
+) -> dict[str, Any]:
+    found, pair = each.found, opened.pair
+    made = linearisation(opened.weights, opened.observable, pair, found)
+    ids = pair.clean.ids[list(found.positions)]
+    sign = 1.0 if found.effect >= 0 else -1.0
+    row = {
+        **{"path": show(found.path), "positions": list(found.positions)},
+        **{"tokens": [opened.subject.text(i[None]) for i in ids], "effect": found.effect},
+        **{"predicted": made.predicted, "actual": made.actual, "error": made.error},
+        **{"crossed": all(mlp.crossed for mlp in each.feature.mlps), "sign": sign},
+        **{"read": found.positions[0] in opened.label_positions, "site": str(each.site)},
+    }
+    scores = sign * each.scores(held_out)[None]
+    return row | evaluate.summary(scores, held_out, boots, opened.seed)
+
+
+def baselines(
+    opened: OpenedTask, site: Site, held_out: ReadExamples, sizes: Sequence[int], draws: int
+) -> dict[tuple[str, int], evaluate.Array]:
+    """(method, labelled examples) -> held-out scores [draws, examples] of all that ObsProp is
+    compared with, at one site: the bare difference of the pair's activations there, the model's own
+    observable where it has a meaning, and the trained probes."""
+    reads = sorted(opened.label_positions)
+    both = [
+        Example(trace.ids.tolist(), reads, trace is opened.pair.clean, "pair")
+        for trace in opened.pair
+    ]
+    one, other = opened.read(both, [site], "the pair").activations[site]
+    methods = {("pair difference", 2): (held_out.activations[site] @ (one - other))[None]}
+    if not opened.task.sources:
+        methods["observable", 0] = held_out.observable[None]
+    train = opened.read(opened.split.train, [site], "training examples")
+    return methods | evaluate.baseline_scores(train, held_out, site, sizes, draws, opened.seed)
+
+
+def pair_table(opened: OpenedTask, search: Search, held_out: ReadExamples, count: int) -> Tables:
+    """`scores/pairs`, if pairs can be drawn; a row of null for one without a path."""
+    drawn = draw_pairs(opened.split.train, count, opened.seed)
+    if opened.task.sources or not drawn:
+        return {}
+    rows = []
+    for examples in drawn:
+        texts = [opened.subject.text(torch.tensor(example.ids)) for example in examples]
+        one, other = (opened.subject.pad([example.ids]) for example in examples)
+        pair = Pair(*trace_pair(opened.subject, opened.weights, (one, other), "pair"))
+        row: dict[str, Any] = {"prompt": texts[0], "counterfactual": texts[1]}
+        found = strongest(search(pair), examples[0].reads)
+        if found is not None:
+            best = opened.feature(found, pair)
+            figures = evaluate.summary(best.scores(held_out)[None], held_out, 10, opened.seed)
+            row |= {"path": show(found.path), "site": str(best.site), "effect": found.effect}
+            row |= {"auc": figures["auc"], "r2": figures["r2"]}
+        rows.append(row)
+    columns = ["prompt", "counterfactual", "path", "site", "effect", "auc", "r2"]
+    return {"scores/pairs": pd.DataFrame(rows, columns=columns)}
+
+
+def example_table(opened: OpenedTask, best: FoundFeature, held_out: ReadExamples) -> pd.DataFrame:
+    """`scores/examples`."""
+    chosen = opened.split.held_out
+    return pd.DataFrame(
+        {
+            "text": [opened.subject.text(torch.tensor(example.ids)) for example in chosen],
+            "group": [e.group if e.template >= 0 else Path(e.group).name for e in chosen],
+            "template": [example.template for example in chosen],
+            "positive": held_out.positive,
+            "observable": held_out.observable,
+            "score": best.scores(held_out),
+        }
+    )
+
+
+def token_table(opened: OpenedTask, best: FoundFeature, rows: Sequence[list[int]]) -> pd.DataFrame:
+    """`texts/tokens`: every token of some texts, scored by the best feature."""
+    subject = opened.subject
+    table = [
+        (n, at, subject.text(torch.tensor([i])), score)
+        for n, row in enumerate(rows)
+        for (scores,) in stream_scores(subject, [row], [best.directions])
+        for at, (i, score) in enumerate(zip(row, scores[:, 0].tolist(), strict=True))
+    ]
+    return pd.DataFrame(table, columns=["text", "position", "token", "score"])
+
+
+def use_tables(opened: OpenedTask, best: FoundFeature) -> Tables:
+    """`checks/ablation`, `checks/steering` and `writers/neurons`, where they have a meaning."""
+    tables: Tables = {}
+    if not opened.task.sources:
+        sides = [[e for e in opened.split.held_out if e.positive is s] for s in (True, False)]
+        chosen = [*sides[0][:CHECKED], *sides[1][:CHECKED]]
+        values = readout(opened.weights, opened.observable)
+        given = (opened.subject, values, chosen, best.directions)
+        tables["checks/ablation"] = checks.ablation(*given, opened.seed)
+        tables["checks/steering"] = checks.steering(*given, opened.seed)
+    if best.site.kind == "resid_pre" and best.site.layer:
+        tables["writers/neurons"] = writers(opened.weights, best.directions)
+    return tables
+
+
+def facts(opened: OpenedTask, best: FoundFeature, device: str) -> dict[str, Any]:
+    """What the run's manifest says beside the metrics."""
+    task, observable = opened.task, opened.observable
+    return {
+        "parity": opened.subject.parity, "device": device,
+        "about": task.about, "notes": list(observable.notes),
+        "words": task.observable, "pair": list(task.pair),
+        "pair_values": [float(observable.value(trace.logits)) for trace in opened.pair],
+        "best": show(best.found.path), "site": str(best.site),
+    }  # fmt: skip
+
+
+def save_directions(opened: OpenedTask, features: Sequence[FoundFeature], folder: Path) -> None:
+    """The features, site by site."""
+    for site in dict.fromkeys(each.site for each in features):
+        here = [each.feature for each in features if each.site == site]
+        opened.directions(here).save(folder / str(site))
+
+
+def metrics(best: FoundFeature, tables: Tables) -> dict[str, Any]:
+    """The run's metrics: the best feature's figures against those of the trained probes."""
+    methods = tables["scores/methods"]
+    own = methods[methods["method"] == "ObsProp"].iloc[0]
+    probes = methods[methods["method"].isin(["logistic", "least squares", "mean difference"])]
+    values: dict[str, Any] = {"path": show(best.found.path), "site": str(best.site)}
+    for name in (name for name in ("auc", "r2") if name in methods):
+        values[name] = float(own[name])
+        most = probes.groupby("labelled")[name].max()
+        beaten = most[(most < own[name]).cummin()]  # at that size and all smaller
+        values[f"{name} beats every probe with"] = max(beaten.index.tolist(), default=0)
+    if "checks/ablation" in tables:
+        ablated = tables["checks/ablation"]
+        values["gap kept without it"] = float(ablated[~ablated["control"]]["kept"].iloc[0])
+        values["gap kept, random"] = float(ablated[ablated["control"]]["kept"].mean())
+    return values
