@@ -16,9 +16,10 @@ from interp.apps.common import (
     plain,
     reproduce,
     study_call,
+    table,
 )
 from interp.othello import compare, edit, figures, findings
-from interp.othello.facts import STATES, TILES
+from interp.othello.board_labels import STATES, TILES
 from interp.runs.store import Run, Store
 
 
@@ -26,17 +27,13 @@ def _scores(run: Run) -> pd.DataFrame:
     return compare.scores(run.path)
 
 
-def _best(run: Run, layer: int) -> pd.DataFrame:
-    return pd.read_parquet(run.path / "latents" / f"L{layer}.parquet")
-
-
 def _map(run: Run, arch: str, layer: int, seed: int, what: str) -> np.ndarray:
-    from interp.othello.mind import latent_map
+    from interp.othello.read_board import latent_map  # which imports torch
 
     return latent_map(run, arch, layer, seed, what)
 
 
-scores, best_latents, maps = cached(_scores), cached(_best), cached(_map)
+scores, maps = cached(_scores), cached(_map)
 
 
 def page() -> None:
@@ -44,8 +41,9 @@ def page() -> None:
     run = pick_run("othello.compare", "interp othello compare")
     boards = run.manifest["boards"]
     st.caption(
-        f"Scored on {boards['score']:,} boards of held-out games; probes fitted and latents chosen "
-        f"on {boards['choose']:,} others; {len(run.manifest['seeds'])} seeds of each autoencoder."
+        f"Scores are of {boards['score']:,} boards of held-out games. Probes are fitted and "
+        f"latents chosen on {boards['choose']:,} other boards. Each kind of autoencoder has "
+        f"{len(run.manifest['seeds'])} seeds."
     )
     layers, tiles, latents, edits = st.tabs(["Layers", "Tiles", "Latents", "Board edit"])
     with layers, errors_in_place():
@@ -68,7 +66,7 @@ def _layers(run: Run) -> None:
     command = ["interp", "othello", "compare"]
     command, call = study_call(command, run.config, compare.CompareConfig())
     shown = (
-        "from interp import figures\nfrom interp.othello import compare, findings\n"
+        "from interp.othello import compare, figures, findings\n"
         "figures.othello_layers(findings.table(compare.scores(run.path)))"
     )
     reproduce(command, call + shown)
@@ -85,7 +83,7 @@ def _choose(run: Run, key: str) -> tuple[str, int, int]:
 
 def _tiles(run: Run) -> None:
     arch, layer, seed = _choose(run, "tiles")
-    rows = best_latents(run, layer)
+    rows = table(run, f"latents/L{layer}")
     mine = rows[(rows["reader"] == arch) & (rows["seed"] == seed)]
     for what in ("auroc", "f1"):
         grids = {kind: _grid(mine[mine["kind"] == kind], what) for kind in (*STATES, "sound")}
@@ -96,13 +94,13 @@ def _tiles(run: Run) -> None:
 
 
 def _grid(rows: pd.DataFrame, what: str) -> np.ndarray:
-    found = np.full(64, np.nan)
-    found[rows["tile"]] = rows[what]
-    return found
+    values = np.full(64, np.nan)
+    values[rows["tile"]] = rows[what]
+    return values
 
 
 def _latents(run: Run) -> None:
-    """Which facts one latent stands for."""
+    """Which labels of the board one latent detects."""
     arch, layer, seed = _choose(run, "latents")
     f1 = maps(run, arch, layer, seed, "f1")
     strength = f1[:, :192].max(1)
@@ -110,8 +108,8 @@ def _latents(run: Run) -> None:
     left, right = st.columns([1, 3])
     latent = int(left.number_input("Latent", 0, len(f1) - 1, int(ranked[0])))
     order = np.argsort(-f1[latent, :192], kind="stable")[:5]
-    facts = [f"{STATES[c // 64]} {TILES[c % 64]} ({f1[latent, c]:.2f})" for c in order]
-    right.markdown(plain(f"Stands best for (F1): {', '.join(facts)}"))
+    labels = [f"{_label(c)} ({f1[latent, c]:.2f})" for c in order]
+    right.markdown(plain(f"Detects best (F1): {', '.join(labels)}"))
     for what in ("f1", "auroc"):
         values = maps(run, arch, layer, seed, what)[latent]
         kinds = {kind: values[64 * k : 64 * k + 64] for k, kind in enumerate(STATES)}
@@ -119,37 +117,36 @@ def _latents(run: Run) -> None:
         title = f"{what.upper()} of latent {latent} for every tile, choosing games"
         st.plotly_chart(figures.tile_maps(kinds, title), width="stretch", key=f"latent {what}")
     listed = pd.DataFrame(
-        [_fact(int(j), f1[j, :192]) for j in ranked[:200]], columns=["latent", "fact", "F1"]
+        [(j, _label(c), f1[j, c]) for j in ranked[:200] for c in [int(f1[j, :192].argmax())]],
+        columns=["latent", "label", "F1"],
     )
     st.dataframe(listed, hide_index=True, width="stretch", height=300)
     download(listed, f"latents {arch} L{layer} S{seed} best")
 
 
-def _fact(latent: int, values: np.ndarray) -> tuple[int, str, float]:
-    c = int(values.argmax())
-    return latent, f"{STATES[c // 64]} {TILES[c % 64]}", float(values[c])
+def _label(column: int) -> str:
+    return f"{STATES[column // 64]} {TILES[column % 64]}"
 
 
 def _edits(compared: Run) -> None:
-    """The newest edit with the directions of this comparison."""
+    """The newest run of `othello.edit` with the directions of this comparison."""
     key, usual = compared.manifest["key"], edit.EditConfig()
     runs = [r for r in Store().runs("othello.edit") if r.manifest["fingerprints"]["compare"] == key]
     config = {**(runs[0].config if runs else {}), "compare": str(compared.path)}
     command, call = study_call(["interp", "othello", "edit"], config, usual)
     if not runs:
-        st.info("No board edit with this comparison's directions yet. Make one:")
+        st.info("There is no board edit with this comparison's directions yet. Make one:")
         st.code(shlex.join(command), language="bash")
         return
     run = runs[0]
-    rows = pd.read_parquet(run.path / "errors" / "table.parquet")
+    rows = table(run, "errors/table")
     figure = figures.edit_errors(rows, run.manifest["layers"])
     st.plotly_chart(figure, width="stretch", key="edits")
-    st.caption("Dashed: no edit. Dotted: the unedited model against the board it does see.")
-    table = edit.chosen_scales(rows)
-    st.dataframe(table, hide_index=True, width="stretch")
-    download(table, "edits")
+    st.caption("Dashed: without an edit. Dotted: the unedited model against the board as it is.")
+    chosen = edit.chosen_scales(rows)
+    st.dataframe(chosen, hide_index=True, width="stretch")
+    download(chosen, "edits")
     shown = (
-        "import pandas as pd\nfrom interp.othello.edit import chosen_scales\n"
-        "chosen_scales(pd.read_parquet(run.path / 'errors' / 'table.parquet'))"
+        "from interp.othello.edit import chosen_scales\nchosen_scales(run.table('errors/table'))"
     )
     reproduce(command, call + shown)

@@ -38,57 +38,63 @@ def play(
     moves: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(help="Such as f5 d6 c3; none: a random game."),
+        tyro.conf.arg(help="For example f5 d6 c3; without moves, a random game."),
     ] = (),
     model: Annotated[str, tyro.conf.arg(help="An OthelloGPT: the shipped one, or a folder.")] = (
         "othello-gpt"
     ),
-    seed: Annotated[int, tyro.conf.arg(help="Which random game.")] = 0,
-    plies: Annotated[int, tyro.conf.arg(help="Moves of the random game to play.")] = 20,
+    seed: Annotated[int, tyro.conf.arg(help="Seed of the random game.")] = 0,
+    plies: Annotated[int, tyro.conf.arg(help="Number of moves of the random game.")] = 20,
     json: Json = False,
 ) -> None:
-    """Play moves on a board: legal moves, stable discs, and what the model expects next."""
+    """Play moves on a board: legal moves, stable discs, and the moves that the model predicts."""
     from ..model.subject import open_subject
+    from ..othello.board_labels import TILES
     from ..othello.games import random_games
-    from ..othello.position import drawn, move_probabilities, parse_moves, position, written
-    from ..othello.sae import open_othello
+    from ..othello.position import (
+        PLAYERS,
+        board_text,
+        move_names,
+        move_probabilities,
+        parse_moves,
+        position_after,
+    )
+    from ..othello.study import open_othello
 
     if not 1 <= plies <= 59:
         raise UserError(f"--plies must be between 1 and 59, not {plies}")
     if seed < 0:
-        raise UserError(f"--seed is a number from 0 up, not {seed}")
+        raise UserError(f"--seed must be at least 0, not {seed}")
     open_othello(model)
     tokens = parse_moves(" ".join(moves)) if moves else random_games(1, seed)[0, :plies]
-    where = position(tokens[tokens > 0])
-    chances = move_probabilities(open_subject(model), where.tokens)
-    order = chances.argsort()[::-1][: max(10, int(where.legal.sum()))]
-    rows = [
-        _move(int(square), float(chances[square]), bool(where.legal[square])) for square in order
+    position = position_after(tokens[tokens > 0])
+    chances = move_probabilities(open_subject(model), position.tokens)
+    rows: list[dict[str, Any]] = [
+        {
+            "move": TILES[square],
+            "probability": round(float(chances[square]), 6),
+            "legal": bool(position.legal[square]),
+        }
+        for square in chances.argsort()[::-1][: max(10, int(position.legal.sum()))]
     ]
     facts = {
-        "moves": written(where.tokens),
-        "next": {0: "black", 1: "white", -1: "nobody"}[where.mover],
-        "black": int((where.absolute == 1).sum()),
-        "white": int((where.absolute == 2).sum()),
-        "legal": int(where.legal.sum()),
-        "stable": int(where.sound.sum()),
-        "probability_legal": round(float(chances[where.legal].sum()), 6),
+        "moves": move_names(position.tokens),
+        "next": PLAYERS[position.mover],
+        "black": int((position.absolute == 1).sum()),
+        "white": int((position.absolute == 2).sum()),
+        "legal": int(position.legal.sum()),
+        "stable": int(position.sound.sum()),
+        "probability_legal": round(float(chances[position.legal].sum()), 6),
     }
     if json:
         print_json({"study": "othello.play", "run": None, "metrics": facts, "results": rows})
         return
-    print(drawn(where))
+    print(board_text(position))
     print_table(["", ""], [[name, str(value)] for name, value in facts.items()])
     print_table(
         ["move", "probability", "legal"],
         [[row["move"], f"{row['probability']:.4f}", str(row["legal"])] for row in rows],
     )
-
-
-def _move(square: int, probability: float, legal: bool) -> dict[str, Any]:
-    from ..othello.facts import TILES
-
-    return {"move": TILES[square], "probability": round(probability, 6), "legal": legal}
 
 
 @command(othello, "train")
@@ -114,31 +120,33 @@ def compare(
     config: tyro.conf.OmitArgPrefixes[CompareConfig],
     out: Out = None,
     picture: Annotated[
-        Path | None, tyro.conf.arg(help="Also write the figure, an HTML file.", metavar="FILE")
+        Path | None, tyro.conf.arg(help="Also write the figure to an HTML file.", metavar="FILE")
     ] = None,
     runs: Runs = None,
     fresh: Fresh = False,
     json: Json = False,
 ) -> None:
     """Linear probes against sparse autoencoders, layer by layer: table, picture, findings."""
+    from ..othello import findings
+    from ..othello.compare import scores
+
     run = run_or_load(config, Store(runs), out, fresh)
-    found = _findings(run)
+    rows = scores(run.path)
+    found = findings.sentences(rows, run.metrics)
     if picture:
-        _draw(run, picture)
+        from ..othello import figures
+
+        try:
+            figures.othello_layers(findings.table(rows)).write_html(picture)
+        except OSError as error:
+            raise UserError(f"cannot write {picture}: {error.strerror or error}") from error
     if json:
         both = {"study": run.study, "run": str(run.path), "metrics": run.metrics}
         print_json({**both, "findings": found})
         return
-    from ..othello.compare import scores
-    from ..othello.findings import wide
-
     print(run.path)
-    grid = wide(scores(run.path), MEASURES)
-    layers = [f"layer {layer}" for layer in grid.columns]
-    rows = [
-        [*map(str, index), *cells] for index, cells in zip(grid.index, grid.to_numpy(), strict=True)
-    ]
-    print_table(["measure", "reader", *layers], rows)
+    grid = findings.wide(rows, MEASURES)
+    print_rows(grid.rename(columns="layer {}".format).reset_index())
     for sentence in found:
         print("-", sentence)
 
@@ -150,36 +158,14 @@ MEASURES = [
 ]  # fmt: skip
 
 
-def _findings(run: Run) -> list[str]:
-    from ..othello.compare import scores
-    from ..othello.findings import sentences
-
-    return sentences(scores(run.path), run.metrics)
-
-
-def _draw(run: Run, path: Path) -> None:
-    from ..othello import figures
-    from ..othello.compare import scores
-    from ..othello.findings import table
-
-    try:
-        figures.othello_layers(table(scores(run.path))).write_html(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
 def _edits(run: Run, json: bool) -> None:
-    """Each reader at its best strength."""
-    report(run, json)
-    if json:
-        return
-    import pandas as pd
-
+    """Each reader at its best scale."""
     from ..othello.edit import chosen_scales
 
-    columns = ["reader", "seed", "layers", "scale", "errors", "saved", "saved_low", "saved_high"]
-    rows = chosen_scales(pd.read_parquet(run.path / "errors" / "table.parquet"))
-    print_rows(rows[[*columns, "closed"]])
+    report(run, json)
+    if not json:
+        columns = "reader seed layers scale errors saved saved_low saved_high closed"
+        print_rows(chosen_scales(run.table("errors/table"))[columns.split()])
 
 
 study_command(othello, "edit", EditConfig, _edits)

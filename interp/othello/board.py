@@ -1,8 +1,8 @@
-"""Bitboard Othello: every compiled kernel of the OthelloGPT study.
+"""Bitboard Othello: the compiled rules of the game.
 
-A position is two uint64 masks (own, enemy) seen by the player to move; bit s is square
+A position is two uint64 masks (own, enemy) as the player to move sees it; bit s is square
 s = 8 * row + col. Start: black on (3,4), (4,3), white on (3,3), (4,4); black moves first.
-A side without a move passes silently and the other plays on; the game ends when neither can.
+A player without a legal move passes, which is not a token; the game ends when neither can move.
 Tokens: 0 = pad, 1..60 = the squares without 27, 28, 35, 36 (never empty), in order.
 
 A move is legal on an empty square from which, along one of 8 rays, an unbroken run of enemy
@@ -10,8 +10,8 @@ discs ends at an own disc; all such runs are flipped. The runs are grown one ste
 for all 64 squares at once: run_1 = shift(start) & enemy, run_k+1 = run_k | shift(run_k) & enemy.
 Equivalent naive code: the ray walk in tests/othello/test_board.py.
 
-All kernels are in this one file because numba's disk cache watches only the file a kernel
-is defined in: a kernel elsewhere would silently keep an old copy of the functions it calls.
+Kernels that call each other are in this one file: numba's disk cache watches only the file in which
+a kernel is defined, so a kernel elsewhere would keep an old copy of the functions it calls.
 """
 
 from typing import TypeAlias
@@ -36,7 +36,7 @@ BLACK, WHITE, NOBODY = 0, 1, -1
 START_BLACK = np.uint64((1 << 28) | (1 << 35))
 START_WHITE = np.uint64((1 << 27) | (1 << 36))
 PREFIX = 14
-"""Moves that decide whether a game is for training or held out."""
+"""The first moves, which decide whether a game is for training or held out."""
 HELD_OUT_ONE_IN = np.uint64(64)
 """One game prefix in this many is held out."""
 ANY, TRAIN, HELD_OUT = -1, 0, 1
@@ -57,69 +57,48 @@ _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 
 
+@njit("UniTuple(uint64, 2)(uint64, uint64, int64)", cache=True, nogil=True)
+def _runs(start: Mask, enemy: Mask, axis: int) -> tuple[Mask, Mask]:
+    """The runs of enemy discs that begin beside `start`, up and down along one axis."""
+    s = _SHIFTS[axis]
+    through = enemy & _RUN_ALLOWED[axis]
+    up = (start << s) & through
+    down = (start >> s) & through
+    for _ in range(5):  # a run holds at most 6 discs
+        up |= (up << s) & through
+        down |= (down >> s) & through
+    return up, down
+
+
 @njit("uint64(uint64, uint64)", cache=True, nogil=True)
 def legal_moves(own: Mask, enemy: Mask) -> Mask:
     """Mask of the squares the player to move may play; 0 means a pass (or the end)."""
-    found = _ZERO
+    ends = _ZERO
     for axis in range(4):
-        s = _SHIFTS[axis]
-        through = enemy & _RUN_ALLOWED[axis]
-        up = (own << s) & through
-        down = (own >> s) & through
-        for _ in range(5):  # a run holds at most 6 discs
-            up |= (up << s) & through
-            down |= (down >> s) & through
-        found |= (up << s) | (down >> s)
-    return found & ~(own | enemy)
+        up, down = _runs(own, enemy, axis)
+        ends |= (up << _SHIFTS[axis]) | (down >> _SHIFTS[axis])
+    return ends & ~(own | enemy)
 
 
 @njit("uint64(uint64, uint64, uint64)", cache=True, nogil=True)
 def flipped(own: Mask, enemy: Mask, move: Mask) -> Mask:
-    """Enemy discs turned by a disc on the single-bit mask `move`; 0 if the move is illegal."""
-    turned = _ZERO
+    """Enemy discs flipped by a disc on the single-bit mask `move`; 0 if the move is illegal."""
+    taken = _ZERO
     for axis in range(4):
-        s = _SHIFTS[axis]
-        through = enemy & _RUN_ALLOWED[axis]
-        up = (move << s) & through
-        down = (move >> s) & through
-        for _ in range(5):
-            up |= (up << s) & through
-            down |= (down >> s) & through
-        # Without the closing own disc the run does not count.
-        if (up << s) & own:
-            turned |= up
-        if (down >> s) & own:
-            turned |= down
-    return turned
+        up, down = _runs(move, enemy, axis)
+        # A run counts only if an own disc closes it.
+        if (up << _SHIFTS[axis]) & own:
+            taken |= up
+        if (down >> _SHIFTS[axis]) & own:
+            taken |= down
+    return taken
 
 
 @njit("UniTuple(uint64, 2)(uint64, uint64, uint64)", cache=True, nogil=True)
 def play(own: Mask, enemy: Mask, move: Mask) -> tuple[Mask, Mask]:
     """Put a disc on `move`; returns (own, enemy) as the *other* player sees them."""
-    turned = flipped(own, enemy, move)
-    return enemy ^ turned, own | move | turned
-
-
-@njit(cache=True, nogil=True)
-def _leaves(own: Mask, enemy: Mask, depth: int) -> int:
-    if depth == 0:
-        return 1
-    moves = legal_moves(own, enemy)
-    if moves == _ZERO:
-        # A pass is a ply of its own; a finished game is one leaf however deep the search.
-        return 1 if legal_moves(enemy, own) == _ZERO else _leaves(enemy, own, depth - 1)
-    total = 0
-    while moves != _ZERO:
-        move = moves & (~moves + _ONE)
-        moves ^= move
-        own_next, enemy_next = play(own, enemy, move)
-        total += _leaves(own_next, enemy_next, depth - 1)
-    return total
-
-
-def perft(depth: int) -> int:
-    """Number of move sequences of `depth` plies from the start, a pass counted as a ply."""
-    return int(_leaves(START_BLACK, START_WHITE, depth))
+    taken = flipped(own, enemy, move)
+    return enemy ^ taken, own | move | taken
 
 
 @njit("uint64(uint64)", cache=True, nogil=True)
@@ -132,23 +111,11 @@ def _mix(x: Mask) -> Mask:
 
 @njit("int64(uint64)", cache=True, nogil=True)
 def _count(x: Mask) -> int:
-    """Number of set bits."""
-    n = 0
-    while x != _ZERO:
-        x &= x - _ONE
-        n += 1
-    return n
-
-
-@njit("int64(uint64)", cache=True, nogil=True)
-def _index(bit: Mask) -> int:
-    """Square of a single-bit mask, by halving."""
-    square = 0
-    for half in (32, 16, 8, 4, 2, 1):
-        if bit >> np.uint64(half):
-            bit >>= np.uint64(half)
-            square += half
-    return square
+    """Number of set bits: sums over groups of 2, 4 and 8 bits, then over the eight groups."""
+    x -= (x >> _ONE) & np.uint64(0x5555555555555555)
+    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return int((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
 @njit(
@@ -173,7 +140,7 @@ def _play_randomly(
         for _ in range(np.int64(drop)):
             moves &= moves - _ONE
         move = moves & (~moves + _ONE)
-        row[ply] = TOKEN_OF_SQUARE[_index(move)]
+        row[ply] = TOKEN_OF_SQUARE[_count(move - _ONE)]
         own, enemy = play(own, enemy, move)
     return own, enemy, state
 

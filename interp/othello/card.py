@@ -1,4 +1,4 @@
-"""The card beside a trained OthelloGPT: card.json for programs, README.md for people."""
+"""The model card of a trained OthelloGPT: card.json for programs, README.md for people."""
 
 import json
 import platform
@@ -8,26 +8,27 @@ from typing import Any
 import torch
 import transformers
 
-from interp.othello import board
-from interp.othello.checkpoint import RunState
-from interp.othello.evaluate import Score
+from . import board
+from .evaluate import Score
+from .training_state import TrainingState
 
 _TEXT = """# OthelloGPT, {n_layers} layers, d_model {d_model}
 
 A GPT-2 (LayerNorm, GELU, learned positions, untied embeddings; {n_heads} heads, MLP {d_mlp})
-trained from scratch on {games:,} uniformly random legal Othello games, each seen once, made by
-`interp.othello.games.random_games(..., seed={seed}, split="train")`. Weights are fp32.
+trained from scratch on {games:,} uniformly random legal Othello games. Each game is seen once;
+`interp.othello.games.random_games(..., seed={seed}, split="train")` makes them. Weights are fp32.
 
 Made with `interp othello train`: batch {batch} games, AdamW peak lr {lr}, weight
-decay {weight_decay}, linear warm-up and cosine to zero, {precision} matrix products,
-{hours:.2f} hours of wall time on {machine} (pauses and other work included).
+decay {weight_decay}, linear warm-up and cosine to zero, {precision} matrix products;
+{hours:.2f} hours of wall time, pauses included, on {machine}. `interp/othello/train.py` gives the
+speeds behind these choices.
 
 **Tokens.** 0 = pad, 1..60 = squares 8 * row + col without 27, 28, 35, 36, in order. Context 59;
-position t has read moves 0..t and predicts move t + 1. No start token.
+position t has read moves 0..t and predicts move t + 1. There is no start token.
 
-**Held-out games.** A hash of the first {prefix} moves (equal for mirrored games) keeps one
-opening in {one_in} out of training, for every seed. Scores on {n_games:,} such games
-({n_moves:,} moves, plies 2-60), in fp32:
+**Held-out games.** A hash of the first {prefix} moves (equal for mirrored games) keeps one opening
+in {one_in} out of training, for every seed. Scores on {n_games:,} such games ({n_moves:,} moves,
+plies 2-60), in fp32:
 
 | measure | value |
 |---|---|
@@ -38,18 +39,13 @@ opening in {one_in} out of training, for every seed. Scores on {n_games:,} such 
 | KL(uniform over legal moves, model) | {kl:.4f} |
 | probability on illegal tokens | {illegal_mass:.4f} |
 
-**Why bf16 products, eager attention and shards.** Measured on 2 cores of an AMD EPYC with
-avx512_bf16 (4 layers, d 128, batch 256, forward + backward, games/s), two OpenMP threads: fp32
-344 with sdpa and 386 with eager attention; bf16 autocast 430 with sdpa and 716 with eager. Beside
-another busy program: 99-119 that way, 369-378 with the batch cut in one shard a core.
-
 **Training loss** (all points in card.json):
 
 | games | loss | above the floor |
 |---|---|---|
 {curve}
 
-**Held-out legality on the way** (200 games):
+**Held-out legality during training** (200 games):
 
 | games | legality | KL |
 |---|---|---|
@@ -57,22 +53,16 @@ another busy program: 99-119 that way, 369-378 with the batch cut in one shard a
 """
 
 
-def _thinned(rows: list[dict[str, float]], keep: int = 20) -> list[dict[str, float]]:
-    """At most about `keep` rows, evenly spread, the last one among them."""
-    stride = max(1, len(rows) // keep)
-    return rows[::-1][::stride][::-1]
-
-
-def _table(rows: list[dict[str, float]]) -> str:
-    """Markdown rows: games as a count, the rest to four places."""
+def _table(rows: list[dict[str, float]], keep: int = 20) -> str:
+    """About `keep` Markdown rows, evenly spread, the last one included: games, then the rest to
+    four places."""
     lines = []
-    for row in _thinned(rows):
-        games, *rest = row.values()
+    for games, *rest in [row.values() for row in rows[:: -max(1, len(rows) // keep)][::-1]]:
         lines.append(" | ".join([f"| {int(games):,}", *(f"{x:.4f}" for x in rest)]) + " |")
     return "\n".join(lines)
 
 
-def write_card(out: Path, config: dict[str, Any], state: RunState, score: Score) -> None:
+def write_card(out: Path, config: dict[str, Any], state: TrainingState, score: Score) -> None:
     """Write card.json and README.md into the model's folder."""
     settings = {k: v for k, v in config.items() if k not in ("out", "ckpt")}
     trained = state.step * config["batch"]

@@ -24,9 +24,9 @@ READERS = {
     "ply": "#c44e52",
     "occupied": "#7f7f7f",
 }
-"""Colours of the comparison's readers, in the order of the legend."""
+"""Colours of the readers, in the order of the legend."""
 PANELS = {
-    "accuracy": "board read right",
+    "accuracy": "accuracy of the board",
     "coverage": "coverage (mean F1)",
     "reconstruction": "reconstruction (F1)",
     "auroc_own": "AUROC, own",
@@ -43,11 +43,12 @@ def othello_board(
     ringed: npt.NDArray[np.bool_] | None = None,
     wrong: npt.NDArray[np.bool_] | None = None,
 ) -> go.Figure:
-    """A board of 64 tiles: 0 empty, 1 black, 2 white, 3 both at once (a contradiction).
+    """A board of 64 tiles: 0 empty, 1 black, 2 white, 3 both (a contradiction, drawn grey).
 
     Args:
-        chances: probability of a next move on each tile, written on the empty ones from 1 % on.
-        legal: tiles that get a small dot. ringed: discs with a ring (stable ones).
+        chances: probability of a next move on each tile, written on empty tiles from 1 % on.
+        legal: tiles with a small dot.
+        ringed: discs with a ring, the stable ones.
         wrong: tiles with a red frame.
     """
     figure = go.Figure()
@@ -96,7 +97,7 @@ def othello_board(
 
 
 def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: float = 1) -> go.Figure:
-    """One 8 x 8 map a name (values [64]), on one scale from 0 to `top`."""
+    """An 8 x 8 map per name (values [64]), all on one scale from 0 to `top`."""
     figure = make_subplots(1, len(values), subplot_titles=list(values), horizontal_spacing=0.04)
     for column, part in enumerate(values.values(), start=1):
         figure.add_heatmap(
@@ -110,8 +111,10 @@ def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: floa
 
 
 def othello_layers(rows: pd.DataFrame) -> go.Figure:
-    """Measures by layer, a line a reader (`othello.findings.table`); bars are the seeds' range or,
-    where there is one seed, the 95 % interval by game."""
+    """A panel per measure, a line per reader, over layers (`othello.findings.table`).
+
+    Bars are the range over seeds or, with one seed, the 95 % interval by game.
+    """
     kept = {m: name for m, name in PANELS.items() if (rows["measure"] == m).any()}
     figure = make_subplots(2, 3, subplot_titles=list(kept.values()), vertical_spacing=0.14)
     shown: set[str] = set()
@@ -142,10 +145,14 @@ def _line(line: pd.DataFrame, reader: str, colour: str, in_legend: bool) -> go.S
 
 
 def edit_errors(rows: pd.DataFrame, layers: str) -> go.Figure:
-    """Errors against the edited board over the length of the push (`othello.edit`'s table).
+    """Errors against the edited board over the length of the added vector.
 
-    Both halves of the positions together, seeds averaged. Dashed: no edit; dotted: the unedited
-    model against the board it does see, which is the best an edit can hope for.
+    Both halves of the positions together, seeds averaged. Dashed: without an edit. Dotted: the
+    unedited model against the board as it is, the least that an edit can reach.
+
+    Args:
+        rows: the table `errors/table` of `othello.edit`.
+        layers: the sweep to draw, "0, 1, 2".
     """
     part = rows[rows["layers"] == layers]
     means = part.groupby(["reader", "scale"], sort=False)[["errors", "errors_own"]].mean()
@@ -155,10 +162,12 @@ def edit_errors(rows: pd.DataFrame, layers: str) -> go.Figure:
             line = means.loc[reader].sort_index()
             figure.add_scatter(x=line.index, y=line["errors"], name=reader, line_color=colour,
                                mode="lines+markers")  # fmt: skip
-    still = means.xs(0.0, level="scale").iloc[0]
-    figure.add_hline(still["errors"], line_dash="dash", line_color=GREY)
-    figure.add_hline(still["errors_own"], line_dash="dot", line_color=GREY)
-    figure.update_xaxes(title="length of the push at each layer")
+    unedited = means.xs(0.0, level="scale").iloc[0]
+    figure.add_hline(unedited["errors"], line_dash="dash", line_color=GREY)
+    figure.add_hline(unedited["errors_own"], line_dash="dot", line_color=GREY)
+    figure.update_xaxes(title="length of the vector added at each layer")
     figure.update_yaxes(title="false positives + false negatives")
-    figure = laid_out(figure, f"Moves against the edited board, layers {layers} pushed", height=380)
+    figure = laid_out(
+        figure, f"Errors of the moves against the edited board, layers {layers} edited", height=380
+    )
     return figure.update_layout(showlegend=True)

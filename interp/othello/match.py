@@ -1,17 +1,17 @@
-"""Which feature of a dictionary stands for which fact of the board.
+"""Which feature of a dictionary detects which label of the board.
 
 A dictionary is any set of features with activations [N, f]: SAE latents, neurons, projections.
 Features are chosen on one set of games and scored on another, so that the best of a thousand does
 not win by luck.
 
-    AUROC      of each feature for each fact, all at once by `rank_auroc`
-    F1         of 'activation > threshold', ten thresholds a feature
+    AUROC      of each feature for each label, all at once by `rank_auroc`
+    F1         of 'activation > threshold', ten thresholds per feature
     coverage   mean over own and enemy tiles of the best feature's F1 (Karvonen et al. 2024,
                'Measuring progress in dictionary learning …', BoardGameEval)
-    rules      a feature speaks for a tile's state from the lowest threshold on at which its
+    rules      a feature claims a state of a tile from the lowest threshold on at which its
                precision on the choosing games is >= .95, over at least SUPPORT activations
-    reconstruction  F1 of all rules together over own and enemy tiles, blanks masked; a tile that
-               is claimed to be both is no hit
+    reconstruction  F1 of all rules together over own and enemy tiles, empty tiles masked; a tile
+               that is claimed to be both does not count as right
 """
 
 from __future__ import annotations
@@ -26,62 +26,60 @@ from jaxtyping import Bool, Float
 
 from interp.probes.metrics import claims, detections
 
-from .facts import Facts, labels
+from .board_labels import STABLE, STATES, BoardLabels, tile_index, yes_no_labels
 
 PRECISION, SUPPORT = 0.95, 10
 ENOUGH = 20
-"""Positive (and negative) boards a fact needs to be asked about."""
+"""Boards with a label, and boards without it, that scoring the label needs."""
 PIECES = slice(64, 192)
-"""Columns of the own and enemy tiles among `labels`."""
+"""Columns of the own and enemy tiles among the labels."""
 
 
-class Asked(NamedTuple):
-    """The facts of two sets of games that are common enough in both to be asked about."""
+class Targets(NamedTuple):
+    """The yes-or-no labels of the choosing and of the scoring games."""
 
     columns: pd.DataFrame
-    """kind, tile, name of all 320 columns, and `asked`."""
+    """name, kind, tile of all 320 columns, and `scored`: whether both sets of games have enough
+    boards with and without the label."""
     choose: Bool[np.ndarray, "n l"]
     score: Bool[np.ndarray, "m l"]
 
 
 class Match(NamedTuple):
-    """What a dictionary's features stand for."""
+    """Which label each of a dictionary's features detects."""
 
     best: pd.DataFrame
-    """A row a fact: kind, tile, name; latent_auroc and auroc; latent_f1, threshold and f1."""
+    """A row per scored label: name, kind, tile; latent_auroc and auroc; latent_f1, threshold, f1:
+    the best features on the choosing games, and how good they are on the scoring games."""
     auroc: Float[np.ndarray, "f l"]
-    """On the choosing games; NaN for facts not asked about."""
+    """On the choosing games; NaN for labels that are not scored."""
     f1: Float[np.ndarray, "f l"]
     """On the choosing games, the best of the thresholds."""
     rules: Float[np.ndarray, "f 128"]
-    """Threshold from which a feature speaks for an own (0 .. 63) or enemy (64 .. 127) tile, or
-    inf."""
+    """Threshold from which a feature claims an own (0 .. 63) or enemy (64 .. 127) tile, or inf."""
 
 
-def asked(choose: Facts, score: Facts) -> Asked:
-    (a, index), (b, _) = labels(choose), labels(score)
-    enough = np.minimum(_rarest(a), _rarest(b)) >= ENOUGH
-    return Asked(index.assign(asked=enough), a, b)
+def targets(choose: BoardLabels, score: BoardLabels) -> Targets:
+    a, b = yes_no_labels(choose), yes_no_labels(score)
+    rarest = np.minimum(*(np.minimum(marks.sum(0), (~marks).sum(0)) for marks in (a, b)))
+    return Targets(tile_index(STATES + STABLE).assign(scored=rarest >= ENOUGH), a, b)
 
 
-def _rarest(marks: Bool[np.ndarray, "n l"]) -> npt.NDArray[np.int64]:
-    found: npt.NDArray[np.int64] = np.minimum(marks.sum(0), (~marks).sum(0))
-    return found
-
-
-def match(choose: Float[np.ndarray, "n f"], score: Float[np.ndarray, "m f"], facts: Asked) -> Match:
+def match(
+    choose: Float[np.ndarray, "n f"], score: Float[np.ndarray, "m f"], wanted: Targets
+) -> Match:
     """Match a dictionary's activations on the choosing and the scoring games."""
-    columns = np.flatnonzero(facts.columns["asked"])
-    auroc = np.full((choose.shape[1], len(facts.columns)), np.nan)
-    auroc[:, columns] = auroc_table(choose, facts.choose[:, columns])
-    counted = detections(choose, facts.choose)
+    columns = np.flatnonzero(wanted.columns["scored"])
+    auroc = np.full((choose.shape[1], len(wanted.columns)), np.nan)
+    auroc[:, columns] = auroc_table(choose, wanted.choose[:, columns])
+    counted = detections(choose, wanted.choose)
     f1 = counted.f1
-    best = facts.columns[facts.columns["asked"]].drop(columns="asked").reset_index(drop=True)
+    best = wanted.columns.iloc[columns].drop(columns="scored").reset_index(drop=True)
     best["latent_auroc"] = auroc[:, columns].argmax(0)
     best["latent_f1"] = f1.max(1)[:, columns].argmax(0)
     level = f1[best["latent_f1"], :, columns].argmax(1)
     best["threshold"] = counted.thresholds[best["latent_f1"], level]
-    truth = facts.score[:, columns]
+    truth = wanted.score[:, columns]
     best["auroc"] = _chosen_auroc(score, best["latent_auroc"].to_numpy(), truth)
     fires = score[:, best["latent_f1"]] > best["threshold"].to_numpy(np.float32)
     hits = 2 * (fires & truth).sum(0)
@@ -93,11 +91,12 @@ def match(choose: Float[np.ndarray, "n f"], score: Float[np.ndarray, "m f"], fac
 def auroc_table(
     features: Float[np.ndarray, "n f"], marks: Bool[np.ndarray, "n l"]
 ) -> Float[np.ndarray, "f l"]:
+    """AUROC of every feature for every label."""
     from interp.kernels import rank_auroc
 
     values = torch.from_numpy(np.ascontiguousarray(features))
-    found: np.ndarray = rank_auroc(values, torch.from_numpy(marks)).numpy()
-    return found
+    table: np.ndarray = rank_auroc(values, torch.from_numpy(marks)).numpy()
+    return table
 
 
 def _chosen_auroc(
@@ -107,9 +106,8 @@ def _chosen_auroc(
 ) -> Float[np.ndarray, " l"]:
     """AUROC of one chosen feature for each label, each feature ranked once."""
     used, which = np.unique(latents, return_inverse=True)
-    every = auroc_table(features[:, used], marks)
-    found: np.ndarray = every[which, np.arange(marks.shape[1])]
-    return found
+    auroc: np.ndarray = auroc_table(features[:, used], marks)[which, np.arange(marks.shape[1])]
+    return auroc
 
 
 def _rules(
@@ -123,18 +121,18 @@ def _rules(
 def rule_board(
     features: Float[np.ndarray, "n f"], rules: Float[np.ndarray, "f 128"]
 ) -> npt.NDArray[np.int8]:
-    """The board the rules see [n, 64]: 0 nothing claimed, 1 own, 2 enemy, 3 both."""
-    found = claims(features, rules)
-    board: npt.NDArray[np.int8] = (found[:, :64] + 2 * found[:, 64:]).astype(np.int8)
+    """The board that the rules claim [n, 64]: 0 no claim, 1 own, 2 enemy, 3 both."""
+    claimed = claims(features, rules)
+    board: npt.NDArray[np.int8] = (claimed[:, :64] + 2 * claimed[:, 64:]).astype(np.int8)
     return board
 
 
 def reconstruction_counts(
     seen: npt.NDArray[np.int8], truth: npt.NDArray[np.int8]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Per board, (2 TP, 2 TP + FP + FN) over own and enemy tiles: sums of which give the F1.
+    """Per board, (2 TP, 2 TP + FP + FN) over own and enemy tiles: their sums give the F1.
 
-    A tile claimed to be both counts by its wrong claims only, as in BoardGameEval.
+    Of a tile that is claimed to be both only the wrong claim counts, as in BoardGameEval.
     """
     occupied = truth > 0
     hits = 2 * ((seen == truth) & occupied).sum(1)

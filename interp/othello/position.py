@@ -1,4 +1,4 @@
-"""One position of a game: what is on the board, what may be played, what a model expects."""
+"""One position of a game: the board, the legal moves, and the moves that a model predicts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from . import board
-from .facts import TILES
+from .board_labels import TILES
 from .games import replay, squares
 from .stability import stable_discs
 
 if TYPE_CHECKING:
     from ..model.edits import Edit
     from ..model.subject import Subject
+
+
+PLAYERS = {board.BLACK: "black", board.WHITE: "white", board.NOBODY: "nobody"}
 
 
 class Position(NamedTuple):
@@ -32,65 +35,62 @@ class Position(NamedTuple):
     relative: npt.NDArray[np.int8]
     """[64]: 0 empty, 1 own, 2 enemy, as the next player sees it (as black does at the end)."""
     legal: npt.NDArray[np.bool_]
-    """[64]"""
+    """[64]: squares the next player may play."""
     paper: npt.NDArray[np.bool_]
     """[64]: stable discs by the paper's code."""
     sound: npt.NDArray[np.bool_]
-    """[64]: soundly stable discs."""
+    """[64]: discs that no continuation can flip."""
 
 
 def parse_moves(text: str) -> npt.NDArray[np.uint8]:
     """'f5 d6 c3' as tokens.
 
     Raises:
-        UserError: a word that names no square with a token.
+        UserError: a word that is not the name of a square, or names one of the four in the middle.
     """
     words = re.findall(r"[^\s,]+", text.lower())
     tokens = []
     for word in words:
         square = TILES.index(word) if word in TILES else -1
         if square < 0 or board.TOKEN_OF_SQUARE[square] == board.PAD:
-            raise UserError(f"'{word}' is no square that can be played: write such as f5 d6 c3")
+            raise UserError(f"'{word}' is not a square one can play: write f5 d6 c3, for example")
         tokens.append(board.TOKEN_OF_SQUARE[square])
     return np.array(tokens, np.uint8)
 
 
-def position(tokens: Sequence[int] | npt.NDArray[np.uint8]) -> Position:
+def position_after(tokens: Sequence[int] | npt.NDArray[np.uint8]) -> Position:
     """The position after some moves.
 
     Raises:
         UserError: an illegal move.
     """
     moves = np.asarray(tokens, np.uint8)
-    row = np.zeros((1, len(moves) + 1), np.uint8)  # the ply after the last move is answered too
+    row = np.zeros((1, len(moves) + 1), np.uint8)  # its last ply is not played
     row[0, :-1] = moves
     try:
         played = replay(row)
     except ValueError as error:
-        raise UserError(f"{written(moves)} is not a legal game") from error
-    black, white = played.black[0, -1], played.white[0, -1]
-    paper, sound = stable_discs(black[None], white[None])
+        raise UserError(f"{move_names(moves)} is not a legal game") from error
+    black, white, legal = (masks[0, -1:] for masks in (played.black, played.white, played.legal))
     mover = int(played.mover[0, -1])
-    absolute = (squares(black) + 2 * squares(white)).astype(np.int8)
+    absolute = (squares(black)[0] + 2 * squares(white)[0]).astype(np.int8)
     relative = absolute if mover != board.WHITE else ((3 - absolute) % 3).astype(np.int8)
-    return Position(
-        moves, mover, absolute, relative, squares(played.legal[0, -1]),
-        squares(paper[0]), squares(sound[0]),
-    )  # fmt: skip
+    masks = (legal, *stable_discs(black, white))
+    return Position(moves, mover, absolute, relative, *(squares(mask)[0] for mask in masks))
 
 
-def written(tokens: npt.NDArray[np.uint8]) -> str:
-    """Tokens as squares, 'f5 d6 c3'."""
+def move_names(tokens: npt.NDArray[np.uint8]) -> str:
+    """Tokens as names of squares, 'f5 d6 c3'."""
     return " ".join(TILES[board.SQUARE_OF_TOKEN[t]] if 0 < t <= 60 else "?" for t in tokens)
 
 
 def move_probabilities(
     subject: Subject, tokens: npt.NDArray[np.uint8], *edits: Edit
 ) -> npt.NDArray[np.float64]:
-    """The model's probability of a next move on each square [64], edits applied.
+    """The model's probability of a next move on each square [64], with `edits` in place.
 
     Raises:
-        UserError: no move to read, or more than the model's context.
+        UserError: no move to read, or more than fit into the model's context.
     """
     import torch
 
@@ -98,13 +98,15 @@ def move_probabilities(
         raise UserError(f"the model reads 1 to {board.N_PLIES - 1} moves, not {len(tokens)}")
     with subject.edited(*edits):
         logits = subject.logits(torch.from_numpy(tokens.astype(np.int64))[None])[0, -1]
-    found = np.zeros(64)
-    found[board.SQUARE_OF_TOKEN[1:]] = logits.double().softmax(-1)[1:].numpy()
-    return found
+    probabilities = np.zeros(64)
+    probabilities[board.SQUARE_OF_TOKEN[1:]] = logits.double().softmax(-1)[1:].numpy()
+    return probabilities
 
 
-def drawn(where: Position) -> str:
+def board_text(position: Position) -> str:
     """The board as text: X black, O white, * legal."""
-    marks = np.where(where.legal, "*", np.array([".", "X", "O"])[where.absolute]).reshape(8, 8)
+    marks = np.where(position.legal, "*", np.array([".", "X", "O"])[position.absolute]).reshape(
+        8, 8
+    )
     rows = [f"{r + 1} {' '.join(marks[r])}" for r in range(8)]
     return "\n".join(["  a b c d e f g h", *rows])

@@ -1,13 +1,13 @@
-"""Sparse autoencoders on OthelloGPT's residual stream, trained with sae-lens, a set a seed.
+"""Sparse autoencoders on OthelloGPT's residual stream, trained with sae-lens: one set per seed.
 
-Both architectures of `interp.saes.train` at every layer's `resid_post` (the paper ties the
-encoder of its L1 ones to the decoder). The residuals of all layers come from one pass over fresh
-random games, so that all autoencoders of a seed advance together, each token seen once.
+Both architectures of `interp.saes.train` at every layer's `resid_post`. (The paper's L1 SAEs have
+an encoder tied to the decoder; these do not.) All SAEs of a seed are trained together: one pass
+over fresh random games gives the residuals of all layers, and each token is seen once.
 
 Written to the run: `saes/<arch>-L<layer>-S<seed>/`, each a folder that `SAE.load_from_disk` opens
     (cfg.json; sae_weights.safetensors in float16), and
 `saes.parquet`: name string, arch string, layer int64, seed int64, tokens int64, l0 double, fvu
-    double, alive int64 (latents that ever fire): measured on held-out games from the stored weights
+    double, alive int64 (latents that fire at least once): the stored weights on held-out games
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from interp.data import FOLDER
 
@@ -25,72 +25,65 @@ from ..errors import UserError
 from ..model.site import Site
 from ..runs.store import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
+from .study import OthelloStudy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..model.subject import Subject
-    from ..model.weights import Weights
 
 SAES = FOLDER / "othello" / "saes"
-"""The autoencoders that ship: a run of this study."""
+"""The SAEs that ship with the workbench: a run of this study."""
 STREAM, HELD_OUT = 7_000_000, 7_999_999
-"""Seeds of the games trained on (plus the set's own seed) and measured on."""
+"""Streams of games: to train on (the SAEs' seed is added), and to measure on."""
 CHUNK_GAMES = 512
 """Games whose tokens are shuffled together."""
-ARCHITECTURES = ("topk", "l1")
+ARCHITECTURES: tuple[Literal["topk", "l1"], ...] = ("topk", "l1")
 
 
 @dataclass(frozen=True)
-class SaeConfig:
+class SaeConfig(OthelloStudy):
     """Train sparse autoencoders on every layer's residual stream."""
 
     STUDY: ClassVar[str] = "othello.sae"
     VERSION: ClassVar[int] = 1
 
-    model: str = "othello-gpt"
-    """An OthelloGPT: the shipped one, or a folder."""
     tokens: int = 2_000_000
-    """Residuals each autoencoder sees, every one once."""
+    """Residuals that each autoencoder sees, each once."""
     d_sae: int = 1024
     """Latents."""
     k: int = 32
-    """Active latents a token of the TopK ones."""
+    """Active latents per token of the TopK SAEs."""
     l1: float = 2.0
-    """Sparsity coefficient of the L1 ones."""
+    """Sparsity coefficient of the L1 SAEs."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One set of autoencoders each: other initial weights, other games."""
+    """One set of SAEs per seed, with its own initial weights and its own games."""
     lr: float = 2e-3
     """Adam's learning rate; it falls to a tenth over the last third."""
     batch: int = 1024
-    """Tokens a step."""
-    device: str = field(default="cpu", metadata={"key": False})
-    """Where to compute."""
-
-    def fingerprints(self) -> dict[str, str]:
-        return {"model": open_othello(self.model).fingerprint()}
+    """Tokens per step."""
 
     def check(self) -> None:
-        if not 1 <= self.batch <= self.tokens or not 1 <= self.k < self.d_sae:
-            raise UserError("give at least one step, and 1 <= k < d-sae")
+        super().check()
+        if not 1 <= self.batch <= self.tokens:
+            raise UserError("--batch must be between 1 and --tokens")
+        if not 1 <= self.k < self.d_sae:
+            raise UserError("--k must be at least 1 and less than --d-sae")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise UserError("--seeds are one or more numbers from 0 up, each once")
+            raise UserError("--seeds must be different numbers of at least 0")
         if not (0 < self.lr < math.inf and 0 <= self.l1 < math.inf):
-            raise UserError("--lr must be above 0, --l1 not below it")
+            raise UserError("--lr must be above 0 and --l1 at least 0, both finite")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
-
         from ..model.subject import open_subject
 
         subject = open_subject(self.model, device=self.device)
         for seed in self.seeds:
-            names = [sae_name(a, layer, seed) for layer in _layers(subject) for a in ARCHITECTURES]
+            layers = range(subject.spec.n_layers)
+            names = [sae_name(arch, layer, seed) for layer in layers for arch in ARCHITECTURES]
             if not all(trained(out, name) for name in names):
                 _train_set(self, subject, seed, out)
-        table = pd.DataFrame(_measured(self, subject, out.path))
-        with out.part("saes.parquet") as path:
-            table.to_parquet(path)
+        table = out.table("saes", _measured(self, subject, out.path))
         out.facts = {"parity": subject.parity, "device": self.device}
         means = table.groupby("arch")[["l0", "fvu", "alive"]].mean()
         return {
@@ -100,46 +93,27 @@ class SaeConfig:
         }
 
 
-def open_othello(model: str) -> Weights:
-    """The weights of an OthelloGPT.
-
-    Raises:
-        UserError: a model with another vocabulary.
-    """
-    from ..model.weights import open_weights
-
-    weights = open_weights(model)
-    if weights.spec.d_vocab != 61:
-        raise UserError(
-            f"{model} is no OthelloGPT: its vocabulary is {weights.spec.d_vocab}, not 61"
-        )
-    return weights
-
-
 def sae_name(arch: str, layer: int, seed: int) -> str:
     return f"{arch}-L{layer}-S{seed}"
 
 
 def directions_name(reader: str, seed: int, layer: int) -> str:
-    """Folder of a reader's directions in a comparison's `directions/`."""
+    """Name of a reader's directions in the folder `directions/` of a comparison."""
     return f"{reader}-L{layer}" if reader in ("probe", "means") else sae_name(reader, layer, seed)
 
 
-def _layers(subject: Subject) -> range:
-    return range(subject.spec.n_layers)
-
-
 def _sites(subject: Subject) -> list[Site]:
-    return [Site("resid_post", layer) for layer in _layers(subject)]
+    return [Site("resid_post", layer) for layer in range(subject.spec.n_layers)]
 
 
 def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -> None:
-    """All architectures and layers of one seed, in step over one stream of games."""
-    plans = []
-    for layer, site in enumerate(_sites(subject)):
-        topk, l1 = (sae_name(arch, layer, seed) for arch in ARCHITECTURES)
-        plans.append(SaePlan(topk, site, "topk", config.d_sae, config.k, seed))
-        plans.append(SaePlan(l1, site, "l1", config.d_sae, config.l1, seed))
+    """Train all architectures and layers of one seed together, on one stream of games."""
+    sparsity = {"topk": config.k, "l1": config.l1}
+    plans = [
+        SaePlan(sae_name(arch, layer, seed), site, arch, config.d_sae, sparsity[arch], seed)
+        for layer, site in enumerate(_sites(subject))
+        for arch in ARCHITECTURES
+    ]
     steps = config.tokens // config.batch
     name = Path(config.model).name
     schedule = Schedule(steps, config.batch, config.lr, name, config.device)
@@ -153,37 +127,37 @@ def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -
 
 
 def _batches(config: SaeConfig, subject: Subject, seed: int) -> Iterator[dict[Site, Tensor]]:
-    """Residuals [batch, d] of every layer, the same tokens in each, shuffled over CHUNK_GAMES."""
+    """Residuals [batch, d] of every layer, of the same tokens, shuffled over CHUNK_GAMES games."""
     import torch
 
-    from .facts import read
+    from .board_labels import read_activations
     from .games import random_games
 
     sites, first = _sites(subject), 0
     generator = torch.Generator().manual_seed(seed)
     while True:
         games = random_games(CHUNK_GAMES, STREAM + seed, first=first, split="train")
-        found = read(subject, games, sites, games[:, :-1] != 0)
-        order = torch.randperm(len(found[sites[0]]), generator=generator)
+        residuals = read_activations(subject, games, sites, games[:, :-1] != 0)
+        order = torch.randperm(len(residuals[sites[0]]), generator=generator)
         whole = order[: len(order) // config.batch * config.batch]
         for chosen in torch.split(whole, config.batch):
-            yield {site: found[site][chosen].to(config.device) for site in sites}
+            yield {site: residuals[site][chosen].to(config.device) for site in sites}
         first += CHUNK_GAMES
 
 
 def _measured(config: SaeConfig, subject: Subject, folder: Path) -> Iterator[dict[str, Any]]:
-    """L0, FVU and living latents of each stored autoencoder on 1,000 held-out games."""
+    """L0, FVU and latents that fire of each stored autoencoder, on 1,000 held-out games."""
     import torch
 
     from interp.probes.metrics import fvu
 
     from ..saes.sae import load_sae
-    from .facts import read
+    from .board_labels import read_activations
     from .games import random_games
 
     games = random_games(1000, HELD_OUT, split="held_out")
-    found = read(subject, games, _sites(subject), games[:, :-1] != 0)
-    for layer, x in enumerate(found.values()):
+    residuals = read_activations(subject, games, _sites(subject), games[:, :-1] != 0)
+    for layer, x in enumerate(residuals.values()):
         for arch in ARCHITECTURES:
             for seed in config.seeds:
                 sae = load_sae(folder / "saes" / sae_name(arch, layer, seed))

@@ -1,28 +1,30 @@
-"""Stable discs: two labelings of the discs that will not be turned for the rest of the game.
+"""Stable discs: two definitions of the discs that will not be flipped in the rest of the game.
 
-`paper` follows the code behind 'How GPT learns layer by layer': corners; then one ascending scan of
-the top and bottom edge, in which a disc beside a stable one becomes stable, then of the two side
-edges. (Then inner discs whose eight neighbours are all stable, which never happens: one of the
-eight is always an inner disc itself. The labels know edges only.) Colour is ignored, so a label
-may be wrong; and as the scan runs one way and once, a row filled from its right corner gets two
-labels, from its left corner all: mirroring a board can change its labels.
+`paper` is the rule of the code behind 'How GPT learns layer by layer'. Corners are stable. Then one
+ascending scan of the top and the bottom edge makes a disc beside a stable disc stable, and a second
+scan does the same for the two side edges. (Last, an inner disc with eight stable neighbours would
+be stable. That never happens, because one of the eight is always an inner disc itself.) So all its
+stable discs are on edges. It ignores colour, so a label can be wrong. Each scan runs once and in
+one direction: a row filled from its right corner gets two labels, a row filled from its left corner
+gets all of them. Mirroring a board can therefore change its labels.
 
-`sound` labels only discs that no continuation can turn. Turning a disc needs opponents at both ends
-of an unbroken run through it, so along one axis it is safe if the whole line is occupied (no move
-can be made on it), or if next to it on one side is the board's edge or a stable disc of its own
-colour. A disc safe along all four axes is stable; repeated until nothing changes:
+`sound` labels only discs that no continuation can flip. Flipping a disc needs opponents at both
+ends of an unbroken run through it. So a disc is safe along one axis if the whole line is occupied
+(no move can be made on it), or if one of its two neighbours there is the board's edge or a stable
+disc of its own colour. A disc that is safe along all four axes is stable. Repeat until nothing
+changes:
 
     stable_0 = {};  stable_k+1 = {disc of colour c : for every axis, line full or edge beside it
                                   or a disc of colour c in stable_k beside it}
 
-Naive twins: the square-by-square loops of tests/othello/test_stability.py.
+Naive code: the square-by-square loops of tests/othello/test_stability.py.
 """
 
 import numpy as np
 from numba import njit
 
-from interp.othello.board import Mask, Masks
-from interp.othello.games import Replay
+from .board import Mask, Masks
+from .games import Replay
 
 _ZERO = np.uint64(0)
 _ALL = 0xFFFFFFFFFFFFFFFF
@@ -51,12 +53,12 @@ def _full_lines(occupied: Mask, axis: int) -> Mask:
 
 
 @njit("uint64(uint64, uint64)", cache=True, nogil=True)
-def sound_of(black: Mask, white: Mask) -> Mask:
-    """Sound-stable discs of one board, both colours."""
+def sound_stable(black: Mask, white: Mask) -> Mask:
+    """Discs of one board, of both colours, that no continuation can flip."""
     safe = np.empty(4, dtype=np.uint64)
     for axis in range(4):
         safe[axis] = _full_lines(black | white, axis) | _EDGES[axis]
-    found = _ZERO
+    result = _ZERO
     for discs in (black, white):
         stable = _ZERO
         while True:
@@ -68,13 +70,13 @@ def sound_of(black: Mask, white: Mask) -> Mask:
             if grown == stable:
                 break
             stable = grown
-        found |= stable
-    return found
+        result |= stable
+    return result
 
 
 @njit("uint64(uint64)", cache=True, nogil=True)
-def paper_of(occupied: Mask) -> Mask:
-    """The paper's stable discs of one board."""
+def paper_stable(occupied: Mask) -> Mask:
+    """Stable discs of one board by the paper's rule."""
     one = np.uint64(1)
     stable = occupied & _CORNERS
     for step, far in ((1, 56), (8, 7)):  # top and bottom edge, then the two side edges
@@ -94,8 +96,8 @@ def paper_of(occupied: Mask) -> Mask:
 @njit("void(uint64[::1], uint64[::1], uint64[::1], uint64[::1])", cache=True, nogil=True)
 def _label(black: Masks, white: Masks, paper: Masks, sound: Masks) -> None:
     for i in range(black.size):
-        paper[i] = paper_of(black[i] | white[i])
-        sound[i] = sound_of(black[i], white[i])
+        paper[i] = paper_stable(black[i] | white[i])
+        sound[i] = sound_stable(black[i], white[i])
 
 
 def stable_discs(black: Masks, white: Masks) -> tuple[Masks, Masks]:
@@ -105,11 +107,11 @@ def stable_discs(black: Masks, white: Masks) -> tuple[Masks, Masks]:
     return paper.reshape(black.shape), sound.reshape(black.shape)
 
 
-def turned_later(played: Replay) -> Masks:
-    """Discs standing after move t that some later move of the same game turns: [n, T]."""
+def flipped_later(played: Replay) -> Masks:
+    """Discs on the board after move t that a later move of the same game flips: [n, T]."""
     black, white = played.black, played.white
-    turned = np.zeros_like(black)
-    turned[:, 1:] = (black[:, 1:] & white[:, :-1]) | (white[:, 1:] & black[:, :-1])
-    later = np.zeros_like(turned)
-    later[:, :-1] = np.bitwise_or.accumulate(turned[:, :0:-1], axis=1)[:, ::-1]
+    flipped = np.zeros_like(black)
+    flipped[:, 1:] = (black[:, 1:] & white[:, :-1]) | (white[:, 1:] & black[:, :-1])
+    later = np.zeros_like(flipped)
+    later[:, :-1] = np.bitwise_or.accumulate(flipped[:, :0:-1], axis=1)[:, ::-1]
     return later & (black | white)

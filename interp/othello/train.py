@@ -1,27 +1,27 @@
 """Train an OthelloGPT on random games made on the fly: `interp othello train`.
 
 The model is a plain transformers GPT-2 (LayerNorm, exact GELU, learned positions, no dropout,
-untied embeddings, vocabulary 61, context 59); the folder it leaves opens like any other model.
+untied embeddings, vocabulary 61, context 59); its folder opens like that of any other model.
 Loss: mean cross-entropy of moves 2 .. 60 given the moves before, pads left out. Game number k
 of the stream `seed` is seen exactly once, and held-out games never (see games.py).
 
-Equivalent naive code:
+Naive code:
     for step in range(games // batch):
         tokens = random_games(batch, seed, first=step * batch, split="train")
         loss = cross_entropy(model(tokens[:, :-1]).logits, tokens[:, 1:], ignore_index=0)
         loss.backward(); clip_grad_norm_(...); optimiser.step()
 
-The same command run again continues from the last checkpoint. The run survives being stopped
-(SIGSTOP) and continued; a killed run loses what came after its last checkpoint.
+The same command run again continues from the last checkpoint. A training can be paused (SIGSTOP);
+one that is killed loses the steps after its last checkpoint.
 
 Speed, measured on 2 cores of an AMD EPYC with avx512_bf16, 4 layers, d 128, batch 256, games/s
 of forward + backward with two OpenMP threads: fp32 344 (sdpa) and 386 (eager attention), bf16
 autocast 430 (sdpa) and 716 (eager). With another busy program on both cores bf16 + eager fell
-to 99-119, as its threads wait for each other in every operation; two Python threads that each
-take half of the batch, single-threaded inside and meeting once a step, kept 369-378 (their fair
-half). Hence the defaults: bf16 over fp32 weights, eager attention, one shard of the batch a core.
-Batch and rate: runs of 40,000 games ended at a KL of 1.294 nats (batch 256, lr 1e-3), 1.090 (128,
-1e-3) and 1.086 (128, 2e-3): few steps cost more than noisy ones.
+to 99-119, because its threads wait for each other in every operation. Two Python threads that each
+take half of the batch, single-threaded inside and meeting once per step, kept 369-378. Hence the
+defaults: bf16 over fp32 weights, eager attention, one shard of the batch per core.
+Batch and rate: trainings of 40,000 games ended at a KL of 1.294 nats (batch 256, lr 1e-3), 1.090
+(128, 1e-3) and 1.086 (128, 2e-3): few steps cost more than noisy ones.
 """
 
 import math
@@ -35,21 +35,21 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from interp.errors import UserError
-from interp.othello import board
-from interp.othello.card import write_card
-from interp.othello.checkpoint import RunState, load_newest, save_checkpoint
-from interp.othello.evaluate import evaluate, floor_of
-from interp.othello.games import random_games
-from interp.othello.settings import TrainConfig
-from interp.progress import log, progress
+from ..errors import UserError
+from ..progress import log, progress
+from . import board
+from .card import write_card
+from .evaluate import evaluate, loss_floor
+from .games import random_games
+from .settings import TrainConfig
+from .training_state import TrainingState, load_checkpoint, save_checkpoint
 
 EVAL_SEED = 1_000_003
 """Stream of the held-out games; the split, not the seed, keeps them out of training."""
 
 
 def build_model(config: TrainConfig) -> GPT2LMHeadModel:
-    """A freshly initialised OthelloGPT, the same one for the same seed."""
+    """An OthelloGPT with random weights, which depend on the seed alone."""
     torch.manual_seed(config.seed)
     model = GPT2LMHeadModel(
         GPT2Config(
@@ -74,7 +74,7 @@ def build_model(config: TrainConfig) -> GPT2LMHeadModel:
 
 
 def build_optimiser(model: GPT2LMHeadModel, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices only."""
+    """AdamW with weight decay on the matrices only."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [
@@ -95,8 +95,8 @@ def lr_at(step: int, config: TrainConfig) -> float:
 def shard_gradients(
     model: GPT2LMHeadModel, tokens: Tensor, n_real: int, bf16: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Summed loss / n_real of some games [b, 60] and its gradients, touching no `.grad`."""
-    # Threads share the model; autocast's cache of cast weights is the one thing in their way.
+    """Summed loss / n_real of some games [b, 60], and its gradients; no `.grad` is written."""
+    # Threads share the model; autocast's cache of cast weights is not safe for threads.
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
         logits = model(input_ids=tokens[:, :-1]).logits
     total = cross_entropy(
@@ -130,34 +130,37 @@ def train_step(
     for group in optimiser.param_groups:
         group["lr"] = lr_at(step, config)
     optimiser.step()
-    return sum(loss.item() for loss, _ in parts), floor_of(games)
+    return sum(loss.item() for loss, _ in parts), loss_floor(games)
 
 
-class _Log:
-    """Means of the loss between reports, and the curve kept for the card."""
-
-    def __init__(self, config: TrainConfig, state: RunState, advance: Callable[..., None]) -> None:
-        self.config, self.state, self.advance = config, state, advance
-
-    def add(self, step: int, loss: float, floor: float) -> None:
-        """Note one step; report and keep the mean of every `log_every` steps."""
-        losses = self.state.pending
-        losses.append((loss, floor))
-        if step % self.config.log_every and step != self.config.steps:
-            return
-        mean = sum(a for a, _ in losses) / len(losses)
-        above = mean - sum(b for _, b in losses) / len(losses)
-        games = step * self.config.batch
-        self.state.curve.append({"games": games, "loss": mean, "above_floor": above})
-        done = len(losses) * self.config.batch
-        self.advance(done, f"loss {mean:.4f}, {above:.4f} above the floor,")
-        losses.clear()
+def _log_step(
+    config: TrainConfig,
+    state: TrainingState,
+    loss: float,
+    floor: float,
+    advance: Callable[..., None],
+) -> None:
+    """Add a step's loss; every `log_every` steps log the mean and keep it for the card's curve."""
+    losses = state.pending
+    losses.append((loss, floor))
+    if state.step % config.log_every and state.step != config.steps:
+        return
+    mean = sum(a for a, _ in losses) / len(losses)
+    above = mean - sum(b for _, b in losses) / len(losses)
+    state.curve.append({"games": state.step * config.batch, "loss": mean, "above_floor": above})
+    advance(len(losses) * config.batch, f"loss {mean:.4f}, {above:.4f} above the floor,")
+    losses.clear()
 
 
 def train(config: TrainConfig, stop_after: int | None = None) -> bool:
     """Train, or continue, to the end; returns whether the model was finished and saved.
 
-    `stop_after` interrupts the run with a checkpoint once that many steps are done.
+    Args:
+        stop_after: stop with a checkpoint after this many steps.
+
+    Raises:
+        UserError: settings that cannot work, a folder that cannot be written, or checkpoints of a
+            training with other settings.
     """
     config.check()
     try:
@@ -167,29 +170,27 @@ def train(config: TrainConfig, stop_after: int | None = None) -> bool:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(config.shards, initializer=_one_thread) as pool:
+        with ThreadPoolExecutor(
+            config.shards, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             return _train(config, min(config.steps, stop_after or config.steps), pool)
     finally:
         torch.set_num_threads(threads)
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def _train(config: TrainConfig, last: int, pool: ThreadPoolExecutor) -> bool:
     model, began = build_model(config).train(), time.monotonic()
     optimiser = build_optimiser(model, config)
-    state = load_newest(config.ckpt, model, optimiser, config.identity())
+    state = load_checkpoint(config.ckpt, model, optimiser, config.identity())
     seconds_before = state.seconds
     monitor = random_games(200, EVAL_SEED, first=config.eval_games, split="held_out")
     saved = time.monotonic()
     total, done = config.steps * config.batch, state.step * config.batch
     with progress("train", total, "games", done) as advance:
-        report = _Log(config, state, advance)
         for step in range(state.step, last):
-            report.add(step + 1, *train_step(model, optimiser, step, config, pool))
+            loss, floor = train_step(model, optimiser, step, config, pool)
             state.step = step + 1
+            _log_step(config, state, loss, floor, advance)
             if time.monotonic() - saved > config.ckpt_seconds or state.step == last:
                 score = evaluate(model, monitor)
                 games = state.step * config.batch

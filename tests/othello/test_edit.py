@@ -10,19 +10,18 @@ from interp.directions import Directions
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.othello import board
+from interp.othello.board_labels import label_boards, read_activations
 from interp.othello.edit import chosen_scales
-from interp.othello.facts import facts, read
 from interp.othello.games import random_games
-from interp.othello.position import position
-from interp.othello.pushes import (
+from interp.othello.interventions import (
+    add_at_last,
     count_errors,
-    edited_legal,
     find_cases,
-    legal_tokens,
-    push,
-    push_vector,
+    flip_vector,
+    legal_after_flip,
     top_errors,
 )
+from interp.othello.position import position_after
 from interp.probes import LinearProbe
 
 from .test_board import as_mask, legal_by_walking
@@ -42,14 +41,14 @@ def test_cases_are_positions_whose_legal_moves_the_disc_changes(games) -> None:
     cases = find_cases(games, 60, seed=0)
     assert len({case.game for case in cases}) == len(cases) == 60
     for case in cases:
-        where = position(games[case.game, : case.ply + 1])
+        where = position_after(games[case.game, : case.ply + 1])
         assert where.relative[case.tile] == case.present
         assert case.legal == as_mask(set(np.flatnonzero(where.legal).tolist()))
         edited = where.relative.copy()
         edited[case.tile] = 3 - case.present
         cells = {divmod(s, 8): int(edited[s]) - 1 for s in range(64) if edited[s]}
         assert case.legal_edited == as_mask(legal_by_walking(cells, 0))
-        assert edited_legal(where.relative, case.tile) == case.legal_edited
+        assert legal_after_flip(where.relative, case.tile) == case.legal_edited
         assert case.legal_edited not in (0, case.legal)
     assert find_cases(games, 60, seed=0) == cases != find_cases(games, 60, seed=1)
 
@@ -58,9 +57,9 @@ def test_scale_zero_changes_nothing_bit_for_bit(subject, games) -> None:
     ids = torch.from_numpy(games[:50, :20].astype(np.int64))
     vectors = torch.randn(50, 128, generator=torch.Generator().manual_seed(0))
     plain = subject.logits(ids)
-    with subject.edited(*[push(layer, vectors, 0.0) for layer in range(4)]):
+    with subject.edited(*[add_at_last(layer, vectors, 0.0) for layer in range(4)]):
         assert torch.equal(subject.logits(ids), plain)
-    with subject.edited(push(1, vectors, 1.0)):
+    with subject.edited(add_at_last(1, vectors, 1.0)):
         moved = subject.logits(ids)
     assert torch.equal(moved[:, :-1], plain[:, :-1])  # the last position alone is pushed
     assert not torch.equal(moved[:, -1], plain[:, -1])
@@ -72,7 +71,7 @@ def test_each_row_gets_its_own_push(subject, games) -> None:
     vectors = torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
     site = Site("resid_post", 2)
     before = subject.capture(ids, [site])[site]
-    with subject.edited(push(2, vectors, 5.0)):
+    with subject.edited(add_at_last(2, vectors, 5.0)):
         after = subject.capture(ids, [site])[site]
     torch.testing.assert_close(after[:, -1] - before[:, -1], 5 * vectors, rtol=1e-4, atol=1e-4)
 
@@ -92,22 +91,22 @@ def test_a_push_points_from_the_present_state_to_the_other() -> None:
     vectors = torch.tensor([[3.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     found = Directions(Site("resid_post", 0), vectors, index)
     unit = torch.tensor([-3.0, 1.0]) / 10**0.5
-    torch.testing.assert_close(push_vector(found, 5, 1), unit)
-    torch.testing.assert_close(push_vector(found, 5, 2), -unit)
+    torch.testing.assert_close(flip_vector(found, 5, 1), unit)
+    torch.testing.assert_close(flip_vector(found, 5, 2), -unit)
     latents = Directions(Site("resid_post", 0), vectors, index.assign(latent=0))
-    torch.testing.assert_close(push_vector(latents, 5, 1), torch.tensor([-1.0, 1.0]) / 2**0.5)
+    torch.testing.assert_close(flip_vector(latents, 5, 1), torch.tensor([-1.0, 1.0]) / 2**0.5)
 
 
 def test_the_probe_turns_discs_in_the_shipped_model(subject, games) -> None:
     """Quick probes of all layers but the last: fewer errors than unedited and pushed at random."""
     fit = random_games(120, seed=42, split="train")
-    known = facts(fit)
+    known = label_boards(fit)
     cases = find_cases(games, 150, seed=0)
     generator = torch.Generator().manual_seed(0)
     along, random = {}, {}
     for layer in range(3):
         site = Site("resid_post", layer)
-        x = read(subject, fit, [site], known.kept)[site]
+        x = read_activations(subject, fit, [site], known.kept)[site]
         coef = torch.from_numpy(LinearProbe(1e-3, max_iter=12).fit(x, known.relative).coef_)
         pairs = [(coef[c.tile, 3 - c.present], coef[c.tile, c.present]) for c in cases]
         along[layer] = normalize(torch.stack([a - b for a, b in pairs]), dim=1)

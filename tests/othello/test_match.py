@@ -11,10 +11,18 @@ from sklearn.metrics import roc_auc_score
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.othello import board
-from interp.othello.facts import TILES, facts, labels, read
+from interp.othello.board_labels import (
+    STABLE,
+    STATES,
+    TILES,
+    label_boards,
+    read_activations,
+    tile_index,
+    yes_no_labels,
+)
 from interp.othello.games import random_games
-from interp.othello.match import asked, auroc_table, match, reconstruction_counts, rule_board
-from interp.othello.position import position
+from interp.othello.match import auroc_table, match, reconstruction_counts, rule_board, targets
+from interp.othello.position import position_after
 from interp.othello.readers import (
     Boards,
     colour_rows,
@@ -35,9 +43,9 @@ def values(rows):
 
 @pytest.fixture(scope="module")
 def boards():
-    choose = facts(random_games(60, seed=31, split="train"))
-    score = facts(random_games(60, seed=32, split="held_out"))
-    return Boards(choose, score, asked(choose, score))
+    choose = label_boards(random_games(60, seed=31, split="train"))
+    score = label_boards(random_games(60, seed=32, split="held_out"))
+    return Boards(choose, score, targets(choose, score))
 
 
 def planted(known, rng, width=192):
@@ -49,23 +57,23 @@ def planted(known, rng, width=192):
 
 def test_facts_are_those_of_the_positions() -> None:
     games = random_games(30, seed=30)
-    known = facts(games)
+    known = label_boards(games)
     assert known.kept.sum() == len(known.game)
     for row in np.random.default_rng(0).choice(len(known.game), 60):
-        where = position(games[known.game[row], : known.ply[row] + 1])
+        where = position_after(games[known.game[row], : known.ply[row] + 1])
         assert where.mover != board.NOBODY
         for name in ("relative", "absolute", "paper", "sound"):
             assert (getattr(known, name)[row] == getattr(where, name)).all()
-    marks, index = labels(known)
+    marks, index = yes_no_labels(known), tile_index(STATES + STABLE)
     column = index.index[index["name"] == "enemy c4"][0]
     assert (marks[:, column] == (known.relative[:, TILES.index("c4")] == 2)).all()
 
 
 def test_activations_line_up_with_the_facts(tiny) -> None:
     games = random_games(150, seed=33)  # more than a batch
-    known = facts(games)
+    known = label_boards(games)
     subject, site = open_subject(str(tiny)), Site("resid_post", 1)
-    found = read(subject, games, [site], known.kept)[site]
+    found = read_activations(subject, games, [site], known.kept)[site]
     for row in (0, 59, len(found) - 1):
         ids = torch.from_numpy(games[known.game[row], : known.ply[row] + 1].astype(np.int64))
         alone = subject.capture(ids[None], [site])[site][0, -1]
@@ -78,23 +86,23 @@ def test_a_planted_dictionary_is_found_and_rebuilds_the_board(boards) -> None:
     order = rng.permutation(320)
 
     def dictionary(known):
-        marks, _ = labels(known)
+        marks = yes_no_labels(known)
         sizes = rng.uniform(1, 2, marks.shape)
         noise = np.maximum(rng.normal(size=(len(marks), 40)), 0)
         dead = np.zeros((len(marks), 3))
         return np.concatenate([(marks * sizes)[:, order], noise, dead], 1).astype(np.float32)
 
     choose, score = dictionary(boards.choose), dictionary(boards.score)
-    found = match(choose, score, boards.asked)
-    index = boards.asked.columns
+    found = match(choose, score, boards.targets)
+    index = boards.targets.columns
     column = {name: k for k, name in enumerate(index["name"])}
     for row in found.best.to_dict("records"):
-        right = boards.asked.choose[:, order[row["latent_auroc"]]]
-        assert (right == boards.asked.choose[:, column[row["name"]]]).all()
+        right = boards.targets.choose[:, order[row["latent_auroc"]]]
+        assert (right == boards.targets.choose[:, column[row["name"]]]).all()
         assert row["auroc"] == pytest.approx(1)
         assert row["f1"] == pytest.approx(1)
-    assert len(found.best) == index["asked"].sum() > 250
-    assert not (index["name"][index["asked"]] == "empty d4").any()  # never empty
+    assert len(found.best) == index["scored"].sum() > 250
+    assert not (index["name"][index["scored"]] == "empty d4").any()  # never empty
     rows = values(dictionary_rows(found, score, boards))
     assert rows["coverage"] == pytest.approx(1)
     # a tile that is seldom own in the choosing games may not have the support for a rule
@@ -109,8 +117,8 @@ def test_features_are_not_chosen_on_the_games_they_are_scored_on(boards) -> None
         np.maximum(rng.normal(size=(len(known.game), 400)), 0).astype(np.float32)
         for known in (boards.choose, boards.score)
     )
-    found = match(choose, score, boards.asked)
-    columns = np.flatnonzero(boards.asked.columns["asked"])
+    found = match(choose, score, boards.targets)
+    columns = np.flatnonzero(boards.targets.columns["scored"])
     assert np.nanmean(found.auroc[:, columns].max(0)) > 0.52
     assert abs(found.best["auroc"].mean() - 0.5) < 0.01
 
@@ -118,8 +126,8 @@ def test_features_are_not_chosen_on_the_games_they_are_scored_on(boards) -> None
 def test_rules_fire_from_the_first_threshold_that_is_precise() -> None:
     """Latent 0 means own a1 only when it is strong."""
     rng = np.random.default_rng(2)
-    games = facts(random_games(60, seed=34))
-    both = asked(games, games)
+    games = label_boards(random_games(60, seed=34))
+    both = targets(games, games)
     own = games.relative[:, 0] == 1
     strength = np.where(own, 10.0, rng.choice([1.0, 3.0], len(own)))
     features = np.stack([strength, np.zeros(len(own))], 1).astype(np.float32)
@@ -193,10 +201,12 @@ def test_the_clock_alone_tells_stable_discs(boards) -> None:
 def test_all_aurocs_of_a_layer_are_scikit_learns_and_a_hundred_times_faster(capsys) -> None:
     """1,024 latents x 320 facts x 100k boards; scikit-learn on 40 pairs, extrapolated to all."""
     games = random_games(1750, seed=35, split="held_out")
-    known = facts(games)
-    marks, index = labels(known)
+    known = label_boards(games)
+    marks, index = yes_no_labels(known), tile_index(STATES + STABLE)
     sae = load_sae(SAES / "saes" / "topk-L2-S0")
-    stream = read(open_subject("othello-gpt"), games, [Site("resid_post", 2)], known.kept)
+    stream = read_activations(
+        open_subject("othello-gpt"), games, [Site("resid_post", 2)], known.kept
+    )
     latents = as_array(sae.encode(stream[Site("resid_post", 2)]))
     assert len(latents) > 100_000
     auroc_table(latents[:2000], marks[:2000])  # compile

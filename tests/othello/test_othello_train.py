@@ -10,8 +10,8 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from interp.errors import UserError
-from interp.othello.evaluate import evaluate, floor_of
-from interp.othello.games import legal_masks, random_games
+from interp.othello.evaluate import evaluate, loss_floor
+from interp.othello.games import random_games, replay, tokens_of
 from interp.othello.train import TrainConfig, build_model, lr_at, train
 
 
@@ -99,7 +99,7 @@ def test_evaluation_against_its_definition(config: TrainConfig) -> None:
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(games[:, :-1]).long()).logits
     p = logits.double().softmax(-1).numpy()
-    legal = legal_masks(games)[:, 1:]
+    legal = tokens_of(replay(games).legal)[:, 1:]
     rows: list[tuple[float, ...]] = []
     for game, ply in np.argwhere(games[:, 1:] != 0):
         ok, q = legal[game, ply], p[game, ply]
@@ -113,4 +113,4 @@ def test_evaluation_against_its_definition(config: TrainConfig) -> None:
         [loss, kl_mean, legality, illegal, floor],
         atol=1e-5,
     )
-    assert floor_of(games) == score.floor
+    assert loss_floor(games) == score.floor

@@ -5,7 +5,7 @@ import pytest
 
 from interp.othello.board import N_PLIES
 from interp.othello.games import random_games, replay, squares
-from interp.othello.stability import stable_discs, turned_later
+from interp.othello.stability import flipped_later, stable_discs
 
 AXES = [(0, 1), (1, 0), (1, 1), (1, -1)]
 BITS = np.arange(64, dtype=np.uint64)
@@ -139,7 +139,7 @@ def flipped_shares(n_games):
     for first in range(0, n_games, 5000):
         n = min(5000, n_games - first)
         played = replay(random_games(n, seed=22, first=first))
-        later = turned_later(played)
+        later = flipped_later(played)
         for k, stable in enumerate(stable_discs(played.black, played.white)):
             labelled[k] += int(np.bitwise_count(stable).sum())
             failed[k] += int(np.bitwise_count(stable & later).sum())
@@ -148,7 +148,7 @@ def flipped_shares(n_games):
 
 def test_turned_later_by_replaying() -> None:
     played = replay(random_games(20, seed=23))
-    later = squares(turned_later(played))
+    later = squares(flipped_later(played))
     black, white = squares(played.black), squares(played.white)
     for t in range(N_PLIES):
         for colour in (black, white):

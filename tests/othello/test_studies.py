@@ -19,13 +19,13 @@ from interp.errors import UserError
 from interp.model.catalog import sha256
 from interp.model.site import Site
 from interp.model.subject import open_subject
-from interp.othello import compare, findings, mind
+from interp.othello import compare, findings, read_board
 from interp.othello.compare import CompareConfig
 from interp.othello.edit import EditConfig, _sweeps
 from interp.othello.evaluate import evaluate
 from interp.othello.games import random_games
-from interp.othello.position import move_probabilities, parse_moves, position
-from interp.othello.pushes import push_vectors
+from interp.othello.interventions import flip_vectors
+from interp.othello.position import move_probabilities, parse_moves, position_after
 from interp.othello.sae import SAES, SaeConfig
 from interp.othello.train import EVAL_SEED
 from interp.probes import fvu
@@ -89,22 +89,22 @@ def test_latents_in_the_tables_are_the_autoencoders_latents(run, saes) -> None:
     assert found.index["latent"].tolist() == mine["latent_auroc"].tolist()
     decoder = load_sae(saes / "saes" / "topk-L1-S1").W_dec
     assert torch.equal(found.vectors, decoder[mine["latent_auroc"].tolist()])
-    auroc = mind.latent_map(run, "topk", 1, 1, "auroc")
+    auroc = read_board.latent_map(run, "topk", 1, 1, "auroc")
     row = mine[mine["name"] == "own c4"].iloc[0]
     assert auroc[:, 64 + row["tile"]].argmax() == row["latent_auroc"]
 
 
 def test_the_mind_reads_as_the_comparison_does(run, tiny) -> None:
     subject = open_subject(str(tiny))
-    where = position(random_games(1, 3)[0, :20])
-    x = mind.residual(subject, where.tokens, 1)
+    where = position_after(random_games(1, 3)[0, :20])
+    x = read_board.residual(subject, where.tokens, 1)
     probe = Directions.load(run.path / "directions" / "probe-L1")
     own = probe.index[probe.index["name"] == "own c4"].index[0]
-    assert set(np.unique(mind.probe_board(run, 1, x))) <= {0, 1, 2}
+    assert set(np.unique(read_board.probe_board(run, 1, x))) <= {0, 1, 2}
     assert probe.vectors[own].shape == (32,)
-    rules = mind.latent_rules(run, "l1", 1, 0)
-    sae = mind.open_sae(run, "l1", 1, 0)
-    seen = mind.latent_board(sae, rules, x)
+    rules = read_board.latent_rules(run, "l1", 1, 0)
+    sae = read_board.compared_sae(run, "l1", 1, 0)
+    seen = read_board.latent_board(sae, rules, x)
     z = sae.encode(x[None])[0]
     for tile in range(64):
         claims = {
@@ -114,10 +114,10 @@ def test_the_mind_reads_as_the_comparison_does(run, tiny) -> None:
         }
         assert seen[tile] == ("own" in claims) + 2 * ("enemy" in claims)
     present = int(where.relative[27])
-    still = mind.turn_disc(run, "topk", 0, [0], 27, present, 0.0)
+    still = read_board.flip_disc(run, "topk", 0, [0], 27, present, 0.0)
     before = move_probabilities(subject, where.tokens)
     assert (move_probabilities(subject, where.tokens, *still) == before).all()
-    moved = mind.turn_disc(run, "probe", 0, [0], 27, present, 5.0)
+    moved = read_board.flip_disc(run, "probe", 0, [0], 27, present, 5.0)
     assert (move_probabilities(subject, where.tokens, *moved) != before).any()
 
 
@@ -240,7 +240,7 @@ def test_an_edit_is_of_the_comparison_and_the_model_it_names(tiny, store, own_ho
 def test_a_seed_of_its_own_for_the_random_directions(run) -> None:
     sweeps = list(_sweeps(run, (0,), 2, 5))
     assert ("random", 5, (0,)) in sweeps
-    vectors = [push_vectors(run.path, "random", seed, 0, [None] * 3, 32) for seed in (0, 5)]
+    vectors = [flip_vectors(run.path, "random", seed, 0, [None] * 3, 32) for seed in (0, 5)]
     assert not torch.equal(*vectors)
 
 

@@ -1,4 +1,4 @@
-"""A board as read out of one position of the model, and edits of it: for the page and notebooks."""
+"""The board that one position of the model represents, and edits of it: for pages and notebooks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..runs.store import Run
 from ..saes.sae import Sae, load_sae
 from . import board
 from .compare import CompareConfig
+from .interventions import add_at_last, flip_vector
 from .match import rule_board
-from .pushes import push, push_vector
 from .sae import directions_name, sae_name
 
 Board = npt.NDArray[np.int8]
@@ -29,55 +29,59 @@ Board = npt.NDArray[np.int8]
 def residual(
     subject: Subject, tokens: npt.NDArray[np.uint8], layer: int, edits: Sequence[Edit] = ()
 ) -> torch.Tensor:
-    """The stream [d] after a layer at the last of some moves, edits applied."""
+    """The residual stream [d] after a layer at the last of some moves, with `edits` in place."""
     site = Site("resid_post", layer)
     with subject.edited(*edits):
-        found = subject.capture(torch.from_numpy(tokens.astype(np.int64))[None], [site])[site]
-    last: torch.Tensor = found[0, -1]
+        stream = subject.capture(torch.from_numpy(tokens.astype(np.int64))[None], [site])[site]
+    last: torch.Tensor = stream[0, -1]
     return last
 
 
 def probe_board(run: Run, layer: int, x: torch.Tensor) -> Board:
-    """What the comparison's probe sees in a residual [d]."""
-    found = Directions.load(run.path / "directions" / directions_name("probe", 0, layer))
-    logits = found.scores(x) + torch.tensor(found.index["intercept"].to_numpy(), dtype=x.dtype)
+    """The board that the comparison's probe reads from a residual [d]."""
+    probe = Directions.load(run.path / "directions" / directions_name("probe", 0, layer))
+    logits = probe.scores(x) + torch.tensor(probe.index["intercept"].to_numpy(), dtype=x.dtype)
     seen: Board = logits.view(3, 64).argmax(0).numpy().astype(np.int8)
     return seen
 
 
-def open_sae(run: Run, arch: str, layer: int, seed: int) -> Sae:
-    """One of the autoencoders that a comparison compared."""
+def compared_sae(run: Run, arch: str, layer: int, seed: int) -> Sae:
+    """One of the SAEs of a comparison."""
     made = CompareConfig(**run.config).sae_run()
     return load_sae(made.path / "saes" / sae_name(arch, layer, seed))
 
 
 def latent_rules(run: Run, arch: str, layer: int, seed: int) -> pd.DataFrame:
-    """The rules of an autoencoder: latent, kind, tile, threshold."""
-    rules = pd.read_parquet(run.path / "rules" / f"L{layer}.parquet")
-    mine = rules[(rules["reader"] == arch) & (rules["seed"] == seed)]
-    return mine[["latent", "kind", "tile", "threshold"]].astype(
+    """The rules of an SAE: latent, kind, tile, threshold."""
+    rules = run.table(f"rules/L{layer}")
+    own = rules[(rules["reader"] == arch) & (rules["seed"] == seed)]
+    # earlier versions stored them as floats
+    return own[["latent", "kind", "tile", "threshold"]].astype(
         {"latent": int, "tile": int, "threshold": float}
     )
 
 
 def latent_board(sae: Sae, rules: pd.DataFrame, x: torch.Tensor) -> Board:
-    """What an autoencoder's high-precision latents claim of a residual [d]."""
+    """The board that an SAE's rules claim for a residual [d]."""
     levels = np.full((sae.d_sae, 128), np.inf, np.float32)
     column = rules["tile"] + 64 * (rules["kind"] == "enemy")
     levels[rules["latent"], column] = rules["threshold"]
-    found: Board = rule_board(sae.encode(x[None]).numpy(), levels)[0]
-    return found
+    claimed: Board = rule_board(sae.encode(x[None]).numpy(), levels)[0]
+    return claimed
 
 
-def turn_disc(
+def flip_disc(
     run: Run, reader: str, seed: int, layers: Sequence[int], tile: int, present: int, scale: float
 ) -> list[Edit]:
-    """Edits that turn the disc on a tile (1 own, 2 enemy at present) in the model's mind."""
+    """Edits that flip a disc (1 own, 2 enemy at present) in the board the model represents.
+
+    At each layer they add scale * the unit vector from the disc's present state to the other state.
+    """
     edits = []
     for layer in layers:
         name = directions_name(reader, seed, layer)
-        found = Directions.load(run.path / "directions" / name)
-        edits.append(push(layer, push_vector(found, tile, present)[None], scale))
+        directions = Directions.load(run.path / "directions" / name)
+        edits.append(add_at_last(layer, flip_vector(directions, tile, present)[None], scale))
     return edits
 
 
@@ -88,7 +92,7 @@ def in_colours(seen: Board, mover: int) -> Board:
 
 
 def latent_map(run: Run, arch: str, layer: int, seed: int, what: str) -> npt.NDArray[np.float32]:
-    """Every latent against every fact [d_sae, 320]: what is "auroc" or "f1"."""
+    """Every latent against every label [d_sae, 320]: `what` is "auroc" or "f1"."""
     from safetensors import safe_open
 
     path: Path = run.path / "maps" / f"L{layer}.safetensors"
