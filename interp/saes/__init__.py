@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
-    from .open import open_saes
-    from .sae import Sae, SaeSplit, load_sae, pretrained_sae, wrap
+    from .open import open_sae, open_saes
+    from .sae import Sae, SaeSplit, wrap
 
-__all__ = ["Sae", "SaeSplit", "load_sae", "open_saes", "pretrained_sae", "wrap"]
-__getattr__ = lazy(__name__, {name: ".open" if name == "open_saes" else ".sae" for name in __all__})
+__all__ = ["Sae", "SaeSplit", "open_sae", "open_saes", "wrap"]
+__getattr__ = lazy(
+    __name__, {name: ".open" if name.startswith("open") else ".sae" for name in __all__}
+)
