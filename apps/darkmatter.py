@@ -1,4 +1,4 @@
-"""The page of SAE errors: bands over width, measures, tokens, the price, planted faults."""
+"""The page of SAE errors: bands over width, measures, tokens, costs, planted faults."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from interp.apps.common import (
     plain,
     reproduce,
     study_call,
+    table,
 )
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.figures import (
@@ -43,15 +44,7 @@ VECTORS = {
 }
 
 
-def _table(run: Run, name: str) -> pd.DataFrame:
-    return pd.read_parquet(run.path / f"{name}.parquet")
-
-
-def _summary(run: Run) -> pd.DataFrame:
-    return summary(run.path)
-
-
-table, summarised = cached(_table), cached(_summary)
+summarised = cached(summary)
 
 
 def page() -> None:
@@ -74,7 +67,7 @@ def _own() -> None:
     st.caption(
         plain(
             f"{config['model']}, {run.manifest['site']}: {config['tokens']:,} tokens in contexts "
-            f"of {config['length']}; 40 % to fit on, 30 % to fit norms on, 30 % measured."
+            f"of {config['length']}: 40 % to fit on, 30 % to fit norms on, 30 % measured."
             f"{_documents(run)}"
         )
     )
@@ -85,7 +78,7 @@ def _own() -> None:
     left, right = st.columns(2)
     left.plotly_chart(error_measures(measures, VECTORS), width="stretch", key="vectors")
     right.plotly_chart(error_measures(measures, NORMS), width="stretch", key="norms")
-    right.caption("R² of squared lengths predicted from x by least squares.")
+    right.caption("R² of squared lengths that least squares predicts from x.")
     st.dataframe(summarised(run).round(4), hide_index=True, width="stretch")
     download(measures, "measures")
     _tokens(run)
@@ -95,29 +88,32 @@ def _own() -> None:
             st.dataframe(rows, hide_index=True, width="stretch")
     usual = DarkMatterConfig() if study == "darkmatter.run" else PursuitConfig()
     command, call = study_call(["interp", *study.split(".")], config, usual)
-    read = "from interp.darkmatter.results import summary\nsummary(run.path)"
+    read = "from interp.darkmatter.results import summary\nsummary(run)"
     reproduce(command, call + read)
 
 
 def _documents(run: Run) -> str:
-    """What the intervals rest on; nothing for a run from before that was kept."""
-    found = run.manifest.get("documents")
-    if not found:
+    """What the intervals resample; "" for a version-1 run, which lacks it."""
+    documents = run.manifest.get("documents")
+    if not documents:
         return ""
-    measured, priced = found["measured"], found["priced"]
-    few = "; of fewer than 3 none is told" if min(measured, priced or measured) < 3 else ""
-    return f" Intervals resample documents: {measured}, and {priced} for the price{few}."
+    measured, replaced = documents["measured"], documents["priced"]
+    few = " (fewer than 3 documents: no interval)" if min(measured, replaced or 3) < 3 else ""
+    return f" Intervals resample documents: {measured}, and {replaced} for the cost in nats{few}."
 
 
 def _about_bands(parts: pd.DataFrame) -> None:
-    said = ["nonlinear: no linear function of x", "linear: one that no width removes"]
-    if parts["absent"].notna().any():
-        said.append("absent: linear, and falling with width")
-    else:
-        said.append("fewer than three widths: what falls with width is not told apart")
+    three = parts["absent"].notna().any()
+    lines = [
+        "nonlinear: not a linear function of x",
+        f"linear: a linear function of x{' that no width removes' if three else ''}",
+        "absent: linear, and it falls with width"
+        if three
+        else "fewer than three widths: what falls with width is not known",
+    ]
     if parts["encoder"].notna().any():
-        said.append("encoder: what pursuit over the same latents saves")
-    st.caption(plain("; ".join(said) + "."))
+        lines.append("encoder: what pursuit over the same latents saves")
+    st.caption(plain("; ".join(lines) + "."))
 
 
 def _tokens(run: Run) -> None:
@@ -145,22 +141,24 @@ def _tokens(run: Run) -> None:
         }
     )
     st.html(coloured_tokens(rows))
-    st.caption("Squared lengths; the darkest is the highest here, and numbers are on hover.")
+    st.caption(
+        "Ratios of squared lengths. The darkest token has the highest; hover for the number."
+    )
     download(shown, "tokens")
 
 
 def _downstream(run: Run) -> None:
-    if not (run.path / "downstream.parquet").exists():
+    if not run.has("downstream"):
         return
-    prices = table(run, "downstream")
+    costs = table(run, "downstream")
     st.subheader("What it costs the model")
-    st.plotly_chart(downstream_bars(prices), width="stretch", key="downstream")
+    st.plotly_chart(downstream_bars(costs), width="stretch", key="downstream")
     st.caption(
-        "x with the SAE's output in its place recovers 0 %, x itself 100 %; the two parts need not "
-        "add up."
+        "The SAE's output in the place of x recovers 0 % of the lost cross-entropy (in nats), x "
+        "itself 100 %. The two parts need not add up to 100 %."
     )
-    st.dataframe(prices.round(3), hide_index=True, width="stretch")
-    download(prices, "downstream")
+    st.dataframe(costs.round(3), hide_index=True, width="stretch")
+    download(costs, "downstream")
 
 
 def _planted() -> None:
@@ -174,7 +172,7 @@ def _planted() -> None:
     for measure, title in {
         "fvu": "FVU of the planted faults",
         "fvu_nonlinear": "Its nonlinear part",
-        "r2_norm error": "R² of the error's squared length, from x",
+        "r2_norm error": "R² of the error's squared length, predicted from x",
     }.items():
         st.plotly_chart(fault_map(measures, measure, title), width="stretch", key=measure)
     download(measures, "planted")
@@ -189,6 +187,6 @@ def _trained() -> None:
     run = pick_run("darkmatter.errors", "", "SAEs of the error", "trained")
     rows = table(run, "error_saes")
     st.dataframe(rows.round(4), hide_index=True)
-    st.caption("Fraction of variance unexplained of each part, on held-out contexts.")
+    st.caption("The fraction of each part's variance that its SAE leaves unexplained, held out.")
     download(rows, "error_saes")
     reproduce(*study_call(["interp", "darkmatter", "errors"], run.config, ErrorSaesConfig()))

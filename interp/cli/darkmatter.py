@@ -15,13 +15,13 @@ darkmatter = SubcommandApp()
 
 
 def _parts(run: Run, json: bool) -> None:
-    """A row for each SAE."""
+    """The run's folder, a row for each SAE, and the seconds by stage."""
     from ..darkmatter.results import summary
 
-    table = summary(run.path)
+    table = summary(run)
     if json:
-        both = {"study": run.study, "run": str(run.path), "metrics": run.metrics}
-        print_json({**both, "saes": table.to_dict("records")})
+        about = {"study": run.study, "run": str(run.path), "metrics": run.metrics}
+        print_json({**about, "saes": table.to_dict("records")})
         return
     print(run.path)
     print_rows(table[[name for name in table.columns if "corrected" not in name]])

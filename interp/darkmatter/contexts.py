@@ -1,4 +1,4 @@
-"""The stream that the dark matter studies read: contexts of token ids and activations at a site."""
+"""The text that the dark matter studies read: contexts of token ids, and activations at a site."""
 
 from __future__ import annotations
 
@@ -16,25 +16,22 @@ from ..errors import UserError
 from ..model.site import Site
 from ..model.subject import Batch, Subject
 from ..text.corpus import id_rows, read_corpus, token_rows
-from .one_pass import Tokens
 
 Row = tuple[int, list[int]]
-"""The number of the document that a row is of, and its token ids."""
+"""The number of the document that a row is from, and its token ids."""
 
 
 def corpus_rows(
     subject: Subject, corpus: str, length: int, count: int | None = None
 ) -> Iterator[Row]:
-    """The first `count` rows of a corpus (all of them by default): texts cut in rows of `length`
-    ids, or stored rows of ids (a .safetensors file), of `length` ids at most, each of which is a
-    document.
+    """The first `count` rows of a corpus (by default all): texts cut into rows of `length` ids, or
+    stored rows of ids (a .safetensors file), cut to `length` ids, each of which is a document.
 
     Raises:
         UserError: as `read_corpus` and `id_rows`; a model without a tokenizer and a corpus of text.
     """
     if corpus.endswith(".safetensors"):
-        cut = (row[:length] for row in itertools.islice(id_rows(corpus), count))
-        return enumerate(cut)
+        return enumerate(row[:length] for row in itertools.islice(id_rows(corpus), count))
     if subject.tokenizer is None:
         raise UserError("this model has no tokenizer: give a --corpus of ids (.safetensors)")
     encode = subject.tokenizer.encode
@@ -47,23 +44,35 @@ def corpus_rows(
     ).numbered
 
 
+class Tokens(NamedTuple):
+    """Activations in float32, and the tokens they belong to."""
+
+    x: Float[Tensor, "n d"]
+    document: Int[Tensor, " n"]
+    token: Int[Tensor, " n"]
+    before: tuple[Float[Tensor, "n d"], ...] = ()
+    """Activations at the sites of the earlier SAEs."""
+
+
 class Contexts(NamedTuple):
     """A batch of contexts and which of its positions count."""
 
     batch: Batch
     chosen: Bool[Tensor, "batch pos"]
     context: Int[Tensor, " batch"]
+    """The context's number in the stream."""
     document: Int[Tensor, " batch"]
+    """The number of the document that it is from."""
 
     def tokens(self, subject: Subject, sites: list[Site]) -> Tokens:
-        """Activations at the first of the sites, and at those before it; in float32."""
-        found = subject.capture(self.batch, sites)
-        x, *before = (found[site][self.chosen].float().cpu() for site in sites)
+        """Activations of the chosen positions: `x` at the first site, `before` at the others."""
+        captured = subject.capture(self.batch, sites)
+        x, *before = (captured[site][self.chosen].float().cpu() for site in sites)
         document, token = self.each(self.document), self.batch.ids[self.chosen].cpu()
         return Tokens(x, document, token, tuple(before))
 
     def each(self, value: Tensor) -> Shaped[Tensor, " n"]:
-        """A value of every context [batch], for every chosen position."""
+        """A value of every context [batch], repeated for its chosen positions."""
         return value[:, None].expand_as(self.chosen)[self.chosen].cpu()
 
     def rows(self, kept: Bool[Tensor, " batch"]) -> Contexts:
@@ -78,74 +87,97 @@ class Contexts(NamedTuple):
         return self._replace(chosen=chosen)
 
     def losses(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos"]:
-        """Cross-entropy of the next token in nats; NaN where there is none, or for padding."""
-        found = torch.full(self.batch.ids.shape, torch.nan)
+        """Cross-entropy of the next token in nats; NaN for padding and where no token follows."""
+        losses = torch.full(self.batch.ids.shape, torch.nan)
         for row, (ids, mask) in enumerate(zip(self.batch.ids, self.batch.mask, strict=True)):
             at = mask[:-1] & mask[1:]
             own = logits[row, :-1][at].float()
-            found[row, :-1][at.cpu()] = torch.nn.functional.cross_entropy(
+            losses[row, :-1][at.cpu()] = torch.nn.functional.cross_entropy(
                 own, ids[1:][at], reduction="none"
             ).cpu()
-        return found
+        return losses
 
 
 @dataclass
-class Reader:
-    """Reads activations, without the tokens whose activation is a massive one.
+class ContextStream:
+    """Contexts of a corpus and their activations, without tokens whose activation is massive.
 
-    Attention sinks are not only at a context's beginning, and one whose activation is a hundred
-    times longer than the others' has the weight of ten thousand of them in every sum of squares.
+    Attention sinks are not only at the beginning of a context, and one whose activation is a
+    hundred times longer than the others' weighs as much as ten thousand of them in every sum of
+    squares.
     """
 
     subject: Subject
     sites: list[Site]
-    longest: float
-    """In medians of |x|, taken over the first batch; longer ones are left out. 0: none are."""
+    """Where activations are read: at the SAEs' site, then at those of earlier SAEs."""
+    corpus: str
+    length: int
+    """Tokens in a context."""
+    skip: int = 1
+    """Positions at the beginning of a context that do not count."""
+    longest: float = 10.0
+    """Longer activations are left out, in medians of |x| over the first batch (0: none are)."""
     median: float = 0.0
     left_out: int = 0
 
-    def read(self, part: Contexts) -> tuple[Contexts, Tokens]:
-        """The contexts without the positions left out, and their activations.
+    def rows(self, count: int) -> Iterator[Row]:
+        """The first `count` rows of the corpus."""
+        return corpus_rows(self.subject, self.corpus, self.length, count)
+
+    def contexts(
+        self, rows: Iterator[Row], count: int, size: int, first: int = 0
+    ) -> Iterator[Contexts]:
+        """The next `count` rows in batches of `size`, numbered from `first`. A batch none of whose
+        positions counts is passed over.
 
         Raises:
-            UserError: a NaN among them.
+            UserError: the rows end before.
         """
-        found = part.tokens(self.subject, self.sites)
-        for site, values in zip(self.sites, (found.x, *found.before), strict=True):
+        for start in range(0, count, size):
+            taken = list(itertools.islice(rows, min(size, count - start)))
+            if len(taken) < min(size, count - start):
+                raise UserError(
+                    f"the corpus ended after {first + start + len(taken)} contexts: ask for fewer "
+                    "--tokens, or give more text"
+                )
+            batch = self.subject.pad([ids for _, ids in taken])
+            position = batch.mask.long().cumsum(1) - 1
+            counts = batch.mask & (position >= self.skip)
+            if not counts.any():
+                continue
+            context = first + start + torch.arange(len(taken), device=counts.device)
+            document = torch.tensor([number for number, _ in taken], device=counts.device)
+            yield Contexts(batch, counts, context, document)
+
+    def read(self, part: Contexts) -> tuple[Contexts, Tokens]:
+        """The contexts without the massive activations, and the activations that are left.
+
+        Raises:
+            UserError: one of them is a NaN.
+        """
+        tokens = part.tokens(self.subject, self.sites)
+        for site, values in zip(self.sites, (tokens.x, *tokens.before), strict=True):
             if not values.isfinite().all():
                 raise UserError(f"the model makes a NaN at {site}: its weights are damaged")
         if not self.longest:
-            return part, found
-        lengths = found.x.norm(dim=1)
+            return part, tokens
+        lengths = tokens.x.norm(dim=1)
         self.median = self.median or float(lengths.median())
         kept = lengths <= self.longest * self.median
         self.left_out += int((~kept).sum())
-        x, document, token, before = found
+        x, document, token, before = tokens
         usual = Tokens(x[kept], document[kept], token[kept], tuple(b[kept] for b in before))
         return part.only(kept), usual
 
+    def activations(
+        self, rows: Iterator[Row], count: int, first: int = 0
+    ) -> Float[Tensor, "tokens d"]:
+        """Activations at the first site of the next `count` rows, numbered from `first`.
 
-def contexts(
-    subject: Subject, rows: Iterator[Row], count: int, skip: int, size: int, first: int = 0
-) -> Iterator[Contexts]:
-    """`count` contexts in batches of `size`, numbered from `first`; the first `skip` positions of
-    each do not count, and batches without any others are passed over.
-
-    Raises:
-        UserError: the rows end before.
-    """
-    for start in range(0, count, size):
-        chosen = list(itertools.islice(rows, min(size, count - start)))
-        if len(chosen) < min(size, count - start):
-            raise UserError(
-                f"the corpus ended after {first + start + len(chosen)} contexts: ask for fewer "
-                "--tokens, or give more text"
-            )
-        batch = subject.pad([ids for _, ids in chosen])
-        position = batch.mask.long().cumsum(1) - 1
-        counts = batch.mask & (position >= skip)
-        if not counts.any():
-            continue
-        context = first + start + torch.arange(len(chosen), device=counts.device)
-        document = torch.tensor([number for number, _ in chosen], device=counts.device)
-        yield Contexts(batch, counts, context, document)
+        Raises:
+            UserError: as `contexts` and `read`; none of the positions counts.
+        """
+        parts = [self.read(part)[1].x for part in self.contexts(rows, count, 8, first)]
+        if not parts:
+            raise UserError(f"no context is longer than --skip {self.skip}: give a smaller one")
+        return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Readers of an SAE's output that have known faults; see `synthetic.py`."""
+"""Stand-ins for an SAE that have known faults; see `synthetic.py`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.saes.sae import Sae
-
 from ..model.site import Site
-from ..saes.open import Read
+from ..saes.open import Errors
+from ..saes.sae import Sae
 
 
 @dataclass(frozen=True)
-class Synthetic:
-    """Readers of an SAE's output with given faults."""
+class PlantedFaults:
+    """Copies of an SAE, each with its faults, that reconstruct the SAE's own output."""
 
     sae: Sae
     site: Site
     faults: tuple[tuple[float, float], ...]
-    """(share of the latents that are missing, variance of the noise as a share of x's)."""
+    """(share of the latents that are absent, variance of the noise as a share of the truth's)."""
     variance: float
     """Total variance of the ground truth."""
     generator: torch.Generator
@@ -38,7 +37,7 @@ class Synthetic:
     def widths(self) -> tuple[int, ...]:
         return (self.sae.d_sae,) * len(self.faults)
 
-    def read(self, x: Float[Tensor, "n d"]) -> Read:
+    def errors(self, x: Float[Tensor, "n d"]) -> Errors:
         z = self.sae.encode(x)
         truth = self.sae.decode(z)
         order = torch.randperm(self.sae.d_sae, generator=torch.Generator().manual_seed(0))
@@ -50,4 +49,4 @@ class Synthetic:
             made *= (noise * self.variance / self.d_in) ** 0.5
             errors.append(truth - self.sae.decode(kept) - made)
             active.append((kept != 0).sum(1))
-        return Read(truth, torch.stack(errors, 1), torch.stack(active, 1).to(x))
+        return Errors(truth, torch.stack(errors, 1), torch.stack(active, 1).to(x))

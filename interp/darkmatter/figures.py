@@ -1,6 +1,8 @@
-"""Figures of the dark matter of SAEs: bands over width, tokens, downstream, planted faults."""
+"""Figures of the dark matter of SAEs: bands over width, measures, tokens, costs, planted faults."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,7 +15,7 @@ BELOW = {"orientation": "h", "y": -0.3}
 
 
 def error_bands(bands: pd.DataFrame) -> go.Figure:
-    """What the FVU of each SAE is made of, narrow to wide in each group (`widths.bands`)."""
+    """The parts of each SAE's FVU (`widths.bands`), from narrow to wide in each group."""
     figure = go.Figure()
     places = [bands["group"].tolist(), bands["d_sae"].astype(str).tolist()]
     for part, colour in BANDS.items():
@@ -28,7 +30,7 @@ def error_bands(bands: pd.DataFrame) -> go.Figure:
 
 
 def error_measures(measures: pd.DataFrame, shown: dict[str, str]) -> go.Figure:
-    """Some measures (name -> label) of every SAE with their 95 % intervals."""
+    """Some measures (name -> label) of every SAE, with 95 % intervals."""
     colours = [BLUE, ORANGE, GREY, "#6a51a3", "#9cbfe3"]
     figure = go.Figure()
     for (measure, name), colour in zip(shown.items(), colours, strict=False):
@@ -36,18 +38,14 @@ def error_measures(measures: pd.DataFrame, shown: dict[str, str]) -> go.Figure:
         figure.add_scatter(
             x=part["sae"], y=part["value"], name=name, mode="markers",
             marker={"color": colour, "size": 9},
-            error_y={
-                "array": part["high"] - part["value"],
-                "arrayminus": part["value"] - part["low"],
-                "thickness": 1,
-            },
+            error_y=_error_bars(part, "value"),
         )  # fmt: skip
     laid_out(figure, "Held-out contexts, with 95 % intervals over documents", height=420)
     return figure.update_layout(showlegend=True, legend=BELOW)
 
 
 def token_scatter(tokens: pd.DataFrame, small: str, large: str, part: str) -> go.Figure:
-    """Length of two SAEs' errors (or their nonlinear parts), a token a point, its text on hover."""
+    """Lengths of two SAEs' errors (or their nonlinear parts): a point for each token."""
     keys = ["context", "position", "text"]
     one, other = (tokens[tokens["sae"] == name].set_index(keys)[part] for name in (small, large))
     both = pd.DataFrame({"one": one**0.5, "other": other**0.5}).reset_index()
@@ -63,8 +61,9 @@ def token_scatter(tokens: pd.DataFrame, small: str, large: str, part: str) -> go
     return laid_out(figure, f"The {part} of the same tokens", height=460)
 
 
-def downstream_bars(prices: pd.DataFrame) -> go.Figure:
-    """Percent of the lost cross-entropy that each part of the error gives back, an SAE a group."""
+def downstream_bars(costs: pd.DataFrame) -> go.Figure:
+    """Percent of the lost cross-entropy that returns with each part of the error: a group of bars
+    for each SAE."""
     settings = {
         "sae + linear": ("linear error back", BLUE),
         "sae + nonlinear": ("nonlinear error back", ORANGE),
@@ -73,14 +72,10 @@ def downstream_bars(prices: pd.DataFrame) -> go.Figure:
     }
     figure = go.Figure()
     for setting, (name, colour) in settings.items():
-        part = prices[prices["setting"] == setting]
+        part = costs[costs["setting"] == setting]
         figure.add_bar(
             x=part["sae"], y=part["recovered"], name=name, marker_color=colour,
-            error_y={
-                "array": part["high"] - part["recovered"],
-                "arrayminus": part["recovered"] - part["low"],
-                "thickness": 1,
-            },
+            error_y=_error_bars(part, "recovered"),
         )  # fmt: skip
     figure.update_yaxes(title="percent recovered")
     laid_out(figure, "What the parts cost the model", height=420)
@@ -88,10 +83,9 @@ def downstream_bars(prices: pd.DataFrame) -> go.Figure:
 
 
 def fault_map(measures: pd.DataFrame, measure: str, title: str) -> go.Figure:
-    """A measure of planted faults: rows the share of absent latents, columns the noise."""
+    """A measure of planted faults: rows are shares of absent latents, columns noise."""
     part = measures[measures["measure"] == measure].copy()
-    found = part["sae"].str.extract(r"absent (\S+), noise (\S+)").astype(float)
-    part["absent"], part["noise"] = found[0], found[1]
+    part[["absent", "noise"]] = part["sae"].str.extract(r"absent (\S+), noise (\S+)").astype(float)
     grid = part.pivot(index="absent", columns="noise", values="value")
     figure = go.Figure(
         go.Heatmap(
@@ -108,8 +102,13 @@ def fault_map(measures: pd.DataFrame, measure: str, title: str) -> go.Figure:
     return laid_out(figure, title, height=300)
 
 
+def _error_bars(rows: pd.DataFrame, value: str) -> dict[str, Any]:
+    above, below = rows["high"] - rows[value], rows[value] - rows["low"]
+    return {"array": above, "arrayminus": below, "thickness": 1}
+
+
 def _in_context(tokens: pd.DataFrame) -> list[str]:
-    """Every token, bold, with the few before it."""
+    """Every token in bold after the eight before it."""
     shown = []
     for _, part in tokens.groupby("context", sort=False):
         texts = [label(text) for text in part["text"]]

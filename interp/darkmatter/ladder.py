@@ -1,8 +1,8 @@
 """A ladder of SAEs on one site of a language model: several widths and sparsities, one stream.
 
 All of them see the same tokens in the same order, so that they differ in width and sparsity alone.
-The first position of every row is left out: it is an attention sink whose activation is two
-hundred times longer than the others' (SmolLM2, 14.resid_post: 24,564 against 156 on average).
+The first position of every row is left out: it is an attention sink whose activation is about 160
+times longer than the others' (SmolLM2, 14.resid_post: 24,564 against 156 on average).
 
 Written to the run: `saes/<name>/`, each a folder that `SAE.load_from_disk` opens, and
 `ladder.parquet`: name string, d_sae int64, sparsity double (k), tokens int64, l0 double, fvu
@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,7 @@ from interp.data import FOLDER
 from ..errors import UserError
 from ..model.site import Site
 from ..runs.store import RunWriter
+from ..runs.study import ModelStudy
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 
 if TYPE_CHECKING:
@@ -42,16 +43,14 @@ POOL = 2**15
 
 
 @dataclass(frozen=True)
-class LadderConfig:
+class LadderConfig(ModelStudy):
     """Train SAEs of several widths and sparsities on one site of a model."""
 
     STUDY: ClassVar[str] = "darkmatter.ladder"
     VERSION: ClassVar[int] = 2
 
-    model: str = "smollm2-135m"
-    """A catalog name, hub id, folder or .gguf file."""
     site: str = "14.resid_post"
-    """Where: by default the residual stream in the middle of the default model."""
+    """Which site; by default the residual stream in the middle of the default model."""
     widths: tuple[int, ...] = (768, 1536, 3072)
     """Latents."""
     k: tuple[int, ...] = (32, 64)
@@ -70,19 +69,9 @@ class LadderConfig:
     """Initial weights and the shuffle."""
     precision: str = "bfloat16"
     """Arithmetic of the model and of the training's products (bfloat16 or float32)."""
-    device: str = field(default="cpu", metadata={"key": False})
-    """Where to compute."""
-
-    def fingerprints(self) -> dict[str, str]:
-        from ..model.weights import open_weights
-        from ..text.corpus import fingerprint
-
-        return {
-            **open_weights(self.model).fingerprints(),
-            "corpus": fingerprint(self.corpus or None),
-        }
 
     def check(self) -> None:
+        super().check()
         if self.precision not in ("bfloat16", "float32"):
             raise UserError(f"--precision must be bfloat16 or float32, not {self.precision}")
         if not self.widths or not self.k or not 1 <= min(self.k) <= max(self.k) < min(self.widths):
@@ -93,10 +82,9 @@ class LadderConfig:
         if min(self.batch, self.length - 1) < 1 or self.tokens < self.batch:
             raise UserError("give at least one step, and rows and batches of two tokens or more")
         if not 0 < self.lr < math.inf:
-            raise UserError(f"--lr {self.lr:g} is no learning rate: give one above 0")
+            raise UserError(f"--lr must be above 0, not {self.lr:g}")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
         import torch
 
         from ..model.subject import open_subject
@@ -116,9 +104,7 @@ class LadderConfig:
             )
             label = f"SAEs at {self.site}"
             train_saes(plans, lambda n: _batches(self, subject, n), schedule, out, label)
-        table = pd.DataFrame(_measured(self, subject, plans, out.path))
-        with out.part("ladder.parquet") as path:
-            table.to_parquet(path)
+        table = out.table("ladder", _measured(self, subject, plans, out.path))
         out.facts = {"parity": subject.parity, "device": self.device}
         columns = ("l0", "fvu", "alive")
         return {
@@ -146,7 +132,7 @@ def _batches(config: LadderConfig, subject: Subject, first: int) -> Iterator[dic
     rows = itertools.islice(corpus_rows(subject, config.corpus, config.length), HELD_OUT, None)
     for number, (pool, tokens) in enumerate(_pools(config, rows)):
         count = tokens // config.batch
-        if first >= count:  # nothing of this pool is wanted: it need not be run
+        if first >= count:  # all batches of this pool come before the first: do not run it
             first -= count
             continue
         x = _activations(subject, pool, site)
@@ -176,36 +162,26 @@ def _activations(subject: Subject, rows: list[Row], site: Site) -> Tensor:
     """[tokens, d] in float32, the first position of every row and padding left out."""
     import torch
 
-    from .contexts import contexts
+    from ..text.stream import passes
 
-    parts = []
-    for part in contexts(subject, iter(rows), len(rows), 1, 8):
-        parts.append(subject.capture(part.batch, [site])[site][part.chosen].float())
-    return torch.cat(parts)
+    batches = passes(subject, (ids for _, ids in rows), [site], 8)
+    return torch.cat([captured[site][source.position > 0].float() for source, captured in batches])
 
 
 def _measured(
     config: LadderConfig, subject: Subject, plans: list[SaePlan], folder: Path
 ) -> Iterator[dict[str, Any]]:
     """L0, FVU and living latents of each stored SAE on held-out rows."""
-    import torch
-
-    from interp.probes.metrics import fvu
-    from interp.saes.sae import load_sae
-
+    from ..saes.open import open_sae
     from .contexts import corpus_rows
 
     rows = list(corpus_rows(subject, config.corpus, config.length, MEASURED))
     x = _activations(subject, rows, Site.parse(config.site))
     for plan in plans:
-        sae = load_sae(folder / "saes" / plan.name)
-        z = sae.encode(x)
         yield {
             "name": plan.name,
             "d_sae": plan.d_sae,
             "sparsity": plan.sparsity,
             "tokens": config.tokens // config.batch * config.batch,
-            "l0": float((z > 0).sum(1, dtype=torch.float64).mean()),
-            "fvu": fvu(x, sae.decode(z)),
-            "alive": int((z > 0).any(0).sum()),
+            **open_sae(folder / "saes" / plan.name).quality(x),
         }

@@ -1,53 +1,58 @@
 """How much of what SAEs miss is linear, and what it costs: one pass, many SAEs (Engels et al.).
 
-Written to the run, one row a line:
-`measures.parquet`: sae string, d_sae int64, measure string, value, low, high double. Held out by
-    context, 95 % intervals over documents (NaN with fewer than three; `sums.py`). Measures: those
-    of `VectorSums.measures`, `l0`, `r2_norm <target>` (x and one_pass.TARGETS: |.|^2 predicted from
-    x), and how well a number alone predicts |error|^2 or |nonlinear|^2:
-    `r2_<part>_from_<token|loss|active|x>`
+Written to the run:
+`measures.parquet`: sae string, d_sae int64, measure string, value, low, high double, unit string
+    (what the 95 % intervals resample: "document"; fewer than three documents: no interval, NaN).
+    Measured on held-out contexts. Measures: those of `VectorSums.measures`, `l0`, `r2_norm
+    <target>` (|.|^2 of x and of regressions.TARGETS predicted from x), and how well a number alone
+    predicts |error|^2 or |nonlinear|^2: `r2_<part>_from_<token|loss|active|x>`
 `variants.parquet`: sae, intercept bool, ridge double, r2_vector, r2_vector_weighted, fvu_nonlinear
     (NaN where x does not determine the regression)
 `scaling.parquet`: small, large string, target ("error" or "nonlinear"), given ("error", or
-    "error + nonlinear" of the small one), r2, low, high: of lengths, token by token
-`downstream.parquet`: sae, setting (see downstream.py), ce (nats a token), recovered, low, high (%)
-`tokens.parquet`: of about SHOWN test contexts: context, position int64, text, sae string, x, error,
-    nonlinear (squared lengths), loss double
+    "error + nonlinear" of the small one), r2, low, high, unit: of lengths, token by token
+`downstream.parquet`: sae, setting (see downstream.py), ce (nats a token), recovered, low, high (%),
+    unit
+`tokens.parquet`: of about SHOWN measured contexts: context, position int64, text, sae string, x,
+    error, nonlinear (squared lengths), loss double
 `earlier.parquet`, if earlier SAEs were given: sae, r2
 `fits.safetensors`: weights [saes, d, d], intercept [saes, d], scale [saes], x_mean [d], e_mean
     [saes, d], in the order of the manifest's `names`
+
+Runs made before intervals named their unit lack the column `unit`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..runs.store import RunWriter, save_tensors
+from ..runs.study import ModelStudy
 from .ladder import LADDER
 
 if TYPE_CHECKING:
+    from ..model.site import Site
     from ..model.subject import Subject
-    from ..saes.open import Readers
+    from ..saes.open import ErrorSource
+    from .contexts import ContextStream
 
 HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
 """Measures among the run's metrics."""
 
 
 @dataclass(frozen=True)
-class ErrorsConfig:
-    """What every study of the errors of a site's SAEs is asked: which SAEs, on which tokens."""
+class ErrorsConfig(ModelStudy):
+    """The settings of every study of the errors of a site's SAEs: which SAEs, on which tokens."""
 
     STUDY: ClassVar[str]
     VERSION: ClassVar[int] = 2
 
-    model: str = "smollm2-135m"
-    """A catalog name, hub id, folder or .gguf file."""
     saes: str = ""
-    """A ladder's run, a folder of SAEs, or sae-lens' release:sae_id; by default the shipped."""
+    """A ladder's run, a folder of SAEs, or sae-lens' release:sae_id; by default what ships."""
     site: str = ""
-    """Which site's SAEs, where the folder holds several sites' or they do not say."""
+    """Which site, if the folder has SAEs of several or they do not say which they are of."""
     corpus: str = ""
     """Text, or ids (.safetensors); by default the installed Python's own text."""
     tokens: int = 100_000
@@ -55,13 +60,11 @@ class ErrorsConfig:
     length: int = 256
     """Tokens in a context."""
     skip: int = 1
-    """Positions at a context's beginning that are left out: attention sinks."""
+    """Positions at the beginning of a context that are left out: attention sinks."""
     longest: float = 10.0
-    """Tokens with an activation of more median lengths are left out too (0: none); see Reader."""
+    """Tokens whose activation is more median lengths long are left out too (0: none are)."""
     ridge: float = 0.0
     """Ridge of the main regression, in mean variances of x; others are shown beside it."""
-    device: str = field(default="cpu", metadata={"key": False})
-    """Where the model runs."""
 
     @property
     def source(self) -> str:
@@ -72,42 +75,46 @@ class ErrorsConfig:
         return self.tokens // self.length
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.weights import open_weights
         from ..saes.open import saes_fingerprint
-        from ..text.corpus import fingerprint
 
-        return {
-            **open_weights(self.model).fingerprints(),
-            "corpus": fingerprint(self.corpus or None),
-            "saes": saes_fingerprint(self.source),
-        }
+        return {**super().fingerprints(), "saes": saes_fingerprint(self.source)}
 
     def check(self) -> None:
+        super().check()
         if not 0 <= self.skip < self.length - 1:
-            raise UserError("give contexts longer than what is skipped of them")
+            raise UserError(
+                f"--skip {self.skip} leaves too little of --length {self.length}: give longer "
+                "contexts, or skip fewer positions"
+            )
         if self.contexts < 10:
             raise UserError(
-                f"{self.tokens} tokens are {self.contexts} contexts of {self.length}, too few to "
-                "split: give 10 or more (--tokens), or shorter ones (--length)"
+                f"{self.tokens} tokens make {self.contexts} contexts of {self.length}, too few to "
+                "split: give 10 contexts or more (--tokens), or shorter ones (--length)"
             )
         if not self.ridge >= 0:
-            raise UserError(f"--ridge {self.ridge:g} must not be negative: give 0 or more")
+            raise UserError(f"--ridge must be 0 or more, not {self.ridge:g}")
         if self.longest != 0 and not self.longest >= 1:
-            raise UserError(
-                f"--longest {self.longest:g} are no median lengths: give 1 or more, or 0"
-            )
+            raise UserError(f"--longest must be 0 or at least 1, not {self.longest:g}")
+
+    def stream(self, subject: Subject, sites: Iterable[Site]) -> ContextStream:
+        """The contexts of the corpus, read at some sites."""
+        from .contexts import ContextStream
+
+        settings = (self.corpus, self.length, self.skip, self.longest)
+        return ContextStream(subject, list(sites), *settings)
 
 
 @dataclass(frozen=True)
 class DarkMatterConfig(ErrorsConfig):
-    """Cut the errors of a site's SAEs into a linear and a nonlinear part, and price both."""
+    """Split the errors of a site's SAEs into a linear and a nonlinear part; what each costs the
+    model."""
 
     STUDY: ClassVar[str] = "darkmatter.run"
 
     earlier: tuple[str, ...] = ()
-    """SAEs of sites before, each site=source: do they explain the nonlinear error?"""
+    """SAEs of sites before, each as site=source: do they explain the nonlinear error?"""
     downstream: int = 16
-    """How many test contexts, evenly spread, are run again with the site replaced."""
+    """How many measured contexts, evenly spread, are run again with the site replaced."""
 
     def fingerprints(self) -> dict[str, str]:
         from ..saes.open import saes_fingerprint
@@ -120,7 +127,7 @@ class DarkMatterConfig(ErrorsConfig):
     def check(self) -> None:
         super().check()
         if self.downstream < 0:
-            raise UserError(f"--downstream {self.downstream} must not be negative: give 0 or more")
+            raise UserError(f"--downstream must be 0 or more, not {self.downstream}")
         if not all("=" in given for given in self.earlier):
             raise UserError("give --earlier as site=source, such as 1.resid_post=FOLDER")
 
@@ -128,37 +135,36 @@ class DarkMatterConfig(ErrorsConfig):
         from ..model.subject import open_subject
         from ..saes.open import open_saes
         from .report import fits, tables
-        from .streamed import Streamed
+        from .run_pass import ErrorPass
 
         parted = (given.partition("=") for given in self.earlier)
         earlier = tuple(open_saes(source, site, model=self.model) for site, _, source in parted)
         subject = open_subject(self.model, device=self.device)
-        readers = self.readers(subject)
-        made = Streamed(self, subject, readers, earlier)
-        made.read()
-        found = tables(made.sums, made.prices, made.shown)
-        for name, table in found.items():
-            with out.part(f"{name}.parquet") as path:
-                table.to_parquet(path)
+        saes = self.error_source(subject)
+        stream = self.stream(subject, (saes.site, *(each.site for each in earlier)))
+        errors = ErrorPass(stream, saes, self.contexts, self.ridge, self.downstream, earlier)
+        errors.read()
+        made = tables(errors.regressions, errors.costs, errors.shown)
+        for name, rows in made.items():
+            out.table(name, rows)
         with out.part("fits.safetensors") as path:
-            save_tensors(fits(made.sums), path)
+            save_tensors(fits(errors.regressions), path)
         out.facts = {
-            "names": list(readers.names),
-            "site": str(readers.site),
-            "left_out": made.activations.left_out,
-            "documents": made.documents,
+            "names": list(saes.names),
+            "site": str(saes.site),
+            "left_out": stream.left_out,
+            "documents": errors.documents,
             "parity": subject.parity,
             "device": self.device,
-            "seconds": {name: round(value, 2) for name, value in made.seconds.items()},
+            "seconds": {name: round(value, 2) for name, value in errors.seconds.items()},
         }
-        kept = found["measures"]
-        kept = kept[kept["measure"].isin(HEADLINES)]
+        measures = made["measures"]
         return {
             f"{row['measure']} {row['sae']}": round(row["value"], 4)
-            for row in kept.to_dict("records")
+            for row in measures[measures["measure"].isin(HEADLINES)].to_dict("records")
         }
 
-    def readers(self, subject: Subject) -> Readers:
+    def error_source(self, subject: Subject) -> ErrorSource:
         """Whose errors are studied."""
         from ..saes.open import open_saes
 
@@ -167,14 +173,14 @@ class DarkMatterConfig(ErrorsConfig):
 
 @dataclass(frozen=True)
 class PursuitConfig(DarkMatterConfig):
-    """Like `darkmatter run`, with latents also found by gradient pursuit, without the encoders."""
+    """Like `darkmatter run`, with latents found by gradient pursuit as well as by the encoders."""
 
     STUDY: ClassVar[str] = "darkmatter.pursuit"
 
     tokens: int = 20_000
     """Tokens of the one pass: pursuit costs a hundred times the encoder."""
 
-    def readers(self, subject: Subject) -> Readers:
+    def error_source(self, subject: Subject) -> ErrorSource:
         from ..saes.open import open_saes
 
         return open_saes(self.source, self.site, pursued=True, model=self.model)

@@ -1,4 +1,4 @@
-"""The tables of a dark matter run, made from its sums; what they hold is said in `measure.py`."""
+"""The tables of a dark matter run, from what its pass gathered (columns: see `measure.py`)."""
 
 from __future__ import annotations
 
@@ -10,48 +10,51 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .accumulators import UNIT, Resamples, ScalarSums, SplitErrors, resampled
 from .contexts import Contexts
-from .downstream import SCALED, SETTINGS, Prices
-from .one_pass import TARGETS, OnePass
-from .sums import Errors, ScalarSums, resampled
+from .downstream import SCALED, SETTINGS, ReplacementCosts
+from .regressions import TARGETS, ErrorRegressions
 
 VARIANTS = ((False, 0.0), (True, 0.0), (False, 1e-3), (True, 1e-3))
 """(intercept, ridge) of the regressions shown side by side; the paper's is the first."""
 
 
-def tables(sums: OnePass, prices: Prices, shown: list[pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def tables(
+    regressions: ErrorRegressions, costs: ReplacementCosts, shown: list[pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
     """Every table of the run by its name."""
-    found = {
-        "measures": pd.DataFrame(_measures(sums)),
-        "variants": pd.DataFrame(_variants(sums)),
-        "scaling": pd.DataFrame(_scaling(sums)),
+    saes = regressions.saes
+    made = {
+        "measures": pd.DataFrame(_measures(regressions)),
+        "variants": pd.DataFrame(_variants(regressions)),
+        "scaling": pd.DataFrame(_scaling(regressions)),
         "tokens": pd.concat(shown, ignore_index=True),
     }
-    if prices.rows:
-        found["downstream"] = pd.DataFrame(_downstream(sums.readers.names, prices))
-    if sums.earlier:
-        found["earlier"] = pd.DataFrame({"sae": sums.readers.names, "r2": sums.earlier_r2()})
-    return found
+    if costs.settings:
+        made["downstream"] = pd.DataFrame(_downstream(saes.names, costs))
+    if regressions.earlier:
+        made["earlier"] = pd.DataFrame({"sae": saes.names, "r2": regressions.earlier_r2()})
+    return made
 
 
-def fits(sums: OnePass) -> dict[str, Tensor]:
+def fits(regressions: ErrorRegressions) -> dict[str, Tensor]:
     """The linear maps x -> error and the shrinkages, in the order of the SAEs' names."""
-    assert sums.fit is not None
-    d = sums.readers.d_in
-    weights = sums.fit.weights.view(d, len(sums.readers.names), d).transpose(0, 1)
+    assert regressions.fit is not None
+    d = regressions.saes.d_in
+    weights = regressions.fit.weights.view(d, len(regressions.saes.names), d).transpose(0, 1)
     return {
         "weights": weights.float().contiguous(),
-        "intercept": sums.fit.intercept.view(-1, d).float(),
-        "scale": torch.tensor([s.scale for s in sums.shrinkages]),
-        "x_mean": sums.shrinkages[0].x_mean.float(),
-        "e_mean": torch.stack([s.e_mean for s in sums.shrinkages]).float(),
+        "intercept": regressions.fit.intercept.view(-1, d).float(),
+        "scale": torch.tensor([s.scale for s in regressions.shrinkages]),
+        "x_mean": regressions.shrinkages[0].x_mean.float(),
+        "e_mean": torch.stack([s.e_mean for s in regressions.shrinkages]).float(),
     }
 
 
 def shown_tokens(
-    names: tuple[str, ...], pieces: list[str], part: Contexts, parts: Errors, losses: Tensor
+    names: tuple[str, ...], pieces: list[str], part: Contexts, split: SplitErrors, losses: Tensor
 ) -> pd.DataFrame:
-    """One row a token and reader."""
+    """One row for each token and SAE."""
     chosen = part.chosen.cpu()
     position = (part.batch.mask.long().cumsum(1) - 1).cpu()[chosen]
     frames = []
@@ -61,52 +64,60 @@ def shown_tokens(
             "position": position,
             "text": pieces,
             "sae": name,
-            "x": parts.x.square().sum(1),
-            "error": parts.error[:, at].square().sum(1),
-            "nonlinear": parts.nonlinear[:, at].square().sum(1),
+            "x": split.x.square().sum(1),
+            "error": split.error[:, at].square().sum(1),
+            "nonlinear": split.nonlinear[:, at].square().sum(1),
             "loss": losses[chosen].double(),
         }
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
 
 
-def _measures(sums: OnePass) -> Iterator[dict[str, Any]]:
-    drawn, known = resampled(sums.vectors.count), resampled(sums.scalars.moments[:, 0, 0])
-    for at, name in enumerate(sums.readers.names):
-        vectors = sums.vectors.measures(at, sums.shrinkages[at], drawn.weights)
-        numbers = _of_numbers(sums.scalars, name, known.weights)
-        for resamples, found in ((drawn, vectors), (known, numbers)):
-            for measure, values in found.items():
-                about = {"sae": name, "d_sae": sums.readers.widths[at], "measure": measure}
-                yield {**about, **resamples.interval(values)}
+def _interval(drawn: Resamples, values: Tensor, name: str = "value") -> dict[str, Any]:
+    """The columns of a value with its interval and the interval's unit."""
+    value, low, high = drawn.interval(values)
+    return {name: value, "low": low, "high": high, "unit": UNIT}
+
+
+def _measures(regressions: ErrorRegressions) -> Iterator[dict[str, Any]]:
+    vectors, scalars, saes = regressions.vectors, regressions.scalars, regressions.saes
+    drawn, known = resampled(vectors.count), resampled(scalars.moments[:, 0, 0])
+    for at, name in enumerate(saes.names):
+        of_vectors = vectors.measures(at, regressions.shrinkages[at], drawn.weights)
+        of_numbers = _of_numbers(scalars, name, known.weights)
+        for resamples, measures in ((drawn, of_vectors), (known, of_numbers)):
+            for measure, values in measures.items():
+                about = {"sae": name, "d_sae": saes.widths[at], "measure": measure}
+                yield {**about, **_interval(resamples, values)}
 
 
 def _of_numbers(scalars: ScalarSums, name: str, weights: Tensor) -> dict[str, Tensor]:
     """The measures of numbers per token, for every weighting of the groups."""
-    found = {"l0": scalars.mean(f"active {name}", weights)}
+    measures = {"l0": scalars.mean(f"active {name}", weights)}
     for target in ("x", *(f"{t} {name}" for t in TARGETS)):
         short = target.partition(" ")[0]
         predicted = f"predicted {target}"
-        found[f"r2_norm {short}"] = scalars.r2_of_prediction(target, predicted, weights)
+        measures[f"r2_norm {short}"] = scalars.r2_of_prediction(target, predicted, weights)
     error, rest = f"error {name}", f"nonlinear {name}"
-    found["r2_error_from_token"] = scalars.r2_of_prediction(error, f"by token {name}", weights)
+    measures["r2_error_from_token"] = scalars.r2_of_prediction(error, f"by token {name}", weights)
     for given, column in (("loss", "loss"), ("active", f"active {name}"), ("x", "x")):
         for part, target in (("error", error), ("nonlinear", rest)):
-            found[f"r2_{part}_from_{given}"] = scalars.r2_of_regression(target, (column,), weights)
-    return found
+            r2 = scalars.r2_of_regression(target, (column,), weights)
+            measures[f"r2_{part}_from_{given}"] = r2
+    return measures
 
 
-def _variants(sums: OnePass) -> Iterator[dict[str, Any]]:
-    gram, shape = sums.test_gram, (len(sums.readers.names), sums.readers.d_in)
+def _variants(regressions: ErrorRegressions) -> Iterator[dict[str, Any]]:
+    gram, shape = regressions.test_gram, (len(regressions.saes.names), regressions.saes.d_in)
     assert gram is not None
     variance = gram.xx.trace()
     spread = gram.yy.view(shape)
     for intercept, ridge in VARIANTS:
-        fit = sums.solved(ridge, intercept)
+        fit = regressions.solved(ridge, intercept)
         error = gram.squared_error(fit).view(shape)
-        if fit.method != "cholesky":  # the least norm of many solutions is none of these rows
+        if fit.method != "cholesky":  # a solution of least norm is not what a row stands for
             error = torch.full_like(error, torch.nan)
-        for at, name in enumerate(sums.readers.names):
+        for at, name in enumerate(regressions.saes.names):
             yield {
                 "sae": name,
                 "intercept": intercept,
@@ -117,11 +128,11 @@ def _variants(sums: OnePass) -> Iterator[dict[str, Any]]:
             }
 
 
-def _scaling(sums: OnePass) -> Iterator[dict[str, Any]]:
+def _scaling(regressions: ErrorRegressions) -> Iterator[dict[str, Any]]:
     """Lengths of a wider SAE's errors from those of a narrower one on the same tokens."""
-    scalars, readers = sums.scalars, sums.readers
+    scalars, saes = regressions.scalars, regressions.saes
     drawn = resampled(scalars.moments[:, 0, 0])
-    pairs = itertools.combinations(zip(readers.names, readers.widths, strict=True), 2)
+    pairs = itertools.combinations(zip(saes.names, saes.widths, strict=True), 2)
     for (small, one), (large, other) in pairs:
         if one >= other:
             continue
@@ -131,21 +142,18 @@ def _scaling(sums: OnePass) -> Iterator[dict[str, Any]]:
                 target = f"length {part} {large}"
                 values = scalars.r2_of_regression(target, columns, drawn.weights)
                 about = {"small": small, "large": large, "target": part, "given": given}
-                bounds = drawn.interval(values)
-                yield {**about, "r2": bounds.pop("value"), **bounds}
+                yield {**about, **_interval(drawn, values, "r2")}
 
 
-def _downstream(names: tuple[str, ...], prices: Prices) -> Iterator[dict[str, Any]]:
-    drawn, nats, recovered = prices.table()
+def _downstream(names: tuple[str, ...], costs: ReplacementCosts) -> Iterator[dict[str, Any]]:
+    drawn, nats, recovered = costs.resampled()
     for at, name in enumerate(names):
         for column, setting in enumerate((*SETTINGS, *SCALED)):
-            bounds = drawn.interval(recovered[:, at, column])
-            ce = float(nats[0, at, column])
-            about = {"sae": name, "setting": setting, "ce": ce, "recovered": bounds.pop("value")}
-            yield {**about, **bounds}
-    for setting, found, recovers in (
-        ("original", prices.original, 100.0),
-        ("mean", prices.mean, float("nan")),
+            about = {"sae": name, "setting": setting, "ce": float(nats[0, at, column])}
+            yield {**about, **_interval(drawn, recovered[:, at, column], "recovered")}
+    tokens = sum(costs.tokens)
+    for setting, total, share in (
+        ("original", sum(costs.original), 100.0),
+        ("mean", sum(costs.mean), float("nan")),
     ):
-        ce = sum(found) / sum(prices.tokens)
-        yield {"sae": "", "setting": setting, "ce": ce, "recovered": recovers}
+        yield {"sae": "", "setting": setting, "ce": total / tokens, "recovered": share}

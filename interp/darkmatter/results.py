@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
+
+from ..runs.store import Run
 
 COLUMNS = {
     "l0": "L0",
@@ -19,36 +19,35 @@ COLUMNS = {
     "r2_vector_weighted_corrected": "weighted, corrected",
     "r2_norm corrected": "r2 norm, corrected",
 }
-"""Measures in the summary, and what they are called there."""
+"""Measures in the summary, and their names there."""
 
 
-def summary(run: Path) -> pd.DataFrame:
-    """A row an SAE: the main measures, and the percent of the loss that each part recovers."""
-    measures = pd.read_parquet(run / "measures.parquet")
+def summary(run: Run) -> pd.DataFrame:
+    """A row for each SAE: the main measures and the percent of the loss that each part recovers."""
+    measures = run.table("measures")
     order = dict.fromkeys(measures["sae"])
     wide = measures.pivot(index="sae", columns="measure", values="value").loc[list(order)]
-    found = wide[list(COLUMNS)].rename(columns=COLUMNS)
-    if (run / "downstream.parquet").exists():
-        prices = pd.read_parquet(run / "downstream.parquet")
-        recovered = prices.pivot(index="sae", columns="setting", values="recovered")
+    rows = wide[list(COLUMNS)].rename(columns=COLUMNS)
+    if run.has("downstream"):
+        costs = run.table("downstream")
+        recovered = costs.pivot(index="sae", columns="setting", values="recovered")
         for part in ("linear", "nonlinear"):
-            found[f"{part} recovers %"] = recovered[f"sae + {part}"]
-        ce = prices.set_index(["sae", "setting"])["ce"]
+            rows[f"{part} recovers %"] = recovered[f"sae + {part}"]
+        ce = costs.set_index(["sae", "setting"])["ce"]
         mean, original = ce["", "mean"], ce["", "original"]
-        lost = (mean - ce.xs("sae", level="setting")) / (mean - original)
-        found["loss recovered"] = lost
-    return found.reset_index()
+        rows["loss recovered"] = (mean - ce.xs("sae", level="setting")) / (mean - original)
+    return rows.reset_index()
 
 
-def intervals(run: Path, measures: list[str]) -> pd.DataFrame:
-    """Some measures as 'value (low-high)', a row an SAE; the value alone where there is no
+def intervals(run: Run, measures: list[str]) -> pd.DataFrame:
+    """Some measures as 'value (low-high)', a row for each SAE; 'value' where there is no
     interval."""
-    table = pd.read_parquet(run / "measures.parquet")
+    table = run.table("measures")
     table = table[table["measure"].isin(measures)]
     order = list(dict.fromkeys(table["sae"]))
-    said = [
+    texts = [
         f"{value:.3f}" + (f" ({low:.3f}-{high:.3f})" if low == low else "")
         for value, low, high in zip(table["value"], table["low"], table["high"], strict=True)
     ]
-    wide = table.assign(said=said).pivot(index="sae", columns="measure", values="said")
+    wide = table.assign(text=texts).pivot(index="sae", columns="measure", values="text")
     return wide.loc[order, measures].reset_index()

@@ -1,9 +1,9 @@
 """Errors whose cause is known: which of them does the regression call linear?
 
-The ground truth is an SAE's output x' = SAE(x): sums of a dictionary's atoms, nothing else. Readers
-of it miss some of the latents ('absent'), add Gaussian noise ('introduced'), or both (Engels et
-al., section 5 and appendix). The noise's share of FVU is its variance, known; what a reader that
-misses latents gets wrong need not be linear, and how much is, is the finding.
+The ground truth is an SAE's output x' = SAE(x): sums of a dictionary's atoms, nothing else. Copies
+of the SAE reconstruct it without some latents ('absent'), with Gaussian noise ('introduced'), or
+both (Engels et al., section 5 and appendix). The noise's share of FVU is known: its variance. The
+error from absent latents need not be linear; how much of it is, is the finding.
 """
 
 from __future__ import annotations
@@ -18,56 +18,52 @@ from .measure import DarkMatterConfig
 
 if TYPE_CHECKING:
     from ..model.subject import Subject
-    from .faults import Synthetic
+    from .faults import PlantedFaults
 
 
 @dataclass(frozen=True)
 class SyntheticConfig(DarkMatterConfig):
-    """Plant absent features and noise, and see what the regression makes of them."""
+    """Plant absent latents and noise, and see which of them the regression calls linear."""
 
     STUDY: ClassVar[str] = "darkmatter.synthetic"
 
     name: str = ""
-    """Which of the SAEs gives the ground truth; by default the widest."""
+    """Which SAE gives the ground truth; by default the widest."""
     absent: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5)
-    """Shares of the latents that the reader misses."""
+    """Shares of the latents that are absent."""
     noise: tuple[float, ...] = (0.0, 0.01, 0.05)
-    """Variances of the noise it adds, in variances of the ground truth."""
+    """Variances of the noise, in variances of the ground truth."""
     tokens: int = 40_000
     """Tokens of the one pass."""
     downstream: int = 0
-    """How many test contexts, evenly spread, are run again with the site replaced."""
+    """How many measured contexts, evenly spread, are run again with the site replaced."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
     def check(self) -> None:
         super().check()
         absent = all(0 <= share < 1 for share in self.absent)
         if not absent or not all(0 <= share < math.inf for share in self.noise):
-            raise UserError("--absent are shares below 1, --noise variances of at least 0")
+            raise UserError("--absent must be shares below 1, --noise variances of 0 or more")
         for option, shares in (("--absent", self.absent), ("--noise", self.noise)):
             if len({f"{share:g}" for share in shares}) < len(shares):
                 raise UserError(f"{option} has a number twice: give each once")
         if not any(map(any, itertools.product(self.absent, self.noise))):
             raise UserError("nothing is planted: give an --absent or a --noise above 0")
 
-    def readers(self, subject: Subject) -> Synthetic:
+    def error_source(self, subject: Subject) -> PlantedFaults:
         import torch
 
         from ..saes.open import open_saes
-        from .contexts import Reader, contexts, corpus_rows
-        from .faults import Synthetic
+        from .faults import PlantedFaults
 
         saes = open_saes(self.source, self.site, model=self.model)
         sae = saes.chosen(self.name)
-        rows = corpus_rows(subject, self.corpus, self.length, self.contexts)
-        first = next(contexts(subject, rows, min(8, self.contexts), self.skip, 8), None)
-        if first is None:
-            raise UserError(f"no context is longer than --skip {self.skip}: give a smaller one")
-        # read like all others: a massive activation among these would set the noise alone
-        x = Reader(subject, [saes.site], self.longest).read(first)[1].x
+        # massive activations are left out here too: one of them alone would set the noise
+        stream, few = self.stream(subject, [saes.site]), min(8, self.contexts)
+        x = stream.activations(stream.rows(self.contexts), few)
         truth = torch.cat([x_hat for _, _, x_hat in sae.reconstructions(x)])
         variance = float((truth - truth.mean(0)).square().sum(1).mean())
         faults = tuple(f for f in itertools.product(self.absent, self.noise) if any(f))
         generator = torch.Generator().manual_seed(self.seed)
-        return Synthetic(sae, saes.site, faults, variance, generator)
+        return PlantedFaults(sae, saes.site, faults, variance, generator)

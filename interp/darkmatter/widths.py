@@ -1,6 +1,6 @@
 """How errors fall with an SAE's width: FVU(W) = c + a W^-m (Engels et al., section 4).
 
-c is what no width removes: the paper calls a linear error's c 'dense', what falls 'absent'.
+c is what no width removes: of the linear error the paper calls c 'dense' and what falls 'absent'.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PowerLaw(NamedTuple):
 
 
 def power_law(widths: Sequence[float], fvu: Sequence[float]) -> PowerLaw:
-    """Least squares over at least three widths (three determine it: no error is left to judge by).
+    """Least squares over at least three widths; three determine it and leave no error to judge by.
 
     Raises:
         ValueError: fewer widths.
@@ -41,36 +41,37 @@ def power_law(widths: Sequence[float], fvu: Sequence[float]) -> PowerLaw:
 
     low, high = float(y.min()) / scale, float(y.max()) / scale
     start = [max(low * 0.9, 0.0), max(high - low * 0.9, 1e-9), 0.5]
-    found = least_squares(residual, start, bounds=([0, 0, 0], [np.inf, np.inf, 8]), xtol=1e-14)
-    return PowerLaw(float(found.x[0]) * scale, float(found.x[1]) * scale, float(found.x[2]))
+    bounds = ([0, 0, 0], [np.inf, np.inf, 8])
+    c, a, m = map(float, least_squares(residual, start, bounds=bounds, xtol=1e-14).x)
+    return PowerLaw(c * scale, a * scale, m)
 
 
 def bands(measures: pd.DataFrame) -> pd.DataFrame:
-    """What FVU is made of, SAE by SAE: `absent`, `linear`, `nonlinear`, `encoder` (sum: `fvu`).
+    """The parts of each SAE's FVU: `absent`, `linear`, `nonlinear`, `encoder` (sum: `fvu`).
 
-    `group` is what the SAEs of one curve have in common (their names without the width). Without a
-    pursued twin `encoder` is NaN, with fewer than three widths a curve, `absent` is NaN and
-    `linear` all of the linear error.
+    `group` names the SAEs of one curve: their names without the width. Without a pursued twin
+    `encoder` is NaN. With fewer than three widths in a curve `absent` is NaN and `linear` holds all
+    of the linear error.
 
     Args:
-        measures: of a run, columns sae, d_sae, measure, value.
+        measures: a run's table, with columns sae, d_sae, measure, value.
     """
     wide = measures.pivot(index=["sae", "d_sae"], columns="measure", values="value").reset_index()
     rows: dict[str, Any] = {row["sae"]: row for row in wide.to_dict("records")}
     own = [row for name, row in rows.items() if not name.endswith(PURSUED)]
-    found = pd.DataFrame(_parts(row, rows.get(row["sae"] + PURSUED)) for row in own)
-    found["absent"] = np.nan
-    for _, part in found.groupby("group"):
-        if part["d_sae"].nunique() >= 3:
-            floor = power_law(part["d_sae"].tolist(), part["linear"].tolist()).c
-            dense = part["linear"].clip(upper=floor)
-            found.loc[part.index, "absent"] = part["linear"] - dense
-            found.loc[part.index, "linear"] = dense
-    return found.sort_values(["group", "d_sae"], ignore_index=True)
+    table = pd.DataFrame(_parts(row, rows.get(row["sae"] + PURSUED)) for row in own)
+    table["absent"] = np.nan
+    for _, curve in table.groupby("group"):
+        if curve["d_sae"].nunique() >= 3:
+            floor = power_law(curve["d_sae"].tolist(), curve["linear"].tolist()).c
+            dense = curve["linear"].clip(upper=floor)
+            table.loc[curve.index, "absent"] = curve["linear"] - dense
+            table.loc[curve.index, "linear"] = dense
+    return table.sort_values(["group", "d_sae"], ignore_index=True)
 
 
 def _parts(row: dict[str, Any], pursued: dict[str, Any] | None) -> dict[str, Any]:
-    """Without the encoder's share the parts are those of what pursuit leaves."""
+    """With a pursued twin the parts are those of its error, and `encoder` is what it saves."""
     best = pursued or row
     return {
         "sae": row["sae"],
@@ -84,12 +85,13 @@ def _parts(row: dict[str, Any], pursued: dict[str, Any] | None) -> dict[str, Any
 
 
 def group(name: str, width: int) -> str:
-    """'w768-k32', 768 -> 'k32': what SAEs that differ in width alone share in their names."""
+    """'w768-k32', 768 -> 'k32': what the names of SAEs of several widths have in common."""
     return name.replace(f"w{width}", "").replace(str(width), "").strip("-_ ") or "all"
 
 
 def fits(measures: pd.DataFrame) -> pd.DataFrame:
-    """The power laws of `fvu`, its linear part and `fvu_nonlinear`, a row a group and quantity."""
+    """The power laws of `fvu`, its linear and its nonlinear part: a row for each group and one of
+    them."""
     return pd.DataFrame(_fits(bands(measures)))
 
 

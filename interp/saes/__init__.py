@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
-    from .open import open_saes
-    from .sae import Sae, SaeSplit, load_sae, pretrained_sae, wrap
+    from .open import open_sae, open_saes
+    from .sae import Sae, SaeSplit, wrap
 
-__all__ = ["Sae", "SaeSplit", "load_sae", "open_saes", "pretrained_sae", "wrap"]
+__all__ = ["Sae", "SaeSplit", "open_sae", "open_saes", "wrap"]
 __getattr__, __dir__ = lazy(
-    __name__, lambda: dict.fromkeys(__all__, ".sae") | {"open_saes": ".open"}
+    __name__,
+    lambda: {name: ".open" if name.startswith("open") else ".sae" for name in __all__},
 )

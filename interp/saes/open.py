@@ -1,8 +1,15 @@
-"""Several SAEs of one site, opened together, and their errors on the same activations."""
+"""SAEs opened: one, or all of one site together with their errors on the same activations.
+
+A source is a folder of an SAE as sae-lens saves it (cfg.json, sae_weights.safetensors), a folder
+that has such folders in it, such as a run of `interp darkmatter ladder`, or a published SAE by
+sae-lens' names, "release:sae_id". sae-lens takes 8 s to import, so only the functions that open an
+SAE do it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -13,31 +20,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.saes.pursuit import pursue
-from interp.saes.sae import Sae, load_sae, pretrained_sae
-
 from ..errors import UserError
 from ..model.catalog import SHIPPED, WHEELS, sha256
 from ..model.site import Site
 from ..progress import log
+from .pursuit import pursue
+from .sae import Sae, wrap
+from .train import FILES
 
 PURSUED = " pursued"
-"""Ends the name of an SAE that is read by pursuit instead of by its encoder."""
+"""Ends the name of an SAE whose latents are found by pursuit instead of by its encoder."""
 
 
-class Read(NamedTuple):
-    """What readers make of activations."""
+class Errors(NamedTuple):
+    """The errors that several SAEs (or their stand-ins) make on the same activations."""
 
     x: Float[Tensor, "n d"]
     """What the errors are of."""
-    error: Float[Tensor, "n readers d"]
-    """x - reader(x)."""
-    active: Float[Tensor, "n readers"]
+    error: Float[Tensor, "n saes d"]
+    """x - SAE(x)."""
+    active: Float[Tensor, "n saes"]
     """Active latents, L0."""
 
 
-class Readers(Protocol):
-    """Readers of one site that are studied together: SAEs, or stand-ins for them."""
+class ErrorSource(Protocol):
+    """What makes errors at one site: its SAEs, or stand-ins for them."""
 
     @property
     def site(self) -> Site: ...
@@ -51,7 +58,7 @@ class Readers(Protocol):
     @property
     def widths(self) -> tuple[int, ...]: ...
 
-    def read(self, x: Float[Tensor, "n d"]) -> Read: ...
+    def errors(self, x: Float[Tensor, "n d"]) -> Errors: ...
 
 
 @dataclass(frozen=True)
@@ -59,21 +66,21 @@ class Saes:
     """SAEs of one site, the narrowest first."""
 
     site: Site
-    own: dict[str, Sae]
+    by_name: dict[str, Sae]
     pursued: bool = False
-    """Each a second time, with as many latents a token but found by pursuit."""
+    """Each comes a second time, with as many latents a token but found by pursuit."""
 
     @property
     def d_in(self) -> int:
-        return next(iter(self.own.values())).d_in
+        return next(iter(self.by_name.values())).d_in
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.own, *(name + PURSUED for name in self.own if self.pursued))
+        return (*self.by_name, *(name + PURSUED for name in self.by_name if self.pursued))
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return tuple(self.own[name.removesuffix(PURSUED)].d_sae for name in self.names)
+        return tuple(self.by_name[name.removesuffix(PURSUED)].d_sae for name in self.names)
 
     def chosen(self, name: str) -> Sae:
         """One by its name; by "" the widest.
@@ -81,83 +88,149 @@ class Saes:
         Raises:
             UserError: none of that name.
         """
-        name = name or next(reversed(self.own))
-        if name not in self.own:
-            raise UserError(f"no SAE '{name}' there: choose one of {', '.join(self.own)}")
-        return self.own[name]
+        name = name or next(reversed(self.by_name))
+        if name not in self.by_name:
+            raise UserError(f"no SAE '{name}' there: choose one of {', '.join(self.by_name)}")
+        return self.by_name[name]
 
-    def read(self, x: Float[Tensor, "n d"]) -> Read:
+    def errors(self, x: Float[Tensor, "n d"]) -> Errors:
         errors, active = [], []
-        for sae in self.own.values():
-            found = [(part - x_hat, (z != 0).sum(1)) for part, z, x_hat in sae.reconstructions(x)]
-            error, count = (torch.cat(parts) for parts in zip(*found, strict=True))
+        for sae in self.by_name.values():
+            chunks = [(part - x_hat, (z != 0).sum(1)) for part, z, x_hat in sae.reconstructions(x)]
+            error, count = (torch.cat(column) for column in zip(*chunks, strict=True))
             errors.append(error)
             active.append(count)
-        for sae, count in (
-            zip(self.own.values(), tuple(active), strict=True) if self.pursued else ()
-        ):
-            pursued = pursue(x, sae.W_dec, sae.b_dec, count)
-            errors.append(pursued.residual)
-            active.append((pursued.value > 0).sum(1))
-        return Read(x, torch.stack(errors, 1), torch.stack(active, 1).to(x))
+        if self.pursued:
+            for sae, count in zip(self.by_name.values(), tuple(active), strict=True):
+                codes = pursue(x, sae.W_dec, sae.b_dec, count)
+                errors.append(codes.residual)
+                active.append((codes.value > 0).sum(1))
+        return Errors(x, torch.stack(errors, 1), torch.stack(active, 1).to(x))
 
 
-def open_saes(source: str, site: str = "", pursued: bool = False, model: str = "") -> Saes:
-    """SAEs from a folder of `interp darkmatter ladder`, a folder (of folders) as sae-lens saves
-    them, or published ones by sae-lens' names, "release:sae_id".
-
-    Args:
-        site: which of several sites', or where they are of, if they do not say.
-        model: whose activations they are to read; by default they are not asked.
+def open_sae(source: str | Path, device: str = "cpu") -> Sae:
+    """The one SAE of a source, in float32.
 
     Raises:
-        UserError: none there (of that site), damaged ones, or several sites or widths of input;
-            SAEs of something else than a model's activations, or of another model; pursuit with
-            ones that normalise their input.
+        UserError: no SAE there or several, a damaged one, one that cannot be fetched without a
+            network, or as `wrap`.
+    """
+    opened = _opened(source, device)
+    if len(opened) > 1:
+        raise UserError(f"{source} holds several SAEs: give the folder of {' or '.join(opened)}")
+    return next(iter(opened.values()))
+
+
+def open_saes(source: str | Path, site: str = "", pursued: bool = False, model: str = "") -> Saes:
+    """All SAEs that a source holds of one site.
+
+    Args:
+        site: which site, if the source has SAEs of several or they do not say which they are of.
+        model: whose activations they are to read; by default this is not checked.
+
+    Raises:
+        UserError: as `open_sae`; no SAEs of that site, SAEs of several sites or widths of input,
+            of something else than a model's activations, or of another model; pursuit with SAEs
+            that normalise their input.
     """
     opened = _opened(source)
     asked = str(Site.parse(site)) if site else ""
-    found = {name: sae for name, sae in opened.items() if asked in ("", sae.site) or not sae.site}
+    chosen = {name: sae for name, sae in opened.items() if asked in ("", sae.site) or not sae.site}
     sites = sorted({sae.site for sae in opened.values()} - {""})
-    if not found:
+    if not chosen:
         raise UserError(f"{source} holds no SAEs of {site}, only of {', '.join(sites)}")
     if not asked and len(sites) != 1:
-        which = f"of {', '.join(sites)}" if sites else "that do not say where they are of"
+        which = f"of {', '.join(sites)}" if sites else "that do not say which site they are of"
         raise UserError(f"{source} holds SAEs {which}: give --site")
-    if len({sae.d_in for sae in found.values()}) > 1:
-        raise UserError(f"{source} holds SAEs that read different numbers of inputs: part them")
-    names = sorted(found, key=lambda name: (found[name].d_sae, name))
+    if len({sae.d_in for sae in chosen.values()}) > 1:
+        raise UserError(
+            f"{source} holds SAEs that read different numbers of inputs: put them in two folders"
+        )
+    names = sorted(chosen, key=lambda name: (chosen[name].d_sae, name))
     for name in names:
-        _check(name, found[name], pursued, model)
-    place = Site.parse(asked or sites[0])
-    return Saes(place, {name: found[name] for name in names}, pursued)
+        _check(name, chosen[name], pursued, model)
+    return Saes(Site.parse(asked or sites[0]), {name: chosen[name] for name in names}, pursued)
 
 
-def _opened(source: str) -> dict[str, Sae]:
+def saes_fingerprint(source: str) -> str:
+    """sha256 over the files that `open_saes(source)` reads; of a published SAE, its name."""
     path = Path(source).expanduser()
-    if not path.exists() and ":" in source:
-        release, _, sae_id = source.partition(":")
-        return {sae_id: pretrained_sae(release, sae_id)}
-    folders = sorted(file.parent for file in path.rglob("cfg.json"))
+    if not path.exists():
+        return source
+    files = [folder / name for folder in _folders(path) for name in reversed(FILES)]
+    parts = [f"{f.relative_to(path)}:{sha256(f)}" for f in files if f.exists()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(file.parent for file in path.rglob("cfg.json"))
+
+
+def _opened(source: str | Path, device: str = "cpu") -> dict[str, Sae]:
+    """Every SAE of a source by its folder's name; two of one name by their paths from there."""
+    path = Path(source).expanduser()
+    if not path.exists() and ":" in str(source):
+        release, _, sae_id = str(source).partition(":")
+        return {sae_id: _published(release, sae_id, device)}
+    folders = _folders(path)
     if not folders:
-        raise UserError(f"{source} holds no SAEs: give a ladder, a folder or release:sae_id")
+        raise UserError(
+            f"{source} holds no SAEs (no file cfg.json): give a ladder's run, a folder of SAEs or "
+            "release:sae_id"
+        )
     often = Counter(folder.name for folder in folders)
     return {
-        folder.name if often[folder.name] == 1 else str(folder.relative_to(path)): load_sae(folder)
+        folder.name if often[folder.name] == 1 else str(folder.relative_to(path)): _stored(
+            folder, device
+        )
         for folder in folders
     }
 
 
+def _stored(folder: Path, device: str) -> Sae:
+    from sae_lens import SAE
+    from safetensors import SafetensorError
+
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no SAE (no file {name}): give another folder")
+    try:
+        config = json.loads((folder / "cfg.json").read_text())
+        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
+            raise ValueError("its cfg.json is not what sae-lens writes")
+        inner = SAE.load_from_disk(folder, device=device, dtype="float32")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the SAE in {folder} cannot be read: {reason}") from error
+    return wrap(inner, str(folder))
+
+
+def _published(release: str, sae_id: str, device: str) -> Sae:
+    """By sae-lens' names: "gpt2-small-res-jb", "blocks.8.hook_resid_pre"."""
+    from sae_lens import SAE
+
+    try:
+        inner = SAE.from_pretrained(release, sae_id, device=device)
+    except ValueError as error:
+        raise UserError(str(error).partition("\n")[0]) from error
+    except OSError as error:  # the hub's errors are OSErrors
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"cannot fetch {release}:{sae_id} ({reason}): check the network, or give a folder"
+        ) from error
+    return wrap(inner, f"{release}:{sae_id}")
+
+
 def _check(name: str, sae: Sae, pursued: bool, model: str) -> None:
-    """Refuse an SAE that cannot be right for what it is asked."""
+    """Refuse an SAE that cannot be right for what is asked of it."""
     if sae.reads:
         raise UserError(
             f"{name} is an SAE of the {sae.reads}, not of activations: give the SAEs of a site"
         )
     if pursued and sae.normalises:
         raise UserError(
-            f"{name} normalises its input ({sae.normalises}), so x is no sum of its atoms: leave "
-            "it out, or use darkmatter run"
+            f"{name} normalises its input ({sae.normalises}), so x is not a sum of its atoms: "
+            "leave it out, or use darkmatter run"
         )
     given, own = _plain(model), _plain(sae.model)
     if given in own or own in given:
@@ -169,16 +242,5 @@ def _check(name: str, sae: Sae, pursued: bool, model: str) -> None:
 
 
 def _plain(model: str) -> str:
-    """'HuggingFaceTB/SmolLM2-135M' -> 'smollm2135m', by which models' names are compared."""
+    """'HuggingFaceTB/SmolLM2-135M' -> 'smollm2135m': how models' names are compared."""
     return re.sub("[^a-z0-9]", "", Path(model).name.lower())
-
-
-def saes_fingerprint(source: str) -> str:
-    """sha256 over the files `open_saes(source)` reads; of published ones, their name."""
-    path = Path(source).expanduser()
-    if not path.exists():
-        return source
-    folders = sorted(file.parent for file in path.rglob("cfg.json"))
-    files = [f / name for f in folders for name in ("cfg.json", "sae_weights.safetensors")]
-    parts = [f"{f.relative_to(path)}:{sha256(f)}" for f in files if f.exists()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -3,15 +3,13 @@
     z = encode(x) [n, d_sae]       x_hat = decode(z) = z W_dec + b_dec
 
 An adapter over sae-lens objects of any architecture, so that whatever has been trained or published
-for it can be used. sae-lens (8 s of imports) is loaded only by the functions that read one.
+for it can be used. `open.py` opens them; nothing here imports sae-lens.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -43,7 +41,7 @@ class SaeLens(Protocol):
 
 @dataclass(frozen=True)
 class Sae:
-    """One autoencoder and the name of the place it was trained on."""
+    """One autoencoder and the site it was trained on."""
 
     inner: SaeLens
     site: str
@@ -83,7 +81,8 @@ class Sae:
 
     @property
     def normalises(self) -> str:
-        """How each input is normalised; "" if it is not. Latents then lack the input's scale."""
+        """How each input is normalised, "" if it is not. Latents of a normalised input lack its
+        scale."""
         how = str(self.inner.cfg.normalize_activations)
         return "" if how == "none" else how
 
@@ -98,7 +97,7 @@ class Sae:
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_in"]:
-        """What latents give back, chunk by chunk.
+        """The reconstruction that latents give, chunk by chunk.
 
         Raises:
             UserError: latents of normalised inputs, whose scale is not in them.
@@ -115,7 +114,7 @@ class Sae:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(x, z, x_hat) in chunks, for sums over more activations than fit as latents.
 
-        The one way for SAEs that normalise: sae-lens keeps the scale of what was encoded last.
+        SAEs that normalise can be used only so: sae-lens keeps the scale of its last input.
         """
         for part in torch.split(x, CHUNK):
             z = self.encode(part)
@@ -123,8 +122,21 @@ class Sae:
                 x_hat = self.inner.decode(z).detach()
             yield part, z, x_hat
 
+    def quality(self, x: Float[Tensor, "n d_in"]) -> dict[str, float]:
+        """On held-out activations: `l0` (active latents a token), `fvu` (fraction of variance
+        unexplained) and `alive` (latents that fire at all)."""
+        from interp.probes.metrics import fvu
 
-class Parts(NamedTuple):
+        chunks = [(z > 0, x_hat) for _, z, x_hat in self.reconstructions(x)]
+        fires, x_hat = (torch.cat(column) for column in zip(*chunks, strict=True))
+        return {
+            "l0": float(fires.sum(1, dtype=torch.float64).mean()),
+            "fvu": fvu(x, x_hat),
+            "alive": int(fires.any(0).sum()),
+        }
+
+
+class SplitActivations(NamedTuple):
     """x = reconstruction + linear + nonlinear, up to float64's rounding; each [n, d_in]."""
 
     reconstruction: Tensor
@@ -156,54 +168,11 @@ class SaeSplit:
             found = found.merge(gram)
         return cls(sae, found.solve(ridge, intercept))
 
-    def __call__(self, x: Float[Tensor, "n d_in"]) -> Parts:
+    def __call__(self, x: Float[Tensor, "n d_in"]) -> SplitActivations:
         exact = x.double()
         x_hat = torch.cat([part.double() for _, _, part in self.sae.reconstructions(x)])
         linear = self.fit(exact)
-        return Parts(x_hat, linear, exact - x_hat - linear)
-
-
-def load_sae(folder: Path, device: str = "cpu") -> Sae:
-    """An SAE as sae-lens saves it (cfg.json, sae_weights.safetensors), in float32.
-
-    Raises:
-        UserError: no SAE there, a damaged one, or as `wrap`.
-    """
-    from sae_lens import SAE
-    from safetensors import SafetensorError
-
-    for name in ("cfg.json", "sae_weights.safetensors"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no SAE (no file {name}): give another folder")
-    try:
-        config = json.loads((folder / "cfg.json").read_text())
-        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
-            raise ValueError("its cfg.json is not what sae-lens writes")
-        inner = SAE.load_from_disk(folder, device=device, dtype="float32")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"the SAE in {folder} cannot be read: {said}") from error
-    return wrap(inner, str(folder))
-
-
-def pretrained_sae(release: str, sae_id: str, device: str = "cpu") -> Sae:
-    """A published SAE by sae-lens' names, `("gpt2-small-res-jb", "blocks.8.hook_resid_pre")`.
-
-    Raises:
-        UserError: none of these names, none to be had without a network, or as `wrap`.
-    """
-    from sae_lens import SAE
-
-    try:
-        inner = SAE.from_pretrained(release, sae_id, device=device)
-    except ValueError as error:
-        raise UserError(str(error).partition("\n")[0]) from error
-    except OSError as error:  # the hub's errors are
-        said = str(error).partition("\n")[0]
-        raise UserError(
-            f"cannot fetch {release}:{sae_id} ({said}): look at the network, or give a folder"
-        ) from error
-    return wrap(inner, f"{release}:{sae_id}")
+        return SplitActivations(x_hat, linear, exact - x_hat - linear)
 
 
 def wrap(inner: SaeLens, name: str = "this SAE") -> Sae:
@@ -217,13 +186,13 @@ def wrap(inner: SaeLens, name: str = "this SAE") -> Sae:
     hook = str(about.hook_name or "")
     if "transcoder" in inner.cfg.architecture() or (about.hook_name_out or hook) != hook:
         raise UserError(
-            f"{name} is a transcoder: it gives {about.hook_name_out or 'something else'} for what "
-            "it reads, no reconstruction of it; give an SAE"
+            f"{name} is a transcoder: it gives {about.hook_name_out or 'something else'}, not a "
+            "reconstruction of what it reads; give an SAE"
         )
     if inner.cfg.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
         raise UserError(
             f"{name} reads activations scaled beforehand ({inner.cfg.normalize_activations}) and "
-            "does not hold the scale: fold it into the weights with sae-lens first"
+            "does not store the scale: fold it into the weights with sae-lens first"
         )
     for key, values in inner.named_parameters():
         # a latent whose threshold is infinite is one that is switched off

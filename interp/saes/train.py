@@ -34,7 +34,7 @@ REPORT = 50
 """Steps between two reports of progress."""
 CHECKPOINT = "checkpoint.safetensors"
 FILES = ("sae_weights.safetensors", "cfg.json")
-"""Of each autoencoder, in the order they are written."""
+"""What the folder of an autoencoder holds, in the order in which they are written."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SaePlan:
     """Active latents a token (topk), or the L1 coefficient (l1)."""
     seed: int = 0
     reads: str = ""
-    """What the stream holds, if not the site's activations; kept in the metadata."""
+    """What the stream holds if not the site's activations; stored in the metadata."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Schedule:
     """Tokens a step."""
     lr: float
     model: str
-    """Its name, kept in the autoencoders' metadata."""
+    """The model's name, stored in the autoencoders' metadata."""
     device: str = "cpu"
     autocast: bool = False
     """Products in bfloat16 (weights and moments stay in float32)."""
@@ -76,11 +76,12 @@ def train_saes(
     out: RunWriter,
     label: str,
 ) -> None:
-    """Train all plans on one stream, each token seen once; resumed from a checkpoint if there is.
+    """Train all plans on one stream, each token seen once; resumes from a checkpoint if there is
+    one.
 
     Args:
-        batches: from n to the stream from its batch n on: activations [batch, d] by site. Batch 0
-            sets scales and biases, and is not trained on.
+        batches: `batches(n)` is the stream from batch n on: activations [batch, d] by site. Batch
+            0 sets scales and biases; it is not trained on.
 
     Raises:
         UserError: the stream ends before the last step.
@@ -100,13 +101,13 @@ def train_saes(
     total = schedule.steps * schedule.batch
     with progress(label, total, "tokens", done * schedule.batch) as advance:
         for step in range(done + 1, schedule.steps + 1):
-            found = next(stream, None)
-            if found is None:
-                trained = (step - 1) * schedule.batch
-                raise UserError(f"the text ended after {trained} tokens: train on fewer of them")
+            batch = next(stream, None)
+            if batch is None:
+                tokens = (step - 1) * schedule.batch
+                raise UserError(f"the text ended after {tokens} tokens: train on fewer of them")
             for plan in plans:
                 trainer = trainers[plan.name]
-                trainer.step(found[plan.site].to(schedule.device) * scales[plan.site])
+                trainer.step(batch[plan.site].to(schedule.device) * scales[plan.site])
                 trainer.n_training_steps += 1
             if step % REPORT == 0 or step == schedule.steps:
                 advance(schedule.batch * ((step - 1) % REPORT + 1))
@@ -175,7 +176,7 @@ def _write_checkpoint(trainers: Mapping[str, Any], step: int, out: RunWriter) ->
 
 
 def _resume(trainers: Mapping[str, Any], schedule: Schedule, out: RunWriter) -> int:
-    """Put the trainers where the checkpoint left them; the number of steps they have made."""
+    """Set the trainers to the checkpoint's state; returns the number of steps it has made."""
     import torch
     from safetensors.torch import load_file
 
@@ -201,7 +202,7 @@ def _resume(trainers: Mapping[str, Any], schedule: Schedule, out: RunWriter) -> 
 
 
 def trained(out: RunWriter, name: str) -> bool:
-    """Whether an autoencoder of the run is there, whole."""
+    """Whether an autoencoder of the run is stored, whole."""
     return all(out.has(f"saes/{name}/{file}") for file in FILES)
 
 

@@ -1,22 +1,17 @@
-"""The page of SAE errors in a real browser, on a stored run of OthelloGPT's SAEs."""
+"""The page of SAE errors in a real browser, on stored runs of planted errors."""
 
 import pytest
 
-from interp.darkmatter.measure import DarkMatterConfig
-from interp.darkmatter.synthetic import SyntheticConfig
 from interp.runs.store import Store
-from interp.runs.study import run_or_load
 
 from ..apps.test_browser import browser, page, serve  # noqa: F401
-from .test_studies import OTHELLO
+from .planted import stored_runs
 
 pytestmark = pytest.mark.browser
 
 
 def test_errors_and_planted_faults(page, serve, tmp_path):  # noqa: F811
-    run_or_load(DarkMatterConfig(**OTHELLO), Store(tmp_path))
-    planted = {**OTHELLO, "downstream": 0, "absent": (0.0, 0.3), "noise": (0.0, 0.05)}
-    run_or_load(SyntheticConfig(**planted), Store(tmp_path))
+    stored_runs(Store(tmp_path))
     page.goto(f"{serve(tmp_path)}/darkmatter")
     page.get_by_text("What the error is made of, over width").wait_for()
     page.get_by_text("What the parts cost the model").wait_for()

@@ -6,7 +6,7 @@ import torch
 from interp.darkmatter.ladder import LADDER
 from interp.model.subject import open_subject
 from interp.probes import fvu
-from interp.saes import load_sae
+from interp.saes import open_sae
 
 TEXT = """The garbage collector supplements the reference counting already used in Python. Modules
 are searched in the list of folders given by the variable sys.path, which is set from the location
@@ -23,7 +23,7 @@ def stream():
 @pytest.mark.parametrize("width", [768, 1536, 3072])
 @pytest.mark.parametrize("k", [32, 64])
 def test_every_autoencoder_explains_ordinary_text(stream, width, k):
-    sae = load_sae(LADDER / "saes" / f"w{width}-k{k}")
+    sae = open_sae(LADDER / "saes" / f"w{width}-k{k}")
     assert (sae.d_in, sae.d_sae) == (576, width)
     z = sae.encode(stream)
     assert int((z != 0).sum(1).max()) <= k

@@ -7,46 +7,32 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from interp.darkmatter import error_saes
-from interp.darkmatter.contexts import Reader, contexts, corpus_rows
+from interp.darkmatter.contexts import ContextStream
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.measure import DarkMatterConfig, PursuitConfig
 from interp.darkmatter.results import COLUMNS, intervals, summary
 from interp.darkmatter.synthetic import SyntheticConfig
-from interp.data import FOLDER
 from interp.errors import UserError
+from interp.model.edits import patch
 from interp.model.site import Site
-from interp.model.subject import open_subject
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.saes import load_sae
+from interp.saes import open_sae
+
+from .planted import OTHELLO, value
 
 SITE = Site("resid_post", 2)
-OTHELLO = {
-    "model": "othello-gpt",
-    "saes": str(FOLDER / "othello" / "saes"),
-    "site": "2.resid_post",
-    "corpus": str(FOLDER / "othello" / "games.safetensors"),
-    "length": 59,
-    "tokens": 59 * 120,
-    "downstream": 4,
-}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     config = DarkMatterConfig(**OTHELLO, earlier=(f"1.resid_post={OTHELLO['saes']}",))
     return run_or_load(config, Store(tmp_path_factory.mktemp("runs")))
-
-
-def value(run, sae, measure):
-    table = pd.read_parquet(run.path / "measures.parquet").set_index(["sae", "measure"])
-    return table.loc[sae, measure]["value"]
 
 
 def test_measures_of_real_saes(run):
@@ -61,14 +47,15 @@ def test_measures_of_real_saes(run):
     shrunk = [value(run, name, "scale") for name in names if name.startswith("l1")]
     kept = [value(run, name, "scale") for name in names if name.startswith("topk")]
     assert min(shrunk) > max(kept), "an L1 penalty shrinks, TopK does not"
-    table = pd.read_parquet(run.path / "measures.parquet")
+    table = run.table("measures")
+    assert set(table["unit"]) == {"document"}
     known = table.dropna()
     assert (known["low"] <= known["value"] + 1e-12).all()
     assert (known["value"] <= known["high"] + 1e-12).all()
 
 
 def test_the_main_regression_is_among_the_variants(run):
-    variants = pd.read_parquet(run.path / "variants.parquet")
+    variants = run.table("variants")
     own = variants[variants["intercept"] & (variants["ridge"] == 0)].set_index("sae")
     for name in run.manifest["names"]:
         for measure in ("r2_vector", "r2_vector_weighted", "fvu_nonlinear"):
@@ -76,37 +63,34 @@ def test_the_main_regression_is_among_the_variants(run):
 
 
 def test_downstream_is_anchored_at_both_ends(run):
-    prices = pd.read_parquet(run.path / "downstream.parquet")
-    original = prices[prices["setting"] == "original"]["ce"].item()
-    mean = prices[prices["setting"] == "mean"]["ce"].item()
-    assert (prices[prices["setting"] == "sae"]["ce"] < mean).all()
-    assert summary(run.path)["loss recovered"].between(0, 1).all()
-    assert (prices[prices["setting"] == "sae"]["recovered"] == 0).all()
-    assert (prices[prices["setting"] == "sae"]["ce"] > original).all()
-    linear = prices[prices["setting"] == "sae + linear"].set_index("sae")["recovered"]
+    costs = run.table("downstream")
+    original = costs[costs["setting"] == "original"]["ce"].item()
+    mean = costs[costs["setting"] == "mean"]["ce"].item()
+    assert (costs[costs["setting"] == "sae"]["ce"] < mean).all()
+    assert summary(run)["loss recovered"].between(0, 1).all()
+    assert (costs[costs["setting"] == "sae"]["recovered"] == 0).all()
+    assert (costs[costs["setting"] == "sae"]["ce"] > original).all()
+    linear = costs[costs["setting"] == "sae + linear"].set_index("sae")["recovered"]
     assert (linear < 100).all()
     assert (linear[[name for name in linear.index if name.startswith("l1")]] > 50).all()
 
 
-def test_giving_the_whole_error_back_is_the_model_itself(run, tmp_path):
+def test_giving_the_whole_error_back_is_the_model_itself(othello):
     """Both parts at once are x: what `downstream` does, with the sum of the parts."""
-    from interp.model.edits import patch
-
-    subject = open_subject("othello-gpt")
-    rows = corpus_rows(subject, OTHELLO["corpus"], 59, 3)
-    part = next(contexts(subject, rows, 3, 1, 3))
-    x = part.tokens(subject, [SITE]).x
+    stream = ContextStream(othello, [SITE], OTHELLO["corpus"], 59)
+    part = next(stream.contexts(stream.rows(3), 3, 3))
+    x = part.tokens(othello, [SITE]).x
     source = torch.zeros(*part.batch.ids.shape, x.shape[1])
     source[part.chosen] = x
-    plain = subject.logits(part.batch)
-    with subject.edited(patch(SITE, source, part.chosen)):
-        assert torch.equal(subject.logits(part.batch), plain)
+    plain = othello.logits(part.batch)
+    with othello.edited(patch(SITE, source, part.chosen)):
+        assert torch.equal(othello.logits(part.batch), plain)
     losses = part.losses(plain)
     assert losses.isfinite().sum() == int(part.batch.mask.sum()) - 3
 
 
 def test_stored_maps_give_the_stored_tokens(run):
-    tokens = pd.read_parquet(run.path / "tokens.parquet")
+    tokens = run.table("tokens")
     maps = load_file(run.path / "fits.safetensors")
     assert maps["weights"].shape == (6, 128, 128)
     assert maps["intercept"].shape == maps["e_mean"].shape == (6, 128)
@@ -116,22 +100,22 @@ def test_stored_maps_give_the_stored_tokens(run):
 
 
 def test_earlier_saes_explain_a_share(run):
-    earlier = pd.read_parquet(run.path / "earlier.parquet")
+    earlier = run.table("earlier")
     assert list(earlier["sae"]) == run.manifest["names"]
     assert earlier["r2"].between(-1, 1).all()
 
 
 def test_summary(run):
-    table = summary(run.path)
+    table = summary(run)
     assert list(table["sae"]) == run.manifest["names"]
     assert set(COLUMNS.values()) < set(table)
-    assert "(" in intervals(run.path, ["fvu"])["fvu"][0]
+    assert "(" in intervals(run, ["fvu"])["fvu"][0]
 
 
 def test_pursuit_lowers_the_error(own_home):
     for kind in ("l1", "topk"):
         shutil.copytree(f"{OTHELLO['saes']}/saes/{kind}-L2-S0", own_home / "saes" / kind)
-    given = {**OTHELLO, "saes": str(own_home / "saes"), "tokens": 59 * 20, "downstream": 0}
+    given = {**OTHELLO, "saes": str(own_home / "saes"), "tokens": 59 * 10, "downstream": 0}
     made = run_or_load(PursuitConfig(**given, ridge=1e-3))
     assert made.manifest["names"] == ["l1", "topk", "l1 pursued", "topk pursued"]
     for name in ("l1", "topk"):
@@ -141,49 +125,49 @@ def test_pursuit_lowers_the_error(own_home):
 
 def test_planted_noise_is_nonlinear_and_adds_up(own_home):
     config = SyntheticConfig(
-        **{**OTHELLO, "tokens": 59 * 300, "downstream": 2},
+        **{**OTHELLO, "tokens": 59 * 200, "downstream": 2},
         name="topk-L2-S0",
         absent=(0.0, 0.3),
-        noise=(0.0, 0.05, 0.1),
+        noise=(0.0, 0.05),
     )
     made = run_or_load(config)
-    prices = pd.read_parquet(made.path / "downstream.parquet").set_index(["sae", "setting"])
-    for noise in (0.05, 0.1):
-        name = f"absent 0, noise {noise:g}"
-        assert value(made, name, "fvu") == pytest.approx(noise, rel=0.1)
-        assert value(made, name, "fvu_nonlinear") == pytest.approx(noise, rel=0.1)
-        alone = value(made, "absent 0.3, noise 0", "fvu_nonlinear")
-        both = value(made, f"absent 0.3, noise {noise:g}", "fvu_nonlinear")
-        assert both == pytest.approx(alone + noise, rel=0.1)
-        # the truth is the SAE's output, so without the noise it is the truth that is back
-        assert prices.loc[name, "sae + nonlinear"]["recovered"] == pytest.approx(100, abs=15)
+    costs = made.table("downstream").set_index(["sae", "setting"])
+    name = "absent 0, noise 0.05"
+    assert value(made, name, "fvu") == pytest.approx(0.05, rel=0.1)
+    assert value(made, name, "fvu_nonlinear") == pytest.approx(0.05, rel=0.1)
+    alone = value(made, "absent 0.3, noise 0", "fvu_nonlinear")
+    both = value(made, "absent 0.3, noise 0.05", "fvu_nonlinear")
+    assert both == pytest.approx(alone + 0.05, rel=0.1)
+    # the truth is the SAE's output, so without the noise it is the truth that is back
+    assert costs.loc[name, "sae + nonlinear"]["recovered"] == pytest.approx(100, abs=15)
 
 
 ERRORS = {name: given for name, given in OTHELLO.items() if name != "downstream"}
-ERRORS |= {"name": "topk-L2-S0", "width": 64, "k": 8, "batch": 128}
+ERRORS |= {"name": "topk-L2-S0", "width": 64, "k": 8, "batch": 128, "tokens": 128 * 25}
 
 
 def test_saes_of_the_error(own_home, monkeypatch):
-    monkeypatch.setattr(error_saes, "FIT_TOKENS", 59 * 100)
+    monkeypatch.setattr(error_saes, "FIT_TOKENS", 59 * 40)
     made = run_or_load(ErrorSaesConfig(**ERRORS))
-    table = pd.read_parquet(made.path / "error_saes.parquet").set_index("part")
+    table = made.table("error_saes").set_index("part")
     assert list(table.index) == ["linear", "nonlinear"]
     assert (table["fvu"] < 1).all()
-    sae = load_sae(made.path / "saes" / "linear")
+    sae = open_sae(made.path / "saes" / "linear")
     assert (sae.d_in, sae.reads) == (128, "linear error")
     with pytest.raises(UserError, match="linear is an SAE of the linear error"):
         run_or_load(DarkMatterConfig(**{**OTHELLO, "saes": str(made.path)}))
 
 
-def test_the_ridge_of_the_error_is_that_of_the_run(monkeypatch):
+def test_the_ridge_of_the_error_is_that_of_the_run(othello, monkeypatch):
     monkeypatch.setattr(error_saes, "FIT_TOKENS", 59 * 40)
-    subject = open_subject("othello-gpt")
+    monkeypatch.setattr(error_saes, "CHECKED", 1)
+    saes = f"{OTHELLO['saes']}/saes/topk-L2-S0"
     none, one = (
-        error_saes._Stream(ErrorSaesConfig(**ERRORS, ridge=ridge), subject) for ridge in (0.0, 1.0)
+        error_saes._PartStream(ErrorSaesConfig(**{**ERRORS, "saes": saes, "ridge": r}), othello)
+        for r in (0.0, 1.0)
     )
-    rows = corpus_rows(subject, OTHELLO["corpus"], 59, 40)
-    reader = Reader(subject, [SITE], 10.0)
-    x = torch.cat([reader.read(part)[1].x for part in contexts(subject, rows, 40, 1, 8)]).double()
+    stream = ContextStream(othello, [SITE], OTHELLO["corpus"], 59)
+    x = stream.activations(stream.rows(40), 40).double()
     centred = x - x.mean(0)
     error = x - torch.cat([x_hat for *_, x_hat in none._split.sae.reconstructions(x.float())])
     gram = centred.T @ centred / len(x)
@@ -198,12 +182,12 @@ def test_a_ridge_makes_up_for_tokens(own_home):
     saes = f"{OTHELLO['saes']}/saes/topk-L2-S0"
     changes = {"saes": saes, "length": 20, "tokens": 200, "downstream": 2, "ridge": 1e-6}
     made = run_or_load(DarkMatterConfig(**{**OTHELLO, **changes}))
-    variants = pd.read_parquet(made.path / "variants.parquet")
+    variants = made.table("variants")
     without = variants["ridge"] == 0
     assert variants[without]["fvu_nonlinear"].isna().all()
     assert variants[~without]["fvu_nonlinear"].notna().all()
-    prices = pd.read_parquet(made.path / "downstream.parquet")
-    assert prices["low"].isna().all(), "two contexts: no interval"
+    costs = made.table("downstream")
+    assert costs["low"].isna().all(), "two contexts: no interval"
 
 
 @pytest.mark.parametrize(
@@ -212,15 +196,15 @@ def test_a_ridge_makes_up_for_tokens(own_home):
         ({"site": "1.mlp_out"}, "holds no SAEs of 1.mlp_out, only of 0.resid_post"),
         ({"site": ""}, "holds SAEs of 0.resid_post, .*: give --site"),
         ({"saes": "nowhere"}, "nowhere holds no SAEs"),
-        ({"tokens": 300}, "300 tokens are 5 contexts of 59, too few to split"),
+        ({"tokens": 300}, "300 tokens make 5 contexts of 59, too few to split"),
         ({"tokens": 200, "length": 20}, "do not determine a linear map of 128 numbers"),
         ({"corpus": ""}, "has no tokenizer: give a --corpus of ids"),
-        ({"skip": 59}, "longer than what is skipped"),
-        ({"ridge": -1.0}, "--ridge -1 must not be negative"),
-        ({"ridge": float("nan")}, "--ridge nan must not be negative"),
-        ({"downstream": -1}, "--downstream -1 must not be negative"),
-        ({"longest": 0.01}, "--longest 0.01 are no median lengths"),
-        ({"longest": float("nan")}, "--longest nan are no median lengths"),
+        ({"skip": 59}, "--skip 59 leaves too little of --length 59"),
+        ({"ridge": -1.0}, "--ridge must be 0 or more, not -1"),
+        ({"ridge": float("nan")}, "--ridge must be 0 or more, not nan"),
+        ({"downstream": -1}, "--downstream must be 0 or more, not -1"),
+        ({"longest": 0.01}, "--longest must be 0 or at least 1, not 0.01"),
+        ({"longest": float("nan")}, "--longest must be 0 or at least 1, not nan"),
         ({"earlier": ("saes",)}, "site=source"),
         ({"earlier": ("9.resid_post=saes",)}, "saes holds no SAEs"),
     ],
@@ -245,10 +229,10 @@ def test_a_corpus_that_ends_early(own_home):
         (SyntheticConfig, {"absent": (0.0,), "noise": (0.0,)}, "nothing is planted"),
         (SyntheticConfig, {"absent": (0.1, 0.1)}, "--absent has a number twice"),
         (SyntheticConfig, {"noise": (0.5, 0.5 + 1e-9)}, "--noise has a number twice"),
-        (SyntheticConfig, {"noise": (float("nan"),)}, "--noise variances of at least 0"),
+        (SyntheticConfig, {"noise": (float("nan"),)}, "--noise variances of 0 or more"),
         (ErrorSaesConfig, {"batch": 0}, "a --batch of 1 or more"),
-        (ErrorSaesConfig, {"lr": float("nan")}, "--lr nan is no learning rate"),
-        (ErrorSaesConfig, {"batch": 9000}, "than 64 contexts surely hold: give at most 8160"),
+        (ErrorSaesConfig, {"lr": float("nan")}, "--lr must be above 0, not nan"),
+        (ErrorSaesConfig, {"batch": 9000}, "than 64 contexts are sure to fill: give at most 8160"),
     ],
 )
 def test_settings_that_cannot_work(kind, change, words):

@@ -7,16 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from interp.darkmatter import ladder
-from interp.darkmatter.contexts import corpus_rows
 from interp.errors import UserError
 from interp.model.site import Site
-from interp.model.subject import open_subject
 from interp.probes import fvu
 from interp.runs.store import RunWriter
-from interp.saes import load_sae
+from interp.saes import open_sae
 from interp.saes.train import CHECKPOINT, SaePlan, Schedule, train_saes
-from tests.conftest import make_model
 
 SITE = Site("resid_post", 1)
 PLANS = [
@@ -47,7 +43,7 @@ def test_both_architectures_learn(tmp_path) -> None:
     train_saes(PLANS, stream, schedule, RunWriter(tmp_path, {}), "train")
     x = planted(2000, 1)
     for plan in PLANS:
-        sae = load_sae(tmp_path / "saes" / plan.name)
+        sae = open_sae(tmp_path / "saes" / plan.name)
         assert sae.site == "1.resid_post"
         assert fvu(x, sae.decode(sae.encode(x))) < 0.35
     assert not (tmp_path / CHECKPOINT).exists()
@@ -82,54 +78,3 @@ def test_plans_of_one_name_and_an_empty_stream_are_refused(tmp_path) -> None:
         train_saes([PLANS[0], PLANS[0]], stream, SCHEDULE, writer, "train")
     with pytest.raises(UserError, match="does not fill one batch of 128 tokens"):
         train_saes(PLANS, lambda first: iter(()), SCHEDULE, writer, "train")
-
-
-class Bytes:
-    """A tokenizer: one id a byte."""
-
-    def encode(self, text, add_special_tokens):
-        return list(text.encode())
-
-    def decode(self, ids):
-        return bytes(ids).decode(errors="replace")
-
-
-def test_the_ladders_stream_can_begin_anywhere(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(ladder, "HELD_OUT", 3)
-    monkeypatch.setattr(ladder, "POOL", 100)
-    generator = torch.Generator().manual_seed(0)
-    text = bytes(torch.randint(33, 127, (4000,), generator=generator).tolist()).decode()
-    (tmp_path / "text.txt").write_text(text)
-    config = ladder.LadderConfig(
-        corpus=str(tmp_path / "text.txt"), site="0.resid_post", length=20, tokens=400, batch=32
-    )
-    subject = open_subject(make_model("llama"), tokenizer=Bytes())
-    site = Site("resid_post", 0)
-    whole = [b[site] for b in itertools.islice(ladder._batches(config, subject, 0), 13)]
-    assert len(whole) == 13
-    for first in (1, 4, 7):
-        rest = [b[site] for b in itertools.islice(ladder._batches(config, subject, first), 3)]
-        assert all(map(torch.equal, whole[first : first + 3], rest))
-    seen = torch.cat(whole)
-    assert len(torch.unique(seen, dim=0)) == len(seen)
-    rows = [ids for _, ids in corpus_rows(subject, config.corpus, 20, 3)]
-    held_out = subject.capture(subject.pad(rows), [site])[site].flatten(0, 1)
-    assert torch.cdist(held_out, seen).min() > 0
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"precision": "int8"}, "--precision must be"),
-        ({"k": (0,)}, "every k from 1"),
-        ({"widths": ()}, "at least one width"),
-        ({"tokens": 10}, "at least one step"),
-        ({"batch": 0}, "at least one step"),
-        ({"widths": (768, 1536, 768)}, "--widths has a number twice"),
-        ({"k": (32, 32)}, "--k has a number twice"),
-        ({"lr": float("nan")}, "--lr nan is no learning rate"),
-    ],
-)
-def test_settings_that_cannot_work(change, words) -> None:
-    with pytest.raises(UserError, match=words):
-        dataclasses.replace(ladder.LadderConfig(), **change).check()

@@ -1,20 +1,19 @@
-"""One pass over a stream of contexts for all readers (SAEs) of a site: fit, fit norms, measure.
+"""What one pass makes of the errors of a site's SAEs: regressions, and the sums of what they leave.
 
-The stream is cut in three runs of contexts, in order, so that no token is read twice and none of a
-context is on two sides (Engels et al. cut by token, which leaks; here only the one document that
-lies across a border has contexts on both sides):
+The stream is cut into three blocks of contexts, in order, so that no token is read twice and no
+context lies in two blocks (Engels et al. cut by token, which leaks; here only the one document
+across a border has contexts in both):
 
     fit      x -> e for every SAE's error e (one Gram of x, shared), mean |e|^2 by token
     norms    x -> |.|^2 of x and of every SAE's output, error, linear and nonlinear part
     test     everything that is reported
 
-What is kept is sums (`sums.py`): memory grows with the square of d, not with the tokens.
+Only sums are kept (`accumulators.py`): memory grows with the square of d, not with the tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -23,25 +22,14 @@ from torch import Tensor
 from interp.kernels.gram import Fit, Gram
 
 from ..errors import UserError
-from ..saes.open import Read, Readers, Saes
-from .sums import Errors, ScalarSums, Shrinkage, VectorSums, shrinkage
+from ..saes.open import Errors, ErrorSource, Saes
+from .accumulators import ScalarSums, Shrinkage, SplitErrors, VectorSums, shrinkage
+from .contexts import Tokens
 
 TARGETS = ("output", "error", "linear", "nonlinear", "corrected")
 """Vectors of every SAE whose squared norm is predicted; `corrected`: the error, shrinkage out."""
-
-
 SMALL = 1e-3
 """Ridge, in mean variances, of the regressions beside the main one: they have fewer tokens."""
-
-
-class Tokens(NamedTuple):
-    """Activations and where they come from."""
-
-    x: Float[Tensor, "n d"]
-    document: Int[Tensor, " n"]
-    token: Int[Tensor, " n"]
-    before: tuple[Float[Tensor, "n d"], ...] = ()
-    """Activations of the sites of the earlier SAEs."""
 
 
 @dataclass
@@ -68,15 +56,15 @@ class ByToken:
 
 
 @dataclass
-class OnePass:
-    """The sums of one site's readers, and the regressions made of them on the way."""
+class ErrorRegressions:
+    """What is accumulated of one site's SAEs, and the regressions solved on the way."""
 
-    readers: Readers
+    saes: ErrorSource
     d_vocab: int
     ridge: float
     """Of the main regression, in mean variances of x."""
     earlier: tuple[Saes, ...] = ()
-    """SAEs of sites before, whose outputs are tried as a cause of the nonlinear error."""
+    """SAEs of sites before, whose outputs may explain the nonlinear error."""
     fit_gram: Gram | None = None
     fit: Fit | None = None
     shrinkages: list[Shrinkage] = field(default_factory=list)
@@ -85,31 +73,31 @@ class OnePass:
     earlier_grams: list[Gram | None] = field(default_factory=lambda: [None, None])
     """For x and y = outputs of earlier SAEs and nonlinear errors: in `norms`, and in `test`."""
     test_gram: Gram | None = None
-    table: ByToken = field(init=False)
+    by_token: ByToken = field(init=False)
     vectors: VectorSums = field(init=False)
     scalars: ScalarSums = field(init=False)
 
     def __post_init__(self) -> None:
-        count = len(self.readers.names)
-        self.table = ByToken.empty(self.d_vocab, count)
-        self.vectors = VectorSums.empty(count, self.readers.d_in)
-        self.scalars = ScalarSums.empty(scalar_names(self.readers.names))
+        count = len(self.saes.names)
+        self.by_token = ByToken.empty(self.d_vocab, count)
+        self.vectors = VectorSums.empty(count, self.saes.d_in)
+        self.scalars = ScalarSums.empty(scalar_names(self.saes.names))
 
-    def add_fit(self, found: Tokens, read: Read) -> None:
-        self.fit_gram = _merged(self.fit_gram, read.x, read.error.flatten(1))
-        self.table.add(found.token, read.error.double().square().sum(2))
+    def add_fit(self, tokens: Tokens, errors: Errors) -> None:
+        self.fit_gram = _merged(self.fit_gram, errors.x, errors.error.flatten(1))
+        self.by_token.add(tokens.token, errors.error.double().square().sum(2))
 
     def close_fit(self) -> None:
-        """Solve for every reader's linear map.
+        """Solve for every SAE's linear map.
 
         Raises:
-            UserError: x does not determine it, or a reader whose output never changes.
+            UserError: x does not determine it, or the output of an SAE never changes.
         """
         assert self.fit_gram is not None
-        self.fit, d = self.solved(self.ridge, True), self.readers.d_in
+        self.fit, d = self.solved(self.ridge, True), self.saes.d_in
         if self.fit.method != "cholesky":
             raise undetermined(self.fit_gram.count, d)
-        for number, name in enumerate(self.readers.names):
+        for number, name in enumerate(self.saes.names):
             gram, own = self.fit_gram, slice(number * d, (number + 1) * d)
             part = Gram(
                 gram.count, gram.x_mean, gram.y_mean[own], gram.xx, gram.xy[:, own], gram.yy[own]
@@ -120,54 +108,54 @@ class OnePass:
                 raise UserError(f"{name}: {error}; leave this SAE out") from error
 
     def solved(self, ridge: float, intercept: bool) -> Fit:
-        """The regression of all errors on x; `ridge` in mean variances of x. Its `method` is not
-        "cholesky" where x does not determine it."""
+        """The regression of all errors on x; `ridge` in mean variances of x. Where x does not
+        determine it, its `method` is not "cholesky"."""
         gram = self.fit_gram
         assert gram is not None
         scale = float(gram.xx.trace()) / (gram.count * len(gram.xx))
         return gram.solve(ridge * scale, intercept)
 
-    def parts(self, read: Read) -> Errors:
+    def split(self, errors: Errors) -> SplitErrors:
         """The errors and their two parts; after `close_fit`."""
         assert self.fit is not None
-        x, error = read.x.double(), read.error.double()
+        x, error = errors.x.double(), errors.error.double()
         linear = self.fit(x).view(error.shape)
-        return Errors(x, error, linear, error - linear, read.active.double())
+        return SplitErrors(x, error, linear, error - linear, errors.active.double())
 
-    def add_norms(self, found: Tokens, parts: Errors) -> None:
-        self.norm_gram = _merged(self.norm_gram, parts.x, self._squares(parts))
-        self._add_earlier(0, found, parts)
+    def add_norms(self, tokens: Tokens, split: SplitErrors) -> None:
+        self.norm_gram = _merged(self.norm_gram, split.x, self._squares(split))
+        self._add_earlier(0, tokens, split)
 
     def close_norms(self) -> None:
         assert self.norm_gram is not None
-        scale = float(self.norm_gram.xx.trace()) / (self.norm_gram.count * self.readers.d_in)
+        scale = float(self.norm_gram.xx.trace()) / (self.norm_gram.count * self.saes.d_in)
         self.norm_fit = self.norm_gram.solve(SMALL * scale)
 
-    def add_test(self, found: Tokens, parts: Errors, loss: Float[Tensor, " n"]) -> None:
+    def add_test(self, tokens: Tokens, split: SplitErrors, loss: Float[Tensor, " n"]) -> None:
         """`loss` is the model's cross-entropy of the token that follows (NaN where none does)."""
         assert self.norm_fit is not None
-        self.test_gram = _merged(self.test_gram, parts.x, parts.error.flatten(1))
-        self.vectors.add(found.document, parts)
+        self.test_gram = _merged(self.test_gram, split.x, split.error.flatten(1))
+        self.vectors.add(tokens.document, split)
         columns = [
-            self._squares(parts),
-            self.norm_fit(parts.x),
-            self.table.predict(found.token),
-            parts.error.norm(dim=2),
-            parts.nonlinear.norm(dim=2),
-            parts.active,
+            self._squares(split),
+            self.norm_fit(split.x),
+            self.by_token.predict(tokens.token),
+            split.error.norm(dim=2),
+            split.nonlinear.norm(dim=2),
+            split.active,
             loss.double()[:, None],
         ]
         known = loss.isfinite()
-        self.scalars.add(found.document[known], torch.cat(columns, 1)[known])
-        self._add_earlier(1, found, parts)
+        self.scalars.add(tokens.document[known], torch.cat(columns, 1)[known])
+        self._add_earlier(1, tokens, split)
 
-    def _add_earlier(self, at: int, found: Tokens, parts: Errors) -> None:
+    def _add_earlier(self, at: int, tokens: Tokens, split: SplitErrors) -> None:
         outputs = [
-            (x[:, None] - saes.read(x).error).flatten(1)
-            for saes, x in zip(self.earlier, found.before, strict=True)
+            (x[:, None] - saes.errors(x).error).flatten(1)
+            for saes, x in zip(self.earlier, tokens.before, strict=True)
         ]
         if outputs:
-            gram, y = self.earlier_grams[at], parts.nonlinear.flatten(1)
+            gram, y = self.earlier_grams[at], split.nonlinear.flatten(1)
             self.earlier_grams[at] = _merged(gram, torch.cat(outputs, 1), y)
 
     def earlier_r2(self) -> Float[Tensor, " saes"]:
@@ -176,41 +164,41 @@ class OnePass:
         assert fitted is not None
         assert tested is not None
         scale = float(fitted.xx.trace()) / (fitted.count * len(fitted.xx))
-        shape = (len(self.readers.names), self.readers.d_in)
+        shape = (len(self.saes.names), self.saes.d_in)
         error = tested.squared_error(fitted.solve(SMALL * scale)).view(shape).sum(1)
         return 1 - error / tested.yy.view(shape).sum(1)
 
-    def _squares(self, parts: Errors) -> Float[Tensor, "n targets"]:
-        """|x|^2, and of every reader the TARGETS'."""
-        whole = parts.x[:, None]
+    def _squares(self, split: SplitErrors) -> Float[Tensor, "n targets"]:
+        """|x|^2, and of every SAE those of the TARGETS."""
+        whole = split.x[:, None]
         corrected = torch.stack(
             [
-                shrink.corrected(parts.x, parts.error[:, at])
+                shrink.corrected(split.x, split.error[:, at])
                 for at, shrink in enumerate(self.shrinkages)
             ],
             1,
         )
-        vectors = (whole - parts.error, parts.error, parts.linear, parts.nonlinear, corrected)
+        vectors = (whole - split.error, split.error, split.linear, split.nonlinear, corrected)
         squares = torch.stack([v.square().sum(2) for v in vectors], 2)
         return torch.cat([whole.square().sum(2), squares.flatten(1)], 1)
 
 
-def scalar_names(readers: tuple[str, ...]) -> tuple[str, ...]:
-    """The numbers per token whose moments are kept, in their order in `add_test`."""
-    targets = ["x", *(f"{target} {name}" for name in readers for target in TARGETS)]
+def scalar_names(saes: tuple[str, ...]) -> tuple[str, ...]:
+    """The numbers per token whose moments are accumulated, in their order in `add_test`."""
+    targets = ["x", *(f"{target} {name}" for name in saes for target in TARGETS)]
     return (
         *targets,
         *(f"predicted {target}" for target in targets),
-        *(f"by token {name}" for name in readers),
-        *(f"length error {name}" for name in readers),
-        *(f"length nonlinear {name}" for name in readers),
-        *(f"active {name}" for name in readers),
+        *(f"by token {name}" for name in saes),
+        *(f"length error {name}" for name in saes),
+        *(f"length nonlinear {name}" for name in saes),
+        *(f"active {name}" for name in saes),
         "loss",
     )
 
 
 def undetermined(tokens: int, d: int) -> UserError:
-    """What to say where x does not determine its linear map."""
+    """The error where x does not determine its linear map."""
     return UserError(
         f"{tokens} tokens do not determine a linear map of {d} numbers (the Gram matrix is "
         "singular): give more --tokens, or --ridge 1e-6"

@@ -13,7 +13,7 @@ from sae_lens import (
 )
 
 from interp.errors import UserError
-from interp.saes import load_sae, pretrained_sae, wrap
+from interp.saes import open_sae, wrap
 from interp.saes.sae import CHUNK, hook_of_site, site_of_hook
 
 
@@ -38,7 +38,7 @@ def test_the_adapter_is_the_sae(kind, tmp_path) -> None:
     inner = make(kind)
     inner.save_model(tmp_path)
     x = torch.randn(CHUNK + 10, 16, generator=torch.Generator().manual_seed(1))
-    for sae in (wrap(inner), load_sae(tmp_path)):
+    for sae in (wrap(inner), open_sae(tmp_path)):
         assert (sae.d_in, sae.d_sae, sae.site) == (16, 40, "3.resid_post")
         assert sae.W_enc.shape == (16, 40)
         z = sae.encode(x)
@@ -54,21 +54,21 @@ def test_the_adapter_is_the_sae(kind, tmp_path) -> None:
 def test_half_precision_on_disk_opens_in_float32(tmp_path) -> None:
     inner = make("topk").to(torch.float16)
     inner.save_model(tmp_path)
-    sae = load_sae(tmp_path)
+    sae = open_sae(tmp_path)
     assert sae.W_dec.dtype == torch.float32
     assert SAE.load_from_disk(tmp_path).W_dec.dtype == torch.float16
 
 
 def test_mistakes_are_one_line(tmp_path) -> None:
     with pytest.raises(UserError, match="holds no SAE"):
-        load_sae(tmp_path)
+        open_sae(tmp_path)
     inner = make("standard")
     inner.save_model(tmp_path)
     with pytest.raises(UserError, match="reads 16 numbers, these activations have 9"):
-        load_sae(tmp_path).encode(torch.zeros(2, 9))
+        open_sae(tmp_path).encode(torch.zeros(2, 9))
     (tmp_path / "sae_weights.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="cannot be read"):
-        load_sae(tmp_path)
+        open_sae(tmp_path)
     with pytest.raises(UserError, match="no hook for the site"):
         hook_of_site("logits")
 
@@ -78,7 +78,7 @@ def test_a_damaged_config_is_one_line(tmp_path, config) -> None:
     make("standard").save_model(tmp_path)
     (tmp_path / "cfg.json").write_text(config)
     with pytest.raises(UserError, match="the SAE in .* cannot be read") as caught:
-        load_sae(tmp_path)
+        open_sae(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -90,15 +90,15 @@ def test_a_missing_file_is_named(tmp_path, folder) -> None:
     if folder:
         weights.mkdir()
     with pytest.raises(UserError, match="no file sae_weights.safetensors"):
-        load_sae(tmp_path)
+        open_sae(tmp_path)
 
 
 def test_a_published_sae_without_a_network(monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="cannot fetch nobody/nothing:x .*look at the network"):
-        pretrained_sae("nobody/nothing", "x")
+    with pytest.raises(UserError, match="cannot fetch nobody/nothing:x .*check the network"):
+        open_sae("nobody/nothing:x")
     with pytest.raises(UserError, match="Release nothing not found"):
-        pretrained_sae("nothing", "x")
+        open_sae("nothing:x")
 
 
 @pytest.mark.parametrize("how", ["layer_norm", "constant_norm_rescale"])

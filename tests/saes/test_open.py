@@ -31,7 +31,7 @@ def test_folders_of_one_name_are_several_saes(tmp_path):
     for layer in (1, 2):
         made(tmp_path / f"L{layer}" / "topk", hook_name=f"blocks.{layer}.hook_resid_post")
     made(tmp_path / "L2" / "l1")
-    assert set(open_saes(str(tmp_path), "2.resid_post").own) == {"L2/topk", "l1"}
+    assert set(open_saes(str(tmp_path), "2.resid_post").by_name) == {"L2/topk", "l1"}
     assert open_saes(str(tmp_path), "1.resid_post").names == ("L1/topk",)
 
 
@@ -78,8 +78,8 @@ def test_pursuit_is_not_for_normalised_inputs(tmp_path):
     )
     saes = open_saes(str(tmp_path))
     x = torch.randn(9000, 8, generator=torch.Generator().manual_seed(0))  # more than one chunk
-    sae = saes.own["ln"]
-    torch.testing.assert_close(saes.read(x).error[:, 0], x - sae.inner(x).detach())
+    sae = saes.by_name["ln"]
+    torch.testing.assert_close(saes.errors(x).error[:, 0], x - sae.inner(x).detach())
     with pytest.raises(UserError, match="ln normalises its input .layer_norm.*darkmatter run"):
         open_saes(str(tmp_path), pursued=True)
 

@@ -1,4 +1,4 @@
-"""What is kept of a stream of activations and errors: sums, in memory that does not grow with it.
+"""What the one pass accumulates: sums over tokens, in memory that does not grow with their number.
 
 For x, an SAE's error e and its nonlinear part n = e - xB (Engels, Smith and Tegmark, 'Decomposing
 the dark matter of sparse autoencoders'), all [tokens, d]:
@@ -8,19 +8,19 @@ the dark matter of sparse autoencoders'), all [tokens, d]:
     R^2_vec        = mean over outputs j of 1 - sum n_j^2 / sum (e_j - mean e_j)^2
     R^2_vec, weighted: sums over j taken before dividing
 
-Corrected for shrinkage: an SAE that only scales, SAE(x) = alpha x, has an error that is all linear.
+Corrected for shrinkage: all of the error of an SAE that only scales, SAE(x) = alpha x, is linear.
 So its output is first rescaled about its mean by the c of least squares (from the fitting part);
 then e' = (1 - c)(x - mean x) + c (e - mean e), xB' = e' - n', and n' = c n exactly: no second pass.
 
 The sums are kept for at most GROUPS groups of documents. Intervals resample groups: tokens of one
-document depend on each other, in whichever contexts they stand. An interval is the value and what
-Student's t makes of the resamples' standard deviation,
+document depend on each other, also in different contexts. With the resamples' standard deviation SD
+an interval is, for n groups of s tokens,
 
     value +- t(.975, m - 1) sqrt(n / (n - 1)) SD,    m = (sum s)^2 / sum s^2
 
-for n groups of s tokens: percentiles of the resamples would be too narrow for few groups, and m
-(Kish's effective number) rather than n is what n documents of unequal sizes are worth. Naive
-equivalent: keep all tokens, and index them.
+Percentiles of the resamples would be too narrow for few groups. n documents of unequal sizes are
+worth only m of equal ones (Kish's effective number). Naive equivalent: keep all tokens, and index
+them.
 """
 
 from __future__ import annotations
@@ -35,15 +35,19 @@ from torch import Tensor
 
 from interp.kernels.gram import Gram
 
+from ..runs.intervals import Interval, group_weights
+
 GROUPS = 100
 """Document c is summed in group c mod GROUPS."""
 RESAMPLES = 400
 FEWEST = 3
-"""Groups; of fewer no interval is told."""
+"""Fewer groups: no interval."""
+UNIT = "document"
+"""The independent unit that intervals resample, as tables name it."""
 
 
-class Errors(NamedTuple):
-    """What the readers make of some activations, in float64."""
+class SplitErrors(NamedTuple):
+    """The errors of several SAEs on the same activations and their two parts, in float64."""
 
     x: Float[Tensor, "n d"]
     error: Float[Tensor, "n saes d"]
@@ -53,7 +57,7 @@ class Errors(NamedTuple):
 
 
 class Shrinkage(NamedTuple):
-    """How to rescale an SAE's output; all of the part B was fitted on."""
+    """How to rescale an SAE's output; from the contexts that B was fitted on."""
 
     scale: float
     """c: 1 for an SAE that does not shrink."""
@@ -69,7 +73,7 @@ def shrinkage(gram: Gram) -> Shrinkage:
     """The scale c that minimises sum |(x - mean x) - c (x_hat - mean x_hat)|^2, x_hat = x - e.
 
     Raises:
-        ValueError: the output does not vary: there is nothing to scale.
+        ValueError: the output does not vary, so there is nothing to scale.
     """
     xx, xe, ee = gram.xx.trace(), gram.xy.trace(), gram.yy.sum()
     squared = xx - 2 * xe + ee
@@ -95,10 +99,10 @@ class VectorSums:
 
         return cls(zeros(), zeros(2, d), zeros(saes, 4, d))
 
-    def add(self, document: Int[Tensor, " n"], parts: Errors) -> None:
+    def add(self, document: Int[Tensor, " n"], split: SplitErrors) -> None:
         for number in torch.unique(document).tolist():
             rows, group = document == number, number % GROUPS
-            x, e, n = parts.x[rows], parts.error[rows], parts.nonlinear[rows]
+            x, e, n = split.x[rows], split.error[rows], split.nonlinear[rows]
             self.count[group] += len(x)
             self.x[group] += torch.stack([x.sum(0), x.square().sum(0)])
             sums = (e.sum(0), e.square().sum(0), (x[:, None] * e).sum(0), n.square().sum(0))
@@ -119,17 +123,17 @@ class VectorSums:
             + c**2 * (e2 - 2 * me * e1 + count * me.square())
         )
         scaled_mean = (1 - c) * (x1 - count * mx) + c * (e1 - count * me)
-        found = {"scale": torch.full_like(variance, c)}
+        measures = {"scale": torch.full_like(variance, c)}
         for suffix, error, mean, rest in (
             ("", e2, e1, n2),
             ("_corrected", scaled, scaled_mean, c**2 * n2),
         ):
             spread = error - mean.square() / count
-            found[f"fvu{suffix}"] = error.sum(1) / variance
-            found[f"fvu_nonlinear{suffix}"] = rest.sum(1) / variance
-            found[f"r2_vector{suffix}"] = _share(rest, spread).nanmean(1)
-            found[f"r2_vector_weighted{suffix}"] = _share(rest.sum(1), spread.sum(1))
-        return found
+            measures[f"fvu{suffix}"] = error.sum(1) / variance
+            measures[f"fvu_nonlinear{suffix}"] = rest.sum(1) / variance
+            measures[f"r2_vector{suffix}"] = _share(rest, spread).nanmean(1)
+            measures[f"r2_vector_weighted{suffix}"] = _share(rest.sum(1), spread.sum(1))
+        return measures
 
 
 @dataclass
@@ -187,30 +191,28 @@ def _share(rest: Tensor, total: Tensor) -> Tensor:
 
 
 class Resamples(NamedTuple):
-    """Groups drawn with replacement, again and again."""
+    """Groups drawn with replacement, RESAMPLES times."""
 
     weights: Float[Tensor, "resamples groups"]
-    """How often each comes; in the first row all of them once."""
+    """How often each group is drawn; the first row is all groups once."""
     reach: float
-    """Half of a 95 % interval, in standard deviations of the resamples; NaN for too few groups."""
+    """Half of a 95 % interval in standard deviations of the resamples; NaN for too few groups."""
 
-    def interval(self, values: Float[Tensor, " resamples"]) -> dict[str, float]:
-        """The value of all groups and the ends of its 95 % interval, from those of all rows."""
+    def interval(self, values: Float[Tensor, " resamples"]) -> Interval:
+        """The value over all groups with its 95 % interval, from the value in every row."""
         drawn = values[1:][values[1:].isfinite()]
         half = self.reach * float(drawn.std()) if len(drawn) > 1 else float("nan")
         value = float(values[0])
-        return {"value": value, "low": value - half, "high": value + half}
+        return Interval(value, value - half, value + half)
 
 
 def resampled(count: Float[Tensor, " groups"], seed: int = 0) -> Resamples:
-    """`count`: samples in each group; those without any are none."""
+    """Resamples of the groups that have samples; `count`: samples in each group."""
     held = (count > 0).nonzero()[:, 0]
     groups = len(held)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(groups, (RESAMPLES, groups), generator=generator)
     weights = torch.zeros(RESAMPLES + 1, len(count), dtype=torch.float64)
     weights[0, held] = 1
-    weights[1:].scatter_add_(1, held[drawn], torch.ones_like(drawn, dtype=torch.float64))
+    weights[1:, held] = torch.from_numpy(group_weights(groups, RESAMPLES, seed)).double()
     if groups < FEWEST:
         return Resamples(weights, float("nan"))
     sizes = count.double()

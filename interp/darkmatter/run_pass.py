@@ -1,0 +1,167 @@
+"""The one pass of the dark matter studies, batch by batch, timed by what it does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pandas as pd
+
+from ..errors import UserError
+from ..progress import progress
+from ..saes.open import Errors, ErrorSource, Saes
+from ..text.stream import per_token
+from .accumulators import SplitErrors
+from .contexts import Contexts, ContextStream, Tokens
+from .downstream import ReplacementCosts
+from .regressions import ErrorRegressions, undetermined
+from .report import shown_tokens
+
+SHARES = (0.4, 0.3)
+"""Shares of the contexts that are fitted on, and that norms are fitted on; the rest is measured."""
+SHOWN = 12
+"""Measured contexts whose tokens are stored one by one."""
+BATCH = 2
+"""Contexts in a forward pass."""
+
+
+class ErrorPass:
+    """Everything that is gathered from the stream; `read` reads it.
+
+    Args:
+        contexts: how many to read.
+        ridge: of the main regression, in mean variances of x.
+        downstream: how many measured contexts, evenly spread, are run again with the site replaced.
+        earlier: SAEs of sites before, in the order of the stream's further sites.
+
+    Raises:
+        UserError: an earlier SAE's site is not before, or there are too few tokens to fit on.
+    """
+
+    def __init__(
+        self,
+        stream: ContextStream,
+        saes: ErrorSource,
+        contexts: int,
+        ridge: float = 0.0,
+        downstream: int = 0,
+        earlier: tuple[Saes, ...] = (),
+    ) -> None:
+        self.stream, self.subject, self.saes = stream, stream.subject, saes
+        sites = self.subject.sites
+        per_token(self.subject, stream.sites)
+        for site in stream.sites[1:]:
+            if sites.index(site) >= sites.index(saes.site):
+                raise UserError(f"--earlier {site} is not before {saes.site}: give a site that is")
+        fitted, norms = (round(share * contexts) for share in SHARES)
+        at_most = fitted * (stream.length - stream.skip)
+        if at_most <= saes.d_in and not ridge:
+            raise undetermined(at_most, saes.d_in)
+        self._counts = (fitted, norms, contexts - fitted - norms)
+        self._downstream = min(downstream, self._counts[2])
+        self.regressions = ErrorRegressions(saes, self.subject.spec.d_vocab, ridge, earlier)
+        self.costs = ReplacementCosts(self.subject, saes.site)
+        self.shown: list[pd.DataFrame] = []
+        self._tested = 0
+        self._measured: set[int] = set()
+        self._announce: Callable[[str], None] = lambda about: None
+        self.seconds = dict.fromkeys(("forward", "readers", "regression", "downstream"), 0.0)
+
+    @property
+    def documents(self) -> dict[str, int]:
+        """How many documents the intervals of the measures and of the costs rest on."""
+        return {"measured": len(self._measured), "priced": len(set(self.costs.documents))}
+
+    def read(self) -> None:
+        """Read all contexts.
+
+        Raises:
+            UserError: the corpus ends before, a block has no token that counts, or a NaN.
+        """
+        total, first = sum(self._counts), 0
+        rows = self.stream.rows(total)
+        blocks = zip((self._fit, self._norms, self._test), self._counts, strict=True)
+        with progress(f"SAE errors at {self.saes.site}", total, "contexts") as advance:
+            self._announce = lambda about: advance(0, about)
+            for number, (add, count) in enumerate(blocks):
+                counted = 0
+                for part in self.stream.contexts(rows, count, BATCH, first):
+                    with self._timed("forward"):
+                        part, tokens = self.stream.read(part)
+                    if len(tokens.x):
+                        with self._timed("readers"):
+                            errors = self._errors(tokens)
+                        add(part, tokens, errors)
+                    counted += len(tokens.x)
+                    advance(len(part.context))
+                self._close(number, counted)
+                first += count
+
+    def _close(self, number: int, tokens: int) -> None:
+        """End a block of contexts with `tokens` that count."""
+        if not tokens or (number == 2 and not self.regressions.scalars.moments[:, 0, 0].any()):
+            what = ("to fit on", "to fit norms on", "measured")[number]
+            raise UserError(
+                f"the contexts {what} have no token past the first {self.stream.skip} that counts: "
+                "give a --corpus of longer rows, or a smaller --skip"
+            )
+        if number == 0:
+            self.regressions.close_fit()
+        elif number == 1:
+            self.regressions.close_norms()
+
+    def _errors(self, tokens: Tokens) -> Errors:
+        errors = self.saes.errors(tokens.x)
+        sound = errors.error.isfinite().all(2).all(0).tolist()
+        for name, fine in zip(self.saes.names, sound, strict=True):
+            if not fine:
+                raise UserError(f"{name} makes a NaN of x: its weights or the model's are damaged")
+        return errors
+
+    def _fit(self, part: Contexts, tokens: Tokens, errors: Errors) -> None:
+        with self._timed("regression"):
+            self.regressions.add_fit(tokens, errors)
+
+    def _norms(self, part: Contexts, tokens: Tokens, errors: Errors) -> None:
+        with self._timed("regression"):
+            self.regressions.add_norms(tokens, self.regressions.split(errors))
+
+    def _test(self, part: Contexts, tokens: Tokens, errors: Errors) -> None:
+        with self._timed("forward"):
+            losses = part.losses(self.subject.logits(part.batch))
+        with self._timed("regression"):
+            split = self.regressions.split(errors)
+            self.regressions.add_test(tokens, split, losses[part.chosen.cpu()])
+        self._replace(part, split)
+        if self._tested < SHOWN:
+            pieces = [self._piece(token) for token in tokens.token.tolist()]
+            self.shown.append(shown_tokens(self.saes.names, pieces, part, split, losses))
+        self._tested += len(part.context)
+        self._measured.update(tokens.document.tolist())
+
+    def _replace(self, part: Contexts, split: SplitErrors) -> None:
+        """Run contexts again with the site replaced: evenly spread ones, so of many documents."""
+        wanted, count = self._downstream, self._counts[2]
+        at = part.context - sum(self._counts[:2])
+        chosen = (at + 1) * wanted // count > at * wanted // count
+        if chosen.any():
+            tokens = part.each(chosen)
+            with self._timed("downstream"):
+                self.costs.add(
+                    part.rows(chosen),
+                    SplitErrors(*(values[tokens] for values in split)),
+                    self.regressions.shrinkages,
+                    lambda sae: self._announce(f"cost of {self.saes.names[sae]}"),
+                )
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - start
+
+    def _piece(self, token: int) -> str:
+        if self.subject.tokenizer is None:
+            return f"#{token}"
+        return str(self.subject.tokenizer.decode([token]))
