@@ -15,7 +15,14 @@ from interp.model.subject import open_subject
 from interp.model.weights import Weights
 from interp.neurons import removal
 from interp.neurons.concepts import read_concepts
-from interp.neurons.removal import activations, closest, head_target, matched, reversal, text_target
+from interp.neurons.removal import (
+    activations,
+    closest,
+    equal_contributors,
+    head_target,
+    reversal,
+    text_target,
+)
 from interp.neurons.tars import TarsConfig
 from interp.neurons.weight_edits import WeightEdit
 from interp.runs.study import run_or_load
@@ -83,7 +90,7 @@ def test_removing_a_neuron_that_speaks_silences_the_word(subject):
 
 def test_matched_neurons_add_as_much_and_are_others(subject):
     neurons = [name for name, _ in closest(subject.weights, subject.weights.W_U()[DOG], 9)]
-    found = matched(subject, neurons, "w1 w2 w3")
+    found = equal_contributors(subject, neurons, "w1 w2 w3")
     assert [n.layer for n in found] == [n.layer for n in neurons]
     assert not set(found) & set(neurons)
     assert len(set(found)) == 9
@@ -92,7 +99,7 @@ def test_matched_neurons_add_as_much_and_are_others(subject):
         lengths = [subject.weights.neurons("down", n.layer)[n.neuron].norm() for n in names]
         return activations(subject, names, "w1 w2 w3").abs() * torch.stack(lengths)
 
-    one = matched(subject, neurons[:1], "w1 w2 w3")
+    one = equal_contributors(subject, neurons[:1], "w1 w2 w3")
     others = [NeuronName(neurons[0].layer, "down", i) for i in range(48) if i != neurons[0].neuron]
     gaps = (sizes(others) - sizes(neurons[:1])).abs()
     assert others[int(gaps.argmin())] == one[0]
@@ -103,7 +110,7 @@ def test_chances_are_the_model_s_own_where_it_caps_its_logits(model_folder):
     batch, site, weights = subject.pad([[3, 1, 4]]), Site("final_norm_in"), subject.weights
     end = subject.capture(batch, [site])[site][0, -1:]
     want = subject.logits(batch)[0, -1].softmax(-1)[[7, 9]].sum()
-    torch.testing.assert_close(removal._chances(end, [7, 9], weights, weights.W_U())[0], want)
+    torch.testing.assert_close(removal._probabilities(end, [7, 9], weights, weights.W_U())[0], want)
 
 
 def test_text_target_decodes_to_the_word(subject):
