@@ -209,9 +209,9 @@ class Directions:
 
     def _fits(self, width: int, what: str) -> None:
         if width != self.vectors.shape[1]:
+            own = self.vectors.shape[1]
             raise UserError(
-                f"directions at {self.site} have {self.vectors.shape[1]} numbers each, {what} have "
-                f"{width}"
+                f"directions at {self.site} have {own} numbers each, not {width} as {what}"
             )
 
 
