@@ -30,19 +30,18 @@ def page() -> None:
 
 def _comparison(run: Run, other: Run) -> None:
     table = agreement(run, str(other.path))
-    found = agree.summary(table)
-    for column, (name, value) in zip(st.columns(len(found)), found.items(), strict=True):
+    means = agree.summary(table)
+    for column, (name, value) in zip(st.columns(len(means)), means.items(), strict=True):
         column.metric(name.replace("_", ", "), f"{value:.2%}")
     st.plotly_chart(figures.agreement_map(table), width="stretch", key="map")
     st.caption(
-        "A neuron agrees on a side when the texts of its first tokens are equal; chance is what "
-        "independent choices with each atlas's own token frequencies would give."
+        "A neuron agrees on a side when the texts of its first tokens are equal. Chance is the "
+        "agreement of independent choices with each atlas's own token frequencies."
     )
     download(table, "agreement")
     reproduce(
         ["interp", "neurons", "agree", str(run.path), str(other.path)],
-        "from pathlib import Path\nfrom interp import figures\n"
-        "from interp.neurons import agree, search\n"
+        "from pathlib import Path\nfrom interp.neurons import agree, figures, search\n"
         f"a = search.open_atlas(Path({str(run.path)!r}))\n"
         f"b = search.open_atlas(Path({str(other.path)!r}))\n"
         "figures.agreement_map(agree.agreement(a, b))",

@@ -1,4 +1,4 @@
-"""The atlas page: search, the most specialised neurons, a neuron's card, the layers at a glance."""
+"""The atlas page: search, the most specialised neurons, one neuron's card, all layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ has_words = cached(search.has_words)
 
 LIMIT = 50
 OPEN = """from pathlib import Path
-from interp.neurons import search
+from interp.neurons import figures, search
 atlas = search.open_atlas(Path({path!r}))
 """
 
@@ -39,7 +39,7 @@ def page() -> None:
 
 
 def _neurons(run: Run) -> None:
-    """The search boxes, the table of what was found, and the card of one neuron."""
+    """The search boxes, the table of results, and the card of one neuron."""
     left, middle, right = st.columns([3, 1.4, 2], vertical_alignment="bottom")
     word = left.text_input(
         "Find a word",
@@ -47,7 +47,7 @@ def _neurons(run: Run) -> None:
         placeholder="dog, California, Monday … (empty: the most specialised neurons)",
     )
     if word:
-        chosen = middle.toggle("Exact token", help="This token's text alone, not its word family.")
+        chosen = middle.toggle("Exact token", help="Only this token, not its whole word family.")
     else:
         chosen = middle.toggle(
             "Words only", has_words(run), help="Leave out punctuation and fragments."
@@ -57,14 +57,14 @@ def _neurons(run: Run) -> None:
     )
     name = ""
     with errors_in_place():
-        name = _found(run, word, chosen)
+        name = _results(run, word, chosen)
     with errors_in_place():
         if typed or name:
             _card(run, parse_neuron(typed or name))
 
 
-def _found(run: Run, word: str, chosen: bool) -> str:
-    """The table of a search; returns the name of the neuron selected in it."""
+def _results(run: Run, word: str, chosen: bool) -> str:
+    """The table of a search; returns the name of the neuron that is selected in it."""
     where = ["--atlas", str(run.path)]
     opened = OPEN.format(path=str(run.path))
     if word:
@@ -79,14 +79,14 @@ def _found(run: Run, word: str, chosen: bool) -> str:
         command = ["interp", "neurons", "top", *where, *(["--words-only"] if chosen else [])]
         call = f"search.top(atlas, limit={LIMIT}, words_only={chosen})"
         columns = ["name", "side", "score", "z", "margin", "kurtosis", "tokens"]
-    name = _table(rows[columns], key=f"rows {run.path} {word} {chosen}")
+    name = _selected(rows[columns], key=f"rows {run.path} {word} {chosen}")
     download(rows, f"neurons {word or 'top'}")
     reproduce([*command, "--limit", str(LIMIT)], f"{opened}{call}")
     return name
 
 
-def _table(rows: pd.DataFrame, key: str) -> str:
-    """The rows as a table; returns the selected neuron's name, the first one's to begin with."""
+def _selected(rows: pd.DataFrame, key: str) -> str:
+    """The rows as a table; returns the selected neuron's name, at first that of the first row."""
     shown = rows.assign(tokens=rows["tokens"].map(lambda ts: [visible(t) for t in ts]))
     event = st.dataframe(
         shown,
@@ -107,7 +107,7 @@ def _table(rows: pd.DataFrame, key: str) -> str:
 
 def _card(run: Run, name: NeuronName) -> None:
     st.subheader(str(name))
-    rows = show(run, name)
+    rows, opened = show(run, name), OPEN.format(path=str(run.path))
     st.plotly_chart(figures.neuron_tokens(rows), width="stretch", key="tokens")
     statistic = st.selectbox("Where it stands by", search.STATISTICS)
     here = dict(zip(rows["side"], rows[statistic], strict=True))
@@ -119,9 +119,7 @@ def _card(run: Run, name: NeuronName) -> None:
     download(rows, f"neuron {name}")
     reproduce(
         ["interp", "neurons", "show", str(name), "--atlas", str(run.path)],
-        OPEN.format(path=str(run.path))
-        + "from interp import figures\n"
-        + f"figures.neuron_tokens(search.show(atlas, {str(name)!r}))",
+        f"{opened}figures.neuron_tokens(search.show(atlas, {str(name)!r}))",
     )
 
 
@@ -130,10 +128,9 @@ def _layers(run: Run) -> None:
     counts = density(run, statistic)
     st.plotly_chart(figures.layer_density(counts, statistic), width="stretch", key="density")
     download(counts, f"layers {statistic}")
-    st.caption("The picture comes from a notebook call; the command lists the extremes behind it.")
+    st.caption("The notebook call makes this picture; the command lists its extremes.")
     reproduce(
         ["interp", "neurons", "top", "--atlas", str(run.path)],
         OPEN.format(path=str(run.path))
-        + "from interp import figures\n"
         + f"figures.layer_density(search.density(atlas, {statistic!r}), {statistic!r})",
     )

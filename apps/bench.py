@@ -1,20 +1,14 @@
-"""The benchmark page: how near the projections come to the bare matrix product."""
+"""The benchmark page: the time of the projections as a ratio to the bare matrix product."""
 
 from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import cached, download, pick_run, plain, reproduce
+from interp.apps.common import download, pick_run, plain, reproduce, study_call, table
 from interp.bench import figures
+from interp.bench.kernels import KernelBenchConfig
 from interp.runs.store import Run
-
-
-def _table(run: Run, name: str) -> pd.DataFrame:
-    return pd.read_parquet(run.path / f"{name}.parquet")
-
-
-table = cached(_table)
 
 
 def page() -> None:
@@ -22,11 +16,12 @@ def page() -> None:
     run = pick_run("bench.kernels", "interp bench kernels")
     st.caption(
         f"{run.manifest['threads']} threads, {run.config['repeats']} interleaved repeats; memory "
-        f"reads {run.manifest['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s. Llama shapes are measured "
-        "on a part of the vocabulary and of the vectors, and the job's time extrapolated."
+        f"reads {run.manifest['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s. The Llama shapes are "
+        "measured on a part of the vocabulary and of the vectors; the time of the whole job is "
+        "extrapolated."
     )
-    for shape, found in run.metrics["shapes"].items():
-        _numbers(shape, found)
+    for shape, metrics in run.metrics["shapes"].items():
+        _numbers(shape, metrics)
     summary, shapes = table(run, "summary/variants"), table(run, "shapes/shapes")
     st.plotly_chart(figures.kernel_ratios(summary), width="stretch", key="ratios")
     bandwidth = run.manifest["bandwidth_bytes_per_s"]
@@ -37,29 +32,25 @@ def page() -> None:
     st.dataframe(summary[columns], hide_index=True)
     st.subheader("Operations and bytes")
     st.dataframe(shapes, hide_index=True)
-    if (run.path / "accuracy" / "shares.parquet").exists():
+    if run.has("accuracy/shares"):
         _accuracy(run)
     download(summary, "kernels")
-    reproduce(
-        ["interp", "bench", "kernels"],
-        "from interp import figures\nfrom interp.bench.kernels import KernelBenchConfig\n"
-        "from interp.runs.study import run_or_load\nimport pandas as pd\n"
-        "run = run_or_load(KernelBenchConfig())\n"
-        'figures.kernel_ratios(pd.read_parquet(run.path / "summary" / "variants.parquet"))',
-    )
+    command, made = study_call(["interp", "bench", "kernels"], run.config, KernelBenchConfig())
+    drawn = "figures.kernel_ratios(run.table('summary/variants'))"
+    reproduce(command, f"from interp.bench import figures\n{made}{drawn}")
 
 
-def _numbers(shape: str, found: dict[str, float]) -> None:
+def _numbers(shape: str, metrics: dict[str, float]) -> None:
     st.markdown(f"**{plain(shape)}**")
     names = {
         "certified_ratio": "screened / bare product",
         "fp32_ratio": "float32 / bare product",
-        "naive_ratio": "faster than naive",
-        "certified_share": "rows certified",
+        "naive_ratio": "naive / fastest fused",
+        "certified_share": "share of rows certified",
     }
-    shown = [(name, label) for name, label in names.items() if name in found]
+    shown = [(name, label) for name, label in names.items() if name in metrics]
     for column, (name, label) in zip(st.columns(len(shown)), shown, strict=True):
-        column.metric(label, f"{found[name]:.3g}")
+        column.metric(label, f"{metrics[name]:.3g}")
 
 
 def _accuracy(run: Run) -> None:
@@ -68,6 +59,9 @@ def _accuracy(run: Run) -> None:
     wide = shares.pivot(index=["data", "k"], columns="impl", values=["certified", "exact"])
     wide.columns = pd.Index([": ".join(pair) for pair in wide.columns.to_list()])
     st.dataframe(wide.reset_index(), hide_index=True)
-    st.caption("Share of rows proven without a second search; whether all ids are float64's.")
+    st.caption(
+        "certified: share of the rows proven without a second search; exact: all ids are those of "
+        "a float64 product."
+    )
     st.subheader("Errors of the statistics")
     st.dataframe(table(run, "accuracy/errors"), hide_index=True)

@@ -21,9 +21,12 @@ LIMIT = 50
 
 @st.cache_data(show_spinner="reading the unembedding …", max_entries=32)
 def decoded(source: str, model: str, k: int) -> pd.DataFrame:
-    found = open_directions(source, model or None)
-    first = found.pick(list(range(min(len(found), LIMIT))))
-    return first.decode(open_weights(model or found.model), k)
+    opened = open_directions(source, model or None)
+    return _first(opened).decode(open_weights(model or opened.model), k)
+
+
+def _first(directions: Directions) -> Directions:
+    return directions.pick(list(range(min(len(directions), LIMIT))))
 
 
 def page() -> None:
@@ -31,20 +34,19 @@ def page() -> None:
     st.caption("Everything an analysis finds is a vector at one site of a model.")
     with errors_in_place():
         model = st.sidebar.text_input("Model, if not the directions' own", "", key="of model")
-        source, found = choose_directions("Directions", model=model)
-        _facts(found)
+        source, directions = choose_directions("Directions", model=model)
+        _facts(directions)
         decoding, comparing = st.tabs(["Through the LM head", "Against another set"])
         with decoding, errors_in_place():
             _decoded(source, model)
         with comparing, errors_in_place():
-            _compared(source, found, model)
+            _compared(source, directions, model)
 
 
-def _facts(found: Directions) -> None:
-    where = ", ".join(f"{name}: {value}" for name, value in found.provenance.items())
-    st.caption(
-        plain(f"{len(found)} at {found.site}, {found.vectors.shape[1]} numbers each; {where}")
-    )
+def _facts(directions: Directions) -> None:
+    where = ", ".join(f"{name}: {value}" for name, value in directions.provenance.items())
+    width = directions.vectors.shape[1]
+    st.caption(plain(f"{len(directions)} at {directions.site}, {width} numbers each; {where}"))
 
 
 def _decoded(source: str, model: str) -> None:
@@ -62,8 +64,8 @@ def _decoded(source: str, model: str) -> None:
         ["interp", "directions", "decode", source, *chosen],
         "from interp.directions.sources import open_directions\n"
         "from interp.model.weights import open_weights\n"
-        f"found = open_directions({source!r}, {model or None!r})\n"
-        f"found.decode(open_weights({model!r} or found.model), k=10)",
+        f"directions = open_directions({source!r}, {model or None!r})\n"
+        f"directions.decode(open_weights({repr(model) if model else 'directions.model'}), k=10)",
     )
 
 
@@ -71,9 +73,9 @@ def _shown(tokens: list[str]) -> str:
     return " ".join(map(visible, tokens))
 
 
-def _compared(source: str, found: Directions, model: str) -> None:
+def _compared(source: str, directions: Directions, model: str) -> None:
     other_source, other = choose_directions("Other directions", "other", model)
-    ours, theirs = (d.pick(list(range(min(len(d), LIMIT)))) for d in (found, other))
+    ours, theirs = _first(directions), _first(other)
     cosine = ours.cosine(theirs)
     st.plotly_chart(figures.cosine_map(cosine, names(ours), names(theirs)), width="stretch")
     download(pd.DataFrame(cosine.numpy(), names(ours), names(theirs)).reset_index(), "cosines")
@@ -82,15 +84,15 @@ def _compared(source: str, found: Directions, model: str) -> None:
     opened = ", ".join(f"open_directions({each!r}, {model or None!r})" for each in sources)
     reproduce(
         ["interp", "directions", "compare", *sources, *chosen],
-        "from interp import figures\nfrom interp.directions.inspect import names\n"
-        "from interp.directions.sources import open_directions\n"
+        "from interp.directions import figures, open_directions\n"
+        "from interp.directions.inspect import names\n"
         f"a, b = {opened}\n"
         "figures.cosine_map(a.cosine(b), names(a), names(b))",
     )
 
 
 def choose_directions(label: str, key: str = "", model: str = "") -> tuple[str, Directions]:
-    """A stored set, or neurons of the model by name: what to open again, and the directions."""
+    """A stored set, or neurons of the model by name: the text that opens it, and the directions."""
     stored = [str(folder) for folder in stored_directions(Store())]
     typed = "neurons by name"
     what = st.selectbox(label, [*stored, typed], key=f"set {key}", format_func=_short)

@@ -14,7 +14,7 @@ from interp.directions import figures
 from interp.directions.inspect import names, next_logprobs
 from interp.directions.sources import open_directions
 from interp.errors import UserError
-from interp.model.catalog import resolve
+from interp.model.catalog import DEFAULT_MODEL, resolve
 from interp.model.edits import Edit, clamp
 from interp.model.neuron import clamp_site, parse_neuron
 from interp.model.subject import Subject, open_subject
@@ -30,7 +30,8 @@ class Wish(NamedTuple):
     prompt: str
     chat: bool
     neuron: str
-    """Clamped at `value`, if not empty; else `value` times direction `row` of `source` is added."""
+    """If not empty, it is held at `value`; else `value` times direction `row` of `source` is
+    added."""
     source: str
     row: int
     value: float
@@ -44,7 +45,8 @@ def opened(model: str) -> tuple[Subject, Lock]:
 
 @st.cache_data(show_spinner="running …", max_entries=512)
 def answer(wish: Wish) -> tuple[pd.DataFrame, str, str, float]:
-    """The most likely next tokens before and after, both texts, and the model's parity."""
+    """The most likely next tokens before and after, both texts, the difference from
+    transformers."""
     subject, lock = opened(wish.model)
     if not wish.prompt.strip():
         raise UserError("the prompt is empty: type some text")
@@ -79,7 +81,7 @@ def _edit(wish: Wish, subject: Subject) -> Edit:
 
 def page() -> None:
     st.title("Steer")
-    model = st.sidebar.text_input("Model", "smollm2-135m")
+    model = st.sidebar.text_input("Model", DEFAULT_MODEL)
     left, right = st.columns([4, 1], vertical_alignment="bottom")
     prompt = left.text_input("Prompt", "What is your favourite animal?")
     chat = right.toggle("Chat template", True)
@@ -88,7 +90,7 @@ def page() -> None:
     with errors_in_place():
         wish = _wish(model, prompt, chat, kind == kinds[1])
         if not st.toggle("Run the model", key="run", help="Loads it: 540 MB for SmolLM2."):
-            st.info("Nothing is loaded yet: browsing needs no model.")
+            st.info("Nothing is loaded yet: the model loads when it is to run.")
             return
         _result(wish)
 
@@ -100,12 +102,12 @@ def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
         )
         value = st.slider("Hold it at", -60.0, 60.0, 40.0, 1.0)
         return Wish(model, prompt, chat, str(parse_neuron(neuron)), "", 0, value)
-    source, found = choose_directions("Directions", model=model)
-    own = found.provenance.get("model")
+    source, directions = choose_directions("Directions", model=model)
+    own = directions.provenance.get("model")
     if own is not None and own not in (model, str(resolve(model))):
         st.warning(plain(f"These directions are of {own}, not of {model}."))
-    labels = names(found)
-    row = st.selectbox("Direction", range(len(found)), format_func=lambda i: labels[i])
+    labels = names(directions)
+    row = st.selectbox("Direction", range(len(labels)), format_func=lambda i: labels[i])
     value = st.slider("Multiples of the vector to add", -100.0, 100.0, 40.0, 1.0)
     return Wish(model, prompt, chat, "", source, int(row), value)
 
@@ -118,7 +120,7 @@ def _result(wish: Wish) -> None:
     right.subheader(f"At {wish.value:g}")
     right.text(after)
     st.plotly_chart(figures.next_tokens(rows), width="stretch", key="next")
-    st.caption(plain(f"Opened within {parity:.1e} of transformers' logits; texts are greedy."))
+    st.caption(plain(f"Logits within {parity:.1e} of transformers'; the texts are greedy."))
     download(rows, "next tokens")
     reproduce(_command(wish), _call(wish))
 
@@ -136,17 +138,17 @@ def _call(wish: Wish) -> str:
     asked = f"subject.chat([{{'role': 'user', 'content': {wish.prompt!r}}}])"
     lines = [
         "from interp.model import edits",
-        "from interp.neurons.search import parse_neuron",
-        "from interp.directions.sources import clamp_site, open_directions",
         "from interp.model.subject import open_subject",
         f"subject = open_subject({wish.model!r})",
         f"batch = {asked if wish.chat else f'subject.tokens({wish.prompt!r})'}",
     ]
     if wish.neuron:
+        lines += ["from interp.model.neuron import clamp_site, parse_neuron"]
         lines += [f"neuron = parse_neuron({wish.neuron!r})"]
         lines += [f"edit = edits.clamp(clamp_site(neuron), neuron.neuron, {wish.value:g})"]
     else:
-        lines += [f"found = open_directions({wish.source!r}, {wish.model!r})"]
-        lines += [f"edit = found.steer({wish.row}, {wish.value:g})"]
+        lines += ["from interp.directions import open_directions"]
+        lines += [f"directions = open_directions({wish.source!r}, {wish.model!r})"]
+        lines += [f"edit = directions.steer({wish.row}, {wish.value:g})"]
     lines += ["with subject.edited(edit):", f"    new = subject.generate(batch, {TOKENS})"]
     return "\n".join([*lines, "subject.text(new[0])"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,29 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
             made[key] = path
         return made[key]
 
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dog_model(model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A llama whose neuron 1.down.17 writes the word 'dog' (token 123), with a word-level
+    tokenizer of w0, w1, …"""
+    from safetensors.torch import load_file, save_file
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("dog") / "model"
+    shutil.copytree(model_folder("llama"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] *= 50  # so that the normalised stream can make up its mind
+    target = tensors["lm_head.weight"][123]
+    tensors["model.layers.1.mlp.down_proj.weight"][:, 17] = 10 * target / target.norm()
+    save_file(tensors, folder / "model.safetensors")
+    words = {("dog" if i == 123 else f"w{i}"): i for i in range(211)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.Fuse()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
     return folder
 
 

@@ -1,13 +1,13 @@
 """The kernels' benchmark as a study: times as ratios with their spread, exactness, errors.
 
 Every variant (`kernels/bench.py` lists them) runs over the same data, interleaved in one process.
-Ratios are to the bare float32 product over the kernel's own tiles, the faster of torch's threads
-and worker threads. The Llama shapes are measured on a part of the vocabulary and of the vectors;
-`job_s` extrapolates in proportion to both, which favours none of the variants.
+Ratios are to the bare float32 product over the kernel's own tiles, by torch's threads or worker
+threads, whichever is faster. The Llama shapes are measured on a part of the vocabulary and of the
+vectors; `job_s` extrapolates in proportion to both, which favours no variant.
 
-Metrics of a shape (the first shape's also stand at the top level), each a median over the repeats
-with its `_min` and `_max`, by wall-clock time and, `_cpu`, by processor time (of all threads, less
-disturbed by whatever else runs):
+Metrics of a shape (the first shape's also stand at the top level). Each is a median over the
+repeats with its `_min` and `_max`, by wall-clock time, and with `_cpu` by the processor time of all
+threads, which other programs disturb less:
     certified_ratio     the projection screened in bfloat16 / the bare product
     fp32_ratio          the projection in float32 / the bare product
     naive_ratio         naive torch / the fastest of the two: how many times faster we are
@@ -69,19 +69,19 @@ class KernelBenchConfig:
     VERSION: ClassVar[int] = 3
 
     shape: tuple[ShapeName, ...] = ("smollm2-135m", "llama-3.1-8b", "llama-3.1-405b")
-    """Which shapes to measure."""
+    """The shapes to measure."""
     d: int = 0
-    """Width of the vectors of a shape of your own, measured instead (with --vocabulary)."""
+    """Width of the vectors of a shape of your own, with --vocabulary; it replaces the others."""
     vocabulary: int = 0
-    """Rows of the read-out measured; 0 for the shape's own."""
+    """Rows of the read-out to measure; 0 for the shape's own number."""
     rows: int = 0
-    """Vectors measured; 0 for the shape's own."""
+    """Vectors to measure; 0 for the shape's own number."""
     k: int = 16
-    """Tokens kept per side."""
+    """The number of tokens to keep on each side."""
     repeats: int = 5
-    """Timed repeats of each variant, interleaved."""
+    """Timed repeats of each variant; the variants take turns."""
     others: tuple[Literal["topk", "compiled", "faiss"], ...] = ("topk", "compiled", "faiss")
-    """What else to time beside the naive version (torch.compile takes a while to compile)."""
+    """What to time beside the naive version (torch.compile takes a while to compile)."""
     model: str = ""
     """Also report exactness and errors on this model's neurons and unembedding."""
     accuracy_rows: int = 192
@@ -109,25 +109,24 @@ class KernelBenchConfig:
 
         from interp.kernels.bench import bandwidth
 
-        found, times, summaries = {}, [], []
+        metrics, times, summaries = {}, [], []
         for name, shape in self._shapes().items():
-            metrics, seconds, summary = self._measure(name, shape)
-            found[name] = metrics
+            metrics[name], seconds, summary = self._measure(name, shape)
             times.append(seconds)
             summaries.append(summary)
-        _write(out, "times/seconds", pd.concat(times))
-        _write(out, "summary/variants", pd.concat(summaries))
-        _write(out, "shapes/shapes", _roofline(self._shapes(), self.k))
+        out.table("times/seconds", pd.concat(times, ignore_index=True))
+        out.table("summary/variants", pd.concat(summaries, ignore_index=True))
+        out.table("shapes/shapes", _roofline(self._shapes(), self.k))
         shares, errors = self._accuracy()
-        _write(out, "accuracy/shares", shares)
-        _write(out, "accuracy/errors", errors)
+        out.table("accuracy/shares", shares)
+        out.table("accuracy/errors", errors)
         out.facts = {
             "device": "cpu",
             "threads": torch.get_num_threads(),
             "bandwidth_bytes_per_s": bandwidth(),
         }
         exact = {"exact": bool(shares["exact"].all())} if len(shares) else {}
-        return {**next(iter(found.values())), **exact, "shapes": found}
+        return {**next(iter(metrics.values())), **exact, "shapes": metrics}
 
     def _shapes(self) -> dict[str, Shape]:
         rows, vocabulary = self.rows, self.vocabulary
@@ -214,10 +213,10 @@ def _ratios(seconds: pd.DataFrame, suffix: str) -> dict[str, float]:
     base = seconds[_baseline(seconds)]
     fused = [name for name in ("screened", "tiled") if name in seconds]
     best = seconds[seconds[fused].median().idxmin()]
-    found = _spread(f"fp32_ratio{suffix}", seconds["tiled"] / base)
+    ratios = _spread(f"fp32_ratio{suffix}", seconds["tiled"] / base)
     if "screened" in seconds:
-        found |= _spread(f"certified_ratio{suffix}", seconds["screened"] / base)
-    return found | _spread(f"naive_ratio{suffix}", seconds["naive"] / best)
+        ratios |= _spread(f"certified_ratio{suffix}", seconds["screened"] / base)
+    return ratios | _spread(f"naive_ratio{suffix}", seconds["naive"] / best)
 
 
 def _spread(name: str, ratios: pd.Series) -> dict[str, float]:
@@ -263,8 +262,3 @@ def _roofline(shapes: dict[str, Shape], k: int) -> pd.DataFrame:
         counts = {"operations": operations, "bytes": kept, "dense_bytes": dense}
         rows.append({"shape": name, **s._asdict(), **counts})
     return pd.DataFrame(rows)
-
-
-def _write(out: RunWriter, name: str, table: pd.DataFrame) -> None:
-    with out.part(f"{name}.parquet") as path:
-        table.to_parquet(path, index=False)

@@ -1,7 +1,7 @@
-"""`interp directions …`: whatever an analysis found, decoded, scored, compared, steered with.
+"""`interp directions …`: what an analysis found, decoded, scored, compared, steered with.
 
-DIRECTIONS is a folder that `Directions.save` wrote (analyses leave them in their run folders;
-`interp directions list`), or neurons of one layer and kind, such as 29.down.808,29.down.1499.
+DIRECTIONS is a folder that `Directions.save` wrote (`interp directions list` shows those in the run
+folders), or neurons of one layer and kind, such as 29.down.808,29.down.1499.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
 
     rows = []
     for folder in stored_directions(Store(runs)):
-        found = Directions.load(folder)
-        facts = {"site": str(found.site), "directions": len(found)}
-        rows.append({**facts, "from": str(found.provenance.get("from", "")), "folder": str(folder)})
+        stored = Directions.load(folder)
+        facts = {"site": str(stored.site), "directions": len(stored)}
+        made_by = str(stored.provenance.get("from", ""))
+        rows.append({**facts, "from": made_by, "folder": str(folder)})
     if not rows and not json:
         raise UserError(f"no directions in {Store(runs).root}: run an analysis first")
     print_frame("directions.list", pd.DataFrame(rows), json)
@@ -54,19 +55,19 @@ def decode(
     model: Model = None,
     limit: Limit = 10,
     norm: Annotated[
-        str, tyro.conf.arg(help="raw, or final: times the final norm's gain first.")
+        str, tyro.conf.arg(help="raw; or final: first multiply by the final norm's gain.")
     ] = "raw",
     json: Json = False,
 ) -> None:
-    """Top and bottom tokens of each through the LM head."""
+    """The top and bottom tokens of each direction through the LM head."""
     from ..directions.sources import open_directions
     from ..model.weights import open_weights
 
     if norm not in ("raw", "final"):
         raise UserError(f"--norm must be raw or final, not {norm}")
-    found = open_directions(source, model)
-    weights = open_weights(model or found.model)
-    table = found.decode(weights, positive(limit), norm)  # type: ignore[arg-type]
+    opened = open_directions(source, model)
+    weights = open_weights(model or opened.model)
+    table = opened.decode(weights, positive(limit), norm)  # type: ignore[arg-type]
     print_frame("directions.decode", table, json, ["top", "bottom", "top_z", "bottom_z"])
 
 
@@ -76,26 +77,26 @@ def score(
     model: Model = None,
     corpus: Annotated[
         Path | None,
-        tyro.conf.arg(help="A text, .jsonl or .parquet file or a folder; default: Python's own."),
+        tyro.conf.arg(
+            help="A text, .jsonl or .parquet file, or a folder. By default Python's own text."
+        ),
     ] = None,
-    tokens: Annotated[int, tyro.conf.arg(help="Tokens to read.")] = 4096,
-    length: Annotated[int, tyro.conf.arg(help="Tokens in a row of text.")] = 128,
+    tokens: Annotated[int, tyro.conf.arg(help="How many tokens to read.")] = 4096,
+    length: Annotated[int, tyro.conf.arg(help="How many tokens a row of text has.")] = 128,
     limit: Limit = 5,
     json: Json = False,
 ) -> None:
-    """Where in a corpus each fires most, with its context."""
+    """Where in a corpus each direction's score is highest, with the context."""
     from ..directions.inspect import top_examples
     from ..directions.sources import open_directions
     from ..model.subject import open_subject
     from ..text.corpus import read_corpus, token_rows
 
-    found = open_directions(source, model)
+    opened = open_directions(source, model)
     texts = read_corpus(corpus)  # before the model: a mistake should not cost its loading
-    subject = open_subject(model or found.model)
-    rows = token_rows(
-        texts, lambda text: subject.tokens(text).ids[0].tolist(), length, None, tokens
-    )
-    table = top_examples(subject, list(rows), found, positive(limit))
+    subject = open_subject(model or opened.model)
+    rows = list(token_rows(texts, subject.token_ids, length, None, tokens))
+    table = top_examples(subject, rows, opened, positive(limit))
     columns = ["name", "mean", "std", "score", "z", "before", "token", "after"]
     print_frame("directions.score", table, json, columns)
 
@@ -110,7 +111,7 @@ def compare(
     limit: Limit = 20,
     json: Json = False,
 ) -> None:
-    """Cosine and coupling of two sets, direction by direction, closest first."""
+    """Cosine and coupling of every pair of two sets, the closest first."""
     import pandas as pd
 
     from ..directions.inspect import names
@@ -120,14 +121,10 @@ def compare(
     cosine, coupling = ours.cosine(theirs), ours.coupling(theirs)
     order = cosine.abs().flatten().argsort(descending=True, stable=True)[: positive(limit)]
     left, right = names(ours), names(theirs)
-    pairs = [divmod(int(i), len(theirs)) for i in order]
-    rows = [
-        {
-            **{"name": left[i], "other": right[j], "cosine": float(cosine[i, j])},
-            "coupling": float(coupling[i, j]),
-        }
-        for i, j in pairs
-    ]
+    rows = []
+    for i, j in (divmod(int(pair), len(theirs)) for pair in order):
+        values = {"cosine": float(cosine[i, j]), "coupling": float(coupling[i, j])}
+        rows.append({"name": left[i], "other": right[j], **values})
     print_frame("directions.compare", pd.DataFrame(rows), json)
 
 
@@ -135,7 +132,7 @@ def compare(
 def steer(
     source: Source,
     prompt: Annotated[str, tyro.conf.arg(help="The user's message, or the text to continue.")],
-    row: Annotated[int, tyro.conf.arg(help="Which direction of the set.")] = 0,
+    row: Annotated[int, tyro.conf.arg(help="The direction's number in the set, from 0.")] = 0,
     scale: Annotated[
         tuple[float, ...], tyro.conf.arg(help="Multiples of the vector to add, at all positions.")
     ] = (-40.0, -20.0, -10.0, 10.0, 20.0, 40.0),
@@ -144,15 +141,15 @@ def steer(
     model: Model = None,
     json: Json = False,
 ) -> None:
-    """Add multiples of a direction while the model runs: the next token, and the text."""
+    """The next token and the text while multiples of a direction are added."""
     from ..directions.inspect import steered
     from ..directions.sources import open_directions
     from ..model.subject import open_subject
 
     if not prompt.strip():
         raise UserError("the prompt is empty: give --prompt some text")
-    found = open_directions(source, model)
-    subject = open_subject(model or found.model)
+    opened = open_directions(source, model)
+    subject = open_subject(model or opened.model)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
-    table = steered(subject, batch, found, row, scale, positive(tokens, "--tokens"))
+    table = steered(subject, batch, opened, row, scale, positive(tokens, "--tokens"))
     print_frame("directions.steer", table, json)

@@ -11,7 +11,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
-from ..model.catalog import resolve
+from ..model.catalog import DEFAULT_MODEL, resolve
 from ..neurons.atlas import AtlasConfig
 from ..neurons.clamp import ClampConfig
 from ..neurons.effects import EffectsConfig
@@ -37,16 +37,24 @@ from .common import (
 neurons = SubcommandApp()
 
 
+@dataclasses.dataclass(frozen=True)
+class OneOfSeveral(AtlasConfig):
+    """Decode every MLP neuron of a model through its LM head."""
+
+    # `--model` of the command takes several, and each makes one of these
+    model: Annotated[str, tyro.conf.Suppress] = DEFAULT_MODEL
+
+
 @command(neurons, "atlas")
 def atlas(
-    config: tyro.conf.OmitArgPrefixes[AtlasConfig],
+    config: tyro.conf.OmitArgPrefixes[OneOfSeveral],
     model: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(help="Catalog names, hub ids, folders or .gguf files; one atlas each."),
-    ] = ("smollm2-135m",),
+        tyro.conf.arg(help="Catalog names, hub ids, folders or .gguf files: an atlas of each."),
+    ] = (DEFAULT_MODEL,),
     out: Annotated[
         Path | None,
-        tyro.conf.arg(help="The run's own folder (with several models: one folder in it each)."),
+        tyro.conf.arg(help="The run's own folder; with several models, a folder in it for each."),
     ] = None,
     runs: Runs = None,
     fresh: Fresh = False,
@@ -54,7 +62,7 @@ def atlas(
 ) -> None:
     """Decode every MLP neuron of a model (or several) through its LM head.
 
-    An interrupted atlas resumes when the same command is given again.
+    The same command resumes an interrupted atlas.
     """
     if not model:
         raise UserError("--model needs at least one model")
@@ -68,8 +76,8 @@ def atlas(
         if len(model) == 1 or not json:
             report(run, json)
     if json and len(model) > 1:
-        found = [{"run": str(run.path), "metrics": run.metrics} for run in made]
-        print_json({"study": AtlasConfig.STUDY, "run": None, "metrics": {}, "runs": found})
+        runs_made = [{"run": str(run.path), "metrics": run.metrics} for run in made]
+        print_json({"study": AtlasConfig.STUDY, "run": None, "metrics": {}, "runs": runs_made})
 
 
 @command(neurons, "search")
@@ -133,17 +141,15 @@ def top(
 
 
 def _curve(run: Run, json: bool) -> None:
-    """The word's probability and the text at every value."""
+    """Prints the word's probability and the text at every value."""
     if json:
         report(run, json)
         return
-    import pandas as pd
-
     print(f"{run.config['neuron']} and '{run.manifest['word']}' ({run.path})")
-    rows = pd.read_parquet(run.path / "curve" / "values.parquet").to_dict("records")
-    values = ["unclamped" if pd.isna(row["value"]) else f"{row['value']:g}" for row in rows]
-    cells = [[v, f"{r['probability']:.3g}", r["text"]] for v, r in zip(values, rows, strict=True)]
-    print_table(["value", "probability", "text"], cells)
+    rows = run.table("curve/values")
+    values = rows["value"].map("{:g}".format).where(rows["value"].notna(), "unclamped")
+    cells = zip(values, rows["probability"].map("{:.3g}".format), rows["text"], strict=True)
+    print_table(["value", "probability", "text"], [list(row) for row in cells])
 
 
 _beside_random = with_table(
@@ -170,28 +176,30 @@ def apply(
         tyro.conf.arg(help="A weight edit (RUN/edits/WORD.safetensors)."),
     ],
     out: Annotated[Path, tyro.conf.arg(help="The edited copy's folder.", metavar="DIR")],
-    model: Annotated[str, tyro.conf.arg(help="The model it was made for.")] = "smollm2-135m",
-    first: Annotated[int | None, tyro.conf.arg(help="Only its first edits.")] = None,
+    model: Annotated[str, tyro.conf.arg(help="The model it was made for.")] = DEFAULT_MODEL,
+    first: Annotated[
+        int | None, tyro.conf.arg(help="Turn only this many neurons, the first of the edit.")
+    ] = None,
     undo: Annotated[
         bool,
         tyro.conf.FlagCreatePairsOff,
-        tyro.conf.arg(help="Take it back out of an edited model."),
+        tyro.conf.arg(help="Take the edit back out of an edited model."),
     ] = False,
     json: Json = False,
 ) -> None:
     """Write a copy of a model with a weight edit applied, or taken back."""
     from ..neurons.weight_edits import WeightEdit, apply_to_folder
 
-    found = WeightEdit.load(edit)
-    if first is not None and positive(first, "--first") > len(found):
-        raise UserError(f"--first {first}: the edit has only {len(found)} neurons")
-    found = found.first(first or len(found))
-    apply_to_folder(found.inverse if undo else found, resolve(model), out)
+    turned = WeightEdit.load(edit)
+    if first is not None and positive(first, "--first") > len(turned):
+        raise UserError(f"--first {first}: the edit has only {len(turned)} neurons")
+    turned = turned.first(first or len(turned))
+    apply_to_folder(turned.inverse if undo else turned, resolve(model), out)
     if json:
-        facts = {"folder": str(out), "metrics": {"neurons": len(found)}}
+        facts = {"folder": str(out), "metrics": {"neurons": len(turned)}}
         print_json({"study": "neurons.apply", "run": None, **facts})
         return
-    print(f"{out}: {len(found)} neurons {'taken back' if undo else 'turned'}")
+    print(f"{out}: {len(turned)} neurons {'turned back' if undo else 'turned'}")
 
 
 @command(neurons, "agree")
@@ -203,10 +211,9 @@ def agree(
     from ..neurons.search import open_atlas
 
     a, b = open_atlas(run_a), open_atlas(run_b)
-    table = agreement(a, b)
-    found = summary(table)
+    means = summary(agreement(a, b))
     if json:
         both = {"run": str(a.path), "other": str(b.path)}
-        print_json({"study": "neurons.agree", **both, "metrics": found})
+        print_json({"study": "neurons.agree", **both, "metrics": means})
         return
-    print_table(["metric", "value"], [[name, f"{v:.4f}"] for name, v in found.items()])
+    print_table(["metric", "value"], [[name, f"{mean:.4f}"] for name, mean in means.items()])

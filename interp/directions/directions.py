@@ -1,8 +1,9 @@
 """Directions: labelled vectors at one site. What every analysis of the workbench finds.
 
-A neuron's weight row, a probe's class vector, a feature vector: each is a vector in the space read
-or written at one place in a model, so all of them can be decoded to tokens, scored on activations,
-compared, and steered with. On disk: `vectors.safetensors`, `index.parquet`, `directions.json`.
+A neuron's weight row, a probe's class vector, a feature vector: each is a vector in the space that
+is read or written at one place in a model. So all of them can be decoded to tokens, scored on
+activations, compared, and steered with. On disk: `vectors.safetensors`, `index.parquet`,
+`directions.json`.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Directions:
-    """`vectors` [n, d_space] in the space of `site`, one row of `index` (labels) a vector."""
+    """`vectors` [n, d_space] in the space of `site`; `index` has one row of labels a vector."""
 
     site: Site
     vectors: Float[Tensor, "n d"]
     index: pd.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Where they come from: model, analysis, run. Plain JSON values."""
+    """Where they come from: model, analysis, run, in plain JSON values."""
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.index):
@@ -55,14 +56,14 @@ class Directions:
 
     @property
     def model(self) -> str:
-        """The model they are of, by catalog name, folder or hub id.
+        """The model they belong to, by catalog name, folder or hub id.
 
         Raises:
-            UserError: their provenance does not say.
+            UserError: their provenance does not name it.
         """
         model = self.provenance.get("model")
         if not isinstance(model, str):
-            raise UserError("these directions do not say which model they are of: name the model")
+            raise UserError("these directions do not name their model: name the model")
         return model
 
     def __len__(self) -> int:
@@ -77,10 +78,10 @@ class Directions:
         self, weights: Weights, k: int = 10, norm: Literal["raw", "final"] = "raw"
     ) -> pd.DataFrame:
         """Top and bottom tokens through the LM head: the index with `top`, `bottom` (lists of
-        strings), their `…_logits`, and `…_z`, how far the first of them is from the mean logit, in
-        standard deviations.
+        strings), their `…_logits`, and `…_z`, the distance of the first of them from the mean logit
+        in standard deviations.
 
-        `norm` "final" multiplies by the final norm's gain first, as the model does.
+        `norm` "final" first multiplies by the final norm's gain, as the model does.
         """
         from interp.kernels import project_topk
 
@@ -91,16 +92,16 @@ class Directions:
         if norm == "final":
             vectors = vectors * weights.final_gain()
         tokens = token_strings(weights.folder, weights.spec.d_vocab)
-        found = project_topk(vectors, weights.W_U(), k)
-        assert found.top is not None
-        assert found.bottom is not None
-        assert found.moments is not None
+        projection = project_topk(vectors, weights.W_U(), k)
+        moments = projection.moments
+        assert moments is not None
         table = self.index.reset_index(drop=True).copy()
-        std = found.moments.var.sqrt().clamp_min(1e-30)
-        for name, side in (("top", found.top), ("bottom", found.bottom)):
+        std = moments.var.sqrt().clamp_min(1e-30)
+        for name, side in (("top", projection.top), ("bottom", projection.bottom)):
+            assert side is not None
             table[name] = [[tokens[i] for i in ids] for ids in side.ids.tolist()]
             table[f"{name}_logits"] = side.logits.tolist()
-            table[f"{name}_z"] = ((side.logits[:, 0] - found.moments.mean).abs() / std).tolist()
+            table[f"{name}_z"] = ((side.logits[:, 0] - moments.mean).abs() / std).tolist()
         return table
 
     def scores(self, activations: Float[Tensor, "... d"]) -> Float[Tensor, "... n"]:
@@ -115,8 +116,8 @@ class Directions:
         return _unit_rows(self.vectors) @ _unit_rows(other.vectors).T
 
     def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
-        """C(y1, y2) = y1.y2 / |y1|^2: how much a score along y2 is expected to change per unit of
-        score along y1 (Dunefsky & Cohan, observable propagation). C12 C21 = cos^2."""
+        """C(y1, y2) = y1.y2 / |y1|^2: the expected change of a score along y2 per unit of score
+        along y1 (Dunefsky & Cohan, observable propagation). C12 C21 = cos^2."""
         self._fits(other.vectors.shape[1], "the other directions")
         ours, theirs = self.vectors.double(), other.vectors.double()
         return ours @ theirs.T / ours.square().sum(1, keepdim=True)
@@ -128,16 +129,16 @@ class Directions:
     def split_scores(
         self, split: Split, activations: Float[Tensor, "tokens d"]
     ) -> Float[Tensor, "3 tokens n"]:
-        """Every score in float64 as the sum of three: what of it lies in an SAE's reconstruction,
-        in its error's linear part, and in the nonlinear rest.
+        """Every score in float64 as the sum of three parts: in an SAE's reconstruction, in the
+        linear part of its error, and in the nonlinear rest.
 
         Raises:
-            UserError: the SAE is of another site or width.
+            UserError: the SAE belongs to another site, or has another width.
         """
         self._fits(activations.shape[-1], "these activations")
         if split.site not in ("", str(self.site)):
             raise UserError(
-                f"the SAE is of {split.site}, these directions of {self.site}: take one of "
+                f"the SAE is of {split.site}, these directions of {self.site}: take an SAE of "
                 "that site"
             )
         scores: Tensor = torch.stack(split(activations)) @ self.vectors.double().T
@@ -145,11 +146,12 @@ class Directions:
 
     def split(self, split: Split, activations: Float[Tensor, "tokens d"]) -> pd.DataFrame:
         """The index with `reconstruction`, `linear`, `nonlinear`: each part's share of the variance
-        of a direction's score, cov(part, score) / var(score) (their sum is 1, one may be negative),
-        the `…_spread`s var(part) / var(score), and `variance`. NaN where a score does not vary.
+        of a direction's score, cov(part, score) / var(score). The shares sum to 1; one may be
+        negative. Beside them the `…_spread`s var(part) / var(score), and `variance`. NaN where a
+        score does not vary.
 
-        Least squares leaves the nonlinear part uncorrelated with x, so its share is about 0 however
-        large it is: its size is its spread.
+        Least squares leaves the nonlinear part uncorrelated with x, so its share is about 0
+        whatever its size; the spread shows its size.
 
         Raises:
             UserError: as `split_scores`.
@@ -177,8 +179,7 @@ class Directions:
         with writer.part("vectors.safetensors") as making:
             (folder / "directions.json").unlink(missing_ok=True)
             save_tensors({"vectors": self.vectors}, making)
-        with writer.part("index.parquet") as making:
-            self.index.to_parquet(making)
+        writer.table("index", self.index)
         about = {"site": str(self.site), "provenance": self.provenance}
         with writer.part("directions.json") as making:
             making.write_text(json.dumps(about, indent=1))
@@ -194,7 +195,7 @@ class Directions:
             about = json.loads((folder / "directions.json").read_text())
             vectors = load_file(folder / "vectors.safetensors")["vectors"]
             index = pd.read_parquet(folder / "index.parquet")
-            found = cls(Site.parse(about["site"]), vectors, index, about["provenance"])
+            loaded = cls(Site.parse(about["site"]), vectors, index, about["provenance"])
         except FileNotFoundError as error:
             raise UserError(
                 f"{folder} holds no directions (no {Path(error.filename).name})"
@@ -204,19 +205,21 @@ class Directions:
             raise UserError(f"the directions in {folder} cannot be read ({reason})") from error
         if not vectors.isfinite().all():
             raise UserError(f"the directions in {folder} hold a NaN or an infinity: make them anew")
-        return found
+        return loaded
 
     def _fits(self, width: int, what: str) -> None:
         if width != self.vectors.shape[1]:
+            own = self.vectors.shape[1]
             raise UserError(
-                f"directions at {self.site} have {self.vectors.shape[1]} numbers, {what} {width}"
+                f"directions at {self.site} have {own} numbers each, not {width} as {what}"
             )
 
 
 def stored_directions(store: Store) -> list[Path]:
     """Folders of directions inside finished runs, newest run first."""
-    found = (sorted(run.path.rglob("directions.json")) for run in store.runs())
-    return [path.parent for paths in found for path in paths]
+    return [
+        path.parent for run in store.runs() for path in sorted(run.path.rglob("directions.json"))
+    ]
 
 
 def _unit_rows(vectors: Tensor) -> Tensor:

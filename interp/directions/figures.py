@@ -45,8 +45,8 @@ def cosine_map(cosine: Tensor, rows: list[str], columns: list[str]) -> go.Figure
 
 
 def coloured_tokens(tokens: pd.DataFrame) -> str:
-    """Texts as HTML, every token's background by its `score`: blue above 0, orange below. The
-    first token of each text is not coloured: it draws attention whatever it is."""
+    """Texts as HTML; a token's `score` colours its background, blue above 0, orange below. The
+    first token of each text has no colour: models attend to it whatever it is."""
     inner = tokens[tokens["position"] > 0]["score"].abs()
     top = max(float(inner.max()) if len(inner) else 0.0, 1e-30)
     out = []

@@ -1,6 +1,7 @@
-"""What a direction does in a model: where in a text it fires, and what adding it makes it say.
+"""What a direction does in a model: where in a text it fires, and what it makes the model say.
 
-`top_examples` is `project_scores` with the text put back; `steered` is one row per strength of
+`top_examples` is `project_scores` with the text beside the scores; `steered` is, for every
+strength, one row of
 
     with subject.edited(directions.steer(row, scale)):
         subject.logits(batch), subject.generate(batch)
@@ -21,7 +22,7 @@ from ..text.stream import project_scores
 from .directions import Directions
 
 AROUND = 8
-"""Tokens of context shown before an example, and half as many after it."""
+"""Tokens of context before an example; after it there are half as many."""
 
 
 def top_examples(
@@ -29,11 +30,13 @@ def top_examples(
 ) -> pd.DataFrame:
     """The tokens of a corpus with the highest dot products with each direction.
 
-    One row an example, best first: the direction's `name`, its `mean` and `std` over the corpus,
-    `score`, `z` (the score in those units), `row`, `position`, `before`, `token`, `after` (text).
+    One row an example, best first: the direction's `name`, the `mean` and `std` of its score over
+    the corpus, `score`, `z` (the score in those units), `row`, `position`, and the text: `before`,
+    `token`, `after`.
     """
-    found = project_scores(subject, rows, {directions.site: directions.vectors}, keep)
-    scores, strings = found[directions.site], _strings(subject)
+    site = directions.site
+    scores = project_scores(subject, rows, {site: directions.vectors}, keep)[site]
+    strings = _strings(subject)
     stats = scores.statistics
     std = stats.var.sqrt().clamp_min(1e-30)
     made = []
@@ -68,11 +71,11 @@ def steered(
 ) -> pd.DataFrame:
     """What the model says with a multiple of one direction added at all positions.
 
-    One row a strength, 0 first: `scale`, `kl` (of the next token's distribution from the unsteered
-    one, nats), `next` (its most likely token) and `text` (greedy continuation).
+    One row a strength, 0 first: `scale`, `kl` (from the unsteered distribution of the next token to
+    this one, in nats), `next` (the most likely token) and `text` (greedy continuation).
     """
     if not 0 <= row < len(directions):
-        raise UserError(f"no direction {row}: there are {len(directions)}, 0 to begin with")
+        raise UserError(f"no direction {row}: there are {len(directions)}, counted from 0")
     made, plain = [], next_logprobs(subject, batch)
     with progress(f"steer along {names(directions)[row]}", len(scales) + 1, "texts") as advance:
         for scale in (0.0, *scales):
@@ -94,8 +97,8 @@ def next_logprobs(subject: Subject, batch: Batch) -> Tensor:
 def names(directions: Directions) -> list[str]:
     """A label for each direction: its `name` where the index has one, its number elsewhere."""
     index = directions.index
-    found = index["name"] if "name" in index.columns else range(len(index))
-    return [str(name) for name in found]
+    labels = index["name"] if "name" in index.columns else range(len(index))
+    return [str(name) for name in labels]
 
 
 def _strings(subject: Subject) -> Callable[[int], str]:

@@ -7,21 +7,19 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import UserError
+from ..model.catalog import DEFAULT_MODEL
 from ..model.neuron import NeuronName, parse_neuron
 from ..model.site import Site
 from ..model.weights import Weights, open_weights
 from .directions import Directions
 
-DEFAULT_MODEL = "smollm2-135m"
-
 
 def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions:
     """Weight vectors of some neurons of one layer and kind.
 
-    Read vectors (up, gate) are directions at `mlp_in`, where the MLP reads; write vectors (down)
-    at `mlp_out`. Where a norm follows (Gemma 2 and 3), a write vector has its gain; the norm's
-    scale, which depends on the token, is left out.
-    """
+    Read vectors (up, gate) are directions at `mlp_in`, where the MLP reads; write vectors (down) at
+    `mlp_out`. Where a norm follows (Gemma 2 and 3), a write vector is multiplied by its gain; the
+    norm's scale, which depends on the token, is left out."""
     if not neurons or len({(n.layer, n.kind) for n in neurons}) != 1:
         raise UserError("directions need neurons of one layer and kind: they share one site")
     layer, kind, _ = neurons[0]
@@ -42,7 +40,7 @@ def open_directions(source: str, model: str | None) -> Directions:
     """Saved directions, or the neurons that a text names.
 
     Raises:
-        UserError: neither; or neurons that the model has not.
+        UserError: the text names neither, or neurons that the model lacks.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -51,7 +49,7 @@ def open_directions(source: str, model: str | None) -> Directions:
         neurons = [parse_neuron(name) for name in source.split(",")]
     except UserError as error:
         raise UserError(
-            f"'{source}' is no folder of directions and names no neurons (29.down.808): see "
-            "`interp directions list`"
+            f"'{source}' is no folder of directions and names no neurons (29.down.808): "
+            "`interp directions list` shows the stored sets"
         ) from error
     return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)

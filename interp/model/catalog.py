@@ -52,6 +52,8 @@ WHEELS = {
 }
 
 
+DEFAULT_MODEL = "smollm2-135m"
+"""The model of every study that names none."""
 SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
 """Models that come with the workbench."""
 
@@ -68,12 +70,12 @@ def added() -> dict[str, str]:
     """The names added by `interp models add`, each with its source."""
     path = home() / "models.json"
     try:
-        found = json.loads(path.read_text()) if path.exists() else {}
+        sources = json.loads(path.read_text()) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: mend or delete it") from error
-    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+    if not isinstance(sources, dict) or not all(isinstance(v, str) for v in sources.values()):
         raise UserError(f"{path} is damaged: mend or delete it")
-    return found
+    return sources
 
 
 def add(name: str, source: str) -> Path:

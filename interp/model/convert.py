@@ -15,11 +15,11 @@ from .checkpoint import load_model
 
 
 def convert(gguf: Path, out: Path) -> None:
+    if re.search(r"-\d{5}-of-\d{5}$", gguf.stem):
+        raise UserError(f"{gguf.name} is a part of a split file: merge the parts first")
     import torch
     from transformers import AutoTokenizer
 
-    if re.search(r"-\d{5}-of-\d{5}$", gguf.stem):
-        raise UserError(f"{gguf.name} is a part of a split file: merge the parts first")
     # alone in a folder: transformers would take a tokenizer or config that lies beside it
     with TemporaryDirectory() as alone:
         where = Path(alone)

@@ -56,9 +56,7 @@ _LLAMA = Family(
     output="model.layers.{}.self_attn.o_proj.weight",
 )
 _GELU = "gelu_pytorch_tanh"
-_GEMMA = Family(
-    **{**vars(_LLAMA), "gain_offset": 1.0, "activation": ("hidden_act", _GELU)},
-)
+_GEMMA = Family(**{**vars(_LLAMA), "gain_offset": 1.0, "activation": ("hidden_act", _GELU)})
 _GEMMA2 = Family(
     **{
         **vars(_GEMMA),
@@ -161,77 +159,81 @@ def read_spec(config: dict[str, Any]) -> ModelSpec:
     Raises:
         UserError: an unknown family, or a field that is missing.
     """
+    config = _language_model(config)
+    model_type = config["model_type"]
+    family = FAMILIES[model_type]
+    d_model = _size(config, "hidden_size", "n_embd")
+    n_heads = _size(config, "num_attention_heads", "n_head", "num_heads")
+    # transformers ties embeddings where config.json does not say, except in these families
+    untied_by_default = model_type in ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
+    eps_names = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
+    return ModelSpec(
+        model_type=model_type,
+        n_layers=_size(config, "num_hidden_layers", "n_layer", "num_layers"),
+        d_model=d_model,
+        d_mlp=_size(config, "intermediate_size", "n_inner", default=4 * d_model),
+        n_heads=n_heads,
+        n_kv_heads=_size(config, "num_key_value_heads", default=n_heads),
+        d_head=_size(config, "head_dim", default=d_model // n_heads),
+        d_vocab=_size(config, "vocab_size"),
+        norm=family.norm,
+        activation=_activation(config, family),
+        tied=_flag(config, "tie_word_embeddings", not untied_by_default),
+        # the defaults are transformers' own for these families
+        eps=_number(config, *eps_names, default=1e-6 if family.norm == "rms" else 1e-5),
+        parallel=model_type == "gpt_neox" and _flag(config, "use_parallel_residual", True),
+        softcap=_number(config, "final_logit_softcapping", default=0.0),
+    )
+
+
+def _language_model(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a family that is known; of a multi-modal model, its language model's."""
     if not isinstance(config, dict) or not isinstance(config.get("text_config", {}), dict):
         raise UserError("config.json is not a model's config: fetch it again")
-    if "text_config" in config:  # multi-modal: the language model's part
+    if "text_config" in config:
         kept = [n for n in ("tie_word_embeddings", "quantization_config") if n in config]
         config = config["text_config"] | {name: config[name] for name in kept}
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
             f"model family {model_type!r} is not known (known: {', '.join(FAMILIES)}); to add it, "
-            "give FAMILIES in interp/families.py its tensor names"
+            "give FAMILIES in interp/model/families.py its tensor names"
         )
-
     if config.get("quantization_config"):
         raise UserError("this checkpoint is quantised: dequantise it to float16 or float32 first")
-
-    def size(*names: str, default: int = 0) -> int:
-        name = next((n for n in names if config.get(n) is not None), None)
-        value = config[name] if name else default
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            what = f"'{name}' is {value!r}" if name else f"'{names[0]}' is missing"
-            raise UserError(f"config.json of this {model_type} model is damaged: {what}")
-        return value
-
-    def flag(name: str, default: bool) -> bool:
-        value = config.get(name, default)
-        if not isinstance(value, bool):
-            raise UserError(f"config.json is damaged: '{name}' is {value!r}")
-        return value
-
-    d_model = size("hidden_size", "n_embd")
-    n_heads = size("num_attention_heads", "n_head", "num_heads")
-    # transformers ties embeddings unless told otherwise, except in these families
-    untied_by_default = model_type in ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
-    tied = flag("tie_word_embeddings", not untied_by_default)
-    return ModelSpec(
-        model_type=model_type,
-        n_layers=size("num_hidden_layers", "n_layer", "num_layers"),
-        d_model=d_model,
-        d_mlp=size("intermediate_size", "n_inner", default=4 * d_model),
-        n_heads=n_heads,
-        n_kv_heads=size("num_key_value_heads", default=n_heads),
-        d_head=size("head_dim", default=d_model // n_heads),
-        d_vocab=size("vocab_size"),
-        norm=FAMILIES[model_type].norm,
-        activation=_activation(config, model_type),
-        tied=tied,
-        eps=_eps(config, FAMILIES[model_type].norm),
-        parallel=flag("use_parallel_residual", True) if model_type == "gpt_neox" else False,
-        softcap=_softcap(config),
-    )
+    return config
 
 
-def _softcap(config: dict[str, Any]) -> float:
-    value = config.get("final_logit_softcapping") or 0.0
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-        raise UserError(f"config.json is damaged: 'final_logit_softcapping' is {value!r}")
-    return float(value)
+def _given(config: dict[str, Any], names: tuple[str, ...], default: Any) -> tuple[str, Any]:
+    """The first of a field's names that config.json gives, and its value; null is not given."""
+    name = next((n for n in names if config.get(n) is not None), "")
+    return name, config[name] if name else default
 
 
-def _activation(config: dict[str, Any], model_type: str) -> str:
-    name, default = FAMILIES[model_type].activation
-    found = str(config.get(name) or default)
-    # the first releases of Gemma say "gelu" and mean its approximation; transformers knows it too
-    return _GELU if model_type == "gemma" and found == "gelu" else found
+def _size(config: dict[str, Any], *names: str, default: int = 0) -> int:
+    name, value = _given(config, names, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        what = f"'{name}' is {value!r}" if name else f"'{names[0]}' is missing"
+        raise UserError(f"config.json of this {config['model_type']} model is damaged: {what}")
+    return value
 
 
-def _eps(config: dict[str, Any], norm: str) -> float:
-    """Of all the norms of a model; the default is what transformers takes for these families."""
-    names = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")
-    name = next((n for n in names if config.get(n) is not None), None)
-    value = config[name] if name else {"rms": 1e-6, "layer": 1e-5}[norm]
+def _flag(config: dict[str, Any], name: str, default: bool) -> bool:
+    value = config.get(name, default)
+    if not isinstance(value, bool):
+        raise UserError(f"config.json is damaged: '{name}' is {value!r}")
+    return value
+
+
+def _number(config: dict[str, Any], *names: str, default: float) -> float:
+    name, value = _given(config, names, default)
     if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
         raise UserError(f"config.json is damaged: '{name}' is {value!r}")
     return float(value)
+
+
+def _activation(config: dict[str, Any], family: Family) -> str:
+    name, default = family.activation
+    given = str(config.get(name) or default)
+    # the first releases of Gemma say "gelu" and mean its approximation; transformers knows it too
+    return _GELU if family is _GEMMA and given == "gelu" else given

@@ -39,7 +39,7 @@ class Network(Hooked):
         Runs no further than the last of them and keeps nothing else.
 
         Raises:
-            UserError: a site the network has not.
+            UserError: a site the network lacks.
         """
         return self._read({"input": x.to(self.device)}, _positions, sites)
 

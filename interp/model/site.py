@@ -109,7 +109,7 @@ def matching(patterns: Iterable[str | Site], available: Iterable[Site]) -> list[
         UserError: a pattern that names no site the model has.
     """
     sites = list(available)
-    found: dict[Site, None] = {}
+    named: dict[Site, None] = {}
     for pattern in patterns:
         if isinstance(pattern, str) and set(pattern) & set("*?["):
             hits = [site for site in sites if fnmatchcase(str(site), pattern)]
@@ -118,8 +118,8 @@ def matching(patterns: Iterable[str | Site], available: Iterable[Site]) -> list[
             hits = [wanted] if wanted.whole in sites else []
         if not hits:
             raise UserError(f"this model has no site '{pattern}'; it has {_summary(sites)}")
-        found.update(dict.fromkeys(hits))
-    return sorted(found, key=lambda site: (sites.index(site.whole), site.head or 0))
+        named.update(dict.fromkeys(hits))
+    return sorted(named, key=lambda site: (sites.index(site.whole), site.head or 0))
 
 
 def _summary(sites: list[Site]) -> str:

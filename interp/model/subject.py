@@ -45,7 +45,7 @@ class Subject(Hooked):
         self.spec = spec
         self.tokenizer = tokenizer
         self.context: int | None = None
-        """Most tokens a pass may have, where the model limits them."""
+        """The maximum number of tokens in a pass, where the model limits it."""
         self.weights: Weights | None = None
         """The stored weights, if the model came from a folder."""
         self.parity = float("nan")
@@ -61,14 +61,19 @@ class Subject(Hooked):
 
         if not isinstance(self._backend, NativeBackend):
             raise UserError("weights are edited through the native backend: open with it")
-        found: nn.Parameter = self._backend.model.get_parameter(name)
-        return found
+        parameter: nn.Parameter = self._backend.model.get_parameter(name)
+        return parameter
 
     def tokens(self, texts: str | Sequence[str]) -> Batch:
         """Texts as ids, exactly as the tokenizer makes them (no BOS added), padded on the left."""
         rows = [texts] if isinstance(texts, str) else list(texts)
         ids = [self._tokenizer().encode(row, add_special_tokens=False) for row in rows]
         return self.pad(ids)
+
+    def token_ids(self, text: str) -> list[int]:
+        """One text as ids, as `tokens` has them: what `text.corpus.token_rows` packs."""
+        ids: list[int] = self.tokens(text).ids[0].tolist()
+        return ids
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> Batch:
         """A conversation in the model's chat template, ready for the assistant's turn."""
@@ -111,7 +116,7 @@ class Subject(Hooked):
         Runs no further than the last of them and keeps nothing else.
 
         Raises:
-            UserError: a site the model has not.
+            UserError: a site the model lacks.
         """
         whole = self._as_batch(batch)
         return self._read(_inputs(whole), _positions(whole.mask, whole.mask), sites)

@@ -12,23 +12,20 @@ exact. Peak memory is that of the tensor asked for plus a 64 MiB slice.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
-from .catalog import home, resolve, sha256
+from .catalog import resolve, sha256
 from .families import FAMILIES, ModelSpec, read_spec
+from .tensor_files import read_json, read_tensor, remembered_sha256, tensor_files
 
 Kind = Literal["up", "gate", "down"]
 NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
-SLICE_BYTES = 64 * 2**20
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
@@ -53,9 +50,9 @@ class Weights:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.spec: ModelSpec = read_spec(_read_json(folder / "config.json"))
+        self.spec: ModelSpec = read_spec(read_json(folder / "config.json"))
         self._family = FAMILIES[self.spec.model_type]
-        self._shard_of = _tensor_files(folder)
+        self._shard_of = tensor_files(folder)
         embed = self._family.embed
         stored = next(
             (n for n in (embed, embed.removeprefix(self._family.prefix)) if n in self), ""
@@ -110,8 +107,8 @@ class Weights:
         assert norm is not None
         centred = x - x.mean(-1, keepdim=True) if self.spec.norm == "layer" else x
         scale = (centred.square().mean(-1, keepdim=True) + self.spec.eps).sqrt()
-        found: Tensor = centred / scale * norm.gain + norm.offset
-        return found
+        normed: Tensor = centred / scale * norm.gain + norm.offset
+        return normed
 
     def W_up(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         return self.neurons("up", layer)
@@ -177,7 +174,7 @@ class Weights:
     def fingerprint(self) -> str:
         """sha256 over config.json and every weight file's sha256."""
         files = [self.folder / "config.json", *sorted(set(self._shard_of.values()))]
-        parts = [f"{path.name}:{_remembered_sha256(path)}" for path in files]
+        parts = [f"{path.name}:{remembered_sha256(path)}" for path in files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def fingerprints(self) -> dict[str, str]:
@@ -221,96 +218,9 @@ class Weights:
                 f"{self.folder} has no tensor '{stored}', which a {self.spec.model_type} model "
                 "should have"
             )
-        path = self._shard_of[stored]
-        try:
-            with safe_open(path, "pt") as file:
-                view = file.get_slice(stored)
-                if view.get_dtype() not in ("F16", "BF16", "F32", "F64"):
-                    raise UserError(
-                        f"'{stored}' is stored as {view.get_dtype()}: dequantise the model to "
-                        "float16 or float32 first"
-                    )
-                if tuple(view.get_shape()) != shape:
-                    raise UserError(
-                        f"'{stored}' in {path} is {view.get_shape()} where config.json implies "
-                        f"{list(shape)}"
-                    )
-                whole = torch.empty(shape, dtype=torch.float32)
-                step = max(SLICE_BYTES // (4 * (shape[1] if len(shape) > 1 else 1)), 1)
-                for start in range(0, shape[0], step):
-                    whole[start : start + step] = view[start : start + step]
-        except (SafetensorError, OSError) as error:
-            raise UserError(_unreadable(path, error)) from error
-        if not torch.isfinite(torch.stack(torch.aminmax(whole))).all():
-            raise UserError(f"'{stored}' in {path} holds a NaN or an infinity: the file is damaged")
-        return whole
+        return read_tensor(self._shard_of[stored], stored, shape)
 
 
 def open_weights(name: str) -> Weights:
     """Weights of a model by any name the catalog resolves."""
     return Weights(resolve(name))
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent} is no model folder: it has no {path.name}") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: fetch it again")
-    return content
-
-
-def _tensor_files(folder: Path) -> dict[str, Path]:
-    """Tensor name -> the safetensors file that holds it, from the headers or the shard index; of
-    a folder with both the single file, as transformers takes it."""
-    path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if index.exists() and not path.exists():
-        names = _read_json(index).get("weight_map")
-        if not (isinstance(names, dict) and names and {type(f) for f in names.values()} == {str}):
-            raise UserError(f"{index} is damaged: fetch it again")
-        missing = sorted({f for f in names.values() if not (folder / f).is_file()})
-        if missing:
-            raise UserError(f"{folder} lacks {missing[0]}, which its index names: fetch it again")
-        return {name: folder / file for name, file in names.items()}
-    if not path.is_file():
-        raise UserError(
-            f"{folder} has no model.safetensors (nor an index of shards): save the model with "
-            "transformers' save_pretrained first"
-        )
-    try:
-        with safe_open(path, "pt") as file:
-            return dict.fromkeys(file.keys(), path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return f"cannot read {path}: {error.strerror}"
-    return f"{path} is truncated or corrupt ({error}): fetch it again"
-
-
-def _remembered_sha256(path: Path) -> str:
-    """sha256 of a file, remembered by path, size and time of change: weights can be 800 GB."""
-    status = path.stat()
-    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-    memory = home() / "fingerprints"
-    note = memory / hashlib.sha256(key.encode()).hexdigest()
-    if note.exists() and re.fullmatch(rb"[0-9a-f]{64}", remembered := note.read_bytes()):
-        return remembered.decode()
-    digest = sha256(path)
-    _write_note(note, digest)
-    return digest
-
-
-def _write_note(note: Path, text: str) -> None:
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        fresh = note.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.rename(note)
-    except OSError as error:
-        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error

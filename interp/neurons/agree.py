@@ -2,8 +2,8 @@
 
 Source: Davies, 'Decoding specialised feature neurons…': 75.4 % between Llama-3.1-8B's base and
 instruct models. A neuron agrees on a side when the strings of its first tokens are equal. Chance is
-what independent choices with each atlas's own token frequencies would give,
-sum over tokens of p_A(token) p_B(token), per layer and kind.
+the agreement of independent choices with each atlas's own token frequencies, the sum over tokens of
+p_A(token) p_B(token), by layer, kind and side.
 """
 
 from __future__ import annotations
@@ -12,63 +12,62 @@ import pandas as pd
 
 from ..errors import UserError
 from ..runs.store import Run
-from .search import _query, has_words
+from .search import has_words, query
+
+_GROUPS = "layer, kind, side"
+_AGREEMENT = f"""
+WITH a AS (SELECT {_GROUPS}, neuron, tokens[1] AS token FROM {{a}}),
+     b AS (SELECT {_GROUPS}, neuron, tokens[1] AS token FROM {{b}}),
+both_have AS (
+    SELECT {_GROUPS}, count(*) AS neurons, avg((a.token = b.token)::INT) AS agreement
+    FROM a JOIN b USING (layer, kind, side, neuron) GROUP BY {_GROUPS}
+),
+pa AS (SELECT {_GROUPS}, token, count(*) / sum(count(*)) OVER (PARTITION BY {_GROUPS}) AS p
+       FROM a GROUP BY {_GROUPS}, token),
+pb AS (SELECT {_GROUPS}, token, count(*) / sum(count(*)) OVER (PARTITION BY {_GROUPS}) AS p
+       FROM b GROUP BY {_GROUPS}, token),
+luck AS (SELECT {_GROUPS}, sum(pa.p * pb.p) AS chance
+         FROM pa JOIN pb USING (layer, kind, side, token) GROUP BY {_GROUPS})
+SELECT {_GROUPS}, neurons, agreement, coalesce(chance, 0) AS chance
+FROM both_have LEFT JOIN luck USING ({_GROUPS}) ORDER BY {_GROUPS}
+"""
 
 
 def agreement(a: Run, b: Run) -> pd.DataFrame:
-    """Per layer, kind and side: `neurons`, `agreement` and `chance`, both from 0 to 1.
+    """By layer, kind and side: `neurons`, and `agreement` and `chance` from 0 to 1.
 
     Raises:
-        UserError: the atlases have no layer, kind and neuron in common, or differ in shape, norm
-            or in having a tokenizer.
+        UserError: the models differ in shape, or only one has a tokenizer; the atlases differ in
+            their norm, or have no kind of neuron in common.
     """
     ours, theirs = a.manifest["model"], b.manifest["model"]
     for size in ("n_layers", "d_mlp"):
         if ours[size] != theirs[size]:
             raise UserError(
-                f"the models differ in {size} ({ours[size]} and {theirs[size]}): agreement goes "
-                "neuron by neuron"
+                f"the models differ in {size} ({ours[size]} and {theirs[size]}): agreement "
+                "compares neuron by neuron"
             )
     norms = a.config["norm"], b.config["norm"]
     if norms[0] != norms[1]:
         raise UserError(
-            f"the atlases were decoded under different norms ({norms[0]} and {norms[1]}): make "
-            "both with the same --norm"
+            f"the atlases have different norms ({norms[0]} and {norms[1]}): make both with the "
+            "same --norm"
         )
     if has_words(a) != has_words(b):
         raise UserError("only one of the models has a tokenizer: their tokens cannot be compared")
-    first = "SELECT layer, kind, side, neuron, tokens[1] AS token FROM {}"
-    groups = "layer, kind, side"
-    table = _query(
-        f"""
-        WITH a AS ({first.format(a.sql("neurons"))}),
-             b AS ({first.format(b.sql("neurons"))}),
-        both_have AS (
-            SELECT {groups}, count(*) AS neurons, avg((a.token = b.token)::INT) AS agreement
-            FROM a JOIN b USING (layer, kind, side, neuron) GROUP BY {groups}
-        ),
-        pa AS (SELECT {groups}, token, count(*) / sum(count(*)) OVER (PARTITION BY {groups}) AS p
-               FROM a GROUP BY {groups}, token),
-        pb AS (SELECT {groups}, token, count(*) / sum(count(*)) OVER (PARTITION BY {groups}) AS p
-               FROM b GROUP BY {groups}, token),
-        luck AS (SELECT {groups}, sum(pa.p * pb.p) AS chance
-                 FROM pa JOIN pb USING (layer, kind, side, token) GROUP BY {groups})
-        SELECT {groups}, neurons, agreement, coalesce(chance, 0) AS chance
-        FROM both_have LEFT JOIN luck USING ({groups}) ORDER BY {groups}
-        """
-    )
+    table = query(_AGREEMENT.format(a=a.sql("neurons"), b=b.sql("neurons")))
     if table.empty:
         raise UserError("the two atlases have no kind of neuron in common")
     return table
 
 
 def summary(table: pd.DataFrame) -> dict[str, float]:
-    """Agreement and chance over all rows of `agreement`, weighted by neurons, and per kind."""
+    """Agreement and chance over all rows of `agreement`, weighted by neurons; and by kind."""
 
     def mean(part: pd.DataFrame, column: str) -> float:
         return float((part[column] * part["neurons"]).sum() / part["neurons"].sum())
 
-    found = {"agreement": mean(table, "agreement"), "chance": mean(table, "chance")}
+    means = {"agreement": mean(table, "agreement"), "chance": mean(table, "chance")}
     for kind, part in table.groupby("kind"):
-        found[f"agreement_{kind}"] = mean(part, "agreement")
-    return {name: round(value, 6) for name, value in found.items()}
+        means[f"agreement_{kind}"] = mean(part, "agreement")
+    return {name: round(value, 6) for name, value in means.items()}

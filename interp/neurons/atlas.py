@@ -17,11 +17,11 @@ Tables of the run:
     tokens list<string>[k], logits list<float>[k]    (logits of the vector, not negated)
     z float            distance of the first logit from the row's mean, in row standard deviations
     std float          standard deviation of the row's logits
-    margin float       its lead over the first token of another word family among the k, in the
-                       same unit; over the k-th token where all k are of one family
+    margin float       the lead of the first token over the best of the k tokens that is of another
+                       word family, in the same unit; where all k are of one family, over the k-th
     skewness, kurtosis float    of the row's logits (excess; skewness signed by the side)
-    entropy float      of the softmax of the (signed) logits, nats; log(V) is uniform
-    max_prob float     its largest probability
+    entropy float      of the softmax of the (signed) logits, in nats; log(V) where it is uniform
+    max_prob float     the largest probability of that softmax
     norm float         length of the vector
 `vocabulary/tokens.parquet`: id int32, token string, word string (its word family)
 
@@ -31,17 +31,14 @@ z, margin, skewness and kurtosis do not depend on the vector's length; entropy a
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-import tyro
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
-from ..model.catalog import resolve
 from ..model.vocabulary import token_strings, word_family
 from ..progress import progress
 from ..runs.store import RunWriter
+from ..runs.study import ModelStudy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,57 +47,40 @@ if TYPE_CHECKING:
 
     from interp.kernels import Projection
 
-    from ..model.weights import Weights
-
 Kind = Literal["up", "gate", "down"]
 
 
 @dataclass(frozen=True)
-class AtlasConfig:
+class AtlasConfig(ModelStudy):
     """Decode every MLP neuron of a model through its LM head."""
 
     STUDY: ClassVar[str] = "neurons.atlas"
     VERSION: ClassVar[int] = 2
 
-    # the command line takes several models and makes a config of each
-    model: Annotated[str, tyro.conf.Suppress] = "smollm2-135m"
-    """A catalog name, hub id, folder or .gguf file."""
     weights: tuple[Kind, ...] = ()
-    """Which vectors of a neuron: up, gate, down; by default all that the model has."""
+    """The vectors of a neuron to decode: up, gate, down. By default all that the model has."""
     norm: Literal["raw", "final", "mlp"] = "raw"
-    """Multiply vectors by a norm's gain: none, the final norm's, or the pre-MLP norm's."""
+    """The norm whose gain multiplies the vectors: none, the final one, or the one before the
+    MLP."""
     k: int = 16
-    """Tokens kept per neuron and side."""
-    device: str = field(default="cpu", metadata={"key": False})
-    """Where to compute (cpu, cuda, cuda:1, mps)."""
-
-    @cached_property
-    def _weights(self) -> Weights:
-        from ..model.weights import Weights
-
-        return Weights(resolve(self.model))
+    """The number of tokens to keep for each vector and side."""
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds decoded, in the order up, gate, down."""
-        has = self._weights.spec.kinds
+        has = self.stored_weights.spec.kinds
         absent = [kind for kind in self.weights if kind not in has]
         if absent:
             raise UserError(f"{self.model} has no '{absent[0]}' neurons, only {', '.join(has)}")
         return tuple(kind for kind in has if kind in (self.weights or has))  # type: ignore[misc]
 
-    def fingerprints(self) -> dict[str, str]:
-        return self._weights.fingerprints()
-
     def check(self) -> None:
-        from ..model.subject import check_device
-
-        vocabulary = self._weights.spec.d_vocab
+        vocabulary = self.stored_weights.spec.d_vocab
         assert self.kinds
-        check_device(self.device)
+        super().check()
         if not 2 <= self.k <= vocabulary:
             raise UserError(f"k must be between 2 and the vocabulary's {vocabulary}, not {self.k}")
-        token_strings(self._weights.folder, vocabulary)
+        token_strings(self.stored_weights.folder, vocabulary)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import numpy as np
@@ -108,7 +88,7 @@ class AtlasConfig:
         import pyarrow.parquet as pq
         import torch
 
-        weights, spec, kinds = self._weights, self._weights.spec, self.kinds
+        weights, spec, kinds = self.stored_weights, self.stored_weights.spec, self.kinds
         tokens = token_strings(weights.folder, spec.d_vocab)
         words = [word_family(token) for token in tokens]
         word_codes = pd.factorize(np.array(words, dtype=object))[0]
@@ -138,14 +118,15 @@ class AtlasConfig:
         }
 
     def _vectors(self, layer: int, kinds: tuple[Kind, ...]) -> Tensor:
-        """[len(kinds) * d_mlp, d_model], kind by kind, as the norm reading has them."""
+        """[len(kinds) * d_mlp, d_model], kind by kind, times the norm's gain."""
         import torch
 
-        vectors = torch.cat([self._weights.neurons(kind, layer) for kind in kinds])
+        weights = self.stored_weights
+        vectors = torch.cat([weights.neurons(kind, layer) for kind in kinds])
         if self.norm == "final":
-            vectors *= self._weights.final_gain()
+            vectors *= weights.final_gain()
         elif self.norm == "mlp":
-            vectors *= self._weights.mlp_gain(layer)
+            vectors *= weights.mlp_gain(layer)
         return vectors
 
 

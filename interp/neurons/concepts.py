@@ -31,15 +31,15 @@ def read_concepts(path: Path) -> dict[str, Concept]:
     """
     content = read_yaml(path)
     try:
-        found = {word: _concept(word, entry) for word, entry in content.items()}
+        concepts = {word: _concept(word, entry) for word, entry in content.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"{path} is no file of concepts ({reason}): see data/concepts.yaml"
+            f"{path} is no file of concepts ({reason}): data/concepts.yaml shows the form"
         ) from error
-    if not found:
-        raise UserError(f"{path} holds no concept: see data/concepts.yaml")
-    return found
+    if not concepts:
+        raise UserError(f"{path} holds no concept: data/concepts.yaml shows the form")
+    return concepts
 
 
 def _concept(word: str, entry: dict[str, Any]) -> Concept:
@@ -65,7 +65,7 @@ def concept_file(file: str) -> Path:
 
 
 def word_tokens(weights: Weights, word: str) -> list[int]:
-    """Ids of the tokens that stand for a word, in any form of it.
+    """Ids of the tokens that stand for a word, in any of its forms.
 
     Raises:
         UserError: there is none.

@@ -1,10 +1,10 @@
-"""Do concept neurons do what they say? Clamp sweeps of many, against random neurons as a control.
+"""Do concept neurons do what they say? Clamp sweeps of many, with random neurons as a control.
 
-The rule that picks them: for every word of a list, the atlas's best-scoring neuron (`search.find`).
-Each is held at every value of a sweep, at all positions, over a few neutral prompts; its *gain* is
-the largest mean rise of the word's log probability as the next token, over the sweep. The controls
-are random other neurons of the same layer and kind, read for the same word with the same sweep and
-the same maximum, so that taking the best of many values favours neither.
+For every word of a list, the atlas's best-scoring neuron (`search.find`) is held at every value of
+a sweep, at all positions, over a few neutral prompts. Its *gain* is the maximum over the sweep of
+the mean rise of the word's log probability as the next token. The controls are random other neurons
+of the same layer and kind, read for the same word with the same sweep and the same maximum: taking
+the best of many values favours neither.
 
 Tables of the run:
 `effects/neurons.parquet`, one row a word: word, name, side, score, logprob (unclamped mean), gain,
@@ -16,14 +16,14 @@ Tables of the run:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
 from ..progress import progress
 from ..runs.store import Run, RunWriter
-from ..runs.study import plan, run_or_load
+from ..runs.study import ModelStudy, plan, run_or_load
 from . import search
 from .atlas import AtlasConfig
 from .concepts import word_tokens
@@ -35,14 +35,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EffectsConfig:
+class EffectsConfig(ModelStudy):
     """Clamp the best neuron of every word of a list, and random neurons beside it."""
 
     STUDY: ClassVar[str] = "neurons.effects"
     VERSION: ClassVar[int] = 1
 
-    model: str = "smollm2-135m"
-    """A catalog name, hub id, folder or .gguf file."""
     words: tuple[str, ...] = (
         *("dog", "music", "Python", "Monday", "doctor", "water"),
         *("school", "money", "war", "church", "king", "blood"),
@@ -57,34 +55,29 @@ class EffectsConfig:
     values: tuple[float, ...] = (-60.0, -30.0, -10.0, 10.0, 30.0, 60.0)
     """The values to hold a neuron at."""
     controls: int = 5
-    """Random neurons of the same layer and kind per word."""
+    """The number of random neurons of the same layer and kind for each word."""
     seed: int = 0
-    """Draws the controls."""
-    device: str = field(default="cpu", metadata={"key": False})
-    """Where to compute."""
+    """Seed of the random neurons."""
 
     def fingerprints(self) -> dict[str, str]:
         return {"atlas": plan(AtlasConfig(model=self.model))["key"]}
 
     def check(self) -> None:
+        super().check()
         if not (self.words and self.prompts and self.values and self.controls > 0):
             raise UserError("give at least one word, prompt, value and control")
         if not all(map(math.isfinite, self.values)):
             raise UserError("--values needs finite numbers")
         if not all(prompt.strip() for prompt in self.prompts):
             raise UserError("a prompt is empty: give every one of --prompts some text")
-        from ..model.weights import open_weights
-
-        weights = open_weights(self.model)
+        weights = self.stored_weights
         if self.controls >= weights.spec.d_mlp:
-            raise UserError(f"a layer has only {weights.spec.d_mlp - 1} neurons as --controls")
+            raise UserError(f"a layer has only {weights.spec.d_mlp - 1} neurons for --controls")
         tokens = [tuple(word_tokens(weights, word)) for word in self.words]
         if len(set(tokens)) < len(tokens):
             raise UserError("two of the --words are the same: give each once")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
-
         from ..model.subject import open_subject
 
         atlas = run_or_load(AtlasConfig(model=self.model, device=self.device))
@@ -98,16 +91,13 @@ class EffectsConfig:
                 for neuron in (parse_neuron(row["name"]), *self._controls(row, atlas, i)):
                     control = str(neuron) != row["name"]
                     label = {"word": word, "name": str(neuron), "control": control}
-                    found = self._logprobs(subject, neuron, ids)
-                    for value, logprob in zip((None, *self.values), found, strict=True):
+                    means = self._logprobs(subject, neuron, ids)
+                    for value, logprob in zip((None, *self.values), means, strict=True):
                         sweeps.append({**label, "value": value, "logprob": logprob})
                     advance(1, f"{word}, {neuron}")
-        sweep = pd.DataFrame(sweeps)
+        sweep = out.table("effects/sweep", sweeps)
         picked = zip(self.words, chosen, strict=True)
-        table = pd.DataFrame([_summary(sweep, word, row) for word, row in picked])
-        for name, rows in (("neurons", table), ("sweep", sweep)):
-            with out.part(f"effects/{name}.parquet") as path:
-                rows.to_parquet(path)
+        table = out.table("effects/neurons", [_summary(sweep, word, row) for word, row in picked])
         out.facts = {"parity": subject.parity, "device": self.device, "atlas": str(atlas.path)}
         return {
             "words": len(table),

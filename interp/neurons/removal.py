@@ -6,13 +6,13 @@ decoded through the final norm and the LM head; what raises the concept's probab
 it is high. (3) The neuron vectors with the largest cosine to it are replaced by the reversed vector
 at their own length, -|w| v / |v|.
 
-Two things are different here, because in a small model the letter of that fails (measured on
-SmolLM2 with five concepts that no default uses: cat, music, king, car, Tuesday). The end of the
-stream after a text is mostly what every such text shares: its closest neurons are the same few for
-all concepts. So by default v is the word's row of the LM head itself, the reading under which the
-atlas finds specific neurons. And in SwiGLU a neuron acts with either sign, whatever its cosine:
-turning it by its cosine's sign *raised* the concept in about half of the cases. So a neuron is
-turned against what it adds at the end of the describing text: to -sign(activation) |w| v / |v|.
+Two things differ here, because in a small model the steps as they stand fail (measured on SmolLM2
+with five concepts that no default uses: cat, music, king, car, Tuesday). The end of the stream
+after a text is mostly what every such text shares: its closest neurons are the same few for all
+concepts. So by default v is the word's row of the LM head itself, with which the atlas finds
+specific neurons. And in SwiGLU a neuron acts with either sign, whatever its cosine: turning it by
+the cosine's sign *raised* the concept in about half of the cases. So a neuron is turned against
+what it adds at the end of the describing text: to -sign(activation) |w| v / |v|.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from ..model.weights import Weights
 from .weight_edits import WeightEdit
 
 TRIES, ROUNDS = 48, 40
-"""Noisy vectors a round, and rounds at most."""
+"""Noisy vectors in a round, and the maximum number of rounds."""
 NOISE = 0.3
-"""Length of the noise beside the vector's own."""
+"""Length of the noise, as a share of the vector's own."""
 SURE = 0.9
 """Probability of the concept at which the search ends."""
 
@@ -45,19 +45,19 @@ SURE = 0.9
 def text_target(subject: Subject, text: str, ids: Sequence[int], seed: int = 0) -> Directions:
     """A vector at the end of the stream that makes the model say the concept.
 
-    Its index has `probability`, and `start`, that of the text's own vector.
+    Its index has the word's `probability`, and `start`, the probability before any noise.
 
     Args:
-        text: what a model would go on with the concept's word.
+        text: a text that the concept's word would continue.
         ids: the tokens that stand for the word.
     """
     weights = subject.weights
     if weights is None:
-        raise UserError("this needs a model that was opened from a folder")
+        raise UserError("a text's target needs a model that was opened from a folder")
     W_U = weights.W_U()
     site = Site("final_norm_in")
     best = subject.capture(subject.tokens(text), [site])[site][0, -1].float().cpu()
-    start = probability = float(_chances(best[None], ids, weights, W_U))
+    start = probability = float(_probabilities(best[None], ids, weights, W_U))
     generator = torch.Generator().manual_seed(seed)
     for _ in range(ROUNDS):
         if probability >= SURE:
@@ -65,7 +65,7 @@ def text_target(subject: Subject, text: str, ids: Sequence[int], seed: int = 0) 
         noise = torch.randn(TRIES, len(best), generator=generator)
         noise *= NOISE * best.norm() / noise.norm(dim=1, keepdim=True)
         tried = best + noise
-        chances = _chances(tried, ids, weights, W_U)
+        chances = _probabilities(tried, ids, weights, W_U)
         if float(chances.max()) > probability:
             best, probability = tried[int(chances.argmax())], float(chances.max())
     index = pd.DataFrame({"name": [text], "start": [start], "probability": [probability]})
@@ -73,10 +73,10 @@ def text_target(subject: Subject, text: str, ids: Sequence[int], seed: int = 0) 
 
 
 def head_target(weights: Weights, word: str, ids: Sequence[int]) -> Directions:
-    """The row of the LM head of a word's token, raw as in the atlas.
+    """The LM head's row of a word's token, raw as in the atlas.
 
     Args:
-        ids: the tokens that stand for the word; ' word', inside a sentence, is preferred.
+        ids: the tokens that stand for the word; ' word', as it stands in a sentence, comes first.
     """
     strings = token_strings(weights.folder, weights.spec.d_vocab)
     token = next((i for i in ids if strings[i] == f" {word}"), ids[0])
@@ -85,8 +85,8 @@ def head_target(weights: Weights, word: str, ids: Sequence[int]) -> Directions:
     return Directions(Site("final_norm_in"), weights.W_U()[token][None], index, about)
 
 
-def _chances(x: Tensor, ids: Sequence[int], weights: Weights, W_U: Tensor) -> Tensor:
-    """Probability [n] of the words where the stream ends in x [n, d]."""
+def _probabilities(x: Tensor, ids: Sequence[int], weights: Weights, W_U: Tensor) -> Tensor:
+    """Summed probability [n] of the tokens where the stream ends in x [n, d]."""
     logits = weights.before_unembedding(x).float() @ W_U.T
     if cap := weights.spec.softcap:
         logits = cap * (logits / cap).tanh()
@@ -96,29 +96,30 @@ def _chances(x: Tensor, ids: Sequence[int], weights: Weights, W_U: Tensor) -> Te
 def closest(
     weights: Weights, vector: Float[Tensor, " d_model"], n: int
 ) -> list[tuple[NeuronName, float]]:
-    """The n write vectors with the largest cosine to a vector, in size, and their cosines."""
+    """The n write vectors whose cosine to a vector is largest in size, and their cosines."""
     unit = vector.float() / vector.float().norm()
-    found: list[tuple[NeuronName, float]] = []
+    candidates: list[tuple[NeuronName, float]] = []
     for layer in range(weights.spec.n_layers):
         rows = weights.neurons("down", layer)
         cosine = rows @ unit / rows.norm(dim=1).clamp_min(1e-30)
         best = cosine.abs().topk(min(n, len(rows))).indices.tolist()
-        found += [(NeuronName(layer, "down", i), float(cosine[i])) for i in best]
-    return sorted(found, key=lambda pair: -abs(pair[1]))[:n]
+        candidates += [(NeuronName(layer, "down", i), float(cosine[i])) for i in best]
+    return sorted(candidates, key=lambda pair: -abs(pair[1]))[:n]
 
 
 def activations(subject: Subject, neurons: Sequence[NeuronName], text: str) -> Float[Tensor, " n"]:
     """What each neuron's write vector is multiplied by at the end of a text."""
     sites = {name: Site("mlp_post", name.layer) for name in neurons}
-    found = subject.capture(subject.tokens(text), set(sites.values())) if neurons else {}
-    values = [float(found[site][0, -1, name.neuron]) for name, site in sites.items()]
-    return torch.tensor(values)
+    posts = subject.capture(subject.tokens(text), set(sites.values())) if neurons else {}
+    return torch.tensor([float(posts[at][0, -1, name.neuron]) for name, at in sites.items()])
 
 
-def matched(subject: Subject, neurons: Sequence[NeuronName], text: str) -> list[NeuronName]:
-    """Other neurons of the same layers that add as much at the end of a text, whatever they write:
-    each the one with the nearest |activation| |w|. A control for how much the size of what is
-    turned does, apart from its closeness to the concept."""
+def equal_contributors(
+    subject: Subject, neurons: Sequence[NeuronName], text: str
+) -> list[NeuronName]:
+    """For each neuron another of its layer that adds as much at the end of a text, whatever it
+    writes: the one with the nearest |activation| |w|. A control: what turning so much of the stream
+    does, apart from closeness to the concept."""
     weights = subject.weights
     assert weights is not None
     chosen: dict[NeuronName, NeuronName] = {}
@@ -143,8 +144,8 @@ def reversal(
     text: str,
     provenance: dict[str, Any] | None = None,
 ) -> WeightEdit:
-    """The edit that turns neurons against a vector, whatever they added at the end of a text that
-    describes the concept; a neuron's length is kept."""
+    """The edit that turns neurons against a vector, with the sign of what they add at the end of a
+    text that describes the concept. Every neuron keeps its length."""
     weights = subject.weights
     assert weights is not None
     unit = vector.float() / vector.float().norm()

@@ -1,7 +1,7 @@
 """Questions to a finished atlas, answered by DuckDB over its Parquet files (no torch, no model).
 
 The tables are documented in `atlas.py`. A word's *score* in a row is scale-free, in standard
-deviations of the row's logits: the z of the word's best token there plus its lead over the best
+deviations of the row's logits: the z of the word's best token there, plus its lead over the best
 token of any other word (negative where another word comes first).
 """
 
@@ -43,8 +43,8 @@ def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.Data
     Args:
         atlas: a run of `neurons.atlas`.
         word: any form of it (`dog`, ` Dogs`); with `exact`, one token's exact text.
-        exact: match that token alone instead of its whole word family.
-        limit: most rows to return.
+        exact: match that token alone, not its whole word family.
+        limit: the maximum number of rows.
 
     Returns:
         The atlas's columns with `name`, `rank` (place of the word's best token, from 1),
@@ -55,7 +55,7 @@ def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.Data
     """
     ids = word_ids(atlas, word, exact)
     where = f"list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
-    rows = _query(f"SELECT {_COLUMNS} FROM {atlas.sql('neurons')} WHERE {where}")
+    rows = query(f"SELECT {_COLUMNS} FROM {atlas.sql('neurons')} WHERE {where}")
     if rows.empty:
         k = atlas.config["k"]
         raise UserError(
@@ -70,7 +70,7 @@ def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.Data
 def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
     """Both sides of one vector (`29.gate.808`), top first."""
     neuron = parse_neuron(str(name))
-    rows = _query(
+    rows = query(
         f"SELECT {_COLUMNS} FROM {atlas.sql('neurons')} "
         "WHERE layer = $layer AND kind = $kind AND neuron = $neuron ORDER BY side DESC",
         neuron._asdict(),
@@ -91,26 +91,23 @@ def top(
     kind: str | None = None,
     words_only: bool = False,
 ) -> pd.DataFrame:
-    """The most specialised rows: highest score (z + margin) of their own first token.
+    """The most specialised rows: those whose first token has the highest score (z + margin).
 
     `words_only` leaves out rows whose first token is not a word of at least three letters.
     """
     layers = atlas.manifest["model"]["n_layers"]
     if layer is not None and not 0 <= layer < layers:
         raise UserError(f"no layer {layer} in this atlas: it has layers 0..{layers - 1}")
-    conditions = ["TRUE"]
-    if layer is not None:
-        conditions.append("layer = $layer")
-    if kind is not None:
-        conditions.append("kind = $kind")
+    given = {"layer": layer, "kind": kind}
+    given = {name: value for name, value in given.items() if value is not None}
+    conditions = ["TRUE", *(f"{name} = ${name}" for name in given)]
     if words_only:
         conditions.append(_WORD.format("tokens[1]"))
-    given = {"layer": layer, "kind": kind}
-    rows = _query(
+    rows = query(
         f"SELECT {_COLUMNS}, z + margin AS score FROM {atlas.sql('neurons')} "
         f"WHERE {' AND '.join(conditions)} ORDER BY score DESC, layer, kind, neuron, side "
         f"LIMIT {min(limit, 10**9)}",
-        {name: value for name, value in given.items() if value is not None},
+        given,
     )
     if rows.empty:
         raise UserError("no neuron of this atlas fits: check the layer and the kind")
@@ -118,19 +115,19 @@ def top(
 
 
 def has_words(atlas: Run) -> bool:
-    """Whether the model's tokens are text at all (those without a tokenizer are `#id`)."""
+    """Whether the model's tokens are text at all (without a tokenizer they are `#id`)."""
     table, word = atlas.sql("vocabulary"), _WORD.format("token")
-    return bool(_query(f"SELECT count(*) > 0 AS found FROM {table} WHERE {word}")["found"].iloc[0])
+    return not query(f"SELECT id FROM {table} WHERE {word} LIMIT 1").empty
 
 
 def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
-    """How a statistic is spread in every layer: layer, kind, bin centre `value`, `count`.
+    """A statistic's histogram in every layer: layer, kind, bin centre `value`, `count`.
 
-    The range is that of the 0.1 to 99.9 percentiles; what lies outside counts in the last bins.
-    """
+    The bins span the 0.1 to 99.9 percentiles of all rows; what lies outside counts in the outer
+    bins."""
     if statistic not in STATISTICS:
         raise UserError(f"no statistic '{statistic}': choose one of {', '.join(STATISTICS)}")
-    return _query(
+    return query(
         f"""
         WITH bounds AS (
             SELECT quantile_cont({statistic}, 0.001) AS low,
@@ -149,9 +146,9 @@ def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
 
 
 def values_in_layer(atlas: Run, name: str | NeuronName, statistic: str) -> pd.Series:
-    """A statistic of all rows of a neuron's layer and kind, to see where it stands."""
+    """A statistic of all rows of a neuron's layer and kind."""
     neuron = parse_neuron(str(name))
-    rows = _query(
+    rows = query(
         f"SELECT {statistic} AS value FROM {atlas.sql('neurons')} "
         "WHERE layer = $layer AND kind = $kind",
         {"layer": neuron.layer, "kind": neuron.kind},
@@ -165,9 +162,9 @@ def word_ids(atlas: Run, word: str, exact: bool = False) -> list[int]:
         raise UserError("the search is empty: give a word, such as `interp neurons search dog`")
     column, value = ("token", word) if exact else ("word", word_family(word))
     table = atlas.sql("vocabulary")
-    ids = _query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
+    ids = query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
     if ids.empty:
-        begin = _query(
+        begin = query(
             f"SELECT DISTINCT word FROM {table} "
             "WHERE length(word) > 1 AND starts_with($value, word) "
             "ORDER BY length(word) DESC LIMIT 3",
@@ -198,7 +195,12 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _query(sql: str, parameters: dict[str, Any] | None = None) -> pd.DataFrame:
+def query(sql: str, parameters: dict[str, Any] | None = None) -> pd.DataFrame:
+    """What DuckDB answers.
+
+    Raises:
+        UserError: a file of the atlas cannot be read.
+    """
     try:
         with duckdb.connect() as connection:
             return connection.execute(sql, parameters or {}).df()

@@ -1,10 +1,11 @@
-"""TARS: remove concepts from a model by turning a few neuron vectors against them, and its price.
+"""TARS: remove concepts from a model by turning a few neuron vectors, and what that costs.
 
 Source: TARS, targeted removal of a concept (the steps are in `removal.py`, the edits in
-`weight_edits.py`). For every concept of a list and every number of edits: the concept's probability
-on texts that ask for it, a neighbouring concept's on its own texts (collateral), and the KL
-divergence of the edited model from the plain one on ordinary text. A control turns as many random
-neurons of the same layers and kinds against the same vector.
+`weight_edits.py`). For every concept of a list and every number of edits, the study measures the
+concept's probability on texts that ask for it, a neighbouring concept's on its own texts (what is
+lost beside it), and the KL divergence of the edited model from the plain one on ordinary text. Two
+controls turn as many other neurons of the same layers against the same vector: "matched" ones,
+which add as much to the stream as those they stand for, and random ones.
 
 Tables of the run:
 `tars/effects.parquet`, one row a (concept, neurons, edits): concept string, neurons string (closest
@@ -23,13 +24,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..progress import progress
 from ..runs.store import RunWriter
+from ..runs.study import ModelStudy
 from .concepts import Concept, concept_file, read_concepts, word_tokens
 
 if TYPE_CHECKING:
@@ -38,79 +39,64 @@ if TYPE_CHECKING:
 
     from ..directions import Directions
     from ..model.subject import Subject
-    from ..model.weights import Weights
     from .weight_edits import WeightEdit
 
 
 SETS = ("closest", "matched", "random")
+"""Which neurons are turned: those closest to the concept's vector, and the two controls."""
 
 
 @dataclass(frozen=True)
-class TarsConfig:
-    """Remove concepts from a model by editing a few neuron vectors, and measure the price."""
+class TarsConfig(ModelStudy):
+    """Remove concepts from a model by editing a few neuron vectors, and measure the cost."""
 
     STUDY: ClassVar[str] = "neurons.tars"
     VERSION: ClassVar[int] = 2
 
-    model: str = "smollm2-135m"
-    """A catalog name, hub id, folder or .gguf file."""
     concepts: tuple[str, ...] = ()
-    """Words of the concept file; by default all of them."""
+    """Words of the concept file. By default all of them."""
     file: str = ""
-    """A YAML file of concepts, as data/concepts.yaml, which is the default."""
+    """A YAML file of concepts. By default data/concepts.yaml, which shows the form."""
     edits: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50)
-    """Numbers of neuron vectors to turn."""
+    """How many neuron vectors to turn: every number is measured."""
     target: Literal["head", "text"] = "head"
-    """The concept's vector: the word's row of the LM head, or the end of the stream after a
-    describing text (with noise added until it decodes to the word)."""
+    """The concept's vector. head: the word's row of the LM head. text: the end of the stream after
+    a text that describes it, with noise added until it decodes to the word."""
     tokens: int = 1024
     """Tokens of ordinary text on which the divergence is measured."""
     corpus: str = ""
-    """Ordinary text: a file or folder; by default the installed Python's own."""
+    """Ordinary text: a file or a folder. By default the installed Python's own."""
     seed: int = 0
-    """Of the noise and of the control's random neurons."""
-    device: str = field(default="cpu", metadata={"key": False})
-    """Where to compute."""
-
-    @cached_property
-    def _weights(self) -> Weights:
-        from ..model.weights import open_weights
-
-        return open_weights(self.model)
+    """Seed of the noise and of the random neurons."""
 
     def fingerprints(self) -> dict[str, str]:
         from ..model.catalog import sha256
-        from ..text.corpus import fingerprint
 
-        return {
-            **self._weights.fingerprints(),
-            "concepts": sha256(concept_file(self.file)),
-            "corpus": fingerprint(self.corpus or None),
-        }
+        return {**super().fingerprints(), "concepts": sha256(concept_file(self.file))}
 
     def check(self) -> None:
+        super().check()
         if not self.edits or min(self.edits) < 0 or max(self.edits) < 1:
             raise UserError("--edits must be numbers from 0 up, at least one of them above 0")
-        most, spec = max(self.edits), self._weights.spec
-        if 2 * most > spec.d_mlp or most * len(self._chosen()) > spec.n_layers * spec.d_mlp // 2:
+        largest, spec = max(self.edits), self.stored_weights.spec
+        together = largest * len(self._chosen())
+        if 2 * largest > spec.d_mlp or together > spec.n_layers * spec.d_mlp // 2:
             raise UserError(
-                f"--edits {most} are too many for {spec.n_layers} layers of {spec.d_mlp} neurons: "
-                "as many again are needed as a control"
+                f"--edits {largest} are too many for {spec.n_layers} layers of {spec.d_mlp} "
+                "neurons: the controls need as many others"
             )
         if self.tokens < 2:
             raise UserError(f"--tokens must be at least 2, not {self.tokens}")
         for concept in self._chosen():
-            word_tokens(self._weights, concept.word)
-            word_tokens(self._weights, concept.neighbour)
+            word_tokens(self.stored_weights, concept.word)
+            word_tokens(self.stored_weights, concept.neighbour)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
-
         from ..model.subject import open_subject
 
         subject = open_subject(self.model, device=self.device)
         concepts = self._chosen()
-        text = _Text(subject, self)
+        text = _OrdinaryText(subject, self)
         effects: list[dict[str, Any]] = []
         prompts: list[dict[str, Any]] = []
         made: dict[str, WeightEdit] = {}
@@ -131,12 +117,12 @@ class TarsConfig:
                         prompts += [label | row for row in rows]
                         advance(1, f"{concept.word}, {n} {neurons}")
         cumulative = self._cumulative(subject, concepts, made, text)
-        tables = {"effects": effects, "prompts": prompts, "cumulative": cumulative}
-        for name, rows in {**tables, "edits": list(_listed(made))}.items():
-            with out.part(f"tars/{name}.parquet") as path:
-                pd.DataFrame(rows).to_parquet(path)
+        table = out.table("tars/effects", effects)
+        out.table("tars/prompts", prompts)
+        out.table("tars/cumulative", cumulative)
+        out.table("tars/edits", _listed(made))
         out.facts = {"parity": subject.parity, "device": self.device}
-        return _metrics(pd.DataFrame(effects), cumulative)
+        return _metrics(table, cumulative)
 
     def _chosen(self) -> list[Concept]:
         known = read_concepts(concept_file(self.file))
@@ -148,35 +134,34 @@ class TarsConfig:
     def _target(self, subject: Subject, concept: Concept) -> Directions:
         from .removal import head_target, text_target
 
-        ids = word_tokens(self._weights, concept.word)
+        ids = word_tokens(self.stored_weights, concept.word)
         if self.target == "text":
             return text_target(subject, concept.describe, ids, self.seed)
-        return head_target(self._weights, concept.word, ids)
+        return head_target(self.stored_weights, concept.word, ids)
 
     def _sets(
         self, subject: Subject, concept: Concept, target: Directions, before: list[WeightEdit]
     ) -> dict[str, WeightEdit]:
-        """The largest edit of a concept, of neurons that no earlier one has taken, and the two
-        controls, of as many other neurons of the same layers."""
+        """By SETS: the largest edit of a concept, of neurons that no earlier edit has, and the
+        edits of the two controls."""
         import numpy as np
 
         from ..model.neuron import NeuronName
-        from .removal import closest, matched, reversal
+        from .removal import closest, equal_contributors, reversal
 
-        vector, most = target.vectors[0], max(self.edits)
+        vector, largest = target.vectors[0], max(self.edits)
         taken = {neuron for edit in before for neuron in edit.neurons}
-        found = closest(self._weights, vector, most + len(taken))
-        pairs = [pair for pair in found if pair[0] not in taken][:most]
+        candidates = closest(self.stored_weights, vector, largest + len(taken))
+        pairs = [pair for pair in candidates if pair[0] not in taken][:largest]
         chosen = [name for name, _ in pairs]
         generator = np.random.default_rng([self.seed, *concept.word.encode()])
         drawn: list[NeuronName] = []
         for name in chosen:
             used = {n.neuron for n in (*chosen, *drawn) if n.layer == name.layer}
-            free = [i for i in range(self._weights.spec.d_mlp) if i not in used]
+            free = [i for i in range(self.stored_weights.spec.d_mlp) if i not in used]
             drawn.append(NeuronName(name.layer, "down", int(generator.choice(free))))
-        sets = dict(
-            zip(SETS, (chosen, matched(subject, chosen, concept.describe), drawn), strict=True)
-        )
+        equals = equal_contributors(subject, chosen, concept.describe)
+        sets = dict(zip(SETS, (chosen, equals, drawn), strict=True))
         about = {"concept": concept.word, "cosines": [cosine for _, cosine in pairs]}
         return {
             name: reversal(subject, neurons, vector, concept.describe, about)
@@ -188,8 +173,9 @@ class TarsConfig:
         subject: Subject,
         concepts: list[Concept],
         made: dict[str, WeightEdit],
-        text: _Text,
+        text: _OrdinaryText,
     ) -> list[dict[str, Any]]:
+        """The first concept removed, then the first two together, and so on."""
         from .weight_edits import WeightEdit
 
         rows = []
@@ -208,38 +194,30 @@ class TarsConfig:
         return rows
 
 
-class _Text:
-    """Ordinary text, and what the plain model says of it."""
+class _OrdinaryText:
+    """Rows of ordinary text, and the plain model's log probabilities on them."""
 
     def __init__(self, subject: Subject, config: TarsConfig) -> None:
         from ..text.corpus import read_corpus, token_rows
 
         length = min(128, config.tokens, subject.context or 128)
         texts = read_corpus(config.corpus or None)
-        rows = token_rows(texts, lambda t: _encode(subject, t), length, None, config.tokens)
         self._subject = subject
-        self._rows = list(rows)
+        self._rows = list(token_rows(texts, subject.token_ids, length, None, config.tokens))
         self._plain = list(self._logprobs())
 
     def divergence(self) -> dict[str, float]:
-        """KL(plain || as it is now), nats, over every token but each row's first."""
+        """KL(plain || as it is now), in nats, over every token but the first of each row."""
         import torch
 
-        found = []
-        for plain, now in zip(self._plain, self._logprobs(), strict=True):
-            found.append((plain.exp() * (plain - now)).sum(-1).flatten())
-        values = torch.cat(found)
+        pairs = zip(self._plain, self._logprobs(), strict=True)
+        values = torch.cat([(p.exp() * (p - now)).sum(-1).flatten() for p, now in pairs])
         return {"kl_median": float(values.median()), "kl_mean": float(values.mean())}
 
     def _logprobs(self) -> Iterator[Tensor]:
         for start in range(0, len(self._rows), 4):
             batch = self._subject.pad(self._rows[start : start + 4])
             yield self._subject.logits(batch)[:, 1:].log_softmax(-1)
-
-
-def _encode(subject: Subject, text: str) -> list[int]:
-    ids: list[int] = subject.tokens(text).ids[0].tolist()
-    return ids
 
 
 def _asked(subject: Subject, concept: Concept) -> Iterator[dict[str, Any]]:
@@ -249,16 +227,16 @@ def _asked(subject: Subject, concept: Concept) -> Iterator[dict[str, Any]]:
         assert subject.weights is not None
         ids = word_tokens(subject.weights, word)
         logprobs = subject.logits(subject.tokens(prompts))[:, -1].double().log_softmax(-1)
-        found = logprobs[:, ids].logsumexp(-1)
-        for prompt, logprob in zip(prompts, found.tolist(), strict=True):
+        of_word = logprobs[:, ids].logsumexp(-1)
+        for prompt, logprob in zip(prompts, of_word.tolist(), strict=True):
             chance = float(math.exp(logprob))
             yield {"word": word, "prompt": prompt, "probability": chance, "logprob": logprob}
 
 
 def _summary(rows: Sequence[dict[str, Any]], concept: Concept) -> dict[str, Any]:
     def mean_log(word: str) -> float:
-        found = [r["logprob"] for r in rows if r["word"] == word]
-        return float(sum(found) / len(found))
+        logprobs = [r["logprob"] for r in rows if r["word"] == word]
+        return float(sum(logprobs) / len(logprobs))
 
     own = [r["probability"] for r in rows if r["word"] == concept.word]
     return {
@@ -277,13 +255,14 @@ def _listed(made: dict[str, WeightEdit]) -> Iterator[dict[str, Any]]:
 
 
 def _metrics(effects: pd.DataFrame, cumulative: list[dict[str, Any]]) -> dict[str, float]:
-    """By number of edits: mean probability after each set, KL of one concept and of all."""
-    found: dict[str, float] = {}
+    """For every number of edits: the mean probability after each set, the KL divergence of one
+    concept's removal (median over the concepts) and of all together."""
+    metrics: dict[str, float] = {}
     for (n, neurons), part in effects.groupby(["edits", "neurons"]):
-        found[f"{neurons}_{n}"] = round(float(part["probability"].mean()), 6)
-        found[f"{neurons}_kl_median_{n}"] = float(part["kl_median"].median())
+        metrics[f"{neurons}_{n}"] = round(float(part["probability"].mean()), 6)
+        metrics[f"{neurons}_kl_median_{n}"] = float(part["kl_median"].median())
     whole = max(row["concepts"] for row in cumulative)
     for row in cumulative:
         if row["concepts"] == whole:
-            found[f"together_kl_median_{row['edits']}"] = row["kl_median"]
-    return found
+            metrics[f"together_kl_median_{row['edits']}"] = row["kl_median"]
+    return metrics

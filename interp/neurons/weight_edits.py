@@ -6,9 +6,9 @@ Naive equivalent for `29.down.808`:
 
     model.layers[29].mlp.down_proj.weight[:, 808] = new
 
-The file (safetensors): `old`, `new` [n, d_model] float32, and in its metadata `neurons` (names) and
-`provenance`, both JSON. The old vectors make it possible to undo, and to refuse another model.
-"""
+The file (safetensors) holds `old` and `new` [n, d_model] float32, and in its metadata `neurons`
+(their names) and `provenance`, both JSON. With the old vectors an edit can be undone, and is
+refused for another model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class WeightEdit:
     old: Float[Tensor, "n d_model"]
     new: Float[Tensor, "n d_model"]
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Where it comes from. Plain JSON values."""
+    """Where the edit comes from, in plain JSON values."""
 
     def __post_init__(self) -> None:
         if not len(self.neurons) == len(set(self.neurons)) == len(self.old) == len(self.new):
@@ -59,7 +59,7 @@ class WeightEdit:
 
     @property
     def inverse(self) -> WeightEdit:
-        """What undoes it."""
+        """The edit that takes this one back."""
         return WeightEdit(self.neurons, self.new, self.old, self.provenance)
 
     @classmethod
@@ -107,18 +107,20 @@ class WeightEdit:
             neurons = tuple(parse_neuron(str(name)) for name in json.loads(about["neurons"]))
             return cls(neurons, old, new, json.loads(about["provenance"]))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, UserError) as error:
-            raise UserError(f"{path} holds no weight edit ({error}): see `neurons tars`") from error
+            raise UserError(
+                f"{path} holds no weight edit ({error}): `interp neurons tars` writes them"
+            ) from error
 
 
 def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
     """An edited copy of a model's folder, which opens like any other model.
 
     Raises:
-        UserError: `out` is there already or cannot be written; the folder holds another model.
+        UserError: `out` exists already or cannot be written; the folder holds another model.
     """
     weights = Weights(folder)
     if out.exists() or folder.resolve() in out.resolve().parents:
-        where = "is there already" if out.exists() else "lies in the model's own folder"
+        where = "exists already" if out.exists() else "lies in the model's own folder"
         raise UserError(f"{out} {where}: choose another folder")
     making = out.with_name(f".{out.name}.making")
     try:
@@ -164,4 +166,6 @@ def _known(weights: Weights, neuron: NeuronName) -> None:
 
 def _check(view: Tensor, neuron: NeuronName, old: Tensor) -> None:
     if view.shape != old.shape or not torch.equal(view.detach().cpu(), old.to(view.dtype)):
-        raise UserError(f"{neuron} is not what the edit was made for: it is of another model")
+        raise UserError(
+            f"{neuron} is not what it was when the edit was made: it is of another model"
+        )

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from ..model.catalog import DEFAULT_MODEL
 from .store import SCHEMA, Run, RunWriter, Store, open_or_make, usual_store
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Study(Protocol):
 class ModelStudy:
     """What studies of one language model share. Where a config has a `corpus`, its text counts."""
 
-    model: str = "smollm2-135m"
+    model: str = DEFAULT_MODEL
     """A catalog name, hub id, folder or .gguf file."""
     device: str = field(default="cpu", kw_only=True, metadata={"key": False})
     """Where to compute (cpu, cuda, cuda:1, mps)."""

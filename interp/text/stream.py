@@ -44,10 +44,10 @@ def stream(
     Each pass stops after the last of the sites. Nothing is kept once it has been handed out.
 
     Raises:
-        UserError: a site the model has not or that has no vector per token; no rows.
+        UserError: a site that the model lacks or that has no vector per token; no rows.
     """
-    found = passes(subject, rows, per_token(subject, sites), batch_size)
-    return map(itemgetter(1), found)  # a loop would hold on to the batch it handed out
+    batches = passes(subject, rows, per_token(subject, sites), batch_size)
+    return map(itemgetter(1), batches)  # a loop would hold on to the batch it handed out
 
 
 def per_token(subject: Subject, sites: Sites) -> list[Site]:
@@ -109,8 +109,8 @@ def statistics(
     wanted = per_token(subject, sites)
     merged: dict[Site, Statistics] = {}
     with advancing("statistics", rows) as advance:
-        for source, found in passes(subject, rows, wanted, batch_size):
-            for site, x in found.items():
+        for source, activations in passes(subject, rows, wanted, batch_size):
+            for site, x in activations.items():
                 part = Statistics.of(x, second_moment)
                 merged[site] = merged[site].merge(part) if site in merged else part
             advance(len(source.token))
@@ -138,8 +138,8 @@ def project_scores(
         raise UserError(f"keep_top is {keep_top}: keep at least 1 example")
     running = {site: RunningScores(directions[site], keep_top) for site in wanted}
     with advancing("score", rows) as advance:
-        for source, found in passes(subject, rows, wanted, batch_size):
-            for site, x in found.items():
+        for source, activations in passes(subject, rows, wanted, batch_size):
+            for site, x in activations.items():
                 try:
                     running[site].add(x.flatten(1), source.row, source.position)
                 except ValueError as error:

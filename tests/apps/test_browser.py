@@ -20,8 +20,6 @@ from interp.neurons.tars import TarsConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
-from ..neurons.test_clamp import folder  # noqa: F401 - a fixture: 'dog' is written by 1.down.17
-
 pytestmark = pytest.mark.browser
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -204,10 +202,10 @@ def filled(page, name, text):
     box.press("Enter")
 
 
-def test_steer_runs_the_model_only_when_asked(page, address, folder):  # noqa: F811
+def test_steer_runs_the_model_only_when_asked(page, address, dog_model):
     page.goto(f"{address}/steer")
     page.get_by_text("Nothing is loaded yet").wait_for()
-    filled(page, "Model", str(folder))
+    filled(page, "Model", str(dog_model))
     filled(page, "Prompt", "w1 w2")
     page.get_by_text("Chat template").click()
     filled(page, "Neuron", "1.down.17")
@@ -220,10 +218,10 @@ def test_steer_runs_the_model_only_when_asked(page, address, folder):  # noqa: F
     page.get_by_text("'dog' names no neuron").wait_for()
 
 
-def test_directions_are_decoded_and_compared(page, address, folder, serve, tmp_path):  # noqa: F811
+def test_directions_are_decoded_and_compared(page, address, dog_model, serve, tmp_path):
     run = tmp_path / "a.study" / "k"
     neurons = [parse_neuron(name) for name in ("1.down.17", "1.down.3")]
-    neuron_directions(Weights(folder), neurons).save(run / "finds")
+    neuron_directions(Weights(dog_model), neurons).save(run / "finds")
     parts = {"study": "a.study", "key": "k", "config": {}, "metrics": {}, "files": {}}
     times = {"finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1}
     (run / "manifest.json").write_text(json.dumps({"schema": 1, **parts, **times}))
@@ -236,13 +234,13 @@ def test_directions_are_decoded_and_compared(page, address, folder, serve, tmp_p
     page.get_by_text("Cosines").wait_for()
 
 
-def test_removal_page(page, serve, folder, tmp_path):  # noqa: F811
+def test_removal_page(page, serve, dog_model, tmp_path):
     entry = {"describe": "w1 w2 w3", "prompts": ["w4 w5"]}
     entry["neighbour"] = {"word": "w9", "prompts": ["w7 w8"]}
     (tmp_path / "concepts.json").write_text(json.dumps({"dog": entry}))  # JSON is YAML
     (tmp_path / "text.txt").write_text("w1 w2 w3 w4 " * 20)
     config = TarsConfig(
-        model=str(folder), file=str(tmp_path / "concepts.json"), edits=(0, 2), tokens=40,
+        model=str(dog_model), file=str(tmp_path / "concepts.json"), edits=(0, 2), tokens=40,
         corpus=str(tmp_path / "text.txt"),
     )  # fmt: skip
     run_or_load(config, Store(tmp_path / "runs"))

@@ -9,13 +9,17 @@ from interp.cli import main
 from interp.errors import UserError
 from interp.neurons.agree import agreement, summary
 from interp.neurons.atlas import AtlasConfig
+from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
 
-@pytest.fixture
-def atlases(model_folder, own_home):
-    folders = [model_folder("llama"), model_folder("mistral"), model_folder("gpt2")]
-    return [run_or_load(AtlasConfig(model=str(f), k=4)) for f in folders]
+@pytest.fixture(scope="module")
+def atlases(model_folder, tmp_path_factory):
+    folders, store = (
+        map(model_folder, ("llama", "mistral", "gpt2")),
+        tmp_path_factory.mktemp("runs"),
+    )
+    return [run_or_load(AtlasConfig(model=str(f), k=4), Store(store)) for f in folders]
 
 
 def test_with_itself(atlases):
@@ -50,12 +54,12 @@ def test_against_counting_by_hand(atlases):
         assert got.loc[key, "chance"] == pytest.approx((pa * pb).sum())
 
 
-def test_other_shapes_are_refused(model_folder, own_home, atlases):
+def test_other_shapes_are_refused(atlases):
     with pytest.raises(UserError, match=r"the models differ in d_mlp \(48 and 128\)"):
         agreement(atlases[0], atlases[2])
 
 
-def test_other_norms_are_refused(model_folder, atlases):
+def test_other_norms_are_refused(model_folder, own_home, atlases):
     final = run_or_load(AtlasConfig(model=str(model_folder("llama")), k=4, norm="final"))
     with pytest.raises(UserError, match=r"different norms \(raw and final\)"):
         agreement(atlases[0], final)

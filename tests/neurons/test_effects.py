@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 
 from interp.errors import UserError
@@ -10,23 +9,21 @@ from interp.neurons.effects import EffectsConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
-from .test_clamp import folder  # noqa: F401 - a fixture: the model with a planted 'dog' neuron
-
 
 @pytest.fixture
-def config(folder):  # noqa: F811
+def config(dog_model):
     prompts, values = ("w1 w2 w3", "w4"), (-50.0, 50.0)
     return EffectsConfig(
-        model=str(folder), words=("dog",), prompts=prompts, values=values, controls=4
+        model=str(dog_model), words=("dog",), prompts=prompts, values=values, controls=4
     )
 
 
 def test_planted_neuron_beats_its_controls(config, own_home):
     run = run_or_load(config)
     assert run.metrics["beats_every_control"] == 1
-    row = pd.read_parquet(run.path / "effects" / "neurons.parquet").iloc[0]
+    row = run.table("effects/neurons").iloc[0]
     assert (row["name"], row["value"]) == ("1.down.17", 50.0)
-    sweep = pd.read_parquet(run.path / "effects" / "sweep.parquet")
+    sweep = run.table("effects/sweep")
     assert sweep["name"].nunique() == 5
     own = sweep[~sweep["control"]].set_index("value")["logprob"]
     plain = sweep[sweep["value"].isna()]["logprob"]

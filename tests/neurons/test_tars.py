@@ -2,7 +2,6 @@
 
 import json
 
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -15,30 +14,35 @@ from interp.model.subject import open_subject
 from interp.model.weights import Weights
 from interp.neurons import removal
 from interp.neurons.concepts import read_concepts
-from interp.neurons.removal import activations, closest, head_target, matched, reversal, text_target
+from interp.neurons.removal import (
+    activations,
+    closest,
+    equal_contributors,
+    head_target,
+    reversal,
+    text_target,
+)
 from interp.neurons.tars import TarsConfig
 from interp.neurons.weight_edits import WeightEdit
 from interp.runs.study import run_or_load
-
-from .test_clamp import folder  # noqa: F401 - a fixture: 'dog' is written by 1.down.17
 
 DOG = 123
 
 
 @pytest.fixture(scope="module")
-def subject(folder):  # noqa: F811
-    return open_subject(folder)
+def subject(dog_model):
+    return open_subject(dog_model)
 
 
 @pytest.fixture
-def config(folder, tmp_path):  # noqa: F811
+def config(dog_model, tmp_path):
     entry = {"describe": "w1 w2 w3", "prompts": ["w4 w5", "w6"]}
     entry["neighbour"] = {"word": "w9", "prompts": ["w7 w8"]}
     other = {**entry, "neighbour": {"word": "dog", "prompts": ["w7"]}}
     (tmp_path / "concepts.yaml").write_text(yaml.safe_dump({"dog": entry, "w30": other}))
     (tmp_path / "text.txt").write_text(" ".join(f"w{i % 200 + 1}" for i in range(400)))
     return TarsConfig(
-        model=str(folder), file=str(tmp_path / "concepts.yaml"), edits=(0, 1, 4), tokens=120,
+        model=str(dog_model), file=str(tmp_path / "concepts.yaml"), edits=(0, 1, 4), tokens=120,
         corpus=str(tmp_path / "text.txt"),
     )  # fmt: skip
 
@@ -83,7 +87,7 @@ def test_removing_a_neuron_that_speaks_silences_the_word(subject):
 
 def test_matched_neurons_add_as_much_and_are_others(subject):
     neurons = [name for name, _ in closest(subject.weights, subject.weights.W_U()[DOG], 9)]
-    found = matched(subject, neurons, "w1 w2 w3")
+    found = equal_contributors(subject, neurons, "w1 w2 w3")
     assert [n.layer for n in found] == [n.layer for n in neurons]
     assert not set(found) & set(neurons)
     assert len(set(found)) == 9
@@ -92,7 +96,7 @@ def test_matched_neurons_add_as_much_and_are_others(subject):
         lengths = [subject.weights.neurons("down", n.layer)[n.neuron].norm() for n in names]
         return activations(subject, names, "w1 w2 w3").abs() * torch.stack(lengths)
 
-    one = matched(subject, neurons[:1], "w1 w2 w3")
+    one = equal_contributors(subject, neurons[:1], "w1 w2 w3")
     others = [NeuronName(neurons[0].layer, "down", i) for i in range(48) if i != neurons[0].neuron]
     gaps = (sizes(others) - sizes(neurons[:1])).abs()
     assert others[int(gaps.argmin())] == one[0]
@@ -103,7 +107,7 @@ def test_chances_are_the_model_s_own_where_it_caps_its_logits(model_folder):
     batch, site, weights = subject.pad([[3, 1, 4]]), Site("final_norm_in"), subject.weights
     end = subject.capture(batch, [site])[site][0, -1:]
     want = subject.logits(batch)[0, -1].softmax(-1)[[7, 9]].sum()
-    torch.testing.assert_close(removal._chances(end, [7, 9], weights, weights.W_U())[0], want)
+    torch.testing.assert_close(removal._probabilities(end, [7, 9], weights, weights.W_U())[0], want)
 
 
 def test_text_target_decodes_to_the_word(subject):
@@ -118,7 +122,7 @@ def test_text_target_decodes_to_the_word(subject):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
 def test_before_the_unembedding_is_the_models_own_norm(family, model_folder):
-    folder = model_folder(family)  # noqa: F811
+    folder = model_folder(family)
     subject, weights = open_subject(folder), Weights(folder)
     ids = torch.tensor([[3, 1, 4]])
     found = subject.capture(ids, ["final_norm_in", "logits"])
@@ -129,22 +133,22 @@ def test_before_the_unembedding_is_the_models_own_norm(family, model_folder):
 
 def test_the_study(config, own_home):
     run = run_or_load(config)
-    effects = pd.read_parquet(run.path / "tars" / "effects.parquet")
+    effects = run.table("tars/effects")
     none = effects[effects["edits"] == 0]
     assert len(none) == 6
     assert (none["kl_median"] == 0.0).all()
     assert (none["kl_mean"] == 0.0).all()
     assert none.groupby("concept")["logprob"].nunique().eq(1).all()
     assert (effects[effects["edits"] == 4]["kl_mean"] > 0).all()
-    together = pd.read_parquet(run.path / "tars" / "cumulative.parquet")
+    together = run.table("tars/cumulative")
     assert (together[together["edits"] == 0]["kl_median"] == 0.0).all()
     first = together[(together["concepts"] == 1) & (together["edits"] == 4)].iloc[0]
     alone = effects.query("concept == 'dog' and edits == 4 and neurons == 'closest'").iloc[0]
     assert first["kl_mean"] == pytest.approx(alone["kl_mean"])
     assert first["logprob"] == pytest.approx(alone["logprob"])
-    listed = pd.read_parquet(run.path / "tars" / "edits.parquet")
+    listed = run.table("tars/edits")
     assert not listed["name"].duplicated().any(), "a neuron is turned once"
-    prompts = pd.read_parquet(run.path / "tars" / "prompts.parquet")
+    prompts = run.table("tars/prompts")
     own = prompts.query(
         "concept == 'dog' and word == 'dog' and edits == 4 and neurons == 'closest'"
     )
@@ -154,7 +158,7 @@ def test_the_study(config, own_home):
     assert run.metrics["closest_kl_median_0"] == 0.0
 
 
-def test_the_commands(config, own_home, capsys, tmp_path, folder):  # noqa: F811
+def test_the_commands(config, own_home, capsys, tmp_path, dog_model):
     arguments = ["--model", config.model, "--file", config.file, "--corpus", config.corpus]
     arguments += ["--edits", "0", "2", "--tokens", "120", "--concepts", "dog"]
     assert main(["neurons", "tars", *arguments, "--json"]) == 0
@@ -164,7 +168,7 @@ def test_the_commands(config, own_home, capsys, tmp_path, folder):  # noqa: F811
     undo = ["neurons", "apply", edit, "--model", str(out), "--out", str(back), "--undo"]
     assert main(undo) == 0
     ids = torch.tensor([[1, 2, 3]])
-    plain, edited, again = (open_subject(f).logits(ids) for f in (folder, out, back))
+    plain, edited, again = (open_subject(f).logits(ids) for f in (dog_model, out, back))
     assert torch.equal(plain, again)
     assert not torch.equal(plain, edited)
     assert main(["neurons", "apply", edit, "--model", str(out), "--out", str(tmp_path / "x")]) == 2

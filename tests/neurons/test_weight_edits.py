@@ -105,7 +105,7 @@ def test_mistakes(case, model_folder, tmp_path):
     with pytest.raises(UserError, match="of another model"):
         apply_to_folder(wrong, folder, tmp_path / "out")
     assert not list(tmp_path.iterdir()), "nothing is left behind"
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         apply_to_folder(edit, folder, tmp_path)
     with (
         pytest.raises(UserError, match="native backend"),

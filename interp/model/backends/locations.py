@@ -134,17 +134,19 @@ def locations(spec: ModelSpec, model: Any) -> dict[Site, Location]:
     by_kind = _BY_FAMILY.get(spec.model_type, _llama)(spec)
     if model.config._attn_implementation != "eager":
         del by_kind["attn_pattern"]
-    found = {}
+    of_site = {}
     for layer in range(spec.n_layers):
         for kind in LAYER_KINDS:
             if kind in by_kind:
                 at = by_kind[kind]
                 module = at.module.format(layer)
-                found[Site(kind, layer)] = Location(module, at.side, at.item, at.view, at.read_only)
-    found[Site("final_norm_in")] = by_kind["final_norm_in"]
+                of_site[Site(kind, layer)] = Location(
+                    module, at.side, at.item, at.view, at.read_only
+                )
+    of_site[Site("final_norm_in")] = by_kind["final_norm_in"]
     head = model.get_output_embeddings()
-    found[Site("logits")] = Location(next(n for n, m in model.named_modules() if m is head))
-    return found
+    of_site[Site("logits")] = Location(next(n for n, m in model.named_modules() if m is head))
+    return of_site
 
 
 def has_resid_mid(config: Any) -> bool:

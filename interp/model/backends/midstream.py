@@ -14,9 +14,9 @@ from ..site import Site
 from . import Tap
 
 
-def with_mid(found: Iterable[Site], has_mid: bool) -> tuple[Site, ...]:
+def with_mid(own: Iterable[Site], has_mid: bool) -> tuple[Site, ...]:
     """The sites in forward order, `resid_mid` among them where the model has it."""
-    sites = list(found)
+    sites = list(own)
     mids = [Site("resid_mid", s.layer) for s in sites if s.kind == "resid_pre" and has_mid]
     return tuple(sorted([*sites, *mids], key=lambda site: site.order))
 

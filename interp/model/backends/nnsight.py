@@ -42,7 +42,7 @@ class NnsightBackend:
         moved = dict(sorted(through_attention(taps).items(), key=lambda tap: _module_order(tap[0])))
         left = set(moved)
         envoys = {site: self.model.get(self._locations[site].module) for site in moved}
-        found: list[Tensor] = []
+        logits: list[Tensor] = []
         with self.model.trace(**inputs) as tracer:
             for site, tap in moved.items():
                 place, envoy = self._locations[site], envoys[site]
@@ -60,6 +60,6 @@ class NnsightBackend:
             if stop:
                 tracer.stop()
             else:
-                found.append(self.model.output.logits)
+                logits.append(self.model.output.logits)
         check_all_fired(left)
-        return found[0] if found else None
+        return logits[0] if logits else None

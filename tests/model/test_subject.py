@@ -12,7 +12,7 @@ from interp.model import edits
 from interp.model.site import Site, matching
 from interp.model.subject import open_subject
 
-from .conftest import FAMILY_CONFIGS
+from ..conftest import FAMILY_CONFIGS
 
 BACKENDS = ("native", "bridge", "nnsight")
 SEQUENTIAL = {"gpt_neox sequential": {"use_parallel_residual": False}}

@@ -1,6 +1,5 @@
 """Streams against the naive whole capture, and what they cost."""
 
-import gc
 import statistics as stdlib_statistics
 import time
 import weakref
@@ -46,7 +45,6 @@ class TestStream:
                 alive.extend(weakref.ref(x) for x in found.values())
                 assert len(found[RESID]) <= 4 * 7
                 del found
-                gc.collect()
                 assert not [x for x in (ref() for ref in alive) if x is not None]
         assert len(alive) == 2 * 2 * 5
 

@@ -16,12 +16,10 @@ from interp.model.neuron import parse_neuron
 from interp.model.site import Site
 from interp.model.subject import open_subject
 
-from .neurons.test_clamp import folder  # noqa: F401 - a fixture: 'dog' is written by 1.down.17
-
 
 @pytest.fixture(scope="module")
-def subject(folder):  # noqa: F811
-    return open_subject(folder)
+def subject(dog_model):
+    return open_subject(dog_model)
 
 
 @pytest.fixture(scope="module")
@@ -74,31 +72,31 @@ class TestCommands:
         assert main(["directions", *map(str, arguments), "--json"]) == 0
         return json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
 
-    def test_decode_neurons_and_saved_ones(self, folder, dog, tmp_path, capsys):  # noqa: F811
+    def test_decode_neurons_and_saved_ones(self, dog_model, dog, tmp_path, capsys):
         dog.save(tmp_path / "saved")
-        named = self.ran(capsys, "decode", "1.down.17", "--model", folder, "--limit", 2)
+        named = self.ran(capsys, "decode", "1.down.17", "--model", dog_model, "--limit", 2)
         saved = self.ran(capsys, "decode", tmp_path / "saved", "--limit", 2)
         assert named == saved
         assert named[0]["top"][0] == "dog"
 
-    def test_compare(self, folder, capsys):  # noqa: F811
-        rows = self.ran(capsys, "compare", "1.down.17", "1.down.3,1.down.17", "--model", folder)
+    def test_compare(self, dog_model, capsys):
+        rows = self.ran(capsys, "compare", "1.down.17", "1.down.3,1.down.17", "--model", dog_model)
         assert [r["other"] for r in rows] == ["1.down.17", "1.down.3"]
         assert rows[0]["cosine"] == pytest.approx(1.0)
         assert rows[0]["coupling"] == pytest.approx(1.0)
 
-    def test_score_reads_a_corpus(self, folder, tmp_path, capsys):  # noqa: F811
+    def test_score_reads_a_corpus(self, dog_model, tmp_path, capsys):
         (tmp_path / "text.txt").write_text(" ".join(f"w{i % 200 + 1}" for i in range(600)))
         found = self.ran(
-            capsys, "score", "1.up.3", "--model", folder, "--corpus", tmp_path / "text.txt",
+            capsys, "score", "1.up.3", "--model", dog_model, "--corpus", tmp_path / "text.txt",
             "--tokens", 512, "--length", 32, "--limit", 4,
         )  # fmt: skip
         assert len(found) == 4
         assert found[0]["z"] >= found[3]["z"]
 
-    def test_steer(self, folder, capsys):  # noqa: F811
+    def test_steer(self, dog_model, capsys):
         rows = self.ran(
-            capsys, "steer", "1.down.17", "--model", folder, "--prompt", "w1 w2", "--no-chat",
+            capsys, "steer", "1.down.17", "--model", dog_model, "--prompt", "w1 w2", "--no-chat",
             "--scale", "5", "--tokens", 2,
         )  # fmt: skip
         assert [r["text"] for r in rows][1] == "dogdog"
@@ -126,8 +124,8 @@ class TestCommands:
             (["decode", "1.down.99"], "no neuron 99 in layer 1"),
         ],
     )
-    def test_mistakes_are_a_line(self, folder, arguments, says, capsys):  # noqa: F811
-        assert main(["directions", *arguments, "--model", str(folder)]) == 2
+    def test_mistakes_are_a_line(self, dog_model, arguments, says, capsys):
+        assert main(["directions", *arguments, "--model", str(dog_model)]) == 2
         told = capsys.readouterr().err.strip().splitlines()[-1]
         assert says in told
 

@@ -63,9 +63,9 @@ def test_saved_and_loaded(tmp_path):
 def test_mistakes(tmp_path, model_folder, own_home):
     with pytest.raises(ValueError, match="3 labels for vectors of shape"):
         Directions(Site("resid_post", 0), torch.ones(2, 4), directions().index)
-    with pytest.raises(UserError, match="have 32 numbers, these activations 31"):
+    with pytest.raises(UserError, match="have 32 numbers each, not 31 as these activations"):
         directions().scores(torch.ones(2, 31))
-    with pytest.raises(UserError, match="have 8 numbers, the residual stream 32"):
+    with pytest.raises(UserError, match="have 8 numbers each, not 32 as the residual stream"):
         directions(d=8).decode(Weights(model_folder("llama")))
     with pytest.raises(UserError, match="holds no directions"):
         Directions.load(tmp_path)

@@ -1,6 +1,5 @@
 """The kernels' benchmark: a small run, its tables, figures and refusals."""
 
-import pandas as pd
 import pytest
 
 from interp.bench import figures
@@ -16,13 +15,9 @@ def run(tmp_path_factory):
     return run_or_load(config, out=tmp_path_factory.mktemp("bench") / "run")
 
 
-def read(run, name):
-    return pd.read_parquet(run.path / f"{name}.parquet")
-
-
 def test_every_kind_of_data_is_exact_and_its_certified_share_reported(run):
     assert run.metrics["exact"] is True
-    shares = read(run, "accuracy/shares")
+    shares = run.table("accuracy/shares")
     assert shares["exact"].all()
     assert shares["certified"].between(0, 1).all()
     assert len(shares) == 6 * 2 * 3  # kinds, paths, k
@@ -32,7 +27,7 @@ def test_every_kind_of_data_is_exact_and_its_certified_share_reported(run):
 
 
 def test_errors_are_largest_for_naive_bfloat16(run):
-    errors = read(run, "accuracy/errors").pivot(
+    errors = run.table("accuracy/errors").pivot(
         index="statistic", columns="variant", values="largest"
     )
     assert (errors["naive bfloat16"] > 10 * errors["tiled"]).all()
@@ -40,7 +35,7 @@ def test_errors_are_largest_for_naive_bfloat16(run):
 
 
 def test_times_are_of_every_variant_and_repeat(run):
-    seconds, summary = read(run, "times/seconds"), read(run, "summary/variants")
+    seconds, summary = run.table("times/seconds"), run.table("summary/variants")
     ran = summary[summary["ratio"].notna()]
     assert {"mm", "mm_workers", "tiled", "naive", "topk"} <= set(ran["variant"])
     assert (seconds.groupby("variant").size() == 2).all()
@@ -52,13 +47,13 @@ def test_times_are_of_every_variant_and_repeat(run):
 
 
 def test_operations_and_bytes(run):
-    shape = read(run, "shapes/shapes").iloc[0]
+    shape = run.table("shapes/shapes").iloc[0]
     assert shape["operations"] == 2 * 300 * 32 * 3000
     assert shape["dense_bytes"] - shape["bytes"] == 2 * 4 * 300 * 3000
 
 
 def test_figures_show_what_the_tables_say(run):
-    summary, shapes = read(run, "summary/variants"), read(run, "shapes/shapes")
+    summary, shapes = run.table("summary/variants"), run.table("shapes/shapes")
     bars = figures.kernel_ratios(summary).data[0]
     assert len(bars.y) == summary["ratio"].notna().sum()
     assert min(bars.x) == pytest.approx(summary["ratio"].min())
@@ -66,7 +61,7 @@ def test_figures_show_what_the_tables_say(run):
     points = {trace.name: trace for trace in roofline.data if trace.mode == "markers"}
     naive, fused = points["naive torch"], points["fused, float32, exact"]
     assert naive.x[0] < fused.x[0], "the dense version moves more bytes an operation"
-    seconds = read(run, "times/seconds")
+    seconds = run.table("times/seconds")
     naive_s = seconds[seconds["variant"] == "naive"]["wall_s"].median()
     assert naive.y[0] == pytest.approx(shapes["operations"][0] / naive_s / 1e9)
 

@@ -14,8 +14,8 @@ from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
 
-from .conftest import FAMILY_CONFIGS, make_model
-from .obsprop.models import biased_model, exact
+from ..conftest import FAMILY_CONFIGS, make_model
+from ..obsprop.models import biased_model, exact
 
 
 def parts_of(model, family):
@@ -235,7 +235,7 @@ class TestDamage:
 
     def test_unknown_family_says_how_to_add_it(self, broken):
         (broken / "config.json").write_text('{"model_type": "mamba"}')
-        with pytest.raises(UserError, match=r"'mamba' is not known .* interp/families.py"):
+        with pytest.raises(UserError, match=r"'mamba' is not known .* interp/model/families.py"):
             Weights(broken)
 
     def test_no_folder_no_config_no_weights(self, broken, tmp_path):

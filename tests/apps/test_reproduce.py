@@ -1,0 +1,88 @@
+"""What the pages give to reproduce them: the command parses, the notebook call runs."""
+
+import shlex
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from interp.bench.kernels import KernelBenchConfig
+from interp.cli import _parse
+from interp.neurons.atlas import AtlasConfig
+from interp.neurons.clamp import ClampConfig
+from interp.neurons.tars import TarsConfig
+from interp.runs.store import Store
+from interp.runs.study import run_or_load
+
+
+@pytest.fixture(scope="module")
+def store(dog_model, tmp_path_factory):
+    """A small run of every study that the pages show, with settings that are not the defaults."""
+    root, model = tmp_path_factory.mktemp("store"), str(dog_model)
+    entry = {"describe": "w1 w2 w3", "prompts": ["w4 w5"]}
+    entry["neighbour"] = {"word": "w9", "prompts": ["w7 w8"]}
+    (root / "concepts.yaml").write_text(yaml.safe_dump({"dog": entry}))
+    (root / "text.txt").write_text("w1 w2 w3 w4 " * 20)
+    held = {"neuron": "1.down.17", "prompt": "w1 w2", "value": (-5.0, 50.0), "tokens": 2}
+    files = {"file": str(root / "concepts.yaml"), "corpus": str(root / "text.txt")}
+    sizes = {"d": 16, "vocabulary": 300, "rows": 20, "repeats": 1, "accuracy_rows": 2}
+    for study in (
+        AtlasConfig(model, k=8),
+        ClampConfig(model, **held, chat=False),
+        TarsConfig(model, **files, edits=(0, 2), tokens=40),
+        KernelBenchConfig(**sizes, others=()),
+    ):
+        run_or_load(study, Store(root))
+    return root
+
+
+def directions_of(shown, dog_model):
+    shown.session_state["of model"] = str(dog_model)
+    for key in ("neurons ", "neurons other"):
+        shown.session_state[key] = "1.down.17,1.down.3"
+
+
+def steering(kind):
+    def prepared(shown, dog_model):
+        shown.run()
+        shown.sidebar.text_input[0].set_value(str(dog_model))
+        shown.segmented_control[0].set_value(kind).run()
+        texts = {"Prompt": "w1 w2", "Neuron": "1.down.17"}  # to add, the first stored set
+        for box in shown.main.text_input:
+            box.set_value(texts[box.label])
+        for toggle in shown.toggle:
+            toggle.set_value(toggle.key == "run")
+
+    return prepared
+
+
+PAGES = {
+    "atlas": ("atlas", lambda *_: None, 3),
+    "agree": ("agree", lambda *_: None, 1),
+    "clamp": ("clamp", lambda *_: None, 1),
+    "tars": ("tars", lambda *_: None, 1),
+    "bench": ("bench", lambda *_: None, 1),
+    "directions": ("directions", directions_of, 2),
+    "hold": ("steer", steering("Hold a neuron"), 1),
+    "add": ("steer", steering("Add a direction"), 1),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_s_command_parses_and_its_call_runs(page, store, dog_model, monkeypatch):
+    monkeypatch.setenv("INTERP_RUNS", str(store))
+    name, prepare, boxes = PAGES[page]
+    shown = AppTest.from_string(f"from interp.apps.{name} import page\npage()", default_timeout=60)
+    prepare(shown, dog_model)
+    shown.run()
+    assert not shown.exception
+    assert not shown.error
+    runs = len(list(store.rglob("manifest.json")))
+    code = {language: [b.value for b in shown.code if b.language == language]
+            for language in ("bash", "python")}  # fmt: skip
+    assert len(code["bash"]) == len(code["python"]) == boxes
+    for command in code["bash"]:
+        _parse(shlex.split(command)[1:])
+    for call in code["python"]:
+        exec(call, {})
+    assert len(list(store.rglob("manifest.json"))) == runs, "the call is of another run"
