@@ -134,7 +134,9 @@ def splits_of(table: pd.DataFrame, only_known: bool = True) -> Splits:
     """The items that the table `data/items` holds."""
     used = table[table["known"]] if only_known else table
     splits: dict[str, list[Item]] = {
-        name: [Item(*map(str, row)) for row in rows[list(ITEM_COLUMNS)].itertuples(index=False)]
+        str(name): [
+            Item(*map(str, row)) for row in rows[list(ITEM_COLUMNS)].itertuples(index=False)
+        ]
         for name, rows in used.groupby("part")
     }
     return Splits(*(splits.get(name, []) for name in Splits._fields))

@@ -12,6 +12,7 @@ and arithmetic. Whether the model knows their facts is not measured.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -46,7 +47,7 @@ def score_adapter(
     lines: list[dict[str, Any]] = []
     for setting in config.scored_settings():
         if setting.tuned or not only_tuned:
-            table = table_once(out, f"answers/{setting.name}", lambda s=setting: answers(s))
+            table = table_once(out, f"answers/{setting.name}", partial(answers, setting))
             for part, rows in table.groupby("part", sort=False):
                 lines.append({"setting": setting.name, "part": part, **scores(rows)})
     out.table("scores/scores", lines)

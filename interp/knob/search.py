@@ -107,12 +107,13 @@ class SearchSettings(DataConfig):
             CachedPrompts(subject, [prompter.ids(row) for row in side])
             for side in zip(*pairs, strict=True)
         )
-        answers = [
+        source_ids, target_ids = (
             torch.tensor([prompter.answer_ids(row.answer)[0] for row in side]).to(subject.device)
             for side in zip(*pairs, strict=True)
-        ]
+        )
         identity = subject.tokenizer.encode(IDENTITY, add_special_tokens=False)
-        probe = Patching(subject, sources, targets, *answers, CachedPrompts(subject, [identity]))
+        reader = CachedPrompts(subject, [identity])
+        probe = Patching(subject, sources, targets, source_ids, target_ids, reader)
         result = find_layers(probe, subject.spec.n_layers, self.t, self.phi, self.eps)
         line = {
             "layers": list(result.layers),
