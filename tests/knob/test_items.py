@@ -54,14 +54,14 @@ def test_arithmetic_answers_are_right_digits():
     items = read_items("arithmetic", draws=1)
     assert len(items) >= 1050
     for item in items:
+        assert item.context_answer != item.prior_answer
+        assert {len(item.context_answer), len(item.prior_answer)} == {1}  # digits
+    for item in items[::8]:
         whole = item.query.removesuffix(" =")
         assert eval(whole) == int(item.prior_answer)
         inner, value = item.context.removesuffix(".").split(" = ")
         inner = inner if inner == whole else f"({inner})"
         assert eval(whole.replace(inner, value)) == int(item.context_answer)
-        assert 0 <= int(item.context_answer) <= 9
-        assert 0 <= int(item.prior_answer) <= 9
-        assert item.context_answer != item.prior_answer
     assert read_items("arithmetic", draws=1) == items
 
 

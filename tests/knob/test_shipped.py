@@ -1,6 +1,8 @@
-"""The shipped adapter and knob work together on SmolLM2."""
+"""The shipped adapter and knob work together; the code gives the shipped scores again."""
 
-from interp.knob.adapter import open_tuned
+import pandas as pd
+
+from interp.knob.adapter import SHIPPED, open_tuned
 from interp.knob.evaluate import scores
 from interp.knob.items import read_items, split
 from interp.knob.prompts import Prompter
@@ -19,3 +21,12 @@ def test_the_shipped_knob_steers_held_out_subjects():
     table = steered_answers(subject, bare, items, [learned], values)
     assert scores(table)["pair_acc"] >= 0.8
     assert not table["text"].str.contains("<|", regex=False).any()
+
+
+def test_the_shipped_scores_are_those_of_the_shipped_answers():
+    stored = pd.read_parquet(SHIPPED / "scores/scores.parquet")
+    assert set(stored["unit"]) == {"fact"}
+    for row in stored.to_dict("records"):
+        answers = pd.read_parquet(SHIPPED / f"answers/{row.pop('setting')}.parquet")
+        again = scores(answers[answers["part"] == row.pop("part")])
+        assert again == row
