@@ -7,9 +7,9 @@ from tyro.extras import SubcommandApp
 from ..knob.data import DataConfig
 from ..knob.finetune import FinetuneConfig
 from ..knob.learn import LearnConfig
-from ..knob.live import SteerConfig
 from ..knob.run import RunConfig
 from ..knob.search import SearchConfig
+from ..knob.steer_prompt import SteerConfig
 from .common import study_command, with_table
 
 knob = SubcommandApp()

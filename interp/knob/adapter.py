@@ -1,12 +1,13 @@
-"""LoRA adapters by peft: put on, saved small, and merged into a model.
+"""LoRA adapters by peft: added to a model, saved in float16, and merged into its weights.
 
-A folder of an adapter is peft's own: adapter_config.json and adapter_model.safetensors, here in
-float16. `shipped` is the one that comes with the workbench, for smollm2-135m.
+An adapter's folder is as peft writes it: adapter_config.json and adapter_model.safetensors.
+"shipped" names the workbench's own, for smollm2-135m.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from interp.data import FOLDER
 
 from ..errors import UserError
 from ..runs.store import RunWriter, save_tensors
+from ..runs.study import ModelStudy
 
 if TYPE_CHECKING:
     from ..model.subject import Subject
@@ -26,26 +28,30 @@ def adapter_folder(name: str) -> Path:
     """The folder of an adapter, "shipped" or a path.
 
     Raises:
-        UserError: no adapter there.
+        UserError: the folder holds none.
     """
     folder = SHIPPED if name == "shipped" else Path(name).expanduser()
     if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder} holds no adapter (no adapter_config.json): train one first")
+        raise UserError(
+            f"{folder} holds no adapter (no adapter_config.json): `interp knob finetune` trains one"
+        )
     return folder
 
 
 def with_lora(model: Any, rank: int, alpha: float, seed: int) -> Any:
-    """The model with fresh adapters on its attention projections; only they are trained.
+    """The model with fresh adapters on its attention projections; only the adapters train.
 
     Raises:
-        UserError: the model names its projections otherwise.
+        UserError: the model's projections have other names.
     """
     import torch
     from peft import LoraConfig, get_peft_model
 
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     if not set(TARGETS) <= names:
-        raise UserError(f"this model has no {', '.join(TARGETS)} to put adapters on")
+        raise UserError(
+            f"adapters go on {', '.join(TARGETS)}, which this model lacks: choose another model"
+        )
     torch.manual_seed(seed)
     return get_peft_model(
         model,
@@ -60,7 +66,7 @@ def save_adapter(model: Any, name: str, out: RunWriter, folder: str = "adapter")
     config = model.peft_config["default"].to_dict()
     kept = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     kept |= {"base_model_name_or_path": name, "inference_mode": True}
-    # without embeddings: to find out whether they have changed, peft would ask the hub
+    # without embeddings: peft would ask the hub whether they have changed
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {k: v.half() for k, v in weights.items()}
     with out.part(f"{folder}/adapter_model.safetensors") as path:
@@ -69,8 +75,19 @@ def save_adapter(model: Any, name: str, out: RunWriter, folder: str = "adapter")
         path.write_text(json.dumps(kept, indent=1, default=str))
 
 
-def merged(model: str, adapter: str, device: str = "cpu") -> Subject:
-    """A model with an adapter added to its weights.
+@dataclass(frozen=True)
+class TunedModelStudy(ModelStudy):
+    """A study of a model with an adapter; the adapter's weights count in the run's key."""
+
+    adapter: str = "shipped"
+    """The adapter's folder; "shipped", or "none" for the model without one."""
+
+    def fingerprints(self) -> dict[str, str]:
+        return {**super().fingerprints(), "adapter": adapter_fingerprint(self.adapter)}
+
+
+def open_tuned(model: str, adapter: str, device: str = "cpu") -> Subject:
+    """A model with an adapter merged into its weights; with "none", the model alone.
 
     Raises:
         UserError: no adapter there, or one of another model.
@@ -83,6 +100,8 @@ def merged(model: str, adapter: str, device: str = "cpu") -> Subject:
     from ..model.checkpoint import load_model
     from ..model.subject import open_subject
 
+    if adapter == "none":
+        return open_subject(model, device=device)
     folder = adapter_folder(adapter)
     base = resolve(model)
     plain = load_model(base, dtype=torch.float32)
@@ -91,16 +110,16 @@ def merged(model: str, adapter: str, device: str = "cpu") -> Subject:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the adapter in {folder} does not fit {model}: {reason}") from error
-    _same_layers(tuned, folder, model)
+    _check_every_tensor_fits(tuned, folder, model)
     whole = tuned.merge_and_unload()  # type: ignore[operator]
     return open_subject(whole, device=device, tokenizer=AutoTokenizer.from_pretrained(base))
 
 
-def _same_layers(tuned: Any, folder: Path, model: str) -> None:
-    """peft leaves out what it finds no place for, and leaves at zero what it finds nothing for.
+def _check_every_tensor_fits(tuned: Any, folder: Path, model: str) -> None:
+    """peft silently skips tensors that fit nowhere, and leaves layers without tensors at zero.
 
     Raises:
-        UserError: the adapter is one of a model with more or fewer layers.
+        UserError: the adapter belongs to a model with more or fewer layers.
     """
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
@@ -109,8 +128,10 @@ def _same_layers(tuned: Any, folder: Path, model: str) -> None:
         given = set(file.keys())
     wanted = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
     if given != wanted:
-        reason = f"it has {len(given)} tensors, of which {len(given & wanted)} of {len(wanted)} fit"
-        raise UserError(f"the adapter in {folder} does not fit {model}: {reason}")
+        raise UserError(
+            f"the adapter in {folder} does not fit {model}: {len(given & wanted)} of its "
+            f"{len(given)} tensors match the {len(wanted)} that the model needs"
+        )
 
 
 def adapter_fingerprint(adapter: str) -> str:

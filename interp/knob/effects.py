@@ -1,128 +1,153 @@
-"""What turning the knob costs, where it goes with PairAcc, and what the direction is.
+"""What steering costs, how separation goes with PairAcc, and what the knob's direction is.
 
-Written to the run of `interp knob learn`:
-`effects/perplexity-<model>.parquet`    model (tuned or untuned), and steer.perplexity's columns
-`effects/configurations-<model>.parquet`    model, shots, format, separation: |mean(u.h | context) -
+Tables in the run of `interp knob learn`; <model> is tuned or untuned:
+`effects/perplexity-<model>`    model, and text_nats' columns
+`effects/configurations-<model>`    model, shots, format, separation: |mean(u.h | context) -
     mean(u.h | prior)| over held-out items' prompts, and evaluate.scores' columns
-`decode/tokens.parquet`    the knob and its baselines through the LM head (Directions.decode, the
-    final norm's gain first)
-`decode/neurons.parquet`   direction, neuron, cosine: the neurons of the layers around whose down
-    projections write most along each, or against it
-`decode/split.parquet`     with an SAE: Directions.split on last tokens of held-out prompts, the map
-    fitted on those of the training items; latent, latent_cosine: the nearest decoder row
+`decode/tokens`    the knob and its baselines through the LM head (Directions.decode, norm "final")
+`decode/neurons`   direction, neuron, cosine: for each direction, neurons of the layers around whose
+    down projections have the largest |cosine| with it
+`decode/split`     with an SAE: Directions.split at last tokens of held-out prompts (its linear map
+    is fitted on the training items' prompts); latent, latent_cosine: the nearest decoder row
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..runs.store import RunWriter
-from .data import some
-from .evaluate import answer_rows, demonstrations, scores
+from ..model.edits import set_coordinate
+from ..progress import progress
+from .data import sample, table_once
+from .evaluate import answer_rows, scores
 from .items import Splits
-from .learn import TEXT, LearnSettings
-from .prompts import Format, Prompter, rows_of
+from .prompts import Format, rows_of
+from .settings import TEXT_ROW, LearnSettings
+from .steer import last_token_states
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..directions import Directions
     from ..model.subject import Subject
+    from ..model.weights import Weights
+    from .stages import Work
     from .steer import Knob
 
 SHOTS = (0, 4, 10)
 FORMATS: tuple[Format, ...] = ("instruction", "float")
 NEAREST = 8
-"""Neurons kept for a direction."""
+"""Neurons to keep for a direction."""
+STRETCH = 16
+"""Positions of a text whose losses are averaged."""
 
 
-def price(config: LearnSettings, subject: Subject, knob: Knob, tuned: bool, out: RunWriter) -> None:
-    """`effects/perplexity-….parquet`: nats a token of ordinary text over c."""
-    import pandas as pd
-
+def text_cost(work: Work, knob: Knob, tuned: bool) -> None:
+    """`effects/perplexity-<model>`: nats a token of ordinary text over c."""
     from ..text.corpus import read_corpus, token_rows
-    from .steer import perplexity
 
-    model = "tuned" if tuned else "untuned"
-    if out.has(f"effects/perplexity-{model}.parquet"):
-        return
+    subject, model = work.subject, "tuned" if tuned else "untuned"
 
     def encode(text: str) -> list[int]:
         return list(subject.tokenizer.encode(text, add_special_tokens=False))
 
-    text = list(token_rows(read_corpus(None), encode, TEXT, None, config.text_tokens))
-    lines = perplexity(subject, knob, text, knob.values[::2])
-    with out.part(f"effects/perplexity-{model}.parquet") as path:
-        pd.DataFrame(lines).assign(model=model).to_parquet(path)
+    def measured() -> Iterator[Mapping[str, Any]]:
+        tokens = work.config.text_tokens
+        text = list(token_rows(read_corpus(None), encode, TEXT_ROW, None, tokens))
+        for line in text_nats(subject, knob, text, knob.values[::2]):
+            yield {**line, "model": model}
+
+    table_once(work.out, f"effects/perplexity-{model}", measured)
 
 
-def configurations(
-    config: LearnSettings, subject: Subject, splits: Splits, knob: Knob, tuned: bool, out: RunWriter
-) -> None:
-    """`effects/configurations-….parquet`: separation beside PairAcc, by demonstrations and
-    format."""
-    import pandas as pd
+@torch.no_grad()
+def text_nats(
+    subject: Subject, knob: Knob, rows: Sequence[Sequence[int]], values: Sequence[float]
+) -> list[dict[str, float]]:
+    """The loss on text while u.h is held at c at every position, each the last one in its turn.
 
-    from .steer import states
+    A line a value and stretch of positions: c (NaN: not steered), position (the first one of the
+    stretch), tokens (their number there), nats (their mean loss).
+    """
+    lines = []
+    with progress("side effects", len(values) + 1, "values") as advance:
+        for c in (float("nan"), *values):
+            edits = [] if c != c else [set_coordinate(knob.site, knob.vector, c, "all")]
+            with subject.edited(*edits):
+                lines += [{"c": c, **line} for line in _nats_by_stretch(subject, rows)]
+            advance(1)
+    return lines
 
+
+def _nats_by_stretch(subject: Subject, rows: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+    losses: dict[int, list[float]] = {}
+    for row in rows:
+        ids = torch.tensor(row, device=subject.device)
+        logprobs = subject.logits(ids)[0, :-1].float().log_softmax(-1)
+        for position, x in enumerate(logprobs.gather(1, ids[1:, None])[:, 0].tolist()):
+            losses.setdefault(position // STRETCH * STRETCH, []).append(-x)
+    return [
+        {"position": start, "tokens": len(nats), "nats": sum(nats) / len(nats)}
+        for start, nats in losses.items()
+    ]
+
+
+def configurations(work: Work, knob: Knob, tuned: bool) -> None:
+    """`effects/configurations-<model>`: separation and PairAcc, by demonstrations and format."""
+    config, subject, splits = work.config, work.subject, work.splits
     model = "tuned" if tuned else "untuned"
-    if out.has(f"effects/configurations-{model}.parquet"):
-        return
-    rows = rows_of(some(splits.subjects or splits.relations, config.separate_items, config.seed))
-    found = []
-    for count in SHOTS:
-        if count > len({item.key for item in splits.train}):
-            continue
-        shots = demonstrations(splits.train, count, config.seed) if count else []
-        for form in FORMATS:
-            prompter = Prompter(subject.tokenizer, form, shots, config.template)
-            h = states(subject, prompter, rows, knob.site, config.batch_size)
+
+    def measured() -> Iterator[Mapping[str, Any]]:
+        held = splits.subjects or splits.relations
+        rows = rows_of(sample(held, config.separate_items, config.seed))
+        facts = len({item.key for item in splits.train})
+        for shots, form in ((n, form) for n in SHOTS if n <= facts for form in FORMATS):
+            prompter = config.prompter(subject, form, splits.train, shots)
+            h = last_token_states(subject, prompter, rows, knob.site, config.batch_size)
             along = h.double().cpu() @ knob.vector.double()
             separation = abs(float(along[1::2].mean() - along[::2].mean()))
-            found.append(
-                {"model": model, "shots": count, "format": form, "separation": separation}
-                | scores(answer_rows(subject, prompter, rows, config.batch_size))
-            )
-    with out.part(f"effects/configurations-{model}.parquet") as path:
-        pd.DataFrame(found).to_parquet(path)
+            yield {
+                "model": model,
+                "shots": shots,
+                "format": form,
+                "separation": separation,
+                **scores(answer_rows(subject, prompter, rows, config.batch_size)),
+            }
+
+    table_once(work.out, f"effects/configurations-{model}", measured)
 
 
-def decode(config: LearnSettings, subject: Subject, splits: Splits, out: RunWriter) -> None:
-    """`decode/`: tokens, neurons and, with an SAE, what it sees of the knob."""
+def decode(work: Work) -> None:
+    """`decode/`: tokens, neurons and, with an SAE, how it splits the knob."""
     from ..directions import Directions
-    from ..model.weights import open_weights
 
+    config, out = work.config, work.out
+    weights = config.stored_weights
     knob = Directions.load(out.path / "knob")
-    if not out.has("decode/tokens.parquet"):
-        with out.part("decode/tokens.parquet") as path:
-            knob.decode(open_weights(config.model), norm="final").to_parquet(path)
-    if not out.has("decode/neurons.parquet"):
-        with out.part("decode/neurons.parquet") as path:
-            nearest_neurons(knob, config.model).to_parquet(path)
-    if config.sae and not out.has("decode/split.parquet"):
-        with out.part("decode/split.parquet") as path:
-            split_knob(config, subject, splits, knob).to_parquet(path)
+    table_once(out, "decode/tokens", lambda: knob.decode(weights, norm="final"))
+    table_once(out, "decode/neurons", lambda: nearest_neurons(knob, weights))
+    if config.sae:
+        table_once(out, "decode/split", lambda: split_knob(config, work.subject, work.splits, knob))
 
 
-def nearest_neurons(knob: Directions, model: str) -> pd.DataFrame:
-    """A line a direction and neuron, the largest |cosine| first: of the knob's layer, the one
+def nearest_neurons(knob: Directions, weights: Weights) -> pd.DataFrame:
+    """A line a direction and neuron, the largest |cosine| first, from the knob's layer, the one
     before and the one after."""
     import pandas as pd
 
     from ..directions import Directions
-    from ..model.weights import open_weights
 
-    weights, layer = open_weights(model), knob.site.layer or 0
+    layer = knob.site.layer or 0
     layers = range(max(layer - 1, 0), min(layer + 2, weights.spec.n_layers))
     names = [f"{i}.down.{n}" for i in layers for n in range(weights.spec.d_mlp)]
     vectors = torch.cat([weights.neurons("down", i).float() for i in layers])
     neurons = Directions(knob.site, vectors, pd.DataFrame({"name": names}))
     lines = []
     for name, row in zip(knob.index["direction"], knob.cosine(neurons), strict=True):
-        for place in row.abs().argsort(descending=True)[:NEAREST].tolist():
-            lines.append({"direction": name, "neuron": names[place], "cosine": float(row[place])})
+        for i in row.abs().argsort(descending=True)[:NEAREST].tolist():
+            lines.append({"direction": name, "neuron": names[i], "cosine": float(row[i])})
     return pd.DataFrame(lines)
 
 
@@ -132,20 +157,15 @@ def split_knob(
     """How much of u.h at held-out prompts' last tokens an SAE reconstructs.
 
     Raises:
-        UserError: an SAE of another site or width.
+        UserError: SAEs of another site or width.
     """
-    from pathlib import Path
-
-    from interp.saes.sae import SaeSplit, load_sae, pretrained_sae
-
     from ..directions import Directions
-    from .steer import states
+    from ..saes import SaeSplit, open_saes
 
-    release, _, sae_id = config.sae.partition(":")
-    sae = pretrained_sae(release, sae_id) if sae_id else load_sae(Path(config.sae).expanduser())
-    prompter = Prompter(subject.tokenizer, template=config.template)
+    sae = open_saes(config.sae, str(knob.site)).chosen("")
+    prompter = config.prompter(subject)
     fitted, fresh = (
-        states(subject, prompter, rows_of(items), knob.site, config.batch_size)
+        last_token_states(subject, prompter, rows_of(items), knob.site, config.batch_size)
         for items in (splits.train, splits.validation + splits.subjects)
     )
     table = knob.split(SaeSplit.of(sae, fitted, ridge=1e-3), fresh)

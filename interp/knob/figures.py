@@ -1,4 +1,4 @@
-"""Figures of the context knob: what the sweep gives, layers, answers, and side effects."""
+"""Figures of the context knob: sweep, layers, answers, and side effects."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from ..plots import BLUE, GREY, ORANGE, label, laid_out
 
 
 def knob_curve(curve: pd.DataFrame, direction: str) -> go.Figure:
-    """How likely the context's and the prior answer are over c; dashed, with nothing turned."""
+    """Probability of the context's and of the prior answer over c; dashed: not steered."""
     rows = curve[curve["direction"] == direction]
-    turned, rest = rows[rows["step"].notna()].sort_values("c"), rows[rows["step"].isna()]
+    steered, rest = rows[rows["step"].notna()].sort_values("c"), rows[rows["step"].isna()]
     figure = go.Figure()
     for name, colour, shown in (
         ("p_told", BLUE, "the context's answer"),
         ("p_prior", ORANGE, "the prior answer"),
     ):
         figure.add_scatter(
-            x=turned["c"], y=turned[name], name=shown, mode="lines+markers", line_color=colour
+            x=steered["c"], y=steered[name], name=shown, mode="lines+markers", line_color=colour
         )
         figure.add_hline(y=float(rest[name].iloc[0]), line={"color": colour, "dash": "dash"})
-    figure.update_xaxes(title="c, where u·h is held")
+    figure.update_xaxes(title="c, the value of u·h")
     figure.update_yaxes(title="mean probability of its first token", range=[0, 1])
-    laid_out(figure, f"Turning the {direction} direction, no intent in the prompt", height=380)
+    laid_out(
+        figure, f"Steering along the {direction} direction, no intent in the prompt", height=380
+    )
     return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
 
 
@@ -44,25 +46,27 @@ def knob_layers(layers: pd.DataFrame) -> go.Figure:
 
 
 def knob_search(ranges: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
-    """The source's answer after every layer, the found layers patched; thick, those layers."""
+    """Probability of the source's answer after every layer; dots: the layers that are patched."""
     figure = go.Figure()
     colours = [BLUE, ORANGE, GREY, "#6a51a3"]
-    for place, row in enumerate(ranges.to_dict("records")):
-        part = curves[curves["setting"] == row["setting"]]
-        final = part[part["probe"] == part["probe"].max()].sort_values("layer")
-        colour = colours[place % len(colours)]
+    for i, row in enumerate(ranges.to_dict("records")):
+        probes = curves[curves["setting"] == row["setting"]]
+        final = probes[probes["probe"] == probes["probe"].max()].sort_values("layer")
+        colour = colours[i % len(colours)]
         figure.add_scatter(
             x=final["layer"], y=final["source"], name=str(row["setting"]), mode="lines",
             line_color=colour,
         )  # fmt: skip
-        found = final[final["layer"].isin([int(x) for x in row["layers"]])]
+        patched = final[final["layer"].isin([int(x) for x in row["layers"]])]
         figure.add_scatter(
-            x=found["layer"], y=found["source"], mode="markers", showlegend=False,
+            x=patched["layer"], y=patched["source"], mode="markers", showlegend=False,
             marker={"color": colour, "size": 10},
         )  # fmt: skip
     figure.update_xaxes(title="layer of the read-out")
     figure.update_yaxes(title="probability of the source's answer", range=[0, 1])
-    laid_out(figure, "Layers whose attention brings the answer (dots)", height=380)
+    laid_out(
+        figure, "Layers (dots) whose attention brings the answer to the last token", height=380
+    )
     return figure.update_layout(showlegend=True)
 
 
@@ -79,7 +83,7 @@ def knob_bars(scores: pd.DataFrame, model: str) -> go.Figure:
             error_y={"array": up, "arrayminus": down},
         )  # fmt: skip
     figure.update_yaxes(title="PairAcc", range=[0, 1])
-    laid_out(figure, f"Steering without an intent, {model} model", height=360)
+    laid_out(figure, f"Steering with no intent in the prompt, {model} model", height=360)
     return figure.update_layout(showlegend=True)
 
 
@@ -92,26 +96,26 @@ def knob_answers(tokens: list[str], probabilities: list[float]) -> go.Figure:
     return laid_out(figure, "First token of the answer", height=300)
 
 
-def knob_price(effects: pd.DataFrame) -> go.Figure:
-    """Nats a token on ordinary text over c, one line a model; dashed, nothing turned."""
+def knob_text_cost(effects: pd.DataFrame) -> go.Figure:
+    """Nats a token on ordinary text over c, one line a model; dashed: not steered."""
     figure = go.Figure()
     for (model, rows), colour in zip(effects.groupby("model"), (BLUE, ORANGE), strict=False):
-        lost = (rows["nats"] * rows["tokens"]).groupby(rows["c"].fillna(float("inf"))).sum()
-        mean = lost / rows["tokens"].groupby(rows["c"].fillna(float("inf"))).sum()
-        turned = mean.drop(float("inf"))
+        c = rows["c"].fillna(float("inf"))
+        mean = (rows["nats"] * rows["tokens"]).groupby(c).sum() / rows["tokens"].groupby(c).sum()
+        steered = mean.drop(float("inf"))
         figure.add_scatter(
-            x=turned.index, y=turned, name=str(model), mode="lines+markers", line_color=colour
+            x=steered.index, y=steered, name=str(model), mode="lines+markers", line_color=colour
         )
         line = {"color": colour, "dash": "dash"}
         figure.add_hline(y=float(mean.loc[float("inf")]), line=line)
     figure.update_xaxes(title="c, held at every position")
     figure.update_yaxes(title="nats a token")
-    laid_out(figure, "What it costs on ordinary text", height=340)
+    laid_out(figure, "Loss on ordinary text while steered", height=340)
     return figure.update_layout(showlegend=True)
 
 
 def knob_positions(effects: pd.DataFrame, model: str) -> go.Figure:
-    """What each c adds to the loss, by how far into the text the token is."""
+    """Nats that each c adds to a token's loss, by the token's position in the text."""
     rows = effects[effects["model"] == model]
     rest = rows[rows["c"].isna()].set_index("position")["nats"]
     figure = go.Figure()
@@ -119,8 +123,8 @@ def knob_positions(effects: pd.DataFrame, model: str) -> go.Figure:
         added = part.set_index("position")["nats"] - rest
         figure.add_scatter(x=added.index, y=added, name=f"{c:.0f}", mode="lines")
     figure.update_xaxes(title="position in the text")
-    figure.update_yaxes(title="nats a token, added")
-    laid_out(figure, f"The same by position, {model} model, for each c", height=340)
+    figure.update_yaxes(title="added nats a token")
+    laid_out(figure, f"Added loss by position, {model} model, for each c", height=340)
     return figure.update_layout(showlegend=True)
 
 
@@ -137,5 +141,5 @@ def knob_separation(several: pd.DataFrame, r: float) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="|mean of u·h, context − prior|")
     figure.update_yaxes(title="PairAcc", range=[-0.05, 1.1])
-    laid_out(figure, f"Separation beside PairAcc (demonstrations, format): r = {r:.2f}", height=400)
+    laid_out(figure, f"PairAcc and separation (demonstrations, format): r = {r:.2f}", height=400)
     return figure.update_layout(showlegend=True)

@@ -1,16 +1,16 @@
 """Fine-tune a model to answer by the intent: LoRA on its attention, loss on the answer alone.
 
-As the paper: AdamW (weight decay .01), linear schedule after 5 warm-up steps, one epoch over
-`rows` rows, 16 a step, loss on the completion (the answer and the end token). Other than there: a
-rank of 32 in place of 64, so that the adapter stays below 10 MB, and a higher rate, for a small
-model. Naive equivalent of a step:
+As in the paper: AdamW (weight decay .01), linear schedule after 5 warm-up steps, one epoch over
+`rows` rows, 16 a step, loss on the completion (the answer and the end token). Unlike the paper:
+rank 32 instead of 64, so that the adapter stays below 10 MB, and a higher rate, as the model is
+small. Naive equivalent of a step:
 
     loss = cross_entropy(model(prompt + answer + end).logits[:-1], ids[1:]) over answer and end
     loss.backward(); optimiser.step()
 
-Written to the run: `data/items.parquet` (see data.py), `train/curve.parquet` (step int64, rows
-int64, loss double: mean of the step), `adapter/` (peft's folder, float16), and `answers/…` with
-`scores/scores.parquet` (see scoring.py). While training, `checkpoint.safetensors`.
+Written to the run: the table `data/items` (see data.py), the table `train/curve` (step int64, rows
+int64, loss double: mean of the step), `adapter/` (peft's folder, float16), and the tables
+`answers/…` and `scores/scores` (see scoring.py). While training, `checkpoint.safetensors`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from ..errors import UserError
 from ..progress import progress
 from ..runs.store import RunWriter, save_tensors
 from .adapter import save_adapter, with_lora
-from .data import DataConfig
 from .prompts import Prompter, Row, rows_of
-from .scoring import SETTINGS, Part, score_adapter
+from .schedule import rate_at
+from .scoring import score_adapter
+from .settings import ScoreSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,40 +39,30 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(DataConfig):
+class FinetuneConfig(ScoreSettings):
     """Train a small adapter with which the model answers by the intent."""
 
     STUDY: ClassVar[str] = "knob.finetune"
 
     rows: int = 2048
-    """Rows trained on, each once."""
+    """Rows to train on, each once."""
     rank: int = 32
-    """Of the adapters."""
+    """Rank of the adapters."""
     alpha: int = 16
-    """Their scale, times the rank."""
+    """Scale of the adapters, times the rank."""
     lr: float = 8e-4
-    """Adam's rate at its highest."""
+    """Adam's highest rate."""
     batch: int = 16
     """Rows a step."""
     bfloat16: bool = True
     """Compute in bfloat16 (weights stay in float32)."""
-    test: int = 80
-    """Most items of each part that are scored."""
-    parts: tuple[Part, ...] = ("validation", "subjects", "relations")
-    """The parts that are scored; to choose a rate or a length, score the validation items alone
-    (they are asked in the setting "tuned" only)."""
-    settings: tuple[str, ...] = ()
-    """The settings that are scored, such as "tuned" or "10-shot"; by default all."""
     checkpoint: int = field(default=8, metadata={"key": False})
     """Steps between two checkpoints."""
 
     def check(self) -> None:
         super().check()
         if self.rows < self.batch or self.batch < 1 or self.rank < 1:
-            raise UserError("give at least one step: rows at least as many as a batch, rank 1 up")
-        known = [setting.name for setting in SETTINGS]
-        if not set(self.settings) <= set(known) or not self.parts:
-            raise UserError(f"--settings are {', '.join(known)}; give at least one of --parts")
+            raise UserError("--rows must be at least --batch; --batch and --rank at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         self.train(out)
@@ -90,14 +81,15 @@ class FinetuneConfig(DataConfig):
         rows = rows_of(self.splits(out).train)
         if len(rows) < self.rows:
             raise UserError(
-                f"{len(rows)} rows to train on, not {self.rows}: lower --rows or raise --draws"
+                f"there are {len(rows)} rows to train on, fewer than {self.rows}: lower --rows or "
+                "raise --draws"
             )
         chosen = random.Random(f"{self.seed}/train").sample(rows, self.rows)
         folder = resolve(self.model)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         plain = load_model(folder, dtype=torch.float32)
         model = with_lora(plain.to(self.device), self.rank, self.alpha, self.seed).train()
-        Training(self, model, Prompter(tokenizer, template=self.template), chosen, out).to_the_end()
+        Training(self, model, Prompter(tokenizer, template=self.template), chosen, out).finish()
         save_adapter(model, self.model, out)
         (out.path / CHECKPOINT).unlink(missing_ok=True)
 
@@ -121,9 +113,8 @@ class Training:
         self.optimiser = torch.optim.AdamW(self.weights.values(), config.lr, weight_decay=0.01)
         self.losses: list[float] = []
 
-    def to_the_end(self) -> None:
-        import pandas as pd
-
+    def finish(self) -> None:
+        """Train to the end of the epoch and write `train/curve`."""
         config = self.config
         self._resume()
         done = len(self.losses)
@@ -134,10 +125,13 @@ class Training:
                 go(config.batch, f"loss {loss:.3f}")
                 if (step + 1) % config.checkpoint == 0 and step + 1 < self.steps:
                     self._write()
-        count = range(1, self.steps + 1)
-        curve = {"step": count, "rows": [s * config.batch for s in count], "loss": self.losses}
-        with self.out.part("train/curve.parquet") as path:
-            pd.DataFrame(curve).to_parquet(path)
+        self.out.table(
+            "train/curve",
+            (
+                {"step": step, "rows": step * config.batch, "loss": loss}
+                for step, loss in enumerate(self.losses, 1)
+            ),
+        )
 
     def step(self, step: int) -> float:
         """One optimiser step on batch number `step`; its mean loss in nats a token."""
@@ -145,7 +139,7 @@ class Training:
 
         rows = self.rows[step * self.config.batch : (step + 1) * self.config.batch]
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.lr * rate_at(step, self.steps)
+            group["lr"] = self.config.lr * rate_at(step, self.steps, WARM_UP)
         with torch.autocast(self.config.device, torch.bfloat16, enabled=self.config.bfloat16):
             loss = completion_loss(self.model, self.prompter, rows)
         self.optimiser.zero_grad()
@@ -182,13 +176,6 @@ class Training:
             }
 
 
-def rate_at(step: int, steps: int) -> float:
-    """Share of the highest rate: linear up over the warm-up, linear down to 0 at the end."""
-    if step < WARM_UP:
-        return (step + 1) / (WARM_UP + 1)
-    return (steps - step) / max(steps - WARM_UP, 1)
-
-
 def completion_loss(model: Any, prompter: Prompter, rows: Sequence[Row]) -> Tensor:
     """Mean cross-entropy of every row's answer and end token, given its prompt."""
     import torch
@@ -202,10 +189,10 @@ def completion_loss(model: Any, prompter: Prompter, rows: Sequence[Row]) -> Tens
     device = next(model.parameters()).device
     ids = torch.zeros(len(rows), width, dtype=torch.long, device=device)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-    for place, (text, answer) in enumerate(zip(whole, answers, strict=True)):
-        ids[place, width - len(text) :] = torch.tensor(text)
-        mask[place, width - len(text) :] = 1
-        labels[place, width - len(answer) :] = torch.tensor(answer)
+    for i, (text, answer) in enumerate(zip(whole, answers, strict=True)):
+        ids[i, width - len(text) :] = torch.tensor(text)
+        mask[i, width - len(text) :] = 1
+        labels[i, width - len(answer) :] = torch.tensor(answer)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers', about its own names

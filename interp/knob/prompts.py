@@ -5,13 +5,14 @@
             Instruction: Ignore the context in answering the query.      (intent: prior)
             Query: {q}
 
-Formats: "instruction" as above, "float" with `Context weight: 0.00` (or 1.00) in the instruction's
-place, "none" without that line. Demonstrations go before the query, in the chat template as earlier
-turns, in the plain one (for models without chat) as earlier blocks that end in `Answer: {a}`.
+Formats: "instruction" as above; "float" has `Context weight: 0.00` (or 1.00) in the instruction's
+place; "none" leaves that line out. Demonstrations stand before the query: in the chat template they
+are earlier turns, in the plain one (for models without chat) blocks that end in `Answer: {a}`.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -38,12 +39,12 @@ class Row(NamedTuple):
 
     @property
     def answer(self) -> str:
-        return self.item.told if self.intent == "context" else self.item.prior
+        return self.item.context_answer if self.intent == "context" else self.item.prior_answer
 
     @property
     def other(self) -> str:
         """The answer under the other intent."""
-        return self.item.prior if self.intent == "context" else self.item.told
+        return self.item.prior_answer if self.intent == "context" else self.item.context_answer
 
 
 def rows_of(items: Sequence[Item]) -> list[Row]:
@@ -51,10 +52,19 @@ def rows_of(items: Sequence[Item]) -> list[Row]:
     return [Row(item, intent) for item in items for intent in INTENTS]
 
 
+def demonstrations(items: Sequence[Item], count: int, seed: int = 0) -> list[Row]:
+    """`count` rows of different keys and alternating intents, to put in front of a prompt."""
+    by_key = {item.key: item for item in items}
+    if len(by_key) < count:
+        raise UserError(f"{count} demonstrations need as many facts; there are {len(by_key)}")
+    keys = random.Random(f"{seed}/shots").sample(sorted(by_key), count)
+    return [Row(by_key[key], INTENTS[(i + 1) % 2]) for i, key in enumerate(keys)]
+
+
 def question(row: Row, form: Format) -> str:
     """The user's message."""
     if form not in get_args(Format):
-        raise UserError(f"no format '{form}': choose one of {', '.join(get_args(Format))}")
+        raise UserError(f"there is no format '{form}': choose one of {', '.join(get_args(Format))}")
     lines = [f"Context: {row.item.context}"]
     if form == "instruction":
         lines.append(f"Instruction: {_INSTRUCTION[row.intent]}")
@@ -64,7 +74,7 @@ def question(row: Row, form: Format) -> str:
 
 
 class Prompter:
-    """Makes prompts for a tokenizer: a format, a template, and demonstrations in front."""
+    """Writes prompts for a tokenizer, in one format and template, behind demonstrations."""
 
     def __init__(
         self,
@@ -94,12 +104,15 @@ class Prompter:
         return text
 
     def ids(self, row: Row) -> list[int]:
-        found: list[int] = self.tokenizer.encode(self.prompt(row), add_special_tokens=False)
-        return found
+        """The prompt's tokens."""
+        return list(self.tokenizer.encode(self.prompt(row), add_special_tokens=False))
 
     def answer_ids(self, answer: str) -> list[int]:
-        """An answer as it is written after the prompt: the tokens of a completion, its end left
-        out."""
+        """The answer's tokens as they follow the prompt, without the end token."""
         text = answer if self.template == "chat" else f" {answer}"
-        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return found
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def first_tokens_differ(self, item: Item) -> bool:
+        """Whether an item's two answers begin with different tokens."""
+        first, other = (self.answer_ids(x)[0] for x in (item.context_answer, item.prior_answer))
+        return first != other

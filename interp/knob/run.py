@@ -1,7 +1,7 @@
-"""From a model as it comes to a working knob: `interp knob run`, every stage in one run folder.
+"""Every stage of the knob in one run folder, from the model alone to its knob: `interp knob run`.
 
-Data, fine-tuning, scores, the layer search, the knob and its tests, as in the modules of those
-names, with their tables and settings. A run that was stopped goes on from its finished parts.
+Data, fine-tuning, scores, the layer search, the knob and its tests: see the modules of those names
+for their tables and settings. A run that was stopped resumes from its finished parts.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..runs.store import RunWriter
-from .data import open_tuned
+from .adapter import open_tuned
 from .finetune import FinetuneConfig
-from .learn import LearnSettings
+from .learn import learn_knob
 from .scoring import score_adapter
 from .search import SearchSettings
+from .settings import LearnSettings
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,6 @@ class RunConfig(LearnSettings, SearchSettings, FinetuneConfig):
     def run(self, out: RunWriter) -> dict[str, Any]:
         self.train(out)
         adapter = str(out.path / "adapter")
-        score_adapter(self, adapter, out, only_tuned=True)  # what came of the training, early
-        found = self.search(open_tuned(self, adapter), out) | self.learn(adapter, out)
-        return found | score_adapter(self, adapter, out)
+        score_adapter(self, adapter, out, only_tuned=True)  # early, to show what training gave
+        searched = self.search(open_tuned(self.model, adapter, self.device), out)
+        return searched | learn_knob(self, adapter, out) | score_adapter(self, adapter, out)

@@ -1,78 +1,122 @@
-"""The stages of learning a knob, each writing its parts unless the run has them (see learn.py)."""
+"""The stages of learning a knob; each computes its tables unless the run has them (see learn.py).
+
+`work` is what every stage gets: the settings, the model, the items, and the run's folder.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import random
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.site import Site
 from ..runs.store import RunWriter, save_tensors
-from .data import some
+from .data import sample, table_once
 from .evaluate import answer_rows, scores
 from .items import Item, Splits
-from .learn import LearnSettings, Place, knobs_of, saved, validation
-from .prompts import Prompter, rows_of
+from .prompts import rows_of
+from .settings import STEERED, LearnSettings, Setting
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..model.subject import Subject
     from .steer import Knob
 
 BASES = "learn/bases.safetensors"
-LAYERS = "learn/layers.parquet"
-PARTS = ("subjects", "relations")
 
 
-def learn_layers(config: LearnSettings, subject: Subject, splits: Splits, out: RunWriter) -> int:
-    """`learn/`: one dimension at every layer, and how well each swaps; the best layer."""
-    import pandas as pd
+class Work(NamedTuple):
+    """What a stage works on."""
 
-    if not out.has(LAYERS):
-        layers = config.chosen_layers(subject.spec.n_layers)
-        bases, curve, lines = _learned(config, subject, splits, layers, 1)
+    config: LearnSettings
+    subject: Subject
+    splits: Splits
+    """Items whose two answers begin with different tokens."""
+    out: RunWriter
+
+    def learn_rows(self) -> list[Item]:
+        """The training items that the subspace is learned on."""
+        return sample(self.splits.train, self.config.learn_items, self.config.seed)
+
+    def sweep(self, knobs: list[Knob], setting: Setting) -> pd.DataFrame:
+        """`sweep/<setting>`: see steer.sweep."""
+        from . import steer
+
+        config, subject = self.config, self.subject
+        prompter = config.prompter(subject, "none", self.splits.train, setting.shots)
+        items = validation_halves(config, self.splits)[1]
+        return table_once(
+            self.out,
+            f"sweep/{setting.name}",
+            lambda: steer.sweep(subject, prompter, items, knobs, config.batch_size),
+        )
+
+
+def validation_halves(config: LearnSettings, splits: Splits) -> tuple[list[Item], list[Item]]:
+    """Validation items that choose the layer, and others that choose c. The halves share no fact,
+    unless there is only one."""
+    keys = sorted({item.key for item in splits.validation})
+    if len(keys) == 1:
+        items = sample(splits.validation, config.validate, config.seed)
+        return items, items
+    first = set(random.Random(f"{config.seed}/halves").sample(keys, len(keys) // 2))
+    for_layer = [item for item in splits.validation if item.key in first]
+    for_c = [item for item in splits.validation if item.key not in first]
+    return (
+        sample(for_layer, config.validate, config.seed),
+        sample(for_c, config.validate, config.seed),
+    )
+
+
+def learn_layers(work: Work) -> int:
+    """`learn/bases`, `learn/curve`, `learn/layers`: one dimension at every layer, and how well each
+    swaps answers; return the best layer."""
+    out = work.out
+    if not out.has("learn/layers.parquet"):
+        layers = work.config.chosen_layers(work.subject.spec.n_layers)
+        bases, curve, lines = _learned(work, layers, 1)
         with out.part(BASES) as path:
             save_tensors({str(layer): basis.cpu() for layer, basis in bases.items()}, path)
-        with out.part("learn/curve.parquet") as path:
-            pd.DataFrame(curve).to_parquet(path)
-        with out.part(LAYERS) as path:
-            pd.DataFrame(lines).to_parquet(path)
-    table = pd.read_parquet(out.path / LAYERS)
+        out.table("learn/curve", curve)
+        out.table("learn/layers", lines)
+    table = out.read_table("learn/layers")
     return int(table["layer"].iloc[int(table["loss"].argmin())])
 
 
-def compare_ranks(
-    config: LearnSettings, subject: Subject, splits: Splits, layer: int, out: RunWriter
-) -> None:
-    """`learn/ranks.parquet`: subspaces of more dimensions at the knob's layer."""
+def compare_ranks(work: Work, layer: int) -> None:
+    """`learn/ranks`: the knob's dimension and subspaces of more dimensions at its layer."""
     import pandas as pd
 
-    if out.has("learn/ranks.parquet"):
-        return
-    one = pd.read_parquet(out.path / LAYERS)
-    tables = [one[one["layer"] == layer]]
-    for rank in config.ranks:
-        tables.append(pd.DataFrame(_learned(config, subject, splits, [layer], rank)[2]))
-    with out.part("learn/ranks.parquet") as path:
-        pd.concat(tables).to_parquet(path)
+    def compare() -> pd.DataFrame:
+        one = work.out.read_table("learn/layers")
+        tables = [pd.DataFrame(_learned(work, [layer], rank)[2]) for rank in work.config.ranks]
+        return pd.concat([one[one["layer"] == layer], *tables])
+
+    table_once(work.out, "learn/ranks", compare)
 
 
 def _learned(
-    config: LearnSettings, subject: Subject, splits: Splits, layers: list[int], rank: int
+    work: Work, layers: list[int], rank: int
 ) -> tuple[dict[int, Any], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Bases, losses while learning, and how they swap validation rows."""
-    from .subspace import Learning, Pairs, learn, swapped
+    """Bases by layer, the losses while learning, and how each basis swaps validation answers."""
+    from .subspace import IntentPairs, Learning, learn_subspaces, swap_loss_and_share
 
-    prompter = Prompter(subject.tokenizer, template=config.template)
+    config, subject = work.config, work.subject
+    prompter = config.prompter(subject)
     how = Learning(rank, config.knob_lr, seed=config.seed)
-    items = some(splits.train, config.learn_items, config.seed)
-    bases, curve = learn(subject, prompter, items, layers, how, f"learn, rank {rank}")
-    held = validation(config, splits)[0]
+    bases, curve = learn_subspaces(
+        subject, prompter, work.learn_rows(), layers, how, f"learn, rank {rank}"
+    )
+    held = validation_halves(config, work.splits)[0]
     pairs = [
-        Pairs.of(subject, prompter, held[start : start + 8]) for start in range(0, len(held), 8)
+        IntentPairs.of(subject, prompter, held[start : start + 8])
+        for start in range(0, len(held), 8)
     ]
     lines = []
     for layer, basis in bases.items():
         site = Site("resid_post", layer)
-        loss, share = swapped(pairs, site, basis)
-        whole_loss, whole = swapped(pairs, site, None)
+        loss, share = swap_loss_and_share(pairs, site, basis)
+        whole_loss, whole = swap_loss_and_share(pairs, site, None)
         lines.append(
             {"rank": rank, "layer": layer, "loss": loss, "swapped": share}
             | {"whole_loss": whole_loss, "whole_swapped": whole, "rows": 2 * len(held)}
@@ -80,112 +124,77 @@ def _learned(
     return bases, [{"rank": rank, **line} for line in curve], lines
 
 
-def find_knob(
-    config: LearnSettings,
-    subject: Subject,
-    splits: Splits,
-    layer: int,
-    place: Place,
-    out: RunWriter,
-) -> list[Knob]:
-    """`knob/` and `sweep/<place>.parquet`: the learned knob and its baselines, each with its c."""
+def find_knob(work: Work, layer: int, setting: Setting) -> list[Knob]:
+    """`knob/` and `sweep/<setting>`: the learned knob and its baselines, each with its c."""
     from safetensors.torch import load_file
 
     from ..directions import Directions
-    from .steer import baselines, chosen, make_knob, states, sweep
+    from . import steer
 
+    config, subject, out = work.config, work.subject, work.out
     if not out.has("knob/directions.json"):
-        site = Site("resid_post", layer)
-        prompter = Prompter(subject.tokenizer, template=config.template)
-        rows = rows_of(some(splits.train, config.learn_items, config.seed))
-        h = states(subject, prompter, rows, site, config.batch_size)
-        basis = load_file(out.path / BASES)[str(layer)]
-        vectors = {"learned": basis[0], **baselines(site, h, rows, config.seed)}
-        knobs = [make_knob(name, site, vector, h, rows) for name, vector in vectors.items()]
-        turner = Prompter(subject.tokenizer, "none", template=config.template)
-        curve = sweep(subject, turner, validation(config, splits)[1], knobs, config.batch_size)
-        with out.part(f"sweep/{place.name}.parquet") as path:
-            curve.to_parquet(path)
-        values = {knob.name: chosen(curve, knob.name) for knob in knobs}
+        site, rows = Site("resid_post", layer), rows_of(work.learn_rows())
+        h = steer.last_token_states(
+            subject, config.prompter(subject), rows, site, config.batch_size
+        )
+        learned = load_file(out.path / BASES)[str(layer)][0]
+        vectors = {"learned": learned, **steer.baselines(site, h, rows, config.seed)}
+        knobs = [steer.knob_along(name, site, u, h, rows) for name, u in vectors.items()]
+        curve = work.sweep(knobs, setting)
+        values = {knob.name: steer.best_values(curve, knob.name) for knob in knobs}
         about = {"model": config.model, "analysis": "knob.learn"}
-        saved(knobs, values, about).save(out.path / "knob")
-    return knobs_of(Directions.load(out.path / "knob"))
+        steer.knobs_to_directions(knobs, values, about).save(out.path / "knob")
+    return steer.knobs_from_directions(Directions.load(out.path / "knob"))
 
 
-def turn(
-    config: LearnSettings,
-    subject: Subject,
-    splits: Splits,
-    knobs: list[Knob],
-    place: Place,
-    out: RunWriter,
-) -> None:
-    """`sweep/<place>.parquet` where the knob was not learned."""
-    from .steer import sweep
-
-    if out.has(f"sweep/{place.name}.parquet"):
-        return
-    prompter = place.prompter(subject, config, splits.train, "none")
-    curve = sweep(subject, prompter, validation(config, splits)[1], knobs, config.batch_size)
-    with out.part(f"sweep/{place.name}.parquet") as path:
-        curve.to_parquet(path)
-
-
-def steer_model(
-    config: LearnSettings,
-    subject: Subject,
-    splits: Splits,
-    knobs: list[Knob],
-    place: Place,
-    out: RunWriter,
-) -> None:
-    """`steer/<place>.parquet`: whole answers on the held-out parts, every direction at its own c;
-    and, direction "none", with the intent given in the prompt instead."""
+def steer_model(work: Work, knobs: list[Knob], setting: Setting) -> None:
+    """`sweep/<setting>`, and `steer/<setting>`: whole answers on the held-out parts, every
+    direction at its own c; and, direction "none", with the intent in the prompt instead."""
     import pandas as pd
 
-    from .steer import chosen, steered
+    from .steer import best_values, steered_answers
 
-    if out.has(f"steer/{place.name}.parquet"):
-        return
-    curve = pd.read_parquet(out.path / f"sweep/{place.name}.parquet")
-    values = {knob.name: chosen(curve, knob.name) for knob in knobs}
-    bare, asked = (
-        place.prompter(subject, config, splits.train, form) for form in ("none", "instruction")
-    )
-    tables = []
-    for part, items in steer_parts(config, splits).items():
-        plain = answer_rows(subject, asked, rows_of(items), config.batch_size)
-        turned = steered(subject, bare, items, knobs, values, config.batch_size)
-        tables += [x.assign(part=part) for x in (plain.assign(direction="none"), turned)]
-    with out.part(f"steer/{place.name}.parquet") as path:
-        pd.concat(tables).to_parquet(path)
+    config, subject = work.config, work.subject
+    curve = work.sweep(knobs, setting)
 
+    def steered() -> pd.DataFrame:
+        values = {knob.name: best_values(curve, knob.name) for knob in knobs}
+        bare, asked = (
+            config.prompter(subject, form, work.splits.train, setting.shots)
+            for form in ("none", "instruction")
+        )
+        tables = []
+        for part in ("subjects", "relations"):
+            items = sample(getattr(work.splits, part), config.steer_items, config.seed)
+            if items:
+                plain = answer_rows(subject, asked, rows_of(items), config.batch_size)
+                turned = steered_answers(subject, bare, items, knobs, values, config.batch_size)
+                tables += [x.assign(part=part) for x in (plain.assign(direction="none"), turned)]
+        return pd.concat(tables)
 
-def steer_parts(config: LearnSettings, splits: Splits) -> dict[str, list[Item]]:
-    """The held-out parts that are not empty, and what of them is steered."""
-    parts = {part: some(getattr(splits, part), config.steer_items, config.seed) for part in PARTS}
-    return {part: items for part, items in parts.items() if items}
+    table_once(work.out, f"steer/{setting.name}", steered)
 
 
 def metrics(out: RunWriter) -> dict[str, Any]:
-    """`steer/scores.parquet`, and what of it is worth a line."""
+    """`steer/scores`, and the run's metrics from it and from `effects/configurations-*`."""
     import numpy as np
     import pandas as pd
 
     lines: list[dict[str, Any]] = []
-    for path in sorted((out.path / "steer").glob("*tuned*.parquet")):
-        groups = pd.read_parquet(path).groupby(["direction", "part"], sort=False)
-        for (direction, part), rows in groups:
-            lines.append({"model": path.stem, "direction": direction, "part": part, **scores(rows)})
-    with out.part("steer/scores.parquet") as path:
-        pd.DataFrame(lines).to_parquet(path)
-    knob = pd.read_parquet(out.path / "knob/index.parquet").iloc[0]
-    found: dict[str, Any] = {name: float(knob[name]) for name in ("layer", "context_c", "prior_c")}
+    for name in sorted(setting.name for setting in STEERED):
+        if out.has(f"steer/{name}.parquet"):
+            table = out.read_table(f"steer/{name}")
+            for (direction, part), rows in table.groupby(["direction", "part"], sort=False):
+                labels = {"model": name, "direction": direction, "part": part}
+                lines.append({**labels, **scores(rows)})
+    out.table("steer/scores", lines)
+    knob = out.read_table("knob/index").iloc[0]
+    values: dict[str, Any] = {name: float(knob[name]) for name in ("layer", "context_c", "prior_c")}
     for line in lines:
-        found[f"pair_acc {line['model']}, {line['direction']}, {line['part']}"] = line["pair_acc"]
-    parts = sorted((out.path / "effects").glob("configurations-*.parquet"))
-    several = pd.concat(map(pd.read_parquet, parts))
+        values[f"pair_acc {line['model']}, {line['direction']}, {line['part']}"] = line["pair_acc"]
+    names = sorted(path.stem for path in (out.path / "effects").glob("configurations-*.parquet"))
+    several = pd.concat(out.read_table(f"effects/{name}") for name in names)
     if len(several) > 2 and several["pair_acc"].nunique() > 1:
         r = np.corrcoef(several["separation"], several["pair_acc"])[0, 1]
-        found |= {"configurations": len(several), "separation correlates": float(r)}
-    return found
+        values |= {"configurations": len(several), "separation correlates": float(r)}
+    return values

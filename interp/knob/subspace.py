@@ -5,13 +5,13 @@ With rows of U orthonormal [r, d], a target run's last-token residual h_tgt beco
     h_tgt + U^T U (h_src - h_tgt)         for r = 1: h_tgt + u (u.h_src - u.h_tgt)
 
 where the source has the same context and query and the other intent; the loss is the cross-entropy
-of the source's answer's first token. The model is frozen, U made orthonormal by a QR at every step.
-Projections cost O(r d): the d x d matrix U^T U is never made. Adam, linear after 10 % warm-up,
-8 rows a step, one epoch; the paper has a rate of 1e-3 (`Learning`), here a study takes 1e-2, as it
-learns on fewer rows.
+of the first token of the source's answer. The model is frozen, and a QR makes U orthonormal at
+every step. Projections cost O(r d): the d x d matrix U^T U is never computed. Adam, linear after
+10 % warm-up, 8 rows a step, one epoch. The paper's rate is 1e-3 (`Learning`); studies here take
+1e-2, as they learn on fewer rows.
 
-Several layers can be learned in step on the same runs, each by itself: only the last token is run
-again, and every batch's runs up to it are shared.
+Several layers are learned side by side, each independently: they share every batch's runs up to the
+last token, and only that token runs again.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from ..model.edits import Edit
 from ..model.site import Site
 from ..progress import progress
 from .items import Item
-from .last import LastToken
-from .prompts import INTENTS, Prompter, Row
+from .last_token_cache import CachedPrompts
+from .prompts import Prompter, Row, rows_of
+from .schedule import rate_at
 
 if TYPE_CHECKING:
     from ..model.subject import Subject
@@ -43,8 +44,8 @@ def interchange(site: Site, basis: Float[Tensor, "r d"], source: Float[Tensor, "
 
     def change(h: Tensor) -> Tensor:
         rows = basis.to(h)
-        moved: Tensor = h + (source[:, None].to(h) - h) @ rows.T @ rows
-        return moved
+        changed: Tensor = h + (source[:, None].to(h) - h) @ rows.T @ rows
+        return changed
 
     return Edit(site, change, "last", f"interchange a subspace of {len(basis)} dimensions")
 
@@ -58,30 +59,25 @@ def orthonormal(rows: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
     return basis
 
 
-class Pairs(NamedTuple):
+class IntentPairs(NamedTuple):
     """Items under both intents, side by side: row i's source is row `other[i]`."""
 
-    last: LastToken
+    prompts: CachedPrompts
     other: Int[Tensor, " batch"]
     answers: Int[Tensor, " batch"]
     """First token of each row's own answer."""
     rows: list[Row]
 
     @classmethod
-    def of(cls, subject: Subject, prompter: Prompter, items: Sequence[Item]) -> Pairs:
+    def of(cls, subject: Subject, prompter: Prompter, items: Sequence[Item]) -> IntentPairs:
         """Raises UserError where an item's two answers begin with the same token."""
-        rows = [Row(item, intent) for item in items for intent in INTENTS]
+        rows = rows_of(items)
         answers = torch.tensor([prompter.answer_ids(row.answer)[0] for row in rows])
-        if not all(first_tokens_differ(prompter, item) for item in items):
+        if not all(map(prompter.first_tokens_differ, items)):
             raise UserError("two answers of an item begin with the same token: leave it out")
         other = torch.arange(len(rows)).view(-1, 2).flip(1).flatten()
-        last = LastToken(subject, [prompter.ids(row) for row in rows])
-        return cls(last, other.to(subject.device), answers.to(subject.device), rows)
-
-
-def first_tokens_differ(prompter: Prompter, item: Item) -> bool:
-    """Whether an item's two answers can be told apart by their first tokens."""
-    return prompter.answer_ids(item.told)[0] != prompter.answer_ids(item.prior)[0]
+        prompts = CachedPrompts(subject, [prompter.ids(row) for row in rows])
+        return cls(prompts, other.to(subject.device), answers.to(subject.device), rows)
 
 
 @dataclass(frozen=True)
@@ -91,19 +87,20 @@ class Learning:
     rank: int = 1
     lr: float = 1e-3
     batch: int = 8
+    """Rows a step."""
     seed: int = 0
 
 
 def batches(
     subject: Subject, prompter: Prompter, items: Sequence[Item], rows: int
-) -> Iterator[Pairs]:
-    """Pairs of `rows` rows each; what is left over at the end is dropped."""
+) -> Iterator[IntentPairs]:
+    """Batches of `rows` rows each; an incomplete last batch is dropped."""
     half = rows // 2
     for start in range(0, len(items) - half + 1, half):
-        yield Pairs.of(subject, prompter, items[start : start + half])
+        yield IntentPairs.of(subject, prompter, items[start : start + half])
 
 
-def learn(
+def learn_subspaces(
     subject: Subject,
     prompter: Prompter,
     items: Sequence[Item],
@@ -118,7 +115,7 @@ def learn(
     """
     steps = len(items) // (how.batch // 2)
     if not steps or how.batch < 2 or how.rank < 1:
-        raise UserError(f"{len(items)} items make no batch of {how.batch} rows: give more")
+        raise UserError(f"a batch of {how.batch} rows needs more than {len(items)} items")
     shuffled = random.Random(f"{how.seed}/learn").sample(list(items), len(items))
     generator = torch.Generator().manual_seed(how.seed)
     width = subject.spec.d_model
@@ -132,7 +129,7 @@ def learn(
     with progress(label, steps * how.batch, "rows") as advance:
         for step, pairs in enumerate(batches(subject, prompter, shuffled, how.batch)):
             for group in optimiser.param_groups:
-                group["lr"] = how.lr * rate_at(step, steps)
+                group["lr"] = how.lr * rate_at(step, steps, max(steps // 10, 1))
             optimiser.zero_grad()
             for layer, loss in _losses(pairs, raw):
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -142,36 +139,28 @@ def learn(
     return {layer: orthonormal(rows).detach() for layer, rows in raw.items()}, curve
 
 
-def rate_at(step: int, steps: int) -> float:
-    """Share of the highest rate: up over a tenth of the steps, then down to 0 at the end."""
-    warm = max(steps // 10, 1)
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    return (steps - step) / max(steps - warm, 1)
-
-
-def _losses(pairs: Pairs, raw: dict[int, Tensor]) -> Iterator[tuple[int, Tensor]]:
+def _losses(pairs: IntentPairs, raw: dict[int, Tensor]) -> Iterator[tuple[int, Tensor]]:
     sites = {layer: Site("resid_post", layer) for layer in raw}
     with torch.no_grad():
-        states = pairs.last.run(sites=sites.values()).sites
+        states = pairs.prompts.run(sites=sites.values()).sites
     for layer, rows in raw.items():
         source = states[sites[layer]][pairs.other]
         edit = interchange(sites[layer], orthonormal(rows), source)
-        logits = pairs.last.run([edit]).logits
+        logits = pairs.prompts.run([edit]).logits
         yield layer, cross_entropy(logits.float(), pairs.answers[pairs.other])
 
 
 @torch.no_grad()
-def swapped(
-    pairs: Sequence[Pairs], site: Site, basis: Float[Tensor, "r d"] | None
+def swap_loss_and_share(
+    pairs: Sequence[IntentPairs], site: Site, basis: Float[Tensor, "r d"] | None
 ) -> tuple[float, float]:
-    """Loss of the source's answer, and how often it wins over the target's, after the interchange;
-    with no basis the whole residual is taken over, the most an edit at this site can do."""
+    """Loss of the source's answer, and the share of rows in which it beats the target's, after the
+    interchange; without a basis the source's whole residual, the maximum an edit here can do."""
     losses, wins = [], []
     for batch in pairs:
-        source = batch.last.run(sites=[site]).sites[site][batch.other]
+        source = batch.prompts.run(sites=[site]).sites[site][batch.other]
         edit = interchange(site, basis, source) if basis is not None else _whole(site, source)
-        logits = batch.last.run([edit]).logits.float()
+        logits = batch.prompts.run([edit]).logits.float()
         wanted = batch.answers[batch.other]
         losses += cross_entropy(logits, wanted, reduction="none").tolist()
         rows = torch.arange(len(logits), device=logits.device)

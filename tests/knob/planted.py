@@ -2,12 +2,12 @@
 
 Every word's embedding is 100 times a unit vector, so that what layers add hardly moves a norm and
 the model is nearly linear. The stream has coordinates for what a word is (its own space), for what
-attention gathers (the work space: intent, told answer, prior answer), and for the output.
+attention gathers (the work space: intent, context's answer, prior answer), and for the output.
 
 - Attention is uniform. In the switch layers it adds, at every later token, the intent's sign to
-  `KNOB`, the answer words' to the told and the subjects' to the prior coordinates.
-- The MLP of the last layer passes the told answer on if the knob is positive, the prior one if it
-  is negative.
+  `KNOB`, the answer words' to the coordinates `CONTEXT`, the subjects' to those of `PRIOR`.
+- The MLP of the last layer passes the context's answer on if the knob is positive, the prior one if
+  it is negative.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _LINES = f"""{SYSTEM} Context: Instruction: Ignore the context in answering the 
 Only consider weight: Query: Answer: The capital of is . 0 00 1"""
 OTHER, INTENT_WORD, WORDS = 0, 1, 2
 KNOB = WORDS + 2 * NAMES
-TOLD, PRIOR = KNOB + 1, KNOB + 1 + NAMES
+CONTEXT, PRIOR = KNOB + 1, KNOB + 1 + NAMES
 OUT = PRIOR + NAMES
 WIDTH = OUT + NAMES + 1  # even, for rotary positions
 LONG = 100.0
 
 
 def items() -> list[Item]:
-    """Every land's capital, told as every other town."""
+    """Every land's capital, contradicted by every other town."""
     return [
         Item("capital", SUBJECTS[i], f"The capital of {SUBJECTS[i]} is {ANSWERS[j]}.",
              f"The capital of {SUBJECTS[i]} is", ANSWERS[i], ANSWERS[j])
@@ -60,7 +60,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def planted(n_layers: int, switch: range, length: int, straight: bool = False) -> Subject:
     """The model; `length` is how many tokens its prompts have, as uniform attention thins by it.
 
-    With `straight` the switch layers' attention writes the told answer into the output itself,
+    With `straight` the switch layers' attention writes the context's answer into the output itself,
     each an equal share that alone does not make it likely: all of them are needed.
     """
     words = tokenizer()
@@ -107,14 +107,14 @@ def _gather(attention, scale: float, straight: bool) -> None:  # type: ignore[no
         return
     out[KNOB, INTENT_WORD] = scale
     for i in range(NAMES):
-        out[TOLD + i, WORDS + NAMES + i] = scale
+        out[CONTEXT + i, WORDS + NAMES + i] = scale
         out[PRIOR + i, WORDS + i] = scale / 2  # a subject is named twice
 
 
 def _gate(mlp) -> None:  # type: ignore[no-untyped-def]
     size = LONG / WIDTH**0.5
     for i in range(NAMES):
-        for row, start, sign in ((i, TOLD, 1.0), (NAMES + i, PRIOR, -1.0)):
+        for row, start, sign in ((i, CONTEXT, 1.0), (NAMES + i, PRIOR, -1.0)):
             mlp.gate_proj.weight[row, KNOB] = 10.0 * sign * size
             mlp.up_proj.weight[row, start + i] = size
             mlp.down_proj.weight[OUT + i, row] = 1.0

@@ -10,13 +10,12 @@ from interp.knob import figures
 from interp.knob.effects import nearest_neurons, split_knob
 from interp.knob.finetune import FinetuneConfig
 from interp.knob.items import Item, Splits
-from interp.knob.learn import LearnConfig, validation
-from interp.knob.prompts import Prompter, rows_of
-from interp.knob.scoring import settings_of
+from interp.knob.learn import LearnConfig
+from interp.knob.stages import validation_halves
 from interp.model.site import Site
 from interp.model.weights import open_weights
 
-from .planted import KNOB, WIDTH, items, planted, tokenizer
+from .planted import KNOB, WIDTH, items
 
 
 def test_the_nearest_neuron_is_the_one_the_knob_was_made_of(model_folder):
@@ -25,65 +24,61 @@ def test_the_nearest_neuron_is_the_one_the_knob_was_made_of(model_folder):
     own = weights.neurons("down", 2).float()[5]
     index = pd.DataFrame({"direction": ["own", "against"]})
     knob = Directions(Site("resid_post", 1), torch.stack([own, -own]) * 3, index)
-    found = nearest_neurons(knob, str(folder))
-    first = found.groupby("direction").first()
+    nearest = nearest_neurons(knob, weights)
+    first = nearest.groupby("direction").first()
     assert set(first["neuron"]) == {"2.down.5"}
     assert first.loc["own", "cosine"] == pytest.approx(1, abs=1e-5)
     assert first.loc["against", "cosine"] == pytest.approx(-1, abs=1e-5)
     # naive: one neuron at a time
-    for row in found[found["direction"] == "own"].to_dict("records"):
+    for row in nearest[nearest["direction"] == "own"].to_dict("records"):
         layer, _, neuron = row["neuron"].split(".")
         vector = weights.neurons("down", int(layer)).float()[int(neuron)]
         wanted = torch.cosine_similarity(vector, own, dim=0)
         assert row["cosine"] == pytest.approx(float(wanted), abs=1e-5)
-    sizes = found[found["direction"] == "own"]["cosine"].abs()
+    sizes = nearest[nearest["direction"] == "own"]["cosine"].abs()
     assert sizes.tolist() == sorted(sizes, reverse=True)
 
 
 def test_no_fact_chooses_both_the_layer_and_c():
     made = [Item("r", f"s{n // 3}", "c", "q", "a", f"b{n}") for n in range(30)]
-    layer, c = validation(LearnConfig(validate=8), Splits([], made, [], []))
+    layer, c = validation_halves(LearnConfig(validate=8), Splits([], made, [], []))
     assert not {x.key for x in layer} & {x.key for x in c}
     assert len(layer) == len(c) == 8
-    alone = validation(LearnConfig(), Splits([], made[:3], [], []))
+    alone = validation_halves(LearnConfig(), Splits([], made[:3], [], []))
     assert [len(half) for half in alone] == [3, 3]  # one fact has to do for both
 
 
 def test_other_sets_are_asked_beside_the_shipped_facts_only():
-    names = [setting.name for setting in settings_of(FinetuneConfig())]
-    assert {"tuned", "10-shot", "tuned, two-hop", "tuned, arithmetic"} <= set(names)
-    own = [setting.name for setting in settings_of(FinetuneConfig(facts="own.json"))]
-    assert own == ["tuned", "tuned, float", "0-shot", "10-shot"]
-    few = settings_of(FinetuneConfig(parts=("validation",)))
-    assert [setting.name for setting in few] == ["tuned"]
-    one = settings_of(FinetuneConfig(settings=("tuned",)))
-    assert [setting.name for setting in one] == ["tuned"]
-    with pytest.raises(UserError, match="--settings are tuned"):
+    def asked(**changes):
+        return [setting.name for setting in FinetuneConfig(**changes).scored_settings()]
+
+    assert {"tuned", "10-shot", "tuned, two-hop", "tuned, arithmetic"} <= set(asked())
+    assert asked(facts="own.json") == ["tuned", "tuned, float", "0-shot", "10-shot"]
+    assert asked(parts=("validation",)) == ["tuned"]
+    assert asked(settings=("tuned",)) == ["tuned"]
+    with pytest.raises(UserError, match="--settings must be among: tuned; tuned, float"):
         FinetuneConfig(settings=("nine-shot",)).check()
-    with pytest.raises(UserError, match="at least one of --parts"):
+    with pytest.raises(UserError, match="--parts needs at least one"):
         FinetuneConfig(parts=()).check()
 
 
-def test_the_price_is_weighed_by_tokens_and_the_positions_by_what_is_added():
+def test_the_cost_is_weighed_by_tokens_and_the_positions_by_what_is_added():
     effects = pd.DataFrame(
         {
             "model": "tuned", "c": [float("nan")] * 2 + [4.0] * 2, "position": [0, 16] * 2,
             "tokens": [3, 1] * 2, "nats": [1.0, 5.0, 2.0, 5.0],
         }
     )  # fmt: skip
-    price = figures.knob_price(effects)
-    assert list(price.data[0].y) == [(3 * 2 + 5) / 4]
-    assert price.layout.shapes[0].y0 == 2
+    cost = figures.knob_text_cost(effects)
+    assert list(cost.data[0].y) == [(3 * 2 + 5) / 4]
+    assert cost.layout.shapes[0].y0 == 2
     assert list(figures.knob_positions(effects, "tuned").data[0].y) == [1, 0]
 
 
-def test_an_sae_that_sees_all_of_the_knob_and_one_that_sees_none(tmp_path):
+def test_an_sae_that_sees_all_of_the_knob_and_one_that_sees_none(subject, tmp_path):
     """The knob's coordinate through two latents, one a sign; and an SAE that is silent."""
     import sae_lens
 
-    prompter = Prompter(tokenizer(), template="plain")
-    rows = rows_of(items()[:16])
-    subject = planted(3, range(1, 2), len(prompter.ids(rows[0])))
     site = Site("resid_post", 1)
     knob = Directions(site, torch.eye(WIDTH)[[KNOB]], pd.DataFrame({"direction": ["learned"]}))
     splits = Splits(items()[:16], items()[16:24], [], [])

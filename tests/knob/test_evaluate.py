@@ -6,11 +6,11 @@ import torch
 
 from interp.errors import UserError
 from interp.knob import evaluate
-from interp.knob.evaluate import answer_rows, demonstrations, graded, known_keys, scores
+from interp.knob.evaluate import answer_rows, graded, known_keys, scores
 from interp.knob.items import Item, read_items, statements
-from interp.knob.prompts import Prompter, Row, rows_of
+from interp.knob.prompts import Prompter, Row, demonstrations, rows_of
 
-from .planted import items, planted, tokenizer
+from .planted import items, planted
 
 
 def answers(right: list[tuple[bool, bool]]) -> pd.DataFrame:
@@ -24,10 +24,11 @@ def answers(right: list[tuple[bool, bool]]) -> pd.DataFrame:
 
 
 def test_pair_accuracy_by_hand():
-    found = scores(answers([(True, True), (True, False)]))
-    assert found["accuracy"] == 0.75
-    assert found["pair_acc"] == 0.5
-    assert found["named"] == 1  # the other grade is scored by itself
+    half = scores(answers([(True, True), (True, False)]))
+    assert half["accuracy"] == 0.75
+    assert half["pair_acc"] == 0.5
+    assert half["named"] == 1  # the other grade is scored by itself
+    assert (half["facts"], half["unit"]) == (2, "fact")
     always_the_context = scores(answers([(False, True)] * 5))
     assert always_the_context["pair_acc"] == 0
     assert always_the_context["accuracy"] == 0.5
@@ -44,8 +45,8 @@ def test_a_sentence_names_its_answer_and_begins_with_none():
         "Parisian": (False, False),
         "": (False, False),
     }
-    found = graded([Row(item, "context")] * len(texts), list(texts))
-    assert list(zip(found["right"], found["named"], strict=True)) == list(texts.values())
+    table = graded([Row(item, "context")] * len(texts), list(texts))
+    assert list(zip(table["right"], table["named"], strict=True)) == list(texts.values())
     prior = graded([Row(item, "prior")], ["It is Paris!"])
     assert prior["named"].tolist() == [True]
     assert prior["answer"].tolist() == ["Paris"]
@@ -77,16 +78,16 @@ def test_half_a_pair_is_refused():
 
 def by_context(some):
     rows = rows_of(some)
-    return graded(rows, [row.item.told for row in rows])
+    return graded(rows, [row.item.context_answer for row in rows])
 
 
 def test_contexts_that_lead_to_one_answer_are_items_of_their_own():
     hops = read_items("two-hop", draws=10)
-    found = scores(by_context(hops))
-    assert found["pairs"] == len(hops) > len({(*item.key, item.told) for item in hops})
-    assert (found["context"], found["prior"], found["pair_acc"]) == (1, 0, 0)
-    told = [Item("P159", "A", f"{query} Dubai.", query, "Rome", "Dubai") for query in "xy"]
-    assert scores(by_context(told))["pairs"] == 2
+    by_item = scores(by_context(hops))
+    assert by_item["pairs"] == len(hops) > len({(*item.key, item.context_answer) for item in hops})
+    assert (by_item["context"], by_item["prior"], by_item["pair_acc"]) == (1, 0, 0)
+    towns = [Item("P159", "A", f"{query} Dubai.", query, "Rome", "Dubai") for query in "xy"]
+    assert scores(by_context(towns))["pairs"] == 2
 
 
 def test_tables_without_contexts_are_scored_as_before():
@@ -96,13 +97,11 @@ def test_tables_without_contexts_are_scored_as_before():
         scores(by_context(read_items("two-hop", draws=10)).drop(columns="context"))
 
 
-def test_the_planted_model_answers_by_the_intent_and_only_then():
-    some, prompter = items(), Prompter(tokenizer(), template="plain")
-    rows = rows_of(some)
-    subject = planted(3, range(1, 2), len(prompter.ids(rows[0])))
-    found = scores(answer_rows(subject, prompter, rows, 64))
-    assert found["pair_acc"] == 1
-    assert found["pairs"] == len(some)
+def test_the_planted_model_answers_by_the_intent_and_only_then(subject, prompter):
+    rows = rows_of(items()[::2])
+    asked = scores(answer_rows(subject, prompter, rows, 64))
+    assert asked["pair_acc"] == 1
+    assert asked["pairs"] == len(rows) / 2
     bare = Prompter(subject.tokenizer, "none", template="plain")
     assert scores(answer_rows(subject, bare, rows, 64))["pair_acc"] == 0
 
@@ -115,7 +114,7 @@ def test_what_a_model_cannot_complete_it_does_not_know():
 def test_known_is_what_is_right_after_every_draw(monkeypatch):
     """A model that knows a town unless one certain statement comes before it."""
     true = {item.key: item for item in items()}
-    keys, answers_of = list(true), {item.query: item.prior for item in true.values()}
+    keys, answers_of = list(true), {item.query: item.prior_answer for item in true.values()}
     bad = statements(items())[keys[3]] + "."
     subject = planted(2, range(1), 40)
     asked = []
@@ -132,8 +131,8 @@ def test_known_is_what_is_right_after_every_draw(monkeypatch):
             for text in spaced
         ]  # fmt: skip
 
-    monkeypatch.setattr(evaluate, "batched", answering)
-    monkeypatch.setattr(evaluate, "answered", answer)
+    monkeypatch.setattr(evaluate, "cached_batches", answering)
+    monkeypatch.setattr(evaluate, "answer_texts", answer)
     always = known_keys(subject, items(), shots=7, times=1)
     assert always == {keys[3]}  # all others stand behind the bad statement
     once = known_keys(subject, items(), shots=2, times=1)
@@ -148,8 +147,8 @@ def test_known_is_what_is_right_after_every_draw(monkeypatch):
 )
 def test_an_echo_that_begins_with_the_answer_is_not_known(monkeypatch, text, is_known):
     item = Item("past", "break", "", "The past tense of break is", "broke", "saw")
-    monkeypatch.setattr(evaluate, "batched", lambda *_: [([0], None)])
-    monkeypatch.setattr(evaluate, "answered", lambda *_: [text])
+    monkeypatch.setattr(evaluate, "cached_batches", lambda *_: [([0], None)])
+    monkeypatch.setattr(evaluate, "answer_texts", lambda *_: [text])
     known = known_keys(planted(2, range(1), 40), [item], times=1)
     assert known == ({item.key} if is_known else set())
     assert graded([Row(item, "prior")], [text])["right"].all()  # the published grade stays

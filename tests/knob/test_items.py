@@ -10,17 +10,17 @@ from interp.knob.items import HELD_RELATIONS, Item, fingerprint, read_items, spl
 from interp.knob.prompts import Prompter, Row, question, rows_of
 
 
-def test_the_shipped_facts_are_many_and_can_be_told_apart():
+def test_the_shipped_facts_are_many_and_neither_answer_begins_the_other():
     items = read_items("facts", draws=5)
     relations = {item.relation for item in items}
     assert len(relations) >= 8
     assert set(HELD_RELATIONS) < relations
     assert len({item.key for item in items}) >= 600
     for item in items:
-        assert not item.told.startswith(item.prior)
-        assert not item.prior.startswith(item.told)
-        assert item.context == f"{item.query} {item.told}."
-    assert len({(*item.key, item.told) for item in items}) == len(items)
+        assert not item.context_answer.startswith(item.prior_answer)
+        assert not item.prior_answer.startswith(item.context_answer)
+        assert item.context == f"{item.query} {item.context_answer}."
+    assert len({(*item.key, item.context_answer) for item in items}) == len(items)
 
 
 def test_a_seed_draws_the_same_contexts_and_another_seed_others():
@@ -43,10 +43,10 @@ def test_parts_share_no_subject_of_a_relation_and_no_held_relation():
 def test_two_hops_go_through_the_context():
     items = read_items("two-hop", draws=2)
     one = next(x for x in items if x.subject == "Munich" and x.relation == "capital of a city")
-    assert one.prior == "Berlin"
+    assert one.prior_answer == "Berlin"
     assert one.query == "The capital of the country in which the city of Munich lies is"
-    told = one.context.removeprefix("The country in which the city of Munich lies is ").split(".")
-    assert told[1].strip() == f"The capital of {told[0]} is {one.told}"
+    moved = one.context.removeprefix("The country in which the city of Munich lies is ").split(".")
+    assert moved[1].strip() == f"The capital of {moved[0]} is {one.context_answer}"
     assert len(items) > 200
 
 
@@ -54,14 +54,14 @@ def test_arithmetic_answers_are_right_digits():
     items = read_items("arithmetic", draws=1)
     assert len(items) >= 1050
     for item in items:
+        assert item.context_answer != item.prior_answer
+        assert {len(item.context_answer), len(item.prior_answer)} == {1}  # digits
+    for item in items[::8]:
         whole = item.query.removesuffix(" =")
-        assert eval(whole) == int(item.prior)
+        assert eval(whole) == int(item.prior_answer)
         inner, value = item.context.removesuffix(".").split(" = ")
         inner = inner if inner == whole else f"({inner})"
-        assert eval(whole.replace(inner, value)) == int(item.told)
-        assert 0 <= int(item.told) <= 9
-        assert 0 <= int(item.prior) <= 9
-        assert item.told != item.prior
+        assert eval(whole.replace(inner, value)) == int(item.context_answer)
     assert read_items("arithmetic", draws=1) == items
 
 
@@ -83,13 +83,13 @@ def test_fakepedia_records_become_items(tmp_path):
     wanted = Item("P159", "Newport County", context, record["query"], "Newport", "Dubai")
     assert read_items("facts", path) == [wanted]
     path.write_text(json.dumps([record]))
-    with pytest.raises(UserError, match="no proper 'fact_parent'"):
+    with pytest.raises(UserError, match="lacks 'fact_parent'"):
         read_items("facts", path)
 
 
-def fakepedia(told, prior, query="The seat of A is in"):
+def fakepedia(answer, prior, query="The seat of A is in"):
     parent = {"rel_p_id": "P159", "subject": "A", "object": prior}
-    return {"query": query, "object": told, "fact_parent": parent}
+    return {"query": query, "object": answer, "fact_parent": parent}
 
 
 def test_fakepedia_records_that_contradict_nothing_are_left_out(tmp_path):
@@ -115,9 +115,9 @@ def test_fakepedia_records_that_contradict_nothing_are_left_out(tmp_path):
         ("{{}}", {"x": "1", "y": "2"}, "query of 'a' needs one {}"),
         ("{} is", {"x": 1, "y": "2"}, "answer for 'x' in 'a' is 1"),
         ("{} is", {"x": "1", "y": ""}, "answer for 'y' in 'a' is ''"),
-        ("{} is", {"x": "1", "y": "1"}, "'a' has no two different answers"),
-        ("{} is", {"x": "Rome", "y": "Rome II"}, "'a' has no two different answers"),
-        ("{} is", {}, "'a' has no two different answers"),
+        ("{} is", {"x": "1", "y": "1"}, "'a' needs two answers"),
+        ("{} is", {"x": "Rome", "y": "Rome II"}, "'a' needs two answers"),
+        ("{} is", {}, "'a' needs two answers"),
     ],
 )
 def test_a_table_that_makes_no_items_is_refused_by_its_entry(tmp_path, query, facts, said):
@@ -140,7 +140,7 @@ def test_a_set_is_hashed_by_what_it_reads(tmp_path):
 @pytest.mark.parametrize("text", ['{"facts": 1}', '{"relations": {"a": {"query": "no hole"}}}'])
 def test_a_file_of_another_shape_is_refused(tmp_path, text):
     (tmp_path / "own.json").write_text(text)
-    with pytest.raises(UserError, match="is no fact table"):
+    with pytest.raises(UserError, match="is not a fact table"):
         read_items("facts", tmp_path / "own.json")
     with pytest.raises(UserError, match="cannot read"):
         read_items("facts", tmp_path / "absent.json")
@@ -151,14 +151,14 @@ ITEM = Item("capital", "France", "The capital of France is Rome.", "The capital 
 
 
 def test_the_papers_messages():
-    told = Row(ITEM, "context")
-    assert question(told, "instruction") == (
+    follow = Row(ITEM, "context")
+    assert question(follow, "instruction") == (
         "Context: The capital of France is Rome.\n"
         "Instruction: Only consider the context in answering the query.\n"
         "Query: The capital of France is"
     )
     assert question(Row(ITEM, "prior"), "float").splitlines()[1] == "Context weight: 0.00"
-    assert question(told, "none") == question(Row(ITEM, "prior"), "none")
+    assert question(follow, "none") == question(Row(ITEM, "prior"), "none")
     assert [row.answer for row in rows_of([ITEM])] == ["Paris", "Rome"]
 
 

@@ -4,37 +4,40 @@ import pytest
 import torch
 
 from interp.errors import UserError
+from interp.knob.effects import text_nats
 from interp.knob.evaluate import scores
-from interp.knob.last import LastToken
-from interp.knob.learn import knobs_of, saved
+from interp.knob.last_token_cache import CachedPrompts
 from interp.knob.prompts import Prompter, Row, rows_of
-from interp.knob.steer import baselines, chosen, make_knob, perplexity, states, steered, sweep
-from interp.knob.subspace import Learning, Pairs, interchange, learn, orthonormal, swapped
+from interp.knob.steer import (
+    baselines,
+    best_values,
+    knob_along,
+    knobs_from_directions,
+    knobs_to_directions,
+    last_token_states,
+    steered_answers,
+    sweep,
+)
+from interp.knob.subspace import (
+    IntentPairs,
+    Learning,
+    interchange,
+    learn_subspaces,
+    orthonormal,
+    swap_loss_and_share,
+)
 from interp.model.edits import set_coordinate
 from interp.model.site import Site
 
-from .planted import KNOB, TOLD, WIDTH, items, planted, tokenizer
+from .conftest import SWITCH as LAYER  # its output is read before the last layer's MLP
+from .planted import CONTEXT, KNOB, WIDTH, items
 
-LAYER = 1  # the switch layer's output, before the last layer's MLP
 SITE = Site("resid_post", LAYER)
 
 
 @pytest.fixture(scope="module")
-def subject():
-    prompter = Prompter(tokenizer(), template="plain")
-    length = len(prompter.ids(rows_of(items())[0]))
-    return planted(3, range(LAYER, LAYER + 1), length)
-
-
-@pytest.fixture(scope="module")
-def prompter(subject):
-    return Prompter(subject.tokenizer, template="plain")
-
-
-@pytest.fixture(scope="module")
 def learned(subject, prompter):
-    bases, curve = learn(subject, prompter, items() * 6, [0, LAYER], Learning(lr=0.02))
-    return bases, curve
+    return learn_subspaces(subject, prompter, items() * 3, [0, LAYER], Learning(lr=0.05))
 
 
 def test_the_planted_knob_is_learned(subject, prompter, learned):
@@ -49,10 +52,10 @@ def test_the_planted_knob_is_learned(subject, prompter, learned):
         )
     )
     assert last < first / 3
-    pairs = [Pairs.of(subject, prompter, items()[:20])]
-    assert swapped(pairs, SITE, bases[LAYER])[1] == 1
+    pairs = [IntentPairs.of(subject, prompter, items()[:20])]
+    assert swap_loss_and_share(pairs, SITE, bases[LAYER])[1] == 1
     # before the switch layer there is no intent at the last token yet
-    assert swapped(pairs, Site("resid_post", 0), None)[1] == 0
+    assert swap_loss_and_share(pairs, Site("resid_post", 0), None)[1] == 0
 
 
 def test_projections_equal_the_naive_matrix():
@@ -86,30 +89,30 @@ def test_the_knobs_algebra():
 
 def test_a_source_takes_its_coordinate_along(subject, prompter):
     """After the interchange u.h is the source's; an edit to the value it has changes nothing."""
-    pairs = Pairs.of(subject, prompter, items()[:2])
+    pairs = IntentPairs.of(subject, prompter, items()[:2])
     u = torch.zeros(1, WIDTH)
     u[0, KNOB] = 1
-    h = pairs.last.run(sites=[SITE]).sites[SITE]
-    after = pairs.last.run([interchange(SITE, u, h[pairs.other])], [SITE]).sites[SITE]
+    h = pairs.prompts.run(sites=[SITE]).sites[SITE]
+    after = pairs.prompts.run([interchange(SITE, u, h[pairs.other])], [SITE]).sites[SITE]
     torch.testing.assert_close(after @ u[0], h[pairs.other] @ u[0])
-    nothing = pairs.last.run([interchange(SITE, u, h)]).logits
-    torch.testing.assert_close(nothing, pairs.last.run().logits)
+    nothing = pairs.prompts.run([interchange(SITE, u, h)]).logits
+    torch.testing.assert_close(nothing, pairs.prompts.run().logits)
 
 
 def test_the_sweep_finds_both_ends_and_steering_needs_no_intent(subject, prompter, learned):
     bare = Prompter(subject.tokenizer, "none", template="plain")
     rows = rows_of(items()[::3])
-    h = states(subject, prompter, rows, SITE)
+    h = last_token_states(subject, prompter, rows, SITE)
     others = baselines(SITE, h, rows, 0)
     vectors = {"learned": learned[0][LAYER][0], **others}
-    knobs = [make_knob(name, SITE, v, h, rows) for name, v in vectors.items()]
+    knobs = [knob_along(name, SITE, v, h, rows) for name, v in vectors.items()]
     curve = sweep(subject, bare, items()[:20], knobs)
     found, values = {}, {}
     for knob in knobs:
-        context, prior = chosen(curve, knob.name)
+        context, prior = best_values(curve, knob.name)
         assert (context - prior) * (knob.context - knob.prior) > 0 or knob.name == "random"
         values[knob.name] = context, prior
-    table = steered(subject, bare, items()[20:40], knobs, values, 16)
+    table = steered_answers(subject, bare, items()[20:40], knobs, values, 16)
     for name, rows in table.groupby("direction"):
         found[name] = scores(rows)["pair_acc"]
     _steers_as_an_edit_in_scope_does(subject, bare, knobs[0], values, table)
@@ -123,10 +126,10 @@ def test_the_sweep_finds_both_ends_and_steering_needs_no_intent(subject, prompte
 
 def _steers_as_an_edit_in_scope_does(subject, bare, knob, values, table):
     """Naive: the subject's own generate, edited."""
-    told = {(x.subject, x.told): x for x in items()}
+    item_of = {(x.subject, x.context_answer): x for x in items()}
     rows = table[table["direction"] == knob.name].to_dict("records")[:6]
     for row in rows:
-        prompt = bare.ids(Row(told[row["subject"], row["told"]], row["intent"]))
+        prompt = bare.ids(Row(item_of[row["subject"], row["told"]], row["intent"]))
         c = values[knob.name][0 if row["intent"] == "context" else 1]
         with subject.edited(set_coordinate(SITE, knob.vector, c, "last")):
             ids = subject.generate(subject.pad([prompt]), 10)
@@ -137,12 +140,13 @@ def test_the_saved_knob_is_the_same_knob(tmp_path, subject, prompter):
     from interp.directions import Directions
 
     rows = rows_of(items()[:8])
-    h = states(subject, prompter, rows, SITE)
-    knob = make_knob("learned", SITE, torch.eye(WIDTH)[KNOB], h, rows)
+    h = last_token_states(subject, prompter, rows, SITE)
+    knob = knob_along("learned", SITE, torch.eye(WIDTH)[KNOB], h, rows)
     assert knob.context > 0 > knob.prior
-    saved([knob], {"learned": (3.0, -2.0)}, {"model": "own"}).save(tmp_path / "knob")
+    values = {"learned": (3.0, -2.0)}
+    knobs_to_directions([knob], values, {"model": "own"}).save(tmp_path / "knob")
     found = Directions.load(tmp_path / "knob")
-    again = knobs_of(found)[0]
+    again = knobs_from_directions(found)[0]
     assert again[:2] == knob[:2]
     assert again[3:] == knob[3:]
     torch.testing.assert_close(again.vector, knob.vector)
@@ -150,32 +154,32 @@ def test_the_saved_knob_is_the_same_knob(tmp_path, subject, prompter):
     assert found.model == "own"
 
 
-def test_perplexity_without_a_turn_is_plain_and_with_one_is_not(subject, prompter, learned):
+def test_text_costs_what_it_does_unsteered_and_more_steered(subject, prompter):
     rows = [prompter.ids(row) for row in rows_of(items()[:2])]
-    vector = torch.eye(WIDTH)[TOLD]
-    knob = make_knob("told", SITE, vector, torch.randn(4, WIDTH), rows_of(items()[:2]))
-    found = perplexity(subject, knob, rows, [0.0, 50.0])
+    vector = torch.eye(WIDTH)[CONTEXT]
+    knob = knob_along("context's", SITE, vector, torch.randn(4, WIDTH), rows_of(items()[:2]))
+    lines = text_nats(subject, knob, rows, [0.0, 50.0])
     logprobs = [subject.logits(torch.tensor(row))[0, :-1].log_softmax(-1) for row in rows]
     chances = [p[range(len(row) - 1), row[1:]] for p, row in zip(logprobs, rows, strict=True)]
     for start in (0, 16):
-        plain, zero, turned = (x for x in found if x["position"] == start)
+        plain, zero, turned = (x for x in lines if x["position"] == start)
         part = torch.cat([x[start : start + 16] for x in chances])
         assert plain["nats"] == pytest.approx(-float(part.mean()), rel=1e-5)
         assert plain["tokens"] == len(part)
     assert turned["nats"] != pytest.approx(plain["nats"], rel=1e-3)  # after the intent, that is
-    assert sum(x["tokens"] for x in found) == 3 * sum(len(row) - 1 for row in rows)
+    assert sum(x["tokens"] for x in lines) == 3 * sum(len(row) - 1 for row in rows)
 
 
 def test_answers_that_begin_alike_are_refused(subject, prompter):
     from dataclasses import replace
 
-    alike = replace(items()[0], told=items()[0].prior)
+    alike = replace(items()[0], context_answer=items()[0].prior_answer)
     with pytest.raises(UserError, match="same token"):
-        Pairs.of(subject, prompter, [alike])
-    with pytest.raises(UserError, match="make no batch"):
-        learn(subject, prompter, items()[:2], [0], Learning())
+        IntentPairs.of(subject, prompter, [alike])
+    with pytest.raises(UserError, match="a batch of 8 rows needs more than 2 items"):
+        learn_subspaces(subject, prompter, items()[:2], [0], Learning())
     with pytest.raises(UserError, match="at least two tokens"):
-        LastToken(subject, [[1]])
+        CachedPrompts(subject, [[1]])
     bare = Prompter(subject.tokenizer, "instruction", template="plain")
     with pytest.raises(UserError, match="leaves the intent out"):
         sweep(subject, bare, items()[:1], [])

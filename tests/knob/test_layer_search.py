@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from interp.errors import UserError
-from interp.knob.last import LastToken
-from interp.knob.layers import Curves, Patching, find_layers
+from interp.knob.last_token_cache import CachedPrompts
+from interp.knob.layer_search import Curves, Patching, find_layers
 from interp.knob.prompts import Prompter, Row
 from interp.model import edits
 from interp.model.site import Site
@@ -59,18 +59,18 @@ def test_a_target_that_never_gives_way_ends_the_search():
 def pair_of_answers(subject, n_layers):
     """A probe over two pairs of prompts that differ in what the context says."""
     prompter = Prompter(subject.tokenizer, "none", template="plain")
-    told = {(x.prior, x.told): x for x in items()}
-    source = [told[ANSWERS[0], ANSWERS[1]], told[ANSWERS[2], ANSWERS[3]]]
-    target = [told[ANSWERS[0], ANSWERS[4]], told[ANSWERS[2], ANSWERS[5]]]
+    by_answers = {(x.prior_answer, x.context_answer): x for x in items()}
+    source = [by_answers[ANSWERS[0], ANSWERS[1]], by_answers[ANSWERS[2], ANSWERS[3]]]
+    target = [by_answers[ANSWERS[0], ANSWERS[4]], by_answers[ANSWERS[2], ANSWERS[5]]]
     sides = [
-        LastToken(subject, [prompter.ids(Row(item, "context")) for item in side])
+        CachedPrompts(subject, [prompter.ids(Row(item, "context")) for item in side])
         for side in (source, target)
     ]
     ids = [
-        torch.tensor([prompter.answer_ids(item.told)[0] for item in side])
+        torch.tensor([prompter.answer_ids(item.context_answer)[0] for item in side])
         for side in (source, target)
     ]
-    identity = LastToken(subject, [subject.tokenizer.encode("cat -> cat ?")])
+    identity = CachedPrompts(subject, [subject.tokenizer.encode("cat -> cat ?")])
     return Patching(subject, *sides, *ids, identity)
 
 
@@ -104,7 +104,7 @@ def test_the_last_token_alone_gives_what_the_whole_prompt_gives(start):
     rows = [*start, 5, 6, 7, 8, 9], [*start, 11, 12, 13], [*start, 11, 6]
     site, later = Site("resid_post", 1), Site("resid_post", 2)
     change = edits.add(site, torch.randn(32), 3.0, "last")
-    last = LastToken(subject, rows)
+    last = CachedPrompts(subject, rows)
     last.run()
     found = last.run([change], [later])
     with subject.edited(change):
@@ -132,4 +132,4 @@ def test_nothing_is_found_where_nothing_is_brought(chance):
 def test_prompts_beyond_the_context_are_refused():
     subject = planted(2, range(1), 9)
     with pytest.raises(UserError, match="model's context"):
-        LastToken(subject, [[1] * (subject.context + 1)])
+        CachedPrompts(subject, [[1] * (subject.context + 1)])

@@ -1,19 +1,19 @@
 """Which layers' attention brings the answer to the last token: a search in linear time.
 
-For pairs of a source and a target prompt, the attention outputs of a set of layers at the last
-token are taken from the source run into the target run. Read-out: each layer's residual at the last
-token is put, at the same layer, onto the last token of a prompt that repeats what it is given
-(`cat -> cat\\n1135 -> 1135\\nhello -> hello\\n?`), and the answers' first tokens' probabilities are
-read there: p_src[L] and p_tgt[L], means over the pairs. Then, by `find_layers`:
+For pairs of a source and a target prompt, the target run takes over the source run's attention
+outputs at the last token, in a set of layers. Read-out: the residual after each layer replaces, at
+the same layer, the last token's residual of a prompt that repeats what it is given
+(`cat -> cat\\n1135 -> 1135\\nhello -> hello\\n?`). There we read the probabilities of the answers'
+first tokens: p_src[L] and p_tgt[L], means over the pairs. `find_layers` then finds
 
-1. the smallest u with max_L p_src > t, when layers 0..u-1 are patched (bisection)
-2. the largest l with max_L p_src > t, when layers l..u-1 are (bisection)
-3. while p_src <= p_tgt + eps at the last layer: add the next layer at which p_src falls by more
-   than phi. A layer is never listed twice, and the final set is evaluated afresh.
+1. by bisection the smallest u with max_L p_src > t, when layers 0..u-1 are patched
+2. by bisection the largest l with max_L p_src > t, when layers l..u-1 are patched
+3. while p_src <= p_tgt + eps at the last layer: the next layer at which p_src falls by more than
+   phi, which it adds. It lists no layer twice, and evaluates the final set afresh.
 
-Bisection supposes that more layers give a higher p_src. With n layers a search makes at most
-2 ceil(log2 n) + n + 2 probes, and a probe two forward passes, one over the target prompts and one
-over the read-out of all layers at once: the number of passes grows linearly with depth.
+Bisection assumes that more layers give a higher p_src. With n layers a search takes at most
+2 ceil(log2 n) + n + 2 probes. A probe takes two forward passes: one over the target prompts, one
+over the read-out of all layers at once. So the number of passes grows linearly with depth.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..model.edits import Edit
 from ..model.site import Site
-from .last import LastToken
+from .last_token_cache import CachedPrompts
 
 if TYPE_CHECKING:
     from ..model.subject import Subject
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 IDENTITY = "cat -> cat\n1135 -> 1135\nhello -> hello\n?"
 
 LEAST = 0.05
-"""Probability of the source's answer, all layers patched, below which there is nothing to find."""
+"""Smallest probability of the source's answer, all layers patched, at which a search goes on."""
 
 
 class Curves(NamedTuple):
@@ -46,12 +46,12 @@ class Curves(NamedTuple):
     target: Float[Tensor, " layers"]
 
 
-class Found(NamedTuple):
-    """What a search found; `layers` is empty where even all of them bring nothing (LEAST)."""
+class SearchResult(NamedTuple):
+    """What a search ends with; `layers` is empty if even all of them stay below LEAST."""
 
     layers: tuple[int, ...]
     curves: Curves
-    """Of exactly these layers, evaluated afresh; of all, if there are none."""
+    """With exactly these layers patched, evaluated afresh; if there are none, with all."""
     history: tuple[tuple[tuple[int, ...], Curves], ...]
     """Every probe, in order."""
 
@@ -61,23 +61,25 @@ Probe = Callable[[Sequence[int]], Curves]
 
 def find_layers(
     probe: Probe, n_layers: int, t: float = 0.9, phi: float = 0.05, eps: float = 0.3
-) -> Found:
+) -> SearchResult:
     """The layers to patch so that the source's answer is read, and wins at the end.
 
     Args:
-        probe: from a set of layers to the two curves.
-        t: what p_src must exceed, as a share of its largest value when all layers are patched.
+        probe: gives the two curves for a set of patched layers.
+        t: the share of p_src's maximum, all layers patched, that p_src must exceed.
+        phi: the fall of p_src at a layer above which that layer is added.
+        eps: by how much p_src must exceed p_tgt at the last layer.
     """
     history: list[tuple[tuple[int, ...], Curves]] = []
 
     def curves(layers: Sequence[int]) -> Curves:
-        found = probe(layers)
-        history.append((tuple(layers), found))
-        return found
+        probed = probe(layers)
+        history.append((tuple(layers), probed))
+        return probed
 
     whole = curves(range(n_layers))
     if not float(whole.source.max()) >= LEAST:  # also if it is NaN
-        return Found((), whole, tuple(history))
+        return SearchResult((), whole, tuple(history))
     needed = t * float(whole.source.max())
 
     def reached(layers: Sequence[int]) -> bool:
@@ -94,11 +96,11 @@ def find_layers(
             break
         layers.append(later[0])
         final = curves(layers)
-    return Found(tuple(layers), final, tuple(history))
+    return SearchResult(tuple(layers), final, tuple(history))
 
 
 def _bisect(low: int, high: int, good: Callable[[int], bool]) -> int:
-    """The smallest x in low..high with good(x); `high` is taken to be good."""
+    """The smallest x in low..high with good(x); good(high) is assumed."""
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if good(middle) else (middle + 1, high)
@@ -110,12 +112,12 @@ class Patching:
     """A `Probe` of a model over pairs of prompts; counts its forward passes."""
 
     subject: Subject
-    source: LastToken
-    target: LastToken
+    source: CachedPrompts
+    target: CachedPrompts
     source_answers: Int[Tensor, " batch"]
     """First token of each source's answer."""
     target_answers: Int[Tensor, " batch"]
-    identity: LastToken
+    identity: CachedPrompts
     """One prompt that repeats what it is given."""
 
     def __post_init__(self) -> None:
@@ -136,13 +138,13 @@ class Patching:
         states = self.target.run(patches, self.residual).sites
         batch = len(self.target)
         puts = [
-            Edit(site, self._put(states[site], place * batch), "last")
-            for place, site in enumerate(self.residual)
+            Edit(site, self._put(states[site], layer * batch), "last")
+            for layer, site in enumerate(self.residual)
         ]
-        chances = self._readers.run(puts).logits.float().softmax(-1)
+        probabilities = self._readers.run(puts).logits.float().softmax(-1)
         self.passes += 2
-        by_layer = chances.view(len(self.residual), batch, -1)
-        rows = torch.arange(batch, device=chances.device)
+        by_layer = probabilities.view(len(self.residual), batch, -1)
+        rows = torch.arange(batch, device=probabilities.device)
         source = by_layer[:, rows, self.source_answers].mean(1)
         target = by_layer[:, rows, self.target_answers].mean(1)
         return Curves(source.cpu(), target.cpu())

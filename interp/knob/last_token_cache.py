@@ -1,8 +1,8 @@
-"""Prompts whose last token is run again and again: all before it stays in a KV cache.
+"""Prompts whose last token runs again and again: a KV cache keeps all tokens before it.
 
-Whatever is done to the last token leaves the tokens before it as they were, so searches, training
-and sweeps pay for one token a prompt instead of the whole prompt; and what all prompts begin with
-(a system message, demonstrations) is read once for all of them. Naive equivalents:
+An edit of the last token leaves the tokens before it unchanged. So searches, training and sweeps
+compute one token a prompt instead of the whole prompt, and the beginning that all prompts share (a
+system message, demonstrations) is computed once for all of them. Naive equivalents:
 
     run:       with subject.edited(*edits at "last"): subject.logits(batch)[:, -1]
     generate:  with subject.edited(*edits at "last"): subject.generate(batch, count)
@@ -30,15 +30,19 @@ if TYPE_CHECKING:
     from ..model.subject import Subject
 
 
-class Seen(NamedTuple):
-    """What one run of the last token gave."""
+class LastTokenOutput(NamedTuple):
+    """Logits and activations at the last token of every prompt."""
 
     logits: Float[Tensor, "batch d_vocab"]
     sites: Mapping[Site, Float[Tensor, "batch d"]]
 
 
-class LastToken:
-    """Prompts of at least two tokens, ready to run their last one."""
+class CachedPrompts:
+    """Prompts of at least two tokens, cached up to their last one.
+
+    Raises:
+        UserError: a prompt of one token, or one longer than the model's context.
+    """
 
     def __init__(self, subject: Subject, prompts: Sequence[Sequence[int]]) -> None:
         from transformers import DynamicCache
@@ -46,7 +50,7 @@ class LastToken:
         if not all(len(ids) > 1 for ids in prompts):
             raise UserError("a prompt needs at least two tokens here")
         subject.check_length(max(map(len, prompts), default=0))
-        shared = _shared(prompts)
+        shared = _shared_tokens(prompts)
         rest = subject.pad([ids[shared:] for ids in prompts])
         before = torch.ones(len(prompts), shared, dtype=torch.long, device=subject.device)
         self.subject, self.ids = subject, rest.ids[:, -1:]
@@ -63,25 +67,25 @@ class LastToken:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def repeated(self, times: int) -> LastToken:
+    def repeated(self, times: int) -> CachedPrompts:
         """The prompts as a block, `times` times over; for one prompt, `times` rows of it."""
-        made = copy.copy(self)
-        made.ids, made.mask = (x.repeat(times, 1) for x in (self.ids, self.mask))
-        made._cache = self._copied()
-        layers: list[Any] = made._cache.layers
+        block = copy.copy(self)
+        block.ids, block.mask = (x.repeat(times, 1) for x in (self.ids, self.mask))
+        block._cache = self._copied()
+        layers: list[Any] = block._cache.layers
         for layer in layers:
             layer.keys, layer.values = (
                 x.repeat(times, 1, 1, 1) for x in (layer.keys, layer.values)
             )
-        return made
+        return block
 
-    def run(self, edits: Iterable[Edit] = (), sites: Iterable[Site] = ()) -> Seen:
+    def run(self, edits: Iterable[Edit] = (), sites: Iterable[Site] = ()) -> LastTokenOutput:
         """One pass over the last tokens; edits apply in the order given, and gradients flow if an
         edit needs them."""
         kept: dict[Site, Tensor] = {}
         taps = _taps(list(edits), list(sites), kept)
         logits = self._pass(self.ids, self.mask, self._copied(), taps)
-        return Seen(logits[:, -1], {site: kept[site][:, -1] for site in sites})
+        return LastTokenOutput(logits[:, -1], {site: kept[site][:, -1] for site in sites})
 
     @torch.no_grad()
     def generate(self, count: int, edits: Iterable[Edit] = ()) -> Int[Tensor, "batch new"]:
@@ -119,13 +123,13 @@ class LastToken:
 
     def _copied(self) -> DynamicCache:
         """A cache that grows without changing this one: its tensors are replaced, not written."""
-        made = copy.copy(self._cache)
-        made.layers = [copy.copy(layer) for layer in self._cache.layers]
-        return made
+        copied = copy.copy(self._cache)
+        copied.layers = [copy.copy(layer) for layer in self._cache.layers]
+        return copied
 
 
-def _shared(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with, each keeping its last one."""
+def _shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all prompts share, the last token of each left out."""
     alike = takewhile(lambda ids: len(set(ids)) == 1, zip(*prompts, strict=False))
     return min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
 
@@ -133,7 +137,7 @@ def _shared(prompts: Sequence[Sequence[int]]) -> int:
 def _taps(
     edits: Sequence[Edit], sites: Sequence[Site], kept: dict[Site, Tensor]
 ) -> dict[Site, Tap]:
-    """What is done at every site, and where its new values are kept."""
+    """For every site, a function that applies its edits and keeps the result in `kept`."""
 
     def tap_of(site: Site) -> Tap:
         here = [edit for edit in edits if edit.site == site]
@@ -151,7 +155,7 @@ def _taps(
 
 
 def _expand(cache: DynamicCache, rows: int) -> None:
-    """One row's keys and values for `rows` rows, without a copy."""
+    """Views of one row's keys and values as those of `rows` rows."""
     layers: list[Any] = cache.layers
     for layer in layers:
         layer.keys, layer.values = (x.expand(rows, -1, -1, -1) for x in (layer.keys, layer.values))
