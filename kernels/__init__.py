@@ -4,7 +4,8 @@ from pathlib import Path
 
 from .auroc import rank_auroc
 from .gram import Fit, Gram
-from .project import Extremes, Moments, Projection, Side, project_topk
+from .project import project_topk
+from .projection import Extremes, Moments, Projection, Side
 from .scores import RunningScores, Scores
 from .statistics import Statistics
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .project import Impl, Projection, Side, project_topk
+from .project import Impl, project_topk
+from .projection import SIDES, Projection
 from .reference import exact_ids, project_dense
 
 CPU: tuple[Impl, ...] = ("screened", "tiled")
@@ -34,11 +35,10 @@ def statistic_errors(
     x: Tensor, w: Tensor, k: int, impls: tuple[Impl, ...] = CPU
 ) -> list[dict[str, Any]]:
     """Median and largest error of every statistic against float64, naive and ours."""
-    sides: tuple[Side, ...] = ("top", "bottom")
-    oracle = _flat(project_dense(x.double(), w.double(), k, sides, True))
+    oracle = _flat(project_dense(x.double(), w.double(), k, SIDES, True))
     variants: dict[str, Projection] = {
         "naive float32": project_topk(x, w, k, impl="naive"),
-        "naive bfloat16": project_dense(x.bfloat16(), w.bfloat16(), k, sides, True),
+        "naive bfloat16": project_dense(x.bfloat16(), w.bfloat16(), k, SIDES, True),
         **{impl: project_topk(x, w, k, impl=impl) for impl in impls},
     }
     rows = []

@@ -29,6 +29,7 @@ from torch import Tensor
 from .accuracy import exactness, statistic_errors
 from .data import KINDS
 from .project import Impl
+from .projection import SIDES
 from .triton_project import project_triton
 
 CHUNK = 4096
@@ -50,7 +51,7 @@ def compare(x: Tensor, w: Tensor, k: int, repeats: int) -> list[dict[str, float]
     runs: dict[str, Callable[[], object]] = {
         "mm": lambda: _products(x, w, 0),
         "mm_topk": lambda: _products(x, w, k),
-        "projected": lambda: project_triton(x, w, k, ("top", "bottom"), True),
+        "projected": lambda: project_triton(x, w, k, SIDES, True),
     }
     times = []
     for _ in range(repeats + 1):
@@ -82,7 +83,7 @@ def report(x: Tensor, w: Tensor, k: int, repeats: int) -> dict[str, Any]:
     times = compare(x, w, k, repeats)
     work = 2e-12 * x.numel() * len(w)
     rates = {name: work / median(t[name] for t in times) for name in VARIANTS}
-    found = project_triton(x, w, k, ("top", "bottom"), False)
+    found = project_triton(x, w, k, SIDES, False)
     name = torch.cuda.get_device_name(x.device) if x.is_cuda else "interpreter on the CPU"
     return {
         "device": name,

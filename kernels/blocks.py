@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .exact import exact_topk
 from .lanes import LANES
-from .project import Extremes, Moments, Projection
+from .projection import Extremes, Moments, Projection
 from .scan import BOTTOM, TOP
 
 ROWS = 512

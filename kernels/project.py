@@ -12,51 +12,15 @@ Equivalent naive code, which `impl="naive"` runs:
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-Side = Literal["top", "bottom"]
+from .projection import SIDES, Projection, Side
+
 Impl = Literal["auto", "screened", "tiled", "triton", "naive"]
-
-
-class Extremes(NamedTuple):
-    """One side of every row. For the bottom side the softmax is that of the negated logits."""
-
-    ids: Int[Tensor, "n k"]
-    """Token ids, most extreme first; equal logits by the lowest id."""
-    logits: Float[Tensor, "n k"]
-    """Their logits (not negated)."""
-    logsumexp: Float[Tensor, " n"] | None
-    """log sum exp of the (signed) logits, nats."""
-    entropy: Float[Tensor, " n"] | None
-    """Entropy of their softmax, nats."""
-    max_prob: Float[Tensor, " n"] | None
-    """Probability of the first token."""
-
-
-class Moments(NamedTuple):
-    """Moments of each row's V logits (population: divided by V); shapes are 0 in a constant row."""
-
-    mean: Float[Tensor, " n"]
-    var: Float[Tensor, " n"]
-    skewness: Float[Tensor, " n"]
-    kurtosis: Float[Tensor, " n"]
-    """Excess kurtosis: 0 for a Gaussian."""
-
-
-class Projection(NamedTuple):
-    """What `project_topk` keeps of each row; parts that were not asked for are None."""
-
-    top: Extremes | None
-    bottom: Extremes | None
-    moments: Moments | None
-    impl: str
-    """Which implementation ran."""
-    certified: float | None = None
-    """Share of the rows whose ids were proven without searching the row again."""
 
 
 def project_topk(
@@ -64,7 +28,7 @@ def project_topk(
     readout: Float[Tensor, "V d"],
     k: int = 16,
     *,
-    sides: tuple[Side, ...] = ("top", "bottom"),
+    sides: tuple[Side, ...] = SIDES,
     stats: bool = True,
     impl: Impl = "auto",
 ) -> Projection:
@@ -150,7 +114,7 @@ def _check(vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> 
         raise ValueError(
             f"k must be between 1 and the {readout.shape[0]} rows of the readout, not {k}"
         )
-    if not sides or set(sides) - {"top", "bottom"}:
+    if not sides or set(sides) - set(SIDES):
         raise ValueError(f"sides must name 'top', 'bottom' or both, not {sides!r}")
     for name, tensor in (("vectors", vectors), ("readout", readout)):
         # min and max carry NaN and infinities and, unlike isfinite, make no mask of the same size

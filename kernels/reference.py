@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .project import Extremes, Moments, Projection
+from .projection import Extremes, Moments, Projection
 
 CHUNK = 256
 """Rows whose dense logits are held at once."""

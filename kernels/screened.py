@@ -32,7 +32,7 @@ from torch import Tensor
 
 from .blocks import INNER, ROWS, SIGNS, Buffers, Results, State, cut, each, new_state
 from .exact import rescore
-from .project import Projection
+from .projection import Projection
 from .rounding import (
     UNIT,
     Rounded,

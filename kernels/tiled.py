@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .blocks import SIGNS, Buffers, Results, cut, each, new_state, product
 from .exact import settle
-from .project import Projection
+from .projection import Projection
 from .rounding import float32_error, measure
 from .scan import scan_tile
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import triton_scan as scan
 from . import triton_select as select
-from .project import Extremes, Moments, Projection
+from .projection import SIDES, Extremes, Moments, Projection
 from .triton_error import Readout, errors, prepare, room
 from .triton_lengths import lengths
 
@@ -29,7 +29,6 @@ ROWS, LOGITS = 4096, 2**29
 """Largest number of rows, and of logits, of a chunk."""
 CHECKED = 4
 """Rows of every call that are compared with a dense twin."""
-SIDES = ("top", "bottom")
 
 
 class Found(NamedTuple):
