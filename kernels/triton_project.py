@@ -203,6 +203,7 @@ class _Search:
         rows that had."""
         own = found.candidates[:, self.first_side : self.first_side + self.sides]
         proven = ((own >= self.k) & (own <= self.room)).all(1)
+        proven &= found.error.isfinite()  # or logits that overflowed to NaN are no candidates
         left = (~proven).nonzero()[:, 0]
         vocabulary = len(self.w.exact)
         everyone = torch.arange(vocabulary, dtype=torch.int32, device=x.device)
