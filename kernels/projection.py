@@ -15,7 +15,7 @@ class Extremes(NamedTuple):
     """One side of every row. For the bottom side the softmax is that of the negated logits."""
 
     ids: Int[Tensor, "n k"]
-    """Token ids, most extreme first; equal logits by the lowest id."""
+    """Token ids, most extreme first; of equal logits the lowest id comes first."""
     logits: Float[Tensor, "n k"]
     """Their logits (not negated)."""
     logsumexp: Float[Tensor, " n"] | None
@@ -27,7 +27,7 @@ class Extremes(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Moments of each row's V logits (population: divided by V); shapes are 0 in a constant row."""
+    """Population moments of each row's V logits; skewness and kurtosis are 0 in a constant row."""
 
     mean: Float[Tensor, " n"]
     var: Float[Tensor, " n"]

@@ -133,7 +133,7 @@ def test_a_large_common_part_does_not_spoil_the_mean():
 
 @small_steps()
 def test_candidates_of_both_sides_are_corrected_once():
-    """All logits are asked for, so all are candidates on both sides and every statistic is exact."""
+    """All logits are asked for, so all are candidates on both sides: every statistic is exact."""
     x, w = operands(2, 40, 30, bf16=False)
     got = project_triton(x, w, 40, BOTH, True)
     want = project_dense(x.double(), w.double(), 40, BOTH, True)
@@ -245,10 +245,10 @@ def test_the_product_is_no_further_off_than_half_the_bound(d, kind):
 def test_the_error_of_rounded_operands_is_measured():
     x, w = operands(4, 20, 300, bf16=False)
     read = prepare(w)
-    near, lost, mean = lengths(x, x.bfloat16(), read.mean)
-    torch.testing.assert_close(lost, (x - x.bfloat16().float()).double().norm(dim=1))
+    length, loss, mean = lengths(x, x.bfloat16(), read.mean)
+    torch.testing.assert_close(loss, (x - x.bfloat16().float()).double().norm(dim=1))
     torch.testing.assert_close(mean, x.double() @ w.double().mean(0), atol=1e-6, rtol=1e-6)
-    error = errors(near, lost, 300, read)
+    error = errors(length, loss, 300, read)
     off = (x.double() @ w.double().T - x.bfloat16().double() @ w.bfloat16().double().T).abs()
     assert (off.max(1).values <= error).all()
     assert (off.max(1).values >= error / 20).all(), "a bound that says nothing"
@@ -266,13 +266,13 @@ def test_zero_rows_one_side_and_no_statistics():
 
 @small_steps()
 def test_a_wrong_screen_is_noticed(monkeypatch):
-    def broken(self, logits, found):
+    def broken(self, logits, results):
         logits[:, ::2] = 0  # as if half of the columns had never been multiplied
-        scan(self, logits, found)
+        scan(self, logits, results)
 
     scan = triton_project._Search._scan
     monkeypatch.setattr(triton_project._Search, "_scan", broken)
-    with pytest.raises(RuntimeError, match="not its dense twin's"):
+    with pytest.raises(RuntimeError, match="differs from dense logits"):
         project_triton(*operands(2, 140, 32), 4, BOTH, False)
 
 
