@@ -1,10 +1,11 @@
-"""Batched fused projections, and what else runs through the same core (as `interp.kernels`)."""
+"""Numerical cores (as `interp.kernels`): fused projections, least squares, AUROCs, scores."""
 
 from pathlib import Path
 
 from .auroc import rank_auroc
 from .gram import Fit, Gram
-from .project import Extremes, Moments, Projection, Side, project_topk
+from .project import project_topk
+from .projection import Extremes, Moments, Projection, Side
 from .scores import RunningScores, Scores
 from .statistics import Statistics
 
@@ -24,10 +25,10 @@ __all__ = [
 
 
 def drop_stale(folder: Path) -> None:
-    """Forget compiled code in `folder` that is older than any source there.
+    """Delete compiled code in `folder` that is older than any source there.
 
-    numba compiles a function again when its own file has changed, but not when one that it calls
-    has changed in another file: after an update it would run the old code without a word.
+    numba compiles a function again when its own file has changed, but not when a function that it
+    calls has changed in another file. After an update it would silently run the old code.
     """
     newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
     for index in folder.glob("__pycache__/*.nbi"):

@@ -32,10 +32,8 @@ CHUNK = 64
 def rank_auroc(features: Float[Tensor, "n f"], labels: Bool[Tensor, "n l"]) -> Float[Tensor, "f l"]:
     """AUROC of every feature as a detector of every label, in float64.
 
-    Features are ranked as they are in float64, and in float32 otherwise.
-
-    NaN where no sample, or every sample, has the label. 0.5 is chance; below it, the feature's
-    negation detects the label.
+    Features in float64 are ranked as they are, all others in float32. 0.5 is chance; below it, the
+    feature's negation detects the label. NaN where no sample, or every sample, has the label.
 
     Raises:
         ValueError: shapes that do not match, no samples, features that are not finite.
@@ -46,7 +44,7 @@ def rank_auroc(features: Float[Tensor, "n f"], labels: Bool[Tensor, "n l"]) -> F
             f"{list(labels.shape)}"
         )
     if not len(features):
-        raise ValueError("AUROC of no samples")
+        raise ValueError("there are no samples to rank")
     precision = torch.float64 if features.dtype == torch.float64 else torch.float32
     values = features.detach().to("cpu", precision).numpy()
     if not np.isfinite(values.sum(dtype=np.float64)):
@@ -57,8 +55,8 @@ def rank_auroc(features: Float[Tensor, "n f"], labels: Bool[Tensor, "n l"]) -> F
         ranks = np.empty((min(CHUNK, values.shape[1] - start), len(values)))
         for row, column in zip(ranks, values.T[start : start + CHUNK], strict=True):
             _ranks(np.ascontiguousarray(column), row)
-        found: npt.NDArray[np.float64] = ranks @ marks
-        return found
+        rank_sums: npt.NDArray[np.float64] = ranks @ marks
+        return rank_sums
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         parts = list(pool.map(sums, range(0, values.shape[1], CHUNK)))

@@ -11,8 +11,8 @@ Variants, all over the same Gaussian vectors and read-out (logits of standard de
     compiled        `torch.compile` of the naive version
     faiss           `faiss.IndexFlatIP.search`: the top side alone, no statistics
 
-The last four work through their vectors in independent chunks: they are timed on a quarter of the
-vectors, and that time is counted four times.
+The last four handle chunks of vectors independently of each other. So they are timed on a quarter
+of the vectors, and the time is multiplied by four.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ class Case:
         self.variants["faiss"] = search
 
     def warm_up(self) -> dict[str, int]:
-        """Run every variant once: the memory it took at most beyond its operands, in bytes."""
+        """Run every variant once; the peak memory of each beyond its operands, in bytes."""
         return {name: peak_memory(variant) for name, variant in self.variants.items()}
 
     def repeat(self, number: int) -> list[Timing]:
-        """One timing of every variant; odd repeats go through them backwards."""
+        """One timing of every variant; odd repeats take them in reverse order."""
         order = list(self.variants)[:: -1 if number % 2 else 1]
         return [{"repeat": number, **self._timed(name)} for name in order]
 
@@ -126,8 +126,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def peak_memory(work: Callable[[], object]) -> int:
-    """Most resident bytes while `work` runs beyond those before it, sampled every 2 ms; 0 where
-    /proc does not tell."""
+    """Peak resident bytes while `work` runs, less those before; 0 where there is no /proc."""
     status = Path("/proc/self/statm")
     if not status.exists():
         work()
@@ -188,13 +187,13 @@ def _two_topk(x: Tensor, w: Tensor, k: int) -> tuple[Tensor, ...]:
 
 
 def naive(x: Tensor, w: Tensor, k: int) -> tuple[Tensor, ...]:
-    """What one would write: everything `project_topk` returns, from dense logits."""
+    """The obvious code for everything `project_topk` returns, from dense logits."""
     logits = x @ w.T
-    found = [*logits.topk(k), *(-logits).topk(k)]
+    results = [*logits.topk(k), *(-logits).topk(k)]
     for signed in (logits, -logits):
         logp = signed.log_softmax(1)
         p = logp.exp()
-        found += [signed.logsumexp(1), -(p * logp).sum(1), p.amax(1)]
+        results += [signed.logsumexp(1), -(p * logp).sum(1), p.amax(1)]
     t = logits - logits.mean(1, keepdim=True)
     t2 = t * t  # pow(3) would be several times slower
-    return (*found, t2.mean(1), (t2 * t).mean(1), (t2 * t2).mean(1))
+    return (*results, t2.mean(1), (t2 * t).mean(1), (t2 * t2).mean(1))

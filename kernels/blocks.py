@@ -1,7 +1,7 @@
 """What both CPU paths share: blocks of rows on worker threads, running state, results.
 
-A row is handled by one worker from start to end, in a fixed order, and how the rows are cut into
-blocks depends on their number alone, so the result does not depend on how many workers there are.
+One worker handles a row from start to end, in a fixed order. How the rows are cut into blocks
+depends on their number alone. So the result does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .exact import exact_topk
 from .lanes import LANES
-from .project import Extremes, Moments, Projection
+from .projection import Extremes, Moments, Projection
 from .scan import BOTTOM, TOP
 
 ROWS = 512
@@ -26,9 +26,9 @@ ROWS = 512
 TAIL = 256
 """Rows of the last blocks: small ones, so that no worker waits long for another."""
 INNER = 4096
-"""Products summed at once; see `product`."""
+"""Terms of a logit that one matrix product sums; see `product`."""
 AGAIN = 64
-"""Rows searched again at once over the whole vocabulary."""
+"""Rows of one second search over the whole vocabulary."""
 SIGNS = {"top": 1.0, "bottom": -1.0}
 
 
@@ -40,7 +40,7 @@ def cut(n: int) -> list[tuple[int, int]]:
 
 
 def each(work: Callable[[int], None], items: Iterable[int]) -> None:
-    """Call `work` on every item, in torch's number of worker threads (one torch thread each)."""
+    """Call `work` on every item, in as many worker threads as torch has (one torch thread each)."""
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
@@ -51,12 +51,12 @@ def each(work: Callable[[int], None], items: Iterable[int]) -> None:
 
 
 def product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
-    """x [n, d] @ w [d, m] in float32 into `out`, to the error that `float32_error` states.
+    """x [n, d] @ w [d, m] in float32 into `out`, within the bound `rounding.float32_error`.
 
-    Wide ones are summed in parts, each made by itself: a bound that grew with the whole of d would
-    leave hardly a row of a model 16,384 wide proven.
+    More than INNER terms are summed in parts. Otherwise the bound would grow with the whole of d,
+    and hardly a row of a model 16,384 wide could be proven.
     """
-    if x.shape[1] <= INNER:  # a slice is 30 us where a tile has just swept the caches
+    if x.shape[1] <= INNER:  # a slice takes 30 us when a tile has just swept the caches
         return torch.mm(x, w, out=out)
     torch.mm(x[:, :INNER], w[:INNER], out=out)
     for start in range(INNER, x.shape[1], INNER):
@@ -81,8 +81,8 @@ class State(NamedTuple):
 def _in_huge_pages(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """An array of zeros in pages of 2 MiB where the system has them.
 
-    Rows of state lie far apart, and a tile in between leaves no small page's address in the
-    processor: 7 % of a scan. numpy asks for huge pages from 4 MiB on.
+    Rows of state lie far apart. With small pages every tile evicts their addresses from the
+    processor's TLB, which costs 7 % of a scan. numpy asks for huge pages from 4 MiB on.
     """
     size, page = math.prod(shape) * np.dtype(dtype).itemsize, 2**21
     memory = np.zeros(max(size + page, 2 * page), np.uint8)
@@ -91,7 +91,7 @@ def _in_huge_pages(shape: tuple[int, ...], dtype: type) -> np.ndarray:
 
 
 def new_state(reference: np.ndarray, kept: int, sides: tuple[str, ...]) -> State:
-    """State of rows with these first references of exp, `kept` candidates a side."""
+    """State of rows whose first references of exp are `reference` [n]; `kept` candidates a side."""
     n = len(reference)
     sums = np.zeros((n, 10))
     sums[:, TOP], sums[:, BOTTOM] = reference, -reference
@@ -119,7 +119,7 @@ class Results:
         return tuple(array[side][rows] for array in arrays)
 
     def search_again(self, vectors: Tensor, readout: Tensor) -> float:
-        """Search the rows that are not certified over the whole vocabulary; the certified share."""
+        """Search uncertified rows over the whole vocabulary; returns the share certified before."""
         for side in self.sides:
             rows = np.flatnonzero(~self.certified[side])
             each(
@@ -140,8 +140,8 @@ class Results:
         logits = product(some, readout.T, torch.empty(len(some), len(readout))).numpy()
         x, w, sign = vectors.numpy(), readout.numpy(), SIGNS[side]
         k = self.ids[side].shape[1]
-        for row, found in zip(rows, sign * logits, strict=True):
-            close = np.flatnonzero(found >= self.cut[side][row])
+        for row, scores in zip(rows, sign * logits, strict=True):
+            close = np.flatnonzero(scores >= self.cut[side][row])
             exact_topk(x[row], w, close, k, sign, self.logits[side][row], self.ids[side][row])
 
     def projection(
@@ -162,10 +162,10 @@ class Results:
         kept = [a.sum(dtype=np.float64) for a in self.logits.values()]
         if not np.isfinite([self.sums.sum(), *kept]).all():
             raise ValueError("logits overflow float32: scale the vectors down")
-        found = {side: self._extremes(side, shift, stats) for side in self.sides}
+        extremes = {side: self._extremes(side, shift, stats) for side in self.sides}
         return Projection(
-            top=found.get("top"),
-            bottom=found.get("bottom"),
+            top=extremes.get("top"),
+            bottom=extremes.get("bottom"),
             moments=_moments(self.sums[:, :4] / vocabulary, mean) if stats else None,
             impl=impl,
             certified=share,
@@ -205,9 +205,9 @@ class Buffers(threading.local):
         self._views: dict[tuple[int, int], tuple[Tensor, np.ndarray]] = {}
 
     def view(self, rows: int, columns: int) -> tuple[Tensor, np.ndarray]:
-        """A tile of exactly this shape (mm(out=) resizes any other without a word), and its bits.
+        """A tile of exactly this shape (mm(out=) silently resizes any other), and its numpy view.
 
-        numpy has no bfloat16: it sees int16.
+        The numpy view of bfloat16, which numpy lacks, is int16.
         """
         if (rows, columns) not in self._views:
             tile = self._tile[: rows * columns].view(rows, columns)

@@ -1,11 +1,11 @@
 """The best few of a row, kept while its logits stream past (numba, no GIL).
 
 One row, both sides: `keys` [2, room] uint64 holds candidates of the top and the bottom side in no
-order, `count` [2] how many there are, and `limit` [2] float32 a score that nothing left out lies
-above (-inf: nothing was left out; inf: nobody asks for this side). A score is the logit, negated
-on the bottom side. A key holds the score's bits, made monotone, above the complement of the token
-id: the larger key is the better candidate, and equal scores go by the lowest id. Once 2 c
-candidates are there they are cut back to about the best c, and the limit rises.
+order, `count` [2] their number, and `limit` [2] float32 a score that nothing left out lies above
+(-inf: nothing was left out; inf: this side was not asked for). A score is the logit, negated on
+the bottom side. A key holds the score's bits, made monotone, above the complement of the token id.
+So the larger key is the better candidate, and of equal scores the lowest id wins. When there are
+2 c candidates, they are cut back to about the best c, and the limit rises.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numba import njit
 from .lanes import LANES, any_outside, bits_as_float, float_bits, fmax, fmin, lowest_bit, outside
 
 MATH = {"reassoc", "contract", "nsz", "arcp"}
-"""Fast-math without the licence to assume that there are no infinities.
+"""Fast-math flags, without the one that rules out infinities.
 
-Functions that sum with it and are called by others are `forceinline`d: otherwise a process that
-has just compiled the caller runs another copy of them than one that reads the caller from numba's
-cache, and the last digits differ.
+Functions that sum with them and are called by others are `forceinline`d. Otherwise a process that
+has just compiled the caller and one that reads it from numba's cache run different copies of them,
+and the last digits differ.
 """
 
 
@@ -47,10 +47,11 @@ def token_of(key):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def keep_best(keys, count, c, most):  # type: ignore[no-untyped-def]
-    """Move the best c to `most` of keys[:count] to the front; the cut between them and the rest.
+    """Move the best of keys[:count], c to `most` of them, to the front.
 
-    Bisects on the value of the key. Counting what lies above it takes a few vector instructions
-    and no branch, which makes it several times faster than quickselect.
+    Returns the cut, which no key left out lies above, and the number kept. Bisects on the cut:
+    counting the keys above it takes a few vector instructions and no branch, which makes this
+    several times faster than quickselect.
     """
     low, high = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0)
     for i in range(count):
@@ -77,7 +78,7 @@ def keep_best(keys, count, c, most):  # type: ignore[no-untyped-def]
 
 @njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
 def _first_limit(tile, at, width, sign, c):  # type: ignore[no-untyped-def]
-    """A score that at least c, and as a rule fewer than 2 c, of a row's scores lie above."""
+    """A score that at least c of a row's scores exceed, and usually fewer than 2 c."""
     low = high = sign * tile[at, 0]
     for j in range(width):
         low = fmin(low, sign * tile[at, j])  # type: ignore[call-arg]
@@ -101,8 +102,8 @@ def _first_limit(tile, at, width, sign, c):  # type: ignore[no-untyped-def]
 def _gather(tile, at, start, mask, first, step, keys, count, limit, r, c):  # type: ignore[no-untyped-def]
     """Keep the columns start + (bits of `mask`); cut back to the best c where there are 2 c.
 
-    Branches that nobody can predict are what costs here, so every column is written to both sides
-    and counted where it belongs.
+    The cost here is in branches that cannot be predicted. So every column is written to both sides,
+    and counted only where it belongs.
     """
     low, high = -limit[r, 1], limit[r, 0]
     while mask:
@@ -123,9 +124,9 @@ def _gather(tile, at, start, mask, first, step, keys, count, limit, r, c):  # ty
 def collect(tile, at, width, first, step, keys, count, limit, r, c):  # type: ignore[no-untyped-def]
     """Keep those of tile[at, :width], token ids first, first + step, ..., beyond row r's limits.
 
-    Rows are named by their index: a view of one costs two atomic operations.
+    Rows are passed by index, because a view of one costs two atomic operations.
     """
-    if first == 0 and width >= 4 * c:  # spare the first tile a walk up from -inf
+    if first == 0 and width >= 4 * c:  # saves the first tile many steps up from -inf
         if limit[r, 0] < np.inf:
             limit[r, 0] = _first_limit(tile, at, width, np.float32(1.0), c)
         if limit[r, 1] < np.inf:

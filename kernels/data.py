@@ -1,4 +1,4 @@
-"""Kinds of data that are hard for a projection in their own way, to test and to measure with."""
+"""Kinds of data, each hard for a projection in its own way, for tests and benchmarks."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from .candidates import MATH, keep_best, score_of, token_of
 from .lanes import prefetch
 
 AHEAD = 2
-"""Rows of the read-out asked for before they are needed."""
+"""How many candidates ahead rows of the read-out are prefetched."""
 
 
 @njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
@@ -49,9 +49,9 @@ def _insert(best, best_id, score, token):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _sorted(keys, count, limit, c):  # type: ignore[no-untyped-def]
-    """Sort the best c (of a fraction more) candidates to the front, descending.
+    """Sort the best candidates, c or up to an eighth more, to the front, descending.
 
-    How many they are, and a score that nothing else lies above; before, that was `limit`.
+    Returns their number, and a score that nothing left out lies above (before the call: `limit`).
     """
     most = c + c // 8
     if count > most:
@@ -68,7 +68,7 @@ def _sorted(keys, count, limit, c):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
 def _all_equal(bound, logits, ids):  # type: ignore[no-untyped-def]
-    """Results of a row without enough candidates, proven if all logits are 0: the lowest ids."""
+    """Write the lowest ids, for a row with too few candidates; proven if all its logits are 0."""
     logits[:] = 0.0
     ids[:] = np.arange(ids.shape[0])
     return bound == 0.0
@@ -81,10 +81,10 @@ def settle(  # type: ignore[no-untyped-def]
     """Order float32 candidates as float64 would, and say for which rows the first k are proven.
 
     `bound` [n] is the largest error of a float32 logit of the row, 0 only where the vector is 0.
-    Neighbours closer than twice that could be in the wrong order, so such runs are scored again in
-    float64. A row is certified when its k-th candidate leads whatever was not kept by more than
-    that. Writes `logits`, `ids` [n, k], `certified` [n] and `cut` [n]: every member of the true top
-    k has a float32 score of at least the cut.
+    Neighbours closer than twice the bound may be in the wrong order, so runs of them are scored
+    again in float64. A row is certified when its k-th candidate is more than twice the bound ahead
+    of everything that was not kept. Writes `logits`, `ids` [n, k], `certified` [n] and `cut` [n]:
+    every member of the true top k has a float32 score of at least the cut.
     """
     scores = np.empty(keys.shape[1], np.float64)
     tokens = np.empty(keys.shape[1], np.int64)
@@ -137,19 +137,18 @@ def rescore(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Exact top k of screened candidates, and for which rows it is proven.
 
-    Candidates are scored in float64 in the order of their screened scores, until the next one,
-    even with the whole error in its favour, stays behind the k-th best exact score. The row is
-    certified if that happens, or if it holds for whatever was not kept.
+    Candidates are scored in float64 in the order of their screened scores. This stops when the
+    next one, even with the whole error in its favour, stays behind the k-th best exact score. The
+    row is certified if that happens, or if it holds for everything that was not kept.
 
-        error [n] + rounding * |screened score|     the most a screened logit is off; error is 0
-                    only where the vector is 0
-        tail [n]    the most a float64 logit is off
+        error [n] + rounding * |screened score|     bound on the error of a screened logit; error
+                    is 0 only where the vector is 0
+        tail [n]    bound on the error of a float64 logit
         shift [n]   x . mean of the read-out if that was taken off before screening, else 0
 
-    Exact scores also take the place of screened ones (times `scale` [n]) in `sums`, whose powers
-    are of differences to `reference` [n]. Writes
-    `logits`, `ids`, `certified` and `cut` as `settle` does, but for the cut: the k-th exact score
-    so far, less its error.
+    Exact scores also replace screened ones (times `scale` [n]) in `sums`, whose powers are of
+    differences to `reference` [n]. Writes `logits`, `ids` and `certified` as `settle` does, and to
+    `cut` the k-th exact score so far, less its error.
     """
     best, best_id = np.empty(k, np.float64), np.empty(k, np.int64)
     for r in range(vectors.shape[0]):

@@ -6,8 +6,8 @@ For x [n, dx] and y [n, dy], a `Gram` holds n, both means, and the centred sums
 
 in float64, in memory that does not grow with n; parts merge exactly (Chan et al. 1979). From them
 come the regression of y on x (with or without intercept, any ridge) and its errors, on the same
-samples or on others: a fit of one Gram is scored by the sums of another, no sample is read twice.
-Equivalent naive code, with an intercept:
+samples or on others. A fit of one Gram is scored with the sums of another, so no sample is read
+twice. Equivalent naive code, with an intercept:
 
     B = lstsq([x, 1], y);  r2 = 1 - ((y - [x, 1] @ B)**2).sum(0) / ((y - y.mean(0))**2).sum(0)
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 class Fit(NamedTuple):
-    """y is about x @ weights + intercept."""
+    """Predicts y as x @ weights + intercept."""
 
     weights: Float[Tensor, "dx dy"]
     intercept: Float[Tensor, " dy"]
@@ -49,7 +49,7 @@ class Gram:
 
     @classmethod
     def of(cls, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> Gram:
-        """Of one batch, at least one sample; every product is taken in float64.
+        """The moments of one batch of at least one sample; every product is taken in float64.
 
         Raises:
             ValueError: shapes that do not match, no samples, or values that are not finite.
@@ -61,13 +61,13 @@ class Gram:
         x, y = x.detach().double(), y.detach().double()
         x_mean, y_mean = x.mean(0), y.mean(0)
         x, y = x - x_mean, y - y_mean
-        found = cls(len(x), x_mean, y_mean, x.T @ x, x.T @ y, y.square().sum(0))
-        if not torch.isfinite(torch.cat([found.xx.diagonal(), found.yy])).all():
+        gram = cls(len(x), x_mean, y_mean, x.T @ x, x.T @ y, y.square().sum(0))
+        if not torch.isfinite(torch.cat([gram.xx.diagonal(), gram.yy])).all():
             raise ValueError("x or y holds a NaN or an infinity")
-        return found
+        return gram
 
     def merge(self, other: Gram) -> Gram:
-        """Of the samples of both."""
+        """The moments of the samples of both."""
         n = self.count + other.count
         weight = self.count * other.count / n
         dx, dy = other.x_mean - self.x_mean, other.y_mean - self.y_mean
@@ -97,7 +97,7 @@ class Gram:
             xx = xx + self.count * torch.outer(self.x_mean, self.x_mean)
             xy = xy + self.count * torch.outer(self.x_mean, self.y_mean)
         penalised = xx + ridge * self.count * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
-        weights, method = _solved(penalised, xy)
+        weights, method = _solve(penalised, xy)
         offset = self.y_mean - self.x_mean @ weights
         return Fit(weights, offset if intercept else torch.zeros_like(offset), method)
 
@@ -119,18 +119,18 @@ class Gram:
         return float(self.squared_error(fit).sum() / total) if total > 0 else float("nan")
 
 
-def _solved(xx: Tensor, xy: Tensor) -> tuple[Tensor, str]:
+def _solve(xx: Tensor, xy: Tensor) -> tuple[Tensor, str]:
     eps = torch.finfo(xx.dtype).eps
-    # scaled to a unit diagonal: inputs of very different lengths are no reason to call it singular
+    # scaled to a unit diagonal, so that inputs of very different lengths do not look singular
     scale = xx.diagonal().sqrt().clamp_min(torch.finfo(xx.dtype).tiny)
     scaled = xx / scale[:, None] / scale
     factor, failed = torch.linalg.cholesky_ex(scaled)
     smallest = factor.diagonal().square().min() if len(xx) else torch.ones(1)
     if not int(failed) and float(smallest) > len(xx) * eps:
         right = xy / scale[:, None]
-        found = torch.cholesky_solve(right, factor)
-        found = found + torch.cholesky_solve(right - scaled @ found, factor)
-        return found / scale[:, None], "cholesky"
+        solution = torch.cholesky_solve(right, factor)
+        solution = solution + torch.cholesky_solve(right - scaled @ solution, factor)
+        return solution / scale[:, None], "cholesky"
     values, vectors = torch.linalg.eigh(xx)
     kept = values > len(xx) * eps * values[-1].clamp_min(0)
     basis = vectors[:, kept]

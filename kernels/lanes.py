@@ -1,4 +1,4 @@
-"""What numba does not offer and the scan needs: bit casts, vector maxima, masks of 64 columns.
+"""What the scan needs and numba lacks: bit casts, vector maxima, masks of 64 columns.
 
 Each is a few LLVM instructions that the compiler turns into whatever the processor has.
 """
@@ -110,7 +110,7 @@ def outside(typing_context: Any, array: Any, start: Any, low: Any, high: Any) ->
 def any_outside(typing_context: Any, array: Any, start: Any, low: Any, high: Any) -> Any:
     """Whether `outside` has a bit set.
 
-    The largest and the smallest are found before anything is compared: a third of its work.
+    Only the largest and the smallest number are compared: a third of the work of `outside`.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Batched fused projection: many vectors against a vocabulary, keeping only what is worth keeping.
+"""Batched fused projection of many vectors against a vocabulary.
 
 Projects `vectors [n, d]` (neuron rows, SAE decoder rows, feature vectors) through a read-out
 `readout [V, d]` (an unembedding) and keeps, per vector, the k highest and k lowest logits with
@@ -12,51 +12,15 @@ Equivalent naive code, which `impl="naive"` runs:
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-Side = Literal["top", "bottom"]
+from .projection import SIDES, Projection, Side
+
 Impl = Literal["auto", "screened", "tiled", "triton", "naive"]
-
-
-class Extremes(NamedTuple):
-    """One side of every row. For the bottom side the softmax is that of the negated logits."""
-
-    ids: Int[Tensor, "n k"]
-    """Token ids, most extreme first; equal logits by the lowest id."""
-    logits: Float[Tensor, "n k"]
-    """Their logits (not negated)."""
-    logsumexp: Float[Tensor, " n"] | None
-    """log sum exp of the (signed) logits, nats."""
-    entropy: Float[Tensor, " n"] | None
-    """Entropy of their softmax, nats."""
-    max_prob: Float[Tensor, " n"] | None
-    """Probability of the first token."""
-
-
-class Moments(NamedTuple):
-    """Moments of each row's V logits (population: divided by V); shapes are 0 in a constant row."""
-
-    mean: Float[Tensor, " n"]
-    var: Float[Tensor, " n"]
-    skewness: Float[Tensor, " n"]
-    kurtosis: Float[Tensor, " n"]
-    """Excess kurtosis: 0 for a Gaussian."""
-
-
-class Projection(NamedTuple):
-    """What `project_topk` keeps of each row; parts that were not asked for are None."""
-
-    top: Extremes | None
-    bottom: Extremes | None
-    moments: Moments | None
-    impl: str
-    """Which implementation ran."""
-    certified: float | None = None
-    """Share of the rows whose ids were proven without searching the row again."""
 
 
 def project_topk(
@@ -64,7 +28,7 @@ def project_topk(
     readout: Float[Tensor, "V d"],
     k: int = 16,
     *,
-    sides: tuple[Side, ...] = ("top", "bottom"),
+    sides: tuple[Side, ...] = SIDES,
     stats: bool = True,
     impl: Impl = "auto",
 ) -> Projection:
@@ -78,15 +42,15 @@ def project_topk(
         stats: also moments, logsumexp, entropy and the largest probability.
         impl: which path computes it.
             "tiled": the fused CPU path in float32. Ids are those of a float64 product of the
-            float32 operands, equal logits by the lowest id.
-            "screened": the same ids, proven after a screen in bfloat16; logits good to float32's
-            last place. Its statistics are sums over screened logits (the mean apart): typically
-            1e-4 off in kurtosis and z, 1e-5 in entropy and logsumexp, 100 times less than those of
-            a bfloat16 product and 100 times more than "tiled"'s (kernels/README.md).
-            "triton": the GPU path: the same ids, proven after bfloat16 products; statistics are
-            sums over those, exact to float32's rounding where bfloat16 holds the operands. The
-            first rows of every call are compared with a dense twin.
-            "naive": dense, row chunk by row chunk, on any device, with float32 ids.
+            float32 operands; of equal logits the lowest id comes first.
+            "screened": a CPU path with the same ids, proven after a screen in bfloat16. Logits are
+            good to float32's last place. All statistics but the mean are sums over screened logits:
+            typically 1e-4 off in kurtosis and z, 1e-5 in entropy and logsumexp. That is 100 times
+            less than with a bfloat16 product and 100 times more than "tiled" (kernels/README.md).
+            "triton": the GPU path, with the same ids, proven after bfloat16 products. Statistics
+            are sums over these, exact to float32's rounding where bfloat16 holds the operands. The
+            first rows of every call are compared with dense float64 logits.
+            "naive": dense, a chunk of rows at a time, on any device. Ids are those of float32.
             "auto": on the CPU "screened" where the processor multiplies bfloat16 in hardware, the
             job is large enough and most of its first rows can be certified, else "tiled"; on an
             NVIDIA GPU "triton" where it is installed; "naive" elsewhere.
@@ -94,7 +58,7 @@ def project_topk(
     Deterministic: the same call gives the same bits, on any number of threads.
 
     Raises:
-        ValueError: shapes or k do not fit, or a value is not finite.
+        ValueError: shapes or k that do not fit, or a value that is not finite.
     """
     _check(vectors, readout, k, sides)
     device = vectors.device.type
@@ -130,12 +94,12 @@ def _on_cpu(
     from .tiled import project_tiled
 
     if impl == "screened":
-        found = project_screened(vectors, readout, k, sides, stats)
+        screened = project_screened(vectors, readout, k, sides, stats)
     elif impl == "auto" and worthwhile(vectors, readout):
-        found = project_screened(vectors, readout, k, sides, stats, least=0.5)
+        screened = project_screened(vectors, readout, k, sides, stats, min_certified=0.5)
     else:
-        found = None
-    return project_tiled(vectors, readout, k, sides, stats) if found is None else found
+        screened = None
+    return project_tiled(vectors, readout, k, sides, stats) if screened is None else screened
 
 
 def _check(vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> None:
@@ -150,9 +114,9 @@ def _check(vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> 
         raise ValueError(
             f"k must be between 1 and the {readout.shape[0]} rows of the readout, not {k}"
         )
-    if not sides or set(sides) - {"top", "bottom"}:
+    if not sides or set(sides) - set(SIDES):
         raise ValueError(f"sides must name 'top', 'bottom' or both, not {sides!r}")
     for name, tensor in (("vectors", vectors), ("readout", readout)):
         # min and max carry NaN and infinities and, unlike isfinite, make no mask of the same size
         if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
-            raise ValueError(f"{name} hold a NaN or an infinity")
+            raise ValueError(f"there is a NaN or an infinity in the {name}")

@@ -1,6 +1,6 @@
 """The naive twin of the fused projection: the dense product, a chunk of rows at a time.
 
-Runs on any device; in float64 it is the oracle of the tests.
+Runs on any device. The tests compare with it in float64.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .project import Extremes, Moments, Projection
+from .projection import Extremes, Moments, Projection
 
 CHUNK = 256
 """Rows whose dense logits are held at once."""
@@ -30,10 +30,10 @@ def project_dense(
 
 
 def exact_ids(vectors: Tensor, readout: Tensor, k: int) -> dict[str, Tensor]:
-    """[n, k] ids of both sides as float64 ranks them, equal logits by the lowest id.
+    """[n, k] ids of both sides as float64 ranks them; of equal logits the lowest id comes first.
 
-    Equal rows of the read-out are multiplied once: a matrix product may sum them in another order
-    at its edges, and so tell apart what is equal.
+    Equal rows of the read-out are multiplied once. A matrix product may sum in another order at its
+    edges, and so give them different logits.
     """
     distinct, place = torch.unique(readout, dim=0, return_inverse=True)
     logits = (vectors.double() @ distinct.double().T)[:, place]

@@ -1,4 +1,4 @@
-"""Rounding matrices to bfloat16 with the loss measured, and how much of it reaches a logit (numba).
+"""Rounding to bfloat16 with the loss measured, and bounds on the errors of logits (numba).
 
 For x_hat, w_hat the rounded operands, multiplied with exact products and float32 sums in any order,
 and the sum rounded to bfloat16, the screened logit s_hat is off by at most
@@ -26,14 +26,14 @@ from .lanes import bits_as_float, float_bits, fmax
 UNIT = 2.0**-8
 """Largest relative error of rounding to bfloat16."""
 CHUNK = 1024
-"""Rows rounded at a time by one worker."""
+"""Rows that one worker rounds or measures at a time."""
 
 
 class Rounded(NamedTuple):
     """A matrix in bfloat16; `shift` was taken off each row before."""
 
     values: Tensor
-    """bfloat16 [rows, d], rows padded with zeros to a multiple asked for."""
+    """bfloat16 [rows, d], padded with rows of zeros to a multiple that the caller chooses."""
     lengths: np.ndarray
     """[rows] |w_hat|."""
     losses: np.ndarray
@@ -46,7 +46,7 @@ class Rounded(NamedTuple):
 def _round_rows(matrix, first, stop, shift, step, out, lengths, losses, total):  # type: ignore[no-untyped-def]
     """Round `matrix - shift` to nearest even into `out` (as int16), measure norms, add to `total`.
 
-    Row r goes where `round_to_bfloat16` says; only rows first to stop are dealt with.
+    Only rows first to stop are rounded. Row r goes where `round_to_bfloat16` says.
     """
     for r in range(first, stop):
         row, narrow = matrix[r], out[r % step * (out.shape[0] // step) + r // step]
@@ -102,8 +102,8 @@ def measure(matrix: Tensor) -> tuple[Tensor, np.ndarray]:
 def round_to_bfloat16(matrix: Tensor, shift: Tensor, multiple: int, step: int = 1) -> Rounded:
     """`matrix - shift` (float32 [rows, d] and [d]) in bfloat16, rows padded to a multiple.
 
-    Where `step` is not 1 it divides the padded rows into as many slabs: rows 0, step, 2 step, ...
-    come first, then rows 1, step + 1, ..., every slab padded by itself.
+    The rows are put in `step` slabs of equal size: rows 0, step, 2 step, ... come first, then rows
+    1, step + 1, ..., every slab padded by itself.
     """
     rows, taken = matrix.numpy(), shift.numpy()
     count = -(-len(rows) // multiple) * multiple
@@ -124,7 +124,7 @@ def round_to_bfloat16(matrix: Tensor, shift: Tensor, multiple: int, step: int = 
 
 
 def float32_error(lengths: np.ndarray, longest: float, d: int) -> np.ndarray:
-    """[n] the most a float32 logit of each row is off: gamma |x| |w|, gamma = d u / (1 - d u).
+    """[n] bound on the error of each row's float32 logits: gamma |x| |w|, gamma = d u / (1 - d u).
 
     Args:
         lengths: [n] |x|, or more.
@@ -137,7 +137,7 @@ def float32_error(lengths: np.ndarray, longest: float, d: int) -> np.ndarray:
 
 
 def screening_error(x: Rounded, longest: float, largest_loss: float) -> np.ndarray:
-    """[n] the most a screened logit of each row is off, but for its output rounding.
+    """[n] bound on the error of each row's screened logits, without the rounding of the output.
 
     Args:
         x: the rounded vectors, from which nothing was taken off.
@@ -145,7 +145,7 @@ def screening_error(x: Rounded, longest: float, largest_loss: float) -> np.ndarr
         largest_loss: largest |w - w_hat|.
     """
     d = x.values.shape[1]
-    # twice the gamma of IEEE arithmetic: bfloat16 instructions may round sums of pairs besides
+    # twice the gamma of IEEE arithmetic: bfloat16 instructions may also round sums of pairs
     du = 2.0 * d * 2.0**-24
     gamma = du / (1.0 - du)
     lengths = x.lengths + x.losses  # of x itself, by the triangle inequality

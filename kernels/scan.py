@@ -1,7 +1,7 @@
 """Compiled inner loops of the CPU projections (numba, no GIL).
 
 `scan_tile` reads one tile of logits while it is still in cache and folds it into the running
-state of its rows. It is equivalent to, but never holds more than a tile of,
+state of its rows. It never holds more than a tile. Equivalent naive code:
 
     L = X @ W.T
     L.topk(c), (-L).topk(c), L.logsumexp(1), (-L).logsumexp(1), L.mean(1), L.var(1), ...
@@ -23,7 +23,7 @@ from .lanes import LANES, any_outside, bits_as_float, float_bits, fmax, fmin, pr
 LOG2_E, LN_2 = np.float32(1.4426950408889634), 0.6931471805599453
 
 AHEAD = 2
-"""Rows whose state is asked for before it is needed."""
+"""How many rows ahead the state is prefetched."""
 TOP, BOTTOM = 4, 7
 """Where a side's (M, sum e, sum e*y) begin in `sums`."""
 NEAR = 60.0
@@ -69,8 +69,8 @@ def _add_some(tile, at, start, stop, scale, sums, r, side):  # type: ignore[no-u
 def _add_far(tile, at, width, scale, peak, sums, r, side):  # type: ignore[no-untyped-def]
     """Fold exp(score - M) into (M, sum e, sum e*y), moving M up to `peak` first if it is higher.
 
-    Stretches of scores further than BELOW under M are passed over: float32 could not hold what
-    they add.
+    Stretches of scores further than BELOW under M are passed over: what they add is below
+    float32's precision.
     """
     if peak > sums[r, side]:
         shift = sums[r, side] - peak
@@ -154,7 +154,7 @@ def _add_sums(tile, at, width, scale, centre, sums, r):  # type: ignore[no-untyp
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
 def _fetch(keys, count, sums, r):  # type: ignore[no-untyped-def]
-    """Ask for the state of a row to come: since the last tile it may have left the cache."""
+    """Prefetch the state of a coming row, which may have left the cache since the last tile."""
     if r < count.shape[0]:
         room = keys.shape[2]
         prefetch(keys, 2 * r * room + count[r, 0])  # type: ignore[call-arg]
@@ -169,8 +169,8 @@ def scan_tile(  # type: ignore[no-untyped-def]
 ):
     """Fold tile[:n, :width] of logits for token ids first, first + step, ... into the state.
 
-    For the sums `centre` [n] is taken off each row's logits, so that third and fourth moments do
-    not cancel, and the rest is multiplied with `scale` [n]; scale * centre is also the first
+    For the sums, `centre` [n] is taken off each row's logits, so that third and fourth moments do
+    not cancel, and the difference is multiplied with `scale` [n]. scale * centre is also the first
     reference of exp. About `c` candidates a side are kept.
     """
     for r in range(centre.shape[0]):

@@ -77,13 +77,17 @@ class RunningScores:
                 moments, *torch.aminmax(scores, dim=1), *_best(scores, *places, self._keep)
             )
             before = self._running[at]
-            self._running[at] = new if before is None else _later(before, new, self._keep)
+            self._running[at] = new if before is None else _joined(before, new, self._keep)
 
     def result(self) -> Scores:
-        """Raises ValueError if nothing was added."""
+        """The scores of everything added.
+
+        Raises:
+            ValueError: nothing was added.
+        """
         parts = [part for part in self._running if part is not None]
         if not parts:
-            raise ValueError("scores of no activations")
+            raise ValueError("no activations were added, so there are no scores")
         moments = [part.statistics for part in parts]
         means = torch.cat([m.mean for m in moments])
         squares = torch.cat([m.squares for m in moments])
@@ -91,8 +95,8 @@ class RunningScores:
         return Scores(Statistics(moments[0].count, means, squares), *rest)
 
 
-def _later(before: Scores, new: Scores, keep: int) -> Scores:
-    """Of a part of the stream and of one that comes after it."""
+def _joined(before: Scores, new: Scores, keep: int) -> Scores:
+    """The scores of a part of the stream, joined with those of a later part."""
     top, rows, positions = (torch.cat(pair, 1) for pair in zip(before[3:], new[3:], strict=True))
     return Scores(
         before.statistics.merge(new.statistics),
@@ -107,8 +111,8 @@ def _best(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The highest scores [n, keep] and their places; the first of equal ones comes first.
 
-    topk leaves it open which of equal values it takes, so it gets whole numbers, all different:
-    the bits of a float32, ordered as the floats are, and below them the column, counted down.
+    topk may take any of equal values, so it gets whole numbers that all differ: the bits of a
+    float32, ordered as the floats are, and below them the column, counted down.
     """
     bits = (scores + 0.0).view(torch.int32).long()  # adding 0 makes -0 equal to 0
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

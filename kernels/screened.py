@@ -1,21 +1,21 @@
-"""The fused projection on the CPU, screened in bfloat16 and proven: half the multiplications' time.
+"""The fused projection on the CPU, screened in bfloat16 and proven: products take half the time.
 
-The logits are computed in bfloat16, tile by tile, and scanned as in `tiled.py`; the best of them
+The logits are computed in bfloat16, tile by tile, and scanned as in `tiled.py`. The best of them
 are scored again in float64 until nothing left can belong to the top k (`exact.rescore`, with the
-bound of `rounding.py`). Rows for which that is not proven before the candidates run out are
-searched again over the whole vocabulary in float32. So ids and logits are exact, whatever the data:
-data only decide how many rows are searched twice.
+bound of `rounding.py`). If the candidates run out before that is proven, the row is searched again
+over the whole vocabulary in float32. So ids and logits are exact whatever the data; the data only
+decide how many rows are searched twice.
 
-Centring. Ranks and all statistics but the mean and the logsumexp are the same for W - mean(W), and
-those two differ by x . mean(W). Where the rows of W have a common part it is taken off first: the
-bound shrinks with the rows, and what rounding x does to the common part shifts no statistic.
+Centring. W - mean(W) has the same ranks and statistics as W, except that the mean and the logsumexp
+differ by x . mean(W). Where the rows of W have a common part, it is taken off first. The bound
+shrinks with the rows, and what rounding x does to the common part shifts no statistic.
 
 Precision of the statistics. The mean is exact. The others are sums over screened logits, each off
-by a relative 2^-9 or so, at random, in which exact logits replace the screened ones of the rescored
-candidates, where heavy tails and concentrated probability sit; the rest average out over the
-vocabulary. They are less accurate than those of a float32 product and far more than those of a
-bfloat16 one; kernels/README.md has the measured errors of all three. `impl="tiled"` computes them
-in float32.
+by a relative 2^-9 or so, at random. Exact logits replace those of the rescored candidates, where
+heavy tails and concentrated probability sit; the other errors average out over the vocabulary. The
+statistics are less accurate than those of a float32 product and far more accurate than those of a
+bfloat16 product; kernels/README.md has the measured errors of all three. `impl="tiled"` computes
+them in float32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from .blocks import INNER, ROWS, SIGNS, Buffers, Results, State, cut, each, new_state
 from .exact import rescore
-from .project import Projection
+from .projection import Projection
 from .rounding import UNIT, Rounded, float32_error, round_to_bfloat16, screening_error
 from .scan import scan_bfloat16
 
@@ -52,9 +52,9 @@ def supported() -> bool:
 
 @cache
 def sound() -> bool:
-    """Whether torch's bfloat16 products here keep to the bound of `rounding.py`: tried on one.
+    """Whether torch's bfloat16 products here keep to the bound of `rounding.py`: one is tried.
 
-    Everything is positive: sums kept in bfloat16 would stop growing, far outside the bound.
+    Its operands are all positive: sums kept in bfloat16 would stop growing, far outside the bound.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(STEP, 4096, generator=generator)
@@ -74,10 +74,8 @@ def worthwhile(vectors: Tensor, readout: Tensor) -> bool:
 
 
 def candidates(k: int, d: int, vocabulary: int) -> int:
-    """Candidates kept a side.
-
-    As many as Gaussian logits have within the error of the k-th, and a few square roots more.
-    """
+    """Candidates kept a side: as many as Gaussian logits have within the error of the k-th, plus 3
+    standard deviations and a few."""
     if 2 * k >= vocabulary:
         return vocabulary
     normal = statistics.NormalDist()
@@ -99,19 +97,19 @@ class Slab(NamedTuple):
 
 
 def strided(vocabulary: int, kept: int) -> list[Slab]:
-    """The slabs of a vocabulary: each a fair sample of it, for its order is not random.
+    """The slabs of a vocabulary: every step-th token, because its order is not random.
 
-    So of the best `kept` only a share lies in the first slabs, and they need not keep more than it
-    and three standard deviations and a few. A row with more than that has too few candidates in
-    the end, is not proven, and is searched again.
+    So each slab is a fair sample. Of the best `kept` only a share lies in the first slabs, and they
+    keep that share, plus 3 standard deviations and a few. A row with more than that in there ends
+    with too few candidates, is not proven, and is searched again.
     """
     step = -(-vocabulary // COLUMNS)
-    found = []
+    slabs = []
     for first in range(step):
         share = kept * (first + 1) / step
         worth = min(math.ceil(share + 3.0 * math.sqrt(share) + 4.0), kept)
-        found.append(Slab(first, step, len(range(first, vocabulary, step)), worth))
-    return found
+        slabs.append(Slab(first, step, len(range(first, vocabulary, step)), worth))
+    return slabs
 
 
 class Screen:
@@ -130,7 +128,7 @@ class Screen:
         self._moments = self._second_moments(some) if stats else None
 
     def _second_moments(self, some: Tensor) -> Tensor | None:
-        """[d, d] second moments of the read-out but for a factor; None if the sample is small."""
+        """[d, d] second moments of the read-out up to a factor; None if the sample is small."""
         if len(some) < 2 * some.shape[1]:
             return None
         centred = (some - self.shift).bfloat16()
@@ -146,8 +144,8 @@ class Screen:
         """What the screened logits of some rows are multiplied with in their statistics.
 
         Rounding x to x + e adds e . w_j to logit j. The part of it that goes with the logit,
-        a x . w_j with a = e C x / x C x and C the second moments of W, does not average out.
-        Where C is not known it is left in (it falls with 1 / sqrt(d)).
+        a x . w_j with a = e C x / x C x and C the second moments of W, does not average out over
+        the vocabulary. Where C is not known it stays (it falls with 1 / sqrt(d)).
         """
         if self._moments is None:
             return np.ones(rows.stop - rows.start, np.float32)
@@ -157,7 +155,7 @@ class Screen:
         return torch.where((along > 0) & (whole > 0), whole / along, 1.0).numpy()
 
     def errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """[n] the most that a float32 logit of each row is off, and a float64 one."""
+        """[n] bounds on the errors of each row's logits in float32 and in float64."""
         longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
         lengths, d = self.x.lengths + self.x.losses, len(self.shift)
         # a float64 sum is made in one piece; the other half of 2^-28 is for x . shift, taken off it
@@ -175,16 +173,16 @@ def project_screened(
     k: int,
     sides: tuple[str, ...],
     stats: bool,
-    least: float = 0.0,
+    min_certified: float = 0.0,
 ) -> Projection | None:
     """See `project_topk`; contiguous float32 on the CPU.
 
-    None if less than the share `least` of the first block's rows is certified: then searching rows
-    again would cost more than screening saves.
+    None if a smaller share of the first block's rows than `min_certified` is certified: then
+    searching rows again would cost more than screening saves.
     """
     if not sound():
         raise ValueError("torch's bfloat16 products are too coarse on this machine: use 'tiled'")
-    job = _Job(vectors, readout, k, sides, stats, least)
+    job = _Job(vectors, readout, k, sides, stats, min_certified)
     each(job.block, range(len(job.blocks)))
     return None if job.hopeless.is_set() else job.finish()
 
@@ -199,10 +197,11 @@ class _Job:
         k: int,
         sides: tuple[str, ...],
         stats: bool,
-        least: float,
+        min_certified: float,
     ) -> None:
         n, self.vocabulary = len(vectors), len(readout)
-        self.vectors, self.readout, self.stats, self.least = vectors, readout, stats, least
+        self.vectors, self.readout = vectors, readout
+        self.stats, self.min_certified = stats, min_certified
         self.k, self.kept = k, candidates(k, readout.shape[1], self.vocabulary)
         self.results, self.blocks = Results(n, k, sides), cut(n)
         self.shift, self.mean = np.zeros(n), np.zeros(n)
@@ -226,7 +225,7 @@ class _Job:
         state = new_state(reference, self.kept, self.results.sides)
         self._scan(rows, state, scale, centre)
         self._rescore(rows, state, scale, reference)
-        if index == 0 and self.results.share(rows) < self.least:
+        if index == 0 and self.results.share(rows) < self.min_certified:
             self.hopeless.set()
 
     def _scan(self, rows: slice, state: State, scale: np.ndarray, centre: np.ndarray) -> None:

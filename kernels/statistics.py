@@ -25,9 +25,9 @@ class Statistics:
 
     @classmethod
     def of(cls, x: Float[Tensor, "tokens ..."], second_moment: bool = False) -> Statistics:
-        """Of the vectors of one batch, at least one."""
+        """The statistics of one batch of at least one vector."""
         if not len(x):
-            raise ValueError("statistics of no vectors")
+            raise ValueError("the batch has no vectors")
         values = x.detach().double()
         mean = values.mean(0)
         apart = values - mean
@@ -35,7 +35,7 @@ class Statistics:
         return cls(len(x), mean, apart.square().sum(0), flat.T @ flat if second_moment else None)
 
     def merge(self, other: Statistics) -> Statistics:
-        """Of the vectors of both; the second moment if both have it."""
+        """The statistics of the vectors of both, with the second moment if both have it."""
         count = self.count + other.count
         delta = other.mean - self.mean
         weight = self.count * other.count / count
@@ -58,7 +58,7 @@ class Statistics:
     @property
     def covariance(self) -> Float[Tensor, "d d"]:
         if self.products is None:
-            raise ValueError("collected without second_moment=True")
+            raise ValueError("the second moment was not collected: pass second_moment=True to `of`")
         return self.products / self.count
 
     @property

@@ -4,10 +4,10 @@ Each worker thread takes blocks of rows, multiplies them with one slab of the re
 into a buffer that stays in cache, and folds the tile into the rows' state (`scan.py`).
 
 Exactness. A float32 logit of d terms is off by at most gamma |x| |w|, gamma = d u / (1 - d u),
-u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1; any order of summation;
-products of more than 4,096 terms are summed in parts, which makes that 4,096 and a few).
-A few more candidates than k are kept, close neighbours are scored again in float64, and rows whose
-k-th candidate is not clear of the rest are searched again: the ids are those of a float64 product.
+u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1; any order of summation).
+More than 4,096 terms are summed in parts, so that d counts as 4,096 and a few. More candidates than
+k are kept, close neighbours are scored again in float64, and rows whose k-th candidate is not clear
+of the rest are searched again. So the ids are those of a float64 product.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from .blocks import SIGNS, Buffers, Results, cut, each, new_state, product
 from .exact import settle
-from .project import Projection
+from .projection import Projection
 from .rounding import float32_error, measure
 from .scan import scan_tile
 
 COLUMNS = 512
 """Columns of a tile."""
 SPARE = 8
-"""Candidates kept beyond k, so that the k-th is usually clear of the last one."""
+"""Candidates kept beyond k, so that the k-th is usually clear of what is left out."""
 
 
 def project_tiled(

@@ -1,4 +1,4 @@
-"""Triton: lengths of rows, of what bfloat16 takes from them, and products with one vector."""
+"""Triton: lengths of rows, of their losses to bfloat16, and their products with one vector."""
 
 from __future__ import annotations
 
@@ -10,39 +10,38 @@ from torch import Tensor
 
 @triton.jit
 def lengths_kernel(
-    x_ptr, narrow_ptr, along_ptr, near_ptr, lost_ptr, dot_ptr,
+    x_ptr, rounded_ptr, along_ptr, length_ptr, loss_ptr, dot_ptr,
     D: tl.constexpr, K: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """One row x and its bfloat16 copy x': |x'|, |x - x'| and x . along, in float64. EXACT: both are
-    the same."""
+    """float64 |x'|, |x - x'| and x . along of a row x and its bfloat16 copy x'. EXACT: x is x'."""
     row = tl.program_id(0).to(tl.int64)
-    near = tl.zeros((K,), tl.float64)
+    squares = tl.zeros((K,), tl.float64)
     lost = tl.zeros((K,), tl.float64)
     dot = tl.zeros((K,), tl.float64)
     for start in range(0, D, K):
         inner = start + tl.arange(0, K)
         used = inner < D
-        own = tl.load(narrow_ptr + row * D + inner, mask=used, other=0.0)
+        own = tl.load(rounded_ptr + row * D + inner, mask=used, other=0.0)
         own = own.to(tl.float32).to(tl.float64)
-        near += own * own
+        squares += own * own
         if not EXACT:
             x = tl.load(x_ptr + row * D + inner, mask=used, other=0.0)
             x = x.to(tl.float32).to(tl.float64)
             lost += (x - own) * (x - own)
             own = x
         dot += own * tl.load(along_ptr + inner, mask=used, other=0.0).to(tl.float64)
-    tl.store(near_ptr + row, tl.sqrt(tl.sum(near, axis=0)))
-    tl.store(lost_ptr + row, tl.sqrt(tl.sum(lost, axis=0)))
+    tl.store(length_ptr + row, tl.sqrt(tl.sum(squares, axis=0)))
+    tl.store(loss_ptr + row, tl.sqrt(tl.sum(lost, axis=0)))
     tl.store(dot_ptr + row, tl.sum(dot, axis=0))
 
 
-def lengths(x: Tensor, narrow: Tensor, along: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def lengths(x: Tensor, rounded: Tensor, along: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[n] float64 each: |x'|, |x - x'| and x . along of rows x [n, d] and their bfloat16 copy."""
     n, d = x.shape
-    near, lost, dot = torch.empty(3, n, dtype=torch.float64, device=x.device)
+    length, loss, dot = torch.empty(3, n, dtype=torch.float64, device=x.device)
     exact = x.dtype == torch.bfloat16
     lengths_kernel[(n,)](
-        x, narrow, along, near, lost, dot,
+        x, rounded, along, length, loss, dot,
         D=d, K=min(256, triton.next_power_of_2(d)), EXACT=exact, num_warps=1,
     )  # fmt: skip
-    return near, lost, dot
+    return length, loss, dot

@@ -1,13 +1,13 @@
 """The projection on a GPU: bfloat16 products, float32 logits, the best of each row proven.
 
-Chunk by chunk of the vectors: cuBLAS multiplies into a buffer of float32 logits; one pass over it
-keeps bins' extremes and the statistics (`triton_scan.py`); what may be among the best is scored in
-float64 and ranked (`triton_select.py`). Between chunks nothing waits for the GPU.
+The vectors are handled in chunks. cuBLAS multiplies a chunk into a buffer of float32 logits. One
+pass over it keeps the bins' extremes and the statistics (`triton_scan.py`). What may be among the
+best is scored in float64 and ranked (`triton_select.py`). The CPU does not wait between chunks.
 
-Precision: ids are those of a float64 product of the operands as they were given, equal logits by
-the lowest id; logits are float64 rounded to float32. Statistics are float32 sums over the logits of
-the bfloat16 product, exact to rounding where bfloat16 holds the operands; where it does not, they
-are corrected (`triton_scan.correct_kernel`). The mean is float64's.
+Precision: ids are those of a float64 product of the operands as given; of equal logits the lowest
+id comes first. Logits are float64 rounded to float32, and the mean is float64's. All other
+statistics are float32 sums over the logits of the bfloat16 product. They are exact to rounding
+where bfloat16 holds the operands, and corrected elsewhere (`triton_scan.correct_kernel`).
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ from torch import Tensor
 
 from . import triton_scan as scan
 from . import triton_select as select
-from .project import Extremes, Moments, Projection
+from .projection import SIDES, Extremes, Moments, Projection
 from .triton_error import Readout, errors, prepare, room
 from .triton_lengths import lengths
 
 ROWS, LOGITS = 4096, 2**29
 """Largest number of rows, and of logits, of a chunk."""
 CHECKED = 4
-"""Rows of every call that are compared with a dense twin."""
-SIDES = ("top", "bottom")
+"""Rows of every call that are compared with dense float64 logits."""
 
 
-class Found(NamedTuple):
-    """What is found of all rows; sides that were not asked for hold nothing."""
+class RowResults(NamedTuple):
+    """Results of all rows; a side that was not asked for is left empty."""
 
     ids: Tensor
     """[n, 2, k] int64"""
     logits: Tensor
     """[n, 2, k] float32"""
-    candidates: Tensor
-    """[n, 2] int32, the number of candidates"""
+    counts: Tensor
+    """[n, 2] int32, numbers of candidates"""
     sums: Tensor
     """[n, 10] float64, see `triton_scan.merge_kernel`"""
     error: Tensor
@@ -48,24 +47,24 @@ class Found(NamedTuple):
     mean: Tensor
     """[n] float64, of all of a row's logits"""
     centre: Tensor
-    """[n] float32, the same: about which powers are summed"""
+    """[n] float32, the same mean, taken off before powers are summed"""
 
     @staticmethod
-    def empty(x: Tensor, narrow: Tensor, w: Readout, k: int) -> Found:
+    def empty(x: Tensor, rounded: Tensor, w: Readout, k: int) -> RowResults:
         n, d = x.shape
-        near, lost, mean = lengths(x, narrow, w.mean)
-        return Found(
+        length, loss, mean = lengths(x, rounded, w.mean)
+        return RowResults(
             torch.empty(n, 2, k, dtype=torch.int64, device=x.device),
             torch.empty(n, 2, k, device=x.device),
             torch.zeros(n, 2, dtype=torch.int32, device=x.device),
             torch.empty(n, scan.SUMS, dtype=torch.float64, device=x.device),
-            errors(near, lost, d, w),
+            errors(length, loss, d, w),
             mean,
             mean.float(),
         )
 
-    def rows(self, at: slice) -> Found:
-        return Found(*(tensor[at] for tensor in self))
+    def rows(self, at: slice) -> RowResults:
+        return RowResults(*(tensor[at] for tensor in self))
 
 
 def project_triton(
@@ -77,27 +76,27 @@ def project_triton(
 
     Raises:
         ValueError: operands on a device that Triton does not run on here.
-        RuntimeError: the first rows are not their dense twin's.
+        RuntimeError: the first rows differ from dense float64 logits.
     """
     if vectors.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"impl='triton' runs on a GPU, not on {vectors.device}: use 'auto'")
     x, w = _readable(vectors), prepare(_readable(readout))
-    narrow = x.bfloat16()
-    found = Found.empty(x, narrow, w, k)
+    rounded = x.bfloat16()
+    results = RowResults.empty(x, rounded, w, k)
     lossless = x.dtype == w.exact.dtype == torch.bfloat16
     search = _Search(w, k, sides, stats, lossless, min(len(x), _rows(len(w.exact))))
     for start in range(0, len(x), search.rows):
         at = slice(start, start + search.rows)
-        search.chunk(x[at], narrow[at], found.rows(at))
-    certified = search.settle(x, found)
-    result = _result(found, sides, stats, len(w.exact), certified)
-    _check_twin(x[:CHECKED], w, result, found.error[:CHECKED, None])
-    return result
+        search.chunk(x[at], rounded[at], results.rows(at))
+    certified = search.settle(x, results)
+    projection = _result(results, sides, stats, len(w.exact), certified)
+    _check_twin(x[:CHECKED], w, projection, results.error[:CHECKED, None])
+    return projection
 
 
 def _readable(operand: Tensor) -> Tensor:
-    narrow = operand.dtype in (torch.bfloat16, torch.float16)
-    return (operand if narrow else operand.float()).contiguous()
+    half = operand.dtype in (torch.bfloat16, torch.float16)
+    return (operand if half else operand.float()).contiguous()
 
 
 def _rows(vocabulary: int) -> int:
@@ -130,60 +129,60 @@ class _Search:
         self.ids = torch.empty_like(self.list)
         self.scores = new(self.rows, 2, self.room, dtype=torch.float64)
 
-    def chunk(self, x: Tensor, narrow: Tensor, found: Found) -> None:
-        """All of it for some rows x, of which `narrow` is the bfloat16 copy."""
+    def chunk(self, x: Tensor, rounded: Tensor, results: RowResults) -> None:
+        """All the work on some rows x, of which `rounded` is the bfloat16 copy."""
         logits = self.logits[: len(x)]
         out = logits[:, : len(self.w.rounded)]
         if x.is_cuda:
-            torch.mm(narrow, self.w.rounded.T, out_dtype=torch.float32, out=out)
+            torch.mm(rounded, self.w.rounded.T, out_dtype=torch.float32, out=out)
         else:
-            out.copy_(narrow.float() @ self.w.rounded.float().T)
-        self._scan(logits, found)
-        self._candidates(logits, found)
-        self._rank(x, found)
+            out.copy_(rounded.float() @ self.w.rounded.float().T)
+        self._scan(logits, results)
+        self._candidates(logits, results)
+        self._rank(x, results)
         if self.stats and not self.lossless:
             scan.correct_kernel[(len(x),)](
-                logits, self.levels, self.ids, found.candidates, self.scores, found.mean,
-                found.centre, found.sums,
+                logits, self.levels, self.ids, results.counts, self.scores, results.mean,
+                results.centre, results.sums,
                 len(self.w.exact), self.stride, self.first_side, self.sides, self.room,
                 PART=self._step(select.PART), num_warps=1,
             )  # fmt: skip
 
     def _step(self, size: int) -> int:
-        """Candidates of one step; the interpreter takes each step as long, so few large ones."""
+        """Candidates of one step: many in the interpreter, where every step takes as long."""
         return min(self.room, size if self.w.exact.is_cuda else 512)
 
-    def _scan(self, logits: Tensor, found: Found) -> None:
+    def _scan(self, logits: Tensor, results: RowResults) -> None:
         scan.scan_kernel[(len(logits), self.tiles)](
-            logits, found.centre, self.bins, self.sums,
+            logits, results.centre, self.bins, self.sums,
             len(self.w.exact), self.stride, self.tiles,
             RUNS=scan.RUNS, WIDTH=scan.WIDTH, RUN=scan.RUN, STATS=self.stats, **scan.OPTIONS,
         )  # fmt: skip
         if self.stats:
             scan.merge_kernel[(len(logits),)](
-                self.sums, found.sums, self.tiles,
+                self.sums, results.sums, self.tiles,
                 TILES=triton.next_power_of_2(self.tiles), num_warps=1,
             )  # fmt: skip
 
-    def _candidates(self, logits: Tensor, found: Found) -> None:
+    def _candidates(self, logits: Tensor, results: RowResults) -> None:
         grid = (len(logits), self.sides)
         groups = min(8192, max(128, 8 * triton.next_power_of_2(self.k)))
         select.levels_kernel[grid](
-            self.bins, found.error, self.levels, self.list, self.listed,
+            self.bins, results.error, self.levels, self.list, self.listed,
             self.bins.shape[2], self.first_side, self.k, self.room,
             GROUPS=groups, STEP=max(groups, 2048), num_warps=1 if groups <= 1024 else 4,
         )  # fmt: skip
         select.candidates_kernel[grid](
-            logits, self.levels, self.list, self.listed, self.ids, found.candidates,
+            logits, self.levels, self.list, self.listed, self.ids, results.counts,
             len(self.w.exact), self.stride, self.first_side, self.room,
             RUNS=scan.RUNS, WIDTH=scan.WIDTH, RUN=scan.RUN, PART=self._step(select.BINS),
             num_warps=1,
         )  # fmt: skip
 
-    def _rank(self, x: Tensor, found: Found) -> None:
-        self._dots(x, self.ids, found.candidates, self.scores, 2)
+    def _rank(self, x: Tensor, results: RowResults) -> None:
+        self._dots(x, self.ids, results.counts, self.scores, 2)
         select.rank_kernel[(len(x), self.sides)](
-            self.scores, self.ids, found.candidates, found.ids, found.logits,
+            self.scores, self.ids, results.counts, results.ids, results.logits,
             self.first_side, self.k, self.room,
             C=self._step(64), PART=self._step(select.PART), num_warps=4,
         )  # fmt: skip
@@ -199,40 +198,39 @@ class _Search:
             num_warps=max(1, inner // 256),
         )  # fmt: skip
 
-    def settle(self, x: Tensor, found: Found) -> float:
-        """Score all logits of rows that had no room for their candidates; returns the share of the
-        rows that had."""
-        own = found.candidates[:, self.first_side : self.first_side + self.sides]
+    def settle(self, x: Tensor, results: RowResults) -> float:
+        """Score all logits of the rows that are not proven; returns the share of those that are."""
+        own = results.counts[:, self.first_side : self.first_side + self.sides]
         proven = ((own >= self.k) & (own <= self.room)).all(1)
+        proven &= results.error.isfinite()  # or logits that overflowed to NaN are no candidates
         left = (~proven).nonzero()[:, 0]
         vocabulary = len(self.w.exact)
         everyone = torch.arange(vocabulary, dtype=torch.int32, device=x.device)
         for rows in torch.split(left, 16):
             ids = everyone.expand(len(rows), 2, -1).contiguous()
-            all_found = torch.full((len(rows), 2), vocabulary, dtype=torch.int32, device=x.device)
+            everyone_counts = torch.full(
+                (len(rows), 2), vocabulary, dtype=torch.int32, device=x.device
+            )
             scores = torch.full(ids.shape, -torch.inf, dtype=torch.float64, device=x.device)
-            self._dots(x[rows], ids, all_found, scores, triton.cdiv(vocabulary, 256))
+            self._dots(x[rows], ids, everyone_counts, scores, triton.cdiv(vocabulary, 256))
             best = scores.argsort(dim=2, descending=True, stable=True)[..., : self.k]
-            found.ids[rows] = best
+            results.ids[rows] = best
             logits = scores.gather(2, best)
             logits[:, 1] *= -1
-            found.logits[rows] = logits.float()
+            results.logits[rows] = logits.float()
         return 1 - len(left) / max(len(x), 1)
 
 
 def _result(
-    found: Found, sides: tuple[str, ...], stats: bool, vocabulary: int, certified: float
+    results: RowResults, sides: tuple[str, ...], stats: bool, vocabulary: int, certified: float
 ) -> Projection:
     kept: dict[str, Any] = {}
     for side, name in enumerate(SIDES):
         if name in sides:
-            soft = (
-                _softmax(found.sums, side, found.logits[:, side, 0])
-                if stats
-                else (None, None, None)
-            )
-            kept[name] = Extremes(found.ids[:, side], found.logits[:, side], *soft)
-    moments = _moments(found.sums, found.mean, vocabulary) if stats else None
+            best = results.logits[:, side, 0]
+            soft = _softmax(results.sums, side, best) if stats else (None, None, None)
+            kept[name] = Extremes(results.ids[:, side], results.logits[:, side], *soft)
+    moments = _moments(results.sums, results.mean, vocabulary) if stats else None
     return Projection(kept.get("top"), kept.get("bottom"), moments, "triton", certified)
 
 
@@ -246,7 +244,7 @@ def _softmax(sums: Tensor, side: int, best: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def _moments(sums: Tensor, mean: Tensor, vocabulary: int) -> Moments:
-    """Moments from the exact mean and power sums about what is nearly the mean."""
+    """Moments from the exact mean and sums of powers of logit - centre."""
     p1, p2, p3, p4 = (sums[:, 6:] / vocabulary).unbind(-1)
     var = (p2 - p1.square()).clamp_min(0.0)
     third = p3 - 3 * p1 * p2 + 2 * p1**3
@@ -257,19 +255,20 @@ def _moments(sums: Tensor, mean: Tensor, vocabulary: int) -> Moments:
     return Moments(*(column.float() for column in columns))
 
 
-def _check_twin(vectors: Tensor, w: Readout, found: Projection, error: Tensor) -> None:
-    """The first rows [r, d], whose E is error [r, 1], against dense float64 logits, on the spot: a
-    compiler or a device that no test has seen must not be believed. The proof trusts the screen;
-    this does not.
+def _check_twin(vectors: Tensor, w: Readout, projection: Projection, error: Tensor) -> None:
+    """Compare the first rows [r, d], whose E is error [r, 1], with dense float64 logits.
+
+    The proof trusts the screen. This check does not, because no test may have seen this compiler or
+    device.
 
     Raises:
         RuntimeError: an id that is not among the best, or a wrong logsumexp.
     """
     x = vectors.double()
     logits = torch.cat([x @ part.double().T for part in torch.split(w.exact, 8192)], 1)
-    # float64 products round too, and may add in another order
+    # float64 products round too, and may add in a different order
     close = 1e-8 * error + 1e-300
-    for sign, side in ((1, found.top), (-1, found.bottom)):
+    for sign, side in ((1, projection.top), (-1, projection.bottom)):
         if side is None:
             continue
         ids = side.ids[: len(x)]
@@ -280,4 +279,4 @@ def _check_twin(vectors: Tensor, w: Readout, found: Projection, error: Tensor) -
             drift = (side.logsumexp[: len(x)].double() - whole).abs()[:, None]
             wrong = wrong | (drift > error + 1e-5 * (1 + whole.abs()[:, None]))
         if wrong.any():
-            raise RuntimeError("the Triton projection is not its dense twin's: use impl='naive'")
+            raise RuntimeError("the Triton projection differs from dense logits: use impl='naive'")

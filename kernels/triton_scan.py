@@ -1,8 +1,8 @@
-"""Triton: one pass over float32 logits, of which bins' extremes and statistics are kept.
+"""Triton: one pass over float32 logits, which keeps the extremes of bins and the statistics.
 
-A bin is 32 columns that one thread reads: 8 runs of 4, 128 columns apart, so a bin's extremes need
-no exchange between threads, and its members are no neighbours in the vocabulary, which are alike.
-Column i of bin b is, in tiles of 1,024 columns with 32 bins,
+A bin is 32 columns that one thread reads: 8 runs of 4, 128 columns apart. So a bin's extremes need
+no exchange between threads, and most of its members are not neighbours in the vocabulary, which
+tend to be alike. Column i of bin b is, in tiles of 1,024 columns with 32 bins,
 
     1024 (b // 32) + 128 (i // 4) + 4 (b % 32) + i % 4
 
@@ -33,7 +33,7 @@ def _soft(scores, largest, MASKED: tl.constexpr):
     y = scores * LOG2E - largest * LOG2E
     e = tl.exp2(y)
     if MASKED:
-        y = tl.maximum(y, -1000.0)  # 0 times -inf is no 0
+        y = tl.maximum(y, -1000.0)  # because 0 times -inf is NaN
     return tl.sum(tl.sum(e, axis=0), axis=0), tl.sum(tl.sum(e * y, axis=0), axis=0)
 
 
@@ -98,8 +98,8 @@ def scan_kernel(
 
 @triton.jit
 def merge_kernel(sums_ptr, merged_ptr, tiles, TILES: tl.constexpr):
-    """merged float64 [n, 10]: the sums of all tiles of a row, those of e about the largest logit of
-    the row instead of the tile's. TILES: a power of 2 from `tiles` on."""
+    """merged float64 [n, 10]: the sums of all tiles of a row, with e about the largest logit of the
+    row instead of the tile. TILES: a power of 2, at least `tiles`."""
     row = tl.program_id(0).to(tl.int64)
     tile = tl.arange(0, TILES)
     real = tile < tiles
@@ -134,12 +134,12 @@ def _terms(value, peak, other_peak, centre, used):
 
 @triton.jit
 def correct_kernel(
-    logits_ptr, levels_ptr, ids_ptr, found_ptr, scores_ptr, mean_ptr, centre_ptr, merged_ptr,
+    logits_ptr, levels_ptr, ids_ptr, count_ptr, scores_ptr, mean_ptr, centre_ptr, merged_ptr,
     vocabulary, stride, first_side, sides, room, PART: tl.constexpr,
 ):  # fmt: skip
-    """Correct a row's merged sums for what bfloat16 took from its operands: all logits are moved so
-    that their mean is exact, then the candidates' exact scores put in the place of theirs. Heavy
-    tails and concentrated probability are in those."""
+    """Correct a row's merged sums for what bfloat16 took from its operands: move all logits so that
+    their mean is exact, then put the candidates' exact scores in place of theirs. Heavy tails and
+    concentrated probability are in the candidates."""
     row = tl.program_id(0).to(tl.int64)
     at = merged_ptr + row * 10
     centre = tl.load(centre_ptr + row).to(tl.float64)
@@ -152,20 +152,20 @@ def correct_kernel(
     for number in range(2):
         side = first_side + number
         place = row * 2 + side
-        found = tl.load(found_ptr + place, mask=number < sides, other=0)
-        found = tl.where(found > room, 0, found)  # the list is incomplete
+        count = tl.load(count_ptr + place, mask=number < sides, other=0)
+        count = tl.where(count > room, 0, count)  # the list is incomplete
         start = 0
-        while start < found:
+        while start < count:
             own = start + tl.arange(0, PART)
-            ids = tl.load(ids_ptr + place * room + own, mask=own < found, other=0)
-            exact = tl.load(scores_ptr + place * room + own, mask=own < found, other=0.0)
+            ids = tl.load(ids_ptr + place * room + own, mask=own < count, other=0)
+            exact = tl.load(scores_ptr + place * room + own, mask=own < count, other=0.0)
             exact = tl.where(side == 0, exact, -exact)
-            screened = tl.load(logits_ptr + row * stride + ids, mask=own < found, other=0.0)
-            used = (own < found) & (screened < level)  # not twice, if it is among both sides'
+            screened = tl.load(logits_ptr + row * stride + ids, mask=own < count, other=0.0)
+            used = (own < count) & (screened < level)  # once, if it is among both sides'
             new = _terms(exact, peak, other_peak, centre, used)
             old = _terms(screened.to(tl.float64) + moved, peak, other_peak, centre, used)
             for i in tl.static_range(8):
                 change = tl.sum(new[i] - old[i], axis=0)
                 tl.store(at + 2 + i, tl.load(at + 2 + i) + change)
             start += PART
-        level = tl.where(found > 0, tl.load(levels_ptr + place, mask=number < sides), level)
+        level = tl.where(count > 0, tl.load(levels_ptr + place, mask=number < sides), level)

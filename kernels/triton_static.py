@@ -22,21 +22,15 @@ from . import triton_select as select
 from .triton_lengths import lengths_kernel
 
 POINTERS = {
-    **{"x_ptr": "*bf16", "w_ptr": "*bf16", "list_ptr": "*i32", "listed_ptr": "*i32"},
-    **{"ids_ptr": "*i32", "found_ptr": "*i32", "out_ids_ptr": "*i64"},
-    **{
-        "narrow_ptr": "*bf16",
-        "near_ptr": "*fp64",
-        "lost_ptr": "*fp64",
-        **{"dot_ptr": "*fp64", "mean_ptr": "*fp64"},
-        "error_ptr": "*fp64",
-        "scores_ptr": "*fp64",
-        "merged_ptr": "*fp64",
-    },
+    **dict.fromkeys(("x_ptr", "w_ptr", "rounded_ptr"), "*bf16"),
+    **dict.fromkeys(("list_ptr", "listed_ptr", "ids_ptr", "count_ptr"), "*i32"),
+    **dict.fromkeys(("length_ptr", "loss_ptr", "dot_ptr", "mean_ptr"), "*fp64"),
+    **dict.fromkeys(("error_ptr", "scores_ptr", "merged_ptr"), "*fp64"),
+    "out_ids_ptr": "*i64",
 }
-"""What is no pointer is an i32 or a constant."""
+"""Other pointers are to float32; everything else is an i32 or a constant."""
 ONES = {"vocabulary": 1, "tiles": 1}
-"""Triton makes an argument of 1 a constant: other code, which has to compile too."""
+"""Triton makes an argument of 1 a constant, which gives other code that has to compile too."""
 
 
 def compile_for_hopper(kernel: Any, constants: dict[str, Any], **options: int) -> dict[str, int]:
@@ -82,11 +76,11 @@ def main() -> None:
         "correct": (scan.correct_kernel, {"PART": select.PART}, {"num_warps": 1}),
         "rank": (select.rank_kernel, {"C": 64, "PART": select.PART}, {"num_warps": 4}),
     }
-    found = {
+    resources = {
         name: compile_for_hopper(kernel, constants, **options)
         for name, (kernel, constants, options) in kernels.items()
     }
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(resources) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ..directions import Directions
 from ..model.site import Site
 from ..model.subject import Subject
 from ..runs.store import RunWriter, save_tensors
-from ..saes.sae import Sae, load_sae
+from ..saes import Sae, open_sae
 from .board_labels import STATES, read_activations, tile_index
 from .match import Match, match
 from .readers import (
@@ -122,7 +122,7 @@ class LayerJob:
         """Each set of features, and its activations on the choosing and on the scoring games."""
         yield Dictionary("neurons"), as_array(neurons[0]), as_array(neurons[1])
         for arch, seed, folder in saes:
-            sae = load_sae(folder)
+            sae = open_sae(folder)
             choose, score = (as_array(sae.encode(part)) for part in stream)
             yield Dictionary(arch, seed, sae), choose, score
         generator = torch.Generator().manual_seed(self.seed)

@@ -15,7 +15,7 @@ from ..model.edits import Edit
 from ..model.site import Site
 from ..model.subject import Subject
 from ..runs.store import Run
-from ..saes.sae import Sae, load_sae
+from ..saes import Sae, open_sae
 from . import board
 from .compare import CompareConfig
 from .interventions import add_at_last, flip_vector
@@ -48,7 +48,7 @@ def probe_board(run: Run, layer: int, x: torch.Tensor) -> Board:
 def compared_sae(run: Run, arch: str, layer: int, seed: int) -> Sae:
     """One of the SAEs of a comparison."""
     made = CompareConfig(**run.config).sae_run()
-    return load_sae(made.path / "saes" / sae_name(arch, layer, seed))
+    return open_sae(made.path / "saes" / sae_name(arch, layer, seed))
 
 
 def latent_rules(run: Run, arch: str, layer: int, seed: int) -> pd.DataFrame:

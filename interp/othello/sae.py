@@ -151,7 +151,7 @@ def _measured(config: SaeConfig, subject: Subject, folder: Path) -> Iterator[dic
 
     from interp.probes.metrics import fvu
 
-    from ..saes.sae import load_sae
+    from ..saes import open_sae
     from .board_labels import read_activations
     from .games import random_games
 
@@ -160,7 +160,7 @@ def _measured(config: SaeConfig, subject: Subject, folder: Path) -> Iterator[dic
     for layer, x in enumerate(residuals.values()):
         for arch in ARCHITECTURES:
             for seed in config.seeds:
-                sae = load_sae(folder / "saes" / sae_name(arch, layer, seed))
+                sae = open_sae(folder / "saes" / sae_name(arch, layer, seed))
                 z = sae.encode(x)
                 yield {
                     "name": sae_name(arch, layer, seed),

@@ -34,7 +34,7 @@ from interp.othello.readers import (
 )
 from interp.othello.sae import SAES
 from interp.probes.metrics import as_array
-from interp.saes import load_sae
+from interp.saes import open_sae
 
 
 def values(rows):
@@ -203,7 +203,7 @@ def test_all_aurocs_of_a_layer_are_scikit_learns_and_a_hundred_times_faster(caps
     games = random_games(1750, seed=35, split="held_out")
     known = label_boards(games)
     marks, index = yes_no_labels(known), tile_index(STATES + STABLE)
-    sae = load_sae(SAES / "saes" / "topk-L2-S0")
+    sae = open_sae(SAES / "saes" / "topk-L2-S0")
     stream = read_activations(
         open_subject("othello-gpt"), games, [Site("resid_post", 2)], known.kept
     )

@@ -31,7 +31,7 @@ from interp.othello.train import EVAL_SEED
 from interp.probes import fvu
 from interp.runs.store import Store, open_run
 from interp.runs.study import plan, run_or_load
-from interp.saes import load_sae
+from interp.saes import open_sae
 
 SHIPPED = FOLDER / "othello"
 
@@ -45,7 +45,7 @@ def test_autoencoders_are_what_the_table_says(saes) -> None:
     table = pd.read_parquet(saes / "saes.parquet")
     assert len(table) == 2 * 2 * 2
     for row in table.to_dict("records"):
-        sae = load_sae(saes / "saes" / row["name"])
+        sae = open_sae(saes / "saes" / row["name"])
         assert (sae.d_in, sae.d_sae, sae.site) == (32, 48, f"{row['layer']}.resid_post")
         if row["arch"] == "topk":
             assert row["l0"] <= 4
@@ -58,7 +58,7 @@ def test_training_again_gives_the_same_autoencoders(tiny, saes, tmp_path) -> Non
     config = SaeConfig(str(tiny), tokens=20_000, d_sae=48, k=4, seeds=(0,), batch=512)
     again = run_or_load(config, out=tmp_path / "again").path
     for name in ("topk-L1-S0", "l1-L0-S0"):
-        one, two = (load_sae(p / "saes" / name) for p in (saes, again))
+        one, two = (open_sae(p / "saes" / name) for p in (saes, again))
         assert torch.equal(one.W_dec, two.W_dec)
 
 
@@ -87,7 +87,7 @@ def test_latents_in_the_tables_are_the_autoencoders_latents(run, saes) -> None:
     found = Directions.load(run.path / "directions" / "topk-L1-S1")
     assert found.site == Site("resid_post", 1)
     assert found.index["latent"].tolist() == mine["latent_auroc"].tolist()
-    decoder = load_sae(saes / "saes" / "topk-L1-S1").W_dec
+    decoder = open_sae(saes / "saes" / "topk-L1-S1").W_dec
     assert torch.equal(found.vectors, decoder[mine["latent_auroc"].tolist()])
     auroc = read_board.latent_map(run, "topk", 1, 1, "auroc")
     row = mine[mine["name"] == "own c4"].iloc[0]
@@ -296,7 +296,7 @@ def test_shipped_autoencoders_are_as_good_as_their_table() -> None:
     assert open_run(SAES).manifest["fingerprints"]["model"] == SaeConfig().fingerprints()["model"]
     games = torch.from_numpy(random_games(100, 51, split="held_out")[:, :-1].astype(np.int64))
     for name in ("topk-L2-S0", "l1-L1-S2"):
-        sae = load_sae(SAES / "saes" / name)
+        sae = open_sae(SAES / "saes" / name)
         x = subject.capture(games, [sae.site])[Site.parse(sae.site)][games != 0]
         assert fvu(x, sae.decode(sae.encode(x))) == pytest.approx(table["fvu"][name], rel=0.1)
     assert SAE.load_from_disk(SAES / "saes" / "topk-L0-S0").cfg.d_sae == 1024
