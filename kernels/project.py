@@ -46,7 +46,7 @@ def project_topk(
             "screened": a CPU path with the same ids, proven after a screen in bfloat16. Logits are
             good to float32's last place. All statistics but the mean are sums over screened logits:
             typically 1e-4 off in kurtosis and z, 1e-5 in entropy and logsumexp. That is 100 times
-            less than with a bfloat16 product and 100 times more than "tiled" (kernels/README.md).
+            less than with a bfloat16 product and 100 times more than "tiled" (docs/kernels.md).
             "triton": the GPU path, with the same ids, proven after bfloat16 products. Statistics
             are sums over these, exact to float32's rounding where bfloat16 holds the operands. The
             first rows of every call are compared with dense float64 logits.

@@ -14,7 +14,7 @@ Precision of the statistics. The mean is exact. The others are sums over screene
 by a relative 2^-9 or so, at random. Exact logits replace those of the rescored candidates, where
 heavy tails and concentrated probability sit; the other errors average out over the vocabulary. The
 statistics are less accurate than those of a float32 product and far more accurate than those of a
-bfloat16 product; kernels/README.md has the measured errors of all three. `impl="tiled"` computes
+bfloat16 product; docs/kernels.md has the measured errors of all three. `impl="tiled"` computes
 them in float32.
 """
 
