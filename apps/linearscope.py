@@ -25,7 +25,7 @@ from interp.runs.store import Run, Store
 from interp.runs.study import Study, run_or_load
 
 LARGEST_UPLOAD = 10_000_000
-"""Bytes of a picture."""
+"""The most bytes that an uploaded picture may have."""
 TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
 
@@ -43,8 +43,8 @@ table, tensors = cached(_table), cached(_tensors)
 def page() -> None:
     st.title("LinearScope")
     st.caption(
-        "For one input, a network with its decisions frozen is exactly A x + r: every pixel and "
-        "every token has its share of an output, and the biases have theirs."
+        "For one input, a network with frozen decisions is exactly A x + r. An output is the sum "
+        "of what every pixel or token adds to it and of what the biases add."
     )
     views = {
         "Votes": _votes,
@@ -78,9 +78,9 @@ def _votes() -> None:
         figures.vote_maps(maps["votes"], maps["picture"], titles), width="stretch", key="votes"
     )
     st.dataframe(classes, hide_index=True)
-    # by number: two of ImageNet's classes are a "crane", two a "maillot"
+    # by number: ImageNet has two classes "crane" and two "maillot"
     names = dict(zip(classes["class"], classes["label"], strict=True))
-    label = "Where the bias r of a class comes from"
+    label = "The class whose bias r is split by layer"
     which = st.selectbox(label, list(names), format_func=lambda c: f"{names[c]} ({c})")
     layers = table(run, "layers.parquet")
     chosen = layers[layers["class"] == which]
@@ -115,9 +115,9 @@ def _svd() -> None:
     left.image(vectors["picture"], caption=plain(f"{run.config['model']}: {run.config['image']}"))
     right.plotly_chart(figures.singular_values(values), width="stretch", key="values")
     titles = [f"{value:.3g}" for value in values["value"]]
-    sides = [("right", "Right singular vectors: what passes best")]
+    sides = [("right", "Right singular vectors: the input patterns that pass best")]
     if vectors["left"].ndim == 4:
-        sides.append(("left", "Left singular vectors: what comes of it"))
+        sides.append(("left", "Left singular vectors: the output patterns that they become"))
     for side, title in sides:
         figure = figures.picture_strip(vectors[side], titles, title)
         st.plotly_chart(figure, width="stretch", key=side)
@@ -132,12 +132,12 @@ def _impulse() -> None:
     run = _stored("linearscope.impulse", "impulse", "impulse")
     if run is None:
         return
-    typed = st.text_input("Another place of the output, as y,x (opens the network)", key="another")
+    typed = st.text_input("Another pixel of the output, as y,x (runs the network)", key="another")
     if typed:
         config: dict[str, Any] = {**run.config, "at": (typed,)}
         run = _made(ImpulseConfig(**config))
-    places, found = table(run, "places.parquet"), tensors(run, "responses.safetensors")
-    output = (255 * found["output"].transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
+    places, responses = table(run, "places.parquet"), tensors(run, "responses.safetensors")
+    output = (255 * responses["output"].transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
     left, right = st.columns([2, 3])
     with left:
         before = int(st.session_state.get("place", 0))
@@ -146,14 +146,12 @@ def _impulse() -> None:
         points = click["selection"]["points"]
         chosen = int(points[0]["customdata"]) if points else 0
         st.session_state["place"] = chosen
-    row, column = found["rows"][chosen], found["columns"][chosen]
-    around = [_crop(row), _crop(column)]
     with right:
-        for picture, title in zip(
-            around,
-            ("Its row: the input pixels it is made of", "The column there: what they light up"),
-            strict=True,
+        for name, title in (
+            ("rows", "Its row of A: the input pixels that it depends on"),
+            ("columns", "The column of A there: the output pixels that it changes"),
         ):
+            picture = _crop(responses[name][chosen])
             figure = figures.picture_strip(picture[None], [""], title, columns=1)
             st.plotly_chart(figure, width="stretch", key=title)
     st.dataframe(places, hide_index=True)
@@ -168,18 +166,16 @@ def _tokens() -> None:
     with st.form("prompt"):
         prompt = st.text_input("Prompt", "The capital of France is")
         left, right = st.columns(2)
-        words = left.text_area("Tokens to explain, one a line, spaces count", " Paris\n London")
+        words = left.text_area("Tokens to explain, one per line, with spaces", " Paris\n London")
         site = right.text_input("Site", "0.resid_pre")
-        asked = st.form_submit_button("Share them out")
+        asked = st.form_submit_button("Split the logits")
     if asked:
-        run = _made(
-            TokensConfig(prompt=prompt, site=site, words=tuple(w for w in words.split("\n") if w))
-        )
+        given = tuple(word for word in words.split("\n") if word)
+        run: Run | None = _made(TokensConfig(prompt=prompt, site=site, words=given))
     else:
-        found = _stored("linearscope.tokens", "tokens", "tokens")
-        if found is None:
-            return
-        run = found
+        run = _stored("linearscope.tokens", "tokens", "tokens")
+    if run is None:
+        return
     st.caption(plain(f"{run.config['model']}, {run.config['site']}: {run.config['prompt']}"))
     tokens = table(run, "tokens.parquet")
     st.plotly_chart(figures.token_contributions(tokens), width="stretch", key="tokens")
@@ -192,7 +188,7 @@ def _tokens() -> None:
 
 
 def _crop(picture: np.ndarray, margin: int = 4, least: float = 0.02) -> np.ndarray:
-    """A picture [c, h, w] cut to where it is not next to nothing, and a margin."""
+    """A picture [c, h, w] cut to where it is above `least` of its maximum, with a margin."""
     size = np.abs(picture).max(0)
     rows, columns = (np.flatnonzero(size.max(axis) > least * size.max()) for axis in (1, 0))
     if not len(rows):
@@ -202,7 +198,7 @@ def _crop(picture: np.ndarray, margin: int = 4, least: float = 0.02) -> np.ndarr
 
 
 def _stored(study: str, command: str, parameter: str) -> Run | None:
-    """A stored run; `pick_run` would end the page, the other tabs too."""
+    """A stored run, or how to make one; `pick_run` alone would end the other tabs too."""
     if not Store().runs(study):
         st.info(f"No run of {study} yet. Make one:")
         st.code(f"interp linearscope {command}", language="bash")
@@ -216,7 +212,7 @@ def _made(config: Study) -> Run:
 
 
 def _kept(name: str, content: bytes) -> Path:
-    """An uploaded picture as a file beside the runs, so that the command line finds it too."""
+    """The file of an uploaded picture, beside the runs so that the command line finds it too."""
     folder = Store().root / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(content).hexdigest()[:12]}{Path(name).suffix.lower()}"

@@ -111,7 +111,7 @@ BUILT_IN = (
             "interp.knob.finetune:FinetuneConfig",
             "interp.knob.search:SearchConfig",
             "interp.knob.learn:LearnConfig",
-            "interp.knob.live:SteerConfig",
+            "interp.knob.steer_prompt:SteerConfig",
             "interp.knob.run:RunConfig",
         ),
         commands="interp.cli.knob:knob",

@@ -17,7 +17,7 @@ study_command(linearscope, "bias", BiasConfig, with_table("pictures"))
 study_command(linearscope, "svd", SvdConfig, with_table("values"))
 study_command(linearscope, "impulse", ImpulseConfig, with_table("places"))
 study_command(linearscope, "tokens", TokensConfig, with_table("tokens"))
-study_command(linearscope, "train-sketch", SketchConfig, with_table("held"))
+study_command(linearscope, "sketch", SketchConfig, with_table("held"))
 
 
 @command(linearscope, "speed")

@@ -1,4 +1,4 @@
-"""torch's calls by what they do, by their names (in-place ones by the name of their twin)."""
+"""Names of torch's calls, sorted by what they do; an in-place call is under its twin's name."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ SHAPES = _names("""
     __get__ size dim ndimension numel nelement stride element_size is_contiguous storage_offset
     is_complex is_floating_point get_device __len__ data_ptr
 """)
-"""Answered from the reference alone; `__get__` reads a property such as .shape or .device."""
+"""Questions about the reference's shape or storage; `__get__` reads a property such as .shape."""
 
 QUESTIONS = _names("""
     __lt__ __le__ __gt__ __ge__ __eq__ __ne__ lt le gt ge eq ne isnan isinf isfinite any all
     __bool__ sign argsort argmax argmin zeros_like ones_like full_like empty_like new_zeros new_ones
     new_full new_empty
 """)
-"""Answered plainly for the reference: a branch of the code is a decision too."""
+"""Answered for the reference, with plain values: a branch of the code is a decision too."""
 
 ESCAPES = _names("item tolist __float__ __int__ __index__ __array__ numpy fill_")
-"""Would make numbers of activations that nothing follows any more: refused."""
+"""Refused: they turn activations into numbers that nothing follows."""
 
 MOVES = _names("""
     view reshape flatten unflatten permute transpose t swapaxes swapdims movedim moveaxis contiguous
@@ -31,7 +31,7 @@ MOVES = _names("""
     channel_shuffle to type float double half bfloat16 type_as diagonal tril triu masked_fill where
     detach broadcast_to unsafe_chunk dropout dropout2d feature_dropout alpha_dropout
 """)
-"""Rearrange numbers, and keep what they are: a gate stays a gate."""
+"""Only move numbers: a gate stays a gate."""
 
 LINEAR = MOVES | _names("""
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub
@@ -39,7 +39,7 @@ LINEAR = MOVES | _names("""
     avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample pad
     _pad batch_norm addmm diff rot90
 """)
-"""Affine in all activations together; constants (biases) may be in them."""
+"""Affine in all activations together; their constants (biases) become part of r."""
 
 _WEIGHT = (1, "weight")
 FACTORS: dict[str, tuple[int | str, ...]] = {
@@ -48,7 +48,8 @@ FACTORS: dict[str, tuple[int | str, ...]] = {
     "batch_norm": (1, 2, 3, "running_mean", "running_var", "weight"),
     "addmm": (2, "mat2"),
 }
-"""Arguments of linear calls that multiply: frozen if they are gates, else the call is a product."""
+"""Arguments of linear calls that multiply the others, by position or name: frozen if they are
+gates, else the result is a decision."""
 
 PRODUCTS = _names("""
     mul multiply __mul__ __rmul__ matmul __matmul__ __rmatmul__ mm bmm mv dot einsum div divide
@@ -58,14 +59,14 @@ PRODUCTS = _names("""
 SCALES = _names("""
     add sub rsub __add__ __radd__ __sub__ __rsub__ neg __neg__ mul __mul__ __rmul__ div __truediv__
 """)
-"""With a constant, these too leave a gate a gate: GELU written out is x/2 * (1 + tanh(...))."""
+"""With a constant they leave a gate a gate: GELU written out is x/2 * (1 + tanh(...))."""
 
 STATISTICS = _names("""
     pow __pow__ square sqrt rsqrt exp reciprocal var std var_mean std_mean norm vector_norm
     linalg_vector_norm linalg_norm softmax log_softmax logsumexp amax amin max min log
     __rpow__ normalize maximum minimum sin cos erf
 """)
-"""Not replayed, but allowed as decisions."""
+"""Not replayed; their results are decisions."""
 
 RANDOM = _names("batch_norm dropout dropout2d feature_dropout alpha_dropout")
 """Linear in evaluation mode only."""

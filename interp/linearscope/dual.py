@@ -1,13 +1,14 @@
 """A stand-in for an activation that notes what a network does to it.
 
 While the module's own code runs on a `Dual`, every call on it is done on the *reference* (the
-activation of x0, as the network computes it) and noted on a `Tape` with the decision that it took,
-so that the same linear operations can be run on anything else (see program.py). Calls are caught
-with `__torch_function__`: functional and in-place ones do not escape.
+activation of x0, as the network computes it) and recorded on a `Tape` with the decision that it
+took, so that the same linear operations can be run on anything else (see program.py). Calls are
+caught with `__torch_function__`, functional and in-place ones included, and handed to the tape's
+rule (rules.py).
 
 A Dual without a slot is a *decision*: a number that depends on the reference alone (an attention
-pattern, a norm's scale). It may scale an activation but not be added to one, nor be the output:
-then something non-linear would pass for a constant without a word.
+pattern, a norm's scale). It may scale an activation. It may not be added to one or be the output:
+something non-linear would then silently count as a constant.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .program import Hole, Step
+from .program import Hole, Step, replaced
 
 
 class Dual(Tensor):
@@ -30,9 +30,9 @@ class Dual(Tensor):
     reference: Tensor
     slot: int | None
     gate: int
-    """Its rank if a smooth unit made it, else 0: in a product the lowest carries."""
+    """Its rank if a smooth unit made it, else 0: in a product the factor of lowest rank carries."""
     source: str
-    """What made it: for the message if a decision is used as an activation."""
+    """The call that made it, for the message when a decision is used as an activation."""
     tape: Tape
 
     @staticmethod
@@ -44,7 +44,7 @@ class Dual(Tensor):
         )
         made.reference, made.slot, made.tape = reference, slot, tape
         made.gate, made.source = gate, source
-        tape.named(made)
+        tape.register(made)
         return made  # type: ignore[no-any-return]
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -59,9 +59,8 @@ class Dual(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        from .rules import apply
-
-        return apply(func, args, kwargs or {})
+        arguments = args, kwargs or {}
+        return next(duals(arguments)).tape.rule(func, *arguments)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -73,7 +72,7 @@ class Dual(Tensor):
         """Its slot.
 
         Raises:
-            UserError: it has none: a non-linear result would pass for a constant.
+            UserError: it has none, so it is not linear in the input.
         """
         if self.slot is None:
             raise UserError(
@@ -85,21 +84,23 @@ class Dual(Tensor):
 class Tape:
     """The steps of one pass, in order; slot 0 is the input."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: Callable[..., Any]) -> None:
+        self.rule = rule
+        """What does one torch call on Duals: (function, args, kwargs) -> its result."""
         self.steps: list[Step] = []
         self._slots = 1
         self._modules: list[str] = []
-        self._names: dict[int, list[weakref.ref[Dual]]] = {}
+        self._by_memory: dict[int, list[weakref.ref[Dual]]] = {}
 
-    def named(self, dual: Dual) -> None:
-        """Remember a name of some memory."""
-        here = dual.reference.untyped_storage().data_ptr()
-        self._names.setdefault(here, []).append(weakref.ref(dual))
+    def register(self, dual: Dual) -> None:
+        """Remember which memory a Dual stands for."""
+        address = dual.reference.untyped_storage().data_ptr()
+        self._by_memory.setdefault(address, []).append(weakref.ref(dual))
 
-    def others(self, dual: Dual) -> list[Dual]:
+    def sharing(self, dual: Dual) -> list[Dual]:
         """Other Duals, still in use, of the same memory."""
-        here = dual.reference.untyped_storage().data_ptr()
-        alive = [name() for name in self._names.get(here, [])]
+        address = dual.reference.untyped_storage().data_ptr()
+        alive = [reference() for reference in self._by_memory.get(address, [])]
         return [other for other in alive if other is not None and other is not dual]
 
     @property
@@ -111,7 +112,7 @@ class Tape:
         """A call as messages name it."""
         return f"{name}() in {self.module or 'the network itself'}"
 
-    def note(self, name: str, inputs: list[int], run: Callable[..., Any], count: int) -> list[int]:
+    def add(self, name: str, inputs: list[int], run: Callable[..., Any], count: int) -> list[int]:
         """Add a step; the slots of its results."""
         outputs = list(range(self._slots, self._slots + count))
         self._slots += count
@@ -126,10 +127,10 @@ class Tape:
             self._modules.pop()
 
         handles = []
-        for name, part in module.named_modules() if module is not None else ():
+        for name, child in module.named_modules() if module is not None else ():
             handles += [
-                part.register_forward_pre_hook(lambda *_, name=name: self._modules.append(name)),
-                part.register_forward_hook(leave, always_call=True),
+                child.register_forward_pre_hook(lambda *_, name=name: self._modules.append(name)),
+                child.register_forward_hook(leave, always_call=True),
             ]
         try:
             yield
@@ -141,24 +142,14 @@ class Tape:
 
 def references(value: Any) -> Any:
     """`value` with each Dual in it, however deep, replaced by its reference."""
-    return _mapped(value, lambda dual: dual.reference)
+    return replaced(value, Dual, lambda dual: dual.reference)
 
 
 def holes(value: Any, carriers: list[Dual]) -> Any:
     """`value` with the Duals that carry replaced by holes, all others by their references."""
-    return _mapped(
-        value, lambda dual: Hole() if any(dual is c for c in carriers) else dual.reference
+    return replaced(
+        value, Dual, lambda dual: Hole() if any(dual is c for c in carriers) else dual.reference
     )
-
-
-def _mapped(value: Any, change: Callable[[Dual], Any]) -> Any:
-    if isinstance(value, Dual):
-        return change(value)
-    if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-        return type(value)(_mapped(v, change) for v in value)
-    if isinstance(value, dict):
-        return {k: _mapped(v, change) for k, v in value.items()}
-    return value
 
 
 def duals(value: Any) -> Iterator[Dual]:

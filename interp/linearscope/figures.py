@@ -11,12 +11,13 @@ import plotly.express as px
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out
+from ..obsprop.figures import DIVERGING
+from ..plots import BLUE, GREY, ORANGE, label, laid_out
 
 
 def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> go.Figure:
-    """The picture, and every class's votes [classes, c, h, w] summed over the channels: blue for
-    the class, orange against it, all on one scale (its 99.5th percentile)."""
+    """The picture, and the votes [classes, c, h, w] of every class summed over the channels: blue
+    for the class, orange against it. All maps end at the 99.5th percentile of their sizes."""
     maps, columns = votes.sum(1), 3
     top = float(np.quantile(np.abs(maps), 0.995)) or 1.0
     rows = -(-(len(maps) + 1) // columns)
@@ -29,11 +30,11 @@ def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> 
             hovertemplate="%{y}, %{x}: %{z:.3g}<extra></extra>",
             row=n // columns + 1, col=n % columns + 1,
         )  # fmt: skip
-    return _square(figure, "Votes: row × picture, summed over colours", 90 + 290 * rows)
+    return _square(figure, "Votes: row of A × picture, summed over colours", 90 + 290 * rows)
 
 
 def layer_constants(layers: pd.DataFrame, title: str) -> go.Figure:
-    """What each layer's constants add to r, from the input on (columns module, value)."""
+    """What each layer's constants add to r, from input to output (columns module, value)."""
     colours = [BLUE if value > 0 else ORANGE for value in layers["value"]]
     names = [name or "the network itself" for name in layers["module"]]
     figure = go.Figure(go.Bar(x=names, y=layers["value"], marker_color=colours))
@@ -42,27 +43,27 @@ def layer_constants(layers: pd.DataFrame, title: str) -> go.Figure:
 
 
 def bias_shares(pictures: pd.DataFrame) -> go.Figure:
-    """|r| / (|r| + |sum of the votes|) of every picture's best class, two zeros apart."""
+    """|r| / (|r| + |sum of the votes|) of every picture's best class, counted from two zeros."""
     rows = pictures.sort_values("share")
     names = [f"{p}: {c}" for p, c in zip(rows["picture"], rows["label"], strict=True)]
     figure = go.Figure()
     for column, name, colour in (
-        ("share", "against the network's own zero", BLUE),
-        ("black_share", "against a black picture", GREY),
+        ("share", "from the network's own zero", BLUE),
+        ("black_share", "from a black picture", GREY),
     ):
         figure.add_scatter(x=rows[column], y=names, mode="markers", name=name, marker_color=colour)
     figure.update_xaxes(range=[0, 1.02], title="share of the biases")
-    laid_out(figure, "How much of the score is bias", 120 + 20 * len(rows))
+    laid_out(figure, "The biases' share of the best class's score", 120 + 20 * len(rows))
     return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.08})
 
 
 def singular_values(values: pd.DataFrame) -> go.Figure:
-    """The singular values, and the share of the whole energy that they reach (right axis)."""
+    """The singular values, and the share of the total energy up to each (right axis)."""
     figure = make_subplots(specs=[[{"secondary_y": True}]])
     figure.add_bar(x=values["rank"], y=values["value"], marker_color=BLUE, name="value")
     figure.add_scatter(
         x=values["rank"], y=values["energy"], secondary_y=True, line_color=ORANGE,
-        name="energy up to it",
+        name="energy up to this rank",
     )  # fmt: skip
     figure.update_yaxes(range=[0, 1], secondary_y=True, tickformat=".0%", showgrid=False)
     laid_out(figure, "Singular values", 300)
@@ -96,11 +97,11 @@ def place_picker(picture: np.ndarray, places: pd.DataFrame, chosen: int) -> go.F
     )  # fmt: skip
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-    return laid_out(figure, "The output; click on a place", 380)
+    return laid_out(figure, "The output: click on a place", 380)
 
 
 def token_contributions(tokens: pd.DataFrame) -> go.Figure:
-    """Each logit (rows) shared out among the prompt's tokens (columns)."""
+    """Each logit (rows) split among the prompt's tokens (columns)."""
     grid = tokens.pivot(index="logit", columns="position", values="contribution")
     grid = grid.loc[list(dict.fromkeys(tokens["logit"]))]
     texts = tokens.drop_duplicates("position").sort_values("position")["token"]

@@ -20,15 +20,17 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .dual import Dual, Tape
 from .program import Program
+from .rules import apply
 
 _AT_ONCE = {"cpu": 1 << 15}
-"""Numbers of input run at once, elsewhere 2^24: a batch that leaves a CPU's cache is slower than
-its rows one by one (EfficientNet-Lite0 at 224 x 224, 64 rows: 3.5 s by 16, 2.0 s singly)."""
+"""How many input numbers run at once; 2^24 on other devices. On a CPU a batch that leaves the cache
+is slower than its rows one by one (EfficientNet-Lite0 at 224 x 224, 64 rows: 3.5 s by 16, 2.0 s one
+by one)."""
 
 
 class Interpreter:
-    """A network with the decisions that it takes for `x0`; made by `interpret`. It uses the
-    network's weights where they are: make another when they change.
+    """A network with the decisions that it takes for `x0`; made by `interpret`. It shares the
+    network's weights: make another interpreter when they change.
 
     `x0` [1, ...] is the input, `y` [1, ...] = f(x0), `r` [1, ...] = LI(0).
     """
@@ -46,8 +48,8 @@ class Interpreter:
     @torch.no_grad()
     def __call__(self, x1: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """LI(x1): other inputs through the system that x0 chose."""
-        parts = torch.split(self._fitting(x1, self.x0), self._chunk)
-        return torch.cat([self._program.batch(some) for some in parts])
+        chunks = torch.split(self._fitting(x1, self.x0), self._chunk)
+        return torch.cat([self._program.batch(chunk) for chunk in chunks])
 
     def matvec(self, u: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """A u, for a batch of u of the input's shape."""
@@ -55,25 +57,25 @@ class Interpreter:
 
     def rmatvec(self, v: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """A^T v, for a batch of v of the output's shape."""
-        found = []
+        products = []
         batched = self._chunk > 1  # torch's vmap costs more than one pass alone
-        for some in torch.split(self._fitting(v, self.y), self._chunk):
-            (part,) = torch.autograd.grad(
+        for chunk in torch.split(self._fitting(v, self.y), self._chunk):
+            (product,) = torch.autograd.grad(
                 self._out,
                 self._leaf,
-                some[:, None] if batched else some,
+                chunk[:, None] if batched else chunk,
                 retain_graph=True,
                 is_grads_batched=batched,
             )
-            found.append(part[:, 0] if batched else part)
-        return torch.cat(found)
+            products.append(product[:, 0] if batched else product)
+        return torch.cat(products)
 
     def rows(self, outputs: Int[Tensor, " n"]) -> Float[Tensor, "n ..."]:
-        """Rows of A at some places of the flattened output: what each is made of."""
+        """Rows of A for some indices of the flattened output: what each number is made of."""
         return self.rmatvec(_basis(outputs, self.y))
 
     def columns(self, inputs: Int[Tensor, " n"]) -> Float[Tensor, "n ..."]:
-        """Columns of A at some places of the flattened input: impulse responses."""
+        """Columns of A for some indices of the flattened input: impulse responses."""
         return self.matvec(_basis(inputs, self.x0))
 
     def votes(self, outputs: Int[Tensor, " n"]) -> Float[Tensor, "n ..."]:
@@ -81,41 +83,41 @@ class Interpreter:
         return self.rows(outputs) * self.x0
 
     def constants(self, outputs: Int[Tensor, " n"]) -> dict[str, Float[Tensor, " n"]]:
-        """r of some outputs by the submodule that contributes it; adds up to r.
+        """r of some outputs, split by submodule; the values add up to r.
 
-        What a layer adds whatever comes in (a bias, a norm's mean, the offset of an activation),
-        times the gradient of the output with respect to it.
+        A submodule's value is the constants that it adds to any input (a bias, a norm's mean, the
+        offset of an activation) times the gradient of the output with respect to them.
         """
         out, leaves = self._program.constants(self.x0)
-        _basis(outputs, self.y)  # are they there?
-        found: dict[str, Tensor] = {}
-        for n, place in enumerate(outputs.tolist() if leaves else []):
+        _basis(outputs, self.y)  # raises if one is out of range
+        by_module: dict[str, Tensor] = {}
+        for n, index in enumerate(outputs.tolist() if leaves else []):
             gradients = torch.autograd.grad(
-                out.flatten()[place], list(leaves.values()), retain_graph=True, allow_unused=True
+                out.flatten()[index], list(leaves.values()), retain_graph=True, allow_unused=True
             )
             for (step, leaf), gradient in zip(leaves.items(), gradients, strict=True):
                 if gradient is not None:
                     module = self._program.steps[step].module
-                    found.setdefault(module, torch.zeros(len(outputs), dtype=torch.float64))
-                    found[module][n] += float((gradient * leaf.detach()).double().sum())
-        return found
+                    by_module.setdefault(module, torch.zeros(len(outputs), dtype=torch.float64))
+                    by_module[module][n] += float((gradient * leaf.detach()).double().sum())
+        return by_module
 
     def _check(self, replayed: Tensor) -> None:
-        """The interpreter must reproduce the network, or something escaped it."""
+        """Raise UserError unless the interpreter reproduces the network."""
         scale = self.y.abs().max().clamp_min(torch.finfo(self.y.dtype).tiny)
         error = float((replayed - self.y).abs().max() / scale)
-        # the root of epsilon: norms of nearly constant inputs make rounding some thousand times
-        # larger, while what escapes is off by as much as it does
+        # the root of epsilon: norms of nearly constant inputs make rounding errors some thousand
+        # times larger, and a call that escapes makes an error as large as its effect
         if not error <= torch.finfo(self.y.dtype).eps ** 0.5:
             raise UserError(
                 f"the interpreter is off by {error:.1e} of the output: something in this network "
-                "escapes it (memory that is written under two names, numbers from outside torch)"
+                "escapes it (memory written under two names, or numbers from outside torch)"
             )
 
     @staticmethod
     def _fitting(given: Tensor, like: Tensor) -> Tensor:
         if given.shape[1:] != like.shape[1:]:
-            raise UserError(f"{list(given.shape[1:])} does not fit {list(like.shape[1:])}")
+            raise UserError(f"the shape {list(given.shape[1:])} is not {list(like.shape[1:])}")
         return given.to(like)
 
 
@@ -126,23 +128,25 @@ def interpret(
     """The linear interpreter of a network at one input.
 
     Args:
-        network: takes one tensor and gives one; a module is run in evaluation mode and put back.
+        network: takes one tensor and returns one; a module runs in evaluation mode, and its own
+            mode is restored.
         x0: [1, ...] one input.
 
     Raises:
-        UserError: a non-linear call that no rule replays, named; several inputs; not finite.
+        UserError: a non-linear call that no rule replays (the message names it), several inputs,
+            or values that are not finite.
     """
     if x0.ndim == 0 or len(x0) != 1:
         raise UserError(f"one input [1, ...] at a time, not {list(x0.shape)}")
     if x0.dtype not in (torch.float32, torch.float64):
         raise UserError(f"the input is {x0.dtype}: give float32 or float64")
     if isinstance(network, torch.jit.ScriptModule):
-        raise UserError("TorchScript cannot be followed: give the module it was made of")
+        raise UserError("TorchScript cannot be followed: give the module it was made from")
     if not x0.isfinite().all():
         raise UserError("the input has values that are not finite")
     module = network if isinstance(network, nn.Module) else None
-    training = {part: part.training for part in module.modules()} if module is not None else {}
-    tape = Tape()
+    training = {child: child.training for child in module.modules()} if module is not None else {}
+    tape = Tape(apply)
     try:
         if module is not None:
             module.eval()
@@ -151,22 +155,23 @@ def interpret(
             with tape.following(module):
                 out = network(Dual(x0.clone(), 0, tape))  # type: ignore[arg-type]
     finally:
-        for part, was in training.items():
-            part.training = was
+        for child, was_training in training.items():
+            child.training = was_training
     if not isinstance(plain, Tensor):
-        raise UserError(f"the network gives a {type(plain).__name__}, not a tensor: wrap it")
+        raise UserError(f"the network returns a {type(plain).__name__}, not a tensor: wrap it")
     if plain.ndim == 0 or len(plain) != 1:
-        raise UserError(f"the network gives {list(plain.shape)}, not [1, ...]")
+        raise UserError(f"the network returns the shape {list(plain.shape)}, not [1, ...]")
     if not isinstance(out, Dual):
-        raise UserError("the output does not depend on the input, as far as torch's calls tell")
+        raise UserError("the output does not depend on the input through torch's calls")
     return Interpreter(Program(tape.steps, out.activation("the output")), x0, plain)
 
 
-def _basis(places: Tensor, like: Tensor) -> Tensor:
+def _basis(indices: Tensor, like: Tensor) -> Tensor:
+    """The unit vectors of some indices, [n, ...] of the shape of `like`."""
     size = like[0].numel()
-    outside = places[(places < 0) | (places >= size)]
+    outside = indices[(indices < 0) | (indices >= size)]
     if len(outside):
-        raise UserError(f"there is no place {int(outside[0])}: there are {size}")
-    units = torch.zeros(len(places), size, dtype=like.dtype, device=like.device)
-    units[torch.arange(len(places)), places] = 1
-    return units.view(len(places), *like.shape[1:])
+        raise UserError(f"no index {int(outside[0])}: the last is {size - 1}")
+    units = torch.zeros(len(indices), size, dtype=like.dtype, device=like.device)
+    units[torch.arange(len(indices)), indices] = 1
+    return units.view(len(indices), *like.shape[1:])

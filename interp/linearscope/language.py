@@ -5,9 +5,9 @@ With the attention patterns, the norms' scales and the MLPs' gates frozen as the
     logits[position] = A x + r,     x [pos, d] the activations at a site
 
 is exact. A row of A is the feature vector of one logit summed over all paths from the site
-(Dunefsky & Cohan, observable propagation: their path vectors add up to it), and row . x shares the
-logit out among the prompt's tokens. Gated MLPs (SiLU(g) u) keep the gate g's value; plain ones
-(GELU) the ratio gelu(z) / z of every neuron, which lies on their path as a factor.
+(Dunefsky & Cohan, observable propagation: their path vectors add up to it). The products row . x
+split the logit among the prompt's tokens. A gated MLP (SiLU(g) u) keeps the value of SiLU(g); a
+plain one (GELU) keeps the ratio gelu(z) / z of every neuron.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def interpret_logits(
             the model that no rule replays.
     """
     if site.head is not None:
-        raise UserError(f"{site} is one head's: take a site of the whole layer")
+        raise UserError(f"{site} is the site of one head: take a site of the whole layer")
     x0 = subject.capture(prompt, [site])[site]
     if len(x0) != 1:
-        raise UserError(f"one prompt at a time, not {len(x0)}")
+        raise UserError(f"give one prompt, not {len(x0)}")
 
     def network(x: Tensor) -> Tensor:
         with subject.edited(Edit(site, lambda _: x, about="the interpreter's input")):

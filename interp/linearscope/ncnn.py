@@ -1,9 +1,9 @@
 """Reading chains of convolutions from ncnn's two files: a text graph and its binary weights.
 
-Graph: a magic number, the counts of layers and blobs, then a line a layer: type, name, how many
+Graph: a magic number, the counts of layers and blobs, then a line per layer: type, name, how many
 blobs go in and out, their names, and `key=value` (0 outputs, 1 kernel, 3 stride, 4 padding, 5 has
 a bias, 6 weights, 9 activation: 2 is a leaky ReLU, slope in -23310). Weights, layer after layer: a
-tag (0x01306B47: half precision, rows padded to 4 bytes; 0: single), the weights [out, in, kernel,
+tag (0x01306B47: half precision, padded to 4 bytes; 0: single), the weights [out, in, kernel,
 kernel], and the bias in single precision.
 """
 
@@ -24,28 +24,28 @@ def read_ncnn(graph: Path, weights: Path) -> nn.Sequential:
     """The layers as a torch module, in float32.
 
     Raises:
-        UserError: a file is cut short, or has layers other than the above.
+        UserError: a file is cut short, or has a layer that is no convolution.
     """
     lines = graph.read_text().split("\n")
     if lines[0].strip() != _MAGIC:
-        raise UserError(f"{graph} is no ncnn graph")
-    data, place, layers, channels = weights.read_bytes(), 0, nn.Sequential(), 0
+        raise UserError(f"{graph} is no ncnn graph: its first line is not {_MAGIC}")
+    data, offset, layers, channels = weights.read_bytes(), 0, nn.Sequential(), 0
     for line in filter(str.strip, lines[2:]):
         kind, name, _, _, _, *rest = line.split()
-        values = dict(part.split("=", 1) for part in rest if "=" in part)
+        values = dict(pair.split("=", 1) for pair in rest if "=" in pair)
         if kind == "Input":
             channels = int(values["2"])
             continue
         if kind not in ("Convolution", "Deconvolution"):
-            raise UserError(f"{graph}: a layer of kind {kind} is not known")
+            raise UserError(f"{graph} has a layer of kind {kind}: only convolutions can be read")
         outputs, kernel = int(values["0"]), int(values["1"])
         padding, stride = int(values.get("4", 0)), int(values.get("3", 1))
         conv = (nn.Conv2d if kind == "Convolution" else nn.ConvTranspose2d)(
             channels, outputs, kernel, stride, padding
         )
         size = outputs * channels * kernel**2
-        flat, place = _weights(data, place, size, weights)
-        bias, place = _floats(data, place, "<f4", outputs, weights)
+        flat, offset = _weights(data, offset, size, weights)
+        bias, offset = _floats(data, offset, "<f4", outputs, weights)
         shaped = flat.reshape(outputs, channels, kernel, kernel)
         if kind == "Deconvolution":
             shaped = shaped.transpose(1, 0, 2, 3)
@@ -56,23 +56,23 @@ def read_ncnn(graph: Path, weights: Path) -> nn.Sequential:
             slope = float(values["-23310"].split(",")[1])
             layers.add_module(f"{name}_relu", nn.LeakyReLU(slope))
         channels = outputs
-    if place != len(data):
-        raise UserError(f"{weights} has {len(data) - place} bytes more than its graph tells of")
+    if offset != len(data):
+        raise UserError(f"{weights} has {len(data) - offset} bytes more than its graph needs")
     return layers.eval()
 
 
-def _weights(data: bytes, place: int, size: int, path: Path) -> tuple[np.ndarray, int]:
-    (tag,), place = _floats(data, place, "<u4", 1, path)
+def _weights(data: bytes, offset: int, size: int, path: Path) -> tuple[np.ndarray, int]:
+    (tag,), offset = _floats(data, offset, "<u4", 1, path)
     if tag == _HALF:
-        flat, end = _floats(data, place, "<f2", size, path)
+        flat, end = _floats(data, offset, "<f2", size, path)
         return flat, end + (-end) % 4
     if tag:
-        raise UserError(f"{path}: weights of an unknown kind ({tag:#x})")
-    return _floats(data, place, "<f4", size, path)
+        raise UserError(f"{path} has weights of an unknown kind ({tag:#x})")
+    return _floats(data, offset, "<f4", size, path)
 
 
-def _floats(data: bytes, place: int, dtype: str, count: int, path: Path) -> tuple[np.ndarray, int]:
-    end = place + count * np.dtype(dtype).itemsize
+def _floats(data: bytes, offset: int, dtype: str, count: int, path: Path) -> tuple[np.ndarray, int]:
+    end = offset + count * np.dtype(dtype).itemsize
     if end > len(data):
-        raise UserError(f"{path} is cut short: {len(data)} bytes")
-    return np.frombuffer(data[place:end], dtype), end
+        raise UserError(f"{path} is cut short: it has {len(data)} of at least {end} bytes")
+    return np.frombuffer(data[offset:end], dtype), end

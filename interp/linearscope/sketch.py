@@ -1,7 +1,7 @@
 """A small image-to-image network with instance norms: an edge drawing -> a photograph.
 
-An example of a network that must make up what its input lacks, colour and texture; train_sketch.py
-trains it.
+It is an example of a network that must invent what its input lacks, colour and texture.
+train_sketch.py trains it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _layer(before: int, after: int, kernel: int, stride: int = 1) -> tuple[nn.Mo
 
 
 def sketch_of(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
-    """The size of the brightness gradient (Sobel's), 0..1: white lines on black."""
+    """An edge drawing, white lines on black: Sobel's brightness gradient, its length in 0..1."""
     grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     across = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]).to(x) / 4
     both = F.conv2d(grey, torch.stack([across, across.T])[:, None])

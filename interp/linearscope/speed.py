@@ -1,7 +1,8 @@
-"""What an interpreter costs, in passes of the plain network: measured, variants interleaved.
+"""What an interpreter costs, as a multiple of the plain network's time.
 
-`forward`: LI(x) against f(x); `record`: making the interpreter, its checks included; `rows`: 64
-rows of A against 64 plain vector-Jacobian products. Medians of the ratios, with quartiles.
+`forward`: LI(x) against f(x). `record`: making the interpreter, with its checks, against f(x).
+`rows`: 64 rows of A against 64 plain vector-Jacobian products. Each is the median of the ratios of
+several rounds, with its quartiles; the two sides of a ratio run one after the other.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import torch
 from ..progress import progress
 from .interpreter import interpret
 from .networks import open_network
-from .pictures import open_picture, squared
+from .pictures import middle_square, open_picture
 
 ROWS = 64
 
 
 def measure(model: str = "efficientnet-lite0", rounds: int = 7) -> dict[str, Any]:
-    """Ratios to the plain network, of one picture on the CPU."""
+    """Ratios to the plain network, for one picture on the CPU."""
     network = open_network(model)
     net = network.module.requires_grad_(False)
-    x0 = network.prepare(squared(open_picture("chelsea"), network.size or 64))
+    x0 = network.prepare(middle_square(open_picture("chelsea"), network.size or 64))
     system = interpret(net, x0)
     leaf = x0.clone().requires_grad_(True)
     out = net(leaf)
@@ -44,7 +45,7 @@ def measure(model: str = "efficientnet-lite0", rounds: int = 7) -> dict[str, Any
         "record": (lambda: interpret(net, x0), plain),
         "rows": (lambda: system.rows(torch.arange(ROWS)), products),
     }
-    found: dict[str, Any] = {"rounds": rounds}
+    metrics: dict[str, Any] = {"rounds": rounds}
     with progress("measure", rounds * len(pairs), "rounds") as advance:
         for name, (ours, theirs) in pairs.items():
             ratios = []
@@ -52,11 +53,11 @@ def measure(model: str = "efficientnet-lite0", rounds: int = 7) -> dict[str, Any
                 ratios.append(_seconds(ours) / _seconds(theirs))
                 advance(1, name)
             low, _, high = statistics.quantiles(ratios, n=4)
-            found |= {
+            metrics |= {
                 name: statistics.median(ratios),
                 f"{name}, quartiles": f"{low:.2f}-{high:.2f}",
             }
-    return found
+    return metrics
 
 
 def _seconds(work: Callable[[], Any]) -> float:

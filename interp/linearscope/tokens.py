@@ -1,4 +1,4 @@
-"""Which tokens' activations carry a logit: rows of a language model's interpreter as Directions.
+"""How much of a logit comes from each token: rows of a language model's interpreter as Directions.
 
     logit_c = sum over tokens of row_c[token] . x[token] + r_c          (see language.py)
 
@@ -6,8 +6,8 @@ The row of a contrast (" Paris" against " London") is the difference of the rows
 model whose decisions are constants to autograd: `torch.autograd.grad(logit, x)`.
 
 Written to the run: `logits.parquet` (logit string, value, linear, r double), `tokens.parquet`
-(logit string, position int64, token string, contribution, length double: of the row there), and
-`directions/`, the rows at the site, one a logit and token (index: name, logit, position, token).
+(logit string, position int64, token string, contribution double, length double: of the row at that
+token), and `directions/`, a row of A per logit and token (index: name, logit, position, token).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokensConfig:
-    """Share a language model's logits out among the tokens of a prompt, exactly."""
+    """Split a language model's logits exactly among the tokens of a prompt."""
 
     STUDY: ClassVar[str] = "linearscope.tokens"
     VERSION: ClassVar[int] = 1
@@ -34,15 +34,15 @@ class TokensConfig:
     model: str = "smollm2-135m"
     """A catalog name, hub id or folder."""
     prompt: str = "The capital of France is"
-    """The text."""
+    """The text whose next token's logits are split."""
     site: str = "0.resid_pre"
-    """The activations that the logits are affine in."""
+    """The site whose activations the logits are split by."""
     words: tuple[str, ...] = ()
-    """Tokens, spaces and all; by default the three likeliest."""
+    """The tokens to explain, with their spaces; by default the three most likely."""
     against: str = ""
-    """A token whose logit is taken off every other's."""
+    """A token whose logit is subtracted from every other."""
     device: str = field(default="cpu", metadata={"key": False})
-    """Where to compute."""
+    """The device to compute on, such as cpu or cuda."""
 
     def fingerprints(self) -> dict[str, str]:
         from ..model.weights import open_weights
@@ -66,27 +66,27 @@ class TokensConfig:
         out.facts["parity"] = subject.parity
         batch, site = subject.tokens(self.prompt), Site.parse(self.site)
         system = interpret_logits(subject, batch, site)
-        names, rows, sums = self._rows(subject, system)
+        names, rows, sums = self._logits(subject, system)
         texts = [subject.text(token[None]) for token in batch.ids[0]]
         shares = (rows * system.x0).double().flatten(2).sum(2)
-        lines, index = [], []
+        token_rows, index = [], []
         for n, name in enumerate(names):
             for position, text in enumerate(texts):
                 where = {"logit": name, "position": position, "token": text}
                 share, length = float(shares[n, position]), float(rows[n, position].norm())
-                lines.append({**where, "contribution": share, "length": length})
+                token_rows.append({**where, "contribution": share, "length": length})
                 index.append({"name": f"{name!r} from {position}{text!r}", **where})
         with out.part("tokens.parquet") as path:
-            pd.DataFrame(lines).to_parquet(path)
+            pd.DataFrame(token_rows).to_parquet(path)
         with out.part("logits.parquet") as path:
             sums.to_parquet(path)
         about = {"model": self.model, "analysis": self.STUDY, "prompt": self.prompt}
         vectors = rows.flatten(0, 1).flatten(1).cpu()
         Directions(site, vectors, pd.DataFrame(index), about).save(out.path / "directions")
-        gap = sums["linear"] + sums["r"] - sums["value"]
-        return {"largest error": float(gap.abs().max()), "largest r": float(sums["r"].abs().max())}
+        errors = (sums["linear"] + sums["r"] - sums["value"]).abs()
+        return {"largest error": float(errors.max()), "largest r": float(sums["r"].abs().max())}
 
-    def _rows(self, subject: Subject, system: Interpreter) -> tuple[list[str], Any, Any]:
+    def _logits(self, subject: Subject, system: Interpreter) -> tuple[list[str], Any, Any]:
         """Names, rows [logits, pos, ...] and `logits.parquet`."""
         import pandas as pd
         import torch
@@ -94,7 +94,7 @@ class TokensConfig:
         asked = dict.fromkeys(_token(subject, word) for word in self.words)
         ids = list(asked) or system.y[0].topk(3).indices.tolist()
         texts = [subject.text(torch.tensor([i])) for i in ids]
-        # parts of characters are many tokens with one text
+        # many tokens are pieces of a character and have the same text
         names = [t if texts.count(t) == 1 else f"{t} #{i}" for t, i in zip(texts, ids, strict=True)]
         rows = system.rows(torch.tensor(ids))
         value, r = system.y[0, ids].double(), system.r[0, ids].double()
@@ -112,5 +112,5 @@ def _token(subject: Subject, word: str) -> int:
     ids = subject.tokens(word).ids[0]
     if len(ids) != 1:
         pieces = ", ".join(repr(subject.text(piece[None])) for piece in ids)
-        raise UserError(f"{word!r} is {len(ids)} tokens ({pieces}): name one of them")
+        raise UserError(f"{word!r} is {len(ids)} tokens ({pieces}): give one of them")
     return int(ids[0])

@@ -1,11 +1,11 @@
-"""Training the example network of sketch.py: `interp linearscope train-sketch`.
+"""Training the example network of sketch.py: `interp linearscope sketch`.
 
-On square crops of photographs (scikit-image's and scikit-learn's, `HELD` left out) by the mean
-absolute error.
+It trains on square crops of photographs (scikit-image's and scikit-learn's, without `HELD_OUT`)
+and minimises the mean absolute error.
 
 Written to the run: `network.safetensors` (float32), `curve.parquet` (step int64, loss double: mean
-absolute error of a batch, in 0..1), `held.parquet` (picture string, error double: of its middle
-square; grey double: of the best single colour).
+absolute error of a batch, in 0..1), `held.parquet` (picture string, error double: of the middle
+square of a held-out picture; grey double: of the best single colour).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..progress import progress
 from ..runs.store import RunWriter, save_tensors
-from .pictures import as_tensor, open_picture, squared
+from .pictures import as_tensor, middle_square, open_picture
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,13 +26,13 @@ TRAIN = (
     *("hubble_deep_field", "brick", "gravel", "camera", "coins", "moon"),
 )
 SIDES = (96, 128, 256)
-"""Sides at which the pictures' middle squares are cropped from, so that scales vary."""
-HELD = ("cat", "flower")
+"""The pictures' middle squares are scaled to these sides, in pixels, and then cropped."""
+HELD_OUT = ("cat", "flower")
 
 
 @dataclass(frozen=True)
 class SketchConfig:
-    """Train the example network that makes photographs of edge drawings."""
+    """Train the example network that makes photographs from edge drawings."""
 
     STUDY: ClassVar[str] = "linearscope.sketch"
     VERSION: ClassVar[int] = 1
@@ -40,15 +40,15 @@ class SketchConfig:
     steps: int = 3000
     """Steps of Adam."""
     batch: int = 8
-    """Crops a step."""
+    """Crops per step."""
     crop: int = 64
-    """Side of a crop."""
+    """Side of a crop in pixels."""
     lr: float = 2e-3
-    """Rate at the start; it falls to 0 as a cosine."""
+    """Learning rate at the start; it falls to 0 along a cosine."""
     seed: int = 0
-    """Of the weights and the crops."""
+    """Seed of the weights and of the crops."""
     device: str = field(default="cpu", metadata={"key": False})
-    """Where to train."""
+    """The device to train on, such as cpu or cuda."""
 
     def fingerprints(self) -> dict[str, str]:
         return {"pictures": ",".join(TRAIN)}
@@ -57,9 +57,9 @@ class SketchConfig:
         """Raise UserError for settings that cannot work."""
         least = min(SIDES)
         if not 16 <= self.crop <= least or self.crop % 4:
-            raise UserError(f"crops must be a multiple of 4 from 16 to {least}")
+            raise UserError(f"--crop must be a multiple of 4 from 16 to {least}, not {self.crop}")
         if self.batch < 1 or self.steps < 1:
-            raise UserError("batch and steps must be at least 1")
+            raise UserError("--batch and --steps must be at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
@@ -70,32 +70,33 @@ class SketchConfig:
 
         torch.manual_seed(self.seed)
         net = SketchNet().to(self.device)
-        pictures = [as_tensor(squared(open_picture(n), side)) for n in TRAIN for side in SIDES]
-        best = torch.optim.Adam(net.parameters(), self.lr)
-        falling = torch.optim.lr_scheduler.CosineAnnealingLR(best, self.steps)
+        pictures = [as_tensor(middle_square(open_picture(n), s)) for n in TRAIN for s in SIDES]
+        optimiser = torch.optim.Adam(net.parameters(), self.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         losses = []
         with progress("train", self.steps, "steps") as advance:
             for step in range(self.steps):
                 crops = self._crops(pictures, step).to(self.device)
                 loss = F.l1_loss(net(sketch_of(crops)), crops)
-                best.zero_grad()
+                optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                best.step()
-                falling.step()
+                optimiser.step()
+                schedule.step()
                 losses.append(float(loss.detach()))
                 advance(1, f"loss {losses[-1]:.3f}")
         with out.part("network.safetensors") as path:
             save_tensors({k: v.cpu() for k, v in net.state_dict().items()}, path)
         with out.part("curve.parquet") as path:
             pd.DataFrame({"step": range(1, self.steps + 1), "loss": losses}).to_parquet(path)
-        held = [self._held(net, name) for name in HELD]
+        held_out = [self._held_out(net, name) for name in HELD_OUT]
         with out.part("held.parquet") as path:
-            pd.DataFrame(held).to_parquet(path)
-        found = {"loss of the last tenth": float(torch.tensor(losses[-self.steps // 10 :]).mean())}
-        for line in held:
-            found |= {f"{line['picture']}, error": line["error"],
-                      f"{line['picture']}, one colour": line["grey"]}  # fmt: skip
-        return found
+            pd.DataFrame(held_out).to_parquet(path)
+        last = torch.tensor(losses[-self.steps // 10 :])
+        metrics = {"loss of the last tenth": float(last.mean())}
+        for row in held_out:
+            metrics |= {f"{row['picture']}, error": row["error"],
+                        f"{row['picture']}, one colour": row["grey"]}  # fmt: skip
+        return metrics
 
     def _crops(self, pictures: list[Tensor], step: int) -> Tensor:
         import torch
@@ -103,19 +104,19 @@ class SketchConfig:
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         crops = []
         for _ in range(self.batch):
-            which, top, left, turned = torch.randint(0, 1 << 30, (4,), generator=rng).tolist()
+            which, top, left, mirrored = torch.randint(0, 1 << 30, (4,), generator=rng).tolist()
             picture = pictures[which % len(pictures)]
             room = picture.shape[-1] - self.crop + 1
-            part = picture[:, :, top % room :, left % room :][:, :, : self.crop, : self.crop]
-            crops.append(part.flip(-1) if turned % 2 else part)
+            crop = picture[:, :, top % room :, left % room :][:, :, : self.crop, : self.crop]
+            crops.append(crop.flip(-1) if mirrored % 2 else crop)
         return torch.cat(crops)
 
-    def _held(self, net: nn.Module, name: str) -> dict[str, Any]:
+    def _held_out(self, net: nn.Module, name: str) -> dict[str, Any]:
         import torch
 
         from .sketch import sketch_of
 
-        x = as_tensor(squared(open_picture(name), 128)).to(self.device)
+        x = as_tensor(middle_square(open_picture(name), 128)).to(self.device)
         with torch.no_grad():
             error = (net(sketch_of(x)) - x).abs().mean()
         colour = x.flatten(2).median(-1).values[..., None, None]

@@ -1,4 +1,4 @@
-"""The decisions of each kind of non-linear unit: what it makes of z0 is replayed on z.
+"""The decisions of each kind of non-linear unit: what it does to z0 is replayed on z.
 
     relu, relu6, leaky_relu, prelu, hardtanh, clamp, abs, hardswish     slope (and offset) of the
                                                                         piece that z0 lies on
@@ -8,8 +8,8 @@
     layer_norm, group_norm, instance_norm, rms_norm     mean and scale of z0
     scaled_dot_product_attention    the pattern of z0
 
-Each is `unit(z0, *args, **kwargs)` and gives the affine function of z. After the paper's section 3;
-freezing norms and patterns, and the tangent near 0, are ours.
+Each is `unit(z0, *args, **kwargs)` and returns the affine function of z. After the paper's section
+3; frozen norms and patterns, and the tangent near 0, are ours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 Linear = Callable[[Tensor], Tensor]
 Unit = Callable[..., Linear]
 NEAR = 1e-3
-"""Closer to 0 than this g(z0) / z0 is not to be computed, and g need not be 0 at 0."""
+"""Below this |z0| the mask g(z0) / z0 is inexact, and infinite if g is not 0 at 0."""
 
 
 def affine(slope: Tensor, offset: Tensor) -> Linear:
@@ -52,7 +52,7 @@ def piece(function: Callable[..., Tensor]) -> Unit:
     def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Linear:
         slope, value = _slope(function, z0, *args, **kwargs)
         offset = value - slope * z0
-        # lines through 0 have no offset: not even one that rounding made
+        # a line through 0 has no offset: rounding must not give it one
         rounding = 4 * torch.finfo(z0.dtype).eps * value.abs()
         return affine(slope, torch.where(offset.abs() <= rounding, 0, offset))
 
@@ -83,7 +83,7 @@ def _slope(
 
 
 def max_pool(dimensions: int) -> Unit:
-    """Take from z what the pool chose from z0; its adjoint adds up where windows overlap."""
+    """The inputs that the pool chose for z0; its adjoint adds up where windows overlap."""
     function = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dimensions - 1]
 
     def unit(z0: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Linear:
@@ -139,8 +139,8 @@ def group_norm(
     variance, mean = torch.var_mean(z0.reshape(len(z0), num_groups, -1), -1, correction=0)
     per = z0.shape[1] // num_groups
     mean, variance = (
-        _along(part.repeat_interleave(per, 1).flatten(), z0).view(len(z0), -1, *[1] * (z0.ndim - 2))
-        for part in (mean, variance)
+        _along(each.repeat_interleave(per, 1).flatten(), z0).view(len(z0), -1, *[1] * (z0.ndim - 2))
+        for each in (mean, variance)
     )
     return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
 
@@ -166,7 +166,7 @@ def instance_norm(
 
 
 def _scaled(mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None) -> Linear:
-    """(z - mean) * scale * weight + bias, for a mean and scale that are frozen."""
+    """(z - mean) * scale * weight + bias, with mean and scale frozen."""
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
     return lambda z: torch.addcmul(shift, z, scale)
@@ -233,8 +233,8 @@ ACTIVATIONS: dict[str, Unit] = {
     **{name: mask(function) for name, function in _MASKS.items()},
 }
 GATES = {**dict.fromkeys(_MASKS, 1), "sigmoid": 2, "hardsigmoid": 2}
-"""Units whose result is frozen where it multiplies one of a lower rank: SiLU a plain activation (a
-gated MLP), a sigmoid also a SiLU (squeeze-excite)."""
+"""The ranks of units that can be gates. In a product the factor of higher rank is frozen: SiLU
+against a plain activation (a gated MLP), a sigmoid against a SiLU (squeeze-excite)."""
 OTHERS: dict[str, Unit] = {
     "max_pool1d": max_pool(1),
     "max_pool2d": max_pool(2),

@@ -1,16 +1,18 @@
 """Language models as affine functions of their stream; ObsProp's paths add up to the rows."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from interp.errors import UserError
 from interp.linearscope.language import interpret_logits
+from interp.linearscope.tokens import TokensConfig
 from interp.model.site import Site
-from interp.model.subject import open_subject
+from interp.model.subject import Batch, open_subject
 from interp.obsprop.model_weights import StackedWeights
-from interp.obsprop.observables import make_observable
+from interp.obsprop.observables import Observable
 from interp.obsprop.paths import Node, PathInPrompt, path_feature
 from interp.obsprop.trace import trace
 
@@ -28,14 +30,18 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=["float32", "float64"])
-def smollm2(request):
-    return open_subject("smollm2-135m", dtype=request.param)
-
-
-def test_smollm2_is_affine_in_its_stream(smollm2):
-    tolerance = 1e-3 if smollm2.parameter("lm_head.weight").dtype == torch.float32 else 1e-9
-    for prompt, site in zip(PROMPTS, itertools.cycle(["0.resid_pre", "14.resid_post"])):
+@pytest.mark.parametrize(
+    ("prompts", "dtype", "tolerance"),
+    [
+        (PROMPTS[:1], torch.float32, 1e-3),
+        (PROMPTS[:2], torch.float64, 1e-9),
+        pytest.param(PROMPTS, torch.float32, 1e-3, marks=pytest.mark.slow),
+        pytest.param(PROMPTS, torch.float64, 1e-9, marks=pytest.mark.slow),
+    ],
+)
+def test_smollm2_is_affine_in_its_stream(prompts, dtype, tolerance):
+    smollm2 = open_subject("smollm2-135m", dtype=dtype)
+    for prompt, site in zip(prompts, itertools.cycle(["0.resid_pre", "14.resid_post"])):
         batch = smollm2.tokens(prompt)
         system = interpret_logits(smollm2, batch, Site.parse(site))
         assert torch.equal(system.y, smollm2.logits(batch)[:, -1])
@@ -58,6 +64,24 @@ def test_every_family_is_affine(model_folder, family, site):
     assert rows[0, :5].any()
 
 
+def test_a_contrast_subtracts_both_parts_of_the_other_logit(model_folder):
+    """The model's tokens are written as numbers, several with a plus."""
+    subject = open_subject(model_folder("gpt2"), dtype=torch.float64)  # its biases make r large
+    system = interpret_logits(subject, torch.arange(3, 8)[None], Site("resid_pre", 1))
+    numbers = SimpleNamespace(
+        tokens=lambda word: SimpleNamespace(ids=torch.tensor([[int(n) for n in word.split("+")]])),
+        text=lambda ids: str(int(ids[0])),
+    )
+    names, _, logits = TokensConfig(words=("7", "8"), against="9")._logits(numbers, system)
+    assert names == ["7 - 9", "8 - 9"]
+    expected = system.y[0, [7, 8]] - system.y[0, 9]
+    assert logits["value"].tolist() == pytest.approx(expected.tolist(), abs=1e-12)
+    assert (logits["linear"] + logits["r"]).tolist() == pytest.approx(expected.tolist(), abs=1e-9)
+    assert logits["r"].abs().min() > 1e-3
+    with pytest.raises(UserError, match=r"'7\+8' is 2 tokens \('7', '8'\): give one"):
+        TokensConfig(words=("7+8",))._logits(numbers, system)
+
+
 def test_several_prompts_or_a_head_are_refused(model_folder):
     subject = open_subject(model_folder("llama"))
     with pytest.raises(UserError, match="one prompt"):
@@ -66,13 +90,15 @@ def test_several_prompts_or_a_head_are_refused(model_folder):
         interpret_logits(subject, torch.ones(1, 3, dtype=torch.long), Site("head_z", 0, 1))
 
 
-def test_obsprop_paths_add_up_to_the_row():
-    """All paths of heads and MLPs from the stream before SmolLM2's last two layers to a logit,
-    over all positions they run through."""
-    subject = open_subject("smollm2-135m", dtype=torch.float64, attention="eager")
+@pytest.mark.parametrize("model", ["llama", pytest.param("smollm2-135m", marks=pytest.mark.slow)])
+def test_obsprop_paths_add_up_to_the_row(model_folder, model):
+    """All paths of heads and MLPs from the stream before the last two layers to a logit, over all
+    positions they run through."""
+    path = model_folder(model) if model == "llama" else model
+    subject = open_subject(path, dtype=torch.float64, attention="eager")
     parts = StackedWeights(subject.weights, torch.float64)
-    observable = make_observable("Paris", {" Paris": 1.0}, subject.weights)
-    batch = subject.tokens("France: city")
+    observable = Observable("a token", torch.tensor([7]), torch.ones(1))
+    batch = Batch(torch.arange(3, 6)[None], torch.ones(1, 3, dtype=torch.bool))
     found, first = trace(subject, parts, batch), parts.spec.n_layers - 2
     total = torch.zeros(len(found.ids), parts.spec.d_model, dtype=torch.float64)
     m0 = observable.start(parts.W_U)

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from interp.errors import UserError
+from interp.linearscope.explain import class_table
 from interp.linearscope.interpreter import interpret
 from interp.linearscope.ncnn import read_ncnn
 from interp.linearscope.networks import open_network
-from interp.linearscope.pictures import LARGEST, PHOTOGRAPHS, open_picture, squared
+from interp.linearscope.pictures import LARGEST, PHOTOGRAPHS, middle_square, open_picture
 
 GRAPH = """7767517
 3 3
@@ -60,7 +61,7 @@ def test_bad_ncnn_files(tmp_path):
 
 def test_efficientnet_on_a_cat():
     network = open_network("efficientnet-lite0")
-    x0 = network.prepare(squared(open_picture("chelsea"), 224))
+    x0 = network.prepare(middle_square(open_picture("chelsea"), 224))
     system = interpret(network.module, x0)
     assert torch.equal(system.y, network.module(x0))
     torch.testing.assert_close(system.matvec(x0) + system.r, system.y, rtol=0, atol=1e-4)
@@ -68,14 +69,39 @@ def test_efficientnet_on_a_cat():
     assert best.indices.tolist() == [285, 282, 281]
     assert [network.label(i) for i in best.indices.tolist()][2] == "tabby"
     torch.testing.assert_close(best.values, torch.tensor([0.40, 0.33, 0.16]), rtol=0, atol=0.03)
+    table, _ = class_table(network, system, best.indices)
+    black = system(network.prepare(np.zeros((224, 224, 3), np.uint8)))[0, best.indices]
+    bias = (table["score"] - table["black_votes"]).to_numpy()
+    np.testing.assert_allclose(bias, black.numpy(), rtol=0, atol=1e-4)
+    share = np.abs(bias) / (np.abs(bias) + np.abs(table["black_votes"]))
+    np.testing.assert_allclose(table["black_share"], share, rtol=1e-12)
     votes = system.votes(best.indices).double().flatten(1).sum(1)
     parts = sum(system.constants(best.indices).values())
     torch.testing.assert_close(votes + parts, system.y[0, best.indices].double(), rtol=0, atol=1e-4)
 
 
+def test_efficientnet_scores_are_those_of_other_definitions():
+    """The old package's, made with the same weights and the same torch by
+
+        network = efficientnet_lite_pytorch.EfficientNet.from_name("efficientnet-lite0").eval()
+        network.load_state_dict(load_file(".../efficientnet-lite0/model.safetensors"))
+        picture = middle_square(open_picture("chelsea"), 224)
+        network(open_network("efficientnet-lite0").prepare(picture))
+
+    (version 0.1.0); timm 1.0.31's `tf_efficientnet_lite0` gives the same to the last bit.
+    """
+    network = open_network("efficientnet-lite0")
+    with torch.no_grad():
+        scores = network.module(network.prepare(middle_square(open_picture("chelsea"), 224)))[0]
+    # of the classes 0, 100, ..., 800
+    hundreds = [-0.8472, 0.4282, -0.1202, -0.2674, 0.0352, -0.6801, -0.0130, 3.1289, -1.1891]
+    torch.testing.assert_close(scores[:900:100], torch.tensor(hundreds), rtol=0, atol=1e-3)
+    assert float(scores.norm()) == pytest.approx(39.0398, abs=1e-3)
+
+
 def test_waifu2x_is_better_than_bicubic():
     network = open_network("waifu2x")
-    whole = squared(open_picture("astronaut"), 192)
+    whole = middle_square(open_picture("astronaut"), 192)
     small = np.asarray(Image.fromarray(whole).resize((96, 96), Image.Resampling.BICUBIC))
     system = interpret(network.module, network.prepare(small))
     border = 2 * network.border
@@ -88,7 +114,7 @@ def test_waifu2x_is_better_than_bicubic():
 
 def test_sketches_are_affine_with_instance_norms():
     network = open_network("sketch")
-    x0 = network.prepare(squared(open_picture("chelsea"), 64)).double()
+    x0 = network.prepare(middle_square(open_picture("chelsea"), 64)).double()
     net = network.module.double()
     system = interpret(net, x0)
     torch.testing.assert_close(system.matvec(x0) + system.r, net(x0), rtol=0, atol=1e-10)
@@ -129,7 +155,7 @@ def test_every_photograph_opens():
         assert picture.dtype == np.uint8
         assert picture.ndim == 3
         assert picture.shape[2] == 3
-        assert squared(picture, 32).shape == (32, 32, 3)
+        assert middle_square(picture, 32).shape == (32, 32, 3)
 
 
 def test_a_picture_is_what_a_viewer_shows(tmp_path):

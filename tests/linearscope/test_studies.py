@@ -170,7 +170,7 @@ def test_tokens_are_directions(model_folder, own, capsys, monkeypatch):
 
 
 def test_a_short_training_of_the_sketches(own, capsys):
-    first = ran(capsys, "train-sketch", "--steps", "3", "--crop", "16", "--batch", "2")
+    first = ran(capsys, "sketch", "--steps", "3", "--crop", "16", "--batch", "2")
     assert first["loss of the last tenth"] > 0
     assert set(pd.read_parquet("run/held.parquet")["picture"]) == {"cat", "flower"}
 
@@ -181,20 +181,19 @@ def test_a_short_training_of_the_sketches(own, capsys):
         (["explain", "--model", "sketch"], "no classifier"),
         (["explain", "--image", "none.png"], "no picture"),
         (["explain", "--size", "100"], "takes 224"),
-        (["explain", "--classes", "0"], "at least one class"),
-        (["svd", "--size", "4"], "a size of 4"),
+        (["explain", "--classes", "0"], "--classes must be at least 1, not 0"),
+        (["svd", "--size", "4"], "must be 0 or 8 to 512, not 4"),
         (["svd", "--model", "nothing"], "no network"),
-        (["impulse", "--at", "a,b"], "is no place"),
-        (["impulse", "--at", "900,3"], "no place 900,3"),
+        (["impulse", "--at", "a,b"], "is no pixel"),
+        (["impulse", "--at", "900,3"], "no pixel 900,3"),
         (["impulse", "--model", "efficientnet-lite0"], "makes no picture"),
         (["tokens", "--prompt", ""], "prompt is empty"),
-        (["tokens", "--words", " antidisestablishmentarianism"], "tokens"),
         (["tokens", "--site", "3.nothing"], "nothing"),
-        (["train-sketch", "--crop", "7"], "multiple of 4"),
-        (["train-sketch", "--crop", "128"], "from 16 to 96"),
-        (["impulse", "--model", "planted:Odd", "--size", "32"], "where does an output of 27 x 32"),
+        (["sketch", "--crop", "7"], "multiple of 4"),
+        (["sketch", "--crop", "128"], "from 16 to 96"),
+        (["impulse", "--model", "planted:Odd", "--size", "32"], "an output of 27 x 32 cannot"),
         (["svd", "--model", "planted:Nothing", "--size", "8", "--k", "2"], "A may be zero"),
-        (["svd", "--model", "waifu2x", "--weights", "x"], "comes with its weights"),
+        (["svd", "--model", "waifu2x", "--weights", "x"], "has its own weights"),
         (["svd", "--model", "waifu2x", "--size", "12"], "fails on 12 x 12 pixels"),
         (["svd", "--model", ":X"], "cannot make the network :X"),
         (["svd", "--model", "sketch", "--weights", "nowhere"], "nowhere"),

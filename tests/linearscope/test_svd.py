@@ -26,9 +26,10 @@ def test_against_the_dense_svd(kind):
     assert abs(whole - float(dense.S.square().sum())) < 4 * error
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [0, 1, 27, 43, 52])
 def test_a_circular_convolution(seed):
-    """Its singular values are the sizes of its kernel's Fourier transform: most come twice."""
+    """Its singular values are the sizes of its kernel's Fourier transform, and most occur twice.
+    With the last three seeds ARPACK misses one of two equal values, unless it has spare ones."""
     torch.manual_seed(seed)
     conv = nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular").double()
     system = interpret(conv, torch.randn(1, 1, 8, 8).double())
@@ -51,5 +52,5 @@ def test_columns_of_a_bicubic_upsampler_are_its_kernel():
 
 def test_too_many():
     net, x0 = made(Piecewise)
-    with pytest.raises(UserError, match="ask for fewer"):
+    with pytest.raises(UserError, match="a 5 x 243 matrix takes 1 to 4"):
         singular_triplets(interpret(net, x0), 5)

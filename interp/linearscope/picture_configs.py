@@ -1,4 +1,4 @@
-"""What the studies of pictures share: a network, a picture, and its interpreter."""
+"""The settings that the studies of pictures share: a network, a picture, and its interpreter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..progress import waiting
 
 if TYPE_CHECKING:
     from .interpreter import Interpreter
-    from .networks import Network
+    from .networks import PictureNetwork
     from .pictures import Picture
 
 LARGEST_SIDE = 512
@@ -25,21 +25,21 @@ def share(part: float, rest: float) -> float:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A network of pictures."""
+    """A network of pictures, and how it is run."""
 
     VERSION: ClassVar[int] = 2
 
     model: str = "efficientnet-lite0"
-    """efficientnet-lite0, waifu2x, sketch, or package.module:name of one's own."""
+    """efficientnet-lite0, waifu2x, sketch, or your own network as package.module:name."""
     size: int = 0
-    """Side that the picture's middle square is scaled to; 0: the network's own, or 64."""
+    """Side in pixels that the picture's middle square is scaled to; 0: the network's own, or 64."""
     weights: str = ""
-    """A safetensors file for a network of one's own, or for sketch."""
+    """A safetensors file of weights, for your own network or for sketch."""
     device: str = field(default="cpu", metadata={"key": False})
-    """Where to compute."""
+    """The device to compute on, such as cpu or cuda."""
 
     def pictures(self) -> tuple[str, ...]:
-        """The names or files of all pictures it is run on."""
+        """The names or files of all pictures that the study runs on."""
         raise NotImplementedError
 
     def fingerprints(self) -> dict[str, str]:
@@ -47,8 +47,8 @@ class NetworkConfig:
         from .networks import fingerprint
 
         paths = {name: Path(name).expanduser() for name in self.pictures()}
-        prints = [sha256(path) if path.is_file() else name for name, path in paths.items()]
-        return {"model": fingerprint(self.model, self.weights), "pictures": ",".join(prints)}
+        pictures = [sha256(path) if path.is_file() else name for name, path in paths.items()]
+        return {"model": fingerprint(self.model, self.weights), "pictures": ",".join(pictures)}
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""
@@ -56,21 +56,21 @@ class NetworkConfig:
 
         check_device(self.device)
         if self.size and not 8 <= self.size <= LARGEST_SIDE:
-            raise UserError(f"a size of {self.size}: take 8 to {LARGEST_SIDE}")
+            raise UserError(f"--size must be 0 or 8 to {LARGEST_SIDE}, not {self.size}")
 
-    def network(self) -> Network:
+    def network(self) -> PictureNetwork:
         from .networks import open_network
 
         return open_network(self.model, self.weights)
 
-    def system(self, network: Network, image: str) -> tuple[Picture, Interpreter]:
+    def system(self, network: PictureNetwork, image: str) -> tuple[Picture, Interpreter]:
         """A picture as it goes in, and the network's interpreter for it."""
         from .interpreter import interpret
-        from .pictures import open_picture, squared
+        from .pictures import middle_square, open_picture
 
         if network.size and self.size not in (0, network.size):
             raise UserError(f"{network.name} takes {network.size} pixels a side: leave --size out")
-        picture = squared(open_picture(image), network.size or self.size or 64)
+        picture = middle_square(open_picture(image), network.size or self.size or 64)
         x0 = network.prepare(picture).to(self.device)
         module = network.module.to(self.device)
         try:
@@ -83,10 +83,10 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class PictureConfig(NetworkConfig):
-    """A network and a picture."""
+    """A network and one picture."""
 
     image: str = "chelsea"
-    """A file, or the name of a photograph of scikit-image's or scikit-learn's."""
+    """A file, or the name of a photograph that comes with scikit-image or scikit-learn."""
 
     def pictures(self) -> tuple[str, ...]:
         return (self.image,)
