@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -9,8 +11,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..plots import BLUE, GREY, ORANGE, laid_out
+from .board_labels import TILES
 
-COLUMNS = list("abcdefgh")
 GREEN = "#3f7d58"
 READERS = {
     "probe": "#1f3a5f",
@@ -51,13 +53,12 @@ def othello_board(
         ringed: discs with a ring, the stable ones.
         wrong: tiles with a red frame.
     """
-    figure = go.Figure()
     squares = np.arange(64)
-    names = [f"{COLUMNS[s % 8]}{s // 8 + 1}" for s in squares]
     ring = np.zeros(64, bool) if ringed is None else ringed
     fills = np.array(["rgba(0,0,0,0)", "#111111", "#f7f7f7", "#8d8d8d"])[states]
+    figure = go.Figure()
     figure.add_scatter(
-        x=squares % 8, y=squares // 8, mode="markers", customdata=names,
+        x=squares % 8, y=squares // 8, mode="markers", customdata=TILES,
         marker={
             "size": 30, "color": fills, "opacity": 1,
             "line": {"width": np.where(ring, 4, np.where(states > 0, 1, 0)),
@@ -76,24 +77,29 @@ def othello_board(
             x=at % 8, y=at // 8 + 0.28, mode="text", hoverinfo="skip",
             text=[f"{100 * chances[s]:.0f}" for s in at], textfont={"color": "white", "size": 11},
         )  # fmt: skip
-    for s in [] if wrong is None else squares[wrong]:
-        x, y = s % 8, s // 8
-        figure.add_shape(type="rect", x0=x - 0.47, x1=x + 0.47, y0=y - 0.47, y1=y + 0.47,
-                         line={"color": "#e4572e", "width": 3})  # fmt: skip
-    figure = laid_out(figure, title, height=430)
+    frames = [] if wrong is None else [_frame(s % 8, s // 8) for s in squares[wrong].tolist()]
     axis = {
         "range": [-0.5, 7.5], "tickvals": list(range(8)), "fixedrange": True, "showgrid": False,
         "zeroline": False, "constrain": "domain",
     }  # fmt: skip
-    figure.update_xaxes(**axis, ticktext=COLUMNS)
+    figure.update_xaxes(**axis, ticktext=list("abcdefgh"))
     figure.update_yaxes(**axis | {"range": [7.5, -0.5]}, ticktext=list("12345678"), scaleanchor="x")
-    for k in range(9):
-        line = {"color": "#2c5a3f", "width": 1}
-        figure.add_shape(type="line", x0=k - 0.5, x1=k - 0.5, y0=-0.5, y1=7.5, line=line,
-                         layer="below")  # fmt: skip
-        figure.add_shape(type="line", y0=k - 0.5, y1=k - 0.5, x0=-0.5, x1=7.5, line=line,
-                         layer="below")  # fmt: skip
-    return figure.update_layout(plot_bgcolor=GREEN, dragmode=False)
+    # all shapes at once: adding them one by one takes time that grows with their square
+    figure.update_layout(plot_bgcolor=GREEN, dragmode=False, shapes=[*frames, *_GRID])
+    return laid_out(figure, title, height=430)
+
+
+def _frame(x: int, y: int) -> dict[str, Any]:
+    corners = {"x0": x - 0.47, "x1": x + 0.47, "y0": y - 0.47, "y1": y + 0.47}
+    return {"type": "rect", **corners, "line": {"color": "#e4572e", "width": 3}}
+
+
+_LINE = {"type": "line", "line": {"color": "#2c5a3f", "width": 1}, "layer": "below"}
+_GRID = [
+    {**_LINE, f"{a}0": k - 0.5, f"{a}1": k - 0.5, f"{b}0": -0.5, f"{b}1": 7.5}
+    for k in range(9)
+    for a, b in ("xy", "yx")
+]
 
 
 def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: float = 1) -> go.Figure:
@@ -101,7 +107,7 @@ def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: floa
     figure = make_subplots(1, len(values), subplot_titles=list(values), horizontal_spacing=0.04)
     for column, part in enumerate(values.values(), start=1):
         figure.add_heatmap(
-            x=COLUMNS, y=list(range(1, 9)), z=np.asarray(part, float).reshape(8, 8),
+            x=list("abcdefgh"), y=list(range(1, 9)), z=np.asarray(part, float).reshape(8, 8),
             coloraxis="coloraxis", row=1, col=column,
             hovertemplate="%{x}%{y}: %{z:.3f}<extra></extra>",
         )  # fmt: skip

@@ -12,6 +12,9 @@ from interp.othello.sae import SaeConfig
 from interp.othello.settings import TrainConfig
 from interp.runs.study import run_or_load
 
+COMPARE = {"choose_games": 50, "score_games": 50, "passes": 3}
+EDIT = {"positions": 20, "scale": (0.0, 4.0)}
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,8 +39,7 @@ def saes(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(tiny: Path, saes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one comparison and one board edit."""
     root = tmp_path_factory.mktemp("store")
-    config = CompareConfig(str(tiny), str(saes), choose_games=80, score_games=80, passes=5)
+    config = CompareConfig(str(tiny), str(saes), **COMPARE)
     made = run_or_load(config, out=root / "othello.compare" / "tiny")
-    edit = EditConfig(str(made.path), positions=40, scale=(0.0, 4.0))
-    run_or_load(edit, out=root / "othello.edit" / "tiny")
+    run_or_load(EditConfig(str(made.path), **EDIT), out=root / "othello.edit" / "tiny")
     return root

@@ -5,13 +5,12 @@ import pytest
 
 from interp.othello import board
 from interp.othello.games import (
-    held_out,
-    legal_masks,
     log_choices,
     random_games,
     relative_boards,
     replay,
     squares,
+    tokens_of,
 )
 
 RAYS = [(dr, dc) for dr in (-1, 0, 1) for dc in (-1, 0, 1) if (dr, dc) != (0, 0)]
@@ -43,12 +42,18 @@ def as_mask(found: set[int]) -> int:
     return sum(1 << s for s in found)
 
 
-@pytest.mark.parametrize(
-    ("depth", "leaves"),
-    list(enumerate([4, 12, 56, 244, 1396, 8200, 55092, 390216], start=1)),
-)
-def test_perft(depth: int, leaves: int) -> None:
-    assert board.perft(depth) == leaves
+def leaves(own: np.uint64, enemy: np.uint64, depth: int) -> int:
+    """Move sequences of a length (at most 7, which never has a pass)."""
+    moves = int(board.legal_moves(own, enemy))
+    if depth == 1:
+        return moves.bit_count()
+    bits = (np.uint64(1 << s) for s in range(64) if moves >> s & 1)
+    return sum(leaves(*map(np.uint64, board.play(own, enemy, bit)), depth - 1) for bit in bits)
+
+
+def test_the_published_numbers_of_move_sequences() -> None:
+    counts = [leaves(board.START_BLACK, board.START_WHITE, depth) for depth in range(1, 8)]
+    assert counts == [4, 12, 56, 244, 1396, 8200, 55092]
 
 
 def test_first_moves() -> None:
@@ -108,7 +113,7 @@ def test_kernels_on_arbitrary_positions() -> None:
 def test_masks_and_boards_follow_the_replay() -> None:
     games = random_games(500, seed=1)
     played = replay(games)
-    masks = legal_masks(games)
+    masks = tokens_of(played.legal)
     assert masks.shape == (500, 60, 61)
     assert not masks[..., 0].any()
     real = games != board.PAD
@@ -140,6 +145,10 @@ def test_moves_are_uniform_over_the_legal_ones() -> None:
     np.testing.assert_allclose(first[board.TOKEN_OF_SQUARE[[19, 26, 37, 44]]], 0.25, atol=0.01)
     assert abs(np.nanmean(log_choices(replay(games))[:, 1:]) - 2.010) < 0.003
     assert 0.985 < (games[:, -1] != board.PAD).mean() < 0.995
+
+
+def held_out(games: np.ndarray) -> np.ndarray:
+    return np.array([board.is_held_out(row) for row in games.astype(np.uint8)])
 
 
 def test_splits_share_no_opening() -> None:

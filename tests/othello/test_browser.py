@@ -1,4 +1,8 @@
-"""The OthelloGPT pages in a real browser: a click turns a disc."""
+"""The OthelloGPT pages in a real browser: a click chooses the disc to flip.
+
+They need the `store` of conftest.py: one comparison (`othello.compare/tiny`) and one board edit
+(`othello.edit/tiny`) of a random two-layer model, 3 s to make.
+"""
 
 import pytest
 
@@ -14,8 +18,8 @@ def address(serve, store):  # noqa: F811
 
 def test_a_click_on_a_disc_chooses_it(page, address):  # noqa: F811
     page.goto(f"{address}/othello")
-    page.get_by_text("Turn a disc in the model's mind").wait_for(timeout=60_000)
-    page.get_by_text("Errors against the edited board, with it").wait_for()
+    page.get_by_text("Flip a disc in the board the model represents").wait_for(timeout=60_000)
+    page.get_by_text("Errors of the edited model against the edited board").wait_for()
     box = page.get_by_test_id("stSelectbox").filter(has_text="or click one on the board")
     discs = page.locator(".js-plotly-plot").first.locator(".scatterlayer .trace").first
     # the marks of the first trace are the 64 squares in order; e4 (28) is never empty
@@ -27,6 +31,6 @@ def test_the_comparison_page_opens(page, address):  # noqa: F811
     page.goto(f"{address}/othello_layers")
     page.get_by_text("Linear probes against SAEs, layer by layer").first.wait_for()
     page.get_by_role("tab", name="Latents").click()
-    page.get_by_text("Stands best for").wait_for()
+    page.get_by_text("Detects best").wait_for()
     page.get_by_role("tab", name="Board edit").click()
-    page.get_by_text("Moves against the edited board").wait_for()
+    page.get_by_text("Errors of the moves against the edited board").wait_for()

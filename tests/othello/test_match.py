@@ -1,4 +1,4 @@
-"""Facts against slow answers, and matching against planted dictionaries."""
+"""Labels of boards against slow answers, and matching against planted dictionaries."""
 
 import sys
 import time
@@ -48,45 +48,45 @@ def boards():
     return Boards(choose, score, targets(choose, score))
 
 
-def planted(known, rng, width=192):
-    """Activations that hold every fact linearly, beside noise: [n, width]."""
-    hot = np.concatenate([known.relative == k for k in range(3)], 1).astype(np.float32)
+def planted(labels, rng, width=140):
+    """Activations that hold every label linearly, beside noise: [n, width]."""
+    hot = np.concatenate([labels.relative == k for k in range(3)], 1).astype(np.float32)
     mixed = hot @ rng.normal(size=(192, width)).astype(np.float32)
     return torch.from_numpy(mixed + 0.01 * rng.normal(size=mixed.shape).astype(np.float32))
 
 
-def test_facts_are_those_of_the_positions() -> None:
+def test_labels_are_those_of_the_positions() -> None:
     games = random_games(30, seed=30)
-    known = label_boards(games)
-    assert known.kept.sum() == len(known.game)
-    for row in np.random.default_rng(0).choice(len(known.game), 60):
-        where = position_after(games[known.game[row], : known.ply[row] + 1])
-        assert where.mover != board.NOBODY
+    labels = label_boards(games)
+    assert labels.kept.sum() == len(labels.game)
+    for row in np.random.default_rng(0).choice(len(labels.game), 60):
+        position = position_after(games[labels.game[row], : labels.ply[row] + 1])
+        assert position.mover != board.NOBODY
         for name in ("relative", "absolute", "paper", "sound"):
-            assert (getattr(known, name)[row] == getattr(where, name)).all()
-    marks, index = yes_no_labels(known), tile_index(STATES + STABLE)
+            assert (getattr(labels, name)[row] == getattr(position, name)).all()
+    marks, index = yes_no_labels(labels), tile_index(STATES + STABLE)
     column = index.index[index["name"] == "enemy c4"][0]
-    assert (marks[:, column] == (known.relative[:, TILES.index("c4")] == 2)).all()
+    assert (marks[:, column] == (labels.relative[:, TILES.index("c4")] == 2)).all()
 
 
-def test_activations_line_up_with_the_facts(tiny) -> None:
+def test_activations_line_up_with_the_labels(tiny) -> None:
     games = random_games(150, seed=33)  # more than a batch
-    known = label_boards(games)
+    labels = label_boards(games)
     subject, site = open_subject(str(tiny)), Site("resid_post", 1)
-    found = read_activations(subject, games, [site], known.kept)[site]
+    found = read_activations(subject, games, [site], labels.kept)[site]
     for row in (0, 59, len(found) - 1):
-        ids = torch.from_numpy(games[known.game[row], : known.ply[row] + 1].astype(np.int64))
+        ids = torch.from_numpy(games[labels.game[row], : labels.ply[row] + 1].astype(np.int64))
         alone = subject.capture(ids[None], [site])[site][0, -1]
         torch.testing.assert_close(found[row], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_planted_dictionary_is_found_and_rebuilds_the_board(boards) -> None:
-    """One latent a fact, in another order, beside dead and random ones."""
+    """One latent per label, in another order, beside dead and random ones."""
     rng = np.random.default_rng(0)
     order = rng.permutation(320)
 
-    def dictionary(known):
-        marks = yes_no_labels(known)
+    def dictionary(labels):
+        marks = yes_no_labels(labels)
         sizes = rng.uniform(1, 2, marks.shape)
         noise = np.maximum(rng.normal(size=(len(marks), 40)), 0)
         dead = np.zeros((len(marks), 3))
@@ -114,8 +114,8 @@ def test_features_are_not_chosen_on_the_games_they_are_scored_on(boards) -> None
     """Noise wins by luck on the choosing games, and shows it on the others."""
     rng = np.random.default_rng(1)
     choose, score = (
-        np.maximum(rng.normal(size=(len(known.game), 400)), 0).astype(np.float32)
-        for known in (boards.choose, boards.score)
+        np.maximum(rng.normal(size=(len(labels.game), 400)), 0).astype(np.float32)
+        for labels in (boards.choose, boards.score)
     )
     found = match(choose, score, boards.targets)
     columns = np.flatnonzero(boards.targets.columns["scored"])
@@ -162,21 +162,21 @@ def test_probes_read_what_is_planted(boards) -> None:
     x = planted(boards.choose, mixing)
     mixing = np.random.default_rng(5)
     y = planted(boards.score, mixing)
-    found = probe_rows(x, y, boards, 1e-4, 25)
+    found = probe_rows(x, y, boards, 1e-4, 10)
     rows = values(found.rows)
     assert rows["accuracy"] > 0.999
     assert rows["reconstruction"] > 0.999
     assert rows["auroc_own"] > 0.999
-    assert found.coef.shape == (64, 3, 192)
+    assert found.coef.shape == (64, 3, 140)
     # black and white are not in it, but for the parity of the ply that own and enemy go with
-    assert values(colour_rows(x, y, boards, 1e-4, 25))["accuracy_colour"] < 0.95
+    assert values(colour_rows(x, y, boards, 1e-4, 10))["accuracy_colour"] < 0.95
     noise, other = (
         torch.from_numpy(rng.normal(size=part.shape).astype(np.float32)) for part in (x, y)
     )
     lost = values(probe_rows(noise, other, boards, 1.0, 5).rows)
     majority = values(majority_rows(boards))
     assert lost["accuracy"] < majority["accuracy"] < 0.7
-    stable = values(stability_rows(x, y, boards, 1e-4, 25))
+    stable = values(stability_rows(x, y, boards, 1e-4, 10))
     assert stable["auroc_sound"] > 0.9
 
 
@@ -190,7 +190,7 @@ def test_class_means_by_definition(boards) -> None:
     assert not means[TILES.index("d4"), 0].any()  # never empty
 
 
-def test_the_clock_alone_tells_stable_discs(boards) -> None:
+def test_the_ply_alone_predicts_stable_discs(boards) -> None:
     found = {name: values(rows) for name, rows in shortcut_rows(boards).items()}
     assert found["ply"]["auroc_sound"] > 0.9
     assert found["ply"]["tiles_sound"] > 40
@@ -199,13 +199,13 @@ def test_the_clock_alone_tells_stable_discs(boards) -> None:
 
 @pytest.mark.slow
 def test_all_aurocs_of_a_layer_are_scikit_learns_and_a_hundred_times_faster(capsys) -> None:
-    """1,024 latents x 320 facts x 100k boards; scikit-learn on 40 pairs, extrapolated to all."""
+    """1,024 latents x 320 labels x 100k boards; scikit-learn on 40 pairs, extrapolated to all."""
     games = random_games(1750, seed=35, split="held_out")
-    known = label_boards(games)
-    marks, index = yes_no_labels(known), tile_index(STATES + STABLE)
+    labels = label_boards(games)
+    marks = yes_no_labels(labels)
     sae = open_sae(SAES / "saes" / "topk-L2-S0")
     stream = read_activations(
-        open_subject("othello-gpt"), games, [Site("resid_post", 2)], known.kept
+        open_subject("othello-gpt"), games, [Site("resid_post", 2)], labels.kept
     )
     latents = as_array(sae.encode(stream[Site("resid_post", 2)]))
     assert len(latents) > 100_000

@@ -1,26 +1,30 @@
-"""A two-layer OthelloGPT: the loss falls, an interrupted run ends as an unbroken one does."""
+"""Training a two-layer OthelloGPT, the learning rate, and the evaluation."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import GPT2LMHeadModel
 
 from interp.errors import UserError
 from interp.othello.evaluate import evaluate, loss_floor
 from interp.othello.games import random_games, replay, tokens_of
 from interp.othello.train import TrainConfig, build_model, lr_at, train
+from interp.othello.training_state import CHECKPOINT
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    folder = tmp_path_factory.mktemp("train")
     return TrainConfig(
-        out=tmp_path / "model",
-        ckpt=tmp_path / "ckpt",
-        games=32 * 40,
+        out=folder / "model",
+        ckpt=folder / "ckpt",
+        games=32 * 30,
         n_layers=2,
         d_model=32,
         n_heads=2,
@@ -32,9 +36,26 @@ def config(tmp_path: Path) -> TrainConfig:
     )
 
 
-def test_loss_falls_and_the_folder_opens_as_a_plain_model(config: TrainConfig) -> None:
+@pytest.fixture(scope="module")
+def whole(config: TrainConfig) -> dict[str, Any]:
+    """The card of an uninterrupted training."""
     assert train(config)
-    curve = json.loads((config.out / "card.json").read_text())["loss_curve"]
+    return card(config)
+
+
+def card(config: TrainConfig) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((config.out / "card.json").read_text())
+    return found
+
+
+def elsewhere(config: TrainConfig, folder: Path, **changes: Any) -> TrainConfig:
+    return replace(config, out=folder / "model", ckpt=folder / "ckpt", **changes)
+
+
+def test_loss_falls_and_the_folder_opens_as_a_plain_model(
+    config: TrainConfig, whole: dict[str, Any]
+) -> None:
+    curve = whole["loss_curve"]
     assert curve[-1]["games"] == config.games
     assert curve[-1]["above_floor"] < curve[0]["above_floor"] - 0.1
     model = GPT2LMHeadModel.from_pretrained(config.out)
@@ -44,42 +65,38 @@ def test_loss_falls_and_the_folder_opens_as_a_plain_model(config: TrainConfig) -
     assert "argmax legality" in (config.out / "README.md").read_text()
 
 
-def test_resuming_changes_nothing(config: TrainConfig, tmp_path: Path) -> None:
-    assert train(config)
-    broken = replace(config, out=tmp_path / "model2", ckpt=tmp_path / "ckpt2")
+def test_resuming_changes_nothing_and_needs_the_same_settings(
+    config: TrainConfig, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    broken = elsewhere(config, tmp_path)
     assert not train(broken, stop_after=15)
     assert not list(broken.out.iterdir())
+    with pytest.raises(UserError, match=r"other settings \(lr\)"):
+        train(replace(broken, lr=1e-4))
     assert train(broken)
-    cards = [json.loads((c.out / "card.json").read_text()) for c in (config, broken)]
-    for a, b in zip(*(card["loss_curve"] for card in cards), strict=True):
+    for a, b in zip(whole["loss_curve"], card(broken)["loss_curve"], strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     one, two = (GPT2LMHeadModel.from_pretrained(c.out) for c in (config, broken))
     for (name, a), b in zip(one.named_parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
 
 
-def test_shards_are_a_way_to_compute_not_another_run(config: TrainConfig, tmp_path: Path) -> None:
-    curves = []
-    for shards in (1, 3):
-        out, ckpt = tmp_path / f"out{shards}", tmp_path / f"ckpt{shards}"
-        train(replace(config, games=32 * 10, shards=shards, out=out, ckpt=ckpt))
-        curves.append(json.loads((out / "card.json").read_text())["loss_curve"][-1]["loss"])
-    assert curves[0] == pytest.approx(curves[1], abs=1e-4)
+def test_shards_are_a_way_to_compute_not_another_training(
+    config: TrainConfig, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    shards = elsewhere(config, tmp_path, shards=3)
+    train(shards, stop_after=10)
+    with safe_open(shards.ckpt / CHECKPOINT, "pt") as file:
+        loss = json.loads(file.metadata()["state"])["curve"][-1]["loss"]
+    assert loss == pytest.approx(whole["loss_curve"][0]["loss"], abs=1e-4)
 
 
-def test_a_checkpoint_of_another_run_is_refused(config: TrainConfig) -> None:
-    train(config, stop_after=2)
-    with pytest.raises(UserError, match=r"other settings \(lr\)"):
-        train(replace(config, lr=1e-4))
-
-
-def test_bf16_products_follow_fp32(config: TrainConfig, tmp_path: Path) -> None:
-    scores = []
-    for precision in ("fp32", "bf16"):
-        folder = tmp_path / precision
-        train(replace(config, precision=precision, out=folder, ckpt=tmp_path / f"{precision}-c"))
-        scores.append(json.loads((folder / "card.json").read_text())["held_out"]["loss"])
-    assert abs(scores[0] - scores[1]) < 0.02
+def test_bf16_products_follow_fp32(
+    config: TrainConfig, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    bf16 = elsewhere(config, tmp_path, precision="bf16")
+    train(bf16)
+    assert abs(card(bf16)["held_out"]["loss"] - whole["held_out"]["loss"]) < 0.02
 
 
 def test_learning_rate_rises_then_falls_to_zero(config: TrainConfig) -> None:

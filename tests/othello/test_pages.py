@@ -1,6 +1,10 @@
 """The board's and the comparison's pages on a tiny model, without a browser."""
 
+import pytest
 from streamlit.testing.v1 import AppTest
+
+from interp.apps import othello
+from interp.othello.position import parse_moves, position_after
 
 
 def _page(module: str) -> None:
@@ -9,22 +13,38 @@ def _page(module: str) -> None:
     import_module(f"interp.apps.{module}").page()
 
 
+def _found(widgets, start: str):
+    return next(widget for widget in widgets if widget.label.startswith(start))
+
+
 def test_board_page(store, monkeypatch) -> None:
     monkeypatch.setenv("INTERP_RUNS", str(store))
     page = AppTest.from_function(_page, args=("othello",), default_timeout=120).run()
-    assert not page.exception
     assert not page.error
     assert len(page.metric) == 2
-    next(s for s in page.slider if s.label == "Moves played").set_value(9).run()
+    _found(page.slider, "Moves played").set_value(9)
+    _found(page.selectbox, "Directions of").set_value("means").run()
     assert not page.exception
-    discs = next(s for s in page.selectbox if s.label.startswith("Disc"))
-    assert len(discs.options) == 13
-    for reader in ("means", "topk", "l1"):
-        next(s for s in page.selectbox if s.label == "Push along").set_value(reader).run()
-        assert not page.exception
-    scale = next(s for s in page.slider if s.label.startswith("Length"))
-    scale.set_value(0.0).run()
+    assert len(_found(page.selectbox, "Disc").options) == 13
+    _found(page.selectbox, "Directions of").set_value("topk").run()
+    assert not page.exception
+    _found(page.selectbox, "Directions of").set_value("l1")
+    _found(page.slider, "Length").set_value(0.0).run()
+    assert not page.exception
     assert page.metric[0].value == page.metric[1].value
+    assert any("interp othello play" in code.value for code in page.code)
+
+
+@pytest.mark.parametrize(
+    ("clicked", "chosen"), [(["e4"], "e4"), ("d5", "d5"), (["a1"], None), (None, None)]
+)
+def test_a_click_on_a_disc_chooses_it(clicked, chosen, monkeypatch) -> None:
+    """With and without a list around the name; an empty square, or no click, chooses nothing."""
+    state: dict[str, str] = {}
+    monkeypatch.setattr(othello.st, "session_state", state)
+    points = [] if clicked is None else [{"customdata": clicked}]
+    othello._remember({"selection": {"points": points}}, position_after(parse_moves("f5")))
+    assert state.get("disc") == chosen
 
 
 def test_layers_page(store, monkeypatch) -> None:
@@ -36,7 +56,7 @@ def test_layers_page(store, monkeypatch) -> None:
     assert any(text.startswith("interp othello compare --model") for text in code)
     assert any(text.startswith("interp othello edit --compare") for text in code)
     page.number_input[0].set_value(7).run()
-    assert any("Stands best for" in text.value for text in page.markdown)
+    assert any("Detects best" in text.value for text in page.markdown)
     assert not page.exception
 
 

@@ -1,4 +1,4 @@
-"""Stable discs against slow twins, and against what happens in the rest of a game."""
+"""Stable discs against slow loops, and against what happens in the rest of a game."""
 
 import numpy as np
 import pytest
@@ -134,7 +134,7 @@ def test_paper_labels_do_not_keep_under_mirroring() -> None:
 
 
 def flipped_shares(n_games):
-    """Of the labelled discs of random games, the share turned later: (paper, sound), and counts."""
+    """Discs labelled stable in random games: how many are flipped later, and how many there are."""
     labelled, failed = np.zeros(2, int), np.zeros(2, int)
     for first in range(0, n_games, 5000):
         n = min(5000, n_games - first)
@@ -146,7 +146,7 @@ def flipped_shares(n_games):
     return failed, labelled
 
 
-def test_turned_later_by_replaying() -> None:
+def test_flipped_later_by_replaying() -> None:
     played = replay(random_games(20, seed=23))
     later = squares(flipped_later(played))
     black, white = squares(played.black), squares(played.white)
@@ -156,7 +156,7 @@ def test_turned_later_by_replaying() -> None:
             assert (later[:, t][colour[:, t]] == ~kept.all(1)[colour[:, t]]).all()
 
 
-def test_no_sound_disc_is_ever_turned() -> None:
+def test_no_sound_disc_is_ever_flipped() -> None:
     failed, labelled = flipped_shares(10_000)
     assert labelled[1] > 1_000_000
     assert failed[1] == 0
@@ -164,7 +164,7 @@ def test_no_sound_disc_is_ever_turned() -> None:
 
 
 @pytest.mark.slow
-def test_no_sound_disc_is_ever_turned_in_100k_games() -> None:
+def test_no_sound_disc_is_ever_flipped_in_100k_games() -> None:
     failed, labelled = flipped_shares(100_000)
     assert labelled[1] > 10_000_000
     assert failed[1] == 0

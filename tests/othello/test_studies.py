@@ -6,7 +6,6 @@ import shutil
 import time
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sae_lens import SAE
@@ -33,6 +32,8 @@ from interp.runs.store import Store, open_run
 from interp.runs.study import plan, run_or_load
 from interp.saes import open_sae
 
+from .conftest import COMPARE
+
 SHIPPED = FOLDER / "othello"
 
 
@@ -42,7 +43,7 @@ def run(store):
 
 
 def test_autoencoders_are_what_the_table_says(saes) -> None:
-    table = pd.read_parquet(saes / "saes.parquet")
+    table = open_run(saes).table("saes")
     assert len(table) == 2 * 2 * 2
     for row in table.to_dict("records"):
         sae = open_sae(saes / "saes" / row["name"])
@@ -54,12 +55,16 @@ def test_autoencoders_are_what_the_table_says(saes) -> None:
     assert (again[0] != again[1]).all()
 
 
-def test_training_again_gives_the_same_autoencoders(tiny, saes, tmp_path) -> None:
-    config = SaeConfig(str(tiny), tokens=20_000, d_sae=48, k=4, seeds=(0,), batch=512)
-    again = run_or_load(config, out=tmp_path / "again").path
-    for name in ("topk-L1-S0", "l1-L0-S0"):
-        one, two = (open_sae(p / "saes" / name) for p in (saes, again))
-        assert torch.equal(one.W_dec, two.W_dec)
+def test_a_damaged_autoencoder_is_trained_again_as_it_was(tiny, saes, tmp_path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(saes, again)
+    parts = [again / "saes" / n / "sae_weights.safetensors" for n in ("topk-L1-S0", "l1-L0-S0")]
+    whole = [part.read_bytes() for part in parts]
+    for part in parts:
+        part.write_bytes(part.read_bytes()[:-8])
+    config = SaeConfig(str(tiny), tokens=20_000, d_sae=48, k=4, seeds=(0, 1), batch=512)
+    run_or_load(config, out=again)
+    assert [part.read_bytes() for part in parts] == whole
 
 
 def test_comparison_has_every_measure_of_every_reader(run) -> None:
@@ -76,13 +81,14 @@ def test_comparison_has_every_measure_of_every_reader(run) -> None:
     bounded = scores[scores["low"].notna()]
     assert (bounded["low"] <= bounded["value"]).all()
     assert (bounded["value"] <= bounded["high"]).all()
+    assert (scores["low"].notna() == (scores["unit"] == "game")).all()
     assert run.metrics["sound_stable_turned"] == 0
     shares = scores[scores["measure"].str.startswith(("accuracy", "auroc", "f1", "coverage"))]
     assert shares["value"].between(0, 1).all()
 
 
 def test_latents_in_the_tables_are_the_autoencoders_latents(run, saes) -> None:
-    best = pd.read_parquet(run.path / "latents" / "L1.parquet")
+    best = run.table("latents/L1")
     mine = best[(best["reader"] == "topk") & (best["seed"] == 1)].reset_index(drop=True)
     found = Directions.load(run.path / "directions" / "topk-L1-S1")
     assert found.site == Site("resid_post", 1)
@@ -94,10 +100,10 @@ def test_latents_in_the_tables_are_the_autoencoders_latents(run, saes) -> None:
     assert auroc[:, 64 + row["tile"]].argmax() == row["latent_auroc"]
 
 
-def test_the_mind_reads_as_the_comparison_does(run, tiny) -> None:
+def test_a_position_is_read_as_the_comparison_reads_it(run, tiny) -> None:
     subject = open_subject(str(tiny))
-    where = position_after(random_games(1, 3)[0, :20])
-    x = read_board.residual(subject, where.tokens, 1)
+    position = position_after(random_games(1, 3)[0, :20])
+    x = read_board.residual(subject, position.tokens, 1)
     probe = Directions.load(run.path / "directions" / "probe-L1")
     own = probe.index[probe.index["name"] == "own c4"].index[0]
     assert set(np.unique(read_board.probe_board(run, 1, x))) <= {0, 1, 2}
@@ -113,12 +119,12 @@ def test_the_mind_reads_as_the_comparison_does(run, tiny) -> None:
             if any(float(z[r.latent]) > np.float32(r.threshold) for r in part.itertuples())
         }
         assert seen[tile] == ("own" in claims) + 2 * ("enemy" in claims)
-    present = int(where.relative[27])
-    still = read_board.flip_disc(run, "topk", 0, [0], 27, present, 0.0)
-    before = move_probabilities(subject, where.tokens)
-    assert (move_probabilities(subject, where.tokens, *still) == before).all()
+    present = int(position.relative[27])
+    nothing = read_board.flip_disc(run, "topk", 0, [0], 27, present, 0.0)
+    before = move_probabilities(subject, position.tokens)
+    assert (move_probabilities(subject, position.tokens, *nothing) == before).all()
     moved = read_board.flip_disc(run, "probe", 0, [0], 27, present, 5.0)
-    assert (move_probabilities(subject, where.tokens, *moved) != before).any()
+    assert (move_probabilities(subject, position.tokens, *moved) != before).any()
 
 
 def test_findings_are_sentences_with_the_runs_numbers(run) -> None:
@@ -133,30 +139,43 @@ def test_findings_are_sentences_with_the_runs_numbers(run) -> None:
 
 
 MISTAKES = {
-    "not a square": (["play", "f5 z9"], "'z9' is no square"),
+    "not a square": (["play", "f5 z9"], "'z9' is not a square"),
     "illegal": (["play", "f5 f6 a1"], "f5 f6 a1 is not a legal game"),
     "too long": (["play", "--plies", "60"], "--plies must be between 1 and 59"),
     "other SAEs": (["compare", "--model", "{tiny}"], "these SAEs are of another model"),
     "no SAEs": (["compare", "--saes", "/nowhere"], "holds no run"),
-    "no OthelloGPT": (["probe", "--model", "{llama}"], "is no OthelloGPT: its vocabulary is 211"),
+    "no OthelloGPT": (
+        ["probe", "--model", "{llama}"],
+        "is not an OthelloGPT: its vocabulary has 211",
+    ),
     "no comparison": (["edit"], "make one with `interp othello compare`"),
-    "bad k": (["sae", "--k", "0"], "1 <= k < d-sae"),
-    "no zero": (["edit", "--compare", "{compare}", "--scale", "1"], "among the scales 0"),
+    "bad k": (["sae", "--k", "0"], "--k must be at least 1 and less"),
+    "no zero": (["edit", "--compare", "{compare}", "--scale", "1"], "--scale must include 0"),
     "no such layer": (["edit", "--compare", "{compare}", "--layers", "7"], "between 0 and 1"),
-    "a layer twice": (["edit", "--compare", "{compare}", "--layers", "0", "0"], "layer once"),
-    "a scale twice": (["edit", "--compare", "{compare}", "--scale", "0", "3", "3"], "scale and"),
-    "edit's seed": (["edit", "--compare", "{compare}", "--seed", "-1"], "from 0 up"),
-    "play's seed": (["play", "--seed", "-1"], "from 0 up"),
-    "play a language model": (["play", "--model", "{llama}"], "is no OthelloGPT"),
-    "few games": (["compare", "--choose-games", "1"], "at least 5 games"),
+    "a layer twice": (
+        ["edit", "--compare", "{compare}", "--layers", "0", "0"],
+        "--layers has the same number twice",
+    ),
+    "a scale twice": (
+        ["edit", "--compare", "{compare}", "--scale", "0", "3", "3"],
+        "--scale has the same",
+    ),
+    "edit's seed": (
+        ["edit", "--compare", "{compare}", "--seed", "-1"],
+        "--seed must be at least 0",
+    ),
+    "play's seed": (["play", "--seed", "-1"], "--seed must be at least 0"),
+    "play a language model": (["play", "--model", "{llama}"], "is not an OthelloGPT"),
+    "device": (["probe", "--device", "nowhere"], "device 'nowhere' cannot be used here"),
+    "few games": (["compare", "--choose-games", "1"], "--score-games must be at least 5"),
     "no ridge": (["compare", "--ridge", "0"], "--ridge must be above 0"),
     "the probe's ridge": (["probe", "--ridge", "0"], "--ridge must be above 0"),
-    "seeds twice": (["sae", "--seeds", "0", "0"], "each once"),
-    "no batch": (["sae", "--batch", "0"], "at least one step"),
+    "seeds twice": (["sae", "--seeds", "0", "0"], "must be different numbers"),
+    "no batch": (["sae", "--batch", "0"], "--batch must be between 1"),
     "rate": (["sae", "--lr", "-1"], "--lr must be above 0"),
     "no game to score": (["train", "--out", "{out}", "--eval-games", "0"], "--eval-games must be"),
-    "no step": (["train", "--out", "{out}", "--games", "5"], "less than one batch of 128"),
-    "heads": (["train", "--out", "{out}", "--n-heads", "3"], "do not divide"),
+    "no step": (["train", "--out", "{out}", "--games", "5"], "is less than one --batch of 128"),
+    "heads": (["train", "--out", "{out}", "--n-heads", "3"], "must be a multiple of --n-heads 3"),
     "a file there": (["train", "--out", "{file}/model"], "cannot write"),
 }
 
@@ -189,10 +208,11 @@ def test_play(capsys) -> None:
 
 
 def test_commands_report_their_runs(tiny, saes, store, own_home, tmp_path, capsys) -> None:
-    settings = ["--choose-games", "80", "--score-games", "80", "--passes", "5"]
-    where = ["--out", str(store / "othello.compare" / "tiny")]
+    settings = ["--choose-games", "50", "--score-games", "50", "--passes", "3"]
+    folder = str(store / "othello.compare" / "tiny")
     picture = tmp_path / "layers.html"
-    command = ["othello", "compare", "--model", str(tiny), "--saes", str(saes), *settings, *where]
+    of = ["--model", str(tiny), "--saes", str(saes), "--out", folder]
+    command = ["othello", "compare", *of, *settings]
     assert main([*command, "--json", "--picture", str(picture)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["study"] == "othello.compare"
@@ -201,8 +221,8 @@ def test_commands_report_their_runs(tiny, saes, store, own_home, tmp_path, capsy
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "accuracy_colour" in out
-    assert "- Linear probes read" in out
-    edit = ["othello", "edit", "--compare", where[1], "--positions", "40", "--scale", "0", "4"]
+    assert "- Linear probes label" in out
+    edit = ["othello", "edit", "--compare", folder, "--positions", "20", "--scale", "0", "4"]
     assert main([*edit, "--out", str(store / "othello.edit" / "tiny")]) == 0
     assert "unedited" in capsys.readouterr().out
     probe = ["othello", "probe", "--model", str(tiny), "--fit-games", "20", "--score-games", "20"]
@@ -214,7 +234,7 @@ def test_commands_report_their_runs(tiny, saes, store, own_home, tmp_path, capsy
 
 def test_an_edit_is_of_the_comparison_and_the_model_it_names(tiny, store, own_home) -> None:
     """The newest one of the same store; and the model must still be the one compared."""
-    config = EditConfig(positions=8, scale=(0.0, 3.0))
+    config = EditConfig(positions=4, scale=(0.0, 3.0))
     with pytest.raises(UserError, match="make one with `interp othello compare`"):
         run_or_load(config)
     made = run_or_load(config, Store(store))
@@ -250,18 +270,7 @@ def test_a_damaged_part_of_a_comparison_is_made_again(tiny, saes, store, tmp_pat
     part = damaged / "directions" / "probe-L1" / "vectors.safetensors"
     whole = part.read_bytes()
     part.write_bytes(whole[:-8])
-    settings = {"choose_games": 80, "score_games": 80, "passes": 5}
-    run_or_load(CompareConfig(model=str(tiny), saes=str(saes), **settings), out=damaged)
-    assert part.read_bytes() == whole
-
-
-def test_a_damaged_autoencoder_is_trained_again(tiny, tmp_path) -> None:
-    config = SaeConfig(str(tiny), tokens=2_048, d_sae=48, k=4, seeds=(0,), batch=512)
-    made = run_or_load(config, out=tmp_path / "run").path
-    part = made / "saes" / "topk-L0-S0" / "sae_weights.safetensors"
-    whole = part.read_bytes()
-    part.write_bytes(whole[:-8])
-    run_or_load(config, out=made)
+    run_or_load(CompareConfig(str(tiny), str(saes), **COMPARE), out=damaged)
     assert part.read_bytes() == whole
 
 
@@ -290,7 +299,7 @@ def test_shipped_model_is_as_good_as_its_card() -> None:
 def test_shipped_autoencoders_are_as_good_as_their_table() -> None:
     for name, part in open_run(SAES).manifest["files"].items():
         assert sha256(SAES / name) == part["sha256"]
-    table = pd.read_parquet(SAES / "saes.parquet").set_index("name")
+    table = open_run(SAES).table("saes").set_index("name")
     assert len(table) == 24
     subject = open_subject("othello-gpt")
     assert open_run(SAES).manifest["fingerprints"]["model"] == SaeConfig().fingerprints()["model"]
@@ -326,5 +335,5 @@ def test_settings_are_part_of_the_key_and_places_are_not(tiny, saes, store) -> N
 
 def test_moves_are_read_as_people_write_them() -> None:
     assert (parse_moves("F5, d6  c3") == parse_moves("f5 d6 c3")).all()
-    with pytest.raises(UserError, match="'d4' is no square"):
+    with pytest.raises(UserError, match="'d4' is not a square"):
         parse_moves("d4")

@@ -1,4 +1,4 @@
-"""FVU, detections and intervals against their definitions."""
+"""FVU and detections against their definitions."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from interp.probes import detections, fvu
 from interp.probes.metrics import claims
-from interp.runs.intervals import accuracy_by_group, bootstrap
 
 
 def test_fvu_of_known_cases() -> None:
@@ -20,7 +19,7 @@ def test_fvu_of_known_cases() -> None:
 
 
 def test_fvu_is_not_what_the_field_got_wrong() -> None:
-    """Not the variance about zero, not a mean of ratios; moving and scaling both is no matter."""
+    """Not the variance about zero, not a mean of ratios; moving or scaling both changes nothing."""
     x = torch.randn(400, 5, generator=torch.Generator().manual_seed(1)).double()
     x_hat = x + 0.1 * torch.randn(400, 5, generator=torch.Generator().manual_seed(2))
     assert fvu(3 * x + 50, 3 * x_hat + 50) == pytest.approx(fvu(x, x_hat), rel=1e-9)
@@ -83,26 +82,3 @@ def test_claims_by_definition() -> None:
     expected = (features[:, :, None] > thresholds.astype(np.float32)).any(1)
     assert expected.any()
     assert (claims(features, thresholds) == expected).all()
-
-
-def test_bootstrap_covers_and_knows_that_samples_of_a_group_go_together() -> None:
-    rng = np.random.default_rng(0)
-    inside = 0
-    for trial in range(60):
-        rates = rng.beta(2, 2, 200)  # every game has its own rate; the mean rate is .5
-        sums = rng.binomial(50, rates)
-        found = bootstrap(sums, np.full(200, 50), seed=trial)
-        assert found.value == pytest.approx(sums.sum() / 10_000)
-        inside += found.low <= 0.5 <= found.high
-    assert inside >= 52  # 57 expected
-    # one by one they would seem far more certain than they are
-    assert found.high - found.low > 2 * 2 * 1.96 * (0.25 / 10_000) ** 0.5
-
-
-def test_accuracy_by_group() -> None:
-    right = np.array([[True, False], [True, True], [False, False]])
-    sums, counts = accuracy_by_group(right, np.array([0, 0, 1]))
-    assert sums.tolist() == [3, 0]
-    assert counts.tolist() == [4, 2]
-    with pytest.raises(ValueError, match="one sum and one count"):
-        bootstrap([1.0], [1.0, 2.0])

@@ -1,0 +1,44 @@
+"""Intervals by resampling groups: coverage, definitions, mistakes."""
+
+import numpy as np
+import pytest
+
+from interp.runs.intervals import accuracy_by_group, bootstrap, group_weights, middle
+
+
+def test_bootstrap_covers_and_knows_that_samples_of_a_group_go_together() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for trial in range(60):
+        rates = rng.beta(2, 2, 200)  # every game has its own rate; the mean rate is .5
+        sums = rng.binomial(50, rates)
+        found = bootstrap(sums, np.full(200, 50), 300, seed=trial)
+        assert found.value == pytest.approx(sums.sum() / 10_000)
+        inside += found.low <= 0.5 <= found.high
+    assert inside >= 52  # 57 expected
+    # one by one they would seem far more certain than they are
+    assert found.high - found.low > 2 * 2 * 1.96 * (0.25 / 10_000) ** 0.5
+
+
+def test_accuracy_by_group() -> None:
+    right = np.array([[True, False], [True, True], [False, False]])
+    sums, counts = accuracy_by_group(right, np.array([0, 0, 1]))
+    assert sums.tolist() == [3, 0]
+    assert counts.tolist() == [4, 2]
+    with pytest.raises(ValueError, match="one sum and one count"):
+        bootstrap([1.0], [1.0, 2.0])
+
+
+def test_weights_and_the_middle_by_definition() -> None:
+    times = group_weights(7, 500, seed=1)
+    assert times.shape == (500, 7)
+    assert (times.sum(1) == 7).all()
+    assert abs(times.mean() - 1) < 1e-12
+    assert not (times == group_weights(7, 500, seed=2)).all()
+    assert middle(np.array([*np.arange(1001.0), np.nan])) == (25, 975)
+    sums, counts = np.array([1.0, 5.0, 0.0]), np.array([2.0, 5.0, 4.0])
+    found = bootstrap(sums, counts, 500, seed=3)
+    drawn = group_weights(3, 500, seed=3)
+    assert (found.low, found.high) == pytest.approx(middle((drawn @ sums) / (drawn @ counts)))
+    with pytest.raises(ValueError, match="no group"):
+        group_weights(0)
