@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import UserError
@@ -28,6 +29,12 @@ def token_strings(folder: Path, size: int) -> list[str]:
                 "AutoTokenizer and save_pretrained it there"
             )
         return [f"#{i}" for i in range(size)]
+    return list(_strings(path, size, path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=2)
+def _strings(path: Path, size: int, changed: int) -> tuple[str, ...]:
+    """The strings of a tokenizer's file, kept until it is changed: they take a second to make."""
     from tokenizers import Tokenizer
 
     try:
@@ -37,10 +44,10 @@ def token_strings(folder: Path, size: int) -> list[str]:
     spelled = (tokenizer.id_to_token(i) for i in range(size))
     decode = _from_byte_level if _is_byte_level(tokenizer) else _from_metaspace
     special = tokenizer.get_added_tokens_decoder()
-    return [
+    return tuple(
         f"#{i}" if token is None else token if i in special else decode(token)
         for i, token in enumerate(spelled)
-    ]
+    )
 
 
 def _is_byte_level(tokenizer) -> bool:  # type: ignore[no-untyped-def]
@@ -73,6 +80,7 @@ def visible(token: str) -> str:
     return shown or "(empty)"
 
 
+@lru_cache(maxsize=2**17)
 def word_family(token: str) -> str:
     """The word a token stands for: case, surrounding space and an English plural or 's are dropped.
 

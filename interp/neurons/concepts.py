@@ -70,8 +70,8 @@ def word_tokens(weights: Weights, word: str) -> list[int]:
     Raises:
         UserError: there is none.
     """
-    strings = token_strings(weights.folder, weights.spec.d_vocab)
-    ids = [i for i, s in enumerate(strings) if word_family(s) == word_family(word)]
+    family, strings = word_family(word), token_strings(weights.folder, weights.spec.d_vocab)
+    ids = [i for i, string in enumerate(strings) if word_family(string) == family]
     if not ids:
         raise UserError(f"no single token stands for '{word}' in this model's vocabulary")
     return ids
