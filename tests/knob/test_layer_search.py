@@ -87,7 +87,7 @@ def test_passes_grow_linearly_with_depth():
     prompter = Prompter(tokenizer(), "none", template="plain")
     length = len(prompter.ids(Row(items()[0], "context")))
     passes = {}
-    for depth in (4, 8, 16):
+    for depth in (8, 16):
         probe = pair_of_answers(planted(depth, range(1, 3), length, straight=True), depth)
         find_layers(probe, depth)
         passes[depth] = probe.passes
