@@ -145,13 +145,13 @@ def test_the_saved_knob_is_the_same_knob(tmp_path, subject, prompter):
     assert knob.context > 0 > knob.prior
     values = {"learned": (3.0, -2.0)}
     knobs_to_directions([knob], values, {"model": "own"}).save(tmp_path / "knob")
-    found = Directions.load(tmp_path / "knob")
-    again = knobs_from_directions(found)[0]
+    loaded = Directions.load(tmp_path / "knob")
+    again = knobs_from_directions(loaded)[0]
     assert again[:2] == knob[:2]
     assert again[3:] == knob[3:]
     torch.testing.assert_close(again.vector, knob.vector)
-    assert found.index["context_c"].tolist() == [3.0]
-    assert found.model == "own"
+    assert loaded.index["context_c"].tolist() == [3.0]
+    assert loaded.model == "own"
 
 
 def test_text_costs_what_it_does_unsteered_and_more_steered(subject, prompter):
