@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..model.subject import Subject
 
 SHIPPED = FOLDER / "knob" / "smollm2-135m"
+WEIGHTS = "adapter_model.safetensors"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -69,7 +70,7 @@ def save_adapter(model: Any, name: str, out: RunWriter, folder: str = "adapter")
     # without embeddings: peft would ask the hub whether they have changed
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {k: v.half() for k, v in weights.items()}
-    with out.part(f"{folder}/adapter_model.safetensors") as path:
+    with out.part(f"{folder}/{WEIGHTS}") as path:
         save_tensors(tensors, path)
     with out.part(f"{folder}/adapter_config.json") as path:
         path.write_text(json.dumps(kept, indent=1, default=str))
@@ -83,7 +84,11 @@ class TunedModelStudy(ModelStudy):
     """The adapter's folder; "shipped", or "none" for the model without one."""
 
     def fingerprints(self) -> dict[str, str]:
-        return {**super().fingerprints(), "adapter": adapter_fingerprint(self.adapter)}
+        from ..model.catalog import sha256
+
+        adapted = self.adapter != "none"
+        adapter = sha256(adapter_folder(self.adapter) / WEIGHTS) if adapted else "none"
+        return {**super().fingerprints(), "adapter": adapter}
 
 
 def open_tuned(model: str, adapter: str, device: str = "cpu") -> Subject:
@@ -124,7 +129,7 @@ def _check_every_tensor_fits(tuned: Any, folder: Path, model: str) -> None:
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
-    with safe_open(str(folder / "adapter_model.safetensors"), "pt") as file:
+    with safe_open(str(folder / WEIGHTS), "pt") as file:
         given = set(file.keys())
     wanted = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
     if given != wanted:
@@ -132,12 +137,3 @@ def _check_every_tensor_fits(tuned: Any, folder: Path, model: str) -> None:
             f"the adapter in {folder} does not fit {model}: {len(given & wanted)} of its "
             f"{len(given)} tensors match the {len(wanted)} that the model needs"
         )
-
-
-def adapter_fingerprint(adapter: str) -> str:
-    """sha256 of the adapter's weights; "none" without one."""
-    from ..model.catalog import sha256
-
-    if adapter == "none":
-        return "none"
-    return sha256(adapter_folder(adapter) / "adapter_model.safetensors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -17,10 +19,7 @@ def knob_curve(curve: pd.DataFrame, direction: str) -> go.Figure:
         ("p_told", BLUE, "the context's answer"),
         ("p_prior", ORANGE, "the prior answer"),
     ):
-        figure.add_scatter(
-            x=steered["c"], y=steered[name], name=shown, mode="lines+markers", line_color=colour
-        )
-        figure.add_hline(y=float(rest[name].iloc[0]), line={"color": colour, "dash": "dash"})
+        _line(figure, steered["c"], steered[name], shown, colour, float(rest[name].iloc[0]))
     figure.update_xaxes(title="c, the value of u·h")
     figure.update_yaxes(title="mean probability of its first token", range=[0, 1])
     laid_out(
@@ -36,9 +35,7 @@ def knob_layers(layers: pd.DataFrame) -> go.Figure:
         ("swapped", BLUE, "learned subspace"),
         ("whole_swapped", GREY, "whole residual"),
     ):
-        figure.add_scatter(
-            x=layers["layer"], y=layers[name], name=shown, mode="lines+markers", line_color=colour
-        )
+        _line(figure, layers["layer"], layers[name], shown, colour)
     figure.update_xaxes(title="layer", dtick=1)
     figure.update_yaxes(title="share of answers swapped", range=[0, 1])
     laid_out(figure, "Interchange at the last token, validation items", height=340)
@@ -76,11 +73,9 @@ def knob_bars(scores: pd.DataFrame, model: str) -> go.Figure:
     for (part, rows), colour in zip(
         scores[scores["model"] == model].groupby("part", sort=False), (BLUE, ORANGE), strict=False
     ):
-        up, down = rows["pair_acc_high"] - rows["pair_acc"], rows["pair_acc"] - rows["pair_acc_low"]
         figure.add_bar(
             x=rows["direction"].replace("none", "intent in the prompt"), y=rows["pair_acc"],
-            name=f"held-out {part}", marker_color=colour,
-            error_y={"array": up, "arrayminus": down},
+            name=f"held-out {part}", marker_color=colour, error_y=_interval(rows),
         )  # fmt: skip
     figure.update_yaxes(title="PairAcc", range=[0, 1])
     laid_out(figure, f"Steering with no intent in the prompt, {model} model", height=360)
@@ -103,11 +98,7 @@ def knob_text_cost(effects: pd.DataFrame) -> go.Figure:
         c = rows["c"].fillna(float("inf"))
         mean = (rows["nats"] * rows["tokens"]).groupby(c).sum() / rows["tokens"].groupby(c).sum()
         steered = mean.drop(float("inf"))
-        figure.add_scatter(
-            x=steered.index, y=steered, name=str(model), mode="lines+markers", line_color=colour
-        )
-        line = {"color": colour, "dash": "dash"}
-        figure.add_hline(y=float(mean.loc[float("inf")]), line=line)
+        _line(figure, steered.index, steered, str(model), colour, float(mean.loc[float("inf")]))
     figure.update_xaxes(title="c, held at every position")
     figure.update_yaxes(title="nats a token")
     laid_out(figure, "Loss on ordinary text while steered", height=340)
@@ -136,10 +127,24 @@ def knob_separation(several: pd.DataFrame, r: float) -> go.Figure:
             x=rows["separation"], y=rows["pair_acc"], name=str(model), mode="markers+text",
             text=[f"{n}, {form}" for n, form in zip(rows["shots"], rows["format"], strict=True)],
             textposition="top center", marker={"color": colour, "size": 10},
-            error_y={"array": rows["pair_acc_high"] - rows["pair_acc"],
-                     "arrayminus": rows["pair_acc"] - rows["pair_acc_low"], "thickness": 1},
+            error_y={**_interval(rows), "thickness": 1},
         )  # fmt: skip
     figure.update_xaxes(title="|mean of u·h, context − prior|")
     figure.update_yaxes(title="PairAcc", range=[-0.05, 1.1])
     laid_out(figure, f"PairAcc and separation (demonstrations, format): r = {r:.2f}", height=400)
     return figure.update_layout(showlegend=True)
+
+
+def _line(
+    figure: go.Figure, x: Any, y: Any, name: str, colour: str, dashed: float | None = None
+) -> None:
+    """A line with its markers, and its dashed level where nothing is steered."""
+    figure.add_scatter(x=x, y=y, name=name, mode="lines+markers", line_color=colour)
+    if dashed is not None:
+        figure.add_hline(y=dashed, line={"color": colour, "dash": "dash"})
+
+
+def _interval(rows: pd.DataFrame) -> dict[str, Any]:
+    """PairAcc's 95 % intervals as plotly's error bars."""
+    value, low, high = (rows[f"pair_acc{end}"] for end in ("", "_low", "_high"))
+    return {"array": high - value, "arrayminus": value - low}

@@ -125,13 +125,9 @@ class Training:
                 go(config.batch, f"loss {loss:.3f}")
                 if (step + 1) % config.checkpoint == 0 and step + 1 < self.steps:
                     self._write()
-        self.out.table(
-            "train/curve",
-            (
-                {"step": step, "rows": step * config.batch, "loss": loss}
-                for step, loss in enumerate(self.losses, 1)
-            ),
-        )
+        steps = enumerate(self.losses, 1)
+        curve = ({"step": n, "rows": n * config.batch, "loss": loss} for n, loss in steps)
+        self.out.table("train/curve", curve)
 
     def step(self, step: int) -> float:
         """One optimiser step on batch number `step`; its mean loss in nats a token."""
@@ -170,10 +166,8 @@ class Training:
             with torch.no_grad():
                 weight.copy_(tensors[f"weights/{name}"])
             moments = {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS}
-            self.optimiser.state[weight] = {
-                "step": torch.tensor(float(len(self.losses))),
-                **moments,
-            }
+            step = torch.tensor(float(len(self.losses)))
+            self.optimiser.state[weight] = {"step": step, **moments}
 
 
 def completion_loss(model: Any, prompter: Prompter, rows: Sequence[Row]) -> Tensor:
@@ -187,12 +181,12 @@ def completion_loss(model: Any, prompter: Prompter, rows: Sequence[Row]) -> Tens
     whole = [prompter.ids(row) + ids for row, ids in zip(rows, answers, strict=True)]
     width, longest = max(map(len, whole)), max(map(len, answers))
     device = next(model.parameters()).device
-    ids = torch.zeros(len(rows), width, dtype=torch.long, device=device)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-    for i, (text, answer) in enumerate(zip(whole, answers, strict=True)):
-        ids[i, width - len(text) :] = torch.tensor(text)
-        mask[i, width - len(text) :] = 1
-        labels[i, width - len(answer) :] = torch.tensor(answer)
+
+    def padded(rows: list[list[int]], filler: int, width: int) -> Tensor:
+        return torch.tensor([[filler] * (width - len(row)) + row for row in rows], device=device)
+
+    ids, labels = padded(whole, 0, width), padded(answers, -100, longest)
+    mask = padded([[1] * len(text) for text in whole], 0, width)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers', about its own names
@@ -203,6 +197,4 @@ def completion_loss(model: Any, prompter: Prompter, rows: Sequence[Row]) -> Tens
             logits_to_keep=longest + 1,
             use_cache=False,
         ).logits
-    return cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), labels[:, -longest:].flatten(), ignore_index=-100
-    )
+    return cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=-100)

@@ -19,7 +19,7 @@ import json
 import operator
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -79,7 +79,7 @@ def read_items(
     """The items of a set.
 
     Args:
-        source: a fact table of one's own, or a Fakepedia JSON; by default the shipped facts.
+        source: your own fact table or a Fakepedia JSON; by default the shipped facts.
         draws: contexts for each fact (for arithmetic, for each expression), all different.
 
     Raises:
@@ -157,42 +157,22 @@ def arithmetic(draws: int, seed: int) -> list[Item]:
     """Expressions over digits with one or two operators; the context gives a subexpression another
     value. `draws` contexts an expression; relation = the number of operators."""
     items = []
-    for a, b in itertools.product(range(10), repeat=2):
-        for sign in _OPERATORS:
-            inner = f"{a} {sign} {b}"
-            value = _OPERATORS[sign](a, b)
-            if 0 <= value <= 9:
-                items += _expression(inner, value, inner, lambda x: x, "one operator", draws, seed)
-            for outer, c in itertools.product(_OPERATORS, range(1, 10)):
-                whole = f"({inner}) {outer} {c}"
-
-                def value_of(x: int, outer: str = outer, c: int = c) -> int:
-                    return int(_OPERATORS[outer](x, c))
-
-                if 0 <= value_of(value) <= 9:
-                    items += _expression(
-                        inner, value, whole, value_of, "two operators", draws, seed
-                    )
+    for a, b, sign in itertools.product(range(10), range(10), _OPERATORS):
+        inner, value = f"{a} {sign} {b}", _OPERATORS[sign](a, b)
+        expressions = [("one operator", inner, "+", 0)] + [
+            ("two operators", f"({inner}) {outer} {c}", outer, c)
+            for outer, c in itertools.product(_OPERATORS, range(1, 10))
+        ]
+        for relation, whole, outer, c in expressions:
+            results = {x: _OPERATORS[outer](x, c) for x in (*range(10), value)}
+            true = results[value]
+            digits = [x for x in range(10) if x != value and 0 <= results[x] <= 9]
+            others = [str(x) for x in digits if results[x] != true]
+            for x in _drawn(others, draws, f"{seed}/{whole}") if 0 <= true <= 9 else ():
+                answers = str(true), str(results[int(x)])
+                items.append(Item(relation, whole, f"{inner} = {x}.", f"{whole} =", *answers))
     random.Random(f"{seed}/arithmetic").shuffle(items)
     return items
-
-
-def _expression(
-    inner: str,
-    value: int,
-    whole: str,
-    value_of: Callable[[int], int],
-    relation: str,
-    draws: int,
-    seed: int,
-) -> list[Item]:
-    """Items of one expression: the context gives `inner` a value that keeps `whole` a digit."""
-    true = value_of(value)
-    others = [x for x in range(10) if x != value and 0 <= value_of(x) <= 9 and value_of(x) != true]
-    return [
-        Item(relation, whole, f"{inner} = {x}.", f"{whole} =", str(true), str(value_of(int(x))))
-        for x in _drawn([str(x) for x in others], draws, f"{seed}/{whole}")
-    ]
 
 
 def _two_hop(relations: dict[str, Any], draws: int, seed: int) -> list[Item]:

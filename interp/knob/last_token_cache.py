@@ -11,7 +11,7 @@ system message, demonstrations) is computed once for all of them. Naive equivale
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,7 +60,8 @@ class CachedPrompts:
             if shared:
                 ids = torch.tensor([list(prompts[0][:shared])], device=subject.device)
                 self._pass(ids, before[:1], self._cache, {})
-                _expand(self._cache, len(prompts))
+                # views of one row's keys and values as those of every row
+                _replace_tensors(self._cache, lambda x: x.expand(len(prompts), -1, -1, -1))
             if rest.ids.shape[1] > 1:
                 self._pass(rest.ids[:, :-1], self.mask[:, :-1], self._cache, {})
 
@@ -72,11 +73,7 @@ class CachedPrompts:
         block = copy.copy(self)
         block.ids, block.mask = (x.repeat(times, 1) for x in (self.ids, self.mask))
         block._cache = self._copied()
-        layers: list[Any] = block._cache.layers
-        for layer in layers:
-            layer.keys, layer.values = (
-                x.repeat(times, 1, 1, 1) for x in (layer.keys, layer.values)
-            )
+        _replace_tensors(block._cache, lambda x: x.repeat(times, 1, 1, 1))
         return block
 
     def run(self, edits: Iterable[Edit] = (), sites: Iterable[Site] = ()) -> LastTokenOutput:
@@ -154,8 +151,7 @@ def _taps(
     return {site: tap_of(site) for site in dict.fromkeys([*(e.site for e in edits), *sites])}
 
 
-def _expand(cache: DynamicCache, rows: int) -> None:
-    """Views of one row's keys and values as those of `rows` rows."""
+def _replace_tensors(cache: DynamicCache, change: Callable[[Tensor], Tensor]) -> None:
     layers: list[Any] = cache.layers
     for layer in layers:
-        layer.keys, layer.values = (x.expand(rows, -1, -1, -1) for x in (layer.keys, layer.values))
+        layer.keys, layer.values = change(layer.keys), change(layer.values)

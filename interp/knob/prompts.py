@@ -112,7 +112,12 @@ class Prompter:
         text = answer if self.template == "chat" else f" {answer}"
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
+    def first_token(self, answer: str) -> int:
+        return self.answer_ids(answer)[0]
+
+    def first_tokens(self, item: Item) -> tuple[int, int]:
+        """First tokens of the context's and of the prior answer."""
+        return self.first_token(item.context_answer), self.first_token(item.prior_answer)
+
     def first_tokens_differ(self, item: Item) -> bool:
-        """Whether an item's two answers begin with different tokens."""
-        first, other = (self.answer_ids(x)[0] for x in (item.context_answer, item.prior_answer))
-        return first != other
+        return len(set(self.first_tokens(item))) == 2

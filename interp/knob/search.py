@@ -75,16 +75,12 @@ class SearchSettings(DataConfig):
         self, subject: Subject, items: Sequence[Item], source: Intent, target: Intent
     ) -> list[tuple[Row, Row]]:
         prompter = self.prompter(subject)
-
-        def token(row: Row) -> int:
-            return prompter.answer_ids(row.answer)[0]
-
         pairs = []
         for item in sample(items, len(items), self.seed):
             to = Row(item, target)
             for other in _partners(item, items, source, target):
                 given = Row(other, source)
-                if token(given) != token(to):
+                if prompter.first_token(given.answer) != prompter.first_token(to.answer):
                     pairs.append((given, to))
                     break
             if len(pairs) == self.pairs:
@@ -103,17 +99,15 @@ class SearchSettings(DataConfig):
         from .layer_search import IDENTITY, Patching, find_layers
 
         prompter = self.prompter(subject)
-        sources, targets = (
-            CachedPrompts(subject, [prompter.ids(row) for row in side])
-            for side in zip(*pairs, strict=True)
-        )
+        sides = list(zip(*pairs, strict=True))
+        source, target = (CachedPrompts(subject, [prompter.ids(x) for x in side]) for side in sides)
         source_ids, target_ids = (
-            torch.tensor([prompter.answer_ids(row.answer)[0] for row in side]).to(subject.device)
-            for side in zip(*pairs, strict=True)
+            torch.tensor([prompter.first_token(row.answer) for row in side]).to(subject.device)
+            for side in sides
         )
         identity = subject.tokenizer.encode(IDENTITY, add_special_tokens=False)
         reader = CachedPrompts(subject, [identity])
-        probe = Patching(subject, sources, targets, source_ids, target_ids, reader)
+        probe = Patching(subject, source, target, source_ids, target_ids, reader)
         result = find_layers(probe, subject.spec.n_layers, self.t, self.phi, self.eps)
         line = {
             "layers": list(result.layers),

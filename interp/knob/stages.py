@@ -60,12 +60,12 @@ def validation_halves(config: LearnSettings, splits: Splits) -> tuple[list[Item]
         items = sample(splits.validation, config.validate, config.seed)
         return items, items
     first = set(random.Random(f"{config.seed}/halves").sample(keys, len(keys) // 2))
-    for_layer = [item for item in splits.validation if item.key in first]
-    for_c = [item for item in splits.validation if item.key not in first]
-    return (
-        sample(for_layer, config.validate, config.seed),
-        sample(for_c, config.validate, config.seed),
+    halves = (
+        [item for item in splits.validation if (item.key in first) == for_layer]
+        for for_layer in (True, False)
     )
+    for_layer, for_c = (sample(half, config.validate, config.seed) for half in halves)
+    return for_layer, for_c
 
 
 def learn_layers(work: Work) -> int:
@@ -168,8 +168,8 @@ def steer_model(work: Work, knobs: list[Knob], setting: Setting) -> None:
             items = sample(getattr(work.splits, part), config.steer_items, config.seed)
             if items:
                 plain = answer_rows(subject, asked, rows_of(items), config.batch_size)
-                turned = steered_answers(subject, bare, items, knobs, values, config.batch_size)
-                tables += [x.assign(part=part) for x in (plain.assign(direction="none"), turned)]
+                answers = steered_answers(subject, bare, items, knobs, values, config.batch_size)
+                tables += [x.assign(part=part) for x in (plain.assign(direction="none"), answers)]
         return pd.concat(tables)
 
     table_once(work.out, f"steer/{setting.name}", steered)

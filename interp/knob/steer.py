@@ -126,14 +126,10 @@ def knobs_to_directions(
 
 def knobs_from_directions(directions: Directions) -> list[Knob]:
     """The knobs that `knobs_to_directions` was given."""
-    rows = zip(directions.index.to_dict("records"), directions.vectors, strict=True)
-    return [
-        Knob(
-            str(row["direction"]), directions.site, vector,
-            float(row["context"]), float(row["prior"]), float(row["spread"]),
-        )
-        for row, vector in rows
-    ]  # fmt: skip
+    index = directions.index
+    numbers = index[["context", "prior", "spread"]].astype(float).itertuples(index=False)
+    rows = zip(map(str, index["direction"]), directions.vectors, numbers, strict=True)
+    return [Knob(name, directions.site, vector, *values) for name, vector, values in rows]
 
 
 @torch.no_grad()
@@ -153,12 +149,7 @@ def sweep(
         raise UserError("a sweep leaves the intent out of its prompts: use the format 'none'")
     outcomes: dict[tuple[str, float, float], list[Tensor]] = {}
     ids = [prompter.ids(Row(item, "context")) for item in items]
-    answers = torch.tensor(
-        [
-            [prompter.answer_ids(answer)[0] for answer in (item.context_answer, item.prior_answer)]
-            for item in items
-        ]
-    ).to(subject.device)
+    answers = torch.tensor([prompter.first_tokens(item) for item in items]).to(subject.device)
     for indices, prompts in cached_batches(subject, ids, batch_size, "sweep the knob"):
         for step, edits in _sweep_steps(knobs):
             logits = prompts.run(edits).logits
@@ -168,9 +159,7 @@ def sweep(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _sweep_steps(
-    knobs: Sequence[Knob],
-) -> Iterator[tuple[tuple[str, float, float], list[Edit]]]:
+def _sweep_steps(knobs: Sequence[Knob]) -> Iterator[tuple[tuple[str, float, float], list[Edit]]]:
     """(direction, step, c) and the edits of every step of a sweep."""
     for knob in knobs:
         yield (knob.name, math.nan, math.nan), []

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..progress import progress
 from ..runs.store import RunWriter
-from .adapter import TunedModelStudy, open_tuned
+from .adapter import SHIPPED, TunedModelStudy, open_tuned
 from .items import Item
-from .prompts import Format, Prompter, Row, Template
+from .prompts import Prompter, Row, Template
 
 if TYPE_CHECKING:
     from ..directions import Directions
@@ -56,8 +56,8 @@ class SteerConfig(TunedModelStudy):
     def fingerprints(self) -> dict[str, str]:
         from ..model.catalog import sha256
 
-        files = {name: sha256(knob_file(self.knob, name)) for name in KNOB_FILES}
-        return {**super().fingerprints(), **files}
+        folder = knob_folder(self.knob)
+        return {**super().fingerprints(), **{name: sha256(folder / name) for name in KNOB_FILES}}
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""
@@ -84,25 +84,16 @@ class SteerConfig(TunedModelStudy):
 
 
 def knob_folder(name: str) -> Path:
-    """The folder of a knob's directions, "shipped" or a path."""
-    from interp.data import FOLDER
-
-    shipped = FOLDER / "knob" / "smollm2-135m" / "knob"
-    return shipped if name == "shipped" else Path(name).expanduser()
-
-
-def knob_file(name: str, file: str) -> Path:
-    """A file of a knob's folder.
+    """The folder of a knob's directions, "shipped" or a path.
 
     Raises:
-        UserError: the folder lacks it.
+        UserError: the folder lacks one of the files.
     """
-    path = knob_folder(name) / file
-    if not path.is_file():
-        raise UserError(
-            f"{knob_folder(name)} holds no knob (no {file}): `interp knob learn` learns one"
-        )
-    return path
+    folder = SHIPPED / "knob" if name == "shipped" else Path(name).expanduser()
+    missing = [file for file in KNOB_FILES if not (folder / file).is_file()]
+    if missing:
+        raise UserError(f"{folder} holds no knob (no {missing[0]}): `interp knob learn` learns one")
+    return folder
 
 
 def read_knob(name: str) -> Directions:
@@ -142,7 +133,6 @@ def steering_curve(
     item: Item,
     direction: Directions,
     values: Sequence[float | None],
-    form: Format = "none",
     template: Template = "chat",
 ) -> list[dict[str, Any]]:
     """The rows of `curve/values`: u.h held at each value (None: not steered)."""
@@ -152,7 +142,7 @@ def steering_curve(
     from .evaluate import answer_texts
     from .last_token_cache import CachedPrompts
 
-    prompter = Prompter(subject.tokenizer, form, template=template)
+    prompter = Prompter(subject.tokenizer, "none", template=template)
     prompt = CachedPrompts(subject, [prompter.ids(Row(item, "context"))])
     site, vector = direction.site, direction.vectors[0]
     rows = []
@@ -169,7 +159,7 @@ def steering_curve(
             row["probabilities"] = top.values.tolist()
             for name, answer in (("p_told", item.context_answer), ("p_prior", item.prior_answer)):
                 if answer:
-                    row[name] = float(probabilities[prompter.answer_ids(answer)[0]])
+                    row[name] = float(probabilities[prompter.first_token(answer)])
             rows.append(row)
             advance(1)
     return rows

@@ -72,7 +72,7 @@ class IntentPairs(NamedTuple):
     def of(cls, subject: Subject, prompter: Prompter, items: Sequence[Item]) -> IntentPairs:
         """Raises UserError where an item's two answers begin with the same token."""
         rows = rows_of(items)
-        answers = torch.tensor([prompter.answer_ids(row.answer)[0] for row in rows])
+        answers = torch.tensor([prompter.first_token(row.answer) for row in rows])
         if not all(map(prompter.first_tokens_differ, items)):
             raise UserError("two answers of an item begin with the same token: leave it out")
         other = torch.arange(len(rows)).view(-1, 2).flip(1).flatten()

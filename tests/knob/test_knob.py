@@ -106,19 +106,19 @@ def test_the_sweep_finds_both_ends_and_steering_needs_no_intent(subject, prompte
     others = baselines(SITE, h, rows, 0)
     vectors = {"learned": learned[0][LAYER][0], **others}
     knobs = [knob_along(name, SITE, v, h, rows) for name, v in vectors.items()]
-    curve = sweep(subject, bare, items()[:20], knobs)
-    found, values = {}, {}
+    curve = sweep(subject, bare, items()[:12], knobs)
+    pair_acc, values = {}, {}
     for knob in knobs:
         context, prior = best_values(curve, knob.name)
         assert (context - prior) * (knob.context - knob.prior) > 0 or knob.name == "random"
         values[knob.name] = context, prior
     table = steered_answers(subject, bare, items()[20:40], knobs, values, 16)
     for name, rows in table.groupby("direction"):
-        found[name] = scores(rows)["pair_acc"]
+        pair_acc[name] = scores(rows)["pair_acc"]
     _steers_as_an_edit_in_scope_does(subject, bare, knobs[0], values, table)
-    assert found["learned"] == 1
-    assert found["mean difference"] == 1
-    assert found["random"] < 1  # in so few dimensions a long way along any is a turn of the knob
+    assert pair_acc["learned"] == 1
+    assert pair_acc["mean difference"] == 1
+    assert pair_acc["random"] < 1  # in so few dimensions a long way along any is a turn of the knob
     rest = curve[curve["step"].isna()]
     assert len(rest) == len(knobs)
     assert rest["told"].max() == 0
@@ -127,7 +127,7 @@ def test_the_sweep_finds_both_ends_and_steering_needs_no_intent(subject, prompte
 def _steers_as_an_edit_in_scope_does(subject, bare, knob, values, table):
     """Naive: the subject's own generate, edited."""
     item_of = {(x.subject, x.context_answer): x for x in items()}
-    rows = table[table["direction"] == knob.name].to_dict("records")[:6]
+    rows = table[table["direction"] == knob.name].to_dict("records")[:4]
     for row in rows:
         prompt = bare.ids(Row(item_of[row["subject"], row["told"]], row["intent"]))
         c = values[knob.name][0 if row["intent"] == "context" else 1]
@@ -145,13 +145,13 @@ def test_the_saved_knob_is_the_same_knob(tmp_path, subject, prompter):
     assert knob.context > 0 > knob.prior
     values = {"learned": (3.0, -2.0)}
     knobs_to_directions([knob], values, {"model": "own"}).save(tmp_path / "knob")
-    found = Directions.load(tmp_path / "knob")
-    again = knobs_from_directions(found)[0]
+    loaded = Directions.load(tmp_path / "knob")
+    again = knobs_from_directions(loaded)[0]
     assert again[:2] == knob[:2]
     assert again[3:] == knob[3:]
     torch.testing.assert_close(again.vector, knob.vector)
-    assert found.index["context_c"].tolist() == [3.0]
-    assert found.model == "own"
+    assert loaded.index["context_c"].tolist() == [3.0]
+    assert loaded.model == "own"
 
 
 def test_text_costs_what_it_does_unsteered_and_more_steered(subject, prompter):
