@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from types import FrameType
+from typing import Any
 
 from tyro.extras import SubcommandApp
 
@@ -60,10 +61,12 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 def _app(chosen: str) -> SubcommandApp:
     """All commands: the chosen one as it is, of the others their names and sentences."""
     app = SubcommandApp()
-    for name, entry in analyses().items():
-        app.command(_group(entry) if name == chosen else _stub, name=name, help=entry.sentence)
-    for name, (where, sentence) in VERBS.items():
-        app.command(load(where) if name == chosen else _stub, name=name, help=sentence)
+    sentences = {name: entry.sentence for name, entry in analyses().items()}
+    for name, sentence in (sentences | {verb: said for verb, (_, said) in VERBS.items()}).items():
+        shown: Any = _stub
+        if name == chosen:
+            shown = load(VERBS[name][0]) if name in VERBS else _group(analyses()[name])
+        app.command(shown, name=name, help=sentence)
     return app
 
 
