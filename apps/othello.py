@@ -24,6 +24,7 @@ from interp.othello.position import (
     move_probabilities,
     position_after,
 )
+from interp.othello.read_board import Board
 from interp.runs.store import Run
 from interp.saes.sae import Sae
 
@@ -100,12 +101,16 @@ def _boards(run: Run, subject: Subject, position: Position, view: View) -> None:
     clicked = columns[0].plotly_chart(true, key="true", on_select="rerun", width="stretch")
     _remember(clicked, position)
     for column, (title, states) in zip(columns[1:], seen.items(), strict=True):
-        wrong = states != position.relative
-        titled = f"{title}: {int((~wrong).sum())} of 64 right"
-        colours = read_board.in_colours(states, position.mover)
-        shown = figures.othello_board(colours, titled, wrong=wrong)
-        column.plotly_chart(shown, key=title, width="stretch")
+        _compared(column, title, states, position.relative, position.mover)
     st.caption("Framed tiles are wrong. Grey discs are claimed to be own and enemy at once.")
+
+
+def _compared(column: Any, title: str, seen: Board, true: Board, mover: int) -> None:
+    """A board as it is read, with the tiles framed that differ from another."""
+    wrong = seen != true
+    titled = f"{title}: {int((~wrong).sum())} of 64 right"
+    figure = figures.othello_board(read_board.in_colours(seen, mover), titled, wrong=wrong)
+    column.plotly_chart(figure, key=title, width="stretch")
 
 
 def _remember(clicked: Any, position: Position) -> None:
@@ -138,7 +143,12 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     x = read_board.residual(subject, position.tokens, view.layer, edits)
     before = move_probabilities(subject, position.tokens)
     after = move_probabilities(subject, position.tokens, *edits)
-    _edited_boards(position, flipped, legal, read_board.probe_board(run, view.layer, x), after)
+    left, right = st.columns(2)
+    title, colours = "The edited board", read_board.in_colours(flipped, position.mover)
+    figure = figures.othello_board(colours, f"{title}; moves after the edit", after, legal)
+    left.plotly_chart(figure, key=title, width="stretch")
+    seen = read_board.probe_board(run, view.layer, x)
+    _compared(right, "The probe's board after the edit", seen, flipped, position.mover)
     _moves(before, after, position.legal, legal)
     _reproduced(run, position, f"{reader!r}, {view.seed}, {layers}, {tile}, {present}, {scale}")
 
@@ -154,30 +164,6 @@ def _reproduced(run: Run, position: Position, flip: str) -> None:
         f"edits = read_board.flip_disc(run, {flip})\n"
         f"move_probabilities(subject, parse_moves({moves!r}), *edits)",
     )
-
-
-def _edited_boards(
-    position: Position,
-    flipped: read_board.Board,
-    legal: np.ndarray,
-    seen: read_board.Board,
-    after: np.ndarray,
-) -> None:
-    """The board with the disc flipped and the moves now predicted, and what the probe reads."""
-    wrong = seen != flipped
-    shown = {
-        "The board as edited": figures.othello_board(
-            read_board.in_colours(flipped, position.mover),
-            "The edited board; moves the edited model predicts", after, legal,
-        ),
-        "seen": figures.othello_board(
-            read_board.in_colours(seen, position.mover),
-            f"The probe's board after the edit: {int((~wrong).sum())} of 64 as edited",
-            wrong=wrong,
-        ),
-    }  # fmt: skip
-    for column, (key, figure) in zip(st.columns(2), shown.items(), strict=True):
-        column.plotly_chart(figure, key=key, width="stretch")
 
 
 def _moves(

@@ -49,47 +49,38 @@ def play(
 ) -> None:
     """Play moves on a board: legal moves, stable discs, and the moves that the model predicts."""
     from ..model.subject import open_subject
-    from ..othello.board_labels import TILES
-    from ..othello.games import random_games
-    from ..othello.position import (
-        PLAYERS,
-        board_text,
-        move_names,
-        move_probabilities,
-        parse_moves,
-        position_after,
-    )
-    from ..othello.study import open_othello
+    from ..othello import board_labels, games, position, study
 
     if not 1 <= plies <= 59:
         raise UserError(f"--plies must be between 1 and 59, not {plies}")
     if seed < 0:
         raise UserError(f"--seed must be at least 0, not {seed}")
-    open_othello(model)
-    tokens = parse_moves(" ".join(moves)) if moves else random_games(1, seed)[0, :plies]
-    position = position_after(tokens[tokens > 0])
-    chances = move_probabilities(open_subject(model), position.tokens)
+    study.open_othello(model)
+    given = position.parse_moves(" ".join(moves))
+    tokens = given if moves else games.random_games(1, seed)[0, :plies]
+    board = position.position_after(tokens[tokens > 0])
+    chances = position.move_probabilities(open_subject(model), board.tokens)
     rows: list[dict[str, Any]] = [
         {
-            "move": TILES[square],
+            "move": board_labels.TILES[square],
             "probability": round(float(chances[square]), 6),
-            "legal": bool(position.legal[square]),
+            "legal": bool(board.legal[square]),
         }
-        for square in chances.argsort()[::-1][: max(10, int(position.legal.sum()))]
+        for square in chances.argsort()[::-1][: max(10, int(board.legal.sum()))]
     ]
     facts = {
-        "moves": move_names(position.tokens),
-        "next": PLAYERS[position.mover],
-        "black": int((position.absolute == 1).sum()),
-        "white": int((position.absolute == 2).sum()),
-        "legal": int(position.legal.sum()),
-        "stable": int(position.sound.sum()),
-        "probability_legal": round(float(chances[position.legal].sum()), 6),
+        "moves": position.move_names(board.tokens),
+        "next": position.PLAYERS[board.mover],
+        "black": int((board.absolute == 1).sum()),
+        "white": int((board.absolute == 2).sum()),
+        "legal": int(board.legal.sum()),
+        "stable": int(board.sound.sum()),
+        "probability_legal": round(float(chances[board.legal].sum()), 6),
     }
     if json:
         print_json({"study": "othello.play", "run": None, "metrics": facts, "results": rows})
         return
-    print(board_text(position))
+    print(position.board_text(board))
     print_table(["", ""], [[name, str(value)] for name, value in facts.items()])
     print_table(
         ["move", "probability", "legal"],
