@@ -40,7 +40,7 @@ Fresh = Annotated[
 Out = Annotated[
     Path | None, tyro.conf.arg(help="The run's own folder, instead of a stored one.", metavar="DIR")
 ]
-Limit = Annotated[int, tyro.conf.arg(help="Most rows to print.")]
+Limit = Annotated[int, tyro.conf.arg(help="Maximum rows to print.")]
 
 
 def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:

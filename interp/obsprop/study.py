@@ -36,8 +36,8 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ..errors import UserError
-from ..runs.store import RunWriter
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter
 from .tasks import Task, read_task
 
 TEXTS = (
