@@ -49,8 +49,7 @@ class CoupleConfig(ModelStudy):
     heads: int = 4
     """How many heads' features are compared."""
     corpus: str | None = None
-    """A text file or folder to measure on beside the prompts; by default the text and code of the
-    installed Python."""
+    """A text file or folder to measure on too; by default the installed Python's text and code."""
     tokens: int = 4096
     """How many tokens of it are read."""
     seed: int = 0

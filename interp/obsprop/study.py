@@ -62,8 +62,7 @@ class ObspropConfig(ModelStudy):
     depth: int = 3
     """How many heads and MLPs a path has at most."""
     screen: int = 400
-    """How many candidates for extending a path are measured: those of the largest first-order
-    effects."""
+    """How many candidates for extending a path are measured: the best by first-order effect."""
     paths: int = 12
     """How many paths get a feature that is scored."""
     labelled: tuple[int, ...] = (2, 10, 50, 200)
