@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import download, errors_in_place, pick_run, reproduce
+from interp.apps.common import charts, errors_in_place, offer, pick_run
 from interp.model.subject import Subject, open_subject
 from interp.othello import figures, read_board
 from interp.othello.board import N_PLIES
@@ -48,15 +48,15 @@ def autoencoder(path: str, _run: Run, view: View) -> tuple[Sae, pd.DataFrame]:
     return read_board.compared_sae(_run, *which), read_board.latent_rules(_run, *which)
 
 
+@errors_in_place()
 def page() -> None:
     st.title("OthelloGPT")
-    run = pick_run("othello.compare", "interp othello compare")
-    with errors_in_place():
-        subject, lock = opened(compared_model(run))
-        position, view = _position(), _view(run, subject)
-        with lock:
-            _boards(run, subject, position, view)
-            _edited(run, subject, position, view)
+    run = pick_run("othello.compare")
+    subject, lock = opened(compared_model(run))
+    position, view = _position(), _view(run, subject)
+    with lock:
+        _boards(run, subject, position, view)
+        _edited(run, subject, position, view)
 
 
 def _position() -> Position:
@@ -97,14 +97,14 @@ def _boards(run: Run, subject: Subject, position: Position, view: View) -> None:
     }
     columns = st.columns(3)
     true = figures.othello_board(position.absolute, "The board", chances, position.legal, stable)
-    clicked = columns[0].plotly_chart(true, key="true", on_select="rerun", width="stretch")
+    clicked = columns[0].plotly_chart(true, key="true", on_select="rerun")
     _remember(clicked, position)
     for column, (title, states) in zip(columns[1:], seen.items(), strict=True):
         wrong = states != position.relative
         titled = f"{title}: {int((~wrong).sum())} of 64 right"
         colours = read_board.in_colours(states, position.mover)
         shown = figures.othello_board(colours, titled, wrong=wrong)
-        column.plotly_chart(shown, key=title, width="stretch")
+        column.plotly_chart(shown, key=title)
     st.caption("Framed tiles are wrong. Grey discs are claimed to be own and enemy at once.")
 
 
@@ -125,9 +125,8 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     left, middle, right = st.columns(3)
     disc = left.selectbox("Disc (or click one on the board)", discs, key="disc")
     reader = middle.selectbox("Directions of", ["probe", "means", "topk", "l1"])
-    scale = right.slider(
-        "Length of the vector added at each layer but the last", 0.0, 20.0, 6.0, 0.5
-    )
+    about = "Length of the vector added at each layer but the last"
+    scale = right.slider(about, 0.0, 20.0, 6.0, 0.5)
     tile = TILES.index(disc)
     layers = range(max(1, subject.spec.n_layers - 1))
     present = int(position.relative[tile])
@@ -139,21 +138,19 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     before = move_probabilities(subject, position.tokens)
     after = move_probabilities(subject, position.tokens, *edits)
     _edited_boards(position, flipped, legal, read_board.probe_board(run, view.layer, x), after)
-    _moves(before, after, position.legal, legal)
-    _reproduced(run, position, f"{reader!r}, {view.seed}, {layers}, {tile}, {present}, {scale}")
-
-
-def _reproduced(run: Run, position: Position, flip: str) -> None:
-    moves, model = move_names(position.tokens), run.config["model"]
-    reproduce(
-        ["interp", "othello", "play", *moves.split(), "--model", model],
+    moves = _moves(before, after, position.legal, legal)
+    flip = f"{reader!r}, {view.seed}, {layers}, {tile}, {present}, {scale}"
+    played, model = move_names(position.tokens), run.config["model"]
+    call = (
         "from pathlib import Path\nfrom interp.othello import read_board\n"
         "from interp.othello.position import move_probabilities, parse_moves\n"
         "from interp.runs.store import open_run\nfrom interp.model.subject import open_subject\n"
         f"run = open_run(Path({str(run.path)!r}))\nsubject = open_subject({model!r})\n"
         f"edits = read_board.flip_disc(run, {flip})\n"
-        f"move_probabilities(subject, parse_moves({moves!r}), *edits)",
+        f"move_probabilities(subject, parse_moves({played!r}), *edits)"
     )
+    command = ["interp", "othello", "play", *played.split(), "--model", model]
+    offer(moves, "moves", command, call)
 
 
 def _edited_boards(
@@ -165,24 +162,19 @@ def _edited_boards(
 ) -> None:
     """The board with the disc flipped and the moves now predicted, and what the probe reads."""
     wrong = seen != flipped
-    shown = {
-        "The board as edited": figures.othello_board(
-            read_board.in_colours(flipped, position.mover),
-            "The edited board; moves the edited model predicts", after, legal,
-        ),
-        "seen": figures.othello_board(
-            read_board.in_colours(seen, position.mover),
-            f"The probe's board after the edit: {int((~wrong).sum())} of 64 as edited",
-            wrong=wrong,
-        ),
-    }  # fmt: skip
-    for column, (key, figure) in zip(st.columns(2), shown.items(), strict=True):
-        column.plotly_chart(figure, key=key, width="stretch")
+    edited, read = (read_board.in_colours(board, position.mover) for board in (flipped, seen))
+    title = "The edited board; moves the edited model predicts"
+    right = f"The probe's board after the edit: {int((~wrong).sum())} of 64 as edited"
+    charts(
+        "edited",
+        figures.othello_board(edited, title, after, legal),
+        figures.othello_board(read, right, wrong=wrong),
+    )
 
 
 def _moves(
     before: np.ndarray, after: np.ndarray, legal: np.ndarray, legal_edited: np.ndarray
-) -> None:
+) -> pd.DataFrame:
     """The likely and the legal moves, and the errors of the N most probable ones."""
     n = int(legal_edited.sum())
     shown = {"unedited": before, "edited": after}
@@ -192,6 +184,6 @@ def _moves(
     columns = {"move": TILES, "before": before, "after": after}
     rows = pd.DataFrame({**columns, "legal": legal, "legal as edited": legal_edited})
     kept = rows[(rows[["before", "after"]].max(axis=1) > 0.005) | rows["legal as edited"]]
-    table = kept.sort_values("after", ascending=False)
-    st.dataframe(table, hide_index=True, width="stretch")
-    download(table, "moves")
+    kept = kept.sort_values("after", ascending=False)
+    st.dataframe(kept, hide_index=True)
+    return kept
