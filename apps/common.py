@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 import streamlit as st
@@ -19,6 +20,9 @@ from streamlit.runtime.scriptrunner import StopException
 from interp.analyses import analyses, label
 from interp.errors import UserError
 from interp.runs.store import Run, Store, open_run
+
+if TYPE_CHECKING:
+    from interp.model.subject import Subject
 
 T = TypeVar("T")
 
@@ -157,3 +161,12 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
 
 table = cached(Run.table)
 """`table(run, "scores/table")`: a table of a run, read once."""
+
+
+@st.cache_resource(show_spinner="opening the model …", max_entries=1)
+def opened(model: str) -> tuple[Subject, Lock]:
+    """One model in memory, and a lock: an edit applies to whatever runs, so one page runs at a
+    time."""
+    from interp.model.subject import open_subject
+
+    return open_subject(model), Lock()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import charts, errors_in_place, offer, pick_run
-from interp.model.subject import Subject, open_subject
+from interp.apps.common import errors_in_place, offer, opened, pick_run
+from interp.model.subject import Subject
 from interp.othello import figures, read_board
 from interp.othello.board import N_PLIES
 from interp.othello.board_labels import TILES
@@ -24,6 +23,7 @@ from interp.othello.position import (
     move_probabilities,
     position_after,
 )
+from interp.othello.read_board import Board
 from interp.runs.store import Run
 from interp.saes.sae import Sae
 
@@ -31,21 +31,14 @@ from interp.saes.sae import Sae
 class View(NamedTuple):
     """What the sidebar chooses."""
 
-    layer: int
     arch: str
+    layer: int
     seed: int
-
-
-@st.cache_resource(show_spinner="opening OthelloGPT …", max_entries=2)
-def opened(model: str) -> tuple[Subject, Lock]:
-    """The model, and a lock: an edit applies to whatever runs, so one session runs at a time."""
-    return open_subject(model), Lock()
 
 
 @st.cache_resource(show_spinner="opening the autoencoder …", max_entries=24)
 def autoencoder(path: str, _run: Run, view: View) -> tuple[Sae, pd.DataFrame]:
-    which = (view.arch, view.layer, view.seed)
-    return read_board.compared_sae(_run, *which), read_board.latent_rules(_run, *which)
+    return read_board.compared_sae(_run, *view), read_board.latent_rules(_run, *view)
 
 
 @errors_in_place()
@@ -77,7 +70,7 @@ def _view(run: Run, subject: Subject) -> View:
     layer = st.sidebar.slider("Layer", 0, subject.spec.n_layers - 1, subject.spec.n_layers - 2)
     arch = st.sidebar.selectbox("Autoencoder", ["topk", "l1"])
     seed = st.sidebar.selectbox("Seed", run.manifest["seeds"])
-    return View(int(layer), str(arch), int(seed))
+    return View(str(arch), int(layer), int(seed))
 
 
 def _boards(run: Run, subject: Subject, position: Position, view: View) -> None:
@@ -100,12 +93,16 @@ def _boards(run: Run, subject: Subject, position: Position, view: View) -> None:
     clicked = columns[0].plotly_chart(true, key="true", on_select="rerun")
     _remember(clicked, position)
     for column, (title, states) in zip(columns[1:], seen.items(), strict=True):
-        wrong = states != position.relative
-        titled = f"{title}: {int((~wrong).sum())} of 64 right"
-        colours = read_board.in_colours(states, position.mover)
-        shown = figures.othello_board(colours, titled, wrong=wrong)
-        column.plotly_chart(shown, key=title)
+        _compared(column, title, states, position.relative, position.mover)
     st.caption("Framed tiles are wrong. Grey discs are claimed to be own and enemy at once.")
+
+
+def _compared(column: Any, title: str, seen: Board, true: Board, mover: int) -> None:
+    """A board as it is read, with the tiles framed that differ from another."""
+    wrong = seen != true
+    titled = f"{title}: {int((~wrong).sum())} of 64 right"
+    figure = figures.othello_board(read_board.in_colours(seen, mover), titled, wrong=wrong)
+    column.plotly_chart(figure, key=title)
 
 
 def _remember(clicked: Any, position: Position) -> None:
@@ -137,7 +134,12 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     x = read_board.residual(subject, position.tokens, view.layer, edits)
     before = move_probabilities(subject, position.tokens)
     after = move_probabilities(subject, position.tokens, *edits)
-    _edited_boards(position, flipped, legal, read_board.probe_board(run, view.layer, x), after)
+    left, right = st.columns(2)
+    title, colours = "The edited board", read_board.in_colours(flipped, position.mover)
+    figure = figures.othello_board(colours, f"{title}; moves after the edit", after, legal)
+    left.plotly_chart(figure, key=title)
+    seen = read_board.probe_board(run, view.layer, x)
+    _compared(right, "The probe's board after the edit", seen, flipped, position.mover)
     moves = _moves(before, after, position.legal, legal)
     flip = f"{reader!r}, {view.seed}, {layers}, {tile}, {present}, {scale}"
     played, model = move_names(position.tokens), run.config["model"]
@@ -151,25 +153,6 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     )
     command = ["interp", "othello", "play", *played.split(), "--model", model]
     offer(moves, "moves", command, call)
-
-
-def _edited_boards(
-    position: Position,
-    flipped: read_board.Board,
-    legal: np.ndarray,
-    seen: read_board.Board,
-    after: np.ndarray,
-) -> None:
-    """The board with the disc flipped and the moves now predicted, and what the probe reads."""
-    wrong = seen != flipped
-    edited, read = (read_board.in_colours(board, position.mover) for board in (flipped, seen))
-    title = "The edited board; moves the edited model predicts"
-    right = f"The probe's board after the edit: {int((~wrong).sum())} of 64 as edited"
-    charts(
-        "edited",
-        figures.othello_board(edited, title, after, legal),
-        figures.othello_board(read, right, wrong=wrong),
-    )
 
 
 def _moves(

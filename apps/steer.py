@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import charts, errors_in_place, offer, plain
+from interp.apps.common import charts, errors_in_place, offer, opened, plain
 from interp.apps.directions import choose_directions
 from interp.directions import figures
 from interp.directions.inspect import names, next_logprobs
@@ -17,7 +16,7 @@ from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL, resolve
 from interp.model.edits import Edit, clamp
 from interp.model.neuron import clamp_site, parse_neuron
-from interp.model.subject import Subject, open_subject
+from interp.model.subject import Subject
 
 TOKENS = 24
 """Length of the texts."""
@@ -35,12 +34,6 @@ class Wish(NamedTuple):
     source: str
     row: int
     value: float
-
-
-@st.cache_resource(show_spinner="opening the model …", max_entries=1)
-def opened(model: str) -> tuple[Subject, Lock]:
-    """One model in memory, and a lock: edits in scope belong to one page at a time."""
-    return open_subject(model), Lock()
 
 
 @st.cache_data(show_spinner="running …", max_entries=512)

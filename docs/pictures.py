@@ -46,14 +46,14 @@ def clamp() -> go.Figure:
 
 def heads() -> go.Figure:
     from interp.model.weights import open_weights
+    from interp.obsprop.model_weights import StackedWeights
     from interp.obsprop.observables import make_observable
-    from interp.obsprop.parts import Parts
     from interp.obsprop.propagate import head_norms
 
     weights = open_weights("smollm2-135m")
     pronoun = make_observable("subject pronoun", {" she": 1, " he": -1}, weights)
     title = "Length of the vector of ' she' − ' he' at every head"
-    return head_map(head_norms(Parts(weights), pronoun), "norm", title)
+    return head_map(head_norms(StackedWeights(weights), pronoun), "norm", title)
 
 
 def layers() -> go.Figure:

@@ -1,10 +1,10 @@
-"""Probes that are one direction: mean difference and least squares, with the scikit-learn contract.
+"""Probes that are one direction: mean difference and least squares, as scikit-learn estimators.
 
-    mean difference   w = mean of the class - mean of the other;  b so that the middle scores 0
+    mean difference   w = mean of one class - mean of the other;  b so that the middle scores 0
     least squares     w = pinv(X - mean) (y - mean): the shortest solution where there are several
 
-Both are closed forms, so they need no settings and do not fail to converge; with fewer examples
-than dimensions least squares fits its training set exactly.
+Both are closed forms: they need no settings and always succeed. With fewer examples than dimensions
+least squares fits its training set exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 class MeanDifference(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Two classes told apart along the line through their means.
+    """Separates two classes along the line through their means.
 
     After `fit`: `coef_` [1, d], `intercept_` [1], `classes_` (the second one scores above 0).
     """
@@ -53,7 +53,7 @@ class MeanDifference(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class LeastSquares(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """The best linear fit of a number, and of those the shortest.
+    """The best linear fit of a number; of several best fits the shortest.
 
     After `fit`: `coef_` [d], `intercept_`.
     """

@@ -1,24 +1,24 @@
 """Linear read-outs of many labels at once: multinomial logistic regression, all tasks one problem.
 
-For activations x [n, d] and T tasks of K classes (64 tiles, three states each):
+For activations x [n, d] and T tasks of K classes (64 tiles of three states, for example):
 
     p(y_t = k | x) = softmax_k(W_t x + b_t)
     minimise  mean over samples of  -sum_t log p(y_t | x)  +  ridge / 2 * ||W||^2
 
-The problem is convex and, for ridge > 0, has one solution for W; L-BFGS finds it from zero, so a
-fit is deterministic and needs no seed. All tasks (and groups, such as layers) share each pass over
-the data as one matrix product. Naive equivalent, up to the optimiser's tolerance:
+The problem is convex and, for ridge > 0, has one solution for W. L-BFGS starts from zero, so a fit
+is deterministic and needs no seed. All tasks share each pass over the data as one matrix product.
+Naive code, equal up to the optimiser's tolerance:
 
     for t in range(T):
         LogisticRegression(C=1 / (ridge * n)).fit(x, y[:, t])
 
-With two classes scikit-learn fits one row w where this has -w / 2 and w / 2, whose squares sum to
-half of w's: there C = 2 / (ridge * n) is the same, and coef_[1] - coef_[0] its w.
+With two classes scikit-learn fits one row w, and this probe two rows, -w / 2 and w / 2, whose
+squares sum to half of w's. There C is 2 / (ridge * n), and w is coef_[1] - coef_[0].
 
-Two things make it fast without changing the solution: gradients are written out (softmax minus
-one-hot), chunk by chunk, so that memory stays small; and the descent runs in coordinates in which
-the curvature, cov(x) / 4 + ridge, is about one everywhere, so that activations with a few huge
-directions are as easy as round ones.
+Two things make the fit fast without changing the solution. Gradients are computed directly (softmax
+minus one-hot), chunk by chunk, so memory stays small. And the descent runs in coordinates in which
+the curvature, cov(x) / 4 + ridge, is about one in every direction, so that activations with a few
+huge directions need no more passes than others.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Labels = Int[Tensor, "n tasks"] | Int[np.ndarray, "n tasks"]
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Scikit-learn's contract for x [n, d] and labels [n] or [n, tasks], numpy or torch.
+    """A scikit-learn classifier for x [n, d] and labels [n] or [n, tasks], numpy or torch.
 
     Attributes after `fit`, without the task axis for labels [n]:
-        classes_ [K]: the labels, the same ones for every task
+        classes_ [K]: the labels, the same for every task
         coef_ [tasks, K, d], intercept_ [tasks, K]: centred over classes (their sum is zero)
         n_iter_: passes of the optimiser
     """
@@ -63,12 +63,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"x {list(features.shape)} and y {list(labels.shape)} do not match")
         if self.ridge <= 0:
             raise ValueError(f"ridge is {self.ridge}: it must be positive")
-        self.classes_, found = np.unique(labels, return_inverse=True)
+        self.classes_, which = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError("the labels are all the same: there is nothing to fit")
         self._single = labels.ndim == 1
         self.n_features_in_ = features.shape[1]
-        codes = torch.from_numpy(found.reshape(len(labels), -1))
+        codes = torch.from_numpy(which.reshape(len(labels), -1))
         coef, intercept, self.n_iter_ = _descend(
             features, codes, len(self.classes_), self.ridge, self.max_iter, self.tol
         )
@@ -77,7 +77,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, x: Values) -> Float[np.ndarray, "n tasks K"]:
-        """Logits of every class (also of both classes where there are two)."""
+        """Logits of every class; with two classes, of both."""
         features = torch.as_tensor(x).float()
         weight = torch.as_tensor(self.coef_).float().flatten(0, -2)
         logits = features @ weight.T + torch.as_tensor(self.intercept_).float().flatten()
@@ -87,8 +87,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return torch.from_numpy(self.decision_function(x)).softmax(-1).numpy()
 
     def predict(self, x: Values) -> Int[np.ndarray, "n tasks"]:
-        found: np.ndarray = self.classes_[self.decision_function(x).argmax(-1)]
-        return found
+        labels: np.ndarray = self.classes_[self.decision_function(x).argmax(-1)]
+        return labels
 
     def score(self, x: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy over all samples and tasks."""
@@ -104,7 +104,7 @@ def _descend(
     mean, whiten = _coordinates(x, ridge)
     white = (x - mean) @ whiten.float()
     columns = codes + n_classes * torch.arange(n_tasks)
-    gram = whiten.T @ whiten  # ||W||^2 = sum of v gram v over the rows v of the weights found
+    gram = whiten.T @ whiten  # ||W||^2 = sum of v gram v over the rows v of `weights`
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = torch.from_numpy(flat).view(n_tasks * n_classes, d + 1)
@@ -116,16 +116,16 @@ def _descend(
 
     start = np.zeros(n_tasks * n_classes * (d + 1))
     options = {"maxiter": max_iter, "gtol": tol / np.sqrt(d), "ftol": 0.0, "maxcor": 20}
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-    weights = torch.from_numpy(found.x).view(n_tasks, n_classes, d + 1)
+    solution = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    weights = torch.from_numpy(solution.x).view(n_tasks, n_classes, d + 1)
     coef = weights[..., :d] @ whiten.T
     intercept = weights[..., d] - coef @ mean.double()
     centred = (coef - coef.mean(1, keepdim=True), intercept - intercept.mean(1, keepdim=True))
-    return centred[0].float().numpy(), centred[1].float().numpy(), int(found.nit)
+    return centred[0].float().numpy(), centred[1].float().numpy(), int(solution.nit)
 
 
 def _coordinates(x: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """Mean [d] and (cov(x) / 4 + ridge)^(-1/2) [d, d]; a quarter is the most that p (1 - p) is."""
+    """Mean [d] and (cov(x) / 4 + ridge)^(-1/2) [d, d]; the maximum of p (1 - p) is a quarter."""
     mean = x.double().mean(0)
     covariance = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
     for part in torch.split(x, CHUNK):

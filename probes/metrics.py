@@ -1,10 +1,10 @@
-"""How good a read-out is: explained variance, F1 of activations as detectors.
+"""How good a read-out is: unexplained variance, and the F1 of activations as detectors.
 
     FVU     sum ||x - x_hat||^2 / sum ||x - mean(x)||^2, sums over all samples
     F1      2 TP / (2 TP + FP + FN) of 'feature > threshold' as a detector of a label
 
-The FVU is the only one of the workbench. Four mistakes are common: scaling x and x_hat differently,
-taking the variance about zero, a mean over batches of another size, and the mean of per-sample
+Every FVU of the workbench is this one. Four mistakes are common: scaling x and x_hat differently,
+taking the variance about zero, a mean over batches of different sizes, and a mean of per-sample
 ratios. Here both sums run over the same samples, about their mean, and are divided once.
 """
 
@@ -24,7 +24,7 @@ LEVELS = tuple(k / 10 for k in range(10))
 
 
 def fvu(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> float:
-    """Fraction of variance unexplained: 0 is perfect, 1 is as good as the mean.
+    """Fraction of variance unexplained: 0 is perfect, 1 is no better than the mean.
 
     Raises:
         ValueError: shapes that differ, or samples without variance.
@@ -45,21 +45,21 @@ class Detections(NamedTuple):
     active: npt.NDArray[np.int64]
     """Samples above the threshold [f, T]."""
     both: npt.NDArray[np.int64]
-    """Those that have the label [f, T, l]."""
+    """Samples above the threshold that have the label [f, T, l]."""
     positives: npt.NDArray[np.int64]
     """Samples that have the label [l]."""
 
     @property
     def precision(self) -> Float[np.ndarray, "f T l"]:
         """0 where the feature never exceeds the threshold."""
-        found: np.ndarray = self.both / np.maximum(self.active, 1)[..., None]
-        return found
+        shares: np.ndarray = self.both / np.maximum(self.active, 1)[..., None]
+        return shares
 
     @property
     def f1(self) -> Float[np.ndarray, "f T l"]:
-        """0 where neither feature nor label ever holds."""
-        found: np.ndarray = 2 * self.both / np.maximum(self.active[..., None] + self.positives, 1)
-        return found
+        """0 where the feature never exceeds the threshold and no sample has the label."""
+        f1: np.ndarray = 2 * self.both / np.maximum(self.active[..., None] + self.positives, 1)
+        return f1
 
 
 def detections(
@@ -69,16 +69,16 @@ def detections(
 ) -> Detections:
     """Count every feature, at every threshold, against every label, in one pass over the samples.
 
-    Only activations above a feature's lowest threshold cost anything, so sparse features are
-    cheap. Equivalent: for each f, t: above = features[:, f] > thresholds[f, t];
+    Only activations above a feature's lowest threshold take time, so sparse features are fast.
+    Naive code: for each f, t: above = features[:, f] > thresholds[f, t];
     active = above.sum(), both = (above[:, None] & labels).sum(0).
 
     Args:
-        thresholds: rising along T; by default LEVELS of each feature's largest activation, not
-            under 0.
+        thresholds: rising along T; by default LEVELS of each feature's largest activation (of 0 if
+            that is negative).
 
     Raises:
-        ValueError: numbers of samples that differ, activations that are not finite.
+        ValueError: different numbers of samples, or activations that are not finite.
     """
     values = np.ascontiguousarray(features, dtype=np.float32)
     marks = np.ascontiguousarray(labels, dtype=np.uint8)
@@ -121,29 +121,29 @@ def _count(values, marks, levels, active, both):  # type: ignore[no-untyped-def]
 
 def as_array(x: Tensor) -> np.ndarray:
     """A tensor's values for numpy."""
-    found: np.ndarray = x.detach().to("cpu", torch.float32).numpy()
-    return found
+    values: np.ndarray = x.detach().to("cpu", torch.float32).numpy()
+    return values
 
 
 def claims(
     features: Float[np.ndarray, "n f"], thresholds: Float[np.ndarray, "f l"]
 ) -> Bool[np.ndarray, "n l"]:
-    """Whether any feature exceeds its threshold for a label (inf: it does not speak for it).
+    """Whether any feature exceeds its threshold for a label (inf: it never claims the label).
 
-    Equivalent: (features[:, :, None] > thresholds).any(1).
+    Naive code: (features[:, :, None] > thresholds).any(1).
     """
     values = np.ascontiguousarray(features, dtype=np.float32)
     levels = np.ascontiguousarray(thresholds, dtype=np.float32)
-    found = np.zeros((len(values), levels.shape[1]), np.uint8)
-    _claim(values, levels, levels.min(1), found)
-    return found.astype(bool)
+    claimed = np.zeros((len(values), levels.shape[1]), np.uint8)
+    _claim(values, levels, levels.min(1), claimed)
+    return claimed.astype(bool)
 
 
 @njit("void(float32[:, ::1], float32[:, ::1], float32[::1], uint8[:, ::1])", cache=True, nogil=True)
-def _claim(values, levels, lowest, found):  # type: ignore[no-untyped-def]
+def _claim(values, levels, lowest, claimed):  # type: ignore[no-untyped-def]
     for i in range(values.shape[0]):
         for j in range(values.shape[1]):
             value = values[i, j]
             if value > lowest[j]:
                 for k in range(levels.shape[1]):
-                    found[i, k] |= value > levels[j, k]
+                    claimed[i, k] |= value > levels[j, k]

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from types import FrameType
+from typing import Any
 
 from tyro.extras import SubcommandApp
 
@@ -25,11 +26,12 @@ from ..analyses import Analysis, analyses, load
 from ..errors import UserError
 from .common import study_command
 
-VERBS = {
-    "models": ("interp.cli.tools:models", "Models by name: list, add, describe."),
-    "app": ("interp.cli.tools:explorer", "Explore stored runs in the browser."),
+_TOOLS = {
+    "models": "Models by name: list, add, describe.",
+    "app": "Explore stored runs in the browser.",
 }
-"""Commands that are no analysis: an import string and a sentence each."""
+VERBS = {name: Analysis(name, _TOOLS[name], (), f"{__name__}.tools:{name}") for name in _TOOLS}
+"""Commands that are no analysis."""
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
@@ -39,7 +41,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     line.
     """
     first = next(iter(arguments), "")
-    known = [*analyses(), *VERBS]
+    known = list(analyses() | VERBS)
     if first and not first.startswith("-") and first not in known:
         raise UserError(f"no command '{first}': the commands are {', '.join(known)}")
     complaint = io.StringIO()
@@ -60,10 +62,9 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 def _app(chosen: str) -> SubcommandApp:
     """All commands: the chosen one as it is, of the others their names and sentences."""
     app = SubcommandApp()
-    for name, entry in analyses().items():
-        app.command(_group(entry) if name == chosen else _stub, name=name, help=entry.sentence)
-    for name, (where, sentence) in VERBS.items():
-        app.command(load(where) if name == chosen else _stub, name=name, help=sentence)
+    for name, entry in (analyses() | VERBS).items():
+        commands: Any = _group(entry) if name == chosen else _stub
+        app.command(commands, name=name, help=entry.sentence)
     return app
 
 
@@ -71,11 +72,10 @@ def _stub() -> None:
     """Stands for a command that was not asked for."""
 
 
-def _group(entry: Analysis) -> SubcommandApp:
+def _group(entry: Analysis) -> Any:
     """The commands of an analysis: its own group, or a command for each study."""
     if entry.commands:
-        group: SubcommandApp = load(entry.commands)
-        return group
+        return load(entry.commands)
     made = SubcommandApp()
     for config in entry.configs():
         study_command(made, config.STUDY.partition(".")[2], config)

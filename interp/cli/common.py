@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json as jsonlib
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
+from tyro.conf import arg
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
@@ -26,20 +26,13 @@ Command = Callable[..., Any]
 Show = Callable[[Run], None]
 """Prints on a screen what is worth seeing of a run."""
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-Json = Annotated[Flag, tyro.conf.arg(help="Print one JSON object.")]
-Runs = Annotated[
-    Path | None,
-    tyro.conf.arg(help="The folder of stored runs ($INTERP_RUNS, or ./runs).", metavar="DIR"),
-]
-Atlas = Annotated[
-    Path | None,
-    tyro.conf.arg(help="An atlas's run folder; by default the newest stored one.", metavar="DIR"),
-]
-Fresh = Annotated[Flag, tyro.conf.arg(help="Run again even if it is stored.")]
-Out = Annotated[
-    Path | None, tyro.conf.arg(help="The run's own folder, instead of a stored one.", metavar="DIR")
-]
-Limit = Annotated[int, tyro.conf.arg(help="Maximum number of rows to print.")]
+Folder = Annotated[Path | None, arg(metavar="DIR")]
+Json = Annotated[Flag, arg(help="Print one JSON object.")]
+Runs = Annotated[Folder, arg(help="The folder of stored runs ($INTERP_RUNS, or ./runs).")]
+Atlas = Annotated[Folder, arg(help="An atlas's run folder; by default the newest stored one.")]
+Fresh = Annotated[Flag, arg(help="Run again even if it is stored.")]
+Out = Annotated[Folder, arg(help="The run's own folder, instead of a stored one.")]
+Limit = Annotated[int, arg(help="Maximum number of rows to print.")]
 
 
 def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:
@@ -155,13 +148,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, list):
-        return _some(value)
+        return " ".join(repr(str(token)) for token in value[:6])
     text = str(value)  # blanks are marked only where they would be overlooked
     return text if text and text.isprintable() and text == text.strip() else visible(text)
-
-
-def _some(tokens: Sequence[str]) -> str:
-    return " ".join(repr(str(token)) for token in tokens[:6])
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
@@ -191,13 +180,6 @@ def answered(
     does not exist (0/0) is null."""
     if json:
         about = {"study": study, "run": str(run) if run else None, "metrics": metrics, **more}
-        print(jsonlib.dumps(_finite(about), allow_nan=False))
+        finite = jsonlib.loads(jsonlib.dumps(about), parse_constant=lambda _: None)
+        print(jsonlib.dumps(finite))
     return json
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

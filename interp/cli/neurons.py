@@ -131,16 +131,11 @@ def _curve(run: Run) -> None:
     common.print_rows(rows.assign(value=values), "value probability text")
 
 
-_beside_random = common.with_table(
-    "effects/neurons", "word name score gain value control_mean control_max beats"
-)
-_removed = common.with_table(
-    "tars/effects",
-    "concept edits neurons probability logprob neighbour_logprob kl_median kl_mean",
-)
+_EFFECTS = "word name score gain value control_mean control_max beats"
+_REMOVED = "concept edits neurons probability logprob neighbour_logprob kl_median kl_mean"
 study_command(neurons, "clamp", ClampConfig, _curve)
-study_command(neurons, "effects", EffectsConfig, _beside_random)
-study_command(neurons, "tars", TarsConfig, _removed)
+study_command(neurons, "effects", EffectsConfig, common.with_table("effects/neurons", _EFFECTS))
+study_command(neurons, "tars", TarsConfig, common.with_table("tars/effects", _REMOVED))
 
 
 @command(neurons, "apply")

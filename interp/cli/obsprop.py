@@ -19,26 +19,20 @@ obsprop = SubcommandApp()
 def _paths(run: Run) -> None:
     """The paths, and the feature against the trained probes."""
     paths = run.table("paths/paths")
-    figures = [name for name in ("auc", "r2") if name in paths]
     tokens = paths["tokens"].map(lambda row: " > ".join(map(repr, row)))
-    shown = paths[["path", "effect", "error", "site", "read", *figures]]
+    shown = paths.filter(["path", "effect", "error", "site", "read", "auc", "r2"])
     common.print_rows(shown.assign(tokens=tokens))
-    rows = [
-        [row["method"], str(row["labelled"])]
-        + [f"{row[f]:.3f} ({row[f'{f}_low']:.3f}-{row[f'{f}_high']:.3f})" for f in figures]
-        for row in run.table("scores/methods").to_dict("records")
-    ]
-    common.print_table(["method", "labelled", *figures], rows)
-    if "r2" in figures:
+    common.print_rows(run.table("scores/methods").filter(regex="method|labelled|^auc|^r2"))
+    if "r2" in paths:
         from ..obsprop.evaluate import within_templates
 
         r2 = within_templates(run.table("scores/examples"))
         print(f"ObsProp's r2 within a template: {r2:.3f}")
 
 
-_pairs = common.with_table("pairs/pairs", "a b head coupling prompts_slope corpus_slope cosine")
+_PAIRS = "a b head coupling prompts_slope corpus_slope cosine"
 study_command(obsprop, "run", ObspropConfig, _paths)
-study_command(obsprop, "couple", CoupleConfig, _pairs)
+study_command(obsprop, "couple", CoupleConfig, common.with_table("pairs/pairs", _PAIRS))
 
 
 @command(obsprop, "tasks")

@@ -56,8 +56,9 @@ def play(
     position = boards.position_after(tokens[tokens > 0])
     chances = boards.move_probabilities(open_subject(model), position.tokens)
     best = chances.argsort()[::-1][: max(10, int(position.legal.sum()))]
-    shown = {"move": [TILES[square] for square in best], "probability": chances[best].round(6)}
-    rows = pd.DataFrame({**shown, "legal": position.legal[best]})
+    likely = chances[best].astype(float).round(6)
+    names = [TILES[square] for square in best]
+    rows = pd.DataFrame({"move": names, "probability": likely, "legal": position.legal[best]})
     facts = {
         "moves": boards.move_names(position.tokens),
         "next": boards.PLAYERS[position.mover],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from pathlib import Path
+from importlib.resources import files
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -65,10 +65,8 @@ def _explorer(runs: Runs = None, address: str = "127.0.0.1", port: int = 8501) -
         address: Where to listen.
         port: Port to listen on.
     """
-    from .. import apps
-
     _check_address(address, port)
-    page = str(Path(apps.__file__).with_name("main.py"))
+    page = str(files("interp.apps") / "main.py")
     root = str(Store(runs).root.resolve())
     options = {"address": address, "port": port, "headless": "true", "fileWatcherType": "none"}
     command = [sys.executable, "-m", "streamlit", "run", page]
@@ -90,4 +88,4 @@ def _check_address(address: str, port: int) -> None:
         raise UserError(f"cannot listen on {address}:{port} ({reason}): choose another") from error
 
 
-explorer = bound(_explorer)
+app = bound(_explorer)

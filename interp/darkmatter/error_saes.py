@@ -63,13 +63,13 @@ class ErrorSaesConfig(ErrorsConfig):
             raise UserError(f"--lr must be above 0, not {self.lr:g}")
         if self.pool < 1:
             raise UserError(
-                f"--batch {self.batch} is more than {POOL} contexts are sure to fill: give at most "
-                f"{POOL * (self.length - self.skip) // 2}"
+                f"--batch must be at most {POOL * (self.length - self.skip) // 2}, not "
+                f"{self.batch}: {POOL} contexts have to fill two batches"
             )
 
     @property
     def pool(self) -> int:
-        """Batches that POOL contexts are sure to fill: up to one batch of tokens is left out."""
+        """Batches that POOL contexts fill even if up to a batch of their tokens is left out."""
         return POOL * (self.length - self.skip) // self.batch - 1
 
     def run(self, out: RunWriter) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class ObspropConfig(ModelStudy):
             "texts/tokens": tables.token_table(opened, best, rows),
             **tables.use_tables(opened, best),
         }
-        for name, table in made.items():  # at the end: no folder of a search that found nothing
+        for name, table in made.items():  # at the end: a study that fails leaves no parts behind
             out.table(name, table)
         tables.save_directions(opened, features, out.path / "directions")
         out.facts = tables.facts(opened, best, self.device)

@@ -1,4 +1,4 @@
-"""Non-negative gradient pursuit: an SAE's dictionary used well, without its encoder.
+"""Non-negative gradient pursuit: codes over an SAE's dictionary without its encoder.
 
 Source: Blumensath & Davies, 'Gradient pursuits' (2008), kept non-negative as in Engels, Smith and
 Tegmark, section 6 (inference-time optimisation). A step, for a residual r = x - b - z D:
@@ -7,9 +7,9 @@ Tegmark, section 6 (inference-time optimisation). A step, for a residual r = x -
     g = r D^T on the chosen atoms (0 where z = 0 and g < 0)
     z <- max(z + c g, 0),  c = g.g / |g D|^2, the exact minimum along g
 
-Where setting the negatives to 0 would raise the error, the step is cut at the first coefficient
-that reaches 0 instead: the squared error of a token never rises. Naive equivalent of many steps
-over few atoms: scipy.optimize.nnls on the chosen ones.
+Where setting the negatives to 0 would raise the error, the step ends at the first coefficient that
+reaches 0 instead: the squared error of a token never rises. Naive equivalent of many steps over few
+atoms: scipy.optimize.nnls on the chosen ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Pursued(NamedTuple):
 
     atom: Int[Tensor, "n steps"]
     value: Float[Tensor, "n steps"]
-    """0 for steps that were not made or gave nothing."""
+    """0 for steps that were not made or had no effect."""
     residual: Float[Tensor, "n d"]
 
 
@@ -44,14 +44,14 @@ def pursue(
     Raises:
         ValueError: more steps than atoms, or values that are not finite.
     """
-    most = int(steps.max()) if len(steps) else 0
-    if most > len(dictionary):
-        raise ValueError(f"{most} steps are more than the dictionary's {len(dictionary)} atoms")
+    maximum = int(steps.max()) if len(steps) else 0
+    if maximum > len(dictionary):
+        raise ValueError(f"{maximum} steps are more than the dictionary's {len(dictionary)} atoms")
     if not (x.isfinite().all() and dictionary.isfinite().all()):
         raise ValueError("x or the dictionary holds a NaN or an infinity")
     target, atoms = x - bias, dictionary.to(x)
     parts = [
-        _chunk(own, atoms, count, most)
+        _chunk(own, atoms, count, maximum)
         for own, count in zip(torch.split(target, CHUNK), torch.split(steps, CHUNK), strict=True)
     ]
     if not parts:
@@ -59,16 +59,16 @@ def pursue(
     return Pursued(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
-def _chunk(target: Tensor, atoms: Tensor, steps: Tensor, most: int) -> Pursued:
-    """All steps of some tokens; one that no atom helps, or that has made its steps, rests."""
+def _chunk(target: Tensor, atoms: Tensor, steps: Tensor, maximum: int) -> Pursued:
+    """All steps of some tokens; a token stops when no atom helps or it has made its steps."""
     tiny = torch.finfo(target.dtype).tiny
     lengths = atoms.norm(dim=1).clamp_min(tiny)
-    index = torch.zeros(len(target), most, dtype=torch.long)
-    value = target.new_zeros(len(target), most)
+    index = torch.zeros(len(target), maximum, dtype=torch.long)
+    value = target.new_zeros(len(target), maximum)
     taken = torch.zeros(len(target), len(atoms), dtype=torch.bool)
     residual = target.clone()
     going = torch.arange(len(target))
-    for step in range(most):
+    for step in range(maximum):
         going = going[steps[going] > step]
         scores = residual[going] @ atoms.T
         gain, best = (scores / lengths).masked_fill(taken[going], -torch.inf).max(1)

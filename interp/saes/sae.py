@@ -163,10 +163,10 @@ class SaeSplit:
     ) -> SaeSplit:
         """The map fitted to activations, which should not be those it is used on."""
         grams = (Gram.of(part, part - x_hat) for part, _, x_hat in sae.reconstructions(x))
-        found = next(grams)
-        for gram in grams:
-            found = found.merge(gram)
-        return cls(sae, found.solve(ridge, intercept))
+        gram = next(grams)
+        for other in grams:
+            gram = gram.merge(other)
+        return cls(sae, gram.solve(ridge, intercept))
 
     def __call__(self, x: Float[Tensor, "n d_in"]) -> SplitActivations:
         exact = x.double()

@@ -26,7 +26,7 @@ OTHELLO = {
     "corpus": str(FOLDER / "othello" / "games.safetensors"),
     "length": 59,
     "tokens": 59 * 120,
-    "downstream": 4,
+    "downstream": 3,
 }
 
 

@@ -13,29 +13,29 @@ from .planted import D, Planted, gathered, gaussian, noise
 
 def measured(sums, at):
     weights = resampled(sums.vectors.count).weights
-    found = sums.vectors.measures(at, sums.shrinkages[at], weights)
-    return {name: float(values[0]) for name, values in found.items()}
+    measures = sums.vectors.measures(at, sums.shrinkages[at], weights)
+    return {name: float(values[0]) for name, values in measures.items()}
 
 
 def test_measures_equal_naive_code_over_all_tokens():
     made = noise(0.3)
     sums, parts = gathered(Planted(mixed=lambda x: 0.2 * x + 0.1 * x.square() + made(x)), 4000)
     x, e, n = parts.x, parts.error[:, 0], parts.nonlinear[:, 0]
-    found, total = measured(sums, 0), (x - x.mean(0)).square().sum()
+    measures, total = measured(sums, 0), (x - x.mean(0)).square().sum()
     spread = (e - e.mean(0)).square()
-    assert found["fvu"] == pytest.approx(float(e.square().sum() / total), rel=1e-12)
-    assert found["fvu_nonlinear"] == pytest.approx(float(n.square().sum() / total), rel=1e-12)
+    assert measures["fvu"] == pytest.approx(float(e.square().sum() / total), rel=1e-12)
+    assert measures["fvu_nonlinear"] == pytest.approx(float(n.square().sum() / total), rel=1e-12)
     r2 = 1 - n.square().sum(0) / spread.sum(0)
-    assert found["r2_vector"] == pytest.approx(float(r2.mean()), rel=1e-12)
+    assert measures["r2_vector"] == pytest.approx(float(r2.mean()), rel=1e-12)
     weighted = 1 - n.square().sum() / spread.sum()
-    assert found["r2_vector_weighted"] == pytest.approx(float(weighted), rel=1e-12)
+    assert measures["r2_vector_weighted"] == pytest.approx(float(weighted), rel=1e-12)
     corrected = sums.shrinkages[0].corrected(x, e)
     rest = sums.shrinkages[0].scale * n
     centred = (corrected - corrected.mean(0)).square().sum()
-    assert found["fvu_corrected"] == pytest.approx(
+    assert measures["fvu_corrected"] == pytest.approx(
         float(corrected.square().sum() / total), rel=1e-9
     )
-    assert found["r2_vector_weighted_corrected"] == pytest.approx(
+    assert measures["r2_vector_weighted_corrected"] == pytest.approx(
         float(1 - rest.square().sum() / centred), rel=1e-9
     )
 
@@ -50,28 +50,28 @@ def test_error_is_its_two_parts_exactly():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 0.95])
 def test_an_sae_that_scales_has_only_linear_error(alpha):
-    readers = Planted(scaling=lambda x: (1 - alpha) * x)
+    saes = Planted(scaling=lambda x: (1 - alpha) * x)
     if alpha == 0:
         with pytest.raises(UserError, match="scaling: .* same for every token; leave this SAE out"):
-            gathered(readers, 2000)
+            gathered(saes, 2000)
         return
-    sums, _ = gathered(readers, 2000)
-    found = measured(sums, 0)
+    sums, _ = gathered(saes, 2000)
+    measures = measured(sums, 0)
     expected = (1 - alpha) * torch.eye(D, dtype=torch.float64)
     torch.testing.assert_close(sums.fit.weights, expected, rtol=0, atol=1e-10)
-    assert found["r2_vector"] == pytest.approx(1, abs=1e-12)
-    assert found["fvu_nonlinear"] == pytest.approx(0, abs=1e-12)
-    assert found["scale"] == pytest.approx(1 / alpha)
-    assert found["fvu_corrected"] == pytest.approx(0, abs=1e-6)
+    assert measures["r2_vector"] == pytest.approx(1, abs=1e-12)
+    assert measures["fvu_nonlinear"] == pytest.approx(0, abs=1e-12)
+    assert measures["scale"] == pytest.approx(1 / alpha)
+    assert measures["fvu_corrected"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_perfect_sae_is_a_guarded_nought_over_nought():
     sums, _ = gathered(Planted(perfect=torch.zeros_like), 2000)
-    found = measured(sums, 0)
-    assert found["fvu"] == 0
-    assert found["fvu_nonlinear"] == 0
-    assert np.isnan(found["r2_vector"])
-    assert np.isnan(found["r2_vector_weighted"])
+    measures = measured(sums, 0)
+    assert measures["fvu"] == 0
+    assert measures["fvu_nonlinear"] == 0
+    assert np.isnan(measures["r2_vector"])
+    assert np.isnan(measures["r2_vector_weighted"])
     assert np.isnan(resampled(torch.ones(9)).interval(torch.full((5,), torch.nan))).all()
 
 
@@ -94,14 +94,14 @@ def test_pure_noise_is_not_called_linear():
 
 
 def test_a_dense_part_is_linear_and_what_is_absent_is_not():
-    """x = dense part + binary features; the reader misses the dense part, or half the features."""
+    """x = dense part + binary features; the SAE misses the dense part, or half the features."""
     dense = torch.zeros(D, dtype=torch.float64)
     dense[0] = 1.0
-    readers = Planted(
+    saes = Planted(
         misses_dense=lambda x: (x @ dense)[:, None] * dense,
         misses_sparse=lambda x: torch.relu(x - 2.0),
     )
-    sums, _ = gathered(readers)
+    sums, _ = gathered(saes)
     assert measured(sums, 0)["fvu_nonlinear"] < 1e-12
     assert measured(sums, 1)["fvu_nonlinear"] > 0.1 * measured(sums, 1)["fvu"]
 
@@ -142,10 +142,10 @@ def test_scalars_equal_least_squares():
 
 def test_intervals_cover_and_shrink_with_the_data():
     made = noise(0.5)
-    readers = Planted(noisy=lambda x: 0.3 * x + made(x))
+    saes = Planted(noisy=lambda x: 0.3 * x + made(x))
     widths = []
     for count in (500, 20_000):
-        sums, _ = gathered(readers, count)
+        sums, _ = gathered(saes, count)
         drawn = resampled(sums.vectors.count)
         bounds = drawn.interval(sums.vectors.measures(0, sums.shrinkages[0], drawn.weights)["fvu"])
         assert bounds.low <= bounds.value <= bounds.high
@@ -178,9 +178,15 @@ def test_intervals_of_few_independent_groups_cover(groups):
 
 def test_intervals_of_contexts_that_depend_on_each_other_cover():
     """As on text: 20 documents of very different lengths, contexts of one alike."""
-    by_document, by_context = coverage(lambda generator: generator.geometric(0.2, 20), 0.5)
+    by_document, by_context = coverage(lambda generator: generator.geometric(0.2, 20), 0.5, 150)
     assert by_document >= 0.92
     assert by_context < 0.8, "which is why contexts are not resampled"
+
+
+def test_unequal_groups_are_worth_fewer():
+    """Sizes 1, 1, 4 are worth 36 / 18 = 2 equal groups: Student's t has one degree of freedom."""
+    reach = resampled(torch.tensor([1.0, 0.0, 1.0, 4.0])).reach
+    assert reach == pytest.approx(12.7062 * (3 / 2) ** 0.5, rel=1e-5)
 
 
 def test_two_groups_have_no_interval():

@@ -97,7 +97,7 @@ def test_planted_noise_is_scaled_by_what_is_read(othello, monkeypatch):
 
 
 def test_the_contexts_run_again_are_spread_evenly(othello, saes):
-    made = error_pass(othello, saes, tokens=59 * 20, downstream=3, ridge=1e-3)
+    made = error_pass(othello, saes, tokens=59 * 21, downstream=3, ridge=1e-3)
     made.read()
-    assert made.costs.documents == [15, 17, 19]
-    assert made.documents == {"measured": 6, "priced": 3}
+    assert made.costs.documents == [16, 18, 20]
+    assert made.documents == {"measured": 7, "priced": 3}

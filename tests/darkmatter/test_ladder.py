@@ -47,7 +47,7 @@ def test_the_ladder_reads_no_padding(llama, tmp_path, monkeypatch):
     path = ids(tmp_path / "ids.safetensors", rows)
     site = Site("resid_post", 0)
     config = ladder.LadderConfig(corpus=path, site=str(site), length=20, tokens=128, batch=16)
-    batches = [found[site] for found in ladder._batches(config, llama, 0)]
+    batches = [captured[site] for captured in ladder._batches(config, llama, 0)]
     real = torch.cat([llama.capture(torch.tensor([row]), [site])[site][0, 1:] for row in rows[2:]])
     apart = torch.cdist(torch.cat(batches), real, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = apart.min(1)
@@ -56,7 +56,7 @@ def test_the_ladder_reads_no_padding(llama, tmp_path, monkeypatch):
     pools = [tokens for _, tokens in ladder._pools(config, iter(enumerate(rows[2:])))]
     assert sum(pools) == sum(len(row) - 1 for row in rows[2:])
     assert len(batches) == sum(tokens // 16 for tokens in pools)
-    again = [found[site] for found in ladder._batches(config, llama, 7)]
+    again = [captured[site] for captured in ladder._batches(config, llama, 7)]
     assert all(map(torch.equal, batches[7:], again))
     assert len(again) == len(batches) - 7
 

@@ -16,8 +16,10 @@ of the program. When a class definition is left normally, a class object is crea
 @pytest.fixture(scope="module")
 def stream():
     subject = open_subject("smollm2-135m")
-    found = subject.capture(subject.tokens(TEXT), ["14.resid_post"])
-    return next(iter(found.values()))[0, 1:].float()  # position 0 is not what they were trained on
+    captured = subject.capture(subject.tokens(TEXT), ["14.resid_post"])
+    return next(iter(captured.values()))[
+        0, 1:
+    ].float()  # position 0 is not what they were trained on
 
 
 @pytest.mark.parametrize("width", [768, 1536, 3072])

@@ -31,7 +31,9 @@ SITE = Site("resid_post", 2)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    config = DarkMatterConfig(**OTHELLO, earlier=(f"1.resid_post={OTHELLO['saes']}",))
+    config = DarkMatterConfig(
+        **OTHELLO, earlier=(f"1.resid_post={OTHELLO['saes']}/saes/topk-L1-S0",)
+    )
     return run_or_load(config, Store(tmp_path_factory.mktemp("runs")))
 
 
@@ -125,7 +127,7 @@ def test_pursuit_lowers_the_error(own_home):
 
 def test_planted_noise_is_nonlinear_and_adds_up(own_home):
     config = SyntheticConfig(
-        **{**OTHELLO, "tokens": 59 * 200, "downstream": 2},
+        **{**OTHELLO, "downstream": 2},
         name="topk-L2-S0",
         absent=(0.0, 0.3),
         noise=(0.0, 0.05),
@@ -198,7 +200,7 @@ def test_a_ridge_makes_up_for_tokens(own_home):
         ({"saes": "nowhere"}, "nowhere holds no SAEs"),
         ({"tokens": 300}, "300 tokens make 5 contexts of 59, too few to split"),
         ({"tokens": 200, "length": 20}, "do not determine a linear map of 128 numbers"),
-        ({"corpus": ""}, "has no tokenizer: give a --corpus of ids"),
+        ({"corpus": __file__}, "has no tokenizer: give a --corpus of ids"),
         ({"skip": 59}, "--skip 59 leaves too little of --length 59"),
         ({"ridge": -1.0}, "--ridge must be 0 or more, not -1"),
         ({"ridge": float("nan")}, "--ridge must be 0 or more, not nan"),
@@ -232,7 +234,7 @@ def test_a_corpus_that_ends_early(own_home):
         (SyntheticConfig, {"noise": (float("nan"),)}, "--noise variances of 0 or more"),
         (ErrorSaesConfig, {"batch": 0}, "a --batch of 1 or more"),
         (ErrorSaesConfig, {"lr": float("nan")}, "--lr must be above 0, not nan"),
-        (ErrorSaesConfig, {"batch": 9000}, "than 64 contexts are sure to fill: give at most 8160"),
+        (ErrorSaesConfig, {"batch": 9000}, "--batch must be at most 8160, not 9000"),
     ],
 )
 def test_settings_that_cannot_work(kind, change, words):

@@ -33,11 +33,11 @@ def measures(widths, pursued=True):
 
 @pytest.mark.parametrize("pursued", [True, False])
 def test_bands_add_up(pursued):
-    found = bands(measures([1000, 2000, 4000, 8000], pursued))
-    parts = found[["absent", "linear", "nonlinear", "encoder"]].sum(axis=1)
-    np.testing.assert_allclose(parts, found["fvu"], rtol=1e-12)
-    assert found["encoder"].isna().all() != pursued
-    assert (found["absent"].diff().dropna() < 0).all()
+    table = bands(measures([1000, 2000, 4000, 8000], pursued))
+    parts = table[["absent", "linear", "nonlinear", "encoder"]].sum(axis=1)
+    np.testing.assert_allclose(parts, table["fvu"], rtol=1e-12)
+    assert table["encoder"].isna().all() != pursued
+    assert (table["absent"].diff().dropna() < 0).all()
     laws = fits(measures([1000, 2000, 4000, 8000], pursued)).set_index("quantity")
     floor = 0.04 if pursued else 0.05
     assert laws.loc["linear", "c"] == pytest.approx(floor, abs=1e-3)
@@ -45,9 +45,9 @@ def test_bands_add_up(pursued):
 
 
 def test_two_widths_leave_absent_unknown():
-    found = bands(measures([1000, 2000], pursued=False))
-    assert found["absent"].isna().all()
-    np.testing.assert_allclose(found["linear"] + found["nonlinear"], found["fvu"])
+    table = bands(measures([1000, 2000], pursued=False))
+    assert table["absent"].isna().all()
+    np.testing.assert_allclose(table["linear"] + table["nonlinear"], table["fvu"])
     assert fits(measures([1000, 2000])).empty
 
 

@@ -9,9 +9,9 @@ from scipy.optimize import nnls
 from interp.saes.pursuit import pursue
 
 
-def rebuilt(found, dictionary, bias):
-    atoms = dictionary[found.atom]
-    return torch.einsum("ns,nsd->nd", found.value, atoms) + bias
+def rebuilt(codes, dictionary, bias):
+    atoms = dictionary[codes.atom]
+    return torch.einsum("ns,nsd->nd", codes.value, atoms) + bias
 
 
 def gaussian(*shape, seed=0, dtype=torch.float64):
@@ -22,33 +22,33 @@ def test_orthonormal_dictionary_gives_the_largest_positive_coefficients():
     dictionary = torch.linalg.qr(gaussian(16, 16)).Q
     bias, x = gaussian(16, seed=1), gaussian(300, 16, seed=2)
     steps = torch.arange(300) % 9
-    found = pursue(x, dictionary, bias, steps)
+    codes = pursue(x, dictionary, bias, steps)
     coefficients = ((x - bias) @ dictionary.T).clamp_min(0)
     for row, count in enumerate(steps.tolist()):
         kept = torch.zeros(16, dtype=torch.float64)
         best = coefficients[row].topk(count).indices
         kept[best] = coefficients[row, best]
         own = torch.zeros(16, dtype=torch.float64)
-        own.index_add_(0, found.atom[row], found.value[row])
+        own.index_add_(0, codes.atom[row], codes.value[row])
         torch.testing.assert_close(own, kept, rtol=0, atol=1e-12)
 
 
 def test_the_residual_is_what_the_codes_leave():
     dictionary, bias, x = gaussian(40, 12), gaussian(12, seed=1), gaussian(700, 12, seed=2)
-    found = pursue(x, dictionary, bias, torch.full((700,), 6))
-    assert (found.value >= 0).all()
-    torch.testing.assert_close(found.residual, x - rebuilt(found, dictionary, bias))
+    codes = pursue(x, dictionary, bias, torch.full((700,), 6))
+    assert (codes.value >= 0).all()
+    torch.testing.assert_close(codes.residual, x - rebuilt(codes, dictionary, bias))
 
 
 def test_close_to_nnls_on_the_same_atoms():
     """One gradient step an atom gives most of what the exact solution would (here .948 of it)."""
     dictionary, x = gaussian(30, 10), gaussian(200, 10, seed=2)
-    found = pursue(x, dictionary, torch.zeros(10), torch.full((200,), 5))
-    own = found.residual.square().sum(1)
+    codes = pursue(x, dictionary, torch.zeros(10), torch.full((200,), 5))
+    own = codes.residual.square().sum(1)
     exact = torch.tensor(
         [
             nnls(dictionary[i].numpy().T, y.numpy())[1] ** 2
-            for i, y in zip(found.atom, x, strict=True)
+            for i, y in zip(codes.atom, x, strict=True)
         ]
     )
     assert (exact <= own + 1e-9).all()
@@ -77,11 +77,11 @@ def test_never_worse_and_never_a_nan(atoms, d, seed, double, repeated):
     x[1] = 3 * dictionary[0]  # an exact fit after one step
     errors = [x.square().sum(1)]
     for steps in range(atoms + 1):
-        found = pursue(x, dictionary, torch.zeros(d, dtype=dtype), torch.full((20,), steps))
-        assert found.value.isfinite().all()
-        assert found.residual.isfinite().all()
-        assert (found.value >= 0).all()
-        errors.append(found.residual.square().sum(1))
+        codes = pursue(x, dictionary, torch.zeros(d, dtype=dtype), torch.full((20,), steps))
+        assert codes.value.isfinite().all()
+        assert codes.residual.isfinite().all()
+        assert (codes.value >= 0).all()
+        errors.append(codes.residual.square().sum(1))
         assert (errors[-1] <= errors[-2]).all()
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_pursued_is_refused(fault):
 
 
 def test_nothing_to_pursue():
-    found = pursue(
+    codes = pursue(
         torch.zeros(0, 3), torch.eye(3), torch.zeros(3), torch.zeros(0, dtype=torch.long)
     )
-    assert found.residual.shape == (0, 3)
+    assert codes.residual.shape == (0, 3)

@@ -108,8 +108,8 @@ def test_a_normalised_input_is_read_chunk_by_chunk(how) -> None:
     sae = wrap(StandardSAE(inner.cfg))
     sae.inner.load_state_dict(inner.state_dict())
     x = 5 + torch.randn(CHUNK + 10, 16, generator=torch.Generator().manual_seed(1))
-    found = torch.cat([x_hat for *_, x_hat in sae.reconstructions(x)])
-    torch.testing.assert_close(found, sae.inner(x).detach())
+    x_hat = torch.cat([chunk for *_, chunk in sae.reconstructions(x)])
+    torch.testing.assert_close(x_hat, sae.inner(x).detach())
     assert sae.normalises == how
     with pytest.raises(UserError, match=f"normalises its input .{how}.*Sae.reconstructions"):
         sae.decode(sae.encode(x))

@@ -52,11 +52,11 @@ def test_scores_add_up_exactly_and_shares_to_one() -> None:
     with torch.no_grad():
         sae.inner.b_enc.fill_(-2.0)  # small coordinates are dropped: an error that is not linear
     split = SaeSplit.of(sae, sample(5000, 0))
-    x, found = sample(500, 1), directions()
-    parts = found.split_scores(split, x)
+    x, own = sample(500, 1), directions()
+    parts = own.split_scores(split, x)
     assert parts.shape == (3, 500, D)
     torch.testing.assert_close(parts.sum(0), x.double(), rtol=0, atol=1e-12)
-    table = found.split(split, x)
+    table = own.split(split, x)
     shares = table[["reconstruction", "linear", "nonlinear"]]
     assert (shares.sum(axis=1) - 1).abs().max() < 1e-12
     assert shares["nonlinear"].abs().max() < 0.05
@@ -71,13 +71,13 @@ def test_the_map_is_least_squares() -> None:
     with torch.no_grad():
         sae.inner.b_enc.fill_(-2.0)
     x = sample(9000, 0)  # more than one chunk
-    found = SaeSplit.of(sae, x)
+    split = SaeSplit.of(sae, x)
     error = x - sae.decode(sae.encode(x))
     with_one = torch.cat([x, torch.ones(len(x), 1)], 1).double()
     naive = torch.linalg.lstsq(with_one, error.double()).solution
-    torch.testing.assert_close(found.fit.weights, naive[:-1], rtol=0, atol=1e-9)
-    torch.testing.assert_close(found.fit.intercept, naive[-1], rtol=0, atol=1e-9)
-    assert found(x).nonlinear.square().sum() < error.square().sum()
+    torch.testing.assert_close(split.fit.weights, naive[:-1], rtol=0, atol=1e-9)
+    torch.testing.assert_close(split.fit.intercept, naive[-1], rtol=0, atol=1e-9)
+    assert split(x).nonlinear.square().sum() < error.square().sum()
 
 
 def test_mistakes_and_a_score_that_does_not_vary() -> None:

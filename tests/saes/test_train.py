@@ -39,7 +39,7 @@ def stream(first):
 
 
 def test_both_architectures_learn(tmp_path) -> None:
-    schedule = dataclasses.replace(SCHEDULE, steps=400, lr=1e-2, checkpoint=0)
+    schedule = dataclasses.replace(SCHEDULE, steps=200, lr=1e-2, checkpoint=0)
     train_saes(PLANS, stream, schedule, RunWriter(tmp_path, {}), "train")
     x = planted(2000, 1)
     for plan in PLANS:
