@@ -22,7 +22,7 @@ def _paths(run: Run) -> None:
     tokens = paths["tokens"].map(lambda row: " > ".join(map(repr, row)))
     shown = paths.filter(["path", "effect", "error", "site", "read", "auc", "r2"])
     common.print_rows(shown.assign(tokens=tokens))
-    common.print_rows(run.table("scores/methods").filter(regex="method|labelled|^auc|^r2"))
+    common.print_rows(run.table("scores/methods"))
     if "r2" in paths:
         from ..obsprop.evaluate import within_templates
 
