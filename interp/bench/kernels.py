@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -115,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:  # whoever calls twice in one process is not told everything twice
+        logging.getLogger("interp").removeHandler(handler)
     return 0
 
 

@@ -32,7 +32,7 @@ Runs = Annotated[Folder, arg(help="The folder of stored runs ($INTERP_RUNS, or .
 Atlas = Annotated[Folder, arg(help="An atlas's run folder; by default the newest stored one.")]
 Fresh = Annotated[Flag, arg(help="Run again even if it is stored.")]
 Out = Annotated[Folder, arg(help="The run's own folder, instead of a stored one.")]
-Limit = Annotated[int, arg(help="Maximum number of rows to print.")]
+Limit = Annotated[int, arg(help="Maximum rows to print.")]
 
 
 def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:

@@ -22,8 +22,8 @@ from interp.data import FOLDER
 
 from ..errors import UserError
 from ..model.site import Site
-from ..runs.store import RunWriter
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.store import RunWriter, save_tensors
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter, save_tensors
 from .ladder import LADDER
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.site import Site
-from ..runs.store import RunWriter, save_tensors
+from ..runs.writer import RunWriter, save_tensors
 from .data import sample, table_once
 from .evaluate import answer_rows, scores
 from .items import Item, Splits

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import RunWriter, save_tensors
+from ..runs.writer import RunWriter, save_tensors
 from .picture_configs import NetworkConfig, PictureConfig, share
 from .pictures import PHOTOGRAPHS
 

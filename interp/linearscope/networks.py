@@ -28,7 +28,7 @@ from interp.data import FOLDER
 
 from ..errors import UserError
 from ..model.catalog import Wheel, from_wheel, sha256
-from ..runs.store import save_tensors
+from ..runs.writer import save_tensors
 from .efficientnet import EfficientNetLite0
 from .ncnn import read_ncnn
 from .pictures import as_tensor

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.store import RunWriter, save_tensors
+from ..runs.writer import RunWriter, save_tensors
 from .picture_configs import PictureConfig, share
 
 if TYPE_CHECKING:

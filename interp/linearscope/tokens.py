@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.site import Site
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
     from ..model.subject import Subject

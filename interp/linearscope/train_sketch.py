@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import RunWriter, save_tensors
+from ..runs.writer import RunWriter, save_tensors
 from .pictures import as_tensor, middle_square, open_picture
 
 if TYPE_CHECKING:

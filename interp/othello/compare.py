@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import Run, RunWriter, open_run
+from ..runs.store import Run, open_run
+from ..runs.writer import RunWriter
 from .sae import ARCHITECTURES, SAES, directions_name, sae_name
 from .study import OthelloStudy, check_probes, open_othello
 

@@ -18,7 +18,7 @@ from interp.probes.metrics import as_array
 from ..directions import Directions
 from ..model.site import Site
 from ..model.subject import Subject
-from ..runs.store import RunWriter, save_tensors
+from ..runs.writer import RunWriter, save_tensors
 from ..saes import Sae, open_sae
 from .board_labels import STATES, read_activations, tile_index
 from .match import Match, match

@@ -1,6 +1,7 @@
 """The command line's contract: where things are printed, exit codes, one line a mistake."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -183,3 +184,10 @@ def test_browsing_imports_no_torch(code, atlas):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().endswith("[]"), done.stderr
+
+
+def test_calling_twice_in_a_process_leaves_no_handler(own_home, capsys):
+    before = list(logging.getLogger("interp").handlers)
+    run("models", "list", capsys=capsys)
+    run("neurons", "search", "dog", capsys=capsys)
+    assert logging.getLogger("interp").handlers == before

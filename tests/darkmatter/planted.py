@@ -14,8 +14,8 @@ from interp.darkmatter.synthetic import SyntheticConfig
 from interp.data import FOLDER
 from interp.model.site import Site
 from interp.model.subject import Batch
-from interp.runs.store import open_or_make
 from interp.runs.study import plan
+from interp.runs.writer import open_or_make
 from interp.saes.open import Errors
 
 D = 8
