@@ -7,13 +7,12 @@ import streamlit as st
 
 from interp.apps.common import download, pick_run, plain, reproduce, study_call, table
 from interp.bench import figures
-from interp.bench.kernels import KernelBenchConfig
 from interp.runs.store import Run
 
 
 def page() -> None:
     st.title("Kernel benchmark")
-    run = pick_run("bench.kernels", "interp bench kernels")
+    run = pick_run("bench.kernels")
     st.caption(
         f"{run.manifest['threads']} threads, {run.config['repeats']} interleaved repeats; memory "
         f"reads {run.manifest['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s. The Llama shapes are "
@@ -35,7 +34,7 @@ def page() -> None:
     if run.has("accuracy/shares"):
         _accuracy(run)
     download(summary, "kernels")
-    command, made = study_call(["interp", "bench", "kernels"], run.config, KernelBenchConfig())
+    command, made = study_call(run.study, run.config)
     drawn = "figures.kernel_ratios(run.table('summary/variants'))"
     reproduce(command, f"from interp.bench import figures\n{made}{drawn}")
 

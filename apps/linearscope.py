@@ -203,7 +203,7 @@ def _stored(study: str, command: str, parameter: str) -> Run | None:
         st.info(f"No run of {study} yet. Make one:")
         st.code(f"interp linearscope {command}", language="bash")
         return None
-    return pick_run(study, f"interp linearscope {command}", parameter.capitalize(), parameter)
+    return pick_run(study, parameter.capitalize(), parameter)
 
 
 def _made(config: Study) -> Run:
@@ -226,4 +226,4 @@ def _metrics(run: Run) -> None:
 
 
 def _reproduced(run: Run, command: str, usual: Study) -> None:
-    reproduce(*study_call(["interp", "linearscope", command], run.config, usual))
+    reproduce(*study_call(run.study, run.config))
