@@ -161,11 +161,17 @@ def _downstream(run: Run) -> None:
     download(costs, "downstream")
 
 
+def _stored(study: str) -> bool:
+    """Whether there is a run of a study; without one, how to make it."""
+    if Store().runs(study):
+        return True
+    st.info(f"No run of {study} yet. Make one:")
+    st.code(f"interp {study.replace('.', ' ')}", language="bash")
+    return False
+
+
 def _planted() -> None:
-    runs = Store().runs("darkmatter.synthetic")
-    if not runs:
-        st.info("No run of darkmatter.synthetic yet. Make one:")
-        st.code("interp darkmatter synthetic", language="bash")
+    if not _stored("darkmatter.synthetic"):
         return
     run = pick_run("darkmatter.synthetic", "", "Planted faults", "planted")
     measures = table(run, "measures")
@@ -180,9 +186,7 @@ def _planted() -> None:
 
 
 def _trained() -> None:
-    if not Store().runs("darkmatter.errors"):
-        st.info("No run of darkmatter.errors yet. Make one:")
-        st.code("interp darkmatter errors", language="bash")
+    if not _stored("darkmatter.errors"):
         return
     run = pick_run("darkmatter.errors", "", "SAEs of the error", "trained")
     rows = table(run, "error_saes")

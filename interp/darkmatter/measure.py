@@ -110,6 +110,8 @@ class DarkMatterConfig(ErrorsConfig):
     model."""
 
     STUDY: ClassVar[str] = "darkmatter.run"
+    PURSUED: ClassVar[bool] = False
+    """Whether each SAE comes a second time, its latents found by pursuit."""
 
     earlier: tuple[str, ...] = ()
     """SAEs of sites before, each as site=source: do they explain the nonlinear error?"""
@@ -168,7 +170,7 @@ class DarkMatterConfig(ErrorsConfig):
         """Whose errors are studied."""
         from ..saes.open import open_saes
 
-        return open_saes(self.source, self.site, model=self.model)
+        return open_saes(self.source, self.site, self.PURSUED, self.model)
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,7 @@ class PursuitConfig(DarkMatterConfig):
     """Like `darkmatter run`, with latents found by gradient pursuit as well as by the encoders."""
 
     STUDY: ClassVar[str] = "darkmatter.pursuit"
+    PURSUED: ClassVar[bool] = True
 
     tokens: int = 20_000
     """Tokens to read; pursuit costs a hundred times what the encoder costs."""
-
-    def error_source(self, subject: Subject) -> ErrorSource:
-        from ..saes.open import open_saes
-
-        return open_saes(self.source, self.site, pursued=True, model=self.model)
