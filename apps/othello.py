@@ -130,7 +130,7 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     edits = read_board.flip_disc(run, reader, view.seed, layers, tile, present, scale)
     flipped = position.relative.copy()
     flipped[tile] = 3 - present
-    legal = squares(np.array(legal_after_flip(position.relative, tile), np.uint64))
+    legal = squares(legal_after_flip(position.relative, tile))
     x = read_board.residual(subject, position.tokens, view.layer, edits)
     before = move_probabilities(subject, position.tokens)
     after = move_probabilities(subject, position.tokens, *edits)

@@ -74,9 +74,10 @@ def match(
     auroc[:, columns] = auroc_table(choose, wanted.choose[:, columns])
     counted = detections(choose, wanted.choose)
     f1 = counted.f1
+    best_f1 = f1.max(1)
     best = wanted.columns.iloc[columns].drop(columns="scored").reset_index(drop=True)
     best["latent_auroc"] = auroc[:, columns].argmax(0)
-    best["latent_f1"] = f1.max(1)[:, columns].argmax(0)
+    best["latent_f1"] = best_f1[:, columns].argmax(0)
     level = f1[best["latent_f1"], :, columns].argmax(1)
     best["threshold"] = counted.thresholds[best["latent_f1"], level]
     truth = wanted.score[:, columns]
@@ -84,8 +85,9 @@ def match(
     fires = score[:, best["latent_f1"]] > best["threshold"].to_numpy(np.float32)
     hits = 2 * (fires & truth).sum(0)
     best["f1"] = hits / np.maximum(fires.sum(0) + truth.sum(0), 1)
-    good = (counted.precision >= PRECISION) & (counted.active >= SUPPORT)[..., None]
-    return Match(best, auroc, f1.max(1), _rules(good[..., PIECES], counted.thresholds))
+    pieces = counted._replace(both=counted.both[..., PIECES])
+    good = (pieces.precision >= PRECISION) & (pieces.active >= SUPPORT)[..., None]
+    return Match(best, auroc, best_f1, _rules(good, counted.thresholds))
 
 
 def auroc_table(
