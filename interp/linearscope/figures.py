@@ -11,8 +11,7 @@ import plotly.express as px
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..obsprop.figures import DIVERGING
-from ..plots import BLUE, GREY, ORANGE, label, laid_out
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out
 
 
 def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> go.Figure:
