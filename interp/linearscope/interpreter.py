@@ -93,13 +93,13 @@ class Interpreter:
         by_module: dict[str, Tensor] = {}
         for n, index in enumerate(outputs.tolist() if leaves else []):
             gradients = torch.autograd.grad(
-                out.flatten()[index], list(leaves.values()), retain_graph=True, allow_unused=True
+                out.flatten()[index], [x for _, x in leaves], retain_graph=True, allow_unused=True
             )
-            for (step, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+            for (module, leaf), gradient in zip(leaves, gradients, strict=True):
                 if gradient is not None:
-                    module = self._program.steps[step].module
-                    by_module.setdefault(module, torch.zeros(len(outputs), dtype=torch.float64))
-                    by_module[module][n] += float((gradient * leaf.detach()).double().sum())
+                    none_yet = torch.zeros(len(outputs), dtype=torch.float64)
+                    total = by_module.setdefault(module, none_yet)
+                    total[n] += float((gradient * leaf.detach()).double().sum())
         return by_module
 
     def _check(self, replayed: Tensor) -> None:

@@ -136,11 +136,10 @@ def group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Linear:
-    variance, mean = torch.var_mean(z0.reshape(len(z0), num_groups, -1), -1, correction=0)
-    per = z0.shape[1] // num_groups
-    mean, variance = (
-        _along(each.repeat_interleave(per, 1).flatten(), z0).view(len(z0), -1, *[1] * (z0.ndim - 2))
-        for each in (mean, variance)
+    grouped = z0.reshape(len(z0), num_groups, -1)
+    variance, mean = (
+        statistic.expand_as(grouped).reshape(z0.shape)
+        for statistic in torch.var_mean(grouped, -1, correction=0, keepdim=True)
     )
     return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
 
@@ -156,13 +155,8 @@ def instance_norm(
     eps: float = 1e-5,
 ) -> Linear:
     if use_input_stats:
-        axes = tuple(range(2, z0.ndim))
-        variance, mean = torch.var_mean(z0, axes, correction=0, keepdim=True)
-    else:
-        assert running_mean is not None
-        assert running_var is not None
-        mean, variance = _along(running_mean, z0), _along(running_var, z0)
-    return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
+        return group_norm(z0, z0.shape[1], weight, bias, eps)
+    return lambda z: F.batch_norm(z, running_mean, running_var, weight, bias, eps=eps)
 
 
 def _scaled(mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None) -> Linear:
@@ -196,34 +190,17 @@ def pattern(
     return scores.softmax(-1)
 
 
-_PIECES: dict[str, Callable[..., Tensor]] = {
-    "leaky_relu": F.leaky_relu,
-    "prelu": F.prelu,
-    "hardsigmoid": F.hardsigmoid,
-    "threshold": F.threshold,
-    "_threshold": F.threshold,
-    "rrelu": F.rrelu,
-    "hardshrink": F.hardshrink,
-    "softshrink": F.softshrink,
-    "abs": torch.abs,
-    "clamp": torch.clamp,
-    "clip": torch.clamp,
-    "clamp_min": torch.clamp_min,
-    "clamp_max": torch.clamp_max,
-}
-_MASKS: dict[str, Callable[..., Tensor]] = {
-    "hardswish": F.hardswish,  # a parabola between two lines
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "elu": F.elu,
-    "selu": F.selu,
-    "celu": F.celu,
-    "softplus": F.softplus,
-    "mish": F.mish,
+def _functions(names: str) -> dict[str, Callable[..., Tensor]]:
+    return {n: getattr(F, n) if hasattr(F, n) else getattr(torch, n) for n in names.split()}
+
+
+_PIECES = _functions("""
+    leaky_relu prelu hardsigmoid threshold _threshold rrelu hardshrink softshrink abs clamp clip
+    clamp_min clamp_max
+""")
+_MASKS = _functions("sigmoid tanh silu gelu elu selu celu softplus mish softsign") | {
     "log_sigmoid": F.logsigmoid,
-    "softsign": F.softsign,
+    "hardswish": F.hardswish,  # a parabola between two lines
 }
 ACTIVATIONS: dict[str, Unit] = {
     "relu": relu,
