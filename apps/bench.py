@@ -13,10 +13,11 @@ from interp.runs.store import Run
 
 def page() -> None:
     st.title("Kernel benchmark")
-    run = pick_run("bench.kernels", "interp bench kernels")
+    run = pick_run("bench.kernels")
+    bandwidth = run.manifest["bandwidth_bytes_per_s"]
     st.caption(
         f"{run.manifest['threads']} threads, {run.config['repeats']} interleaved repeats; memory "
-        f"reads {run.manifest['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s. The Llama shapes are "
+        f"reads {bandwidth / 1e9:.1f} GB/s. The Llama shapes are "
         "measured on a part of the vocabulary and of the vectors; the time of the whole job is "
         "extrapolated."
     )
@@ -24,7 +25,6 @@ def page() -> None:
         _numbers(shape, metrics)
     summary, shapes = table(run, "summary/variants"), table(run, "shapes/shapes")
     st.plotly_chart(figures.kernel_ratios(summary), width="stretch", key="ratios")
-    bandwidth = run.manifest["bandwidth_bytes_per_s"]
     roofline = figures.kernel_roofline(summary, shapes, bandwidth)
     st.plotly_chart(roofline, width="stretch", key="roofline")
     st.subheader("Every variant")
