@@ -16,20 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import UserError
-from .calls import (
-    ESCAPES,
-    FACTORS,
-    INPLACE,
-    LINEAR,
-    MOVES,
-    PRODUCTS,
-    PROPERTIES,
-    QUESTIONS,
-    RANDOM,
-    SCALES,
-    SHAPES,
-    STATISTICS,
-)
+from . import calls
 from .dual import Dual, Tape, duals, references
 from .units import ACTIVATIONS, GATES, OTHERS, pattern
 
@@ -51,12 +38,12 @@ def apply(func: Function, args: Args, kwargs: Kwargs) -> Any:
     if not args and "input" in kwargs:
         args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
     tape = duals((args, kwargs))[0].tape
-    if name in ESCAPES:
+    if name in calls.ESCAPES:
         raise UserError(f"{tape.where(name)} takes numbers out of torch: they cannot be followed")
     for option in ("out", "rounding_mode"):
         if kwargs.get(option) is not None:
             raise UserError(f"no rule for {tape.where(name)} with {option}")
-    if name in SHAPES | QUESTIONS:
+    if name in calls.QUESTIONS:
         with torch.no_grad():
             return func(*references(args), **references(kwargs))
     if name == "__setitem__":
@@ -76,13 +63,13 @@ def _result(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
             return _wrap(reference, None, tape, 0, given[0].source)
         frozen = _multipliers(name, args, kwargs)
         mixed = next((dual.source for dual in _without(given, frozen) if dual.slot is None), "")
-        step = None if mixed and name in LINEAR else _step(func, name, args, kwargs, live)
+        step = None if mixed and name in calls.LINEAR else _step(func, name, args, kwargs, live)
     if step is None:  # an activation plus a decision is a decision too: z + z^3 inside a GELU
         return _wrap(reference, None, tape, 0, mixed or tape.where(name))
     carriers, run = step
     count = 1 if isinstance(reference, Tensor) else len(reference)
     slots = tape.add(name, [c.slot for c in carriers if c.slot is not None], run, count)
-    keeps = name in MOVES or (name in SCALES and len(live) == 1)
+    keeps = name in calls.MOVES or (name in calls.SCALES and len(live) == 1)
     gate = GATES.get(name, min(dual.gate for dual in live) if keeps else 0)
     return _wrap(reference, slots, tape, gate, tape.where(name))
 
@@ -90,13 +77,13 @@ def _result(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
 def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual]) -> Replay | None:
     """How to replay a call; None if its result is a decision."""
     tape = live[0].tape
-    if name in STATISTICS:
+    if name in calls.STATISTICS:
         return None
-    if name in PRODUCTS:
+    if name in calls.PRODUCTS:
         carrier = _carrier(name, args, kwargs, live)
         return None if carrier is None else _same_call(func, args, kwargs, [carrier])
-    if name in LINEAR:
-        if name in RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
+    if name in calls.LINEAR:
+        if name in calls.RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
             raise UserError(f"no rule for {tape.where(name)} in training mode")
         frozen = _multipliers(name, args, kwargs)
         carriers = _without(live, frozen)
@@ -117,7 +104,7 @@ def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual
 
 def _multipliers(name: str, args: Args, kwargs: Kwargs) -> list[Dual]:
     """The Duals among a linear call's arguments that multiply others of them."""
-    keys = FACTORS.get(name, ())
+    keys = calls.FACTORS.get(name, ())
     multipliers = [args[key] for key in keys if isinstance(key, int) and key < len(args)]
     multipliers += [kwargs[key] for key in keys if isinstance(key, str) and key in kwargs]
     return duals(multipliers)
@@ -237,8 +224,8 @@ def _refuse_shared_memory(target: Dual) -> None:
 def _out_of_place(func: Function) -> Function | None:
     """The call that returns what this one writes, if it writes; None if there is none."""
     name = func.__name__
-    if name in INPLACE:
-        return getattr(Tensor, INPLACE[name])  # type: ignore[no-any-return]
+    if name in calls.INPLACE:
+        return getattr(Tensor, calls.INPLACE[name])  # type: ignore[no-any-return]
     if name.startswith("__") or not name.endswith("_"):
         return func
     plain = name.removesuffix("_")
@@ -251,8 +238,8 @@ def _call_name(func: Function) -> str:
         asked: str = func.__self__.__name__  # type: ignore[attr-defined]
         if asked == "data":
             return "detach"
-        return "contiguous" if asked in PROPERTIES else name
-    return INPLACE.get(name) or (name if name.startswith("__") else name.removesuffix("_"))
+        return "contiguous" if asked in calls.PROPERTIES else name
+    return calls.INPLACE.get(name) or (name if name.startswith("__") else name.removesuffix("_"))
 
 
 def _wrap(reference: Any, slots: list[int] | None, tape: Tape, gate: int, source: str) -> Any:

@@ -35,17 +35,6 @@ def affine(slope: Tensor, offset: Tensor) -> Linear:
     return lambda z: z * slope
 
 
-def between(z0: Tensor, low: float, high: float) -> Linear:
-    """min(max(z, low), high)."""
-    inside = ((z0 > low) & (z0 < high)).to(z0)
-    return affine(inside, z0.clamp(low, high) * (1 - inside))
-
-
-def relu(z0: Tensor, inplace: bool = False) -> Linear:
-    passes = (z0 > 0).to(z0)
-    return lambda z: z * passes
-
-
 def piece(function: Callable[..., Tensor]) -> Unit:
     """A unit that is linear in pieces: its slope by autograd, the offset from its value."""
 
@@ -82,23 +71,15 @@ def _slope(
     return slope, value.detach()
 
 
-def max_pool(dimensions: int) -> Unit:
+def max_pool(function: Callable[..., Any], dimensions: int) -> Unit:
     """The inputs that the pool chose for z0; its adjoint adds up where windows overlap."""
-    function = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dimensions - 1]
 
     def unit(z0: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Linear:
-        return _chosen(function(z0, *args, **kwargs, return_indices=True)[1], dimensions)
+        places = function(z0, *args, **kwargs, return_indices=True)[1]
+        flat = places.flatten(-dimensions)
+        return lambda z: z.flatten(-dimensions).gather(-1, flat).view(places.shape)
 
     return unit
-
-
-def adaptive_max_pool(z0: Tensor, output_size: Any, return_indices: bool = False) -> Linear:
-    return _chosen(F.adaptive_max_pool2d(z0, output_size, return_indices=True)[1], 2)
-
-
-def _chosen(places: Tensor, dimensions: int) -> Linear:
-    flat = places.flatten(-dimensions)
-    return lambda z: z.flatten(-dimensions).gather(-1, flat).view(places.shape)
 
 
 def glu(z0: Tensor, dim: int = -1) -> Linear:
@@ -195,17 +176,14 @@ def _functions(names: str) -> dict[str, Callable[..., Tensor]]:
 
 
 _PIECES = _functions("""
-    leaky_relu prelu hardsigmoid threshold _threshold rrelu hardshrink softshrink abs clamp clip
-    clamp_min clamp_max
+    relu relu6 hardtanh leaky_relu prelu hardsigmoid threshold _threshold rrelu hardshrink
+    softshrink abs clamp clip clamp_min clamp_max
 """)
 _MASKS = _functions("sigmoid tanh silu gelu elu selu celu softplus mish softsign") | {
     "log_sigmoid": F.logsigmoid,
     "hardswish": F.hardswish,  # a parabola between two lines
 }
 ACTIVATIONS: dict[str, Unit] = {
-    "relu": relu,
-    "relu6": lambda z0, inplace=False: between(z0, 0, 6),
-    "hardtanh": lambda z0, min_val=-1, max_val=1, inplace=False: between(z0, min_val, max_val),
     **{name: piece(function) for name, function in _PIECES.items()},
     **{name: mask(function) for name, function in _MASKS.items()},
 }
@@ -213,10 +191,8 @@ GATES = {**dict.fromkeys(_MASKS, 1), "sigmoid": 2, "hardsigmoid": 2}
 """The ranks of units that can be gates. In a product the factor of higher rank is frozen: SiLU
 against a plain activation (a gated MLP), a sigmoid against a SiLU (squeeze-excite)."""
 OTHERS: dict[str, Unit] = {
-    "max_pool1d": max_pool(1),
-    "max_pool2d": max_pool(2),
-    "max_pool3d": max_pool(3),
-    "adaptive_max_pool2d": adaptive_max_pool,
+    **{f"max_pool{n}d": max_pool(getattr(F, f"max_pool{n}d"), n) for n in (1, 2, 3)},
+    "adaptive_max_pool2d": max_pool(F.adaptive_max_pool2d, 2),
     "glu": glu,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
