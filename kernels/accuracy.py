@@ -50,12 +50,12 @@ def statistic_errors(
 
 def _flat(projection: Projection) -> dict[str, Tensor]:
     """[2 n] float64 of every statistic that the sides have (top first), [n] of the others."""
-    top, bottom, moments = projection.top, projection.bottom, projection.moments
+    top, moments = projection.top, projection.moments
     assert top is not None
-    assert bottom is not None
     assert moments is not None
+    sides = [getattr(projection, side) for side in SIDES]
     names = ("logits", "logsumexp", "entropy", "max_prob")
-    values = {name: torch.cat([getattr(side, name) for side in (top, bottom)]) for name in names}
+    values = {name: torch.cat([getattr(side, name) for side in sides]) for name in names}
     values |= moments._asdict()
     values["z"] = (top.logits[:, 0].double() - moments.mean.double()) / moments.var.double().sqrt()
     return {name: value.double() for name, value in values.items()}

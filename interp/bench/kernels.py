@@ -126,14 +126,12 @@ class KernelBenchConfig:
         return {**metrics[0], **exact, "shapes": dict(zip(measured, metrics, strict=True))}
 
     def _shapes(self) -> dict[str, Shape]:
-        rows, vocabulary = self.rows, self.vocabulary
         if self.d:
-            rows = rows or 2048
-            return {"own": Shape(self.d, vocabulary, rows, vocabulary, rows)}
-        return {
-            name: shape._replace(rows=rows or shape.rows, vocabulary=vocabulary or shape.vocabulary)
-            for name, shape in ((name, SHAPES[name]) for name in self.shape)
-        }
+            rows = self.rows or 2048
+            return {"own": Shape(self.d, self.vocabulary, rows, self.vocabulary, rows)}
+        given = {"rows": self.rows, "vocabulary": self.vocabulary}
+        changes = {field: size for field, size in given.items() if size}
+        return {name: SHAPES[name]._replace(**changes) for name in self.shape}
 
     def _measure(
         self, name: str, shape: Shape

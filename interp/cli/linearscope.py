@@ -8,7 +8,7 @@ from ..linearscope.explain import BiasConfig, ExplainConfig
 from ..linearscope.responses import ImpulseConfig, SvdConfig
 from ..linearscope.tokens import TokensConfig
 from ..linearscope.train_sketch import SketchConfig
-from .common import Json, command, print_json, print_table, study_command, with_table
+from .common import Json, command, print_json, print_rows, study_command, with_table
 
 linearscope = SubcommandApp()
 
@@ -23,14 +23,12 @@ study_command(linearscope, "sketch", SketchConfig, with_table("held"))
 @command(linearscope, "speed")
 def speed(model: str = "efficientnet-lite0", json: Json = False) -> None:
     """The interpreter's cost in passes of the plain network, measured."""
+    import pandas as pd
+
     from ..linearscope.speed import measure
 
-    found = measure(model)
+    metrics = measure(model)
     if json:
-        print_json({"study": "linearscope.speed", "run": None, "metrics": found})
+        print_json({"study": "linearscope.speed", "run": None, "metrics": metrics})
         return
-    print_table(["metric", "value"], [[name, _short(value)] for name, value in found.items()])
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    print_rows(pd.DataFrame(metrics.items(), columns=["metric", "value"]))

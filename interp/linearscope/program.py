@@ -47,13 +47,6 @@ class Program:
         """A x + r for one input."""
         return self._run(x)
 
-    def batch(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """The same for many inputs at once."""
-        if len(x) == 1:
-            return self(x)
-        several: Tensor = torch.vmap(self)(x[:, None])
-        return several[:, 0]
-
     def constants(self, x: Float[Tensor, "1 ..."]) -> tuple[Tensor, list[tuple[str, Tensor]]]:
         """The output for `x`, and by submodule the constants that its steps add to any carried
         tensors, as leaves of autograd that the output depends on."""

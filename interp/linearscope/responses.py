@@ -158,14 +158,10 @@ def aligned(network: PictureNetwork, system: Interpreter) -> PictureNetwork:
         UserError: neither follows from the sizes.
     """
     inside, outside = (tuple(t.shape[2:]) for t in (system.x0, system.y))
-    pairs = list(zip(inside, outside, strict=True))
-    if all(network.factor * (i - 2 * network.border) == o for i, o in pairs):
-        return network
-    factors, borders = {divmod(o, i) for i, o in pairs}, {divmod(i - o, 2) for i, o in pairs}
-    if len(factors) == 1 and (factor := factors.pop())[1] == 0:
-        return replace(network, factor=factor[0], border=0)
-    if len(borders) == 1 and (border := borders.pop())[1] == 0:
-        return replace(network, factor=1, border=border[0])
+    multiple, cropped = (outside[0] // inside[0], 0), (1, (inside[0] - outside[0]) // 2)
+    for factor, border in ((network.factor, network.border), multiple, cropped):
+        if outside == tuple(factor * (size - 2 * border) for size in inside):
+            return replace(network, factor=factor, border=border)
     raise UserError(
         f"an output of {outside[0]} x {outside[1]} cannot be laid on an input of {inside[0]} x "
         f"{inside[1]}: pad or crop in the network until its size is a multiple"

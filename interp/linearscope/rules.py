@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ..errors import UserError
 from . import calls
 from .dual import Dual, Tape, duals, references
-from .units import ACTIVATIONS, GATES, OTHERS, pattern
+from .units import ACTIVATIONS, GATES, OTHERS
 
 Function = Callable[..., Any]
 Args = tuple[Any, ...]
@@ -152,8 +152,7 @@ def _attention(
     attn_mask: Any = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    **options: Any,
 ) -> Replay:
     """`F.scaled_dot_product_attention` of the values, with the pattern of the references."""
     if dropout_p:
@@ -162,8 +161,10 @@ def _attention(
         raise UserError(f"no rule for {tape.where('attention')} with constant values")
     value.activation("attention's values")
     q, k, mask = references((query, key, attn_mask))
-    weights = pattern(q, k, mask, is_causal, scale, enable_gqa)
-    groups = q.shape[-3] // value.shape[-3] if enable_gqa else 1
+    # what attention makes of unit vectors is its pattern
+    units = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device).expand(*k.shape[:-1], -1)
+    weights = F.scaled_dot_product_attention(q, k, units, mask, 0.0, is_causal, **options)
+    groups = q.shape[-3] // value.shape[-3] if options.get("enable_gqa") else 1
 
     def run(v: Tensor) -> Tensor:
         mixed: Tensor = weights @ (v.repeat_interleave(groups, -3) if groups > 1 else v)

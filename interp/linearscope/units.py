@@ -14,7 +14,6 @@ Each is `unit(z0, *args, **kwargs)` and returns the affine function of z. After 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -149,26 +148,6 @@ def _scaled(mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | N
 
 def _along(channels: Any, x: Tensor) -> Any:
     return None if channels is None else channels.view(-1, *[1] * (x.ndim - 2))
-
-
-def pattern(
-    query: Tensor,
-    key: Tensor,
-    mask: Tensor | None = None,
-    causal: bool = False,
-    scale: float | None = None,
-    grouped: bool = False,
-) -> Tensor:
-    """The weights of scaled dot product attention [..., queries, keys]."""
-    if grouped:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if causal:
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~allowed, -math.inf)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1)
 
 
 def _functions(names: str) -> dict[str, Callable[..., Tensor]]:
