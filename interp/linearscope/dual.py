@@ -19,9 +19,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import UserError
-from .program import Hole, Step, replaced
+from .program import Step
 
 
 class Dual(Tensor):
@@ -44,7 +45,7 @@ class Dual(Tensor):
         )
         made.reference, made.slot, made.tape = reference, slot, tape
         made.gate, made.source = gate, source
-        tape.register(made)
+        tape.made.append(weakref.ref(made))
         return made  # type: ignore[no-any-return]
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -60,7 +61,7 @@ class Dual(Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         arguments = args, kwargs or {}
-        return next(duals(arguments)).tape.rule(func, *arguments)
+        return duals(arguments)[0].tape.rule(func, *arguments)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -90,18 +91,13 @@ class Tape:
         self.steps: list[Step] = []
         self._slots = 1
         self._modules: list[str] = []
-        self._by_memory: dict[int, list[weakref.ref[Dual]]] = {}
+        self.made: list[weakref.ref[Dual]] = []
 
-    def register(self, dual: Dual) -> None:
-        """Remember which memory a Dual stands for."""
-        address = dual.reference.untyped_storage().data_ptr()
-        self._by_memory.setdefault(address, []).append(weakref.ref(dual))
-
-    def sharing(self, dual: Dual) -> list[Dual]:
-        """Other Duals, still in use, of the same memory."""
-        address = dual.reference.untyped_storage().data_ptr()
-        alive = [reference() for reference in self._by_memory.get(address, [])]
-        return [other for other in alive if other is not None and other is not dual]
+    def shared(self, dual: Dual) -> bool:
+        """Whether another Dual, still in use, stands for the same memory."""
+        alive = [other for reference in self.made if (other := reference()) is not None]
+        addresses = [other.reference.untyped_storage().data_ptr() for other in alive]
+        return addresses.count(dual.reference.untyped_storage().data_ptr()) > 1
 
     @property
     def module(self) -> str:
@@ -142,23 +138,9 @@ class Tape:
 
 def references(value: Any) -> Any:
     """`value` with each Dual in it, however deep, replaced by its reference."""
-    return replaced(value, Dual, lambda dual: dual.reference)
+    return tree_map_only(Dual, lambda dual: dual.reference, value)
 
 
-def holes(value: Any, carriers: list[Dual]) -> Any:
-    """`value` with the Duals that carry replaced by holes, all others by their references."""
-    return replaced(
-        value, Dual, lambda dual: Hole() if any(dual is c for c in carriers) else dual.reference
-    )
-
-
-def duals(value: Any) -> Iterator[Dual]:
-    """Every Dual in nested arguments, in the order in which `program.filled` fills holes."""
-    if isinstance(value, Dual):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from duals(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from duals(item)
+def duals(value: Any) -> list[Dual]:
+    """Every Dual in nested arguments."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Dual)]

@@ -48,8 +48,11 @@ class Interpreter:
     @torch.no_grad()
     def __call__(self, x1: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """LI(x1): other inputs through the system that x0 chose."""
-        chunks = torch.split(self._fitting(x1, self.x0), self._chunk)
-        return torch.cat([self._program.batch(chunk) for chunk in chunks])
+        several = torch.vmap(self._program)
+        return torch.cat([
+            self._program(chunk) if len(chunk) == 1 else several(chunk[:, None])[:, 0]
+            for chunk in torch.split(self._fitting(x1, self.x0), self._chunk)
+        ])  # fmt: skip
 
     def matvec(self, u: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """A u, for a batch of u of the input's shape."""
@@ -60,12 +63,9 @@ class Interpreter:
         products = []
         batched = self._chunk > 1  # torch's vmap costs more than one pass alone
         for chunk in torch.split(self._fitting(v, self.y), self._chunk):
+            given = chunk[:, None] if batched else chunk
             (product,) = torch.autograd.grad(
-                self._out,
-                self._leaf,
-                chunk[:, None] if batched else chunk,
-                retain_graph=True,
-                is_grads_batched=batched,
+                self._out, self._leaf, given, retain_graph=True, is_grads_batched=batched
             )
             products.append(product[:, 0] if batched else product)
         return torch.cat(products)
@@ -93,13 +93,13 @@ class Interpreter:
         by_module: dict[str, Tensor] = {}
         for n, index in enumerate(outputs.tolist() if leaves else []):
             gradients = torch.autograd.grad(
-                out.flatten()[index], list(leaves.values()), retain_graph=True, allow_unused=True
+                out.flatten()[index], [x for _, x in leaves], retain_graph=True, allow_unused=True
             )
-            for (step, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+            for (module, leaf), gradient in zip(leaves, gradients, strict=True):
                 if gradient is not None:
-                    module = self._program.steps[step].module
-                    by_module.setdefault(module, torch.zeros(len(outputs), dtype=torch.float64))
-                    by_module[module][n] += float((gradient * leaf.detach()).double().sum())
+                    none_yet = torch.zeros(len(outputs), dtype=torch.float64)
+                    total = by_module.setdefault(module, none_yet)
+                    total[n] += float((gradient * leaf.detach()).double().sum())
         return by_module
 
     def _check(self, replayed: Tensor) -> None:

@@ -52,11 +52,8 @@ def measure(model: str = "efficientnet-lite0", rounds: int = 7) -> dict[str, Any
             for _ in range(rounds):
                 ratios.append(_seconds(ours) / _seconds(theirs))
                 advance(1, name)
-            low, _, high = statistics.quantiles(ratios, n=4)
-            metrics |= {
-                name: statistics.median(ratios),
-                f"{name}, quartiles": f"{low:.2f}-{high:.2f}",
-            }
+            low, median, high = statistics.quantiles(ratios, n=4)
+            metrics |= {name: median, f"{name}, quartiles": f"{low:.2f}-{high:.2f}"}
     return metrics
 
 
