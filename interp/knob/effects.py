@@ -20,7 +20,7 @@ import torch
 
 from ..model.edits import set_coordinate
 from ..progress import progress
-from .data import sample, table_once
+from .data import sample
 from .evaluate import answer_rows, scores
 from .items import Splits
 from .prompts import Format, rows_of
@@ -59,7 +59,7 @@ def text_cost(work: Work, knob: Knob, tuned: bool) -> None:
         for line in text_nats(subject, knob, text, knob.values[::2]):
             yield {**line, "model": model}
 
-    table_once(work.out, f"effects/perplexity-{model}", measured)
+    work.out.table_once(f"effects/perplexity-{model}", measured)
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ def configurations(work: Work, knob: Knob, tuned: bool) -> None:
                 **scores(answer_rows(subject, prompter, rows, config.batch_size)),
             }
 
-    table_once(work.out, f"effects/configurations-{model}", measured)
+    work.out.table_once(f"effects/configurations-{model}", measured)
 
 
 def decode(work: Work) -> None:
@@ -126,10 +126,10 @@ def decode(work: Work) -> None:
     config, out = work.config, work.out
     weights = config.stored_weights
     knob = Directions.load(out.path / "knob")
-    table_once(out, "decode/tokens", lambda: knob.decode(weights, norm="final"))
-    table_once(out, "decode/neurons", lambda: nearest_neurons(knob, weights))
+    out.table_once("decode/tokens", lambda: knob.decode(weights, norm="final"))
+    out.table_once("decode/neurons", lambda: nearest_neurons(knob, weights))
     if config.sae:
-        table_once(out, "decode/split", lambda: split_knob(config, work.subject, work.splits, knob))
+        out.table_once("decode/split", lambda: split_knob(config, work.subject, work.splits, knob))
 
 
 def nearest_neurons(knob: Directions, weights: Weights) -> pd.DataFrame:

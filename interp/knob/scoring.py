@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..runs.store import RunWriter
 from .adapter import open_tuned
-from .data import sample, table_once
+from .data import sample
 from .evaluate import answer_rows, scores
 from .items import FACTS, Item, Kind, read_items, split
 from .prompts import rows_of
@@ -47,7 +47,7 @@ def score_adapter(
     lines: list[dict[str, Any]] = []
     for setting in config.scored_settings():
         if setting.tuned or not only_tuned:
-            table = table_once(out, f"answers/{setting.name}", partial(answers, setting))
+            table = out.table_once(f"answers/{setting.name}", partial(answers, setting))
             for part, rows in table.groupby("part", sort=False):
                 lines.append({"setting": setting.name, "part": part, **scores(rows)})
     out.table("scores/scores", lines)

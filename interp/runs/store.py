@@ -269,6 +269,14 @@ class RunWriter:
             frame.to_parquet(making)
         return frame
 
+    def table_once(
+        self, name: str, make: Callable[[], pd.DataFrame | Iterable[Mapping[str, Any]]]
+    ) -> pd.DataFrame:
+        """A table of this run; `make` computes it if the run does not have it yet."""
+        if not self.has(f"{name}.parquet"):
+            self.table(name, make())
+        return self.read_table(name)
+
     def read_table(self, name: str) -> pd.DataFrame:
         """A table that was written before, by this process or one before it."""
         return _read_table(self.path, name)
