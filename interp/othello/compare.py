@@ -99,9 +99,8 @@ class CompareConfig(OthelloStudy):
         with progress("compare", len(layers) * (len(sets) + 7), "readers") as advance:
             for layer in layers:
                 saes = [(a, s, made.path / "saes" / sae_name(a, layer, s)) for a, s in sets]
-                settings = (self.ridge, self.passes, self.seed, made.config["k"], self.model)
                 if not all(map(out.has, layer_parts(layer, sets))):
-                    job = LayerJob(layer, boards, *settings, out, advance)
+                    job = LayerJob(layer, boards, self, made.config["k"], out, advance)
                     job.run(subject, untrained, games, saes)
         out.facts = {
             "parity": subject.parity,
@@ -164,8 +163,7 @@ def scores(folder: Path) -> pd.DataFrame:
     """The scores of all layers."""
     import pandas as pd
 
-    parts = sorted((folder / "scores").glob("L*.parquet"))
-    return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+    return pd.read_parquet(folder / "scores")
 
 
 def flipped_shares(games: Any, boards: Boards) -> dict[str, float]:
@@ -173,12 +171,10 @@ def flipped_shares(games: Any, boards: Boards) -> dict[str, float]:
     from .games import replay, squares
     from .stability import flipped_later
 
-    later = squares(flipped_later(replay(games))[:, :-1][boards.score.kept])
-    kinds = {"paper": boards.score.paper, "sound": boards.score.sound}
-    return {
-        f"{kind}_stable_turned": round(int((stable & later).sum()) / int(stable.sum()), 6)
-        for kind, stable in kinds.items()
-    }
+    labels = boards.score
+    later = squares(flipped_later(replay(games))[:, :-1][labels.kept])
+    kinds = {"paper": labels.paper, "sound": labels.sound}
+    return {f"{k}_stable_turned": round(float(later[x].mean()), 6) for k, x in kinds.items()}
 
 
 def headline(table: pd.DataFrame) -> dict[str, float]:

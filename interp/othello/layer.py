@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +20,14 @@ from ..model.site import Site
 from ..model.subject import Subject
 from ..runs.store import RunWriter, save_tensors
 from ..saes import Sae, open_sae
+from . import readers
 from .board_labels import STATES, read_activations, tile_index
 from .match import Match, match
-from .readers import (
-    Boards,
-    Probes,
-    Rows,
-    autoencoder_rows,
-    colour_rows,
-    cosine_rows,
-    dictionary_rows,
-    majority_rows,
-    probe_rows,
-    shortcut_rows,
-    stability_rows,
-)
+from .readers import Boards, Probes, Rows
 from .sae import directions_name
+
+if TYPE_CHECKING:
+    from .compare import CompareConfig
 
 Values = npt.NDArray[np.float32]
 Games = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -56,12 +48,9 @@ class LayerJob:
 
     layer: int
     boards: Boards
-    ridge: float
-    passes: int
-    seed: int
+    config: CompareConfig
     k: int
     """Active random directions per token."""
-    model: str
     out: RunWriter
     advance: Callable[..., None]
 
@@ -80,9 +69,11 @@ class LayerJob:
         matches: list[tuple[Dictionary, Match]] = []
         for dictionary, choose, score in self._dictionaries(own[stream], own[neurons], saes):
             matched = match(choose, score, self.boards.targets)
-            scored = dictionary_rows(matched, score, self.boards)
-            if dictionary.sae:
-                scored += self._sae_rows(dictionary.sae, matched, own[stream][1], score, probes)
+            scored = readers.dictionary_rows(matched, score, self.boards)
+            if sae := dictionary.sae:
+                x, z = own[stream][1], torch.from_numpy(score)
+                scored += readers.autoencoder_rows(x, z, sae.decode(z), probes, self.boards)
+                scored += readers.cosine_rows(matched, sae.W_dec, probes)
             rows += self._tagged(scored, dictionary.reader, dictionary.seed)
             matches.append((dictionary, matched))
             self.advance(1, f"layer {self.layer}, {dictionary.reader}")
@@ -100,17 +91,20 @@ class LayerJob:
         return [{"layer": self.layer, "reader": reader, "seed": seed, **r} for r in rows]
 
     def _probes(self, x: Tensor, y: Tensor) -> Probes:
-        settings = (self.boards, self.ridge, self.passes)
-        probes = probe_rows(x, y, *settings)
+        settings = (self.boards, self.config.ridge, self.config.passes)
+        probes = readers.probe_rows(x, y, *settings)
         self.advance(1, f"layer {self.layer}, probe of own and enemy")
-        rows = [*probes.rows, *colour_rows(x, y, *settings)]
+        rows = [*probes.rows, *readers.colour_rows(x, y, *settings)]
         self.advance(1, f"layer {self.layer}, probe of black and white")
-        rows += stability_rows(x, y, *settings)
+        rows += readers.stability_rows(x, y, *settings)
         self.advance(1, f"layer {self.layer}, probe of stable discs")
         return probes._replace(rows=self._tagged(rows, "probe"))
 
     def _baselines(self) -> Rows:
-        rows = {"majority": majority_rows(self.boards), **shortcut_rows(self.boards)}
+        rows = {
+            "majority": readers.majority_rows(self.boards),
+            **readers.shortcut_rows(self.boards),
+        }
         return [row for reader, part in rows.items() for row in self._tagged(part, reader)]
 
     def _dictionaries(
@@ -125,28 +119,21 @@ class LayerJob:
             sae = open_sae(folder)
             choose, score = (as_array(sae.encode(part)) for part in stream)
             yield Dictionary(arch, seed, sae), choose, score
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.config.seed)
         mean = stream[0].mean(0)
         # as many as the SAEs have latents
         vectors = torch.randn(len(mean), sae.d_sae, generator=generator)
         choose, score = (as_array(_sparse((part - mean) @ vectors, self.k)) for part in stream)
         yield Dictionary("random directions"), choose, score
 
-    def _sae_rows(
-        self, sae: Sae, matched: Match, x: Tensor, latents: Values, probes: Probes
-    ) -> Rows:
-        """What an SAE keeps of the residuals x [m, d], and where its best latents point."""
-        z = torch.from_numpy(latents)
-        rows = autoencoder_rows(x, z, sae.decode(z), probes, self.boards)
-        return rows + cosine_rows(matched, sae.W_dec, probes)
-
     def _random_model(self, model: Subject, games: Games, stream: Site, neurons: Site) -> Rows:
         """The same architecture with random weights: its stream probed, its neurons matched."""
         activations = self._read(model, games, [stream, neurons])
-        probes = probe_rows(*activations[stream], self.boards, self.ridge, self.passes)
+        settings = (self.boards, self.config.ridge, self.config.passes)
+        probes = readers.probe_rows(*activations[stream], *settings)
         self.advance(1, f"layer {self.layer}, random model")
         x, y = (as_array(part) for part in activations[neurons])
-        rows = dictionary_rows(match(x, y, self.boards.targets), y, self.boards)
+        rows = readers.dictionary_rows(match(x, y, self.boards.targets), y, self.boards)
         self.advance(1, f"layer {self.layer}, random model's neurons")
         return [
             *self._tagged(probes.rows, "random model probe"),
@@ -156,7 +143,7 @@ class LayerJob:
     def _write(
         self, stream: Site, rows: Rows, matches: list[tuple[Dictionary, Match]], probes: Probes
     ) -> None:
-        about = {"model": self.model, "from": "othello.compare"}
+        about = {"model": self.config.model, "from": "othello.compare"}
         directions = {
             ("probe", 0): class_directions(stream, probes.coef, probes.intercept, about),
             ("means", 0): class_directions(stream, probes.means, probes.intercept, about),
