@@ -44,20 +44,18 @@ STRETCH = 16
 """Positions of a text whose losses are averaged."""
 
 
-def text_cost(work: Work, knob: Knob, tuned: bool) -> None:
+def text_cost(work: Work, knob: Knob, model: str) -> None:
     """`effects/perplexity-<model>`: nats a token of ordinary text over c."""
+    import pandas as pd
+
     from ..text.corpus import read_corpus, token_rows
 
-    subject, model = work.subject, "tuned" if tuned else "untuned"
+    subject, tokens = work.subject, work.config.text_tokens
 
-    def encode(text: str) -> list[int]:
-        return list(subject.tokenizer.encode(text, add_special_tokens=False))
-
-    def measured() -> Iterator[Mapping[str, Any]]:
-        tokens = work.config.text_tokens
-        text = list(token_rows(read_corpus(None), encode, TEXT_ROW, None, tokens))
-        for line in text_nats(subject, knob, text, knob.values[::2]):
-            yield {**line, "model": model}
+    def measured() -> pd.DataFrame:
+        text = token_rows(read_corpus(None), subject.token_ids, TEXT_ROW, None, tokens)
+        lines = text_nats(subject, knob, list(text), knob.values[::2])
+        return pd.DataFrame(lines).assign(model=model)
 
     work.out.table_once(f"effects/perplexity-{model}", measured)
 
@@ -94,10 +92,9 @@ def _nats_by_stretch(subject: Subject, rows: Sequence[Sequence[int]]) -> list[di
     ]
 
 
-def configurations(work: Work, knob: Knob, tuned: bool) -> None:
+def configurations(work: Work, knob: Knob, model: str) -> None:
     """`effects/configurations-<model>`: separation and PairAcc, by demonstrations and format."""
     config, subject, splits = work.config, work.subject, work.splits
-    model = "tuned" if tuned else "untuned"
 
     def measured() -> Iterator[Mapping[str, Any]]:
         held = splits.subjects or splits.relations
@@ -108,13 +105,8 @@ def configurations(work: Work, knob: Knob, tuned: bool) -> None:
             h = last_token_states(subject, prompter, rows, knob.site, config.batch_size)
             along = h.double().cpu() @ knob.vector.double()
             separation = abs(float(along[1::2].mean() - along[::2].mean()))
-            yield {
-                "model": model,
-                "shots": shots,
-                "format": form,
-                "separation": separation,
-                **scores(answer_rows(subject, prompter, rows, config.batch_size)),
-            }
+            about = {"model": model, "shots": shots, "format": form, "separation": separation}
+            yield about | scores(answer_rows(subject, prompter, rows, config.batch_size))
 
     work.out.table_once(f"effects/configurations-{model}", measured)
 

@@ -114,9 +114,8 @@ class Patching:
     subject: Subject
     source: CachedPrompts
     target: CachedPrompts
-    source_answers: Int[Tensor, " batch"]
-    """First token of each source's answer."""
-    target_answers: Int[Tensor, " batch"]
+    answers: Int[Tensor, "2 batch"]
+    """First token of each source's answer, and of each target's."""
     identity: CachedPrompts
     """One prompt that repeats what it is given."""
 
@@ -139,9 +138,7 @@ class Patching:
         self.passes += 2
         by_layer = probabilities.view(len(self.residual), batch, -1)
         rows = torch.arange(batch, device=probabilities.device)
-        source = by_layer[:, rows, self.source_answers].mean(1)
-        target = by_layer[:, rows, self.target_answers].mean(1)
-        return Curves(source.cpu(), target.cpu())
+        return Curves(*by_layer[:, rows, self.answers].mean(-1).T.cpu())
 
 
 def _put(site: Site, states: Float[Tensor, "batch d"], start: int) -> Edit:

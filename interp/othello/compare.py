@@ -127,12 +127,13 @@ def labelled_games(choose: int, score: int) -> tuple[Games, Boards]:
 
 def layer_parts(layer: int, saes: Sequence[tuple[str, int]]) -> list[str]:
     """Every part that is written for a layer."""
-    names = [directions_name("probe", 0, layer), directions_name("means", 0, layer)]
-    names += [directions_name(arch, seed, layer) for arch, seed in saes]
-    files = ("vectors.safetensors", "index.parquet", "directions.json")
-    tables = [f"{table}/L{layer}.parquet" for table in ("scores", "latents", "rules")]
-    directions = [f"directions/{name}/{file}" for name in names for file in files]
-    return [*tables, f"maps/L{layer}.safetensors", *directions]
+    parts = [f"{table}/L{layer}.parquet" for table in ("scores", "latents", "rules")]
+    parts.append(f"maps/L{layer}.safetensors")
+    for reader, seed in (("probe", 0), ("means", 0), *saes):
+        name = directions_name(reader, seed, layer)
+        files = ("vectors.safetensors", "index.parquet", "directions.json")
+        parts += [f"directions/{name}/{file}" for file in files]
+    return parts
 
 
 def compared_model(run: Run) -> str:

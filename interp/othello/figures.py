@@ -129,9 +129,8 @@ def othello_layers(rows: pd.DataFrame) -> go.Figure:
         for reader, colour in READERS.items():
             line = part[part["reader"] == reader].sort_values("layer")
             if len(line):
-                figure.add_trace(
-                    _line(line, reader, colour, reader not in shown), k // 3 + 1, k % 3 + 1
-                )
+                trace = _line(line, reader, colour, reader not in shown)
+                figure.add_trace(trace, k // 3 + 1, k % 3 + 1)
                 shown.add(reader)
     figure.update_xaxes(title="layer", dtick=1, row=2)
     return laid_out(figure, "Linear probes against SAEs, layer by layer", height=640, legend=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +34,6 @@ Games = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """The choosing and the scoring games."""
 
 
-class Dictionary(NamedTuple):
-    """A set of features."""
-
-    reader: str
-    seed: int = 0
-    sae: Sae | None = None
-
-
 @dataclass(frozen=True)
 class LayerJob:
     """The comparison of one layer, and the settings that all its readers share."""
@@ -65,18 +57,22 @@ class LayerJob:
         stream, neurons = Site("resid_post", self.layer), Site("mlp_post", self.layer)
         own = self._read(subject, games, [stream, neurons])
         probes = self._probes(*own[stream])
-        rows = [*self._baselines(), *probes.rows]
-        matches: list[tuple[Dictionary, Match]] = []
-        for dictionary, choose, score in self._dictionaries(own[stream], own[neurons], saes):
+        baselines = {"majority": readers.majority_rows(self.boards)}
+        baselines |= readers.shortcut_rows(self.boards)
+        rows = [row for name, part in baselines.items() for row in self._tagged(part, name)]
+        rows += probes.rows
+        matches: list[tuple[str, int, Sae | None, Match]] = []
+        dictionaries = self._dictionaries(own[stream], own[neurons], saes)
+        for reader, seed, sae, choose, score in dictionaries:
             matched = match(choose, score, self.boards.targets)
             scored = readers.dictionary_rows(matched, score, self.boards)
-            if sae := dictionary.sae:
+            if sae:
                 x, z = own[stream][1], torch.from_numpy(score)
                 scored += readers.autoencoder_rows(x, z, sae.decode(z), probes, self.boards)
                 scored += readers.cosine_rows(matched, sae.W_dec, probes)
-            rows += self._tagged(scored, dictionary.reader, dictionary.seed)
-            matches.append((dictionary, matched))
-            self.advance(1, f"layer {self.layer}, {dictionary.reader}")
+            rows += self._tagged(scored, reader, seed)
+            matches.append((reader, seed, sae, matched))
+            self.advance(1, f"layer {self.layer}, {reader}")
         rows += self._random_model(random_model, games, stream, neurons)
         self._write(stream, rows, matches, probes)
 
@@ -100,31 +96,25 @@ class LayerJob:
         self.advance(1, f"layer {self.layer}, probe of stable discs")
         return probes._replace(rows=self._tagged(rows, "probe"))
 
-    def _baselines(self) -> Rows:
-        rows = {
-            "majority": readers.majority_rows(self.boards),
-            **readers.shortcut_rows(self.boards),
-        }
-        return [row for reader, part in rows.items() for row in self._tagged(part, reader)]
-
     def _dictionaries(
         self,
         stream: tuple[Tensor, Tensor],
         neurons: tuple[Tensor, Tensor],
         saes: Sequence[tuple[str, int, Path]],
-    ) -> Iterator[tuple[Dictionary, Values, Values]]:
-        """Each set of features, and its activations on the choosing and on the scoring games."""
-        yield Dictionary("neurons"), as_array(neurons[0]), as_array(neurons[1])
+    ) -> Iterator[tuple[str, int, Sae | None, Values, Values]]:
+        """Each set of features: reader, seed, its SAE if it is one's latents, and its activations
+        on the choosing and on the scoring games."""
+        yield "neurons", 0, None, as_array(neurons[0]), as_array(neurons[1])
         for arch, seed, folder in saes:
             sae = open_sae(folder)
             choose, score = (as_array(sae.encode(part)) for part in stream)
-            yield Dictionary(arch, seed, sae), choose, score
+            yield arch, seed, sae, choose, score
         generator = torch.Generator().manual_seed(self.config.seed)
         mean = stream[0].mean(0)
         # as many as the SAEs have latents
         vectors = torch.randn(len(mean), sae.d_sae, generator=generator)
         choose, score = (as_array(_sparse((part - mean) @ vectors, self.k)) for part in stream)
-        yield Dictionary("random directions"), choose, score
+        yield "random directions", 0, None, choose, score
 
     def _random_model(self, model: Subject, games: Games, stream: Site, neurons: Site) -> Rows:
         """The same architecture with random weights: its stream probed, its neurons matched."""
@@ -141,7 +131,11 @@ class LayerJob:
         ]
 
     def _write(
-        self, stream: Site, rows: Rows, matches: list[tuple[Dictionary, Match]], probes: Probes
+        self,
+        stream: Site,
+        rows: Rows,
+        matches: list[tuple[str, int, Sae | None, Match]],
+        probes: Probes,
     ) -> None:
         about = {"model": self.config.model, "from": "othello.compare"}
         directions = {
@@ -150,7 +144,9 @@ class LayerJob:
         }
         maps: dict[str, Tensor] = {}
         rules: list[pd.DataFrame] = []
-        for (reader, seed, sae), matched in matches:
+        best: list[pd.DataFrame] = []
+        for reader, seed, sae, matched in matches:
+            best.append(matched.best.assign(reader=reader, seed=seed))
             if sae:
                 directions[reader, seed] = _latent_directions(stream, sae, matched, about)
                 maps[f"auroc.{reader}-S{seed}"] = torch.from_numpy(matched.auroc).half()
@@ -161,7 +157,6 @@ class LayerJob:
         name = f"L{self.layer}"
         with self.out.part(f"maps/{name}.safetensors") as path:
             save_tensors(maps, path)
-        best = [m.best.assign(reader=d.reader, seed=d.seed) for d, m in matches]
         for table, parts in (("rules", rules), ("latents", best)):
             whole = pd.concat(parts, ignore_index=True).assign(layer=self.layer)
             self.out.table(f"{table}/{name}", whole)
