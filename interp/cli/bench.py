@@ -6,11 +6,11 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..bench.kernels import KernelBenchConfig
-from ..runs.store import Run, Store
+from ..runs.store import Store
 from ..runs.study import run_or_load
-from .common import Json, Runs, command, print_table, report, with_table
+from .common import Json, Runs, answered, command, print_table, with_table
 
-COLUMNS = ("shape", "variant", "ratio", "ratio_min", "ratio_max", "ratio_cpu", "job_s", "missing")
+COLUMNS = "shape variant ratio ratio_min ratio_max ratio_cpu job_s missing"
 bench = SubcommandApp()
 
 
@@ -20,13 +20,9 @@ def bench_kernels(
 ) -> None:
     """Time the fused projection against the bare product and the naive version, interleaved."""
     run = run_or_load(config, Store(runs), fresh=True)
-    with_table("summary/variants", COLUMNS, show=_metrics)(run, json)
-
-
-def _metrics(run: Run, json: bool) -> None:
-    if json:
-        report(run, json)
+    if answered(json, run.study, run.metrics, run.path):
         return
     print(run.path)
     for shape, metrics in run.metrics["shapes"].items():
         print_table([shape, ""], [[name, str(value)] for name, value in metrics.items()])
+    with_table("summary/variants", COLUMNS)(run)
