@@ -22,7 +22,7 @@ from torch import Tensor
 from interp.kernels.gram import Fit, Gram
 
 from ..errors import UserError
-from ..saes.open import SaeErrors, ErrorSource, Saes
+from ..saes.open import ErrorSource, SaeErrors, Saes
 from .accumulators import ScalarSums, Shrinkage, SplitErrors, VectorSums, shrinkage
 from .contexts import Tokens
 

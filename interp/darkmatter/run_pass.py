@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..progress import progress
-from ..saes.open import SaeErrors, ErrorSource, Saes
+from ..saes.open import ErrorSource, SaeErrors, Saes
 from ..text.stream import per_token
 from .accumulators import SplitErrors
 from .contexts import Contexts, ContextStream, Tokens
