@@ -123,7 +123,7 @@ def compare(
 
     run = run_or_load(config, Store(runs), out, fresh)
     rows = scores(run.path)
-    found = findings.sentences(rows, run.metrics)
+    sentences = findings.sentences(rows, run.metrics)
     if picture:
         from ..othello import figures
 
@@ -133,12 +133,12 @@ def compare(
             raise UserError(f"cannot write {picture}: {error.strerror or error}") from error
     if json:
         both = {"study": run.study, "run": str(run.path), "metrics": run.metrics}
-        print_json({**both, "findings": found})
+        print_json({**both, "findings": sentences})
         return
     print(run.path)
     grid = findings.wide(rows, MEASURES)
     print_rows(grid.rename(columns="layer {}".format).reset_index())
-    for sentence in found:
+    for sentence in sentences:
         print("-", sentence)
 
 
