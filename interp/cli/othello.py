@@ -116,21 +116,11 @@ def compare(
             figures.othello_layers(findings.table(rows)).write_html(picture)
         except OSError as error:
             raise UserError(f"cannot write {picture}: {error.strerror or error}") from error
-<<<<<<< HEAD
     if common.answered(json, run.study, run.metrics, run.path, findings=sentences):
         return
     print(run.path)
     grid = findings.wide(rows, MEASURES)
     common.print_rows(grid.rename(columns="layer {}".format).reset_index())
-=======
-    if json:
-        both = {"study": run.study, "run": str(run.path), "metrics": run.metrics}
-        print_json({**both, "findings": sentences})
-        return
-    print(run.path)
-    grid = findings.wide(rows, MEASURES)
-    print_rows(grid.rename(columns="layer {}".format).reset_index())
->>>>>>> oth-mend
     for sentence in sentences:
         print("-", sentence)
 

@@ -108,15 +108,9 @@ def _dictionaries(numbers: pd.Series) -> list[str]:
         f"whether it is occupied has {occupied:.3f}, the number of moves played {ply:.3f}."
     ]
     for arch in SAES:
-<<<<<<< HEAD
         layer, coverage = _best(numbers[arch, "coverage"])
         at, reconstruction = _best(numbers[arch, "reconstruction"])
-        found.append(
-=======
-        layer, coverage = numbers.best(arch, "coverage")
-        at, reconstruction = numbers.best(arch, "reconstruction")
         lines.append(
->>>>>>> oth-mend
             f"The {arch} latents have a coverage of at most {coverage:.3f} (layer {layer}), "
             f"{'more' if coverage > neurons else 'less'} than the neurons; the probe of that layer "
             f"has {numbers['probe', 'coverage'][layer]:.3f}. Their high-precision rules "
@@ -133,19 +127,11 @@ def _dictionaries(numbers: pd.Series) -> list[str]:
     return lines
 
 
-<<<<<<< HEAD
 def _directions(numbers: pd.Series) -> list[str]:
-    found = []
-    for arch in SAES:
-        probe, mean = numbers[arch, "cosine_probe"], numbers[arch, "cosine_mean"]
-        found.append(
-=======
-def _directions(numbers: _Numbers) -> list[str]:
     lines = []
     for arch in SAES:
-        probe, mean = numbers.layers(arch, "cosine_probe"), numbers.layers(arch, "cosine_mean")
+        probe, mean = numbers[arch, "cosine_probe"], numbers[arch, "cosine_mean"]
         lines.append(
->>>>>>> oth-mend
             f"The decoder rows of the best {arch} latents have a mean cosine of {probe.min():.2f} "
             f"to {probe.max():.2f} with the probe's class vectors, and of {mean.min():.2f} to "
             f"{mean.max():.2f} with the class means."
@@ -153,13 +139,8 @@ def _directions(numbers: _Numbers) -> list[str]:
     return lines
 
 
-<<<<<<< HEAD
 def _stability(numbers: pd.Series, metrics: dict[str, float]) -> list[str]:
-    found = [
-=======
-def _stability(numbers: _Numbers, metrics: dict[str, float]) -> list[str]:
     lines = [
->>>>>>> oth-mend
         "On boards with a move to come, the rest of the game flips "
         f"{100 * metrics['paper_stable_turned']:.1f} % of the discs that the paper's code calls "
         f"stable, and {100 * metrics['sound_stable_turned']:.1f} % of those that no continuation "
@@ -179,13 +160,8 @@ def _stability(numbers: _Numbers, metrics: dict[str, float]) -> list[str]:
     strong = [
         f"{arch} {', '.join(f'{n:.0f}' for n in numbers[arch, 'stable_sound'])}" for arch in SAES
     ]
-<<<<<<< HEAD
     most = max(int(numbers[arch, "tiles_sound"].max()) for arch in SAES)
-    found.append(
-=======
-    most = max(int(numbers.layers(arch, "tiles_sound").max()) for arch in SAES)
     lines.append(
->>>>>>> oth-mend
         "Latents with an AUROC over .8 for at least one stable tile (sound), layer by layer: "
         f"{'; '.join(strong)} (the paper finds most in layers 2 to 4 of 8). One latent exceeds .8 "
         f"for {most} tiles. The number of moves played exceeds .8 too, so this threshold does not "
