@@ -177,8 +177,8 @@ VIEWS = {
 
 
 def _metrics(run: Run) -> None:
-    metrics = {"metric": list(run.metrics), "value": list(map(str, run.metrics.values()))}
-    st.dataframe(pd.DataFrame(metrics), hide_index=True)
+    rows = pd.DataFrame(run.metrics.items(), columns=["metric", "value"])
+    st.dataframe(rows.astype(str), hide_index=True)
 
 
 def _crop(picture: np.ndarray, margin: int = 4, least: float = 0.02) -> np.ndarray:

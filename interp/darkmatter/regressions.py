@@ -22,7 +22,7 @@ from torch import Tensor
 from interp.kernels.gram import Fit, Gram
 
 from ..errors import UserError
-from ..saes.open import Errors, ErrorSource, Saes
+from ..saes.open import ErrorSource, SaeErrors, Saes
 from .accumulators import ScalarSums, Shrinkage, SplitErrors, VectorSums, shrinkage
 from .contexts import Tokens
 
@@ -83,7 +83,7 @@ class ErrorRegressions:
         self.vectors = VectorSums.empty(count, self.saes.d_in)
         self.scalars = ScalarSums.empty(scalar_names(self.saes.names))
 
-    def add_fit(self, tokens: Tokens, errors: Errors) -> None:
+    def add_fit(self, tokens: Tokens, errors: SaeErrors) -> None:
         self.fit_gram = _merged(self.fit_gram, errors.x, errors.error.flatten(1))
         self.by_token.add(tokens.token, errors.error.double().square().sum(2))
 
@@ -113,7 +113,7 @@ class ErrorRegressions:
         assert self.fit_gram is not None
         return _solved(self.fit_gram, ridge, intercept)
 
-    def split(self, errors: Errors) -> SplitErrors:
+    def split(self, errors: SaeErrors) -> SplitErrors:
         """The errors and their two parts; after `close_fit`."""
         assert self.fit is not None
         x, error = errors.x.double(), errors.error.double()

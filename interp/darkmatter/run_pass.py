@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..progress import progress
-from ..saes.open import Errors, ErrorSource, Saes
+from ..saes.open import ErrorSource, SaeErrors, Saes
 from ..text.stream import per_token
 from .accumulators import SplitErrors
 from .contexts import Contexts, ContextStream, Tokens
@@ -108,7 +108,7 @@ class ErrorPass:
         elif number == 1:
             self.regressions.close_norms()
 
-    def _errors(self, tokens: Tokens) -> Errors:
+    def _errors(self, tokens: Tokens) -> SaeErrors:
         errors = self.saes.errors(tokens.x)
         sound = errors.error.isfinite().all(2).all(0).tolist()
         for name, fine in zip(self.saes.names, sound, strict=True):

@@ -70,5 +70,5 @@ RANDOM = _names("batch_norm dropout dropout2d feature_dropout alpha_dropout")
 
 INPLACE = {f"__i{name}__": f"__{name}__" for name in ("add", "sub", "mul", "truediv")}
 
-PROPERTIES = _names("T mT H mH data real")
-"""Properties that are activations themselves."""
+PROPERTIES = {**dict.fromkeys(["T", "mT", "H", "mH", "real"], "contiguous"), "data": "detach"}
+"""Properties that are activations themselves, and a call that moves as they do."""

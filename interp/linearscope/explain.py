@@ -49,7 +49,7 @@ class ExplainConfig(PictureConfig):
             raise UserError(f"--classes must be at least 1, not {self.classes}")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        network = classifier(self.network())
+        network = self.classifier()
         picture, system = self.system(network, self.image)
         best = system.y[0].topk(min(self.classes, system.y.shape[1])).indices
         table, votes = class_table(network, system, best)
@@ -89,7 +89,7 @@ class BiasConfig(NetworkConfig):
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        network = classifier(self.network())
+        network = self.classifier()
         tables, layers = [], []
         with progress("pictures", len(self.images), "pictures") as advance:
             for image in self.images:
@@ -106,17 +106,6 @@ class BiasConfig(NetworkConfig):
             low, middle, high = table[name].quantile([0.25, 0.5, 0.75])
             metrics |= {f"{name}, median": middle, f"{name}, quartiles": f"{low:.2f}-{high:.2f}"}
         return metrics
-
-
-def classifier(network: PictureNetwork) -> PictureNetwork:
-    """The network itself.
-
-    Raises:
-        UserError: its output is a picture.
-    """
-    if network.kind != "classifier":
-        raise UserError(f"{network.name} is no classifier: use svd or impulse")
-    return network
 
 
 def class_table(

@@ -18,9 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .dual import Dual, Tape
-from .program import Program
 from .rules import apply
+from .tape import Dual, Program, Tape
 
 _AT_ONCE = {"cpu": 1 << 15}
 """How many input numbers run at once; 2^24 on other devices. On a CPU a batch that leaves the cache
@@ -88,7 +87,8 @@ class Interpreter:
         A submodule's value is the constants that it adds to any input (a bias, a norm's mean, the
         offset of an activation) times the gradient of the output with respect to them.
         """
-        out, leaves = self._program.constants(self.x0)
+        leaves: list[tuple[str, Tensor]] = []
+        out = self._program(self.x0, leaves)
         _basis(outputs, self.y)  # raises if one is out of range
         by_module: dict[str, Tensor] = {}
         for n, index in enumerate(outputs.tolist() if leaves else []):
@@ -145,7 +145,7 @@ def interpret(
     if not x0.isfinite().all():
         raise UserError("the input has values that are not finite")
     module = network if isinstance(network, nn.Module) else None
-    training = {child: child.training for child in module.modules()} if module is not None else {}
+    training = [child for child in module.modules() if child.training] if module is not None else []
     tape = Tape(apply)
     try:
         if module is not None:
@@ -155,8 +155,8 @@ def interpret(
             with tape.following(module):
                 out = network(Dual(x0.clone(), 0, tape))  # type: ignore[arg-type]
     finally:
-        for child, was_training in training.items():
-            child.training = was_training
+        for child in training:
+            child.training = True
     if not isinstance(plain, Tensor):
         raise UserError(f"the network returns a {type(plain).__name__}, not a tensor: wrap it")
     if plain.ndim == 0 or len(plain) != 1:

@@ -56,8 +56,8 @@ def read_ncnn(graph: Path, weights: Path) -> nn.Sequential:
             slope = float(values["-23310"].split(",")[1])
             layers.add_module(f"{name}_relu", nn.LeakyReLU(slope))
         channels = outputs
-    if rest := len(file.read()):
-        raise UserError(f"{weights} has {rest} bytes more than its graph needs")
+    if surplus := len(file.read()):
+        raise UserError(f"{weights} has {surplus} bytes more than its graph needs")
     return layers.eval()
 
 

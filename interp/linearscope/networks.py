@@ -129,17 +129,13 @@ def fingerprint(name: str, weights: str = "") -> str:
     for key, tensor in module.state_dict().items():
         numbers = tensor.cpu().flatten().view(torch.uint8).numpy()
         digest.update(key.encode() + numbers.tobytes())
-    for file in _source_files(name, module):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _source_files(name: str, module: nn.Module) -> list[Path]:
-    """The Python files that define a network of your own, without torch's."""
+    # the Python files that define the network, without torch's
     sources = {type(child).__module__ for child in module.modules()} | {name.partition(":")[0]}
     files = (getattr(sys.modules.get(source), "__file__", None) for source in sources
              if source.partition(".")[0] != "torch")  # fmt: skip
-    return sorted(Path(file) for file in files if file)
+    for file in sorted(Path(file) for file in files if file):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _sketch_file(weights: str) -> Path:

@@ -74,6 +74,13 @@ class NetworkConfig:
 
         return open_network(self.model, self.weights)
 
+    def classifier(self) -> PictureNetwork:
+        """The network, which has to give scores."""
+        network = self.network()
+        if network.kind != "classifier":
+            raise UserError(f"{network.name} is no classifier: use svd or impulse")
+        return network
+
     def system(self, network: PictureNetwork, image: str) -> tuple[Picture, Interpreter]:
         """A picture as it goes in, and the network's interpreter for it."""
         from .interpreter import interpret

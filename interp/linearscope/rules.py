@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import UserError
 from . import calls
-from .dual import Dual, Tape, duals, references
+from .tape import Dual, Tape, duals, references
 from .units import ACTIVATIONS, GATES, OTHERS
 
 Function = Callable[..., Any]
@@ -104,10 +104,8 @@ def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual
 
 def _multipliers(name: str, args: Args, kwargs: Kwargs) -> list[Dual]:
     """The Duals among a linear call's arguments that multiply others of them."""
-    keys = calls.FACTORS.get(name, ())
-    multipliers = [args[key] for key in keys if isinstance(key, int) and key < len(args)]
-    multipliers += [kwargs[key] for key in keys if isinstance(key, str) and key in kwargs]
-    return duals(multipliers)
+    given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+    return duals([given[key] for key in calls.FACTORS.get(name, ()) if key in given])
 
 
 def _without(some: list[Dual], others: list[Dual]) -> list[Dual]:
@@ -236,10 +234,7 @@ def _out_of_place(func: Function) -> Function | None:
 def _call_name(func: Function) -> str:
     name = func.__name__
     if name == "__get__":
-        asked: str = func.__self__.__name__  # type: ignore[attr-defined]
-        if asked == "data":
-            return "detach"
-        return "contiguous" if asked in calls.PROPERTIES else name
+        return calls.PROPERTIES.get(func.__self__.__name__, name)  # type: ignore[attr-defined]
     return calls.INPLACE.get(name) or (name if name.startswith("__") else name.removesuffix("_"))
 
 

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Weight = Tensor | None
 Linear = Callable[[Tensor], Tensor]
 Unit = Callable[..., Linear]
 NEAR = 1e-3
@@ -88,11 +89,7 @@ def glu(z0: Tensor, dim: int = -1) -> Linear:
 
 
 def layer_norm(
-    z0: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
+    z0: Tensor, normalized_shape: Any, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
 ) -> Linear:
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
     variance, mean = torch.var_mean(z0, axes, correction=0, keepdim=True)
@@ -100,7 +97,7 @@ def layer_norm(
 
 
 def rms_norm(
-    z0: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+    z0: Tensor, normalized_shape: Any, weight: Weight = None, eps: float | None = None
 ) -> Linear:
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
     eps = torch.finfo(z0.dtype).eps if eps is None else eps
@@ -110,11 +107,7 @@ def rms_norm(
 
 
 def group_norm(
-    z0: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
+    z0: Tensor, num_groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
 ) -> Linear:
     grouped = z0.reshape(len(z0), num_groups, -1)
     variance, mean = (
@@ -126,10 +119,10 @@ def group_norm(
 
 def instance_norm(
     z0: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    running_mean: Weight = None,
+    running_var: Weight = None,
+    weight: Weight = None,
+    bias: Weight = None,
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
@@ -139,7 +132,7 @@ def instance_norm(
     return lambda z: F.batch_norm(z, running_mean, running_var, weight, bias, eps=eps)
 
 
-def _scaled(mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None) -> Linear:
+def _scaled(mean: Tensor, scale: Tensor, weight: Weight, bias: Weight) -> Linear:
     """(z - mean) * scale * weight + bias, with mean and scale frozen."""
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale

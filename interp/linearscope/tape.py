@@ -1,10 +1,13 @@
-"""A stand-in for an activation that notes what a network does to it.
+"""What a network does to one input, recorded, and the affine program that it is.
 
 While the module's own code runs on a `Dual`, every call on it is done on the *reference* (the
 activation of x0, as the network computes it) and recorded on a `Tape` with the decision that it
-took, so that the same linear operations can be run on anything else (see program.py). Calls are
-caught with `__torch_function__`, functional and in-place ones included, and handed to the tape's
-rule (rules.py).
+took. Calls are caught with `__torch_function__`, functional and in-place ones included, and handed
+to the tape's rule (rules.py).
+
+A `Step` takes what earlier steps made and is affine in it: a convolution with its bias, the mask
+that a ReLU had. Running the steps on x1 gives LI(x1) = A x1 + r. They are pure functions, so
+torch's vmap runs them on many inputs at once and autograd runs them backwards (A^T v).
 
 A Dual without a slot is a *decision*: a number that depends on the reference alone (an attention
 pattern, a norm's scale). It may scale an activation. It may not be added to one or be the output:
@@ -14,15 +17,16 @@ something non-linear would then silently count as a constant.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import UserError
-from .program import Step
 
 
 class Dual(Tensor):
@@ -54,11 +58,7 @@ class Dual(Tensor):
 
     @classmethod
     def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         arguments = args, kwargs or {}
         return duals(arguments)[0].tape.rule(func, *arguments)
@@ -82,6 +82,18 @@ class Dual(Tensor):
         return self.slot
 
 
+class Step(NamedTuple):
+    """One affine operation on the tape."""
+
+    name: str
+    module: str
+    """The submodule that it ran in."""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    run: Callable[..., Any]
+    """Carried tensors -> a tensor, or a sequence of them if it has several outputs."""
+
+
 class Tape:
     """The steps of one pass, in order; slot 0 is the input."""
 
@@ -92,6 +104,7 @@ class Tape:
         self._slots = 1
         self._modules: list[str] = []
         self.made: list[weakref.ref[Dual]] = []
+        """Every Dual of this tape."""
 
     def shared(self, dual: Dual) -> bool:
         """Whether another Dual, still in use, stands for the same memory."""
@@ -144,3 +157,48 @@ def references(value: Any) -> Any:
 def duals(value: Any) -> list[Dual]:
     """Every Dual in nested arguments."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Dual)]
+
+
+class Program:
+    """The steps between slot 0 and the output's, without those that the output does not need."""
+
+    def __init__(self, steps: Sequence[Step], output: int) -> None:
+        needed, kept = {output}, []
+        for step in reversed(steps):
+            if needed.intersection(step.outputs):
+                needed.update(step.inputs)
+                kept.append(step)
+        self._steps, self._output = kept[::-1], output
+        self._last_use = {slot: step for step in self._steps for slot in step.inputs}
+
+    def __call__(
+        self, x: Float[Tensor, "1 ..."], leaves: list[tuple[str, Tensor]] | None = None
+    ) -> Float[Tensor, "1 ..."]:
+        """A x + r for one input.
+
+        Args:
+            leaves: if given, it gets the constant that each step adds to any carried tensors, as a
+                leaf of autograd that the output depends on, with the step's submodule.
+        """
+        values = {0: x}
+        for step in self._steps:
+            carried = [values[slot] for slot in step.inputs]
+            results = _tensors(step.run(*carried))
+            if leaves is not None:
+                with torch.no_grad():
+                    alone = _tensors(step.run(*map(torch.zeros_like, carried)))
+                if any(bool(constant.any()) for constant in alone):
+                    if len(results) != 1:
+                        raise NotImplementedError(f"{step.name} adds to several results")
+                    leaf = alone[0].clone().requires_grad_(True)
+                    leaves.append((step.module, leaf))
+                    results = [results[0] - alone[0] + leaf]
+            values.update(zip(step.outputs, results, strict=True))
+            for slot in set(step.inputs) - {self._output}:
+                if self._last_use[slot] is step:
+                    del values[slot]
+        return values[self._output]
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
