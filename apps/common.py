@@ -70,7 +70,7 @@ def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
     """The run chosen in the sidebar (or by the URL's parameter); without any, how to make one."""
     runs = {str(run.path): run for run in Store().runs(study)}
     if not runs:
-        st.info(f"No run of {study} in `{Store().root}` yet. Make one:")
+        st.info(f"No run of {study} yet in `{Store().root}`. Make one:")
         st.code(shlex.join(["interp", *study.split(".")]), language="bash")
         raise NoRun
     paths = list(runs)

@@ -52,13 +52,13 @@ def _own() -> None:
     _, right = charts("measures", *of_columns)
     right.caption("R² of squared lengths that least squares predicts from x.")
     st.dataframe(summarised(run).round(4), hide_index=True)
+    call = "from interp.darkmatter.results import summary\nsummary(run)"
+    offer_run(measures, "measures", run, call)
     _tokens(run)
     _downstream(run)
     with st.expander("Width laws, regressions side by side, lengths from narrower SAEs"):
         for rows in (fits(measures), table(run, "variants"), table(run, "scaling")):
             st.dataframe(rows, hide_index=True)
-    call = "from interp.darkmatter.results import summary\nsummary(run)"
-    offer_run(measures, "measures", run, call)
 
 
 def _documents(run: Run) -> str:
