@@ -68,6 +68,7 @@ def learn_knob(config: LearnSettings, adapter: str, out: RunWriter) -> dict[str,
         for setting in STEERED:
             if setting.tuned == tuned and setting.shots <= facts:
                 stages.steer_model(work, knobs, setting)
-        effects.text_cost(work, knobs[0], tuned)
-        effects.configurations(work, knobs[0], tuned)
+        model = "tuned" if tuned else "untuned"
+        effects.text_cost(work, knobs[0], model)
+        effects.configurations(work, knobs[0], model)
     return stages.metrics(out)

@@ -10,7 +10,7 @@ answer is likeliest.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -49,13 +49,13 @@ class Knob(NamedTuple):
     """Standard deviation of u.h over both intents."""
 
     @property
-    def centre(self) -> float:
-        return (self.context + self.prior) / 2
-
-    @property
     def values(self) -> list[float]:
         """The sweep's values of c."""
-        return [self.centre + k * self.spread for k in STEPS]
+        return [(self.context + self.prior) / 2 + k * self.spread for k in STEPS]
+
+    def held(self, c: float) -> Edit:
+        """Hold u.h = c at the last token."""
+        return set_coordinate(self.site, self.vector, c, "last")
 
 
 @torch.no_grad()
@@ -109,18 +109,9 @@ def knobs_to_directions(
 
     from ..directions import Directions
 
-    index = pd.DataFrame(
-        {
-            "direction": knob.name,
-            "layer": knob.site.layer,
-            "context": knob.context,
-            "prior": knob.prior,
-            "spread": knob.spread,
-            "context_c": values[knob.name][0],
-            "prior_c": values[knob.name][1],
-        }
-        for knob in knobs
-    )
+    columns = ["direction", "layer", "context", "prior", "spread", "context_c", "prior_c"]
+    rows = [(k.name, k.site.layer, k.context, k.prior, k.spread, *values[k.name]) for k in knobs]
+    index = pd.DataFrame(rows, columns=columns)
     return Directions(knobs[0].site, torch.stack([k.vector for k in knobs]), index, about)
 
 
@@ -147,24 +138,22 @@ def sweep(
 
     if prompter.form != "none":
         raise UserError("a sweep leaves the intent out of its prompts: use the format 'none'")
-    outcomes: dict[tuple[str, float, float], list[Tensor]] = {}
+    steps = [
+        (knob, *step)
+        for knob in knobs
+        for step in ((math.nan, math.nan), *zip(STEPS, knob.values, strict=True))
+    ]
+    outcomes: list[list[Tensor]] = [[] for _ in steps]
     ids = [prompter.ids(Row(item, "context")) for item in items]
     answers = torch.tensor([prompter.first_tokens(item) for item in items]).to(subject.device)
     for indices, prompts in cached_batches(subject, ids, batch_size, "sweep the knob"):
-        for step, edits in _sweep_steps(knobs):
-            logits = prompts.run(edits).logits
-            outcomes.setdefault(step, []).append(_outcome(logits, answers[indices]))
+        for (knob, _, c), parts in zip(steps, outcomes, strict=True):
+            logits = prompts.run([] if math.isnan(c) else [knob.held(c)]).logits
+            parts.append(_outcome(logits, answers[indices]))
     columns = ["direction", "step", "c", "told", "prior", "p_told", "p_prior"]
-    rows = [(*step, *torch.cat(parts).mean(0).tolist()) for step, parts in outcomes.items()]
+    means = [torch.cat(parts).mean(0).tolist() for parts in outcomes]
+    rows = [(knob.name, k, c, *x) for (knob, k, c), x in zip(steps, means, strict=True)]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _sweep_steps(knobs: Sequence[Knob]) -> Iterator[tuple[tuple[str, float, float], list[Edit]]]:
-    """(direction, step, c) and the edits of every step of a sweep."""
-    for knob in knobs:
-        yield (knob.name, math.nan, math.nan), []
-        for k, c in zip(STEPS, knob.values, strict=True):
-            yield (knob.name, k, c), [set_coordinate(knob.site, knob.vector, c, "last")]
 
 
 def _outcome(logits: Tensor, ids: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch 4"]:
@@ -173,12 +162,11 @@ def _outcome(logits: Tensor, ids: Int[Tensor, "batch 2"]) -> Float[Tensor, "batc
     return torch.cat([likeliest.float(), logits.float().softmax(-1).gather(1, ids)], 1).cpu()
 
 
-def best_values(curve: pd.DataFrame, direction: str) -> tuple[float, float]:
-    """The values of c at which the context's and the prior answer are likeliest."""
-    rows = curve[(curve["direction"] == direction) & curve["step"].notna()]
-    values = rows["c"].to_numpy()
-    context, prior = (int(rows[name].to_numpy().argmax()) for name in ("p_told", "p_prior"))
-    return float(values[context]), float(values[prior])
+def best_values(curve: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """The values of c at which the context's and the prior answer are likeliest, by direction."""
+    steered = curve[curve["step"].notna()].set_index("c")
+    best = steered.groupby("direction")[["p_told", "p_prior"]].idxmax()
+    return {str(name): (told, prior) for name, told, prior in best.itertuples()}
 
 
 def steered_answers(
@@ -194,12 +182,11 @@ def steered_answers(
     import pandas as pd
 
     ids = [prompter.ids(Row(item, "context")) for item in items]
-    rows: dict[str, list[Row]] = {knob.name: [] for knob in knobs}
-    texts: dict[str, list[str]] = {knob.name: [] for knob in knobs}
+    tables = []
     for indices, prompts in cached_batches(subject, ids, batch_size, "steer"):
         for knob in knobs:
             for intent, c in zip(INTENTS[::-1], values[knob.name], strict=True):
-                edit = set_coordinate(knob.site, knob.vector, c, "last")
-                rows[knob.name] += [Row(items[i], intent) for i in indices]
-                texts[knob.name] += answer_texts(subject, prompts, [edit])
-    return pd.concat(graded(rows[name], texts[name]).assign(direction=name) for name in rows)
+                texts = answer_texts(subject, prompts, [knob.held(c)])
+                answers = graded([Row(items[i], intent) for i in indices], texts)
+                tables.append(answers.assign(direction=knob.name))
+    return pd.concat(tables)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,9 @@ from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
 from .site import Site
 from .weights import Weights
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 BackendName = Literal["native", "bridge", "nnsight"]
 
@@ -105,7 +108,7 @@ class Subject(Hooked):
     def logits(self, batch: Batch | Tensor) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of one forward pass, edits in scope applied."""
         whole = self._as_batch(batch)
-        return self._pass(_inputs(whole), _positions(whole.mask, whole.mask))
+        return self._pass(model_inputs(whole), _positions(whole.mask, whole.mask))
 
     @torch.no_grad()
     def capture(
@@ -119,29 +122,39 @@ class Subject(Hooked):
             UserError: a site the model lacks.
         """
         whole = self._as_batch(batch)
-        return self._read(_inputs(whole), _positions(whole.mask, whole.mask), sites)
+        return self._read(model_inputs(whole), _positions(whole.mask, whole.mask), sites)
 
     @torch.no_grad()
     def generate(
-        self, batch: Batch | Tensor, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+        self,
+        batch: Batch | Tensor,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        cache: Cache | None = None,
     ) -> Int[Tensor, "batch new"]:
         """New tokens with a KV cache, greedy at temperature 0; edits in scope apply to each step.
 
         An edit at "all" positions acts on the prompt and on every new token, at the "last" one on
         the prompt's last token and on every new token, and one with a mask on the prompt alone.
         Rows that have ended are filled with the end token.
+
+        Args:
+            cache: keys and values of the tokens before `batch.ids`, which `batch.mask` covers too.
         """
         from transformers import DynamicCache
 
         whole = self._as_batch(batch)
         self.check_length(whole.mask.shape[1] + max_new_tokens)
-        cache, generator = DynamicCache(), torch.Generator(self.device).manual_seed(seed)
+        cache = DynamicCache() if cache is None else cache
+        generator = torch.Generator(self.device).manual_seed(seed)
         ends = torch.tensor(self._end_tokens(), device=self.device)
-        ids, mask, new = whole.ids, whole.mask, whole.mask
+        ids, mask = whole
+        new = mask[:, -ids.shape[1] :]
         done = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
         out: list[Tensor] = []
         while len(out) < max_new_tokens and not bool(done.all()):
-            inputs = {**_inputs(Batch(ids, mask)), "past_key_values": cache, "use_cache": True}
+            inputs = {**model_inputs(Batch(ids, mask)), "past_key_values": cache, "use_cache": True}
             logits = self._pass(inputs, _positions(new, whole.mask, bool(out)))
             picked = _pick(logits[:, -1], temperature, generator)
             picked = torch.where(done, ends[0] if len(ends) else picked, picked)
@@ -245,7 +258,7 @@ def _folder_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder) if has_one else None
 
 
-def _inputs(batch: Batch) -> dict[str, Any]:
+def model_inputs(batch: Batch) -> dict[str, Any]:
     """Transformers' inputs, with positions counted from each row's first real token."""
     positions = (batch.mask.long().cumsum(1) - 1).clamp_min(0)[:, -batch.ids.shape[1] :]
     return {

@@ -105,8 +105,6 @@ def move_probabilities(
 
 def board_text(position: Position) -> str:
     """The board as text: X black, O white, * legal."""
-    marks = np.where(position.legal, "*", np.array([".", "X", "O"])[position.absolute]).reshape(
-        8, 8
-    )
+    marks = np.where(position.legal, "*", np.array(list(".XO"))[position.absolute]).reshape(8, 8)
     rows = [f"{r + 1} {' '.join(marks[r])}" for r in range(8)]
     return "\n".join(["  a b c d e f g h", *rows])

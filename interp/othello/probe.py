@@ -63,10 +63,8 @@ class ProbeConfig(OthelloStudy):
                 advance(1, f"{site}, own and enemy")
                 colours = colour_rows(x, y, boards, self.ridge, self.passes)
                 advance(1, f"{site}, black and white")
-                rows += [
-                    {"site": str(site), "reader": "probe", **row}
-                    for row in (*probes.rows, *colours)
-                ]
+                about = {"site": str(site), "reader": "probe"}
+                rows += [about | row for row in (*probes.rows, *colours)]
                 about = {"model": self.model, "from": self.STUDY}
                 directions = class_directions(site, probes.coef, probes.intercept, about)
                 directions.save(out.path / "directions" / f"probe-{site}")

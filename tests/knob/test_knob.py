@@ -20,7 +20,6 @@ from interp.knob.steer import (
 )
 from interp.knob.subspace import (
     IntentPairs,
-    Learning,
     interchange,
     learn_subspaces,
     orthonormal,
@@ -37,7 +36,7 @@ SITE = Site("resid_post", LAYER)
 
 @pytest.fixture(scope="module")
 def learned(subject, prompter):
-    return learn_subspaces(subject, prompter, items() * 3, [0, LAYER], Learning(lr=0.05))
+    return learn_subspaces(subject, prompter, items() * 3, [0, LAYER], lr=0.05)
 
 
 def test_the_planted_knob_is_learned(subject, prompter, learned):
@@ -107,11 +106,10 @@ def test_the_sweep_finds_both_ends_and_steering_needs_no_intent(subject, prompte
     vectors = {"learned": learned[0][LAYER][0], **others}
     knobs = [knob_along(name, SITE, v, h, rows) for name, v in vectors.items()]
     curve = sweep(subject, bare, items()[:12], knobs)
-    pair_acc, values = {}, {}
+    pair_acc, values = {}, best_values(curve)
     for knob in knobs:
-        context, prior = best_values(curve, knob.name)
+        context, prior = values[knob.name]
         assert (context - prior) * (knob.context - knob.prior) > 0 or knob.name == "random"
-        values[knob.name] = context, prior
     table = steered_answers(subject, bare, items()[20:40], knobs, values, 16)
     for name, rows in table.groupby("direction"):
         pair_acc[name] = scores(rows)["pair_acc"]
@@ -177,7 +175,7 @@ def test_answers_that_begin_alike_are_refused(subject, prompter):
     with pytest.raises(UserError, match="same token"):
         IntentPairs.of(subject, prompter, [alike])
     with pytest.raises(UserError, match="a batch of 8 rows needs more than 2 items"):
-        learn_subspaces(subject, prompter, items()[:2], [0], Learning())
+        learn_subspaces(subject, prompter, items()[:2], [0])
     with pytest.raises(UserError, match="at least two tokens"):
         CachedPrompts(subject, [[1]])
     bare = Prompter(subject.tokenizer, "instruction", template="plain")
