@@ -34,7 +34,7 @@ from ..errors import UserError
 from ..progress import progress
 from ..runs.store import Run, RunWriter, open_run
 from .sae import ARCHITECTURES, SAES, directions_name, sae_name
-from .study import OthelloStudy, check_probes, open_othello
+from .study import ProbedStudy, open_othello
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ CHOOSE_SEED, SCORE_SEED = 8_000_000, 8_000_001
 
 
 @dataclass(frozen=True)
-class CompareConfig(OthelloStudy):
+class CompareConfig(ProbedStudy):
     """Compare linear probes with sparse autoencoders on every layer."""
 
     STUDY: ClassVar[str] = "othello.compare"
@@ -61,10 +61,6 @@ class CompareConfig(OthelloStudy):
     """Games on which probes are fitted and latents chosen (59 boards each)."""
     score_games: int = 1800
     """Held-out games on which everything is scored."""
-    ridge: float = 1e-4
-    """Ridge of the probes (see interp/probes/linear.py)."""
-    passes: int = 30
-    """Maximum passes of a probe's optimiser."""
     seed: int = 0
     """Seed of the random-weight model and the random directions."""
 
@@ -83,7 +79,6 @@ class CompareConfig(OthelloStudy):
             raise UserError("these SAEs are of another model: give --saes a run on this model")
         if min(self.choose_games, self.score_games) < FEWEST:
             raise UserError(f"--choose-games and --score-games must be at least {FEWEST}")
-        check_probes(self.ridge, self.passes)
         if self.seed < 0:
             raise UserError("--seed must be at least 0")
 

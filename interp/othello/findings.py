@@ -58,7 +58,7 @@ def _cell(row: dict[Hashable, Any]) -> str:
 
 def _best(values: pd.Series) -> tuple[int, float]:
     """The layer with the largest value, and that value."""
-    return int(values.idxmax()), float(values.max())
+    return int(values.index[int(values.argmax())]), float(values.max())
 
 
 def sentences(scores: pd.DataFrame, metrics: dict[str, float]) -> list[str]:

@@ -119,11 +119,11 @@ class LayerJob:
     def _random_model(self, model: Subject, games: Games, stream: Site, neurons: Site) -> Rows:
         """The same architecture with random weights: its stream probed, its neurons matched."""
         activations = self._read(model, games, [stream, neurons])
-        settings = (self.boards, self.config.ridge, self.config.passes)
-        probes = readers.probe_rows(*activations[stream], *settings)
+        config, boards = self.config, self.boards
+        probes = readers.probe_rows(*activations[stream], boards, config.ridge, config.passes)
         self.advance(1, f"layer {self.layer}, random model")
         x, y = (as_array(part) for part in activations[neurons])
-        rows = readers.dictionary_rows(match(x, y, self.boards.targets), y, self.boards)
+        rows = readers.dictionary_rows(match(x, y, boards.targets), y, boards)
         self.advance(1, f"layer {self.layer}, random model's neurons")
         return [
             *self._tagged(probes.rows, "random model probe"),

@@ -107,7 +107,7 @@ def shortcut_rows(boards: Boards) -> dict[str, Rows]:
     plies = [labels.ply[:, None].astype(np.float32) for labels in both]
     occupied = [(labels.relative > 0).astype(np.float32) for labels in both]
     features = {"ply": plies, "occupied": occupied}
-    rows = {name: coverage_rows(match(*x, targets)) for name, x in features.items()}
+    rows = {name: coverage_rows(match(x, y, targets)) for name, (x, y) in features.items()}
     for kind in STABLE:
         columns = np.flatnonzero((targets.columns["kind"] == kind) & targets.columns["scored"])
         truth, tiles = targets.score[:, columns], targets.columns["tile"].to_numpy()[columns]
