@@ -3,8 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-SLOW_NOTEBOOKS := notebooks/03_obsprop.ipynb
-NOTEBOOKS := $(filter-out $(SLOW_NOTEBOOKS),$(wildcard notebooks/*.ipynb))
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 TWO := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 export INTERP_RUNS ?= $(CURDIR)/runs
 
@@ -36,7 +35,6 @@ test: .venv/dev
 
 test-all: test
 	$(BIN)/pytest -m slow
-	$(BIN)/pytest --nbmake --nbmake-timeout=900 $(SLOW_NOTEBOOKS)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

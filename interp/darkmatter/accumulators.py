@@ -35,7 +35,7 @@ from torch import Tensor
 
 from interp.kernels.gram import Gram
 
-from ..runs.intervals import Interval, group_weights
+from ..runs.intervals import Interval
 
 GROUPS = 100
 """Document c is summed in group c mod GROUPS."""
@@ -210,9 +210,12 @@ def resampled(count: Float[Tensor, " groups"], seed: int = 0) -> Resamples:
     """Resamples of the groups that have samples; `count`: samples in each group."""
     held = (count > 0).nonzero()[:, 0]
     groups = len(held)
+    # not `intervals.group_weights`: other draws would change the intervals of stored runs
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(groups, (RESAMPLES, groups), generator=generator)
     weights = torch.zeros(RESAMPLES + 1, len(count), dtype=torch.float64)
     weights[0, held] = 1
-    weights[1:, held] = torch.from_numpy(group_weights(groups, RESAMPLES, seed)).double()
+    weights[1:].scatter_add_(1, held[drawn], torch.ones_like(drawn, dtype=torch.float64))
     if groups < FEWEST:
         return Resamples(weights, float("nan"))
     sizes = count.double()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.site import Site
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 from .measure import ErrorsConfig
 

@@ -25,7 +25,8 @@ from ..model.edits import Edit, Where, add
 from ..model.site import Site
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights
-from ..runs.store import RunWriter, Store, save_tensors
+from ..runs.store import Store
+from ..runs.writer import RunWriter, save_tensors
 
 
 class Split(Protocol):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..runs.store import RunWriter, save_tensors
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter, save_tensors
 
 if TYPE_CHECKING:
     from ..model.subject import Subject

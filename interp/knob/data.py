@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.store import RunWriter
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter
 from .items import FACTS, HELD_RELATIONS, Item, Kind, Splits, read_items, split
 from .prompts import Format, Prompter, Template, demonstrations
 

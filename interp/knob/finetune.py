@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import RunWriter, save_tensors
+from ..runs.writer import RunWriter, save_tensors
 from .adapter import save_adapter, with_lora
 from .prompts import Prompter, Row, rows_of
 from .schedule import rate_at

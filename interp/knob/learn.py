@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import UserError
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 from .adapter import TunedModelStudy, open_tuned
 from .items import Splits
 from .settings import STEERED, LearnSettings

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 from .adapter import open_tuned
 from .finetune import FinetuneConfig
 from .learn import learn_knob

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 from .adapter import open_tuned
 from .data import sample
 from .evaluate import answer_rows, scores

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 from .adapter import TunedModelStudy, open_tuned
 from .data import DataConfig, sample
 from .items import Item

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 from .adapter import SHIPPED, TunedModelStudy, open_tuned
 from .items import Item
 from .prompts import Prompter, Row, Template

@@ -38,9 +38,10 @@ def open_picture(name: str) -> Picture:
         picture: Picture = np.asarray(load_sample_image(f"{name}.jpg"), np.uint8)
         return picture
     if name in (*PHOTOGRAPHS, "chelsea"):
+        from PIL import Image
         from skimage import data
 
-        return _rgb(getattr(data, name)())
+        return np.asarray(Image.fromarray(getattr(data, name)()).convert("RGB"))
     return _read(Path(name).expanduser())
 
 
@@ -92,11 +93,3 @@ def _eight_bits(path: Path, image: Image.Image) -> Picture:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))
-
-
-def _rgb(picture: np.ndarray) -> Picture:
-    if picture.dtype == bool:
-        picture = picture.astype(np.uint8) * 255
-    if picture.ndim == 2:
-        picture = np.repeat(picture[:, :, None], 3, 2)
-    return np.ascontiguousarray(picture[:, :, :3]).astype(np.uint8)

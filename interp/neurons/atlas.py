@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ..errors import UserError
 from ..model.vocabulary import token_strings, word_family
 from ..progress import progress
-from ..runs.store import RunWriter
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,8 +25,8 @@ from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
 from ..model.vocabulary import token_strings
 from ..progress import progress
-from ..runs.store import RunWriter
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter
 from .concepts import word_tokens
 
 if TYPE_CHECKING:

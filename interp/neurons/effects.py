@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
 from ..progress import progress
-from ..runs.store import Run, RunWriter
+from ..runs.store import Run
 from ..runs.study import ModelStudy, plan, run_or_load
+from ..runs.writer import RunWriter
 from . import search
 from .atlas import AtlasConfig
 from .concepts import word_tokens

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import RunWriter
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter
 from .concepts import Concept, concept_file, read_concepts, word_tokens
 
 if TYPE_CHECKING:

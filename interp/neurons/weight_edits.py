@@ -30,7 +30,7 @@ from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
 from ..model.subject import Subject
 from ..model.weights import Weights
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.store import RunWriter
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter
 from .tasks import Task, read_task
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class CoupleConfig(ModelStudy):
     heads: int = 4
     """How many heads' features are compared."""
     corpus: str | None = None
-    """A text file or folder to measure on beside the prompts; by default the text and code of the
-    installed Python."""
+    """A text file or folder to measure on too; by default the installed Python's text and code."""
     tokens: int = 4096
     """How many tokens of it are read."""
     seed: int = 0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..directions import Directions
@@ -41,7 +42,7 @@ def overhead(
     layer = directions.site.layer
     if directions.site.kind != "resid_pre" or not layer:
         raise UserError(f"there is no whole layer before {directions.site}: choose a later feature")
-    bare = _truncated(model, layer, subject.device)
+    truncated = _truncated(model, layer, subject.device)
     batches = [
         torch.tensor(rows[start : start + batch_size], device=subject.device)
         for start in range(0, len(rows), batch_size)
@@ -50,20 +51,14 @@ def overhead(
     @torch.no_grad()
     def plain() -> None:
         for batch in batches:
-            bare(input_ids=batch, use_cache=False)
+            truncated(input_ids=batch, use_cache=False)
 
     def score() -> None:
         for _ in stream_scores(subject, rows, [directions], batch_size):
             pass
 
     tokens = sum(map(len, rows))
-    times: dict[str, list[tuple[float, float]]] = {"bare": [], "score": []}
-    for repeat in range(repeats + 1):
-        for name, work in (("bare", plain), ("score", score)):
-            took = _seconds(work)
-            if repeat:  # the first round warms up
-                times[name].append(took)
-    bare, scored = (np.median(times[name], axis=0) for name in ("bare", "score"))
+    bare, scored = _in_turns((plain, score), repeats)
     return {
         "tokens": tokens, "layer": layer, "features": len(directions),
         "ratio": float(scored[0] / bare[0]), "ratio_cpu": float(scored[1] / bare[1]),
@@ -82,6 +77,13 @@ def measure(model: str, head: str, tokens: int, batch_size: int = 8) -> dict[str
     observable = Observable("any", torch.tensor([0, 1]), torch.tensor([1.0, -1.0]))
     feature = path_feature(weights, observable, (Node.parse(head),))
     return overhead(subject, model, as_directions(weights, [feature], {}), rows, batch_size)
+
+
+def _in_turns(works: Sequence[Callable[[], None]], repeats: int) -> npt.NDArray[np.float64]:
+    """Medians [work, (by the clock, of CPU time)] in seconds, after a round that warms up."""
+    times = [[_seconds(work) for work in works] for _ in range(repeats + 1)]
+    medians: npt.NDArray[np.float64] = np.median(times[1:], axis=0)
+    return medians
 
 
 def _seconds(work: Callable[[], None]) -> tuple[float, float]:

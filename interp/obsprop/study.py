@@ -36,8 +36,8 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ..errors import UserError
-from ..runs.store import RunWriter
 from ..runs.study import ModelStudy
+from ..runs.writer import RunWriter
 from .tasks import Task, read_task
 
 TEXTS = (
@@ -62,8 +62,7 @@ class ObspropConfig(ModelStudy):
     depth: int = 3
     """How many heads and MLPs a path has at most."""
     screen: int = 400
-    """How many candidates for extending a path are measured: those of the largest first-order
-    effects."""
+    """How many candidates for extending a path are measured: the best by first-order effect."""
     paths: int = 12
     """How many paths get a feature that is scored."""
     labelled: tuple[int, ...] = (2, 10, 50, 200)
@@ -138,7 +137,7 @@ class ObspropConfig(ModelStudy):
             "texts/tokens": tables.token_table(opened, best, rows),
             **tables.use_tables(opened, best),
         }
-        for name, table in made.items():  # at the end: no folder of a search that found nothing
+        for name, table in made.items():  # at the end: a study that fails leaves no parts behind
             out.table(name, table)
         tables.save_directions(opened, features, out.path / "directions")
         out.facts = tables.facts(opened, best, self.device)

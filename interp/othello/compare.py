@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import Run, RunWriter, open_run
+from ..runs.store import Run, open_run
+from ..runs.writer import RunWriter
 from .sae import ARCHITECTURES, SAES, directions_name, sae_name
 from .study import ProbedStudy, open_othello
 
@@ -95,7 +96,8 @@ class CompareConfig(ProbedStudy):
             for layer in layers:
                 saes = [(a, s, made.path / "saes" / sae_name(a, layer, s)) for a, s in sets]
                 if not all(map(out.has, layer_parts(layer, sets))):
-                    job = LayerJob(layer, boards, self, made.config["k"], out, advance)
+                    k = made.config["k"]
+                    job = LayerJob(layer, boards, self, self.seed, k, out, advance)
                     job.run(subject, untrained, games, saes)
         out.facts = {
             "parity": subject.parity,

@@ -36,7 +36,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.store import Run, RunWriter, Store, open_run
+from ..runs.store import Run, Store, open_run
+from ..runs.writer import RunWriter
 from .compare import CompareConfig, compared_model
 from .sae import ARCHITECTURES
 from .study import open_othello

@@ -102,7 +102,7 @@ def _dictionaries(numbers: pd.Series) -> list[str]:
     neurons, occupied, ply = (
         _best(numbers[reader, "coverage"])[1] for reader in ("neurons", "occupied", "ply")
     )
-    found = [
+    lines = [
         "Coverage is the mean F1 of the best feature for each own and enemy tile. The model's own "
         f"neurons have {neurons:.3f} in their best layer. Two baselines ignore who owns a tile: "
         f"whether it is occupied has {occupied:.3f}, the number of moves played {ply:.3f}."
@@ -110,7 +110,7 @@ def _dictionaries(numbers: pd.Series) -> list[str]:
     for arch in SAES:
         layer, coverage = _best(numbers[arch, "coverage"])
         at, reconstruction = _best(numbers[arch, "reconstruction"])
-        found.append(
+        lines.append(
             f"The {arch} latents have a coverage of at most {coverage:.3f} (layer {layer}), "
             f"{'more' if coverage > neurons else 'less'} than the neurons; the probe of that layer "
             f"has {numbers['probe', 'coverage'][layer]:.3f}. Their high-precision rules "
@@ -120,27 +120,27 @@ def _dictionaries(numbers: pd.Series) -> list[str]:
     own, majority = numbers["probe", "accuracy"], numbers["majority", "accuracy"]
     through = {a: (numbers[a, "probe_through"] - majority) / (own - majority) for a in SAES}
     kept = [f"{_percent(values)} % ({arch})" for arch, values in through.items()]
-    found.append(
+    lines.append(
         "On the SAEs' reconstructions instead of the residual stream, the same probes keep this "
         f"share of their accuracy above the majority state, layer by layer: {'; '.join(kept)}."
     )
-    return found
+    return lines
 
 
 def _directions(numbers: pd.Series) -> list[str]:
-    found = []
+    lines = []
     for arch in SAES:
         probe, mean = numbers[arch, "cosine_probe"], numbers[arch, "cosine_mean"]
-        found.append(
+        lines.append(
             f"The decoder rows of the best {arch} latents have a mean cosine of {probe.min():.2f} "
             f"to {probe.max():.2f} with the probe's class vectors, and of {mean.min():.2f} to "
             f"{mean.max():.2f} with the class means."
         )
-    return found
+    return lines
 
 
 def _stability(numbers: pd.Series, metrics: dict[str, float]) -> list[str]:
-    found = [
+    lines = [
         "On boards with a move to come, the rest of the game flips "
         f"{100 * metrics['paper_stable_turned']:.1f} % of the discs that the paper's code calls "
         f"stable, and {100 * metrics['sound_stable_turned']:.1f} % of those that no continuation "
@@ -151,7 +151,7 @@ def _stability(numbers: pd.Series, metrics: dict[str, float]) -> list[str]:
         ply = float(numbers["ply", f"auroc_{kind}"].mean())
         best = {arch: _best(numbers[arch, f"auroc_{kind}"]) for arch in SAES}
         latents = [f"{arch} {auroc:.3f} (layer {layer})" for arch, (layer, auroc) in best.items()]
-        found.append(
+        lines.append(
             f"Stable discs ({kind}): the best latents have a mean AUROC of {', '.join(latents)}, "
             f"the probe of {_best(numbers['probe', f'auroc_{kind}'])[1]:.3f}. The number of moves "
             f"played alone has {ply:.3f}, and exceeds .8 for "
@@ -161,10 +161,10 @@ def _stability(numbers: pd.Series, metrics: dict[str, float]) -> list[str]:
         f"{arch} {', '.join(f'{n:.0f}' for n in numbers[arch, 'stable_sound'])}" for arch in SAES
     ]
     most = max(int(numbers[arch, "tiles_sound"].max()) for arch in SAES)
-    found.append(
+    lines.append(
         "Latents with an AUROC over .8 for at least one stable tile (sound), layer by layer: "
         f"{'; '.join(strong)} (the paper finds most in layers 2 to 4 of 8). One latent exceeds .8 "
         f"for {most} tiles. The number of moves played exceeds .8 too, so this threshold does not "
         "show that a latent detects stability."
     )
-    return found
+    return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,14 @@ from interp.probes.metrics import as_array
 from ..directions import Directions
 from ..model.site import Site
 from ..model.subject import Subject
-from ..runs.store import RunWriter, save_tensors
+from ..runs.writer import RunWriter, save_tensors
 from ..saes import Sae, open_sae
 from . import readers
 from .board_labels import STATES, read_activations, tile_index
 from .match import Match, match
 from .readers import Boards, Probes, Rows
 from .sae import directions_name
-
-if TYPE_CHECKING:
-    from .compare import CompareConfig
+from .study import ProbedStudy
 
 Values = npt.NDArray[np.float32]
 Games = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -40,7 +38,9 @@ class LayerJob:
 
     layer: int
     boards: Boards
-    config: CompareConfig
+    config: ProbedStudy
+    seed: int
+    """Seed of the random directions."""
     k: int
     """Active random directions per token."""
     out: RunWriter
@@ -109,7 +109,7 @@ class LayerJob:
             sae = open_sae(folder)
             choose, score = (as_array(sae.encode(part)) for part in stream)
             yield arch, seed, sae, choose, score
-        generator = torch.Generator().manual_seed(self.config.seed)
+        generator = torch.Generator().manual_seed(self.seed)
         mean = stream[0].mean(0)
         # as many as the SAEs have latents
         vectors = torch.randn(len(mean), sae.d_sae, generator=generator)
@@ -119,11 +119,12 @@ class LayerJob:
     def _random_model(self, model: Subject, games: Games, stream: Site, neurons: Site) -> Rows:
         """The same architecture with random weights: its stream probed, its neurons matched."""
         activations = self._read(model, games, [stream, neurons])
-        config, boards = self.config, self.boards
-        probes = readers.probe_rows(*activations[stream], boards, config.ridge, config.passes)
+        x, y = activations[stream]
+        probes = readers.probe_rows(x, y, self.boards, self.config.ridge, self.config.passes)
         self.advance(1, f"layer {self.layer}, random model")
-        x, y = (as_array(part) for part in activations[neurons])
-        rows = readers.dictionary_rows(match(x, y, boards.targets), y, boards)
+        choose, score = (as_array(part) for part in activations[neurons])
+        matched = match(choose, score, self.boards.targets)
+        rows = readers.dictionary_rows(matched, score, self.boards)
         self.advance(1, f"layer {self.layer}, random model's neurons")
         return [
             *self._tagged(probes.rows, "random model probe"),

@@ -74,9 +74,10 @@ def match(
     auroc[:, columns] = auroc_table(choose, wanted.choose[:, columns])
     counted = detections(choose, wanted.choose)
     f1 = counted.f1
+    best_f1 = f1.max(1)
     best = wanted.columns.iloc[columns].drop(columns="scored").reset_index(drop=True)
     best["latent_auroc"] = auroc[:, columns].argmax(0)
-    best["latent_f1"] = f1.max(1)[:, columns].argmax(0)
+    best["latent_f1"] = best_f1[:, columns].argmax(0)
     level = f1[best["latent_f1"], :, columns].argmax(1)
     best["threshold"] = counted.thresholds[best["latent_f1"], level]
     truth = wanted.score[:, columns]

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from ..errors import UserError
 from ..model.site import Site
 from ..progress import progress
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 from .study import ProbedStudy
 
 

@@ -23,7 +23,7 @@ from interp.data import FOLDER
 
 from ..errors import UserError
 from ..model.site import Site
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 from .study import OthelloStudy
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import UserError
-from ..runs.store import RunWriter
+from ..runs.writer import RunWriter
 
 CHECKPOINT = "checkpoint.safetensors"
 

@@ -5,37 +5,26 @@
         <table>/*.parquet, *.safetensors    parts, each written whole or not at all
         manifest.json   the above plus versions, metrics, sha256 of every part: written last
 
-A part is written under a temporary name, fsynced and renamed. A folder without a manifest is a run
-that was interrupted: the same study with the same key resumes from the parts that are there.
+A folder without a manifest is a run that was interrupted: the same study with the same key resumes
+it (writer.py).
 """
 
 from __future__ import annotations
 
-import errno
 import glob
-import hashlib
 import json
 import os
-import platform
-import re
-import resource
-import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from ..errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
 SCHEMA = 1
 """Version of the run folder's layout."""
@@ -50,9 +39,6 @@ _REQUIRED: dict[str, Any] = {
     "peak_memory_bytes": int,
 }
 """Entries of a manifest that readers count on."""
-PARTS = (".parquet", ".safetensors", ".json")
-"""What a run is made of; other files in its folder are not the run's."""
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numba", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -84,7 +70,7 @@ class Run:
         Raises:
             UserError: the run has no such table.
         """
-        return _read_table(self.path, name)
+        return read_table(self.path, name)
 
     def sql(self, name: str) -> str:
         """A folder of tables of the same columns as DuckDB reads it: `read_parquet('...')`."""
@@ -127,75 +113,6 @@ def open_run(path: Path, study: str | None = None) -> Run:
     return run
 
 
-def open_or_make(
-    path: Path,
-    plan: dict[str, Any],
-    check: Callable[[], None],
-    work: Callable[[RunWriter], dict[str, Any]],
-    fresh: bool = False,
-) -> Run:
-    """The finished run in a folder; resumed or made by `work` if it is not there.
-
-    The parts of a stored run are checked against their hashes; damaged ones are made again.
-
-    Args:
-        plan: what identifies the run (`study.plan`).
-        check: raises UserError for settings that cannot work; asked before anything is written.
-        work: writes every part that its writer does not have yet; returns the metrics.
-        fresh: make it again; the new run replaces the stored one when it is finished.
-
-    Raises:
-        UserError: the folder holds another run or something else, is being written, or cannot be.
-    """
-
-    def make(folder: Path) -> Run:
-        check()
-        with writing(folder, plan) as writer:
-            return writer.finish(work(writer))
-
-    if fresh and (path / "run.json").exists():
-        check_same(path, plan)
-        return _replace(path, make(path.with_name(f".{path.name}.fresh")))
-    if (path / "manifest.json").exists():
-        check_same(path, plan)
-        if _verified(path):
-            return open_run(path, plan["study"])
-    return make(path)
-
-
-def _verified(path: Path) -> bool:
-    """Whether every part of a finished run is what was written.
-
-    If not, the damaged parts and the manifest are removed, so that the run can be resumed.
-    """
-    try:
-        files = json.loads((path / "manifest.json").read_text())["files"].items()
-        bad = [
-            path / name
-            for name, part in files
-            if not (path / name).is_file() or _sha256(path / name) != part["sha256"]
-        ]
-        if bad:
-            for part in (path / "manifest.json", *bad):
-                part.unlink(missing_ok=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"the run in {path} cannot be checked ({error}): use --fresh") from error
-    return not bad
-
-
-def _replace(path: Path, made: Run) -> Run:
-    """Put a finished run in the place of an older one of the same key; other files stay."""
-    try:
-        (path / "manifest.json").unlink(missing_ok=True)
-        for name in ("run.json", *made.manifest["files"], "manifest.json"):
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (made.path / name).replace(path / name)
-        shutil.rmtree(made.path)
-    except OSError as error:
-        raise UserError(_unwritable(path, error)) from error
-    return open_run(path)
-
-
 _usual: ContextVar[Path | None] = ContextVar("store", default=None)
 
 
@@ -229,84 +146,8 @@ class Store:
         return sorted(found, key=lambda run: str(run.manifest["finished"]), reverse=True)
 
 
-class RunWriter:
-    """A run folder being written: hands out part names, keeps time, writes the manifest."""
-
-    def __init__(self, path: Path, plan: dict[str, Any]) -> None:
-        self.path = path
-        self._plan = plan
-        self._start = time.monotonic()
-        self.facts: dict[str, Any] = {}
-        """Further entries of the manifest (device, dtype, parity, …), set by the study."""
-
-    def has(self, part: str) -> bool:
-        """Whether a part was finished, by this process or one before it."""
-        return (self.path / part).exists()
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[Path]:
-        """A temporary path to write to; on leaving it becomes part `name`, whole and on disk."""
-        final = self.path / name
-        making = final.with_name(f".{final.name}.making")
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            yield making
-            with making.open("rb") as file:
-                os.fsync(file.fileno())
-            making.rename(final)
-            _sync_folder(final.parent)
-        except OSError as error:
-            if making.parent.is_dir():
-                making.unlink(missing_ok=True)
-            raise UserError(_unwritable(final, error)) from error
-
-    def table(self, name: str, rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-        """Write the part `<name>.parquet`, and give the table back."""
-        import pandas as pd
-
-        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
-        with self.part(f"{name}.parquet") as making:
-            frame.to_parquet(making)
-        return frame
-
-    def table_once(
-        self, name: str, make: Callable[[], pd.DataFrame | Iterable[Mapping[str, Any]]]
-    ) -> pd.DataFrame:
-        """A table of this run; `make` computes it if the run does not have it yet."""
-        if not self.has(f"{name}.parquet"):
-            self.table(name, make())
-        return self.read_table(name)
-
-    def read_table(self, name: str) -> pd.DataFrame:
-        """A table that was written before, by this process or one before it."""
-        return _read_table(self.path, name)
-
-    def finish(self, metrics: dict[str, Any]) -> Run:
-        """Write the manifest: from here on the run is finished."""
-        parts = sorted(
-            p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".")
-        )
-        manifest = {
-            **self._plan,
-            **self.facts,
-            "packages": {name: metadata.version(name) for name in PACKAGES},
-            "python": platform.python_version(),
-            "metrics": metrics,
-            "files": {
-                str(p.relative_to(self.path)): {"sha256": _sha256(p), "bytes": p.stat().st_size}
-                for p in parts
-                if p.suffix in PARTS and p.name not in ("run.json", "manifest.json")
-            },
-            "wall_s": round(time.monotonic() - self._start, 2),
-            "peak_memory_bytes": _peak_memory(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        with self.part("manifest.json") as making:
-            making.write_text(json.dumps(manifest, indent=1))
-        return open_run(self.path)
-
-
-def _read_table(folder: Path, name: str) -> pd.DataFrame:
+def read_table(folder: Path, name: str) -> pd.DataFrame:
+    """A table of a run folder, finished or not."""
     import pandas as pd
 
     path = folder / f"{name}.parquet"
@@ -316,97 +157,3 @@ def _read_table(folder: Path, name: str) -> pd.DataFrame:
             "run its command again"
         )
     return pd.read_parquet(path)
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """safetensors' save_file, whose failures are OSErrors as any other file's.
-
-    Raises:
-        OSError: the file cannot be written; with its errno where the system gave one.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file({name: x.contiguous() for name, x in tensors.items()}, path)
-    except SafetensorError as error:  # what the system said is in its text only
-        code = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(code[1]) if code else None, str(error)) from error
-
-
-@contextmanager
-def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
-    """The run folder at `path`, fresh or resumed, held against other writers.
-
-    Raises:
-        UserError: the folder holds something else, is being written, or cannot be written.
-    """
-    lock = FileLock(path / ".lock", timeout=0)
-    try:
-        if path.exists() and not (path / "run.json").exists() and any(path.iterdir()):
-            raise UserError(f"{path} is not empty and holds no run: choose another folder")
-        path.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"another process is writing the run in {path}") from error
-    except OSError as error:
-        raise UserError(_unwritable(path, error)) from error
-    try:
-        yield _begin(path, plan)
-    finally:
-        lock.release()
-
-
-def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
-    writer = RunWriter(path, plan)
-    nothing_yet = not any(p.suffix in (".parquet", ".safetensors") for p in path.rglob("*"))
-    if writer.has("run.json") and not nothing_yet:
-        check_same(path, plan)
-    else:
-        with writer.part("run.json") as making:
-            making.write_text(json.dumps(plan, indent=1))
-    for remains in path.rglob(".*.making"):
-        remains.unlink()
-    return writer
-
-
-def check_same(path: Path, plan: dict[str, Any]) -> None:
-    """Refuse a folder that holds another run, or something else."""
-    note = path / "run.json"
-    try:
-        stored = json.loads(note.read_text())["key"]
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not empty and holds no run: choose another folder") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {note}: choose another folder") from error
-    if stored != plan["key"]:
-        raise UserError(f"{path} holds another run (other settings or model): choose another")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _peak_memory() -> int:
-    """Most resident bytes this process has had."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # not getrusage: Linux carries its maximum over from the process that started this one
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unwritable(path: Path, error: OSError) -> str:
-    fix = "free some space" if error.errno == errno.ENOSPC else "choose a folder you can write to"
-    return f"cannot write {path}: {error.strerror or error}; {fix} (finished parts are kept)"

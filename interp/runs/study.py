@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..model.catalog import DEFAULT_MODEL
-from .store import SCHEMA, Run, RunWriter, Store, open_or_make, usual_store
+from .store import SCHEMA, Run, Store, usual_store
+from .writer import RunWriter, open_or_make
 
 if TYPE_CHECKING:
     from ..model.weights import Weights

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import UserError
 from ..model.site import Site
 from ..progress import progress
-from ..runs.store import RunWriter, save_tensors
+from ..runs.writer import RunWriter, save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

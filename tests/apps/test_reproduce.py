@@ -7,7 +7,7 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from interp.bench.kernels import KernelBenchConfig
-from interp.cli import _parse
+from interp.cli import parse
 from interp.neurons.atlas import AtlasConfig
 from interp.neurons.clamp import ClampConfig
 from interp.neurons.tars import TarsConfig
@@ -82,7 +82,7 @@ def test_a_page_s_command_parses_and_its_call_runs(page, store, dog_model, monke
             for language in ("bash", "python")}  # fmt: skip
     assert len(code["bash"]) == len(code["python"]) == boxes
     for command in code["bash"]:
-        _parse(shlex.split(command)[1:])
+        parse(shlex.split(command)[1:])
     for call in code["python"]:
         exec(call, {})
     assert len(list(store.rglob("manifest.json"))) == runs, "the call is of another run"

@@ -1,6 +1,7 @@
 """The command line's contract: where things are printed, exit codes, one line a mistake."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -136,10 +137,13 @@ def test_an_interrupt_that_c_code_turned_into_another_error(own_home, monkeypatc
 
 
 def test_a_number_that_does_not_exist_is_null(capsys):
-    from interp.cli.common import print_json
+    from interp.cli.common import answered
 
-    print_json({"metrics": {"r2": float("nan"), "rows": [1.5, float("inf")]}})
-    assert json.loads(capsys.readouterr().out) == {"metrics": {"r2": None, "rows": [1.5, None]}}
+    assert answered(True, "a.study", {"r2": float("nan"), "rows": [1.5, float("inf")]})
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {
+        "study": "a.study", "run": None, "metrics": {"r2": None, "rows": [1.5, None]},
+    }  # fmt: skip
 
 
 def test_models(model_folder, own_home, capsys):
@@ -180,3 +184,10 @@ def test_browsing_imports_no_torch(code, atlas):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().endswith("[]"), done.stderr
+
+
+def test_calling_twice_in_a_process_leaves_no_handler(own_home, capsys):
+    before = list(logging.getLogger("interp").handlers)
+    run("models", "list", capsys=capsys)
+    run("neurons", "search", "dog", capsys=capsys)
+    assert logging.getLogger("interp").handlers == before

@@ -183,6 +183,12 @@ def test_intervals_of_contexts_that_depend_on_each_other_cover():
     assert by_context < 0.8, "which is why contexts are not resampled"
 
 
+def test_unequal_groups_are_worth_fewer():
+    """Sizes 1, 1, 4 are worth 36 / 18 = 2 equal groups: Student's t has one degree of freedom."""
+    reach = resampled(torch.tensor([1.0, 0.0, 1.0, 4.0])).reach
+    assert reach == pytest.approx(12.7062 * (3 / 2) ** 0.5, rel=1e-5)
+
+
 def test_two_groups_have_no_interval():
     bounds = resampled(torch.tensor([3.0, 0.0, 4.0])).interval(torch.zeros(401))
     assert bounds == pytest.approx((0, np.nan, np.nan), nan_ok=True)

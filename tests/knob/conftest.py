@@ -12,8 +12,9 @@ from interp.knob.finetune import FinetuneConfig
 from interp.knob.learn import LearnConfig
 from interp.knob.prompts import Prompter, rows_of
 from interp.model.subject import Subject
-from interp.runs.store import Run, RunWriter
+from interp.runs.store import Run
 from interp.runs.study import run_or_load
+from interp.runs.writer import RunWriter
 
 from .planted import ANSWERS, SUBJECTS, items, planted, save, tokenizer
 

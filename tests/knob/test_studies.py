@@ -16,8 +16,8 @@ from interp.knob.prompts import rows_of
 from interp.knob.schedule import rate_at
 from interp.knob.search import SearchConfig, layer_ranges
 from interp.knob.steer_prompt import SteerConfig, default_values, pick_direction, read_knob
-from interp.runs.store import RunWriter
 from interp.runs.study import run_or_load
+from interp.runs.writer import RunWriter
 
 from .conftest import training
 from .planted import items, planted, save

@@ -82,6 +82,17 @@ def test_same_logits_after_an_edit_at_every_site(model, backend, opened, batch):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_an_edit_between_attention_and_mlp_is_what_the_layer_goes_on_with(backend, opened, batch):
+    """All backends make `resid_mid` the same way, so that they agree is not enough."""
+    subject, mid = opened("llama", backend), Site("resid_mid", 0)
+    with subject.edited(edits.clamp(mid, 3, 7.0)):
+        found = subject.capture(batch, [mid, "0.mlp_out", "0.resid_post"])
+    before, added, after = (x[batch.mask] for x in found.values())
+    assert (before[:, 3] == 7).all()
+    torch.testing.assert_close(after, before + added, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("model", ["qwen2", "gpt2", "gemma3_text"])
 def test_every_kind_of_edit(model, backend, opened, batch):
     subject, site = opened(model, backend), Site("resid_post", 0)

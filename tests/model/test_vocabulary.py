@@ -65,3 +65,9 @@ def test_no_tokenizer_shows_ids_but_a_foreign_one_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{broken")
     with pytest.raises(UserError, match=r"cannot read .*tokenizer.json"):
         token_strings(tmp_path, 2)
+
+
+def test_a_tokenizer_that_changed_is_read_again(tmp_path):
+    for words in (["a", "b"], ["a", "c"]):
+        tokenizer(words, decoders.Fuse()).save(str(tmp_path / "tokenizer.json"))
+        assert token_strings(tmp_path, 2) == words

@@ -10,7 +10,10 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from interp.cli import main
 from interp.errors import UserError
@@ -70,6 +73,28 @@ def test_planted_neuron_is_found_by_its_token(model_folder, own_home, tmp_path):
     best = search.find(run, "#123").iloc[0]
     assert (best["name"], best["side"], best["rank"]) == ("1.down.17", "bottom", 1)
     assert best["score"] == pytest.approx(best["z"] + best["margin"], rel=1e-4)
+
+
+def test_margin_is_the_lead_over_another_word(model_folder, own_home, tmp_path):
+    """Tokens 2 i and 2 i + 1 are one word, whose rows of the LM head nearly agree: with k = 2 no
+    other word is left."""
+    folder = tmp_path / "words"
+    shutil.copytree(model_folder("llama"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][1::2] = 0.99 * tensors["lm_head.weight"][:-1:2]
+    save_file(tensors, folder / "model.safetensors")
+    names = [a + b + "o" for a in "abcdefghijk" for b in "abcdefghij"]
+    words = {word + "s" * (i % 2): i for i in range(211) for word in [names[i // 2]]}
+    Tokenizer(WordLevel(words, unk_token="aao")).save(str(folder / "tokenizer.json"))
+    logits = Weights(folder).W_down(1).double() @ Weights(folder).W_U().double().T
+    best = logits.sort(dim=1, descending=True)
+    other = (best.indices[:, :8] // 2 != best.indices[:, :1] // 2).int().argmax(1)
+    assert (other == 2).float().mean() > 0.5, "the second token is mostly the first's word"
+    for k, rival in ((8, other), (2, torch.ones_like(other))):
+        rows = rows_of(run_or_load(AtlasConfig(model=str(folder), weights=("down",), k=k)))
+        rows = rows[(rows["layer"] == 1) & (rows["side"] == "top")]
+        lead = best.values[:, 0] - best.values.gather(1, rival[:, None])[:, 0]
+        np.testing.assert_allclose(rows["margin"], lead / logits.std(1, correction=0), rtol=1e-3)
 
 
 def test_zero_neuron_is_uniform(model_folder, own_home, tmp_path):

@@ -16,6 +16,7 @@ from interp.model.subject import open_subject
 from interp.model.weights import Weights
 from interp.obsprop import search
 from interp.obsprop.couple import CoupleConfig
+from interp.obsprop.coupling import read_prompts_and_corpus
 from interp.obsprop.model_weights import StackedWeights
 from interp.obsprop.observables import make_observable
 from interp.obsprop.opened import open_task
@@ -23,7 +24,7 @@ from interp.obsprop.paths import parse_path, path_feature
 from interp.obsprop.scoring import as_directions, scores
 from interp.obsprop.study import ObspropConfig
 from interp.obsprop.tables import pair_table
-from interp.obsprop.tasks import read_task, shipped
+from interp.obsprop.tasks import Example, read_task, shipped
 from interp.obsprop.writers import writers
 from interp.runs.study import plan, run_or_load
 
@@ -149,6 +150,22 @@ def test_coupling_study(planted, own_home, tmp_path):  # noqa: F811
     for says, settings in wrong.items():
         with pytest.raises(UserError, match=says):
             run_or_load(CoupleConfig(model=str(planted), **(right | settings)))
+
+
+def test_slopes_are_measured_at_words_and_not_at_first_tokens(planted):  # noqa: F811
+    """The naive twin: every activation of the model's own pass, behind the norm, one by one."""
+    subject, site = open_subject(planted), Site("resid_pre", 1)
+    rows = [[3, 110, 8, 9], [5, 7, 120, 2]]
+    word = Example([1, 100, 2], [1], True, "w100")
+    prompts, corpus = read_prompts_and_corpus(subject, [site], [word], rows)[site]
+
+    def read(ids, positions):
+        x = subject.capture(torch.tensor(ids), [site])[site][0, positions].double()
+        return (x / (x.square().mean(-1, keepdim=True) + subject.spec.eps).sqrt()).numpy()
+
+    np.testing.assert_allclose(prompts, read(word.ids, [1]), rtol=1e-5)
+    want = np.concatenate([read(row, [1, 2, 3]) for row in rows])
+    np.testing.assert_allclose(corpus, want, rtol=1e-4, atol=1e-6)
 
 
 def test_words_of_several_tokens_are_read_where_examples_are(planted, own_home, tmp_path):  # noqa: F811

@@ -13,8 +13,9 @@ import torch
 from interp.directions import Directions
 from interp.errors import UserError
 from interp.model.site import Site
-from interp.runs.store import RunWriter, Store, open_run
+from interp.runs.store import Store, open_run
 from interp.runs.study import plan, run_or_load
+from interp.runs.writer import RunWriter
 
 
 @dataclass(frozen=True)

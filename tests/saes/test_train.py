@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from interp.errors import UserError
 from interp.model.site import Site
 from interp.probes import fvu
-from interp.runs.store import RunWriter
+from interp.runs.writer import RunWriter
 from interp.saes import open_sae
 from interp.saes.train import CHECKPOINT, SaePlan, Schedule, train_saes
 

@@ -8,18 +8,17 @@ from interp.linearscope.responses import ImpulseConfig, SvdConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
-from ..apps.test_browser import browser, page, serve  # noqa: F401
-from .test_studies import OWN
+from ..linearscope.test_studies import OWN
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def store(runs, tmp_path_factory):
     """A store of runs of two networks whose answers are planted, and of one that the app opens."""
     folder = tmp_path_factory.mktemp("linearscope")
     (folder / "shown.py").write_text(OWN)
-    store = Store(folder / "runs")
+    store = Store(runs)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run_or_load(ExplainConfig(model="shown:Classifier", size=16, classes=2), store)
@@ -28,13 +27,8 @@ def store(tmp_path_factory):
     return store
 
 
-@pytest.fixture(scope="module")
-def address(serve, store):  # noqa: F811
-    return f"{serve(store.root)}/linearscope"
-
-
-def test_votes_vectors_and_responses(page, address, store):  # noqa: F811
-    page.goto(address)
+def test_votes_vectors_and_responses(page, address, store):
+    page.goto(f"{address}/linearscope")
     page.get_by_text("r of 2, layer by layer").wait_for()
     page.get_by_text("Reproduce this").first.click()
     command = "interp linearscope explain --model shown:Classifier --size 16 --classes 2"
@@ -63,10 +57,10 @@ def test_votes_vectors_and_responses(page, address, store):  # noqa: F811
     assert len(store.runs("linearscope.impulse")) == 2
 
 
-def test_an_uploaded_picture(page, address, tmp_path):  # noqa: F811
+def test_an_uploaded_picture(page, address, tmp_path):
     Image.new("RGB", (90, 60), (200, 30, 30)).save(tmp_path / "red.png")
     (tmp_path / "bad.png").write_text("no picture")
-    page.goto(address)
+    page.goto(f"{address}/linearscope")
     page.locator("input[type=file]").set_input_files(tmp_path / "bad.png")
     page.get_by_text("cannot be read as a picture").wait_for()
     page.locator("input[type=file]").set_input_files(tmp_path / "red.png")

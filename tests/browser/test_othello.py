@@ -1,22 +1,23 @@
 """The OthelloGPT pages in a real browser: a click chooses the disc to flip.
 
-They need the `store` of conftest.py: one comparison (`othello.compare/tiny`) and one board edit
-(`othello.edit/tiny`) of a random two-layer model, 3 s to make.
+They need one comparison and one board edit of a random two-layer model (tests/othello/conftest.py).
 """
+
+import shutil
 
 import pytest
 
-from ..apps.test_browser import browser, page, serve  # noqa: F401
+from ..othello.conftest import saes, store, tiny  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def address(serve, store):  # noqa: F811
-    return serve(store)
+@pytest.fixture(scope="module", autouse=True)
+def stored(runs, store):  # noqa: F811
+    shutil.copytree(store, runs, dirs_exist_ok=True)
 
 
-def test_a_click_on_a_disc_chooses_it(page, address):  # noqa: F811
+def test_a_click_on_a_disc_chooses_it(page, address):
     page.goto(f"{address}/othello")
     page.get_by_text("Flip a disc in the board the model represents").wait_for(timeout=60_000)
     page.get_by_text("Errors of the edited model against the edited board").wait_for()
@@ -27,7 +28,7 @@ def test_a_click_on_a_disc_chooses_it(page, address):  # noqa: F811
     box.locator("input[value='e4'], div:text-is('e4')").first.wait_for()
 
 
-def test_the_comparison_page_opens(page, address):  # noqa: F811
+def test_the_comparison_page_opens(page, address):
     page.goto(f"{address}/othello_layers")
     page.get_by_text("Linear probes against SAEs, layer by layer").first.wait_for()
     page.get_by_role("tab", name="Latents").click()

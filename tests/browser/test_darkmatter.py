@@ -4,15 +4,14 @@ import pytest
 
 from interp.runs.store import Store
 
-from ..apps.test_browser import browser, page, serve  # noqa: F401
-from .planted import stored_runs
+from ..darkmatter.planted import stored_runs
 
 pytestmark = pytest.mark.browser
 
 
-def test_errors_and_planted_faults(page, serve, tmp_path):  # noqa: F811
-    stored_runs(Store(tmp_path))
-    page.goto(f"{serve(tmp_path)}/darkmatter")
+def test_errors_and_planted_faults(page, address, runs):
+    stored_runs(Store(runs))
+    page.goto(f"{address}/darkmatter")
     page.get_by_text("What the error is made of, over width").wait_for()
     page.get_by_text("What the parts cost the model").wait_for()
     page.get_by_text("fewer than three widths").wait_for()

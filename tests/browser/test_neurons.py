@@ -1,13 +1,7 @@
-"""The app in a real browser, as a newcomer would use it."""
+"""Neurons, directions and steering in a real browser, as a newcomer would use them."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import pandas as pd
 import pytest
@@ -21,82 +15,20 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
 pytestmark = pytest.mark.browser
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def browser():
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Chromium on this machine, and CI needs one")
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def serve(tmp_path_factory):
-    """`serve(runs)` -> the address of an app over a store, answering."""
-    servers = []
-
-    def start(runs):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "interp", "app", "--port", str(port), "--runs", str(runs)]
-        log = (tmp_path_factory.mktemp("app") / "log").open("wb")
-        servers.append(subprocess.Popen(command, stdout=log, stderr=log))
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=5)
-                return address
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-
-    yield start
-    for server in servers:
-        server.terminate()
-        server.wait(20)
-
-
-@pytest.fixture(scope="module")
-def address(serve, model_folder, tmp_path_factory):
-    runs = tmp_path_factory.mktemp("runs")
+@pytest.fixture(scope="module", autouse=True)
+def atlases(runs, model_folder, tmp_path_factory):
     name = tmp_path_factory.mktemp("a-model-with-a-very-long-name-" * 3) / "model"
     shutil.copytree(model_folder("llama"), name)
     for model in (model_folder("gpt2"), name):
         run_or_load(AtlasConfig(model=str(model)), out=runs / "neurons.atlas" / model.parent.name)
-    return serve(runs)
 
 
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1280, "height": 1600})
-    page.set_default_timeout(30_000)
-    broken = []
-    page.on("pageerror", lambda error: broken.append(str(error)))
-    yield page
-    assert not broken, broken
-    assert page.locator(".stException").count() == 0
-    page.close()
-
-
-def test_empty_store_says_how_to_begin(page, serve, tmp_path):
-    address = serve(tmp_path / "nothing")
-    page.goto(address)
+def test_empty_store_says_how_to_begin(page, empty_address):
+    page.goto(empty_address)
     page.get_by_text("interp neurons atlas --model smollm2-135m").wait_for()
-    page.goto(f"{address}/atlas")
+    page.goto(f"{empty_address}/atlas")
     page.get_by_text("No run of neurons.atlas").wait_for()
 
 
@@ -159,18 +91,18 @@ def test_agreement_of_two_atlases(page, address):
     page.get_by_text("the models differ in d_mlp").wait_for()
 
 
-def test_clamp_without_runs_says_how_to_make_one(page, address):
-    page.goto(f"{address}/clamp")
-    page.get_by_text("interp neurons clamp --neuron 29.gate.808").wait_for()
+def test_clamp_without_runs_says_how_to_make_one(page, empty_address):
+    page.goto(f"{empty_address}/clamp")
+    page.get_by_text("interp neurons clamp", exact=True).wait_for()
 
 
-def test_clamp_slider_changes_the_text(page, serve, tmp_path):
+def test_clamp_slider_changes_the_text(page, address, runs):
     rows = {
         "value": [None, 0.0, 9.0],
         "probability": [0.1, 0.01, 0.9],
         "logprob": [-2.3, -4.6, -0.1],
     }
-    run = tmp_path / "neurons.clamp" / "hand-made"
+    run = runs / "neurons.clamp" / "hand-made"
     (run / "curve").mkdir(parents=True)
     texts = ["plain <b>text</b>", "at zero", "dogs dogs dogs"]
     pd.DataFrame({**rows, "text": texts}).to_parquet(run / "curve" / "values.parquet")
@@ -186,7 +118,7 @@ def test_clamp_slider_changes_the_text(page, serve, tmp_path):
         "parity": 0.0, "finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1,
     }  # fmt: skip
     (run / "manifest.json").write_text(json.dumps(manifest))
-    page.goto(f"{serve(tmp_path)}/clamp")
+    page.goto(f"{address}/clamp")
     page.get_by_text("at zero").wait_for()
     page.get_by_text("plain <b>text</b>").wait_for()
     page.get_by_role("slider").focus()
@@ -218,14 +150,14 @@ def test_steer_runs_the_model_only_when_asked(page, address, dog_model):
     page.get_by_text("'dog' names no neuron").wait_for()
 
 
-def test_directions_are_decoded_and_compared(page, address, dog_model, serve, tmp_path):
-    run = tmp_path / "a.study" / "k"
+def test_directions_are_decoded_and_compared(page, address, dog_model, runs):
+    run = runs / "a.study" / "k"
     neurons = [parse_neuron(name) for name in ("1.down.17", "1.down.3")]
     neuron_directions(Weights(dog_model), neurons).save(run / "finds")
     parts = {"study": "a.study", "key": "k", "config": {}, "metrics": {}, "files": {}}
-    times = {"finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1}
+    times = {"finished": "2099-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1}
     (run / "manifest.json").write_text(json.dumps({"schema": 1, **parts, **times}))
-    page.goto(f"{serve(tmp_path)}/directions")
+    page.goto(f"{address}/directions")
     page.get_by_text("2 at 1.mlp_out, 32 numbers each").wait_for()
     page.get_by_test_id("stDataFrame").wait_for()
     page.get_by_text("Reproduce this").first.click()
@@ -234,7 +166,7 @@ def test_directions_are_decoded_and_compared(page, address, dog_model, serve, tm
     page.get_by_text("Cosines").wait_for()
 
 
-def test_removal_page(page, serve, dog_model, tmp_path):
+def test_removal_page(page, address, runs, dog_model, tmp_path):
     entry = {"describe": "w1 w2 w3", "prompts": ["w4 w5"]}
     entry["neighbour"] = {"word": "w9", "prompts": ["w7 w8"]}
     (tmp_path / "concepts.json").write_text(json.dumps({"dog": entry}))  # JSON is YAML
@@ -243,8 +175,8 @@ def test_removal_page(page, serve, dog_model, tmp_path):
         model=str(dog_model), file=str(tmp_path / "concepts.json"), edits=(0, 2), tokens=40,
         corpus=str(tmp_path / "text.txt"),
     )  # fmt: skip
-    run_or_load(config, Store(tmp_path / "runs"))
-    page.goto(f"{serve(tmp_path / 'runs')}/tars")
+    run_or_load(config, Store(runs))
+    page.goto(f"{address}/tars")
     page.get_by_text("Removing 'dog'").wait_for()
     page.get_by_text("Prompt by prompt").click()
     page.get_by_text("Reproduce this").click()

@@ -1,0 +1,91 @@
+"""What the browser tests share: a Chromium, and one app over one store for all of them.
+
+A test file's own runs go into the store with `runs`; a page shows the newest of its study.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def browser():
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if executable is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium on this machine, and CI needs one")
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory):
+    """`serve(runs)` -> the address of an app over a store, answering."""
+    servers = []
+
+    def start(runs):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "interp", "app", "--port", str(port), "--runs", str(runs)]
+        log = (tmp_path_factory.mktemp("app") / "log").open("wb")
+        servers.append(subprocess.Popen(command, stdout=log, stderr=log))
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=5)
+                return address
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+
+    yield start
+    for server in servers:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """The folder of the store that `address` shows."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def address(serve, runs):
+    return serve(runs)
+
+
+@pytest.fixture(scope="session")
+def empty_address(serve, tmp_path_factory):
+    """An app over a store without runs."""
+    return serve(tmp_path_factory.mktemp("nothing"))
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 1600})
+    page.set_default_timeout(30_000)
+    broken = []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    yield page
+    assert not broken, broken
+    assert page.locator(".stException").count() == 0
+    page.close()
