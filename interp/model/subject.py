@@ -8,12 +8,14 @@ model as it was. Opening one checks its logits against the plain transformers mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
 from .backends import Backend
@@ -92,13 +94,11 @@ class Subject(Hooked):
         """Rows of ids as one left-padded batch."""
         if not rows or not all(len(row) for row in rows):
             raise UserError("an empty prompt: give at least one token")
-        width = max(map(len, rows))
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.bool)
-        for row, into, real in zip(rows, ids, mask, strict=True):
-            self._known(min(row), max(row))
-            into[width - len(row) :] = torch.tensor(row)
-            real[width - len(row) :] = True
+        padded = [torch.tensor(row, dtype=torch.long) for row in rows]
+        ids = pad_sequence(padded, batch_first=True, padding_side="left")
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(-ids.shape[1], 0) >= -lengths[:, None]
+        self._check_known(ids)
         return Batch(ids.to(self.device), mask.to(self.device))
 
     def text(self, ids: Int[Tensor, " pos"]) -> str:
@@ -169,13 +169,13 @@ class Subject(Hooked):
             ids = (batch if batch.ndim == 2 else batch[None]).to(self.device)
             if not ids.numel():
                 raise UserError("an empty prompt: give at least one token")
-            self._known(int(ids.min()), int(ids.max()))
+            self._check_known(ids)
             batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
         self.check_length(batch.ids.shape[1])
         return batch
 
-    def _known(self, lowest: int, highest: int) -> None:
-        if not 0 <= lowest <= highest < self.spec.d_vocab:
+    def _check_known(self, ids: Tensor) -> None:
+        if not 0 <= int(ids.min()) <= int(ids.max()) < self.spec.d_vocab:
             raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
 
     def check_length(self, length: int) -> None:
@@ -212,6 +212,8 @@ def open_subject(
         attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
             bridge always does. By default what transformers takes for the family.
     """
+    if backend not in get_args(BackendName):
+        raise UserError(f"no backend '{backend}': choose native, bridge or nnsight")
     hf: Any
     if isinstance(model, nn.Module):
         import copy
@@ -229,7 +231,10 @@ def open_subject(
     probe = torch.arange(1, 17, device=device)[None] % spec.d_vocab
     with torch.no_grad():
         plain = hf(input_ids=probe).logits
-    subject = Subject(_backend(backend, hf, spec), spec, tokenizer, torch.device(device))
+    adapter = getattr(
+        import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
+    )
+    subject = Subject(adapter(hf, spec), spec, tokenizer, torch.device(device))
     subject.double = next(hf.parameters()).dtype == torch.float64
     subject.context = getattr(hf.config, "max_position_embeddings", None)
     subject.weights = Weights(folder) if folder else None
@@ -244,22 +249,6 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device '{device}' cannot be used here: {reason}") from error
-
-
-def _backend(name: str, hf: Any, spec: ModelSpec) -> Backend:
-    if name == "native":
-        from .backends.native import NativeBackend
-
-        return NativeBackend(hf, spec)
-    if name == "nnsight":
-        from .backends.nnsight import NnsightBackend
-
-        return NnsightBackend(hf, spec)
-    if name == "bridge":
-        from .backends.bridge import BridgeBackend
-
-        return BridgeBackend(hf, spec)
-    raise UserError(f"no backend '{name}': choose native, bridge or nnsight")
 
 
 def _folder_tokenizer(folder: Path) -> Any:

@@ -33,7 +33,7 @@ def writers(
     dots: list[Tensor] = []
     with progress("writers", site.layer, "layers") as advance:
         for layer in range(site.layer):
-            down = weights.stored.W_down(layer)
+            down = weights.stored.neurons("down", layer)
             post = weights.post_norm("mlp", layer)
             if post is not None:
                 down = down * post.gain.float()  # at some positive scale
