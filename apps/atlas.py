@@ -78,6 +78,7 @@ def _results(run: Run, word: str, chosen: bool) -> str:
 def _selected(rows: pd.DataFrame, key: str) -> str:
     """The rows as a table; returns the selected neuron's name, at first that of the first row."""
     shown = rows.assign(tokens=rows["tokens"].map(lambda ts: [visible(t) for t in ts]))
+    two_digits = st.column_config.NumberColumn(format="%.2f")
     event = st.dataframe(
         shown,
         key=key,
@@ -85,10 +86,7 @@ def _selected(rows: pd.DataFrame, key: str) -> str:
         height=min(38 + 35 * len(shown), 360),
         on_select="rerun",
         selection_mode="single-row",
-        column_config={
-            c: st.column_config.NumberColumn(format="%.2f")
-            for c in ("score", "word_z", "lead", "z", "margin", "kurtosis")
-        },
+        column_config={str(c): two_digits for c in rows.select_dtypes("float")},
     )
     chosen = event["selection"]["rows"]
     return str(rows["name"].iloc[chosen[0] if chosen else 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import offer_run, pick_run, plain, table
+from interp.apps.common import charts, offer_run, pick_run, plain, table
 from interp.bench import figures
 from interp.runs.store import Run
 
@@ -16,16 +16,14 @@ def page() -> None:
     bandwidth = run.manifest["bandwidth_bytes_per_s"]
     st.caption(
         f"{run.manifest['threads']} threads, {run.config['repeats']} interleaved repeats; memory "
-        f"reads {bandwidth / 1e9:.1f} GB/s. The Llama shapes are "
-        "measured on a part of the vocabulary and of the vectors; the time of the whole job is "
-        "extrapolated."
+        f"reads {bandwidth / 1e9:.1f} GB/s. The Llama shapes are measured on a part of the "
+        "vocabulary and of the vectors; the time of the whole job is extrapolated."
     )
     for shape, metrics in run.metrics["shapes"].items():
         _numbers(shape, metrics)
     summary, shapes = table(run, "summary/variants"), table(run, "shapes/shapes")
-    st.plotly_chart(figures.kernel_ratios(summary), width="stretch", key="ratios")
-    roofline = figures.kernel_roofline(summary, shapes, bandwidth)
-    st.plotly_chart(roofline, width="stretch", key="roofline")
+    charts("ratios", figures.kernel_ratios(summary))
+    charts("roofline", figures.kernel_roofline(summary, shapes, bandwidth))
     st.subheader("Every variant")
     columns = ["shape", "variant", "ratio", "ratio_cpu", "job_s", "peak_bytes", "missing"]
     st.dataframe(summary[columns], hide_index=True)

@@ -88,27 +88,22 @@ def _label(run: Run) -> str:
     finished = str(run.manifest["finished"]).replace("T", " ")[5:16]
     # the folder's name last: streamlit tells options apart by their labels
     model = Path(run.config.get("model", "")).name
-    parts = (model, label(run.study, run.config), finished, run.path.name)
-    return " · ".join(part for part in parts if part)
+    return " · ".join(filter(None, [model, label(run.study, run.config), finished, run.path.name]))
 
 
 def offer(rows: pd.DataFrame, name: str, command: list[str], notebook: str) -> None:
-    """What the page shows, to take away: its rows, and what reproduces it."""
+    """What the page shows, to take away: its rows, and the command line and the notebook call that
+    reproduce it."""
     download(rows, name)
-    reproduce(command, notebook)
+    with st.expander("Reproduce this"):
+        st.code(shlex.join(command), language="bash")
+        st.code(notebook, language="python")
 
 
 def offer_run(rows: pd.DataFrame, name: str, run: Run, shown: str = "", **config: Any) -> None:
     """`offer` with what makes the run (`config` beside its own); in a notebook `shown` follows."""
     command, call = study_call(run.study, run.config | config)
     offer(rows, name, command, call + shown)
-
-
-def reproduce(command: list[str], notebook: str) -> None:
-    """The command line and the notebook call behind what the page shows."""
-    with st.expander("Reproduce this"):
-        st.code(shlex.join(command), language="bash")
-        st.code(notebook, language="python")
 
 
 def study_call(study: str, config: dict[str, Any]) -> tuple[list[str], str]:

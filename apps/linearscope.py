@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 from safetensors.numpy import load_file
 
-from interp.apps.common import cached, in_tabs, offer_run, pick_run, plain, table
+from interp.apps.common import cached, charts, in_tabs, offer_run, pick_run, plain, table
 from interp.errors import UserError
 from interp.linearscope import figures
 from interp.linearscope.explain import BiasConfig, ExplainConfig
@@ -28,11 +27,9 @@ LARGEST_UPLOAD = 10_000_000
 TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
 
-def _tensors(run: Run, name: str) -> dict[str, np.ndarray]:
+@cached
+def tensors(run: Run, name: str) -> dict[str, np.ndarray]:
     return load_file(run.path / f"{name}.safetensors")
-
-
-tensors = cached(_tensors)
 
 
 class View(NamedTuple):
@@ -88,21 +85,21 @@ def _votes(run: Run) -> None:
     classes, maps = table(run, "classes"), tensors(run, "maps")
     named = zip(classes["label"], classes["probability"], strict=True)
     titles = [f"{name} {chance:.0%}" for name, chance in named]
-    _draw("votes", figures.vote_maps(maps["votes"], maps["picture"], titles))
+    charts("votes", figures.vote_maps(maps["votes"], maps["picture"], titles))
     st.dataframe(classes, hide_index=True)
     # by number: ImageNet has two classes "crane" and two "maillot"
     names = dict(zip(classes["class"], classes["label"], strict=True))
     label = "The class whose bias r is split by layer"
     which = st.selectbox(label, list(names), format_func=lambda c: f"{names[c]} ({c})")
     chosen = table(run, "layers").query("`class` == @which")
-    _draw("layers", figures.layer_constants(chosen, f"r of {names[which]}, layer by layer"))
+    charts("layers", figures.layer_constants(chosen, f"r of {names[which]}, layer by layer"))
 
 
 def _biases(run: Run) -> None:
     pictures = table(run, "pictures")
     middle = pictures["share"].median()
     st.caption(f"Median share of the biases over {len(pictures)} pictures: {middle:.2f}.")
-    _draw("shares", figures.bias_shares(pictures))
+    charts("shares", figures.bias_shares(pictures))
 
 
 def _svd(run: Run) -> None:
@@ -110,13 +107,13 @@ def _svd(run: Run) -> None:
     left, right = st.columns([1, 3])
     left.image(vectors["picture"], caption=plain(f"{run.config['model']}: {run.config['image']}"))
     with right:
-        _draw("values", figures.singular_values(values))
+        charts("values", figures.singular_values(values))
     titles = [f"{value:.3g}" for value in values["value"]]
     sides = {"right": "Right singular vectors: the input patterns that pass best"}
     if vectors["left"].ndim == 4:
         sides["left"] = "Left singular vectors: the output patterns that they become"
     for side, title in sides.items():
-        _draw(side, figures.picture_strip(vectors[side], titles, title))
+        charts(side, figures.picture_strip(vectors[side], titles, title))
     _metrics(run)
 
 
@@ -144,7 +141,7 @@ def _impulse(run: Run) -> None:
             ("columns", "The column of A there: the output pixels that it changes"),
         ):
             picture = _crop(responses[name][chosen])
-            _draw(title, figures.picture_strip(picture[None], [""], title, columns=1))
+            charts(title, figures.picture_strip(picture[None], [""], title, columns=1))
     st.dataframe(places, hide_index=True)
     _metrics(run)
 
@@ -162,7 +159,7 @@ def _prompted(_: Run | None) -> Study | None:
 
 def _tokens(run: Run) -> None:
     st.caption(plain(f"{run.config['model']}, {run.config['site']}: {run.config['prompt']}"))
-    _draw("tokens", figures.token_contributions(table(run, "tokens")))
+    charts("tokens", figures.token_contributions(table(run, "tokens")))
     st.dataframe(table(run, "logits"), hide_index=True)
     st.caption(
         "The rows are directions at the site: the Directions page decodes and compares them."
@@ -177,10 +174,6 @@ VIEWS = {
     "Tokens": View(TokensConfig, "tokens", "tokens", _tokens, _prompted),
 }
 """The tabs by their titles."""
-
-
-def _draw(key: str, figure: go.Figure) -> None:
-    st.plotly_chart(figure, width="stretch", key=key)
 
 
 def _metrics(run: Run) -> None:

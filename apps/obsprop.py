@@ -29,14 +29,12 @@ def _weights(model: str):  # type: ignore[no-untyped-def]
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _norms(
-    model: str, plus: tuple[str, ...], minus: tuple[str, ...]
-) -> tuple[pd.DataFrame, list[str]]:
+def _norms(model: str, words: list[tuple[str, ...]]) -> tuple[pd.DataFrame, list[str]]:
     from interp.obsprop.observables import contrast, make_observable
     from interp.obsprop.propagate import head_norms
 
     weights = _weights(model)
-    observable = make_observable("typed", contrast(plus, minus), weights.stored)
+    observable = make_observable("typed", contrast(*words), weights.stored)
     return head_norms(weights, observable), list(observable.notes)
 
 
@@ -118,7 +116,7 @@ def _typed() -> None:
     plus = left.text_area("Words with weight +1, one a line; spaces count", " she", key="plus")
     minus = right.text_area("Words with weight −1", " he", key="minus")
     words = [tuple(word for word in text.split("\n") if word) for text in (plus, minus)]
-    heads, notes = _norms(model, words[0], words[1])
+    heads, notes = _norms(model, words)
     for note in notes:
         st.warning(plain(note))
     charts("typed", figures.head_map(heads, "norm", "Length of the vector"))

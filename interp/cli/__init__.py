@@ -60,16 +60,12 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _app(chosen: str) -> SubcommandApp:
-    """All commands: the chosen one as it is, of the others their names and sentences."""
+    """All commands: the chosen one as it is, of the others only names and sentences."""
     app = SubcommandApp()
     for name, entry in (analyses() | VERBS).items():
-        commands: Any = _group(entry) if name == chosen else _stub
+        commands: Any = _group(entry) if name == chosen else (lambda: None)
         app.command(commands, name=name, help=entry.sentence)
     return app
-
-
-def _stub() -> None:
-    """Stands for a command that was not asked for."""
 
 
 def _group(entry: Analysis) -> Any:
@@ -78,7 +74,7 @@ def _group(entry: Analysis) -> Any:
         return load(entry.commands)
     made = SubcommandApp()
     for config in entry.configs():
-        study_command(made, config.STUDY.partition(".")[2], config)
+        study_command(made, config)
     return made
 
 

@@ -64,12 +64,11 @@ def report(run: Run, json: bool) -> None:
 
 def study_command(
     group: SubcommandApp,
-    name: str,
     config: type[Study],
     *shows: Show,
     report: Callable[[Run, bool], None] = report,
 ) -> None:
-    """Register a study under a name, with its config's docstring as help. It prints the run as
+    """Register a study under its name, with its config's docstring as help. It prints the run as
     `report` does, and on a screen what `shows` print after that."""
 
     def run(
@@ -81,9 +80,8 @@ def study_command(
             show(made)
 
     run.__doc__ = config.__doc__
-    kinds = {"config": options(config), "out": Out, "runs": Runs}
-    run.__annotations__ = {**kinds, "fresh": Fresh, "json": Json, "return": None}
-    command(group, name)(run)
+    run.__annotations__["config"] = options(config)
+    command(group, config.STUDY.partition(".")[2])(run)
 
 
 def options(config: type[Study]) -> Any:

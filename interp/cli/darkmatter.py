@@ -27,8 +27,8 @@ def _parts(run: Run, json: bool) -> None:
     print("seconds:", ", ".join(f"{name} {value:g}" for name, value in seconds.items()))
 
 
-study_command(darkmatter, "run", DarkMatterConfig, report=_parts)
-study_command(darkmatter, "pursuit", PursuitConfig, report=_parts)
-study_command(darkmatter, "synthetic", SyntheticConfig, report=_parts)
-study_command(darkmatter, "errors", ErrorSaesConfig)
-study_command(darkmatter, "ladder", LadderConfig)
+study_command(darkmatter, DarkMatterConfig, report=_parts)
+study_command(darkmatter, PursuitConfig, report=_parts)
+study_command(darkmatter, SyntheticConfig, report=_parts)
+study_command(darkmatter, ErrorSaesConfig)
+study_command(darkmatter, LadderConfig)

@@ -38,11 +38,8 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
 
     from ..directions import Directions, stored_directions
 
-    rows = []
-    for folder in stored_directions(Store(runs)):
-        stored = Directions.load(folder)
-        made_by = str(stored.provenance.get("from", ""))
-        rows.append((str(stored.site), len(stored), made_by, str(folder)))
+    opened = [(Directions.load(folder), str(folder)) for folder in stored_directions(Store(runs))]
+    rows = [(str(d.site), len(d), str(d.provenance.get("from", "")), at) for d, at in opened]
     if not rows and not json:
         raise UserError(f"no directions in {Store(runs).root}: run an analysis first")
     table = pd.DataFrame(rows, columns=["site", "directions", "from", "folder"])
@@ -114,13 +111,11 @@ def compare(
     ours, theirs = open_directions(source, model), open_directions(other, model)
     cosine, coupling = ours.cosine(theirs), ours.coupling(theirs)
     order = cosine.abs().flatten().argsort(descending=True, stable=True)[: positive(limit)]
+    i, j = order // len(theirs), order % len(theirs)
     left, right = names(ours), names(theirs)
-    rows = [
-        (left[i], right[j], float(cosine[i, j]), float(coupling[i, j]))
-        for i, j in (divmod(int(pair), len(theirs)) for pair in order)
-    ]
-    table = pd.DataFrame(rows, columns=["name", "other", "cosine", "coupling"])
-    print_frame("directions.compare", table, json)
+    pairs = {"name": [left[n] for n in i], "other": [right[n] for n in j]}
+    values = {"cosine": cosine[i, j].tolist(), "coupling": coupling[i, j].tolist()}
+    print_frame("directions.compare", pd.DataFrame(pairs | values), json)
 
 
 @command(directions, "steer")

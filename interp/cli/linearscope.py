@@ -12,12 +12,12 @@ from .common import Json, answered, command, print_metrics, study_command, with_
 
 linearscope = SubcommandApp()
 
-study_command(linearscope, "explain", ExplainConfig, with_table("classes"))
-study_command(linearscope, "bias", BiasConfig, with_table("pictures"))
-study_command(linearscope, "svd", SvdConfig, with_table("values"))
-study_command(linearscope, "impulse", ImpulseConfig, with_table("places"))
-study_command(linearscope, "tokens", TokensConfig, with_table("tokens"))
-study_command(linearscope, "sketch", SketchConfig, with_table("held"))
+study_command(linearscope, ExplainConfig, with_table("classes"))
+study_command(linearscope, BiasConfig, with_table("pictures"))
+study_command(linearscope, SvdConfig, with_table("values"))
+study_command(linearscope, ImpulseConfig, with_table("places"))
+study_command(linearscope, TokensConfig, with_table("tokens"))
+study_command(linearscope, SketchConfig, with_table("held"))
 
 
 @command(linearscope, "speed")

@@ -133,9 +133,9 @@ def _curve(run: Run) -> None:
 
 _EFFECTS = "word name score gain value control_mean control_max beats"
 _REMOVED = "concept edits neurons probability logprob neighbour_logprob kl_median kl_mean"
-study_command(neurons, "clamp", ClampConfig, _curve)
-study_command(neurons, "effects", EffectsConfig, common.with_table("effects/neurons", _EFFECTS))
-study_command(neurons, "tars", TarsConfig, common.with_table("tars/effects", _REMOVED))
+study_command(neurons, ClampConfig, _curve)
+study_command(neurons, EffectsConfig, common.with_table("effects/neurons", _EFFECTS))
+study_command(neurons, TarsConfig, common.with_table("tars/effects", _REMOVED))
 
 
 @command(neurons, "apply")

@@ -31,17 +31,16 @@ def _paths(run: Run) -> None:
 
 
 _PAIRS = "a b head coupling prompts_slope corpus_slope cosine"
-study_command(obsprop, "run", ObspropConfig, _paths)
-study_command(obsprop, "couple", CoupleConfig, common.with_table("pairs/pairs", _PAIRS))
+study_command(obsprop, ObspropConfig, _paths)
+study_command(obsprop, CoupleConfig, common.with_table("pairs/pairs", _PAIRS))
 
 
 @command(obsprop, "tasks")
 def list_tasks(json: Json = False) -> None:
     """The observables that come with the workbench."""
-    every = [read_task(name) for name in shipped()]
-    tasks = [dataclasses.asdict(task) for task in every]
-    if not common.answered(json, "obsprop.tasks", {"tasks": len(every)}, tasks=tasks):
-        common.print_table(["observable", "about"], [[task.name, task.about] for task in every])
+    tasks = [dataclasses.asdict(read_task(name)) for name in shipped()]
+    if not common.answered(json, "obsprop.tasks", {"tasks": len(tasks)}, tasks=tasks):
+        common.print_table(["observable", "about"], [[t["name"], t["about"]] for t in tasks])
 
 
 @command(obsprop, "heads")

@@ -87,8 +87,8 @@ def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], json: Json = False) ->
         common.print_metrics(score, ".6g")
 
 
-study_command(othello, "sae", SaeConfig)
-study_command(othello, "probe", ProbeConfig)
+study_command(othello, SaeConfig)
+study_command(othello, ProbeConfig)
 
 
 @command(othello, "compare")
@@ -140,4 +140,4 @@ def _edits(run: Run) -> None:
     common.print_rows(chosen_scales(run.table("errors/table")), columns)
 
 
-study_command(othello, "edit", EditConfig, _edits)
+study_command(othello, EditConfig, _edits)

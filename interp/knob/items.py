@@ -89,14 +89,20 @@ def read_items(
         raise UserError(f"--draws is {draws}: each fact needs at least 1 context")
     if kind == "arithmetic":
         return arithmetic(draws, seed)
-    stored = _read(source or FACTS)
+    source = source or FACTS
+    try:
+        stored = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read facts from {source} ({error}): give --facts a JSON file"
+        ) from error
     if isinstance(stored, list):
         if kind != "facts":
             raise UserError(
                 "a Fakepedia list has no two-hop set: use --kind facts or the shipped facts"
             )
-        return _contradictions([_fakepedia(record) for record in stored], source or FACTS)
-    relations = _relations(stored, source or FACTS)
+        return _contradictions([_fakepedia(record) for record in stored], source)
+    relations = _relations(stored, source)
     if kind == "two-hop":
         return _two_hop(relations, draws, seed)
     items = []
@@ -212,15 +218,6 @@ def _contradictions(items: list[Item], path: Path) -> list[Item]:
             "give another list"
         )
     return list(kept.values())
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read facts from {path} ({error}): give --facts a JSON file"
-        ) from error
 
 
 def _relations(stored: Any, path: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def learn_knob(config: LearnSettings, adapter: str, out: RunWriter) -> dict[str,
     has_adapter = adapter != "none"
     knobs = stages.find_knob(work, layer, STEERED[0 if has_adapter else 1])
     stages.compare_ranks(work, layer)
-    effects.decode(work)
+    effects.decode(work, knobs)
     facts = len({item.key for item in splits.train})
     for tuned in (True, False) if has_adapter else (False,):
         if tuned != has_adapter:
@@ -69,6 +69,6 @@ def learn_knob(config: LearnSettings, adapter: str, out: RunWriter) -> dict[str,
             if setting.tuned == tuned and setting.shots <= facts:
                 stages.steer_model(work, knobs, setting)
         model = "tuned" if tuned else "untuned"
-        effects.text_cost(work, knobs[0], model)
-        effects.configurations(work, knobs[0], model)
+        effects.text_cost(work, knobs.pick([0]), model)
+        effects.configurations(work, knobs.pick([0]), model)
     return stages.metrics(out)

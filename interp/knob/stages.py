@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.site import Site
@@ -19,8 +20,8 @@ from .settings import STEERED, LearnSettings, Setting
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..directions import Directions
     from ..model.subject import Subject
-    from .steer import Knob
 
 BASES = "learn/bases.safetensors"
 
@@ -38,7 +39,7 @@ class Work(NamedTuple):
         """The training items that the subspace is learned on."""
         return sample(self.splits.train, self.config.learn_items, self.config.seed)
 
-    def sweep(self, knobs: list[Knob], setting: Setting) -> pd.DataFrame:
+    def sweep(self, knobs: Directions, setting: Setting) -> pd.DataFrame:
         """`sweep/<setting>`: see steer.sweep."""
         from . import steer
 
@@ -116,7 +117,7 @@ def _learned(
     return bases, [{"rank": rank, **line} for line in curve], lines
 
 
-def find_knob(work: Work, layer: int, setting: Setting) -> list[Knob]:
+def find_knob(work: Work, layer: int, setting: Setting) -> Directions:
     """`knob/` and `sweep/<setting>`: the learned knob and its baselines, each with its c."""
     from safetensors.torch import load_file
 
@@ -130,23 +131,22 @@ def find_knob(work: Work, layer: int, setting: Setting) -> list[Knob]:
             subject, config.prompter(subject), rows, site, config.batch_size
         )
         learned = load_file(out.path / BASES)[str(layer)][0]
-        vectors = {"learned": learned, **steer.baselines(site, h, rows, config.seed)}
-        knobs = [steer.knob_along(name, site, u, h, rows) for name, u in vectors.items()]
-        values = steer.best_values(work.sweep(knobs, setting))
+        vectors = {"learned": learned, **steer.baselines(h, rows, config.seed)}
         about = {"model": config.model, "analysis": "knob.learn"}
-        steer.knobs_to_directions(knobs, values, about).save(out.path / "knob")
-    return steer.knobs_from_directions(Directions.load(out.path / "knob"))
+        knobs = replace(steer.knobs_along(site, vectors, h, rows), provenance=about)
+        steer.at_best(knobs, work.sweep(knobs, setting)).save(out.path / "knob")
+    return Directions.load(out.path / "knob")
 
 
-def steer_model(work: Work, knobs: list[Knob], setting: Setting) -> None:
+def steer_model(work: Work, knobs: Directions, setting: Setting) -> None:
     """`sweep/<setting>`, and `steer/<setting>`: whole answers on the held-out parts, every
     direction at its own c; and, direction "none", with the intent in the prompt instead."""
     import pandas as pd
 
-    from .steer import best_values, steered_answers
+    from .steer import at_best, steered_answers
 
     config, subject = work.config, work.subject
-    values = best_values(work.sweep(knobs, setting))
+    knobs = at_best(knobs, work.sweep(knobs, setting))
 
     def steered() -> pd.DataFrame:
         bare, asked = (
@@ -158,7 +158,7 @@ def steer_model(work: Work, knobs: list[Knob], setting: Setting) -> None:
             items = sample(getattr(work.splits, part), config.steer_items, config.seed)
             if items:
                 plain = answer_rows(subject, asked, rows_of(items), config.batch_size)
-                answers = steered_answers(subject, bare, items, knobs, values, config.batch_size)
+                answers = steered_answers(subject, bare, items, knobs, config.batch_size)
                 tables += [x.assign(part=part) for x in (plain.assign(direction="none"), answers)]
         return pd.concat(tables)
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .networks import PictureNetwork
 
 GREEN = 1
-"""The output channel whose rows are taken."""
+"""The output channel whose rows are taken, and the input channel whose columns are."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,21 @@ class ImpulseConfig(PictureConfig):
             _parse_pixel(text)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        import torch
+
         network = self.network()
         picture, system = self.system(network, self.image)
         if system.y.ndim != 4 or system.y.shape[1] != 3:
             raise UserError(f"{network.name} makes no picture: use explain")
         network = aligned(network, system)
         pixels = self._pixels(system)
-        rows, columns = rows_and_columns(network, system, pixels)
+        at = np.array(pixels).T
+        nearest = input_coordinate(network, at).round().astype(int)
+        outputs = np.ravel_multi_index((GREEN, *at), system.y.shape[1:])
+        # an input of one channel has no green one, and the nearest pixel may lie beyond the edge
+        inputs = np.ravel_multi_index((GREEN, *nearest), system.x0.shape[1:], mode="clip")
+        rows = system.rows(torch.from_numpy(outputs))
+        columns = system.columns(torch.from_numpy(inputs))
         table = out.table("places", place_table(network, system, pixels, rows))
         maps = {"rows": rows, "columns": columns, "output": system.y[0], "r": system.r[0]}
         write_maps(out, "responses", picture, **maps)
@@ -171,21 +179,6 @@ def aligned(network: PictureNetwork, system: Interpreter) -> PictureNetwork:
 def input_coordinate(network: PictureNetwork, y: np.ndarray) -> np.ndarray:
     """The input coordinates, y or x, of the centres of output pixels."""
     return (y + 0.5) / network.factor - 0.5 + network.border
-
-
-def rows_and_columns(
-    network: PictureNetwork, system: Interpreter, pixels: list[tuple[int, int]]
-) -> tuple[Tensor, Tensor]:
-    """The rows of the green channel at some output pixels, and the columns of the input pixels
-    there (of the green channel, or the only one)."""
-    import torch
-
-    at = np.array(pixels).T
-    nearest = input_coordinate(network, at).round().astype(int)
-    outputs = np.ravel_multi_index((GREEN, *at), system.y.shape[1:])
-    # an input of one channel has no green one, and one pixel may lie beyond the edge
-    inputs = np.ravel_multi_index((GREEN, *nearest), system.x0.shape[1:], mode="clip")
-    return system.rows(torch.from_numpy(outputs)), system.columns(torch.from_numpy(inputs))
 
 
 def place_table(

@@ -104,7 +104,7 @@ def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual
 
 def _multipliers(name: str, args: Args, kwargs: Kwargs) -> list[Dual]:
     """The Duals among a linear call's arguments that multiply others of them."""
-    given: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
+    given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
     return duals([given[key] for key in calls.FACTORS.get(name, ()) if key in given])
 
 

@@ -35,7 +35,7 @@ from ..progress import progress
 from ..runs.store import Run, open_run
 from ..runs.writer import RunWriter
 from .sae import ARCHITECTURES, SAES, directions_name, sae_name
-from .study import OthelloStudy, check_probes, open_othello
+from .study import ProbedStudy, open_othello
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ CHOOSE_SEED, SCORE_SEED = 8_000_000, 8_000_001
 
 
 @dataclass(frozen=True)
-class CompareConfig(OthelloStudy):
+class CompareConfig(ProbedStudy):
     """Compare linear probes with sparse autoencoders on every layer."""
 
     STUDY: ClassVar[str] = "othello.compare"
@@ -62,10 +62,6 @@ class CompareConfig(OthelloStudy):
     """Games on which probes are fitted and latents chosen (59 boards each)."""
     score_games: int = 1800
     """Held-out games on which everything is scored."""
-    ridge: float = 1e-4
-    """Ridge of the probes (see interp/probes/linear.py)."""
-    passes: int = 30
-    """Maximum passes of a probe's optimiser."""
     seed: int = 0
     """Seed of the random-weight model and the random directions."""
 
@@ -84,7 +80,6 @@ class CompareConfig(OthelloStudy):
             raise UserError("these SAEs are of another model: give --saes a run on this model")
         if min(self.choose_games, self.score_games) < FEWEST:
             raise UserError(f"--choose-games and --score-games must be at least {FEWEST}")
-        check_probes(self.ridge, self.passes)
         if self.seed < 0:
             raise UserError("--seed must be at least 0")
 
@@ -101,7 +96,8 @@ class CompareConfig(OthelloStudy):
             for layer in layers:
                 saes = [(a, s, made.path / "saes" / sae_name(a, layer, s)) for a, s in sets]
                 if not all(map(out.has, layer_parts(layer, sets))):
-                    job = LayerJob(layer, boards, self, made.config["k"], out, advance)
+                    k = made.config["k"]
+                    job = LayerJob(layer, boards, self, self.seed, k, out, advance)
                     job.run(subject, untrained, games, saes)
         out.facts = {
             "parity": subject.parity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,7 @@ from .board_labels import STATES, read_activations, tile_index
 from .match import Match, match
 from .readers import Boards, Probes, Rows
 from .sae import directions_name
-
-if TYPE_CHECKING:
-    from .compare import CompareConfig
+from .study import ProbedStudy
 
 Values = npt.NDArray[np.float32]
 Games = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -40,7 +38,9 @@ class LayerJob:
 
     layer: int
     boards: Boards
-    config: CompareConfig
+    config: ProbedStudy
+    seed: int
+    """Seed of the random directions."""
     k: int
     """Active random directions per token."""
     out: RunWriter
@@ -109,7 +109,7 @@ class LayerJob:
             sae = open_sae(folder)
             choose, score = (as_array(sae.encode(part)) for part in stream)
             yield arch, seed, sae, choose, score
-        generator = torch.Generator().manual_seed(self.config.seed)
+        generator = torch.Generator().manual_seed(self.seed)
         mean = stream[0].mean(0)
         # as many as the SAEs have latents
         vectors = torch.randn(len(mean), sae.d_sae, generator=generator)

@@ -48,13 +48,11 @@ def parse_moves(text: str) -> npt.NDArray[np.uint8]:
     Raises:
         UserError: a word that is not the name of a square, or names one of the four in the middle.
     """
-    words = re.findall(r"[^\s,]+", text.lower())
     tokens = []
-    for word in words:
-        square = TILES.index(word) if word in TILES else -1
-        if square < 0 or board.TOKEN_OF_SQUARE[square] == board.PAD:
+    for word in re.findall(r"[^\s,]+", text.lower()):
+        tokens.append(board.TOKEN_OF_SQUARE[TILES.index(word)] if word in TILES else board.PAD)
+        if tokens[-1] == board.PAD:
             raise UserError(f"'{word}' is not a square one can play: write f5 d6 c3, for example")
-        tokens.append(board.TOKEN_OF_SQUARE[square])
     return np.array(tokens, np.uint8)
 
 
