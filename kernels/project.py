@@ -66,7 +66,11 @@ def project_topk(
         impl = "triton" if device == "cuda" and find_spec("triton") else "naive"
     vectors, readout = vectors.detach(), readout.detach()
     if impl == "triton":
-        return _on_gpu(vectors, readout, k, sides, stats)
+        if not find_spec("triton"):
+            raise ValueError("impl='triton' needs triton: pip install 'interp-workbench[gpu]'")
+        from .triton_project import project_triton
+
+        return project_triton(vectors, readout, k, sides, stats)
     vectors, readout = vectors.float(), readout.float()
     if impl == "naive":
         from .reference import project_dense
@@ -74,32 +78,14 @@ def project_topk(
         return project_dense(vectors, readout, k, sides, stats)
     if vectors.device.type != "cpu":
         raise ValueError(f"impl='{impl}' runs on the CPU, not on {vectors.device}: use 'naive'")
-    return _on_cpu(vectors.contiguous(), readout.contiguous(), k, sides, stats, impl)
-
-
-def _on_gpu(
-    vectors: Tensor, readout: Tensor, k: int, sides: tuple[Side, ...], stats: bool
-) -> Projection:
-    if not find_spec("triton"):
-        raise ValueError("impl='triton' needs triton: pip install 'interp-workbench[gpu]'")
-    from .triton_project import project_triton
-
-    return project_triton(vectors, readout, k, sides, stats)
-
-
-def _on_cpu(
-    vectors: Tensor, readout: Tensor, k: int, sides: tuple[Side, ...], stats: bool, impl: Impl
-) -> Projection:
     from .screened import project_screened, worthwhile
     from .tiled import project_tiled
 
-    if impl == "screened":
-        screened = project_screened(vectors, readout, k, sides, stats)
-    elif impl == "auto" and worthwhile(vectors, readout):
-        screened = project_screened(vectors, readout, k, sides, stats, min_certified=0.5)
-    else:
-        screened = None
-    return project_tiled(vectors, readout, k, sides, stats) if screened is None else screened
+    job = (vectors.contiguous(), readout.contiguous(), k, sides, stats)
+    screened = None
+    if impl == "screened" or (impl == "auto" and worthwhile(vectors, readout)):
+        screened = project_screened(*job, min_certified=0.5 if impl == "auto" else 0.0)
+    return project_tiled(*job) if screened is None else screened
 
 
 def _check(vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> None:

@@ -64,9 +64,6 @@ class RowResults(NamedTuple):
             mean.float(),
         )
 
-    def rows(self, at: slice) -> RowResults:
-        return RowResults(*(tensor[at] for tensor in self))
-
 
 def project_triton(
     vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool
@@ -89,7 +86,7 @@ def project_triton(
     search = _Search(w, k, sides, stats, lossless, min(len(x), rows))
     for start in range(0, len(x), search.rows):
         at = slice(start, start + search.rows)
-        search.chunk(x[at], rounded[at], results.rows(at))
+        search.chunk(x[at], rounded[at], RowResults(*(tensor[at] for tensor in results)))
     certified = search.settle(x, results)
     top, bottom = (_extremes(results, SIDES.index(s), stats) if s in sides else None for s in SIDES)
     powers = results.sums[:, 6:] / len(w.exact)

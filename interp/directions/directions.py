@@ -92,7 +92,7 @@ class Directions:
             raise UserError(f"the vocabulary has {weights.spec.d_vocab} tokens, not {k}")
         vectors = self.vectors.float()
         if norm == "final":
-            vectors = vectors * weights.final_gain()
+            vectors = vectors * weights.gain("final")
         tokens = token_strings(weights.folder, weights.spec.d_vocab)
         projection = project_topk(vectors, weights.W_U(), k)
         moments = projection.moments

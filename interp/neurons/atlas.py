@@ -124,9 +124,9 @@ class AtlasConfig(ModelStudy):
         weights = self.stored_weights
         vectors = torch.cat([weights.neurons(kind, layer) for kind in kinds])
         if self.norm == "final":
-            vectors *= weights.final_gain()
+            vectors *= weights.gain("final")
         elif self.norm == "mlp":
-            vectors *= weights.mlp_gain(layer)
+            vectors *= weights.gain("mlp", layer)
         return vectors
 
 

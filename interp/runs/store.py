@@ -29,12 +29,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of the run folder's layout."""
 _REQUIRED: dict[str, Any] = {
-    "study": str,
-    "key": str,
-    "config": dict,
-    "metrics": dict,
-    "files": dict,
-    "finished": str,
+    **dict.fromkeys(("study", "key", "finished"), str),
+    **dict.fromkeys(("config", "metrics", "files"), dict),
     "wall_s": (int, float),
     "peak_memory_bytes": int,
 }

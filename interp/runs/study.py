@@ -81,12 +81,11 @@ def plan(study: Study) -> dict[str, Any]:
     """What identifies a run; its `key` hashes the rest."""
     config = {f.name: getattr(study, f.name) for f in fields(study)}
     keyed = {f.name for f in fields(study) if f.metadata.get("key", True)}
-    prints = study.fingerprints()
     identity = {
         "study": study.STUDY,
         "version": study.VERSION,
         "config": {name: value for name, value in config.items() if name in keyed},
-        "fingerprints": prints,
+        "fingerprints": study.fingerprints(),
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     return {"schema": SCHEMA, **identity, "config": config, "key": key}

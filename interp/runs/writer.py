@@ -1,7 +1,6 @@
 """Writing a run folder so that no crash can leave a wrong one (see store.py for what is in it).
 
-A part is written under a temporary name, fsynced and renamed. A folder without a manifest is a run
-that was interrupted: the same study with the same key resumes from the parts that are there.
+A part is written under a temporary name, fsynced and renamed.
 """
 
 from __future__ import annotations
@@ -42,9 +41,7 @@ def open_or_make(
     work: Callable[[RunWriter], dict[str, Any]],
     fresh: bool = False,
 ) -> Run:
-    """The finished run in a folder; resumed or made by `work` if it is not there.
-
-    The parts of a stored run are checked against their hashes; damaged ones are made again.
+    """The finished run in a folder, as `study.run_or_load` gives it.
 
     Args:
         plan: what identifies the run (`study.plan`).

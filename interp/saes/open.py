@@ -179,12 +179,8 @@ def _opened(source: str | Path, device: str = "cpu") -> dict[str, Sae]:
             "release:sae_id"
         )
     often = Counter(folder.name for folder in folders)
-    return {
-        folder.name if often[folder.name] == 1 else str(folder.relative_to(path)): _stored(
-            folder, device
-        )
-        for folder in folders
-    }
+    names = [f.name if often[f.name] == 1 else str(f.relative_to(path)) for f in folders]
+    return {name: _stored(f, device) for name, f in zip(names, folders, strict=True)}
 
 
 def _stored(folder: Path, device: str) -> Sae:

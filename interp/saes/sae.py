@@ -199,15 +199,9 @@ def wrap(inner: SaeLens, name: str = "this SAE") -> Sae:
     return Sae(inner, site_of_hook(hook))
 
 
-_KINDS = {
-    "hook_resid_pre": "resid_pre",
-    "hook_resid_mid": "resid_mid",
-    "hook_resid_post": "resid_post",
-    "hook_attn_out": "attn_out",
-    "hook_mlp_out": "mlp_out",
-    "mlp.hook_post": "mlp_post",
-    "attn.hook_z": "head_z",
-}
+_ADDED = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+_KINDS = {f"hook_{kind}": kind for kind in _ADDED}
+_KINDS |= {"mlp.hook_post": "mlp_post", "attn.hook_z": "head_z"}
 
 
 def site_of_hook(hook: str) -> str:

@@ -1,7 +1,4 @@
-"""The documents of text files, .jsonl, .parquet and datasets on disk, and of the installed Python.
-
-Everything is streamed: no more than one document (of a big text file, one piece) is in memory.
-"""
+"""The documents of text files, .jsonl, .parquet, datasets on disk, and of the installed Python."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def directions(n=3, d=32, seed=0):
 def test_decode_is_the_product_with_the_unembedding(model_folder, own_home):
     weights = Weights(model_folder("gemma2"))
     found = directions()
-    for norm, gain in (("raw", 1.0), ("final", weights.final_gain())):
+    for norm, gain in (("raw", 1.0), ("final", weights.gain("final"))):
         logits = (found.vectors * gain).double() @ weights.W_U().double().T
         table = found.decode(weights, k=4, norm=norm)
         assert list(table["label"]) == list(found.index["label"])

@@ -39,7 +39,7 @@ def test_views_are_what_the_model_computes_with(family, model_folder, own_home):
     assert torch.equal(weights.W_U(), unembed.weight)
     x = torch.randn(5, spec.d_model)
     # the gain is what multiplies the normalised vector
-    for module, gain in ((norm, weights.mlp_gain(1)), (final, weights.final_gain())):
+    for module, gain in ((norm, weights.gain("mlp", 1)), (final, weights.gain("final"))):
         centred = x - x.mean(1, keepdim=True) if spec.norm == "layer" else x
         bias = getattr(module, "bias", None)
         unit = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
@@ -156,7 +156,7 @@ def test_multimodal_checkpoint_with_nested_language_model(model_folder, own_home
     config = json.loads((folder / "config.json").read_text())
     (nested / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": config}))
     assert torch.equal(Weights(nested).neurons("gate", 1), Weights(folder).neurons("gate", 1))
-    assert torch.equal(Weights(nested).final_gain(), Weights(folder).final_gain())
+    assert torch.equal(Weights(nested).gain("final"), Weights(folder).gain("final"))
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)

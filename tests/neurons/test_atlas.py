@@ -54,7 +54,7 @@ def test_every_family_equals_dense_float64(family, model_folder, own_home):
 def test_norm_readings(model_folder, own_home):
     folder = model_folder("gemma2")
     weights = Weights(folder)
-    gains = {"raw": 1.0, "final": weights.final_gain(), "mlp": weights.mlp_gain(1)}
+    gains = {"raw": 1.0, "final": weights.gain("final"), "mlp": weights.gain("mlp", 1)}
     for norm, gain in gains.items():
         rows = rows_of(run_or_load(AtlasConfig(model=str(folder), norm=norm, k=4)))
         part = rows[(rows["layer"] == 1) & (rows["kind"] == "up") & (rows["side"] == "top")]
