@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import cached, download, errors_in_place, pick_run, plain, reproduce
+from interp.apps.common import cached, charts, errors_in_place, in_tabs, offer, pick_run, plain
 from interp.model.neuron import NeuronName, parse_neuron
 from interp.model.vocabulary import visible
 from interp.neurons import figures, search
@@ -16,26 +16,18 @@ density, values_in_layer = cached(search.density), cached(search.values_in_layer
 has_words = cached(search.has_words)
 
 LIMIT = 50
-OPEN = """from pathlib import Path
-from interp.neurons import figures, search
-atlas = search.open_atlas(Path({path!r}))
-"""
 
 
 def page() -> None:
     st.title("Neuron atlas")
-    run = pick_run("neurons.atlas", "interp neurons atlas --model smollm2-135m")
+    run = pick_run("neurons.atlas")
     model, kinds = run.manifest["model"], run.manifest["kinds"]
     st.caption(
         f"{plain(run.config['model'])}: {run.metrics['vectors']:,} neuron vectors "
         f"({model['n_layers']} layers × {model['d_mlp']} × {', '.join(kinds)}) decoded through the "
         f"LM head, norm {run.config['norm']}, {run.config['k']} tokens a side."
     )
-    looking, overview = st.tabs(["Neurons", "Layers"])
-    with looking:
-        _neurons(run)
-    with overview, errors_in_place():
-        _layers(run)
+    in_tabs({"Neurons": _neurons, "Layers": _layers}, run)
 
 
 def _neurons(run: Run) -> None:
@@ -65,41 +57,36 @@ def _neurons(run: Run) -> None:
 
 def _results(run: Run, word: str, chosen: bool) -> str:
     """The table of a search; returns the name of the neuron that is selected in it."""
-    where = ["--atlas", str(run.path)]
-    opened = OPEN.format(path=str(run.path))
     if word:
         st.query_params["word"] = word
         rows = find(run, word, chosen, LIMIT)
-        command = ["interp", "neurons", "search", word, *where, *(["--exact"] if chosen else [])]
+        command = ["search", word, *(["--exact"] if chosen else [])]
         call = f"search.find(atlas, {word!r}, exact={chosen}, limit={LIMIT})"
-        columns = ["name", "side", "score", "rank", "word_z", "lead", "tokens"]
+        columns = ["rank", "word_z", "lead"]
     else:
         st.query_params.pop("word", None)
         rows = top(run, LIMIT, None, None, chosen)
-        command = ["interp", "neurons", "top", *where, *(["--words-only"] if chosen else [])]
+        command = ["top", *(["--words-only"] if chosen else [])]
         call = f"search.top(atlas, limit={LIMIT}, words_only={chosen})"
-        columns = ["name", "side", "score", "z", "margin", "kurtosis", "tokens"]
-    name = _selected(rows[columns], key=f"rows {run.path} {word} {chosen}")
-    download(rows, f"neurons {word or 'top'}")
-    reproduce([*command, "--limit", str(LIMIT)], f"{opened}{call}")
+        columns = ["z", "margin", "kurtosis"]
+    shown = rows[["name", "side", "score", *columns, "tokens"]]
+    name = _selected(shown, key=f"rows {run.path} {word} {chosen}")
+    _offer(rows, f"neurons {word or 'top'}", run, [*command, "--limit", str(LIMIT)], call)
     return name
 
 
 def _selected(rows: pd.DataFrame, key: str) -> str:
     """The rows as a table; returns the selected neuron's name, at first that of the first row."""
     shown = rows.assign(tokens=rows["tokens"].map(lambda ts: [visible(t) for t in ts]))
+    two_digits = st.column_config.NumberColumn(format="%.2f")
     event = st.dataframe(
         shown,
         key=key,
         hide_index=True,
-        width="stretch",
         height=min(38 + 35 * len(shown), 360),
         on_select="rerun",
         selection_mode="single-row",
-        column_config={
-            c: st.column_config.NumberColumn(format="%.2f")
-            for c in ("score", "word_z", "lead", "z", "margin", "kurtosis")
-        },
+        column_config={str(c): two_digits for c in rows.select_dtypes("float")},
     )
     chosen = event["selection"]["rows"]
     return str(rows["name"].iloc[chosen[0] if chosen else 0])
@@ -107,30 +94,28 @@ def _selected(rows: pd.DataFrame, key: str) -> str:
 
 def _card(run: Run, name: NeuronName) -> None:
     st.subheader(str(name))
-    rows, opened = show(run, name), OPEN.format(path=str(run.path))
-    st.plotly_chart(figures.neuron_tokens(rows), width="stretch", key="tokens")
+    rows = show(run, name)
+    charts("tokens", figures.neuron_tokens(rows))
     statistic = st.selectbox("Where it stands by", search.STATISTICS)
     here = dict(zip(rows["side"], rows[statistic], strict=True))
-    values = values_in_layer(run, name, statistic)
-    among = f"layer {name.layer}, {name.kind}"
-    st.plotly_chart(
-        figures.standing(values, here, statistic, among), width="stretch", key="standing"
-    )
-    download(rows, f"neuron {name}")
-    reproduce(
-        ["interp", "neurons", "show", str(name), "--atlas", str(run.path)],
-        f"{opened}figures.neuron_tokens(search.show(atlas, {str(name)!r}))",
-    )
+    values, among = values_in_layer(run, name, statistic), f"layer {name.layer}, {name.kind}"
+    charts("standing", figures.standing(values, here, statistic, among))
+    call = f"figures.neuron_tokens(search.show(atlas, {str(name)!r}))"
+    _offer(rows, f"neuron {name}", run, ["show", str(name)], call)
 
 
 def _layers(run: Run) -> None:
     statistic = st.selectbox("Statistic", search.STATISTICS, key="overview")
     counts = density(run, statistic)
-    st.plotly_chart(figures.layer_density(counts, statistic), width="stretch", key="density")
-    download(counts, f"layers {statistic}")
+    charts("density", figures.layer_density(counts, statistic))
     st.caption("The notebook call makes this picture; the command lists its extremes.")
-    reproduce(
-        ["interp", "neurons", "top", "--atlas", str(run.path)],
-        OPEN.format(path=str(run.path))
-        + f"figures.layer_density(search.density(atlas, {statistic!r}), {statistic!r})",
+    call = f"figures.layer_density(search.density(atlas, {statistic!r}), {statistic!r})"
+    _offer(counts, f"layers {statistic}", run, ["top"], call)
+
+
+def _offer(rows: pd.DataFrame, name: str, run: Run, command: list[str], call: str) -> None:
+    opened = (
+        "from pathlib import Path\nfrom interp.neurons import figures, search\n"
+        f"atlas = search.open_atlas(Path({str(run.path)!r}))\n"
     )
+    offer(rows, name, ["interp", "neurons", *command, "--atlas", str(run.path)], opened + call)

@@ -5,28 +5,25 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import download, pick_run, plain, reproduce, study_call, table
+from interp.apps.common import charts, offer_run, pick_run, plain, table
 from interp.bench import figures
-from interp.bench.kernels import KernelBenchConfig
 from interp.runs.store import Run
 
 
 def page() -> None:
     st.title("Kernel benchmark")
-    run = pick_run("bench.kernels", "interp bench kernels")
+    run = pick_run("bench.kernels")
+    bandwidth = run.manifest["bandwidth_bytes_per_s"]
     st.caption(
         f"{run.manifest['threads']} threads, {run.config['repeats']} interleaved repeats; memory "
-        f"reads {run.manifest['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s. The Llama shapes are "
-        "measured on a part of the vocabulary and of the vectors; the time of the whole job is "
-        "extrapolated."
+        f"reads {bandwidth / 1e9:.1f} GB/s. The Llama shapes are measured on a part of the "
+        "vocabulary and of the vectors; the time of the whole job is extrapolated."
     )
     for shape, metrics in run.metrics["shapes"].items():
         _numbers(shape, metrics)
     summary, shapes = table(run, "summary/variants"), table(run, "shapes/shapes")
-    st.plotly_chart(figures.kernel_ratios(summary), width="stretch", key="ratios")
-    bandwidth = run.manifest["bandwidth_bytes_per_s"]
-    roofline = figures.kernel_roofline(summary, shapes, bandwidth)
-    st.plotly_chart(roofline, width="stretch", key="roofline")
+    charts("ratios", figures.kernel_ratios(summary))
+    charts("roofline", figures.kernel_roofline(summary, shapes, bandwidth))
     st.subheader("Every variant")
     columns = ["shape", "variant", "ratio", "ratio_cpu", "job_s", "peak_bytes", "missing"]
     st.dataframe(summary[columns], hide_index=True)
@@ -34,10 +31,8 @@ def page() -> None:
     st.dataframe(shapes, hide_index=True)
     if run.has("accuracy/shares"):
         _accuracy(run)
-    download(summary, "kernels")
-    command, made = study_call(["interp", "bench", "kernels"], run.config, KernelBenchConfig())
-    drawn = "figures.kernel_ratios(run.table('summary/variants'))"
-    reproduce(command, f"from interp.bench import figures\n{made}{drawn}")
+    drawn = "from interp.bench import figures\nfigures.kernel_ratios(run.table('summary/variants'))"
+    offer_run(summary, "kernels", run, drawn)
 
 
 def _numbers(shape: str, metrics: dict[str, float]) -> None:

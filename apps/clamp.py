@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
-from interp.apps.common import download, pick_run, plain, reproduce, study_call, table
+from interp.apps.common import charts, errors_in_place, offer_run, pick_run, plain, table
 from interp.model.vocabulary import visible
 from interp.neurons import figures
-from interp.neurons.clamp import ClampConfig
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Clamp a neuron")
-    run = pick_run("neurons.clamp", "interp neurons clamp --neuron 29.gate.808")
+    run = pick_run("neurons.clamp")
     config, word = run.config, run.manifest["word"]
     st.caption(
         f"{plain(config['model'])}: {config['neuron']} held at {config['where']} positions; "
@@ -22,32 +22,16 @@ def page() -> None:
     rows = table(run, "curve/values")
     held = rows[rows["value"].notna()].sort_values("value").reset_index(drop=True)
     value = st.select_slider("Hold it at", list(held["value"]), format_func=lambda v: f"{v:g}")
-    row = held[held["value"] == value].iloc[0]
-    unclamped = rows[rows["value"].isna()].iloc[0]
-    left, right = st.columns(2)
-    for column, name, shown in (
-        (left, "not clamped", unclamped),
-        (right, f"held at {value:g}", row),
-    ):
-        column.metric(f"{visible(word)}, {name}", f"{shown['probability']:.3g}")
-        column.text(shown["text"])
-    curve = figures.clamp_curve(rows, config["neuron"], word, value)
-    st.plotly_chart(curve, width="stretch", key="curve")
+    shown = {
+        "not clamped": rows[rows["value"].isna()].iloc[0],
+        f"held at {value:g}": held[held["value"] == value].iloc[0],
+    }
+    for column, (name, row) in zip(st.columns(2), shown.items(), strict=True):
+        column.metric(f"{visible(word)}, {name}", f"{row['probability']:.3g}")
+        column.text(row["text"])
+    charts("curve", figures.clamp_curve(rows, config["neuron"], word, value))
     with st.expander("Its own activation on the prompt"):
-        st.dataframe(table(run, "curve/activation"), hide_index=True, width="stretch")
-    download(rows, f"clamp {config['neuron']}")
-    _, made = study_call([], config, ClampConfig())
+        st.dataframe(table(run, "curve/activation"), hide_index=True)
     drawn = f"figures.clamp_curve(rows, {config['neuron']!r}, run.manifest['word'])"
-    reproduce(
-        _command(config),
-        f"from interp.neurons import figures\n{made}rows = run.table('curve/values')\n{drawn}",
-    )
-
-
-def _command(config: dict) -> list[str]:
-    command = ["interp", "neurons", "clamp"]
-    for name in ("model", "neuron", "prompt", "word", "where", "tokens"):
-        if config[name] != "":
-            command += [f"--{name}", str(config[name])]
-    command += ["--value", *map(repr, config["value"])]
-    return command if config["chat"] else [*command, "--no-chat"]
+    call = f"from interp.neurons import figures\nrows = run.table('curve/values')\n{drawn}"
+    offer_run(rows, f"clamp {config['neuron']}", run, call)

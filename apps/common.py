@@ -1,23 +1,34 @@
-"""What the pages share: picking a stored run, showing how to reproduce a view, errors in place."""
+"""What the pages share: a stored run, tabs, figures, what reproduces a view, errors in place."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 import streamlit as st
+from plotly.graph_objects import Figure
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.scriptrunner import StopException
 
-from interp.analyses import label
+from interp.analyses import analyses, label
 from interp.errors import UserError
 from interp.runs.store import Run, Store, open_run
-from interp.runs.study import Study
+
+if TYPE_CHECKING:
+    from interp.model.subject import Subject
 
 T = TypeVar("T")
+
+
+class NoRun(StopException):
+    """Ends a tab that has no run to show, or a whole page, as `st.stop` would."""
 
 
 @contextmanager
@@ -26,15 +37,28 @@ def errors_in_place() -> Iterator[None]:
     goes on."""
     try:
         yield
+    except NoRun:
+        pass
     except UserError as error:
         st.error(plain(str(error)))
     except (KeyError, FileNotFoundError) as error:
-        st.error(
-            plain(
-                f"This run has no {error}. If an earlier version of the workbench made it, give "
-                "its command again."
-            )
-        )
+        again = "If an earlier version of the workbench made it, give its command again."
+        st.error(plain(f"This run has no {error}. {again}"))
+
+
+def in_tabs(views: Mapping[str, Callable[..., None]], *args: object) -> None:
+    """A tab for each view, by its title; a mistake in one does not touch the others."""
+    for tab, view in zip(st.tabs(list(views)), views.values(), strict=True):
+        with tab, errors_in_place():
+            view(*args)
+
+
+def charts(key: str, *figures: Figure) -> list[DeltaGenerator]:
+    """Figures beside each other; returns their columns."""
+    columns = st.columns(len(figures))
+    for number, (column, figure) in enumerate(zip(columns, figures, strict=True)):
+        column.plotly_chart(figure, key=f"{key} {number}")
+    return columns
 
 
 def plain(text: str) -> str:
@@ -42,66 +66,70 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:])", r"\\\1", text)
 
 
-def pick_run(study: str, make: str = "", title: str = "Run", parameter: str = "run") -> Run:
-    """The run chosen in the sidebar (or by the URL's parameter); without any, how to make one.
-
-    `make` is the command that makes one; by default the study's, `interp neurons clamp`.
-    """
-    runs = Store().runs(study)
+def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
+    """The run chosen in the sidebar (or by the URL's parameter); without any, how to make one."""
+    runs = {str(run.path): run for run in Store().runs(study)}
     if not runs:
         st.info(f"No run of {study} in `{Store().root}` yet. Make one:")
-        st.code(make or f"interp {study.replace('.', ' ')}", language="bash")
-        st.stop()
-    paths = [str(run.path) for run in runs]
-    labels = {str(run.path): _label(run) for run in runs}
+        st.code(shlex.join(["interp", *study.split(".")]), language="bash")
+        raise NoRun
+    paths = list(runs)
     wanted = st.query_params.get(parameter, paths[0])
     if wanted not in paths:
         st.warning(plain(f"There is no run {wanted}; this is the newest."))
     index = paths.index(wanted) if wanted in paths else 0
-    path = st.sidebar.selectbox(title, paths, index, format_func=lambda p: labels[p])
+    path = st.sidebar.selectbox(title, paths, index, format_func=lambda p: _label(runs[p]))
     if len(paths) > 1:
         st.query_params[parameter] = path
-    return next(run for run in runs if str(run.path) == path)
+    return runs[path]
 
 
 def _label(run: Run) -> str:
     finished = str(run.manifest["finished"]).replace("T", " ")[5:16]
     # the folder's name last: streamlit tells options apart by their labels
     model = Path(run.config.get("model", "")).name
-    parts = (model, label(run.study, run.config), finished, run.path.name)
-    return " · ".join(part for part in parts if part)
+    return " · ".join(filter(None, [model, label(run.study, run.config), finished, run.path.name]))
 
 
-def reproduce(command: list[str], notebook: str) -> None:
-    """The command line and the notebook call behind what the page shows."""
+def offer(rows: pd.DataFrame, name: str, command: list[str], notebook: str) -> None:
+    """What the page shows, to take away: its rows, and the command line and the notebook call that
+    reproduce it."""
+    download(rows, name)
     with st.expander("Reproduce this"):
         st.code(shlex.join(command), language="bash")
         st.code(notebook, language="python")
 
 
-def study_call(
-    command: list[str], config: dict[str, Any], usual: Study, positional: str = ""
-) -> tuple[list[str], str]:
-    """What makes a study's run: the command, and `run = run_or_load(...)`; defaults left out.
+def offer_run(rows: pd.DataFrame, name: str, run: Run, shown: str = "", **config: Any) -> None:
+    """`offer` with what makes the run (`config` beside its own); in a notebook `shown` follows."""
+    command, call = study_call(run.study, run.config | config)
+    offer(rows, name, command, call + shown)
 
-    `positional` names the field that the command takes without an option.
-    """
-    kind, asked, call = type(usual), list(command), []
-    for name, value in config.items():
-        if name not in usual.__dataclass_fields__:  # of an earlier version's run
+
+def study_call(study: str, config: dict[str, Any]) -> tuple[list[str], str]:
+    """What makes a study's run: the command, and `run = run_or_load(...)`; defaults left out."""
+    kinds = analyses()[study.partition(".")[0]].configs()
+    usual = next(kind for kind in kinds if study == kind.STUDY)
+    named, positional, call = [], [], []
+    for field in fields(usual):
+        value = config.get(field.name, field.default)  # an earlier version's run may lack it
+        if isinstance(value, list):
+            value = tuple(value)
+        if value == field.default:
             continue
-        usually = getattr(usual, name)
-        each = list(value) if isinstance(value, list) else [value]
-        if each == (list(usually) if isinstance(usually, tuple) else [usually]):
-            continue
-        option = [] if name == positional else [f"--{name.replace('_', '-')}"]
-        place = len(command) if name == positional else len(asked)
-        asked[place:place] = [*option, *map(str, each)]
-        call.append(f"{name}={(tuple(value) if isinstance(value, list) else value)!r}")
-    return asked, (
-        f"from {kind.__module__} import {kind.__name__}\n"
+        call.append(f"{field.name}={value!r}")
+        words = list(map(str, value)) if isinstance(value, tuple) else [str(value)]
+        option = field.name.replace("_", "-")
+        if field.metadata.get("positional"):
+            positional += words
+        elif isinstance(value, bool):
+            named.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            named += [f"--{option}", *words]
+    return ["interp", *study.split("."), *positional, *named], (
+        f"from {usual.__module__} import {usual.__name__}\n"
         "from interp.runs.study import run_or_load\n"
-        f"run = run_or_load({kind.__name__}({', '.join(call)}))\n"
+        f"run = run_or_load({usual.__name__}({', '.join(call)}))\n"
     )
 
 
@@ -126,9 +154,14 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
     return call
 
 
-def _table(run: Run, name: str) -> pd.DataFrame:
-    return run.table(name)
-
-
-table = cached(_table)
+table = cached(Run.table)
 """`table(run, "scores/table")`: a table of a run, read once."""
+
+
+@st.cache_resource(show_spinner="opening the model …", max_entries=1)
+def opened(model: str) -> tuple[Subject, Lock]:
+    """One model in memory, and a lock: an edit applies to whatever runs, so one page runs at a
+    time."""
+    from interp.model.subject import open_subject
+
+    return open_subject(model), Lock()

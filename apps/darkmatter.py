@@ -5,30 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import (
-    cached,
-    download,
-    errors_in_place,
-    pick_run,
-    plain,
-    reproduce,
-    study_call,
-    table,
-)
-from interp.darkmatter.error_saes import ErrorSaesConfig
-from interp.darkmatter.figures import (
-    downstream_bars,
-    error_bands,
-    error_measures,
-    fault_map,
-    token_scatter,
-)
-from interp.darkmatter.measure import DarkMatterConfig, PursuitConfig
+from interp.apps.common import cached, charts, download, in_tabs, offer_run, pick_run, plain, table
+from interp.darkmatter import figures
 from interp.darkmatter.results import summary
-from interp.darkmatter.synthetic import SyntheticConfig
 from interp.darkmatter.widths import bands, fits
 from interp.directions.figures import coloured_tokens
-from interp.runs.store import Run, Store
+from interp.runs.store import Run
 
 NORMS = {
     "r2_norm x": "x",
@@ -43,26 +25,17 @@ VECTORS = {
     "r2_vector_weighted_corrected": "by variance, shrinkage out",
 }
 
-
 summarised = cached(summary)
 
 
 def page() -> None:
     st.title("What SAEs leave unexplained")
-    own, planted, trained = st.tabs(["Errors", "Planted faults", "SAEs of the error"])
-    with planted, errors_in_place():
-        _planted()
-    with trained, errors_in_place():
-        _trained()
-    with own, errors_in_place():
-        _own()
+    in_tabs({"Errors": _own, "Planted faults": _planted, "SAEs of the error": _trained})
 
 
 def _own() -> None:
     studies = {"encoder": "darkmatter.run", "encoder and pursuit": "darkmatter.pursuit"}
-    codes = st.sidebar.radio("Codes from", list(studies))
-    study = studies[str(codes)]
-    run = pick_run(study, f"interp {study.replace('.', ' ')}")
+    run = pick_run(studies[str(st.sidebar.radio("Codes from", list(studies)))])
     config = run.config
     st.caption(
         plain(
@@ -73,23 +46,19 @@ def _own() -> None:
     )
     measures = table(run, "measures")
     parts = bands(measures)
-    st.plotly_chart(error_bands(parts), width="stretch", key="bands")
+    charts("bands", figures.error_bands(parts))
     _about_bands(parts)
-    left, right = st.columns(2)
-    left.plotly_chart(error_measures(measures, VECTORS), width="stretch", key="vectors")
-    right.plotly_chart(error_measures(measures, NORMS), width="stretch", key="norms")
+    of_columns = [figures.error_measures(measures, columns) for columns in (VECTORS, NORMS)]
+    _, right = charts("measures", *of_columns)
     right.caption("R² of squared lengths that least squares predicts from x.")
-    st.dataframe(summarised(run).round(4), hide_index=True, width="stretch")
-    download(measures, "measures")
+    st.dataframe(summarised(run).round(4), hide_index=True)
     _tokens(run)
     _downstream(run)
     with st.expander("Width laws, regressions side by side, lengths from narrower SAEs"):
         for rows in (fits(measures), table(run, "variants"), table(run, "scaling")):
-            st.dataframe(rows, hide_index=True, width="stretch")
-    usual = DarkMatterConfig() if study == "darkmatter.run" else PursuitConfig()
-    command, call = study_call(["interp", *study.split(".")], config, usual)
-    read = "from interp.darkmatter.results import summary\nsummary(run)"
-    reproduce(command, call + read)
+            st.dataframe(rows, hide_index=True)
+    call = "from interp.darkmatter.results import summary\nsummary(run)"
+    offer_run(measures, "measures", run, call)
 
 
 def _documents(run: Run) -> str:
@@ -124,23 +93,14 @@ def _tokens(run: Run) -> None:
     small = str(left.selectbox("Narrow", names, 0))
     large = str(middle.selectbox("Wide", names, len(names) - 1))
     part = str(right.selectbox("Part", ["error", "nonlinear"]))
-    st.plotly_chart(token_scatter(tokens, small, large, part), width="stretch", key="pairs")
-    colour = st.segmented_control(
-        "Colour by", ["error over x", "nonlinear over error"], default="error over x"
-    )
-    contexts = list(dict.fromkeys(tokens["context"]))
-    context = st.selectbox("Context", contexts)
+    charts("pairs", figures.token_scatter(tokens, small, large, part))
+    ratios = ["error over x", "nonlinear over error"]
+    colour = st.segmented_control("Colour by", ratios, default=ratios[0])
+    context = st.selectbox("Context", list(dict.fromkeys(tokens["context"])))
     shown = tokens[(tokens["sae"] == large) & (tokens["context"] == context)]
-    over = ("error", "x") if colour == "error over x" else ("nonlinear", "error")
-    rows = pd.DataFrame(
-        {
-            "text": shown["context"],
-            "position": shown["position"],
-            "token": shown["text"],
-            "score": shown[over[0]] / shown[over[1]],
-        }
-    )
-    st.html(coloured_tokens(rows))
+    above, below = str(colour or ratios[1]).split(" over ")
+    rows = shown[["context", "position", "text"]].set_axis(["text", "position", "token"], axis=1)
+    st.html(coloured_tokens(rows.assign(score=shown[above] / shown[below])))
     st.caption(
         "Ratios of squared lengths. The darkest token has the highest; hover for the number."
     )
@@ -152,41 +112,30 @@ def _downstream(run: Run) -> None:
         return
     costs = table(run, "downstream")
     st.subheader("What it costs the model")
-    st.plotly_chart(downstream_bars(costs), width="stretch", key="downstream")
+    charts("downstream", figures.downstream_bars(costs))
     st.caption(
         "The SAE's output in the place of x recovers 0 % of the lost cross-entropy (in nats), x "
         "itself 100 %. The two parts need not add up to 100 %."
     )
-    st.dataframe(costs.round(3), hide_index=True, width="stretch")
+    st.dataframe(costs.round(3), hide_index=True)
     download(costs, "downstream")
 
 
 def _planted() -> None:
-    runs = Store().runs("darkmatter.synthetic")
-    if not runs:
-        st.info("No run of darkmatter.synthetic yet. Make one:")
-        st.code("interp darkmatter synthetic", language="bash")
-        return
-    run = pick_run("darkmatter.synthetic", "", "Planted faults", "planted")
+    run = pick_run("darkmatter.synthetic", "Planted faults", "planted")
     measures = table(run, "measures")
     for measure, title in {
         "fvu": "FVU of the planted faults",
         "fvu_nonlinear": "Its nonlinear part",
         "r2_norm error": "R² of the error's squared length, predicted from x",
     }.items():
-        st.plotly_chart(fault_map(measures, measure, title), width="stretch", key=measure)
-    download(measures, "planted")
-    reproduce(*study_call(["interp", "darkmatter", "synthetic"], run.config, SyntheticConfig()))
+        charts(measure, figures.fault_map(measures, measure, title))
+    offer_run(measures, "planted", run)
 
 
 def _trained() -> None:
-    if not Store().runs("darkmatter.errors"):
-        st.info("No run of darkmatter.errors yet. Make one:")
-        st.code("interp darkmatter errors", language="bash")
-        return
-    run = pick_run("darkmatter.errors", "", "SAEs of the error", "trained")
+    run = pick_run("darkmatter.errors", "SAEs of the error", "trained")
     rows = table(run, "error_saes")
     st.dataframe(rows.round(4), hide_index=True)
     st.caption("The fraction of each part's variance that its SAE leaves unexplained, held out.")
-    download(rows, "error_saes")
-    reproduce(*study_call(["interp", "darkmatter", "errors"], run.config, ErrorSaesConfig()))
+    offer_run(rows, "error_saes", run)

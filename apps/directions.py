@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import download, errors_in_place, plain, reproduce
+from interp.apps.common import charts, errors_in_place, in_tabs, offer, plain
 from interp.directions import Directions, figures, stored_directions
 from interp.directions.inspect import names
 from interp.directions.sources import open_directions
@@ -29,79 +29,67 @@ def _first(directions: Directions) -> Directions:
     return directions.pick(list(range(min(len(directions), LIMIT))))
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Directions")
     st.caption("Everything an analysis finds is a vector at one site of a model.")
-    with errors_in_place():
-        model = st.sidebar.text_input("Model, if not the directions' own", "", key="of model")
-        source, directions = choose_directions("Directions", model=model)
-        _facts(directions)
-        decoding, comparing = st.tabs(["Through the LM head", "Against another set"])
-        with decoding, errors_in_place():
-            _decoded(source, model)
-        with comparing, errors_in_place():
-            _compared(source, directions, model)
-
-
-def _facts(directions: Directions) -> None:
+    model = st.sidebar.text_input("Model, if not the directions' own", "", key="of model")
+    source, directions = choose_directions("Directions", model=model)
     where = ", ".join(f"{name}: {value}" for name, value in directions.provenance.items())
     width = directions.vectors.shape[1]
     st.caption(plain(f"{len(directions)} at {directions.site}, {width} numbers each; {where}"))
+    views = {"Through the LM head": _decoded, "Against another set": _compared}
+    in_tabs(views, source, directions, model)
 
 
-def _decoded(source: str, model: str) -> None:
+def _decoded(source: str, directions: Directions, model: str) -> None:
     table = decoded(source, model, 10)
-    st.dataframe(
-        table.assign(**{side: table[side].map(_shown) for side in ("top", "bottom")}).drop(
-            columns=["top_logits", "bottom_logits"]
-        ),
-        hide_index=True,
-        width="stretch",
-    )
-    download(table, "directions")
-    chosen = ["--model", model] if model else []
-    reproduce(
-        ["interp", "directions", "decode", source, *chosen],
+    shown = table.drop(columns=["top_logits", "bottom_logits"])
+    for side in ("top", "bottom"):
+        shown[side] = [" ".join(map(visible, tokens)) for tokens in table[side]]
+    st.dataframe(shown, hide_index=True)
+    call = (
         "from interp.directions.sources import open_directions\n"
         "from interp.model.weights import open_weights\n"
         f"directions = open_directions({source!r}, {model or None!r})\n"
-        f"directions.decode(open_weights({repr(model) if model else 'directions.model'}), k=10)",
+        f"directions.decode(open_weights({repr(model) if model else 'directions.model'}), k=10)"
     )
-
-
-def _shown(tokens: list[str]) -> str:
-    return " ".join(map(visible, tokens))
+    offer(table, "directions", _command("decode", source, model=model), call)
 
 
 def _compared(source: str, directions: Directions, model: str) -> None:
     other_source, other = choose_directions("Other directions", "other", model)
     ours, theirs = _first(directions), _first(other)
     cosine = ours.cosine(theirs)
-    st.plotly_chart(figures.cosine_map(cosine, names(ours), names(theirs)), width="stretch")
-    download(pd.DataFrame(cosine.numpy(), names(ours), names(theirs)).reset_index(), "cosines")
-    chosen = ["--model", model] if model else []
+    charts("cosines", figures.cosine_map(cosine, names(ours), names(theirs)))
     sources = (source, other_source)
     opened = ", ".join(f"open_directions({each!r}, {model or None!r})" for each in sources)
-    reproduce(
-        ["interp", "directions", "compare", *sources, *chosen],
+    call = (
         "from interp.directions import figures, open_directions\n"
         "from interp.directions.inspect import names\n"
         f"a, b = {opened}\n"
-        "figures.cosine_map(a.cosine(b), names(a), names(b))",
+        "figures.cosine_map(a.cosine(b), names(a), names(b))"
     )
+    rows = pd.DataFrame(cosine.numpy(), names(ours), names(theirs)).reset_index()
+    offer(rows, "cosines", _command("compare", *sources, model=model), call)
+
+
+def _command(*words: str, model: str) -> list[str]:
+    return ["interp", "directions", *words, *(["--model", model] if model else [])]
 
 
 def choose_directions(label: str, key: str = "", model: str = "") -> tuple[str, Directions]:
     """A stored set, or neurons of the model by name: the text that opens it, and the directions."""
     stored = [str(folder) for folder in stored_directions(Store())]
     typed = "neurons by name"
-    what = st.selectbox(label, [*stored, typed], key=f"set {key}", format_func=_short)
+    # study, key and the set's own name are the end of its path
+    what = st.selectbox(
+        label,
+        [*stored, typed],
+        key=f"set {key}",
+        format_func=lambda s: "/".join(Path(s).parts[-3:]),
+    )
     if what != typed:
         return what, Directions.load(Path(what))
     named = st.text_input("Neurons", "29.down.808,29.down.1499", key=f"neurons {key}")
     return named, open_directions(named, model or None)
-
-
-def _short(folder: str) -> str:
-    """The end of a path: study, key and the set's own name."""
-    return "/".join(Path(folder).parts[-3:])

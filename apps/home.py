@@ -26,16 +26,15 @@ def page(atlas: StreamlitPage) -> None:
             "finished": run.manifest["finished"],
             "wall time, s": run.manifest["wall_s"],
             "peak memory, MiB": round(run.manifest["peak_memory_bytes"] / 2**20),
-            "metrics": ", ".join(f"{k} {_short(v)}" for k, v in run.metrics.items()),
+            "metrics": ", ".join(
+                f"{name} {f'{value:.4g}' if isinstance(value, float) else value}"
+                for name, value in run.metrics.items()
+            ),
             "folder": str(run.path),
         }
         for run in runs
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
     st.page_link(atlas, label="Open the neuron atlas", icon=":material/map:")
     chosen = st.selectbox("Manifest of", [str(run.path) for run in runs])
     st.json(next(run for run in runs if str(run.path) == chosen).manifest, expanded=1)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import download, errors_in_place, pick_run, plain, reproduce, table
+from interp.apps.common import charts, download, in_tabs, offer, offer_run, pick_run, plain, table
 from interp.knob import figures
 from interp.runs.store import Run, Store
 
-MAKE = "interp knob run"
 STUDIES = ("knob.run", "knob.learn")
 SCORES = ["setting", "part", "pair_acc", "pair_acc_low", "pair_acc_high"]
 SCORES += ["named", "named_low", "named_high", "prior", "context", "pairs", "facts"]
@@ -26,75 +25,63 @@ def page() -> None:
     st.title("The context knob")
     kinds = [study for study in STUDIES if Store().runs(study)]
     study = st.sidebar.radio("Study", kinds) if len(kinds) > 1 else (kinds or STUDIES)[0]
-    run = pick_run(str(study), MAKE)
-    steer, measured = st.tabs(["Steer", "Measured"])
-    with measured, errors_in_place():
-        _measured(run)
-    with steer, errors_in_place():
-        _steer(run)
+    in_tabs({"Steer": _steer, "Measured": _measured}, pick_run(str(study)))
 
 
 def _steer(run: Run) -> None:
     from interp.knob.items import Item
     from interp.knob.steer_prompt import pick_direction, read_knob, steering_curve
 
-    folder, adapter = str(run.path / "knob"), _adapter(run)
+    folder, own = str(run.path / "knob"), run.path / "adapter"
+    adapter = str(own if own.is_dir() else run.config.get("adapter", "none"))
     knob = read_knob(folder)
     name = st.selectbox("Direction", [str(name) for name in knob.index["direction"]])
     direction = pick_direction(knob, name)
     context = st.text_input("Context", "The capital of France is Rome.")
     query = st.text_input("Query", "The capital of France is")
     row = direction.index.iloc[0]
-    ends = sorted((float(row["context_c"]), float(row["prior_c"])))
-    margin = max((ends[1] - ends[0]) / 2, 1.0)
+    low, high = sorted((float(row["context_c"]), float(row["prior_c"])))
+    margin = max((high - low) / 2, 1.0)
     st.caption(plain(
         f"At {direction.site}. Validation items chose c = {row['context_c']:.2f} for the context "
         f"and {row['prior_c']:.2f} for prior knowledge."
     ))  # fmt: skip
-    c = st.slider(
-        "c, the value of u·h", ends[0] - margin, ends[1] + margin, float(row["context_c"])
-    )
+    c = st.slider("c, the value of u·h", low - margin, high + margin, float(row["context_c"]))
     if not st.toggle("Open the model and steer it"):  # opening it takes seconds: only when asked
         return
     model, template = run.config["model"], run.config["template"]
     item = Item("own", "own", context, query, "", "")
     rows = steering_curve(_subject(model, adapter), item, direction, [None, c], template=template)
-    for column, shown, label in zip(
-        st.columns(2), rows, ("not steered", f"c = {c:.2f}"), strict=True
-    ):
+    labels = ("not steered", f"c = {c:.2f}")
+    for column, shown, label in zip(st.columns(2), rows, labels, strict=True):
         column.metric(label, shown["text"] or "—")
         bars = figures.knob_answers(shown["tokens"], shown["probabilities"])
-        column.plotly_chart(bars, width="stretch", key=label)
+        column.plotly_chart(bars, key=label)
     command = ["interp", "knob", "steer", "--adapter", adapter, "--context", context]
     command += ["--knob", folder, "--query", query, "--value", f"{c:g}"]
     command += ["--direction", name, "--model", model, "--template", template]
-    reproduce(command, "from pathlib import Path\nfrom interp.directions import Directions\n"
-              f"Directions.load(Path({folder!r}))")  # fmt: skip
-
-
-def _adapter(run: Run) -> str:
-    own = run.path / "adapter"
-    return str(own) if own.is_dir() else str(run.config.get("adapter", "none"))
+    call = "from pathlib import Path\nfrom interp.directions import Directions\n"
+    offer(pd.DataFrame(rows), "answers", command, f"{call}Directions.load(Path({folder!r}))")
 
 
 def _measured(run: Run) -> None:
     if run.has("scores/scores"):
         st.subheader("Does the model answer by the intent?")
         own = table(run, "scores/scores")
-        st.dataframe(own[SCORES].round(2), hide_index=True, width="stretch")
+        st.dataframe(own[SCORES].round(2), hide_index=True)
         download(own, "PairAcc")
     _steering(run)
     st.subheader("Which layers decide?")
-    st.plotly_chart(figures.knob_layers(table(run, "learn/layers")), width="stretch", key="layers")
-    st.dataframe(table(run, "learn/ranks").round(2), hide_index=True, width="stretch")
+    charts("layers", figures.knob_layers(table(run, "learn/layers")))
+    st.dataframe(table(run, "learn/ranks").round(2), hide_index=True)
     if run.has("search/ranges"):
-        search = figures.knob_search(table(run, "search/ranges"), table(run, "search/curves"))
-        st.plotly_chart(search, width="stretch", key="search")
+        ranges, curves = table(run, "search/ranges"), table(run, "search/curves")
+        charts("search", figures.knob_search(ranges, curves))
     _effects(run)
     st.subheader("What is the direction?")
     for name in ("tokens", "neurons", "split"):
         if run.has(f"decode/{name}"):
-            st.dataframe(table(run, f"decode/{name}"), hide_index=True, width="stretch")
+            st.dataframe(table(run, f"decode/{name}"), hide_index=True)
     st.code(f"interp directions decode {run.path / 'knob'}", language="bash")
 
 
@@ -102,26 +89,22 @@ def _steering(run: Run) -> None:
     st.subheader("Does the knob steer, with no intent in the prompt?")
     scores = table(run, "steer/scores")
     for setting in scores["model"].unique():
-        left, right = st.columns(2)
         bars = figures.knob_bars(scores, str(setting))
-        left.plotly_chart(bars, width="stretch", key=f"bars {setting}")
         curve = figures.knob_curve(table(run, f"sweep/{setting}"), "learned")
-        right.plotly_chart(curve, width="stretch", key=f"curve {setting}")
+        charts(f"steering {setting}", bars, curve)
     shown = ["model", "direction", "part", *SCORES[2:]]
-    st.dataframe(scores[shown].round(2), hide_index=True, width="stretch")
-    download(scores, "knob scores")
+    st.dataframe(scores[shown].round(2), hide_index=True)
+    offer_run(scores, "knob scores", run, "run.table('steer/scores')")
 
 
 def _effects(run: Run) -> None:
     several = _of_both_models(run, "configurations")
     r = float(run.metrics.get("separation correlates", float("nan")))
-    st.plotly_chart(figures.knob_separation(several, r), width="stretch", key="separation")
+    charts("separation", figures.knob_separation(several, r))
     effects = _of_both_models(run, "perplexity")
     st.subheader("What does it cost?")
-    left, right = st.columns(2)
-    left.plotly_chart(figures.knob_text_cost(effects), width="stretch", key="cost")
     by_position = figures.knob_positions(effects, str(effects["model"].iloc[0]))
-    right.plotly_chart(by_position, width="stretch", key="positions")
+    charts("cost", figures.knob_text_cost(effects), by_position)
 
 
 def _of_both_models(run: Run, name: str) -> pd.DataFrame:

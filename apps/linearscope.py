@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 from safetensors.numpy import load_file
 
-from interp.apps.common import (
-    cached,
-    download,
-    errors_in_place,
-    pick_run,
-    plain,
-    reproduce,
-    study_call,
-)
+from interp.apps.common import cached, charts, in_tabs, offer_run, pick_run, plain, table
+from interp.errors import UserError
 from interp.linearscope import figures
+from interp.linearscope.explain import BiasConfig, ExplainConfig
+from interp.linearscope.responses import ImpulseConfig, SvdConfig
+from interp.linearscope.tokens import TokensConfig
 from interp.runs.store import Run, Store
 from interp.runs.study import Study, run_or_load
 
@@ -29,15 +27,23 @@ LARGEST_UPLOAD = 10_000_000
 TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
 
-def _table(run: Run, name: str) -> pd.DataFrame:
-    return pd.read_parquet(run.path / name)
+@cached
+def tensors(run: Run, name: str) -> dict[str, np.ndarray]:
+    return load_file(run.path / f"{name}.safetensors")
 
 
-def _tensors(run: Run, name: str) -> dict[str, np.ndarray]:
-    return load_file(run.path / name)
+class View(NamedTuple):
+    """A tab."""
 
-
-table, tensors = cached(_table), cached(_tensors)
+    config: type[Study]
+    parameter: str
+    """The part of the URL that names the stored run."""
+    main: str
+    """The run's table that can be downloaded."""
+    show: Callable[[Run], None]
+    """Draws a run."""
+    ask: Callable[[Run | None], Study | None] = lambda _: None
+    """What the visitor wants instead of the stored run, if anything."""
 
 
 def page() -> None:
@@ -46,97 +52,80 @@ def page() -> None:
         "For one input, a network with frozen decisions is exactly A x + r. An output is the sum "
         "of what every pixel or token adds to it and of what the biases add."
     )
-    views = {
-        "Votes": _votes,
-        "Biases of many pictures": _biases,
-        "Singular vectors": _svd,
-        "Responses": _impulse,
-        "Tokens": _tokens,
-    }
-    for tab, view in zip(st.tabs(list(views)), views.values(), strict=True):
-        with tab, errors_in_place():
-            view()
+    in_tabs({title: partial(_view, view) for title, view in VIEWS.items()})
 
 
-def _votes() -> None:
-    from interp.linearscope.explain import ExplainConfig
+def _view(view: View) -> None:
+    study, title = view.config.STUDY, view.parameter.capitalize()
+    run = pick_run(study, title, view.parameter) if Store().runs(study) else None
+    if asked := view.ask(run):
+        with st.spinner("computing …"):
+            run = run_or_load(asked)
+    run = run or pick_run(study)  # without any run it says how to make one
+    view.show(run)
+    offer_run(table(run, view.main), view.main, run)
 
+
+def _uploaded(_: Run | None) -> Study | None:
     given = st.file_uploader("A picture of your own, for EfficientNet-Lite0", TYPES)
-    if given is not None:
-        if given.size > LARGEST_UPLOAD:
-            st.error("The picture has more than 10 MB: make it smaller.")
-            return
-        run: Run | None = _made(ExplainConfig(image=str(_kept(given.name, given.getvalue()))))
-    else:
-        run = _stored("linearscope.explain", "explain", "votes")
-    if run is None:
-        return
-    classes, maps = table(run, "classes.parquet"), tensors(run, "maps.safetensors")
+    if given is None:
+        return None
+    if given.size > LARGEST_UPLOAD:
+        raise UserError("The picture has more than 10 MB: make it smaller.")
+    # beside the runs, so that the command line finds it too
+    folder, content = Store().root / "pictures", given.getvalue()
+    folder.mkdir(parents=True, exist_ok=True)
+    suffix = Path(given.name).suffix.lower()
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+    path.write_bytes(content)
+    return ExplainConfig(image=str(path))
+
+
+def _votes(run: Run) -> None:
+    classes, maps = table(run, "classes"), tensors(run, "maps")
     named = zip(classes["label"], classes["probability"], strict=True)
     titles = [f"{name} {chance:.0%}" for name, chance in named]
-    st.plotly_chart(
-        figures.vote_maps(maps["votes"], maps["picture"], titles), width="stretch", key="votes"
-    )
+    charts("votes", figures.vote_maps(maps["votes"], maps["picture"], titles))
     st.dataframe(classes, hide_index=True)
     # by number: ImageNet has two classes "crane" and two "maillot"
     names = dict(zip(classes["class"], classes["label"], strict=True))
     label = "The class whose bias r is split by layer"
     which = st.selectbox(label, list(names), format_func=lambda c: f"{names[c]} ({c})")
-    layers = table(run, "layers.parquet")
-    chosen = layers[layers["class"] == which]
-    figure = figures.layer_constants(chosen, f"r of {names[which]}, layer by layer")
-    st.plotly_chart(figure, width="stretch", key="layers")
-    download(classes, "classes")
-    _reproduced(run, "explain", ExplainConfig())
+    chosen = table(run, "layers").query("`class` == @which")
+    charts("layers", figures.layer_constants(chosen, f"r of {names[which]}, layer by layer"))
 
 
-def _biases() -> None:
-    from interp.linearscope.explain import BiasConfig
-
-    run = _stored("linearscope.bias", "bias", "biases")
-    if run is None:
-        return
-    pictures = table(run, "pictures.parquet")
+def _biases(run: Run) -> None:
+    pictures = table(run, "pictures")
     middle = pictures["share"].median()
     st.caption(f"Median share of the biases over {len(pictures)} pictures: {middle:.2f}.")
-    st.plotly_chart(figures.bias_shares(pictures), width="stretch", key="shares")
-    download(pictures, "pictures")
-    _reproduced(run, "bias", BiasConfig())
+    charts("shares", figures.bias_shares(pictures))
 
 
-def _svd() -> None:
-    from interp.linearscope.responses import SvdConfig
-
-    run = _stored("linearscope.svd", "svd", "svd")
-    if run is None:
-        return
-    values, vectors = table(run, "values.parquet"), tensors(run, "vectors.safetensors")
+def _svd(run: Run) -> None:
+    values, vectors = table(run, "values"), tensors(run, "vectors")
     left, right = st.columns([1, 3])
     left.image(vectors["picture"], caption=plain(f"{run.config['model']}: {run.config['image']}"))
-    right.plotly_chart(figures.singular_values(values), width="stretch", key="values")
+    with right:
+        charts("values", figures.singular_values(values))
     titles = [f"{value:.3g}" for value in values["value"]]
-    sides = [("right", "Right singular vectors: the input patterns that pass best")]
+    sides = {"right": "Right singular vectors: the input patterns that pass best"}
     if vectors["left"].ndim == 4:
-        sides.append(("left", "Left singular vectors: the output patterns that they become"))
-    for side, title in sides:
-        figure = figures.picture_strip(vectors[side], titles, title)
-        st.plotly_chart(figure, width="stretch", key=side)
+        sides["left"] = "Left singular vectors: the output patterns that they become"
+    for side, title in sides.items():
+        charts(side, figures.picture_strip(vectors[side], titles, title))
     _metrics(run)
-    download(values, "singular_values")
-    _reproduced(run, "svd", SvdConfig())
 
 
-def _impulse() -> None:
-    from interp.linearscope.responses import ImpulseConfig
-
-    run = _stored("linearscope.impulse", "impulse", "impulse")
-    if run is None:
-        return
+def _another_pixel(stored: Run | None) -> Study | None:
+    if stored is None:
+        return None
     typed = st.text_input("Another pixel of the output, as y,x (runs the network)", key="another")
-    if typed:
-        config: dict[str, Any] = {**run.config, "at": (typed,)}
-        run = _made(ImpulseConfig(**config))
-    places, responses = table(run, "places.parquet"), tensors(run, "responses.safetensors")
+    return ImpulseConfig(**{**stored.config, "at": (typed,)}) if typed else None
+
+
+def _impulse(run: Run) -> None:
+    places, responses = table(run, "places"), tensors(run, "responses")
     output = (255 * responses["output"].transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
     left, right = st.columns([2, 3])
     with left:
@@ -152,39 +141,44 @@ def _impulse() -> None:
             ("columns", "The column of A there: the output pixels that it changes"),
         ):
             picture = _crop(responses[name][chosen])
-            figure = figures.picture_strip(picture[None], [""], title, columns=1)
-            st.plotly_chart(figure, width="stretch", key=title)
+            charts(title, figures.picture_strip(picture[None], [""], title, columns=1))
     st.dataframe(places, hide_index=True)
     _metrics(run)
-    download(places, "places")
-    _reproduced(run, "impulse", ImpulseConfig())
 
 
-def _tokens() -> None:
-    from interp.linearscope.tokens import TokensConfig
-
+def _prompted(_: Run | None) -> Study | None:
     with st.form("prompt"):
         prompt = st.text_input("Prompt", "The capital of France is")
         left, right = st.columns(2)
         words = left.text_area("Tokens to explain, one per line, with spaces", " Paris\n London")
         site = right.text_input("Site", "0.resid_pre")
-        asked = st.form_submit_button("Split the logits")
-    if asked:
-        given = tuple(word for word in words.split("\n") if word)
-        run: Run | None = _made(TokensConfig(prompt=prompt, site=site, words=given))
-    else:
-        run = _stored("linearscope.tokens", "tokens", "tokens")
-    if run is None:
-        return
+        if not st.form_submit_button("Split the logits"):
+            return None
+    return TokensConfig(prompt=prompt, site=site, words=tuple(filter(None, words.split("\n"))))
+
+
+def _tokens(run: Run) -> None:
     st.caption(plain(f"{run.config['model']}, {run.config['site']}: {run.config['prompt']}"))
-    tokens = table(run, "tokens.parquet")
-    st.plotly_chart(figures.token_contributions(tokens), width="stretch", key="tokens")
-    st.dataframe(table(run, "logits.parquet"), hide_index=True)
+    charts("tokens", figures.token_contributions(table(run, "tokens")))
+    st.dataframe(table(run, "logits"), hide_index=True)
     st.caption(
         "The rows are directions at the site: the Directions page decodes and compares them."
     )
-    download(tokens, "tokens")
-    _reproduced(run, "tokens", TokensConfig())
+
+
+VIEWS = {
+    "Votes": View(ExplainConfig, "votes", "classes", _votes, _uploaded),
+    "Biases of many pictures": View(BiasConfig, "biases", "pictures", _biases),
+    "Singular vectors": View(SvdConfig, "svd", "values", _svd),
+    "Responses": View(ImpulseConfig, "impulse", "places", _impulse, _another_pixel),
+    "Tokens": View(TokensConfig, "tokens", "tokens", _tokens, _prompted),
+}
+"""The tabs by their titles."""
+
+
+def _metrics(run: Run) -> None:
+    rows = pd.DataFrame(run.metrics.items(), columns=["metric", "value"])
+    st.dataframe(rows.astype(str), hide_index=True)
 
 
 def _crop(picture: np.ndarray, margin: int = 4, least: float = 0.02) -> np.ndarray:
@@ -195,35 +189,3 @@ def _crop(picture: np.ndarray, margin: int = 4, least: float = 0.02) -> np.ndarr
         return picture
     top, bottom = max(rows[0] - margin, 0), rows[-1] + margin + 1
     return picture[:, top:bottom, max(columns[0] - margin, 0) : columns[-1] + margin + 1]
-
-
-def _stored(study: str, command: str, parameter: str) -> Run | None:
-    """A stored run, or how to make one; `pick_run` alone would end the other tabs too."""
-    if not Store().runs(study):
-        st.info(f"No run of {study} yet. Make one:")
-        st.code(f"interp linearscope {command}", language="bash")
-        return None
-    return pick_run(study, f"interp linearscope {command}", parameter.capitalize(), parameter)
-
-
-def _made(config: Study) -> Run:
-    with st.spinner("computing …"):
-        return run_or_load(config)
-
-
-def _kept(name: str, content: bytes) -> Path:
-    """The file of an uploaded picture, beside the runs so that the command line finds it too."""
-    folder = Store().root / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(content).hexdigest()[:12]}{Path(name).suffix.lower()}"
-    path.write_bytes(content)
-    return path
-
-
-def _metrics(run: Run) -> None:
-    rows = [{"metric": name, "value": str(value)} for name, value in run.metrics.items()]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
-
-
-def _reproduced(run: Run, command: str, usual: Study) -> None:
-    reproduce(*study_call(["interp", "linearscope", command], run.config, usual))

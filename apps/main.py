@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 
 import streamlit as st
@@ -12,12 +12,9 @@ from interp.analyses import Page, analyses
 from interp.apps import home
 
 
-def _shown(page: Page) -> Callable[[], None]:
-    def show() -> None:
-        # only now: some pages import torch, and most visits need none of it
-        import_module(page.module).page()
-
-    return show
+def _show(page: Page) -> None:
+    # only now: some pages import torch, and most visits need none of it
+    import_module(page.module).page()
 
 
 def navigation() -> dict[str, list[StreamlitPage]]:
@@ -25,11 +22,9 @@ def navigation() -> dict[str, list[StreamlitPage]]:
     sections: dict[str, list[StreamlitPage]] = {}
     for entry in analyses().values():
         for page in entry.pages:
+            icon = f":material/{page.icon}:"
             shown = st.Page(
-                _shown(page),
-                title=page.title,
-                icon=f":material/{page.icon}:",
-                url_path=page.address,
+                partial(_show, page), title=page.title, icon=icon, url_path=page.address
             )
             sections.setdefault(entry.section or entry.name, []).append(shown)
     return sections

@@ -5,19 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import (
-    download,
-    errors_in_place,
-    pick_run,
-    plain,
-    reproduce,
-    study_call,
-    table,
-)
+from interp.apps.common import charts, download, in_tabs, offer, offer_run, pick_run, plain, table
 from interp.directions.figures import coloured_tokens
 from interp.model.vocabulary import visible
 from interp.obsprop import figures
-from interp.runs.store import Run, Store
+from interp.runs.store import Run
 
 CHECKS = {
     "checks/ablation": "The feature taken out where it is read. kept: the share of the gap between "
@@ -37,30 +29,22 @@ def _weights(model: str):  # type: ignore[no-untyped-def]
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _norms(
-    model: str, plus: tuple[str, ...], minus: tuple[str, ...]
-) -> tuple[pd.DataFrame, list[str]]:
+def _norms(model: str, words: list[tuple[str, ...]]) -> tuple[pd.DataFrame, list[str]]:
     from interp.obsprop.observables import contrast, make_observable
     from interp.obsprop.propagate import head_norms
 
     weights = _weights(model)
-    observable = make_observable("typed", contrast(plus, minus), weights.stored)
+    observable = make_observable("typed", contrast(*words), weights.stored)
     return head_norms(weights, observable), list(observable.notes)
 
 
 def page() -> None:
     st.title("Observable propagation")
-    stored, typed, coupled = st.tabs(["An observable", "Type one", "Coupling"])
-    with typed, errors_in_place():
-        _typed()
-    with coupled, errors_in_place():
-        _coupled()
-    with stored, errors_in_place():
-        _stored()
+    in_tabs({"An observable": _stored, "Type one": _typed, "Coupling": _coupled})
 
 
 def _stored() -> None:
-    run = pick_run("obsprop.run", "interp obsprop run --observable subject-pronoun")
+    run = pick_run("obsprop.run")
     facts = run.manifest
     st.caption(
         plain(
@@ -74,13 +58,12 @@ def _stored() -> None:
     _paths(run)
     st.subheader(f"The feature of {facts['best']} on text")
     st.html(coloured_tokens(table(run, "texts/tokens")))
-    _methods(run)
     with st.expander("Does the model use the feature?"):
         for name, caption in CHECKS.items():
             if run.has(name):
                 st.caption(caption)
                 st.dataframe(table(run, name), hide_index=True)
-    reproduce(*_reproduction(run.config))
+    _methods(run)
 
 
 def _heads(run: Run) -> None:
@@ -92,7 +75,7 @@ def _heads(run: Run) -> None:
     }
     shown = st.segmented_control("Every head", list(kinds), default=next(iter(kinds)))
     if shown:
-        st.plotly_chart(figures.head_map(heads, kinds[shown], shown), width="stretch", key="heads")
+        charts("heads", figures.head_map(heads, kinds[shown], shown))
 
 
 def _paths(run: Run) -> None:
@@ -102,8 +85,7 @@ def _paths(run: Run) -> None:
     shown = paths[paths["read"]] if only else paths
     tokens = [" → ".join(map(visible, row)) for row in shown["tokens"]]
     columns = ["path", "effect", "error", "crossed", "site", "auc", "r2"]
-    columns = [name for name in columns if name in shown]
-    st.dataframe(shown[columns].assign(tokens=tokens), hide_index=True, width="stretch")
+    st.dataframe(shown.filter(columns).assign(tokens=tokens), hide_index=True)
     st.caption(
         "effect: how much of the observable's difference the path carries; error: how far the "
         "path's vector is from the path itself, as a share of the effect; crossed: between the two "
@@ -116,16 +98,15 @@ def _methods(run: Run) -> None:
     st.subheader("Against probes that learn from labels")
     methods = table(run, "scores/methods")
     names = [name for name in ("auc", "r2") if name in methods]
-    for column, name in zip(st.columns(len(names)), names, strict=True):
-        column.plotly_chart(figures.method_curves(methods, name), width="stretch", key=name)
+    charts("methods", *(figures.method_curves(methods, name) for name in names))
     examples = table(run, "scores/examples")
     if examples["observable"].notna().all():
-        st.plotly_chart(figures.score_scatter(examples), width="stretch", key="scatter")
+        charts("scatter", figures.score_scatter(examples))
         if "template" in examples:  # version-2 runs lack it
             from interp.obsprop.evaluate import within_templates
 
             st.caption(f"r² within a template: {within_templates(examples):.2f}.")
-    download(methods, "methods")
+    offer_run(methods, "methods", run, "run.table('paths/paths')")
 
 
 def _typed() -> None:
@@ -135,46 +116,34 @@ def _typed() -> None:
     plus = left.text_area("Words with weight +1, one a line; spaces count", " she", key="plus")
     minus = right.text_area("Words with weight −1", " he", key="minus")
     words = [tuple(word for word in text.split("\n") if word) for text in (plus, minus)]
-    heads, notes = _norms(model, words[0], words[1])
+    heads, notes = _norms(model, words)
     for note in notes:
         st.warning(plain(note))
-    st.plotly_chart(figures.head_map(heads, "norm", "Length of the vector"), key="typed")
+    charts("typed", figures.head_map(heads, "norm", "Length of the vector"))
     st.dataframe(heads.head(10)[["name", "norm"]], hide_index=True)
     command = ["interp", "obsprop", "heads", "--model", model, "--plus", *words[0]]
-    reproduce(
-        [*command, *(["--minus", *words[1]] if words[1] else [])],
+    call = (
         "from interp.obsprop.model_weights import StackedWeights\n"
         "from interp.obsprop.observables import contrast, make_observable\n"
         "from interp.obsprop.propagate import head_norms\n"
         "from interp.model.weights import open_weights\n"
         f"weights = open_weights({model!r})\n"
         f"words = contrast({words[0]!r}, {words[1]!r})\n"
-        "head_norms(StackedWeights(weights), make_observable('typed', words, weights))",
+        "head_norms(StackedWeights(weights), make_observable('typed', words, weights))"
     )
+    offer(heads, "heads", [*command, *(["--minus", *words[1]] if words[1] else [])], call)
 
 
 def _coupled() -> None:
-    if not Store().runs("obsprop.couple"):  # `pick_run` would end the page, the other tabs too
-        st.info("No run of obsprop.couple yet. Make one:")
-        st.code("interp obsprop couple", language="bash")
-        return
-    run = pick_run("obsprop.couple", "interp obsprop couple", "Coupling run", "couple")
+    run = pick_run("obsprop.couple", "Coupling run", "couple")
     pairs = table(run, "pairs/pairs")
     head = st.selectbox("Head", list(dict.fromkeys(pairs["head"])))
-    st.plotly_chart(figures.coupling_matrix(pairs, head), width="stretch", key="matrix")
-    left, right = st.columns(2)
-    for column, slope, where in (
-        (left, "prompts_slope", "prompts"),
-        (right, "corpus_slope", "corpus"),
-    ):
-        figure = figures.coupling_scatter(pairs, slope)
-        column.plotly_chart(figure, width="stretch", key=slope)
+    charts("matrix", figures.coupling_matrix(pairs, head))
+    measured = ("prompts", "corpus")
+    slopes = [figures.coupling_scatter(pairs, f"{where}_slope") for where in measured]
+    for column, where in zip(charts("slopes", *slopes), measured, strict=True):
         column.caption(_agreement(pairs, where))
-    download(pairs, "coupling")
-    from interp.obsprop.couple import CoupleConfig
-
-    command = ["interp", "obsprop", "couple"]
-    reproduce(*study_call(command, run.config, CoupleConfig(), positional="observables"))
+    offer_run(pairs, "coupling", run)
 
 
 def _agreement(pairs: pd.DataFrame, where: str) -> str:
@@ -182,12 +151,5 @@ def _agreement(pairs: pd.DataFrame, where: str) -> str:
 
     metrics = agreement(pairs)
     shares = {kind: metrics.get(f"r2 of slope = coupling, {where}, {kind}") for kind in KINDS}
-    figures = [f"{r2:.2f} over {KINDS[kind]}" for kind, r2 in shares.items() if r2 is not None]
-    return f"Measured on the {where}. r² of slope = coefficient: {', '.join(figures)}."
-
-
-def _reproduction(config: dict) -> tuple[list[str], str]:
-    from interp.obsprop.study import ObspropConfig
-
-    command, call = study_call(["interp", "obsprop", "run"], config, ObspropConfig())
-    return command, call + "run.table('paths/paths')"
+    parts = [f"{r2:.2f} over {KINDS[kind]}" for kind, r2 in shares.items() if r2 is not None]
+    return f"Measured on the {where}. r² of slope = coefficient: {', '.join(parts)}."

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import download, errors_in_place, pick_run, reproduce
-from interp.model.subject import Subject, open_subject
+from interp.apps.common import errors_in_place, offer, opened, pick_run
+from interp.model.subject import Subject
 from interp.othello import figures, read_board
 from interp.othello.board import N_PLIES
 from interp.othello.board_labels import TILES
@@ -32,32 +31,25 @@ from interp.saes.sae import Sae
 class View(NamedTuple):
     """What the sidebar chooses."""
 
-    layer: int
     arch: str
+    layer: int
     seed: int
-
-
-@st.cache_resource(show_spinner="opening OthelloGPT …", max_entries=2)
-def opened(model: str) -> tuple[Subject, Lock]:
-    """The model, and a lock: an edit applies to whatever runs, so one session runs at a time."""
-    return open_subject(model), Lock()
 
 
 @st.cache_resource(show_spinner="opening the autoencoder …", max_entries=24)
 def autoencoder(path: str, _run: Run, view: View) -> tuple[Sae, pd.DataFrame]:
-    which = (view.arch, view.layer, view.seed)
-    return read_board.compared_sae(_run, *which), read_board.latent_rules(_run, *which)
+    return read_board.compared_sae(_run, *view), read_board.latent_rules(_run, *view)
 
 
+@errors_in_place()
 def page() -> None:
     st.title("OthelloGPT")
-    run = pick_run("othello.compare", "interp othello compare")
-    with errors_in_place():
-        subject, lock = opened(compared_model(run))
-        position, view = _position(), _view(run, subject)
-        with lock:
-            _boards(run, subject, position, view)
-            _edited(run, subject, position, view)
+    run = pick_run("othello.compare")
+    subject, lock = opened(compared_model(run))
+    position, view = _position(), _view(run, subject)
+    with lock:
+        _boards(run, subject, position, view)
+        _edited(run, subject, position, view)
 
 
 def _position() -> Position:
@@ -78,7 +70,7 @@ def _view(run: Run, subject: Subject) -> View:
     layer = st.sidebar.slider("Layer", 0, subject.spec.n_layers - 1, subject.spec.n_layers - 2)
     arch = st.sidebar.selectbox("Autoencoder", ["topk", "l1"])
     seed = st.sidebar.selectbox("Seed", run.manifest["seeds"])
-    return View(int(layer), str(arch), int(seed))
+    return View(str(arch), int(layer), int(seed))
 
 
 def _boards(run: Run, subject: Subject, position: Position, view: View) -> None:
@@ -98,7 +90,7 @@ def _boards(run: Run, subject: Subject, position: Position, view: View) -> None:
     }
     columns = st.columns(3)
     true = figures.othello_board(position.absolute, "The board", chances, position.legal, stable)
-    clicked = columns[0].plotly_chart(true, key="true", on_select="rerun", width="stretch")
+    clicked = columns[0].plotly_chart(true, key="true", on_select="rerun")
     _remember(clicked, position)
     for column, (title, states) in zip(columns[1:], seen.items(), strict=True):
         _compared(column, title, states, position.relative, position.mover)
@@ -110,7 +102,7 @@ def _compared(column: Any, title: str, seen: Board, true: Board, mover: int) -> 
     wrong = seen != true
     titled = f"{title}: {int((~wrong).sum())} of 64 right"
     figure = figures.othello_board(read_board.in_colours(seen, mover), titled, wrong=wrong)
-    column.plotly_chart(figure, key=title, width="stretch")
+    column.plotly_chart(figure, key=title)
 
 
 def _remember(clicked: Any, position: Position) -> None:
@@ -130,45 +122,42 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     left, middle, right = st.columns(3)
     disc = left.selectbox("Disc (or click one on the board)", discs, key="disc")
     reader = middle.selectbox("Directions of", ["probe", "means", "topk", "l1"])
-    scale = right.slider(
-        "Length of the vector added at each layer but the last", 0.0, 20.0, 6.0, 0.5
-    )
+    about = "Length of the vector added at each layer but the last"
+    scale = right.slider(about, 0.0, 20.0, 6.0, 0.5)
     tile = TILES.index(disc)
     layers = range(max(1, subject.spec.n_layers - 1))
     present = int(position.relative[tile])
     edits = read_board.flip_disc(run, reader, view.seed, layers, tile, present, scale)
     flipped = position.relative.copy()
     flipped[tile] = 3 - present
-    legal = squares(np.array(legal_after_flip(position.relative, tile), np.uint64))
+    legal = squares(legal_after_flip(position.relative, tile))
     x = read_board.residual(subject, position.tokens, view.layer, edits)
     before = move_probabilities(subject, position.tokens)
     after = move_probabilities(subject, position.tokens, *edits)
     left, right = st.columns(2)
     title, colours = "The edited board", read_board.in_colours(flipped, position.mover)
     figure = figures.othello_board(colours, f"{title}; moves after the edit", after, legal)
-    left.plotly_chart(figure, key=title, width="stretch")
+    left.plotly_chart(figure, key=title)
     seen = read_board.probe_board(run, view.layer, x)
     _compared(right, "The probe's board after the edit", seen, flipped, position.mover)
-    _moves(before, after, position.legal, legal)
-    _reproduced(run, position, f"{reader!r}, {view.seed}, {layers}, {tile}, {present}, {scale}")
-
-
-def _reproduced(run: Run, position: Position, flip: str) -> None:
-    moves, model = move_names(position.tokens), run.config["model"]
-    reproduce(
-        ["interp", "othello", "play", *moves.split(), "--model", model],
+    moves = _moves(before, after, position.legal, legal)
+    flip = f"{reader!r}, {view.seed}, {layers}, {tile}, {present}, {scale}"
+    played, model = move_names(position.tokens), run.config["model"]
+    call = (
         "from pathlib import Path\nfrom interp.othello import read_board\n"
         "from interp.othello.position import move_probabilities, parse_moves\n"
         "from interp.runs.store import open_run\nfrom interp.model.subject import open_subject\n"
         f"run = open_run(Path({str(run.path)!r}))\nsubject = open_subject({model!r})\n"
         f"edits = read_board.flip_disc(run, {flip})\n"
-        f"move_probabilities(subject, parse_moves({moves!r}), *edits)",
+        f"move_probabilities(subject, parse_moves({played!r}), *edits)"
     )
+    command = ["interp", "othello", "play", *played.split(), "--model", model]
+    offer(moves, "moves", command, call)
 
 
 def _moves(
     before: np.ndarray, after: np.ndarray, legal: np.ndarray, legal_edited: np.ndarray
-) -> None:
+) -> pd.DataFrame:
     """The likely and the legal moves, and the errors of the N most probable ones."""
     n = int(legal_edited.sum())
     shown = {"unedited": before, "edited": after}
@@ -178,6 +167,6 @@ def _moves(
     columns = {"move": TILES, "before": before, "after": after}
     rows = pd.DataFrame({**columns, "legal": legal, "legal as edited": legal_edited})
     kept = rows[(rows[["before", "after"]].max(axis=1) > 0.005) | rows["legal as edited"]]
-    table = kept.sort_values("after", ascending=False)
-    st.dataframe(table, hide_index=True, width="stretch")
-    download(table, "moves")
+    kept = kept.sort_values("after", ascending=False)
+    st.dataframe(kept, hide_index=True)
+    return kept

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import download, errors_in_place, plain, reproduce
+from interp.apps.common import charts, errors_in_place, offer, opened, plain
 from interp.apps.directions import choose_directions
 from interp.directions import figures
 from interp.directions.inspect import names, next_logprobs
@@ -17,7 +16,7 @@ from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL, resolve
 from interp.model.edits import Edit, clamp
 from interp.model.neuron import clamp_site, parse_neuron
-from interp.model.subject import Subject, open_subject
+from interp.model.subject import Subject
 
 TOKENS = 24
 """Length of the texts."""
@@ -37,12 +36,6 @@ class Wish(NamedTuple):
     value: float
 
 
-@st.cache_resource(show_spinner="opening the model …", max_entries=1)
-def opened(model: str) -> tuple[Subject, Lock]:
-    """One model in memory, and a lock: edits in scope belong to one page at a time."""
-    return open_subject(model), Lock()
-
-
 @st.cache_data(show_spinner="running …", max_entries=512)
 def answer(wish: Wish) -> tuple[pd.DataFrame, str, str, float]:
     """The most likely next tokens before and after, both texts, the difference from
@@ -58,14 +51,9 @@ def answer(wish: Wish) -> tuple[pd.DataFrame, str, str, float]:
             after, text = next_logprobs(subject, batch), _text(subject, batch)
     best = (before.exp() + after.exp()).topk(12).indices
     best = best[after[best].argsort(descending=True)]
-    rows = pd.DataFrame(
-        {
-            "token": [subject.text(i[None]) for i in best],
-            "before": before[best].exp().tolist(),
-            "after": after[best].exp().tolist(),
-        }
-    )
-    return rows, plain_text, text, subject.parity
+    rows = {"token": [subject.text(i[None]) for i in best]}
+    rows |= {"before": before[best].exp().tolist(), "after": after[best].exp().tolist()}
+    return pd.DataFrame(rows), plain_text, text, subject.parity
 
 
 def _text(subject: Subject, batch: Any) -> str:
@@ -79,6 +67,7 @@ def _edit(wish: Wish, subject: Subject) -> Edit:
     return open_directions(wish.source, wish.model).steer(wish.row, wish.value)
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Steer")
     model = st.sidebar.text_input("Model", DEFAULT_MODEL)
@@ -87,19 +76,17 @@ def page() -> None:
     chat = right.toggle("Chat template", True)
     kinds = ["Hold a neuron", "Add a direction"]
     kind = st.segmented_control("What to do", kinds, default=kinds[0])
-    with errors_in_place():
-        wish = _wish(model, prompt, chat, kind == kinds[1])
-        if not st.toggle("Run the model", key="run", help="Loads it: 540 MB for SmolLM2."):
-            st.info("Nothing is loaded yet: the model loads when it is to run.")
-            return
-        _result(wish)
+    wish = _wish(model, prompt, chat, kind == kinds[1])
+    if not st.toggle("Run the model", key="run", help="Loads it: 540 MB for SmolLM2."):
+        st.info("Nothing is loaded yet: the model loads when it is to run.")
+        return
+    _result(wish)
 
 
 def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
     if not adding:
-        neuron = st.text_input(
-            "Neuron", "29.down.808", help="layer.kind.index; held at all positions"
-        )
+        about = "layer.kind.index; held at all positions"
+        neuron = st.text_input("Neuron", "29.down.808", help=about)
         value = st.slider("Hold it at", -60.0, 60.0, 40.0, 1.0)
         return Wish(model, prompt, chat, str(parse_neuron(neuron)), "", 0, value)
     source, directions = choose_directions("Directions", model=model)
@@ -114,15 +101,13 @@ def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
 
 def _result(wish: Wish) -> None:
     rows, before, after, parity = answer(wish)
-    left, right = st.columns(2)
-    left.subheader("As it is")
-    left.text(before)
-    right.subheader(f"At {wish.value:g}")
-    right.text(after)
-    st.plotly_chart(figures.next_tokens(rows), width="stretch", key="next")
+    texts = {"As it is": before, f"At {wish.value:g}": after}
+    for column, (title, text) in zip(st.columns(2), texts.items(), strict=True):
+        column.subheader(title)
+        column.text(text)
+    charts("next", figures.next_tokens(rows))
     st.caption(plain(f"Logits within {parity:.1e} of transformers'; the texts are greedy."))
-    download(rows, "next tokens")
-    reproduce(_command(wish), _call(wish))
+    offer(rows, "next tokens", _command(wish), _call(wish))
 
 
 def _command(wish: Wish) -> list[str]:
@@ -136,19 +121,23 @@ def _command(wish: Wish) -> list[str]:
 
 def _call(wish: Wish) -> str:
     asked = f"subject.chat([{{'role': 'user', 'content': {wish.prompt!r}}}])"
-    lines = [
-        "from interp.model import edits",
-        "from interp.model.subject import open_subject",
-        f"subject = open_subject({wish.model!r})",
-        f"batch = {asked if wish.chat else f'subject.tokens({wish.prompt!r})'}",
-    ]
     if wish.neuron:
-        lines += ["from interp.model.neuron import clamp_site, parse_neuron"]
-        lines += [f"neuron = parse_neuron({wish.neuron!r})"]
-        lines += [f"edit = edits.clamp(clamp_site(neuron), neuron.neuron, {wish.value:g})"]
+        edit = (
+            "from interp.model.neuron import clamp_site, parse_neuron\n"
+            f"neuron = parse_neuron({wish.neuron!r})\n"
+            f"edit = edits.clamp(clamp_site(neuron), neuron.neuron, {wish.value:g})\n"
+        )
     else:
-        lines += ["from interp.directions import open_directions"]
-        lines += [f"directions = open_directions({wish.source!r}, {wish.model!r})"]
-        lines += [f"edit = directions.steer({wish.row}, {wish.value:g})"]
-    lines += ["with subject.edited(edit):", f"    new = subject.generate(batch, {TOKENS})"]
-    return "\n".join([*lines, "subject.text(new[0])"])
+        edit = (
+            "from interp.directions import open_directions\n"
+            f"directions = open_directions({wish.source!r}, {wish.model!r})\n"
+            f"edit = directions.steer({wish.row}, {wish.value:g})\n"
+        )
+    return (
+        "from interp.model import edits\n"
+        "from interp.model.subject import open_subject\n"
+        f"subject = open_subject({wish.model!r})\n"
+        f"batch = {asked if wish.chat else f'subject.tokens({wish.prompt!r})'}\n{edit}"
+        f"with subject.edited(edit):\n    new = subject.generate(batch, {TOKENS})\n"
+        "subject.text(new[0])"
+    )

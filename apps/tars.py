@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from interp.apps.common import (
-    download,
-    errors_in_place,
-    pick_run,
-    plain,
-    reproduce,
-    study_call,
-    table,
-)
+from interp.apps.common import charts, errors_in_place, offer_run, pick_run, plain, table
 from interp.neurons import figures
-from interp.neurons.tars import TarsConfig
-from interp.runs.store import Run
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Remove a concept")
-    run = pick_run("neurons.tars", "interp neurons tars")
-    with errors_in_place():
-        _removal(run)
-
-
-def _removal(run: Run) -> None:
+    run = pick_run("neurons.tars")
     config, effects = run.config, table(run, "tars/effects")
     st.caption(
         plain(
@@ -36,19 +22,17 @@ def _removal(run: Run) -> None:
         )
     )
     concept = st.selectbox("Concept", list(dict.fromkeys(effects["concept"])))
-    figure = figures.removal_curves(effects, concept)
-    st.plotly_chart(figure, width="stretch", key="curves")
+    charts("curves", figures.removal_curves(effects, concept))
     own = effects[effects["concept"] == concept].drop(columns="concept")
-    st.dataframe(own, hide_index=True, width="stretch")
-    download(effects, "concept removal")
-    with st.expander("Prompt by prompt"):
-        prompts = table(run, "tars/prompts")
-        st.dataframe(prompts[prompts["concept"] == concept], hide_index=True, width="stretch")
-    with st.expander("The neurons that were turned"):
-        turned = table(run, "tars/edits")
-        st.dataframe(turned[turned["concept"] == concept], hide_index=True, width="stretch")
-    with st.expander("All concepts together"):
-        st.dataframe(table(run, "tars/cumulative"), hide_index=True, width="stretch")
-    command, made = study_call(["interp", "neurons", "tars"], config, TarsConfig())
+    st.dataframe(own, hide_index=True)
+    for title, part in {
+        "Prompt by prompt": "prompts",
+        "The neurons that were turned": "edits",
+        "All concepts together": "cumulative",
+    }.items():
+        rows = table(run, f"tars/{part}")
+        with st.expander(title):
+            shown = rows if part == "cumulative" else rows[rows["concept"] == concept]
+            st.dataframe(shown, hide_index=True)
     drawn = f"figures.removal_curves(run.table('tars/effects'), {concept!r})"
-    reproduce(command, f"from interp.neurons import figures\n{made}{drawn}")
+    offer_run(effects, "concept removal", run, f"from interp.neurons import figures\n{drawn}")

@@ -20,11 +20,11 @@ def label(token: str) -> str:
     return visible(token).replace("&", "&amp;").replace("<", "&lt;")
 
 
-def laid_out(figure: go.Figure, title: str, height: int) -> go.Figure:
+def laid_out(figure: go.Figure, title: str, height: int, legend: bool = False) -> go.Figure:
     return figure.update_layout(
         title={"text": title, "font": {"size": 15}},
         height=height,
-        showlegend=False,
+        showlegend=legend,
         template="plotly_white",
         margin={"l": 10, "r": 10, "t": 60, "b": 10},
     )

@@ -22,10 +22,8 @@ def exactness(
     for k in ks:
         for impl in impls:
             projection = project_topk(x, w, k, stats=False, impl=impl)
-            assert projection.top is not None
-            assert projection.bottom is not None
-            same = torch.equal(projection.top.ids, wanted["top"][:, :k]) and torch.equal(
-                projection.bottom.ids, wanted["bottom"][:, :k]
+            same = all(
+                torch.equal(getattr(projection, side).ids, wanted[side][:, :k]) for side in SIDES
             )
             rows.append({"impl": impl, "k": k, "certified": projection.certified, "exact": same})
     return rows
@@ -52,12 +50,12 @@ def statistic_errors(
 
 def _flat(projection: Projection) -> dict[str, Tensor]:
     """[2 n] float64 of every statistic that the sides have (top first), [n] of the others."""
-    top, bottom, moments = projection.top, projection.bottom, projection.moments
+    top, moments = projection.top, projection.moments
     assert top is not None
-    assert bottom is not None
     assert moments is not None
+    sides = [getattr(projection, side) for side in SIDES]
     names = ("logits", "logsumexp", "entropy", "max_prob")
-    values = {name: torch.cat([getattr(side, name) for side in (top, bottom)]) for name in names}
+    values = {name: torch.cat([getattr(side, name) for side in sides]) for name in names}
     values |= moments._asdict()
     values["z"] = (top.logits[:, 0].double() - moments.mean.double()) / moments.var.double().sqrt()
     return {name: value.double() for name, value in values.items()}

@@ -21,7 +21,7 @@ import importlib.util
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -52,40 +52,39 @@ class Case:
         self.missing: dict[str, str] = {}
         """Variants that cannot run here, and why."""
         self.variants: dict[str, Callable[[], object]] = {
-            "mm": lambda: _mm(self.x, self.w, COLUMNS),
-            "mm_workers": lambda: _mm_workers(self.x, self.w, COLUMNS),
+            "mm": lambda: _mm(self.x, self.w, COLUMNS, _in_turn),
+            "mm_workers": lambda: _mm(self.x, self.w, COLUMNS, each),
             "tiled": lambda: project_topk(self.x, self.w, k, impl="tiled"),
-            "naive": lambda: _chunks(self.part, self.w, lambda a, b: naive(a, b, k)),
+            "naive": self._in_chunks(naive),
         }
         if screened.supported():
             x16, w16 = self.x.bfloat16(), self.w.bfloat16()
             columns = screened.COLUMNS
-            self.variants["mm_bfloat16"] = lambda: _mm_workers(x16, w16, columns)
+            self.variants["mm_bfloat16"] = lambda: _mm(x16, w16, columns, each)
             self.variants["screened"] = lambda: project_topk(self.x, self.w, k, impl="screened")
         else:
             self.missing["screened"] = "this processor has no bfloat16 products"
         if "topk" in others:
-            self.variants["topk"] = lambda: _chunks(
-                self.part, self.w, lambda a, b: _two_topk(a, b, k)
-            )
+            self.variants["topk"] = self._in_chunks(_two_topk)
         if "compiled" in others:
-            self._add_compiled()
+            if any(map(shutil.which, ("g++", "clang++"))):
+                self.variants["compiled"] = self._in_chunks(torch.compile(naive))
+            else:
+                self.missing["compiled"] = "torch.compile needs a C++ compiler here"
         if "faiss" in others:
-            self._add_faiss()
+            if importlib.util.find_spec("faiss") is not None:
+                self.variants["faiss"] = self._faiss()
+            else:
+                self.missing["faiss"] = "faiss is not installed (pip install faiss-cpu)"
 
-    def _add_compiled(self) -> None:
-        if not any(map(shutil.which, ("g++", "clang++"))):
-            self.missing["compiled"] = "torch.compile needs a C++ compiler here"
-            return
-        function = torch.compile(naive)
-        self.variants["compiled"] = lambda: _chunks(
-            self.part, self.w, lambda a, b: function(a, b, self.k)
-        )
+    def _in_chunks(self, work: Callable[[Tensor, Tensor, int], object]) -> Callable[[], None]:
+        def run() -> None:
+            for chunk in torch.split(self.part, ROWS):
+                work(chunk, self.w, self.k)
 
-    def _add_faiss(self) -> None:
-        if importlib.util.find_spec("faiss") is None:
-            self.missing["faiss"] = "faiss is not installed (pip install faiss-cpu)"
-            return
+        return run
+
+    def _faiss(self) -> Callable[[], None]:
         import faiss
 
         index = faiss.IndexFlatIP(self.w.shape[1])
@@ -95,7 +94,7 @@ class Case:
             faiss.omp_set_num_threads(torch.get_num_threads())
             index.search(self.part.numpy(), self.k)
 
-        self.variants["faiss"] = search
+        return search
 
     def warm_up(self) -> dict[str, int]:
         """Run every variant once; the peak memory of each beyond its operands, in bytes."""
@@ -103,13 +102,13 @@ class Case:
 
     def repeat(self, number: int) -> list[Timing]:
         """One timing of every variant; odd repeats take them in reverse order."""
-        order = list(self.variants)[:: -1 if number % 2 else 1]
-        return [{"repeat": number, **self._timed(name)} for name in order]
-
-    def _timed(self, name: str) -> Timing:
-        wall, cpu = seconds(self.variants[name])
-        times = len(self.x) / len(self.part) if name in IN_PART else 1.0
-        return {"variant": name, "wall_s": wall * times, "cpu_s": cpu * times}
+        timings: list[Timing] = []
+        for name in list(self.variants)[:: -1 if number % 2 else 1]:
+            wall, cpu = seconds(self.variants[name])
+            times = len(self.x) / len(self.part) if name in IN_PART else 1.0
+            cost = {"wall_s": wall * times, "cpu_s": cpu * times}
+            timings.append({"repeat": number, "variant": name, **cost})
+        return timings
 
     def certified(self) -> float:
         """Share of rows that the screen could prove."""
@@ -158,27 +157,23 @@ def bandwidth(repeats: int = 5) -> float:
     return data.numel() * 4 / min(times[1:])
 
 
-def _mm_block(x: Tensor, w: Tensor, columns: int, buffers: Buffers, rows: tuple[int, int]) -> None:
-    part = x[slice(*rows)]
-    for slab in torch.split(w, columns):
-        tile, _ = buffers.view(len(part), len(slab))
-        torch.mm(part, slab.T, out=tile)
+def _in_turn(work: Callable[[int], None], items: Iterable[int]) -> None:
+    """`blocks.each` without its worker threads."""
+    for item in items:
+        work(item)
 
 
-def _mm(x: Tensor, w: Tensor, columns: int) -> None:
-    buffers = Buffers(x.dtype, columns)
-    for rows in cut(len(x)):
-        _mm_block(x, w, columns, buffers, rows)
-
-
-def _mm_workers(x: Tensor, w: Tensor, columns: int) -> None:
+def _mm(x: Tensor, w: Tensor, columns: int, every: Callable[..., None]) -> None:
+    """The bare product, tile by tile; `every` is `each` or `_in_turn`, over the blocks of rows."""
     buffers, blocks = Buffers(x.dtype, columns), cut(len(x))
-    each(lambda index: _mm_block(x, w, columns, buffers, blocks[index]), range(len(blocks)))
 
+    def block(index: int) -> None:
+        part = x[slice(*blocks[index])]
+        for slab in torch.split(w, columns):
+            tile, _ = buffers.view(len(part), len(slab))
+            torch.mm(part, slab.T, out=tile)
 
-def _chunks(x: Tensor, w: Tensor, work: Callable[[Tensor, Tensor], object]) -> None:
-    for part in torch.split(x, ROWS):
-        work(part, w)
+    every(block, range(len(blocks)))
 
 
 def _two_topk(x: Tensor, w: Tensor, k: int) -> tuple[Tensor, ...]:

@@ -49,19 +49,6 @@ def operands(n: int, d: int, vocabulary: int, device: str) -> tuple[Tensor, Tens
     return x, w
 
 
-def compare(x: Tensor, w: Tensor, k: int, repeats: int) -> list[dict[str, float]]:
-    """Seconds of every variant, one dict a repeat, after one warm-up."""
-    runs: dict[str, Callable[[], object]] = {
-        "mm": lambda: _products(x, w, 0),
-        "mm_topk": lambda: _products(x, w, k),
-        "projected": lambda: project_triton(x, w, k, SIDES, True),
-    }
-    times = []
-    for _ in range(repeats + 1):
-        times.append({name: _seconds(runs[name], x.device) for name in VARIANTS})
-    return times[1:]
-
-
 def _products(x: Tensor, w: Tensor, k: int) -> None:
     for part in torch.split(x, CHUNK):
         logits = part @ w.T
@@ -71,22 +58,26 @@ def _products(x: Tensor, w: Tensor, k: int) -> None:
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    gpu = device.type == "cuda"
-    if gpu:
-        torch.cuda.synchronize(device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait(device)
     start = time.perf_counter()
     run()
-    if gpu:
-        torch.cuda.synchronize(device)
+    wait(device)
     return time.perf_counter() - start
 
 
 def report(x: Tensor, w: Tensor, k: int, repeats: int) -> dict[str, Any]:
-    """What `main` prints."""
-    times = compare(x, w, k, repeats)
+    """What `main` prints of the times, after one warm-up."""
+    runs: dict[str, Callable[[], object]] = {
+        "mm": lambda: _products(x, w, 0),
+        "mm_topk": lambda: _products(x, w, k),
+        "projected": lambda: project_triton(x, w, k, SIDES, True),
+    }
+    times = [
+        {name: _seconds(runs[name], x.device) for name in VARIANTS} for _ in range(repeats + 1)
+    ][1:]
     work = 2e-12 * x.numel() * len(w)
     rates = {name: work / median(t[name] for t in times) for name in VARIANTS}
-    certified = project_triton(x, w, k, SIDES, False).certified
     name = torch.cuda.get_device_name(x.device) if x.is_cuda else "interpreter on the CPU"
     return {
         "device": name,
@@ -94,25 +85,21 @@ def report(x: Tensor, w: Tensor, k: int, repeats: int) -> dict[str, Any]:
         "seconds": times,
         "tflops": rates,
         "share_of_mm": {variant: rate / rates["mm"] for variant, rate in rates.items()},
-        "certified": certified,
+        "certified": project_triton(x, w, k, SIDES, False).certified,
     }
 
 
 def accuracy(rows: int, device: str, vocabulary: int = 8192, d: int = 576) -> dict[str, Any]:
     """Exactness on all kinds of data, k = 1, 16 and 256; errors on two kinds, k = 16."""
-    pairs = {}
-    for kind, make in KINDS.items():
-        x, w = make(rows, vocabulary, d, 0)
-        pairs[kind] = x.to(device), w.to(device)
     impls: tuple[Impl, ...] = ("triton",)
     ks = tuple(sorted({min(k, vocabulary) for k in (1, 16, 256)}))
-    return {
-        "exactness": {kind: exactness(x, w, ks, impls) for kind, (x, w) in pairs.items()},
-        "errors": {
-            kind: statistic_errors(*pairs[kind], min(16, vocabulary), impls)
-            for kind in ("gaussian", "anisotropic")
-        },
-    }
+    shares, errors = {}, {}
+    for kind, make in KINDS.items():
+        x, w = (operand.to(device) for operand in make(rows, vocabulary, d, 0))
+        shares[kind] = exactness(x, w, ks, impls)
+        if kind in ("gaussian", "anisotropic"):
+            errors[kind] = statistic_errors(x, w, min(16, vocabulary), impls)
+    return {"exactness": shares, "errors": errors}
 
 
 def main() -> None:

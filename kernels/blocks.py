@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .exact import exact_topk
 from .lanes import LANES
-from .projection import Extremes, Moments, Projection
+from .projection import Extremes, Projection, central_moments, softmax_statistics
 from .scan import BOTTOM, TOP
 
 ROWS = 512
@@ -39,7 +39,7 @@ def cut(n: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n], strict=True)) if starts else []
 
 
-def each(work: Callable[[int], None], items: Iterable[int]) -> None:
+def each(work: Callable[[Any], None], items: Iterable[Any]) -> None:
     """Call `work` on every item, in as many worker threads as torch has (one torch thread each)."""
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -102,9 +102,11 @@ def new_state(reference: np.ndarray, kept: int, sides: tuple[str, ...]) -> State
 
 
 class Results:
-    """Results of all rows, filled in block by block."""
+    """The operands of a projection, and the results of all rows, filled in block by block."""
 
-    def __init__(self, n: int, k: int, sides: tuple[str, ...]) -> None:
+    def __init__(self, vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> None:
+        n = len(vectors)
+        self.vectors, self.readout, self.k = vectors, readout, k
         self.sides = tuple(side for side in SIGNS if side in sides)
         self.ids = {side: np.zeros((n, k), np.int64) for side in self.sides}
         self.logits = {side: np.zeros((n, k), np.float32) for side in self.sides}
@@ -112,89 +114,66 @@ class Results:
         self.cut = {side: np.zeros(n) for side in self.sides}
         """Every member of a row's true top k has a float32 score of at least this."""
         self.sums = np.zeros((n, 10))
+        self.mean, self.shift = np.zeros(n), np.zeros(n)
+        """Exact means of the rows, and what was taken off every logit before it was scanned."""
 
     def of(self, side: str, rows: slice) -> tuple[np.ndarray, ...]:
         """Logits, ids, certified and cut of one side of some rows."""
         arrays = (self.logits, self.ids, self.certified, self.cut)
         return tuple(array[side][rows] for array in arrays)
 
-    def search_again(self, vectors: Tensor, readout: Tensor) -> float:
-        """Search uncertified rows over the whole vocabulary; returns the share certified before."""
-        for side in self.sides:
-            rows = np.flatnonzero(~self.certified[side])
-            each(
-                lambda at, side=side, rows=rows: self._search(  # type: ignore[misc]
-                    vectors, readout, rows[at : at + AGAIN], side
-                ),
-                range(0, len(rows), AGAIN),
-            )
-        return self.share(slice(None))
-
     def share(self, rows: slice) -> float:
         """Share of some rows certified on all sides."""
         certified = np.all([self.certified[side][rows] for side in self.sides], axis=0)
         return float(certified.mean()) if len(certified) else 1.0
 
-    def _search(self, vectors: Tensor, readout: Tensor, rows: np.ndarray, side: str) -> None:
-        some = vectors[torch.from_numpy(rows)]
-        logits = product(some, readout.T, torch.empty(len(some), len(readout))).numpy()
-        x, w, sign = vectors.numpy(), readout.numpy(), SIGNS[side]
-        k = self.ids[side].shape[1]
-        for row, scores in zip(rows, sign * logits, strict=True):
-            close = np.flatnonzero(scores >= self.cut[side][row])
-            exact_topk(x[row], w, close, k, sign, self.logits[side][row], self.ids[side][row])
+    def _search_again(self, side: str) -> None:
+        """Search the rows that are not certified over the whole vocabulary."""
+        left, sign = np.flatnonzero(~self.certified[side]), SIGNS[side]
+        x, w = self.vectors.numpy(), self.readout.numpy()
 
-    def projection(
-        self,
-        mean: np.ndarray,
-        shift: np.ndarray,
-        vocabulary: int,
-        stats: bool,
-        impl: str,
-        share: float,
-    ) -> Projection:
-        """Everything as the public function returns it.
+        def search(at: int) -> None:
+            rows = left[at : at + AGAIN]
+            some = self.vectors[torch.from_numpy(rows)]
+            out = torch.empty(len(rows), len(w))
+            scores = sign * product(some, self.readout.T, out).numpy()
+            for row, own in zip(rows, scores, strict=True):
+                close = np.flatnonzero(own >= self.cut[side][row])
+                into = self.logits[side][row], self.ids[side][row]
+                exact_topk(x[row], w, close, self.k, sign, *into)
 
-        Args:
-            mean: [n] exact means of the rows.
-            shift: [n] what was taken off every logit of a row before it was scanned.
+        each(search, range(0, len(left), AGAIN))
+
+    def projection(self, stats: bool, impl: str) -> Projection:
+        """Everything as the public function returns it, uncertified rows searched again.
+
+        Raises:
+            ValueError: logits overflowed.
         """
+        for side in self.sides:
+            self._search_again(side)
         kept = [a.sum(dtype=np.float64) for a in self.logits.values()]
         if not np.isfinite([self.sums.sum(), *kept]).all():
             raise ValueError("logits overflow float32: scale the vectors down")
-        extremes = {side: self._extremes(side, shift, stats) for side in self.sides}
+        extremes = {side: self._extremes(side, stats) for side in self.sides}
+        powers = torch.from_numpy(self.sums[:, :4] / len(self.readout))
         return Projection(
             top=extremes.get("top"),
             bottom=extremes.get("bottom"),
-            moments=_moments(self.sums[:, :4] / vocabulary, mean) if stats else None,
+            moments=central_moments(powers, torch.from_numpy(self.mean)) if stats else None,
             impl=impl,
-            certified=share,
+            certified=self.share(slice(None)),
         )
 
-    def _extremes(self, side: str, shift: np.ndarray, stats: bool) -> Extremes:
-        kept = torch.from_numpy(self.ids[side]), torch.from_numpy(self.logits[side])
+    def _extremes(self, side: str, stats: bool) -> Extremes:
+        ids, logits = torch.from_numpy(self.ids[side]), torch.from_numpy(self.logits[side])
         if not stats:
-            return Extremes(*kept, None, None, None)
-        at, sign = (TOP, 1.0) if side == "top" else (BOTTOM, -1.0)
+            return Extremes(ids, logits)
+        at, sign = TOP if side == "top" else BOTTOM, SIGNS[side]
         reference, total, weighted = self.sums[:, at : at + 3].T
-        # with p = e / total:  H = log total - E[y], clipped because rounding can pass the two ends
-        entropy = np.maximum(np.log(total) - weighted / total, 0.0)
-        logsumexp = reference + np.log(total) + sign * shift
-        first = sign * self.logits[side][:, 0].astype(np.float64)
-        probability = np.minimum(np.exp(first - logsumexp), 1.0)
-        columns = (logsumexp, entropy, probability)
-        return Extremes(*kept, *(torch.from_numpy(c).float() for c in columns))
-
-
-def _moments(powers: np.ndarray, mean: np.ndarray) -> Moments:
-    """Central moments from mean powers of t = logit - centre, where centre is nearly the mean."""
-    p1, p2, p3, p4 = powers.T
-    var = np.maximum(p2 - p1**2, 0.0)
-    third = p3 - 3 * p1 * p2 + 2 * p1**3
-    fourth = p4 - 4 * p1 * p3 + 6 * p1**2 * p2 - 3 * p1**4
-    safe = np.where(var > 0, var, math.inf)
-    columns = (mean, var, third / safe**1.5, np.where(var > 0, fourth / safe**2 - 3.0, 0.0))
-    return Moments(*(torch.from_numpy(c).float() for c in columns))
+        columns = (np.log(total), weighted / total, reference + sign * self.shift)
+        soft = softmax_statistics(sign * logits[:, 0], *map(torch.from_numpy, columns))
+        return Extremes(ids, logits, *soft)
 
 
 class Buffers(threading.local):

@@ -54,10 +54,6 @@ def near_ties(n: int, vocabulary: int, d: int, seed: int = 0) -> Pair:
 
 
 KINDS: dict[str, Callable[[int, int, int, int], Pair]] = {
-    "gaussian": gaussian,
-    "heavy-tailed": heavy_tailed,
-    "anisotropic": anisotropic,
-    "duplicated": duplicated,
-    "zeros": zeros,
-    "near-ties": near_ties,
+    make.__name__.replace("_", "-"): make
+    for make in (gaussian, heavy_tailed, anisotropic, duplicated, zeros, near_ties)
 }

@@ -1,9 +1,10 @@
-"""What a projection returns of every row, whichever implementation ran."""
+"""What a projection returns of every row, whichever implementation ran, and its last formulas."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -18,11 +19,11 @@ class Extremes(NamedTuple):
     """Token ids, most extreme first; of equal logits the lowest id comes first."""
     logits: Float[Tensor, "n k"]
     """Their logits (not negated)."""
-    logsumexp: Float[Tensor, " n"] | None
+    logsumexp: Float[Tensor, " n"] | None = None
     """log sum exp of the (signed) logits, nats."""
-    entropy: Float[Tensor, " n"] | None
+    entropy: Float[Tensor, " n"] | None = None
     """Entropy of their softmax, nats."""
-    max_prob: Float[Tensor, " n"] | None
+    max_prob: Float[Tensor, " n"] | None = None
     """Probability of the first token."""
 
 
@@ -46,3 +47,29 @@ class Projection(NamedTuple):
     """Which implementation ran."""
     certified: float | None = None
     """Share of the rows whose ids were proven without searching the row again."""
+
+
+def softmax_statistics(
+    best: Tensor, log_total: Tensor, mean_y: Tensor, reference: Tensor
+) -> tuple[Tensor, ...]:
+    """logsumexp, entropy and largest probability [n] of scores, the best of which is `best`.
+
+    From the log of sum e and the mean of y weighted with e, where e = exp(y) and y = score -
+    reference, all float64.
+    """
+    logsumexp = reference + log_total
+    # with p = e / total:  H = log total - E[y], clipped because rounding can pass the two ends
+    entropy = (log_total - mean_y).clamp_min(0.0)
+    largest = (best.double() - logsumexp).exp().clamp_max(1.0)
+    return logsumexp.float(), entropy.float(), largest.float()
+
+
+def central_moments(powers: Float[Tensor, "n 4"], mean: Float[Tensor, " n"]) -> Moments:
+    """From mean powers of t = logit - centre, where centre is nearly the mean, all float64."""
+    p1, p2, p3, p4 = powers.unbind(1)
+    var = (p2 - p1**2).clamp_min(0.0)
+    third = p3 - 3 * p1 * p2 + 2 * p1**3
+    fourth = p4 - 4 * p1 * p3 + 6 * p1**2 * p2 - 3 * p1**4
+    safe = torch.where(var > 0, var, torch.inf)
+    kurtosis = torch.where(var > 0, fourth / safe**2 - 3.0, 0.0)
+    return Moments(*(x.float() for x in (mean, var, third / safe**1.5, kurtosis)))

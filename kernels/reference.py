@@ -21,12 +21,8 @@ def project_dense(
 ) -> Projection:
     """See `project_topk`; computes in the dtype it is given."""
     parts = [_project(chunk, readout, k, sides, stats) for chunk in torch.split(vectors, CHUNK)]
-    return Projection(
-        top=_join([p.top for p in parts]),
-        bottom=_join([p.bottom for p in parts]),
-        moments=_join([p.moments for p in parts]),
-        impl="naive",
-    )
+    joined: Projection = _join(*parts)
+    return joined
 
 
 def exact_ids(vectors: Tensor, readout: Tensor, k: int) -> dict[str, Tensor]:
@@ -44,12 +40,11 @@ def exact_ids(vectors: Tensor, readout: Tensor, k: int) -> dict[str, Tensor]:
     }
 
 
-def _join(parts: list[Any]) -> Any:
-    """Concatenate equal NamedTuples of tensors field by field; None stays None."""
-    if parts[0] is None:
-        return None
-    columns = zip(*parts, strict=True)
-    return type(parts[0])(*(None if c[0] is None else torch.cat(c) for c in columns))
+def _join(*parts: Any) -> Any:
+    """Concatenate tensors, those of NamedTuples field by field; anything else is all the same."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return type(parts[0])(*map(_join, *parts)) if isinstance(parts[0], tuple) else parts[0]
 
 
 def _project(x: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool) -> Projection:
@@ -68,7 +63,7 @@ def _extremes(logits: Tensor, k: int, sign: int, stats: bool) -> Extremes:
     scores, ids = signed.sort(dim=1, descending=True, stable=True)
     scores, ids = scores[:, :k], ids[:, :k]
     if not stats:
-        return Extremes(ids, sign * scores, None, None, None)
+        return Extremes(ids, sign * scores)
     logp = signed.log_softmax(1)
     entropy = -(logp.exp() * logp).sum(1)
     return Extremes(ids, sign * scores, signed.logsumexp(1), entropy, logp.max(1).values.exp())

@@ -12,6 +12,7 @@ roundoff is 2^-8; `tiny` is for subnormal numbers, which bfloat16 instructions f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -87,16 +88,22 @@ def _measure(matrix, total, norms):  # type: ignore[no-untyped-def]
 
 def measure(matrix: Tensor) -> tuple[Tensor, np.ndarray]:
     """Mean row [d] and row lengths [rows] of a float32 matrix, float64, in a fixed order."""
-    rows = matrix.numpy()
-    starts = range(0, len(rows), CHUNK)
-    sums, norms = np.zeros((len(starts), rows.shape[1])), np.zeros(len(rows))
+    rows, norms = matrix.numpy(), np.zeros(len(matrix))
 
-    def chunk(index: int) -> None:
-        part = slice(index * CHUNK, (index + 1) * CHUNK)
-        _measure(rows[part], sums[index], norms[part])
+    def chunk(first: int, stop: int, total: np.ndarray) -> None:
+        _measure(rows[first:stop], total, norms[first:stop])
 
-    each(chunk, range(len(starts)))
-    return torch.from_numpy(sums.sum(0) / max(len(rows), 1)), norms
+    return _in_chunks(chunk, *rows.shape), norms
+
+
+def _in_chunks(work: Callable[[int, int, np.ndarray], None], count: int, d: int) -> Tensor:
+    """Mean row [d] in float64: `work(first, stop, total)` adds rows first to stop to a total."""
+    starts = range(0, count, CHUNK)
+    totals = np.zeros((len(starts), d))
+    each(
+        lambda at: work(starts[at], min(starts[at] + CHUNK, count), totals[at]), range(len(starts))
+    )
+    return torch.from_numpy(totals.sum(0) / max(count, 1))
 
 
 def round_to_bfloat16(matrix: Tensor, shift: Tensor, multiple: int, step: int = 1) -> Rounded:
@@ -111,15 +118,11 @@ def round_to_bfloat16(matrix: Tensor, shift: Tensor, multiple: int, step: int = 
     bits = np.empty((count, rows.shape[1]), np.int16)
     bits.reshape(step, count // step, rows.shape[1])[:, len(rows) // step :] = 0
     lengths, losses = np.zeros(len(rows)), np.zeros(len(rows))
-    starts = range(0, len(rows), CHUNK)
-    totals = np.zeros((len(starts), rows.shape[1]))
 
-    def chunk(index: int) -> None:
-        ends = index * CHUNK, min((index + 1) * CHUNK, len(rows))
-        _round_rows(rows, *ends, taken, step, bits, lengths, losses, totals[index])
+    def chunk(first: int, stop: int, total: np.ndarray) -> None:
+        _round_rows(rows, first, stop, taken, step, bits, lengths, losses, total)
 
-    each(chunk, range(len(starts)))
-    mean = torch.from_numpy(totals.sum(0) / max(len(rows), 1))
+    mean = _in_chunks(chunk, *rows.shape)
     return Rounded(torch.from_numpy(bits).view(torch.bfloat16), lengths, losses, mean)
 
 

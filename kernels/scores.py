@@ -50,7 +50,7 @@ class RunningScores:
             raise ValueError(f"keep is {keep}: keep at least 1 example")
         self._chunks = torch.split(directions.detach().float(), CHUNK)
         self._keep = keep
-        self._running: list[Scores | None] = [None] * len(self._chunks)
+        self._running: list[Scores] = []
 
     def add(
         self,
@@ -63,7 +63,8 @@ class RunningScores:
         Raises:
             ValueError: activations of another width, or a score that is not finite.
         """
-        for at, chunk in enumerate(self._chunks):
+        batch = []
+        for chunk in self._chunks:
             if x.shape[1] != chunk.shape[1]:
                 raise ValueError(
                     f"directions of {chunk.shape[1]} numbers do not fit activations of {x.shape[1]}"
@@ -73,11 +74,10 @@ class RunningScores:
             if not torch.isfinite(moments.mean).all():
                 raise ValueError("a score is not finite: compute in float32")
             places = rows.expand_as(scores), positions.expand_as(scores)
-            new = Scores(
-                moments, *torch.aminmax(scores, dim=1), *_best(scores, *places, self._keep)
-            )
-            before = self._running[at]
-            self._running[at] = new if before is None else _joined(before, new, self._keep)
+            extremes = torch.aminmax(scores, dim=1)
+            batch.append(Scores(moments, *extremes, *_best(scores, *places, self._keep)))
+        joined = (_joined(*pair, self._keep) for pair in zip(self._running, batch, strict=True))
+        self._running = list(joined) if self._running else batch
 
     def result(self) -> Scores:
         """The scores of everything added.
@@ -85,14 +85,12 @@ class RunningScores:
         Raises:
             ValueError: nothing was added.
         """
-        parts = [part for part in self._running if part is not None]
-        if not parts:
+        if not self._running:
             raise ValueError("no activations were added, so there are no scores")
-        moments = [part.statistics for part in parts]
-        means = torch.cat([m.mean for m in moments])
-        squares = torch.cat([m.squares for m in moments])
-        rest = (torch.cat(column) for column in zip(*(part[1:] for part in parts), strict=True))
-        return Scores(Statistics(moments[0].count, means, squares), *rest)
+        moments, *rest = zip(*self._running, strict=True)
+        means, squares = (torch.cat([getattr(m, n) for m in moments]) for n in ("mean", "squares"))
+        whole = Statistics(moments[0].count, means, squares)
+        return Scores(whole, *map(torch.cat, rest))
 
 
 def _joined(before: Scores, new: Scores, keep: int) -> Scores:

@@ -24,6 +24,7 @@ import math
 import statistics
 import threading
 from functools import cache
+from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
@@ -113,7 +114,11 @@ def strided(vocabulary: int, kept: int) -> list[Slab]:
 
 
 class Screen:
-    """Both operands made ready for screening: rounded, the read-out centred if that is tighter."""
+    """Both operands made ready for screening: rounded, the read-out centred if that is tighter.
+
+    `error`, `float32_error`, `float64_error` [n] bound the errors of each row's logits: screened
+    (without the rounding of the output), and in the two precisions.
+    """
 
     def __init__(self, vectors: Tensor, readout: Tensor, stats: bool) -> None:
         nothing = torch.zeros(readout.shape[1])
@@ -125,6 +130,11 @@ class Screen:
         self.shift = shifts[int(np.argmin(bounds))]
         self.w = round_to_bfloat16(readout, self.shift, COLUMNS, len(strided(len(readout), 1)))
         self.error = self._error(self.w)
+        longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
+        lengths, d = self.x.lengths + self.x.losses, len(self.shift)
+        self.float32_error = float32_error(lengths, longest, d)
+        # a float64 sum is made in one piece; the other half of 2^-28 is for x . shift, taken off it
+        self.float64_error = self.float32_error * 2.0**-28 * -(-d // INNER)
         self._moments = self._second_moments(some) if stats else None
 
     def _second_moments(self, some: Tensor) -> Tensor | None:
@@ -154,15 +164,6 @@ class Screen:
         along, whole = (image * x).sum(1), (image * vectors[rows]).sum(1)
         return torch.where((along > 0) & (whole > 0), whole / along, 1.0).numpy()
 
-    def errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """[n] bounds on the errors of each row's logits in float32 and in float64."""
-        longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
-        lengths, d = self.x.lengths + self.x.losses, len(self.shift)
-        # a float64 sum is made in one piece; the other half of 2^-28 is for x . shift, taken off it
-        parts = -(-d // INNER)
-        single = float32_error(lengths, longest, d)
-        return single, single * 2.0**-28 * parts
-
     def _error(self, w: Rounded) -> np.ndarray:
         return screening_error(self.x, float(w.lengths.max()), float(w.losses.max()))
 
@@ -182,75 +183,47 @@ def project_screened(
     """
     if not sound():
         raise ValueError("torch's bfloat16 products are too coarse on this machine: use 'tiled'")
-    job = _Job(vectors, readout, k, sides, stats, min_certified)
-    each(job.block, range(len(job.blocks)))
-    return None if job.hopeless.is_set() else job.finish()
+    screen, results = Screen(vectors, readout, stats), Results(vectors, readout, k, sides)
+    kept = candidates(k, readout.shape[1], len(readout))
+    parts = [part.T for part in torch.split(screen.w.values, COLUMNS)]
+    slabs = list(zip(strided(len(readout), kept), parts, strict=True))
+    buffers, hopeless = Buffers(torch.bfloat16, COLUMNS), threading.Event()
 
-
-class _Job:
-    """One call: operands, results, and the work on a block of rows."""
-
-    def __init__(
-        self,
-        vectors: Tensor,
-        readout: Tensor,
-        k: int,
-        sides: tuple[str, ...],
-        stats: bool,
-        min_certified: float,
-    ) -> None:
-        n, self.vocabulary = len(vectors), len(readout)
-        self.vectors, self.readout = vectors, readout
-        self.stats, self.min_certified = stats, min_certified
-        self.k, self.kept = k, candidates(k, readout.shape[1], self.vocabulary)
-        self.results, self.blocks = Results(n, k, sides), cut(n)
-        self.shift, self.mean = np.zeros(n), np.zeros(n)
-        self.screen = Screen(vectors, readout, stats)
-        self.fp32_error, self.fp64_error = self.screen.errors()
-        self.slabs = strided(self.vocabulary, self.kept)
-        self.parts = [part.T for part in torch.split(self.screen.w.values, COLUMNS)]
-        self.buffers = Buffers(torch.bfloat16, COLUMNS)
-        self.hopeless = threading.Event()
-
-    def block(self, index: int) -> None:
-        if self.hopeless.is_set():
+    def block(rows: slice) -> None:
+        if hopeless.is_set():
             return
-        rows = slice(*self.blocks[index])
-        exact = self.vectors[rows].double()
-        self.shift[rows] = exact @ self.screen.shift.double()
-        self.mean[rows] = exact @ self.screen.w.mean
-        scale = self.screen.scale(self.vectors, rows)
-        centre = ((self.mean[rows] - self.shift[rows]) / scale).astype(np.float32)
+        exact = vectors[rows].double()
+        results.shift[rows] = exact @ screen.shift.double()
+        results.mean[rows] = exact @ screen.w.mean
+        scale = screen.scale(vectors, rows)
+        centre = ((results.mean[rows] - results.shift[rows]) / scale).astype(np.float32)
         reference = scale * centre.astype(np.float64)
-        state = new_state(reference, self.kept, self.results.sides)
-        self._scan(rows, state, scale, centre)
-        self._rescore(rows, state, scale, reference)
-        if index == 0 and self.results.share(rows) < self.min_certified:
-            self.hopeless.set()
-
-    def _scan(self, rows: slice, state: State, scale: np.ndarray, centre: np.ndarray) -> None:
-        own = self.screen.x.values[rows.start : -(-rows.stop // STEP) * STEP]
-        tile, bits = self.buffers.view(len(own), COLUMNS)
-        for slab, part in zip(self.slabs, self.parts, strict=True):
+        state = new_state(reference, kept, results.sides)
+        own = screen.x.values[rows.start : -(-rows.stop // STEP) * STEP]
+        tile, bits = buffers.view(len(own), COLUMNS)
+        for slab, part in slabs:
             torch.mm(own, part, out=tile)
             sizes = (slab.width, slab.first, slab.step)
-            scan_bfloat16(bits, *sizes, scale, centre, *state, slab.kept, self.stats)
+            scan_bfloat16(bits, *sizes, scale, centre, *state, slab.kept, stats)
+        _rescore(screen, results, rows, state, kept, scale, reference, stats)
+        if rows.start == 0 and results.share(rows) < min_certified:
+            hopeless.set()
 
-    def _rescore(self, rows: slice, state: State, scale: np.ndarray, reference: np.ndarray) -> None:
-        x, w, results = self.vectors[rows].numpy(), self.readout.numpy(), self.results
-        tail = self.fp64_error[rows]
-        errors = (self.screen.error[rows], UNIT, tail)
-        sums = state.sums if self.stats else state.sums[:, :0]
-        for side in results.sides:
-            operands = (SIGNS[side], x, w, self.shift[rows])
-            rescore(
-                *(*state.side(side), self.k, self.kept, *operands, *errors),
-                *(scale, reference, sums, *results.of(side, rows)),
-            )
-            results.cut[side][rows] -= self.fp32_error[rows]
-        results.sums[rows] = state.sums
+    each(block, starmap(slice, cut(len(vectors))))
+    return None if hopeless.is_set() else results.projection(stats, "screened")
 
-    def finish(self) -> Projection:
-        share = self.results.search_again(self.vectors, self.readout)
-        row_facts = (self.mean, self.shift, self.vocabulary, self.stats)
-        return self.results.projection(*row_facts, "screened", share)
+
+def _rescore(
+    screen: Screen, results: Results, rows: slice, state: State, kept: int,
+    scale: np.ndarray, reference: np.ndarray, stats: bool,
+) -> None:  # fmt: skip
+    x, w = results.vectors[rows].numpy(), results.readout.numpy()
+    single, double = screen.float32_error[rows], screen.float64_error[rows]
+    sums = state.sums if stats else state.sums[:, :0]
+    for side in results.sides:
+        rescore(
+            *state.side(side), results.k, kept, SIGNS[side], x, w, results.shift[rows],
+            screen.error[rows], UNIT, double, scale, reference, sums, *results.of(side, rows),
+        )  # fmt: skip
+        results.cut[side][rows] -= single
+    results.sums[rows] = state.sums

@@ -12,6 +12,8 @@ of the rest are searched again. So the ids are those of a float64 product.
 
 from __future__ import annotations
 
+from itertools import starmap
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,26 +34,23 @@ def project_tiled(
     vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool
 ) -> Projection:
     """See `project_topk`; contiguous float32 on the CPU."""
-    n, vocabulary = len(vectors), len(readout)
-    kept = min(k + SPARE, vocabulary)
+    results = Results(vectors, readout, k, sides)
+    kept = min(k + SPARE, len(readout))
     average, lengths = measure(readout)
-    mean = np.zeros(n)
-    results = Results(n, k, sides)
     bound = float32_error(measure(vectors)[1], float(lengths.max()), readout.shape[1])
     x, w = vectors.numpy(), readout.numpy()
-    buffers, blocks = Buffers(torch.float32, COLUMNS), cut(n)
+    buffers = Buffers(torch.float32, COLUMNS)
     slabs = [part.T for part in torch.split(readout, COLUMNS)]
 
-    def block(index: int) -> None:
-        rows = slice(*blocks[index])
-        mean[rows] = vectors[rows].double() @ average
-        centre = mean[rows].astype(np.float32)
-        state = new_state(centre, kept, results.sides)
+    def block(rows: slice) -> None:
         own = vectors[rows]
+        results.mean[rows] = own.double() @ average
+        centre = results.mean[rows].astype(np.float32)
+        state = new_state(centre, kept, results.sides)
         tile, values = buffers.view(len(own), COLUMNS)
         outs = {slab.shape[1]: tile[:, : slab.shape[1]] for slab in slabs}
         scale = np.ones(len(own), np.float32)
-        for first, slab in zip(range(0, vocabulary, COLUMNS), slabs, strict=True):
+        for first, slab in zip(range(0, len(w), COLUMNS), slabs, strict=True):
             width = slab.shape[1]
             product(own, slab, outs[width])
             scan_tile(values, width, first, 1, scale, centre, *state, kept, stats)
@@ -60,6 +59,5 @@ def project_tiled(
             operands = (SIGNS[side], x[rows], w, bound[rows])
             settle(*state.side(side), k, kept, *operands, *results.of(side, rows))
 
-    each(block, range(len(blocks)))
-    share = results.search_again(vectors, readout)
-    return results.projection(mean, np.zeros(n), vocabulary, stats, "tiled", share)
+    each(block, starmap(slice, cut(len(x))))
+    return results.projection(stats, "tiled")

@@ -12,8 +12,9 @@ where bfloat16 holds the operands, and corrected elsewhere (`triton_scan.correct
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from . import triton_scan as scan
 from . import triton_select as select
-from .projection import SIDES, Extremes, Moments, Projection
+from .projection import SIDES, Extremes, Projection, central_moments, softmax_statistics
 from .triton_error import Readout, errors, prepare, room
 from .triton_lengths import lengths
 
@@ -84,12 +85,16 @@ def project_triton(
     rounded = x.bfloat16()
     results = RowResults.empty(x, rounded, w, k)
     lossless = x.dtype == w.exact.dtype == torch.bfloat16
-    search = _Search(w, k, sides, stats, lossless, min(len(x), _rows(len(w.exact))))
+    rows = min(ROWS, max(128, LOGITS // len(w.exact) // 128 * 128))
+    search = _Search(w, k, sides, stats, lossless, min(len(x), rows))
     for start in range(0, len(x), search.rows):
         at = slice(start, start + search.rows)
         search.chunk(x[at], rounded[at], results.rows(at))
     certified = search.settle(x, results)
-    projection = _result(results, sides, stats, len(w.exact), certified)
+    top, bottom = (_extremes(results, SIDES.index(s), stats) if s in sides else None for s in SIDES)
+    powers = results.sums[:, 6:] / len(w.exact)
+    moments = central_moments(powers, results.mean) if stats else None
+    projection = Projection(top, bottom, moments, "triton", certified)
     _check_twin(x[:CHECKED], w, projection, results.error[:CHECKED, None])
     return projection
 
@@ -97,10 +102,6 @@ def project_triton(
 def _readable(operand: Tensor) -> Tensor:
     half = operand.dtype in (torch.bfloat16, torch.float16)
     return (operand if half else operand.float()).contiguous()
-
-
-def _rows(vocabulary: int) -> int:
-    return min(ROWS, max(128, LOGITS // vocabulary // 128 * 128))
 
 
 class _Search:
@@ -208,51 +209,24 @@ class _Search:
         everyone = torch.arange(vocabulary, dtype=torch.int32, device=x.device)
         for rows in torch.split(left, 16):
             ids = everyone.expand(len(rows), 2, -1).contiguous()
-            everyone_counts = torch.full(
-                (len(rows), 2), vocabulary, dtype=torch.int32, device=x.device
-            )
+            counts = torch.full_like(results.counts[rows], vocabulary)
             scores = torch.full(ids.shape, -torch.inf, dtype=torch.float64, device=x.device)
-            self._dots(x[rows], ids, everyone_counts, scores, triton.cdiv(vocabulary, 256))
+            self._dots(x[rows], ids, counts, scores, triton.cdiv(vocabulary, 256))
             best = scores.argsort(dim=2, descending=True, stable=True)[..., : self.k]
             results.ids[rows] = best
-            logits = scores.gather(2, best)
-            logits[:, 1] *= -1
-            results.logits[rows] = logits.float()
+            results.logits[rows] = scores.gather(2, best).float()
+            results.logits[rows, 1] *= -1
         return 1 - len(left) / max(len(x), 1)
 
 
-def _result(
-    results: RowResults, sides: tuple[str, ...], stats: bool, vocabulary: int, certified: float
-) -> Projection:
-    kept: dict[str, Any] = {}
-    for side, name in enumerate(SIDES):
-        if name in sides:
-            best = results.logits[:, side, 0]
-            soft = _softmax(results.sums, side, best) if stats else (None, None, None)
-            kept[name] = Extremes(results.ids[:, side], results.logits[:, side], *soft)
-    moments = _moments(results.sums, results.mean, vocabulary) if stats else None
-    return Projection(kept.get("top"), kept.get("bottom"), moments, "triton", certified)
-
-
-def _softmax(sums: Tensor, side: int, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """logsumexp, entropy and largest probability [n] of one side, whose best logits are given."""
-    largest, total, weighted = (sums[:, i] for i in (side, 2 + 2 * side, 3 + 2 * side))
-    logsumexp = largest + total.log()
-    entropy = (total.log() - weighted / total * 0.6931471805599453).clamp_min(0.0)
-    highest = ((best if side == 0 else -best).double() - logsumexp).exp()
-    return logsumexp.float(), entropy.float(), highest.clamp_max(1.0).float()
-
-
-def _moments(sums: Tensor, mean: Tensor, vocabulary: int) -> Moments:
-    """Moments from the exact mean and sums of powers of logit - centre."""
-    p1, p2, p3, p4 = (sums[:, 6:] / vocabulary).unbind(-1)
-    var = (p2 - p1.square()).clamp_min(0.0)
-    third = p3 - 3 * p1 * p2 + 2 * p1**3
-    fourth = p4 - 4 * p1 * p3 + 6 * p1.square() * p2 - 3 * p1**4
-    safe = torch.where(var > 0, var, torch.inf)
-    kurtosis = torch.where(var > 0, fourth / safe.square() - 3.0, 0.0)
-    columns = (mean, var, third / safe.pow(1.5), kurtosis)
-    return Moments(*(column.float() for column in columns))
+def _extremes(results: RowResults, side: int, stats: bool) -> Extremes:
+    ids, logits = results.ids[:, side], results.logits[:, side]
+    if not stats:
+        return Extremes(ids, logits)
+    largest, total, weighted = results.sums[:, [side, 2 + 2 * side, 3 + 2 * side]].unbind(1)
+    best = logits[:, 0] if side == 0 else -logits[:, 0]
+    mean_y = weighted / total * math.log(2)  # the kernels' e is a power of 2
+    return Extremes(ids, logits, *softmax_statistics(best, total.log(), mean_y, largest))
 
 
 def _check_twin(vectors: Tensor, w: Readout, projection: Projection, error: Tensor) -> None:

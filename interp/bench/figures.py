@@ -9,7 +9,6 @@ from plotly.subplots import make_subplots
 
 from ..plots import BLUE, GREY, ORANGE, laid_out
 
-OURS = ("screened", "tiled")
 NAMES = {
     "mm": "bare product, torch's threads",
     "mm_workers": "bare product, worker threads",
@@ -21,6 +20,10 @@ NAMES = {
     "compiled": "torch.compile of the naive",
     "faiss": "faiss, top side, no statistics",
 }
+DENSE = ("naive", "topk", "compiled")
+"""Variants that write and read all logits."""
+SYMBOLS = {"screened": "circle", "tiled": "circle", "naive": "x", "topk": "cross",
+           "compiled": "diamond", "faiss": "square"}  # fmt: skip
 
 
 def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
@@ -68,27 +71,25 @@ def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: floa
     """
     rows = summary.merge(shapes, on="shape").dropna(subset=["ratio"])
     share = rows["rows"] * rows["vocabulary"] / (rows["job_rows"] * rows["job_vocabulary"])
-    rows = rows.assign(rate=rows["operations"] / (rows["job_s"] * share))
-    dense = rows["variant"].isin(["naive", "topk", "compiled"])
-    rows = rows.assign(
-        intensity=rows["operations"] / np.where(dense, rows["dense_bytes"], rows["bytes"])
-    )
+    moved = rows["bytes"].where(~rows["variant"].isin(DENSE), rows["dense_bytes"])
+    rate = rows["operations"] / (rows["job_s"] * share) / 1e9
+    rows = rows.assign(rate=rate, intensity=rows["operations"] / moved)
     figure = go.Figure()
     grid = np.geomspace(rows["intensity"].min() / 4, rows["intensity"].max() * 2, 200)
     for variant, dash in (("mm_bfloat16", "dot"), ("mm_workers", "solid")):
         peak = rows[rows["variant"] == variant]["rate"].max()
         if np.isfinite(peak):
-            roof = np.minimum(grid * bandwidth, peak)
+            roof = np.minimum(grid * bandwidth / 1e9, peak)
             figure.add_scatter(
-                x=grid, y=roof / 1e9, mode="lines", line={"color": GREY, "dash": dash},
+                x=grid, y=roof, mode="lines", line={"color": GREY, "dash": dash},
                 name=NAMES[variant], hoverinfo="name",
             )  # fmt: skip
-    for variant in ("screened", "tiled", "naive", "topk", "compiled", "faiss"):
+    for variant, symbol in SYMBOLS.items():
         part = rows[rows["variant"] == variant]
         if len(part):
             figure.add_scatter(
-                x=part["intensity"], y=part["rate"] / 1e9, mode="markers", name=NAMES[variant],
-                marker={"size": 10, "color": _colour(variant), "symbol": _symbol(variant)},
+                x=part["intensity"], y=part["rate"], mode="markers", name=NAMES[variant],
+                marker={"size": 10, "color": _colour(variant), "symbol": symbol},
                 text=part["shape"],
                 hovertemplate="%{text}: %{y:.0f} GFLOP/s at %{x:.0f} FLOP a byte",
             )  # fmt: skip
@@ -99,12 +100,5 @@ def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: floa
 
 
 def _colour(variant: str) -> str:
-    if variant in OURS:
-        return BLUE if variant == "screened" else "#7fa3d6"
-    return GREY if variant.startswith("mm") else ORANGE
-
-
-def _symbol(variant: str) -> str:
-    return {"naive": "x", "topk": "cross", "compiled": "diamond", "faiss": "square"}.get(
-        variant, "circle"
-    )
+    ours = {"screened": BLUE, "tiled": "#7fa3d6"}
+    return ours.get(variant, GREY if variant.startswith("mm") else ORANGE)

@@ -109,11 +109,8 @@ class KernelBenchConfig:
 
         from interp.kernels.bench import bandwidth
 
-        metrics, times, summaries = {}, [], []
-        for name, shape in self._shapes().items():
-            metrics[name], seconds, summary = self._measure(name, shape)
-            times.append(seconds)
-            summaries.append(summary)
+        measured = {name: self._measure(name, shape) for name, shape in self._shapes().items()}
+        metrics, times, summaries = zip(*measured.values(), strict=True)
         out.table("times/seconds", pd.concat(times, ignore_index=True))
         out.table("summary/variants", pd.concat(summaries, ignore_index=True))
         out.table("shapes/shapes", _roofline(self._shapes(), self.k))
@@ -126,17 +123,15 @@ class KernelBenchConfig:
             "bandwidth_bytes_per_s": bandwidth(),
         }
         exact = {"exact": bool(shares["exact"].all())} if len(shares) else {}
-        return {**next(iter(metrics.values())), **exact, "shapes": metrics}
+        return {**metrics[0], **exact, "shapes": dict(zip(measured, metrics, strict=True))}
 
     def _shapes(self) -> dict[str, Shape]:
-        rows, vocabulary = self.rows, self.vocabulary
         if self.d:
-            rows = rows or 2048
-            return {"own": Shape(self.d, vocabulary, rows, vocabulary, rows)}
-        return {
-            name: shape._replace(rows=rows or shape.rows, vocabulary=vocabulary or shape.vocabulary)
-            for name, shape in ((name, SHAPES[name]) for name in self.shape)
-        }
+            rows = self.rows or 2048
+            return {"own": Shape(self.d, self.vocabulary, rows, self.vocabulary, rows)}
+        given = {"rows": self.rows, "vocabulary": self.vocabulary}
+        changes = {field: size for field, size in given.items() if size}
+        return {name: SHAPES[name]._replace(**changes) for name in self.shape}
 
     def _measure(
         self, name: str, shape: Shape
@@ -155,16 +150,16 @@ class KernelBenchConfig:
                 rows += case.repeat(repeat)
                 advance(1, f"repeat {repeat + 1}")
         seconds = pd.DataFrame(rows)
-        walls = seconds.pivot(index="repeat", columns="variant", values="wall_s")
-        cpus = seconds.pivot(index="repeat", columns="variant", values="cpu_s")
+        walls, cpus = (
+            seconds.pivot(index="repeat", columns="variant", values=v) for v in ("wall_s", "cpu_s")
+        )
+        baseline, work = _baseline(walls), 2e-9 * shape.rows * shape.d * shape.vocabulary
         metrics = {
             "certified_share": case.certified(),
             **_ratios(walls, ""),
             **_ratios(cpus, "_cpu"),
-            "baseline": _baseline(walls),
-            "bare_gflops": round(
-                2e-9 * shape.rows * shape.d * shape.vocabulary / walls[_baseline(walls)].median(), 1
-            ),
+            "baseline": baseline,
+            "bare_gflops": round(work / walls[baseline].median(), 1),
         }
         summary = _summary(walls, cpus, shape, peaks, case.missing)
         return metrics, seconds.assign(shape=name), summary.assign(shape=name)
@@ -200,8 +195,7 @@ def _neurons(model: str, rows: int) -> tuple[Tensor, Tensor]:
     weights = open_weights(model)
     kinds, layers = weights.spec.kinds, range(0, weights.spec.n_layers, 4)
     every = weights.spec.d_mlp * len(kinds) * len(layers) // rows or 1
-    rows_of = weights.neurons
-    vectors = torch.cat([rows_of(kind, layer) for layer in layers for kind in kinds])  # type: ignore[arg-type]
+    vectors = torch.cat([weights.neurons(kind, layer) for layer in layers for kind in kinds])  # type: ignore[arg-type]
     return vectors[::every][:rows].float().contiguous(), weights.W_U().float()
 
 
@@ -209,20 +203,24 @@ def _baseline(seconds: pd.DataFrame) -> str:
     return str(seconds[["mm", "mm_workers"]].median().idxmin())
 
 
+def _relative(seconds: pd.DataFrame) -> pd.DataFrame:
+    """Ratios to the bare product, a row per repeat."""
+    return seconds.div(seconds[_baseline(seconds)], axis=0)
+
+
 def _ratios(seconds: pd.DataFrame, suffix: str) -> dict[str, float]:
-    base = seconds[_baseline(seconds)]
+    """Median, smallest and largest of the ratios that are metrics."""
+    ratios = _relative(seconds)
     fused = [name for name in ("screened", "tiled") if name in seconds]
-    best = seconds[seconds[fused].median().idxmin()]
-    ratios = _spread(f"fp32_ratio{suffix}", seconds["tiled"] / base)
+    named = {"fp32_ratio": ratios["tiled"]}
     if "screened" in seconds:
-        ratios |= _spread(f"certified_ratio{suffix}", seconds["screened"] / base)
-    return ratios | _spread(f"naive_ratio{suffix}", seconds["naive"] / best)
-
-
-def _spread(name: str, ratios: pd.Series) -> dict[str, float]:
-    """Median, smallest and largest of per-repeat ratios."""
-    parts = {"": ratios.median(), "_min": ratios.min(), "_max": ratios.max()}
-    return {f"{name}{suffix}": round(float(value), 4) for suffix, value in parts.items()}
+        named["certified_ratio"] = ratios["screened"]
+    named["naive_ratio"] = seconds["naive"] / seconds[seconds[fused].median().idxmin()]
+    return {
+        f"{name}{suffix}{end}": round(float(getattr(ratio, how)()), 4)
+        for name, ratio in named.items()
+        for end, how in (("", "median"), ("_min", "min"), ("_max", "max"))
+    }
 
 
 def _summary(
@@ -234,14 +232,14 @@ def _summary(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    ratios = walls.div(walls[_baseline(walls)], axis=0)
+    ratios = _relative(walls)
     share = shape.rows * shape.vocabulary / (shape.job_rows * shape.job_vocabulary)
     ran = pd.DataFrame(
         {
             "ratio": ratios.median(),
             "ratio_min": ratios.min(),
             "ratio_max": ratios.max(),
-            "ratio_cpu": cpus.div(cpus[_baseline(cpus)], axis=0).median(),
+            "ratio_cpu": _relative(cpus).median(),
             "job_s": walls.median() / share,
             "peak_bytes": pd.Series(peaks).astype("int64"),
             "missing": "",
@@ -254,11 +252,8 @@ def _summary(
 def _roofline(shapes: dict[str, Shape], k: int) -> pd.DataFrame:
     import pandas as pd
 
-    rows = []
-    for name, s in shapes.items():
-        kept = 4.0 * (s.rows + s.vocabulary) * s.d + s.rows * (2 * k * 12 + 40)
-        dense = kept + 8.0 * s.rows * s.vocabulary
-        operations = 2.0 * s.rows * s.d * s.vocabulary
-        counts = {"operations": operations, "bytes": kept, "dense_bytes": dense}
-        rows.append({"shape": name, **s._asdict(), **counts})
-    return pd.DataFrame(rows)
+    s = pd.DataFrame(shapes.values(), index=pd.Index(shapes, name="shape")).reset_index()
+    kept = 4.0 * (s["rows"] + s["vocabulary"]) * s["d"] + s["rows"] * (2 * k * 12 + 40)
+    operations = 2.0 * s["rows"] * s["d"] * s["vocabulary"]
+    dense = kept + 8.0 * s["rows"] * s["vocabulary"]
+    return s.assign(operations=operations, bytes=kept, dense_bytes=dense)

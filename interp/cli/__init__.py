@@ -26,11 +26,12 @@ from ..analyses import Analysis, analyses, load
 from ..errors import UserError
 from .common import study_command
 
-VERBS = {
-    "models": ("interp.cli.tools:models", "Models by name: list, add, describe."),
-    "app": ("interp.cli.tools:explorer", "Explore stored runs in the browser."),
+_TOOLS = {
+    "models": "Models by name: list, add, describe.",
+    "app": "Explore stored runs in the browser.",
 }
-"""Commands that are no analysis: an import string and a sentence each."""
+VERBS = {name: Analysis(name, _TOOLS[name], (), f"{__name__}.tools:{name}") for name in _TOOLS}
+"""Commands that are no analysis."""
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
@@ -40,7 +41,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     line.
     """
     first = next(iter(arguments), "")
-    known = [*analyses(), *VERBS]
+    known = list(analyses() | VERBS)
     if first and not first.startswith("-") and first not in known:
         raise UserError(f"no command '{first}': the commands are {', '.join(known)}")
     complaint = io.StringIO()
@@ -59,29 +60,21 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _app(chosen: str) -> SubcommandApp:
-    """All commands: the chosen one as it is, of the others their names and sentences."""
+    """All commands: the chosen one as it is, of the others only names and sentences."""
     app = SubcommandApp()
-    sentences = {name: entry.sentence for name, entry in analyses().items()}
-    for name, sentence in (sentences | {verb: said for verb, (_, said) in VERBS.items()}).items():
-        shown: Any = _stub
-        if name == chosen:
-            shown = load(VERBS[name][0]) if name in VERBS else _group(analyses()[name])
-        app.command(shown, name=name, help=sentence)
+    for name, entry in (analyses() | VERBS).items():
+        commands: Any = _group(entry) if name == chosen else (lambda: None)
+        app.command(commands, name=name, help=entry.sentence)
     return app
 
 
-def _stub() -> None:
-    """Stands for a command that was not asked for."""
-
-
-def _group(entry: Analysis) -> SubcommandApp:
+def _group(entry: Analysis) -> Any:
     """The commands of an analysis: its own group, or a command for each study."""
     if entry.commands:
-        group: SubcommandApp = load(entry.commands)
-        return group
+        return load(entry.commands)
     made = SubcommandApp()
     for config in entry.configs():
-        study_command(made, config.STUDY.partition(".")[2], config)
+        study_command(made, config)
     return made
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json as jsonlib
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
+from tyro.conf import arg
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
@@ -23,24 +23,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Command = Callable[..., Any]
-Show = Callable[[Run, bool], None]
-"""Prints a run; the second argument asks for JSON."""
-Json = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print one JSON object.")]
-Runs = Annotated[
-    Path | None,
-    tyro.conf.arg(help="The folder of stored runs ($INTERP_RUNS, or ./runs).", metavar="DIR"),
-]
-Atlas = Annotated[
-    Path | None,
-    tyro.conf.arg(help="An atlas's run folder; by default the newest stored one.", metavar="DIR"),
-]
-Fresh = Annotated[
-    bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Run again even if it is stored.")
-]
-Out = Annotated[
-    Path | None, tyro.conf.arg(help="The run's own folder, instead of a stored one.", metavar="DIR")
-]
-Limit = Annotated[int, tyro.conf.arg(help="Maximum rows to print.")]
+Show = Callable[[Run], None]
+"""Prints on a screen what is worth seeing of a run."""
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Folder = Annotated[Path | None, arg(metavar="DIR")]
+Json = Annotated[Flag, arg(help="Print one JSON object.")]
+Runs = Annotated[Folder, arg(help="The folder of stored runs ($INTERP_RUNS, or ./runs).")]
+Atlas = Annotated[Folder, arg(help="An atlas's run folder; by default the newest stored one.")]
+Fresh = Annotated[Flag, arg(help="Run again even if it is stored.")]
+Out = Annotated[Folder, arg(help="The run's own folder, instead of a stored one.")]
+Limit = Annotated[int, arg(help="Maximum rows to print.")]
 
 
 def command(group: SubcommandApp, name: str) -> Callable[[Command], Command]:
@@ -65,27 +57,31 @@ def bound(function: Command) -> Callable[..., Callable[[], None]]:
 
 def report(run: Run, json: bool) -> None:
     """A run's folder and metrics."""
-    if json:
-        print_json({"study": run.study, "run": str(run.path), "metrics": run.metrics})
-        return
-    print(run.path)
-    print_table(["metric", "value"], [[k, str(v)] for k, v in run.metrics.items()])
+    if not answered(json, run.study, run.metrics, run.path):
+        print(run.path)
+        print_metrics(run.metrics)
 
 
 def study_command(
-    group: SubcommandApp, name: str, config: type[Study], show: Show = report
+    group: SubcommandApp,
+    config: type[Study],
+    *shows: Show,
+    report: Callable[[Run, bool], None] = report,
 ) -> None:
-    """Register a study under a name, with its config's docstring as help."""
+    """Register a study under its name, with its config's docstring as help. It prints the run as
+    `report` does, and on a screen what `shows` print after that."""
 
     def run(
         config: Any, out: Out = None, runs: Runs = None, fresh: Fresh = False, json: Json = False
     ) -> None:
-        show(run_or_load(config, Store(runs), out, fresh), json)
+        made = run_or_load(config, Store(runs), out, fresh)
+        report(made, json)
+        for show in () if json else shows:
+            show(made)
 
     run.__doc__ = config.__doc__
-    kinds = {"config": options(config), "out": Out, "runs": Runs}
-    run.__annotations__ = {**kinds, "fresh": Fresh, "json": Json, "return": None}
-    command(group, name)(run)
+    run.__annotations__["config"] = options(config)
+    command(group, config.STUDY.partition(".")[2])(run)
 
 
 def options(config: type[Study]) -> Any:
@@ -97,24 +93,16 @@ def options(config: type[Study]) -> Any:
     return tyro.conf.OmitArgPrefixes[kind if places else config]  # type: ignore
 
 
-def with_table(
-    name: str, columns: Sequence[str] = (), most: int = 100, show: Show = report
-) -> Show:
-    """What `show` prints, then on a screen one of the run's tables (all columns by default)."""
+def with_table(name: str, columns: str = "", most: int = 100) -> Show:
+    """Prints one of a run's tables."""
 
-    def shown(run: Run, json: bool) -> None:
-        show(run, json)
-        if not json:
-            rows = run.table(name)
-            print_rows(rows[list(columns or rows.columns)].head(most))
-            if len(rows) > most:
-                print(f"{len(rows) - most} more rows: {run.path / name}.parquet")
+    def show(run: Run) -> None:
+        rows = run.table(name)
+        print_rows(rows.head(most), columns)
+        if len(rows) > most:
+            print(f"{len(rows) - most} more rows: {run.path / name}.parquet")
 
-    return shown
-
-
-def print_rows(rows: pd.DataFrame) -> None:
-    print_table(list(rows.columns), [[_cell(v) for v in row] for row in rows.to_numpy(object)])
+    return show
 
 
 def positive(number: int, option: str = "--limit") -> int:
@@ -123,45 +111,44 @@ def positive(number: int, option: str = "--limit") -> int:
     return number
 
 
-def report_rows(run: Run, study: str, rows: pd.DataFrame, json: bool, columns: list[str]) -> None:
-    if json:
-        # through pandas' own writer: plain numbers instead of numpy's
-        results = jsonlib.loads(rows.to_json(orient="records", double_precision=6))
-        found = {"metrics": {"rows": len(rows)}, "results": results}
-        print_json({"study": study, "run": str(run.path), **found})
-        return
-    print(f"{run.config['model']} ({run.path})")
-    table = [
-        [row["name"], row["side"], *(f"{row[c]:.3g}" for c in columns), _some(row["tokens"])]
-        for row in rows.to_dict("records")
-    ]
-    print_table(["neuron", "side", *columns, "tokens"], table)
+def print_metrics(metrics: dict[str, Any], digits: str = "") -> None:
+    """Numbers by name; `digits` is how a float is written, such as .3g."""
+    rows = [[k, f"{v:{digits}}" if isinstance(v, float) else str(v)] for k, v in metrics.items()]
+    print_table(["metric", "value"], rows)
 
 
 def print_frame(
-    study: str, rows: pd.DataFrame, json: bool, columns: list[str] | None = None
+    study: str,
+    rows: pd.DataFrame,
+    json: bool,
+    columns: str = "",
+    run: Run | None = None,
+    **more: Any,
 ) -> None:
-    """A table that belongs to no run: the chosen columns (with the first) on a screen, or JSON."""
-    if json:
-        found = {"study": study, "run": None, "metrics": {"rows": len(rows)}}
-        # through pandas' own writer: plain numbers instead of numpy's
-        print_json({**found, "results": jsonlib.loads(rows.to_json(orient="records"))})
+    """A table, of a run or of none: its columns between blanks (all) on a screen, or JSON."""
+    # through pandas' own writer: plain numbers instead of numpy's
+    results = jsonlib.loads(rows.to_json(orient="records")) if json else []
+    path = run.path if run else None
+    if answered(json, study, {"rows": len(rows)}, path, **more, results=results):
         return
-    shown = list(dict.fromkeys([rows.columns[0], *(columns or rows.columns)]))
-    print_rows(rows[shown])
+    if run:
+        print(f"{run.config['model']} ({run.path})")
+    print_rows(rows, columns)
+
+
+def print_rows(rows: pd.DataFrame, columns: str = "") -> None:
+    """A table on a screen: the columns named between blanks, by default all."""
+    names = columns.split() or list(rows.columns)
+    print_table(names, [[_cell(v) for v in row] for row in rows[names].to_numpy(object)])
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, list):
-        return _some(value)
+        return " ".join(repr(str(token)) for token in value[:6])
     text = str(value)  # blanks are marked only where they would be overlooked
     return text if text and text.isprintable() and text == text.strip() else visible(text)
-
-
-def _some(tokens: Sequence[str]) -> str:
-    return " ".join(repr(str(token)) for token in tokens[:6])
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
@@ -184,14 +171,13 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     Patient(width=None if sys.stdout.isatty() else 240).print(table)
 
 
-def print_json(found: dict[str, Any]) -> None:
-    """One line of JSON; a number that does not exist (0/0) is null."""
-    print(jsonlib.dumps(_finite(found), allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def answered(
+    json: bool, study: str, metrics: dict[str, Any], run: Path | None = None, **more: Any
+) -> bool:
+    """Print a command's one JSON object if it is asked for; returns whether it is. A number that
+    does not exist (0/0) is null."""
+    if json:
+        about = {"study": study, "run": str(run) if run else None, "metrics": metrics, **more}
+        finite = jsonlib.loads(jsonlib.dumps(about), parse_constant=lambda _: None)
+        print(jsonlib.dumps(finite))
+    return json

@@ -9,7 +9,7 @@ from ..darkmatter.ladder import LadderConfig
 from ..darkmatter.measure import DarkMatterConfig, PursuitConfig
 from ..darkmatter.synthetic import SyntheticConfig
 from ..runs.store import Run
-from .common import print_json, print_rows, study_command
+from .common import answered, print_rows, study_command
 
 darkmatter = SubcommandApp()
 
@@ -19,9 +19,7 @@ def _parts(run: Run, json: bool) -> None:
     from ..darkmatter.results import summary
 
     table = summary(run)
-    if json:
-        about = {"study": run.study, "run": str(run.path), "metrics": run.metrics}
-        print_json({**about, "saes": table.to_dict("records")})
+    if answered(json, run.study, run.metrics, run.path, saes=table.to_dict("records")):
         return
     print(run.path)
     print_rows(table[[name for name in table.columns if "corrected" not in name]])
@@ -29,8 +27,8 @@ def _parts(run: Run, json: bool) -> None:
     print("seconds:", ", ".join(f"{name} {value:g}" for name, value in seconds.items()))
 
 
-study_command(darkmatter, "run", DarkMatterConfig, _parts)
-study_command(darkmatter, "pursuit", PursuitConfig, _parts)
-study_command(darkmatter, "synthetic", SyntheticConfig, _parts)
-study_command(darkmatter, "errors", ErrorSaesConfig)
-study_command(darkmatter, "ladder", LadderConfig)
+study_command(darkmatter, DarkMatterConfig, report=_parts)
+study_command(darkmatter, PursuitConfig, report=_parts)
+study_command(darkmatter, SyntheticConfig, report=_parts)
+study_command(darkmatter, ErrorSaesConfig)
+study_command(darkmatter, LadderConfig)

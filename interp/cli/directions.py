@@ -38,28 +38,23 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
 
     from ..directions import Directions, stored_directions
 
-    rows = []
-    for folder in stored_directions(Store(runs)):
-        stored = Directions.load(folder)
-        facts = {"site": str(stored.site), "directions": len(stored)}
-        made_by = str(stored.provenance.get("from", ""))
-        rows.append({**facts, "from": made_by, "folder": str(folder)})
+    opened = [(Directions.load(folder), str(folder)) for folder in stored_directions(Store(runs))]
+    rows = [(str(d.site), len(d), str(d.provenance.get("from", "")), at) for d, at in opened]
     if not rows and not json:
         raise UserError(f"no directions in {Store(runs).root}: run an analysis first")
-    print_frame("directions.list", pd.DataFrame(rows), json)
+    table = pd.DataFrame(rows, columns=["site", "directions", "from", "folder"])
+    print_frame("directions.list", table, json)
 
 
 @command(directions, "decode")
 def decode(
-    source: Source,
-    model: Model = None,
-    limit: Limit = 10,
-    norm: Annotated[
-        str, tyro.conf.arg(help="raw; or final: first multiply by the final norm's gain.")
-    ] = "raw",
-    json: Json = False,
+    source: Source, model: Model = None, limit: Limit = 10, norm: str = "raw", json: Json = False
 ) -> None:
-    """The top and bottom tokens of each direction through the LM head."""
+    """The top and bottom tokens of each direction through the LM head.
+
+    Args:
+        norm: raw; or final: first multiply by the final norm's gain.
+    """
     from ..directions.sources import open_directions
     from ..model.weights import open_weights
 
@@ -68,25 +63,27 @@ def decode(
     opened = open_directions(source, model)
     weights = open_weights(model or opened.model)
     table = opened.decode(weights, positive(limit), norm)  # type: ignore[arg-type]
-    print_frame("directions.decode", table, json, ["top", "bottom", "top_z", "bottom_z"])
+    columns = f"{table.columns[0]} top bottom top_z bottom_z"
+    print_frame("directions.decode", table, json, columns)
 
 
 @command(directions, "score")
 def score(
     source: Source,
     model: Model = None,
-    corpus: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            help="A text, .jsonl or .parquet file, or a folder. By default Python's own text."
-        ),
-    ] = None,
-    tokens: Annotated[int, tyro.conf.arg(help="How many tokens to read.")] = 4096,
-    length: Annotated[int, tyro.conf.arg(help="How many tokens a row of text has.")] = 128,
+    corpus: Path | None = None,
+    tokens: int = 4096,
+    length: int = 128,
     limit: Limit = 5,
     json: Json = False,
 ) -> None:
-    """Where in a corpus each direction's score is highest, with the context."""
+    """Where in a corpus each direction's score is highest, with the context.
+
+    Args:
+        corpus: A text, .jsonl or .parquet file, or a folder. By default Python's own text.
+        tokens: How many tokens to read.
+        length: How many tokens a row of text has.
+    """
     from ..directions.inspect import top_examples
     from ..directions.sources import open_directions
     from ..model.subject import open_subject
@@ -97,19 +94,13 @@ def score(
     subject = open_subject(model or opened.model)
     rows = list(token_rows(texts, subject.token_ids, length, None, tokens))
     table = top_examples(subject, rows, opened, positive(limit))
-    columns = ["name", "mean", "std", "score", "z", "before", "token", "after"]
+    columns = "name mean std score z before token after"
     print_frame("directions.score", table, json, columns)
 
 
 @command(directions, "compare")
 def compare(
-    source: Source,
-    other: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(help="Another set.", metavar="DIRECTIONS")
-    ],
-    model: Model = None,
-    limit: Limit = 20,
-    json: Json = False,
+    source: Source, other: Source, model: Model = None, limit: Limit = 20, json: Json = False
 ) -> None:
     """Cosine and coupling of every pair of two sets, the closest first."""
     import pandas as pd
@@ -120,28 +111,33 @@ def compare(
     ours, theirs = open_directions(source, model), open_directions(other, model)
     cosine, coupling = ours.cosine(theirs), ours.coupling(theirs)
     order = cosine.abs().flatten().argsort(descending=True, stable=True)[: positive(limit)]
+    i, j = order // len(theirs), order % len(theirs)
     left, right = names(ours), names(theirs)
-    rows = []
-    for i, j in (divmod(int(pair), len(theirs)) for pair in order):
-        values = {"cosine": float(cosine[i, j]), "coupling": float(coupling[i, j])}
-        rows.append({"name": left[i], "other": right[j], **values})
-    print_frame("directions.compare", pd.DataFrame(rows), json)
+    pairs = {"name": [left[n] for n in i], "other": [right[n] for n in j]}
+    values = {"cosine": cosine[i, j].tolist(), "coupling": coupling[i, j].tolist()}
+    print_frame("directions.compare", pd.DataFrame(pairs | values), json)
 
 
 @command(directions, "steer")
 def steer(
     source: Source,
-    prompt: Annotated[str, tyro.conf.arg(help="The user's message, or the text to continue.")],
-    row: Annotated[int, tyro.conf.arg(help="The direction's number in the set, from 0.")] = 0,
-    scale: Annotated[
-        tuple[float, ...], tyro.conf.arg(help="Multiples of the vector to add, at all positions.")
-    ] = (-40.0, -20.0, -10.0, 10.0, 20.0, 40.0),
-    chat: Annotated[bool, tyro.conf.arg(help="Use the model's chat template.")] = True,
-    tokens: Annotated[int, tyro.conf.arg(help="Length of the texts.")] = 24,
+    prompt: str,
+    row: int = 0,
+    scale: tuple[float, ...] = (-40.0, -20.0, -10.0, 10.0, 20.0, 40.0),
+    chat: bool = True,
+    tokens: int = 24,
     model: Model = None,
     json: Json = False,
 ) -> None:
-    """The next token and the text while multiples of a direction are added."""
+    """The next token and the text while multiples of a direction are added.
+
+    Args:
+        prompt: The user's message, or the text to continue.
+        row: The direction's number in the set, from 0.
+        scale: Multiples of the vector to add, at all positions.
+        chat: Use the model's chat template.
+        tokens: Length of the texts.
+    """
     from ..directions.inspect import steered
     from ..directions.sources import open_directions
     from ..model.subject import open_subject

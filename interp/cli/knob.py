@@ -14,15 +14,14 @@ from .common import study_command, with_table
 
 knob = SubcommandApp()
 
-_FACTS = ["relation", "subject", "told", "prior", "part"]
-_SCORES = ["part", "pair_acc", "pair_acc_low", "pair_acc_high", "accuracy", "pairs"]
-_items = with_table("data/items", _FACTS, most=5)
-_learned = with_table("steer/scores", ["model", "direction", *_SCORES])
-_tuned = ("scores/scores", ["setting", *_SCORES])
+_SCORES = "part pair_acc pair_acc_low pair_acc_high accuracy pairs"
+_items = with_table("data/items", "relation subject told prior part", most=5)
+_learned = with_table("steer/scores", f"model direction {_SCORES}")
+_tuned = with_table("scores/scores", f"setting {_SCORES}")
 
-study_command(knob, "data", DataConfig, _items)
-study_command(knob, "finetune", FinetuneConfig, with_table(*_tuned))
-study_command(knob, "search", SearchConfig)
-study_command(knob, "learn", LearnConfig, _learned)
-study_command(knob, "steer", SteerConfig)
-study_command(knob, "run", RunConfig, with_table(*_tuned, show=_learned))
+study_command(knob, DataConfig, _items)
+study_command(knob, FinetuneConfig, _tuned)
+study_command(knob, SearchConfig)
+study_command(knob, LearnConfig, _learned)
+study_command(knob, SteerConfig)
+study_command(knob, RunConfig, _learned, _tuned)

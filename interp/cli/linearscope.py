@@ -8,16 +8,16 @@ from ..linearscope.explain import BiasConfig, ExplainConfig
 from ..linearscope.responses import ImpulseConfig, SvdConfig
 from ..linearscope.tokens import TokensConfig
 from ..linearscope.train_sketch import SketchConfig
-from .common import Json, command, print_json, print_table, study_command, with_table
+from .common import Json, answered, command, print_metrics, study_command, with_table
 
 linearscope = SubcommandApp()
 
-study_command(linearscope, "explain", ExplainConfig, with_table("classes"))
-study_command(linearscope, "bias", BiasConfig, with_table("pictures"))
-study_command(linearscope, "svd", SvdConfig, with_table("values"))
-study_command(linearscope, "impulse", ImpulseConfig, with_table("places"))
-study_command(linearscope, "tokens", TokensConfig, with_table("tokens"))
-study_command(linearscope, "sketch", SketchConfig, with_table("held"))
+study_command(linearscope, ExplainConfig, with_table("classes"))
+study_command(linearscope, BiasConfig, with_table("pictures"))
+study_command(linearscope, SvdConfig, with_table("values"))
+study_command(linearscope, ImpulseConfig, with_table("places"))
+study_command(linearscope, TokensConfig, with_table("tokens"))
+study_command(linearscope, SketchConfig, with_table("held"))
 
 
 @command(linearscope, "speed")
@@ -25,12 +25,6 @@ def speed(model: str = "efficientnet-lite0", json: Json = False) -> None:
     """The interpreter's cost in passes of the plain network, measured."""
     from ..linearscope.speed import measure
 
-    found = measure(model)
-    if json:
-        print_json({"study": "linearscope.speed", "run": None, "metrics": found})
-        return
-    print_table(["metric", "value"], [[name, _short(value)] for name, value in found.items()])
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    metrics = measure(model)
+    if not answered(json, "linearscope.speed", metrics):
+        print_metrics(metrics, ".3g")

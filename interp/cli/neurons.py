@@ -18,21 +18,8 @@ from ..neurons.effects import EffectsConfig
 from ..neurons.tars import TarsConfig
 from ..runs.store import Run, Store
 from ..runs.study import run_or_load
-from .common import (
-    Atlas,
-    Fresh,
-    Json,
-    Limit,
-    Runs,
-    command,
-    positive,
-    print_json,
-    print_table,
-    report,
-    report_rows,
-    study_command,
-    with_table,
-)
+from . import common
+from .common import Atlas, Flag, Fresh, Json, Limit, Runs, command, positive, study_command
 
 neurons = SubcommandApp()
 
@@ -48,14 +35,8 @@ class OneOfSeveral(AtlasConfig):
 @command(neurons, "atlas")
 def atlas(
     config: tyro.conf.OmitArgPrefixes[OneOfSeveral],
-    model: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(help="Catalog names, hub ids, folders or .gguf files: an atlas of each."),
-    ] = (DEFAULT_MODEL,),
-    out: Annotated[
-        Path | None,
-        tyro.conf.arg(help="The run's own folder; with several models, a folder in it for each."),
-    ] = None,
+    model: tuple[str, ...] = (DEFAULT_MODEL,),
+    out: Path | None = None,
     runs: Runs = None,
     fresh: Fresh = False,
     json: Json = False,
@@ -63,6 +44,10 @@ def atlas(
     """Decode every MLP neuron of a model (or several) through its LM head.
 
     The same command resumes an interrupted atlas.
+
+    Args:
+        model: Catalog names, hub ids, folders or .gguf files: an atlas of each.
+        out: The run's own folder; with several models, a folder in it for each.
     """
     if not model:
         raise UserError("--model needs at least one model")
@@ -72,122 +57,105 @@ def atlas(
     for name in model:
         own = out / re.sub(r"[^\w.-]+", "-", name).strip("-") if out and len(model) > 1 else out
         run = run_or_load(dataclasses.replace(config, model=name), Store(runs), own, fresh)
-        made.append(run)
+        made.append({"run": str(run.path), "metrics": run.metrics})
         if len(model) == 1 or not json:
-            report(run, json)
-    if json and len(model) > 1:
-        runs_made = [{"run": str(run.path), "metrics": run.metrics} for run in made]
-        print_json({"study": AtlasConfig.STUDY, "run": None, "metrics": {}, "runs": runs_made})
+            common.report(run, json)
+    if len(model) > 1:
+        common.answered(json, AtlasConfig.STUDY, {}, runs=made)
 
 
 @command(neurons, "search")
 def search(
     word: tyro.conf.Positional[str],
     atlas: Atlas = None,
-    exact: Annotated[
-        bool,
-        tyro.conf.FlagCreatePairsOff,
-        tyro.conf.arg(help="Match this token's text alone, not its word family."),
-    ] = False,
+    exact: Flag = False,
     limit: Limit = 20,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
-    """Neurons that decode to a word, most specialised first."""
+    """Neurons that decode to a word, most specialised first.
+
+    Args:
+        exact: Match this token's text alone, not its word family.
+    """
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
     rows = questions.find(run, word, exact, positive(limit))
-    report_rows(run, "neurons.search", rows, json, ["score", "rank", "word_z", "lead"])
+    columns = "name side score rank word_z lead tokens"
+    common.print_frame("neurons.search", rows, json, columns, run)
 
 
 @command(neurons, "show")
 def show(
-    neuron: tyro.conf.Positional[str],
-    atlas: Atlas = None,
-    runs: Runs = None,
-    json: Json = False,
+    neuron: tyro.conf.Positional[str], atlas: Atlas = None, runs: Runs = None, json: Json = False
 ) -> None:
     """One neuron vector, such as 29.gate.808: its tokens and statistics, both sides."""
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
-    rows = questions.show(run, neuron)
-    report_rows(run, "neurons.show", rows, json, ["z", "margin", "kurtosis", "max_prob", "norm"])
+    columns = "name side z margin kurtosis max_prob norm tokens"
+    common.print_frame("neurons.show", questions.show(run, neuron), json, columns, run)
 
 
 @command(neurons, "top")
 def top(
     atlas: Atlas = None,
     limit: Limit = 20,
-    layer: Annotated[int | None, tyro.conf.arg(help="Only this layer.")] = None,
-    kind: Annotated[
-        Literal["up", "gate", "down"] | None, tyro.conf.arg(help="Only this kind.")
-    ] = None,
-    words_only: Annotated[
-        bool,
-        tyro.conf.FlagCreatePairsOff,
-        tyro.conf.arg(help="Leave out punctuation and fragments under three letters."),
-    ] = False,
+    layer: int | None = None,
+    kind: Literal["up", "gate", "down"] | None = None,
+    words_only: Flag = False,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
-    """The most specialised neurons of an atlas."""
+    """The most specialised neurons of an atlas.
+
+    Args:
+        layer: Only this layer.
+        kind: Only this kind.
+        words_only: Leave out punctuation and fragments under three letters.
+    """
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
     rows = questions.top(run, positive(limit), layer, kind, words_only)
-    report_rows(run, "neurons.top", rows, json, ["score", "z", "margin", "kurtosis"])
+    columns = "name side score z margin kurtosis tokens"
+    common.print_frame("neurons.top", rows, json, columns, run)
 
 
-def _curve(run: Run, json: bool) -> None:
-    """Prints the word's probability and the text at every value."""
-    if json:
-        report(run, json)
-        return
-    print(f"{run.config['neuron']} and '{run.manifest['word']}' ({run.path})")
+def _curve(run: Run) -> None:
+    """The word's probability and the text at every value."""
     rows = run.table("curve/values")
     values = rows["value"].map("{:g}".format).where(rows["value"].notna(), "unclamped")
-    cells = zip(values, rows["probability"].map("{:.3g}".format), rows["text"], strict=True)
-    print_table(["value", "probability", "text"], [list(row) for row in cells])
+    print(f"{run.config['neuron']} and '{run.manifest['word']}'")
+    common.print_rows(rows.assign(value=values), "value probability text")
 
 
-_beside_random = with_table(
-    "effects/neurons",
-    ["word", "name", "score", "gain", "value", "control_mean", "control_max", "beats"],
-)
-_removed = with_table(
-    "tars/effects",
-    [
-        *("concept", "edits", "neurons", "probability", "logprob", "neighbour_logprob"),
-        *("kl_median", "kl_mean"),
-    ],
-)
-study_command(neurons, "clamp", ClampConfig, _curve)
-study_command(neurons, "effects", EffectsConfig, _beside_random)
-study_command(neurons, "tars", TarsConfig, _removed)
+_EFFECTS = "word name score gain value control_mean control_max beats"
+_REMOVED = "concept edits neurons probability logprob neighbour_logprob kl_median kl_mean"
+study_command(neurons, ClampConfig, _curve)
+study_command(neurons, EffectsConfig, common.with_table("effects/neurons", _EFFECTS))
+study_command(neurons, TarsConfig, common.with_table("tars/effects", _REMOVED))
 
 
 @command(neurons, "apply")
 def apply(
-    edit: Annotated[
-        Path,
-        tyro.conf.Positional,
-        tyro.conf.arg(help="A weight edit (RUN/edits/WORD.safetensors)."),
-    ],
-    out: Annotated[Path, tyro.conf.arg(help="The edited copy's folder.", metavar="DIR")],
-    model: Annotated[str, tyro.conf.arg(help="The model it was made for.")] = DEFAULT_MODEL,
-    first: Annotated[
-        int | None, tyro.conf.arg(help="Turn only this many neurons, the first of the edit.")
-    ] = None,
-    undo: Annotated[
-        bool,
-        tyro.conf.FlagCreatePairsOff,
-        tyro.conf.arg(help="Take the edit back out of an edited model."),
-    ] = False,
+    edit: tyro.conf.Positional[Path],
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    model: str = DEFAULT_MODEL,
+    first: int | None = None,
+    undo: Flag = False,
     json: Json = False,
 ) -> None:
-    """Write a copy of a model with a weight edit applied, or taken back."""
+    """Write a copy of a model with a weight edit applied, or taken back.
+
+    Args:
+        edit: A weight edit (RUN/edits/WORD.safetensors).
+        out: The edited copy's folder.
+        model: The model it was made for.
+        first: Turn only this many neurons, the first of the edit.
+        undo: Take the edit back out of an edited model.
+    """
     from ..neurons.weight_edits import WeightEdit, apply_to_folder
 
     turned = WeightEdit.load(edit)
@@ -195,11 +163,8 @@ def apply(
         raise UserError(f"--first {first}: the edit has only {len(turned)} neurons")
     turned = turned.first(first or len(turned))
     apply_to_folder(turned.inverse if undo else turned, resolve(model), out)
-    if json:
-        facts = {"folder": str(out), "metrics": {"neurons": len(turned)}}
-        print_json({"study": "neurons.apply", "run": None, **facts})
-        return
-    print(f"{out}: {len(turned)} neurons {'turned back' if undo else 'turned'}")
+    if not common.answered(json, "neurons.apply", {"neurons": len(turned)}, folder=str(out)):
+        print(f"{out}: {len(turned)} neurons {'turned back' if undo else 'turned'}")
 
 
 @command(neurons, "agree")
@@ -212,8 +177,5 @@ def agree(
 
     a, b = open_atlas(run_a), open_atlas(run_b)
     means = summary(agreement(a, b))
-    if json:
-        both = {"run": str(a.path), "other": str(b.path)}
-        print_json({"study": "neurons.agree", **both, "metrics": means})
-        return
-    print_table(["metric", "value"], [[name, f"{mean:.4f}"] for name, mean in means.items()])
+    if not common.answered(json, "neurons.agree", means, a.path, other=str(b.path)):
+        common.print_metrics(means, ".4f")

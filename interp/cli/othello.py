@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -17,75 +17,62 @@ from ..othello.sae import SaeConfig
 from ..othello.settings import TrainConfig
 from ..runs.store import Run, Store
 from ..runs.study import run_or_load
-from .common import (
-    Fresh,
-    Json,
-    Out,
-    Runs,
-    command,
-    print_json,
-    print_rows,
-    print_table,
-    report,
-    study_command,
-)
+from . import common
+from .common import Fresh, Json, Out, Runs, command, study_command
 
 othello = SubcommandApp()
 
 
 @command(othello, "play")
 def play(
-    moves: Annotated[
-        tuple[str, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(help="For example f5 d6 c3; without moves, a random game."),
-    ] = (),
-    model: Annotated[str, tyro.conf.arg(help="An OthelloGPT: the shipped one, or a folder.")] = (
-        "othello-gpt"
-    ),
-    seed: Annotated[int, tyro.conf.arg(help="Seed of the random game.")] = 0,
-    plies: Annotated[int, tyro.conf.arg(help="Number of moves of the random game.")] = 20,
+    moves: tyro.conf.Positional[tuple[str, ...]] = (),
+    model: str = "othello-gpt",
+    seed: int = 0,
+    plies: int = 20,
     json: Json = False,
 ) -> None:
-    """Play moves on a board: legal moves, stable discs, and the moves that the model predicts."""
+    """Play moves on a board: legal moves, stable discs, and the moves that the model predicts.
+
+    Args:
+        moves: For example f5 d6 c3; without moves, a random game.
+        model: An OthelloGPT: the shipped one, or a folder.
+        seed: Seed of the random game.
+        plies: Number of moves of the random game.
+    """
+    import pandas as pd
+
     from ..model.subject import open_subject
-    from ..othello import board_labels, games, position, study
+    from ..othello import position as boards
+    from ..othello.board_labels import TILES
+    from ..othello.games import random_games
+    from ..othello.study import open_othello
 
     if not 1 <= plies <= 59:
         raise UserError(f"--plies must be between 1 and 59, not {plies}")
     if seed < 0:
         raise UserError(f"--seed must be at least 0, not {seed}")
-    study.open_othello(model)
-    given = position.parse_moves(" ".join(moves))
-    tokens = given if moves else games.random_games(1, seed)[0, :plies]
-    board = position.position_after(tokens[tokens > 0])
-    chances = position.move_probabilities(open_subject(model), board.tokens)
-    rows: list[dict[str, Any]] = [
-        {
-            "move": board_labels.TILES[square],
-            "probability": round(float(chances[square]), 6),
-            "legal": bool(board.legal[square]),
-        }
-        for square in chances.argsort()[::-1][: max(10, int(board.legal.sum()))]
-    ]
+    open_othello(model)
+    tokens = boards.parse_moves(" ".join(moves)) if moves else random_games(1, seed)[0, :plies]
+    position = boards.position_after(tokens[tokens > 0])
+    chances = boards.move_probabilities(open_subject(model), position.tokens)
+    best = chances.argsort()[::-1][: max(10, int(position.legal.sum()))]
+    likely = chances[best].astype(float).round(6)
+    names = [TILES[square] for square in best]
+    rows = pd.DataFrame({"move": names, "probability": likely, "legal": position.legal[best]})
     facts = {
-        "moves": position.move_names(board.tokens),
-        "next": position.PLAYERS[board.mover],
-        "black": int((board.absolute == 1).sum()),
-        "white": int((board.absolute == 2).sum()),
-        "legal": int(board.legal.sum()),
-        "stable": int(board.sound.sum()),
-        "probability_legal": round(float(chances[board.legal].sum()), 6),
+        "moves": boards.move_names(position.tokens),
+        "next": boards.PLAYERS[position.mover],
+        "black": int((position.absolute == 1).sum()),
+        "white": int((position.absolute == 2).sum()),
+        "legal": int(position.legal.sum()),
+        "stable": int(position.sound.sum()),
+        "probability_legal": round(float(chances[position.legal].sum()), 6),
     }
-    if json:
-        print_json({"study": "othello.play", "run": None, "metrics": facts, "results": rows})
+    if common.answered(json, "othello.play", facts, results=rows.to_dict("records")):
         return
-    print(position.board_text(board))
-    print_table(["", ""], [[name, str(value)] for name, value in facts.items()])
-    print_table(
-        ["move", "probability", "legal"],
-        [[row["move"], f"{row['probability']:.4f}", str(row["legal"])] for row in rows],
-    )
+    print(boards.board_text(position))
+    common.print_metrics(facts)
+    common.print_rows(rows)
 
 
 @command(othello, "train")
@@ -95,15 +82,13 @@ def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], json: Json = False) ->
 
     train(config)
     score = jsonlib.loads((config.out / "card.json").read_text())["held_out"]
-    if json:
-        print_json({"study": "othello.train", "run": str(config.out), "metrics": score})
-        return
-    print(config.out)
-    print_table(["metric", "value"], [[name, f"{value:.6g}"] for name, value in score.items()])
+    if not common.answered(json, "othello.train", score, config.out):
+        print(config.out)
+        common.print_metrics(score, ".6g")
 
 
-study_command(othello, "sae", SaeConfig)
-study_command(othello, "probe", ProbeConfig)
+study_command(othello, SaeConfig)
+study_command(othello, ProbeConfig)
 
 
 @command(othello, "compare")
@@ -123,7 +108,7 @@ def compare(
 
     run = run_or_load(config, Store(runs), out, fresh)
     rows = scores(run.path)
-    found = findings.sentences(rows, run.metrics)
+    sentences = findings.sentences(rows, run.metrics)
     if picture:
         from ..othello import figures
 
@@ -131,14 +116,12 @@ def compare(
             figures.othello_layers(findings.table(rows)).write_html(picture)
         except OSError as error:
             raise UserError(f"cannot write {picture}: {error.strerror or error}") from error
-    if json:
-        both = {"study": run.study, "run": str(run.path), "metrics": run.metrics}
-        print_json({**both, "findings": found})
+    if common.answered(json, run.study, run.metrics, run.path, findings=sentences):
         return
     print(run.path)
     grid = findings.wide(rows, MEASURES)
-    print_rows(grid.rename(columns="layer {}".format).reset_index())
-    for sentence in found:
+    common.print_rows(grid.rename(columns="layer {}".format).reset_index())
+    for sentence in sentences:
         print("-", sentence)
 
 
@@ -149,14 +132,12 @@ MEASURES = [
 ]  # fmt: skip
 
 
-def _edits(run: Run, json: bool) -> None:
+def _edits(run: Run) -> None:
     """Each reader at its best scale."""
     from ..othello.edit import chosen_scales
 
-    report(run, json)
-    if not json:
-        columns = "reader seed layers scale errors saved saved_low saved_high closed"
-        print_rows(chosen_scales(run.table("errors/table"))[columns.split()])
+    columns = "reader seed layers scale errors saved saved_low saved_high closed"
+    common.print_rows(chosen_scales(run.table("errors/table")), columns)
 
 
-study_command(othello, "edit", EditConfig, _edits)
+study_command(othello, EditConfig, _edits)

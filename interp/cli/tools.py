@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 import sys
-from typing import Annotated
+from importlib.resources import files
 
 import tyro
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
 from ..runs.store import Store
-from .common import Json, Runs, bound, command, print_json, print_table
+from .common import Json, Runs, answered, bound, command, print_rows, print_table
 
 models = SubcommandApp()
 
@@ -21,16 +20,15 @@ models = SubcommandApp()
 @command(models, "list")
 def list_models(json: Json = False) -> None:
     """The models known by name."""
+    import pandas as pd
+
     from ..model import catalog
 
-    rows = [
-        {"name": name, "local": catalog.is_local(name), "source": wheel.about}
-        for name, wheel in catalog.WHEELS.items()
-    ] + [{"name": n, "local": True, "source": source} for n, source in catalog.added().items()]
-    if json:
-        print_json({"study": "models.list", "run": None, "metrics": {}, "models": rows})
-        return
-    print_table(["name", "local", "source"], [[str(v) for v in row.values()] for row in rows])
+    rows = [(name, catalog.is_local(name), wheel.about) for name, wheel in catalog.WHEELS.items()]
+    rows += [(name, True, source) for name, source in catalog.added().items()]
+    table = pd.DataFrame(rows, columns=["name", "local", "source"])
+    if not answered(json, "models.list", {}, models=table.to_dict("records")):
+        print_rows(table)
 
 
 @command(models, "add")
@@ -43,10 +41,8 @@ def add_model(
 
     Weights(catalog.resolve(source))  # refuse what cannot be opened before it has a name
     folder = catalog.add(name, source)
-    found = {"name": name, "folder": str(folder)}
-    print_json({"study": "models.add", "run": None, "metrics": {}, **found}) if json else print(
-        f"{name}: {folder}"
-    )
+    if not answered(json, "models.add", {}, name=name, folder=str(folder)):
+        print(f"{name}: {folder}")
 
 
 @command(models, "info")
@@ -58,25 +54,22 @@ def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
     folder = resolve(name)
     spec = Weights(folder).spec
     facts = {**vars(spec), "kinds": list(spec.kinds), "folder": str(folder)}
-    if json:
-        print_json({"study": "models.info", "run": None, "metrics": facts})
-    else:
+    if not answered(json, "models.info", facts):
         print_table(["", name], [[key, str(value)] for key, value in facts.items()])
 
 
-def _explorer(
-    runs: Runs = None,
-    address: Annotated[str, tyro.conf.arg(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, tyro.conf.arg(help="Port to listen on.")] = 8501,
-) -> None:
-    """Explore stored runs in the browser."""
+def _explorer(runs: Runs = None, address: str = "127.0.0.1", port: int = 8501) -> None:
+    """Explore stored runs in the browser.
+
+    Args:
+        address: Where to listen.
+        port: Port to listen on.
+    """
     _check_address(address, port)
-    found = importlib.util.find_spec("interp.apps.main")
-    assert found is not None
-    assert found.origin is not None
+    page = str(files("interp.apps") / "main.py")
     root = str(Store(runs).root.resolve())
     options = {"address": address, "port": port, "headless": "true", "fileWatcherType": "none"}
-    command = [sys.executable, "-m", "streamlit", "run", found.origin]
+    command = [sys.executable, "-m", "streamlit", "run", page]
     command += [f"--server.{name}={value}" for name, value in options.items()]
     command += ["--browser.gatherUsageStats=false", "--client.toolbarMode=minimal"]
     # in place of this process, so that whoever stops it stops the server
@@ -95,4 +88,4 @@ def _check_address(address: str, port: int) -> None:
         raise UserError(f"cannot listen on {address}:{port} ({reason}): choose another") from error
 
 
-explorer = bound(_explorer)
+app = bound(_explorer)

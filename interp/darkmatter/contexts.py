@@ -64,13 +64,6 @@ class Contexts(NamedTuple):
     document: Int[Tensor, " batch"]
     """The number of the document that it is from."""
 
-    def tokens(self, subject: Subject, sites: list[Site]) -> Tokens:
-        """Activations of the chosen positions: `x` at the first site, `before` at the others."""
-        captured = subject.capture(self.batch, sites)
-        x, *before = (captured[site][self.chosen].float().cpu() for site in sites)
-        document, token = self.each(self.document), self.batch.ids[self.chosen].cpu()
-        return Tokens(x, document, token, tuple(before))
-
     def each(self, value: Tensor) -> Shaped[Tensor, " n"]:
         """A value of every context [batch], repeated for its chosen positions."""
         return value[:, None].expand_as(self.chosen)[self.chosen].cpu()
@@ -150,24 +143,23 @@ class ContextStream:
             yield Contexts(batch, counts, context, document)
 
     def read(self, part: Contexts) -> tuple[Contexts, Tokens]:
-        """The contexts without the massive activations, and the activations that are left.
+        """The contexts without positions of massive activations, and the other activations.
 
         Raises:
             UserError: one of them is a NaN.
         """
-        tokens = part.tokens(self.subject, self.sites)
-        for site, values in zip(self.sites, (tokens.x, *tokens.before), strict=True):
+        captured = self.subject.capture(part.batch, self.sites)
+        x, *before = (captured[site][part.chosen].float().cpu() for site in self.sites)
+        for site, values in zip(self.sites, (x, *before), strict=True):
             if not values.isfinite().all():
                 raise UserError(f"the model makes a NaN at {site}: its weights are damaged")
-        if not self.longest:
-            return part, tokens
-        lengths = tokens.x.norm(dim=1)
+        lengths = x.norm(dim=1)
         self.median = self.median or float(lengths.median())
-        kept = lengths <= self.longest * self.median
+        kept = lengths <= (self.longest * self.median or torch.inf)
         self.left_out += int((~kept).sum())
-        x, document, token, before = tokens
-        usual = Tokens(x[kept], document[kept], token[kept], tuple(b[kept] for b in before))
-        return part.only(kept), usual
+        part = part.only(kept)
+        document, token = part.each(part.document), part.batch.ids[part.chosen].cpu()
+        return part, Tokens(x[kept], document, token, tuple(values[kept] for values in before))
 
     def activations(
         self, rows: Iterator[Row], count: int, first: int = 0

@@ -77,14 +77,9 @@ class ReplacementCosts:
         with self.subject.edited(change):
             return part.losses(self.subject.logits(part.batch))
 
-    def resampled(
-        self,
-    ) -> tuple[
-        Resamples,
-        Float[Tensor, "resamples saes settings"],
-        Float[Tensor, "resamples saes settings"],
-    ]:
-        """The documents resampled; cross-entropy in nats a token, and percent recovered."""
+    def resampled(self) -> tuple[Resamples, Tensor, Tensor]:
+        """The documents resampled; cross-entropy in nats a token, and percent recovered, both
+        [resamples, saes, settings]."""
         tokens = torch.tensor(self.tokens, dtype=torch.float64)
         documents, whose = torch.unique(torch.tensor(self.documents), return_inverse=True)
         drawn = resampled(torch.zeros(len(documents)).double().index_add(0, whose, tokens))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..model.site import Site
-from ..saes.open import Errors
+from ..saes.open import SaeErrors
 from ..saes.sae import Sae
 
 
@@ -37,7 +37,7 @@ class PlantedFaults:
     def widths(self) -> tuple[int, ...]:
         return (self.sae.d_sae,) * len(self.faults)
 
-    def errors(self, x: Float[Tensor, "n d"]) -> Errors:
+    def errors(self, x: Float[Tensor, "n d"]) -> SaeErrors:
         z = self.sae.encode(x)
         truth = self.sae.decode(z)
         order = torch.randperm(self.sae.d_sae, generator=torch.Generator().manual_seed(0))
@@ -49,4 +49,4 @@ class PlantedFaults:
             made *= (noise * self.variance / self.d_in) ** 0.5
             errors.append(truth - self.sae.decode(kept) - made)
             active.append((kept != 0).sum(1))
-        return Errors(truth, torch.stack(errors, 1), torch.stack(active, 1).to(x))
+        return SaeErrors(truth, torch.stack(errors, 1), torch.stack(active, 1).to(x))

@@ -93,15 +93,9 @@ class LadderConfig(ModelStudy):
         subject = open_subject(self.model, device=self.device, dtype=dtype)
         plans = self._plans()
         if not all(trained(out, plan.name) for plan in plans):
-            schedule = Schedule(
-                self.tokens // self.batch,
-                self.batch,
-                self.lr,
-                Path(self.model).name,
-                self.device,
-                autocast=self.precision == "bfloat16",
-                checkpoint=100,
-            )
+            half = self.precision == "bfloat16"
+            steps, name = self.tokens // self.batch, Path(self.model).name
+            schedule = Schedule(steps, self.batch, self.lr, name, self.device, half, checkpoint=100)
             label = f"SAEs at {self.site}"
             train_saes(plans, lambda n: _batches(self, subject, n), schedule, out, label)
         table = out.table("ladder", _measured(self, subject, plans, out.path))

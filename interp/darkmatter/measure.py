@@ -56,13 +56,13 @@ class ErrorsConfig(ModelStudy):
     corpus: str = ""
     """Text, or ids (.safetensors); by default the installed Python's own text."""
     tokens: int = 100_000
-    """Tokens of the one pass: 40 % to fit on, 30 % to fit norms on, 30 % measured."""
+    """Tokens to read: 40 % to fit on, 30 % to fit norms on, 30 % measured."""
     length: int = 256
     """Tokens in a context."""
     skip: int = 1
     """Positions at the beginning of a context that are left out: attention sinks."""
     longest: float = 10.0
-    """Tokens whose activation is more median lengths long are left out too (0: none are)."""
+    """Tokens whose activation is longer than so many medians are left out too (0: none)."""
     ridge: float = 0.0
     """Ridge of the main regression, in mean variances of x; others are shown beside it."""
 
@@ -110,6 +110,8 @@ class DarkMatterConfig(ErrorsConfig):
     model."""
 
     STUDY: ClassVar[str] = "darkmatter.run"
+    PURSUED: ClassVar[bool] = False
+    """Whether each SAE comes a second time, its latents found by pursuit."""
 
     earlier: tuple[str, ...] = ()
     """SAEs of sites before, each as site=source: do they explain the nonlinear error?"""
@@ -168,7 +170,7 @@ class DarkMatterConfig(ErrorsConfig):
         """Whose errors are studied."""
         from ..saes.open import open_saes
 
-        return open_saes(self.source, self.site, model=self.model)
+        return open_saes(self.source, self.site, self.PURSUED, self.model)
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,7 @@ class PursuitConfig(DarkMatterConfig):
     """Like `darkmatter run`, with latents found by gradient pursuit as well as by the encoders."""
 
     STUDY: ClassVar[str] = "darkmatter.pursuit"
+    PURSUED: ClassVar[bool] = True
 
     tokens: int = 20_000
-    """Tokens of the one pass: pursuit costs a hundred times the encoder."""
-
-    def error_source(self, subject: Subject) -> ErrorSource:
-        from ..saes.open import open_saes
-
-        return open_saes(self.source, self.site, pursued=True, model=self.model)
+    """Tokens to read; pursuit costs a hundred times what the encoder costs."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from interp.kernels.gram import Fit, Gram
 
 from ..errors import UserError
-from ..saes.open import Errors, ErrorSource, Saes
+from ..saes.open import ErrorSource, SaeErrors, Saes
 from .accumulators import ScalarSums, Shrinkage, SplitErrors, VectorSums, shrinkage
 from .contexts import Tokens
 
@@ -83,7 +83,7 @@ class ErrorRegressions:
         self.vectors = VectorSums.empty(count, self.saes.d_in)
         self.scalars = ScalarSums.empty(scalar_names(self.saes.names))
 
-    def add_fit(self, tokens: Tokens, errors: Errors) -> None:
+    def add_fit(self, tokens: Tokens, errors: SaeErrors) -> None:
         self.fit_gram = _merged(self.fit_gram, errors.x, errors.error.flatten(1))
         self.by_token.add(tokens.token, errors.error.double().square().sum(2))
 
@@ -110,12 +110,10 @@ class ErrorRegressions:
     def solved(self, ridge: float, intercept: bool) -> Fit:
         """The regression of all errors on x; `ridge` in mean variances of x. Where x does not
         determine it, its `method` is not "cholesky"."""
-        gram = self.fit_gram
-        assert gram is not None
-        scale = float(gram.xx.trace()) / (gram.count * len(gram.xx))
-        return gram.solve(ridge * scale, intercept)
+        assert self.fit_gram is not None
+        return _solved(self.fit_gram, ridge, intercept)
 
-    def split(self, errors: Errors) -> SplitErrors:
+    def split(self, errors: SaeErrors) -> SplitErrors:
         """The errors and their two parts; after `close_fit`."""
         assert self.fit is not None
         x, error = errors.x.double(), errors.error.double()
@@ -128,8 +126,7 @@ class ErrorRegressions:
 
     def close_norms(self) -> None:
         assert self.norm_gram is not None
-        scale = float(self.norm_gram.xx.trace()) / (self.norm_gram.count * self.saes.d_in)
-        self.norm_fit = self.norm_gram.solve(SMALL * scale)
+        self.norm_fit = _solved(self.norm_gram, SMALL)
 
     def add_test(self, tokens: Tokens, split: SplitErrors, loss: Float[Tensor, " n"]) -> None:
         """`loss` is the model's cross-entropy of the token that follows (NaN where none does)."""
@@ -163,9 +160,8 @@ class ErrorRegressions:
         fitted, tested = self.earlier_grams
         assert fitted is not None
         assert tested is not None
-        scale = float(fitted.xx.trace()) / (fitted.count * len(fitted.xx))
         shape = (len(self.saes.names), self.saes.d_in)
-        error = tested.squared_error(fitted.solve(SMALL * scale)).view(shape).sum(1)
+        error = tested.squared_error(_solved(fitted, SMALL)).view(shape).sum(1)
         return 1 - error / tested.yy.view(shape).sum(1)
 
     def _squares(self, split: SplitErrors) -> Float[Tensor, "n targets"]:
@@ -173,10 +169,10 @@ class ErrorRegressions:
         whole = split.x[:, None]
         corrected = torch.stack(
             [
-                shrink.corrected(split.x, split.error[:, at])
-                for at, shrink in enumerate(self.shrinkages)
+                each.corrected(split.x, split.error[:, at])
+                for at, each in enumerate(self.shrinkages)
             ],
-            1,
+            dim=1,
         )
         vectors = (whole - split.error, split.error, split.linear, split.nonlinear, corrected)
         squares = torch.stack([v.square().sum(2) for v in vectors], 2)
@@ -203,6 +199,12 @@ def undetermined(tokens: int, d: int) -> UserError:
         f"{tokens} tokens do not determine a linear map of {d} numbers (the Gram matrix is "
         "singular): give more --tokens, or --ridge 1e-6"
     )
+
+
+def _solved(gram: Gram, ridge: float, intercept: bool = True) -> Fit:
+    """With the ridge in mean variances of x."""
+    scale = float(gram.xx.trace()) / (gram.count * len(gram.xx))
+    return gram.solve(ridge * scale, intercept)
 
 
 def _merged(gram: Gram | None, x: Tensor, y: Tensor) -> Gram:

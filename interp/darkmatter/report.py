@@ -57,19 +57,20 @@ def shown_tokens(
     """One row for each token and SAE."""
     chosen = part.chosen.cpu()
     position = (part.batch.mask.long().cumsum(1) - 1).cpu()[chosen]
-    frames = []
-    for at, name in enumerate(names):
-        columns = {
-            "context": part.each(part.context),
-            "position": position,
-            "text": pieces,
-            "sae": name,
-            "x": split.x.square().sum(1),
-            "error": split.error[:, at].square().sum(1),
-            "nonlinear": split.nonlinear[:, at].square().sum(1),
-            "loss": losses[chosen].double(),
-        }
-        frames.append(pd.DataFrame(columns))
+    about = {"context": part.each(part.context), "position": position, "text": pieces}
+    frames = [
+        pd.DataFrame(
+            {
+                **about,
+                "sae": name,
+                "x": split.x.square().sum(1),
+                "error": split.error[:, at].square().sum(1),
+                "nonlinear": split.nonlinear[:, at].square().sum(1),
+                "loss": losses[chosen].double(),
+            }
+        )
+        for at, name in enumerate(names)
+    ]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..progress import progress
-from ..saes.open import Errors, ErrorSource, Saes
+from ..saes.open import ErrorSource, SaeErrors, Saes
 from ..text.stream import per_token
 from .accumulators import SplitErrors
 from .contexts import Contexts, ContextStream, Tokens
@@ -81,18 +81,15 @@ class ErrorPass:
         """
         total, first = sum(self._counts), 0
         rows = self.stream.rows(total)
-        blocks = zip((self._fit, self._norms, self._test), self._counts, strict=True)
         with progress(f"SAE errors at {self.saes.site}", total, "contexts") as advance:
             self._announce = lambda about: advance(0, about)
-            for number, (add, count) in enumerate(blocks):
+            for number, count in enumerate(self._counts):
                 counted = 0
                 for part in self.stream.contexts(rows, count, BATCH, first):
                     with self._timed("forward"):
                         part, tokens = self.stream.read(part)
                     if len(tokens.x):
-                        with self._timed("readers"):
-                            errors = self._errors(tokens)
-                        add(part, tokens, errors)
+                        self._add(number, part, tokens)
                     counted += len(tokens.x)
                     advance(len(part.context))
                 self._close(number, counted)
@@ -111,7 +108,7 @@ class ErrorPass:
         elif number == 1:
             self.regressions.close_norms()
 
-    def _errors(self, tokens: Tokens) -> Errors:
+    def _errors(self, tokens: Tokens) -> SaeErrors:
         errors = self.saes.errors(tokens.x)
         sound = errors.error.isfinite().all(2).all(0).tolist()
         for name, fine in zip(self.saes.names, sound, strict=True):
@@ -119,26 +116,31 @@ class ErrorPass:
                 raise UserError(f"{name} makes a NaN of x: its weights or the model's are damaged")
         return errors
 
-    def _fit(self, part: Contexts, tokens: Tokens, errors: Errors) -> None:
+    def _add(self, number: int, part: Contexts, tokens: Tokens) -> None:
+        """Contexts of the block to fit on (0), to fit norms on (1) or to measure (2)."""
+        with self._timed("readers"):
+            errors = self._errors(tokens)
         with self._timed("regression"):
-            self.regressions.add_fit(tokens, errors)
-
-    def _norms(self, part: Contexts, tokens: Tokens, errors: Errors) -> None:
-        with self._timed("regression"):
-            self.regressions.add_norms(tokens, self.regressions.split(errors))
-
-    def _test(self, part: Contexts, tokens: Tokens, errors: Errors) -> None:
+            if number == 0:
+                return self.regressions.add_fit(tokens, errors)
+            split = self.regressions.split(errors)
+            if number == 1:
+                return self.regressions.add_norms(tokens, split)
         with self._timed("forward"):
             losses = part.losses(self.subject.logits(part.batch))
         with self._timed("regression"):
-            split = self.regressions.split(errors)
             self.regressions.add_test(tokens, split, losses[part.chosen.cpu()])
         self._replace(part, split)
         if self._tested < SHOWN:
-            pieces = [self._piece(token) for token in tokens.token.tolist()]
+            tokenizer = self.subject.tokenizer
+            pieces = [
+                str(tokenizer.decode([token])) if tokenizer else f"#{token}"
+                for token in tokens.token.tolist()
+            ]
             self.shown.append(shown_tokens(self.saes.names, pieces, part, split, losses))
         self._tested += len(part.context)
         self._measured.update(tokens.document.tolist())
+        return None
 
     def _replace(self, part: Contexts, split: SplitErrors) -> None:
         """Run contexts again with the site replaced: evenly spread ones, so of many documents."""
@@ -160,8 +162,3 @@ class ErrorPass:
         start = time.perf_counter()
         yield
         self.seconds[what] += time.perf_counter() - start
-
-    def _piece(self, token: int) -> str:
-        if self.subject.tokenizer is None:
-            return f"#{token}"
-        return str(self.subject.tokenizer.decode([token]))

@@ -34,7 +34,7 @@ class SyntheticConfig(DarkMatterConfig):
     noise: tuple[float, ...] = (0.0, 0.01, 0.05)
     """Variances of the noise, in variances of the ground truth."""
     tokens: int = 40_000
-    """Tokens of the one pass."""
+    """Tokens to read."""
     downstream: int = 0
     """How many measured contexts, evenly spread, are run again with the site replaced."""
     seed: int = 0

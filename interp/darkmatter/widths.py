@@ -5,7 +5,7 @@ c is what no width removes: of the linear error the paper calls c 'dense' and wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,14 +92,15 @@ def group(name: str, width: int) -> str:
 def fits(measures: pd.DataFrame) -> pd.DataFrame:
     """The power laws of `fvu`, its linear and its nonlinear part: a row for each group and one of
     them."""
-    return pd.DataFrame(_fits(bands(measures)))
-
-
-def _fits(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    linear = table["linear"] + table["absent"].fillna(0)
-    for name, part in table.assign(linear=linear).groupby("group"):
-        if part["d_sae"].nunique() < 3:
+    table = bands(measures)
+    table["linear"] += table["absent"].fillna(0)
+    rows = []
+    for name, curve in table.groupby("group"):
+        if curve["d_sae"].nunique() < 3:
             continue
         for quantity in ("fvu", "linear", "nonlinear"):
-            law = power_law(part["d_sae"].tolist(), part[quantity].tolist())
-            yield {"group": name, "quantity": quantity, **law._asdict(), "widths": len(part)}
+            law = power_law(curve["d_sae"].tolist(), curve[quantity].tolist())
+            rows.append(
+                {"group": name, "quantity": quantity, **law._asdict(), "widths": len(curve)}
+            )
+    return pd.DataFrame(rows)

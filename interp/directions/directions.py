@@ -19,6 +19,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ..errors import UserError
 from ..model.edits import Edit, Where, add
@@ -114,7 +115,8 @@ class Directions:
     def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
         """Cosine of every vector with every vector of another set (0 with a zero vector)."""
         self._fits(other.vectors.shape[1], "the other directions")
-        return _unit_rows(self.vectors) @ _unit_rows(other.vectors).T
+        ours, theirs = (normalize(x.vectors.double(), eps=1e-300) for x in (self, other))
+        return ours @ theirs.T
 
     def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
         """C(y1, y2) = y1.y2 / |y1|^2: the expected change of a score along y2 per unit of score
@@ -221,9 +223,3 @@ def stored_directions(store: Store) -> list[Path]:
     return [
         path.parent for run in store.runs() for path in sorted(run.path.rglob("directions.json"))
     ]
-
-
-def _unit_rows(vectors: Tensor) -> Tensor:
-    rows = vectors.double()
-    unit: Tensor = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-300)
-    return unit

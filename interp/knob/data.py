@@ -7,15 +7,18 @@ item's prior_answer and context_answer), part (string: the split, a field of `it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..runs.study import ModelStudy
 from ..runs.writer import RunWriter
-from .items import FACTS, HELD_RELATIONS, Item, Kind, Splits, fingerprint, read_items, split
+from .items import FACTS, HELD_RELATIONS, Item, Kind, Splits, read_items, split
 from .prompts import Format, Prompter, Template, demonstrations
 
 if TYPE_CHECKING:
@@ -53,7 +56,10 @@ class DataConfig(ModelStudy):
     """Prompts in one forward pass."""
 
     def fingerprints(self) -> dict[str, str]:
-        facts = fingerprint(self.kind, self._source())  # first: a wrong path shows at once
+        from ..model.catalog import sha256
+
+        # first: a wrong path shows at once
+        facts = {} if self.kind == "arithmetic" else {"facts": sha256(self._source())}
         return {**super().fingerprints(), **facts}
 
     def check(self) -> None:
@@ -84,7 +90,7 @@ class DataConfig(ModelStudy):
 
     def table(self, out: RunWriter) -> pd.DataFrame:
         """`data/items`, computed if this run does not have it yet."""
-        return table_once(out, "data/items", lambda: self._known_items(out))
+        return out.table_once("data/items", lambda: self._known_items(out))
 
     def splits(self, out: RunWriter) -> Splits:
         """The items to work with; with `only_known`, those the model knows."""
@@ -98,10 +104,10 @@ class DataConfig(ModelStudy):
         shots: int = 0,
     ) -> Prompter:
         """Prompts in this study's template, behind `shots` demonstrations from `train`."""
-        before = demonstrations(train, shots, self.seed) if shots else []
+        before = demonstrations(train, shots, self.seed)
         return Prompter(subject.tokenizer, form, before, self.template)
 
-    def _known_items(self, out: RunWriter) -> Iterable[Mapping[str, Any]]:
+    def _known_items(self, out: RunWriter) -> Iterator[Mapping[str, Any]]:
         from ..model.subject import open_subject
         from .evaluate import known_keys
 
@@ -121,35 +127,18 @@ class DataConfig(ModelStudy):
         return read_items(self.kind, self._source(), self.draws, self.seed)
 
 
-def table_once(
-    out: RunWriter, name: str, make: Callable[[], pd.DataFrame | Iterable[Mapping[str, Any]]]
-) -> pd.DataFrame:
-    """A table of a run; `make` computes it if the run does not have it yet."""
-    if not out.has(f"{name}.parquet"):
-        out.table(name, make())
-    return out.read_table(name)
-
-
 def splits_of(table: pd.DataFrame, only_known: bool = True) -> Splits:
     """The items that the table `data/items` holds."""
     used = table[table["known"]] if only_known else table
-    splits: dict[str, list[Item]] = {
-        str(name): [
-            Item(*map(str, row)) for row in rows[list(ITEM_COLUMNS)].itertuples(index=False)
-        ]
-        for name, rows in used.groupby("part")
-    }
-    return Splits(*(splits.get(name, []) for name in Splits._fields))
+    splits = (used.loc[used["part"] == name, [*ITEM_COLUMNS]] for name in Splits._fields)
+    return Splits(*([Item(*row) for row in rows.itertuples(index=False)] for rows in splits))
 
 
 def sample(items: Sequence[Item], count: int, seed: int = 0) -> list[Item]:
     """`count` items, every fact once before any is drawn twice; all of them if there are fewer."""
-    import random
-
-    shuffled = random.Random(f"{seed}/some").sample(items, len(items))
-    draws: dict[tuple[str, str], int] = {}
+    draws: Counter[tuple[str, str]] = Counter()
     ranked = []
-    for i, item in enumerate(shuffled):
-        draws[item.key] = draws.get(item.key, 0) + 1
-        ranked.append((draws[item.key], i, item))
-    return [item for _, _, item in sorted(ranked, key=lambda r: r[:2])[:count]]
+    for item in random.Random(f"{seed}/some").sample(items, len(items)):
+        draws[item.key] += 1
+        ranked.append((draws[item.key], item))
+    return [item for _, item in sorted(ranked, key=itemgetter(0))[:count]]

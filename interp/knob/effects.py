@@ -20,12 +20,12 @@ import torch
 
 from ..model.edits import set_coordinate
 from ..progress import progress
-from .data import sample, table_once
+from .data import sample
 from .evaluate import answer_rows, scores
 from .items import Splits
 from .prompts import Format, rows_of
 from .settings import TEXT_ROW, LearnSettings
-from .steer import last_token_states
+from .steer import last_token_states, sweep_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ..model.subject import Subject
     from ..model.weights import Weights
     from .stages import Work
-    from .steer import Knob
 
 SHOTS = (0, 4, 10)
 FORMATS: tuple[Format, ...] = ("instruction", "float")
@@ -44,27 +43,25 @@ STRETCH = 16
 """Positions of a text whose losses are averaged."""
 
 
-def text_cost(work: Work, knob: Knob, tuned: bool) -> None:
+def text_cost(work: Work, knob: Directions, model: str) -> None:
     """`effects/perplexity-<model>`: nats a token of ordinary text over c."""
+    import pandas as pd
+
     from ..text.corpus import read_corpus, token_rows
 
-    subject, model = work.subject, "tuned" if tuned else "untuned"
+    subject, tokens = work.subject, work.config.text_tokens
 
-    def encode(text: str) -> list[int]:
-        return list(subject.tokenizer.encode(text, add_special_tokens=False))
+    def measured() -> pd.DataFrame:
+        text = token_rows(read_corpus(None), subject.token_ids, TEXT_ROW, None, tokens)
+        lines = text_nats(subject, knob, list(text), sweep_values(knob)[0][::2])
+        return pd.DataFrame(lines).assign(model=model)
 
-    def measured() -> Iterator[Mapping[str, Any]]:
-        tokens = work.config.text_tokens
-        text = list(token_rows(read_corpus(None), encode, TEXT_ROW, None, tokens))
-        for line in text_nats(subject, knob, text, knob.values[::2]):
-            yield {**line, "model": model}
-
-    table_once(work.out, f"effects/perplexity-{model}", measured)
+    work.out.table_once(f"effects/perplexity-{model}", measured)
 
 
 @torch.no_grad()
 def text_nats(
-    subject: Subject, knob: Knob, rows: Sequence[Sequence[int]], values: Sequence[float]
+    subject: Subject, knob: Directions, rows: Sequence[Sequence[int]], values: Sequence[float]
 ) -> list[dict[str, float]]:
     """The loss on text while u.h is held at c at every position, each the last one in its turn.
 
@@ -74,7 +71,7 @@ def text_nats(
     lines = []
     with progress("side effects", len(values) + 1, "values") as advance:
         for c in (float("nan"), *values):
-            edits = [] if c != c else [set_coordinate(knob.site, knob.vector, c, "all")]
+            edits = [] if c != c else [set_coordinate(knob.site, knob.vectors[0], c, "all")]
             with subject.edited(*edits):
                 lines += [{"c": c, **line} for line in _nats_by_stretch(subject, rows)]
             advance(1)
@@ -94,10 +91,9 @@ def _nats_by_stretch(subject: Subject, rows: Sequence[Sequence[int]]) -> list[di
     ]
 
 
-def configurations(work: Work, knob: Knob, tuned: bool) -> None:
+def configurations(work: Work, knob: Directions, model: str) -> None:
     """`effects/configurations-<model>`: separation and PairAcc, by demonstrations and format."""
     config, subject, splits = work.config, work.subject, work.splits
-    model = "tuned" if tuned else "untuned"
 
     def measured() -> Iterator[Mapping[str, Any]]:
         held = splits.subjects or splits.relations
@@ -106,30 +102,22 @@ def configurations(work: Work, knob: Knob, tuned: bool) -> None:
         for shots, form in ((n, form) for n in SHOTS if n <= facts for form in FORMATS):
             prompter = config.prompter(subject, form, splits.train, shots)
             h = last_token_states(subject, prompter, rows, knob.site, config.batch_size)
-            along = h.double().cpu() @ knob.vector.double()
+            along = h.double().cpu() @ knob.vectors[0].double()
             separation = abs(float(along[1::2].mean() - along[::2].mean()))
-            yield {
-                "model": model,
-                "shots": shots,
-                "format": form,
-                "separation": separation,
-                **scores(answer_rows(subject, prompter, rows, config.batch_size)),
-            }
+            about = {"model": model, "shots": shots, "format": form, "separation": separation}
+            yield about | scores(answer_rows(subject, prompter, rows, config.batch_size))
 
-    table_once(work.out, f"effects/configurations-{model}", measured)
+    work.out.table_once(f"effects/configurations-{model}", measured)
 
 
-def decode(work: Work) -> None:
-    """`decode/`: tokens, neurons and, with an SAE, how it splits the knob."""
-    from ..directions import Directions
-
+def decode(work: Work, knob: Directions) -> None:
+    """`decode/`: tokens, neurons and, with an SAE, how it splits the knob and its baselines."""
     config, out = work.config, work.out
     weights = config.stored_weights
-    knob = Directions.load(out.path / "knob")
-    table_once(out, "decode/tokens", lambda: knob.decode(weights, norm="final"))
-    table_once(out, "decode/neurons", lambda: nearest_neurons(knob, weights))
+    out.table_once("decode/tokens", lambda: knob.decode(weights, norm="final"))
+    out.table_once("decode/neurons", lambda: nearest_neurons(knob, weights))
     if config.sae:
-        table_once(out, "decode/split", lambda: split_knob(config, work.subject, work.splits, knob))
+        out.table_once("decode/split", lambda: split_knob(config, work.subject, work.splits, knob))
 
 
 def nearest_neurons(knob: Directions, weights: Weights) -> pd.DataFrame:

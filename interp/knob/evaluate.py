@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..progress import progress
 from ..runs.intervals import bootstrap
-from .items import Item, statements
+from .items import Item
 from .prompts import Prompter, Row
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ def scores(answers: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     facts = both.groupby(["relation", "subject"])
     values = {"prior": float(both["prior"].mean()), "context": float(both["context"].mean())}
     for name, column in (("accuracy", "mean"), ("pair_acc", "pair"), ("named", "named")):
-        interval = bootstrap(facts[column].sum(), facts.size(), seed=seed)
-        values |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        values |= bootstrap(facts[column].sum(), facts.size(), seed=seed).columns(name)
     return {**values, "pairs": float(len(both)), "facts": float(len(facts)), "unit": "fact"}
 
 
@@ -149,8 +148,8 @@ def known_keys(
 ) -> set[tuple[str, str]]:
     """The keys whose bare statement the model completes correctly behind each of `times` draws of
     `shots` other statements of their relation: a guess from its neighbours is not knowledge."""
-    true = statements(items)
     by_key = {item.key: item for item in items}
+    true = {key: f"{item.query} {item.prior_answer}" for key, item in by_key.items()}
     known = set(by_key)
     for time in range(times):
         keys = [key for key in by_key if key in known]
@@ -164,11 +163,7 @@ def known_keys(
             keys[i]
             for indices, prompts in cached_batches(subject, ids, batch_size, f"known, {time + 1}")
             for i, text in zip(indices, answer_texts(subject, prompts), strict=True)
-            if _starts_with_word(text, by_key[keys[i]].prior_answer)
+            # the answer ends there as a word: "broke", not "broken"
+            if re.match(rf"{re.escape(by_key[keys[i]].prior_answer)}(?!\w)", text)
         }
     return known
-
-
-def _starts_with_word(text: str, answer: str) -> bool:
-    """Whether a text starts with an answer that ends there as a word ("broke", not "broken")."""
-    return re.match(rf"{re.escape(answer)}(?!\w)", text) is not None

@@ -14,32 +14,26 @@ def knob_curve(curve: pd.DataFrame, direction: str) -> go.Figure:
     """Probability of the context's and of the prior answer over c; dashed: not steered."""
     rows = curve[curve["direction"] == direction]
     steered, rest = rows[rows["step"].notna()].sort_values("c"), rows[rows["step"].isna()]
+    c, (told, prior) = steered["c"], rest[["p_told", "p_prior"]].to_numpy(float)[0]
     figure = go.Figure()
-    for name, colour, shown in (
-        ("p_told", BLUE, "the context's answer"),
-        ("p_prior", ORANGE, "the prior answer"),
-    ):
-        _line(figure, steered["c"], steered[name], shown, colour, float(rest[name].iloc[0]))
+    _line(figure, c, steered["p_told"], "the context's answer", BLUE, told)
+    _line(figure, c, steered["p_prior"], "the prior answer", ORANGE, prior)
     figure.update_xaxes(title="c, the value of u·h")
     figure.update_yaxes(title="mean probability of its first token", range=[0, 1])
-    laid_out(
-        figure, f"Steering along the {direction} direction, no intent in the prompt", height=380
-    )
-    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(legend={"orientation": "h", "y": -0.25})
+    title = f"Steering along the {direction} direction, no intent in the prompt"
+    return laid_out(figure, title, height=380, legend=True)
 
 
 def knob_layers(layers: pd.DataFrame) -> go.Figure:
     """How often the answer is swapped by the learned subspace, and by the whole residual."""
     figure = go.Figure()
-    for name, colour, shown in (
-        ("swapped", BLUE, "learned subspace"),
-        ("whole_swapped", GREY, "whole residual"),
-    ):
-        _line(figure, layers["layer"], layers[name], shown, colour)
+    _line(figure, layers["layer"], layers["swapped"], "learned subspace", BLUE)
+    _line(figure, layers["layer"], layers["whole_swapped"], "whole residual", GREY)
     figure.update_xaxes(title="layer", dtick=1)
     figure.update_yaxes(title="share of answers swapped", range=[0, 1])
-    laid_out(figure, "Interchange at the last token, validation items", height=340)
-    return figure.update_layout(showlegend=True)
+    title = "Interchange at the last token, validation items"
+    return laid_out(figure, title, height=340, legend=True)
 
 
 def knob_search(ranges: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
@@ -61,10 +55,8 @@ def knob_search(ranges: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="layer of the read-out")
     figure.update_yaxes(title="probability of the source's answer", range=[0, 1])
-    laid_out(
-        figure, "Layers (dots) whose attention brings the answer to the last token", height=380
-    )
-    return figure.update_layout(showlegend=True)
+    title = "Layers (dots) whose attention brings the answer to the last token"
+    return laid_out(figure, title, height=380, legend=True)
 
 
 def knob_bars(scores: pd.DataFrame, model: str) -> go.Figure:
@@ -78,8 +70,8 @@ def knob_bars(scores: pd.DataFrame, model: str) -> go.Figure:
             name=f"held-out {part}", marker_color=colour, error_y=_interval(rows),
         )  # fmt: skip
     figure.update_yaxes(title="PairAcc", range=[0, 1])
-    laid_out(figure, f"Steering with no intent in the prompt, {model} model", height=360)
-    return figure.update_layout(showlegend=True)
+    title = f"Steering with no intent in the prompt, {model} model"
+    return laid_out(figure, title, height=360, legend=True)
 
 
 def knob_answers(tokens: list[str], probabilities: list[float]) -> go.Figure:
@@ -101,8 +93,7 @@ def knob_text_cost(effects: pd.DataFrame) -> go.Figure:
         _line(figure, steered.index, steered, str(model), colour, float(mean.loc[float("inf")]))
     figure.update_xaxes(title="c, held at every position")
     figure.update_yaxes(title="nats a token")
-    laid_out(figure, "Loss on ordinary text while steered", height=340)
-    return figure.update_layout(showlegend=True)
+    return laid_out(figure, "Loss on ordinary text while steered", height=340, legend=True)
 
 
 def knob_positions(effects: pd.DataFrame, model: str) -> go.Figure:
@@ -115,8 +106,8 @@ def knob_positions(effects: pd.DataFrame, model: str) -> go.Figure:
         figure.add_scatter(x=added.index, y=added, name=f"{c:.0f}", mode="lines")
     figure.update_xaxes(title="position in the text")
     figure.update_yaxes(title="added nats a token")
-    laid_out(figure, f"Added loss by position, {model} model, for each c", height=340)
-    return figure.update_layout(showlegend=True)
+    title = f"Added loss by position, {model} model, for each c"
+    return laid_out(figure, title, height=340, legend=True)
 
 
 def knob_separation(several: pd.DataFrame, r: float) -> go.Figure:
@@ -131,8 +122,8 @@ def knob_separation(several: pd.DataFrame, r: float) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="|mean of u·h, context − prior|")
     figure.update_yaxes(title="PairAcc", range=[-0.05, 1.1])
-    laid_out(figure, f"PairAcc and separation (demonstrations, format): r = {r:.2f}", height=400)
-    return figure.update_layout(showlegend=True)
+    title = f"PairAcc and separation (demonstrations, format): r = {r:.2f}"
+    return laid_out(figure, title, height=400, legend=True)
 
 
 def _line(

@@ -19,7 +19,7 @@ import json
 import operator
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -32,13 +32,11 @@ FACTS = FOLDER / "knob" / "facts.json"
 Kind = Literal["facts", "two-hop", "arithmetic"]
 HELD_RELATIONS = ("capital", "colour", "past", "young")
 """Relations of the shipped facts that no training sees."""
+TEST_SHARE, VALIDATION_SHARE = 0.25, 0.15
+"""Shares of the other relations' subjects."""
 _HOPS = ("capital", "language", "currency", "continent")
 _INNER = re.compile(r"\((\d [-+*] \d)\) [-+*] \d")
-_OPERATORS = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-}
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 @dataclass(frozen=True)
@@ -91,14 +89,20 @@ def read_items(
         raise UserError(f"--draws is {draws}: each fact needs at least 1 context")
     if kind == "arithmetic":
         return arithmetic(draws, seed)
-    stored = _read(source or FACTS)
+    source = source or FACTS
+    try:
+        stored = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read facts from {source} ({error}): give --facts a JSON file"
+        ) from error
     if isinstance(stored, list):
         if kind != "facts":
             raise UserError(
                 "a Fakepedia list has no two-hop set: use --kind facts or the shipped facts"
             )
-        return _contradictions([_fakepedia(record) for record in stored], source or FACTS)
-    relations = _relations(stored, source or FACTS)
+        return _contradictions([_fakepedia(record) for record in stored], source)
+    relations = _relations(stored, source)
     if kind == "two-hop":
         return _two_hop(relations, draws, seed)
     items = []
@@ -112,28 +116,7 @@ def read_items(
     return items
 
 
-def fingerprint(kind: Kind, source: Path) -> dict[str, str]:
-    """The hash of the file a set is read from; empty for arithmetic, which reads none.
-
-    Raises:
-        UserError: no such file.
-    """
-    from ..model.catalog import sha256
-
-    return {} if kind == "arithmetic" else {"facts": sha256(source)}
-
-
-def statements(items: Iterable[Item]) -> dict[tuple[str, str], str]:
-    """Each key's true statement, 'The capital of France is Paris'."""
-    return {item.key: f"{item.query} {item.prior_answer}" for item in items}
-
-
-def split(
-    items: Sequence[Item],
-    held: Sequence[str] = HELD_RELATIONS,
-    validation: float = 0.15,
-    test: float = 0.25,
-) -> Splits:
+def split(items: Sequence[Item], held: Sequence[str] = HELD_RELATIONS) -> Splits:
     """Whole relations and whole subjects go to one split. The hash of a subject's name chooses it,
     so France is in the same split for its capital and for its currency, and `2 + 3` for every
     expression that contains it."""
@@ -144,9 +127,9 @@ def split(
         share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32
         if item.relation in held:
             splits.relations.append(item)
-        elif share < test:
+        elif share < TEST_SHARE:
             splits.subjects.append(item)
-        elif share < test + validation:
+        elif share < TEST_SHARE + VALIDATION_SHARE:
             splits.validation.append(item)
         else:
             splits.train.append(item)
@@ -235,15 +218,6 @@ def _contradictions(items: list[Item], path: Path) -> list[Item]:
             "give another list"
         )
     return list(kept.values())
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read facts from {path} ({error}): give --facts a JSON file"
-        ) from error
 
 
 def _relations(stored: Any, path: Path) -> dict[str, Any]:

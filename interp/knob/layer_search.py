@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.edits import Edit
+from ..model.edits import Edit, patch
 from ..model.site import Site
 from .last_token_cache import CachedPrompts
 
@@ -114,9 +114,8 @@ class Patching:
     subject: Subject
     source: CachedPrompts
     target: CachedPrompts
-    source_answers: Int[Tensor, " batch"]
-    """First token of each source's answer."""
-    target_answers: Int[Tensor, " batch"]
+    answers: Int[Tensor, "2 batch"]
+    """First token of each source's answer, and of each target's."""
     identity: CachedPrompts
     """One prompt that repeats what it is given."""
 
@@ -131,32 +130,23 @@ class Patching:
 
     @torch.no_grad()
     def __call__(self, layers: Sequence[int]) -> Curves:
-        patches = [
-            Edit(self.attention[layer], self._patch(self.attention[layer]), "last")
-            for layer in layers
-        ]
+        sites, batch = [self.attention[layer] for layer in layers], len(self.target)
+        patches = [patch(site, self._given[site][:, None], "last") for site in sites]
         states = self.target.run(patches, self.residual).sites
-        batch = len(self.target)
-        puts = [
-            Edit(site, self._put(states[site], layer * batch), "last")
-            for layer, site in enumerate(self.residual)
-        ]
+        puts = [_put(site, h, layer * batch) for layer, (site, h) in enumerate(states.items())]
         probabilities = self._readers.run(puts).logits.float().softmax(-1)
         self.passes += 2
         by_layer = probabilities.view(len(self.residual), batch, -1)
         rows = torch.arange(batch, device=probabilities.device)
-        source = by_layer[:, rows, self.source_answers].mean(1)
-        target = by_layer[:, rows, self.target_answers].mean(1)
-        return Curves(source.cpu(), target.cpu())
+        return Curves(*by_layer[:, rows, self.answers].mean(-1).T.cpu())
 
-    def _patch(self, site: Site) -> Callable[[Tensor], Tensor]:
-        given = self._given[site]
-        return lambda h: given[:, None].to(h)
 
-    def _put(self, state: Tensor, start: int) -> Callable[[Tensor], Tensor]:
-        def change(h: Tensor) -> Tensor:
-            new = h.clone()
-            new[start : start + len(state), -1] = state.to(h)
-            return new
+def _put(site: Site, states: Float[Tensor, "batch d"], start: int) -> Edit:
+    """Replace the last token's activations in the rows from `start` on."""
 
-        return change
+    def change(h: Tensor) -> Tensor:
+        new = h.clone()
+        new[start : start + len(states), -1] = states.to(h)
+        return new
+
+    return Edit(site, change, "last")

@@ -60,7 +60,7 @@ def learn_knob(config: LearnSettings, adapter: str, out: RunWriter) -> dict[str,
     has_adapter = adapter != "none"
     knobs = stages.find_knob(work, layer, STEERED[0 if has_adapter else 1])
     stages.compare_ranks(work, layer)
-    effects.decode(work)
+    effects.decode(work, knobs)
     facts = len({item.key for item in splits.train})
     for tuned in (True, False) if has_adapter else (False,):
         if tuned != has_adapter:
@@ -68,6 +68,7 @@ def learn_knob(config: LearnSettings, adapter: str, out: RunWriter) -> dict[str,
         for setting in STEERED:
             if setting.tuned == tuned and setting.shots <= facts:
                 stages.steer_model(work, knobs, setting)
-        effects.text_cost(work, knobs[0], tuned)
-        effects.configurations(work, knobs[0], tuned)
+        model = "tuned" if tuned else "untuned"
+        effects.text_cost(work, knobs.pick([0]), model)
+        effects.configurations(work, knobs.pick([0]), model)
     return stages.metrics(out)

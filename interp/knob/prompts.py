@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from ..errors import UserError
 from .items import Item
@@ -24,11 +24,12 @@ Format = Literal["instruction", "float", "none"]
 Template = Literal["chat", "plain"]
 INTENTS: tuple[Intent, Intent] = ("prior", "context")
 SYSTEM = "Answer the following query considering the provided context. Answer with only one word."
-_INSTRUCTION = {
-    "prior": "Ignore the context in answering the query.",
-    "context": "Only consider the context in answering the query.",
+_INTENT_LINES: dict[tuple[Format, Intent], str] = {
+    ("instruction", "prior"): "Instruction: Ignore the context in answering the query.",
+    ("instruction", "context"): "Instruction: Only consider the context in answering the query.",
+    ("float", "prior"): "Context weight: 0.00",
+    ("float", "context"): "Context weight: 1.00",
 }
-_WEIGHT = {"prior": 0.0, "context": 1.0}
 
 
 class Row(NamedTuple):
@@ -63,14 +64,8 @@ def demonstrations(items: Sequence[Item], count: int, seed: int = 0) -> list[Row
 
 def question(row: Row, form: Format) -> str:
     """The user's message."""
-    if form not in get_args(Format):
-        raise UserError(f"there is no format '{form}': choose one of {', '.join(get_args(Format))}")
-    lines = [f"Context: {row.item.context}"]
-    if form == "instruction":
-        lines.append(f"Instruction: {_INSTRUCTION[row.intent]}")
-    elif form == "float":
-        lines.append(f"Context weight: {_WEIGHT[row.intent]:.2f}")
-    return "\n".join([*lines, f"Query: {row.item.query}"])
+    intent = [] if form == "none" else [_INTENT_LINES[form, row.intent]]
+    return "\n".join([f"Context: {row.item.context}", *intent, f"Query: {row.item.query}"])
 
 
 class Prompter:
@@ -93,11 +88,11 @@ class Prompter:
         if self.template == "plain":
             blocks = [f"{question(r, self.form)}\nAnswer: {r.answer}\n\n" for r in self._shots]
             return "".join([SYSTEM, "\n\n", *blocks, question(row, self.form), "\nAnswer:"])
-        messages = [{"role": "system", "content": SYSTEM}]
+        turns = [("system", SYSTEM)]
         for shot in self._shots:
-            messages.append({"role": "user", "content": question(shot, self.form)})
-            messages.append({"role": "assistant", "content": shot.answer})
-        messages.append({"role": "user", "content": question(row, self.form)})
+            turns += [("user", question(shot, self.form)), ("assistant", shot.answer)]
+        turns.append(("user", question(row, self.form)))
+        messages = [{"role": role, "content": content} for role, content in turns]
         text: str = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..runs.writer import RunWriter
 from .adapter import open_tuned
-from .data import sample, table_once
+from .data import sample
 from .evaluate import answer_rows, scores
-from .items import FACTS, Item, Kind, read_items, split
+from .items import FACTS, Item, read_items, split
 from .prompts import rows_of
 from .settings import ScoreSettings, Setting
 
@@ -47,7 +47,7 @@ def score_adapter(
     lines: list[dict[str, Any]] = []
     for setting in config.scored_settings():
         if setting.tuned or not only_tuned:
-            table = table_once(out, f"answers/{setting.name}", partial(answers, setting))
+            table = out.table_once(f"answers/{setting.name}", partial(answers, setting))
             for part, rows in table.groupby("part", sort=False):
                 lines.append({"setting": setting.name, "part": part, **scores(rows)})
     out.table("scores/scores", lines)
@@ -65,7 +65,9 @@ def _answers(
     if setting.name != "tuned":
         asked.pop("validation", None)
     if setting.kind != "facts":
-        asked = {setting.kind: _other_set(setting.kind, config.seed)}
+        others = read_items(setting.kind, FACTS, 1, config.seed)
+        unseen = others if setting.kind == "arithmetic" else split(others).subjects
+        asked = {setting.kind: unseen}
     tables = []
     for part, items in asked.items():
         rows = rows_of(sample(items, config.test, config.seed))
@@ -75,9 +77,3 @@ def _answers(
     if not tables:
         raise UserError(f"the setting '{setting.name}' has no items in --parts: add a part")
     return pd.concat(tables)
-
-
-def _other_set(kind: Kind, seed: int) -> list[Item]:
-    """Items whose subjects no training on facts has seen."""
-    items = read_items(kind, FACTS, 1, seed)
-    return items if kind == "arithmetic" else split(items).subjects

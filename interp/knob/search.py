@@ -29,7 +29,6 @@ from .prompts import Intent, Row
 
 if TYPE_CHECKING:
     from ..model.subject import Subject
-    from .layer_search import SearchResult
 
 INTENT_PAIRS: tuple[tuple[Intent, Intent], ...] = (
     ("context", "prior"),
@@ -101,13 +100,11 @@ class SearchSettings(DataConfig):
         prompter = self.prompter(subject)
         sides = list(zip(*pairs, strict=True))
         source, target = (CachedPrompts(subject, [prompter.ids(x) for x in side]) for side in sides)
-        source_ids, target_ids = (
-            torch.tensor([prompter.first_token(row.answer) for row in side]).to(subject.device)
-            for side in sides
-        )
+        ids = [[prompter.first_token(row.answer) for row in side] for side in sides]
+        answers = torch.tensor(ids, device=subject.device)
         identity = subject.tokenizer.encode(IDENTITY, add_special_tokens=False)
         reader = CachedPrompts(subject, [identity])
-        probe = Patching(subject, source, target, source_ids, target_ids, reader)
+        probe = Patching(subject, source, target, answers, reader)
         result = find_layers(probe, subject.spec.n_layers, self.t, self.phi, self.eps)
         line = {
             "layers": list(result.layers),
@@ -117,7 +114,12 @@ class SearchSettings(DataConfig):
             "source": float(result.curves.source[-1]),
             "target": float(result.curves.target[-1]),
         }
-        return line, _probe_lines(result)
+        probes = [
+            {"probe": number, "patched": list(layers), "layer": layer, "source": p, "target": q}
+            for number, (layers, curves) in enumerate(result.history)
+            for layer, (p, q) in enumerate(torch.stack(curves, 1).tolist())
+        ]
+        return line, probes
 
 
 @dataclass(frozen=True)
@@ -142,20 +144,6 @@ def _partners(item: Item, items: Sequence[Item], source: Intent, target: Intent)
     return [x for x in same_relation if x.prior_answer != item.prior_answer]
 
 
-def _probe_lines(result: SearchResult) -> list[dict[str, Any]]:
-    return [
-        {
-            "probe": number,
-            "patched": list(layers),
-            "layer": layer,
-            "source": float(curves.source[layer]),
-            "target": float(curves.target[layer]),
-        }
-        for number, (layers, curves) in enumerate(result.history)
-        for layer in range(len(curves.source))
-    ]
-
-
 def _range_text(row: dict[Hashable, Any]) -> str:
     """A setting's layers, with the probabilities at the last layer."""
     layers = layer_ranges([int(x) for x in row["layers"]]) or "none"
@@ -163,11 +151,8 @@ def _range_text(row: dict[Hashable, Any]) -> str:
 
 
 def layer_ranges(layers: Sequence[int]) -> str:
-    """[15, 16, 17, 30] as '15-17, 30'."""
-    ranges: list[list[int]] = []
-    for layer in layers:
-        if ranges and layer == ranges[-1][-1] + 1:
-            ranges[-1].append(layer)
-        else:
-            ranges.append([layer])
-    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in ranges)
+    """Rising layers, [15, 16, 17, 30], as '15-17, 30'."""
+    firsts = [layer for layer in layers if layer - 1 not in layers]
+    lasts = [layer for layer in layers if layer + 1 not in layers]
+    ends = zip(firsts, lasts, strict=True)
+    return ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in ends)

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.site import Site
 from ..runs.writer import RunWriter, save_tensors
-from .data import sample, table_once
+from .data import sample
 from .evaluate import answer_rows, scores
 from .items import Item, Splits
 from .prompts import rows_of
@@ -19,8 +20,8 @@ from .settings import STEERED, LearnSettings, Setting
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..directions import Directions
     from ..model.subject import Subject
-    from .steer import Knob
 
 BASES = "learn/bases.safetensors"
 
@@ -38,15 +39,14 @@ class Work(NamedTuple):
         """The training items that the subspace is learned on."""
         return sample(self.splits.train, self.config.learn_items, self.config.seed)
 
-    def sweep(self, knobs: list[Knob], setting: Setting) -> pd.DataFrame:
+    def sweep(self, knobs: Directions, setting: Setting) -> pd.DataFrame:
         """`sweep/<setting>`: see steer.sweep."""
         from . import steer
 
         config, subject = self.config, self.subject
         prompter = config.prompter(subject, "none", self.splits.train, setting.shots)
         items = validation_halves(config, self.splits)[1]
-        return table_once(
-            self.out,
+        return self.out.table_once(
             f"sweep/{setting.name}",
             lambda: steer.sweep(subject, prompter, items, knobs, config.batch_size),
         )
@@ -55,15 +55,9 @@ class Work(NamedTuple):
 def validation_halves(config: LearnSettings, splits: Splits) -> tuple[list[Item], list[Item]]:
     """Validation items that choose the layer, and others that choose c. The halves share no fact,
     unless there is only one."""
-    keys = sorted({item.key for item in splits.validation})
-    if len(keys) == 1:
-        items = sample(splits.validation, config.validate, config.seed)
-        return items, items
+    items, keys = splits.validation, sorted({item.key for item in splits.validation})
     first = set(random.Random(f"{config.seed}/halves").sample(keys, len(keys) // 2))
-    halves = (
-        [item for item in splits.validation if (item.key in first) == for_layer]
-        for for_layer in (True, False)
-    )
+    halves = [x for x in items if x.key in first] or items, [x for x in items if x.key not in first]
     for_layer, for_c = (sample(half, config.validate, config.seed) for half in halves)
     return for_layer, for_c
 
@@ -92,20 +86,19 @@ def compare_ranks(work: Work, layer: int) -> None:
         tables = [pd.DataFrame(_learned(work, [layer], rank)[2]) for rank in work.config.ranks]
         return pd.concat([one[one["layer"] == layer], *tables])
 
-    table_once(work.out, "learn/ranks", compare)
+    work.out.table_once("learn/ranks", compare)
 
 
 def _learned(
     work: Work, layers: list[int], rank: int
 ) -> tuple[dict[int, Any], list[dict[str, Any]], list[dict[str, Any]]]:
     """Bases by layer, the losses while learning, and how each basis swaps validation answers."""
-    from .subspace import IntentPairs, Learning, learn_subspaces, swap_loss_and_share
+    from .subspace import IntentPairs, learn_subspaces, swap_loss_and_share
 
     config, subject = work.config, work.subject
     prompter = config.prompter(subject)
-    how = Learning(rank, config.knob_lr, seed=config.seed)
     bases, curve = learn_subspaces(
-        subject, prompter, work.learn_rows(), layers, how, f"learn, rank {rank}"
+        subject, prompter, work.learn_rows(), layers, rank, config.knob_lr, config.seed
     )
     held = validation_halves(config, work.splits)[0]
     pairs = [
@@ -124,7 +117,7 @@ def _learned(
     return bases, [{"rank": rank, **line} for line in curve], lines
 
 
-def find_knob(work: Work, layer: int, setting: Setting) -> list[Knob]:
+def find_knob(work: Work, layer: int, setting: Setting) -> Directions:
     """`knob/` and `sweep/<setting>`: the learned knob and its baselines, each with its c."""
     from safetensors.torch import load_file
 
@@ -138,27 +131,24 @@ def find_knob(work: Work, layer: int, setting: Setting) -> list[Knob]:
             subject, config.prompter(subject), rows, site, config.batch_size
         )
         learned = load_file(out.path / BASES)[str(layer)][0]
-        vectors = {"learned": learned, **steer.baselines(site, h, rows, config.seed)}
-        knobs = [steer.knob_along(name, site, u, h, rows) for name, u in vectors.items()]
-        curve = work.sweep(knobs, setting)
-        values = {knob.name: steer.best_values(curve, knob.name) for knob in knobs}
+        vectors = {"learned": learned, **steer.baselines(h, rows, config.seed)}
         about = {"model": config.model, "analysis": "knob.learn"}
-        steer.knobs_to_directions(knobs, values, about).save(out.path / "knob")
-    return steer.knobs_from_directions(Directions.load(out.path / "knob"))
+        knobs = replace(steer.knobs_along(site, vectors, h, rows), provenance=about)
+        steer.at_best(knobs, work.sweep(knobs, setting)).save(out.path / "knob")
+    return Directions.load(out.path / "knob")
 
 
-def steer_model(work: Work, knobs: list[Knob], setting: Setting) -> None:
+def steer_model(work: Work, knobs: Directions, setting: Setting) -> None:
     """`sweep/<setting>`, and `steer/<setting>`: whole answers on the held-out parts, every
     direction at its own c; and, direction "none", with the intent in the prompt instead."""
     import pandas as pd
 
-    from .steer import best_values, steered_answers
+    from .steer import at_best, steered_answers
 
     config, subject = work.config, work.subject
-    curve = work.sweep(knobs, setting)
+    knobs = at_best(knobs, work.sweep(knobs, setting))
 
     def steered() -> pd.DataFrame:
-        values = {knob.name: best_values(curve, knob.name) for knob in knobs}
         bare, asked = (
             config.prompter(subject, form, work.splits.train, setting.shots)
             for form in ("none", "instruction")
@@ -168,11 +158,11 @@ def steer_model(work: Work, knobs: list[Knob], setting: Setting) -> None:
             items = sample(getattr(work.splits, part), config.steer_items, config.seed)
             if items:
                 plain = answer_rows(subject, asked, rows_of(items), config.batch_size)
-                answers = steered_answers(subject, bare, items, knobs, values, config.batch_size)
+                answers = steered_answers(subject, bare, items, knobs, config.batch_size)
                 tables += [x.assign(part=part) for x in (plain.assign(direction="none"), answers)]
         return pd.concat(tables)
 
-    table_once(work.out, f"steer/{setting.name}", steered)
+    work.out.table_once(f"steer/{setting.name}", steered)
 
 
 def metrics(out: RunWriter) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 `sweep` leaves the intent out of the prompts (format "none") and steps c through a range: how often
 is the answer's first token the context's or the prior one? The range follows the same rule for
 every direction: its own centre +- k times its own spread (mean and standard deviation of u.h over
-both intents). `best_values` takes the c at which the context's, and the one at which the prior
+both intents). `at_best` takes the c at which the context's, and the one at which the prior
 answer is likeliest.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -35,29 +36,6 @@ STEPS = (*(-k for k in _ONE_SIDE[::-1]), 0.0, *_ONE_SIDE)
 """Where the sweep holds a knob, in spreads from its centre."""
 
 
-class Knob(NamedTuple):
-    """A unit vector u at a site, and the values of u.h there under the two intents."""
-
-    name: str
-    site: Site
-    vector: Float[Tensor, " d"]
-    context: float
-    """Mean of u.h under the intent "context"."""
-    prior: float
-    """Mean of u.h under the intent "prior"."""
-    spread: float
-    """Standard deviation of u.h over both intents."""
-
-    @property
-    def centre(self) -> float:
-        return (self.context + self.prior) / 2
-
-    @property
-    def values(self) -> list[float]:
-        """The sweep's values of c."""
-        return [self.centre + k * self.spread for k in STEPS]
-
-
 @torch.no_grad()
 def last_token_states(
     subject: Subject, prompter: Prompter, rows: Sequence[Row], site: Site, batch_size: int = 16
@@ -71,19 +49,28 @@ def last_token_states(
     return torch.stack(states)
 
 
-def knob_along(name: str, site: Site, vector: Tensor, h: Tensor, rows: Sequence[Row]) -> Knob:
-    """The knob along a vector, with its values of u.h over `rows` (states h [rows, d])."""
-    unit = vector.double().cpu() / torch.linalg.vector_norm(vector.double().cpu())
-    along = h.double().cpu() @ unit
+def knobs_along(
+    site: Site, vectors: Mapping[str, Tensor], h: Float[Tensor, "rows d"], rows: Sequence[Row]
+) -> Directions:
+    """Knobs along some vectors. Their index: direction, layer, context and prior (mean of u.h under
+    each intent, over `rows` with the states h), spread (standard deviation of u.h over both)."""
+    import pandas as pd
+
+    from ..directions import Directions
+
     follows = torch.tensor([row.intent == INTENTS[1] for row in rows])
-    return Knob(
-        name, site, unit.float(), float(along[follows].mean()), float(along[~follows].mean()),
-        float(along.std()),
-    )  # fmt: skip
+    units, lines = [], []
+    for name, vector in vectors.items():
+        units.append(vector.double().cpu() / torch.linalg.vector_norm(vector.double().cpu()))
+        along = h.double().cpu() @ units[-1]
+        values = (along[follows].mean(), along[~follows].mean(), along.std())
+        lines.append((name, site.layer, *map(float, values)))
+    index = pd.DataFrame(lines, columns=["direction", "layer", "context", "prior", "spread"])
+    return Directions(site, torch.stack(units).float(), index)
 
 
 def baselines(
-    site: Site, h: Float[Tensor, "rows d"], rows: Sequence[Row], seed: int
+    h: Float[Tensor, "rows d"], rows: Sequence[Row], seed: int
 ) -> dict[str, Float[Tensor, " d"]]:
     """Directions to compare with: mean difference, logistic probe, and a random one."""
     from sklearn.linear_model import LogisticRegression
@@ -101,35 +88,11 @@ def baselines(
     }
 
 
-def knobs_to_directions(
-    knobs: Sequence[Knob], values: Mapping[str, tuple[float, float]], about: dict[str, Any]
-) -> Directions:
-    """The knobs as Directions; `values` has the chosen (context, prior) values of c by name."""
-    import pandas as pd
-
-    from ..directions import Directions
-
-    index = pd.DataFrame(
-        {
-            "direction": knob.name,
-            "layer": knob.site.layer,
-            "context": knob.context,
-            "prior": knob.prior,
-            "spread": knob.spread,
-            "context_c": values[knob.name][0],
-            "prior_c": values[knob.name][1],
-        }
-        for knob in knobs
-    )
-    return Directions(knobs[0].site, torch.stack([k.vector for k in knobs]), index, about)
-
-
-def knobs_from_directions(directions: Directions) -> list[Knob]:
-    """The knobs that `knobs_to_directions` was given."""
-    index = directions.index
-    numbers = index[["context", "prior", "spread"]].astype(float).itertuples(index=False)
-    rows = zip(map(str, index["direction"]), directions.vectors, numbers, strict=True)
-    return [Knob(name, directions.site, vector, *values) for name, vector, values in rows]
+def sweep_values(knobs: Directions) -> list[list[float]]:
+    """For each knob, the values of c at which the sweep holds it."""
+    centre = (knobs.index["context"] + knobs.index["prior"]) / 2
+    both = zip(centre, knobs.index["spread"], strict=True)
+    return [[c + k * spread for k in STEPS] for c, spread in both]
 
 
 @torch.no_grad()
@@ -137,7 +100,7 @@ def sweep(
     subject: Subject,
     prompter: Prompter,
     items: Sequence[Item],
-    knobs: Sequence[Knob],
+    knobs: Directions,
     batch_size: int = 16,
 ) -> pd.DataFrame:
     """A line a direction and value: direction, step (spreads from the centre), c, told and prior
@@ -147,24 +110,22 @@ def sweep(
 
     if prompter.form != "none":
         raise UserError("a sweep leaves the intent out of its prompts: use the format 'none'")
-    outcomes: dict[tuple[str, float, float], list[Tensor]] = {}
+    steps: list[tuple[str, float, float, list[Edit]]] = []
+    names = knobs.index["direction"]
+    for name, u, values in zip(names, knobs.vectors, sweep_values(knobs), strict=True):
+        steps.append((name, math.nan, math.nan, []))
+        for k, c in zip(STEPS, values, strict=True):
+            steps.append((name, k, c, [set_coordinate(knobs.site, u, c, "last")]))
+    outcomes: list[list[Tensor]] = [[] for _ in steps]
     ids = [prompter.ids(Row(item, "context")) for item in items]
     answers = torch.tensor([prompter.first_tokens(item) for item in items]).to(subject.device)
     for indices, prompts in cached_batches(subject, ids, batch_size, "sweep the knob"):
-        for step, edits in _sweep_steps(knobs):
-            logits = prompts.run(edits).logits
-            outcomes.setdefault(step, []).append(_outcome(logits, answers[indices]))
+        for (*_, edits), parts in zip(steps, outcomes, strict=True):
+            parts.append(_outcome(prompts.run(edits).logits, answers[indices]))
     columns = ["direction", "step", "c", "told", "prior", "p_told", "p_prior"]
-    rows = [(*step, *torch.cat(parts).mean(0).tolist()) for step, parts in outcomes.items()]
+    means = [torch.cat(parts).mean(0).tolist() for parts in outcomes]
+    rows = [(*step[:3], *mean) for step, mean in zip(steps, means, strict=True)]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _sweep_steps(knobs: Sequence[Knob]) -> Iterator[tuple[tuple[str, float, float], list[Edit]]]:
-    """(direction, step, c) and the edits of every step of a sweep."""
-    for knob in knobs:
-        yield (knob.name, math.nan, math.nan), []
-        for k, c in zip(STEPS, knob.values, strict=True):
-            yield (knob.name, k, c), [set_coordinate(knob.site, knob.vector, c, "last")]
 
 
 def _outcome(logits: Tensor, ids: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch 4"]:
@@ -173,33 +134,34 @@ def _outcome(logits: Tensor, ids: Int[Tensor, "batch 2"]) -> Float[Tensor, "batc
     return torch.cat([likeliest.float(), logits.float().softmax(-1).gather(1, ids)], 1).cpu()
 
 
-def best_values(curve: pd.DataFrame, direction: str) -> tuple[float, float]:
-    """The values of c at which the context's and the prior answer are likeliest."""
-    rows = curve[(curve["direction"] == direction) & curve["step"].notna()]
-    values = rows["c"].to_numpy()
-    context, prior = (int(rows[name].to_numpy().argmax()) for name in ("p_told", "p_prior"))
-    return float(values[context]), float(values[prior])
+def at_best(knobs: Directions, curve: pd.DataFrame) -> Directions:
+    """The knobs with context_c and prior_c: the values of c at which the context's and the prior
+    answer are likeliest in a sweep."""
+    steered = curve[curve["step"].notna()].set_index("c")
+    best = steered.groupby("direction")[["p_told", "p_prior"]].idxmax()
+    chosen = best.loc[knobs.index["direction"]].to_numpy()
+    return replace(knobs, index=knobs.index.assign(context_c=chosen[:, 0], prior_c=chosen[:, 1]))
 
 
 def steered_answers(
     subject: Subject,
     prompter: Prompter,
     items: Sequence[Item],
-    knobs: Sequence[Knob],
-    values: Mapping[str, tuple[float, float]],
+    knobs: Directions,
     batch_size: int = 16,
 ) -> pd.DataFrame:
     """Answers to prompts without an intent: evaluate.answer_rows' columns, and direction. Every
-    knob is held at its value for the context, then at its value for prior knowledge."""
+    knob is held at its value for the context, context_c, then at that for prior knowledge."""
     import pandas as pd
 
     ids = [prompter.ids(Row(item, "context")) for item in items]
-    rows: dict[str, list[Row]] = {knob.name: [] for knob in knobs}
-    texts: dict[str, list[str]] = {knob.name: [] for knob in knobs}
+    tables = []
+    chosen = knobs.index[["context_c", "prior_c"]].to_numpy(float).tolist()
     for indices, prompts in cached_batches(subject, ids, batch_size, "steer"):
-        for knob in knobs:
-            for intent, c in zip(INTENTS[::-1], values[knob.name], strict=True):
-                edit = set_coordinate(knob.site, knob.vector, c, "last")
-                rows[knob.name] += [Row(items[i], intent) for i in indices]
-                texts[knob.name] += answer_texts(subject, prompts, [edit])
-    return pd.concat(graded(rows[name], texts[name]).assign(direction=name) for name in rows)
+        for name, u, values in zip(knobs.index["direction"], knobs.vectors, chosen, strict=True):
+            for intent, c in zip(INTENTS[::-1], values, strict=True):
+                edit = set_coordinate(knobs.site, u, c, "last")
+                texts = answer_texts(subject, prompts, [edit])
+                answers = graded([Row(items[i], intent) for i in indices], texts)
+                tables.append(answers.assign(direction=name))
+    return pd.concat(tables)

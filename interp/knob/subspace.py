@@ -7,8 +7,8 @@ With rows of U orthonormal [r, d], a target run's last-token residual h_tgt beco
 where the source has the same context and query and the other intent; the loss is the cross-entropy
 of the first token of the source's answer. The model is frozen, and a QR makes U orthonormal at
 every step. Projections cost O(r d): the d x d matrix U^T U is never computed. Adam, linear after
-10 % warm-up, 8 rows a step, one epoch. The paper's rate is 1e-3 (`Learning`); studies here take
-1e-2, as they learn on fewer rows.
+10 % warm-up, 8 rows a step, one epoch. The paper's rate is 1e-3; studies here take 1e-2, as they
+learn on fewer rows.
 
 Several layers are learned side by side, each independently: they share every batch's runs up to the
 last token, and only that token runs again.
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..errors import UserError
-from ..model.edits import Edit
+from ..model.edits import Edit, patch
 from ..model.site import Site
 from ..progress import progress
 from .items import Item
@@ -37,6 +36,9 @@ from .schedule import rate_at
 
 if TYPE_CHECKING:
     from ..model.subject import Subject
+
+ITEMS = 4
+"""Items in a step of learning, each under both intents."""
 
 
 def interchange(site: Site, basis: Float[Tensor, "r d"], source: Float[Tensor, "batch d"]) -> Edit:
@@ -80,62 +82,43 @@ class IntentPairs(NamedTuple):
         return cls(prompts, other.to(subject.device), answers.to(subject.device), rows)
 
 
-@dataclass(frozen=True)
-class Learning:
-    """How a subspace is learned."""
-
-    rank: int = 1
-    lr: float = 1e-3
-    batch: int = 8
-    """Rows a step."""
-    seed: int = 0
-
-
-def batches(
-    subject: Subject, prompter: Prompter, items: Sequence[Item], rows: int
-) -> Iterator[IntentPairs]:
-    """Batches of `rows` rows each; an incomplete last batch is dropped."""
-    half = rows // 2
-    for start in range(0, len(items) - half + 1, half):
-        yield IntentPairs.of(subject, prompter, items[start : start + half])
-
-
 def learn_subspaces(
     subject: Subject,
     prompter: Prompter,
     items: Sequence[Item],
     layers: Sequence[int],
-    how: Learning,
-    label: str = "learn",
+    rank: int = 1,
+    lr: float = 1e-3,
+    seed: int = 0,
 ) -> tuple[dict[int, Float[Tensor, "r d"]], list[dict[str, float]]]:
     """An orthonormal basis for each layer, and the losses: layer, step, loss.
 
     Raises:
         UserError: too few items for one batch.
     """
-    steps = len(items) // (how.batch // 2)
-    if not steps or how.batch < 2 or how.rank < 1:
-        raise UserError(f"a batch of {how.batch} rows needs more than {len(items)} items")
-    shuffled = random.Random(f"{how.seed}/learn").sample(list(items), len(items))
-    generator = torch.Generator().manual_seed(how.seed)
-    width = subject.spec.d_model
+    steps = len(items) // ITEMS
+    if not steps:
+        raise UserError(f"a batch of {2 * ITEMS} rows needs more than {len(items)} items")
+    shuffled = random.Random(f"{seed}/learn").sample(list(items), len(items))
+    generator = torch.Generator().manual_seed(seed)
+    raw = {layer: torch.randn(rank, subject.spec.d_model, generator=generator) for layer in layers}
     raw = {
-        layer: torch.randn(how.rank, width, generator=generator).to(subject.device)
-        for layer in layers
+        layer: orthonormal(rows.to(subject.device)).requires_grad_() for layer, rows in raw.items()
     }
-    raw = {layer: orthonormal(rows).requires_grad_() for layer, rows in raw.items()}
-    optimiser = torch.optim.Adam(raw.values(), lr=how.lr)
+    optimiser = torch.optim.Adam(raw.values(), lr=lr)
     curve = []
-    with progress(label, steps * how.batch, "rows") as advance:
-        for step, pairs in enumerate(batches(subject, prompter, shuffled, how.batch)):
+    with progress(f"learn, rank {rank}", 2 * ITEMS * steps, "rows") as advance:
+        for step in range(steps):
             for group in optimiser.param_groups:
-                group["lr"] = how.lr * rate_at(step, steps, max(steps // 10, 1))
+                group["lr"] = lr * rate_at(step, steps, max(steps // 10, 1))
             optimiser.zero_grad()
+            batch = shuffled[step * ITEMS : (step + 1) * ITEMS]
+            pairs = IntentPairs.of(subject, prompter, batch)
             for layer, loss in _losses(pairs, raw):
                 loss.backward()  # type: ignore[no-untyped-call]
                 curve.append({"layer": layer, "step": step + 1, "loss": float(loss.detach())})
             optimiser.step()
-            advance(how.batch, f"loss {min(c['loss'] for c in curve[-len(layers) :]):.3f}")
+            advance(2 * ITEMS, f"loss {min(c['loss'] for c in curve[-len(layers) :]):.3f}")
     return {layer: orthonormal(rows).detach() for layer, rows in raw.items()}, curve
 
 
@@ -159,14 +142,11 @@ def swap_loss_and_share(
     losses, wins = [], []
     for batch in pairs:
         source = batch.prompts.run(sites=[site]).sites[site][batch.other]
-        edit = interchange(site, basis, source) if basis is not None else _whole(site, source)
+        whole = patch(site, source[:, None], "last")
+        edit = whole if basis is None else interchange(site, basis, source)
         logits = batch.prompts.run([edit]).logits.float()
         wanted = batch.answers[batch.other]
         losses += cross_entropy(logits, wanted, reduction="none").tolist()
         rows = torch.arange(len(logits), device=logits.device)
         wins += (logits[rows, wanted] > logits[rows, batch.answers]).tolist()
     return sum(losses) / len(losses), sum(wins) / len(wins)
-
-
-def _whole(site: Site, source: Tensor) -> Edit:
-    return Edit(site, lambda h: source[:, None].to(h), "last", "patch from another run")

@@ -7,18 +7,15 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-SHAPES = _names("""
+QUESTIONS = _names("""
     __get__ size dim ndimension numel nelement stride element_size is_contiguous storage_offset
     is_complex is_floating_point get_device __len__ data_ptr
-""")
-"""Questions about the reference's shape or storage; `__get__` reads a property such as .shape."""
-
-QUESTIONS = _names("""
     __lt__ __le__ __gt__ __ge__ __eq__ __ne__ lt le gt ge eq ne isnan isinf isfinite any all
     __bool__ sign argsort argmax argmin zeros_like ones_like full_like empty_like new_zeros new_ones
     new_full new_empty
 """)
-"""Answered for the reference, with plain values: a branch of the code is a decision too."""
+"""Answered for the reference, with plain values: a branch of the code is a decision too. `__get__`
+reads a property such as .shape."""
 
 ESCAPES = _names("item tolist __float__ __int__ __index__ __array__ numpy fill_")
 """Refused: they turn activations into numbers that nothing follows."""
@@ -71,12 +68,7 @@ STATISTICS = _names("""
 RANDOM = _names("batch_norm dropout dropout2d feature_dropout alpha_dropout")
 """Linear in evaluation mode only."""
 
-INPLACE = {
-    "__iadd__": "__add__",
-    "__isub__": "__sub__",
-    "__imul__": "__mul__",
-    "__itruediv__": "__truediv__",
-}
+INPLACE = {f"__i{name}__": f"__{name}__" for name in ("add", "sub", "mul", "truediv")}
 
-PROPERTIES = _names("T mT H mH data real")
-"""Properties that are activations themselves."""
+PROPERTIES = {**dict.fromkeys(["T", "mT", "H", "mH", "real"], "contiguous"), "data": "detach"}
+"""Properties that are activations themselves, and a call that moves as they do."""

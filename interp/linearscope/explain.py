@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.writer import RunWriter, save_tensors
-from .picture_configs import NetworkConfig, PictureConfig, share
+from ..runs.writer import RunWriter
+from .picture_configs import NetworkConfig, PictureConfig, share, write_maps
 from .pictures import PHOTOGRAPHS
 
 if TYPE_CHECKING:
@@ -49,25 +49,16 @@ class ExplainConfig(PictureConfig):
             raise UserError(f"--classes must be at least 1, not {self.classes}")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
-        import torch
-
-        network = classifier(self.network())
+        network = self.classifier()
         picture, system = self.system(network, self.image)
         best = system.y[0].topk(min(self.classes, system.y.shape[1])).indices
         table, votes = class_table(network, system, best)
-        layers = layer_rows(system, best)
-        with out.part("classes.parquet") as path:
-            table.to_parquet(path)
-        with out.part("layers.parquet") as path:
-            pd.DataFrame(layers).to_parquet(path)
-        with out.part("maps.safetensors") as path:
-            maps = {"votes": votes.cpu(), "picture": torch.from_numpy(picture.copy())}
-            save_tensors(maps, path)
-        first = table.iloc[0]
+        out.table("classes", table)
+        layers = out.table("layers", layer_table(system, best))
+        write_maps(out, "maps", picture, votes=votes)
+        first, r = table.iloc[0], table.set_index("class")["r"]
         error = table["votes"] + table["r"] - table["score"]
-        sums = pd.DataFrame(layers).groupby("class")["value"].sum() if layers else pd.Series()
-        layer_error = table.set_index("class")["r"] - sums.reindex(table["class"]).fillna(0.0)
+        layer_error = r.sub(layers.groupby("class")["value"].sum(), fill_value=0.0)
         return {
             "label": str(first["label"]),
             "probability": float(first["probability"]),
@@ -98,36 +89,23 @@ class BiasConfig(NetworkConfig):
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        network = classifier(self.network())
+        network = self.classifier()
         tables, layers = [], []
         with progress("pictures", len(self.images), "pictures") as advance:
             for image in self.images:
                 _, system = self.system(network, image)
                 best = system.y[0].topk(1).indices
                 tables.append(class_table(network, system, best)[0].assign(picture=image))
-                layers += [{"picture": image, **row} for row in layer_rows(system, best)]
+                layers.append(layer_table(system, best))
                 advance(1, image)
-        table = pd.concat(tables, ignore_index=True)
-        with out.part("pictures.parquet") as path:
-            table.to_parquet(path)
-        with out.part("layers.parquet") as path:
-            pd.DataFrame(layers).to_parquet(path)
+        table = out.table("pictures", pd.concat(tables, ignore_index=True))
+        by_picture = pd.concat(layers, keys=self.images, names=["picture"])
+        out.table("layers", by_picture.droplevel(1).reset_index())
         metrics: dict[str, Any] = {"pictures": len(table)}
         for name in ("share", "black_share"):
             low, middle, high = table[name].quantile([0.25, 0.5, 0.75])
             metrics |= {f"{name}, median": middle, f"{name}, quartiles": f"{low:.2f}-{high:.2f}"}
         return metrics
-
-
-def classifier(network: PictureNetwork) -> PictureNetwork:
-    """The network itself.
-
-    Raises:
-        UserError: its output is a picture.
-    """
-    if network.kind != "classifier":
-        raise UserError(f"{network.name} is no classifier: use svd or impulse")
-    return network
 
 
 def class_table(
@@ -138,32 +116,27 @@ def class_table(
 
     rows = system.rows(classes)
     votes = rows * system.x0
-    from_black = ((system.x0 - network.offset) * rows).double().flatten(1).sum(1)
-    probabilities = system.y[0].double().softmax(-1)
-    table_rows = []
-    for n, which in enumerate(classes.tolist()):
-        score, r = float(system.y[0, which]), float(system.r[0, which])
-        total, black = float(votes[n].double().sum()), float(from_black[n])
-        table_rows.append(
-            {
-                "class": which,
-                "label": network.label(which),
-                "probability": float(probabilities[which]),
-                "score": score,
-                "votes": total,
-                "r": r,
-                "share": share(abs(r), abs(total)),
-                "black_votes": black,
-                "black_share": share(abs(score - black), abs(black)),
-            }
-        )
-    return pd.DataFrame(table_rows), votes
+    from_black = rows * (system.x0 - network.offset)
+    total, black = (part.double().flatten(1).sum(1) for part in (votes, from_black))
+    score, r = system.y[0, classes].double(), system.r[0, classes].double()
+    columns = {
+        "probability": system.y[0].double().softmax(-1)[classes],
+        "score": score,
+        "votes": total,
+        "r": r,
+        "share": share(r, total),
+        "black_votes": black,
+        "black_share": share(score - black, black),
+    }
+    ids = classes.tolist()
+    names = {"class": ids, "label": [network.label(which) for which in ids]}
+    return pd.DataFrame(names | {name: column.tolist() for name, column in columns.items()}), votes
 
 
-def layer_rows(system: Interpreter, classes: Tensor) -> list[dict[str, Any]]:
-    """The rows of `layers.parquet`, from the input to the output."""
-    return [
-        {"class": which, "module": module, "value": float(values[n])}
-        for module, values in system.constants(classes).items()
-        for n, which in enumerate(classes.tolist())
-    ]
+def layer_table(system: Interpreter, classes: Tensor) -> pd.DataFrame:
+    """`layers.parquet`, from the input to the output."""
+    import pandas as pd
+
+    values = {module: each.numpy() for module, each in system.constants(classes).items()}
+    by_class = pd.DataFrame(values, index=pd.Index(classes.tolist(), name="class"))
+    return by_class.melt(var_name="module", ignore_index=False).reset_index()

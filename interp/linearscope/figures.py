@@ -130,9 +130,7 @@ def _rgb(picture: np.ndarray) -> np.ndarray:
 
 def _square(figure: go.Figure, title: str, height: int) -> go.Figure:
     figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_yaxes(visible=False, constrain="domain")
-    for n in range(1, len(figure.layout.annotations) + 1):
-        axis = "" if n == 1 else n
-        figure.update_layout({f"yaxis{axis}": {"autorange": "reversed", "scaleanchor": f"x{axis}"}})
+    figure.update_yaxes(visible=False, constrain="domain", autorange="reversed")
+    figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
     figure.update_annotations(font_size=11)
     return laid_out(figure, title, height)

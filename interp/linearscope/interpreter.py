@@ -18,9 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .dual import Dual, Tape
-from .program import Program
 from .rules import apply
+from .tape import Dual, Program, Tape
 
 _AT_ONCE = {"cpu": 1 << 15}
 """How many input numbers run at once; 2^24 on other devices. On a CPU a batch that leaves the cache
@@ -48,8 +47,11 @@ class Interpreter:
     @torch.no_grad()
     def __call__(self, x1: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """LI(x1): other inputs through the system that x0 chose."""
-        chunks = torch.split(self._fitting(x1, self.x0), self._chunk)
-        return torch.cat([self._program.batch(chunk) for chunk in chunks])
+        several = torch.vmap(self._program)
+        return torch.cat([
+            self._program(chunk) if len(chunk) == 1 else several(chunk[:, None])[:, 0]
+            for chunk in torch.split(self._fitting(x1, self.x0), self._chunk)
+        ])  # fmt: skip
 
     def matvec(self, u: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """A u, for a batch of u of the input's shape."""
@@ -60,12 +62,9 @@ class Interpreter:
         products = []
         batched = self._chunk > 1  # torch's vmap costs more than one pass alone
         for chunk in torch.split(self._fitting(v, self.y), self._chunk):
+            given = chunk[:, None] if batched else chunk
             (product,) = torch.autograd.grad(
-                self._out,
-                self._leaf,
-                chunk[:, None] if batched else chunk,
-                retain_graph=True,
-                is_grads_batched=batched,
+                self._out, self._leaf, given, retain_graph=True, is_grads_batched=batched
             )
             products.append(product[:, 0] if batched else product)
         return torch.cat(products)
@@ -88,18 +87,19 @@ class Interpreter:
         A submodule's value is the constants that it adds to any input (a bias, a norm's mean, the
         offset of an activation) times the gradient of the output with respect to them.
         """
-        out, leaves = self._program.constants(self.x0)
+        leaves: list[tuple[str, Tensor]] = []
+        out = self._program(self.x0, leaves)
         _basis(outputs, self.y)  # raises if one is out of range
         by_module: dict[str, Tensor] = {}
         for n, index in enumerate(outputs.tolist() if leaves else []):
             gradients = torch.autograd.grad(
-                out.flatten()[index], list(leaves.values()), retain_graph=True, allow_unused=True
+                out.flatten()[index], [x for _, x in leaves], retain_graph=True, allow_unused=True
             )
-            for (step, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+            for (module, leaf), gradient in zip(leaves, gradients, strict=True):
                 if gradient is not None:
-                    module = self._program.steps[step].module
-                    by_module.setdefault(module, torch.zeros(len(outputs), dtype=torch.float64))
-                    by_module[module][n] += float((gradient * leaf.detach()).double().sum())
+                    none_yet = torch.zeros(len(outputs), dtype=torch.float64)
+                    total = by_module.setdefault(module, none_yet)
+                    total[n] += float((gradient * leaf.detach()).double().sum())
         return by_module
 
     def _check(self, replayed: Tensor) -> None:
@@ -145,7 +145,7 @@ def interpret(
     if not x0.isfinite().all():
         raise UserError("the input has values that are not finite")
     module = network if isinstance(network, nn.Module) else None
-    training = {child: child.training for child in module.modules()} if module is not None else {}
+    training = [child for child in module.modules() if child.training] if module is not None else []
     tape = Tape(apply)
     try:
         if module is not None:
@@ -155,8 +155,8 @@ def interpret(
             with tape.following(module):
                 out = network(Dual(x0.clone(), 0, tape))  # type: ignore[arg-type]
     finally:
-        for child, was_training in training.items():
-            child.training = was_training
+        for child in training:
+            child.training = True
     if not isinstance(plain, Tensor):
         raise UserError(f"the network returns a {type(plain).__name__}, not a tensor: wrap it")
     if plain.ndim == 0 or len(plain) != 1:

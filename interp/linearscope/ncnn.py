@@ -9,6 +9,7 @@ kernel], and the bias in single precision.
 
 from __future__ import annotations
 
+from io import SEEK_CUR, BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def read_ncnn(graph: Path, weights: Path) -> nn.Sequential:
     lines = graph.read_text().split("\n")
     if lines[0].strip() != _MAGIC:
         raise UserError(f"{graph} is no ncnn graph: its first line is not {_MAGIC}")
-    data, offset, layers, channels = weights.read_bytes(), 0, nn.Sequential(), 0
+    file, layers, channels = BytesIO(weights.read_bytes()), nn.Sequential(), 0
     for line in filter(str.strip, lines[2:]):
         kind, name, _, _, _, *rest = line.split()
         values = dict(pair.split("=", 1) for pair in rest if "=" in pair)
@@ -43,9 +44,8 @@ def read_ncnn(graph: Path, weights: Path) -> nn.Sequential:
         conv = (nn.Conv2d if kind == "Convolution" else nn.ConvTranspose2d)(
             channels, outputs, kernel, stride, padding
         )
-        size = outputs * channels * kernel**2
-        flat, offset = _weights(data, offset, size, weights)
-        bias, offset = _floats(data, offset, "<f4", outputs, weights)
+        flat = _weights(file, outputs * channels * kernel**2, weights)
+        bias = _numbers(file, "<f4", outputs, weights)
         shaped = flat.reshape(outputs, channels, kernel, kernel)
         if kind == "Deconvolution":
             shaped = shaped.transpose(1, 0, 2, 3)
@@ -56,23 +56,22 @@ def read_ncnn(graph: Path, weights: Path) -> nn.Sequential:
             slope = float(values["-23310"].split(",")[1])
             layers.add_module(f"{name}_relu", nn.LeakyReLU(slope))
         channels = outputs
-    if offset != len(data):
-        raise UserError(f"{weights} has {len(data) - offset} bytes more than its graph needs")
+    if surplus := len(file.read()):
+        raise UserError(f"{weights} has {surplus} bytes more than its graph needs")
     return layers.eval()
 
 
-def _weights(data: bytes, offset: int, size: int, path: Path) -> tuple[np.ndarray, int]:
-    (tag,), offset = _floats(data, offset, "<u4", 1, path)
-    if tag == _HALF:
-        flat, end = _floats(data, offset, "<f2", size, path)
-        return flat, end + (-end) % 4
-    if tag:
+def _weights(file: BytesIO, size: int, path: Path) -> np.ndarray:
+    (tag,) = _numbers(file, "<u4", 1, path)
+    if tag not in (0, _HALF):
         raise UserError(f"{path} has weights of an unknown kind ({tag:#x})")
-    return _floats(data, offset, "<f4", size, path)
+    flat = _numbers(file, "<f2" if tag else "<f4", size, path)
+    file.seek(-file.tell() % 4, SEEK_CUR)
+    return flat
 
 
-def _floats(data: bytes, offset: int, dtype: str, count: int, path: Path) -> tuple[np.ndarray, int]:
-    end = offset + count * np.dtype(dtype).itemsize
-    if end > len(data):
-        raise UserError(f"{path} is cut short: it has {len(data)} of at least {end} bytes")
-    return np.frombuffer(data[offset:end], dtype), end
+def _numbers(file: BytesIO, dtype: str, count: int, path: Path) -> np.ndarray:
+    bytes_ = file.read(count * np.dtype(dtype).itemsize)
+    if len(bytes_) < count * np.dtype(dtype).itemsize:
+        raise UserError(f"{path} is cut short: it ends after {file.tell()} bytes")
+    return np.frombuffer(bytes_, dtype)

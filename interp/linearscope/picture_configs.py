@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UserError
 from ..progress import waiting
+from ..runs.writer import RunWriter, save_tensors
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .interpreter import Interpreter
     from .networks import PictureNetwork
     from .pictures import Picture
@@ -18,9 +20,18 @@ if TYPE_CHECKING:
 LARGEST_SIDE = 512
 
 
-def share(part: float, rest: float) -> float:
-    """part / (part + rest); NaN where there is neither."""
-    return part / (part + rest) if part + rest else math.nan
+def share(part: Tensor, rest: Tensor) -> Tensor:
+    """|part| / (|part| + |rest|); NaN where both are 0."""
+    return part.abs() / (part.abs() + rest.abs())
+
+
+def write_maps(out: RunWriter, name: str, picture: Picture, **maps: Tensor) -> None:
+    """Write the part `<name>.safetensors`: the maps, and the picture they belong to."""
+    import torch
+
+    with out.part(f"{name}.safetensors") as path:
+        kept = {key: tensor.cpu() for key, tensor in maps.items()}
+        save_tensors({**kept, "picture": torch.from_numpy(picture.copy())}, path)
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,13 @@ class NetworkConfig:
         from .networks import open_network
 
         return open_network(self.model, self.weights)
+
+    def classifier(self) -> PictureNetwork:
+        """The network, which has to give scores."""
+        network = self.network()
+        if network.kind != "classifier":
+            raise UserError(f"{network.name} is no classifier: use svd or impulse")
+        return network
 
     def system(self, network: PictureNetwork, image: str) -> tuple[Picture, Interpreter]:
         """A picture as it goes in, and the network's interpreter for it."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
 PHOTOGRAPHS = (
@@ -35,19 +35,16 @@ def open_picture(name: str) -> Picture:
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image
 
-        picture: Picture = np.asarray(load_sample_image(f"{name}.jpg"), np.uint8)
-        return picture
+        return np.asarray(load_sample_image(f"{name}.jpg"), np.uint8)
     if name in (*PHOTOGRAPHS, "chelsea"):
         from skimage import data
 
-        return _rgb(getattr(data, name)())
+        return np.asarray(Image.fromarray(getattr(data, name)()).convert("RGB"))
     return _read(Path(name).expanduser())
 
 
 def middle_square(picture: Picture, size: int) -> Picture:
     """Its middle square, scaled to size x size."""
-    from PIL import Image
-
     height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -63,8 +60,6 @@ def as_tensor(picture: Picture) -> Float[Tensor, "1 3 h w"]:
 
 
 def _read(path: Path) -> Picture:
-    from PIL import Image, UnidentifiedImageError
-
     if not path.is_file():
         raise UserError(
             f"no picture '{path}': give a file, or one of {', '.join(sorted(PHOTOGRAPHS))}"
@@ -83,8 +78,6 @@ def _read(path: Path) -> Picture:
 
 def _eight_bits(path: Path, image: Image.Image) -> Picture:
     """As every viewer shows it: turned as its EXIF data say, and on white where transparent."""
-    from PIL import Image, ImageOps
-
     if image.mode[0] in "IF":
         raise UserError(f"{path.name} has more than 8 bits per colour: convert it to 8 bits first")
     image = ImageOps.exif_transpose(image)
@@ -92,11 +85,3 @@ def _eight_bits(path: Path, image: Image.Image) -> Picture:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))
-
-
-def _rgb(picture: np.ndarray) -> Picture:
-    if picture.dtype == bool:
-        picture = picture.astype(np.uint8) * 255
-    if picture.ndim == 2:
-        picture = np.repeat(picture[:, :, None], 3, 2)
-    return np.ascontiguousarray(picture[:, :, :3]).astype(np.uint8)

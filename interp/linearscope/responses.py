@@ -26,18 +26,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from ..errors import UserError
-from ..runs.writer import RunWriter, save_tensors
-from .picture_configs import PictureConfig, share
+from ..runs.writer import RunWriter
+from .picture_configs import PictureConfig, share, write_maps
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from .interpreter import Interpreter
     from .networks import PictureNetwork
 
 GREEN = 1
-"""The output channel whose rows are taken."""
+"""The output channel whose rows are taken, and the input channel whose columns are."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,6 @@ class SvdConfig(PictureConfig):
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
-        import torch
 
         from .svd import energy, singular_triplets
 
@@ -74,11 +76,8 @@ class SvdConfig(PictureConfig):
             "residual": triplets.residuals.tolist(),
             "energy": (squares.cumsum(0) / total).tolist(),
         }
-        with out.part("values.parquet") as path:
-            pd.DataFrame(table).to_parquet(path)
-        with out.part("vectors.safetensors") as path:
-            vectors = {"left": triplets.left.cpu(), "right": triplets.right.cpu()}
-            save_tensors({**vectors, "picture": torch.from_numpy(picture.copy())}, path)
+        out.table("values", pd.DataFrame(table))
+        write_maps(out, "vectors", picture, left=triplets.left, right=triplets.right)
         return {
             "largest singular value": float(triplets.values[0]),
             "largest residual": float(triplets.residuals.nan_to_num().max()),
@@ -107,7 +106,6 @@ class ImpulseConfig(PictureConfig):
             _parse_pixel(text)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
         import torch
 
         network = self.network()
@@ -116,14 +114,16 @@ class ImpulseConfig(PictureConfig):
             raise UserError(f"{network.name} makes no picture: use explain")
         network = aligned(network, system)
         pixels = self._pixels(system)
-        rows, columns = rows_and_columns(network, system, pixels)
-        table = pd.DataFrame(place_rows(network, system, pixels, rows))
-        with out.part("places.parquet") as path:
-            table.to_parquet(path)
-        with out.part("responses.safetensors") as path:
-            tensors = {"rows": rows, "columns": columns, "output": system.y[0], "r": system.r[0]}
-            kept = {name: tensor.cpu() for name, tensor in tensors.items()}
-            save_tensors({**kept, "picture": torch.from_numpy(picture.copy())}, path)
+        at = np.array(pixels).T
+        nearest = input_coordinate(network, at).round().astype(int)
+        outputs = np.ravel_multi_index((GREEN, *at), system.y.shape[1:])
+        # an input of one channel has no green one, and the nearest pixel may lie beyond the edge
+        inputs = np.ravel_multi_index((GREEN, *nearest), system.x0.shape[1:], mode="clip")
+        rows = system.rows(torch.from_numpy(outputs))
+        columns = system.columns(torch.from_numpy(inputs))
+        table = out.table("places", place_table(network, system, pixels, rows))
+        maps = {"rows": rows, "columns": columns, "output": system.y[0], "r": system.r[0]}
+        write_maps(out, "responses", picture, **maps)
         return {
             "places": len(pixels),
             "places with a row": int(table["displacement"].notna().sum()),
@@ -154,8 +154,8 @@ def _parse_pixel(text: str) -> tuple[int, int]:
 
 def share_of_r(system: Interpreter) -> float:
     """|r|^2 / (|r|^2 + |A x0|^2)."""
-    r, linear = (float(t.double().square().sum()) for t in (system.r, system.y - system.r))
-    return share(r, linear)
+    r, linear = (t.double().square().sum() for t in (system.r, system.y - system.r))
+    return float(share(r, linear))
 
 
 def aligned(network: PictureNetwork, system: Interpreter) -> PictureNetwork:
@@ -166,75 +166,39 @@ def aligned(network: PictureNetwork, system: Interpreter) -> PictureNetwork:
         UserError: neither follows from the sizes.
     """
     inside, outside = (tuple(t.shape[2:]) for t in (system.x0, system.y))
-    pairs = list(zip(inside, outside, strict=True))
-    if all(network.factor * (i - 2 * network.border) == o for i, o in pairs):
-        return network
-    factors, borders = {divmod(o, i) for i, o in pairs}, {divmod(i - o, 2) for i, o in pairs}
-    if len(factors) == 1 and (factor := factors.pop())[1] == 0:
-        return replace(network, factor=factor[0], border=0)
-    if len(borders) == 1 and (border := borders.pop())[1] == 0:
-        return replace(network, factor=1, border=border[0])
+    multiple, cropped = (outside[0] // inside[0], 0), (1, (inside[0] - outside[0]) // 2)
+    for factor, border in ((network.factor, network.border), multiple, cropped):
+        if outside == tuple(factor * (size - 2 * border) for size in inside):
+            return replace(network, factor=factor, border=border)
     raise UserError(
         f"an output of {outside[0]} x {outside[1]} cannot be laid on an input of {inside[0]} x "
         f"{inside[1]}: pad or crop in the network until its size is a multiple"
     )
 
 
-def input_coordinate(network: PictureNetwork, y: float) -> float:
-    """The input coordinate, y or x, of the centre of an output pixel."""
+def input_coordinate(network: PictureNetwork, y: np.ndarray) -> np.ndarray:
+    """The input coordinates, y or x, of the centres of output pixels."""
     return (y + 0.5) / network.factor - 0.5 + network.border
 
 
-def rows_and_columns(
-    network: PictureNetwork, system: Interpreter, pixels: list[tuple[int, int]]
-) -> tuple[Tensor, Tensor]:
-    """The rows of the green channel at some output pixels, and the columns of the input pixels
-    there (of the green channel, or the only one)."""
-    import torch
-
-    _, channels, height, width = system.y.shape
-    rows = system.rows(torch.tensor([(GREEN * height + y) * width + x for y, x in pixels]))
-    _, channels, high, wide = system.x0.shape
-    green = min(GREEN, channels - 1)
-    inputs = [
-        (green * high + _nearest(network, y, high)) * wide + _nearest(network, x, wide)
-        for y, x in pixels
-    ]
-    return rows, system.columns(torch.tensor(inputs))
-
-
-def _nearest(network: PictureNetwork, y: int, size: int) -> int:
-    return min(max(round(input_coordinate(network, y)), 0), size - 1)
-
-
-def place_rows(
+def place_table(
     network: PictureNetwork, system: Interpreter, pixels: list[tuple[int, int]], rows: Tensor
-) -> list[dict[str, Any]]:
-    """The rows of `places.parquet`."""
-    import torch
+) -> pd.DataFrame:
+    """`places.parquet`."""
+    import pandas as pd
 
-    mass = rows.double().square().sum(1).cpu()
-    down = torch.arange(mass.shape[1], dtype=torch.float64)[:, None]
-    across = torch.arange(mass.shape[2], dtype=torch.float64)[None]
-    table_rows = []
-    for n, (y, x) in enumerate(pixels):
-        share = mass[n] / mass[n].sum()
-        at_y, at_x = input_coordinate(network, y), input_coordinate(network, x)
-        far = ((down - at_y) ** 2 + (across - at_x) ** 2) * share
-        from_y, from_x = float((share * down).sum()), float((share * across).sum())
-        output, r = float(system.y[0, GREEN, y, x]), float(system.r[0, GREEN, y, x])
-        table_rows.append(
-            {
-                "place": n,
-                "y": y,
-                "x": x,
-                "displacement": float(far.sum().sqrt()),
-                "centre": ((from_y - at_y) ** 2 + (from_x - at_x) ** 2) ** 0.5,
-                "from_y": from_y,
-                "from_x": from_x,
-                "output": output,
-                "linear": output - r,
-                "r": r,
-            }
-        )
-    return table_rows
+    y, x = np.array(pixels).T
+    mass = rows.double().square().sum(1).cpu().numpy()
+    with np.errstate(invalid="ignore"):  # a row of zeros has no mass
+        mass /= mass.sum((1, 2), keepdims=True)
+    squares, centres, means = [], [], {}
+    for name, pixel, share_along in (("y", y, mass.sum(2)), ("x", x, mass.sum(1))):
+        at, along = input_coordinate(network, pixel), np.arange(share_along.shape[1])
+        mean = share_along @ along
+        squares.append((share_along * (along - at[:, None]) ** 2).sum(1))
+        centres.append((mean - at) ** 2)
+        means[f"from_{name}"] = mean
+    output, r = (t[0, GREEN].cpu().double().numpy()[y, x] for t in (system.y, system.r))
+    distances = {"displacement": np.sqrt(sum(squares)), "centre": np.sqrt(sum(centres))}
+    values = {"output": output, "linear": output - r, "r": r}
+    return pd.DataFrame({"place": range(len(y)), "y": y, "x": x, **distances, **means, **values})

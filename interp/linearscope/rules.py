@@ -13,25 +13,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import UserError
-from .calls import (
-    ESCAPES,
-    FACTORS,
-    INPLACE,
-    LINEAR,
-    MOVES,
-    PRODUCTS,
-    PROPERTIES,
-    QUESTIONS,
-    RANDOM,
-    SCALES,
-    SHAPES,
-    STATISTICS,
-)
-from .dual import Dual, Tape, duals, holes, references
-from .program import filled
-from .units import ACTIVATIONS, GATES, OTHERS, pattern
+from . import calls
+from .tape import Dual, Tape, duals, references
+from .units import ACTIVATIONS, GATES, OTHERS
 
 Function = Callable[..., Any]
 Args = tuple[Any, ...]
@@ -50,26 +37,25 @@ def apply(func: Function, args: Args, kwargs: Kwargs) -> Any:
     name = _call_name(func)
     if not args and "input" in kwargs:
         args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
-    if name in ESCAPES:
-        tape = next(duals((args, kwargs))).tape
+    tape = duals((args, kwargs))[0].tape
+    if name in calls.ESCAPES:
         raise UserError(f"{tape.where(name)} takes numbers out of torch: they cannot be followed")
     for option in ("out", "rounding_mode"):
         if kwargs.get(option) is not None:
-            tape = next(duals((args, kwargs))).tape
             raise UserError(f"no rule for {tape.where(name)} with {option}")
-    if name in SHAPES | QUESTIONS:
+    if name in calls.QUESTIONS:
         with torch.no_grad():
             return func(*references(args), **references(kwargs))
     if name == "__setitem__":
         return _assign(args)
-    if _inplace(func, kwargs):
+    if kwargs.get("inplace") or _out_of_place(func) is not func:
         return _overwrite(func, name, args, kwargs)
     return _result(func, name, args, kwargs)
 
 
 def _result(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
     """The result of a call that changes nothing in place."""
-    given = list(duals((args, kwargs)))
+    given = duals((args, kwargs))
     tape, live = given[0].tape, [dual for dual in given if dual.slot is not None]
     with torch.no_grad():
         reference = func(*references(args), **references(kwargs))
@@ -77,13 +63,13 @@ def _result(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
             return _wrap(reference, None, tape, 0, given[0].source)
         frozen = _multipliers(name, args, kwargs)
         mixed = next((dual.source for dual in _without(given, frozen) if dual.slot is None), "")
-        step = None if mixed and name in LINEAR else _step(func, name, args, kwargs, live)
+        step = None if mixed and name in calls.LINEAR else _step(func, name, args, kwargs, live)
     if step is None:  # an activation plus a decision is a decision too: z + z^3 inside a GELU
         return _wrap(reference, None, tape, 0, mixed or tape.where(name))
     carriers, run = step
     count = 1 if isinstance(reference, Tensor) else len(reference)
     slots = tape.add(name, [c.slot for c in carriers if c.slot is not None], run, count)
-    keeps = name in MOVES or (name in SCALES and len(live) == 1)
+    keeps = name in calls.MOVES or (name in calls.SCALES and len(live) == 1)
     gate = GATES.get(name, min(dual.gate for dual in live) if keeps else 0)
     return _wrap(reference, slots, tape, gate, tape.where(name))
 
@@ -91,41 +77,35 @@ def _result(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
 def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual]) -> Replay | None:
     """How to replay a call; None if its result is a decision."""
     tape = live[0].tape
-    if name in STATISTICS:
+    if name in calls.STATISTICS:
         return None
-    if name in PRODUCTS:
+    if name in calls.PRODUCTS:
         carrier = _carrier(name, args, kwargs, live)
         return None if carrier is None else _same_call(func, args, kwargs, [carrier])
-    if name in LINEAR:
-        if name in RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
+    if name in calls.LINEAR:
+        if name in calls.RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
             raise UserError(f"no rule for {tape.where(name)} in training mode")
         frozen = _multipliers(name, args, kwargs)
         carriers = _without(live, frozen)
         if not carriers or any(dual.slot is not None and not dual.gate for dual in frozen):
             return None
-        return _same_call(_passed_on if name == "detach" else func, args, kwargs, carriers)
+        # in this system nothing is detached
+        return _same_call(torch.positive if name == "detach" else func, args, kwargs, carriers)
     if name == "scaled_dot_product_attention":
         return _attention(tape, *args, **kwargs)
     unit = ACTIVATIONS.get(name) or OTHERS.get(name)
     if unit is None:
         raise UserError(f"no rule for {tape.where(name)}: the interpreter cannot replay it")
-    if any(True for _ in duals((args[1:], kwargs))):
+    if duals((args[1:], kwargs)):
         raise UserError(f"no rule for {tape.where(name)} with a setting that depends on the input")
     args[0].activation(tape.where(name))
     return [args[0]], unit(args[0].reference, *args[1:], **kwargs)
 
 
-def _passed_on(x: Tensor) -> Tensor:
-    """`detach`, for a system in which nothing is detached."""
-    return x
-
-
 def _multipliers(name: str, args: Args, kwargs: Kwargs) -> list[Dual]:
     """The Duals among a linear call's arguments that multiply others of them."""
-    keys = FACTORS.get(name, ())
-    multipliers = [args[key] for key in keys if isinstance(key, int) and key < len(args)]
-    multipliers += [kwargs[key] for key in keys if isinstance(key, str) and key in kwargs]
-    return list(duals(multipliers))
+    given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+    return duals([given[key] for key in calls.FACTORS.get(name, ()) if key in given])
 
 
 def _without(some: list[Dual], others: list[Dual]) -> list[Dual]:
@@ -134,13 +114,20 @@ def _without(some: list[Dual], others: list[Dual]) -> list[Dual]:
 
 def _same_call(func: Function, args: Args, kwargs: Kwargs, carriers: list[Dual]) -> Replay:
     """The call itself, on what some of its arguments carry."""
-    with_holes = holes((args, kwargs), carriers)
+    leaves, spec = tree_flatten((args, kwargs))
+    places = [n for n, leaf in enumerate(leaves) if any(leaf is dual for dual in carriers)]
+    order = [leaves[n] for n in places]
+    for n in places:
+        leaves[n] = None
+    constants = references(leaves)
 
     def run(*carried: Tensor) -> Any:
-        plain, named = filled(with_holes, iter(carried))
+        filled = list(constants)
+        for n, tensor in zip(places, carried, strict=True):
+            filled[n] = tensor
+        plain, named = tree_unflatten(filled, spec)
         return func(*plain, **named)
 
-    order = [dual for dual in duals((args, kwargs)) if any(dual is c for c in carriers)]
     return order, run
 
 
@@ -163,8 +150,7 @@ def _attention(
     attn_mask: Any = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    **options: Any,
 ) -> Replay:
     """`F.scaled_dot_product_attention` of the values, with the pattern of the references."""
     if dropout_p:
@@ -173,8 +159,10 @@ def _attention(
         raise UserError(f"no rule for {tape.where('attention')} with constant values")
     value.activation("attention's values")
     q, k, mask = references((query, key, attn_mask))
-    weights = pattern(q, k, mask, is_causal, scale, enable_gqa)
-    groups = q.shape[-3] // value.shape[-3] if enable_gqa else 1
+    # what attention makes of unit vectors is its pattern
+    units = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device).expand(*k.shape[:-1], -1)
+    weights = F.scaled_dot_product_attention(q, k, units, mask, 0.0, is_causal, **options)
+    groups = q.shape[-3] // value.shape[-3] if options.get("enable_gqa") else 1
 
     def run(v: Tensor) -> Tensor:
         mixed: Tensor = weights @ (v.repeat_interleave(groups, -3) if groups > 1 else v)
@@ -227,18 +215,18 @@ def _overwrite(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
 
 def _refuse_shared_memory(target: Dual) -> None:
     """Refuse a write into memory that another Dual stands for, whose slot would stay the same."""
-    if target.tape.sharing(target):
+    if target.tape.shared(target):
         where = target.tape.module or "the network itself"
         raise UserError(f"{where} writes into memory that a view shares: write into a copy")
 
 
 def _out_of_place(func: Function) -> Function | None:
-    """The call that returns what this one writes; None if there is none."""
+    """The call that returns what this one writes, if it writes; None if there is none."""
     name = func.__name__
-    if name in INPLACE:
-        return getattr(Tensor, INPLACE[name])  # type: ignore[no-any-return]
-    if not name.endswith("_"):
-        return func  # the caller removed its option `inplace`
+    if name in calls.INPLACE:
+        return getattr(Tensor, calls.INPLACE[name])  # type: ignore[no-any-return]
+    if name.startswith("__") or not name.endswith("_"):
+        return func
     plain = name.removesuffix("_")
     return next((getattr(h, plain) for h in (Tensor, torch, F) if hasattr(h, plain)), None)
 
@@ -246,20 +234,8 @@ def _out_of_place(func: Function) -> Function | None:
 def _call_name(func: Function) -> str:
     name = func.__name__
     if name == "__get__":
-        asked: str = func.__self__.__name__  # type: ignore[attr-defined]
-        if asked == "data":
-            return "detach"
-        return "contiguous" if asked in PROPERTIES else name
-    return INPLACE.get(name) or (name if name.startswith("__") else name.removesuffix("_"))
-
-
-def _inplace(func: Function, kwargs: Kwargs) -> bool:
-    name = func.__name__
-    return (
-        name in INPLACE
-        or bool(kwargs.get("inplace"))
-        or (name.endswith("_") and not name.startswith("__"))
-    )
+        return calls.PROPERTIES.get(func.__self__.__name__, name)  # type: ignore[attr-defined]
+    return calls.INPLACE.get(name) or (name if name.startswith("__") else name.removesuffix("_"))
 
 
 def _wrap(reference: Any, slots: list[int] | None, tape: Tape, gate: int, source: str) -> Any:

@@ -22,7 +22,7 @@ class SketchNet(nn.Module):
             *_layer(width, 2 * width, 3, 2),
             *_layer(2 * width, 4 * width, 3, 2),
         )
-        self.blocks = nn.ModuleList(_Block(4 * width) for _ in range(blocks))
+        self.blocks = nn.Sequential(*(_Block(4 * width) for _ in range(blocks)))
         self.up = nn.Sequential(
             nn.Upsample(scale_factor=2),
             *_layer(4 * width, 2 * width, 3),
@@ -32,10 +32,7 @@ class SketchNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.down(x)
-        for block in self.blocks:
-            x = block(x)
-        out: Tensor = self.up(x)
+        out: Tensor = self.up(self.blocks(self.down(x)))
         return out
 
 

@@ -8,11 +8,12 @@ several rounds, with its quartiles; the two sides of a ratio run one after the o
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from interp.kernels.bench import seconds
 
 from ..progress import progress
 from .interpreter import interpret
@@ -50,17 +51,8 @@ def measure(model: str = "efficientnet-lite0", rounds: int = 7) -> dict[str, Any
         for name, (ours, theirs) in pairs.items():
             ratios = []
             for _ in range(rounds):
-                ratios.append(_seconds(ours) / _seconds(theirs))
+                ratios.append(seconds(ours)[0] / seconds(theirs)[0])
                 advance(1, name)
-            low, _, high = statistics.quantiles(ratios, n=4)
-            metrics |= {
-                name: statistics.median(ratios),
-                f"{name}, quartiles": f"{low:.2f}-{high:.2f}",
-            }
+            low, median, high = statistics.quantiles(ratios, n=4)
+            metrics |= {name: median, f"{name}, quartiles": f"{low:.2f}-{high:.2f}"}
     return metrics
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

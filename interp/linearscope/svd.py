@@ -75,25 +75,17 @@ def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1
         except ArpackError as error:
             raise UserError(f"no singular triplets: A may be zero ({error})") from error
     order = np.argsort(-s)[:k]
-    values = torch.from_numpy(s[order].copy())
-    left = torch.from_numpy(u.T[order].copy()).view(k, *system.y.shape[1:])
-    right = torch.from_numpy(vt[order].copy()).view(k, *system.x0.shape[1:])
-    residuals = _residuals(system, values, left, right)
-    return Triplets(values, left.float(), right.float(), residuals, count)
-
-
-def _residuals(system: Interpreter, values: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """`Triplets.residuals`."""
-
-    def error(product: Tensor, vectors: Tensor) -> Tensor:
-        scale = values.view(-1, *[1] * (vectors.ndim - 1))
-        lengths: Tensor = (product.cpu().double() - scale * vectors).flatten(1).norm(dim=1)
-        return lengths
-
-    largest = torch.maximum(error(system.matvec(right), left), error(system.rmatvec(left), right))
+    values = torch.from_numpy(s[order])
+    left = torch.from_numpy(u.T[order]).reshape(k, *system.y.shape[1:])
+    right = torch.from_numpy(vt[order]).reshape(k, *system.x0.shape[1:])
+    errors = [
+        (product.cpu().flatten(1).double() - values[:, None] * vectors.flatten(1)).norm(dim=1)
+        for product, vectors in ((system.matvec(right), left), (system.rmatvec(left), right))
+    ]
     # a value that is zero except for rounding has no relative residual
     real = values > torch.finfo(system.y.dtype).eps * values[0]
-    return torch.where(real, largest / values, torch.nan)
+    residuals = torch.where(real, torch.maximum(*errors) / values, torch.nan)
+    return Triplets(values, left.float(), right.float(), residuals, count)
 
 
 def energy(system: Interpreter, probes: int = 32, seed: int = 0) -> tuple[float, float]:

@@ -12,11 +12,12 @@ token), and `directions/`, a row of A per logit and token (index: name, logit, p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.site import Site
+from ..runs.study import ModelStudy
 from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -25,14 +26,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TokensConfig:
+class TokensConfig(ModelStudy):
     """Split a language model's logits exactly among the tokens of a prompt."""
 
     STUDY: ClassVar[str] = "linearscope.tokens"
     VERSION: ClassVar[int] = 1
 
-    model: str = "smollm2-135m"
-    """A catalog name, hub id or folder."""
     prompt: str = "The capital of France is"
     """The text whose next token's logits are split."""
     site: str = "0.resid_pre"
@@ -41,16 +40,9 @@ class TokensConfig:
     """The tokens to explain, with their spaces; by default the three most likely."""
     against: str = ""
     """A token whose logit is subtracted from every other."""
-    device: str = field(default="cpu", metadata={"key": False})
-    """The device to compute on, such as cpu or cuda."""
-
-    def fingerprints(self) -> dict[str, str]:
-        from ..model.weights import open_weights
-
-        return open_weights(self.model).fingerprints()
 
     def check(self) -> None:
-        """Raise UserError for settings that cannot work."""
+        super().check()
         if not self.prompt:
             raise UserError("the prompt is empty: give at least one token")
         Site.parse(self.site)
@@ -67,22 +59,19 @@ class TokensConfig:
         batch, site = subject.tokens(self.prompt), Site.parse(self.site)
         system = interpret_logits(subject, batch, site)
         names, rows, sums = self._logits(subject, system)
+        out.table("logits", sums)
         texts = [subject.text(token[None]) for token in batch.ids[0]]
-        shares = (rows * system.x0).double().flatten(2).sum(2)
-        token_rows, index = [], []
-        for n, name in enumerate(names):
-            for position, text in enumerate(texts):
-                where = {"logit": name, "position": position, "token": text}
-                share, length = float(shares[n, position]), float(rows[n, position].norm())
-                token_rows.append({**where, "contribution": share, "length": length})
-                index.append({"name": f"{name!r} from {position}{text!r}", **where})
-        with out.part("tokens.parquet") as path:
-            pd.DataFrame(token_rows).to_parquet(path)
-        with out.part("logits.parquet") as path:
-            sums.to_parquet(path)
+        where = pd.MultiIndex.from_product([names, range(len(texts))], names=["logit", "position"])
+        index = where.to_frame(index=False).assign(token=texts * len(names))
+        shares = (rows * system.x0).double().flatten(2).sum(2).flatten()
+        lengths = rows.flatten(2).norm(dim=2).flatten()
+        columns = {"contribution": shares.tolist(), "length": lengths.tolist()}
+        out.table("tokens", index.assign(**columns))
+        labels = [f"{logit!r} from {n}{text!r}" for logit, n, text in index.to_numpy()]
+        index.insert(0, "name", labels)
         about = {"model": self.model, "analysis": self.STUDY, "prompt": self.prompt}
         vectors = rows.flatten(0, 1).flatten(1).cpu()
-        Directions(site, vectors, pd.DataFrame(index), about).save(out.path / "directions")
+        Directions(site, vectors, index, about).save(out.path / "directions")
         errors = (sums["linear"] + sums["r"] - sums["value"]).abs()
         return {"largest error": float(errors.max()), "largest r": float(sums["r"].abs().max())}
 

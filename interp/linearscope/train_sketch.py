@@ -11,6 +11,7 @@ square of a held-out picture; grey double: of the best single colour).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
@@ -62,7 +63,6 @@ class SketchConfig:
             raise UserError("--batch and --steps must be at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
         import torch
         import torch.nn.functional as F
 
@@ -86,16 +86,11 @@ class SketchConfig:
                 advance(1, f"loss {losses[-1]:.3f}")
         with out.part("network.safetensors") as path:
             save_tensors({k: v.cpu() for k, v in net.state_dict().items()}, path)
-        with out.part("curve.parquet") as path:
-            pd.DataFrame({"step": range(1, self.steps + 1), "loss": losses}).to_parquet(path)
-        held_out = [self._held_out(net, name) for name in HELD_OUT]
-        with out.part("held.parquet") as path:
-            pd.DataFrame(held_out).to_parquet(path)
-        last = torch.tensor(losses[-self.steps // 10 :])
-        metrics = {"loss of the last tenth": float(last.mean())}
-        for row in held_out:
-            metrics |= {f"{row['picture']}, error": row["error"],
-                        f"{row['picture']}, one colour": row["grey"]}  # fmt: skip
+        out.table("curve", ({"step": n, "loss": loss} for n, loss in enumerate(losses, 1)))
+        held = out.table("held", [self._held_out(net, name) for name in HELD_OUT])
+        metrics = {"loss of the last tenth": mean(losses[-self.steps // 10 :])}
+        for name, error, grey in held.itertuples(index=False):
+            metrics |= {f"{name}, error": error, f"{name}, one colour": grey}
         return metrics
 
     def _crops(self, pictures: list[Tensor], step: int) -> Tensor:

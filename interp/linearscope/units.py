@@ -14,7 +14,6 @@ Each is `unit(z0, *args, **kwargs)` and returns the affine function of z. After 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Weight = Tensor | None
 Linear = Callable[[Tensor], Tensor]
 Unit = Callable[..., Linear]
 NEAR = 1e-3
@@ -33,17 +33,6 @@ def affine(slope: Tensor, offset: Tensor) -> Linear:
     if bool(offset.any()):
         return lambda z: torch.addcmul(offset, slope, z)
     return lambda z: z * slope
-
-
-def between(z0: Tensor, low: float, high: float) -> Linear:
-    """min(max(z, low), high)."""
-    inside = ((z0 > low) & (z0 < high)).to(z0)
-    return affine(inside, z0.clamp(low, high) * (1 - inside))
-
-
-def relu(z0: Tensor, inplace: bool = False) -> Linear:
-    passes = (z0 > 0).to(z0)
-    return lambda z: z * passes
 
 
 def piece(function: Callable[..., Tensor]) -> Unit:
@@ -82,23 +71,15 @@ def _slope(
     return slope, value.detach()
 
 
-def max_pool(dimensions: int) -> Unit:
+def max_pool(function: Callable[..., Any], dimensions: int) -> Unit:
     """The inputs that the pool chose for z0; its adjoint adds up where windows overlap."""
-    function = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dimensions - 1]
 
     def unit(z0: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Linear:
-        return _chosen(function(z0, *args, **kwargs, return_indices=True)[1], dimensions)
+        places = function(z0, *args, **kwargs, return_indices=True)[1]
+        flat = places.flatten(-dimensions)
+        return lambda z: z.flatten(-dimensions).gather(-1, flat).view(places.shape)
 
     return unit
-
-
-def adaptive_max_pool(z0: Tensor, output_size: Any, return_indices: bool = False) -> Linear:
-    return _chosen(F.adaptive_max_pool2d(z0, output_size, return_indices=True)[1], 2)
-
-
-def _chosen(places: Tensor, dimensions: int) -> Linear:
-    flat = places.flatten(-dimensions)
-    return lambda z: z.flatten(-dimensions).gather(-1, flat).view(places.shape)
 
 
 def glu(z0: Tensor, dim: int = -1) -> Linear:
@@ -108,11 +89,7 @@ def glu(z0: Tensor, dim: int = -1) -> Linear:
 
 
 def layer_norm(
-    z0: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
+    z0: Tensor, normalized_shape: Any, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
 ) -> Linear:
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
     variance, mean = torch.var_mean(z0, axes, correction=0, keepdim=True)
@@ -120,7 +97,7 @@ def layer_norm(
 
 
 def rms_norm(
-    z0: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+    z0: Tensor, normalized_shape: Any, weight: Weight = None, eps: float | None = None
 ) -> Linear:
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
     eps = torch.finfo(z0.dtype).eps if eps is None else eps
@@ -130,42 +107,32 @@ def rms_norm(
 
 
 def group_norm(
-    z0: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
+    z0: Tensor, num_groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
 ) -> Linear:
-    variance, mean = torch.var_mean(z0.reshape(len(z0), num_groups, -1), -1, correction=0)
-    per = z0.shape[1] // num_groups
-    mean, variance = (
-        _along(each.repeat_interleave(per, 1).flatten(), z0).view(len(z0), -1, *[1] * (z0.ndim - 2))
-        for each in (mean, variance)
+    grouped = z0.reshape(len(z0), num_groups, -1)
+    variance, mean = (
+        statistic.expand_as(grouped).reshape(z0.shape)
+        for statistic in torch.var_mean(grouped, -1, correction=0, keepdim=True)
     )
     return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
 
 
 def instance_norm(
     z0: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    running_mean: Weight = None,
+    running_var: Weight = None,
+    weight: Weight = None,
+    bias: Weight = None,
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Linear:
     if use_input_stats:
-        axes = tuple(range(2, z0.ndim))
-        variance, mean = torch.var_mean(z0, axes, correction=0, keepdim=True)
-    else:
-        assert running_mean is not None
-        assert running_var is not None
-        mean, variance = _along(running_mean, z0), _along(running_var, z0)
-    return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
+        return group_norm(z0, z0.shape[1], weight, bias, eps)
+    return lambda z: F.batch_norm(z, running_mean, running_var, weight, bias, eps=eps)
 
 
-def _scaled(mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None) -> Linear:
+def _scaled(mean: Tensor, scale: Tensor, weight: Weight, bias: Weight) -> Linear:
     """(z - mean) * scale * weight + bias, with mean and scale frozen."""
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
@@ -176,59 +143,19 @@ def _along(channels: Any, x: Tensor) -> Any:
     return None if channels is None else channels.view(-1, *[1] * (x.ndim - 2))
 
 
-def pattern(
-    query: Tensor,
-    key: Tensor,
-    mask: Tensor | None = None,
-    causal: bool = False,
-    scale: float | None = None,
-    grouped: bool = False,
-) -> Tensor:
-    """The weights of scaled dot product attention [..., queries, keys]."""
-    if grouped:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if causal:
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~allowed, -math.inf)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1)
+def _functions(names: str) -> dict[str, Callable[..., Tensor]]:
+    return {n: getattr(F, n) if hasattr(F, n) else getattr(torch, n) for n in names.split()}
 
 
-_PIECES: dict[str, Callable[..., Tensor]] = {
-    "leaky_relu": F.leaky_relu,
-    "prelu": F.prelu,
-    "hardsigmoid": F.hardsigmoid,
-    "threshold": F.threshold,
-    "_threshold": F.threshold,
-    "rrelu": F.rrelu,
-    "hardshrink": F.hardshrink,
-    "softshrink": F.softshrink,
-    "abs": torch.abs,
-    "clamp": torch.clamp,
-    "clip": torch.clamp,
-    "clamp_min": torch.clamp_min,
-    "clamp_max": torch.clamp_max,
-}
-_MASKS: dict[str, Callable[..., Tensor]] = {
-    "hardswish": F.hardswish,  # a parabola between two lines
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "elu": F.elu,
-    "selu": F.selu,
-    "celu": F.celu,
-    "softplus": F.softplus,
-    "mish": F.mish,
+_PIECES = _functions("""
+    relu relu6 hardtanh leaky_relu prelu hardsigmoid threshold _threshold rrelu hardshrink
+    softshrink abs clamp clip clamp_min clamp_max
+""")
+_MASKS = _functions("sigmoid tanh silu gelu elu selu celu softplus mish softsign") | {
     "log_sigmoid": F.logsigmoid,
-    "softsign": F.softsign,
+    "hardswish": F.hardswish,  # a parabola between two lines
 }
 ACTIVATIONS: dict[str, Unit] = {
-    "relu": relu,
-    "relu6": lambda z0, inplace=False: between(z0, 0, 6),
-    "hardtanh": lambda z0, min_val=-1, max_val=1, inplace=False: between(z0, min_val, max_val),
     **{name: piece(function) for name, function in _PIECES.items()},
     **{name: mask(function) for name, function in _MASKS.items()},
 }
@@ -236,10 +163,8 @@ GATES = {**dict.fromkeys(_MASKS, 1), "sigmoid": 2, "hardsigmoid": 2}
 """The ranks of units that can be gates. In a product the factor of higher rank is frozen: SiLU
 against a plain activation (a gated MLP), a sigmoid against a SiLU (squeeze-excite)."""
 OTHERS: dict[str, Unit] = {
-    "max_pool1d": max_pool(1),
-    "max_pool2d": max_pool(2),
-    "max_pool3d": max_pool(3),
-    "adaptive_max_pool2d": adaptive_max_pool,
+    **{f"max_pool{n}d": max_pool(getattr(F, f"max_pool{n}d"), n) for n in (1, 2, 3)},
+    "adaptive_max_pool2d": max_pool(F.adaptive_max_pool2d, 2),
     "glu": glu,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..errors import UserError
@@ -10,7 +10,7 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class Family:
-    """Tensor names of a family; `{}` stands for the layer.
+    """Tensor names of a family, and so those of the modules; `{}` stands for the layer.
 
     Names are those of the causal-LM class; the base class's checkpoints lack `prefix`, and
     multi-modal ones put another before it. Both are found by looking (`Weights`).
@@ -18,17 +18,18 @@ class Family:
 
     prefix: str
     embed: str
-    head: str
     final_norm: str
     mlp_norm: str
     up: str
-    gate: str | None
     down: str
     attn_norm: str
     value: str
     output: str
-    attn_post_norm: str | None = None
-    mlp_post_norm: str | None = None
+    head: str = "lm_head.weight"
+    gate: str = ""
+    """Empty in a family without gates, as are the next two in most."""
+    attn_post_norm: str = ""
+    mlp_post_norm: str = ""
     """Norms through which Gemma 2 and 3 pass what attention and MLP add to the stream."""
     activation: tuple[str, str] = ("hidden_act", "silu")
     """Its name in config.json, and the one that transformers takes where it is not given."""
@@ -45,7 +46,6 @@ class Family:
 _LLAMA = Family(
     prefix="model.",
     embed="model.embed_tokens.weight",
-    head="lm_head.weight",
     final_norm="model.norm.weight",
     mlp_norm="model.layers.{}.post_attention_layernorm.weight",
     up="model.layers.{}.mlp.up_proj.weight",
@@ -56,24 +56,20 @@ _LLAMA = Family(
     output="model.layers.{}.self_attn.o_proj.weight",
 )
 _GELU = "gelu_pytorch_tanh"
-_GEMMA = Family(**{**vars(_LLAMA), "gain_offset": 1.0, "activation": ("hidden_act", _GELU)})
-_GEMMA2 = Family(
-    **{
-        **vars(_GEMMA),
-        "activation": ("hidden_activation", _GELU),
-        "mlp_norm": "model.layers.{}.pre_feedforward_layernorm.weight",
-        "attn_post_norm": "model.layers.{}.post_attention_layernorm.weight",
-        "mlp_post_norm": "model.layers.{}.post_feedforward_layernorm.weight",
-    }
+_GEMMA = replace(_LLAMA, gain_offset=1.0, activation=("hidden_act", _GELU))
+_GEMMA2 = replace(
+    _GEMMA,
+    activation=("hidden_activation", _GELU),
+    mlp_norm="model.layers.{}.pre_feedforward_layernorm.weight",
+    attn_post_norm="model.layers.{}.post_attention_layernorm.weight",
+    mlp_post_norm="model.layers.{}.post_feedforward_layernorm.weight",
 )
 _GPT2 = Family(
     prefix="transformer.",
     embed="transformer.wte.weight",
-    head="lm_head.weight",
     final_norm="transformer.ln_f.weight",
     mlp_norm="transformer.h.{}.ln_2.weight",
     up="transformer.h.{}.mlp.c_fc.weight",
-    gate=None,
     down="transformer.h.{}.mlp.c_proj.weight",
     attn_norm="transformer.h.{}.ln_1.weight",
     value="transformer.h.{}.attn.c_attn.weight",
@@ -83,14 +79,12 @@ _GPT2 = Family(
     norm="layer",
     transposed=True,
 )
-_GPT_NEO = Family(
-    **{
-        **vars(_GPT2),
-        "value": "transformer.h.{}.attn.attention.v_proj.weight",
-        "output": "transformer.h.{}.attn.attention.out_proj.weight",
-        "value_rows": "all",
-        "transposed": False,
-    }
+_GPT_NEO = replace(
+    _GPT2,
+    value="transformer.h.{}.attn.attention.v_proj.weight",
+    output="transformer.h.{}.attn.attention.out_proj.weight",
+    value_rows="all",
+    transposed=False,
 )
 _GPT_NEOX = Family(
     prefix="gpt_neox.",
@@ -99,7 +93,6 @@ _GPT_NEOX = Family(
     final_norm="gpt_neox.final_layer_norm.weight",
     mlp_norm="gpt_neox.layers.{}.post_attention_layernorm.weight",
     up="gpt_neox.layers.{}.mlp.dense_h_to_4h.weight",
-    gate=None,
     down="gpt_neox.layers.{}.mlp.dense_4h_to_h.weight",
     attn_norm="gpt_neox.layers.{}.input_layernorm.weight",
     value="gpt_neox.layers.{}.attention.query_key_value.weight",
@@ -110,13 +103,9 @@ _GPT_NEOX = Family(
 )
 
 FAMILIES: dict[str, Family] = {
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _LLAMA),
     "gemma": _GEMMA,
-    "gemma2": _GEMMA2,
-    "gemma3_text": _GEMMA2,
+    **dict.fromkeys(("gemma2", "gemma3_text"), _GEMMA2),
     "gpt2": _GPT2,
     "gpt_neo": _GPT_NEO,
     "gpt_neox": _GPT_NEOX,
@@ -149,8 +138,7 @@ class ModelSpec:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of neuron vector the model has."""
-        gated = FAMILIES[self.model_type].gate is not None
-        return ("up", "gate", "down") if gated else ("up", "down")
+        return ("up", "gate", "down") if FAMILIES[self.model_type].gate else ("up", "down")
 
 
 def read_spec(config: dict[str, Any]) -> ModelSpec:

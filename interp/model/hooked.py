@@ -28,34 +28,27 @@ class Hooked:
     def __init__(self, backend: Backend, device: torch.device) -> None:
         self.device = device
         self._backend = backend
-        self._edits: tuple[Edit, ...] = ()
+        self.sites = backend.sites
+        """Every site, in forward order."""
+        self.edits: tuple[Edit, ...] = ()
+        """Those in scope."""
         self.double = False
         """Whether passes are in float64 from end to end."""
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """Every site, in forward order."""
-        return self._backend.sites
-
-    @property
-    def edits(self) -> tuple[Edit, ...]:
-        """The edits in scope."""
-        return self._edits
 
     @contextmanager
     def edited(self, *edits: Edit) -> Iterator[Self]:
         """Apply edits, after those already in scope, to every pass until the block is left."""
         matching([edit.site for edit in edits], self.sites)
-        before = self._edits
-        self._edits = (*before, *edits)
+        before = self.edits
+        self.edits = (*before, *edits)
         try:
             yield self
         finally:
-            self._edits = before
+            self.edits = before
 
     def _pass(self, inputs: dict[str, Any], chosen: Chosen) -> Tensor:
         """One whole pass, edits applied."""
-        output = self._run(inputs, self._taps({}, chosen), False)
+        output = self._run(inputs, self._taps({}, set(), chosen), False)
         assert output is not None
         return output
 
@@ -65,20 +58,17 @@ class Hooked:
         """The activations at some sites, edits applied; no further than the last of them."""
         wanted = matching([sites] if isinstance(sites, str | Site) else sites, self.sites)
         kept: dict[Site, Tensor] = {}
-        readers: dict[Site, Tap] = {}
-        for site in dict.fromkeys(site.whole for site in wanted):
-            readers[site] = _keep(kept, site)
-        self._run(inputs, self._taps(readers, chosen), True)
+        self._run(inputs, self._taps(kept, {site.whole for site in wanted}, chosen), True)
         return {site: head_of(kept[site.whole], site) for site in wanted}
 
     def _run(self, inputs: dict[str, Any], taps: dict[Site, Tap], stop: bool) -> Tensor | None:
         with KeepingDouble() if self.double else nullcontext():
             return self._backend.run(inputs, taps, stop)
 
-    def _taps(self, readers: dict[Site, Tap], chosen: Chosen) -> dict[Site, Tap]:
-        """Edits, then readers, site by site."""
+    def _taps(self, kept: dict[Site, Tensor], read: set[Site], chosen: Chosen) -> dict[Site, Tap]:
+        """Site by site: its edits; then, of those to be read, a copy into `kept`."""
         edits: dict[Site, list[Edit]] = {}
-        for edit in self._edits:
+        for edit in self.edits:
             edits.setdefault(edit.site.whole, []).append(edit)
 
         def both(site: Site) -> Tap:
@@ -86,20 +76,13 @@ class Hooked:
                 changed = x
                 for edit in edits.get(site, []):
                     changed = edit(changed, chosen(edit, changed))
-                if site in readers:
-                    readers[site](changed)
+                if site in read:
+                    kept[site] = changed.detach().clone()
                 return changed if site in edits else None
 
             return tap
 
-        tapped = [site for site in self.sites if site in edits or site in readers]
+        tapped = [site for site in self.sites if site in edits or site in read]
         # edits behind the last site that is read cannot change it
-        last = max((at for at, site in enumerate(tapped) if site in readers), default=len(tapped))
+        last = max((at for at, site in enumerate(tapped) if site in read), default=len(tapped))
         return {site: both(site) for site in tapped[: last + 1]}
-
-
-def _keep(kept: dict[Site, Tensor], site: Site) -> Tap:
-    def tap(x: Tensor) -> None:
-        kept[site] = x.detach().clone()
-
-    return tap

@@ -22,9 +22,6 @@ from .site import Site
 class Network(Hooked):
     """A module that can be read and edited at its sites; made by `open_network`."""
 
-    def __init__(self, backend: ModuleBackend, device: torch.device) -> None:
-        super().__init__(backend, device)
-
     @torch.no_grad()
     def output(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """What the network gives, edits in scope applied."""

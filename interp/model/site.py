@@ -25,18 +25,8 @@ from fnmatch import fnmatchcase
 from ..errors import UserError
 
 LAYER_KINDS = (
-    "resid_pre",
-    "head_v",
-    "attn_pattern",
-    "head_z",
-    "attn_out",
-    "resid_mid",
-    "mlp_in",
-    "mlp_gate",
-    "mlp_up",
-    "mlp_post",
-    "mlp_out",
-    "resid_post",
+    *("resid_pre", "head_v", "attn_pattern", "head_z", "attn_out", "resid_mid"),
+    *("mlp_in", "mlp_gate", "mlp_up", "mlp_post", "mlp_out", "resid_post"),
 )
 MODEL_KINDS = ("final_norm_in", "logits")
 MODULE_KINDS = ("in", "out")

@@ -8,12 +8,14 @@ model as it was. Opening one checks its logits against the plain transformers mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
 from .backends import Backend
@@ -24,6 +26,9 @@ from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
 from .site import Site
 from .weights import Weights
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 BackendName = Literal["native", "bridge", "nnsight"]
 
@@ -89,13 +94,11 @@ class Subject(Hooked):
         """Rows of ids as one left-padded batch."""
         if not rows or not all(len(row) for row in rows):
             raise UserError("an empty prompt: give at least one token")
-        width = max(map(len, rows))
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.bool)
-        for row, into, real in zip(rows, ids, mask, strict=True):
-            self._known(min(row), max(row))
-            into[width - len(row) :] = torch.tensor(row)
-            real[width - len(row) :] = True
+        padded = [torch.tensor(row, dtype=torch.long) for row in rows]
+        ids = pad_sequence(padded, batch_first=True, padding_side="left")
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(-ids.shape[1], 0) >= -lengths[:, None]
+        self._check_known(ids)
         return Batch(ids.to(self.device), mask.to(self.device))
 
     def text(self, ids: Int[Tensor, " pos"]) -> str:
@@ -105,7 +108,7 @@ class Subject(Hooked):
     def logits(self, batch: Batch | Tensor) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of one forward pass, edits in scope applied."""
         whole = self._as_batch(batch)
-        return self._pass(_inputs(whole), _positions(whole.mask, whole.mask))
+        return self._pass(model_inputs(whole), _positions(whole.mask, whole.mask))
 
     @torch.no_grad()
     def capture(
@@ -119,29 +122,39 @@ class Subject(Hooked):
             UserError: a site the model lacks.
         """
         whole = self._as_batch(batch)
-        return self._read(_inputs(whole), _positions(whole.mask, whole.mask), sites)
+        return self._read(model_inputs(whole), _positions(whole.mask, whole.mask), sites)
 
     @torch.no_grad()
     def generate(
-        self, batch: Batch | Tensor, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+        self,
+        batch: Batch | Tensor,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        cache: Cache | None = None,
     ) -> Int[Tensor, "batch new"]:
         """New tokens with a KV cache, greedy at temperature 0; edits in scope apply to each step.
 
         An edit at "all" positions acts on the prompt and on every new token, at the "last" one on
         the prompt's last token and on every new token, and one with a mask on the prompt alone.
         Rows that have ended are filled with the end token.
+
+        Args:
+            cache: keys and values of the tokens before `batch.ids`, which `batch.mask` covers too.
         """
         from transformers import DynamicCache
 
         whole = self._as_batch(batch)
         self.check_length(whole.mask.shape[1] + max_new_tokens)
-        cache, generator = DynamicCache(), torch.Generator(self.device).manual_seed(seed)
+        cache = DynamicCache() if cache is None else cache
+        generator = torch.Generator(self.device).manual_seed(seed)
         ends = torch.tensor(self._end_tokens(), device=self.device)
-        ids, mask, new = whole.ids, whole.mask, whole.mask
+        ids, mask = whole
+        new = mask[:, -ids.shape[1] :]
         done = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
         out: list[Tensor] = []
         while len(out) < max_new_tokens and not bool(done.all()):
-            inputs = {**_inputs(Batch(ids, mask)), "past_key_values": cache, "use_cache": True}
+            inputs = {**model_inputs(Batch(ids, mask)), "past_key_values": cache, "use_cache": True}
             logits = self._pass(inputs, _positions(new, whole.mask, bool(out)))
             picked = _pick(logits[:, -1], temperature, generator)
             picked = torch.where(done, ends[0] if len(ends) else picked, picked)
@@ -156,13 +169,13 @@ class Subject(Hooked):
             ids = (batch if batch.ndim == 2 else batch[None]).to(self.device)
             if not ids.numel():
                 raise UserError("an empty prompt: give at least one token")
-            self._known(int(ids.min()), int(ids.max()))
+            self._check_known(ids)
             batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
         self.check_length(batch.ids.shape[1])
         return batch
 
-    def _known(self, lowest: int, highest: int) -> None:
-        if not 0 <= lowest <= highest < self.spec.d_vocab:
+    def _check_known(self, ids: Tensor) -> None:
+        if not 0 <= int(ids.min()) <= int(ids.max()) < self.spec.d_vocab:
             raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
 
     def check_length(self, length: int) -> None:
@@ -199,6 +212,8 @@ def open_subject(
         attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
             bridge always does. By default what transformers takes for the family.
     """
+    if backend not in get_args(BackendName):
+        raise UserError(f"no backend '{backend}': choose native, bridge or nnsight")
     hf: Any
     if isinstance(model, nn.Module):
         import copy
@@ -216,7 +231,10 @@ def open_subject(
     probe = torch.arange(1, 17, device=device)[None] % spec.d_vocab
     with torch.no_grad():
         plain = hf(input_ids=probe).logits
-    subject = Subject(_backend(backend, hf, spec), spec, tokenizer, torch.device(device))
+    adapter = getattr(
+        import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
+    )
+    subject = Subject(adapter(hf, spec), spec, tokenizer, torch.device(device))
     subject.double = next(hf.parameters()).dtype == torch.float64
     subject.context = getattr(hf.config, "max_position_embeddings", None)
     subject.weights = Weights(folder) if folder else None
@@ -233,22 +251,6 @@ def check_device(device: str) -> None:
         raise UserError(f"device '{device}' cannot be used here: {reason}") from error
 
 
-def _backend(name: str, hf: Any, spec: ModelSpec) -> Backend:
-    if name == "native":
-        from .backends.native import NativeBackend
-
-        return NativeBackend(hf, spec)
-    if name == "nnsight":
-        from .backends.nnsight import NnsightBackend
-
-        return NnsightBackend(hf, spec)
-    if name == "bridge":
-        from .backends.bridge import BridgeBackend
-
-        return BridgeBackend(hf, spec)
-    raise UserError(f"no backend '{name}': choose native, bridge or nnsight")
-
-
 def _folder_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
@@ -256,7 +258,7 @@ def _folder_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder) if has_one else None
 
 
-def _inputs(batch: Batch) -> dict[str, Any]:
+def model_inputs(batch: Batch) -> dict[str, Any]:
     """Transformers' inputs, with positions counted from each row's first real token."""
     positions = (batch.mask.long().cumsum(1) - 1).clamp_min(0)[:, -batch.ids.shape[1] :]
     return {

@@ -105,20 +105,15 @@ def remembered_sha256(path: Path) -> str:
     """sha256 of a file, remembered by path, size and time of change: weights can be 800 GB."""
     status = path.stat()
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-    memory = home() / "fingerprints"
-    note = memory / hashlib.sha256(key.encode()).hexdigest()
+    note = home() / "fingerprints" / hashlib.sha256(key.encode()).hexdigest()
     if note.exists() and re.fullmatch(rb"[0-9a-f]{64}", remembered := note.read_bytes()):
         return remembered.decode()
     digest = sha256(path)
-    _write_note(note, digest)
-    return digest
-
-
-def _write_note(note: Path, text: str) -> None:
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
         fresh = note.with_suffix(".new")
-        fresh.write_text(text)
+        fresh.write_text(digest)
         fresh.rename(note)
     except OSError as error:
         raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
+    return digest

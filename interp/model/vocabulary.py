@@ -41,37 +41,28 @@ def _strings(path: Path, size: int, changed: int) -> tuple[str, ...]:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"cannot read {path}: {error}") from error
-    spelled = (tokenizer.id_to_token(i) for i in range(size))
-    decode = _from_byte_level if _is_byte_level(tokenizer) else _from_metaspace
     special = tokenizer.get_added_tokens_decoder()
-    return tuple(
-        f"#{i}" if token is None else token if i in special else decode(token)
-        for i, token in enumerate(spelled)
-    )
+    byte_level = "ByteLevel" in repr(tokenizer.decoder)
+
+    def text(i: int) -> str:
+        token = tokenizer.id_to_token(i)
+        if token is None or i in special:
+            return f"#{i}" if token is None else token
+        return _from_byte_level(token) if byte_level else token.replace("▁", " ")
+
+    return tuple(map(text, range(size)))
 
 
-def _is_byte_level(tokenizer) -> bool:  # type: ignore[no-untyped-def]
-    return "ByteLevel" in repr(tokenizer.decoder)
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's stand-ins: printable Latin-1 bytes are themselves, the rest start at 256."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}
-
-
-_BYTES = _byte_alphabet()
+_PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
+_BYTES = {chr(b): b for b in _PRINTABLE}
+_BYTES |= {chr(256 + i): b for i, b in enumerate(sorted({*range(256)} - {*_PRINTABLE}))}
+"""GPT-2's stand-ins: printable Latin-1 bytes are themselves, the rest start at 256."""
 
 
 def _from_byte_level(token: str) -> str:
     if any(c not in _BYTES for c in token):
         return token
     return bytes(_BYTES[c] for c in token).decode("utf-8", errors="backslashreplace")
-
-
-def _from_metaspace(token: str) -> str:
-    return token.replace("▁", " ")
 
 
 def visible(token: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -85,16 +85,15 @@ class Weights:
                 f"a {self.spec.model_type} model has no '{kind}' neurons, only "
                 + ", ".join(self.spec.kinds)
             )
-        name = cast(str, getattr(self._family, kind))
-        row_per_neuron = (kind == "down") == self._family.transposed
+        name, _, row_per_neuron = self.neuron_matrix(kind, layer)
         shape = (self.spec.d_mlp, self.spec.d_model)
-        matrix = self._read(self._at(name, layer), shape if row_per_neuron else shape[::-1])
+        matrix = self._read(name, shape if row_per_neuron else shape[::-1])
         return matrix if row_per_neuron else matrix.T.contiguous()
 
     def neuron_matrix(self, kind: Kind, layer: int) -> tuple[str, str, bool]:
         """Where `neurons` are stored: the matrix's name in transformers' causal-LM class, its name
         in the files, and whether a neuron is a row of it (a column otherwise)."""
-        name = self._at(cast(str, getattr(self._family, kind)), layer)
+        name = self._at(getattr(self._family, kind), layer)
         return name, self._stored(name), (kind == "down") == self._family.transposed
 
     def shard(self, stored: str) -> Path:
@@ -110,33 +109,21 @@ class Weights:
         normed: Tensor = centred / scale * norm.gain + norm.offset
         return normed
 
-    def W_up(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        return self.neurons("up", layer)
-
-    def W_gate(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        return self.neurons("gate", layer)
-
-    def W_down(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        return self.neurons("down", layer)
-
     def bias(self, kind: Kind, layer: int) -> Float[Tensor, " width"]:
         """Of a projection of the MLP: [d_mlp] for up and gate, [d_model] for down."""
         width = self.spec.d_model if kind == "down" else self.spec.d_mlp
-        return self._bias(self._at(cast(str, getattr(self._family, kind)), layer), width)
+        return self._bias(self._at(getattr(self._family, kind), layer), width)
 
     def W_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head d_model"]:
         """What the heads read: the values are W_V x + b_V."""
-        spec, family = self.spec, self._family
-        width = spec.d_model
-        out = spec.n_kv_heads * spec.d_head * (1 if family.value_rows == "all" else 3)
-        shape = (width, out) if family.transposed else (out, width)
-        matrix = self._read(self._at(family.value, layer), shape)
-        return self._values(matrix.T if family.transposed else matrix).contiguous()
+        shape = (self._value_width, self.spec.d_model)
+        transposed = self._family.transposed
+        name = self._at(self._family.value, layer)
+        matrix = self._read(name, shape[::-1] if transposed else shape)
+        return self._values(matrix.T if transposed else matrix).contiguous()
 
     def b_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head"]:
-        out = self.spec.n_kv_heads * self.spec.d_head
-        out *= 1 if self._family.value_rows == "all" else 3
-        return self._values(self._bias(self._at(self._family.value, layer), out))
+        return self._values(self._bias(self._at(self._family.value, layer), self._value_width))
 
     def W_O(self, layer: int) -> Float[Tensor, "n_heads d_model d_head"]:
         """What the heads write: attention adds b_O and the sum over heads of W_O z."""
@@ -155,7 +142,7 @@ class Weights:
         through, "attn_post" and "mlp_post" those that what they add goes through (None in models
         without), "final" the one before the unembedding."""
         stored = getattr(self._family, f"{kind}_norm")
-        if stored is None:
+        if not stored:
             return None
         name = stored if layer is None else self._at(stored, layer)
         width = self.spec.d_model
@@ -183,6 +170,11 @@ class Weights:
         parts = "\n".join(f"{path.name}:{sha256(path)}" for path in files)
         tokenizer = hashlib.sha256(parts.encode()).hexdigest()
         return {"model": self.fingerprint(), "tokenizer": tokenizer}
+
+    @property
+    def _value_width(self) -> int:
+        parts = 1 if self._family.value_rows == "all" else 3
+        return self.spec.n_kv_heads * self.spec.d_head * parts
 
     def _values(self, rows: Tensor) -> Tensor:
         """The rows of the value projection that are values, by head."""

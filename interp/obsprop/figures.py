@@ -56,9 +56,9 @@ def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
         title="labelled examples", type="log", tickvals=sorted(set(methods["labelled"]))
     )
     figure.update_yaxes(title={"auc": "AUC", "r2": "r²"}[figure_name])
-    laid_out(figure, "Held-out examples, with 95 % intervals", height=420)
+    laid_out(figure, "Held-out examples, with 95 % intervals", height=420, legend=True)
     below = {"orientation": "h", "y": -0.25}  # beside it the legend leaves a narrow window no plot
-    return figure.update_layout(showlegend=True, legend=below)
+    return figure.update_layout(legend=below)
 
 
 def score_scatter(examples: pd.DataFrame) -> go.Figure:
@@ -73,8 +73,8 @@ def score_scatter(examples: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="score of the feature at the word")
     figure.update_yaxes(title="observable at the end")
-    laid_out(figure, "The feature's score and the model's observable", height=380)
-    return figure.update_layout(showlegend=True)
+    title = "The feature's score and the model's observable"
+    return laid_out(figure, title, height=380, legend=True)
 
 
 def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Figure:

@@ -2,7 +2,7 @@
 
 A neuron of an earlier layer adds its down vector times its activation to the stream, so its share
 in the feature per unit of activation is the dot product of the two; the cosine leaves lengths out.
-Naive equivalent: `W_down[layer] @ vector` layer by layer, sorted.
+Naive equivalent: `neurons("down", layer) @ vector` layer by layer, sorted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def writers(weights: StackedWeights, directions: Directions, keep: int = 20) -> 
     tables = []
     with progress("writers", layers, "layers") as advance:
         for layer in range(layers):
-            down = weights.stored.W_down(layer)
+            down = weights.stored.neurons("down", layer)
             if post := weights.post_norm("mlp", layer):
                 down = down * post.gain.float()  # at some positive scale
             dot = down @ vector

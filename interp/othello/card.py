@@ -53,11 +53,11 @@ plies 2-60), in fp32:
 """
 
 
-def _table(rows: list[dict[str, float]], keep: int = 20) -> str:
-    """About `keep` Markdown rows, evenly spread, the last one included: games, then the rest to
-    four places."""
+def _table(rows: list[dict[str, float]]) -> str:
+    """About 20 Markdown rows, evenly spread, the last one included: games, then the rest to four
+    places."""
     lines = []
-    for games, *rest in [row.values() for row in rows[:: -max(1, len(rows) // keep)][::-1]]:
+    for games, *rest in [row.values() for row in rows[:: -max(1, len(rows) // 20)][::-1]]:
         lines.append(" | ".join([f"| {int(games):,}", *(f"{x:.4f}" for x in rest)]) + " |")
     return "\n".join(lines)
 

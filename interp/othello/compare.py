@@ -35,7 +35,7 @@ from ..progress import progress
 from ..runs.store import Run, open_run
 from ..runs.writer import RunWriter
 from .sae import ARCHITECTURES, SAES, directions_name, sae_name
-from .study import OthelloStudy, check_probes, open_othello
+from .study import ProbedStudy, open_othello
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ CHOOSE_SEED, SCORE_SEED = 8_000_000, 8_000_001
 
 
 @dataclass(frozen=True)
-class CompareConfig(OthelloStudy):
+class CompareConfig(ProbedStudy):
     """Compare linear probes with sparse autoencoders on every layer."""
 
     STUDY: ClassVar[str] = "othello.compare"
@@ -62,10 +62,6 @@ class CompareConfig(OthelloStudy):
     """Games on which probes are fitted and latents chosen (59 boards each)."""
     score_games: int = 1800
     """Held-out games on which everything is scored."""
-    ridge: float = 1e-4
-    """Ridge of the probes (see interp/probes/linear.py)."""
-    passes: int = 30
-    """Maximum passes of a probe's optimiser."""
     seed: int = 0
     """Seed of the random-weight model and the random directions."""
 
@@ -84,7 +80,6 @@ class CompareConfig(OthelloStudy):
             raise UserError("these SAEs are of another model: give --saes a run on this model")
         if min(self.choose_games, self.score_games) < FEWEST:
             raise UserError(f"--choose-games and --score-games must be at least {FEWEST}")
-        check_probes(self.ridge, self.passes)
         if self.seed < 0:
             raise UserError("--seed must be at least 0")
 
@@ -100,9 +95,9 @@ class CompareConfig(OthelloStudy):
         with progress("compare", len(layers) * (len(sets) + 7), "readers") as advance:
             for layer in layers:
                 saes = [(a, s, made.path / "saes" / sae_name(a, layer, s)) for a, s in sets]
-                settings = (self.ridge, self.passes, self.seed, made.config["k"], self.model)
                 if not all(map(out.has, layer_parts(layer, sets))):
-                    job = LayerJob(layer, boards, *settings, out, advance)
+                    k = made.config["k"]
+                    job = LayerJob(layer, boards, self, self.seed, k, out, advance)
                     job.run(subject, untrained, games, saes)
         out.facts = {
             "parity": subject.parity,
@@ -129,12 +124,13 @@ def labelled_games(choose: int, score: int) -> tuple[Games, Boards]:
 
 def layer_parts(layer: int, saes: Sequence[tuple[str, int]]) -> list[str]:
     """Every part that is written for a layer."""
-    names = [directions_name("probe", 0, layer), directions_name("means", 0, layer)]
-    names += [directions_name(arch, seed, layer) for arch, seed in saes]
-    files = ("vectors.safetensors", "index.parquet", "directions.json")
-    tables = [f"{table}/L{layer}.parquet" for table in ("scores", "latents", "rules")]
-    directions = [f"directions/{name}/{file}" for name in names for file in files]
-    return [*tables, f"maps/L{layer}.safetensors", *directions]
+    parts = [f"{table}/L{layer}.parquet" for table in ("scores", "latents", "rules")]
+    parts.append(f"maps/L{layer}.safetensors")
+    for reader, seed in (("probe", 0), ("means", 0), *saes):
+        name = directions_name(reader, seed, layer)
+        files = ("vectors.safetensors", "index.parquet", "directions.json")
+        parts += [f"directions/{name}/{file}" for file in files]
+    return parts
 
 
 def compared_model(run: Run) -> str:
@@ -165,8 +161,7 @@ def scores(folder: Path) -> pd.DataFrame:
     """The scores of all layers."""
     import pandas as pd
 
-    parts = sorted((folder / "scores").glob("L*.parquet"))
-    return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+    return pd.read_parquet(folder / "scores")
 
 
 def flipped_shares(games: Any, boards: Boards) -> dict[str, float]:
@@ -174,12 +169,10 @@ def flipped_shares(games: Any, boards: Boards) -> dict[str, float]:
     from .games import replay, squares
     from .stability import flipped_later
 
-    later = squares(flipped_later(replay(games))[:, :-1][boards.score.kept])
-    kinds = {"paper": boards.score.paper, "sound": boards.score.sound}
-    return {
-        f"{kind}_stable_turned": round(int((stable & later).sum()) / int(stable.sum()), 6)
-        for kind, stable in kinds.items()
-    }
+    labels = boards.score
+    later = squares(flipped_later(replay(games))[:, :-1][labels.kept])
+    kinds = {"paper": labels.paper, "sound": labels.sound}
+    return {f"{k}_stable_turned": round(float(later[x].mean()), 6) for k, x in kinds.items()}
 
 
 def headline(table: pd.DataFrame) -> dict[str, float]:

@@ -39,6 +39,7 @@ from ..progress import progress
 from ..runs.store import Run, Store, open_run
 from ..runs.writer import RunWriter
 from .compare import CompareConfig, compared_model
+from .sae import ARCHITECTURES
 from .study import open_othello
 
 if TYPE_CHECKING:
@@ -140,15 +141,10 @@ def _sweeps(
     source: Run, layers: tuple[int, ...], n_layers: int, seed: int
 ) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     """(reader, seed, layers): every reader at the chosen layers, and the probe at each layer."""
-    for reader in ("probe", "means"):
-        yield reader, 0, layers
-    yield "random", seed, layers
+    yield from (("probe", 0, layers), ("means", 0, layers), ("random", seed, layers))
     for set_of_saes in source.manifest["seeds"]:
-        yield "topk", int(set_of_saes), layers
-        yield "l1", int(set_of_saes), layers
-    for layer in range(n_layers):
-        if (layer,) != layers:
-            yield "probe", 0, (layer,)
+        yield from ((arch, int(set_of_saes), layers) for arch in ARCHITECTURES)
+    yield from (("probe", 0, (layer,)) for layer in range(n_layers) if (layer,) != layers)
 
 
 def _joined(layers: tuple[int, ...]) -> str:
@@ -170,9 +166,7 @@ def _halves(errors: Errors, unedited: Errors) -> Iterator[dict[str, Any]]:
             "errors": mean.value,
             "low": mean.low,
             "high": mean.high,
-            "saved": saved.value,
-            "saved_low": saved.low,
-            "saved_high": saved.high,
+            **saved.columns("saved"),
             "unit": "game",
             "errors_own": float(errors.own[part].mean()),
             "positions": len(counts),

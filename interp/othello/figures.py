@@ -129,13 +129,11 @@ def othello_layers(rows: pd.DataFrame) -> go.Figure:
         for reader, colour in READERS.items():
             line = part[part["reader"] == reader].sort_values("layer")
             if len(line):
-                figure.add_trace(
-                    _line(line, reader, colour, reader not in shown), k // 3 + 1, k % 3 + 1
-                )
+                trace = _line(line, reader, colour, reader not in shown)
+                figure.add_trace(trace, k // 3 + 1, k % 3 + 1)
                 shown.add(reader)
     figure.update_xaxes(title="layer", dtick=1, row=2)
-    figure = laid_out(figure, "Linear probes against SAEs, layer by layer", height=640)
-    return figure.update_layout(showlegend=True)
+    return laid_out(figure, "Linear probes against SAEs, layer by layer", height=640, legend=True)
 
 
 def _line(line: pd.DataFrame, reader: str, colour: str, in_legend: bool) -> go.Scatter:
@@ -173,7 +171,5 @@ def edit_errors(rows: pd.DataFrame, layers: str) -> go.Figure:
     figure.add_hline(unedited["errors_own"], line_dash="dot", line_color=GREY)
     figure.update_xaxes(title="length of the vector added at each layer")
     figure.update_yaxes(title="false positives + false negatives")
-    figure = laid_out(
-        figure, f"Errors of the moves against the edited board, layers {layers} edited", height=380
-    )
-    return figure.update_layout(showlegend=True)
+    title = f"Errors of the moves against the edited board, layers {layers} edited"
+    return laid_out(figure, title, height=380, legend=True)

@@ -8,6 +8,7 @@ to 4, and single latents over .8 for 20 tiles and more; features of colour in al
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
 from typing import Any
 
@@ -55,43 +56,28 @@ def _cell(row: dict[Hashable, Any]) -> str:
     return f"{row['mean']:.3f}"
 
 
-class _Numbers:
-    """Means over seeds by reader and measure."""
-
-    def __init__(self, scores: pd.DataFrame) -> None:
-        self._means = scores.groupby(["reader", "measure", "layer"])["value"].mean()
-
-    def layers(self, reader: str, measure: str) -> pd.Series:
-        """A value per layer."""
-        values: pd.Series = self._means[reader, measure]
-        return values
-
-    def best(self, reader: str, measure: str) -> tuple[int, float]:
-        """The layer with the largest value, and that value."""
-        values = self.layers(reader, measure)
-        return int(values.index[int(values.argmax())]), float(values.max())
+def _best(values: pd.Series) -> tuple[int, float]:
+    """The layer with the largest value, and that value."""
+    return int(values.index[int(values.argmax())]), float(values.max())
 
 
 def sentences(scores: pd.DataFrame, metrics: dict[str, float]) -> list[str]:
     """The findings of a comparison; `metrics` are those of its run."""
-    numbers = _Numbers(scores)
-    return [
-        *_probes(numbers),
-        *_dictionaries(numbers),
-        *_directions(numbers),
-        *_stability(numbers, metrics),
-    ]
+    # means over seeds; numbers["probe", "accuracy"] are the values by layer
+    numbers = scores.groupby(["reader", "measure", "layer"])["value"].mean()
+    parts = _probes(numbers), _dictionaries(numbers), _directions(numbers)
+    return [*itertools.chain(*parts), *_stability(numbers, metrics)]
 
 
 def _percent(values: pd.Series) -> str:
     return ", ".join(f"{100 * v:.1f}" for v in values)
 
 
-def _probes(numbers: _Numbers) -> list[str]:
-    own, colour = numbers.layers("probe", "accuracy"), numbers.layers("probe", "accuracy_colour")
-    majority = float(numbers.layers("majority", "accuracy").mean())
-    random = numbers.layers("random model probe", "accuracy")
-    layer, best = numbers.best("probe", "accuracy")
+def _probes(numbers: pd.Series) -> list[str]:
+    own, colour = numbers["probe", "accuracy"], numbers["probe", "accuracy_colour"]
+    majority = float(numbers["majority", "accuracy"].mean())
+    random = numbers["random model probe", "accuracy"]
+    layer, best = _best(numbers["probe", "accuracy"])
     relative = " What is linear is whether a disc is own or enemy, not its colour."
     rising = (
         "Accuracy rises with every layer, as in the paper."
@@ -112,49 +98,49 @@ def _probes(numbers: _Numbers) -> list[str]:
     ]
 
 
-def _dictionaries(numbers: _Numbers) -> list[str]:
+def _dictionaries(numbers: pd.Series) -> list[str]:
     neurons, occupied, ply = (
-        numbers.best(reader, "coverage")[1] for reader in ("neurons", "occupied", "ply")
+        _best(numbers[reader, "coverage"])[1] for reader in ("neurons", "occupied", "ply")
     )
-    found = [
+    lines = [
         "Coverage is the mean F1 of the best feature for each own and enemy tile. The model's own "
         f"neurons have {neurons:.3f} in their best layer. Two baselines ignore who owns a tile: "
         f"whether it is occupied has {occupied:.3f}, the number of moves played {ply:.3f}."
     ]
     for arch in SAES:
-        layer, coverage = numbers.best(arch, "coverage")
-        at, reconstruction = numbers.best(arch, "reconstruction")
-        found.append(
+        layer, coverage = _best(numbers[arch, "coverage"])
+        at, reconstruction = _best(numbers[arch, "reconstruction"])
+        lines.append(
             f"The {arch} latents have a coverage of at most {coverage:.3f} (layer {layer}), "
             f"{'more' if coverage > neurons else 'less'} than the neurons; the probe of that layer "
-            f"has {numbers.layers('probe', 'coverage')[layer]:.3f}. Their high-precision rules "
+            f"has {numbers['probe', 'coverage'][layer]:.3f}. Their high-precision rules "
             f"reconstruct the board with an F1 of at most {reconstruction:.3f} (layer {at}), the "
-            f"probe of that layer with {numbers.layers('probe', 'reconstruction')[at]:.3f}."
+            f"probe of that layer with {numbers['probe', 'reconstruction'][at]:.3f}."
         )
-    own, majority = numbers.layers("probe", "accuracy"), numbers.layers("majority", "accuracy")
-    through = {a: (numbers.layers(a, "probe_through") - majority) / (own - majority) for a in SAES}
+    own, majority = numbers["probe", "accuracy"], numbers["majority", "accuracy"]
+    through = {a: (numbers[a, "probe_through"] - majority) / (own - majority) for a in SAES}
     kept = [f"{_percent(values)} % ({arch})" for arch, values in through.items()]
-    found.append(
+    lines.append(
         "On the SAEs' reconstructions instead of the residual stream, the same probes keep this "
         f"share of their accuracy above the majority state, layer by layer: {'; '.join(kept)}."
     )
-    return found
+    return lines
 
 
-def _directions(numbers: _Numbers) -> list[str]:
-    found = []
+def _directions(numbers: pd.Series) -> list[str]:
+    lines = []
     for arch in SAES:
-        probe, mean = numbers.layers(arch, "cosine_probe"), numbers.layers(arch, "cosine_mean")
-        found.append(
+        probe, mean = numbers[arch, "cosine_probe"], numbers[arch, "cosine_mean"]
+        lines.append(
             f"The decoder rows of the best {arch} latents have a mean cosine of {probe.min():.2f} "
             f"to {probe.max():.2f} with the probe's class vectors, and of {mean.min():.2f} to "
             f"{mean.max():.2f} with the class means."
         )
-    return found
+    return lines
 
 
-def _stability(numbers: _Numbers, metrics: dict[str, float]) -> list[str]:
-    found = [
+def _stability(numbers: pd.Series, metrics: dict[str, float]) -> list[str]:
+    lines = [
         "On boards with a move to come, the rest of the game flips "
         f"{100 * metrics['paper_stable_turned']:.1f} % of the discs that the paper's code calls "
         f"stable, and {100 * metrics['sound_stable_turned']:.1f} % of those that no continuation "
@@ -162,24 +148,23 @@ def _stability(numbers: _Numbers, metrics: dict[str, float]) -> list[str]:
         "edges only."
     ]
     for kind in ("paper", "sound"):
-        ply = float(numbers.layers("ply", f"auroc_{kind}").mean())
-        best = {arch: numbers.best(arch, f"auroc_{kind}") for arch in SAES}
+        ply = float(numbers["ply", f"auroc_{kind}"].mean())
+        best = {arch: _best(numbers[arch, f"auroc_{kind}"]) for arch in SAES}
         latents = [f"{arch} {auroc:.3f} (layer {layer})" for arch, (layer, auroc) in best.items()]
-        found.append(
+        lines.append(
             f"Stable discs ({kind}): the best latents have a mean AUROC of {', '.join(latents)}, "
-            f"the probe of {numbers.best('probe', f'auroc_{kind}')[1]:.3f}. The number of moves "
+            f"the probe of {_best(numbers['probe', f'auroc_{kind}'])[1]:.3f}. The number of moves "
             f"played alone has {ply:.3f}, and exceeds .8 for "
-            f"{int(numbers.layers('ply', f'tiles_{kind}').max())} tiles."
+            f"{int(numbers['ply', f'tiles_{kind}'].max())} tiles."
         )
     strong = [
-        f"{arch} {', '.join(f'{n:.0f}' for n in numbers.layers(arch, 'stable_sound'))}"
-        for arch in SAES
+        f"{arch} {', '.join(f'{n:.0f}' for n in numbers[arch, 'stable_sound'])}" for arch in SAES
     ]
-    most = max(int(numbers.layers(arch, "tiles_sound").max()) for arch in SAES)
-    found.append(
+    most = max(int(numbers[arch, "tiles_sound"].max()) for arch in SAES)
+    lines.append(
         "Latents with an AUROC over .8 for at least one stable tile (sound), layer by layer: "
         f"{'; '.join(strong)} (the paper finds most in layers 2 to 4 of 8). One latent exceeds .8 "
         f"for {most} tiles. The number of moves played exceeds .8 too, so this threshold does not "
         "show that a latent detects stability."
     )
-    return found
+    return lines

@@ -61,12 +61,13 @@ def replay(games: npt.ArrayLike) -> Replay:
     return Replay(legal, mover, black, white)
 
 
-def squares(masks: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+def squares(masks: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Unpack masks [...] to booleans [..., 64]."""
-    return ((masks[..., None] >> _BITS) & np.uint64(1)).astype(np.bool_)
+    bits = (np.asarray(masks, np.uint64)[..., None] >> _BITS) & np.uint64(1)
+    return bits.astype(np.bool_)
 
 
-def tokens_of(masks: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+def tokens_of(masks: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Unpack masks of playable squares [...] to tokens [..., 61] (never 0, the pad)."""
     played = squares(masks)[..., board.SQUARE_OF_TOKEN]
     played[..., board.PAD] = False

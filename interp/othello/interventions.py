@@ -144,7 +144,7 @@ def top_errors(order: npt.NDArray[np.int64], legal: Sequence[int]) -> npt.NDArra
 
     Each legal move that is missed is a false negative, and the move in its place a false positive.
     """
-    tokens = tokens_of(np.array(legal, np.uint64))
+    tokens = tokens_of(legal)
     n = tokens.sum(1)
     hits = np.take_along_axis(tokens, order, 1).cumsum(1)[np.arange(len(n)), n - 1]
     errors: npt.NDArray[np.int64] = 2 * (n - hits)

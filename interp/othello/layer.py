@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,34 +20,16 @@ from ..model.site import Site
 from ..model.subject import Subject
 from ..runs.writer import RunWriter, save_tensors
 from ..saes import Sae, open_sae
+from . import readers
 from .board_labels import STATES, read_activations, tile_index
 from .match import Match, match
-from .readers import (
-    Boards,
-    Probes,
-    Rows,
-    autoencoder_rows,
-    colour_rows,
-    cosine_rows,
-    dictionary_rows,
-    majority_rows,
-    probe_rows,
-    shortcut_rows,
-    stability_rows,
-)
+from .readers import Boards, Probes, Rows
 from .sae import directions_name
+from .study import ProbedStudy
 
 Values = npt.NDArray[np.float32]
 Games = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """The choosing and the scoring games."""
-
-
-class Dictionary(NamedTuple):
-    """A set of features."""
-
-    reader: str
-    seed: int = 0
-    sae: Sae | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +38,11 @@ class LayerJob:
 
     layer: int
     boards: Boards
-    ridge: float
-    passes: int
+    config: ProbedStudy
     seed: int
+    """Seed of the random directions."""
     k: int
     """Active random directions per token."""
-    model: str
     out: RunWriter
     advance: Callable[..., None]
 
@@ -76,16 +57,22 @@ class LayerJob:
         stream, neurons = Site("resid_post", self.layer), Site("mlp_post", self.layer)
         own = self._read(subject, games, [stream, neurons])
         probes = self._probes(*own[stream])
-        rows = [*self._baselines(), *probes.rows]
-        matches: list[tuple[Dictionary, Match]] = []
-        for dictionary, choose, score in self._dictionaries(own[stream], own[neurons], saes):
+        baselines = {"majority": readers.majority_rows(self.boards)}
+        baselines |= readers.shortcut_rows(self.boards)
+        rows = [row for name, part in baselines.items() for row in self._tagged(part, name)]
+        rows += probes.rows
+        matches: list[tuple[str, int, Sae | None, Match]] = []
+        dictionaries = self._dictionaries(own[stream], own[neurons], saes)
+        for reader, seed, sae, choose, score in dictionaries:
             matched = match(choose, score, self.boards.targets)
-            scored = dictionary_rows(matched, score, self.boards)
-            if dictionary.sae:
-                scored += self._sae_rows(dictionary.sae, matched, own[stream][1], score, probes)
-            rows += self._tagged(scored, dictionary.reader, dictionary.seed)
-            matches.append((dictionary, matched))
-            self.advance(1, f"layer {self.layer}, {dictionary.reader}")
+            scored = readers.dictionary_rows(matched, score, self.boards)
+            if sae:
+                x, z = own[stream][1], torch.from_numpy(score)
+                scored += readers.autoencoder_rows(x, z, sae.decode(z), probes, self.boards)
+                scored += readers.cosine_rows(matched, sae.W_dec, probes)
+            rows += self._tagged(scored, reader, seed)
+            matches.append((reader, seed, sae, matched))
+            self.advance(1, f"layer {self.layer}, {reader}")
         rows += self._random_model(random_model, games, stream, neurons)
         self._write(stream, rows, matches, probes)
 
@@ -100,53 +87,44 @@ class LayerJob:
         return [{"layer": self.layer, "reader": reader, "seed": seed, **r} for r in rows]
 
     def _probes(self, x: Tensor, y: Tensor) -> Probes:
-        settings = (self.boards, self.ridge, self.passes)
-        probes = probe_rows(x, y, *settings)
+        settings = (self.boards, self.config.ridge, self.config.passes)
+        probes = readers.probe_rows(x, y, *settings)
         self.advance(1, f"layer {self.layer}, probe of own and enemy")
-        rows = [*probes.rows, *colour_rows(x, y, *settings)]
+        rows = [*probes.rows, *readers.colour_rows(x, y, *settings)]
         self.advance(1, f"layer {self.layer}, probe of black and white")
-        rows += stability_rows(x, y, *settings)
+        rows += readers.stability_rows(x, y, *settings)
         self.advance(1, f"layer {self.layer}, probe of stable discs")
         return probes._replace(rows=self._tagged(rows, "probe"))
-
-    def _baselines(self) -> Rows:
-        rows = {"majority": majority_rows(self.boards), **shortcut_rows(self.boards)}
-        return [row for reader, part in rows.items() for row in self._tagged(part, reader)]
 
     def _dictionaries(
         self,
         stream: tuple[Tensor, Tensor],
         neurons: tuple[Tensor, Tensor],
         saes: Sequence[tuple[str, int, Path]],
-    ) -> Iterator[tuple[Dictionary, Values, Values]]:
-        """Each set of features, and its activations on the choosing and on the scoring games."""
-        yield Dictionary("neurons"), as_array(neurons[0]), as_array(neurons[1])
+    ) -> Iterator[tuple[str, int, Sae | None, Values, Values]]:
+        """Each set of features: reader, seed, its SAE if it is one's latents, and its activations
+        on the choosing and on the scoring games."""
+        yield "neurons", 0, None, as_array(neurons[0]), as_array(neurons[1])
         for arch, seed, folder in saes:
             sae = open_sae(folder)
             choose, score = (as_array(sae.encode(part)) for part in stream)
-            yield Dictionary(arch, seed, sae), choose, score
+            yield arch, seed, sae, choose, score
         generator = torch.Generator().manual_seed(self.seed)
         mean = stream[0].mean(0)
         # as many as the SAEs have latents
         vectors = torch.randn(len(mean), sae.d_sae, generator=generator)
         choose, score = (as_array(_sparse((part - mean) @ vectors, self.k)) for part in stream)
-        yield Dictionary("random directions"), choose, score
-
-    def _sae_rows(
-        self, sae: Sae, matched: Match, x: Tensor, latents: Values, probes: Probes
-    ) -> Rows:
-        """What an SAE keeps of the residuals x [m, d], and where its best latents point."""
-        z = torch.from_numpy(latents)
-        rows = autoencoder_rows(x, z, sae.decode(z), probes, self.boards)
-        return rows + cosine_rows(matched, sae.W_dec, probes)
+        yield "random directions", 0, None, choose, score
 
     def _random_model(self, model: Subject, games: Games, stream: Site, neurons: Site) -> Rows:
         """The same architecture with random weights: its stream probed, its neurons matched."""
         activations = self._read(model, games, [stream, neurons])
-        probes = probe_rows(*activations[stream], self.boards, self.ridge, self.passes)
+        x, y = activations[stream]
+        probes = readers.probe_rows(x, y, self.boards, self.config.ridge, self.config.passes)
         self.advance(1, f"layer {self.layer}, random model")
-        x, y = (as_array(part) for part in activations[neurons])
-        rows = dictionary_rows(match(x, y, self.boards.targets), y, self.boards)
+        choose, score = (as_array(part) for part in activations[neurons])
+        matched = match(choose, score, self.boards.targets)
+        rows = readers.dictionary_rows(matched, score, self.boards)
         self.advance(1, f"layer {self.layer}, random model's neurons")
         return [
             *self._tagged(probes.rows, "random model probe"),
@@ -154,16 +132,22 @@ class LayerJob:
         ]
 
     def _write(
-        self, stream: Site, rows: Rows, matches: list[tuple[Dictionary, Match]], probes: Probes
+        self,
+        stream: Site,
+        rows: Rows,
+        matches: list[tuple[str, int, Sae | None, Match]],
+        probes: Probes,
     ) -> None:
-        about = {"model": self.model, "from": "othello.compare"}
+        about = {"model": self.config.model, "from": "othello.compare"}
         directions = {
             ("probe", 0): class_directions(stream, probes.coef, probes.intercept, about),
             ("means", 0): class_directions(stream, probes.means, probes.intercept, about),
         }
         maps: dict[str, Tensor] = {}
         rules: list[pd.DataFrame] = []
-        for (reader, seed, sae), matched in matches:
+        best: list[pd.DataFrame] = []
+        for reader, seed, sae, matched in matches:
+            best.append(matched.best.assign(reader=reader, seed=seed))
             if sae:
                 directions[reader, seed] = _latent_directions(stream, sae, matched, about)
                 maps[f"auroc.{reader}-S{seed}"] = torch.from_numpy(matched.auroc).half()
@@ -174,7 +158,6 @@ class LayerJob:
         name = f"L{self.layer}"
         with self.out.part(f"maps/{name}.safetensors") as path:
             save_tensors(maps, path)
-        best = [m.best.assign(reader=d.reader, seed=d.seed) for d, m in matches]
         for table, parts in (("rules", rules), ("latents", best)):
             whole = pd.concat(parts, ignore_index=True).assign(layer=self.layer)
             self.out.table(f"{table}/{name}", whole)

@@ -74,18 +74,23 @@ def match(
     auroc[:, columns] = auroc_table(choose, wanted.choose[:, columns])
     counted = detections(choose, wanted.choose)
     f1 = counted.f1
+    best_f1 = f1.max(1)
     best = wanted.columns.iloc[columns].drop(columns="scored").reset_index(drop=True)
     best["latent_auroc"] = auroc[:, columns].argmax(0)
-    best["latent_f1"] = f1.max(1)[:, columns].argmax(0)
+    best["latent_f1"] = best_f1[:, columns].argmax(0)
     level = f1[best["latent_f1"], :, columns].argmax(1)
     best["threshold"] = counted.thresholds[best["latent_f1"], level]
     truth = wanted.score[:, columns]
-    best["auroc"] = _chosen_auroc(score, best["latent_auroc"].to_numpy(), truth)
+    used, which = np.unique(best["latent_auroc"], return_inverse=True)  # each ranked once
+    best["auroc"] = auroc_table(score[:, used], truth)[which, np.arange(len(best))]
     fires = score[:, best["latent_f1"]] > best["threshold"].to_numpy(np.float32)
     hits = 2 * (fires & truth).sum(0)
     best["f1"] = hits / np.maximum(fires.sum(0) + truth.sum(0), 1)
-    good = (counted.precision >= PRECISION) & (counted.active >= SUPPORT)[..., None]
-    return Match(best, auroc, f1.max(1), _rules(good[..., PIECES], counted.thresholds))
+    often = (counted.active >= SUPPORT)[..., None]
+    good = often & (counted.precision[..., PIECES] >= PRECISION)
+    lowest = np.take_along_axis(counted.thresholds, good.argmax(1), 1)
+    rules = np.where(good.any(1), lowest, np.inf).astype(np.float32)
+    return Match(best, auroc, f1.max(1), rules)
 
 
 def auroc_table(
@@ -97,25 +102,6 @@ def auroc_table(
     values = torch.from_numpy(np.ascontiguousarray(features))
     table: np.ndarray = rank_auroc(values, torch.from_numpy(marks)).numpy()
     return table
-
-
-def _chosen_auroc(
-    features: Float[np.ndarray, "n f"],
-    latents: npt.NDArray[np.int64],
-    marks: Bool[np.ndarray, "n l"],
-) -> Float[np.ndarray, " l"]:
-    """AUROC of one chosen feature for each label, each feature ranked once."""
-    used, which = np.unique(latents, return_inverse=True)
-    auroc: np.ndarray = auroc_table(features[:, used], marks)[which, np.arange(marks.shape[1])]
-    return auroc
-
-
-def _rules(
-    good: Bool[np.ndarray, "f T p"], thresholds: Float[np.ndarray, "f T"]
-) -> Float[np.ndarray, "f p"]:
-    """The lowest threshold at which a feature is good enough."""
-    first = np.take_along_axis(thresholds, good.argmax(1), 1)
-    return np.where(good.any(1), first, np.inf).astype(np.float32)
 
 
 def rule_board(

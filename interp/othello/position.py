@@ -48,13 +48,11 @@ def parse_moves(text: str) -> npt.NDArray[np.uint8]:
     Raises:
         UserError: a word that is not the name of a square, or names one of the four in the middle.
     """
-    words = re.findall(r"[^\s,]+", text.lower())
     tokens = []
-    for word in words:
-        square = TILES.index(word) if word in TILES else -1
-        if square < 0 or board.TOKEN_OF_SQUARE[square] == board.PAD:
+    for word in re.findall(r"[^\s,]+", text.lower()):
+        tokens.append(board.TOKEN_OF_SQUARE[TILES.index(word)] if word in TILES else board.PAD)
+        if tokens[-1] == board.PAD:
             raise UserError(f"'{word}' is not a square one can play: write f5 d6 c3, for example")
-        tokens.append(board.TOKEN_OF_SQUARE[square])
     return np.array(tokens, np.uint8)
 
 
@@ -105,8 +103,6 @@ def move_probabilities(
 
 def board_text(position: Position) -> str:
     """The board as text: X black, O white, * legal."""
-    marks = np.where(position.legal, "*", np.array([".", "X", "O"])[position.absolute]).reshape(
-        8, 8
-    )
+    marks = np.where(position.legal, "*", np.array(list(".XO"))[position.absolute]).reshape(8, 8)
     rows = [f"{r + 1} {' '.join(marks[r])}" for r in range(8)]
     return "\n".join(["  a b c d e f g h", *rows])

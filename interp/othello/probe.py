@@ -18,11 +18,11 @@ from ..errors import UserError
 from ..model.site import Site
 from ..progress import progress
 from ..runs.writer import RunWriter
-from .study import OthelloStudy, check_probes
+from .study import ProbedStudy
 
 
 @dataclass(frozen=True)
-class ProbeConfig(OthelloStudy):
+class ProbeConfig(ProbedStudy):
     """Read the board from every layer with linear probes."""
 
     STUDY: ClassVar[str] = "othello.probe"
@@ -32,16 +32,11 @@ class ProbeConfig(OthelloStudy):
     """Games to fit on (59 boards each)."""
     score_games: int = 1000
     """Held-out games to score on."""
-    ridge: float = 1e-4
-    """Ridge of the probes (see interp/probes/linear.py)."""
-    passes: int = 30
-    """Maximum passes of the optimiser."""
 
     def check(self) -> None:
         super().check()
         if min(self.fit_games, self.score_games) < 1:
             raise UserError("--fit-games and --score-games must be at least 1")
-        check_probes(self.ridge, self.passes)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from ..model.subject import open_subject
@@ -63,10 +58,8 @@ class ProbeConfig(OthelloStudy):
                 advance(1, f"{site}, own and enemy")
                 colours = colour_rows(x, y, boards, self.ridge, self.passes)
                 advance(1, f"{site}, black and white")
-                rows += [
-                    {"site": str(site), "reader": "probe", **row}
-                    for row in (*probes.rows, *colours)
-                ]
+                about = {"site": str(site), "reader": "probe"}
+                rows += [about | row for row in (*probes.rows, *colours)]
                 about = {"model": self.model, "from": self.STUDY}
                 directions = class_directions(site, probes.coef, probes.intercept, about)
                 directions.save(out.path / "directions" / f"probe-{site}")

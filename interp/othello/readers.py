@@ -95,36 +95,24 @@ def majority_rows(boards: Boards) -> Rows:
 
 
 def _commonest(states: npt.NDArray[np.int8], boards: Boards) -> npt.NDArray[np.int64]:
-    counts = np.stack(
-        [
-            np.stack([np.bincount(boards.choose.ply, s == k, minlength=60) for s in states.T], 1)
-            for k in range(3)
-        ]
-    )
-    commonest: npt.NDArray[np.int64] = counts.argmax(0)[boards.score.ply]
+    counts = np.zeros((60, 64, 3), np.int64)
+    np.add.at(counts, (boards.choose.ply[:, None], np.arange(64), states), 1)
+    commonest: npt.NDArray[np.int64] = counts.argmax(-1)[boards.score.ply]
     return commonest
 
 
 def shortcut_rows(boards: Boards) -> dict[str, Rows]:
     """Two baselines that know neither owner nor stability: the ply, and the occupied tiles."""
-
-    def plies(labels: BoardLabels) -> npt.NDArray[np.float32]:
-        return labels.ply[:, None].astype(np.float32)
-
-    def occupied(labels: BoardLabels) -> npt.NDArray[np.float32]:
-        return (labels.relative > 0).astype(np.float32)
-
-    targets = boards.targets
+    targets, both = boards.targets, (boards.choose, boards.score)
+    plies = [labels.ply[:, None].astype(np.float32) for labels in both]
+    occupied = [(labels.relative > 0).astype(np.float32) for labels in both]
     features = {"ply": plies, "occupied": occupied}
-    rows = {
-        name: coverage_rows(match(feature(boards.choose), feature(boards.score), targets))
-        for name, feature in features.items()
-    }
+    rows = {name: coverage_rows(match(x, y, targets)) for name, (x, y) in features.items()}
     for kind in STABLE:
         columns = np.flatnonzero((targets.columns["kind"] == kind) & targets.columns["scored"])
         truth, tiles = targets.score[:, columns], targets.columns["tile"].to_numpy()[columns]
-        by_ply = auroc_table(plies(boards.score), truth)
-        by_tile = np.diag(auroc_table(occupied(boards.score)[:, tiles], truth))
+        by_ply = auroc_table(plies[1], truth)
+        by_tile = np.diag(auroc_table(occupied[1][:, tiles], truth))
         rows["ply"].append(row(f"auroc_{kind}", by_ply.mean()))
         rows["ply"].append(row(f"tiles_{kind}", int((by_ply > STRONG).sum())))
         rows["occupied"].append(row(f"auroc_{kind}", by_tile.mean()))

@@ -114,16 +114,13 @@ def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -
         for layer, site in enumerate(_sites(subject))
         for arch in ARCHITECTURES
     ]
-    steps = config.tokens // config.batch
-    name = Path(config.model).name
+    steps, name = config.tokens // config.batch, Path(config.model).name
     schedule = Schedule(steps, config.batch, config.lr, name, config.device)
-    train_saes(
-        plans,
-        lambda first: itertools.islice(_batches(config, subject, seed), first, None),
-        schedule,
-        out,
-        f"train SAEs, seed {seed}",
-    )
+
+    def batches(first: int) -> Iterator[dict[Site, Tensor]]:
+        return itertools.islice(_batches(config, subject, seed), first, None)
+
+    train_saes(plans, batches, schedule, out, f"train SAEs, seed {seed}")
 
 
 def _batches(config: SaeConfig, subject: Subject, seed: int) -> Iterator[dict[Site, Tensor]]:

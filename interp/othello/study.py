@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
@@ -40,9 +40,18 @@ def open_othello(model: str) -> Weights:
     return weights
 
 
-def check_probes(ridge: float, passes: int) -> None:
-    """Raise UserError for settings with which no probe can be fitted."""
-    if not ridge > 0:
-        raise UserError("--ridge must be above 0")
-    if passes < 1:
-        raise UserError("--passes must be at least 1")
+@dataclass(frozen=True)
+class ProbedStudy(OthelloStudy):
+    """A study that fits linear probes."""
+
+    ridge: float = field(default=1e-4, kw_only=True)
+    """Ridge of the probes (see interp/probes/linear.py)."""
+    passes: int = field(default=30, kw_only=True)
+    """Maximum passes of a probe's optimiser."""
+
+    def check(self) -> None:
+        super().check()
+        if not self.ridge > 0:
+            raise UserError("--ridge must be above 0")
+        if self.passes < 1:
+            raise UserError("--passes must be at least 1")

@@ -23,6 +23,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def columns(self, name: str) -> dict[str, float]:
+        """As columns of a table: <name>, <name>_low, <name>_high."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def group_weights(
     groups: int, resamples: int = RESAMPLES, seed: int = 0

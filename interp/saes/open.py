@@ -32,7 +32,7 @@ PURSUED = " pursued"
 """Ends the name of an SAE whose latents are found by pursuit instead of by its encoder."""
 
 
-class Errors(NamedTuple):
+class SaeErrors(NamedTuple):
     """The errors that several SAEs (or their stand-ins) make on the same activations."""
 
     x: Float[Tensor, "n d"]
@@ -58,7 +58,7 @@ class ErrorSource(Protocol):
     @property
     def widths(self) -> tuple[int, ...]: ...
 
-    def errors(self, x: Float[Tensor, "n d"]) -> Errors: ...
+    def errors(self, x: Float[Tensor, "n d"]) -> SaeErrors: ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Saes:
             raise UserError(f"no SAE '{name}' there: choose one of {', '.join(self.by_name)}")
         return self.by_name[name]
 
-    def errors(self, x: Float[Tensor, "n d"]) -> Errors:
+    def errors(self, x: Float[Tensor, "n d"]) -> SaeErrors:
         errors, active = [], []
         for sae in self.by_name.values():
             chunks = [(part - x_hat, (z != 0).sum(1)) for part, z, x_hat in sae.reconstructions(x)]
@@ -105,7 +105,7 @@ class Saes:
                 codes = pursue(x, sae.W_dec, sae.b_dec, count)
                 errors.append(codes.residual)
                 active.append((codes.value > 0).sum(1))
-        return Errors(x, torch.stack(errors, 1), torch.stack(active, 1).to(x))
+        return SaeErrors(x, torch.stack(errors, 1), torch.stack(active, 1).to(x))
 
 
 def open_sae(source: str | Path, device: str = "cpu") -> Sae:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -93,7 +94,7 @@ class Sae:
             raise UserError(
                 f"this SAE reads {self.d_in} numbers, these activations have {x.shape[-1]}"
             )
-        return torch.cat([_dense(self.inner.encode(part)) for part in torch.split(x, CHUNK)])
+        return torch.cat([self.inner.encode(part).to_dense() for part in torch.split(x, CHUNK)])
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_in"]:
@@ -107,7 +108,7 @@ class Sae:
                 f"this SAE normalises its input ({self.normalises}), so latents alone do not give "
                 "x back: use Sae.reconstructions, or another SAE"
             )
-        return torch.cat([self.inner.decode(part).detach() for part in torch.split(z, CHUNK)])
+        return torch.cat([self.inner.decode(part) for part in torch.split(z, CHUNK)])
 
     def reconstructions(
         self, x: Float[Tensor, "n d_in"]
@@ -119,7 +120,7 @@ class Sae:
         for part in torch.split(x, CHUNK):
             z = self.encode(part)
             with torch.no_grad():
-                x_hat = self.inner.decode(z).detach()
+                x_hat = self.inner.decode(z)
             yield part, z, x_hat
 
     def quality(self, x: Float[Tensor, "n d_in"]) -> dict[str, float]:
@@ -163,10 +164,7 @@ class SaeSplit:
     ) -> SaeSplit:
         """The map fitted to activations, which should not be those it is used on."""
         grams = (Gram.of(part, part - x_hat) for part, _, x_hat in sae.reconstructions(x))
-        gram = next(grams)
-        for other in grams:
-            gram = gram.merge(other)
-        return cls(sae, gram.solve(ridge, intercept))
+        return cls(sae, reduce(Gram.merge, grams).solve(ridge, intercept))
 
     def __call__(self, x: Float[Tensor, "n d_in"]) -> SplitActivations:
         exact = x.double()
@@ -227,7 +225,3 @@ def hook_of_site(site: str) -> str:
     if kind not in names or not layer.isdigit():
         raise UserError(f"sae-lens has no hook for the site '{site}'")
     return f"blocks.{layer}.{names[kind]}"
-
-
-def _dense(z: Tensor) -> Tensor:
-    return (z.to_dense() if z.is_sparse else z).detach()

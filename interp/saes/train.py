@@ -120,15 +120,9 @@ def train_saes(
 
 def _trainer(plan: SaePlan, schedule: Schedule, x: Tensor) -> Any:
     """A sae-lens trainer to be stepped; `x` [batch, d] are scaled activations to start from."""
+    import sae_lens as lens
     import torch
-    from sae_lens import (
-        SAETrainer,
-        StandardTrainingSAE,
-        StandardTrainingSAEConfig,
-        TopKTrainingSAE,
-        TopKTrainingSAEConfig,
-    )
-    from sae_lens.config import LoggingConfig, SAETrainerConfig
+    from sae_lens.config import SAETrainerConfig
 
     from interp.saes.sae import hook_of_site
 
@@ -137,10 +131,10 @@ def _trainer(plan: SaePlan, schedule: Schedule, x: Tensor) -> Any:
     sizes = {"d_in": x.shape[1], "d_sae": plan.d_sae, "device": schedule.device}
     sae: Any
     if plan.arch == "topk":
-        sae = TopKTrainingSAE(TopKTrainingSAEConfig(**sizes, k=int(plan.sparsity)))
+        sae = lens.TopKTrainingSAE(lens.TopKTrainingSAEConfig(**sizes, k=int(plan.sparsity)))
     else:
         penalty = {"l1_coefficient": plan.sparsity, "l1_warm_up_steps": warm_up}
-        sae = StandardTrainingSAE(StandardTrainingSAEConfig(**sizes, **penalty))
+        sae = lens.StandardTrainingSAE(lens.StandardTrainingSAEConfig(**sizes, **penalty))
     sae.b_dec.data.copy_(x.mean(0))
     sae.cfg.metadata.model_name = schedule.model
     sae.cfg.metadata.hook_name = hook_of_site(str(plan.site))
@@ -156,9 +150,9 @@ def _trainer(plan: SaePlan, schedule: Schedule, x: Tensor) -> Any:
         dead_feature_window=200,
         device=schedule.device,
         autocast=schedule.autocast,
-        logger=LoggingConfig(log_to_wandb=False),
+        logger=lens.LoggingConfig(log_to_wandb=False),
     )
-    return SAETrainer(cfg=config, sae=sae, data_provider=iter([]))
+    return lens.SAETrainer(cfg=config, sae=sae, data_provider=iter([]))
 
 
 def _write_checkpoint(trainers: Mapping[str, Any], step: int, out: RunWriter) -> None:

@@ -125,12 +125,9 @@ def id_rows(path: str | Path) -> Iterator[list[int]]:
         or ids.is_floating_point()
     ):
         raise UserError(f"{path} must hold one integer tensor [rows, length]: it does not")
-    for row in ids.tolist():
-        length = len(row)
-        while length and not row[length - 1]:
-            length -= 1
-        if length:
-            yield row[:length]
+    for row in ids:
+        if len(used := row.nonzero()):
+            yield row[: int(used[-1]) + 1].tolist()
 
 
 def _packed(

@@ -8,7 +8,6 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.apps import common
-from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.directions import Directions
 from interp.model.site import Site
 
@@ -42,9 +41,8 @@ def test_what_an_older_run_lacks_is_said_in_place():
 
 
 def test_a_call_leaves_out_what_a_study_no_longer_has():
-    usual = ErrorSaesConfig()
-    command, call = common.study_call(["interp"], {"k": 7, "earlier": ["x"]}, usual)
-    assert command == ["interp", "--k", "7"]
+    command, call = common.study_call("darkmatter.errors", {"k": 7, "earlier": ["x"]})
+    assert command == ["interp", "darkmatter", "errors", "--k", "7"]
     assert "ErrorSaesConfig(k=7)" in call
 
 

@@ -93,7 +93,7 @@ def test_agreement_of_two_atlases(page, address):
 
 def test_clamp_without_runs_says_how_to_make_one(page, empty_address):
     page.goto(f"{empty_address}/clamp")
-    page.get_by_text("interp neurons clamp --neuron 29.gate.808").wait_for()
+    page.get_by_text("interp neurons clamp", exact=True).wait_for()
 
 
 def test_clamp_slider_changes_the_text(page, address, runs):

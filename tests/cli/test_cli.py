@@ -137,10 +137,13 @@ def test_an_interrupt_that_c_code_turned_into_another_error(own_home, monkeypatc
 
 
 def test_a_number_that_does_not_exist_is_null(capsys):
-    from interp.cli.common import print_json
+    from interp.cli.common import answered
 
-    print_json({"metrics": {"r2": float("nan"), "rows": [1.5, float("inf")]}})
-    assert json.loads(capsys.readouterr().out) == {"metrics": {"r2": None, "rows": [1.5, None]}}
+    assert answered(True, "a.study", {"r2": float("nan"), "rows": [1.5, float("inf")]})
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {
+        "study": "a.study", "run": None, "metrics": {"r2": None, "rows": [1.5, None]},
+    }  # fmt: skip
 
 
 def test_models(model_folder, own_home, capsys):

@@ -16,7 +16,7 @@ from interp.model.site import Site
 from interp.model.subject import Batch
 from interp.runs.study import plan
 from interp.runs.writer import open_or_make
-from interp.saes.open import Errors
+from interp.saes.open import SaeErrors
 
 D = 8
 OTHELLO = {
@@ -61,7 +61,7 @@ class Planted:
 
     def errors(self, x):
         e = torch.stack([error(x) for error in self.functions.values()], 1)
-        return Errors(x, e, torch.ones(len(x), len(self.names)))
+        return SaeErrors(x, e, torch.ones(len(x), len(self.names)))
 
 
 def gathered(saes, count=30_000, ridge=0.0, per_document=50):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from interp.darkmatter.contexts import Contexts, ContextStream, corpus_rows
+from interp.darkmatter.contexts import ContextStream, corpus_rows
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.darkmatter.run_pass import ErrorPass
 from interp.darkmatter.synthetic import SyntheticConfig
@@ -33,14 +33,14 @@ def error_pass(subject, saes, earlier=(), **changes):
 def test_a_token_knows_its_document(llama, tmp_path):
     for name, size in (("a", 45), ("b", 8), ("c", 60)):
         (tmp_path / f"{name}.txt").write_text(name * size)
-    stream = ContextStream(llama, [Site("resid_post", 0)], str(tmp_path), 10)
+    stream = ContextStream(llama, [Site("resid_post", 0)], str(tmp_path), 10, longest=0.0)
     (part,) = stream.contexts(stream.rows(9), 9, 9)
-    tokens = part.tokens(llama, stream.sites)
+    _, tokens = stream.read(part)
     assert part.document.tolist() == [0, 0, 0, 0, 1, 2, 2, 2, 2]
     assert tokens.document.tolist() == [d for d in part.document.tolist() for _ in range(9)]
     some = part.rows(part.document == 1)
     assert some.context.tolist() == [4]
-    assert torch.equal(some.tokens(llama, stream.sites).token, tokens.token[tokens.document == 1])
+    assert torch.equal(stream.read(some)[1].token, tokens.token[tokens.document == 1])
 
 
 def test_every_stored_row_is_a_document(llama, tmp_path):
@@ -85,14 +85,14 @@ def test_planted_noise_is_scaled_by_what_is_read(othello, monkeypatch):
     """One massive activation among the first contexts does not set the noise of all."""
     config = SyntheticConfig(**SAE)
     usual = config.error_source(othello).variance
-    tokens = Contexts.tokens
+    capture = othello.capture
 
-    def with_a_sink(self, subject, sites):
-        read = tokens(self, subject, sites)
-        read.x[7] *= 1000
-        return read
+    def with_a_sink(batch, sites):
+        captured = capture(batch, sites)
+        captured[sites[0]][0, 8] *= 1000
+        return captured
 
-    monkeypatch.setattr(Contexts, "tokens", with_a_sink)
+    monkeypatch.setattr(othello, "capture", with_a_sink)
     assert config.error_source(othello).variance == pytest.approx(usual, rel=0.05)
 
 

@@ -79,9 +79,9 @@ def test_downstream_is_anchored_at_both_ends(run):
 
 def test_giving_the_whole_error_back_is_the_model_itself(othello):
     """Both parts at once are x: what `downstream` does, with the sum of the parts."""
-    stream = ContextStream(othello, [SITE], OTHELLO["corpus"], 59)
-    part = next(stream.contexts(stream.rows(3), 3, 3))
-    x = part.tokens(othello, [SITE]).x
+    stream = ContextStream(othello, [SITE], OTHELLO["corpus"], 59, longest=0.0)
+    part, tokens = stream.read(next(stream.contexts(stream.rows(3), 3, 3)))
+    x = tokens.x
     source = torch.zeros(*part.batch.ids.shape, x.shape[1])
     source[part.chosen] = x
     plain = othello.logits(part.batch)

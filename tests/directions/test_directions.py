@@ -125,7 +125,7 @@ def test_a_write_vector_goes_through_the_norm_behind_it(model_folder, own_home):
     def scaled(*made):
         with subject.edited(*made):
             found = subject.capture(batch, [hidden, down.site])
-        raw = found[hidden] @ weights.W_down(1)
+        raw = found[hidden] @ weights.neurons("down", 1)
         scale = (raw.square().mean(-1, keepdim=True) + weights.spec.eps).sqrt()
         return found[down.site] * scale, found[hidden][..., 7:8]
 

@@ -27,12 +27,14 @@ def test_held_relations_that_are_there_and_the_default_pass(tmp_path):
     DataConfig(facts=str(own)).check()
 
 
-def test_a_table_that_is_not_there_is_an_error_for_the_user(monkeypatch):
+def test_a_table_that_is_not_there_is_an_error_for_the_user(monkeypatch, tmp_path):
     from interp.model import weights
 
     monkeypatch.setattr(weights, "open_weights", lambda model: Weights())
     with pytest.raises(UserError, match="cannot read /nope.json"):
         DataConfig(facts="/nope.json").fingerprints()
+    with pytest.raises(UserError, match="cannot read"):
+        DataConfig(facts=str(tmp_path)).fingerprints()
     made = DataConfig(facts="/nope.json", kind="arithmetic")
     made.check()
     assert made.fingerprints() == {"model": "hash"}

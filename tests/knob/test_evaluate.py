@@ -7,7 +7,7 @@ import torch
 from interp.errors import UserError
 from interp.knob import evaluate
 from interp.knob.evaluate import answer_rows, graded, known_keys, scores
-from interp.knob.items import Item, read_items, statements
+from interp.knob.items import Item, read_items
 from interp.knob.prompts import Prompter, Row, demonstrations, rows_of
 
 from .planted import items, planted
@@ -115,7 +115,7 @@ def test_known_is_what_is_right_after_every_draw(monkeypatch):
     """A model that knows a town unless one certain statement comes before it."""
     true = {item.key: item for item in items()}
     keys, answers_of = list(true), {item.query: item.prior_answer for item in true.values()}
-    bad = statements(items())[keys[3]] + "."
+    bad = f"{true[keys[3]].query} {true[keys[3]].prior_answer}."
     subject = planted(2, range(1), 40)
     asked = []
 

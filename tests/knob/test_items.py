@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from interp.errors import UserError
-from interp.knob.items import HELD_RELATIONS, Item, fingerprint, read_items, split
+from interp.knob.items import HELD_RELATIONS, Item, read_items, split
 from interp.knob.prompts import Prompter, Row, question, rows_of
 
 
@@ -128,13 +128,6 @@ def test_a_table_that_makes_no_items_is_refused_by_its_entry(tmp_path, query, fa
         read_items("facts", path)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
-
-
-def test_a_set_is_hashed_by_what_it_reads(tmp_path):
-    assert fingerprint("arithmetic", tmp_path / "absent.json") == {}
-    for path in (tmp_path / "absent.json", tmp_path):
-        with pytest.raises(UserError, match="cannot read"):
-            fingerprint("facts", path)
 
 
 @pytest.mark.parametrize("text", ['{"facts": 1}', '{"relations": {"a": {"query": "no hole"}}}'])

@@ -1,26 +1,26 @@
 """The learned knob: a planted one is found, and its algebra holds."""
 
+import pandas as pd
 import pytest
 import torch
 
+from interp.directions import Directions
 from interp.errors import UserError
 from interp.knob.effects import text_nats
 from interp.knob.evaluate import scores
 from interp.knob.last_token_cache import CachedPrompts
 from interp.knob.prompts import Prompter, Row, rows_of
 from interp.knob.steer import (
+    at_best,
     baselines,
-    best_values,
-    knob_along,
-    knobs_from_directions,
-    knobs_to_directions,
+    knobs_along,
     last_token_states,
     steered_answers,
     sweep,
+    sweep_values,
 )
 from interp.knob.subspace import (
     IntentPairs,
-    Learning,
     interchange,
     learn_subspaces,
     orthonormal,
@@ -37,7 +37,7 @@ SITE = Site("resid_post", LAYER)
 
 @pytest.fixture(scope="module")
 def learned(subject, prompter):
-    return learn_subspaces(subject, prompter, items() * 3, [0, LAYER], Learning(lr=0.05))
+    return learn_subspaces(subject, prompter, items() * 3, [0, LAYER], lr=0.05)
 
 
 def test_the_planted_knob_is_learned(subject, prompter, learned):
@@ -103,19 +103,17 @@ def test_the_sweep_finds_both_ends_and_steering_needs_no_intent(subject, prompte
     bare = Prompter(subject.tokenizer, "none", template="plain")
     rows = rows_of(items()[::3])
     h = last_token_states(subject, prompter, rows, SITE)
-    others = baselines(SITE, h, rows, 0)
-    vectors = {"learned": learned[0][LAYER][0], **others}
-    knobs = [knob_along(name, SITE, v, h, rows) for name, v in vectors.items()]
+    vectors = {"learned": learned[0][LAYER][0], **baselines(h, rows, 0)}
+    knobs = knobs_along(SITE, vectors, h, rows)
     curve = sweep(subject, bare, items()[:12], knobs)
-    pair_acc, values = {}, {}
-    for knob in knobs:
-        context, prior = best_values(curve, knob.name)
-        assert (context - prior) * (knob.context - knob.prior) > 0 or knob.name == "random"
-        values[knob.name] = context, prior
-    table = steered_answers(subject, bare, items()[20:40], knobs, values, 16)
+    pair_acc, knobs = {}, at_best(knobs, curve)
+    for knob in knobs.index.itertuples():
+        swept = (knob.context_c - knob.prior_c) * (knob.context - knob.prior)
+        assert swept > 0 or knob.direction == "random"
+    table = steered_answers(subject, bare, items()[20:40], knobs, 16)
     for name, rows in table.groupby("direction"):
         pair_acc[name] = scores(rows)["pair_acc"]
-    _steers_as_an_edit_in_scope_does(subject, bare, knobs[0], values, table)
+    _steers_as_an_edit_in_scope_does(subject, bare, knobs, table)
     assert pair_acc["learned"] == 1
     assert pair_acc["mean difference"] == 1
     assert pair_acc["random"] < 1  # in so few dimensions a long way along any is a turn of the knob
@@ -124,40 +122,35 @@ def test_the_sweep_finds_both_ends_and_steering_needs_no_intent(subject, prompte
     assert rest["told"].max() == 0
 
 
-def _steers_as_an_edit_in_scope_does(subject, bare, knob, values, table):
+def _steers_as_an_edit_in_scope_does(subject, bare, knobs, table):
     """Naive: the subject's own generate, edited."""
     item_of = {(x.subject, x.context_answer): x for x in items()}
-    rows = table[table["direction"] == knob.name].to_dict("records")[:4]
+    rows = table[table["direction"] == "learned"].to_dict("records")[:4]
     for row in rows:
         prompt = bare.ids(Row(item_of[row["subject"], row["told"]], row["intent"]))
-        c = values[knob.name][0 if row["intent"] == "context" else 1]
-        with subject.edited(set_coordinate(SITE, knob.vector, c, "last")):
+        c = float(knobs.index[f"{row['intent']}_c"][0])
+        with subject.edited(set_coordinate(SITE, knobs.vectors[0], c, "last")):
             ids = subject.generate(subject.pad([prompt]), 10)
         assert subject.text(ids[0]).strip() == row["text"]
 
 
-def test_the_saved_knob_is_the_same_knob(tmp_path, subject, prompter):
-    from interp.directions import Directions
-
+def test_a_knob_is_a_unit_vector_with_its_values(subject, prompter):
     rows = rows_of(items()[:8])
     h = last_token_states(subject, prompter, rows, SITE)
-    knob = knob_along("learned", SITE, torch.eye(WIDTH)[KNOB], h, rows)
-    assert knob.context > 0 > knob.prior
-    values = {"learned": (3.0, -2.0)}
-    knobs_to_directions([knob], values, {"model": "own"}).save(tmp_path / "knob")
-    loaded = Directions.load(tmp_path / "knob")
-    again = knobs_from_directions(loaded)[0]
-    assert again[:2] == knob[:2]
-    assert again[3:] == knob[3:]
-    torch.testing.assert_close(again.vector, knob.vector)
-    assert loaded.index["context_c"].tolist() == [3.0]
-    assert loaded.model == "own"
+    knob = knobs_along(SITE, {"learned": 3 * torch.eye(WIDTH)[KNOB]}, h, rows)
+    assert torch.equal(knob.vectors, torch.eye(WIDTH)[[KNOB]])
+    follows = h[[row.intent == "context" for row in rows], KNOB]
+    row = knob.index.iloc[0]
+    assert row["context"] > 0 > row["prior"]
+    assert row["context"] == pytest.approx(float(follows.double().mean()))
+    assert row["spread"] == pytest.approx(float(h[:, KNOB].double().std()))
+    assert sweep_values(knob)[0][8] == (row["context"] + row["prior"]) / 2
 
 
 def test_text_costs_what_it_does_unsteered_and_more_steered(subject, prompter):
     rows = [prompter.ids(row) for row in rows_of(items()[:2])]
     vector = torch.eye(WIDTH)[CONTEXT]
-    knob = knob_along("context's", SITE, vector, torch.randn(4, WIDTH), rows_of(items()[:2]))
+    knob = Directions(SITE, vector[None], pd.DataFrame({"direction": ["context's"]}))
     lines = text_nats(subject, knob, rows, [0.0, 50.0])
     logprobs = [subject.logits(torch.tensor(row))[0, :-1].log_softmax(-1) for row in rows]
     chances = [p[range(len(row) - 1), row[1:]] for p, row in zip(logprobs, rows, strict=True)]
@@ -177,10 +170,10 @@ def test_answers_that_begin_alike_are_refused(subject, prompter):
     with pytest.raises(UserError, match="same token"):
         IntentPairs.of(subject, prompter, [alike])
     with pytest.raises(UserError, match="a batch of 8 rows needs more than 2 items"):
-        learn_subspaces(subject, prompter, items()[:2], [0], Learning())
+        learn_subspaces(subject, prompter, items()[:2], [0])
     with pytest.raises(UserError, match="at least two tokens"):
         CachedPrompts(subject, [[1]])
     bare = Prompter(subject.tokenizer, "instruction", template="plain")
     with pytest.raises(UserError, match="leaves the intent out"):
-        sweep(subject, bare, items()[:1], [])
+        sweep(subject, bare, items()[:1], None)
     assert bare.ids(Row(items()[0], "prior")) != bare.ids(Row(items()[0], "context"))

@@ -66,12 +66,11 @@ def pair_of_answers(subject, n_layers):
         CachedPrompts(subject, [prompter.ids(Row(item, "context")) for item in side])
         for side in (source, target)
     ]
-    ids = [
-        torch.tensor([prompter.answer_ids(item.context_answer)[0] for item in side])
-        for side in (source, target)
-    ]
+    ids = torch.tensor(
+        [[prompter.first_token(item.context_answer) for item in side] for side in (source, target)]
+    )
     identity = CachedPrompts(subject, [subject.tokenizer.encode("cat -> cat ?")])
-    return Patching(subject, *sides, *ids, identity)
+    return Patching(subject, *sides, ids, identity)
 
 
 @pytest.mark.parametrize("switch", [range(2, 4), range(0, 3), range(5, 8)])

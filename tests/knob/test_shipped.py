@@ -6,7 +6,7 @@ from interp.knob.adapter import SHIPPED, open_tuned
 from interp.knob.evaluate import scores
 from interp.knob.items import read_items, split
 from interp.knob.prompts import Prompter
-from interp.knob.steer import knobs_from_directions, steered_answers
+from interp.knob.steer import steered_answers
 from interp.knob.steer_prompt import read_knob
 
 
@@ -14,11 +14,9 @@ def test_the_shipped_knob_steers_held_out_subjects():
     subject = open_tuned("smollm2-135m", "shipped")
     held = [x for x in split(read_items(draws=6)).subjects if x.relation == "continent"]
     items = list({item.key: item for item in held}.values())[:6]
-    knob = read_knob("shipped")
-    learned = knobs_from_directions(knob)[0]
+    learned = read_knob("shipped").pick([0])
     bare = Prompter(subject.tokenizer, "none")
-    values = {"learned": tuple(float(knob.index[f"{x}_c"].iloc[0]) for x in ("context", "prior"))}
-    table = steered_answers(subject, bare, items, [learned], values)
+    table = steered_answers(subject, bare, items, learned)
     assert scores(table)["pair_acc"] >= 0.8
     assert not table["text"].str.contains("<|", regex=False).any()
 

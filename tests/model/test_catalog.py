@@ -146,8 +146,8 @@ def test_gguf_is_converted_once_and_keeps_its_own_tokenizer(own_home, tmp_path, 
     (tmp_path / "tokenizer_config.json").write_text("{}")
     folder = catalog.resolve(str(path))
     weights = Weights(folder)
-    np.testing.assert_array_equal(weights.W_up(0), tensors["blk.0.ffn_up"])
-    np.testing.assert_array_equal(weights.W_down(0), tensors["blk.0.ffn_down"].T)
+    np.testing.assert_array_equal(weights.neurons("up", 0), tensors["blk.0.ffn_up"])
+    np.testing.assert_array_equal(weights.neurons("down", 0), tensors["blk.0.ffn_down"].T)
     np.testing.assert_array_equal(weights.W_U(), tensors["output"])
     assert token_strings(folder, 8)[2:] == ["a", "b", " ", "ab", " a", " b"]
     monkeypatch.setattr(catalog, "_convert", None)

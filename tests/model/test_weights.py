@@ -50,9 +50,9 @@ def test_views_are_what_the_model_computes_with(family, model_folder, own_home):
         if name.endswith("bias"):
             parameter.data.zero_()
     act = mlp.act_fn if hasattr(mlp, "act_fn") else mlp.act
-    hidden = x @ weights.W_up(1).T
-    hidden = act(x @ weights.W_gate(1).T) * hidden if "gate" in spec.kinds else act(hidden)
-    torch.testing.assert_close(hidden @ weights.W_down(1), mlp(x), atol=1e-5, rtol=1e-4)
+    hidden = x @ weights.neurons("up", 1).T
+    hidden = act(x @ weights.neurons("gate", 1).T) * hidden if "gate" in spec.kinds else act(hidden)
+    torch.testing.assert_close(hidden @ weights.neurons("down", 1), mlp(x), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
@@ -124,13 +124,13 @@ def test_stored_dtypes_are_read_exactly(dtype, model_folder, own_home):
     stored = load_file(folder / "model.safetensors")
     name = "model.layers.0.mlp.up_proj.weight"
     assert stored[name].dtype == dtype
-    assert torch.equal(Weights(folder).W_up(0), stored[name].float())
+    assert torch.equal(Weights(folder).neurons("up", 0), stored[name].float())
 
 
 def test_indexed_shards(model_folder, own_home):
     whole, sharded = model_folder("llama"), model_folder("llama", save={"max_shard_size": "20KB"})
     assert (sharded / "model.safetensors.index.json").exists()
-    assert torch.equal(Weights(whole).W_down(1), Weights(sharded).W_down(1))
+    assert torch.equal(Weights(whole).neurons("down", 1), Weights(sharded).neurons("down", 1))
 
 
 def test_base_model_checkpoint_without_prefix(model_folder, own_home, tmp_path):
@@ -142,7 +142,7 @@ def test_base_model_checkpoint_without_prefix(model_folder, own_home, tmp_path):
     save_file(
         {n.removeprefix("transformer."): t for n, t in tensors.items()}, bare / "model.safetensors"
     )
-    assert torch.equal(Weights(bare).W_up(1), Weights(folder).W_up(1))
+    assert torch.equal(Weights(bare).neurons("up", 1), Weights(folder).neurons("up", 1))
     assert torch.equal(Weights(bare).W_U(), Weights(folder).W_U())
 
 
@@ -155,7 +155,7 @@ def test_multimodal_checkpoint_with_nested_language_model(model_folder, own_home
     save_file(renamed, nested / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
     (nested / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": config}))
-    assert torch.equal(Weights(nested).W_gate(1), Weights(folder).W_gate(1))
+    assert torch.equal(Weights(nested).neurons("gate", 1), Weights(folder).neurons("gate", 1))
     assert torch.equal(Weights(nested).final_gain(), Weights(folder).final_gain())
 
 
@@ -212,9 +212,9 @@ class TestDamage:
         tensors = load_file(broken / "model.safetensors")
         tensors["model.layers.1.mlp.up_proj.weight"][7, 7] = float("nan")
         save_file(tensors, broken / "model.safetensors")
-        Weights(broken).W_up(0)
+        Weights(broken).neurons("up", 0)
         with pytest.raises(UserError, match=r"layers.1.mlp.up_proj.weight' .* holds a NaN"):
-            Weights(broken).W_up(1)
+            Weights(broken).neurons("up", 1)
 
     def test_missing_shard(self, model_folder, own_home, tmp_path):
         folder = tmp_path / "sharded"
@@ -229,9 +229,9 @@ class TestDamage:
         tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(3, 3)
         save_file(tensors, broken / "model.safetensors")
         with pytest.raises(UserError, match=r"no tensor 'model.layers.0.mlp.gate_proj.weight'"):
-            Weights(broken).W_gate(0)
+            Weights(broken).neurons("gate", 0)
         with pytest.raises(UserError, match=r"is \[3, 3\] where config.json implies \[48, 32\]"):
-            Weights(broken).W_up(0)
+            Weights(broken).neurons("up", 0)
 
     def test_unknown_family_says_how_to_add_it(self, broken):
         (broken / "config.json").write_text('{"model_type": "mamba"}')
@@ -250,9 +250,9 @@ class TestDamage:
 
     def test_absent_kind_and_layer(self, model_folder, own_home):
         with pytest.raises(UserError, match="no 'gate' neurons, only up, down"):
-            Weights(model_folder("gpt2")).W_gate(0)
+            Weights(model_folder("gpt2")).neurons("gate", 0)
         with pytest.raises(UserError, match=r"no layer 2: this model has layers 0\.\.1"):
-            Weights(model_folder("gpt2")).W_up(2)
+            Weights(model_folder("gpt2")).neurons("up", 2)
 
     @pytest.mark.parametrize(
         ("change", "says"),
@@ -289,4 +289,4 @@ class TestDamage:
         tensors[name] = tensors[name].to(torch.int8)
         save_file(tensors, broken / "model.safetensors")
         with pytest.raises(UserError, match="is stored as I8: dequantise"):
-            Weights(broken).W_up(0)
+            Weights(broken).neurons("up", 0)

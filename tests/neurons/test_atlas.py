@@ -58,7 +58,7 @@ def test_norm_readings(model_folder, own_home):
     for norm, gain in gains.items():
         rows = rows_of(run_or_load(AtlasConfig(model=str(folder), norm=norm, k=4)))
         part = rows[(rows["layer"] == 1) & (rows["kind"] == "up") & (rows["side"] == "top")]
-        logits = (weights.W_up(1) * gain).double() @ weights.W_U().double().T
+        logits = (weights.neurons("up", 1) * gain).double() @ weights.W_U().double().T
         np.testing.assert_array_equal(part["ids"].str[0], logits.argmax(1))
 
 
@@ -86,7 +86,7 @@ def test_margin_is_the_lead_over_another_word(model_folder, own_home, tmp_path):
     names = [a + b + "o" for a in "abcdefghijk" for b in "abcdefghij"]
     words = {word + "s" * (i % 2): i for i in range(211) for word in [names[i // 2]]}
     Tokenizer(WordLevel(words, unk_token="aao")).save(str(folder / "tokenizer.json"))
-    logits = Weights(folder).W_down(1).double() @ Weights(folder).W_U().double().T
+    logits = Weights(folder).neurons("down", 1).double() @ Weights(folder).W_U().double().T
     best = logits.sort(dim=1, descending=True)
     other = (best.indices[:, :8] // 2 != best.indices[:, :1] // 2).int().argmax(1)
     assert (other == 2).float().mean() > 0.5, "the second token is mostly the first's word"

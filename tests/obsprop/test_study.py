@@ -106,7 +106,7 @@ def test_writers_are_the_neurons_nearest_to_the_feature(planted):  # noqa: F811
     observable = make_observable("planted", TASK["observable"], weights.stored)
     directions = as_directions(weights, [path_feature(weights, observable, parse_path("1.2"))], {})
     found = writers(weights, directions, keep=5)
-    down = weights.stored.W_down(0)
+    down = weights.stored.neurons("down", 0)
     cosines = torch.nn.functional.cosine_similarity(down, directions.vectors[0][None])
     best = int(cosines.abs().argmax())
     assert found["name"].iloc[0] == f"0.down.{best}"

@@ -6,6 +6,7 @@ import shutil
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sae_lens import SAE
@@ -19,6 +20,7 @@ from interp.model.catalog import sha256
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.othello import compare, findings, read_board
+from interp.othello.board_labels import STATES, TILES
 from interp.othello.compare import CompareConfig
 from interp.othello.edit import EditConfig, _sweeps
 from interp.othello.evaluate import evaluate
@@ -105,20 +107,29 @@ def test_a_position_is_read_as_the_comparison_reads_it(run, tiny) -> None:
     position = position_after(random_games(1, 3)[0, :20])
     x = read_board.residual(subject, position.tokens, 1)
     probe = Directions.load(run.path / "directions" / "probe-L1")
-    own = probe.index[probe.index["name"] == "own c4"].index[0]
-    assert set(np.unique(read_board.probe_board(run, 1, x))) <= {0, 1, 2}
-    assert probe.vectors[own].shape == (32,)
-    rules = read_board.latent_rules(run, "l1", 1, 0)
+    logits = probe.vectors @ x + torch.tensor(probe.index["intercept"])
+    by_name = dict(zip(probe.index["name"], logits.tolist(), strict=True))
+    for name, state in zip(TILES, read_board.probe_board(run, 1, x), strict=True):
+        assert by_name[f"{STATES[state]} {name}"] == max(by_name[f"{s} {name}"] for s in STATES)
     sae = read_board.compared_sae(run, "l1", 1, 0)
-    seen = read_board.latent_board(sae, rules, x)
     z = sae.encode(x[None])[0]
+    rng = np.random.default_rng(0)
+    latent = rng.integers(0, sae.d_sae, 150)
+    columns = {"latent": latent, "tile": rng.integers(0, 64, 150)}
+    thresholds = z.numpy()[latent] + rng.choice([-0.1, 0.1], 150)
+    rules = pd.DataFrame(
+        {**columns, "kind": rng.choice(["own", "enemy"], 150), "threshold": thresholds}
+    ).drop_duplicates(["latent", "tile", "kind"])
+    seen = read_board.latent_board(sae, rules, x)
+    assert set(seen) == {0, 1, 2, 3}
     for tile in range(64):
-        claims = {
-            kind
-            for kind, part in rules[rules["tile"] == tile].groupby("kind")
-            if any(float(z[r.latent]) > np.float32(r.threshold) for r in part.itertuples())
-        }
+        own_rules = rules[rules["tile"] == tile]
+        claims = {r.kind for r in own_rules.itertuples() if float(z[r.latent]) > r.threshold}
         assert seen[tile] == ("own" in claims) + 2 * ("enemy" in claims)
+    every = run.table("rules/L1")
+    own_rules = every[(every["reader"] == "l1") & (every["seed"] == 0)]
+    stored = read_board.latent_rules(run, "l1", 1, 0)
+    assert stored["latent"].tolist() == own_rules["latent"].tolist()
     present = int(position.relative[27])
     nothing = read_board.flip_disc(run, "topk", 0, [0], 27, present, 0.0)
     before = move_probabilities(subject, position.tokens)

@@ -84,7 +84,7 @@ def test_mistakes_and_a_score_that_does_not_vary() -> None:
     split = SaeSplit.of(scaling_sae(torch.full((D,), 0.5)), sample(500, 0))
     with pytest.raises(UserError, match=r"the SAE is of 3\.resid_post, these directions of 2"):
         directions("2.resid_post").split(split, sample(5, 1))
-    with pytest.raises(UserError, match="have 12 numbers, these activations 7"):
+    with pytest.raises(UserError, match="have 12 numbers each, not 7"):
         directions().split(split, torch.zeros(5, 7))
     still = directions().split(split, sample(1, 1).expand(4, D))
     assert still["linear"].isna().all()

@@ -21,8 +21,7 @@ Tap = Callable[[Tensor], Tensor | None]
 class Backend(Protocol):
     """A model that can be run with taps."""
 
-    @property
-    def sites(self) -> tuple[Site, ...]: ...
+    sites: tuple[Site, ...]
 
     def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
         """One forward pass over transformers' keyword inputs; the logits [batch, pos, d_vocab].

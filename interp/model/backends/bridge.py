@@ -11,11 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..families import ModelSpec
+from ..families import FAMILIES, ModelSpec
 from ..site import LAYER_KINDS, Site
 from . import Tap
 from .hooks import Stop, check_all_fired, counting
-from .locations import has_resid_mid
 from .midstream import through_attention, with_mid
 
 _NAMES = {
@@ -40,26 +39,17 @@ class BridgeBackend:
     """A TransformerBridge run with its own hooks."""
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
-        self._has_mid = has_resid_mid(model.config)
         self.bridge = _boot(model)
-        names = dict(_NAMES)
-        if spec.model_type in ("gemma2", "gemma3_text"):
-            names |= _POST_NORMS
-        if "gate" not in spec.kinds:
-            del names["mlp_gate"]
+        names = _NAMES | (_POST_NORMS if FAMILIES[spec.model_type].attn_post_norm else {})
         self._names = {
-            Site(kind, layer): names[kind].format(layer)
+            Site(kind, layer if kind in LAYER_KINDS else None): name.format(layer)
             for layer in range(spec.n_layers)
-            for kind in LAYER_KINDS
-            if kind in names
-        } | {Site(kind): names[kind] for kind in ("final_norm_in", "logits")}
-        known = self.bridge.hook_dict
+            for kind, name in names.items()
+            if kind != "mlp_gate" or "gate" in spec.kinds
+        }
         for name in self._names.values():
-            assert name in known, f"TransformerBridge has no hook {name}"
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        return with_mid(self._names, self._has_mid)
+            assert name in self.bridge.hook_dict, f"TransformerBridge has no hook {name}"
+        self.sites = with_mid(self._names, spec)
 
     def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
         moved = through_attention(taps)

@@ -37,8 +37,8 @@ def hooked_pass(
     with ExitStack() as hooks:
         for site, tap in taps.items():
             place = locations[site]
-            counted = counting(guarded(tap, place, site), site, left, stop)
-            hooks.callback(_hook(model.get_submodule(place.module), place, counted).remove)
+            counted = counting(tap, site, left, stop, place.read_only)
+            hooks.callback(_hook(model.get_submodule(place.module), counted, place).remove)
         try:
             output = call()
         except Stop:
@@ -47,12 +47,17 @@ def hooked_pass(
     return output
 
 
-def counting(tap: Tap, site: Site, left: set[Site], stop: bool) -> Tap:
-    """The tap, taking its site off `left`; with `stop`, the last one ends the pass."""
+def counting(tap: Tap, site: Site, left: set[Site], stop: bool, read_only: bool = False) -> Tap:
+    """The tap, taking its site off `left`; with `stop`, the last one ends the pass. Refused if it
+    edits what can only be read."""
 
     def counted(x: Tensor) -> Tensor | None:
         left.discard(site)
         changed = tap(x)
+        if read_only and changed is not None:
+            raise UserError(
+                f"{site} can be read but not edited by this backend: use backend='bridge'"
+            )
         if stop and not left:
             raise Stop
         return changed
@@ -66,43 +71,27 @@ def check_all_fired(left: set[Site]) -> None:
         raise RuntimeError(f"these sites did not fire in the forward pass: {silent}")
 
 
-def guarded(tap: Tap, place: Location, site: Site) -> Tap:
-    """The tap, refused if it edits what can only be read."""
-
-    def read(x: Tensor) -> None:
-        if tap(x) is not None:
-            raise UserError(
-                f"{site} can be read but not edited by this backend: use backend='bridge'"
-            )
-
-    return read if place.read_only else tap
-
-
-def apply_tap(tap: Tap, whole: Tensor, place: Location) -> Tensor | None:
-    """Call a tap with a site's part of a module's tensor; the module's new tensor, if any."""
-    changed = tap(place.view.take(whole) if place.view else whole)
-    return place.view.put(whole, changed) if place.view and changed is not None else changed
+def apply_tap(tap: Tap, value: Any, place: Location) -> Any:
+    """Call a tap with a site's part of a module's input or output; the new one of it, if any."""
+    whole = value[place.item] if isinstance(value, tuple) else value
+    new = tap(place.view.take(whole) if place.view else whole)
+    if new is None:
+        return None
+    new = place.view.put(whole, new) if place.view else new
+    if isinstance(value, tuple):
+        return (*value[: place.item], new, *value[place.item + 1 :])
+    return new
 
 
-def _hook(module: nn.Module, place: Location, tap: Tap) -> Any:
-    if place.side == "in":
+def _hook(module: nn.Module, tap: Tap, place: Location) -> Any:
+    if place.side == "out":
+        return module.register_forward_hook(lambda _, args, out: apply_tap(tap, out, place))
 
-        def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-            by_position = bool(args)
-            new = apply_tap(tap, args[0] if by_position else kwargs["hidden_states"], place)
-            if new is None:
-                return None
-            if by_position:
-                return (new, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": new}
+    def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if args:
+            new = apply_tap(tap, args, place)
+            return None if new is None else (new, kwargs)
+        new = apply_tap(tap, kwargs["hidden_states"], place)
+        return None if new is None else (args, {**kwargs, "hidden_states": new})
 
-        return module.register_forward_pre_hook(before, with_kwargs=True)
-
-    def after(_: nn.Module, args: tuple, output: Any) -> Any:
-        if isinstance(output, tuple):
-            new = apply_tap(tap, output[place.item], place)
-            item = place.item
-            return None if new is None else (*output[:item], new, *output[item + 1 :])
-        return apply_tap(tap, output, place)
-
-    return module.register_forward_hook(after)
+    return module.register_forward_pre_hook(before, with_kwargs=True)

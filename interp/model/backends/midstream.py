@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from ..families import ModelSpec
 from ..site import Site
 from . import Tap
 
 
-def with_mid(own: Iterable[Site], has_mid: bool) -> tuple[Site, ...]:
-    """The sites in forward order, `resid_mid` among them where the model has it."""
-    sites = list(own)
-    mids = [Site("resid_mid", s.layer) for s in sites if s.kind == "resid_pre" and has_mid]
-    return tuple(sorted([*sites, *mids], key=lambda site: site.order))
+def with_mid(own: Iterable[Site], spec: ModelSpec) -> tuple[Site, ...]:
+    """The sites in forward order, `resid_mid` among them where attention comes before the MLP."""
+    mids = [] if spec.parallel else [Site("resid_mid", layer) for layer in range(spec.n_layers)]
+    return tuple(sorted([*own, *mids], key=lambda site: site.order))
 
 
 def through_attention(taps: Mapping[Site, Tap]) -> dict[Site, Tap]:
@@ -28,7 +28,7 @@ def through_attention(taps: Mapping[Site, Tap]) -> dict[Site, Tap]:
         if site.kind == "resid_mid":
             before, after = Site("resid_pre", site.layer), Site("attn_out", site.layer)
             seen: list[Tensor] = []
-            moved[before] = _then(moved.get(before), _remember(seen))
+            moved[before] = _then(moved.get(before), seen.append)
             moved[after] = _then(moved.get(after), _middle(seen, tap))
     return dict(sorted(moved.items(), key=lambda item: item[0].order))
 
@@ -43,13 +43,6 @@ def _then(first: Tap | None, second: Tap) -> Tap:
         return changed if again is None else again
 
     return both
-
-
-def _remember(seen: list[Tensor]) -> Tap:
-    def tap(x: Tensor) -> None:
-        seen.append(x)
-
-    return tap
 
 
 def _middle(seen: list[Tensor], tap: Tap) -> Tap:

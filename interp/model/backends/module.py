@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -30,10 +31,7 @@ class ModuleBackend:
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.model = model
         self._locations = _seen(model, example)
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        return tuple(self._locations)
+        self.sites = tuple(self._locations)
 
     def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
         output: Tensor | None = hooked_pass(
@@ -46,7 +44,6 @@ def _seen(model: nn.Module, example: Tensor) -> dict[Site, Location]:
     """Sites in the order in which an example's pass reaches them."""
     reached: list[Site] = []
     locations: dict[Site, Location] = {}
-    handles = []
 
     def note(site: Site, x: Any) -> None:
         if isinstance(x, Tensor) and x.ndim >= 2:
@@ -54,20 +51,16 @@ def _seen(model: nn.Module, example: Tensor) -> dict[Site, Location]:
             view = CHANNELS_LAST if x.ndim >= 4 else None
             locations[site] = Location(str(site.module), site.kind, view=view)
 
-    for name, module in model.named_modules():
-        before, after = Site("in", module=name), Site("out", module=name)
-        handles += [
-            module.register_forward_pre_hook(
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            before, after = Site("in", module=name), Site("out", module=name)
+            reads = module.register_forward_pre_hook(
                 lambda _, args, site=before: note(site, args[0] if args else None)
-            ),
-            module.register_forward_hook(lambda _, args, out, site=after: note(site, out)),
-        ]
-    try:
-        with torch.no_grad():
-            output = model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+            )
+            gives = module.register_forward_hook(lambda _, args, out, site=after: note(site, out))
+            hooks.callback(reads.remove)
+            hooks.callback(gives.remove)
+        output = model(example)
     if not isinstance(output, Tensor):
         raise UserError(f"the network gives a {type(output).__name__}, not a tensor: wrap it")
     times = Counter(reached)

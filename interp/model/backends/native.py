@@ -14,7 +14,7 @@ from ..families import ModelSpec
 from ..site import Site
 from . import Tap
 from .hooks import hooked_pass
-from .locations import has_resid_mid, locations
+from .locations import locations
 from .midstream import through_attention, with_mid
 
 
@@ -24,11 +24,7 @@ class NativeBackend:
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self.model = model
         self._locations = locations(spec, model)
-        self._has_mid = has_resid_mid(model.config)
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        return with_mid(self._locations, self._has_mid)
+        self.sites = with_mid(self._locations, spec)
 
     def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
         moved = through_attention(taps)

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..families import ModelSpec
 from ..site import Site
 from . import Tap
-from .hooks import apply_tap, check_all_fired, guarded
-from .locations import has_resid_mid, locations
+from .hooks import apply_tap, check_all_fired, counting
+from .locations import locations
 from .midstream import through_attention, with_mid
 
 
@@ -31,11 +31,7 @@ class NnsightBackend:
 
         self.model = NNsight(model)
         self._locations = locations(spec, model)
-        self._has_mid = has_resid_mid(model.config)
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        return with_mid(self._locations, self._has_mid)
+        self.sites = with_mid(self._locations, spec)
 
     def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
         # modules must be touched in the order they run
@@ -47,16 +43,12 @@ class NnsightBackend:
             for site, tap in moved.items():
                 place, envoy = self._locations[site], envoys[site]
                 value = envoy.input if place.side == "in" else envoy.output
-                whole = value[place.item] if isinstance(value, tuple) else value
-                new = apply_tap(guarded(tap, place, site), whole, place)
-                if new is not None:
-                    if place.side == "in":
-                        envoy.input = new
-                    elif isinstance(value, tuple):
-                        envoy.output = (*value[: place.item], new, *value[place.item + 1 :])
-                    else:
-                        envoy.output = new
-                left.discard(site)
+                counted = counting(tap, site, left, False, place.read_only)
+                new = apply_tap(counted, value, place)
+                if new is not None and place.side == "in":
+                    envoy.input = new
+                elif new is not None:
+                    envoy.output = new
             if stop:
                 tracer.stop()
             else:

@@ -1,10 +1,13 @@
-"""A stand-in for an activation that notes what a network does to it.
+"""What a network does to one input, recorded, and the affine program that it is.
 
 While the module's own code runs on a `Dual`, every call on it is done on the *reference* (the
 activation of x0, as the network computes it) and recorded on a `Tape` with the decision that it
-took, so that the same linear operations can be run on anything else (see program.py). Calls are
-caught with `__torch_function__`, functional and in-place ones included, and handed to the tape's
-rule (rules.py).
+took. Calls are caught with `__torch_function__`, functional and in-place ones included, and handed
+to the tape's rule (rules.py).
+
+A `Step` takes what earlier steps made and is affine in it: a convolution with its bias, the mask
+that a ReLU had. Running the steps on x1 gives LI(x1) = A x1 + r. They are pure functions, so
+torch's vmap runs them on many inputs at once and autograd runs them backwards (A^T v).
 
 A Dual without a slot is a *decision*: a number that depends on the reference alone (an attention
 pattern, a norm's scale). It may scale an activation. It may not be added to one or be the output:
@@ -14,14 +17,16 @@ something non-linear would then silently count as a constant.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import UserError
-from .program import Hole, Step, replaced
 
 
 class Dual(Tensor):
@@ -44,7 +49,7 @@ class Dual(Tensor):
         )
         made.reference, made.slot, made.tape = reference, slot, tape
         made.gate, made.source = gate, source
-        tape.register(made)
+        tape.made.append(weakref.ref(made))
         return made  # type: ignore[no-any-return]
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -53,14 +58,10 @@ class Dual(Tensor):
 
     @classmethod
     def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         arguments = args, kwargs or {}
-        return next(duals(arguments)).tape.rule(func, *arguments)
+        return duals(arguments)[0].tape.rule(func, *arguments)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -81,6 +82,18 @@ class Dual(Tensor):
         return self.slot
 
 
+class Step(NamedTuple):
+    """One affine operation on the tape."""
+
+    name: str
+    module: str
+    """The submodule that it ran in."""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    run: Callable[..., Any]
+    """Carried tensors -> a tensor, or a sequence of them if it has several outputs."""
+
+
 class Tape:
     """The steps of one pass, in order; slot 0 is the input."""
 
@@ -90,18 +103,14 @@ class Tape:
         self.steps: list[Step] = []
         self._slots = 1
         self._modules: list[str] = []
-        self._by_memory: dict[int, list[weakref.ref[Dual]]] = {}
+        self.made: list[weakref.ref[Dual]] = []
+        """Every Dual of this tape."""
 
-    def register(self, dual: Dual) -> None:
-        """Remember which memory a Dual stands for."""
-        address = dual.reference.untyped_storage().data_ptr()
-        self._by_memory.setdefault(address, []).append(weakref.ref(dual))
-
-    def sharing(self, dual: Dual) -> list[Dual]:
-        """Other Duals, still in use, of the same memory."""
-        address = dual.reference.untyped_storage().data_ptr()
-        alive = [reference() for reference in self._by_memory.get(address, [])]
-        return [other for other in alive if other is not None and other is not dual]
+    def shared(self, dual: Dual) -> bool:
+        """Whether another Dual, still in use, stands for the same memory."""
+        alive = [other for reference in self.made if (other := reference()) is not None]
+        addresses = [other.reference.untyped_storage().data_ptr() for other in alive]
+        return addresses.count(dual.reference.untyped_storage().data_ptr()) > 1
 
     @property
     def module(self) -> str:
@@ -142,23 +151,54 @@ class Tape:
 
 def references(value: Any) -> Any:
     """`value` with each Dual in it, however deep, replaced by its reference."""
-    return replaced(value, Dual, lambda dual: dual.reference)
+    return tree_map_only(Dual, lambda dual: dual.reference, value)
 
 
-def holes(value: Any, carriers: list[Dual]) -> Any:
-    """`value` with the Duals that carry replaced by holes, all others by their references."""
-    return replaced(
-        value, Dual, lambda dual: Hole() if any(dual is c for c in carriers) else dual.reference
-    )
+def duals(value: Any) -> list[Dual]:
+    """Every Dual in nested arguments."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Dual)]
 
 
-def duals(value: Any) -> Iterator[Dual]:
-    """Every Dual in nested arguments, in the order in which `program.filled` fills holes."""
-    if isinstance(value, Dual):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from duals(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from duals(item)
+class Program:
+    """The steps between slot 0 and the output's, without those that the output does not need."""
+
+    def __init__(self, steps: Sequence[Step], output: int) -> None:
+        needed, kept = {output}, []
+        for step in reversed(steps):
+            if needed.intersection(step.outputs):
+                needed.update(step.inputs)
+                kept.append(step)
+        self._steps, self._output = kept[::-1], output
+        self._last_use = {slot: step for step in self._steps for slot in step.inputs}
+
+    def __call__(
+        self, x: Float[Tensor, "1 ..."], leaves: list[tuple[str, Tensor]] | None = None
+    ) -> Float[Tensor, "1 ..."]:
+        """A x + r for one input.
+
+        Args:
+            leaves: if given, it gets the constant that each step adds to any carried tensors, as a
+                leaf of autograd that the output depends on, with the step's submodule.
+        """
+        values = {0: x}
+        for step in self._steps:
+            carried = [values[slot] for slot in step.inputs]
+            results = _tensors(step.run(*carried))
+            if leaves is not None:
+                with torch.no_grad():
+                    alone = _tensors(step.run(*map(torch.zeros_like, carried)))
+                if any(bool(constant.any()) for constant in alone):
+                    if len(results) != 1:
+                        raise NotImplementedError(f"{step.name} adds to several results")
+                    leaf = alone[0].clone().requires_grad_(True)
+                    leaves.append((step.module, leaf))
+                    results = [results[0] - alone[0] + leaf]
+            values.update(zip(step.outputs, results, strict=True))
+            for slot in set(step.inputs) - {self._output}:
+                if self._last_use[slot] is step:
+                    del values[slot]
+        return values[self._output]
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
