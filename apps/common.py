@@ -42,7 +42,7 @@ def errors_in_place() -> Iterator[None]:
     except UserError as error:
         st.error(plain(str(error)))
     except (KeyError, FileNotFoundError) as error:
-        again = "If an earlier version of the workbench made it, give its command again."
+        again = "If an earlier version of the workbench made it, give its command with --fresh."
         st.error(plain(f"This run has no {error}. {again}"))
 
 
@@ -125,7 +125,9 @@ def study_call(study: str, config: dict[str, Any]) -> tuple[list[str], str]:
         elif isinstance(value, bool):
             named.append(f"--{option}" if value else f"--no-{option}")
         else:
-            named += [f"--{option}", *words]
+            # a value that looks like an option is joined to its own by "="
+            joined = len(words) == 1 and words[0].startswith("-")
+            named += [f"--{option}={words[0]}"] if joined else [f"--{option}", *words]
     return ["interp", *study.split("."), *positional, *named], (
         f"from {usual.__module__} import {usual.__name__}\n"
         "from interp.runs.study import run_or_load\n"

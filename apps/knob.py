@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import pandas as pd
 import streamlit as st
 
@@ -82,7 +83,8 @@ def _measured(run: Run) -> None:
     for name in ("tokens", "neurons", "split"):
         if run.has(f"decode/{name}"):
             st.dataframe(table(run, f"decode/{name}"), hide_index=True)
-    st.code(f"interp directions decode {run.path / 'knob'}", language="bash")
+    decode = shlex.join(["interp", "directions", "decode", str(run.path / "knob")])
+    st.code(decode, language="bash")
 
 
 def _steering(run: Run) -> None:

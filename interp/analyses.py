@@ -16,6 +16,11 @@ from typing import Any, NamedTuple
 from .progress import log
 
 GROUP = "interp.analyses"
+VERBS = {
+    "models": ("interp.cli.tools:models", "Models by name: list, add, describe."),
+    "app": ("interp.cli.tools:explorer", "Explore stored runs in the browser."),
+}
+"""Commands that are no analysis: an import string and a sentence each."""
 
 
 class Page(NamedTuple):
@@ -184,15 +189,31 @@ def analyses() -> dict[str, Analysis]:
         package = point.dist.name if point.dist else point.value
         try:
             entry = point.load()
-        except (ImportError, AttributeError) as error:
-            log.warning("the analysis '%s' of %s is left out: %s", point.name, package, error)
-            continue
-        if not isinstance(entry, Analysis) or entry.name in every:
-            reason = f"'{entry.name}' is taken" if isinstance(entry, Analysis) else "no Analysis"
+            reason = _unfit(entry, every)
+        except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
+            reason = f"{type(error).__name__}: {error}"
+        if reason:
             log.warning("the analysis '%s' of %s is left out: %s", point.name, package, reason)
-            continue
-        every[entry.name] = entry
+        else:
+            every[entry.name] = entry
     return every
+
+
+def _unfit(entry: Any, every: dict[str, Analysis]) -> str:
+    """Why an outside entry cannot stand beside the others; "" if it can."""
+    if not isinstance(entry, Analysis):
+        return "it is no interp.analyses.Analysis"
+    if entry.name in every or entry.name in VERBS:
+        return f"the name '{entry.name}' is taken"
+    if isinstance(entry.studies, str) or isinstance(entry.label, str):
+        return "studies and label are tuples: ('my_package:MyConfig',)"
+    addresses = {page.address for other in every.values() for page in other.pages}
+    names = {where.partition(":")[2] for other in every.values() for where in other.studies}
+    if taken := addresses & {page.address for page in entry.pages}:
+        return f"the page address '{taken.pop()}' is taken"
+    if taken := names & {config.__name__ for config in entry.configs()}:
+        return f"the config name '{taken.pop()}' is taken"
+    return ""
 
 
 def label(study: str, config: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 from tyro.extras import SubcommandApp
 
-from ..analyses import Analysis, analyses, load
+from ..analyses import VERBS, Analysis, analyses, load
 from ..errors import UserError
 from .common import study_command
 

@@ -145,7 +145,7 @@ def print_rows(rows: pd.DataFrame, columns: str = "") -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
-    if isinstance(value, list):
+    if isinstance(value, list | np.ndarray):  # DuckDB gives lists as arrays
         return " ".join(repr(str(token)) for token in value[:6])
     text = str(value)  # blanks are marked only where they would be overlooked
     return text if text and text.isprintable() and text == text.strip() else visible(text)

@@ -8,6 +8,7 @@ p_A(token) p_B(token), by layer, kind and side.
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from ..errors import UserError
@@ -22,13 +23,11 @@ both_have AS (
     SELECT {_GROUPS}, count(*) AS neurons, avg((a.token = b.token)::INT) AS agreement
     FROM a JOIN b USING (layer, kind, side, neuron) GROUP BY {_GROUPS}
 ),
-pa AS (SELECT {_GROUPS}, token, count(*) / sum(count(*)) OVER (PARTITION BY {_GROUPS}) AS p
-       FROM a GROUP BY {_GROUPS}, token),
-pb AS (SELECT {_GROUPS}, token, count(*) / sum(count(*)) OVER (PARTITION BY {_GROUPS}) AS p
-       FROM b GROUP BY {_GROUPS}, token),
-luck AS (SELECT {_GROUPS}, sum(pa.p * pb.p) AS chance
-         FROM pa JOIN pb USING (layer, kind, side, token) GROUP BY {_GROUPS})
-SELECT {_GROUPS}, neurons, agreement, coalesce(chance, 0) AS chance
+pa AS (SELECT {_GROUPS}, token, count(*) AS n FROM a GROUP BY ALL),
+pb AS (SELECT {_GROUPS}, token, count(*) AS n FROM b GROUP BY ALL),
+luck AS (SELECT {_GROUPS}, sum(pa.n * pb.n) AS pairs
+         FROM pa JOIN pb USING (layer, kind, side, token) GROUP BY ALL)
+SELECT {_GROUPS}, neurons, agreement, coalesce(pairs, 0) / neurons ** 2 AS chance
 FROM both_have LEFT JOIN luck USING ({_GROUPS}) ORDER BY {_GROUPS}
 """
 
@@ -65,9 +64,8 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
     """Agreement and chance over all rows of `agreement`, weighted by neurons; and by kind."""
 
     def mean(part: pd.DataFrame, column: str) -> float:
-        return float((part[column] * part["neurons"]).sum() / part["neurons"].sum())
+        return round(float(np.average(part[column], weights=part["neurons"])), 6)
 
-    means = {"agreement": mean(table, "agreement"), "chance": mean(table, "chance")}
-    for kind, part in table.groupby("kind"):
-        means[f"agreement_{kind}"] = mean(part, "agreement")
-    return {name: round(value, 6) for name, value in means.items()}
+    means = {name: mean(table, name) for name in ("agreement", "chance")}
+    kinds = table.groupby("kind")
+    return means | {f"agreement_{kind}": mean(part, "agreement") for kind, part in kinds}

@@ -85,35 +85,34 @@ class AtlasConfig(ModelStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         import numpy as np
         import pandas as pd
+        import pyarrow as pa
         import pyarrow.parquet as pq
-        import torch
 
         weights, spec, kinds = self.stored_weights, self.stored_weights.spec, self.kinds
         tokens = token_strings(weights.folder, spec.d_vocab)
+        ids = np.arange(len(tokens), dtype=np.int32)
         words = [word_family(token) for token in tokens]
-        word_codes = pd.factorize(np.array(words, dtype=object))[0]
-        if not out.has("vocabulary/tokens.parquet"):
-            with out.part("vocabulary/tokens.parquet") as path:
-                pq.write_table(_vocabulary(tokens, words), path)
-        missing = [la for la in range(spec.n_layers) if not out.has(_part(la))]
-        per_layer = len(kinds) * spec.d_mlp
-        readout = weights.W_U().to(self.device) if missing else torch.empty(0)
-        started, done = time.monotonic(), per_layer * (spec.n_layers - len(missing))
-        total = per_layer * spec.n_layers
-        with progress(f"atlas of {self.model}", total, "vectors", done) as advance:
+        vocabulary = pd.DataFrame({"id": ids, "token": tokens, "word": words})
+        out.table_once("vocabulary/tokens", lambda: vocabulary)
+        strings, word_codes = pa.array(tokens), pd.factorize(vocabulary["word"])[0]
+        parts = [f"neurons/L{layer:03d}.parquet" for layer in range(spec.n_layers)]
+        missing = [layer for layer, part in enumerate(parts) if not out.has(part)]
+        per_layer, resumed = len(kinds) * spec.d_mlp, spec.n_layers - len(missing)
+        readout = weights.W_U().to(self.device)
+        started, total = time.monotonic(), per_layer * spec.n_layers
+        with progress(f"atlas of {self.model}", total, "vectors", per_layer * resumed) as advance:
             for layer in missing:
                 vectors = self._vectors(layer, kinds)
                 projection = _project(vectors, readout, self.k)
-                labels = (layer, kinds, spec.d_mlp)
-                table = _table(labels, vectors, projection, tokens, word_codes)
-                with out.part(_part(layer)) as path:
+                table = _table(layer, kinds, vectors, projection, strings, word_codes)
+                with out.part(parts[layer]) as path:
                     pq.write_table(table, path, compression="zstd")
                 advance(per_layer, f"layer {layer}")
         out.facts = {"model": vars(spec), "kinds": list(kinds), "device": self.device}
         return {
             "vectors": total,
             "layers_computed": len(missing),
-            "layers_resumed": spec.n_layers - len(missing),
+            "layers_resumed": resumed,
             "atlas_s": round(time.monotonic() - started, 2),
         }
 
@@ -123,15 +122,9 @@ class AtlasConfig(ModelStudy):
 
         weights = self.stored_weights
         vectors = torch.cat([weights.neurons(kind, layer) for kind in kinds])
-        if self.norm == "final":
-            vectors *= weights.gain("final")
-        elif self.norm == "mlp":
-            vectors *= weights.gain("mlp", layer)
+        if self.norm != "raw":
+            vectors *= weights.gain("mlp", layer) if self.norm == "mlp" else weights.gain("final")
         return vectors
-
-
-def _part(layer: int) -> str:
-    return f"neurons/L{layer:03d}.parquet"
 
 
 def _project(vectors: Tensor, readout: Tensor, k: int) -> Projection:
@@ -143,76 +136,48 @@ def _project(vectors: Tensor, readout: Tensor, k: int) -> Projection:
         raise UserError(f"these weights cannot be decoded: {error}") from error
 
 
-def _vocabulary(tokens: list[str], words: list[str]) -> pa.Table:
-    import pyarrow as pa
-
-    ids = pa.array(range(len(tokens)), pa.int32())
-    return pa.table({"id": ids, "token": pa.array(tokens), "word": pa.array(words)})
-
-
 def _table(
-    labels: tuple[int, tuple[Kind, ...], int],
+    layer: int,
+    kinds: tuple[Kind, ...],
     vectors: Tensor,
     projection: Projection,
-    tokens: list[str],
+    tokens: pa.Array,
     word_codes: np.ndarray,
 ) -> pa.Table:
     """One layer's rows: all top sides, then all bottom sides."""
     import numpy as np
     import pyarrow as pa
 
-    layer, kinds, d_mlp = labels
-    n = len(vectors)
-    norm = vectors.norm(dim=1).numpy()
-    sides = [
-        pa.table(
-            {
-                "layer": pa.array(np.full(n, layer), pa.int16()),
-                "kind": pa.array(np.repeat(np.array(kinds, dtype=object), d_mlp), pa.string()),
-                "neuron": pa.array(np.tile(np.arange(d_mlp), len(kinds)), pa.int32()),
-                "side": pa.array([side] * n, pa.string()),
-                **_columns(projection, side, tokens, word_codes),
-                "norm": pa.array(norm, pa.float32()),
-            }
-        )
-        for side in ("top", "bottom")
-    ]
-    return pa.concat_tables(sides)
-
-
-def _columns(
-    projection: Projection, side: str, tokens: list[str], word_codes: np.ndarray
-) -> dict[str, pa.Array]:
-    import numpy as np
-    import pyarrow as pa
-
-    extremes = projection.top if side == "top" else projection.bottom
-    sign, moments = (1.0 if side == "top" else -1.0), projection.moments
-    assert extremes is not None
+    moments, d_mlp = projection.moments, len(vectors) // len(kinds)
     assert moments is not None
-    ids, logits = extremes.ids.cpu().numpy(), extremes.logits.cpu().numpy()
-    std = moments.var.sqrt().clamp_min(1e-30).cpu().numpy()
-    others = word_codes[ids] != word_codes[ids[:, :1]]
-    rival = np.where(others.any(1), others.argmax(1), ids.shape[1] - 1)
-    lead = logits[:, 0] - np.take_along_axis(logits, rival[:, None], 1)[:, 0]
-    offsets = pa.array(np.arange(0, ids.size + 1, ids.shape[1]), pa.int32())
-
-    def lists(values: pa.Array) -> pa.Array:
-        return pa.ListArray.from_arrays(offsets, values)
-
-    def number(values: Any) -> pa.Array:
-        return pa.array(np.asarray(values), pa.float32())
-
-    flat = pa.array(ids.ravel(), pa.int32())
-    return {
-        "ids": lists(flat),
-        "tokens": lists(pa.array(tokens, pa.string()).take(flat)),
-        "logits": lists(number(logits.ravel())),
-        "z": number(sign * (logits[:, 0] - moments.mean.cpu().numpy()) / std),
-        "std": number(std),
-        "margin": number(sign * lead / std),
-        "skewness": number(sign * moments.skewness.cpu().numpy()),
-        "kurtosis": number(moments.kurtosis.cpu()),
-        "entropy": number(extremes.entropy.cpu()),  # type: ignore[union-attr]
-        "max_prob": number(extremes.max_prob.cpu()),  # type: ignore[union-attr]
+    mean, std = (x.cpu().numpy() for x in (moments.mean, moments.var.sqrt().clamp_min(1e-30)))
+    index = {
+        "layer": np.full(len(vectors), layer, np.int16),
+        "kind": np.repeat(kinds, d_mlp),
+        "neuron": np.tile(np.arange(d_mlp, dtype=np.int32), len(kinds)),
     }
+    sides = []
+    for side, sign, extremes in (("top", 1.0, projection.top), ("bottom", -1.0, projection.bottom)):
+        assert extremes is not None
+        ids, logits = extremes.ids.cpu().numpy(), extremes.logits.cpu().numpy()
+        others = word_codes[ids] != word_codes[ids[:, :1]]
+        rival = np.where(others.any(1), others.argmax(1), ids.shape[1] - 1)
+        lead = logits[:, 0] - np.take_along_axis(logits, rival[:, None], 1)[:, 0]
+        flat = pa.array(ids.ravel(), pa.int32())
+        starts = pa.array(np.arange(0, ids.size + 1, ids.shape[1]), pa.int32())
+        lists = {"ids": flat, "tokens": tokens.take(flat), "logits": pa.array(logits.ravel())}
+        numbers = {
+            "z": sign * (logits[:, 0] - mean) / std,
+            "std": std,
+            "margin": sign * lead / std,
+            "skewness": sign * moments.skewness.cpu(),
+            "kurtosis": moments.kurtosis.cpu(),
+            "entropy": extremes.entropy.cpu(),  # type: ignore[union-attr]
+            "max_prob": extremes.max_prob.cpu(),  # type: ignore[union-attr]
+            "norm": vectors.norm(dim=1),
+        }
+        columns = {**index, "side": [side] * len(vectors)}
+        columns |= {name: pa.ListArray.from_arrays(starts, x) for name, x in lists.items()}
+        columns |= {name: pa.array(np.asarray(x), pa.float32()) for name, x in numbers.items()}
+        sides.append(pa.table(columns))
+    return pa.concat_tables(sides)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
-from ..model.neuron import NeuronName, parse_neuron
+from ..model.neuron import NeuronName, clamp_site, parse_neuron
 from ..model.vocabulary import token_strings
 from ..progress import progress
 from ..runs.study import ModelStudy
@@ -61,20 +61,22 @@ class ClampConfig(ModelStudy):
         self._checked_neuron()
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        import pandas as pd
+
         from ..model.subject import open_subject
 
         neuron, weights = self._checked_neuron(), self.stored_weights
         word = self.word or self._first_token(neuron)
         ids = word_tokens(weights, word)
-        subject = open_subject(self.model, device=self.device)
-        batch = self._prompt(subject)
+        subject, site = open_subject(self.model, device=self.device), clamp_site(neuron)
+        message = {"role": "user", "content": self.prompt}
+        batch = subject.chat([message]) if self.chat else subject.tokens(self.prompt)
         strings = token_strings(weights.folder, weights.spec.d_vocab)
-        out.table("curve/activation", _activation(subject, batch, neuron, strings))
-        with progress(f"clamp {neuron}", len(self.value) + 1, "values") as advance:
-            rows = []
-            for value in (None, *self.value):
-                rows.append(self._row(subject, batch, neuron, value, ids))
-                advance(1, "unclamped" if value is None else f"at {value:g}")
+        tokens = [strings[i] for i in batch.ids[0].tolist()]
+        own = subject.capture(batch, [site])[site][0, :, neuron.neuron].double().tolist()
+        activation = {"position": range(len(own)), "token": tokens, "activation": own}
+        out.table("curve/activation", pd.DataFrame(activation))
+        rows = self._swept(subject, batch, neuron, ids)
         out.table("curve/values", rows)
         out.facts = {"word": word, "parity": subject.parity, "device": self.device}
         best = max(rows[1:], key=lambda row: row["probability"])
@@ -84,6 +86,24 @@ class ClampConfig(ModelStudy):
             "probability_best": best["probability"],
             "value_best": best["value"],
         }
+
+    def _swept(
+        self, subject: Subject, batch: Batch, neuron: NeuronName, ids: list[int]
+    ) -> list[dict[str, Any]]:
+        """Rows of `curve/values`: not clamped, then at every value."""
+        from ..model.edits import clamp
+
+        rows, site = [], clamp_site(neuron)
+        with progress(f"clamp {neuron}", len(self.value) + 1, "values") as advance:
+            for value in (None, *self.value):
+                held = () if value is None else (clamp(site, neuron.neuron, value, self.where),)
+                with subject.edited(*held):
+                    logprobs = subject.logits(batch)[0, -1].double().log_softmax(-1)[ids]
+                    text = subject.text(subject.generate(batch, self.tokens)[0])
+                row = {"value": value, "probability": float(logprobs.exp().sum())}
+                rows.append({**row, "logprob": float(logprobs.logsumexp(0)), "text": text})
+                advance(1, "unclamped" if value is None else f"at {value:g}")
+        return rows
 
     def _checked_neuron(self) -> NeuronName:
         neuron, spec = parse_neuron(self.neuron), self.stored_weights.spec
@@ -111,47 +131,3 @@ class ClampConfig(ModelStudy):
         weights = self.stored_weights
         row = neuron_directions(weights, [neuron]).decode(weights, k=1).iloc[0]
         return str(row["top" if row["top_z"] >= row["bottom_z"] else "bottom"][0])
-
-    def _prompt(self, subject: Subject) -> Batch:
-        if self.chat:
-            return subject.chat([{"role": "user", "content": self.prompt}])
-        return subject.tokens(self.prompt)
-
-    def _row(
-        self,
-        subject: Subject,
-        batch: Batch,
-        neuron: NeuronName,
-        value: float | None,
-        ids: list[int],
-    ) -> dict[str, Any]:
-        from ..model.edits import clamp
-        from ..model.neuron import clamp_site
-
-        site, held = clamp_site(neuron), () if value is None else (value,)
-        with subject.edited(*(clamp(site, neuron.neuron, at, self.where) for at in held)):
-            probability, logprob = word_probability(subject, batch, ids)
-            text = subject.text(subject.generate(batch, self.tokens)[0])
-        return {"value": value, "probability": probability, "logprob": logprob, "text": text}
-
-
-def word_probability(subject: Subject, batch: Batch, ids: list[int]) -> tuple[float, float]:
-    """Probability that the next token is one of `ids`, and its log; edits in scope apply."""
-    logprobs = subject.logits(batch)[0, -1].double().log_softmax(-1)
-    log = float(logprobs[ids].logsumexp(0))
-    return float(logprobs[ids].exp().sum()), log
-
-
-def _activation(
-    subject: Subject, batch: Batch, neuron: NeuronName, strings: list[str]
-) -> list[dict[str, Any]]:
-    from ..model.neuron import clamp_site
-
-    site = clamp_site(neuron)
-    values = subject.capture(batch, [site])[site][0, :, neuron.neuron].double().tolist()
-    tokens = [strings[i] for i in batch.ids[0].tolist()]
-    pairs = zip(tokens, values, strict=True)
-    return [
-        {"position": at, "token": token, "activation": value}
-        for at, (token, value) in enumerate(pairs)
-    ]

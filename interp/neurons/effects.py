@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
 from ..progress import progress
-from ..runs.store import Run
 from ..runs.study import ModelStudy, plan, run_or_load
 from ..runs.writer import RunWriter
 from . import search
@@ -85,13 +84,12 @@ class EffectsConfig(ModelStudy):
         chosen = [search.find(atlas, word, limit=1).iloc[0] for word in self.words]
         subject = open_subject(self.model, device=self.device)
         sweeps: list[dict[str, Any]] = []
-        total = len(chosen) * (1 + self.controls)
-        with progress("clamp effects", total, "neurons") as advance:
+        with progress("clamp effects", len(chosen) * (1 + self.controls), "neurons") as advance:
             for i, (word, row) in enumerate(zip(self.words, chosen, strict=True)):
                 ids = search.word_ids(atlas, word)
-                for neuron in (parse_neuron(row["name"]), *self._controls(row, atlas, i)):
-                    control = str(neuron) != row["name"]
-                    label = {"word": word, "name": str(neuron), "control": control}
+                own = parse_neuron(row["name"])
+                for neuron in (own, *self._controls(own, i)):
+                    label = {"word": word, "name": str(neuron), "control": neuron != own}
                     means = self._logprobs(subject, neuron, ids)
                     for value, logprob in zip((None, *self.values), means, strict=True):
                         sweeps.append({**label, "value": value, "logprob": logprob})
@@ -107,19 +105,16 @@ class EffectsConfig(ModelStudy):
             "median_control_gain": float(table["control_mean"].median()),
         }
 
-    def _controls(self, row: pd.Series, atlas: Run, i: int) -> list[NeuronName]:
+    def _controls(self, own: NeuronName, i: int) -> list[NeuronName]:
         import numpy as np
 
-        name = parse_neuron(row["name"])
-        others = [n for n in range(atlas.manifest["model"]["d_mlp"]) if n != name.neuron]
+        others = [n for n in range(self.stored_weights.spec.d_mlp) if n != own.neuron]
         drawn = np.random.default_rng([self.seed, i]).choice(others, self.controls, replace=False)
-        return [NeuronName(name.layer, name.kind, int(n)) for n in drawn]
+        return [own._replace(neuron=int(n)) for n in drawn]
 
     def _logprobs(self, subject: Subject, neuron: NeuronName, ids: list[int]) -> list[float]:
-        """Mean over the prompts of the word's log probability as the next token.
-
-        Unclamped, then at each value; all in one pass.
-        """
+        """Mean over the prompts of the word's log probability as the next token: unclamped, then at
+        each value; all in one pass."""
         import torch
 
         from ..model.edits import clamp

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, label, laid_out
+from ..plots import BLUE, GREY, ORANGE, heat_map, label, laid_out
 
 
 def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
@@ -17,18 +17,12 @@ def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
         row = rows[rows["side"] == side].iloc[0]
         labels = [f"{i + 1}  {label(token)}" for i, token in enumerate(row["tokens"])]
         figure.add_bar(
-            x=list(row["logits"]),
-            y=labels,
-            orientation="h",
-            marker_color=colour,
-            hovertext=[f"id {i}" for i in row["ids"]],
-            row=1,
-            col=column,
-        )
+            x=list(row["logits"]), y=labels, orientation="h", marker_color=colour,
+            hovertext=[f"id {i}" for i in row["ids"]], row=1, col=column,
+        )  # fmt: skip
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(title="logit")
-    name = rows["name"].iloc[0]
-    return laid_out(figure, f"{name} through the LM head", height=420)
+    return laid_out(figure, f"{rows['name'].iloc[0]} through the LM head", height=420)
 
 
 def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
@@ -69,8 +63,7 @@ def standing(values: pd.Series, here: dict[str, float], statistic: str, among: s
             xanchor="right" if share > 0.5 else "left", font={"color": colour},
             text=f" {name}: above {share:.1%} ",
         )  # fmt: skip
-    figure.update_xaxes(title=statistic)
-    figure.update_yaxes(title="rows")
+    figure.update_layout(xaxis_title=statistic, yaxis_title="rows")
     return laid_out(figure, f"{statistic} among {among}", height=300)
 
 
@@ -100,18 +93,7 @@ def agreement_map(table: pd.DataFrame) -> go.Figure:
     """Agreement of two atlases by layer, kind and side (`neurons.agree.agreement`)."""
     rows = table.assign(row=table["kind"] + " " + table["side"])
     grid = rows.pivot(index="row", columns="layer", values="agreement")
-    figure = go.Figure(
-        go.Heatmap(
-            x=grid.columns,
-            y=grid.index,
-            z=grid.to_numpy(),
-            zmin=0,
-            zmax=1,
-            colorscale="Blues",
-            hovertemplate="layer %{x}, %{y}: %{z:.1%}<extra></extra>",
-            colorbar={"tickformat": ".0%"},
-        )
-    )
+    figure = heat_map(grid, 0, 1, "layer %{x}, %{y}: %{z:.1%}", colorbar={"tickformat": ".0%"})
     figure.update_xaxes(title="layer")
     return laid_out(figure, "Neurons with the same first token", height=320)
 

@@ -149,9 +149,7 @@ def reversal(
     weights = subject.weights
     assert weights is not None
     unit = vector.float() / vector.float().norm()
-    old = torch.zeros(len(neurons), weights.spec.d_model)
-    for i, name in enumerate(neurons):
-        old[i] = weights.neurons("down", name.layer)[name.neuron]
+    old = torch.stack([weights.neurons("down", name.layer)[name.neuron] for name in neurons])
     # a neuron that is exactly silent there counts as one that fires
     against = torch.where(activations(subject, neurons, text) < 0, 1.0, -1.0)
     new = against[:, None] * old.norm(dim=1, keepdim=True) * unit

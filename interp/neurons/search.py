@@ -23,7 +23,10 @@ STATISTICS = ("z", "margin", "kurtosis", "skewness", "entropy", "max_prob", "nor
 """Columns of an atlas that rank or describe a row."""
 _WORD = r"regexp_full_match(trim({}), '\p{{L}}{{3,}}')"
 """SQL: a token that is a word, or part of one, of at least three letters."""
-_COLUMNS = "layer, kind, neuron, side, ids, tokens, logits, std, " + ", ".join(STATISTICS)
+_COLUMNS = (
+    "concat_ws('.', layer, kind, neuron) AS name, layer, kind, neuron, side, ids, tokens, logits, "
+    "std, " + ", ".join(STATISTICS)
+)
 
 
 def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
@@ -62,9 +65,9 @@ def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.Data
             f"'{word}' is not among the {k} most extreme tokens of any neuron of this atlas: "
             "make one with a larger --k"
         )
-    scores = [_score(row, set(ids)) for row in rows.to_dict("records")]
-    rows = pd.concat([rows, pd.DataFrame(scores, index=rows.index)], axis=1)
-    return _named(rows.sort_values("score", ascending=False, kind="stable").head(limit))
+    rows = rows.join(pd.DataFrame([_score(row, set(ids)) for row in rows.to_dict("records")]))
+    best = rows.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    return best.head(limit)
 
 
 def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
@@ -81,7 +84,7 @@ def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
             f"no {neuron} in this atlas: layers 0..{model['n_layers'] - 1}, kinds "
             f"{', '.join(kinds)}, neurons 0..{model['d_mlp'] - 1}"
         )
-    return _named(rows)
+    return rows
 
 
 def top(
@@ -98,20 +101,16 @@ def top(
     layers = atlas.manifest["model"]["n_layers"]
     if layer is not None and not 0 <= layer < layers:
         raise UserError(f"no layer {layer} in this atlas: it has layers 0..{layers - 1}")
-    given = {"layer": layer, "kind": kind}
-    given = {name: value for name, value in given.items() if value is not None}
-    conditions = ["TRUE", *(f"{name} = ${name}" for name in given)]
-    if words_only:
-        conditions.append(_WORD.format("tokens[1]"))
     rows = query(
         f"SELECT {_COLUMNS}, z + margin AS score FROM {atlas.sql('neurons')} "
-        f"WHERE {' AND '.join(conditions)} ORDER BY score DESC, layer, kind, neuron, side "
-        f"LIMIT {min(limit, 10**9)}",
-        given,
+        "WHERE layer = coalesce($layer, layer) AND kind = coalesce($kind, kind) "
+        f"AND {_WORD.format('tokens[1]') if words_only else 'TRUE'} "
+        f"ORDER BY score DESC, layer, kind, neuron, side LIMIT {min(limit, 10**9)}",
+        {"layer": layer, "kind": kind},
     )
     if rows.empty:
         raise UserError("no neuron of this atlas fits: check the layer and the kind")
-    return _named(rows)
+    return rows
 
 
 def has_words(atlas: Run) -> bool:
@@ -148,12 +147,9 @@ def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
 def values_in_layer(atlas: Run, name: str | NeuronName, statistic: str) -> pd.Series:
     """A statistic of all rows of a neuron's layer and kind."""
     neuron = parse_neuron(str(name))
-    rows = query(
-        f"SELECT {statistic} AS value FROM {atlas.sql('neurons')} "
-        "WHERE layer = $layer AND kind = $kind",
-        {"layer": neuron.layer, "kind": neuron.kind},
-    )
-    return rows["value"]
+    table, among = atlas.sql("neurons"), {"layer": neuron.layer, "kind": neuron.kind}
+    rows = f"SELECT {statistic} AS value FROM {table} WHERE layer = $layer AND kind = $kind"
+    return query(rows, among)["value"]
 
 
 def word_ids(atlas: Run, word: str, exact: bool = False) -> list[int]:
@@ -186,13 +182,6 @@ def _score(row: dict[Hashable, Any], ids: set[int]) -> dict[str, float]:
 
     lead = z(hits[0]) - z(rival)
     return {"rank": hits[0] + 1, "word_z": z(hits[0]), "lead": lead, "score": z(hits[0]) + lead}
-
-
-def _named(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = rows.reset_index(drop=True)
-    names = [f"{r.layer}.{r.kind}.{r.neuron}" for r in rows.itertuples()]
-    rows.insert(0, "name", names)
-    return rows
 
 
 def query(sql: str, parameters: dict[str, Any] | None = None) -> pd.DataFrame:

@@ -23,7 +23,8 @@ Tables of the run:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -96,7 +97,7 @@ class TarsConfig(ModelStudy):
 
         subject = open_subject(self.model, device=self.device)
         concepts = self._chosen()
-        text = _OrdinaryText(subject, self)
+        divergence = _kl_meter(subject, self)
         effects: list[dict[str, Any]] = []
         prompts: list[dict[str, Any]] = []
         made: dict[str, WeightEdit] = {}
@@ -113,16 +114,15 @@ class TarsConfig(ModelStudy):
                         label = {"concept": concept.word, "neurons": neurons, "edits": n}
                         with edit.first(n).applied(subject):
                             rows = list(_asked(subject, concept))
-                            effects.append(label | _summary(rows, concept) | text.divergence())
+                            effects.append(label | _summary(rows, concept) | divergence())
                         prompts += [label | row for row in rows]
                         advance(1, f"{concept.word}, {n} {neurons}")
-        cumulative = self._cumulative(subject, concepts, made, text)
+        cumulative = self._cumulative(subject, concepts, made, divergence)
         table = out.table("tars/effects", effects)
         out.table("tars/prompts", prompts)
-        out.table("tars/cumulative", cumulative)
         out.table("tars/edits", _listed(made))
         out.facts = {"parity": subject.parity, "device": self.device}
-        return _metrics(table, cumulative)
+        return _metrics(table, out.table("tars/cumulative", cumulative))
 
     def _chosen(self) -> list[Concept]:
         known = read_concepts(concept_file(self.file))
@@ -173,7 +173,7 @@ class TarsConfig(ModelStudy):
         subject: Subject,
         concepts: list[Concept],
         made: dict[str, WeightEdit],
-        text: _OrdinaryText,
+        divergence: Callable[[], dict[str, float]],
     ) -> list[dict[str, Any]]:
         """The first concept removed, then the first two together, and so on."""
         from .weight_edits import WeightEdit
@@ -189,35 +189,35 @@ class TarsConfig(ModelStudy):
                             _summary(list(_asked(subject, c)), c)["logprob"] for c in removed
                         ]
                         label = {"concepts": k, "edits": n, "logprob": sum(logprobs) / k}
-                        rows.append(label | text.divergence())
+                        rows.append(label | divergence())
                     advance(1, f"{k} concepts, {n} edits each")
         return rows
 
 
-class _OrdinaryText:
-    """Rows of ordinary text, and the plain model's log probabilities on them."""
+def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, float]]:
+    """Measures KL(plain || as the model is at the call) in nats, over every token of ordinary text
+    but the first of each row."""
+    import torch
 
-    def __init__(self, subject: Subject, config: TarsConfig) -> None:
-        from ..text.corpus import read_corpus, token_rows
+    from ..text.corpus import read_corpus, token_rows
 
-        length = min(128, config.tokens, subject.context or 128)
-        texts = read_corpus(config.corpus or None)
-        self._subject = subject
-        self._rows = list(token_rows(texts, subject.token_ids, length, None, config.tokens))
-        self._plain = list(self._logprobs())
+    length = min(128, config.tokens, subject.context or 128)
+    texts = read_corpus(config.corpus or None)
+    rows = list(token_rows(texts, subject.token_ids, length, None, config.tokens))
 
-    def divergence(self) -> dict[str, float]:
-        """KL(plain || as it is now), in nats, over every token but the first of each row."""
-        import torch
+    def logprobs() -> Iterator[Tensor]:
+        for start in range(0, len(rows), 4):
+            batch = subject.pad(rows[start : start + 4])
+            yield subject.logits(batch)[:, 1:].log_softmax(-1)
 
-        pairs = zip(self._plain, self._logprobs(), strict=True)
+    plain = list(logprobs())
+
+    def divergence() -> dict[str, float]:
+        pairs = zip(plain, logprobs(), strict=True)
         values = torch.cat([(p.exp() * (p - now)).sum(-1).flatten() for p, now in pairs])
         return {"kl_median": float(values.median()), "kl_mean": float(values.mean())}
 
-    def _logprobs(self) -> Iterator[Tensor]:
-        for start in range(0, len(self._rows), 4):
-            batch = self._subject.pad(self._rows[start : start + 4])
-            yield self._subject.logits(batch)[:, 1:].log_softmax(-1)
+    return divergence
 
 
 def _asked(subject: Subject, concept: Concept) -> Iterator[dict[str, Any]]:
@@ -234,16 +234,14 @@ def _asked(subject: Subject, concept: Concept) -> Iterator[dict[str, Any]]:
 
 
 def _summary(rows: Sequence[dict[str, Any]], concept: Concept) -> dict[str, Any]:
-    def mean_log(word: str) -> float:
-        logprobs = [r["logprob"] for r in rows if r["word"] == word]
-        return float(sum(logprobs) / len(logprobs))
+    def mean(name: str, word: str) -> float:
+        return statistics.fmean(row[name] for row in rows if row["word"] == word)
 
-    own = [r["probability"] for r in rows if r["word"] == concept.word]
     return {
-        "logprob": mean_log(concept.word),
-        "probability": sum(own) / len(own),
+        "logprob": mean("logprob", concept.word),
+        "probability": mean("probability", concept.word),
         "neighbour": concept.neighbour,
-        "neighbour_logprob": mean_log(concept.neighbour),
+        "neighbour_logprob": mean("logprob", concept.neighbour),
     }
 
 
@@ -254,15 +252,13 @@ def _listed(made: dict[str, WeightEdit]) -> Iterator[dict[str, Any]]:
             yield {"concept": word, "edit": i, "name": str(neuron), "cosine": cosine}
 
 
-def _metrics(effects: pd.DataFrame, cumulative: list[dict[str, Any]]) -> dict[str, float]:
+def _metrics(effects: pd.DataFrame, cumulative: pd.DataFrame) -> dict[str, float]:
     """For every number of edits: the mean probability after each set, the KL divergence of one
     concept's removal (median over the concepts) and of all together."""
     metrics: dict[str, float] = {}
     for (n, neurons), part in effects.groupby(["edits", "neurons"]):
         metrics[f"{neurons}_{n}"] = round(float(part["probability"].mean()), 6)
         metrics[f"{neurons}_kl_median_{n}"] = float(part["kl_median"].median())
-    whole = max(row["concepts"] for row in cumulative)
-    for row in cumulative:
-        if row["concepts"] == whole:
-            metrics[f"together_kl_median_{row['edits']}"] = row["kl_median"]
-    return metrics
+    together = cumulative[cumulative["concepts"] == cumulative["concepts"].max()]
+    medians = zip(together["edits"], together["kl_median"], strict=True)
+    return metrics | {f"together_kl_median_{n}": median for n, median in medians}

@@ -16,7 +16,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,12 @@ class WeightEdit:
         return len(self.neurons)
 
     def first(self, n: int) -> WeightEdit:
-        return WeightEdit(self.neurons[:n], self.old[:n], self.new[:n], self.provenance)
+        return replace(self, neurons=self.neurons[:n], old=self.old[:n], new=self.new[:n])
 
     @property
     def inverse(self) -> WeightEdit:
         """The edit that takes this one back."""
-        return WeightEdit(self.neurons, self.new, self.old, self.provenance)
+        return replace(self, old=self.new, new=self.old)
 
     @classmethod
     def joined(cls, edits: Sequence[WeightEdit]) -> WeightEdit:
@@ -76,7 +76,10 @@ class WeightEdit:
         Raises:
             UserError: the subject's weights are not those the edit was made for.
         """
-        views = [_row(subject, neuron) for neuron in self.neurons]
+        if subject.weights is None:
+            raise UserError("weight edits need a model that was opened from a folder")
+        places = [_place(subject.weights, neuron) for neuron in self.neurons]
+        views = [subject.parameter(name)[at] for name, _, at in places]
         for view, neuron, old in zip(views, self.neurons, self.old, strict=True):
             _check(view, neuron, old)
         kept = [view.clone() for view in views]
@@ -126,20 +129,15 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
     try:
         shutil.rmtree(making, ignore_errors=True)
         shutil.copytree(folder, making)
-        by_shard: dict[str, list[int]] = {}
-        for i, neuron in enumerate(edit.neurons):
-            _known(weights, neuron)
-            _, stored, _ = weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
-            by_shard.setdefault(weights.shard(stored).name, []).append(i)
-        for name, chosen in by_shard.items():
-            tensors = load_file(making / name)
-            for i in chosen:
-                neuron = edit.neurons[i]
-                _, stored, row = weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
-                view = tensors[stored][neuron.neuron] if row else tensors[stored][:, neuron.neuron]
-                _check(view, neuron, edit.old[i])
-                view.copy_(edit.new[i])
-            save_file(tensors, making / name, {"format": "pt"})
+        places = [_place(weights, neuron) for neuron in edit.neurons]
+        for shard in {making / weights.shard(stored).name for _, stored, _ in places}:
+            tensors = load_file(shard)
+            every = zip(edit.neurons, places, edit.old, edit.new, strict=True)
+            for neuron, (_, stored, at), old, new in every:
+                if stored in tensors:
+                    _check(tensors[stored][at], neuron, old)
+                    tensors[stored][at] = new
+            save_file(tensors, shard, {"format": "pt"})
         making.rename(out)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {out} ({error}): choose another folder") from error
@@ -147,21 +145,15 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _row(subject: Subject, neuron: NeuronName) -> Tensor:
-    """A neuron's vector in the model's memory."""
-    if subject.weights is None:
-        raise UserError("weight edits need a model that was opened from a folder")
-    _known(subject.weights, neuron)
-    name, _, row = subject.weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
-    matrix = subject.parameter(name)
-    return matrix[neuron.neuron] if row else matrix[:, neuron.neuron]
-
-
-def _known(weights: Weights, neuron: NeuronName) -> None:
+def _place(weights: Weights, neuron: NeuronName) -> tuple[str, str, Any]:
+    """Where a neuron's vector is: its matrix's name in transformers and in the files, and the index
+    of the vector in it."""
     spec = weights.spec
     inside = neuron.layer < spec.n_layers and neuron.neuron < spec.d_mlp
     if neuron.kind not in spec.kinds or not inside:
         raise UserError(f"this model has no neuron {neuron}: the edit is of another model")
+    name, stored, row = weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
+    return name, stored, neuron.neuron if row else (slice(None), neuron.neuron)
 
 
 def _check(view: Tensor, neuron: NeuronName, old: Tensor) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 import sysconfig
 from pathlib import Path
 
@@ -17,6 +18,8 @@ SMALL, LARGE = 2_000, 200_000
 """Files of fewer or more bytes are passed over: stubs, and tables."""
 _C_PACKAGES = ("numpy", "numba", "pandas", "scipy", "sklearn", "pyarrow")
 """Packages that install C next to their Python, where they are there."""
+_CPP = re.compile("namespace |template ?<|std::")
+"""C++ headers end in .h too; these words are none of C's."""
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 _NOT_LIBRARY |= {"encodings", "pydoc_data"}
 
@@ -57,13 +60,7 @@ def _c() -> list[Path]:
         if spec is not None and spec.origin is not None:
             roots.add(Path(spec.origin).parent)
     files = (path for root in sorted(roots) for path in root.rglob("*.[ch]") if path.is_file())
-    return [path for path in files if not _is_cpp(path)]
-
-
-def _is_cpp(path: Path) -> bool:
-    """C++ headers end in .h too; these words are none of C's."""
-    content = text(path)
-    return any(word in content for word in ("namespace ", "template <", "template<", "std::"))
+    return [path for path in files if not _CPP.search(text(path))]
 
 
 def _python() -> list[Path]:

@@ -93,7 +93,7 @@ class CoupleConfig(ModelStudy):
         subject = open_subject(self.model, attention="eager", device=self.device)
         tasks = dict(zip(self.observables, self._tasks, strict=True))
         features = features_by_head(subject, self.stored_weights, tasks, self.heads)
-        splits = [examples(task, subject.tokenizer, self.seed) for task in self._tasks]
+        splits = (examples(task, subject.tokenizer, self.seed) for task in self._tasks)
         prompts = [example for split in splits for example in split.held_out]
         rows = corpus_rows(subject, self.corpus, self.tokens)
         sites = list(dict.fromkeys(each.site for each in features.values()))
@@ -121,10 +121,9 @@ def agreement(table: pd.DataFrame) -> dict[str, Any]:
         made[f"pairs, {kind}"] = len(rows)
         for name in ("prompts", "corpus") if len(rows) > 1 else ():
             slope, predicted = rows[f"{name}_slope"], rows["coupling"]
-            residual = ((slope - predicted) ** 2).sum() / ((slope - slope.mean()) ** 2).sum()
+            gap = slope - predicted
+            residual = (gap**2).sum() / ((slope - slope.mean()) ** 2).sum()
             made[f"r2 of slope = coupling, {name}, {kind}"] = float(1 - residual)
             made[f"squared correlation, {name}, {kind}"] = float(slope.corr(predicted) ** 2)
-            made[f"mean |slope - coupling|, {name}, {kind}"] = float(
-                (slope - predicted).abs().mean()
-            )
+            made[f"mean |slope - coupling|, {name}, {kind}"] = float(gap.abs().mean())
     return made

@@ -14,10 +14,9 @@ the study `couple` compares the two. C itself is `Directions.coupling`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,7 +26,7 @@ from ..model.site import Site
 from ..model.subject import Subject
 from ..model.weights import Weights
 from ..text.stream import passes
-from .evaluate import read_examples
+from .evaluate import Array, read_examples
 from .model_weights import StackedWeights
 from .observables import make_observable
 from .paths import Node, PathInPrompt, path_feature
@@ -36,24 +35,14 @@ from .scoring import as_directions, behind_norm
 from .tasks import Example, Task
 from .trace import trace
 
-Array = npt.NDArray[np.float64]
-
-
-class ScoreRange(NamedTuple):
-    """Of x.y2 given x.y1: its mean on the uniform sphere slice, and its extremes."""
-
-    mean: Float[Tensor, ...]
-    low: Float[Tensor, ...]
-    high: Float[Tensor, ...]
-
 
 def coupling_interval(
     y1: Float[Tensor, " d"],
     y2: Float[Tensor, " d"],
     k: Float[Tensor, ...] | float,
     s: Float[Tensor, ...] | float,
-) -> ScoreRange:
-    """The theorem's range of x.y2 where |x| = s and x.y1 = k (any shape, broadcast).
+) -> tuple[Float[Tensor, ...], Float[Tensor, ...]]:
+    """The theorem's least and largest x.y2 where |x| = s and x.y1 = k (any shape, broadcast).
 
     Raises:
         ValueError: |k| beyond s |y1|, which no such x has.
@@ -68,21 +57,7 @@ def coupling_interval(
     # |y2| |sin t|, without the loss of digits of sqrt(1 - cos^2)
     across = (y2 - (y1 @ y2) / y1.square().sum() * y1).norm()
     spread = across * room.clamp_min(0).sqrt()
-    return ScoreRange(middle, middle - spread, middle + spread)
-
-
-class LinearFit(NamedTuple):
-    """The best linear fit of one score by another."""
-
-    slope: float
-    r2: float
-
-
-def best_fit(one: Array, other: Array) -> LinearFit:
-    """Least squares of `other` on `one`, with an intercept."""
-    a, b = one - one.mean(), other - other.mean()
-    slope = float(a @ b / (a @ a))
-    return LinearFit(slope, float((a @ b) ** 2 / ((a @ a) * (b @ b))))
+    return middle - spread, middle + spread
 
 
 def features_by_head(
@@ -132,11 +107,12 @@ def pair_row(
         "cosine": float(directions.cosine(directions)[i, j]),
     }
     for name, x in (("prompts", prompts), ("corpus", corpus)):
-        fit = best_fit(x @ y1.numpy(), x @ y2.numpy())
-        row |= {f"{name}_slope": fit.slope, f"{name}_r2": fit.r2}
+        (own, shared), (_, theirs) = np.cov(x @ y1.numpy(), x @ y2.numpy())
+        fit = {"slope": shared / own, "r2": shared**2 / (own * theirs)}  # with an intercept
+        row |= {f"{name}_{figure}": float(value) for figure, value in fit.items()}
     tokens = torch.from_numpy(corpus)
     k, other = tokens @ y1, tokens @ y2
-    _, low, high = coupling_interval(y1, y2, k, tokens.norm(dim=1))
+    low, high = coupling_interval(y1, y2, k, tokens.norm(dim=1))
     slack = 1e-9 * float(other.abs().max())
     row["inside"] = float(((other >= low - slack) & (other <= high + slack)).double().mean())
     return row

@@ -38,6 +38,12 @@ from .tasks import Example
 Array = npt.NDArray[np.float64]
 UNIT = "held-out group"
 """What the bootstrap draws: a word with all its templates, or a file."""
+PROBES: dict[str, Any] = {
+    "logistic": LogisticRegression(max_iter=1000),
+    "least squares": LeastSquares(),
+    "mean difference": MeanDifference(),
+}
+"""What is trained on labelled examples, over and over."""
 log = logging.getLogger("interp")
 
 
@@ -84,12 +90,11 @@ def read_examples(
                 if observable:
                     values[i] = float(observable(activations[end][tokens[-1]]))
             advance(len(numbers))
-    groups = {group: at for at, group in enumerate(dict.fromkeys(e.group for e in chosen))}
     return ReadExamples(
         {site: np.stack(vectors) for site, vectors in kept.items()},
         np.array([example.positive for example in chosen]),
         values,
-        np.array([groups[example.group] for example in chosen]),
+        pd.factorize(np.array([example.group for example in chosen], dtype=object))[0],
     )
 
 
@@ -116,19 +121,11 @@ def baseline_scores(
         log.warning("there are %d labelled examples: probes with more are left out", most)
     for size, _ in itertools.product(usable, range(draws)):
         rows = np.concatenate([rng.choice(side, size // 2, replace=False) for side in sides])
-        for name, probe in _probes().items():
+        for name, probe in PROBES.items():
             fitted = probe.fit(X[rows], target[rows] if name == "least squares" else y[rows])
             score = getattr(fitted, "decision_function", None) or fitted.predict
             out.setdefault((name, size), []).append(score(held_out.activations[site]))
     return {key: np.stack(rows) for key, rows in out.items()}
-
-
-def _probes() -> dict[str, Any]:
-    return {
-        "logistic": LogisticRegression(max_iter=1000),
-        "least squares": LeastSquares(),
-        "mean difference": MeanDifference(),
-    }
 
 
 def auc(scores: Array, positive: npt.NDArray[np.bool_], weights: Array) -> Array:
@@ -176,19 +173,6 @@ def summary(scores: Array, held_out: ReadExamples, boots: int, seed: int) -> dic
         every_figure["r2"] = [r2(row, held_out.observable, weights) for row in scores]
     for name, rows in every_figure.items():
         every = np.stack(rows)  # [draws, 1 + boots]
-        booted = every[pick, 1 + np.arange(boots)]
-        low, high = middle(booted)
+        low, high = middle(every[pick, 1 + np.arange(boots)])
         out |= {name: float(every[:, 0].mean()), f"{name}_low": low, f"{name}_high": high}
     return out | {"unit": UNIT}
-
-
-def table(
-    rows: dict[tuple[str, int], Array], held_out: ReadExamples, boots: int, seed: int
-) -> pd.DataFrame:
-    """One row a (method, labelled): AUC and r^2 with their intervals."""
-    return pd.DataFrame(
-        [
-            {"method": method, "labelled": size, **summary(scores, held_out, boots, seed)}
-            for (method, size), scores in rows.items()
-        ]
-    )

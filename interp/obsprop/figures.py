@@ -6,25 +6,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, heat_map, label, laid_out
 
 
 def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
     """A number of every head (columns layer, head and `value`) as a heat map, signed if it is."""
     grid = heads.pivot(index="head", columns="layer", values=value)
-    signed = bool((grid.to_numpy() < 0).any())
-    top = float(np.abs(grid.to_numpy()).max())
-    figure = go.Figure(
-        go.Heatmap(
-            x=grid.columns,
-            y=grid.index,
-            z=grid.to_numpy(),
-            zmin=-top if signed else 0,
-            zmax=top,
-            colorscale=DIVERGING if signed else "Blues",
-            hovertemplate="head %{x}.%{y}<br>%{z:.4g}<extra></extra>",
-        )
-    )
+    numbers = grid.to_numpy()
+    top = float(np.abs(numbers).max())
+    low, colours = (-top, DIVERGING) if (numbers < 0).any() else (0, "Blues")
+    figure = heat_map(grid, low, top, "head %{x}.%{y}<br>%{z:.4g}", colours)
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="head", autorange="reversed", dtick=1)
     return laid_out(figure, title, height=120 + 24 * len(grid))
@@ -65,9 +56,9 @@ def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
         title="labelled examples", type="log", tickvals=sorted(set(methods["labelled"]))
     )
     figure.update_yaxes(title={"auc": "AUC", "r2": "r²"}[figure_name])
-    laid_out(figure, "Held-out examples, with 95 % intervals", height=420)
+    laid_out(figure, "Held-out examples, with 95 % intervals", height=420, legend=True)
     below = {"orientation": "h", "y": -0.25}  # beside it the legend leaves a narrow window no plot
-    return figure.update_layout(showlegend=True, legend=below)
+    return figure.update_layout(legend=below)
 
 
 def score_scatter(examples: pd.DataFrame) -> go.Figure:
@@ -82,8 +73,8 @@ def score_scatter(examples: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="score of the feature at the word")
     figure.update_yaxes(title="observable at the end")
-    laid_out(figure, "The feature's score and the model's observable", height=380)
-    return figure.update_layout(showlegend=True)
+    title = "The feature's score and the model's observable"
+    return laid_out(figure, title, height=380, legend=True)
 
 
 def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Figure:
@@ -95,15 +86,12 @@ def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Fi
             hovertemplate="%{text}<br>predicted %{x:.3f}, measured %{y:.3f}<extra></extra>",
         )
     )  # fmt: skip
-    ends = [
-        float(pairs[["coupling", slope]].min().min()),
-        float(pairs[["coupling", slope]].max().max()),
-    ]
+    both = pairs[["coupling", slope]].to_numpy()
+    ends = [float(both.min()), float(both.max())]
     figure.add_scatter(
         x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dash"}, hoverinfo="skip"
     )
-    figure.update_xaxes(title="coupling coefficient")
-    figure.update_yaxes(title="measured slope")
+    figure.update_layout(xaxis_title="coupling coefficient", yaxis_title="measured slope")
     return laid_out(figure, "Predicted and measured", height=380)
 
 
@@ -111,12 +99,6 @@ def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
     """The coupling coefficients of one head's features, row to column."""
     grid = pairs[pairs["head"] == head].pivot(index="a", columns="b", values="coupling")
     top = max(float(np.nanmax(np.abs(grid.to_numpy()))), 1.0)
-    figure = go.Figure(
-        go.Heatmap(
-            x=grid.columns, y=grid.index, z=grid.to_numpy(), zmin=-top, zmax=top,
-            colorscale=DIVERGING, texttemplate="%{z:.2f}",
-            hovertemplate="%{y} → %{x}: %{z:.3f}<extra></extra>",
-        )
-    )  # fmt: skip
+    figure = heat_map(grid, -top, top, "%{y} → %{x}: %{z:.3f}", DIVERGING, texttemplate="%{z:.2f}")
     figure.update_yaxes(autorange="reversed", automargin=True)
     return laid_out(figure, f"Coupling of the features of head {head}", height=340)

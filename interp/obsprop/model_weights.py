@@ -8,7 +8,7 @@ of an `Mlp` is the transformers module of the layer; of a head, `W_O[h] @ (W_V[h
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -33,25 +33,10 @@ class Mlp:
         self._bias = {kind: weights.bias(kind, layer).to(dtype) for kind in kinds}  # type: ignore[arg-type]
 
     def __call__(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        hidden = x @ self._rows["up"].T + self._bias["up"]
-        if "gate" in self._rows:
-            hidden = hidden * self._act(x @ self._rows["gate"].T + self._bias["gate"])
-        else:
-            hidden = self._act(hidden)
-        return self.down(hidden)
-
-    def frozen(
-        self, m: Float[Tensor, " d"], x: Float[Tensor, " d"]
-    ) -> tuple[Float[Tensor, " d"], Tensor]:
-        """m.MLP(x) as vector.x + offset, exact at x, with the gates (of a plain MLP act(z) / z of
-        every neuron) held at what they are for x: not the derivative."""
         up = x @ self._rows["up"].T + self._bias["up"]
-        if "gate" in self._rows:
-            gates = self._act(x @ self._rows["gate"].T + self._bias["gate"])
-        else:
-            gates = torch.where(up == 0, 0, self._act(up) / up)
-        write = gates * (self._rows["down"] @ m)
-        return write @ self._rows["up"], write @ self._bias["up"] + self._bias["down"] @ m
+        if "gate" not in self._rows:
+            return self.down(self._act(up))
+        return self.down(up * self._act(x @ self._rows["gate"].T + self._bias["gate"]))
 
     def down(self, hidden: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d"]:
         """The last projection alone, of what `mlp_post` holds."""
@@ -72,24 +57,24 @@ class StackedWeights:
             )
         """[layer, kv, k, d], [layer, kv, k], [layer, head, d, k], [layer, d]"""
         kinds: tuple[NormKind, ...] = ("attn", "attn_post", "mlp", "mlp_post")
-        self._norms = {(k, i): Norm.of(stored, k, i, dtype) for k in kinds for i in layers}
+        self._norms = {(kind, i): self._norm(kind, i) for kind in kinds for i in layers}
+        self.final_norm = cast(Norm, self._norm("final"))
         self._mlps: dict[int, Mlp] = {}
+
+    def _norm(self, kind: NormKind, layer: int | None = None) -> Norm | None:
+        stored = self.stored.norm(kind, layer)
+        if stored is None:
+            return None
+        gain, offset = (x.to(self.dtype) for x in stored)
+        return Norm(gain, offset, self.spec.eps, self.spec.norm == "layer")
 
     def norm(self, kind: NormKind, layer: int) -> Norm:
         """The norm that attention or the MLP of a layer reads through."""
-        norm = self._norms[kind, layer]
-        assert norm is not None
-        return norm
+        return cast(Norm, self._norms[kind, layer])
 
     def post_norm(self, kind: NormKind, layer: int) -> Norm | None:
         """The norm that what they add goes through, where the family has one."""
         return self._norms[f"{kind}_post", layer]  # type: ignore[index]
-
-    @cached_property
-    def final_norm(self) -> Norm:
-        norm = Norm.of(self.stored, "final", None, self.dtype)
-        assert norm is not None
-        return norm
 
     @cached_property
     def W_U(self) -> Float[Tensor, "d_vocab d_model"]:

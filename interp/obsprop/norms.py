@@ -16,11 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from ..model.weights import NormKind, Weights
 
 Mode = Literal["ignore", "frozen", "gradient"]
 
@@ -33,17 +30,6 @@ class Norm:
     offset: Float[Tensor, " d"]
     eps: float
     centred: bool
-
-    @classmethod
-    def of(
-        cls, weights: Weights, kind: NormKind, layer: int | None, dtype: torch.dtype
-    ) -> Norm | None:
-        """A norm of a model; None if the family has no such norm."""
-        stored = weights.norm(kind, layer)
-        if stored is None:
-            return None
-        spec = weights.spec
-        return cls(stored.gain.to(dtype), stored.offset.to(dtype), spec.eps, spec.norm == "layer")
 
     def centre(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Px."""

@@ -6,15 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from ..directions import Directions
 from ..errors import UserError
 from ..model.site import Site
 from ..model.subject import Subject, open_subject
 from ..model.weights import Weights
-from .evaluate import ReadExamples, read_examples
+from .evaluate import Array, ReadExamples, read_examples
 from .model_weights import StackedWeights
 from .observables import Observable, make_observable
 from .paths import Feature, PathInPrompt, path_feature
@@ -36,11 +33,11 @@ class FoundFeature(NamedTuple):
     def site(self) -> Site:
         return self.feature.site
 
-    def scores(self, read: ReadExamples) -> npt.NDArray[np.float64]:
+    def scores(self, read: ReadExamples) -> Array:
         """Scores [examples] of what was read at its site."""
         vector = self.directions.vectors[0].double().numpy()
         constant = float(self.directions.index["constant"].iloc[0])
-        scores: npt.NDArray[np.float64] = read.activations[self.site] @ vector + constant
+        scores: Array = read.activations[self.site] @ vector + constant
         return scores
 
 

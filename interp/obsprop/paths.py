@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -78,9 +77,6 @@ class PathInPrompt(NamedTuple):
     positions: tuple[int, ...]
     counterfactual: Trace | None = None
     """MLPs are linearised between the two prompts; without it, at the prompt's own activation."""
-    frozen_gates: bool = False
-    """MLPs with their gates frozen in place of their gradient: with norms frozen too, the vectors
-    of all paths add up to how the prompt's logits came about (see interp.linearscope)."""
 
     def reads(self, kind: NormKind, layer: int, step: int) -> Float[Tensor, " d"]:
         """The activation a norm reads at a step of the path."""
@@ -100,13 +96,9 @@ class Feature:
     """How its MLPs were linearised, from the input side."""
 
     @property
-    def first(self) -> Node:
-        return self.path[0]
-
-    @property
     def site(self) -> Site:
-        kind = "mlp_in" if self.first.kind == "mlp" else "resid_pre"
-        return Site(kind, self.first.layer)
+        first = self.path[0]
+        return Site("mlp_in" if first.kind == "mlp" else "resid_pre", first.layer)
 
 
 def path_feature(
@@ -172,9 +164,6 @@ def _through(
     norm, position = weights.norm("mlp", layer), prompt.positions[step]
     both = [trace for trace in (prompt.trace, prompt.counterfactual) if trace is not None]
     ends = [norm(trace.reads("mlp", layer, position)) for trace in both]
-    if prompt.frozen_gates:
-        vector, rest = weights.mlp(layer).frozen(m, ends[0])
-        return vector, constant + float(rest), None
     linearised = linearise_mlp(weights.mlp(layer), m, *ends)
     return linearised.vector, constant + linearised.offset, linearised
 
@@ -199,12 +188,8 @@ def _check(
         raise UserError(
             f"the path {show(path)} with norms '{mode}' needs a prompt, whose activations it uses"
         )
-    if prompt is not None:
-        _check_positions(path, prompt.positions)
-
-
-def _check_positions(path: Path, positions: Sequence[int]) -> None:
-    if len(positions) != len(path) + 1:
+    positions = prompt.positions if prompt else ()
+    if prompt and len(positions) != len(path) + 1:
         raise ValueError(f"the path {show(path)} needs {len(path) + 1} positions: {positions}")
     for node, read, write in zip(path, positions, positions[1:], strict=False):
         if read > write or (node.head is None and read != write):

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.functional import vjp
 
 from ..model.weights import NormKind
 from .model_weights import Mlp, StackedWeights
@@ -58,11 +59,7 @@ def readout(weights: StackedWeights, observable: Observable) -> Callable[[Tensor
     the logits, at the cost of one vector instead of the whole unembedding."""
     m0 = weights.start(observable)
 
-    def values(x: Tensor) -> Tensor:
-        value: Tensor = weights.final_norm(x.cpu().to(weights.dtype)) @ m0
-        return value
-
-    return values
+    return lambda x: weights.final_norm(x.cpu().to(weights.dtype)) @ m0
 
 
 def head_norms(weights: StackedWeights, observable: Observable) -> pd.DataFrame:
@@ -83,10 +80,6 @@ class Linearised(NamedTuple):
 
     vector: Float[Tensor, " d"]
     offset: float
-    where: float
-    """On the segment from the first activation (0) to the second (1)."""
-    value: float
-    """m.MLP there: zero on the boundary."""
     crossed: bool
     """Whether m.MLP changes its sign on the segment; if not, it is taken where it is smallest."""
 
@@ -101,12 +94,8 @@ def linearise_mlp(
     a alone, at a itself (its derivative, which autograd gives too). Exact for a linear MLP."""
     where, crossed = (0.0, False) if b is None else _boundary(mlp, m, a, b)
     at = a if b is None else a + where * (b - a)
-    with torch.enable_grad():
-        leaf = at.detach().clone().requires_grad_(True)
-        value = mlp(leaf) @ m
-        (vector,) = torch.autograd.grad(value, leaf)
-    reached = float(value.detach())
-    return Linearised(vector, reached - float(vector @ at), where, reached, crossed)
+    value, vector = vjp(lambda x: mlp(x) @ m, at)  # type: ignore[no-untyped-call]
+    return Linearised(vector, float(value) - float(vector @ at), crossed)
 
 
 def _boundary(mlp: Mlp, m: Tensor, a: Tensor, b: Tensor) -> tuple[float, bool]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -56,9 +55,9 @@ def as_directions(
         )
     vectors, rows = [], []
     for feature, name in itertools.zip_longest(features, names):
-        vector, constant = feature.vector, feature.offset
-        if feature.first.kind == "attn":
-            norm = weights.norm("attn", feature.first.layer)
+        vector, constant, first = feature.vector, feature.offset, feature.path[0]
+        if first.kind == "attn":
+            norm = weights.norm("attn", first.layer)
             vector, constant = norm.fold(vector), constant + float(vector @ norm.offset)
         vectors.append(vector.float())
         about = {"name": name or show(feature.path), "path": show(feature.path)}
@@ -95,15 +94,11 @@ def scores(
 
 
 def stream_scores(
-    subject: Subject,
-    rows: Iterable[Sequence[int]],
-    features: Sequence[Directions],
-    batch_size: int = 8,
-) -> Iterator[list[Float[Tensor, "tokens n"]]]:
-    """Scores of features over rows of ids, batch by batch: one [tokens, n] for each set."""
-    sites = list(dict.fromkeys(directions.site for directions in features))
-    for activations in stream(subject, rows, sites, batch_size):
-        yield [scores(each, activations[each.site], subject.spec) for each in features]
+    subject: Subject, rows: Iterable[Sequence[int]], features: Directions, batch_size: int = 8
+) -> Iterator[Float[Tensor, "tokens n"]]:
+    """Scores of features over rows of ids, batch by batch."""
+    for activations in stream(subject, rows, [features.site], batch_size):
+        yield scores(features, activations[features.site], subject.spec)
 
 
 def corpus_rows(subject: Subject, corpus: str | None, tokens: int) -> list[list[int]]:
@@ -115,6 +110,5 @@ def corpus_rows(subject: Subject, corpus: str | None, tokens: int) -> list[list[
     """
     if subject.tokenizer is None:
         raise UserError("this model has no tokenizer: give a model that comes with one")
-    encode = partial(subject.tokenizer.encode, add_special_tokens=False)
     length = min(ROW, subject.context or ROW)
-    return list(token_rows(read_corpus(corpus), encode, length, None, tokens))
+    return list(token_rows(read_corpus(corpus), subject.token_ids, length, None, tokens))

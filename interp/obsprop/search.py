@@ -15,11 +15,13 @@ equivalent: patch the output of one head or MLP where one later one reads it, a 
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.functional import vjp
 
 from ..progress import progress
 from .model_weights import StackedWeights
@@ -113,38 +115,26 @@ def _extensions(
     first = path.path[0] if path.path else Node(spec.n_layers, None)
     heads = [i for i in range(spec.n_layers) if Node(i, 0).before(first, spec.parallel)]
     mlps = [i for i in range(spec.n_layers) if Node(i, None).before(first, spec.parallel)]
-    candidates = [
-        *(
-            (Node(i, head), source)
-            for i in heads
-            for head in range(spec.n_heads)
-            for source in range(at + 1)
-        ),
-        *((Node(i, None), at) for i in mlps),
-    ]
+    places = itertools.product(heads, range(spec.n_heads), range(at + 1))
+    candidates = [(Node(i, head), source) for i, head, source in places]
+    candidates += [(Node(i, None), at) for i in mlps]
     if not candidates:
         return []
     messages = _head_messages(weights, pair, len(heads), at).flatten(0, 2)
     patched = torch.cat([messages, (pair.other.mlp_out - pair.clean.mlp_out)[: len(mlps), at]])
-    slope = _slope(weights, observable, pair.clean, path)
-    kept = (patched @ slope).abs().topk(min(screen, len(patched))).indices
-    effects = -carried(weights, observable, pair.clean, path.path, path.positions, patched[kept])
+    nothing = torch.zeros(1, spec.d_model, dtype=weights.dtype)
+
+    def moved(delta: Tensor) -> Tensor:
+        return carried(weights, observable, pair.clean, path.path, path.positions, delta)
+
+    _, slope = vjp(lambda delta: moved(delta)[0], nothing)  # type: ignore[no-untyped-call]
+    kept = (patched @ slope[0]).abs().topk(min(screen, len(patched))).indices
+    effects = -moved(patched[kept])
     return [
         FoundPath((node, *path.path), (source, *path.positions), effect)
         for i, effect in zip(kept.tolist(), effects.tolist(), strict=True)
         for node, source in [candidates[i]]
     ]
-
-
-def _slope(
-    weights: StackedWeights, observable: Observable, trace: Trace, path: FoundPath
-) -> Tensor:
-    """Derivative of the observable by what is added to the stream that a path reads."""
-    with torch.enable_grad():
-        leaf = torch.zeros(1, weights.spec.d_model, dtype=weights.dtype, requires_grad=True)
-        change = carried(weights, observable, trace, path.path, path.positions, leaf)
-        (slope,) = torch.autograd.grad(change[0], leaf)
-    return slope[0]
 
 
 def _head_messages(
@@ -166,25 +156,13 @@ def _head_messages(
     return messages
 
 
-class Linearisation(NamedTuple):
-    """How well a path's vector stands for the path itself, on the pair it was made from."""
-
-    predicted: float
-    """From the vector: vector.(N(x) - N(x')), weighted by attention."""
-    actual: float
-    """With the real norms and MLPs along the path."""
-
-    @property
-    def error(self) -> float:
-        """|predicted - actual| / |actual|"""
-        return abs(self.predicted - self.actual) / max(abs(self.actual), 1e-30)
-
-
 def linearisation(
     weights: StackedWeights, observable: Observable, pair: Pair, path: FoundPath
-) -> Linearisation:
-    """A path's vector against the path: what its first head or MLP reads is replaced by what it
-    reads in the counterfactual prompt."""
+) -> tuple[float, float]:
+    """How well a path's vector stands for the path on the pair it was made from: the change of the
+    observable where its first head or MLP reads what it reads in the counterfactual prompt, as the
+    vector predicts it (weighted by attention) and through the real norms and MLPs along the path.
+    """
     prompt = PathInPrompt(pair.clean, path.positions, pair.other)
     feature = path_feature(weights, observable, path.path, "frozen", prompt, weighted=True)
     first, source = path.path[0], path.positions[0]
@@ -193,4 +171,4 @@ def linearisation(
     predicted = float(feature.vector @ (norm(x) - norm(other)))
     moved = (other - x)[None]
     actual = -carried(weights, observable, pair.clean, path.path, path.positions, moved)
-    return Linearisation(predicted, float(actual[0]))
+    return predicted, float(actual[0])

@@ -7,13 +7,13 @@ hook of every layer copied to the host.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+
+from interp.kernels.bench import seconds
 
 from ..directions import Directions
 from ..errors import UserError
@@ -54,11 +54,13 @@ def overhead(
             truncated(input_ids=batch, use_cache=False)
 
     def score() -> None:
-        for _ in stream_scores(subject, rows, [directions], batch_size):
+        for _ in stream_scores(subject, rows, directions, batch_size):
             pass
 
     tokens = sum(map(len, rows))
-    bare, scored = _in_turns((plain, score), repeats)
+    # in turns, after a round that warms up; medians [work, (by the clock, of CPU time)]
+    times = [[seconds(work) for work in (plain, score)] for _ in range(repeats + 1)]
+    bare, scored = np.median(times[1:], axis=0)
     return {
         "tokens": tokens, "layer": layer, "features": len(directions),
         "ratio": float(scored[0] / bare[0]), "ratio_cpu": float(scored[1] / bare[1]),
@@ -70,27 +72,12 @@ def overhead(
 def measure(model: str, head: str, tokens: int, batch_size: int = 8) -> dict[str, Any]:
     """`overhead` of one head's feature of an arbitrary observable, over the default corpus."""
     subject = open_subject(model)
-    if subject.weights is None:
-        raise UserError(f"{model} has no stored weights: give a model that comes with its files")
+    assert subject.weights is not None  # a model by its name comes with its files
     rows = corpus_rows(subject, None, tokens)
     weights = StackedWeights(subject.weights)
     observable = Observable("any", torch.tensor([0, 1]), torch.tensor([1.0, -1.0]))
     feature = path_feature(weights, observable, (Node.parse(head),))
     return overhead(subject, model, as_directions(weights, [feature], {}), rows, batch_size)
-
-
-def _in_turns(works: Sequence[Callable[[], None]], repeats: int) -> npt.NDArray[np.float64]:
-    """Medians [work, (by the clock, of CPU time)] in seconds, after a round that warms up."""
-    times = [[_seconds(work) for work in works] for _ in range(repeats + 1)]
-    medians: npt.NDArray[np.float64] = np.median(times[1:], axis=0)
-    return medians
-
-
-def _seconds(work: Callable[[], None]) -> tuple[float, float]:
-    """(by the clock, of CPU time)"""
-    start, used = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - start, time.process_time() - used
 
 
 def _truncated(model: str, layers: int, device: torch.device) -> Any:

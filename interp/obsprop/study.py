@@ -107,6 +107,8 @@ class ObspropConfig(ModelStudy):
             raise UserError("--labelled takes even numbers: half of the examples of each class")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        import pandas as pd
+
         from . import evaluate, tables
         from .opened import choose, open_task
         from .search import search_paths
@@ -114,9 +116,9 @@ class ObspropConfig(ModelStudy):
         opened = open_task(
             self._task, self.stored_weights, self.model, self.device, self.seed, self.windows
         )
-        rows = [opened.subject.tokens(text).ids[0].tolist() for text in self.texts]
-        for row in rows:
-            opened.subject.check_length(len(row))
+        texts = [opened.subject.token_ids(text) for text in self.texts]
+        for ids in texts:
+            opened.subject.check_length(len(ids))
         search = partial(
             search_paths, opened.weights, opened.observable,
             width=self.width, depth=self.depth, screen=self.screen,
@@ -128,13 +130,19 @@ class ObspropConfig(ModelStudy):
         methods = {("ObsProp", 2): best.scores(held_out)[None]} | tables.baselines(
             opened, best.site, held_out, self.labelled, self.draws
         )
+        rows = [tables.path_row(opened, each, held_out, self.boots) for each in features]
+        figures = [
+            {"method": method, "labelled": size}
+            | evaluate.summary(scores, held_out, self.boots, self.seed)
+            for (method, size), scores in methods.items()
+        ]
         made = {
             **tables.head_and_mlp_tables(opened),
-            "paths/paths": tables.path_table(opened, features, held_out, self.boots),
-            "scores/methods": evaluate.table(methods, held_out, self.boots, self.seed),
+            "paths/paths": pd.DataFrame(rows),
+            "scores/methods": pd.DataFrame(figures),
             "scores/examples": tables.example_table(opened, best, held_out),
             **tables.pair_table(opened, search, held_out, self.pairs),
-            "texts/tokens": tables.token_table(opened, best, rows),
+            "texts/tokens": tables.token_table(opened, best, texts),
             **tables.use_tables(opened, best),
         }
         for name, table in made.items():  # at the end: a study that fails leaves no parts behind

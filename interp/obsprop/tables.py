@@ -15,7 +15,7 @@ from . import checks, evaluate
 from .evaluate import ReadExamples
 from .opened import FoundFeature, OpenedTask, strongest
 from .paths import show
-from .propagate import direct_effects, head_vectors, readout, stream_vectors
+from .propagate import direct_effects, head_vectors, stream_vectors
 from .scoring import stream_scores
 from .search import FoundPath, Pair, linearisation
 from .tasks import Example, draw_pairs
@@ -50,33 +50,33 @@ def head_and_mlp_tables(opened: OpenedTask) -> Tables:
 def read_held_out(opened: OpenedTask, features: Sequence[FoundFeature]) -> ReadExamples:
     """The held-out examples where the features read; of templates at every site of a feature, as
     other pairs have other features."""
-    own = list(dict.fromkeys(each.site for each in features))
-    layers = range(opened.weights.spec.n_layers)
-    every = [Site(kind, i) for i in layers for kind in ("resid_pre", "mlp_in")]
-    sites = own if opened.task.sources else every
+    sites = list(dict.fromkeys(each.site for each in features))
+    if not opened.task.sources:
+        layers = range(opened.weights.spec.n_layers)
+        sites = [Site(kind, i) for i in layers for kind in ("resid_pre", "mlp_in")]
     return opened.read(opened.split.held_out, sites, "held-out examples")
 
 
-def path_table(
-    opened: OpenedTask, features: Sequence[FoundFeature], held_out: ReadExamples, boots: int
-) -> pd.DataFrame:
-    """`paths/paths`."""
-    return pd.DataFrame([_path_row(opened, each, held_out, boots) for each in features])
-
-
-def _path_row(
+def path_row(
     opened: OpenedTask, each: FoundFeature, held_out: ReadExamples, boots: int
 ) -> dict[str, Any]:
+    """A row of `paths/paths`."""
     found, pair = each.found, opened.pair
-    made = linearisation(opened.weights, opened.observable, pair, found)
+    predicted, actual = linearisation(opened.weights, opened.observable, pair, found)
     ids = pair.clean.ids[list(found.positions)]
     sign = 1.0 if found.effect >= 0 else -1.0
     row = {
-        **{"path": show(found.path), "positions": list(found.positions)},
-        **{"tokens": [opened.subject.text(i[None]) for i in ids], "effect": found.effect},
-        **{"predicted": made.predicted, "actual": made.actual, "error": made.error},
-        **{"crossed": all(mlp.crossed for mlp in each.feature.mlps), "sign": sign},
-        **{"read": found.positions[0] in opened.label_positions, "site": str(each.site)},
+        "path": show(found.path),
+        "positions": list(found.positions),
+        "tokens": [opened.subject.text(i[None]) for i in ids],
+        "effect": found.effect,
+        "predicted": predicted,
+        "actual": actual,
+        "error": abs(predicted - actual) / max(abs(actual), 1e-30),
+        "crossed": all(mlp.crossed for mlp in each.feature.mlps),
+        "sign": sign,
+        "read": found.positions[0] in opened.label_positions,
+        "site": str(each.site),
     }
     scores = sign * each.scores(held_out)[None]
     return row | evaluate.summary(scores, held_out, boots, opened.seed)
@@ -144,7 +144,7 @@ def token_table(opened: OpenedTask, best: FoundFeature, rows: Sequence[list[int]
     table = [
         (n, at, subject.text(torch.tensor([i])), score)
         for n, row in enumerate(rows)
-        for (scores,) in stream_scores(subject, [row], [best.directions])
+        for scores in stream_scores(subject, [row], best.directions)
         for at, (i, score) in enumerate(zip(row, scores[:, 0].tolist(), strict=True))
     ]
     return pd.DataFrame(table, columns=["text", "position", "token", "score"])
@@ -156,10 +156,8 @@ def use_tables(opened: OpenedTask, best: FoundFeature) -> Tables:
     if not opened.task.sources:
         sides = [[e for e in opened.split.held_out if e.positive is s] for s in (True, False)]
         chosen = [*sides[0][:CHECKED], *sides[1][:CHECKED]]
-        values = readout(opened.weights, opened.observable)
-        given = (opened.subject, values, chosen, best.directions)
-        tables["checks/ablation"] = checks.ablation(*given, opened.seed)
-        tables["checks/steering"] = checks.steering(*given, opened.seed)
+        tables["checks/ablation"] = checks.ablation(opened, chosen, best.directions)
+        tables["checks/steering"] = checks.steering(opened, chosen, best.directions)
     if best.site.kind == "resid_pre" and best.site.layer:
         tables["writers/neurons"] = writers(opened.weights, best.directions)
     return tables
@@ -188,7 +186,7 @@ def metrics(best: FoundFeature, tables: Tables) -> dict[str, Any]:
     """The run's metrics: the best feature's figures against those of the trained probes."""
     methods = tables["scores/methods"]
     own = methods[methods["method"] == "ObsProp"].iloc[0]
-    probes = methods[methods["method"].isin(["logistic", "least squares", "mean difference"])]
+    probes = methods[methods["method"].isin(list(evaluate.PROBES))]
     values: dict[str, Any] = {"path": show(best.found.path), "site": str(best.site)}
     for name in (name for name in ("auc", "r2") if name in methods):
         values[name] = float(own[name])

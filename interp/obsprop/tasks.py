@@ -153,27 +153,23 @@ def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) ->
     if tokenizer is None:
         raise UserError("this model has no tokenizer: give a model that comes with one")
     sides = [
-        _windows(source, tokenizer, seed, per_class)
+        _windows(source, positive, tokenizer, seed, per_class)
         if task.sources
-        else _filled(task, words, tokenizer, seed)
-        for source, words in zip(task.sources or ("", ""), task.words, strict=True)
+        else _filled(task, positive, tokenizer, seed)
+        for positive, source in zip((True, False), task.sources or ("", ""), strict=True)
     ]
-    train, held_out = [], []
-    for positive, (kept, out) in zip((True, False), sides, strict=True):
-        train += [example._replace(positive=positive) for example in kept]
-        held_out += [example._replace(positive=positive) for example in out]
-    for part in (train, held_out):
+    split = Split(*(one + other for one, other in zip(*sides, strict=True)))
+    for part in split:
         of_class = Counter(example.positive for example in part)
         if min(of_class[True], of_class[False]) < 4:
             raise UserError(
                 f"the task '{task.name}' has fewer than 4 examples of a class: give it more words"
             )
-    return Split(train, held_out)
+    return split
 
 
-def _filled(
-    task: Task, words: Sequence[str], tokenizer: Any, seed: int
-) -> tuple[list[Example], list[Example]]:
+def _filled(task: Task, positive: bool, tokenizer: Any, seed: int) -> list[list[Example]]:
+    words = task.words[0 if positive else 1]
     last = {word: word.split()[-1] for side in task.words for word in side}
     order = sorted({last[word] for word in words})
     random.Random(seed).shuffle(order)
@@ -182,15 +178,15 @@ def _filled(
     order.sort(key=lambda name: name not in own)
     cut = len(order) - 2 * len(order) // 5
     parts = (set(order[:cut]), set(order[cut:]))
-    return tuple(
+    return [
         [
-            _fill(template, word, tokenizer)._replace(template=number)
+            _fill(template, word, tokenizer)._replace(template=number, positive=positive)
             for word in sorted(set(words))
             if last[word] in part
             for number, template in enumerate(task.templates)
         ]
         for part in parts
-    )  # type: ignore[return-value]
+    ]
 
 
 def _fill(template: str, word: str, tokenizer: Any) -> Example:
@@ -216,11 +212,11 @@ def pair_reads(task: Task, tokenizer: Any) -> tuple[int, ...]:
 
 
 def _windows(
-    source: str, tokenizer: Any, seed: int, per_class: int
-) -> tuple[list[Example], list[Example]]:
+    source: str, positive: bool, tokenizer: Any, seed: int, per_class: int
+) -> list[list[Example]]:
     files = code.source_files(source)
     random.Random(seed).shuffle(files)
-    parts: tuple[list[Example], list[Example]] = ([], [])
+    parts: list[list[Example]] = [[], []]
     for path in files:
         into = min(parts, key=len)  # file by file, so that the parts share none
         if len(into) >= per_class:
@@ -230,7 +226,7 @@ def _windows(
         random.Random(f"{seed} {path.name}").shuffle(starts)
         for start in starts[: min(3, per_class - len(into))]:
             window = list(ids[start : start + WINDOW])
-            into.append(Example(window, list(range(1, WINDOW)), True, str(path)))
+            into.append(Example(window, list(range(1, WINDOW)), positive, str(path)))
     if min(map(len, parts)) < per_class:
         raise UserError(
             f"the {source} code that is installed fills {min(map(len, parts))} windows, not "

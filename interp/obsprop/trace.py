@@ -56,8 +56,7 @@ def trace(subject: Subject, weights: StackedWeights, text: str | Batch) -> Trace
     if len(batch.ids) != 1:
         raise UserError("a trace is of one prompt: give one at a time")
     kinds = ["resid_pre", "head_v", "head_z", "attn_pattern", "mlp_out", "mlp_post"]
-    if not weights.spec.parallel:
-        kinds.append("resid_mid")
+    kinds += [] if weights.spec.parallel else ["resid_mid"]
     wanted = [f"*.{kind}" for kind in kinds] + ["final_norm_in", "logits"]
     # on the CPU, where the stacked weights are
     captured = {site: x.cpu() for site, x in subject.capture(batch, wanted).items()}

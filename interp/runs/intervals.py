@@ -1,6 +1,6 @@
-"""Intervals by resampling whole groups: the one bootstrap of the workbench.
+"""Intervals by resampling whole groups: the bootstrap of the workbench.
 
-Samples of one group (a game, a document, the templates of one word) depend on each other.
+Samples of one group (a game, a document, a word with its templates) depend on each other.
 Resampling them one by one would give intervals that are much too narrow, so each caller says what
 its independent unit is, and a table with intervals names it in a column `unit`.
 """
@@ -56,8 +56,10 @@ def bootstrap(
     if numerator.shape != denominator.shape or numerator.ndim != 1 or not len(numerator):
         raise ValueError("give one sum and one count a group")
     times = group_weights(len(numerator), resamples, seed)
-    drawn = (times @ numerator) / np.maximum(times @ denominator, 1e-300)
-    return Interval(float(numerator.sum() / denominator.sum()), *middle(drawn))
+    drawn = times @ denominator
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 has no ratio: `middle` leaves it out
+        ratios = np.where(drawn > 0, (times @ numerator) / drawn, np.nan)
+    return Interval(float(numerator.sum() / denominator.sum()), *middle(ratios))
 
 
 def accuracy_by_group(

@@ -74,12 +74,13 @@ class Run:
         return f"read_parquet('{folder}/*.parquet')"
 
 
-def open_run(path: Path, study: str | None = None) -> Run:
+def open_run(path: str | Path, study: str | None = None) -> Run:
     """The finished run in a folder.
 
     Raises:
         UserError: no run there, an unfinished one, another study's, or another layout's.
     """
+    path = Path(path)
     manifest_path = path / "manifest.json"
     if not manifest_path.is_file():
         if (path / "run.json").is_file():
@@ -149,7 +150,10 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
     path = folder / f"{name}.parquet"
     if not path.is_file():
         raise UserError(
-            f"the run in {folder} has no table {name}: an older version made it; "
-            "run its command again"
+            f"the run in {folder} has no table {name}. If an older version made the run, give its "
+            "command again with --fresh"
         )
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are these
+        raise UserError(f"cannot read {path} ({error}): run the run's command again") from error

@@ -11,9 +11,11 @@ from interp.linearscope.language import interpret_logits
 from interp.linearscope.tokens import TokensConfig
 from interp.model.site import Site
 from interp.model.subject import Batch, open_subject
+from interp.obsprop import paths
 from interp.obsprop.model_weights import StackedWeights
 from interp.obsprop.observables import Observable
 from interp.obsprop.paths import Node, PathInPrompt, path_feature
+from interp.obsprop.propagate import Linearised
 from interp.obsprop.trace import trace
 
 PROMPTS = [
@@ -91,9 +93,10 @@ def test_several_prompts_or_a_head_are_refused(model_folder):
 
 
 @pytest.mark.parametrize("model", ["llama", pytest.param("smollm2-135m", marks=pytest.mark.slow)])
-def test_obsprop_paths_add_up_to_the_row(model_folder, model):
+def test_obsprop_paths_add_up_to_the_row(model_folder, model, monkeypatch):
     """All paths of heads and MLPs from the stream before the last two layers to a logit, over all
-    positions they run through."""
+    positions they run through; an MLP's gates are frozen in place of its gradient."""
+    monkeypatch.setattr(paths, "linearise_mlp", _gates_frozen)
     path = model_folder(model) if model == "llama" else model
     subject = open_subject(path, dtype=torch.float64, attention="eager")
     parts = StackedWeights(subject.weights, torch.float64)
@@ -105,7 +108,7 @@ def test_obsprop_paths_add_up_to_the_row(model_folder, model):
     total[found.last] += parts.final_norm.pull(m0, "frozen", found.reads("final", 0, found.last))
     for path in _paths(first, parts.spec):
         for positions in _positions(path, found.last):
-            place = PathInPrompt(found, positions, frozen_gates=True)
+            place = PathInPrompt(found, positions)
             feature = path_feature(parts, observable, path, "frozen", place, weighted=True)
             norm = parts.norm(path[0].kind, path[0].layer)
             x = found.reads(path[0].kind, path[0].layer, positions[0])
@@ -113,6 +116,16 @@ def test_obsprop_paths_add_up_to_the_row(model_folder, model):
     system = interpret_logits(subject, batch, Site("resid_pre", first))
     row = system.rows(observable.ids)[0]
     assert float((total - row).abs().max()) < 1e-9 * float(row.abs().max())
+
+
+def _gates_frozen(mlp, m, x):
+    """m.MLP near x as vector.x + constant, with every neuron's gate as it is at x."""
+    gates = mlp._act(x @ mlp._rows["gate"].T + mlp._bias["gate"])
+    write = gates * (mlp._rows["down"] @ m)
+    vector = write @ mlp._rows["up"]
+    constant = write @ mlp._bias["up"] + mlp._bias["down"] @ m
+    torch.testing.assert_close(vector @ x + constant, mlp(x) @ m)
+    return Linearised(vector, float(constant), False)
 
 
 def _paths(first, spec):

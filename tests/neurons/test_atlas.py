@@ -47,6 +47,12 @@ def test_every_family_equals_dense_float64(family, model_folder, own_home):
         np.testing.assert_array_equal(np.stack(part["ids"]), ids)
         z = (logits.max(1).values - logits.mean(1)) / logits.std(1, correction=0)
         np.testing.assert_allclose(part["z"], z, rtol=1e-4)
+        scaled = (logits - logits.mean(1, keepdim=True)) / logits.std(1, correction=0, keepdim=True)
+        for name, want in (
+            ("skewness", (scaled**3).mean(1)),
+            ("kurtosis", (scaled**4).mean(1) - 3),
+        ):
+            np.testing.assert_allclose(part[name], want, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(part["max_prob"], logits.softmax(1).max(1).values, rtol=1e-4)
         np.testing.assert_allclose(part["norm"], vectors.norm(dim=1), rtol=1e-5)
 

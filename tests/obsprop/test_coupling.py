@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from interp.directions import Directions
 from interp.model.site import Site
-from interp.obsprop.coupling import best_fit, coupling_interval
+from interp.obsprop.coupling import coupling_interval, pair_row
 
 
 def pair(seed, d=24):
@@ -41,7 +41,8 @@ def test_mean_on_the_slice_is_k_times_the_coupling(seed):
     )
     coupling = float(directions.coupling(directions)[0, 1])
     assert abs(float(scores.mean()) - k * coupling) < 3 * error
-    assert float(coupling_interval(y1, y2, k, s).mean) == pytest.approx(k * coupling)
+    low, high = coupling_interval(y1, y2, k, s)
+    assert float(low + high) / 2 == pytest.approx(k * coupling)
 
 
 @given(seed=st.integers(0, 10**6), share=st.floats(-0.99, 0.99), s=st.floats(0.1, 10))
@@ -49,7 +50,7 @@ def test_mean_on_the_slice_is_k_times_the_coupling(seed):
 def test_extremes_hold_and_are_reached(seed, share, s):
     (y1, y2), generator = pair(seed, d=5)
     k = share * s * float(y1.norm())
-    mean, low, high = coupling_interval(y1, y2, k, s)
+    low, high = coupling_interval(y1, y2, k, s)
     scores = sphere_slice(y1, k, s, 500, generator) @ y2
     slack = 1e-9 * float(y2.norm()) * s
     assert bool((scores >= low - slack).all() & (scores <= high + slack).all())
@@ -59,7 +60,8 @@ def test_extremes_hold_and_are_reached(seed, share, s):
     radius = (s**2 - (k / float(y1.norm())) ** 2) ** 0.5
     furthest = k / float(y1.norm()) * unit + radius * across / across.norm()
     assert float(furthest @ y2) == pytest.approx(float(high), abs=slack)
-    assert float(mean) == pytest.approx(float(low + high) / 2, abs=slack)
+    middle = k * float(y1 @ y2) / float(y1 @ y1)
+    assert middle == pytest.approx(float(low + high) / 2, abs=slack)
 
 
 def test_couplings_there_and_back_multiply_to_the_squared_cosine():
@@ -77,11 +79,13 @@ def test_a_score_that_no_vector_has_is_refused():
         coupling_interval(y1, y2, 2 * float(y1.norm()), 1.0)
 
 
-def test_best_fit_is_polyfit():
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=100)
-    b = 3 * a + rng.normal(size=100) - 4
-    fit = best_fit(a, b)
-    assert fit.slope == pytest.approx(np.polyfit(a, b, 1)[0])
-    assert fit.r2 == pytest.approx(np.corrcoef(a, b)[0, 1] ** 2)
-    assert best_fit(a, 2 * a).r2 == pytest.approx(1)
+def test_slopes_are_polyfits():
+    y, generator = pair(1)
+    directions = Directions(Site("resid_pre", 0), y, pd.DataFrame({"n": [1, 2]}))
+    x = torch.randn(100, 24, generator=generator, dtype=torch.float64).numpy() + 1
+    row = pair_row(directions, 0, 1, x, x[:50])
+    for name, part in (("prompts", x), ("corpus", x[:50])):
+        a, b = part @ y[0].numpy(), part @ y[1].numpy()
+        assert row[f"{name}_slope"] == pytest.approx(np.polyfit(a, b, 1)[0])
+        assert row[f"{name}_r2"] == pytest.approx(np.corrcoef(a, b)[0, 1] ** 2)
+    assert row["inside"] == 1.0

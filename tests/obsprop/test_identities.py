@@ -17,6 +17,7 @@ from interp.obsprop.norms import Norm
 from interp.obsprop.observables import Observable
 from interp.obsprop.paths import Node, PathInPrompt, parse_path, path_feature, show
 from interp.obsprop.propagate import (
+    _boundary,
     direct_effects,
     head_vectors,
     linearise_mlp,
@@ -179,12 +180,13 @@ class TestMlp:
         crossings = 0
         for _ in range(30):
             m, a, b = torch.randn(3, 32, generator=g, dtype=torch.float64)
-            made = linearise_mlp(mlp, m, a, b)
-            at = a + made.where * (b - a)
-            assert made.vector @ at + made.offset == pytest.approx(made.value, abs=1e-10)
+            made, (where, _) = linearise_mlp(mlp, m, a, b), _boundary(mlp, m, a, b)
+            at = a + where * (b - a)
+            value = float(mlp(at) @ m)
+            assert float(made.vector @ at) + made.offset == pytest.approx(value, abs=1e-10)
             if made.crossed:
                 crossings += 1
-                assert abs(made.value) < 1e-9
+                assert abs(value) < 1e-9
             else:
                 assert (mlp(a) @ m) * (mlp(b) @ m) > 0, "a change of sign at the ends is found"
         assert 5 < crossings < 30
@@ -194,7 +196,7 @@ class TestMlp:
         m = mlp(a)  # m.MLP(a) = |m|^2 > 0, and stays so nearby
         made = linearise_mlp(mlp, m, a, 1.001 * a)
         assert not made.crossed
-        assert made.value > 0
+        assert float(made.vector @ a) + made.offset == pytest.approx(float(m @ m))
 
 
 def test_gradient_mode_needs_a_prompt_and_ignore_none(tmp_path):

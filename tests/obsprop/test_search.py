@@ -111,20 +111,20 @@ def test_screening_keeps_what_is_strong(model):
 def test_linearisation_compares_the_vector_with_the_path(model):
     _, weights, pair = model
     found = search_paths(weights, observable(), pair, depth=1)[0]
-    made = linearisation(weights, observable(), pair, found)
+    predicted, actual = linearisation(weights, observable(), pair, found)
     node, source = found.path[0], found.positions[0]
     x, other = (one.reads(node.kind, node.layer, source) for one in pair)
     back = -carried(
         weights, observable(), pair.clean, found.path, found.positions, (other - x)[None]
     )
-    assert made.actual == pytest.approx(float(back[0]), abs=1e-12)
+    assert actual == pytest.approx(float(back[0]), abs=1e-12)
     if node.head is not None:
         norm = weights.norm("attn", node.layer)
         prompt = PathInPrompt(pair.clean, found.positions)
         vector = path_feature(weights, observable(), found.path, "frozen", prompt, True).vector
-        assert made.predicted == pytest.approx(float(vector @ (norm(x) - norm(other))), abs=1e-12)
+        assert predicted == pytest.approx(float(vector @ (norm(x) - norm(other))), abs=1e-12)
     nothing = linearisation(weights, observable(), Pair(pair.clean, pair.clean), found)
-    assert nothing.predicted == nothing.actual == 0
+    assert nothing == (0, 0)
 
 
 def test_pairs_must_line_up(tmp_path):
