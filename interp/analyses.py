@@ -16,11 +16,6 @@ from typing import Any, NamedTuple
 from .progress import log
 
 GROUP = "interp.analyses"
-VERBS = {
-    "models": ("interp.cli.tools:models", "Models by name: list, add, describe."),
-    "app": ("interp.cli.tools:explorer", "Explore stored runs in the browser."),
-}
-"""Commands that are no analysis: an import string and a sentence each."""
 
 
 class Page(NamedTuple):
@@ -179,6 +174,16 @@ BUILT_IN = (
         pages=(Page("interp.apps.bench", "Kernels", "speed"),),
     ),
 )
+
+
+VERBS = {
+    name: Analysis(name, sentence, commands=f"interp.cli.tools:{name}")
+    for name, sentence in (
+        ("models", "Models by name: list, add, describe."),
+        ("app", "Explore stored runs in the browser."),
+    )
+}
+"""Commands that are no analysis."""
 
 
 @cache

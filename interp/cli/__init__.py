@@ -26,13 +26,6 @@ from ..analyses import VERBS, Analysis, analyses, load
 from ..errors import UserError
 from .common import study_command
 
-_TOOLS = {
-    "models": "Models by name: list, add, describe.",
-    "app": "Explore stored runs in the browser.",
-}
-VERBS = {name: Analysis(name, _TOOLS[name], (), f"{__name__}.tools:{name}") for name in _TOOLS}
-"""Commands that are no analysis."""
-
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
     """The command that arguments name, its options bound and checked; nothing is run.

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import json as jsonlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -145,8 +146,8 @@ def print_rows(rows: pd.DataFrame, columns: str = "") -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
-    if isinstance(value, list | np.ndarray):  # DuckDB gives lists as arrays
-        return " ".join(repr(str(token)) for token in value[:6])
+    if isinstance(value, Iterable) and not isinstance(value, str):  # a list, from DuckDB an array
+        return " ".join(repr(str(token)) for token in islice(value, 6))
     text = str(value)  # blanks are marked only where they would be overlooked
     return text if text and text.isprintable() and text == text.strip() else visible(text)
 

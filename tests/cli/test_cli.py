@@ -45,6 +45,8 @@ def test_search_show_top(atlas, capsys):
     assert {r["name"].rsplit(".", 1)[0] for r in json.loads(out)["results"]} == {"1.down"}
     code, out, _ = run("neurons", "search", "#7", capsys=capsys)
     assert name in out
+    assert "'#7'" in out, "tokens are shown one by one, not as an array"
+    assert "['" not in out
 
 
 def test_several_models_in_one_call(model_folder, own_home, capsys, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import interp
-from interp.analyses import analyses
+from interp.analyses import BUILT_IN, Analysis, Page, analyses
 from interp.cli import parse
 from interp.errors import UserError
 
@@ -101,3 +101,42 @@ def test_offered_names_exist() -> None:
 def test_an_unknown_command_is_told_the_known_ones() -> None:
     with pytest.raises(UserError, match="no command 'neuron': the commands are neurons, "):
         parse(["neuron"])
+
+
+class _Point:
+    """An entry point of an outside package."""
+
+    dist = None
+    value = name = "outside"
+
+    def __init__(self, load) -> None:
+        self.load = load
+
+
+def _fails():
+    raise RuntimeError("no GPU driver")
+
+
+@pytest.mark.parametrize(
+    ("load", "says"),
+    [
+        (_fails, "RuntimeError: no GPU driver"),
+        (lambda: "text", "it is no interp.analyses.Analysis"),
+        (lambda: Analysis("models", "."), "the name 'models' is taken"),
+        (lambda: Analysis("x", ".", studies="m:A"), "studies and label are tuples"),
+        (lambda: Analysis("x", ".", label="kind"), "studies and label are tuples"),
+        (lambda: Analysis("x", ".", studies=("no_such:X",)), "No module named 'no_such'"),
+        (
+            lambda: Analysis("x", ".", pages=(Page("interp.apps.atlas", "", ""),)),
+            "'atlas' is taken",
+        ),
+        (
+            lambda: Analysis("x", ".", studies=("interp.knob.run:RunConfig",)),
+            "the config name 'RunConfig' is taken",
+        ),
+    ],
+)
+def test_an_outside_entry_that_does_not_fit_is_left_out(load, says, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("interp.analyses.metadata.entry_points", lambda group: [_Point(load)])
+    assert analyses.__wrapped__().keys() == {entry.name for entry in BUILT_IN}
+    assert says in caplog.text

@@ -42,3 +42,8 @@ def test_weights_and_the_middle_by_definition() -> None:
     assert (found.low, found.high) == pytest.approx(middle((drawn @ sums) / (drawn @ counts)))
     with pytest.raises(ValueError, match="no group"):
         group_weights(0)
+
+
+def test_resamples_without_a_count_have_no_ratio() -> None:
+    """By hand: every ratio that exists is 1, and no resample of empty groups counts as 0."""
+    assert bootstrap([5, 4, 0], [5, 4, 0]) == (1.0, 1.0, 1.0)
