@@ -190,7 +190,7 @@ def test_rows_without_room_for_their_candidates_are_searched_again(monkeypatch):
     monkeypatch.setattr("interp.kernels.triton_error.SMALL", 0)
     x, w = operands(17, 1, 64, bf16=False)
     generator = torch.Generator().manual_seed(1)
-    near = w + 1e-6 * torch.randn(300, 64, generator=generator).to(DEVICE)
+    near = w + 1e-6 * torch.randn(270, 64, generator=generator).to(DEVICE)
     got = project_triton(x, near, 2, BOTH, True)
     want = exact_ids(x, near, 2)
     assert torch.equal(got.top.ids, want["top"])
@@ -296,12 +296,12 @@ def test_the_public_function_takes_half_precision_as_it_is():
 def test_the_benchmark_runs():
     from interp.kernels.bench_gpu import VARIANTS, accuracy, operands, report
 
-    found = report(*operands(2, 16, 30, DEVICE), 2, 2)
+    found = report(*operands(1, 16, 30, DEVICE), 2, 2)
     assert len(found["seconds"]) == 2
     assert all(set(t) == set(VARIANTS) and min(t.values()) > 0 for t in found["seconds"])
     middle = sum(t["projected"] for t in found["seconds"]) / 2
-    assert found["tflops"]["projected"] == pytest.approx(2e-12 * 2 * 16 * 30 / middle)
+    assert found["tflops"]["projected"] == pytest.approx(2e-12 * 16 * 30 / middle)
     assert found["certified"] == 1.0
-    exact = accuracy(2, DEVICE, 16, 8)["exactness"]
+    exact = accuracy(1, DEVICE, 16, 8)["exactness"]
     assert len(exact) == 6
     assert all(row["exact"] for rows in exact.values() for row in rows)
