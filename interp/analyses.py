@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 from .progress import log
 
 GROUP = "interp.analyses"
+_RAISED = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError)
+_RAISED += (OSError, RuntimeError, SyntaxError, TypeError, ValueError)
+"""What a stranger's module may raise as it is imported; the workbench goes on without it."""
 
 
 class Page(NamedTuple):
@@ -195,7 +198,7 @@ def analyses() -> dict[str, Analysis]:
         try:
             entry = point.load()
             reason = _unfit(entry, every)
-        except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
+        except _RAISED as error:
             reason = f"{type(error).__name__}: {error}"
         if reason:
             log.warning("the analysis '%s' of %s is left out: %s", point.name, package, reason)
