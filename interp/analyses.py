@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 from .progress import log
 
 GROUP = "interp.analyses"
-_RAISED = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError)
-_RAISED += (OSError, RuntimeError, SyntaxError, TypeError, ValueError)
+_RAISED = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
+)
 """What a stranger's module may raise as it is imported; the workbench goes on without it."""
 
 
