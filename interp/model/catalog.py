@@ -139,6 +139,26 @@ def sha256(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
+def remembered(about: str, form: str, make: Callable[[], str]) -> str:
+    """What `make` gives, kept in `home()` under the hash of what it is about.
+
+    Args:
+        form: a regular expression; a kept text that does not match it is damaged, and made again.
+    """
+    note = home() / "fingerprints" / hashlib.sha256(about.encode()).hexdigest()
+    if note.exists() and re.fullmatch(form.encode(), kept := note.read_bytes()):
+        return kept.decode()
+    value = make()
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh = note.with_suffix(".new")
+        fresh.write_text(value)
+        fresh.rename(note)
+    except OSError as error:
+        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
+    return value
+
+
 def _built(name: str, build: Callable[[Path], None]) -> Path:
     """`home()/models/<name>`, made by `build(folder)` if it is not there yet."""
     models = home() / "models"
