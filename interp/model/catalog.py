@@ -7,9 +7,7 @@ conversion leaves nothing half-made (its remains are swept by the next attempt).
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from interp.data import FOLDER
 
 from ..errors import UserError
 from ..progress import waiting
+from .home import home, sha256
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,6 @@ SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
 """Models that come with the workbench."""
 
 _HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
-
-
-def home() -> Path:
-    """Where models are kept: $INTERP_HOME, or the platform's cache folder."""
-    chosen = os.environ.get("INTERP_HOME")
-    return Path(chosen) if chosen else user_cache_path("interp")
 
 
 def added() -> dict[str, str]:
@@ -129,14 +121,6 @@ def resolve(name: str) -> Path:
 def is_local(name: str) -> bool:
     """Whether a wheel's model has been fetched already."""
     return (home() / "models" / name).is_dir()
-
-
-def sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _built(name: str, build: Callable[[Path], None]) -> Path:

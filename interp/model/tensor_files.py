@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
-from .catalog import home, sha256
+from .home import home, sha256
 
 SLICE_BYTES = 64 * 2**20
 

@@ -20,8 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from .catalog import resolve, sha256
+from .catalog import resolve
 from .families import FAMILIES, ModelSpec, read_spec
+from .home import sha256
 from .tensor_files import read_json, read_tensor, remembered_sha256, tensor_files
 
 Kind = Literal["up", "gate", "down"]

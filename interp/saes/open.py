@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.catalog import SHIPPED, WHEELS, sha256
+from ..model.catalog import SHIPPED, WHEELS
+from ..model.home import sha256
 from ..model.site import Site
 from ..progress import log
 from .pursuit import pursue

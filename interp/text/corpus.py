@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import UserError
-from ..model.catalog import sha256
+from ..model.home import sha256
 from . import documents
 
 _DEFAULT_LAYOUT = 1
