@@ -84,7 +84,7 @@ class TunedModelStudy(ModelStudy):
     """The adapter's folder; "shipped", or "none" for the model without one."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.home import sha256
+        from ..model.files import sha256
 
         adapted = self.adapter != "none"
         adapter = sha256(adapter_folder(self.adapter) / WEIGHTS) if adapted else "none"

@@ -56,7 +56,7 @@ class DataConfig(ModelStudy):
     """Prompts in one forward pass."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.home import sha256
+        from ..model.files import sha256
 
         # first: a wrong path shows at once
         facts = {} if self.kind == "arithmetic" else {"facts": sha256(self._source())}

@@ -28,7 +28,7 @@ from interp.data import FOLDER
 
 from ..errors import UserError
 from ..model.catalog import Wheel, from_wheel
-from ..model.home import sha256
+from ..model.files import sha256
 from ..runs.writer import save_tensors
 from .efficientnet import EfficientNetLite0
 from .ncnn import read_ncnn

@@ -24,7 +24,7 @@ from interp.data import FOLDER
 
 from ..errors import UserError
 from ..progress import waiting
-from .home import home, sha256
+from .files import home, sha256
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from .edits import Edit
 from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
 from .site import Site
+from .tokenizer_files import load_tokenizer
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def open_subject(
     else:
         folder = resolve(str(model))
         hf = load_model(folder, dtype=dtype)
-        tokenizer = tokenizer or _folder_tokenizer(folder)
+        tokenizer = tokenizer or load_tokenizer(folder)
     check_device(device)
     hf = hf.eval().requires_grad_(False).to(device)
     if attention or backend == "bridge":
@@ -249,13 +250,6 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device '{device}' cannot be used here: {reason}") from error
-
-
-def _folder_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    has_one = any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
-    return AutoTokenizer.from_pretrained(folder) if has_one else None
 
 
 def model_inputs(batch: Batch) -> dict[str, Any]:

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
-from .home import home, sha256
+from .files import home, read_json, sha256
 
 SLICE_BYTES = 64 * 2**20
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file of a model folder.
-
-    Raises:
-        UserError: no such file, or a damaged one.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent} is no model folder: it has no {path.name}") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: fetch it again")
-    return content
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:

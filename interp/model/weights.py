@@ -22,16 +22,12 @@ from torch import Tensor
 from ..errors import UserError
 from .catalog import resolve
 from .families import FAMILIES, ModelSpec, read_spec
-from .home import sha256
-from .tensor_files import read_json, read_tensor, remembered_sha256, tensor_files
+from .files import read_json, sha256
+from .tensor_files import read_tensor, remembered_sha256, tensor_files
+from .tokenizer_files import tokenizer_files
 
 Kind = Literal["up", "gate", "down"]
 NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
-)
-"""What decides how text becomes ids, and a conversation text."""
 
 
 class NormWeights(NamedTuple):
@@ -164,7 +160,7 @@ class Weights:
 
     def fingerprints(self) -> dict[str, str]:
         """What a result depends on where text goes through the model: it, and its tokenizer."""
-        files = [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).exists()]
+        files = tokenizer_files(self.folder)
         parts = "\n".join(f"{path.name}:{sha256(path)}" for path in files)
         tokenizer = hashlib.sha256(parts.encode()).hexdigest()
         return {"model": self.fingerprint(), "tokenizer": tokenizer}

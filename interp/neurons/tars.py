@@ -71,7 +71,7 @@ class TarsConfig(ModelStudy):
     """Seed of the noise and of the random neurons."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.home import sha256
+        from ..model.files import sha256
 
         return {**super().fingerprints(), "concepts": sha256(concept_file(self.file))}
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.catalog import SHIPPED, WHEELS
-from ..model.home import sha256
+from ..model.files import sha256
 from ..model.site import Site
 from ..progress import log
 from .pursuit import pursue

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import UserError
-from ..model.home import sha256
+from ..model.files import sha256
 from . import documents
 
 _DEFAULT_LAYOUT = 1

@@ -11,7 +11,7 @@ import pytest
 from interp.errors import UserError
 from interp.model import catalog
 from interp.model.convert import convert
-from interp.model.home import home
+from interp.model.files import home
 from interp.model.vocabulary import token_strings
 
 
