@@ -25,6 +25,7 @@ from interp.data import FOLDER
 from ..errors import UserError
 from ..progress import waiting
 from .files import home, sha256
+from .hub import from_hub
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def resolve(name: str) -> Path:
         digest = sha256(path)
         return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
     if re.fullmatch(_HUB_ID, name) and not path.exists():
-        return _from_hub(name)
+        return from_hub(name)
     names = ", ".join([*WHEELS, *SHIPPED, *known])
     raise UserError(
         f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
@@ -183,27 +184,3 @@ def _run(module: list[str], doing: str, failure: str) -> None:
         errors = [line for line in lines if line.startswith("ERROR")] or lines
         reason = errors[-1] if errors else f"{module[0]} ended with code {done.returncode}"
         raise UserError(f"{failure}: {reason}")
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition("@")
-    try:
-        folder = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
-            ignore_patterns=["original/*", "onnx/*"],
-        )
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"'{name}' is not in the local hub cache and the hub cannot be reached "
-            "(HF_HUB_OFFLINE set, or no network)"
-        ) from error
-    except HfHubHTTPError as error:
-        raise UserError(f"the hub does not give '{name}': {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise UserError(f"cannot fetch '{name}' from the hub: {error}") from error
-    return Path(folder)

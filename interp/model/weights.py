@@ -22,8 +22,9 @@ from torch import Tensor
 from ..errors import UserError
 from .catalog import resolve
 from .families import FAMILIES, ModelSpec, read_spec
-from .files import read_json, sha256
-from .tensor_files import read_tensor, remembered_sha256, tensor_files
+from .files import sha256
+from .folder import check_folder
+from .tensor_files import read_tensor, remembered_sha256
 from .tokenizer_files import tokenizer_files
 
 Kind = Literal["up", "gate", "down"]
@@ -41,15 +42,15 @@ class Weights:
     """The weights of one model folder, by canonical name.
 
     Raises:
-        UserError: no config.json or safetensors, an unknown family, a shard that is missing,
-            truncated or corrupt, a tensor that is missing or has the wrong shape.
+        UserError: no plain checkpoint of a known family (`check_folder`), a tensor that is missing
+            or has the wrong shape.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.spec: ModelSpec = read_spec(read_json(folder / "config.json"))
+        config, self._shard_of = check_folder(folder)
+        self.spec: ModelSpec = read_spec(config)
         self._family = FAMILIES[self.spec.model_type]
-        self._shard_of = tensor_files(folder)
         embed = self._family.embed
         stored = next(
             (n for n in (embed, embed.removeprefix(self._family.prefix)) if n in self), ""

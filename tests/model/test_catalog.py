@@ -169,7 +169,7 @@ def test_what_ends_the_converter_is_one_line(own_home, tmp_path):
     path = tmp_path / "truncated.gguf"
     write_gguf(path)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(UserError, match="cannot convert .*truncated.gguf: ValueError") as caught:
+    with pytest.raises(UserError, match="cannot convert .*truncated.gguf: .*ValueError") as caught:
         catalog.resolve(str(path))
     assert "\n" not in str(caught.value)
     assert not [p for p in (home() / "models").iterdir() if not p.name.endswith(".lock")]
