@@ -85,7 +85,7 @@ class TunedModelStudy(TextStudy):
     """The adapter's folder; "shipped", or "none" for the model without one."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         adapted = self.adapter != "none"
         adapter = sha256(adapter_folder(self.adapter) / WEIGHTS) if adapted else "none"
@@ -110,8 +110,8 @@ def open_tuned(model: str, adapter: str, device: str = "cpu", bos: Bos = "auto")
 
     from ..model.catalog import resolve
     from ..model.checkpoint import load_model
-    from ..model.prompting import load_tokenizer
     from ..model.subject import open_subject
+    from ..model.tokenizer_files import load_tokenizer
 
     if adapter == "none":
         return open_subject(model, device=device, bos=bos)

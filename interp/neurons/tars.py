@@ -71,7 +71,7 @@ class TarsConfig(TextStudy):
     """Seed of the noise and of the random neurons."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         return {**super().fingerprints(), "concepts": sha256(concept_file(self.file))}
 

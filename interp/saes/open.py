@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.catalog import SHIPPED, WHEELS, sha256
+from ..model.catalog import SHIPPED, WHEELS
+from ..model.files import read_json, sha256
 from ..model.prompting import Bos, Prompting
 from ..model.site import Site
-from ..model.tensor_files import read_json
 from ..progress import log
 from .pursuit import pursue
 from .sae import Sae, bos_said, wrap

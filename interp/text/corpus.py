@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..model.catalog import sha256
+from ..model.files import sha256
 from . import documents
 
 if TYPE_CHECKING:

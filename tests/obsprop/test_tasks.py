@@ -3,7 +3,8 @@
 import pytest
 
 from interp.errors import UserError
-from interp.model.prompting import Prompting, load_tokenizer
+from interp.model.prompting import Prompting
+from interp.model.tokenizer_files import load_tokenizer
 from interp.obsprop import code
 from interp.obsprop.tasks import draw_pairs, examples, pair_reads, read_task, shipped
 
