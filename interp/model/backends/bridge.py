@@ -45,6 +45,9 @@ class BridgeBackend:
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self.bridge = _boot(model)
+        for layer in range(spec.n_layers):
+            attention = self.bridge.blocks[layer].attn
+            attention.register_forward_pre_hook(_cache_by_its_old_name, with_kwargs=True)
         names = _NAMES | _post_norms(spec.family)
         every = {
             Site(kind, layer if kind in LAYER_KINDS else None): name.format(layer)
@@ -94,6 +97,14 @@ def _post_norms(family: Family) -> dict[str, str]:
     if family.mlp_post_norm:
         found["mlp_out"] = f"blocks.{{}}.{'ln2_post' if family.mlp_norm else 'ln2'}.hook_out"
     return found
+
+
+def _cache_by_its_old_name(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """transformers 5.24 hands attention its cache as `cache`; TransformerLens 3.9 looks for
+    `past_key_values`, and without it leaves the cache empty and forgets the prompt."""
+    if "cache" in kwargs:
+        kwargs = {"past_key_values": kwargs["cache"], **kwargs}
+    return args, kwargs
 
 
 def _boot(model: Any) -> Any:
