@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -92,3 +93,30 @@ def word_family(token: str) -> str:
 
 
 _NOT_PLURAL = {"news", "lens", "bias", "atlas", "canvas", "gas", "chaos", "always", "whereas"}
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a model's tokenizer can put a message into a chat template, from its files alone.
+
+    Where there are several templates, one of them must be the default. As transformers reads them:
+    the files of templates stand before those in tokenizer_config.json, and `chat_template.json` is
+    a picture processor's, which a tokenizer passes over.
+
+    Raises:
+        UserError: tokenizer_config.json cannot be read.
+    """
+    default = folder / "chat_template.jinja"
+    if default.is_file():
+        return bool(default.read_text("utf-8"))
+    more = folder / "additional_chat_templates"
+    if any(more.glob("*.jinja")):
+        return (more / "default.jinja").is_file()
+    path = folder / "tokenizer_config.json"
+    try:
+        config = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        templates = config.get("chat_template")
+        if isinstance(templates, list):
+            templates = {each["name"]: each["template"] for each in templates}.get("default")
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}): mend or replace it") from error
+    return bool(templates)
