@@ -13,12 +13,32 @@ from ..errors import UserError
 def token_strings(folder: Path, size: int) -> list[str]:
     """The text of every token id 0..size-1, exactly: leading spaces are kept.
 
-    Bytes that are no UTF-8 by themselves show as `\\xe2`. Ids beyond the tokenizer's (padded
-    vocabularies), and all ids of a model without a tokenizer, show as `#id`.
+    Bytes that are no UTF-8 by themselves show as `\\xe2`, whether they are spelled as GPT-2 does
+    or as byte-fallback tokens (`<0xE2>`). Ids beyond the tokenizer's (padded vocabularies), and
+    all ids of a model without a tokenizer, show as `#id`.
 
     Raises:
         UserError: there is a tokenizer, but not as a readable tokenizer.json.
     """
+    texts = _texts(folder, size)
+    return [f"#{i}" if text is None else text for i, text in enumerate(texts)]
+
+
+def without_string(folder: Path, size: int) -> list[int]:
+    """The ids of 0..size-1 that are no token of the model's tokenizer, in order.
+
+    Vocabularies are padded to round sizes, and tokens are taken out of the middle: those rows of
+    the unembedding stand for no text. Without a tokenizer nothing tells them apart: none is named.
+
+    Raises:
+        UserError: as `token_strings`.
+    """
+    texts = _texts(folder, size)
+    absent = [i for i, text in enumerate(texts) if text is None]
+    return absent if len(absent) < size else []
+
+
+def _texts(folder: Path, size: int) -> tuple[str | None, ...]:
     path = folder / "tokenizer.json"
     if not path.exists():
         others = [
@@ -29,27 +49,30 @@ def token_strings(folder: Path, size: int) -> list[str]:
                 f"{folder} has {others[0]} but no tokenizer.json: load it with transformers' "
                 "AutoTokenizer and save_pretrained it there"
             )
-        return [f"#{i}" for i in range(size)]
-    return list(_strings(path, size, path.stat().st_mtime_ns))
+        return (None,) * size
+    return _read(path, size, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=2)
-def _strings(path: Path, size: int, changed: int) -> tuple[str, ...]:
-    """The strings of a tokenizer's file, kept until it is changed: they take a second to make."""
+def _read(path: Path, size: int, changed: int) -> tuple[str | None, ...]:
+    """The texts by a tokenizer's file, kept until it is changed: they take a second to make."""
     from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"cannot read {path}: {error}") from error
-    special = tokenizer.get_added_tokens_decoder()
-    byte_level = "ByteLevel" in repr(tokenizer.decoder)
+    added, decoder = tokenizer.get_added_tokens_decoder(), repr(tokenizer.decoder)
+    byte_level, byte_fallback = "ByteLevel" in decoder, "ByteFallback" in decoder
 
-    def text(i: int) -> str:
-        token = tokenizer.id_to_token(i)
-        if token is None or i in special:
-            return f"#{i}" if token is None else token
-        return _from_byte_level(token) if byte_level else token.replace("▁", " ")
+    def text(i: int) -> str | None:
+        token: str | None = tokenizer.id_to_token(i)
+        if token is None or i in added:
+            return token
+        if byte_level:
+            return _from_byte_level(token)
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", token) if byte_fallback else None
+        return _as_text(bytes.fromhex(byte[1])) if byte else token.replace("▁", " ")
 
     return tuple(map(text, range(size)))
 
@@ -63,7 +86,11 @@ _BYTES |= {chr(256 + i): b for i, b in enumerate(sorted({*range(256)} - {*_PRINT
 def _from_byte_level(token: str) -> str:
     if any(c not in _BYTES for c in token):
         return token
-    return bytes(_BYTES[c] for c in token).decode("utf-8", errors="backslashreplace")
+    return _as_text(bytes(_BYTES[c] for c in token))
+
+
+def _as_text(content: bytes) -> str:
+    return content.decode("utf-8", errors="backslashreplace")
 
 
 def visible(token: str) -> str:

@@ -6,7 +6,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 
 from interp.errors import UserError
-from interp.model.vocabulary import has_chat_template, token_strings, word_family
+from interp.model.vocabulary import (
+    has_chat_template,
+    token_strings,
+    without_string,
+    word_family,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +55,30 @@ def test_byte_level_keeps_spaces_and_marks_partial_utf8(tmp_path):
 def test_metaspace_keeps_the_leading_space(tmp_path):
     tokenizer(["▁dog", "s"], decoders.Metaspace()).save(str(tmp_path / "tokenizer.json"))
     assert token_strings(tmp_path, 2) == [" dog", "s"]
+
+
+def test_byte_fallback_tokens_read_as_their_bytes(tmp_path):
+    """As the tokenizer itself decodes them, where they are text by themselves."""
+    words = ["<0x0A>", "<0x41>", "<0xE2>", "▁<0x0A>", "<0xZZ>"]
+    fallback = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
+    built = tokenizer(words, fallback)
+    built.save(str(tmp_path / "tokenizer.json"))
+    assert token_strings(tmp_path, 5) == ["\n", "A", "\\xe2", " <0x0A>", "<0xZZ>"]
+    assert [built.decode([0]), built.decode([1])] == ["\n", "A"]
+
+
+def test_what_only_looks_like_a_byte_stays(tmp_path):
+    tokenizer(["<0x0A>"], decoders.Fuse()).save(str(tmp_path / "tokenizer.json"))
+    assert token_strings(tmp_path, 1) == ["<0x0A>"]
+
+
+def test_ids_that_are_no_token(tmp_path):
+    assert without_string(tmp_path, 3) == []  # without a tokenizer nothing is known of any
+    words = Tokenizer(models.WordLevel({"a": 0, "b": 2, "#4": 4}, unk_token="a"))
+    words.add_special_tokens(["<end>"])
+    words.save(str(tmp_path / "tokenizer.json"))
+    assert token_strings(tmp_path, 7)[:5] == ["a", "#1", "b", "<end>", "#4"]
+    assert without_string(tmp_path, 7) == [1, 5, 6]
 
 
 def test_special_tokens_are_literal(tmp_path):
