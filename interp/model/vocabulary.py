@@ -162,3 +162,15 @@ def has_chat_template(folder: Path) -> bool:
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}): mend or replace it") from error
     return bool(templates)
+
+
+def require_chat_template(folder: Path, model: str) -> None:
+    """Raise UserError for a model without a chat template, before anything of it is loaded.
+
+    Args:
+        model: its name, for the line.
+    """
+    if not has_chat_template(folder):
+        raise UserError(
+            f"{model} has no chat template: use --no-chat and give a text to continue as the prompt"
+        )

@@ -8,7 +8,7 @@ how often random directions score as much (`chance.py`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,7 +41,12 @@ def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
 
 
 def find(
-    atlas: Run, word: str, exact: bool = False, limit: int = 20, by: Rank = "score"
+    atlas: Run,
+    word: str,
+    exact: bool = False,
+    limit: int = 20,
+    by: Rank = "score",
+    kinds: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Neurons that decode to a word, the best first.
 
@@ -51,6 +56,7 @@ def find(
         exact: match that token alone, not its whole word family.
         limit: the maximum number of rows.
         by: what ranks them: the word's score, or the coherence of the list that it is in.
+        kinds: only vectors of these kinds; by default all.
 
     Returns:
         The atlas's columns with `name`, `rank` (place of the word's best token, from 1),
@@ -63,7 +69,9 @@ def find(
     _check_rank(atlas, by)
     ids = word_ids(atlas, word, exact)
     where = f"list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
-    rows = query(f"SELECT {_COLUMNS} FROM {atlas.sql('neurons')} WHERE {where}")
+    among = {"kinds": list(kinds or atlas.manifest["kinds"])}
+    table = f"{atlas.sql('neurons')} WHERE list_contains($kinds, kind)"
+    rows = query(f"SELECT {_COLUMNS} FROM {table} AND {where}", among)
     if rows.empty:
         k = atlas.config["k"]
         raise UserError(
@@ -131,6 +139,18 @@ def has_random(atlas: Run) -> bool:
 def statistics(atlas: Run) -> tuple[str, ...]:
     """Those of `STATISTICS` that this atlas has."""
     return tuple(x for x in STATISTICS if has_random(atlas) or x != "coherence")
+
+
+def chance_note(atlas: Run) -> str:
+    """What p and q are, for those who read them beside a score."""
+    if not has_random(atlas):
+        return "An earlier version made this atlas: it has no random directions, so no p and q."
+    directions = 2 * atlas.config["random"] * len(atlas.manifest["kinds"])
+    return (
+        f"p is the share of {directions:,} random directions that score as much with their own "
+        "best word. q is the share of chance hits among all rows of the atlas that score as much. "
+        "coherence_p and coherence_q say the same of the coherence."
+    )
 
 
 def _check_rank(atlas: Run, by: Rank) -> None:

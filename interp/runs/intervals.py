@@ -62,6 +62,22 @@ def bootstrap(
     return Interval(float(numerator.sum() / denominator.sum()), *middle(ratios))
 
 
+def mean_of(values: npt.ArrayLike, counts: npt.ArrayLike | None = None) -> Interval:
+    """A mean over independent units (prompts, documents), with the ends of its interval; NaN ends
+    for a single unit, which says nothing about how units differ.
+
+    With few units resampling gives too narrow an interval: it covers the mean of a Gaussian in 75 %
+    of cases with 3 units, in 84 % with 5, in 90 % with 10.
+
+    Args:
+        values: of each unit its value; with counts, its sum.
+        counts: how many each of those sums is of; by default 1.
+    """
+    sums = np.asarray(values, float)
+    found = bootstrap(sums, np.ones_like(sums) if counts is None else counts)
+    return found if len(sums) > 1 else Interval(found.value, np.nan, np.nan)
+
+
 def accuracy_by_group(
     right: Bool[np.ndarray, "n ..."], group: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
