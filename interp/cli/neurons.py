@@ -198,10 +198,14 @@ def agree(
     run_a: tyro.conf.Positional[Path], run_b: tyro.conf.Positional[Path], json: Json = False
 ) -> None:
     """How often two models' neurons have the same first token (two atlas folders)."""
-    from ..neurons.agree import agreement, summary
+    from ..neurons.agree import summary
     from ..neurons.search import open_atlas
 
     a, b = open_atlas(run_a), open_atlas(run_b)
-    means = summary(agreement(a, b))
-    if not common.answered(json, "neurons.agree", means, a.path, other=str(b.path)):
-        common.print_metrics(means, ".4f")
+    table = summary(a, b)
+    every, *kinds = table.to_dict("records")
+    ends = ("agreement", "agreement_low", "agreement_high", "chance")
+    metrics = {name: every[name] for name in ends}
+    metrics |= {f"agreement_{row['kind']}": row["agreement"] for row in kinds}
+    if not common.answered(json, "neurons.agree", metrics, a.path, other=str(b.path)):
+        common.print_rows(table)
