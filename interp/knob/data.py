@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..runs.study import ModelStudy
 from ..runs.writer import RunWriter
-from .items import FACTS, HELD_RELATIONS, Item, Kind, Splits, read_items, split
+from .items import FACTS, HELD_RELATIONS, Item, Key, Kind, Splits, read_items, split
 from .prompts import Format, Prompter, Template, demonstrations
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ITEM_COLUMNS = ("relation", "subject", "context", "query", "prior", "told")
 """Columns of an Item's fields, in their order."""
+PIECE = 32
+"""Facts or items whose answers are kept together (RunWriter.in_pieces): what a stop can cost."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,18 @@ class DataConfig(ModelStudy):
         subject = open_subject(self.model, device=self.device)
         out.facts["parity"] = subject.parity
         items = self._items()
-        known = known_keys(subject, items, seed=self.seed, batch_size=self.batch_size)
+
+        def asked(keys: Sequence[Key]) -> Iterator[Mapping[str, Any]]:
+            seed, size = self.seed, self.batch_size
+            right = known_keys(subject, items, seed=seed, batch_size=size, asked=keys)
+            for key in keys:
+                yield {"relation": key[0], "subject": key[1], "known": key in right}
+
+        keys = list(dict.fromkeys(item.key for item in items))
+        table = out.in_pieces("data/items", keys, asked, PIECE, "what the model knows", "facts")
+        known = set(
+            table[table["known"]][["relation", "subject"]].itertuples(index=False, name=None)
+        )
         for name, members in split(items, self.held)._asdict().items():
             for item in members:
                 columns = zip(ITEM_COLUMNS, vars(item).values(), strict=True)

@@ -1,11 +1,16 @@
-"""Settings of the data that cannot work are refused before a model is opened."""
+"""The data of the knob's studies: what is refused early, and what a stopped run keeps."""
 
 import json
 
 import pytest
+import torch
 
+from interp.cli import main
 from interp.errors import UserError
+from interp.knob import data, evaluate
 from interp.knob.data import DataConfig
+from interp.runs.store import open_run
+from interp.runs.study import run_or_load
 
 
 @pytest.mark.parametrize("held", [("capitol",), ("capital", "capitol")])
@@ -44,3 +49,56 @@ def test_a_table_that_is_not_there_is_an_error_for_the_user(monkeypatch, tmp_pat
 class Weights:
     def fingerprints(self):
         return {"model": "hash"}
+
+
+def test_a_stopped_run_asks_no_finished_fact_again(settings, tmp_path, monkeypatch, capsys):
+    """Of 16 facts, 4 a piece, the model is stopped at the second draw of the third piece."""
+    asked: list[str] = []
+
+    def batches(subject, prompts, size, label):
+        texts = [subject.text(torch.tensor(ids)) for ids in prompts]
+        asked.extend(texts)
+        yield list(range(len(texts))), texts
+
+    def answers(subject, texts):
+        """The model knows the towns with an even number."""
+        lands = [text.rpartition("land")[2].removesuffix("is") for text in texts]
+        return [f"town{land}" if int(land) % 2 == 0 else "" for land in lands]
+
+    monkeypatch.setattr(evaluate, "cached_batches", batches)
+    monkeypatch.setattr(evaluate, "answer_texts", answers)
+    monkeypatch.setattr(data, "PIECE", 4)
+    whole = run_or_load(DataConfig(**settings), out=tmp_path / "whole")
+    assert set(whole.table("data/items").query("known")["subject"]) == {
+        f"land{i}" for i in (0, 2, 4, 6)
+    }
+    every, asked[:] = list(asked), []
+    first_of_third_piece = 2 * (4 + 2 + 2)
+
+    def stopped(subject, texts):
+        if len(asked) > first_of_third_piece + 4:
+            raise KeyboardInterrupt
+        return answers(subject, texts)
+
+    options = ["--model", settings["model"], "--facts", settings["facts"], "--template", "plain"]
+    command = [
+        "knob",
+        "data",
+        *options,
+        "--no-only-known",
+        "--draws",
+        7,
+        "--out",
+        tmp_path / "stopped",
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "answer_texts", stopped)
+        assert main(command) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("interp: interrupted; the same command resumes with 2 finished parts")
+    asked[:] = []
+    assert main(command) == 0
+    assert asked == every[first_of_third_piece:]
+    run = open_run(tmp_path / "stopped")
+    assert run.manifest["files"] == whole.manifest["files"]
+    assert not list(run.path.rglob(".*.pieces"))
