@@ -89,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.getLogger("interp").addHandler(handler)
     logging.getLogger("interp").setLevel(logging.INFO)
+    # a thread that waits sleeps: by default torch's spin, which on a busy machine costs more
+    # processor time than the work; read when torch is first imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
