@@ -10,13 +10,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import ModelStudy
+from ..model.vocabulary import check_chat_template
+from ..runs.study import ModelStudy, run_or_load
 from ..runs.writer import RunWriter
 from .items import FACTS, HELD_RELATIONS, Item, Key, Kind, Splits, read_items, split
 from .prompts import Format, Prompter, Template, demonstrations
@@ -48,10 +49,6 @@ class DataConfig(ModelStudy):
     """Contexts for each fact, all different."""
     held: tuple[str, ...] = HELD_RELATIONS
     """Relations that no training sees."""
-    template: Template = "chat"
-    """Prompts in the model's chat template, or in plain blocks."""
-    only_known: bool = True
-    """Leave out facts that the model does not know."""
     seed: int = 0
     """Seed of every draw."""
     batch_size: int = field(default=16, metadata={"key": False})
@@ -80,7 +77,7 @@ class DataConfig(ModelStudy):
             )
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        table = self.table(out)
+        table = out.table_once("data/items", lambda: self._known_items(out))
         facts = table.drop_duplicates(["relation", "subject"])
         known = facts[facts["known"]]["part"].value_counts()
         return {
@@ -89,25 +86,6 @@ class DataConfig(ModelStudy):
             "known": int(facts["known"].sum()),
             **{f"known, {name}": int(known.get(name, 0)) for name in Splits._fields},
         }
-
-    def table(self, out: RunWriter) -> pd.DataFrame:
-        """`data/items`, computed if this run does not have it yet."""
-        return out.table_once("data/items", lambda: self._known_items(out))
-
-    def splits(self, out: RunWriter) -> Splits:
-        """The items to work with; with `only_known`, those the model knows."""
-        return splits_of(self.table(out), self.only_known)
-
-    def prompter(
-        self,
-        subject: Subject,
-        form: Format = "instruction",
-        train: Sequence[Item] = (),
-        shots: int = 0,
-    ) -> Prompter:
-        """Prompts in this study's template, behind `shots` demonstrations from `train`."""
-        before = demonstrations(train, shots, self.seed)
-        return Prompter(subject.tokenizer, form, before, self.template)
 
     def _known_items(self, out: RunWriter) -> Iterator[Mapping[str, Any]]:
         from ..model.subject import open_subject
@@ -138,6 +116,51 @@ class DataConfig(ModelStudy):
 
     def _items(self) -> list[Item]:
         return read_items(self.kind, self._source(), self.draws, self.seed)
+
+
+@dataclass(frozen=True)
+class AskedData(DataConfig):
+    """What the studies share that ask a model the items.
+
+    Which facts it knows depends on none of this: that is a run of `knob.data`, made once.
+    """
+
+    template: Template = "chat"
+    """Prompts in the model's chat template, or in plain blocks."""
+    only_known: bool = True
+    """Leave out facts that the model does not know."""
+
+    def check(self) -> None:
+        """Raise UserError for settings that cannot work."""
+        super().check()
+        if self.template == "chat":
+            check_chat_template(self.stored_weights.folder, self.model, "--template plain")
+
+    def table(self, out: RunWriter) -> pd.DataFrame:
+        """`data/items`, of the run of `knob.data` with the same settings."""
+
+        def stored() -> pd.DataFrame:
+            shared = {f.name: getattr(self, f.name) for f in fields(DataConfig)}
+            run = run_or_load(DataConfig(**shared))
+            out.facts |= {"parity": run.manifest["parity"], "data": str(run.path)}
+            return run.table("data/items")
+
+        return out.table_once("data/items", stored)
+
+    def splits(self, out: RunWriter) -> Splits:
+        """The items to work with; with `only_known`, those the model knows."""
+        return splits_of(self.table(out), self.only_known)
+
+    def prompter(
+        self,
+        subject: Subject,
+        form: Format = "instruction",
+        train: Sequence[Item] = (),
+        shots: int = 0,
+    ) -> Prompter:
+        """Prompts in this study's template, behind `shots` demonstrations from `train`."""
+        before = demonstrations(train, shots, self.seed)
+        return Prompter(subject.tokenizer, form, before, self.template)
 
 
 def splits_of(table: pd.DataFrame, only_known: bool = True) -> Splits:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..runs.writer import RunWriter
 from .adapter import TunedModelStudy, open_tuned
-from .data import DataConfig, sample
+from .data import AskedData, sample
 from .items import Item
 from .prompts import Intent, Row
 
@@ -38,7 +38,7 @@ INTENT_PAIRS: tuple[tuple[Intent, Intent], ...] = (
 
 
 @dataclass(frozen=True)
-class SearchSettings(DataConfig):
+class SearchSettings(AskedData):
     """How layers are searched."""
 
     pairs: int = 16

@@ -120,3 +120,9 @@ def has_chat_template(folder: Path) -> bool:
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}): mend or replace it") from error
     return bool(templates)
+
+
+def check_chat_template(folder: Path, model: str, instead: str) -> None:
+    """Raise UserError for a model without a chat template; `instead` is the option to give."""
+    if not has_chat_template(folder):
+        raise UserError(f"{model} has no chat template, as base models have none: give {instead}")
