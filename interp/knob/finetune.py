@@ -73,10 +73,10 @@ class FinetuneConfig(ScoreSettings):
         if out.has("adapter/adapter_config.json"):
             return
         import torch
-        from transformers import AutoTokenizer
 
         from ..model.catalog import resolve
         from ..model.checkpoint import load_model
+        from ..model.tokenizer_files import load_tokenizer
 
         rows = rows_of(self.splits(out).train)
         if len(rows) < self.rows:
@@ -86,7 +86,7 @@ class FinetuneConfig(ScoreSettings):
             )
         chosen = random.Random(f"{self.seed}/train").sample(rows, self.rows)
         folder = resolve(self.model)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder)
         plain = load_model(folder, dtype=torch.float32)
         model = with_lora(plain.to(self.device), self.rank, self.alpha, self.seed).train()
         Training(self, model, Prompter(tokenizer, template=self.template), chosen, out).finish()

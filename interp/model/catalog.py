@@ -7,6 +7,7 @@ conversion leaves nothing half-made (its remains are swept by the next attempt).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -24,8 +25,12 @@ from interp.data import FOLDER
 
 from ..errors import UserError
 from ..progress import waiting
-from .files import home, sha256
+from .adapter import is_adapter, named_base
+from .files import home, read_json, sha256
+from .folder import ADAPTER, DEQUANTISED, check_base, quantisation
 from .hub import from_hub
+from .tensor_files import remembered_sha256, weight_files
+from .tokenizer_files import tokenizer_files
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,17 @@ def added() -> dict[str, str]:
     return sources
 
 
-def add(name: str, source: str) -> Path:
-    """Remember `source` (hub id, folder, GGUF file or a known name) as `name`, and fetch it."""
+def add(name: str, source: str, adapter: str = "") -> Path:
+    """Remember `source` (hub id, folder, GGUF file or a known name) as `name`, and fetch it.
+
+    Args:
+        adapter: peft's folder, or a hub id; it is merged into the weights.
+    """
     if name in WHEELS | SHIPPED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"'{name}' cannot be a new name: use letters, digits, '.', '_' and '-'")
-    folder = resolve(source)
+    folder = with_adapter(resolve(source), adapter) if adapter else resolve(source)
     # what it stands for today, so that names never refer to each other
-    where = source if re.fullmatch(_HUB_ID, source) and not Path(source).exists() else str(folder)
+    where = source if _is_hub_id(source) and not adapter else str(folder)
     try:
         home().mkdir(parents=True, exist_ok=True)
         with FileLock(home() / "models.json.lock"):
@@ -94,9 +103,11 @@ def resolve(name: str) -> Path:
 
     `name` is a wheel's name (`smollm2-135m`), a shipped model's (`othello-gpt`), a name that was
     added, a folder, a `.gguf` file, or a hub id with an optional revision (`org/model@revision`).
+    Of a folder with an adapter it is one with the adapter merged, of a quantised checkpoint a
+    dequantised one; both are made once.
 
     Raises:
-        UserError: nothing by that name, or it cannot be fetched.
+        UserError: nothing by that name, or it cannot be fetched, merged or dequantised.
     """
     if name in WHEELS:
         return from_wheel(name, WHEELS[name], lambda files, out: _convert(files[0], out))
@@ -107,16 +118,76 @@ def resolve(name: str) -> Path:
         return resolve(known[name])
     path = Path(name).expanduser()
     if name and path.is_dir():
-        return path.resolve()
+        return _plain(path.resolve())
     if path.is_file() and path.suffix == ".gguf":
         digest = sha256(path)
         return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
-    if re.fullmatch(_HUB_ID, name) and not path.exists():
-        return from_hub(name)
+    if _is_hub_id(name):
+        return _plain(from_hub(name))
     names = ", ".join([*WHEELS, *SHIPPED, *known])
     raise UserError(
         f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
     )
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(re.fullmatch(_HUB_ID, name)) and not Path(name).expanduser().exists()
+
+
+def _plain(folder: Path) -> Path:
+    """The folder, or what `prepare` makes of it where it is no plain checkpoint."""
+    if is_adapter(folder):
+        return with_adapter(_base_of(folder), folder)
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    return _prepared(folder) if quantisation(config) in DEQUANTISED else folder
+
+
+def _base_of(adapter: Path) -> Path:
+    """The folder of the model that an adapter is for: its own where that has the weights."""
+    if weight_files(adapter):
+        return adapter
+    name = named_base(adapter)
+    try:
+        if not name or Path(name).expanduser().resolve() == adapter:
+            raise UserError("it names none")
+        return resolve(name)
+    except UserError as error:
+        raise UserError(
+            f"{adapter} holds an adapter whose base is not found ({error}): give it with "
+            f"`interp models add NAME BASE --adapter {adapter}`"
+        ) from error
+
+
+def with_adapter(base: Path, adapter: Path | str) -> Path:
+    """The folder of a model with an adapter (peft's folder, or a hub id) merged, made once.
+
+    Raises:
+        UserError: no adapter there, or one that does not fit the base or cannot be merged.
+    """
+    name = str(adapter)
+    folder = from_hub(name) if _is_hub_id(name) else Path(name).expanduser().resolve()
+    if not is_adapter(folder):
+        raise UserError(f"{folder} holds no adapter: it has no {ADAPTER}")
+    return _prepared(base, folder)
+
+
+def _prepared(base: Path, adapter: Path | None = None) -> Path:
+    """What `prepare` makes, named by the content of both."""
+    checked = check_base(base)
+    files = [base / "config.json", *sorted(set(checked.tensors.values())), *tokenizer_files(base)]
+    if adapter:
+        files += [*sorted(adapter.glob("adapter_*")), *tokenizer_files(adapter)]
+    parts = "\n".join(f"{path.name}:{remembered_sha256(path)}" for path in files)
+    digest = hashlib.sha256(parts.encode()).hexdigest()[:16]
+    method = quantisation(checked.config)
+    doing = [f"dequantising {base} ({method}) to float32"] if method else []
+    doing += [f"merging the adapter {adapter} into {base}"] if adapter else []
+
+    def build(out: Path) -> None:
+        command = ["interp.model.prepare", str(base), str(adapter or ""), str(out)]
+        _run(command, f"{' and '.join(doing)} (once)", f"cannot open {adapter or base}")
+
+    return _built(f"{'merged' if adapter else 'float32'}-{digest}", build)
 
 
 def is_local(name: str) -> bool:

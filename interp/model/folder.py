@@ -52,20 +52,32 @@ def check_folder(folder: Path) -> ModelFolder:
     Raises:
         UserError: the folder is not one; the line says what it is, and what to do.
     """
-    config = read_config(folder)
     if (folder / ADAPTER).exists():
-        raise UserError(f"{folder} holds an adapter: open it by that path, which merges it")
+        raise UserError(f"{folder} holds an adapter: open it by its path, which merges it")
+    checked = check_base(folder)
+    if method := quantisation(checked.config):
+        raise UserError(f"{folder} is quantised ({method}): open it by its path, which dequantises")
+    return checked
+
+
+def check_base(folder: Path) -> ModelFolder:
+    """As `check_folder`, but an adapter may stand beside the weights, and they may be quantised in
+    a way that can be undone (`DEQUANTISED`)."""
+    config = read_config(folder)
     check_family(config)
-    if method := quantisation(config):
-        raise UserError(_quantised(folder, method))
+    method = quantisation(config)
+    if method and method not in DEQUANTISED:
+        way = _WAY.get(method, _ORIGINAL).replace("FOLDER)", f"'{folder}')")
+        way = way.replace("FOLDER,", f"'{folder}',")
+        raise UserError(f"{folder} is quantised ({method}): {way}")
     if not weight_files(folder):
         raise UserError(_no_weights(folder))
     stored = stored_tensors(folder)
-    if packed := [tensor for tensor in stored if _is_packed(tensor)]:
-        example = f"'{packed[0].name}' is {packed[0].dtype}"
+    packed = [] if method else [tensor for tensor in stored if _is_packed(tensor)]
+    if packed:
         raise UserError(
-            f"{folder} is quantised though its config.json has no word of it "
-            f"({example}): {_ORIGINAL}"
+            f"{folder} is quantised though its config.json does not say so ('{packed[0].name}' is "
+            f"{packed[0].dtype}): {_ORIGINAL}"
         )
     return ModelFolder(config, {tensor.name: tensor.file for tensor in stored})
 
@@ -112,13 +124,6 @@ def quantisation(config: dict[str, Any]) -> str:
         return ""
     method = said[0].get("quant_method") if isinstance(said[0], dict) else None
     return str(method or "bitsandbytes")  # whose first configs do not name it
-
-
-def _quantised(folder: Path, method: str) -> str:
-    way = _WAY.get(method, _ORIGINAL)
-    if method in DEQUANTISED:
-        way = "open it by that path, which dequantises it"
-    return f"{folder} is quantised ({method}): {way.replace('FOLDER)', repr(str(folder)) + ')')}"
 
 
 def _is_packed(tensor: Stored) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
+from .adapter import private_copy
 from .backends import Backend
 from .catalog import resolve
 from .checkpoint import load_model
@@ -208,7 +209,8 @@ def open_subject(
     """Open a model by catalog name, folder or hub id, or a transformers model, as a Subject.
 
     Args:
-        model: a model in memory is copied, so it stays as it is.
+        model: a model in memory is copied, so it stays as it is; adapters on it are merged into
+            the copy.
         backend: "native" (torch hooks), "bridge" (TransformerLens) or "nnsight".
         attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
             bridge always does. By default what transformers takes for the family.
@@ -217,9 +219,7 @@ def open_subject(
         raise UserError(f"no backend '{backend}': choose native, bridge or nnsight")
     hf: Any
     if isinstance(model, nn.Module):
-        import copy
-
-        hf, folder = copy.deepcopy(model), None
+        hf, folder = private_copy(model), None
     else:
         folder = resolve(str(model))
         hf = load_model(folder, dtype=dtype)
