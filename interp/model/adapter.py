@@ -43,6 +43,7 @@ def adapted(model: Any, folder: Path) -> Any:
     """
     from peft import PeftConfig, PeftModel
     from peft.utils import load_peft_weights
+    from safetensors import SafetensorError
 
     try:
         if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
@@ -53,8 +54,11 @@ def adapted(model: Any, folder: Path) -> Any:
         given = load_peft_weights(str(folder), device="cpu")
         _resize_as(model, given)
         tuned = PeftModel.from_pretrained(model, str(folder))
-    # peft's and safetensors' own, for files that are missing, damaged or of another model
-    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    # for files that are missing, damaged or of another model
+    except (
+        *(AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+        SafetensorError,
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"the adapter in {folder} does not fit this model: {reason}") from error
     _check_every_tensor_fits(tuned, given, folder)
