@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
 
 if TYPE_CHECKING:
+    from ..model.prompting import Bos
     from ..model.subject import Subject
 
 SHIPPED = FOLDER / "knob" / "smollm2-135m"
@@ -77,7 +78,7 @@ def save_adapter(model: Any, name: str, out: RunWriter, folder: str = "adapter")
 
 
 @dataclass(frozen=True)
-class TunedModelStudy(ModelStudy):
+class TunedModelStudy(TextStudy):
     """A study of a model with an adapter; the adapter's weights count in the run's key."""
 
     adapter: str = "shipped"
@@ -91,7 +92,14 @@ class TunedModelStudy(ModelStudy):
         return {**super().fingerprints(), "adapter": adapter}
 
 
-def open_tuned(model: str, adapter: str, device: str = "cpu") -> Subject:
+def open_for(study: TextStudy, adapter: str, out: RunWriter) -> Subject:
+    """`open_tuned` for a study, recorded in its run."""
+    subject = open_tuned(study.model, adapter, study.device, study.bos)
+    study.record(out, subject)
+    return subject
+
+
+def open_tuned(model: str, adapter: str, device: str = "cpu", bos: Bos = "auto") -> Subject:
     """A model with an adapter merged into its weights; with "none", the model alone.
 
     Raises:
@@ -106,7 +114,7 @@ def open_tuned(model: str, adapter: str, device: str = "cpu") -> Subject:
     from ..model.tokenizer_files import load_tokenizer
 
     if adapter == "none":
-        return open_subject(model, device=device)
+        return open_subject(model, device=device, bos=bos)
     base = resolve(model)
     whole = adapted(load_model(base, dtype=torch.float32), adapter_folder(adapter))
-    return open_subject(whole, device=device, tokenizer=load_tokenizer(base))
+    return open_subject(whole, device=device, tokenizer=load_tokenizer(base), bos=bos)

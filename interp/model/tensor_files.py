@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
-from .files import home, read_json, sha256
+from .files import read_json, remembered, sha256
 
 SLICE_BYTES = 64 * 2**20
 
@@ -109,15 +107,4 @@ def remembered_sha256(path: Path) -> str:
     """sha256 of a file, remembered by path, size and time of change: weights can be 800 GB."""
     status = path.stat()
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-    note = home() / "fingerprints" / hashlib.sha256(key.encode()).hexdigest()
-    if note.exists() and re.fullmatch(rb"[0-9a-f]{64}", remembered := note.read_bytes()):
-        return remembered.decode()
-    digest = sha256(path)
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        fresh = note.with_suffix(".new")
-        fresh.write_text(digest)
-        fresh.rename(note)
-    except OSError as error:
-        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
-    return digest
+    return remembered(key, "[0-9a-f]{64}", lambda: sha256(path))

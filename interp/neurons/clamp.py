@@ -25,7 +25,7 @@ from ..errors import UserError
 from ..model.neuron import NeuronName, clamp_site, parse_neuron
 from ..model.vocabulary import token_strings
 from ..progress import progress
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .concepts import word_tokens
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ClampConfig(ModelStudy):
+class ClampConfig(TextStudy):
     """Hold a neuron at a sweep of values and read a word's probability and the text."""
 
     STUDY: ClassVar[str] = "neurons.clamp"
@@ -63,12 +63,10 @@ class ClampConfig(ModelStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
 
-        from ..model.subject import open_subject
-
         neuron, weights = self._checked_neuron(), self.stored_weights
         word = self.word or self._first_token(neuron)
         ids = word_tokens(weights, word)
-        subject, site = open_subject(self.model, device=self.device), clamp_site(neuron)
+        subject, site = self.open(out), clamp_site(neuron)
         message = {"role": "user", "content": self.prompt}
         batch = subject.chat([message]) if self.chat else subject.tokens(self.prompt)
         strings = token_strings(weights.folder, weights.spec.d_vocab)
@@ -78,7 +76,7 @@ class ClampConfig(ModelStudy):
         out.table("curve/activation", pd.DataFrame(activation))
         rows = self._swept(subject, batch, neuron, ids)
         out.table("curve/values", rows)
-        out.facts = {"word": word, "parity": subject.parity, "device": self.device}
+        out.facts["word"] = word
         best = max(rows[1:], key=lambda row: row["probability"])
         return {
             "word": word,

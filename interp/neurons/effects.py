@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
 from ..progress import progress
-from ..runs.study import ModelStudy, plan, run_or_load
+from ..runs.study import TextStudy, plan, run_or_load
 from ..runs.writer import RunWriter
 from . import search
 from .atlas import AtlasConfig
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EffectsConfig(ModelStudy):
+class EffectsConfig(TextStudy):
     """Clamp the best neuron of every word of a list, and random neurons beside it."""
 
     STUDY: ClassVar[str] = "neurons.effects"
@@ -60,7 +60,7 @@ class EffectsConfig(ModelStudy):
     """Seed of the random neurons."""
 
     def fingerprints(self) -> dict[str, str]:
-        return {"atlas": plan(AtlasConfig(model=self.model))["key"]}
+        return {"atlas": plan(AtlasConfig(model=self.model))["key"], **self.start_print()}
 
     def check(self) -> None:
         super().check()
@@ -78,11 +78,9 @@ class EffectsConfig(ModelStudy):
             raise UserError("two of the --words are the same: give each once")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
-
         atlas = run_or_load(AtlasConfig(model=self.model, device=self.device))
         chosen = [search.find(atlas, word, limit=1).iloc[0] for word in self.words]
-        subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         sweeps: list[dict[str, Any]] = []
         with progress("clamp effects", len(chosen) * (1 + self.controls), "neurons") as advance:
             for i, (word, row) in enumerate(zip(self.words, chosen, strict=True)):
@@ -97,7 +95,7 @@ class EffectsConfig(ModelStudy):
         sweep = out.table("effects/sweep", sweeps)
         picked = zip(self.words, chosen, strict=True)
         table = out.table("effects/neurons", [_summary(sweep, word, row) for word, row in picked])
-        out.facts = {"parity": subject.parity, "device": self.device, "atlas": str(atlas.path)}
+        out.facts["atlas"] = str(atlas.path)
         return {
             "words": len(table),
             "beats_every_control": int(table["beats"].sum()),

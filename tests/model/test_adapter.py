@@ -21,6 +21,7 @@ from interp.errors import UserError
 from interp.model import catalog
 from interp.model.adapter import adapted
 from interp.model.prepare import prepare
+from interp.model.prepared import prepared
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
 
@@ -111,7 +112,7 @@ def in_process(monkeypatch, own_home):
         except UserError as error:
             raise UserError(f"{failure}: {error}") from error
 
-    monkeypatch.setattr(catalog, "_run", run)
+    monkeypatch.setattr("interp.model.prepared.run_module", run)
     return calls
 
 
@@ -214,7 +215,7 @@ def test_an_adapter_that_does_not_fit_is_one_line(model_folder, in_process, tmp_
         "damaged": "does not fit this model",
     }.items():
         with pytest.raises(UserError, match=says) as caught:
-            catalog.with_adapter(base, tmp_path / name)
+            prepared(base, tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
