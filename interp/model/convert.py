@@ -25,7 +25,9 @@ def convert(gguf: Path, out: Path) -> None:
         where = Path(alone)
         (where / gguf.name).symlink_to(gguf)
         model = complete_model(where, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(
+            alone, gguf_file=gguf.name, trust_remote_code=False
+        )
     # dequantised already; transformers refuses to save while it believes otherwise
     model.hf_quantizer = None
     del model.config.quantization_config

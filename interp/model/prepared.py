@@ -27,8 +27,8 @@ def prepared(base: Path, adapter: Path | None = None) -> Path:
     Raises:
         UserError: no adapter there, or one that does not fit the base or cannot be merged.
     """
-    if adapter and not is_adapter(adapter):
-        raise UserError(f"{adapter} holds no adapter: it has no {ADAPTER}")
+    if adapter:
+        _check_adapter(adapter)
     checked = check_base(base)
     files = [base / "config.json", *base.glob("generation_config.json")]
     files += [*sorted(set(checked.tensors.values())), *tokenizer_files(base)]
@@ -45,3 +45,12 @@ def prepared(base: Path, adapter: Path | None = None) -> Path:
         run_module(command, f"{' and '.join(doing)} (once)", f"cannot open {adapter or base}")
 
     return built(f"{'merged' if adapter else 'float32'}-{digest}", build)
+
+
+def _check_adapter(folder: Path) -> None:
+    if not is_adapter(folder):
+        raise UserError(f"{folder} holds no adapter: it has no {ADAPTER}")
+    if "peft_type" not in read_json(folder / ADAPTER):
+        raise UserError(f"{folder / ADAPTER} is no config of peft's: it has no peft_type")
+    if not any(folder.glob("adapter_model.*")):
+        raise UserError(f"{folder} has no adapter_model.safetensors: fetch it again")

@@ -28,6 +28,7 @@ from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
 from .prompting import Bos, Prompting
 from .site import Site
+from .token_ids import token_ids
 from .tokenizer_files import load_tokenizer
 from .weights import Weights
 
@@ -94,13 +95,12 @@ class Subject(Hooked):
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Batch:
         """Rows of ids as one left-padded batch."""
-        if not rows or not all(len(row) for row in rows):
+        if not len(rows):
             raise UserError("an empty prompt: give at least one token")
-        padded = [torch.tensor(row, dtype=torch.long) for row in rows]
+        padded = [token_ids(row, self.spec.d_vocab, dims=(1,)) for row in rows]
         ids = pad_sequence(padded, batch_first=True, padding_side="left")
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(-ids.shape[1], 0) >= -lengths[:, None]
-        self._check_known(ids)
         return Batch(ids.to(self.device), mask.to(self.device))
 
     def text(self, ids: Int[Tensor, " pos"]) -> str:
@@ -169,17 +169,11 @@ class Subject(Hooked):
 
     def _as_batch(self, batch: Batch | Tensor) -> Batch:
         if not isinstance(batch, Batch):
-            ids = (batch if batch.ndim == 2 else batch[None]).to(self.device)
-            if not ids.numel():
-                raise UserError("an empty prompt: give at least one token")
-            self._check_known(ids)
+            ids = token_ids(batch, self.spec.d_vocab).to(self.device)
+            ids = ids if ids.ndim == 2 else ids[None]
             batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
         self.check_length(batch.ids.shape[1])
         return batch
-
-    def _check_known(self, ids: Tensor) -> None:
-        if not 0 <= int(ids.min()) <= int(ids.max()) < self.spec.d_vocab:
-            raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
 
     def check_length(self, length: int) -> None:
         """Raise UserError for more tokens than the model's context has."""
