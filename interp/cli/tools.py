@@ -56,11 +56,14 @@ def add_model(
 def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
     """Family, sizes and folder of a model (fetched if need be)."""
     from ..model.catalog import resolve
+    from ..model.prepared import made_by
     from ..model.weights import Weights
 
     folder = resolve(name)
     spec = Weights(folder).spec
     facts = {**vars(spec), "kinds": list(spec.kinds), "folder": str(folder)}
+    if how := made_by(folder):
+        facts["made by"] = how
     if not answered(json, "models.info", facts):
         print_table(["", name], [[key, str(value)] for key, value in facts.items()])
 

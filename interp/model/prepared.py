@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from ..errors import UserError
@@ -12,6 +13,14 @@ from .files import read_json
 from .folder import ADAPTER, DEQUANTISED, check_base, quantisation
 from .tensor_files import remembered_sha256
 from .tokenizer_files import tokenizer_files
+
+MADE_BY = "made_by.json"
+
+
+def made_by(folder: Path) -> str:
+    """What was done to make a folder; empty for one that is as it was given."""
+    path = folder / MADE_BY
+    return str(read_json(path).get("made by", "")) if path.exists() else ""
 
 
 def needs_preparing(folder: Path) -> bool:
@@ -43,6 +52,7 @@ def prepared(base: Path, adapter: Path | None = None) -> Path:
     def build(out: Path) -> None:
         command = ["interp.model.prepare", str(base), str(adapter or ""), str(out)]
         run_module(command, f"{' and '.join(doing)} (once)", f"cannot open {adapter or base}")
+        (out / MADE_BY).write_text(json.dumps({"made by": " and ".join(doing)}, indent=1))
 
     return built(f"{'merged' if adapter else 'float32'}-{digest}", build)
 

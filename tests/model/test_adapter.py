@@ -21,7 +21,7 @@ from interp.errors import UserError
 from interp.model import catalog
 from interp.model.adapter import adapted
 from interp.model.prepare import prepare
-from interp.model.prepared import prepared
+from interp.model.prepared import made_by, prepared
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
 
@@ -137,6 +137,8 @@ def test_a_peft_folder_is_opened_merged(dog_model, in_process, tmp_path):
     assert subject.parity < 1e-5
     assert subject.tokens("dog w3").ids.tolist() == [[123, 3]], "the base's tokenizer"
     assert in_process == [f"merging the adapter {adapter} into {dog_model} (once)"]
+    assert made_by(folder) == f"merging the adapter {adapter} into {dog_model}"
+    assert not made_by(dog_model)
     # another adapter is another model
     trained(dog_model, lora("up_proj"), tmp_path / "other", seed=2)
     other = Weights(catalog.resolve(str(tmp_path / "other")))
