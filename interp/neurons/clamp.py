@@ -85,7 +85,7 @@ class ClampConfig(ModelStudy):
         means = out.table("curve/means", _means(rows, (None, *self.value)))
         out.facts = {"word": word, "parity": subject.parity, "device": self.device}
         plain, held = means.iloc[0], means.iloc[1:]
-        best = held.loc[held["probability"].idxmax()]
+        best = held.iloc[int(held["probability"].argmax())]
         return {
             "word": word,
             "probability_before": float(plain["probability"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ class Decoder:
                 "skewness": sign * moments.skewness,
                 "kurtosis": moments.kurtosis,
             }
-            columns = {name: pa.array(index[name]) for name in index}
+            columns: dict[str, Any] = {str(name): pa.array(index[name]) for name in index}
             columns["side"] = pa.array([side] * len(vectors))
             columns |= self._lists(extremes.ids.cpu().numpy(), logits.cpu().numpy())
             columns |= {

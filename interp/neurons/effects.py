@@ -90,9 +90,8 @@ class EffectsConfig(ModelStudy):
         from ..model.subject import open_subject
 
         atlas = stored_or_made(self.atlas, "clamp effects")
-        chosen = [
-            search.find(atlas, word, 1, kinds=self.atlas.kinds).iloc[0] for word in self.words
-        ]
+        kinds = self.atlas.kinds
+        chosen = [search.find(atlas, word, limit=1, kinds=kinds).iloc[0] for word in self.words]
         with waiting(f"opening {self.model}"):
             subject = open_subject(self.model, device=self.device)
         sweeps: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ from interp.runs.study import run_or_load
 def config(dog_model):
     prompts, values = ("w1 w2 w3", "w4"), (-50.0, 50.0)
     return EffectsConfig(
-        model=str(dog_model), words=("dog",), prompts=prompts, values=values, controls=4
+        model=str(dog_model), words=("Dogs",), prompts=prompts, values=values, controls=4
     )
 
 
