@@ -142,13 +142,14 @@ def steer(
     from ..directions.sources import open_directions
     from ..model.catalog import resolve
     from ..model.subject import open_subject
-    from ..model.vocabulary import require_chat_template
+    from ..model.vocabulary import check_chat_template
 
     if not prompt.strip():
         raise UserError("the prompt is empty: give --prompt some text")
     opened = open_directions(source, model)
-    if chat:
-        require_chat_template(resolve(model or opened.model), model or opened.model)
+    if chat:  # before the model: a mistake should not cost its loading
+        name = model or opened.model
+        check_chat_template(resolve(name), name, "--no-chat")
     subject = open_subject(model or opened.model)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
     table = steered(subject, batch, opened, row, scale, positive(tokens, "--tokens"))

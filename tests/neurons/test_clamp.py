@@ -60,7 +60,7 @@ def test_without_a_chat_template_it_is_refused_before_the_model_loads(
     from interp.model import subject
 
     monkeypatch.setattr(subject, "open_subject", None)
-    with pytest.raises(UserError, match="use --no-chat and give a text to continue"):
+    with pytest.raises(UserError, match="has no chat template, .* give --no-chat"):
         run_or_load(config(dog_model, chat=True))
     assert main(["directions", "steer", "1.down.17", "--prompt", "w1", "--model", str(dog_model)])
 
@@ -85,7 +85,7 @@ def test_clamping_to_its_own_value_changes_nothing(dog_model, own_home):
         ({"value": (1.0, 1.0)}, "two of the values are the same"),
         ({"value": (1.0, float("nan"))}, "needs finite numbers"),
         ({"word": "zebra"}, "no single token stands for 'zebra'"),
-        ({"chat": True}, "has no chat template: use --no-chat"),
+        ({"chat": True}, "has no chat template, as base models have none: give --no-chat"),
     ],
 )
 def test_mistakes(changes, says, dog_model, own_home):
