@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .items import FACTS, HELD_RELATIONS, Item, Kind, Splits, read_items, split
 from .prompts import Format, Prompter, Template, demonstrations
@@ -31,7 +31,7 @@ ITEM_COLUMNS = ("relation", "subject", "context", "query", "prior", "told")
 
 
 @dataclass(frozen=True)
-class DataConfig(ModelStudy):
+class DataConfig(TextStudy):
     """Items whose context contradicts what the model may know, and which of them it knows."""
 
     STUDY: ClassVar[str] = "knob.data"
@@ -56,7 +56,7 @@ class DataConfig(ModelStudy):
     """Prompts in one forward pass."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         # first: a wrong path shows at once
         facts = {} if self.kind == "arithmetic" else {"facts": sha256(self._source())}
@@ -105,14 +105,12 @@ class DataConfig(ModelStudy):
     ) -> Prompter:
         """Prompts in this study's template, behind `shots` demonstrations from `train`."""
         before = demonstrations(train, shots, self.seed)
-        return Prompter(subject.tokenizer, form, before, self.template)
+        return Prompter(subject.prompting, form, before, self.template)
 
     def _known_items(self, out: RunWriter) -> Iterator[Mapping[str, Any]]:
-        from ..model.subject import open_subject
         from .evaluate import known_keys
 
-        subject = open_subject(self.model, device=self.device)
-        out.facts["parity"] = subject.parity
+        subject = self.open(out)
         items = self._items()
         known = known_keys(subject, items, seed=self.seed, batch_size=self.batch_size)
         for name, members in split(items, self.held)._asdict().items():

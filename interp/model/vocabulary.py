@@ -1,4 +1,4 @@
-"""Token strings and word families, from the tokenizer's file alone (no transformers, no torch)."""
+"""Token strings and word families, from the tokenizer's files alone (without transformers)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import UserError
+from .tokenizer_files import read_vocabulary, tokenizer_files
 
 
 def token_strings(folder: Path, size: int) -> list[str]:
@@ -19,7 +20,7 @@ def token_strings(folder: Path, size: int) -> list[str]:
     all ids of a model without a tokenizer, show as `#id`.
 
     Raises:
-        UserError: there is a tokenizer, but not as a readable tokenizer.json.
+        UserError: there is a tokenizer, but damaged or in a form that is not read.
     """
     texts = _texts(folder, size)
     return [f"#{i}" if text is None else text for i, text in enumerate(texts)]
@@ -40,40 +41,24 @@ def without_string(folder: Path, size: int) -> list[int]:
 
 
 def _texts(folder: Path, size: int) -> tuple[str | None, ...]:
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        others = [
-            n for n in ("tokenizer.model", "vocab.json", "spiece.model") if (folder / n).exists()
-        ]
-        if others:
-            raise UserError(
-                f"{folder} has {others[0]} but no tokenizer.json: load it with transformers' "
-                "AutoTokenizer and save_pretrained it there"
-            )
-        return (None,) * size
-    return _read(path, size, path.stat().st_mtime_ns)
+    changed = tuple((path.name, path.stat().st_mtime_ns) for path in tokenizer_files(folder))
+    return _read(folder, size, changed)
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path, size: int, changed: int) -> tuple[str | None, ...]:
-    """The texts by a tokenizer's file, kept until it is changed: they take a second to make."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"cannot read {path}: {error}") from error
-    added, decoder = tokenizer.get_added_tokens_decoder(), repr(tokenizer.decoder)
-    byte_level, byte_fallback = "ByteLevel" in decoder, "ByteFallback" in decoder
+def _read(folder: Path, size: int, changed: tuple[tuple[str, int], ...]) -> tuple[str | None, ...]:
+    """The texts by the tokenizer's files, kept until one changes: they take a second to make."""
+    vocabulary = read_vocabulary(folder)
+    if vocabulary is None:
+        return (None,) * size
 
     def text(i: int) -> str | None:
-        token: str | None = tokenizer.id_to_token(i)
-        if token is None or i in added:
+        token = vocabulary.tokens.get(i)
+        if token is None or i in vocabulary.literal:
             return token
-        if byte_level:
-            return _from_byte_level(token)
-        byte = re.fullmatch("<0x([0-9A-F]{2})>", token) if byte_fallback else None
-        return _as_text(bytes.fromhex(byte[1])) if byte else token.replace("▁", " ")
+        if i in vocabulary.byte_of:
+            return _as_text(bytes([vocabulary.byte_of[i]]))
+        return _from_byte_level(token) if vocabulary.byte_level else token.replace("▁", " ")
 
     return tuple(map(text, range(size)))
 

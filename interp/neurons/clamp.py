@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ..errors import UserError
 from ..model.neuron import NeuronName, clamp_site, parse_neuron
 from ..model.vocabulary import check_chat_template, token_strings
-from ..progress import progress, waiting
+from ..progress import progress
 from ..runs.intervals import mean_of
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .concepts import word_tokens
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ClampConfig(ModelStudy):
+class ClampConfig(TextStudy):
     """Hold a neuron at a sweep of values and read a word's probability and the text."""
 
     STUDY: ClassVar[str] = "neurons.clamp"
@@ -72,18 +72,15 @@ class ClampConfig(ModelStudy):
             check_chat_template(self.stored_weights.folder, self.model, "--no-chat")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
-
         neuron, weights = self._checked_neuron(), self.stored_weights
         word = self.word or self._first_token(neuron)
         ids = word_tokens(weights, word)
-        with waiting(f"opening {self.model}"):
-            subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         batches = {text: self._batch(subject, text) for text in self.prompt}
         out.table("curve/activation", self._activations(subject, batches, neuron))
         rows = out.table("curve/values", self._swept(subject, batches, neuron, ids))
         means = out.table("curve/means", _means(rows, (None, *self.value)))
-        out.facts = {"word": word, "parity": subject.parity, "device": self.device}
+        out.facts["word"] = word
         plain, held = means.iloc[0], means.iloc[1:]
         best = held.iloc[int(held["probability"].argmax())]
         return {

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
-from ..progress import progress, waiting
-from ..runs.study import ModelStudy, plan
+from ..progress import progress
+from ..runs.study import TextStudy, plan
 from ..runs.writer import RunWriter
 from . import search
 from .atlas import AtlasConfig, Kind, stored_or_made
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EffectsConfig(ModelStudy):
+class EffectsConfig(TextStudy):
     """Clamp the best neuron of every word of a list, and random neurons beside it."""
 
     STUDY: ClassVar[str] = "neurons.effects"
@@ -68,7 +68,7 @@ class EffectsConfig(ModelStudy):
         return AtlasConfig(model=self.model, weights=self.weights, device=self.device)
 
     def fingerprints(self) -> dict[str, str]:
-        return {"atlas": plan(self.atlas)["key"]}
+        return {"atlas": plan(self.atlas)["key"], **self.start_print()}
 
     def check(self) -> None:
         super().check()
@@ -87,13 +87,10 @@ class EffectsConfig(ModelStudy):
             raise UserError("two of the --words are the same: give each once")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
-
         atlas = stored_or_made(self.atlas, "clamp effects")
         kinds = self.atlas.kinds
         chosen = [search.find(atlas, word, limit=1, kinds=kinds).iloc[0] for word in self.words]
-        with waiting(f"opening {self.model}"):
-            subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         sweeps: list[dict[str, Any]] = []
         with progress("clamp effects", len(chosen) * (1 + self.controls), "neurons") as advance:
             for i, (word, row) in enumerate(zip(self.words, chosen, strict=True)):
@@ -108,7 +105,7 @@ class EffectsConfig(ModelStudy):
         sweep = out.table("effects/sweep", sweeps)
         picked = zip(self.words, chosen, strict=True)
         table = out.table("effects/neurons", [_summary(sweep, word, row) for word, row in picked])
-        out.facts = {"parity": subject.parity, "device": self.device, "atlas": str(atlas.path)}
+        out.facts["atlas"] = str(atlas.path)
         return {
             "words": len(table),
             "beats_every_control": int(table["beats"].sum()),

@@ -35,9 +35,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from ..errors import UserError
-from ..progress import progress, waiting
+from ..progress import progress
 from ..runs.intervals import mean_of
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .concepts import Concept, concept_file, read_concepts, word_tokens
 
@@ -55,7 +55,7 @@ SETS = ("closest", "matched", "random")
 
 
 @dataclass(frozen=True)
-class TarsConfig(ModelStudy):
+class TarsConfig(TextStudy):
     """Remove concepts from a model by editing a few neuron vectors, and measure the cost."""
 
     STUDY: ClassVar[str] = "neurons.tars"
@@ -78,7 +78,7 @@ class TarsConfig(ModelStudy):
     """Seed of the noise and of the random neurons."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         return {**super().fingerprints(), "concepts": sha256(concept_file(self.file))}
 
@@ -100,10 +100,7 @@ class TarsConfig(ModelStudy):
             word_tokens(self.stored_weights, concept.neighbour)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
-
-        with waiting(f"opening {self.model}"):
-            subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         concepts = self._chosen()
         divergence = _kl_meter(subject, self)
         effects: list[dict[str, Any]] = []
@@ -130,7 +127,6 @@ class TarsConfig(ModelStudy):
         out.table("tars/means", _means(table))
         out.table("tars/prompts", prompts)
         out.table("tars/edits", _listed(made))
-        out.facts = {"parity": subject.parity, "device": self.device}
         return _metrics(table, out.table("tars/cumulative", cumulative))
 
     def _chosen(self) -> list[Concept]:
@@ -202,32 +198,36 @@ class TarsConfig(ModelStudy):
 
 
 def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, Any]]:
-    """Measures KL(plain || as the model is at the call) in nats, over every token of ordinary text
-    but the first of each row."""
+    """Measures KL(plain || as the model is at the call) in nats, after every token of ordinary text
+    but the first of each row; what follows a BOS or another special token is no text."""
     import torch
 
     from ..text.corpus import read_corpus, token_rows
 
     length = min(128, config.tokens, subject.context or 128)
     texts = read_corpus(config.corpus or None)
-    packed = token_rows(texts, subject.token_ids, length, None, config.tokens)
+    packed = token_rows(texts, subject.prompting, length, config.tokens)
     document, rows = zip(*packed.numbered, strict=True)
-    _, group = np.unique(document, return_inverse=True)
+    batches = [subject.pad(rows[start : start + 4]) for start in range(0, len(rows), 4)]
+    counted = [subject.counted(batch) for batch in batches]
+    for where in counted:
+        where[:, 0] = False
+    tokens = torch.cat([where.sum(1) for where in counted]).cpu().numpy()
+    _, group = np.unique(np.repeat(document, tokens), return_inverse=True)
 
     def logprobs() -> Iterator[Tensor]:
-        for start in range(0, len(rows), 4):
-            batch = subject.pad(rows[start : start + 4])
-            yield subject.logits(batch)[:, 1:].log_softmax(-1)
+        for batch, where in zip(batches, counted, strict=True):
+            yield subject.logits(batch)[where].log_softmax(-1)
 
     plain = list(logprobs())
 
     def divergence() -> dict[str, Any]:
         pairs = zip(plain, logprobs(), strict=True)
-        values = torch.cat([(p.exp() * (p - now)).sum(-1) for p, now in pairs])  # [rows, tokens]
-        sums = np.bincount(group, weights=values.double().sum(1).cpu())
-        mean = mean_of(sums, np.bincount(group) * values.shape[1])
+        values = torch.cat([(p.exp() * (p - now)).sum(-1) for p, now in pairs])
+        sums = np.bincount(group, weights=values.double().cpu())
+        mean = mean_of(sums, np.bincount(group)).columns("kl_mean")
         about = {"documents": len(sums), "kl_unit": "document"}
-        return {"kl_median": float(values.median()), **mean.columns("kl_mean"), **about}
+        return {"kl_median": float(values.median()), **mean, **about}
 
     return divergence
 

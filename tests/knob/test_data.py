@@ -1,6 +1,7 @@
 """Settings of the data that cannot work are refused before a model is opened."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -37,10 +38,12 @@ def test_a_table_that_is_not_there_is_an_error_for_the_user(monkeypatch, tmp_pat
         DataConfig(facts=str(tmp_path)).fingerprints()
     made = DataConfig(facts="/nope.json", kind="arithmetic")
     made.check()
-    assert made.fingerprints() == {"model": "hash"}
-    assert set(DataConfig().fingerprints()) == {"model", "facts"}
+    assert made.fingerprints() == {"model": "hash", "tokenizer": "of a folder without one"}
+    assert set(DataConfig().fingerprints()) == {"model", "tokenizer", "facts"}
 
 
 class Weights:
+    folder = Path()
+
     def fingerprints(self):
-        return {"model": "hash"}
+        return {"model": "hash", "tokenizer": "of a folder without one"}

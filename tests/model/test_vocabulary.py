@@ -113,8 +113,11 @@ def test_special_tokens_are_literal(tmp_path):
 
 def test_no_tokenizer_shows_ids_but_a_foreign_one_is_refused(tmp_path):
     assert token_strings(tmp_path, 2) == ["#0", "#1"]
+    (tmp_path / "tekken.json").write_text("{}")
+    with pytest.raises(UserError, match="has tekken.json but no tokenizer.json"):
+        token_strings(tmp_path, 2)
     (tmp_path / "tokenizer.model").write_bytes(b"x")
-    with pytest.raises(UserError, match="has tokenizer.model but no tokenizer.json"):
+    with pytest.raises(UserError, match="tokenizer.model: it is no sentencepiece model"):
         token_strings(tmp_path, 2)
     (tmp_path / "tokenizer.json").write_text("{broken")
     with pytest.raises(UserError, match=r"cannot read .*tokenizer.json"):
