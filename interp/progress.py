@@ -85,3 +85,10 @@ def waiting(label: str) -> Iterator[None]:
     else:
         log.info("%s", label)
         yield
+
+
+def in_words(seconds: float) -> str:
+    """An estimated time, no more exactly than it is known: '40 s', '6 min', '3 h'."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"

@@ -15,6 +15,7 @@ from tyro.extras import SubcommandApp
 
 from ..directions.bring import ImportConfig
 from ..errors import UserError
+from ..model.prompting import Bos
 from ..runs.store import Run, Store
 from .common import Json, Limit, Runs, command, positive, print_frame, study_command
 
@@ -30,6 +31,14 @@ Source = Annotated[
 Model = Annotated[
     str | None,
     tyro.conf.arg(help="Catalog name, hub id, folder or .gguf; by default the directions' own."),
+]
+
+
+AskedBos = Annotated[
+    Bos,
+    tyro.conf.arg(
+        help="A BOS token before each text: auto (as the tokenizer has it), always, never."
+    ),
 ]
 
 
@@ -84,6 +93,7 @@ def score(
     tokens: int = 4096,
     length: int = 128,
     limit: Limit = 5,
+    bos: AskedBos = "auto",
     json: Json = False,
 ) -> None:
     """Where in a corpus each direction's score is highest, with the context.
@@ -100,8 +110,8 @@ def score(
 
     opened = open_directions(source, model)
     texts = read_corpus(corpus)  # before the model: a mistake should not cost its loading
-    subject = open_subject(model or opened.model)
-    rows = list(token_rows(texts, subject.token_ids, length, None, tokens))
+    subject = open_subject(model or opened.model, bos=bos)
+    rows = list(token_rows(texts, subject.prompting, length, tokens))
     table = top_examples(subject, rows, opened, positive(limit))
     columns = "name mean std score z before token after"
     print_frame("directions.score", table, json, columns)
@@ -136,6 +146,7 @@ def steer(
     chat: bool = True,
     tokens: int = 24,
     model: Model = None,
+    bos: AskedBos = "auto",
     json: Json = False,
 ) -> None:
     """The next token and the text while multiples of a direction are added.
@@ -159,7 +170,7 @@ def steer(
     if chat:  # before the model: a mistake should not cost its loading
         name = model or opened.model
         check_chat_template(resolve(name), name, "--no-chat")
-    subject = open_subject(model or opened.model)
+    subject = open_subject(model or opened.model, bos=bos)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
     table = steered(subject, batch, opened, row, scale, positive(tokens, "--tokens"))
     print_frame("directions.steer", table, json)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..model.catalog import DEFAULT_MODEL, sha256
+from ..model.catalog import DEFAULT_MODEL
+from ..model.files import sha256
 from ..model.site import Site
 from ..runs.writer import RunWriter
 

@@ -112,20 +112,18 @@ class Directions:
     ) -> pd.DataFrame:
         """Top and bottom tokens through the LM head: the index with `top`, `bottom` (lists of
         strings), their `…_logits`, and `…_z`, the distance of the first of them from the mean logit
-        in standard deviations.
+        in standard deviations. Ids that are no token are left out.
 
         `norm` "final" first multiplies by the final norm's gain, as the model does.
         """
-        from interp.kernels import project_topk
+        from ..model.readout import open_readout
 
         self._fits(weights.spec.d_model, "the residual stream")
-        if not 1 <= k <= weights.spec.d_vocab:
-            raise UserError(f"the vocabulary has {weights.spec.d_vocab} tokens, not {k}")
         vectors = self.vectors.float()
         if norm == "final":
             vectors = vectors * weights.gain("final")
         tokens = token_strings(weights.folder, weights.spec.d_vocab)
-        projection = project_topk(vectors, weights.W_U(), k)
+        projection = open_readout(weights).project(vectors, k)
         moments = projection.moments
         assert moments is not None
         table = self.index.reset_index(drop=True).copy()

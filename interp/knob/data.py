@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.vocabulary import check_chat_template
-from ..runs.study import ModelStudy, run_or_load
+from ..runs.study import TextStudy, run_or_load
 from ..runs.writer import RunWriter
 from .items import FACTS, HELD_RELATIONS, Item, Key, Kind, Splits, read_items, split
 from .prompts import Format, Prompter, Template, demonstrations
@@ -34,7 +34,7 @@ PIECE = 32
 
 
 @dataclass(frozen=True)
-class DataConfig(ModelStudy):
+class DataConfig(TextStudy):
     """Items whose context contradicts what the model may know, and which of them it knows."""
 
     STUDY: ClassVar[str] = "knob.data"
@@ -55,7 +55,7 @@ class DataConfig(ModelStudy):
     """Prompts in one forward pass."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         # first: a wrong path shows at once
         facts = {} if self.kind == "arithmetic" else {"facts": sha256(self._source())}
@@ -88,11 +88,9 @@ class DataConfig(ModelStudy):
         }
 
     def _known_items(self, out: RunWriter) -> Iterator[Mapping[str, Any]]:
-        from ..model.subject import open_subject
         from .evaluate import known_keys
 
-        subject = open_subject(self.model, device=self.device)
-        out.facts["parity"] = subject.parity
+        subject = self.open(out)
         items = self._items()
 
         def asked(keys: Sequence[Key]) -> Iterator[Mapping[str, Any]]:
@@ -160,7 +158,7 @@ class AskedData(DataConfig):
     ) -> Prompter:
         """Prompts in this study's template, behind `shots` demonstrations from `train`."""
         before = demonstrations(train, shots, self.seed)
-        return Prompter(subject.tokenizer, form, before, self.template)
+        return Prompter(subject.prompting, form, before, self.template)
 
 
 def splits_of(table: pd.DataFrame, only_known: bool = True) -> Splits:

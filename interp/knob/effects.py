@@ -52,7 +52,7 @@ def text_cost(work: Work, knob: Directions, model: str) -> None:
     subject, tokens = work.subject, work.config.text_tokens
 
     def measured() -> pd.DataFrame:
-        text = token_rows(read_corpus(None), subject.token_ids, TEXT_ROW, None, tokens)
+        text = token_rows(read_corpus(None), subject.prompting, TEXT_ROW, tokens)
         lines = text_nats(subject, knob, list(text), sweep_values(knob)[0][::2])
         return pd.DataFrame(lines).assign(model=model)
 
@@ -83,7 +83,9 @@ def _nats_by_stretch(subject: Subject, rows: Sequence[Sequence[int]]) -> list[di
     for row in rows:
         ids = torch.tensor(row, device=subject.device)
         logprobs = subject.logits(ids)[0, :-1].float().log_softmax(-1)
-        for position, x in enumerate(logprobs.gather(1, ids[1:, None])[:, 0].tolist()):
+        start = len(subject.prompting.start)  # what follows a BOS is no loss on text
+        nats = logprobs.gather(1, ids[1:, None])[start:, 0].tolist()
+        for position, x in enumerate(nats):
             losses.setdefault(position // STRETCH * STRETCH, []).append(-x)
     return [
         {"position": start, "tokens": len(nats), "nats": sum(nats) / len(nats)}

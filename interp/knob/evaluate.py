@@ -53,7 +53,7 @@ def answer_texts(subject: Subject, prompts: CachedPrompts, edits: Iterable[Edit]
     """Greedy answers up to their end, stripped; edits apply from the prompt's last token on."""
     import torch
 
-    ends = set(subject._end_tokens())
+    ends = set(subject.ends)
     return [
         subject.text(torch.tensor([i for i in ids if i not in ends], dtype=torch.long)).strip()
         for ids in prompts.generate(NEW_TOKENS, edits).tolist()
@@ -165,7 +165,7 @@ def known_keys(
             others = [text for other, text in true.items() if other[0] == key[0] and other != key]
             drawn = random.Random(f"{seed}/{time}/{key}").sample(others, min(shots, len(others)))
             texts.append("".join(f"{text}.\n" for text in drawn) + by_key[key].query)
-        ids = [subject.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        ids = [subject.prompting.ids(text) for text in texts]
         known = {
             keys[i]
             for indices, prompts in cached_batches(subject, ids, batch_size, f"known, {time + 1}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..runs.writer import RunWriter
-from .adapter import open_tuned
+from .adapter import open_for
 from .data import PIECE, sample
 from .evaluate import answer_rows, scores
 from .items import FACTS, Item, read_items, split
@@ -42,7 +42,7 @@ def score_adapter(
         wanted = adapter if setting.tuned else "none"
         if wanted not in opened:
             opened.clear()  # one model in memory at a time
-            opened[wanted] = open_tuned(config.model, wanted, config.device)
+            opened[wanted] = open_for(config, wanted, out)
         return _answers(config, opened[wanted], setting, out)
 
     lines: list[dict[str, Any]] = []

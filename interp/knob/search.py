@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..runs.writer import RunWriter
-from .adapter import TunedModelStudy, open_tuned
+from .adapter import TunedModelStudy, open_for
 from .data import AskedData, sample
 from .items import Item
 from .prompts import Intent, Row
@@ -106,7 +106,7 @@ class SearchSettings(AskedData):
         source, target = (CachedPrompts(subject, [prompter.ids(x) for x in side]) for side in sides)
         ids = [[prompter.first_token(row.answer) for row in side] for side in sides]
         answers = torch.tensor(ids, device=subject.device)
-        identity = subject.tokenizer.encode(IDENTITY, add_special_tokens=False)
+        identity = subject.prompting.ids(IDENTITY)
         reader = CachedPrompts(subject, [identity])
         probe = Patching(subject, source, target, answers, reader)
         result = find_layers(probe, subject.spec.n_layers, self.t, self.phi, self.eps)
@@ -134,7 +134,7 @@ class SearchConfig(TunedModelStudy, SearchSettings):
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         self.splits(out)
-        return self.search(open_tuned(self.model, self.adapter, self.device), out)
+        return self.search(open_for(self, self.adapter, out), out)
 
 
 def _partners(item: Item, items: Sequence[Item], source: Intent, target: Intent) -> list[Item]:

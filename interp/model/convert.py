@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import UserError
-from .checkpoint import load_model
+from .checkpoint import complete_model
 
 
 def convert(gguf: Path, out: Path) -> None:
@@ -24,7 +24,7 @@ def convert(gguf: Path, out: Path) -> None:
     with TemporaryDirectory() as alone:
         where = Path(alone)
         (where / gguf.name).symlink_to(gguf)
-        model = load_model(where, gguf_file=gguf.name, dtype=torch.float32)
+        model = complete_model(where, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=gguf.name)
     # dequantised already; transformers refuses to save while it believes otherwise
     model.hf_quantizer = None

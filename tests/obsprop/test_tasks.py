@@ -1,10 +1,11 @@
 """Tasks: their files, where examples are read, and what is held out."""
 
 import pytest
-from transformers import AutoTokenizer
 
 from interp.cli import main
 from interp.errors import UserError
+from interp.model.prompting import Prompting
+from interp.model.tokenizer_files import load_tokenizer
 from interp.obsprop import code
 from interp.obsprop.task_files import KEYS, read_task, schema, shipped
 from interp.obsprop.tasks import draw_pairs, examples, pair_reads
@@ -27,9 +28,9 @@ class TestTasks:
             assert task.pair[0] in filled, "the pair is one of the task's own examples"
 
     def test_splits_share_no_word_and_read_it_at_its_last_token(self, planted):  # noqa: F811
-        tokenizer = AutoTokenizer.from_pretrained(planted)
+        prompting = Prompting(load_tokenizer(planted))
         task = read_task(str(write_task(planted)))
-        split = examples(task, tokenizer)
+        split = examples(task, prompting)
         words = [{e.group for e in part} for part in split]
         assert not words[0] & words[1]
         assert words[0] | words[1] == {*POSITIVE, *NEGATIVE}
@@ -47,7 +48,7 @@ class TestTasks:
     def test_people_of_one_name_are_on_one_side(self, planted, tmp_path):  # noqa: F811
         own = [[f"w{i} w{i % 7 + first}" for i in range(20, 50)] for first in (100, 120)]
         task = read_task(str(write_task(tmp_path, words=own)))
-        split = examples(task, AutoTokenizer.from_pretrained(planted))
+        split = examples(task, Prompting(load_tokenizer(planted)))
         names = [{e.group for e in part} for part in split]
         assert not names[0] & names[1]
         assert names[0] | names[1] == {f"w{i + first}" for i in range(7) for first in (100, 120)}
@@ -140,9 +141,9 @@ class TestTasks:
         own = [[f"w{i} w{i + first}" for i in range(20)] for first in (100, 120)]
         own[1][3] = "w9 w105"  # its last name is a positive one's
         task = read_task(str(write_task(tmp_path, words=own)))
-        tokenizer = AutoTokenizer.from_pretrained(planted)
+        prompting = Prompting(load_tokenizer(planted))
         for seed in range(6):
-            split = examples(task, tokenizer, seed)
+            split = examples(task, prompting, seed)
             assert "w105" in {e.group for e in split.train if e.positive}
             assert "w105" not in {e.group for e in split.held_out}
 
@@ -156,12 +157,12 @@ class TestTasks:
     )
     def test_the_pair_is_read_where_its_word_ends(self, pair, reads, planted, tmp_path):  # noqa: F811
         task = read_task(str(write_task(tmp_path, pair=pair)))
-        assert pair_reads(task, AutoTokenizer.from_pretrained(planted)) == reads
+        assert pair_reads(task, Prompting(load_tokenizer(planted))) == reads
 
     def test_few_words_of_a_class_are_too_few(self, planted, tmp_path):  # noqa: F811
         task = read_task(str(write_task(tmp_path, words=[POSITIVE, ["w120"]])))
         with pytest.raises(UserError, match="fewer than 4 examples of a class"):
-            examples(task, AutoTokenizer.from_pretrained(planted))
+            examples(task, Prompting(load_tokenizer(planted)))
 
     def test_unknown_names_say_which_there_are(self):
         with pytest.raises(UserError, match="choose one of c-vs-python, object-pronoun"):
