@@ -18,7 +18,7 @@ from interp.runs.study import run_or_load
 @pytest.fixture(scope="module")
 def store(dog_model, tmp_path_factory):
     root = tmp_path_factory.mktemp("store")
-    held = {"neuron": "1.down.17", "prompt": "w1 w2", "tokens": 1, "chat": False}
+    held = {"neuron": "1.down.17", "prompt": ("w1 w2",), "tokens": 1, "chat": False}
     for value in (5.0, 9.0):
         run_or_load(ClampConfig(str(dog_model), **held, value=(value,)), Store(root))
     return root
