@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
+from ..errors import UserError
 from .tokenizer_files import read_vocabulary, tokenizer_files
 
 
@@ -82,16 +85,28 @@ def visible(token: str) -> str:
     return shown or "(empty)"
 
 
+def as_text(word: str) -> str:
+    """The text of a token that is written as in a tokenizer's file ('▁dog', 'Ġdog') or as tables
+    show it ('␣dog'): ' dog'. Any other text as it is."""
+    if "Ġ" in word or "Ċ" in word:
+        return _from_byte_level(word)
+    return word.translate(str.maketrans("▁␣⏎⇥␍", "  \n\t\r"))
+
+
 @lru_cache(maxsize=2**17)
 def word_family(token: str) -> str:
     """The word a token stands for: case, surrounding space and an English plural or 's are dropped.
 
     ' dog', 'dog', 'Dogs', "dog's" -> 'dog'; 'cities' -> 'city'; 'boxes' -> 'box'; 'glass' stays,
-    and so does what is nothing but space or an ending ("'s").
+    and so does what is nothing but space or an ending ("'s"). Only a word of the letters a to z can
+    be an English plural: ' Übers' is not one of 'über'. The Turkish dotted and dotless i are an
+    'i', and an accent counts the same whether it is a character of its own or not.
     Both sides of a comparison go through it, so that a word it clips too far still meets itself.
     """
-    word = re.sub(r"(?<=.)['’]s?$", "", token.strip().casefold()) or token
-    if len(word) < 4 or not word.isalpha():
+    plain = unicodedata.normalize("NFC", token).translate(_ONE_I)
+    spelled = re.sub(r"(?<=.)['’]s?$", "", plain.strip(), flags=re.IGNORECASE)
+    word = spelled.casefold() or token
+    if len(word) < 4 or not (spelled.isascii() and word.isalpha()):
         return word
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
@@ -102,4 +117,39 @@ def word_family(token: str) -> str:
     return word[:-1] if re.search(r"[^sui]s$", word) else word
 
 
+_ONE_I = str.maketrans("İı", "ii")
+"""Lower case makes two characters of the first, and leaves the second apart from 'I'."""
 _NOT_PLURAL = {"news", "lens", "bias", "atlas", "canvas", "gas", "chaos", "always", "whereas"}
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a model's tokenizer can put a message into a chat template, from its files alone.
+
+    Where there are several templates, one of them must be the default. As transformers reads them:
+    the files of templates stand before those in tokenizer_config.json, and `chat_template.json` is
+    a picture processor's, which a tokenizer passes over.
+
+    Raises:
+        UserError: tokenizer_config.json cannot be read.
+    """
+    default = folder / "chat_template.jinja"
+    if default.is_file():
+        return bool(default.read_text("utf-8"))
+    more = folder / "additional_chat_templates"
+    if any(more.glob("*.jinja")):
+        return (more / "default.jinja").is_file()
+    path = folder / "tokenizer_config.json"
+    try:
+        config = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        templates = config.get("chat_template")
+        if isinstance(templates, list):
+            templates = {each["name"]: each["template"] for each in templates}.get("default")
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}): mend or replace it") from error
+    return bool(templates)
+
+
+def check_chat_template(folder: Path, model: str, instead: str) -> None:
+    """Raise UserError for a model without a chat template; `instead` is the option to give."""
+    if not has_chat_template(folder):
+        raise UserError(f"{model} has no chat template, as base models have none: give {instead}")

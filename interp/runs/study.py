@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..model.catalog import DEFAULT_MODEL
 from ..model.prompting import Bos
+from ..progress import waiting
 from .store import SCHEMA, Run, Store, usual_store
 from .writer import RunWriter, open_or_make
 
@@ -86,7 +87,8 @@ class ModelStudy:
         """
         from ..model.subject import open_subject
 
-        subject = open_subject(self.model, device=self.device, **options)
+        with waiting(f"opening {self.model}"):
+            subject = open_subject(self.model, device=self.device, **options)
         self.record(out, subject)
         return subject
 

@@ -1,10 +1,18 @@
 """Token strings and word families."""
 
+import json
+
 import pytest
 from tokenizers import Tokenizer, decoders, models
 
 from interp.errors import UserError
-from interp.model.vocabulary import token_strings, without_string, word_family
+from interp.model.vocabulary import (
+    as_text,
+    has_chat_template,
+    token_strings,
+    without_string,
+    word_family,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +31,13 @@ from interp.model.vocabulary import token_strings, without_string, word_family
         (["\n"], "\n"),
         (["'s", "'S"], "'s"),
         (["'"], "'"),
+        (["über", " Über"], "über"),
+        ([" Übers"], "übers"),  # no plural, and no form of 'über'
+        (["größes"], "grösses"),
+        (["İstanbul", " istanbul", "ISTANBUL", "I\u0307stanbul"], "istanbul"),
+        (["kız", "KIZ", "KİZ"], "kiz"),
+        (["caf\u00e9", " CAFE\u0301"], "caf\u00e9"),
+        (["CAT’S", "cat's"], "cat"),
     ],
 )
 def test_word_families(forms, word):
@@ -30,8 +45,23 @@ def test_word_families(forms, word):
 
 
 def test_family_of_a_family_is_itself():
-    for word in ("dog", "city", "texa", "paris", "glass", "united state", "'s", " "):
+    for word in ("dog", "city", "texa", "paris", "glass", "united state", "'s", " ", "übers"):
         assert word_family(word_family(word)) == word_family(word)
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        ("▁dog", " dog"),
+        ("Ġdog", " dog"),
+        ("ĠÃ©tÃ©", " été"),
+        ("␣dog⏎", " dog\n"),
+        ("dog", "dog"),
+        ("naïve", "naïve"),
+    ],
+)
+def test_a_token_as_it_is_spelled_elsewhere(typed, text):
+    assert as_text(typed) == text
 
 
 def tokenizer(vocabulary, decoder):
@@ -98,3 +128,57 @@ def test_a_tokenizer_that_changed_is_read_again(tmp_path):
     for words in (["a", "b"], ["a", "c"]):
         tokenizer(words, decoders.Fuse()).save(str(tmp_path / "tokenizer.json"))
         assert token_strings(tmp_path, 2) == words
+
+
+JINJA = "{% for m in messages %}<{{ m['content'] }}>{% endfor %}"
+SEVERAL = [{"name": "tool_use", "template": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("files", "has"),
+    [
+        ({}, False),
+        ({"tokenizer_config.json": {}}, False),
+        ({"tokenizer_config.json": {"chat_template": JINJA}}, True),
+        ({"tokenizer_config.json": {"chat_template": None}}, False),
+        ({"tokenizer_config.json": {"chat_template": SEVERAL}}, False),
+        (
+            {"tokenizer_config.json": {
+                "chat_template": [*SEVERAL, {"name": "default", "template": JINJA}]}},
+            True,
+        ),
+        ({"chat_template.jinja": JINJA}, True),
+        ({"chat_template.jinja": ""}, False),
+        ({"chat_template.json": {"chat_template": JINJA}}, False),
+        ({"additional_chat_templates/tool_use.jinja": JINJA}, False),
+        ({"additional_chat_templates/default.jinja": JINJA}, True),
+        (
+            {"tokenizer_config.json": {"chat_template": JINJA},
+             "additional_chat_templates/tool_use.jinja": JINJA},
+            False,
+        ),
+    ],
+)  # fmt: skip
+def test_a_chat_template_is_one_that_transformers_applies(files, has, tmp_path):
+    from transformers import AutoTokenizer
+
+    built = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    built.save(str(tmp_path / "tokenizer.json"))
+    for name, content in ({"tokenizer_config.json": {}} | files).items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        if name.endswith("tokenizer_config.json"):
+            content = {"tokenizer_class": "PreTrainedTokenizerFast"} | content
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    try:
+        applied = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    except ValueError:
+        applied = ""
+    assert has_chat_template(tmp_path) is bool(applied) is has
+
+
+def test_a_broken_tokenizer_config_is_one_line(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text("{broken")
+    with pytest.raises(UserError, match=r"cannot read .*tokenizer_config.json"):
+        has_chat_template(tmp_path)
