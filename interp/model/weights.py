@@ -123,9 +123,7 @@ class Weights:
         found = [Bank(f"e{number}", spec.d_expert) for number in range(spec.n_experts)]
         return (*found, Bank("shared", spec.d_shared)) if spec.d_shared else tuple(found)
 
-    def neurons(
-        self, kind: Kind, layer: int, expert: str = ""
-    ) -> Float[Tensor, "neurons d_model"]:
+    def neurons(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, "neurons d_model"]:
         """One row a neuron: the vector it reads with (up, gate) or writes (down).
 
         Raises:

@@ -45,9 +45,7 @@ _QWEN2_MOE = replace(
 )
 _MIXTRAL = replace(
     LLAMA,
-    experts=Experts(
-        count=("num_local_experts",), width="intermediate_size", alone=_MIXTRAL_FILES
-    ),
+    experts=Experts(count=("num_local_experts",), width="intermediate_size", alone=_MIXTRAL_FILES),
     defaults=defaults(rms_norm_eps=1e-5, num_key_value_heads=8),
     tiny=_LOCAL,
 )
