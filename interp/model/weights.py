@@ -25,6 +25,7 @@ from .catalog import resolve
 from .families import ModelSpec, Names, Part, read_spec
 from .files import sha256
 from .folder import check_folder
+from .places import Bank, Place, experts_of
 from .tensor_files import read_tensor, remembered_sha256
 from .tokenizer_files import tokenizer_files
 
@@ -37,35 +38,6 @@ class NormWeights(NamedTuple):
 
     gain: Float[Tensor, " d_model"]
     offset: Float[Tensor, " d_model"]
-
-
-class Bank(NamedTuple):
-    """Neurons of a layer that stand together: its MLP's, or those of one of its experts."""
-
-    expert: str
-    """"", "e0", "e1", … or "shared"."""
-    size: int
-
-
-class Place(NamedTuple):
-    """Where the vectors of a bank's neurons of one kind are."""
-
-    stored: str
-    """The matrix's name in the files."""
-    rows: bool
-    """Whether a neuron is a row of it (a column otherwise)."""
-    span: slice
-    """The rows or columns that are these neurons'; all of them in most families."""
-    shape: tuple[int, ...]
-    """The matrix's; of a stack of them, the stack's."""
-    entry: int | None = None
-    """Which one of a stack."""
-    parameter: str = ""
-    """The matrix's name in transformers' causal-LM class; "" for an expert."""
-
-    def vectors(self, matrix: Tensor) -> Float[Tensor, "neurons d_model"]:
-        """A view of the matrix with one row a neuron."""
-        return matrix[self.span] if self.rows else matrix[:, self.span].T
 
 
 class Weights:
@@ -144,7 +116,7 @@ class Weights:
         banks = self.banks(layer)
         bank = next((each for each in banks if each.expert == expert), None)
         if bank is None:
-            raise UserError(f"layer {layer} {_experts(banks)}, not '{expert or 'none'}'")
+            raise UserError(f"layer {layer} {experts_of(banks)}, not '{expert or 'none'}'")
         spec, down, part = self.spec, kind == "down", self._projection(kind)
         if expert.startswith("e"):
             return self._experts_place(kind, layer, int(expert[1:]))
@@ -315,12 +287,6 @@ class Weights:
                 f"{self} has no tensor '{stored}', which a {self.spec.model_type} model should have"
             )
         return read_tensor(self._shard_of[stored], stored, shape, entry)
-
-
-def _experts(banks: tuple[Bank, ...]) -> str:
-    """What a layer has, in words."""
-    names = [bank.expert for bank in banks]
-    return f"has the experts {names[0]} to {names[-1]}" if names[0] else "has no experts"
 
 
 def open_weights(name: str) -> Weights:

@@ -25,10 +25,6 @@ _LATENT = {
 _GROUPED = {"n_routed_experts": 4, "moe_intermediate_size": 24, "n_group": 1, "topk_group": 1}
 
 
-def _shared(module: str, **fields: str) -> Experts:
-    return Experts(count=("num_experts", "num_local_experts"), shared=module, **fields)
-
-
 _QWEN3_MOE = replace(
     LLAMA,
     experts=Experts(count=("num_experts", "num_local_experts")),
@@ -37,7 +33,11 @@ _QWEN3_MOE = replace(
 )
 _QWEN2_MOE = replace(
     LLAMA,
-    experts=_shared("mlp.shared_expert", shared_width="shared_expert_intermediate_size"),
+    experts=Experts(
+        count=("num_experts", "num_local_experts"),
+        shared="mlp.shared_expert",
+        shared_width="shared_expert_intermediate_size",
+    ),
     defaults=defaults(
         num_key_value_heads=16, moe_intermediate_size=1408, shared_expert_intermediate_size=5632
     ),
@@ -91,9 +91,10 @@ _GRANITEMOE = replace(
 )
 _GLM4_MOE = replace(
     LLAMA,
-    experts=replace(
-        _shared("mlp.shared_experts", shared_count="n_shared_experts"),
+    experts=Experts(
         count=("n_routed_experts", "num_local_experts"),
+        shared="mlp.shared_experts",
+        shared_count="n_shared_experts",
     ),
     defaults=defaults(
         rms_norm_eps=1e-5, num_key_value_heads=8, moe_intermediate_size=1408, n_shared_experts=1
@@ -111,9 +112,10 @@ _DEEPSEEK = replace(
 )
 _ERNIE_MOE = replace(
     LLAMA,
-    experts=replace(
-        _shared("mlp.shared_experts", shared_count="moe_num_shared_experts"),
+    experts=Experts(
         count=("moe_num_experts",),
+        shared="mlp.shared_experts",
+        shared_count="moe_num_shared_experts",
     ),
     defaults=defaults(
         rms_norm_eps=1e-5, tie_word_embeddings=True, num_key_value_heads=4,
