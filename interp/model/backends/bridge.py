@@ -5,7 +5,8 @@ Booting changes the transformers object in place, so the copy is given up to the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -44,7 +45,8 @@ class BridgeBackend:
     """
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
-        self.bridge = _boot(model)
+        with _known(model):
+            self.bridge = _boot(model)
         for layer in range(spec.n_layers):
             attention = self.bridge.blocks[layer].attn
             attention.register_forward_pre_hook(_cache_by_its_old_name, with_kwargs=True)
@@ -55,7 +57,8 @@ class BridgeBackend:
             for kind, name in names.items()
             if kind != "mlp_gate" or "gate" in spec.kinds
         }
-        fired = self._fired(set(every.values()))
+        with _known(model):
+            fired = self._fired(set(every.values()))
         self._names = {site: name for site, name in every.items() if name in fired}
         self.sites = with_mid(self._names, spec)
 
@@ -126,12 +129,25 @@ def _boot(model: Any) -> Any:
         made.save_pretrained(folder)
         stand_in = PreTrainedTokenizerFast.from_pretrained(folder)
         device = str(next(model.parameters()).device)
-        try:
-            return TransformerBridge.boot_transformers(
-                folder, hf_model=model, tokenizer=stand_in, device=device
-            )
-        except (ValueError, AttributeError, KeyError) as error:
-            raise UserError(
-                f"TransformerLens cannot take a {type(model).__name__} "
-                f"({str(error).splitlines()[0][:80]}): use backend='native'"
-            ) from error
+        return TransformerBridge.boot_transformers(
+            folder, hf_model=model, tokenizer=stand_in, device=device
+        )
+
+
+_RAISED = (
+    *(AssertionError, AttributeError, IndexError, KeyError, NotImplementedError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What TransformerLens raises at a model that its adapters do not fit."""
+
+
+@contextmanager
+def _known(model: Any) -> Iterator[None]:
+    """Raise UserError where TransformerLens fails at an architecture."""
+    try:
+        yield
+    except _RAISED as error:
+        reason = " ".join(str(error).split())[:80]
+        raise UserError(
+            f"TransformerLens cannot take a {type(model).__name__} ({reason}): use backend='native'"
+        ) from error

@@ -159,6 +159,8 @@ class Family:
     """Why W_V cannot be read, where values are no linear function of the norm's output."""
     no_sites: str = ""
     """Why such a model can be decoded, but not opened as a subject."""
+    inside: str = ""
+    """Of an architecture that is only found inside others: where its numbers stand."""
     tiny: Mapping[str, Any] = field(default_factory=dict)
     """The config of a model of two layers, for tests and `interp models families --check`."""
 
