@@ -7,6 +7,7 @@ goes on with a prompt. Each cell is a number, or the reason why there is none.
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, get_args
@@ -84,8 +85,11 @@ def _files_differ(stored: Weights, model: Any) -> float:
     spec, loaded = stored.spec, LoadedWeights(model, stored.spec)
     worst = float((stored.W_U() - loaded.W_U()).abs().max())
     for layer in range(spec.n_layers):
-        for kind in spec.kinds:
-            ours, theirs = (each.neurons(kind, layer) for each in (stored, loaded))  # type: ignore[arg-type]
+        for bank, kind in itertools.product(stored.banks(layer), spec.kinds):
+            ours, theirs = (
+                each.neurons(kind, layer, bank.expert)  # type: ignore[arg-type]
+                for each in (stored, loaded)
+            )
             worst = max(worst, float((ours - theirs).abs().max()))
     return worst
 

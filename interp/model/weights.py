@@ -39,22 +39,33 @@ class NormWeights(NamedTuple):
     offset: Float[Tensor, " d_model"]
 
 
-class Place(NamedTuple):
-    """Where the vectors of a layer's neurons of one kind are."""
+class Bank(NamedTuple):
+    """Neurons of a layer that stand together: its MLP's, or those of one of its experts."""
 
-    parameter: str
-    """The matrix's name in transformers' causal-LM class."""
+    expert: str
+    """"", "e0", "e1", … or "shared"."""
+    size: int
+
+
+class Place(NamedTuple):
+    """Where the vectors of a bank's neurons of one kind are."""
+
     stored: str
-    """Its name in the files."""
+    """The matrix's name in the files."""
     rows: bool
     """Whether a neuron is a row of it (a column otherwise)."""
     span: slice
     """The rows or columns that are these neurons'; all of them in most families."""
+    shape: tuple[int, ...]
+    """The matrix's; of a stack of them, the stack's."""
+    entry: int | None = None
+    """Which one of a stack."""
+    parameter: str = ""
+    """The matrix's name in transformers' causal-LM class; "" for an expert."""
 
-    def of(self, neuron: int, matrix: Tensor) -> Tensor:
-        """A view of one neuron's vector in the matrix."""
-        mine = matrix[self.span] if self.rows else matrix[:, self.span]
-        return mine[neuron] if self.rows else mine[:, neuron]
+    def vectors(self, matrix: Tensor) -> Float[Tensor, "neurons d_model"]:
+        """A view of the matrix with one row a neuron."""
+        return matrix[self.span] if self.rows else matrix[:, self.span].T
 
 
 class Weights:
@@ -74,10 +85,11 @@ class Weights:
         """Find the family's parts among the tensors that there are."""
         self.spec, self._family, self._there = spec, spec.family, there
         self._names = Names(self._family, there)
-        last = self._names.part(spec.n_layers - 1, self._family.down)
-        if f"{last}.weight" not in self:
+        last = self.banks(spec.n_layers - 1)[0].expert
+        name = self.place("down", spec.n_layers - 1, last).stored
+        if name not in self:
             raise UserError(
-                f"{self} has no tensor '{last}.weight', but its config.json {spec.n_layers} layers"
+                f"{self} has no tensor '{name}', but its config.json {spec.n_layers} layers"
             )
 
     def __str__(self) -> str:
@@ -102,26 +114,78 @@ class Weights:
         """The unembedding's bias (GPT-J, Phi)."""
         return self._bias(self._names.head, self.spec.d_vocab)
 
-    def neurons(self, kind: Kind, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        """One row a neuron: the vector it reads with (up, gate) or writes (down)."""
+    def banks(self, layer: int) -> tuple[Bank, ...]:
+        """The neurons of a layer: one bank, or one an expert."""
+        spec, experts = self.spec, self._family.experts
+        dense = f"{self._part(layer, self._family.down)}.weight"
+        if experts is None or dense in self:
+            return (Bank("", spec.d_mlp),)
+        found = [Bank(f"e{number}", spec.d_expert) for number in range(spec.n_experts)]
+        return (*found, Bank("shared", spec.d_shared)) if spec.d_shared else tuple(found)
+
+    def neurons(
+        self, kind: Kind, layer: int, expert: str = ""
+    ) -> Float[Tensor, "neurons d_model"]:
+        """One row a neuron: the vector it reads with (up, gate) or writes (down).
+
+        Raises:
+            UserError: a kind, layer or expert that the model lacks; a layer of experts, and none
+                is named.
+        """
         if kind not in self.spec.kinds:
             raise UserError(
                 f"a {self.spec.model_type} model has no '{kind}' neurons, only "
                 + ", ".join(self.spec.kinds)
             )
-        place, all_ = self.neuron_matrix(kind, layer), self.spec.d_mlp * self._projection(kind).of
-        shape = (all_, self.spec.d_model)
-        matrix = self._read(place.stored, shape if place.rows else shape[::-1])
-        return (matrix[place.span] if place.rows else matrix[:, place.span].T).contiguous()
+        place = self.place(kind, layer, expert)
+        matrix = self._read(place.stored, place.shape, place.entry)
+        return place.vectors(matrix).contiguous()
 
-    def neuron_matrix(self, kind: Kind, layer: int) -> Place:
+    def place(self, kind: Kind, layer: int, expert: str = "") -> Place:
         """Where `neurons` are stored."""
-        part = self._projection(kind)
-        self._check(layer)
-        rows = (kind == "down") == self._family.transposed
-        name = f"{self._family.layer.format(layer)}.{part.name}.weight"
-        stored = f"{self._names.part(layer, part.name)}.weight"
-        return Place(name, stored, rows, part.span(self.spec.d_mlp))
+        banks = self.banks(layer)
+        bank = next((each for each in banks if each.expert == expert), None)
+        if bank is None:
+            raise UserError(f"layer {layer} {_experts(banks)}, not '{expert or 'none'}'")
+        spec, down, part = self.spec, kind == "down", self._projection(kind)
+        if expert.startswith("e"):
+            return self._experts_place(kind, layer, int(expert[1:]))
+        rows = down == self._family.transposed
+        name = part.name if not expert else self._shared(part)
+        shape = (part.of * bank.size, spec.d_model)
+        parameter = f"{self._family.layer.format(layer)}.{name}.weight"
+        stored = f"{self._part(layer, name)}.weight"
+        return Place(
+            stored, rows, part.span(bank.size), shape if rows else shape[::-1], None, parameter
+        )
+
+    def _experts_place(self, kind: Kind, layer: int, number: int) -> Place:
+        """Of one expert: alone, or in the stack of all."""
+        spec, experts, down = self.spec, self._family.experts, kind == "down"
+        assert experts is not None
+        alone = f"{self._part(layer, experts.alone[kind].format(number))}.weight"
+        if alone in self:
+            shape = (spec.d_expert, spec.d_model)
+            return Place(alone, not down, slice(None), shape[::-1] if down else shape)
+        found: str | Part = getattr(experts, kind)
+        part = found if isinstance(found, Part) else Part(found)
+        rows = down == experts.transposed
+        shape = (part.of * spec.d_expert, spec.d_model)
+        stack = self._part(layer, part.name)
+        renamed = self._part(layer, experts.renamed.get(part.name, part.name))
+        return Place(
+            stack if stack in self else renamed,
+            rows,
+            part.span(spec.d_expert),
+            (spec.n_experts, *(shape if rows else shape[::-1])),
+            number,
+        )
+
+    def _shared(self, part: Part) -> str:
+        """A projection of the shared expert, named as a dense layer's."""
+        experts = self._family.experts
+        assert experts is not None
+        return f"{experts.shared}.{part.name.rpartition('.')[2]}"
 
     def shard(self, stored: str) -> Path:
         """The file that holds a tensor, by its name in the files."""
@@ -144,7 +208,7 @@ class Weights:
         return normed
 
     def bias(self, kind: Kind, layer: int) -> Float[Tensor, " width"]:
-        """Of a projection of the MLP: [d_mlp] for up and gate, [d_model] for down."""
+        """Of a projection of a dense layer's MLP: [d_mlp] for up and gate, [d_model] for down."""
         part, down = self._projection(kind), kind == "down"
         width = self.spec.d_model if down else self.spec.d_mlp
         whole = self._bias(self._part(layer, part.name), width * part.of)
@@ -172,6 +236,8 @@ class Weights:
         """What the heads write: attention adds b_O and the sum over heads of W_O z, all times
         `residual_scale`."""
         spec, family = self.spec, self._family
+        if not family.output:
+            raise UserError(f"{spec.model_type} has no W_O: {family.no_heads}")
         width = spec.n_heads * spec.d_head
         shape = (width, spec.d_model) if family.transposed else (spec.d_model, width)
         matrix = self._read(f"{self._part(layer, family.output)}.weight", shape)
@@ -243,13 +309,20 @@ class Weights:
         if not 0 <= layer < self.spec.n_layers:
             raise UserError(f"no layer {layer}: this model has layers 0..{self.spec.n_layers - 1}")
 
-    def _read(self, stored: str, shape: tuple[int, ...]) -> Tensor:
-        """A tensor in float32, converted a slice at a time; its shape and values are checked."""
+    def _read(self, stored: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
+        """A tensor in float32, or one entry of its first axis, converted a slice at a time; its
+        shape and values are checked."""
         if stored not in self:
             raise UserError(
                 f"{self} has no tensor '{stored}', which a {self.spec.model_type} model should have"
             )
-        return read_tensor(self._shard_of[stored], stored, shape)
+        return read_tensor(self._shard_of[stored], stored, shape, entry)
+
+
+def _experts(banks: tuple[Bank, ...]) -> str:
+    """What a layer has, in words."""
+    names = [bank.expert for bank in banks]
+    return f"has the experts {names[0]} to {names[-1]}" if names[0] else "has no experts"
 
 
 def open_weights(name: str) -> Weights:

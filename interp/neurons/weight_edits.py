@@ -80,7 +80,7 @@ class WeightEdit:
             raise UserError("weight edits need a model that was opened from a folder")
         places = [_place(subject.weights, neuron) for neuron in self.neurons]
         views = [
-            place.of(neuron.neuron, subject.parameter(place.parameter))
+            place.vectors(subject.parameter(place.parameter))[neuron.neuron]
             for place, neuron in zip(places, self.neurons, strict=True)
         ]
         for view, neuron, old in zip(views, self.neurons, self.old, strict=True):
@@ -138,7 +138,7 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
             every = zip(edit.neurons, places, edit.old, edit.new, strict=True)
             for neuron, place, old, new in every:
                 if place.stored in tensors:
-                    view = place.of(neuron.neuron, tensors[place.stored])
+                    view = place.vectors(tensors[place.stored])[neuron.neuron]
                     _check(view, neuron, old)
                     view.copy_(new)
             save_file(tensors, shard, {"format": "pt"})
@@ -155,7 +155,7 @@ def _place(weights: Weights, neuron: NeuronName) -> Place:
     inside = neuron.layer < spec.n_layers and neuron.neuron < spec.d_mlp
     if neuron.kind not in spec.kinds or not inside:
         raise UserError(f"this model has no neuron {neuron}: the edit is of another model")
-    return weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
+    return weights.place(neuron.kind, neuron.layer)  # type: ignore[arg-type]
 
 
 def _check(view: Tensor, neuron: NeuronName, old: Tensor) -> None:

@@ -18,6 +18,7 @@ from ..families import Family, ModelSpec
 from ..site import LAYER_KINDS, Site
 from . import Tap
 from .hooks import Stop, check_all_fired, counting
+from .locations import locations
 from .midstream import through_attention, with_mid
 
 _NAMES = {
@@ -45,11 +46,12 @@ class BridgeBackend:
     """
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
+        there = locations(spec, model)
         with _known(model):
             self.bridge = _boot(model)
-        for layer in range(spec.n_layers):
-            attention = self.bridge.blocks[layer].attn
-            attention.register_forward_pre_hook(_cache_by_its_old_name, with_kwargs=True)
+        for block in self.bridge.blocks:
+            if hasattr(block, "attn"):  # not where attention is of another kind (Qwen 3.5)
+                block.attn.register_forward_pre_hook(_cache_by_its_old_name, with_kwargs=True)
         names = _NAMES | _post_norms(spec.family)
         every = {
             Site(kind, layer if kind in LAYER_KINDS else None): name.format(layer)
@@ -59,7 +61,12 @@ class BridgeBackend:
         }
         with _known(model):
             fired = self._fired(set(every.values()))
-        self._names = {site: name for site, name in every.items() if name in fired}
+        # hooks of experts' parts fire too, for one expert or the last one
+        self._names = {
+            site: name
+            for site, name in every.items()
+            if name in fired and (site in there or site.kind == "attn_pattern")
+        }
         self.sites = with_mid(self._names, spec)
 
     def _fired(self, names: set[str]) -> set[str]:
