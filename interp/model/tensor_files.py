@@ -67,9 +67,7 @@ def _header(path: Path) -> list[Stored]:
         raise UserError(_unreadable(path, error)) from error
 
 
-def read_tensor(
-    path: Path, name: str, shape: tuple[int, ...], entry: int | None = None
-) -> Tensor:
+def read_tensor(path: Path, name: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
     """A tensor of a safetensors file in float32, converted a slice at a time.
 
     Args:
