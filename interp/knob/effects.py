@@ -136,11 +136,11 @@ def nearest_neurons(knob: Directions, weights: Weights) -> pd.DataFrame:
     from ..directions import Directions
 
     layer = knob.site.layer or 0
-    layers = range(max(layer - 1, 0), min(layer + 2, weights.spec.n_layers))
+    near = range(max(layer - 1, 0), min(layer + 2, weights.spec.n_layers))
     lines = []
-    for i, bank in ((i, bank) for i in layers for bank in weights.banks(i)):
-        names = [f"{i}.{bank.prefix}down.{n}" for n in range(bank.size)]
-        vectors = weights.neurons("down", i, bank.expert)
+    for at, bank in ((i, bank) for i in near for bank in weights.banks(i)):
+        names = [f"{at}.{bank.prefix}down.{n}" for n in range(bank.size)]
+        vectors = weights.neurons("down", at, bank.expert)
         neurons = Directions(knob.site, vectors, pd.DataFrame({"name": names}))
         for place, row in enumerate(knob.cosine(neurons)):
             for n in row.abs().argsort(descending=True)[:NEAREST].tolist():

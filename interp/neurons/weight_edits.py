@@ -153,6 +153,8 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
 def _place(weights: Weights, neuron: NeuronName) -> Place:
     """Where a neuron's vector is."""
     spec = weights.spec
+    if neuron.expert:
+        raise UserError(f"{neuron} is of an expert: weights are edited in dense layers only")
     inside = neuron.layer < spec.n_layers and neuron.neuron < spec.d_mlp
     if neuron.kind not in spec.kinds or not inside:
         raise UserError(f"this model has no neuron {neuron}: the edit is of another model")
