@@ -124,7 +124,7 @@ def top(
         f"SELECT {_columns(atlas)}, z + margin AS score FROM {atlas.sql('neurons')} "
         "WHERE layer = coalesce($layer, layer) AND kind = coalesce($kind, kind) "
         f"AND {_WORD.format('tokens[1]') if words_only else 'TRUE'} "
-        f"ORDER BY {by} DESC NULLS LAST, layer, kind, neuron, side LIMIT {min(limit, 10**9)}",
+        f"ORDER BY {by} DESC NULLS LAST, layer, kind, neuron, name, side LIMIT {min(limit, 10**9)}",
         {"layer": layer, "kind": kind},
     )
     if rows.empty:

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
+from ..model.places import Place
 from ..model.subject import Subject
-from ..model.weights import Place, Weights
+from ..model.weights import Weights
 from ..runs.writer import RunWriter
 
 

@@ -167,6 +167,9 @@ _QWEN3_NEXT = replace(
     ),
     tiny={**_QWEN2_MOE.tiny, **_LINEAR},
 )  # fmt: skip
+_QWEN3_5_MOE = replace(
+    _QWEN3_NEXT, tiny={k: v for k, v in _QWEN3_NEXT.tiny.items() if k != "intermediate_size"}
+)
 _GEMMA4 = replace(
     LLAMA,
     activation="hidden_activation",
@@ -212,6 +215,7 @@ MIXED: dict[str, Family] = {
     "ernie4_5_moe": _ERNIE_MOE,
     "llama4_text": _LLAMA4,
     "qwen3_5_text": _QWEN3_5,
+    "qwen3_5_moe_text": _QWEN3_5_MOE,
     "qwen3_next": _QWEN3_NEXT,
     "gemma4_text": _GEMMA4,
     "gemma3n_text": _GEMMA3N,
