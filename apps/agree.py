@@ -17,15 +17,24 @@ def agreement(run: Run, other: str) -> pd.DataFrame:
     return agree.agreement(run, open_run(Path(other), "neurons.atlas"))
 
 
+@cached
+def summary(run: Run, other: str) -> pd.DataFrame:
+    return agree.summary(run, open_run(Path(other), "neurons.atlas"))
+
+
 @errors_in_place()
 def page() -> None:
     st.title("Agreement of two models")
     run = pick_run("neurons.atlas", "First atlas")
     other = pick_run("neurons.atlas", "Second atlas", "other")
     table = agreement(run, str(other.path))
-    means = agree.summary(table)
-    for column, (name, value) in zip(st.columns(len(means)), means.items(), strict=True):
-        column.metric(name.replace("_", ", "), f"{value:.2%}")
+    means = summary(run, str(other.path))
+    for column, (_, row) in zip(st.columns(len(means)), means.iterrows(), strict=True):
+        column.metric(row["kind"], f"{row['agreement']:.2%}")
+        ends = f"{row['agreement_low']:.2%} to {row['agreement_high']:.2%}"
+        column.caption(
+            f"95 % interval over {row['neurons']:,} neurons: {ends}; chance {row['chance']:.3%}"
+        )
     charts("map", figures.agreement_map(table))
     st.caption(
         "A neuron agrees on a side when the texts of its first tokens are equal. Chance is the "

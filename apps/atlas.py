@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pandas as pd
 import streamlit as st
 
@@ -32,7 +34,7 @@ def page() -> None:
 
 def _neurons(run: Run) -> None:
     """The search boxes, the table of results, and the card of one neuron."""
-    left, middle, right = st.columns([3, 1.4, 2], vertical_alignment="bottom")
+    left, middle, ranks, right = st.columns([3, 1.4, 1.6, 2], vertical_alignment="bottom")
     word = left.text_input(
         "Find a word",
         st.query_params.get("word", ""),
@@ -44,34 +46,43 @@ def _neurons(run: Run) -> None:
         chosen = middle.toggle(
             "Words only", has_words(run), help="Leave out punctuation and fragments."
         )
+    by = ranks.selectbox(
+        "Rank by",
+        get_args(search.Rank),
+        disabled=not search.has_random(run),
+        help="score: one word stands out. coherence: the tokens belong together.",
+    )
     typed = right.text_input(
         "Or name a neuron", placeholder="29.gate.808", help="Clear it to follow the table again."
     )
     name = ""
     with errors_in_place():
-        name = _results(run, word, chosen)
+        name = _results(run, word, chosen, by)
+    st.caption(search.chance_note(run))
     with errors_in_place():
         if typed or name:
             _card(run, parse_neuron(typed or name))
 
 
-def _results(run: Run, word: str, chosen: bool) -> str:
+def _results(run: Run, word: str, chosen: bool, by: search.Rank) -> str:
     """The table of a search; returns the name of the neuron that is selected in it."""
     if word:
         st.query_params["word"] = word
-        rows = find(run, word, chosen, LIMIT)
+        rows = find(run, word, chosen, LIMIT, by)
         command = ["search", word, *(["--exact"] if chosen else [])]
-        call = f"search.find(atlas, {word!r}, exact={chosen}, limit={LIMIT})"
+        call = f"search.find(atlas, {word!r}, exact={chosen}, limit={LIMIT}, by={by!r})"
         columns = ["rank", "word_z", "lead"]
     else:
         st.query_params.pop("word", None)
-        rows = top(run, LIMIT, None, None, chosen)
+        rows = top(run, LIMIT, None, None, chosen, by)
         command = ["top", *(["--words-only"] if chosen else [])]
-        call = f"search.top(atlas, limit={LIMIT}, words_only={chosen})"
+        call = f"search.top(atlas, limit={LIMIT}, words_only={chosen}, by={by!r})"
         columns = ["z", "margin", "kurtosis"]
-    shown = rows[["name", "side", "score", *columns, "tokens"]]
-    name = _selected(shown, key=f"rows {run.path} {word} {chosen}")
-    _offer(rows, f"neurons {word or 'top'}", run, [*command, "--limit", str(LIMIT)], call)
+    ranked = {"score": ["score", "p", "q"], "coherence": ["coherence", "coherence_p", "score", "p"]}
+    shown = rows.filter(["name", "side", *ranked[by], *columns, "tokens"])
+    name = _selected(shown, key=f"rows {run.path} {word} {chosen} {by}")
+    command += ["--by", by, "--limit", str(LIMIT)]
+    _offer(rows, f"neurons {word or 'top'}", run, command, call)
     return name
 
 
@@ -79,6 +90,8 @@ def _selected(rows: pd.DataFrame, key: str) -> str:
     """The rows as a table; returns the selected neuron's name, at first that of the first row."""
     shown = rows.assign(tokens=rows["tokens"].map(lambda ts: [visible(t) for t in ts]))
     two_digits = st.column_config.NumberColumn(format="%.2f")
+    chances = st.column_config.NumberColumn(format="%.4f")
+    formats = {c: chances if c.endswith(("p", "q")) else two_digits for c in map(str, rows)}
     event = st.dataframe(
         shown,
         key=key,
@@ -86,7 +99,7 @@ def _selected(rows: pd.DataFrame, key: str) -> str:
         height=min(38 + 35 * len(shown), 360),
         on_select="rerun",
         selection_mode="single-row",
-        column_config={str(c): two_digits for c in rows.select_dtypes("float")},
+        column_config={str(c): formats[str(c)] for c in rows.select_dtypes("float")},
     )
     chosen = event["selection"]["rows"]
     return str(rows["name"].iloc[chosen[0] if chosen else 0])
@@ -96,7 +109,9 @@ def _card(run: Run, name: NeuronName) -> None:
     st.subheader(str(name))
     rows = show(run, name)
     charts("tokens", figures.neuron_tokens(rows))
-    statistic = st.selectbox("Where it stands by", search.STATISTICS)
+    ranked = ["score", "p", "q", "coherence", "coherence_p", "coherence_q"]
+    st.dataframe(rows.filter(["side", *ranked]), hide_index=True)
+    statistic = st.selectbox("Where it stands by", search.statistics(run))
     here = dict(zip(rows["side"], rows[statistic], strict=True))
     values, among = values_in_layer(run, name, statistic), f"layer {name.layer}, {name.kind}"
     charts("standing", figures.standing(values, here, statistic, among))
@@ -105,7 +120,7 @@ def _card(run: Run, name: NeuronName) -> None:
 
 
 def _layers(run: Run) -> None:
-    statistic = st.selectbox("Statistic", search.STATISTICS, key="overview")
+    statistic = st.selectbox("Statistic", search.statistics(run), key="overview")
     counts = density(run, statistic)
     charts("density", figures.layer_density(counts, statistic))
     st.caption("The notebook call makes this picture; the command lists its extremes.")

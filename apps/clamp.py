@@ -14,12 +14,18 @@ def page() -> None:
     st.title("Clamp a neuron")
     run = pick_run("neurons.clamp")
     config, word = run.config, run.manifest["word"]
+    rows = table(run, "curve/values")
+    asked = config["prompt"]
+    prompts = [asked] if isinstance(asked, str) else list(asked)  # an earlier version has one
+    about = "prompt" if len(prompts) == 1 else f"{len(prompts)} prompts, the first"
     st.caption(
         f"{plain(config['model'])}: {config['neuron']} held at {config['where']} positions; "
-        f"prompt: “{plain(config['prompt'])}”; "
+        f"{about}: “{plain(prompts[0])}”; "
         f"logits within {run.manifest['parity']:.1e} of transformers'."
     )
-    rows = table(run, "curve/values")
+    if len(prompts) > 1:
+        prompt = st.selectbox("Prompt", prompts)
+        rows = rows[rows["prompt"] == prompt]
     held = rows[rows["value"].notna()].sort_values("value").reset_index(drop=True)
     value = st.select_slider("Hold it at", list(held["value"]), format_func=lambda v: f"{v:g}")
     shown = {
@@ -29,9 +35,15 @@ def page() -> None:
     for column, (name, row) in zip(st.columns(2), shown.items(), strict=True):
         column.metric(f"{visible(word)}, {name}", f"{row['probability']:.3g}")
         column.text(row["text"])
-    charts("curve", figures.clamp_curve(rows, config["neuron"], word, value))
+    source = "curve/means" if run.has("curve/means") else "curve/values"
+    means = table(run, source)
+    charts("curve", figures.clamp_curve(means, config["neuron"], word, value))
+    if len(prompts) > 1:
+        st.caption("The curve is the mean over the prompts; the bars are 95 % intervals over them.")
+    else:
+        st.caption("One prompt has no interval: give --prompt several for a mean with one.")
     with st.expander("Its own activation on the prompt"):
         st.dataframe(table(run, "curve/activation"), hide_index=True)
     drawn = f"figures.clamp_curve(rows, {config['neuron']!r}, run.manifest['word'])"
-    call = f"from interp.neurons import figures\nrows = run.table('curve/values')\n{drawn}"
-    offer_run(rows, f"clamp {config['neuron']}", run, call)
+    call = f"from interp.neurons import figures\nrows = run.table({source!r})\n{drawn}"
+    offer_run(means, f"clamp {config['neuron']}", run, call)

@@ -17,6 +17,7 @@ from interp.model.catalog import DEFAULT_MODEL, resolve
 from interp.model.edits import Edit, clamp
 from interp.model.neuron import clamp_site, parse_neuron
 from interp.model.subject import Subject
+from interp.model.vocabulary import check_chat_template
 
 TOKENS = 24
 """Length of the texts."""
@@ -40,9 +41,13 @@ class Wish(NamedTuple):
 def answer(wish: Wish) -> tuple[pd.DataFrame, str, str, float]:
     """The most likely next tokens before and after, both texts, the difference from
     transformers."""
-    subject, lock = opened(wish.model)
     if not wish.prompt.strip():
         raise UserError("the prompt is empty: type some text")
+    if wish.chat:
+        check_chat_template(
+            resolve(wish.model), wish.model, "plain text: turn the chat template off"
+        )
+    subject, lock = opened(wish.model)
     message = [{"role": "user", "content": wish.prompt}]
     batch = subject.chat(message) if wish.chat else subject.tokens(wish.prompt)
     with lock:

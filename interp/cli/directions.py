@@ -1,7 +1,8 @@
 """`interp directions …`: what an analysis found, decoded, scored, compared, steered with.
 
-DIRECTIONS is a folder that `Directions.save` wrote (`interp directions list` shows those in the run
-folders), or neurons of one layer and kind, such as 29.down.808,29.down.1499.
+DIRECTIONS is a folder that `Directions.save` wrote, or neurons of one layer and kind, such as
+29.down.808,29.down.1499. `interp directions list` shows the folders in the stored runs, and
+`interp directions import` makes one of your own vector.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import Annotated
 import tyro
 from tyro.extras import SubcommandApp
 
+from ..directions.bring import ImportConfig
 from ..errors import UserError
-from ..runs.store import Store
-from .common import Json, Limit, Runs, command, positive, print_frame
+from ..model.prompting import Bos
+from ..runs.store import Run, Store
+from .common import Json, Limit, Runs, command, positive, print_frame, study_command
 
 directions = SubcommandApp()
 Source = Annotated[
@@ -29,6 +32,21 @@ Model = Annotated[
     str | None,
     tyro.conf.arg(help="Catalog name, hub id, folder or .gguf; by default the directions' own."),
 ]
+
+
+AskedBos = Annotated[
+    Bos,
+    tyro.conf.arg(
+        help="A BOS token before each text: auto (as the tokenizer has it), always, never."
+    ),
+]
+
+
+def _use(run: Run) -> None:
+    print(f"Use them: interp directions decode {run.path / 'directions'}")
+
+
+study_command(directions, ImportConfig, _use)
 
 
 @command(directions, "list")
@@ -75,6 +93,7 @@ def score(
     tokens: int = 4096,
     length: int = 128,
     limit: Limit = 5,
+    bos: AskedBos = "auto",
     json: Json = False,
 ) -> None:
     """Where in a corpus each direction's score is highest, with the context.
@@ -91,8 +110,8 @@ def score(
 
     opened = open_directions(source, model)
     texts = read_corpus(corpus)  # before the model: a mistake should not cost its loading
-    subject = open_subject(model or opened.model)
-    rows = list(token_rows(texts, subject.token_ids, length, None, tokens))
+    subject = open_subject(model or opened.model, bos=bos)
+    rows = list(token_rows(texts, subject.prompting, length, tokens))
     table = top_examples(subject, rows, opened, positive(limit))
     columns = "name mean std score z before token after"
     print_frame("directions.score", table, json, columns)
@@ -127,6 +146,7 @@ def steer(
     chat: bool = True,
     tokens: int = 24,
     model: Model = None,
+    bos: AskedBos = "auto",
     json: Json = False,
 ) -> None:
     """The next token and the text while multiples of a direction are added.
@@ -140,12 +160,17 @@ def steer(
     """
     from ..directions.inspect import steered
     from ..directions.sources import open_directions
+    from ..model.catalog import resolve
     from ..model.subject import open_subject
+    from ..model.vocabulary import check_chat_template
 
     if not prompt.strip():
         raise UserError("the prompt is empty: give --prompt some text")
     opened = open_directions(source, model)
-    subject = open_subject(model or opened.model)
+    if chat:  # before the model: a mistake should not cost its loading
+        name = model or opened.model
+        check_chat_template(resolve(name), name, "--no-chat")
+    subject = open_subject(model or opened.model, bos=bos)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
     table = steered(subject, batch, opened, row, scale, positive(tokens, "--tokens"))
     print_frame("directions.steer", table, json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -21,7 +21,14 @@ from ..runs.study import run_or_load
 from . import common
 from .common import Atlas, Flag, Fresh, Json, Limit, Runs, command, positive, study_command
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 neurons = SubcommandApp()
+By = Annotated[
+    Literal["score", "coherence"],
+    tyro.conf.arg(help="Rank by the word's score, or by how much the tokens belong together."),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +76,7 @@ def search(
     word: tyro.conf.Positional[str],
     atlas: Atlas = None,
     exact: Flag = False,
+    by: By = "score",
     limit: Limit = 20,
     runs: Runs = None,
     json: Json = False,
@@ -81,9 +89,8 @@ def search(
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
-    rows = questions.find(run, word, exact, positive(limit))
-    columns = "name side score rank word_z lead tokens"
-    common.print_frame("neurons.search", rows, json, columns, run)
+    rows = questions.find(run, word, exact, positive(limit), by)
+    _print("search", run, rows, f"{_RANKED[by]} rank word_z lead", json)
 
 
 @command(neurons, "show")
@@ -94,8 +101,8 @@ def show(
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
-    columns = "name side z margin kurtosis max_prob norm tokens"
-    common.print_frame("neurons.show", questions.show(run, neuron), json, columns, run)
+    columns = f"{_RANKED['score']} z margin coherence coherence_p coherence_q kurtosis norm"
+    _print("show", run, questions.show(run, neuron), columns, json)
 
 
 @command(neurons, "top")
@@ -105,6 +112,7 @@ def top(
     layer: int | None = None,
     kind: Literal["up", "gate", "down"] | None = None,
     words_only: Flag = False,
+    by: By = "score",
     runs: Runs = None,
     json: Json = False,
 ) -> None:
@@ -118,17 +126,35 @@ def top(
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
-    rows = questions.top(run, positive(limit), layer, kind, words_only)
-    columns = "name side score z margin kurtosis tokens"
-    common.print_frame("neurons.top", rows, json, columns, run)
+    rows = questions.top(run, positive(limit), layer, kind, words_only, by)
+    _print("top", run, rows, f"{_RANKED[by]} z margin kurtosis", json)
+
+
+_RANKED = {"score": "score p q", "coherence": "coherence coherence_p coherence_q score"}
+"""A ranking's columns, before its details."""
+
+
+def _print(command: str, atlas: Run, rows: pd.DataFrame, columns: str, json: bool) -> None:
+    """Rows of an atlas, with those of the columns that it has, and what p and q are."""
+    from ..neurons.search import chance_note
+
+    has = [name for name in f"name side {columns} tokens".split() if name in rows]
+    common.print_frame(f"neurons.{command}", rows, json, " ".join(has), atlas)
+    if not json:
+        print(chance_note(atlas))
 
 
 def _curve(run: Run) -> None:
-    """The word's probability and the text at every value."""
-    rows = run.table("curve/values")
-    values = rows["value"].map("{:g}".format).where(rows["value"].notna(), "unclamped")
+    """The word's probability at every value, and the text after the first prompt."""
+    means, rows, prompts = run.table("curve/means"), run.table("curve/values"), run.config["prompt"]
+    texts = rows[rows["prompt"] == prompts[0]]["text"].to_list()
+    values = means["value"].map("{:g}".format).where(means["value"].notna(), "unclamped")
+    interval = "probability_low probability_high n unit" if len(prompts) > 1 else ""
     print(f"{run.config['neuron']} and '{run.manifest['word']}'")
-    common.print_rows(rows.assign(value=values), "value probability text")
+    shown = means.assign(value=values, text=texts)
+    common.print_rows(shown, f"value probability {interval} text")
+    if not interval:
+        print("One prompt has no interval: give --prompt several for a mean with one.")
 
 
 _EFFECTS = "word name score gain value control_mean control_max beats"
@@ -172,10 +198,14 @@ def agree(
     run_a: tyro.conf.Positional[Path], run_b: tyro.conf.Positional[Path], json: Json = False
 ) -> None:
     """How often two models' neurons have the same first token (two atlas folders)."""
-    from ..neurons.agree import agreement, summary
+    from ..neurons.agree import summary
     from ..neurons.search import open_atlas
 
     a, b = open_atlas(run_a), open_atlas(run_b)
-    means = summary(agreement(a, b))
-    if not common.answered(json, "neurons.agree", means, a.path, other=str(b.path)):
-        common.print_metrics(means, ".4f")
+    table = summary(a, b)
+    every, *kinds = table.to_dict("records")
+    ends = ("agreement", "agreement_low", "agreement_high", "chance")
+    metrics = {name: every[name] for name in ends}
+    metrics |= {f"agreement_{row['kind']}": row["agreement"] for row in kinds}
+    if not common.answered(json, "neurons.agree", metrics, a.path, other=str(b.path)):
+        common.print_rows(table)

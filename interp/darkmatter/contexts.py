@@ -32,16 +32,8 @@ def corpus_rows(
     """
     if corpus.endswith(".safetensors"):
         return enumerate(row[:length] for row in itertools.islice(id_rows(corpus), count))
-    if subject.tokenizer is None:
-        raise UserError("this model has no tokenizer: give a --corpus of ids (.safetensors)")
-    encode = subject.tokenizer.encode
-    return token_rows(
-        read_corpus(corpus or None),
-        lambda text: list(encode(text, add_special_tokens=False)),
-        length,
-        None,
-        sys.maxsize if count is None else count * length,
-    ).numbered
+    limit = sys.maxsize if count is None else count * length
+    return token_rows(read_corpus(corpus or None), subject.prompting, length, limit).numbered
 
 
 class Tokens(NamedTuple):
@@ -135,7 +127,7 @@ class ContextStream:
                 )
             batch = self.subject.pad([ids for _, ids in taken])
             position = batch.mask.long().cumsum(1) - 1
-            counts = batch.mask & (position >= self.skip)
+            counts = self.subject.counted(batch) & (position >= self.skip)
             if not counts.any():
                 continue
             context = first + start + torch.arange(len(taken), device=counts.device)

@@ -73,13 +73,13 @@ class ErrorSaesConfig(ErrorsConfig):
         return POOL * (self.length - self.skip) // self.batch - 1
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
         from ..saes.open import open_sae
 
-        subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         stream = _PartStream(self, subject)
         steps = self.tokens // self.batch
-        schedule = Schedule(steps, self.batch, self.lr, Path(self.model).name, self.device)
+        name, started = Path(self.model).name, bool(subject.prompting.start)
+        schedule = Schedule(steps, self.batch, self.lr, name, started, self.device)
         rows: list[dict[str, Any]] = []
         for part in PARTS:
             if not trained(out, part):
@@ -88,7 +88,6 @@ class ErrorSaesConfig(ErrorsConfig):
             sae = open_sae(out.path / "saes" / part)
             rows.append({"part": part, **sae.quality(stream.held_out[part])})
         out.table("error_saes", rows)
-        out.facts = {"parity": subject.parity, "device": self.device}
         return {f"{c}_{row['part']}": row[c] for row in rows for c in ("fvu", "l0", "alive")}
 
 
@@ -102,7 +101,7 @@ class _PartStream:
 
         saes = open_saes(config.source, config.site, model=config.model)
         self.config, self.site = config, saes.site
-        self._stream = config.stream(subject, [saes.site])
+        self._stream = config.stream(subject, saes)
         fitted, pools = FIT_TOKENS // config.length, config.tokens // config.batch + 1
         self._skipped, self._trained = fitted + CHECKED, -(-pools // config.pool) * POOL
         rows = self._stream.rows(self._skipped + self._trained)

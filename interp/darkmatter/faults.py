@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..model.prompting import Prompting
 from ..model.site import Site
 from ..saes.open import SaeErrors
 from ..saes.sae import Sae
@@ -36,6 +37,9 @@ class PlantedFaults:
     @property
     def widths(self) -> tuple[int, ...]:
         return (self.sae.d_sae,) * len(self.faults)
+
+    def no_data(self, prompting: Prompting) -> tuple[int, ...]:
+        return self.sae.no_data(prompting)
 
     def errors(self, x: Float[Tensor, "n d"]) -> SaeErrors:
         z = self.sae.encode(x)

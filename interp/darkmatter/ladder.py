@@ -1,8 +1,9 @@
 """A ladder of SAEs on one site of a language model: several widths and sparsities, one stream.
 
 All of them see the same tokens in the same order, so that they differ in width and sparsity alone.
-The first position of every row is left out: it is an attention sink whose activation is about 160
-times longer than the others' (SmolLM2, 14.resid_post: 24,564 against 156 on average).
+Special tokens and the first position of every row are left out: the first is an attention sink
+whose activation is about 160 times longer than the others' (SmolLM2, 14.resid_post: 24,564 against
+156 on average).
 
 Written to the run: `saes/<name>/`, each a folder that `SAE.load_from_disk` opens, and
 `ladder.parquet`: name string, d_sae int64, sparsity double (k), tokens int64, l0 double, fvu
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +23,7 @@ from interp.data import FOLDER
 
 from ..errors import UserError
 from ..model.site import Site
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 
@@ -43,7 +44,7 @@ POOL = 2**15
 
 
 @dataclass(frozen=True)
-class LadderConfig(ModelStudy):
+class LadderConfig(TextStudy):
     """Train SAEs of several widths and sparsities on one site of a model."""
 
     STUDY: ClassVar[str] = "darkmatter.ladder"
@@ -87,19 +88,18 @@ class LadderConfig(ModelStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         import torch
 
-        from ..model.subject import open_subject
-
         dtype = getattr(torch, self.precision)
-        subject = open_subject(self.model, device=self.device, dtype=dtype)
+        subject = self.open(out, dtype=dtype)
         plans = self._plans()
         if not all(trained(out, plan.name) for plan in plans):
             half = self.precision == "bfloat16"
             steps, name = self.tokens // self.batch, Path(self.model).name
-            schedule = Schedule(steps, self.batch, self.lr, name, self.device, half, checkpoint=100)
+            started = bool(subject.prompting.start)
+            about = (steps, self.batch, self.lr, name, started, self.device)
+            schedule = Schedule(*about, autocast=half, checkpoint=100)
             label = f"SAEs at {self.site}"
             train_saes(plans, lambda n: _batches(self, subject, n), schedule, out, label)
         table = out.table("ladder", _measured(self, subject, plans, out.path))
-        out.facts = {"parity": subject.parity, "device": self.device}
         columns = ("l0", "fvu", "alive")
         return {
             f"{column}_{row['name']}": round(float(row[column]), 4)
@@ -124,7 +124,7 @@ def _batches(config: LadderConfig, subject: Subject, first: int) -> Iterator[dic
 
     site = Site.parse(config.site)
     rows = itertools.islice(corpus_rows(subject, config.corpus, config.length), HELD_OUT, None)
-    for number, (pool, tokens) in enumerate(_pools(config, rows)):
+    for number, (pool, tokens) in enumerate(_pools(config, rows, set(subject.prompting.special))):
         count = tokens // config.batch
         if first >= count:  # all batches of this pool come before the first: do not run it
             first -= count
@@ -137,14 +137,16 @@ def _batches(config: LadderConfig, subject: Subject, first: int) -> Iterator[dic
         first = 0
 
 
-def _pools(config: LadderConfig, rows: Iterator[Row]) -> Iterator[tuple[list[Row], int]]:
+def _pools(
+    config: LadderConfig, rows: Iterator[Row], special: Collection[int]
+) -> Iterator[tuple[list[Row], int]]:
     """Rows whose tokens are shuffled together, and how many tokens those are."""
     full = min(max(POOL, config.batch), config.tokens + config.batch)
     pool: list[Row] = []
     tokens = 0
     for row in rows:
         pool.append(row)
-        tokens += len(row[1]) - 1
+        tokens += sum(i not in special for i in row[1][1:])
         if tokens >= full:
             yield pool, tokens
             pool, tokens = [], 0

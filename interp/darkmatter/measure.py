@@ -28,11 +28,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
 from .ladder import LADDER
 
 if TYPE_CHECKING:
+    from ..model.prompting import Bos
     from ..model.site import Site
     from ..model.subject import Subject
     from ..saes.open import ErrorSource
@@ -43,7 +44,7 @@ HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
 
 
 @dataclass(frozen=True)
-class ErrorsConfig(ModelStudy):
+class ErrorsConfig(TextStudy):
     """The settings of every study of the errors of a site's SAEs: which SAEs, on which tokens."""
 
     STUDY: ClassVar[str]
@@ -74,6 +75,13 @@ class ErrorsConfig(ModelStudy):
     def contexts(self) -> int:
         return self.tokens // self.length
 
+    @property
+    def feeding(self) -> Bos:
+        """`bos`; by default as the SAEs say that they were trained, if they do."""
+        from ..saes.open import saes_bos
+
+        return saes_bos(self.source) if self.bos == "auto" else self.bos
+
     def fingerprints(self) -> dict[str, str]:
         from ..saes.open import saes_fingerprint
 
@@ -96,10 +104,15 @@ class ErrorsConfig(ModelStudy):
         if self.longest != 0 and not self.longest >= 1:
             raise UserError(f"--longest must be 0 or at least 1, not {self.longest:g}")
 
-    def stream(self, subject: Subject, sites: Iterable[Site]) -> ContextStream:
-        """The contexts of the corpus, read at some sites."""
+    def stream(
+        self, subject: Subject, saes: ErrorSource, earlier: Iterable[Site] = ()
+    ) -> ContextStream:
+        """The contexts of the corpus, read at the SAEs' site and at earlier ones. What the SAEs
+        were not trained on does not count."""
         from .contexts import ContextStream
 
+        subject.prompting.special = saes.no_data(subject.prompting)
+        sites = (saes.site, *earlier)
         settings = (self.corpus, self.length, self.skip, self.longest)
         return ContextStream(subject, list(sites), *settings)
 
@@ -134,16 +147,15 @@ class DarkMatterConfig(ErrorsConfig):
             raise UserError("give --earlier as site=source, such as 1.resid_post=FOLDER")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
         from ..saes.open import open_saes
         from .report import fits, tables
         from .run_pass import ErrorPass
 
         parted = (given.partition("=") for given in self.earlier)
         earlier = tuple(open_saes(source, site, model=self.model) for site, _, source in parted)
-        subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         saes = self.error_source(subject)
-        stream = self.stream(subject, (saes.site, *(each.site for each in earlier)))
+        stream = self.stream(subject, saes, (each.site for each in earlier))
         errors = ErrorPass(stream, saes, self.contexts, self.ridge, self.downstream, earlier)
         errors.read()
         made = tables(errors.regressions, errors.costs, errors.shown)
@@ -151,13 +163,11 @@ class DarkMatterConfig(ErrorsConfig):
             out.table(name, rows)
         with out.part("fits.safetensors") as path:
             save_tensors(fits(errors.regressions), path)
-        out.facts = {
+        out.facts |= {
             "names": list(saes.names),
             "site": str(saes.site),
             "left_out": stream.left_out,
             "documents": errors.documents,
-            "parity": subject.parity,
-            "device": self.device,
             "seconds": {name: round(value, 2) for name, value in errors.seconds.items()},
         }
         measures = made["measures"]

@@ -132,11 +132,7 @@ class ErrorPass:
             self.regressions.add_test(tokens, split, losses[part.chosen.cpu()])
         self._replace(part, split)
         if self._tested < SHOWN:
-            tokenizer = self.subject.tokenizer
-            pieces = [
-                str(tokenizer.decode([token])) if tokenizer else f"#{token}"
-                for token in tokens.token.tolist()
-            ]
+            pieces = [self.subject.text(token[None]) for token in tokens.token]
             self.shown.append(shown_tokens(self.saes.names, pieces, part, split, losses))
         self._tested += len(part.context)
         self._measured.update(tokens.document.tolist())

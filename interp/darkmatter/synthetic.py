@@ -60,7 +60,7 @@ class SyntheticConfig(DarkMatterConfig):
         saes = open_saes(self.source, self.site, model=self.model)
         sae = saes.chosen(self.name)
         # massive activations are left out here too: one of them alone would set the noise
-        stream, few = self.stream(subject, [saes.site]), min(8, self.contexts)
+        stream, few = self.stream(subject, saes), min(8, self.contexts)
         x = stream.activations(stream.rows(self.contexts), few)
         truth = torch.cat([x_hat for _, _, x_hat in sae.reconstructions(x)])
         variance = float((truth - truth.mean(0)).square().sum(1).mean())

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
 
 if TYPE_CHECKING:
+    from ..model.prompting import Bos
     from ..model.subject import Subject
 
 SHIPPED = FOLDER / "knob" / "smollm2-135m"
@@ -77,21 +78,28 @@ def save_adapter(model: Any, name: str, out: RunWriter, folder: str = "adapter")
 
 
 @dataclass(frozen=True)
-class TunedModelStudy(ModelStudy):
+class TunedModelStudy(TextStudy):
     """A study of a model with an adapter; the adapter's weights count in the run's key."""
 
     adapter: str = "shipped"
     """The adapter's folder; "shipped", or "none" for the model without one."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         adapted = self.adapter != "none"
         adapter = sha256(adapter_folder(self.adapter) / WEIGHTS) if adapted else "none"
         return {**super().fingerprints(), "adapter": adapter}
 
 
-def open_tuned(model: str, adapter: str, device: str = "cpu") -> Subject:
+def open_for(study: TextStudy, adapter: str, out: RunWriter) -> Subject:
+    """`open_tuned` for a study, recorded in its run."""
+    subject = open_tuned(study.model, adapter, study.device, study.bos)
+    study.record(out, subject)
+    return subject
+
+
+def open_tuned(model: str, adapter: str, device: str = "cpu", bos: Bos = "auto") -> Subject:
     """A model with an adapter merged into its weights; with "none", the model alone.
 
     Raises:
@@ -99,14 +107,14 @@ def open_tuned(model: str, adapter: str, device: str = "cpu") -> Subject:
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoTokenizer
 
     from ..model.catalog import resolve
     from ..model.checkpoint import load_model
     from ..model.subject import open_subject
+    from ..model.tokenizer_files import load_tokenizer
 
     if adapter == "none":
-        return open_subject(model, device=device)
+        return open_subject(model, device=device, bos=bos)
     folder = adapter_folder(adapter)
     base = resolve(model)
     plain = load_model(base, dtype=torch.float32)
@@ -117,7 +125,7 @@ def open_tuned(model: str, adapter: str, device: str = "cpu") -> Subject:
         raise UserError(f"the adapter in {folder} does not fit {model}: {reason}") from error
     _check_every_tensor_fits(tuned, folder, model)
     whole = tuned.merge_and_unload()  # type: ignore[operator]
-    return open_subject(whole, device=device, tokenizer=AutoTokenizer.from_pretrained(base))
+    return open_subject(whole, device=device, tokenizer=load_tokenizer(base), bos=bos)
 
 
 def _check_every_tensor_fits(tuned: Any, folder: Path, model: str) -> None:

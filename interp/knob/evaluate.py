@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..progress import progress
 from ..runs.intervals import bootstrap
-from .items import Item
+from .items import Item, Key
 from .prompts import Prompter, Row
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def answer_texts(subject: Subject, prompts: CachedPrompts, edits: Iterable[Edit]
     """Greedy answers up to their end, stripped; edits apply from the prompt's last token on."""
     import torch
 
-    ends = set(subject._end_tokens())
+    ends = set(subject.ends)
     return [
         subject.text(torch.tensor([i for i in ids if i not in ends], dtype=torch.long)).strip()
         for ids in prompts.generate(NEW_TOKENS, edits).tolist()
@@ -145,20 +145,27 @@ def known_keys(
     times: int = 3,
     seed: int = 0,
     batch_size: int = 16,
-) -> set[tuple[str, str]]:
+    asked: Sequence[Key] | None = None,
+) -> set[Key]:
     """The keys whose bare statement the model completes correctly behind each of `times` draws of
-    `shots` other statements of their relation: a guess from its neighbours is not knowledge."""
+    `shots` other statements of their relation: a guess from its neighbours is not knowledge.
+
+    Args:
+        asked: the keys in question; by default those of all items. The statements before them are
+            drawn from all items either way.
+    """
     by_key = {item.key: item for item in items}
     true = {key: f"{item.query} {item.prior_answer}" for key, item in by_key.items()}
-    known = set(by_key)
+    order = list(by_key) if asked is None else asked
+    known = set(order)
     for time in range(times):
-        keys = [key for key in by_key if key in known]
+        keys = [key for key in order if key in known]
         texts = []
         for key in keys:
             others = [text for other, text in true.items() if other[0] == key[0] and other != key]
             drawn = random.Random(f"{seed}/{time}/{key}").sample(others, min(shots, len(others)))
             texts.append("".join(f"{text}.\n" for text in drawn) + by_key[key].query)
-        ids = [subject.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        ids = [subject.prompting.ids(text) for text in texts]
         known = {
             keys[i]
             for indices, prompts in cached_batches(subject, ids, batch_size, f"known, {time + 1}")

@@ -73,10 +73,11 @@ class FinetuneConfig(ScoreSettings):
         if out.has("adapter/adapter_config.json"):
             return
         import torch
-        from transformers import AutoTokenizer
 
         from ..model.catalog import resolve
         from ..model.checkpoint import load_model
+        from ..model.prompting import Prompting
+        from ..model.tokenizer_files import load_tokenizer
 
         rows = rows_of(self.splits(out).train)
         if len(rows) < self.rows:
@@ -86,10 +87,10 @@ class FinetuneConfig(ScoreSettings):
             )
         chosen = random.Random(f"{self.seed}/train").sample(rows, self.rows)
         folder = resolve(self.model)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        prompter = Prompter(Prompting(load_tokenizer(folder), self.bos), template=self.template)
         plain = load_model(folder, dtype=torch.float32)
         model = with_lora(plain.to(self.device), self.rank, self.alpha, self.seed).train()
-        Training(self, model, Prompter(tokenizer, template=self.template), chosen, out).finish()
+        Training(self, model, prompter, chosen, out).finish()
         save_adapter(model, self.model, out)
         (out.path / CHECKPOINT).unlink(missing_ok=True)
 
@@ -175,7 +176,7 @@ def completion_loss(model: Any, prompter: Prompter, rows: Sequence[Row]) -> Tens
     import torch
     from torch.nn.functional import cross_entropy
 
-    end = prompter.tokenizer.eos_token_id
+    end = prompter.prompting.tokenizer.eos_token_id
     ends = [] if end is None else [int(end)]
     answers = [prompter.answer_ids(row.answer) + ends for row in rows]
     whole = [prompter.ids(row) + ids for row, ids in zip(rows, answers, strict=True)]

@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 
 from ..errors import UserError
 from ..runs.writer import RunWriter
-from .adapter import TunedModelStudy, open_tuned
+from .adapter import TunedModelStudy, open_for
 from .items import Splits
 from .settings import STEERED, LearnSettings
 
@@ -50,7 +50,7 @@ def learn_knob(config: LearnSettings, adapter: str, out: RunWriter) -> dict[str,
     """Compute every stage that `out` does not have yet; return the metrics."""
     from . import effects, stages
 
-    subject = open_tuned(config.model, adapter, config.device)
+    subject = open_for(config, adapter, out)
     differs = config.prompter(subject).first_tokens_differ
     splits = Splits(*([x for x in items if differs(x)] for items in config.splits(out)))
     if not (splits.validation and splits.train and (splits.subjects or splits.relations)):
@@ -64,7 +64,7 @@ def learn_knob(config: LearnSettings, adapter: str, out: RunWriter) -> dict[str,
     facts = len({item.key for item in splits.train})
     for tuned in (True, False) if has_adapter else (False,):
         if tuned != has_adapter:
-            work = work._replace(subject=open_tuned(config.model, "none", config.device))
+            work = work._replace(subject=open_for(config, "none", out))
         for setting in STEERED:
             if setting.tuned == tuned and setting.shots <= facts:
                 stages.steer_model(work, knobs, setting)

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ..errors import UserError
+from ..model.prompting import Prompting
 from .items import Item
 
 Intent = Literal["prior", "context"]
@@ -69,18 +70,18 @@ def question(row: Row, form: Format) -> str:
 
 
 class Prompter:
-    """Writes prompts for a tokenizer, in one format and template, behind demonstrations."""
+    """Writes prompts for a model, in one format and template, behind demonstrations."""
 
     def __init__(
         self,
-        tokenizer: Any,
+        prompting: Prompting,
         form: Format = "instruction",
         shots: Sequence[Row] = (),
         template: Template = "chat",
     ) -> None:
-        if template == "chat" and not getattr(tokenizer, "chat_template", None):
+        if template == "chat" and not getattr(prompting.tokenizer, "chat_template", None):
             raise UserError("this model has no chat template: use --template plain")
-        self.tokenizer, self.form, self.template = tokenizer, form, template
+        self.prompting, self.form, self.template = prompting, form, template
         self._shots = list(shots)
 
     def prompt(self, row: Row) -> str:
@@ -93,19 +94,16 @@ class Prompter:
             turns += [("user", question(shot, self.form)), ("assistant", shot.answer)]
         turns.append(("user", question(row, self.form)))
         messages = [{"role": role, "content": content} for role, content in turns]
-        text: str = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        return text
+        return self.prompting.chat_text(messages)
 
     def ids(self, row: Row) -> list[int]:
         """The prompt's tokens."""
-        return list(self.tokenizer.encode(self.prompt(row), add_special_tokens=False))
+        return self.prompting.ids(self.prompt(row))
 
     def answer_ids(self, answer: str) -> list[int]:
         """The answer's tokens as they follow the prompt, without the end token."""
         text = answer if self.template == "chat" else f" {answer}"
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.prompting.plain(text)
 
     def first_token(self, answer: str) -> int:
         return self.answer_ids(answer)[0]

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from ..model.vocabulary import check_chat_template
 from ..progress import progress
 from ..runs.writer import RunWriter
-from .adapter import SHIPPED, TunedModelStudy, open_tuned
+from .adapter import SHIPPED, TunedModelStudy, open_for
 from .items import Item
 from .prompts import Prompter, Row, Template
 
@@ -54,7 +55,7 @@ class SteerConfig(TunedModelStudy):
     """Prompts in the model's chat template, or in plain blocks."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         folder = knob_folder(self.knob)
         return {**super().fingerprints(), **{name: sha256(folder / name) for name in KNOB_FILES}}
@@ -67,13 +68,15 @@ class SteerConfig(TunedModelStudy):
         if not all(math.isfinite(c) for c in self.value):
             raise UserError("--value takes finite numbers")
         pick_direction(read_knob(self.knob), self.direction)
+        if self.template == "chat":
+            check_chat_template(self.stored_weights.folder, self.model, "--template plain")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        subject = open_tuned(self.model, self.adapter, self.device)
+        subject = open_for(self, self.adapter, out)
         direction = pick_direction(read_knob(self.knob), self.direction)
         prior, told = self.prior.strip(), self.told.strip()
         item = Item("own", "own", self.context, self.query, prior, told)
-        prompter = Prompter(subject.tokenizer, template=self.template)
+        prompter = Prompter(subject.prompting, template=self.template)
         if prior and told and not prompter.first_tokens_differ(item):
             raise UserError(f"'{told}' and '{prior}' begin with the same token: leave one out")
         values = self.value or default_values(direction)
@@ -142,7 +145,7 @@ def steering_curve(
     from .evaluate import answer_texts
     from .last_token_cache import CachedPrompts
 
-    prompter = Prompter(subject.tokenizer, "none", template=template)
+    prompter = Prompter(subject.prompting, "none", template=template)
     prompt = CachedPrompts(subject, [prompter.ids(Row(item, "context"))])
     site, vector = direction.site, direction.vectors[0]
     rows = []
@@ -155,7 +158,7 @@ def steering_curve(
             probabilities = logits.softmax(-1)
             top = probabilities.topk(TOP)
             row: dict[str, Any] = {"c": c, "text": answer_texts(subject, prompt, edits)[0]}
-            row["tokens"] = [subject.tokenizer.decode([i]) for i in top.indices.tolist()]
+            row["tokens"] = [subject.text(i[None]) for i in top.indices]
             row["probabilities"] = top.values.tolist()
             for name, answer in (("p_told", item.context_answer), ("p_prior", item.prior_answer)):
                 if answer:

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..model.catalog import Wheel, from_wheel, sha256
+from ..model.catalog import Wheel, from_wheel
+from ..model.files import sha256
 from ..runs.writer import save_tensors
 from .efficientnet import EfficientNetLite0
 from .ncnn import read_ncnn

@@ -54,7 +54,7 @@ class NetworkConfig:
         raise NotImplementedError
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
         from .networks import fingerprint
 
         paths = {name: Path(name).expanduser() for name in self.pictures()}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.site import Site
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TokensConfig(ModelStudy):
+class TokensConfig(TextStudy):
     """Split a language model's logits exactly among the tokens of a prompt."""
 
     STUDY: ClassVar[str] = "linearscope.tokens"
@@ -51,11 +51,9 @@ class TokensConfig(ModelStudy):
         import pandas as pd
 
         from ..directions import Directions
-        from ..model.subject import open_subject
         from .language import interpret_logits
 
-        subject = open_subject(self.model, device=self.device)
-        out.facts["parity"] = subject.parity
+        subject = self.open(out)
         batch, site = subject.tokens(self.prompt), Site.parse(self.site)
         system = interpret_logits(subject, batch, site)
         names, rows, sums = self._logits(subject, system)
@@ -98,8 +96,8 @@ class TokensConfig(ModelStudy):
 
 
 def _token(subject: Subject, word: str) -> int:
-    ids = subject.tokens(word).ids[0]
+    ids = subject.prompting.plain(word)
     if len(ids) != 1:
-        pieces = ", ".join(repr(subject.text(piece[None])) for piece in ids)
+        pieces = ", ".join(repr(subject.prompting.text([piece])) for piece in ids)
         raise UserError(f"{word!r} is {len(ids)} tokens ({pieces}): give one of them")
-    return int(ids[0])
+    return ids[0]

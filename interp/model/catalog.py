@@ -7,9 +7,7 @@ conversion leaves nothing half-made (its remains are swept by the next attempt).
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from interp.data import FOLDER
 
 from ..errors import UserError
 from ..progress import log, waiting
+from .files import home, sha256
+from .hub import from_hub
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,6 @@ SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
 _HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
 
 
-def home() -> Path:
-    """Where models are kept: $INTERP_HOME, or the platform's cache folder."""
-    chosen = os.environ.get("INTERP_HOME")
-    return Path(chosen) if chosen else user_cache_path("interp")
-
-
 def added() -> dict[str, str]:
     """The names added by `interp models add`, each with its source."""
     path = home() / "models.json"
@@ -154,7 +147,7 @@ def resolve(name: str) -> Path:
         digest = sha256(path)
         return _built(_folder_name(f"gguf-{digest[:16]}"), lambda out: _convert(path, out))
     if re.fullmatch(_HUB_ID, name) and not path.exists():
-        return _from_hub(name)
+        return from_hub(name)
     names = ", ".join([*WHEELS, *SHIPPED, *known])
     raise UserError(
         f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
@@ -179,14 +172,6 @@ def _check_is_current(name: str, folder: Path) -> None:
             f"'{name}' was converted by an earlier version, which lost some of its tokens' rules: "
             f"run 'interp models add {name} FILE.gguf' again"
         )
-
-
-def sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _built(name: str, build: Callable[[Path], None]) -> Path:
@@ -278,27 +263,3 @@ def _run(module: list[str], doing: str, failure: str) -> None:
         errors = [line for line in lines if line.startswith("ERROR")] or lines
         reason = errors[-1] if errors else f"{module[0]} ended with code {done.returncode}"
         raise UserError(f"{failure}: {reason}")
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition("@")
-    try:
-        folder = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
-            ignore_patterns=["original/*", "onnx/*"],
-        )
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"'{name}' is not in the local hub cache and the hub cannot be reached "
-            "(HF_HUB_OFFLINE set, or no network)"
-        ) from error
-    except HfHubHTTPError as error:
-        raise UserError(f"the hub does not give '{name}': {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise UserError(f"cannot fetch '{name}' from the hub: {error}") from error
-    return Path(folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -24,7 +25,9 @@ from .checkpoint import load_model
 from .edits import Edit
 from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
+from .prompting import Bos, Prompting
 from .site import Site
+from .tokenizer_files import load_tokenizer
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -44,15 +47,20 @@ class Subject(Hooked):
     """A model that can be read and edited at its sites; made by `open_subject`."""
 
     def __init__(
-        self, backend: Backend, spec: ModelSpec, tokenizer: Any, device: torch.device
+        self, backend: Backend, spec: ModelSpec, prompting: Prompting, device: torch.device
     ) -> None:
         super().__init__(backend, device)
         self.spec = spec
-        self.tokenizer = tokenizer
+        self.prompting = prompting
+        """What becomes of text, and which ids are no text."""
+        self.ends: tuple[int, ...] = ()
+        """The ids that end a generated text."""
         self.context: int | None = None
         """The maximum number of tokens in a pass, where the model limits it."""
         self.weights: Weights | None = None
         """The stored weights, if the model came from a folder."""
+        self._cache_name = "past_key_values"
+        """The model's own name for the keys and values of earlier tokens."""
         self.parity = float("nan")
         """Largest difference of its logits from plain transformers' on a probe."""
 
@@ -70,25 +78,18 @@ class Subject(Hooked):
         return parameter
 
     def tokens(self, texts: str | Sequence[str]) -> Batch:
-        """Texts as ids, exactly as the tokenizer makes them (no BOS added), padded on the left."""
+        """Texts as ids, as the model expects them (`Prompting.ids`), padded on the left."""
         rows = [texts] if isinstance(texts, str) else list(texts)
-        ids = [self._tokenizer().encode(row, add_special_tokens=False) for row in rows]
-        return self.pad(ids)
-
-    def token_ids(self, text: str) -> list[int]:
-        """One text as ids, as `tokens` has them: what `text.corpus.token_rows` packs."""
-        ids: list[int] = self.tokens(text).ids[0].tolist()
-        return ids
+        return self.pad([self.prompting.ids(row) for row in rows])
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> Batch:
         """A conversation in the model's chat template, ready for the assistant's turn."""
-        tokenizer = self._tokenizer()
-        if not tokenizer.chat_template:
-            raise UserError("this model's tokenizer has no chat template: use tokens(text)")
-        text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
-        return self.tokens(text)
+        return self.pad([self.prompting.chat(messages)])
+
+    def counted(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
+        """Which positions are data: no padding, no BOS and no other special token."""
+        special = torch.tensor(self.prompting.special, dtype=torch.long, device=batch.ids.device)
+        return batch.mask & ~torch.isin(batch.ids, special)
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Batch:
         """Rows of ids as one left-padded batch."""
@@ -102,7 +103,8 @@ class Subject(Hooked):
         return Batch(ids.to(self.device), mask.to(self.device))
 
     def text(self, ids: Int[Tensor, " pos"]) -> str:
-        return str(self._tokenizer().decode(ids.tolist()))
+        """Ids as text; those of a model without a tokenizer as `#id`."""
+        return self.prompting.text(ids.tolist())
 
     @torch.no_grad()
     def logits(self, batch: Batch | Tensor) -> Float[Tensor, "batch pos d_vocab"]:
@@ -148,13 +150,13 @@ class Subject(Hooked):
         self.check_length(whole.mask.shape[1] + max_new_tokens)
         cache = DynamicCache() if cache is None else cache
         generator = torch.Generator(self.device).manual_seed(seed)
-        ends = torch.tensor(self._end_tokens(), device=self.device)
+        ends = torch.tensor(self.ends, dtype=torch.long, device=self.device)
         ids, mask = whole
         new = mask[:, -ids.shape[1] :]
         done = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
         out: list[Tensor] = []
         while len(out) < max_new_tokens and not bool(done.all()):
-            inputs = {**model_inputs(Batch(ids, mask)), "past_key_values": cache, "use_cache": True}
+            inputs = {**model_inputs(Batch(ids, mask)), self._cache_name: cache, "use_cache": True}
             logits = self._pass(inputs, _positions(new, whole.mask, bool(out)))
             picked = _pick(logits[:, -1], temperature, generator)
             picked = torch.where(done, ends[0] if len(ends) else picked, picked)
@@ -185,14 +187,10 @@ class Subject(Hooked):
                 f"{length} tokens are more than the model's context of {self.context}: shorten them"
             )
 
-    def _tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            raise UserError("this model has no tokenizer: give token ids (pad, or a tensor)")
-        return self.tokenizer
-
-    def _end_tokens(self) -> list[int]:
-        end = getattr(self.tokenizer, "eos_token_id", None)
-        return [] if end is None else [int(end)]
+    @property
+    def tokenizer(self) -> Any:
+        """transformers' tokenizer. Raises UserError where the model has none."""
+        return self.prompting.tokenizer
 
 
 def open_subject(
@@ -203,6 +201,7 @@ def open_subject(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     tokenizer: Any = None,
+    bos: Bos = "auto",
 ) -> Subject:
     """Open a model by catalog name, folder or hub id, or a transformers model, as a Subject.
 
@@ -211,6 +210,7 @@ def open_subject(
         backend: "native" (torch hooks), "bridge" (TransformerLens) or "nnsight".
         attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
             bridge always does. By default what transformers takes for the family.
+        bos: whether a BOS token goes before a text: as the tokenizer has it, always, or never.
     """
     if backend not in get_args(BackendName):
         raise UserError(f"no backend '{backend}': choose native, bridge or nnsight")
@@ -222,7 +222,7 @@ def open_subject(
     else:
         folder = resolve(str(model))
         hf = load_model(folder, dtype=dtype)
-        tokenizer = tokenizer or _folder_tokenizer(folder)
+        tokenizer = tokenizer or load_tokenizer(folder)
     check_device(device)
     hf = hf.eval().requires_grad_(False).to(device)
     if attention or backend == "bridge":
@@ -234,7 +234,11 @@ def open_subject(
     adapter = getattr(
         import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
     )
-    subject = Subject(adapter(hf, spec), spec, tokenizer, torch.device(device))
+    prompting = Prompting(tokenizer, bos)
+    subject = Subject(adapter(hf, spec), spec, prompting, torch.device(device))
+    subject.ends = _ends(hf, tokenizer)
+    if "cache" in signature(hf.forward).parameters:
+        subject._cache_name = "cache"
     subject.double = next(hf.parameters()).dtype == torch.float64
     subject.context = getattr(hf.config, "max_position_embeddings", None)
     subject.weights = Weights(folder) if folder else None
@@ -251,11 +255,14 @@ def check_device(device: str) -> None:
         raise UserError(f"device '{device}' cannot be used here: {reason}") from error
 
 
-def _folder_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    has_one = any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
-    return AutoTokenizer.from_pretrained(folder) if has_one else None
+def _ends(hf: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends a text: generation_config.json's, config.json's and the tokenizer's. A
+    chat model has several: the end of a turn and that of a text."""
+    says = (getattr(hf, "generation_config", None), hf.config.get_text_config(), tokenizer)
+    given = [getattr(each, "eos_token_id", None) for each in says]
+    listed = [ids if isinstance(ids, list) else [ids] for ids in given]
+    every = dict.fromkeys(i for ids in listed for i in ids if i is not None)
+    return tuple(i for i in every if 0 <= i < hf.config.get_text_config().vocab_size)
 
 
 def model_inputs(batch: Batch) -> dict[str, Any]:

@@ -2,64 +2,67 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ..errors import UserError
-from .catalog import home, sha256
+from .files import read_json, remembered, sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SLICE_BYTES = 64 * 2**20
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file of a model folder.
+class Stored(NamedTuple):
+    """A tensor in a model's folder."""
+
+    name: str
+    file: Path
+    dtype: str
+    """As safetensors spells it: F32, BF16, I8."""
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The single file, or the index of shards, or neither.
+
+    A folder with both: the single file, as transformers takes it.
+    """
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return [path for name in names if (path := folder / name).exists()][:1]
+
+
+def stored_tensors(folder: Path) -> list[Stored]:
+    """The tensors of a folder that has weights, from the headers of all its files.
 
     Raises:
-        UserError: no such file, or a damaged one.
+        UserError: a shard that is missing or lacks what the index says, a damaged index, a file
+            that is truncated or corrupt.
     """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent} is no model folder: it has no {path.name}") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
+    (path,) = weight_files(folder)
+    if path.suffix != ".json":
+        return _header(path)
+    names = read_json(path).get("weight_map")
+    if not (isinstance(names, dict) and names and {type(f) for f in names.values()} == {str}):
         raise UserError(f"{path} is damaged: fetch it again")
-    return content
+    files = sorted(set(names.values()))
+    if missing := [file for file in files if not (folder / file).is_file()]:
+        raise UserError(f"{folder} lacks {missing[0]}, which its index names: fetch it again")
+    found = {(t.name, t.file): t for file in files for t in _header(folder / file)}
+    if lacking := [n for n, file in names.items() if (n, folder / file) not in found]:
+        where = folder / names[lacking[0]]
+        raise UserError(f"{where} lacks '{lacking[0]}', which the index names: fetch it again")
+    return [found[name, folder / file] for name, file in names.items()]
 
 
-def tensor_files(folder: Path) -> dict[str, Path]:
-    """Tensor name -> the safetensors file that holds it, from the headers or the shard index.
-
-    A folder with both a single file and an index: the single file, as transformers takes it.
-
-    Raises:
-        UserError: no safetensors, a shard that is missing, a damaged index or header.
-    """
-    path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if index.exists() and not path.exists():
-        names = read_json(index).get("weight_map")
-        if not (isinstance(names, dict) and names and {type(f) for f in names.values()} == {str}):
-            raise UserError(f"{index} is damaged: fetch it again")
-        missing = sorted({f for f in names.values() if not (folder / f).is_file()})
-        if missing:
-            raise UserError(f"{folder} lacks {missing[0]}, which its index names: fetch it again")
-        return {name: folder / file for name, file in names.items()}
-    if not path.is_file():
-        raise UserError(
-            f"{folder} has no model.safetensors (nor an index of shards): save the model with "
-            "transformers' save_pretrained first"
-        )
+def _header(path: Path) -> list[Stored]:
+    """The tensors of one file; opening it holds its length against its header."""
     try:
         with safe_open(path, "pt") as file:
-            return dict.fromkeys(file.keys(), path)
+            names = file.keys()
+            return [Stored(name, path, file.get_slice(name).get_dtype()) for name in names]
     except (SafetensorError, OSError) as error:
         raise UserError(_unreadable(path, error)) from error
 
@@ -71,6 +74,8 @@ def read_tensor(path: Path, name: str, shape: tuple[int, ...]) -> Tensor:
         UserError: it has another shape or a dtype that is not floating point, holds a NaN or an
             infinity, or the file cannot be read.
     """
+    import torch
+
     try:
         with safe_open(path, "pt") as file:
             view = file.get_slice(name)
@@ -105,15 +110,4 @@ def remembered_sha256(path: Path) -> str:
     """sha256 of a file, remembered by path, size and time of change: weights can be 800 GB."""
     status = path.stat()
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-    note = home() / "fingerprints" / hashlib.sha256(key.encode()).hexdigest()
-    if note.exists() and re.fullmatch(rb"[0-9a-f]{64}", remembered := note.read_bytes()):
-        return remembered.decode()
-    digest = sha256(path)
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        fresh = note.with_suffix(".new")
-        fresh.write_text(digest)
-        fresh.rename(note)
-    except OSError as error:
-        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
-    return digest
+    return remembered(key, "[0-9a-f]{64}", lambda: sha256(path))

@@ -20,17 +20,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from .catalog import resolve, sha256
+from .catalog import resolve
 from .families import FAMILIES, ModelSpec, read_spec
-from .tensor_files import read_json, read_tensor, remembered_sha256, tensor_files
+from .files import sha256
+from .folder import check_folder
+from .tensor_files import read_tensor, remembered_sha256
+from .tokenizer_files import tokenizer_files
 
 Kind = Literal["up", "gate", "down"]
 NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
-)
-"""What decides how text becomes ids, and a conversation text."""
 
 
 class NormWeights(NamedTuple):
@@ -44,15 +42,15 @@ class Weights:
     """The weights of one model folder, by canonical name.
 
     Raises:
-        UserError: no config.json or safetensors, an unknown family, a shard that is missing,
-            truncated or corrupt, a tensor that is missing or has the wrong shape.
+        UserError: no plain checkpoint of a known family (`check_folder`), a tensor that is missing
+            or has the wrong shape.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.spec: ModelSpec = read_spec(read_json(folder / "config.json"))
+        config, self._shard_of = check_folder(folder)
+        self.spec: ModelSpec = read_spec(config)
         self._family = FAMILIES[self.spec.model_type]
-        self._shard_of = tensor_files(folder)
         embed = self._family.embed
         stored = next(
             (n for n in (embed, embed.removeprefix(self._family.prefix)) if n in self), ""
@@ -163,7 +161,7 @@ class Weights:
 
     def fingerprints(self) -> dict[str, str]:
         """What a result depends on where text goes through the model: it, and its tokenizer."""
-        files = [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).exists()]
+        files = tokenizer_files(self.folder)
         parts = "\n".join(f"{path.name}:{sha256(path)}" for path in files)
         tokenizer = hashlib.sha256(parts.encode()).hexdigest()
         return {"model": self.fingerprint(), "tokenizer": tokenizer}

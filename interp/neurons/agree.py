@@ -4,6 +4,9 @@ Source: Davies, 'Decoding specialised feature neurons…': 75.4 % between Llama-
 instruct models. A neuron agrees on a side when the strings of its first tokens are equal. Chance is
 the agreement of independent choices with each atlas's own token frequencies, the sum over tokens of
 p_A(token) p_B(token), by layer, kind and side.
+
+The intervals resample neurons (a neuron with all its vectors and sides): they say how much a number
+would move with other neurons of these two models, not with other models. Their `unit` is "neuron".
 """
 
 from __future__ import annotations
@@ -12,33 +15,80 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
+from ..runs.intervals import bootstrap
 from ..runs.store import Run
 from .search import has_words, query
 
 _GROUPS = "layer, kind, side"
-_AGREEMENT = f"""
-WITH a AS (SELECT {_GROUPS}, neuron, tokens[1] AS token FROM {{a}}),
-     b AS (SELECT {_GROUPS}, neuron, tokens[1] AS token FROM {{b}}),
-both_have AS (
-    SELECT {_GROUPS}, count(*) AS neurons, avg((a.token = b.token)::INT) AS agreement
-    FROM a JOIN b USING (layer, kind, side, neuron) GROUP BY {_GROUPS}
-),
+_FIRST = f"SELECT {_GROUPS}, neuron, tokens[1] AS token FROM {{}}"
+_BOTH = f"""
+WITH a AS ({{a}}), b AS ({{b}}),
+same AS (SELECT {_GROUPS}, neuron, (a.token = b.token)::INT AS same
+         FROM a JOIN b USING (layer, kind, side, neuron)),
 pa AS (SELECT {_GROUPS}, token, count(*) AS n FROM a GROUP BY ALL),
 pb AS (SELECT {_GROUPS}, token, count(*) AS n FROM b GROUP BY ALL),
 luck AS (SELECT {_GROUPS}, sum(pa.n * pb.n) AS pairs
          FROM pa JOIN pb USING (layer, kind, side, token) GROUP BY ALL)
-SELECT {_GROUPS}, neurons, agreement, coalesce(pairs, 0) / neurons ** 2 AS chance
-FROM both_have LEFT JOIN luck USING ({_GROUPS}) ORDER BY {_GROUPS}
+"""
+_AGREEMENT = f"""
+SELECT {_GROUPS}, count(*) AS neurons, sum(same) AS same,
+       coalesce(any_value(pairs), 0) / count(*) ** 2 AS chance
+FROM same LEFT JOIN luck USING ({_GROUPS}) GROUP BY {_GROUPS} ORDER BY {_GROUPS}
+"""
+_PATTERNS = """
+SELECT same, vectors, count(*) AS neurons
+FROM (SELECT sum(same) AS same, count(*) AS vectors FROM same WHERE list_contains($kinds, kind)
+      GROUP BY layer, neuron)
+GROUP BY ALL ORDER BY ALL
 """
 
 
 def agreement(a: Run, b: Run) -> pd.DataFrame:
-    """By layer, kind and side: `neurons`, and `agreement` and `chance` from 0 to 1.
+    """By layer, kind and side: `neurons`; `agreement` from 0 to 1 with the ends of its 95 %
+    interval, `agreement_low` and `agreement_high`, and their `unit`; and `chance`.
 
     Raises:
         UserError: the models differ in shape, or only one has a tokenizer; the atlases differ in
             their norm, or have no kind of neuron in common.
     """
+    _check_comparable(a, b)
+    table = query(_both(a, b) + _AGREEMENT)
+    if table.empty:
+        raise UserError("the two atlases have no kind of neuron in common")
+    same, neurons = table.pop("same").to_numpy(int), table["neurons"].to_numpy(int)
+    found = pd.DataFrame([_share(*each) for each in zip(same, neurons, strict=True)])
+    return table.drop(columns="chance").join(found).assign(chance=table["chance"], unit="neuron")
+
+
+def summary(a: Run, b: Run) -> pd.DataFrame:
+    """Agreement over all layers and sides: a row for all kinds together (`kind` "all") and one for
+    each that both atlases have, with the columns of `agreement`."""
+    table = agreement(a, b)
+    kinds = list(dict.fromkeys(table["kind"]))
+    rows = []
+    for name, chosen in {"all": kinds, **{kind: [kind] for kind in kinds}}.items():
+        part = table[table["kind"].isin(chosen)]
+        patterns = query(_both(a, b) + _PATTERNS, {"kinds": chosen})
+        alike = patterns["neurons"].to_numpy(int)
+        share = bootstrap(patterns["same"], patterns["vectors"], alike=alike)
+        chance = float(np.average(part["chance"], weights=part["neurons"]))
+        row = {"kind": name, "neurons": int(alike.sum()), **share.columns("agreement")}
+        rows.append({**row, "chance": chance, "unit": "neuron"})
+    return pd.DataFrame(rows)
+
+
+def _share(same: int, neurons: int) -> dict[str, float]:
+    """Columns of a share of neurons."""
+    alike = np.array([same, neurons - same])
+    return bootstrap([1.0, 0.0], [1.0, 1.0], alike=alike).columns("agreement")
+
+
+def _both(a: Run, b: Run) -> str:
+    first, second = (_FIRST.format(run.sql("neurons")) for run in (a, b))
+    return _BOTH.format(a=first, b=second)
+
+
+def _check_comparable(a: Run, b: Run) -> None:
     ours, theirs = a.manifest["model"], b.manifest["model"]
     for size in ("n_layers", "d_mlp"):
         if ours[size] != theirs[size]:
@@ -54,18 +104,3 @@ def agreement(a: Run, b: Run) -> pd.DataFrame:
         )
     if has_words(a) != has_words(b):
         raise UserError("only one of the models has a tokenizer: their tokens cannot be compared")
-    table = query(_AGREEMENT.format(a=a.sql("neurons"), b=b.sql("neurons")))
-    if table.empty:
-        raise UserError("the two atlases have no kind of neuron in common")
-    return table
-
-
-def summary(table: pd.DataFrame) -> dict[str, float]:
-    """Agreement and chance over all rows of `agreement`, weighted by neurons; and by kind."""
-
-    def mean(part: pd.DataFrame, column: str) -> float:
-        return round(float(np.average(part[column], weights=part["neurons"])), 6)
-
-    means = {name: mean(table, name) for name in ("agreement", "chance")}
-    kinds = table.groupby("kind")
-    return means | {f"agreement_{kind}": mean(part, "agreement") for kind, part in kinds}

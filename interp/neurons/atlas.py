@@ -8,6 +8,9 @@ layer and kind, of what one part of the atlas holds:
 
     L = W_kind(layer) @ W_U.T;  L.topk(k), (-L).topk(k), softmax statistics, moments
 
+Beside the neurons stand random directions, decoded in the same pass: how special a score is, is
+read off them (`chance.py`).
+
 Tables of the run:
 
 `neurons/L000.parquet` …, one file a layer, one row per (layer, kind, neuron, side):
@@ -19,35 +22,43 @@ Tables of the run:
     std float          standard deviation of the row's logits
     margin float       the lead of the first token over the best of the k tokens that is of another
                        word family, in the same unit; where all k are of one family, over the k-th
+    coherence float    how much the k tokens belong together (`coherence.py`), from -1 to 1; null
+                       where all are of one word family
     skewness, kurtosis float    of the row's logits (excess; skewness signed by the side)
-    entropy float      of the softmax of the (signed) logits, in nats; log(V) where it is uniform
-    max_prob float     the largest probability of that softmax
     norm float         length of the vector
-`vocabulary/tokens.parquet`: id int32, token string, word string (its word family)
+`random/L000.parquet` …, the same columns: a random direction in the place of each of some neurons
+    of the layer, of the neuron's length
+`vocabulary/tokens.parquet`: id int32, token string, word string (its word family); ids that are no
+    token are not in it, and count nowhere, unless `all_ids` is set
 
-z, margin, skewness and kurtosis do not depend on the vector's length; entropy and max_prob do.
+No column but std and norm (and the logits) depends on the vector's length. The softmax of a raw
+vector is not kept: it measures little but its length (its entropy is within .001 of log V).
 """
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
-from ..model.vocabulary import token_strings, word_family
-from ..progress import progress
-from ..runs.study import ModelStudy
+from ..model.vocabulary import without_string
+from ..progress import in_words, log, progress
+from ..runs.store import Run, Store
+from ..runs.study import ModelStudy, plan, run_or_load
 from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from torch import Tensor
 
-    from interp.kernels import Projection
+    from .decode import Decoder
 
 Kind = Literal["up", "gate", "down"]
+FLOPS_A_CORE = 5e10
+"""Operations a second, for an estimate: 4.6e10 with SmolLM2 and 8.9e10 with Gemma 3 270M, measured
+on two cores of an x86 server."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class AtlasConfig(ModelStudy):
     """Decode every MLP neuron of a model through its LM head."""
 
     STUDY: ClassVar[str] = "neurons.atlas"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     weights: tuple[Kind, ...] = ()
     """The vectors of a neuron to decode: up, gate, down. By default all that the model has."""
@@ -64,6 +75,12 @@ class AtlasConfig(ModelStudy):
     MLP."""
     k: int = 16
     """The number of tokens to keep for each vector and side."""
+    random: int = 512
+    """The number of random directions for each kind, spread over the layers."""
+    seed: int = 0
+    """Seed of the random directions."""
+    all_ids: bool = False
+    """Also decode to ids that are no token: rows that fill the vocabulary up to its size."""
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -75,38 +92,36 @@ class AtlasConfig(ModelStudy):
         return tuple(kind for kind in has if kind in (self.weights or has))  # type: ignore[misc]
 
     def check(self) -> None:
-        vocabulary = self.stored_weights.spec.d_vocab
         assert self.kinds
         super().check()
-        if not 2 <= self.k <= vocabulary:
-            raise UserError(f"k must be between 2 and the vocabulary's {vocabulary}, not {self.k}")
-        token_strings(self.stored_weights.folder, vocabulary)
+        tokens = self._tokens()
+        if not 2 <= self.k <= tokens:
+            raise UserError(f"k must be between 2 and the vocabulary's {tokens}, not {self.k}")
+        if self.random < 1:
+            raise UserError(f"--random must be at least 1, not {self.random}")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import numpy as np
-        import pandas as pd
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
+        from .decode import Decoder
+
         weights, spec, kinds = self.stored_weights, self.stored_weights.spec, self.kinds
-        tokens = token_strings(weights.folder, spec.d_vocab)
-        ids = np.arange(len(tokens), dtype=np.int32)
-        words = [word_family(token) for token in tokens]
-        vocabulary = pd.DataFrame({"id": ids, "token": tokens, "word": words})
-        out.table_once("vocabulary/tokens", lambda: vocabulary)
-        strings, word_codes = pa.array(tokens), pd.factorize(vocabulary["word"])[0]
-        parts = [f"neurons/L{layer:03d}.parquet" for layer in range(spec.n_layers)]
-        missing = [layer for layer, part in enumerate(parts) if not out.has(part)]
+        names = [f"L{layer:03d}.parquet" for layer in range(spec.n_layers)]
+        missing = [
+            layer
+            for layer, name in enumerate(names)
+            if not (out.has(f"random/{name}") and out.has(f"neurons/{name}"))
+        ]
         per_layer, resumed = len(kinds) * spec.d_mlp, spec.n_layers - len(missing)
-        readout = weights.W_U().to(self.device)
         started, total = time.monotonic(), per_layer * spec.n_layers
+        self._announce(per_layer * len(missing))
         with progress(f"atlas of {self.model}", total, "vectors", per_layer * resumed) as advance:
+            decoder = Decoder(weights, self.k, self.all_ids, self.device)
+            out.table_once("vocabulary/tokens", lambda: decoder.vocabulary)
             for layer in missing:
-                vectors = self._vectors(layer, kinds)
-                projection = _project(vectors, readout, self.k)
-                table = _table(layer, kinds, vectors, projection, strings, word_codes)
-                with out.part(parts[layer]) as path:
-                    pq.write_table(table, path, compression="zstd")
+                for folder, rows in self._decoded(layer, decoder):
+                    with out.part(f"{folder}/{names[layer]}") as path:
+                        pq.write_table(rows, path, compression="zstd")
                 advance(per_layer, f"layer {layer}")
         out.facts = {"model": vars(spec), "kinds": list(kinds), "device": self.device}
         return {
@@ -116,68 +131,80 @@ class AtlasConfig(ModelStudy):
             "atlas_s": round(time.monotonic() - started, 2),
         }
 
-    def _vectors(self, layer: int, kinds: tuple[Kind, ...]) -> Tensor:
-        """[len(kinds) * d_mlp, d_model], kind by kind, times the norm's gain."""
+    def _announce(self, vectors: int) -> None:
+        spec, cores = self.stored_weights.spec, os.cpu_count() or 1
+        what = f"{vectors:,} vectors through {self._tokens():,} tokens"
+        seconds = 2 * vectors * spec.d_vocab * spec.d_model / (FLOPS_A_CORE * cores)
+        about = f"; about {in_words(seconds)} on {cores} cores" if self.device == "cpu" else ""
+        log.info("atlas of %s: %s%s", self.model, what, about)
+
+    def _tokens(self) -> int:
+        """How many ids are decoded to."""
+        size, folder = self.stored_weights.spec.d_vocab, self.stored_weights.folder
+        absent = len(without_string(folder, size))
+        return size if self.all_ids else size - absent
+
+    def _decoded(self, layer: int, decoder: Decoder) -> Iterator[tuple[str, pa.Table]]:
+        """One layer's random directions and its neurons as tables, decoded in one pass."""
+        import numpy as np
+        import pandas as pd
+        import pyarrow as pa
         import torch
 
-        weights = self.stored_weights
-        vectors = torch.cat([weights.neurons(kind, layer) for kind in kinds])
+        from .decode import random_like
+
+        weights, layers = self.stored_weights, self.stored_weights.spec.n_layers
+        share = self.random // layers + (layer < self.random % layers)
+        vectors, numbers, randoms, drawn = [], [], [], []
+        for kind in self.kinds:
+            rows = weights.neurons(kind, layer)
+            places, directions = random_like(rows, share, [self.seed, layer, *kind.encode()])
+            vectors.append(rows)
+            numbers.append(np.arange(len(rows)))
+            randoms.append(directions)
+            drawn.append(places)
+        of_kind = np.repeat(2 * self.kinds, [len(places) for places in (*numbers, *drawn)])
+        index = {"layer": np.full(len(of_kind), layer, np.int16), "kind": of_kind}
+        index["neuron"] = np.concatenate([*numbers, *drawn]).astype(np.int32)
+        every = torch.cat([*vectors, *randoms])
         if self.norm != "raw":
-            vectors *= weights.gain("mlp", layer) if self.norm == "mlp" else weights.gain("final")
-        return vectors
+            every *= weights.gain("mlp", layer) if self.norm == "mlp" else weights.gain("final")
+        sides = decoder.rows(every, pd.DataFrame(index))
+        neurons = sum(map(len, vectors))
+        yield "random", pa.concat_tables([side.slice(neurons) for side in sides])
+        yield "neurons", pa.concat_tables([side.slice(0, neurons) for side in sides])
 
 
-def _project(vectors: Tensor, readout: Tensor, k: int) -> Projection:
-    from interp.kernels import project_topk
+def stored_or_made(wanted: AtlasConfig, purpose: str) -> Run:
+    """A stored atlas with the rows of the one that is wanted; without one, it is made, and a line
+    says so first.
 
-    try:
-        return project_topk(vectors.to(readout.device), readout, k)
-    except ValueError as error:
-        raise UserError(f"these weights cannot be decoded: {error}") from error
+    Other kinds of vectors, and other random directions, may stand beside those rows.
+
+    Args:
+        purpose: what needs it.
+    """
+    planned = plan(wanted)
+    same = [run for run in Store().runs(wanted.STUDY) if _same_rows(run.manifest, planned)]
+    for run in same:
+        if run.manifest["key"] != planned["key"] and set(wanted.kinds) <= set(
+            run.manifest["kinds"]
+        ):
+            log.info("%s: the atlas in %s has what is needed", purpose, run.path)
+            return run
+    if not any(run.manifest["key"] == planned["key"] for run in same):
+        has = "; ".join(f"one has {' and '.join(run.manifest['kinds'])} only" for run in same)
+        kinds = ", ".join(wanted.kinds)
+        log.info(
+            "%s: needs an atlas of %s with %s, and makes it: none is stored%s",
+            *(purpose, wanted.model, kinds, f" ({has}: --weights takes those)" if has else ""),
+        )
+    return run_or_load(wanted)
 
 
-def _table(
-    layer: int,
-    kinds: tuple[Kind, ...],
-    vectors: Tensor,
-    projection: Projection,
-    tokens: pa.Array,
-    word_codes: np.ndarray,
-) -> pa.Table:
-    """One layer's rows: all top sides, then all bottom sides."""
-    import numpy as np
-    import pyarrow as pa
-
-    moments, d_mlp = projection.moments, len(vectors) // len(kinds)
-    assert moments is not None
-    mean, std = (x.cpu().numpy() for x in (moments.mean, moments.var.sqrt().clamp_min(1e-30)))
-    index = {
-        "layer": np.full(len(vectors), layer, np.int16),
-        "kind": np.repeat(kinds, d_mlp),
-        "neuron": np.tile(np.arange(d_mlp, dtype=np.int32), len(kinds)),
-    }
-    sides = []
-    for side, sign, extremes in (("top", 1.0, projection.top), ("bottom", -1.0, projection.bottom)):
-        assert extremes is not None
-        ids, logits = extremes.ids.cpu().numpy(), extremes.logits.cpu().numpy()
-        others = word_codes[ids] != word_codes[ids[:, :1]]
-        rival = np.where(others.any(1), others.argmax(1), ids.shape[1] - 1)
-        lead = logits[:, 0] - np.take_along_axis(logits, rival[:, None], 1)[:, 0]
-        flat = pa.array(ids.ravel(), pa.int32())
-        starts = pa.array(np.arange(0, ids.size + 1, ids.shape[1]), pa.int32())
-        lists = {"ids": flat, "tokens": tokens.take(flat), "logits": pa.array(logits.ravel())}
-        numbers = {
-            "z": sign * (logits[:, 0] - mean) / std,
-            "std": std,
-            "margin": sign * lead / std,
-            "skewness": sign * moments.skewness.cpu(),
-            "kurtosis": moments.kurtosis.cpu(),
-            "entropy": extremes.entropy.cpu(),  # type: ignore[union-attr]
-            "max_prob": extremes.max_prob.cpu(),  # type: ignore[union-attr]
-            "norm": vectors.norm(dim=1),
-        }
-        columns = {**index, "side": [side] * len(vectors)}
-        columns |= {name: pa.ListArray.from_arrays(starts, x) for name, x in lists.items()}
-        columns |= {name: pa.array(np.asarray(x), pa.float32()) for name, x in numbers.items()}
-        sides.append(pa.table(columns))
-    return pa.concat_tables(sides)
+def _same_rows(manifest: dict[str, Any], planned: dict[str, Any]) -> bool:
+    """Whether two atlases have the same rows of the same vectors."""
+    settings = ("norm", "k", "all_ids")
+    return all(manifest[part] == planned[part] for part in ("version", "fingerprints")) and all(
+        manifest["config"][name] == planned["config"][name] for name in settings
+    )

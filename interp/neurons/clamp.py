@@ -9,42 +9,51 @@ row:
     h = gate_proj(x); h[..., 808] = value; model(...).logits[-1].softmax()[ids of the word].sum()
 
 Tables of the run:
-`curve/values.parquet`: value double (null = not clamped), probability double (of the word's tokens
-    as the next token, summed), logprob double (its log), text string (greedy continuation)
-`curve/activation.parquet`: position int64, token string, activation double: the neuron's own
-    activation on the prompt, which shows what a large value is
+`curve/values.parquet`, one row a (value, prompt): value double (null = not clamped), prompt string,
+    probability double (of the word's tokens as the next token, summed), logprob double (its log),
+    text string (greedy continuation)
+`curve/means.parquet`, one row a value: value, probability and logprob (means over the prompts),
+    …_low and …_high (the ends of their 95 % intervals; null with one prompt, which has none), n
+    int64 (of prompts), unit string ("prompt": what is resampled)
+`curve/activation.parquet`: prompt string, position int64, token string, activation double: the
+    neuron's own activation on the prompts, which shows what a large value is
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, clamp_site, parse_neuron
-from ..model.vocabulary import token_strings
+from ..model.vocabulary import check_chat_template, token_strings
 from ..progress import progress
-from ..runs.study import ModelStudy
+from ..runs.intervals import mean_of
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .concepts import word_tokens
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..model.subject import Batch, Subject
 
 
 @dataclass(frozen=True)
-class ClampConfig(ModelStudy):
+class ClampConfig(TextStudy):
     """Hold a neuron at a sweep of values and read a word's probability and the text."""
 
     STUDY: ClassVar[str] = "neurons.clamp"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     neuron: str = "29.gate.808"
     """The neuron, layer.kind.index. The kind says where it is held: at the output of the up or gate
     projection, or at the input of the down projection."""
-    prompt: str = "What is your favourite animal?"
-    """The user's message; with --no-chat, the text to continue."""
+    prompt: tuple[str, ...] = ("What is your favourite animal?",)
+    """The user's message; with --no-chat, the text to continue. Of several, each is asked by
+    itself: the probability is then a mean with an interval."""
     word: str = ""
     """The word whose probability is read. By default the neuron's own first token."""
     value: tuple[float, ...] = (-40.0, -20.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0, 40.0)
@@ -52,58 +61,70 @@ class ClampConfig(ModelStudy):
     where: Literal["all", "last"] = "all"
     """Hold it at all positions, or from the prompt's last position on."""
     chat: bool = True
-    """Put the prompt into the model's chat template."""
+    """Put each prompt into the model's chat template."""
     tokens: int = 24
     """Length of the generated texts."""
 
     def check(self) -> None:
         super().check()
         self._checked_neuron()
+        if self.chat:
+            check_chat_template(self.stored_weights.folder, self.model, "--no-chat")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
-
-        from ..model.subject import open_subject
 
         neuron, weights = self._checked_neuron(), self.stored_weights
         word = self.word or self._first_token(neuron)
         ids = word_tokens(weights, word)
-        subject, site = open_subject(self.model, device=self.device), clamp_site(neuron)
-        message = {"role": "user", "content": self.prompt}
-        batch = subject.chat([message]) if self.chat else subject.tokens(self.prompt)
-        strings = token_strings(weights.folder, weights.spec.d_vocab)
-        tokens = [strings[i] for i in batch.ids[0].tolist()]
-        own = subject.capture(batch, [site])[site][0, :, neuron.neuron].double().tolist()
-        activation = {"position": range(len(own)), "token": tokens, "activation": own}
-        out.table("curve/activation", pd.DataFrame(activation))
-        rows = self._swept(subject, batch, neuron, ids)
-        out.table("curve/values", rows)
-        out.facts = {"word": word, "parity": subject.parity, "device": self.device}
-        best = max(rows[1:], key=lambda row: row["probability"])
+        subject = self.open(out)
+        batches = {text: self._batch(subject, text) for text in self.prompt}
+        out.table("curve/activation", self._activations(subject, batches, neuron))
+        rows = out.table("curve/values", self._swept(subject, batches, neuron, ids))
+        means = out.table("curve/means", _means(rows, (None, *self.value)))
+        out.facts["word"] = word
+        plain, held = means.iloc[0], means.iloc[1:]
+        best = held.sort_values("probability").iloc[-1]
         return {
             "word": word,
-            "probability_before": rows[0]["probability"],
-            "probability_best": best["probability"],
-            "value_best": best["value"],
+            "probability_before": float(plain["probability"]),
+            "probability_best": float(best["probability"]),
+            "value_best": float(best["value"]),
         }
 
+    def _batch(self, subject: Subject, text: str) -> Batch:
+        message = {"role": "user", "content": text}
+        return subject.chat([message]) if self.chat else subject.tokens(text)
+
+    def _activations(
+        self, subject: Subject, batches: dict[str, Batch], neuron: NeuronName
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of `curve/activation`."""
+        weights, site = self.stored_weights, clamp_site(neuron)
+        strings = token_strings(weights.folder, weights.spec.d_vocab)
+        for prompt, batch in batches.items():
+            own = subject.capture(batch, [site])[site][0, :, neuron.neuron].double().tolist()
+            for position, (token, value) in enumerate(zip(batch.ids[0].tolist(), own, strict=True)):
+                at = {"prompt": prompt, "position": position}
+                yield {**at, "token": strings[token], "activation": value}
+
     def _swept(
-        self, subject: Subject, batch: Batch, neuron: NeuronName, ids: list[int]
-    ) -> list[dict[str, Any]]:
+        self, subject: Subject, batches: dict[str, Batch], neuron: NeuronName, ids: list[int]
+    ) -> Iterator[dict[str, Any]]:
         """Rows of `curve/values`: not clamped, then at every value."""
         from ..model.edits import clamp
 
-        rows, site = [], clamp_site(neuron)
-        with progress(f"clamp {neuron}", len(self.value) + 1, "values") as advance:
+        site, steps = clamp_site(neuron), len(batches) * (len(self.value) + 1)
+        with progress(f"clamp {neuron}", steps, "texts") as advance:
             for value in (None, *self.value):
                 held = () if value is None else (clamp(site, neuron.neuron, value, self.where),)
-                with subject.edited(*held):
-                    logprobs = subject.logits(batch)[0, -1].double().log_softmax(-1)[ids]
-                    text = subject.text(subject.generate(batch, self.tokens)[0])
-                row = {"value": value, "probability": float(logprobs.exp().sum())}
-                rows.append({**row, "logprob": float(logprobs.logsumexp(0)), "text": text})
-                advance(1, "unclamped" if value is None else f"at {value:g}")
-        return rows
+                for prompt, batch in batches.items():
+                    with subject.edited(*held):
+                        logprobs = subject.logits(batch)[0, -1].double().log_softmax(-1)[ids]
+                        text = subject.text(subject.generate(batch, self.tokens)[0])
+                    chance = {"probability": float(logprobs.exp().sum())}
+                    chance["logprob"] = float(logprobs.logsumexp(0))
+                    yield {"value": value, "prompt": prompt, **chance, "text": text}
+                    advance(1, "unclamped" if value is None else f"at {value:g}")
 
     def _checked_neuron(self) -> NeuronName:
         neuron, spec = parse_neuron(self.neuron), self.stored_weights.spec
@@ -120,8 +141,14 @@ class ClampConfig(ModelStudy):
             raise UserError("give at least one --value and at least one token")
         if not all(map(math.isfinite, self.value)):
             raise UserError("--value needs finite numbers")
-        if not self.prompt.strip():
+        if isinstance(self.prompt, str) or not self.prompt:
+            raise UserError("give the prompts as a list of at least one text")
+        if not all(text.strip() for text in self.prompt):
             raise UserError("the prompt is empty: give --prompt some text")
+        if len(set(self.prompt)) < len(self.prompt):
+            raise UserError("two of the prompts are the same: give each once")
+        if len(set(self.value)) < len(self.value):
+            raise UserError("two of the values are the same: give each once")
         return neuron
 
     def _first_token(self, neuron: NeuronName) -> str:
@@ -131,3 +158,13 @@ class ClampConfig(ModelStudy):
         weights = self.stored_weights
         row = neuron_directions(weights, [neuron]).decode(weights, k=1).iloc[0]
         return str(row["top" if row["top_z"] >= row["bottom_z"] else "bottom"][0])
+
+
+def _means(rows: pd.DataFrame, values: Sequence[float | None]) -> Iterator[dict[str, Any]]:
+    """Rows of `curve/means`."""
+    for value in values:
+        of = rows["value"].isna() if value is None else rows["value"] == value
+        means = {"value": value}
+        for name in ("probability", "logprob"):
+            means |= mean_of(rows[of][name]).columns(name)
+        yield {**means, "n": int(of.sum()), "unit": "prompt"}

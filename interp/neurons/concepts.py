@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
-from ..model.vocabulary import token_strings, word_family
+from ..model.vocabulary import as_text, token_strings, word_family
 from ..plain_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -73,5 +73,7 @@ def word_tokens(weights: Weights, word: str) -> list[int]:
     family, strings = word_family(word), token_strings(weights.folder, weights.spec.d_vocab)
     ids = [i for i, string in enumerate(strings) if word_family(string) == family]
     if not ids:
+        if (meant := as_text(word)) != word:
+            raise UserError(f"no single token stands for '{word}': write it as text, '{meant}'")
         raise UserError(f"no single token stands for '{word}' in this model's vocabulary")
     return ids

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
 from ..progress import progress
-from ..runs.study import ModelStudy, plan, run_or_load
+from ..runs.study import TextStudy, plan
 from ..runs.writer import RunWriter
 from . import search
-from .atlas import AtlasConfig
+from .atlas import AtlasConfig, Kind, stored_or_made
 from .concepts import word_tokens
 
 if TYPE_CHECKING:
@@ -35,12 +35,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EffectsConfig(ModelStudy):
+class EffectsConfig(TextStudy):
     """Clamp the best neuron of every word of a list, and random neurons beside it."""
 
     STUDY: ClassVar[str] = "neurons.effects"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
+    weights: tuple[Kind, ...] = ()
+    """The vectors among which the best neuron is looked for. By default all that the model has. A
+    stored atlas that has them is used; without one, it is made."""
     words: tuple[str, ...] = (
         *("dog", "music", "Python", "Monday", "doctor", "water"),
         *("school", "money", "war", "church", "king", "blood"),
@@ -59,11 +62,17 @@ class EffectsConfig(ModelStudy):
     seed: int = 0
     """Seed of the random neurons."""
 
+    @property
+    def atlas(self) -> AtlasConfig:
+        """The atlas that has what is needed and no more."""
+        return AtlasConfig(model=self.model, weights=self.weights, device=self.device)
+
     def fingerprints(self) -> dict[str, str]:
-        return {"atlas": plan(AtlasConfig(model=self.model))["key"]}
+        return {"atlas": plan(self.atlas)["key"], **self.start_print()}
 
     def check(self) -> None:
         super().check()
+        assert self.atlas.kinds
         if not (self.words and self.prompts and self.values and self.controls > 0):
             raise UserError("give at least one word, prompt, value and control")
         if not all(map(math.isfinite, self.values)):
@@ -78,11 +87,11 @@ class EffectsConfig(ModelStudy):
             raise UserError("two of the --words are the same: give each once")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
-
-        atlas = run_or_load(AtlasConfig(model=self.model, device=self.device))
-        chosen = [search.find(atlas, word, limit=1).iloc[0] for word in self.words]
-        subject = open_subject(self.model, device=self.device)
+        atlas = stored_or_made(self.atlas, "clamp effects")
+        chosen = [
+            search.find(atlas, word, limit=1, kinds=self.atlas.kinds).iloc[0] for word in self.words
+        ]
+        subject = self.open(out)
         sweeps: list[dict[str, Any]] = []
         with progress("clamp effects", len(chosen) * (1 + self.controls), "neurons") as advance:
             for i, (word, row) in enumerate(zip(self.words, chosen, strict=True)):
@@ -97,7 +106,7 @@ class EffectsConfig(ModelStudy):
         sweep = out.table("effects/sweep", sweeps)
         picked = zip(self.words, chosen, strict=True)
         table = out.table("effects/neurons", [_summary(sweep, word, row) for word, row in picked])
-        out.facts = {"parity": subject.parity, "device": self.device, "atlas": str(atlas.path)}
+        out.facts["atlas"] = str(atlas.path)
         return {
             "words": len(table),
             "beats_every_control": int(table["beats"].sum()),

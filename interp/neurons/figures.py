@@ -68,15 +68,19 @@ def standing(values: pd.Series, here: dict[str, float], statistic: str, among: s
 
 
 def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = None) -> go.Figure:
-    """A word's probability over the values a neuron is held at (`neurons.clamp`'s curve table).
+    """A word's probability over the values a neuron is held at: `neurons.clamp`'s table of means
+    (with bars for the intervals, where there are any), or of one prompt's values.
 
     The dashed line is the unclamped model; `at` marks one value.
     """
     held = rows[rows["value"].notna()].sort_values("value")
     plain = float(rows[rows["value"].isna()]["probability"].iloc[0])
-    figure = go.Figure(
-        go.Scatter(x=held["value"], y=held["probability"], mode="lines+markers", line_color=BLUE)
-    )
+    line = go.Scatter(x=held["value"], y=held["probability"], mode="lines+markers", line_color=BLUE)
+    if "probability_low" in held and held["probability_low"].notna().all():
+        above = held["probability_high"] - held["probability"]
+        below = held["probability"] - held["probability_low"]
+        line.error_y = {"type": "data", "array": above, "arrayminus": below, "symmetric": False}
+    figure = go.Figure(line)
     ends = [held["value"].min(), held["value"].max()]
     figure.add_scatter(
         x=ends, y=[plain, plain], mode="lines+text", line={"dash": "dash", "color": GREY},

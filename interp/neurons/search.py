@@ -2,31 +2,31 @@
 
 The tables are documented in `atlas.py`. A word's *score* in a row is scale-free, in standard
 deviations of the row's logits: the z of the word's best token there, plus its lead over the best
-token of any other word (negative where another word comes first).
+token of any other word (negative where another word comes first). Beside every score stand p and q:
+how often random directions score as much (`chance.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import duckdb
 import pandas as pd
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
-from ..model.vocabulary import word_family
+from ..model.vocabulary import as_text, word_family
 from ..runs.store import Run, Store, open_run
+from .chance import p_values, q_values
 
-STATISTICS = ("z", "margin", "kurtosis", "skewness", "entropy", "max_prob", "norm")
-"""Columns of an atlas that rank or describe a row."""
+Rank = Literal["score", "coherence"]
+STATISTICS = ("z", "margin", "coherence", "kurtosis", "skewness", "norm")
+"""Columns of an atlas that rank or describe a row; one of an earlier version may lack some."""
 _WORD = r"regexp_full_match(trim({}), '\p{{L}}{{3,}}')"
 """SQL: a token that is a word, or part of one, of at least three letters."""
-_COLUMNS = (
-    "concat_ws('.', layer, kind, neuron) AS name, layer, kind, neuron, side, ids, tokens, logits, "
-    "std, " + ", ".join(STATISTICS)
-)
+_COLUMNS = "concat_ws('.', layer, kind, neuron) AS name, *"
 
 
 def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
@@ -40,25 +40,38 @@ def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
     return runs[0]
 
 
-def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.DataFrame:
-    """Neurons that decode to a word, best score first.
+def find(
+    atlas: Run,
+    word: str,
+    exact: bool = False,
+    limit: int = 20,
+    by: Rank = "score",
+    kinds: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Neurons that decode to a word, the best first.
 
     Args:
         atlas: a run of `neurons.atlas`.
         word: any form of it (`dog`, ` Dogs`); with `exact`, one token's exact text.
         exact: match that token alone, not its whole word family.
         limit: the maximum number of rows.
+        by: what ranks them: the word's score, or the coherence of the list that it is in.
+        kinds: only vectors of these kinds; by default all.
 
     Returns:
         The atlas's columns with `name`, `rank` (place of the word's best token, from 1),
-        `word_z`, `lead` and `score`.
+        `word_z`, `lead`, `score`, and where the atlas has random directions `p`, `q` (of the score)
+        and `coherence_p`, `coherence_q`.
 
     Raises:
         UserError: the word is empty, no token stands for it, or no neuron has it in its lists.
     """
+    _check_rank(atlas, by)
     ids = word_ids(atlas, word, exact)
     where = f"list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
-    rows = query(f"SELECT {_COLUMNS} FROM {atlas.sql('neurons')} WHERE {where}")
+    among = {"kinds": list(kinds or atlas.manifest["kinds"])}
+    table = f"{atlas.sql('neurons')} WHERE list_contains($kinds, kind)"
+    rows = query(f"SELECT {_COLUMNS} FROM {table} AND {where}", among)
     if rows.empty:
         k = atlas.config["k"]
         raise UserError(
@@ -66,15 +79,16 @@ def find(atlas: Run, word: str, exact: bool = False, limit: int = 20) -> pd.Data
             "make one with a larger --k"
         )
     rows = rows.join(pd.DataFrame([_score(row, set(ids)) for row in rows.to_dict("records")]))
-    best = rows.sort_values("score", ascending=False, kind="stable", ignore_index=True)
-    return best.head(limit)
+    best = rows.sort_values(by, ascending=False, kind="stable", ignore_index=True)
+    return _beside_random(atlas, best.head(limit))
 
 
 def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
-    """Both sides of one vector (`29.gate.808`), top first."""
+    """Both sides of one vector (`29.gate.808`), top first; `score` is z + margin, that of the first
+    token's word. With `p`, `q`, `coherence_p`, `coherence_q` as in `find`."""
     neuron = parse_neuron(str(name))
     rows = query(
-        f"SELECT {_COLUMNS} FROM {atlas.sql('neurons')} "
+        f"SELECT {_COLUMNS}, z + margin AS score FROM {atlas.sql('neurons')} "
         "WHERE layer = $layer AND kind = $kind AND neuron = $neuron ORDER BY side DESC",
         neuron._asdict(),
     )
@@ -84,7 +98,7 @@ def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
             f"no {neuron} in this atlas: layers 0..{model['n_layers'] - 1}, kinds "
             f"{', '.join(kinds)}, neurons 0..{model['d_mlp'] - 1}"
         )
-    return rows
+    return _beside_random(atlas, rows)
 
 
 def top(
@@ -93,11 +107,14 @@ def top(
     layer: int | None = None,
     kind: str | None = None,
     words_only: bool = False,
+    by: Rank = "score",
 ) -> pd.DataFrame:
-    """The most specialised rows: those whose first token has the highest score (z + margin).
+    """The most specialised rows: those whose first token has the highest score (z + margin), or by
+    "coherence" those whose tokens belong together most. With the columns of `show`.
 
     `words_only` leaves out rows whose first token is not a word of at least three letters.
     """
+    _check_rank(atlas, by)
     layers = atlas.manifest["model"]["n_layers"]
     if layer is not None and not 0 <= layer < layers:
         raise UserError(f"no layer {layer} in this atlas: it has layers 0..{layers - 1}")
@@ -105,12 +122,59 @@ def top(
         f"SELECT {_COLUMNS}, z + margin AS score FROM {atlas.sql('neurons')} "
         "WHERE layer = coalesce($layer, layer) AND kind = coalesce($kind, kind) "
         f"AND {_WORD.format('tokens[1]') if words_only else 'TRUE'} "
-        f"ORDER BY score DESC, layer, kind, neuron, side LIMIT {min(limit, 10**9)}",
+        f"ORDER BY {by} DESC NULLS LAST, layer, kind, neuron, side LIMIT {min(limit, 10**9)}",
         {"layer": layer, "kind": kind},
     )
     if rows.empty:
         raise UserError("no neuron of this atlas fits: check the layer and the kind")
-    return rows
+    return _beside_random(atlas, rows)
+
+
+def has_random(atlas: Run) -> bool:
+    """Whether the atlas has random directions, and so p and q; an earlier version's has none, and
+    no coherence."""
+    return atlas.has("random/L000")
+
+
+def statistics(atlas: Run) -> tuple[str, ...]:
+    """Those of `STATISTICS` that this atlas has."""
+    return tuple(x for x in STATISTICS if has_random(atlas) or x != "coherence")
+
+
+def chance_note(atlas: Run) -> str:
+    """What p and q are, for those who read them beside a score."""
+    if not has_random(atlas):
+        return "An earlier version made this atlas: it has no random directions, so no p and q."
+    directions = 2 * atlas.config["random"] * len(atlas.manifest["kinds"])
+    return (
+        f"p is the share of {directions:,} random directions that score as much with their own "
+        "best word. q is the share of chance hits among all rows of the atlas that score as much. "
+        "coherence_p and coherence_q say the same of the coherence."
+    )
+
+
+def _check_rank(atlas: Run, by: Rank) -> None:
+    if by not in get_args(Rank):
+        raise UserError(f"rank by {' or '.join(get_args(Rank))}, not by '{by}'")
+    if by == "coherence" and not has_random(atlas):
+        raise UserError(
+            "an earlier version made this atlas, without coherence: make it again with "
+            "`interp neurons atlas`"
+        )
+
+
+def _beside_random(atlas: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the p and q of their score and coherence, where the atlas has random directions."""
+    if not has_random(atlas):
+        return rows
+    asked = "SELECT z + margin AS score, coherence FROM "
+    random, every = (query(asked + atlas.sql(name)) for name in ("random", "neurons"))
+    chances = {}
+    for of, prefix in (("score", ""), ("coherence", "coherence_")):
+        null = random[of].to_numpy(float)
+        chances[f"{prefix}p"] = p_values(rows[of], null)
+        chances[f"{prefix}q"] = q_values(rows[of], every[of].to_numpy(float), null)
+    return rows.assign(**chances)
 
 
 def has_words(atlas: Run) -> bool:
@@ -124,8 +188,9 @@ def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
 
     The bins span the 0.1 to 99.9 percentiles of all rows; what lies outside counts in the outer
     bins."""
-    if statistic not in STATISTICS:
-        raise UserError(f"no statistic '{statistic}': choose one of {', '.join(STATISTICS)}")
+    if statistic not in statistics(atlas):
+        known = ", ".join(statistics(atlas))
+        raise UserError(f"no statistic '{statistic}' in this atlas: choose one of {known}")
     return query(
         f"""
         WITH bounds AS (
@@ -135,7 +200,7 @@ def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
         ), binned AS (
             SELECT layer, kind, low, high, greatest(least(
                 floor(({statistic} - low) / nullif(high - low, 0) * {bins}), {bins - 1}), 0) AS bin
-            FROM {atlas.sql("neurons")}, bounds
+            FROM {atlas.sql("neurons")}, bounds WHERE {statistic} IS NOT NULL
         )
         SELECT layer, kind, low + (coalesce(bin, 0) + 0.5) * (high - low) / {bins} AS value,
                count(*) AS count
@@ -159,6 +224,9 @@ def word_ids(atlas: Run, word: str, exact: bool = False) -> list[int]:
     column, value = ("token", word) if exact else ("word", word_family(word))
     table = atlas.sql("vocabulary")
     ids = query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
+    form = "token is exactly" if exact else "single token stands for"
+    if ids.empty and (meant := as_text(word)) != word:
+        raise UserError(f"no {form} '{word}': write it as text, '{meant}'")
     if ids.empty:
         begin = query(
             f"SELECT DISTINCT word FROM {table} "
@@ -167,7 +235,6 @@ def word_ids(atlas: Run, word: str, exact: bool = False) -> list[int]:
             {"value": word_family(word)},
         )
         hint = f"; it begins with {', '.join(map(repr, begin['word']))}" if len(begin) else ""
-        form = "token is exactly" if exact else "single token stands for"
         raise UserError(f"no {form} '{word}' in this model's vocabulary{hint}")
     return [int(i) for i in ids["id"]]
 

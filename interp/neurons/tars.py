@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .concepts import Concept, concept_file, read_concepts, word_tokens
 
@@ -48,7 +48,7 @@ SETS = ("closest", "matched", "random")
 
 
 @dataclass(frozen=True)
-class TarsConfig(ModelStudy):
+class TarsConfig(TextStudy):
     """Remove concepts from a model by editing a few neuron vectors, and measure the cost."""
 
     STUDY: ClassVar[str] = "neurons.tars"
@@ -71,7 +71,7 @@ class TarsConfig(ModelStudy):
     """Seed of the noise and of the random neurons."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.catalog import sha256
+        from ..model.files import sha256
 
         return {**super().fingerprints(), "concepts": sha256(concept_file(self.file))}
 
@@ -93,9 +93,7 @@ class TarsConfig(ModelStudy):
             word_tokens(self.stored_weights, concept.neighbour)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
-
-        subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         concepts = self._chosen()
         divergence = _kl_meter(subject, self)
         effects: list[dict[str, Any]] = []
@@ -121,7 +119,6 @@ class TarsConfig(ModelStudy):
         table = out.table("tars/effects", effects)
         out.table("tars/prompts", prompts)
         out.table("tars/edits", _listed(made))
-        out.facts = {"parity": subject.parity, "device": self.device}
         return _metrics(table, out.table("tars/cumulative", cumulative))
 
     def _chosen(self) -> list[Concept]:
@@ -195,26 +192,28 @@ class TarsConfig(ModelStudy):
 
 
 def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, float]]:
-    """Measures KL(plain || as the model is at the call) in nats, over every token of ordinary text
-    but the first of each row."""
+    """Measures KL(plain || as the model is at the call) in nats, after every token of ordinary text
+    but the first of each row; what follows a BOS or another special token is no text."""
     import torch
 
     from ..text.corpus import read_corpus, token_rows
 
     length = min(128, config.tokens, subject.context or 128)
     texts = read_corpus(config.corpus or None)
-    rows = list(token_rows(texts, subject.token_ids, length, None, config.tokens))
+    rows = list(token_rows(texts, subject.prompting, length, config.tokens))
 
     def logprobs() -> Iterator[Tensor]:
         for start in range(0, len(rows), 4):
             batch = subject.pad(rows[start : start + 4])
-            yield subject.logits(batch)[:, 1:].log_softmax(-1)
+            counted = subject.counted(batch)
+            counted[:, 0] = False
+            yield subject.logits(batch)[counted].log_softmax(-1)
 
     plain = list(logprobs())
 
     def divergence() -> dict[str, float]:
         pairs = zip(plain, logprobs(), strict=True)
-        values = torch.cat([(p.exp() * (p - now)).sum(-1).flatten() for p, now in pairs])
+        values = torch.cat([(p.exp() * (p - now)).sum(-1) for p, now in pairs])
         return {"kl_median": float(values.median()), "kl_mean": float(values.mean())}
 
     return divergence

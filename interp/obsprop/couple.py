@@ -21,16 +21,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .tasks import Task, read_task
+from .task_files import Task, read_task
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True)
-class CoupleConfig(ModelStudy):
+class CoupleConfig(TextStudy):
     """Coupling coefficients of observables' features, against measured slopes."""
 
     STUDY: ClassVar[str] = "obsprop.couple"
@@ -85,15 +85,14 @@ class CoupleConfig(ModelStudy):
             raise UserError("--seed must be at least 0")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
         from .coupling import features_by_head, pair_row, read_prompts_and_corpus
         from .scoring import corpus_rows
         from .tasks import examples
 
-        subject = open_subject(self.model, attention="eager", device=self.device)
+        subject = self.open(out, attention="eager")
         tasks = dict(zip(self.observables, self._tasks, strict=True))
         features = features_by_head(subject, self.stored_weights, tasks, self.heads)
-        splits = (examples(task, subject.tokenizer, self.seed) for task in self._tasks)
+        splits = (examples(task, subject.prompting, self.seed) for task in self._tasks)
         prompts = [example for split in splits for example in split.held_out]
         rows = corpus_rows(subject, self.corpus, self.tokens)
         sites = list(dict.fromkeys(each.site for each in features.values()))
@@ -104,7 +103,6 @@ class CoupleConfig(ModelStudy):
                 about = {"a": self.observables[i], "b": self.observables[j], "head": head}
                 pairs.append(about | pair_row(directions, i, j, *read[directions.site]))
             directions.save(out.path / "directions" / head)
-        out.facts = {"parity": subject.parity, "device": self.device}
         return agreement(out.table("pairs/pairs", pairs))
 
 

@@ -79,7 +79,7 @@ def read_examples(
     rows = [chosen[i].ids for i in order]
     wanted = [*sites, *([end] if observable else [])]
     with progress(label, len(chosen), "examples") as advance:
-        for source, activations in passes(subject, rows, wanted, batch_size):
+        for source, activations in passes(subject, rows, wanted, batch_size, special=True):
             numbers = range(int(source.row[0]), int(source.row[-1]) + 1)
             for number in numbers:
                 i, tokens = order[number], (source.row == number).nonzero()[:, 0]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..directions import Directions
 from ..errors import UserError
 from ..model.site import Site
-from ..model.subject import Subject, open_subject
+from ..model.subject import Subject
 from ..model.weights import Weights
 from .evaluate import Array, ReadExamples, read_examples
 from .model_weights import StackedWeights
@@ -18,7 +18,8 @@ from .paths import Feature, PathInPrompt, path_feature
 from .propagate import readout
 from .scoring import as_directions
 from .search import FoundPath, Pair
-from .tasks import Example, Split, Task, examples, pair_reads
+from .task_files import Task
+from .tasks import Example, Split, examples, pair_reads
 from .trace import trace_pair
 
 
@@ -68,30 +69,34 @@ class OpenedTask:
         about = {"observable": self.task.name, "pair": list(self.task.pair)}
         return as_directions(self.weights, features, about)
 
+    def words(self, example: Example) -> str:
+        """An example's text, without what goes before it."""
+        return self.subject.prompting.text(example.ids[len(self.subject.prompting.start) :])
+
     def read(self, chosen: Sequence[Example], sites: Sequence[Site], label: str) -> ReadExamples:
         """Examples at some sites, with the observable where it has a meaning."""
         observable = None if self.task.sources else readout(self.weights, self.observable)
         return read_examples(self.subject, chosen, sites, observable, label)
 
 
-def open_task(
-    task: Task, stored: Weights, model: str, device: str, seed: int, windows: int
-) -> OpenedTask:
-    """Opens the model, fills and splits the examples, and traces the pair.
+def open_task(task: Task, stored: Weights, subject: Subject, seed: int, windows: int) -> OpenedTask:
+    """Fills and splits the examples, and traces the pair.
+
+    Args:
+        subject: opened with attention patterns.
 
     Raises:
-        UserError: a device, words, examples or prompts that the model cannot take.
+        UserError: words, examples or prompts that the model cannot take.
     """
     observable = make_observable(task.name, task.observable, stored)
-    subject = open_subject(model, attention="eager", device=device)
-    split = examples(task, subject.tokenizer, seed, windows)
+    split = examples(task, subject.prompting, seed, windows)
     weights = StackedWeights(stored)
     pair = Pair(*trace_pair(subject, weights, task.pair, task.name))
     if task.sources:
         positions = frozenset(range(1, len(pair.clean.ids)))
     else:
         differ = (pair.clean.ids != pair.other.ids).nonzero()[:, 0].tolist()
-        positions = frozenset(pair_reads(task, subject.tokenizer) or [max(differ)])
+        positions = frozenset(pair_reads(task, subject.prompting) or [max(differ)])
     return OpenedTask(task, observable, subject, weights, split, pair, positions, seed)
 
 

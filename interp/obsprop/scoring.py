@@ -94,10 +94,14 @@ def scores(
 
 
 def stream_scores(
-    subject: Subject, rows: Iterable[Sequence[int]], features: Directions, batch_size: int = 8
+    subject: Subject,
+    rows: Iterable[Sequence[int]],
+    features: Directions,
+    batch_size: int = 8,
+    special: bool = False,
 ) -> Iterator[Float[Tensor, "tokens n"]]:
     """Scores of features over rows of ids, batch by batch."""
-    for activations in stream(subject, rows, [features.site], batch_size):
+    for activations in stream(subject, rows, [features.site], batch_size, special):
         yield scores(features, activations[features.site], subject.spec)
 
 
@@ -108,7 +112,5 @@ def corpus_rows(subject: Subject, corpus: str | None, tokens: int) -> list[list[
     Raises:
         UserError: no tokenizer, or too little text for one row.
     """
-    if subject.tokenizer is None:
-        raise UserError("this model has no tokenizer: give a model that comes with one")
     length = min(ROW, subject.context or ROW)
-    return list(token_rows(read_corpus(corpus), subject.token_ids, length, None, tokens))
+    return list(token_rows(read_corpus(corpus), subject.prompting, length, tokens))

@@ -36,9 +36,9 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import ModelStudy
+from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .tasks import Task, read_task
+from .task_files import Task, read_task
 
 TEXTS = (
     "Mary gave John her book, and he thanked Susan before Peter and Anna left.",
@@ -49,7 +49,7 @@ TEXTS = (
 
 
 @dataclass(frozen=True)
-class ObspropConfig(ModelStudy):
+class ObspropConfig(TextStudy):
     """An observable's paths, features and scores, from one pair of prompts."""
 
     STUDY: ClassVar[str] = "obsprop.run"
@@ -113,10 +113,9 @@ class ObspropConfig(ModelStudy):
         from .opened import choose, open_task
         from .search import search_paths
 
-        opened = open_task(
-            self._task, self.stored_weights, self.model, self.device, self.seed, self.windows
-        )
-        texts = [opened.subject.token_ids(text) for text in self.texts]
+        subject = self.open(out, attention="eager")
+        opened = open_task(self._task, self.stored_weights, subject, self.seed, self.windows)
+        texts = [subject.prompting.ids(text) for text in self.texts]
         for ids in texts:
             opened.subject.check_length(len(ids))
         search = partial(
@@ -148,5 +147,5 @@ class ObspropConfig(ModelStudy):
         for name, table in made.items():  # at the end: a study that fails leaves no parts behind
             out.table(name, table)
         tables.save_directions(opened, features, out.path / "directions")
-        out.facts = tables.facts(opened, best, self.device)
+        out.facts |= tables.facts(opened, best)
         return tables.metrics(best, made)

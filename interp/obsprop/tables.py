@@ -108,7 +108,7 @@ def pair_table(opened: OpenedTask, search: Search, held_out: ReadExamples, count
         return {}
     rows = []
     for examples in drawn:
-        texts = [opened.subject.text(torch.tensor(example.ids)) for example in examples]
+        texts = [opened.words(example) for example in examples]
         one, other = (opened.subject.pad([example.ids]) for example in examples)
         pair = Pair(*trace_pair(opened.subject, opened.weights, (one, other), "pair"))
         row: dict[str, Any] = {"prompt": texts[0], "counterfactual": texts[1]}
@@ -128,7 +128,7 @@ def example_table(opened: OpenedTask, best: FoundFeature, held_out: ReadExamples
     chosen = opened.split.held_out
     return pd.DataFrame(
         {
-            "text": [opened.subject.text(torch.tensor(example.ids)) for example in chosen],
+            "text": [opened.words(example) for example in chosen],
             "group": [e.group if e.template >= 0 else Path(e.group).name for e in chosen],
             "template": [example.template for example in chosen],
             "positive": held_out.positive,
@@ -144,8 +144,9 @@ def token_table(opened: OpenedTask, best: FoundFeature, rows: Sequence[list[int]
     table = [
         (n, at, subject.text(torch.tensor([i])), score)
         for n, row in enumerate(rows)
-        for scores in stream_scores(subject, [row], best.directions)
+        for scores in stream_scores(subject, [row], best.directions, special=True)
         for at, (i, score) in enumerate(zip(row, scores[:, 0].tolist(), strict=True))
+        if i not in subject.prompting.special
     ]
     return pd.DataFrame(table, columns=["text", "position", "token", "score"])
 
@@ -163,11 +164,10 @@ def use_tables(opened: OpenedTask, best: FoundFeature) -> Tables:
     return tables
 
 
-def facts(opened: OpenedTask, best: FoundFeature, device: str) -> dict[str, Any]:
+def facts(opened: OpenedTask, best: FoundFeature) -> dict[str, Any]:
     """What the run's manifest says beside the metrics."""
     task, observable = opened.task, opened.observable
     return {
-        "parity": opened.subject.parity, "device": device,
         "about": task.about, "notes": list(observable.notes),
         "words": task.observable, "pair": list(task.pair),
         "pair_values": [float(observable.value(trace.logits)) for trace in opened.pair],

@@ -1,53 +1,27 @@
-"""Tasks: an observable with one prompt pair, and labelled examples to test on.
-
-A task is a YAML file: one that comes with the workbench (`data/observables/`), by its name, or any
-other by its path:
-
-    about: what it is about
-    observable: {" she": 1, " he": -1}         words and their weights
-    pair: [prompt, counterfactual]             as many tokens each; the first favours the observable
-    templates: ["So, [WORD] really is …"]      prompts that end where the observable is read
-    words: [female names, male names]          what fills them: two lists of words.yaml or of words
-    sources: [C, Python]                       in place of templates and words: installed code
+"""Labelled examples of a task (see task_files.py for its file), to test on.
 
 Examples are split by word (or file; names by surname, where the feature is read), so that nothing
 is trained on any part of a held-out example. A template's example, and the pair's prompt if it
 contains one of the words, is read at its word's last token and has the model's own observable as a
-value; a window of code is read at every token but the first, which draws attention whatever it is.
+value; a window of code is read at every token but the first (a BOS where the model has one), which
+draws attention whatever it is.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from interp.data import FOLDER
+from typing import NamedTuple
 
 from ..errors import UserError
-from ..plain_yaml import read_yaml
+from ..model.prompting import Prompting
 from . import code
+from .task_files import Task
 
 WINDOW = 128
 """Tokens of a window of code."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task's file, read and checked."""
-
-    name: str
-    about: str
-    observable: dict[str, float]
-    pair: tuple[str, str]
-    templates: tuple[str, ...] = ()
-    words: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    sources: tuple[str, str] | None = None
 
 
 class Example(NamedTuple):
@@ -63,76 +37,6 @@ class Example(NamedTuple):
     """Which of the task's templates; -1 for code."""
 
 
-def shipped() -> list[str]:
-    """Names of the tasks that come with the workbench."""
-    names = (path.stem for path in (FOLDER / "observables").glob("*.yaml"))
-    return sorted(name for name in names if name != "words")
-
-
-def read_task(name: str) -> Task:
-    """A shipped task by its name, or one's own by the path of its file.
-
-    Raises:
-        UserError: no such task, or a file that is not a task.
-    """
-    own = Path(name).expanduser()
-    path = own if own.suffix in (".yaml", ".yml") else FOLDER / "observables" / f"{name}.yaml"
-    if not path.is_file() or path.stem == "words":
-        raise UserError(
-            f"there is no observable '{name}': choose one of {', '.join(shipped())}, or give the "
-            "path of a .yaml file"
-        )
-    content = read_yaml(path)
-    try:
-        return _task(path.stem, content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a task ({type(error).__name__}: {error})") from error
-
-
-def _task(name: str, content: dict[str, Any]) -> Task:
-    unknown = set(content) - {"about", "observable", "pair", "templates", "words", "sources"}
-    if unknown:
-        raise ValueError(f"a task has no '{sorted(unknown)[0]}'")
-    observable = {word: float(weight) for word, weight in content["observable"].items()}
-    if not all(math.isfinite(weight) for weight in observable.values()):
-        raise ValueError("a weight is not finite")
-    about = str(content.get("about", name)).strip()
-    task = Task(name, about, observable, _two(content["pair"], "pair"))
-    if "sources" in content:
-        return replace(task, sources=_two(content["sources"], "sources"))
-    templates = _texts(content["templates"], "templates")
-    if not all(text.count("[WORD]") == 1 for text in templates):
-        raise ValueError("every template needs exactly one [WORD]")
-    parts = content["words"]
-    if not isinstance(parts, list) or len(parts) != 2:
-        raise ValueError("words must be two lists")
-    one, other = (_words(part) for part in parts)
-    if both := sorted(set(one) & set(other)):
-        raise ValueError(f"the word '{both[0]}' is on both sides")
-    return replace(task, templates=templates, words=(one, other))
-
-
-def _two(given: Any, name: str) -> tuple[str, str]:
-    if not isinstance(given, list) or len(given) != 2:
-        raise ValueError(f"{name} must be a list of two")
-    first, second = _texts(given, name)
-    return first, second
-
-
-def _words(part: str | list[str]) -> tuple[str, ...]:
-    if isinstance(part, str):
-        part = read_yaml(FOLDER / "observables" / "words.yaml")[part]
-    return _texts(part, "words")
-
-
-def _texts(given: Any, name: str) -> tuple[str, ...]:
-    if not isinstance(given, list) or not given:
-        raise ValueError(f"{name} must be a list of texts")
-    if not all(isinstance(text, str) and text.strip() for text in given):
-        raise ValueError(f"an entry of {name} is empty or not a text")
-    return tuple(given)
-
-
 class Split(NamedTuple):
     """Labelled examples: to train the baselines on, and held out from every method."""
 
@@ -140,7 +44,7 @@ class Split(NamedTuple):
     held_out: list[Example]
 
 
-def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) -> Split:
+def examples(task: Task, prompting: Prompting, seed: int = 0, per_class: int = 150) -> Split:
     """The examples of a task, split by group.
 
     Two fifths of the words are held out; of code, files hold out `per_class` windows and give as
@@ -150,12 +54,10 @@ def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) ->
     Raises:
         UserError: no tokenizer; too few words or too little code.
     """
-    if tokenizer is None:
-        raise UserError("this model has no tokenizer: give a model that comes with one")
     sides = [
-        _windows(source, positive, tokenizer, seed, per_class)
+        _windows(source, positive, prompting, seed, per_class)
         if task.sources
-        else _filled(task, positive, tokenizer, seed)
+        else _filled(task, positive, prompting, seed)
         for positive, source in zip((True, False), task.sources or ("", ""), strict=True)
     ]
     split = Split(*(one + other for one, other in zip(*sides, strict=True)))
@@ -168,7 +70,7 @@ def examples(task: Task, tokenizer: Any, seed: int = 0, per_class: int = 150) ->
     return split
 
 
-def _filled(task: Task, positive: bool, tokenizer: Any, seed: int) -> list[list[Example]]:
+def _filled(task: Task, positive: bool, prompting: Prompting, seed: int) -> list[list[Example]]:
     words = task.words[0 if positive else 1]
     last = {word: word.split()[-1] for side in task.words for word in side}
     order = sorted({last[word] for word in words})
@@ -180,7 +82,7 @@ def _filled(task: Task, positive: bool, tokenizer: Any, seed: int) -> list[list[
     parts = (set(order[:cut]), set(order[cut:]))
     return [
         [
-            _fill(template, word, tokenizer)._replace(template=number, positive=positive)
+            _fill(template, word, prompting)._replace(template=number, positive=positive)
             for word in sorted(set(words))
             if last[word] in part
             for number, template in enumerate(task.templates)
@@ -189,15 +91,16 @@ def _filled(task: Task, positive: bool, tokenizer: Any, seed: int) -> list[list[
     ]
 
 
-def _fill(template: str, word: str, tokenizer: Any) -> Example:
+def _fill(template: str, word: str, prompting: Prompting) -> Example:
     text = template.replace("[WORD]", word)
     end = template.index("[WORD]") + len(word)
-    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    coded = prompting.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     at = max(i for i, (start, _) in enumerate(coded["offset_mapping"]) if start < end)
-    return Example(list(coded["input_ids"]), [at], True, word.split()[-1])
+    ids = prompting.started(coded["input_ids"])
+    return Example(ids, [at + len(ids) - len(coded["input_ids"])], True, word.split()[-1])
 
 
-def pair_reads(task: Task, tokenizer: Any) -> tuple[int, ...]:
+def pair_reads(task: Task, prompting: Prompting) -> tuple[int, ...]:
     """Where the pair's first prompt is read, as an example with its word would be; () if the two
     prompts do not differ in one of the task's words."""
     prompt = task.pair[0]
@@ -207,12 +110,12 @@ def pair_reads(task: Task, tokenizer: Any) -> tuple[int, ...]:
         for match in re.finditer(re.escape(word), prompt):
             if match.start() <= differ < match.end():
                 template = f"{prompt[: match.start()]}[WORD]{prompt[match.end() :]}"
-                return tuple(_fill(template, word, tokenizer).reads)
+                return tuple(_fill(template, word, prompting).reads)
     return ()
 
 
 def _windows(
-    source: str, positive: bool, tokenizer: Any, seed: int, per_class: int
+    source: str, positive: bool, prompting: Prompting, seed: int, per_class: int
 ) -> list[list[Example]]:
     files = code.source_files(source)
     random.Random(seed).shuffle(files)
@@ -221,11 +124,11 @@ def _windows(
         into = min(parts, key=len)  # file by file, so that the parts share none
         if len(into) >= per_class:
             break
-        ids = tokenizer(code.text(path), add_special_tokens=False)["input_ids"]
-        starts = list(range(0, len(ids) - WINDOW, WINDOW))
+        ids, size = prompting.plain(code.text(path)), WINDOW - len(prompting.start)
+        starts = list(range(0, len(ids) - size, size))
         random.Random(f"{seed} {path.name}").shuffle(starts)
         for start in starts[: min(3, per_class - len(into))]:
-            window = list(ids[start : start + WINDOW])
+            window = prompting.started(ids[start : start + size])
             into.append(Example(window, list(range(1, WINDOW)), positive, str(path)))
     if min(map(len, parts)) < per_class:
         raise UserError(

@@ -87,7 +87,7 @@ class CompareConfig(ProbedStudy):
         from ..model.subject import open_subject
         from .layer import LayerJob
 
-        subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         untrained = open_subject(random_model(self.model, self.seed), device=self.device)
         games, boards = labelled_games(self.choose_games, self.score_games)
         made, layers = self.sae_run(), range(subject.spec.n_layers)
@@ -99,8 +99,7 @@ class CompareConfig(ProbedStudy):
                     k = made.config["k"]
                     job = LayerJob(layer, boards, self, self.seed, k, out, advance)
                     job.run(subject, untrained, games, saes)
-        out.facts = {
-            "parity": subject.parity,
+        out.facts |= {
             "boards": {"choose": len(boards.choose.game), "score": len(boards.score.game)},
             "seeds": made.config["seeds"],
         }

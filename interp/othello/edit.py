@@ -128,7 +128,7 @@ class EditConfig:
         table = out.table("errors/table", rows)
         masks = {"legal": "uint64", "legal_edited": "uint64"}
         out.table("errors/cases", pd.DataFrame(cases).astype(masks))
-        out.facts = {
+        out.facts |= {
             "parity": subject.parity,
             "layers": _joined(layers),
             "positions": len(cases),

@@ -39,13 +39,12 @@ class ProbeConfig(ProbedStudy):
             raise UserError("--fit-games and --score-games must be at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
         from .board_labels import read_activations
         from .compare import labelled_games
         from .layer import class_directions
         from .readers import colour_rows, majority_rows, probe_rows
 
-        subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         (fit, score), boards = labelled_games(self.fit_games, self.score_games)
         sites = [Site("resid_pre", 0)]
         sites += [Site("resid_post", layer) for layer in range(subject.spec.n_layers)]
@@ -64,7 +63,6 @@ class ProbeConfig(ProbedStudy):
                 directions = class_directions(site, probes.coef, probes.intercept, about)
                 directions.save(out.path / "directions" / f"probe-{site}")
         table = out.table("scores/table", rows)
-        out.facts = {"parity": subject.parity}
         kept = table[table["measure"].isin(["accuracy", "accuracy_colour"])]
         return {
             f"{row['measure']}_{row['reader']}_{row['site']}".rstrip("_"): round(row["value"], 4)

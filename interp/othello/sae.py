@@ -75,16 +75,13 @@ class SaeConfig(OthelloStudy):
             raise UserError("--lr must be above 0 and --l1 at least 0, both finite")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..model.subject import open_subject
-
-        subject = open_subject(self.model, device=self.device)
+        subject = self.open(out)
         for seed in self.seeds:
             layers = range(subject.spec.n_layers)
             names = [sae_name(arch, layer, seed) for layer in layers for arch in ARCHITECTURES]
             if not all(trained(out, name) for name in names):
                 _train_set(self, subject, seed, out)
         table = out.table("saes", _measured(self, subject, out.path))
-        out.facts = {"parity": subject.parity, "device": self.device}
         means = table.groupby("arch")[["l0", "fvu", "alive"]].mean()
         return {
             f"{name}_{arch}": round(float(value), 4)
@@ -115,7 +112,7 @@ def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -
         for arch in ARCHITECTURES
     ]
     steps, name = config.tokens // config.batch, Path(config.model).name
-    schedule = Schedule(steps, config.batch, config.lr, name, config.device)
+    schedule = Schedule(steps, config.batch, config.lr, name, device=config.device)
 
     def batches(first: int) -> Iterator[dict[Site, Tensor]]:
         return itertools.islice(_batches(config, subject, seed), first, None)

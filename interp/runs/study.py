@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..model.catalog import DEFAULT_MODEL
+from ..model.prompting import Bos
+from ..progress import waiting
 from .store import SCHEMA, Run, Store, usual_store
 from .writer import RunWriter, open_or_make
 
 if TYPE_CHECKING:
+    from ..model.subject import Subject
     from ..model.weights import Weights
 
 
@@ -75,6 +78,52 @@ class ModelStudy:
         from ..model.subject import check_device
 
         check_device(self.device)
+
+    def open(self, out: RunWriter, **options: Any) -> Subject:
+        """The model as a Subject; the manifest gets its parity, device and how text is fed.
+
+        Args:
+            options: `open_subject`'s.
+        """
+        from ..model.subject import open_subject
+
+        with waiting(f"opening {self.model}"):
+            subject = open_subject(self.model, device=self.device, **options)
+        self.record(out, subject)
+        return subject
+
+    def record(self, out: RunWriter, subject: Subject) -> None:
+        """What the manifest says of an opened model."""
+        text = subject.prompting.record()
+        out.facts |= {"parity": subject.parity, "device": self.device, "text": text}
+
+
+@dataclass(frozen=True)
+class TextStudy(ModelStudy):
+    """A study that feeds text to its model. What goes before each text is part of the run's key;
+    how it was asked for is not."""
+
+    bos: Bos = field(default="auto", kw_only=True, metadata={"key": False})
+    """A BOS token before each text: auto (as the model's own tokenizer has it), always or never."""
+
+    @property
+    def feeding(self) -> Bos:
+        """`bos`, where nothing else decides."""
+        return self.bos
+
+    def fingerprints(self) -> dict[str, str]:
+        return {**super().fingerprints(), **self.start_print()}
+
+    def start_print(self) -> dict[str, str]:
+        """The fingerprint of what goes before each text; none where nothing does."""
+        from ..model.prompting import start_of
+
+        weights = self.stored_weights
+        start = start_of(weights.folder, weights.fingerprints()["tokenizer"], self.feeding)
+        return {"before each text": " ".join(map(str, start))} if start else {}
+
+    def open(self, out: RunWriter, **options: Any) -> Subject:
+        return super().open(out, bos=self.feeding, **options)
 
 
 def plan(study: Study) -> dict[str, Any]:

@@ -21,11 +21,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.catalog import SHIPPED, WHEELS, sha256
+from ..model.catalog import SHIPPED, WHEELS
+from ..model.files import read_json, sha256
+from ..model.prompting import Bos, Prompting
 from ..model.site import Site
 from ..progress import log
 from .pursuit import pursue
-from .sae import Sae, wrap
+from .sae import Sae, bos_said, wrap
 from .train import FILES
 
 PURSUED = " pursued"
@@ -58,6 +60,8 @@ class ErrorSource(Protocol):
     @property
     def widths(self) -> tuple[int, ...]: ...
 
+    def no_data(self, prompting: Prompting) -> tuple[int, ...]: ...
+
     def errors(self, x: Float[Tensor, "n d"]) -> SaeErrors: ...
 
 
@@ -81,6 +85,11 @@ class Saes:
     @property
     def widths(self) -> tuple[int, ...]:
         return tuple(self.by_name[name.removesuffix(PURSUED)].d_sae for name in self.names)
+
+    def no_data(self, prompting: Prompting) -> tuple[int, ...]:
+        """The ids that one of them at least was not trained on."""
+        each = (sae.no_data(prompting) for sae in self.by_name.values())
+        return tuple(sorted(set().union(*each)))
 
     def chosen(self, name: str) -> Sae:
         """One by its name; by "" the widest.
@@ -150,6 +159,24 @@ def open_saes(source: str | Path, site: str = "", pursued: bool = False, model: 
     for name in names:
         _check(name, chosen[name], pursued, model)
     return Saes(Site.parse(asked or sites[0]), {name: chosen[name] for name in names}, pursued)
+
+
+def saes_bos(source: str) -> Bos:
+    """Whether the SAEs of a source were trained behind a BOS token, as they say themselves.
+
+    Raises:
+        UserError: some were, and some were not; a damaged cfg.json; a published SAE that cannot be
+            fetched.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        metadata = (read_json(f / "cfg.json").get("metadata") or {} for f in _folders(path))
+        said = {bos_said(about.get("prepend_bos")) for about in metadata}
+    else:
+        said = {sae.bos for sae in _opened(source).values()}
+    if len(said) > 1:
+        raise UserError(f"{source} holds SAEs trained with and without BOS: give --bos")
+    return next(iter(said), "auto")
 
 
 def saes_fingerprint(source: str) -> str:

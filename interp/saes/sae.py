@@ -20,6 +20,7 @@ from torch import Tensor
 from interp.kernels.gram import Fit, Gram
 
 from ..errors import UserError
+from ..model.prompting import Bos, Prompting
 
 CHUNK = 8192
 """Activations encoded at once."""
@@ -81,6 +82,20 @@ class Sae:
         return str(self.inner.cfg.metadata.reads or "")
 
     @property
+    def bos(self) -> Bos:
+        """Whether the texts that it was trained on began with a BOS token; "auto" if it does not
+        say."""
+        return bos_said(self.inner.cfg.metadata.prepend_bos)
+
+    def no_data(self, prompting: Prompting) -> tuple[int, ...]:
+        """The ids that it was not trained on (`exclude_special_tokens`: all special ones, none, or
+        a list); the model's special tokens if it does not say. BOS is never data."""
+        excluded = self.inner.cfg.metadata.exclude_special_tokens
+        if excluded is None or excluded is True:
+            return prompting.special
+        return (*prompting.start, *map(int, excluded or ()))
+
+    @property
     def normalises(self) -> str:
         """How each input is normalised, "" if it is not. Latents of a normalised input lack its
         scale."""
@@ -135,6 +150,11 @@ class Sae:
             "fvu": fvu(x, x_hat),
             "alive": int(fires.any(0).sum()),
         }
+
+
+def bos_said(prepend_bos: Any) -> Bos:
+    """What `prepend_bos` in an SAE's metadata asks for."""
+    return "auto" if prepend_bos is None else ("always" if prepend_bos else "never")
 
 
 class SplitActivations(NamedTuple):

@@ -62,6 +62,8 @@ class Schedule:
     lr: float
     model: str
     """The model's name, stored in the autoencoders' metadata."""
+    bos: bool | None = None
+    """Whether a BOS token stood before each text, stored too; None: the tokens are no text."""
     device: str = "cpu"
     autocast: bool = False
     """Products in bfloat16 (weights and moments stay in float32)."""
@@ -138,6 +140,9 @@ def _trainer(plan: SaePlan, schedule: Schedule, x: Tensor) -> Any:
     sae.b_dec.data.copy_(x.mean(0))
     sae.cfg.metadata.model_name = schedule.model
     sae.cfg.metadata.hook_name = hook_of_site(str(plan.site))
+    if schedule.bos is not None:
+        sae.cfg.metadata.prepend_bos = schedule.bos
+        sae.cfg.metadata.exclude_special_tokens = True
     if plan.reads:
         sae.cfg.metadata.reads = plan.reads
     config = SAETrainerConfig(

@@ -9,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..model.catalog import sha256
+from ..model.files import sha256
 from . import documents
+
+if TYPE_CHECKING:
+    from ..model.prompting import Prompting
 
 _DEFAULT_LAYOUT = 1
 """Which documents the default corpus makes of Python's files; part of its fingerprint."""
@@ -77,22 +81,24 @@ class Rows(Iterator[list[int]]):
 
 def token_rows(
     texts: Iterable[str],
-    encode: Callable[[str], list[int]],
+    prompting: Prompting,
     length: int,
-    bos: int | None,
     limit_tokens: int,
     separator: int | None = None,
 ) -> Rows:
     """Documents packed into rows of exactly `length` ids, `limit_tokens` ids at most in all.
 
     The documents' ids are joined, with `separator` between them if there is one, and cut into
-    rows, each of which begins with `bos` if there is one (it counts). What does not fill a row at
-    the end is left out.
+    rows, each of which begins with what the model expects before a text (`Prompting.start`; it
+    counts). What does not fill a row at the end is left out.
 
     Raises:
-        UserError: rows or a limit of no use, or (while iterating) too little text for one row.
+        UserError: no tokenizer, rows or a limit of no use, or (while iterating) too little text
+            for one row.
     """
-    if length < 1 + (bos is not None):
+    prompting.tokenizer  # noqa: B018  a model without one is refused before anything is read
+    head = list(prompting.start)
+    if length <= len(head):
         raise UserError(f"rows of {length} tokens have no room for text: make them longer")
     if limit_tokens < length:
         raise UserError(
@@ -100,8 +106,7 @@ def token_rows(
             "the rows"
         )
     count = limit_tokens // length
-    head = [] if bos is None else [bos]
-    rows = _packed(map(encode, texts), head, length - len(head), separator)
+    rows = _packed(map(prompting.plain, texts), head, length - len(head), separator)
     return Rows(itertools.islice(rows, count), count * length)
 
 

@@ -1,8 +1,9 @@
 """Activations of a whole corpus, a batch at a time: streams, statistics, scores.
 
 Everything here runs a Subject over rows of token ids (`corpus.token_rows`), reads only the sites
-that are asked for, and holds one batch: memory does not grow with the number of tokens. Padding is
-left out, so activations come as [tokens, ...]. Edits in scope while a stream is read apply to it.
+that are asked for, and holds one batch: memory does not grow with the number of tokens. Padding,
+BOS and other special tokens are left out, so activations come as [tokens, ...] of text. Edits in
+scope while a stream is read apply to it.
 """
 
 from __future__ import annotations
@@ -37,16 +38,23 @@ class Source(NamedTuple):
 
 
 def stream(
-    subject: Subject, rows: Iterable[Sequence[int]], sites: Sites, batch_size: int = 8
+    subject: Subject,
+    rows: Iterable[Sequence[int]],
+    sites: Sites,
+    batch_size: int = 8,
+    special: bool = False,
 ) -> Iterator[dict[Site, Float[Tensor, "tokens ..."]]]:
     """Activations at some sites (names or globs), batch by batch of rows.
 
     Each pass stops after the last of the sites. Nothing is kept once it has been handed out.
 
+    Args:
+        special: BOS and other special tokens count too.
+
     Raises:
         UserError: a site that the model lacks or that has no vector per token; no rows.
     """
-    batches = passes(subject, rows, per_token(subject, sites), batch_size)
+    batches = passes(subject, rows, per_token(subject, sites), batch_size, special)
     return map(itemgetter(1), batches)  # a loop would hold on to the batch it handed out
 
 
@@ -59,23 +67,28 @@ def per_token(subject: Subject, sites: Sites) -> list[Site]:
 
 
 def passes(
-    subject: Subject, rows: Iterable[Sequence[int]], sites: list[Site], batch_size: int
+    subject: Subject,
+    rows: Iterable[Sequence[int]],
+    sites: list[Site],
+    batch_size: int,
+    special: bool = False,
 ) -> Iterator[tuple[Source, dict[Site, Tensor]]]:
-    """Batch by batch: where the tokens come from, and their activations [tokens, ...]."""
+    """Batch by batch: where the tokens come from, and their activations [tokens, ...]; BOS and
+    other special tokens are no data, unless `special`."""
     if batch_size < 1:
         raise UserError(f"batches of {batch_size} rows: give at least 1")
     left, first = iter(rows), 0
     while chosen := list(itertools.islice(left, batch_size)):
         batch = subject.pad(chosen)
-        mask = batch.mask
+        mask = batch.mask if special else subject.counted(batch)
         row = torch.arange(first, first + len(mask), device=mask.device)[:, None].expand_as(mask)
-        source = Source(row[mask], (mask.long().cumsum(1) - 1)[mask], batch.ids[mask])
+        source = Source(row[mask], (batch.mask.long().cumsum(1) - 1)[mask], batch.ids[mask])
         captured = subject.capture(batch, sites)
-        padded = any(len(ids) != mask.shape[1] for ids in chosen)
-        # without padding, flattening is a view; `pop` lets go of what it copies otherwise
+        every = bool(mask.all())
+        # where every token counts, flattening is a view; `pop` lets go of what it copies otherwise
         yield (
             source,
-            {s: captured.pop(s)[mask] if padded else captured.pop(s).flatten(0, 1) for s in sites},
+            {s: captured.pop(s).flatten(0, 1) if every else captured.pop(s)[mask] for s in sites},
         )
         first += len(chosen)
     if not first:

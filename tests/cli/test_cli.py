@@ -135,7 +135,7 @@ def test_an_interrupt_that_c_code_turned_into_another_error(own_home, monkeypatc
     before = signal.getsignal(signal.SIGINT)
     code, _, err = run("neurons", "search", "x", capsys=capsys)
     assert signal.getsignal(signal.SIGINT) is before
-    assert (code, err) == (130, "interp: interrupted; the same command resumes\n")
+    assert (code, err) == (130, "interp: interrupted\n")
 
 
 def test_a_number_that_does_not_exist_is_null(capsys):

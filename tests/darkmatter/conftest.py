@@ -5,16 +5,7 @@ import pytest
 from interp.model.subject import open_subject
 
 from ..conftest import make_model
-
-
-class Bytes:
-    """A tokenizer: one id a byte."""
-
-    def encode(self, text, add_special_tokens):
-        return list(text.encode())
-
-    def decode(self, ids):
-        return bytes(ids).decode(errors="replace")
+from ..letters import letter_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -24,4 +15,4 @@ def othello():
 
 @pytest.fixture(scope="session")
 def llama():
-    return open_subject(make_model("llama"), tokenizer=Bytes())
+    return open_subject(make_model("llama"), tokenizer=letter_tokenizer(size=211))

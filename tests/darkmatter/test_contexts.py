@@ -26,7 +26,7 @@ def saes():
 def error_pass(subject, saes, earlier=(), **changes):
     """As the study makes it."""
     config = DarkMatterConfig(**{**SAE, **changes})
-    stream = config.stream(subject, [saes.site, *(each.site for each in earlier)])
+    stream = config.stream(subject, saes, (each.site for each in earlier))
     return ErrorPass(stream, saes, config.contexts, config.ridge, config.downstream, earlier)
 
 

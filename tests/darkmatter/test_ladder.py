@@ -53,7 +53,7 @@ def test_the_ladder_reads_no_padding(llama, tmp_path, monkeypatch):
     nearest = apart.min(1)
     assert float(nearest.values.max()) < 1e-4, "every activation is that of a token in its row"
     assert len(nearest.indices.unique()) == len(nearest.indices), "and none comes twice"
-    pools = [tokens for _, tokens in ladder._pools(config, iter(enumerate(rows[2:])))]
+    pools = [tokens for _, tokens in ladder._pools(config, iter(enumerate(rows[2:])), set())]
     assert sum(pools) == sum(len(row) - 1 for row in rows[2:])
     assert len(batches) == sum(tokens // 16 for tokens in pools)
     again = [captured[site] for captured in ladder._batches(config, llama, 7)]

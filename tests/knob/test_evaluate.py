@@ -102,7 +102,7 @@ def test_the_planted_model_answers_by_the_intent_and_only_then(subject, prompter
     asked = scores(answer_rows(subject, prompter, rows, 64))
     assert asked["pair_acc"] == 1
     assert asked["pairs"] == len(rows) / 2
-    bare = Prompter(subject.tokenizer, "none", template="plain")
+    bare = Prompter(subject.prompting, "none", template="plain")
     assert scores(answer_rows(subject, bare, rows, 64))["pair_acc"] == 0
 
 

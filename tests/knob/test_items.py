@@ -8,6 +8,7 @@ import pytest
 from interp.errors import UserError
 from interp.knob.items import HELD_RELATIONS, Item, read_items, split
 from interp.knob.prompts import Prompter, Row, question, rows_of
+from interp.model.prompting import Prompting
 
 
 def test_the_shipped_facts_are_many_and_neither_answer_begins_the_other():
@@ -169,13 +170,13 @@ class Letters:
 
 def test_demonstrations_are_earlier_turns_or_earlier_blocks():
     shots, row = [Row(ITEM, "context")], Row(ITEM, "prior")
-    turns = Prompter(Letters(), "instruction", shots).prompt(row).split("|")
+    turns = Prompter(Prompting(Letters(), "never"), "instruction", shots).prompt(row).split("|")
     assert [turn.partition(":")[0] for turn in turns] == ["system", "user", "assistant", "user"]
     assert turns[2] == "assistant: Rome"
-    plain = Prompter(Letters(), "instruction", shots, "plain")
+    plain = Prompter(Prompting(Letters(), "never"), "instruction", shots, "plain")
     text = plain.prompt(row)
     assert text.count("Answer: Rome\n\n") == 1
     assert text.endswith("Query: The capital of France is\nAnswer:")
     assert plain.answer_ids("Paris") == [ord(x) for x in " Paris"]
     with pytest.raises(UserError, match="no chat template"):
-        Prompter(object())
+        Prompter(Prompting(object(), "never"))

@@ -100,7 +100,7 @@ def test_a_source_takes_its_coordinate_along(subject, prompter):
 
 
 def test_the_sweep_finds_both_ends_and_steering_needs_no_intent(subject, prompter, learned):
-    bare = Prompter(subject.tokenizer, "none", template="plain")
+    bare = Prompter(subject.prompting, "none", template="plain")
     rows = rows_of(items()[::3])
     h = last_token_states(subject, prompter, rows, SITE)
     vectors = {"learned": learned[0][LAYER][0], **baselines(h, rows, 0)}
@@ -173,7 +173,7 @@ def test_answers_that_begin_alike_are_refused(subject, prompter):
         learn_subspaces(subject, prompter, items()[:2], [0])
     with pytest.raises(UserError, match="at least two tokens"):
         CachedPrompts(subject, [[1]])
-    bare = Prompter(subject.tokenizer, "instruction", template="plain")
+    bare = Prompter(subject.prompting, "instruction", template="plain")
     with pytest.raises(UserError, match="leaves the intent out"):
         sweep(subject, bare, items()[:1], None)
     assert bare.ids(Row(items()[0], "prior")) != bare.ids(Row(items()[0], "context"))

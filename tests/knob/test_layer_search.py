@@ -10,6 +10,7 @@ from interp.knob.last_token_cache import CachedPrompts
 from interp.knob.layer_search import Curves, Patching, find_layers
 from interp.knob.prompts import Prompter, Row
 from interp.model import edits
+from interp.model.prompting import Prompting
 from interp.model.site import Site
 
 from ..conftest import make_model
@@ -58,7 +59,7 @@ def test_a_target_that_never_gives_way_ends_the_search():
 
 def pair_of_answers(subject, n_layers):
     """A probe over two pairs of prompts that differ in what the context says."""
-    prompter = Prompter(subject.tokenizer, "none", template="plain")
+    prompter = Prompter(subject.prompting, "none", template="plain")
     by_answers = {(x.prior_answer, x.context_answer): x for x in items()}
     source = [by_answers[ANSWERS[0], ANSWERS[1]], by_answers[ANSWERS[2], ANSWERS[3]]]
     target = [by_answers[ANSWERS[0], ANSWERS[4]], by_answers[ANSWERS[2], ANSWERS[5]]]
@@ -75,7 +76,7 @@ def pair_of_answers(subject, n_layers):
 
 @pytest.mark.parametrize("switch", [range(2, 4), range(0, 3), range(5, 8)])
 def test_a_planted_models_switch_layers_are_found_exactly(switch):
-    prompter = Prompter(tokenizer(), "none", template="plain")
+    prompter = Prompter(Prompting(tokenizer()), "none", template="plain")
     length = len(prompter.ids(Row(items()[0], "context")))
     subject = planted(8, switch, length, straight=True)
     result = find_layers(pair_of_answers(subject, 8), 8)
@@ -83,7 +84,7 @@ def test_a_planted_models_switch_layers_are_found_exactly(switch):
 
 
 def test_passes_grow_linearly_with_depth():
-    prompter = Prompter(tokenizer(), "none", template="plain")
+    prompter = Prompter(Prompting(tokenizer()), "none", template="plain")
     length = len(prompter.ids(Row(items()[0], "context")))
     passes = {}
     for depth in (8, 16):

@@ -15,7 +15,7 @@ def test_the_shipped_knob_steers_held_out_subjects():
     held = [x for x in split(read_items(draws=6)).subjects if x.relation == "continent"]
     items = list({item.key: item for item in held}.values())[:6]
     learned = read_knob("shipped").pick([0])
-    bare = Prompter(subject.tokenizer, "none")
+    bare = Prompter(subject.prompting, "none")
     table = steered_answers(subject, bare, items, learned)
     assert scores(table)["pair_acc"] >= 0.8
     assert not table["text"].str.contains("<|", regex=False).any()

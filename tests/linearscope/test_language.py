@@ -70,10 +70,10 @@ def test_a_contrast_subtracts_both_parts_of_the_other_logit(model_folder):
     """The model's tokens are written as numbers, several with a plus."""
     subject = open_subject(model_folder("gpt2"), dtype=torch.float64)  # its biases make r large
     system = interpret_logits(subject, torch.arange(3, 8)[None], Site("resid_pre", 1))
-    numbers = SimpleNamespace(
-        tokens=lambda word: SimpleNamespace(ids=torch.tensor([[int(n) for n in word.split("+")]])),
-        text=lambda ids: str(int(ids[0])),
+    prompting = SimpleNamespace(
+        plain=lambda word: [int(n) for n in word.split("+")], text=lambda ids: str(ids[0])
     )
+    numbers = SimpleNamespace(prompting=prompting, text=lambda ids: str(int(ids[0])))
     names, _, logits = TokensConfig(words=("7", "8"), against="9")._logits(numbers, system)
     assert names == ["7 - 9", "8 - 9"]
     expected = system.y[0, [7, 8]] - system.y[0, 9]

@@ -13,6 +13,7 @@ import pytest
 
 from interp.errors import UserError
 from interp.model import catalog
+from interp.model.files import home
 from interp.model.vocabulary import token_strings
 
 
@@ -59,8 +60,8 @@ def test_a_build_that_fails_leaves_nothing(own_home):
 
     with pytest.raises(UserError, match="broken off"):
         catalog._built("thing", build)
-    assert not (catalog.home() / "models" / "thing").exists()
-    assert not list((catalog.home() / "models").glob(".thing.making-*"))
+    assert not (home() / "models" / "thing").exists()
+    assert not list((home() / "models").glob(".thing.making-*"))
 
 
 def test_a_killed_build_is_swept_by_the_next(own_home):
@@ -71,7 +72,7 @@ def test_a_killed_build_is_swept_by_the_next(own_home):
         "catalog._built('thing', build)\n"
     )
     subprocess.run([sys.executable, "-c", code])
-    models = catalog.home() / "models"
+    models = home() / "models"
     assert len(list(models.glob(".thing.making-*"))) == 1
     made = catalog._built("thing", lambda out: (out / "whole").write_text("y"))
     assert [p.name for p in made.iterdir()] == ["whole"]
@@ -232,4 +233,4 @@ def test_what_ends_the_converter_is_one_line(own_home, tmp_path):
     ) as caught:
         catalog.resolve(str(path))
     assert "\n" not in str(caught.value)
-    assert not [p for p in (catalog.home() / "models").iterdir() if not p.name.endswith(".lock")]
+    assert not [p for p in (home() / "models").iterdir() if not p.name.endswith(".lock")]

@@ -263,7 +263,7 @@ class TestDamage:
             ({"num_attention_heads": 0}, "'num_attention_heads' is 0"),
             ({"tie_word_embeddings": "false"}, "'tie_word_embeddings' is 'false'"),
             ({"rms_norm_eps": "small"}, "'rms_norm_eps' is 'small'"),
-            ({"model_type": ["llama"]}, "is not known"),
+            ({"model_type": ["llama"]}, "has no model_type"),
             ({"text_config": 3}, "is not a model's config"),
             ({"quantization_config": {"quant_method": "fp8"}}, "is quantised"),
         ],
@@ -288,5 +288,7 @@ class TestDamage:
         name = "model.layers.0.mlp.up_proj.weight"
         tensors[name] = tensors[name].to(torch.int8)
         save_file(tensors, broken / "model.safetensors")
-        with pytest.raises(UserError, match="is stored as I8: dequantise"):
+        with pytest.raises(
+            UserError, match=r"up_proj.weight' is I8\): open the checkpoint it was made from"
+        ):
             Weights(broken).neurons("up", 0)

@@ -23,11 +23,13 @@ def atlases(model_folder, tmp_path_factory):
 
 
 def test_with_itself(atlases):
-    assert summary(agreement(atlases[0], atlases[0]))["agreement"] == 1.0
+    found = summary(atlases[0], atlases[0])
+    assert list(found["kind"]) == ["all", "down", "gate", "up"]
+    assert (found[["agreement", "agreement_low", "agreement_high"]] == 1.0).all(axis=None)
 
 
 def test_an_unrelated_model_agrees_by_chance(atlases):
-    found = summary(agreement(atlases[0], atlases[1]))
+    found = summary(atlases[0], atlases[1]).iloc[0]
     rows = 2 * 2 * 3 * 48
     # within four standard errors of what independent choices would give
     assert abs(found["agreement"] - found["chance"]) < 4 * (found["chance"] / rows) ** 0.5

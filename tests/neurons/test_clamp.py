@@ -11,7 +11,7 @@ from interp.runs.study import run_or_load
 
 
 def config(dog_model, **changes):
-    plain = {"neuron": "1.down.17", "prompt": "w1 w2 w3", "chat": False, "tokens": 3}
+    plain = {"neuron": "1.down.17", "prompt": ("w1 w2 w3",), "chat": False, "tokens": 3}
     return ClampConfig(model=str(dog_model), **{**plain, **changes})
 
 
@@ -39,11 +39,13 @@ def test_clamping_to_its_own_value_changes_nothing(dog_model, own_home):
     [
         ({"neuron": "1.down.48"}, "no 1.down.48 in .*: layers 0..1, neurons 0..47"),
         ({"neuron": "dog"}, "names no neuron"),
-        ({"prompt": "  "}, "the prompt is empty"),
+        ({"prompt": ("  ",)}, "the prompt is empty"),
+        ({"prompt": "w1"}, "as a list"),
+        ({"prompt": ("w1", "w1")}, "two of the prompts are the same"),
         ({"value": ()}, "at least one --value"),
         ({"value": (1.0, float("nan"))}, "needs finite numbers"),
         ({"word": "zebra"}, "no single token stands for 'zebra'"),
-        ({"chat": True}, "has no chat template"),
+        ({"chat": True}, "has no chat template: use --no-chat"),
     ],
 )
 def test_mistakes(changes, says, dog_model, own_home):

@@ -24,7 +24,8 @@ from interp.obsprop.paths import parse_path, path_feature
 from interp.obsprop.scoring import as_directions, scores
 from interp.obsprop.study import ObspropConfig
 from interp.obsprop.tables import pair_table
-from interp.obsprop.tasks import Example, read_task, shipped
+from interp.obsprop.task_files import read_task, shipped
+from interp.obsprop.tasks import Example
 from interp.obsprop.writers import writers
 from interp.runs.study import plan, run_or_load
 
@@ -207,7 +208,8 @@ def test_an_edited_file_or_tokenizer_is_another_run(planted, own_home, tmp_path)
 def test_a_drawn_pair_without_a_path_is_a_row_of_nothing(studied):  # noqa: F811
     config = studied[0]
     task, stored = read_task(config.observable), config.stored_weights
-    opened = open_task(task, stored, config.model, "cpu", seed=0, windows=1)
+    subject = open_subject(config.model, attention="eager")
+    opened = open_task(task, stored, subject, seed=0, windows=1)
     held_out = opened.read(opened.split.held_out, [Site("resid_pre", 1)], "examples")
     pairs = pair_table(opened, lambda pair: [], held_out, count=2)["scores/pairs"]
     assert len(pairs) == 2

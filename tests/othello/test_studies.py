@@ -16,7 +16,7 @@ from interp.cli import main
 from interp.data import FOLDER
 from interp.directions import Directions
 from interp.errors import UserError
-from interp.model.catalog import sha256
+from interp.model.files import sha256
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.othello import compare, findings, read_board

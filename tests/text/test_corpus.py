@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from interp.errors import UserError
+from interp.model.prompting import Prompting
 from interp.text import documents
 from interp.text.corpus import fingerprint, id_rows, read_corpus, token_rows
+
+from ..letters import letter_tokenizer
 
 
 def dump(path, records):
@@ -186,31 +189,31 @@ class TestMistakes:
 
     def test_rows_of_no_use(self):
         with pytest.raises(UserError, match="no room for text"):
-            token_rows(["x"], encode, 1, 7, 100)
+            token_rows(["x"], letters(7), 1, 100)
         with pytest.raises(UserError, match="99 tokens do not fill one row of 100"):
-            token_rows(["x"], encode, 100, None, 99)
+            token_rows(["x"], letters(), 100, 99)
         with pytest.raises(UserError, match="has 3 tokens, too few for one row of 5"):
-            list(token_rows(["abc"], encode, 5, 0, 100))
+            list(token_rows(["abc"], letters(0), 5, 100))
 
 
-def encode(text):
-    return [ord(letter) for letter in text]
+def letters(bos=None):
+    return Prompting(letter_tokenizer(bos))
 
 
 def test_rows_by_hand():
     texts = ["abcd", "", "efg", "hi"]
-    rows = token_rows(texts, encode, 3, None, 100)
+    rows = token_rows(texts, letters(), 3, 100)
     assert ["".join(map(chr, row)) for row in rows] == ["abc", "def", "ghi"]
-    rows = token_rows(texts, encode, 3, ord("^"), 100, separator=ord("|"))
+    rows = token_rows(texts, letters(ord("^")), 3, 100, separator=ord("|"))
     assert ["".join(map(chr, row)) for row in rows] == ["^ab", "^cd", "^||", "^ef", "^g|", "^hi"]
 
 
 def test_a_row_knows_the_document_of_its_middle():
     texts = ["abcd", "e", "fghijk", "lmn"]
-    rows = token_rows(texts, encode, 3, None, 100)
+    rows = token_rows(texts, letters(), 3, 100)
     found = [(number, "".join(map(chr, row))) for number, row in rows.numbered]
     assert found == [(0, "abc"), (1, "def"), (2, "ghi"), (2, "jkl")]
-    rows = token_rows(texts, encode, 4, ord("^"), 100, separator=ord("|"))
+    rows = token_rows(texts, letters(ord("^")), 4, 100, separator=ord("|"))
     found = [(number, "".join(map(chr, row))) for number, row in rows.numbered]
     assert found == [(0, "^abc"), (1, "^d|e"), (2, "^|fg"), (2, "^hij"), (3, "^k|l")]
 
@@ -220,7 +223,7 @@ def test_documents_past_the_limit_are_not_read():
         yield "abcdef"
         raise AssertionError("read too far")
 
-    rows = token_rows(texts(), encode, 3, None, 8)
+    rows = token_rows(texts(), letters(), 3, 8)
     assert rows.tokens == 6
     assert len(list(rows)) == 2
 
@@ -232,9 +235,9 @@ def test_documents_past_the_limit_are_not_read():
     limit=st.integers(9, 80),
 )
 def test_rows_hold_the_text_in_order(texts, length, bos, limit):
-    joined, head = encode("".join(texts)), [] if bos is None else [bos]
+    joined, head = [ord(x) for x in "".join(texts)], [] if bos is None else [bos]
     fresh = length - len(head)
-    rows = token_rows(texts, encode, length, bos, limit)
+    rows = token_rows(texts, letters(bos), length, limit)
     if len(joined) < fresh:
         with pytest.raises(UserError, match="too few"):
             list(rows)

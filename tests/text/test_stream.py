@@ -94,7 +94,7 @@ def overheads(tokens=20_000, length=128, repeats=5):
     They take turns batch by batch, so that what else the machine does hits both.
     """
     subject = open_subject("smollm2-135m")
-    rows = list(token_rows(read_corpus(None), subject.tokenizer.encode, length, None, tokens))
+    rows = list(token_rows(read_corpus(None), subject.prompting, length, tokens))
     batches = [torch.tensor(rows[i : i + 8]) for i in range(0, len(rows), 8)]
     inner = subject._backend.model.model
     layers, first = inner.layers, inner.layers[:16]

@@ -40,6 +40,9 @@ class BridgeBackend:
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self.bridge = _boot(model)
+        for layer in range(spec.n_layers):
+            attention = self.bridge.blocks[layer].attn
+            attention.register_forward_pre_hook(_cache_by_its_old_name, with_kwargs=True)
         names = _NAMES | (_POST_NORMS if FAMILIES[spec.model_type].attn_post_norm else {})
         self._names = {
             Site(kind, layer if kind in LAYER_KINDS else None): name.format(layer)
@@ -68,6 +71,14 @@ class BridgeBackend:
                 return None
         check_all_fired(left)
         return logits
+
+
+def _cache_by_its_old_name(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """transformers 5.24 hands attention its cache as `cache`; TransformerLens 3.9 looks for
+    `past_key_values`, and without it leaves the cache empty and forgets the prompt."""
+    if "cache" in kwargs:
+        kwargs = {"past_key_values": kwargs["cache"], **kwargs}
+    return args, kwargs
 
 
 def _boot(model: Any) -> Any:

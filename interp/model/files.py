@@ -1,0 +1,66 @@
+"""Where models are kept, their small files and the hash that names a file's content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from ..errors import UserError
+
+
+def home() -> Path:
+    """Where models are kept: $INTERP_HOME, or the platform's cache folder."""
+    chosen = os.environ.get("INTERP_HOME")
+    return Path(chosen) if chosen else user_cache_path("interp")
+
+
+def sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file of a model folder.
+
+    Raises:
+        UserError: no such file, or a damaged one.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent} is no model folder: it has no {path.name}") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: fetch it again")
+    return content
+
+
+def remembered(about: str, form: str, make: Callable[[], str]) -> str:
+    """What `make` gives, kept in `home()` under the hash of what it is about.
+
+    Args:
+        form: a regular expression; a kept text that does not match it is damaged, and made again.
+    """
+    note = home() / "fingerprints" / hashlib.sha256(about.encode()).hexdigest()
+    if note.exists() and re.fullmatch(form.encode(), kept := note.read_bytes()):
+        return kept.decode()
+    value = make()
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh = note.with_suffix(".new")
+        fresh.write_text(value)
+        fresh.rename(note)
+    except OSError as error:
+        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
+    return value

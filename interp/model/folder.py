@@ -1,0 +1,174 @@
+"""A model's folder, looked at before any library loads it: what it holds, or one line why not.
+
+The weights are read from the files, and the model that runs is loaded by transformers, which
+dequantises, adds an adapter or runs code that comes with a checkpoint, each without a word. What
+passes here is a plain checkpoint: the two are of the same numbers. `catalog.resolve` makes one
+of what can be made so (`prepare`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import UserError
+from .families import read_spec
+from .files import read_json
+from .tensor_files import Stored, stored_tensors, weight_files
+
+ADAPTER = "adapter_config.json"
+DEQUANTISED = ("fp8", "mxfp4")
+"""The quantisation methods whose numbers transformers gives exactly, on any processor."""
+_SAVE = ".save_pretrained(NEW_FOLDER)"
+_LOAD = "AutoModelForCausalLM.from_pretrained(FOLDER"
+_CONVERT = (
+    f'convert it once: python -c "from transformers import AutoModelForCausalLM; {_LOAD}){_SAVE}", '
+    "and copy the tokenizer's files"
+)
+_WAY = {
+    "bitsandbytes": f"install bitsandbytes and save it dequantised: {_LOAD}).dequantize(){_SAVE}",
+    "compressed-tensors": "install compressed-tensors and save it dequantised: "
+    f"{_LOAD}, quantization_config=CompressedTensorsConfig(dequantize=True)){_SAVE}",
+}
+_ORIGINAL = "open the checkpoint it was made from, in float16 or float32"
+_PACKED = ("qweight", "weight_packed", "weight_scale", "weight_scale_inv", "SCB", "absmax")
+"""What the names of quantised tensors end in."""
+_FLOATS = ("F16", "BF16", "F32", "F64")
+_ORIGINALS = ("consolidated*", "params.json")
+_PICKLES = ("pytorch_model*.bin", "model*.bin", "*.pth", "*.pt", "*.ckpt")
+
+
+class ModelFolder(NamedTuple):
+    """What a plain checkpoint's folder holds."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Path]
+    """Tensor name -> the safetensors file that holds it."""
+
+
+def check_folder(folder: Path) -> ModelFolder:
+    """The config and tensors of a plain checkpoint, whose weights every reader takes alike.
+
+    Raises:
+        UserError: the folder is not one; the line says what it is, and what to do.
+    """
+    config = read_config(folder)
+    if (folder / ADAPTER).exists():
+        raise UserError(f"{folder} holds an adapter: open it by that path, which merges it")
+    check_family(config)
+    if method := quantisation(config):
+        raise UserError(_quantised(folder, method))
+    if not weight_files(folder):
+        raise UserError(_no_weights(folder))
+    stored = stored_tensors(folder)
+    if packed := [tensor for tensor in stored if _is_packed(tensor)]:
+        example = f"'{packed[0].name}' is {packed[0].dtype}"
+        raise UserError(
+            f"{folder} is quantised though its config.json has no word of it "
+            f"({example}): {_ORIGINAL}"
+        )
+    return ModelFolder(config, {tensor.name: tensor.file for tensor in stored})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model's folder.
+
+    Raises:
+        UserError: there is none, or a damaged one; or the model is no decoder of text.
+    """
+    if not (folder / "config.json").exists():
+        raise UserError(_no_config(folder))
+    config = read_json(folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise UserError(f"{folder}/config.json has no model_type: it is no transformers model's")
+    halves = ("decoder_layers", "num_decoder_layers", "decoder")
+    if config.get("is_encoder_decoder") is True or any(name in config for name in halves):
+        raise UserError(
+            f"{folder} is an encoder-decoder ({config['model_type']}): only models that are a "
+            "decoder alone are opened"
+        )
+    return config
+
+
+def check_family(config: dict[str, Any]) -> None:
+    """Raise UserError for a model that the family table does not know."""
+    try:
+        read_spec({name: value for name, value in config.items() if name != "quantization_config"})
+    except UserError as error:
+        if "auto_map" not in config:
+            raise
+        raise UserError(f"{error}; the code that comes with it (auto_map) is never run") from error
+
+
+def quantisation(config: dict[str, Any]) -> str:
+    """The method by which a checkpoint is quantised; empty for a plain one."""
+    parts = (config, config.get("text_config"))
+    said = [
+        p["quantization_config"]
+        for p in parts
+        if isinstance(p, dict) and p.get("quantization_config")
+    ]
+    if not said:
+        return ""
+    method = said[0].get("quant_method") if isinstance(said[0], dict) else None
+    return str(method or "bitsandbytes")  # whose first configs do not name it
+
+
+def _quantised(folder: Path, method: str) -> str:
+    way = _WAY.get(method, _ORIGINAL)
+    if method in DEQUANTISED:
+        way = "open it by that path, which dequantises it"
+    return f"{folder} is quantised ({method}): {way.replace('FOLDER)', repr(str(folder)) + ')')}"
+
+
+def _is_packed(tensor: Stored) -> bool:
+    """Masks and counters are no floats either, but they are no weights."""
+    last = tensor.name.rpartition(".")[2]
+    return last in _PACKED or (last == "weight" and tensor.dtype not in _FLOATS)
+
+
+def _no_config(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    if found := _any(folder, "*.gguf"):
+        return f"{folder} holds GGUF files: name one of them, {folder / found}"
+    if found := _any(folder, *_ORIGINALS):
+        return f"{folder} has no config.json: {_original_release(found)}"
+    if _any(folder, "adapter_model*"):
+        return f"{folder} has an adapter's weights but no {ADAPTER}: fetch it again"
+    return f"{folder} is no model folder: it has no config.json"
+
+
+def _no_weights(folder: Path) -> str:
+    if found := _any(folder, "model-*-of-*.safetensors"):
+        return (
+            f"{folder} has {found} but no model.safetensors.index.json, which says what the parts "
+            "hold: fetch it again"
+        )
+    if found := _any(folder, *_ORIGINALS):
+        return f"{folder} has no model.safetensors: {_original_release(found)}"
+    if found := _any(folder, *_PICKLES):
+        return (
+            f"{folder} has its weights only as {found}, a pickle, which is never opened: "
+            + _CONVERT.replace("FOLDER)", f"'{folder}')", 1)
+        )
+    if found := _any(folder, "*.gguf"):
+        return f"{folder} has its weights as GGUF: name the file, {folder / found}"
+    found = _any(folder, "*.safetensors", "*.h5", "*.msgpack")
+    other = f", only {found}" if found else ""
+    return (
+        f"{folder} has no model.safetensors (nor an index of shards){other}: save the model with "
+        "transformers' save_pretrained first"
+    )
+
+
+def _original_release(found: str) -> str:
+    return (
+        f"{found} is of the original release's form; fetch the model in transformers' form "
+        "(config.json and model*.safetensors)"
+    )
+
+
+def _any(folder: Path, *forms: str) -> str:
+    """The name of the first file of one of these forms; empty if there is none."""
+    return next((path.name for form in forms for path in sorted(folder.glob(form))), "")
