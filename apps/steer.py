@@ -17,7 +17,7 @@ from interp.model.catalog import DEFAULT_MODEL, resolve
 from interp.model.edits import Edit, clamp
 from interp.model.neuron import clamp_site, parse_neuron
 from interp.model.subject import Subject
-from interp.model.vocabulary import require_chat_template
+from interp.model.vocabulary import check_chat_template
 
 TOKENS = 24
 """Length of the texts."""
@@ -44,7 +44,9 @@ def answer(wish: Wish) -> tuple[pd.DataFrame, str, str, float]:
     if not wish.prompt.strip():
         raise UserError("the prompt is empty: type some text")
     if wish.chat:
-        require_chat_template(resolve(wish.model), wish.model)
+        check_chat_template(
+            resolve(wish.model), wish.model, "plain text: turn the chat template off"
+        )
     subject, lock = opened(wish.model)
     message = [{"role": "user", "content": wish.prompt}]
     batch = subject.chat(message) if wish.chat else subject.tokens(wish.prompt)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from filelock import FileLock
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..progress import log
 from .adapter import is_adapter, named_base
 from .building import built, run_module
 from .files import home, sha256
@@ -81,6 +84,8 @@ WHEELS = {
 }
 
 
+CONVERTER = 2
+"""The number of the conversion of GGUF files; a higher one makes every folder anew."""
 DEFAULT_MODEL = "smollm2-135m"
 """The model of every study that names none."""
 SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
@@ -137,18 +142,19 @@ def resolve(name: str) -> Path:
         UserError: nothing by that name, or it cannot be fetched, merged or dequantised.
     """
     if name in WHEELS:
-        return from_wheel(name, WHEELS[name], _converted)
+        return from_wheel(_folder_name(name), WHEELS[name], _converted)
     if name in SHIPPED:
         return SHIPPED[name]
     known = added()
     if name in known:
+        _check_is_current(name, Path(known[name]))
         return resolve(known[name])
     path = Path(name).expanduser()
     if name and path.is_dir():
         return _plain(path.resolve())
     if path.is_file() and path.suffix == ".gguf":
         digest = sha256(path)
-        return built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
+        return built(_folder_name(f"gguf-{digest[:16]}"), lambda out: _convert(path, out))
     if _is_hub_id(name):
         return _plain(from_hub(name))
     names = ", ".join([*WHEELS, *SHIPPED, *known])
@@ -191,7 +197,22 @@ def _base_of(adapter: Path) -> Path:
 
 def is_local(name: str) -> bool:
     """Whether a wheel's model has been fetched already."""
-    return (home() / "models" / name).is_dir()
+    return (home() / "models" / _folder_name(name)).is_dir()
+
+
+def _folder_name(name: str) -> str:
+    """Where what is made of a GGUF file is kept; another converter makes it anew."""
+    return f"{name}.{CONVERTER}"
+
+
+def _check_is_current(name: str, folder: Path) -> None:
+    """Raise UserError for a folder that an earlier converter made of a GGUF file."""
+    made_here = folder.parent == home() / "models" and folder.name.startswith("gguf-")
+    if made_here and not folder.name.endswith(f".{CONVERTER}"):
+        raise UserError(
+            f"'{name}' was converted by an earlier version, which lost some of its tokens' rules: "
+            f"run 'interp models add {name} FILE.gguf' again"
+        )
 
 
 def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]) -> Path:
@@ -241,7 +262,11 @@ def _converted(files: list[Path], out: Path) -> None:
 
 
 def _convert(gguf: Path, out: Path) -> None:
-    """In a process of its own: transformers and the whole model never enter this one's memory."""
-    doing = f"converting {gguf.name} to safetensors (once, about 30 s for 135M parameters)"
-    command = ["interp.model.convert", str(gguf.resolve()), str(out)]
-    run_module(command, doing, f"cannot convert {gguf}")
+    """In a process of its own, whose memory is given back; it shows its progress and says last why
+    it failed."""
+    level = str(log.getEffectiveLevel())
+    command = ["interp.model.convert", str(gguf.resolve()), str(out), level]
+    done = subprocess.run([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        said = done.stdout.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        raise UserError(f"cannot convert {gguf}: {said[-1]}")

@@ -149,13 +149,7 @@ def has_chat_template(folder: Path) -> bool:
     return bool(templates)
 
 
-def require_chat_template(folder: Path, model: str) -> None:
-    """Raise UserError for a model without a chat template, before anything of it is loaded.
-
-    Args:
-        model: its name, for the line.
-    """
+def check_chat_template(folder: Path, model: str, instead: str) -> None:
+    """Raise UserError for a model without a chat template; `instead` is the option to give."""
     if not has_chat_template(folder):
-        raise UserError(
-            f"{model} has no chat template: use --no-chat and give a text to continue as the prompt"
-        )
+        raise UserError(f"{model} has no chat template, as base models have none: give {instead}")

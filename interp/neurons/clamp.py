@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, clamp_site, parse_neuron
-from ..model.vocabulary import require_chat_template, token_strings
+from ..model.vocabulary import check_chat_template, token_strings
 from ..progress import progress
 from ..runs.intervals import mean_of
 from ..runs.study import TextStudy
@@ -69,7 +69,7 @@ class ClampConfig(TextStudy):
         super().check()
         self._checked_neuron()
         if self.chat:
-            require_chat_template(self.stored_weights.folder, self.model)
+            check_chat_template(self.stored_weights.folder, self.model, "--no-chat")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
 
