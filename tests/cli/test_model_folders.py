@@ -88,6 +88,11 @@ def original_release(folder):
     (folder / "config.json").rename(folder / "params.json")
 
 
+def gguf_alone(folder):
+    (folder / "model.safetensors").rename(folder / "m.gguf")
+    (folder / "config.json").unlink()
+
+
 REFUSED = {
     "bnb 4 bit": (
         quantised("bitsandbytes", load_in_4bit=True),
@@ -137,6 +142,7 @@ REFUSED = {
         renamed("model.safetensors", "m.gguf"),
         "has its weights as GGUF: name the file",
     ),
+    "gguf alone": (gguf_alone, "holds GGUF files: name one of them"),
     "consolidated": (
         renamed("model.safetensors", "consolidated.safetensors"),
         "consolidated.safetensors is of the original release's form",
