@@ -154,7 +154,8 @@ def resolve(name: str) -> Path:
         return _plain(path.resolve())
     if path.is_file() and path.suffix == ".gguf":
         digest = sha256(path)
-        return built(_folder_name(f"gguf-{digest[:16]}"), lambda out: _convert(path, out))
+        name = _folder_name(f"gguf-{digest[:16]}")
+        return built(name, lambda out: _convert(path, out))
     if _is_hub_id(name):
         return _plain(from_hub(name))
     names = ", ".join([*WHEELS, *SHIPPED, *known])
