@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from .family import Experts, Family
 from .table import FAMILIES, UNFIT, WRAPPERS, Wrapper
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Config = dict[str, Any]
 
