@@ -7,6 +7,7 @@ A page says where a generated part goes, on a line of its own, `<!-- generated: 
     commands            the --help of every command
     tables              what every study writes, from the docstrings of the modules that write it
     docstring FILE      the docstring of one module
+    task                what a task's file holds, as it is checked
 
 Pages and files keep their places in the repository, but docs/ itself is the root of the site.
 """
@@ -25,12 +26,13 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from interp.cli import parse
+from interp.obsprop.task_files import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/*.md", "docs/*.css", "CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s#]+")
 """The path in a link to a file of the repository."""
-PLACE = re.compile(r"^<!-- generated: (commands|tables|docstring) ?(\S*) -->$", re.MULTILINE)
+PLACE = re.compile(r"^<!-- generated: (commands|tables|docstring|task) ?(\S*) -->$", re.MULTILINE)
 WRITTEN = re.compile(r"(Written (to|by) |Tables?\b|Parts of the run).*[:;`]|`\S+\.parquet`")
 """How the part of a module's docstring begins that says what the module writes."""
 
@@ -99,6 +101,10 @@ def written(file: Path) -> str:
     return text
 
 
+def task() -> str:
+    return f"```yaml\n{schema()}```"
+
+
 def docstring(file: Path) -> str:
     return ast.get_docstring(ast.parse(file.read_text())) or ""
 
@@ -123,7 +129,7 @@ def filled(page: Path) -> str:
     def part(match: re.Match[str]) -> str:
         if match[1] == "docstring":
             return f"```text\n{docstring(ROOT / match[2])}\n```"
-        return {"commands": commands, "tables": tables}[match[1]]()
+        return {"commands": commands, "tables": tables, "task": task}[match[1]]()
 
     return PLACE.sub(part, page.read_text())
 

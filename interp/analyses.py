@@ -88,7 +88,8 @@ BUILT_IN = (
     ),
     Analysis(
         "directions",
-        "Decode, score, compare and steer with what an analysis left.",
+        "Decode, score, compare and steer with what an analysis left, or with your own vector.",
+        studies=("interp.directions.bring:ImportConfig",),
         commands="interp.cli.directions:directions",
         section="Directions",
         pages=(

@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 log = logging.getLogger("interp")
+_shown: ContextVar[bool] = ContextVar("a bar is shown", default=False)
 
 
 @contextmanager
@@ -16,12 +18,26 @@ def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Calla
     """Report work of `total` units, `done` of them finished before (they do not count in the rate).
 
     Yields `advance(amount, message="")`. Where standard error is no terminal each call logs one
-    line at level INFO to the logger "interp", which only the command line shows by default.
+    line at level INFO to the logger "interp", which only the command line shows by default. Within
+    another's time a bar is silent: the outer one tells how far the work has come.
     """
-    if sys.stderr.isatty():
-        with _bar(label, total, unit, done) as move:
-            yield move
+    if _shown.get():
+        yield lambda amount, message="": None
         return
+    token = _shown.set(True)
+    try:
+        with (
+            _bar(label, total, unit, done)
+            if sys.stderr.isatty()
+            else _lines(label, total, unit, done) as advance
+        ):
+            yield advance
+    finally:
+        _shown.reset(token)
+
+
+@contextmanager
+def _lines(label: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
     start, finished = time.monotonic(), float(done)
 
     def advance(amount: float, message: str = "") -> None:

@@ -89,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.getLogger("interp").addHandler(handler)
     logging.getLogger("interp").setLevel(logging.INFO)
+    # a thread that waits sleeps: by default torch's spin, which on a busy machine costs more
+    # processor time than the work; read when torch is first imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -98,8 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print("interp:", re.sub(r"[\x00-\x1f\x7f]+", " ", str(error)), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interp: interrupted; the same command resumes", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        kept = getattr(stop, "__notes__", [])[:1]  # of the innermost run, which was under way
+        print("; ".join(["interp: interrupted", *kept]), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -127,7 +131,10 @@ def _interruptible() -> Iterator[None]:
         yield
     except Exception as error:
         if noted:
-            raise KeyboardInterrupt from error
+            stop = KeyboardInterrupt()
+            for note in getattr(error, "__notes__", []):
+                stop.add_note(note)
+            raise stop from error
         raise
     finally:
         signal.signal(signal.SIGINT, before)

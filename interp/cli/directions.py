@@ -1,7 +1,8 @@
 """`interp directions …`: what an analysis found, decoded, scored, compared, steered with.
 
-DIRECTIONS is a folder that `Directions.save` wrote (`interp directions list` shows those in the run
-folders), or neurons of one layer and kind, such as 29.down.808,29.down.1499.
+DIRECTIONS is a folder that `Directions.save` wrote, or neurons of one layer and kind, such as
+29.down.808,29.down.1499. `interp directions list` shows the folders in the stored runs, and
+`interp directions import` makes one of your own vector.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Annotated
 import tyro
 from tyro.extras import SubcommandApp
 
+from ..directions.bring import ImportConfig
 from ..errors import UserError
 from ..model.prompting import Bos
-from ..runs.store import Store
-from .common import Json, Limit, Runs, command, positive, print_frame
+from ..runs.store import Run, Store
+from .common import Json, Limit, Runs, command, positive, print_frame, study_command
 
 directions = SubcommandApp()
 Source = Annotated[
@@ -38,6 +40,13 @@ AskedBos = Annotated[
         help="A BOS token before each text: auto (as the tokenizer has it), always, never."
     ),
 ]
+
+
+def _use(run: Run) -> None:
+    print(f"Use them: interp directions decode {run.path / 'directions'}")
+
+
+study_command(directions, ImportConfig, _use)
 
 
 @command(directions, "list")

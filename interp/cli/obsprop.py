@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
+import tyro
 from tyro.extras import SubcommandApp
 
 from ..obsprop.couple import CoupleConfig
 from ..obsprop.study import ObspropConfig
-from ..obsprop.tasks import read_task, shipped
+from ..obsprop.task_files import KEYS, read_task, shipped
+from ..obsprop.task_files import schema as task_schema
 from ..runs.store import Run
 from . import common
 from .common import Json, Limit, command, positive, study_command
 
 obsprop = SubcommandApp()
+Schema = Annotated[common.Flag, tyro.conf.arg(help="Print what a file of your own holds.")]
 
 
 def _paths(run: Run) -> None:
@@ -36,8 +40,13 @@ study_command(obsprop, CoupleConfig, common.with_table("pairs/pairs", _PAIRS))
 
 
 @command(obsprop, "tasks")
-def list_tasks(json: Json = False) -> None:
-    """The observables that come with the workbench."""
+def list_tasks(schema: Schema = False, json: Json = False) -> None:
+    """The observables that come with the workbench, and the form of your own."""
+    if schema:
+        keys = [{"key": n, "about": k.about, "example": k.example} for n, k in KEYS.items()]
+        if not common.answered(json, "obsprop.tasks", {"keys": len(keys)}, schema=keys):
+            print(task_schema(), end="")
+        return
     tasks = [dataclasses.asdict(read_task(name)) for name in shipped()]
     if not common.answered(json, "obsprop.tasks", {"tasks": len(tasks)}, tasks=tasks):
         common.print_table(["observable", "about"], [[t["name"], t["about"]] for t in tasks])

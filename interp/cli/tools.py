@@ -53,7 +53,7 @@ def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
 
     folder = resolve(name)
     spec = Weights(folder).spec
-    facts = {**vars(spec), "kinds": list(spec.kinds), "folder": str(folder)}
+    facts = {**spec.facts, "kinds": list(spec.kinds), "folder": str(folder)}
     if not answered(json, "models.info", facts):
         print_table(["", name], [[key, str(value)] for key, value in facts.items()])
 

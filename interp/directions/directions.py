@@ -9,6 +9,7 @@ activations, compared, and steered with. On disk: `vectors.safetensors`, `index.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,9 +26,10 @@ from ..errors import UserError
 from ..model.edits import Edit, Where, add
 from ..model.site import Site
 from ..model.vocabulary import token_strings
-from ..model.weights import Weights
+from ..model.weights import Weights, open_weights
 from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
+from .vectors import checked_vectors
 
 
 class Split(Protocol):
@@ -55,6 +57,35 @@ class Directions:
             raise ValueError(
                 f"{len(self.index)} labels for vectors of shape {list(self.vectors.shape)}"
             )
+
+    @classmethod
+    def of(
+        cls, vectors: Any, site: str | Site, model: str, name: str | Sequence[str], source: str = ""
+    ) -> Directions:
+        """Vectors that were made elsewhere: one of [d], or several of [n, d], as a tensor, an array
+        or lists. They are read by the bare product.
+
+        Args:
+            name: of one; of several a name each, or one that gets a number behind it.
+            source: who made them, and from what.
+
+        Raises:
+            UserError: the model has no such site, or they do not fit it (see `vectors`).
+        """
+        site = Site.parse(site) if isinstance(site, str) else site
+        weights = open_weights(model)
+        checked = checked_vectors(vectors, site, weights.spec)
+        names = [name] if isinstance(name, str) else list(name)
+        if isinstance(name, str) and len(checked) > 1:
+            names = [f"{name} {i}" for i in range(len(checked))]
+        if len(names) != len(checked):
+            raise UserError(
+                f"there are {len(names)} names for {len(checked)} vectors: give each one"
+            )
+        named = str(weights.folder) if Path(model).expanduser().exists() else model
+        about = {"model": named, "fingerprint": weights.fingerprint(), "from": "import"}
+        about |= {"source": source, "reading": "bare product"}
+        return cls(site, checked, pd.DataFrame({"name": names}), about)
 
     @property
     def model(self) -> str:
@@ -170,12 +201,13 @@ class Directions:
         table["variance"] = variance.tolist()
         return table
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the three files; `directions.json` last, so that a half-written set is refused.
 
         Raises:
             UserError: the folder cannot be written.
         """
+        folder = Path(folder)
         writer = RunWriter(folder, {})
         with writer.part("vectors.safetensors") as making:
             (folder / "directions.json").unlink(missing_ok=True)
@@ -186,12 +218,13 @@ class Directions:
             making.write_text(json.dumps(about, indent=1))
 
     @classmethod
-    def load(cls, folder: Path) -> Directions:
+    def load(cls, folder: str | Path) -> Directions:
         """Read what `save` wrote.
 
         Raises:
             UserError: no directions there, or damaged ones.
         """
+        folder = Path(folder)
         try:
             about = json.loads((folder / "directions.json").read_text())
             vectors = load_file(folder / "vectors.safetensors")["vectors"]

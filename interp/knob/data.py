@@ -10,15 +10,16 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import TextStudy
+from ..model.vocabulary import check_chat_template
+from ..runs.study import TextStudy, run_or_load
 from ..runs.writer import RunWriter
-from .items import FACTS, HELD_RELATIONS, Item, Kind, Splits, read_items, split
+from .items import FACTS, HELD_RELATIONS, Item, Key, Kind, Splits, read_items, split
 from .prompts import Format, Prompter, Template, demonstrations
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 ITEM_COLUMNS = ("relation", "subject", "context", "query", "prior", "told")
 """Columns of an Item's fields, in their order."""
+PIECE = 32
+"""Facts or items whose answers are kept together (RunWriter.in_pieces): what a stop can cost."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,6 @@ class DataConfig(TextStudy):
     """Contexts for each fact, all different."""
     held: tuple[str, ...] = HELD_RELATIONS
     """Relations that no training sees."""
-    template: Template = "chat"
-    """Prompts in the model's chat template, or in plain blocks."""
-    only_known: bool = True
-    """Leave out facts that the model does not know."""
     seed: int = 0
     """Seed of every draw."""
     batch_size: int = field(default=16, metadata={"key": False})
@@ -78,7 +77,7 @@ class DataConfig(TextStudy):
             )
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        table = self.table(out)
+        table = out.table_once("data/items", lambda: self._known_items(out))
         facts = table.drop_duplicates(["relation", "subject"])
         known = facts[facts["known"]]["part"].value_counts()
         return {
@@ -88,9 +87,63 @@ class DataConfig(TextStudy):
             **{f"known, {name}": int(known.get(name, 0)) for name in Splits._fields},
         }
 
+    def _known_items(self, out: RunWriter) -> Iterator[Mapping[str, Any]]:
+        from .evaluate import known_keys
+
+        subject = self.open(out)
+        items = self._items()
+
+        def asked(keys: Sequence[Key]) -> Iterator[Mapping[str, Any]]:
+            seed, size = self.seed, self.batch_size
+            right = known_keys(subject, items, seed=seed, batch_size=size, asked=keys)
+            for key in keys:
+                yield {"relation": key[0], "subject": key[1], "known": key in right}
+
+        keys = list(dict.fromkeys(item.key for item in items))
+        table = out.in_pieces("data/items", keys, asked, PIECE, "what the model knows", "facts")
+        known = set(
+            table[table["known"]][["relation", "subject"]].itertuples(index=False, name=None)
+        )
+        for name, members in split(items, self.held)._asdict().items():
+            for item in members:
+                columns = zip(ITEM_COLUMNS, vars(item).values(), strict=True)
+                yield {**dict(columns), "part": name, "known": item.key in known}
+
+    def _source(self) -> Path:
+        return Path(self.facts).expanduser() if self.facts else FACTS
+
+    def _items(self) -> list[Item]:
+        return read_items(self.kind, self._source(), self.draws, self.seed)
+
+
+@dataclass(frozen=True)
+class AskedData(DataConfig):
+    """What the studies share that ask a model the items.
+
+    Which facts it knows depends on none of this: that is a run of `knob.data`, made once.
+    """
+
+    template: Template = "chat"
+    """Prompts in the model's chat template, or in plain blocks."""
+    only_known: bool = True
+    """Leave out facts that the model does not know."""
+
+    def check(self) -> None:
+        """Raise UserError for settings that cannot work."""
+        super().check()
+        if self.template == "chat":
+            check_chat_template(self.stored_weights.folder, self.model, "--template plain")
+
     def table(self, out: RunWriter) -> pd.DataFrame:
-        """`data/items`, computed if this run does not have it yet."""
-        return out.table_once("data/items", lambda: self._known_items(out))
+        """`data/items`, of the run of `knob.data` with the same settings."""
+
+        def stored() -> pd.DataFrame:
+            shared = {f.name: getattr(self, f.name) for f in fields(DataConfig)}
+            run = run_or_load(DataConfig(**shared))
+            out.facts |= {"parity": run.manifest["parity"], "data": str(run.path)}
+            return run.table("data/items")
+
+        return out.table_once("data/items", stored)
 
     def splits(self, out: RunWriter) -> Splits:
         """The items to work with; with `only_known`, those the model knows."""
@@ -106,23 +159,6 @@ class DataConfig(TextStudy):
         """Prompts in this study's template, behind `shots` demonstrations from `train`."""
         before = demonstrations(train, shots, self.seed)
         return Prompter(subject.prompting, form, before, self.template)
-
-    def _known_items(self, out: RunWriter) -> Iterator[Mapping[str, Any]]:
-        from .evaluate import known_keys
-
-        subject = self.open(out)
-        items = self._items()
-        known = known_keys(subject, items, seed=self.seed, batch_size=self.batch_size)
-        for name, members in split(items, self.held)._asdict().items():
-            for item in members:
-                columns = zip(ITEM_COLUMNS, vars(item).values(), strict=True)
-                yield {**dict(columns), "part": name, "known": item.key in known}
-
-    def _source(self) -> Path:
-        return Path(self.facts).expanduser() if self.facts else FACTS
-
-    def _items(self) -> list[Item]:
-        return read_items(self.kind, self._source(), self.draws, self.seed)
 
 
 def splits_of(table: pd.DataFrame, only_known: bool = True) -> Splits:

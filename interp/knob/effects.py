@@ -97,11 +97,14 @@ def configurations(work: Work, knob: Directions, model: str) -> None:
     """`effects/configurations-<model>`: separation and PairAcc, by demonstrations and format."""
     config, subject, splits = work.config, work.subject, work.splits
 
-    def measured() -> Iterator[Mapping[str, Any]]:
-        held = splits.subjects or splits.relations
-        rows = rows_of(sample(held, config.separate_items, config.seed))
-        facts = len({item.key for item in splits.train})
-        for shots, form in ((n, form) for n in SHOTS if n <= facts for form in FORMATS):
+    name = f"effects/configurations-{model}"
+    held = splits.subjects or splits.relations
+    rows = rows_of(sample(held, config.separate_items, config.seed))
+    facts = len({item.key for item in splits.train})
+    asked = [(shots, form) for shots in SHOTS if shots <= facts for form in FORMATS]
+
+    def of(some: Sequence[tuple[int, Format]]) -> Iterator[Mapping[str, Any]]:
+        for shots, form in some:
             prompter = config.prompter(subject, form, splits.train, shots)
             h = last_token_states(subject, prompter, rows, knob.site, config.batch_size)
             along = h.double().cpu() @ knob.vectors[0].double()
@@ -109,7 +112,10 @@ def configurations(work: Work, knob: Directions, model: str) -> None:
             about = {"model": model, "shots": shots, "format": form, "separation": separation}
             yield about | scores(answer_rows(subject, prompter, rows, config.batch_size))
 
-    work.out.table_once(f"effects/configurations-{model}", measured)
+    def measured() -> pd.DataFrame:
+        return work.out.in_pieces(name, asked, of, 1, "configurations", "configurations")
+
+    work.out.table_once(name, measured)
 
 
 def decode(work: Work, knob: Directions) -> None:

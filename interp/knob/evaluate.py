@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..progress import progress
 from ..runs.intervals import bootstrap
-from .items import Item
+from .items import Item, Key
 from .prompts import Prompter, Row
 
 if TYPE_CHECKING:
@@ -145,14 +145,21 @@ def known_keys(
     times: int = 3,
     seed: int = 0,
     batch_size: int = 16,
-) -> set[tuple[str, str]]:
+    asked: Sequence[Key] | None = None,
+) -> set[Key]:
     """The keys whose bare statement the model completes correctly behind each of `times` draws of
-    `shots` other statements of their relation: a guess from its neighbours is not knowledge."""
+    `shots` other statements of their relation: a guess from its neighbours is not knowledge.
+
+    Args:
+        asked: the keys in question; by default those of all items. The statements before them are
+            drawn from all items either way.
+    """
     by_key = {item.key: item for item in items}
     true = {key: f"{item.query} {item.prior_answer}" for key, item in by_key.items()}
-    known = set(by_key)
+    order = list(by_key) if asked is None else asked
+    known = set(order)
     for time in range(times):
-        keys = [key for key in by_key if key in known]
+        keys = [key for key in order if key in known]
         texts = []
         for key in keys:
             others = [text for other, text in true.items() if other[0] == key[0] and other != key]

@@ -30,6 +30,8 @@ from ..errors import UserError
 
 FACTS = FOLDER / "knob" / "facts.json"
 Kind = Literal["facts", "two-hop", "arithmetic"]
+Key = tuple[str, str]
+"""A fact: relation, subject."""
 HELD_RELATIONS = ("capital", "colour", "past", "young")
 """Relations of the shipped facts that no training sees."""
 TEST_SHARE, VALIDATION_SHARE = 0.25, 0.15
@@ -53,7 +55,7 @@ class Item:
     """The answer that the context gives. Column `told` of the tables."""
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         """The fact that the item is about; items of one fact differ in their contexts."""
         return self.relation, self.subject
 

@@ -1,7 +1,8 @@
 """Every stage of the knob in one run folder, from the model alone to its knob: `interp knob run`.
 
 Data, fine-tuning, scores, the layer search, the knob and its tests: see the modules of those names
-for their tables and settings. A run that was stopped resumes from its finished parts.
+for their tables and settings. The items come from a run of `knob.data`, which is made if it is not
+there. A run that was stopped resumes from its finished parts.
 """
 
 from __future__ import annotations

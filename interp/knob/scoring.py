@@ -12,16 +12,17 @@ and arithmetic. Whether the model knows their facts is not measured.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..runs.writer import RunWriter
 from .adapter import open_for
-from .data import sample
+from .data import PIECE, sample
 from .evaluate import answer_rows, scores
 from .items import FACTS, Item, read_items, split
-from .prompts import rows_of
+from .prompts import Row, rows_of
 from .settings import ScoreSettings, Setting
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def score_adapter(
 def _answers(
     config: ScoreSettings, subject: Subject, setting: Setting, out: RunWriter
 ) -> pd.DataFrame:
-    import pandas as pd
-
     splits = config.splits(out)
     prompter = config.prompter(subject, setting.form, splits.train, setting.shots)
     asked: dict[str, list[Item]] = {name: getattr(splits, name) for name in config.parts}
@@ -68,12 +67,17 @@ def _answers(
         others = read_items(setting.kind, FACTS, 1, config.seed)
         unseen = others if setting.kind == "arithmetic" else split(others).subjects
         asked = {setting.kind: unseen}
-    tables = []
-    for part, items in asked.items():
-        rows = rows_of(sample(items, config.test, config.seed))
-        if rows:
-            answers = answer_rows(subject, prompter, rows, config.batch_size)
-            tables.append(answers.assign(part=part))
-    if not tables:
+    rows = [
+        (part, row)
+        for part, items in asked.items()
+        for row in rows_of(sample(items, config.test, config.seed))
+    ]
+    if not rows:
         raise UserError(f"the setting '{setting.name}' has no items in --parts: add a part")
-    return pd.concat(tables)
+
+    def answered(some: Sequence[tuple[str, Row]]) -> pd.DataFrame:
+        parts, asked = zip(*some, strict=True)
+        return answer_rows(subject, prompter, asked, config.batch_size).assign(part=parts)
+
+    name = f"answers/{setting.name}"
+    return out.in_pieces(name, rows, answered, 2 * PIECE, f"answer, {setting.name}", "prompts")

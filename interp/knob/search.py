@@ -15,15 +15,14 @@ layers of `search/ranges`. And `data/items` (see data.py).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..progress import progress
 from ..runs.writer import RunWriter
 from .adapter import TunedModelStudy, open_for
-from .data import DataConfig, sample
+from .data import AskedData, sample
 from .items import Item
 from .prompts import Intent, Row
 
@@ -39,7 +38,7 @@ INTENT_PAIRS: tuple[tuple[Intent, Intent], ...] = (
 
 
 @dataclass(frozen=True)
-class SearchSettings(DataConfig):
+class SearchSettings(AskedData):
     """How layers are searched."""
 
     pairs: int = 16
@@ -54,19 +53,24 @@ class SearchSettings(DataConfig):
     def search(self, subject: Subject, out: RunWriter) -> dict[str, Any]:
         """Search in every setting, unless `out` has the tables; return the ranges as metrics."""
         if not out.has("search/ranges.parquet"):
-            ranges, curves = [], []
             splits = self.splits(out)
             items = splits.validation + splits.subjects
-            with progress("search", len(INTENT_PAIRS), "settings") as advance:
-                for source, target in INTENT_PAIRS:
-                    name = f"{source} → {target}"
+
+            def searched(some: Sequence[tuple[Intent, Intent]]) -> Iterator[dict[str, Any]]:
+                for source, target in some:
                     pairs = self._pairs(subject, items, source, target)
                     line, probes = self._search_pairs(subject, pairs)
-                    ranges.append({"setting": name, **line})
-                    curves += [{"setting": name, **probe} for probe in probes]
-                    advance(1, f"{name}: {line['layers']}")
+                    yield {"setting": f"{source} → {target}", **line, "probes": probes}
+
+            name = "search/ranges"
+            found = out.in_pieces(name, INTENT_PAIRS, searched, 1, "search", "settings")
+            curves = [
+                {"setting": setting, **probe}
+                for setting, probes in zip(found["setting"], found["probes"], strict=True)
+                for probe in probes
+            ]
             out.table("search/curves", curves)
-            out.table("search/ranges", ranges)
+            out.table(name, found.drop(columns="probes"))
         rows = out.read_table("search/ranges").to_dict("records")
         return {f"layers {row['setting']}": _range_text(row) for row in rows}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ..errors import UserError
-from .data import DataConfig
+from .data import AskedData
 from .items import Kind
 from .prompts import Format
 
@@ -48,7 +48,7 @@ STEERED = (
 
 
 @dataclass(frozen=True)
-class ScoreSettings(DataConfig):
+class ScoreSettings(AskedData):
     """What of a model is scored, with and without its adapter."""
 
     test: int = 80
@@ -78,7 +78,7 @@ class ScoreSettings(DataConfig):
 
 
 @dataclass(frozen=True)
-class LearnSettings(DataConfig):
+class LearnSettings(AskedData):
     """How the knob is learned and tested."""
 
     layers: tuple[int, ...] = ()

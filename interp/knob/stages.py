@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.site import Site
 from ..runs.writer import RunWriter, save_tensors
-from .data import sample
+from .data import PIECE, sample
 from .evaluate import answer_rows, scores
 from .items import Item, Splits
 from .prompts import rows_of
@@ -148,21 +149,32 @@ def steer_model(work: Work, knobs: Directions, setting: Setting) -> None:
     config, subject = work.config, work.subject
     knobs = at_best(knobs, work.sweep(knobs, setting))
 
-    def steered() -> pd.DataFrame:
-        bare, asked = (
-            config.prompter(subject, form, work.splits.train, setting.shots)
-            for form in ("none", "instruction")
-        )
+    bare, asked = (
+        config.prompter(subject, form, work.splits.train, setting.shots)
+        for form in ("none", "instruction")
+    )
+    name = f"steer/{setting.name}"
+    items = [
+        (part, item)
+        for part in ("subjects", "relations")
+        for item in sample(getattr(work.splits, part), config.steer_items, config.seed)
+    ]
+
+    def answered(some: Sequence[tuple[str, Item]]) -> pd.DataFrame:
+        """Items of one piece, part by part."""
         tables = []
-        for part in ("subjects", "relations"):
-            items = sample(getattr(work.splits, part), config.steer_items, config.seed)
-            if items:
-                plain = answer_rows(subject, asked, rows_of(items), config.batch_size)
-                answers = steered_answers(subject, bare, items, knobs, config.batch_size)
-                tables += [x.assign(part=part) for x in (plain.assign(direction="none"), answers)]
+        for part in dict.fromkeys(part for part, _ in some):
+            of_part = [item for name, item in some if name == part]
+            plain = answer_rows(subject, asked, rows_of(of_part), config.batch_size)
+            answers = steered_answers(subject, bare, of_part, knobs, config.batch_size)
+            tables += [x.assign(part=part) for x in (plain.assign(direction="none"), answers)]
         return pd.concat(tables)
 
-    work.out.table_once(f"steer/{setting.name}", steered)
+    def steered() -> pd.DataFrame:
+        label = f"steer, {setting.name}"
+        return work.out.in_pieces(name, items, answered, PIECE // 2, label, "items")
+
+    work.out.table_once(name, steered)
 
 
 def metrics(out: RunWriter) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from ..model.vocabulary import check_chat_template
 from ..progress import progress
 from ..runs.writer import RunWriter
 from .adapter import SHIPPED, TunedModelStudy, open_for
@@ -67,6 +68,8 @@ class SteerConfig(TunedModelStudy):
         if not all(math.isfinite(c) for c in self.value):
             raise UserError("--value takes finite numbers")
         pick_direction(read_knob(self.knob), self.direction)
+        if self.template == "chat":
+            check_chat_template(self.stored_weights.folder, self.model, "--template plain")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         subject = open_for(self, self.adapter, out)

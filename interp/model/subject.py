@@ -25,6 +25,8 @@ from .checkpoint import load_model
 from .edits import Edit
 from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
+from .identities import check, looked_at, probe_rows, rounding
+from .loaded import LoadedWeights
 from .prompting import Bos, Prompting
 from .site import Site
 from .tokenizer_files import load_tokenizer
@@ -62,7 +64,18 @@ class Subject(Hooked):
         self._cache_name = "past_key_values"
         """The model's own name for the keys and values of earlier tokens."""
         self.parity = float("nan")
-        """Largest difference of its logits from plain transformers' on a probe."""
+        """Largest difference of its logits from plain transformers' on a probe, a padded row in
+        it."""
+        self.site_error = float("nan")
+        """Largest relative difference of the sites that it offers from what its weights make of
+        the sites before (`identities`)."""
+        self.site_errors: dict[str, float] = {}
+        """By kind of site, those that are not offered too."""
+
+    @property
+    def checks(self) -> dict[str, float]:
+        """How well it agrees with plain transformers and with itself, for a run's manifest."""
+        return {"parity": self.parity, "site_error": self.site_error}
 
     def parameter(self, name: str) -> nn.Parameter:
         """A weight of the model in memory, by its name in transformers.
@@ -74,7 +87,8 @@ class Subject(Hooked):
 
         if not isinstance(self._backend, NativeBackend):
             raise UserError("weights are edited through the native backend: open with it")
-        parameter: nn.Parameter = self._backend.model.get_parameter(name)
+        own = self._backend.names.own(name)
+        parameter: nn.Parameter = self._backend.model.get_parameter(own)
         return parameter
 
     def tokens(self, texts: str | Sequence[str]) -> Batch:
@@ -228,9 +242,13 @@ def open_subject(
     if attention or backend == "bridge":
         hf.set_attn_implementation(attention if backend != "bridge" else "eager")
     spec = read_spec(hf.config.to_dict())
-    probe = torch.arange(1, 17, device=device)[None] % spec.d_vocab
+    if spec.family.no_sites:
+        raise UserError(f"{spec.model_type} cannot be opened: {spec.family.no_sites}")
+    stored = LoadedWeights(hf, spec)
+    context = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))
     with torch.no_grad():
-        plain = hf(input_ids=probe).logits
+        alone = [hf(input_ids=ids[real][None]).logits[0] for ids, real in zip(*probe, strict=True)]
     adapter = getattr(
         import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
     )
@@ -240,10 +258,36 @@ def open_subject(
     if "cache" in signature(hf.forward).parameters:
         subject._cache_name = "cache"
     subject.double = next(hf.parameters()).dtype == torch.float64
-    subject.context = getattr(hf.config, "max_position_embeddings", None)
+    subject.context = context
     subject.weights = Weights(folder) if folder else None
-    subject.parity = float((subject.logits(probe) - plain).abs().max())
+    _check(subject, probe, torch.cat(alone), stored, backend)
     return subject
+
+
+def _check(
+    subject: Subject, probe: Batch, plain: Tensor, weights: LoadedWeights, backend: str
+) -> None:
+    """Note how far it is from plain transformers and from itself; sites that are wrong are not
+    offered any more.
+
+    Args:
+        plain: transformers' logits at the probe's real positions [n, d_vocab].
+
+    Raises:
+        UserError: other logits than transformers'.
+    """
+    subject.parity = float((subject.logits(probe)[probe.mask] - plain).abs().max())
+    if not subject.parity <= rounding(plain):
+        raise UserError(
+            f"the {backend} backend gives other logits for this {subject.spec.model_type} model "
+            f"than transformers does, by up to {subject.parity:.1e}"
+            + ("" if backend == "native" else ": use backend='native'")
+        )
+    found = subject.capture(probe, looked_at(subject.sites, subject.spec))
+    checked = check(found, probe.mask, weights)
+    subject.site_error, subject.site_errors = checked.largest, checked.errors
+    subject.refused = {s: checked.faults[s.kind] for s in subject.sites if s.kind in checked.faults}
+    subject.sites = tuple(site for site in subject.sites if site not in subject.refused)
 
 
 def check_device(device: str) -> None:

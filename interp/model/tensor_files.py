@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ..errors import UserError
 from .files import read_json, remembered, sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SLICE_BYTES = 64 * 2**20
 
@@ -73,6 +74,8 @@ def read_tensor(path: Path, name: str, shape: tuple[int, ...]) -> Tensor:
         UserError: it has another shape or a dtype that is not floating point, holds a NaN or an
             infinity, or the file cannot be read.
     """
+    import torch
+
     try:
         with safe_open(path, "pt") as file:
             view = file.get_slice(name)

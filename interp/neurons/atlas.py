@@ -123,7 +123,7 @@ class AtlasConfig(ModelStudy):
                     with out.part(f"{folder}/{names[layer]}") as path:
                         pq.write_table(rows, path, compression="zstd")
                 advance(per_layer, f"layer {layer}")
-        out.facts = {"model": vars(spec), "kinds": list(kinds), "device": self.device}
+        out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.device}
         return {
             "vectors": total,
             "layers_computed": len(missing),

@@ -13,6 +13,7 @@ import sysconfig
 from pathlib import Path
 
 from ..errors import UserError
+from .task_files import LANGUAGES
 
 SMALL, LARGE = 2_000, 200_000
 """Files of fewer or more bytes are passed over: stubs, and tables."""
@@ -30,7 +31,7 @@ def source_files(language: str) -> list[Path]:
     Raises:
         UserError: another language, or no files.
     """
-    if language not in ("C", "Python"):
+    if language not in LANGUAGES:
         raise UserError(f"'{language}' is not a language of code here: choose C or Python")
     files = _c() if language == "C" else _python()
     kept = sorted({path for path in files if SMALL < path.stat().st_size < LARGE})

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .tasks import Task, read_task
+from .task_files import Task, read_task
 
 if TYPE_CHECKING:
     import pandas as pd

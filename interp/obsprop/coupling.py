@@ -32,7 +32,8 @@ from .observables import make_observable
 from .paths import Node, PathInPrompt, path_feature
 from .propagate import head_vectors
 from .scoring import as_directions, behind_norm
-from .tasks import Example, Task
+from .task_files import Task
+from .tasks import Example
 from .trace import trace
 
 

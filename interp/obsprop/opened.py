@@ -18,7 +18,8 @@ from .paths import Feature, PathInPrompt, path_feature
 from .propagate import readout
 from .scoring import as_directions
 from .search import FoundPath, Pair
-from .tasks import Example, Split, Task, examples, pair_reads
+from .task_files import Task
+from .tasks import Example, Split, examples, pair_reads
 from .trace import trace_pair
 
 

@@ -38,7 +38,7 @@ from typing import Any, ClassVar
 from ..errors import UserError
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .tasks import Task, read_task
+from .task_files import Task, read_task
 
 TEXTS = (
     "Mary gave John her book, and he thanked Susan before Peter and Anna left.",

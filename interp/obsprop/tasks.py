@@ -1,14 +1,4 @@
-"""Tasks: an observable with one prompt pair, and labelled examples to test on.
-
-A task is a YAML file: one that comes with the workbench (`data/observables/`), by its name, or any
-other by its path:
-
-    about: what it is about
-    observable: {" she": 1, " he": -1}         words and their weights
-    pair: [prompt, counterfactual]             as many tokens each; the first favours the observable
-    templates: ["So, [WORD] really is …"]      prompts that end where the observable is read
-    words: [female names, male names]          what fills them: two lists of words.yaml or of words
-    sources: [C, Python]                       in place of templates and words: installed code
+"""Labelled examples of a task (see task_files.py for its file), to test on.
 
 Examples are split by word (or file; names by surname, where the feature is read), so that nothing
 is trained on any part of a held-out example. A template's example, and the pair's prompt if it
@@ -19,37 +9,19 @@ draws attention whatever it is.
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from interp.data import FOLDER
+from typing import NamedTuple
 
 from ..errors import UserError
 from ..model.prompting import Prompting
-from ..plain_yaml import read_yaml
 from . import code
+from .task_files import Task
 
 WINDOW = 128
 """Tokens of a window of code."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task's file, read and checked."""
-
-    name: str
-    about: str
-    observable: dict[str, float]
-    pair: tuple[str, str]
-    templates: tuple[str, ...] = ()
-    words: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    sources: tuple[str, str] | None = None
 
 
 class Example(NamedTuple):
@@ -63,76 +35,6 @@ class Example(NamedTuple):
     """The word (of a name the surname) or file; a group is never split."""
     template: int = -1
     """Which of the task's templates; -1 for code."""
-
-
-def shipped() -> list[str]:
-    """Names of the tasks that come with the workbench."""
-    names = (path.stem for path in (FOLDER / "observables").glob("*.yaml"))
-    return sorted(name for name in names if name != "words")
-
-
-def read_task(name: str) -> Task:
-    """A shipped task by its name, or one's own by the path of its file.
-
-    Raises:
-        UserError: no such task, or a file that is not a task.
-    """
-    own = Path(name).expanduser()
-    path = own if own.suffix in (".yaml", ".yml") else FOLDER / "observables" / f"{name}.yaml"
-    if not path.is_file() or path.stem == "words":
-        raise UserError(
-            f"there is no observable '{name}': choose one of {', '.join(shipped())}, or give the "
-            "path of a .yaml file"
-        )
-    content = read_yaml(path)
-    try:
-        return _task(path.stem, content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a task ({type(error).__name__}: {error})") from error
-
-
-def _task(name: str, content: dict[str, Any]) -> Task:
-    unknown = set(content) - {"about", "observable", "pair", "templates", "words", "sources"}
-    if unknown:
-        raise ValueError(f"a task has no '{sorted(unknown)[0]}'")
-    observable = {word: float(weight) for word, weight in content["observable"].items()}
-    if not all(math.isfinite(weight) for weight in observable.values()):
-        raise ValueError("a weight is not finite")
-    about = str(content.get("about", name)).strip()
-    task = Task(name, about, observable, _two(content["pair"], "pair"))
-    if "sources" in content:
-        return replace(task, sources=_two(content["sources"], "sources"))
-    templates = _texts(content["templates"], "templates")
-    if not all(text.count("[WORD]") == 1 for text in templates):
-        raise ValueError("every template needs exactly one [WORD]")
-    parts = content["words"]
-    if not isinstance(parts, list) or len(parts) != 2:
-        raise ValueError("words must be two lists")
-    one, other = (_words(part) for part in parts)
-    if both := sorted(set(one) & set(other)):
-        raise ValueError(f"the word '{both[0]}' is on both sides")
-    return replace(task, templates=templates, words=(one, other))
-
-
-def _two(given: Any, name: str) -> tuple[str, str]:
-    if not isinstance(given, list) or len(given) != 2:
-        raise ValueError(f"{name} must be a list of two")
-    first, second = _texts(given, name)
-    return first, second
-
-
-def _words(part: str | list[str]) -> tuple[str, ...]:
-    if isinstance(part, str):
-        part = read_yaml(FOLDER / "observables" / "words.yaml")[part]
-    return _texts(part, "words")
-
-
-def _texts(given: Any, name: str) -> tuple[str, ...]:
-    if not isinstance(given, list) or not given:
-        raise ValueError(f"{name} must be a list of texts")
-    if not all(isinstance(text, str) and text.strip() for text in given):
-        raise ValueError(f"an entry of {name} is empty or not a text")
-    return tuple(given)
 
 
 class Split(NamedTuple):

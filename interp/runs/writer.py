@@ -14,23 +14,27 @@ import re
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
+from ..progress import progress
 from .store import Run, open_run, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+T = TypeVar("T")
 PARTS = (".parquet", ".safetensors", ".json")
 """What a run is made of; other files in its folder are not the run's."""
+_PIECES = ".pieces"
+"""Ending of the hidden folders that hold pieces of tables."""
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numba", "numpy", "pyarrow")
 
 
@@ -149,12 +153,43 @@ class RunWriter:
             self.table(name, make())
         return self.read_table(name)
 
+    def in_pieces(
+        self,
+        name: str,
+        items: Sequence[T],
+        make: Callable[[Sequence[T]], pd.DataFrame | Iterable[Mapping[str, Any]]],
+        size: int,
+        label: str,
+        unit: str,
+    ) -> pd.DataFrame:
+        """The rows that `make` gives for `size` items at a time, for a table that takes long.
+
+        Each piece is kept as it is finished, so a run that is stopped loses one piece at most; they
+        are removed when the run is finished. What `make` gives must depend on its items alone.
+        """
+        import pandas as pd
+
+        folder = Path(name).with_name(f".{Path(name).name}{_PIECES}")
+        by_name = {
+            str(folder / f"{i}+{size}"): items[i : i + size] for i in range(0, len(items), size)
+        }
+        left = {n: some for n, some in by_name.items() if not self.has(f"{n}.parquet")}
+        with progress(
+            label, len(items), unit, len(items) - sum(map(len, left.values()))
+        ) as advance:
+            for piece, some in left.items():
+                self.table(piece, make(some))
+                advance(len(some))
+        return pd.concat([self.read_table(piece) for piece in by_name], ignore_index=True)
+
     def read_table(self, name: str) -> pd.DataFrame:
         """A table that was written before, by this process or one before it."""
         return read_table(self.path, name)
 
     def finish(self, metrics: dict[str, Any]) -> Run:
         """Write the manifest: from here on the run is finished."""
+        for pieces in list(self.path.rglob(f".*{_PIECES}")):
+            shutil.rmtree(pieces)
         parts = sorted(
             p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".")
         )
@@ -213,8 +248,22 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
         raise UserError(_unwritable(path, error)) from error
     try:
         yield _begin(path, plan)
+    except BaseException as stop:
+        stop.add_note(_resumable(path))
+        raise
     finally:
         lock.release()
+
+
+def _resumable(path: Path) -> str:
+    """What the same command would find of a run that was stopped."""
+    kept = sum(p.suffix in PARTS and p.name != "run.json" for p in path.rglob("*"))
+    if not kept:
+        return "no part of its run is finished yet, so the same command starts over"
+    parts = "parts" if kept > 1 else "part"
+    return (
+        f"the same command resumes with {kept} finished {parts} and starts over the one under way"
+    )
 
 
 def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:

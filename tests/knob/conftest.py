@@ -13,7 +13,7 @@ from interp.knob.learn import LearnConfig
 from interp.knob.prompts import Prompter, rows_of
 from interp.model.prompting import Prompting
 from interp.model.subject import Subject
-from interp.runs.store import Run
+from interp.runs.store import Run, usual_store
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter
 
@@ -40,23 +40,40 @@ def folder(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Data settings of the planted model: its facts under two relations' names, one held out."""
+def data_settings(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Data of the planted model: its facts under two relations' names, one held out."""
     path = tmp_path_factory.mktemp("facts") / "facts.json"
     pairs = dict(zip(SUBJECTS, ANSWERS, strict=True))
     relation = {"query": "The capital of {} is", "facts": pairs}
     path.write_text(json.dumps({"relations": {"capital": relation, "town": relation}}))
-    return {
-        "model": str(folder), "facts": str(path), "template": "plain", "only_known": False,
-        "draws": 7,
-    }  # fmt: skip
+    return {"model": str(folder), "facts": str(path), "draws": 7}
 
 
 @pytest.fixture(scope="session")
-def adapter_run(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> RunWriter:
+def settings(data_settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of studies that ask it."""
+    return {**data_settings, "template": "plain", "only_known": False}
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs of `knob.data` are kept that other studies ask for."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(autouse=True)
+def own_runs(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERP_RUNS", str(stored))
+
+
+@pytest.fixture(scope="session")
+def adapter_run(
+    settings: dict[str, Any], stored: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunWriter:
     """A training that nothing stopped."""
     out = RunWriter(tmp_path_factory.mktemp("trained"), {})
-    training(settings).train(out)
+    with usual_store(stored):
+        training(settings).train(out)
     return out
 
 
@@ -67,9 +84,12 @@ def training(settings: dict[str, Any]) -> FinetuneConfig:
 
 
 @pytest.fixture(scope="session")
-def learned_run(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def learned_run(
+    settings: dict[str, Any], stored: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
     config = LearnConfig(
         **settings, adapter="none", layers=(SWITCH,), learn_items=40, knob_lr=0.2, validate=6,
         steer_items=6, separate_items=4, text_tokens=128,
     )  # fmt: skip
-    return run_or_load(config, out=tmp_path_factory.mktemp("learned") / "run")
+    with usual_store(stored):
+        return run_or_load(config, out=tmp_path_factory.mktemp("learned") / "run")

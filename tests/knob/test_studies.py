@@ -23,8 +23,8 @@ from .conftest import training
 from .planted import items, planted, save
 
 
-def test_data_come_back_as_they_were(settings, tmp_path):
-    run = run_or_load(DataConfig(**settings), out=tmp_path / "run")
+def test_data_come_back_as_they_were(data_settings, tmp_path):
+    run = run_or_load(DataConfig(**data_settings), out=tmp_path / "run")
     assert run.metrics["items"] == 2 * 8 * 7
     assert run.metrics["known"] == 0
     table = run.table("data/items")

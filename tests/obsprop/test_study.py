@@ -24,7 +24,8 @@ from interp.obsprop.paths import parse_path, path_feature
 from interp.obsprop.scoring import as_directions, scores
 from interp.obsprop.study import ObspropConfig
 from interp.obsprop.tables import pair_table
-from interp.obsprop.tasks import Example, read_task, shipped
+from interp.obsprop.task_files import read_task, shipped
+from interp.obsprop.tasks import Example
 from interp.obsprop.writers import writers
 from interp.runs.study import plan, run_or_load
 

@@ -2,11 +2,13 @@
 
 import pytest
 
+from interp.cli import main
 from interp.errors import UserError
 from interp.model.prompting import Prompting
 from interp.model.tokenizer_files import load_tokenizer
 from interp.obsprop import code
-from interp.obsprop.tasks import draw_pairs, examples, pair_reads, read_task, shipped
+from interp.obsprop.task_files import KEYS, read_task, schema, shipped
+from interp.obsprop.tasks import draw_pairs, examples, pair_reads
 
 from .planted import NEGATIVE, POSITIVE, planted, write_task  # noqa: F401 - a fixture
 
@@ -64,22 +66,63 @@ class TestTasks:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            ({"templates": ["no slot"]}, "needs exactly one .WORD."),
-            ({"templates": ["w1 [WORD] w2 [WORD]"]}, "needs exactly one .WORD."),
-            ({"pair": ["one"]}, "pair must be a list of two"),
-            ({"pair": "ab"}, "pair must be a list of two"),
-            ({"words": ["nobody", "male names"]}, "is not a task"),
-            ({"words": [["w1", "w2"], ["w2", "w3"]]}, "the word 'w2' is on both sides"),
-            ({"words": [["w1", " "], ["w2"]]}, "an entry of words is empty"),
-            ({"words": ["male names"]}, "words must be two lists"),
-            ({"observable": {"w10": "much"}}, "is not a task"),
-            ({"observable": {"w10": "nan"}}, "not finite"),
-            ({"template": ["w1 [WORD]"]}, "a task has no 'template'"),
+            ({"templates": ["[WORD]", "no"]}, "'templates' entry 2 needs exactly one .WORD.: 'no'"),
+            ({"templates": ["w1 [WORD] w2 [WORD]"]}, "'templates' entry 1 needs exactly one"),
+            ({"pair": ["one"]}, "'pair' must be a list of two"),
+            ({"pair": "ab"}, "'pair' must be a list of two"),
+            ({"pair": ["w1", ["w2"]]}, "'pair' entry 2 is empty or not a text"),
+            ({"words": ["nobody", "male names"]}, "'words' entry 1: no list 'nobody'; there are f"),
+            ({"words": [["w1", "w2"], ["w2", "w3"]]}, "'words' the word 'w2' is on both sides"),
+            ({"words": [["w1"], ["w2", " "]]}, "'words' entry 2: entry 2 is empty"),
+            ({"words": ["male names"]}, "'words' must be a list of two"),
+            ({"words": [["w1"], {"w2": 1}]}, "'words' entry 2: must be a list of texts"),
+            ({"observable": {"w10": "much"}}, "'observable' entry 'w10': the weight 'much' is no"),
+            ({"observable": {"w10": "nan"}}, "entry 'w10': the weight nan is not finite"),
+            ({"observable": {}}, "'observable' must be a mapping .* at least one word"),
+            ({"observable": [1]}, "'observable' must be a mapping"),
+            (
+                {"template": ["w1 [WORD]"]},
+                "key 'template' that no task has: did you mean 'templates'",
+            ),
+            ({"zebra": 1}, "key 'zebra' that no task has: a task's are about, observable"),
+            ({"about": ["x"]}, "'about' must be a text"),
+            ({"sources": ["C", "Python"]}, "has 'sources' and 'templates': give one of them"),
         ],
     )
     def test_files_that_are_not_tasks(self, change, says, tmp_path):
         with pytest.raises(UserError, match=says):
             read_task(str(write_task(tmp_path, **change)))
+
+    @pytest.mark.parametrize("key", [name for name, key in KEYS.items() if key.needed])
+    def test_a_missing_key_is_named_with_what_it_holds(self, key, tmp_path):
+        path = tmp_path / "own.yaml"
+        left = {name: each.example for name, each in KEYS.items() if name not in (key, "sources")}
+        path.write_text("".join(f"{name}: {example}\n" for name, example in left.items()))
+        with pytest.raises(UserError, match=f"own.yaml lacks the key '{key}': ") as error:
+            read_task(str(path))
+        assert KEYS[key].about in str(error.value)
+        path.write_text("- a\n- list\n")
+        with pytest.raises(UserError, match="is no mapping of keys"):
+            read_task(str(path))
+
+    def test_languages_that_are_not_looked_for(self, tmp_path):
+        path = tmp_path / "own.yaml"
+        path.write_text("observable: {a: 1}\npair: [a, b]\nsources: [C, Rust]\n")
+        with pytest.raises(UserError, match="'sources' must be C and Python"):
+            read_task(str(path))
+
+    def test_the_schema_is_a_task(self, tmp_path, capsys):
+        assert main(["obsprop", "tasks", "--schema"]) == 0
+        printed = capsys.readouterr().out
+        assert printed == schema()
+        (tmp_path / "own.yaml").write_text(printed)
+        task = read_task(str(tmp_path / "own.yaml"))
+        assert task.observable == {" she": 1, " he": -1}
+        code_lines = [line.removeprefix("# ") for line in printed.splitlines()]
+        kept = ("observable", "pair", "sources")
+        other = [line for line in code_lines if line.partition(":")[0] in kept]
+        (tmp_path / "code.yaml").write_text("\n".join(other))
+        assert read_task(str(tmp_path / "code.yaml")).sources == ("C", "Python")
 
     def test_yaml_s_own_values_are_words(self, tmp_path):
         path = tmp_path / "own.yaml"

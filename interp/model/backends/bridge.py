@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..families import FAMILIES, ModelSpec
+from ...errors import UserError
+from ..families import Family, ModelSpec
 from ..site import LAYER_KINDS, Site
 from . import Tap
 from .hooks import Stop, check_all_fired, counting
@@ -32,27 +34,40 @@ _NAMES = {
     "final_norm_in": "ln_final.hook_in",
     "logits": "unembed.hook_out",
 }
-_POST_NORMS = {"attn_out": "blocks.{}.ln1_post.hook_out", "mlp_out": "blocks.{}.ln2_post.hook_out"}
 
 
 class BridgeBackend:
-    """A TransformerBridge run with its own hooks."""
+    """A TransformerBridge run with its own hooks.
+
+    Raises:
+        UserError: TransformerLens does not know the architecture.
+    """
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self.bridge = _boot(model)
         for layer in range(spec.n_layers):
             attention = self.bridge.blocks[layer].attn
             attention.register_forward_pre_hook(_cache_by_its_old_name, with_kwargs=True)
-        names = _NAMES | (_POST_NORMS if FAMILIES[spec.model_type].attn_post_norm else {})
-        self._names = {
+        names = _NAMES | _post_norms(spec.family)
+        every = {
             Site(kind, layer if kind in LAYER_KINDS else None): name.format(layer)
             for layer in range(spec.n_layers)
             for kind, name in names.items()
             if kind != "mlp_gate" or "gate" in spec.kinds
         }
-        for name in self._names.values():
-            assert name in self.bridge.hook_dict, f"TransformerBridge has no hook {name}"
+        fired = self._fired(set(every.values()))
+        self._names = {site: name for site, name in every.items() if name in fired}
         self.sites = with_mid(self._names, spec)
+
+    def _fired(self, names: set[str]) -> set[str]:
+        """Those of some hooks that a pass reaches: not every architecture has all."""
+        fired: set[str] = set()
+        there = [name for name in names if name in self.bridge.hook_dict]
+        hooks = [(name, lambda x, hook, name=name: fired.add(name)) for name in there]
+        device = next(self.bridge.parameters()).device
+        with torch.no_grad(), self.bridge.hooks(fwd_hooks=hooks):
+            self.bridge(torch.tensor([[1, 2]], device=device))
+        return fired
 
     def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
         moved = through_attention(taps)
@@ -71,6 +86,17 @@ class BridgeBackend:
                 return None
         check_all_fired(left)
         return logits
+
+
+def _post_norms(family: Family) -> dict[str, str]:
+    """Hooks at what is added, where that passes a norm: TransformerLens calls it the layer's first
+    norm where there is none before attention (OLMo 2)."""
+    found = {}
+    if family.attn_post_norm:
+        found["attn_out"] = f"blocks.{{}}.{'ln1_post' if family.attn_norm else 'ln1'}.hook_out"
+    if family.mlp_post_norm:
+        found["mlp_out"] = f"blocks.{{}}.{'ln2_post' if family.mlp_norm else 'ln2'}.hook_out"
+    return found
 
 
 def _cache_by_its_old_name(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -93,12 +119,19 @@ def _boot(model: Any) -> Any:
 
     words = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
     special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "?")
+    model.config.architectures = [type(model).__name__]  # by which it knows the family
     with TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)
         made = PreTrainedTokenizerFast(tokenizer_object=words, **special)  # type: ignore[no-untyped-call]
         made.save_pretrained(folder)
         stand_in = PreTrainedTokenizerFast.from_pretrained(folder)
         device = str(next(model.parameters()).device)
-        return TransformerBridge.boot_transformers(
-            folder, hf_model=model, tokenizer=stand_in, device=device
-        )
+        try:
+            return TransformerBridge.boot_transformers(
+                folder, hf_model=model, tokenizer=stand_in, device=device
+            )
+        except (ValueError, AttributeError, KeyError) as error:
+            raise UserError(
+                f"TransformerLens cannot take a {type(model).__name__} "
+                f"({str(error).splitlines()[0][:80]}): use backend='native'"
+            ) from error

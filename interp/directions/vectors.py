@@ -1,0 +1,120 @@
+"""Vectors that were made elsewhere: read from a file, and checked against their site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import UserError
+from ..model.families import ModelSpec
+from ..model.site import HEAD_KINDS, Site
+
+ENDINGS = (".npy", ".safetensors", ".pt", ".pth")
+
+
+def read_vectors(path: Path, tensor: str = "") -> Any:
+    """The array or tensor in a file; nothing in it is run.
+
+    Args:
+        tensor: which one, of a file with several.
+
+    Raises:
+        UserError: no such file, one of another form, or several tensors and none named.
+    """
+    if path.suffix not in ENDINGS:
+        raise UserError(f"{path} is none of {', '.join(ENDINGS)}: save the vector as one of these")
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return file.get_tensor(_chosen(path, list(file.keys()), tensor))
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise UserError(
+            f"cannot read {path}, it holds more than tensors: save them alone"
+        ) from error
+    except (OSError, ValueError, LookupError, EOFError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"cannot read {path}: {_first_line(error)}") from error
+    if isinstance(stored, dict):
+        tensors = {str(k): v for k, v in stored.items() if isinstance(v, Tensor)}
+        return tensors[_chosen(path, list(tensors), tensor)]
+    if not isinstance(stored, Tensor):
+        raise UserError(f"{path} holds a {type(stored).__name__}, no tensor: save the tensor alone")
+    return stored
+
+
+def checked_vectors(values: Any, site: Site, spec: ModelSpec) -> Float[Tensor, "n d"]:
+    """Vectors in float32 for a site of a model: one of [d], or n of [n, d].
+
+    Raises:
+        UserError: a site the model lacks, another shape, whole numbers, a NaN, a vector of zeros.
+    """
+    width = site_width(spec, site)
+    try:
+        vectors = torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"these are no vectors: {_first_line(error)}") from error
+    shape = list(vectors.shape)
+    if vectors.ndim not in (1, 2) or shape[-1] != width or not vectors.numel():
+        turned = "; transpose it" if vectors.ndim == 2 and shape[0] == width else ""
+        raise UserError(
+            f"a direction at {site} has {width} numbers, so give [{width}] or [n, {width}], not "
+            f"{shape}{turned}"
+        )
+    if not vectors.is_floating_point():
+        raise UserError(f"the vectors are {vectors.dtype}, no decimal numbers: give floats")
+    vectors = vectors.reshape(-1, width).float()
+    for i, row in enumerate(vectors):
+        if not row.isfinite().all():
+            raise UserError(f"vector {i} holds a NaN or an infinity: make it anew")
+        if not row.any():
+            raise UserError(f"vector {i} is all zeros, which is no direction: leave it out")
+    return vectors
+
+
+def site_width(spec: ModelSpec, site: Site) -> int:
+    """How many numbers a vector at a site of a model has; heads beside each other, if not one.
+
+    Raises:
+        UserError: the model has no such site, or it has no vector per token.
+    """
+    by_kind = {"mlp_gate": spec.d_mlp, "mlp_up": spec.d_mlp, "mlp_post": spec.d_mlp}
+    by_kind["logits"] = spec.d_vocab
+    heads = {"head_v": spec.n_kv_heads, "head_z": spec.n_heads}
+    missing = (site.kind == "mlp_gate" and "gate" not in spec.kinds) or (
+        site.kind == "resid_mid" and spec.parallel
+    )
+    if site.module is not None or site.kind == "attn_pattern" or missing:
+        raise UserError(
+            f"{site} has no vector per token in a {spec.model_type} model: name another"
+        )
+    if site.layer is not None and site.layer >= spec.n_layers:
+        raise UserError(f"there is no {site}: this model has layers 0..{spec.n_layers - 1}")
+    if site.kind in HEAD_KINDS:
+        count = heads[site.kind]
+        if site.head is not None and site.head >= count:
+            raise UserError(f"there is no {site}: a layer has heads 0..{count - 1} there")
+        return spec.d_head * (count if site.head is None else 1)
+    return by_kind.get(site.kind, spec.d_model)
+
+
+def _chosen(path: Path, names: list[str], wanted: str) -> str:
+    if not names:
+        raise UserError(f"{path} holds no tensor: save the vector in it")
+    if wanted in names or (not wanted and len(names) == 1):
+        return wanted or names[0]
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    said = f"has no tensor '{wanted}'" if wanted else "holds several tensors"
+    raise UserError(f"{path} {said}: give --tensor one of {shown}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

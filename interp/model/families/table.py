@@ -1,0 +1,47 @@
+"""The one table of architectures: what can be opened, what lies inside what, and what cannot be."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .dense import DENSE
+from .family import Family
+from .gpt import GPT
+
+FAMILIES: dict[str, Family] = {**DENSE, **GPT}
+"""`model_type` of config.json -> Family. Outside packages add to it (`families.outside`)."""
+
+
+class Wrapper(NamedTuple):
+    """A model with a text model inside."""
+
+    text: str
+    """The text model's family where config.json does not say."""
+    tied: bool
+    """Whether transformers ties the embeddings where config.json does not say."""
+    text_decides: bool = False
+    """Whether they are tied too where only the text model's config says so."""
+
+
+WRAPPERS: dict[str, Wrapper] = {
+    "aya_vision": Wrapper("cohere2", True),
+    "gemma3": Wrapper("gemma3_text", True),
+    "idefics3": Wrapper("llama", False),
+    "internvl": Wrapper("qwen2", True),
+    "llava": Wrapper("llama", False, text_decides=True),
+    "llava_next": Wrapper("llama", False),
+    "llava_onevision": Wrapper("qwen2", False, text_decides=True),
+    "mistral3": Wrapper("mistral", True),
+    "paligemma": Wrapper("gemma", True),
+    "qwen2_5_vl": Wrapper("qwen2_5_vl_text", False, text_decides=True),
+    "qwen2_vl": Wrapper("qwen2_vl_text", False, text_decides=True),
+    "smolvlm": Wrapper("llama", False),
+    "vipllava": Wrapper("llama", False),
+}
+"""`model_type` of config.json -> what is inside."""
+
+_MAMBA = "its layers mix the stream without an MLP, so there are no neurons to read"
+UNFIT: dict[str, str] = {
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"), _MAMBA),
+}
+"""Architectures that cannot be taken, and why."""
