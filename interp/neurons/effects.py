@@ -88,9 +88,8 @@ class EffectsConfig(TextStudy):
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         atlas = stored_or_made(self.atlas, "clamp effects")
-        chosen = [
-            search.find(atlas, word, limit=1, kinds=self.atlas.kinds).iloc[0] for word in self.words
-        ]
+        kinds = self.atlas.kinds
+        chosen = [search.find(atlas, word, limit=1, kinds=kinds).iloc[0] for word in self.words]
         subject = self.open(out)
         sweeps: list[dict[str, Any]] = []
         with progress("clamp effects", len(chosen) * (1 + self.controls), "neurons") as advance:

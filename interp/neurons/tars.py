@@ -9,13 +9,18 @@ which add as much to the stream as those they stand for, and random ones.
 
 Tables of the run:
 `tars/effects.parquet`, one row a (concept, neurons, edits): concept string, neurons string (closest
-    | matched | random), edits int64, logprob double (of the concept's word as the next token, mean
-    over prompts), probability double (mean), neighbour string, neighbour_logprob double, kl_median,
-    kl_mean double (nats, over the tokens of ordinary text)
+    | matched | random), edits int64; logprob double (of the concept's word as the next token, mean
+    over prompts), probability double (mean), neighbour string, neighbour_logprob double (mean over
+    its prompts), each with …_low and …_high, the ends of its 95 % interval (null with one prompt);
+    prompts, neighbour_prompts int64, unit string ("prompt"); kl_median, kl_mean double (nats, over
+    the tokens of ordinary text), kl_mean_low, kl_mean_high, documents int64, kl_unit string
+    ("document": null ends with one)
+`tars/means.parquet`, one row a (neurons, edits): probability, logprob, neighbour_logprob, kl_mean
+    double (means over the concepts) with …_low and …_high, concepts int64, unit string ("concept")
 `tars/prompts.parquet`, one row a prompt of those: concept, neurons, edits, word string (the
     concept's or the neighbour's), prompt string, probability, logprob double
 `tars/cumulative.parquet`: concepts int64 (removed so far, in the order of the list), edits int64
-    (of each), logprob double (mean over the removed), kl_median, kl_mean double
+    (of each), logprob double (mean over the removed), kl_median, kl_mean double, … as above
 `tars/edits.parquet`: concept, edit int64 (from 1), name string (of the neuron), cosine double
 `targets/`: the vectors, as Directions; `edits/<concept>.safetensors`: the largest edit of each
 """
@@ -23,13 +28,15 @@ Tables of the run:
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 from ..errors import UserError
 from ..progress import progress
+from ..runs.intervals import mean_of
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .concepts import Concept, concept_file, read_concepts, word_tokens
@@ -52,7 +59,7 @@ class TarsConfig(TextStudy):
     """Remove concepts from a model by editing a few neuron vectors, and measure the cost."""
 
     STUDY: ClassVar[str] = "neurons.tars"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     concepts: tuple[str, ...] = ()
     """Words of the concept file. By default all of them."""
@@ -117,6 +124,7 @@ class TarsConfig(TextStudy):
                         advance(1, f"{concept.word}, {n} {neurons}")
         cumulative = self._cumulative(subject, concepts, made, divergence)
         table = out.table("tars/effects", effects)
+        out.table("tars/means", _means(table))
         out.table("tars/prompts", prompts)
         out.table("tars/edits", _listed(made))
         return _metrics(table, out.table("tars/cumulative", cumulative))
@@ -141,8 +149,6 @@ class TarsConfig(TextStudy):
     ) -> dict[str, WeightEdit]:
         """By SETS: the largest edit of a concept, of neurons that no earlier edit has, and the
         edits of the two controls."""
-        import numpy as np
-
         from ..model.neuron import NeuronName
         from .removal import closest, equal_contributors, reversal
 
@@ -170,7 +176,7 @@ class TarsConfig(TextStudy):
         subject: Subject,
         concepts: list[Concept],
         made: dict[str, WeightEdit],
-        divergence: Callable[[], dict[str, float]],
+        divergence: Callable[[], dict[str, Any]],
     ) -> list[dict[str, Any]]:
         """The first concept removed, then the first two together, and so on."""
         from .weight_edits import WeightEdit
@@ -191,7 +197,7 @@ class TarsConfig(TextStudy):
         return rows
 
 
-def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, float]]:
+def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, Any]]:
     """Measures KL(plain || as the model is at the call) in nats, after every token of ordinary text
     but the first of each row; what follows a BOS or another special token is no text."""
     import torch
@@ -200,21 +206,28 @@ def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, fl
 
     length = min(128, config.tokens, subject.context or 128)
     texts = read_corpus(config.corpus or None)
-    rows = list(token_rows(texts, subject.prompting, length, config.tokens))
+    packed = token_rows(texts, subject.prompting, length, config.tokens)
+    document, rows = zip(*packed.numbered, strict=True)
+    batches = [subject.pad(rows[start : start + 4]) for start in range(0, len(rows), 4)]
+    counted = [subject.counted(batch) for batch in batches]
+    for where in counted:
+        where[:, 0] = False
+    tokens = torch.cat([where.sum(1) for where in counted]).cpu().numpy()
+    _, group = np.unique(np.repeat(document, tokens), return_inverse=True)
 
     def logprobs() -> Iterator[Tensor]:
-        for start in range(0, len(rows), 4):
-            batch = subject.pad(rows[start : start + 4])
-            counted = subject.counted(batch)
-            counted[:, 0] = False
-            yield subject.logits(batch)[counted].log_softmax(-1)
+        for batch, where in zip(batches, counted, strict=True):
+            yield subject.logits(batch)[where].log_softmax(-1)
 
     plain = list(logprobs())
 
-    def divergence() -> dict[str, float]:
+    def divergence() -> dict[str, Any]:
         pairs = zip(plain, logprobs(), strict=True)
         values = torch.cat([(p.exp() * (p - now)).sum(-1) for p, now in pairs])
-        return {"kl_median": float(values.median()), "kl_mean": float(values.mean())}
+        sums = np.bincount(group, weights=values.double().cpu())
+        mean = mean_of(sums, np.bincount(group)).columns("kl_mean")
+        about = {"documents": len(sums), "kl_unit": "document"}
+        return {"kl_median": float(values.median()), **mean, **about}
 
     return divergence
 
@@ -233,15 +246,29 @@ def _asked(subject: Subject, concept: Concept) -> Iterator[dict[str, Any]]:
 
 
 def _summary(rows: Sequence[dict[str, Any]], concept: Concept) -> dict[str, Any]:
-    def mean(name: str, word: str) -> float:
-        return statistics.fmean(row[name] for row in rows if row["word"] == word)
+    """Means over the prompts, with their intervals."""
+
+    def mean(name: str, word: str, column: str) -> dict[str, float]:
+        return mean_of([row[name] for row in rows if row["word"] == word]).columns(column)
 
     return {
-        "logprob": mean("logprob", concept.word),
-        "probability": mean("probability", concept.word),
+        **mean("logprob", concept.word, "logprob"),
+        **mean("probability", concept.word, "probability"),
         "neighbour": concept.neighbour,
-        "neighbour_logprob": mean("logprob", concept.neighbour),
+        **mean("logprob", concept.neighbour, "neighbour_logprob"),
+        "prompts": len(concept.prompts),
+        "neighbour_prompts": len(concept.neighbour_prompts),
+        "unit": "prompt",
     }
+
+
+def _means(effects: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Rows of `tars/means`."""
+    for (neurons, edits), part in effects.groupby(["neurons", "edits"], sort=False):
+        row = {"neurons": neurons, "edits": edits}
+        for name in ("probability", "logprob", "neighbour_logprob", "kl_mean"):
+            row |= mean_of(part[name]).columns(name)
+        yield {**row, "concepts": len(part), "unit": "concept"}
 
 
 def _listed(made: dict[str, WeightEdit]) -> Iterator[dict[str, Any]]:
