@@ -154,6 +154,7 @@ _LLAMA4 = replace(
 _QWEN3_5 = replace(
     LLAMA,
     attention=("self_attn", "linear_attn"),
+    gated_heads=True,
     gain_offset=1.0,
     defaults=defaults(num_key_value_heads=4, head_dim=256),
     tiny={**TINY, **_LINEAR},
