@@ -28,6 +28,7 @@ from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
 from .identities import check, looked_at, probe_rows, rounding
 from .loaded import LoadedWeights
+from .places import DENSE_ONLY, expert_reason
 from .prompting import Bos, Prompting
 from .site import Site
 from .token_ids import token_ids
@@ -294,6 +295,9 @@ def _check(
     checked = check(found, probe.mask, weights)
     subject.site_error, subject.site_errors = checked.largest, checked.errors
     subject.refused = {s: checked.faults[s.kind] for s in subject.sites if s.kind in checked.faults}
+    for layer in weights.sparse:
+        reason = expert_reason(subject.spec, layer)
+        subject.absent |= {Site(kind, layer): reason for kind in DENSE_ONLY}
     subject.sites = tuple(site for site in subject.sites if site not in subject.refused)
 
 

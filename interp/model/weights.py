@@ -6,7 +6,7 @@ the down projection. Heads come apart: `W_V` [n_kv_heads, d_head, d_model] reads
 the input norm), `W_O` [n_heads, d_model, d_head] writes to it; head h uses the values of kv head
 h // (n_heads / n_kv_heads). A bias that is not stored is zero. Norm gains are the effective ones
 (Gemma's stored gain + 1). All are float32 on the CPU, but `norm`, whose sum needs float64 to be
-exact. Peak memory is that of the tensor asked for plus a 64 MiB slice.
+exact. Peak memory is that of the matrix asked for (one expert's of a stack) plus a 64 MiB slice.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from torch import Tensor
 
 from ..errors import UserError
 from .catalog import resolve
-from .families import ModelSpec, Names, Part, read_spec
+from .families import ModelSpec, Names, read_spec
 from .files import sha256
 from .folder import check_folder
-from .places import Bank, Place, experts_of
+from .places import Bank, Kind, Place, banks, expert_reason, place
 from .tensor_files import read_tensor, remembered_sha256
 from .tokenizer_files import tokenizer_files
 
-Kind = Literal["up", "gate", "down"]
 NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
 
 
@@ -88,74 +87,54 @@ class Weights:
 
     def banks(self, layer: int) -> tuple[Bank, ...]:
         """The neurons of a layer: one bank, or one an expert."""
-        spec, experts = self.spec, self._family.experts
-        dense = f"{self._part(layer, self._family.down)}.weight"
-        if experts is None or dense in self:
-            return (Bank("", spec.d_mlp),)
-        found = [Bank(f"e{number}", spec.d_expert) for number in range(spec.n_experts)]
-        return (*found, Bank("shared", spec.d_shared)) if spec.d_shared else tuple(found)
+        self._check(layer)
+        return banks(self.spec, self._names, layer)
 
-    def neurons(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, "neurons d_model"]:
+    @property
+    def sparse(self) -> tuple[int, ...]:
+        """The layers of experts; in the others every neuron acts on every token."""
+        return tuple(i for i in range(self.spec.n_layers) if self.banks(i)[0].expert)
+
+    def check_dense(self, purpose: str) -> None:
+        """Raise UserError for a model with experts.
+
+        Args:
+            purpose: what needs every neuron's activation at every position.
+        """
+        if layers := self.sparse:
+            raise UserError(
+                f"{purpose} cannot take this {self.spec.model_type} model: "
+                f"{expert_reason(self.spec, layers[0])}"
+            )
+
+    def neurons(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, "n d_model"]:
         """One row a neuron: the vector it reads with (up, gate) or writes (down).
 
         Raises:
             UserError: a kind, layer or expert that the model lacks; a layer of experts, and none
                 is named.
         """
+        at = self.place(kind, layer, expert)
+        return at.vectors(self._read(at.stored, at.shape, at.entry)).contiguous()
+
+    def place(self, kind: Kind, layer: int, expert: str = "") -> Place:
+        """Where `neurons` are stored."""
+        return place(self.spec, self._names, kind, layer, self.bank(kind, layer, expert))
+
+    def bank(self, kind: Kind, layer: int, expert: str = "") -> Bank:
+        """The bank of `neurons`, which has vectors of this kind."""
         if kind not in self.spec.kinds:
             raise UserError(
                 f"a {self.spec.model_type} model has no '{kind}' neurons, only "
                 + ", ".join(self.spec.kinds)
             )
-        place = self.place(kind, layer, expert)
-        matrix = self._read(place.stored, place.shape, place.entry)
-        return place.vectors(matrix).contiguous()
-
-    def place(self, kind: Kind, layer: int, expert: str = "") -> Place:
-        """Where `neurons` are stored."""
-        banks = self.banks(layer)
-        bank = next((each for each in banks if each.expert == expert), None)
-        if bank is None:
-            raise UserError(f"layer {layer} {experts_of(banks)}, not '{expert or 'none'}'")
-        spec, down, part = self.spec, kind == "down", self._projection(kind)
-        if expert.startswith("e"):
-            return self._experts_place(kind, layer, int(expert[1:]))
-        rows = down == self._family.transposed
-        name = part.name if not expert else self._shared(part)
-        shape = (part.of * bank.size, spec.d_model)
-        parameter = f"{self._family.layer.format(layer)}.{name}.weight"
-        stored = f"{self._part(layer, name)}.weight"
-        return Place(
-            stored, rows, part.span(bank.size), shape if rows else shape[::-1], None, parameter
-        )
-
-    def _experts_place(self, kind: Kind, layer: int, number: int) -> Place:
-        """Of one expert: alone, or in the stack of all."""
-        spec, experts, down = self.spec, self._family.experts, kind == "down"
-        assert experts is not None
-        alone = f"{self._part(layer, experts.alone[kind].format(number))}.weight"
-        if alone in self:
-            shape = (spec.d_expert, spec.d_model)
-            return Place(alone, not down, slice(None), shape[::-1] if down else shape)
-        found: str | Part = getattr(experts, kind)
-        part = found if isinstance(found, Part) else Part(found)
-        rows = down == experts.transposed
-        shape = (part.of * spec.d_expert, spec.d_model)
-        stack = self._part(layer, part.name)
-        renamed = self._part(layer, experts.renamed.get(part.name, part.name))
-        return Place(
-            stack if stack in self else renamed,
-            rows,
-            part.span(spec.d_expert),
-            (spec.n_experts, *(shape if rows else shape[::-1])),
-            number,
-        )
-
-    def _shared(self, part: Part) -> str:
-        """A projection of the shared expert, named as a dense layer's."""
-        experts = self._family.experts
-        assert experts is not None
-        return f"{experts.shared}.{part.name.rpartition('.')[2]}"
+        every = {bank.expert: bank for bank in self.banks(layer)}
+        if expert not in every:
+            experts = [name for name in every if name]
+            has = f"the experts {experts[0]} to {experts[-1]}" if experts else "no experts"
+            missing = f"no '{expert}'" if expert else f"name one, as in {layer}.e0.{kind}.0"
+            raise UserError(f"layer {layer} has {has}: {missing}")
+        return every[expert]
 
     def shard(self, stored: str) -> Path:
         """The file that holds a tensor, by its name in the files."""
@@ -177,12 +156,17 @@ class Weights:
         normed: Tensor = centred / scale * norm.gain + norm.offset
         return normed
 
-    def bias(self, kind: Kind, layer: int) -> Float[Tensor, " width"]:
-        """Of a projection of a dense layer's MLP: [d_mlp] for up and gate, [d_model] for down."""
-        part, down = self._projection(kind), kind == "down"
-        width = self.spec.d_model if down else self.spec.d_mlp
-        whole = self._bias(self._part(layer, part.name), width * part.of)
-        return whole[part.span(width)]
+    def bias(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, " width"]:
+        """Of the projection of `neurons`: one number a neuron for up and gate, [d_model] for
+        down; zero if none is stored."""
+        at, down = self.place(kind, layer, expert), kind == "down"
+        outputs = at.shape[-2 if at.rows != down else -1]
+        if at.bias in self:
+            stack = at.shape[:1] if at.entry is not None else ()
+            whole = self._read(at.bias, (*stack, outputs), at.entry)
+        else:
+            whole = torch.zeros(outputs)
+        return whole if down else whole[at.span]
 
     def W_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head d_model"]:
         """What the heads read: the values are W_V x + b_V.
@@ -248,10 +232,6 @@ class Weights:
         parts = "\n".join(f"{path.name}:{sha256(path)}" for path in files)
         tokenizer = hashlib.sha256(parts.encode()).hexdigest()
         return {"model": self.fingerprint(), "tokenizer": tokenizer}
-
-    def _projection(self, kind: Kind) -> Part:
-        found: str | Part = getattr(self._family, kind)
-        return found if isinstance(found, Part) else Part(found)
 
     @property
     def _value_width(self) -> int:

@@ -47,9 +47,14 @@ class Mlp:
 
 
 class StackedWeights:
-    """Heads [layer, ...], norms and MLPs of a model."""
+    """Heads [layer, ...], norms and MLPs of a model.
+
+    Raises:
+        UserError: it has layers of experts, or heads that do not read the stream.
+    """
 
     def __init__(self, stored: Weights, dtype: torch.dtype = torch.float32) -> None:
+        stored.check_dense("observable propagation")
         self.stored, self.spec, self.dtype = stored, stored.spec, dtype
         if self.spec.family.gated_heads or self.spec.n_experts:
             what = "experts" if self.spec.n_experts else "gates behind its heads"

@@ -81,12 +81,14 @@ def test_a_neuron_of_an_expert_is_a_direction_that_steers(model_folder, own_home
 
 def test_what_needs_a_site_of_one_neuron_is_refused_in_a_line(model_folder, own_home):
     weights = Weights(model_folder("mixtral"))
-    with pytest.raises(UserError, match=r"layer 0 has the experts e0 to e3, not 'none'"):
+    with pytest.raises(
+        UserError, match=r"layer 0 has the experts e0 to e3: name one, as in 0.e0.up.0"
+    ):
         weights.neurons("up", 0)
-    with pytest.raises(UserError, match="layer 0 has the experts e0 to e3, not 'e4'"):
+    with pytest.raises(UserError, match="layer 0 has the experts e0 to e3: no 'e4'"):
         weights.neurons("up", 0, "e4")
     with pytest.raises(UserError, match="the activation of 0.e1.up.3 is no site"):
         clamp_site(parse_neuron("0.e1.up.3"))
     subject = open_subject(model_folder("mixtral"))
-    with pytest.raises(UserError, match="no site '0.mlp_up'"):
+    with pytest.raises(UserError, match="does not offer '0.mlp_up': each token passes a few"):
         subject.capture(subject.pad([[1]]), ["0.mlp_up"])

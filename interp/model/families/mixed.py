@@ -25,6 +25,10 @@ _LATENT = {
 _GROUPED = {"n_routed_experts": 4, "moe_intermediate_size": 24, "n_group": 1, "topk_group": 1}
 
 
+def _shared(module: str, **fields: Any) -> Experts:
+    return Experts(count=("num_experts", "num_local_experts"), shared=module, **fields)
+
+
 _QWEN3_MOE = replace(
     LLAMA,
     experts=Experts(count=("num_experts", "num_local_experts")),
@@ -33,11 +37,7 @@ _QWEN3_MOE = replace(
 )
 _QWEN2_MOE = replace(
     LLAMA,
-    experts=Experts(
-        count=("num_experts", "num_local_experts"),
-        shared="mlp.shared_expert",
-        shared_width="shared_expert_intermediate_size",
-    ),
+    experts=_shared("mlp.shared_expert", shared_width="shared_expert_intermediate_size"),
     defaults=defaults(
         num_key_value_heads=16, moe_intermediate_size=1408, shared_expert_intermediate_size=5632
     ),
@@ -91,10 +91,9 @@ _GRANITEMOE = replace(
 )
 _GLM4_MOE = replace(
     LLAMA,
-    experts=Experts(
+    experts=replace(
+        _shared("mlp.shared_experts", shared_count="n_shared_experts"),
         count=("n_routed_experts", "num_local_experts"),
-        shared="mlp.shared_experts",
-        shared_count="n_shared_experts",
     ),
     defaults=defaults(
         rms_norm_eps=1e-5, num_key_value_heads=8, moe_intermediate_size=1408, n_shared_experts=1
@@ -112,10 +111,9 @@ _DEEPSEEK = replace(
 )
 _ERNIE_MOE = replace(
     LLAMA,
-    experts=Experts(
+    experts=replace(
+        _shared("mlp.shared_experts", shared_count="moe_num_shared_experts"),
         count=("moe_num_experts",),
-        shared="mlp.shared_experts",
-        shared_count="moe_num_shared_experts",
     ),
     defaults=defaults(
         rms_norm_eps=1e-5, tie_word_embeddings=True, num_key_value_heads=4,
@@ -170,6 +168,9 @@ _QWEN3_NEXT = replace(
     ),
     tiny={**_QWEN2_MOE.tiny, **_LINEAR},
 )  # fmt: skip
+_QWEN3_5_MOE = replace(
+    _QWEN3_NEXT, tiny={k: v for k, v in _QWEN3_NEXT.tiny.items() if k != "intermediate_size"}
+)
 _GEMMA4 = replace(
     LLAMA,
     activation="hidden_activation",
@@ -215,6 +216,7 @@ MIXED: dict[str, Family] = {
     "ernie4_5_moe": _ERNIE_MOE,
     "llama4_text": _LLAMA4,
     "qwen3_5_text": _QWEN3_5,
+    "qwen3_5_moe_text": _QWEN3_5_MOE,
     "qwen3_next": _QWEN3_NEXT,
     "gemma4_text": _GEMMA4,
     "gemma3n_text": _GEMMA3N,
