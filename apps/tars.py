@@ -23,16 +23,24 @@ def page() -> None:
     )
     concept = st.selectbox("Concept", list(dict.fromkeys(effects["concept"])))
     charts("curves", figures.removal_curves(effects, concept))
+    if "unit" in effects:
+        st.caption(
+            "…_low and …_high are 95 % intervals: of the log probabilities over the prompts, of "
+            "the mean KL divergence over the documents. With few of either they are too narrow."
+        )
     own = effects[effects["concept"] == concept].drop(columns="concept")
     st.dataframe(own, hide_index=True)
     for title, part in {
         "Prompt by prompt": "prompts",
         "The neurons that were turned": "edits",
+        "Mean over all concepts": "means",
         "All concepts together": "cumulative",
     }.items():
+        if not run.has(f"tars/{part}"):  # an earlier version's run
+            continue
         rows = table(run, f"tars/{part}")
         with st.expander(title):
-            shown = rows if part == "cumulative" else rows[rows["concept"] == concept]
+            shown = rows[rows["concept"] == concept] if "concept" in rows else rows
             st.dataframe(shown, hide_index=True)
     drawn = f"figures.removal_curves(run.table('tars/effects'), {concept!r})"
     offer_run(effects, "concept removal", run, f"from interp.neurons import figures\n{drawn}")

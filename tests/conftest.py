@@ -10,55 +10,26 @@ from typing import Any
 
 import pytest
 
+from interp.model.families import FAMILIES
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-_LLAMA_LIKE: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "vocab_size": 211,
-    "max_position_embeddings": 64,
-}
-_GPT2_LIKE = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 211, "n_positions": 64}
-_NEO = {
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_heads": 4,
-    "attention_types": [[["global", "local"], 1]],
-    "vocab_size": 211,
-    "max_position_embeddings": 64,
-}
-FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
-    "llama": _LLAMA_LIKE,
-    "mistral": _LLAMA_LIKE,
-    "qwen2": _LLAMA_LIKE,
-    "qwen3": _LLAMA_LIKE,
-    "gemma2": _LLAMA_LIKE,
-    "gemma3_text": _LLAMA_LIKE,
-    "gpt2": _GPT2_LIKE,
-    "gpt_neo": _NEO,
-    "gpt_neox": {
-        k: v for k, v in _LLAMA_LIKE.items() if k not in ("num_key_value_heads", "head_dim")
-    },
-}
+CLASSIC = (
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+    *("gpt2", "gpt_neo", "gpt_neox"),
+)
+"""Families that analyses are tested on; `tests/model/test_families.py` runs over all there are."""
+FAMILY_CONFIGS: dict[str, dict[str, Any]] = {name: dict(FAMILIES[name].tiny) for name in CLASSIC}
 
 
 def make_model(family: str, **changes: Any) -> Any:
     """A random transformers model whose norm gains are random too."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from interp.model.conformance import tiny_model
 
     torch.manual_seed(len(family))
-    config = AutoConfig.for_model(family, **{**FAMILY_CONFIGS[family], **changes})
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name or "ln_" in name:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
+    return tiny_model(family, **changes)
 
 
 @pytest.fixture(scope="session")

@@ -158,10 +158,22 @@ def _curve(run: Run) -> None:
 
 
 _EFFECTS = "word name score gain value control_mean control_max beats"
-_REMOVED = "concept edits neurons probability logprob neighbour_logprob kl_median kl_mean"
+_REMOVED = (
+    "concept edits neurons probability probability_low probability_high prompts neighbour_logprob "
+    "kl_median kl_mean kl_mean_low kl_mean_high documents"
+)
+_OVER_CONCEPTS = (
+    "edits neurons probability probability_low probability_high kl_mean kl_mean_low kl_mean_high "
+    "concepts unit"
+)
 study_command(neurons, ClampConfig, _curve)
 study_command(neurons, EffectsConfig, common.with_table("effects/neurons", _EFFECTS))
-study_command(neurons, TarsConfig, common.with_table("tars/effects", _REMOVED))
+study_command(
+    neurons,
+    TarsConfig,
+    common.with_table("tars/effects", _REMOVED),
+    common.with_table("tars/means", _OVER_CONCEPTS),
+)
 
 
 @command(neurons, "apply")

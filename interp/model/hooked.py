@@ -30,15 +30,27 @@ class Hooked:
         self._backend = backend
         self.sites = backend.sites
         """Every site, in forward order."""
+        self.refused: dict[Site, str] = {}
+        """Sites that are not offered though the network has them, and why."""
+        self.absent: dict[Site, str] = {}
+        """Sites that some layers do not have, and why."""
         self.edits: tuple[Edit, ...] = ()
         """Those in scope."""
         self.double = False
         """Whether passes are in float64 from end to end."""
 
+    def matching(self, patterns: Iterable[str | Site]) -> list[Site]:
+        """The sites that names and globs mean, in forward order.
+
+        Raises:
+            UserError: one that names no site the model has, or offers.
+        """
+        return matching(patterns, self.sites, {**self.refused, **self.absent})
+
     @contextmanager
     def edited(self, *edits: Edit) -> Iterator[Self]:
         """Apply edits, after those already in scope, to every pass until the block is left."""
-        matching([edit.site for edit in edits], self.sites)
+        self.matching(edit.site for edit in edits)
         before = self.edits
         self.edits = (*before, *edits)
         try:
@@ -56,7 +68,8 @@ class Hooked:
         self, inputs: dict[str, Any], chosen: Chosen, sites: Iterable[str | Site]
     ) -> dict[Site, Tensor]:
         """The activations at some sites, edits applied; no further than the last of them."""
-        wanted = matching([sites] if isinstance(sites, str | Site) else sites, self.sites)
+        patterns = [sites] if isinstance(sites, str | Site) else sites
+        wanted = self.matching(patterns)
         kept: dict[Site, Tensor] = {}
         self._run(inputs, self._taps(kept, {site.whole for site in wanted}, chosen), True)
         return {site: head_of(kept[site.whole], site) for site in wanted}

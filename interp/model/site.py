@@ -18,9 +18,10 @@ channels last, so that d is the channels and the places are positions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 from ..errors import UserError
 
@@ -89,14 +90,19 @@ class Site:
         return (self.layer, LAYER_KINDS.index(self.kind))
 
 
-def matching(patterns: Iterable[str | Site], available: Iterable[Site]) -> list[Site]:
+def matching(
+    patterns: Iterable[str | Site],
+    available: Iterable[Site],
+    refused: Mapping[Site, str] = MappingProxyType({}),
+) -> list[Site]:
     """The available sites that globs such as '*.mlp_post' name, in forward order.
 
     Args:
         available: every site, in forward order.
+        refused: sites that the model does not offer, and why.
 
     Raises:
-        UserError: a pattern that names no site the model has.
+        UserError: a pattern that names no site the model has, or offers.
     """
     sites = list(available)
     named: dict[Site, None] = {}
@@ -107,6 +113,9 @@ def matching(patterns: Iterable[str | Site], available: Iterable[Site]) -> list[
             wanted = Site.parse(pattern) if isinstance(pattern, str) else pattern
             hits = [wanted] if wanted.whole in sites else []
         if not hits:
+            for site, reason in refused.items():
+                if fnmatchcase(str(site), str(pattern)):
+                    raise UserError(f"this model does not offer '{site}': {reason}")
             raise UserError(f"this model has no site '{pattern}'; it has {_summary(sites)}")
         named.update(dict.fromkeys(hits))
     return sorted(named, key=lambda site: (sites.index(site.whole), site.head or 0))

@@ -19,14 +19,19 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
+from .adapter import private_copy
 from .backends import Backend
 from .catalog import resolve
 from .checkpoint import load_model
 from .edits import Edit
 from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
+from .identities import check, looked_at, probe_rows, rounding
+from .loaded import LoadedWeights
+from .places import DENSE_ONLY, expert_reason
 from .prompting import Bos, Prompting
 from .site import Site
+from .token_ids import token_ids
 from .tokenizer_files import load_tokenizer
 from .weights import Weights
 
@@ -61,8 +66,21 @@ class Subject(Hooked):
         """The stored weights, if the model came from a folder."""
         self._cache_name = "past_key_values"
         """The model's own name for the keys and values of earlier tokens."""
+        self._cache_config: Any = None
+        """By which a cache is laid out, where layers keep other things than keys and values."""
         self.parity = float("nan")
-        """Largest difference of its logits from plain transformers' on a probe."""
+        """Largest difference of its logits from plain transformers' on a probe, a padded row in
+        it."""
+        self.site_error = float("nan")
+        """Largest relative difference of the sites that it offers from what its weights make of
+        the sites before (`identities`)."""
+        self.site_errors: dict[str, float] = {}
+        """By kind of site, those that are not offered too."""
+
+    @property
+    def checks(self) -> dict[str, float]:
+        """How well it agrees with plain transformers and with itself, for a run's manifest."""
+        return {"parity": self.parity, "site_error": self.site_error}
 
     def parameter(self, name: str) -> nn.Parameter:
         """A weight of the model in memory, by its name in transformers.
@@ -74,7 +92,8 @@ class Subject(Hooked):
 
         if not isinstance(self._backend, NativeBackend):
             raise UserError("weights are edited through the native backend: open with it")
-        parameter: nn.Parameter = self._backend.model.get_parameter(name)
+        own = self._backend.names.own(name)
+        parameter: nn.Parameter = self._backend.model.get_parameter(own)
         return parameter
 
     def tokens(self, texts: str | Sequence[str]) -> Batch:
@@ -93,13 +112,12 @@ class Subject(Hooked):
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Batch:
         """Rows of ids as one left-padded batch."""
-        if not rows or not all(len(row) for row in rows):
+        if not len(rows):
             raise UserError("an empty prompt: give at least one token")
-        padded = [torch.tensor(row, dtype=torch.long) for row in rows]
+        padded = [token_ids(row, self.spec.d_vocab, dims=(1,)) for row in rows]
         ids = pad_sequence(padded, batch_first=True, padding_side="left")
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(-ids.shape[1], 0) >= -lengths[:, None]
-        self._check_known(ids)
         return Batch(ids.to(self.device), mask.to(self.device))
 
     def text(self, ids: Int[Tensor, " pos"]) -> str:
@@ -148,7 +166,7 @@ class Subject(Hooked):
 
         whole = self._as_batch(batch)
         self.check_length(whole.mask.shape[1] + max_new_tokens)
-        cache = DynamicCache() if cache is None else cache
+        cache = DynamicCache(config=self._cache_config) if cache is None else cache
         generator = torch.Generator(self.device).manual_seed(seed)
         ends = torch.tensor(self.ends, dtype=torch.long, device=self.device)
         ids, mask = whole
@@ -168,17 +186,11 @@ class Subject(Hooked):
 
     def _as_batch(self, batch: Batch | Tensor) -> Batch:
         if not isinstance(batch, Batch):
-            ids = (batch if batch.ndim == 2 else batch[None]).to(self.device)
-            if not ids.numel():
-                raise UserError("an empty prompt: give at least one token")
-            self._check_known(ids)
+            ids = token_ids(batch, self.spec.d_vocab).to(self.device)
+            ids = ids if ids.ndim == 2 else ids[None]
             batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
         self.check_length(batch.ids.shape[1])
         return batch
-
-    def _check_known(self, ids: Tensor) -> None:
-        if not 0 <= int(ids.min()) <= int(ids.max()) < self.spec.d_vocab:
-            raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
 
     def check_length(self, length: int) -> None:
         """Raise UserError for more tokens than the model's context has."""
@@ -206,7 +218,8 @@ def open_subject(
     """Open a model by catalog name, folder or hub id, or a transformers model, as a Subject.
 
     Args:
-        model: a model in memory is copied, so it stays as it is.
+        model: a model in memory is copied, so it stays as it is; adapters on it are merged into
+            the copy.
         backend: "native" (torch hooks), "bridge" (TransformerLens) or "nnsight".
         attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
             bridge always does. By default what transformers takes for the family.
@@ -216,9 +229,7 @@ def open_subject(
         raise UserError(f"no backend '{backend}': choose native, bridge or nnsight")
     hf: Any
     if isinstance(model, nn.Module):
-        import copy
-
-        hf, folder = copy.deepcopy(model), None
+        hf, folder = private_copy(model), None
     else:
         folder = resolve(str(model))
         hf = load_model(folder, dtype=dtype)
@@ -228,22 +239,58 @@ def open_subject(
     if attention or backend == "bridge":
         hf.set_attn_implementation(attention if backend != "bridge" else "eager")
     spec = read_spec(hf.config.to_dict())
-    probe = torch.arange(1, 17, device=device)[None] % spec.d_vocab
+    if spec.family.no_sites:
+        raise UserError(f"{spec.model_type} cannot be opened: {spec.family.no_sites}")
+    stored = LoadedWeights(hf, spec)
+    context = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))
     with torch.no_grad():
-        plain = hf(input_ids=probe).logits
+        alone = [hf(input_ids=ids[real][None]).logits[0] for ids, real in zip(*probe, strict=True)]
     adapter = getattr(
         import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
     )
     prompting = Prompting(tokenizer, bos)
     subject = Subject(adapter(hf, spec), spec, prompting, torch.device(device))
     subject.ends = _ends(hf, tokenizer)
+    text = hf.config.get_text_config()
+    if "linear_attention" in (getattr(text, "layer_types", None) or ()):
+        subject._cache_config = text
     if "cache" in signature(hf.forward).parameters:
         subject._cache_name = "cache"
     subject.double = next(hf.parameters()).dtype == torch.float64
-    subject.context = getattr(hf.config, "max_position_embeddings", None)
+    subject.context = context
     subject.weights = Weights(folder) if folder else None
-    subject.parity = float((subject.logits(probe) - plain).abs().max())
+    _check(subject, probe, torch.cat(alone), stored, backend)
     return subject
+
+
+def _check(
+    subject: Subject, probe: Batch, plain: Tensor, weights: LoadedWeights, backend: str
+) -> None:
+    """Note how far it is from plain transformers and from itself; sites that are wrong are not
+    offered any more.
+
+    Args:
+        plain: transformers' logits at the probe's real positions [n, d_vocab].
+
+    Raises:
+        UserError: other logits than transformers'.
+    """
+    subject.parity = float((subject.logits(probe)[probe.mask] - plain).abs().max())
+    if not subject.parity <= rounding(plain):
+        raise UserError(
+            f"the {backend} backend gives other logits for this {subject.spec.model_type} model "
+            f"than transformers does, by up to {subject.parity:.1e}"
+            + ("" if backend == "native" else ": use backend='native'")
+        )
+    found = subject.capture(probe, looked_at(subject.sites, subject.spec))
+    checked = check(found, probe.mask, weights)
+    subject.site_error, subject.site_errors = checked.largest, checked.errors
+    subject.refused = {s: checked.faults[s.kind] for s in subject.sites if s.kind in checked.faults}
+    for layer in weights.sparse:
+        reason = expert_reason(subject.spec, layer)
+        subject.absent |= {Site(kind, layer): reason for kind in DENSE_ONLY}
+    subject.sites = tuple(site for site in subject.sites if site not in subject.refused)
 
 
 def check_device(device: str) -> None:

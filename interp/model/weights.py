@@ -6,12 +6,13 @@ the down projection. Heads come apart: `W_V` [n_kv_heads, d_head, d_model] reads
 the input norm), `W_O` [n_heads, d_model, d_head] writes to it; head h uses the values of kv head
 h // (n_heads / n_kv_heads). A bias that is not stored is zero. Norm gains are the effective ones
 (Gemma's stored gain + 1). All are float32 on the CPU, but `norm`, whose sum needs float64 to be
-exact. Peak memory is that of the tensor asked for plus a 64 MiB slice.
+exact. Peak memory is that of the matrix asked for (one expert's of a stack) plus a 64 MiB slice.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,13 +22,13 @@ from torch import Tensor
 
 from ..errors import UserError
 from .catalog import resolve
-from .families import FAMILIES, ModelSpec, read_spec
+from .families import ModelSpec, Names, read_spec
 from .files import sha256
 from .folder import check_folder
+from .places import Bank, Kind, Place, banks, expert_reason, place
 from .tensor_files import read_tensor, remembered_sha256
 from .tokenizer_files import tokenizer_files
 
-Kind = Literal["up", "gate", "down"]
 NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
 
 
@@ -49,50 +50,87 @@ class Weights:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         config, self._shard_of = check_folder(folder)
-        self.spec: ModelSpec = read_spec(config)
-        self._family = FAMILIES[self.spec.model_type]
-        embed = self._family.embed
-        stored = next(
-            (n for n in (embed, embed.removeprefix(self._family.prefix)) if n in self), ""
-        )
-        # multi-modal checkpoints: the same names behind, or with, another prefix
-        nested = [n for n in self._shard_of if n.endswith(f".{embed.removeprefix('model.')}")]
-        self._embed = stored or (nested[0] if len(nested) == 1 else embed)
-        last = self._stored(self._family.up.format(self.spec.n_layers - 1))
-        if last not in self:
-            layers = self.spec.n_layers
-            raise UserError(f"{folder} has no tensor '{last}', but its config.json {layers} layers")
+        self._look(read_spec(config), self._shard_of)
+
+    def _look(self, spec: ModelSpec, there: Collection[str]) -> None:
+        """Find the family's parts among the tensors that there are."""
+        self.spec, self._family, self._there = spec, spec.family, there
+        self._names = Names(self._family, there)
+        last = self.banks(spec.n_layers - 1)[0].expert
+        name = self.place("down", spec.n_layers - 1, last).stored
+        if name not in self:
+            raise UserError(
+                f"{self} has no tensor '{name}', but its config.json {spec.n_layers} layers"
+            )
+
+    def __str__(self) -> str:
+        return str(self.folder)
 
     def __contains__(self, tensor: str) -> bool:
-        return tensor in self._shard_of
+        return tensor in self._there
 
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
         """Token embeddings."""
-        return self._read(self._family.embed, (self.spec.d_vocab, self.spec.d_model))
+        return self._read(f"{self._names.embed}.weight", (self.spec.d_vocab, self.spec.d_model))
 
     def W_U(self) -> Float[Tensor, "d_vocab d_model"]:
         """The unembedding (LM head); the embedding where they are tied and no head is stored."""
-        if self.spec.tied and self._stored(self._family.head) not in self:
+        head = self._names.head
+        if self.spec.tied and not head:
             return self.W_E()
-        return self._read(self._family.head, (self.spec.d_vocab, self.spec.d_model))
+        name = f"{head or self._family.head[0]}.weight"
+        return self._read(name, (self.spec.d_vocab, self.spec.d_model))
 
-    def neurons(self, kind: Kind, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        """One row a neuron: the vector it reads with (up, gate) or writes (down)."""
+    def b_U(self) -> Float[Tensor, " d_vocab"]:
+        """The unembedding's bias (GPT-J, Phi)."""
+        return self._bias(self._names.head, self.spec.d_vocab)
+
+    def banks(self, layer: int) -> tuple[Bank, ...]:
+        """The neurons of a layer: one bank, or one an expert."""
+        self._check(layer)
+        return banks(self.spec, self._names, layer)
+
+    @property
+    def sparse(self) -> tuple[int, ...]:
+        """The layers of experts; in the others every neuron acts on every token."""
+        return tuple(i for i in range(self.spec.n_layers) if self.banks(i)[0].expert)
+
+    def check_dense(self, purpose: str) -> None:
+        """Raise UserError for a model with experts.
+
+        Args:
+            purpose: what needs every neuron's activation at every position.
+        """
+        if layers := self.sparse:
+            raise UserError(
+                f"{purpose} cannot take this {self.spec.model_type} model: "
+                f"{expert_reason(self.spec, layers[0])}"
+            )
+
+    def neurons(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, "n d_model"]:
+        """One row a neuron: the vector it reads with (up, gate) or writes (down).
+
+        Raises:
+            UserError: a kind, layer or expert that the model lacks; a layer of experts, and none
+                is named.
+        """
+        at = self.place(kind, layer, expert)
+        return at.vectors(self._read(at.stored, at.shape, at.entry)).contiguous()
+
+    def place(self, kind: Kind, layer: int, expert: str = "") -> Place:
+        """Where `neurons` are stored."""
         if kind not in self.spec.kinds:
             raise UserError(
                 f"a {self.spec.model_type} model has no '{kind}' neurons, only "
                 + ", ".join(self.spec.kinds)
             )
-        name, _, row_per_neuron = self.neuron_matrix(kind, layer)
-        shape = (self.spec.d_mlp, self.spec.d_model)
-        matrix = self._read(name, shape if row_per_neuron else shape[::-1])
-        return matrix if row_per_neuron else matrix.T.contiguous()
-
-    def neuron_matrix(self, kind: Kind, layer: int) -> tuple[str, str, bool]:
-        """Where `neurons` are stored: the matrix's name in transformers' causal-LM class, its name
-        in the files, and whether a neuron is a row of it (a column otherwise)."""
-        name = self._at(getattr(self._family, kind), layer)
-        return name, self._stored(name), (kind == "down") == self._family.transposed
+        every = {bank.expert: bank for bank in self.banks(layer)}
+        if expert not in every:
+            experts = [name for name in every if name]
+            has = f"the experts {experts[0]} to {experts[-1]}" if experts else "no experts"
+            missing = f"no '{expert}'" if expert else f"name one, as in {layer}.e0.{kind}.0"
+            raise UserError(f"layer {layer} has {has}: {missing}")
+        return place(self.spec, self._names, kind, layer, every[expert])
 
     def shard(self, stored: str) -> Path:
         """The file that holds a tensor, by its name in the files."""
@@ -100,58 +138,83 @@ class Weights:
 
     def before_unembedding(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """What the unembedding reads where the stream ends in x: the final norm, in float64."""
-        norm, x = self.norm("final"), x.double()
-        assert norm is not None
+        return self.normed("final", None, x)
+
+    def normed(
+        self, kind: NormKind, layer: int | None, x: Float[Tensor, "... d_model"]
+    ) -> Float[Tensor, "... d_model"]:
+        """What a norm makes of x, in float64; x itself in a family without it."""
+        norm, x = self.norm(kind, layer), x.double()
+        if norm is None:
+            return x
         centred = x - x.mean(-1, keepdim=True) if self.spec.norm == "layer" else x
         scale = (centred.square().mean(-1, keepdim=True) + self.spec.eps).sqrt()
         normed: Tensor = centred / scale * norm.gain + norm.offset
         return normed
 
-    def bias(self, kind: Kind, layer: int) -> Float[Tensor, " width"]:
-        """Of a projection of the MLP: [d_mlp] for up and gate, [d_model] for down."""
-        width = self.spec.d_model if kind == "down" else self.spec.d_mlp
-        return self._bias(self._at(getattr(self._family, kind), layer), width)
+    def bias(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, " width"]:
+        """Of the projection of `neurons`: one number a neuron for up and gate, [d_model] for
+        down; zero if none is stored."""
+        at, down = self.place(kind, layer, expert), kind == "down"
+        outputs = at.shape[-2 if at.rows != down else -1]
+        if at.bias in self:
+            stack = at.shape[:1] if at.entry is not None else ()
+            whole = self._read(at.bias, (*stack, outputs), at.entry)
+        else:
+            whole = torch.zeros(outputs)
+        return whole if down else whole[at.span]
 
     def W_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head d_model"]:
-        """What the heads read: the values are W_V x + b_V."""
+        """What the heads read: the values are W_V x + b_V.
+
+        Raises:
+            UserError: a layer whose attention has no such heads.
+        """
+        if self._family.no_heads:
+            raise UserError(f"{self.spec.model_type} has no W_V: {self._family.no_heads}")
+        name = self._part(layer, self._family.value)
         shape = (self._value_width, self.spec.d_model)
         transposed = self._family.transposed
-        name = self._at(self._family.value, layer)
-        matrix = self._read(name, shape[::-1] if transposed else shape)
+        matrix = self._read(f"{name}.weight", shape[::-1] if transposed else shape)
         return self._values(matrix.T if transposed else matrix).contiguous()
 
     def b_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head"]:
-        return self._values(self._bias(self._at(self._family.value, layer), self._value_width))
+        name = self._part(layer, self._family.value)
+        return self._values(self._bias(name, self._value_width))
 
     def W_O(self, layer: int) -> Float[Tensor, "n_heads d_model d_head"]:
-        """What the heads write: attention adds b_O and the sum over heads of W_O z."""
+        """What the heads write: attention adds b_O and the sum over heads of W_O z, all times
+        `residual_scale`."""
         spec, family = self.spec, self._family
+        if not family.output:
+            raise UserError(f"{spec.model_type} has no W_O: {family.no_heads}")
         width = spec.n_heads * spec.d_head
         shape = (width, spec.d_model) if family.transposed else (spec.d_model, width)
-        matrix = self._read(self._at(family.output, layer), shape)
+        matrix = self._read(f"{self._part(layer, family.output)}.weight", shape)
         joined = matrix if family.transposed else matrix.T
         return joined.view(spec.n_heads, spec.d_head, spec.d_model).transpose(1, 2).contiguous()
 
     def b_O(self, layer: int) -> Float[Tensor, " d_model"]:
-        return self._bias(self._at(self._family.output, layer), self.spec.d_model)
+        return self._bias(self._part(layer, self._family.output), self.spec.d_model)
 
     def norm(self, kind: NormKind, layer: int | None = None) -> NormWeights | None:
         """A norm's effective gain and its offset: "attn" and "mlp" are those the two read
-        through, "attn_post" and "mlp_post" those that what they add goes through (None in models
-        without), "final" the one before the unembedding."""
+        through, "attn_post" and "mlp_post" those that what they add goes through, "final" the one
+        before the unembedding. None in a family without it."""
         stored = getattr(self._family, f"{kind}_norm")
         if not stored:
             return None
-        name = stored if layer is None else self._at(stored, layer)
         width = self.spec.d_model
-        gain = self._read(name, (width,)).double() + self._family.gain_offset
+        if not self._family.norm_gain:
+            return NormWeights(torch.ones(width).double(), torch.zeros(width).double())
+        name = self._names.final_norm if layer is None else self._part(layer, stored)
+        gain = self._read(f"{name}.weight", (width,)).double() + self._family.gain_offset
         return NormWeights(gain, self._bias(name, width).double())
 
     def gain(self, kind: NormKind, layer: int | None = None) -> Float[Tensor, " d_model"]:
-        """Effective gain of a norm that the model has, as `norm` but in float32."""
+        """Effective gain of a norm, as `norm` but in float32; ones in a family without it."""
         norm = self.norm(kind, layer)
-        assert norm is not None
-        return norm.gain.float()
+        return torch.ones(self.spec.d_model) if norm is None else norm.gain.float()
 
     def fingerprint(self) -> str:
         """sha256 over config.json and every weight file's sha256."""
@@ -168,44 +231,38 @@ class Weights:
 
     @property
     def _value_width(self) -> int:
-        parts = 1 if self._family.value_rows == "all" else 3
-        return self.spec.n_kv_heads * self.spec.d_head * parts
+        """Of the projection that gives the values, and in some families queries and keys too."""
+        spec, alone = self.spec, self._family.value_rows == "all"
+        return (spec.n_kv_heads if alone else spec.n_heads + 2 * spec.n_kv_heads) * spec.d_head
 
     def _values(self, rows: Tensor) -> Tensor:
         """The rows of the value projection that are values, by head."""
-        if self._family.value_rows == "last third":
-            rows = rows[2 * len(rows) // 3 :]
-        parts = 3 if self._family.value_rows == "by head" else 1
-        heads = rows.view(self.spec.n_kv_heads, parts, self.spec.d_head, *rows.shape[1:])
-        return heads[:, -1]
+        spec, n = self.spec, self.spec.n_kv_heads
+        if self._family.value_rows == "last":
+            rows = rows[-n * spec.d_head :]
+        return rows.view(n, -1, *rows.shape[1:])[:, -spec.d_head :]
 
-    def _bias(self, weight: str, width: int) -> Tensor:
+    def _bias(self, name: str, width: int) -> Tensor:
         """The bias stored beside a weight; zero if there is none."""
-        name = weight.removesuffix("weight") + "bias"
-        return self._read(name, (width,)) if self._stored(name) in self else torch.zeros(width)
+        stored = f"{name}.bias"
+        return self._read(stored, (width,)) if stored in self else torch.zeros(width)
 
-    def _at(self, name: str, layer: int) -> str:
+    def _part(self, layer: int, name: str) -> str:
+        self._check(layer)
+        return self._names.part(layer, name)
+
+    def _check(self, layer: int) -> None:
         if not 0 <= layer < self.spec.n_layers:
             raise UserError(f"no layer {layer}: this model has layers 0..{self.spec.n_layers - 1}")
-        return name.format(layer)
 
-    def _stored(self, name: str) -> str:
-        """The name in the files: the family's, with the embedding's prefix for its own."""
-        prefix = self._family.prefix
-        if not name.startswith(prefix):
-            return name
-        own = self._family.embed.removeprefix(prefix)
-        return self._embed.removesuffix(own) + name.removeprefix(prefix)
-
-    def _read(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A tensor in float32, converted a slice at a time; its shape and values are checked."""
-        stored = self._stored(name)
+    def _read(self, stored: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
+        """A tensor in float32, or one entry of its first axis, converted a slice at a time; its
+        shape and values are checked."""
         if stored not in self:
             raise UserError(
-                f"{self.folder} has no tensor '{stored}', which a {self.spec.model_type} model "
-                "should have"
+                f"{self} has no tensor '{stored}', which a {self.spec.model_type} model should have"
             )
-        return read_tensor(self._shard_of[stored], stored, shape)
+        return read_tensor(self._shard_of[stored], stored, shape, entry)
 
 
 def open_weights(name: str) -> Weights:

@@ -72,7 +72,6 @@ class ClampConfig(TextStudy):
             check_chat_template(self.stored_weights.folder, self.model, "--no-chat")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-
         neuron, weights = self._checked_neuron(), self.stored_weights
         word = self.word or self._first_token(neuron)
         ids = word_tokens(weights, word)
@@ -83,7 +82,7 @@ class ClampConfig(TextStudy):
         means = out.table("curve/means", _means(rows, (None, *self.value)))
         out.facts["word"] = word
         plain, held = means.iloc[0], means.iloc[1:]
-        best = held.sort_values("probability").iloc[-1]
+        best = held.iloc[int(held["probability"].argmax())]
         return {
             "word": word,
             "probability_before": float(plain["probability"]),
@@ -128,6 +127,7 @@ class ClampConfig(TextStudy):
 
     def _checked_neuron(self) -> NeuronName:
         neuron, spec = parse_neuron(self.neuron), self.stored_weights.spec
+        clamp_site(neuron)
         if neuron.kind not in spec.kinds:
             raise UserError(
                 f"{self.model} has no '{neuron.kind}' neurons, only {', '.join(spec.kinds)}"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, heat_map, label, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, heat_map, label, laid_out
+from ..runs.store import Run
+from .search import density
 
 
 def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
@@ -67,6 +72,14 @@ def standing(values: pd.Series, here: dict[str, float], statistic: str, among: s
     return laid_out(figure, f"{statistic} among {among}", height=300)
 
 
+def _bars(rows: pd.DataFrame, name: str) -> dict[str, Any] | None:
+    """Error bars of a column that has an interval beside it, None of one that has not."""
+    if f"{name}_low" not in rows or rows[f"{name}_low"].isna().any():
+        return None
+    above, below = rows[f"{name}_high"] - rows[name], rows[name] - rows[f"{name}_low"]
+    return {"type": "data", "array": above, "arrayminus": below, "symmetric": False}
+
+
 def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = None) -> go.Figure:
     """A word's probability over the values a neuron is held at: `neurons.clamp`'s table of means
     (with bars for the intervals, where there are any), or of one prompt's values.
@@ -76,10 +89,7 @@ def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = N
     held = rows[rows["value"].notna()].sort_values("value")
     plain = float(rows[rows["value"].isna()]["probability"].iloc[0])
     line = go.Scatter(x=held["value"], y=held["probability"], mode="lines+markers", line_color=BLUE)
-    if "probability_low" in held and held["probability_low"].notna().all():
-        above = held["probability_high"] - held["probability"]
-        below = held["probability"] - held["probability_low"]
-        line.error_y = {"type": "data", "array": above, "arrayminus": below, "symmetric": False}
+    line.error_y = _bars(held, "probability")
     figure = go.Figure(line)
     ends = [held["value"].min(), held["value"].max()]
     figure.add_scatter(
@@ -103,7 +113,8 @@ def agreement_map(table: pd.DataFrame) -> go.Figure:
 
 
 def removal_curves(effects: pd.DataFrame, concept: str) -> go.Figure:
-    """One concept of `neurons.tars`' effects table: log probabilities and divergence by edits."""
+    """One concept of `neurons.tars`' effects table: log probabilities and divergence by edits. Bars
+    are the 95 % intervals over prompts, of the closest neurons' lines."""
     rows = effects[effects["concept"] == concept].sort_values("edits")
     neighbour = str(rows["neighbour"].iloc[0])
     figure = make_subplots(1, 2, subplot_titles=["log probability", "median KL on ordinary text"])
@@ -111,15 +122,30 @@ def removal_curves(effects: pd.DataFrame, concept: str) -> go.Figure:
         part = rows[rows["neurons"] == neurons]
         what = "" if neurons == "closest" else f", {neurons} neurons"
         lines = [
-            (f"{label(concept)}{what}", part["logprob"], ORANGE, 1),
-            (f"{label(neighbour)}{what}", part["neighbour_logprob"], BLUE, 1),
-            (f"KL{what}", part["kl_median"], GREY, 2),
+            (f"{label(concept)}{what}", "logprob", ORANGE, 1),
+            (f"{label(neighbour)}{what}", "neighbour_logprob", BLUE, 1),
+            (f"KL{what}", "kl_median", GREY, 2),
         ]
         for name, values, colour, column in lines:
             figure.add_scatter(
-                x=part["edits"], y=values, name=name, mode="lines+markers",
+                x=part["edits"], y=part[values], name=name, mode="lines+markers",
+                error_y=_bars(part, values) if neurons == "closest" else None,
                 line={"color": colour, "dash": dash}, row=1, col=column,
             )  # fmt: skip
     figure.update_xaxes(title="neurons turned")
     laid_out(figure, f"Removing '{label(concept)}'", height=400)
     return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run of this analysis, by name."""
+    if run.study == "neurons.atlas":
+        return {"density": lambda: layer_density(density(run, "z"), "z")}
+    if run.study == "neurons.clamp":
+        neuron, word = str(run.config["neuron"]), str(run.manifest["word"])
+        return {"curve": lambda: clamp_curve(run.table("curve/values"), neuron, word)}
+    if run.study == "neurons.tars":
+        effects = run.table("tars/effects")
+        concepts = dict.fromkeys(effects["concept"])
+        return {f"removal-{c}": partial(removal_curves, effects, c) for c in concepts}
+    return {}

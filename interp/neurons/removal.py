@@ -87,10 +87,8 @@ def head_target(weights: Weights, word: str, ids: Sequence[int]) -> Directions:
 
 def _probabilities(x: Tensor, ids: Sequence[int], weights: Weights, W_U: Tensor) -> Tensor:
     """Summed probability [n] of the tokens where the stream ends in x [n, d]."""
-    logits = weights.before_unembedding(x).float() @ W_U.T
-    if cap := weights.spec.softcap:
-        logits = cap * (logits / cap).tanh()
-    return logits.softmax(-1)[:, list(ids)].sum(-1)
+    logits = weights.before_unembedding(x).float() @ W_U.T + weights.b_U()
+    return weights.spec.capped(logits).softmax(-1)[:, list(ids)].sum(-1)
 
 
 def closest(

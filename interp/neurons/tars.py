@@ -9,13 +9,18 @@ which add as much to the stream as those they stand for, and random ones.
 
 Tables of the run:
 `tars/effects.parquet`, one row a (concept, neurons, edits): concept string, neurons string (closest
-    | matched | random), edits int64, logprob double (of the concept's word as the next token, mean
-    over prompts), probability double (mean), neighbour string, neighbour_logprob double, kl_median,
-    kl_mean double (nats, over the tokens of ordinary text)
+    | matched | random), edits int64; logprob double (of the concept's word as the next token, mean
+    over prompts), probability double (mean), neighbour string, neighbour_logprob double (mean over
+    its prompts), each with …_low and …_high, the ends of its 95 % interval (null with one prompt);
+    prompts, neighbour_prompts int64, unit string ("prompt"); kl_median, kl_mean double (nats, over
+    the tokens of ordinary text), kl_mean_low, kl_mean_high, documents int64, kl_unit string
+    ("document": null ends with one)
+`tars/means.parquet`, one row a (neurons, edits): probability, logprob, neighbour_logprob, kl_mean
+    double (means over the concepts) with …_low and …_high, concepts int64, unit string ("concept")
 `tars/prompts.parquet`, one row a prompt of those: concept, neurons, edits, word string (the
     concept's or the neighbour's), prompt string, probability, logprob double
 `tars/cumulative.parquet`: concepts int64 (removed so far, in the order of the list), edits int64
-    (of each), logprob double (mean over the removed), kl_median, kl_mean double
+    (of each), logprob double (mean over the removed), kl_median, kl_mean double, … as above
 `tars/edits.parquet`: concept, edit int64 (from 1), name string (of the neuron), cosine double
 `targets/`: the vectors, as Directions; `edits/<concept>.safetensors`: the largest edit of each
 """
@@ -23,13 +28,15 @@ Tables of the run:
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 from ..errors import UserError
 from ..progress import progress
+from ..runs.intervals import mean_of
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .concepts import Concept, concept_file, read_concepts, word_tokens
@@ -45,6 +52,8 @@ if TYPE_CHECKING:
 
 SETS = ("closest", "matched", "random")
 """Which neurons are turned: those closest to the concept's vector, and the two controls."""
+PROMPT_COLUMNS = ("concept", "neurons", "edits", "word", "prompt", "probability", "logprob")
+"""Those of `tars/prompts`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class TarsConfig(TextStudy):
     """Remove concepts from a model by editing a few neuron vectors, and measure the cost."""
 
     STUDY: ClassVar[str] = "neurons.tars"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     concepts: tuple[str, ...] = ()
     """Words of the concept file. By default all of them."""
@@ -77,6 +86,7 @@ class TarsConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        self.stored_weights.check_dense("neurons tars")
         if not self.edits or min(self.edits) < 0 or max(self.edits) < 1:
             raise UserError("--edits must be numbers from 0 up, at least one of them above 0")
         largest, spec = max(self.edits), self.stored_weights.spec
@@ -96,30 +106,22 @@ class TarsConfig(TextStudy):
         subject = self.open(out)
         concepts = self._chosen()
         divergence = _kl_meter(subject, self)
-        effects: list[dict[str, Any]] = []
-        prompts: list[dict[str, Any]] = []
-        made: dict[str, WeightEdit] = {}
-        steps = len(concepts) * len(SETS) * len(self.edits)
-        with progress("remove concepts", steps, "edits") as advance:
+        made: dict[str, dict[str, WeightEdit]] = {}
+        with progress("choose the neurons", len(concepts), "concepts") as advance:
             for concept in concepts:
                 target = self._target(subject, concept)
                 target.save(out.path / "targets" / concept.word)
-                sets = self._sets(subject, concept, target, list(made.values()))
-                made[concept.word] = sets["closest"]
+                sets = self._sets(subject, concept, target, list(_closest(made).values()))
                 sets["closest"].save(out.path / "edits" / f"{concept.word}.safetensors")
-                for neurons, edit in sets.items():
-                    for n in self.edits:
-                        label = {"concept": concept.word, "neurons": neurons, "edits": n}
-                        with edit.first(n).applied(subject):
-                            rows = list(_asked(subject, concept))
-                            effects.append(label | _summary(rows, concept) | divergence())
-                        prompts += [label | row for row in rows]
-                        advance(1, f"{concept.word}, {n} {neurons}")
-        cumulative = self._cumulative(subject, concepts, made, divergence)
-        table = out.table("tars/effects", effects)
-        out.table("tars/prompts", prompts)
-        out.table("tars/edits", _listed(made))
-        return _metrics(table, out.table("tars/cumulative", cumulative))
+                made[concept.word] = sets
+                advance(1, concept.word)
+        measured = self._removed(out, subject, concepts, made, divergence)
+        table = out.table("tars/effects", _effects(measured, concepts))
+        out.table("tars/means", _means(table))
+        out.table("tars/prompts", measured[list(PROMPT_COLUMNS)])
+        out.table("tars/edits", _listed(_closest(made)))
+        together = self._together(out, subject, concepts, _closest(made), divergence)
+        return _metrics(table, out.table("tars/cumulative", together))
 
     def _chosen(self) -> list[Concept]:
         known = read_concepts(concept_file(self.file))
@@ -141,8 +143,6 @@ class TarsConfig(TextStudy):
     ) -> dict[str, WeightEdit]:
         """By SETS: the largest edit of a concept, of neurons that no earlier edit has, and the
         edits of the two controls."""
-        import numpy as np
-
         from ..model.neuron import NeuronName
         from .removal import closest, equal_contributors, reversal
 
@@ -165,33 +165,71 @@ class TarsConfig(TextStudy):
             for name, neurons in sets.items()
         }
 
-    def _cumulative(
+    def _removed(
         self,
+        out: RunWriter,
+        subject: Subject,
+        concepts: list[Concept],
+        made: dict[str, dict[str, WeightEdit]],
+        divergence: Callable[[], dict[str, Any]],
+    ) -> pd.DataFrame:
+        """`tars/prompts`, with the divergence of each edit beside its prompts."""
+        asked = [(concept, name, n) for concept in concepts for name in SETS for n in self.edits]
+
+        def measured(some: Sequence[tuple[Concept, str, int]]) -> Iterator[dict[str, Any]]:
+            for concept, name, n in some:
+                label = {"concept": concept.word, "neurons": name, "edits": n}
+                with made[concept.word][name].first(n).applied(subject):
+                    rows = list(_asked(subject, concept))
+                    label |= divergence()
+                yield from (label | row for row in rows)
+
+        size = len(self.edits)
+        return out.in_pieces("tars/prompts", asked, measured, size, "remove concepts", "edits")
+
+    def _together(
+        self,
+        out: RunWriter,
         subject: Subject,
         concepts: list[Concept],
         made: dict[str, WeightEdit],
-        divergence: Callable[[], dict[str, float]],
-    ) -> list[dict[str, Any]]:
+        divergence: Callable[[], dict[str, Any]],
+    ) -> pd.DataFrame:
         """The first concept removed, then the first two together, and so on."""
         from .weight_edits import WeightEdit
 
-        rows = []
-        with progress("together", len(concepts) * len(self.edits), "edits") as advance:
-            for n in self.edits:
-                for k in range(1, len(concepts) + 1):
-                    removed = concepts[:k]
-                    edit = WeightEdit.joined([made[c.word].first(n) for c in removed])
-                    with edit.applied(subject):
-                        logprobs = [
-                            _summary(list(_asked(subject, c)), c)["logprob"] for c in removed
-                        ]
-                        label = {"concepts": k, "edits": n, "logprob": sum(logprobs) / k}
-                        rows.append(label | divergence())
-                    advance(1, f"{k} concepts, {n} edits each")
-        return rows
+        steps = [(n, k) for n in self.edits for k in range(1, len(concepts) + 1)]
+
+        def measured(some: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+            for n, k in some:
+                removed = concepts[:k]
+                edit = WeightEdit.joined([made[c.word].first(n) for c in removed])
+                with edit.applied(subject):
+                    logprobs = [_summary(list(_asked(subject, c)), c)["logprob"] for c in removed]
+                    label = {"concepts": k, "edits": n, "logprob": sum(logprobs) / k}
+                    yield label | divergence()
+
+        size = len(concepts)
+        return out.in_pieces("tars/cumulative", steps, measured, size, "together", "edits")
 
 
-def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, float]]:
+def _closest(made: dict[str, dict[str, WeightEdit]]) -> dict[str, WeightEdit]:
+    return {word: sets["closest"] for word, sets in made.items()}
+
+
+def _effects(measured: pd.DataFrame, concepts: list[Concept]) -> Iterator[dict[str, Any]]:
+    """Rows of `tars/effects`: what each edit does to its prompts, and its divergence."""
+    by_word = {concept.word: concept for concept in concepts}
+    divergence = [name for name in measured if name not in PROMPT_COLUMNS]
+    names = ["concept", "neurons", "edits"]
+    for label, part in measured.groupby(names, sort=False):
+        concept = by_word[part["concept"].iloc[0]]
+        rows: Any = part[list(PROMPT_COLUMNS)].to_dict("records")
+        effect = dict(zip(names, label, strict=True)) | _summary(rows, concept)
+        yield effect | {name: part[name].iloc[0] for name in divergence}
+
+
+def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, Any]]:
     """Measures KL(plain || as the model is at the call) in nats, after every token of ordinary text
     but the first of each row; what follows a BOS or another special token is no text."""
     import torch
@@ -200,21 +238,28 @@ def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, fl
 
     length = min(128, config.tokens, subject.context or 128)
     texts = read_corpus(config.corpus or None)
-    rows = list(token_rows(texts, subject.prompting, length, config.tokens))
+    packed = token_rows(texts, subject.prompting, length, config.tokens)
+    document, rows = zip(*packed.numbered, strict=True)
+    batches = [subject.pad(rows[start : start + 4]) for start in range(0, len(rows), 4)]
+    counted = [subject.counted(batch) for batch in batches]
+    for where in counted:
+        where[:, 0] = False
+    tokens = torch.cat([where.sum(1) for where in counted]).cpu().numpy()
+    _, group = np.unique(np.repeat(document, tokens), return_inverse=True)
 
     def logprobs() -> Iterator[Tensor]:
-        for start in range(0, len(rows), 4):
-            batch = subject.pad(rows[start : start + 4])
-            counted = subject.counted(batch)
-            counted[:, 0] = False
-            yield subject.logits(batch)[counted].log_softmax(-1)
+        for batch, where in zip(batches, counted, strict=True):
+            yield subject.logits(batch)[where].log_softmax(-1)
 
     plain = list(logprobs())
 
-    def divergence() -> dict[str, float]:
+    def divergence() -> dict[str, Any]:
         pairs = zip(plain, logprobs(), strict=True)
         values = torch.cat([(p.exp() * (p - now)).sum(-1) for p, now in pairs])
-        return {"kl_median": float(values.median()), "kl_mean": float(values.mean())}
+        sums = np.bincount(group, weights=values.double().cpu())
+        mean = mean_of(sums, np.bincount(group)).columns("kl_mean")
+        about = {"documents": len(sums), "kl_unit": "document"}
+        return {"kl_median": float(values.median()), **mean, **about}
 
     return divergence
 
@@ -233,15 +278,29 @@ def _asked(subject: Subject, concept: Concept) -> Iterator[dict[str, Any]]:
 
 
 def _summary(rows: Sequence[dict[str, Any]], concept: Concept) -> dict[str, Any]:
-    def mean(name: str, word: str) -> float:
-        return statistics.fmean(row[name] for row in rows if row["word"] == word)
+    """Means over the prompts, with their intervals."""
+
+    def mean(name: str, word: str, column: str) -> dict[str, float]:
+        return mean_of([row[name] for row in rows if row["word"] == word]).columns(column)
 
     return {
-        "logprob": mean("logprob", concept.word),
-        "probability": mean("probability", concept.word),
+        **mean("logprob", concept.word, "logprob"),
+        **mean("probability", concept.word, "probability"),
         "neighbour": concept.neighbour,
-        "neighbour_logprob": mean("logprob", concept.neighbour),
+        **mean("logprob", concept.neighbour, "neighbour_logprob"),
+        "prompts": len(concept.prompts),
+        "neighbour_prompts": len(concept.neighbour_prompts),
+        "unit": "prompt",
     }
+
+
+def _means(effects: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Rows of `tars/means`."""
+    for (neurons, edits), part in effects.groupby(["neurons", "edits"], sort=False):
+        row = {"neurons": neurons, "edits": edits}
+        for name in ("probability", "logprob", "neighbour_logprob", "kl_mean"):
+            row |= mean_of(part[name]).columns(name)
+        yield {**row, "concepts": len(part), "unit": "concept"}
 
 
 def _listed(made: dict[str, WeightEdit]) -> Iterator[dict[str, Any]]:

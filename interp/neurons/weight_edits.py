@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
+from ..model.places import Place
 from ..model.subject import Subject
 from ..model.weights import Weights
 from ..runs.writer import RunWriter
@@ -79,7 +80,10 @@ class WeightEdit:
         if subject.weights is None:
             raise UserError("weight edits need a model that was opened from a folder")
         places = [_place(subject.weights, neuron) for neuron in self.neurons]
-        views = [subject.parameter(name)[at] for name, _, at in places]
+        views = [
+            place.vectors(subject.parameter(place.parameter))[neuron.neuron]
+            for place, neuron in zip(places, self.neurons, strict=True)
+        ]
         for view, neuron, old in zip(views, self.neurons, self.old, strict=True):
             _check(view, neuron, old)
         kept = [view.clone() for view in views]
@@ -130,13 +134,14 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
         shutil.rmtree(making, ignore_errors=True)
         shutil.copytree(folder, making)
         places = [_place(weights, neuron) for neuron in edit.neurons]
-        for shard in {making / weights.shard(stored).name for _, stored, _ in places}:
+        for shard in {making / weights.shard(place.stored).name for place in places}:
             tensors = load_file(shard)
             every = zip(edit.neurons, places, edit.old, edit.new, strict=True)
-            for neuron, (_, stored, at), old, new in every:
-                if stored in tensors:
-                    _check(tensors[stored][at], neuron, old)
-                    tensors[stored][at] = new
+            for neuron, place, old, new in every:
+                if place.stored in tensors:
+                    view = place.vectors(tensors[place.stored])[neuron.neuron]
+                    _check(view, neuron, old)
+                    view.copy_(new)
             save_file(tensors, shard, {"format": "pt"})
         making.rename(out)
     except (OSError, SafetensorError) as error:
@@ -145,15 +150,15 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _place(weights: Weights, neuron: NeuronName) -> tuple[str, str, Any]:
-    """Where a neuron's vector is: its matrix's name in transformers and in the files, and the index
-    of the vector in it."""
+def _place(weights: Weights, neuron: NeuronName) -> Place:
+    """Where a neuron's vector is."""
     spec = weights.spec
+    if neuron.expert:
+        raise UserError(f"{neuron} is of an expert: weights are edited in dense layers only")
     inside = neuron.layer < spec.n_layers and neuron.neuron < spec.d_mlp
     if neuron.kind not in spec.kinds or not inside:
         raise UserError(f"this model has no neuron {neuron}: the edit is of another model")
-    name, stored, row = weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
-    return name, stored, neuron.neuron if row else (slice(None), neuron.neuron)
+    return weights.place(neuron.kind, neuron.layer)  # type: ignore[arg-type]
 
 
 def _check(view: Tensor, neuron: NeuronName, old: Tensor) -> None:

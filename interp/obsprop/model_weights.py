@@ -16,18 +16,19 @@ from torch import Tensor
 
 from ..model.weights import NormKind, Weights
 from ..progress import waiting
-from .norms import Norm
+from .norms import NoNorm, Norm
 from .observables import Observable
 
 
 class Mlp:
     """One layer's MLP, from what it reads (after its norm) to what it gives (before a post-norm):
-    down(act(up x + b) [* (gate x + b)]), with the activation on the gate where there is one."""
+    down(act(up x + b) [* (gate x + b)]), with the activation on the gate where there is one, and
+    times what the family scales it by."""
 
     def __init__(self, weights: Weights, layer: int, dtype: torch.dtype) -> None:
         from transformers.activations import ACT2FN
 
-        kinds = weights.spec.kinds
+        kinds, self._scale = weights.spec.kinds, weights.spec.residual_scale
         self._act: Any = ACT2FN[weights.spec.activation]
         self._rows = {kind: weights.neurons(kind, layer).to(dtype) for kind in kinds}  # type: ignore[arg-type]
         self._bias = {kind: weights.bias(kind, layer).to(dtype) for kind in kinds}  # type: ignore[arg-type]
@@ -40,14 +41,19 @@ class Mlp:
 
     def down(self, hidden: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d"]:
         """The last projection alone, of what `mlp_post` holds."""
-        out: Tensor = hidden @ self._rows["down"] + self._bias["down"]
+        out: Tensor = (hidden @ self._rows["down"] + self._bias["down"]) * self._scale
         return out
 
 
 class StackedWeights:
-    """Heads [layer, ...], norms and MLPs of a model."""
+    """Heads [layer, ...], norms and MLPs of a model.
+
+    Raises:
+        UserError: it has layers of experts, or heads that do not read the stream.
+    """
 
     def __init__(self, stored: Weights, dtype: torch.dtype = torch.float32) -> None:
+        stored.check_dense("observable propagation")
         self.stored, self.spec, self.dtype = stored, stored.spec, dtype
         layers = range(self.spec.n_layers)
         with waiting("read the heads' weights"):
@@ -56,9 +62,13 @@ class StackedWeights:
                 for view in (stored.W_V, stored.b_V, stored.W_O, stored.b_O)
             )
         """[layer, kv, k, d], [layer, kv, k], [layer, head, d, k], [layer, d]"""
+        self.W_O *= self.spec.residual_scale  # so that they are what is added
+        self.b_O *= self.spec.residual_scale
         kinds: tuple[NormKind, ...] = ("attn", "attn_post", "mlp", "mlp_post")
         self._norms = {(kind, i): self._norm(kind, i) for kind in kinds for i in layers}
         self.final_norm = cast(Norm, self._norm("final"))
+        ones = torch.ones(self.spec.d_model, dtype=dtype)
+        self._no_norm = NoNorm(ones, torch.zeros_like(ones), 0.0, False)
         self._mlps: dict[int, Mlp] = {}
 
     def _norm(self, kind: NormKind, layer: int | None = None) -> Norm | None:
@@ -70,7 +80,7 @@ class StackedWeights:
 
     def norm(self, kind: NormKind, layer: int) -> Norm:
         """The norm that attention or the MLP of a layer reads through."""
-        return cast(Norm, self._norms[kind, layer])
+        return self._norms[kind, layer] or self._no_norm
 
     def post_norm(self, kind: NormKind, layer: int) -> Norm | None:
         """The norm that what they add goes through, where the family has one."""

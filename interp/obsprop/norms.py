@@ -65,3 +65,19 @@ class Norm:
         centred = self.centre(x)
         along = (folded * centred).sum(-1, keepdim=True) / (x.shape[-1] * scale.square())
         return (folded - along * centred) / scale
+
+
+@dataclass(frozen=True)
+class NoNorm(Norm):
+    """What stands for a norm where a family reads the stream itself: x in, x out."""
+
+    def centre(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        return x
+
+    def scale(self, x: Float[Tensor, "... d"]) -> Float[Tensor, ...]:
+        return x.new_ones(x.shape[:-1])
+
+    def pull(
+        self, y: Float[Tensor, "... d"], mode: Mode, x: Float[Tensor, "... d"] | None = None
+    ) -> Float[Tensor, "... d"]:
+        return y

@@ -67,8 +67,11 @@ def make_observable(name: str, words: Mapping[str, float], weights: Weights) -> 
     kept = {token: weight for token, weight in total.items() if weight != 0}
     if len(total) < len(words):
         notes.append("some of its words begin with the same token; their weights are added")
-    if cap := weights.spec.softcap:
-        notes.append(f"its values are those before the model's soft cap of {cap:g}")
+    spec = weights.spec
+    if spec.logit_scale != 1:
+        notes.append(f"its values are those before the model's factor of {spec.logit_scale:g}")
+    if spec.softcap:
+        notes.append(f"its values are those before the model's soft cap of {spec.softcap:g}")
     if not kept:
         raise UserError(
             f"the words of the observable '{name}' begin with the same token in this model's "

@@ -69,9 +69,9 @@ def as_directions(
 
 def behind_norm(x: Float[Tensor, "... d"], site: Site, spec: ModelSpec) -> Tensor:
     """Activations at a site as the vectors there read them: P x / sigma(x) at the stream, x itself
-    where the site is behind the norm already. In float32 or better."""
+    where the site is behind the norm already or the family has none. In float32 or better."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    if site.kind != "resid_pre":
+    if site.kind != "resid_pre" or not spec.family.attn_norm:
         return x
     if spec.norm == "layer":
         x = x - x.mean(-1, keepdim=True)

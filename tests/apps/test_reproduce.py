@@ -14,6 +14,8 @@ from interp.neurons.tars import TarsConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
+from ..figures import figure_names
+
 
 @pytest.fixture(scope="module")
 def store(dog_model, tmp_path_factory):
@@ -23,7 +25,7 @@ def store(dog_model, tmp_path_factory):
     entry["neighbour"] = {"word": "w9", "prompts": ["w7 w8"]}
     (root / "concepts.yaml").write_text(yaml.safe_dump({"dog": entry}))
     (root / "text.txt").write_text("w1 w2 w3 w4 " * 20)
-    held = {"neuron": "1.down.17", "prompt": "w1 w2", "value": (-5.0, 50.0), "tokens": 2}
+    held = {"neuron": "1.down.17", "prompt": ("w1 w2",), "value": (-5.0, 50.0), "tokens": 2}
     files = {"file": str(root / "concepts.yaml"), "corpus": str(root / "text.txt")}
     sizes = {"d": 16, "vocabulary": 300, "rows": 20, "repeats": 1, "accuracy_rows": 2}
     for study in (
@@ -66,6 +68,16 @@ PAGES = {
     "hold": ("steer", steering("Hold a neuron"), 1),
     "add": ("steer", steering("Add a direction"), 1),
 }
+
+
+def test_every_run_s_figures_are_drawn(store):
+    names = {run.study: figure_names(run) for run in Store(store).runs()}
+    assert names == {
+        "neurons.atlas": {"density"},
+        "neurons.clamp": {"curve"},
+        "neurons.tars": {"removal-dog"},
+        "bench.kernels": {"ratios", "roofline"},
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -13,6 +13,7 @@ import pytest
 
 from interp.errors import UserError
 from interp.model import catalog
+from interp.model.building import built
 from interp.model.files import home
 from interp.model.vocabulary import token_strings
 
@@ -59,22 +60,22 @@ def test_a_build_that_fails_leaves_nothing(own_home):
         raise UserError("broken off")
 
     with pytest.raises(UserError, match="broken off"):
-        catalog._built("thing", build)
+        built("thing", build)
     assert not (home() / "models" / "thing").exists()
     assert not list((home() / "models").glob(".thing.making-*"))
 
 
 def test_a_killed_build_is_swept_by_the_next(own_home):
     code = (
-        "import os, signal\nfrom interp.model import catalog\n"
+        "import os, signal\nfrom interp.model.building import built\n"
         "def build(out):\n    (out / 'half').write_text('x')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "catalog._built('thing', build)\n"
+        "built('thing', build)\n"
     )
     subprocess.run([sys.executable, "-c", code])
     models = home() / "models"
     assert len(list(models.glob(".thing.making-*"))) == 1
-    made = catalog._built("thing", lambda out: (out / "whole").write_text("y"))
+    made = built("thing", lambda out: (out / "whole").write_text("y"))
     assert [p.name for p in made.iterdir()] == ["whole"]
     assert not list(models.glob(".thing.making-*"))
 

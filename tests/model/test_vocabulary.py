@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models
 
 from interp.errors import UserError
 from interp.model.vocabulary import (
+    as_text,
     has_chat_template,
     token_strings,
     without_string,
@@ -30,6 +31,13 @@ from interp.model.vocabulary import (
         (["\n"], "\n"),
         (["'s", "'S"], "'s"),
         (["'"], "'"),
+        (["über", " Über"], "über"),
+        ([" Übers"], "übers"),  # no plural, and no form of 'über'
+        (["größes"], "grösses"),
+        (["İstanbul", " istanbul", "ISTANBUL", "I\u0307stanbul"], "istanbul"),
+        (["kız", "KIZ", "KİZ"], "kiz"),
+        (["caf\u00e9", " CAFE\u0301"], "caf\u00e9"),
+        (["CAT’S", "cat's"], "cat"),
     ],
 )
 def test_word_families(forms, word):
@@ -37,8 +45,23 @@ def test_word_families(forms, word):
 
 
 def test_family_of_a_family_is_itself():
-    for word in ("dog", "city", "texa", "paris", "glass", "united state", "'s", " "):
+    for word in ("dog", "city", "texa", "paris", "glass", "united state", "'s", " ", "übers"):
         assert word_family(word_family(word)) == word_family(word)
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        ("▁dog", " dog"),
+        ("Ġdog", " dog"),
+        ("ĠÃ©tÃ©", " été"),
+        ("␣dog⏎", " dog\n"),
+        ("dog", "dog"),
+        ("naïve", "naïve"),
+    ],
+)
+def test_a_token_as_it_is_spelled_elsewhere(typed, text):
+    assert as_text(typed) == text
 
 
 def tokenizer(vocabulary, decoder):

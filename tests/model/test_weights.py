@@ -233,9 +233,16 @@ class TestDamage:
         with pytest.raises(UserError, match=r"is \[3, 3\] where config.json implies \[48, 32\]"):
             Weights(broken).neurons("up", 0)
 
-    def test_unknown_family_says_how_to_add_it(self, broken):
-        (broken / "config.json").write_text('{"model_type": "mamba"}')
-        with pytest.raises(UserError, match=r"'mamba' is not known .* interp/model/families.py"):
+    @pytest.mark.parametrize(
+        ("model_type", "says"),
+        [
+            ("nonsense", r"'nonsense' is not known .* docs/extending.md says how to add it"),
+            ("mamba", "mamba models cannot be taken: .* no neurons"),
+        ],
+    )
+    def test_unknown_families(self, model_type, says, broken):
+        (broken / "config.json").write_text(json.dumps({"model_type": model_type}))
+        with pytest.raises(UserError, match=says):
             Weights(broken)
 
     def test_no_folder_no_config_no_weights(self, broken, tmp_path):

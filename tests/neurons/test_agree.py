@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -22,6 +23,12 @@ def atlases(model_folder, tmp_path_factory):
     return [run_or_load(AtlasConfig(model=str(f), k=4), Store(store)) for f in folders]
 
 
+def first(run):
+    """The atlas's rows, with their first tokens."""
+    rows = pd.concat(map(pd.read_parquet, sorted((run.path / "neurons").glob("*.parquet"))))
+    return rows.assign(token=rows["tokens"].str[0])
+
+
 def test_with_itself(atlases):
     found = summary(atlases[0], atlases[0])
     assert list(found["kind"]) == ["all", "down", "gate", "up"]
@@ -37,10 +44,6 @@ def test_an_unrelated_model_agrees_by_chance(atlases):
 
 
 def test_against_counting_by_hand(atlases):
-    def first(run):
-        rows = pd.concat(map(pd.read_parquet, sorted((run.path / "neurons").glob("*.parquet"))))
-        return rows.assign(token=rows["tokens"].str[0])
-
     table = agreement(*atlases[:2])
     a, b = map(first, atlases[:2])
     keys = ["layer", "kind", "side"]
@@ -54,6 +57,24 @@ def test_against_counting_by_hand(atlases):
             for x in (a, b)
         )
         assert got.loc[key, "chance"] == pytest.approx((pa * pb).sum())
+
+
+def test_intervals_resample_neurons(atlases):
+    """Neuron by neuron, with all its rows together."""
+
+    a, b = map(first, atlases[:2])
+    both = a.merge(b, on=["layer", "kind", "side", "neuron"])
+    same = (both["token_x"] == both["token_y"]).groupby([both["layer"], both["neuron"]]).sum()
+    drawn = np.random.default_rng(5).choice(same.to_numpy(), (4000, len(same))).mean(1) / 6
+    row = summary(*atlases[:2]).iloc[0]
+    assert (row["neurons"], row["unit"]) == (96, "neuron")
+    ends = np.quantile(drawn, [0.025, 0.975])
+    np.testing.assert_allclose(
+        row[["agreement_low", "agreement_high"]].astype(float), ends, atol=2e-3
+    )
+    table = agreement(*atlases[:2])
+    assert (table["agreement_low"] <= table["agreement"]).all()
+    assert (table["agreement"] <= table["agreement_high"]).all()
 
 
 def test_other_shapes_are_refused(atlases):

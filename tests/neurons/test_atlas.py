@@ -1,5 +1,6 @@
 """The atlas on random models: every family against dense float64, a planted neuron, crashes."""
 
+import itertools
 import shutil
 import signal
 import subprocess
@@ -53,8 +54,18 @@ def test_every_family_equals_dense_float64(family, model_folder, own_home):
             ("kurtosis", (scaled**4).mean(1) - 3),
         ):
             np.testing.assert_allclose(part[name], want, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(part["max_prob"], logits.softmax(1).max(1).values, rtol=1e-4)
+        want = coherence_by_pairs(ids, readout)
+        np.testing.assert_allclose(part["coherence"], want, atol=1e-3)
         np.testing.assert_allclose(part["norm"], vectors.norm(dim=1), rtol=1e-5)
+
+
+def coherence_by_pairs(ids, readout):
+    """Pair by pair in float64, with the inverse of the covariance itself; every token is a word."""
+    centred = (readout - readout.mean(0)).numpy()
+    inner = centred @ np.linalg.inv(centred.T @ centred / len(centred)) @ centred.T
+    cosines = inner / np.sqrt(np.outer(inner.diagonal(), inner.diagonal()))
+    pairs = list(itertools.combinations(range(ids.shape[1]), 2))
+    return [np.mean([cosines[row[i], row[j]] for i, j in pairs]) for row in ids.numpy()]
 
 
 def test_norm_readings(model_folder, own_home):
@@ -110,8 +121,8 @@ def test_zero_neuron_is_uniform(model_folder, own_home, tmp_path):
     tensors["model.layers.0.mlp.up_proj.weight"][5] = 0
     save_file(tensors, folder / "model.safetensors")
     rows = search.show(run_or_load(AtlasConfig(model=str(folder))), "0.up.5")
-    assert list(rows["max_prob"]) == [pytest.approx(1 / 211, rel=1e-6)] * 2
     assert list(rows["z"]) == [0, 0]
+    assert list(rows["p"]) == [1, 1]
     assert list(rows["ids"].iloc[0][:4]) == [0, 1, 2, 3]
 
 
@@ -157,13 +168,13 @@ def undisturbed(deep, tmp_path_factory):
 
 def breaking_off(parts, stop):
     """A `write_table` that has half a file on the disk when it calls `stop`, after so many
-    layers."""
+    layers, inside the next one's table of neurons."""
     whole, calls = pq.write_table, []
 
     def write(table, path, **options):
         calls.append(path)
         whole(table, path, **options)
-        if len(calls) == parts + 2:  # the vocabulary comes first
+        if len(calls) == 1 + 2 * (parts + 1):  # the vocabulary is first; a layer has two tables
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
             stop()
 
@@ -199,7 +210,8 @@ def test_interrupted_and_resumed_is_identical(
         code = main(["neurons", "atlas", "--model", str(deep), "--out", str(out), "--json"])
     printed, complaint = capsys.readouterr()
     assert (code, printed) == (130, "")
-    kept = f"resumes with {parts + 1} finished part"  # the vocabulary comes first
+    # the vocabulary comes first, and of the layer in the making the random directions are whole
+    kept = f"resumes with {1 + 2 * parts + 1} finished parts"
     assert complaint.splitlines()[-1].startswith(f"interp: interrupted; the same command {kept}")
     assert_resumes(deep, out, parts, undisturbed)
 
@@ -235,5 +247,5 @@ def test_naive_kernel_gives_the_same_atlas(model_folder, own_home, monkeypatch):
     )
     naive = rows_of(run_or_load(AtlasConfig(model=str(folder), k=4), fresh=True))
     assert (np.stack(fused["ids"]) == np.stack(naive["ids"])).mean() > 0.999
-    for name in ("z", "margin", "kurtosis", "entropy", "max_prob"):
+    for name in ("z", "margin", "kurtosis", "coherence"):
         np.testing.assert_allclose(fused[name], naive[name], rtol=2e-3, atol=1e-4)

@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from interp.cli import main
 from interp.errors import UserError
 from interp.neurons.clamp import ClampConfig
+from interp.neurons.figures import clamp_curve
 from interp.runs.study import run_or_load
 
 
@@ -26,6 +29,42 @@ def test_planted_neuron_says_its_word(dog_model, own_home):
     assert list(rows["probability"].iloc[1:]) == sorted(rows["probability"].iloc[1:])
 
 
+def test_several_prompts_have_an_interval_and_one_has_none(dog_model, own_home):
+    prompts, values = ("w1 w2 w3", "w4", "w9 w8", "w7"), (0.0, 5.0)
+    run = run_or_load(config(dog_model, prompt=prompts, value=values))
+    rows, means = run.table("curve/values"), run.table("curve/means")
+    assert means["value"].isna().tolist() == [True, False, False]
+    assert set(means["n"]) == {4}
+    assert set(means["unit"]) == {"prompt"}
+    alone = run_or_load(config(dog_model, prompt=prompts[2:3], value=values))
+    pd.testing.assert_frame_equal(
+        rows[rows["prompt"] == "w9 w8"].reset_index(drop=True), alone.table("curve/values")
+    )
+    at = rows[rows["value"] == 5.0]["logprob"].to_numpy()
+    row = means[means["value"] == 5.0].iloc[0]
+    assert row["logprob"] == pytest.approx(at.mean())
+    drawn = np.random.default_rng(1).choice(at, (4000, 4)).mean(1)
+    ends = np.quantile(drawn, [0.025, 0.975])
+    np.testing.assert_allclose(row[["logprob_low", "logprob_high"]].astype(float), ends, atol=0.2)
+    single = alone.table("curve/means")
+    assert single[["logprob_low", "probability_high"]].isna().all(axis=None)
+    assert set(single["n"]) == {1}
+    bars = clamp_curve(means, "1.down.17", "dog").data[0].error_y
+    np.testing.assert_allclose(bars.array, (means["probability_high"] - means["probability"])[1:])
+    assert clamp_curve(single, "1.down.17", "dog").data[0].error_y.array is None
+
+
+def test_without_a_chat_template_it_is_refused_before_the_model_loads(
+    dog_model, own_home, monkeypatch
+):
+    from interp.model import subject
+
+    monkeypatch.setattr(subject, "open_subject", None)
+    with pytest.raises(UserError, match="has no chat template, .* give --no-chat"):
+        run_or_load(config(dog_model, chat=True))
+    assert main(["directions", "steer", "1.down.17", "--prompt", "w1", "--model", str(dog_model)])
+
+
 def test_clamping_to_its_own_value_changes_nothing(dog_model, own_home):
     first = run_or_load(config(dog_model, value=(0.0,)))
     own = first.table("curve/activation")["activation"].iloc[-1]
@@ -43,9 +82,10 @@ def test_clamping_to_its_own_value_changes_nothing(dog_model, own_home):
         ({"prompt": "w1"}, "as a list"),
         ({"prompt": ("w1", "w1")}, "two of the prompts are the same"),
         ({"value": ()}, "at least one --value"),
+        ({"value": (1.0, 1.0)}, "two of the values are the same"),
         ({"value": (1.0, float("nan"))}, "needs finite numbers"),
         ({"word": "zebra"}, "no single token stands for 'zebra'"),
-        ({"chat": True}, "has no chat template: use --no-chat"),
+        ({"chat": True}, "has no chat template, as base models have none: give --no-chat"),
     ],
 )
 def test_mistakes(changes, says, dog_model, own_home):
@@ -59,4 +99,9 @@ def test_command(dog_model, own_home, capsys):
     assert main(["neurons", "clamp", *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["word"] == "dog"
     assert main(["neurons", "clamp", *options]) == 0
-    assert "dogdog" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "dogdog" in printed
+    assert "One prompt has no interval" in printed
+    options[5:6] = ["w1", "w2"]
+    assert main(["neurons", "clamp", *options]) == 0
+    assert "probability_low" in capsys.readouterr().out

@@ -1,10 +1,13 @@
 """Clamp effects: a planted neuron beats its controls; the gains are those of the sweep."""
 
+import logging
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from interp.errors import UserError
+from interp.neurons.atlas import AtlasConfig
 from interp.neurons.effects import EffectsConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
@@ -14,7 +17,7 @@ from interp.runs.study import run_or_load
 def config(dog_model):
     prompts, values = ("w1 w2 w3", "w4"), (-50.0, 50.0)
     return EffectsConfig(
-        model=str(dog_model), words=("dog",), prompts=prompts, values=values, controls=4
+        model=str(dog_model), words=("Dogs",), prompts=prompts, values=values, controls=4
     )
 
 
@@ -40,12 +43,41 @@ def test_planted_neuron_beats_its_controls(config, own_home):
         ({"prompts": ("w1", " ")}, "a prompt is empty"),
         ({"values": (float("nan"),)}, "finite"),
         ({"controls": 48}, "only 47 neurons"),
+        ({"weights": ("sideways",)}, "has no 'sideways' neurons, only up, gate, down"),
     ],
 )
 def test_mistakes_come_before_the_atlas(config, own_home, change, says):
     with pytest.raises(UserError, match=says):
         run_or_load(replace(config, **change))
     assert not (own_home / "runs").exists()
+
+
+def test_a_stored_atlas_that_has_the_kind_is_used(config, own_home, tmp_path, caplog):
+    """And gives what an atlas of that kind alone gives; without one, a line says what is made."""
+    caplog.set_level(logging.INFO, "interp")
+    other = run_or_load(AtlasConfig(model=config.model, weights=("up", "down"), seed=3))
+    run_or_load(AtlasConfig(model=config.model, weights=("down",), norm="final"))
+    wanted = replace(config, weights=("down",))
+    reused = run_or_load(wanted)
+    assert len(Store().runs("neurons.atlas")) == 2
+    assert reused.manifest["atlas"] == str(other.path)
+    assert f"clamp effects: the atlas in {other.path} has what is needed" in caplog.messages
+    caplog.clear()
+    alone = run_or_load(wanted, Store(tmp_path / "elsewhere"))
+    pd.testing.assert_frame_equal(
+        reused.table("effects/neurons"), alone.table("effects/neurons"), check_exact=True
+    )
+    assert f"needs an atlas of {config.model} with down, and makes it" in caplog.text
+    assert "288 vectors" not in caplog.text, "no other kind was decoded"
+    assert "atlas of" in caplog.messages[1]
+    assert "96 vectors through 211 tokens; about 1 s on" in caplog.messages[1]
+
+
+def test_a_stored_atlas_without_the_kind_is_named(config, own_home, caplog):
+    caplog.set_level(logging.INFO, "interp")
+    run_or_load(AtlasConfig(model=config.model, weights=("up",)))
+    run_or_load(config)
+    assert "one has up only: --weights takes those" in caplog.text
 
 
 def test_the_atlas_is_kept_in_the_same_store(config, own_home, tmp_path):

@@ -5,13 +5,15 @@ import json
 import pandas as pd
 import pytest
 
+from interp.errors import UserError
 from interp.neurons import figures, search
 from interp.runs.store import open_run
 
 
 @pytest.fixture
 def atlas(tmp_path):
-    """Two neurons over a vocabulary of four; the logits are easy to check by hand."""
+    """Two neurons over a vocabulary of four; the logits are easy to check by hand. As version 2
+    left it: without random directions and coherence."""
     rows = []
     for neuron, order in ((0, [0, 1, 2, 3]), (1, [2, 0, 3, 1])):
         for side, ids in (("top", order), ("bottom", order[::-1])):
@@ -60,7 +62,7 @@ def test_exact_matches_one_token(atlas):
 
 
 def test_density_counts_every_row(atlas):
-    for statistic in search.STATISTICS:
+    for statistic in search.statistics(atlas):
         assert search.density(atlas, statistic)["count"].sum() == 4
 
 
@@ -74,3 +76,24 @@ def test_figures_draw_odd_tokens_and_constant_statistics(atlas):
     values = search.values_in_layer(atlas, "0.up.1", "norm")
     figure = figures.standing(values, {"top": 2.0, "bottom": 2.0}, "norm", "layer 0")
     assert "above 50.0%" in figure.layout.annotations[0].text
+
+
+def test_an_older_atlas_opens_without_p(atlas):
+    for rows in (search.find(atlas, "dog"), search.show(atlas, "0.up.1"), search.top(atlas)):
+        assert "score" in rows
+        assert not {"p", "q", "coherence"} & set(rows)
+    assert "so no p and q" in search.chance_note(atlas)
+    assert "coherence" not in search.statistics(atlas)
+    for ask in (lambda: search.find(atlas, "dog", by="coherence"),
+                lambda: search.top(atlas, by="coherence")):  # fmt: skip
+        with pytest.raises(UserError, match="an earlier version made this atlas"):
+            ask()
+    with pytest.raises(UserError, match="no statistic 'coherence' in this atlas"):
+        search.density(atlas, "coherence")
+
+
+@pytest.mark.parametrize("typed", ["▁dog", "Ġdog", "␣dog"])
+def test_a_token_as_a_file_or_a_table_spells_it_gets_a_hint(atlas, typed):
+    for exact in (True, False):
+        with pytest.raises(UserError, match=f"'{typed}': write it as text, ' dog'"):
+            search.find(atlas, typed, exact)

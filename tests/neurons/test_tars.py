@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -134,6 +135,7 @@ def test_before_the_unembedding_is_the_models_own_norm(family, model_folder):
 def test_the_study(config, own_home):
     run = run_or_load(config)
     effects = run.table("tars/effects")
+    check_intervals(run, effects)
     none = effects[effects["edits"] == 0]
     assert len(none) == 6
     assert (none["kl_median"] == 0.0).all()
@@ -219,3 +221,24 @@ def test_the_shipped_concepts_are_whole():
     found = read_concepts(FOLDER / "concepts.yaml")
     assert list(found) == ["dog", "water", "Paris", "Python", "Monday"]
     assert all(c.prompts and c.neighbour_prompts for c in found.values())
+
+
+def check_intervals(run, effects):
+    """Means and their intervals are those of the units that the columns name."""
+    prompts, means = run.table("tars/prompts"), run.table("tars/means")
+    row = effects[effects["edits"] > 0].iloc[0]
+    labels = ["concept", "neurons", "edits"]
+    own = prompts[(prompts[labels] == row[labels].to_list()).all(axis=1)]
+    asked = own[own["word"] == row["concept"]]["logprob"]
+    assert (row["unit"], row["prompts"]) == ("prompt", len(asked))
+    assert row["logprob"] == pytest.approx(asked.mean())
+    assert asked.min() <= row["logprob_low"] <= row["logprob"] <= row["logprob_high"] <= asked.max()
+    alone = row["neighbour_prompts"] == 1
+    assert np.isnan(row["neighbour_logprob_low"]) == alone
+    assert row["kl_unit"] == "document"
+    assert (row["documents"] == 1) == np.isnan(row["kl_mean_low"])
+    part = effects[(effects["neurons"] == row["neurons"]) & (effects["edits"] == row["edits"])]
+    mean = means[(means["neurons"] == row["neurons"]) & (means["edits"] == row["edits"])].iloc[0]
+    assert (mean["unit"], mean["concepts"]) == ("concept", len(part))
+    assert mean["probability"] == pytest.approx(part["probability"].mean())
+    assert mean["probability_low"] <= mean["probability"] <= mean["probability_high"]

@@ -31,9 +31,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 class Exact(nn.Module):
     """RMSNorm in the dtype of its input."""
 
-    def __init__(self, gain: torch.Tensor, eps: float) -> None:
+    def __init__(self, weight: torch.Tensor, shift: float, eps: float) -> None:
         super().__init__()
-        self.gain, self.eps = nn.Parameter(gain), eps
+        self.weight, self.shift, self.eps = nn.Parameter(weight), shift, eps
+
+    @property
+    def gain(self) -> torch.Tensor:
+        return self.weight + self.shift
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.gain
@@ -47,7 +51,7 @@ def exact(model: Any) -> Any:
             if type(module).__name__.endswith("RMSNorm"):
                 shift = 1.0 if "Gemma" in type(module).__name__ else 0.0
                 eps = module.eps if hasattr(module, "eps") else module.variance_epsilon
-                setattr(parent, name, Exact(module.weight.data + shift, eps))
+                setattr(parent, name, Exact(module.weight.data, shift, eps))
     return model
 
 

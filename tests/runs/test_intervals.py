@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from interp.runs.intervals import accuracy_by_group, bootstrap, group_weights, middle
+from interp.runs.intervals import accuracy_by_group, bootstrap, group_weights, mean_of, middle
 
 
 def test_bootstrap_covers_and_knows_that_samples_of_a_group_go_together() -> None:
@@ -47,3 +47,18 @@ def test_weights_and_the_middle_by_definition() -> None:
 def test_resamples_without_a_count_have_no_ratio() -> None:
     """By hand: every ratio that exists is 1, and no resample of empty groups counts as 0."""
     assert bootstrap([5, 4, 0], [5, 4, 0]) == (1.0, 1.0, 1.0)
+
+
+def test_groups_that_are_alike_can_be_given_once() -> None:
+    values = np.repeat([0.0, 1.0, 3.0], [500, 300, 200])
+    one_by_one = bootstrap(values, np.full(1000, 2.0), 4000)
+    counted = bootstrap([0, 1, 3], [2, 2, 2], 4000, alike=np.array([500, 300, 200]))
+    assert counted.value == one_by_one.value == 0.45
+    np.testing.assert_allclose(counted[1:], one_by_one[1:], atol=0.003)
+
+
+def test_one_unit_has_a_mean_and_no_interval() -> None:
+    assert np.isnan(mean_of([3.0])[1:]).all()
+    assert mean_of([3.0]).value == 3.0
+    assert mean_of([2.0, 4.0]) == bootstrap([2.0, 4.0], [1, 1])
+    assert mean_of([2.0, 4.0], [1, 4]).value == 6 / 5

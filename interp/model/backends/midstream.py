@@ -17,8 +17,13 @@ from . import Tap
 
 def with_mid(own: Iterable[Site], spec: ModelSpec) -> tuple[Site, ...]:
     """The sites in forward order, `resid_mid` among them where attention comes before the MLP."""
-    mids = [] if spec.parallel else [Site("resid_mid", layer) for layer in range(spec.n_layers)]
-    return tuple(sorted([*own, *mids], key=lambda site: site.order))
+    there = set(own)
+    mids = [
+        Site("resid_mid", layer)
+        for layer in range(spec.n_layers)
+        if {Site("resid_pre", layer), Site("attn_out", layer)} <= there and not spec.parallel
+    ]
+    return tuple(sorted([*there, *mids], key=lambda site: site.order))
 
 
 def through_attention(taps: Mapping[Site, Tap]) -> dict[Site, Tap]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..families import ModelSpec
+from ..families import ModelSpec, Names
 from ..site import Site
 from . import Tap
 from .hooks import hooked_pass
@@ -23,10 +23,14 @@ class NativeBackend:
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self.model = model
+        self.names = Names(spec.family, model.state_dict().keys())
         self._locations = locations(spec, model)
         self.sites = with_mid(self._locations, spec)
 
     def run(self, inputs: dict[str, Any], taps: Mapping[Site, Tap], stop: bool) -> Tensor | None:
         moved = through_attention(taps)
-        output = hooked_pass(self.model, self._locations, moved, stop, lambda: self.model(**inputs))
+        output = hooked_pass(
+            self.model, self._locations, moved, stop, lambda: self.model(**inputs),
+            rows=len(inputs["input_ids"]),
+        )  # fmt: skip
         return None if output is None else output.logits

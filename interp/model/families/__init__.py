@@ -1,0 +1,24 @@
+"""Model families: the only place that knows what an architecture calls its parts.
+
+`table` lists them, one declarative `Family` each (`family` says what an entry says); `spec` reads a
+model's sizes from its config.json; `names` finds the parts in files and in memory; `outside` takes
+in the families of other packages.
+"""
+
+from .family import Experts, Family, Part, Variant
+from .names import Names
+from .spec import ModelSpec, read_spec
+from .table import FAMILIES, UNFIT, WRAPPERS
+
+__all__ = [
+    "FAMILIES",
+    "UNFIT",
+    "WRAPPERS",
+    "Experts",
+    "Family",
+    "ModelSpec",
+    "Names",
+    "Part",
+    "Variant",
+    "read_spec",
+]
