@@ -220,12 +220,11 @@ def _closest(made: dict[str, dict[str, WeightEdit]]) -> dict[str, WeightEdit]:
 def _effects(measured: pd.DataFrame, concepts: list[Concept]) -> Iterator[dict[str, Any]]:
     """Rows of `tars/effects`: what each edit does to its prompts, and its divergence."""
     by_word = {concept.word: concept for concept in concepts}
-    divergence = [str(name) for name in measured if name not in PROMPT_COLUMNS]
+    divergence = [name for name in measured if name not in PROMPT_COLUMNS]
     names = ["concept", "neurons", "edits"]
     for label, part in measured.groupby(names, sort=False):
         concept = by_word[part["concept"].iloc[0]]
-        values = part[list(PROMPT_COLUMNS)].itertuples(index=False)
-        rows = [dict(zip(PROMPT_COLUMNS, row, strict=True)) for row in values]
+        rows: Any = part[list(PROMPT_COLUMNS)].to_dict("records")
         effect = dict(zip(names, label, strict=True)) | _summary(rows, concept)
         yield effect | {name: part[name].iloc[0] for name in divergence}
 
