@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,7 @@ from streamlit.runtime.scriptrunner import StopException
 
 from interp.analyses import analyses, label
 from interp.errors import UserError
+from interp.plots import FORMATS, drawn, undrawable
 from interp.runs.store import Run, Store, open_run
 
 if TYPE_CHECKING:
@@ -57,8 +59,26 @@ def charts(key: str, *figures: Figure) -> list[DeltaGenerator]:
     """Figures beside each other; returns their columns."""
     columns = st.columns(len(figures))
     for number, (column, figure) in enumerate(zip(columns, figures, strict=True)):
-        column.plotly_chart(figure, key=f"{key} {number}")
+        name = f"{key} {number}"
+        column.plotly_chart(figure, key=name)
+        with column.popover("Save the figure", type="tertiary", key=f"{name} save"):
+            _save(figure, name)
     return columns
+
+
+def _save(figure: Figure, name: str) -> None:
+    """A button for each format; the figure is drawn when one is pressed."""
+    if reason := undrawable():
+        st.caption(plain(reason))
+        return
+    for column, kind in zip(st.columns(len(FORMATS)), FORMATS, strict=True):
+        column.download_button(
+            kind.upper(),
+            partial(drawn, figure, kind),
+            f"{name.replace(' ', '-')}.{kind}",
+            key=f"{name} {kind}",
+            on_click="ignore",
+        )
 
 
 def plain(text: str) -> str:
@@ -128,10 +148,15 @@ def study_call(study: str, config: dict[str, Any]) -> tuple[list[str], str]:
             # a value that looks like an option is joined to its own by "="
             joined = len(words) == 1 and words[0].startswith("-")
             named += [f"--{option}={words[0]}"] if joined else [f"--{option}", *words]
+    root, store = Store().root.resolve(), ""
+    if root != Path("runs").resolve():  # where a command looks that is not told
+        named += ["--runs", str(root)]
+        store = f", Store(Path({str(root)!r}))"
+    imports = "from pathlib import Path\nfrom interp.runs.store import Store\n" if store else ""
     return ["interp", *study.split("."), *positional, *named], (
-        f"from {usual.__module__} import {usual.__name__}\n"
+        f"{imports}from {usual.__module__} import {usual.__name__}\n"
         "from interp.runs.study import run_or_load\n"
-        f"run = run_or_load({usual.__name__}({', '.join(call)}))\n"
+        f"run = run_or_load({usual.__name__}({', '.join(call)}){store})\n"
     )
 
 

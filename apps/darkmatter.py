@@ -12,19 +12,6 @@ from interp.darkmatter.widths import bands, fits
 from interp.directions.figures import coloured_tokens
 from interp.runs.store import Run
 
-NORMS = {
-    "r2_norm x": "x",
-    "r2_norm output": "SAE(x)",
-    "r2_norm error": "error",
-    "r2_norm linear": "linear part",
-    "r2_norm nonlinear": "nonlinear part",
-}
-VECTORS = {
-    "r2_vector_weighted": "error vector, by variance",
-    "r2_vector": "error vector, mean over outputs",
-    "r2_vector_weighted_corrected": "by variance, shrinkage out",
-}
-
 summarised = cached(summary)
 
 
@@ -48,7 +35,9 @@ def _own() -> None:
     parts = bands(measures)
     charts("bands", figures.error_bands(parts))
     _about_bands(parts)
-    of_columns = [figures.error_measures(measures, columns) for columns in (VECTORS, NORMS)]
+    of_columns = [
+        figures.error_measures(measures, columns) for columns in (figures.VECTORS, figures.NORMS)
+    ]
     _, right = charts("measures", *of_columns)
     right.caption("R² of squared lengths that least squares predicts from x.")
     st.dataframe(summarised(run).round(4), hide_index=True)

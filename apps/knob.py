@@ -101,16 +101,10 @@ def _steering(run: Run) -> None:
 
 
 def _effects(run: Run) -> None:
-    several = _of_both_models(run, "configurations")
+    several = figures.of_both_models(run, "configurations")
     r = float(run.metrics.get("separation correlates", float("nan")))
     charts("separation", figures.knob_separation(several, r))
-    effects = _of_both_models(run, "perplexity")
+    effects = figures.of_both_models(run, "perplexity")
     st.subheader("What does it cost?")
     by_position = figures.knob_positions(effects, str(effects["model"].iloc[0]))
     charts("cost", figures.knob_text_cost(effects), by_position)
-
-
-def _of_both_models(run: Run, name: str) -> pd.DataFrame:
-    """The tables of the tuned and the untuned model, or of the one that was measured."""
-    names = [f"effects/{name}-{model}" for model in ("tuned", "untuned")]
-    return pd.concat(table(run, name) for name in names if run.has(name))

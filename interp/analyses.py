@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module, metadata
 from typing import Any, NamedTuple
 
+from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, TARS, TOUR, Paper
 from .progress import log
 
 GROUP = "interp.analyses"
@@ -54,6 +55,10 @@ class Analysis:
     pages: tuple[Page, ...] = ()
     label: tuple[str, ...] = ()
     """Config fields that tell its runs apart, beside the model."""
+    figures: str = ""
+    """A function that gives a run's figures by name (`plots.Figures`), an import string."""
+    papers: tuple[Paper, ...] = ()
+    """What to cite."""
 
     def configs(self) -> list[Any]:
         """The config classes of its studies."""
@@ -85,6 +90,8 @@ BUILT_IN = (
             Page("interp.apps.agree", "Agreement", "compare"),
         ),
         label=("neuron", "norm"),
+        figures="interp.neurons.figures:of_run",
+        papers=(DECODING, TARS),
     ),
     Analysis(
         "directions",
@@ -108,6 +115,8 @@ BUILT_IN = (
         section="Directions",
         pages=(Page("interp.apps.obsprop", "Observables", "route"),),
         label=("observable",),
+        figures="interp.obsprop.figures:of_run",
+        papers=(OBSERVABLES,),
     ),
     Analysis(
         "knob",
@@ -123,6 +132,8 @@ BUILT_IN = (
         commands="interp.cli.knob:knob",
         section="Directions",
         pages=(Page("interp.apps.knob", "Context knob", "tune"),),
+        figures="interp.knob.figures:of_run",
+        papers=(KNOB,),
     ),
     Analysis(
         "darkmatter",
@@ -138,6 +149,8 @@ BUILT_IN = (
         section="SAEs",
         pages=(Page("interp.apps.darkmatter", "Dark matter", "blur_on"),),
         label=("site",),
+        figures="interp.darkmatter.figures:of_run",
+        papers=(DARK_MATTER,),
     ),
     Analysis(
         "linearscope",
@@ -154,6 +167,8 @@ BUILT_IN = (
         section="Linear interpreters",
         pages=(Page("interp.apps.linearscope", "LinearScope", "grid_view"),),
         label=("image", "prompt"),
+        figures="interp.linearscope.figures:of_run",
+        papers=(TOUR,),
     ),
     Analysis(
         "othello",
@@ -170,6 +185,8 @@ BUILT_IN = (
             Page("interp.apps.othello", "Board", "grid_on"),
             Page("interp.apps.othello_layers", "Probes and SAEs", "stacked_line_chart"),
         ),
+        figures="interp.othello.figures:of_run",
+        papers=(LAYERS,),
     ),
     Analysis(
         "bench",
@@ -178,15 +195,18 @@ BUILT_IN = (
         commands="interp.cli.bench:bench",
         section="Workbench",
         pages=(Page("interp.apps.bench", "Kernels", "speed"),),
+        figures="interp.bench.figures:of_run",
     ),
 )
 
 
 VERBS = {
-    name: Analysis(name, sentence, commands=f"interp.cli.tools:{name}")
-    for name, sentence in (
-        ("models", "Models by name: list, add, describe."),
-        ("app", "Explore stored runs in the browser."),
+    name: Analysis(name, sentence, commands=commands)
+    for name, sentence, commands in (
+        ("models", "Models by name: list, add, describe.", "interp.cli.tools:models"),
+        ("app", "Explore stored runs in the browser.", "interp.cli.tools:app"),
+        ("figure", "Save a figure of a run as SVG, PDF or PNG.", "interp.cli.runs:figure"),
+        ("cite", "What to cite for a run, as BibTeX.", "interp.cli.runs:cite"),
     )
 }
 """Commands that are no analysis."""

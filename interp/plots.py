@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
+from .errors import UserError
 from .model.vocabulary import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Figures = dict[str, Callable[[], go.Figure]]
+"""Figures by their names, each made when it is called for."""
+FORMATS = ("svg", "pdf", "png")
+WIDTH = 820
+"""Width of a saved figure in pixels of the screen."""
 BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#8a8f98"
 DIVERGING = [[0, ORANGE], [0.5, "white"], [1, BLUE]]
 
@@ -28,6 +37,52 @@ def laid_out(figure: go.Figure, title: str, height: int, legend: bool = False) -
         template="plotly_white",
         margin={"l": 10, "r": 10, "t": 60, "b": 10},
     )
+
+
+def save_figure(figure: go.Figure, path: str | Path, width: int = WIDTH) -> Path:
+    """Write a figure as a .svg, .pdf or .png file (PNG at twice the screen's resolution).
+
+    Raises:
+        UserError: another ending, no folder there, or nothing that can draw.
+    """
+    path = Path(path).expanduser()
+    image = drawn(figure, path.suffix.removeprefix("."), width)
+    try:
+        path.write_bytes(image)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def drawn(figure: go.Figure, kind: str, width: int = WIDTH) -> bytes:
+    """A figure as an SVG, PDF or PNG file's content. Kaleido draws it, in a Chrome or Chromium.
+
+    Raises:
+        UserError: as `save_figure`.
+    """
+    if kind not in FORMATS:
+        raise UserError(f"a figure is saved as {', '.join(FORMATS)}, not as '{kind}'")
+    if not 100 <= width <= 10_000:
+        raise UserError(f"a figure is 100 to 10,000 pixels wide, not {width}")
+    if reason := undrawable():
+        raise UserError(reason)
+    image: bytes = figure.to_image(kind, width=width, scale=2 if kind == "png" else 1)
+    return image
+
+
+def undrawable() -> str:
+    """Why no figure can be drawn here, with the fix; "" if one can."""
+    if not find_spec("kaleido"):
+        return "figures are saved by kaleido: pip install 'interp-workbench[figures]'"
+    from choreographer.browsers.chromium import Chromium
+
+    browser = Chromium.find_browser(skip_local=False)
+    if not browser or not Path(browser).is_file():
+        return (
+            "figures are drawn in a Chrome or Chromium, and none is found: install one, name it in "
+            "$BROWSER_PATH, or run plotly_get_chrome"
+        )
+    return ""
 
 
 def heat_map(

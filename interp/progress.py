@@ -47,7 +47,7 @@ def _lines(label: str, total: int, unit: str, done: int) -> Iterator[Callable[..
         log.info(
             "%s %s %s/%s %s, %s/s, ETA %.0f s",
             *(label, message, f"{finished:,.0f}", f"{total:,.0f}", unit, f"{rate:,.0f}"),
-            (total - finished) / rate,
+            max(total - finished, 0.0) / rate,
         )
 
     yield advance

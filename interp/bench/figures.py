@@ -7,7 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, laid_out
+from ..runs.store import Run
 
 NAMES = {
     "mm": "bare product, torch's threads",
@@ -102,3 +103,13 @@ def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: floa
 def _colour(variant: str) -> str:
     ours = {"screened": BLUE, "tiled": "#7fa3d6"}
     return ours.get(variant, GREY if variant.startswith("mm") else ORANGE)
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run of this analysis, by name."""
+    summary, shapes = run.table("summary/variants"), run.table("shapes/shapes")
+    bandwidth = float(run.manifest["bandwidth_bytes_per_s"])
+    return {
+        "ratios": lambda: kernel_ratios(summary),
+        "roofline": lambda: kernel_roofline(summary, shapes, bandwidth),
+    }

@@ -33,14 +33,21 @@ def list_models(json: Json = False) -> None:
 
 @command(models, "add")
 def add_model(
-    name: tyro.conf.Positional[str], source: tyro.conf.Positional[str], json: Json = False
+    name: tyro.conf.Positional[str],
+    source: tyro.conf.Positional[str],
+    adapter: str = "",
+    json: Json = False,
 ) -> None:
-    """Give a hub id, a folder or a .gguf file a name, and fetch it."""
+    """Give a hub id, a folder or a .gguf file a name, and fetch it.
+
+    Args:
+        adapter: An adapter's folder (peft's) or hub id, to merge into the model's weights.
+    """
     from ..model import catalog
     from ..model.weights import Weights
 
     Weights(catalog.resolve(source))  # refuse what cannot be opened before it has a name
-    folder = catalog.add(name, source)
+    folder = catalog.add(name, source, adapter)
     if not answered(json, "models.add", {}, name=name, folder=str(folder)):
         print(f"{name}: {folder}")
 
@@ -49,11 +56,14 @@ def add_model(
 def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
     """Family, sizes and folder of a model (fetched if need be)."""
     from ..model.catalog import resolve
+    from ..model.prepared import made_by
     from ..model.weights import Weights
 
     folder = resolve(name)
     spec = Weights(folder).spec
     facts = {**spec.facts, "kinds": list(spec.kinds), "folder": str(folder)}
+    if how := made_by(folder):
+        facts["made by"] = how
     if not answered(json, "models.info", facts):
         print_table(["", name], [[key, str(value)] for key, value in facts.items()])
 

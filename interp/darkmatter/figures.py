@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, label, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out
+from ..runs.store import Run
+from .widths import bands
 
 BANDS = {"nonlinear": ORANGE, "linear": BLUE, "absent": "#9cbfe3", "encoder": GREY}
 """Parts of FVU from the bottom up, and their colours."""
+NORMS = {
+    "r2_norm x": "x",
+    "r2_norm output": "SAE(x)",
+    "r2_norm error": "error",
+    "r2_norm linear": "linear part",
+    "r2_norm nonlinear": "nonlinear part",
+}
+"""Measures of R² of squared lengths, and what each is called."""
+VECTORS = {
+    "r2_vector_weighted": "error vector, by variance",
+    "r2_vector": "error vector, mean over outputs",
+    "r2_vector_weighted_corrected": "by variance, shrinkage out",
+}
+"""Measures of R² of vectors, and what each is called."""
 BELOW = {"orientation": "h", "y": -0.3}
 
 
@@ -116,3 +133,21 @@ def _in_context(tokens: pd.DataFrame) -> list[str]:
             f"{''.join(texts[max(at - 8, 0) : at])}<b>{text}</b>" for at, text in enumerate(texts)
         ]
     return shown
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run of this analysis, by name."""
+    if run.study == "darkmatter.synthetic":
+        measures = run.table("measures")
+        titles = {"fvu": "FVU of the planted faults", "fvu_nonlinear": "Its nonlinear part"}
+        return {n: partial(fault_map, measures, n, title) for n, title in titles.items()}
+    if not run.has("measures"):
+        return {}
+    made: Figures = {
+        "bands": lambda: error_bands(bands(run.table("measures"))),
+        "vectors": lambda: error_measures(run.table("measures"), VECTORS),
+        "norms": lambda: error_measures(run.table("measures"), NORMS),
+    }
+    if run.has("downstream"):
+        made["downstream"] = lambda: downstream_bars(run.table("downstream"))
+    return made

@@ -106,8 +106,8 @@ def open_tuned(model: str, adapter: str, device: str = "cpu", bos: Bos = "auto")
         UserError: no adapter there, or one of another model.
     """
     import torch
-    from peft import PeftModel
 
+    from ..model.adapter import adapted
     from ..model.catalog import resolve
     from ..model.checkpoint import load_model
     from ..model.subject import open_subject
@@ -115,33 +115,6 @@ def open_tuned(model: str, adapter: str, device: str = "cpu", bos: Bos = "auto")
 
     if adapter == "none":
         return open_subject(model, device=device, bos=bos)
-    folder = adapter_folder(adapter)
     base = resolve(model)
-    plain = load_model(base, dtype=torch.float32)
-    try:
-        tuned = PeftModel.from_pretrained(plain, str(folder))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the adapter in {folder} does not fit {model}: {reason}") from error
-    _check_every_tensor_fits(tuned, folder, model)
-    whole = tuned.merge_and_unload()  # type: ignore[operator]
+    whole = adapted(load_model(base, dtype=torch.float32), adapter_folder(adapter))
     return open_subject(whole, device=device, tokenizer=load_tokenizer(base), bos=bos)
-
-
-def _check_every_tensor_fits(tuned: Any, folder: Path, model: str) -> None:
-    """peft silently skips tensors that fit nowhere, and leaves layers without tensors at zero.
-
-    Raises:
-        UserError: the adapter belongs to a model with more or fewer layers.
-    """
-    from peft import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    with safe_open(str(folder / WEIGHTS), "pt") as file:
-        given = set(file.keys())
-    wanted = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
-    if given != wanted:
-        raise UserError(
-            f"the adapter in {folder} does not fit {model}: {len(given & wanted)} of its "
-            f"{len(given)} tensors match the {len(wanted)} that the model needs"
-        )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, label, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out
+from ..runs.store import Run
 
 
 def knob_curve(curve: pd.DataFrame, direction: str) -> go.Figure:
@@ -139,3 +142,30 @@ def _interval(rows: pd.DataFrame) -> dict[str, Any]:
     """PairAcc's 95 % intervals as plotly's error bars."""
     value, low, high = (rows[f"pair_acc{end}"] for end in ("", "_low", "_high"))
     return {"array": high - value, "arrayminus": value - low}
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run of this analysis, by name."""
+    made: Figures = {}
+    if run.has("learn/layers"):
+        made["layers"] = lambda: knob_layers(run.table("learn/layers"))
+    if run.has("search/ranges"):
+        tables = ("search/ranges", "search/curves")
+        made["search"] = lambda: knob_search(*map(run.table, tables))
+    if run.has("steer/scores"):
+        scores = run.table("steer/scores")
+        for setting in scores["model"].unique():
+            name = str(setting).replace(" ", "-")
+            made[f"pairacc-{name}"] = partial(knob_bars, scores, str(setting))
+            curve = partial(run.table, f"sweep/{setting}")
+            made[f"sweep-{name}"] = lambda curve=curve: knob_curve(curve(), "learned")
+        r = float(run.metrics.get("separation correlates", math.nan))
+        made["separation"] = lambda: knob_separation(of_both_models(run, "configurations"), r)
+        made["cost"] = lambda: knob_text_cost(of_both_models(run, "perplexity"))
+    return made
+
+
+def of_both_models(run: Run, name: str) -> pd.DataFrame:
+    """`effects/<name>-…` of the tuned and the untuned model, or of the one that was measured."""
+    names = [f"effects/{name}-{model}" for model in ("tuned", "untuned")]
+    return pd.concat(run.table(name) for name in names if run.has(name))

@@ -11,7 +11,8 @@ import plotly.express as px
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, label, laid_out
+from ..runs.store import Run
 
 
 def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> go.Figure:
@@ -134,3 +135,25 @@ def _square(figure: go.Figure, title: str, height: int) -> go.Figure:
     figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
     figure.update_annotations(font_size=11)
     return laid_out(figure, title, height)
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run of this analysis, by name."""
+    if run.study == "linearscope.explain":
+        return {"votes": lambda: _votes(run)}
+    if run.study == "linearscope.bias":
+        return {"shares": lambda: bias_shares(run.table("pictures"))}
+    if run.study == "linearscope.svd":
+        return {"values": lambda: singular_values(run.table("values"))}
+    if run.study == "linearscope.tokens":
+        return {"tokens": lambda: token_contributions(run.table("tokens"))}
+    return {}
+
+
+def _votes(run: Run) -> go.Figure:
+    from safetensors.numpy import load_file
+
+    maps, classes = load_file(run.path / "maps.safetensors"), run.table("classes")
+    named = zip(classes["label"], classes["probability"], strict=True)
+    titles = [f"{name} {chance:.0%}" for name, chance in named]
+    return vote_maps(maps["votes"], maps["picture"], titles)

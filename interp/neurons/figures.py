@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, heat_map, label, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, heat_map, label, laid_out
+from ..runs.store import Run
+from .search import density
 
 
 def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
@@ -132,3 +135,17 @@ def removal_curves(effects: pd.DataFrame, concept: str) -> go.Figure:
     figure.update_xaxes(title="neurons turned")
     laid_out(figure, f"Removing '{label(concept)}'", height=400)
     return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run of this analysis, by name."""
+    if run.study == "neurons.atlas":
+        return {"density": lambda: layer_density(density(run, "z"), "z")}
+    if run.study == "neurons.clamp":
+        neuron, word = str(run.config["neuron"]), str(run.manifest["word"])
+        return {"curve": lambda: clamp_curve(run.table("curve/values"), neuron, word)}
+    if run.study == "neurons.tars":
+        effects = run.table("tars/effects")
+        concepts = dict.fromkeys(effects["concept"])
+        return {f"removal-{c}": partial(removal_curves, effects, c) for c in concepts}
+    return {}

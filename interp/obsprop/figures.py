@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, heat_map, label, laid_out
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, heat_map, label, laid_out
+from ..runs.store import Run
 
 
 def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
@@ -102,3 +105,20 @@ def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
     figure = heat_map(grid, -top, top, "%{y} → %{x}: %{z:.3f}", DIVERGING, texttemplate="%{z:.2f}")
     figure.update_yaxes(autorange="reversed", automargin=True)
     return laid_out(figure, f"Coupling of the features of head {head}", height=340)
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run of this analysis, by name."""
+    if run.study == "obsprop.couple":
+        pairs = run.table("pairs/pairs")
+        heads = {f"matrix-{head}": head for head in dict.fromkeys(pairs["head"])}
+        made: Figures = {n: partial(coupling_matrix, pairs, h) for n, h in heads.items()}
+        slopes = ("prompts", "corpus")
+        return made | {s: partial(coupling_scatter, pairs, f"{s}_slope") for s in slopes}
+    heads_of, methods = run.table("heads/heads"), run.table("scores/methods")
+    titles = {"norm": "Length of the vector", "effect": "Direct effect"}
+    made = {f"heads-{v}": partial(head_map, heads_of, v, title) for v, title in titles.items()}
+    made |= {n: partial(method_curves, methods, n) for n in ("auc", "r2") if n in methods}
+    if run.table("scores/examples")["observable"].notna().all():
+        made["scores"] = lambda: score_scatter(run.table("scores/examples"))
+    return made

@@ -84,7 +84,9 @@ def _truncated(model: str, layers: int, device: torch.device) -> Any:
     """The base model with its first layers alone."""
     from transformers import AutoModel
 
-    whole = AutoModel.from_pretrained(resolve(model), dtype=torch.float32).eval().to(device)
+    folder = resolve(model)
+    whole = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    whole = whole.eval().to(device)
     stacks = [m for m in whole.children() if isinstance(m, torch.nn.ModuleList)]
     if len(stacks) != 1:
         raise UserError(f"cannot tell which modules of {model} are its layers")

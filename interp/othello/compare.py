@@ -152,7 +152,7 @@ def random_model(model: str, seed: int) -> Any:
     from ..model.catalog import resolve
 
     torch.manual_seed(seed)
-    config = AutoConfig.from_pretrained(resolve(model))
+    config = AutoConfig.from_pretrained(resolve(model), trust_remote_code=False)
     return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
 
 

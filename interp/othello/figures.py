@@ -10,8 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, laid_out
+from ..runs.store import Run
 from .board_labels import TILES
+from .findings import table
 
 GREEN = "#3f7d58"
 READERS = {
@@ -173,3 +175,13 @@ def edit_errors(rows: pd.DataFrame, layers: str) -> go.Figure:
     figure.update_yaxes(title="false positives + false negatives")
     title = f"Errors of the moves against the edited board, layers {layers} edited"
     return laid_out(figure, title, height=380, legend=True)
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run of this analysis, by name."""
+    if run.study == "othello.compare":
+        return {"layers": lambda: othello_layers(table(pd.read_parquet(run.path / "scores")))}
+    if run.study == "othello.edit":
+        layers = str(run.manifest["layers"])
+        return {"edits": lambda: edit_errors(run.table("errors/table"), layers)}
+    return {}

@@ -142,6 +142,32 @@ class Store:
                 continue
         return sorted(found, key=lambda run: str(run.manifest["finished"]), reverse=True)
 
+    def find(self, name: str) -> Run:
+        """A run by its folder, by the first letters of its key, or the newest one of a study.
+
+        Raises:
+            UserError: there is none, or there are several whose keys begin so.
+        """
+        if name and Path(name).expanduser().is_dir():
+            return open_run(Path(name).expanduser())
+        stored = self.runs()
+        of_study = [run for run in stored if run.study == name]
+        of_key = [run for run in stored if name and run.path.name.startswith(name)]
+        if of_study:
+            return of_study[0]
+        if len(of_key) != 1:
+            said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
+            raise UserError(
+                f"{said} '{name}': give a folder, a study or a key; {self.root} has "
+                f"{_listed(of_key or stored)}"
+            )
+        return of_key[0]
+
+
+def _listed(runs: list[Run], most: int = 6) -> str:
+    shown = ", ".join(f"{run.study} {run.path.name}" for run in runs[:most])
+    return f"{shown} and {len(runs) - most} more" if len(runs) > most else shown or "none"
+
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
     """A table of a run folder, finished or not."""
@@ -149,9 +175,12 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
 
     path = folder / f"{name}.parquet"
     if not path.is_file():
+        stored = (p.relative_to(folder).with_suffix("") for p in folder.rglob("*.parquet"))
+        names = sorted(str(p) for p in stored if not any(x.startswith(".") for x in p.parts))
+        more = f" and {len(names) - 24} more" if len(names) > 24 else ""
         raise UserError(
-            f"the run in {folder} has no table {name}. If an older version made the run, give its "
-            "command again with --fresh"
+            f"the run in {folder} has no table {name}; it has {', '.join(names[:24]) or 'none'}"
+            f"{more}. If an older version made the run, give its command again with --fresh"
         )
     try:
         return pd.read_parquet(path)

@@ -5,13 +5,10 @@ A part is written under a temporary name, fsynced and renamed.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import platform
 import re
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import UserError
 from ..progress import progress
+from .disk import peak_memory, sha256, sync_folder, unwritable
 from .store import Run, open_run, read_table
 
 if TYPE_CHECKING:
@@ -35,7 +33,16 @@ PARTS = (".parquet", ".safetensors", ".json")
 """What a run is made of; other files in its folder are not the run's."""
 _PIECES = ".pieces"
 """Ending of the hidden folders that hold pieces of tables."""
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numba", "numpy", "pyarrow")
+PACKAGES = (
+    "interp-workbench",
+    "torch",
+    "transformers",
+    "safetensors",
+    "tokenizers",
+    "numba",
+    "numpy",
+    "pyarrow",
+)
 
 
 def open_or_make(
@@ -82,7 +89,7 @@ def _verified(path: Path) -> bool:
         bad = [
             path / name
             for name, part in files
-            if not (path / name).is_file() or _sha256(path / name) != part["sha256"]
+            if not (path / name).is_file() or sha256(path / name) != part["sha256"]
         ]
         if bad:
             for part in (path / "manifest.json", *bad):
@@ -101,7 +108,7 @@ def _replace(path: Path, made: Run) -> Run:
             (made.path / name).replace(path / name)
         shutil.rmtree(made.path)
     except OSError as error:
-        raise UserError(_unwritable(path, error)) from error
+        raise UserError(unwritable(path, error)) from error
     return open_run(path)
 
 
@@ -130,11 +137,11 @@ class RunWriter:
             with making.open("rb") as file:
                 os.fsync(file.fileno())
             making.rename(final)
-            _sync_folder(final.parent)
+            sync_folder(final.parent)
         except OSError as error:
             if making.parent.is_dir():
                 making.unlink(missing_ok=True)
-            raise UserError(_unwritable(final, error)) from error
+            raise UserError(unwritable(final, error)) from error
 
     def table(self, name: str, rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         """Write the part `<name>.parquet`, and give the table back."""
@@ -200,12 +207,12 @@ class RunWriter:
             "python": platform.python_version(),
             "metrics": metrics,
             "files": {
-                str(p.relative_to(self.path)): {"sha256": _sha256(p), "bytes": p.stat().st_size}
+                str(p.relative_to(self.path)): {"sha256": sha256(p), "bytes": p.stat().st_size}
                 for p in parts
                 if p.suffix in PARTS and p.name not in ("run.json", "manifest.json")
             },
             "wall_s": round(time.monotonic() - self._start, 2),
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": peak_memory(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         with self.part("manifest.json") as making:
@@ -245,7 +252,7 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
     except Timeout as error:
         raise UserError(f"another process is writing the run in {path}") from error
     except OSError as error:
-        raise UserError(_unwritable(path, error)) from error
+        raise UserError(unwritable(path, error)) from error
     try:
         yield _begin(path, plan)
     except BaseException as stop:
@@ -290,32 +297,3 @@ def check_same(path: Path, plan: dict[str, Any]) -> None:
         raise UserError(f"cannot read {note}: choose another folder") from error
     if stored != plan["key"]:
         raise UserError(f"{path} holds another run (other settings or model): choose another")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _peak_memory() -> int:
-    """Most resident bytes this process has had."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # not getrusage: Linux carries its maximum over from the process that started this one
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unwritable(path: Path, error: OSError) -> str:
-    fix = "free some space" if error.errno == errno.ENOSPC else "choose a folder you can write to"
-    return f"cannot write {path}: {error.strerror or error}; {fix} (finished parts are kept)"

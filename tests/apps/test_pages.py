@@ -40,10 +40,18 @@ def test_what_an_older_run_lacks_is_said_in_place():
     assert "no 'template'" in shown.error[0].value.replace("\\", "")
 
 
-def test_a_call_leaves_out_what_a_study_no_longer_has():
+def test_a_call_leaves_out_what_a_study_no_longer_has(monkeypatch):
+    monkeypatch.delenv("INTERP_RUNS", raising=False)
     command, call = common.study_call("darkmatter.errors", {"k": 7, "earlier": ["x"]})
     assert command == ["interp", "darkmatter", "errors", "--k", "7"]
-    assert "ErrorSaesConfig(k=7)" in call
+    assert "run_or_load(ErrorSaesConfig(k=7))" in call
+
+
+def test_a_call_names_the_store_that_is_shown(monkeypatch, tmp_path):
+    monkeypatch.setenv("INTERP_RUNS", str(tmp_path))
+    command, call = common.study_call("darkmatter.errors", {"k": 7})
+    assert command[-2:] == ["--runs", str(tmp_path)]
+    assert f"run_or_load(ErrorSaesConfig(k=7), Store(Path({str(tmp_path)!r})))" in call
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from interp.neurons.tars import TarsConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
+from ..figures import figure_names
+
 
 @pytest.fixture(scope="module")
 def store(dog_model, tmp_path_factory):
@@ -66,6 +68,16 @@ PAGES = {
     "hold": ("steer", steering("Hold a neuron"), 1),
     "add": ("steer", steering("Add a direction"), 1),
 }
+
+
+def test_every_run_s_figures_are_drawn(store):
+    names = {run.study: figure_names(run) for run in Store(store).runs()}
+    assert names == {
+        "neurons.atlas": {"density"},
+        "neurons.clamp": {"curve"},
+        "neurons.tars": {"removal-dog"},
+        "bench.kernels": {"ratios", "roofline"},
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)

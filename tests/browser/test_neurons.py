@@ -54,6 +54,12 @@ def test_search_card_and_reproduction(page, address):
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").first.click()
     assert download.value.suggested_filename == "neurons #7.csv"
+    page.get_by_role("button", name="Save the figure").first.click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG", exact=True).first.click()
+    assert download.value.suggested_filename == "tokens-0.svg"
+    assert "through the LM head" in download.value.path().read_text()
+    page.keyboard.press("Escape")
     neuron = page.get_by_role("textbox", name="Or name a neuron")
     neuron.fill("1.up.3")
     neuron.press("Enter")

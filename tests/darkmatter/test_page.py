@@ -7,6 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from interp.runs.store import Store
 
+from ..figures import figure_names
 from .planted import stored_runs
 
 
@@ -38,6 +39,11 @@ def test_the_page_says_what_it_shows(runs):
     assert "summary(run)" in code
     assert "interp darkmatter synthetic --model othello-gpt" in code
     assert "interp darkmatter errors" in code, "there is no such run: how to make one"
+
+
+def test_the_runs_figures_are_drawn(runs):
+    names = [figure_names(run) for run in runs]
+    assert names == [{"bands", "vectors", "norms", "downstream"}, {"fvu", "fvu_nonlinear"}]
 
 
 def test_a_version_1_run_still_opens(runs):

@@ -70,6 +70,21 @@ def test_a_circle_would_be_seen() -> None:
     assert _circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
+def test_code_that_comes_with_a_model_never_runs() -> None:
+    """transformers asks on standard input where it is not told so."""
+    loads = [
+        (module, call)
+        for module, path in _files().items()
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("Auto")
+        if ast.unparse(call.func).endswith(".from_pretrained")
+    ]
+    assert len(loads) > 2
+    for module, call in loads:
+        given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+        assert given.get("trust_remote_code") == "False", module
+
+
 def test_every_folder_of_an_analysis_is_registered() -> None:
     rooms = {name for line in HOUSE for name in line.split(" | ")}
     assert set(folders_of_analyses()) == {e.name for e in ENTRIES} - rooms

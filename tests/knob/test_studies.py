@@ -19,6 +19,7 @@ from interp.knob.steer_prompt import SteerConfig, default_values, pick_direction
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter
 
+from ..figures import figure_names
 from .conftest import training
 from .planted import items, planted, save
 
@@ -148,6 +149,11 @@ def test_the_whole_of_learning_on_the_planted_model(learned_run):
 
 def _as_set(value):
     return tuple(value) if isinstance(value, list) else value
+
+
+def test_its_figures_are_drawn(learned_run):
+    names = figure_names(learned_run)
+    assert {"layers", "sweep-untuned-0-shot", "pairacc-untuned-0-shot", "cost"} <= names
 
 
 def test_a_prompt_of_ones_own_is_steered(learned_run, folder, tmp_path):

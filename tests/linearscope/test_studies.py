@@ -14,8 +14,10 @@ from interp.directions import Directions
 from interp.linearscope.figures import token_contributions
 from interp.linearscope.responses import SvdConfig
 from interp.linearscope.sketch import SketchNet
-from interp.runs.store import Store
+from interp.runs.store import Store, open_run
 from interp.runs.study import plan, run_or_load
+
+from ..figures import figure_names
 
 OWN = """
 import torch
@@ -81,6 +83,7 @@ def test_explain_finds_planted_votes_and_biases(own, capsys):
     assert red["share"] == pytest.approx(1 / (1 + red["votes"]))
     layers = pd.read_parquet("run/layers.parquet").set_index("class")
     assert layers["value"].to_dict() == pytest.approx({0: 1, 1: 2, 2: 3})
+    assert figure_names(open_run("run")) == {"votes"}
 
 
 def test_bias_over_pictures(own, capsys):
@@ -89,6 +92,7 @@ def test_bias_over_pictures(own, capsys):
     table = pd.read_parquet("run/pictures.parquet")
     assert list(table["picture"]) == pictures
     assert metrics["share, median"] == pytest.approx(table["share"].median())
+    assert figure_names(open_run("run")) == {"shares"}
 
 
 def test_impulse_measures_a_planted_shift(own, capsys):

@@ -13,7 +13,7 @@ import pytest
 
 from interp.errors import UserError
 from interp.model import catalog
-from interp.model.convert import convert
+from interp.model.building import built
 from interp.model.files import home
 from interp.model.vocabulary import token_strings
 
@@ -60,22 +60,22 @@ def test_a_build_that_fails_leaves_nothing(own_home):
         raise UserError("broken off")
 
     with pytest.raises(UserError, match="broken off"):
-        catalog._built("thing", build)
+        built("thing", build)
     assert not (home() / "models" / "thing").exists()
     assert not list((home() / "models").glob(".thing.making-*"))
 
 
 def test_a_killed_build_is_swept_by_the_next(own_home):
     code = (
-        "import os, signal\nfrom interp.model import catalog\n"
+        "import os, signal\nfrom interp.model.building import built\n"
         "def build(out):\n    (out / 'half').write_text('x')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "catalog._built('thing', build)\n"
+        "built('thing', build)\n"
     )
     subprocess.run([sys.executable, "-c", code])
     models = home() / "models"
     assert len(list(models.glob(".thing.making-*"))) == 1
-    made = catalog._built("thing", lambda out: (out / "whole").write_text("y"))
+    made = built("thing", lambda out: (out / "whole").write_text("y"))
     assert [p.name for p in made.iterdir()] == ["whole"]
     assert not list(models.glob(".thing.making-*"))
 
@@ -145,7 +145,7 @@ def test_failed_download_gives_pips_reason(own_home, monkeypatch):
         catalog.resolve("smollm2-135m")
 
 
-def write_gguf(path, without=()):
+def write_gguf(path):
     """A one-layer llama with an SPM-free byte-level vocabulary, written with the gguf package;
     returns its tensors."""
     import gguf
@@ -161,6 +161,7 @@ def write_gguf(path, without=()):
     writer.add_rope_dimension_count(8)
     writer.add_vocab_size(8)
     writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(["<s>", "</s>", "a", "b", "Ġ", "ab", "Ġa", "Ġb"])
     writer.add_token_types([3, 3, 1, 1, 1, 1, 1, 1])
     writer.add_token_merges(["a b", "Ġ a", "Ġ b"])
@@ -174,7 +175,7 @@ def write_gguf(path, without=()):
         "blk.0.ffn_down": (32, 48), "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,),
     }  # fmt: skip
     tensors = {n: random.normal(size=s).astype(np.float32) for n, s in shapes.items()}
-    for name in tensors.keys() - without:
+    for name in tensors:
         writer.add_tensor(f"{name}.weight", tensors[name])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -200,23 +201,37 @@ def test_gguf_is_converted_once_and_keeps_its_own_tokenizer(own_home, tmp_path, 
     assert token_strings(folder, 8)[2:] == ["a", "b", " ", "ab", " a", " b"]
     monkeypatch.setattr(catalog, "_convert", None)
     assert catalog.resolve(str(path)) == folder
+    catalog.add("tiny", str(path))
+    assert catalog.resolve("tiny") == folder
 
 
-def test_a_gguf_that_lacks_a_tensor_is_refused(tmp_path):
-    """transformers fills it with random numbers."""
+def test_what_an_earlier_converter_made_is_not_used(own_home, monkeypatch, tmp_path):
+    """Its folder has another name; a name that was added for it says what to do."""
+    made = []
+
+    def make(_, out):
+        made.append(out)
+
+    monkeypatch.setattr(catalog, "_convert", make)
     path = tmp_path / "tiny.gguf"
-    write_gguf(path, {"blk.0.ffn_up"})
-    with pytest.raises(UserError, match="^1 of the model's weights .*up_proj"):
-        convert(path, tmp_path / "out")
-    with pytest.raises(UserError, match="merge the parts first"):
-        convert(path.rename(path.with_name("tiny-00001-of-00002.gguf")), tmp_path / "out")
+    path.write_bytes(b"GGUF")
+    catalog.add("tiny", str(path))
+    assert catalog.resolve(str(path)).name.endswith(f".{catalog.CONVERTER}")
+    monkeypatch.setattr(catalog, "CONVERTER", catalog.CONVERTER + 1)
+    with pytest.raises(UserError, match="'tiny' was converted by an earlier version.*models add"):
+        catalog.resolve("tiny")
+    catalog.add("tiny", str(path))
+    assert len(made) == 2
+    assert catalog.resolve("tiny").name.endswith(f".{catalog.CONVERTER}")
 
 
 def test_what_ends_the_converter_is_one_line(own_home, tmp_path):
     path = tmp_path / "truncated.gguf"
     write_gguf(path)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(UserError, match="cannot convert .*truncated.gguf: .*ValueError") as caught:
+    with pytest.raises(
+        UserError, match="cannot convert .*truncated.gguf: .* is truncated"
+    ) as caught:
         catalog.resolve(str(path))
     assert "\n" not in str(caught.value)
     assert not [p for p in (home() / "models").iterdir() if not p.name.endswith(".lock")]

@@ -29,6 +29,7 @@ from interp.obsprop.tasks import Example
 from interp.obsprop.writers import writers
 from interp.runs.study import plan, run_or_load
 
+from ..figures import figure_names
 from .planted import CHEAP, TASK, planted, studied, write_task  # noqa: F401 - two fixtures
 
 
@@ -53,6 +54,10 @@ def test_planted_head_is_found_and_tells_the_classes_apart(studied):  # noqa: F8
     steering = run.table("checks/steering").set_index("name")
     own = steering.loc["1.2"].set_index("strength")["observable"]
     assert own[2.0] > own[1.0] > float(steering.loc["unsteered"]["observable"]) > own[-1.0]
+
+
+def test_its_figures_are_drawn(studied):  # noqa: F811
+    assert figure_names(studied[1]) == {"heads-norm", "heads-effect", "auc", "r2", "scores"}
 
 
 def test_bare_difference_of_the_pair_is_scored_beside_it(studied):  # noqa: F811
@@ -133,6 +138,7 @@ def test_coupling_study(planted, own_home, tmp_path):  # noqa: F811
     names = (str(write_task(tmp_path)), str(other))
     settings = {"heads": 2, "tokens": 512, "corpus": str(corpus)}
     run = run_or_load(CoupleConfig(model=str(planted), observables=names, **settings))
+    assert {"prompts", "corpus"} < figure_names(run)
     pairs = run.table("pairs/pairs")
     assert len(pairs) == 4
     assert run.metrics["inside the interval"] == 1.0

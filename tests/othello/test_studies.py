@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ from interp.runs.store import Store, open_run
 from interp.runs.study import plan, run_or_load
 from interp.saes import open_sae
 
+from ..figures import figure_names
 from .conftest import COMPARE
 
 SHIPPED = FOLDER / "othello"
@@ -236,6 +238,8 @@ def test_commands_report_their_runs(tiny, saes, store, own_home, tmp_path, capsy
     edit = ["othello", "edit", "--compare", folder, "--positions", "20", "--scale", "0", "4"]
     assert main([*edit, "--out", str(store / "othello.edit" / "tiny")]) == 0
     assert "unedited" in capsys.readouterr().out
+    assert figure_names(open_run(Path(folder))) == {"layers"}
+    assert figure_names(open_run(store / "othello.edit" / "tiny")) == {"edits"}
     probe = ["othello", "probe", "--model", str(tiny), "--fit-games", "20", "--score-games", "20"]
     assert main([*probe, "--passes", "3", "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out)["metrics"]

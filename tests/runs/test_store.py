@@ -111,6 +111,12 @@ def test_a_mistake_writes_nothing(own_home, tmp_path):
     assert run_or_load(Squares(2), out=tmp_path / "out").metrics == {"made": 2}
 
 
+def test_a_table_that_is_not_there_is_told_what_there_is(own_home):
+    run = run_or_load(Squares())
+    with pytest.raises(UserError, match="has no table square; it has squares/0, squares/1, squa"):
+        run.table("square")
+
+
 def test_glob_characters_in_a_path(own_home, tmp_path):
     run = run_or_load(Squares(), out=tmp_path / "a[1]*?'b")
     assert "a[[]1][*][?]''b" in run.sql("squares")

@@ -1,0 +1,75 @@
+"""`interp figure` and `interp cite`: what a stored run gives to a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..analyses import analyses, load
+from ..citing import citation
+from ..errors import UserError
+from ..runs.store import Run, Store
+from .common import Json, Runs, answered, bound
+
+RunName = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        metavar="RUN",
+        help="A run's folder, the first letters of its key, or a study: its newest run.",
+    ),
+]
+FigureName = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="NAME", help="Which figure. Without one, the run's figures are listed."),
+]
+
+
+def _figure(
+    run: RunName,
+    name: FigureName = "",
+    out: Path | None = None,
+    width: int = 820,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Save a figure of a run as SVG, PDF or PNG.
+
+    Args:
+        out: The file to write; its ending says the format. By default NAME.svg.
+        width: Width in pixels; a PNG has twice as many.
+    """
+    from ..plots import Figures, save_figure
+
+    found = Store(runs).find(run)
+    figures: Figures = load(where)(found) if (where := _figures_of(found)) else {}
+    if not figures:
+        raise UserError(f"a run of {found.study} has no figure: its tables are in {found.path}")
+    if not name:
+        if not answered(json, "figure", {"figures": len(figures)}, found.path, names=list(figures)):
+            print("\n".join(figures))
+        return
+    if name not in figures:
+        raise UserError(f"this run has no figure '{name}': it has {', '.join(figures)}")
+    file = save_figure(figures[name](), out or f"{name}.svg", width)
+    if not answered(json, "figure", {"bytes": file.stat().st_size}, found.path, file=str(file)):
+        print(file)
+
+
+def _figures_of(run: Run) -> str:
+    entry = analyses().get(run.study.partition(".")[0])
+    return entry.figures if entry else ""
+
+
+def _cite(run: RunName, runs: Runs = None, json: Json = False) -> None:
+    """What to cite for a run, as BibTeX: its method, model, the workbench, and the run."""
+    found = Store(runs).find(run)
+    text = citation(found)
+    if not answered(json, "cite", {}, found.path, bibtex=text):
+        print(text, end="")
+
+
+figure, cite = bound(_figure), bound(_cite)

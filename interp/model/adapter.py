@@ -1,0 +1,176 @@
+"""Adapters (LoRA and its relatives, by peft) merged into the weights: a model of its own.
+
+W + scale B A is then the weight, for whoever reads it and for the model that runs alike. peft
+merges into shared storage: where the embedding and the unembedding are tied and an adapter acts on
+one of them, the other would change too. They are set apart first, and what comes out is held
+against the adapted model.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .files import read_json
+from .folder import ADAPTER
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder is peft's: an adapter, with the weights it is for or without."""
+    return (folder / ADAPTER).is_file()
+
+
+def named_base(folder: Path) -> str:
+    """The model that an adapter says it is for; empty if it does not say."""
+    config = read_json(folder / ADAPTER)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str):
+        return ""
+    return f"{name}@{revision}" if revision and not Path(name).is_dir() else name
+
+
+def adapted(model: Any, folder: Path) -> Any:
+    """A model in memory with the adapter of a folder merged into its weights, which it changes.
+
+    Raises:
+        UserError: the adapter is damaged, of another model, or of a kind that is no change of the
+            weights.
+    """
+    from peft import PeftConfig, PeftModel
+    from peft.utils import load_peft_weights
+    from safetensors import SafetensorError
+
+    try:
+        if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
+            raise UserError(
+                f"the adapter in {folder} puts trained vectors before the prompt: it is no change "
+                "of the weights, and cannot be opened"
+            )
+        given = load_peft_weights(str(folder), device="cpu")
+        _resize_as(model, given)
+        tuned = PeftModel.from_pretrained(model, str(folder))
+    # for files that are missing, damaged or of another model
+    except (
+        *(AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+        SafetensorError,
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"the adapter in {folder} does not fit this model: {reason}") from error
+    _check_every_tensor_fits(tuned, given, folder)
+    return merged(tuned)
+
+
+def private_copy(model: nn.Module) -> Any:
+    """A copy of a model in memory, with the adapters that are active on it merged into the copy.
+
+    Raises:
+        UserError: an adapter that cannot be merged.
+    """
+    own: Any = copy.deepcopy(model)
+    peft = sys.modules.get("peft")
+    if peft is not None and isinstance(own, peft.PeftModel):
+        return merged(own)
+    if getattr(own, "_hf_peft_config_loaded", False):
+        raise UserError(
+            "this model has an adapter of transformers' own inside: add it with peft's "
+            "PeftModel.from_pretrained(model, folder) instead, which can be merged"
+        )
+    return own
+
+
+def merged(tuned: Any) -> Any:
+    """A peft model's base with its active adapters merged into it; the peft model is used up.
+
+    Raises:
+        UserError: it cannot be merged, or gives other logits then.
+    """
+    import torch
+
+    if not hasattr(tuned.base_model, "merge_and_unload"):
+        kind = str(tuned.active_peft_config.peft_type.value)
+        raise UserError(f"an adapter of the kind {kind} is no change of the weights")
+    tuned.eval()
+    whole = tuned.get_base_model()
+    probe = (
+        torch.arange(1, 17, device=tuned.device)[None]
+        % whole.get_input_embeddings().weight.shape[0]
+    )
+    with torch.no_grad():
+        wanted = tuned(input_ids=probe).logits
+        _untie(whole)
+        try:
+            enabled = tuned.get_model_status().enabled
+            model = tuned.merge_and_unload() if enabled else tuned.unload()
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"peft cannot merge this adapter: {str(error).splitlines()[0]}"
+            ) from error
+        _tie_if_equal(model)
+        difference = float((model(input_ids=probe).logits - wanted).abs().max())
+    # the rounding of the sum W + B A, in the precision of the weights
+    allowed = torch.finfo(wanted.dtype).eps ** 0.5 * (1 + float(wanted.abs().max()))
+    if not difference <= allowed:
+        raise UserError(
+            f"with its adapter merged the model gives other logits, by {difference:.2g}: this "
+            "adapter is no mere change of the weights"
+        )
+    return model
+
+
+def _weight(layer: Any) -> nn.Parameter:
+    """Of an embedding or a head, without the adapters around it."""
+    inner = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
+    weight: nn.Parameter = inner.weight
+    return weight
+
+
+def _untie(model: Any) -> None:
+    head = model.get_output_embeddings()
+    if _weight(head) is _weight(model.get_input_embeddings()):
+        inner = getattr(head, "base_layer", getattr(head, "original_module", head))
+        inner.weight = nn.Parameter(_weight(head).detach().clone(), requires_grad=False)
+
+
+def _tie_if_equal(model: Any) -> None:
+    """What config.json is to say of the merged model."""
+    import torch
+
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = torch.equal(head.weight, embedding.weight)
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = tied
+    if tied:
+        head.weight = embedding.weight
+
+
+def _resize_as(model: Any, given: dict[str, Tensor]) -> None:
+    """Give the model the adapter's vocabulary, where tokens were added for it."""
+    embedding = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embedding)
+    for stored in (f"base_model.model.{name}.weight", f"base_model.model.{name}.base_layer.weight"):
+        if stored in given and len(given[stored]) != embedding.weight.shape[0]:
+            model.resize_token_embeddings(len(given[stored]), mean_resizing=False)
+
+
+def _check_every_tensor_fits(tuned: Any, given: dict[str, Tensor], folder: Path) -> None:
+    """peft silently skips tensors that fit nowhere, and leaves layers without tensors at zero.
+
+    Raises:
+        UserError: the adapter belongs to a model with more or fewer layers.
+    """
+    from peft import get_peft_model_state_dict
+
+    # without embeddings: peft would ask the hub whether they have changed
+    wanted = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
+    # embeddings of the base's are stored beside an adapter where it touches them
+    strange = given.keys() - wanted - set(tuned.state_dict())
+    if strange or wanted - given.keys():
+        raise UserError(
+            f"the adapter in {folder} does not fit this model: {len(given.keys() & wanted)} of its "
+            f"{len(given)} tensors match the {len(wanted)} that the model needs"
+        )

@@ -1,0 +1,77 @@
+"""The metadata of a GGUF file under its architecture's name: every key is used, or it is an error.
+
+A key that is passed over (a scale, a cap, a window) leaves a model that runs and computes
+something else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import UserError
+from .file import GgufFile
+
+_SAYS_NOTHING = {"rope.scaling.finetuned", "tensor_data_layout"}
+"""Keys that change no number."""
+
+
+class Metadata:
+    """What a file says of its architecture; remembers which keys have been asked for."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self.file = file
+        self.architecture = file.metadata.get("general.architecture")
+        if not isinstance(self.architecture, str):
+            raise self.refusal("does not say which architecture it is")
+        prefix = f"{self.architecture}."
+        self.values = {
+            key.removeprefix(prefix): value
+            for key, value in file.metadata.items()
+            if key.startswith(prefix)
+        }
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value; a list with one value for all layers is that value."""
+        self.asked.add(key)
+        value = self.values.get(key, default)
+        if isinstance(value, list) and value and all(v == value[0] for v in value):
+            return value[0]
+        return value
+
+    def size(self, key: str, default: int | None = None) -> int:
+        """A whole number above 0.
+
+        Raises:
+            UserError: it is missing and has no default, or is none.
+        """
+        value = self.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.refusal(f"has {value!r} as '{self.architecture}.{key}'")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A number.
+
+        Raises:
+            UserError: it is missing and has no default, or is none.
+        """
+        value = self.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self.refusal(f"has {value!r} as '{self.architecture}.{key}'")
+        return float(value)
+
+    def check_all_asked(self) -> None:
+        """Raise UserError for a key that nothing has asked for and that may change a number."""
+        if self.get("attention.causal", True) is not True:
+            raise self.refusal("is no causal language model")
+        for key in sorted(self.values.keys() - self.asked - _SAYS_NOTHING):
+            # llama.cpp takes 0 for "none" wherever a key may be missing
+            if self.values[key] or isinstance(self.values[key], str):
+                raise self.refusal(
+                    f"has '{self.architecture}.{key}' = {str(self.values[key])[:40]}, which the "
+                    "conversion does not know and which may change the model's numbers"
+                )
+
+    def refusal(self, what: str) -> UserError:
+        return UserError(f"{self.file.path.name} {what}: it cannot be converted")

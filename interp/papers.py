@@ -1,0 +1,75 @@
+"""Where the methods come from: what `interp cite` cites."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Paper(NamedTuple):
+    """Where a method comes from."""
+
+    key: str
+    """BibTeX's."""
+    author: str
+    title: str
+    year: int
+    eprint: str = ""
+    """Its number on arXiv."""
+    booktitle: str = ""
+    studies: tuple[str, ...] = ()
+    """The studies it is the method of; by default all of its analysis."""
+
+
+DECODING = Paper(
+    "davies2025decoding",
+    "Davies, Harry J.",
+    "Decoding specialised feature neurons in LLMs with the final projection layer",
+    2025,
+    eprint="2501.02688",
+)
+TARS = Paper(
+    "davies2024tars",
+    "Davies, Harry J. and others",
+    "Targeted angular reversal of weights (TARS) for knowledge removal in large language models",
+    2024,
+    eprint="2412.10257",
+    studies=("neurons.tars",),
+)
+OBSERVABLES = Paper(
+    "dunefsky2024observable",
+    "Dunefsky, Jacob and Cohan, Arman",
+    "Observable propagation: uncovering feature vectors in transformers",
+    2024,
+    booktitle="International Conference on Machine Learning",
+)
+KNOB = Paper(
+    "minder2025knob",
+    "Minder, Julian and Du, Kevin and Stoehr, Niklas and Monea, Giovanni and Wendler, "
+    "Chris and West, Robert and Cotterell, Ryan",
+    "Controllable context sensitivity and the knob behind it",
+    2025,
+    eprint="2411.07404",
+    booktitle="International Conference on Learning Representations",
+)
+DARK_MATTER = Paper(
+    "engels2024dark",
+    "Engels, Joshua and Smith, Logan Riggs and Tegmark, Max",
+    "Decomposing the dark matter of sparse autoencoders",
+    2024,
+    eprint="2410.14670",
+)
+TOUR = Paper(
+    "navarretemichelini2019tour",
+    "Navarrete Michelini, Pablo and Liu, Hanwen and Lu, Yunhua and Jiang, Xingqun",
+    "A tour of convolutional networks guided by linear interpreters",
+    2019,
+    booktitle="International Conference on Computer Vision",
+)
+LAYERS = Paper(
+    "du2025layer",
+    "Du, Jason and Hong, Kelly and Imran, Alishba and Jahanparast, Erfan and Khfifi, "
+    "Mehdi and Qiao, Kaichun",
+    "How GPT learns layer by layer",
+    2025,
+    eprint="2501.07108",
+)
