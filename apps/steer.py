@@ -44,9 +44,7 @@ def answer(wish: Wish) -> tuple[pd.DataFrame, str, str, float]:
     if not wish.prompt.strip():
         raise UserError("the prompt is empty: type some text")
     if wish.chat:
-        check_chat_template(
-            resolve(wish.model), wish.model, "plain text: turn the chat template off"
-        )
+        check_chat_template(resolve(wish.model), wish.model, "the prompt without it")
     subject, lock = opened(wish.model)
     message = [{"role": "user", "content": wish.prompt}]
     batch = subject.chat(message) if wish.chat else subject.tokens(wish.prompt)

@@ -25,16 +25,11 @@ FAMILY_CONFIGS: dict[str, dict[str, Any]] = {name: dict(FAMILIES[name].tiny) for
 def make_model(family: str, **changes: Any) -> Any:
     """A random transformers model whose norm gains are random too."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from interp.model.conformance import tiny_model
 
     torch.manual_seed(len(family))
-    config = AutoConfig.for_model(family, **{**FAMILIES[family].tiny, **changes})
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name or "ln_" in name:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
+    return tiny_model(family, **changes)
 
 
 @pytest.fixture(scope="session")

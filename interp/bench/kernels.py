@@ -194,8 +194,14 @@ def _neurons(model: str, rows: int) -> tuple[Tensor, Tensor]:
 
     weights = open_weights(model)
     kinds, layers = weights.spec.kinds, range(0, weights.spec.n_layers, 4)
-    every = weights.spec.d_mlp * len(kinds) * len(layers) // rows or 1
-    vectors = torch.cat([weights.neurons(kind, layer) for layer in layers for kind in kinds])  # type: ignore[arg-type]
+    vectors = torch.cat(
+        [
+            weights.neurons(kind, layer, weights.banks(layer)[0].expert)  # type: ignore[arg-type]
+            for layer in layers
+            for kind in kinds
+        ]
+    )
+    every = len(vectors) // rows or 1
     return vectors[::every][:rows].float().contiguous(), weights.W_U().float()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from ..errors import UserError
 from ..model.catalog import DEFAULT_MODEL
@@ -19,21 +21,30 @@ def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions
 
     Read vectors (up, gate) are directions at `mlp_in`, where the MLP reads; write vectors (down) at
     `mlp_out`. Where a norm follows (Gemma 2 and 3), a write vector is multiplied by its gain; the
-    norm's scale, which depends on the token, is left out."""
+    norm's scale, which depends on the token, is left out. Where what is added is scaled (Granite),
+    a write vector is what is added."""
     if not neurons or len({(n.layer, n.kind) for n in neurons}) != 1:
         raise UserError("directions need neurons of one layer and kind: they share one site")
-    layer, kind, _ = neurons[0]
-    rows = [n.neuron for n in neurons]
-    matrix = weights.neurons(kind, layer)  # type: ignore[arg-type]
-    if max(rows) >= len(matrix):
-        raise UserError(f"no neuron {max(rows)} in layer {layer}: it has {len(matrix)}")
-    vectors = matrix[rows]
+    layer, kind = neurons[0].layer, neurons[0].kind
+    matrices = {
+        expert: weights.neurons(kind, layer, expert)  # type: ignore[arg-type]
+        for expert in dict.fromkeys(neuron.expert for neuron in neurons)
+    }
+    vectors = torch.stack([_row(matrices[neuron.expert], neuron) for neuron in neurons])
+    if kind == "down":
+        vectors *= weights.spec.residual_scale
     site = Site("mlp_out" if kind == "down" else "mlp_in", layer)
     after = weights.norm("mlp_post", layer) if kind == "down" else None
     if after is not None:
         vectors = vectors * after.gain.float()
     index = pd.DataFrame({"name": [str(n) for n in neurons]})
     return Directions(site, vectors, index, {"model": str(weights.folder), "from": "neurons"})
+
+
+def _row(matrix: Tensor, neuron: NeuronName) -> Tensor:
+    if neuron.neuron >= len(matrix):
+        raise UserError(f"no neuron {neuron}: its layer has {len(matrix)} there")
+    return matrix[neuron.neuron]
 
 
 def open_directions(source: str, model: str | None) -> Directions:

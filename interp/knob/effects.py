@@ -136,15 +136,19 @@ def nearest_neurons(knob: Directions, weights: Weights) -> pd.DataFrame:
     from ..directions import Directions
 
     layer = knob.site.layer or 0
-    layers = range(max(layer - 1, 0), min(layer + 2, weights.spec.n_layers))
-    names = [f"{i}.down.{n}" for i in layers for n in range(weights.spec.d_mlp)]
-    vectors = torch.cat([weights.neurons("down", i).float() for i in layers])
-    neurons = Directions(knob.site, vectors, pd.DataFrame({"name": names}))
+    near = range(max(layer - 1, 0), min(layer + 2, weights.spec.n_layers))
     lines = []
-    for name, row in zip(knob.index["direction"], knob.cosine(neurons), strict=True):
-        for i in row.abs().argsort(descending=True)[:NEAREST].tolist():
-            lines.append({"direction": name, "neuron": names[i], "cosine": float(row[i])})
-    return pd.DataFrame(lines)
+    for at, bank in ((i, bank) for i in near for bank in weights.banks(i)):
+        names = [f"{at}.{bank.prefix}down.{n}" for n in range(bank.size)]
+        vectors = weights.neurons("down", at, bank.expert)
+        neurons = Directions(knob.site, vectors, pd.DataFrame({"name": names}))
+        for place, row in enumerate(knob.cosine(neurons)):
+            for n in row.abs().argsort(descending=True)[:NEAREST].tolist():
+                lines.append({"place": place, "neuron": names[n], "cosine": float(row[n])})
+    found = pd.DataFrame(lines).sort_values("cosine", key=abs, ascending=False, kind="stable")
+    nearest = found.groupby("place").head(NEAREST).sort_values("place", kind="stable")
+    nearest.insert(0, "direction", knob.index["direction"].iloc[nearest.pop("place")].to_numpy())
+    return nearest.reset_index(drop=True)
 
 
 def split_knob(

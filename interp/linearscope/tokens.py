@@ -43,6 +43,7 @@ class TokensConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        self.stored_weights.check_dense("linearscope tokens")
         if not self.prompt:
             raise UserError("the prompt is empty: give at least one token")
         Site.parse(self.site)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import copy
 import sys
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from .files import read_json
 from .folder import ADAPTER
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def is_adapter(folder: Path) -> bool:
@@ -130,6 +131,8 @@ def _weight(layer: Any) -> nn.Parameter:
 
 
 def _untie(model: Any) -> None:
+    from torch import nn
+
     head = model.get_output_embeddings()
     if _weight(head) is _weight(model.get_input_embeddings()):
         inner = getattr(head, "base_layer", getattr(head, "original_module", head))

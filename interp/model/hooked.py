@@ -32,15 +32,25 @@ class Hooked:
         """Every site, in forward order."""
         self.refused: dict[Site, str] = {}
         """Sites that are not offered though the network has them, and why."""
+        self.absent: dict[Site, str] = {}
+        """Sites that some layers do not have, and why."""
         self.edits: tuple[Edit, ...] = ()
         """Those in scope."""
         self.double = False
         """Whether passes are in float64 from end to end."""
 
+    def matching(self, patterns: Iterable[str | Site]) -> list[Site]:
+        """The sites that names and globs mean, in forward order.
+
+        Raises:
+            UserError: one that names no site the model has, or offers.
+        """
+        return matching(patterns, self.sites, {**self.refused, **self.absent})
+
     @contextmanager
     def edited(self, *edits: Edit) -> Iterator[Self]:
         """Apply edits, after those already in scope, to every pass until the block is left."""
-        matching([edit.site for edit in edits], self.sites, self.refused)
+        self.matching(edit.site for edit in edits)
         before = self.edits
         self.edits = (*before, *edits)
         try:
@@ -59,7 +69,7 @@ class Hooked:
     ) -> dict[Site, Tensor]:
         """The activations at some sites, edits applied; no further than the last of them."""
         patterns = [sites] if isinstance(sites, str | Site) else sites
-        wanted = matching(patterns, self.sites, self.refused)
+        wanted = self.matching(patterns)
         kept: dict[Site, Tensor] = {}
         self._run(inputs, self._taps(kept, {site.whole for site in wanted}, chosen), True)
         return {site: head_of(kept[site.whole], site) for site in wanted}

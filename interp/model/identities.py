@@ -128,7 +128,9 @@ def _stream(own: dict[str, Tensor], spec: ModelSpec) -> Iterator[Identity]:
     terms = ("resid_pre", "attn_out", "mlp_out") if spec.parallel else ("resid_mid", "mlp_out")
     if {*terms, "resid_post"} <= own.keys():
         added = sum((own[term] for term in terms[1:]), own[terms[0]])
-        blamed = tuple(term for term in terms if term != "resid_pre")
+        # what the MLP's norm reads is the stream in between, whatever is added after
+        seen = "mlp_in" in own and not spec.parallel
+        blamed = ("mlp_out",) if seen else tuple(t for t in terms if t != "resid_pre")
         yield Identity(f"{' + '.join(terms)} = resid_post", blamed, added, own["resid_post"])
 
 
@@ -184,6 +186,24 @@ def looked_at(sites: Iterable[Site], spec: ModelSpec) -> list[Site]:
     return [site for site in every if site.layer in (None, *layers) or site.kind in stream]
 
 
+def misshapen(values: Values, rows: tuple[int, ...], spec: ModelSpec) -> dict[str, str]:
+    """Kinds of site whose activations have another shape than the sizes imply, and which."""
+    own = {
+        "head_v": (spec.n_kv_heads, spec.d_head),
+        "head_z": (spec.n_heads, spec.d_head),
+        "logits": (spec.d_vocab,),
+        **dict.fromkeys(("mlp_up", "mlp_gate", "mlp_post"), (spec.d_mlp,)),
+    }
+    found = {}
+    for site, x in values.items():
+        shape = (*rows, *own.get(site.kind, (spec.d_model,)))
+        if site.kind == "attn_pattern":
+            shape = (rows[0], spec.n_heads, rows[1], rows[1])
+        if tuple(x.shape) != shape:
+            found[site.kind] = f"on a probe it is {list(x.shape)}, not {list(shape)}"
+    return found
+
+
 @torch.no_grad()
 def check(
     found: dict[Site, Tensor], real: Bool[Tensor, "batch pos"], weights: LoadedWeights
@@ -193,8 +213,9 @@ def check(
     exact = torch.promote_types(dtype, torch.float32)
     values = {site: x.cpu().to(exact) for site, x in found.items()}
     errors: dict[str, float] = {}
-    faults: dict[str, str] = {}
-    for identity in identities(values, weights):
+    faults = misshapen(values, tuple(real.shape), weights.spec)
+    fitting = {site: x for site, x in values.items() if site.kind not in faults}
+    for identity in identities(fitting, weights):
         error = identity.error(real.cpu())
         for kind in identity.kinds:
             errors[kind] = max(errors.get(kind, 0.0), error)

@@ -28,14 +28,14 @@ class LoadedWeights(Weights):
         name = self._names.head or self._names.embed
         return self._float(self._tensors[f"{name}.weight"][tokens])
 
-    def _read(self, stored: str, shape: tuple[int, ...]) -> Tensor:
+    def _read(self, stored: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
         tensor = self._tensors.get(stored)
         if tensor is None or tuple(tensor.shape) != shape:
             has = "no such tensor" if tensor is None else list(tensor.shape)
             raise UserError(
                 f"the model's '{stored}' is {has} where its config implies {list(shape)}"
             )
-        return self._float(tensor)
+        return self._float(tensor if entry is None else tensor[entry])
 
     @staticmethod
     def _float(tensor: Tensor) -> Tensor:

@@ -14,23 +14,39 @@ activation and product, and the down projection's input."""
 
 
 class NeuronName(NamedTuple):
-    """`29.gate.808`: a layer, a kind of vector, an index."""
+    """`29.gate.808`: a layer, a kind of vector, an index; in a layer of experts `12.e5.gate.808`,
+    of the expert that every token passes `12.shared.gate.808`."""
 
     layer: int
     kind: str
     neuron: int
+    expert: str = ""
 
     def __str__(self) -> str:
-        return f"{self.layer}.{self.kind}.{self.neuron}"
+        parts = (self.layer, self.expert, self.kind, self.neuron)
+        return ".".join(str(part) for part in parts if part != "")
 
 
 def parse_neuron(text: str) -> NeuronName:
-    match = re.fullmatch(r"\s*(\d{1,9})\.(up|gate|down)\.(\d{1,9})\s*", text)
-    if not match:
-        raise UserError(f"'{text}' names no neuron: write layer.kind.index, such as 29.gate.808")
-    return NeuronName(int(match[1]), match[2], int(match[3]))
+    form = r"\s*(\d{1,9})\.(?:(e\d{1,6}|shared)\.)?(up|gate|down)\.(\d{1,9})\s*"
+    if not (match := re.fullmatch(form, text)):
+        raise UserError(
+            f"'{text}' names no neuron: write layer.kind.index, such as 29.gate.808, or in a layer "
+            "of experts 12.e5.gate.808"
+        )
+    layer, expert, kind, neuron = match.groups()
+    return NeuronName(int(layer), kind, int(neuron), expert or "")
 
 
 def clamp_site(neuron: NeuronName) -> Site:
-    """The site at which a neuron's activation can be held."""
+    """The site at which a neuron's activation can be held.
+
+    Raises:
+        UserError: a neuron of an expert, which sees only the tokens routed to it.
+    """
+    if neuron.expert:
+        raise UserError(
+            f"the activation of {neuron} is no site: an expert sees only the tokens that are "
+            "routed to it. Take its vector as a direction, or a site of the whole layer"
+        )
     return Site(CLAMP_SITES[neuron.kind], neuron.layer)

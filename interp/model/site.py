@@ -99,7 +99,7 @@ def matching(
 
     Args:
         available: every site, in forward order.
-        refused: sites that the model has but does not offer, and why.
+        refused: sites that the model does not offer, and why.
 
     Raises:
         UserError: a pattern that names no site the model has, or offers.

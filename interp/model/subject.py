@@ -28,6 +28,7 @@ from .families import ModelSpec, read_spec
 from .hooked import Chosen, Hooked
 from .identities import check, looked_at, probe_rows, rounding
 from .loaded import LoadedWeights
+from .places import DENSE_ONLY, expert_reason
 from .prompting import Bos, Prompting
 from .site import Site
 from .token_ids import token_ids
@@ -65,6 +66,8 @@ class Subject(Hooked):
         """The stored weights, if the model came from a folder."""
         self._cache_name = "past_key_values"
         """The model's own name for the keys and values of earlier tokens."""
+        self._cache_config: Any = None
+        """By which a cache is laid out, where layers keep other things than keys and values."""
         self.parity = float("nan")
         """Largest difference of its logits from plain transformers' on a probe, a padded row in
         it."""
@@ -163,7 +166,7 @@ class Subject(Hooked):
 
         whole = self._as_batch(batch)
         self.check_length(whole.mask.shape[1] + max_new_tokens)
-        cache = DynamicCache() if cache is None else cache
+        cache = DynamicCache(config=self._cache_config) if cache is None else cache
         generator = torch.Generator(self.device).manual_seed(seed)
         ends = torch.tensor(self.ends, dtype=torch.long, device=self.device)
         ids, mask = whole
@@ -249,6 +252,9 @@ def open_subject(
     prompting = Prompting(tokenizer, bos)
     subject = Subject(adapter(hf, spec), spec, prompting, torch.device(device))
     subject.ends = _ends(hf, tokenizer)
+    text = hf.config.get_text_config()
+    if "linear_attention" in (getattr(text, "layer_types", None) or ()):
+        subject._cache_config = text
     if "cache" in signature(hf.forward).parameters:
         subject._cache_name = "cache"
     subject.double = next(hf.parameters()).dtype == torch.float64
@@ -281,6 +287,9 @@ def _check(
     checked = check(found, probe.mask, weights)
     subject.site_error, subject.site_errors = checked.largest, checked.errors
     subject.refused = {s: checked.faults[s.kind] for s in subject.sites if s.kind in checked.faults}
+    for layer in weights.sparse:
+        reason = expert_reason(subject.spec, layer)
+        subject.absent |= {Site(kind, layer): reason for kind in DENSE_ONLY}
     subject.sites = tuple(site for site in subject.sites if site not in subject.refused)
 
 

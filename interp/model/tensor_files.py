@@ -67,8 +67,12 @@ def _header(path: Path) -> list[Stored]:
         raise UserError(_unreadable(path, error)) from error
 
 
-def read_tensor(path: Path, name: str, shape: tuple[int, ...]) -> Tensor:
+def read_tensor(path: Path, name: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
     """A tensor of a safetensors file in float32, converted a slice at a time.
+
+    Args:
+        shape: the whole tensor's.
+        entry: read this entry of the first axis alone (one expert's matrix of a stack of 8 GB).
 
     Raises:
         UserError: it has another shape or a dtype that is not floating point, holds a NaN or an
@@ -89,10 +93,13 @@ def read_tensor(path: Path, name: str, shape: tuple[int, ...]) -> Tensor:
                     f"'{name}' in {path} is {view.get_shape()} where config.json implies "
                     f"{list(shape)}"
                 )
-            whole = torch.empty(shape, dtype=torch.float32)
-            step = max(SLICE_BYTES // (4 * (shape[1] if len(shape) > 1 else 1)), 1)
-            for start in range(0, shape[0], step):
-                whole[start : start + step] = view[start : start + step]
+            if entry is not None:
+                whole = view[entry : entry + 1][0].float()
+            else:
+                whole = torch.empty(shape, dtype=torch.float32)
+                step = max(SLICE_BYTES // (4 * (shape[1] if len(shape) > 1 else 1)), 1)
+                for start in range(0, shape[0], step):
+                    whole[start : start + step] = view[start : start + step]
     except (SafetensorError, OSError) as error:
         raise UserError(_unreadable(path, error)) from error
     if not torch.isfinite(torch.stack(torch.aminmax(whole))).all():

@@ -6,7 +6,7 @@ the down projection. Heads come apart: `W_V` [n_kv_heads, d_head, d_model] reads
 the input norm), `W_O` [n_heads, d_model, d_head] writes to it; head h uses the values of kv head
 h // (n_heads / n_kv_heads). A bias that is not stored is zero. Norm gains are the effective ones
 (Gemma's stored gain + 1). All are float32 on the CPU, but `norm`, whose sum needs float64 to be
-exact. Peak memory is that of the tensor asked for plus a 64 MiB slice.
+exact. Peak memory is that of the matrix asked for (one expert's of a stack) plus a 64 MiB slice.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor
 
 from ..errors import UserError
 from .catalog import resolve
-from .families import ModelSpec, Names, Part, read_spec
+from .families import ModelSpec, Names, read_spec
 from .files import sha256
 from .folder import check_folder
+from .places import Bank, Kind, Place, banks, expert_reason, place
 from .tensor_files import read_tensor, remembered_sha256
 from .tokenizer_files import tokenizer_files
 
-Kind = Literal["up", "gate", "down"]
 NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
 
 
@@ -37,24 +37,6 @@ class NormWeights(NamedTuple):
 
     gain: Float[Tensor, " d_model"]
     offset: Float[Tensor, " d_model"]
-
-
-class Place(NamedTuple):
-    """Where the vectors of a layer's neurons of one kind are."""
-
-    parameter: str
-    """The matrix's name in transformers' causal-LM class."""
-    stored: str
-    """Its name in the files."""
-    rows: bool
-    """Whether a neuron is a row of it (a column otherwise)."""
-    span: slice
-    """The rows or columns that are these neurons'; all of them in most families."""
-
-    def of(self, neuron: int, matrix: Tensor) -> Tensor:
-        """A view of one neuron's vector in the matrix."""
-        mine = matrix[self.span] if self.rows else matrix[:, self.span]
-        return mine[neuron] if self.rows else mine[:, neuron]
 
 
 class Weights:
@@ -74,10 +56,11 @@ class Weights:
         """Find the family's parts among the tensors that there are."""
         self.spec, self._family, self._there = spec, spec.family, there
         self._names = Names(self._family, there)
-        last = self._names.part(spec.n_layers - 1, self._family.down)
-        if f"{last}.weight" not in self:
+        last = self.banks(spec.n_layers - 1)[0].expert
+        name = self.place("down", spec.n_layers - 1, last).stored
+        if name not in self:
             raise UserError(
-                f"{self} has no tensor '{last}.weight', but its config.json {spec.n_layers} layers"
+                f"{self} has no tensor '{name}', but its config.json {spec.n_layers} layers"
             )
 
     def __str__(self) -> str:
@@ -102,26 +85,52 @@ class Weights:
         """The unembedding's bias (GPT-J, Phi)."""
         return self._bias(self._names.head, self.spec.d_vocab)
 
-    def neurons(self, kind: Kind, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        """One row a neuron: the vector it reads with (up, gate) or writes (down)."""
+    def banks(self, layer: int) -> tuple[Bank, ...]:
+        """The neurons of a layer: one bank, or one an expert."""
+        self._check(layer)
+        return banks(self.spec, self._names, layer)
+
+    @property
+    def sparse(self) -> tuple[int, ...]:
+        """The layers of experts; in the others every neuron acts on every token."""
+        return tuple(i for i in range(self.spec.n_layers) if self.banks(i)[0].expert)
+
+    def check_dense(self, purpose: str) -> None:
+        """Raise UserError for a model with experts.
+
+        Args:
+            purpose: what needs every neuron's activation at every position.
+        """
+        if layers := self.sparse:
+            raise UserError(
+                f"{purpose} cannot take this {self.spec.model_type} model: "
+                f"{expert_reason(self.spec, layers[0])}"
+            )
+
+    def neurons(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, "n d_model"]:
+        """One row a neuron: the vector it reads with (up, gate) or writes (down).
+
+        Raises:
+            UserError: a kind, layer or expert that the model lacks; a layer of experts, and none
+                is named.
+        """
+        at = self.place(kind, layer, expert)
+        return at.vectors(self._read(at.stored, at.shape, at.entry)).contiguous()
+
+    def place(self, kind: Kind, layer: int, expert: str = "") -> Place:
+        """Where `neurons` are stored."""
         if kind not in self.spec.kinds:
             raise UserError(
                 f"a {self.spec.model_type} model has no '{kind}' neurons, only "
                 + ", ".join(self.spec.kinds)
             )
-        place, all_ = self.neuron_matrix(kind, layer), self.spec.d_mlp * self._projection(kind).of
-        shape = (all_, self.spec.d_model)
-        matrix = self._read(place.stored, shape if place.rows else shape[::-1])
-        return (matrix[place.span] if place.rows else matrix[:, place.span].T).contiguous()
-
-    def neuron_matrix(self, kind: Kind, layer: int) -> Place:
-        """Where `neurons` are stored."""
-        part = self._projection(kind)
-        self._check(layer)
-        rows = (kind == "down") == self._family.transposed
-        name = f"{self._family.layer.format(layer)}.{part.name}.weight"
-        stored = f"{self._names.part(layer, part.name)}.weight"
-        return Place(name, stored, rows, part.span(self.spec.d_mlp))
+        every = {bank.expert: bank for bank in self.banks(layer)}
+        if expert not in every:
+            experts = [name for name in every if name]
+            has = f"the experts {experts[0]} to {experts[-1]}" if experts else "no experts"
+            missing = f"no '{expert}'" if expert else f"name one, as in {layer}.e0.{kind}.0"
+            raise UserError(f"layer {layer} has {has}: {missing}")
+        return place(self.spec, self._names, kind, layer, every[expert])
 
     def shard(self, stored: str) -> Path:
         """The file that holds a tensor, by its name in the files."""
@@ -143,12 +152,17 @@ class Weights:
         normed: Tensor = centred / scale * norm.gain + norm.offset
         return normed
 
-    def bias(self, kind: Kind, layer: int) -> Float[Tensor, " width"]:
-        """Of a projection of the MLP: [d_mlp] for up and gate, [d_model] for down."""
-        part, down = self._projection(kind), kind == "down"
-        width = self.spec.d_model if down else self.spec.d_mlp
-        whole = self._bias(self._part(layer, part.name), width * part.of)
-        return whole[part.span(width)]
+    def bias(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, " width"]:
+        """Of the projection of `neurons`: one number a neuron for up and gate, [d_model] for
+        down; zero if none is stored."""
+        at, down = self.place(kind, layer, expert), kind == "down"
+        outputs = at.shape[-2 if at.rows != down else -1]
+        if at.bias in self:
+            stack = at.shape[:1] if at.entry is not None else ()
+            whole = self._read(at.bias, (*stack, outputs), at.entry)
+        else:
+            whole = torch.zeros(outputs)
+        return whole if down else whole[at.span]
 
     def W_V(self, layer: int) -> Float[Tensor, "n_kv_heads d_head d_model"]:
         """What the heads read: the values are W_V x + b_V.
@@ -172,6 +186,8 @@ class Weights:
         """What the heads write: attention adds b_O and the sum over heads of W_O z, all times
         `residual_scale`."""
         spec, family = self.spec, self._family
+        if not family.output:
+            raise UserError(f"{spec.model_type} has no W_O: {family.no_heads}")
         width = spec.n_heads * spec.d_head
         shape = (width, spec.d_model) if family.transposed else (spec.d_model, width)
         matrix = self._read(f"{self._part(layer, family.output)}.weight", shape)
@@ -213,10 +229,6 @@ class Weights:
         tokenizer = hashlib.sha256(parts.encode()).hexdigest()
         return {"model": self.fingerprint(), "tokenizer": tokenizer}
 
-    def _projection(self, kind: Kind) -> Part:
-        found: str | Part = getattr(self._family, kind)
-        return found if isinstance(found, Part) else Part(found)
-
     @property
     def _value_width(self) -> int:
         """Of the projection that gives the values, and in some families queries and keys too."""
@@ -243,13 +255,14 @@ class Weights:
         if not 0 <= layer < self.spec.n_layers:
             raise UserError(f"no layer {layer}: this model has layers 0..{self.spec.n_layers - 1}")
 
-    def _read(self, stored: str, shape: tuple[int, ...]) -> Tensor:
-        """A tensor in float32, converted a slice at a time; its shape and values are checked."""
+    def _read(self, stored: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
+        """A tensor in float32, or one entry of its first axis, converted a slice at a time; its
+        shape and values are checked."""
         if stored not in self:
             raise UserError(
                 f"{self} has no tensor '{stored}', which a {self.spec.model_type} model should have"
             )
-        return read_tensor(self._shard_of[stored], stored, shape)
+        return read_tensor(self._shard_of[stored], stored, shape, entry)
 
 
 def open_weights(name: str) -> Weights:

@@ -15,6 +15,7 @@ Tables of the run:
 
 `neurons/L000.parquet` …, one file a layer, one row per (layer, kind, neuron, side):
     layer int16, kind string (up | gate | down), neuron int32
+    expert string      only of a model with experts: e0, e1, …, shared; "" in its dense layers
     side string        top: the vector itself; bottom: its negation
     ids list<int32>[k] token ids, most extreme first, equal logits by the lowest id
     tokens list<string>[k], logits list<float>[k]    (logits of the vector, not negated)
@@ -112,24 +113,28 @@ class AtlasConfig(ModelStudy):
             for layer, name in enumerate(names)
             if not (out.has(f"random/{name}") and out.has(f"neurons/{name}"))
         ]
-        per_layer, resumed = len(kinds) * spec.d_mlp, spec.n_layers - len(missing)
-        started, total = time.monotonic(), per_layer * spec.n_layers
-        self._announce(per_layer * len(missing))
-        with progress(f"atlas of {self.model}", total, "vectors", per_layer * resumed) as advance:
+        sizes = [self._vectors(layer) for layer in range(spec.n_layers)]
+        started, total, ahead = time.monotonic(), sum(sizes), sum(sizes[i] for i in missing)
+        self._announce(ahead)
+        with progress(f"atlas of {self.model}", total, "vectors", total - ahead) as advance:
             decoder = Decoder(weights, self.k, self.all_ids, self.device)
             out.table_once("vocabulary/tokens", lambda: decoder.vocabulary)
             for layer in missing:
                 for folder, rows in self._decoded(layer, decoder):
                     with out.part(f"{folder}/{names[layer]}") as path:
                         pq.write_table(rows, path, compression="zstd")
-                advance(per_layer, f"layer {layer}")
+                advance(sizes[layer], f"layer {layer}")
         out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.device}
         return {
             "vectors": total,
             "layers_computed": len(missing),
-            "layers_resumed": resumed,
+            "layers_resumed": spec.n_layers - len(missing),
             "atlas_s": round(time.monotonic() - started, 2),
         }
+
+    def _vectors(self, layer: int) -> int:
+        """How many vectors a layer has, of the kinds decoded."""
+        return len(self.kinds) * sum(bank.size for bank in self.stored_weights.banks(layer))
 
     def _announce(self, vectors: int) -> None:
         spec, cores = self.stored_weights.spec, os.cpu_count() or 1
@@ -145,7 +150,23 @@ class AtlasConfig(ModelStudy):
         return size if self.all_ids else size - absent
 
     def _decoded(self, layer: int, decoder: Decoder) -> Iterator[tuple[str, pa.Table]]:
-        """One layer's random directions and its neurons as tables, decoded in one pass."""
+        """One layer's random directions and its neurons as tables, decoded in one pass; a layer of
+        experts expert by expert."""
+        import pyarrow as pa
+
+        layers, banks = self.stored_weights.spec.n_layers, self.stored_weights.banks(layer)
+        share = self.random // layers + (layer < self.random % layers)
+        parts = [
+            self._bank(layer, bank.expert, share // len(banks) + (i < share % len(banks)), decoder)
+            for i, bank in enumerate(banks)
+        ]
+        for folder, tables in zip(("random", "neurons"), zip(*parts, strict=True), strict=True):
+            yield folder, pa.concat_tables(tables)
+
+    def _bank(
+        self, layer: int, expert: str, random: int, decoder: Decoder
+    ) -> tuple[pa.Table, pa.Table]:
+        """Random directions and neurons of a layer's MLP or of one of its experts."""
         import numpy as np
         import pandas as pd
         import pyarrow as pa
@@ -153,26 +174,30 @@ class AtlasConfig(ModelStudy):
 
         from .decode import random_like
 
-        weights, layers = self.stored_weights, self.stored_weights.spec.n_layers
-        share = self.random // layers + (layer < self.random % layers)
+        weights = self.stored_weights
         vectors, numbers, randoms, drawn = [], [], [], []
         for kind in self.kinds:
-            rows = weights.neurons(kind, layer)
-            places, directions = random_like(rows, share, [self.seed, layer, *kind.encode()])
+            rows = weights.neurons(kind, layer, expert)
+            seed = [self.seed, layer, *f"{expert}{kind}".encode()]
+            places, directions = random_like(rows, random, seed)
             vectors.append(rows)
             numbers.append(np.arange(len(rows)))
             randoms.append(directions)
             drawn.append(places)
         of_kind = np.repeat(2 * self.kinds, [len(places) for places in (*numbers, *drawn)])
         index = {"layer": np.full(len(of_kind), layer, np.int16), "kind": of_kind}
+        if weights.spec.n_experts:
+            index["expert"] = np.full(len(of_kind), expert)
         index["neuron"] = np.concatenate([*numbers, *drawn]).astype(np.int32)
         every = torch.cat([*vectors, *randoms])
         if self.norm != "raw":
             every *= weights.gain("mlp", layer) if self.norm == "mlp" else weights.gain("final")
         sides = decoder.rows(every, pd.DataFrame(index))
         neurons = sum(map(len, vectors))
-        yield "random", pa.concat_tables([side.slice(neurons) for side in sides])
-        yield "neurons", pa.concat_tables([side.slice(0, neurons) for side in sides])
+        return (
+            pa.concat_tables([side.slice(neurons) for side in sides]),
+            pa.concat_tables([side.slice(0, neurons) for side in sides]),
+        )
 
 
 def stored_or_made(wanted: AtlasConfig, purpose: str) -> Run:

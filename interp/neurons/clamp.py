@@ -131,6 +131,7 @@ class ClampConfig(TextStudy):
 
     def _checked_neuron(self) -> NeuronName:
         neuron, spec = parse_neuron(self.neuron), self.stored_weights.spec
+        clamp_site(neuron)
         if neuron.kind not in spec.kinds:
             raise UserError(
                 f"{self.model} has no '{neuron.kind}' neurons, only {', '.join(spec.kinds)}"

@@ -80,6 +80,7 @@ class EffectsConfig(TextStudy):
         if not all(prompt.strip() for prompt in self.prompts):
             raise UserError("a prompt is empty: give every one of --prompts some text")
         weights = self.stored_weights
+        weights.check_dense("neurons effects")
         if self.controls >= weights.spec.d_mlp:
             raise UserError(f"a layer has only {weights.spec.d_mlp - 1} neurons for --controls")
         tokens = [tuple(word_tokens(weights, word)) for word in self.words]

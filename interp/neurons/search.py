@@ -29,6 +29,7 @@ _WORD = r"regexp_full_match(trim({}), '\p{{L}}{{3,}}')"
 _SCORE = "z::DOUBLE + margin::DOUBLE AS score"
 """SQL: the score of a row's own first word."""
 _COLUMNS = "concat_ws('.', layer, kind, neuron) AS name, *"
+_WITH_EXPERTS = "concat_ws('.', layer, nullif(expert, ''), kind, neuron) AS name, *"
 
 
 def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
@@ -73,7 +74,7 @@ def find(
     where = f"list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
     among = {"kinds": list(kinds or atlas.manifest["kinds"])}
     table = f"{atlas.sql('neurons')} WHERE list_contains($kinds, kind)"
-    rows = query(f"SELECT {_COLUMNS} FROM {table} AND {where}", among)
+    rows = query(f"SELECT {_columns(atlas)} FROM {table} AND {where}", among)
     if rows.empty:
         k = atlas.config["k"]
         raise UserError(
@@ -90,15 +91,16 @@ def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
     token's word. With `p`, `q`, `coherence_p`, `coherence_q` as in `find`."""
     neuron = parse_neuron(str(name))
     rows = query(
-        f"SELECT {_COLUMNS}, {_SCORE} FROM {atlas.sql('neurons')} "
-        "WHERE layer = $layer AND kind = $kind AND neuron = $neuron ORDER BY side DESC",
-        neuron._asdict(),
+        f"SELECT {_columns(atlas)}, {_SCORE} FROM {atlas.sql('neurons')} "
+        "WHERE layer = $layer AND kind = $kind AND neuron = $neuron AND name = $name "
+        "ORDER BY side DESC",
+        {"layer": neuron.layer, "kind": neuron.kind, "neuron": neuron.neuron, "name": str(neuron)},
     )
     if rows.empty:
         model, kinds = atlas.manifest["model"], atlas.manifest["kinds"]
         raise UserError(
             f"no {neuron} in this atlas: layers 0..{model['n_layers'] - 1}, kinds "
-            f"{', '.join(kinds)}, neurons 0..{model['d_mlp'] - 1}"
+            f"{', '.join(kinds)}, {_range(model)}"
         )
     return _beside_random(atlas, rows)
 
@@ -121,15 +123,28 @@ def top(
     if layer is not None and not 0 <= layer < layers:
         raise UserError(f"no layer {layer} in this atlas: it has layers 0..{layers - 1}")
     rows = query(
-        f"SELECT {_COLUMNS}, {_SCORE} FROM {atlas.sql('neurons')} "
+        f"SELECT {_columns(atlas)}, {_SCORE} FROM {atlas.sql('neurons')} "
         "WHERE layer = coalesce($layer, layer) AND kind = coalesce($kind, kind) "
         f"AND {_WORD.format('tokens[1]') if words_only else 'TRUE'} "
-        f"ORDER BY {by} DESC NULLS LAST, layer, kind, neuron, side LIMIT {min(limit, 10**9)}",
+        f"ORDER BY {by} DESC NULLS LAST, layer, kind, neuron, name, side LIMIT {min(limit, 10**9)}",
         {"layer": layer, "kind": kind},
     )
     if rows.empty:
         raise UserError("no neuron of this atlas fits: check the layer and the kind")
     return _beside_random(atlas, rows)
+
+
+def _columns(atlas: Run) -> str:
+    """SQL: a row's name, and all its columns."""
+    return _WITH_EXPERTS if atlas.manifest["model"].get("n_experts") else _COLUMNS
+
+
+def _range(model: dict[str, Any]) -> str:
+    """How a layer's neurons are numbered."""
+    if not model.get("n_experts"):
+        return f"neurons 0..{model['d_mlp'] - 1}"
+    shared = f", shared.0..{model['d_shared'] - 1}" if model["d_shared"] else ""
+    return f"experts e0..e{model['n_experts'] - 1} of neurons 0..{model['d_expert'] - 1}{shared}"
 
 
 def has_random(atlas: Run) -> bool:

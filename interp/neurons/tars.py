@@ -84,6 +84,7 @@ class TarsConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        self.stored_weights.check_dense("neurons tars")
         if not self.edits or min(self.edits) < 0 or max(self.edits) < 1:
             raise UserError("--edits must be numbers from 0 up, at least one of them above 0")
         largest, spec = max(self.edits), self.stored_weights.spec

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
+from ..model.places import Place
 from ..model.subject import Subject
-from ..model.weights import Place, Weights
+from ..model.weights import Weights
 from ..runs.writer import RunWriter
 
 
@@ -80,7 +81,7 @@ class WeightEdit:
             raise UserError("weight edits need a model that was opened from a folder")
         places = [_place(subject.weights, neuron) for neuron in self.neurons]
         views = [
-            place.of(neuron.neuron, subject.parameter(place.parameter))
+            place.vectors(subject.parameter(place.parameter))[neuron.neuron]
             for place, neuron in zip(places, self.neurons, strict=True)
         ]
         for view, neuron, old in zip(views, self.neurons, self.old, strict=True):
@@ -138,7 +139,7 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
             every = zip(edit.neurons, places, edit.old, edit.new, strict=True)
             for neuron, place, old, new in every:
                 if place.stored in tensors:
-                    view = place.of(neuron.neuron, tensors[place.stored])
+                    view = place.vectors(tensors[place.stored])[neuron.neuron]
                     _check(view, neuron, old)
                     view.copy_(new)
             save_file(tensors, shard, {"format": "pt"})
@@ -152,10 +153,12 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
 def _place(weights: Weights, neuron: NeuronName) -> Place:
     """Where a neuron's vector is."""
     spec = weights.spec
+    if neuron.expert:
+        raise UserError(f"{neuron} is of an expert: weights are edited in dense layers only")
     inside = neuron.layer < spec.n_layers and neuron.neuron < spec.d_mlp
     if neuron.kind not in spec.kinds or not inside:
         raise UserError(f"this model has no neuron {neuron}: the edit is of another model")
-    return weights.neuron_matrix(neuron.kind, neuron.layer)  # type: ignore[arg-type]
+    return weights.place(neuron.kind, neuron.layer)  # type: ignore[arg-type]
 
 
 def _check(view: Tensor, neuron: NeuronName, old: Tensor) -> None:

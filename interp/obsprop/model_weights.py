@@ -46,9 +46,14 @@ class Mlp:
 
 
 class StackedWeights:
-    """Heads [layer, ...], norms and MLPs of a model."""
+    """Heads [layer, ...], norms and MLPs of a model.
+
+    Raises:
+        UserError: it has layers of experts, or heads that do not read the stream.
+    """
 
     def __init__(self, stored: Weights, dtype: torch.dtype = torch.float32) -> None:
+        stored.check_dense("observable propagation")
         self.stored, self.spec, self.dtype = stored, stored.spec, dtype
         layers = range(self.spec.n_layers)
         with waiting("read the heads' weights"):

@@ -95,6 +95,7 @@ class ObspropConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        self.stored_weights.check_dense("observable propagation")
         counts = (self.width, self.depth, self.screen, self.paths, self.draws, self.windows)
         if min(counts) < 1 or self.boots < 10:
             raise UserError(

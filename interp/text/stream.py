@@ -21,7 +21,7 @@ from torch import Tensor
 from interp.kernels import RunningScores, Scores, Statistics
 
 from ..errors import UserError
-from ..model.site import Site, matching
+from ..model.site import Site
 from ..model.subject import Subject
 from ..progress import progress, waiting
 from .corpus import Rows
@@ -60,7 +60,7 @@ def stream(
 
 def per_token(subject: Subject, sites: Sites) -> list[Site]:
     """The sites that names or globs mean; each must have a vector per token."""
-    wanted = matching([sites] if isinstance(sites, str) else sites, subject.sites)
+    wanted = subject.matching([sites] if isinstance(sites, str) else sites)
     if any(site.kind == "attn_pattern" for site in wanted):
         raise UserError("attn_pattern has no vector per token: read it with Subject.capture")
     return wanted

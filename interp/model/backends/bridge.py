@@ -5,7 +5,8 @@ Booting changes the transformers object in place, so the copy is given up to the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..families import Family, ModelSpec
 from ..site import LAYER_KINDS, Site
 from . import Tap
 from .hooks import Stop, check_all_fired, counting
+from .locations import locations
 from .midstream import through_attention, with_mid
 
 _NAMES = {
@@ -44,10 +46,12 @@ class BridgeBackend:
     """
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
-        self.bridge = _boot(model)
-        for layer in range(spec.n_layers):
-            attention = self.bridge.blocks[layer].attn
-            attention.register_forward_pre_hook(_cache_by_its_old_name, with_kwargs=True)
+        there = locations(spec, model)
+        with _known(model):
+            self.bridge = _boot(model)
+        for block in self.bridge.blocks:
+            if hasattr(block, "attn"):  # not where attention is of another kind (Qwen 3.5)
+                block.attn.register_forward_pre_hook(_cache_by_its_old_name, with_kwargs=True)
         names = _NAMES | _post_norms(spec.family)
         every = {
             Site(kind, layer if kind in LAYER_KINDS else None): name.format(layer)
@@ -55,8 +59,14 @@ class BridgeBackend:
             for kind, name in names.items()
             if kind != "mlp_gate" or "gate" in spec.kinds
         }
-        fired = self._fired(set(every.values()))
-        self._names = {site: name for site, name in every.items() if name in fired}
+        with _known(model):
+            fired = self._fired(set(every.values()))
+        # hooks of experts' parts fire too, for one expert or the last one
+        self._names = {
+            site: name
+            for site, name in every.items()
+            if name in fired and (site in there or site.kind == "attn_pattern")
+        }
         self.sites = with_mid(self._names, spec)
 
     def _fired(self, names: set[str]) -> set[str]:
@@ -126,12 +136,25 @@ def _boot(model: Any) -> Any:
         made.save_pretrained(folder)
         stand_in = PreTrainedTokenizerFast.from_pretrained(folder)
         device = str(next(model.parameters()).device)
-        try:
-            return TransformerBridge.boot_transformers(
-                folder, hf_model=model, tokenizer=stand_in, device=device
-            )
-        except (ValueError, AttributeError, KeyError) as error:
-            raise UserError(
-                f"TransformerLens cannot take a {type(model).__name__} "
-                f"({str(error).splitlines()[0][:80]}): use backend='native'"
-            ) from error
+        return TransformerBridge.boot_transformers(
+            folder, hf_model=model, tokenizer=stand_in, device=device
+        )
+
+
+_RAISED = (
+    *(AssertionError, AttributeError, IndexError, KeyError, NotImplementedError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What TransformerLens raises at a model that its adapters do not fit."""
+
+
+@contextmanager
+def _known(model: Any) -> Iterator[None]:
+    """Raise UserError where TransformerLens fails at an architecture."""
+    try:
+        yield
+    except _RAISED as error:
+        reason = " ".join(str(error).split())[:80]
+        raise UserError(
+            f"TransformerLens cannot take a {type(model).__name__} ({reason}): use backend='native'"
+        ) from error

@@ -67,6 +67,7 @@ _QWEN_SIZES = sizes(4096, 22016, 32, 32, 151936)
 _QWEN2 = replace(LLAMA, defaults=defaults(num_key_value_heads=32, **_QWEN_SIZES))
 _QWEN2_VL = replace(
     LLAMA,
+    inside="found inside qwen2_vl and qwen2_5_vl only: see there",
     defaults=defaults(
         rms_norm_eps=1e-5, num_key_value_heads=8, **sizes(8192, 29568, 80, 64, 152064)
     ),

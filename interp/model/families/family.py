@@ -59,6 +59,7 @@ class Variant(NamedTuple):
 
 
 _GATE, _UP = (Part("mlp.experts.gate_up_proj", half, 2) for half in (0, 1))
+_ALONE = {kind: f"mlp.experts.{{}}.{kind}_proj" for kind in ("up", "gate", "down")}
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,23 @@ class Experts:
     """The experts of a layer's MLP, and one that every token passes, where there is one.
 
     Transformers keeps the matrices of all experts stacked, [experts, ...]; files often hold them
-    one by one, or under older names.
+    one by one. A layer with a dense layer's tensors is a dense layer.
     """
 
-    count: str
-    """The config field with the number of experts."""
-    width: str
+    count: tuple[str, ...]
+    """Config fields that may have the number of experts."""
+    width: str = "moe_intermediate_size"
     """The config field with the number of neurons of an expert."""
     up: Part = _UP
     gate: Part = _GATE
     down: str = "mlp.experts.down_proj"
+    """The stacks, which have no ".weight"."""
     transposed: bool = False
-    """Whether matrices are [experts, in, out] rather than [experts, out, in]."""
-    stored: Mapping[str, str] = field(default_factory=dict)
-    """Names in files: "up", "gate", "down" of one expert, `{}` its number, where each has a tensor
-    of its own; or the stacks' names in memory -> those in files."""
+    """Whether the stacks' matrices are [in, out] rather than [out, in]."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Stacks that have another name in files: in memory -> in files."""
+    alone: Mapping[str, str] = field(default_factory=lambda: _ALONE)
+    """One expert's matrices where files hold them one by one; `{}` stands for its number."""
     shared: str = ""
     """The module of the shared expert, with the names of a dense layer's projections below it."""
     shared_width: str = ""
@@ -160,6 +163,8 @@ class Family:
     """Why W_V cannot be read, where values are no linear function of the norm's output."""
     no_sites: str = ""
     """Why such a model can be decoded, but not opened as a subject."""
+    inside: str = ""
+    """Of an architecture that is only found inside others: where its numbers stand."""
     tiny: Mapping[str, Any] = field(default_factory=dict)
     """The config of a model of two layers, for tests and `interp models families --check`."""
 

@@ -108,7 +108,7 @@ def _experts(config: Config, experts: Experts | None) -> dict[str, int]:
     if experts is None:
         return {}
     width = _size(config, experts.width)
-    sizes = {"n_experts": _size(config, experts.count), "d_expert": width}
+    sizes = {"n_experts": _size(config, *experts.count), "d_expert": width}
     if experts.shared:
         together = _size(config, experts.shared_count, default=1)
         sizes["d_shared"] = _size(config, experts.shared_width, default=together * width)
@@ -156,6 +156,8 @@ def _given(config: Config, names: tuple[str, ...], default: Any) -> tuple[str, A
 
 def _size(config: Config, *names: str, default: int = 0) -> int:
     name, value = _given(config, names, default)
+    if isinstance(value, list) and len(set(value)) == 1:  # one a layer (Gemma 3n)
+        value = value[0]
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         what = f"'{name}' is {value!r}" if name else f"'{names[0]}' is missing"
         raise UserError(f"config.json of this {config['model_type']} model is damaged: {what}")

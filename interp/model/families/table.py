@@ -7,8 +7,9 @@ from typing import NamedTuple
 from .dense import DENSE
 from .family import Family
 from .gpt import GPT
+from .mixed import MIXED
 
-FAMILIES: dict[str, Family] = {**DENSE, **GPT}
+FAMILIES: dict[str, Family] = {**DENSE, **GPT, **MIXED}
 """`model_type` of config.json -> Family. Outside packages add to it (`families.outside`)."""
 
 
@@ -26,14 +27,17 @@ class Wrapper(NamedTuple):
 WRAPPERS: dict[str, Wrapper] = {
     "aya_vision": Wrapper("cohere2", True),
     "gemma3": Wrapper("gemma3_text", True),
+    "gemma4": Wrapper("gemma4_text", True),
     "idefics3": Wrapper("llama", False),
     "internvl": Wrapper("qwen2", True),
+    "llama4": Wrapper("llama4_text", False),
     "llava": Wrapper("llama", False, text_decides=True),
     "llava_next": Wrapper("llama", False),
     "llava_onevision": Wrapper("qwen2", False, text_decides=True),
     "mistral3": Wrapper("mistral", True),
     "paligemma": Wrapper("gemma", True),
     "qwen2_5_vl": Wrapper("qwen2_5_vl_text", False, text_decides=True),
+    "qwen3_5": Wrapper("qwen3_5_text", False),
     "qwen2_vl": Wrapper("qwen2_vl_text", False, text_decides=True),
     "smolvlm": Wrapper("llama", False),
     "vipllava": Wrapper("llama", False),
