@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from ..errors import UserError
 from ..model.catalog import DEFAULT_MODEL
-from ..model.neuron import NeuronName, parse_neuron
+from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.site import Site
 from ..model.weights import Weights, open_weights
 from .directions import Directions
@@ -26,11 +25,13 @@ def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions
     if not neurons or len({(n.layer, n.kind) for n in neurons}) != 1:
         raise UserError("directions need neurons of one layer and kind: they share one site")
     layer, kind = neurons[0].layer, neurons[0].kind
+    for neuron in neurons:
+        check_neuron(neuron, weights)
     matrices = {
         expert: weights.neurons(kind, layer, expert)  # type: ignore[arg-type]
         for expert in dict.fromkeys(neuron.expert for neuron in neurons)
     }
-    vectors = torch.stack([_row(matrices[neuron.expert], neuron) for neuron in neurons])
+    vectors = torch.stack([matrices[neuron.expert][neuron.neuron] for neuron in neurons])
     if kind == "down":
         vectors *= weights.spec.residual_scale
     site = Site("mlp_out" if kind == "down" else "mlp_in", layer)
@@ -39,12 +40,6 @@ def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions
         vectors = vectors * after.gain.float()
     index = pd.DataFrame({"name": [str(n) for n in neurons]})
     return Directions(site, vectors, index, {"model": str(weights.folder), "from": "neurons"})
-
-
-def _row(matrix: Tensor, neuron: NeuronName) -> Tensor:
-    if neuron.neuron >= len(matrix):
-        raise UserError(f"no neuron {neuron}: its layer has {len(matrix)} there")
-    return matrix[neuron.neuron]
 
 
 def open_directions(source: str, model: str | None) -> Directions:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,10 +102,12 @@ def merged(tuned: Any) -> Any:
         torch.arange(1, 17, device=tuned.device)[None]
         % whole.get_input_embeddings().weight.shape[0]
     )
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
         wanted = tuned(input_ids=probe).logits
         _untie(whole)
         try:
+            # peft warns of what is meant here, and mended below
+            warnings.filterwarnings("ignore", message="Input and output embeddings are no longer")
             enabled = tuned.get_model_status().enabled
             model = tuned.merge_and_unload() if enabled else tuned.unload()
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:

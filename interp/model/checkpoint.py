@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .folder import check_folder
+from .folder import check_folder, read_config
 
 
 def load_model(folder: Path, **options: Any) -> Any:
@@ -20,21 +20,25 @@ def load_model(folder: Path, **options: Any) -> Any:
 
 
 def complete_model(folder: Path, **options: Any) -> Any:
-    """`AutoModelForCausalLM.from_pretrained`, which fills what the files lack with random numbers.
+    """`AutoModelForCausalLM.from_pretrained`, or where transformers has no such class for a model
+    with a text model inside, that model whole. Both fill what the files lack with random numbers.
 
     Raises:
         UserError: it cannot load it; a weight is missing, has another shape than config.json
             implies, or holds a NaN or an infinity.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     asked = {"output_loading_info": True, "ignore_mismatched_sizes": True, **options}
     loaded: Any
+    alone = read_config(folder)["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    auto: Any = AutoModelForCausalLM if alone else AutoModelForImageTextToText
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **asked)
+        loaded = auto.from_pretrained(folder, trust_remote_code=False, **asked)
     # what transformers raises at configs that it did not expect
     except (
         *(AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .families import FAMILIES, UNFIT
+from .families import FAMILIES, UNFIT, WRAPPERS
 from .loaded import LoadedWeights
 from .subject import BackendName, Subject, open_subject
 from .weights import Weights
@@ -48,10 +48,15 @@ def tiny_model(model_type: str, **changes: Any) -> Any:
     Args:
         changes: fields of its config.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    config = AutoConfig.for_model(model_type, **{**FAMILIES[model_type].tiny, **changes})
-    model = AutoModelForCausalLM.from_config(config)
+    auto: Any = AutoModelForCausalLM
+    if model_type in WRAPPERS:
+        auto, wrapper = AutoModelForImageTextToText, WRAPPERS[model_type]
+        tiny = wrapper.tiny_config(FAMILIES[wrapper.text].tiny)
+    else:
+        tiny = {**FAMILIES[model_type].tiny}
+    model = auto.from_config(AutoConfig.for_model(model_type, **{**tiny, **changes}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name or "ln_" in name:

@@ -89,7 +89,7 @@ def _attention(own: dict[str, Tensor], weights: LoadedWeights, layer: int) -> It
         read = weights.normed("attn", layer, own["resid_pre"]).to(own["resid_pre"])
         values = torch.einsum("bpd,hkd->bphk", read, weights.W_V(layer)) + weights.b_V(layer)
         yield Identity("norm(resid_pre) W_V^T = head_v", ("head_v",), values, own["head_v"])
-    if {"attn_pattern", "head_v", "head_z"} <= own.keys():
+    if {"attn_pattern", "head_v", "head_z"} <= own.keys() and not spec.family.gated_heads:
         shared = own["head_v"].repeat_interleave(spec.n_heads // spec.n_kv_heads, dim=2)
         z = torch.einsum("bhqp,bphk->bqhk", own["attn_pattern"].to(shared), shared)
         yield Identity("attn_pattern head_v = head_z", ("attn_pattern",), z, own["head_z"])

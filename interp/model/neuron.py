@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UserError
 from .site import Site
+
+if TYPE_CHECKING:
+    from .weights import Weights
 
 CLAMP_SITES = {"up": "mlp_up", "gate": "mlp_gate", "down": "mlp_post"}
 """Where the activation belonging to each kind of vector is: both projections' outputs, before
@@ -36,6 +39,16 @@ def parse_neuron(text: str) -> NeuronName:
         )
     layer, expert, kind, neuron = match.groups()
     return NeuronName(int(layer), kind, int(neuron), expert or "")
+
+
+def check_neuron(neuron: NeuronName, weights: Weights) -> None:
+    """Raise UserError for a neuron that a model does not have."""
+    size = weights.bank(neuron.kind, neuron.layer, neuron.expert).size  # type: ignore[arg-type]
+    if neuron.neuron >= size:
+        raise UserError(
+            f"no {neuron} in this model: layers 0..{weights.spec.n_layers - 1}, neurons "
+            f"0..{size - 1}"
+        )
 
 
 def clamp_site(neuron: NeuronName) -> Site:

@@ -235,7 +235,7 @@ def open_subject(
         hf = load_model(folder, dtype=dtype)
         tokenizer = tokenizer or load_tokenizer(folder)
     check_device(device)
-    hf = hf.eval().requires_grad_(False).to(device)
+    hf = _with_head(hf).eval().requires_grad_(False).to(device)
     if attention or backend == "bridge":
         hf.set_attn_implementation(attention if backend != "bridge" else "eager")
     spec = read_spec(hf.config.to_dict())
@@ -262,6 +262,14 @@ def open_subject(
     subject.weights = Weights(folder) if folder else None
     _check(subject, probe, torch.cat(alone), stored, backend)
     return subject
+
+
+def _with_head(hf: Any) -> Any:
+    """The model, or a whole causal model inside it (Llama 4); one that shares its head with the
+    model around it runs in there."""
+    inner = getattr(hf, "language_model", None)
+    whole = inner is not None and getattr(inner, "get_output_embeddings", lambda: None)()
+    return inner if whole else hf
 
 
 def _check(

@@ -119,6 +119,10 @@ class Weights:
 
     def place(self, kind: Kind, layer: int, expert: str = "") -> Place:
         """Where `neurons` are stored."""
+        return place(self.spec, self._names, kind, layer, self.bank(kind, layer, expert))
+
+    def bank(self, kind: Kind, layer: int, expert: str = "") -> Bank:
+        """The bank of `neurons`, which has vectors of this kind."""
         if kind not in self.spec.kinds:
             raise UserError(
                 f"a {self.spec.model_type} model has no '{kind}' neurons, only "
@@ -130,7 +134,7 @@ class Weights:
             has = f"the experts {experts[0]} to {experts[-1]}" if experts else "no experts"
             missing = f"no '{expert}'" if expert else f"name one, as in {layer}.e0.{kind}.0"
             raise UserError(f"layer {layer} has {has}: {missing}")
-        return place(self.spec, self._names, kind, layer, every[expert])
+        return every[expert]
 
     def shard(self, stored: str) -> Path:
         """The file that holds a tensor, by its name in the files."""

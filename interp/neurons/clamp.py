@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
-from ..model.neuron import NeuronName, clamp_site, parse_neuron
+from ..model.neuron import NeuronName, check_neuron, clamp_site, parse_neuron
 from ..model.tokenizer_files import tokenizer_files
 from ..model.vocabulary import check_chat_template, token_strings
 from ..progress import progress
@@ -130,17 +130,9 @@ class ClampConfig(TextStudy):
                     advance(1, "unclamped" if value is None else f"at {value:g}")
 
     def _checked_neuron(self) -> NeuronName:
-        neuron, spec = parse_neuron(self.neuron), self.stored_weights.spec
+        neuron = parse_neuron(self.neuron)
         clamp_site(neuron)
-        if neuron.kind not in spec.kinds:
-            raise UserError(
-                f"{self.model} has no '{neuron.kind}' neurons, only {', '.join(spec.kinds)}"
-            )
-        if neuron.layer >= spec.n_layers or neuron.neuron >= spec.d_mlp:
-            raise UserError(
-                f"no {neuron} in {self.model}: layers 0..{spec.n_layers - 1}, neurons "
-                f"0..{spec.d_mlp - 1}"
-            )
+        check_neuron(neuron, self.stored_weights)
         if not self.value or self.tokens < 1:
             raise UserError("give at least one --value and at least one token")
         if not all(map(math.isfinite, self.value)):

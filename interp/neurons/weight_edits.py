@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.neuron import NeuronName, parse_neuron
+from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.places import Place
 from ..model.subject import Subject
 from ..model.weights import Weights
@@ -152,12 +152,13 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
 
 def _place(weights: Weights, neuron: NeuronName) -> Place:
     """Where a neuron's vector is."""
-    spec = weights.spec
     if neuron.expert:
         raise UserError(f"{neuron} is of an expert: weights are edited in dense layers only")
-    inside = neuron.layer < spec.n_layers and neuron.neuron < spec.d_mlp
-    if neuron.kind not in spec.kinds or not inside:
-        raise UserError(f"this model has no neuron {neuron}: the edit is of another model")
+    try:
+        check_neuron(neuron, weights)
+    except UserError as error:
+        reason = f"this model has no neuron {neuron}: the edit is of another model"
+        raise UserError(reason) from error
     return weights.place(neuron.kind, neuron.layer)  # type: ignore[arg-type]
 
 

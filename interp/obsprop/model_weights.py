@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import UserError
 from ..model.weights import NormKind, Weights
 from ..progress import waiting
 from .norms import NoNorm, Norm
@@ -55,6 +56,12 @@ class StackedWeights:
     def __init__(self, stored: Weights, dtype: torch.dtype = torch.float32) -> None:
         stored.check_dense("observable propagation")
         self.stored, self.spec, self.dtype = stored, stored.spec, dtype
+        if self.spec.family.gated_heads or self.spec.n_experts:
+            what = "experts" if self.spec.n_experts else "gates behind its heads"
+            raise UserError(
+                f"a {self.spec.model_type} model has {what}, through which no observable is taken "
+                "back: use a model without"
+            )
         layers = range(self.spec.n_layers)
         with waiting("read the heads' weights"):
             self.W_V, self.b_V, self.W_O, self.b_O = (

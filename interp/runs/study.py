@@ -80,7 +80,8 @@ class ModelStudy:
         check_device(self.device)
 
     def open(self, out: RunWriter, **options: Any) -> Subject:
-        """The model as a Subject; the manifest gets its parity, device and how text is fed.
+        """The model as a Subject; the manifest gets how well it agrees with plain transformers and
+        with itself, its device, and how text is fed.
 
         Args:
             options: `open_subject`'s.
@@ -95,7 +96,7 @@ class ModelStudy:
     def record(self, out: RunWriter, subject: Subject) -> None:
         """What the manifest says of an opened model."""
         text = subject.prompting.record()
-        out.facts |= {"parity": subject.parity, "device": self.device, "text": text}
+        out.facts |= {**subject.checks, "device": self.device, "text": text}
 
 
 @dataclass(frozen=True)

@@ -137,5 +137,5 @@ def test_neurons_of_two_sites_are_no_one_set(model_folder, own_home):
     weights = Weights(model_folder("llama"))
     with pytest.raises(UserError, match="one layer and kind"):
         neuron_directions(weights, [parse_neuron("0.up.1"), parse_neuron("1.up.1")])
-    with pytest.raises(UserError, match="no neuron 48 in layer 0"):
+    with pytest.raises(UserError, match="no 0.up.48 in this model: layers 0..1, neurons 0..47"):
         neuron_directions(weights, [parse_neuron("0.up.48")])

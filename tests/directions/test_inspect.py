@@ -121,7 +121,7 @@ class TestCommands:
             (["steer", "1.down.17", "--prompt", " "], "the prompt is empty"),
             (["steer", "1.down.17", "--prompt", "w1"], "has no chat template"),
             (["score", "1.down.17", "--corpus", "/no/such/file"], "no corpus at /no/such/file"),
-            (["decode", "1.down.99"], "no neuron 99 in layer 1"),
+            (["decode", "1.down.99"], "no 1.down.99 in this model: layers 0..1, neurons 0..47"),
         ],
     )
     def test_mistakes_are_a_line(self, dog_model, arguments, says, capsys):

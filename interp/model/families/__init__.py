@@ -8,7 +8,8 @@ in the families of other packages.
 from .family import Experts, Family, Part, Variant
 from .names import Names
 from .spec import ModelSpec, read_spec
-from .table import FAMILIES, UNFIT, WRAPPERS
+from .table import FAMILIES, UNFIT
+from .wrappers import WRAPPERS, Wrapper
 
 __all__ = [
     "FAMILIES",
@@ -20,5 +21,6 @@ __all__ = [
     "Names",
     "Part",
     "Variant",
+    "Wrapper",
     "read_spec",
 ]

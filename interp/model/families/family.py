@@ -159,6 +159,8 @@ class Family:
     legacy_activation: Mapping[str, str] = field(default_factory=dict)
     """Names of activations by which transformers understands another (Gemma's first releases)."""
     variants: tuple[Variant, ...] = ()
+    gated_heads: bool = False
+    """Whether what the heads give passes a gate of its own before W_O reads it (Qwen 3.5)."""
     no_heads: str = ""
     """Why W_V cannot be read, where values are no linear function of the norm's output."""
     no_sites: str = ""

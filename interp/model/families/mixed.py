@@ -25,7 +25,7 @@ _LATENT = {
 _GROUPED = {"n_routed_experts": 4, "moe_intermediate_size": 24, "n_group": 1, "topk_group": 1}
 
 
-def _shared(module: str, **fields: str) -> Experts:
+def _shared(module: str, **fields: Any) -> Experts:
     return Experts(count=("num_experts", "num_local_experts"), shared=module, **fields)
 
 
@@ -154,6 +154,7 @@ _LLAMA4 = replace(
 _QWEN3_5 = replace(
     LLAMA,
     attention=("self_attn", "linear_attn"),
+    gated_heads=True,
     gain_offset=1.0,
     defaults=defaults(num_key_value_heads=4, head_dim=256),
     tiny={**TINY, **_LINEAR},

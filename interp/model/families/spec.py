@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from .family import Experts, Family
-from .table import FAMILIES, UNFIT, WRAPPERS, Wrapper
+from .table import FAMILIES, UNFIT
+from .wrappers import WRAPPERS, Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,10 +73,13 @@ def read_spec(config: Config) -> ModelSpec:
     Raises:
         UserError: an unknown family, or a field that is missing.
     """
+    wrapper = WRAPPERS.get(str(config.get("model_type")) if isinstance(config, dict) else "")
     config = _language_model(config)
     model_type = config["model_type"]
     config = {**FAMILIES[model_type].defaults, **config}
     family = FAMILIES[model_type].with_variants(config)
+    if wrapper and wrapper.no_sites:
+        family = replace(family, no_sites=wrapper.no_sites)
     config |= family.fixed
     if reason := family.unfit(config):
         raise UserError(f"this {model_type} model cannot be taken: {reason}")
