@@ -95,7 +95,7 @@ class ModelStudy:
     def record(self, out: RunWriter, subject: Subject) -> None:
         """What the manifest says of an opened model."""
         text = subject.prompting.record()
-        out.facts |= {"parity": subject.parity, "device": self.device, "text": text}
+        out.facts |= {**subject.checks, "device": self.device, "text": text}
 
 
 @dataclass(frozen=True)
