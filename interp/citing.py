@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from . import __version__
-from .analyses import Paper, analyses
+from .analyses import analyses
 from .model import catalog
+from .papers import Paper
 from .runs.store import Run
 
 _SPECIAL = re.compile(r"([&%$#_{}])")

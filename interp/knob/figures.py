@@ -157,12 +157,15 @@ def of_run(run: Run) -> Figures:
         for setting in scores["model"].unique():
             name = str(setting).replace(" ", "-")
             made[f"pairacc-{name}"] = partial(knob_bars, scores, str(setting))
-            curve = partial(run.table, f"sweep/{setting}")
-            made[f"sweep-{name}"] = lambda curve=curve: knob_curve(curve(), "learned")
+            made[f"sweep-{name}"] = partial(_stored_curve, run, f"sweep/{setting}")
         r = float(run.metrics.get("separation correlates", math.nan))
         made["separation"] = lambda: knob_separation(of_both_models(run, "configurations"), r)
         made["cost"] = lambda: knob_text_cost(of_both_models(run, "perplexity"))
     return made
+
+
+def _stored_curve(run: Run, table: str) -> go.Figure:
+    return knob_curve(run.table(table), "learned")
 
 
 def of_both_models(run: Run, name: str) -> pd.DataFrame:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from .files import read_json
 from .folder import ADAPTER
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def is_adapter(folder: Path) -> bool:
@@ -100,10 +102,12 @@ def merged(tuned: Any) -> Any:
         torch.arange(1, 17, device=tuned.device)[None]
         % whole.get_input_embeddings().weight.shape[0]
     )
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
         wanted = tuned(input_ids=probe).logits
         _untie(whole)
         try:
+            # peft warns of what is meant here, and mended below
+            warnings.filterwarnings("ignore", message="Input and output embeddings are no longer")
             enabled = tuned.get_model_status().enabled
             model = tuned.merge_and_unload() if enabled else tuned.unload()
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
@@ -130,6 +134,8 @@ def _weight(layer: Any) -> nn.Parameter:
 
 
 def _untie(model: Any) -> None:
+    from torch import nn
+
     head = model.get_output_embeddings()
     if _weight(head) is _weight(model.get_input_embeddings()):
         inner = getattr(head, "base_layer", getattr(head, "original_module", head))

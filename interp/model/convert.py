@@ -68,6 +68,9 @@ def plan_tensors(file: GgufFile, fields: dict[str, Any]) -> dict[str, Planned]:
     architecture = architecture_of(file)
     heads = {"attn_q": fields["num_attention_heads"], "attn_qkv": fields["num_attention_heads"]}
     heads["attn_k"] = fields.get("num_key_value_heads", fields["num_attention_heads"])
+    layers = {int(m[1]) for m in map(re.compile(r"blk\.(\d+)\.").match, file.tensors) if m}
+    if layers != set(range(n_layers := fields["num_hidden_layers"])):
+        raise UserError(f"{file.path.name} has tensors of {len(layers)} layers and not {n_layers}")
     planned = {}
     for name, stored in file.tensors.items():
         if name in FACTORS:
@@ -107,9 +110,15 @@ def _order(reordered: Reordered, rows: int, heads: int) -> NDArray[np.int64]:
 def _checked_config(path: Path, fields: dict[str, Any], planned: dict[str, Planned]) -> Any:
     """transformers' config, once its model has just the tensors that will be written."""
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(**fields)
+    try:
+        config = AutoConfig.for_model(**fields)
+    except (StrictDataclassError, ValueError) as error:
+        raise UserError(
+            f"transformers takes no such model: {' '.join(str(error).split())}"
+        ) from error
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     config.architectures = [type(model).__name__]
@@ -149,6 +158,8 @@ if __name__ == "__main__":
     )
     try:
         convert(Path(sys.argv[1]).resolve(), Path(sys.argv[2]))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except UserError as error:
         sys.stdout.write(f"{error}\n")  # the catalog reads it
         sys.exit(1)

@@ -94,7 +94,7 @@ def read_tensor(path: Path, name: str, shape: tuple[int, ...], entry: int | None
                     f"{list(shape)}"
                 )
             if entry is not None:
-                whole = view[entry : entry + 1][0].float()
+                whole: Tensor = view[entry : entry + 1][0].float()
             else:
                 whole = torch.empty(shape, dtype=torch.float32)
                 step = max(SLICE_BYTES // (4 * (shape[1] if len(shape) > 1 else 1)), 1)

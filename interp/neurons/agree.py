@@ -36,11 +36,8 @@ SELECT {_GROUPS}, count(*) AS neurons, sum(same) AS same,
        coalesce(any_value(pairs), 0) / count(*) ** 2 AS chance
 FROM same LEFT JOIN luck USING ({_GROUPS}) GROUP BY {_GROUPS} ORDER BY {_GROUPS}
 """
-_PATTERNS = f"""
-SELECT same, vectors, count(*) AS neurons
-FROM (SELECT sum(same) AS same, count(*) AS vectors FROM same WHERE list_contains($kinds, kind)
-      GROUP BY layer, {_NEURON})
-GROUP BY ALL ORDER BY ALL
+_BY_NEURON = f"""
+SELECT layer, {_NEURON}, kind, sum(same) AS same, count(*) AS vectors FROM same GROUP BY ALL
 """
 
 
@@ -64,16 +61,17 @@ def agreement(a: Run, b: Run) -> pd.DataFrame:
 def summary(a: Run, b: Run) -> pd.DataFrame:
     """Agreement over all layers and sides: a row for all kinds together (`kind` "all") and one for
     each that both atlases have, with the columns of `agreement`."""
-    table = agreement(a, b)
+    table, every = agreement(a, b), query(_both(a, b) + _BY_NEURON)
     kinds = list(dict.fromkeys(table["kind"]))
     rows = []
     for name, chosen in {"all": kinds, **{kind: [kind] for kind in kinds}}.items():
-        part = table[table["kind"].isin(chosen)]
-        patterns = query(_both(a, b) + _PATTERNS, {"kinds": chosen})
-        alike = patterns["neurons"].to_numpy(int)
+        part, own = (each[each["kind"].isin(chosen)] for each in (table, every))
+        neurons = own.groupby(["layer", "expert", "neuron"])[["same", "vectors"]].sum()
+        patterns = neurons.value_counts().reset_index()  # few, of many neurons
+        alike = patterns["count"].to_numpy(int)
         share = bootstrap(patterns["same"], patterns["vectors"], alike=alike)
         chance = float(np.average(part["chance"], weights=part["neurons"]))
-        row = {"kind": name, "neurons": int(alike.sum()), **share.columns("agreement")}
+        row = {"kind": name, "neurons": len(neurons), **share.columns("agreement")}
         rows.append({**row, "chance": chance, "unit": "neuron"})
     return pd.DataFrame(rows)
 

@@ -33,7 +33,7 @@ Tables of the run:
     token are not in it, and count nowhere, unless `all_ids` is set
 
 No column but std and norm (and the logits) depends on the vector's length. The softmax of a raw
-vector is not kept: it measures little but its length (its entropy is within .001 of log V).
+vector does, so it is not kept: where the logits are small, its entropy is log V - std^2 / 2.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ Tables of the run:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
-from ..progress import progress
 from ..runs.study import TextStudy, plan
 from ..runs.writer import RunWriter
 from . import search
@@ -92,18 +92,19 @@ class EffectsConfig(TextStudy):
         kinds = self.atlas.kinds
         chosen = [search.find(atlas, word, limit=1, kinds=kinds).iloc[0] for word in self.words]
         subject = self.open(out)
-        sweeps: list[dict[str, Any]] = []
-        with progress("clamp effects", len(chosen) * (1 + self.controls), "neurons") as advance:
-            for i, (word, row) in enumerate(zip(self.words, chosen, strict=True)):
-                ids = search.word_ids(atlas, word)
-                own = parse_neuron(row["name"])
+        words = list(enumerate(zip(self.words, chosen, strict=True)))
+
+        def swept(some: Sequence[tuple[int, tuple[str, pd.Series]]]) -> Iterator[dict[str, Any]]:
+            for i, (word, row) in some:
+                ids, own = search.word_ids(atlas, word), parse_neuron(row["name"])
                 for neuron in (own, *self._controls(own, i)):
                     label = {"word": word, "name": str(neuron), "control": neuron != own}
                     means = self._logprobs(subject, neuron, ids)
                     for value, logprob in zip((None, *self.values), means, strict=True):
-                        sweeps.append({**label, "value": value, "logprob": logprob})
-                    advance(1, f"{word}, {neuron}")
-        sweep = out.table("effects/sweep", sweeps)
+                        yield {**label, "value": value, "logprob": logprob}
+
+        name = "effects/sweep"
+        sweep = out.table(name, out.in_pieces(name, words, swept, 1, "clamp effects", "words"))
         picked = zip(self.words, chosen, strict=True)
         table = out.table("effects/neurons", [_summary(sweep, word, row) for word, row in picked])
         out.facts["atlas"] = str(atlas.path)

@@ -26,6 +26,8 @@ STATISTICS = ("z", "margin", "coherence", "kurtosis", "skewness", "norm")
 """Columns of an atlas that rank or describe a row; one of an earlier version may lack some."""
 _WORD = r"regexp_full_match(trim({}), '\p{{L}}{{3,}}')"
 """SQL: a token that is a word, or part of one, of at least three letters."""
+_SCORE = "z::DOUBLE + margin::DOUBLE AS score"
+"""SQL: the score of a row's own first word."""
 _COLUMNS = "concat_ws('.', layer, kind, neuron) AS name, *"
 _WITH_EXPERTS = "concat_ws('.', layer, nullif(expert, ''), kind, neuron) AS name, *"
 
@@ -89,7 +91,7 @@ def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
     token's word. With `p`, `q`, `coherence_p`, `coherence_q` as in `find`."""
     neuron = parse_neuron(str(name))
     rows = query(
-        f"SELECT {_columns(atlas)}, z + margin AS score FROM {atlas.sql('neurons')} "
+        f"SELECT {_columns(atlas)}, {_SCORE} FROM {atlas.sql('neurons')} "
         "WHERE layer = $layer AND kind = $kind AND neuron = $neuron AND name = $name "
         "ORDER BY side DESC",
         {"layer": neuron.layer, "kind": neuron.kind, "neuron": neuron.neuron, "name": str(neuron)},
@@ -121,7 +123,7 @@ def top(
     if layer is not None and not 0 <= layer < layers:
         raise UserError(f"no layer {layer} in this atlas: it has layers 0..{layers - 1}")
     rows = query(
-        f"SELECT {_columns(atlas)}, z + margin AS score FROM {atlas.sql('neurons')} "
+        f"SELECT {_columns(atlas)}, {_SCORE} FROM {atlas.sql('neurons')} "
         "WHERE layer = coalesce($layer, layer) AND kind = coalesce($kind, kind) "
         f"AND {_WORD.format('tokens[1]') if words_only else 'TRUE'} "
         f"ORDER BY {by} DESC NULLS LAST, layer, kind, neuron, name, side LIMIT {min(limit, 10**9)}",
@@ -187,7 +189,7 @@ def _beside_random(atlas: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the p and q of their score and coherence, where the atlas has random directions."""
     if not has_random(atlas):
         return rows
-    asked = "SELECT z + margin AS score, coherence FROM "
+    asked = f"SELECT {_SCORE}, coherence FROM "
     random, every = (query(asked + atlas.sql(name)) for name in ("random", "neurons"))
     chances = {}
     for of, prefix in (("score", ""), ("coherence", "coherence_")):

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 SETS = ("closest", "matched", "random")
 """Which neurons are turned: those closest to the concept's vector, and the two controls."""
+PROMPT_COLUMNS = ("concept", "neurons", "edits", "word", "prompt", "probability", "logprob")
+"""Those of `tars/prompts`."""
 
 
 @dataclass(frozen=True)
@@ -104,31 +106,22 @@ class TarsConfig(TextStudy):
         subject = self.open(out)
         concepts = self._chosen()
         divergence = _kl_meter(subject, self)
-        effects: list[dict[str, Any]] = []
-        prompts: list[dict[str, Any]] = []
-        made: dict[str, WeightEdit] = {}
-        steps = len(concepts) * len(SETS) * len(self.edits)
-        with progress("remove concepts", steps, "edits") as advance:
+        made: dict[str, dict[str, WeightEdit]] = {}
+        with progress("choose the neurons", len(concepts), "concepts") as advance:
             for concept in concepts:
                 target = self._target(subject, concept)
                 target.save(out.path / "targets" / concept.word)
-                sets = self._sets(subject, concept, target, list(made.values()))
-                made[concept.word] = sets["closest"]
+                sets = self._sets(subject, concept, target, list(_closest(made).values()))
                 sets["closest"].save(out.path / "edits" / f"{concept.word}.safetensors")
-                for neurons, edit in sets.items():
-                    for n in self.edits:
-                        label = {"concept": concept.word, "neurons": neurons, "edits": n}
-                        with edit.first(n).applied(subject):
-                            rows = list(_asked(subject, concept))
-                            effects.append(label | _summary(rows, concept) | divergence())
-                        prompts += [label | row for row in rows]
-                        advance(1, f"{concept.word}, {n} {neurons}")
-        cumulative = self._cumulative(subject, concepts, made, divergence)
-        table = out.table("tars/effects", effects)
+                made[concept.word] = sets
+                advance(1, concept.word)
+        measured = self._removed(out, subject, concepts, made, divergence)
+        table = out.table("tars/effects", _effects(measured, concepts))
         out.table("tars/means", _means(table))
-        out.table("tars/prompts", prompts)
-        out.table("tars/edits", _listed(made))
-        return _metrics(table, out.table("tars/cumulative", cumulative))
+        out.table("tars/prompts", measured[list(PROMPT_COLUMNS)])
+        out.table("tars/edits", _listed(_closest(made)))
+        together = self._together(out, subject, concepts, _closest(made), divergence)
+        return _metrics(table, out.table("tars/cumulative", together))
 
     def _chosen(self) -> list[Concept]:
         known = read_concepts(concept_file(self.file))
@@ -172,30 +165,68 @@ class TarsConfig(TextStudy):
             for name, neurons in sets.items()
         }
 
-    def _cumulative(
+    def _removed(
         self,
+        out: RunWriter,
+        subject: Subject,
+        concepts: list[Concept],
+        made: dict[str, dict[str, WeightEdit]],
+        divergence: Callable[[], dict[str, Any]],
+    ) -> pd.DataFrame:
+        """`tars/prompts`, with the divergence of each edit beside its prompts."""
+        asked = [(concept, name, n) for concept in concepts for name in SETS for n in self.edits]
+
+        def measured(some: Sequence[tuple[Concept, str, int]]) -> Iterator[dict[str, Any]]:
+            for concept, name, n in some:
+                label = {"concept": concept.word, "neurons": name, "edits": n}
+                with made[concept.word][name].first(n).applied(subject):
+                    rows = list(_asked(subject, concept))
+                    label |= divergence()
+                yield from (label | row for row in rows)
+
+        size = len(self.edits)
+        return out.in_pieces("tars/prompts", asked, measured, size, "remove concepts", "edits")
+
+    def _together(
+        self,
+        out: RunWriter,
         subject: Subject,
         concepts: list[Concept],
         made: dict[str, WeightEdit],
         divergence: Callable[[], dict[str, Any]],
-    ) -> list[dict[str, Any]]:
+    ) -> pd.DataFrame:
         """The first concept removed, then the first two together, and so on."""
         from .weight_edits import WeightEdit
 
-        rows = []
-        with progress("together", len(concepts) * len(self.edits), "edits") as advance:
-            for n in self.edits:
-                for k in range(1, len(concepts) + 1):
-                    removed = concepts[:k]
-                    edit = WeightEdit.joined([made[c.word].first(n) for c in removed])
-                    with edit.applied(subject):
-                        logprobs = [
-                            _summary(list(_asked(subject, c)), c)["logprob"] for c in removed
-                        ]
-                        label = {"concepts": k, "edits": n, "logprob": sum(logprobs) / k}
-                        rows.append(label | divergence())
-                    advance(1, f"{k} concepts, {n} edits each")
-        return rows
+        steps = [(n, k) for n in self.edits for k in range(1, len(concepts) + 1)]
+
+        def measured(some: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+            for n, k in some:
+                removed = concepts[:k]
+                edit = WeightEdit.joined([made[c.word].first(n) for c in removed])
+                with edit.applied(subject):
+                    logprobs = [_summary(list(_asked(subject, c)), c)["logprob"] for c in removed]
+                    label = {"concepts": k, "edits": n, "logprob": sum(logprobs) / k}
+                    yield label | divergence()
+
+        size = len(concepts)
+        return out.in_pieces("tars/cumulative", steps, measured, size, "together", "edits")
+
+
+def _closest(made: dict[str, dict[str, WeightEdit]]) -> dict[str, WeightEdit]:
+    return {word: sets["closest"] for word, sets in made.items()}
+
+
+def _effects(measured: pd.DataFrame, concepts: list[Concept]) -> Iterator[dict[str, Any]]:
+    """Rows of `tars/effects`: what each edit does to its prompts, and its divergence."""
+    by_word = {concept.word: concept for concept in concepts}
+    divergence = [name for name in measured if name not in PROMPT_COLUMNS]
+    names = ["concept", "neurons", "edits"]
+    for label, part in measured.groupby(names, sort=False):
+        concept = by_word[part["concept"].iloc[0]]
+        rows: Any = part[list(PROMPT_COLUMNS)].to_dict("records")
+        effect = dict(zip(names, label, strict=True)) | _summary(rows, concept)
+        yield effect | {name: part[name].iloc[0] for name in divergence}
 
 
 def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, Any]]:

@@ -29,13 +29,13 @@ Written to the run:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..progress import progress
 from ..runs.store import Run, Store, open_run
 from ..runs.writer import RunWriter
 from .compare import CompareConfig, compared_model
@@ -111,21 +111,19 @@ class EditConfig:
         games = random_games(6 * self.positions, GAMES_SEED, split="held_out")
         cases = find_cases(games, self.positions, self.seed)
         unedited = count_errors(subject, games, cases, {}, 0.0)
-        sweeps = list(_sweeps(source, layers, n_layers, self.seed))
-        rows: list[dict[str, Any]] = []
-        with progress("edit", len(sweeps) * len(self.scale), "runs") as advance:
-            for reader, seed, at in sweeps:
-                width, names = subject.spec.d_model, _joined(at)
-                vectors = {
-                    layer: flip_vectors(source.path, reader, seed, layer, cases, width)
-                    for layer in at
-                }
+        width = subject.spec.d_model
+
+        def swept(some: Sequence[tuple[str, int, tuple[int, ...]]]) -> Iterator[dict[str, Any]]:
+            for reader, seed, at in some:
+                flips = partial(flip_vectors, source.path, reader, seed)
+                vectors = {layer: flips(layer, cases, width) for layer in at}
                 for scale in self.scale:
-                    about = {"reader": reader, "seed": seed, "layers": names, "scale": scale}
+                    about = {"reader": reader, "seed": seed, "layers": _joined(at), "scale": scale}
                     errors = count_errors(subject, games, cases, vectors, scale)
-                    rows += [about | row for row in _halves(errors, unedited)]
-                    advance(1, f"{reader}, layers {names}")
-        table = out.table("errors/table", rows)
+                    yield from (about | row for row in _halves(errors, unedited))
+
+        name, sweeps = "errors/table", list(_sweeps(source, layers, n_layers, self.seed))
+        table = out.table(name, out.in_pieces(name, sweeps, swept, 1, "edit", "sweeps"))
         masks = {"legal": "uint64", "legal_edited": "uint64"}
         out.table("errors/cases", pd.DataFrame(cases).astype(masks))
         out.facts |= {

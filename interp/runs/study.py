@@ -80,7 +80,8 @@ class ModelStudy:
         check_device(self.device)
 
     def open(self, out: RunWriter, **options: Any) -> Subject:
-        """The model as a Subject; the manifest gets its parity, device and how text is fed.
+        """The model as a Subject; the manifest gets how well it agrees with plain transformers and
+        with itself, its device, and how text is fed.
 
         Args:
             options: `open_subject`'s.

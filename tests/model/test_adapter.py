@@ -17,6 +17,7 @@ from peft import (
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from interp.cli import main
 from interp.errors import UserError
 from interp.model import catalog
 from interp.model.adapter import adapted
@@ -164,7 +165,7 @@ def test_an_adapter_beside_the_weights_is_of_these_weights(model_folder, in_proc
     np.testing.assert_allclose(merged.neurons("up", 0)[3], row, rtol=1e-5, atol=1e-7)
 
 
-def test_a_base_can_be_given(model_folder, in_process, tmp_path):
+def test_a_base_can_be_given(model_folder, in_process, tmp_path, capsys):
     adapter = tmp_path / "adapter"
     _, wanted = trained(model_folder("llama"), lora("up_proj"), adapter)
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -173,7 +174,12 @@ def test_a_base_can_be_given(model_folder, in_process, tmp_path):
         (adapter / "adapter_config.json").write_text(changed)
         with pytest.raises(UserError, match="base is not found .*models add NAME BASE --adapter"):
             catalog.resolve(str(adapter))
-    catalog.add("mine", str(model_folder("llama")), str(adapter))
+    given = [str(model_folder("llama")), "--adapter", str(adapter)]
+    assert main(["models", "add", "mine", *given]) == 0
+    capsys.readouterr()
+    assert main(["models", "info", "mine", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["metrics"]
+    assert facts["made by"] == f"merging the adapter {adapter} into {given[0]}"
     torch.testing.assert_close(open_subject("mine").logits(IDS), wanted, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="holds no adapter"):
         catalog.add("none", str(model_folder("llama")), str(tmp_path))

@@ -16,7 +16,7 @@ from interp.errors import UserError
 from interp.model import convert as conversion
 from interp.model.convert import convert
 from interp.model.gguf.architectures import ARCHITECTURES
-from interp.model.gguf.file import read_gguf
+from interp.model.gguf.file import Stored, read_gguf
 from interp.model.gguf.tensors import Planned, write_safetensors
 
 from .gguf_files import CASES, in_memory, make_model, write_gguf
@@ -103,6 +103,31 @@ def test_a_tensor_nobody_reads_is_refused(llama):
     file.tensors["blk.1.attn_q.scale"] = in_memory(np.ones((4, 4), np.float32))
     with pytest.raises(UserError, match=r"tensor 'blk.1.attn_q.scale', which is unknown"):
         conversion.plan_tensors(file, conversion.read_config(file))
+
+
+def test_layers_that_are_not_there_are_counted(llama):
+    file = read_gguf(llama)
+    file.metadata["llama.block_count"] = 4_000_000_000
+    with pytest.raises(UserError, match="tensors of 2 layers and not 4000000000"):
+        conversion.plan_tensors(file, conversion.read_config(file))
+
+
+@pytest.mark.parametrize(("key", "value"), [("attention.head_count", 5), ("block_count", 1)])
+def test_sizes_that_do_not_fit_are_one_line(llama, tmp_path, monkeypatch, key, value):
+    file = read_gguf(llama)
+    file.metadata[f"llama.{key}"] = value
+    monkeypatch.setattr(conversion, "read_gguf", lambda _: file)
+    with pytest.raises(
+        UserError, match="takes no such model|is expected|layers and not 1"
+    ) as caught:
+        convert(llama, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_type_of_number_that_is_not_read_is_named():
+    doubles = Stored((2, 2), gguf.GGMLQuantizationType.F64, np.zeros((2, 16), np.uint8))
+    with pytest.raises(UserError, match="stored as F64, which is not read"):
+        doubles.rows(slice(None))
 
 
 @pytest.mark.parametrize("keep", [0, 3, 30, 2000, -5000, -1])

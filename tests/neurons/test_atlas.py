@@ -210,7 +210,8 @@ def test_interrupted_and_resumed_is_identical(
         code = main(["neurons", "atlas", "--model", str(deep), "--out", str(out), "--json"])
     printed, complaint = capsys.readouterr()
     assert (code, printed) == (130, "")
-    kept = f"resumes with {parts + 1} finished part"  # the vocabulary comes first
+    # the vocabulary comes first, and of the layer in the making the random directions are whole
+    kept = f"resumes with {1 + 2 * parts + 1} finished parts"
     assert complaint.splitlines()[-1].startswith(f"interp: interrupted; the same command {kept}")
     assert_resumes(deep, out, parts, undisturbed)
 

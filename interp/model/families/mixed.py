@@ -25,7 +25,7 @@ _LATENT = {
 _GROUPED = {"n_routed_experts": 4, "moe_intermediate_size": 24, "n_group": 1, "topk_group": 1}
 
 
-def _shared(module: str, **fields: str) -> Experts:
+def _shared(module: str, **fields: Any) -> Experts:
     return Experts(count=("num_experts", "num_local_experts"), shared=module, **fields)
 
 

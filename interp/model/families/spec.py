@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from .family import Experts, Family
 from .table import FAMILIES, UNFIT
 from .wrappers import WRAPPERS, Wrapper
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Config = dict[str, Any]
 

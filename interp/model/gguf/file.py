@@ -37,9 +37,16 @@ class Stored:
     """[rows, bytes of a row], mapped from the file; a vector of numbers has a row for each."""
 
     def rows(self, chosen: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        """Some rows as float32 [rows, columns]."""
+        """Some rows as float32 [rows, columns].
+
+        Raises:
+            UserError: they are stored in a way that the gguf package does not read.
+        """
         packed = np.ascontiguousarray(self.packed[chosen])
-        return dequantize(packed, self.kind).astype(np.float32, copy=False)
+        try:
+            return dequantize(packed, self.kind).astype(np.float32, copy=False)
+        except NotImplementedError as error:
+            raise UserError(f"a tensor is stored as {self.kind.name}, which is not read") from error
 
 
 @dataclass(frozen=True)
