@@ -69,10 +69,11 @@ def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
 
 
 @command(models, "families")
-def model_families(check: bool = False, json: Json = False) -> None:
+def model_families(check: bool = False, markdown: bool = False, json: Json = False) -> None:
     """The architectures that can be taken.
 
     Args:
+        markdown: Print the table as Markdown (docs/families.md).
         check: Make a tiny random model of each and measure: the neurons read from its files, logits
             against plain transformers, sites against weights and each other, generation with a
             cache, the other backends. About a minute.
@@ -91,7 +92,12 @@ def model_families(check: bool = False, json: Json = False) -> None:
                 advance(1, name)
     if not answered(json, "models.families", {}, families=rows):
         columns = list(Row._fields) if check else ["architecture", "about"]
-        print_table(columns, [[str(row[column]) for column in columns] for row in rows])
+        cells = [[str(row[column]) for column in columns] for row in rows]
+        if markdown:
+            rule = ["---"] * len(columns)
+            print("\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *cells]))
+        else:
+            print_table(columns, cells)
 
 
 def _explorer(runs: Runs = None, address: str = "127.0.0.1", port: int = 8501) -> None:
