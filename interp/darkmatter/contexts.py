@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.batch import Batch
 from ..model.site import Site
-from ..model.subject import Batch, Subject
+from ..model.subject import Subject
 from ..text.corpus import id_rows, read_corpus, token_rows
 
 Row = tuple[int, list[int]]

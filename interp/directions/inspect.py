@@ -15,7 +15,8 @@ import pandas as pd
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.subject import Batch, Subject
+from ..model.batch import Batch
+from ..model.subject import Subject
 from ..model.vocabulary import token_strings
 from ..progress import progress
 from ..text.stream import project_scores

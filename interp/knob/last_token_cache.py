@@ -20,9 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.batch import Batch, model_inputs
 from ..model.edits import Edit
 from ..model.site import Site
-from ..model.subject import Batch, Subject, model_inputs
+from ..model.subject import Subject
 
 if TYPE_CHECKING:
     from transformers import DynamicCache

@@ -22,7 +22,8 @@ from ..model.site import Site
 from .interpreter import Interpreter, interpret
 
 if TYPE_CHECKING:
-    from ..model.subject import Batch, Subject
+    from ..model.batch import Batch
+    from ..model.subject import Subject
 
 
 def interpret_logits(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,11 +21,11 @@ from torch.nn.utils.rnn import pad_sequence
 from ..errors import UserError
 from .adapter import private_copy
 from .backends import Backend
+from .batch import Batch, edited_positions, model_inputs, pick
 from .catalog import resolve
 from .checkpoint import load_model
-from .edits import Edit
 from .families import ModelSpec, read_spec
-from .hooked import Chosen, Hooked
+from .hooked import Hooked
 from .identities import check, looked_at, probe_rows, rounding
 from .loaded import LoadedWeights
 from .places import DENSE_ONLY, expert_reason
@@ -39,13 +39,6 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 BackendName = Literal["native", "bridge", "nnsight"]
-
-
-class Batch(NamedTuple):
-    """Token ids, left-padded, and where they are real."""
-
-    ids: Int[Tensor, "batch pos"]
-    mask: Bool[Tensor, "batch pos"]
 
 
 class Subject(Hooked):
@@ -128,7 +121,7 @@ class Subject(Hooked):
     def logits(self, batch: Batch | Tensor) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of one forward pass, edits in scope applied."""
         whole = self._as_batch(batch)
-        return self._pass(model_inputs(whole), _positions(whole.mask, whole.mask))
+        return self._pass(model_inputs(whole), edited_positions(whole.mask, whole.mask))
 
     @torch.no_grad()
     def capture(
@@ -142,7 +135,7 @@ class Subject(Hooked):
             UserError: a site the model lacks.
         """
         whole = self._as_batch(batch)
-        return self._read(model_inputs(whole), _positions(whole.mask, whole.mask), sites)
+        return self._read(model_inputs(whole), edited_positions(whole.mask, whole.mask), sites)
 
     @torch.no_grad()
     def generate(
@@ -175,8 +168,8 @@ class Subject(Hooked):
         out: list[Tensor] = []
         while len(out) < max_new_tokens and not bool(done.all()):
             inputs = {**model_inputs(Batch(ids, mask)), self._cache_name: cache, "use_cache": True}
-            logits = self._pass(inputs, _positions(new, whole.mask, bool(out)))
-            picked = _pick(logits[:, -1], temperature, generator)
+            logits = self._pass(inputs, edited_positions(new, whole.mask, bool(out)))
+            picked = pick(logits[:, -1], temperature, generator)
             picked = torch.where(done, ends[0] if len(ends) else picked, picked)
             out.append(picked)
             done |= torch.isin(picked, ends)
@@ -328,43 +321,3 @@ def _ends(hf: Any, tokenizer: Any) -> tuple[int, ...]:
     listed = [ids if isinstance(ids, list) else [ids] for ids in given]
     every = dict.fromkeys(i for ids in listed for i in ids if i is not None)
     return tuple(i for i in every if 0 <= i < hf.config.get_text_config().vocab_size)
-
-
-def model_inputs(batch: Batch) -> dict[str, Any]:
-    """Transformers' inputs, with positions counted from each row's first real token."""
-    positions = (batch.mask.long().cumsum(1) - 1).clamp_min(0)[:, -batch.ids.shape[1] :]
-    return {
-        "input_ids": batch.ids,
-        "attention_mask": batch.mask.long(),
-        "position_ids": positions,
-        "use_cache": False,
-    }
-
-
-def _positions(new: Tensor, prompt: Tensor, stepping: bool = False) -> Chosen:
-    """Which positions an edit acts on in a pass over `new` tokens, after the prompt if stepping."""
-
-    def chosen(edit: Edit, _: Tensor) -> Tensor:
-        if isinstance(edit.where, Tensor):
-            if stepping:
-                return torch.zeros_like(new)
-            if edit.where.shape != prompt.shape:
-                raise UserError(
-                    f"the mask of the edit at {edit.site} is {list(edit.where.shape)}, the prompt "
-                    f"{list(prompt.shape)}"
-                )
-            return edit.where.to(prompt) & prompt
-        if edit.where == "all" or stepping:
-            return new
-        last = torch.zeros_like(new)
-        last[:, -1] = True  # padding is on the left
-        return last
-
-    return chosen
-
-
-def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    if temperature <= 0:
-        return logits.argmax(-1)
-    chances = (logits.float() / temperature).softmax(-1)
-    return torch.multinomial(chances, 1, generator=generator)[:, 0]

@@ -39,7 +39,8 @@ from .concepts import word_tokens
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..model.subject import Batch, Subject
+    from ..model.batch import Batch
+    from ..model.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from ..directions import Directions
+from ..model.batch import Batch
 from ..model.edits import Edit, add, project_out
 from ..model.site import Site
-from ..model.subject import Batch, Subject
+from ..model.subject import Subject
 from ..progress import progress
 from .opened import OpenedTask
 from .propagate import readout

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.batch import Batch
 from ..model.site import Site
-from ..model.subject import Batch, Subject
+from ..model.subject import Subject
 from ..model.weights import NormKind
 from .model_weights import StackedWeights
 

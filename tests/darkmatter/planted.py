@@ -12,8 +12,8 @@ from interp.darkmatter.regressions import ErrorRegressions
 from interp.darkmatter.report import shown_tokens, tables
 from interp.darkmatter.synthetic import SyntheticConfig
 from interp.data import FOLDER
+from interp.model.batch import Batch
 from interp.model.site import Site
-from interp.model.subject import Batch
 from interp.runs.study import plan
 from interp.runs.writer import open_or_make
 from interp.saes.open import SaeErrors

@@ -9,8 +9,9 @@ import torch
 from interp.errors import UserError
 from interp.linearscope.language import interpret_logits
 from interp.linearscope.tokens import TokensConfig
+from interp.model.batch import Batch
 from interp.model.site import Site
-from interp.model.subject import Batch, open_subject
+from interp.model.subject import open_subject
 from interp.obsprop import paths
 from interp.obsprop.model_weights import StackedWeights
 from interp.obsprop.observables import Observable
