@@ -24,9 +24,13 @@ def page() -> None:
     st.title("Neuron atlas")
     run = pick_run("neurons.atlas")
     model, kinds = run.manifest["model"], run.manifest["kinds"]
+    experts = ""
+    if search.has_experts(run):
+        experts = f", {model['n_experts']} experts of {model['d_expert']} in a layer that has any"
+    neurons = f"{model['d_mlp']} × " if not experts else ""
     st.caption(
         f"{plain(run.config['model'])}: {run.metrics['vectors']:,} neuron vectors "
-        f"({model['n_layers']} layers × {model['d_mlp']} × {', '.join(kinds)}) decoded through the "
+        f"({model['n_layers']} layers × {neurons}{', '.join(kinds)}{experts}) decoded through the "
         f"LM head, norm {run.config['norm']}, {run.config['k']} tokens a side."
     )
     in_tabs({"Neurons": _neurons, "Layers": _layers}, run)

@@ -68,6 +68,38 @@ def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
         print_table(["", name], [[key, str(value)] for key, value in facts.items()])
 
 
+@command(models, "families")
+def model_families(check: bool = False, markdown: bool = False, json: Json = False) -> None:
+    """The architectures that can be taken.
+
+    Args:
+        markdown: Print the table as Markdown (docs/families.md).
+        check: Make a tiny random model of each and measure: the neurons read from its files, logits
+            against plain transformers, sites against weights and each other, generation with a
+            cache, the other backends. About a minute.
+    """
+    from ..model.conformance import Row, architectures, check_family, what_it_is
+    from ..progress import progress
+
+    names = architectures()
+    if not check:
+        rows = [{"architecture": name, "about": what_it_is(name)} for name in names]
+    else:
+        rows = []
+        with progress("check the families", len(names), "architectures") as advance:
+            for name in names:
+                rows.append(check_family(name)._asdict())
+                advance(1, name)
+    if not answered(json, "models.families", {}, families=rows):
+        columns = list(Row._fields) if check else ["architecture", "about"]
+        cells = [[str(row[column]) for column in columns] for row in rows]
+        if markdown:
+            rule = ["---"] * len(columns)
+            print("\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *cells]))
+        else:
+            print_table(columns, cells)
+
+
 def _explorer(runs: Runs = None, address: str = "127.0.0.1", port: int = 8501) -> None:
     """Explore stored runs in the browser.
 

@@ -74,7 +74,7 @@ class Directions:
         """
         site = Site.parse(site) if isinstance(site, str) else site
         weights = open_weights(model)
-        checked = checked_vectors(vectors, site, weights.spec)
+        checked = checked_vectors(vectors, site, weights)
         names = [name] if isinstance(name, str) else list(name)
         if isinstance(name, str) and len(checked) > 1:
             names = [f"{name} {i}" for i in range(len(checked))]

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.families import ModelSpec
+from ..model.places import DENSE_ONLY, expert_reason
 from ..model.site import HEAD_KINDS, Site
+from ..model.weights import Weights
 
 ENDINGS = (".npy", ".safetensors", ".pt", ".pth")
 
@@ -51,13 +53,15 @@ def read_vectors(path: Path, tensor: str = "") -> Any:
     return stored
 
 
-def checked_vectors(values: Any, site: Site, spec: ModelSpec) -> Float[Tensor, "n d"]:
+def checked_vectors(values: Any, site: Site, weights: Weights) -> Float[Tensor, "n d"]:
     """Vectors in float32 for a site of a model: one of [d], or n of [n, d].
 
     Raises:
         UserError: a site the model lacks, another shape, whole numbers, a NaN, a vector of zeros.
     """
-    width = site_width(spec, site)
+    width = site_width(weights.spec, site)
+    if site.kind in DENSE_ONLY and site.layer in weights.sparse:
+        raise UserError(f"there is no {site}: {expert_reason(weights.spec, site.layer)}")
     try:
         vectors = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -21,6 +21,7 @@ from .loaded import LoadedWeights
 from .subject import BackendName, Subject, open_subject
 from .weights import Weights
 
+NOT_OPENED = "not opened"
 STEPS = 6
 """Tokens that are generated."""
 
@@ -64,12 +65,29 @@ def tiny_model(model_type: str, **changes: Any) -> Any:
     return model.eval()
 
 
+def architectures() -> list[str]:
+    """Every architecture that the table has a word on."""
+    return [*FAMILIES, *WRAPPERS, *UNFIT]
+
+
+def what_it_is(model_type: str) -> str:
+    """An architecture in a few words, from the table alone."""
+    if reason := UNFIT.get(model_type):
+        return reason
+    if wrapper := WRAPPERS.get(model_type):
+        return f"a {wrapper.text} model inside" + (f"; {wrapper.no_sites}" * bool(wrapper.no_sites))
+    family = FAMILIES[model_type]
+    kinds = "up, gate, down" if family.gate else "up, down"
+    notes = [kinds, "experts" * bool(family.experts), family.inside, family.no_sites]
+    return "; ".join(filter(None, notes))
+
+
 def check_family(model_type: str) -> Row:
     """A row of the table."""
     family = FAMILIES.get(model_type)
     reason = UNFIT.get(model_type, "") or (family.inside if family else "")
     if reason:
-        return Row(model_type, *[reason] * 6)
+        return Row(model_type, reason, *[NOT_OPENED] * 5)
     torch.manual_seed(len(model_type))
     model = tiny_model(model_type)
     with TemporaryDirectory() as folder:
@@ -78,7 +96,7 @@ def check_family(model_type: str) -> Row:
     opened = {backend: _opened(model, backend) for backend in get_args(BackendName)}
     native = opened["native"]
     if isinstance(native, str):
-        return Row(model_type, atlas, *[native] * 5)
+        return Row(model_type, atlas, native, *[NOT_OPENED] * 4)
     others = [_agreement(opened[backend]) for backend in ("bridge", "nnsight")]
     return Row(
         model_type, atlas, _number(native.parity), _sites(native), _generation(native), *others

@@ -3,6 +3,7 @@
 On a probe of two rows, the shorter padded on the left, with the family's canonical weights W:
 
     attn_norm(resid_pre) W_V^T + b_V = head_v           attn_pattern head_v = head_z
+    head_z of the first token = a multiple of its head_v
     scale * attn_post_norm(head_z W_O + b_O) = attn_out
     mlp_norm(resid_mid) = mlp_in                        (of resid_pre in a parallel layer)
     mlp_in W_up^T + b = mlp_up, so mlp_gate             act(mlp_gate) * mlp_up = mlp_post
@@ -89,15 +90,25 @@ def _attention(own: dict[str, Tensor], weights: LoadedWeights, layer: int) -> It
         read = weights.normed("attn", layer, own["resid_pre"]).to(own["resid_pre"])
         values = torch.einsum("bpd,hkd->bphk", read, weights.W_V(layer)) + weights.b_V(layer)
         yield Identity("norm(resid_pre) W_V^T = head_v", ("head_v",), values, own["head_v"])
-    if {"attn_pattern", "head_v", "head_z"} <= own.keys() and not spec.family.gated_heads:
+    if {"head_v", "head_z"} <= own.keys() and not spec.family.gated_heads:
         shared = own["head_v"].repeat_interleave(spec.n_heads // spec.n_kv_heads, dim=2)
-        z = torch.einsum("bhqp,bphk->bqhk", own["attn_pattern"].to(shared), shared)
-        yield Identity("attn_pattern head_v = head_z", ("attn_pattern",), z, own["head_z"])
+        yield _first_token(shared, own["head_z"])
+        if "attn_pattern" in own:
+            z = torch.einsum("bhqp,bphk->bqhk", own["attn_pattern"].to(shared), shared)
+            yield Identity("attn_pattern head_v = head_z", ("attn_pattern",), z, own["head_z"])
     if {"head_z", "attn_out"} <= own.keys():
         out = torch.einsum("bphk,hdk->bpd", own["head_z"], weights.W_O(layer)) + weights.b_O(layer)
         out = weights.normed("attn_post", layer, out) * spec.residual_scale
         equation = "norm(head_z W_O) = attn_out"
         yield Identity(equation, ("head_z", "attn_out"), out, own["attn_out"])
+
+
+def _first_token(values: Tensor, z: Tensor) -> Identity:
+    """The first token of a row without padding sees itself alone, or itself and a sink."""
+    v, seen = values[0, 0], z.clone()
+    share = (z[0, 0] * v).sum(-1, keepdim=True) / v.square().sum(-1, keepdim=True).clamp_min(1e-30)
+    seen[0, 0] = share * v
+    return Identity("head_z of the first token = its head_v", ("head_v",), seen, z)
 
 
 def _mlp(own: dict[str, Tensor], weights: LoadedWeights, layer: int) -> Iterator[Identity]:

@@ -241,6 +241,9 @@ def open_subject(
     spec = read_spec(hf.config.to_dict())
     if spec.family.no_sites:
         raise UserError(f"{spec.model_type} cannot be opened: {spec.family.no_sites}")
+    double = next(hf.parameters()).dtype == torch.float64
+    if spec.n_experts and double:
+        hf.set_experts_implementation("eager")  # torch's grouped product knows no float64
     stored = LoadedWeights(hf, spec)
     context = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
     probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))
@@ -257,7 +260,7 @@ def open_subject(
         subject._cache_config = text
     if "cache" in signature(hf.forward).parameters:
         subject._cache_name = "cache"
-    subject.double = next(hf.parameters()).dtype == torch.float64
+    subject.double = double
     subject.context = context
     subject.weights = Weights(folder) if folder else None
     _check(subject, probe, torch.cat(alone), stored, backend)

@@ -130,8 +130,9 @@ class Weights:
             )
         every = {bank.expert: bank for bank in self.banks(layer)}
         if expert not in every:
-            experts = [name for name in every if name]
-            has = f"the experts {experts[0]} to {experts[-1]}" if experts else "no experts"
+            shared = " and shared" if "shared" in every else ""
+            has = f"the experts e0 to e{self.spec.n_experts - 1}{shared}"
+            has = "no experts" if "" in every else has
             missing = f"no '{expert}'" if expert else f"name one, as in {layer}.e0.{kind}.0"
             raise UserError(f"layer {layer} has {has}: {missing}")
         return every[expert]

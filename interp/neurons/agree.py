@@ -17,14 +17,15 @@ import pandas as pd
 from ..errors import UserError
 from ..runs.intervals import bootstrap
 from ..runs.store import Run
-from .search import has_words, query
+from .search import has_experts, has_words, query
 
 _GROUPS = "layer, kind, side"
-_FIRST = f"SELECT {_GROUPS}, neuron, tokens[1] AS token FROM {{}}"
+_NEURON = "expert, neuron"
+_FIRST = f"SELECT {_GROUPS}, {{}} AS expert, neuron, tokens[1] AS token FROM {{}}"
 _BOTH = f"""
 WITH a AS ({{a}}), b AS ({{b}}),
-same AS (SELECT {_GROUPS}, neuron, (a.token = b.token)::INT AS same
-         FROM a JOIN b USING (layer, kind, side, neuron)),
+same AS (SELECT {_GROUPS}, {_NEURON}, (a.token = b.token)::INT AS same
+         FROM a JOIN b USING ({_GROUPS}, {_NEURON})),
 pa AS (SELECT {_GROUPS}, token, count(*) AS n FROM a GROUP BY ALL),
 pb AS (SELECT {_GROUPS}, token, count(*) AS n FROM b GROUP BY ALL),
 luck AS (SELECT {_GROUPS}, sum(pa.n * pb.n) AS pairs
@@ -35,8 +36,8 @@ SELECT {_GROUPS}, count(*) AS neurons, sum(same) AS same,
        coalesce(any_value(pairs), 0) / count(*) ** 2 AS chance
 FROM same LEFT JOIN luck USING ({_GROUPS}) GROUP BY {_GROUPS} ORDER BY {_GROUPS}
 """
-_BY_NEURON = """
-SELECT layer, neuron, kind, sum(same) AS same, count(*) AS vectors FROM same GROUP BY ALL
+_BY_NEURON = f"""
+SELECT layer, {_NEURON}, kind, sum(same) AS same, count(*) AS vectors FROM same GROUP BY ALL
 """
 
 
@@ -65,7 +66,7 @@ def summary(a: Run, b: Run) -> pd.DataFrame:
     rows = []
     for name, chosen in {"all": kinds, **{kind: [kind] for kind in kinds}}.items():
         part, own = (each[each["kind"].isin(chosen)] for each in (table, every))
-        neurons = own.groupby(["layer", "neuron"])[["same", "vectors"]].sum()
+        neurons = own.groupby(["layer", "expert", "neuron"])[["same", "vectors"]].sum()
         patterns = neurons.value_counts().reset_index()  # few, of many neurons
         alike = patterns["count"].to_numpy(int)
         share = bootstrap(patterns["same"], patterns["vectors"], alike=alike)
@@ -82,16 +83,20 @@ def _share(same: int, neurons: int) -> dict[str, float]:
 
 
 def _both(a: Run, b: Run) -> str:
-    first, second = (_FIRST.format(run.sql("neurons")) for run in (a, b))
+    first, second = (
+        _FIRST.format("expert" if has_experts(run) else "''", run.sql("neurons")) for run in (a, b)
+    )
     return _BOTH.format(a=first, b=second)
 
 
 def _check_comparable(a: Run, b: Run) -> None:
     ours, theirs = a.manifest["model"], b.manifest["model"]
-    for size in ("n_layers", "d_mlp"):
-        if ours[size] != theirs[size]:
+    for size in ("n_layers", "d_mlp", "n_experts", "d_expert", "d_shared"):
+        # an atlas of an earlier version says nothing of experts, which its model does not have
+        own, other = ours.get(size, 0), theirs.get(size, 0)
+        if own != other:
             raise UserError(
-                f"the models differ in {size} ({ours[size]} and {theirs[size]}): agreement "
+                f"the models differ in {size} ({own} and {other}): agreement "
                 "compares neuron by neuron"
             )
     norms = a.config["norm"], b.config["norm"]

@@ -136,7 +136,12 @@ def top(
 
 def _columns(atlas: Run) -> str:
     """SQL: a row's name, and all its columns."""
-    return _WITH_EXPERTS if atlas.manifest["model"].get("n_experts") else _COLUMNS
+    return _WITH_EXPERTS if has_experts(atlas) else _COLUMNS
+
+
+def has_experts(atlas: Run) -> bool:
+    """Whether the model has experts, and the atlas the column `expert`."""
+    return bool(atlas.manifest["model"].get("n_experts"))
 
 
 def _range(model: dict[str, Any]) -> str:

@@ -127,7 +127,7 @@ class EditConfig:
         masks = {"legal": "uint64", "legal_edited": "uint64"}
         out.table("errors/cases", pd.DataFrame(cases).astype(masks))
         out.facts |= {
-            "parity": subject.parity,
+            **subject.checks,
             "layers": _joined(layers),
             "positions": len(cases),
             "model": source.config["model"],

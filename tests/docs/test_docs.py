@@ -17,6 +17,7 @@ import interp
 from interp.analyses import BUILT_IN
 from interp.cli import parse
 from interp.errors import UserError
+from interp.model.conformance import NOT_OPENED, Row, architectures
 
 ROOT = Path(__file__).resolve().parents[2]
 generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
@@ -137,3 +138,17 @@ def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == interp.__version__
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
+
+
+def test_the_table_of_architectures_has_them_all_and_a_word_on_each() -> None:
+    page = (ROOT / "docs" / "families.md").read_text()
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    assert lines[0] == list(Row._fields)
+    rows = [Row(*line) for line in lines[2:]]
+    assert [row.architecture for row in rows] == architectures()
+    assert all(all(row) for row in rows)
+    opened = [row for row in rows if row.generation != NOT_OPENED]
+    assert len(opened) >= 30
+    assert {row.atlas for row in opened} == {"0"}
+    assert max(max(float(row.parity), float(row.sites)) for row in opened) < 1e-6
+    assert {row.generation for row in opened} == {"12 of 12"}

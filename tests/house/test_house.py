@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import interp
 from interp.analyses import BUILT_IN, Analysis, Page, analyses
 from interp.cli import parse
 from interp.errors import UserError
+from interp.model.families import FAMILIES, UNFIT, WRAPPERS
+from interp.model.families.outside import outside_families
 
 from .layers import ELSEWHERE, HOUSE, ROOT
 from .layers import analyses as folders_of_analyses
@@ -155,3 +158,58 @@ def test_an_outside_entry_that_does_not_fit_is_left_out(load, says, monkeypatch,
     monkeypatch.setattr("interp.analyses.metadata.entry_points", lambda group: [_Point(load)])
     assert analyses.__wrapped__().keys() == {entry.name for entry in BUILT_IN}
     assert says in caplog.text
+
+
+def _names_compared(path: Path) -> Iterator[str]:
+    """String constants that a file compares with something, or branches or looks up by."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Compare | ast.MatchValue):
+            yield from (n.value for n in ast.walk(node) if isinstance(n, ast.Constant))
+
+
+TOKENIZERS = ROOT / "interp" / "model" / "gguf" / "tokenizer.py"
+"""GGUF names kinds of tokenizer after families."""
+
+
+def test_no_familys_name_decides_anything_outside_the_table() -> None:
+    names = {*FAMILIES, *WRAPPERS, *UNFIT}
+    found = {
+        f"{path}: {name}"
+        for path in _files().values()
+        if path.parent.name != "families" and path != TOKENIZERS
+        for name in _names_compared(path)
+        if name in names
+    }
+    assert found == set()
+
+
+def test_a_familys_name_in_an_if_would_be_seen(tmp_path) -> None:
+    file = tmp_path / "x.py"
+    for line in ("a = b == 'gpt2'", "if m in ('llama', 'phi3'): pass", "match m:\n case 'phi3': 0"):
+        file.write_text(line)
+        assert {"gpt2", "phi3"} & set(_names_compared(file))
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "says"),
+    [
+        (_fails, "mine", "RuntimeError: no GPU driver"),
+        (lambda: "text", "mine", "it is no interp.model.families.Family"),
+        (lambda: FAMILIES["llama"], "llama", "the name is taken"),
+        (lambda: replace(FAMILIES["llama"], defaults={}), "mine", "its defaults lack"),
+    ],
+)
+def test_an_outside_family_that_does_not_fit_is_left_out(load, name, says, monkeypatch, caplog):
+    point = _Point(load)
+    point.name = name
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
+    assert outside_families(dict(FAMILIES)) == {}
+    assert says in caplog.text
+
+
+def test_an_outside_family_is_taken_in(monkeypatch) -> None:
+    mine = replace(FAMILIES["llama"], mlp_norm="ffn_norm")
+    point = _Point(lambda: mine)
+    point.name = "mine"
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
+    assert outside_families(dict(FAMILIES)) == {"mine": mine}

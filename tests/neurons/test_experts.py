@@ -1,16 +1,23 @@
 """Experts are neurons with an expert's name: atlas, search, directions, and what they refuse."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from interp.cli import main
 from interp.directions.sources import open_directions
 from interp.errors import UserError
 from interp.model.neuron import NeuronName, clamp_site, parse_neuron
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
 from interp.neurons import search
+from interp.neurons.agree import agreement, summary
 from interp.neurons.atlas import AtlasConfig
+from interp.neurons.clamp import ClampConfig
+from interp.neurons.weight_edits import WeightEdit, apply_to_folder
 from interp.runs.study import run_or_load
 
 
@@ -92,3 +99,76 @@ def test_what_needs_a_site_of_one_neuron_is_refused_in_a_line(model_folder, own_
     subject = open_subject(model_folder("mixtral"))
     with pytest.raises(UserError, match="does not offer '0.mlp_up': each token passes a few"):
         subject.capture(subject.pad([[1]]), ["0.mlp_up"])
+
+
+def test_agreement_compares_expert_with_expert(model_folder, tmp_path, own_home):
+    """A copy with the gates of experts e0 and e1 exchanged agrees in the other two."""
+    folder, other = model_folder("qwen3_moe"), tmp_path / "other"
+    shutil.copytree(folder, other)
+    tensors = load_file(other / "model.safetensors")
+    first, second = (f"model.layers.1.mlp.experts.{i}.gate_proj.weight" for i in (0, 1))
+    tensors[first], tensors[second] = tensors[second], tensors[first]
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    a, b = (run_or_load(AtlasConfig(model=str(each), k=4)) for each in (folder, other))
+    itself = summary(a, a).iloc[0]
+    assert (itself["agreement"], itself["neurons"]) == (1, 2 * 4 * 24)
+    table = agreement(a, b).set_index(["layer", "kind", "side"])
+    assert set(table["neurons"]) == {4 * 24}
+    assert 0.5 <= table.loc[(1, "gate", "top"), "agreement"] < 0.6
+    same = table.drop([(1, "gate", "top"), (1, "gate", "bottom")])
+    assert (same["agreement"] == 1).all()
+
+
+@pytest.fixture(scope="module")
+def speaking(model_folder, dog_model, tmp_path_factory):
+    """A model with experts in layer 1 and a dense layer 0, and a tokenizer."""
+    folder = tmp_path_factory.mktemp("speaking") / "model"
+    shutil.copytree(model_folder("deepseek_v3"), folder)
+    for file in dog_model.glob("tokenizer*"):
+        shutil.copy(file, folder)
+    return folder
+
+
+def test_a_neuron_of_a_dense_layer_is_held_as_ever(speaking, own_home):
+    config = ClampConfig(
+        model=str(speaking), neuron="0.down.5", word="dog", prompt=("w1 w2",), chat=False,
+        value=(0.0, 50.0), tokens=2,
+    )  # fmt: skip
+    values = run_or_load(config).table("curve/values")
+    assert values["probability"].nunique() == 3
+
+
+FEW = "each token passes a few of layer 1's 4 experts only"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["neurons", "clamp", "--neuron", "1.e2.down.5", "--no-chat"], "of 1.e2.down.5 is no site"),
+        (
+            ["neurons", "clamp", "--neuron", "1.down.5", "--no-chat"],
+            "layer 1 has the experts e0 to e3 and shared: name one, as in 1.e0.down.0",
+        ),
+        (["neurons", "effects"], f"neurons effects cannot take this deepseek_v3 model: {FEW}"),
+        (["neurons", "tars"], f"neurons tars cannot take this deepseek_v3 model: {FEW}"),
+        (["obsprop", "run"], f"observable propagation cannot take this deepseek_v3 model: {FEW}"),
+        (
+            ["linearscope", "tokens", "--prompt", "w1 w2"],
+            f"linearscope tokens cannot take this deepseek_v3 model: {FEW}",
+        ),
+        (["directions", "decode", "1.e4.up.0"], "layer 1 has the experts e0 to e3 and shared: no"),
+        (["directions", "decode", "1.e3.up.24"], "no 1.e3.up.24 in this model: layers 0..1, neur"),
+    ],
+)
+def test_a_command_that_cannot_take_experts_says_so(arguments, line, speaking, own_home, capsys):
+    assert main([*arguments, "--model", str(speaking)]) == 2
+    printed, complaint = capsys.readouterr()
+    assert line in complaint
+    assert complaint.strip().count("\n") == 0, complaint
+
+
+def test_weights_of_an_expert_are_not_edited(speaking, tmp_path, own_home):
+    name = parse_neuron("1.e2.down.5")
+    edit = WeightEdit((name,), torch.ones(1, 32), torch.zeros(1, 32))
+    with pytest.raises(UserError, match="1.e2.down.5 is of an expert"):
+        apply_to_folder(edit, speaking, tmp_path / "edited")

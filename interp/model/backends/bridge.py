@@ -154,7 +154,7 @@ def _known(model: Any) -> Iterator[None]:
     try:
         yield
     except _RAISED as error:
-        reason = " ".join(str(error).split())[:80]
+        reason = " ".join(str(error).split()).partition(". ")[0][:80]
         raise UserError(
             f"TransformerLens cannot take a {type(model).__name__} ({reason}): use backend='native'"
         ) from error

@@ -1,8 +1,8 @@
 """Model families: the only place that knows what an architecture calls its parts.
 
-`table` lists them, one declarative `Family` each (`family` says what an entry says); `spec` reads a
-model's sizes from its config.json; `names` finds the parts in files and in memory; `outside` takes
-in the families of other packages.
+`table` lists them, one declarative `Family` each (`family` says what an entry says), `wrappers` the
+models with a text model inside; `spec` reads sizes from a config.json; `names` finds the
+parts in files and in memory; `outside` takes in the families of other packages.
 """
 
 from .family import Experts, Family, Part, Variant

@@ -6,9 +6,11 @@ from .dense import DENSE
 from .family import Family
 from .gpt import GPT
 from .mixed import MIXED
+from .outside import outside_families
 
-FAMILIES: dict[str, Family] = {**DENSE, **GPT, **MIXED}
-"""`model_type` of config.json -> Family. Outside packages add to it (`families.outside`)."""
+_OWN: dict[str, Family] = {**DENSE, **GPT, **MIXED}
+FAMILIES: dict[str, Family] = {**_OWN, **outside_families(_OWN)}
+"""`model_type` of config.json -> Family; the table's own, then those of other packages."""
 
 _MAMBA = "its layers mix the stream without an MLP, so there are no neurons to read"
 UNFIT: dict[str, str] = {
