@@ -46,6 +46,8 @@ def save_figure(figure: go.Figure, path: str | Path, width: int = WIDTH) -> Path
         UserError: another ending, no folder there, or nothing that can draw.
     """
     path = Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
     image = drawn(figure, path.suffix.removeprefix("."), width)
     try:
         path.write_bytes(image)

@@ -69,7 +69,8 @@ def plan_tensors(file: GgufFile, fields: dict[str, Any]) -> dict[str, Planned]:
     heads = {"attn_q": fields["num_attention_heads"], "attn_qkv": fields["num_attention_heads"]}
     heads["attn_k"] = fields.get("num_key_value_heads", fields["num_attention_heads"])
     layers = {int(m[1]) for m in map(re.compile(r"blk\.(\d+)\.").match, file.tensors) if m}
-    if layers != set(range(n_layers := fields["num_hidden_layers"])):
+    n_layers = fields["num_hidden_layers"]
+    if (len(layers), max(layers, default=-1)) != (n_layers, n_layers - 1):
         raise UserError(f"{file.path.name} has tensors of {len(layers)} layers and not {n_layers}")
     planned = {}
     for name, stored in file.tensors.items():
@@ -77,13 +78,16 @@ def plan_tensors(file: GgufFile, fields: dict[str, Any]) -> dict[str, Planned]:
             continue
         match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)", name)
         base = match[2] if match else ""
-        theirs = (architecture.inner if match and match[1] else architecture.outer).get(base)
+        inside = architecture.inner | architecture.experts
+        theirs = (inside if match and match[1] else architecture.outer).get(base)
         if match is None or theirs is None:
             raise UserError(f"{file.path.name} has a tensor '{name}', which is unknown")
         prefix = architecture.layer.format(match[1]) if match[1] else ""
-        planned[f"{prefix}{theirs}.{match[3]}"] = _planned(
-            architecture, stored, base, match[3], heads.get(base, 0)
-        )
+        one_by_one = stored.stack() if base in architecture.experts else [stored]
+        for number, tensor in enumerate(one_by_one):
+            planned[f"{prefix}{theirs.format(number)}.{match[3]}"] = _planned(
+                architecture, tensor, base, match[3], heads.get(base, 0)
+            )
     return planned
 
 
@@ -102,6 +106,8 @@ def _planned(
 
 def _order(reordered: Reordered, rows: int, heads: int) -> NDArray[np.int64]:
     """Where each row lies in the file."""
+    if rows % (heads * (2 if reordered == "rotary" else 3)):
+        raise UserError(f"a tensor of {rows} rows cannot be that of {heads} heads")
     split = (heads, rows // heads // 2, 2) if reordered == "rotary" else (3, heads, -1)
     axes = (0, 2, 1) if reordered == "rotary" else (1, 0, 2)
     return np.arange(rows).reshape(split).transpose(axes).ravel()
@@ -122,7 +128,11 @@ def _checked_config(path: Path, fields: dict[str, Any], planned: dict[str, Plann
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     config.architectures = [type(model).__name__]
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted = {
+        name: shape
+        for stacked, tensor in model.state_dict().items()
+        for name, shape in _one_by_one(stacked, tuple(tensor.shape))
+    }
     if fields["tie_word_embeddings"]:
         wanted.pop("lm_head.weight")
     if missing := sorted(wanted.keys() - planned.keys()):
@@ -136,6 +146,21 @@ def _checked_config(path: Path, fields: dict[str, Any], planned: dict[str, Plann
                 f"'{name}' in {path.name} is {list(plan.shape)}, and {wanted.get(name)} is expected"
             )
     return config
+
+
+def _one_by_one(name: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
+    """A tensor in which transformers stacks all experts, as files have it: a matrix each, and gate
+    and up apart. Any other tensor is itself."""
+    if len(shape) != 3 or ".experts." not in name:
+        return [(name, shape)]
+    stem, _, last = name.rpartition(".")
+    count, rows, columns = shape
+    if last == "gate_up_proj":
+        parts, rows = ["gate_proj", "up_proj"], rows // 2
+    else:
+        parts = [last]
+    each = ((part, number) for part in parts for number in range(count))
+    return [(f"{stem}.{number}.{part}.weight", (rows, columns)) for part, number in each]
 
 
 def _in_steps(advance: Callable[[float], None], size: int) -> Callable[[int], None]:

@@ -227,17 +227,19 @@ def open_subject(
     """
     if backend not in get_args(BackendName):
         raise UserError(f"no backend '{backend}': choose native, bridge or nnsight")
+    patterns = "eager" if backend == "bridge" else attention
     hf: Any
     if isinstance(model, nn.Module):
         hf, folder = private_copy(model), None
     else:
         folder = resolve(str(model))
-        hf = load_model(folder, dtype=dtype)
+        wanted = {"attn_implementation": patterns} if patterns else {}
+        hf = load_model(folder, dtype=dtype, **wanted)
         tokenizer = tokenizer or load_tokenizer(folder)
     check_device(device)
     hf = _with_head(hf).eval().requires_grad_(False).to(device)
-    if attention or backend == "bridge":
-        hf.set_attn_implementation(attention if backend != "bridge" else "eager")
+    if patterns and folder is None:
+        hf.set_attn_implementation(patterns)
     spec = read_spec(hf.config.to_dict())
     if spec.family.no_sites:
         raise UserError(f"{spec.model_type} cannot be opened: {spec.family.no_sites}")
@@ -285,8 +287,13 @@ def _check(
         plain: transformers' logits at the probe's real positions [n, d_vocab].
 
     Raises:
-        UserError: other logits than transformers'.
+        UserError: other logits than transformers', or its are not finite (Gemma's in float16).
     """
+    if not plain.isfinite().all():
+        raise UserError(
+            f"this {subject.spec.model_type} model's own logits are not finite in "
+            f"{str(plain.dtype).removeprefix('torch.')}: open it in float32 or bfloat16"
+        )
     subject.parity = float((subject.logits(probe)[probe.mask] - plain).abs().max())
     if not subject.parity <= rounding(plain):
         raise UserError(

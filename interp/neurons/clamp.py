@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, check_neuron, clamp_site, parse_neuron
+from ..model.tokenizer_files import tokenizer_files
 from ..model.vocabulary import check_chat_template, token_strings
 from ..progress import progress
 from ..runs.intervals import mean_of
@@ -68,8 +69,11 @@ class ClampConfig(TextStudy):
     def check(self) -> None:
         super().check()
         self._checked_neuron()
+        folder = self.stored_weights.folder
+        if not tokenizer_files(folder):
+            raise UserError(f"{self.model} has no tokenizer: a prompt needs one")
         if self.chat:
-            check_chat_template(self.stored_weights.folder, self.model, "--no-chat")
+            check_chat_template(folder, self.model, "--no-chat")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         neuron, weights = self._checked_neuron(), self.stored_weights

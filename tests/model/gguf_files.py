@@ -47,6 +47,12 @@ CASES: dict[str, Case] = {
     "qwen2": Case({"model_type": "qwen2", **SIZES}),
     # transformers' loader knows no other size of a head than 128 here
     "qwen3": Case({"model_type": "qwen3", **SIZES, "head_dim": 128}),
+    # nor of an expert than 768
+    "qwen3moe": Case(
+        {"model_type": "qwen3_moe", **SIZES, "head_dim": 16, "num_experts": 3,
+         "num_experts_per_tok": 2, "moe_intermediate_size": 768, "norm_topk_prob": True},
+        {"expert_count": 3, "expert_used_count": 2, "expert_feed_forward_length": 768},
+    ),
     "gemma2": Case(
         {"model_type": "gemma2", **SIZES, "head_dim": 32, "sliding_window": 8},
         {"attention.sliding_window": 8, "attn_logit_softcapping": 40.0},
@@ -146,11 +152,25 @@ def gguf_tensors(name: str, model: Any) -> dict[str, np.ndarray]:
     for ours, tensor in model.state_dict().items():
         if ours == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
+        if ".experts." in ours:
+            tensors |= _experts(ours, tensor.numpy())
+            continue
         stem, _, end = ours.rpartition(".")
         base = names.get_name(stem) or names.get_name(stem.removeprefix("transformer."))
         assert base is not None, ours
         tensors[f"{base}.{end}"] = _laid_out(name, base, end, tensor.numpy(), model.config)
     return tensors
+
+
+def _experts(ours: str, stacked: np.ndarray) -> dict[str, np.ndarray]:
+    layer = ours.split(".")[2]
+    if ours.endswith("down_proj"):
+        return {f"blk.{layer}.ffn_down_exps.weight": stacked}
+    gate, up = np.split(stacked, 2, 1)
+    return {
+        f"blk.{layer}.ffn_{part}_exps.weight": np.ascontiguousarray(array)
+        for part, array in (("gate", gate), ("up", up))
+    }
 
 
 def _laid_out(name: str, base: str, end: str, array: np.ndarray, config: Any) -> np.ndarray:

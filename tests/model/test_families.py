@@ -33,7 +33,7 @@ MODELS = [*ALONE, *VARIANTS]
 SPARSE = [name for name in ALONE if FAMILIES[name].experts]
 _UNKNOWN = (
     *("falcon new", "falcon new, one norm", "gpt_bigcode many heads", "helium", "ministral"),
-    *("phimoe", "qwen3_5_text", "qwen3_next"),
+    *("phimoe", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"),
 )
 CANNOT = {
     ("cohere", "bridge"): "gives other logits",

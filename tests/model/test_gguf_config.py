@@ -172,6 +172,9 @@ def test_a_key_that_nothing_reads_is_named(key, value):
         ({"block_count": None}, "has None as 'llama.block_count'"),
         ({"attention__head_count_kv": [2, 0]}, r"has \[2, 0\] as 'llama.attention.head_count_kv'"),
         ({"attention__layer_norm_rms_epsilon": "x"}, "has 'x' as"),
+        ({"attention__layer_norm_rms_epsilon": math.nan}, "has nan as"),
+        ({"attention__layer_norm_rms_epsilon": 0.0}, "has None as"),
+        ({"rope__freq_base": -5.0}, "has -5.0 as 'llama.rope.freq_base'"),
     ],
 )
 def test_what_transformers_has_nothing_for_is_refused(keys, message):

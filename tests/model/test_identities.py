@@ -76,3 +76,11 @@ def test_a_right_entry_offers_all(model_folder):
     assert 0 < subject.site_error < 1e-6
     assert not subject.refused
     assert Site("resid_mid", 1) in subject.sites
+
+
+def test_a_model_whose_own_logits_are_not_finite_is_refused():
+    """As Gemma's are in float16: no difference can be told."""
+    model = tiny_model("gemma").half()
+    model.model.norm.weight.data.fill_(6e4)
+    with pytest.raises(UserError, match="own logits are not finite in float16: open it in float32"):
+        open_subject(model)

@@ -21,6 +21,7 @@ from interp.errors import UserError
 from interp.model.weights import Weights
 from interp.neurons import search
 from interp.neurons.atlas import AtlasConfig
+from interp.progress import in_words
 from interp.runs.study import plan, run_or_load
 
 from ..conftest import FAMILY_CONFIGS
@@ -228,6 +229,13 @@ def test_killed_and_resumed_is_identical(deep, undisturbed, own_home, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert_resumes(deep, tmp_path / "killed", 2, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.01, "1 s"), (40, "40 s"), (400, "7 min"), (9000, "2 h")]
+)
+def test_an_estimate_is_said_roughly(seconds, words):
+    assert in_words(seconds) == words
 
 
 def test_key_ignores_the_device(model_folder, own_home):

@@ -18,7 +18,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 MODEL = re.compile(r'^MODEL = "[\w.-]+"', re.MULTILINE)
 WORDS = (
     *("dog", "Python", "Monday", "California", "music", "doctor", "water"),
-    *("school", "money", "war", "church", "king", "blood"),
+    *("school", "money", "war", "church", "king", "blood", "cow"),
 )
 """Words that the notebooks look for; a neuron of the other model's last layer stands for each."""
 OTHER = {

@@ -25,6 +25,8 @@ BIASED: dict[str, dict[str, Any]] = {
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, BIASED.get(family, {})) for family in FAMILY_CONFIGS},
     "gpt_neox sequential": ("gpt_neox", {"use_parallel_residual": False}),
+    "granite": ("granite", {"attention_bias": True, "mlp_bias": True}),
+    "olmo2": ("olmo2", {"attention_bias": True}),
 }
 
 

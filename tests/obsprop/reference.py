@@ -119,7 +119,7 @@ def _cut_stream(hf, spec, path, at, on):
             def after(module, args, out, seen=seen):
                 whole = out[0] if isinstance(out, tuple) else out
                 own = seen["out"]
-                cut = whole.detach() + own - own.detach()
+                cut = whole.detach() + spec.residual_scale * (own - own.detach())
                 return (cut, *out[1:]) if isinstance(out, tuple) else cut
 
             on(block.register_forward_hook(after))
@@ -165,20 +165,9 @@ def _detach_patterns(hf, spec, layer, on):
 
 def _norm_modules(hf, spec):
     """(kind, layer) -> name of the module; post-norms and the final norm too."""
-    family, found = spec.model_type, {}
-    gemma = family in ("gemma2", "gemma3_text")
+    family, found = spec.family, {("final", None): spec.family.final_norm}
     for i in range(spec.n_layers):
-        if family in ("gpt2", "gpt_neo"):
-            pair = {"attn": f"transformer.h.{i}.ln_1", "mlp": f"transformer.h.{i}.ln_2"}
-        else:
-            stem = f"{'gpt_neox' if family == 'gpt_neox' else 'model'}.layers.{i}"
-            mlp = "pre_feedforward_layernorm" if gemma else "post_attention_layernorm"
-            pair = {"attn": f"{stem}.input_layernorm", "mlp": f"{stem}.{mlp}"}
-            if gemma:
-                pair["attn_post"] = f"{stem}.post_attention_layernorm"
-                pair["mlp_post"] = f"{stem}.post_feedforward_layernorm"
-        found.update({(kind, i): name for kind, name in pair.items()})
-    final = {"gpt2": "transformer.ln_f", "gpt_neo": "transformer.ln_f"}
-    final["gpt_neox"] = "gpt_neox.final_layer_norm"
-    found["final", None] = final.get(family, "model.norm")
+        for kind in ("attn", "mlp", "attn_post", "mlp_post"):
+            if name := getattr(family, f"{kind}_norm"):
+                found[kind, i] = f"{family.layer.format(i)}.{name}"
     return found

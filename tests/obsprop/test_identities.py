@@ -89,6 +89,8 @@ def test_all_heads_at_once_is_one_head_at_a_time(model):
 @pytest.mark.parametrize("text", PATHS)
 def test_path_vector_is_autograd_with_everything_else_detached(model, text):
     subject, weights, found = model
+    if not weights.spec.family.attn_norm:
+        pytest.skip("autograd enters at the norms that OLMo 2 does not have")
     path = parse_path(text)
     if any(not a.before(b, weights.spec.parallel) for a, b in itertools.pairwise(path)):
         path = tuple(node for node in path if str(node) != "0.mlp")  # in parallel blocks

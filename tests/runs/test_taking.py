@@ -79,6 +79,7 @@ def test_figures_are_listed_and_mistakes_are_a_line(store, tmp_path, capsys):
         (["curve", "--out", tmp_path / "a.gif"], "saved as svg, pdf, png, not as 'gif'"),
         (["curve", "--out", tmp_path / "a"], "not as ''"),
         (["curve", "--width", 5], "100 to 10,000 pixels wide"),
+        (["curve", "--out", tmp_path / "no" / "a.svg"], "there is no folder"),
     ):
         code, _, err = told(capsys, "figure", *where, *more)
         assert (code, err.count("\n")) == (2, 1), err

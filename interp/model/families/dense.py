@@ -21,7 +21,6 @@ TINY: dict[str, Any] = {
     "pad_token_id": 0,
 }
 """Sizes of the tiny models that tests and `interp models families --check` make."""
-SPECIAL = {name: TINY[name] for name in TINY if name.endswith("_token_id")}
 GELU = "gelu_pytorch_tanh"
 FUSED: dict[str, Any] = {
     "gate": Part("mlp.gate_up_proj", 0, 2),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .dense import GELU, SPECIAL, TINY, layer_norms
+from .dense import GELU, TINY, layer_norms
 from .family import Family, Part, Variant
 
 _SIZES = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 211, "n_positions": 64}
@@ -29,7 +29,7 @@ _GPT2 = Family(
         **{"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
         "tie_word_embeddings": True,
     },
-    tiny={**_SIZES, **SPECIAL},
+    tiny=_SIZES,
 )
 _BIGCODE = replace(
     _GPT2,
@@ -50,7 +50,6 @@ _GPT_NEO = replace(
     tiny={
         **{"hidden_size": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 211},
         **{"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 64},
-        **SPECIAL,
     },
 )
 _GPTJ = replace(
@@ -127,7 +126,7 @@ _FALCON = Family(
     ),
     tiny={
         **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
-        **{"vocab_size": 211, "max_position_embeddings": 64, **SPECIAL},
+        **{"vocab_size": 211, "max_position_embeddings": 64},
     },
 )
 _BLOOM = replace(
@@ -152,7 +151,7 @@ _BLOOM = replace(
         ),
         Variant("slow_but_exact", True, unfit="it computes its projections in slices: unset it"),
     ),
-    tiny={"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 211, **SPECIAL},
+    tiny={"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 211},
 )
 _OPT = Family(
     layer="model.decoder.layers.{}",
@@ -187,7 +186,6 @@ _OPT = Family(
     tiny={
         **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48},
         **{"vocab_size": 211, "max_position_embeddings": 64, "word_embed_proj_dim": 32},
-        **SPECIAL,
     },
 )
 

@@ -6,7 +6,7 @@ The other direction of its converters (https://github.com/ggml-org/llama.cpp, `c
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 Reordered = Literal["rotary", "thirds"]
 """How the rows of a tensor are stored in another order.
@@ -48,6 +48,10 @@ class Architecture:
     """The config field of d_mlp; empty where it is 4 d_model."""
     heads: bool = True
     """Whether the config has its own `head_dim` and `num_key_value_heads`."""
+    experts: dict[str, str] = field(default_factory=dict)
+    """The same as `inner` for tensors in which all experts are stacked; `{}` is an expert."""
+    always: dict[str, Any] = field(default_factory=dict)
+    """Config fields that the architecture implies."""
     where: dict[str, str] = field(default_factory=dict)
     """Config flags, each on where the file has a tensor of layer 0 ("!" before it: lacks)."""
 
@@ -98,6 +102,20 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "qwen2": replace(_PLAIN, model_type="qwen2"),
     "qwen3": replace(_PLAIN, model_type="qwen3", inner=_PLAIN.inner | _QK_NORMS),
+    "qwen3moe": replace(
+        _PLAIN,
+        model_type="qwen3_moe",
+        inner=_ATTENTION | _QK_NORMS | {"ffn_gate_inp": "mlp.gate"},
+        experts={
+            f"ffn_{part}_exps": f"mlp.experts.{{}}.{part}_proj" for part in ("gate", "up", "down")
+        },
+        config={
+            "expert_count": "num_experts",
+            "expert_used_count": "num_experts_per_tok",
+            "expert_feed_forward_length": "moe_intermediate_size",
+        },
+        always={"norm_topk_prob": True},
+    ),
     "gemma": _GEMMA,
     "gemma2": _GEMMA2,
     "gemma3": replace(

@@ -77,7 +77,7 @@ def read_config(file: GgufFile) -> dict[str, Any]:
         fields["rope_parameters"] = read_rope(metadata, head, architecture.rope)
     fields |= {to: metadata.get(of) or None for of, to in architecture.config.items()
                if of in metadata.values}  # fmt: skip
-    fields |= _by_tensors(architecture, metadata)
+    fields |= architecture.always | _by_tensors(architecture, metadata)
     metadata.check_all_asked()
     ids = {to: file.metadata.get(f"tokenizer.ggml.{of}") for to, of in _IDS.items()}
     return fields | ids

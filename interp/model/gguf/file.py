@@ -48,6 +48,12 @@ class Stored:
         except NotImplementedError as error:
             raise UserError(f"a tensor is stored as {self.kind.name}, which is not read") from error
 
+    def stack(self) -> list[Stored]:
+        """The matrices of a stack [n, rows, columns]."""
+        n, rows = self.shape[0], len(self.packed) // self.shape[0]
+        parts = self.packed.reshape(n, rows, -1)
+        return [Stored(self.shape[1:], self.kind, part) for part in parts]
+
 
 @dataclass(frozen=True)
 class GgufFile:

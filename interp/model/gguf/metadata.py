@@ -6,6 +6,7 @@ something else.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...errors import UserError
@@ -51,13 +52,13 @@ class Metadata:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number.
+        """A number above 0; where there is a default, 0 stands for it.
 
         Raises:
             UserError: it is missing and has no default, or is none.
         """
-        value = self.get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        value = self.get(key) or default
+        if isinstance(value, bool | str | list | None) or not 0 < value < math.inf:
             raise self.refusal(f"has {value!r} as '{self.architecture}.{key}'")
         return float(value)
 
