@@ -142,7 +142,7 @@ def _boot(model: Any) -> Any:
 
 
 _RAISED = (
-    *(AssertionError, AttributeError, IndexError, KeyError, NotImplementedError),
+    *(AssertionError, AttributeError, ImportError, IndexError, KeyError, NotImplementedError),
     *(RuntimeError, TypeError, ValueError),
 )
 """What TransformerLens raises at a model that its adapters do not fit."""

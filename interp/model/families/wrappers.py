@@ -95,6 +95,9 @@ WRAPPERS: dict[str, Wrapper] = {
         text_decides=True,
     ),
     "qwen3_5": Wrapper("qwen3_5_text", False, {**_QWEN_TOKENS, "vision_config": _QWEN_25_TOWER}),
+    "qwen3_5_moe": Wrapper(
+        "qwen3_5_moe_text", False, {**_QWEN_TOKENS, "vision_config": _QWEN_25_TOWER}
+    ),
     "smolvlm": Wrapper("llama", False, _PLAIN),
     "vipllava": Wrapper("llama", False, {**_CLIP, "vision_feature_layers": [-1]}),
 }
