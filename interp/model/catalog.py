@@ -84,7 +84,7 @@ WHEELS = {
 }
 
 
-CONVERTER = 2
+CONVERTER = 3
 """The number of the conversion of GGUF files; a higher one makes every folder anew."""
 DEFAULT_MODEL = "smollm2-135m"
 """The model of every study that names none."""
@@ -211,8 +211,8 @@ def _check_is_current(name: str, folder: Path) -> None:
     made_here = folder.parent == home() / "models" and folder.name.startswith("gguf-")
     if made_here and not folder.name.endswith(f".{CONVERTER}"):
         raise UserError(
-            f"'{name}' was converted by an earlier version, which lost some of its tokens' rules: "
-            f"run 'interp models add {name} FILE.gguf' again"
+            f"'{name}' was converted by an earlier version, which lost some of its tokens' "
+            f"rules or ends: run 'interp models add {name} FILE.gguf' again"
         )
 
 

@@ -201,3 +201,17 @@ def test_every_end_token_ends_an_answer():
     assert read_config(file)["eos_token_id"] == 2
     file.metadata["tokenizer.ggml.eot_token_id"] = 2
     assert read_generation(file)["eos_token_id"] == [2, 8]
+
+
+def test_ends_that_no_key_names_are_known_by_their_text():
+    """Of control tokens alone: Gemma's </s> is a tag of HTML."""
+    file = metadata_only("gemma3")
+    texts = ["<pad>", "<eos>", "<bos>", "<end_of_turn>", "</s>", "<|im_end|>", "<start_of_turn>"]
+    file.metadata["tokenizer.ggml.tokens"] = texts
+    file.metadata["tokenizer.ggml.token_type"] = [3, 3, 3, 3, 4, 1, 3]
+    file.metadata["tokenizer.ggml.eos_token_id"] = 1
+    assert read_generation(file)["eos_token_id"] == [1, 3]
+    file.metadata["tokenizer.ggml.eot_token_id"] = 3
+    assert read_generation(file)["eos_token_id"] == [1, 3]
+    del file.metadata["tokenizer.ggml.token_type"]
+    assert read_generation(file)["eos_token_id"] == [1, 3]

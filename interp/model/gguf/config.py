@@ -9,6 +9,7 @@ from .architectures import ARCHITECTURES, Architecture
 from .file import GgufFile
 from .metadata import Metadata
 from .rope import read_rope
+from .tokenizer import CONTROL
 
 _IDS = {
     "bos_token_id": "bos_token_id",
@@ -17,6 +18,12 @@ _IDS = {
 }
 _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 """The ends of a text, of a turn, and of a message that a tool answers."""
+_END_TEXTS = frozenset((
+    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"),
+    *("<eos>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>"),
+))  # fmt: skip
+"""Control tokens that end an answer by their text, as llama.cpp has them (llama-vocab.cpp, the list
+of end-of-generation tokens; without those of families that are not converted)."""
 
 
 def architecture_of(file: GgufFile) -> Architecture:
@@ -86,9 +93,21 @@ def read_config(file: GgufFile) -> dict[str, Any]:
 def read_generation(file: GgufFile) -> dict[str, Any]:
     """Fields of generation_config.json; `eos_token_id` lists every token that ends an answer."""
     ids = {to: file.metadata.get(f"tokenizer.ggml.{of}") for to, of in _IDS.items()}
-    ends = [file.metadata.get(f"tokenizer.ggml.{name}") for name in _ENDS]
-    ids["eos_token_id"] = [*dict.fromkeys(end for end in ends if end is not None)] or None
+    named = [file.metadata.get(f"tokenizer.ggml.{name}") for name in _ENDS]
+    ends = [*(end for end in named if end is not None), *_ends_by_text(file)]
+    ids["eos_token_id"] = [*dict.fromkeys(ends)] or None
     return {name: value for name, value in ids.items() if value is not None}
+
+
+def _ends_by_text(file: GgufFile) -> list[int]:
+    """Most files name the end of a text alone, and not that of a turn."""
+    tokens = file.metadata.get("tokenizer.ggml.tokens", ())
+    types = file.metadata.get("tokenizer.ggml.token_type", ())
+    return [
+        i
+        for i, (token, kind) in enumerate(zip(tokens, types, strict=False))
+        if kind == CONTROL and token in _END_TEXTS
+    ]
 
 
 def _vocabulary(file: GgufFile, metadata: Metadata) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _PREFIX = "tokenizer.ggml."
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+_UNKNOWN, CONTROL, _USER_DEFINED = 2, 3, 4
 """Types of token; the others (normal, unused, bytes) are no more than entries of the vocabulary."""
 _SPECIAL = {
     "bos_token": "bos_token_id",
@@ -161,7 +161,7 @@ def _merges(
 
     Control tokens and those a user defined are never merged: they are found whole in the text.
     """
-    whole = {_CONTROL, _USER_DEFINED, _UNKNOWN}
+    whole = {CONTROL, _USER_DEFINED, _UNKNOWN}
     found = []
     for token, i in vocabulary.items():
         if types[i] in whole:
@@ -181,7 +181,7 @@ def _add_marked(tokenizer: Tokenizer, said: dict[str, Any], tokens: list[str]) -
 
     types = said["token_type"]
     special = {said[key] for key in _SPECIAL.values() if said.get(key) is not None}
-    control = [token for i, token in enumerate(tokens) if types[i] == _CONTROL or i in special]
+    control = [token for i, token in enumerate(tokens) if types[i] == CONTROL or i in special]
     defined = [token for i, token in enumerate(tokens)
                if types[i] == _USER_DEFINED and i not in special]  # fmt: skip
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in control])
