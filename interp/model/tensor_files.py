@@ -23,6 +23,7 @@ class Stored(NamedTuple):
     file: Path
     dtype: str
     """As safetensors spells it: F32, BF16, I8."""
+    shape: tuple[int, ...]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -61,8 +62,11 @@ def _header(path: Path) -> list[Stored]:
     """The tensors of one file; opening it holds its length against its header."""
     try:
         with safe_open(path, "pt") as file:
-            names = file.keys()
-            return [Stored(name, path, file.get_slice(name).get_dtype()) for name in names]
+            views = {name: file.get_slice(name) for name in file.keys()}
+            return [
+                Stored(name, path, view.get_dtype(), tuple(view.get_shape()))
+                for name, view in views.items()
+            ]
     except (SafetensorError, OSError) as error:
         raise UserError(_unreadable(path, error)) from error
 
