@@ -62,7 +62,8 @@ def _header(path: Path) -> list[Stored]:
     """The tensors of one file; opening it holds its length against its header."""
     try:
         with safe_open(path, "pt") as file:
-            views = {name: file.get_slice(name) for name in file.keys()}
+            names = file.keys()
+            views = {name: file.get_slice(name) for name in names}
             return [
                 Stored(name, path, view.get_dtype(), tuple(view.get_shape()))
                 for name, view in views.items()
