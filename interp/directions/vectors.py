@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.families import ModelSpec
 from ..model.places import DENSE_ONLY, expert_reason
 from ..model.site import HEAD_KINDS, Site
 from ..model.weights import Weights
@@ -59,11 +58,9 @@ def checked_vectors(values: Any, site: Site, weights: Weights) -> Float[Tensor, 
     Raises:
         UserError: a site the model lacks, another shape, whole numbers, a NaN, a vector of zeros.
     """
-    width = site_width(weights.spec, site)
-    if site.kind in DENSE_ONLY and site.layer in weights.sparse:
-        raise UserError(f"there is no {site}: {expert_reason(weights.spec, site.layer)}")
+    width = site_width(weights, site)
     try:
-        vectors = torch.as_tensor(values).detach().cpu()
+        vectors = _plain(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"these are no vectors: {_first_line(error)}") from error
     shape = list(vectors.shape)
@@ -84,24 +81,52 @@ def checked_vectors(values: Any, site: Site, weights: Weights) -> Float[Tensor, 
     return vectors
 
 
-def site_width(spec: ModelSpec, site: Site) -> int:
+def _plain(values: Any) -> Tensor:
+    """A dense tensor on the CPU.
+
+    Raises:
+        UserError: it is sparse, nested or quantised.
+        TypeError, ValueError, RuntimeError: torch can make no tensor of them, or not copy it.
+    """
+    if isinstance(values, np.ndarray):
+        # torch takes neither long doubles nor another order of bytes
+        decimal = values.dtype.kind == "f"
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float64 if decimal else values.dtype.newbyteorder("="))
+    tensor = torch.as_tensor(values).detach()
+    if tensor.is_nested:
+        raise UserError("the vectors are a nested tensor: stack them as one of [n, d]")
+    if tensor.layout != torch.strided:
+        raise UserError("the vectors are a sparse tensor: give v.to_dense()")
+    if tensor.is_quantized:
+        raise UserError("the vectors are a quantised tensor: give v.dequantize()")
+    return tensor.cpu()
+
+
+def site_width(weights: Weights, site: Site) -> int:
     """How many numbers a vector at a site of a model has; heads beside each other, if not one.
 
     Raises:
         UserError: the model has no such site, or it has no vector per token.
     """
+    spec, family = weights.spec, weights.spec.family
     by_kind = {"mlp_gate": spec.d_mlp, "mlp_up": spec.d_mlp, "mlp_post": spec.d_mlp}
     by_kind["logits"] = spec.d_vocab
     heads = {"head_v": spec.n_kv_heads, "head_z": spec.n_heads}
-    missing = (site.kind == "mlp_gate" and "gate" not in spec.kinds) or (
-        site.kind == "resid_mid" and spec.parallel
-    )
-    if site.module is not None or site.kind == "attn_pattern" or missing:
+    if site.layer is not None and site.layer >= spec.n_layers:
+        raise UserError(f"there is no {site}: this model has layers 0..{spec.n_layers - 1}")
+    part = {"head_v": family.value, "head_z": family.output}.get(site.kind)
+    if (
+        (site.module is not None or site.kind == "attn_pattern")
+        or (site.kind == "mlp_gate" and "gate" not in spec.kinds)
+        or (site.kind == "resid_mid" and spec.parallel)
+        or (part is not None and site.layer is not None and not weights.has(site.layer, part))
+    ):
         raise UserError(
             f"{site} has no vector per token in a {spec.model_type} model: name another"
         )
-    if site.layer is not None and site.layer >= spec.n_layers:
-        raise UserError(f"there is no {site}: this model has layers 0..{spec.n_layers - 1}")
+    if site.kind in DENSE_ONLY and site.layer in weights.sparse:
+        raise UserError(f"there is no {site}: {expert_reason(spec, site.layer)}")
     if site.kind in HEAD_KINDS:
         count = heads[site.kind]
         if site.head is not None and site.head >= count:

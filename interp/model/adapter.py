@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ def private_copy(model: nn.Module) -> Any:
     Raises:
         UserError: an adapter that cannot be merged.
     """
-    own: Any = copy.deepcopy(model)
+    held = (tensor for module in model.modules() for tensor in _computed(vars(module)))
+    own: Any = copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in held})
     peft = sys.modules.get("peft")
     if peft is not None and isinstance(own, peft.PeftModel):
         return merged(own)
@@ -124,6 +126,19 @@ def merged(tuned: Any) -> Any:
             "adapter is no mere change of the weights"
         )
     return model
+
+
+def _computed(held: Any) -> Iterator[Tensor]:
+    """Tensors that come of a computation, in what a module holds: `deepcopy` refuses them. A head
+    that is tied to an adapted embedding has such ones."""
+    import torch
+
+    if isinstance(held, torch.Tensor):
+        if not held.is_leaf:
+            yield held
+    elif isinstance(held, dict | list | tuple):
+        for each in held.values() if isinstance(held, dict) else held:
+            yield from _computed(each)
 
 
 def _weight(layer: Any) -> nn.Parameter:

@@ -18,13 +18,15 @@ is right. Weights are read of the first and last layer and of one layer of every
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ..errors import UserError
 from .families import ModelSpec
+from .families.spec import BOTH_WAYS
 from .loaded import LoadedWeights
 from .site import Site
 
@@ -188,6 +190,23 @@ def rounding(logits: Tensor) -> float:
     # transformers computes norms in float32, of a model in float64 too
     relative = max(TOLERANCE[logits.dtype], TOLERANCE[torch.float32])
     return 10 * relative * float(logits.abs().max())
+
+
+def check_causal(model: Any, row: Int[Tensor, " pos"], logits: Tensor) -> None:
+    """Raise UserError for a model whose logits change with the tokens behind them.
+
+    Args:
+        logits: what the model gives for the row alone [pos, d_vocab].
+    """
+    if len(row) < 2:
+        return
+    before = logits[:-1]
+    moved = float((model(input_ids=row[None, :-1]).logits[0] - before).abs().max())
+    if moved > rounding(before):
+        raise UserError(
+            f"this model cannot be opened: {BOTH_WAYS}; one more token moves the logits before it "
+            f"by up to {moved:.1e}"
+        )
 
 
 def looked_at(sites: Iterable[Site], spec: ModelSpec) -> list[Site]:

@@ -25,17 +25,21 @@ class LoadedWeights(Weights):
 
     def readout(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
         """Rows of W_U, without a copy of all of it."""
-        name = self._names.head or self._names.embed
-        return self._float(self._tensors[f"{name}.weight"][tokens])
+        name = f"{self._names.head or self._names.embed}.weight"
+        return self._float(self._checked(name, (self.spec.d_vocab, self.spec.d_model))[tokens])
 
     def _read(self, stored: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
+        tensor = self._checked(stored, shape)
+        return self._float(tensor if entry is None else tensor[entry])
+
+    def _checked(self, stored: str, shape: tuple[int, ...]) -> Tensor:
         tensor = self._tensors.get(stored)
         if tensor is None or tuple(tensor.shape) != shape:
             has = "no such tensor" if tensor is None else list(tensor.shape)
             raise UserError(
                 f"the model's '{stored}' is {has} where its config implies {list(shape)}"
             )
-        return self._float(tensor if entry is None else tensor[entry])
+        return tensor
 
     @staticmethod
     def _float(tensor: Tensor) -> Tensor:

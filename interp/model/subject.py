@@ -26,7 +26,7 @@ from .catalog import resolve
 from .checkpoint import load_model
 from .families import ModelSpec, read_spec
 from .hooked import Hooked
-from .identities import check, looked_at, probe_rows, rounding
+from .identities import check, check_causal, looked_at, probe_rows, rounding
 from .loaded import LoadedWeights
 from .places import DENSE_ONLY, expert_reason
 from .prompting import Bos, Prompting
@@ -244,6 +244,7 @@ def open_subject(
     probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))
     with torch.no_grad():
         alone = [hf(input_ids=ids[real][None]).logits[0] for ids, real in zip(*probe, strict=True)]
+        check_causal(hf, probe.ids[0], alone[0])
     adapter = getattr(
         import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
     )

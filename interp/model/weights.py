@@ -77,6 +77,10 @@ class Weights:
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._there
 
+    def has(self, layer: int, part: str) -> bool:
+        """Whether a layer has the weights of a part, by the table's name: layers differ in kind."""
+        return f"{self._part(layer, part)}.weight" in self
+
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
         """Token embeddings."""
         return self._read(f"{self._names.embed}.weight", (self.spec.d_vocab, self.spec.d_model))

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from interp.cli import main
 from interp.directions import Directions
-from interp.directions.vectors import site_width
+from interp.directions.vectors import read_vectors, site_width
 from interp.errors import UserError
 from interp.model.site import Site
 from interp.model.subject import open_subject
@@ -91,9 +91,56 @@ def test_a_site_is_as_wide_as_what_is_captured_there(model_folder, own_home):
         found = subject.capture(torch.tensor([[1, 2]]), list(subject.sites))
         for site, x in found.items():
             if site.kind != "attn_pattern":
-                assert site_width(subject.spec, site) == x[0, 0].numel(), site
+                assert site_width(subject.weights, site) == x[0, 0].numel(), site
     one = subject.capture(torch.tensor([[1, 2]]), ["1.head_z.1"])[Site("head_z", 1, 1)]
-    assert site_width(subject.spec, Site("head_z", 1, 1)) == one[0, 0].numel()
+    assert site_width(subject.weights, Site("head_z", 1, 1)) == one[0, 0].numel()
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "gemma4_text", "qwen3_5_text", "gpt_neox"])
+def test_the_sites_are_those_that_the_model_has(family, model_folder, own_home):
+    """Compressed values, heads of two sizes, layers of linear attention, a parallel layer."""
+    subject = open_subject(model_folder(family))
+    there = set(subject.sites)
+    for layer in range(subject.spec.n_layers):
+        for kind in ("head_v", "head_z", "resid_mid", "attn_out", "mlp_gate", "mlp_out"):
+            site = Site(kind, layer)
+            if site in there:
+                assert site_width(subject.weights, site)
+            else:
+                with pytest.raises(
+                    UserError, match=rf"^(there is no )?{layer}\.{kind}( has no|: each token)"
+                ):
+                    site_width(subject.weights, site)
+
+
+def test_a_site_that_opening_refuses_is_a_line_when_it_is_used(model_folder, own_home):
+    """Gemma 4 scales what a layer adds, by a number that its other inputs make."""
+    folder = model_folder("gemma4_text", hidden_size_per_layer_input=8)
+    subject = open_subject(folder)
+    refused = next(site for site in subject.refused if site.kind == "mlp_out")
+    mine = Directions.of(np.ones(32), refused, str(folder), "mine")
+    with pytest.raises(UserError, match=f"this model does not offer '{refused}': on a probe"):
+        subject.capture(subject.pad([[1, 2]]), [mine.site])
+    with (
+        pytest.raises(UserError, match=f"does not offer '{refused}'"),
+        subject.edited(mine.steer(0)),
+    ):
+        pass
+
+
+LAYOUTS = {
+    "big-endian": lambda x: x.astype(">f4"),
+    "long double": lambda x: x.astype(np.longdouble),
+    "half": lambda x: x.astype(np.float16),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_numpy_s_own_layouts_are_converted(layout, dog_model, own_home, tmp_path):
+    values = np.random.default_rng(0).standard_normal((2, 32)).astype(np.float16)
+    np.save(tmp_path / "v.npy", LAYOUTS[layout](values))
+    made = Directions.of(read_vectors(tmp_path / "v.npy"), "0.mlp_in", str(dog_model), "mine")
+    np.testing.assert_array_equal(made.vectors.numpy(), values.astype(np.float32))
 
 
 BAD = {
@@ -106,6 +153,19 @@ BAD = {
     "ids.npy": (np.arange(32), "no decimal numbers"),
     "objects.npy": (np.array([{}] * 32), "cannot read"),
     "words.npy": (np.array(["a"] * 32), "these are no vectors"),
+    "swapped.npy": (np.arange(32, dtype=">i8"), "no decimal numbers"),
+    "huge.npy": (np.full(32, 1e300), "vector 0 holds a NaN or an infinity"),
+    "sparse.pt": (lambda: torch.ones(32).to_sparse(), "a sparse tensor: give v.to_dense()"),
+    "rows.pt": (lambda: torch.ones(2, 32).to_sparse_csr(), "a sparse tensor: give v.to_dense()"),
+    "nested.pt": (
+        lambda: torch.nested.nested_tensor([torch.ones(32), torch.ones(31)]),
+        "a nested tensor: stack them as one of [n, d]",
+    ),
+    "whole.pt": (
+        lambda: torch.quantize_per_tensor(torch.ones(32), 0.1, 0, torch.qint8),
+        "a quantised tensor: give v.dequantize()",
+    ),
+    "meta.pt": (torch.ones(32, device="meta"), "these are no vectors"),
     "list.pt": ([1.0, 2.0], "holds a list, no tensor"),
     "several.pt": ({"a": torch.ones(32), "b": torch.ones(32)}, "give --tensor one of a, b"),
     "empty.pt": ({}, "holds no tensor"),
@@ -116,9 +176,12 @@ BAD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning", "ignore:Sparse CSR")
+@pytest.mark.filterwarnings("ignore:.*[Qq]uantiz.*", "ignore:TypedStorage")
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_direction_is_a_line(name, dog_model, own_home, tmp_path, capsys):
     content, says = BAD[name]
+    content = content() if callable(content) else content
     path = tmp_path / name
     if isinstance(content, bytes) or content is None:
         path.write_bytes(content or b"1 2 3")

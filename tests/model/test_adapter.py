@@ -227,6 +227,14 @@ def test_an_adapter_that_does_not_fit_is_one_line(model_folder, in_process, tmp_
         assert "\n" not in str(caught.value)
 
 
+def test_a_tied_adapter_in_memory_is_merged_in_a_copy(model_folder, tmp_path):
+    """peft keeps the transposes of the embedding's matrices for the head: no leaves of a graph."""
+    tied = lora("up_proj", "embed_tokens", ensure_weight_tying=True)
+    model, wanted = trained(model_folder("llama", **TIED), tied, tmp_path / "a")
+    torch.testing.assert_close(open_subject(model).logits(IDS), wanted, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(model(input_ids=IDS).logits, wanted)
+
+
 def test_a_peft_model_in_memory_is_merged_in_a_copy(model_folder, tmp_path):
     model, wanted = trained(
         model_folder("llama", **TIED), lora("up_proj", "lm_head"), tmp_path / "a"

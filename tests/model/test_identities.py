@@ -7,9 +7,10 @@ import pytest
 from interp.errors import UserError
 from interp.model import edits
 from interp.model.conformance import tiny_model
-from interp.model.families import FAMILIES, Part
+from interp.model.families import FAMILIES, Part, read_spec
 from interp.model.site import Site
 from interp.model.subject import open_subject
+from interp.model.weights import Weights
 
 MISTAKES = {
     "a factor that is not known": (
@@ -84,3 +85,45 @@ def test_a_model_whose_own_logits_are_not_finite_is_refused():
     model.model.norm.weight.data.fill_(6e4)
     with pytest.raises(UserError, match="own logits are not finite in float16: open it in float32"):
         open_subject(model)
+
+
+BOTH_WAYS = {
+    "gemma": {"use_bidirectional_attention": True},
+    "gemma2": {"use_bidirectional_attention": True},
+    "gemma3_text": {"use_bidirectional_attention": True},
+    "gemma4_text": {"use_bidirectional_attention": "all", "sliding_window": 8},
+    "llama": {"is_causal": False},
+}
+
+
+@pytest.mark.parametrize("family", BOTH_WAYS)
+def test_a_model_that_reads_both_ways_is_no_subject(family):
+    """EmbeddingGemma's kind: its config says so. Its vectors can be read all the same."""
+    model = tiny_model(family, **BOTH_WAYS[family])
+    with pytest.raises(UserError, match=f"^{family} cannot be opened: .* in both directions"):
+        open_subject(model)
+    assert read_spec(model.config.to_dict()).d_model == 32
+
+
+def test_a_model_that_reads_both_ways_is_found_by_its_logits():
+    """Whatever its config says."""
+    model = tiny_model("llama")
+    for layer in model.model.layers:
+        layer.self_attn.is_causal = False
+    with pytest.raises(UserError, match="one more token moves the logits before it by up to"):
+        open_subject(model)
+
+
+def test_a_projection_between_embeddings_and_stream_is_one_line(model_folder, own_home):
+    """OPT 350M's: for who reads the weights and for who runs the model alike."""
+    folder = model_folder("opt", word_embed_proj_dim=16)
+    for opening in (open_subject, Weights):
+        with pytest.raises(UserError, match="its embeddings, of 16 numbers, and its stream, of 32"):
+            opening(folder)
+
+
+def test_an_unembedding_of_another_width_is_one_line(monkeypatch):
+    """Of a family whose entry does not know of the projection."""
+    monkeypatch.setitem(FAMILIES, "opt", replace(FAMILIES["opt"], embed_width=""))
+    with pytest.raises(UserError, match=r"is \[211, 16\] where its config implies \[211, 32\]"):
+        open_subject(tiny_model("opt", word_embed_proj_dim=16))

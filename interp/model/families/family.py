@@ -141,11 +141,12 @@ class Family:
 
     n_kv_heads: str = "num_key_value_heads"
     d_head: str = "head_dim"
+    embed_width: str = ""
     d_mlp: tuple[str, ...] = ("intermediate_size",)
     activation: str = "hidden_act"
     eps: str = "rms_norm_eps"
     """Config fields. A size that is not given: as many kv heads as heads, d_model / n_heads wide,
-    4 d_model neurons."""
+    4 d_model neurons, embeddings of d_model numbers (a model with others cannot be taken)."""
     residual_scale: str = ""
     """The config field with the factor on what attention and MLP add (Granite)."""
     logit_scale: str = ""

@@ -170,6 +170,7 @@ _OPT = Family(
     n_kv_heads="",
     d_head="",
     d_mlp=("ffn_dim",),
+    embed_width="word_embed_proj_dim",
     activation="activation_function",
     eps="norm_eps",
     defaults={

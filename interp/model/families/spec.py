@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Config = dict[str, Any]
+BOTH_WAYS = "it reads a text in both directions, each token with those behind it"
+"""Why an encoder in a causal model's clothes (EmbeddingGemma) is no subject."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,17 @@ def read_spec(config: Config) -> ModelSpec:
     family = FAMILIES[model_type].with_variants(config)
     if wrapper and wrapper.no_sites:
         family = replace(family, no_sites=wrapper.no_sites)
+    elif _both_ways(config):
+        family = replace(family, no_sites=BOTH_WAYS)
     config |= family.fixed
     if reason := family.unfit(config):
         raise UserError(f"this {model_type} model cannot be taken: {reason}")
     d_model = _size(config, "hidden_size", "n_embd", "n_embed", "d_model")
+    if (width := _size(config, family.embed_width, default=d_model)) != d_model:
+        raise UserError(
+            f"this {model_type} model cannot be taken: a projection stands between its embeddings, "
+            f"of {width} numbers, and its stream, of {d_model}"
+        )
     n_heads = _size(config, "num_attention_heads", "n_head", "num_heads", "n_heads")
     divisor = _number(config, family.logit_divisor) or 1.0
     return ModelSpec(
@@ -105,6 +114,14 @@ def read_spec(config: Config) -> ModelSpec:
         residual_scale=_number(config, family.residual_scale) or 1.0,
         family=family,
         **_experts(config, family.experts),
+    )
+
+
+def _both_ways(config: Config) -> bool:
+    """Whether transformers masks no later tokens: its switch for every family, and Gemma's."""
+    return config.get("is_causal") is False or config.get("use_bidirectional_attention") in (
+        True,
+        "all",
     )
 
 
