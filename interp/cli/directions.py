@@ -57,10 +57,14 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
     from ..directions import Directions, stored_directions
 
     opened = [(Directions.load(folder), str(folder)) for folder in stored_directions(Store(runs))]
-    rows = [(str(d.site), len(d), str(d.provenance.get("from", "")), at) for d, at in opened]
+    about = ("model", "from", "source")
+    rows = [
+        (str(d.site), len(d), *(str(d.provenance.get(name, "")) for name in about), at)
+        for d, at in opened
+    ]
     if not rows and not json:
         raise UserError(f"no directions in {Store(runs).root}: run an analysis first")
-    table = pd.DataFrame(rows, columns=["site", "directions", "from", "folder"])
+    table = pd.DataFrame(rows, columns=["site", "directions", *about, "folder"])
     print_frame("directions.list", table, json)
 
 
@@ -111,6 +115,7 @@ def score(
     opened = open_directions(source, model)
     texts = read_corpus(corpus)  # before the model: a mistake should not cost its loading
     subject = open_subject(model or opened.model, bos=bos)
+    opened.note_model(subject.weights)
     rows = list(token_rows(texts, subject.prompting, length, tokens))
     table = top_examples(subject, rows, opened, positive(limit))
     columns = "name mean std score z before token after"
@@ -127,7 +132,8 @@ def compare(
     from ..directions.inspect import names
     from ..directions.sources import open_directions
 
-    ours, theirs = open_directions(source, model), open_directions(other, model)
+    ours = open_directions(source, model)
+    theirs = open_directions(other, model or ours.provenance.get("model"))
     cosine, coupling = ours.cosine(theirs), ours.coupling(theirs)
     order = cosine.abs().flatten().argsort(descending=True, stable=True)[: positive(limit)]
     i, j = order // len(theirs), order % len(theirs)
@@ -171,6 +177,7 @@ def steer(
         name = model or opened.model
         check_chat_template(resolve(name), name, "--no-chat")
     subject = open_subject(model or opened.model, bos=bos)
+    opened.note_model(subject.weights)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
     table = steered(subject, batch, opened, row, scale, positive(tokens, "--tokens"))
     print_frame("directions.steer", table, json)

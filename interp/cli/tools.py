@@ -25,6 +25,7 @@ def list_models(json: Json = False) -> None:
     from ..model import catalog
 
     rows = [(name, catalog.is_local(name), wheel.about) for name, wheel in catalog.WHEELS.items()]
+    rows += [(name, True, "ships with the workbench") for name in catalog.SHIPPED]
     rows += [(name, True, source) for name, source in catalog.added().items()]
     table = pd.DataFrame(rows, columns=["name", "local", "source"])
     if not answered(json, "models.list", {}, models=table.to_dict("records")):

@@ -27,9 +27,13 @@ from ..model.edits import Edit, Where, add
 from ..model.site import Site
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights, open_weights
+from ..progress import log
 from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
 from .vectors import checked_vectors
+
+_LONGEST = 1e18
+"""The square of a longer vector is beyond float32."""
 
 
 class Split(Protocol):
@@ -99,6 +103,12 @@ class Directions:
             raise UserError("these directions do not name their model: name the model")
         return model
 
+    def note_model(self, weights: Weights | None) -> None:
+        """Warn where they are used on other weights than those they were made of."""
+        made = self.provenance.get("fingerprint")
+        if weights is not None and made is not None and made != weights.fingerprint():
+            log.warning("these directions are of %s as it was, not of %s", self.model, weights)
+
     def __len__(self) -> int:
         return len(self.vectors)
 
@@ -119,6 +129,7 @@ class Directions:
         from ..model.readout import open_readout
 
         self._fits(weights.spec.d_model, "the residual stream")
+        self.note_model(weights)
         vectors = self.vectors.float()
         if norm == "final":
             vectors = vectors * weights.gain("final")
@@ -155,7 +166,14 @@ class Directions:
         return ours @ theirs.T / ours.square().sum(1, keepdim=True)
 
     def steer(self, row: int, scale: float = 1.0, where: Where = "all") -> Edit:
-        """An edit that adds one of the vectors at the site."""
+        """An edit that adds one of the vectors at the site.
+
+        Raises:
+            UserError: a multiple so long that the square of the stream overflows float32: norms
+                would make zeros of it.
+        """
+        if not abs(scale) * float(self.vectors[row].double().norm()) < _LONGEST:
+            raise UserError(f"{scale:g} times this vector overflows float32: give a smaller scale")
         return add(self.site, self.vectors[row], scale, where)
 
     def split_scores(

@@ -50,7 +50,9 @@ def open_directions(source: str, model: str | None) -> Directions:
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return Directions.load(folder)
+        inner = folder / "directions"  # of a run that has one set
+        run = (folder / "run.json").exists() and (inner / "directions.json").exists()
+        return Directions.load(inner if run else folder)
     try:
         neurons = [parse_neuron(name) for name in source.split(",")]
     except UserError as error:

@@ -97,7 +97,7 @@ class CachedPrompts:
             return self.subject.generate(batch, count, cache=self._copied())
 
     def _pass(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        own = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+        own = {self.subject.cache_name: cache, "use_cache": True, "logits_to_keep": 1}
         everywhere = torch.ones_like(ids, dtype=torch.bool)
         return self.subject._pass(model_inputs(Batch(ids, mask)) | own, lambda *_: everywhere)
 

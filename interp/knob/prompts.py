@@ -98,7 +98,9 @@ class Prompter:
 
     def ids(self, row: Row) -> list[int]:
         """The prompt's tokens."""
-        return self.prompting.ids(self.prompt(row))
+        text = self.prompt(row)
+        chat = self.template == "chat"
+        return self.prompting.templated(text) if chat else self.prompting.ids(text)
 
     def answer_ids(self, answer: str) -> list[int]:
         """The answer's tokens as they follow the prompt, without the end token."""

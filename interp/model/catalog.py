@@ -112,7 +112,9 @@ def add(name: str, source: str, adapter: str = "") -> Path:
     Args:
         adapter: peft's folder, or a hub id; it is merged into the weights.
     """
-    if name in WHEELS | SHIPPED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    if name in WHEELS | SHIPPED:
+        raise UserError(f"the catalog has a model '{name}' already: choose another name")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"'{name}' cannot be a new name: use letters, digits, '.', '_' and '-'")
     folder = resolve(source)
     if adapter:

@@ -72,6 +72,8 @@ def check_base(folder: Path) -> ModelFolder:
     if not weight_files(folder):
         raise UserError(_no_weights(folder))
     stored = stored_tensors(folder)
+    if method == "fp8":
+        _check_whole_blocks(folder, config, stored)
     packed = [] if method else [tensor for tensor in stored if _is_packed(tensor)]
     if packed:
         raise UserError(
@@ -79,6 +81,20 @@ def check_base(folder: Path) -> ModelFolder:
             f"{packed[0].dtype}): {_ORIGINAL}"
         )
     return ModelFolder(config, {tensor.name: tensor.file for tensor in stored})
+
+
+def _check_whole_blocks(folder: Path, config: dict[str, Any], stored: list[Stored]) -> None:
+    """transformers takes a block's size from the number of scales: wrong where the last block is
+    cut off."""
+    sizes = config["quantization_config"].get("weight_block_size") or []
+    for tensor in stored:
+        cut = [n for n, size in zip(tensor.shape[-2:], sizes, strict=False) if n % size]
+        if tensor.dtype.startswith("F8") and cut:
+            raise UserError(
+                f"{folder} is quantised (fp8) in blocks of {sizes} that '{tensor.name}' "
+                f"{list(tensor.shape)} does not fill, which transformers dequantises wrongly: "
+                f"{_ORIGINAL}"
+            )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Prompting:
         added = self._tokenizer.added_tokens_decoder.items()
         named = dict(self._tokenizer.special_tokens_map)
         unknown = named.pop("unk_token", None)
+        if named.get("pad_token") == unknown:  # as Llama 2 is used: padding is masked anyway
+            named.pop("pad_token", None)
         ids = {i for i, token in added if token.special and str(token) != str(unknown)}
         for given in named.values():
             names = given if isinstance(given, list) else [given]
@@ -62,6 +64,8 @@ class Prompting:
 
     def plain(self, text: str) -> list[int]:
         """A text's own ids: nothing before it, nothing after it."""
+        if not isinstance(text, str):
+            raise UserError(f"{type(text).__name__} is no text: give a string, or ids to `pad`")
         try:
             return list(self.tokenizer.encode(text, add_special_tokens=False))
         except (TypeError, UnicodeEncodeError) as error:
@@ -90,7 +94,12 @@ class Prompting:
         Raises:
             UserError: no template, or messages that it cannot take.
         """
-        return self.ids(self.chat_text(messages))
+        return self.templated(self.chat_text(messages))
+
+    def templated(self, text: str) -> list[int]:
+        """The ids of a text that a template made, after `start` if the template leaves it out."""
+        own = self.plain(text)
+        return own if set(self.start) <= set(own) else [*self.start, *own]
 
     def chat_text(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The text that `chat` encodes."""
@@ -98,6 +107,8 @@ class Prompting:
 
         if not self.tokenizer.chat_template:
             raise UserError("this model has no chat template: give the prompt as plain text")
+        if not messages:
+            raise UserError("an empty conversation: give at least one message")
         if wrong := [m for m in messages if not {"role", "content"} <= set(m)]:
             raise UserError(f"every message needs a role and a content: {wrong[0]!r} lacks one")
         try:

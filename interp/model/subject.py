@@ -57,7 +57,7 @@ class Subject(Hooked):
         """The maximum number of tokens in a pass, where the model limits it."""
         self.weights: Weights | None = None
         """The stored weights, if the model came from a folder."""
-        self._cache_name = "past_key_values"
+        self.cache_name = "past_key_values"
         """The model's own name for the keys and values of earlier tokens."""
         self._cache_config: Any = None
         """By which a cache is laid out, where layers keep other things than keys and values."""
@@ -167,7 +167,7 @@ class Subject(Hooked):
         done = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
         out: list[Tensor] = []
         while len(out) < max_new_tokens and not bool(done.all()):
-            inputs = {**model_inputs(Batch(ids, mask)), self._cache_name: cache, "use_cache": True}
+            inputs = {**model_inputs(Batch(ids, mask)), self.cache_name: cache, "use_cache": True}
             logits = self._pass(inputs, edited_positions(new, whole.mask, bool(out)))
             picked = pick(logits[:, -1], temperature, generator)
             picked = torch.where(done, ends[0] if len(ends) else picked, picked)
@@ -255,7 +255,7 @@ def open_subject(
     if "linear_attention" in (getattr(text, "layer_types", None) or ()):
         subject._cache_config = text
     if "cache" in signature(hf.forward).parameters:
-        subject._cache_name = "cache"
+        subject.cache_name = "cache"
     subject.double = double
     subject.context = context
     subject.weights = Weights(folder) if folder else None
@@ -315,10 +315,10 @@ def check_device(device: str) -> None:
 
 
 def _ends(hf: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends a text: generation_config.json's, config.json's and the tokenizer's. A
-    chat model has several: the end of a turn and that of a text."""
+    """Every id that ends a text, as transformers' `generate` has it: generation_config.json's, else
+    config.json's; else the tokenizer's. A chat model has several: of a turn and of a text."""
     says = (getattr(hf, "generation_config", None), hf.config.get_text_config(), tokenizer)
-    given = [getattr(each, "eos_token_id", None) for each in says]
-    listed = [ids if isinstance(ids, list) else [ids] for ids in given]
-    every = dict.fromkeys(i for ids in listed for i in ids if i is not None)
-    return tuple(i for i in every if 0 <= i < hf.config.get_text_config().vocab_size)
+    each = (getattr(one, "eos_token_id", None) for one in says)
+    given: Any = next((ids for ids in each if ids is not None), [])
+    ids = given if isinstance(given, list) else [given]
+    return tuple(i for i in dict.fromkeys(ids) if 0 <= i < hf.config.get_text_config().vocab_size)

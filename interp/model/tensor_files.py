@@ -23,6 +23,7 @@ class Stored(NamedTuple):
     file: Path
     dtype: str
     """As safetensors spells it: F32, BF16, I8."""
+    shape: tuple[int, ...]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -62,7 +63,11 @@ def _header(path: Path) -> list[Stored]:
     try:
         with safe_open(path, "pt") as file:
             names = file.keys()
-            return [Stored(name, path, file.get_slice(name).get_dtype()) for name in names]
+            views = {name: file.get_slice(name) for name in names}
+            return [
+                Stored(name, path, view.get_dtype(), tuple(view.get_shape()))
+                for name, view in views.items()
+            ]
     except (SafetensorError, OSError) as error:
         raise UserError(_unreadable(path, error)) from error
 

@@ -22,7 +22,7 @@ NAMES = (
 SENTENCEPIECE = ("tokenizer.model", "spiece.model")
 FOREIGN = ("vocab.txt", "tekken.json", "*.tiktoken")
 """Tokenizers that are not read."""
-PROBE = "The  dog's 2024 dogs\n\tран é 犬: x=(1+23);"
+PROBE = ("The  dog's 2024 dogs\n\tран é 犬: x=(1+23);", "  two spaces", " é one")
 SAVE = "load it with transformers' AutoTokenizer and save_pretrained it there"
 
 
@@ -91,18 +91,22 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _splits_as_its_files(tokenizer: Any, folder: Path, vocabulary: Vocabulary) -> bool:
-    """On a text of all sorts: a byte-level tokenizer loses nothing of it, and a sentencepiece
+    """On texts of all sorts: a byte-level tokenizer loses nothing of it, and a sentencepiece
     model gives the same ids."""
-    ids = tokenizer.encode(PROBE, add_special_tokens=False)
+    return all(_same_split(tokenizer, folder, vocabulary, text) for text in PROBE)
+
+
+def _same_split(tokenizer: Any, folder: Path, vocabulary: Vocabulary, text: str) -> bool:
+    ids = tokenizer.encode(text, add_special_tokens=False)
     if vocabulary.byte_level:
-        return bool(tokenizer.decode(ids, clean_up_tokenization_spaces=False) == PROBE)
-    return bool(ids == _pieces(folder).encode(PROBE))
+        return bool(tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text)
+    return bool(ids == _pieces(folder).encode(text))
 
 
 def _unopened(folder: Path, reason: str) -> str:
     first = reason.strip().partition("\n")[0]
     how = "give tokenizer.json"
-    if not (folder / "tokenizer.json").exists():
+    if not (folder / "tokenizer.json").exists() and "tokenizer_class" not in _config(folder):
         example = "GPT2Tokenizer" if (folder / "merges.txt").exists() else "LlamaTokenizer"
         how += f', or name their class in tokenizer_config.json ("tokenizer_class": "{example}")'
     return f"transformers cannot open the tokenizer files in {folder} ({first}): {how}"

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
+from ..progress import log
 from .catalog import resolve
 from .families import ModelSpec, Names, read_spec
 from .files import sha256
@@ -60,7 +61,14 @@ class Weights:
         name = self.place("down", spec.n_layers - 1, last).stored
         if name not in self:
             raise UserError(
-                f"{self} has no tensor '{name}', but its config.json {spec.n_layers} layers"
+                f"{self} has no tensor '{name}', but its config.json says {spec.n_layers} layers"
+            )
+        if name.replace(f".{spec.n_layers - 1}.", f".{spec.n_layers}.") in self:
+            log.warning(
+                "%s has more layers than the %d of its config.json; they are left out, as "
+                "transformers leaves them out",
+                self,
+                spec.n_layers,
             )
 
     def __str__(self) -> str:

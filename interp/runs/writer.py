@@ -69,8 +69,9 @@ def open_or_make(
         with writing(folder, plan) as writer:
             return writer.finish(work(writer))
 
-    if fresh and (path / "run.json").exists():
-        check_same(path, plan)
+    if fresh:
+        if path.exists() and any(path.iterdir()):
+            check_same(path, plan)
         return _replace(path, make(path.with_name(f".{path.name}.fresh")))
     if (path / "manifest.json").exists():
         check_same(path, plan)

@@ -151,7 +151,9 @@ def test_a_number_that_does_not_exist_is_null(capsys):
 def test_models(model_folder, own_home, capsys):
     assert run("models", "add", "mine", model_folder("gpt2"), capsys=capsys)[0] == 0
     code, out, _ = run("models", "list", "--json", capsys=capsys)
-    assert [m["name"] for m in json.loads(out)["models"]] == ["smollm2-135m", "gemma3-270m", "mine"]
+    assert [m["name"] for m in json.loads(out)["models"]] == [
+        *("smollm2-135m", "gemma3-270m", "othello-gpt", "mine")
+    ]
     code, out, _ = run("models", "info", "mine", "--json", capsys=capsys)
     assert json.loads(out)["metrics"]["kinds"] == ["up", "down"]
     assert run("models", "list", capsys=capsys)[0] == 0

@@ -1,8 +1,11 @@
 """Directions: decoded, compared, scored, steered with, saved; atlas neurons among them."""
 
+import shutil
+
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from interp.directions import Directions
 from interp.directions.sources import neuron_directions
@@ -10,7 +13,7 @@ from interp.errors import UserError
 from interp.model.neuron import NeuronName, clamp_site, parse_neuron
 from interp.model.site import Site
 from interp.model.subject import open_subject
-from interp.model.weights import Weights
+from interp.model.weights import Weights, open_weights
 
 
 def directions(n=3, d=32, seed=0):
@@ -139,3 +142,23 @@ def test_neurons_of_two_sites_are_no_one_set(model_folder, own_home):
         neuron_directions(weights, [parse_neuron("0.up.1"), parse_neuron("1.up.1")])
     with pytest.raises(UserError, match="no 0.up.48 in this model: layers 0..1, neurons 0..47"):
         neuron_directions(weights, [parse_neuron("0.up.48")])
+
+
+def test_another_models_weights_are_named(dog_model, tmp_path, caplog):
+    """The same path with new content, and another model of the same width."""
+    folder = tmp_path / "model"
+    shutil.copytree(dog_model, folder)
+    made = Directions.of(torch.ones(32), "1.resid_post", str(folder), "v", "a test")
+    made.decode(open_weights(str(folder)))
+    assert "as it was" not in caplog.text
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] += 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    made.decode(open_weights(str(folder)))
+    assert f"these directions are of {folder} as it was, not of {folder}" in caplog.text
+
+
+def test_a_scale_whose_square_overflows_is_refused(dog_model):
+    made = Directions.of(torch.ones(32), "1.resid_post", str(dog_model), "v", "a test")
+    with pytest.raises(UserError, match="overflows float32: give a smaller scale"):
+        made.steer(0, 1e19)

@@ -55,6 +55,21 @@ def test_an_fp8_checkpoint_is_dequantised(model_folder, own_home, tmp_path):
     )
 
 
+def test_fp8_blocks_that_are_cut_off_are_refused(model_folder, own_home, tmp_path):
+    """transformers would scale 32 rows in blocks of 20 as if they were two of 16."""
+    folder = tmp_path / "fp8"
+    shutil.copytree(model_folder("llama"), folder)
+    stored = load_file(folder / "model.safetensors")
+    name = "model.layers.1.self_attn.o_proj.weight"
+    stored[name] = stored[name].to(torch.float8_e4m3fn)
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [20, 20]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"blocks of \[20, 20\] that '.*o_proj.weight' \[32, 32\]"):
+        catalog.resolve(str(folder))
+
+
 def test_an_mxfp4_checkpoint_is_dequantised(own_home, tmp_path):
     """Two 4-bit floats a byte, the lower first; a power of two for each 32."""
     from transformers import AutoConfig

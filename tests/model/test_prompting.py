@@ -64,7 +64,12 @@ def test_the_tokenizer_decides_what_goes_before_a_text(tokenizer, bos, start):
 
 @pytest.mark.parametrize(
     ("template", "text"),
-    [(CHAT, "^<hi>"), ("^" + CHAT, "^<hi>"), ("{{ bos_token }}" + CHAT, "^<hi>")],
+    [
+        (CHAT, "^<hi>"),
+        ("^" + CHAT, "^<hi>"),
+        ("{{ bos_token }}" + CHAT, "^<hi>"),
+        ("!^" + CHAT, "!^<hi>"),
+    ],
 )
 def test_a_chat_has_one_bos(template, text):
     tokenizer = letter_tokenizer(BOS, chat_template=template)
@@ -86,6 +91,10 @@ def test_mistakes_are_one_line():
     chat = Prompting(letter_tokenizer(chat_template=CHAT))
     with pytest.raises(UserError, match="needs a role and a content"):
         chat.chat([{"content": "hi"}])
+    with pytest.raises(UserError, match="an empty conversation"):
+        chat.chat([])
+    with pytest.raises(UserError, match="list is no text"):
+        chat.ids([5])
     strict = "{{ raise_exception('only two turns') }}"
     with pytest.raises(UserError, match="refuses the messages: only two turns"):
         Prompting(letter_tokenizer(chat_template=strict)).chat([{"role": "user", "content": "x"}])
@@ -95,6 +104,9 @@ def test_special_tokens_are_no_data_but_the_unknown_word_is():
     tokenizer = letter_tokenizer(BOS, eos_token="$", unk_token="?", pad_token="#")
     tokenizer.add_special_tokens({"additional_special_tokens": ["@"]})
     assert set(Prompting(tokenizer).special) == {BOS, END, ord("#"), ord("@")}
+    padded = letter_tokenizer(BOS, unk_token="?", pad_token="?")  # as Llama 2 is used
+    assert Prompting(padded).special == (BOS,)
+    assert Prompting(letter_tokenizer(unk_token="$", eos_token="$")).special == (END,)
     subject = open_subject(make_model("llama"), tokenizer=tokenizer)
     rows = [[BOS, 97, 98, END, 99, ord("?")], [97, 98]]
     site = Site("resid_post", 1)
@@ -204,9 +216,13 @@ class TestEnds:
         model.config.eos_token_id = 9
         return model
 
-    def test_they_come_from_both_configs_and_the_tokenizer(self, model):
-        subject = open_subject(model, tokenizer=letter_tokenizer(eos_token="$"))
-        assert subject.ends == (7, 8, 9, END)
+    def test_they_are_those_of_transformers_generate(self, model):
+        tokenizer = letter_tokenizer(eos_token="$")
+        assert open_subject(model, tokenizer=tokenizer).ends == (7, 8)
+        model.generation_config.eos_token_id = None
+        assert open_subject(model, tokenizer=tokenizer).ends == (9,)
+        model.config.eos_token_id = None
+        assert open_subject(model, tokenizer=tokenizer).ends == (END,)
 
     def test_each_of_them_ends_a_text(self, model):
         subject = open_subject(model)
