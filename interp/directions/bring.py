@@ -27,7 +27,7 @@ class ImportConfig:
     """Make directions of a vector, or of several, that another program has made."""
 
     STUDY: ClassVar[str] = "directions.import"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     file: str = field(metadata={"positional": True})
     """A .npy, .safetensors, .pt or .pth file with one vector [d], or with several [n, d]."""
@@ -70,7 +70,7 @@ class ImportConfig:
     def run(self, out: RunWriter) -> dict[str, Any]:
         self._made.save(out.path / "directions")
         vectors = self._made.vectors
-        lengths = vectors.norm(dim=1)
+        lengths = vectors.double().norm(dim=1)
         return {
             "directions": len(vectors),
             "numbers each": vectors.shape[1],

@@ -122,7 +122,8 @@ class Directions:
     ) -> pd.DataFrame:
         """Top and bottom tokens through the LM head: the index with `top`, `bottom` (lists of
         strings), their `…_logits`, and `…_z`, the distance of the first of them from the mean logit
-        in standard deviations. Ids that are no token are left out.
+        in standard deviations: the same at any length, and NaN for a vector of zeros, which spells
+        nothing. Ids that are no token are left out.
 
         `norm` "final" first multiplies by the final norm's gain, as the model does.
         """
@@ -134,16 +135,12 @@ class Directions:
         if norm == "final":
             vectors = vectors * weights.gain("final")
         tokens = token_strings(weights.folder, weights.spec.d_vocab)
-        projection = open_readout(weights).project(vectors, k)
-        moments = projection.moments
-        assert moments is not None
+        found = open_readout(weights).decode(vectors, k)
         table = self.index.reset_index(drop=True).copy()
-        std = moments.var.sqrt().clamp_min(1e-30)
-        for name, side in (("top", projection.top), ("bottom", projection.bottom)):
-            assert side is not None
+        for name, side in (("top", found.top), ("bottom", found.bottom)):
             table[name] = [[tokens[i] for i in ids] for ids in side.ids.tolist()]
-            table[f"{name}_logits"] = side.logits.tolist()
-            table[f"{name}_z"] = ((side.logits[:, 0] - moments.mean).abs() / std).tolist()
+            table[f"{name}_logits"] = found.logits(side).tolist()
+            table[f"{name}_z"] = found.z(side).abs().tolist()
         return table
 
     def scores(self, activations: Float[Tensor, "... d"]) -> Float[Tensor, "... n"]:

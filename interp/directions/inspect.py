@@ -9,6 +9,7 @@ strength, one row of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.batch import Batch
+from ..model.readout import levelled
 from ..model.subject import Subject
 from ..model.vocabulary import token_strings
 from ..progress import progress
@@ -33,23 +35,26 @@ def top_examples(
 
     One row an example, best first: the direction's `name`, the `mean` and `std` of its score over
     the corpus, `score`, `z` (the score in those units), `row`, `position`, and the text: `before`,
-    `token`, `after`.
+    `token`, `after`. z is the same at any length of the direction; NaN where the score does not
+    vary.
     """
     site = directions.site
-    scores = project_scores(subject, rows, {site: directions.vectors}, keep)[site]
+    near_one, scale = levelled(directions.vectors.float())
+    scores = project_scores(subject, rows, {site: near_one}, keep)[site]
     strings = _strings(subject)
     stats = scores.statistics
-    std = stats.var.sqrt().clamp_min(1e-30)
+    own = stats.mean, stats.var.sqrt(), scores.top.T
+    means, stds, top = (x.double().cpu() * scale for x in own)
     made = []
     for n, name in enumerate(names(directions)):
-        mean, spread = float(stats.mean[n]), float(std[n])
-        best = (column[n].tolist() for column in (scores.top, scores.rows, scores.positions))
+        mean, spread = float(means[n]), float(stds[n])
+        best = (column[n].tolist() for column in (top.T, scores.rows, scores.positions))
         for score, row, position in zip(*best, strict=True):
             text = [strings(i) for i in rows[row][: position + 1 + AROUND // 2]]
             made.append(
                 {
                     **{"name": name, "mean": mean, "std": spread},
-                    **{"score": score, "z": (score - mean) / spread},
+                    **{"score": score, "z": (score - mean) / spread if spread else math.nan},
                     **{"row": row, "position": position},
                     "before": "".join(text[max(0, position - AROUND) : position]),
                     **{"token": text[position], "after": "".join(text[position + 1 :])},

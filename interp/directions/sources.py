@@ -19,25 +19,18 @@ def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions
     """Weight vectors of some neurons of one layer and kind.
 
     Read vectors (up, gate) are directions at `mlp_in`, where the MLP reads; write vectors (down) at
-    `mlp_out`. Where a norm follows (Gemma 2 and 3), a write vector is multiplied by its gain; the
-    norm's scale, which depends on the token, is left out. Where what is added is scaled (Granite),
-    a write vector is what is added."""
+    `mlp_out`, and are what is added to the stream (`Weights.in_stream`)."""
     if not neurons or len({(n.layer, n.kind) for n in neurons}) != 1:
         raise UserError("directions need neurons of one layer and kind: they share one site")
     layer, kind = neurons[0].layer, neurons[0].kind
     for neuron in neurons:
         check_neuron(neuron, weights)
     matrices = {
-        expert: weights.neurons(kind, layer, expert)  # type: ignore[arg-type]
+        expert: weights.in_stream(kind, layer, expert)  # type: ignore[arg-type]
         for expert in dict.fromkeys(neuron.expert for neuron in neurons)
     }
     vectors = torch.stack([matrices[neuron.expert][neuron.neuron] for neuron in neurons])
-    if kind == "down":
-        vectors *= weights.spec.residual_scale
     site = Site("mlp_out" if kind == "down" else "mlp_in", layer)
-    after = weights.norm("mlp_post", layer) if kind == "down" else None
-    if after is not None:
-        vectors = vectors * after.gain.float()
     index = pd.DataFrame({"name": [str(n) for n in neurons]})
     return Directions(site, vectors, index, {"model": str(weights.folder), "from": "neurons"})
 

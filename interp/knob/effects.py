@@ -5,8 +5,8 @@ Tables in the run of `interp knob learn`; <model> is tuned or untuned:
 `effects/configurations-<model>`    model, shots, format, separation: |mean(u.h | context) -
     mean(u.h | prior)| over held-out items' prompts, and evaluate.scores' columns
 `decode/tokens`    the knob and its baselines through the LM head (Directions.decode, norm "final")
-`decode/neurons`   direction, neuron, cosine: for each direction, neurons of the layers around whose
-    down projections have the largest |cosine| with it
+`decode/neurons`   direction, neuron, cosine: for each direction, neurons of the layers around, the
+    largest |cosine| of what they add with it
 `decode/split`     with an SAE: Directions.split at last tokens of held-out prompts (its linear map
     is fitted on the training items' prompts); latent, latent_cosine: the nearest decoder row
 """
@@ -140,7 +140,7 @@ def nearest_neurons(knob: Directions, weights: Weights) -> pd.DataFrame:
     lines = []
     for at, bank in ((i, bank) for i in near for bank in weights.banks(i)):
         names = [f"{at}.{bank.prefix}down.{n}" for n in range(bank.size)]
-        vectors = weights.neurons("down", at, bank.expert)
+        vectors = weights.in_stream("down", at, bank.expert)
         neurons = Directions(knob.site, vectors, pd.DataFrame({"name": names}))
         for place, row in enumerate(knob.cosine(neurons)):
             for n in row.abs().argsort(descending=True)[:NEAREST].tolist():

@@ -120,7 +120,7 @@ class Weights:
             )
 
     def neurons(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, "n d_model"]:
-        """One row a neuron: the vector it reads with (up, gate) or writes (down).
+        """One row a neuron, as stored: the vector it reads with (up, gate) or writes (down).
 
         Raises:
             UserError: a kind, layer or expert that the model lacks; a layer of experts, and none
@@ -128,6 +128,18 @@ class Weights:
         """
         at = self.place(kind, layer, expert)
         return at.vectors(self._read(at.stored, at.shape, at.entry)).contiguous()
+
+    def in_stream(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, "n d_model"]:
+        """One row a neuron: the vector it reads with (up, gate), or what one unit of its activation
+        adds to the stream (down): the stored vector times `write_gain`."""
+        rows = self.neurons(kind, layer, expert)
+        return rows * self.write_gain(layer) if kind == "down" else rows
+
+    def write_gain(self, layer: int) -> Float[Tensor, " d_model"]:
+        """What a write vector is multiplied by before it is added: the gain of the norm after the
+        MLP (Gemma 2 and 3, OLMo 2, GLM-4) and `residual_scale` (Granite); ones without either. The
+        norm's own scale, which depends on the token, is left out."""
+        return self.gain("mlp_post", layer) * self.spec.residual_scale
 
     def place(self, kind: Kind, layer: int, expert: str = "") -> Place:
         """Where `neurons` are stored."""

@@ -3,10 +3,12 @@
 Source: Davies, 'Decoding specialised feature neurons in LLMs with the final projection layer'. For
 a neuron's vector w in residual space, `logits = W_U @ w`, then softmax. The decoded vectors are the
 rows of `up_proj` and `gate_proj` (what a neuron reads) and the columns of `down_proj` (what it
-writes), each with both signs, since in SwiGLU the product takes either. Naive equivalent, for one
-layer and kind, of what one part of the atlas holds:
+writes), each with both signs, since in SwiGLU the product takes either. A column of `down_proj` is
+what it adds to the stream: times the gain of the norm after the MLP and the family's factor, where
+there are such (`Weights.in_stream`). Naive equivalent, for one layer and kind, of what one part of
+the atlas holds:
 
-    L = W_kind(layer) @ W_U.T;  L.topk(k), (-L).topk(k), softmax statistics, moments
+    L = in_stream(kind, layer) @ W_U.T;  L.topk(k), (-L).topk(k), moments
 
 Beside the neurons stand random directions, decoded in the same pass: how special a score is, is
 read off them (`chance.py`).
@@ -26,14 +28,17 @@ Tables of the run:
     coherence float    how much the k tokens belong together (`coherence.py`), from -1 to 1; null
                        where all are of one word family
     skewness, kurtosis float    of the row's logits (excess; skewness signed by the side)
-    norm float         length of the vector
+    norm float         length of the vector (of a down vector: of what one unit of activation adds)
 `random/L000.parquet` …, the same columns: a random direction in the place of each of some neurons
     of the layer, of the neuron's length
 `vocabulary/tokens.parquet`: id int32, token string, word string (its word family); ids that are no
     token are not in it, and count nowhere, unless `all_ids` is set
 
-No column but std and norm (and the logits) depends on the vector's length. The softmax of a raw
-vector does, so it is not kept: where the logits are small, its entropy is log V - std^2 / 2.
+No column but std and norm (and the logits) depends on the vector's length, however short or long.
+A row of zeros, or one whose std float32 cannot hold (below 1.2e-38), is no neuron and spells
+nothing: its z, margin, coherence, skewness and kurtosis are null, so it never ranks. The softmax of
+a raw vector depends on its length, so it is not kept: where the logits are small, its entropy is
+log V - std^2 / 2.
 """
 
 from __future__ import annotations
@@ -67,7 +72,7 @@ class AtlasConfig(ModelStudy):
     """Decode every MLP neuron of a model through its LM head."""
 
     STUDY: ClassVar[str] = "neurons.atlas"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     weights: tuple[Kind, ...] = ()
     """The vectors of a neuron to decode: up, gate, down. By default all that the model has."""
@@ -177,7 +182,7 @@ class AtlasConfig(ModelStudy):
         weights = self.stored_weights
         vectors, numbers, randoms, drawn = [], [], [], []
         for kind in self.kinds:
-            rows = weights.neurons(kind, layer, expert)
+            rows = weights.in_stream(kind, layer, expert)
             seed = [self.seed, layer, *f"{expert}{kind}".encode()]
             places, directions = random_like(rows, random, seed)
             vectors.append(rows)

@@ -149,11 +149,13 @@ class ClampConfig(TextStudy):
         return neuron
 
     def _first_token(self, neuron: NeuronName) -> str:
-        """The first token of the side on which the vector is more specialised."""
+        """The first token of the side on which the vector is more specialised, as in an atlas."""
         from ..directions.sources import neuron_directions
 
         weights = self.stored_weights
         row = neuron_directions(weights, [neuron]).decode(weights, k=1).iloc[0]
+        if math.isnan(row["top_z"]):
+            raise UserError(f"{neuron} is a vector of zeros, which spells no word: give --word")
         return str(row["top" if row["top_z"] >= row["bottom_z"] else "bottom"][0])
 
 

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..model.readout import open_readout
+from ..errors import UserError
+from ..model.readout import levelled, open_readout
 from ..model.vocabulary import token_strings, word_family
 from ..model.weights import Weights
 from .coherence import coherence, whitened
@@ -38,31 +39,32 @@ class Decoder:
 
     def rows(self, vectors: Float[Tensor, "n d_model"], index: pd.DataFrame) -> list[pa.Table]:
         """The top sides of some vectors and their bottom sides, each with the columns of `index`
-        first."""
-        found = self._readout.project(vectors, self._k)
-        moments, numbers = found.moments, {"norm": vectors.norm(dim=1)}
-        assert moments is not None
-        std = moments.var.sqrt().clamp_min(1e-30)
-        sides = []
+        first.
+
+        Raises:
+            UserError: logits or a length beyond what float32 holds.
+        """
+        found = self._readout.decode(vectors, self._k)
+        moments, std = found.moments, found.std
+        own_std = moments.var.sqrt().double() * found.scale
+        there = torch.ones_like(std).where(own_std >= torch.finfo(torch.float32).tiny, torch.nan)
+        numbers, sides = {"norm": lengths(vectors), "std": own_std}, []
         for side, sign, extremes in (("top", 1.0, found.top), ("bottom", -1.0, found.bottom)):
-            assert extremes is not None
             logits, places = extremes.logits, torch.searchsorted(self._readout.ids, extremes.ids)
             words = self._words[places.cpu().numpy()]
             lead = logits[:, 0] - logits.gather(1, _rival(words).to(places.device))[:, 0]
             numbers |= {
-                "z": sign * (logits[:, 0] - moments.mean) / std,
-                "std": std,
-                "margin": sign * lead / std,
-                "coherence": coherence(places, self._units, self._words),
-                "skewness": sign * moments.skewness,
-                "kurtosis": moments.kurtosis,
+                "z": there * sign * found.z(extremes),
+                "margin": there * sign * lead / std,
+                "coherence": there * coherence(places, self._units, self._words),
+                "skewness": there * sign * moments.skewness,
+                "kurtosis": there * moments.kurtosis,
             }
             columns: dict[str, Any] = {str(name): pa.array(index[name]) for name in index}
             columns["side"] = pa.array([side] * len(vectors))
-            columns |= self._lists(extremes.ids.cpu().numpy(), logits.cpu().numpy())
-            columns |= {
-                name: pa.array(x.cpu().numpy(), pa.float32()) for name, x in numbers.items()
-            }
+            own = _checked(found.logits(extremes))
+            columns |= self._lists(extremes.ids.cpu().numpy(), own.cpu().numpy())
+            columns |= {name: _column(x) for name, x in numbers.items()}
             sides.append(pa.table(columns))
         return sides
 
@@ -75,6 +77,28 @@ class Decoder:
             "logits": pa.array(logits.ravel()),
         }
         return {name: pa.ListArray.from_arrays(starts, values) for name, values in lists.items()}
+
+
+def lengths(vectors: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Of short and long vectors alike, in float64."""
+    near_one, scale = levelled(vectors)
+    return near_one.norm(dim=1).double() * scale.to(vectors.device)
+
+
+def _checked(numbers: Tensor) -> Tensor:
+    """In float32, in which they are stored."""
+    stored = numbers.float()
+    if stored.isinf().any():
+        raise UserError(
+            "these weights cannot be decoded: a vector's length or logits are beyond float32's "
+            "3.4e38"
+        )
+    return stored
+
+
+def _column(numbers: Tensor) -> pa.Array:
+    """Null where there is no number."""
+    return pa.array(_checked(numbers).cpu().numpy(), from_pandas=True)
 
 
 def _rival(words: np.ndarray) -> Tensor:
@@ -92,6 +116,6 @@ def random_like(
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(vectors), size=n)
     noise = torch.from_numpy(generator.standard_normal((n, vectors.shape[1]), np.float32))
-    lengths = vectors[drawn].norm(dim=1, keepdim=True)
-    scaled = noise * torch.where(lengths > 0, lengths, 1.0) / noise.norm(dim=1, keepdim=True)
-    return drawn, scaled
+    drawn_lengths = lengths(vectors[drawn]).float()[:, None]
+    scaled = noise * torch.where(drawn_lengths > 0, drawn_lengths, 1.0)
+    return drawn, scaled / noise.norm(dim=1, keepdim=True)

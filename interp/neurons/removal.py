@@ -4,7 +4,8 @@ Source: TARS, targeted removal of a concept. (1) A detailed text about the conce
 approximate vector: the end of the stream at its last position. (2) Noise is added and the result
 decoded through the final norm and the LM head; what raises the concept's probability is kept, until
 it is high. (3) The neuron vectors with the largest cosine to it are replaced by the reversed vector
-at their own length, -|w| v / |v|.
+at their own length, -|w| v / |v|. Where a norm or a factor follows the MLP, all of this is of what
+a neuron adds (`Weights.in_stream`), and the stored vector becomes the one that adds it.
 
 Two things differ here, because in a small model the steps as they stand fail (measured on SmolLM2
 with five concepts that no default uses: cat, music, king, car, Tuesday). The end of the stream
@@ -24,6 +25,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ..directions import Directions
 from ..errors import UserError
@@ -40,6 +42,8 @@ NOISE = 0.3
 """Length of the noise, as a share of the vector's own."""
 SURE = 0.9
 """Probability of the concept at which the search ends."""
+NO_LENGTH = 1e-300
+"""A vector shorter than this, in float64, has no direction."""
 
 
 def text_target(subject: Subject, text: str, ids: Sequence[int], seed: int = 0) -> Directions:
@@ -94,13 +98,14 @@ def _probabilities(x: Tensor, ids: Sequence[int], weights: Weights, W_U: Tensor)
 def closest(
     weights: Weights, vector: Float[Tensor, " d_model"], n: int
 ) -> list[tuple[NeuronName, float]]:
-    """The n write vectors whose cosine to a vector is largest in size, and their cosines."""
-    unit = vector.float() / vector.float().norm()
+    """The n neurons whose cosine of what they add to a vector is largest in size, and their
+    cosines; 0 of a neuron that adds nothing."""
+    unit = normalize(vector.double(), dim=0, eps=NO_LENGTH)
     candidates: list[tuple[NeuronName, float]] = []
     for layer in range(weights.spec.n_layers):
-        rows = weights.neurons("down", layer)
-        cosine = rows @ unit / rows.norm(dim=1).clamp_min(1e-30)
-        best = cosine.abs().topk(min(n, len(rows))).indices.tolist()
+        added = weights.in_stream("down", layer).double()
+        cosine = normalize(added, eps=NO_LENGTH) @ unit
+        best = cosine.abs().topk(min(n, len(added))).indices.tolist()
         candidates += [(NeuronName(layer, "down", i), float(cosine[i])) for i in best]
     return sorted(candidates, key=lambda pair: -abs(pair[1]))[:n]
 
@@ -116,15 +121,15 @@ def equal_contributors(
     subject: Subject, neurons: Sequence[NeuronName], text: str
 ) -> list[NeuronName]:
     """For each neuron another of its layer that adds as much at the end of a text, whatever it
-    writes: the one with the nearest |activation| |w|. A control: what turning so much of the stream
-    does, apart from closeness to the concept."""
+    writes: the one with the nearest |activation| |what one unit adds|. A control: what turning so
+    much of the stream does, apart from closeness to the concept."""
     weights = subject.weights
     assert weights is not None
     chosen: dict[NeuronName, NeuronName] = {}
     for layer in dict.fromkeys(name.layer for name in neurons):
         site = Site("mlp_post", layer)
         own = subject.capture(subject.tokens(text), [site])[site][0, -1].float().cpu()
-        size = own.abs() * weights.neurons("down", layer).norm(dim=1)
+        size = own.abs() * weights.in_stream("down", layer).double().norm(dim=1)
         free = size.clone()
         here = [name.neuron for name in neurons if name.layer == layer]
         free[here] = torch.inf
@@ -143,12 +148,16 @@ def reversal(
     provenance: dict[str, Any] | None = None,
 ) -> WeightEdit:
     """The edit that turns neurons against a vector, with the sign of what they add at the end of a
-    text that describes the concept. Every neuron keeps its length."""
+    text that describes the concept. What a neuron adds keeps its length, but where a gain of zero
+    lets nothing through: there neither the vector nor what is stored has a part."""
     weights = subject.weights
     assert weights is not None
-    unit = vector.float() / vector.float().norm()
     old = torch.stack([weights.neurons("down", name.layer)[name.neuron] for name in neurons])
+    gain = torch.stack([weights.write_gain(name.layer) for name in neurons]).double()
+    length = (old * gain).norm(dim=1, keepdim=True)
+    unit = normalize(torch.where(gain == 0, 0.0, vector.double()), eps=NO_LENGTH)
     # a neuron that is exactly silent there counts as one that fires
     against = torch.where(activations(subject, neurons, text) < 0, 1.0, -1.0)
-    new = against[:, None] * old.norm(dim=1, keepdim=True) * unit
+    added = against[:, None] * length * unit
+    new = torch.where(gain == 0, 0.0, added / gain).float()
     return WeightEdit(tuple(neurons), old, new, {"from": "tars", **(provenance or {})})

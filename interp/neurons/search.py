@@ -71,7 +71,7 @@ def find(
     """
     _check_rank(atlas, by)
     ids = word_ids(atlas, word, exact)
-    where = f"list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
+    where = f"z IS NOT NULL AND list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
     among = {"kinds": list(kinds or atlas.manifest["kinds"])}
     table = f"{atlas.sql('neurons')} WHERE list_contains($kinds, kind)"
     rows = query(f"SELECT {_columns(atlas)} FROM {table} AND {where}", among)
@@ -267,7 +267,8 @@ def _score(row: dict[Hashable, Any], ids: set[int]) -> dict[str, float]:
     rival = others[0] if others else len(row["ids"]) - 1
 
     def z(i: int) -> float:
-        return float(row["z"] - abs(row["logits"][0] - row["logits"][i]) / row["std"])
+        behind = abs(float(row["logits"][0]) - float(row["logits"][i]))
+        return float(row["z"] - behind / row["std"])
 
     lead = z(hits[0]) - z(rival)
     return {"rank": hits[0] + 1, "word_z": z(hits[0]), "lead": lead, "score": z(hits[0]) + lead}

@@ -61,7 +61,7 @@ class TarsConfig(TextStudy):
     """Remove concepts from a model by editing a few neuron vectors, and measure the cost."""
 
     STUDY: ClassVar[str] = "neurons.tars"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     concepts: tuple[str, ...] = ()
     """Words of the concept file. By default all of them."""

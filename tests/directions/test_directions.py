@@ -36,6 +36,24 @@ def test_decode_is_the_product_with_the_unembedding(model_folder, own_home):
             assert row["top_z"] == pytest.approx(float(z), rel=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-35, 1e-20, 1e12, 1e30])
+def test_a_direction_spells_the_same_at_any_length(scale, model_folder, own_home):
+    weights, found = Weights(model_folder("gemma2")), directions()
+    long = Directions(found.site, (found.vectors.double() * scale).float(), found.index)
+    want, got = found.decode(weights, k=4), long.decode(weights, k=4)
+    for side in ("top", "bottom"):
+        assert got[side].tolist() == want[side].tolist()
+        assert got[f"{side}_z"].tolist() == pytest.approx(want[f"{side}_z"].tolist(), rel=1e-5)
+    logits = long.vectors.double() @ weights.W_U().double().T
+    assert got["top_logits"].str[0].tolist() == pytest.approx(logits.max(1).values.tolist())
+
+
+def test_a_vector_of_zeros_spells_nothing(model_folder, own_home):
+    zero = Directions(Site("resid_post", 0), torch.zeros(1, 32), pd.DataFrame({"name": ["zero"]}))
+    table = zero.decode(Weights(model_folder("gemma2")), k=4)
+    assert table[["top_z", "bottom_z"]].isna().all(axis=None)
+
+
 def test_cosine_and_coupling_identities():
     a, b = directions(4, seed=1), directions(3, seed=2)
     assert torch.allclose(a.cosine(a).diagonal(), torch.ones(4, dtype=torch.float64))

@@ -10,11 +10,13 @@ from safetensors.torch import save_file
 
 from interp.cli import main
 from interp.directions import Directions
+from interp.directions.bring import ImportConfig
 from interp.directions.vectors import read_vectors, site_width
 from interp.errors import UserError
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
+from interp.runs.study import run_or_load
 
 
 def imported(capsys, *arguments):
@@ -235,3 +237,17 @@ def test_its_origin_is_asked_for(dog_model, own_home, tmp_path, capsys):
     assert "say who made the vectors" in capsys.readouterr().err
     assert main(["directions", "import", "/no.npy", *map(str, where[1:]), "--source", "x"]) == 2
     assert "cannot read /no.npy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_lengths_of_short_and_long_vectors(scale, dog_model, own_home, tmp_path):
+    vectors = np.random.default_rng(0).standard_normal((2, 32)) * scale
+    np.save(tmp_path / "v.npy", vectors)
+    run = run_or_load(
+        ImportConfig(
+            str(tmp_path / "v.npy"), site="0.resid_post", source="me", model=str(dog_model)
+        )
+    )
+    own = np.linalg.norm(vectors, axis=1)
+    assert run.metrics["shortest"] == pytest.approx(own.min(), rel=1e-6)
+    assert run.metrics["longest"] == pytest.approx(own.max(), rel=1e-6)

@@ -51,6 +51,24 @@ def test_top_examples_are_the_highest_scores_in_their_context(subject):
         assert own["z"].iloc[0] == pytest.approx(float((want[0] - mean) / std), rel=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
+def test_examples_are_the_same_at_any_length(scale, subject):
+    rows, site = [[1, 2, 3, 4, 5, 6]], Site("resid_post", 0)
+    vector = torch.randn(1, 32, generator=torch.Generator().manual_seed(0)) * 10
+    index = pd.DataFrame({"name": ["a"]})
+    want, got = (
+        top_examples(subject, rows, Directions(site, (vector.double() * s).float(), index), keep=3)
+        for s in (1.0, scale)
+    )
+    for name in ("score", "mean", "std"):
+        assert got[name].tolist() == pytest.approx((want[name] * scale).tolist(), rel=1e-4)
+    if scale:
+        assert got["position"].tolist() == want["position"].tolist()
+        assert got["z"].tolist() == pytest.approx(want["z"].tolist(), rel=1e-4)
+    else:
+        assert got["z"].isna().all()
+
+
 def test_steering_along_the_planted_direction_says_its_word(subject, dog):
     batch = subject.tokens("w1 w2 w3")
     table = steered(subject, batch, dog, 0, (-5.0, 5.0), tokens=3)

@@ -39,6 +39,14 @@ def test_the_nearest_neuron_is_the_one_the_knob_was_made_of(model_folder):
     assert sizes.tolist() == sorted(sizes, reverse=True)
 
 
+def test_a_neuron_is_near_by_what_it_adds(model_folder):
+    weights = open_weights(str(model_folder("gemma2")))
+    added = weights.neurons("down", 1) * weights.norm("mlp_post", 1).gain.float()
+    knob = Directions(Site("resid_post", 1), added[[5]], pd.DataFrame({"direction": ["own"]}))
+    first = nearest_neurons(knob, weights).iloc[0]
+    assert (first["neuron"], first["cosine"]) == ("1.down.5", pytest.approx(1, abs=1e-5))
+
+
 def test_no_fact_chooses_both_the_layer_and_c():
     made = [Item("r", f"s{n // 3}", "c", "q", "a", f"b{n}") for n in range(30)]
     layer, c = validation_halves(LearnConfig(validate=8), Splits([], made, [], []))

@@ -79,7 +79,7 @@ def test_k_is_at_most_the_tokens(padded, own_home):
     with pytest.raises(UserError, match="between 2 and the vocabulary's 199, not 200"):
         run_or_load(AtlasConfig(model=str(padded), k=200))
     with pytest.raises(UserError, match="the vocabulary has 199 tokens, not 200"):
-        open_readout(Weights(padded)).project(torch.ones(1, 32), 200)
+        open_readout(Weights(padded)).decode(torch.ones(1, 32), 200)
 
 
 def test_without_a_tokenizer_every_row_is_read(model_folder):

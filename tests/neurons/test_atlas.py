@@ -29,6 +29,15 @@ from ..conftest import FAMILY_CONFIGS
 ROOT = Path(__file__).parents[2]
 
 
+def written(folder, layer):
+    """What one unit of each neuron's activation adds, of the stored tensors; Gemma's stored gains
+    are less by 1."""
+    tensors, at = load_file(folder / "model.safetensors"), f"model.layers.{layer}"
+    gain = tensors.get(f"{at}.post_feedforward_layernorm.weight")
+    rows = Weights(folder).neurons("down", layer)
+    return rows if gain is None else rows * (gain + 1)
+
+
 def rows_of(run):
     return duckdb.sql(f"SELECT * FROM {run.sql('neurons')} ORDER BY layer, kind, neuron, side").df()
 
@@ -43,8 +52,8 @@ def test_every_family_equals_dense_float64(family, model_folder, own_home):
     kinds = weights.spec.kinds
     assert len(rows) == 2 * len(kinds) * weights.spec.n_layers * weights.spec.d_mlp
     for (layer, kind, side), part in rows.groupby(["layer", "kind", "side"]):
-        vectors = weights.neurons(kind, layer).double()
-        logits = vectors @ readout.T * (1 if side == "top" else -1)
+        vectors = written(folder, layer) if kind == "down" else weights.neurons(kind, layer)
+        logits = (vectors := vectors.double()) @ readout.T * (1 if side == "top" else -1)
         ids = logits.argsort(dim=1, descending=True, stable=True)[:, :8]
         np.testing.assert_array_equal(np.stack(part["ids"]), ids)
         z = (logits.max(1).values - logits.mean(1)) / logits.std(1, correction=0)
@@ -115,16 +124,73 @@ def test_margin_is_the_lead_over_another_word(model_folder, own_home, tmp_path):
         np.testing.assert_allclose(rows["margin"], lead / logits.std(1, correction=0), rtol=1e-3)
 
 
-def test_zero_neuron_is_uniform(model_folder, own_home, tmp_path):
-    folder = tmp_path / "zero"
+SCALES = {4: 1e-33, 6: 1e-20, 7: 1e-10, 8: 1e11, 9: 1e36}
+"""How many times longer than neuron 40 some neurons are; neuron 5 is a row of zeros."""
+
+
+@pytest.fixture(scope="module")
+def lengths_folder(model_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lengths") / "model"
     shutil.copytree(model_folder("llama"), folder)
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.0.mlp.up_proj.weight"][5] = 0
+    rows = tensors["model.layers.0.mlp.up_proj.weight"]
+    rows[5] = 0
+    for neuron, scale in SCALES.items():
+        rows[neuron] = (rows[40].double() * scale).float()
     save_file(tensors, folder / "model.safetensors")
-    rows = search.show(run_or_load(AtlasConfig(model=str(folder))), "0.up.5")
-    assert list(rows["z"]) == [0, 0]
-    assert list(rows["p"]) == [1, 1]
-    assert list(rows["ids"].iloc[0][:4]) == [0, 1, 2, 3]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lengths_atlas(lengths_folder, tmp_path_factory):
+    config = AtlasConfig(model=str(lengths_folder), k=8, random=200)
+    return run_or_load(config, out=tmp_path_factory.mktemp("lengths_run") / "run")
+
+
+def test_a_row_spells_the_same_at_any_length(lengths_folder, lengths_atlas):
+    run, weights = lengths_atlas, Weights(lengths_folder)
+    want = search.show(run, "0.up.40")
+    for neuron in SCALES:
+        got = search.show(run, f"0.up.{neuron}")
+        np.testing.assert_array_equal(np.stack(got["ids"]), np.stack(want["ids"]))
+        for name in ("z", "margin", "coherence", "skewness", "kurtosis", "p", "q"):
+            np.testing.assert_allclose(got[name], want[name], rtol=1e-3, err_msg=f"{neuron} {name}")
+        row = weights.neurons("up", 0)[neuron].double()
+        logits = (weights.W_U().double() @ row).sort(descending=True).values
+        np.testing.assert_allclose(got["logits"].iloc[0], logits[:8], rtol=1e-5)
+        np.testing.assert_allclose(got["norm"], float(row.norm()), rtol=1e-6)
+        np.testing.assert_allclose(got["std"], float(logits.std(correction=0)), rtol=1e-5)
+    found = search.find(run, want["tokens"].iloc[0][0], limit=1000)
+    scores = found[found["name"].isin([f"0.up.{n}" for n in (*SCALES, 40)])]["score"]
+    assert len(scores) == len(SCALES) + 1
+    np.testing.assert_allclose(scores, scores.iloc[0], rtol=1e-3)
+
+
+def test_a_row_of_zeros_spells_nothing(lengths_atlas):
+    run = lengths_atlas
+    rows = search.show(run, "0.up.5")
+    spelled = ["z", "margin", "coherence", "skewness", "kurtosis", "p", "q", "coherence_p"]
+    assert rows[spelled].isna().all(axis=None)
+    assert (rows["norm"] == 0).all()
+    assert (rows["std"] == 0).all()
+    stored = run.table("neurons/L000")
+    assert stored["z"].isna().sum() == 2
+    nulls = f"SELECT count(*) FROM {run.sql('neurons')} WHERE z IS NULL"
+    assert duckdb.sql(nulls).fetchall() == [(2,)], "null, which SQL ranks last; NaN comes first"
+    for by in ("score", "coherence"):
+        best = search.top(run, limit=len(rows_of(run)), by=by)
+        assert set(best["name"].tail(2)) == {"0.up.5"}
+        assert "0.up.5" not in set(search.find(run, "#0", limit=1000, by=by)["name"])
+
+
+def test_logits_beyond_float32_are_refused(lengths_folder, own_home, tmp_path):
+    folder = tmp_path / "beyond"
+    shutil.copytree(lengths_folder, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] *= 1e6
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError, match="length or logits are beyond float32's 3.4e38"):
+        run_or_load(AtlasConfig(model=str(folder)))
 
 
 def test_weights_option(model_folder, own_home):

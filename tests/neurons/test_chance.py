@@ -117,3 +117,11 @@ def test_the_seed_changes_the_random_directions_alone(model_folder, own_home):
 def test_there_must_be_random_directions(model_folder, own_home):
     with pytest.raises(UserError, match="--random must be at least 1, not 0"):
         run_or_load(AtlasConfig(model=str(model_folder("llama")), random=0))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_random_directions_are_as_short_or_long_as_the_neurons(scale):
+    vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(0)) * scale
+    drawn, found = random_like(vectors, 20, [1])
+    want = vectors.double().norm(dim=1)[drawn]
+    torch.testing.assert_close(found.double().norm(dim=1), want, rtol=1e-5, atol=0)

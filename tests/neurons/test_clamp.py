@@ -1,13 +1,18 @@
 """Clamping: a planted switch, no-ops, and the mistakes one can make."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from interp.cli import main
 from interp.errors import UserError
+from interp.model.neuron import parse_neuron
+from interp.neurons import search
+from interp.neurons.atlas import AtlasConfig
 from interp.neurons.clamp import ClampConfig
 from interp.neurons.figures import clamp_curve
 from interp.runs.study import run_or_load
@@ -105,3 +110,25 @@ def test_command(dog_model, own_home, capsys):
     options[5:6] = ["w1", "w2"]
     assert main(["neurons", "clamp", *options]) == 0
     assert "probability_low" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("family", ["gemma2", "llama"])
+def test_the_default_word_is_the_atlas_s_first_token(family, model_folder, own_home):
+    folder = str(model_folder(family))
+    atlas = run_or_load(AtlasConfig(model=folder, k=4))
+    for name in [
+        f"{layer}.{kind}.{n}" for layer in (0, 1) for kind in ("up", "down") for n in (3, 9)
+    ]:
+        best = search.show(atlas, name).sort_values("z").iloc[-1]
+        own = ClampConfig(model=folder, neuron=name)
+        assert own._first_token(parse_neuron(name)) == best["tokens"][0]
+
+
+def test_a_neuron_of_zeros_has_no_word(dog_model, own_home, tmp_path):
+    folder = tmp_path / "zero"
+    shutil.copytree(dog_model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.down_proj.weight"][:, 17] = 0
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="1.down.17 is a vector of zeros, .*: give --word"):
+        run_or_load(config(folder))

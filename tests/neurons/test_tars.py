@@ -1,11 +1,13 @@
 """TARS: a planted concept falls, zero edits change nothing, the control does not do the same."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from interp.cli import main
 from interp.errors import UserError
@@ -68,6 +70,82 @@ def test_reversal_keeps_lengths_and_turns_against_what_a_neuron_adds(subject):
     for (name, _), c in zip(chosen, cosine, strict=True):
         site = next(s for s in posts if s.layer == name.layer)
         assert float(posts[site][0, -1, name.neuron]) * float(c) <= 0
+
+
+@pytest.fixture(scope="module", params=["gemma2", "olmo2", "granite"])
+def scaled(request, dog_model, model_folder, tmp_path_factory):
+    """A model of which a norm or a factor follows the MLP, and what one unit of each neuron's
+    activation adds to the stream, by layer, of the stored tensors. Two of the gains are 0."""
+    folder = tmp_path_factory.mktemp("scaled") / "model"
+    shutil.copytree(model_folder(request.param), folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(dog_model / name, folder / name)
+    tensors, rows = load_file(folder / "model.safetensors"), []
+    for at in ("model.layers.0", "model.layers.1"):
+        raw = tensors[f"{at}.mlp.down_proj.weight"].T.double()
+        if request.param == "granite":
+            rows.append(
+                raw * json.loads((folder / "config.json").read_text())["residual_multiplier"]
+            )
+        else:
+            offset = 1.0 if request.param == "gemma2" else 0.0
+            gain = tensors[f"{at}.post_feedforward_layernorm.weight"]
+            gain[[3, 8]] = -offset
+            gain[[1, 2]] = 5.0  # so that the stored vectors are far from what is added
+            rows.append(raw * (gain.double() + offset))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return open_subject(folder), torch.stack(rows)
+
+
+def test_the_closest_are_so_by_what_they_add(scaled):
+    subject, added = scaled
+    vector = subject.weights.W_U()[DOG].double()
+    want = torch.cosine_similarity(added, vector[None, None], dim=-1)
+    best = want.abs().flatten().sort(descending=True).indices[:5]
+    chosen = closest(subject.weights, vector, 5)
+    assert [name.layer * want.shape[1] + name.neuron for name, _ in chosen] == best.tolist()
+    torch.testing.assert_close(
+        torch.tensor([c for _, c in chosen]).double(), want.flatten()[best], atol=1e-6, rtol=1e-5
+    )
+
+
+def test_what_a_turned_neuron_adds_is_against_the_vector_at_its_length(scaled):
+    subject, added = scaled
+    vector, text = subject.weights.W_U()[DOG], "w1 w2 w3"
+    names = [name for name, _ in closest(subject.weights, vector, 6)]
+    edit = reversal(subject, names, vector, text)
+    own = torch.stack([added[name.layer, name.neuron] for name in names])
+    with edit.applied(subject):
+        weights = {n: subject.parameter(f"model.layers.{n}.mlp.down_proj.weight") for n in (0, 1)}
+        turned = torch.stack([weights[name.layer][:, name.neuron].double() for name in names])
+    passed = added.abs().sum((0, 1)) > 0
+    gain = torch.where(passed, own / edit.old.double(), 0.0)
+    after = turned * gain
+    torch.testing.assert_close(after.norm(dim=1), own.norm(dim=1), rtol=1e-5, atol=0)
+    cosine = torch.cosine_similarity(after, torch.where(passed, vector, 0.0)[None].double())
+    want = torch.where(activations(subject, names, text) < 0, 1.0, -1.0).double()
+    torch.testing.assert_close(cosine, want, rtol=1e-5, atol=0)
+    assert (turned[:, ~passed] == 0).all()
+
+
+def test_matched_neurons_add_as_much_to_the_stream(scaled):
+    subject, added = scaled
+    own = NeuronName(1, "down", 7)
+    (found,) = equal_contributors(subject, [own], "w1 w2 w3")
+    post = subject.capture(subject.tokens("w1 w2 w3"), ["1.mlp_post"])[Site("mlp_post", 1)]
+    sizes = post[0, -1].abs().double() * added[1].norm(dim=1)
+    gaps = (sizes - sizes[7]).abs()
+    gaps[7] = torch.inf
+    assert found.neuron == int(gaps.argmin())
+
+
+def test_closeness_does_not_depend_on_length(subject):
+    vector = subject.weights.W_U()[DOG]
+    want = closest(subject.weights, vector, 5)
+    for scale in (1e-25, 1e25):
+        assert [name for name, _ in closest(subject.weights, vector * scale, 5)] == [
+            name for name, _ in want
+        ]
 
 
 def test_removing_a_neuron_that_speaks_silences_the_word(subject):

@@ -5,12 +5,14 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from interp.cli import main
 from interp.directions import Directions
 from interp.errors import UserError
+from interp.model import edits
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
@@ -117,6 +119,23 @@ def test_writers_are_the_neurons_nearest_to_the_feature(planted):  # noqa: F811
     best = int(cosines.abs().argmax())
     assert found["name"].iloc[0] == f"0.down.{best}"
     assert found["cosine"].iloc[0] == pytest.approx(float(cosines[best]), rel=1e-4)
+
+
+def test_dot_is_what_a_unit_of_activation_adds(model_folder):
+    """Measured: the neuron is held 1 higher, in a family that scales what is added (Granite)."""
+    subject = open_subject(model_folder("granite"))
+    vector = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    feature = Directions(Site("resid_post", 1), vector, pd.DataFrame({"name": ["v"]}))
+    found = writers(StackedWeights(subject.weights), feature, keep=1).iloc[0]
+    hidden, stream, ids = Site("mlp_post", 0), Site("resid_post", 0), torch.tensor([[1, 9, 44]])
+    higher = torch.zeros(subject.spec.d_mlp)
+    higher[int(found["name"].split(".")[2])] = 1.0
+    before = subject.capture(ids, [stream])[stream]
+    with subject.edited(edits.add(hidden, higher)):
+        moved = subject.capture(ids, [stream])[stream] - before
+    assert float(moved[0, -1] @ vector[0]) == pytest.approx(found["dot"], rel=1e-3)
+    cosine = torch.cosine_similarity(moved[0, -1], vector[0], dim=0)
+    assert found["cosine"] == pytest.approx(float(cosine), rel=1e-3)
 
 
 def test_gradient_features_have_no_score(planted):  # noqa: F811
