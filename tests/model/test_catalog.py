@@ -31,7 +31,7 @@ def test_unknown_name_lists_what_there_is(own_home):
         catalog.resolve("nope")
     with pytest.raises(UserError, match="cannot be a new name"):
         catalog.add("a b", "nope")
-    with pytest.raises(UserError, match="cannot be a new name"):
+    with pytest.raises(UserError, match="has a model 'smollm2-135m' already: choose another"):
         catalog.add("smollm2-135m", "nope")
 
 
