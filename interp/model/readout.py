@@ -46,11 +46,13 @@ class Decoded(NamedTuple):
 
     def z(self, side: Extremes) -> Float[Tensor, " n"]:
         """How far the first logit of a side is above the row's mean, in its deviations."""
-        return (side.logits[:, 0] - self.moments.mean) / self.std
+        above: Tensor = side.logits[:, 0] - self.moments.mean
+        return above / self.std
 
     def logits(self, side: Extremes) -> Float[Tensor, "n k"]:
         """Of the vectors themselves, in float64."""
-        return side.logits.double() * self.scale[:, None]
+        logits: Tensor = side.logits.double() * self.scale[:, None]
+        return logits
 
 
 class Readout(NamedTuple):

@@ -82,8 +82,8 @@ class Decoder:
 def lengths(vectors: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """Of short and long vectors alike, in float64."""
     near_one, scale = levelled(vectors)
-    norms: Tensor = near_one.norm(dim=1).double() * scale.to(vectors.device)
-    return norms
+    found: Tensor = near_one.norm(dim=1).double() * scale.to(vectors.device)
+    return found
 
 
 def _checked(numbers: Tensor) -> Tensor:
