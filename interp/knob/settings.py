@@ -6,7 +6,7 @@ They stand below the studies and their stages, which all read them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ..errors import UserError
 from .data import AskedData
@@ -80,8 +80,6 @@ class ScoreSettings(AskedData):
 @dataclass(frozen=True)
 class LearnSettings(AskedData):
     """How the knob is learned and tested."""
-
-    VERSION: ClassVar[int] = 3
 
     layers: tuple[int, ...] = ()
     """Layers to learn a subspace at; by default every third one from a third of the depth on."""

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-CHUNK = 512
+CHUNK = 128
 """Lists of tokens (and 16 times as many rows of the read-out) handled at once."""
 NULL = 1e-6
 """Share of the largest variance below which a direction of the read-out counts as empty."""

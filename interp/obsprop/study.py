@@ -53,7 +53,7 @@ class ObspropConfig(TextStudy):
     """An observable's paths, features and scores, from one pair of prompts."""
 
     STUDY: ClassVar[str] = "obsprop.run"
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 3
 
     observable: str = "subject-pronoun"
     """The name of a task that comes with the workbench, or the path of your own .yaml file."""
