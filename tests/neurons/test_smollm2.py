@@ -72,7 +72,8 @@ def test_dog_is_found(atlas):
     assert list(row["tokens"][:4]) == [" dog", "dog", " cat", " Dogs"]
 
 
-def test_memory_stays_under_unembedding_plus_a_layer_plus_1_gib(atlas):
-    """Of the whole process, Python and torch included."""
+def test_memory_stays_under_both_read_outs_plus_a_layer_plus_1_gib(atlas):
+    """Of the whole process, Python and torch included. The whitened rows, by which coherence goes,
+    are a second read-out in half precision."""
     unembedding, layer = 49152 * 576 * 4, 3 * 1536 * 576 * 4
-    assert 2**28 < atlas.manifest["peak_memory_bytes"] < unembedding + layer + 2**30
+    assert 2**28 < atlas.manifest["peak_memory_bytes"] < 1.5 * unembedding + layer + 2**30
