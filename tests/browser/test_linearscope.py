@@ -32,7 +32,7 @@ def test_votes_vectors_and_responses(page, address, store):
     page.get_by_text("r of 2, layer by layer").wait_for()
     page.get_by_text("Reproduce this").first.click()
     command = "interp linearscope explain --model shown:Classifier --size 16 --classes 2"
-    page.get_by_text(command, exact=True).wait_for()
+    page.get_by_text(command).first.wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").first.click()
     assert download.value.suggested_filename == "classes.csv"

@@ -49,7 +49,7 @@ def test_search_card_and_reproduction(page, address):
     page.wait_for_url("**word=%237*")
     page.locator(".js-plotly-plot").nth(1).wait_for()
     page.get_by_text("Reproduce this").first.click()
-    page.get_by_text("interp neurons search '#7' --limit 50 --atlas").wait_for()
+    page.get_by_text("interp neurons search '#7' --by score --limit 50 --atlas").wait_for()
     page.get_by_text("search.find(atlas, '#7'").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").first.click()
