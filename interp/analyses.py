@@ -10,18 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, TARS, TOUR, Paper
-from .progress import log
+from .plugins import outside
 
 GROUP = "interp.analyses"
-_RAISED = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
-    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
-)
-"""What a stranger's module may raise as it is imported; the workbench goes on without it."""
 
 
 class Page(NamedTuple):
@@ -216,17 +211,8 @@ VERBS = {
 def analyses() -> dict[str, Analysis]:
     """Every analysis by its name: the built-in ones, then those of installed packages."""
     every = {entry.name: entry for entry in BUILT_IN}
-    for point in metadata.entry_points(group=GROUP):
-        package = point.dist.name if point.dist else point.value
-        try:
-            entry = point.load()
-            reason = _unfit(entry, every)
-        except _RAISED as error:
-            reason = f"{type(error).__name__}: {error}"
-        if reason:
-            log.warning("the analysis '%s' of %s is left out: %s", point.name, package, reason)
-        else:
-            every[entry.name] = entry
+    for _, entry in outside(GROUP, "analysis", lambda _, entry: _unfit(entry, every)):
+        every[entry.name] = entry
     return every
 
 

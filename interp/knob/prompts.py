@@ -79,8 +79,6 @@ class Prompter:
         shots: Sequence[Row] = (),
         template: Template = "chat",
     ) -> None:
-        if template == "chat" and not getattr(prompting.tokenizer, "chat_template", None):
-            raise UserError("this model has no chat template: use --template plain")
         self.prompting, self.form, self.template = prompting, form, template
         self._shots = list(shots)
 

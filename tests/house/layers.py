@@ -21,6 +21,7 @@ HOUSE = (
     "plain_yaml",
     "probes",
     "kernels",
+    "plugins",
     "errors | lazy | progress",
 )
 """Higher lines may import lower ones, never the other way round."""

@@ -155,7 +155,7 @@ def _fails():
     ],
 )
 def test_an_outside_entry_that_does_not_fit_is_left_out(load, says, monkeypatch, caplog) -> None:
-    monkeypatch.setattr("interp.analyses.metadata.entry_points", lambda group: [_Point(load)])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [_Point(load)])
     assert analyses.__wrapped__().keys() == {entry.name for entry in BUILT_IN}
     assert says in caplog.text
 

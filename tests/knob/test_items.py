@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -179,4 +180,4 @@ def test_demonstrations_are_earlier_turns_or_earlier_blocks():
     assert text.endswith("Query: The capital of France is\nAnswer:")
     assert plain.answer_ids("Paris") == [ord(x) for x in " Paris"]
     with pytest.raises(UserError, match="no chat template"):
-        Prompter(Prompting(object(), "never"))
+        Prompter(Prompting(SimpleNamespace(chat_template=None), "never")).prompt(row)

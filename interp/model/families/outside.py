@@ -6,34 +6,23 @@ imported. One that does not fit is left out, and a line says why; the table's ow
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Any
 
-from ...progress import log
+from ...plugins import outside
 from .family import Family
 
 GROUP = "interp.families"
-_RAISED = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
-    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
-)
-"""What a stranger's module may raise as it is imported; the workbench goes on without it."""
 
 
 def outside_families(own: dict[str, Family]) -> dict[str, Family]:
     """Those of installed packages that are not among the table's own."""
     found: dict[str, Family] = {}
-    for point in metadata.entry_points(group=GROUP):
-        package = point.dist.name if point.dist else point.value
-        try:
-            entry = point.load()
-            reason = _unfit(point.name, entry, own | found)
-        except _RAISED as error:
-            reason = f"{type(error).__name__}: {error}"
-        if reason:
-            log.warning("the family '%s' of %s is left out: %s", point.name, package, reason)
-        else:
-            found[point.name] = entry
+
+    def unfit(name: str, entry: Any) -> str:
+        return _unfit(name, entry, own | found)
+
+    for name, entry in outside(GROUP, "family", unfit):
+        found[name] = entry
     return found
 
 
