@@ -40,8 +40,7 @@ class Split(Protocol):
     """Cuts activations at a site in three: what an SAE reconstructs, the linear part of its error,
     and the nonlinear rest (`interp.saes.SaeSplit`)."""
 
-    @property
-    def site(self) -> str: ...
+    def check(self, site: str, model: str, anyway: bool) -> None: ...
 
     def __call__(self, x: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]: ...
 
@@ -174,24 +173,27 @@ class Directions:
         return add(self.site, self.vectors[row], scale, where)
 
     def split_scores(
-        self, split: Split, activations: Float[Tensor, "tokens d"]
+        self, split: Split, activations: Float[Tensor, "tokens d"], anyway: bool = False
     ) -> Float[Tensor, "3 tokens n"]:
         """Every score in float64 as the sum of three parts: in an SAE's reconstruction, in the
         linear part of its error, and in the nonlinear rest.
 
+        Args:
+            anyway: take an SAE that names another model.
+
         Raises:
-            UserError: the SAE belongs to another site, or has another width.
+            UserError: the SAE belongs to another site or model, is one of an error, or has another
+                width.
         """
         self._fits(activations.shape[-1], "these activations")
-        if split.site not in ("", str(self.site)):
-            raise UserError(
-                f"the SAE is of {split.site}, these directions of {self.site}: take an SAE of "
-                "that site"
-            )
+        model = self.provenance.get("model")
+        split.check(str(self.site), model if isinstance(model, str) else "", anyway)
         scores: Tensor = torch.stack(split(activations)) @ self.vectors.double().T
         return scores
 
-    def split(self, split: Split, activations: Float[Tensor, "tokens d"]) -> pd.DataFrame:
+    def split(
+        self, split: Split, activations: Float[Tensor, "tokens d"], anyway: bool = False
+    ) -> pd.DataFrame:
         """The index with `reconstruction`, `linear`, `nonlinear`: each part's share of the variance
         of a direction's score, cov(part, score) / var(score). The shares sum to 1; one may be
         negative. Beside them the `…_spread`s var(part) / var(score), and `variance`. NaN where a
@@ -203,7 +205,7 @@ class Directions:
         Raises:
             UserError: as `split_scores`.
         """
-        parts = self.split_scores(split, activations)
+        parts = self.split_scores(split, activations, anyway)
         parts = parts - parts.mean(1, keepdim=True)
         score = parts.sum(0)
         variance = score.square().mean(0)
