@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from pickle import UnpicklingError
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
@@ -96,10 +98,14 @@ def _readable(problem: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        yield
+        with warnings.catch_warnings():
+            # its advice how to load the model, which is judged by `wrap`
+            warnings.filterwarnings("ignore", r"\s*This SAE has non-empty model_from_pretrained")
+            yield
     except (
         *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
         *(RuntimeError, SafetensorError, BadZipFile, UnpicklingError, zlib.error),
+        *(SyntaxError, TokenError),  # of numpy, which reads an array's header as Python
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{problem}: {reason}") from error
