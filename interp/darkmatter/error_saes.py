@@ -13,10 +13,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from ..model.aliases import public_name
 from ..model.site import Site
 from ..runs.writer import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
@@ -78,7 +78,7 @@ class ErrorSaesConfig(ErrorsConfig):
         subject = self.open(out)
         stream = _PartStream(self, subject)
         steps = self.tokens // self.batch
-        name, started = Path(self.model).name, bool(subject.prompting.start)
+        name, started = public_name(self.model), bool(subject.prompting.start)
         schedule = Schedule(steps, self.batch, self.lr, name, started, self.device)
         rows: list[dict[str, Any]] = []
         for part in PARTS:
@@ -87,6 +87,7 @@ class ErrorSaesConfig(ErrorsConfig):
                 train_saes([plan], stream.of(part), schedule, out, f"SAE of the {part} error")
             sae = open_sae(out.path / "saes" / part)
             rows.append({"part": part, **sae.quality(stream.held_out[part])})
+        out.facts |= stream.facts
         out.table("error_saes", rows)
         return {f"{c}_{row['part']}": row[c] for row in rows for c in ("fvu", "l0", "alive")}
 
@@ -95,12 +96,11 @@ class _PartStream:
     """Batches of the parts of one SAE's error."""
 
     def __init__(self, config: ErrorSaesConfig, subject: Subject) -> None:
-        from ..saes.open import open_saes
-        from ..saes.sae import SaeSplit
+        from ..saes import SaeSplit
         from .regressions import undetermined
 
-        saes = open_saes(config.source, config.site, model=config.model)
-        self.config, self.site = config, saes.site
+        saes = config.opened()
+        self.config, self.site, self.facts = config, saes.site, saes.facts
         self._stream = config.stream(subject, saes)
         fitted, pools = FIT_TOKENS // config.length, config.tokens // config.batch + 1
         self._skipped, self._trained = fitted + CHECKED, -(-pools // config.pool) * POOL

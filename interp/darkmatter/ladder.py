@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..model.aliases import public_name
 from ..model.site import Site
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
+from ..saes.hooks import hook_of_site
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class LadderConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        hook_of_site(self.site)
         if self.precision not in ("bfloat16", "float32"):
             raise UserError(f"--precision must be bfloat16 or float32, not {self.precision}")
         if not self.widths or not self.k or not 1 <= min(self.k) <= max(self.k) < min(self.widths):
@@ -93,7 +96,7 @@ class LadderConfig(TextStudy):
         plans = self._plans()
         if not all(trained(out, plan.name) for plan in plans):
             half = self.precision == "bfloat16"
-            steps, name = self.tokens // self.batch, Path(self.model).name
+            steps, name = self.tokens // self.batch, public_name(self.model)
             started = bool(subject.prompting.start)
             about = (steps, self.batch, self.lr, name, started, self.device)
             schedule = Schedule(*about, autocast=half, checkpoint=100)
@@ -124,7 +127,9 @@ def _batches(config: LadderConfig, subject: Subject, first: int) -> Iterator[dic
 
     site = Site.parse(config.site)
     rows = itertools.islice(corpus_rows(subject, config.corpus, config.length), HELD_OUT, None)
+    read = 0
     for number, (pool, tokens) in enumerate(_pools(config, rows, set(subject.prompting.special))):
+        read += tokens
         count = tokens // config.batch
         if first >= count:  # all batches of this pool come before the first: do not run it
             first -= count
@@ -135,6 +140,11 @@ def _batches(config: LadderConfig, subject: Subject, first: int) -> Iterator[dic
         for part in torch.split(order, config.batch)[first:]:
             yield {site: x[part]}
         first = 0
+    if read < config.batch:
+        raise UserError(
+            f"behind the first {HELD_OUT} rows, which are held out, the corpus has {read} tokens, "
+            f"less than one --batch of {config.batch}: give more text, or a smaller --length"
+        )
 
 
 def _pools(
@@ -161,7 +171,8 @@ def _activations(subject: Subject, rows: list[Row], site: Site) -> Tensor:
     from ..text.stream import passes
 
     batches = passes(subject, (ids for _, ids in rows), [site], 8)
-    return torch.cat([captured[site][source.position > 0].float() for source, captured in batches])
+    kept = (captured[site][source.position > 0].float() for source, captured in batches)
+    return torch.cat([x.flatten(1) for x in kept])  # heads side by side
 
 
 def _measured(

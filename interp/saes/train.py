@@ -126,7 +126,7 @@ def _trainer(plan: SaePlan, schedule: Schedule, x: Tensor) -> Any:
     import torch
     from sae_lens.config import SAETrainerConfig
 
-    from interp.saes.sae import hook_of_site
+    from interp.saes.hooks import hook_of_site
 
     torch.manual_seed(1000 * plan.seed + (plan.site.layer or 0))
     warm_up = schedule.steps // 20
@@ -140,6 +140,8 @@ def _trainer(plan: SaePlan, schedule: Schedule, x: Tensor) -> Any:
     sae.b_dec.data.copy_(x.mean(0))
     sae.cfg.metadata.model_name = schedule.model
     sae.cfg.metadata.hook_name = hook_of_site(str(plan.site))
+    if plan.site.head is not None:
+        sae.cfg.metadata.hook_head_index = plan.site.head
     if schedule.bos is not None:
         sae.cfg.metadata.prepend_bos = schedule.bos
         sae.cfg.metadata.exclude_special_tokens = True

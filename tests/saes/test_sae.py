@@ -14,7 +14,8 @@ from sae_lens import (
 
 from interp.errors import UserError
 from interp.saes import open_sae, wrap
-from interp.saes.sae import CHUNK, hook_of_site, site_of_hook
+from interp.saes.hooks import hook_of_site, site_of_hook
+from interp.saes.sae import CHUNK
 
 
 def make(kind):
@@ -139,5 +140,8 @@ def test_a_latent_may_be_switched_off_but_not_broken() -> None:
 def test_names_of_sites_and_hooks() -> None:
     for site in ("0.resid_pre", "12.resid_post", "3.mlp_out", "3.head_z"):
         assert site_of_hook(hook_of_site(site)) == site
+    assert site_of_hook(hook_of_site("3.head_z.2"), 2) == "3.head_z.2"
+    assert site_of_hook("blocks.01.hook_resid_post") == "1.resid_post"
+    assert site_of_hook("blocks.²1.hook_resid_post") == ""
     assert site_of_hook("blocks.x.hook_resid_post") == ""
     assert site_of_hook("") == ""
