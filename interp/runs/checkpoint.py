@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .writer import RunWriter, piece, save_tensors
+from .writer import RunWriter, passing_part, save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +35,7 @@ class Checkpoint:
     """The checkpoint of one piece of work in a run."""
 
     def __init__(self, out: RunWriter, name: str) -> None:
-        self._out, self._part = out, piece(name, "state.safetensors")
+        self._out, self._part = out, passing_part(name, "state.safetensors")
         self._next = time.monotonic() + SECONDS
 
     def read(self) -> State | None:

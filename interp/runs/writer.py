@@ -183,7 +183,8 @@ class RunWriter:
         import pandas as pd
 
         by_name = {
-            piece(name, f"{i}+{size}"): items[i : i + size] for i in range(0, len(items), size)
+            passing_part(name, f"{i}+{size}"): items[i : i + size]
+            for i in range(0, len(items), size)
         }
         left = {n: some for n, some in by_name.items() if not self.has(f"{n}.parquet")}
         with progress(
@@ -225,7 +226,7 @@ class RunWriter:
         return open_run(self.path)
 
 
-def piece(name: str, part: str) -> str:
+def passing_part(name: str, part: str) -> str:
     """The name of a part that is there only until the run is finished; `name`: what it is of."""
     return str(Path(name).with_name(f".{Path(name).name}{_PIECES}") / part)
 
