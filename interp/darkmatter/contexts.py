@@ -110,26 +110,29 @@ class ContextStream:
     median: float = 0.0
     left_out: int = 0
 
-    def rows(self, count: int) -> Iterator[Row]:
-        """The first `count` rows of the corpus."""
+    def rows(self, count: int | None = None) -> Iterator[Row]:
+        """The first `count` rows of the corpus; by default all."""
         return corpus_rows(self.subject, self.corpus, self.length, count)
 
     def contexts(
-        self, rows: Iterator[Row], count: int, size: int, first: int = 0
+        self, rows: Iterator[Row], count: int | None, size: int, first: int = 0
     ) -> Iterator[Contexts]:
-        """The next `count` rows in batches of `size`, numbered from `first`. A batch none of whose
-        positions counts is passed over.
+        """The next `count` rows (None: all) in batches of `size`, numbered from `first`. A batch
+        none of whose positions counts is passed over.
 
         Raises:
             UserError: the rows end before.
         """
-        for start in range(0, count, size):
-            taken = list(itertools.islice(rows, min(size, count - start)))
-            if len(taken) < min(size, count - start):
+        for start in itertools.count(0, size) if count is None else range(0, count, size):
+            wanted = size if count is None else min(size, count - start)
+            taken = list(itertools.islice(rows, wanted))
+            if count is not None and len(taken) < wanted:
                 raise UserError(
                     f"the corpus ended after {first + start + len(taken)} contexts: ask for fewer "
                     "--tokens, or give more text"
                 )
+            if not taken:
+                return
             batch = self.subject.pad([ids for _, ids in taken])
             counts = self._counted(batch)
             if not counts.any():

@@ -26,6 +26,8 @@ from .contexts import Contexts
 
 SETTINGS = ("sae", "sae + linear", "sae + nonlinear")
 SCALED = ("scaled", "scaled + linear", "scaled + nonlinear")
+LISTS = ("tokens", "documents", "original", "mean")
+"""The lists of a context's numbers, beside its settings."""
 
 
 @dataclass
@@ -41,6 +43,20 @@ class ReplacementCosts:
     original: list[float] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
     settings: list[Float[Tensor, "saes settings"]] = field(default_factory=list)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every list as a tensor: what `restore` continues from."""
+        held = (self.tokens, self.documents, self.original, self.mean)
+        dtypes = (torch.int64, torch.int64, torch.float64, torch.float64)
+        columns = zip(LISTS, held, dtypes, strict=True)
+        lists = {name: torch.tensor(values, dtype=dtype) for name, values, dtype in columns}
+        return lists | {f"settings/{n}": values for n, values in enumerate(self.settings)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Set all lists to what `state` gave."""
+        lists = (state[name].tolist() for name in LISTS)
+        self.tokens, self.documents, self.original, self.mean = lists
+        self.settings = [state[f"settings/{number}"] for number in range(len(self.tokens))]
 
     def add(
         self,

@@ -29,6 +29,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from ..runs.checkpoint import Checkpoint
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
 from .ladder import LADDER
@@ -174,7 +175,7 @@ class DarkMatterConfig(ErrorsConfig):
         saes = self.error_source(subject)
         stream = self.stream(subject, saes, (each.site for each in earlier))
         errors = ErrorPass(stream, saes, self.contexts, self.ridge, self.downstream, earlier)
-        errors.read()
+        errors.read(Checkpoint(out, "pass"))
         made = tables(errors.regressions, errors.costs, errors.shown)
         for name, rows in made.items():
             out.table(name, rows)

@@ -13,7 +13,7 @@ Only sums are kept (`accumulators.py`): memory grows with the square of d, not w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -83,6 +83,32 @@ class ErrorRegressions:
         self.by_token = ByToken.empty(self.d_vocab, count)
         self.vectors = VectorSums.empty(count, self.saes.d_in)
         self.scalars = ScalarSums.empty(scalar_names(self.saes.names))
+
+    def state(self) -> dict[str, Tensor]:
+        """Every sum, by name: what `restore` continues from."""
+        sums = {
+            "by_token/count": self.by_token.count,
+            "by_token/total": self.by_token.total,
+            "scalars": self.scalars.moments,
+            **{f"vectors/{f.name}": getattr(self.vectors, f.name) for f in fields(self.vectors)},
+        }
+        for name, gram in self._grams().items():
+            for part in fields(gram) if gram else ():
+                sums[f"{name}/{part.name}"] = torch.as_tensor(getattr(gram, part.name))
+        return sums
+
+    def restore(self, sums: dict[str, Tensor]) -> None:
+        """Set all sums to what `state` gave; what was solved with them is to be solved again."""
+        self.by_token = ByToken(sums["by_token/count"], sums["by_token/total"])
+        self.scalars.moments = sums["scalars"]
+        self.vectors = VectorSums(*(sums[f"vectors/{f.name}"] for f in fields(VectorSums)))
+        held = {name: _gram_in(sums, name) for name in self._grams()}
+        self.fit_gram, self.norm_gram, self.test_gram, *self.earlier_grams = held.values()
+
+    def _grams(self) -> dict[str, Gram | None]:
+        names = ("fit", "norms", "test", "earlier in norms", "earlier in test")
+        grams = (self.fit_gram, self.norm_gram, self.test_gram, *self.earlier_grams)
+        return dict(zip(names, grams, strict=True))
 
     def add_fit(self, tokens: Tokens, errors: SaeErrors) -> None:
         self.fit_gram = _merged(self.fit_gram, errors.x, errors.error.flatten(1))
@@ -205,6 +231,14 @@ def _solved(gram: Gram, ridge: float, intercept: bool = True, centred: bool = Fa
     scale = float(gram.xx.trace()) / (gram.count * len(gram.xx))
     gram = with_mean(gram) if centred else gram
     return gram.solve(ridge * scale, intercept)
+
+
+def _gram_in(sums: dict[str, Tensor], name: str) -> Gram | None:
+    """The one of a name, if there is one."""
+    if f"{name}/count" not in sums:
+        return None
+    _, *parts = (sums[f"{name}/{part.name}"] for part in fields(Gram))
+    return Gram(int(sums[f"{name}/count"]), *parts)
 
 
 def _merged(gram: Gram | None, x: Tensor, y: Tensor) -> Gram:
