@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SHOTS = (0, 4, 10)
 FORMATS: tuple[Format, ...] = ("instruction", "float")
+NAMED = {"name": "direction"}
+"""What a direction is called in the knob's tables."""
 NEAREST = 8
 """Neurons to keep for a direction."""
 STRETCH = 16
@@ -123,7 +125,9 @@ def decode(work: Work, knob: Directions) -> None:
     """`decode/`: tokens, neurons and, with an SAE, how it splits the knob and its baselines."""
     config, out = work.config, work.out
     weights = config.stored_weights
-    out.table_once("decode/tokens", lambda: knob.decode(weights, norm="final"))
+    out.table_once(
+        "decode/tokens", lambda: knob.decode(weights, norm="final").rename(columns=NAMED)
+    )
     out.table_once("decode/neurons", lambda: nearest_neurons(knob, weights))
     if config.sae:
         out.table_once("decode/split", lambda: split_knob(config, work.subject, work.splits, knob))
@@ -188,4 +192,4 @@ def split_knob(
     nearest = cosine.abs().argmax(1)
     table["latent"] = nearest.tolist()
     table["latent_cosine"] = cosine.gather(1, nearest[:, None])[:, 0].tolist()
-    return table
+    return table.rename(columns=NAMED)
