@@ -148,7 +148,7 @@ def nearest_neurons(knob: Directions, weights: Weights) -> pd.DataFrame:
                 lines.append({"place": place, "neuron": names[n], "cosine": float(row[n])})
     found = pd.DataFrame(lines).sort_values("cosine", key=abs, ascending=False, kind="stable")
     nearest = found.groupby("place").head(NEAREST).sort_values("place", kind="stable")
-    nearest.insert(0, "direction", knob.index["direction"].iloc[nearest.pop("place")].to_numpy())
+    nearest.insert(0, "direction", [knob.names[i] for i in nearest.pop("place")])
     return nearest.reset_index(drop=True)
 
 
@@ -171,6 +171,8 @@ def split_knob(
     Raises:
         UserError: SAEs of another site, width or model.
     """
+    import pandas as pd
+
     from ..directions import Directions
     from ..saes import SaeSplit
 
@@ -181,7 +183,7 @@ def split_knob(
         for items in (splits.train, splits.validation + splits.subjects)
     )
     table = knob.split(SaeSplit.of(sae, fitted, ridge=1e-3), fresh, config.anyway)
-    latents = Directions(knob.site, sae.W_dec, knob.index.iloc[:0].reindex(range(sae.d_sae)))
+    latents = Directions(knob.site, sae.W_dec, pd.DataFrame({"name": range(sae.d_sae)}))
     cosine = knob.cosine(latents)
     nearest = cosine.abs().argmax(1)
     table["latent"] = nearest.tolist()

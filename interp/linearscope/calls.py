@@ -48,6 +48,18 @@ FACTORS: dict[str, tuple[int | str, ...]] = {
 """Arguments of linear calls that multiply the others, by position or name: frozen if they are
 gates, else the result is a decision."""
 
+_TERMS = (0, 1, "input", "other")
+SUMMANDS: dict[str, tuple[int | str, ...]] = {
+    **dict.fromkeys(["add", "sub", "rsub", "__add__", "__radd__", "__sub__", "__rsub__"], _TERMS),
+    **dict.fromkeys(["cat", "concat", "concatenate", "stack", "hstack", "vstack"], (0, "tensors")),
+    **dict.fromkeys(("pad", "_pad"), (3, "value")),
+    "where": (1, 2, "self", "input", "other"),
+    "masked_fill": (2, "value"),
+    "batch_norm": (1, "running_mean"),
+}
+"""Arguments of linear calls that are added or filled in, by position or name, whatever their type:
+0 in the call's linear part. Floating tensors are too wherever they stand, unless they multiply."""
+
 PRODUCTS = _names("""
     mul multiply __mul__ __rmul__ matmul __matmul__ __rmatmul__ mm bmm mv dot einsum div divide
     true_divide __truediv__ __rtruediv__

@@ -24,7 +24,7 @@ from ..progress import log
 from .adapter import is_adapter, named_base
 from .building import built, run_module
 from .files import home, sha256
-from .hub import from_hub
+from .hub import from_hub, hub_id
 from .prepared import needs_preparing, prepared
 from .tensor_files import weight_files
 
@@ -168,6 +168,16 @@ def resolve(name: str) -> Path:
     raise UserError(
         f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
     )
+
+
+def known_as(folder: Path) -> str:
+    """The name under which `resolve` gives a folder: the catalog's, an added one, the hub's id, or
+    its path."""
+    made = home() / "models"
+    names = {made / _folder_name(name): name for name in WHEELS}
+    names |= {path: name for name, path in SHIPPED.items()}
+    names |= {Path(source): name for name, source in added().items()}
+    return names.get(folder) or hub_id(folder) or str(folder)
 
 
 def _is_hub_id(name: str) -> bool:

@@ -42,6 +42,14 @@ def from_hub(name: str) -> Path:
     return folder
 
 
+def hub_id(folder: Path) -> str:
+    """org/model of a folder in the hub's cache, models--org--model/snapshots/<revision>; "" of any
+    other."""
+    repository = folder.parent.parent.name.split("--")
+    cached = folder.parent.name == "snapshots" and len(repository) == 3
+    return "/".join(repository[1:]) if cached and repository[0] == "models" else ""
+
+
 def _snapshot(name: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 

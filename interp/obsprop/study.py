@@ -147,6 +147,6 @@ class ObspropConfig(TextStudy):
         }
         for name, table in made.items():  # at the end: a study that fails leaves no parts behind
             out.table(name, table)
-        tables.save_directions(opened, features, out.path / "directions")
+        tables.save_directions(opened, features, out)
         out.facts |= tables.facts(opened, best)
         return tables.metrics(best, made)

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from ..model.site import Site
+from ..runs.writer import RunWriter
 from . import checks, evaluate
 from .evaluate import ReadExamples
 from .opened import FoundFeature, OpenedTask, strongest
@@ -175,11 +176,11 @@ def facts(opened: OpenedTask, best: FoundFeature) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def save_directions(opened: OpenedTask, features: Sequence[FoundFeature], folder: Path) -> None:
+def save_directions(opened: OpenedTask, features: Sequence[FoundFeature], out: RunWriter) -> None:
     """The features, site by site."""
     for site in dict.fromkeys(each.site for each in features):
         here = [each.feature for each in features if each.site == site]
-        opened.directions(here).save(folder / str(site))
+        opened.directions(here).save_in(out, f"directions/{site}")
 
 
 def metrics(best: FoundFeature, tables: Tables) -> dict[str, Any]:

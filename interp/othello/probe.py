@@ -39,6 +39,7 @@ class ProbeConfig(ProbedStudy):
             raise UserError("--fit-games and --score-games must be at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        from ..directions.provenance import Provenance
         from .board_labels import read_activations
         from .compare import labelled_games
         from .layer import class_directions
@@ -46,6 +47,7 @@ class ProbeConfig(ProbedStudy):
 
         subject = self.open(out)
         (fit, score), boards = labelled_games(self.fit_games, self.score_games)
+        made = Provenance.of(self.STUDY, self.stored_weights)
         sites = [Site("resid_pre", 0)]
         sites += [Site("resid_post", layer) for layer in range(subject.spec.n_layers)]
         rows = [{"site": "", "reader": "majority", **row} for row in majority_rows(boards)]
@@ -59,9 +61,8 @@ class ProbeConfig(ProbedStudy):
                 advance(1, f"{site}, black and white")
                 about = {"site": str(site), "reader": "probe"}
                 rows += [about | row for row in (*probes.rows, *colours)]
-                about = {"model": self.model, "from": self.STUDY}
-                directions = class_directions(site, probes.coef, probes.intercept, about)
-                directions.save(out.path / "directions" / f"probe-{site}")
+                directions = class_directions(site, probes.coef, made, probes.intercept)
+                directions.save_in(out, f"directions/probe-{site}")
         table = out.table("scores/table", rows)
         kept = table[table["measure"].isin(["accuracy", "accuracy_colour"])]
         return {

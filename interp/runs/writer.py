@@ -123,6 +123,11 @@ class RunWriter:
         self.facts: dict[str, Any] = {}
         """Further entries of the manifest (device, dtype, parity, …), set by the study."""
 
+    @property
+    def name(self) -> str:
+        """The run's: <study>/<key>."""
+        return f"{self._plan['study']}/{self._plan['key']}"
+
     def has(self, part: str) -> bool:
         """Whether a part was finished, by this process or one before it."""
         return (self.path / part).exists()

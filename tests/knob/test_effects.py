@@ -25,7 +25,7 @@ def test_the_nearest_neuron_is_the_one_the_knob_was_made_of(model_folder):
     folder = model_folder("llama", num_hidden_layers=3)
     weights = open_weights(str(folder))
     own = weights.neurons("down", 2).float()[5]
-    index = pd.DataFrame({"direction": ["own", "against"]})
+    index = pd.DataFrame({"name": ["own", "against"]})
     knob = Directions(Site("resid_post", 1), torch.stack([own, -own]) * 3, index)
     nearest = nearest_neurons(knob, weights)
     first = nearest.groupby("direction").first()
@@ -45,7 +45,7 @@ def test_the_nearest_neuron_is_the_one_the_knob_was_made_of(model_folder):
 def test_a_neuron_is_near_by_what_it_adds(model_folder):
     weights = open_weights(str(model_folder("gemma2")))
     added = weights.neurons("down", 1) * weights.norm("mlp_post", 1).gain.float()
-    knob = Directions(Site("resid_post", 1), added[[5]], pd.DataFrame({"direction": ["own"]}))
+    knob = Directions(Site("resid_post", 1), added[[5]], pd.DataFrame({"name": ["own"]}))
     first = nearest_neurons(knob, weights).iloc[0]
     assert (first["neuron"], first["cosine"]) == ("1.down.5", pytest.approx(1, abs=1e-5))
 
@@ -114,7 +114,7 @@ def test_an_sae_that_sees_all_of_the_knob_and_one_that_sees_none(subject, tmp_pa
     import sae_lens
 
     site = Site("resid_post", 1)
-    knob = Directions(site, torch.eye(WIDTH)[[KNOB]], pd.DataFrame({"direction": ["learned"]}))
+    knob = Directions(site, torch.eye(WIDTH)[[KNOB]], pd.DataFrame({"name": ["learned"]}))
     splits = Splits(items()[:16], items()[16:24], [], [])
     seen = {}
     for name, size in (("all", 1.0), ("none", 0.0)):

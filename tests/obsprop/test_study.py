@@ -23,7 +23,7 @@ from interp.obsprop.model_weights import StackedWeights
 from interp.obsprop.observables import make_observable
 from interp.obsprop.opened import open_task
 from interp.obsprop.paths import parse_path, path_feature
-from interp.obsprop.scoring import as_directions, scores
+from interp.obsprop.scoring import as_directions
 from interp.obsprop.study import ObspropConfig
 from interp.obsprop.tables import pair_table
 from interp.obsprop.task_files import read_task, shipped
@@ -91,7 +91,7 @@ def test_saved_features_score_as_the_tables_say(studied):  # noqa: F811
     row = list(directions.index["name"]).index("1.2")
     subject = open_subject(config.model)
     stream = subject.capture(subject.tokens("w1 w100 w2"), [directions.site])[directions.site][0]
-    got = scores(directions, stream, subject.spec)[:, row]
+    got = directions.scores(stream)[:, row]
     np.testing.assert_allclose(got, run.table("texts/tokens")["score"], rtol=1e-4, atol=1e-5)
     table = run.table("scores/examples")
     assert not (set(table["group"]) & {"w100", "w120"}), "the pair's words are not held out"
@@ -103,16 +103,18 @@ def test_score_is_the_vector_behind_the_norm(planted):  # noqa: F811
     subject, weights = open_subject(planted), StackedWeights(Weights(planted))
     observable = make_observable("planted", TASK["observable"], weights.stored)
     feature = path_feature(weights, observable, parse_path("1.2"))
-    directions = as_directions(weights, [feature], {})
+    directions = as_directions(weights, [feature], "test")
     x = subject.capture(subject.tokens("w3 w110 w8"), [directions.site])[directions.site]
     want = weights.norm("attn", 1)(x) @ feature.vector + feature.offset
-    torch.testing.assert_close(scores(directions, x, subject.spec)[..., 0], want)
+    torch.testing.assert_close(directions.scores(x)[..., 0], want, check_dtype=False)
 
 
 def test_writers_are_the_neurons_nearest_to_the_feature(planted):  # noqa: F811
     weights = StackedWeights(Weights(planted))
     observable = make_observable("planted", TASK["observable"], weights.stored)
-    directions = as_directions(weights, [path_feature(weights, observable, parse_path("1.2"))], {})
+    directions = as_directions(
+        weights, [path_feature(weights, observable, parse_path("1.2"))], "test"
+    )
     found = writers(weights, directions, keep=5)
     down = weights.stored.neurons("down", 0)
     cosines = torch.nn.functional.cosine_similarity(down, directions.vectors[0][None])
@@ -144,7 +146,7 @@ def test_gradient_features_have_no_score(planted):  # noqa: F811
     feature = path_feature(weights, observable, parse_path("1.2"))
     true = type(feature)(feature.path, feature.vector, 0.0, "gradient")
     with pytest.raises(UserError, match="zero by construction"):
-        as_directions(weights, [true], {})
+        as_directions(weights, [true], "test")
 
 
 def test_coupling_study(planted, own_home, tmp_path):  # noqa: F811
