@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from interp.darkmatter.ladder import LADDER
 from interp.data import FOLDER
+from interp.directions.sources import latent_directions
 from interp.errors import UserError
 from interp.saes.open import check_saes, open_saes
 
@@ -58,6 +59,20 @@ def test_a_base_models_saes_are_not_the_instruct_models(tmp_path):
     made(tmp_path / "error", reads="linear error")
     with pytest.raises(UserError, match="error is an SAE of the linear error"):
         check_saes(str(tmp_path), "smollm2-135m", anyway=True)
+
+
+def test_latents_are_directions_of_their_own_model(tmp_path, model_folder):
+    folder = str(model_folder("gpt2"))
+    made(tmp_path / "unnamed")
+    with pytest.raises(UserError, match="unnamed does not say which model it reads: give --model"):
+        latent_directions(str(tmp_path / "unnamed"), [1])
+    assert len(latent_directions(str(tmp_path / "unnamed"), [1], folder)) == 1
+    made(tmp_path / "other", model_name="gpt2-medium")
+    with pytest.raises(UserError, match="other is an SAE of gpt2-medium, not of .*give that"):
+        latent_directions(str(tmp_path / "other"), [1], folder)
+    made(tmp_path / "error", reads="linear error")
+    with pytest.raises(UserError, match="error is an SAE of the linear error, not of activations"):
+        latent_directions(str(tmp_path / "error"), [1], folder)
 
 
 def test_a_hook_that_is_not_known_is_no_site_without_a_word(tmp_path):
