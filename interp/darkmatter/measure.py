@@ -50,7 +50,7 @@ class ErrorsConfig(TextStudy):
     """The settings of every study of the errors of a site's SAEs: which SAEs, on which tokens."""
 
     STUDY: ClassVar[str]
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     saes: str = ""
     """A ladder's run, a folder of SAEs, or sae-lens' release:sae_id; by default what ships."""

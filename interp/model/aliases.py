@@ -6,12 +6,10 @@ revision are other models, however alike their names: nothing is compared by wha
 
 from __future__ import annotations
 
-import re
-from functools import cache
 from pathlib import Path
 
-from .catalog import SHIPPED, WHEELS, added
-from .files import home
+from .catalog import SHIPPED, WHEELS, added, known_as
+from .hub import hub_id
 
 _HUB = {
     "gpt2": "openai-community/gpt2",
@@ -43,11 +41,11 @@ def same_model(one: str, other: str) -> bool:
     folders. A name whose owner is not known fits that name of any owner."""
     if one == other:
         return True
-    (owner, name), (other_owner, other_name) = known_as(one), known_as(other)
+    (owner, name), (other_owner, other_name) = owner_and_name(one), owner_and_name(other)
     return name == other_name and (owner == other_owner or not (owner and other_owner))
 
 
-def known_as(model: str) -> tuple[str, str]:
+def owner_and_name(model: str) -> tuple[str, str]:
     """(owner, name) of a model, in small letters, by any of its names; the owner is "" where it is
     not known. A revision belongs to the name."""
     if known := _of_catalog(model):
@@ -55,7 +53,7 @@ def known_as(model: str) -> tuple[str, str]:
     path = Path(model).expanduser()
     if path.is_absolute() or model.startswith((".", "~")) or path.is_dir():
         return _of_folder(path)
-    plain = model.strip().lower().replace("_", "-")
+    plain = model.strip().lower().replace("_", "-").removesuffix("@main")
     plain = _HUB.get(plain, plain)
     owner, _, name = plain.rpartition("/")
     if not owner:
@@ -76,36 +74,17 @@ def public_name(model: str) -> str:
 
 def _of_catalog(model: str) -> tuple[str, str] | None:
     if model in WHEELS:
-        return known_as(WHEELS[model].hub) if WHEELS[model].hub else ("", model)
+        return owner_and_name(WHEELS[model].hub) if WHEELS[model].hub else ("", model)
     if model in SHIPPED:
         return "", model
     source = added().get(model)
-    return None if source is None or source == model else known_as(source)
+    return None if source is None or source == model else owner_and_name(source)
 
 
 def _of_folder(path: Path) -> tuple[str, str]:
     """By what made it: the catalog, the hub's cache, or whoever named it."""
-    path = path.resolve()
-    if path in _shipped():
-        return "", _shipped()[path]
-    made_of = re.sub(r"\.\d+$", "", path.name)  # name.<number of the converter>
-    if path.parent == (home() / "models").resolve() and made_of in WHEELS:
-        return known_as(made_of)
-    cached = re.fullmatch(r"models--(.+?)--(.+)", path.parent.parent.name)
-    if path.parent.name == "snapshots" and cached:
-        return known_as(f"{cached[1]}/{cached[2]}{_revision(path)}")
+    path = path.absolute()
+    name = known_as(path)
+    if name in WHEELS | SHIPPED or name == hub_id(path):
+        return owner_and_name(name)
     return "", path.name.lower().replace("_", "-")
-
-
-def _revision(snapshot: Path) -> str:
-    """Of a folder of the hub's cache: "" for the main one, else @ and its name or its hash."""
-    refs = snapshot.parent.parent / "refs"
-    named = [ref.name for ref in refs.glob("*") if ref.read_text().strip() == snapshot.name]
-    if "main" in named:
-        return ""
-    return f"@{(named or [snapshot.name])[0]}"
-
-
-@cache
-def _shipped() -> dict[Path, str]:
-    return {folder.resolve(): name for name, folder in SHIPPED.items()}

@@ -59,19 +59,21 @@ class Sae:
     @property
     def W_enc(self) -> Float[Tensor, "d_in d_sae"]:
         """Column j is what latent j reads."""
-        return self.inner.W_enc.detach() * self._lengths
+        weights, lengths = self.inner.W_enc.detach(), self._lengths
+        return weights if lengths is None else weights * lengths
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_in"]:
         """Row j is what latent j writes."""
-        return self.inner.W_dec.detach() / torch.as_tensor(self._lengths)[..., None]
+        weights, lengths = self.inner.W_dec.detach(), self._lengths
+        return weights if lengths is None else weights / lengths[:, None]
 
     @property
-    def _lengths(self) -> Tensor | float:
+    def _lengths(self) -> Tensor | None:
         """Of the stored decoder's rows [d_sae], where sae-lens takes them for unit vectors and
-        gives the encoder their lengths."""
+        gives the encoder their lengths; None elsewhere."""
         if not getattr(self.inner.cfg, "rescale_acts_by_decoder_norm", False):
-            return 1.0
+            return None
         lengths: Tensor = self.inner.W_dec.detach().norm(dim=1)
         return lengths
 

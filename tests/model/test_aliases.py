@@ -6,7 +6,7 @@ from sae_lens.loading.pretrained_saes_directory import files
 from transformer_lens.supported_models import MODEL_ALIASES
 
 from interp.model import catalog
-from interp.model.aliases import known_as, public_name, same_model
+from interp.model.aliases import owner_and_name, public_name, same_model
 from interp.model.files import home
 
 
@@ -16,6 +16,7 @@ from interp.model.files import home
         ("gemma-2-2b", "google/gemma-2-2b"),
         ("gpt2-small", "openai-community/gpt2"),
         ("gpt2", "gpt2-small"),
+        ("google/gemma-2-2b@main", "google/gemma-2-2b"),
         ("pythia-70m-deduped", "EleutherAI/pythia-70m-deduped"),
         ("mistral-7b", "mistralai/Mistral-7B-v0.1"),
         ("meta-llama/Meta-Llama-3.1-8B", "Llama-3.1-8B"),
@@ -64,7 +65,7 @@ def test_short_names_are_those_of_transformer_lens():
     for short, name in pairs:
         assert same_model(short, name), (short, name)
     different = {official.get(name, name) for name in released}
-    keys = {known_as(name) for name in different}
+    keys = {owner_and_name(name) for name in different}
     assert len(keys) == len({name.split("/")[-1].lower() for name in different})
 
 
@@ -77,7 +78,7 @@ def test_folders_of_the_catalog_and_of_the_hub(own_home):
         (cache / "refs").mkdir(exist_ok=True)
         (cache / "refs" / revision).write_text(sha)
     assert same_model(str(cache / "snapshots" / "aaa"), "gemma-2-2b")
-    assert known_as(str(cache / "snapshots" / "bbb")) == ("google", "gemma-2-2b@v2")
+    assert owner_and_name(str(cache / "snapshots" / "bbb")) == ("google", "gemma-2-2b@v2")
 
 
 def test_names_that_were_added(own_home, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from sae_lens import LanguageModelSAERunnerConfig, StandardSAE, StandardSAEConfig
 from sae_lens.loading import pretrained_sae_loaders
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+from safetensors.torch import save_file
 from transformer_lens import HookedTransformer
 
 from interp.errors import UserError
@@ -159,6 +160,29 @@ def test_an_old_config(said, tmp_path):
     sae = open_sae(tmp_path)
     assert (sae.site, sae.model) == ("2.resid_pre", "gpt2-small")
     assert saes_bos(str(tmp_path)) == sae.bos == ("never" if said else "always")
+
+
+def test_a_published_sae_of_a_centred_model(tmp_path, monkeypatch):
+    """gpt2-small-res-jb: sae-lens itself adds what its old config does not say."""
+    made().save_model(tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps(OLD))
+    save_file({"sparsity": torch.zeros(16)}, tmp_path / "sparsity.safetensors")
+
+    def download(repo_id, filename, **more):
+        return str(tmp_path / filename.split("/")[-1])
+
+    monkeypatch.setattr(pretrained_sae_loaders, "hf_hub_download", download)
+    source = "gpt2-small-res-jb:blocks.2.hook_resid_pre"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sae = open_sae(source)
+    assert sae.centred
+    assert (sae.site, sae.model, sae.bos) == ("2.resid_pre", "gpt2-small", "always")
+    x = torch.randn(9, 8, generator=torch.Generator().manual_seed(0)) + 3
+    centred = x - x.mean(1, keepdim=True)
+    torch.testing.assert_close(sae.encode(x), sae.inner.encode(centred).detach())
+    (tmp_path / "sae_weights.safetensors").unlink()
+    assert saes_bos(source) == "always", "read without the weights"
 
 
 def test_a_checkpoint_is_part_of_the_models_name():
