@@ -71,15 +71,9 @@ def _slope(
     return slope, value.detach()
 
 
-def max_pool(function: Callable[..., Any], dimensions: int) -> Unit:
-    """The inputs that the pool chose for z0; its adjoint adds up where windows overlap."""
-
-    def unit(z0: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Linear:
-        places = function(z0, *args, **kwargs, return_indices=True)[1]
-        flat = places.flatten(-dimensions)
-        return lambda z: z.flatten(-dimensions).gather(-1, flat).view(places.shape)
-
-    return unit
+def power(function: Callable[..., Tensor], z0: Tensor, *args: Any, **kwargs: Any) -> Linear:
+    """A power of a unit's output as a mask, as the product ReLU(z) ReLU(z) with one frozen."""
+    return mask(function)(z0, *args, **kwargs)
 
 
 def glu(z0: Tensor, dim: int = -1) -> Linear:
@@ -147,24 +141,19 @@ def _functions(names: str) -> dict[str, Callable[..., Tensor]]:
     return {n: getattr(F, n) if hasattr(F, n) else getattr(torch, n) for n in names.split()}
 
 
-_PIECES = _functions("""
+PIECES = _functions("""
     relu relu6 hardtanh leaky_relu prelu hardsigmoid threshold _threshold rrelu hardshrink
     softshrink abs clamp clip clamp_min clamp_max
 """)
-_MASKS = _functions("sigmoid tanh silu gelu elu selu celu softplus mish softsign") | {
+MASKS = _functions("sigmoid tanh silu gelu elu selu celu softplus mish softsign") | {
     "log_sigmoid": F.logsigmoid,
     "hardswish": F.hardswish,  # a parabola between two lines
 }
 ACTIVATIONS: dict[str, Unit] = {
-    **{name: piece(function) for name, function in _PIECES.items()},
-    **{name: mask(function) for name, function in _MASKS.items()},
+    **{name: piece(function) for name, function in PIECES.items()},
+    **{name: mask(function) for name, function in MASKS.items()},
 }
-GATES = {**dict.fromkeys(_MASKS, 1), "sigmoid": 2, "hardsigmoid": 2}
-"""The ranks of units that can be gates. In a product the factor of higher rank is frozen: SiLU
-against a plain activation (a gated MLP), a sigmoid against a SiLU (squeeze-excite)."""
 OTHERS: dict[str, Unit] = {
-    **{f"max_pool{n}d": max_pool(getattr(F, f"max_pool{n}d"), n) for n in (1, 2, 3)},
-    "adaptive_max_pool2d": max_pool(F.adaptive_max_pool2d, 2),
     "glu": glu,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
