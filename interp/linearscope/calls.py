@@ -24,12 +24,12 @@ MOVES = _names("""
     view reshape flatten unflatten ravel permute transpose t adjoint swapaxes swapdims movedim
     moveaxis contiguous clone squeeze unsqueeze expand expand_as view_as reshape_as repeat
     repeat_interleave tile roll flip fliplr flipud cat concat concatenate stack hstack vstack dstack
-    column_stack split chunk tensor_split hsplit vsplit dsplit unsafe_chunk unbind narrow select take
-    index_select gather take_along_dim masked_select __getitem__ unfold fold pixel_shuffle
+    column_stack split chunk tensor_split hsplit vsplit dsplit unsafe_chunk unbind narrow select
+    take index_select gather take_along_dim masked_select __getitem__ unfold fold pixel_shuffle
     pixel_unshuffle channel_shuffle to type float double half bfloat16 type_as diagonal diag
     diag_embed tril triu masked_fill where detach broadcast_to dropout dropout2d feature_dropout
-    alpha_dropout scatter index_copy index_put masked_scatter slice_scatter select_scatter
-    diagonal_scatter max_unpool1d max_unpool2d max_unpool3d
+    alpha_dropout scatter index_fill index_copy index_put masked_scatter slice_scatter
+    select_scatter diagonal_scatter max_unpool1d max_unpool2d max_unpool3d
 """)
 """Only move numbers: a gate stays a gate."""
 
@@ -50,6 +50,20 @@ FACTORS: dict[str, tuple[int | str, ...]] = {
 """Arguments of linear calls that multiply the others, by position or name: frozen if they are
 gates, else the result is a decision."""
 
+_TERMS = (0, 1, "input", "other")
+SUMMANDS: dict[str, tuple[int | str, ...]] = {
+    **dict.fromkeys(["add", "sub", "rsub", "__add__", "__radd__", "__sub__", "__rsub__"], _TERMS),
+    **dict.fromkeys(["cat", "concat", "concatenate", "stack", "hstack", "vstack"], (0, "tensors")),
+    **dict.fromkeys(("pad", "_pad"), (3, "value")),
+    "where": (1, 2, "self", "input", "other"),
+    "masked_fill": (2, "value"),
+    "index_fill": (3, "value"),
+    "scatter": (3, "value"),
+    "batch_norm": (1, "running_mean"),
+}
+"""Arguments of linear calls that are added or filled in, by position or name, whatever their type:
+0 in the call's linear part. Floating tensors are too wherever they stand, unless they multiply."""
+
 MATRIX_PRODUCTS = _names("""
     matmul __matmul__ __rmatmul__ mm bmm mv dot inner tensordot einsum linalg_matmul linalg_vecdot
 """)
@@ -59,7 +73,7 @@ PRODUCTS = MATRIX_PRODUCTS | _names("""
 """)
 
 POWERS = _names("pow __pow__ square")
-"""Of a unit's output (ReLU^2, StarReLU) they are a unit; of anything else a statistic (a norm's)."""
+"""Of a unit's output (ReLU^2, StarReLU) they are a unit; of anything else a statistic."""
 
 SCALES = _names("""
     add sub rsub __add__ __radd__ __sub__ __rsub__ neg __neg__ mul __mul__ __rmul__ div __truediv__

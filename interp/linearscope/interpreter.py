@@ -1,8 +1,10 @@
 """The affine system that a network is for one input: products with A, its adjoint, and r.
 
-    y = LI(x1) = A x1 + r,  LI(x0) = f(x0);      A u = LI(u) - LI(0),  A^T v by one backward pass
+    y = LI(x1) = A x1 + r,   LI(x0) = f(x0);   A u by one pass without constants, A^T v by one back
 
-A (outputs x inputs) is never formed. Equivalent, for a small network that is linear in pieces:
+A (outputs x inputs) is never formed. Every interpreter is checked when it opens, in its own
+precision: A x0 + r = f(x0), and <A u, v> = <u, A^T v>. Equivalent, for a small network that is
+linear in pieces:
 
     A = torch.autograd.functional.jacobian(f, x0);  r = f(x0) - A @ x0
 
@@ -26,6 +28,12 @@ _AT_ONCE = {"cpu": 1 << 15}
 is slower than its rows one by one (EfficientNet-Lite0 at 224 x 224, 64 rows: 3.5 s by 16, 2.0 s one
 by one)."""
 
+_ESCAPES = (
+    "something in this network escapes the interpreter (memory written under two names, or numbers "
+    "from outside torch)"
+)
+_UNEQUAL = "a call in this network has another derivative than its rule replays"
+
 
 class Interpreter:
     """A network with the decisions that it takes for `x0`; made by `interpret`. It shares the
@@ -36,26 +44,30 @@ class Interpreter:
 
     def __init__(self, program: Program, x0: Tensor, y: Tensor) -> None:
         self._program, self.x0, self.y = program, x0, y
-        self._leaf = x0.clone().requires_grad_(True)
+        self._chunk = max(1, _AT_ONCE.get(x0.device.type, 1 << 24) // x0.numel())
+        self._leaf = torch.zeros_like(x0).requires_grad_(True)
         with torch.enable_grad():
             self._out = program(self._leaf)
-        self._chunk = max(1, _AT_ONCE.get(x0.device.type, 1 << 24) // x0.numel())
-        self._check(self._out.detach())
-        with torch.no_grad():
-            self.r: Tensor = program(torch.zeros_like(x0))
+        self.r: Tensor = self._out.detach()
+        self._check()
 
     @torch.no_grad()
     def __call__(self, x1: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """LI(x1): other inputs through the system that x0 chose."""
-        several = torch.vmap(self._program)
-        return torch.cat([
-            self._program(chunk) if len(chunk) == 1 else several(chunk[:, None])[:, 0]
-            for chunk in torch.split(self._fitting(x1, self.x0), self._chunk)
-        ])  # fmt: skip
+        return self._each(self._program, x1)
 
+    @torch.no_grad()
     def matvec(self, u: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """A u, for a batch of u of the input's shape."""
-        return self(u) - self.r
+        """A u, for a batch of u of the input's shape: the linear part alone, without r."""
+        return self._each(self._program.linear, u)
+
+    def _each(self, one: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """A function of one input, of each in a batch."""
+        several = torch.vmap(one)
+        return torch.cat([
+            one(chunk) if len(chunk) == 1 else several(chunk[:, None])[:, 0]
+            for chunk in torch.split(self._fitting(given, self.x0), self._chunk)
+        ])  # fmt: skip
 
     def rmatvec(self, v: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """A^T v, for a batch of v of the output's shape."""
@@ -87,8 +99,7 @@ class Interpreter:
         A submodule's value is the constants that it adds to any input (a bias, a norm's mean, the
         offset of an activation) times the gradient of the output with respect to them.
         """
-        leaves: list[tuple[str, Tensor]] = []
-        out = self._program(self.x0, leaves)
+        out, leaves = self._program.with_constants(torch.zeros_like(self.x0))
         _basis(outputs, self.y)  # raises if one is out of range
         by_module: dict[str, Tensor] = {}
         for n, index in enumerate(outputs.tolist() if leaves else []):
@@ -102,17 +113,30 @@ class Interpreter:
                     total[n] += float((gradient * leaf.detach()).double().sum())
         return by_module
 
-    def _check(self, replayed: Tensor) -> None:
-        """Raise UserError unless the interpreter reproduces the network."""
-        scale = self.y.abs().max().clamp_min(torch.finfo(self.y.dtype).tiny)
-        error = float((replayed - self.y).abs().max() / scale)
+    def _check(self) -> None:
+        """Raise UserError unless A x0 + r = f(x0) and <A u, v> = <u, A^T v>."""
+        ahead = self.matvec(self.x0)
+        scale = torch.stack([t.abs().max() for t in (ahead, self.r, self.y)]).max()
+        self._refuse((ahead + self.r - self.y).abs().max(), scale, "A x0 + r = f(x0)", _ESCAPES)
+        random = torch.Generator().manual_seed(0)
+        u = torch.where(self.x0 == 0, _signs(self.x0, random), self.x0)
+        v = _signs(self.y, random)
+        if bool((self.x0 == 0).any()):  # a direction that x0 lacks is looked at too
+            ahead = self.matvec(u)
+        u, v, ahead, back = (t.double() for t in (u, v, ahead, self.rmatvec(v)))
+        difference = (ahead * v).sum() - (u * back).sum()
+        scale = ahead.norm() * v.norm() + u.norm() * back.norm()
+        self._refuse(difference.abs(), scale, "<A u, v> = <u, A^T v>", _UNEQUAL)
+
+    def _refuse(self, error: Tensor, scale: Tensor, identity: str, cause: str) -> None:
+        """Raise UserError for an error that is no rounding."""
+        dtype = self.y.dtype
+        relative = float(error / scale) if scale else 0.0
         # the root of epsilon: norms of nearly constant inputs make rounding errors some thousand
         # times larger, and a call that escapes makes an error as large as its effect
-        if not error <= torch.finfo(self.y.dtype).eps ** 0.5:
-            raise UserError(
-                f"the interpreter is off by {error:.1e} of the output: something in this network "
-                "escapes it (memory written under two names, or numbers from outside torch)"
-            )
+        if not relative <= torch.finfo(dtype).eps ** 0.5:
+            other = ", or it needs float64" if dtype == torch.float32 else ""
+            raise UserError(f"{identity} is off by {relative:.1e} of its size: {cause}{other}")
 
     @staticmethod
     def _fitting(given: Tensor, like: Tensor) -> Tensor:
@@ -164,6 +188,11 @@ def interpret(
     if not isinstance(out, Dual):
         raise UserError("the output does not depend on the input through torch's calls")
     return Interpreter(Program(tape.steps, out.activation("the output")), x0, plain)
+
+
+def _signs(like: Tensor, random: torch.Generator) -> Tensor:
+    """Random 1 and -1 of the shape of `like`."""
+    return (torch.randint(0, 2, like.shape, generator=random) * 2 - 1).to(like)
 
 
 def _basis(indices: Tensor, like: Tensor) -> Tensor:

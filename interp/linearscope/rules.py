@@ -21,14 +21,14 @@ from . import calls
 from .attention import attention
 from .gates import FROZEN, PLAIN, carrier, rank
 from .rewrites import REWRITES
-from .tape import Dual, Tape, duals, references
+from .tape import Affine, Dual, Tape, duals, references
 from .units import ACTIVATIONS, OTHERS, power
 
 Function = Callable[..., Any]
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
-Replay = tuple[list[Dual], Function]
-"""The Duals that carry, and the affine function of what they carry."""
+Replay = tuple[list[Dual], Affine | Function]
+"""The Duals that carry, and the affine function of what they carry; a plain function is linear."""
 INTEGERS = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
@@ -100,7 +100,10 @@ def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual
         if not carriers or any(dual.slot is not None and dual.rank <= FROZEN for dual in frozen):
             return None
         # in this system nothing is detached
-        return _same_call(torch.positive if name == "detach" else func, args, kwargs, carriers)
+        same = torch.positive if name == "detach" else func
+        order, run = _same_call(same, args, kwargs, carriers)
+        bare = _without_summands(name, args, kwargs, carriers)
+        return order, Affine(run, _same_call(same, *bare, carriers)[1]) if bare else run
     if name == "scaled_dot_product_attention":
         return attention(tape, *args, **kwargs)
     unit = ACTIVATIONS.get(name) or OTHERS.get(name)
@@ -129,7 +132,9 @@ def _without(some: list[Dual], others: list[Dual]) -> list[Dual]:
     return [dual for dual in some if not any(dual is other for other in others)]
 
 
-def _same_call(func: Function, args: Args, kwargs: Kwargs, carriers: list[Dual]) -> Replay:
+def _same_call(
+    func: Function, args: Args, kwargs: Kwargs, carriers: list[Dual]
+) -> tuple[list[Dual], Function]:
     """The call itself, on what some of its arguments carry."""
     leaves, spec = tree_flatten((args, kwargs))
     places = [n for n, leaf in enumerate(leaves) if any(leaf is dual for dual in carriers)]
@@ -146,6 +151,35 @@ def _same_call(func: Function, args: Args, kwargs: Kwargs, carriers: list[Dual])
         return func(*plain, **named)
 
     return order, run
+
+
+def _without_summands(
+    name: str, args: Args, kwargs: Kwargs, carriers: list[Dual]
+) -> tuple[Args, Kwargs] | None:
+    """The arguments of a linear call's linear part: every constant that it adds is 0. None if it
+    adds none."""
+    summands, factors = calls.SUMMANDS.get(name, ()), calls.FACTORS.get(name, ())
+    changed = False
+
+    def bare(value: Any, key: int | str) -> Any:
+        nonlocal changed
+        if isinstance(value, (list, tuple)):
+            return type(value)([bare(part, key) for part in value])
+        if isinstance(value, bool) or any(value is dual for dual in carriers):
+            return value
+        if isinstance(value, Tensor):
+            added = key in summands or (key not in factors and value.is_floating_point())
+        else:
+            added = key in summands and isinstance(value, (int, float))
+        changed = changed or added
+        if not added:
+            return value
+        # not 0 * value, which is NaN for a fill of -inf
+        return torch.zeros_like(references(value)) if isinstance(value, Tensor) else type(value)(0)
+
+    plain = tuple(bare(value, place) for place, value in enumerate(args))
+    named = {key: bare(value, key) for key, value in kwargs.items()}
+    return (plain, named) if changed else None
 
 
 def _assign(args: Args) -> None:
@@ -169,7 +203,12 @@ def _assign(args: Args) -> None:
         out[index] = new[0] if new else constant
         return out
 
-    (target.slot,) = tape.add("__setitem__", slots, run, 1)
+    def linear(into: Tensor, *new: Tensor) -> Tensor:
+        out = into.clone()
+        out[index] = new[0] if new else 0
+        return out
+
+    (target.slot,) = tape.add("__setitem__", slots, Affine(run, linear), 1)
     target.rank = PLAIN
 
 

@@ -6,8 +6,10 @@ took. Calls are caught with `__torch_function__`, functional and in-place ones i
 to the tape's rule (rules.py).
 
 A `Step` takes what earlier steps made and is affine in it: a convolution with its bias, the mask
-that a ReLU had. Running the steps on x1 gives LI(x1) = A x1 + r. They are pure functions, so
-torch's vmap runs them on many inputs at once and autograd runs them backwards (A^T v).
+that a ReLU had. Running the steps on x1 gives LI(x1) = A x1 + r. Every step also has its linear
+part, the same without what it adds; running those alone gives A u. (LI(u) - LI(0) would be A u as
+well, but where r is large the digits of A u are lost in it.) Both are pure functions, so torch's
+vmap runs them on many inputs at once and autograd runs them backwards (A^T v).
 
 A Dual without a slot is a *decision*: a number that depends on the reference alone (an attention
 pattern, a norm's scale). It may scale an activation. It may not be added to one or be the output:
@@ -82,6 +84,16 @@ class Dual(Tensor):
         return self.slot
 
 
+class Affine(NamedTuple):
+    """An affine function and its linear part. A rule that adds nothing may give one plain function
+    in its place."""
+
+    run: Callable[..., Any]
+    """Carried tensors -> a tensor, or a sequence of them if it has several outputs."""
+    linear: Callable[..., Any]
+    """The same without the constants: run(z) - run(0), computed without that difference."""
+
+
 class Step(NamedTuple):
     """One affine operation on the tape."""
 
@@ -90,8 +102,7 @@ class Step(NamedTuple):
     """The submodule that it ran in."""
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    run: Callable[..., Any]
-    """Carried tensors -> a tensor, or a sequence of them if it has several outputs."""
+    does: Affine
 
 
 class Tape:
@@ -121,11 +132,14 @@ class Tape:
         """A call as messages name it."""
         return f"{name}() in {self.module or 'the network itself'}"
 
-    def add(self, name: str, inputs: list[int], run: Callable[..., Any], count: int) -> list[int]:
-        """Add a step; the slots of its results."""
+    def add(
+        self, name: str, inputs: list[int], does: Affine | Callable[..., Any], count: int
+    ) -> list[int]:
+        """Add a step; the slots of its results. A plain function is linear."""
         outputs = list(range(self._slots, self._slots + count))
         self._slots += count
-        self.steps.append(Step(name, self.module, tuple(inputs), tuple(outputs), run))
+        affine = does if isinstance(does, Affine) else Affine(does, does)
+        self.steps.append(Step(name, self.module, tuple(inputs), tuple(outputs), affine))
         return outputs
 
     @contextmanager
@@ -171,28 +185,41 @@ class Program:
         self._steps, self._output = kept[::-1], output
         self._last_use = {slot: step for step in self._steps for slot in step.inputs}
 
-    def __call__(
-        self, x: Float[Tensor, "1 ..."], leaves: list[tuple[str, Tensor]] | None = None
-    ) -> Float[Tensor, "1 ..."]:
-        """A x + r for one input.
+    def __call__(self, x: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 ..."]:
+        """A x + r for one input."""
+        return self._through(x, lambda step, carried: _tensors(step.does.run(*carried)))
 
-        Args:
-            leaves: if given, it gets the constant that each step adds to any carried tensors, as a
-                leaf of autograd that the output depends on, with the step's submodule.
-        """
+    def linear(self, u: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 ..."]:
+        """A u for one input."""
+        return self._through(u, lambda step, carried: _tensors(step.does.linear(*carried)))
+
+    def with_constants(
+        self, x: Float[Tensor, "1 ..."]
+    ) -> tuple[Float[Tensor, "1 ..."], list[tuple[str, Tensor]]]:
+        """A x + r, and what each step adds to any carried tensors as leaves of autograd that the
+        output depends on, with the steps' submodules."""
+        leaves: list[tuple[str, Tensor]] = []
+
+        def apart(step: Step, carried: list[Tensor]) -> list[Tensor]:
+            results = _tensors(step.does.linear(*carried))
+            if step.does.run is step.does.linear:
+                return results
+            with torch.no_grad():
+                added = _tensors(step.does.run(*map(torch.zeros_like, carried)))
+            for n, constant in enumerate(added):
+                if bool(constant.any()):
+                    leaf = constant.clone().requires_grad_(True)
+                    leaves.append((step.module, leaf))
+                    results[n] = results[n] + leaf
+            return results
+
+        return self._through(x, apart), leaves
+
+    def _through(self, x: Tensor, do: Callable[[Step, list[Tensor]], list[Tensor]]) -> Tensor:
+        """The output's slot after all steps, each done by `do`."""
         values = {0: x}
         for step in self._steps:
-            carried = [values[slot] for slot in step.inputs]
-            results = _tensors(step.run(*carried))
-            if leaves is not None:
-                with torch.no_grad():
-                    alone = _tensors(step.run(*map(torch.zeros_like, carried)))
-                if any(bool(constant.any()) for constant in alone):
-                    if len(results) != 1:
-                        raise NotImplementedError(f"{step.name} adds to several results")
-                    leaf = alone[0].clone().requires_grad_(True)
-                    leaves.append((step.module, leaf))
-                    results = [results[0] - alone[0] + leaf]
+            results = do(step, [values[slot] for slot in step.inputs])
             values.update(zip(step.outputs, results, strict=True))
             for slot in set(step.inputs) - {self._output}:
                 if self._last_use[slot] is step:

@@ -8,7 +8,8 @@
     layer_norm, group_norm, instance_norm, rms_norm     mean and scale of z0
     scaled_dot_product_attention    the pattern of z0
 
-Each is `unit(z0, *args, **kwargs)` and returns the affine function of z. After the paper's section
+Each is `unit(z0, *args, **kwargs)` and returns the affine function of z: with its linear part where
+it adds something, a plain function where it is linear. After the paper's section
 3; frozen norms and patterns, and the tangent near 0, are ours.
 """
 
@@ -21,24 +22,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tape import Affine
+
 Weight = Tensor | None
 Linear = Callable[[Tensor], Tensor]
-Unit = Callable[..., Linear]
+Decided = Affine | Linear
+Unit = Callable[..., Decided]
 NEAR = 1e-3
 """Below this |z0| the mask g(z0) / z0 is inexact, and infinite if g is not 0 at 0."""
 
 
-def affine(slope: Tensor, offset: Tensor) -> Linear:
+def affine(slope: Tensor, offset: Tensor) -> Decided:
     """slope * z + offset, without the offset where it is 0 everywhere."""
+
+    def linear(z: Tensor) -> Tensor:
+        return z * slope
+
     if bool(offset.any()):
-        return lambda z: torch.addcmul(offset, slope, z)
-    return lambda z: z * slope
+        return Affine(lambda z: torch.addcmul(offset, slope, z), linear)
+    return linear
 
 
 def piece(function: Callable[..., Tensor]) -> Unit:
     """A unit that is linear in pieces: its slope by autograd, the offset from its value."""
 
-    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Linear:
+    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Decided:
         slope, value = _slope(function, z0, *args, **kwargs)
         offset = value - slope * z0
         # a line through 0 has no offset: rounding must not give it one
@@ -51,7 +59,7 @@ def piece(function: Callable[..., Tensor]) -> Unit:
 def mask(function: Callable[..., Tensor]) -> Unit:
     """A smooth unit: the mask g(z0) / z0, and the tangent near 0."""
 
-    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Linear:
+    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Decided:
         slope, value = _slope(function, z0, *args, **kwargs)
         near = z0.abs() <= NEAR
         ratio = torch.where(near, slope, value / torch.where(near, 1, z0))
@@ -84,7 +92,7 @@ def glu(z0: Tensor, dim: int = -1) -> Linear:
 
 def layer_norm(
     z0: Tensor, normalized_shape: Any, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
-) -> Linear:
+) -> Decided:
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
     variance, mean = torch.var_mean(z0, axes, correction=0, keepdim=True)
     return _scaled(mean, (variance + eps).rsqrt(), weight, bias)
@@ -102,7 +110,7 @@ def rms_norm(
 
 def group_norm(
     z0: Tensor, num_groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
-) -> Linear:
+) -> Decided:
     grouped = z0.reshape(len(z0), num_groups, -1)
     variance, mean = (
         statistic.expand_as(grouped).reshape(z0.shape)
@@ -120,17 +128,18 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Linear:
+) -> Decided:
     if use_input_stats:
         return group_norm(z0, z0.shape[1], weight, bias, eps)
-    return lambda z: F.batch_norm(z, running_mean, running_var, weight, bias, eps=eps)
+    mean, variance = _along(running_mean, z0), _along(running_var, z0)
+    return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
 
 
-def _scaled(mean: Tensor, scale: Tensor, weight: Weight, bias: Weight) -> Linear:
+def _scaled(mean: Tensor, scale: Tensor, weight: Weight, bias: Weight) -> Affine:
     """(z - mean) * scale * weight + bias, with mean and scale frozen."""
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
-    return lambda z: torch.addcmul(shift, z, scale)
+    return Affine(lambda z: torch.addcmul(shift, z, scale), lambda z: z * scale)
 
 
 def _along(channels: Any, x: Tensor) -> Any:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp.errors import UserError
+from interp.linearscope import rules, tape
 from interp.linearscope.interpreter import interpret
 
-from .nets import Piecewise, Smooth, made
+from .nets import Bottlenecks, Piecewise, Smooth, made
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 BOTH = pytest.mark.parametrize("dtype", list(TOLERANCE))
@@ -47,6 +48,86 @@ def test_adjoint_rows_and_columns(kind, dtype):
     rows = system.rows(torch.arange(5)).flatten(1)
     columns = system.columns(torch.arange(3 * 81))
     assert close(rows, columns.T, dtype)
+
+
+@pytest.mark.parametrize("chunk", [1, 64])
+def test_what_comes_from_the_input_keeps_its_digits_beside_what_does_not(chunk):
+    """Random BatchNorm statistics: r is 1e7 times A x0. The Jacobian is that of float64."""
+    net, x0 = made(Bottlenecks)
+    jacobian = torch.autograd.functional.jacobian(net, x0).reshape(6, -1)
+    system = interpret(net.float(), x0.float())
+    system._chunk = chunk
+    ahead = system.matvec(x0).double()[0]
+    assert float(system.r.norm()) > 1e7 * float(ahead.norm())
+    error = (ahead - jacobian @ x0.flatten()).norm() / ahead.norm()
+    places = torch.arange(0, 243, 8)
+    columns, rows = system.columns(places).T, system.rows(torch.arange(6)).flatten(1)[:, places]
+    for found in (columns, rows):
+        difference = found.double() - jacobian[:, places]
+        error = torch.maximum(error, difference.norm() / jacobian[:, places].norm())
+    assert float(error) < 2e-6
+
+
+CONSTANTS = {
+    "linear": lambda x: F.linear(x, MIX, ONES[0, 0]),
+    "conv": lambda x: F.conv1d(x, torch.ones(3, 2, 3).double(), torch.arange(3.0).double()),
+    "batch norm": lambda x: F.batch_norm(
+        x, torch.tensor([3.0, -5]).double(), torch.tensor([2.0, 0.5]).double(),
+        torch.tensor([2.0, 3]).double(), torch.tensor([7.0, 1]).double(),
+    ),
+    "instance norm": lambda x: F.instance_norm(
+        x, torch.tensor([3.0, -5]).double(), torch.tensor([2.0, 0.5]).double(),
+        torch.tensor([2.0, 3]).double(), torch.tensor([7.0, 1]).double(), use_input_stats=False,
+    ),
+    "addmm": lambda x: torch.addmm(ONES[0], x[0], MIX, beta=2, alpha=3)[None],
+    "numbers": lambda x: torch.add(3 - x + 4, 2, alpha=5).sub(1.5) * 2,
+    "an integer tensor": lambda x: x + torch.arange(16),
+    "a tensor of one number": lambda x: x + torch.tensor(3),
+    "a tensor before": lambda x: torch.sub(ONES, x, alpha=2),
+    "in place": lambda x: (x * 1).add_(2).sub_(ONES),
+    "concatenation": lambda x: torch.cat([ONES, x, torch.ones(1, 1, 16).int()], 1),
+    "padding": lambda x: F.pad(x, (1, 2), value=4.0),
+    "padding by position": lambda x: F.pad(x, (1, 2), "constant", 4),
+    "where": lambda x: torch.where(x > 0, x, 3.0) + torch.where(x > 0, ONES, x),
+    "masked fill": lambda x: x.masked_fill(x > 0, 3.0),
+    "assignment": lambda x: _assigned(x),
+    "clamp": lambda x: x.clamp(-0.5, 0.7),
+    "pieces": lambda x: F.hardsigmoid(x) + F.relu6(x) + F.threshold(x, 0.3, -1.0),
+    "differences": lambda x: torch.diff(x, prepend=ONES[..., :1]),
+}  # fmt: skip
+ONES, MIX = torch.ones(1, 2, 16).double(), torch.linspace(-1, 1, 256).double().view(16, 16)
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_are_no_part_of_the_matrix(name):
+    """A is the Jacobian of torch's own call, and A 0 = 0 exactly, whatever the call adds."""
+    torch.manual_seed(3)
+    x0 = torch.randn(1, 2, 16, dtype=torch.float64)
+    system = interpret(CONSTANTS[name], x0)
+    jacobian = torch.autograd.functional.jacobian(CONSTANTS[name], x0).reshape(-1, 32)
+    assert close(system.columns(torch.arange(32)).flatten(1).T, jacobian)
+    assert not system.matvec(torch.zeros_like(x0)).any()
+    assert system.r.any()
+    constants = system.constants(torch.arange(system.y.numel()))
+    assert close(sum(constants.values()), system.r.flatten())
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        # far below r, where A x0 + r = f(x0) cannot see it
+        (
+            tape.Affine(lambda z: z, lambda z: 1.01 * z),
+            r"<A u, v> = <u, A\^T v> is off by 8.9e-04 of its size",
+        ),
+        (lambda z: z + 2e9, r"A x0 \+ r = f\(x0\) is off by 1.3e\+00 of its size: something"),
+    ],
+)
+def test_a_wrong_rule_does_not_open(rule, message, monkeypatch):
+    """The message says which identity fails, and by how much."""
+    monkeypatch.setitem(rules.ACTIVATIONS, "relu", lambda z0: rule)
+    with pytest.raises(UserError, match=message):
+        interpret(lambda x: torch.relu(x) + 1e9, torch.arange(1.0, 33.0).double().view(1, 2, 16))
 
 
 def test_batches_and_single_inputs_agree():
