@@ -61,7 +61,8 @@ def _of_two(name: str) -> Rewrite:
     def rewritten(input: Tensor, other: Tensor) -> Tensor:
         first, second = references((input, other))
         chosen = first >= second if name == "max" else first <= second
-        return at_least(PIECE, torch.where(chosen, input, other))
+        larger: Tensor = at_least(PIECE, torch.where(chosen, input, other))
+        return larger
 
     return rewritten
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +29,8 @@ def _addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 
 
 
 def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-    return input + (end - input) * weight
+    moved: Tensor = input + (end - input) * weight
+    return moved
 
 
 def _adding(product: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -49,13 +51,14 @@ def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | Non
 
 
 def _broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
-    shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    shape = torch.Size(np.broadcast_shapes(*(tensor.shape for tensor in tensors)))
     return tuple(tensor.expand(shape) for tensor in tensors)
 
 
 def _normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     scaled = input / references(input).norm(p, dim, keepdim=True).clamp_min(eps)
-    return at_least(PIECE, scaled)
+    made: Tensor = at_least(PIECE, scaled)
+    return made
 
 
 def _local_response_norm(

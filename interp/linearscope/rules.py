@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..errors import UserError
 from . import calls
@@ -52,6 +52,8 @@ def apply(func: Function, args: Args, kwargs: Kwargs) -> Any:
     if name in calls.QUESTIONS:
         with torch.no_grad():
             return func(*references(args), **references(kwargs))
+    if tape.dtype == torch.float64:
+        func, args, kwargs = _not_rounded(tape, func, name, args, kwargs)
     if name == "__setitem__":
         return _assign(args)
     if kwargs.get("inplace") or _out_of_place(func) is not func:
@@ -85,8 +87,10 @@ def _result(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
 def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual]) -> Replay | None:
     """How to replay a call; None if its result is a decision."""
     tape = live[0].tape
-    if name in calls.POWERS and args[0] is live[0] and len(live) == 1 and live[0].rank > FROZEN:
-        return [live[0]], power(func, live[0].reference, *args[1:], **kwargs)
+    if name in calls.POWERS and args[0] is live[0] and live[0].rank > FROZEN:
+        exponent = 2 if name == "square" else (*args[1:], *kwargs.values())[0]
+        if isinstance(exponent, (int, float)) and exponent >= 1:
+            return [live[0]], power(live[0].reference, exponent)
     if name in calls.STATISTICS:
         return None
     if name in calls.PRODUCTS:
@@ -113,6 +117,26 @@ def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual
         raise UserError(f"no rule for {tape.where(name)} with a setting that depends on the input")
     args[0].activation(tape.where(name))
     return [args[0]], unit(args[0].reference, *args[1:], **kwargs)
+
+
+def _not_rounded(
+    tape: Tape, func: Function, name: str, args: Args, kwargs: Kwargs
+) -> tuple[Function, Args, Kwargs]:
+    """A call in float64, where the network's own rounds to float32: rounding is not affine, and it
+    would cost A half its digits."""
+
+    def raised(value: Any) -> Any:
+        if value is torch.float32:
+            tape.rounds = True
+            return torch.float64
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        tape.rounds = tape.rounds or name in calls.LIKES
+        return value.double()
+
+    if func is Tensor.float:
+        tape.rounds, func = True, Tensor.double
+    return func, *tree_map(raised, (args, kwargs))
 
 
 def _without_likes(name: str, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:

@@ -108,9 +108,13 @@ class Step(NamedTuple):
 class Tape:
     """The steps of one pass, in order; slot 0 is the input."""
 
-    def __init__(self, rule: Callable[..., Any]) -> None:
+    def __init__(self, rule: Callable[..., Any], dtype: torch.dtype) -> None:
         self.rule = rule
         """What does one torch call on Duals: (function, args, kwargs) -> its result."""
+        self.dtype = dtype
+        """The input's type, in which everything is replayed."""
+        self.rounds = False
+        """Whether the network itself computes in less: float32, for an input in float64."""
         self.steps: list[Step] = []
         self._slots = 1
         self._modules: list[str] = []

@@ -120,6 +120,8 @@ def normalised(x, size, alpha, beta, k):
 
 
 FROZEN = {
+    "StarReLU": (lambda x: 0.9 * F.relu(x) ** 2 + 0.0, lambda x0: 0.9 * F.relu(x0)),
+    "a cubed GELU": (lambda x: torch.pow(F.gelu(x), exponent=3), lambda x0: F.gelu(x0) ** 3 / x0),
     "ReLU squared": (lambda x: F.relu(x) ** 2, lambda x0: F.relu(x0)),
     "ReLU squared by square()": (lambda x: torch.square(F.relu(x)), lambda x0: F.relu(x0)),
     "normalize": (lambda x: F.normalize(x, dim=-1), lambda x0: 1 / x0.norm(dim=-1, keepdim=True)),
@@ -149,6 +151,61 @@ def test_the_factor_of_what_is_frozen(name):
     for made in (rows, columns):
         torch.testing.assert_close(made, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(r, torch.zeros_like(r), rtol=0, atol=1e-12)
+
+
+def test_hardswish_is_a_mask_at_every_place():
+    """Its slope at 1 is 5/6, its mask 2/3; at and near 0, and at the ends, nothing is added."""
+    x0 = torch.tensor([[0.0, 1e-9, -1e-4, 1.0, 3.0, -3.0, 4.0, -5.0]], dtype=torch.float64)
+    rows, columns, r = matrices(F.hardswish, x0)
+    expected = torch.tensor([0.5, 0.5, 0.5, 2 / 3, 1, 0, 1, 0], dtype=torch.float64).diag()
+    expected[1, 1], expected[2, 2] = (1e-9 + 3) / 6, (3 - 1e-4) / 6
+    for made in (rows, columns):
+        torch.testing.assert_close(made, expected, rtol=1e-15, atol=1e-15)
+    assert not r.any()
+
+
+@pytest.mark.parametrize(
+    "cast",
+    [
+        lambda x: x.float().double(),
+        lambda x: x.to(torch.float32).to(x.dtype),
+        lambda x: x.type(torch.float32).type_as(x),
+        lambda x: x.to(torch.zeros(1)).to(x),
+        lambda x: x.float(),
+        lambda x: x.float() @ torch.eye(16),
+    ],
+)
+def test_rounding_to_float32_costs_a_float64_interpreter_no_digits(cast):
+    """Rounding is not affine: the matrix is that of the network without it, and the value differs
+    by the network's own rounding."""
+    x0 = some_input()
+    system = interpret(lambda x: cast(x) * 3, x0)
+    inputs = torch.arange(32)
+    three = 3 * torch.eye(32, dtype=torch.float64)
+    assert torch.equal(system.rows(inputs).flatten(1), three)
+    assert torch.equal(system.columns(inputs).flatten(1), three)
+    assert not system.r.any()
+    assert torch.equal(system.y, (cast(x0) * 3).double())
+    assert 0 < float((system.matvec(x0) - system.y).abs().max()) < 1e-6
+
+
+def test_a_norm_that_computes_in_float32():
+    """As transformers' RMSNorm does, whatever the type of its input: frozen scales keep all
+    digits."""
+    gain = torch.linspace(0.5, 2, 16, dtype=torch.float64)
+
+    def net(x):
+        wide = x.to(torch.float32)
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
+        pattern = torch.softmax(wide @ wide.mT, -1, dtype=torch.float32)
+        return (gain * wide.to(x.dtype)) + (pattern @ wide).to(x.dtype)
+
+    x0 = some_input()
+    scale = (x0.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    pattern = ((x0 * scale) @ (x0 * scale).mT).softmax(-1)
+    u = x0.flip(-1)
+    expected = u * scale * gain + pattern @ (u * scale)
+    torch.testing.assert_close(interpret(net, x0).matvec(u), expected, rtol=1e-13, atol=1e-13)
 
 
 def test_a_product_of_two_projections_by_baddbmm_is_an_attention_pattern():
