@@ -40,21 +40,21 @@ class Dual(Tensor):
 
     reference: Tensor
     slot: int | None
-    gate: int
-    """Its rank if a smooth unit made it, else 0: in a product the factor of lowest rank carries."""
+    rank: int
+    """How much of a gate it is (gates.py): in a product the factor of lowest rank carries."""
     source: str
     """The call that made it, for the message when a decision is used as an activation."""
     tape: Tape
 
     @staticmethod
     def __new__(
-        cls, reference: Tensor, slot: int | None, tape: Tape, gate: int = 0, source: str = ""
+        cls, reference: Tensor, slot: int | None, tape: Tape, rank: int = 0, source: str = ""
     ) -> Dual:
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, reference.shape, dtype=reference.dtype, device=reference.device
         )
         made.reference, made.slot, made.tape = reference, slot, tape
-        made.gate, made.source = gate, source
+        made.rank, made.source = rank, source
         tape.made.append(weakref.ref(made))
         return made  # type: ignore[no-any-return]
 
@@ -112,9 +112,13 @@ class Step(NamedTuple):
 class Tape:
     """The steps of one pass, in order; slot 0 is the input."""
 
-    def __init__(self, rule: Callable[..., Any]) -> None:
+    def __init__(self, rule: Callable[..., Any], dtype: torch.dtype) -> None:
         self.rule = rule
         """What does one torch call on Duals: (function, args, kwargs) -> its result."""
+        self.dtype = dtype
+        """The input's type, in which everything is replayed."""
+        self.rounds = False
+        """Whether the network itself computes in less: float32, for an input in float64."""
         self.steps: list[Step] = []
         self._slots = 1
         self._modules: list[str] = []
