@@ -42,14 +42,15 @@ class Interpreter:
     `x0` [1, ...] is the input, `y` [1, ...] = f(x0), `r` [1, ...] = LI(0).
     """
 
-    def __init__(self, program: Program, x0: Tensor, y: Tensor) -> None:
+    def __init__(self, program: Program, x0: Tensor, y: Tensor, rounds: bool = False) -> None:
+        """`rounds`: the network computes in float32 somewhere, though its input is float64."""
         self._program, self.x0, self.y = program, x0, y
         self._chunk = max(1, _AT_ONCE.get(x0.device.type, 1 << 24) // x0.numel())
         self._leaf = torch.zeros_like(x0).requires_grad_(True)
         with torch.enable_grad():
             self._out = program(self._leaf)
         self.r: Tensor = self._out.detach()
-        self._check()
+        self._check(torch.float32 if rounds else y.dtype)
 
     @torch.no_grad()
     def __call__(self, x1: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
@@ -113,30 +114,24 @@ class Interpreter:
                     total[n] += float((gradient * leaf.detach()).double().sum())
         return by_module
 
-    def _check(self) -> None:
-        """Raise UserError unless A x0 + r = f(x0) and <A u, v> = <u, A^T v>."""
+    def _check(self, network: torch.dtype) -> None:
+        """Raise UserError unless A x0 + r = f(x0), to the type that the network computes in, and
+        <A u, v> = <u, A^T v>, to the interpreter's own."""
         ahead = self.matvec(self.x0)
         scale = torch.stack([t.abs().max() for t in (ahead, self.r, self.y)]).max()
-        self._refuse((ahead + self.r - self.y).abs().max(), scale, "A x0 + r = f(x0)", _ESCAPES)
-        random = torch.Generator().manual_seed(0)
-        u = torch.where(self.x0 == 0, _signs(self.x0, random), self.x0)
-        v = _signs(self.y, random)
-        if bool((self.x0 == 0).any()):  # a direction that x0 lacks is looked at too
+        error = (ahead + self.r - self.y).abs().max()
+        _refuse(error, scale, network, "A x0 + r = f(x0)", _ESCAPES)
+        random, tiny = torch.Generator().manual_seed(0), torch.finfo(self.y.dtype).tiny
+        u = self.x0
+        if 2 * int(u.count_nonzero()) < u.numel():  # x0 tells little, or nothing where it is 0
+            u = _signs(u, random)
             ahead = self.matvec(u)
+        # along A u the two sides are large; every other direction has its share
+        v = ahead / ahead.abs().max().clamp_min(tiny) + _signs(self.y, random)
         u, v, ahead, back = (t.double() for t in (u, v, ahead, self.rmatvec(v)))
         difference = (ahead * v).sum() - (u * back).sum()
         scale = ahead.norm() * v.norm() + u.norm() * back.norm()
-        self._refuse(difference.abs(), scale, "<A u, v> = <u, A^T v>", _UNEQUAL)
-
-    def _refuse(self, error: Tensor, scale: Tensor, identity: str, cause: str) -> None:
-        """Raise UserError for an error that is no rounding."""
-        dtype = self.y.dtype
-        relative = float(error / scale) if scale else 0.0
-        # the root of epsilon: norms of nearly constant inputs make rounding errors some thousand
-        # times larger, and a call that escapes makes an error as large as its effect
-        if not relative <= torch.finfo(dtype).eps ** 0.5:
-            other = ", or it needs float64" if dtype == torch.float32 else ""
-            raise UserError(f"{identity} is off by {relative:.1e} of its size: {cause}{other}")
+        _refuse(difference.abs(), scale, self.y.dtype, "<A u, v> = <u, A^T v>", _UNEQUAL)
 
     @staticmethod
     def _fitting(given: Tensor, like: Tensor) -> Tensor:
@@ -164,14 +159,20 @@ def interpret(
         raise UserError(f"one input [1, ...] at a time, not {list(x0.shape)}")
     if x0.dtype not in (torch.float32, torch.float64):
         raise UserError(f"the input is {x0.dtype}: give float32 or float64")
-    if isinstance(network, torch.jit.ScriptModule):
-        raise UserError("TorchScript cannot be followed: give the module it was made from")
+    module = network if isinstance(network, nn.Module) else None
+    for name, child in module.named_modules() if module is not None else ():
+        if isinstance(child, torch.jit.ScriptModule):
+            raise UserError(f"{name or 'the network'} is TorchScript, which cannot be followed: "
+                            "give the module it was made from")  # fmt: skip
     if not x0.isfinite().all():
         raise UserError("the input has values that are not finite")
-    module = network if isinstance(network, nn.Module) else None
     training = [child for child in module.modules() if child.training] if module is not None else []
-    tape = Tape(apply)
+    tape = Tape(apply, x0.dtype)
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
+        # transformer layers' one call for everything, which no tape sees into; where it pads, it
+        # gives other numbers than the layers' own code
+        torch.backends.mha.set_fastpath_enabled(False)
         if module is not None:
             module.eval()
         with torch.no_grad():
@@ -179,6 +180,7 @@ def interpret(
             with tape.following(module):
                 out = network(Dual(x0.clone(), 0, tape))  # type: ignore[arg-type]
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for child in training:
             child.training = True
     if not isinstance(plain, Tensor):
@@ -187,7 +189,23 @@ def interpret(
         raise UserError(f"the network returns the shape {list(plain.shape)}, not [1, ...]")
     if not isinstance(out, Dual):
         raise UserError("the output does not depend on the input through torch's calls")
-    return Interpreter(Program(tape.steps, out.activation("the output")), x0, plain)
+    program = Program(tape.steps, out.activation("the output"))
+    if bad := int((~plain.isfinite()).sum()):
+        raise UserError(
+            f"{bad} of the network's own {plain.numel()} output numbers are NaN or infinite"
+            f"{program.first_not_finite(x0)}: look at its weights, its statistics and the input"
+        )
+    return Interpreter(program, x0, plain.to(out.reference.dtype), tape.rounds)
+
+
+def _refuse(error: Tensor, scale: Tensor, dtype: torch.dtype, identity: str, cause: str) -> None:
+    """Raise UserError for an error that is no rounding."""
+    relative = float(error / scale) if scale else 0.0
+    # the root of epsilon: norms of nearly constant inputs make rounding errors some thousand
+    # times larger, and a call that escapes makes an error as large as its effect
+    if not relative <= torch.finfo(dtype).eps ** 0.5:
+        other = ", or it needs float64" if dtype == torch.float32 else ""
+        raise UserError(f"{identity} is off by {relative:.1e} of its size: {cause}{other}")
 
 
 def _signs(like: Tensor, random: torch.Generator) -> Tensor:
