@@ -121,11 +121,13 @@ class Interpreter:
         scale = torch.stack([t.abs().max() for t in (ahead, self.r, self.y)]).max()
         error = (ahead + self.r - self.y).abs().max()
         _refuse(error, scale, network, "A x0 + r = f(x0)", _ESCAPES)
-        random = torch.Generator().manual_seed(0)
-        u = torch.where(self.x0 == 0, _signs(self.x0, random), self.x0)
-        v = _signs(self.y, random)
-        if bool((self.x0 == 0).any()):  # a direction that x0 lacks is looked at too
+        random, tiny = torch.Generator().manual_seed(0), torch.finfo(self.y.dtype).tiny
+        u = self.x0
+        if 2 * int(u.count_nonzero()) < u.numel():  # x0 tells little, or nothing where it is 0
+            u = _signs(u, random)
             ahead = self.matvec(u)
+        # along A u the two sides are large; every other direction has its share
+        v = ahead / ahead.abs().max().clamp_min(tiny) + _signs(self.y, random)
         u, v, ahead, back = (t.double() for t in (u, v, ahead, self.rmatvec(v)))
         difference = (ahead * v).sum() - (u * back).sum()
         scale = ahead.norm() * v.norm() + u.norm() * back.norm()
@@ -157,11 +159,13 @@ def interpret(
         raise UserError(f"one input [1, ...] at a time, not {list(x0.shape)}")
     if x0.dtype not in (torch.float32, torch.float64):
         raise UserError(f"the input is {x0.dtype}: give float32 or float64")
-    if isinstance(network, torch.jit.ScriptModule):
-        raise UserError("TorchScript cannot be followed: give the module it was made from")
+    module = network if isinstance(network, nn.Module) else None
+    for name, child in module.named_modules() if module is not None else ():
+        if isinstance(child, torch.jit.ScriptModule):
+            raise UserError(f"{name or 'the network'} is TorchScript, which cannot be followed: "
+                            "give the module it was made from")  # fmt: skip
     if not x0.isfinite().all():
         raise UserError("the input has values that are not finite")
-    module = network if isinstance(network, nn.Module) else None
     training = [child for child in module.modules() if child.training] if module is not None else []
     tape = Tape(apply, x0.dtype)
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -186,6 +190,11 @@ def interpret(
     if not isinstance(out, Dual):
         raise UserError("the output does not depend on the input through torch's calls")
     program = Program(tape.steps, out.activation("the output"))
+    if bad := int((~plain.isfinite()).sum()):
+        raise UserError(
+            f"{bad} of the network's own {plain.numel()} output numbers are NaN or infinite"
+            f"{program.first_not_finite(x0)}: look at its weights, its statistics and the input"
+        )
     return Interpreter(program, x0, plain.to(out.reference.dtype), tape.rounds)
 
 

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map
 
 from ..errors import UserError
 from . import calls
 from .attention import attention
 from .gates import FROZEN, PLAIN, carrier, rank
 from .rewrites import REWRITES
-from .tape import Affine, Dual, Tape, duals, references
+from .tape import Affine, Dual, Tape, duals, references, replaced
 from .units import ACTIVATIONS, OTHERS, power
 
 Function = Callable[..., Any]
@@ -160,21 +160,31 @@ def _same_call(
     func: Function, args: Args, kwargs: Kwargs, carriers: list[Dual]
 ) -> tuple[list[Dual], Function]:
     """The call itself, on what some of its arguments carry."""
-    leaves, spec = tree_flatten((args, kwargs))
-    places = [n for n, leaf in enumerate(leaves) if any(leaf is dual for dual in carriers)]
-    order = [leaves[n] for n in places]
-    for n in places:
-        leaves[n] = None
-    constants = references(leaves)
+    order: list[Dual] = []
+
+    def hole(dual: Dual) -> Any:
+        if not any(dual is carrier for carrier in carriers):
+            return dual.reference
+        order.append(dual)
+        return _HOLE
+
+    plain, named = replaced(args, Dual, hole), replaced(kwargs, Dual, hole)
 
     def run(*carried: Tensor) -> Any:
-        filled = list(constants)
-        for n, tensor in zip(places, carried, strict=True):
-            filled[n] = tensor
-        plain, named = tree_unflatten(filled, spec)
-        return func(*plain, **named)
+        rest = iter(carried)
+        filled = replaced(plain, _Hole, lambda _: next(rest))
+        if not named:
+            return func(*filled)
+        return func(*filled, **replaced(named, _Hole, lambda _: next(rest)))
 
     return order, run
+
+
+class _Hole:
+    """Where a step's call takes what it carries."""
+
+
+_HOLE = _Hole()
 
 
 def _without_summands(

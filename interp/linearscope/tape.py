@@ -20,13 +20,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 from ..errors import UserError
 
@@ -62,8 +66,8 @@ class Dual(Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        arguments = args, kwargs or {}
-        return duals(arguments)[0].tape.rule(func, *arguments)
+        kwargs = kwargs or {}
+        return duals((args, kwargs))[0].tape.rule(func, args, kwargs)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -148,33 +152,54 @@ class Tape:
 
     @contextmanager
     def following(self, module: nn.Module | None) -> Iterator[None]:
-        """Know, inside, which submodule is running."""
+        """Know, inside, which submodule is running. The hooks are of this thread and not of the
+        modules, on which nothing can stay behind."""
+        children = () if module is None else module.named_modules()
+        names = {id(child): name for name, child in children}
+        thread = get_ident()
 
-        def leave(*_: Any) -> None:
-            self._modules.pop()
+        def enter(child: nn.Module, *_: Any) -> None:
+            if id(child) in names and get_ident() == thread:
+                self._modules.append(names[id(child)])
 
-        handles = []
-        for name, child in module.named_modules() if module is not None else ():
-            handles += [
-                child.register_forward_pre_hook(lambda *_, name=name: self._modules.append(name)),
-                child.register_forward_hook(leave, always_call=True),
-            ]
-        try:
+        def leave(child: nn.Module, *_: Any) -> None:
+            if id(child) in names and get_ident() == thread:
+                self._modules.pop()
+
+        with ExitStack() as hooks:
+            hooks.callback(self._modules.clear)
+            hooks.enter_context(register_module_forward_pre_hook(enter))
+            hooks.enter_context(register_module_forward_hook(leave, always_call=True))
             yield
-        finally:
-            self._modules.clear()
-            for handle in handles:
-                handle.remove()
+
+
+def replaced(value: Any, kind: type, new: Callable[[Any], Any]) -> Any:
+    """`value` with new(part) for each part of a kind in it, however deep. (torch's pytree does this
+    too; at a dozen arguments in each of a thousand calls it takes longer than small networks.)"""
+    if isinstance(value, kind):
+        return new(value)
+    if isinstance(value, dict):
+        return {key: replaced(part, kind, new) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        parts = [replaced(part, kind, new) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
 
 
 def references(value: Any) -> Any:
     """`value` with each Dual in it, however deep, replaced by its reference."""
-    return tree_map_only(Dual, lambda dual: dual.reference, value)
+    return replaced(value, Dual, lambda dual: dual.reference)
 
 
 def duals(value: Any) -> list[Dual]:
     """Every Dual in nested arguments."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Dual)]
+    if isinstance(value, Dual):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [dual for part in value for dual in duals(part)]
 
 
 class Program:
@@ -218,6 +243,22 @@ class Program:
             return results
 
         return self._through(x, apart), leaves
+
+    @torch.no_grad()
+    def first_not_finite(self, x: Float[Tensor, "1 ..."]) -> str:
+        """Where A x + r first has a NaN or an infinity, as a clause of a message; "" if nowhere."""
+        found: list[str] = []
+
+        def watched(step: Step, carried: list[Tensor]) -> list[Tensor]:
+            results = _tensors(step.does.run(*carried))
+            if not found and not all(bool(result.isfinite().all()) for result in results):
+                found.append(
+                    f", first after {step.name}() in {step.module or 'the network itself'}"
+                )
+            return results
+
+        self._through(x, watched)
+        return "".join(found)
 
     def _through(self, x: Tensor, do: Callable[[Step, list[Tensor]], list[Tensor]]) -> Tensor:
         """The output's slot after all steps, each done by `do`."""

@@ -30,6 +30,8 @@ Weight = Tensor | None
 Linear = Callable[[Tensor], Tensor]
 Decided = Affine | Linear
 Unit = Callable[..., Decided]
+_ROUNDED = (F.leaky_relu, F.prelu, F.hardsigmoid, F.rrelu)
+"""Pieces with other slopes than -1, 0 and 1: slope * z0 rounds."""
 NEAR = 1e-3
 """Below this |z0| the mask g(z0) / z0 is inexact, and infinite if g is not 0 at 0."""
 
@@ -40,20 +42,21 @@ def affine(slope: Tensor, offset: Tensor) -> Decided:
     def linear(z: Tensor) -> Tensor:
         return z * slope
 
-    if bool(offset.any()):
+    if offset.count_nonzero():
         return Affine(lambda z: torch.addcmul(offset, slope, z), linear)
     return linear
 
 
 def piece(function: Callable[..., Tensor]) -> Unit:
     """A unit that is linear in pieces: its slope by autograd, the offset from its value."""
+    rounds = function in _ROUNDED
 
     def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Decided:
         slope, value = _slope(function, z0, *args, **kwargs)
-        offset = value - slope * z0
-        # a line through 0 has no offset: rounding must not give it one
-        rounding = 4 * torch.finfo(z0.dtype).eps * value.abs()
-        return affine(slope, torch.where(offset.abs() <= rounding, 0, offset))
+        offset = torch.addcmul(value, slope, z0, value=-1)
+        if rounds:  # a line through 0 has no offset: rounding must not give it one
+            offset[offset.abs() <= 4 * torch.finfo(z0.dtype).eps * value.abs()] = 0
+        return affine(slope, offset)
 
     return unit
 
@@ -62,10 +65,13 @@ def mask(function: Callable[..., Tensor]) -> Unit:
     """A smooth unit: the mask g(z0) / z0, and the tangent near 0."""
 
     def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Decided:
-        slope, value = _slope(function, z0, *args, **kwargs)
-        near = z0.abs() <= NEAR
-        ratio = torch.where(near, slope, value / torch.where(near, 1, z0))
-        return affine(ratio, torch.where(near, value - slope * z0, 0))
+        flat = z0.flatten()
+        value = function(flat, *args, **_out_of_place(kwargs))
+        slope, offset = value / flat, torch.zeros_like(flat)
+        near = (flat.abs() <= NEAR).nonzero()[:, 0]
+        slope[near], there = _slope(function, flat[near], *args, **kwargs)
+        offset[near] = there - slope[near] * flat[near]
+        return affine(slope.view(z0.shape), offset.view(z0.shape))
 
     return unit
 
@@ -73,12 +79,15 @@ def mask(function: Callable[..., Tensor]) -> Unit:
 def _slope(
     function: Callable[..., Tensor], z0: Tensor, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
-    kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
     with torch.enable_grad():
         leaf = z0.detach().requires_grad_(True)
-        value = function(leaf, *args, **kwargs)
+        value = function(leaf, *args, **_out_of_place(kwargs))
         (slope,) = torch.autograd.grad(value.sum(), leaf)
     return slope, value.detach()
+
+
+def _out_of_place(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != "inplace"}
 
 
 def hardswish(z0: Tensor) -> Linear:
