@@ -39,6 +39,8 @@ class ProbeConfig(ProbedStudy):
             raise UserError("--fit-games and --score-games must be at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        import pandas as pd
+
         from ..directions.provenance import Provenance
         from .board_labels import read_activations
         from .compare import labelled_games
@@ -66,7 +68,7 @@ class ProbeConfig(ProbedStudy):
 
         rows = [{"site": "", "reader": "majority", **row} for row in majority_rows(boards)]
         read = out.in_pieces("scores/table", sites, probed, 1, "probe", "sites")
-        table = out.table("scores/table", [*rows, *read.to_dict("records")])
+        table = out.table("scores/table", pd.concat([pd.DataFrame(rows), read], ignore_index=True))
         kept = table[table["measure"].isin(["accuracy", "accuracy_colour"])]
         return {
             f"{row['measure']}_{row['reader']}_{row['site']}".rstrip("_"): round(row["value"], 4)
