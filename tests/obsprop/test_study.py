@@ -16,7 +16,7 @@ from interp.model import edits
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
-from interp.obsprop import search
+from interp.obsprop import checks, search
 from interp.obsprop.couple import CoupleConfig
 from interp.obsprop.coupling import read_prompts_and_corpus
 from interp.obsprop.model_weights import StackedWeights
@@ -29,6 +29,7 @@ from interp.obsprop.tables import pair_table
 from interp.obsprop.task_files import read_task, shipped
 from interp.obsprop.tasks import Example
 from interp.obsprop.writers import writers
+from interp.runs.store import Store
 from interp.runs.study import plan, run_or_load
 
 from ..figures import figure_names
@@ -238,7 +239,7 @@ def test_a_drawn_pair_without_a_path_is_a_row_of_nothing(studied):  # noqa: F811
     subject = open_subject(config.model, attention="eager")
     opened = open_task(task, stored, subject, seed=0, windows=1)
     held_out = opened.read(opened.split.held_out, [Site("resid_pre", 1)], "examples")
-    pairs = pair_table(opened, lambda pair: [], held_out, count=2)["scores/pairs"]
+    pairs = pair_table(opened, lambda pair: [], held_out, count=2)["scores/pairs"]()
     assert len(pairs) == 2
     assert set(pairs["prompt"]) <= {
         opened.subject.text(torch.tensor(e.ids)) for e in opened.split.train
@@ -320,3 +321,32 @@ def test_mistakes_are_one_line(studied, own_home, capsys, monkeypatch):  # noqa:
         assert says in capsys.readouterr().err
     assert main(["obsprop", "heads", "--plus", "w10", "--minus", "w10"]) == 2
     assert "'w10' is on both sides" in capsys.readouterr().err
+
+
+def test_a_study_that_was_stopped_makes_no_table_again(studied, tmp_path, monkeypatch):  # noqa: F811
+    config, whole, _ = studied
+    made = []
+
+    def told(name, ends=False):
+        kept = getattr(checks, name)
+
+        def check(*given):
+            made.append(name)
+            if ends:
+                raise KeyboardInterrupt
+            return kept(*given)
+
+        return check
+
+    for ends in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(checks, "ablation", told("ablation"))
+            patch.setattr(checks, "steering", told("steering", ends))
+            if ends:
+                with pytest.raises(KeyboardInterrupt):
+                    run_or_load(config, Store(tmp_path))
+            else:
+                again = run_or_load(config, Store(tmp_path))
+    assert made == ["ablation", "steering", "steering"]
+    assert again.metrics == whole.metrics
+    assert again.manifest["files"] == whole.manifest["files"]
