@@ -21,7 +21,7 @@ from . import calls
 from .attention import attention
 from .gates import FROZEN, PLAIN, carrier, rank
 from .rewrites import REWRITES
-from .tape import Affine, Dual, Tape, duals, references, replaced
+from .tape import Affine, Dual, Tape, duals, references, replaced, tape_of
 from .units import ACTIVATIONS, OTHERS, power
 
 Function = Callable[..., Any]
@@ -41,7 +41,7 @@ def apply(func: Function, args: Args, kwargs: Kwargs) -> Any:
     name = _call_name(func)
     if not args and "input" in kwargs:
         args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
-    tape = duals((args, kwargs))[0].tape
+    tape = tape_of(args, kwargs)
     args, kwargs = _without_likes(name, args, kwargs)
     if name in calls.ESCAPES:
         raise UserError(f"{tape.where(name)} takes numbers out of torch: they cannot be followed")
@@ -197,9 +197,11 @@ def _without_summands(
 
     def bare(value: Any, key: int | str) -> Any:
         nonlocal changed
+        if value is None or isinstance(value, (bool, str)):
+            return value
         if isinstance(value, (list, tuple)):
             return type(value)([bare(part, key) for part in value])
-        if isinstance(value, bool) or any(value is dual for dual in carriers):
+        if any(value is dual for dual in carriers):
             return value
         if isinstance(value, Tensor):
             added = key in summands or (key not in factors and value.is_floating_point())
