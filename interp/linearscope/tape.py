@@ -173,9 +173,10 @@ class Tape:
             yield
 
 
-def replaced(value: Any, kind: type, new: Callable[[Any], Any]) -> Any:
-    """`value` with new(part) for each part of a kind in it, however deep. (torch's pytree does this
-    too; at a dozen arguments in each of a thousand calls it takes longer than small networks.)"""
+def replaced(value: Any, kind: type | tuple[type, ...], new: Callable[[Any], Any]) -> Any:
+    """`value` with new(part) for each part of some kinds in it, however deep. (torch's pytree does
+    this too; at a dozen arguments in each of a thousand calls it takes longer than small networks.)
+    """
     if isinstance(value, kind):
         return new(value)
     if isinstance(value, dict):
