@@ -135,6 +135,22 @@ def group_norm(
     return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
 
 
+def batch_norm(
+    z0: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Weight = None,
+    bias: Weight = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Decided:
+    """In evaluation mode. Not torch's own call: on a CPU, for a batch of one, the derivative of
+    that is wrong where the gradient comes through a transpose (torch 2.13)."""
+    scale = (running_var + eps).rsqrt()
+    return _scaled(*(_along(each, z0) for each in (running_mean, scale, weight, bias)))
+
+
 def instance_norm(
     z0: Tensor,
     running_mean: Weight = None,
@@ -145,10 +161,9 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Decided:
-    if use_input_stats:
+    if use_input_stats or running_mean is None or running_var is None:
         return group_norm(z0, z0.shape[1], weight, bias, eps)
-    mean, variance = _along(running_mean, z0), _along(running_var, z0)
-    return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
+    return batch_norm(z0, running_mean, running_var, weight, bias, eps=eps)
 
 
 def _scaled(mean: Tensor, scale: Tensor, weight: Weight, bias: Weight) -> Affine:
@@ -181,6 +196,7 @@ ACTIVATIONS: dict[str, Unit] = {
 }
 OTHERS: dict[str, Unit] = {
     "glu": glu,
+    "batch_norm": batch_norm,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "group_norm": group_norm,
