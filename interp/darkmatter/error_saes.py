@@ -13,10 +13,10 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from ..model.aliases import public_name
 from ..runs.checkpoint import Checkpoint, State
 from ..runs.writer import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
@@ -40,7 +40,6 @@ class ErrorSaesConfig(ErrorsConfig):
     """Train SAEs on the linear and the nonlinear error of an SAE."""
 
     STUDY: ClassVar[str] = "darkmatter.errors"
-    VERSION: ClassVar[int] = 3
 
     name: str = ""
     """Which SAE's errors; by default the widest one's."""
@@ -68,7 +67,7 @@ class ErrorSaesConfig(ErrorsConfig):
         subject = self.open(out)
         stream = _PartStream(self, subject, out)
         steps = self.tokens // self.batch
-        name, started = Path(self.model).name, bool(subject.prompting.start)
+        name, started = public_name(self.model), bool(subject.prompting.start)
         schedule = Schedule(steps, self.batch, self.lr, name, started, self.device)
         rows: list[dict[str, Any]] = []
         for part in PARTS:
@@ -77,6 +76,7 @@ class ErrorSaesConfig(ErrorsConfig):
                 train_saes([plan], stream.of(part), schedule, out, f"SAE of the {part} error")
             sae = open_sae(out.path / "saes" / part)
             rows.append({"part": part, **sae.quality(stream.held_out[part])})
+        out.facts |= stream.facts
         out.table("error_saes", rows)
         return {f"{c}_{row['part']}": row[c] for row in rows for c in ("fvu", "l0", "alive")}
 
@@ -87,11 +87,10 @@ class _PartStream:
     def __init__(self, config: ErrorSaesConfig, subject: Subject, out: RunWriter) -> None:
         from interp.kernels.gram import Fit
 
-        from ..saes.open import open_saes
-        from ..saes.sae import SaeSplit
+        from ..saes import SaeSplit
 
-        saes = open_saes(config.source, config.site, model=config.model)
-        self.config, self.site = config, saes.site
+        saes = config.opened()
+        self.config, self.site, self.facts = config, saes.site, saes.facts
         self._sae = saes.chosen(config.name)
         self._stream = config.stream(subject, saes)
         checkpoint = Checkpoint(out, "saes/split")
@@ -112,7 +111,7 @@ class _PartStream:
 
     def _fitted(self) -> State:
         """The linear map, held-out activations, and what is massive."""
-        from ..saes.sae import SaeSplit
+        from ..saes import SaeSplit
         from .regressions import undetermined
 
         rows = self._stream.rows(self._skipped)

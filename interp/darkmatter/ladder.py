@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..model.aliases import public_name
 from ..model.site import Site
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
+from ..saes.hooks import hook_of_site
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class LadderConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        hook_of_site(self.site)
         if self.precision not in ("bfloat16", "float32"):
             raise UserError(f"--precision must be bfloat16 or float32, not {self.precision}")
         if not self.widths or not self.k or not 1 <= min(self.k) <= max(self.k) < min(self.widths):
@@ -93,10 +96,11 @@ class LadderConfig(TextStudy):
         subject = self.open(out, dtype=getattr(torch, self.precision))
         plans = self._plans()
         stream = ContextStream(subject, [Site.parse(self.site)], self.corpus, self.length)
-        held_out = stream.activations(stream.rows(MEASURED), MEASURED)
+        measured = list(stream.rows(MEASURED))
+        held_out = stream.activations(iter(measured), len(measured))
         if not all(trained(out, plan.name) for plan in plans):
             half = self.precision == "bfloat16"
-            steps, name = self.tokens // self.batch, Path(self.model).name
+            steps, name = self.tokens // self.batch, public_name(self.model)
             started = bool(subject.prompting.start)
             about = (steps, self.batch, self.lr, name, started, self.device)
             schedule = Schedule(*about, autocast=half)

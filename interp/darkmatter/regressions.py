@@ -23,6 +23,7 @@ from interp.kernels.gram import Fit, Gram
 
 from ..errors import UserError
 from ..saes.open import ErrorSource, SaeErrors, Saes
+from ..saes.split import with_mean
 from .accumulators import ScalarSums, Shrinkage, SplitErrors, VectorSums, shrinkage
 from .contexts import Tokens
 
@@ -137,7 +138,7 @@ class ErrorRegressions:
         """The regression of all errors on x; `ridge` in mean variances of x. Where x does not
         determine it, its `method` is not "cholesky"."""
         assert self.fit_gram is not None
-        return _solved(self.fit_gram, ridge, intercept)
+        return _solved(self.fit_gram, ridge, intercept, self.saes.centred)
 
     def split(self, errors: SaeErrors) -> SplitErrors:
         """The errors and their two parts; after `close_fit`."""
@@ -152,7 +153,7 @@ class ErrorRegressions:
 
     def close_norms(self) -> None:
         assert self.norm_gram is not None
-        self.norm_fit = _solved(self.norm_gram, SMALL)
+        self.norm_fit = _solved(self.norm_gram, SMALL, centred=self.saes.centred)
 
     def add_test(self, tokens: Tokens, split: SplitErrors, loss: Float[Tensor, " n"]) -> None:
         """`loss` is the model's cross-entropy of the token that follows (NaN where none does)."""
@@ -173,10 +174,8 @@ class ErrorRegressions:
         self._add_earlier(1, tokens, split)
 
     def _add_earlier(self, at: int, tokens: Tokens, split: SplitErrors) -> None:
-        outputs = [
-            (x[:, None] - saes.errors(x).error).flatten(1)
-            for saes, x in zip(self.earlier, tokens.before, strict=True)
-        ]
+        made = (saes.errors(x) for saes, x in zip(self.earlier, tokens.before, strict=True))
+        outputs = [(each.x[:, None] - each.error).flatten(1) for each in made]
         if outputs:
             gram, y = self.earlier_grams[at], split.nonlinear.flatten(1)
             self.earlier_grams[at] = _merged(gram, torch.cat(outputs, 1), y)
@@ -227,9 +226,10 @@ def undetermined(tokens: int, d: int) -> UserError:
     )
 
 
-def _solved(gram: Gram, ridge: float, intercept: bool = True) -> Fit:
-    """With the ridge in mean variances of x."""
+def _solved(gram: Gram, ridge: float, intercept: bool = True, centred: bool = False) -> Fit:
+    """With the ridge in mean variances of x; `centred` as SAEs are."""
     scale = float(gram.xx.trace()) / (gram.count * len(gram.xx))
+    gram = with_mean(gram) if centred else gram
     return gram.solve(ridge * scale, intercept)
 
 

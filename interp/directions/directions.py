@@ -216,27 +216,28 @@ class Directions:
         return add(self.site, self.vectors[row], scale, where)
 
     def split_scores(
-        self, split: SaeSplit, activations: Float[Tensor, "tokens d"]
+        self, split: SaeSplit, activations: Float[Tensor, "tokens d"], anyway: bool = False
     ) -> Float[Tensor, "3 tokens n"]:
         """Every score in float64, but for its constant, as the sum of three parts: in an SAE's
         reconstruction, in the linear part of its error, and in the nonlinear rest. Behind a norm
         each part is divided by the scale of the whole.
 
+        Args:
+            anyway: take an SAE that names another model.
+
         Raises:
-            UserError: the SAE belongs to another site, or has another width; scores that are no
-                products with the activation.
+            UserError: the SAE belongs to another site or model, is one of an error, or has another
+                width; scores that are no products with the activation.
         """
         self._fits(activations.shape[-1], "these activations")
-        if split.site not in ("", str(self.site)):
-            raise UserError(
-                f"the SAE is of {split.site}, these directions of {self.site}: take an SAE of "
-                "that site"
-            )
+        split.check(str(self.site), self.provenance.model, anyway)
         parts = [self.reading.linear(part, activations) for part in split(activations)]
         scores: Tensor = torch.stack(parts) @ self.vectors.double().T
         return scores
 
-    def split(self, split: SaeSplit, activations: Float[Tensor, "tokens d"]) -> pd.DataFrame:
+    def split(
+        self, split: SaeSplit, activations: Float[Tensor, "tokens d"], anyway: bool = False
+    ) -> pd.DataFrame:
         """The index with `reconstruction`, `linear`, `nonlinear`: each part's share of the variance
         of a direction's score, cov(part, score) / var(score). The shares sum to 1; one may be
         negative. Beside them the `…_spread`s var(part) / var(score), and `variance`. NaN where a
@@ -248,7 +249,7 @@ class Directions:
         Raises:
             UserError: as `split_scores`.
         """
-        parts = self.split_scores(split, activations)
+        parts = self.split_scores(split, activations, anyway)
         parts = parts - parts.mean(1, keepdim=True)
         score = parts.sum(0)
         variance = score.square().mean(0)

@@ -49,7 +49,8 @@ def latent_directions(source: str, latents: list[int], model: str | None = None)
         model: whose activations it reads; by default what it says itself.
 
     Raises:
-        UserError: as `open_sae`; a latent that it lacks; an SAE that does not name its site.
+        UserError: as `open_sae`; a latent that it lacks; an SAE that does not name its site or, if
+            none is given, its model; one of another model or of an error.
     """
     reading = Encoder.of(source)
     sae = reading.opened
@@ -58,7 +59,14 @@ def latent_directions(source: str, latents: list[int], model: str | None = None)
         raise UserError(f"{source} has no latent {missing[0]}: it has 0..{sae.d_sae - 1}")
     if not sae.site:
         raise UserError(f"{source} does not say which site it reads: its latents have none")
-    weights = open_weights(model or sae.model or DEFAULT_MODEL)
+    if sae.reads:
+        raise UserError(f"{source} is an SAE of the {sae.reads}, not of activations: give another")
+    if not (model or sae.model):
+        raise UserError(f"{source} does not say which model it reads: give --model")
+    named = model or sae.model
+    if not sae.check_model(named, source, anyway=True):
+        raise UserError(f"{source} is an SAE of {sae.model}, not of {model}: give that --model")
+    weights = open_weights(named)
     made = Provenance.of("sae", weights, sae=source)
     index = pd.DataFrame({"name": [f"latent {i}" for i in latents], "latent": latents})
     return Directions(Site.parse(sae.site), sae.W_dec[latents].clone(), index, made, reading)

@@ -48,8 +48,11 @@ class LearnConfig(TunedModelStudy, LearnSettings):
 
 def learn_knob(config: LearnSettings, adapter: str, out: RunWriter) -> dict[str, Any]:
     """Compute every stage that `out` does not have yet; return the metrics."""
+    from ..saes.open import check_saes
     from . import effects, stages
 
+    if config.sae:
+        out.facts |= check_saes(config.sae, config.model, config.anyway)
     subject = open_for(config, adapter, out)
     differs = config.prompter(subject).first_tokens_differ
     splits = Splits(*([x for x in items if differs(x)] for items in config.splits(out)))

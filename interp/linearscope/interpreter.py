@@ -1,8 +1,10 @@
 """The affine system that a network is for one input: products with A, its adjoint, and r.
 
-    y = LI(x1) = A x1 + r,  LI(x0) = f(x0);      A u = LI(u) - LI(0),  A^T v by one backward pass
+    y = LI(x1) = A x1 + r,   LI(x0) = f(x0);   A u by one pass without constants, A^T v by one back
 
-A (outputs x inputs) is never formed. Equivalent, for a small network that is linear in pieces:
+A (outputs x inputs) is never formed. Every interpreter is checked when it opens, in its own
+precision: A x0 + r = f(x0), and <A u, v> = <u, A^T v>. Equivalent, for a small network that is
+linear in pieces:
 
     A = torch.autograd.functional.jacobian(f, x0);  r = f(x0) - A @ x0
 
@@ -26,6 +28,12 @@ _AT_ONCE = {"cpu": 1 << 15}
 is slower than its rows one by one (EfficientNet-Lite0 at 224 x 224, 64 rows: 3.5 s by 16, 2.0 s one
 by one)."""
 
+_ESCAPES = (
+    "something in this network escapes the interpreter (memory written under two names, or numbers "
+    "from outside torch)"
+)
+_UNEQUAL = "a call in this network has another derivative than its rule replays"
+
 
 class Interpreter:
     """A network with the decisions that it takes for `x0`; made by `interpret`. It shares the
@@ -34,28 +42,33 @@ class Interpreter:
     `x0` [1, ...] is the input, `y` [1, ...] = f(x0), `r` [1, ...] = LI(0).
     """
 
-    def __init__(self, program: Program, x0: Tensor, y: Tensor) -> None:
+    def __init__(self, program: Program, x0: Tensor, y: Tensor, rounds: bool = False) -> None:
+        """`rounds`: the network computes in float32 somewhere, though its input is float64."""
         self._program, self.x0, self.y = program, x0, y
-        self._leaf = x0.clone().requires_grad_(True)
+        self._chunk = max(1, _AT_ONCE.get(x0.device.type, 1 << 24) // x0.numel())
+        self._leaf = torch.zeros_like(x0).requires_grad_(True)
         with torch.enable_grad():
             self._out = program(self._leaf)
-        self._chunk = max(1, _AT_ONCE.get(x0.device.type, 1 << 24) // x0.numel())
-        self._check(self._out.detach())
-        with torch.no_grad():
-            self.r: Tensor = program(torch.zeros_like(x0))
+        self.r: Tensor = self._out.detach()
+        self._check(torch.float32 if rounds else y.dtype)
 
     @torch.no_grad()
     def __call__(self, x1: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """LI(x1): other inputs through the system that x0 chose."""
-        several = torch.vmap(self._program)
-        return torch.cat([
-            self._program(chunk) if len(chunk) == 1 else several(chunk[:, None])[:, 0]
-            for chunk in torch.split(self._fitting(x1, self.x0), self._chunk)
-        ])  # fmt: skip
+        return self._each(self._program, x1)
 
+    @torch.no_grad()
     def matvec(self, u: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """A u, for a batch of u of the input's shape."""
-        return self(u) - self.r
+        """A u, for a batch of u of the input's shape: the linear part alone, without r."""
+        return self._each(self._program.linear, u)
+
+    def _each(self, one: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """A function of one input, of each in a batch."""
+        several = torch.vmap(one)
+        return torch.cat([
+            one(chunk) if len(chunk) == 1 else several(chunk[:, None])[:, 0]
+            for chunk in torch.split(self._fitting(given, self.x0), self._chunk)
+        ])  # fmt: skip
 
     def rmatvec(self, v: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """A^T v, for a batch of v of the output's shape."""
@@ -87,8 +100,7 @@ class Interpreter:
         A submodule's value is the constants that it adds to any input (a bias, a norm's mean, the
         offset of an activation) times the gradient of the output with respect to them.
         """
-        leaves: list[tuple[str, Tensor]] = []
-        out = self._program(self.x0, leaves)
+        out, leaves = self._program.with_constants(torch.zeros_like(self.x0))
         _basis(outputs, self.y)  # raises if one is out of range
         by_module: dict[str, Tensor] = {}
         for n, index in enumerate(outputs.tolist() if leaves else []):
@@ -102,17 +114,24 @@ class Interpreter:
                     total[n] += float((gradient * leaf.detach()).double().sum())
         return by_module
 
-    def _check(self, replayed: Tensor) -> None:
-        """Raise UserError unless the interpreter reproduces the network."""
-        scale = self.y.abs().max().clamp_min(torch.finfo(self.y.dtype).tiny)
-        error = float((replayed - self.y).abs().max() / scale)
-        # the root of epsilon: norms of nearly constant inputs make rounding errors some thousand
-        # times larger, and a call that escapes makes an error as large as its effect
-        if not error <= torch.finfo(self.y.dtype).eps ** 0.5:
-            raise UserError(
-                f"the interpreter is off by {error:.1e} of the output: something in this network "
-                "escapes it (memory written under two names, or numbers from outside torch)"
-            )
+    def _check(self, network: torch.dtype) -> None:
+        """Raise UserError unless A x0 + r = f(x0), to the type that the network computes in, and
+        <A u, v> = <u, A^T v>, to the interpreter's own."""
+        ahead = self.matvec(self.x0)
+        scale = torch.stack([t.abs().max() for t in (ahead, self.r, self.y)]).max()
+        error = (ahead + self.r - self.y).abs().max()
+        _refuse(error, scale, network, "A x0 + r = f(x0)", _ESCAPES)
+        random, tiny = torch.Generator().manual_seed(0), torch.finfo(self.y.dtype).tiny
+        u = self.x0
+        if 2 * int(u.count_nonzero()) < u.numel():  # x0 tells little, or nothing where it is 0
+            u = _signs(u, random)
+            ahead = self.matvec(u)
+        # along A u the two sides are large; every other direction has its share
+        v = ahead / ahead.abs().max().clamp_min(tiny) + _signs(self.y, random)
+        u, v, ahead, back = (t.double() for t in (u, v, ahead, self.rmatvec(v)))
+        difference = (ahead * v).sum() - (u * back).sum()
+        scale = ahead.norm() * v.norm() + u.norm() * back.norm()
+        _refuse(difference.abs(), scale, self.y.dtype, "<A u, v> = <u, A^T v>", _UNEQUAL)
 
     @staticmethod
     def _fitting(given: Tensor, like: Tensor) -> Tensor:
@@ -140,14 +159,20 @@ def interpret(
         raise UserError(f"one input [1, ...] at a time, not {list(x0.shape)}")
     if x0.dtype not in (torch.float32, torch.float64):
         raise UserError(f"the input is {x0.dtype}: give float32 or float64")
-    if isinstance(network, torch.jit.ScriptModule):
-        raise UserError("TorchScript cannot be followed: give the module it was made from")
+    module = network if isinstance(network, nn.Module) else None
+    for name, child in module.named_modules() if module is not None else ():
+        if isinstance(child, torch.jit.ScriptModule):
+            raise UserError(f"{name or 'the network'} is TorchScript, which cannot be followed: "
+                            "give the module it was made from")  # fmt: skip
     if not x0.isfinite().all():
         raise UserError("the input has values that are not finite")
-    module = network if isinstance(network, nn.Module) else None
     training = [child for child in module.modules() if child.training] if module is not None else []
-    tape = Tape(apply)
+    tape = Tape(apply, x0.dtype)
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
+        # transformer layers' one call for everything, which no tape sees into; where it pads, it
+        # gives other numbers than the layers' own code
+        torch.backends.mha.set_fastpath_enabled(False)
         if module is not None:
             module.eval()
         with torch.no_grad():
@@ -155,6 +180,7 @@ def interpret(
             with tape.following(module):
                 out = network(Dual(x0.clone(), 0, tape))  # type: ignore[arg-type]
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for child in training:
             child.training = True
     if not isinstance(plain, Tensor):
@@ -163,7 +189,28 @@ def interpret(
         raise UserError(f"the network returns the shape {list(plain.shape)}, not [1, ...]")
     if not isinstance(out, Dual):
         raise UserError("the output does not depend on the input through torch's calls")
-    return Interpreter(Program(tape.steps, out.activation("the output")), x0, plain)
+    program = Program(tape.steps, out.activation("the output"))
+    if bad := int((~plain.isfinite()).sum()):
+        raise UserError(
+            f"{bad} of the network's own {plain.numel()} output numbers are NaN or infinite"
+            f"{program.first_not_finite(x0)}: look at its weights, its statistics and the input"
+        )
+    return Interpreter(program, x0, plain.to(out.reference.dtype), tape.rounds)
+
+
+def _refuse(error: Tensor, scale: Tensor, dtype: torch.dtype, identity: str, cause: str) -> None:
+    """Raise UserError for an error that is no rounding."""
+    relative = float(error / scale) if scale else 0.0
+    # the root of epsilon: norms of nearly constant inputs make rounding errors some thousand
+    # times larger, and a call that escapes makes an error as large as its effect
+    if not relative <= torch.finfo(dtype).eps ** 0.5:
+        other = ", or it needs float64" if dtype == torch.float32 else ""
+        raise UserError(f"{identity} is off by {relative:.1e} of its size: {cause}{other}")
+
+
+def _signs(like: Tensor, random: torch.Generator) -> Tensor:
+    """Random 1 and -1 of the shape of `like`."""
+    return (torch.randint(0, 2, like.shape, generator=random) * 2 - 1).to(like)
 
 
 def _basis(indices: Tensor, like: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class SvdConfig(PictureConfig):
     """Compute the largest singular triplets of a network's linear system for a picture."""
 
     STUDY: ClassVar[str] = "linearscope.svd"
+    VERSION: ClassVar[int] = 3
 
     k: int = 16
     """How many triplets, largest first."""
@@ -94,6 +95,7 @@ class ImpulseConfig(PictureConfig):
     """Compute impulse responses and receptive filters at some pixels of a network's output."""
 
     STUDY: ClassVar[str] = "linearscope.impulse"
+    VERSION: ClassVar[int] = 3
 
     model: str = "waifu2x"
     """waifu2x, sketch, or your own network as package.module:name."""
@@ -154,7 +156,8 @@ def _parse_pixel(text: str) -> tuple[int, int]:
 
 def share_of_r(system: Interpreter) -> float:
     """|r|^2 / (|r|^2 + |A x0|^2)."""
-    r, linear = (t.double().square().sum() for t in (system.r, system.y - system.r))
+    parts = system.r, system.matvec(system.x0)
+    r, linear = (t.double().square().sum() for t in parts)
     return float(share(r, linear))
 
 
@@ -198,7 +201,8 @@ def place_table(
         squares.append((share_along * (along - at[:, None]) ** 2).sum(1))
         centres.append((mean - at) ** 2)
         means[f"from_{name}"] = mean
-    output, r = (t[0, GREEN].cpu().double().numpy()[y, x] for t in (system.y, system.r))
+    parts = system.y, system.matvec(system.x0), system.r
+    output, linear, r = (t[0, GREEN].cpu().double().numpy()[y, x] for t in parts)
     distances = {"displacement": np.sqrt(sum(squares)), "centre": np.sqrt(sum(centres))}
-    values = {"output": output, "linear": output - r, "r": r}
+    values = {"output": output, "linear": linear, "r": r}
     return pd.DataFrame({"place": range(len(y)), "y": y, "x": x, **distances, **means, **values})

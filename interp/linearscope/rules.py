@@ -1,8 +1,9 @@
 """What is recorded for each call that meets a `Dual`.
 
 A call is, by its name: a question about shapes; linear or affine; a product, in which one factor
-has to be frozen; a unit of units.py; a statistic, whose result is a decision; or refused, with its
-name. A call on decisions alone is done on the reference, and its result is a decision.
+has to be frozen (gates.py); a unit of units.py; written out in other calls (rewrites.py); a
+statistic, whose result is a decision; or refused, with its name. A call on decisions alone is done
+on the reference, and its result is a decision.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_map
 
 from ..errors import UserError
 from . import calls
-from .tape import Dual, Tape, duals, references
-from .units import ACTIVATIONS, GATES, OTHERS
+from .attention import attention
+from .gates import FROZEN, PLAIN, carrier, rank
+from .rewrites import REWRITES
+from .tape import Affine, Dual, Tape, duals, references, replaced
+from .units import ACTIVATIONS, OTHERS, power
 
 Function = Callable[..., Any]
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
-Replay = tuple[list[Dual], Function]
-"""The Duals that carry, and the affine function of what they carry."""
+Replay = tuple[list[Dual], Affine | Function]
+"""The Duals that carry, and the affine function of what they carry; a plain function is linear."""
 INTEGERS = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
@@ -38,14 +42,18 @@ def apply(func: Function, args: Args, kwargs: Kwargs) -> Any:
     if not args and "input" in kwargs:
         args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
     tape = duals((args, kwargs))[0].tape
+    args, kwargs = _without_likes(name, args, kwargs)
     if name in calls.ESCAPES:
         raise UserError(f"{tape.where(name)} takes numbers out of torch: they cannot be followed")
-    for option in ("out", "rounding_mode"):
+    kwargs = {k: v for k, v in kwargs.items() if k != "out" or v is not None}
+    for option in ("out", "rounding_mode", "reduce"):
         if kwargs.get(option) is not None:
             raise UserError(f"no rule for {tape.where(name)} with {option}")
     if name in calls.QUESTIONS:
         with torch.no_grad():
             return func(*references(args), **references(kwargs))
+    if tape.dtype == torch.float64:
+        func, args, kwargs = _not_rounded(tape, func, name, args, kwargs)
     if name == "__setitem__":
         return _assign(args)
     if kwargs.get("inplace") or _out_of_place(func) is not func:
@@ -56,43 +64,52 @@ def apply(func: Function, args: Args, kwargs: Kwargs) -> Any:
 def _result(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
     """The result of a call that changes nothing in place."""
     given = duals((args, kwargs))
+    if not given:
+        return func(*args, **kwargs)
     tape, live = given[0].tape, [dual for dual in given if dual.slot is not None]
+    if live and name in REWRITES:
+        return REWRITES[name](*args, **kwargs)
     with torch.no_grad():
         reference = func(*references(args), **references(kwargs))
         if not live:
-            return _wrap(reference, None, tape, 0, given[0].source)
+            return _wrap(reference, None, tape, PLAIN, given[0].source)
         frozen = _multipliers(name, args, kwargs)
         mixed = next((dual.source for dual in _without(given, frozen) if dual.slot is None), "")
         step = None if mixed and name in calls.LINEAR else _step(func, name, args, kwargs, live)
     if step is None:  # an activation plus a decision is a decision too: z + z^3 inside a GELU
-        return _wrap(reference, None, tape, 0, mixed or tape.where(name))
+        return _wrap(reference, None, tape, PLAIN, mixed or tape.where(name))
     carriers, run = step
     count = 1 if isinstance(reference, Tensor) else len(reference)
     slots = tape.add(name, [c.slot for c in carriers if c.slot is not None], run, count)
-    keeps = name in calls.MOVES or (name in calls.SCALES and len(live) == 1)
-    gate = GATES.get(name, min(dual.gate for dual in live) if keeps else 0)
-    return _wrap(reference, slots, tape, gate, tape.where(name))
+    return _wrap(reference, slots, tape, rank(name, carriers, given), tape.where(name))
 
 
 def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual]) -> Replay | None:
     """How to replay a call; None if its result is a decision."""
     tape = live[0].tape
+    if name in calls.POWERS and args[0] is live[0] and live[0].rank > FROZEN:
+        exponent = 2 if name == "square" else (*args[1:], *kwargs.values())[0]
+        if isinstance(exponent, (int, float)) and exponent >= 1:
+            return [live[0]], power(live[0].reference, exponent)
     if name in calls.STATISTICS:
         return None
     if name in calls.PRODUCTS:
-        carrier = _carrier(name, args, kwargs, live)
-        return None if carrier is None else _same_call(func, args, kwargs, [carrier])
+        carries = carrier(name, args, kwargs, live)
+        return None if carries is None else _same_call(func, args, kwargs, [carries])
     if name in calls.LINEAR:
         if name in calls.RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
             raise UserError(f"no rule for {tape.where(name)} in training mode")
         frozen = _multipliers(name, args, kwargs)
         carriers = _without(live, frozen)
-        if not carriers or any(dual.slot is not None and not dual.gate for dual in frozen):
+        if not carriers or any(dual.slot is not None and dual.rank <= FROZEN for dual in frozen):
             return None
         # in this system nothing is detached
-        return _same_call(torch.positive if name == "detach" else func, args, kwargs, carriers)
+        same = torch.positive if name == "detach" else func
+        order, run = _same_call(same, args, kwargs, carriers)
+        bare = _without_summands(name, args, kwargs, carriers)
+        return order, Affine(run, _same_call(same, *bare, carriers)[1]) if bare else run
     if name == "scaled_dot_product_attention":
-        return _attention(tape, *args, **kwargs)
+        return attention(tape, *args, **kwargs)
     unit = ACTIVATIONS.get(name) or OTHERS.get(name)
     if unit is None:
         raise UserError(f"no rule for {tape.where(name)}: the interpreter cannot replay it")
@@ -100,6 +117,33 @@ def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual
         raise UserError(f"no rule for {tape.where(name)} with a setting that depends on the input")
     args[0].activation(tape.where(name))
     return [args[0]], unit(args[0].reference, *args[1:], **kwargs)
+
+
+def _not_rounded(
+    tape: Tape, func: Function, name: str, args: Args, kwargs: Kwargs
+) -> tuple[Function, Args, Kwargs]:
+    """A call in float64, where the network's own rounds to float32: rounding is not affine, and it
+    would cost A half its digits."""
+
+    def raised(value: Any) -> Any:
+        if value is torch.float32:
+            tape.rounds = True
+            return torch.float64
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        tape.rounds = tape.rounds or name in calls.LIKES
+        return value.double()
+
+    if func is Tensor.float:
+        tape.rounds, func = True, Tensor.double
+    return func, *tree_map(raised, (args, kwargs))
+
+
+def _without_likes(name: str, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    """The arguments, with the references of those whose shape and type alone count."""
+    if name not in calls.LIKES:
+        return args, kwargs
+    return (*args[:1], *references(args[1:])), references(kwargs)
 
 
 def _multipliers(name: str, args: Args, kwargs: Kwargs) -> list[Dual]:
@@ -112,63 +156,64 @@ def _without(some: list[Dual], others: list[Dual]) -> list[Dual]:
     return [dual for dual in some if not any(dual is other for other in others)]
 
 
-def _same_call(func: Function, args: Args, kwargs: Kwargs, carriers: list[Dual]) -> Replay:
+def _same_call(
+    func: Function, args: Args, kwargs: Kwargs, carriers: list[Dual]
+) -> tuple[list[Dual], Function]:
     """The call itself, on what some of its arguments carry."""
-    leaves, spec = tree_flatten((args, kwargs))
-    places = [n for n, leaf in enumerate(leaves) if any(leaf is dual for dual in carriers)]
-    order = [leaves[n] for n in places]
-    for n in places:
-        leaves[n] = None
-    constants = references(leaves)
+    order: list[Dual] = []
+
+    def hole(dual: Dual) -> Any:
+        if not any(dual is carrier for carrier in carriers):
+            return dual.reference
+        order.append(dual)
+        return _HOLE
+
+    plain, named = replaced(args, Dual, hole), replaced(kwargs, Dual, hole)
 
     def run(*carried: Tensor) -> Any:
-        filled = list(constants)
-        for n, tensor in zip(places, carried, strict=True):
-            filled[n] = tensor
-        plain, named = tree_unflatten(filled, spec)
-        return func(*plain, **named)
+        rest = iter(carried)
+        filled = replaced(plain, _Hole, lambda _: next(rest))
+        if not named:
+            return func(*filled)
+        return func(*filled, **replaced(named, _Hole, lambda _: next(rest)))
 
     return order, run
 
 
-def _carrier(name: str, args: Args, kwargs: Kwargs, live: list[Dual]) -> Dual | None:
-    """The factor of a product that carries; None if several could."""
-    if "div" in name:
-        below = args[0] if name == "__rtruediv__" else (*args, kwargs.get("other"))[1]
-        live = [dual for dual in live if dual is not below]
-    elif len(live) > 1:
-        least = min(dual.gate for dual in live)
-        live = [dual for dual in live if dual.gate == least]
-    return live[0] if len(live) == 1 else None
+class _Hole:
+    """Where a step's call takes what it carries."""
 
 
-def _attention(
-    tape: Tape,
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **options: Any,
-) -> Replay:
-    """`F.scaled_dot_product_attention` of the values, with the pattern of the references."""
-    if dropout_p:
-        raise UserError(f"no rule for {tape.where('attention')} in training mode")
-    if not isinstance(value, Dual):
-        raise UserError(f"no rule for {tape.where('attention')} with constant values")
-    value.activation("attention's values")
-    q, k, mask = references((query, key, attn_mask))
-    # what attention makes of unit vectors is its pattern
-    units = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device).expand(*k.shape[:-1], -1)
-    weights = F.scaled_dot_product_attention(q, k, units, mask, 0.0, is_causal, **options)
-    groups = q.shape[-3] // value.shape[-3] if options.get("enable_gqa") else 1
+_HOLE = _Hole()
 
-    def run(v: Tensor) -> Tensor:
-        mixed: Tensor = weights @ (v.repeat_interleave(groups, -3) if groups > 1 else v)
-        return mixed
 
-    return [value], run
+def _without_summands(
+    name: str, args: Args, kwargs: Kwargs, carriers: list[Dual]
+) -> tuple[Args, Kwargs] | None:
+    """The arguments of a linear call's linear part: every constant that it adds is 0. None if it
+    adds none."""
+    summands, factors = calls.SUMMANDS.get(name, ()), calls.FACTORS.get(name, ())
+    changed = False
+
+    def bare(value: Any, key: int | str) -> Any:
+        nonlocal changed
+        if isinstance(value, (list, tuple)):
+            return type(value)([bare(part, key) for part in value])
+        if isinstance(value, bool) or any(value is dual for dual in carriers):
+            return value
+        if isinstance(value, Tensor):
+            added = key in summands or (key not in factors and value.is_floating_point())
+        else:
+            added = key in summands and isinstance(value, (int, float))
+        changed = changed or added
+        if not added:
+            return value
+        # not 0 * value, which is NaN for a fill of -inf
+        return torch.zeros_like(references(value)) if isinstance(value, Tensor) else type(value)(0)
+
+    plain = tuple(bare(value, place) for place, value in enumerate(args))
+    named = {key: bare(value, key) for key, value in kwargs.items()}
+    return (plain, named) if changed else None
 
 
 def _assign(args: Args) -> None:
@@ -176,21 +221,29 @@ def _assign(args: Args) -> None:
     target, where, value = args
     if not isinstance(target, Dual):
         raise UserError("an activation is written into a constant: nothing follows it there")
-    tape, carriers = target.tape, [target, *duals(value)]
-    slots = [dual.activation(tape.where("an assignment")) for dual in carriers]
-    index = references(where)
+    tape, given = target.tape, [target, *duals(value)]
+    index, constant = references((where, value))
     with torch.no_grad():
-        target.reference[index] = references(value)
-    constant = references(value)
+        target.reference[index] = constant
+    _refuse_shared_memory(target)
+    slots = [dual.slot for dual in given if dual.slot is not None]
+    if len(slots) < len(given):  # an activation with a decision in it is a decision
+        target.source = next(dual.source for dual in given if dual.slot is None)
+        target.slot, target.rank = None, PLAIN
+        return
 
     def run(into: Tensor, *new: Tensor) -> Tensor:
         out = into.clone()
         out[index] = new[0] if new else constant
         return out
 
-    _refuse_shared_memory(target)
-    (target.slot,) = tape.add("__setitem__", slots, run, 1)
-    target.gate = 0
+    def linear(into: Tensor, *new: Tensor) -> Tensor:
+        out = into.clone()
+        out[index] = new[0] if new else 0
+        return out
+
+    (target.slot,) = tape.add("__setitem__", slots, Affine(run, linear), 1)
+    target.rank = PLAIN
 
 
 def _overwrite(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
@@ -209,7 +262,7 @@ def _overwrite(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
         raise UserError(f"no rule for {where}: it changes a shape in place")
     with torch.no_grad():
         target.reference.copy_(result.reference)
-    target.slot, target.source, target.gate = result.slot, result.source, result.gate
+    target.slot, target.source, target.rank = result.slot, result.source, result.rank
     return target
 
 
@@ -238,15 +291,15 @@ def _call_name(func: Function) -> str:
     return calls.INPLACE.get(name) or (name if name.startswith("__") else name.removesuffix("_"))
 
 
-def _wrap(reference: Any, slots: list[int] | None, tape: Tape, gate: int, source: str) -> Any:
+def _wrap(reference: Any, slots: list[int] | None, tape: Tape, rank: int, source: str) -> Any:
     """References with their slots as Duals, in the same sequence; integers stay plain tensors."""
     if isinstance(reference, (tuple, list)):
         return type(reference)(
-            _wrap(part, slots and [slots[n]], tape, gate, source)
+            _wrap(part, slots and [slots[n]], tape, rank, source)
             for n, part in enumerate(reference)
         )
     if not isinstance(reference, Tensor) or reference.dtype in INTEGERS:
         return reference
     if reference.dtype not in (torch.float32, torch.float64):
         raise UserError(f"{source} gives {reference.dtype}: only float32 and float64 are followed")
-    return Dual(reference, slots[0] if slots else None, tape, gate, source)
+    return Dual(reference, slots[0] if slots else None, tape, rank, source)

@@ -42,7 +42,7 @@ def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1
     """The k largest singular triplets, to a relative tolerance `tol`.
 
     Raises:
-        UserError: k is not below the smaller side of A.
+        UserError: k is not below the smaller side of A, A is 0, or ARPACK does not converge.
     """
     from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 
@@ -56,9 +56,11 @@ def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1
         nonlocal count
         count += 1
         like = system.y if back else system.x0
-        given = torch.from_numpy(x.copy()).to(like).view(like.shape)
+        # ARPACK asks for A^T of A v, which single precision does not hold if A is 1e-25
+        length = float(np.linalg.norm(x)) or 1.0
+        given = torch.from_numpy(x / length).to(like).view(like.shape)
         out = system.rmatvec(given) if back else system.matvec(given)
-        flat: np.ndarray = out.flatten().double().cpu().numpy()
+        flat: np.ndarray = out.flatten().double().cpu().numpy() * length
         return flat
 
     operator = LinearOperator(
@@ -73,7 +75,14 @@ def singular_triplets(system: Interpreter, k: int, seed: int = 0, tol: float = 1
         try:
             u, s, vt = svds(operator, min(k + SPARE, smaller - 1), tol=tol, rng=seed)
         except ArpackError as error:
-            raise UserError(f"no singular triplets: A may be zero ({error})") from error
+            if not energy(system, probes=2, seed=seed)[0]:
+                raise UserError(
+                    "A is 0, so it has no singular triplets: the output does not depend on the "
+                    "input here (no ReLU passes, say); take another input"
+                ) from error
+            raise UserError(
+                f"ARPACK finds no singular triplets ({error}): ask for fewer, or use float64"
+            ) from error
     order = np.argsort(-s)[:k]
     values = torch.from_numpy(s[order])
     left = torch.from_numpy(u.T[order]).reshape(k, *system.y.shape[1:])

@@ -6,8 +6,10 @@ took. Calls are caught with `__torch_function__`, functional and in-place ones i
 to the tape's rule (rules.py).
 
 A `Step` takes what earlier steps made and is affine in it: a convolution with its bias, the mask
-that a ReLU had. Running the steps on x1 gives LI(x1) = A x1 + r. They are pure functions, so
-torch's vmap runs them on many inputs at once and autograd runs them backwards (A^T v).
+that a ReLU had. Running the steps on x1 gives LI(x1) = A x1 + r. Every step also has its linear
+part, the same without what it adds; running those alone gives A u. (LI(u) - LI(0) would be A u as
+well, but where r is large the digits of A u are lost in it.) Both are pure functions, so torch's
+vmap runs them on many inputs at once and autograd runs them backwards (A^T v).
 
 A Dual without a slot is a *decision*: a number that depends on the reference alone (an attention
 pattern, a norm's scale). It may scale an activation. It may not be added to one or be the output:
@@ -18,13 +20,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 from ..errors import UserError
 
@@ -34,21 +40,21 @@ class Dual(Tensor):
 
     reference: Tensor
     slot: int | None
-    gate: int
-    """Its rank if a smooth unit made it, else 0: in a product the factor of lowest rank carries."""
+    rank: int
+    """How much of a gate it is (gates.py): in a product the factor of lowest rank carries."""
     source: str
     """The call that made it, for the message when a decision is used as an activation."""
     tape: Tape
 
     @staticmethod
     def __new__(
-        cls, reference: Tensor, slot: int | None, tape: Tape, gate: int = 0, source: str = ""
+        cls, reference: Tensor, slot: int | None, tape: Tape, rank: int = 0, source: str = ""
     ) -> Dual:
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, reference.shape, dtype=reference.dtype, device=reference.device
         )
         made.reference, made.slot, made.tape = reference, slot, tape
-        made.gate, made.source = gate, source
+        made.rank, made.source = rank, source
         tape.made.append(weakref.ref(made))
         return made  # type: ignore[no-any-return]
 
@@ -60,8 +66,8 @@ class Dual(Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        arguments = args, kwargs or {}
-        return duals(arguments)[0].tape.rule(func, *arguments)
+        kwargs = kwargs or {}
+        return duals((args, kwargs))[0].tape.rule(func, args, kwargs)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -82,6 +88,16 @@ class Dual(Tensor):
         return self.slot
 
 
+class Affine(NamedTuple):
+    """An affine function and its linear part. A rule that adds nothing may give one plain function
+    in its place."""
+
+    run: Callable[..., Any]
+    """Carried tensors -> a tensor, or a sequence of them if it has several outputs."""
+    linear: Callable[..., Any]
+    """The same without the constants: run(z) - run(0), computed without that difference."""
+
+
 class Step(NamedTuple):
     """One affine operation on the tape."""
 
@@ -90,16 +106,19 @@ class Step(NamedTuple):
     """The submodule that it ran in."""
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    run: Callable[..., Any]
-    """Carried tensors -> a tensor, or a sequence of them if it has several outputs."""
+    does: Affine
 
 
 class Tape:
     """The steps of one pass, in order; slot 0 is the input."""
 
-    def __init__(self, rule: Callable[..., Any]) -> None:
+    def __init__(self, rule: Callable[..., Any], dtype: torch.dtype) -> None:
         self.rule = rule
         """What does one torch call on Duals: (function, args, kwargs) -> its result."""
+        self.dtype = dtype
+        """The input's type, in which everything is replayed."""
+        self.rounds = False
+        """Whether the network itself computes in less: float32, for an input in float64."""
         self.steps: list[Step] = []
         self._slots = 1
         self._modules: list[str] = []
@@ -121,42 +140,66 @@ class Tape:
         """A call as messages name it."""
         return f"{name}() in {self.module or 'the network itself'}"
 
-    def add(self, name: str, inputs: list[int], run: Callable[..., Any], count: int) -> list[int]:
-        """Add a step; the slots of its results."""
+    def add(
+        self, name: str, inputs: list[int], does: Affine | Callable[..., Any], count: int
+    ) -> list[int]:
+        """Add a step; the slots of its results. A plain function is linear."""
         outputs = list(range(self._slots, self._slots + count))
         self._slots += count
-        self.steps.append(Step(name, self.module, tuple(inputs), tuple(outputs), run))
+        affine = does if isinstance(does, Affine) else Affine(does, does)
+        self.steps.append(Step(name, self.module, tuple(inputs), tuple(outputs), affine))
         return outputs
 
     @contextmanager
     def following(self, module: nn.Module | None) -> Iterator[None]:
-        """Know, inside, which submodule is running."""
+        """Know, inside, which submodule is running. The hooks are of this thread and not of the
+        modules, on which nothing can stay behind."""
+        children = () if module is None else module.named_modules()
+        names = {id(child): name for name, child in children}
+        thread = get_ident()
 
-        def leave(*_: Any) -> None:
-            self._modules.pop()
+        def enter(child: nn.Module, *_: Any) -> None:
+            if id(child) in names and get_ident() == thread:
+                self._modules.append(names[id(child)])
 
-        handles = []
-        for name, child in module.named_modules() if module is not None else ():
-            handles += [
-                child.register_forward_pre_hook(lambda *_, name=name: self._modules.append(name)),
-                child.register_forward_hook(leave, always_call=True),
-            ]
-        try:
+        def leave(child: nn.Module, *_: Any) -> None:
+            if id(child) in names and get_ident() == thread:
+                self._modules.pop()
+
+        with ExitStack() as hooks:
+            hooks.callback(self._modules.clear)
+            hooks.enter_context(register_module_forward_pre_hook(enter))
+            hooks.enter_context(register_module_forward_hook(leave, always_call=True))
             yield
-        finally:
-            self._modules.clear()
-            for handle in handles:
-                handle.remove()
+
+
+def replaced(value: Any, kind: type, new: Callable[[Any], Any]) -> Any:
+    """`value` with new(part) for each part of a kind in it, however deep. (torch's pytree does this
+    too; at a dozen arguments in each of a thousand calls it takes longer than small networks.)"""
+    if isinstance(value, kind):
+        return new(value)
+    if isinstance(value, dict):
+        return {key: replaced(part, kind, new) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        parts = [replaced(part, kind, new) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
 
 
 def references(value: Any) -> Any:
     """`value` with each Dual in it, however deep, replaced by its reference."""
-    return tree_map_only(Dual, lambda dual: dual.reference, value)
+    return replaced(value, Dual, lambda dual: dual.reference)
 
 
 def duals(value: Any) -> list[Dual]:
     """Every Dual in nested arguments."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Dual)]
+    if isinstance(value, Dual):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [dual for part in value for dual in duals(part)]
 
 
 class Program:
@@ -171,28 +214,57 @@ class Program:
         self._steps, self._output = kept[::-1], output
         self._last_use = {slot: step for step in self._steps for slot in step.inputs}
 
-    def __call__(
-        self, x: Float[Tensor, "1 ..."], leaves: list[tuple[str, Tensor]] | None = None
-    ) -> Float[Tensor, "1 ..."]:
-        """A x + r for one input.
+    def __call__(self, x: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 ..."]:
+        """A x + r for one input."""
+        return self._through(x, lambda step, carried: _tensors(step.does.run(*carried)))
 
-        Args:
-            leaves: if given, it gets the constant that each step adds to any carried tensors, as a
-                leaf of autograd that the output depends on, with the step's submodule.
-        """
+    def linear(self, u: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 ..."]:
+        """A u for one input."""
+        return self._through(u, lambda step, carried: _tensors(step.does.linear(*carried)))
+
+    def with_constants(
+        self, x: Float[Tensor, "1 ..."]
+    ) -> tuple[Float[Tensor, "1 ..."], list[tuple[str, Tensor]]]:
+        """A x + r, and what each step adds to any carried tensors as leaves of autograd that the
+        output depends on, with the steps' submodules."""
+        leaves: list[tuple[str, Tensor]] = []
+
+        def apart(step: Step, carried: list[Tensor]) -> list[Tensor]:
+            results = _tensors(step.does.linear(*carried))
+            if step.does.run is step.does.linear:
+                return results
+            with torch.no_grad():
+                added = _tensors(step.does.run(*map(torch.zeros_like, carried)))
+            for n, constant in enumerate(added):
+                if bool(constant.any()):
+                    leaf = constant.clone().requires_grad_(True)
+                    leaves.append((step.module, leaf))
+                    results[n] = results[n] + leaf
+            return results
+
+        return self._through(x, apart), leaves
+
+    @torch.no_grad()
+    def first_not_finite(self, x: Float[Tensor, "1 ..."]) -> str:
+        """Where A x + r first has a NaN or an infinity, as a clause of a message; "" if nowhere."""
+        found: list[str] = []
+
+        def watched(step: Step, carried: list[Tensor]) -> list[Tensor]:
+            results = _tensors(step.does.run(*carried))
+            if not found and not all(bool(result.isfinite().all()) for result in results):
+                found.append(
+                    f", first after {step.name}() in {step.module or 'the network itself'}"
+                )
+            return results
+
+        self._through(x, watched)
+        return "".join(found)
+
+    def _through(self, x: Tensor, do: Callable[[Step, list[Tensor]], list[Tensor]]) -> Tensor:
+        """The output's slot after all steps, each done by `do`."""
         values = {0: x}
         for step in self._steps:
-            carried = [values[slot] for slot in step.inputs]
-            results = _tensors(step.run(*carried))
-            if leaves is not None:
-                with torch.no_grad():
-                    alone = _tensors(step.run(*map(torch.zeros_like, carried)))
-                if any(bool(constant.any()) for constant in alone):
-                    if len(results) != 1:
-                        raise NotImplementedError(f"{step.name} adds to several results")
-                    leaf = alone[0].clone().requires_grad_(True)
-                    leaves.append((step.module, leaf))
-                    results = [results[0] - alone[0] + leaf]
+            results = do(step, [values[slot] for slot in step.inputs])
             values.update(zip(step.outputs, results, strict=True))
             for slot in set(step.inputs) - {self._output}:
                 if self._last_use[slot] is step:

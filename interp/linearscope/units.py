@@ -1,15 +1,18 @@
 """The decisions of each kind of non-linear unit: what it does to z0 is replayed on z.
 
-    relu, relu6, leaky_relu, prelu, hardtanh, clamp, abs, hardswish     slope (and offset) of the
-                                                                        piece that z0 lies on
+    relu, relu6, leaky_relu, prelu, hardtanh, hardsigmoid, clamp, abs     slope and offset of the
+                                                                          piece that z0 lies on
     sigmoid, tanh, silu, gelu, elu, softplus, mish     mask g(z0) / z0, as in the paper, where
                                     |z0| > NEAR; the tangent g'(z0) z + g(z0) - g'(z0) z0 nearer 0
-    max_pool                        the inputs chosen for z0
+    hardswish                       mask hardsigmoid(z0): like SiLU, whose cheap twin it is. Between
+                                    its outer pieces it is a parabola, which has no slope of its own
+    a power of any of these         mask z0^(p - 1): ReLU^2 is ReLU(z0) ReLU(z)
     layer_norm, group_norm, instance_norm, rms_norm     mean and scale of z0
-    scaled_dot_product_attention    the pattern of z0
 
-Each is `unit(z0, *args, **kwargs)` and returns the affine function of z. After the paper's section
-3; frozen norms and patterns, and the tangent near 0, are ours.
+Each is `unit(z0, *args, **kwargs)` and returns the affine function of z: with its linear part where
+it adds something, a plain function where it is linear. Pools and sorts are in choices.py, attention
+is in attention.py. After the paper's section 3; frozen norms and patterns, and the tangent near 0,
+are ours.
 """
 
 from __future__ import annotations
@@ -21,29 +24,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tape import Affine
+
 Weight = Tensor | None
 Linear = Callable[[Tensor], Tensor]
-Unit = Callable[..., Linear]
+Decided = Affine | Linear
+Unit = Callable[..., Decided]
+_ROUNDED = (F.leaky_relu, F.prelu, F.hardsigmoid, F.rrelu)
+"""Pieces with other slopes than -1, 0 and 1: slope * z0 rounds."""
 NEAR = 1e-3
 """Below this |z0| the mask g(z0) / z0 is inexact, and infinite if g is not 0 at 0."""
 
 
-def affine(slope: Tensor, offset: Tensor) -> Linear:
+def affine(slope: Tensor, offset: Tensor) -> Decided:
     """slope * z + offset, without the offset where it is 0 everywhere."""
-    if bool(offset.any()):
-        return lambda z: torch.addcmul(offset, slope, z)
-    return lambda z: z * slope
+
+    def linear(z: Tensor) -> Tensor:
+        return z * slope
+
+    if offset.count_nonzero():
+        return Affine(lambda z: torch.addcmul(offset, slope, z), linear)
+    return linear
 
 
 def piece(function: Callable[..., Tensor]) -> Unit:
     """A unit that is linear in pieces: its slope by autograd, the offset from its value."""
+    rounds = function in _ROUNDED
 
-    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Linear:
+    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Decided:
         slope, value = _slope(function, z0, *args, **kwargs)
-        offset = value - slope * z0
-        # a line through 0 has no offset: rounding must not give it one
-        rounding = 4 * torch.finfo(z0.dtype).eps * value.abs()
-        return affine(slope, torch.where(offset.abs() <= rounding, 0, offset))
+        offset = torch.addcmul(value, slope, z0, value=-1)
+        if rounds:  # a line through 0 has no offset: rounding must not give it one
+            offset[offset.abs() <= 4 * torch.finfo(z0.dtype).eps * value.abs()] = 0
+        return affine(slope, offset)
 
     return unit
 
@@ -51,11 +64,14 @@ def piece(function: Callable[..., Tensor]) -> Unit:
 def mask(function: Callable[..., Tensor]) -> Unit:
     """A smooth unit: the mask g(z0) / z0, and the tangent near 0."""
 
-    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Linear:
-        slope, value = _slope(function, z0, *args, **kwargs)
-        near = z0.abs() <= NEAR
-        ratio = torch.where(near, slope, value / torch.where(near, 1, z0))
-        return affine(ratio, torch.where(near, value - slope * z0, 0))
+    def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Decided:
+        flat = z0.flatten()
+        value = function(flat, *args, **_out_of_place(kwargs))
+        slope, offset = value / flat, torch.zeros_like(flat)
+        near = (flat.abs() <= NEAR).nonzero()[:, 0]
+        slope[near], there = _slope(function, flat[near], *args, **kwargs)
+        offset[near] = there - slope[near] * flat[near]
+        return affine(slope.view(z0.shape), offset.view(z0.shape))
 
     return unit
 
@@ -63,23 +79,27 @@ def mask(function: Callable[..., Tensor]) -> Unit:
 def _slope(
     function: Callable[..., Tensor], z0: Tensor, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
-    kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
     with torch.enable_grad():
         leaf = z0.detach().requires_grad_(True)
-        value = function(leaf, *args, **kwargs)
+        value = function(leaf, *args, **_out_of_place(kwargs))
         (slope,) = torch.autograd.grad(value.sum(), leaf)
     return slope, value.detach()
 
 
-def max_pool(function: Callable[..., Any], dimensions: int) -> Unit:
-    """The inputs that the pool chose for z0; its adjoint adds up where windows overlap."""
+def _out_of_place(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != "inplace"}
 
-    def unit(z0: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Linear:
-        places = function(z0, *args, **kwargs, return_indices=True)[1]
-        flat = places.flatten(-dimensions)
-        return lambda z: z.flatten(-dimensions).gather(-1, flat).view(places.shape)
 
-    return unit
+def hardswish(z0: Tensor) -> Linear:
+    """z hardsigmoid(z0): exact for every z0, so nothing is added."""
+    ratio = F.hardsigmoid(z0)
+    return lambda z: z * ratio
+
+
+def power(z0: Tensor, exponent: float) -> Linear:
+    """z z0^(exponent - 1), for an exponent of at least 1."""
+    ratio = z0 ** (exponent - 1)
+    return lambda z: z * ratio
 
 
 def glu(z0: Tensor, dim: int = -1) -> Linear:
@@ -90,7 +110,7 @@ def glu(z0: Tensor, dim: int = -1) -> Linear:
 
 def layer_norm(
     z0: Tensor, normalized_shape: Any, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
-) -> Linear:
+) -> Decided:
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
     variance, mean = torch.var_mean(z0, axes, correction=0, keepdim=True)
     return _scaled(mean, (variance + eps).rsqrt(), weight, bias)
@@ -108,7 +128,7 @@ def rms_norm(
 
 def group_norm(
     z0: Tensor, num_groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
-) -> Linear:
+) -> Decided:
     grouped = z0.reshape(len(z0), num_groups, -1)
     variance, mean = (
         statistic.expand_as(grouped).reshape(z0.shape)
@@ -126,17 +146,18 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Linear:
+) -> Decided:
     if use_input_stats:
         return group_norm(z0, z0.shape[1], weight, bias, eps)
-    return lambda z: F.batch_norm(z, running_mean, running_var, weight, bias, eps=eps)
+    mean, variance = _along(running_mean, z0), _along(running_var, z0)
+    return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
 
 
-def _scaled(mean: Tensor, scale: Tensor, weight: Weight, bias: Weight) -> Linear:
+def _scaled(mean: Tensor, scale: Tensor, weight: Weight, bias: Weight) -> Affine:
     """(z - mean) * scale * weight + bias, with mean and scale frozen."""
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
-    return lambda z: torch.addcmul(shift, z, scale)
+    return Affine(lambda z: torch.addcmul(shift, z, scale), lambda z: z * scale)
 
 
 def _along(channels: Any, x: Tensor) -> Any:
@@ -147,24 +168,20 @@ def _functions(names: str) -> dict[str, Callable[..., Tensor]]:
     return {n: getattr(F, n) if hasattr(F, n) else getattr(torch, n) for n in names.split()}
 
 
-_PIECES = _functions("""
+PIECES = _functions("""
     relu relu6 hardtanh leaky_relu prelu hardsigmoid threshold _threshold rrelu hardshrink
     softshrink abs clamp clip clamp_min clamp_max
 """)
-_MASKS = _functions("sigmoid tanh silu gelu elu selu celu softplus mish softsign") | {
+MASKS = _functions("sigmoid tanh silu gelu elu selu celu softplus mish softsign") | {
     "log_sigmoid": F.logsigmoid,
-    "hardswish": F.hardswish,  # a parabola between two lines
+    "hardswish": F.hardswish,
 }
 ACTIVATIONS: dict[str, Unit] = {
-    **{name: piece(function) for name, function in _PIECES.items()},
-    **{name: mask(function) for name, function in _MASKS.items()},
+    **{name: piece(function) for name, function in PIECES.items()},
+    **{name: mask(function) for name, function in MASKS.items()},
+    "hardswish": lambda z0, inplace=False: hardswish(z0),
 }
-GATES = {**dict.fromkeys(_MASKS, 1), "sigmoid": 2, "hardsigmoid": 2}
-"""The ranks of units that can be gates. In a product the factor of higher rank is frozen: SiLU
-against a plain activation (a gated MLP), a sigmoid against a SiLU (squeeze-excite)."""
 OTHERS: dict[str, Unit] = {
-    **{f"max_pool{n}d": max_pool(getattr(F, f"max_pool{n}d"), n) for n in (1, 2, 3)},
-    "adaptive_max_pool2d": max_pool(F.adaptive_max_pool2d, 2),
     "glu": glu,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,

@@ -43,11 +43,17 @@ def from_hub(name: str) -> Path:
 
 
 def hub_id(folder: Path) -> str:
-    """org/model of a folder in the hub's cache, models--org--model/snapshots/<revision>; "" of any
-    other."""
+    """org/model of a folder in the hub's cache, models--org--model/snapshots/<commit>, with
+    @revision where that is not the main one; "" of any other."""
     repository = folder.parent.parent.name.split("--")
     cached = folder.parent.name == "snapshots" and len(repository) == 3
-    return "/".join(repository[1:]) if cached and repository[0] == "models" else ""
+    if not cached or repository[0] != "models":
+        return ""
+    refs = (folder.parent.parent / "refs").glob("*")
+    named = [ref.name for ref in refs if ref.read_text().strip() == folder.name]
+    if "main" in named:
+        return "/".join(repository[1:])
+    return f"{'/'.join(repository[1:])}@{(named or [folder.name])[0]}"
 
 
 def _snapshot(name: str, files: list[str]) -> Path:

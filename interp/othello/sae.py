@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..model.aliases import public_name
 from ..model.site import Site
 from ..runs.writer import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
@@ -110,7 +111,7 @@ def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -
         for layer, site in enumerate(_sites(subject))
         for arch in ARCHITECTURES
     ]
-    steps, name = config.tokens // config.batch, Path(config.model).name
+    steps, name = config.tokens // config.batch, public_name(config.model)
     schedule = Schedule(steps, config.batch, config.lr, name, device=config.device)
 
     def batches(first: int) -> Batches:

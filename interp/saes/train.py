@@ -180,7 +180,7 @@ def _trainer(plan: SaePlan, schedule: Schedule, d_in: int) -> Any:
     import torch
     from sae_lens.config import SAETrainerConfig
 
-    from interp.saes.sae import hook_of_site
+    from interp.saes.hooks import hook_of_site
 
     torch.manual_seed(1000 * plan.seed + (plan.site.layer or 0))
     sizes = {"d_in": d_in, "d_sae": plan.d_sae, "device": schedule.device}
@@ -192,6 +192,8 @@ def _trainer(plan: SaePlan, schedule: Schedule, d_in: int) -> Any:
         sae = lens.StandardTrainingSAE(lens.StandardTrainingSAEConfig(**sizes, **penalty))
     sae.cfg.metadata.model_name = schedule.model
     sae.cfg.metadata.hook_name = hook_of_site(str(plan.site))
+    if plan.site.head is not None:
+        sae.cfg.metadata.hook_head_index = plan.site.head
     if schedule.bos is not None:
         sae.cfg.metadata.prepend_bos = schedule.bos
         sae.cfg.metadata.exclude_special_tokens = True

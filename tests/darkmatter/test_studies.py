@@ -257,7 +257,8 @@ def test_saes_of_another_width(own_home, model_folder):
     save_file({"ids": torch.randint(1, 61, (60, 30))}, ids)
     model = str(model_folder("llama", num_hidden_layers=3))
     config = DarkMatterConfig(
-        **{**OTHELLO, "model": model, "corpus": str(ids), "length": 30, "tokens": 1800}
+        **{**OTHELLO, "model": model, "corpus": str(ids), "length": 30, "tokens": 1800},
+        anyway=True,
     )
     with pytest.raises(UserError, match="this SAE reads 128 numbers, these activations have 32"):
         run_or_load(config)

@@ -53,6 +53,34 @@ class Smooth(nn.Module):
         return self.head(x[:, 1:].mean(1))
 
 
+class Bottlenecks(nn.Module):
+    """Like MobileNetV2: linear in pieces, and with random BatchNorm statistics most of its output
+    comes from the norms, hardly any from the input."""
+
+    def __init__(self, channels: int = 8, blocks: int = 7):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, channels, 3, 2, 1, bias=False),
+                                  nn.BatchNorm2d(channels), nn.ReLU6(inplace=True))  # fmt: skip
+        self.blocks = nn.ModuleList(self._block(channels) for _ in range(blocks))
+        self.head = nn.Linear(channels, 6)
+
+    @staticmethod
+    def _block(channels):
+        wide = 3 * channels
+        return nn.Sequential(
+            nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(inplace=True),
+            nn.Conv2d(wide, wide, 3, 1, 1, groups=wide, bias=False), nn.BatchNorm2d(wide),
+            nn.ReLU6(inplace=True), nn.Conv2d(wide, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )  # fmt: skip
+
+    def forward(self, x):
+        x = self.stem(x)
+        for n, block in enumerate(self.blocks):
+            x = x + block(x) if n % 3 == 2 else block(x)
+        return self.head(x.mean((2, 3)))
+
+
 def made(kind, seed: int = 0, dtype=torch.float64):
     """A network with random weights (its BatchNorms with statistics) and an input."""
     torch.manual_seed(seed)

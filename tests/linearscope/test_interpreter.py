@@ -1,5 +1,7 @@
 """The identities that a linear interpreter must have, and what it must refuse."""
 
+from threading import Event, Thread
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,9 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp.errors import UserError
+from interp.linearscope import rules, tape
 from interp.linearscope.interpreter import interpret
 
-from .nets import Piecewise, Smooth, made
+from .nets import Bottlenecks, Piecewise, Smooth, made
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 BOTH = pytest.mark.parametrize("dtype", list(TOLERANCE))
@@ -47,6 +50,86 @@ def test_adjoint_rows_and_columns(kind, dtype):
     rows = system.rows(torch.arange(5)).flatten(1)
     columns = system.columns(torch.arange(3 * 81))
     assert close(rows, columns.T, dtype)
+
+
+@pytest.mark.parametrize("chunk", [1, 64])
+def test_what_comes_from_the_input_keeps_its_digits_beside_what_does_not(chunk):
+    """Random BatchNorm statistics: r is 1e7 times A x0. The Jacobian is that of float64."""
+    net, x0 = made(Bottlenecks)
+    jacobian = torch.autograd.functional.jacobian(net, x0).reshape(6, -1)
+    system = interpret(net.float(), x0.float())
+    system._chunk = chunk
+    ahead = system.matvec(x0).double()[0]
+    assert float(system.r.norm()) > 1e7 * float(ahead.norm())
+    error = (ahead - jacobian @ x0.flatten()).norm() / ahead.norm()
+    places = torch.arange(0, 243, 8)
+    columns, rows = system.columns(places).T, system.rows(torch.arange(6)).flatten(1)[:, places]
+    for found in (columns, rows):
+        difference = found.double() - jacobian[:, places]
+        error = torch.maximum(error, difference.norm() / jacobian[:, places].norm())
+    assert float(error) < 2e-6
+
+
+CONSTANTS = {
+    "linear": lambda x: F.linear(x, MIX, ONES[0, 0]),
+    "conv": lambda x: F.conv1d(x, torch.ones(3, 2, 3).double(), torch.arange(3.0).double()),
+    "batch norm": lambda x: F.batch_norm(
+        x, torch.tensor([3.0, -5]).double(), torch.tensor([2.0, 0.5]).double(),
+        torch.tensor([2.0, 3]).double(), torch.tensor([7.0, 1]).double(),
+    ),
+    "instance norm": lambda x: F.instance_norm(
+        x, torch.tensor([3.0, -5]).double(), torch.tensor([2.0, 0.5]).double(),
+        torch.tensor([2.0, 3]).double(), torch.tensor([7.0, 1]).double(), use_input_stats=False,
+    ),
+    "addmm": lambda x: torch.addmm(ONES[0], x[0], MIX, beta=2, alpha=3)[None],
+    "numbers": lambda x: torch.add(3 - x + 4, 2, alpha=5).sub(1.5) * 2,
+    "an integer tensor": lambda x: x + torch.arange(16),
+    "a tensor of one number": lambda x: x + torch.tensor(3),
+    "a tensor before": lambda x: torch.sub(ONES, x, alpha=2),
+    "in place": lambda x: (x * 1).add_(2).sub_(ONES),
+    "concatenation": lambda x: torch.cat([ONES, x, torch.ones(1, 1, 16).int()], 1),
+    "padding": lambda x: F.pad(x, (1, 2), value=4.0),
+    "padding by position": lambda x: F.pad(x, (1, 2), "constant", 4),
+    "where": lambda x: torch.where(x > 0, x, 3.0) + torch.where(x > 0, ONES, x),
+    "masked fill": lambda x: x.masked_fill(x > 0, 3.0),
+    "assignment": lambda x: _assigned(x),
+    "clamp": lambda x: x.clamp(-0.5, 0.7),
+    "pieces": lambda x: F.hardsigmoid(x) + F.relu6(x) + F.threshold(x, 0.3, -1.0),
+    "differences": lambda x: torch.diff(x, prepend=ONES[..., :1]),
+}  # fmt: skip
+ONES, MIX = torch.ones(1, 2, 16).double(), torch.linspace(-1, 1, 256).double().view(16, 16)
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_are_no_part_of_the_matrix(name):
+    """A is the Jacobian of torch's own call, and A 0 = 0 exactly, whatever the call adds."""
+    torch.manual_seed(3)
+    x0 = torch.randn(1, 2, 16, dtype=torch.float64)
+    system = interpret(CONSTANTS[name], x0)
+    jacobian = torch.autograd.functional.jacobian(CONSTANTS[name], x0).reshape(-1, 32)
+    assert close(system.columns(torch.arange(32)).flatten(1).T, jacobian)
+    assert not system.matvec(torch.zeros_like(x0)).any()
+    assert system.r.any()
+    constants = system.constants(torch.arange(system.y.numel()))
+    assert close(sum(constants.values()), system.r.flatten())
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        # far below r, where A x0 + r = f(x0) cannot see it
+        (
+            tape.Affine(lambda z: z, lambda z: 1.01 * z),
+            r"<A u, v> = <u, A\^T v> is off by 2.7e-03 of its size",
+        ),
+        (lambda z: z + 2e9, r"A x0 \+ r = f\(x0\) is off by 1.3e\+00 of its size: something"),
+    ],
+)
+def test_a_wrong_rule_does_not_open(rule, message, monkeypatch):
+    """The message says which identity fails, and by how much."""
+    monkeypatch.setitem(rules.ACTIVATIONS, "relu", lambda z0: rule)
+    with pytest.raises(UserError, match=message):
+        interpret(lambda x: torch.relu(x) + 1e9, torch.arange(1.0, 33.0).double().view(1, 2, 16))
 
 
 def test_batches_and_single_inputs_agree():
@@ -197,7 +280,11 @@ REFUSED = {
     "softmax as an activation": (lambda x: x.softmax(-1), r"softmax\(\) in the network itself"),
     "a square": (lambda x: x * x + x, r"mul"),
     "an exponential": (lambda x: x + x.exp(), "exp"),
-    "a sort": (lambda x: x.sort(-1).values, r"no rule for sort\(\)"),
+    "a product of all": (lambda x: x.cumprod(-1), r"no rule for cumprod\(\)"),
+    "a scattered product": (
+        lambda x: x.scatter(-1, torch.zeros(1, 2, 1).long(), x[..., :1], reduce="multiply"),
+        "no rule for scatter.* with reduce",
+    ),
     "dropout in training": (lambda x: F.dropout(x, 0.5, True), "dropout.* in training mode"),
     "batch statistics": (
         lambda x: F.batch_norm(x, None, None, training=True),
@@ -211,9 +298,9 @@ REFUSED = {
         lambda x: F.scaled_dot_product_attention(x, x, torch.ones(1, 2, 16).double()),
         "constant values",
     ),
-    "pooling with places": (
-        lambda x: F.max_pool1d(x, 2, return_indices=True)[0],
-        "no rule for max_pool1d_with",
+    "pooling at random": (
+        lambda x: F.fractional_max_pool2d(x.view(1, 2, 4, 4), 2, output_size=2),
+        "no rule for fractional_max_pool2d",
     ),
     "into a constant": (lambda x: torch.zeros(1, 2, 16).double().add_(x), "constant"),
     "a kernel made of the input": (
@@ -231,7 +318,7 @@ REFUSED = {
     "complex numbers": (lambda x: x + torch.fft.fft(x).real, "fft"),
     "a complex cast": (lambda x: x + x.to(torch.complex128).real, "complex128"),
     "half precision inside": (lambda x: x.half().double(), "float16"),
-    "a largest value": (lambda x: x.max(-1).values, "max"),
+    "a deviation": (lambda x: x.std(-1), "std"),
     "a gate that was written over": (lambda x: _twice_written(x), "mul"),
     "an output that is given": (lambda x: _into(x, torch.zeros(1, 2, 16).double()), "with out"),
     "whole quotients": (lambda x: torch.div(x, 0.3, rounding_mode="floor"), "rounding_mode"),
@@ -312,15 +399,86 @@ def test_a_kernel_that_is_a_gate_is_frozen():
 def test_a_module_is_named_and_left_as_it_was():
     class Odd(nn.Module):
         def forward(self, x):
-            return torch.sort(x)[0]
+            return x.cumprod(-1)
 
     net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), Odd()).train()
-    with pytest.raises(UserError, match=r"sort\(\) in 2"):
+    with pytest.raises(UserError, match=r"cumprod\(\) in 2"):
         interpret(net, torch.randn(1, 4))
     assert all(part.training for part in net.modules())
     fine = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.ReLU()).train()
     assert interpret(fine, torch.randn(1, 4)).y.shape == (1, 4)
     assert fine[1].training
+
+
+def test_torchscript_inside_is_named_and_nothing_stays_behind():
+    """Nor does a failure in the middle leave a hook, on the network or on torch's modules."""
+
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("fails")
+
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    for part, error, message in (
+        (scripted, UserError, "^1 is TorchScript"),
+        (torch.jit.trace(nn.Linear(4, 4), torch.ones(1, 4)), UserError, "^1 is TorchScript"),
+        (Fails(), RuntimeError, "fails"),
+    ):
+        net = nn.Sequential(nn.Linear(4, 4), part).train()
+        with pytest.raises(error, match=message):
+            interpret(net, torch.randn(1, 4))
+        kept = [*net.modules(), nn.modules.module]
+        assert not any(
+            hooks
+            for owner in kept
+            for name, hooks in vars(owner).items()
+            if name.endswith("_hooks")
+        )
+        assert net.training
+        assert part.training
+    with pytest.raises(UserError, match="^the network is TorchScript"):
+        interpret(scripted, torch.randn(1, 4))
+
+
+def test_what_another_thread_runs_names_nothing_here():
+    """In the app two people look at one network at once."""
+    entered, done = Event(), Event()
+
+    class Holds(nn.Module):
+        def forward(self, x):
+            if not isinstance(x, tape.Dual):
+                entered.set()
+                done.wait(10)
+            return x
+
+    class Adds(nn.Module):
+        def forward(self, x):
+            other = Thread(target=net[1], args=(torch.ones(1, 4),))
+            other.start()
+            entered.wait(10)
+            x = x + 1
+            done.set()
+            other.join()
+            return x
+
+    net, recorded = nn.Sequential(Adds(), Holds()), tape.Tape(rules.apply, torch.float32)
+    with recorded.following(net), torch.no_grad():
+        net(tape.Dual(torch.ones(1, 4), 0, recorded))
+    assert [step.module for step in recorded.steps] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda net: net[0].weight.fill_(torch.inf), r"first after linear\(\) in 0:"),
+        (lambda net: net[2].running_var.fill_(-1), r"first after batch_norm\(\) in 2:"),
+        (lambda net: net[3].bias[1].fill_(torch.nan), r"^1 of the network's own 3 output .* in 3:"),
+    ],
+)
+def test_a_network_whose_own_output_is_not_finite_is_said_to_be_one(spoil, message):
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Linear(4, 3)).eval()
+    spoil(net.requires_grad_(False))
+    with pytest.raises(UserError, match=message):
+        interpret(net, torch.ones(1, 4))
 
 
 def test_bad_inputs():

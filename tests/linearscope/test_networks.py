@@ -65,6 +65,14 @@ def test_efficientnet_on_a_cat():
     system = interpret(network.module, x0)
     assert torch.equal(system.y, network.module(x0))
     torch.testing.assert_close(system.matvec(x0) + system.r, system.y, rtol=0, atol=1e-4)
+    # torch's own derivative along a direction; the network is linear in pieces
+    u = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    along = torch.func.jvp(network.module, (x0,), (u,))[1].detach()
+    assert float((system.matvec(u) - along).norm()) < 2e-6 * float(along.norm())
+    places = torch.randint(0, x0.numel(), (8,), generator=torch.Generator().manual_seed(0))
+    columns, rows = system.columns(places)[:, :5].T, system.rows(torch.arange(5)).flatten(1)
+    difference = (columns - rows[:, places]).norm(dim=0) / columns.norm(dim=0)
+    assert float(difference.max()) < 1e-5
     best = system.y.softmax(-1)[0].topk(3)
     assert best.indices.tolist() == [285, 282, 281]
     assert [network.label(i) for i in best.indices.tolist()][2] == "tabby"

@@ -223,7 +223,7 @@ def test_a_training_that_was_stopped_goes_on(tmp_path, monkeypatch):
         (["sketch", "--crop", "7"], "multiple of 4"),
         (["sketch", "--crop", "128"], "from 16 to 96"),
         (["impulse", "--model", "planted:Odd", "--size", "32"], "an output of 27 x 32 cannot"),
-        (["svd", "--model", "planted:Nothing", "--size", "8", "--k", "2"], "A may be zero"),
+        (["svd", "--model", "planted:Nothing", "--size", "8", "--k", "2"], "A is 0, so it has no"),
         (["svd", "--model", "waifu2x", "--weights", "x"], "has its own weights"),
         (["svd", "--model", "waifu2x", "--size", "12"], "fails on 12 x 12 pixels"),
         (["svd", "--model", ":X"], "cannot make the network :X"),

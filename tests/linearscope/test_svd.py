@@ -9,7 +9,7 @@ from interp.errors import UserError
 from interp.linearscope.interpreter import interpret
 from interp.linearscope.svd import energy, singular_triplets
 
-from .nets import Piecewise, Smooth, made
+from .nets import Bottlenecks, Piecewise, Smooth, made
 
 
 @pytest.mark.parametrize("kind", [Piecewise, Smooth])
@@ -24,6 +24,32 @@ def test_against_the_dense_svd(kind):
     torch.testing.assert_close(along, torch.ones(3).double(), rtol=1e-5, atol=0)
     whole, error = energy(system, 400)
     assert abs(whole - float(dense.S.square().sum())) < 4 * error
+
+
+def test_a_matrix_that_is_small_beside_r():
+    """In float32, of a network whose r is 1e7 times A x0; the dense one is of float64."""
+    net, x0 = made(Bottlenecks)
+    jacobian = torch.autograd.functional.jacobian(net, x0).reshape(6, -1)
+    found = singular_triplets(interpret(net.float(), x0.float()), 3)
+    expected = torch.linalg.svdvals(jacobian)[:3]
+    torch.testing.assert_close(found.values, expected, rtol=1e-5, atol=0)
+    assert float(found.residuals.max()) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_matrices_whose_square_float32_does_not_hold(scale):
+    torch.manual_seed(0)
+    net = nn.Linear(30, 20).requires_grad_(False)
+    net.weight.mul_(scale)
+    found = singular_triplets(interpret(net, torch.randn(1, 30)), 3)
+    expected = torch.linalg.svdvals(net.weight.double())[:3]
+    torch.testing.assert_close(found.values, expected, rtol=1e-5, atol=0)
+
+
+def test_a_matrix_of_zeros_is_said_to_be_one():
+    system = interpret(lambda x: (x.abs() + 1).clamp(max=0), torch.randn(1, 30))
+    with pytest.raises(UserError, match="A is 0"):
+        singular_triplets(system, 3)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 27, 43, 52])
