@@ -30,8 +30,8 @@ Weight = Tensor | None
 Linear = Callable[[Tensor], Tensor]
 Decided = Affine | Linear
 Unit = Callable[..., Decided]
-_ROUNDED = (F.leaky_relu, F.prelu, F.hardsigmoid, F.rrelu)
-"""Pieces with other slopes than -1, 0 and 1: slope * z0 rounds."""
+_THROUGH_0 = (F.relu, F.leaky_relu, F.prelu, F.rrelu, torch.abs)
+"""Pieces that are lines through 0: without an offset, not even that of rounding."""
 NEAR = 1e-3
 """Below this |z0| the mask g(z0) / z0 is inexact, and infinite if g is not 0 at 0."""
 
@@ -49,14 +49,12 @@ def affine(slope: Tensor, offset: Tensor) -> Decided:
 
 def piece(function: Callable[..., Tensor]) -> Unit:
     """A unit that is linear in pieces: its slope by autograd, the offset from its value."""
-    rounds = function in _ROUNDED
 
     def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Decided:
         slope, value = _slope(function, z0, *args, **kwargs)
-        offset = torch.addcmul(value, slope, z0, value=-1)
-        if rounds:  # a line through 0 has no offset: rounding must not give it one
-            offset[offset.abs() <= 4 * torch.finfo(z0.dtype).eps * value.abs()] = 0
-        return affine(slope, offset)
+        if function in _THROUGH_0:
+            return lambda z: z * slope
+        return affine(slope, torch.addcmul(value, slope, z0, value=-1))
 
     return unit
 
