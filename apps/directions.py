@@ -9,7 +9,6 @@ import streamlit as st
 
 from interp.apps.common import charts, errors_in_place, in_tabs, offer, plain
 from interp.directions import Directions, figures, stored_directions
-from interp.directions.inspect import names
 from interp.directions.sources import open_directions
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
@@ -35,9 +34,10 @@ def page() -> None:
     st.caption("Everything an analysis finds is a vector at one site of a model.")
     model = st.sidebar.text_input("Model, if not the directions' own", "", key="of model")
     source, directions = choose_directions("Directions", model=model)
-    where = ", ".join(f"{name}: {value}" for name, value in directions.provenance.items())
-    width = directions.vectors.shape[1]
-    st.caption(plain(f"{len(directions)} at {directions.site}, {width} numbers each; {where}"))
+    made, width = directions.provenance, directions.vectors.shape[1]
+    where = ", ".join(filter(None, (made.analysis, made.run, f"of {made.model or 'no model'}")))
+    about = f"{len(directions)} at {directions.site}, {width} numbers each; {where}"
+    st.caption(plain(f"{about}. Their score: {directions.reading}, at {directions.read_at}."))
     views = {"Through the LM head": _decoded, "Against another set": _compared}
     in_tabs(views, source, directions, model)
 
@@ -61,16 +61,15 @@ def _compared(source: str, directions: Directions, model: str) -> None:
     other_source, other = choose_directions("Other directions", "other", model)
     ours, theirs = _first(directions), _first(other)
     cosine = ours.cosine(theirs)
-    charts("cosines", figures.cosine_map(cosine, names(ours), names(theirs)))
+    charts("cosines", figures.cosine_map(cosine, ours.names, theirs.names))
     sources = (source, other_source)
     opened = ", ".join(f"open_directions({each!r}, {model or None!r})" for each in sources)
     call = (
         "from interp.directions import figures, open_directions\n"
-        "from interp.directions.inspect import names\n"
         f"a, b = {opened}\n"
-        "figures.cosine_map(a.cosine(b), names(a), names(b))"
+        "figures.cosine_map(a.cosine(b), a.names, b.names)"
     )
-    rows = pd.DataFrame(cosine.numpy(), names(ours), names(theirs)).reset_index()
+    rows = pd.DataFrame(cosine.numpy(), ours.names, theirs.names).reset_index()
     offer(rows, "cosines", _command("compare", *sources, model=model), call)
 
 

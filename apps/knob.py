@@ -37,7 +37,7 @@ def _steer(run: Run) -> None:
     folder, own = str(run.path / "knob"), run.path / "adapter"
     adapter = str(own if own.is_dir() else run.config.get("adapter", "none"))
     knob = read_knob(folder)
-    name = st.selectbox("Direction", [str(name) for name in knob.index["direction"]])
+    name = st.selectbox("Direction", knob.names)
     direction = pick_direction(knob, name)
     context = st.text_input("Context", "The capital of France is Rome.")
     query = st.text_input("Query", "The capital of France is")

@@ -10,7 +10,7 @@ import streamlit as st
 from interp.apps.common import charts, errors_in_place, offer, opened, plain
 from interp.apps.directions import choose_directions
 from interp.directions import figures
-from interp.directions.inspect import names, next_logprobs
+from interp.directions.inspect import next_logprobs
 from interp.directions.sources import open_directions
 from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL, resolve
@@ -18,6 +18,7 @@ from interp.model.edits import Edit, clamp
 from interp.model.neuron import clamp_site, parse_neuron
 from interp.model.subject import Subject
 from interp.model.vocabulary import check_chat_template
+from interp.model.weights import open_weights
 
 TOKENS = 24
 """Length of the texts."""
@@ -93,10 +94,9 @@ def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
         value = st.slider("Hold it at", -60.0, 60.0, 40.0, 1.0)
         return Wish(model, prompt, chat, str(parse_neuron(neuron)), "", 0, value)
     source, directions = choose_directions("Directions", model=model)
-    own = directions.provenance.get("model")
-    if own is not None and own not in (model, str(resolve(model))):
-        st.warning(plain(f"These directions are of {own}, not of {model}."))
-    labels = names(directions)
+    own, labels = directions.provenance, directions.names
+    if own.fingerprint and own.fingerprint != open_weights(model).fingerprint():
+        st.warning(plain(f"These directions are of {own.model}, not of {model}."))
     row = st.selectbox("Direction", range(len(labels)), format_func=lambda i: labels[i])
     value = st.slider("Multiples of the vector to add", -100.0, 100.0, 40.0, 1.0)
     return Wish(model, prompt, chat, "", source, int(row), value)

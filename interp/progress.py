@@ -44,10 +44,11 @@ def _lines(label: str, total: int, unit: str, done: int) -> Iterator[Callable[..
         nonlocal finished
         finished += amount
         rate = (finished - done) / max(time.monotonic() - start, 1e-9)
+        left = max(total - finished, 0.0)
         log.info(
-            "%s %s %s/%s %s, %s/s, ETA %.0f s",
+            "%s %s %s/%s %s, %s/s, ETA %s",
             *(label, message, f"{finished:,.0f}", f"{total:,.0f}", unit, f"{rate:,.0f}"),
-            max(total - finished, 0.0) / rate,
+            f"{left / rate:.0f} s" if rate else "unknown",
         )
 
     yield advance

@@ -6,7 +6,7 @@ from .auroc import rank_auroc
 from .gram import Fit, Gram
 from .project import project_topk
 from .projection import Extremes, Moments, Projection, Side
-from .scores import RunningScores, Scores
+from .scores import RunningScores, Score, Scores
 from .statistics import Statistics
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Moments",
     "Projection",
     "RunningScores",
+    "Score",
     "Scores",
     "Side",
     "Statistics",

@@ -1,4 +1,4 @@
-"""What both CPU paths share: blocks of rows on worker threads, running state, results.
+"""What both CPU paths share: blocks of rows on worker threads, products, running state.
 
 One worker handles a row from start to end, in a fixed order. How the rows are cut into blocks
 depends on their number alone. So the result does not depend on the number of workers.
@@ -16,9 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .exact import exact_topk
 from .lanes import LANES
-from .projection import Extremes, Projection, central_moments, softmax_statistics
 from .scan import BOTTOM, TOP
 
 ROWS = 512
@@ -27,8 +25,6 @@ TAIL = 256
 """Rows of the last blocks: small ones, so that no worker waits long for another."""
 INNER = 4096
 """Terms of a logit that one matrix product sums; see `product`."""
-AGAIN = 64
-"""Rows of one second search over the whole vocabulary."""
 SIGNS = {"top": 1.0, "bottom": -1.0}
 
 
@@ -51,7 +47,7 @@ def each(work: Callable[[Any], None], items: Iterable[Any]) -> None:
 
 
 def product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
-    """x [n, d] @ w [d, m] in float32 into `out`, within the bound `rounding.float32_error`.
+    """x [n, d] @ w [d, m] into `out`; in float32 within the bound `rounding.float32_error`.
 
     More than INNER terms are summed in parts. Otherwise the bound would grow with the whole of d,
     and hardly a row of a model 16,384 wide could be proven.
@@ -99,81 +95,6 @@ def new_state(reference: np.ndarray, kept: int, sides: tuple[str, ...]) -> State
     limit[:] = [-np.inf if side in sides else np.inf for side in SIGNS]
     keys = _in_huge_pages((n, 2, 2 * kept + LANES), np.uint64)
     return State(keys, np.zeros((n, 2), np.int64), limit, sums)
-
-
-class Results:
-    """The operands of a projection, and the results of all rows, filled in block by block."""
-
-    def __init__(self, vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> None:
-        n = len(vectors)
-        self.vectors, self.readout, self.k = vectors, readout, k
-        self.sides = tuple(side for side in SIGNS if side in sides)
-        self.ids = {side: np.zeros((n, k), np.int64) for side in self.sides}
-        self.logits = {side: np.zeros((n, k), np.float32) for side in self.sides}
-        self.certified = {side: np.zeros(n, np.bool_) for side in self.sides}
-        self.cut = {side: np.zeros(n) for side in self.sides}
-        """Every member of a row's true top k has a float32 score of at least this."""
-        self.sums = np.zeros((n, 10))
-        self.mean, self.shift = np.zeros(n), np.zeros(n)
-        """Exact means of the rows, and what was taken off every logit before it was scanned."""
-
-    def of(self, side: str, rows: slice) -> tuple[np.ndarray, ...]:
-        """Logits, ids, certified and cut of one side of some rows."""
-        arrays = (self.logits, self.ids, self.certified, self.cut)
-        return tuple(array[side][rows] for array in arrays)
-
-    def share(self, rows: slice) -> float:
-        """Share of some rows certified on all sides."""
-        certified = np.all([self.certified[side][rows] for side in self.sides], axis=0)
-        return float(certified.mean()) if len(certified) else 1.0
-
-    def _search_again(self, side: str) -> None:
-        """Search the rows that are not certified over the whole vocabulary."""
-        left, sign = np.flatnonzero(~self.certified[side]), SIGNS[side]
-        x, w = self.vectors.numpy(), self.readout.numpy()
-
-        def search(at: int) -> None:
-            rows = left[at : at + AGAIN]
-            some = self.vectors[torch.from_numpy(rows)]
-            out = torch.empty(len(rows), len(w))
-            scores = sign * product(some, self.readout.T, out).numpy()
-            for row, own in zip(rows, scores, strict=True):
-                close = np.flatnonzero(own >= self.cut[side][row])
-                into = self.logits[side][row], self.ids[side][row]
-                exact_topk(x[row], w, close, self.k, sign, *into)
-
-        each(search, range(0, len(left), AGAIN))
-
-    def projection(self, stats: bool, impl: str) -> Projection:
-        """Everything as the public function returns it, uncertified rows searched again.
-
-        Raises:
-            ValueError: logits overflowed.
-        """
-        for side in self.sides:
-            self._search_again(side)
-        kept = [a.sum(dtype=np.float64) for a in self.logits.values()]
-        if not np.isfinite([self.sums.sum(), *kept]).all():
-            raise ValueError("logits overflow float32: scale the vectors down")
-        extremes = {side: self._extremes(side, stats) for side in self.sides}
-        powers = torch.from_numpy(self.sums[:, :4] / len(self.readout))
-        return Projection(
-            top=extremes.get("top"),
-            bottom=extremes.get("bottom"),
-            moments=central_moments(powers, torch.from_numpy(self.mean)) if stats else None,
-            impl=impl,
-            certified=self.share(slice(None)),
-        )
-
-    def _extremes(self, side: str, stats: bool) -> Extremes:
-        ids, logits = torch.from_numpy(self.ids[side]), torch.from_numpy(self.logits[side])
-        if not stats:
-            return Extremes(ids, logits)
-        at, sign = TOP if side == "top" else BOTTOM, SIGNS[side]
-        reference, total, weighted = self.sums[:, at : at + 3].T
-        columns = (np.log(total), weighted / total, reference + sign * self.shift)
-        soft = softmax_statistics(sign * logits[:, 0], *map(torch.from_numpy, columns))
-        return Extremes(ids, logits, *soft)
 
 
 class Buffers(threading.local):

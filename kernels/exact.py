@@ -1,7 +1,8 @@
 """From candidates to exact answers: float64 scores, and the proof that nothing was missed (numba).
 
 All of it works on one side at a time: `sign` is 1 for the top, -1 for the bottom, and a score is
-sign * logit. 'Exact' means: as a float64 product of the float32 operands ranks them, equal scores
+sign * logit. Logits are in the unit of the products (`scaling.py`): those of the vectors as given
+times `factor`. 'Exact' means: as a float64 product of the float32 operands ranks them, equal scores
 by the lowest id. A float64 sum of d products is itself off by at most d 2^-53 |x| |w|.
 """
 
@@ -12,9 +13,16 @@ from numba import njit
 
 from .candidates import MATH, keep_best, score_of, token_of
 from .lanes import prefetch
+from .scan import BOTTOM, TOP, move_reference
 
 AHEAD = 2
 """How many candidates ahead rows of the read-out are prefetched."""
+SUM = 4e-7
+"""Relative error of a float32 sum of exponentials (`scan.py`), or more."""
+LOST = 256.0
+"""If exact logits make a sum of powers this many times smaller, only rounding errors are left."""
+NOTHING = 1e-9
+"""A share of the probability that changes no statistic."""
 
 
 @njit(forceinline=True, fastmath=MATH)  # type: ignore[untyped-decorator]
@@ -76,19 +84,24 @@ def _all_equal(bound, logits, ids):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def settle(  # type: ignore[no-untyped-def]
-    keys, count, limit, k, c, sign, vectors, readout, bound, logits, ids, certified, cut
-):
+    keys, count, limit, k, c, sign, vectors, readout, factor, chosen, bound,
+    logits, ids, certified, cut, best,
+):  # fmt: skip
     """Order float32 candidates as float64 would, and say for which rows the first k are proven.
+
+    Only of the rows that are `chosen` [n].
 
     `bound` [n] is the largest error of a float32 logit of the row, 0 only where the vector is 0.
     Neighbours closer than twice the bound may be in the wrong order, so runs of them are scored
     again in float64. A row is certified when its k-th candidate is more than twice the bound ahead
-    of everything that was not kept. Writes `logits`, `ids` [n, k], `certified` [n] and `cut` [n]:
-    every member of the true top k has a float32 score of at least the cut.
+    of everything that was not kept. Writes `logits`, `ids` [n, k], `certified` [n], `best` [n], the
+    first score, and `cut` [n]: every member of the true top k has a float32 score of at least that.
     """
     scores = np.empty(keys.shape[1], np.float64)
     tokens = np.empty(keys.shape[1], np.int64)
     for r in range(vectors.shape[0]):
+        if not chosen[r]:
+            continue
         kept, rest = _sorted(keys[r], count[r], limit[r], c)
         if kept < k or bound[r] == 0.0:
             certified[r] = _all_equal(bound[r], logits[r], ids[r])
@@ -102,7 +115,7 @@ def settle(  # type: ignore[no-untyped-def]
         # true members lie at most the bound below the true k-th, which lies at most the bound
         # below the float32 k-th; their own float32 score may be off by the bound once more
         cut[r] = scores[k - 1] - slack
-        x = vectors[r].astype(np.float64)
+        x = vectors[r].astype(np.float64) * factor[r]
         start = 0
         for stop in range(1, kept + 1):
             if stop < kept and scores[stop - 1] - scores[stop] <= slack:
@@ -114,28 +127,60 @@ def settle(  # type: ignore[no-untyped-def]
             start = stop
         logits[r] = sign * scores[:k]
         ids[r] = tokens[:k]
+        best[r] = scores[0]
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
-def _replace(sums, reference, screened, exact):  # type: ignore[no-untyped-def]
-    """Put the exact logit in the place of the screened one in a row's sums (see scan.py)."""
-    old, new = screened - reference, exact - reference
-    sums[0] += new - old
-    sums[1] += new**2 - old**2
-    sums[2] += new**3 - old**3
-    sums[3] += new**4 - old**4
-    for at, side in ((4, 1.0), (7, -1.0)):
-        before, after = side * screened - sums[at], side * exact - sums[at]
-        sums[at + 1] += np.exp(after) - np.exp(before)
-        sums[at + 2] += after * np.exp(after) - before * np.exp(before)
+def _replace(sums, r, sign, centre, soft, was, now, count, kth, vocabulary):  # type: ignore[no-untyped-def]
+    """Put exact logits `now` in the place of `count` others in a sums of row r (see scan.py).
+
+    Returns what may still be wrong with the logsumexp of side `sign`, in nats: nothing, if the
+    others would be too little even if the whole vocabulary were at `kth`, which none of them is
+    above; else the share of the probability that is not replaced, times the typical error of what
+    is, and float32's rounding of the sum, of which the replaced terms were taken off.
+    """
+    squares, doubt = 0.0, 0.0
+    for i in range(count):
+        old, new = was[i] - centre, now[i] - centre
+        squares += (now[i] - was[i]) ** 2
+        sums[r, 0] += new - old
+        sums[r, 1] += new**2 - old**2
+        sums[r, 2] += new**3 - old**3
+        sums[r, 3] += new**4 - old**4
+    for at, side in ((TOP, 1.0), (BOTTOM, -1.0)):
+        for i in range(count):
+            move_reference(sums, r, at, side * now[i], soft)
+        before, others, weighted = sums[r, at + 1], sums[r, at + 1], sums[r, at + 2]
+        for i in range(count):
+            y = soft * (side * was[i] - sums[r, at])
+            others -= np.exp(y)
+            weighted -= y * np.exp(y)
+        total = terms = 0.0
+        for i in range(count):
+            y = soft * (side * now[i] - sums[r, at])
+            total += np.exp(y)
+            terms += y * np.exp(y)
+        others = max(others, 0.0)
+        if side == sign:
+            ceiling = vocabulary * np.exp(min(soft * (kth - sums[r, at]), 500.0))
+            if ceiling < NOTHING * total:
+                others = weighted = 0.0
+            else:
+                typical = soft * np.sqrt(squares / max(count, 1))
+                lost = others * typical + SUM * before
+                # beyond a fraction of a nat even the share of the others is a guess
+                known = total + others > 0.0 and typical < 0.5
+                doubt = lost / (total + others) if known else np.inf
+        sums[r, at + 1], sums[r, at + 2] = total + others, terms + weighted
+    return doubt
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def rescore(  # type: ignore[no-untyped-def]
-    keys, count, limit, k, c, sign, vectors, readout, shift, error, rounding, tail,
-    scale, reference, sums, logits, ids, certified, cut,
+    keys, count, limit, k, c, sign, vectors, readout, factor, chosen, error, rounding, tail,
+    shift, shrink, soft, centre, sums, doubt, logits, ids, certified, cut, first,
 ):  # fmt: skip
-    """Exact top k of screened candidates, and for which rows it is proven.
+    """Exact top k of screened candidates of the rows `chosen`, and for which rows it is proven.
 
     Candidates are scored in float64 in the order of their screened scores. This stops when the
     next one, even with the whole error in its favour, stays behind the k-th best exact score. The
@@ -145,21 +190,28 @@ def rescore(  # type: ignore[no-untyped-def]
                     is 0 only where the vector is 0
         tail [n]    bound on the error of a float64 logit
         shift [n]   x . mean of the read-out if that was taken off before screening, else 0
+        shrink [n]  what screened logits have to be multiplied with to be right on average
 
-    Exact scores also replace screened ones (times `scale` [n]) in `sums`, whose powers are of
-    differences to `reference` [n]. Writes `logits`, `ids` and `certified` as `settle` does, and to
-    `cut` the k-th exact score so far, less its error.
+    Exact scores also replace screened ones in `sums`, of which `centre` [n] is the centre, and
+    `doubt` [n] becomes what `_replace` says. Writes `logits`, `ids` and `certified` as `settle`
+    does, to `cut` the k-th exact score so far, less its error, and to `first` the best score as the
+    sums know it: without the shift, and not yet shrunk.
     """
     best, best_id = np.empty(k, np.float64), np.empty(k, np.int64)
+    was, now = np.empty(keys.shape[1], np.float64), np.empty(keys.shape[1], np.float64)
     for r in range(vectors.shape[0]):
+        if not chosen[r]:
+            continue
         kept, rest = _sorted(keys[r], count[r], limit[r], c)
         if kept < k or error[r] == 0.0:
             certified[r] = _all_equal(error[r], logits[r], ids[r])
             cut[r] = -np.inf
+            doubt[r] = 0.0 if error[r] == 0.0 else np.inf
             continue
-        x = vectors[r].astype(np.float64)
+        x = vectors[r].astype(np.float64) * factor[r]
         best[:] = -np.inf
         best_id[:] = 0
+        replaced = 0
         proven = kept == readout.shape[0]
         for i in range(min(AHEAD, kept)):
             _fetch(readout, token_of(keys[r, i]))
@@ -179,19 +231,26 @@ def rescore(  # type: ignore[no-untyped-def]
             if score > best[k - 1] or (score == best[k - 1] and token < best_id[k - 1]):
                 _insert(best, best_id, score, token)
             # each side answers for its half of the row, so that none is replaced twice
-            summed = scale[r] * sign * screened
-            if sums.shape[1] and sign * (summed - reference[r]) > 0.0:
-                _replace(sums[r], reference[r], summed, logit - shift[r])
+            if screened - sign * centre[r] > 0.0:
+                was[replaced] = sign * screened
+                now[replaced] = (logit - shift[r]) / shrink[r]
+                replaced += 1
+        if sums.shape[1]:
+            kth = (best[k - 1] - sign * shift[r]) / shrink[r] if proven else np.inf
+            doubt[r] = _replace(
+                sums, r, sign, centre[r], soft[r], was, now, replaced, kth, readout.shape[0]
+            )
         certified[r] = proven
         cut[r] = best[k - 1] - tail[r]
         logits[r] = sign * best
         ids[r] = best_id
+        first[r] = (best[0] - sign * shift[r]) / shrink[r]
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def exact_topk(x, readout, tokens, k, sign, logits, ids):  # type: ignore[no-untyped-def]
+def exact_topk(x, readout, factor, tokens, k, sign, logits, ids):  # type: ignore[no-untyped-def]
     """The first k of `tokens` (ascending) by float64 score, written to `logits`, `ids` [k]."""
-    x = x.astype(np.float64)
+    x = x.astype(np.float64) * factor
     best = np.full(k, -np.inf)  # not in `logits`: rounded to float32 they could not be told apart
     for i in range(tokens.shape[0]):
         score = sign * exact_dot(x, readout, tokens[i])

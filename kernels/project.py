@@ -14,11 +14,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .projection import SIDES, Projection, Side
+from .scaling import scaled
 
 Impl = Literal["auto", "screened", "tiled", "triton", "naive"]
 
@@ -81,7 +81,7 @@ def project_topk(
     from .screened import project_screened, worthwhile
     from .tiled import project_tiled
 
-    job = (vectors.contiguous(), readout.contiguous(), k, sides, stats)
+    job = (scaled(vectors.contiguous(), readout.contiguous()), k, sides, stats)
     screened = None
     if impl == "screened" or (impl == "auto" and worthwhile(vectors, readout)):
         screened = project_screened(*job, min_certified=0.5 if impl == "auto" else 0.0)
@@ -102,7 +102,3 @@ def _check(vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> 
         )
     if not sides or set(sides) - set(SIDES):
         raise ValueError(f"sides must name 'top', 'bottom' or both, not {sides!r}")
-    for name, tensor in (("vectors", vectors), ("readout", readout)):
-        # min and max carry NaN and infinities and, unlike isfinite, make no mask of the same size
-        if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
-            raise ValueError(f"there is a NaN or an infinity in the {name}")

@@ -32,6 +32,7 @@ class Moments(NamedTuple):
 
     mean: Float[Tensor, " n"]
     var: Float[Tensor, " n"]
+    """In float64: the square of a float32 may be none."""
     skewness: Float[Tensor, " n"]
     kurtosis: Float[Tensor, " n"]
     """Excess kurtosis: 0 for a Gaussian."""
@@ -50,26 +51,29 @@ class Projection(NamedTuple):
 
 
 def softmax_statistics(
-    best: Tensor, log_total: Tensor, mean_y: Tensor, reference: Tensor
+    y_best: Tensor, log_total: Tensor, mean_y: Tensor, reference: Tensor
 ) -> tuple[Tensor, ...]:
-    """logsumexp, entropy and largest probability [n] of scores, the best of which is `best`.
+    """logsumexp, entropy and largest probability [n] of scores.
 
-    From the log of sum e and the mean of y weighted with e, where e = exp(y) and y = score -
-    reference, all float64.
+    From the y of the best one, the log of sum e and the mean of y weighted with e, where e = exp(y)
+    and y = score - reference, all float64.
     """
     logsumexp = reference + log_total
     # with p = e / total:  H = log total - E[y], clipped because rounding can pass the two ends
     entropy = (log_total - mean_y).clamp_min(0.0)
-    largest = (best.double() - logsumexp).exp().clamp_max(1.0)
+    largest = (y_best - log_total).exp().clamp_max(1.0)
     return logsumexp.float(), entropy.float(), largest.float()
 
 
-def central_moments(powers: Float[Tensor, "n 4"], mean: Float[Tensor, " n"]) -> Moments:
-    """From mean powers of t = logit - centre, where centre is nearly the mean, all float64."""
+def central_moments(
+    powers: Float[Tensor, "n 4"], mean: Float[Tensor, " n"], unit: Float[Tensor, " n"]
+) -> Moments:
+    """From mean powers of t = logit / unit - centre, where centre is nearly the mean, and the mean
+    itself, all float64."""
     p1, p2, p3, p4 = powers.unbind(1)
     var = (p2 - p1**2).clamp_min(0.0)
     third = p3 - 3 * p1 * p2 + 2 * p1**3
     fourth = p4 - 4 * p1 * p3 + 6 * p1**2 * p2 - 3 * p1**4
     safe = torch.where(var > 0, var, torch.inf)
     kurtosis = torch.where(var > 0, fourth / safe**2 - 3.0, 0.0)
-    return Moments(*(x.float() for x in (mean, var, third / safe**1.5, kurtosis)))
+    return Moments(mean.float(), var * unit**2, (third / safe**1.5).float(), kurtosis.float())

@@ -7,22 +7,59 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.special import entr
 
 from .projection import Extremes, Moments, Projection
+from .scaling import SOFT, Operands, scaled
 
 CHUNK = 256
 """Rows whose dense logits are held at once."""
+FEW, COLUMNS = 64, 4096
+"""Rows of dense float64 logits, and rows of the read-out, that are held at once in float64."""
 
 
 def project_dense(
     vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool
 ) -> Projection:
     """See `project_topk`; computes in the dtype it is given."""
-    parts = [_project(chunk, readout, k, sides, stats) for chunk in torch.split(vectors, CHUNK)]
+    whole = scaled(vectors, readout)
+    chunks = np.split(np.arange(len(vectors)), range(CHUNK, max(len(vectors), 1), CHUNK))
+    parts = [_project(whole.only(chunk), k, sides, stats) for chunk in chunks]
     joined: Projection = _join(*parts)
     return joined
+
+
+def in_float64(operands: Operands, sides: tuple[str, ...]) -> Projection:
+    """The first id of each side and all statistics of a few rows, from float64 products.
+
+    A row whose logits differ by no more than what these lose has the moments of a constant one.
+    """
+    starts = range(0, len(operands.unit), FEW)
+    joined: Projection = _join(
+        *(
+            _in_float64(operands.only(np.arange(len(operands.unit))[s : s + FEW]), sides)
+            for s in starts
+        )
+    )
+    return joined
+
+
+def _in_float64(operands: Operands, sides: tuple[str, ...]) -> Projection:
+    x = operands.vectors.double() * operands.factor.double()[:, None]
+    products, longest = x.new_empty(len(x), len(operands.readout)), 0.0
+    for start in range(0, len(operands.readout), COLUMNS):
+        slab = operands.readout[start : start + COLUMNS].double()
+        products[:, start : start + COLUMNS] = x @ slab.T
+        longest = max(longest, float(slab.norm(dim=1).max()))
+    found = from_products(products, operands.unit, 1, sides, True)
+    assert found.moments is not None
+    mean, *others = found.moments
+    spread = others[0].sqrt() / torch.from_numpy(operands.unit).to(x.device)
+    constant = spread <= x.shape[1] * 2.0**-52 * longest * x.norm(dim=1)
+    return found._replace(moments=Moments(mean, *(m.masked_fill(constant, 0.0) for m in others)))
 
 
 def exact_ids(vectors: Tensor, readout: Tensor, k: int) -> dict[str, Tensor]:
@@ -47,36 +84,48 @@ def _join(*parts: Any) -> Any:
     return type(parts[0])(*map(_join, *parts)) if isinstance(parts[0], tuple) else parts[0]
 
 
-def _project(x: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool) -> Projection:
-    logits = x @ readout.T
+def _project(operands: Operands, k: int, sides: tuple[str, ...], stats: bool) -> Projection:
+    logits = operands.rows(slice(None)) @ operands.readout.T
+    return from_products(logits, operands.unit, k, sides, stats)
+
+
+def from_products(
+    products: Tensor, unit: np.ndarray, k: int, sides: tuple[str, ...], stats: bool
+) -> Projection:
+    """The projection of dense products [n, V], of which a logit is `unit` [n] times as large."""
+    units = torch.from_numpy(unit).to(products.device)
     return Projection(
-        top=_extremes(logits, k, 1, stats) if "top" in sides else None,
-        bottom=_extremes(logits, k, -1, stats) if "bottom" in sides else None,
-        moments=_moments(logits) if stats else None,
+        top=_extremes(products, units, k, 1, stats) if "top" in sides else None,
+        bottom=_extremes(products, units, k, -1, stats) if "bottom" in sides else None,
+        moments=_moments(products, units) if stats else None,
         impl="naive",
     )
 
 
-def _extremes(logits: Tensor, k: int, sign: int, stats: bool) -> Extremes:
-    signed = sign * logits
+def _extremes(products: Tensor, unit: Tensor, k: int, sign: int, stats: bool) -> Extremes:
+    signed = sign * products
     # a stable sort, unlike topk, keeps equal logits in the order of their ids
     scores, ids = signed.sort(dim=1, descending=True, stable=True)
-    scores, ids = scores[:, :k], ids[:, :k]
+    best, scores, ids = scores[:, :1], scores[:, :k], ids[:, :k]
+    logits = (sign * scores.double() * unit[:, None]).to(products)
     if not stats:
-        return Extremes(ids, sign * scores)
-    logp = signed.log_softmax(1)
-    entropy = -(logp.exp() * logp).sum(1)
-    return Extremes(ids, sign * scores, signed.logsumexp(1), entropy, logp.max(1).values.exp())
+        return Extremes(ids, logits)
+    logp = ((signed - best) * unit.clamp(*SOFT).to(products)[:, None]).log_softmax(1)
+    p = logp.exp()
+    logsumexp = best[:, 0].double() * unit - logp.max(1).values.double()
+    return Extremes(ids, logits, logsumexp.to(products), entr(p).sum(1), p.max(1).values)
 
 
-def _moments(logits: Tensor) -> Moments:
-    mean = logits.mean(1)
-    t = logits - mean[:, None]
-    var = t.square().mean(1)
-    std = var.sqrt().clamp_min(torch.finfo(var.dtype).tiny)
-    skewness = (t / std[:, None]).pow(3).mean(1)
-    kurtosis = (t / std[:, None]).pow(4).mean(1) - 3.0
-    constant = var == 0
+def _moments(products: Tensor, unit: Tensor) -> Moments:
+    mean = products.mean(1)
+    t = products - mean[:, None]
+    size = t.abs().amax(1)  # before powers are taken, the largest is made 1
+    u = t / torch.where(size > 0, size, 1.0)[:, None]
+    square = u.square().mean(1)
+    std = square.sqrt().clamp_min(torch.finfo(u.dtype).tiny)
     return Moments(
-        mean, var, skewness.masked_fill(constant, 0.0), kurtosis.masked_fill(constant, 0.0)
+        (mean.double() * unit).to(products),
+        square.double() * (size.double() * unit).square(),
+        (u / std[:, None]).pow(3).mean(1),
+        ((u / std[:, None]).pow(4).mean(1) - 3.0).masked_fill(size == 0, 0.0),
     )

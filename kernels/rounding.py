@@ -44,8 +44,11 @@ class Rounded(NamedTuple):
 
 
 @njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
-def _round_rows(matrix, first, stop, shift, step, out, lengths, losses, total):  # type: ignore[no-untyped-def]
-    """Round `matrix - shift` to nearest even into `out` (as int16), measure norms, add to `total`.
+def _round_rows(  # type: ignore[no-untyped-def]
+    matrix, factor, first, stop, shift, step, out, lengths, losses, total
+):
+    """Round `matrix * factor - shift` to nearest even into `out` (as int16), measure norms, add the
+    matrix to `total`.
 
     Only rows first to stop are rounded. Row r goes where `round_to_bfloat16` says.
     """
@@ -55,7 +58,7 @@ def _round_rows(matrix, first, stop, shift, step, out, lengths, losses, total): 
             total[i] += np.float64(row[i])
         length = loss = whole = largest = np.float32(0.0)
         for i in range(row.shape[0]):
-            value = row[i] - shift[i]
+            value = factor[r] * row[i] - shift[i]
             bits = np.uint32(float_bits(value))  # type: ignore[call-arg]
             odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
             up = np.uint32(np.uint32(bits + odd) + np.uint32(0x7FFF))
@@ -106,13 +109,18 @@ def _in_chunks(work: Callable[[int, int, np.ndarray], None], count: int, d: int)
     return torch.from_numpy(totals.sum(0) / max(count, 1))
 
 
-def round_to_bfloat16(matrix: Tensor, shift: Tensor, multiple: int, step: int = 1) -> Rounded:
+def round_to_bfloat16(
+    matrix: Tensor, shift: Tensor, multiple: int, step: int = 1, factor: Tensor | None = None
+) -> Rounded:
     """`matrix - shift` (float32 [rows, d] and [d]) in bfloat16, rows padded to a multiple.
+
+    Each row is first multiplied with its `factor` [rows], a power of 2, where that is given.
 
     The rows are put in `step` slabs of equal size: rows 0, step, 2 step, ... come first, then rows
     1, step + 1, ..., every slab padded by itself.
     """
     rows, taken = matrix.numpy(), shift.numpy()
+    factors = np.ones(len(rows), np.float32) if factor is None else factor.numpy()
     count = -(-len(rows) // multiple) * multiple
     # numpy asks for huge pages, torch does not: a fifth of the time goes into small ones' faults
     bits = np.empty((count, rows.shape[1]), np.int16)
@@ -120,7 +128,7 @@ def round_to_bfloat16(matrix: Tensor, shift: Tensor, multiple: int, step: int = 
     lengths, losses = np.zeros(len(rows)), np.zeros(len(rows))
 
     def chunk(first: int, stop: int, total: np.ndarray) -> None:
-        _round_rows(rows, first, stop, taken, step, bits, lengths, losses, total)
+        _round_rows(rows, factors, first, stop, taken, step, bits, lengths, losses, total)
 
     mean = _in_chunks(chunk, *rows.shape)
     return Rounded(torch.from_numpy(bits).view(torch.bfloat16), lengths, losses, mean)

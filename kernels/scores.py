@@ -10,6 +10,8 @@ of the stream, so the result does not depend on how it is cut into batches.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,6 +22,9 @@ from .statistics import Statistics
 
 CHUNK = 1024
 """Directions scored at once."""
+
+Score = Callable[[Tensor], Tensor]
+"""Activations [tokens, d] -> scores [tokens, n]."""
 
 
 class Scores(NamedTuple):
@@ -39,16 +44,21 @@ class RunningScores:
     """Scores of the activations added so far.
 
     Args:
-        directions: [n, d], scored in float32.
+        directions: [n, d], scored in float32; or functions of activations [tokens, d], each of
+            which gives the scores [tokens, some] of some of them.
         keep: best examples kept of each (fewer if there are fewer activations).
     """
 
-    def __init__(self, directions: Float[Tensor, "n d"], keep: int = 10) -> None:
-        if directions.ndim != 2:
-            raise ValueError(f"expected directions [n, d], got {list(directions.shape)}")
+    def __init__(self, directions: Float[Tensor, "n d"] | Sequence[Score], keep: int = 10) -> None:
         if keep < 1:
             raise ValueError(f"keep is {keep}: keep at least 1 example")
-        self._chunks = torch.split(directions.detach().float(), CHUNK)
+        if isinstance(directions, Tensor):
+            if directions.ndim != 2:
+                raise ValueError(f"expected directions [n, d], got {list(directions.shape)}")
+            chunks = torch.split(directions.detach().float(), CHUNK)
+            self._pieces: Sequence[Score] = [partial(_products, chunk) for chunk in chunks]
+        else:
+            self._pieces = directions
         self._keep = keep
         self._running: list[Scores] = []
 
@@ -64,12 +74,10 @@ class RunningScores:
             ValueError: activations of another width, or a score that is not finite.
         """
         batch = []
-        for chunk in self._chunks:
-            if x.shape[1] != chunk.shape[1]:
-                raise ValueError(
-                    f"directions of {chunk.shape[1]} numbers do not fit activations of {x.shape[1]}"
-                )
-            scores = chunk.to(x.device) @ x.float().T
+        if not len(x):
+            return  # a batch of which nothing counts
+        for piece in self._pieces:
+            scores = piece(x).float().T.contiguous()
             moments = Statistics.of(scores.T)
             if not torch.isfinite(moments.mean).all():
                 raise ValueError("a score is not finite: compute in float32")
@@ -91,6 +99,15 @@ class RunningScores:
         means, squares = (torch.cat([getattr(m, n) for m in moments]) for n in ("mean", "squares"))
         whole = Statistics(moments[0].count, means, squares)
         return Scores(whole, *map(torch.cat, rest))
+
+
+def _products(directions: Tensor, x: Tensor) -> Tensor:
+    if x.shape[1] != directions.shape[1]:
+        raise ValueError(
+            f"directions of {directions.shape[1]} numbers do not fit activations of {x.shape[1]}"
+        )
+    products: Tensor = x.float() @ directions.to(x.device).T
+    return products
 
 
 def _joined(before: Scores, new: Scores, keep: int) -> Scores:

@@ -31,16 +31,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .blocks import INNER, ROWS, SIGNS, Buffers, Results, State, cut, each, new_state
-from .exact import rescore
+from .blocks import ROWS, Buffers, cut, each, new_state
 from .projection import Projection
+from .results import Results
 from .rounding import UNIT, Rounded, float32_error, round_to_bfloat16, screening_error
+from .scaling import Operands
 from .scan import scan_bfloat16
+from .tiled import project_tiled
 
 COLUMNS = 1024
 """Columns of a tile."""
 SAMPLE = 2048
 """Rows of the read-out that decide whether it is centred, and give its second moments."""
+LONG = 4.0
+"""Times the median length that a row of the sample counts for at most."""
+DOUBT = 2.0**-4
+"""Nats, or standard deviations, that a row may be off before it is computed in float32; what is
+compared with it are estimates from above."""
 STEP = 16
 """Rows of a tile are a multiple of this, so that torch never leaves oneDNN for a fallback."""
 
@@ -116,13 +123,14 @@ def strided(vocabulary: int, kept: int) -> list[Slab]:
 class Screen:
     """Both operands made ready for screening: rounded, the read-out centred if that is tighter.
 
-    `error`, `float32_error`, `float64_error` [n] bound the errors of each row's logits: screened
-    (without the rounding of the output), and in the two precisions.
+    `error`, `float32_error` [n] bound the errors of each row's logits, screened (without the
+    rounding of the output) and in float32; `noise` [n] is the typical error of a screened one.
     """
 
-    def __init__(self, vectors: Tensor, readout: Tensor, stats: bool) -> None:
+    def __init__(self, operands: Operands, stats: bool) -> None:
+        readout = operands.readout
         nothing = torch.zeros(readout.shape[1])
-        self.x = round_to_bfloat16(vectors, nothing, STEP)
+        self.x = round_to_bfloat16(operands.vectors, nothing, STEP, factor=operands.factor)
         # rows without a common part, or ones that bfloat16 holds exactly, are better left alone
         some = readout[:: max(len(readout) // SAMPLE, 1)].contiguous()
         shifts = (nothing, some.mean(0, dtype=torch.float64).float())
@@ -133,15 +141,19 @@ class Screen:
         longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
         lengths, d = self.x.lengths + self.x.losses, len(self.shift)
         self.float32_error = float32_error(lengths, longest, d)
-        # a float64 sum is made in one piece; the other half of 2^-28 is for x . shift, taken off it
-        self.float64_error = self.float32_error * 2.0**-28 * -(-d // INNER)
+        self.noise = lengths * np.median(self.w.losses) + self.x.losses * np.median(self.w.lengths)
+        self.noise /= math.sqrt(d)
         self._moments = self._second_moments(some) if stats else None
 
     def _second_moments(self, some: Tensor) -> Tensor | None:
         """[d, d] second moments of the read-out up to a factor; None if the sample is small."""
         if len(some) < 2 * some.shape[1]:
             return None
-        centred = (some - self.shift).bfloat16()
+        centred = some - self.shift
+        # one row many times longer than others would decide for all
+        lengths = centred.norm(dim=1)
+        longest = LONG * lengths.median()
+        centred = (centred * (longest / lengths.clamp_min(longest))[:, None]).bfloat16()
         moments = torch.empty(some.shape[1], some.shape[1], dtype=torch.bfloat16)
 
         def multiply(_: int) -> None:
@@ -150,18 +162,18 @@ class Screen:
         each(multiply, range(1))  # torch's own threads would cut the sum as many ways as there are
         return moments
 
-    def scale(self, vectors: Tensor, rows: slice) -> np.ndarray:
-        """What the screened logits of some rows are multiplied with in their statistics.
+    def shrink(self, own: Tensor, rows: slice) -> np.ndarray:
+        """What the screened logits of some rows, `own`, are multiplied with in their statistics.
 
         Rounding x to x + e adds e . w_j to logit j. The part of it that goes with the logit,
         a x . w_j with a = e C x / x C x and C the second moments of W, does not average out over
         the vocabulary. Where C is not known it stays (it falls with 1 / sqrt(d)).
         """
         if self._moments is None:
-            return np.ones(rows.stop - rows.start, np.float32)
+            return np.ones(len(own), np.float32)
         x = self.x.values[rows]
         image = (x @ self._moments).float()  # to bfloat16's precision: only the small a needs it
-        along, whole = (image * x).sum(1), (image * vectors[rows]).sum(1)
+        along, whole = (image * x).sum(1), (image * own).sum(1)
         return torch.where((along > 0) & (whole > 0), whole / along, 1.0).numpy()
 
     def _error(self, w: Rounded) -> np.ndarray:
@@ -169,8 +181,7 @@ class Screen:
 
 
 def project_screened(
-    vectors: Tensor,
-    readout: Tensor,
+    operands: Operands,
     k: int,
     sides: tuple[str, ...],
     stats: bool,
@@ -183,7 +194,8 @@ def project_screened(
     """
     if not sound():
         raise ValueError("torch's bfloat16 products are too coarse on this machine: use 'tiled'")
-    screen, results = Screen(vectors, readout, stats), Results(vectors, readout, k, sides)
+    screen, results = Screen(operands, stats), Results(operands, k, sides)
+    readout = operands.readout
     kept = candidates(k, readout.shape[1], len(readout))
     parts = [part.T for part in torch.split(screen.w.values, COLUMNS)]
     slabs = list(zip(strided(len(readout), kept), parts, strict=True))
@@ -192,38 +204,29 @@ def project_screened(
     def block(rows: slice) -> None:
         if hopeless.is_set():
             return
-        exact = vectors[rows].double()
+        exact = operands.rows(rows)
+        results.shrink[rows] = shrink = screen.shrink(exact, rows)
+        exact = exact.double()
         results.shift[rows] = exact @ screen.shift.double()
         results.mean[rows] = exact @ screen.w.mean
-        scale = screen.scale(vectors, rows)
-        centre = ((results.mean[rows] - results.shift[rows]) / scale).astype(np.float32)
-        reference = scale * centre.astype(np.float64)
-        state = new_state(reference, kept, results.sides)
+        centre = ((results.mean[rows] - results.shift[rows]) / shrink).astype(np.float32)
+        state, soft = new_state(centre, kept, results.sides), results.soft(rows)
         own = screen.x.values[rows.start : -(-rows.stop // STEP) * STEP]
         tile, bits = buffers.view(len(own), COLUMNS)
         for slab, part in slabs:
             torch.mm(own, part, out=tile)
             sizes = (slab.width, slab.first, slab.step)
-            scan_bfloat16(bits, *sizes, scale, centre, *state, slab.kept, stats)
-        _rescore(screen, results, rows, state, kept, scale, reference, stats)
+            scan_bfloat16(bits, *sizes, soft, centre, *state, slab.kept, stats)
+        everyone, error = np.ones(len(centre), np.bool_), (screen.error[rows], UNIT)
+        single = screen.float32_error[rows]
+        results.rescore(rows, state, kept, everyone, error, single, centre, stats)
+        results.sums[rows] = state.sums
         if rows.start == 0 and results.share(rows) < min_certified:
             hopeless.set()
 
-    each(block, starmap(slice, cut(len(vectors))))
-    return None if hopeless.is_set() else results.projection(stats, "screened")
-
-
-def _rescore(
-    screen: Screen, results: Results, rows: slice, state: State, kept: int,
-    scale: np.ndarray, reference: np.ndarray, stats: bool,
-) -> None:  # fmt: skip
-    x, w = results.vectors[rows].numpy(), results.readout.numpy()
-    single, double = screen.float32_error[rows], screen.float64_error[rows]
-    sums = state.sums if stats else state.sums[:, :0]
-    for side in results.sides:
-        rescore(
-            *state.side(side), results.k, kept, SIGNS[side], x, w, results.shift[rows],
-            screen.error[rows], UNIT, double, scale, reference, sums, *results.of(side, rows),
-        )  # fmt: skip
-        results.cut[side][rows] -= single
-    results.sums[rows] = state.sums
+    each(block, starmap(slice, cut(len(operands.vectors))))
+    if hopeless.is_set():
+        return None
+    return results.projection(
+        stats, "screened", screen.noise, DOUBT, lambda few: project_tiled(few, 1, sides, True)
+    )

@@ -8,6 +8,11 @@ u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1; any orde
 More than 4,096 terms are summed in parts, so that d counts as 4,096 and a few. More candidates than
 k are kept, close neighbours are scored again in float64, and rows whose k-th candidate is not clear
 of the rest are searched again. So the ids are those of a float64 product.
+
+Statistics. Where float32 rounds logits to more than a small fraction of a nat, they are no good in
+an exponent: all candidates are scored in float64 and replaced in the sums. Where that does not help
+(many logits near the best, or a row whose logits hardly differ), the row's statistics are computed
+again in float64.
 """
 
 from __future__ import annotations
@@ -16,48 +21,57 @@ from itertools import starmap
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from .blocks import SIGNS, Buffers, Results, cut, each, new_state, product
-from .exact import settle
+from .blocks import Buffers, cut, each, new_state, product
 from .projection import Projection
+from .reference import in_float64
+from .results import Results
 from .rounding import float32_error, measure
+from .scaling import Operands
 from .scan import scan_tile
 
 COLUMNS = 512
 """Columns of a tile."""
 SPARE = 8
 """Candidates kept beyond k, so that the k-th is usually clear of what is left out."""
+FRACTION = 2.0**-16
+"""Nats that a logit may be off by rounding, or its row's candidates are all scored in float64."""
+DOUBT = 2.0**-9
+"""Nats, or standard deviations, that a row may be off before it is computed in float64; what is
+compared with it are estimates from above."""
 
 
-def project_tiled(
-    vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...], stats: bool
-) -> Projection:
+def project_tiled(operands: Operands, k: int, sides: tuple[str, ...], stats: bool) -> Projection:
     """See `project_topk`; contiguous float32 on the CPU."""
-    results = Results(vectors, readout, k, sides)
+    results, readout = Results(operands, k, sides), operands.readout
     kept = min(k + SPARE, len(readout))
-    average, lengths = measure(readout)
-    bound = float32_error(measure(vectors)[1], float(lengths.max()), readout.shape[1])
-    x, w = vectors.numpy(), readout.numpy()
+    average, widths = measure(readout)
+    typical, longest = np.median(widths), float(widths.max())
     buffers = Buffers(torch.float32, COLUMNS)
     slabs = [part.T for part in torch.split(readout, COLUMNS)]
+    noise = np.zeros(len(operands.vectors))
 
     def block(rows: slice) -> None:
-        own = vectors[rows]
+        own = operands.rows(rows)
+        lengths = own.double().norm(dim=1).numpy()
+        bound = float32_error(lengths, longest, readout.shape[1])
+        noise[rows], rounding = 2.0**-24 * np.outer([typical, longest], lengths)
         results.mean[rows] = own.double() @ average
         centre = results.mean[rows].astype(np.float32)
         state = new_state(centre, kept, results.sides)
         tile, values = buffers.view(len(own), COLUMNS)
         outs = {slab.shape[1]: tile[:, : slab.shape[1]] for slab in slabs}
-        scale = np.ones(len(own), np.float32)
-        for first, slab in zip(range(0, len(w), COLUMNS), slabs, strict=True):
+        soft = results.soft(rows)
+        for first, slab in zip(range(0, len(readout), COLUMNS), slabs, strict=True):
             width = slab.shape[1]
             product(own, slab, outs[width])
-            scan_tile(values, width, first, 1, scale, centre, *state, kept, stats)
+            scan_tile(values, width, first, 1, soft, centre, *state, kept, stats)
+        coarse = stats & (rounding * soft > FRACTION)
+        results.settle(rows, state, kept, ~coarse, bound)
+        results.rescore(rows, state, kept, coarse, (bound, 0.0), bound, centre, stats)
         results.sums[rows] = state.sums
-        for side in results.sides:
-            operands = (SIGNS[side], x[rows], w, bound[rows])
-            settle(*state.side(side), k, kept, *operands, *results.of(side, rows))
 
-    each(block, starmap(slice, cut(len(x))))
-    return results.projection(stats, "tiled")
+    each(block, starmap(slice, cut(len(operands.vectors))))
+    return results.projection(
+        stats, "tiled", noise, DOUBT, lambda few: in_float64(few, results.sides)
+    )

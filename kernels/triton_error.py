@@ -19,7 +19,6 @@ from torch import Tensor
 
 from .triton_lengths import lengths
 
-LARGEST = torch.finfo(torch.float32).max
 SMALL = 8192
 """Largest vocabulary of which all logits may be candidates."""
 
@@ -30,18 +29,24 @@ class Readout(NamedTuple):
     exact: Tensor
     rounded: Tensor
     mean: Tensor
-    """Mean row, float32."""
+    """Mean row, float64."""
     longest: float
     """Largest |w'|."""
     largest_loss: float
     """Largest |w - w'|."""
+    typical: float
+    """Median |w'|."""
+    typical_loss: float
+    """Median |w - w'|."""
 
 
 def prepare(readout: Tensor) -> Readout:
     rounded = readout.bfloat16()
-    mean = readout.mean(0, dtype=torch.float32)
-    length, loss, _ = lengths(readout, rounded, mean)
-    return Readout(readout, rounded, mean, float(length.max()), float(loss.max()))
+    mean = readout.mean(0, dtype=torch.float64)
+    ones = torch.ones(len(readout), dtype=torch.float64, device=readout.device)
+    length, loss, _ = lengths(readout, ones, rounded, mean)
+    bounds = (length.max(), loss.max(), length.median(), loss.median())
+    return Readout(readout, rounded, mean, *map(float, bounds))
 
 
 def gamma(d: int) -> float:
@@ -53,8 +58,13 @@ def errors(length: Tensor, loss: Tensor, d: int, w: Readout) -> Tensor:
     error = loss * w.longest + (length + loss) * w.largest_loss + gamma(d) * length * w.longest
     # subnormal numbers may be flushed to zero
     tiny = d * 2.0**-124 * (1 + length + loss + w.longest)
-    # a float32 sum that may overflow bounds nothing
-    return (1.001 * error + tiny).masked_fill(~(length * w.longest < LARGEST), torch.inf)
+    return 1.001 * error + tiny
+
+
+def noise(length: Tensor, loss: Tensor, d: int, w: Readout) -> Tensor:
+    """[n] float64 typical error of a row's logits: of sums, and of rounding the operands."""
+    rounding: Tensor = (loss * w.typical + (length + loss) * w.typical_loss) / math.sqrt(d)
+    return rounding + 2.0**-24 * length * w.typical
 
 
 def room(k: int, d: int, vocabulary: int) -> int:

@@ -14,55 +14,30 @@ from __future__ import annotations
 
 import math
 import os
-from typing import NamedTuple
 
+import numpy as np
 import torch
 import triton
 from torch import Tensor
 
 from . import triton_scan as scan
 from . import triton_select as select
+from .exact import LOST
 from .projection import SIDES, Extremes, Projection, central_moments, softmax_statistics
-from .triton_error import Readout, errors, prepare, room
-from .triton_lengths import lengths
+from .reference import in_float64
+from .results import correct
+from .scaling import Operands, scaled
+from .triton_error import Readout, prepare, room
+from .triton_rows import RowResults, check_twin, in_doubt
 
 ROWS, LOGITS = 4096, 2**29
 """Largest number of rows, and of logits, of a chunk."""
 CHECKED = 4
 """Rows of every call that are compared with dense float64 logits."""
-
-
-class RowResults(NamedTuple):
-    """Results of all rows; a side that was not asked for is left empty."""
-
-    ids: Tensor
-    """[n, 2, k] int64"""
-    logits: Tensor
-    """[n, 2, k] float32"""
-    counts: Tensor
-    """[n, 2] int32, numbers of candidates"""
-    sums: Tensor
-    """[n, 10] float64, see `triton_scan.merge_kernel`"""
-    error: Tensor
-    """[n] float64, E of `triton_error.py`"""
-    mean: Tensor
-    """[n] float64, of all of a row's logits"""
-    centre: Tensor
-    """[n] float32, the same mean, taken off before powers are summed"""
-
-    @staticmethod
-    def empty(x: Tensor, rounded: Tensor, w: Readout, k: int) -> RowResults:
-        n, d = x.shape
-        length, loss, mean = lengths(x, rounded, w.mean)
-        return RowResults(
-            torch.empty(n, 2, k, dtype=torch.int64, device=x.device),
-            torch.empty(n, 2, k, device=x.device),
-            torch.zeros(n, 2, dtype=torch.int32, device=x.device),
-            torch.empty(n, scan.SUMS, dtype=torch.float64, device=x.device),
-            errors(length, loss, d, w),
-            mean,
-            mean.float(),
-        )
+MODERATE = 8
+"""Exponents that rows and the read-out keep: theirs are small, and no copy is made."""
+FRACTION, LOSSLESS_DOUBT, DOUBT = 2.0**-4, 2.0**-9, 2.0**-4
+"""As `tiled.FRACTION`, `tiled.DOUBT` and `screened.DOUBT`."""
 
 
 def project_triton(
@@ -78,22 +53,37 @@ def project_triton(
     """
     if vectors.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"impl='triton' runs on a GPU, not on {vectors.device}: use 'auto'")
-    x, w = _readable(vectors), prepare(_readable(readout))
-    rounded = x.bfloat16()
-    results = RowResults.empty(x, rounded, w, k)
+    given = scaled(_readable(vectors), _readable(readout), MODERATE, MODERATE)
+    x, w, as_given = given.vectors, prepare(given.readout), bool((given.factor == 1).all())
+    rounded = (x if as_given else given.rows(slice(None))).bfloat16()
+    results = RowResults.empty(given, rounded, w, k)
     lossless = x.dtype == w.exact.dtype == torch.bfloat16
     rows = min(ROWS, max(128, LOGITS // len(w.exact) // 128 * 128))
     search = _Search(w, k, sides, stats, lossless, min(len(x), rows))
     for start in range(0, len(x), search.rows):
         at = slice(start, start + search.rows)
         search.chunk(x[at], rounded[at], RowResults(*(tensor[at] for tensor in results)))
-    certified = search.settle(x, results)
-    top, bottom = (_extremes(results, SIDES.index(s), stats) if s in sides else None for s in SIDES)
-    powers = results.sums[:, 6:] / len(w.exact)
-    moments = central_moments(powers, results.mean) if stats else None
-    projection = Projection(top, bottom, moments, "triton", certified)
-    _check_twin(x[:CHECKED], w, projection, results.error[:CHECKED, None])
+    proven = search.settle(x, results)
+    projection = _projection(given, results, sides, stats, float(proven.double().mean()))
+    if stats:
+        limit = LOSSLESS_DOUBT if lossless else DOUBT
+        wrong = in_doubt(given, results, sides, proven, limit)
+        correct(projection, given, lambda few: in_float64(few, sides), *wrong)
+    check_twin(given.only(np.arange(min(len(x), CHECKED))), w, projection, results.error)
     return projection
+
+
+def _projection(
+    given: Operands, results: RowResults, sides: tuple[str, ...], stats: bool, certified: float
+) -> Projection:
+    unit = torch.from_numpy(given.unit).to(results.mean.device)
+    powers = results.sums[:, 6:] / len(given.readout)
+    top, bottom = (
+        _extremes(results, unit, SIDES.index(side), stats) if side in sides else None
+        for side in SIDES
+    )
+    moments = central_moments(powers, results.mean * unit, unit) if stats else None
+    return Projection(top, bottom, moments, "triton", certified)
 
 
 def _readable(operand: Tensor) -> Tensor:
@@ -138,13 +128,17 @@ class _Search:
         self._scan(logits, results)
         self._candidates(logits, results)
         self._rank(x, results)
-        if self.stats and not self.lossless:
+        if self.stats:
+            powers = results.sums[:, 7::2]
+            before = powers.clone()
             scan.correct_kernel[(len(x),)](
-                logits, self.levels, self.ids, results.counts, self.scores, results.mean,
-                results.centre, results.sums,
+                logits, self.levels, self.ids, results.counts, self.scores, results.best,
+                results.mean, results.centre, results.soft, results.error, results.sums,
                 len(self.w.exact), self.stride, self.first_side, self.sides, self.room,
+                FRACTION if self.lossless else 0.0,
                 PART=self._step(select.PART), num_warps=1,
             )  # fmt: skip
+            results.lost.copy_((before > LOST * powers).any(1))
 
     def _step(self, size: int) -> int:
         """Candidates of one step: many in the interpreter, where every step takes as long."""
@@ -152,13 +146,13 @@ class _Search:
 
     def _scan(self, logits: Tensor, results: RowResults) -> None:
         scan.scan_kernel[(len(logits), self.tiles)](
-            logits, results.centre, self.bins, self.sums,
+            logits, results.centre, results.soft, self.bins, self.sums,
             len(self.w.exact), self.stride, self.tiles,
             RUNS=scan.RUNS, WIDTH=scan.WIDTH, RUN=scan.RUN, STATS=self.stats, **scan.OPTIONS,
         )  # fmt: skip
         if self.stats:
             scan.merge_kernel[(len(logits),)](
-                self.sums, results.sums, self.tiles,
+                self.sums, results.centre, results.soft, results.sums, self.tiles,
                 TILES=triton.next_power_of_2(self.tiles), num_warps=1,
             )  # fmt: skip
 
@@ -178,76 +172,55 @@ class _Search:
         )  # fmt: skip
 
     def _rank(self, x: Tensor, results: RowResults) -> None:
-        self._dots(x, self.ids, results.counts, self.scores, 2)
+        self._dots(x, results.factor, self.ids, results.counts, self.scores, 2)
         select.rank_kernel[(len(x), self.sides)](
-            self.scores, self.ids, results.counts, results.ids, results.logits,
+            self.scores, self.ids, results.counts, results.ids, results.logits, results.best,
             self.first_side, self.k, self.room,
             C=self._step(64), PART=self._step(select.PART), num_warps=4,
         )  # fmt: skip
 
     def _dots(
-        self, x: Tensor, ids: Tensor, candidates: Tensor, scores: Tensor, programs: int
+        self,
+        x: Tensor,
+        factor: Tensor,
+        ids: Tensor,
+        candidates: Tensor,
+        scores: Tensor,
+        programs: int,
     ) -> None:
         d = x.shape[1]
         inner = select.INNER if d % select.INNER == 0 else min(256, triton.next_power_of_2(d))
         select.dots_kernel[(len(x), self.sides, programs)](
-            x, self.w.exact, ids, candidates, scores, self.first_side, ids.shape[2],
+            x, factor, self.w.exact, ids, candidates, scores, self.first_side, ids.shape[2],
             D=d, C=self._step(select.BLOCK), K=inner, RUN=min(select.RUN, inner),
             num_warps=max(1, inner // 256),
         )  # fmt: skip
 
-    def settle(self, x: Tensor, results: RowResults) -> float:
-        """Score all logits of the rows that are not proven; returns the share of those that are."""
+    def settle(self, x: Tensor, results: RowResults) -> Tensor:
+        """Score all logits of the rows that are not proven; returns which are, [n]."""
         own = results.counts[:, self.first_side : self.first_side + self.sides]
         proven = ((own >= self.k) & (own <= self.room)).all(1)
-        proven &= results.error.isfinite()  # or logits that overflowed to NaN are no candidates
-        left = (~proven).nonzero()[:, 0]
         vocabulary = len(self.w.exact)
         everyone = torch.arange(vocabulary, dtype=torch.int32, device=x.device)
-        for rows in torch.split(left, 16):
+        for rows in torch.split((~proven).nonzero()[:, 0], 16):
             ids = everyone.expand(len(rows), 2, -1).contiguous()
             counts = torch.full_like(results.counts[rows], vocabulary)
             scores = torch.full(ids.shape, -torch.inf, dtype=torch.float64, device=x.device)
-            self._dots(x[rows], ids, counts, scores, triton.cdiv(vocabulary, 256))
+            programs = triton.cdiv(vocabulary, 256)
+            self._dots(x[rows], results.factor[rows], ids, counts, scores, programs)
             best = scores.argsort(dim=2, descending=True, stable=True)[..., : self.k]
-            results.ids[rows] = best
-            results.logits[rows] = scores.gather(2, best).float()
+            found = scores.gather(2, best)
+            results.ids[rows], results.best[rows] = best, found[..., 0]
+            results.logits[rows] = found.float()
             results.logits[rows, 1] *= -1
-        return 1 - len(left) / max(len(x), 1)
+        return proven
 
 
-def _extremes(results: RowResults, side: int, stats: bool) -> Extremes:
-    ids, logits = results.ids[:, side], results.logits[:, side]
+def _extremes(results: RowResults, unit: Tensor, side: int, stats: bool) -> Extremes:
+    ids, logits = results.ids[:, side], (results.logits[:, side] * unit[:, None]).float()
     if not stats:
         return Extremes(ids, logits)
     largest, total, weighted = results.sums[:, [side, 2 + 2 * side, 3 + 2 * side]].unbind(1)
-    best = logits[:, 0] if side == 0 else -logits[:, 0]
+    y_best = results.soft * (results.best[:, side] - largest)
     mean_y = weighted / total * math.log(2)  # the kernels' e is a power of 2
-    return Extremes(ids, logits, *softmax_statistics(best, total.log(), mean_y, largest))
-
-
-def _check_twin(vectors: Tensor, w: Readout, projection: Projection, error: Tensor) -> None:
-    """Compare the first rows [r, d], whose E is error [r, 1], with dense float64 logits.
-
-    The proof trusts the screen. This check does not, because no test may have seen this compiler or
-    device.
-
-    Raises:
-        RuntimeError: an id that is not among the best, or a wrong logsumexp.
-    """
-    x = vectors.double()
-    logits = torch.cat([x @ part.double().T for part in torch.split(w.exact, 8192)], 1)
-    # float64 products round too, and may add in a different order
-    close = 1e-8 * error + 1e-300
-    for sign, side in ((1, projection.top), (-1, projection.bottom)):
-        if side is None:
-            continue
-        ids = side.ids[: len(x)]
-        want = (sign * logits).topk(ids.shape[1], dim=1).values
-        wrong = ((sign * logits).gather(1, ids) - want).abs() > close
-        if side.logsumexp is not None:
-            whole = (sign * logits).logsumexp(1)
-            drift = (side.logsumexp[: len(x)].double() - whole).abs()[:, None]
-            wrong = wrong | (drift > error + 1e-5 * (1 + whole.abs()[:, None]))
-        if wrong.any():
-            raise RuntimeError("the Triton projection differs from dense logits: use impl='naive'")
+    return Extremes(ids, logits, *softmax_statistics(y_best, total.log(), mean_y, largest * unit))

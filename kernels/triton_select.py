@@ -115,11 +115,11 @@ def candidates_kernel(
 
 @triton.jit
 def dots_kernel(
-    x_ptr, w_ptr, ids_ptr, count_ptr, scores_ptr, first_side, room,
+    x_ptr, factor_ptr, w_ptr, ids_ptr, count_ptr, scores_ptr, first_side, room,
     D: tl.constexpr, C: tl.constexpr, K: tl.constexpr, RUN: tl.constexpr,
 ):  # fmt: skip
-    """scores float64 [n, 2, room] = x[row] . w[id], negated on side 1, of all candidates.
-    Grid (n, sides, programs that share them).
+    """scores float64 [n, 2, room] = factor[row] x[row] . w[id] of all candidates, negated on
+    side 1. Grid (n, sides, programs that share them).
 
     Every dot adds in the same order, so equal rows of w score equal to the last bit.
     """
@@ -142,7 +142,7 @@ def dots_kernel(
             x = x.to(tl.float32).to(tl.float64)
             terms = w.to(tl.float32).to(tl.float64) * x[None, :]
             total += tl.sum(tl.reshape(terms, (C, K // RUN, RUN)), axis=2)
-        score = tl.sum(total, axis=1)
+        score = tl.sum(total, axis=1) * tl.load(factor_ptr + row)
         score = tl.where(side == 0, score, -score)
         tl.store(scores_ptr + place * room + at, score, mask=at < count)
         start += tl.num_programs(2) * C
@@ -150,11 +150,11 @@ def dots_kernel(
 
 @triton.jit
 def rank_kernel(
-    scores_ptr, ids_ptr, count_ptr, out_ids_ptr, out_logits_ptr, first_side, k, room,
+    scores_ptr, ids_ptr, count_ptr, out_ids_ptr, out_logits_ptr, best_ptr, first_side, k, room,
     C: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """out_ids int64 and out_logits float32 [n, 2, k]: the k best of the candidates, by counting for
-    each how many come before it."""
+    each how many come before it. best float64 [n, 2]: the first score."""
     row = tl.program_id(0).to(tl.int64)
     side = first_side + tl.program_id(1)
     place = row * 2 + side
@@ -179,4 +179,5 @@ def rank_kernel(
         tl.store(out_ids_ptr + place * k + rank, my_id.to(tl.int64), mask=written)
         logit = tl.where(side == 0, mine, -mine).to(tl.float32)
         tl.store(out_logits_ptr + place * k + rank, logit, mask=written)
+        tl.store(best_ptr + place + tl.zeros((C,), tl.int32), mine, mask=written & (rank == 0))
         start += C

@@ -24,11 +24,16 @@ from .triton_lengths import lengths_kernel
 POINTERS = {
     **dict.fromkeys(("x_ptr", "w_ptr", "rounded_ptr"), "*bf16"),
     **dict.fromkeys(("list_ptr", "listed_ptr", "ids_ptr", "count_ptr"), "*i32"),
-    **dict.fromkeys(("length_ptr", "loss_ptr", "dot_ptr", "mean_ptr"), "*fp64"),
+    **dict.fromkeys(
+        ("length_ptr", "loss_ptr", "dot_ptr", "mean_ptr", "factor_ptr", "best_ptr", "along_ptr"),
+        "*fp64",
+    ),
     **dict.fromkeys(("error_ptr", "scores_ptr", "merged_ptr"), "*fp64"),
     "out_ids_ptr": "*i64",
 }
-"""Other pointers are to float32; everything else is an i32 or a constant."""
+"""Other pointers are to float32."""
+NUMBERS = {"least": "fp32"}
+"""Everything else is an i32 or a constant."""
 ONES = {"vocabulary": 1, "tiles": 1}
 """Triton makes an argument of 1 a constant, which gives other code that has to compile too."""
 
@@ -36,7 +41,9 @@ ONES = {"vocabulary": 1, "tiles": 1}
 def compile_for_hopper(kernel: Any, constants: dict[str, Any], **options: int) -> dict[str, int]:
     names = kernel.arg_names
     pointers = {n: POINTERS.get(n, "*fp32") for n in names if n.endswith("_ptr")}
-    kinds = {n: pointers.get(n, "constexpr" if n in constants else "i32") for n in names}
+    kinds = {
+        n: pointers.get(n, "constexpr" if n in constants else NUMBERS.get(n, "i32")) for n in names
+    }
     aligned = [*pointers, *({"stride"} & set(names))]
     source = ASTSource(
         fn=kernel,

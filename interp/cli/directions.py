@@ -1,12 +1,13 @@
 """`interp directions …`: what an analysis found, decoded, scored, compared, steered with.
 
-DIRECTIONS is a folder that `Directions.save` wrote, or neurons of one layer and kind, such as
-29.down.808,29.down.1499. `interp directions list` shows the folders in the stored runs, and
-`interp directions import` makes one of your own vector.
+DIRECTIONS is a folder that `Directions.save` wrote, neurons of one layer and kind, such as
+29.down.808,29.down.1499, or latents of an SAE, such as sae:FOLDER:12,15. `interp directions list`
+shows the folders in the stored runs, and `interp directions import` makes one of your own vector.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from tyro.extras import SubcommandApp
 from ..directions.bring import ImportConfig
 from ..errors import UserError
 from ..model.prompting import Bos
+from ..progress import log
 from ..runs.store import Run, Store
 from .common import Json, Limit, Runs, command, positive, print_frame, study_command
 
@@ -24,7 +26,8 @@ Source = Annotated[
     str,
     tyro.conf.Positional,
     tyro.conf.arg(
-        help="A folder of directions, or neurons such as 29.down.808,29.down.1499.",
+        help="A folder of directions, neurons (29.down.808,29.down.1499) or latents "
+        "(sae:FOLDER:12,15).",
         metavar="DIRECTIONS",
     ),
 ]
@@ -56,16 +59,21 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
 
     from ..directions import Directions, stored_directions
 
-    opened = [(Directions.load(folder), str(folder)) for folder in stored_directions(Store(runs))]
-    about = ("model", "from", "source")
-    rows = [
-        (str(d.site), len(d), *(str(d.provenance.get(name, "")) for name in about), at)
-        for d, at in opened
-    ]
+    rows = []
+    for folder in stored_directions(Store(runs)):
+        try:
+            opened = Directions.load(folder)
+        except UserError as error:
+            log.warning("%s", error)
+            continue
+        made, first = opened.provenance, ", ".join(opened.names[:3])
+        shown = f"{first} …" if len(opened) > 3 else first
+        about = (len(opened), shown, str(opened.reading), made.analysis, made.model, str(folder))
+        rows.append((str(opened.site), *about))
     if not rows and not json:
         raise UserError(f"no directions in {Store(runs).root}: run an analysis first")
-    table = pd.DataFrame(rows, columns=["site", "directions", *about, "folder"])
-    print_frame("directions.list", table, json)
+    columns = ["site", "directions", "names", "reading", "analysis", "model", "folder"]
+    print_frame("directions.list", pd.DataFrame(rows, columns=columns), json)
 
 
 @command(directions, "decode")
@@ -85,8 +93,7 @@ def decode(
     opened = open_directions(source, model)
     weights = open_weights(model or opened.model)
     table = opened.decode(weights, positive(limit), norm)  # type: ignore[arg-type]
-    columns = f"{table.columns[0]} top bottom top_z bottom_z"
-    print_frame("directions.decode", table, json, columns)
+    print_frame("directions.decode", table, json, "name top bottom top_z bottom_z")
 
 
 @command(directions, "score")
@@ -98,14 +105,17 @@ def score(
     length: int = 128,
     limit: Limit = 5,
     bos: AskedBos = "auto",
+    special: bool = False,
     json: Json = False,
 ) -> None:
-    """Where in a corpus each direction's score is highest, with the context.
+    """Where in a corpus each direction's score is highest, with the context. The score is the one
+    of the analysis that found it: its norm, its constant, its encoder.
 
     Args:
         corpus: A text, .jsonl or .parquet file, or a folder. By default Python's own text.
         tokens: How many tokens to read.
         length: How many tokens a row of text has.
+        special: BOS, other special tokens and the first token of each row count too.
     """
     from ..directions.inspect import top_examples
     from ..directions.sources import open_directions
@@ -117,7 +127,7 @@ def score(
     subject = open_subject(model or opened.model, bos=bos)
     opened.note_model(subject.weights)
     rows = list(token_rows(texts, subject.prompting, length, tokens))
-    table = top_examples(subject, rows, opened, positive(limit))
+    table = top_examples(subject, rows, opened, positive(limit), special)
     columns = "name mean std score z before token after"
     print_frame("directions.score", table, json, columns)
 
@@ -126,19 +136,25 @@ def score(
 def compare(
     source: Source, other: Source, model: Model = None, limit: Limit = 20, json: Json = False
 ) -> None:
-    """Cosine and coupling of every pair of two sets, the closest first."""
+    """Cosine of every pair of two sets, the closest first; and their coupling, where both are read
+    as products with the same activation."""
     import pandas as pd
+    import torch
 
-    from ..directions.inspect import names
     from ..directions.sources import open_directions
 
     ours = open_directions(source, model)
-    theirs = open_directions(other, model or ours.provenance.get("model"))
-    cosine, coupling = ours.cosine(theirs), ours.coupling(theirs)
+    theirs = open_directions(other, model or ours.provenance.model or None)
+    ours.note_other(theirs)
+    cosine = ours.cosine(theirs)
+    try:
+        coupling = ours.coupling(theirs)
+    except UserError as error:
+        log.warning("%s", error)
+        coupling = torch.full_like(cosine, math.nan)
     order = cosine.abs().flatten().argsort(descending=True, stable=True)[: positive(limit)]
     i, j = order // len(theirs), order % len(theirs)
-    left, right = names(ours), names(theirs)
-    pairs = {"name": [left[n] for n in i], "other": [right[n] for n in j]}
+    pairs = {"name": [ours.names[n] for n in i], "other": [theirs.names[n] for n in j]}
     values = {"cosine": cosine[i, j].tolist(), "coupling": coupling[i, j].tolist()}
     print_frame("directions.compare", pd.DataFrame(pairs | values), json)
 

@@ -60,9 +60,12 @@ class Shrinkage(NamedTuple):
     """How to rescale an SAE's output; from the contexts that B was fitted on."""
 
     scale: float
-    """c: 1 for an SAE that does not shrink."""
+    """c: 1 for an SAE that does not shrink, and for one whose output never changes: there every c
+    leaves the same error."""
     x_mean: Float[Tensor, " d"]
     e_mean: Float[Tensor, " d"]
+    varies: bool = True
+    """Whether the output does; if not, no scale is reported."""
 
     def corrected(self, x: Float[Tensor, "n d"], e: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """The error of the rescaled output."""
@@ -70,16 +73,12 @@ class Shrinkage(NamedTuple):
 
 
 def shrinkage(gram: Gram) -> Shrinkage:
-    """The scale c that minimises sum |(x - mean x) - c (x_hat - mean x_hat)|^2, x_hat = x - e.
-
-    Raises:
-        ValueError: the output does not vary, so there is nothing to scale.
-    """
+    """The scale c that minimises sum |(x - mean x) - c (x_hat - mean x_hat)|^2, x_hat = x - e."""
     xx, xe, ee = gram.xx.trace(), gram.xy.trace(), gram.yy.sum()
     squared = xx - 2 * xe + ee
-    if float(squared) <= 1e-12 * float(xx):
-        raise ValueError("the SAE's output is the same for every token")
-    return Shrinkage(float((xx - xe) / squared), gram.x_mean, gram.y_mean)
+    varies = float(squared) > 1e-12 * float(xx)
+    scale = float((xx - xe) / squared) if varies else 1.0
+    return Shrinkage(scale, gram.x_mean, gram.y_mean, varies)
 
 
 @dataclass
@@ -116,14 +115,14 @@ class VectorSums:
         x1, x2 = torch.einsum("rg,gkd->krd", weights, self.x)
         e1, e2, xe, n2 = torch.einsum("rg,gkd->krd", weights, self.e[:, sae])
         variance = (x2 - x1.square() / count).sum(1)
-        c, mx, me = shrink
+        c, mx, me, varies = shrink
         scaled = (
             (1 - c) ** 2 * (x2 - 2 * mx * x1 + count * mx.square())
             + 2 * c * (1 - c) * (xe - me * x1 - mx * e1 + count * mx * me)
             + c**2 * (e2 - 2 * me * e1 + count * me.square())
         )
         scaled_mean = (1 - c) * (x1 - count * mx) + c * (e1 - count * me)
-        measures = {"scale": torch.full_like(variance, c)}
+        measures = {"scale": torch.full_like(variance, c if varies else torch.nan)}
         for suffix, error, mean, rest in (
             ("", e2, e1, n2),
             ("_corrected", scaled, scaled_mean, c**2 * n2),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,37 +103,52 @@ class ContextStream:
     """Positions at the beginning of a context that do not count."""
     longest: float = 10.0
     """Longer activations are left out, in medians of |x| over the first batch (0: none are)."""
+    no_data: tuple[int, ...] | None = None
+    """Ids that do not count; by default the model's special tokens."""
+    positions: Callable[[int], Collection[int]] = range
+    """Those of a context of some length that count, but for `skip`."""
     median: float = 0.0
     left_out: int = 0
 
-    def rows(self, count: int) -> Iterator[Row]:
-        """The first `count` rows of the corpus."""
+    def rows(self, count: int | None = None) -> Iterator[Row]:
+        """The first `count` rows of the corpus; by default all."""
         return corpus_rows(self.subject, self.corpus, self.length, count)
 
     def contexts(
-        self, rows: Iterator[Row], count: int, size: int, first: int = 0
+        self, rows: Iterator[Row], count: int | None, size: int, first: int = 0
     ) -> Iterator[Contexts]:
-        """The next `count` rows in batches of `size`, numbered from `first`. A batch none of whose
-        positions counts is passed over.
+        """The next `count` rows (None: all) in batches of `size`, numbered from `first`. A batch
+        none of whose positions counts is passed over.
 
         Raises:
             UserError: the rows end before.
         """
-        for start in range(0, count, size):
-            taken = list(itertools.islice(rows, min(size, count - start)))
-            if len(taken) < min(size, count - start):
+        for start in itertools.count(0, size) if count is None else range(0, count, size):
+            wanted = size if count is None else min(size, count - start)
+            taken = list(itertools.islice(rows, wanted))
+            if count is not None and len(taken) < wanted:
                 raise UserError(
                     f"the corpus ended after {first + start + len(taken)} contexts: ask for fewer "
                     "--tokens, or give more text"
                 )
+            if not taken:
+                return
             batch = self.subject.pad([ids for _, ids in taken])
-            position = batch.mask.long().cumsum(1) - 1
-            counts = self.subject.counted(batch) & (position >= self.skip)
+            counts = self._counted(batch)
             if not counts.any():
                 continue
             context = first + start + torch.arange(len(taken), device=counts.device)
             document = torch.tensor([number for number, _ in taken], device=counts.device)
             yield Contexts(batch, counts, context, document)
+
+    def _counted(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
+        counts = self.subject.counted(batch, self.no_data)
+        for row, mask in zip(counts, batch.mask, strict=True):
+            inside = mask.nonzero()[:, 0]
+            outside = torch.ones_like(inside, dtype=torch.bool)
+            outside[[at for at in self.positions(len(inside)) if at >= self.skip]] = False
+            row[inside[outside]] = False
+        return counts
 
     def read(self, part: Contexts) -> tuple[Contexts, Tokens]:
         """The contexts without positions of massive activations, and the other activations.
@@ -142,7 +157,7 @@ class ContextStream:
             UserError: one of them is a NaN.
         """
         captured = self.subject.capture(part.batch, self.sites)
-        x, *before = (captured[site][part.chosen].float().cpu() for site in self.sites)
+        x, *before = (captured[s][part.chosen].flatten(1).float().cpu() for s in self.sites)
         for site, values in zip(self.sites, (x, *before), strict=True):
             if not values.isfinite().all():
                 raise UserError(f"the model makes a NaN at {site}: its weights are damaged")

@@ -19,13 +19,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..model.edits import patch
-from ..model.site import Site
+from ..model.site import HEAD_KINDS, Site
 from ..model.subject import Subject
 from .accumulators import Resamples, Shrinkage, SplitErrors, resampled
 from .contexts import Contexts
 
 SETTINGS = ("sae", "sae + linear", "sae + nonlinear")
 SCALED = ("scaled", "scaled + linear", "scaled + nonlinear")
+LISTS = ("tokens", "documents", "original", "mean")
+"""The lists of a context's numbers, beside its settings."""
 
 
 @dataclass
@@ -41,6 +43,20 @@ class ReplacementCosts:
     original: list[float] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
     settings: list[Float[Tensor, "saes settings"]] = field(default_factory=list)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every list as a tensor: what `restore` continues from."""
+        held = (self.tokens, self.documents, self.original, self.mean)
+        dtypes = (torch.int64, torch.int64, torch.float64, torch.float64)
+        columns = zip(LISTS, held, dtypes, strict=True)
+        lists = {name: torch.tensor(values, dtype=dtype) for name, values, dtype in columns}
+        return lists | {f"settings/{n}": values for n, values in enumerate(self.settings)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Set all lists to what `state` gave."""
+        lists = (state[name].tolist() for name in LISTS)
+        self.tokens, self.documents, self.original, self.mean = lists
+        self.settings = [state[f"settings/{number}"] for number in range(len(self.tokens))]
 
     def add(
         self,
@@ -71,11 +87,18 @@ class ReplacementCosts:
         self.settings += list(costs)
 
     def _losses(self, part: Contexts, kept: Float[Tensor, "n d"]) -> Tensor:
-        source = torch.zeros(*part.batch.ids.shape, kept.shape[-1])
-        source[part.chosen.cpu()] = kept.float()
+        shape = self._heads(kept.shape[-1])
+        source = torch.zeros(*part.batch.ids.shape, *shape)
+        source[part.chosen.cpu()] = kept.float().view(-1, *shape)
         change = patch(self.site, source, part.chosen)
         with self.subject.edited(change):
             return part.losses(self.subject.logits(part.batch))
+
+    def _heads(self, width: int) -> tuple[int, ...]:
+        """How the numbers of a token stand at the site: head by head at a site of all heads."""
+        if self.site.kind not in HEAD_KINDS or self.site.head is not None:
+            return (width,)
+        return (width // self.subject.spec.d_head, self.subject.spec.d_head)
 
     def resampled(self) -> tuple[Resamples, Tensor, Tensor]:
         """The documents resampled; cross-entropy in nats a token, and percent recovered, both

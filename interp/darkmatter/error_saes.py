@@ -11,27 +11,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..model.site import Site
+from ..model.aliases import public_name
+from ..runs.checkpoint import Checkpoint, State
 from ..runs.writer import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 from .measure import ErrorsConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..model.subject import Subject
+    from ..saes.train import Batches
 
 PARTS = ("linear", "nonlinear")
 FIT_TOKENS = 60_000
 """Tokens that the linear map is fitted on."""
-POOL = 64
-"""Contexts whose tokens are shuffled together."""
+POOL = 2**14
+"""Tokens that are shuffled together, at least."""
 CHECKED = 32
 """Contexts held out from the training, to measure on."""
 
@@ -41,6 +40,7 @@ class ErrorSaesConfig(ErrorsConfig):
     """Train SAEs on the linear and the nonlinear error of an SAE."""
 
     STUDY: ClassVar[str] = "darkmatter.errors"
+    VERSION: ClassVar[int] = 3
 
     name: str = ""
     """Which SAE's errors; by default the widest one's."""
@@ -61,24 +61,14 @@ class ErrorSaesConfig(ErrorsConfig):
             raise UserError("give at least one step, a --batch of 1 or more, and 1 <= k < width")
         if not 0 < self.lr < math.inf:
             raise UserError(f"--lr must be above 0, not {self.lr:g}")
-        if self.pool < 1:
-            raise UserError(
-                f"--batch must be at most {POOL * (self.length - self.skip) // 2}, not "
-                f"{self.batch}: {POOL} contexts have to fill two batches"
-            )
-
-    @property
-    def pool(self) -> int:
-        """Batches that POOL contexts fill even if up to a batch of their tokens is left out."""
-        return POOL * (self.length - self.skip) // self.batch - 1
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from ..saes.open import open_sae
 
         subject = self.open(out)
-        stream = _PartStream(self, subject)
+        stream = _PartStream(self, subject, out)
         steps = self.tokens // self.batch
-        name, started = Path(self.model).name, bool(subject.prompting.start)
+        name, started = public_name(self.model), bool(subject.prompting.start)
         schedule = Schedule(steps, self.batch, self.lr, name, started, self.device)
         rows: list[dict[str, Any]] = []
         for part in PARTS:
@@ -87,47 +77,63 @@ class ErrorSaesConfig(ErrorsConfig):
                 train_saes([plan], stream.of(part), schedule, out, f"SAE of the {part} error")
             sae = open_sae(out.path / "saes" / part)
             rows.append({"part": part, **sae.quality(stream.held_out[part])})
+        out.facts |= stream.facts
         out.table("error_saes", rows)
         return {f"{c}_{row['part']}": row[c] for row in rows for c in ("fvu", "l0", "alive")}
 
 
 class _PartStream:
-    """Batches of the parts of one SAE's error."""
+    """Batches of the parts of one SAE's error, and the parts of held-out contexts."""
 
-    def __init__(self, config: ErrorSaesConfig, subject: Subject) -> None:
-        from ..saes.open import open_saes
-        from ..saes.sae import SaeSplit
-        from .regressions import undetermined
+    def __init__(self, config: ErrorSaesConfig, subject: Subject, out: RunWriter) -> None:
+        from interp.kernels.gram import Fit
 
-        saes = open_saes(config.source, config.site, model=config.model)
-        self.config, self.site = config, saes.site
+        from ..saes import SaeSplit
+
+        saes = config.opened()
+        self.config, self.site, self.facts = config, saes.site, saes.facts
+        self._sae = saes.chosen(config.name)
         self._stream = config.stream(subject, saes)
-        fitted, pools = FIT_TOKENS // config.length, config.tokens // config.batch + 1
-        self._skipped, self._trained = fitted + CHECKED, -(-pools // config.pool) * POOL
-        rows = self._stream.rows(self._skipped + self._trained)
-        x = self._stream.activations(rows, fitted)
-        # the sums of a SaeSplit are a mean over tokens too: the ridge of ErrorRegressions.solved
-        ridge = config.ridge * float(x.double().var(0, correction=0).mean())
-        self._split = SaeSplit.of(saes.chosen(config.name), x, ridge)
-        if self._split.fit.method != "cholesky":
-            raise undetermined(*x.shape)
-        parts = self._split(self._stream.activations(rows, CHECKED))
+        checkpoint = Checkpoint(out, "saes/split")
+        state = checkpoint.read()
+        if not state:
+            state = self._fitted()
+            checkpoint.write(*state)
+        self._stream.median = state.note["median"]
+        fit = Fit(state.tensors["weights"], state.tensors["intercept"], "cholesky")
+        self._split = SaeSplit(self._sae, fit)
+        parts = self._split(state.tensors["held_out"])
         self.held_out = {part: getattr(parts, part).float() for part in PARTS}
 
-    def of(self, part: str) -> Callable[[int], Iterator[dict[Site, Tensor]]]:
+    @property
+    def _skipped(self) -> int:
+        """Contexts that the linear map is fitted on, and held-out ones: not trained on."""
+        return FIT_TOKENS // self.config.length + CHECKED
+
+    def _fitted(self) -> State:
+        """The linear map, held-out activations, and what is massive."""
+        from ..saes import SaeSplit
+        from .regressions import undetermined
+
+        rows = self._stream.rows(self._skipped)
+        x = self._stream.activations(rows, self._skipped - CHECKED)
+        # the sums of a SaeSplit are a mean over tokens too: the ridge of ErrorRegressions.solved
+        ridge = self.config.ridge * float(x.double().var(0, correction=0).mean())
+        fit = SaeSplit.of(self._sae, x, ridge).fit
+        if fit.method != "cholesky":
+            raise undetermined(*x.shape)
+        held_out = self._stream.activations(rows, CHECKED, self._skipped - CHECKED)
+        tensors = {"weights": fit.weights, "intercept": fit.intercept, "held_out": held_out}
+        return State(tensors, {"median": self._stream.median})
+
+    def of(self, part: str) -> Callable[[int], Batches]:
         """What `train_saes` takes: from a number n to the batches of a part from n on."""
-        return lambda first: itertools.islice(self._batches(part), first, None)
+        return lambda first: self._batches(part, first)
 
-    def _batches(self, part: str) -> Iterator[dict[Site, Tensor]]:
-        """Shuffled within POOL contexts; what does not fill a batch there is left out."""
-        import torch
+    def _batches(self, part: str, first: int) -> Batches:
+        from .shuffled import shuffled
 
-        rows = self._stream.rows(self._skipped + self._trained)
-        rows = itertools.islice(rows, self._skipped, None)
-        for start in range(0, self._trained, POOL):
-            x = self._stream.activations(rows, POOL, self._skipped + start)
-            values = getattr(self._split(x), part).float()
-            order = torch.randperm(len(values), generator=torch.Generator().manual_seed(start))
-            for chosen in torch.split(order, self.config.batch):
-                if len(chosen) == self.config.batch:
-                    yield {self.site: values[chosen]}
+        rows = itertools.islice(self._stream.rows(), self._skipped, None)
+        pool = min(POOL, self.config.tokens)
+        for x in shuffled(self._stream, rows, self.config.batch, pool, first):
+            yield {self.site: getattr(self._split(x), part).float()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,8 @@ class PlantedFaults:
     variance: float
     """Total variance of the ground truth."""
     generator: torch.Generator
+    facts: dict[str, Any]
+    """The manifest's, of the SAE."""
 
     @property
     def d_in(self) -> int:
@@ -38,8 +41,16 @@ class PlantedFaults:
     def widths(self) -> tuple[int, ...]:
         return (self.sae.d_sae,) * len(self.faults)
 
+    @property
+    def centred(self) -> bool:
+        """What it reconstructs is what the SAE writes, which may have a mean."""
+        return False
+
     def no_data(self, prompting: Prompting) -> tuple[int, ...]:
         return self.sae.no_data(prompting)
+
+    def positions(self, length: int) -> set[int]:
+        return set(self.sae.positions(length))
 
     def errors(self, x: Float[Tensor, "n d"]) -> SaeErrors:
         z = self.sae.encode(x)

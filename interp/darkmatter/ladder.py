@@ -1,9 +1,9 @@
 """A ladder of SAEs on one site of a language model: several widths and sparsities, one stream.
 
 All of them see the same tokens in the same order, so that they differ in width and sparsity alone.
-Special tokens and the first position of every row are left out: the first is an attention sink
-whose activation is about 160 times longer than the others' (SmolLM2, 14.resid_post: 24,564 against
-156 on average).
+What `darkmatter run` leaves out is left out here: special tokens, massive activations, and the
+first position of every row, an attention sink whose activation is about 160 times longer than the
+others' (SmolLM2, 14.resid_post: 24,564 against 156 on average).
 
 Written to the run: `saes/<name>/`, each a folder that `SAE.load_from_disk` opens, and
 `ladder.parquet`: name string, d_sae int64, sparsity double (k), tokens int64, l0 double, fvu
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,16 +22,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..model.aliases import public_name
 from ..model.site import Site
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
+from ..saes.hooks import hook_of_site
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..model.subject import Subject
-    from .contexts import Row
+    from ..saes.train import Batches
+    from .contexts import ContextStream
 
 LADDER = FOLDER / "darkmatter" / "smollm2-135m-14"
 """The ladder that ships: a run of this study."""
@@ -40,7 +42,7 @@ HELD_OUT = 512
 MEASURED = 64
 """How many of them the table measures."""
 POOL = 2**15
-"""Tokens that are shuffled together."""
+"""Tokens that are shuffled together, at least."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class LadderConfig(TextStudy):
     """Train SAEs of several widths and sparsities on one site of a model."""
 
     STUDY: ClassVar[str] = "darkmatter.ladder"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     site: str = "14.resid_post"
     """Which site; by default the residual stream in the middle of the default model."""
@@ -73,6 +75,7 @@ class LadderConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        hook_of_site(self.site)
         if self.precision not in ("bfloat16", "float32"):
             raise UserError(f"--precision must be bfloat16 or float32, not {self.precision}")
         if not self.widths or not self.k or not 1 <= min(self.k) <= max(self.k) < min(self.widths):
@@ -88,18 +91,21 @@ class LadderConfig(TextStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         import torch
 
-        dtype = getattr(torch, self.precision)
-        subject = self.open(out, dtype=dtype)
+        from .contexts import ContextStream
+
+        subject = self.open(out, dtype=getattr(torch, self.precision))
         plans = self._plans()
+        stream = ContextStream(subject, [Site.parse(self.site)], self.corpus, self.length)
+        held_out = stream.activations(stream.rows(MEASURED), MEASURED)
         if not all(trained(out, plan.name) for plan in plans):
             half = self.precision == "bfloat16"
-            steps, name = self.tokens // self.batch, Path(self.model).name
+            steps, name = self.tokens // self.batch, public_name(self.model)
             started = bool(subject.prompting.start)
             about = (steps, self.batch, self.lr, name, started, self.device)
-            schedule = Schedule(*about, autocast=half, checkpoint=100)
+            schedule = Schedule(*about, autocast=half)
             label = f"SAEs at {self.site}"
-            train_saes(plans, lambda n: _batches(self, subject, n), schedule, out, label)
-        table = out.table("ladder", _measured(self, subject, plans, out.path))
+            train_saes(plans, lambda n: _batches(self, stream, n), schedule, out, label)
+        table = out.table("ladder", _measured(self, held_out, plans, out.path))
         columns = ("l0", "fvu", "alive")
         return {
             f"{column}_{row['name']}": round(float(row[column]), 4)
@@ -116,63 +122,28 @@ class LadderConfig(TextStudy):
         ]
 
 
-def _batches(config: LadderConfig, subject: Subject, first: int) -> Iterator[dict[Site, Tensor]]:
-    """Activations [batch, d] in float32 from batch `first` on, shuffled within pools of rows."""
-    import torch
+def _batches(config: LadderConfig, stream: ContextStream, first: int) -> Batches:
+    """Activations [batch, d] in float32 from batch `first` on, of what is not held out."""
+    from .shuffled import shuffled
 
-    from .contexts import corpus_rows
-
-    site = Site.parse(config.site)
-    rows = itertools.islice(corpus_rows(subject, config.corpus, config.length), HELD_OUT, None)
-    for number, (pool, tokens) in enumerate(_pools(config, rows, set(subject.prompting.special))):
-        count = tokens // config.batch
-        if first >= count:  # all batches of this pool come before the first: do not run it
-            first -= count
-            continue
-        x = _activations(subject, pool, site)
-        generator = torch.Generator().manual_seed(1000 * config.seed + number)
-        order = torch.randperm(len(x), generator=generator)[: count * config.batch]
-        for part in torch.split(order, config.batch)[first:]:
-            yield {site: x[part]}
-        first = 0
-
-
-def _pools(
-    config: LadderConfig, rows: Iterator[Row], special: Collection[int]
-) -> Iterator[tuple[list[Row], int]]:
-    """Rows whose tokens are shuffled together, and how many tokens those are."""
-    full = min(max(POOL, config.batch), config.tokens + config.batch)
-    pool: list[Row] = []
-    tokens = 0
-    for row in rows:
-        pool.append(row)
-        tokens += sum(i not in special for i in row[1][1:])
-        if tokens >= full:
-            yield pool, tokens
-            pool, tokens = [], 0
-    if pool:
-        yield pool, tokens
-
-
-def _activations(subject: Subject, rows: list[Row], site: Site) -> Tensor:
-    """[tokens, d] in float32, the first position of every row and padding left out."""
-    import torch
-
-    from ..text.stream import passes
-
-    batches = passes(subject, (ids for _, ids in rows), [site], 8)
-    return torch.cat([captured[site][source.position > 0].float() for source, captured in batches])
+    site, rows = stream.sites[0], itertools.islice(stream.rows(), HELD_OUT, None)
+    pool, read = min(POOL, config.tokens), False
+    for x in shuffled(stream, rows, config.batch, pool, first, config.seed):
+        read = True
+        yield {site: x}
+    if not (read or first):
+        raise UserError(
+            f"the text does not fill one batch of {config.batch} tokens past the first {HELD_OUT} "
+            f"rows of {config.length} tokens, which are held out: give more text or shorter rows"
+        )
 
 
 def _measured(
-    config: LadderConfig, subject: Subject, plans: list[SaePlan], folder: Path
+    config: LadderConfig, x: Tensor, plans: list[SaePlan], folder: Path
 ) -> Iterator[dict[str, Any]]:
-    """L0, FVU and living latents of each stored SAE on held-out rows."""
+    """L0, FVU and living latents of each stored SAE on held-out activations [tokens, d]."""
     from ..saes.open import open_sae
-    from .contexts import corpus_rows
 
-    rows = list(corpus_rows(subject, config.corpus, config.length, MEASURED))
-    x = _activations(subject, rows, Site.parse(config.site))
     for plan in plans:
         yield {
             "name": plan.name,

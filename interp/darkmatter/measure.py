@@ -24,10 +24,12 @@ Runs made before intervals named their unit lack the column `unit`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from ..runs.checkpoint import Checkpoint
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
 from .ladder import LADDER
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from ..model.prompting import Bos
     from ..model.site import Site
     from ..model.subject import Subject
-    from ..saes.open import ErrorSource
+    from ..saes.open import ErrorSource, Saes
     from .contexts import ContextStream
 
 HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
@@ -48,7 +50,7 @@ class ErrorsConfig(TextStudy):
     """The settings of every study of the errors of a site's SAEs: which SAEs, on which tokens."""
 
     STUDY: ClassVar[str]
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     saes: str = ""
     """A ladder's run, a folder of SAEs, or sae-lens' release:sae_id; by default what ships."""
@@ -66,6 +68,8 @@ class ErrorsConfig(TextStudy):
     """Tokens whose activation is longer than so many medians are left out too (0: none)."""
     ridge: float = 0.0
     """Ridge of the main regression, in mean variances of x; others are shown beside it."""
+    anyway: bool = field(default=False, kw_only=True, metadata={"key": False})
+    """Take SAEs that name another model, or a hook that is not known here; the manifest says so."""
 
     @property
     def source(self) -> str:
@@ -75,7 +79,7 @@ class ErrorsConfig(TextStudy):
     def contexts(self) -> int:
         return self.tokens // self.length
 
-    @property
+    @cached_property
     def feeding(self) -> Bos:
         """`bos`; by default as the SAEs say that they were trained, if they do."""
         from ..saes.open import saes_bos
@@ -111,10 +115,19 @@ class ErrorsConfig(TextStudy):
         were not trained on does not count."""
         from .contexts import ContextStream
 
-        subject.prompting.special = saes.no_data(subject.prompting)
-        sites = (saes.site, *earlier)
         settings = (self.corpus, self.length, self.skip, self.longest)
-        return ContextStream(subject, list(sites), *settings)
+        no_data, positions = saes.no_data(subject.prompting), saes.positions
+        return ContextStream(subject, [saes.site, *earlier], *settings, no_data, positions)
+
+    def opened(self, pursued: bool = False) -> Saes:
+        """The SAEs that are asked for.
+
+        Raises:
+            UserError: as `open_saes`.
+        """
+        from ..saes.open import open_saes
+
+        return open_saes(self.source, self.site, pursued, self.model, self.anyway)
 
 
 @dataclass(frozen=True)
@@ -152,18 +165,23 @@ class DarkMatterConfig(ErrorsConfig):
         from .run_pass import ErrorPass
 
         parted = (given.partition("=") for given in self.earlier)
-        earlier = tuple(open_saes(source, site, model=self.model) for site, _, source in parted)
+        earlier = tuple(
+            open_saes(source, site, model=self.model, anyway=self.anyway)
+            for site, _, source in parted
+        )
+        if accepted := [line for each in earlier for line in each.anyway]:
+            out.facts["anyway, earlier"] = accepted
         subject = self.open(out)
         saes = self.error_source(subject)
         stream = self.stream(subject, saes, (each.site for each in earlier))
         errors = ErrorPass(stream, saes, self.contexts, self.ridge, self.downstream, earlier)
-        errors.read()
+        errors.read(Checkpoint(out, "pass"))
         made = tables(errors.regressions, errors.costs, errors.shown)
         for name, rows in made.items():
             out.table(name, rows)
         with out.part("fits.safetensors") as path:
             save_tensors(fits(errors.regressions), path)
-        out.facts |= {
+        out.facts |= saes.facts | {
             "names": list(saes.names),
             "site": str(saes.site),
             "left_out": stream.left_out,
@@ -178,9 +196,7 @@ class DarkMatterConfig(ErrorsConfig):
 
     def error_source(self, subject: Subject) -> ErrorSource:
         """Whose errors are studied."""
-        from ..saes.open import open_saes
-
-        return open_saes(self.source, self.site, self.PURSUED, self.model)
+        return self.opened(self.PURSUED)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ Only sums are kept (`accumulators.py`): memory grows with the square of d, not w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +23,7 @@ from interp.kernels.gram import Fit, Gram
 
 from ..errors import UserError
 from ..saes.open import ErrorSource, SaeErrors, Saes
+from ..saes.split import with_mean
 from .accumulators import ScalarSums, Shrinkage, SplitErrors, VectorSums, shrinkage
 from .contexts import Tokens
 
@@ -83,6 +84,32 @@ class ErrorRegressions:
         self.vectors = VectorSums.empty(count, self.saes.d_in)
         self.scalars = ScalarSums.empty(scalar_names(self.saes.names))
 
+    def state(self) -> dict[str, Tensor]:
+        """Every sum, by name: what `restore` continues from."""
+        sums = {
+            "by_token/count": self.by_token.count,
+            "by_token/total": self.by_token.total,
+            "scalars": self.scalars.moments,
+            **{f"vectors/{f.name}": getattr(self.vectors, f.name) for f in fields(self.vectors)},
+        }
+        for name, gram in self._grams().items():
+            for part in fields(gram) if gram else ():
+                sums[f"{name}/{part.name}"] = torch.as_tensor(getattr(gram, part.name))
+        return sums
+
+    def restore(self, sums: dict[str, Tensor]) -> None:
+        """Set all sums to what `state` gave; what was solved with them is to be solved again."""
+        self.by_token = ByToken(sums["by_token/count"], sums["by_token/total"])
+        self.scalars.moments = sums["scalars"]
+        self.vectors = VectorSums(*(sums[f"vectors/{f.name}"] for f in fields(VectorSums)))
+        held = {name: _gram_in(sums, name) for name in self._grams()}
+        self.fit_gram, self.norm_gram, self.test_gram, *self.earlier_grams = held.values()
+
+    def _grams(self) -> dict[str, Gram | None]:
+        names = ("fit", "norms", "test", "earlier in norms", "earlier in test")
+        grams = (self.fit_gram, self.norm_gram, self.test_gram, *self.earlier_grams)
+        return dict(zip(names, grams, strict=True))
+
     def add_fit(self, tokens: Tokens, errors: SaeErrors) -> None:
         self.fit_gram = _merged(self.fit_gram, errors.x, errors.error.flatten(1))
         self.by_token.add(tokens.token, errors.error.double().square().sum(2))
@@ -91,27 +118,24 @@ class ErrorRegressions:
         """Solve for every SAE's linear map.
 
         Raises:
-            UserError: x does not determine it, or the output of an SAE never changes.
+            UserError: x does not determine it.
         """
         assert self.fit_gram is not None
         self.fit, d = self.solved(self.ridge, True), self.saes.d_in
         if self.fit.method != "cholesky":
             raise undetermined(self.fit_gram.count, d)
-        for number, name in enumerate(self.saes.names):
+        for number in range(len(self.saes.names)):
             gram, own = self.fit_gram, slice(number * d, (number + 1) * d)
             part = Gram(
                 gram.count, gram.x_mean, gram.y_mean[own], gram.xx, gram.xy[:, own], gram.yy[own]
             )
-            try:
-                self.shrinkages.append(shrinkage(part))
-            except ValueError as error:
-                raise UserError(f"{name}: {error}; leave this SAE out") from error
+            self.shrinkages.append(shrinkage(part))
 
     def solved(self, ridge: float, intercept: bool) -> Fit:
         """The regression of all errors on x; `ridge` in mean variances of x. Where x does not
         determine it, its `method` is not "cholesky"."""
         assert self.fit_gram is not None
-        return _solved(self.fit_gram, ridge, intercept)
+        return _solved(self.fit_gram, ridge, intercept, self.saes.centred)
 
     def split(self, errors: SaeErrors) -> SplitErrors:
         """The errors and their two parts; after `close_fit`."""
@@ -126,7 +150,7 @@ class ErrorRegressions:
 
     def close_norms(self) -> None:
         assert self.norm_gram is not None
-        self.norm_fit = _solved(self.norm_gram, SMALL)
+        self.norm_fit = _solved(self.norm_gram, SMALL, centred=self.saes.centred)
 
     def add_test(self, tokens: Tokens, split: SplitErrors, loss: Float[Tensor, " n"]) -> None:
         """`loss` is the model's cross-entropy of the token that follows (NaN where none does)."""
@@ -147,10 +171,8 @@ class ErrorRegressions:
         self._add_earlier(1, tokens, split)
 
     def _add_earlier(self, at: int, tokens: Tokens, split: SplitErrors) -> None:
-        outputs = [
-            (x[:, None] - saes.errors(x).error).flatten(1)
-            for saes, x in zip(self.earlier, tokens.before, strict=True)
-        ]
+        made = (saes.errors(x) for saes, x in zip(self.earlier, tokens.before, strict=True))
+        outputs = [(each.x[:, None] - each.error).flatten(1) for each in made]
         if outputs:
             gram, y = self.earlier_grams[at], split.nonlinear.flatten(1)
             self.earlier_grams[at] = _merged(gram, torch.cat(outputs, 1), y)
@@ -201,10 +223,19 @@ def undetermined(tokens: int, d: int) -> UserError:
     )
 
 
-def _solved(gram: Gram, ridge: float, intercept: bool = True) -> Fit:
-    """With the ridge in mean variances of x."""
+def _solved(gram: Gram, ridge: float, intercept: bool = True, centred: bool = False) -> Fit:
+    """With the ridge in mean variances of x; `centred` as SAEs are."""
     scale = float(gram.xx.trace()) / (gram.count * len(gram.xx))
+    gram = with_mean(gram) if centred else gram
     return gram.solve(ridge * scale, intercept)
+
+
+def _gram_in(sums: dict[str, Tensor], name: str) -> Gram | None:
+    """The one of a name, if there is one."""
+    if f"{name}/count" not in sums:
+        return None
+    _, *parts = (sums[f"{name}/{part.name}"] for part in fields(Gram))
+    return Gram(int(sums[f"{name}/count"]), *parts)
 
 
 def _merged(gram: Gram | None, x: Tensor, y: Tensor) -> Gram:

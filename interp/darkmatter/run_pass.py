@@ -1,20 +1,27 @@
-"""The one pass of the dark matter studies, batch by batch, timed by what it does."""
+"""The one pass of the dark matter studies, batch by batch, timed by what it does.
+
+It can be stopped: its state is all the sums, and how far it has read.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pandas as pd
+from torch import Tensor
 
 from ..errors import UserError
 from ..progress import progress
+from ..runs.checkpoint import Checkpoint, State
 from ..saes.open import ErrorSource, SaeErrors, Saes
 from ..text.stream import per_token
 from .accumulators import SplitErrors
 from .contexts import Contexts, ContextStream, Tokens
 from .downstream import ReplacementCosts
+from .faults import PlantedFaults
 from .regressions import ErrorRegressions, undetermined
 from .report import shown_tokens
 
@@ -63,6 +70,8 @@ class ErrorPass:
         self.regressions = ErrorRegressions(saes, self.subject.spec.d_vocab, ridge, earlier)
         self.costs = ReplacementCosts(self.subject, saes.site)
         self.shown: list[pd.DataFrame] = []
+        self._block, self._read, self._counted = 0, 0, 0
+        """The block under way; contexts read in all; tokens of the block that counted."""
         self._tested = 0
         self._measured: set[int] = set()
         self._announce: Callable[[str], None] = lambda about: None
@@ -73,27 +82,67 @@ class ErrorPass:
         """How many documents the intervals of the measures and of the costs rest on."""
         return {"measured": len(self._measured), "priced": len(set(self.costs.documents))}
 
-    def read(self) -> None:
-        """Read all contexts.
+    def read(self, checkpoint: Checkpoint | None = None) -> None:
+        """Read all contexts, or those after a checkpoint.
 
         Raises:
             UserError: the corpus ends before, a block has no token that counts, or a NaN.
         """
-        total, first = sum(self._counts), 0
-        rows = self.stream.rows(total)
-        with progress(f"SAE errors at {self.saes.site}", total, "contexts") as advance:
+        if checkpoint and (state := checkpoint.read()):
+            self._restore(state)
+        ends = list(itertools.accumulate(self._counts))
+        rows = itertools.islice(self.stream.rows(ends[-1]), self._read, None)
+        label = f"SAE errors at {self.saes.site}"
+        with progress(label, ends[-1], "contexts", self._read) as advance:
             self._announce = lambda about: advance(0, about)
-            for number, count in enumerate(self._counts):
-                counted = 0
-                for part in self.stream.contexts(rows, count, BATCH, first):
+            for number in range(self._block, len(ends)):
+                self._block, left = number, ends[number] - self._read
+                for part in self.stream.contexts(rows, left, BATCH, self._read):
                     with self._timed("forward"):
                         part, tokens = self.stream.read(part)
                     if len(tokens.x):
                         self._add(number, part, tokens)
-                    counted += len(tokens.x)
+                    self._counted += len(tokens.x)
+                    self._read = int(part.context[-1]) + 1
                     advance(len(part.context))
-                self._close(number, counted)
-                first += count
+                    if checkpoint and checkpoint.due():
+                        checkpoint.write(*self._state())
+                self._close(number, self._counted)
+                self._read, self._counted = ends[number], 0
+
+    def _state(self) -> State:
+        tensors = {f"sums/{name}": x for name, x in self.regressions.state().items()}
+        tensors |= {f"costs/{name}": x for name, x in self.costs.state().items()}
+        if isinstance(self.saes, PlantedFaults):
+            tensors["noise"] = self.saes.generator.get_state()
+        note = {
+            "at": (self._block, self._read, self._counted, self._tested),
+            "measured": sorted(self._measured),
+            "stream": (self.stream.median, self.stream.left_out),
+            "seconds": self.seconds,
+            "shown": [frame.to_dict("list") for frame in self.shown],
+        }
+        return State(tensors, note)
+
+    def _restore(self, state: State) -> None:
+        def part(name: str) -> dict[str, Tensor]:
+            prefix = f"{name}/"
+            held = state.tensors.items()
+            return {key.removeprefix(prefix): x for key, x in held if key.startswith(prefix)}
+
+        self.regressions.restore(part("sums"))
+        self.costs.restore(part("costs"))
+        if isinstance(self.saes, PlantedFaults):
+            self.saes.generator.set_state(state.tensors["noise"])
+        self._block, self._read, self._counted, self._tested = state.note["at"]
+        self._measured = set(state.note["measured"])
+        self.stream.median, self.stream.left_out = state.note["stream"]
+        self.seconds = state.note["seconds"]
+        self.shown = list(map(pd.DataFrame, state.note["shown"]))
+        if self._block > 0:
+            self.regressions.close_fit()
+        if self._block > 1:
+            self.regressions.close_norms()
 
     def _close(self, number: int, tokens: int) -> None:
         """End a block of contexts with `tokens` that count."""

@@ -54,10 +54,9 @@ class SyntheticConfig(DarkMatterConfig):
     def error_source(self, subject: Subject) -> PlantedFaults:
         import torch
 
-        from ..saes.open import open_saes
         from .faults import PlantedFaults
 
-        saes = open_saes(self.source, self.site, model=self.model)
+        saes = self.opened()
         sae = saes.chosen(self.name)
         # massive activations are left out here too: one of them alone would set the noise
         stream, few = self.stream(subject, saes), min(8, self.contexts)
@@ -66,4 +65,4 @@ class SyntheticConfig(DarkMatterConfig):
         variance = float((truth - truth.mean(0)).square().sum(1).mean())
         faults = tuple(f for f in itertools.product(self.absent, self.noise) if any(f))
         generator = torch.Generator().manual_seed(self.seed)
-        return PlantedFaults(sae, saes.site, faults, variance, generator)
+        return PlantedFaults(sae, saes.site, faults, variance, generator, saes.facts)

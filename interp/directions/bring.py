@@ -1,8 +1,9 @@
 """Bring a vector of one's own: from a file into a run, where every other part finds it.
 
-Written to the run: `directions/`, the vectors as Directions. Their index is `name`; their
-provenance names the model and its fingerprint, the file and its sha256, the source in one's own
-words, and the reading: a score is the bare product of the vector with an activation at the site.
+Written to the run: `directions/`, the vectors as Directions. Their index is `name` and `constant`;
+their provenance names the model and its fingerprint, the file and its sha256, and the source in
+one's own words. A score is the product of the vector with an activation at the site, plus the
+constant.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class ImportConfig:
     """Make directions of a vector, or of several, that another program has made."""
 
     STUDY: ClassVar[str] = "directions.import"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     file: str = field(metadata={"positional": True})
     """A .npy, .safetensors, .pt or .pth file with one vector [d], or with several [n, d]."""
@@ -41,6 +42,8 @@ class ImportConfig:
     """The model they belong to: a catalog name, hub id, folder or .gguf file."""
     tensor: str = field(default="", kw_only=True)
     """Which tensor, if the file has several."""
+    constant: tuple[float, ...] = field(default=(0.0,), kw_only=True)
+    """What a score has besides the product, a probe's intercept: one number, or one a vector."""
 
     @cached_property
     def _made(self) -> Directions:
@@ -50,8 +53,9 @@ class ImportConfig:
         path = Path(self.file).expanduser()
         values = read_vectors(path, self.tensor)
         name = self.name.strip() or path.stem
-        found = Directions.of(values, self.site, self.model, name, self.source)
-        found.provenance.update(file=path.name, sha256=sha256(path))
+        constant = self.constant[0] if len(self.constant) == 1 else self.constant
+        found = Directions.of(values, self.site, self.model, name, self.source, constant)
+        found.provenance.notes.update(file=path.name, sha256=sha256(path))
         return found
 
     def fingerprints(self) -> dict[str, str]:
@@ -68,7 +72,7 @@ class ImportConfig:
         self._made  # noqa: B018  reads the file, and checks it
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        self._made.save(out.path / "directions")
+        self._made.save_in(out, "directions")
         vectors = self._made.vectors
         lengths = vectors.double().norm(dim=1)
         return {

@@ -1,18 +1,19 @@
 """Directions: labelled vectors at one site. What every analysis of the workbench finds.
 
 A neuron's weight row, a probe's class vector, a feature vector: each is a vector in the space that
-is read or written at one place in a model. So all of them can be decoded to tokens, scored on
-activations, compared, and steered with. On disk: `vectors.safetensors`, `index.parquet`,
-`directions.json`.
+is read or written at one place in a model, with a reading that says how an activation becomes its
+score. So all of them can be decoded to tokens, scored, compared, and steered with. On disk:
+`vectors.safetensors`, `index.parquet`, `directions.json`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
@@ -30,48 +31,54 @@ from ..model.weights import Weights, open_weights
 from ..progress import log
 from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
+from .provenance import Provenance
+from .reading import Product, Reading, Scorer, read_reading
 from .vectors import checked_vectors
+
+if TYPE_CHECKING:
+    from ..saes import SaeSplit
 
 _LONGEST = 1e18
 """The square of a longer vector is beyond float32."""
 
 
-class Split(Protocol):
-    """Cuts activations at a site in three: what an SAE reconstructs, the linear part of its error,
-    and the nonlinear rest (`interp.saes.SaeSplit`)."""
-
-    @property
-    def site(self) -> str: ...
-
-    def __call__(self, x: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]: ...
-
-
 @dataclass(frozen=True)
 class Directions:
-    """`vectors` [n, d_space] in the space of `site`; `index` has one row of labels a vector."""
+    """`vectors` [n, d_space] in the space of `site`, where each is read or written; `index` has a
+    row a vector, with its `name`."""
 
     site: Site
     vectors: Float[Tensor, "n d"]
     index: pd.DataFrame
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """Where they come from: model, analysis, run, in plain JSON values."""
+    provenance: Provenance = field(default_factory=Provenance)
+    reading: Reading = field(default_factory=Product)
+    """How an activation becomes the score of each."""
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.index):
             raise ValueError(
                 f"{len(self.index)} labels for vectors of shape {list(self.vectors.shape)}"
             )
+        if missing := {"name", self.reading.COLUMN} - {"", *self.index.columns}:
+            raise ValueError(f"the index of directions lacks {', '.join(sorted(missing))}")
 
     @classmethod
     def of(
-        cls, vectors: Any, site: str | Site, model: str, name: str | Sequence[str], source: str = ""
+        cls,
+        vectors: Any,
+        site: str | Site,
+        model: str,
+        name: str | Sequence[str],
+        source: str = "",
+        constant: float | Sequence[float] = 0.0,
     ) -> Directions:
         """Vectors that were made elsewhere: one of [d], or several of [n, d], as a tensor, an array
-        or lists. They are read by the bare product.
+        or lists. They are read by the product with an activation, plus a constant.
 
         Args:
             name: of one; of several a name each, or one that gets a number behind it.
             source: who made them, and from what.
+            constant: a probe's intercept, one or one each.
 
         Raises:
             UserError: the model has no such site, or they do not fit it (see `vectors`).
@@ -86,10 +93,11 @@ class Directions:
             raise UserError(
                 f"there are {len(names)} names for {len(checked)} vectors: give each one"
             )
-        named = str(weights.folder) if Path(model).expanduser().exists() else model
-        about = {"model": named, "fingerprint": weights.fingerprint(), "from": "import"}
-        about |= {"source": source, "reading": "bare product"}
-        return cls(site, checked, pd.DataFrame({"name": names}), about)
+        each = [constant] * len(names) if isinstance(constant, int | float) else list(constant)
+        if len(each) != len(names) or not all(map(math.isfinite, each)):
+            raise UserError(f"give one finite constant, or one for each of {len(names)} vectors")
+        index = pd.DataFrame({"name": names, "constant": each})
+        return cls(site, checked, index, Provenance.of("import", weights, source=source))
 
     @property
     def model(self) -> str:
@@ -98,16 +106,26 @@ class Directions:
         Raises:
             UserError: their provenance does not name it.
         """
-        model = self.provenance.get("model")
-        if not isinstance(model, str):
+        if not self.provenance.model:
             raise UserError("these directions do not name their model: name the model")
-        return model
+        return self.provenance.model
+
+    @property
+    def names(self) -> list[str]:
+        """Of each."""
+        return [str(name) for name in self.index["name"]]
 
     def note_model(self, weights: Weights | None) -> None:
         """Warn where they are used on other weights than those they were made of."""
-        made = self.provenance.get("fingerprint")
-        if weights is not None and made is not None and made != weights.fingerprint():
+        made = self.provenance.fingerprint
+        if weights is not None and made and made != weights.fingerprint():
             log.warning("these directions are of %s as it was, not of %s", self.model, weights)
+
+    def note_other(self, other: Directions) -> None:
+        """Warn where another set is of other weights: their spaces need not be the same."""
+        ours, theirs = self.provenance, other.provenance
+        if ours.fingerprint and theirs.fingerprint and ours.fingerprint != theirs.fingerprint:
+            log.warning("these are directions of two models, %s and %s", ours.model, theirs.model)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -115,7 +133,7 @@ class Directions:
     def pick(self, rows: list[int]) -> Directions:
         """Some of them, in the order given."""
         index = self.index.iloc[rows].reset_index(drop=True)
-        return Directions(self.site, self.vectors[rows], index, self.provenance)
+        return replace(self, vectors=self.vectors[rows], index=index)
 
     def decode(
         self, weights: Weights, k: int = 10, norm: Literal["raw", "final"] = "raw"
@@ -143,11 +161,27 @@ class Directions:
             table[f"{name}_z"] = found.z(side).abs().tolist()
         return table
 
+    @property
+    def read_at(self) -> Site:
+        """Where the activations are whose scores they have; a neuron that writes is read where its
+        activation is."""
+        return self.reading.site(self.site)
+
+    @property
+    def scorer(self) -> Scorer:
+        """What gives their scores, for many activations."""
+        return self.reading.scorer(self.vectors, self.index)
+
     def scores(self, activations: Float[Tensor, "... d"]) -> Float[Tensor, "... n"]:
-        """Dot product of activations at the site with every vector."""
-        self._fits(activations.shape[-1], "these activations")
-        scores: Tensor = activations @ self.vectors.to(activations).T
-        return scores
+        """Every direction's score in float64, as their reading gives it, of activations at
+        `read_at`.
+
+        Raises:
+            UserError: activations of another width; directions without a score.
+        """
+        if self.read_at == self.site:
+            self._fits(activations.shape[-1], "these activations")
+        return self.scorer(activations)
 
     def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
         """Cosine of every vector with every vector of another set (0 with a zero vector)."""
@@ -157,8 +191,16 @@ class Directions:
 
     def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
         """C(y1, y2) = y1.y2 / |y1|^2: the expected change of a score along y2 per unit of score
-        along y1 (Dunefsky & Cohan, observable propagation). C12 C21 = cos^2."""
+        along y1 (Dunefsky & Cohan, observable propagation). C12 C21 = cos^2.
+
+        Raises:
+            UserError: scores that are no products with the same activation.
+        """
         self._fits(other.vectors.shape[1], "the other directions")
+        ways = [(x.read_at, x.reading) for x in (self, other)]
+        if ways[0] != ways[1] or not isinstance(self.reading, Product):
+            told = " and ".join(f"{reading} at {site}" for site, reading in ways)
+            raise UserError(f"scores read as {told} have no coupling: they read different things")
         ours, theirs = self.vectors.double(), other.vectors.double()
         return ours @ theirs.T / ours.square().sum(1, keepdim=True)
 
@@ -174,24 +216,28 @@ class Directions:
         return add(self.site, self.vectors[row], scale, where)
 
     def split_scores(
-        self, split: Split, activations: Float[Tensor, "tokens d"]
+        self, split: SaeSplit, activations: Float[Tensor, "tokens d"], anyway: bool = False
     ) -> Float[Tensor, "3 tokens n"]:
-        """Every score in float64 as the sum of three parts: in an SAE's reconstruction, in the
-        linear part of its error, and in the nonlinear rest.
+        """Every score in float64, but for its constant, as the sum of three parts: in an SAE's
+        reconstruction, in the linear part of its error, and in the nonlinear rest. Behind a norm
+        each part is divided by the scale of the whole.
+
+        Args:
+            anyway: take an SAE that names another model.
 
         Raises:
-            UserError: the SAE belongs to another site, or has another width.
+            UserError: the SAE belongs to another site or model, is one of an error, or has another
+                width; scores that are no products with the activation.
         """
         self._fits(activations.shape[-1], "these activations")
-        if split.site not in ("", str(self.site)):
-            raise UserError(
-                f"the SAE is of {split.site}, these directions of {self.site}: take an SAE of "
-                "that site"
-            )
-        scores: Tensor = torch.stack(split(activations)) @ self.vectors.double().T
+        split.check(str(self.site), self.provenance.model, anyway)
+        parts = [self.reading.linear(part, activations) for part in split(activations)]
+        scores: Tensor = torch.stack(parts) @ self.vectors.double().T
         return scores
 
-    def split(self, split: Split, activations: Float[Tensor, "tokens d"]) -> pd.DataFrame:
+    def split(
+        self, split: SaeSplit, activations: Float[Tensor, "tokens d"], anyway: bool = False
+    ) -> pd.DataFrame:
         """The index with `reconstruction`, `linear`, `nonlinear`: each part's share of the variance
         of a direction's score, cov(part, score) / var(score). The shares sum to 1; one may be
         negative. Beside them the `…_spread`s var(part) / var(score), and `variance`. NaN where a
@@ -203,7 +249,7 @@ class Directions:
         Raises:
             UserError: as `split_scores`.
         """
-        parts = self.split_scores(split, activations)
+        parts = self.split_scores(split, activations, anyway)
         parts = parts - parts.mean(1, keepdim=True)
         score = parts.sum(0)
         variance = score.square().mean(0)
@@ -228,13 +274,21 @@ class Directions:
             (folder / "directions.json").unlink(missing_ok=True)
             save_tensors({"vectors": self.vectors}, making)
         writer.table("index", self.index)
-        about = {"site": str(self.site), "provenance": self.provenance}
+        about = {
+            "site": str(self.site),
+            "reading": self.reading.record(),
+            "provenance": self.provenance.record(),
+        }
         with writer.part("directions.json") as making:
             making.write_text(json.dumps(about, indent=1))
 
+    def save_in(self, out: RunWriter, name: str) -> None:
+        """Save them as a part of a run, which their provenance then names."""
+        replace(self, provenance=replace(self.provenance, run=out.name)).save(out.path / name)
+
     @classmethod
     def load(cls, folder: str | Path) -> Directions:
-        """Read what `save` wrote.
+        """Read what `save` wrote; what an earlier version wrote is upgraded (`old_layout`).
 
         Raises:
             UserError: no directions there, or damaged ones.
@@ -243,8 +297,14 @@ class Directions:
         try:
             about = json.loads((folder / "directions.json").read_text())
             vectors = load_file(folder / "vectors.safetensors")["vectors"]
-            index = pd.read_parquet(folder / "index.parquet")
-            loaded = cls(Site.parse(about["site"]), vectors, index, about["provenance"])
+            index, site = pd.read_parquet(folder / "index.parquet"), Site.parse(about["site"])
+            if "reading" in about:
+                made, reading = Provenance(**about["provenance"]), read_reading(about["reading"])
+            else:
+                from .old_layout import upgraded
+
+                made, reading, index = upgraded(about["provenance"], index, site, folder.name)
+            loaded = cls(site, vectors, index, made, reading)
         except FileNotFoundError as error:
             raise UserError(
                 f"{folder} holds no directions (no {Path(error.filename).name})"

@@ -17,36 +17,44 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.batch import Batch
-from ..model.readout import levelled
 from ..model.subject import Subject
 from ..model.vocabulary import token_strings
 from ..progress import progress
 from ..text.stream import project_scores
 from .directions import Directions
+from .reading import Unread
 
 AROUND = 8
 """Tokens of context before an example; after it there are half as many."""
 
 
 def top_examples(
-    subject: Subject, rows: Sequence[Sequence[int]], directions: Directions, keep: int = 5
+    subject: Subject,
+    rows: Sequence[Sequence[int]],
+    directions: Directions,
+    keep: int = 5,
+    special: bool = False,
 ) -> pd.DataFrame:
-    """The tokens of a corpus with the highest dot products with each direction.
+    """The tokens of a corpus with the highest scores of each direction, as its reading gives them.
 
     One row an example, best first: the direction's `name`, the `mean` and `std` of its score over
     the corpus, `score`, `z` (the score in those units), `row`, `position`, and the text: `before`,
     `token`, `after`. z is the same at any length of the direction; NaN where the score does not
     vary.
+
+    Args:
+        special: also BOS, other special tokens and the first token of each row, which models attend
+            to whatever it is. They are part of neither examples nor mean and std otherwise.
     """
-    site = directions.site
-    near_one, scale = levelled(directions.vectors.float())
-    scores = project_scores(subject, rows, {site: near_one}, keep)[site]
+    scorer, site = directions.scorer, directions.read_at
+    scores = project_scores(subject, rows, {site: scorer.pieces}, keep, special=special)[site]
     strings = _strings(subject)
     stats = scores.statistics
     own = stats.mean, stats.var.sqrt(), scores.top.T
-    means, stds, top = (x.double().cpu() * scale for x in own)
+    means, stds, top = (x.double().cpu() * scorer.unit for x in own)
+    means, top = means + scorer.zero, top + scorer.zero
     made = []
-    for n, name in enumerate(names(directions)):
+    for n, name in enumerate(directions.names):
         mean, spread = float(means[n]), float(stds[n])
         best = (column[n].tolist() for column in (top.T, scores.rows, scores.positions))
         for score, row, position in zip(*best, strict=True):
@@ -73,20 +81,21 @@ def steered(
 ) -> pd.DataFrame:
     """What the model says with a multiple of one direction added at all positions.
 
-    One row a strength, 0 first: `scale`, `kl` (from the unsteered distribution of the next token to
-    this one, in nats), `next` (the most likely token) and `text` (greedy continuation).
+    One row a strength, 0 first: `scale`, `score` (the direction's own at the last token, NaN where
+    it has none), `kl` (from the unsteered distribution of the next token to this one, in nats),
+    `next` (the most likely token) and `text` (greedy continuation).
     """
     if not 0 <= row < len(directions):
         raise UserError(f"no direction {row}: there are {len(directions)}, counted from 0")
-    made, plain = [], next_logprobs(subject, batch)
-    with progress(f"steer along {names(directions)[row]}", len(scales) + 1, "texts") as advance:
+    made, plain, one = [], next_logprobs(subject, batch), directions.pick([row])
+    with progress(f"steer along {directions.names[row]}", len(scales) + 1, "texts") as advance:
         for scale in (0.0, *scales):
             with subject.edited(directions.steer(row, scale)):
-                logprobs = next_logprobs(subject, batch)
+                logprobs, score = next_logprobs(subject, batch), _last_score(subject, batch, one)
                 text = subject.text(subject.generate(batch, tokens)[0])
             kl = float((plain.exp() * (plain - logprobs)).sum())
             said = _strings(subject)(int(logprobs.argmax()))
-            made.append({"scale": scale, "kl": kl, "next": said, "text": text})
+            made.append({"scale": scale, "score": score, "kl": kl, "next": said, "text": text})
             advance(1, f"{scale:g}")
     return pd.DataFrame(made)
 
@@ -96,11 +105,12 @@ def next_logprobs(subject: Subject, batch: Batch) -> Tensor:
     return subject.logits(batch)[0, -1].double().log_softmax(-1)
 
 
-def names(directions: Directions) -> list[str]:
-    """A label for each direction: its `name` where the index has one, its number elsewhere."""
-    index = directions.index
-    labels = index["name"] if "name" in index.columns else range(len(index))
-    return [str(name) for name in labels]
+def _last_score(subject: Subject, batch: Batch, direction: Directions) -> float:
+    """The score of one direction at the last token of the first text; edits in scope apply."""
+    if isinstance(direction.reading, Unread):
+        return math.nan
+    site = direction.read_at
+    return float(direction.scores(subject.capture(batch, [site])[site][0, -1].flatten()))
 
 
 def _strings(subject: Subject) -> Callable[[int], str]:

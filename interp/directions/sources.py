@@ -1,7 +1,9 @@
-"""Directions by a text: a folder that an analysis left, or neurons such as 29.down.808."""
+"""Directions by a text: a folder that an analysis left, neurons (29.down.808), or latents of an SAE
+(sae:FOLDER:12,15)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +15,16 @@ from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.site import Site
 from ..model.weights import Weights, open_weights
 from .directions import Directions
+from .provenance import Provenance
+from .reading import Encoder, neuron_reading
 
 
-def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions:
-    """Weight vectors of some neurons of one layer and kind.
+def neuron_directions(weights: Weights, neurons: Sequence[NeuronName]) -> Directions:
+    """Weight vectors of some neurons of one layer and kind, each read as the neuron's activation.
 
     Read vectors (up, gate) are directions at `mlp_in`, where the MLP reads; write vectors (down) at
-    `mlp_out`, and are what is added to the stream (`Weights.in_stream`)."""
+    `mlp_out`, and are what is added to the stream (`Weights.in_stream`).
+    """
     if not neurons or len({(n.layer, n.kind) for n in neurons}) != 1:
         raise UserError("directions need neurons of one layer and kind: they share one site")
     layer, kind = neurons[0].layer, neurons[0].kind
@@ -31,26 +36,65 @@ def neuron_directions(weights: Weights, neurons: list[NeuronName]) -> Directions
     }
     vectors = torch.stack([matrices[neuron.expert][neuron.neuron] for neuron in neurons])
     site = Site("mlp_out" if kind == "down" else "mlp_in", layer)
-    index = pd.DataFrame({"name": [str(n) for n in neurons]})
-    return Directions(site, vectors, index, {"model": str(weights.folder), "from": "neurons"})
+    reading, columns = neuron_reading(weights, neurons)
+    index = pd.DataFrame({"name": [str(n) for n in neurons], **columns})
+    return Directions(site, vectors, index, Provenance.of("neurons", weights), reading)
 
 
-def open_directions(source: str, model: str | None) -> Directions:
-    """Saved directions, or the neurons that a text names.
+def latent_directions(source: str, latents: list[int], model: str | None = None) -> Directions:
+    """Some latents of one SAE: the rows they write, each read as the latent's activation.
+
+    Args:
+        source: as `saes.open_sae` takes it.
+        model: whose activations it reads; by default what it says itself.
 
     Raises:
-        UserError: the text names neither, or neurons that the model lacks.
+        UserError: as `open_sae`; a latent that it lacks; an SAE that does not name its site or, if
+            none is given, its model; one of another model or of an error.
+    """
+    reading = Encoder.of(source)
+    sae = reading.opened
+    missing = [i for i in latents if not 0 <= i < sae.d_sae]
+    if missing:
+        raise UserError(f"{source} has no latent {missing[0]}: it has 0..{sae.d_sae - 1}")
+    if not sae.site:
+        raise UserError(f"{source} does not say which site it reads: its latents have none")
+    if sae.reads:
+        raise UserError(f"{source} is an SAE of the {sae.reads}, not of activations: give another")
+    if not (model or sae.model):
+        raise UserError(f"{source} does not say which model it reads: give --model")
+    named = model or sae.model
+    if not sae.check_model(named, source, anyway=True):
+        raise UserError(f"{source} is an SAE of {sae.model}, not of {model}: give that --model")
+    weights = open_weights(named)
+    made = Provenance.of("sae", weights, sae=source)
+    index = pd.DataFrame({"name": [f"latent {i}" for i in latents], "latent": latents})
+    return Directions(Site.parse(sae.site), sae.W_dec[latents].clone(), index, made, reading)
+
+
+def open_directions(source: str, model: str | None = None) -> Directions:
+    """Saved directions, or the neurons or latents that a text names.
+
+    Raises:
+        UserError: the text names none of them, or ones that the model or the SAE lacks.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
         inner = folder / "directions"  # of a run that has one set
         run = (folder / "run.json").exists() and (inner / "directions.json").exists()
         return Directions.load(inner if run else folder)
+    if source.startswith("sae:"):
+        sae, _, numbers = source.removeprefix("sae:").rpartition(":")
+        if not sae or not all(n.strip().isdecimal() for n in numbers.split(",")):
+            raise UserError(
+                f"'{source}' names no latents: write sae:FOLDER:12,15 or sae:release:sae_id:12,15"
+            )
+        return latent_directions(sae, list(map(int, numbers.split(","))), model)
     try:
         neurons = [parse_neuron(name) for name in source.split(",")]
     except UserError as error:
         raise UserError(
-            f"'{source}' is no folder of directions and names no neurons (29.down.808): "
-            "`interp directions list` shows the stored sets"
+            f"'{source}' is no folder of directions and names no neurons (29.down.808) or latents "
+            "(sae:FOLDER:12): `interp directions list` shows the stored sets"
         ) from error
     return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..runs.halves import halved
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
 
@@ -62,7 +63,7 @@ def with_lora(model: Any, rank: int, alpha: float, seed: int) -> Any:
 
 
 def save_adapter(model: Any, name: str, out: RunWriter, folder: str = "adapter") -> None:
-    """Write a peft model's adapter in float16, adapter_config.json last."""
+    """Write a peft model's adapter, in float16 where it holds it, adapter_config.json last."""
     from peft import get_peft_model_state_dict
 
     config = model.peft_config["default"].to_dict()
@@ -70,7 +71,7 @@ def save_adapter(model: Any, name: str, out: RunWriter, folder: str = "adapter")
     kept |= {"base_model_name_or_path": name, "inference_mode": True}
     # without embeddings: peft would ask the hub whether they have changed
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = {k: v.half() for k, v in weights.items()}
+    tensors = halved(weights)
     with out.part(f"{folder}/{WEIGHTS}") as path:
         save_tensors(tensors, path)
     with out.part(f"{folder}/adapter_config.json") as path:

@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from ..directions import Directions
     from ..model.subject import Subject
     from ..model.weights import Weights
+    from ..saes.open import Saes
     from .stages import Work
 
 SHOTS = (0, 4, 10)
 FORMATS: tuple[Format, ...] = ("instruction", "float")
+NAMED = {"name": "direction"}
+"""What a direction is called in the knob's tables."""
 NEAREST = 8
 """Neurons to keep for a direction."""
 STRETCH = 16
@@ -122,7 +125,9 @@ def decode(work: Work, knob: Directions) -> None:
     """`decode/`: tokens, neurons and, with an SAE, how it splits the knob and its baselines."""
     config, out = work.config, work.out
     weights = config.stored_weights
-    out.table_once("decode/tokens", lambda: knob.decode(weights, norm="final"))
+    out.table_once(
+        "decode/tokens", lambda: knob.decode(weights, norm="final").rename(columns=NAMED)
+    )
     out.table_once("decode/neurons", lambda: nearest_neurons(knob, weights))
     if config.sae:
         out.table_once("decode/split", lambda: split_knob(config, work.subject, work.splits, knob))
@@ -147,8 +152,19 @@ def nearest_neurons(knob: Directions, weights: Weights) -> pd.DataFrame:
                 lines.append({"place": place, "neuron": names[n], "cosine": float(row[n])})
     found = pd.DataFrame(lines).sort_values("cosine", key=abs, ascending=False, kind="stable")
     nearest = found.groupby("place").head(NEAREST).sort_values("place", kind="stable")
-    nearest.insert(0, "direction", knob.index["direction"].iloc[nearest.pop("place")].to_numpy())
+    nearest.insert(0, "direction", [knob.names[i] for i in nearest.pop("place")])
     return nearest.reset_index(drop=True)
+
+
+def knob_saes(config: LearnSettings, site: str) -> Saes:
+    """The SAEs to split the knob by.
+
+    Raises:
+        UserError: as `open_saes`.
+    """
+    from ..saes import open_saes
+
+    return open_saes(config.sae, site, model=config.model, anyway=config.anyway)
 
 
 def split_knob(
@@ -157,21 +173,23 @@ def split_knob(
     """How much of u.h at held-out prompts' last tokens an SAE reconstructs.
 
     Raises:
-        UserError: SAEs of another site or width.
+        UserError: SAEs of another site, width or model.
     """
-    from ..directions import Directions
-    from ..saes import SaeSplit, open_saes
+    import pandas as pd
 
-    sae = open_saes(config.sae, str(knob.site)).chosen("")
+    from ..directions import Directions
+    from ..saes import SaeSplit
+
+    sae = knob_saes(config, str(knob.site)).chosen("")
     prompter = config.prompter(subject)
     fitted, fresh = (
         last_token_states(subject, prompter, rows_of(items), knob.site, config.batch_size)
         for items in (splits.train, splits.validation + splits.subjects)
     )
-    table = knob.split(SaeSplit.of(sae, fitted, ridge=1e-3), fresh)
-    latents = Directions(knob.site, sae.W_dec, knob.index.iloc[:0].reindex(range(sae.d_sae)))
+    table = knob.split(SaeSplit.of(sae, fitted, ridge=1e-3), fresh, config.anyway)
+    latents = Directions(knob.site, sae.W_dec, pd.DataFrame({"name": range(sae.d_sae)}))
     cosine = knob.cosine(latents)
     nearest = cosine.abs().argmax(1)
     table["latent"] = nearest.tolist()
     table["latent_cosine"] = cosine.gather(1, nearest[:, None])[:, 0].tolist()
-    return table
+    return table.rename(columns=NAMED)

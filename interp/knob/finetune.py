@@ -10,7 +10,7 @@ small. Naive equivalent of a step:
 
 Written to the run: the table `data/items` (see data.py), the table `train/curve` (step int64, rows
 int64, loss double: mean of the step), `adapter/` (peft's folder, float16), and the tables
-`answers/…` and `scores/scores` (see scoring.py). While training, `checkpoint.safetensors`.
+`answers/…` and `scores/scores` (see scoring.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
-from ..runs.writer import RunWriter, save_tensors
+from ..runs.checkpoint import Checkpoint, restore_training, training_state
+from ..runs.writer import RunWriter
 from .adapter import save_adapter, with_lora
 from .prompts import Prompter, Row, rows_of
 from .schedule import rate_at
@@ -33,9 +34,7 @@ from .settings import ScoreSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT = "checkpoint.safetensors"
 WARM_UP = 5
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,10 @@ class FinetuneConfig(ScoreSettings):
         prompter = Prompter(Prompting(load_tokenizer(folder), self.bos), template=self.template)
         plain = load_model(folder, dtype=torch.float32)
         model = with_lora(plain.to(self.device), self.rank, self.alpha, self.seed).train()
-        Training(self, model, prompter, chosen, out).finish()
+        training = Training(self, model, prompter, chosen, out)
+        training.finish()
         save_adapter(model, self.model, out)
-        (out.path / CHECKPOINT).unlink(missing_ok=True)
+        training.checkpoint.remove()
 
 
 class Training:
@@ -110,6 +110,7 @@ class Training:
 
         self.config, self.model, self.prompter, self.rows = config, model, prompter, rows
         self.out, self.steps = out, len(rows) // config.batch
+        self.checkpoint = Checkpoint(out, "train/curve")
         self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimiser = torch.optim.AdamW(self.weights.values(), config.lr, weight_decay=0.01)
         self.losses: list[float] = []
@@ -145,30 +146,13 @@ class Training:
         return float(loss.detach())
 
     def _write(self) -> None:
-        import torch
-
-        tensors = {"losses": torch.tensor(self.losses, dtype=torch.float64)}
-        for name, weight in self.weights.items():
-            tensors[f"weights/{name}"] = weight.detach()
-            for moment in _MOMENTS:
-                tensors[f"{moment}/{name}"] = self.optimiser.state[weight][moment]
-        with self.out.part(CHECKPOINT) as path:
-            save_tensors(tensors, path)
+        tensors = training_state(self.weights.items(), self.optimiser)
+        self.checkpoint.write(tensors, {"losses": self.losses})
 
     def _resume(self) -> None:
-        import torch
-        from safetensors.torch import load_file
-
-        if not self.out.has(CHECKPOINT):
-            return
-        tensors = load_file(self.out.path / CHECKPOINT, device=self.config.device)
-        self.losses = tensors["losses"].tolist()
-        for name, weight in self.weights.items():
-            with torch.no_grad():
-                weight.copy_(tensors[f"weights/{name}"])
-            moments = {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS}
-            step = torch.tensor(float(len(self.losses)))
-            self.optimiser.state[weight] = {"step": step, **moments}
+        if state := self.checkpoint.read():
+            self.losses = state.note["losses"]
+            restore_training(state.tensors, self.weights.items(), self.optimiser)
 
 
 def completion_loss(model: Any, prompter: Prompter, rows: Sequence[Row]) -> Tensor:

@@ -16,7 +16,7 @@ Written to the run, besides the tables of effects.py; <setting> is one of settin
 `learn/layers`     rank, layer, loss, swapped (share of validation rows whose answer is swapped),
     whole_loss, whole_swapped (the same when the whole residual is replaced), rows
 `learn/ranks`      the same columns at the knob's layer, a line a rank
-`knob/`            Directions: index direction, layer, context, prior, spread (of u.h in the model
+`knob/`            Directions: index name, layer, context, prior, spread (of u.h in the model
     the knob was learned in), context_c, prior_c (the chosen values)
 `sweep/<setting>`  see steer.sweep
 `steer/<setting>`  direction ("none": the intent in the prompt instead), part, and
@@ -48,8 +48,11 @@ class LearnConfig(TunedModelStudy, LearnSettings):
 
 def learn_knob(config: LearnSettings, adapter: str, out: RunWriter) -> dict[str, Any]:
     """Compute every stage that `out` does not have yet; return the metrics."""
+    from ..saes.open import check_saes
     from . import effects, stages
 
+    if config.sae:
+        out.facts |= check_saes(config.sae, config.model, config.anyway)
     subject = open_for(config, adapter, out)
     differs = config.prompter(subject).first_tokens_differ
     splits = Splits(*([x for x in items if differs(x)] for items in config.splits(out)))

@@ -5,7 +5,7 @@ They stand below the studies and their stages, which all read them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ..errors import UserError
@@ -100,6 +100,8 @@ class LearnSettings(AskedData):
     sae: str = ""
     """SAEs of the knob's site to split it by (of several, the widest): a folder, or
     release:sae_id."""
+    anyway: bool = field(default=False, kw_only=True, metadata={"key": False})
+    """Take SAEs that name another model, or a hook that is not known here; the manifest says so."""
 
     def check(self) -> None:
         super().check()

@@ -123,6 +123,7 @@ def find_knob(work: Work, layer: int, setting: Setting) -> Directions:
     from safetensors.torch import load_file
 
     from ..directions import Directions
+    from ..directions.provenance import Provenance
     from . import steer
 
     config, subject, out = work.config, work.subject, work.out
@@ -133,9 +134,9 @@ def find_knob(work: Work, layer: int, setting: Setting) -> Directions:
         )
         learned = load_file(out.path / BASES)[str(layer)][0]
         vectors = {"learned": learned, **steer.baselines(h, rows, config.seed)}
-        about = {"model": config.model, "analysis": "knob.learn"}
-        knobs = replace(steer.knobs_along(site, vectors, h, rows), provenance=about)
-        steer.at_best(knobs, work.sweep(knobs, setting)).save(out.path / "knob")
+        made = Provenance.of("knob.learn", config.stored_weights)
+        knobs = replace(steer.knobs_along(site, vectors, h, rows), provenance=made)
+        steer.at_best(knobs, work.sweep(knobs, setting)).save_in(out, "knob")
     return Directions.load(out.path / "knob")
 
 

@@ -52,7 +52,7 @@ def last_token_states(
 def knobs_along(
     site: Site, vectors: Mapping[str, Tensor], h: Float[Tensor, "rows d"], rows: Sequence[Row]
 ) -> Directions:
-    """Knobs along some vectors. Their index: direction, layer, context and prior (mean of u.h under
+    """Knobs along some vectors. Their index: name, layer, context and prior (mean of u.h under
     each intent, over `rows` with the states h), spread (standard deviation of u.h over both)."""
     import pandas as pd
 
@@ -65,7 +65,7 @@ def knobs_along(
         along = h.double().cpu() @ units[-1]
         values = (along[follows].mean(), along[~follows].mean(), along.std())
         lines.append((name, site.layer, *map(float, values)))
-    index = pd.DataFrame(lines, columns=["direction", "layer", "context", "prior", "spread"])
+    index = pd.DataFrame(lines, columns=["name", "layer", "context", "prior", "spread"])
     return Directions(site, torch.stack(units).float(), index)
 
 
@@ -111,8 +111,7 @@ def sweep(
     if prompter.form != "none":
         raise UserError("a sweep leaves the intent out of its prompts: use the format 'none'")
     steps: list[tuple[str, float, float, list[Edit]]] = []
-    names = knobs.index["direction"]
-    for name, u, values in zip(names, knobs.vectors, sweep_values(knobs), strict=True):
+    for name, u, values in zip(knobs.names, knobs.vectors, sweep_values(knobs), strict=True):
         steps.append((name, math.nan, math.nan, []))
         for k, c in zip(STEPS, values, strict=True):
             steps.append((name, k, c, [set_coordinate(knobs.site, u, c, "last")]))
@@ -139,7 +138,7 @@ def at_best(knobs: Directions, curve: pd.DataFrame) -> Directions:
     answer are likeliest in a sweep."""
     steered = curve[curve["step"].notna()].set_index("c")
     best = steered.groupby("direction")[["p_told", "p_prior"]].idxmax()
-    chosen = best.loc[knobs.index["direction"]].to_numpy()
+    chosen = best.loc[knobs.names].to_numpy()
     return replace(knobs, index=knobs.index.assign(context_c=chosen[:, 0], prior_c=chosen[:, 1]))
 
 
@@ -158,7 +157,7 @@ def steered_answers(
     tables = []
     chosen = knobs.index[["context_c", "prior_c"]].to_numpy(float).tolist()
     for indices, prompts in cached_batches(subject, ids, batch_size, "steer"):
-        for name, u, values in zip(knobs.index["direction"], knobs.vectors, chosen, strict=True):
+        for name, u, values in zip(knobs.names, knobs.vectors, chosen, strict=True):
             for intent, c in zip(INTENTS[::-1], values, strict=True):
                 edit = set_coordinate(knobs.site, u, c, "last")
                 texts = answer_texts(subject, prompts, [edit])

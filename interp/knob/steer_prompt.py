@@ -108,7 +108,7 @@ def read_knob(name: str) -> Directions:
     from ..directions import Directions
 
     knob = Directions.load(knob_folder(name))
-    missing = {"direction", "context_c", "prior_c"} - set(knob.index.columns)
+    missing = {"context_c", "prior_c"} - set(knob.index.columns)
     if missing:
         raise UserError(f"the directions in {name} are not a knob: they lack {', '.join(missing)}")
     return knob
@@ -116,10 +116,9 @@ def read_knob(name: str) -> Directions:
 
 def pick_direction(knob: Directions, name: str) -> Directions:
     """One of a knob's directions by its name."""
-    names = list(map(str, knob.index["direction"]))
-    if name not in names:
-        raise UserError(f"there is no direction '{name}': this knob has {', '.join(names)}")
-    return knob.pick([names.index(name)])
+    if name not in knob.names:
+        raise UserError(f"there is no direction '{name}': this knob has {', '.join(knob.names)}")
+    return knob.pick([knob.names.index(name)])
 
 
 def default_values(direction: Directions) -> tuple[float, ...]:

@@ -52,6 +52,7 @@ class TokensConfig(TextStudy):
         import pandas as pd
 
         from ..directions import Directions
+        from ..directions.provenance import Provenance
         from .language import interpret_logits
 
         subject = self.open(out)
@@ -68,9 +69,9 @@ class TokensConfig(TextStudy):
         out.table("tokens", index.assign(**columns))
         labels = [f"{logit!r} from {n}{text!r}" for logit, n, text in index.to_numpy()]
         index.insert(0, "name", labels)
-        about = {"model": self.model, "analysis": self.STUDY, "prompt": self.prompt}
+        made = Provenance.of(self.STUDY, self.stored_weights, prompt=self.prompt)
         vectors = rows.flatten(0, 1).flatten(1).cpu()
-        Directions(site, vectors, index, about).save(out.path / "directions")
+        Directions(site, vectors, index, made).save_in(out, "directions")
         errors = (sums["linear"] + sums["r"] - sums["value"]).abs()
         return {"largest error": float(errors.max()), "largest r": float(sums["r"].abs().max())}
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..progress import progress
+from ..runs.checkpoint import Checkpoint, restore_training, training_state
 from ..runs.writer import RunWriter, save_tensors
 from .pictures import as_tensor, middle_square, open_picture
 
@@ -64,26 +65,12 @@ class SketchConfig:
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import torch
-        import torch.nn.functional as F
 
-        from .sketch import SketchNet, sketch_of
+        from .sketch import SketchNet
 
         torch.manual_seed(self.seed)
         net = SketchNet().to(self.device)
-        pictures = [as_tensor(middle_square(open_picture(n), s)) for n in TRAIN for s in SIDES]
-        optimiser = torch.optim.Adam(net.parameters(), self.lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
-        losses = []
-        with progress("train", self.steps, "steps") as advance:
-            for step in range(self.steps):
-                crops = self._crops(pictures, step).to(self.device)
-                loss = F.l1_loss(net(sketch_of(crops)), crops)
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                schedule.step()
-                losses.append(float(loss.detach()))
-                advance(1, f"loss {losses[-1]:.3f}")
+        losses = self._train(net, Checkpoint(out, "network"))
         with out.part("network.safetensors") as path:
             save_tensors({k: v.cpu() for k, v in net.state_dict().items()}, path)
         out.table("curve", ({"step": n, "loss": loss} for n, loss in enumerate(losses, 1)))
@@ -92,6 +79,38 @@ class SketchConfig:
         for name, error, grey in held.itertuples(index=False):
             metrics |= {f"{name}, error": error, f"{name}, one colour": grey}
         return metrics
+
+    def _train(self, net: nn.Module, checkpoint: Checkpoint) -> list[float]:
+        """Train, or continue, to the end; the loss of every step."""
+        import torch
+        import torch.nn.functional as F
+
+        from .sketch import sketch_of
+
+        pictures = [as_tensor(middle_square(open_picture(n), s)) for n in TRAIN for s in SIDES]
+        optimiser = torch.optim.Adam(net.parameters(), self.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
+        losses: list[float] = []
+        if state := checkpoint.read():
+            losses = state.note["losses"]
+            restore_training(state.tensors, net.named_parameters(), optimiser)
+            schedule.load_state_dict(state.note["schedule"])
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.get_last_lr()[0]
+        with progress("train", self.steps, "steps", len(losses)) as advance:
+            for step in range(len(losses), self.steps):
+                crops = self._crops(pictures, step).to(self.device)
+                loss = F.l1_loss(net(sketch_of(crops)), crops)
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+                losses.append(float(loss.detach()))
+                advance(1, f"loss {losses[-1]:.3f}")
+                if checkpoint.due():
+                    note = {"losses": losses, "schedule": schedule.state_dict()}
+                    checkpoint.write(training_state(net.named_parameters(), optimiser), note)
+        return losses
 
     def _crops(self, pictures: list[Tensor], step: int) -> Tensor:
         import torch

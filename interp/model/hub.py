@@ -42,6 +42,20 @@ def from_hub(name: str) -> Path:
     return folder
 
 
+def hub_id(folder: Path) -> str:
+    """org/model of a folder in the hub's cache, models--org--model/snapshots/<commit>, with
+    @revision where that is not the main one; "" of any other."""
+    repository = folder.parent.parent.name.split("--")
+    cached = folder.parent.name == "snapshots" and len(repository) == 3
+    if not cached or repository[0] != "models":
+        return ""
+    refs = (folder.parent.parent / "refs").glob("*")
+    named = [ref.name for ref in refs if ref.read_text().strip() == folder.name]
+    if "main" in named:
+        return "/".join(repository[1:])
+    return f"{'/'.join(repository[1:])}@{(named or [folder.name])[0]}"
+
+
 def _snapshot(name: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 

@@ -98,10 +98,17 @@ class Subject(Hooked):
         """A conversation in the model's chat template, ready for the assistant's turn."""
         return self.pad([self.prompting.chat(messages)])
 
-    def counted(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
-        """Which positions are data: no padding, no BOS and no other special token."""
-        special = torch.tensor(self.prompting.special, dtype=torch.long, device=batch.ids.device)
-        return batch.mask & ~torch.isin(batch.ids, special)
+    def counted(
+        self, batch: Batch, no_data: Sequence[int] | None = None
+    ) -> Bool[Tensor, "batch pos"]:
+        """Which positions are data: no padding, no BOS and no other special token.
+
+        Args:
+            no_data: the ids that are none, instead of the special ones.
+        """
+        left_out = self.prompting.special if no_data is None else no_data
+        ids = torch.tensor(left_out, dtype=torch.long, device=batch.ids.device)
+        return batch.mask & ~torch.isin(batch.ids, ids)
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Batch:
         """Rows of ids as one left-padded batch."""

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..directions import Directions
+from ..directions.provenance import Provenance
 from ..errors import UserError
 from ..model.neuron import NeuronName
 from ..model.site import Site
@@ -73,7 +74,7 @@ def text_target(subject: Subject, text: str, ids: Sequence[int], seed: int = 0) 
         if float(chances.max()) > probability:
             best, probability = tried[int(chances.argmax())], float(chances.max())
     index = pd.DataFrame({"name": [text], "start": [start], "probability": [probability]})
-    return Directions(site, best[None], index, {"model": str(weights.folder), "from": "tars"})
+    return Directions(site, best[None], index, Provenance.of("neurons.tars", weights))
 
 
 def head_target(weights: Weights, word: str, ids: Sequence[int]) -> Directions:
@@ -85,8 +86,8 @@ def head_target(weights: Weights, word: str, ids: Sequence[int]) -> Directions:
     strings = token_strings(weights.folder, weights.spec.d_vocab)
     token = next((i for i in ids if strings[i] == f" {word}"), ids[0])
     index = pd.DataFrame({"name": [word], "token": [strings[token]]})
-    about = {"model": str(weights.folder), "from": "tars"}
-    return Directions(Site("final_norm_in"), weights.W_U()[token][None], index, about)
+    made = Provenance.of("neurons.tars", weights)
+    return Directions(Site("final_norm_in"), weights.W_U()[token][None], index, made)
 
 
 def _probabilities(x: Tensor, ids: Sequence[int], weights: Weights, W_U: Tensor) -> Tensor:
@@ -160,4 +161,4 @@ def reversal(
     against = torch.where(activations(subject, neurons, text) < 0, 1.0, -1.0)
     added = against[:, None] * length * unit
     new = torch.where(gain == 0, 0.0, added / gain).float()
-    return WeightEdit(tuple(neurons), old, new, {"from": "tars", **(provenance or {})})
+    return WeightEdit(tuple(neurons), old, new, {"analysis": "neurons.tars", **(provenance or {})})

@@ -102,7 +102,7 @@ class CoupleConfig(TextStudy):
             for i, j in itertools.permutations(range(len(self.observables)), 2):
                 about = {"a": self.observables[i], "b": self.observables[j], "head": head}
                 pairs.append(about | pair_row(directions, i, j, *read[directions.site]))
-            directions.save(out.path / "directions" / head)
+            directions.save_in(out, f"directions/{head}")
         return agreement(out.table("pairs/pairs", pairs))
 
 

@@ -31,7 +31,7 @@ from .model_weights import StackedWeights
 from .observables import make_observable
 from .paths import Node, PathInPrompt, path_feature
 from .propagate import head_vectors
-from .scoring import as_directions, behind_norm
+from .scoring import as_directions, feature_reading
 from .task_files import Task
 from .tasks import Example
 from .trace import trace
@@ -79,7 +79,7 @@ def features_by_head(
             path_feature(weights, observable, (head,), "frozen", prompt)
             for observable, prompt in zip(observables, prompts, strict=True)
         ]
-        chosen[str(head)] = as_directions(weights, features, {}, list(tasks))
+        chosen[str(head)] = as_directions(weights, features, "obsprop.couple", list(tasks))
     return chosen
 
 
@@ -90,9 +90,10 @@ def read_prompts_and_corpus(
     of the rows but the first, which draws attention whatever it is."""
     read = read_examples(subject, prompts, sites, None, "prompts").activations
     pieces: dict[Site, list[Array]] = {site: [] for site in sites}
+    readings = {site: feature_reading(site, subject.spec) for site in sites}
     for source, activations in passes(subject, rows, list(sites), batch_size=8):
         for site, x in activations.items():
-            later = behind_norm(x[source.position > 0], site, subject.spec)
+            later = readings[site].prepared(x[source.position > 0])
             pieces[site].append(later.double().cpu().numpy())
     return {site: (read[site], np.concatenate(pieces[site])) for site in sites}
 

@@ -32,7 +32,7 @@ from ..model.subject import Subject
 from ..progress import progress
 from ..runs.intervals import group_weights, middle
 from ..text.stream import passes
-from .scoring import behind_norm
+from .scoring import feature_reading
 from .tasks import Example
 
 Array = npt.NDArray[np.float64]
@@ -77,6 +77,7 @@ def read_examples(
     kept: dict[Site, list[Array]] = {site: [np.empty(0)] * len(chosen) for site in sites}
     values, end = np.full(len(chosen), np.nan), Site("final_norm_in")
     rows = [chosen[i].ids for i in order]
+    readings = {site: feature_reading(site, subject.spec) for site in sites}
     wanted = [*sites, *([end] if observable else [])]
     with progress(label, len(chosen), "examples") as advance:
         for source, activations in passes(subject, rows, wanted, batch_size, special=True):
@@ -85,7 +86,7 @@ def read_examples(
                 i, tokens = order[number], (source.row == number).nonzero()[:, 0]
                 reads = tokens[chosen[i].reads]
                 for site in sites:
-                    read = behind_norm(activations[site][reads], site, subject.spec).mean(0)
+                    read = readings[site].prepared(activations[site][reads]).mean(0)
                     kept[site][i] = read.double().cpu().numpy()
                 if observable:
                     values[i] = float(observable(activations[end][tokens[-1]]))

@@ -67,7 +67,7 @@ class OpenedTask:
     def directions(self, features: Sequence[Feature]) -> Directions:
         """Features of one site."""
         about = {"observable": self.task.name, "pair": list(self.task.pair)}
-        return as_directions(self.weights, features, about)
+        return as_directions(self.weights, features, "obsprop.run", **about)
 
     def words(self, example: Example) -> str:
         """An example's text, without what goes before it."""

@@ -3,9 +3,10 @@
     score(x) = vector . (P x / sigma(x)) + constant      at resid_pre (heads), x's own scale
     score(x) = vector . x + constant                     at mlp_in (MLPs), behind the norm
 
-`Directions` carry the folded vector at its site; `constant` and what the vector was made from are
-columns of their index. One pass reads only the sites the features need, stops after the last of
-them, and holds one batch: naive equivalent, `feature.vector @ norm(x) + feature.offset`.
+`Directions` carry the folded vector at its site, and its reading; `constant` and what the vector
+was made from are columns of their index. One pass reads only the sites the features need, stops
+after the last of them, and holds one batch: naive equivalent,
+`feature.vector @ norm(x) + feature.offset`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..directions import Directions
+from ..directions.provenance import Provenance
+from ..directions.reading import Product, Scale
 from ..errors import UserError
 from ..model.families import ModelSpec
 from ..model.site import Site
@@ -36,8 +39,9 @@ ROW = 128
 def as_directions(
     weights: StackedWeights,
     features: Sequence[Feature],
-    provenance: dict[str, Any],
+    analysis: str,
     names: Sequence[str] = (),
+    **notes: Any,
 ) -> Directions:
     """Features of one site as Directions. Index columns: name, path, mode, constant, length (of
     the vector behind the norm, which the paper's figures are).
@@ -63,34 +67,14 @@ def as_directions(
         about = {"name": name or show(feature.path), "path": show(feature.path)}
         length = float(feature.vector.norm())
         rows.append({**about, "mode": feature.mode, "constant": constant, "length": length})
-    made = {"from": "obsprop", "model": str(weights.stored.folder), **provenance}
-    return Directions(sites.pop(), torch.stack(vectors), pd.DataFrame(rows), made)
+    site, made = sites.pop(), Provenance.of(analysis, weights.stored, **notes)
+    reading = feature_reading(site, weights.spec)
+    return Directions(site, torch.stack(vectors), pd.DataFrame(rows), made, reading)
 
 
-def behind_norm(x: Float[Tensor, "... d"], site: Site, spec: ModelSpec) -> Tensor:
-    """Activations at a site as the vectors there read them: P x / sigma(x) at the stream, x itself
-    where the site is behind the norm already or the family has none. In float32 or better."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    if site.kind != "resid_pre" or not spec.family.attn_norm:
-        return x
-    if spec.norm == "layer":
-        x = x - x.mean(-1, keepdim=True)
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.eps)
-
-
-def scores(
-    directions: Directions, x: Float[Tensor, "... d"], spec: ModelSpec
-) -> Float[Tensor, "... n"]:
-    """Scores of features on activations at their site.
-
-    Raises:
-        UserError: directions of another analysis, whose scores are plain dot products.
-    """
-    if "constant" not in directions.index:
-        raise UserError("these directions are not features of observable propagation")
-    constants = torch.tensor(directions.index["constant"].to_numpy())
-    dots = directions.scores(behind_norm(x, directions.site, spec))
-    return dots + constants.to(dots)
+def feature_reading(site: Site, spec: ModelSpec) -> Product:
+    """How features at a site are read: behind the norm, x's own scale at the stream."""
+    return Product(Scale.before_heads(site, spec))
 
 
 def stream_scores(
@@ -101,8 +85,9 @@ def stream_scores(
     special: bool = False,
 ) -> Iterator[Float[Tensor, "tokens n"]]:
     """Scores of features over rows of ids, batch by batch."""
+    scorer = features.scorer
     for activations in stream(subject, rows, [features.site], batch_size, special):
-        yield scores(features, activations[features.site], subject.spec)
+        yield scorer(activations[features.site])
 
 
 def corpus_rows(subject: Subject, corpus: str | None, tokens: int) -> list[list[int]]:

@@ -77,7 +77,8 @@ def measure(model: str, head: str, tokens: int, batch_size: int = 8) -> dict[str
     weights = StackedWeights(subject.weights)
     observable = Observable("any", torch.tensor([0, 1]), torch.tensor([1.0, -1.0]))
     feature = path_feature(weights, observable, (Node.parse(head),))
-    return overhead(subject, model, as_directions(weights, [feature], {}), rows, batch_size)
+    directions = as_directions(weights, [feature], "obsprop.speed")
+    return overhead(subject, model, directions, rows, batch_size)
 
 
 def _truncated(model: str, layers: int, device: torch.device) -> Any:

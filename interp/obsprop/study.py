@@ -33,12 +33,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .task_files import Task, read_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .evaluate import ReadExamples
+    from .opened import FoundFeature, OpenedTask
 
 TEXTS = (
     "Mary gave John her book, and he thanked Susan before Peter and Anna left.",
@@ -108,9 +114,7 @@ class ObspropConfig(TextStudy):
             raise UserError("--labelled takes even numbers: half of the examples of each class")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
-
-        from . import evaluate, tables
+        from . import tables
         from .opened import choose, open_task
         from .search import search_paths
 
@@ -127,26 +131,33 @@ class ObspropConfig(TextStudy):
         features = [opened.feature(path, opened.pair) for path in paths]
         best = features[paths.index(own)]
         held_out = tables.read_held_out(opened, features)
+        makers: tables.Makers = {
+            **tables.head_and_mlp_tables(opened),
+            "paths/paths": partial(tables.path_table, opened, features, held_out, self.boots),
+            "scores/methods": partial(self._methods, opened, best, held_out),
+            "scores/examples": partial(tables.example_table, opened, best, held_out),
+            **tables.pair_table(opened, search, held_out, self.pairs),
+            "texts/tokens": partial(tables.token_table, opened, best, texts),
+            **tables.use_tables(opened, best),
+        }
+        made = {name: out.table_once(name, make) for name, make in makers.items()}
+        tables.save_directions(opened, features, out)
+        out.facts |= tables.facts(opened, best)
+        return tables.metrics(best, made)
+
+    def _methods(
+        self, opened: OpenedTask, best: FoundFeature, held_out: ReadExamples
+    ) -> pd.DataFrame:
+        """`scores/methods`."""
+        import pandas as pd
+
+        from . import evaluate, tables
+
         methods = {("ObsProp", 2): best.scores(held_out)[None]} | tables.baselines(
             opened, best.site, held_out, self.labelled, self.draws
         )
-        rows = [tables.path_row(opened, each, held_out, self.boots) for each in features]
-        figures = [
+        return pd.DataFrame(
             {"method": method, "labelled": size}
             | evaluate.summary(scores, held_out, self.boots, self.seed)
             for (method, size), scores in methods.items()
-        ]
-        made = {
-            **tables.head_and_mlp_tables(opened),
-            "paths/paths": pd.DataFrame(rows),
-            "scores/methods": pd.DataFrame(figures),
-            "scores/examples": tables.example_table(opened, best, held_out),
-            **tables.pair_table(opened, search, held_out, self.pairs),
-            "texts/tokens": tables.token_table(opened, best, texts),
-            **tables.use_tables(opened, best),
-        }
-        for name, table in made.items():  # at the end: a study that fails leaves no parts behind
-            out.table(name, table)
-        tables.save_directions(opened, features, out.path / "directions")
-        out.facts |= tables.facts(opened, best)
-        return tables.metrics(best, made)
+        )

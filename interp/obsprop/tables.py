@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 
 from ..model.site import Site
+from ..runs.writer import RunWriter
 from . import checks, evaluate
 from .evaluate import ReadExamples
 from .opened import FoundFeature, OpenedTask, strongest
@@ -25,11 +27,17 @@ from .writers import writers
 CHECKED = 30
 """Held-out examples of each class that the checks run on."""
 Tables = dict[str, pd.DataFrame]
+Makers = dict[str, Callable[[], pd.DataFrame]]
+"""Tables by name, each made when it is asked for: a run that is resumed has some."""
 Search = Callable[[Pair], list[FoundPath]]
 
 
-def head_and_mlp_tables(opened: OpenedTask) -> Tables:
+def head_and_mlp_tables(opened: OpenedTask) -> Makers:
     """`heads/heads` and `heads/mlps`."""
+    return {"heads/heads": partial(_heads, opened), "heads/mlps": partial(_mlps, opened)}
+
+
+def _heads(opened: OpenedTask) -> pd.DataFrame:
     weights, observable, clean = opened.weights, opened.observable, opened.pair.clean
     _, reads = stream_vectors(weights, observable, clean, clean.last)
     plain, frozen = (
@@ -40,11 +48,15 @@ def head_and_mlp_tables(opened: OpenedTask) -> Tables:
     layers, heads = np.indices(tuple(plain.shape))
     columns = {"norm": plain, "norm_frozen": frozen, "effect": one.heads - other.heads}
     values = {name: x.flatten().tolist() for name, x in columns.items()}
-    effect = (one.mlps - other.mlps).tolist()
-    return {
-        "heads/heads": pd.DataFrame({"layer": layers.ravel(), "head": heads.ravel(), **values}),
-        "heads/mlps": pd.DataFrame({"layer": range(len(effect)), "effect": effect}),
-    }
+    return pd.DataFrame({"layer": layers.ravel(), "head": heads.ravel(), **values})
+
+
+def _mlps(opened: OpenedTask) -> pd.DataFrame:
+    one, other = (
+        direct_effects(opened.weights, opened.observable, trace).mlps for trace in opened.pair
+    )
+    effect = (one - other).tolist()
+    return pd.DataFrame({"layer": range(len(effect)), "effect": effect})
 
 
 def read_held_out(opened: OpenedTask, features: Sequence[FoundFeature]) -> ReadExamples:
@@ -57,7 +69,14 @@ def read_held_out(opened: OpenedTask, features: Sequence[FoundFeature]) -> ReadE
     return opened.read(opened.split.held_out, sites, "held-out examples")
 
 
-def path_row(
+def path_table(
+    opened: OpenedTask, features: Sequence[FoundFeature], held_out: ReadExamples, boots: int
+) -> pd.DataFrame:
+    """`paths/paths`."""
+    return pd.DataFrame([_path_row(opened, each, held_out, boots) for each in features])
+
+
+def _path_row(
     opened: OpenedTask, each: FoundFeature, held_out: ReadExamples, boots: int
 ) -> dict[str, Any]:
     """A row of `paths/paths`."""
@@ -101,11 +120,21 @@ def baselines(
     return methods | evaluate.baseline_scores(train, held_out, site, sizes, draws, opened.seed)
 
 
-def pair_table(opened: OpenedTask, search: Search, held_out: ReadExamples, count: int) -> Tables:
-    """`scores/pairs`, if pairs can be drawn; a row of null for one without a path."""
+def pair_table(opened: OpenedTask, search: Search, held_out: ReadExamples, count: int) -> Makers:
+    """`scores/pairs`, if pairs can be drawn."""
     drawn = draw_pairs(opened.split.train, count, opened.seed)
     if opened.task.sources or not drawn:
         return {}
+    return {"scores/pairs": partial(_pairs, opened, search, held_out, drawn)}
+
+
+def _pairs(
+    opened: OpenedTask,
+    search: Search,
+    held_out: ReadExamples,
+    drawn: Sequence[tuple[Example, Example]],
+) -> pd.DataFrame:
+    """A row of null for a pair without a path."""
     rows = []
     for examples in drawn:
         texts = [opened.words(example) for example in examples]
@@ -120,7 +149,7 @@ def pair_table(opened: OpenedTask, search: Search, held_out: ReadExamples, count
             row |= {"auc": figures["auc"], "r2": figures["r2"]}
         rows.append(row)
     columns = ["prompt", "counterfactual", "path", "site", "effect", "auc", "r2"]
-    return {"scores/pairs": pd.DataFrame(rows, columns=columns)}
+    return pd.DataFrame(rows, columns=columns)
 
 
 def example_table(opened: OpenedTask, best: FoundFeature, held_out: ReadExamples) -> pd.DataFrame:
@@ -151,16 +180,16 @@ def token_table(opened: OpenedTask, best: FoundFeature, rows: Sequence[list[int]
     return pd.DataFrame(table, columns=["text", "position", "token", "score"])
 
 
-def use_tables(opened: OpenedTask, best: FoundFeature) -> Tables:
+def use_tables(opened: OpenedTask, best: FoundFeature) -> Makers:
     """`checks/ablation`, `checks/steering` and `writers/neurons`, where they have a meaning."""
-    tables: Tables = {}
+    tables: Makers = {}
     if not opened.task.sources:
         sides = [[e for e in opened.split.held_out if e.positive is s] for s in (True, False)]
         chosen = [*sides[0][:CHECKED], *sides[1][:CHECKED]]
-        tables["checks/ablation"] = checks.ablation(opened, chosen, best.directions)
-        tables["checks/steering"] = checks.steering(opened, chosen, best.directions)
+        for name, check in (("ablation", checks.ablation), ("steering", checks.steering)):
+            tables[f"checks/{name}"] = partial(check, opened, chosen, best.directions)
     if best.site.kind == "resid_pre" and best.site.layer:
-        tables["writers/neurons"] = writers(opened.weights, best.directions)
+        tables["writers/neurons"] = partial(writers, opened.weights, best.directions)
     return tables
 
 
@@ -175,11 +204,11 @@ def facts(opened: OpenedTask, best: FoundFeature) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def save_directions(opened: OpenedTask, features: Sequence[FoundFeature], folder: Path) -> None:
+def save_directions(opened: OpenedTask, features: Sequence[FoundFeature], out: RunWriter) -> None:
     """The features, site by site."""
     for site in dict.fromkeys(each.site for each in features):
         here = [each.feature for each in features if each.site == site]
-        opened.directions(here).save(folder / str(site))
+        opened.directions(here).save_in(out, f"directions/{site}")
 
 
 def metrics(best: FoundFeature, tables: Tables) -> dict[str, Any]:

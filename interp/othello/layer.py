@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,8 @@ from torch import Tensor
 from interp.probes.metrics import as_array
 
 from ..directions import Directions
+from ..directions.provenance import Provenance
+from ..directions.reading import Encoder
 from ..model.site import Site
 from ..model.subject import Subject
 from ..runs.writer import RunWriter, save_tensors
@@ -61,7 +62,8 @@ class LayerJob:
         baselines |= readers.shortcut_rows(self.boards)
         rows = [row for name, part in baselines.items() for row in self._tagged(part, name)]
         rows += probes.rows
-        matches: list[tuple[str, int, Sae | None, Match]] = []
+        folders = {(arch, seed): folder for arch, seed, folder in saes}
+        matches: list[tuple[str, int, Path | None, Match]] = []
         dictionaries = self._dictionaries(own[stream], own[neurons], saes)
         for reader, seed, sae, choose, score in dictionaries:
             matched = match(choose, score, self.boards.targets)
@@ -71,7 +73,7 @@ class LayerJob:
                 scored += readers.autoencoder_rows(x, z, sae.decode(z), probes, self.boards)
                 scored += readers.cosine_rows(matched, sae.W_dec, probes)
             rows += self._tagged(scored, reader, seed)
-            matches.append((reader, seed, sae, matched))
+            matches.append((reader, seed, folders.get((reader, seed)), matched))
             self.advance(1, f"layer {self.layer}, {reader}")
         rows += self._random_model(random_model, games, stream, neurons)
         self._write(stream, rows, matches, probes)
@@ -135,26 +137,26 @@ class LayerJob:
         self,
         stream: Site,
         rows: Rows,
-        matches: list[tuple[str, int, Sae | None, Match]],
+        matches: list[tuple[str, int, Path | None, Match]],
         probes: Probes,
     ) -> None:
-        about = {"model": self.config.model, "from": "othello.compare"}
+        made = Provenance.of("othello.compare", self.config.stored_weights)
         directions = {
-            ("probe", 0): class_directions(stream, probes.coef, probes.intercept, about),
-            ("means", 0): class_directions(stream, probes.means, probes.intercept, about),
+            ("probe", 0): class_directions(stream, probes.coef, made, probes.intercept),
+            ("means", 0): class_directions(stream, probes.means, made),
         }
         maps: dict[str, Tensor] = {}
         rules: list[pd.DataFrame] = []
         best: list[pd.DataFrame] = []
-        for reader, seed, sae, matched in matches:
+        for reader, seed, folder, matched in matches:
             best.append(matched.best.assign(reader=reader, seed=seed))
-            if sae:
-                directions[reader, seed] = _latent_directions(stream, sae, matched, about)
+            if folder:
+                directions[reader, seed] = _latent_directions(stream, folder, matched, made)
                 maps[f"auroc.{reader}-S{seed}"] = torch.from_numpy(matched.auroc).half()
                 maps[f"f1.{reader}-S{seed}"] = torch.from_numpy(matched.f1).half()
                 rules.append(_rules_table(matched.rules).assign(reader=reader, seed=seed))
         for (reader, seed), vectors in directions.items():
-            vectors.save(self.out.path / "directions" / directions_name(reader, seed, self.layer))
+            vectors.save_in(self.out, f"directions/{directions_name(reader, seed, self.layer)}")
         name = f"L{self.layer}"
         with self.out.part(f"maps/{name}.safetensors") as path:
             save_tensors(maps, path)
@@ -183,14 +185,18 @@ def _rules_table(rules: Values) -> pd.DataFrame:
 
 
 def class_directions(
-    site: Site, vectors: Tensor, intercept: Tensor, about: dict[str, Any]
+    site: Site, vectors: Tensor, made: Provenance, intercept: Tensor | None = None
 ) -> Directions:
-    """Class vectors [64, 3, d] with their intercepts [64, 3]: rows by state, then by tile."""
-    index = tile_index(STATES).assign(intercept=intercept.T.flatten().tolist())
-    return Directions(site, vectors.transpose(0, 1).flatten(0, 1), index, about)
+    """Class vectors [64, 3, d] with a probe's intercepts [64, 3]: rows by state, then by tile."""
+    index = tile_index(STATES)
+    if intercept is not None:
+        index["constant"] = intercept.T.flatten().tolist()
+    return Directions(site, vectors.transpose(0, 1).flatten(0, 1), index, made)
 
 
-def _latent_directions(site: Site, sae: Sae, matched: Match, about: dict[str, Any]) -> Directions:
+def _latent_directions(site: Site, folder: Path, matched: Match, made: Provenance) -> Directions:
     columns = ["name", "kind", "tile", "latent_auroc", "auroc", "f1"]
     index = matched.best[columns].rename(columns={"latent_auroc": "latent"})
-    return Directions(site, sae.W_dec[index["latent"].tolist()].clone(), index, about)
+    reading = Encoder.of(str(folder))
+    vectors = reading.opened.W_dec[index["latent"].tolist()].clone()
+    return Directions(site, vectors, index, made, reading)

@@ -11,12 +11,12 @@ Written to the run: `scores/table.parquet`: site string, reader string, measure 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import UserError
 from ..model.site import Site
-from ..progress import progress
 from ..runs.writer import RunWriter
 from .study import ProbedStudy
 
@@ -39,6 +39,9 @@ class ProbeConfig(ProbedStudy):
             raise UserError("--fit-games and --score-games must be at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        import pandas as pd
+
+        from ..directions.provenance import Provenance
         from .board_labels import read_activations
         from .compare import labelled_games
         from .layer import class_directions
@@ -46,23 +49,26 @@ class ProbeConfig(ProbedStudy):
 
         subject = self.open(out)
         (fit, score), boards = labelled_games(self.fit_games, self.score_games)
+        made = Provenance.of(self.STUDY, self.stored_weights)
         sites = [Site("resid_pre", 0)]
         sites += [Site("resid_post", layer) for layer in range(subject.spec.n_layers)]
-        rows = [{"site": "", "reader": "majority", **row} for row in majority_rows(boards)]
-        with progress("probe", 2 * len(sites), "probes") as advance:
-            for site in sites:
+
+        def probed(asked: Sequence[Site]) -> list[dict[str, Any]]:
+            rows = []
+            for site in asked:
                 x = read_activations(subject, fit, [site], boards.choose.kept)[site]
                 y = read_activations(subject, score, [site], boards.score.kept)[site]
                 probes = probe_rows(x, y, boards, self.ridge, self.passes)
-                advance(1, f"{site}, own and enemy")
                 colours = colour_rows(x, y, boards, self.ridge, self.passes)
-                advance(1, f"{site}, black and white")
                 about = {"site": str(site), "reader": "probe"}
                 rows += [about | row for row in (*probes.rows, *colours)]
-                about = {"model": self.model, "from": self.STUDY}
-                directions = class_directions(site, probes.coef, probes.intercept, about)
-                directions.save(out.path / "directions" / f"probe-{site}")
-        table = out.table("scores/table", rows)
+                directions = class_directions(site, probes.coef, made, probes.intercept)
+                directions.save_in(out, f"directions/probe-{site}")
+            return rows
+
+        rows = [{"site": "", "reader": "majority", **row} for row in majority_rows(boards)]
+        read = out.in_pieces("scores/table", sites, probed, 1, "probe", "sites")
+        table = out.table("scores/table", pd.concat([pd.DataFrame(rows), read], ignore_index=True))
         kept = table[table["measure"].isin(["accuracy", "accuracy_colour"])]
         return {
             f"{row['measure']}_{row['reader']}_{row['site']}".rstrip("_"): round(row["value"], 4)

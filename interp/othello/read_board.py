@@ -40,8 +40,7 @@ def residual(
 def probe_board(run: Run, layer: int, x: torch.Tensor) -> Board:
     """The board that the comparison's probe reads from a residual [d]."""
     probe = Directions.load(run.path / "directions" / directions_name("probe", 0, layer))
-    logits = probe.scores(x) + torch.tensor(probe.index["intercept"].to_numpy(), dtype=x.dtype)
-    seen: Board = logits.view(3, 64).argmax(0).numpy().astype(np.int8)
+    seen: Board = probe.scores(x).view(3, 64).argmax(0).numpy().astype(np.int8)
     return seen
 
 

@@ -5,7 +5,7 @@ an encoder tied to the decoder; these do not.) All SAEs of a seed are trained to
 over fresh random games gives the residuals of all layers, and each token is seen once.
 
 Written to the run: `saes/<arch>-L<layer>-S<seed>/`, each a folder that `SAE.load_from_disk` opens
-    (cfg.json; sae_weights.safetensors in float16), and
+    (cfg.json; sae_weights.safetensors in float16, or float32 if that would lose something), and
 `saes.parquet`: name string, arch string, layer int64, seed int64, tokens int64, l0 double, fvu
     double, alive int64 (latents that fire at least once): the stored weights on held-out games
 """
@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..model.aliases import public_name
 from ..model.site import Site
 from ..runs.writer import RunWriter
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 from .study import OthelloStudy
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..model.subject import Subject
+    from ..saes.train import Batches
 
 SAES = FOLDER / "othello" / "saes"
 """The SAEs that ship with the workbench: a run of this study."""
@@ -46,7 +46,7 @@ class SaeConfig(OthelloStudy):
     """Train sparse autoencoders on every layer's residual stream."""
 
     STUDY: ClassVar[str] = "othello.sae"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     tokens: int = 2_000_000
     """Residuals that each autoencoder sees, each once."""
@@ -111,32 +111,38 @@ def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -
         for layer, site in enumerate(_sites(subject))
         for arch in ARCHITECTURES
     ]
-    steps, name = config.tokens // config.batch, Path(config.model).name
+    steps, name = config.tokens // config.batch, public_name(config.model)
     schedule = Schedule(steps, config.batch, config.lr, name, device=config.device)
 
-    def batches(first: int) -> Iterator[dict[Site, Tensor]]:
-        return itertools.islice(_batches(config, subject, seed), first, None)
+    def batches(first: int) -> Batches:
+        return _batches(config, subject, seed, first)
 
     train_saes(plans, batches, schedule, out, f"train SAEs, seed {seed}")
 
 
-def _batches(config: SaeConfig, subject: Subject, seed: int) -> Iterator[dict[Site, Tensor]]:
-    """Residuals [batch, d] of every layer, of the same tokens, shuffled over CHUNK_GAMES games."""
+def _batches(config: SaeConfig, subject: Subject, seed: int, first: int) -> Batches:
+    """Residuals [batch, d] of every layer from batch `first` on, of the same tokens, shuffled over
+    CHUNK_GAMES games. The model is not run on what comes before."""
     import torch
 
     from .board_labels import read_activations
     from .games import random_games
 
-    sites, first = _sites(subject), 0
+    sites = _sites(subject)
     generator = torch.Generator().manual_seed(seed)
-    while True:
-        games = random_games(CHUNK_GAMES, STREAM + seed, first=first, split="train")
-        residuals = read_activations(subject, games, sites, games[:, :-1] != 0)
-        order = torch.randperm(len(residuals[sites[0]]), generator=generator)
-        whole = order[: len(order) // config.batch * config.batch]
-        for chosen in torch.split(whole, config.batch):
+    for start in itertools.count(0, CHUNK_GAMES):
+        games = random_games(CHUNK_GAMES, STREAM + seed, first=start, split="train")
+        played = games[:, :-1] != 0
+        tokens = int(played.sum())
+        order = torch.randperm(tokens, generator=generator)
+        count = tokens // config.batch
+        if first >= count:
+            first -= count
+            continue
+        residuals = read_activations(subject, games, sites, played)
+        for chosen in torch.split(order[: count * config.batch], config.batch)[first:]:
             yield {site: residuals[site][chosen].to(config.device) for site in sites}
-        first += CHUNK_GAMES
+        first = 0
 
 
 def _measured(config: SaeConfig, subject: Subject, folder: Path) -> Iterator[dict[str, Any]]:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 PARTS = (".parquet", ".safetensors", ".json")
 """What a run is made of; other files in its folder are not the run's."""
 _PIECES = ".pieces"
-"""Ending of the hidden folders that hold pieces of tables."""
+"""Ending of the hidden folders that hold what a run needs only until it is finished."""
 PACKAGES = (
     "interp-workbench",
     "torch",
@@ -123,6 +123,11 @@ class RunWriter:
         self.facts: dict[str, Any] = {}
         """Further entries of the manifest (device, dtype, parity, …), set by the study."""
 
+    @property
+    def name(self) -> str:
+        """The run's: <study>/<key>."""
+        return f"{self._plan['study']}/{self._plan['key']}"
+
     def has(self, part: str) -> bool:
         """Whether a part was finished, by this process or one before it."""
         return (self.path / part).exists()
@@ -177,9 +182,9 @@ class RunWriter:
         """
         import pandas as pd
 
-        folder = Path(name).with_name(f".{Path(name).name}{_PIECES}")
         by_name = {
-            str(folder / f"{i}+{size}"): items[i : i + size] for i in range(0, len(items), size)
+            passing_part(name, f"{i}+{size}"): items[i : i + size]
+            for i in range(0, len(items), size)
         }
         left = {n: some for n, some in by_name.items() if not self.has(f"{n}.parquet")}
         with progress(
@@ -221,7 +226,14 @@ class RunWriter:
         return open_run(self.path)
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def passing_part(name: str, part: str) -> str:
+    """The name of a part that is there only until the run is finished; `name`: what it is of."""
+    return str(Path(name).with_name(f".{Path(name).name}{_PIECES}") / part)
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
     """safetensors' save_file, whose failures are OSErrors as any other file's.
 
     Raises:
@@ -231,7 +243,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     try:
-        save_file({name: x.contiguous() for name, x in tensors.items()}, path)
+        save_file({name: x.contiguous() for name, x in tensors.items()}, path, metadata)
     except SafetensorError as error:  # what the system said is in its text only
         code = re.search(r"os error (\d+)", str(error))
         raise OSError(int(code[1]) if code else None, str(error)) from error

@@ -6,10 +6,15 @@ from ..lazy import lazy
 
 if TYPE_CHECKING:
     from .open import open_sae, open_saes
-    from .sae import Sae, SaeSplit, wrap
+    from .sae import Sae, wrap
+    from .split import SaeSplit
 
 __all__ = ["Sae", "SaeSplit", "open_sae", "open_saes", "wrap"]
 __getattr__, __dir__ = lazy(
     __name__,
-    lambda: {name: ".open" if name.startswith("open") else ".sae" for name in __all__},
+    lambda: {
+        **dict.fromkeys(("Sae", "wrap"), ".sae"),
+        **dict.fromkeys(("open_sae", "open_saes"), ".open"),
+        "SaeSplit": ".split",
+    },
 )

@@ -9,25 +9,24 @@ SAE do it.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.catalog import SHIPPED, WHEELS
 from ..model.files import read_json, sha256
 from ..model.prompting import Bos, Prompting
 from ..model.site import Site
-from ..progress import log
+from .config import metadata_of
+from .load import published, published_metadata, stored
 from .pursuit import pursue
-from .sae import Sae, bos_said, wrap
+from .sae import Sae, bos_said
 from .train import FILES
 
 PURSUED = " pursued"
@@ -60,7 +59,15 @@ class ErrorSource(Protocol):
     @property
     def widths(self) -> tuple[int, ...]: ...
 
+    @property
+    def centred(self) -> bool: ...
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
     def no_data(self, prompting: Prompting) -> tuple[int, ...]: ...
+
+    def positions(self, length: int) -> set[int]: ...
 
     def errors(self, x: Float[Tensor, "n d"]) -> SaeErrors: ...
 
@@ -73,6 +80,8 @@ class Saes:
     by_name: dict[str, Sae]
     pursued: bool = False
     """Each comes a second time, with as many latents a token but found by pursuit."""
+    anyway: tuple[str, ...] = ()
+    """What the SAEs say of themselves that does not fit, used all the same."""
 
     @property
     def d_in(self) -> int:
@@ -85,6 +94,22 @@ class Saes:
     @property
     def widths(self) -> tuple[int, ...]:
         return tuple(self.by_name[name.removesuffix(PURSUED)].d_sae for name in self.names)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For a manifest: `sae_models`, the model that each names, and where something does not fit
+        and was taken all the same, `anyway`, a list of sentences."""
+        return _facts(self.by_name, self.anyway)
+
+    @property
+    def centred(self) -> bool:
+        """Whether what they read has no mean over d_model."""
+        return next(iter(self.by_name.values())).centred
+
+    def positions(self, length: int) -> set[int]:
+        """The positions of a text of some length that all of them were trained on."""
+        each = (set(sae.positions(length)) for sae in self.by_name.values())
+        return set.intersection(*each)
 
     def no_data(self, prompting: Prompting) -> tuple[int, ...]:
         """The ids that one of them at least was not trained on."""
@@ -103,12 +128,14 @@ class Saes:
         return self.by_name[name]
 
     def errors(self, x: Float[Tensor, "n d"]) -> SaeErrors:
+        """Of `Sae.read(x)`, which is the same for all of them."""
         errors, active = [], []
         for sae in self.by_name.values():
-            chunks = [(part - x_hat, (z != 0).sum(1)) for part, z, x_hat in sae.reconstructions(x)]
+            chunks = [(read - x_hat, (z != 0).sum(1)) for read, z, x_hat in sae.reconstructions(x)]
             error, count = (torch.cat(column) for column in zip(*chunks, strict=True))
             errors.append(error)
             active.append(count)
+        x = sae.read(x)
         if self.pursued:
             for sae, count in zip(self.by_name.values(), tuple(active), strict=True):
                 codes = pursue(x, sae.W_dec, sae.b_dec, count)
@@ -130,17 +157,24 @@ def open_sae(source: str | Path, device: str = "cpu") -> Sae:
     return next(iter(opened.values()))
 
 
-def open_saes(source: str | Path, site: str = "", pursued: bool = False, model: str = "") -> Saes:
+def open_saes(
+    source: str | Path,
+    site: str = "",
+    pursued: bool = False,
+    model: str = "",
+    anyway: bool = False,
+) -> Saes:
     """All SAEs that a source holds of one site.
 
     Args:
         site: which site, if the source has SAEs of several or they do not say which they are of.
         model: whose activations they are to read; by default this is not checked.
+        anyway: take SAEs that name another model, or a hook that is not known here.
 
     Raises:
-        UserError: as `open_sae`; no SAEs of that site, SAEs of several sites or widths of input,
-            of something else than a model's activations, or of another model; pursuit with SAEs
-            that normalise their input.
+        UserError: as `open_sae`; no SAEs of that site, SAEs of several sites, of several widths of
+            input or some of centred activations and some not, of something else than a model's
+            activations, or of another model; pursuit with SAEs that normalise their input.
     """
     opened = _opened(source)
     asked = str(Site.parse(site)) if site else ""
@@ -151,14 +185,25 @@ def open_saes(source: str | Path, site: str = "", pursued: bool = False, model: 
     if not asked and len(sites) != 1:
         which = f"of {', '.join(sites)}" if sites else "that do not say which site they are of"
         raise UserError(f"{source} holds SAEs {which}: give --site")
-    if len({sae.d_in for sae in chosen.values()}) > 1:
-        raise UserError(
-            f"{source} holds SAEs that read different numbers of inputs: put them in two folders"
-        )
+    for what, kinds in (
+        ("read different numbers of inputs", {sae.d_in for sae in chosen.values()}),
+        ("some of them read centred activations", {sae.centred for sae in chosen.values()}),
+    ):
+        if len(kinds) > 1:
+            raise UserError(f"{source} holds SAEs that {what}: put them in two folders")
     names = sorted(chosen, key=lambda name: (chosen[name].d_sae, name))
+    others = []
     for name in names:
-        _check(name, chosen[name], pursued, model)
-    return Saes(Site.parse(asked or sites[0]), {name: chosen[name] for name in names}, pursued)
+        sae = chosen[name]
+        _check(name, sae, pursued)
+        if sae.hook and not sae.site:
+            others.append(f"{name} is an SAE of {sae.hook}, not of {asked}")
+    if others and not anyway:
+        raise UserError(f"{others[0]}: give --anyway if these are two names of one place")
+    if model:
+        others += _of_others(chosen, model, anyway)
+    by_name = {name: chosen[name] for name in names}
+    return Saes(Site.parse(asked or sites[0]), by_name, pursued, tuple(others))
 
 
 def saes_bos(source: str) -> Bos:
@@ -168,12 +213,12 @@ def saes_bos(source: str) -> Bos:
         UserError: some were, and some were not; a damaged cfg.json; a published SAE that cannot be
             fetched.
     """
-    path = Path(source).expanduser()
-    if path.exists():
-        metadata = (read_json(f / "cfg.json").get("metadata") or {} for f in _folders(path))
-        said = {bos_said(about.get("prepend_bos")) for about in metadata}
+    if name := _published_name(source):
+        about = [published_metadata(*name)]
     else:
-        said = {sae.bos for sae in _opened(source).values()}
+        folders = _folders(Path(source).expanduser())
+        about = [metadata_of(read_json(folder / "cfg.json")) for folder in folders]
+    said = {bos_said(metadata.get("prepend_bos")) for metadata in about}
     if len(said) > 1:
         raise UserError(f"{source} holds SAEs trained with and without BOS: give --bos")
     return next(iter(said), "auto")
@@ -189,16 +234,21 @@ def saes_fingerprint(source: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _published_name(source: str | Path) -> tuple[str, str] | None:
+    """(release, sae_id) of "release:sae_id"; None for a folder."""
+    release, colon, sae_id = str(source).partition(":")
+    return (release, sae_id) if colon and not Path(source).expanduser().exists() else None
+
+
 def _folders(path: Path) -> list[Path]:
     return sorted(file.parent for file in path.rglob("cfg.json"))
 
 
 def _opened(source: str | Path, device: str = "cpu") -> dict[str, Sae]:
     """Every SAE of a source by its folder's name; two of one name by their paths from there."""
+    if name := _published_name(source):
+        return {name[1]: published(*name, device)}
     path = Path(source).expanduser()
-    if not path.exists() and ":" in str(source):
-        release, _, sae_id = str(source).partition(":")
-        return {sae_id: _published(release, sae_id, device)}
     folders = _folders(path)
     if not folders:
         raise UserError(
@@ -207,44 +257,39 @@ def _opened(source: str | Path, device: str = "cpu") -> dict[str, Sae]:
         )
     often = Counter(folder.name for folder in folders)
     names = [f.name if often[f.name] == 1 else str(f.relative_to(path)) for f in folders]
-    return {name: _stored(f, device) for name, f in zip(names, folders, strict=True)}
+    return {name: stored(f, device) for name, f in zip(names, folders, strict=True)}
 
 
-def _stored(folder: Path, device: str) -> Sae:
-    from sae_lens import SAE
-    from safetensors import SafetensorError
+def check_saes(source: str | Path, model: str, anyway: bool = False) -> dict[str, Any]:
+    """`Saes.facts` of all SAEs that a source holds, of whatever site.
 
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no SAE (no file {name}): give another folder")
-    try:
-        config = json.loads((folder / "cfg.json").read_text())
-        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
-            raise ValueError("its cfg.json is not what sae-lens writes")
-        inner = SAE.load_from_disk(folder, device=device, dtype="float32")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"the SAE in {folder} cannot be read: {reason}") from error
-    return wrap(inner, str(folder))
+    Args:
+        anyway: take SAEs that name another model.
+
+    Raises:
+        UserError: as `open_sae`; SAEs of something else than activations, or of another model.
+    """
+    opened = _opened(source)
+    for name, sae in opened.items():
+        _check(name, sae)
+    return _facts(opened, _of_others(opened, model, anyway))
 
 
-def _published(release: str, sae_id: str, device: str) -> Sae:
-    """By sae-lens' names: "gpt2-small-res-jb", "blocks.8.hook_resid_pre"."""
-    from sae_lens import SAE
-
-    try:
-        inner = SAE.from_pretrained(release, sae_id, device=device)
-    except ValueError as error:
-        raise UserError(str(error).partition("\n")[0]) from error
-    except OSError as error:  # the hub's errors are OSErrors
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"cannot fetch {release}:{sae_id} ({reason}): check the network, or give a folder"
-        ) from error
-    return wrap(inner, f"{release}:{sae_id}")
+def _of_others(saes: Mapping[str, Sae], model: str, anyway: bool) -> list[str]:
+    """Which of them name another model, in words."""
+    return [
+        f"{name} is an SAE of {sae.model}, not of {model}"
+        for name, sae in saes.items()
+        if not sae.check_model(model, name, anyway)
+    ]
 
 
-def _check(name: str, sae: Sae, pursued: bool, model: str) -> None:
+def _facts(saes: Mapping[str, Sae], others: Collection[str]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"sae_models": {name: sae.model for name, sae in saes.items()}}
+    return {**facts, "anyway": list(others)} if others else facts
+
+
+def _check(name: str, sae: Sae, pursued: bool = False) -> None:
     """Refuse an SAE that cannot be right for what is asked of it."""
     if sae.reads:
         raise UserError(
@@ -255,15 +300,3 @@ def _check(name: str, sae: Sae, pursued: bool, model: str) -> None:
             f"{name} normalises its input ({sae.normalises}), so x is not a sum of its atoms: "
             "leave it out, or use darkmatter run"
         )
-    given, own = _plain(model), _plain(sae.model)
-    if given in own or own in given:
-        return
-    if {given, own} <= {_plain(known) for known in (*WHEELS, *SHIPPED)}:
-        raise UserError(f"{name} is an SAE of {sae.model}, not of {model}: give that --model")
-    # a model has many names (hub ids, aliases, folders), so this may be the same one
-    log.warning("%s says that it is an SAE of %s; it is used on %s", name, sae.model, model)
-
-
-def _plain(model: str) -> str:
-    """'HuggingFaceTB/SmolLM2-135M' -> 'smollm2135m': how models' names are compared."""
-    return re.sub("[^a-z0-9]", "", Path(model).name.lower())

@@ -9,18 +9,19 @@ for it can be used. `open.py` opens them; nothing here imports sae-lens.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.kernels.gram import Fit, Gram
-
 from ..errors import UserError
 from ..model.prompting import Bos, Prompting
+from .config import reads_centred
+from .hooks import site_of_hook
+from .partner import check_centred, check_model
 
 CHUNK = 8192
 """Activations encoded at once."""
@@ -40,6 +41,9 @@ class SaeLens(Protocol):
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...
 
+    def turn_off_forward_pass_hook_z_reshaping(self) -> None:
+        """Asked of those alone whose config reshapes activations."""
+
 
 @dataclass(frozen=True)
 class Sae:
@@ -48,20 +52,37 @@ class Sae:
     inner: SaeLens
     site: str
     """A site in this workbench's names, "6.resid_post"; "" if its hook is not known here."""
+    centred: bool = False
+    """Whether it reads activations without their mean over d_model, as TransformerLens gives them
+    with centred weights: the same model, where every norm takes the mean away."""
 
     @property
     def W_enc(self) -> Float[Tensor, "d_in d_sae"]:
         """Column j is what latent j reads."""
-        return self.inner.W_enc.detach()
+        weights, lengths = self.inner.W_enc.detach(), self._lengths
+        return weights if lengths is None else weights * lengths
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_in"]:
         """Row j is what latent j writes."""
-        return self.inner.W_dec.detach()
+        weights, lengths = self.inner.W_dec.detach(), self._lengths
+        return weights if lengths is None else weights / lengths[:, None]
+
+    @property
+    def _lengths(self) -> Tensor | None:
+        """Of the stored decoder's rows [d_sae], where sae-lens takes them for unit vectors and
+        gives the encoder their lengths; None elsewhere."""
+        if not getattr(self.inner.cfg, "rescale_acts_by_decoder_norm", False):
+            return None
+        lengths: Tensor = self.inner.W_dec.detach().norm(dim=1)
+        return lengths
 
     @property
     def b_dec(self) -> Float[Tensor, " d_in"]:
-        return self.inner.b_dec.detach()
+        """What it gives where no latent is active."""
+        tied = self.inner.cfg.architecture() == "matching_pursuit"
+        unused = tied and not self.inner.cfg.apply_b_dec_to_input
+        return self.inner.b_dec.detach() * (not unused)
 
     @property
     def d_in(self) -> int:
@@ -73,13 +94,37 @@ class Sae:
 
     @property
     def model(self) -> str:
-        """Whose activations it was trained on, as it says itself; "" if it does not."""
-        return str(self.inner.cfg.metadata.model_name or "")
+        """Whose activations it was trained on, as it says itself, `name@revision` for those of a
+        checkpoint; "" if it does not."""
+        metadata = self.inner.cfg.metadata
+        loading = metadata.model_from_pretrained_kwargs or {}
+        keys = ("revision", "checkpoint_label", "checkpoint_value", "checkpoint_index")
+        points = [loading[key] for key in keys if loading.get(key) is not None]
+        name = str(metadata.model_name or "")
+        return f"{name}@{points[0]}" if name and points else name
+
+    @property
+    def hook(self) -> str:
+        """The hook that it was trained at, in its own words; "" if it does not say."""
+        return str(self.inner.cfg.metadata.hook_name or "")
 
     @property
     def reads(self) -> str:
         """What it was trained on, if that is not the activations of its site: "linear error"."""
         return str(self.inner.cfg.metadata.reads or "")
+
+    def check_model(self, model: str, name: str = "this SAE", anyway: bool = False) -> bool:
+        """Whether it names this model, or none.
+
+        Args:
+            anyway: False for another model instead of the error.
+
+        Raises:
+            UserError: another model, or one that has no centred stream for an SAE of one.
+        """
+        if self.centred:
+            check_centred(name, model)
+        return check_model(name, self.model, model, anyway)
 
     @property
     def bos(self) -> Bos:
@@ -95,6 +140,10 @@ class Sae:
             return prompting.special
         return (*prompting.start, *map(int, excluded or ()))
 
+    def positions(self, length: int) -> range:
+        """The positions of a text of some length that it was trained on (`seqpos_slice`)."""
+        return range(length)[slice(*(self.inner.cfg.metadata.seqpos_slice or (None,)))]
+
     @property
     def normalises(self) -> str:
         """How each input is normalised, "" if it is not. Latents of a normalised input lack its
@@ -102,18 +151,32 @@ class Sae:
         how = str(self.inner.cfg.normalize_activations)
         return "" if how == "none" else how
 
-    @torch.no_grad()
-    def encode(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_sae"]:
-        """Latent activations, dense, chunk by chunk."""
-        if x.shape[-1] != self.d_in:
+    def read(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d_in"]:
+        """Activations of its site as it reads them: heads [..., heads, d_head] side by side, and
+        without the mean if it is `centred`. What `x - SAE(x)` means by x.
+
+        Raises:
+            UserError: they have another width.
+        """
+        heads = x.shape[-2:].numel() if self.site.endswith(".head_z") and x.ndim > 2 else 0
+        if self.d_in not in (x.shape[-1], heads):
             raise UserError(
-                f"this SAE reads {self.d_in} numbers, these activations have {x.shape[-1]}"
+                f"this SAE reads {self.d_in} numbers, these activations have {heads or x.shape[-1]}"
             )
-        return torch.cat([self.inner.encode(part).to_dense() for part in torch.split(x, CHUNK)])
+        flat = x if x.shape[-1] == self.d_in else x.flatten(-2)
+        return flat - flat.mean(-1, keepdim=True) if self.centred else flat
 
     @torch.no_grad()
-    def decode(self, z: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_in"]:
-        """The reconstruction that latents give, chunk by chunk.
+    def encode(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d_sae"]:
+        """Latent activations of `read(x)`, dense, chunk by chunk."""
+        read = self.read(x)
+        chunks = torch.split(read.reshape(-1, self.d_in), CHUNK)
+        z = torch.cat([self.inner.encode(part).to_dense() for part in chunks])
+        return z.view(*read.shape[:-1], self.d_sae)
+
+    @torch.no_grad()
+    def decode(self, z: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_in"]:
+        """The reconstruction of `read(x)` that latents give, chunk by chunk.
 
         Raises:
             UserError: latents of normalised inputs, whose scale is not in them.
@@ -123,31 +186,34 @@ class Sae:
                 f"this SAE normalises its input ({self.normalises}), so latents alone do not give "
                 "x back: use Sae.reconstructions, or another SAE"
             )
-        return torch.cat([self.inner.decode(part) for part in torch.split(z, CHUNK)])
+        chunks = torch.split(z.reshape(-1, self.d_sae), CHUNK)
+        x_hat = torch.cat([self.inner.decode(part) for part in chunks])
+        return x_hat.view(*z.shape[:-1], self.d_in)
 
     def reconstructions(
-        self, x: Float[Tensor, "n d_in"]
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(x, z, x_hat) in chunks, for sums over more activations than fit as latents.
+        self, x: Float[Tensor, "n ..."]
+    ) -> Iterator[tuple[Float[Tensor, "m d_in"], Tensor, Tensor]]:
+        """(read(x), z, x_hat) in chunks, for sums over more activations than fit as latents.
 
         SAEs that normalise can be used only so: sae-lens keeps the scale of its last input.
         """
         for part in torch.split(x, CHUNK):
-            z = self.encode(part)
+            read = self.read(part)
             with torch.no_grad():
+                z = self.inner.encode(read).to_dense()
                 x_hat = self.inner.decode(z)
-            yield part, z, x_hat
+            yield read, z, x_hat
 
-    def quality(self, x: Float[Tensor, "n d_in"]) -> dict[str, float]:
+    def quality(self, x: Float[Tensor, "n ..."]) -> dict[str, float]:
         """On held-out activations: `l0` (active latents a token), `fvu` (fraction of variance
         unexplained) and `alive` (latents that fire at all)."""
         from interp.probes.metrics import fvu
 
-        chunks = [(z > 0, x_hat) for _, z, x_hat in self.reconstructions(x)]
-        fires, x_hat = (torch.cat(column) for column in zip(*chunks, strict=True))
+        chunks = [(read, z != 0, x_hat) for read, z, x_hat in self.reconstructions(x)]
+        read, fires, x_hat = (torch.cat(column) for column in zip(*chunks, strict=True))
         return {
             "l0": float(fires.sum(1, dtype=torch.float64).mean()),
-            "fvu": fvu(x, x_hat),
+            "fvu": fvu(read, x_hat),
             "alive": int(fires.any(0).sum()),
         }
 
@@ -157,85 +223,41 @@ def bos_said(prepend_bos: Any) -> Bos:
     return "auto" if prepend_bos is None else ("always" if prepend_bos else "never")
 
 
-class SplitActivations(NamedTuple):
-    """x = reconstruction + linear + nonlinear, up to float64's rounding; each [n, d_in]."""
-
-    reconstruction: Tensor
-    linear: Tensor
-    """What of the error x - reconstruction is a linear function of x."""
-    nonlinear: Tensor
-
-
-@dataclass(frozen=True)
-class SaeSplit:
-    """An SAE and a linear map of x to its error: together they cut activations in three."""
-
-    sae: Sae
-    fit: Fit
-
-    @property
-    def site(self) -> str:
-        """The SAE's; "" if it does not say."""
-        return self.sae.site
-
-    @classmethod
-    def of(
-        cls, sae: Sae, x: Float[Tensor, "n d_in"], ridge: float = 0.0, intercept: bool = True
-    ) -> SaeSplit:
-        """The map fitted to activations, which should not be those it is used on."""
-        grams = (Gram.of(part, part - x_hat) for part, _, x_hat in sae.reconstructions(x))
-        return cls(sae, reduce(Gram.merge, grams).solve(ridge, intercept))
-
-    def __call__(self, x: Float[Tensor, "n d_in"]) -> SplitActivations:
-        exact = x.double()
-        x_hat = torch.cat([part.double() for _, _, part in self.sae.reconstructions(x)])
-        linear = self.fit(exact)
-        return SplitActivations(x_hat, linear, exact - x_hat - linear)
-
-
 def wrap(inner: SaeLens, name: str = "this SAE") -> Sae:
-    """The adapter around a sae-lens object, its site read from the hook name it carries.
+    """The adapter around a sae-lens object, its site read from the hook name it carries. Its heads
+    come side by side; the object that is given stays as it is.
 
     Raises:
-        UserError: a transcoder, weights that are not finite, or ones for activations that were
-            scaled by numbers it does not hold.
+        UserError: a transcoder, one that reads other tokens too, a number of active latents that
+            cannot be, weights that are not finite, or activations that are not a model's own
+            (`reads_centred`) or were scaled by numbers it does not hold.
     """
-    about = inner.cfg.metadata
+    about, config = inner.cfg.metadata, inner.cfg
     hook = str(about.hook_name or "")
-    if "transcoder" in inner.cfg.architecture() or (about.hook_name_out or hook) != hook:
+    if "transcoder" in config.architecture() or (about.hook_name_out or hook) != hook:
         raise UserError(
             f"{name} is a transcoder: it gives {about.hook_name_out or 'something else'}, not a "
             "reconstruction of what it reads; give an SAE"
         )
-    if inner.cfg.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
+    if config.architecture() == "temporal":
+        raise UserError(f"{name} is a temporal SAE, which reads earlier tokens too: give another")
+    if config.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
         raise UserError(
-            f"{name} reads activations scaled beforehand ({inner.cfg.normalize_activations}) and "
+            f"{name} reads activations scaled beforehand ({config.normalize_activations}) and "
             "does not store the scale: fold it into the weights with sae-lens first"
+        )
+    k = getattr(config, "k", 1)
+    if not isinstance(k, int) or not 1 <= k <= config.d_sae:
+        raise UserError(
+            f"{name} is damaged: it keeps the largest {k} of {config.d_sae} latents; replace it"
         )
     for key, values in inner.named_parameters():
         # a latent whose threshold is infinite is one that is switched off
         if values.isnan().any() or (values.isinf().any() and key != "threshold"):
             raise UserError(f"{name} is damaged: its {key} holds a NaN or an infinity; replace it")
-    return Sae(inner, site_of_hook(hook))
-
-
-_ADDED = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-_KINDS = {f"hook_{kind}": kind for kind in _ADDED}
-_KINDS |= {"mlp.hook_post": "mlp_post", "attn.hook_z": "head_z"}
-
-
-def site_of_hook(hook: str) -> str:
-    """'blocks.6.hook_resid_post' -> '6.resid_post'; '' for a hook that names no site here."""
-    blocks, _, rest = hook.partition(".")
-    layer, _, kind = rest.partition(".")
-    known = blocks == "blocks" and layer.isdigit() and kind in _KINDS
-    return f"{layer}.{_KINDS[kind]}" if known else ""
-
-
-def hook_of_site(site: str) -> str:
-    """'6.resid_post' -> 'blocks.6.hook_resid_post', the name to store in an SAE's metadata."""
-    layer, _, kind = site.partition(".")
-    names = {ours: theirs for theirs, ours in _KINDS.items()}
-    if kind not in names or not layer.isdigit():
-        raise UserError(f"sae-lens has no hook for the site '{site}'")
-    return f"blocks.{layer}.{names[kind]}"
+    site = site_of_hook(hook, about.hook_head_index)
+    centred = reads_centred(dict(about.items()), site, name)
+    if getattr(config, "reshape_activations", "none") == "hook_z":
+        inner = copy(inner)
+        inner.turn_off_forward_pass_hook_z_reshaping()
+    return Sae(inner, site, centred)

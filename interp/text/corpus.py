@@ -20,6 +20,9 @@ from . import documents
 if TYPE_CHECKING:
     from ..model.prompting import Prompting
 
+_INTEGERS = {sign + bits for sign in "IU" for bits in ("8", "16", "32", "64")}
+_BLOCK = 2**16
+"""Stored ids that are read at once."""
 _DEFAULT_LAYOUT = 1
 """Which documents the default corpus makes of Python's files; part of its fingerprint."""
 
@@ -112,27 +115,28 @@ def token_rows(
 
 def id_rows(path: str | Path) -> Iterator[list[int]]:
     """Rows of token ids stored as such: a .safetensors file of one integer tensor [rows, length],
-    padded with zeros at the ends of the rows.
+    padded with zeros at the ends of the rows. Read a few rows at a time, as they are asked for.
 
     Raises:
         UserError: no such file, a damaged one, or one that holds something else.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
+    wrong = UserError(f"{path} must hold one integer tensor [rows, length]: it does not")
     try:
-        tensors = load_file(_existing(path))
+        with safe_open(_existing(path), "pt") as file:
+            if len(names := list(file.keys())) != 1:
+                raise wrong
+            ids = file.get_slice(names[0])
+            if len(shape := ids.get_shape()) != 2 or ids.get_dtype() not in _INTEGERS:
+                raise wrong
+            block = max(1, _BLOCK // max(1, shape[1]))
+            for start in range(0, shape[0], block):
+                for row in ids[start : start + block].numpy():
+                    if (used := row.nonzero()[0]).size:
+                        yield row[: used[-1] + 1].tolist()
     except SafetensorError as error:
         raise UserError(f"{path} cannot be read ({error}): replace it") from error
-    if (
-        len(tensors) != 1
-        or (ids := next(iter(tensors.values()))).ndim != 2
-        or ids.is_floating_point()
-    ):
-        raise UserError(f"{path} must hold one integer tensor [rows, length]: it does not")
-    for row in ids:
-        if len(used := row.nonzero()):
-            yield row[: int(used[-1]) + 1].tolist()
 
 
 def _packed(

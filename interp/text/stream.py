@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.kernels import RunningScores, Scores, Statistics
+from interp.kernels import RunningScores, Score, Scores, Statistics
 
 from ..errors import UserError
 from ..model.site import Site
@@ -133,15 +133,20 @@ def statistics(
 def project_scores(
     subject: Subject,
     rows: Iterable[Sequence[int]],
-    directions: Mapping[Site, Float[Tensor, "n d"]],
+    directions: Mapping[Site, Float[Tensor, "n d"] | Sequence[Score]],
     keep_top: int = 10,
     batch_size: int = 8,
+    special: bool = False,
 ) -> dict[Site, Scores]:
-    """Score many directions at several sites in one pass: dot products, in float32.
+    """Score many directions at several sites in one pass, in float32: dot products with a matrix's
+    rows, or what functions of activations [tokens, d] give.
 
     Equivalent to `x @ directions.T` over all activations at once, its moments and, a direction,
     its `keep_top` highest entries (fewer if there are fewer tokens), in the memory of one batch.
     Activations with heads are flattened.
+
+    Args:
+        special: BOS, other special tokens and the first token of each row count too.
 
     Raises:
         UserError: as `stream`; directions that do not fit their site; a score that is not finite.
@@ -151,10 +156,12 @@ def project_scores(
         raise UserError(f"keep_top is {keep_top}: keep at least 1 example")
     running = {site: RunningScores(directions[site], keep_top) for site in wanted}
     with advancing("score", rows) as advance:
-        for source, activations in passes(subject, rows, wanted, batch_size):
+        for source, activations in passes(subject, rows, wanted, batch_size, special):
+            kept = source.position >= (0 if special else 1)
+            places = source.row[kept], source.position[kept]
             for site, x in activations.items():
                 try:
-                    running[site].add(x.flatten(1), source.row, source.position)
+                    running[site].add(x.flatten(1)[kept], *places)
                 except ValueError as error:
                     where = f"rows {int(source.row[0])} to {int(source.row[-1])}"
                     raise UserError(f"{site}, {where}: {error}") from error

@@ -9,7 +9,9 @@ from streamlit.testing.v1 import AppTest
 
 from interp.apps import common
 from interp.directions import Directions
+from interp.directions.provenance import Provenance
 from interp.model.site import Site
+from interp.model.weights import open_weights
 
 
 def test_two_questions_with_the_same_arguments_have_two_answers(tmp_path, monkeypatch):
@@ -87,7 +89,7 @@ def test_neurons_by_name_are_of_the_model_that_is_named(models):
 
 def test_directions_of_another_model_are_said_to_be(models, own_home):
     index = pd.DataFrame({"name": ["d"]})
-    about = {"model": models[0], "from": "test"}
+    about = Provenance.of("test", open_weights(models[0]))
     run = own_home / "runs" / "some.study" / "key"
     Directions(Site("resid_post", 0), torch.randn(1, 32), index, about).save(run / "set")
     shown = AppTest.from_function(steer_page, default_timeout=60)

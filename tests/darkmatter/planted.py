@@ -53,6 +53,7 @@ class Planted:
 
     site = Site("resid_post", 1)
     d_in = D
+    centred = False
 
     def __init__(self, **errors):
         self.functions = errors

@@ -1,9 +1,11 @@
 """What one pass accumulates against naive code over all tokens, and the method's identities."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from interp.darkmatter import report
 from interp.darkmatter.accumulators import ScalarSums, resampled, shrinkage
 from interp.errors import UserError
 from interp.kernels.gram import Gram
@@ -50,19 +52,32 @@ def test_error_is_its_two_parts_exactly():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 0.95])
 def test_an_sae_that_scales_has_only_linear_error(alpha):
-    saes = Planted(scaling=lambda x: (1 - alpha) * x)
-    if alpha == 0:
-        with pytest.raises(UserError, match="scaling: .* same for every token; leave this SAE out"):
-            gathered(saes, 2000)
-        return
-    sums, _ = gathered(saes, 2000)
+    """Also at alpha = 0, the SAE that gives 0: there is no scale then, and all of x is error."""
+    sums, parts = gathered(Planted(scaling=lambda x: (1 - alpha) * x), 2000)
     measures = measured(sums, 0)
     expected = (1 - alpha) * torch.eye(D, dtype=torch.float64)
     torch.testing.assert_close(sums.fit.weights, expected, rtol=0, atol=1e-10)
     assert measures["r2_vector"] == pytest.approx(1, abs=1e-12)
     assert measures["fvu_nonlinear"] == pytest.approx(0, abs=1e-12)
-    assert measures["scale"] == pytest.approx(1 / alpha)
-    assert measures["fvu_corrected"] == pytest.approx(0, abs=1e-6)
+    if alpha:
+        assert measures["scale"] == pytest.approx(1 / alpha)
+        assert measures["fvu_corrected"] == pytest.approx(0, abs=1e-6)
+        return
+    assert np.isnan(measures["scale"])
+    around, own = parts.x - sums.shrinkages[0].x_mean, parts.x - parts.x.mean(0)
+    whole = float(around.square().sum() / own.square().sum())
+    assert measures["fvu_corrected"] == pytest.approx(whole, rel=1e-9)
+    assert measures["r2_vector_weighted_corrected"] == pytest.approx(1, abs=1e-12)
+
+
+def test_an_sae_that_gives_one_vector_is_reported():
+    sums, _ = gathered(Planted(constant=lambda x: x - 3), 2000)
+    table = pd.DataFrame(report._measures(sums)).set_index("measure")["value"]
+    assert np.isnan(table["scale"])
+    assert table["r2_vector_weighted"] == pytest.approx(1, abs=1e-12)
+    assert table["fvu_nonlinear"] == pytest.approx(0, abs=1e-12)
+    assert np.isnan(table["r2_norm output"])
+    assert table["fvu_corrected"] == pytest.approx(1, abs=0.05)
 
 
 def test_a_perfect_sae_is_a_guarded_nought_over_nought():

@@ -1,39 +1,88 @@
 """The ladder's stream of activations: shuffled within pools, no padding, begun anywhere."""
 
 import dataclasses
-import itertools
 
 import pytest
 import torch
 
 from interp.darkmatter import ladder
-from interp.darkmatter.contexts import corpus_rows
+from interp.darkmatter.contexts import ContextStream, corpus_rows
 from interp.errors import UserError
 from interp.model.site import Site
 
 from .planted import ids
 
+SITE = Site("resid_post", 0)
 
-def test_the_ladders_stream_can_begin_anywhere(llama, tmp_path, monkeypatch) -> None:
+
+def begun(subject, corpus, longest=10.0):
+    """The stream as the study makes it: the first rows are read first, so the median is known."""
+    stream = ContextStream(subject, [SITE], corpus, 20, longest=longest)
+    stream.activations(stream.rows(2), 2)
+    return stream
+
+
+def batches(config, stream, first=0):
+    return [batch[SITE] for batch in ladder._batches(config, stream, first)]
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Text of 4,000 tokens in rows of 20; 3 of them are held out, and pools are small."""
     monkeypatch.setattr(ladder, "HELD_OUT", 3)
     monkeypatch.setattr(ladder, "POOL", 100)
     generator = torch.Generator().manual_seed(0)
     text = bytes(torch.randint(33, 127, (4000,), generator=generator).tolist()).decode()
     (tmp_path / "text.txt").write_text(text)
-    config = ladder.LadderConfig(
-        corpus=str(tmp_path / "text.txt"), site="0.resid_post", length=20, tokens=400, batch=32
-    )
-    site = Site("resid_post", 0)
-    whole = [b[site] for b in itertools.islice(ladder._batches(config, llama, 0), 13)]
-    assert len(whole) == 13
-    for first in (1, 4, 7):
-        rest = [b[site] for b in itertools.islice(ladder._batches(config, llama, first), 3)]
-        assert all(map(torch.equal, whole[first : first + 3], rest))
-    seen = torch.cat(whole)
+    corpus = str(tmp_path / "text.txt")
+    return ladder.LadderConfig(corpus=corpus, site=str(SITE), length=20, tokens=400, batch=32)
+
+
+def test_the_ladders_stream_can_begin_anywhere(llama, settings, monkeypatch) -> None:
+    stream = begun(llama, settings.corpus)
+    whole = batches(settings, stream)
+    passes = []
+    capture = llama.capture
+    monkeypatch.setattr(llama, "capture", lambda *given: passes.append(0) or capture(*given))
+    batches(settings, stream)
+    every = len(passes)
+    for first in (1, 4, 7, len(whole) - 1):
+        rest = batches(settings, stream, first)
+        assert len(rest) == len(whole) - first
+        assert all(map(torch.equal, whole[first:], rest))
+    passes.clear()
+    batches(settings, stream, len(whole) - 1)
+    assert len(passes) < every / 10, "the model does not run on what comes before"
+    seen = torch.cat(whole[:13])
     assert len(torch.unique(seen, dim=0)) == len(seen)
-    rows = [ids for _, ids in corpus_rows(llama, config.corpus, 20, 3)]
-    held_out = llama.capture(llama.pad(rows), [site])[site].flatten(0, 1)
+    rows = [ids for _, ids in corpus_rows(llama, settings.corpus, 20, 3)]
+    held_out = llama.capture(llama.pad(rows), [SITE])[SITE].flatten(0, 1)
     assert torch.cdist(held_out, seen).min() > 0
+
+
+def test_massive_activations_are_not_trained_on(llama, settings, monkeypatch) -> None:
+    """As `darkmatter run`: a token of a hundred times the length is in none of the batches, which
+    are that much smaller, and no other token moves."""
+    plain = batches(settings, begun(llama, settings.corpus))
+    capture = llama.capture
+
+    def with_sinks(batch, sites):
+        captured = capture(batch, sites)
+        captured[SITE][1, 5] *= 100
+        return captured
+
+    monkeypatch.setattr(llama, "capture", with_sinks)
+    left = batches(settings, begun(llama, settings.corpus))
+    short = [len(batch) < 32 for batch in left]
+    assert any(short)
+    for before, after, fewer in zip(plain, left, short, strict=True):
+        if fewer:
+            kept = (before[:, None] == after).all(2).any(1)
+            assert torch.equal(before[kept], after)
+        else:
+            assert torch.equal(before, after)
+    every = batches(settings, begun(llama, settings.corpus, longest=0.0))
+    assert {len(batch) for batch in every} == {32}
 
 
 def test_the_ladder_reads_no_padding(llama, tmp_path, monkeypatch):
@@ -45,20 +94,21 @@ def test_the_ladder_reads_no_padding(llama, tmp_path, monkeypatch):
         for size in [9, 9, *([20, 3] * 12)]
     ]
     path = ids(tmp_path / "ids.safetensors", rows)
-    site = Site("resid_post", 0)
-    config = ladder.LadderConfig(corpus=path, site=str(site), length=20, tokens=128, batch=16)
-    batches = [captured[site] for captured in ladder._batches(config, llama, 0)]
-    real = torch.cat([llama.capture(torch.tensor([row]), [site])[site][0, 1:] for row in rows[2:]])
-    apart = torch.cdist(torch.cat(batches), real, compute_mode="donot_use_mm_for_euclid_dist")
+    config = ladder.LadderConfig(corpus=path, site=str(SITE), length=20, tokens=128, batch=16)
+    made = batches(config, begun(llama, path))
+    real = torch.cat([llama.capture(torch.tensor([row]), [SITE])[SITE][0, 1:] for row in rows[2:]])
+    apart = torch.cdist(torch.cat(made), real, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = apart.min(1)
     assert float(nearest.values.max()) < 1e-4, "every activation is that of a token in its row"
     assert len(nearest.indices.unique()) == len(nearest.indices), "and none comes twice"
-    pools = [tokens for _, tokens in ladder._pools(config, iter(enumerate(rows[2:])), set())]
-    assert sum(pools) == sum(len(row) - 1 for row in rows[2:])
-    assert len(batches) == sum(tokens // 16 for tokens in pools)
-    again = [captured[site] for captured in ladder._batches(config, llama, 7)]
-    assert all(map(torch.equal, batches[7:], again))
-    assert len(again) == len(batches) - 7
+    tokens = sum(len(row) - 1 for row in rows[2:])
+    assert 16 * len(made) > tokens - 4 * 16, "and few are left out at the ends of pools"
+
+
+def test_too_little_text_names_the_rows_that_are_held_out(llama, settings, monkeypatch):
+    monkeypatch.setattr(ladder, "HELD_OUT", 199)
+    with pytest.raises(UserError, match="batch of 32 tokens past the first 199 rows of 20 tokens"):
+        batches(settings, begun(llama, settings.corpus))
 
 
 @pytest.mark.parametrize(

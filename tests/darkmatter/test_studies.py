@@ -22,6 +22,7 @@ from interp.model.edits import patch
 from interp.model.site import Site
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
+from interp.runs.writer import RunWriter
 from interp.saes import open_sae
 
 from .planted import OTHELLO, value
@@ -160,12 +161,16 @@ def test_saes_of_the_error(own_home, monkeypatch):
         run_or_load(DarkMatterConfig(**{**OTHELLO, "saes": str(made.path)}))
 
 
-def test_the_ridge_of_the_error_is_that_of_the_run(othello, monkeypatch):
+def test_the_ridge_of_the_error_is_that_of_the_run(othello, tmp_path, monkeypatch):
     monkeypatch.setattr(error_saes, "FIT_TOKENS", 59 * 40)
     monkeypatch.setattr(error_saes, "CHECKED", 1)
     saes = f"{OTHELLO['saes']}/saes/topk-L2-S0"
     none, one = (
-        error_saes._PartStream(ErrorSaesConfig(**{**ERRORS, "saes": saes, "ridge": r}), othello)
+        error_saes._PartStream(
+            ErrorSaesConfig(**{**ERRORS, "saes": saes, "ridge": r}),
+            othello,
+            RunWriter(tmp_path / str(r), {}),
+        )
         for r in (0.0, 1.0)
     )
     stream = ContextStream(othello, [SITE], OTHELLO["corpus"], 59)
@@ -234,7 +239,6 @@ def test_a_corpus_that_ends_early(own_home):
         (SyntheticConfig, {"noise": (float("nan"),)}, "--noise variances of 0 or more"),
         (ErrorSaesConfig, {"batch": 0}, "a --batch of 1 or more"),
         (ErrorSaesConfig, {"lr": float("nan")}, "--lr must be above 0, not nan"),
-        (ErrorSaesConfig, {"batch": 9000}, "--batch must be at most 8160, not 9000"),
     ],
 )
 def test_settings_that_cannot_work(kind, change, words):
@@ -253,7 +257,8 @@ def test_saes_of_another_width(own_home, model_folder):
     save_file({"ids": torch.randint(1, 61, (60, 30))}, ids)
     model = str(model_folder("llama", num_hidden_layers=3))
     config = DarkMatterConfig(
-        **{**OTHELLO, "model": model, "corpus": str(ids), "length": 30, "tokens": 1800}
+        **{**OTHELLO, "model": model, "corpus": str(ids), "length": 30, "tokens": 1800},
+        anyway=True,
     )
     with pytest.raises(UserError, match="this SAE reads 128 numbers, these activations have 32"):
         run_or_load(config)

@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from interp.directions import Directions
+from interp.directions.provenance import Provenance
 from interp.directions.sources import neuron_directions
 from interp.errors import UserError
+from interp.model import edits
 from interp.model.neuron import NeuronName, clamp_site, parse_neuron
 from interp.model.site import Site
 from interp.model.subject import open_subject
@@ -18,8 +20,8 @@ from interp.model.weights import Weights, open_weights
 
 def directions(n=3, d=32, seed=0):
     vectors = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
-    index = pd.DataFrame({"label": [f"direction {i}" for i in range(n)]})
-    return Directions(Site("resid_post", 0), vectors, index, {"analysis": "test"})
+    index = pd.DataFrame({"name": [f"direction {i}" for i in range(n)]})
+    return Directions(Site("resid_post", 0), vectors, index, Provenance("test", notes={"x": 1}))
 
 
 def test_decode_is_the_product_with_the_unembedding(model_folder, own_home):
@@ -28,7 +30,7 @@ def test_decode_is_the_product_with_the_unembedding(model_folder, own_home):
     for norm, gain in (("raw", 1.0), ("final", weights.gain("final"))):
         logits = (found.vectors * gain).double() @ weights.W_U().double().T
         table = found.decode(weights, k=4, norm=norm)
-        assert list(table["label"]) == list(found.index["label"])
+        assert list(table["name"]) == found.names
         for row, values in zip(table.to_dict("records"), logits, strict=True):
             assert row["top"] == [f"#{i}" for i in values.topk(4).indices.tolist()]
             assert row["bottom"] == [f"#{i}" for i in (-values).topk(4).indices.tolist()]
@@ -58,7 +60,7 @@ def test_cosine_and_coupling_identities():
     a, b = directions(4, seed=1), directions(3, seed=2)
     assert torch.allclose(a.cosine(a).diagonal(), torch.ones(4, dtype=torch.float64))
     assert torch.allclose(a.coupling(b) * b.coupling(a).T, a.cosine(b) ** 2)  # C12 C21 = cos^2
-    zero = Directions(a.site, torch.zeros(1, 32), pd.DataFrame({"label": ["zero"]}))
+    zero = Directions(a.site, torch.zeros(1, 32), pd.DataFrame({"name": ["zero"]}))
     assert a.cosine(zero).abs().max() == 0
 
 
@@ -68,7 +70,7 @@ def test_scores_and_steering_move_together(model_folder, own_home):
     before = found.scores(subject.capture(batch, [found.site])[found.site])
     with subject.edited(found.steer(1, 2.0)):
         after = found.scores(subject.capture(batch, [found.site])[found.site])
-    moved = 2.0 * found.vectors[1] @ found.vectors.T
+    moved = (2.0 * found.vectors[1] @ found.vectors.T).double()
     torch.testing.assert_close(after - before, moved.expand_as(before), atol=1e-4, rtol=1e-4)
 
 
@@ -78,12 +80,16 @@ def test_saved_and_loaded(tmp_path):
     again = Directions.load(tmp_path / "kept")
     assert torch.equal(again.vectors, found.vectors)
     assert again.index.equals(found.index)
-    assert (again.site, again.provenance) == (found.site, found.provenance)
+    assert (again.site, again.provenance, again.reading) == (
+        *(found.site, found.provenance, found.reading),
+    )
 
 
 def test_mistakes(tmp_path, model_folder, own_home):
     with pytest.raises(ValueError, match="3 labels for vectors of shape"):
         Directions(Site("resid_post", 0), torch.ones(2, 4), directions().index)
+    with pytest.raises(ValueError, match="the index of directions lacks name"):
+        Directions(Site("resid_post", 0), torch.ones(1, 4), pd.DataFrame({"label": ["a"]}))
     with pytest.raises(UserError, match="have 32 numbers each, not 31 as these activations"):
         directions().scores(torch.ones(2, 31))
     with pytest.raises(UserError, match="have 8 numbers each, not 32 as the residual stream"):
@@ -113,7 +119,7 @@ def test_mistakes(tmp_path, model_folder, own_home):
 
 
 def test_neurons_are_directions_where_they_act(model_folder, own_home):
-    """A read vector scored at its site is the activation; a write vector is what is added."""
+    """Every neuron's score is its activation; a write vector is what is added."""
     folder = model_folder("qwen3")
     subject, weights = open_subject(folder), Weights(folder)
     batch = subject.pad([[3, 1, 4, 1, 5]])
@@ -122,22 +128,21 @@ def test_neurons_are_directions_where_they_act(model_folder, own_home):
         found = neuron_directions(weights, neurons)
         at = clamp_site(neurons[0])
         got = subject.capture(batch, [found.site, at])
-        want = got[at][..., [7, 3]]
+        want = got[at][..., [7, 3]].double()
         torch.testing.assert_close(found.scores(got[found.site]), want, atol=1e-5, rtol=1e-5)
     down = neuron_directions(weights, [parse_neuron("1.down.7")])
     got = subject.capture(batch, [down.site, "1.mlp_post"])
-    from interp.model import edits
-
+    assert down.read_at == Site("mlp_post", 1)
+    fires = got[down.read_at][..., [7]]
+    assert torch.equal(down.scores(got[down.read_at]), fires.double())
     with subject.edited(edits.clamp(Site("mlp_post", 1), 7, 0.0)):
         without = subject.capture(batch, [down.site])[down.site]
-    added = got[Site("mlp_post", 1)][..., 7:8] * down.vectors[0]
+    added = fires * down.vectors[0]
     torch.testing.assert_close(got[down.site] - without, added, atol=1e-5, rtol=1e-5)
 
 
 def test_a_write_vector_goes_through_the_norm_behind_it(model_folder, own_home):
     """Gemma's: what the MLP adds, times the norm's scale, differs by activation times vector."""
-    from interp.model import edits
-
     folder = model_folder("gemma2")
     subject, weights = open_subject(folder), Weights(folder)
     down = neuron_directions(weights, [parse_neuron("1.down.7")])

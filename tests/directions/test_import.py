@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from interp.cli import main
 from interp.directions import Directions
 from interp.directions.bring import ImportConfig
+from interp.directions.reading import Product
 from interp.directions.vectors import read_vectors, site_width
 from interp.errors import UserError
 from interp.model.site import Site
@@ -38,11 +39,12 @@ def test_a_vector_from_a_file_decodes_scores_and_steers(dog_model, own_home, tmp
     made, _ = imported(capsys, tmp_path / "dogs.npy", *where)
     assert made["metrics"]["directions"] == 1
     [row] = ran(capsys, "list")
-    assert (row["site"], row["from"]) == ("1.mlp_out", "import")
+    assert (row["site"], row["analysis"], row["names"]) == ("1.mlp_out", "import", "dogs")
     own = Directions.load(row["folder"])
-    assert own.provenance["source"] == "me, by hand"
-    assert own.provenance["fingerprint"] == Weights(dog_model).fingerprint()
-    assert own.provenance["reading"] == "bare product"
+    assert own.provenance.notes["source"] == "me, by hand"
+    assert own.provenance.fingerprint == Weights(dog_model).fingerprint()
+    assert made["run"].endswith(own.provenance.run)
+    assert own.reading == Product()
     named = ran(capsys, "decode", "1.down.17", "--model", dog_model)
     [decoded] = ran(capsys, "decode", row["folder"])
     assert (decoded["name"], decoded["top"], decoded["top_z"]) == (
@@ -58,7 +60,10 @@ def test_a_vector_from_a_file_decodes_scores_and_steers(dog_model, own_home, tmp
     subject = open_subject(dog_model)
     rows = torch.tensor([[i % 200 + 1 for i in range(256)]]).view(8, 32)
     activations = subject.capture(rows, ["1.mlp_out"])[Site("mlp_out", 1)]
-    assert best["score"] == pytest.approx(float((activations @ vector).max()), rel=1e-4)
+    inner = activations[:, 1:] @ vector
+    assert best["score"] == pytest.approx(float(inner.max()), rel=1e-4)
+    every = ran(capsys, "score", row["folder"], *corpus, "--special")
+    assert every[0]["score"] == pytest.approx(float((activations @ vector).max()), rel=1e-4)
 
 
 def test_every_kind_of_file_gives_the_same_vectors(dog_model, own_home, tmp_path, capsys):

@@ -33,12 +33,12 @@ def test_top_examples_are_the_highest_scores_in_their_context(subject):
     torch.manual_seed(0)
     index = pd.DataFrame({"name": ["a", "b"]})
     found = Directions(site, torch.randn(2, 32), index)
-    table = top_examples(subject, rows, found, keep=3)
+    table = top_examples(subject, rows, found, keep=3, special=True)
     scores = found.scores(subject.capture(torch.tensor(rows), [site])[site])
     for n, name in enumerate("ab"):
         own = table[table["name"] == name]
         want = scores[..., n].flatten().sort(descending=True).values[:3]
-        torch.testing.assert_close(torch.tensor(own["score"].to_numpy()).float(), want)
+        torch.testing.assert_close(torch.tensor(own["score"].to_numpy()), want)
         for r in own.to_dict("records"):
             ids = rows[r["row"]]
             words = [f"w{i}" for i in ids]
@@ -49,6 +49,10 @@ def test_top_examples_are_the_highest_scores_in_their_context(subject):
             assert float(scores[r["row"], place, n]) == pytest.approx(r["score"], rel=1e-5)
         mean, std = scores[..., n].mean(), scores[..., n].std(correction=0)
         assert own["z"].iloc[0] == pytest.approx(float((want[0] - mean) / std), rel=1e-4)
+    inner = top_examples(subject, rows, found, keep=12)
+    assert len(inner) == 20
+    assert inner["position"].min() == 1
+    assert inner["mean"].iloc[0] == pytest.approx(float(scores[:, 1:, 0].mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
@@ -98,10 +102,16 @@ class TestCommands:
         assert named[0]["top"][0] == "dog"
 
     def test_compare(self, dog_model, capsys):
-        rows = self.ran(capsys, "compare", "1.down.17", "1.down.3,1.down.17", "--model", dog_model)
-        assert [r["other"] for r in rows] == ["1.down.17", "1.down.3"]
+        rows = self.ran(capsys, "compare", "1.up.17", "1.up.3,1.up.17", "--model", dog_model)
+        assert [r["other"] for r in rows] == ["1.up.17", "1.up.3"]
         assert rows[0]["cosine"] == pytest.approx(1.0)
         assert rows[0]["coupling"] == pytest.approx(1.0)
+
+    def test_what_is_read_elsewhere_has_no_coupling(self, dog_model, capsys, caplog):
+        """What a neuron adds does not change how a neuron of its layer fires."""
+        rows = self.ran(capsys, "compare", "1.down.17", "1.down.3", "--model", dog_model)
+        assert rows[0]["coupling"] is None
+        assert "the activation at 1.mlp_post" in caplog.text
 
     def test_score_reads_a_corpus(self, dog_model, tmp_path, capsys):
         (tmp_path / "text.txt").write_text(" ".join(f"w{i % 200 + 1}" for i in range(600)))
@@ -127,7 +137,7 @@ class TestCommands:
         times = {"finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1}
         (run / "manifest.json").write_text(json.dumps({"schema": 1, **parts, **times}))
         rows = self.ran(capsys, "list")
-        assert [(r["site"], r["directions"], r["from"]) for r in rows] == [
+        assert [(r["site"], r["directions"], r["analysis"]) for r in rows] == [
             ("1.mlp_out", 1, "neurons")
         ]
 

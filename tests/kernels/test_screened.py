@@ -11,6 +11,7 @@ from interp.kernels.accuracy import statistic_errors
 from interp.kernels.data import KINDS, anisotropic, gaussian, near_ties
 from interp.kernels.reference import exact_ids
 from interp.kernels.rounding import UNIT, round_to_bfloat16, screening_error
+from interp.kernels.scaling import scaled
 
 pytestmark = pytest.mark.skipif(
     not screened.sound(), reason="torch's bfloat16 products are too coarse here"
@@ -139,11 +140,12 @@ def test_rounded_rows_are_put_in_strided_slabs() -> None:
 def test_centring_makes_near_ties_provable() -> None:
     """A common part a million times the differences: uncentred, nothing could be told apart."""
     x, w = near_ties(64, 3000, 128)
-    screen = screened.Screen(x, w, False)
+    screen = screened.Screen(scaled(x, w), False)
     torch.testing.assert_close(screen.shift, w.mean(0))
     np.testing.assert_allclose(screen.w.mean, w.double().mean(0), rtol=1e-12)
     w16 = anisotropic(1, 3000, 128)[1].bfloat16().float()
-    assert not screened.Screen(x.bfloat16().float(), w16, False).shift.any(), "nothing to round"
+    nothing_to_round = screened.Screen(scaled(x.bfloat16().float(), w16), False)
+    assert not nothing_to_round.shift.any()
 
 
 @pytest.mark.parametrize("make", [gaussian, anisotropic])

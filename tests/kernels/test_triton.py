@@ -26,6 +26,10 @@ from interp.kernels.triton_lengths import lengths
 from interp.kernels.triton_project import project_triton
 from interp.kernels.triton_select import levels_kernel
 
+from .oracle import check as check_exact
+from .oracle import check_scaling
+from .oracle import oracle as longdouble
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 BOTH = ("top", "bottom")
@@ -252,7 +256,8 @@ def test_the_error_of_rounded_operands_is_measured(rounded):
     x = x.bfloat16().float() if rounded == "w" else x
     w = w.bfloat16().float() if rounded == "x" else w
     read = prepare(w)
-    length, loss, mean = lengths(x, x.bfloat16(), read.mean)
+    ones = torch.ones(4, dtype=torch.float64, device=DEVICE)
+    length, loss, mean = lengths(x, ones, x.bfloat16(), read.mean)
     torch.testing.assert_close(loss, (x - x.bfloat16().float()).double().norm(dim=1))
     torch.testing.assert_close(mean, x.double() @ w.double().mean(0), atol=1e-6, rtol=1e-6)
     error = errors(length, loss, 300, read)
@@ -305,3 +310,30 @@ def test_the_benchmark_runs():
     exact = accuracy(1, DEVICE, 16, 8)["exactness"]
     assert len(exact) == 6
     assert all(row["exact"] for rows in exact.values() for row in rows)
+
+
+@small_steps()
+def test_statistics_at_every_scale_that_float32_holds():
+    """Of rows, and of a read-out; and of one with a row many times longer than others."""
+    check_scaling(lambda x, w: project_triton(x, w, 5, BOTH, True), 2e-6, [-149, -50, 27, 120], 0)
+    x, w = operands(2, 70, 12)
+    for power in (-130, 110):
+        big = (w.double() * 2.0**power).float()
+        check_exact(project_triton(x, big, 5, BOTH, True), longdouble(x, big), 2e-6)
+    w[5] *= 1e10
+    x[1] -= (x[1] @ w[5]) / w[5].square().sum() * w[5]
+    check_exact(project_triton(x, w, 5, BOTH, True), longdouble(x, w), 2e-6)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+@small_steps()
+def test_large_logits_that_are_close(bf16):
+    x, w = operands(2, 90, 12, bf16=bf16)
+    x = x / x.norm(dim=1, keepdim=True)
+    w[:2], w[40:42] = 1e7 * x, 1e7 * x
+    w[40:42] += x
+    if bf16:
+        x, w = x.bfloat16().float(), w.bfloat16().float()
+    check_exact(project_triton(x, w, 5, BOTH, True), longdouble(x, w), 2e-5)
+    w = w[2:40] + 1e6 * w[2]
+    check_exact(project_triton(x, w, 5, BOTH, True), longdouble(x, w), 2e-2 if bf16 else 5e-2)

@@ -1,5 +1,7 @@
 """What the direction is, and which items choose its settings."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -10,10 +12,11 @@ from interp.knob import figures
 from interp.knob.effects import nearest_neurons, split_knob
 from interp.knob.finetune import FinetuneConfig
 from interp.knob.items import Item, Splits
-from interp.knob.learn import LearnConfig
+from interp.knob.learn import LearnConfig, learn_knob
 from interp.knob.stages import validation_halves
 from interp.model.site import Site
 from interp.model.weights import open_weights
+from interp.runs.writer import RunWriter
 
 from .planted import KNOB, WIDTH, items
 
@@ -22,7 +25,7 @@ def test_the_nearest_neuron_is_the_one_the_knob_was_made_of(model_folder):
     folder = model_folder("llama", num_hidden_layers=3)
     weights = open_weights(str(folder))
     own = weights.neurons("down", 2).float()[5]
-    index = pd.DataFrame({"direction": ["own", "against"]})
+    index = pd.DataFrame({"name": ["own", "against"]})
     knob = Directions(Site("resid_post", 1), torch.stack([own, -own]) * 3, index)
     nearest = nearest_neurons(knob, weights)
     first = nearest.groupby("direction").first()
@@ -42,7 +45,7 @@ def test_the_nearest_neuron_is_the_one_the_knob_was_made_of(model_folder):
 def test_a_neuron_is_near_by_what_it_adds(model_folder):
     weights = open_weights(str(model_folder("gemma2")))
     added = weights.neurons("down", 1) * weights.norm("mlp_post", 1).gain.float()
-    knob = Directions(Site("resid_post", 1), added[[5]], pd.DataFrame({"direction": ["own"]}))
+    knob = Directions(Site("resid_post", 1), added[[5]], pd.DataFrame({"name": ["own"]}))
     first = nearest_neurons(knob, weights).iloc[0]
     assert (first["neuron"], first["cosine"]) == ("1.down.5", pytest.approx(1, abs=1e-5))
 
@@ -83,12 +86,35 @@ def test_the_cost_is_weighed_by_tokens_and_the_positions_by_what_is_added():
     assert list(figures.knob_positions(effects, "tuned").data[0].y) == [1, 0]
 
 
+def no_model(*asked):
+    raise UserError("none here")
+
+
+def test_an_sae_of_another_model_is_refused_before_any_work(tmp_path, monkeypatch):
+    import sae_lens
+
+    sae = sae_lens.StandardSAE(sae_lens.StandardSAEConfig(d_in=WIDTH, d_sae=2))
+    sae.cfg.metadata.hook_name = "blocks.1.hook_resid_post"
+    sae.cfg.metadata.model_name = "HuggingFaceTB/SmolLM2-135M"  # the shipped one is its instruct
+    sae.save_model(tmp_path / "base")
+    monkeypatch.setattr("interp.knob.learn.open_for", no_model)
+    config = LearnConfig(template="plain", sae=str(tmp_path / "base"))
+    with pytest.raises(UserError, match="base is an SAE of HuggingFaceTB/SmolLM2-135M, not of"):
+        learn_knob(config, "none", RunWriter(tmp_path, {}))
+    out = RunWriter(tmp_path, {})
+    with pytest.raises(UserError, match="none here"):
+        learn_knob(replace(config, anyway=True), "none", out)
+    assert out.facts["anyway"] == [
+        "base is an SAE of HuggingFaceTB/SmolLM2-135M, not of smollm2-135m"
+    ]
+
+
 def test_an_sae_that_sees_all_of_the_knob_and_one_that_sees_none(subject, tmp_path):
     """The knob's coordinate through two latents, one a sign; and an SAE that is silent."""
     import sae_lens
 
     site = Site("resid_post", 1)
-    knob = Directions(site, torch.eye(WIDTH)[[KNOB]], pd.DataFrame({"direction": ["learned"]}))
+    knob = Directions(site, torch.eye(WIDTH)[[KNOB]], pd.DataFrame({"name": ["learned"]}))
     splits = Splits(items()[:16], items()[16:24], [], [])
     seen = {}
     for name, size in (("all", 1.0), ("none", 0.0)):

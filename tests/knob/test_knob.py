@@ -150,7 +150,7 @@ def test_a_knob_is_a_unit_vector_with_its_values(subject, prompter):
 def test_text_costs_what_it_does_unsteered_and_more_steered(subject, prompter):
     rows = [prompter.ids(row) for row in rows_of(items()[:2])]
     vector = torch.eye(WIDTH)[CONTEXT]
-    knob = Directions(SITE, vector[None], pd.DataFrame({"direction": ["context's"]}))
+    knob = Directions(SITE, vector[None], pd.DataFrame({"name": ["context's"]}))
     lines = text_nats(subject, knob, rows, [0.0, 50.0])
     logprobs = [subject.logits(torch.tensor(row))[0, :-1].log_softmax(-1) for row in rows]
     chances = [p[range(len(row) - 1), row[1:]] for p, row in zip(logprobs, rows, strict=True)]

@@ -10,12 +10,13 @@ from torch.nn.functional import cross_entropy
 from interp.errors import UserError
 from interp.knob.adapter import adapter_folder, open_tuned
 from interp.knob.data import DataConfig, sample, splits_of
-from interp.knob.finetune import CHECKPOINT, WARM_UP, Training, completion_loss
+from interp.knob.finetune import WARM_UP, Training, completion_loss
 from interp.knob.learn import LearnConfig
 from interp.knob.prompts import rows_of
 from interp.knob.schedule import rate_at
 from interp.knob.search import SearchConfig, layer_ranges
 from interp.knob.steer_prompt import SteerConfig, default_values, pick_direction, read_knob
+from interp.runs.checkpoint import Checkpoint
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter
 
@@ -58,9 +59,10 @@ def test_a_stopped_training_ends_where_an_unbroken_one_does(
         patch.setattr(Training, "step", stopping)
         with pytest.raises(KeyboardInterrupt):
             training(settings).train(broken)
-    assert broken.has(CHECKPOINT)
+    checkpoint = Checkpoint(broken, "train/curve")
+    assert len(checkpoint.read().note["losses"]) == 2
     training(settings).train(broken)
-    assert not broken.has(CHECKPOINT)
+    assert checkpoint.read() is None
     for name in ("train/curve.parquet", "adapter/adapter_model.safetensors"):
         assert (adapter_run.path / name).read_bytes() == (broken.path / name).read_bytes()
 

@@ -14,6 +14,8 @@ from interp.directions import Directions
 from interp.linearscope.figures import token_contributions
 from interp.linearscope.responses import SvdConfig
 from interp.linearscope.sketch import SketchNet
+from interp.linearscope.train_sketch import SketchConfig
+from interp.runs import checkpoint
 from interp.runs.store import Store, open_run
 from interp.runs.study import plan, run_or_load
 
@@ -177,6 +179,31 @@ def test_a_short_training_of_the_sketches(own, capsys):
     first = ran(capsys, "sketch", "--steps", "3", "--crop", "16", "--batch", "2")
     assert first["loss of the last tenth"] > 0
     assert set(pd.read_parquet("run/held.parquet")["picture"]) == {"cat", "flower"}
+
+
+def test_a_training_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    for name in ("SECONDS", "SHARE"):
+        monkeypatch.setattr(checkpoint, name, 0)
+    config, steps, crops = SketchConfig(steps=5, crop=16, batch=2), [], SketchConfig._crops
+    stop_at = -1
+
+    def counted(self, pictures, step):
+        steps.append(step)
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return crops(self, pictures, step)
+
+    monkeypatch.setattr(SketchConfig, "_crops", counted)
+    whole = run_or_load(config, Store(tmp_path / "whole"))
+    stop_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        run_or_load(config, Store(tmp_path / "stopped"))
+    stop_at = -1
+    steps.clear()
+    made = run_or_load(config, Store(tmp_path / "stopped"))
+    assert steps == [3, 4]
+    assert made.manifest["files"] == whole.manifest["files"]
+    assert made.metrics == whole.metrics
 
 
 @pytest.mark.parametrize(

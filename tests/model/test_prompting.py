@@ -195,12 +195,13 @@ def test_the_start_is_remembered(gemma_like, own_home, monkeypatch):
 
 @pytest.mark.parametrize(("said", "bos"), [(True, "always"), (False, "never"), (None, "auto")])
 def test_saes_say_what_they_were_trained_behind(said, bos, tmp_path):
+    config = {"metadata": {"prepend_bos": said, "sae_lens_version": "6.54.0"}}
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "cfg.json").write_text(json.dumps({"metadata": {"prepend_bos": said}}))
+        (tmp_path / name / "cfg.json").write_text(json.dumps(config))
     assert DarkMatterConfig(saes=str(tmp_path)).feeding == bos
     assert DarkMatterConfig(saes=str(tmp_path), bos="never").feeding == "never"
-    (tmp_path / "two" / "cfg.json").write_text('{"metadata": {"prepend_bos": "maybe"}}')
+    (tmp_path / "two" / "cfg.json").write_text('{"prepend_bos": true}')
     if bos != "always":
         with pytest.raises(UserError, match="with and without BOS: give --bos"):
             _ = DarkMatterConfig(saes=str(tmp_path)).feeding

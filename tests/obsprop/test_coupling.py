@@ -37,7 +37,7 @@ def test_mean_on_the_slice_is_k_times_the_coupling(seed):
     scores = x @ y2
     error = float(scores.std() / len(scores) ** 0.5)
     directions = Directions(
-        Site("resid_pre", 0), torch.stack([y1, y2]), pd.DataFrame({"n": [1, 2]})
+        Site("resid_pre", 0), torch.stack([y1, y2]), pd.DataFrame({"name": [1, 2]})
     )
     coupling = float(directions.coupling(directions)[0, 1])
     assert abs(float(scores.mean()) - k * coupling) < 3 * error
@@ -67,7 +67,7 @@ def test_extremes_hold_and_are_reached(seed, share, s):
 def test_couplings_there_and_back_multiply_to_the_squared_cosine():
     (y1, y2), _ = pair(3)
     directions = Directions(
-        Site("resid_pre", 0), torch.stack([y1, y2]), pd.DataFrame({"n": [1, 2]})
+        Site("resid_pre", 0), torch.stack([y1, y2]), pd.DataFrame({"name": [1, 2]})
     )
     there = directions.coupling(directions)
     torch.testing.assert_close(there * there.T, directions.cosine(directions) ** 2)
@@ -81,7 +81,7 @@ def test_a_score_that_no_vector_has_is_refused():
 
 def test_slopes_are_polyfits():
     y, generator = pair(1)
-    directions = Directions(Site("resid_pre", 0), y, pd.DataFrame({"n": [1, 2]}))
+    directions = Directions(Site("resid_pre", 0), y, pd.DataFrame({"name": [1, 2]}))
     x = torch.randn(100, 24, generator=generator, dtype=torch.float64).numpy() + 1
     row = pair_row(directions, 0, 1, x, x[:50])
     for name, part in (("prompts", x), ("corpus", x[:50])):

@@ -18,7 +18,7 @@ def directions_of(folder, path):
     observable = Observable("any", torch.tensor([0, 1]), torch.tensor([1.0, -1.0]))
     weights = StackedWeights(subject.weights)
     return subject, as_directions(
-        weights, [path_feature(weights, observable, parse_path(path))], {}
+        weights, [path_feature(weights, observable, parse_path(path))], "test"
     )
 
 

@@ -16,19 +16,20 @@ from interp.model import edits
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
-from interp.obsprop import search
+from interp.obsprop import checks, search
 from interp.obsprop.couple import CoupleConfig
 from interp.obsprop.coupling import read_prompts_and_corpus
 from interp.obsprop.model_weights import StackedWeights
 from interp.obsprop.observables import make_observable
 from interp.obsprop.opened import open_task
 from interp.obsprop.paths import parse_path, path_feature
-from interp.obsprop.scoring import as_directions, scores
+from interp.obsprop.scoring import as_directions
 from interp.obsprop.study import ObspropConfig
 from interp.obsprop.tables import pair_table
 from interp.obsprop.task_files import read_task, shipped
 from interp.obsprop.tasks import Example
 from interp.obsprop.writers import writers
+from interp.runs.store import Store
 from interp.runs.study import plan, run_or_load
 
 from ..figures import figure_names
@@ -91,7 +92,7 @@ def test_saved_features_score_as_the_tables_say(studied):  # noqa: F811
     row = list(directions.index["name"]).index("1.2")
     subject = open_subject(config.model)
     stream = subject.capture(subject.tokens("w1 w100 w2"), [directions.site])[directions.site][0]
-    got = scores(directions, stream, subject.spec)[:, row]
+    got = directions.scores(stream)[:, row]
     np.testing.assert_allclose(got, run.table("texts/tokens")["score"], rtol=1e-4, atol=1e-5)
     table = run.table("scores/examples")
     assert not (set(table["group"]) & {"w100", "w120"}), "the pair's words are not held out"
@@ -103,16 +104,18 @@ def test_score_is_the_vector_behind_the_norm(planted):  # noqa: F811
     subject, weights = open_subject(planted), StackedWeights(Weights(planted))
     observable = make_observable("planted", TASK["observable"], weights.stored)
     feature = path_feature(weights, observable, parse_path("1.2"))
-    directions = as_directions(weights, [feature], {})
+    directions = as_directions(weights, [feature], "test")
     x = subject.capture(subject.tokens("w3 w110 w8"), [directions.site])[directions.site]
     want = weights.norm("attn", 1)(x) @ feature.vector + feature.offset
-    torch.testing.assert_close(scores(directions, x, subject.spec)[..., 0], want)
+    torch.testing.assert_close(directions.scores(x)[..., 0], want, check_dtype=False)
 
 
 def test_writers_are_the_neurons_nearest_to_the_feature(planted):  # noqa: F811
     weights = StackedWeights(Weights(planted))
     observable = make_observable("planted", TASK["observable"], weights.stored)
-    directions = as_directions(weights, [path_feature(weights, observable, parse_path("1.2"))], {})
+    directions = as_directions(
+        weights, [path_feature(weights, observable, parse_path("1.2"))], "test"
+    )
     found = writers(weights, directions, keep=5)
     down = weights.stored.neurons("down", 0)
     cosines = torch.nn.functional.cosine_similarity(down, directions.vectors[0][None])
@@ -144,7 +147,7 @@ def test_gradient_features_have_no_score(planted):  # noqa: F811
     feature = path_feature(weights, observable, parse_path("1.2"))
     true = type(feature)(feature.path, feature.vector, 0.0, "gradient")
     with pytest.raises(UserError, match="zero by construction"):
-        as_directions(weights, [true], {})
+        as_directions(weights, [true], "test")
 
 
 def test_coupling_study(planted, own_home, tmp_path):  # noqa: F811
@@ -236,7 +239,7 @@ def test_a_drawn_pair_without_a_path_is_a_row_of_nothing(studied):  # noqa: F811
     subject = open_subject(config.model, attention="eager")
     opened = open_task(task, stored, subject, seed=0, windows=1)
     held_out = opened.read(opened.split.held_out, [Site("resid_pre", 1)], "examples")
-    pairs = pair_table(opened, lambda pair: [], held_out, count=2)["scores/pairs"]
+    pairs = pair_table(opened, lambda pair: [], held_out, count=2)["scores/pairs"]()
     assert len(pairs) == 2
     assert set(pairs["prompt"]) <= {
         opened.subject.text(torch.tensor(e.ids)) for e in opened.split.train
@@ -318,3 +321,32 @@ def test_mistakes_are_one_line(studied, own_home, capsys, monkeypatch):  # noqa:
         assert says in capsys.readouterr().err
     assert main(["obsprop", "heads", "--plus", "w10", "--minus", "w10"]) == 2
     assert "'w10' is on both sides" in capsys.readouterr().err
+
+
+def test_a_study_that_was_stopped_makes_no_table_again(studied, tmp_path, monkeypatch):  # noqa: F811
+    config, whole, _ = studied
+    made = []
+
+    def told(name, ends=False):
+        kept = getattr(checks, name)
+
+        def check(*given):
+            made.append(name)
+            if ends:
+                raise KeyboardInterrupt
+            return kept(*given)
+
+        return check
+
+    for ends in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(checks, "ablation", told("ablation"))
+            patch.setattr(checks, "steering", told("steering", ends))
+            if ends:
+                with pytest.raises(KeyboardInterrupt):
+                    run_or_load(config, Store(tmp_path))
+            else:
+                again = run_or_load(config, Store(tmp_path))
+    assert made == ["ablation", "steering", "steering"]
+    assert again.metrics == whole.metrics
+    assert again.manifest["files"] == whole.manifest["files"]

@@ -85,7 +85,7 @@ def test_errors_by_counting() -> None:
 
 
 def test_a_flip_points_from_the_present_state_to_the_other() -> None:
-    index = pd.DataFrame({"kind": ["own", "enemy", "own"], "tile": [5, 5, 6]})
+    index = pd.DataFrame({"name": list("abc"), "kind": ["own", "enemy", "own"], "tile": [5, 5, 6]})
     vectors = torch.tensor([[3.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     found = Directions(Site("resid_post", 0), vectors, index)
     unit = torch.tensor([-3.0, 1.0]) / 10**0.5

@@ -109,7 +109,7 @@ def test_a_position_is_read_as_the_comparison_reads_it(run, tiny) -> None:
     position = position_after(random_games(1, 3)[0, :20])
     x = read_board.residual(subject, position.tokens, 1)
     probe = Directions.load(run.path / "directions" / "probe-L1")
-    logits = probe.vectors @ x + torch.tensor(probe.index["intercept"])
+    logits = probe.vectors @ x + torch.tensor(probe.index["constant"])
     by_name = dict(zip(probe.index["name"], logits.tolist(), strict=True))
     for name, state in zip(TILES, read_board.probe_board(run, 1, x), strict=True):
         assert by_name[f"{STATES[state]} {name}"] == max(by_name[f"{s} {name}"] for s in STATES)

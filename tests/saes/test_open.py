@@ -1,7 +1,6 @@
 """Opening SAEs: names that stay apart, and SAEs that cannot be right are refused."""
 
 import json
-import logging
 import shutil
 
 import pytest
@@ -11,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from interp.darkmatter.ladder import LADDER
 from interp.data import FOLDER
+from interp.directions.sources import latent_directions
 from interp.errors import UserError
-from interp.saes.open import open_saes
+from interp.saes.open import check_saes, open_saes
 
 SHIPPED = FOLDER / "othello" / "saes" / "saes"
 
@@ -35,23 +35,59 @@ def test_folders_of_one_name_are_several_saes(tmp_path):
     assert open_saes(str(tmp_path), "1.resid_post").names == ("L1/topk",)
 
 
-def test_saes_of_another_model(tmp_path, caplog):
+def test_saes_of_another_model(tmp_path):
     made(tmp_path / "own", model_name="othello-gpt")
-    with pytest.raises(UserError, match="own is an SAE of othello-gpt, not of smollm2-135m: give"):
+    for same in ("othello-gpt", "", "/models/Othello_GPT"):
+        assert not open_saes(str(tmp_path), model=same).anyway
+    for other in ("smollm2-135m", "/models/copy", "org/othello-gpt-small"):
+        with pytest.raises(UserError, match=f"own is an SAE of othello-gpt, not of {other}: give"):
+            open_saes(str(tmp_path), model=other)
+    opened = open_saes(str(tmp_path), model="/models/copy", anyway=True)
+    assert opened.facts == {
+        "sae_models": {"own": "othello-gpt"},
+        "anyway": ["own is an SAE of othello-gpt, not of /models/copy"],
+    }
+
+
+def test_a_base_models_saes_are_not_the_instruct_models(tmp_path):
+    made(tmp_path / "base", model_name="HuggingFaceTB/SmolLM2-135M")
+    with pytest.raises(UserError, match="base is an SAE of HuggingFaceTB/SmolLM2-135M, not of smo"):
         open_saes(str(tmp_path), model="smollm2-135m")
-    with caplog.at_level(logging.WARNING, logger="interp"):
-        for same in ("othello-gpt", "", "/models/Othello_GPT", "org/othello-gpt-small"):
-            open_saes(str(tmp_path), model=same)
-        assert not caplog.records
-        open_saes(str(tmp_path), model="/models/copy")
-    assert "own says that it is an SAE of othello-gpt; it is used on /models/copy" in caplog.text
+    with pytest.raises(UserError, match="--anyway"):
+        check_saes(str(tmp_path), "smollm2-135m")
+    assert check_saes(str(tmp_path), "smollm2-135m", anyway=True)["anyway"]
+    made(tmp_path / "error", reads="linear error")
+    with pytest.raises(UserError, match="error is an SAE of the linear error"):
+        check_saes(str(tmp_path), "smollm2-135m", anyway=True)
+
+
+def test_latents_are_directions_of_their_own_model(tmp_path, model_folder):
+    folder = str(model_folder("gpt2"))
+    made(tmp_path / "unnamed")
+    with pytest.raises(UserError, match="unnamed does not say which model it reads: give --model"):
+        latent_directions(str(tmp_path / "unnamed"), [1])
+    assert len(latent_directions(str(tmp_path / "unnamed"), [1], folder)) == 1
+    made(tmp_path / "other", model_name="gpt2-medium")
+    with pytest.raises(UserError, match="other is an SAE of gpt2-medium, not of .*give that"):
+        latent_directions(str(tmp_path / "other"), [1], folder)
+    made(tmp_path / "error", reads="linear error")
+    with pytest.raises(UserError, match="error is an SAE of the linear error, not of activations"):
+        latent_directions(str(tmp_path / "error"), [1], folder)
+
+
+def test_a_hook_that_is_not_known_is_no_site_without_a_word(tmp_path):
+    made(tmp_path / "own", hook_name="model.layers.2")
+    with pytest.raises(UserError, match="own is an SAE of model.layers.2, not of 2.resid_post"):
+        open_saes(str(tmp_path), "2.resid_post")
+    assert open_saes(str(tmp_path), "2.resid_post", anyway=True).anyway
+    made(tmp_path / "own", hook_name=None)
+    assert not open_saes(str(tmp_path), "2.resid_post").anyway, "it says nothing else"
 
 
 @pytest.mark.parametrize(("folder", "model"), [(SHIPPED, "othello-gpt"), (LADDER, "smollm2-135m")])
-def test_the_shipped_saes_are_of_their_models(folder, model, caplog):
-    with caplog.at_level(logging.WARNING, logger="interp"):
-        assert open_saes(str(folder), "2.resid_post" if folder == SHIPPED else "", model=model)
-    assert not caplog.records
+def test_the_shipped_saes_are_of_their_models(folder, model):
+    site = "2.resid_post" if folder == SHIPPED else ""
+    assert not open_saes(str(folder), site, model=model).anyway
 
 
 def test_an_sae_of_an_error_is_none_of_the_site(tmp_path):

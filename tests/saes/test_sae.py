@@ -4,8 +4,14 @@ import pytest
 import torch
 from sae_lens import (
     SAE,
+    AbsTopKSAE,
+    AbsTopKSAEConfig,
+    GatedSAE,
+    GatedSAEConfig,
     JumpReLUSAE,
     JumpReLUSAEConfig,
+    MatchingPursuitSAE,
+    MatchingPursuitSAEConfig,
     StandardSAE,
     StandardSAEConfig,
     TopKSAE,
@@ -14,14 +20,26 @@ from sae_lens import (
 
 from interp.errors import UserError
 from interp.saes import open_sae, wrap
-from interp.saes.sae import CHUNK, hook_of_site, site_of_hook
+from interp.saes.hooks import hook_of_site, site_of_hook
+from interp.saes.sae import CHUNK
 
 
 def make(kind):
     classes = {
         "standard": (StandardSAE, StandardSAEConfig, {}),
         "topk": (TopKSAE, TopKSAEConfig, {"k": 5}),
+        "topk of unit rows": (
+            *(TopKSAE, TopKSAEConfig),
+            {"k": 5, "rescale_acts_by_decoder_norm": True},
+        ),
+        "abstopk": (AbsTopKSAE, AbsTopKSAEConfig, {"k": 5}),
         "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig, {}),
+        "gated": (GatedSAE, GatedSAEConfig, {}),
+        "pursuit": (MatchingPursuitSAE, MatchingPursuitSAEConfig, {"max_iterations": 5}),
+        "pursuit without bias": (
+            *(MatchingPursuitSAE, MatchingPursuitSAEConfig),
+            {"max_iterations": 5, "apply_b_dec_to_input": False},
+        ),
     }
     sae_class, config_class, extra = classes[kind]
     torch.manual_seed(0)
@@ -33,7 +51,10 @@ def make(kind):
     return inner
 
 
-@pytest.mark.parametrize("kind", ["standard", "topk", "jumprelu"])
+KINDS = ("standard", "topk", "topk of unit rows", "abstopk", "jumprelu", "gated")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "pursuit", "pursuit without bias"])
 def test_the_adapter_is_the_sae(kind, tmp_path) -> None:
     inner = make(kind)
     inner.save_model(tmp_path)
@@ -44,8 +65,11 @@ def test_the_adapter_is_the_sae(kind, tmp_path) -> None:
         z = sae.encode(x)
         torch.testing.assert_close(z, inner.encode(x).detach())
         torch.testing.assert_close(sae.decode(z), inner(x).detach())
-        if kind != "topk":
-            torch.testing.assert_close(sae.decode(z), z @ sae.W_dec + sae.b_dec)
+        torch.testing.assert_close(sae.decode(z), z @ sae.W_dec + sae.b_dec)
+        quality = sae.quality(x[:100])
+        fires = z[:100].numpy() != 0
+        assert quality["l0"] == pytest.approx(fires.sum(1).mean())
+        assert quality["alive"] == fires.any(0).sum()
         parts = list(sae.reconstructions(x))
         torch.testing.assert_close(torch.cat([x_hat for _, _, x_hat in parts]), sae.decode(z))
         assert not z.requires_grad
@@ -139,5 +163,8 @@ def test_a_latent_may_be_switched_off_but_not_broken() -> None:
 def test_names_of_sites_and_hooks() -> None:
     for site in ("0.resid_pre", "12.resid_post", "3.mlp_out", "3.head_z"):
         assert site_of_hook(hook_of_site(site)) == site
+    assert site_of_hook(hook_of_site("3.head_z.2"), 2) == "3.head_z.2"
+    assert site_of_hook("blocks.01.hook_resid_post") == "1.resid_post"
+    assert site_of_hook("blocks.²1.hook_resid_post") == ""
     assert site_of_hook("blocks.x.hook_resid_post") == ""
     assert site_of_hook("") == ""

@@ -1,11 +1,14 @@
 """A direction's score in three parts: they add up, and planted errors land where they belong."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 
 from interp.directions import Directions
+from interp.directions.provenance import Provenance
 from interp.errors import UserError
 from interp.model.site import Site
 from interp.saes import SaeSplit, wrap
@@ -78,6 +81,22 @@ def test_the_map_is_least_squares() -> None:
     torch.testing.assert_close(split.fit.weights, naive[:-1], rtol=0, atol=1e-9)
     torch.testing.assert_close(split.fit.intercept, naive[-1], rtol=0, atol=1e-9)
     assert split(x).nonlinear.square().sum() < error.square().sum()
+
+
+def test_an_sae_of_another_model_or_of_an_error() -> None:
+    sae = scaling_sae(torch.full((D,), 0.5))
+    split = SaeSplit.of(sae, sample(500, 0))
+    own = replace(directions(), provenance=Provenance(model="google/gemma-2-2b-it"))
+    plain = own.split(split, sample(50, 1))  # it does not say of which model
+    sae.inner.cfg.metadata.model_name = "gemma-2-2b"
+    with pytest.raises(UserError, match="is an SAE of gemma-2-2b, not of google/gemma-2-2b-it"):
+        own.split(split, sample(50, 1))
+    pd.testing.assert_frame_equal(own.split(split, sample(50, 1), anyway=True), plain)
+    base = replace(own, provenance=Provenance(model="google/gemma-2-2b"))
+    pd.testing.assert_frame_equal(base.split(split, sample(50, 1)), plain)
+    sae.inner.cfg.metadata.reads = "nonlinear error"
+    with pytest.raises(UserError, match="the SAE is of the nonlinear error, not of activations"):
+        base.split(split, sample(50, 1), anyway=True)
 
 
 def test_mistakes_and_a_score_that_does_not_vary() -> None:

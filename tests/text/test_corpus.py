@@ -4,7 +4,9 @@ import itertools
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,10 +17,14 @@ from safetensors.torch import save_file
 
 from interp.errors import UserError
 from interp.model.prompting import Prompting
-from interp.text import documents
+from interp.runs.disk import peak_memory
+from interp.text import corpus, documents
 from interp.text.corpus import fingerprint, id_rows, read_corpus, token_rows
 
 from ..letters import letter_tokenizer
+
+FORGET = Path("/proc/self/clear_refs")
+"""Writing 5 to it sets the process' peak of memory to what it holds now."""
 
 
 def dump(path, records):
@@ -254,6 +260,30 @@ def test_stored_rows_of_ids(tmp_path):
     path = tmp_path / "ids.safetensors"
     save_file({"ids": torch.tensor([[5, 6, 0], [0, 0, 0], [1, 0, 2]])}, path)
     assert list(id_rows(path)) == [[5, 6], [1, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.int64]
+)
+@pytest.mark.parametrize("block", [1, 7, 10**6])
+def test_rows_of_every_integer_in_blocks_of_any_size(dtype, block, tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "_BLOCK", block)
+    path = tmp_path / "ids.safetensors"
+    rows = np.random.default_rng(0).integers(0, 3, (50, 4))
+    save_file({"ids": torch.from_numpy(rows).to(dtype)}, path)
+    expected = [np.trim_zeros(row, "b").tolist() for row in rows]
+    assert list(id_rows(path)) == [row for row in expected if row]
+
+
+@pytest.mark.skipif(not FORGET.exists(), reason="the peak of memory begins anew on Linux only")
+def test_one_row_does_not_read_the_file(tmp_path):
+    """The first row of a file of 26 MB."""
+    path = tmp_path / "ids.safetensors"
+    save_file({"ids": torch.ones(100_000, 256, dtype=torch.uint8)}, path)
+    FORGET.write_text("5")
+    before = peak_memory()
+    assert next(id_rows(path)) == [1] * 256
+    assert peak_memory() - before < 2**24
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class TestScores:
     @pytest.mark.parametrize("chunk", [2, 1024])
     def test_equals_brute_force(self, subject, rows, directions, chunk, monkeypatch):
         monkeypatch.setattr(kernel, "CHUNK", chunk)
-        found = project_scores(subject, rows, directions, keep_top=6, batch_size=4)
+        found = project_scores(subject, rows, directions, keep_top=6, batch_size=4, special=True)
         batches = list(stream(subject, rows, list(directions), 4))
         where = torch.tensor(places(rows))
         for site, vectors in directions.items():
@@ -96,11 +96,15 @@ class TestScores:
         assert found[RESID].statistics.count == len(where)
 
     def test_ties_come_in_the_order_of_the_rows(self, subject, rows, directions):
-        found = project_scores(subject, rows, directions, keep_top=9, batch_size=4)[RESID]
+        found = project_scores(subject, rows, directions, keep_top=9, batch_size=4, special=True)[
+            RESID
+        ]
         tied = torch.stack([found.rows[4], found.positions[4]], 1)
         assert tied.tolist() == [list(place) for place in places(rows)[:9]]
         # one row again and again, in equal batches: equal scores up to the last bit
-        again = project_scores(subject, [rows[0]] * 12, directions, keep_top=5, batch_size=3)
+        again = project_scores(
+            subject, [rows[0]] * 12, directions, keep_top=5, batch_size=3, special=True
+        )
         assert again[RESID].rows[:4].tolist() == [[0, 1, 2, 3, 4]] * 4
         assert (again[RESID].positions[:4] == again[RESID].positions[:4, :1]).all()
 
@@ -119,7 +123,7 @@ class TestScores:
         assert top.tolist() == np.take_along_axis(row, want, 1).tolist()
 
     def test_fewer_tokens_than_are_kept(self, subject, directions):
-        found = project_scores(subject, [[1, 2], [3]], directions, keep_top=10)[HEADS]
+        found = project_scores(subject, [[1, 2], [3]], directions, 10, special=True)[HEADS]
         assert found.top.shape == (3, 3)
 
     def test_mistakes(self, subject, rows, directions):

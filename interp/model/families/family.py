@@ -111,6 +111,8 @@ class Family:
     attn_post_norm: str = ""
     mlp_post_norm: str = ""
     """Norms through which what attention and MLP add passes first (Gemma 2, OLMo 2)."""
+    embed_norm: str = ""
+    """A norm between the embeddings and the stream (BLOOM)."""
     gate: Part | None = None
     attention: tuple[str, ...] = ("self_attn",)
     """Modules whose first output attention adds: the first of them that a layer has."""

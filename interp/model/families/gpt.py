@@ -131,6 +131,7 @@ _FALCON = Family(
 )
 _BLOOM = replace(
     _FALCON,
+    embed_norm="transformer.word_embeddings_layernorm",
     mlp_norm="post_attention_layernorm",
     attn_out="self_attention.dense",
     mlp_out="mlp.dense_4h_to_h",

@@ -1,0 +1,63 @@
+"""Activations of a stream of contexts in shuffled batches, for training: begun at any batch.
+
+Which tokens make up a batch is known from their ids alone, so a stream that begins late does not
+run the model on what comes before. Massive activations are known only when the model has run; their
+batches are that much smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .contexts import Contexts, ContextStream, Row
+
+READ = 8
+"""Contexts in a forward pass."""
+
+
+def shuffled(
+    stream: ContextStream, rows: Iterator[Row], batch: int, pool: int, first: int = 0, seed: int = 0
+) -> Iterator[Float[Tensor, "batch d"]]:
+    """Activations at the stream's first site from batch `first` on, until the rows end. Tokens are
+    shuffled within pools of at least `pool` of them; what does not fill a batch there is left out.
+
+    The stream's median must be known (something was read before) wherever it begins.
+    """
+    for number, parts in enumerate(_pools(stream, rows, max(pool, batch))):
+        tokens = sum(int(part.chosen.sum()) for part in parts)
+        count = tokens // batch
+        if first >= count:  # all batches of this pool come before the first
+            first -= count
+            continue
+        x, kept = _read(stream, parts)
+        place = kept.cumsum(0) - 1
+        generator = torch.Generator().manual_seed(1000 * seed + number)
+        order = torch.randperm(tokens, generator=generator)[: count * batch]
+        for chosen in torch.split(order, batch)[first:]:
+            yield x[place[chosen[kept[chosen]]]]
+        first = 0
+
+
+def _pools(stream: ContextStream, rows: Iterator[Row], full: int) -> Iterator[list[Contexts]]:
+    """Contexts whose tokens are shuffled together."""
+    pool: list[Contexts] = []
+    tokens = 0
+    for part in stream.contexts(rows, None, READ):
+        pool.append(part)
+        tokens += int(part.chosen.sum())
+        if tokens >= full:
+            yield pool
+            pool, tokens = [], 0
+    if pool:
+        yield pool
+
+
+def _read(stream: ContextStream, parts: list[Contexts]) -> tuple[Tensor, Tensor]:
+    """Activations [kept tokens, d], and which of the tokens they are of [tokens]."""
+    read = [(part, *stream.read(part)) for part in parts]
+    kept = [now.chosen[before.chosen].cpu() for before, now, _ in read]
+    return torch.cat([tokens.x for *_, tokens in read]), torch.cat(kept)

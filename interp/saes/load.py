@@ -1,0 +1,124 @@
+"""One SAE from a folder or from the hub, its config judged before anything is built of it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from pickle import UnpicklingError
+from tokenize import TokenError
+from typing import Any
+from zipfile import BadZipFile
+
+from ..errors import UserError
+from .config import check_keys
+from .sae import Sae, wrap
+from .train import FILES
+
+
+def stored(folder: Path, device: str) -> Sae:
+    """Of a folder as sae-lens saves it, in float32.
+
+    Raises:
+        UserError: no SAE there, a damaged one, or as `wrap`.
+    """
+    from sae_lens import SAE
+
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no SAE (no file {name}): give another folder")
+    with _readable(f"the SAE in {folder} cannot be read"):
+        config = json.loads((folder / "cfg.json").read_text())
+        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
+            raise ValueError("its cfg.json is not what sae-lens writes")
+        _check(config, str(folder))
+        inner = SAE.load_from_disk(folder, device=device, dtype="float32")
+    return wrap(inner, str(folder))
+
+
+def published(release: str, sae_id: str, device: str) -> Sae:
+    """By sae-lens' names, "gpt2-small-res-jb" and "blocks.8.hook_resid_pre", in float32.
+
+    Raises:
+        UserError: no such SAE, no network, a damaged one, or as `wrap`.
+    """
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_sae_loaders import (
+        NAMED_PRETRAINED_SAE_LOADERS,
+        get_conversion_loader_name,
+    )
+
+    name = f"{release}:{sae_id}"
+
+    def load(**asked: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
+        config, *weights = NAMED_PRETRAINED_SAE_LOADERS[loader](**asked)
+        _check(config, name)
+        return config, weights[0], weights[1]
+
+    with _fetched(name):
+        loader = get_conversion_loader_name(release)
+        inner = SAE.from_pretrained(release, sae_id, device=device, converter=load)
+    return wrap(inner, name)
+
+
+def published_metadata(release: str, sae_id: str) -> Mapping[str, Any]:
+    """The metadata alone, without the weights.
+
+    Raises:
+        UserError: as `published`.
+    """
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+    with _fetched(f"{release}:{sae_id}"):
+        config = load_sae_config_from_huggingface(release, sae_id)
+    metadata: Mapping[str, Any] = config.get("metadata") or {}
+    return metadata
+
+
+def _check(config: Mapping[str, Any], name: str) -> None:
+    from sae_lens.registry import SAE_CLASS_REGISTRY
+
+    architecture = config.get("architecture", "standard")
+    if architecture not in SAE_CLASS_REGISTRY:
+        raise UserError(
+            f"{name} has the architecture {architecture!r}, which sae-lens does not read: save it "
+            f"as one of {', '.join(SAE_CLASS_REGISTRY)}"
+        )
+    followed = {field.name for field in fields(SAE_CLASS_REGISTRY[architecture][1])}
+    check_keys(config, followed, name)
+
+
+@contextmanager
+def _readable(problem: str) -> Iterator[None]:
+    """What sae-lens, and the formats it reads, raise at a damaged file, as one line."""
+    from safetensors import SafetensorError
+
+    try:
+        with warnings.catch_warnings():
+            # its advice how to load the model, which is judged by `wrap`
+            warnings.filterwarnings("ignore", r"\s*This SAE has non-empty model_from_pretrained")
+            yield
+    except (
+        *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+        *(RuntimeError, SafetensorError, BadZipFile, UnpicklingError, zlib.error),
+        *(SyntaxError, TokenError),  # of numpy, which reads an array's header as Python
+    ) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{problem}: {reason}") from error
+
+
+@contextmanager
+def _fetched(name: str) -> Iterator[None]:
+    """As `_readable`, and what the hub says without a network."""
+    with _readable(f"{name} cannot be opened"):
+        try:
+            yield
+        except OSError as error:  # the hub's errors are OSErrors
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"cannot fetch {name} ({reason}): check the network, or give a folder"
+            ) from error

@@ -1,0 +1,256 @@
+"""A direction is scored as its own analysis scores it: its norm, its constant, its encoder."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sae_lens import TopKSAE, TopKSAEConfig
+from safetensors.torch import load_file, save_file
+
+from interp.directions import Directions, open_directions
+from interp.directions.inspect import steered, top_examples
+from interp.directions.reading import Coordinate, Encoder, Product, Scale, Unread
+from interp.directions.sources import latent_directions, neuron_directions
+from interp.errors import UserError
+from interp.model.neuron import parse_neuron
+from interp.model.site import Site
+from interp.model.subject import open_subject
+from interp.model.weights import Weights
+from interp.saes import open_sae
+
+SITE = Site("resid_post", 0)
+
+
+def planted_sae(folder, model=""):
+    """A TopK SAE of random weights at 0.resid_post."""
+    torch.manual_seed(3)
+    inner = TopKSAE(TopKSAEConfig(d_in=32, d_sae=64, k=4))
+    with torch.no_grad():
+        inner.b_enc.add_(torch.randn(64))
+        inner.b_dec.add_(torch.randn(32))
+    inner.cfg.metadata.hook_name = "blocks.0.hook_resid_post"
+    inner.cfg.metadata.model_name = model
+    inner.save_model(folder)
+    return folder
+
+
+def of_reading(reading, constants=(0.0, 0.0), **columns):
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    index = pd.DataFrame({"name": ["a", "b"], "constant": constants, **columns})
+    return Directions(SITE, vectors, index, reading=reading)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_behind_a_norm_with_its_own_scale_plus_a_constant(centred):
+    x = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(0)) * 50 + 3
+    found = of_reading(Product(Scale(centred, 1e-5)), (0.5, -2.0))
+    exact = x.numpy().astype(np.float64)
+    exact = exact - exact.mean(-1, keepdims=True) if centred else exact
+    normed = exact / np.sqrt((exact**2).mean(-1, keepdims=True) + 1e-5)
+    want = normed @ found.vectors.double().numpy().T + [0.5, -2.0]
+    np.testing.assert_allclose(found.scores(x), want, rtol=1e-5, atol=1e-5)
+    assert found.scores(x).dtype == torch.float64
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "olmo2"])
+def test_examples_are_those_of_the_score(family, model_folder, own_home):
+    """The mean and the best places, from transformers' own hidden states in float64."""
+    from transformers import AutoModelForCausalLM
+
+    folder = model_folder(family)
+    rows = torch.randint(1, 200, (4, 12), generator=torch.Generator().manual_seed(2)).tolist()
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    x = plain(torch.tensor(rows), output_hidden_states=True).hidden_states[1].detach()
+    found = of_reading(Product(Scale(False, 1e-6)), (1.0, 0.0))
+    scores = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) @ found.vectors.double().T
+    scores = scores + torch.tensor([1.0, 0.0])
+    table = top_examples(open_subject(folder), rows, found, keep=3)
+    for n, own in enumerate(table.groupby("name", sort=False)):
+        inner = scores[:, 1:, n]
+        best = inner.flatten().topk(3)
+        assert own[1]["score"].tolist() == pytest.approx(best.values.tolist(), rel=1e-5)
+        places = [(i // 11, i % 11 + 1) for i in best.indices.tolist()]
+        assert list(zip(own[1]["row"], own[1]["position"], strict=True)) == places
+        assert own[1]["mean"].iloc[0] == pytest.approx(float(inner.mean()), rel=1e-4)
+
+
+def test_a_latent_fires_as_its_sae_says(tmp_path, dog_model, own_home):
+    folder = planted_sae(tmp_path / "sae", str(dog_model))
+    subject = open_subject(dog_model)
+    x = subject.capture(torch.tensor([[3, 1, 4, 1, 5]]), [SITE])[SITE][0]
+    z = open_sae(folder).inner.encode(x).to_dense().detach()
+    which = z.sum(0).topk(2).indices.tolist()
+    found, want = latent_directions(str(folder), which), z[:, which]
+    product = x @ found.vectors.T
+    torch.testing.assert_close(found.scores(x), want.double())
+    assert not torch.allclose(product.double(), want.double(), atol=0.1)
+    assert found.names == [f"latent {i}" for i in which]
+    assert found.model == str(dog_model)
+    found.save(tmp_path / "kept")
+    torch.testing.assert_close(Directions.load(tmp_path / "kept").scores(x), want.double())
+    named = open_directions(f"sae:{folder}:{which[0]},{which[1]}")
+    assert torch.equal(named.vectors, open_sae(folder).W_dec[which])
+    weights = load_file(folder / "sae_weights.safetensors")
+    save_file({k: v + 1 for k, v in weights.items()}, folder / "sae_weights.safetensors")
+    with pytest.raises(UserError, match="is not the one that these latents are of"):
+        Directions.load(tmp_path / "kept").scores(x)
+
+
+@pytest.mark.parametrize("text", ["sae:5", "sae::5", "sae:folder:x"])
+def test_latents_that_are_not_named(text):
+    with pytest.raises(UserError, match="names no latents: write sae:FOLDER:12,15"):
+        open_directions(text)
+
+
+def test_a_latent_that_is_not_there(tmp_path, dog_model):
+    folder = planted_sae(tmp_path / "sae", str(dog_model))
+    with pytest.raises(UserError, match=r"has no latent 64: it has 0\.\.63"):
+        latent_directions(str(folder), [3, 64])
+
+
+def test_a_bias_counts(model_folder, own_home):
+    """GPT-2's up projection has one: the score is what the neuron gets."""
+    folder = model_folder("gpt2")
+    subject, site = open_subject(folder), Site("mlp_up", 1)
+    found = neuron_directions(Weights(folder), [parse_neuron("1.up.7")])
+    got = subject.capture(subject.pad([[3, 1, 4]]), [found.site, site])
+    torch.testing.assert_close(found.scores(got[found.site])[..., 0].float(), got[site][..., 7])
+
+
+def test_an_experts_neuron_has_no_score(model_folder, own_home):
+    weights = Weights(model_folder("mixtral"))
+    found = neuron_directions(weights, [parse_neuron("1.e0.down.3")])
+    with pytest.raises(UserError, match="no score: the activation of 1.e0.down.3 is no site"):
+        found.scores(torch.ones(1, 32))
+    with pytest.raises(UserError, match="no sum over parts"):
+        found.reading.linear(torch.ones(1, 32), torch.ones(1, 32))
+
+
+READINGS = {
+    "product": Product(),
+    "norm": Product(Scale(True, 1e-5)),
+    "neuron": Coordinate("1.mlp_post"),
+    "latent": Encoder("somewhere", "abc"),
+    "none": Unread("it was never read"),
+}
+
+
+@pytest.mark.parametrize("kind", READINGS)
+def test_a_reading_is_saved_with_its_directions(kind, tmp_path):
+    found = of_reading(READINGS[kind], unit=[1, 2], latent=[3, 4])
+    found.save(tmp_path)
+    assert Directions.load(tmp_path).reading == found.reading
+    assert Directions.load(tmp_path).pick([1]).reading == found.reading
+
+
+def test_what_a_reading_needs_of_each_must_be_there():
+    with pytest.raises(ValueError, match="the index of directions lacks latent"):
+        of_reading(Encoder("somewhere"))
+
+
+class Halves:
+    """Stands for an SaeSplit: any three parts of x."""
+
+    def check(self, site, model, anyway):
+        assert (site, model, anyway) == ("0.resid_post", "", False)
+
+    def __call__(self, x):
+        part = x.double() * torch.arange(32) / 40
+        return part, (x.double() - part) * 0.25, (x.double() - part) * 0.75
+
+
+def test_parts_of_a_score_behind_a_norm_sum_to_it():
+    """Each part is divided by the scale of the whole; a part's own scale would not do."""
+    x = torch.randn(200, 32, generator=torch.Generator().manual_seed(0)) * 4 + 1
+    found = of_reading(Product(Scale(True, 1e-5)), (7.0, 7.0))
+    parts = found.split_scores(Halves(), x)
+    torch.testing.assert_close(parts.sum(0) + 7.0, found.scores(x), atol=1e-5, rtol=1e-5)
+    shares = found.split(Halves(), x)[["reconstruction", "linear", "nonlinear"]].sum(axis=1)
+    assert shares.tolist() == pytest.approx([1.0, 1.0])
+    of_latents = of_reading(Encoder("somewhere"), latent=[1, 2])
+    with pytest.raises(UserError, match="no sum over parts of an activation"):
+        of_latents.split(Halves(), x)
+
+
+def test_coupling_needs_the_same_reading():
+    plain, normed = of_reading(Product()), of_reading(Product(Scale(False, 1e-5)))
+    assert normed.coupling(normed).diagonal().tolist() == pytest.approx([1.0, 1.0])
+    with pytest.raises(UserError, match=r"v\.x at 0\.resid_post and v\.x/rms at 0\.resid_post"):
+        plain.coupling(normed)
+    later = Directions(Site("resid_post", 1), plain.vectors, plain.index)
+    with pytest.raises(UserError, match="have no coupling: they read different things"):
+        plain.coupling(later)
+
+
+def test_steering_says_what_it_does_to_the_score(dog_model, own_home):
+    subject = open_subject(dog_model)
+    found = of_reading(Product(), (1.0, 0.0))
+    table = steered(subject, subject.tokens("w1 w2"), found, 0, (2.0,), tokens=1)
+    moved = 2.0 * float(found.vectors[0].double().square().sum())
+    assert table["score"].diff().iloc[1] == pytest.approx(moved, rel=1e-4)
+
+
+def write_old(folder, site, provenance, index, vectors):
+    """The three files as versions before the reading left them."""
+    folder.mkdir(parents=True)
+    save_file({"vectors": vectors}, folder / "vectors.safetensors")
+    pd.DataFrame(index).to_parquet(folder / "index.parquet")
+    about = {"site": site, "provenance": provenance}
+    (folder / "directions.json").write_text(json.dumps(about))
+    return folder
+
+
+class TestOldLayout:
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(4))
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(5))
+
+    def test_obsprop(self, tmp_path, dog_model, own_home):
+        about = {"from": "obsprop", "model": str(dog_model), "observable": "gender"}
+        index = {"name": ["26.2", "26.3"], "constant": [0.5, 1.0]}
+        folder = write_old(tmp_path / "d", "1.resid_pre", about, index, self.vectors)
+        found = Directions.load(folder)
+        eps = Weights(dog_model).spec.eps
+        scale = (self.x.double().square().mean(-1, keepdim=True) + eps).sqrt()
+        want = self.x.double() / scale @ self.vectors.double().T + torch.tensor([0.5, 1.0])
+        torch.testing.assert_close(found.scores(self.x), want, atol=1e-5, rtol=1e-5)
+        made = found.provenance
+        assert (made.analysis, made.model, made.notes) == (
+            *("obsprop", str(dog_model)),
+            {"observable": "gender"},
+        )
+
+    def test_a_model_that_is_gone(self, tmp_path, own_home, capsys):
+        about = {"from": "obsprop", "model": str(tmp_path / "gone")}
+        index = {"name": ["26.2", "26.3"], "constant": [0.5, 1.0]}
+        folder = write_old(tmp_path / "d", "1.resid_pre", about, index, self.vectors)
+        with pytest.raises(UserError, match="no score: an earlier version made them"):
+            Directions.load(folder).scores(self.x)
+
+    @pytest.mark.parametrize(
+        ("name", "constants"), [("probe-L1", [1.0, 2.0]), ("means-L1", [0, 0])]
+    )
+    def test_othello(self, name, constants, tmp_path):
+        about = {"from": "othello.compare", "model": "othello-gpt"}
+        index = {"name": ["own a1", "own b1"], "intercept": [1.0, 2.0]}
+        folder = write_old(tmp_path / name, "1.resid_post", about, index, self.vectors)
+        want = (self.x @ self.vectors.T).double() + torch.tensor(constants)
+        torch.testing.assert_close(Directions.load(folder).scores(self.x), want)
+
+    def test_knob_and_a_model_that_is_no_name(self, tmp_path):
+        about = {"analysis": "knob.learn", "model": {"base": "a", "adapter": "b"}}
+        index = {"direction": ["learned", "random"], "layer": [20, 20]}
+        folder = write_old(tmp_path / "d", "1.resid_post", about, index, self.vectors)
+        found = Directions.load(folder)
+        assert found.names == ["learned", "random"]
+        assert found.reading == Product()
+        with pytest.raises(UserError, match="do not name their model"):
+            found.model  # noqa: B018
+
+    def test_neurons(self, tmp_path, dog_model, own_home):
+        about = {"from": "neurons", "model": str(dog_model)}
+        index = {"name": ["1.down.17", "1.down.3"]}
+        folder = write_old(tmp_path / "d", "1.mlp_out", about, index, self.vectors)
+        found = Directions.load(folder)
+        assert (found.read_at, found.index["unit"].tolist()) == (Site("mlp_post", 1), [17, 3])

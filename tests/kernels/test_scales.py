@@ -1,0 +1,129 @@
+"""Statistics at every scale that float32 holds, against longdouble (`oracle.py`)."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from interp.kernels import project_topk, screened
+from interp.kernels.reference import project_dense
+
+from .oracle import check, check_scaling, flat, oracle
+
+PRECISION = {"naive": 2e-5, "tiled": 1e-5, "screened": 2e-2}
+"""Of small vocabularies, on which the screen's errors do not average out."""
+IMPLS = [
+    pytest.param(
+        impl,
+        marks=pytest.mark.skipif(
+            impl == "screened" and not screened.sound(), reason="bfloat16 products are too coarse"
+        ),
+    )
+    for impl in PRECISION
+]
+
+
+def gaussian(n: int, vocabulary: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator) / d**0.5
+    return x, torch.randn(vocabulary, d, generator=generator)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@settings(max_examples=15, deadline=None)
+@given(power=st.integers(-149, 120), seed=st.integers(0, 10**6))
+@example(power=-149, seed=0)
+@example(power=-50, seed=0)
+@example(power=27, seed=0)
+@example(power=120, seed=0)
+def test_a_power_of_two_changes_nothing_but_the_scale(impl: str, power: int, seed: int) -> None:
+    check_scaling(lambda x, w: project_topk(x, w, 5, impl=impl), PRECISION[impl], [power], seed)
+
+
+@pytest.mark.parametrize("power", [-130, -60, 60, 110])
+@pytest.mark.parametrize("impl", IMPLS)
+def test_nor_does_one_of_the_readout(impl: str, power: int) -> None:
+    x, w = (t.bfloat16().float() for t in gaussian(4, 300, 16))
+    big = w.double() * 2.0**power
+    found, want = project_topk(x, big.float(), 4, impl=impl), oracle(x, big.float())
+    plain = project_topk(x, w, 4, impl=impl)
+    assert torch.equal(found.top.ids, plain.top.ids)
+    np.testing.assert_allclose(found.moments.kurtosis, want["kurtosis"], atol=PRECISION[impl])
+    check(found, want, PRECISION[impl])
+
+
+@pytest.mark.parametrize("times", [700.0, 7000.0, 1e10])
+@pytest.mark.parametrize("impl", IMPLS[1:])
+def test_one_row_of_the_readout_many_times_longer(impl: str, times: float) -> None:
+    x, w = gaussian(64, 3000, 128)
+    w[5] *= times
+    x[7] -= (x[7] @ w[5]) / w[5].square().sum() * w[5]  # hardly sees that row
+    found = project_topk(x, w, 8, impl=impl)
+    check(found, oracle(x, w), 5e-3 if impl == "screened" else 1e-5)
+
+
+@pytest.mark.parametrize("impl", IMPLS[1:])
+@pytest.mark.parametrize("size", [1e3, 1e5, 1e7])
+def test_large_logits_that_are_close(impl: str, size: float) -> None:
+    """A common part that float32 rounds to a nat; the probabilities are in the differences."""
+    x, w = gaussian(40, 2000, 64)
+    common = size * w[0] / w[0].norm()
+    w = (w + common).float()
+    want = oracle(x, w)
+    found = project_topk(x, w, 8, impl=impl)
+    assert (want["top max_prob"] < 0.9).any()
+    check(found, want, 2e-5 if impl == "tiled" else 2e-2)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6, 1e7, 1e8])
+def test_the_best_two_are_a_nat_apart(size: float) -> None:
+    """Far above all others, so that only their own float32 logits could be wrong."""
+    x, w = gaussian(30, 1000, 64)
+    x = x / x.norm(dim=1, keepdim=True)
+    w[:30] = size * x
+    w[30:60] = size * x
+    w[30:60] += x / 2
+    want = oracle(x, w)
+    for impl in ("tiled", "screened") if screened.sound() else ("tiled",):
+        check(project_topk(x, w, 4, impl=impl), want, 2e-5 if impl == "tiled" else 2e-2)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_long_row_does_not_refuse_the_others(impl: str) -> None:
+    x, w = gaussian(8, 400, 32)
+    long = x.clone()
+    long[3] *= 1e15
+    long[4] *= 1e35
+    long[5] = w[9] * 2.0**124  # its logits are more than float32 holds
+    found, alone = project_topk(long, w, 4, impl=impl), project_topk(x, w, 4, impl=impl)
+    others = [0, 1, 2, 6, 7]
+    for name, values in flat(found).items():
+        np.testing.assert_array_equal(values[others], flat(alone)[name][others], name)
+    check(found, oracle(long, w), PRECISION[impl], slice(0, 5))
+    wanted = project_dense(long.double(), w.double(), 4, ("top", "bottom"), True)
+    assert torch.equal(found.top.ids, wanted.top.ids)
+    assert found.top.logits[5, 0] == torch.inf
+    assert found.top.entropy[5] == 0
+    assert found.top.max_prob[5] == 1
+    np.testing.assert_allclose(found.moments.kurtosis[5], wanted.moments.kurtosis[5], rtol=1e-2)
+
+
+@pytest.mark.parametrize("impl", IMPLS[1:])
+def test_a_row_whose_logits_are_all_the_same(impl: str) -> None:
+    """Float32 products of equal rows differ in the last place, which is not a shape."""
+    x, _ = gaussian(20, 1, 128)
+    w = torch.full((500, 128), 0.37)
+    found = project_topk(x, w, 3, impl=impl)
+    for name in ("var", "skewness", "kurtosis"):
+        assert not getattr(found.moments, name).any(), name
+    np.testing.assert_allclose(found.top.entropy, np.log(500), rtol=1e-6)
+
+
+def test_rows_that_hardly_differ_are_computed_in_float64() -> None:
+    x, w = gaussian(20, 1500, 64)
+    w = w[:1] + 1e-6 * w
+    found = project_topk(x, w, 4, impl="tiled")
+    check(found, oracle(x, w), 1e-6)
+    plain = flat(project_topk(x, w, 4, impl="naive"))["kurtosis"]
+    assert abs(plain - oracle(x, w)["kurtosis"]).max() > 1e-3, "the data should defeat float32"
