@@ -71,5 +71,7 @@ def check_scaling(project, tolerance: float, powers: list[int], seed: int) -> No
             assert torch.equal(getattr(found.moments, name), getattr(plain.moments, name)), power
         unit = torch.tensor([power, 0, power], dtype=torch.float64, device=device).exp2()
         assert torch.equal(found.moments.var, plain.moments.var * unit**2), power
-        assert torch.equal(found.moments.mean, (plain.moments.mean * unit).float()), power
+        # the last place of a subnormal mean may be rounded twice here
+        mean = (plain.moments.mean * unit).float()
+        torch.testing.assert_close(found.moments.mean, mean, rtol=0, atol=2.0**-149)
         check(found, {**want, "mean": want["mean"].astype(np.float32)}, tolerance)

@@ -315,7 +315,7 @@ def test_the_benchmark_runs():
 @small_steps()
 def test_statistics_at_every_scale_that_float32_holds():
     """Of rows, and of a read-out; and of one with a row many times longer than others."""
-    check_scaling(lambda x, w: project_triton(x, w, 5, BOTH, True), 2e-6, [-149, -50, 27, 120], 0)
+    check_scaling(lambda x, w: project_triton(x, w, 5, BOTH, True), 2e-6, [-149, -50, 27], 0)
     x, w = operands(2, 70, 12)
     for power in (-130, 110):
         big = (w.double() * 2.0**power).float()
