@@ -37,7 +37,7 @@ def page() -> None:
     made, width = directions.provenance, directions.vectors.shape[1]
     where = ", ".join(filter(None, (made.analysis, made.run, f"of {made.model or 'no model'}")))
     about = f"{len(directions)} at {directions.site}, {width} numbers each; {where}"
-    st.caption(plain(f"{about}. Their score: {directions.reading}, at {directions.read_at}."))
+    st.caption(plain(f"{about}. Their score: {directions.read_as}, at {directions.read_at}."))
     views = {"Through the LM head": _decoded, "Against another set": _compared}
     in_tabs(views, source, directions, model)
 

@@ -7,6 +7,7 @@ shows the folders in the stored runs, and `interp directions import` makes one o
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Annotated
@@ -68,7 +69,7 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
             continue
         made, first = opened.provenance, ", ".join(opened.names[:3])
         shown = f"{first} …" if len(opened) > 3 else first
-        about = (len(opened), shown, str(opened.reading), made.analysis, made.model, str(folder))
+        about = (len(opened), shown, opened.read_as, made.analysis, made.model, str(folder))
         rows.append((str(opened.site), *about))
     if not rows and not json:
         raise UserError(f"no directions in {Store(runs).root}: run an analysis first")
@@ -112,7 +113,8 @@ def score(
     of the analysis that found it: its norm, its constant, its encoder.
 
     Args:
-        corpus: A text, .jsonl or .parquet file, or a folder. By default Python's own text.
+        corpus: A text, .jsonl or .parquet file, a folder, or rows of ids (.safetensors), as a model
+            without a tokenizer needs. By default Python's own text.
         tokens: How many tokens to read.
         length: How many tokens a row of text has.
         special: BOS, other special tokens and the first token of each row count too.
@@ -120,13 +122,20 @@ def score(
     from ..directions.inspect import top_examples
     from ..directions.sources import open_directions
     from ..model.subject import open_subject
-    from ..text.corpus import read_corpus, token_rows
+    from ..text.corpus import id_rows, read_corpus, token_rows
 
     opened = open_directions(source, model)
-    texts = read_corpus(corpus)  # before the model: a mistake should not cost its loading
+    ids = corpus is not None and corpus.suffix == ".safetensors"
+    texts = (
+        iter([]) if ids else read_corpus(corpus)
+    )  # a mistake should not cost the model's loading
     subject = open_subject(model or opened.model, bos=bos)
     opened.note_model(subject.weights)
-    rows = list(token_rows(texts, subject.prompting, length, tokens))
+    if corpus is not None and ids:
+        kept = itertools.islice(id_rows(corpus), max(tokens // length, 1))
+        rows = [row[:length] for row in kept]
+    else:
+        rows = list(token_rows(texts, subject.prompting, length, tokens))
     table = top_examples(subject, rows, opened, positive(limit), special)
     columns = "name mean std score z before token after"
     print_frame("directions.score", table, json, columns)
@@ -171,7 +180,8 @@ def steer(
     bos: AskedBos = "auto",
     json: Json = False,
 ) -> None:
-    """The next token and the text while multiples of a direction are added.
+    """The next token and the text while multiples of a direction are added. Its score is read at the
+    last token; that of a neuron which writes is read before its vector is added, so it stays.
 
     Args:
         prompt: The user's message, or the text to continue.

@@ -55,7 +55,8 @@ class ImportConfig:
         name = self.name.strip() or path.stem
         constant = self.constant[0] if len(self.constant) == 1 else self.constant
         found = Directions.of(values, self.site, self.model, name, self.source, constant)
-        found.provenance.notes.update(file=path.name, sha256=sha256(path))
+        of_tensor = {"tensor": self.tensor} if self.tensor else {}
+        found.provenance.notes.update(file=path.name, sha256=sha256(path), **of_tensor)
         return found
 
     def fingerprints(self) -> dict[str, str]:

@@ -111,6 +111,13 @@ class Directions:
         return self.provenance.model
 
     @property
+    def read_as(self) -> str:
+        """How they are scored, in a few signs: "v.x/rms + constant"."""
+        constants = self.index.get("constant")
+        added = constants is not None and bool((constants != 0).any())
+        return f"{self.reading} + constant" if added else str(self.reading)
+
+    @property
     def names(self) -> list[str]:
         """Of each."""
         return [str(name) for name in self.index["name"]]

@@ -72,12 +72,14 @@ def checked_vectors(values: Any, site: Site, weights: Weights) -> Float[Tensor, 
         )
     if not vectors.is_floating_point():
         raise UserError(f"the vectors are {vectors.dtype}, no decimal numbers: give floats")
-    vectors = vectors.reshape(-1, width).float()
-    for i, row in enumerate(vectors):
-        if not row.isfinite().all():
+    given, vectors = vectors.reshape(-1, width), vectors.reshape(-1, width).float()
+    for i, (stored, row) in enumerate(zip(given, vectors, strict=True)):
+        if not stored.isfinite().all():
             raise UserError(f"vector {i} holds a NaN or an infinity: make it anew")
-        if not row.any():
+        if not stored.any():
             raise UserError(f"vector {i} is all zeros, which is no direction: leave it out")
+        if not (row.isfinite().all() and row.any()):
+            raise UserError(f"vector {i} is too long or too short for float32: scale it")
     return vectors
 
 

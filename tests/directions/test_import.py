@@ -45,6 +45,8 @@ def test_a_vector_from_a_file_decodes_scores_and_steers(dog_model, own_home, tmp
     assert own.provenance.fingerprint == Weights(dog_model).fingerprint()
     assert made["run"].endswith(own.provenance.run)
     assert own.reading == Product()
+    imported(capsys, tmp_path / "dogs.npy", *where, "--constant", 3.5)
+    assert sorted(r["reading"] for r in ran(capsys, "list")) == ["v.x", "v.x + constant"]
     named = ran(capsys, "decode", "1.down.17", "--model", dog_model)
     [decoded] = ran(capsys, "decode", row["folder"])
     assert (decoded["name"], decoded["top"], decoded["top_z"]) == (
@@ -161,7 +163,8 @@ BAD = {
     "objects.npy": (np.array([{}] * 32), "cannot read"),
     "words.npy": (np.array(["a"] * 32), "these are no vectors"),
     "swapped.npy": (np.arange(32, dtype=">i8"), "no decimal numbers"),
-    "huge.npy": (np.full(32, 1e300), "vector 0 holds a NaN or an infinity"),
+    "huge.npy": (np.full(32, 1e300), "vector 0 is too long or too short for float32"),
+    "tiny.npy": (np.full(32, 1e-300), "vector 0 is too long or too short for float32"),
     "sparse.pt": (lambda: torch.ones(32).to_sparse(), "a sparse tensor: give v.to_dense()"),
     "rows.pt": (lambda: torch.ones(2, 32).to_sparse_csr(), "a sparse tensor: give v.to_dense()"),
     "nested.pt": (

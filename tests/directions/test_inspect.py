@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from interp.cli import main
 from interp.directions import Directions
@@ -121,6 +122,15 @@ class TestCommands:
         )  # fmt: skip
         assert len(found) == 4
         assert found[0]["z"] >= found[3]["z"]
+
+    def test_score_reads_rows_of_ids(self, dog_model, tmp_path, capsys):
+        rows = torch.randint(1, 200, (6, 20), generator=torch.Generator().manual_seed(0))
+        save_file({"ids": rows}, tmp_path / "ids.safetensors")
+        where = ["--model", dog_model, "--corpus", tmp_path / "ids.safetensors", "--length", 16]
+        [found] = self.ran(capsys, "score", "1.up.3", *where, "--tokens", 64, "--limit", 1)
+        subject, site = open_subject(dog_model), Site("mlp_up", 1)
+        want = subject.capture(rows[:4, :16], [site])[site][:, 1:, 3]
+        assert found["score"] == pytest.approx(float(want.max()), rel=1e-5)
 
     def test_steer(self, dog_model, capsys):
         rows = self.ran(
