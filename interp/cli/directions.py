@@ -180,8 +180,8 @@ def steer(
     bos: AskedBos = "auto",
     json: Json = False,
 ) -> None:
-    """The next token and the text while multiples of a direction are added. Its score is read at the
-    last token; that of a neuron which writes is read before its vector is added, so it stays.
+    """The next token and the text while multiples of a direction are added. Its score is that at
+    the last token; a neuron that writes is read before its vector is added, so its score stays.
 
     Args:
         prompt: The user's message, or the text to continue.

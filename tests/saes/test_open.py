@@ -62,13 +62,13 @@ def test_a_base_models_saes_are_not_the_instruct_models(tmp_path):
 
 
 def test_latents_are_directions_of_their_own_model(tmp_path, model_folder):
-    folder = str(model_folder("gpt2"))
+    folder = str(model_folder("gpt2", n_embd=8, n_head=2, n_layer=3))
     made(tmp_path / "unnamed")
     with pytest.raises(UserError, match="unnamed does not say which model it reads: give --model"):
         latent_directions(str(tmp_path / "unnamed"), [1])
     assert len(latent_directions(str(tmp_path / "unnamed"), [1], folder)) == 1
     made(tmp_path / "other", model_name="gpt2-medium")
-    with pytest.raises(UserError, match="other is an SAE of gpt2-medium, not of .*give that"):
+    with pytest.raises(UserError, match="other is an SAE of gpt2-medium, not of .* that model only"):
         latent_directions(str(tmp_path / "other"), [1], folder)
     made(tmp_path / "error", reads="linear error")
     with pytest.raises(UserError, match="error is an SAE of the linear error, not of activations"):
