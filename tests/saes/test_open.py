@@ -68,7 +68,7 @@ def test_latents_are_directions_of_their_own_model(tmp_path, model_folder):
         latent_directions(str(tmp_path / "unnamed"), [1])
     assert len(latent_directions(str(tmp_path / "unnamed"), [1], folder)) == 1
     made(tmp_path / "other", model_name="gpt2-medium")
-    with pytest.raises(UserError, match="other is an SAE of gpt2-medium, not of .* that model only"):
+    with pytest.raises(UserError, match="is an SAE of gpt2-medium, not of .* that model only"):
         latent_directions(str(tmp_path / "other"), [1], folder)
     made(tmp_path / "error", reads="linear error")
     with pytest.raises(UserError, match="error is an SAE of the linear error, not of activations"):
