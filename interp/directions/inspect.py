@@ -43,8 +43,9 @@ def top_examples(
     vary.
 
     Args:
-        special: also BOS, other special tokens and the first token of each row, which models attend
-            to whatever it is. They are part of neither examples nor mean and std otherwise.
+        special: also BOS, other special tokens and position 0 of each row (behind a BOS that is the
+            BOS), which models attend to whatever it is. They are part of neither examples nor mean
+            and std otherwise.
     """
     scorer, site = directions.scorer, directions.read_at
     scores = project_scores(subject, rows, {site: scorer.pieces}, keep, special=special)[site]

@@ -130,12 +130,19 @@ class Resamples(NamedTuple):
         value = float(a[0] / b[0]) if b[0] else np.nan
         if np.isnan(self.reach):
             return Interval(value, np.nan, np.nan)
-        (aa, ab), (_, bb) = self.reach**2 * np.cov(a[1:], b[1:])
-        square, half, rest = b[0] ** 2 - bb, a[0] * b[0] - ab, a[0] ** 2 - aa
+        if not b[0]:
+            return Interval(value, -np.inf, np.inf)
+        # solved for r - value, in units of their own: nothing cancels, underflows or overflows
+        whole = b / b[0]
+        apart = a / b[0] - value * whole
+        unit = float(np.abs(apart).max()) or 1.0
+        (aa, ab), (_, bb) = self.reach**2 * np.cov(apart[1:] / unit, whole[1:])
+        square = 1 - bb
         if square <= 0:
             return Interval(value, -np.inf, np.inf)
-        root = np.sqrt(max(half**2 - square * rest, 0.0))
-        return Interval(value, float((half - root) / square), float((half + root) / square))
+        root = np.sqrt(ab**2 + square * aa)
+        low, high = (unit * float(end / square) for end in (-ab - root, -ab + root))
+        return Interval(value, value + low, value + high)
 
 
 def resampled(count: npt.ArrayLike, resamples: int = 400, seed: int = 0) -> Resamples:

@@ -256,6 +256,7 @@ def wrap(inner: SaeLens, name: str = "this SAE") -> Sae:
         raise UserError(
             f"{name} is damaged: it keeps the largest {k} of {config.d_sae} latents; replace it"
         )
+    _check_told(about, name)
     for key, values in inner.named_parameters():
         # a latent whose threshold is infinite is one that is switched off
         if values.isnan().any() or (values.isinf().any() and key != "threshold"):
@@ -266,3 +267,16 @@ def wrap(inner: SaeLens, name: str = "this SAE") -> Sae:
         inner = copy(inner)
         inner.turn_off_forward_pass_hook_z_reshaping()
     return Sae(inner, site, centred)
+
+
+def _check_told(about: Any, name: str) -> None:
+    """Raise UserError for metadata on tokens and positions of another form than sae-lens'."""
+    ends, excluded = about.seqpos_slice, about.exclude_special_tokens
+    try:
+        range(1)[slice(*(ends or (None,)))]
+        list(map(int, () if isinstance(excluded, bool) else excluded or ()))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{name} is damaged: its seqpos_slice {ends!r} or exclude_special_tokens {excluded!r} "
+            "is not what sae-lens writes; replace it"
+        ) from error

@@ -118,6 +118,16 @@ def test_an_sae_of_some_positions_has_no_score_anywhere(tmp_path, dog_model):
         latent_directions(source, [3]).scores(torch.ones(1, 32))
 
 
+@pytest.mark.parametrize("told", ["x", ["a"], 5, [0, None, 0]])
+def test_positions_of_another_form_are_a_line(told, tmp_path, dog_model):
+    source = said(planted_sae(tmp_path / "sae", str(dog_model)), seqpos_slice=told)
+    with pytest.raises(UserError, match="is damaged: its seqpos_slice"):
+        latent_directions(source, [3])
+    source = said(tmp_path / "sae", seqpos_slice=[None], exclude_special_tokens=["a"])
+    with pytest.raises(UserError, match="is damaged: its seqpos_slice"):
+        latent_directions(source, [3])
+
+
 def test_an_sae_of_a_site_that_the_model_lacks(tmp_path, dog_model):
     source = said(planted_sae(tmp_path / "a", str(dog_model)), hook_name="blocks.9.hook_resid_post")
     with pytest.raises(UserError, match=r"there is no 9.resid_post"):

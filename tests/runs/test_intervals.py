@@ -93,6 +93,32 @@ def test_a_ratio_by_the_textbook() -> None:
     assert found[1:] == pytest.approx(plain[1:], abs=0.02), "far from 0 both say the same"
 
 
+@pytest.mark.parametrize("scale", [1e-165, 1e-150, 1e-82, 1e77, 1e150])
+def test_a_ratio_has_no_scale(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(2, 1, 60), rng.normal(1, 0.2, 60)
+    drawn = resampled(np.ones(60))
+    want = drawn.ratio(drawn.weights @ a, drawn.weights @ b)
+    got = drawn.ratio(drawn.weights @ (a * scale), drawn.weights @ (b * scale))
+    assert got == pytest.approx(want, rel=1e-9)
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1e-7, 1e-9, 1e-11])
+def test_a_ratio_that_hardly_varies_lies_in_its_interval(noise: float) -> None:
+    """The ends are those of a percentile bootstrap, to half of their distance."""
+    rng = np.random.default_rng(0)
+    b, e = rng.normal(1, 0.2, 60), rng.normal(size=60)
+    drawn = resampled(np.ones(60))
+    top, bottom = drawn.weights @ (2 * b + noise * e), drawn.weights @ b
+    found = drawn.ratio(top, bottom)
+    ends = noise * np.quantile((drawn.weights @ e / bottom)[1:], [0.025, 0.975])
+    assert found.low < found.value < found.high
+    rounding = 1e-14
+    width = ends[1] - ends[0]
+    assert found.low - 2 == pytest.approx(ends[0], abs=width / 4 + rounding)
+    assert found.high - 2 == pytest.approx(ends[1], abs=width / 4 + rounding)
+
+
 def test_a_ratio_whose_denominator_may_be_zero_has_no_ends() -> None:
     """As an SAE's whose loss is the model's: 1079.8 % (992 to 1168) was recovered."""
     rng = np.random.default_rng(0)
