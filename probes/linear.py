@@ -81,8 +81,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"x {list(features.shape)} and y {list(labels.shape)} do not match")
         if self.ridge <= 0:
             raise ValueError(f"ridge is {self.ridge}: it must be positive")
-        if (labels != labels).any():
-            raise ValueError("y holds a NaN: leave samples without a label out")
+        objects = labels.flat if labels.dtype == object else ()
+        if any(label is None for label in objects) or (labels != labels).any():
+            raise ValueError("y holds a NaN or None: leave samples without a label out")
         weights = _check_sample_weight(sample_weight, features.numpy(), ensure_non_negative=True)
         self.classes_, which = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -140,6 +141,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _features(x: Values) -> Tensor:
     """x [n, d] on the CPU: in float64 if it is given so, else in float32."""
     values = torch.as_tensor(x).detach().cpu()
+    if values.is_complex():
+        raise ValueError("x is complex: give real features")
     values = values if values.dtype == torch.float64 else values.float()
     if values.ndim != 2 or not values.numel():
         raise ValueError(f"expected x [n, d] with something in it, got {list(values.shape)}")

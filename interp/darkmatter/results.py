@@ -43,8 +43,10 @@ def summary(run: Run) -> pd.DataFrame:
 
 
 def bounded(costs: pd.DataFrame) -> pd.Series:
-    """Rows of `downstream` whose percentage is known: not if the SAE may have cost nothing."""
-    known: pd.Series = ~(np.isinf(costs["low"]) | np.isinf(costs["high"]))
+    """Rows of `downstream` whose percentage is known: not if the SAE may have cost nothing, nor
+    where there are too few documents to tell."""
+    ends = np.isfinite(costs["low"]) & np.isfinite(costs["high"])
+    known: pd.Series = ends | (costs["sae"] == "")  # the model itself recovers nothing
     return known
 
 

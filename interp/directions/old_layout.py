@@ -6,11 +6,13 @@ and a probe's `intercept`; how they are read followed from who made them.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..errors import UserError
+from ..model.catalog import known_as
 from ..model.neuron import parse_neuron
 from ..model.site import Site
 from ..model.weights import open_weights
@@ -30,7 +32,8 @@ def upgraded(
     notes = {key: value for key, value in about.items() if key not in ("from", "analysis", "model")}
     analysis = str(about.get("analysis", about.get("from", "")))
     model, fingerprint = about.get("model"), str(notes.pop("fingerprint", ""))
-    made = Provenance(analysis, model if isinstance(model, str) else "", fingerprint, "", notes)
+    named = known_as(Path(model)) if isinstance(model, str) and Path(model).is_dir() else model
+    made = Provenance(analysis, named if isinstance(named, str) else "", fingerprint, "", notes)
     if "name" not in index:
         label = next((n for n in ("direction", "label") if n in index), None)
         names = index.pop(label) if label else pd.Series(range(len(index)))

@@ -117,6 +117,13 @@ def check_keys(config: Mapping[str, Any], followed: Collection[str], name: str) 
             _check_value(key, value, name)
         else:
             _check_known((key,), HARMLESS, f"{name}: its config")
+        # sae-lens makes a TopK SAE of the older layout, which has no metadata, but not of its own
+        dense = "metadata" in config and "k" not in followed
+        if dense and (value == "topk" or (key == "activation_fn_kwargs" and "k" in (value or {}))):
+            raise UserError(
+                f"{name} has {key} {value!r}, but the architecture "
+                f"{config.get('architecture', 'standard')!r}: make it a topk SAE"
+            )
 
 
 def _check_value(key: str, value: Any, name: str) -> None:

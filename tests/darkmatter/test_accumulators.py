@@ -238,5 +238,7 @@ def test_what_an_sae_that_costs_nothing_recovers_is_not_known():
     low, high = ends.loc[("worse", "sae + linear")]
     assert 39 < low < 40 < high < 41
     known = bounded(table.reset_index())
+    few = table.reset_index().assign(low=np.nan, high=np.nan)  # fewer than three documents
+    assert set(few[bounded(few)]["sae"]) == {""}
     assert set(table[~known.to_numpy()].reset_index()["sae"]) == {"same"}
     assert [len(bar.x) for bar in downstream_bars(table.reset_index()).data] == [1] * 4

@@ -193,6 +193,8 @@ HALF = np.arange(4) % 2
         (np.full((4, 2), np.nan), HALF, 1.0, None, "x holds a NaN or an infinity"),
         (np.full((4, 2), np.inf), HALF, 1.0, None, "x holds a NaN or an infinity"),
         (np.zeros((4, 2)), np.array([0, 1, np.nan, 0]), 1.0, None, "y holds a NaN"),
+        (np.zeros((4, 2)), np.array([0, 1, None, 0], object), 1.0, None, "y holds a NaN or None"),
+        (np.zeros((4, 2), complex), HALF, 1.0, None, "x is complex"),
         (np.zeros((4, 2)), HALF, 1.0, np.zeros(4), "at least one non-zero"),
         (np.zeros((4, 2)), HALF, 1.0, -np.ones(4), "[Nn]egative"),
         (np.zeros((4, 2)), HALF, 1.0, np.ones(3), "sample_weight"),

@@ -198,5 +198,14 @@ def test_positions_it_was_trained_on():
     assert list(wrap(made(seqpos_slice=(None, None, 2))).positions(5)) == [0, 2, 4]
 
 
+@pytest.mark.parametrize("told", [{"activation_fn": "topk"}, {"activation_fn_kwargs": {"k": 5}}])
+def test_a_topk_activation_of_another_architecture(told):
+    """sae-lens 6 would read it as ReLU; the older layout it turns into a TopK SAE."""
+    own = {"architecture": "standard", "d_in": 8, "d_sae": 16}
+    with pytest.raises(UserError, match="but the architecture 'standard': make it a topk SAE"):
+        check_keys({**own, **told, "metadata": {}}, {"d_in", "d_sae"}, "this")
+    check_keys({**own, **told}, {"d_in", "d_sae"}, "this")
+
+
 def test_followed_keys_are_not_judged_twice():
     check_keys({"d_in": 8, "anything": 1}, {"d_in", "anything"}, "this")
