@@ -36,6 +36,7 @@ from interp.runs.study import plan, run_or_load
 from interp.saes import open_sae
 
 from ..figures import figure_names
+from ..manifests import seal_again
 from .conftest import COMPARE
 
 SHIPPED = FOLDER / "othello"
@@ -262,7 +263,7 @@ def test_an_edit_is_of_the_comparison_and_the_model_it_names(tiny, store, own_ho
     shutil.copytree(tiny, model)
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["config"]["model"] = str(model)
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    seal_again(copy, manifest)
     config = dataclasses.replace(config, compare=str(copy))
     before = plan(config)["key"]
     weights = load_file(model / "model.safetensors")
