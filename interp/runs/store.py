@@ -169,8 +169,8 @@ class Store:
         if of_study:
             newest = of_study[0]
             if len(of_study) > 1:
-                said = (newest.path.name, newest.manifest["finished"], len(of_study), name)
-                log.info("taken: run %s, finished %s, the newest of %d of %s", *said)
+                taken = (newest.path.name, newest.manifest["finished"], len(of_study), name)
+                log.info("taken: run %s, finished %s, the newest of %d of %s", *taken)
             return newest
         if len(of_key) != 1:
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
