@@ -104,7 +104,8 @@ def _downstream(run: Run) -> None:
     charts("downstream", figures.downstream_bars(costs))
     st.caption(
         "The SAE's output in the place of x recovers 0 % of the lost cross-entropy (in nats), x "
-        "itself 100 %. The two parts need not add up to 100 %."
+        "itself 100 %. The two parts need not add up to 100 %. Where an SAE may cost nothing, any "
+        "percentage may be true: its interval is -inf to inf, and it has no bar."
     )
     st.dataframe(costs.round(3), hide_index=True)
     download(costs, "downstream")

@@ -36,7 +36,8 @@ def rank_auroc(features: Float[Tensor, "n f"], labels: Bool[Tensor, "n l"]) -> F
     feature's negation detects the label. NaN where no sample, or every sample, has the label.
 
     Raises:
-        ValueError: shapes that do not match, no samples, features that are not finite.
+        ValueError: shapes that do not match, no samples, features that are not finite, labels other
+            than 0 and 1.
     """
     if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels):
         raise ValueError(
@@ -50,6 +51,10 @@ def rank_auroc(features: Float[Tensor, "n f"], labels: Bool[Tensor, "n l"]) -> F
     if not np.isfinite(values.sum(dtype=np.float64)):
         raise ValueError("features hold a NaN or an infinity")
     marks = labels.detach().cpu().numpy().astype(np.float64)
+    if not ((marks == 0) | (marks == 1)).all():
+        raise ValueError(
+            "labels must be yes or no, or 0 or 1: give each of several classes a column"
+        )
 
     def sums(start: int) -> npt.NDArray[np.float64]:
         ranks = np.empty((min(CHUNK, values.shape[1] - start), len(values)))

@@ -137,7 +137,8 @@ class Results:
     def _deviation(self) -> np.ndarray:
         """[n] standard deviation of each row's scanned logits."""
         first, second = self.sums[:, :2].T / len(self.w)
-        return np.sqrt(np.maximum(second - first**2, 0.0))
+        deviation: np.ndarray = np.sqrt(np.maximum(second - first**2, 0.0))
+        return deviation
 
     def _moments(self) -> Moments:
         powers = self.sums[:, :4] / len(self.w) * self.shrink[:, None] ** np.arange(1, 5)

@@ -73,7 +73,8 @@ def scaled(
 
 def soft(unit: np.ndarray) -> np.ndarray:
     """[n] float32: what products are multiplied with in exponents of e."""
-    return np.clip(unit, *SOFT).astype(np.float32)
+    clipped: np.ndarray = np.clip(unit, *SOFT).astype(np.float32)
+    return clipped
 
 
 def _exponents(extremes: tuple[Tensor, Tensor], name: str) -> np.ndarray:

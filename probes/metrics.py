@@ -78,12 +78,17 @@ def detections(
             that is negative).
 
     Raises:
-        ValueError: different numbers of samples, or activations that are not finite.
+        ValueError: different numbers of samples, activations that are not finite, or labels other
+            than 0 and 1.
     """
     values = np.ascontiguousarray(features, dtype=np.float32)
+    if len(values) != len(labels):
+        raise ValueError(f"{len(values)} samples with features, {len(labels)} with labels")
+    if not ((labels == 0) | (labels == 1)).all():
+        raise ValueError(
+            "labels must be yes or no, or 0 or 1: give each of several classes a column"
+        )
     marks = np.ascontiguousarray(labels, dtype=np.uint8)
-    if len(values) != len(marks):
-        raise ValueError(f"{len(values)} samples with features, {len(marks)} with labels")
     if not np.isfinite(values.sum(dtype=np.float64)):
         raise ValueError("features hold a NaN or an infinity")
     if thresholds is None:

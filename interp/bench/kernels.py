@@ -24,7 +24,8 @@ Tables of the run:
 `accuracy/shares.parquet`: data, impl string; k int64; certified double (share of rows); exact bool
     (ids of both sides equal those of a float64 product)
 `accuracy/errors.parquet`: data, variant, statistic string; median, largest double: absolute errors
-    against float64, of naive float32 and bfloat16 torch and of both paths
+    against float64, of naive float32 and bfloat16 torch and of both paths, also on vocabularies of
+    1,000 and 100 tokens
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class KernelBenchConfig:
     """Time the fused projection against the bare matrix product, naive torch and others."""
 
     STUDY: ClassVar[str] = "bench.kernels"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     shape: tuple[ShapeName, ...] = ("smollm2-135m", "llama-3.1-8b", "llama-3.1-405b")
     """The shapes to measure."""
@@ -174,14 +175,23 @@ class KernelBenchConfig:
             return pd.DataFrame(), pd.DataFrame()
         # every kind at SmolLM2's width and a sixth of its vocabulary, to be quick
         data = {name: make(self.accuracy_rows, 8192, 576, 0) for name, make in KINDS.items()}
+        # errors of single logits average out over a vocabulary, and less over a small one
+        small = {f"gaussian, {size} tokens": size for size in (1000, 100)}
+        data |= {
+            name: KINDS["gaussian"](self.accuracy_rows, size, 576, 0)
+            for name, size in small.items()
+        }
         if self.model:
             data[self.model] = _neurons(self.model, self.accuracy_rows)
         shares, errors = [], []
         with progress("exactness and errors", len(data), "kinds of data") as advance:
             for name, (x, w) in data.items():
-                shares += [{"data": name, **row} for row in exactness(x, w, (1, 16, 256))]
-                if name in ("gaussian", self.model):
-                    errors += [{"data": name, **row} for row in statistic_errors(x, w, self.k)]
+                ks = [k for k in (1, 16, 256) if k <= len(w)]
+                shares += [{"data": name, **row} for row in exactness(x, w, tuple(ks))]
+                if name in ("gaussian", self.model, *small):
+                    errors += [
+                        {"data": name, **row} for row in statistic_errors(x, w, min(self.k, len(w)))
+                    ]
                 advance(1, name)
         return pd.DataFrame(shares), pd.DataFrame(errors)
 

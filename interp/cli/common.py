@@ -172,6 +172,12 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     Patient(width=None if sys.stdout.isatty() else 240).print(table)
 
 
+def print_markdown(head: list[str], rows: list[list[str]]) -> None:
+    """A table of the docs."""
+    lines = [head, ["---"] * len(head), *rows]
+    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
 def answered(
     json: bool, study: str, metrics: dict[str, Any], run: Path | None = None, **more: Any
 ) -> bool:

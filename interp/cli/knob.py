@@ -14,7 +14,7 @@ from .common import study_command, with_table
 
 knob = SubcommandApp()
 
-_SCORES = "part pair_acc pair_acc_low pair_acc_high accuracy pairs"
+_SCORES = "part pair_acc pair_acc_low pair_acc_high unit accuracy pairs"
 _items = with_table("data/items", "relation subject told prior part", most=5)
 _learned = with_table("steer/scores", f"model direction {_SCORES}")
 _tuned = with_table("scores/scores", f"setting {_SCORES}")

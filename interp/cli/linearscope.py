@@ -8,7 +8,16 @@ from ..linearscope.explain import BiasConfig, ExplainConfig
 from ..linearscope.responses import ImpulseConfig, SvdConfig
 from ..linearscope.tokens import TokensConfig
 from ..linearscope.train_sketch import SketchConfig
-from .common import Json, answered, command, print_metrics, study_command, with_table
+from .common import (
+    Json,
+    answered,
+    command,
+    print_markdown,
+    print_metrics,
+    print_table,
+    study_command,
+    with_table,
+)
 
 linearscope = SubcommandApp()
 
@@ -28,3 +37,25 @@ def speed(model: str = "efficientnet-lite0", json: Json = False) -> None:
     metrics = measure(model)
     if not answered(json, "linearscope.speed", metrics):
         print_metrics(metrics, ".3g")
+
+
+@command(linearscope, "architectures")
+def architectures(markdown: bool = False, json: Json = False) -> None:
+    """The interpreter's identities on architectures of timm and torchvision with random weights.
+
+    What is refused is named. Three minutes of one processor; needs the extra `architectures`.
+
+    Args:
+        markdown: Print the table as Markdown (docs/architectures.md).
+    """
+    from ..linearscope.architectures import Row, architectures, measure
+    from ..progress import progress
+
+    listed, rows = architectures(), []
+    with progress("measure the architectures", len(listed), "architectures") as advance:
+        for one in listed:
+            rows.append(measure(one)[0])
+            advance(1, one.name)
+    if not answered(json, "linearscope.architectures", {}, rows=[row._asdict() for row in rows]):
+        show = print_markdown if markdown else print_table
+        show(list(Row._fields), [list(row) for row in rows])

@@ -159,8 +159,8 @@ def _curve(run: Run) -> None:
 
 _EFFECTS = "word name score gain value control_mean control_max beats"
 _REMOVED = (
-    "concept edits neurons probability probability_low probability_high prompts neighbour_logprob "
-    "kl_median kl_mean kl_mean_low kl_mean_high documents"
+    "concept edits neurons probability probability_low probability_high prompts unit "
+    "neighbour_logprob kl_median kl_mean kl_mean_low kl_mean_high documents kl_unit"
 )
 _OVER_CONCEPTS = (
     "edits neurons probability probability_low probability_high kl_mean kl_mean_low kl_mean_high "

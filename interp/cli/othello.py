@@ -136,7 +136,7 @@ def _edits(run: Run) -> None:
     """Each reader at its best scale."""
     from ..othello.edit import chosen_scales
 
-    columns = "reader seed layers scale errors saved saved_low saved_high closed"
+    columns = "reader seed layers scale errors saved saved_low saved_high unit closed"
     common.print_rows(chosen_scales(run.table("errors/table")), columns)
 
 

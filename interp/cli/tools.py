@@ -12,7 +12,7 @@ from tyro.extras import SubcommandApp
 
 from ..errors import UserError
 from ..runs.store import Store
-from .common import Json, Runs, answered, bound, command, print_rows, print_table
+from .common import Json, Runs, answered, bound, command, print_markdown, print_rows, print_table
 
 models = SubcommandApp()
 
@@ -94,11 +94,8 @@ def model_families(check: bool = False, markdown: bool = False, json: Json = Fal
     if not answered(json, "models.families", {}, families=rows):
         columns = list(Row._fields) if check else ["architecture", "about"]
         cells = [[str(row[column]) for column in columns] for row in rows]
-        if markdown:
-            rule = ["---"] * len(columns)
-            print("\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *cells]))
-        else:
-            print_table(columns, cells)
+        show = print_markdown if markdown else print_table
+        show(columns, cells)
 
 
 def _explorer(runs: Runs = None, address: str = "127.0.0.1", port: int = 8501) -> None:

@@ -12,15 +12,9 @@ Corrected for shrinkage: all of the error of an SAE that only scales, SAE(x) = a
 So its output is first rescaled about its mean by the c of least squares (from the fitting part);
 then e' = (1 - c)(x - mean x) + c (e - mean e), xB' = e' - n', and n' = c n exactly: no second pass.
 
-The sums are kept for at most GROUPS groups of documents. Intervals resample groups: tokens of one
-document depend on each other, also in different contexts. With the resamples' standard deviation SD
-an interval is, for n groups of s tokens,
-
-    value +- t(.975, m - 1) sqrt(n / (n - 1)) SD,    m = (sum s)^2 / sum s^2
-
-Percentiles of the resamples would be too narrow for few groups. n documents of unequal sizes are
-worth only m of equal ones (Kish's effective number). Naive equivalent: keep all tokens, and index
-them.
+The sums are kept for at most GROUPS groups of documents. Intervals resample groups
+(`runs/intervals.py`): tokens of one document depend on each other, also in different contexts.
+Naive equivalent: keep all tokens, and index them.
 """
 
 from __future__ import annotations
@@ -28,20 +22,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.special import stdtrit
 from torch import Tensor
 
 from interp.kernels.gram import Gram
 
-from ..runs.intervals import Interval
-
 GROUPS = 100
 """Document c is summed in group c mod GROUPS."""
-RESAMPLES = 400
-FEWEST = 3
-"""Fewer groups: no interval."""
+Weights = Float[np.ndarray, "resamples groups"] | Float[Tensor, "resamples groups"]
 UNIT = "document"
 """The independent unit that intervals resample, as tables name it."""
 
@@ -60,9 +50,12 @@ class Shrinkage(NamedTuple):
     """How to rescale an SAE's output; from the contexts that B was fitted on."""
 
     scale: float
-    """c: 1 for an SAE that does not shrink."""
+    """c: 1 for an SAE that does not shrink, and for one whose output never changes: there every c
+    leaves the same error."""
     x_mean: Float[Tensor, " d"]
     e_mean: Float[Tensor, " d"]
+    varies: bool = True
+    """Whether the output does; if not, no scale is reported."""
 
     def corrected(self, x: Float[Tensor, "n d"], e: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """The error of the rescaled output."""
@@ -70,16 +63,12 @@ class Shrinkage(NamedTuple):
 
 
 def shrinkage(gram: Gram) -> Shrinkage:
-    """The scale c that minimises sum |(x - mean x) - c (x_hat - mean x_hat)|^2, x_hat = x - e.
-
-    Raises:
-        ValueError: the output does not vary, so there is nothing to scale.
-    """
+    """The scale c that minimises sum |(x - mean x) - c (x_hat - mean x_hat)|^2, x_hat = x - e."""
     xx, xe, ee = gram.xx.trace(), gram.xy.trace(), gram.yy.sum()
     squared = xx - 2 * xe + ee
-    if float(squared) <= 1e-12 * float(xx):
-        raise ValueError("the SAE's output is the same for every token")
-    return Shrinkage(float((xx - xe) / squared), gram.x_mean, gram.y_mean)
+    varies = float(squared) > 1e-12 * float(xx)
+    scale = float((xx - xe) / squared) if varies else 1.0
+    return Shrinkage(scale, gram.x_mean, gram.y_mean, varies)
 
 
 @dataclass
@@ -109,21 +98,22 @@ class VectorSums:
             self.e[group] += torch.stack(sums, 1)
 
     def measures(
-        self, sae: int, shrink: Shrinkage, weights: Float[Tensor, "resamples groups"]
+        self, sae: int, shrink: Shrinkage, weights: Weights
     ) -> dict[str, Float[Tensor, " resamples"]]:
         """Every measure of one SAE, for every weighting of the groups."""
+        weights = torch.as_tensor(weights)
         count = (weights @ self.count)[:, None]
         x1, x2 = torch.einsum("rg,gkd->krd", weights, self.x)
         e1, e2, xe, n2 = torch.einsum("rg,gkd->krd", weights, self.e[:, sae])
         variance = (x2 - x1.square() / count).sum(1)
-        c, mx, me = shrink
+        c, mx, me, varies = shrink
         scaled = (
             (1 - c) ** 2 * (x2 - 2 * mx * x1 + count * mx.square())
             + 2 * c * (1 - c) * (xe - me * x1 - mx * e1 + count * mx * me)
             + c**2 * (e2 - 2 * me * e1 + count * me.square())
         )
         scaled_mean = (1 - c) * (x1 - count * mx) + c * (e1 - count * me)
-        measures = {"scale": torch.full_like(variance, c)}
+        measures = {"scale": torch.full_like(variance, c if varies else torch.nan)}
         for suffix, error, mean, rest in (
             ("", e2, e1, n2),
             ("_corrected", scaled, scaled_mean, c**2 * n2),
@@ -154,18 +144,16 @@ class ScalarSums:
             rows = whole[document == number]
             self.moments[number % GROUPS] += rows.T @ rows
 
-    def _total(self, weights: Tensor, names: tuple[str, ...]) -> Float[Tensor, "resamples q q"]:
+    def _total(self, weights: Weights, names: tuple[str, ...]) -> Float[Tensor, "resamples q q"]:
         at = [0, *(1 + self.names.index(name) for name in names)]
-        return torch.einsum("rg,gpq->rpq", weights, self.moments[:, at][:, :, at])
+        return torch.einsum("rg,gpq->rpq", torch.as_tensor(weights), self.moments[:, at][:, :, at])
 
-    def mean(
-        self, name: str, weights: Float[Tensor, "resamples groups"]
-    ) -> Float[Tensor, " resamples"]:
+    def mean(self, name: str, weights: Weights) -> Float[Tensor, " resamples"]:
         m = self._total(weights, (name,))
         return m[:, 0, 1] / m[:, 0, 0]
 
     def r2_of_prediction(
-        self, target: str, prediction: str, weights: Float[Tensor, "resamples groups"]
+        self, target: str, prediction: str, weights: Weights
     ) -> Float[Tensor, " resamples"]:
         """1 - sum (t - p)^2 / sum (t - mean t)^2, of a prediction made elsewhere."""
         m = self._total(weights, (target, prediction))
@@ -173,7 +161,7 @@ class ScalarSums:
         return _share(error, m[:, 1, 1] - m[:, 0, 1].square() / m[:, 0, 0])
 
     def r2_of_regression(
-        self, target: str, given: tuple[str, ...], weights: Float[Tensor, "resamples groups"]
+        self, target: str, given: tuple[str, ...], weights: Weights
     ) -> Float[Tensor, " resamples"]:
         """R^2 of the least squares of one number on a few others and a constant, in sample."""
         m = self._total(weights, (target, *given))
@@ -188,37 +176,3 @@ def _share(rest: Tensor, total: Tensor) -> Tensor:
     """1 - rest / total; NaN where there is nothing to explain."""
     varies = total > 0
     return torch.where(varies, 1 - rest / torch.where(varies, total, 1.0), torch.nan)
-
-
-class Resamples(NamedTuple):
-    """Groups drawn with replacement, RESAMPLES times."""
-
-    weights: Float[Tensor, "resamples groups"]
-    """How often each group is drawn; the first row is all groups once."""
-    reach: float
-    """Half of a 95 % interval in standard deviations of the resamples; NaN for too few groups."""
-
-    def interval(self, values: Float[Tensor, " resamples"]) -> Interval:
-        """The value over all groups with its 95 % interval, from the value in every row."""
-        drawn = values[1:][values[1:].isfinite()]
-        half = self.reach * float(drawn.std()) if len(drawn) > 1 else float("nan")
-        value = float(values[0])
-        return Interval(value, value - half, value + half)
-
-
-def resampled(count: Float[Tensor, " groups"], seed: int = 0) -> Resamples:
-    """Resamples of the groups that have samples; `count`: samples in each group."""
-    held = (count > 0).nonzero()[:, 0]
-    groups = len(held)
-    # not `intervals.group_weights`: other draws would change the intervals of stored runs
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(groups, (RESAMPLES, groups), generator=generator)
-    weights = torch.zeros(RESAMPLES + 1, len(count), dtype=torch.float64)
-    weights[0, held] = 1
-    weights[1:].scatter_add_(1, held[drawn], torch.ones_like(drawn, dtype=torch.float64))
-    if groups < FEWEST:
-        return Resamples(weights, float("nan"))
-    sizes = count.double()
-    effective = float(sizes.sum().square() / sizes.square().sum())
-    quantile = float(stdtrit(max(effective - 1, 1.0), 0.975))
-    return Resamples(weights, quantile * (groups / (groups - 1)) ** 0.5)

@@ -7,6 +7,9 @@ al., section 6). The two parts of the error need not add up to 100 %: cross-entr
 them. The `scaled` settings start from the output with its shrinkage taken out, x - corrected error,
 and are measured against that. `mean` has the mean of x in its place: the loss that an SAE recovers
 in the usual sense is (CE_mean - CE_sae) / (CE_mean - CE_original).
+
+An SAE may cost nothing that can be told from 0. Then any percentage may have been recovered, and
+the interval, Fieller's, is -inf to inf.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from torch import Tensor
 from ..model.edits import patch
 from ..model.site import HEAD_KINDS, Site
 from ..model.subject import Subject
-from .accumulators import Resamples, Shrinkage, SplitErrors, resampled
+from ..runs.intervals import Resamples, resampled
+from .accumulators import Shrinkage, SplitErrors
 from .contexts import Contexts
 
 SETTINGS = ("sae", "sae + linear", "sae + nonlinear")
@@ -100,19 +104,18 @@ class ReplacementCosts:
             return (width,)
         return (width // self.subject.spec.d_head, self.subject.spec.d_head)
 
-    def resampled(self) -> tuple[Resamples, Tensor, Tensor]:
-        """The documents resampled; cross-entropy in nats a token, and percent recovered, both
-        [resamples, saes, settings]."""
+    def resampled(self) -> tuple[Resamples, Tensor, Tensor, Tensor]:
+        """The documents resampled; cross-entropy in nats a token, and what is gained and what there
+        is to gain (CE_sae - CE_original), in nats, each [resamples, saes, settings]."""
         tokens = torch.tensor(self.tokens, dtype=torch.float64)
         documents, whose = torch.unique(torch.tensor(self.documents), return_inverse=True)
         drawn = resampled(torch.zeros(len(documents)).double().index_add(0, whose, tokens))
-        weights = drawn.weights[:, whose]
+        weights = torch.from_numpy(drawn.weights)[:, whose]
         count = weights @ tokens
         original = weights @ torch.tensor(self.original, dtype=torch.float64)
         total = torch.einsum("rc,cst->rst", weights, torch.stack(self.settings))
         base = torch.cat([total[..., :1].expand(-1, -1, 3), total[..., 3:4].expand(-1, -1, 3)], 2)
-        recovered = 100 * (base - total) / (base - original[:, None, None])
-        return drawn, total / count[:, None, None], recovered
+        return drawn, total / count[:, None, None], base - total, base - original[:, None, None]
 
 
 def _replacements(split: SplitErrors, sae: int, shrink: Shrinkage) -> list[Tensor]:

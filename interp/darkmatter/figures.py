@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out
 from ..runs.store import Run
+from .results import bounded
 from .widths import bands
 
 BANDS = {"nonlinear": ORANGE, "linear": BLUE, "absent": "#9cbfe3", "encoder": GREY}
@@ -80,7 +81,7 @@ def token_scatter(tokens: pd.DataFrame, small: str, large: str, part: str) -> go
 
 def downstream_bars(costs: pd.DataFrame) -> go.Figure:
     """Percent of the lost cross-entropy that returns with each part of the error: a group of bars
-    for each SAE."""
+    for each SAE. No bar where the SAE may have cost nothing, so that any percentage may be true."""
     settings = {
         "sae + linear": ("linear error back", BLUE),
         "sae + nonlinear": ("nonlinear error back", ORANGE),
@@ -89,7 +90,7 @@ def downstream_bars(costs: pd.DataFrame) -> go.Figure:
     }
     figure = go.Figure()
     for setting, (name, colour) in settings.items():
-        part = costs[costs["setting"] == setting]
+        part = costs[(costs["setting"] == setting) & bounded(costs)]
         figure.add_bar(
             x=part["sae"], y=part["recovered"], name=name, marker_color=colour,
             error_y=_error_bars(part, "recovered"),

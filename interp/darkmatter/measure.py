@@ -10,8 +10,8 @@ Written to the run:
     (NaN where x does not determine the regression)
 `scaling.parquet`: small, large string, target ("error" or "nonlinear"), given ("error", or
     "error + nonlinear" of the small one), r2, low, high, unit: of lengths, token by token
-`downstream.parquet`: sae, setting (see downstream.py), ce (nats a token), recovered, low, high (%),
-    unit
+`downstream.parquet`: sae, setting (see downstream.py), ce (nats a token), recovered, low, high (%;
+    -inf and inf where the SAE may have cost nothing, so that any percentage may be true), unit
 `tokens.parquet`: of about SHOWN measured contexts: context, position int64, text, sae string, x,
     error, nonlinear (squared lengths), loss double
 `earlier.parquet`, if earlier SAEs were given: sae, r2

@@ -118,21 +118,18 @@ class ErrorRegressions:
         """Solve for every SAE's linear map.
 
         Raises:
-            UserError: x does not determine it, or the output of an SAE never changes.
+            UserError: x does not determine it.
         """
         assert self.fit_gram is not None
         self.fit, d = self.solved(self.ridge, True), self.saes.d_in
         if self.fit.method != "cholesky":
             raise undetermined(self.fit_gram.count, d)
-        for number, name in enumerate(self.saes.names):
+        for number in range(len(self.saes.names)):
             gram, own = self.fit_gram, slice(number * d, (number + 1) * d)
             part = Gram(
                 gram.count, gram.x_mean, gram.y_mean[own], gram.xx, gram.xy[:, own], gram.yy[own]
             )
-            try:
-                self.shrinkages.append(shrinkage(part))
-            except ValueError as error:
-                raise UserError(f"{name}: {error}; leave this SAE out") from error
+            self.shrinkages.append(shrinkage(part))
 
     def solved(self, ridge: float, intercept: bool) -> Fit:
         """The regression of all errors on x; `ridge` in mean variances of x. Where x does not

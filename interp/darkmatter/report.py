@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .accumulators import UNIT, Resamples, ScalarSums, SplitErrors, resampled
+from ..runs.intervals import Interval, Resamples, resampled
+from .accumulators import UNIT, ScalarSums, SplitErrors, Weights
 from .contexts import Contexts
 from .downstream import SCALED, SETTINGS, ReplacementCosts
 from .regressions import TARGETS, ErrorRegressions
@@ -76,8 +77,11 @@ def shown_tokens(
 
 def _interval(drawn: Resamples, values: Tensor, name: str = "value") -> dict[str, Any]:
     """The columns of a value with its interval and the interval's unit."""
-    value, low, high = drawn.interval(values)
-    return {name: value, "low": low, "high": high, "unit": UNIT}
+    return _columns(drawn.interval(values), name)
+
+
+def _columns(found: Interval, name: str) -> dict[str, Any]:
+    return {name: found.value, "low": found.low, "high": found.high, "unit": UNIT}
 
 
 def _measures(regressions: ErrorRegressions) -> Iterator[dict[str, Any]]:
@@ -92,7 +96,7 @@ def _measures(regressions: ErrorRegressions) -> Iterator[dict[str, Any]]:
                 yield {**about, **_interval(resamples, values)}
 
 
-def _of_numbers(scalars: ScalarSums, name: str, weights: Tensor) -> dict[str, Tensor]:
+def _of_numbers(scalars: ScalarSums, name: str, weights: Weights) -> dict[str, Tensor]:
     """The measures of numbers per token, for every weighting of the groups."""
     measures = {"l0": scalars.mean(f"active {name}", weights)}
     for target in ("x", *(f"{t} {name}" for t in TARGETS)):
@@ -147,11 +151,12 @@ def _scaling(regressions: ErrorRegressions) -> Iterator[dict[str, Any]]:
 
 
 def _downstream(names: tuple[str, ...], costs: ReplacementCosts) -> Iterator[dict[str, Any]]:
-    drawn, nats, recovered = costs.resampled()
+    drawn, nats, gained, whole = costs.resampled()
     for at, name in enumerate(names):
         for column, setting in enumerate((*SETTINGS, *SCALED)):
             about = {"sae": name, "setting": setting, "ce": float(nats[0, at, column])}
-            yield {**about, **_interval(drawn, recovered[:, at, column], "recovered")}
+            found = drawn.ratio(100 * gained[:, at, column], whole[:, at, column])
+            yield {**about, **_columns(found, "recovered")}
     tokens = sum(costs.tokens)
     for setting, total, share in (
         ("original", sum(costs.original), 100.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from ..runs.store import Run
@@ -23,20 +24,28 @@ COLUMNS = {
 
 
 def summary(run: Run) -> pd.DataFrame:
-    """A row for each SAE: the main measures and the percent of the loss that each part recovers."""
+    """A row for each SAE: the main measures and the percent of the loss that each part recovers,
+    NaN where the SAE may have cost nothing (an interval without ends)."""
     measures = run.table("measures")
     order = dict.fromkeys(measures["sae"])
     wide = measures.pivot(index="sae", columns="measure", values="value").loc[list(order)]
     rows = wide[list(COLUMNS)].rename(columns=COLUMNS)
     if run.has("downstream"):
         costs = run.table("downstream")
-        recovered = costs.pivot(index="sae", columns="setting", values="recovered")
+        known = costs.assign(recovered=costs["recovered"].where(bounded(costs)))
+        recovered = known.pivot(index="sae", columns="setting", values="recovered")
         for part in ("linear", "nonlinear"):
             rows[f"{part} recovers %"] = recovered[f"sae + {part}"]
         ce = costs.set_index(["sae", "setting"])["ce"]
         mean, original = ce["", "mean"], ce["", "original"]
         rows["loss recovered"] = (mean - ce.xs("sae", level="setting")) / (mean - original)
     return rows.reset_index()
+
+
+def bounded(costs: pd.DataFrame) -> pd.Series:
+    """Rows of `downstream` whose percentage is known: not if the SAE may have cost nothing."""
+    known: pd.Series = ~(np.isinf(costs["low"]) | np.isinf(costs["high"]))
+    return known
 
 
 def intervals(run: Run, measures: list[str]) -> pd.DataFrame:

@@ -37,7 +37,7 @@ LINEAR = MOVES | _names("""
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub
     __add__ __radd__ __sub__ __rsub__ neg __neg__ positive sum mean cumsum avg_pool1d avg_pool2d
     avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample pad
-    _pad batch_norm diff rot90 scatter_add index_add trace
+    _pad diff rot90 scatter_add index_add trace
 """)
 """Affine in all activations together; their constants (biases) become part of r."""
 
@@ -45,7 +45,6 @@ _WEIGHT = (1, "weight")
 FACTORS: dict[str, tuple[int | str, ...]] = {
     "linear": _WEIGHT,
     **{f"conv{kind}{n}d": _WEIGHT for kind in ("", "_transpose") for n in (1, 2, 3)},
-    "batch_norm": (1, 2, 3, "running_mean", "running_var", "weight"),
 }
 """Arguments of linear calls that multiply the others, by position or name: frozen if they are
 gates, else the result is a decision."""
@@ -59,7 +58,6 @@ SUMMANDS: dict[str, tuple[int | str, ...]] = {
     "masked_fill": (2, "value"),
     "index_fill": (3, "value"),
     "scatter": (3, "value"),
-    "batch_norm": (1, "running_mean"),
 }
 """Arguments of linear calls that are added or filled in, by position or name, whatever their type:
 0 in the call's linear part. Floating tensors are too wherever they stand, unless they multiply."""

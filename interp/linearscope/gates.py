@@ -50,7 +50,7 @@ def rank(name: str, carriers: list[Dual], given: list[Dual]) -> int:
         return least
     if name in calls.MATRIX_PRODUCTS or name == "scaled_dot_product_attention":
         return VALUES if len(given) > 1 else _behind_weights(least)
-    if name in calls.FACTORS:
+    if name in calls.FACTORS or name == "batch_norm":
         return _behind_weights(least)
     if name in calls.LINEAR:
         return least - 1 if least in (SMOOTH, SIGMOID) else least

@@ -21,7 +21,7 @@ from . import calls
 from .attention import attention
 from .gates import FROZEN, PLAIN, carrier, rank
 from .rewrites import REWRITES
-from .tape import Affine, Dual, Tape, duals, references, replaced
+from .tape import Affine, Dual, Tape, duals, references, replaced, tape_of
 from .units import ACTIVATIONS, OTHERS, power
 
 Function = Callable[..., Any]
@@ -41,7 +41,7 @@ def apply(func: Function, args: Args, kwargs: Kwargs) -> Any:
     name = _call_name(func)
     if not args and "input" in kwargs:
         args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
-    tape = duals((args, kwargs))[0].tape
+    tape = tape_of(args, kwargs)
     args, kwargs = _without_likes(name, args, kwargs)
     if name in calls.ESCAPES:
         raise UserError(f"{tape.where(name)} takes numbers out of torch: they cannot be followed")
@@ -87,6 +87,8 @@ def _result(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
 def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual]) -> Replay | None:
     """How to replay a call; None if its result is a decision."""
     tape = live[0].tape
+    if name in calls.RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
+        raise UserError(f"no rule for {tape.where(name)} in training mode")
     if name in calls.POWERS and args[0] is live[0] and live[0].rank > FROZEN:
         exponent = 2 if name == "square" else (*args[1:], *kwargs.values())[0]
         if isinstance(exponent, (int, float)) and exponent >= 1:
@@ -97,8 +99,6 @@ def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual
         carries = carrier(name, args, kwargs, live)
         return None if carries is None else _same_call(func, args, kwargs, [carries])
     if name in calls.LINEAR:
-        if name in calls.RANDOM and (kwargs.get("training") or args[5:6] == (True,)):
-            raise UserError(f"no rule for {tape.where(name)} in training mode")
         frozen = _multipliers(name, args, kwargs)
         carriers = _without(live, frozen)
         if not carriers or any(dual.slot is not None and dual.rank <= FROZEN for dual in frozen):
@@ -197,22 +197,23 @@ def _without_summands(
 
     def bare(value: Any, key: int | str) -> Any:
         nonlocal changed
-        if isinstance(value, (list, tuple)):
-            return type(value)([bare(part, key) for part in value])
         if isinstance(value, bool) or any(value is dual for dual in carriers):
             return value
         if isinstance(value, Tensor):
             added = key in summands or (key not in factors and value.is_floating_point())
         else:
-            added = key in summands and isinstance(value, (int, float))
+            added = key in summands
         changed = changed or added
         if not added:
             return value
         # not 0 * value, which is NaN for a fill of -inf
         return torch.zeros_like(references(value)) if isinstance(value, Tensor) else type(value)(0)
 
-    plain = tuple(bare(value, place) for place, value in enumerate(args))
-    named = {key: bare(value, key) for key, value in kwargs.items()}
+    def all_bare(value: Any, key: int | str) -> Any:
+        return replaced(value, (Tensor, int, float), lambda part: bare(part, key))
+
+    plain = tuple(all_bare(value, place) for place, value in enumerate(args))
+    named = {key: all_bare(value, key) for key, value in kwargs.items()}
     return (plain, named) if changed else None
 
 

@@ -67,7 +67,7 @@ class Dual(Tensor):
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        return duals((args, kwargs))[0].tape.rule(func, args, kwargs)
+        return tape_of(args, kwargs).rule(func, args, kwargs)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -173,15 +173,22 @@ class Tape:
             yield
 
 
-def replaced(value: Any, kind: type, new: Callable[[Any], Any]) -> Any:
-    """`value` with new(part) for each part of a kind in it, however deep. (torch's pytree does this
-    too; at a dozen arguments in each of a thousand calls it takes longer than small networks.)"""
+_LEAVES = frozenset(
+    {Tensor, nn.Parameter, int, float, bool, str, type(None), torch.dtype, torch.device}
+)
+"""No Dual is in these: most of a call's arguments, of which there are thousands a pass."""
+
+
+def replaced(value: Any, kind: type | tuple[type, ...], new: Callable[[Any], Any]) -> Any:
+    """`value` with new(part) for each part of some kinds in it, however deep: torch's pytree for
+    what arguments are, in a fraction of its time, which is longer than a small network's."""
+    leaves = _LEAVES if kind is Dual else frozenset()
     if isinstance(value, kind):
         return new(value)
     if isinstance(value, dict):
         return {key: replaced(part, kind, new) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
-        parts = [replaced(part, kind, new) for part in value]
+        parts = [p if type(p) in leaves else replaced(p, kind, new) for p in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
 
@@ -199,7 +206,13 @@ def duals(value: Any) -> list[Dual]:
         value = value.values()
     elif not isinstance(value, (tuple, list)):
         return []
-    return [dual for part in value for dual in duals(part)]
+    return [dual for part in value if type(part) not in _LEAVES for dual in duals(part)]
+
+
+def tape_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape:
+    """The tape of a call's Duals."""
+    first = args[0] if args and isinstance(args[0], Dual) else duals((args, kwargs))[0]
+    return first.tape
 
 
 class Program:

@@ -30,8 +30,8 @@ Weight = Tensor | None
 Linear = Callable[[Tensor], Tensor]
 Decided = Affine | Linear
 Unit = Callable[..., Decided]
-_ROUNDED = (F.leaky_relu, F.prelu, F.hardsigmoid, F.rrelu)
-"""Pieces with other slopes than -1, 0 and 1: slope * z0 rounds."""
+_THROUGH_0 = (F.relu, F.leaky_relu, F.prelu, F.rrelu, torch.abs)
+"""Pieces that are lines through 0: without an offset, not even that of rounding."""
 NEAR = 1e-3
 """Below this |z0| the mask g(z0) / z0 is inexact, and infinite if g is not 0 at 0."""
 
@@ -49,14 +49,12 @@ def affine(slope: Tensor, offset: Tensor) -> Decided:
 
 def piece(function: Callable[..., Tensor]) -> Unit:
     """A unit that is linear in pieces: its slope by autograd, the offset from its value."""
-    rounds = function in _ROUNDED
 
     def unit(z0: Tensor, *args: Any, **kwargs: Any) -> Decided:
         slope, value = _slope(function, z0, *args, **kwargs)
-        offset = torch.addcmul(value, slope, z0, value=-1)
-        if rounds:  # a line through 0 has no offset: rounding must not give it one
-            offset[offset.abs() <= 4 * torch.finfo(z0.dtype).eps * value.abs()] = 0
-        return affine(slope, offset)
+        if function in _THROUGH_0:
+            return lambda z: z * slope
+        return affine(slope, torch.addcmul(value, slope, z0, value=-1))
 
     return unit
 
@@ -137,6 +135,22 @@ def group_norm(
     return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
 
 
+def batch_norm(
+    z0: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Weight = None,
+    bias: Weight = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Decided:
+    """In evaluation mode. Not torch's own call: on a CPU, for a batch of one, the derivative of
+    that is wrong where the gradient comes through a transpose (torch 2.13)."""
+    scale = (running_var + eps).rsqrt()
+    return _scaled(*(_along(each, z0) for each in (running_mean, scale, weight, bias)))
+
+
 def instance_norm(
     z0: Tensor,
     running_mean: Weight = None,
@@ -147,10 +161,9 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Decided:
-    if use_input_stats:
+    if use_input_stats or running_mean is None or running_var is None:
         return group_norm(z0, z0.shape[1], weight, bias, eps)
-    mean, variance = _along(running_mean, z0), _along(running_var, z0)
-    return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
+    return batch_norm(z0, running_mean, running_var, weight, bias, eps=eps)
 
 
 def _scaled(mean: Tensor, scale: Tensor, weight: Weight, bias: Weight) -> Affine:
@@ -183,6 +196,7 @@ ACTIVATIONS: dict[str, Unit] = {
 }
 OTHERS: dict[str, Unit] = {
     "glu": glu,
+    "batch_norm": batch_norm,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "group_norm": group_norm,

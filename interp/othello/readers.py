@@ -23,11 +23,14 @@ unit is "".
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize, one_hot
 
@@ -41,6 +44,7 @@ from .match import Match, Targets, auroc_table, match, reconstruction_counts, ru
 Rows = list[dict[str, Any]]
 STRONG = 0.8
 """AUROC from which the paper calls a latent a stability feature."""
+log = logging.getLogger("interp")
 
 
 class Boards(NamedTuple):
@@ -119,9 +123,22 @@ def shortcut_rows(boards: Boards) -> dict[str, Rows]:
     return rows
 
 
+def _fitted(x: Tensor, labels: npt.NDArray[Any], ridge: float, passes: int) -> LinearProbe:
+    """A probe, and a line in the log where the passes were not enough."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `converged_` says the same
+        probe = LinearProbe(ridge, passes).fit(x, labels)
+    if not probe.converged_:
+        log.warning(
+            "the probes' %d passes end before they converge: more may give better ones (--passes)",
+            passes,
+        )
+    return probe
+
+
 def probe_rows(x: Tensor, y: Tensor, boards: Boards, ridge: float, passes: int) -> Probes:
     """Probes for the board, fitted on the choosing games' activations x, scored on y."""
-    fitted = LinearProbe(ridge, passes).fit(x, boards.choose.relative)
+    fitted = _fitted(x, boards.choose.relative, ridge, passes)
     logits = torch.from_numpy(fitted.decision_function(y))
     seen = logits.argmax(-1).numpy()
     rows = board_rows(seen, boards)
@@ -142,7 +159,7 @@ def probe_rows(x: Tensor, y: Tensor, boards: Boards, ridge: float, passes: int) 
 
 def colour_rows(x: Tensor, y: Tensor, boards: Boards, ridge: float, passes: int) -> Rows:
     """A probe for {empty, black, white}."""
-    fitted = LinearProbe(ridge, passes).fit(x, boards.choose.absolute)
+    fitted = _fitted(x, boards.choose.absolute, ridge, passes)
     right = fitted.predict(y) == boards.score.absolute
     return [interval_row("accuracy_colour", *accuracy_by_group(right, boards.score.game))]
 
@@ -151,7 +168,7 @@ def stability_rows(x: Tensor, y: Tensor, boards: Boards, ridge: float, passes: i
     """Yes-or-no probes for every stable tile, by both definitions."""
     index, choose, score = boards.targets
     columns = np.flatnonzero(index["kind"].isin(STABLE) & index["scored"])
-    fitted = LinearProbe(ridge, passes).fit(x, choose[:, columns].astype(np.int64))
+    fitted = _fitted(x, choose[:, columns].astype(np.int64), ridge, passes)
     logits = fitted.decision_function(y)
     auroc = np.diag(auroc_table(logits[..., 1] - logits[..., 0], score[:, columns]))
     kinds = index["kind"].to_numpy()[columns]

@@ -1,8 +1,17 @@
-"""Intervals by resampling whole groups: the bootstrap of the workbench.
+"""Intervals by resampling whole groups: the one bootstrap of the workbench.
 
 Samples of one group (a game, a document, a word with its templates) depend on each other.
 Resampling them one by one would give intervals that are much too narrow, so each caller says what
 its independent unit is, and a table with intervals names it in a column `unit`.
+
+`group_weights` draws for all of them. `bootstrap` and `mean_of` take percentiles of a mean; for any
+other statistic, and for few groups, `resampled` gives weights and an interval from the spread over
+them; with the standard deviation SD of the resamples it is, for n groups of s samples,
+
+    value +- t(.975, m - 1) sqrt(n / (n - 1)) SD,    m = (sum s)^2 / sum s^2
+
+Percentiles would be too narrow for few groups. n groups of unequal sizes are worth only m of equal
+ones (Kish's effective number).
 """
 
 from __future__ import annotations
@@ -12,8 +21,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
+from scipy.special import stdtrit
 
 RESAMPLES = 1000
+FEWEST = 3
+"""Fewer groups have no interval by `resampled`."""
 
 
 class Interval(NamedTuple):
@@ -89,6 +101,59 @@ def mean_of(values: npt.ArrayLike, counts: npt.ArrayLike | None = None) -> Inter
     sums = np.asarray(values, float)
     found = bootstrap(sums, np.ones_like(sums) if counts is None else counts)
     return found if len(sums) > 1 else Interval(found.value, np.nan, np.nan)
+
+
+class Resamples(NamedTuple):
+    """Groups drawn with replacement, over and over."""
+
+    weights: Float[np.ndarray, "resamples groups"]
+    """How often each group is drawn; the first row is all groups once."""
+    reach: float
+    """Half of a 95 % interval in standard deviations of the resamples; NaN for too few groups."""
+
+    def interval(self, values: npt.ArrayLike) -> Interval:
+        """The value over all groups with its 95 % interval, from the value in every row."""
+        every = np.asarray(values, float)
+        drawn = every[1:][np.isfinite(every[1:])]
+        half = self.reach * float(drawn.std(ddof=1)) if len(drawn) > 1 else np.nan
+        value = float(every[0])
+        return Interval(value, value - half, value + half)
+
+    def ratio(self, top: npt.ArrayLike, bottom: npt.ArrayLike) -> Interval:
+        """The ratio of two sums with its 95 % interval by Fieller's theorem: all r for which
+        top - r bottom may be 0. -inf to inf where bottom itself may be 0: then every ratio may be.
+
+        Args:
+            top, bottom: their values in every row of the weights.
+        """
+        a, b = np.asarray(top, float), np.asarray(bottom, float)
+        value = float(a[0] / b[0]) if b[0] else np.nan
+        if np.isnan(self.reach):
+            return Interval(value, np.nan, np.nan)
+        (aa, ab), (_, bb) = self.reach**2 * np.cov(a[1:], b[1:])
+        square, half, rest = b[0] ** 2 - bb, a[0] * b[0] - ab, a[0] ** 2 - aa
+        if square <= 0:
+            return Interval(value, -np.inf, np.inf)
+        root = np.sqrt(max(half**2 - square * rest, 0.0))
+        return Interval(value, float((half - root) / square), float((half + root) / square))
+
+
+def resampled(count: npt.ArrayLike, resamples: int = 400, seed: int = 0) -> Resamples:
+    """Resamples of the groups that have samples.
+
+    Args:
+        count: samples in each group.
+    """
+    sizes = np.asarray(count, float)
+    held = np.flatnonzero(sizes)
+    weights = np.zeros((resamples + 1, len(sizes)))
+    weights[0, held] = 1
+    weights[1:, held] = group_weights(len(held), resamples, seed)
+    if len(held) < FEWEST:
+        return Resamples(weights, np.nan)
+    effective = sizes.sum() ** 2 / (sizes**2).sum()
+    quantile = float(stdtrit(max(effective - 1, 1.0), 0.975))
+    return Resamples(weights, quantile * (len(held) / (len(held) - 1)) ** 0.5)
 
 
 def accuracy_by_group(

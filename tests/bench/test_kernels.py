@@ -20,7 +20,8 @@ def test_every_kind_of_data_is_exact_and_its_certified_share_reported(run):
     shares = run.table("accuracy/shares")
     assert shares["exact"].all()
     assert shares["certified"].between(0, 1).all()
-    assert len(shares) == 6 * 2 * 3  # kinds, paths, k
+    # kinds and a small vocabulary, paths, k; and one with fewer tokens than the last k
+    assert len(shares) == (6 + 1) * 2 * 3 + 2 * 2
     by_kind = shares[(shares["impl"] == "screened") & (shares["k"] == 16)].set_index("data")
     assert by_kind.loc["gaussian", "certified"] == 1
     assert by_kind.loc["duplicated", "certified"] < 0.5
@@ -28,10 +29,12 @@ def test_every_kind_of_data_is_exact_and_its_certified_share_reported(run):
 
 def test_errors_are_largest_for_naive_bfloat16(run):
     errors = run.table("accuracy/errors").pivot(
-        index="statistic", columns="variant", values="largest"
+        index=["data", "statistic"], columns="variant", values="largest"
     )
     assert (errors["naive bfloat16"] > 10 * errors["tiled"]).all()
     assert (errors["naive bfloat16"] > errors["screened"]).all()
+    logsumexp = errors["screened"].xs("logsumexp", level="statistic")
+    assert logsumexp["gaussian, 100 tokens"] < 2e-3
 
 
 def test_times_are_of_every_variant_and_repeat(run):

@@ -1,12 +1,19 @@
 """What one pass accumulates against naive code over all tokens, and the method's identities."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from interp.darkmatter.accumulators import ScalarSums, resampled, shrinkage
+from interp.darkmatter import report
+from interp.darkmatter.accumulators import ScalarSums, shrinkage
+from interp.darkmatter.downstream import ReplacementCosts
+from interp.darkmatter.figures import downstream_bars
+from interp.darkmatter.report import _downstream
+from interp.darkmatter.results import bounded
 from interp.errors import UserError
 from interp.kernels.gram import Gram
+from interp.runs.intervals import resampled
 
 from .planted import D, Planted, gathered, gaussian, noise
 
@@ -50,19 +57,32 @@ def test_error_is_its_two_parts_exactly():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 0.95])
 def test_an_sae_that_scales_has_only_linear_error(alpha):
-    saes = Planted(scaling=lambda x: (1 - alpha) * x)
-    if alpha == 0:
-        with pytest.raises(UserError, match="scaling: .* same for every token; leave this SAE out"):
-            gathered(saes, 2000)
-        return
-    sums, _ = gathered(saes, 2000)
+    """Also at alpha = 0, the SAE that gives 0: there is no scale then, and all of x is error."""
+    sums, parts = gathered(Planted(scaling=lambda x: (1 - alpha) * x), 2000)
     measures = measured(sums, 0)
     expected = (1 - alpha) * torch.eye(D, dtype=torch.float64)
     torch.testing.assert_close(sums.fit.weights, expected, rtol=0, atol=1e-10)
     assert measures["r2_vector"] == pytest.approx(1, abs=1e-12)
     assert measures["fvu_nonlinear"] == pytest.approx(0, abs=1e-12)
-    assert measures["scale"] == pytest.approx(1 / alpha)
-    assert measures["fvu_corrected"] == pytest.approx(0, abs=1e-6)
+    if alpha:
+        assert measures["scale"] == pytest.approx(1 / alpha)
+        assert measures["fvu_corrected"] == pytest.approx(0, abs=1e-6)
+        return
+    assert np.isnan(measures["scale"])
+    around, own = parts.x - sums.shrinkages[0].x_mean, parts.x - parts.x.mean(0)
+    whole = float(around.square().sum() / own.square().sum())
+    assert measures["fvu_corrected"] == pytest.approx(whole, rel=1e-9)
+    assert measures["r2_vector_weighted_corrected"] == pytest.approx(1, abs=1e-12)
+
+
+def test_an_sae_that_gives_one_vector_is_reported():
+    sums, _ = gathered(Planted(constant=lambda x: x - 3), 2000)
+    table = pd.DataFrame(report._measures(sums)).set_index("measure")["value"]
+    assert np.isnan(table["scale"])
+    assert table["r2_vector_weighted"] == pytest.approx(1, abs=1e-12)
+    assert table["fvu_nonlinear"] == pytest.approx(0, abs=1e-12)
+    assert np.isnan(table["r2_norm output"])
+    assert table["fvu_corrected"] == pytest.approx(1, abs=0.05)
 
 
 def test_a_perfect_sae_is_a_guarded_nought_over_nought():
@@ -162,9 +182,9 @@ def coverage(sizes, within, trials=500):
         own = within**0.5 * generator.normal(size=len(count))[whose]
         values = torch.from_numpy(own + (1 - within) ** 0.5 * generator.normal(size=len(whose)))
         for at in (whose, torch.arange(len(whose))):
-            size = torch.bincount(at).double()
-            drawn = resampled(size, seed)
-            total = torch.zeros_like(size).index_add(0, at, values)
+            size = torch.bincount(at).double().numpy()
+            drawn = resampled(size, seed=seed)
+            total = np.bincount(at, weights=values)
             bounds = drawn.interval((drawn.weights @ total) / (drawn.weights @ size))
             hits.append(bounds.low <= 0 <= bounds.high)
     return np.mean(np.reshape(hits, (-1, 2)), 0)
@@ -198,3 +218,25 @@ def test_too_few_tokens_for_a_linear_map():
     with pytest.raises(UserError, match="5 tokens do not determine .* Gram matrix is singular"):
         gathered(Planted(noise=noise(1.0)), 5, per_document=1)
     gathered(Planted(noise=noise(1.0)), 5, per_document=1, ridge=1e-3)
+
+
+def test_what_an_sae_that_costs_nothing_recovers_is_not_known():
+    """Its loss is the model's up to noise: any percentage may be true, and none is shown."""
+    generator = torch.Generator().manual_seed(0)
+    costs, n = ReplacementCosts(None, None), 40
+    costs.tokens, costs.documents = [50] * n, list(range(n))
+    plain = 150 + 20 * torch.rand(n, generator=generator, dtype=torch.float64)
+    costs.original = plain.tolist()
+    costs.mean = (plain + 100).tolist()
+    noise = torch.randn(n, 2, 6, generator=generator, dtype=torch.float64)
+    lost = torch.tensor([[0.0], [20.0]])  # the second SAE costs 0.4 nats a token
+    share = torch.tensor([1.0, 0.6, 0.5, 1.0, 0.6, 0.5])
+    costs.settings = list(plain[:, None, None] + lost * share + 0.1 * noise)
+    table = pd.DataFrame(_downstream(("same", "worse"), costs)).set_index(["sae", "setting"])
+    ends = table[["low", "high"]]
+    assert (ends.loc[("same", "sae + linear")] == [-np.inf, np.inf]).all()
+    low, high = ends.loc[("worse", "sae + linear")]
+    assert 39 < low < 40 < high < 41
+    known = bounded(table.reset_index())
+    assert set(table[~known.to_numpy()].reset_index()["sae"]) == {"same"}
+    assert [len(bar.x) for bar in downstream_bars(table.reset_index()).data] == [1] * 4

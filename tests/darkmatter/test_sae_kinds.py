@@ -10,6 +10,7 @@ from sae_lens import StandardSAE, StandardSAEConfig
 from transformers import AutoModelForCausalLM
 
 from interp.darkmatter import ladder
+from interp.darkmatter.contexts import ContextStream
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.errors import UserError
@@ -135,35 +136,36 @@ def test_another_model_needs_a_word_and_the_manifest_keeps_it(given, own_home):
         ErrorSaesConfig(model=settings["model"], saes=source).opened()
 
 
+def stream(subject, settings, site):
+    return ContextStream(subject, [Site.parse(site)], settings["corpus"], LENGTH, longest=0.0)
+
+
 def test_a_ladder_on_heads(given, tmp_path):
     settings, rows = given
     subject = open_subject(settings["model"])
-    config = ladder.LadderConfig(
-        model=settings["model"], corpus=settings["corpus"], length=LENGTH, site="0.head_z"
-    )
-    numbered = list(enumerate(rows[:3].tolist()))
-    x = ladder._activations(subject, numbered, Site.parse(config.site))
+
+    def read(site):
+        whole = stream(subject, settings, site)
+        return whole.activations(whole.rows(3), 3)
+
     captured = subject.capture(rows[:3], ["0.head_z"])[Site("head_z", 0)]
+    x = read("0.head_z")
     assert x.shape == (3 * (LENGTH - 1), D), "not the number of heads"
     torch.testing.assert_close(x, captured[:, 1:].reshape(-1, D))
     with pytest.raises(UserError, match="sae-lens has no hook for the site '0.mlp_in'"):
-        dataclasses.replace(config, site="0.mlp_in").check()
+        ladder.LadderConfig(site="0.mlp_in").check()
     out, site = RunWriter(tmp_path, {}), Site("head_z", 0, 2)
-    parts = torch.split(ladder._activations(subject, numbered, site), 16)
-    saes = [SaePlan("one", site, "topk", 16, 4)]
-    train_saes(saes, lambda n: iter([{site: p} for p in parts[n:]]), _SCHEDULE, out, "heads")
+    parts = torch.split(read(str(site)), 16)
+    schedule = Schedule(steps=3, batch=16, lr=1e-3, model="x")
+    plans = [SaePlan("one", site, "topk", 16, 4)]
+    train_saes(plans, lambda n: iter([{site: p} for p in parts[n:]]), schedule, out, "heads")
     trained = open_sae(tmp_path / "saes" / "one")
     assert (trained.site, trained.d_in) == ("0.head_z.2", D_HEAD)
 
 
-_SCHEDULE = Schedule(steps=3, batch=16, lr=1e-3, model="x")
-
-
 def test_the_rows_that_are_held_out_are_said(given):
     settings, _ = given
-    config = ladder.LadderConfig(
-        model=settings["model"], corpus=settings["corpus"], length=LENGTH, site="0.resid_post"
-    )
-    subject = open_subject(settings["model"])
-    with pytest.raises(UserError, match="first 512 rows, which are held out, the corpus has 0 tok"):
-        list(ladder._batches(config, subject, 0))
+    config = ladder.LadderConfig(model=settings["model"], length=LENGTH, site="0.resid_post")
+    whole = stream(open_subject(settings["model"]), settings, config.site)
+    with pytest.raises(UserError, match="past the first 512 rows of 24 tokens, which are held out"):
+        list(ladder._batches(config, whole, 0))

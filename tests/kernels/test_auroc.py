@@ -87,3 +87,10 @@ def test_float64_is_ranked_as_it_is():
     labels = torch.tensor([[False], [True], [False], [True]])
     assert float(rank_auroc(close, labels)) == 0.75
     assert float(rank_auroc(close.float(), labels)) == 0.5, "all the same in float32"
+
+
+@pytest.mark.parametrize("wrong", [2.0, 0.5, float("nan")])
+def test_labels_of_several_classes_are_refused(wrong: float) -> None:
+    labels = torch.tensor([[0.0], [1.0], [wrong]])
+    with pytest.raises(ValueError, match="labels must be yes or no"):
+        rank_auroc(torch.rand(3, 2), labels)

@@ -151,6 +151,22 @@ def test_the_matrix_is_the_jacobian_only_of_what_is_linear_in_pieces():
         assert close(rows, jacobian) == same
 
 
+def test_rows_of_a_batch_norm_before_a_transpose():
+    """In a batch of one torch 2.13's own derivative of batch_norm is wrong there, on a CPU; in a
+    batch of two it is not."""
+    net, x0 = made(Piecewise, 9)
+
+    def tokens(x):
+        return net.norm(net.a(x)).flatten(2).transpose(1, 2)
+
+    v = torch.randn(1, 81, 8, dtype=torch.float64)
+    leaf = x0.clone().requires_grad_(True)
+    (expected,) = torch.autograd.grad((tokens(leaf.expand(2, -1, -1, -1))[:1] * v).sum(), leaf)
+    system = interpret(tokens, x0)
+    assert close(system.rmatvec(v), expected)
+    assert close((system.matvec(x0) * v).sum(), (expected * x0).sum())
+
+
 @KINDS
 def test_votes_and_constants_add_up(kind):
     net, x0 = made(kind, 4)

@@ -47,15 +47,116 @@ def test_ncnn_files_are_the_module_they_were_made_of(tmp_path, half):
     torch.testing.assert_close(read_ncnn(graph, weights)(x), net(x))
 
 
-def test_bad_ncnn_files(tmp_path):
+LAYER = "0=3 1=3 5=1 6=54"
+FOLLOWED = {
+    "nothing": ("", {}, nn.Identity()),
+    "its own defaults": ("2=1 3=1 4=0 8=0 9=0 18=0.0 19=0 17=4 -23330=4,3,9,9,2 31=3", {}, None),
+    "kernel": ("1=2 11=3 6=36", {"kernel_size": (3, 2)}, None),
+    "stride": ("3=3 13=2", {"stride": (2, 3)}, None),
+    "dilation": ("2=2 12=3", {"dilation": (3, 2)}, None),
+    "dilation of both": ("2=2", {"dilation": 2}, None),
+    "padding": ("4=1 14=2", {"padding": (2, 1)}, None),
+    "padding of four sides": ("4=2 14=1 15=2 16=1", {"padding": (1, 2)}, None),
+    "no bias": ("5=0", {"bias": False}, None),
+    "relu": ("9=1", {}, nn.ReLU()),
+    "leaky": ("9=2 10=0.2,", {}, nn.LeakyReLU(0.2)),
+    "clip": ("9=3 -23310=2,-0.5,0.25", {}, nn.Hardtanh(-0.5, 0.25)),
+    "clip, a newer list": ("9=3 10=-0.5,0.25", {}, nn.Hardtanh(-0.5, 0.25)),
+    "sigmoid": ("9=4", {}, nn.Sigmoid()),
+    "mish": ("9=5", {}, nn.Mish()),
+}
+
+
+def one_layer(folder, kind, parameters, settings, shape="0=8 1=8 2=2"):
+    """An ncnn layer with LAYER's parameters and others, and its torch module."""
+    torch.manual_seed(0)
+    made = nn.Conv2d if kind == "Convolution" else nn.ConvTranspose2d
+    net = made(2, 3, **{"kernel_size": 3, **settings}).requires_grad_(False)
+    values = dict(pair.split("=") for pair in f"{LAYER} {parameters}".split())
+    line = " ".join(f"{key}={value}" for key, value in values.items())
+    (folder / "net.param").write_text(
+        f"7767517\n2 2\nInput in 0 1 x {shape}\n{kind} a 1 1 x y {line}\n"
+    )
+    flat = net.weight if kind == "Convolution" else net.weight.transpose(0, 1)
+    data = struct.pack("<I", 0) + flat.numpy().tobytes()
+    (folder / "net.bin").write_bytes(
+        data + (b"" if net.bias is None else net.bias.numpy().tobytes())
+    )
+    return net, folder / "net.param", folder / "net.bin"
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_parameters_of_ncnn_are_followed(tmp_path, kind, name):
+    parameters, settings, activation = FOLLOWED[name]
+    if kind == "Deconvolution":
+        parameters = parameters.replace("8=0 ", "")
+    net, graph, weights = one_layer(tmp_path, kind, parameters, settings)
+    x = torch.randn(1, 2, 11, 12)
+    expected = (activation or nn.Identity())(net(x))
+    torch.testing.assert_close(read_ncnn(graph, weights)(x), expected)
+
+
+def test_an_ncnn_input_without_a_shape_has_the_channels_of_the_weights(tmp_path):
+    net, graph, weights = one_layer(tmp_path, "Convolution", "", {}, shape="")
+    x = torch.randn(1, 2, 9, 9)
+    torch.testing.assert_close(read_ncnn(graph, weights)(x), net(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "message"),
+    [
+        ("Convolution", "7=2", r"a has 7=2 \(unknown\), which is not followed"),
+        ("Convolution", "8=1", "int8_scale_term"),
+        ("Convolution", "18=1.5", r"18=1.5 \(pad_value\)"),
+        ("Convolution", "19=1", "dynamic_weight"),
+        ("Deconvolution", "18=1", "output_pad_right"),
+        ("Deconvolution", "19=1", "output_pad_bottom"),
+        ("Deconvolution", "20=4", "output_w"),
+        ("Deconvolution", "21=4", "output_h"),
+        ("Deconvolution", "28=1", "dynamic_weight"),
+        ("Convolution", "25=0", r"25=0 \(unknown\)"),
+        ("Convolution", "9=6 10=0.2,0.5", "activation 9=6 with 10=0.2,0.5: only 0 to 5"),
+        ("Convolution", "9=2", "activation 9=2 with 10=: only"),
+        ("Convolution", "9=3 10=1.0", "activation 9=3 with 10=1"),
+        ("Convolution", "4=1 15=2", "padding .* differs between opposite sides"),
+        ("Convolution", "4=1 16=2", "padding .* differs between opposite sides"),
+        ("Deconvolution", "4=-233", "padding .* depends on the size"),
+        ("Convolution", "3=0", "no outputs, kernel, stride or dilation"),
+        ("Convolution", "6=53", "a has 53 weights .6., not 3 x 2 x 3 x 3"),
+        ("Convolution", "3=1.5", "one whole number for 3=stride_w"),
+        ("Convolution", "3=many", "a line that cannot be read: Convolution a"),
+    ],
+)
+def test_parameters_of_ncnn_that_are_not_followed_are_named(tmp_path, kind, parameters, message):
+    _, graph, weights = one_layer(tmp_path, kind, parameters, {})
+    with pytest.raises(UserError, match=message):
+        read_ncnn(graph, weights)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Deconvolution b", "Softmax b", "kind Softmax"),
+        ("7767517", "no graph", "no ncnn graph"),
+        ("3 3", "4 3", "cut short: it has 3 layers"),
+        ("1 1 y z", "1 1 x z", "b does not go on from the layer before it"),
+        ("1 1 y z", "2 1 x y z", "b does not go on from the layer before it"),
+        ("Deconvolution b", "Deconvolution a", "the name a is taken"),
+        ("0=8 1=8 2=2", "0=8 1=8 2=2 4=1", r"in has 4=1 \(unknown\)"),
+        ("0=8 1=8 2=2", "0=8 1=8 2=5", "a has 54 weights .6., not 3 x 5 x 3 x 3"),
+    ],
+)
+def test_bad_ncnn_graphs(tmp_path, old, new, message):
+    _, graph, weights = ncnn_files(tmp_path, True)
+    graph.write_text(GRAPH.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        read_ncnn(graph, weights)
+
+
+def test_ncnn_weights_that_are_cut_short(tmp_path):
     _, graph, weights = ncnn_files(tmp_path, True, cut=8)
     with pytest.raises(UserError, match="cut short"):
-        read_ncnn(graph, weights)
-    graph.write_text(GRAPH.replace("Deconvolution b", "Softmax b"))
-    with pytest.raises(UserError, match="kind Softmax"):
-        read_ncnn(graph, weights)
-    graph.write_text("no graph")
-    with pytest.raises(UserError, match="no ncnn graph"):
         read_ncnn(graph, weights)
 
 

@@ -82,3 +82,9 @@ def test_claims_by_definition() -> None:
     expected = (features[:, :, None] > thresholds.astype(np.float32)).any(1)
     assert expected.any()
     assert (claims(features, thresholds) == expected).all()
+
+
+@pytest.mark.parametrize("wrong", [2, 257, -1])
+def test_labels_of_several_classes_are_refused(wrong):
+    with pytest.raises(ValueError, match="labels must be yes or no"):
+        detections(np.ones((3, 2)), np.array([[0], [1], [wrong]]))

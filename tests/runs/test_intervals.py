@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
-from interp.runs.intervals import accuracy_by_group, bootstrap, group_weights, mean_of, middle
+from interp.runs.intervals import (
+    accuracy_by_group,
+    bootstrap,
+    group_weights,
+    mean_of,
+    middle,
+    resampled,
+)
 
 
 def test_bootstrap_covers_and_knows_that_samples_of_a_group_go_together() -> None:
@@ -62,3 +70,51 @@ def test_one_unit_has_a_mean_and_no_interval() -> None:
     assert mean_of([3.0]).value == 3.0
     assert mean_of([2.0, 4.0]) == bootstrap([2.0, 4.0], [1, 1])
     assert mean_of([2.0, 4.0], [1, 4]).value == 6 / 5
+
+
+def sums(n: int, ratio: float, whole: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of n groups: `whole` on average, with a spread of 1, and `ratio` times that with another."""
+    rng = np.random.default_rng(seed)
+    bottom = whole + rng.normal(size=n)
+    return ratio * bottom + 0.3 * rng.normal(size=n), bottom
+
+
+def test_a_ratio_by_the_textbook() -> None:
+    """Fieller's interval of two means, from sums of squares (Fieller 1954), without resamples."""
+    top, bottom = sums(40, 0.7, 3.0, 1)
+    a, b, s = top.mean(), bottom.mean(), np.cov(top, bottom) / 40
+    g = student.ppf(0.975, 39) ** 2
+    roots = np.roots([b**2 - g * s[1, 1], -2 * (a * b - g * s[0, 1]), a**2 - g * s[0, 0]])
+    drawn = resampled(np.ones(40), 20_000)
+    found = drawn.ratio(drawn.weights @ top, drawn.weights @ bottom)
+    assert found.value == pytest.approx(a / b)
+    assert found[1:] == pytest.approx(sorted(roots), abs=0.004)
+    plain = drawn.interval((drawn.weights @ top) / (drawn.weights @ bottom))
+    assert found[1:] == pytest.approx(plain[1:], abs=0.02), "far from 0 both say the same"
+
+
+def test_a_ratio_whose_denominator_may_be_zero_has_no_ends() -> None:
+    """As an SAE's whose loss is the model's: 1079.8 % (992 to 1168) was recovered."""
+    rng = np.random.default_rng(0)
+    drawn = resampled(np.full(30, 100.0))
+    gained, whole = (drawn.weights @ rng.normal(size=30) for _ in range(2))
+    assert drawn.ratio(100 * gained, whole)[1:] == (-np.inf, np.inf)
+    found = drawn.ratio(gained, np.zeros(len(gained)))
+    assert np.isnan(found.value)
+    assert found[1:] == (-np.inf, np.inf)
+    assert drawn.ratio(np.zeros(len(whole)), 5 + 0 * whole) == (0, 0, 0)
+    assert np.isnan(resampled([3, 0, 4]).ratio(np.ones(401), np.ones(401))[1:]).all()
+
+
+@pytest.mark.parametrize("whole", [0.1, 1.0])
+def test_ratios_are_covered(whole: float) -> None:
+    """Also where the denominator is hardly told from 0."""
+    inside = unbounded = 0
+    for seed in range(200):
+        top, bottom = sums(20, 0.7, whole, seed)
+        drawn = resampled(np.ones(20), seed=seed)
+        found = drawn.ratio(drawn.weights @ top, drawn.weights @ bottom)
+        inside += found.low <= 0.7 <= found.high
+        unbounded += np.isinf(found.low)
+    assert inside >= 180  # 190 expected
+    assert (unbounded > 150) == (whole < 1)
