@@ -20,7 +20,7 @@ from interp.errors import UserError
 from interp.model.files import sha256
 from interp.model.site import Site
 from interp.model.subject import open_subject
-from interp.othello import compare, findings, read_board
+from interp.othello import findings, read_board
 from interp.othello.board_labels import STATES, TILES
 from interp.othello.compare import CompareConfig
 from interp.othello.edit import EditConfig, _sweeps
@@ -73,7 +73,7 @@ def test_a_damaged_autoencoder_is_trained_again_as_it_was(tiny, saes, tmp_path) 
 
 
 def test_comparison_has_every_measure_of_every_reader(run) -> None:
-    scores = compare.scores(run.path)
+    scores = run.table("scores")
     readers = {"probe", "topk", "l1", "neurons", "random directions", "majority", "ply",
                "occupied", "random model probe", "random model neurons"}  # fmt: skip
     assert set(scores["reader"]) == readers
@@ -142,7 +142,7 @@ def test_a_position_is_read_as_the_comparison_reads_it(run, tiny) -> None:
 
 
 def test_findings_are_sentences_with_the_runs_numbers(run) -> None:
-    scores = compare.scores(run.path)
+    scores = run.table("scores")
     found = findings.sentences(scores, run.metrics)
     assert all(sentence.endswith(".") for sentence in found)
     first = scores[(scores["reader"] == "probe") & (scores["measure"] == "accuracy")]
