@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -103,9 +103,7 @@ class CompareConfig(ProbedStudy):
             "boards": {"choose": len(boards.choose.game), "score": len(boards.score.game)},
             "seeds": made.config["seeds"],
         }
-        return flipped_shares(games[1], boards) | headline(
-            _scores(out, range(subject.spec.n_layers))
-        )
+        return flipped_shares(games[1], boards) | headline(_scores(out, layers))
 
 
 def _scores(out: RunWriter, layers: Iterable[int]) -> pd.DataFrame:
