@@ -29,7 +29,7 @@ TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
 @cached
 def tensors(run: Run, name: str) -> dict[str, np.ndarray]:
-    return load_file(run.path / f"{name}.safetensors")
+    return load_file(run.part(f"{name}.safetensors"))
 
 
 class View(NamedTuple):

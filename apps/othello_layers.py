@@ -9,14 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from interp.apps.common import cached, charts, in_tabs, offer_run, pick_run, plain, table
-from interp.othello import compare, edit, figures, findings
+from interp.othello import edit, figures, findings
 from interp.othello.board_labels import STATES, TILES
 from interp.runs.store import Run, Store
-
-
-@cached
-def scores(run: Run) -> pd.DataFrame:
-    return compare.scores(run.path)
 
 
 @cached
@@ -40,14 +35,14 @@ def page() -> None:
 
 
 def _layers(run: Run) -> None:
-    rows = findings.table(scores(run))
+    rows = findings.table(table(run, "scores"))
     charts("layers", figures.othello_layers(rows))
-    for sentence in findings.sentences(scores(run), run.metrics):
+    for sentence in findings.sentences(table(run, "scores"), run.metrics):
         st.markdown(f"- {plain(sentence)}")
     st.dataframe(rows, hide_index=True)
     call = (
         "from interp.othello import compare, figures, findings\n"
-        "figures.othello_layers(findings.table(compare.scores(run.path)))"
+        "figures.othello_layers(findings.table(run.table('scores')))"
     )
     offer_run(rows, "layers", run, call)
 
@@ -55,7 +50,7 @@ def _layers(run: Run) -> None:
 def _choose(run: Run, key: str) -> tuple[str, int, int]:
     left, middle, right = st.columns(3)
     arch = left.selectbox("Autoencoder", ["topk", "l1"], key=f"{key} arch")
-    layers = sorted(scores(run)["layer"].unique())
+    layers = sorted(table(run, "scores")["layer"].unique())
     layer = middle.selectbox("Layer", layers, len(layers) // 2, key=f"{key} layer")
     seed = right.selectbox("Seed", run.manifest["seeds"], key=f"{key} seed")
     return str(arch), int(layer), int(seed)

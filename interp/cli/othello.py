@@ -104,10 +104,9 @@ def compare(
 ) -> None:
     """Linear probes against sparse autoencoders, layer by layer: table, picture, findings."""
     from ..othello import findings
-    from ..othello.compare import scores
 
     run = run_or_load(config, Store(runs), out, fresh)
-    rows = scores(run.path)
+    rows = run.table("scores")
     sentences = findings.sentences(rows, run.metrics)
     if picture:
         from ..othello import figures

@@ -29,6 +29,7 @@ from ..model.site import Site
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights, open_weights
 from ..progress import log
+from ..runs.parts import check_part
 from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
 from .provenance import Provenance
@@ -302,6 +303,8 @@ class Directions:
         """
         folder = Path(folder)
         try:
+            for name in ("directions.json", "vectors.safetensors", "index.parquet"):
+                check_part(folder / name)
             about = json.loads((folder / "directions.json").read_text())
             vectors = load_file(folder / "vectors.safetensors")["vectors"]
             index, site = pd.read_parquet(folder / "index.parquet"), Site.parse(about["site"])
@@ -333,6 +336,5 @@ class Directions:
 
 def stored_directions(store: Store) -> list[Path]:
     """Folders of directions inside finished runs, newest run first."""
-    return [
-        path.parent for run in store.runs() for path in sorted(run.path.rglob("directions.json"))
-    ]
+    sets = [(run, name) for run in store.runs() for name in run.files]
+    return [(run.path / n).parent for run, n in sets if Path(n).name == "directions.json"]

@@ -153,7 +153,7 @@ def of_run(run: Run) -> Figures:
 def _votes(run: Run) -> go.Figure:
     from safetensors.numpy import load_file
 
-    maps, classes = load_file(run.path / "maps.safetensors"), run.table("classes")
+    maps, classes = load_file(run.part("maps.safetensors")), run.table("classes")
     named = zip(classes["label"], classes["probability"], strict=True)
     titles = [f"{name} {chance:.0%}" for name, chance in named]
     return vote_maps(maps["votes"], maps["picture"], titles)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,11 @@ def remembered(about: str, form: str, make: Callable[[], str]) -> str:
     value = make()
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        fresh = note.with_suffix(".new")
-        fresh.write_text(value)
-        fresh.rename(note)
+        # a name of its own: other processes may be writing the same note
+        made, fresh = tempfile.mkstemp(dir=note.parent, prefix=f".{note.name[:16]}.")
+        with os.fdopen(made, "w") as file:
+            file.write(value)
+        Path(fresh).rename(note)
     except OSError as error:
         raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
     return value

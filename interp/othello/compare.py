@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -103,7 +103,14 @@ class CompareConfig(ProbedStudy):
             "boards": {"choose": len(boards.choose.game), "score": len(boards.score.game)},
             "seeds": made.config["seeds"],
         }
-        return flipped_shares(games[1], boards) | headline(scores(out.path))
+        return flipped_shares(games[1], boards) | headline(_scores(out, layers))
+
+
+def _scores(out: RunWriter, layers: Iterable[int]) -> pd.DataFrame:
+    """The scores of all layers of a run that is being written."""
+    import pandas as pd
+
+    return pd.concat([out.read_table(f"scores/L{i}") for i in layers], ignore_index=True)
 
 
 def labelled_games(choose: int, score: int) -> tuple[Games, Boards]:
@@ -154,13 +161,6 @@ def random_model(model: str, seed: int) -> Any:
     torch.manual_seed(seed)
     config = AutoConfig.from_pretrained(resolve(model), trust_remote_code=False)
     return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-
-
-def scores(folder: Path) -> pd.DataFrame:
-    """The scores of all layers."""
-    import pandas as pd
-
-    return pd.read_parquet(folder / "scores")
 
 
 def flipped_shares(games: Any, boards: Boards) -> dict[str, float]:

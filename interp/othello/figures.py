@@ -180,7 +180,7 @@ def edit_errors(rows: pd.DataFrame, layers: str) -> go.Figure:
 def of_run(run: Run) -> Figures:
     """The figures of a run of this analysis, by name."""
     if run.study == "othello.compare":
-        return {"layers": lambda: othello_layers(table(pd.read_parquet(run.path / "scores")))}
+        return {"layers": lambda: othello_layers(table(run.table("scores")))}
     if run.study == "othello.edit":
         layers = str(run.manifest["layers"])
         return {"edits": lambda: edit_errors(run.table("errors/table"), layers)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +93,7 @@ def latent_map(run: Run, arch: str, layer: int, seed: int, what: str) -> npt.NDA
     """Every latent against every label [d_sae, 320]: `what` is "auroc" or "f1"."""
     from safetensors import safe_open
 
-    path: Path = run.path / "maps" / f"L{layer}.safetensors"
+    path = run.part(f"maps/L{layer}.safetensors")
     with safe_open(path, "np") as file:
         values: npt.NDArray[np.float32] = file.get_tensor(f"{what}.{arch}-S{seed}")
     return values.astype(np.float32)

@@ -6,35 +6,29 @@
         manifest.json   the above plus versions, metrics, sha256 of every part: written last
 
 A folder without a manifest is a run that was interrupted: the same study with the same key resumes
-it (writer.py).
+it (writer.py). The parts are those that the manifest names (manifest.py), and each is checked
+against its sha256 before it is read (parts.py).
 """
 
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..progress import log
+from .manifest import read_manifest
+from .parts import checked, no_part, read_table
+from .swap import settle
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCHEMA = 1
-"""Version of the run folder's layout."""
-_REQUIRED: dict[str, Any] = {
-    **dict.fromkeys(("study", "key", "finished"), str),
-    **dict.fromkeys(("config", "metrics", "files"), dict),
-    "wall_s": (int, float),
-    "peak_memory_bytes": int,
-}
-"""Entries of a manifest that readers count on."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +50,52 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         return dict(self.manifest["metrics"])
 
-    def has(self, table: str) -> bool:
-        """Whether the run has a table; one of an earlier version may lack it."""
-        return (self.path / f"{table}.parquet").is_file()
+    @property
+    def files(self) -> list[str]:
+        """The names of its parts."""
+        return sorted(self.manifest["files"])
 
-    def table(self, name: str) -> pd.DataFrame:
-        """A table by its name without the ending, "scores/table".
+    def part(self, name: str) -> Path:
+        """The path of a part, which is what it was when the run was finished.
 
         Raises:
-            UserError: the run has no such table.
+            UserError: the run has no such part, or it was changed.
         """
-        return read_table(self.path, name)
+        if name not in self.manifest["files"]:
+            raise UserError(no_part(self.path, name, self.files))
+        return checked(self.path, name, self.manifest["files"][name])
+
+    def has(self, table: str) -> bool:
+        """Whether the run has a table; one of an earlier version may lack it."""
+        return f"{table}.parquet" in self.manifest["files"]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table by its name without the ending, "scores/table"; of a folder of tables, "scores",
+        all of them below each other.
+
+        Raises:
+            UserError: the run has no such table, or it was changed.
+        """
+        if f"{name}.parquet" in self.manifest["files"]:
+            return read_table(self.part(f"{name}.parquet"))
+        import pandas as pd
+
+        below = self._below(name)
+        return pd.concat([read_table(self.part(each)) for each in below], ignore_index=True)
 
     def sql(self, name: str) -> str:
-        """A folder of tables of the same columns as DuckDB reads it: `read_parquet('...')`."""
-        folder = glob.escape(str(self.path.resolve() / name)).replace("'", "''")
-        return f"read_parquet('{folder}/*.parquet')"
+        """A folder of tables of the same columns as DuckDB reads it: `read_parquet([...])`."""
+        quoted = (str(self.part(each).resolve()) for each in self._below(name))
+        listed = ", ".join("'{}'".format(glob.escape(path).replace("'", "''")) for path in quoted)
+        return f"read_parquet([{listed}])"
+
+    def _below(self, name: str) -> list[str]:
+        """The tables of a folder."""
+        found = [f for f in self.files if PurePosixPath(f).parent == PurePosixPath(name)]
+        found = [each for each in found if each.endswith(".parquet")]
+        if not found:
+            raise UserError(no_part(self.path, f"{name}.parquet", self.files))
+        return found
 
 
 def open_run(path: str | Path, study: str | None = None) -> Run:
@@ -81,31 +105,18 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
         UserError: no run there, an unfinished one, another study's, or another layout's.
     """
     path = Path(path)
-    manifest_path = path / "manifest.json"
-    if not manifest_path.is_file():
+    settle(path)
+    if not (path / "manifest.json").is_file():
         if (path / "run.json").is_file():
             raise UserError(
                 f"the run in {path} is not finished: run its command again to resume it"
             )
         raise UserError(f"{path} holds no run (no manifest.json)")
-    try:
-        manifest = json.loads(manifest_path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {manifest_path}: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise UserError(f"{manifest_path} is not of this version's layout ({SCHEMA})")
-    for name, kind in _REQUIRED.items():
-        if not isinstance(manifest.get(name), kind):
-            raise UserError(f"{manifest_path} is damaged: it has no proper '{name}'")
-    run = Run(path, manifest)
+    run = Run(path, read_manifest(path))
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
-    for name, part in manifest["files"].items():
-        if (
-            not isinstance(part, dict)
-            or not (path / name).is_file()
-            or (path / name).stat().st_size != part.get("bytes")
-        ):
+    for name, part in run.manifest["files"].items():
+        if not (path / name).is_file() or (path / name).stat().st_size != part.get("bytes"):
             raise UserError(f"{path / name} is missing or damaged: run the run's command again")
     return run
 
@@ -133,13 +144,15 @@ class Store:
         return self.root / study / key
 
     def runs(self, study: str = "*") -> list[Run]:
-        """The finished runs, newest first; folders that cannot be read are passed over."""
+        """The finished runs, newest first; what cannot be read is passed over, and said so."""
         found = []
         for path in self.root.glob(f"{study}/*/manifest.json"):
+            if path.parent.name.startswith("."):  # a run that is to replace another
+                continue
             try:
                 found.append(open_run(path.parent))
-            except UserError:
-                continue
+            except UserError as error:
+                log.warning("passed over: %s", error)
         return sorted(found, key=lambda run: str(run.manifest["finished"]), reverse=True)
 
     def find(self, name: str) -> Run:
@@ -154,7 +167,11 @@ class Store:
         of_study = [run for run in stored if run.study == name]
         of_key = [run for run in stored if name and run.path.name.startswith(name)]
         if of_study:
-            return of_study[0]
+            newest = of_study[0]
+            if len(of_study) > 1:
+                taken = (newest.path.name, newest.manifest["finished"], len(of_study), name)
+                log.info("taken: run %s, finished %s, the newest of %d of %s", *taken)
+            return newest
         if len(of_key) != 1:
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
             raise UserError(
@@ -167,22 +184,3 @@ class Store:
 def _listed(runs: list[Run], most: int = 6) -> str:
     shown = ", ".join(f"{run.study} {run.path.name}" for run in runs[:most])
     return f"{shown} and {len(runs) - most} more" if len(runs) > most else shown or "none"
-
-
-def read_table(folder: Path, name: str) -> pd.DataFrame:
-    """A table of a run folder, finished or not."""
-    import pandas as pd
-
-    path = folder / f"{name}.parquet"
-    if not path.is_file():
-        stored = (p.relative_to(folder).with_suffix("") for p in folder.rglob("*.parquet"))
-        names = sorted(str(p) for p in stored if not any(x.startswith(".") for x in p.parts))
-        more = f" and {len(names) - 24} more" if len(names) > 24 else ""
-        raise UserError(
-            f"the run in {folder} has no table {name}; it has {', '.join(names[:24]) or 'none'}"
-            f"{more}. If an older version made the run, give its command again with --fresh"
-        )
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are these
-        raise UserError(f"cannot read {path} ({error}): run the run's command again") from error

@@ -6,8 +6,6 @@ from a config to a result.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from ..model.catalog import DEFAULT_MODEL
 from ..model.prompting import Bos
 from ..progress import waiting
-from .store import SCHEMA, Run, Store, usual_store
+from .manifest import SCHEMA, key_of
+from .store import Run, Store, usual_store
 from .writer import RunWriter, open_or_make
 
 if TYPE_CHECKING:
@@ -137,8 +136,9 @@ def plan(study: Study) -> dict[str, Any]:
         "config": {name: value for name, value in config.items() if name in keyed},
         "fingerprints": study.fingerprints(),
     }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return {"schema": SCHEMA, **identity, "config": config, "key": key}
+    unkeyed = [name for name in config if name not in keyed]
+    about = {"config": config, "unkeyed": unkeyed, "key": key_of(identity)}
+    return {"schema": SCHEMA, **identity, **about}
 
 
 def run_or_load(

@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
-from ..progress import progress
+from ..progress import log, progress
 from .disk import peak_memory, sha256, sync_folder, unwritable
-from .store import Run, open_run, read_table
+from .manifest import check_inside, read_manifest, seal
+from .parts import checked, no_part, read_table, write_table
+from .store import Run, open_run
+from .swap import fresh_folder, settle, swap_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,10 +74,15 @@ def open_or_make(
         with writing(folder, plan) as writer:
             return writer.finish(work(writer))
 
+    settle(path)
     if fresh:
         if path.exists() and any(path.iterdir()):
             check_same(path, plan)
-        return _replace(path, make(path.with_name(f".{path.name}.fresh")))
+        made = fresh_folder(path)
+        if not (made / "manifest.json").exists() or not _verified(made):
+            make(made)  # else it was finished, and stopped before it took its place
+        swap_in(path)
+        return open_run(path)
     if (path / "manifest.json").exists():
         check_same(path, plan)
         if _verified(path):
@@ -87,32 +95,16 @@ def _verified(path: Path) -> bool:
 
     If not, the damaged parts and the manifest are removed, so that the run can be resumed.
     """
-    try:
-        files = json.loads((path / "manifest.json").read_text())["files"].items()
-        bad = [
-            path / name
-            for name, part in files
-            if not (path / name).is_file() or sha256(path / name) != part["sha256"]
-        ]
-        if bad:
-            for part in (path / "manifest.json", *bad):
-                part.unlink(missing_ok=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"the run in {path} cannot be checked ({error}): use --fresh") from error
+    bad = []
+    for name, part in read_manifest(path)["files"].items():
+        try:
+            checked(path, name, part)
+        except UserError as error:
+            log.warning("%s", error)
+            bad.append(check_inside(path, name))
+    for damaged in (path / "manifest.json", *bad) if bad else ():
+        damaged.unlink(missing_ok=True)
     return not bad
-
-
-def _replace(path: Path, made: Run) -> Run:
-    """Put a finished run in the place of an older one of the same key; other files stay."""
-    try:
-        (path / "manifest.json").unlink(missing_ok=True)
-        for name in ("run.json", *made.manifest["files"], "manifest.json"):
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (made.path / name).replace(path / name)
-        shutil.rmtree(made.path)
-    except OSError as error:
-        raise UserError(unwritable(path, error)) from error
-    return open_run(path)
 
 
 class RunWriter:
@@ -137,10 +129,12 @@ class RunWriter:
     @contextmanager
     def part(self, name: str) -> Iterator[Path]:
         """A temporary path to write to; on leaving it becomes part `name`, whole and on disk."""
-        final = self.path / name
+        final = check_inside(self.path, name)
         making = final.with_name(f".{final.name}.making")
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
+            making.unlink(missing_ok=True)  # a link that lies there would be written through
+            os.close(os.open(making, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o666))
             yield making
             with making.open("rb") as file:
                 os.fsync(file.fileno())
@@ -157,7 +151,7 @@ class RunWriter:
 
         frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
         with self.part(f"{name}.parquet") as making:
-            frame.to_parquet(making)
+            write_table(frame, making)
         return frame
 
     def table_once(
@@ -199,7 +193,10 @@ class RunWriter:
 
     def read_table(self, name: str) -> pd.DataFrame:
         """A table that was written before, by this process or one before it."""
-        return read_table(self.path, name)
+        if not self.has(f"{name}.parquet"):
+            there = [p.relative_to(self.path).as_posix() for p in self.path.rglob("*.parquet")]
+            raise UserError(no_part(self.path, f"{name}.parquet", sorted(there)))
+        return read_table(self.path / f"{name}.parquet")
 
     def finish(self, metrics: dict[str, Any]) -> Run:
         """Write the manifest: from here on the run is finished."""
@@ -224,7 +221,7 @@ class RunWriter:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         with self.part("manifest.json") as making:
-            making.write_text(json.dumps(manifest, indent=1))
+            making.write_text(json.dumps({**manifest, "seal": seal(manifest)}, indent=1))
         return open_run(self.path)
 
 
@@ -260,10 +257,10 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
     """
     lock = FileLock(path / ".lock", timeout=0)
     try:
-        if path.exists() and not (path / "run.json").exists() and any(path.iterdir()):
-            raise UserError(f"{path} is not empty and holds no run: choose another folder")
+        _check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        _check_free(path)  # another process may have begun in the meantime
     except Timeout as error:
         raise UserError(f"another process is writing the run in {path}") from error
     except OSError as error:
@@ -290,16 +287,23 @@ def _resumable(path: Path) -> str:
     return f"the same command resumes with {parts} and starts over the one under way"
 
 
+def _check_free(path: Path) -> None:
+    """Raise UserError for a folder with anything in it but a run."""
+    there = [file.name for file in path.iterdir()] if path.exists() else []
+    if "run.json" not in there and set(there) - {".lock"}:
+        raise UserError(f"{path} is not empty and holds no run: choose another folder")
+
+
 def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
     writer = RunWriter(path, plan)
+    for remains in path.rglob(".*.making"):
+        remains.unlink()
     nothing_yet = not any(p.suffix in (".parquet", ".safetensors") for p in path.rglob("*"))
     if writer.has("run.json") and not nothing_yet:
         check_same(path, plan)
     else:
         with writer.part("run.json") as making:
             making.write_text(json.dumps(plan, indent=1))
-    for remains in path.rglob(".*.making"):
-        remains.unlink()
     return writer
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 from ..errors import UserError
+from ..runs.parts import check_part
 from .config import check_keys
 from .sae import Sae, wrap
 from .train import FILES
@@ -31,6 +32,7 @@ def stored(folder: Path, device: str) -> Sae:
     for name in FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no SAE (no file {name}): give another folder")
+        check_part(folder / name)
     with _readable(f"the SAE in {folder} cannot be read"):
         config = json.loads((folder / "cfg.json").read_text())
         if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):

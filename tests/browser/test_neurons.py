@@ -14,6 +14,8 @@ from interp.neurons.tars import TarsConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
+from ..manifests import finish_by_hand
+
 pytestmark = pytest.mark.browser
 
 
@@ -108,22 +110,17 @@ def test_clamp_slider_changes_the_text(page, address, runs):
         "probability": [0.1, 0.01, 0.9],
         "logprob": [-2.3, -4.6, -0.1],
     }
-    run = runs / "neurons.clamp" / "hand-made"
-    (run / "curve").mkdir(parents=True)
     texts = ["plain <b>text</b>", "at zero", "dogs dogs dogs"]
-    pd.DataFrame({**rows, "text": texts}).to_parquet(run / "curve" / "values.parquet")
     activation = {"position": [0], "token": ["dog"], "activation": [1.5]}
-    pd.DataFrame(activation).to_parquet(run / "curve" / "activation.parquet")
+    made = {
+        "curve/values.parquet": pd.DataFrame({**rows, "text": texts}).to_parquet,
+        "curve/activation.parquet": pd.DataFrame(activation).to_parquet,
+    }
     config = {
         "model": "m", "neuron": "1.down.2", "prompt": "p", "word": "", "value": [0.0, 9.0],
         "where": "all", "chat": True, "tokens": 3, "device": "cpu",
     }  # fmt: skip
-    manifest = {
-        "schema": 1, "study": "neurons.clamp",
-        "key": "k", "files": {}, "config": config, "metrics": {}, "word": " dog",
-        "parity": 0.0, "finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1,
-    }  # fmt: skip
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    finish_by_hand(runs, "neurons.clamp", config, made=made, word=" dog", parity=0.0)
     page.goto(f"{address}/clamp")
     page.get_by_text("at zero").wait_for()
     page.get_by_text("plain <b>text</b>").wait_for()
@@ -157,12 +154,11 @@ def test_steer_runs_the_model_only_when_asked(page, address, dog_model):
 
 
 def test_directions_are_decoded_and_compared(page, address, dog_model, runs):
-    run = runs / "a.study" / "k"
     neurons = [parse_neuron(name) for name in ("1.down.17", "1.down.3")]
-    neuron_directions(Weights(dog_model), neurons).save(run / "finds")
-    parts = {"study": "a.study", "key": "k", "config": {}, "metrics": {}, "files": {}}
-    times = {"finished": "2099-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1}
-    (run / "manifest.json").write_text(json.dumps({"schema": 1, **parts, **times}))
+    found = neuron_directions(Weights(dog_model), neurons)
+    folder = finish_by_hand(runs, "a.study")
+    found.save(folder / "finds")
+    finish_by_hand(runs, "a.study", finished="2099-01-01T00:00:00Z")
     page.goto(f"{address}/directions")
     page.get_by_text("2 at 1.mlp_out, 32 numbers each").wait_for()
     page.get_by_test_id("stDataFrame").wait_for()

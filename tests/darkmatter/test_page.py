@@ -5,9 +5,11 @@ import json
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from interp.runs.disk import sha256
 from interp.runs.store import Store
 
 from ..figures import figure_names
+from ..manifests import seal_again
 from .planted import stored_runs
 
 
@@ -54,8 +56,9 @@ def test_a_version_1_run_still_opens(runs):
     for name in ("measures", "scaling", "downstream"):
         file = runs[0].path / f"{name}.parquet"
         runs[0].table(name).drop(columns="unit").to_parquet(file)
-        manifest["files"][file.name]["bytes"] = file.stat().st_size
-    path.write_text(json.dumps(manifest))
+        about = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        manifest["files"][file.name] = about
+    seal_again(path.parent, manifest)
     _, captions = shown()
     assert "30 % measured." in captions
     assert "documents" not in captions

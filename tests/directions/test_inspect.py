@@ -17,6 +17,8 @@ from interp.model.neuron import parse_neuron
 from interp.model.site import Site
 from interp.model.subject import open_subject
 
+from ..manifests import finish_by_hand
+
 
 @pytest.fixture(scope="module")
 def subject(dog_model):
@@ -141,11 +143,8 @@ class TestCommands:
 
     def test_list_finds_what_runs_hold(self, own_home, dog, capsys):
         assert main(["directions", "list"]) == 2
-        run = own_home / "runs" / "a.b" / "k"
-        dog.save(run / "finds")
-        parts = {"study": "a.b", "key": "k", "config": {}, "metrics": {}, "files": {}}
-        times = {"finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1}
-        (run / "manifest.json").write_text(json.dumps({"schema": 1, **parts, **times}))
+        dog.save(finish_by_hand(own_home / "runs", "a.b") / "finds")
+        finish_by_hand(own_home / "runs", "a.b")
         rows = self.ran(capsys, "list")
         assert [(r["site"], r["directions"], r["analysis"]) for r in rows] == [
             ("1.mlp_out", 1, "neurons")

@@ -1,13 +1,13 @@
 """Scores and figures over a hand-made atlas."""
 
-import json
-
 import pandas as pd
 import pytest
 
 from interp.errors import UserError
 from interp.neurons import figures, search
 from interp.runs.store import open_run
+
+from ..manifests import finish_by_hand
 
 
 @pytest.fixture
@@ -24,24 +24,18 @@ def atlas(tmp_path):
                  "z": 1.5, "margin": 0.5, "skewness": 0.0, "kurtosis": 0.0, "entropy": 1.0,
                  "max_prob": 0.5, "norm": 1.0 + neuron}
             )  # fmt: skip
-    (tmp_path / "neurons").mkdir()
-    (tmp_path / "vocabulary").mkdir()
-    pd.DataFrame(rows).to_parquet(tmp_path / "neurons" / "L000.parquet")
     words = {
         "id": range(4),
         "token": [" dog", "Dogs", " cat", "\n"],
         "word": ["dog", "dog", "cat", ""],
     }
-    pd.DataFrame(words).to_parquet(tmp_path / "vocabulary" / "tokens.parquet")
-    manifest = {
-        "schema": 1, "study": "neurons.atlas",
-        "key": "k", "files": {}, "wall_s": 1,
-        "finished": "2026-01-01T00:00:00Z", "peak_memory_bytes": 1, "metrics": {},
-        "config": {"k": 4, "model": "m"},
-        "model": {"n_layers": 1, "d_mlp": 2}, "kinds": ["up"],
-    }  # fmt: skip
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    return open_run(tmp_path)
+    made = {
+        "neurons/L000.parquet": pd.DataFrame(rows).to_parquet,
+        "vocabulary/tokens.parquet": pd.DataFrame(words).to_parquet,
+    }
+    about = {"model": {"n_layers": 1, "d_mlp": 2}, "kinds": ["up"]}
+    config = {"k": 4, "model": "m"}
+    return open_run(finish_by_hand(tmp_path, "neurons.atlas", config, made=made, **about))
 
 
 def test_score_is_z_plus_lead_over_other_words(atlas):

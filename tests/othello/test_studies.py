@@ -20,7 +20,7 @@ from interp.errors import UserError
 from interp.model.files import sha256
 from interp.model.site import Site
 from interp.model.subject import open_subject
-from interp.othello import compare, findings, read_board
+from interp.othello import findings, read_board
 from interp.othello.board_labels import STATES, TILES
 from interp.othello.compare import CompareConfig
 from interp.othello.edit import EditConfig, _sweeps
@@ -36,6 +36,7 @@ from interp.runs.study import plan, run_or_load
 from interp.saes import open_sae
 
 from ..figures import figure_names
+from ..manifests import seal_again
 from .conftest import COMPARE
 
 SHIPPED = FOLDER / "othello"
@@ -72,7 +73,7 @@ def test_a_damaged_autoencoder_is_trained_again_as_it_was(tiny, saes, tmp_path) 
 
 
 def test_comparison_has_every_measure_of_every_reader(run) -> None:
-    scores = compare.scores(run.path)
+    scores = run.table("scores")
     readers = {"probe", "topk", "l1", "neurons", "random directions", "majority", "ply",
                "occupied", "random model probe", "random model neurons"}  # fmt: skip
     assert set(scores["reader"]) == readers
@@ -141,7 +142,7 @@ def test_a_position_is_read_as_the_comparison_reads_it(run, tiny) -> None:
 
 
 def test_findings_are_sentences_with_the_runs_numbers(run) -> None:
-    scores = compare.scores(run.path)
+    scores = run.table("scores")
     found = findings.sentences(scores, run.metrics)
     assert all(sentence.endswith(".") for sentence in found)
     first = scores[(scores["reader"] == "probe") & (scores["measure"] == "accuracy")]
@@ -262,7 +263,7 @@ def test_an_edit_is_of_the_comparison_and_the_model_it_names(tiny, store, own_ho
     shutil.copytree(tiny, model)
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["config"]["model"] = str(model)
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    seal_again(copy, manifest)
     config = dataclasses.replace(config, compare=str(copy))
     before = plan(config)["key"]
     weights = load_file(model / "model.safetensors")

@@ -10,6 +10,7 @@ from interp.errors import UserError
 from interp.neurons.tars import TarsConfig
 from interp.runs import checkpoint
 from interp.runs.checkpoint import Checkpoint, restore_training, training_state
+from interp.runs.manifest import SCHEMA, key_of
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter, writing
@@ -53,7 +54,8 @@ def test_pieces_of_another_size_are_not_taken_for_these(tmp_path):
 
 
 def plan(key="k"):
-    return {"schema": 1, "study": "test.pieces", "key": key, "config": {}}
+    identity = {"study": "test.pieces", "version": 1, "config": {"of": key}, "fingerprints": {}}
+    return {"schema": SCHEMA, **identity, "unkeyed": [], "key": key_of(identity)}
 
 
 def test_the_stop_says_what_is_kept_and_the_end_removes_the_pieces(tmp_path):

@@ -14,6 +14,8 @@ from interp.papers import Paper
 from interp.runs.store import Run, Store
 from interp.runs.study import run_or_load
 
+from ..manifests import finish_by_hand
+
 
 @pytest.fixture(scope="module")
 def store(dog_model, tmp_path_factory):
@@ -44,14 +46,11 @@ def test_a_run_is_found_by_folder_key_and_study(store):
 
 
 def test_keys_that_begin_alike_are_several(tmp_path):
-    for key in ("ab1", "ab2"):
-        folder = tmp_path / "a.b" / key
-        folder.mkdir(parents=True)
-        parts = {"study": "a.b", "key": key, "config": {}, "metrics": {}, "files": {}}
-        times = {"finished": "2026-01-01T00:00:00Z", "wall_s": 1, "peak_memory_bytes": 1}
-        (folder / "manifest.json").write_text(json.dumps({"schema": 1, **parts, **times}))
-    with pytest.raises(UserError, match="2 runs have keys that begin with 'ab'.*has a.b ab"):
-        Store(tmp_path).find("ab")
+    keys = [finish_by_hand(tmp_path, "a.b", version=version).name for version in range(17)]
+    first = max(keys, key=lambda key: [k[0] for k in keys].count(key[0]))[0]
+    said = f"{[k[0] for k in keys].count(first)} runs have keys that begin with '{first}'"
+    with pytest.raises(UserError, match=rf"{said}.*has a\.b {first}"):
+        Store(tmp_path).find(first)
 
 
 @pytest.mark.browser
@@ -82,7 +81,10 @@ def test_figures_are_listed_and_mistakes_are_a_line(store, tmp_path, capsys):
         (["curve", "--out", tmp_path / "no" / "a.svg"], "there is no folder"),
     ):
         code, _, err = told(capsys, "figure", *where, *more)
-        assert (code, err.count("\n")) == (2, 1), err
+        taken, told_of, *rest = err.splitlines()
+        assert (code, rest) == (2, []), err
+        assert "taken: run " in taken
+        assert told_of.startswith("interp: ")
         assert says in err
 
 

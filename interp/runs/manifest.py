@@ -1,0 +1,122 @@
+"""The manifest of a finished run: what it may say, and what shows that nobody changed it.
+
+    seal    sha256 over everything else in it
+    key     sha256 over study, version, fingerprints and the settings that count
+    files   name, bytes and sha256 of every part; nothing else in the folder is the run's
+
+A run folder may come from someone else. So names are checked before any of them is opened:
+relative, inside the folder, and no link on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import UserError
+
+SCHEMA = 2
+"""Version of the run folder's layout; the first had no seal."""
+_REQUIRED: dict[str, Any] = {
+    **dict.fromkeys(("study", "key", "finished"), str),
+    **dict.fromkeys(("config", "metrics", "files", "fingerprints"), dict),
+    "wall_s": (int, float),
+    "peak_memory_bytes": int,
+}
+"""Entries that readers count on."""
+_UNKEYED = 4
+"""Settings of a run of the first layout that may not count for its key, at most."""
+_LARGEST = 64 << 20
+"""Bytes of a manifest; one of 405 layers has less than 1 MiB."""
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished run.
+
+    Raises:
+        UserError: there is none, or one that is damaged, was changed, or names files outside.
+    """
+    path = folder / "manifest.json"
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError("it is larger than any manifest")
+        manifest = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {_first(error)}") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") not in (1, SCHEMA):
+        raise UserError(f"{path} is not of this version's layout ({SCHEMA})")
+    for name, kind in _REQUIRED.items():
+        if not isinstance(manifest.get(name), kind):
+            raise UserError(f"{path} is damaged: it has no proper '{name}'")
+    for name, part in manifest["files"].items():
+        check_inside(folder, name)
+        if not isinstance(part, dict) or not isinstance(part.get("sha256"), str):
+            raise UserError(f"{path} is damaged: it does not say what {name} was")
+    whole = seal(manifest) == manifest.get("seal") if manifest["schema"] == SCHEMA else True
+    if not whole or not _key_fits(json.dumps(manifest, sort_keys=True)):
+        raise UserError(
+            f"{path} was changed after the run was finished: its own command with --fresh makes "
+            "the run again"
+        )
+    return manifest
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """sha256 over everything in a manifest but the seal itself."""
+    rest = {name: value for name, value in manifest.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """The key of a run by what identifies it: study, version, config, fingerprints."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=4096)
+def _key_fits(text: str) -> bool:
+    """Whether a manifest's key is that of its settings. One of the first layout does not say which
+    settings count (a device does not), so that any few may be left out."""
+    manifest = json.loads(text)
+    config = manifest["config"]
+    identity = {name: manifest.get(name) for name in ("study", "version", "fingerprints")}
+    named = manifest.get("unkeyed")
+    choices: Any = (
+        itertools.chain.from_iterable(
+            itertools.combinations(config, n) for n in range(_UNKEYED + 1)
+        )
+        if named is None
+        else [named]
+    )
+    return any(
+        key_of({**identity, "config": {k: v for k, v in config.items() if k not in out}})
+        == manifest["key"]
+        for out in choices
+    )
+
+
+def check_inside(folder: Path, name: str) -> Path:
+    """The path of a part of a run folder.
+
+    Raises:
+        UserError: a name that leads out of the folder, or over a link.
+    """
+    parts = PurePosixPath(name).parts
+    if not name or "\0" in name or "\\" in name or PurePosixPath(name).is_absolute():
+        raise UserError(f"{folder} names a file outside of itself ({name[:80]!r}): do not use it")
+    if ".." in parts or any(len(part.encode()) > 255 for part in parts):
+        raise UserError(f"{folder} names a file outside of itself ({name[:80]!r}): do not use it")
+    path = folder
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise UserError(f"{path} is a link: a run folder holds none, so do not use it")
+    return path
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,85 @@
+"""Parts of runs: read only as they were when the run was finished.
+
+A part's sha256 is computed once: a note in `home()` remembers the size and time of change for which
+it was right. Parquet files have checksums of their pages as well, which every read compares.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..model.files import remembered, sha256
+from .manifest import check_inside, read_manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEEPEST = 4
+"""Folders between a part and its run's, at most."""
+
+
+def checked(folder: Path, name: str, about: Mapping[str, Any]) -> Path:
+    """The path of a part that is what its manifest says.
+
+    Raises:
+        UserError: it is missing, or was changed.
+    """
+    path = check_inside(folder, name)
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UserError(f"{path} is missing: run the run's command again") from error
+    same = stat.st_size == about.get("bytes")
+    at = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
+    if not same or remembered(at, "[0-9a-f]{64}", lambda: sha256(path)) != about["sha256"]:
+        raise UserError(
+            f"{path} is not what the run wrote: run the run's command again, which makes it anew"
+        )
+    return path
+
+
+def check_part(path: Path) -> None:
+    """Raise UserError for a file of a finished run that is not what the run wrote. Files outside of
+    runs pass."""
+    path = Path(path).absolute()
+    for folder in list(path.parents)[:DEEPEST]:
+        if (folder / "manifest.json").is_file() and (folder / "run.json").is_file():
+            files = read_manifest(folder)["files"]
+            name = path.relative_to(folder).as_posix()
+            if name not in files:
+                raise UserError(f"{path} is no part of the run in {folder}: do not use it")
+            checked(folder, name, files[name])
+            return
+
+
+def no_part(folder: Path, name: str, files: Sequence[str]) -> str:
+    """What to say of a part that a run does not have."""
+    kind = name.rpartition(".")[2]
+    asked, own = (
+        [re.sub(r"\.parquet$", "", each) for each in some]
+        for some in ([name], [f for f in files if f.endswith(f".{kind}")])
+    )
+    more = f" and {len(own) - 24} more" if len(own) > 24 else ""
+    what = "table" if kind == "parquet" else "part"
+    return (
+        f"the run in {folder} has no {what} {asked[0]}; it has {', '.join(own[:24]) or 'none'}"
+        f"{more}. If an older version made the run, give its command again with --fresh"
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet file whose pages are what was written."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (OSError, ValueError) as error:  # pyarrow's errors are these
+        raise UserError(f"cannot read {path} ({error}): run the run's command again") from error
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_parquet(path, write_page_checksum=True)
