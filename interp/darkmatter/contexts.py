@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..model.batch import Batch
 from ..model.site import Site
 from ..model.subject import Subject
+from ..progress import progress
 from ..text.corpus import id_rows, read_corpus, token_rows
 
 Row = tuple[int, list[int]]
@@ -177,7 +178,11 @@ class ContextStream:
         Raises:
             UserError: as `contexts` and `read`; none of the positions counts.
         """
-        parts = [self.read(part)[1].x for part in self.contexts(rows, count, 8, first)]
+        parts = []
+        with progress(f"read {self.sites[0]}", count, "contexts") as advance:
+            for part in self.contexts(rows, count, 8, first):
+                parts.append(self.read(part)[1].x)
+                advance(len(part.context))
         if not parts:
             raise UserError(f"no context is longer than --skip {self.skip}: give a smaller one")
         return torch.cat(parts)

@@ -40,7 +40,6 @@ class ErrorSaesConfig(ErrorsConfig):
     """Train SAEs on the linear and the nonlinear error of an SAE."""
 
     STUDY: ClassVar[str] = "darkmatter.errors"
-    VERSION: ClassVar[int] = 3
 
     name: str = ""
     """Which SAE's errors; by default the widest one's."""

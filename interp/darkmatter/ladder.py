@@ -96,7 +96,8 @@ class LadderConfig(TextStudy):
         subject = self.open(out, dtype=getattr(torch, self.precision))
         plans = self._plans()
         stream = ContextStream(subject, [Site.parse(self.site)], self.corpus, self.length)
-        held_out = stream.activations(stream.rows(MEASURED), MEASURED)
+        measured = list(stream.rows(MEASURED))
+        held_out = stream.activations(iter(measured), len(measured))
         if not all(trained(out, plan.name) for plan in plans):
             half = self.precision == "bfloat16"
             steps, name = self.tokens // self.batch, public_name(self.model)

@@ -214,6 +214,11 @@ class Encoder(Reading):
 
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
         sae = self.opened
+        if sae.sliced:
+            raise UserError(
+                f"{self.sae} was trained on some positions of a text only (seqpos_slice), and a "
+                "score does not know its position: use darkmatter run, which leaves the others out"
+            )
         return _plain(index["latent"], lambda x: sae.encode(x.float()))
 
 

@@ -17,6 +17,7 @@ from ..model.weights import Weights, open_weights
 from .directions import Directions
 from .provenance import Provenance
 from .reading import Encoder, neuron_reading
+from .vectors import site_width
 
 
 def neuron_directions(weights: Weights, neurons: Sequence[NeuronName]) -> Directions:
@@ -65,11 +66,16 @@ def latent_directions(source: str, latents: list[int], model: str | None = None)
         raise UserError(f"{source} does not say which model it reads: give --model")
     named = model or sae.model
     if not sae.check_model(named, source, anyway=True):
-        raise UserError(f"{source} is an SAE of {sae.model}, not of {model}: give that --model")
-    weights = open_weights(named)
+        raise UserError(
+            f"{source} is an SAE of {sae.model}, not of {model}: its latents are directions of "
+            "that model only"
+        )
+    weights, site = open_weights(named), Site.parse(sae.site)
+    if (width := site_width(weights, site)) != sae.d_in:
+        raise UserError(f"{source} reads {sae.d_in} numbers, {site} of {named} has {width}")
     made = Provenance.of("sae", weights, sae=source)
     index = pd.DataFrame({"name": [f"latent {i}" for i in latents], "latent": latents})
-    return Directions(Site.parse(sae.site), sae.W_dec[latents].clone(), index, made, reading)
+    return Directions(site, sae.W_dec[latents].clone(), index, made, reading)
 
 
 def open_directions(source: str, model: str | None = None) -> Directions:

@@ -8,7 +8,6 @@ on the reference, and its result is a decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,15 +19,11 @@ from ..errors import UserError
 from . import calls
 from .attention import attention
 from .gates import FROZEN, PLAIN, carrier, rank
+from .replay import Args, Function, Kwargs, Replay, linear_call, multipliers, same_call, without
 from .rewrites import REWRITES
-from .tape import Affine, Dual, Tape, duals, references, replaced, tape_of
+from .tape import Affine, Dual, Tape, duals, references, tape_of
 from .units import ACTIVATIONS, OTHERS, power
 
-Function = Callable[..., Any]
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
-Replay = tuple[list[Dual], Affine | Function]
-"""The Duals that carry, and the affine function of what they carry; a plain function is linear."""
 INTEGERS = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
@@ -73,8 +68,8 @@ def _result(func: Function, name: str, args: Args, kwargs: Kwargs) -> Any:
         reference = func(*references(args), **references(kwargs))
         if not live:
             return _wrap(reference, None, tape, PLAIN, given[0].source)
-        frozen = _multipliers(name, args, kwargs)
-        mixed = next((dual.source for dual in _without(given, frozen) if dual.slot is None), "")
+        frozen = multipliers(name, args, kwargs)
+        mixed = next((dual.source for dual in without(given, frozen) if dual.slot is None), "")
         step = None if mixed and name in calls.LINEAR else _step(func, name, args, kwargs, live)
     if step is None:  # an activation plus a decision is a decision too: z + z^3 inside a GELU
         return _wrap(reference, None, tape, PLAIN, mixed or tape.where(name))
@@ -97,17 +92,15 @@ def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual
         return None
     if name in calls.PRODUCTS:
         carries = carrier(name, args, kwargs, live)
-        return None if carries is None else _same_call(func, args, kwargs, [carries])
+        return None if carries is None else same_call(func, args, kwargs, [carries])
     if name in calls.LINEAR:
-        frozen = _multipliers(name, args, kwargs)
-        carriers = _without(live, frozen)
+        frozen = multipliers(name, args, kwargs)
+        carriers = without(live, frozen)
         if not carriers or any(dual.slot is not None and dual.rank <= FROZEN for dual in frozen):
             return None
         # in this system nothing is detached
         same = torch.positive if name == "detach" else func
-        order, run = _same_call(same, args, kwargs, carriers)
-        bare = _without_summands(name, args, kwargs, carriers)
-        return order, Affine(run, _same_call(same, *bare, carriers)[1]) if bare else run
+        return linear_call(same, name, args, kwargs, carriers)
     if name == "scaled_dot_product_attention":
         return attention(tape, *args, **kwargs)
     unit = ACTIVATIONS.get(name) or OTHERS.get(name)
@@ -144,77 +137,6 @@ def _without_likes(name: str, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]
     if name not in calls.LIKES:
         return args, kwargs
     return (*args[:1], *references(args[1:])), references(kwargs)
-
-
-def _multipliers(name: str, args: Args, kwargs: Kwargs) -> list[Dual]:
-    """The Duals among a linear call's arguments that multiply others of them."""
-    given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-    return duals([given[key] for key in calls.FACTORS.get(name, ()) if key in given])
-
-
-def _without(some: list[Dual], others: list[Dual]) -> list[Dual]:
-    return [dual for dual in some if not any(dual is other for other in others)]
-
-
-def _same_call(
-    func: Function, args: Args, kwargs: Kwargs, carriers: list[Dual]
-) -> tuple[list[Dual], Function]:
-    """The call itself, on what some of its arguments carry."""
-    order: list[Dual] = []
-
-    def hole(dual: Dual) -> Any:
-        if not any(dual is carrier for carrier in carriers):
-            return dual.reference
-        order.append(dual)
-        return _HOLE
-
-    plain, named = replaced(args, Dual, hole), replaced(kwargs, Dual, hole)
-
-    def run(*carried: Tensor) -> Any:
-        rest = iter(carried)
-        filled = replaced(plain, _Hole, lambda _: next(rest))
-        if not named:
-            return func(*filled)
-        return func(*filled, **replaced(named, _Hole, lambda _: next(rest)))
-
-    return order, run
-
-
-class _Hole:
-    """Where a step's call takes what it carries."""
-
-
-_HOLE = _Hole()
-
-
-def _without_summands(
-    name: str, args: Args, kwargs: Kwargs, carriers: list[Dual]
-) -> tuple[Args, Kwargs] | None:
-    """The arguments of a linear call's linear part: every constant that it adds is 0. None if it
-    adds none."""
-    summands, factors = calls.SUMMANDS.get(name, ()), calls.FACTORS.get(name, ())
-    changed = False
-
-    def bare(value: Any, key: int | str) -> Any:
-        nonlocal changed
-        if isinstance(value, bool) or any(value is dual for dual in carriers):
-            return value
-        if isinstance(value, Tensor):
-            added = key in summands or (key not in factors and value.is_floating_point())
-        else:
-            added = key in summands
-        changed = changed or added
-        if not added:
-            return value
-        # not 0 * value, which is NaN for a fill of -inf
-        return torch.zeros_like(references(value)) if isinstance(value, Tensor) else type(value)(0)
-
-    def all_bare(value: Any, key: int | str) -> Any:
-        return replaced(value, (Tensor, int, float), lambda part: bare(part, key))
-
-    plain = tuple(all_bare(value, place) for place, value in enumerate(args))
-    named = {key: all_bare(value, key) for key, value in kwargs.items()}
-    return (plain, named) if changed else None
 
 
 def _assign(args: Args) -> None:

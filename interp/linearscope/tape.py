@@ -173,22 +173,19 @@ class Tape:
             yield
 
 
-_LEAVES = frozenset(
-    {Tensor, nn.Parameter, int, float, bool, str, type(None), torch.dtype, torch.device}
-)
-"""No Dual is in these: most of a call's arguments, of which there are thousands a pass."""
+_LEAVES = {Tensor, nn.Parameter, int, float, bool, str, type(None), torch.dtype, torch.device}
+"""What nothing is inside of: most of a call's arguments, of which there are thousands a pass."""
 
 
-def replaced(value: Any, kind: type | tuple[type, ...], new: Callable[[Any], Any]) -> Any:
-    """`value` with new(part) for each part of some kinds in it, however deep: torch's pytree for
-    what arguments are, in a fraction of its time, which is longer than a small network's."""
-    leaves = _LEAVES if kind is Dual else frozenset()
+def replaced(value: Any, kind: type, new: Callable[[Any], Any]) -> Any:
+    """`value` with new(part) for each part of a kind in it, however deep: torch's pytree for what
+    arguments are, in a fraction of its time, which is longer than a small network's."""
     if isinstance(value, kind):
         return new(value)
     if isinstance(value, dict):
         return {key: replaced(part, kind, new) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
-        parts = [p if type(p) in leaves else replaced(p, kind, new) for p in value]
+        parts = [p if type(p) in _LEAVES else replaced(p, kind, new) for p in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
 

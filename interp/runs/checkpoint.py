@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .writer import RunWriter, passing_part, save_tensors
+from ..errors import UserError
+from .writer import STATE, RunWriter, passing_part, save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,18 +36,26 @@ class Checkpoint:
     """The checkpoint of one piece of work in a run."""
 
     def __init__(self, out: RunWriter, name: str) -> None:
-        self._out, self._part = out, passing_part(name, "state.safetensors")
+        self._out, self._part = out, passing_part(name, STATE)
         self._next = time.monotonic() + SECONDS
 
     def read(self) -> State | None:
-        """What was written last, by this process or one before it; on the CPU."""
-        from safetensors import safe_open
+        """What was written last, by this process or one before it; on the CPU.
 
-        if not self._out.has(self._part):
+        Raises:
+            UserError: the file is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self._out.path / self._part
+        if not path.exists():
             return None
-        with safe_open(self._out.path / self._part, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return State(tensors, json.loads(file.metadata()["note"]))
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return State(tensors, json.loads(file.metadata()["note"]))
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"cannot read {path} ({error}): delete it to start over") from error
 
     def due(self) -> bool:
         """Whether it is time to write again."""

@@ -33,6 +33,8 @@ PARTS = (".parquet", ".safetensors", ".json")
 """What a run is made of; other files in its folder are not the run's."""
 _PIECES = ".pieces"
 """Ending of the hidden folders that hold what a run needs only until it is finished."""
+STATE = "state.safetensors"
+"""Name of the hidden parts that hold the state of work under way (checkpoint.py)."""
 PACKAGES = (
     "interp-workbench",
     "torch",
@@ -277,13 +279,15 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
 
 def _resumable(path: Path) -> str:
     """What the same command would find of a run that was stopped."""
-    kept = sum(p.suffix in PARTS and p.name != "run.json" for p in path.rglob("*"))
+    names = [p.name for p in path.rglob("*") if p.suffix in PARTS and p.name != "run.json"]
+    kept = len(names) - names.count(STATE)
+    parts = f"{kept} finished {'parts' if kept > 1 else 'part'}"
+    if STATE in names:
+        more = f" and keeps {parts}" if kept else ""
+        return f"the same command goes on from the last checkpoint{more}"
     if not kept:
         return "no part of its run is finished yet, so the same command starts over"
-    parts = "parts" if kept > 1 else "part"
-    return (
-        f"the same command resumes with {kept} finished {parts} and starts over the one under way"
-    )
+    return f"the same command resumes with {parts} and starts over the one under way"
 
 
 def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:

@@ -140,6 +140,11 @@ class Sae:
             return prompting.special
         return (*prompting.start, *map(int, excluded or ()))
 
+    @property
+    def sliced(self) -> bool:
+        """Whether it was trained on some positions of a text only."""
+        return len(self.positions(1 << 16)) < 1 << 16
+
     def positions(self, length: int) -> range:
         """The positions of a text of some length that it was trained on (`seqpos_slice`)."""
         return range(length)[slice(*(self.inner.cfg.metadata.seqpos_slice or (None,)))]

@@ -4,6 +4,7 @@ bit, and reads again no more than what came after the last checkpoint."""
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -95,10 +96,11 @@ run_or_load(STUDIES["run"], Store(Path(sys.argv[1])))
 """
 
 
-def kill(root, at):
+def kill(store, at):
     """`darkmatter run` in a process of its own, killed when it reads for the `at`th time."""
-    command = [sys.executable, "-c", KILLED, str(root), str(at)]
-    ended = subprocess.run(command, capture_output=True, check=False)
+    command = [sys.executable, "-c", KILLED, str(store), str(at)]
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(command, capture_output=True, check=False, cwd=root)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
 
 

@@ -104,6 +104,29 @@ def test_latents_that_are_not_named(text):
         open_directions(text)
 
 
+def said(folder, **metadata):
+    """The SAE in a folder, saying something else of itself."""
+    about = json.loads((folder / "cfg.json").read_text())
+    about["metadata"] |= metadata
+    (folder / "cfg.json").write_text(json.dumps(about))
+    return str(folder)
+
+
+def test_an_sae_of_some_positions_has_no_score_anywhere(tmp_path, dog_model):
+    source = said(planted_sae(tmp_path / "sae", str(dog_model)), seqpos_slice=[0, 4])
+    with pytest.raises(UserError, match="trained on some positions of a text only"):
+        latent_directions(source, [3]).scores(torch.ones(1, 32))
+
+
+def test_an_sae_of_a_site_that_the_model_lacks(tmp_path, dog_model):
+    source = said(planted_sae(tmp_path / "a", str(dog_model)), hook_name="blocks.9.hook_resid_post")
+    with pytest.raises(UserError, match=r"there is no 9.resid_post"):
+        latent_directions(source, [3])
+    source = said(planted_sae(tmp_path / "b", str(dog_model)), hook_name="blocks.0.mlp.hook_post")
+    with pytest.raises(UserError, match="reads 32 numbers, 0.mlp_post of .* has 48"):
+        latent_directions(source, [3])
+
+
 def test_a_latent_that_is_not_there(tmp_path, dog_model):
     folder = planted_sae(tmp_path / "sae", str(dog_model))
     with pytest.raises(UserError, match=r"has no latent 64: it has 0\.\.63"):

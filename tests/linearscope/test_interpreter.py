@@ -368,6 +368,19 @@ def test_a_write_through_a_view_is_refused():
             interpret(net, x0)
 
 
+def test_a_write_into_a_view_whose_base_is_gone():
+    """As GhostNet's blocks end. The recording holds none of the network's tensors."""
+
+    def net(x):
+        y = torch.cat([x, x], 1)[:, :2]
+        y += 3 * x
+        return y
+
+    places = torch.arange(4)
+    system = interpret(net, torch.randn(1, 2, 2, dtype=torch.float64))
+    assert torch.equal(system.rows(places).flatten(1), 4 * torch.eye(4).double())
+
+
 @pytest.mark.parametrize(
     ("net", "slope"),
     [

@@ -100,9 +100,8 @@ def test_a_direction_steers_and_scores(network, x):
     before = network.capture(x, [site])[site]
     with network.edited(found.steer(1, 2.0)):
         after = network.capture(x, [site])[site]
-    torch.testing.assert_close(
-        found.scores(after) - found.scores(before), torch.tensor([[0.0, 2.0]] * 2)
-    )
+    moved = torch.tensor([[0.0, 2.0]] * 2, dtype=torch.float64)
+    torch.testing.assert_close(found.scores(after) - found.scores(before), moved, rtol=0, atol=1e-6)
 
 
 def test_the_module_stays_as_it_is(module, x):

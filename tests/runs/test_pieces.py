@@ -1,9 +1,15 @@
 """Tables that are made in pieces: a stop costs one piece, and leaves no trace in the result."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
+import torch
 
+from interp.errors import UserError
 from interp.neurons.tars import TarsConfig
+from interp.runs import checkpoint
+from interp.runs.checkpoint import Checkpoint, restore_training, training_state
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter, writing
@@ -66,6 +72,86 @@ def test_the_stop_says_what_is_kept_and_the_end_removes_the_pieces(tmp_path):
         run = out.finish({})
     assert list(run.manifest["files"]) == ["all/squares.parquet"]
     assert not list(run.path.rglob("*pieces*"))
+
+
+def test_a_checkpoint_is_kept_until_the_run_is_finished(tmp_path):
+    held = {"x": torch.arange(3.0), "n": torch.tensor(2)}
+
+    def stopped(out):
+        state = Checkpoint(out, "deep/work")
+        assert state.read() is None
+        assert not state.due(), "it has just begun"
+        state.write({"x": torch.zeros(3)}, {"step": 1})
+        state.write(held, {"step": 2, "losses": [0.1, float("inf")], "of": "ä"})
+        out.path.joinpath("deep", ".work.pieces", ".state.safetensors.making").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stop, writing(tmp_path / "run", plan()) as out:
+        stopped(out)
+    assert stop.value.__notes__ == ["the same command goes on from the last checkpoint"]
+    with writing(tmp_path / "run", plan()) as out:
+        tensors, note = Checkpoint(out, "deep/work").read()
+        assert tensors.keys() == held.keys()
+        assert all(torch.equal(tensors[name], x) for name, x in held.items())
+        assert note == {"step": 2, "losses": [0.1, float("inf")], "of": "ä"}
+        assert Checkpoint(out, "deep/other").read() is None
+        path = out.path / "deep" / ".work.pieces" / "state.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(
+            UserError, match=r"cannot read .*state.safetensors .*delete it to start"
+        ):
+            Checkpoint(out, "deep/work").read()
+        out.table("all/squares", squares([])(range(3)))
+        run = out.finish({})
+    assert list(run.manifest["files"]) == ["all/squares.parquet"]
+    assert not list(run.path.rglob("*state*"))
+
+
+def test_checkpoints_take_a_small_share_of_the_time(tmp_path, monkeypatch):
+    """One that takes 10 s to write is written again after 200 s, one that takes 1 s after 60."""
+    clock = SimpleNamespace(now=0.0, takes=0.0)
+
+    def slow(tensors, path, note):
+        clock.now += clock.takes
+        path.touch()
+
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(checkpoint, "save_tensors", slow)
+    state = Checkpoint(RunWriter(tmp_path, {}), "work")
+    for takes, pause in ((1.0, 60.0), (10.0, 200.0)):
+        clock.takes = takes
+        state.write({})
+        clock.now += pause - 1
+        assert not state.due()
+        clock.now += 1
+        assert state.due()
+
+
+def test_training_goes_on_with_what_adam_remembers(tmp_path):
+    """Two steps, a checkpoint, two steps: as four steps of torch's own, to the last bit."""
+
+    def steps(weight, optimiser, count):
+        for _ in range(count):
+            optimiser.zero_grad()
+            (weight.square().sum() + weight.sum().sin()).backward()
+            optimiser.step()
+
+    def begun():
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 5))
+        return weight, torch.optim.Adam([weight], 0.1)
+
+    whole, stopped, resumed = begun(), begun(), begun()
+    steps(*whole, 4)
+    steps(*stopped, 2)
+    state = Checkpoint(RunWriter(tmp_path, {}), "work")
+    state.write(training_state([("w", stopped[0])], stopped[1]))
+    restore_training(state.read().tensors, [("w", resumed[0])], resumed[1])
+    steps(*resumed, 2)
+    assert torch.equal(whole[0], resumed[0])
+    fresh = begun()
+    restore_training(training_state([("w", begun()[0])], begun()[1]), [("w", fresh[0])], fresh[1])
+    steps(*fresh, 4)
+    assert torch.equal(whole[0], fresh[0])
 
 
 def test_a_removal_that_is_stopped_measures_no_edit_again(dog_model, tmp_path, monkeypatch):

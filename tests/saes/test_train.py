@@ -13,7 +13,7 @@ from interp.probes import fvu
 from interp.runs import checkpoint
 from interp.runs.checkpoint import Checkpoint
 from interp.runs.writer import RunWriter
-from interp.saes import open_sae
+from interp.saes import open_sae, resample, train
 from interp.saes.train import SaePlan, Schedule, train_saes
 
 SITE = Site("resid_post", 1)
@@ -117,6 +117,31 @@ def test_a_power_of_two_is_the_same_training(plain, tmp_path) -> None:
         x = planted(500, 1) * factor
         sae = open_sae(tmp_path / "saes" / plan.name)
         assert sae.quality(x)["fvu"] < 0.35
+
+
+def test_dead_latents_of_an_l1_penalty_come_back(tmp_path, monkeypatch) -> None:
+    """Half of them begin with a bias that no input overcomes: without a second beginning they
+    would never fire."""
+    begin = train._trainer
+
+    def half_dead(*given):
+        trainer = begin(*given)
+        trainer.sae.b_enc.data[::2] = -99.0
+        return trainer
+
+    monkeypatch.setattr(train, "_trainer", half_dead)
+    plans = [dataclasses.replace(PLANS[1], sparsity=0.3)]
+    for name, resampled in (("with", True), ("without", False)):
+        with monkeypatch.context() as patch:
+            if not resampled:
+                patch.setattr(resample, "resample", lambda *given: None)
+            train_saes(plans, stream, LONG, RunWriter(tmp_path / name, {}), "train")
+    alive = {
+        name: open_sae(tmp_path / name / "saes" / "l1").quality(planted(2000, 1))["alive"]
+        for name in ("with", "without")
+    }
+    assert alive["without"] <= 16
+    assert alive["with"] >= 28
 
 
 def test_a_stopped_training_goes_on_exactly(tmp_path, monkeypatch) -> None:
