@@ -19,7 +19,7 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import StopException
 
 from interp.analyses import analyses, label
-from interp.errors import UserError
+from interp.errors import UserError, readable
 from interp.plots import FORMATS, drawn, undrawable
 from interp.runs.store import Run, Store, open_run
 
@@ -42,7 +42,7 @@ def errors_in_place() -> Iterator[None]:
     except NoRun:
         pass
     except UserError as error:
-        st.error(plain(str(error)))
+        st.error(plain(readable(str(error))))
     except (KeyError, FileNotFoundError) as error:
         again = "If an earlier version of the workbench made it, give its command with --fresh."
         st.error(plain(f"This run has no {error}. {again}"))

@@ -9,7 +9,9 @@ import streamlit as st
 
 from interp.apps.common import charts, errors_in_place, in_tabs, offer, plain
 from interp.directions import Directions, figures, stored_directions
-from interp.directions.sources import open_directions
+from interp.directions.sources import neuron_directions, open_directions
+from interp.model.catalog import DEFAULT_MODEL
+from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
 from interp.runs.store import Store
@@ -88,7 +90,8 @@ def choose_directions(label: str, key: str = "", model: str = "") -> tuple[str, 
         key=f"set {key}",
         format_func=lambda s: "/".join(Path(s).parts[-3:]),
     )
-    if what != typed:
+    if what in stored:  # a browser can send any text
         return what, Directions.load(Path(what))
     named = st.text_input("Neurons", "29.down.808,29.down.1499", key=f"neurons {key}")
-    return named, open_directions(named, model or None)
+    neurons = [parse_neuron(name) for name in named.split(",")]
+    return named, neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)

@@ -26,8 +26,9 @@ def _subject(model: str, adapter: str):  # type: ignore[no-untyped-def]
 def page() -> None:
     st.title("The context knob")
     kinds = [study for study in STUDIES if Store().runs(study)]
-    study = st.sidebar.radio("Study", kinds) if len(kinds) > 1 else (kinds or STUDIES)[0]
-    in_tabs({"Steer": _steer, "Measured": _measured}, pick_run(str(study)))
+    chosen = st.sidebar.radio("Study", kinds) if len(kinds) > 1 else None
+    study = chosen if chosen in kinds else (kinds or STUDIES)[0]  # a browser can send any text
+    in_tabs({"Steer": _steer, "Measured": _measured}, pick_run(study))
 
 
 def _steer(run: Run) -> None:

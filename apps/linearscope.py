@@ -14,7 +14,7 @@ import streamlit as st
 from safetensors.numpy import load_file
 
 from interp.apps.common import cached, charts, in_tabs, offer_run, pick_run, plain, table
-from interp.errors import UserError
+from interp.apps.uploads import LARGEST
 from interp.linearscope import figures
 from interp.linearscope.explain import BiasConfig, ExplainConfig
 from interp.linearscope.responses import ImpulseConfig, SvdConfig
@@ -22,8 +22,6 @@ from interp.linearscope.tokens import TokensConfig
 from interp.runs.store import Run, Store
 from interp.runs.study import Study, run_or_load
 
-LARGEST_UPLOAD = 10_000_000
-"""The most bytes that an uploaded picture may have."""
 TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
 
@@ -67,11 +65,10 @@ def _view(view: View) -> None:
 
 
 def _uploaded(_: Run | None) -> Study | None:
-    given = st.file_uploader("A picture of your own, for EfficientNet-Lite0", TYPES)
+    label = "A picture of your own, for EfficientNet-Lite0"
+    given = st.file_uploader(label, TYPES, max_upload_size=LARGEST)
     if given is None:
         return None
-    if given.size > LARGEST_UPLOAD:
-        raise UserError("The picture has more than 10 MB: make it smaller.")
     # beside the runs, so that the command line finds it too
     folder, content = Store().root / "pictures", given.getvalue()
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,6 +116,9 @@ def _svd(run: Run) -> None:
 
 def _another_pixel(stored: Run | None) -> Study | None:
     if stored is None:
+        return None
+    if ":" in stored.config["model"]:  # from wherever the run is: its code is not run here
+        st.caption("The network is your own code: the command below computes another pixel.")
         return None
     typed = st.text_input("Another pixel of the output, as y,x (runs the network)", key="another")
     return ImpulseConfig(**{**stored.config, "at": (typed,)}) if typed else None

@@ -31,7 +31,7 @@ def navigation() -> dict[str, list[StreamlitPage]]:
 
 
 def main() -> None:
-    st.set_page_config(page_title="interp", page_icon=":material/biotech:", layout="wide")
+    st.set_page_config(page_title="interp", page_icon="🔬", layout="wide")
     pages = navigation()
     atlas = pages["Neurons"][0]
     first = st.Page(lambda: home.page(atlas), title="Runs", icon=":material/home:", default=True)

@@ -29,7 +29,7 @@ from interp.cli import parse
 from interp.obsprop.task_files import schema
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/*.md", "docs/*.css", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = ("docs/*.md", "docs/*.css", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s#]+")
 """The path in a link to a file of the repository."""
 PLACE = re.compile(r"^<!-- generated: (commands|tables|docstring|task) ?(\S*) -->$", re.MULTILINE)

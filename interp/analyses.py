@@ -198,8 +198,8 @@ BUILT_IN = (
 VERBS = {
     name: Analysis(name, sentence, commands=commands)
     for name, sentence, commands in (
-        ("models", "Models by name: list, add, describe.", "interp.cli.tools:models"),
-        ("app", "Explore stored runs in the browser.", "interp.cli.tools:app"),
+        ("models", "Models by name: list, add, describe.", "interp.cli.models:models"),
+        ("app", "Explore stored runs in the browser.", "interp.cli.app:app"),
         ("figure", "Save a figure of a run as SVG, PDF or PNG.", "interp.cli.runs:figure"),
         ("cite", "What to cite for a run, as BibTeX.", "interp.cli.runs:cite"),
     )

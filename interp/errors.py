@@ -1,4 +1,9 @@
-"""The one exception that is the user's to fix."""
+"""The one exception that is the user's to fix, and how its line is shown."""
+
+import re
+
+LONGEST_WORD, LONGEST_LINE = 300, 1500
+"""In characters: what is longer is cut in its middle."""
 
 
 class UserError(Exception):
@@ -6,3 +11,18 @@ class UserError(Exception):
 
     The command line prints it on standard error and exits with code 2; the app shows it in place.
     """
+
+
+def readable(text: str) -> str:
+    """A message as one line: it may echo whatever was typed or stands in a file."""
+    line = re.sub(r"[\x00-\x1f\x7f]+", " ", text)
+    line = re.sub(
+        rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _cut(word[0], LONGEST_WORD // 2), line
+    )
+    return line if len(line) <= LONGEST_LINE else _cut(line, LONGEST_LINE)
+
+
+def _cut(text: str, keep: int) -> str:
+    """The beginning and the end of a text, `keep` characters of it."""
+    end = keep // 3
+    return f"{text[: keep - end]} … ({len(text)} characters) … {text[-end:]}"

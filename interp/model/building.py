@@ -48,10 +48,18 @@ def built(name: str, build: Callable[[Path], None]) -> Path:
     return final
 
 
+def in_a_process(module: list[str]) -> list[str]:
+    """The command that runs a Python module with its arguments in a process of its own.
+
+    The current folder is not on its import path: a torch.py or pip.py that lies there is not run.
+    """
+    return [sys.executable, "-P", "-m", "interp.launch", *module]
+
+
 def run_module(module: list[str], doing: str, failure: str) -> None:
     """Run a Python module behind a spinner; where it fails, its last error line says why."""
     with waiting(doing):
-        done = subprocess.run([sys.executable, "-m", *module], capture_output=True, text=True)
+        done = subprocess.run(in_a_process(module), capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         errors = [line for line in lines if line.startswith("ERROR")] or lines

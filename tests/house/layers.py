@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 HOUSE = (
+    "launch",
     "apps | cli",
     "analyses",
     "{analyses}",

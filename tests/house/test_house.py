@@ -88,6 +88,18 @@ def test_code_that_comes_with_a_model_never_runs() -> None:
         assert given.get("trust_remote_code") == "False", module
 
 
+def test_no_python_is_started_with_the_current_folder_on_its_import_path() -> None:
+    starts = [
+        (module, ast.unparse(part))
+        for module, path in _files().items()
+        for part in ast.walk(ast.parse(path.read_text()))
+        if isinstance(part, ast.List | ast.Tuple) and "sys.executable" in ast.unparse(part)
+    ]
+    assert starts
+    for module, command in starts:
+        assert command.startswith("[sys.executable, '-P', "), module
+
+
 def test_every_folder_of_an_analysis_is_registered() -> None:
     rooms = {name for line in HOUSE for name in line.split(" | ")}
     assert set(folders_of_analyses()) == {e.name for e in ENTRIES} - rooms

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from interp.cli import main
 from interp.directions import Directions
 from interp.linearscope.figures import token_contributions
+from interp.linearscope.networks import open_network
 from interp.linearscope.responses import SvdConfig
 from interp.linearscope.sketch import SketchNet
 from interp.linearscope.train_sketch import SketchConfig
@@ -235,3 +236,16 @@ def test_mistakes_are_one_line(own, capsys, arguments, message):
     assert main(["linearscope", *arguments, "--out", "run"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
+
+
+def test_a_network_of_ones_own_shadows_no_installed_module(tmp_path, monkeypatch):
+    """Its folder comes last on the import path: a file there takes no other module's place."""
+    (tmp_path / "wave.py").write_text("raise RuntimeError('the file in the current folder ran')")
+    own = "import wave\nfrom torch import nn\nclass Net(nn.Conv2d):\n"
+    own += "    def __init__(self):\n        super().__init__(3, 3, 1)\n"
+    (tmp_path / "beside_wave.py").write_text(own)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    before = list(sys.path)
+    assert open_network("beside_wave:Net").kind == "image"
+    assert sys.path == before

@@ -1,18 +1,11 @@
-"""`interp models …` and `interp app`."""
+"""`interp models …`."""
 
 from __future__ import annotations
-
-import os
-import socket
-import sys
-from importlib.resources import files
 
 import tyro
 from tyro.extras import SubcommandApp
 
-from ..errors import UserError
-from ..runs.store import Store
-from .common import Json, Runs, answered, bound, command, print_markdown, print_rows, print_table
+from .common import Json, answered, command, print_markdown, print_rows, print_table
 
 models = SubcommandApp()
 
@@ -96,36 +89,3 @@ def model_families(check: bool = False, markdown: bool = False, json: Json = Fal
         cells = [[str(row[column]) for column in columns] for row in rows]
         show = print_markdown if markdown else print_table
         show(columns, cells)
-
-
-def _explorer(runs: Runs = None, address: str = "127.0.0.1", port: int = 8501) -> None:
-    """Explore stored runs in the browser.
-
-    Args:
-        address: Where to listen.
-        port: Port to listen on.
-    """
-    _check_address(address, port)
-    page = str(files("interp.apps") / "main.py")
-    root = str(Store(runs).root.resolve())
-    options = {"address": address, "port": port, "headless": "true", "fileWatcherType": "none"}
-    command = [sys.executable, "-m", "streamlit", "run", page]
-    command += [f"--server.{name}={value}" for name, value in options.items()]
-    command += ["--browser.gatherUsageStats=false", "--client.toolbarMode=minimal"]
-    # in place of this process, so that whoever stops it stops the server
-    os.execve(sys.executable, command, os.environ | {"INTERP_RUNS": root})
-
-
-def _check_address(address: str, port: int) -> None:
-    """Streamlit's own complaints are tracebacks."""
-    if not 1 <= port <= 65535:
-        raise UserError(f"--port must be between 1 and 65535, not {port}")
-    try:
-        with socket.create_server((address, port)):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot listen on {address}:{port} ({reason}): choose another") from error
-
-
-app = bound(_explorer)
