@@ -1,0 +1,95 @@
+"""Runs calls in children of a process that has imported what is heavy, one child a call.
+
+Started by `harness.Server`. A request is a line of JSON on standard input, an answer one on
+standard output. A child that is killed, hangs or takes memory harms nobody.
+"""
+
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from interp.errors import UserError, readable
+
+HEAVY = ("torch", "transformers", "pandas", "pyarrow.parquet", "duckdb", "interp.cli")
+MOST_ADDRESSES = 16 << 30
+"""Of a child, in bytes, so that it cannot take the machine's memory before it is seen."""
+
+
+def serve() -> None:
+    for name in HEAVY:
+        importlib.import_module(name)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_run(**json.loads(line))), file=answers, flush=True)
+
+
+def _run(call: str, arguments: list, folder: str, seconds: float, environment: dict) -> dict:
+    """Call `module:function` in a child; how it ended, what it printed, seconds and bytes."""
+    out, err = Path(folder, ".stdout"), Path(folder, ".stderr")
+    before = _resident()
+    began = time.monotonic()
+    child = os.fork()
+    if not child:
+        _child(call, arguments, folder, out, err, environment)
+    hung = False
+    while True:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            break
+        if not hung and time.monotonic() - began > seconds:
+            hung = True
+            os.killpg(child, signal.SIGKILL)
+        time.sleep(0.002)
+    return {
+        "code": os.waitstatus_to_exitcode(status),
+        "hung": hung,
+        "bytes": max(0, usage.ru_maxrss * 1024 - before),
+        "seconds": time.monotonic() - began,
+        "out": out.read_text(errors="replace"),
+        "err": err.read_text(errors="replace"),
+    }
+
+
+def _child(
+    call: str, arguments: list, folder: str, out: Path, err: Path, environment: dict
+) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        os.setsid()
+        for number, path in ((0, Path(os.devnull)), (1, out), (2, err)):
+            flags = os.O_RDONLY if not number else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            os.dup2(os.open(path, flags), number)
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESSES, MOST_ADDRESSES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.environ.update(environment)
+        os.chdir(folder)
+        module, name = call.split(":")
+        code = getattr(importlib.import_module(module), name)(*arguments) or 0
+    except UserError as error:
+        sys.stderr.write(f"interp: {readable(str(error))}\n")
+        code = 2
+    except BaseException:  # noqa: BLE001 - whatever comes is what is asked for
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds now, of which a child begins with a copy."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    serve()
