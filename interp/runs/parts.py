@@ -32,13 +32,11 @@ def checked(folder: Path, name: str, about: Mapping[str, Any]) -> Path:
     try:
         stat = path.stat()
     except OSError as error:
-        raise UserError(f"{path} is missing: run the run's command again") from error
+        raise UserError(f"{path} is missing: the run's own command makes it again") from error
     same = stat.st_size == about.get("bytes")
     at = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
     if not same or remembered(at, "[0-9a-f]{64}", lambda: sha256(path)) != about["sha256"]:
-        raise UserError(
-            f"{path} is not what the run wrote: run the run's command again, which makes it anew"
-        )
+        raise UserError(f"{path} is not what the run wrote: its own command makes it again")
     return path
 
 
@@ -78,7 +76,9 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, page_checksum_verification=True)
     except (OSError, ValueError) as error:  # pyarrow's errors are these
-        raise UserError(f"cannot read {path} ({error}): run the run's command again") from error
+        raise UserError(
+            f"cannot read {path} ({error}): the run's own command makes it again"
+        ) from error
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

@@ -117,7 +117,9 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
     for name, part in run.manifest["files"].items():
         if not (path / name).is_file() or (path / name).stat().st_size != part.get("bytes"):
-            raise UserError(f"{path / name} is missing or damaged: run the run's command again")
+            raise UserError(
+                f"{path / name} is missing or damaged: the run's own command makes it again"
+            )
     return run
 
 

@@ -109,7 +109,10 @@ def test_damaged_atlas_is_one_line(atlas, capsys):
 
     part = Path(atlas["run"]) / "neurons" / "L000.parquet"
     good = part.read_bytes()
-    for damaged, says in ((good[:100], "is missing or damaged"), (b"x" * len(good), "be read")):
+    for damaged, says in (
+        (good[:100], "is missing or damaged"),
+        (b"x" * len(good), "is not what the run wrote"),
+    ):
         part.write_bytes(damaged)
         folder = ["--atlas", atlas["run"]]
         code, _, err = run("neurons", "search", "#7", *folder, capsys=capsys)

@@ -69,7 +69,7 @@ def same(one, other):
         if name.endswith(".parquet"):
             tables = (run.table(name.removesuffix(".parquet")) for run in (one, other))
             pd.testing.assert_frame_equal(*tables, check_exact=True)
-    own = set(one.manifest) - {"seconds", "wall_s", "finished", "peak_memory_bytes"}
+    own = set(one.manifest) - {"seconds", "wall_s", "finished", "peak_memory_bytes", "seal"}
     assert {name: one.manifest[name] for name in own} == {n: other.manifest[n] for n in own}
     assert not list(one.path.rglob(".*.pieces"))
 
