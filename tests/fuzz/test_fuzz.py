@@ -2,18 +2,11 @@
 
 import pytest
 
-from .harness import Server, Target, fuzz
+from .harness import Target, fuzz
 from .targets import TARGETS
 
 FEW, MANY = 6, 10_000
 """Inputs: of each target in `make test`, and of all together in `make test-all`."""
-
-
-@pytest.fixture(scope="module")
-def server():
-    made = Server()
-    yield made
-    made.close()
 
 
 def counted(server, target: Target, seeds, folder) -> None:
