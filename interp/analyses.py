@@ -131,6 +131,12 @@ BUILT_IN = (
         papers=(KNOB,),
     ),
     Analysis(
+        "lens",
+        "What a vector at any layer says in the model's own vocabulary.",
+        studies=("interp.lens.fit:FitConfig",),
+        section="Lenses",
+    ),
+    Analysis(
         "darkmatter",
         "What SAEs leave unexplained, linear and nonlinear.",
         studies=(

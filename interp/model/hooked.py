@@ -74,12 +74,26 @@ class Hooked:
         self._run(inputs, self._taps(kept, {site.whole for site in wanted}, chosen), True)
         return {site: head_of(kept[site.whole], site) for site in wanted}
 
+    def _link(
+        self, inputs: dict[str, Any], chosen: Chosen, sites: Iterable[str | Site]
+    ) -> dict[Site, Tensor]:
+        """As `_read`, but with the graph from each site to the later ones: the weights need no
+        gradient, so that the graph begins at the first of them."""
+        wanted = self.matching(sites)
+        kept: dict[Site, Tensor] = {}
+        with torch.enable_grad():
+            self._run(inputs, self._taps(kept, set(wanted), chosen, linked=True), True)
+        return {site: kept[site] for site in wanted}
+
     def _run(self, inputs: dict[str, Any], taps: dict[Site, Tap], stop: bool) -> Tensor | None:
         with KeepingDouble() if self.double else nullcontext():
             return self._backend.run(inputs, taps, stop)
 
-    def _taps(self, kept: dict[Site, Tensor], read: set[Site], chosen: Chosen) -> dict[Site, Tap]:
-        """Site by site: its edits; then, of those to be read, a copy into `kept`."""
+    def _taps(
+        self, kept: dict[Site, Tensor], read: set[Site], chosen: Chosen, linked: bool = False
+    ) -> dict[Site, Tap]:
+        """Site by site: its edits; then, of those to be read, a copy into `kept`; if `linked`, what
+        goes on itself."""
         edits: dict[Site, list[Edit]] = {}
         for edit in self.edits:
             edits.setdefault(edit.site.whole, []).append(edit)
@@ -89,7 +103,10 @@ class Hooked:
                 changed = x
                 for edit in edits.get(site, []):
                     changed = edit(changed, chosen(edit, changed))
-                if site in read:
+                if site in read and linked:
+                    changed = changed if changed.requires_grad else changed.requires_grad_()
+                    kept[site] = changed
+                elif site in read:
                     kept[site] = changed.detach().clone()
                 return changed if site in edits else None
 

@@ -144,6 +144,18 @@ class Subject(Hooked):
         whole = self._as_batch(batch)
         return self._read(model_inputs(whole), edited_positions(whole.mask, whole.mask), sites)
 
+    def linked(
+        self, batch: Batch | Tensor, sites: Iterable[str | Site]
+    ) -> dict[Site, Float[Tensor, "batch pos ..."]]:
+        """As `capture`, with the graph from each site to the later ones, for
+        `torch.autograd.grad(later, earlier)`. Heads come whole.
+
+        Raises:
+            UserError: a site the model lacks.
+        """
+        whole = self._as_batch(batch)
+        return self._link(model_inputs(whole), edited_positions(whole.mask, whole.mask), sites)
+
     @torch.no_grad()
     def generate(
         self,
