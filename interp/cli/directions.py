@@ -79,21 +79,20 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
 
 @command(directions, "decode")
 def decode(
-    source: Source, model: Model = None, limit: Limit = 10, norm: str = "raw", json: Json = False
+    source: Source, model: Model = None, limit: Limit = 10, lens: str = "raw", json: Json = False
 ) -> None:
     """The top and bottom tokens of each direction through the LM head.
 
     Args:
-        norm: raw; or final: first multiply by the final norm's gain.
+        lens: raw; final: first multiply by the final norm's gain; or the folder of a run of
+            `interp lens fit`: first carry each from its layer to the last one.
     """
     from ..directions.sources import open_directions
     from ..model.weights import open_weights
 
-    if norm not in ("raw", "final"):
-        raise UserError(f"--norm must be raw or final, not {norm}")
     opened = open_directions(source, model)
     weights = open_weights(model or opened.model)
-    table = opened.decode(weights, positive(limit), norm)  # type: ignore[arg-type]
+    table = opened.decode(weights, positive(limit), lens)
     print_frame("directions.decode", table, json, "name top bottom top_z bottom_z")
 
 

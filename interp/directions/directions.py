@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -37,6 +37,7 @@ from .reading import Product, Reading, Scorer, read_reading
 from .vectors import checked_vectors
 
 if TYPE_CHECKING:
+    from ..lens.lens import Lens
     from ..saes import SaeSplit
 
 _LONGEST = 1e18
@@ -143,23 +144,23 @@ class Directions:
         index = self.index.iloc[rows].reset_index(drop=True)
         return replace(self, vectors=self.vectors[rows], index=index)
 
-    def decode(
-        self, weights: Weights, k: int = 10, norm: Literal["raw", "final"] = "raw"
-    ) -> pd.DataFrame:
+    def decode(self, weights: Weights, k: int = 10, lens: str | Lens = "raw") -> pd.DataFrame:
         """Top and bottom tokens through the LM head: the index with `top`, `bottom` (lists of
         strings), their `…_logits`, and `…_z`, the distance of the first of them from the mean logit
         in standard deviations: the same at any length, and NaN for a vector of zeros, which spells
         nothing. Ids that are no token are left out.
 
-        `norm` "final" first multiplies by the final norm's gain, as the model does.
+        Args:
+            lens: raw; final, with the final norm's gain; or a fitted lens or its folder, which
+                first carries each from its layer to the last one.
         """
+        from ..lens.lens import open_lens
         from ..model.readout import open_readout
 
         self._fits(weights.spec.d_model, "the residual stream")
         self.note_model(weights)
-        vectors = self.vectors.float()
-        if norm == "final":
-            vectors = vectors * weights.gain("final")
+        opened = open_lens(lens, weights) if isinstance(lens, str) else lens
+        vectors = opened.vectors(self.vectors, self.site)
         tokens = token_strings(weights.folder, weights.spec.d_vocab)
         found = open_readout(weights).decode(vectors, k)
         table = self.index.reset_index(drop=True).copy()

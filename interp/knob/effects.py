@@ -126,7 +126,7 @@ def decode(work: Work, knob: Directions) -> None:
     config, out = work.config, work.out
     weights = config.stored_weights
     out.table_once(
-        "decode/tokens", lambda: knob.decode(weights, norm="final").rename(columns=NAMED)
+        "decode/tokens", lambda: knob.decode(weights, lens="final").rename(columns=NAMED)
     )
     out.table_once("decode/neurons", lambda: nearest_neurons(knob, weights))
     if config.sae:

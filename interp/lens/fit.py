@@ -36,8 +36,8 @@ TOLD = 32
 
 @dataclass(frozen=True)
 class FitConfig(TextStudy):
-    """Fit the Jacobian lens of a model: one backward pass for each number of the stream and batch of
-    prompts, no training."""
+    """Fit the Jacobian lens of a model: one backward pass for each number of the stream and batch
+    of prompts, no training."""
 
     STUDY: ClassVar[str] = "lens.fit"
     VERSION: ClassVar[int] = 1

@@ -29,7 +29,7 @@ def test_decode_is_the_product_with_the_unembedding(model_folder, own_home):
     found = directions()
     for norm, gain in (("raw", 1.0), ("final", weights.gain("final"))):
         logits = (found.vectors * gain).double() @ weights.W_U().double().T
-        table = found.decode(weights, k=4, norm=norm)
+        table = found.decode(weights, k=4, lens=norm)
         assert list(table["name"]) == found.names
         for row, values in zip(table.to_dict("records"), logits, strict=True):
             assert row["top"] == [f"#{i}" for i in values.topk(4).indices.tolist()]

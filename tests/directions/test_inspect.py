@@ -154,7 +154,7 @@ class TestCommands:
         ("arguments", "says"),
         [
             (["decode", "nonsense"], "no folder of directions and names no neurons"),
-            (["decode", "1.down.17", "--norm", "x"], "--norm must be raw or final"),
+            (["decode", "1.down.17", "--lens", "x"], "'x' is no lens"),
             (["steer", "1.down.17", "--prompt", " "], "the prompt is empty"),
             (["steer", "1.down.17", "--prompt", "w1"], "has no chat template"),
             (["score", "1.down.17", "--corpus", "/no/such/file"], "no corpus at /no/such/file"),

@@ -15,7 +15,7 @@ HOUSE = (
     "analyses",
     "{analyses}",
     "directions",
-    "saes",
+    "lens | saes",
     "plots | runs",
     "text",
     "model",
