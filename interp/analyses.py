@@ -84,7 +84,7 @@ BUILT_IN = (
             Page("interp.apps.tars", "Remove a concept", "delete_sweep"),
             Page("interp.apps.agree", "Agreement", "compare"),
         ),
-        label=("neuron", "norm"),
+        label=("neuron", "norm", "lens"),
         figures="interp.neurons.figures:of_run",
         papers=(DECODING, TARS),
     ),
@@ -133,8 +133,11 @@ BUILT_IN = (
     Analysis(
         "lens",
         "What a vector at any layer says in the model's own vocabulary.",
-        studies=("interp.lens.fit:FitConfig",),
+        studies=("interp.lens.fit:FitConfig", "interp.lens.grid:ShowConfig"),
+        commands="interp.cli.lens:lens",
         section="Lenses",
+        label=("prompt", "lens"),
+        figures="interp.lens.figures:of_run",
     ),
     Analysis(
         "darkmatter",

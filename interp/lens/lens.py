@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.files import sha256
 from ..model.site import Site
 from ..model.weights import Weights
 from ..runs.parts import check_part
@@ -49,6 +50,8 @@ class Lens:
     """J_l by layer, of those that are fitted; the last layer's is the identity."""
     prompts: int = 0
     """How many it was fitted on."""
+    fingerprint: str = ""
+    """sha256 of the file that it is from."""
 
     def layer_of(self, site: Site) -> int:
         """The layer whose map is that of a site; -1 where the tokens' embeddings are.
@@ -64,18 +67,21 @@ class Lens:
             return site.layer - 1
         raise UserError(f"{site} is not in the residual stream: a lens reads only what is")
 
+    def covers(self, layer: int) -> bool:
+        """Whether it reads the stream after a layer."""
+        last = self.weights.spec.n_layers - 1
+        return self.name in PLAIN or layer == last or layer in self.maps
+
     def map(self, layer: int) -> Float[Tensor, "d d"] | None:
         """J_l; None for the identity.
 
         Raises:
             UserError: a layer that it was not fitted at.
         """
-        if self.name in PLAIN or layer == self.weights.spec.n_layers - 1:
-            return None
-        if layer not in self.maps:
+        if not self.covers(layer):
             where = "before the first layer" if layer < 0 else f"after layer {layer}"
             raise UserError(f"this lens has no map {where}: use --lens final")
-        return self.maps[layer]
+        return self.maps.get(layer)
 
     def vectors(self, vectors: Float[Tensor, "n d"], site: Site) -> Float[Tensor, "n d"]:
         """Directions as the unembedding is to read them: `W_U @ vectors(v, site)`, in float32."""
@@ -134,7 +140,7 @@ def open_lens(asked: str, weights: Weights) -> Lens:
             )
         if not bool(fitted.isfinite().all()):
             raise UserError(f"{path} holds a NaN or an infinity after layer {layer}: fit it again")
-    return Lens(weights, "jacobian", maps, prompts)
+    return Lens(weights, "jacobian", maps, prompts, sha256(path))
 
 
 def _of_safetensors(path: Path) -> tuple[dict[int, Tensor], int]:

@@ -10,6 +10,8 @@ the atlas holds:
 
     L = in_stream(kind, layer) @ W_U.T;  L.topk(k), (-L).topk(k), moments
 
+With a lens the vectors are carried to the last layer first, the random directions too.
+
 Beside the neurons stand random directions, decoded in the same pass: how special a score is, is
 read off them (`chance.py`).
 
@@ -46,10 +48,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
+from ..model.site import Site
 from ..model.vocabulary import without_string
 from ..progress import in_words, log, progress
 from ..runs.store import Run, Store
@@ -59,6 +63,7 @@ from ..runs.writer import RunWriter
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..lens.lens import Lens
     from .decode import Decoder
 
 Kind = Literal["up", "gate", "down"]
@@ -79,6 +84,9 @@ class AtlasConfig(ModelStudy):
     norm: Literal["raw", "final", "mlp"] = "raw"
     """The norm whose gain multiplies the vectors: none, the final one, or the one before the
     MLP."""
+    lens: str = field(default="", metadata={"key": False})
+    """A run's folder of `interp lens fit`, or a published .pt file: each vector is carried from its
+    layer to the last one first. Its fingerprint is part of the key."""
     k: int = 16
     """The number of tokens to keep for each vector and side."""
     random: int = 512
@@ -97,9 +105,24 @@ class AtlasConfig(ModelStudy):
             raise UserError(f"{self.model} has no '{absent[0]}' neurons, only {', '.join(has)}")
         return tuple(kind for kind in has if kind in (self.weights or has))  # type: ignore[misc]
 
+    @cached_property
+    def opened_lens(self) -> Lens:
+        """`lens`, or the vectors as they are."""
+        from ..lens.lens import open_lens
+
+        return open_lens(self.lens or "raw", self.stored_weights)
+
+    def fingerprints(self) -> dict[str, str]:
+        lens = {"lens": self.opened_lens.fingerprint} if self.lens else {}
+        return {**super().fingerprints(), **lens}
+
     def check(self) -> None:
         assert self.kinds
         super().check()
+        if self.lens and self.norm != "raw":
+            raise UserError(
+                f"--lens reads with the final norm's gain: leave out --norm {self.norm}"
+            )
         tokens = self._tokens()
         if not 2 <= self.k <= tokens:
             raise UserError(f"k must be between 2 and the vocabulary's {tokens}, not {self.k}")
@@ -195,7 +218,9 @@ class AtlasConfig(ModelStudy):
             index["expert"] = np.full(len(of_kind), expert)
         index["neuron"] = np.concatenate([*numbers, *drawn]).astype(np.int32)
         every = torch.cat([*vectors, *randoms])
-        if self.norm != "raw":
+        if self.lens:
+            every = self.opened_lens.vectors(every, Site("mlp_out", layer))
+        elif self.norm != "raw":
             every *= weights.gain("mlp", layer) if self.norm == "mlp" else weights.gain("final")
         sides = decoder.rows(every, pd.DataFrame(index))
         neurons = sum(map(len, vectors))

@@ -12,6 +12,8 @@ from interp.lens.lens import Lens, open_lens, publishable
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import open_weights
+from interp.neurons.atlas import AtlasConfig
+from interp.runs.study import run_or_load
 
 FAMILIES = ["llama", "gemma2", "gemma3_text", "gpt2", "gpt_neox"]
 
@@ -121,3 +123,19 @@ def test_what_is_no_lens(weights, tmp_path):
     (tmp_path / "lens.pt").write_bytes(b"x" * 99)
     with pytest.raises(UserError, match=r"lens\.pt"):
         open_lens(str(tmp_path / "lens.pt"), weights)
+
+
+def test_an_atlas_through_a_lens(weights, tmp_path, own_home):
+    lens = fitted(weights)
+    torch.save(publishable(lens), tmp_path / "lens.pt")
+    model = str(weights.folder)
+    raw = run_or_load(AtlasConfig(model, k=4))
+    carried = run_or_load(AtlasConfig(model, k=4, lens=str(tmp_path / "lens.pt")))
+    assert raw.path != carried.path
+    rows = carried.table("neurons").query("layer == 0 and kind == 'down' and side == 'top'")
+    vectors = weights.in_stream("down", 0).double() @ lens.maps[0].double().T
+    logits = (vectors * weights.gain("final").double()) @ weights.W_U().double().T
+    found = torch.tensor(rows["logits"].tolist()).double()
+    torch.testing.assert_close(found, logits.topk(4).values, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="leave out --norm final"):
+        run_or_load(AtlasConfig(model, k=4, norm="final", lens=str(tmp_path / "lens.pt")))

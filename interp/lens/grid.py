@@ -1,0 +1,100 @@
+"""The study `lens.show`: what the stream after every layer says at every token of a prompt.
+
+cells.parquet   layer int, position int, token string (of the prompt there), said string (the
+                likeliest token), p double (its probability), tops list<string>,
+                probabilities list<double>, entropy double (nats), kl double: of the lens'
+                distribution from the model's own, sum of p log(p / q) with p the model's, nats
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import UserError
+from ..progress import progress
+from ..runs.study import TextStudy
+from ..runs.writer import RunWriter
+from .lens import Lens, open_lens
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ShowConfig(TextStudy):
+    """Read the stream after every layer, at every token of a prompt, through a lens."""
+
+    STUDY: ClassVar[str] = "lens.show"
+    VERSION: ClassVar[int] = 1
+
+    prompt: str = field(default="The capital of France is", metadata={"positional": True})
+    """The text."""
+    lens: str = field(default="final", metadata={"key": False})
+    """final (the logit lens), a run's folder of `interp lens fit`, or a published .pt file. Its
+    fingerprint is part of the key."""
+    k: int = 5
+    """Tokens to keep in a cell."""
+
+    @cached_property
+    def opened_lens(self) -> Lens:
+        if self.lens == "raw":
+            raise UserError("the raw lens reads directions only: use --lens final")
+        return open_lens(self.lens, self.stored_weights)
+
+    def fingerprints(self) -> dict[str, str]:
+        return {**super().fingerprints(), "lens": self.opened_lens.fingerprint or self.lens}
+
+    def check(self) -> None:
+        super().check()
+        if not self.prompt:
+            raise UserError("the prompt is empty: give at least one token")
+        if not 1 <= self.k <= self.stored_weights.spec.d_vocab:
+            raise UserError(f"--k must be at least 1, not {self.k}")
+
+    def run(self, out: RunWriter) -> dict[str, Any]:
+        subject, lens = self.open(out), self.opened_lens
+        batch = subject.tokens(self.prompt)
+        layers = [layer for layer in range(subject.spec.n_layers) if lens.covers(layer)]
+        states = subject.capture(batch, [f"{layer}.resid_post" for layer in layers])
+        own = subject.logits(batch)[0].double().log_softmax(-1)
+        said = [subject.text(token[None]) for token in batch.ids[0]]
+        rows: list[dict[str, Any]] = []
+        with progress("read", len(layers), "layers") as advance:
+            head = self.stored_weights.W_U()
+            for layer, x in zip(layers, states.values(), strict=True):
+                logits = lens.logits(x[0], layer, head).double().log_softmax(-1)
+                for position, cell in enumerate(self._cells(logits, own, subject.text)):
+                    rows.append(
+                        {"layer": layer, "position": position, "token": said[position], **cell}
+                    )
+                advance(1)
+        table = out.table("cells", rows)
+        last = table[table["layer"] == layers[-1]]
+        return {
+            "layers": len(layers),
+            "tokens": len(said),
+            "kl at the last": float(last["kl"].max()),
+        }
+
+    def _cells(self, read: torch.Tensor, own: torch.Tensor, text: Any) -> Iterator[dict[str, Any]]:
+        """A cell a position.
+
+        Args:
+            read, own: log-probabilities [pos, d_vocab] of the lens and of the model, in float64.
+        """
+        tops = read.topk(self.k, dim=-1)
+        entropy = -(read.exp() * read).sum(-1)
+        kl = (own.exp() * (own - read)).sum(-1)
+        for i, (ids, logs) in enumerate(zip(tops.indices, tops.values, strict=True)):
+            tokens, chances = [text(each[None]) for each in ids], logs.exp().tolist()
+            yield {
+                "said": tokens[0],
+                "p": chances[0],
+                "tops": tokens,
+                "probabilities": chances,
+                "entropy": float(entropy[i]),
+                "kl": float(kl[i]),
+            }
