@@ -40,7 +40,7 @@ def prepared(base: Path, adapter: Path | None = None) -> Path:
         check_adapter(adapter)
     checked = check_base(base)
     files = [base / "config.json", *base.glob("generation_config.json")]
-    files += [*sorted(set(checked.tensors.values())), *tokenizer_files(base)]
+    files += [*sorted({tensor.file for tensor in checked.tensors.values()}), *tokenizer_files(base)]
     if adapter:
         files += [*sorted(adapter.glob("adapter_*")), *tokenizer_files(adapter)]
     parts = "\n".join(f"{path.name}:{remembered_sha256(path)}" for path in files)

@@ -189,7 +189,9 @@ TARGETS = [
     _info("config of experts", _experts),
     _info("config within", _with_pictures),
     Target("weights", _llama, ("model/model.safetensors",), DECODE),
-    Target("shards", _shards, ("model/*.safetensors", "model/model.safetensors.index.json"), DECODE),
+    Target(
+        "shards", _shards, ("model/*.safetensors", "model/model.safetensors.index.json"), DECODE
+    ),
     Target("vocabulary", _talking, ("model/tokenizer.json",), DECODE),
     _subject("config", _llama, "config.json", "generation_config.json"),
     _subject("config of experts", _experts, "config.json"),
