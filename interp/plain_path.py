@@ -29,3 +29,13 @@ def plain_path(text: str | Path) -> Path:
     if any(b"\0" in part for part in parts):
         raise UserError(f"{str(text)!r} can be no file's name: give another")
     return path
+
+
+def found(text: str | Path) -> Path | None:
+    """What lies at a path; None if nothing does, as where the text is a name of another kind and
+    may be longer than any path."""
+    try:
+        path = plain_path(text)
+        return path if path.exists() else None
+    except (UserError, PermissionError):
+        return None

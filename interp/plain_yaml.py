@@ -11,7 +11,6 @@ import yaml
 
 from .errors import UserError
 
-
 LARGEST = 512 << 10
 """Bytes of a file: two seconds of reading at most."""
 DEEPEST = 50
