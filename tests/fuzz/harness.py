@@ -34,6 +34,7 @@ class Target:
         command: arguments of `interp` in that folder; with `call`, of that function.
         call: `module:function`, which takes the command as a list.
         sound: whether the undamaged files give an answer; else one line, as for a refused kind.
+        needs: modules that the call imports, which the server imports once.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Target:
     command: tuple[str, ...]
     call: str = "interp.cli:main"
     sound: bool = True
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,12 @@ class Server:
         command: Sequence[str],
         folder: Path,
         call: str = "interp.cli:main",
+        needs: Sequence[str] = (),
         **environment: str,
     ) -> Outcome:
         """Run a command of `interp`, or a function, in a folder."""
         request = {
+            "needs": list(needs),
             "call": call,
             "arguments": [list(command)],
             "folder": str(folder),
@@ -139,13 +143,13 @@ def fuzz(server: Server, target: Target, seeds: Sequence[int], folder: Path) -> 
     sound.mkdir()
     target.make(sound)
     counts = Counts()
-    outcome = server.run(target.command, _fresh(sound), target.call)
+    outcome = server.run(target.command, _fresh(sound), target.call, target.needs)
     expected = "answer" if target.sound else "line"
     assert outcome.kind == expected, f"{target.name}, sound: {outcome.kind}\n{outcome.err}"
     for seed in seeds:
         case = _fresh(sound)
         what = _damage(case, target, seed)
-        outcome = server.run(target.command, case, target.call)
+        outcome = server.run(target.command, case, target.call, target.needs)
         counts.kinds[outcome.kind] += 1
         if outcome.kind not in ("answer", "line"):
             counts.bad.append(
