@@ -109,7 +109,7 @@ class Server:
         **environment: str,
     ) -> Outcome:
         """Run a command of `interp`, or a function, in a folder."""
-        return Outcome.of(self.ask(command, folder, call, SECONDS, **environment))
+        return Outcome.of(self.ask(command, folder, call, SECONDS, needs, **environment))
 
     def ask(
         self,
@@ -117,9 +117,14 @@ class Server:
         folder: Path,
         call: str,
         seconds: float,
+        needs: Sequence[str] = (),
         **environment: str,
     ) -> dict[str, Any]:
-        """What `server.serve` answers; after `seconds` the child is killed."""
+        """What `server.serve` answers; after `seconds` the child is killed.
+
+        Args:
+            needs: modules that the server imports first, if it has not.
+        """
         request = {
             "needs": list(needs),
             "call": call,

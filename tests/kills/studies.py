@@ -7,7 +7,6 @@ path in a config is relative, so that keys and manifests do not depend on where 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +30,6 @@ from interp.neurons.effects import EffectsConfig
 from interp.neurons.tars import TarsConfig
 from interp.obsprop.couple import CoupleConfig
 from interp.obsprop.study import ObspropConfig
-from interp.othello.compare import CompareConfig
 from interp.othello.probe import ProbeConfig
 from interp.othello.sae import SaeConfig
 from interp.othello.settings import TrainConfig
