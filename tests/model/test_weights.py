@@ -265,7 +265,7 @@ class TestDamage:
         ("change", "says"),
         [
             ({"num_hidden_layers": -2}, "'num_hidden_layers' is -2"),
-            ({"num_hidden_layers": 10**9}, "but its config.json says 1000000000 layers"),
+            ({"num_hidden_layers": 10**9}, "has 1000000000 as 'num_hidden_layers', and there are"),
             ({"hidden_size": "32"}, "'hidden_size' is '32'"),
             ({"num_attention_heads": 0}, "'num_attention_heads' is 0"),
             ({"tie_word_embeddings": "false"}, "'tie_word_embeddings' is 'false'"),
