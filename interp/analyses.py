@@ -136,6 +136,7 @@ BUILT_IN = (
         studies=("interp.lens.fit:FitConfig", "interp.lens.grid:ShowConfig"),
         commands="interp.cli.lens:lens",
         section="Lenses",
+        pages=(Page("interp.apps.lens", "Lenses", "layers"),),
         label=("prompt", "lens"),
         figures="interp.lens.figures:of_run",
     ),

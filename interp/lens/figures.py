@@ -50,6 +50,24 @@ def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
     return figure
 
 
+def column(cells: pd.DataFrame, value: str) -> go.Figure:
+    """One position's entropy or kl by layer."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(
+        go.Scatter(
+            x=cells["layer"],
+            y=cells[value],
+            text=[_safe(visible(token)) for token in cells["said"]],
+            mode="lines+markers",
+            hovertemplate="layer %{x}: %{text}, %{y:.3f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="after layer")
+    figure.update_yaxes(title=SHADES[value], rangemode="tozero")
+    return figure
+
+
 def agreement(layers: pd.DataFrame) -> go.Figure:
     """How alike the maps of the two halves of the prompts are, by layer."""
     import plotly.graph_objects as go
