@@ -9,8 +9,7 @@ from ..manifests import seal_again
 
 
 def resealed(arguments: list[str]) -> int:
-    """A command over runs whose manifests fit their key and seal, whatever they say: a stranger's.
-    """
+    """A command over runs whose manifests fit their key and seal, whatever they say: a stranger's."""
     from interp.cli import main
 
     for path in Path("runs").glob("*/*/manifest.json"):

@@ -217,7 +217,9 @@ MANIFESTS = ("runs/a.b/*/manifest.json",)
 VECTOR = torch.linspace(-1, 1, 32)
 TARGETS = [
     Target("manifest", _directions, MANIFESTS, ("directions", "list")),
-    Target("manifest resealed", _directions, MANIFESTS, ("directions", "list"), f"{CALLS}:resealed"),
+    Target(
+        "manifest resealed", _directions, MANIFESTS, ("directions", "list"), f"{CALLS}:resealed"
+    ),
     Target("home page", _directions, MANIFESTS, (), f"{CALLS}:home_page"),
     _reads("score", "finds/*", _free_directions, at="finds"),
     _import("v.npy", lambda path: np.save(path, VECTOR.numpy())),
