@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..plain_json import check
 from .files import read_json
 from .folder import check_folder, read_config
@@ -84,13 +84,13 @@ def _refusing(folder: Path) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """What is wrong, without the library's advice."""
-    text = " ".join(str(error).split())
-    if field := re.match(r"Validation error for field '(\w+)'", text):
+    said = reason(error)
+    if field := re.match(r"Validation error for field '(\w+)'", said):
         return f"its config.json has a value as '{field[1]}' that cannot be"
-    # a validator of the whole config: the error that it raised comes behind
-    text = re.sub(r"^Class validation error for validator '\w+': \w+: ", "", text)
-    sentence = re.split(r"[.:;] |\. ?$", text, maxsplit=1)[0]
-    return f"{type(error).__name__}: {sentence[:120]}" if sentence else type(error).__name__
+    # a check of the whole config: what it raised comes behind
+    said = re.sub(r"^Class validation error for validator '\w+': \w+: ", "", said)
+    kind = type(error).__name__
+    return said if said == kind else f"{kind}: {said}"
 
 
 def _check_complete(folder: Path, model: Any, info: dict[str, Any]) -> None:

@@ -252,7 +252,7 @@ class TestDamage:
         with pytest.raises(UserError, match=r"has no model.safetensors"):
             Weights(broken)
         (broken / "config.json").write_text("{")
-        with pytest.raises(UserError, match=r"cannot read .*config.json"):
+        with pytest.raises(UserError, match=r"config.json is broken JSON"):
             Weights(broken)
 
     def test_absent_kind_and_layer(self, model_folder, own_home):
@@ -287,7 +287,7 @@ class TestDamage:
     def test_damaged_index(self, content, broken):
         (broken / "model.safetensors.index.json").write_text(content)
         (broken / "model.safetensors").unlink()
-        with pytest.raises(UserError, match="is damaged"):
+        with pytest.raises(UserError, match="is damaged|not an object"):
             Weights(broken)
 
     def test_integer_weights_are_refused(self, broken):
