@@ -77,7 +77,9 @@ class Steps:
         sys.addaudithook(self._heard)
 
     def _heard(self, event: str, args: tuple[Any, ...]) -> None:
-        if (event == "open" and isinstance(args[2], int) and args[2] & _WRITING) or event in _EVENTS:
+        if (
+            event == "open" and isinstance(args[2], int) and args[2] & _WRITING
+        ) or event in _EVENTS:
             self._count(args[0])
 
     def _count(self, path: Any) -> None:
