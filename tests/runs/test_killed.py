@@ -88,7 +88,8 @@ def test_of_a_run_that_was_not_begun_nothing_is_said(own_home, monkeypatch):
     """Killed between what is said and its part; the next run in that folder is another one."""
     out = own_home / "out"
     killed_in(monkeypatch, writer, "sync_folder", lambda: run_or_load(Told(), out=out), at=2)
-    assert list(out.rglob("facts.json")) and not list(out.rglob("*.parquet"))
+    assert list(out.rglob("facts.json"))
+    assert not list(out.rglob("*.parquet"))
 
     @dataclass(frozen=True)
     class Other(Told):
