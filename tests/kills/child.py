@@ -86,7 +86,7 @@ class Steps:
         if isinstance(path, int):
             return
         text = os.fsdecode(path)
-        if not os.path.isabs(text) or text.startswith(self._root):
+        if not text.startswith("/") or text.startswith(self._root):
             self._step()
 
     def _synced(self, file: int) -> None:

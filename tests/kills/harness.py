@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,16 +41,6 @@ class Counts:
     """Finished parts and checkpoints that the attempts which came to the end found."""
     redone: int = 0
     """How many of them these wrote again."""
-    failures: list[str] = field(default_factory=list)
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.kills + other.kills,
-            self.attempts + other.attempts,
-            self.kept + other.kept,
-            self.redone + other.redone,
-            self.failures + other.failures,
-        )
 
     def __str__(self) -> str:
         by_mode = ", ".join(f"{mode} {count}" for mode, count in sorted(self.kills.items()))
@@ -110,10 +99,6 @@ class Killing:
         except Failure as failure:
             told = "; ".join(story)
             raise Failure(f"{self.study.name} seed {seed} ({told}): {failure}") from failure
-
-    def each_step(self) -> Iterator[int]:
-        """The steps of an unbroken run."""
-        yield from range(1, self.steps + 1)
 
     def killed_at(self, step: int, fresh: bool = False) -> None:
         """Kill the study at one step, let it end, and compare.

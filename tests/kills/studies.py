@@ -109,10 +109,6 @@ def boards(folder: Path) -> None:
     )
 
 
-def boards_and_saes(folder: Path) -> None:
-    boards(folder)
-
-
 def nothing(folder: Path) -> None:
     """What ships is enough."""
 
@@ -171,11 +167,19 @@ STUDIES = {
             in_store(AtlasConfig, model="model", random=12, k=4),
         ),
         Resumable("neurons.tars", dog, in_store(TarsConfig, model="model", **TARS)),
-        Resumable("neurons.effects", dog, in_store(EffectsConfig, model="model", controls=4, **EFFECTS)),
+        Resumable(
+            "neurons.effects", dog, in_store(EffectsConfig, model="model", controls=4, **EFFECTS)
+        ),
         Resumable(
             "obsprop.run",
             pronouns,
-            in_store(ObspropConfig, model="model", observable="planted.yaml", texts=("w1 w100 w2",), **OBSPROP),
+            in_store(
+                ObspropConfig,
+                model="model",
+                observable="planted.yaml",
+                texts=("w1 w100 w2",),
+                **OBSPROP,
+            ),
         ),
         Resumable(
             "obsprop.couple",
@@ -188,31 +192,57 @@ STUDIES = {
             nothing,
             in_store(DarkMatterConfig, **PASS, earlier=(f"1.resid_post={SAES}/topk-L1-S0",)),
         ),
-        Resumable("darkmatter.pursuit", nothing, in_store(PursuitConfig, **{**PASS, "downstream": 0})),
-        Resumable("darkmatter.synthetic", nothing, in_store(SyntheticConfig, **PASS, absent=(0.3,), noise=(0.05,))),
+        Resumable(
+            "darkmatter.pursuit", nothing, in_store(PursuitConfig, **{**PASS, "downstream": 0})
+        ),
+        Resumable(
+            "darkmatter.synthetic",
+            nothing,
+            in_store(SyntheticConfig, **PASS, absent=(0.3,), noise=(0.05,)),
+        ),
         Resumable(
             "darkmatter.errors",
             nothing,
             in_store(
                 ErrorSaesConfig,
-                **READ, saes=PASS["saes"], tokens=128 * 10, ridge=1e-3, width=64, k=8, batch=128,
+                **READ,
+                saes=PASS["saes"],
+                tokens=128 * 10,
+                ridge=1e-3,
+                width=64,
+                k=8,
+                batch=128,
             ),
         ),
         Resumable(
             "darkmatter.ladder",
             nothing,
-            in_store(LadderConfig, **READ, widths=(64,), k=(4, 8), tokens=128 * 16, batch=128, precision="float32"),
+            in_store(
+                LadderConfig,
+                **READ,
+                widths=(64,),
+                k=(4, 8),
+                tokens=128 * 16,
+                batch=128,
+                precision="float32",
+            ),
         ),
-        Resumable("linearscope.sketch", nothing, in_store(SketchConfig, steps=12, batch=1, crop=16)),
+        Resumable(
+            "linearscope.sketch", nothing, in_store(SketchConfig, steps=12, batch=1, crop=16)
+        ),
         Resumable("knob.data", lands, in_store(DataConfig, **LANDS)),
         Resumable("knob.search", lands, in_store(SearchConfig, **ASKED, adapter="none", pairs=4)),
         Resumable("knob.finetune", lands, in_store(FinetuneConfig, **ASKED, **FINETUNE, **SCORED)),
         Resumable("knob.learn", lands, in_store(LearnConfig, **ASKED, **LEARN, adapter="none")),
-        Resumable("knob.run", lands, in_store(RunConfig, **ASKED, **FINETUNE, **LEARN, **SCORED, pairs=2)),
+        Resumable(
+            "knob.run", lands, in_store(RunConfig, **ASKED, **FINETUNE, **LEARN, **SCORED, pairs=2)
+        ),
         Resumable("othello.probe", boards, in_store(ProbeConfig, model="model", **PROBE)),
         Resumable("othello.sae", boards, in_store(SaeConfig, model="model", **SETS)),
         Resumable("othello.train", nothing, trained_othello, again=False),
         Resumable("a GGUF file", gguf_file, lambda fresh: resolve("tiny.gguf"), again=False),
-        Resumable("an adapter", adapter, lambda fresh: add("merged", "model", "adapter"), again=False),
+        Resumable(
+            "an adapter", adapter, lambda fresh: add("merged", "model", "adapter"), again=False
+        ),
     )
-}  # fmt: skip
+}
