@@ -159,6 +159,20 @@ class Store:
                 log.warning("passed over: %s", error)
         return sorted(found, key=lambda run: str(run.manifest["finished"]), reverse=True)
 
+    def newest(self, study: str, otherwise: str) -> Run:
+        """The newest run of a study; of several, a line says which was taken.
+
+        Args:
+            otherwise: what to say where there is none.
+
+        Raises:
+            UserError: there is none.
+        """
+        runs = self.runs(study)
+        if not runs:
+            raise UserError(otherwise)
+        return _newest(runs)
+
     def find(self, name: str) -> Run:
         """A run by its folder, by the first letters of its key, or the newest one of a study.
 
@@ -171,11 +185,7 @@ class Store:
         of_study = [run for run in stored if run.study == name]
         of_key = [run for run in stored if name and run.path.name.startswith(name)]
         if of_study:
-            newest = of_study[0]
-            if len(of_study) > 1:
-                taken = (newest.path.name, newest.manifest["finished"], len(of_study), name)
-                log.info("taken: run %s, finished %s, the newest of %d of %s", *taken)
-            return newest
+            return _newest(of_study)
         if len(of_key) != 1:
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
             raise UserError(
@@ -183,6 +193,15 @@ class Store:
                 f"{_listed(of_key or stored)}"
             )
         return of_key[0]
+
+
+def _newest(runs: list[Run]) -> Run:
+    """The first of some runs of one study; of several, a line says which: clocks may be wrong."""
+    run = runs[0]
+    if len(runs) > 1:
+        taken = (run.path.name, run.manifest["finished"], len(runs), run.study)
+        log.info("taken: run %s, finished %s, the newest of %d of %s", *taken)
+    return run
 
 
 def _listed(runs: list[Run], most: int = 6) -> str:

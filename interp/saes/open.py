@@ -20,12 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.files import read_json, sha256
+from ..model.files import sha256
 from ..model.prompting import Bos, Prompting
 from ..model.site import Site
 from ..plain_path import found, plain_path
 from .config import metadata_of
-from .load import published, published_metadata, stored
+from .load import published, published_metadata, stored, stored_config
 from .pursuit import pursue
 from .sae import Sae, bos_said
 from .train import FILES
@@ -218,7 +218,7 @@ def saes_bos(source: str) -> Bos:
         about = [published_metadata(*name)]
     else:
         folders = _folders(plain_path(source))
-        about = [metadata_of(read_json(folder / "cfg.json")) for folder in folders]
+        about = [metadata_of(stored_config(folder)) for folder in folders]
     said = {bos_said(metadata.get("prepend_bos")) for metadata in about}
     if len(said) > 1:
         raise UserError(f"{source} holds SAEs trained with and without BOS: give --bos")
