@@ -32,7 +32,8 @@ class Stored(NamedTuple):
 
     site: Site
     vectors: Float[Tensor, "n d"]
-    index: pd.DataFrame
+    labels: pd.DataFrame
+    """The index: a row a vector."""
     provenance: Provenance
     reading: Reading
 
