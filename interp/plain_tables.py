@@ -63,7 +63,7 @@ def read_table(path: Path, rows: int, fix: str = REPLACE) -> pd.DataFrame:
         table.validate(full=True)
         # what the file says of pandas is not asked: it may say anything
         frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
-    return frame.drop(columns=[name for name in frame if name.startswith("__index_level_")])
+    return frame.drop(columns=[name for name in frame if str(name).startswith("__index_level_")])
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def _reason(error: yaml.YAMLError) -> str:
     return " ".join(str(error).split()).replace(' in "<unicode string>"', "")
 
 
-class _Words(yaml.BaseLoader):
+class _Words(yaml.BaseLoader):  # type: ignore[misc]
     """Refuses what is small to write and large to hold: nine lines of aliases can stand for a
     billion values, and a node for itself."""
 

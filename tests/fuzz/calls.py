@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from ..manifests import seal_again
 
 
 def resealed(arguments: list[str]) -> int:
-    """A command over runs whose manifests fit their key and seal, whatever they say: a stranger's.
-    """
+    """A command over a stranger's runs: their manifests fit key and seal, whatever they say."""
     from interp.cli import main
 
     for path in Path("runs").glob("*/*/manifest.json"):
-        try:
+        # else there is nothing that can be sealed
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             seal_again(path.parent, json.loads(path.read_text()))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            pass  # nothing that can be sealed
     return main(arguments)
 
 

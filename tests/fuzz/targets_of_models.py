@@ -129,8 +129,14 @@ def _adapter(folder: Path) -> None:
 
 def _saes(folder: Path) -> None:
     """A standard, a TopK and a JumpReLU one."""
-    from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig
-    from sae_lens import TopKSAE, TopKSAEConfig
+    from sae_lens import (
+        JumpReLUSAE,
+        JumpReLUSAEConfig,
+        StandardSAE,
+        StandardSAEConfig,
+        TopKSAE,
+        TopKSAEConfig,
+    )
     from sae_lens.saes.sae import SAEMetadata
 
     kinds = {

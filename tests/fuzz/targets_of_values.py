@@ -126,9 +126,11 @@ def _dataset(folder: Path) -> None:
     parts = [{"filename": "data-00000-of-00001.arrow"}]
     (out / "state.json").write_text(json.dumps({"_data_files": parts}))
     table = pa.table({"text": TEXTS * 20, "n": [[1, 2], None, [3]] * 20, "label": TEXTS * 20})
-    with pa.OSFile(str(out / parts[0]["filename"]), "wb") as file:
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table, max_chunksize=20)
+    with (
+        pa.OSFile(str(out / parts[0]["filename"]), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as writer,
+    ):
+        writer.write_table(table, max_chunksize=20)
 
 
 def _parquet(folder: Path) -> None:
@@ -217,7 +219,9 @@ MANIFESTS = ("runs/a.b/*/manifest.json",)
 VECTOR = torch.linspace(-1, 1, 32)
 TARGETS = [
     Target("manifest", _directions, MANIFESTS, ("directions", "list")),
-    Target("manifest resealed", _directions, MANIFESTS, ("directions", "list"), f"{CALLS}:resealed"),
+    Target(
+        "manifest resealed", _directions, MANIFESTS, ("directions", "list"), f"{CALLS}:resealed"
+    ),
     Target("home page", _directions, MANIFESTS, (), f"{CALLS}:home_page"),
     _reads("score", "finds/*", _free_directions, at="finds"),
     _import("v.npy", lambda path: np.save(path, VECTOR.numpy())),

@@ -30,9 +30,11 @@ FORGET = Path("/proc/self/clear_refs")
 def dump_stream(folder, *texts, names=("text",)):
     """A saved dataset of one file."""
     table = pa.table([pa.array(texts)] * len(names), names=list(names))
-    with pa.OSFile(str(folder / "x.arrow"), "wb") as file:
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
+    with (
+        pa.OSFile(str(folder / "x.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
     (folder / "dataset_info.json").write_text("{}")
     (folder / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
 
