@@ -299,7 +299,8 @@ class Directions:
         Raises:
             UserError: no directions there, or damaged ones.
         """
-        return cls(*read_folder(Path(folder)))
+        found = read_folder(Path(folder))
+        return cls(found.site, found.vectors, found.index, found.provenance, found.reading)
 
     def _fits(self, width: int, what: str) -> None:
         if width != self.vectors.shape[1]:

@@ -3,8 +3,9 @@ from anyone, so what is read is held against what directions are."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,8 @@ FIX = "make them anew"
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True)
+class Stored:
     """What the three files hold."""
 
     site: Site

@@ -130,7 +130,8 @@ def _from_json(path: Path) -> Vocabulary:
     with Refusing(f"cannot read {path}", "fetch it again"):
         tokenizer = Tokenizer.from_file(str(path))
     # by their ids: one number that is wrong may be of a billion
-    tokens = {i: tokenizer.id_to_token(i) for i in sorted(set(tokenizer.get_vocab().values()))}
+    ids = sorted(set(tokenizer.get_vocab().values()))
+    tokens = {i: token for i in ids if (token := tokenizer.id_to_token(i)) is not None}
     decoder = repr(tokenizer.decoder)
     literal = frozenset(tokenizer.get_added_tokens_decoder())
     fallback = _byte_tokens(tokens.items()) if "ByteFallback" in decoder else {}
