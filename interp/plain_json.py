@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from types import UnionType
@@ -19,7 +18,7 @@ LARGEST = 64 << 20
 DEEPEST = 100
 """Lists and objects in each other; to write and to show them again, Python recurses."""
 _CALLED: dict[Any, str] = {
-    **{str: "a text", bool: "true or false", int: "a whole number", float: "a finite number"},
+    **{str: "a text", bool: "true or false", int: "a whole number", float: "a number"},
     **{dict: "an object", list: "a list", tuple: "a list", type(None): "null"},
 }
 
@@ -74,7 +73,7 @@ def parsed(text: str, where: str, fix: str = "mend or replace it", kind: type = 
 
 def called(value: Any) -> str:
     """What a value of JSON is, in words."""
-    return "a number" if isinstance(value, float) else _CALLED[type(value)]
+    return _CALLED[type(value)]
 
 
 def record(cls: type[T], given: Any, where: str, fix: str = "mend or replace it") -> T:
@@ -118,7 +117,7 @@ def check(value: Any, kind: Any, where: str, fix: str = "mend or replace it") ->
 
 def _is(value: Any, plain: type) -> bool:
     if plain is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float)
     return type(value) is (list if plain is tuple else plain)
 
 

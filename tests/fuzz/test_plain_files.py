@@ -60,7 +60,7 @@ def test_a_number_of_ten_thousand_digits():
     [
         (True, int, "x is true or false, not a whole number: mend"),
         (None, str | int, "x is null, not a text or a whole number: mend"),
-        (float("nan"), float, "x is a number, not a finite number: mend"),
+        ("1", float, "x is a text, not a number: mend"),
         ({"a": [1, "b"]}, dict[str, list[int]], "entry 2 of 'a' of x is a text, not a whole"),
     ],
 )
@@ -172,7 +172,7 @@ def saved(folder, **index):
         ({"reading": {"kind": []}}, "the reading of {} is of no kind that is known: make them"),
         (
             {"reading": {"kind": "product", "centred": True, "eps": float("nan")}},
-            "'eps' of the reading of {} is a number, not a finite number: make them anew",
+            "the reading of {} has the epsilon nan, which no norm has: make them anew",
         ),
         ({"reading": {"kind": "coordinate", "at": "0.mlp_post"}}, "lacks the column unit: make"),
     ],
