@@ -139,8 +139,8 @@ def _windows(metadata: Metadata, n_layers: int) -> dict[str, Any]:
     metadata.asked.add("attention.sliding_window_pattern")
     if pattern is None:
         return {}
-    wrong = not isinstance(pattern, int | list) or isinstance(pattern, int) and pattern < 1
-    if wrong or isinstance(pattern, list) and len(pattern) != n_layers:
+    wrong = not isinstance(pattern, int | list) or (isinstance(pattern, int) and pattern < 1)
+    if wrong or (isinstance(pattern, list) and len(pattern) != n_layers):
         raise metadata.refusal("has a pattern of windows that is not one of its layers")
     if isinstance(pattern, int):
         pattern = [layer % pattern < pattern - 1 for layer in range(n_layers)]
