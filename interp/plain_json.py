@@ -105,7 +105,8 @@ def check(value: Any, kind: Any, where: str, fix: str = "mend or replace it") ->
     fitting = [each for each in choices if _is(value, get_origin(each) or each)]
     if not fitting:
         names = " or ".join(_CALLED[get_origin(each) or each] for each in choices)
-        raise UserError(f"{where} is {called(value)}, not {names}: {fix}")
+        is_what = "missing or null" if value is None else called(value)
+        raise UserError(f"{where} is {is_what}, not {names}: {fix}")
     inner = get_args(fitting[0])
     if inner and isinstance(value, list):
         for number, each in enumerate(value, 1):

@@ -153,7 +153,16 @@ def _turned() -> Image.Exif:
 
 
 def _pictures() -> list[Target]:
-    kinds = ("png RGBA", "jpg RGB", "gif P", "webp RGB", "bmp RGB", "tiff RGB", "ppm RGB")
+    kinds = (
+        "png RGBA",
+        "jpg RGB",
+        "gif P",
+        "webp RGB",
+        "bmp RGB",
+        "tiff RGB",
+        "ppm RGB",
+        "avif RGB",
+    )
     targets = []
     for suffix, mode in map(str.split, kinds):
         make = partial(_picture, suffix, mode)

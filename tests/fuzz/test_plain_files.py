@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from interp.cli import main
@@ -59,7 +60,7 @@ def test_a_number_of_ten_thousand_digits():
     ("value", "kind", "line"),
     [
         (True, int, "x is true or false, not a whole number: mend"),
-        (None, str | int, "x is null, not a text or a whole number: mend"),
+        (None, str | int, "x is missing or null, not a text or a whole number: mend"),
         ("1", float, "x is a text, not a number: mend"),
         ({"a": [1, "b"]}, dict[str, list[int]], "entry 2 of 'a' of x is a text, not a whole"),
     ],
@@ -84,18 +85,30 @@ def test_records():
         assert str(caught.value) == line
 
 
+CHAIN = "- &x0 []\n" + "".join(f"- &x{i + 1} [*x{i}]\n" for i in range(60))
+
+
+def test_yaml_with_aliases_of_little(tmp_path):
+    """As `yaml.safe_dump` writes what stands in two places."""
+    path, words = tmp_path / "x.yaml", ["a", "b"]
+    path.write_text(yaml.safe_dump({"one": words, "other": [words, words]}))
+    assert "*id001" in path.read_text()
+    assert read_yaml(path) == {"one": words, "other": [words, words]}
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (ALIASES, "line 2: write out what *a stands for: mend it"),
-        ("a: &a [*a]\n", "line 1: write out what *a stands for: mend it"),
+        (ALIASES, "line 6: stands for more than 100,000 values: mend it"),
+        ("a: &a [*a]\n", "line 1: *a is in what it stands for: mend it"),
         ("[" * 50_000, "line 1: nested more than 50 deep: mend it"),
         ("- " * 51 + "x", "line 1: nested more than 50 deep: mend it"),
+        (CHAIN, "line 50: nested more than 50 deep: mend it"),
         ('a: "\\ud800"', "line 1: half of a character (a lone surrogate): mend it"),
-        ("? [a, b]\n: 1\n", "line 1: found unhashable key: mend it"),
+        ("? [a, b]\n: 1\n", "line 1: while constructing a mapping, found unhashable key: mend it"),
         ("a: b: c", "line 1: mapping values are not allowed here: mend it"),
     ],
-    ids=("aliases", "itself", "lists", "items", "surrogate", "key", "colon"),
+    ids=("aliases", "itself", "lists", "items", "chain", "surrogate", "key", "colon"),
 )
 def test_yaml(text, line, tmp_path):
     path = tmp_path / "x.yaml"
@@ -108,7 +121,7 @@ def test_yaml(text, line, tmp_path):
 def test_yaml_that_takes_minutes(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("- [a, b]\n" * 60_000)
-    with pytest.raises(UserError, match="x.yaml is larger than 512 KiB: give a shorter file"):
+    with pytest.raises(UserError, match="x.yaml is larger than 256 KiB: give a shorter file"):
         read_yaml(path)
 
 
@@ -168,7 +181,7 @@ def saved(folder, **index):
         ({"site": "9" * 5000}, "names no site: write layer.kind"),
         ({"provenance": []}, "'provenance' of {}/directions.json is a list, not an object"),
         ({"provenance": {"model": {}}}, "'model' of the provenance of {} is an object, not a text"),
-        ({"reading": None}, "the reading of {} is null, not an object: make them anew"),
+        ({"reading": None}, "the reading of {} is missing or null, not an object: make them anew"),
         ({"reading": {"kind": []}}, "the reading of {} is of no kind that is known: make them"),
         (
             {"reading": {"kind": "product", "centred": True, "eps": float("nan")}},

@@ -205,7 +205,7 @@ class TestMistakes:
         [
             ("{", "state.json is broken JSON"),
             ("[" * 100_000, "state.json is nested more than 100 deep: save the dataset again"),
-            ("{}", "'_data_files' of .*state.json is null, not a list"),
+            ("{}", "'_data_files' of .*state.json is missing or null, not a list"),
             (
                 '{"_data_files": [3]}',
                 "entry 1 of '_data_files' of .* is a whole number, not an obj",
