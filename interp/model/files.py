@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from .. import plain_json
 from ..errors import UserError
 
 
@@ -35,14 +35,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, or a damaged one.
     """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent} is no model folder: it has no {path.name}") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: fetch it again")
+    if not path.exists():
+        raise UserError(f"{path.parent} is no model folder: it has no {path.name}")
+    content: dict[str, Any] = plain_json.read_json(path, "fetch it again")
     return content
 
 

@@ -59,7 +59,8 @@ class Prompting:
         ids = {i for i, token in added if token.special and str(token) != str(unknown)}
         for given in named.values():
             names = given if isinstance(given, list) else [given]
-            ids |= {self._tokenizer.convert_tokens_to_ids(str(name)) for name in names}
+            named_ids = (self._tokenizer.convert_tokens_to_ids(str(name)) for name in names)
+            ids |= {i for i in named_ids if i is not None}  # some name what is no token
         return tuple(sorted(ids.union(self.start)))
 
     def plain(self, text: str) -> list[int]:
@@ -115,7 +116,11 @@ class Prompting:
             text: str = self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=True
             )
-        except TemplateError as error:
+        # what its author made it raise, and what an expression of his may
+        except (
+            *(TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError),
+            *(TypeError, ValueError),
+        ) as error:
             raise UserError(f"the chat template refuses the messages: {error}") from error
         return text
 

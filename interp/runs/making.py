@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
+from ..plain_json import read_json
 from ..progress import log
 from .disk import unwritable
 from .manifest import check_inside, read_manifest
@@ -154,11 +155,7 @@ def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
 def check_same(path: Path, plan: dict[str, Any]) -> None:
     """Refuse a folder that holds another run, or something else."""
     note = path / "run.json"
-    try:
-        stored = json.loads(note.read_text())["key"]
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not empty and holds no run: choose another folder") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {note}: choose another folder") from error
-    if stored != plan["key"]:
+    if not note.exists():
+        raise UserError(f"{path} is not empty and holds no run: choose another folder")
+    if read_json(note, "choose another folder").get("key") != plan["key"]:
         raise UserError(f"{path} holds another run (other settings or model): choose another")

@@ -35,6 +35,7 @@ class Target:
         command: arguments of `interp` in that folder; with `call`, of that function.
         call: `module:function`, which takes the command as a list.
         sound: whether the undamaged files give an answer; else one line, as for a refused kind.
+        needs: modules that the call imports, which the server imports once.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Target:
     command: tuple[str, ...]
     call: str = "interp.cli:main"
     sound: bool = True
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,11 @@ class Server:
         command: Sequence[str],
         folder: Path,
         call: str = "interp.cli:main",
+        needs: Sequence[str] = (),
         **environment: str,
     ) -> Outcome:
         """Run a command of `interp`, or a function, in a folder."""
-        return Outcome.of(self.ask(command, folder, call, SECONDS, **environment))
+        return Outcome.of(self.ask(command, folder, call, SECONDS, needs, **environment))
 
     def ask(
         self,
@@ -114,10 +117,16 @@ class Server:
         folder: Path,
         call: str,
         seconds: float,
+        needs: Sequence[str] = (),
         **environment: str,
     ) -> dict[str, Any]:
-        """What `server.serve` answers; after `seconds` the child is killed."""
+        """What `server.serve` answers; after `seconds` the child is killed.
+
+        Args:
+            needs: modules that the server imports first, if it has not.
+        """
         request = {
+            "needs": list(needs),
             "call": call,
             "arguments": [list(arguments)],
             "folder": str(folder),
@@ -156,13 +165,13 @@ def fuzz(server: Server, target: Target, seeds: Sequence[int], folder: Path) -> 
     sound.mkdir()
     target.make(sound)
     counts = Counts()
-    outcome = server.run(target.command, _fresh(sound), target.call)
+    outcome = server.run(target.command, _fresh(sound), target.call, target.needs)
     expected = "answer" if target.sound else "line"
     assert outcome.kind == expected, f"{target.name}, sound: {outcome.kind}\n{outcome.err}"
     for seed in seeds:
         case = _fresh(sound)
         what = _damage(case, target, seed)
-        outcome = server.run(target.command, case, target.call)
+        outcome = server.run(target.command, case, target.call, target.needs)
         counts.kinds[outcome.kind] += 1
         if outcome.kind not in ("answer", "line"):
             counts.bad.append(

@@ -31,8 +31,12 @@ def serve() -> None:
         print(json.dumps(_run(**json.loads(line))), file=answers, flush=True)
 
 
-def _run(call: str, arguments: list, folder: str, seconds: float, environment: dict) -> dict:
+def _run(
+    needs: list, call: str, arguments: list, folder: str, seconds: float, environment: dict
+) -> dict:
     """Call `module:function` in a child; how it ended, what it printed, seconds and bytes."""
+    for name in needs:
+        importlib.import_module(name)
     out, err = Path(folder, ".stdout"), Path(folder, ".stderr")
     before = _resident()
     began = time.monotonic()
