@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UserError
+from ..plain_json import read_json
 from ..progress import progress
 from .disk import peak_memory, sha256, sync_folder, unwritable
 from .manifest import check_inside, seal
@@ -102,8 +103,8 @@ class RunWriter:
         """Take over what a process before this one said of the parts that there are."""
         path = check_inside(self.path, FACTS)
         if path.exists():
-            self._kept = path.read_text()
-            self.facts = json.loads(self._kept)
+            self.facts = read_json(path, "delete the run's folder to start over")
+            self._kept = json.dumps(self.facts)
 
     def table(self, name: str, rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         """Write the part `<name>.parquet`, and give the table back."""
