@@ -42,7 +42,7 @@ def read_concepts(path: Path) -> dict[str, Concept]:
 
 
 def _concept(word: str, entry: dict[str, Any], where: str) -> Concept:
-    neighbour = entry.get("neighbour")
+    neighbour: Any = entry.get("neighbour")
     check(neighbour, dict[str, Any], f"'neighbour' of {where}", _FIX)
     both = ((entry, "describe", where), (neighbour, "word", f"'neighbour' of {where}"))
     texts = []
