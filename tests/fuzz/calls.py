@@ -22,17 +22,10 @@ def resealed(arguments: list[str]) -> int:
 
 
 def command_line(arguments: list[str]) -> int:
-    """`interp` with the words of a JSON list."""
+    """`interp` with the words of a file, one a line."""
     from interp.cli import main
 
-    try:
-        words = json.loads(Path(arguments[0]).read_text())
-    except (ValueError, RecursionError):
-        words = [Path(arguments[0]).read_bytes().decode(errors="surrogateescape")[:1000]]
-    words = words if isinstance(words, list) else [words]
-    # a command line has no NUL in a word, and words that the file system's coding can carry
-    clean = (str(word).replace("\0", "").encode("utf-8", "replace").decode() for word in words)
-    return main([word[:100_000] for word in clean])
+    return main(Path(arguments[0]).read_text().split("\n"))
 
 
 def home_page(arguments: list[str]) -> int:

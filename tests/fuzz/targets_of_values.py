@@ -205,7 +205,7 @@ def _command(number: int, folder: Path) -> None:
     _free_directions(folder)
     _model(folder)
     np.save(folder / "v.npy", np.ones(32, np.float32))
-    (folder / "argv.json").write_text(json.dumps(COMMANDS[number].split()))
+    (folder / "words.argv").write_text("\n".join(COMMANDS[number].split()))
 
 
 def _commands() -> list[Target]:
@@ -213,8 +213,8 @@ def _commands() -> list[Target]:
         Target(
             f"command line {number}",
             partial(_command, number),
-            ("argv.json",),
-            ("argv.json",),
+            ("words.argv",),
+            ("words.argv",),
             f"{CALLS}:command_line",
         )
         for number in range(len(COMMANDS))
