@@ -111,7 +111,7 @@ class Steps:
 
 
 class _Redone:
-    """The parts of unfinished runs that there are when a study is started, and which of them it writes again."""
+    """The parts of unfinished runs that there are at a start, and which are written again."""
 
     def __init__(self) -> None:
         begun = [n.parent for n in Path("runs").glob("*/*/run.json")]
