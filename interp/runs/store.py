@@ -6,7 +6,7 @@
         manifest.json   the above plus versions, metrics, sha256 of every part: written last
 
 A folder without a manifest is a run that was interrupted: the same study with the same key resumes
-it (writer.py). The parts are those that the manifest names (manifest.py), and each is checked
+it (making.py). The parts are those that the manifest names (manifest.py), and each is checked
 against its sha256 before it is read (parts.py).
 """
 

@@ -15,9 +15,10 @@ from ..model.catalog import DEFAULT_MODEL
 from ..model.prompting import Bos
 from ..plain_path import plain_path
 from ..progress import waiting
+from .making import open_or_make
 from .manifest import SCHEMA, key_of
 from .store import Run, Store, usual_store
-from .writer import RunWriter, open_or_make
+from .writer import RunWriter
 
 if TYPE_CHECKING:
     from ..model.subject import Subject

@@ -14,8 +14,8 @@ from interp.darkmatter.synthetic import SyntheticConfig
 from interp.data import FOLDER
 from interp.model.batch import Batch
 from interp.model.site import Site
+from interp.runs.making import open_or_make
 from interp.runs.study import plan
-from interp.runs.writer import open_or_make
 from interp.saes.open import SaeErrors
 
 D = 8

@@ -111,13 +111,16 @@ class Steps:
 
 
 class _Redone:
-    """The parts that there are when a study is started, and which of them it writes again."""
+    """The parts of unfinished runs that there are at a start, and which are written again."""
 
     def __init__(self) -> None:
+        begun = [n.parent for n in Path("runs").glob("*/*/run.json")]
         self.there = {
             path.resolve()
-            for path in Path("runs").rglob("*")
-            if path.suffix in writer.PARTS and path.name not in ("run.json", "manifest.json")
+            for run in begun
+            if not (run / "manifest.json").exists()
+            for path in run.rglob("*")
+            if path.suffix in writer.PARTS and path.name not in ("run.json", "facts.json")
         }
         self.again: set[Path] = set()
         real, found = writer.RunWriter.part, self

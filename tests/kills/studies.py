@@ -56,6 +56,7 @@ class Resumable:
         start: runs it.
         again: whether it has --fresh.
         over: why a stop costs everything, where it does.
+        trials: in `make test-all`; each is about two kills.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Resumable:
     start: Start
     again: bool = True
     over: str = ""
+    trials: int = 6
 
 
 def in_store(config: Callable[..., Any], **settings: Any) -> Start:
@@ -193,12 +195,16 @@ STUDIES = {
             in_store(DarkMatterConfig, **PASS, earlier=(f"1.resid_post={SAES}/topk-L1-S0",)),
         ),
         Resumable(
-            "darkmatter.pursuit", nothing, in_store(PursuitConfig, **{**PASS, "downstream": 0})
+            "darkmatter.pursuit",
+            nothing,
+            in_store(PursuitConfig, **{**PASS, "downstream": 0}),
+            trials=3,
         ),
         Resumable(
             "darkmatter.synthetic",
             nothing,
             in_store(SyntheticConfig, **PASS, absent=(0.3,), noise=(0.05,)),
+            trials=3,
         ),
         Resumable(
             "darkmatter.errors",
@@ -213,6 +219,7 @@ STUDIES = {
                 k=8,
                 batch=128,
             ),
+            trials=3,
         ),
         Resumable(
             "darkmatter.ladder",
@@ -235,14 +242,23 @@ STUDIES = {
         Resumable("knob.finetune", lands, in_store(FinetuneConfig, **ASKED, **FINETUNE, **SCORED)),
         Resumable("knob.learn", lands, in_store(LearnConfig, **ASKED, **LEARN, adapter="none")),
         Resumable(
-            "knob.run", lands, in_store(RunConfig, **ASKED, **FINETUNE, **LEARN, **SCORED, pairs=2)
+            "knob.run",
+            lands,
+            in_store(RunConfig, **ASKED, **FINETUNE, **LEARN, **SCORED, pairs=2),
+            trials=3,
         ),
         Resumable("othello.probe", boards, in_store(ProbeConfig, model="model", **PROBE)),
-        Resumable("othello.sae", boards, in_store(SaeConfig, model="model", **SETS)),
+        Resumable("othello.sae", boards, in_store(SaeConfig, model="model", **SETS), trials=3),
         Resumable("othello.train", nothing, trained_othello, again=False),
-        Resumable("a GGUF file", gguf_file, lambda fresh: resolve("tiny.gguf"), again=False),
         Resumable(
-            "an adapter", adapter, lambda fresh: add("merged", "model", "adapter"), again=False
+            "a GGUF file", gguf_file, lambda fresh: resolve("tiny.gguf"), again=False, trials=3
+        ),
+        Resumable(
+            "an adapter",
+            adapter,
+            lambda fresh: add("merged", "model", "adapter"),
+            again=False,
+            trials=3,
         ),
     )
 }

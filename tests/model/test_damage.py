@@ -2,13 +2,17 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from interp.errors import UserError, reason
+from interp.model.adapter import adapted
+from interp.model.checkpoint import load_model
 from interp.model.gguf.config import read_config
 from interp.model.gguf.file import read_gguf
 from interp.model.prompting import Prompting
@@ -98,6 +102,35 @@ def test_an_index_names_files_of_its_folder_alone(name, model_folder, tmp_path):
         weight_map=dict.fromkeys(tensors, "part.safetensors"),
     )
     assert torch.equal(Weights(folder).W_U(), tensors["lm_head.weight"])
+
+
+@pytest.fixture
+def adapter(model, tmp_path):
+    config = LoraConfig(r=2, target_modules=["v_proj"], init_lora_weights=False)
+    get_peft_model(load_model(model), config).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"r": 10**8}, "has 100000000 as 'r', and no tensor of the adapter has a side of more"),
+        ({"rank_pattern": {"v_proj": 10**8}}, "has 100000000 as 'rank_pattern'"),
+        ({"r": "x"}, "does not fit this model ("),
+        ({"peft_type": "NONE"}, "does not fit this model ("),
+        ({"target_modules": "("}, "does not fit this model ("),
+        ({"megatron_config": {"a": 1}, "megatron_core": "this"}, "has a 'megatron_config'"),
+        ({"monteclora_config": 3}, "has a 'monteclora_config'"),
+    ],
+)
+def test_a_damaged_adapter(fields, says, model, adapter):
+    """`r` of 1e8 would be 26 GB; `megatron_core` names a module that peft imports."""
+    change(adapter / "adapter_config.json", **fields)
+    sys.modules.pop("this", None)
+    line = refusal(adapted, load_model(model), adapter)
+    assert says in line
+    assert str(adapter) in line
+    assert "this" not in sys.modules
 
 
 def test_an_id_of_billions_takes_no_time(model):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import GPT2LMHeadModel
@@ -82,6 +83,13 @@ def test_resuming_changes_nothing_and_needs_the_same_settings(
     one, two = (GPT2LMHeadModel.from_pretrained(c.out) for c in (config, broken))
     for (name, a), b in zip(one.named_parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
+
+
+def test_two_processes_do_not_share_checkpoints(config: TrainConfig, tmp_path: Path) -> None:
+    apart = elsewhere(config, tmp_path)
+    with FileLock(apart.ckpt / ".lock"), pytest.raises(UserError, match="another process is train"):
+        train(apart)
+    assert not (apart.ckpt / CHECKPOINT).exists()
 
 
 def test_shards_are_a_way_to_compute_not_another_training(

@@ -102,7 +102,7 @@ def test_of_a_run_that_was_not_begun_nothing_is_said(own_home, monkeypatch):
 
 
 def test_after_the_manifest_pieces_are_swept_by_the_next(own_home, monkeypatch):
-    killed_in(monkeypatch, writer, "_sweep", lambda: run_or_load(Told()))
+    killed_in(monkeypatch, writer, "sweep", lambda: run_or_load(Told()))
     (run,) = Store().runs()
     assert list(run.path.rglob("*.pieces"))
     run_or_load(Told())

@@ -10,10 +10,11 @@ from interp.errors import UserError
 from interp.neurons.tars import TarsConfig
 from interp.runs import checkpoint
 from interp.runs.checkpoint import Checkpoint, restore_training, training_state
+from interp.runs.making import writing
 from interp.runs.manifest import SCHEMA, key_of
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.runs.writer import RunWriter, writing
+from interp.runs.writer import RunWriter
 
 
 def squares(asked):

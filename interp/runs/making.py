@@ -1,0 +1,161 @@
+"""A run folder from its first file to its manifest: made, resumed, or there already.
+
+The folder is held against other writers by a lock. A process may be killed at every step; what it
+leaves is resumed by the next (tests/kills tries it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..errors import UserError
+from ..plain_json import read_json
+from ..progress import log
+from .disk import unwritable
+from .manifest import check_inside, read_manifest
+from .parts import checked
+from .store import Run, open_run
+from .swap import fresh_folder, passing, settle, swap_in
+from .writer import FACTS, PARTS, STATE, RunWriter, sweep
+
+
+def open_or_make(
+    path: Path,
+    plan: dict[str, Any],
+    check: Callable[[], None],
+    work: Callable[[RunWriter], dict[str, Any]],
+    fresh: bool = False,
+) -> Run:
+    """The finished run in a folder, as `study.run_or_load` gives it.
+
+    Args:
+        plan: what identifies the run (`study.plan`).
+        check: raises UserError for settings that cannot work; asked before anything is written.
+        work: writes every part that its writer does not have yet; returns the metrics.
+        fresh: make it again; the new run replaces the stored one when it is finished.
+
+    Raises:
+        UserError: the folder holds another run or something else, is being written, or cannot be.
+    """
+
+    def make(folder: Path) -> Run:
+        check()
+        with writing(folder, plan) as writer:
+            return writer.finish(work(writer))
+
+    settle(path)
+    if fresh:
+        if _begun(path):
+            check_same(path, plan)
+        made = fresh_folder(path)
+        if not (made / "manifest.json").exists() or not _verified(made):
+            make(made)  # else it was finished, and stopped before it took its place
+        swap_in(path)
+        return open_run(path)
+    if (path / "manifest.json").exists():
+        check_same(path, plan)
+        if _verified(path):
+            return open_run(path, plan["study"])
+    return make(path)
+
+
+def _begun(path: Path) -> bool:
+    """Whether a folder has anything in it that a writer does not leave where it is killed before it
+    has written `run.json`."""
+    return path.exists() and not all(passing(file.name) for file in path.iterdir())
+
+
+def _verified(path: Path) -> bool:
+    """Whether every part of a finished run is what was written.
+
+    If not, the damaged parts and the manifest are removed, so that the run can be resumed; else
+    what a kill left of its pieces is.
+    """
+    bad = []
+    for name, part in read_manifest(path)["files"].items():
+        try:
+            checked(path, name, part)
+        except UserError as error:
+            log.warning("%s", error)
+            bad.append(check_inside(path, name))
+    for damaged in (path / "manifest.json", *bad) if bad else ():
+        damaged.unlink(missing_ok=True)
+    if not bad:
+        sweep(path)
+    return not bad
+
+
+@contextmanager
+def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
+    """The run folder at `path`, fresh or resumed, held against other writers.
+
+    Raises:
+        UserError: the folder holds something else, is being written, or cannot be written.
+    """
+    lock = FileLock(path / ".lock", timeout=0)
+    try:
+        _check_free(path)
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        _check_free(path)  # another process may have begun in the meantime
+    except Timeout as error:
+        raise UserError(f"another process is writing the run in {path}") from error
+    except OSError as error:
+        raise UserError(unwritable(path, error)) from error
+    try:
+        yield _begin(path, plan)
+    except BaseException as stop:
+        stop.add_note(_resumable(path))
+        raise
+    finally:
+        lock.release()
+
+
+def _resumable(path: Path) -> str:
+    """What the same command would find of a run that was stopped."""
+    own = ("run.json", Path(FACTS).name)
+    names = [p.name for p in path.rglob("*") if p.suffix in PARTS and p.name not in own]
+    kept = len(names) - names.count(STATE)
+    parts = f"{kept} finished {'parts' if kept > 1 else 'part'}"
+    if STATE in names:
+        more = f" and keeps {parts}" if kept else ""
+        return f"the same command goes on from the last checkpoint{more}"
+    if not kept:
+        return "no part of its run is finished yet, so the same command starts over"
+    return f"the same command resumes with {parts} and starts over the one under way"
+
+
+def _check_free(path: Path) -> None:
+    """Raise UserError for a folder with anything in it but a run."""
+    if _begun(path) and not (path / "run.json").exists():
+        raise UserError(f"{path} is not empty and holds no run: choose another folder")
+
+
+def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
+    writer = RunWriter(path, plan)
+    for remains in path.rglob(".*.making"):
+        remains.unlink()
+    nothing_yet = not any(p.suffix in (".parquet", ".safetensors") for p in path.rglob("*"))
+    if writer.has("run.json") and not nothing_yet:
+        check_same(path, plan)
+        writer.resume()
+    else:
+        check_inside(path, FACTS).unlink(missing_ok=True)
+        with writer.part("run.json") as making:
+            making.write_text(json.dumps(plan, indent=1))
+    return writer
+
+
+def check_same(path: Path, plan: dict[str, Any]) -> None:
+    """Refuse a folder that holds another run, or something else."""
+    note = path / "run.json"
+    if not note.exists():
+        raise UserError(f"{path} is not empty and holds no run: choose another folder")
+    if read_json(note, "choose another folder").get("key") != plan["key"]:
+        raise UserError(f"{path} holds another run (other settings or model): choose another")
