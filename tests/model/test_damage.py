@@ -15,6 +15,7 @@ from interp.model.adapter import adapted
 from interp.model.checkpoint import load_model
 from interp.model.gguf.config import read_config
 from interp.model.gguf.file import read_gguf
+from interp.model.prepare import prepare
 from interp.model.prompting import Prompting
 from interp.model.subject import open_subject
 from interp.model.tokenizer_damage import Refusing
@@ -77,6 +78,20 @@ def test_what_transformers_refuses_names_the_file(fields, model):
     says = refusal(open_subject, model)
     assert f"transformers cannot load the model in {model} (" in says
     assert says.endswith(": mend its config.json or fetch it again")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.unlink(), "{} is no model folder: it has no config.json"),
+        (lambda path: change(path, quantization_config=3), "transformers cannot load the model in"),
+        (lambda path: change(path, use_cache=[]), "transformers cannot load the model in {} ("),
+    ],
+)
+def test_what_cannot_be_prepared_is_a_line(damage, says, model, tmp_path):
+    """By itself, too: as a command of its own it prints what it raises."""
+    damage(model / "config.json")
+    assert says.format(model) in refusal(prepare, model, None, tmp_path / "out")
 
 
 @pytest.mark.parametrize("ends", ["2", [2, "x"], [[2]], 0.5, True])
