@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from interp.errors import UserError, reason
 from interp.model.adapter import adapted
 from interp.model.checkpoint import load_model
+from interp.model.families import WRAPPERS, read_spec
 from interp.model.gguf.config import read_config
 from interp.model.gguf.file import read_gguf
 from interp.model.prepare import prepare
@@ -275,3 +276,11 @@ def test_a_library_s_reason_is_its_first_sentence():
     )
     assert reason(ValueError()) == "ValueError"
     assert len(reason(ValueError("x" * 999))) < 210
+
+
+@pytest.mark.parametrize("kind", [[], {}, None, 3])
+def test_a_model_inside_of_no_named_family(kind):
+    deciding = next(name for name, each in WRAPPERS.items() if each.text_decides)
+    config = {"model_type": deciding, "tie_word_embeddings": False}
+    line = refusal(read_spec, {**config, "text_config": {"model_type": kind}})
+    assert line.startswith("model family ")

@@ -163,7 +163,7 @@ def _inside(config: Config, wrapper: Wrapper) -> Config:
     flat = text is config
     text = {**text, "model_type": wrapper.text if flat else text.get("model_type", wrapper.text)}
     tied = _flag({"tie_word_embeddings": wrapper.tied, **config}, "tie_word_embeddings")
-    if wrapper.text_decides and not tied and text["model_type"] in FAMILIES:
+    if wrapper.text_decides and not tied and str(text["model_type"]) in FAMILIES:
         silent = FAMILIES[text["model_type"]].defaults
         tied = _flag({**silent, **text}, "tie_word_embeddings")
     return {**text, "tie_word_embeddings": tied}
