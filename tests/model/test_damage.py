@@ -64,6 +64,20 @@ def test_sizes_that_no_tensor_has_cost_nothing(fields, says, model):
         assert says in refusal(opening, model)
 
 
+def test_a_field_without_a_name_is_none(model):
+    """Families have "" for a field that they lack: it is no factor of the logits."""
+    sound = Weights(model).spec
+    change(model / "config.json", **{"": 2.0})
+    assert Weights(model).spec == sound
+
+
+@pytest.mark.parametrize("eps", [10**400, float("nan"), float("inf"), -1, "x"])
+def test_numbers_that_cannot_be_name_the_folder(eps, model):
+    change(model / "config.json", rms_norm_eps=eps)
+    says = refusal(Weights, model)
+    assert says.startswith(f"{model}: config.json is damaged: 'rms_norm_eps' is ")
+
+
 def test_a_context_that_would_be_a_buffer_of_gigabytes(model_folder, tmp_path):
     """GPT-2 makes a table of positions, and a mask of context x context."""
     folder = shutil.copytree(model_folder("gpt2"), tmp_path / "model")
