@@ -55,7 +55,8 @@ def test_each_study(name, heavy, tmp_path):
 def test_each_step(fresh, server, tmp_path):
     """Of a run, and of one that takes the place of another."""
     killing = Killing(server, STUDIES[QUICK], tmp_path)
-    for step in range(1, killing.steps + 1):
-        killing.killed_at(step, fresh)
+    step = 1
+    while killing.killed_at(step, fresh):
+        step += 1
     print(f"{QUICK}, every step: {killing.counts}")
-    assert killing.counts.kills["step"] == killing.steps
+    assert step - 1 > killing.steps if fresh else step - 1 == killing.steps
