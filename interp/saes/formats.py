@@ -82,7 +82,7 @@ def gemma_scope(stored: Stored, device: str) -> Read:
     transcoder = about is not None and about[3] == "transcoders"
     if transcoder:
         sizes["d_out"] = int(out[0])
-    unsaid = {} if known else {"model_name": None, "hook_name": None}
+    unsaid = {} if known else {"model_name": None, "hook_name": ""}
     loaders = loaders_of([stored.weights])
     load = loaders.NAMED_PRETRAINED_SAE_LOADERS["gemma_2_transcoder" if transcoder else "gemma_2"]
     repository = about[0] if known and about else "gemma-scope-2b-pt-res"
@@ -215,7 +215,7 @@ def sparsify(stored: Stored, device: str) -> Read:
         "W_dec": tensors["W_dec"],
         "b_dec": tensors["b_dec"],
     }
-    hook = folder.name if module else None
+    hook = folder.name if module else ""
     config = _topk(state, said["k"], device) | {
         "model_name": model,
         "hook_name": f"blocks.{layer[1]}.hook_resid_post" if layer else hook,
@@ -290,7 +290,7 @@ def _topk(state: Mapping[str, Tensor], k: int | None, device: str) -> dict[str, 
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "prepend_bos": None,
-        "hook_name": None,
+        "hook_name": "",
         "model_name": None,
         **FLOAT,
     }
