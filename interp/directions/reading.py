@@ -28,6 +28,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..model.families import ModelSpec
 from ..model.neuron import NeuronName, clamp_site
+from ..model.prompting import Bos
 from ..model.readout import levelled
 from ..model.site import Site
 from ..model.weights import Weights
@@ -66,6 +67,11 @@ class Reading(ABC):
     def site(self, own: Site) -> Site:
         """Where the activations are that it reads, for directions at a site."""
         return own
+
+    @property
+    def bos(self) -> Bos:
+        """Whether the texts it is meant for begin with a BOS; "auto" if nobody says so."""
+        return "auto"
 
     @abstractmethod
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
@@ -226,6 +232,10 @@ class Encoder(Reading):
                 f"the SAE in {source} is not the one that these latents are of: make them anew"
             )
         return open_sae(source, site=self.at)
+
+    @property
+    def bos(self) -> Bos:
+        return self.opened.bos
 
     def _here(self) -> str:
         """Where the SAE is: one that is shipped goes where the package goes."""
