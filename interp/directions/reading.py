@@ -32,6 +32,8 @@ from ..model.prompting import Bos
 from ..model.readout import levelled
 from ..model.site import Site
 from ..model.weights import Weights
+from ..plain_json import check, record
+from ..plain_path import found
 
 if TYPE_CHECKING:
     from ..saes import Sae
@@ -203,9 +205,9 @@ class Encoder(Reading):
         from ..saes import open_sae
         from ..saes.open import saes_fingerprint
 
-        path, sae = Path(source).expanduser(), open_sae(source, site=site)
+        path, sae = found(source), open_sae(source, site=site)
         at = sae.site if sae.site != sae.out_site or sae.told.startswith("whoever") else ""
-        name = str(path.absolute()) if path.exists() else source
+        name = str(path.absolute()) if path else source
         made = cls(name, saes_fingerprint(source), at)
         vars(made)["opened"] = sae  # what the property would open again
         return made, sae
@@ -242,11 +244,11 @@ class Encoder(Reading):
         from interp.data import FOLDER
 
         path = Path(self.sae)
-        if not path.is_absolute() or path.exists() or "data" not in path.parts:
+        if not path.is_absolute() or found(path) or "data" not in path.parts:
             return self.sae
         last = len(path.parts) - path.parts[::-1].index("data")
         shipped = FOLDER.joinpath(*path.parts[last:])
-        return str(shipped) if shipped.exists() else self.sae
+        return str(shipped) if found(shipped) else self.sae
 
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
         sae = self.opened
@@ -273,16 +275,21 @@ class Unread(Reading):
         raise UserError(f"these directions have no score: {self.reason}")
 
 
-def read_reading(record: dict[str, Any]) -> Reading:
+def read_reading(given: Any, where: str) -> Reading:
     """What `Reading.record` gave.
 
     Raises:
-        KeyError, TypeError: another form.
+        UserError: another form.
     """
-    kind, *_ = record["kind"], record.pop("kind")
+    fix = "make them anew"
+    check(given, dict[str, Any], where, fix)
+    kinds = {each.KIND: each for each in (Coordinate, Encoder, Unread)}
+    kind, rest = given.get("kind"), {name: given[name] for name in given if name != "kind"}
     if kind == Product.KIND:
-        return Product(Scale(**record) if record else None)
-    return {each.KIND: each for each in (Coordinate, Encoder, Unread)}[kind](**record)
+        return Product(record(Scale, rest, where, fix) if rest else None)
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UserError(f"{where} is of no kind that is known: {fix}")
+    return record(kinds[kind], rest, where, fix)
 
 
 def neuron_reading(
@@ -310,4 +317,14 @@ def _plain(columns: pd.Series[int], features: Piece, every: int = 0) -> Scorer:
     zero = torch.zeros(len(which), dtype=torch.float64)
     if which == list(range(every)):
         return Scorer([features], torch.ones_like(zero), zero)
-    return Scorer([lambda x: features(x)[..., which]], torch.ones_like(zero), zero)
+
+    def piece(x: Tensor) -> Tensor:
+        values = features(x)
+        if which and max(which) >= values.shape[-1]:
+            raise UserError(
+                f"these directions read the number {max(which)} of {values.shape[-1]}: make them "
+                "anew"
+            )
+        return values[..., which]
+
+    return Scorer([piece], torch.ones_like(zero), zero)

@@ -37,10 +37,8 @@ def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
     if where is not None:
         return open_run(where, "neurons.atlas")
     store = store or Store()
-    runs = store.runs("neurons.atlas")
-    if not runs:
-        raise UserError(f"no atlas in {store.root}: make one with `interp neurons atlas`")
-    return runs[0]
+    none = f"no atlas in {store.root}: make one with `interp neurons atlas`"
+    return store.newest("neurons.atlas", none)
 
 
 def find(

@@ -73,10 +73,8 @@ class EditConfig:
         """The run of the comparison whose directions are used."""
         if self.compare:
             return open_run(Path(self.compare), CompareConfig.STUDY)
-        stored = Store().runs(CompareConfig.STUDY)
-        if not stored:
-            raise UserError("there is no comparison yet: make one with `interp othello compare`")
-        return stored[0]
+        none = "there is no comparison yet: make one with `interp othello compare`"
+        return Store().newest(CompareConfig.STUDY, none)
 
     def fingerprints(self) -> dict[str, str]:
         source = self.source()

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..plain_path import found, plain_path
 from ..progress import log
 from .manifest import read_manifest
 from .parts import checked, no_part, read_table
@@ -104,7 +105,7 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
     Raises:
         UserError: no run there, an unfinished one, another study's, or another layout's.
     """
-    path = Path(path)
+    path = plain_path(path)
     settle(path)
     if not (path / "manifest.json").is_file():
         if (path / "run.json").is_file():
@@ -140,7 +141,8 @@ class Store:
     """A folder of runs, `<root>/<study>/<key>/`; by default $INTERP_RUNS or ./runs."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or _usual.get() or Path(os.environ.get("INTERP_RUNS", "runs"))
+        chosen = root or _usual.get() or os.environ.get("INTERP_RUNS", "runs")
+        self.root = plain_path(chosen)
 
     def folder(self, study: str, key: str) -> Path:
         return self.root / study / key
@@ -157,23 +159,33 @@ class Store:
                 log.warning("passed over: %s", error)
         return sorted(found, key=lambda run: str(run.manifest["finished"]), reverse=True)
 
+    def newest(self, study: str, otherwise: str) -> Run:
+        """The newest run of a study; of several, a line says which was taken.
+
+        Args:
+            otherwise: what to say where there is none.
+
+        Raises:
+            UserError: there is none.
+        """
+        runs = self.runs(study)
+        if not runs:
+            raise UserError(otherwise)
+        return _newest(runs)
+
     def find(self, name: str) -> Run:
         """A run by its folder, by the first letters of its key, or the newest one of a study.
 
         Raises:
             UserError: there is none, or there are several whose keys begin so.
         """
-        if name and Path(name).expanduser().is_dir():
-            return open_run(Path(name).expanduser())
+        if name and (folder := found(name)) and folder.is_dir():
+            return open_run(folder)
         stored = self.runs()
         of_study = [run for run in stored if run.study == name]
         of_key = [run for run in stored if name and run.path.name.startswith(name)]
         if of_study:
-            newest = of_study[0]
-            if len(of_study) > 1:
-                taken = (newest.path.name, newest.manifest["finished"], len(of_study), name)
-                log.info("taken: run %s, finished %s, the newest of %d of %s", *taken)
-            return newest
+            return _newest(of_study)
         if len(of_key) != 1:
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
             raise UserError(
@@ -181,6 +193,15 @@ class Store:
                 f"{_listed(of_key or stored)}"
             )
         return of_key[0]
+
+
+def _newest(runs: list[Run]) -> Run:
+    """The first of some runs of one study; of several, a line says which: clocks may be wrong."""
+    run = runs[0]
+    if len(runs) > 1:
+        taken = (run.path.name, run.manifest["finished"], len(runs), run.study)
+        log.info("taken: run %s, finished %s, the newest of %d of %s", *taken)
+    return run
 
 
 def _listed(runs: list[Run], most: int = 6) -> str:

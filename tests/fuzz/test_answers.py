@@ -34,7 +34,9 @@ def atlas(model_folder, tmp_path_factory):
 
 def flip(run: Path, rng: random.Random) -> str:
     """One bit of any file of the run."""
-    file = rng.choice(sorted(path for path in run.rglob("*") if path.is_file()))
+    file = rng.choice(
+        sorted(path for path in run.rglob("*") if path.is_file() and path.stat().st_size)
+    )
     content = bytearray(file.read_bytes())
     at = rng.randrange(len(content))
     content[at] ^= 1 << rng.randrange(8)

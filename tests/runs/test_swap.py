@@ -135,8 +135,10 @@ def test_the_newest_is_said_to_be_taken(own_home, caplog):
     run_or_load(Squares(2))
     run_or_load(Squares(3))
     caplog.set_level("INFO")
-    run = Store().find("test.squares")
-    assert f"taken: run {run.path.name}, finished {run.manifest['finished']}" in caplog.text
+    for asked in (lambda: Store().find("test.squares"), lambda: Store().newest("test.squares", "")):
+        caplog.clear()
+        run = asked()
+        assert f"taken: run {run.path.name}, finished {run.manifest['finished']}" in caplog.text
 
 
 def test_the_seal_is_written(own_home):
