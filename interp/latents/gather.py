@@ -155,5 +155,3 @@ def _cuts(lengths: list[int], most: int) -> Iterator[tuple[int, int]]:
         stop += length
     if stop > start:
         yield start, stop
-
-

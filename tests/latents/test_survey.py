@@ -118,7 +118,9 @@ def test_logits_neighbours_and_neurons(surveyed):
         assert row.neighbours.tolist() == cosines[row.latent].topk(4).indices.tolist()
         found = []
         for layer in range(weights.spec.n_layers):
-            written = torch.nn.functional.normalize(weights.in_stream("down", layer).double(), dim=1)
+            written = torch.nn.functional.normalize(
+                weights.in_stream("down", layer).double(), dim=1
+            )
             every = written @ unit[row.latent]
             found += [(abs(float(c)), f"{layer}.down.{i}", float(c)) for i, c in enumerate(every)]
         best = sorted(found, reverse=True)[:3]
