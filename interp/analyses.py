@@ -131,6 +131,12 @@ BUILT_IN = (
         papers=(KNOB,),
     ),
     Analysis(
+        "saes",
+        "Sparse autoencoders: open any, see what they say and which latents are like a direction.",
+        commands="interp.cli.saes:saes",
+        section="Directions",
+    ),
+    Analysis(
         "darkmatter",
         "What SAEs leave unexplained, linear and nonlinear.",
         studies=(
