@@ -132,9 +132,12 @@ BUILT_IN = (
     ),
     Analysis(
         "saes",
-        "Sparse autoencoders: open any, see what they say and which latents are like a direction.",
+        "Sparse autoencoders: open any, see what they say, survey their latents and search them.",
+        studies=("interp.latents.survey:SurveyConfig",),
         commands="interp.cli.saes:saes",
-        section="Directions",
+        section="SAEs",
+        pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
+        label=("saes",),
     ),
     Analysis(
         "darkmatter",

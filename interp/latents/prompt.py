@@ -1,0 +1,105 @@
+"""Which latents of a surveyed SAE fire on a text: this needs the model, and the SAE itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from ..errors import UserError
+from ..model.site import Site
+from ..model.subject import Subject, open_subject
+from ..runs.store import Run
+from .survey import SurveyConfig
+
+if TYPE_CHECKING:
+    from ..saes import Sae
+
+
+def surveyed_sae(survey: Run) -> Sae:
+    """The SAE that a survey is of.
+
+    Raises:
+        UserError: it is gone, or another one by now.
+    """
+    from ..saes.open import saes_fingerprint
+
+    config = survey_config(survey)
+    if saes_fingerprint(config.source) != survey.manifest["fingerprints"]["saes"]:
+        raise UserError(
+            f"the SAE in {config.source} is not the one that was surveyed: make the survey anew"
+        )
+    return next(iter(config.opened().by_name.values()))
+
+
+def surveyed_subject(survey: Run, device: str = "cpu") -> Subject:
+    """The model that a survey is of, fed as the survey fed it.
+
+    Raises:
+        UserError: it cannot be opened, or is another one by now.
+    """
+    config = survey_config(survey)
+    if config.stored_weights.fingerprint() != survey.manifest["fingerprints"]["model"]:
+        raise UserError(f"{config.model} is not the model that was surveyed: make the survey anew")
+    return open_subject(config.model, device=device, bos=config.feeding)
+
+
+def survey_config(survey: Run) -> SurveyConfig:
+    """What a stored survey was made with."""
+    return SurveyConfig(**survey.config)
+
+
+def strongest(subject: Subject, sae: Sae, site: str, text: str, k: int = 5) -> pd.DataFrame:
+    """The k largest latents at each token of a text that counts.
+
+    Returns:
+        One row a token and latent, in the order of the text, the largest first: `position`,
+        `token`, `latent`, `value`. A token on which none fires has no row.
+
+    Raises:
+        UserError: an empty text, or too long a one.
+    """
+    batch = subject.tokens(text)
+    z = _latents(subject, sae, site, text)
+    sizes, made = z.abs(), []
+    for position, ids in enumerate(batch.ids[0]):
+        best = sizes[position].topk(min(k, sizes.shape[1]))
+        for latent in best.indices[best.values > 0].tolist():
+            value = float(z[position, latent])
+            row = {"position": position, "token": subject.text(ids[None])}
+            made.append({**row, "latent": latent, "value": value})
+    return pd.DataFrame(made, columns=["position", "token", "latent", "value"])
+
+
+def firing(subject: Subject, sae: Sae, site: str, text: str, limit: int = 20) -> pd.DataFrame:
+    """The latents that fire on a text, the largest first: `latent`, `value` (its largest), `token`,
+    `position` (where that is) and `tokens` (on how many it fires).
+
+    Raises:
+        UserError: as `strongest`.
+    """
+    batch = subject.tokens(text)
+    z = _latents(subject, sae, site, text)
+    best = z.abs().max(0)
+    order = best.values.sort(descending=True, stable=True).indices[:limit]
+    made = []
+    for latent in order[best.values[order] > 0].tolist():
+        at = int(best.indices[latent])
+        about = {"latent": latent, "value": float(z[at, latent])}
+        shown = {"token": subject.text(batch.ids[0, at][None]), "position": at}
+        made.append({**about, **shown, "tokens": int((z[:, latent] != 0).sum())})
+    columns = ["latent", "value", "token", "position", "tokens"]
+    return pd.DataFrame(made, columns=columns)
+
+
+def _latents(subject: Subject, sae: Sae, site: str, text: str) -> torch.Tensor:
+    """[tokens, d_sae], zero where a token does not count."""
+    batch = subject.tokens(text)
+    x = subject.capture(batch, [Site.parse(site)])[Site.parse(site)][0].float().cpu()
+    z = sae.encode(x)
+    counts = subject.counted(batch, sae.no_data(subject.prompting))[0].cpu()
+    outside = torch.ones_like(counts)
+    outside[list(sae.positions(len(counts)))] = False
+    z[~counts | outside] = 0
+    return z
