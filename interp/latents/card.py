@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..errors import UserError
@@ -144,7 +145,7 @@ def _example(
     row: dict[Any, Any], texts: dict[int, str], edges: Sequence[float], counts: Sequence[float]
 ) -> Example:
     at = int(row["position"] - row["start"])
-    values = [float(x) for x in row["values"]]
+    values = np.ma.filled(row["values"], np.nan).tolist()  # DuckDB masks what is NaN
     values[at] = float(row["value"])
     binned: dict[str, float] = {}
     if row["kind"] == "bin":

@@ -39,10 +39,20 @@ def surveyed_subject(survey: Run, device: str = "cpu") -> Subject:
     Raises:
         UserError: it cannot be opened, or is another one by now.
     """
+    config = checked_config(survey)
+    return open_subject(config.model, device=device, bos=config.feeding)
+
+
+def checked_config(survey: Run) -> SurveyConfig:
+    """What a survey was made with.
+
+    Raises:
+        UserError: its model is another one by now.
+    """
     config = survey_config(survey)
     if config.stored_weights.fingerprint() != survey.manifest["fingerprints"]["model"]:
         raise UserError(f"{config.model} is not the model that was surveyed: make the survey anew")
-    return open_subject(config.model, device=device, bos=config.feeding)
+    return config
 
 
 def survey_config(survey: Run) -> SurveyConfig:
