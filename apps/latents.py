@@ -138,7 +138,7 @@ def _selected(rows: pd.DataFrame, key: str) -> int | None:
 def _card(run: Run, number: int) -> None:
     """A latent of a survey, and its card to take away."""
     made = of_survey(run, number)
-    _shown(made)
+    _shown(made, "search")
     others = st.text_input(
         "Latents to take away",
         str(number),
@@ -151,8 +151,13 @@ def _card(run: Run, number: int) -> None:
     _take(run, [of_survey(run, each) for each in numbers], numbers)
 
 
-def _shown(made: card.Card) -> None:
-    st.html(f"<style>{html.STYLE}</style>{html.card_html(made)}")
+def _shown(made: card.Card, key: str) -> None:
+    """A card. Streamlit takes drawings out of HTML, so the histogram is a figure."""
+    style = f"<style>{html.STYLE}</style>"
+    st.html(f'{style}<div class="card">{html.head(made)}</div>')
+    if made.counts and any(made.counts):
+        charts(f"histogram {key} {made.latent}", figures.histogram(made))
+    st.html(f'<div class="card">{html.lists(made)}{html.examples(made)}</div>')
 
 
 def _take(run: Run, cards: list[card.Card], numbers: list[int]) -> None:
@@ -225,7 +230,7 @@ def _text(run: Run) -> None:
         hide_index=True,
         height=240,
     )
-    _shown(of_survey(run, picked))
+    _shown(of_survey(run, picked), "text")
     words = ["interp", "saes", "search", "--text", text, "--survey", str(run.path)]
     call = (
         "from interp.latents.prompt import firing, surveyed_sae, surveyed_subject\n"
@@ -261,6 +266,6 @@ def _foreign() -> None:
     cards = neuronpedia.parsed(given.name, given.getvalue())
     names = [made.title for made in cards]
     number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: names[i])
-    _shown(cards[number])
-    page_ = html.page([cards[number]])
-    st.download_button("Download HTML", page_, f"{names[number]}.html", "text/html")
+    _shown(cards[number], "foreign")
+    alone = html.page([cards[number]])
+    st.download_button("Download HTML", alone, f"{names[number]}.html", "text/html")

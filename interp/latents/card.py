@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,7 +119,7 @@ def of_survey(survey: Run, latent: int) -> Card:
     edges = (0.0, *survey.manifest["edges"], math.inf)
     return Card(
         model=survey.config["model"],
-        source=Path(survey.config["saes"] or "w3072-k32").name,
+        source=survey.manifest["sae"],
         latent=latent,
         density=float(row["density"]),
         mean=float(row["mean"]),

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from ..plots import BLUE, Figures, laid_out
 from ..runs.store import Run
 from . import search
+from .card import Card, bars
 
 
 def densities(rows: pd.DataFrame) -> go.Figure:
@@ -29,6 +30,24 @@ def densities(rows: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title="latents")
     dead = len(rows) - len(alive)
     return laid_out(figure, f"{len(rows):,} latents by density; {dead:,} never fire", height=260)
+
+
+def histogram(card: Card) -> go.Figure:
+    """How often a latent fires how strongly; half octaves of its size."""
+    drawn = bars(card)
+    figure = go.Figure(
+        go.Bar(
+            x=[(low + high) / 2 for low, high, _ in drawn],
+            y=[count for *_, count in drawn],
+            width=[high - low for low, high, _ in drawn],
+            marker_color=BLUE,
+            customdata=[[f"{low:.3g} to {high:.3g}"] for low, high, _ in drawn],
+            hovertemplate="%{customdata[0]}<br>%{y} times<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="size where it fires", type="log")
+    figure.update_yaxes(title="times")
+    return laid_out(figure, f"Activations of {card.title}", height=240)
 
 
 def of_run(run: Run) -> Figures:

@@ -181,6 +181,7 @@ class SurveyConfig(TextStudy):
         gathered.read(Checkpoint(out, "survey"))
         Finish(self, gathered, sae, subject).write(out)
         out.facts |= saes.facts | {
+            "sae": next(iter(saes.by_name)),
             "site": str(saes.site),
             "latents": n,
             "edges": gathered.edges,
