@@ -191,11 +191,11 @@ def firing_on(path: str, finished: str, text: str, k: int) -> tuple[pd.DataFrame
     run = open_run(Path(path))
     config = prompt.checked_config(run)
     subject, lock = opened(config.model, config.feeding)
-    sae, site = _sae(path, finished), run.manifest["site"]
+    sae = _sae(path, finished)
     with lock:
         return (
-            prompt.strongest(subject, sae, site, text, k),
-            prompt.firing(subject, sae, site, text, LIMIT),
+            prompt.strongest(run, subject, sae, text, k),
+            prompt.firing(run, subject, sae, text, LIMIT),
         )
 
 
@@ -220,7 +220,8 @@ def _text(run: Run) -> None:
     if each.empty:
         st.info("No latent fires on this text.")
         return
-    st.caption("The strongest latents at each token. Click one for its card.")
+    skipped = f"the first {run.config['skip']}, special ones and massive activations"
+    st.caption(f"The strongest latents at each token but {skipped}. Click one for its card.")
     with st.container(horizontal=True, gap="small"):
         for position, rows in each.groupby("position"):
             _column(int(position), rows)
@@ -235,7 +236,7 @@ def _text(run: Run) -> None:
     call = (
         "from interp.latents.prompt import firing, surveyed_sae, surveyed_subject\n"
         "subject, sae = surveyed_subject(survey), surveyed_sae(survey)\n"
-        f"firing(subject, sae, survey.manifest['site'], {text!r})"
+        f"firing(survey, subject, sae, {text!r})"
     )
     offer(whole, "latents on a text", words, _imports(run) + call)
 

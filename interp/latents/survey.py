@@ -186,6 +186,7 @@ class SurveyConfig(TextStudy):
             "latents": n,
             "edges": gathered.edges,
             "left_out": stream.left_out,
+            "median_length": stream.median,
             "documents": len(gathered.documents),
             "bytes_a_latent": each,
             "dense_from": DENSE_FROM,

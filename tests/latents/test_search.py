@@ -220,7 +220,8 @@ def test_the_apis_feature_is_read(tmp_path):
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.jsonl.gz"])
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xff\x00", b"[1]", b"{}", b'{"modelId": 1', b'[{"modelId":"m","layer":"l","index":"x"}]',
+    [b"", b"\xff\x00", b"[1]", b"{}", b'{"modelId": 1',
+     b'[{"modelId":"m","layer":"l","index":"x"}]',
      b'{"modelId":"m","layer":"l","index":"1","activations":[{"tokens":["a"],"values":[]}]}'],
 )  # fmt: skip
 def test_what_is_not_neuronpedias_is_one_line(name, content, tmp_path):
@@ -258,12 +259,13 @@ def test_latents_on_a_prompt(surveyed, monkeypatch):
     monkeypatch.setattr(type(subject), "tokens", lambda self, text: batch)
     site = Site.parse("2.resid_post")
     z = sae.encode(subject.capture(batch, [site])[site][0].float())
-    each = prompt.strongest(subject, sae, "2.resid_post", "", 3)
-    best = z.topk(3)
+    each = prompt.strongest(surveyed, subject, sae, "any", 3)
+    z[0] = 0  # skipped, as in the survey
+    best = z[1:].topk(3)
     assert each["latent"].tolist() == best.indices.flatten().tolist()
     np.testing.assert_allclose(each["value"], best.values.flatten(), rtol=1e-5)
-    assert each["position"].tolist() == [i for i in range(5) for _ in range(3)]
-    whole = prompt.firing(subject, sae, "2.resid_post", "", 10)
+    assert each["position"].tolist() == [i for i in range(1, 5) for _ in range(3)]
+    whole = prompt.firing(surveyed, subject, sae, "any", 10)
     assert whole["latent"].tolist() == z.amax(0).topk(10).indices.tolist()
     assert whole["tokens"].tolist() == (z != 0).sum(0)[torch.tensor(whole["latent"])].tolist()
     assert isinstance(whole, pd.DataFrame)
