@@ -12,7 +12,7 @@ from interp.model.subject import open_subject
 
 
 @pytest.mark.slow
-def test_tallies_cost_less_than_a_third(own_home):
+def test_tallies_cost_less_than_a_third():
     """SmolLM2 and the widest SAE that ships. Seconds of the processor: other programs disturb
     these less. The first batches are the dearest: every activation is among the largest so far."""
     config = SurveyConfig(tokens=256 * 80)
@@ -38,5 +38,4 @@ def test_tallies_cost_less_than_a_third(own_home):
                     for step in gathered.steps(read, tokens):
                         gathered.add(step)
     assert gathered.counted > 20_000
-    print({name: round(value, 1) for name, value in spent.items()})
     assert spent["survey"] < 1.3 * spent["bare"], spent
