@@ -134,7 +134,7 @@ BUILT_IN = (
         "saes",
         "Sparse autoencoders: open any, see what they say, survey their latents and search them.",
         studies=("interp.latents.survey:SurveyConfig",),
-        commands="interp.cli.saes:saes",
+        commands="interp.cli.latents:saes",
         section="SAEs",
         pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
         label=("saes",),
