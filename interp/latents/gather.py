@@ -40,6 +40,8 @@ class SurveyPass:
     ) -> None:
         self.stream, self._sae, self._contexts = stream, sae, contexts
         self._seed, self._device = seed, device
+        if device != "cpu" and isinstance(sae.inner, torch.nn.Module):
+            sae.inner.to(device)
         n = sae.d_sae
         self.numbers, self.tokens = Numbers.empty(n), FiringTokens.empty(n)
         self.top, self.binned = TopExamples.empty(n, top), BinExamples.empty(n)
