@@ -132,9 +132,13 @@ BUILT_IN = (
     ),
     Analysis(
         "saes",
-        "Sparse autoencoders: open any, see what they say and which latents are like a direction.",
-        commands="interp.cli.saes:saes",
-        section="Directions",
+        "Sparse autoencoders: open any, see what they say, survey their latents and search them.",
+        studies=("interp.latents.survey:SurveyConfig",),
+        commands="interp.cli.latents:saes",
+        section="SAEs",
+        pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
+        label=("saes",),
+        figures="interp.latents.figures:of_run",
     ),
     Analysis(
         "darkmatter",

@@ -25,8 +25,8 @@ from ..model.edits import patch
 from ..model.site import HEAD_KINDS, Site
 from ..model.subject import Subject
 from ..runs.intervals import Resamples, resampled
+from ..text.contexts import Contexts
 from .accumulators import Shrinkage, SplitErrors
-from .contexts import Contexts
 
 SETTINGS = ("sae", "sae + linear", "sae + nonlinear")
 SCALED = ("scaled", "scaled + linear", "scaled + nonlinear")

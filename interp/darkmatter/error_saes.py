@@ -130,7 +130,7 @@ class _PartStream:
         return lambda first: self._batches(part, first)
 
     def _batches(self, part: str, first: int) -> Batches:
-        from .shuffled import shuffled
+        from ..text.shuffled import shuffled
 
         rows = itertools.islice(self._stream.rows(), self._skipped, None)
         pool = min(POOL, self.config.tokens)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..saes.train import Batches
-    from .contexts import ContextStream
+    from ..text.contexts import ContextStream
 
 LADDER = FOLDER / "darkmatter" / "smollm2-135m-14"
 """The ladder that ships: a run of this study."""
@@ -91,7 +91,7 @@ class LadderConfig(TextStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         import torch
 
-        from .contexts import ContextStream
+        from ..text.contexts import ContextStream
 
         subject = self.open(out, dtype=getattr(torch, self.precision))
         plans = self._plans()
@@ -125,7 +125,7 @@ class LadderConfig(TextStudy):
 
 def _batches(config: LadderConfig, stream: ContextStream, first: int) -> Batches:
     """Activations [batch, d] in float32 from batch `first` on, of what is not held out."""
-    from .shuffled import shuffled
+    from ..text.shuffled import shuffled
 
     site, rows = stream.sites[0], itertools.islice(stream.rows(), HELD_OUT, None)
     pool, read = min(POOL, config.tokens), False

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..model.site import Site
     from ..model.subject import Subject
     from ..saes.open import ErrorSource, Saes
-    from .contexts import ContextStream
+    from ..text.contexts import ContextStream
 
 HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
 """Measures among the run's metrics."""
@@ -113,7 +113,7 @@ class ErrorsConfig(TextStudy):
     ) -> ContextStream:
         """The contexts of the corpus, read at the SAEs' site and at earlier ones. What the SAEs
         were not trained on does not count."""
-        from .contexts import ContextStream
+        from ..text.contexts import ContextStream
 
         settings = (self.corpus, self.length, self.skip, self.longest)
         no_data, positions = saes.no_data(subject.prompting), saes.positions

@@ -17,9 +17,9 @@ from ..errors import UserError
 from ..progress import progress
 from ..runs.checkpoint import Checkpoint, State
 from ..saes.open import ErrorSource, SaeErrors, Saes
+from ..text.contexts import Contexts, ContextStream, Tokens
 from ..text.stream import per_token
 from .accumulators import SplitErrors
-from .contexts import Contexts, ContextStream, Tokens
 from .downstream import ReplacementCosts
 from .faults import PlantedFaults
 from .regressions import ErrorRegressions, undetermined

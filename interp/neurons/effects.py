@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
+from ..runs.query import word_ids
 from ..runs.study import TextStudy, plan
 from ..runs.writer import RunWriter
 from . import search
@@ -96,7 +97,7 @@ class EffectsConfig(TextStudy):
 
         def swept(some: Sequence[tuple[int, tuple[str, pd.Series]]]) -> Iterator[dict[str, Any]]:
             for i, (word, row) in some:
-                ids, own = search.word_ids(atlas, word), parse_neuron(row["name"])
+                ids, own = word_ids(atlas, word), parse_neuron(row["name"])
                 for neuron in (own, *self._controls(own, i)):
                     label = {"word": word, "name": str(neuron), "control": neuron != own}
                     means = self._logprobs(subject, neuron, ids)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from interp.darkmatter import ladder
-from interp.darkmatter.contexts import ContextStream, corpus_rows
 from interp.errors import UserError
 from interp.model.site import Site
+from interp.text.contexts import ContextStream, corpus_rows
 
 from .planted import ids
 

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from interp.darkmatter import error_saes, ladder
-from interp.darkmatter.contexts import ContextStream
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.ladder import LadderConfig
 from interp.darkmatter.measure import DarkMatterConfig
@@ -19,6 +18,7 @@ from interp.runs import checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.saes import train
+from interp.text.contexts import ContextStream
 
 from .planted import OTHELLO
 
@@ -77,7 +77,7 @@ def same(one, other):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from interp.darkmatter.contexts import ContextStream
+from interp.text.contexts import ContextStream
 from interp.runs import checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load

@@ -10,7 +10,6 @@ from sae_lens import StandardSAE, StandardSAEConfig
 from transformers import AutoModelForCausalLM
 
 from interp.darkmatter import ladder
-from interp.darkmatter.contexts import ContextStream
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.errors import UserError
@@ -20,6 +19,7 @@ from interp.runs.study import plan, run_or_load
 from interp.runs.writer import RunWriter
 from interp.saes import open_sae
 from interp.saes.train import SaePlan, Schedule, train_saes
+from interp.text.contexts import ContextStream
 
 from .planted import ids, value
 

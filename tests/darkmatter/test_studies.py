@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from interp.darkmatter import error_saes
-from interp.darkmatter.contexts import ContextStream
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.measure import DarkMatterConfig, PursuitConfig
 from interp.darkmatter.results import COLUMNS, intervals, summary
@@ -24,6 +23,7 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter
 from interp.saes import open_sae
+from interp.text.contexts import ContextStream
 
 from .planted import OTHELLO, value
 

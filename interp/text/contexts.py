@@ -1,4 +1,4 @@
-"""The text that the dark matter studies read: contexts of token ids, and activations at a site."""
+"""Contexts of token ids from a corpus, and activations of their tokens at some sites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..model.batch import Batch
 from ..model.site import Site
 from ..model.subject import Subject
 from ..progress import progress
-from ..text.corpus import id_rows, read_corpus, token_rows
+from .corpus import id_rows, read_corpus, token_rows
 
 Row = tuple[int, list[int]]
 """The number of the document that a row is from, and its token ids."""
