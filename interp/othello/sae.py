@@ -25,7 +25,8 @@ from ..errors import UserError
 from ..model.aliases import public_name
 from ..model.site import Site
 from ..runs.writer import RunWriter
-from ..saes.train import SaePlan, Schedule, train_saes, trained
+from ..saes.plan import SaePlan, Schedule
+from ..saes.train import train_saes, trained
 from .study import OthelloStudy
 
 if TYPE_CHECKING:

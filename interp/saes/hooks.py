@@ -10,7 +10,7 @@ from ..model.site import Site
 STREAM = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """The residual stream, and what is added to it."""
 _KINDS = {f"hook_{kind}": kind for kind in STREAM}
-_KINDS |= {"mlp.hook_post": "mlp_post", "attn.hook_z": "head_z"}
+_KINDS |= {"mlp.hook_in": "mlp_in", "mlp.hook_post": "mlp_post", "attn.hook_z": "head_z"}
 
 
 def site_of_hook(hook: str, head: int | None = None) -> str:

@@ -17,8 +17,8 @@ from zipfile import BadZipFile
 from ..errors import UserError
 from ..runs.parts import check_part
 from .config import check_keys
+from .fold import FILES
 from .sae import Sae, wrap
-from .train import FILES
 
 
 def stored(folder: Path, device: str) -> Sae:

@@ -24,10 +24,10 @@ from ..model.files import read_json, sha256
 from ..model.prompting import Bos, Prompting
 from ..model.site import Site
 from .config import metadata_of
+from .fold import FILES
 from .load import published, published_metadata, stored
 from .pursuit import pursue
 from .sae import Sae, bos_said
-from .train import FILES
 
 PURSUED = " pursued"
 """Ends the name of an SAE whose latents are found by pursuit instead of by its encoder."""
