@@ -148,6 +148,17 @@ BUILT_IN = (
         papers=(DARK_MATTER,),
     ),
     Analysis(
+        "saes",
+        "SAEs and transcoders: train them on a model's activations.",
+        studies=(
+            "interp.saes.training:TrainConfig",
+            "interp.saes.activations:ActivationsConfig",
+        ),
+        commands="interp.cli.saes:saes",
+        section="SAEs",
+        label=("site", "gives", "sites"),
+    ),
+    Analysis(
         "linearscope",
         "The linear system that a network is for one input.",
         studies=(

@@ -25,11 +25,11 @@ from ..runs.parts import checked
 from ..runs.store import Run, open_run
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
-from . import feed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .feed import TextFeed
     from .train import Batches
 
 
@@ -67,9 +67,11 @@ class ActivationsConfig(TextStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         import torch
 
+        from .feed import TextFeed
+
         subject = self.open(out, dtype=getattr(torch, self.precision))
         sites = list(map(Site.parse, self.sites))
-        source = feed.TextFeed(subject, sites, self.corpus, self.length)
+        source = TextFeed(subject, sites, self.corpus, self.length)
         self._save(out, "held_out", source.held_out)
         tokens = self._shards(out, source)
         out.table("shards", [{"shard": i, "tokens": n} for i, n in enumerate(tokens)])
@@ -77,14 +79,16 @@ class ActivationsConfig(TextStudy):
         bits = torch.finfo(getattr(torch, self.dtype)).bits
         return {"tokens": sum(tokens), "bytes": sum(tokens) * numbers * bits // 8}
 
-    def _shards(self, out: RunWriter, source: feed.TextFeed) -> list[int]:
+    def _shards(self, out: RunWriter, source: TextFeed) -> list[int]:
         """Write every shard that is not there yet; the tokens in each."""
+        from .feed import POOL
+
         tokens: list[int] = []
         for number in itertools.count():
             if not out.has(_shard(number)):
                 break
             tokens.append(_tokens(out.path / _shard(number), self.sites[0]))
-        size = min(feed.POOL, self.tokens)
+        size = min(POOL, self.tokens)
         with progress("activations", self.tokens, "tokens", sum(tokens)) as advance:
             batches = source.batches(size, self.tokens, self.seed, len(tokens))
             while sum(tokens) < self.tokens:

@@ -17,7 +17,6 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..runs.halves import halved
 from ..runs.writer import RunWriter, save_tensors
 from .kinds import TABLE
 
@@ -42,6 +41,8 @@ def save_sae(
     Args:
         half: in float16, where that loses nothing (transcoders are stored whole).
     """
+    from ..runs.halves import halved
+
     weights, config = folded(sae, plan, spreads)
     if half and not plan.gives:
         # an error of this bias is one of every reconstruction
