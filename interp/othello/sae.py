@@ -1,13 +1,13 @@
 """Sparse autoencoders on OthelloGPT's residual stream, trained with sae-lens: one set per seed.
 
 Kinds of `interp.saes.kinds` at every layer's `resid_post`. (The paper's L1 SAEs have an encoder
-tied to the decoder; these do not.) All SAEs of a seed are trained together: one pass
-over fresh random games gives the residuals of all layers, and each token is seen once.
+tied to the decoder; these do not.) All SAEs of a seed are trained together: one pass over fresh
+random games gives the residuals of all layers, and each token is seen once.
 
 Written to the run: `saes/<arch>-L<layer>-S<seed>/`, each a folder that `SAE.load_from_disk` opens
     (cfg.json; sae_weights.safetensors in float16, or float32 if that would lose something), and
-`saes.parquet`: name string, arch string (the kind), layer int64, seed int64, tokens int64, l0 double,
-    fvu double, alive int64 (latents that fire at least once): the stored weights on held-out games
+`saes.parquet`: name string, arch string (the kind), layer int64, seed int64, tokens int64, l0, fvu
+    double, alive int64 (latents that fire at least once): the stored weights on held-out games
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Activations stored once, to train on many times: `interp saes activations`.
 
-They are what a training that runs the model itself would see (`feed.py`), in its order. A set takes
-2 bytes a number in float16: a million tokens of 576 numbers are 1.2 GB.
+They are what a training that runs the model itself is fed (`feed.py`). A set takes 2 bytes a number
+in float16: a million tokens of 576 numbers are 1.2 GB.
 
 Written to the run:
 `activations/<number>.safetensors`: a shard; by site the activations [tokens, d] of about POOL
