@@ -99,8 +99,8 @@ def by_hand(folder, kind, x):
 @pytest.mark.parametrize("plan", EVERY, ids=lambda plan: plan.name)
 def test_planted_features_are_found(plan, trained) -> None:
     """The mean of the largest cosine is above 0.9, that of as many random rows below 0.6; and
-    each feature has a latent whose activation goes with it, a mean correlation above 0.75 (0.6 under
-    an L1 penalty)."""
+    each feature has a latent whose activation goes with it, a mean correlation above 0.75
+    (0.6 under an L1 penalty)."""
     weights = load_file(trained / plan.name / "sae_weights.safetensors")
     features = atoms(D_OUT, 1) if plan.gives else atoms(D_IN, 0)
     assert recovered(features, weights["W_dec"]) > 0.9
