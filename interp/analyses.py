@@ -131,6 +131,17 @@ BUILT_IN = (
         papers=(KNOB,),
     ),
     Analysis(
+        "saes",
+        "Sparse autoencoders: open or train any, and see which latents are like a direction.",
+        studies=(
+            "interp.saes.training:TrainConfig",
+            "interp.saes.activations:ActivationsConfig",
+        ),
+        commands="interp.cli.saes:saes",
+        section="Directions",
+        label=("site", "gives", "sites"),
+    ),
+    Analysis(
         "darkmatter",
         "What SAEs leave unexplained, linear and nonlinear.",
         studies=(
@@ -146,17 +157,6 @@ BUILT_IN = (
         label=("site",),
         figures="interp.darkmatter.figures:of_run",
         papers=(DARK_MATTER,),
-    ),
-    Analysis(
-        "saes",
-        "SAEs and transcoders: train them on a model's activations.",
-        studies=(
-            "interp.saes.training:TrainConfig",
-            "interp.saes.activations:ActivationsConfig",
-        ),
-        commands="interp.cli.saes:saes",
-        section="SAEs",
-        label=("site", "gives", "sites"),
     ),
     Analysis(
         "linearscope",
