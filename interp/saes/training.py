@@ -32,8 +32,10 @@ from .plan import SaePlan, Schedule
 from .train import train_saes, trained
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
     from torch import Tensor
 
+    from .sae import Sae
     from .train import Batches
 
 
@@ -70,17 +72,29 @@ def plans_of(
 def measured(plan: SaePlan, tokens: int, feed: Feed, folder: Path) -> dict[str, Any]:
     """A row of a table of SAEs: of the stored weights on held-out activations."""
     from .open import open_sae
-    from .transcoder import quality
 
-    x, stored = feed.held_out[plan.site], folder / "saes" / plan.name
-    made = quality(stored, x, feed.held_out[plan.gives]) if plan.gives else None
+    x, sae = feed.held_out[plan.site], open_sae(folder / "saes" / plan.name)
     return {
         "name": plan.name,
         "kind": plan.kind,
         "d_sae": plan.d_sae,
         "sparsity": float(plan.sparsity),
         "tokens": tokens,
-        **(made or open_sae(stored).quality(x)),
+        **(transcoded(sae, x, feed.held_out[plan.gives]) if plan.gives else sae.quality(x)),
+    }
+
+
+def transcoded(
+    sae: Sae, x: Float[Tensor, "n d_in"], y: Float[Tensor, "n d_out"]
+) -> dict[str, float]:
+    """As `Sae.quality`, of a transcoder: `fvu` is of `y`, what it should give for `x`."""
+    from interp.probes.metrics import fvu
+
+    fires = sae.encode(x) != 0
+    return {
+        "l0": float(fires.sum(1).double().mean()),
+        "fvu": fvu(y, sae.outputs(x)),
+        "alive": int(fires.any(0).sum()),
     }
 
 

@@ -11,17 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-
-from interp.probes.metrics import fvu
-
-CHUNK = 8192
-"""Activations encoded at once."""
 
 
 @cache
@@ -62,25 +55,3 @@ def target_of(sae: Any, x: Tensor) -> Tensor:
     """Of what a training SAE is fed [n, d_in] or a transcoder [n, d_in + d_out]: what it is to
     give, [n, d_in] or [n, d_out]."""
     return x if x.shape[-1] == sae.cfg.d_in else x[..., sae.cfg.d_in :]
-
-
-@torch.no_grad()
-def quality(
-    folder: Path, x: Float[Tensor, "n d_in"], y: Float[Tensor, "n d_out"]
-) -> dict[str, float]:
-    """As `Sae.quality`, of a stored transcoder: on activations `x` that it reads and `y` that it
-    should give."""
-    from sae_lens import SAE
-
-    opened = SAE.load_from_disk(folder, dtype="float32")
-    active, given = [], []
-    for part in torch.split(x, CHUNK):
-        z = opened.encode(part)
-        active.append(z != 0)
-        given.append(opened.decode(z))
-    fires = torch.cat(active)
-    return {
-        "l0": float(fires.sum(1, dtype=torch.float64).mean()),
-        "fvu": fvu(y, torch.cat(given)),
-        "alive": int(fires.any(0).sum()),
-    }

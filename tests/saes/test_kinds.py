@@ -22,7 +22,7 @@ from interp.saes.learner import Learner
 from interp.saes.plan import SaePlan, Schedule
 from interp.saes.spread import Spread
 from interp.saes.train import train_saes
-from interp.saes.transcoder import quality
+from interp.saes.training import transcoded
 
 READ, GIVEN = Site("mlp_in", 1), Site("mlp_out", 1)
 FEATURES, D_IN, D_OUT, ACTIVE, D_SAE = 64, 32, 24, 4, 96
@@ -119,9 +119,11 @@ def test_planted_features_are_found(plan, trained) -> None:
 
 def measured(plan, trained):
     held_out = planted(2000, 1)
+    sae = open_sae(trained / plan.name)
+    assert (sae.site, sae.out_site) == (str(READ), str(plan.gives or READ))
     if plan.gives:
-        return quality(trained / plan.name, held_out[READ], held_out[GIVEN])
-    return open_sae(trained / plan.name).quality(held_out[READ])
+        return transcoded(sae, held_out[READ], held_out[GIVEN])
+    return sae.quality(held_out[READ])
 
 
 @pytest.mark.parametrize("plan", EVERY, ids=lambda plan: plan.name)
