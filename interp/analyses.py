@@ -134,7 +134,7 @@ BUILT_IN = (
         "saes",
         "Sparse autoencoders: open or train any, and see which latents are like a direction.",
         studies=(
-            "interp.saes.training:TrainConfig",
+            "interp.saes.training:SaeTrainConfig",
             "interp.saes.activations:ActivationsConfig",
         ),
         commands="interp.cli.saes:saes",

@@ -12,7 +12,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..saes.activations import ActivationsConfig
-from ..saes.training import TrainConfig
+from ..saes.training import SaeTrainConfig
 from .common import Json, answered, command, print_table, study_command, with_table
 
 saes = SubcommandApp()
@@ -34,5 +34,5 @@ def show(source: Source, json: Json = False) -> None:
         print_table(["about", source], [[name, str(value)] for name, value in facts.items()])
 
 
-study_command(saes, TrainConfig, with_table("saes", "name d_sae sparsity tokens l0 fvu alive"))
+study_command(saes, SaeTrainConfig, with_table("saes", "name d_sae sparsity tokens l0 fvu alive"))
 study_command(saes, ActivationsConfig)

@@ -126,7 +126,7 @@ def check_schedule(tokens: int, batch: int, length: int, lr: float, precision: s
 
 
 @dataclass(frozen=True)
-class TrainConfig(TextStudy):
+class SaeTrainConfig(TextStudy):
     """Train SAEs or transcoders of several kinds on one site of a model."""
 
     STUDY: ClassVar[str] = "saes.train"
@@ -191,7 +191,7 @@ class TrainConfig(TextStudy):
                 f"{self.activations} holds activations of {stored.config['model']}, not of "
                 f"{self.model}: give --model {stored.config['model']}"
             )
-        if (self.corpus, self.length, self.bos) != ("", TrainConfig.length, "auto"):
+        if (self.corpus, self.length, self.bos) != ("", SaeTrainConfig.length, "auto"):
             raise UserError(
                 "--activations has its own --corpus, --length and --bos: leave them out"
             )

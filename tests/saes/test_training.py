@@ -15,7 +15,7 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.saes import feed, open_sae
 from interp.saes.activations import ActivationsConfig, StoredFeed
-from interp.saes.training import TrainConfig
+from interp.saes.training import SaeTrainConfig
 from interp.text.contexts import ContextStream, corpus_rows
 
 from ..darkmatter.planted import OTHELLO
@@ -132,7 +132,7 @@ def test_float16_is_half_the_space_and_refuses_what_it_cannot_hold(tmp_path, mon
 def test_the_table_is_of_the_stored_saes(source, stored, tmp_path) -> None:
     given = {"activations": str(stored.path), "model": TEXT["model"]} if source == "set" else TEXT
     kinds = ("topk", "batchtopk", "gated")
-    config = TrainConfig(**given, **SMALL, site=STREAM, kinds=kinds)
+    config = SaeTrainConfig(**given, **SMALL, site=STREAM, kinds=kinds)
     run = run_or_load(config, Store(tmp_path))
     held_out = load_file(stored.path / "held_out.safetensors")[STREAM]
     rows = run.table("saes").to_dict("records")
@@ -152,7 +152,7 @@ def test_the_table_is_of_the_stored_saes(source, stored, tmp_path) -> None:
 
 
 def test_transcoders_from_a_set(stored, tmp_path) -> None:
-    config = TrainConfig(
+    config = SaeTrainConfig(
         TEXT["model"],
         **SMALL,
         site=READ,
@@ -177,7 +177,7 @@ def test_a_damaged_shard_is_one_line(stored, tmp_path, monkeypatch) -> None:
     copied = run_or_load(SET, out=tmp_path / "set")
     shard = sorted(copied.path.glob("activations/*.safetensors"))[1]
     shard.write_bytes(shard.read_bytes()[:-4] + b"abcd")
-    config = TrainConfig(
+    config = SaeTrainConfig(
         TEXT["model"], **SMALL, site=STREAM, kinds=("topk",), activations=str(copied.path)
     )
     with pytest.raises(UserError, match="is not what the run wrote"):
@@ -205,11 +205,11 @@ def test_a_damaged_shard_is_one_line(stored, tmp_path, monkeypatch) -> None:
 def test_settings_that_cannot_work(change, words, stored) -> None:
     settings = {"model": TEXT["model"], **SMALL, "site": STREAM, "activations": str(stored.path)}
     with pytest.raises(UserError, match=words):
-        TrainConfig(**{**settings, **change}).check()
+        SaeTrainConfig(**{**settings, **change}).check()
 
 
 def test_a_site_that_the_set_lacks(stored, tmp_path) -> None:
-    config = TrainConfig(TEXT["model"], **SMALL, site="1.resid_post", activations=str(stored.path))
+    config = SaeTrainConfig(TEXT["model"], **SMALL, site="1.resid_post", activations=str(stored.path))
     with pytest.raises(UserError, match="no activations of 1.resid_post: 2.mlp_in, 2.mlp_out"):
         run_or_load(config, Store(tmp_path))
 
