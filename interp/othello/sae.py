@@ -39,6 +39,8 @@ SAES = FOLDER / "othello" / "saes"
 """The SAEs that ship with the workbench: a run of this study."""
 STREAM, HELD_OUT = 7_000_000, 7_999_999
 """Streams of games: to train on (the SAEs' seed is added), and to measure on."""
+FIXED: tuple[Kind, ...] = ("l1", "gated")
+"""Kinds whose penalty has the coefficient `l1`, as in the paper; the others have `k`."""
 CHUNK_GAMES = 512
 """Games whose tokens are shuffled together."""
 KINDS: tuple[Kind, ...] = ("topk", "l1")
@@ -117,9 +119,12 @@ def _sites(subject: Subject) -> list[Site]:
 
 def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -> None:
     """Train all kinds and layers of one seed together, on one stream of games."""
-    sparsity = {kind: config.l1 if TABLE[kind].penalised else config.k for kind in config.kinds}
     plans = [
-        SaePlan(sae_name(kind, layer, seed), site, kind, config.d_sae, sparsity[kind], seed)
+        SaePlan(
+            sae_name(kind, layer, seed),
+            *(site, kind, config.d_sae, config.l1 if kind in FIXED else config.k, seed),
+            steered=TABLE[kind].penalised and kind not in FIXED,
+        )
         for layer, site in enumerate(_sites(subject))
         for kind in config.kinds
     ]

@@ -4,13 +4,14 @@
     topk         the k largest latents of each token          topk                     topk
     batchtopk    the k n largest of a batch of n tokens       batchtopk                jumprelu
     matryoshka   as batchtopk, with a loss at nested widths   matryoshka_batchtopk     jumprelu
-    jumprelu     a threshold a latent, pulled to a mean L0    jumprelu (quadratic)     jumprelu
+    jumprelu     a penalty on L0, a threshold each latent     jumprelu                 jumprelu
     l1           a penalty on ReLU latents                    standard                 standard
     gated        a penalty on a gate of its own               gated                    gated
 
 Sources: Gao et al. 2024 (TopK), Bussmann et al. 2024 (BatchTopK) and 2025 (Matryoshka),
-Rajamanoharan et al. 2024 (Gated; JumpReLU, whose quadratic loss is Gemma Scope 2's), Bricken et al.
-2023 (L1). Matryoshka's widths are an eighth, a quarter, a half and all of the latents.
+Rajamanoharan et al. 2024 (Gated; JumpReLU), Bricken et al. 2023 (L1). Matryoshka's widths are an
+eighth, a quarter, a half and all of the latents. The coefficient of a penalty can be steered to an
+L0 (`SaePlan.steered`).
 
 Dead latents: topk, batchtopk and matryoshka have a loss that lets them learn the error (Gao et
 al.); in the others they are resampled (`resample.py`).
@@ -32,6 +33,14 @@ NESTED = (8, 4, 2, 1)
 THRESHOLD_STEPS = 20
 """BatchTopK: the threshold follows the last training_steps / THRESHOLD_STEPS steps, or 100."""
 
+JUMPRELU = {
+    "jumprelu_init_threshold": 0.1,
+    "jumprelu_bandwidth": 2.0,
+    "jumprelu_ste_to_input": True,
+}
+"""Anthropic's estimator of a threshold's gradient, for inputs of length sqrt(d_in) as these are: a
+narrow one, of the threshold alone, needs many more steps than a small training has."""
+
 
 class KindOf(NamedTuple):
     """What sets a kind apart."""
@@ -41,7 +50,7 @@ class KindOf(NamedTuple):
     transcoder: str = ""
     """What sae-lens calls its transcoders; "" if it reads none."""
     penalised: bool = False
-    """Its sparsity comes from a coefficient `l1`, not from a number of latents."""
+    """Its sparsity comes from a coefficient, not from a number of latents."""
     resampled: bool = False
     """Dead latents begin again; the others have a loss for them."""
 
@@ -50,7 +59,7 @@ TABLE: dict[Kind, KindOf] = {
     "topk": KindOf("topk"),
     "batchtopk": KindOf("batchtopk", "jumprelu_transcoder"),
     "matryoshka": KindOf("matryoshka_batchtopk", "jumprelu_transcoder"),
-    "jumprelu": KindOf("jumprelu", "jumprelu_transcoder", resampled=True),
+    "jumprelu": KindOf("jumprelu", "jumprelu_transcoder", penalised=True, resampled=True),
     "l1": KindOf("standard", "transcoder", penalised=True, resampled=True),
     "gated": KindOf("gated", penalised=True, resampled=True),
 }
@@ -78,9 +87,5 @@ def settings(kind: Kind, sparsity: float, d_sae: int, steps: int, warm_up: int) 
             given["matryoshka_widths"] = sorted({max(1, d_sae // share) for share in NESTED})
         return given
     if kind == "jumprelu":
-        return {
-            "jumprelu_sparsity_loss_mode": "quadratic",
-            "target_l0": float(sparsity),
-            "l0_warm_up_steps": warm_up,
-        }
+        return {**JUMPRELU, "l0_coefficient": float(sparsity), "l0_warm_up_steps": warm_up}
     return {"l1_coefficient": float(sparsity), "l1_warm_up_steps": warm_up}

@@ -44,7 +44,7 @@ class Learner:
     @property
     def _penalty(self) -> Any:
         """sae-lens' scheduler of the coefficient; None where there is none."""
-        return self.trainer.coefficient_schedulers.get("l1")
+        return next(iter(self.trainer.coefficient_schedulers.values()), None)
 
     def inputs(
         self, batch: Mapping[Site, Tensor], spreads: Mapping[Site, Spread]

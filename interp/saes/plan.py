@@ -20,13 +20,13 @@ class SaePlan:
     kind: Kind
     d_sae: int
     sparsity: float
-    """Active latents a token (on average, but for topk); or the coefficient of a penalty (l1,
-    gated)."""
+    """Active latents a token (on average, but for topk); or the coefficient of a penalty
+    (jumprelu, l1, gated)."""
     seed: int = 0
     reads: str = ""
     """What the stream holds if not the site's activations; stored in the metadata."""
     steered: bool = False
-    """A penalty's coefficient is moved until `sparsity` latents a token are active (l1, gated)."""
+    """A penalty's coefficient is moved until `sparsity` latents a token are active."""
     gives: Site | None = None
     """A transcoder's target; None: an SAE."""
 

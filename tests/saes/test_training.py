@@ -209,7 +209,9 @@ def test_settings_that_cannot_work(change, words, stored) -> None:
 
 
 def test_a_site_that_the_set_lacks(stored, tmp_path) -> None:
-    config = SaeTrainConfig(TEXT["model"], **SMALL, site="1.resid_post", activations=str(stored.path))
+    config = SaeTrainConfig(
+        TEXT["model"], **SMALL, site="1.resid_post", activations=str(stored.path)
+    )
     with pytest.raises(UserError, match="no activations of 1.resid_post: 2.mlp_in, 2.mlp_out"):
         run_or_load(config, Store(tmp_path))
 
