@@ -59,7 +59,8 @@ class Spread(NamedTuple):
 
     def near(self, x: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
         """Which tokens are not massive."""
-        return (x - self.middle.to(x)).norm(dim=1) <= self.limit.to(x)
+        kept: Tensor = (x - self.middle.to(x)).norm(dim=1) <= self.limit.to(x)
+        return kept
 
     def scaled(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Centred and scaled."""

@@ -22,6 +22,8 @@ def transcoding(kind: type) -> type:
     """A training class of sae-lens as one of transcoders: `transcoding(C)(config, d_out)`."""
 
     class Transcoding(kind):  # type: ignore[misc, valid-type]
+        mse_loss_fn: Any
+
         def __init__(self, config: Any, d_out: int) -> None:
             self._d_out = d_out
             super().__init__(config)
