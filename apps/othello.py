@@ -13,7 +13,7 @@ from interp.model.subject import Subject
 from interp.othello import figures, read_board
 from interp.othello.board import N_PLIES
 from interp.othello.board_labels import TILES
-from interp.othello.compare import compared_model
+from interp.othello.compare import compared_kinds, compared_model
 from interp.othello.games import random_games, squares
 from interp.othello.interventions import legal_after_flip
 from interp.othello.position import (
@@ -68,7 +68,7 @@ def _position() -> Position:
 
 def _view(run: Run, subject: Subject) -> View:
     layer = st.sidebar.slider("Layer", 0, subject.spec.n_layers - 1, subject.spec.n_layers - 2)
-    arch = st.sidebar.selectbox("Autoencoder", ["topk", "l1"])
+    arch = st.sidebar.selectbox("Autoencoder", compared_kinds(run))
     seed = st.sidebar.selectbox("Seed", run.manifest["seeds"])
     return View(str(arch), int(layer), int(seed))
 
@@ -121,7 +121,7 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
         st.session_state["disc"] = discs[0]
     left, middle, right = st.columns(3)
     disc = left.selectbox("Disc (or click one on the board)", discs, key="disc")
-    reader = middle.selectbox("Directions of", ["probe", "means", "topk", "l1"])
+    reader = middle.selectbox("Directions of", ["probe", "means", *compared_kinds(run)])
     about = "Length of the vector added at each layer but the last"
     scale = right.slider(about, 0.0, 20.0, 6.0, 0.5)
     tile = TILES.index(disc)

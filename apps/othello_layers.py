@@ -11,6 +11,7 @@ import streamlit as st
 from interp.apps.common import cached, charts, in_tabs, offer_run, pick_run, plain, table
 from interp.othello import edit, figures, findings
 from interp.othello.board_labels import STATES, TILES
+from interp.othello.compare import compared_kinds
 from interp.runs.store import Run, Store
 
 
@@ -49,7 +50,7 @@ def _layers(run: Run) -> None:
 
 def _choose(run: Run, key: str) -> tuple[str, int, int]:
     left, middle, right = st.columns(3)
-    arch = left.selectbox("Autoencoder", ["topk", "l1"], key=f"{key} arch")
+    arch = left.selectbox("Autoencoder", compared_kinds(run), key=f"{key} arch")
     layers = sorted(table(run, "scores")["layer"].unique())
     layer = middle.selectbox("Layer", layers, len(layers) // 2, key=f"{key} layer")
     seed = right.selectbox("Seed", run.manifest["seeds"], key=f"{key} seed")

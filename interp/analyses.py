@@ -132,12 +132,16 @@ BUILT_IN = (
     ),
     Analysis(
         "saes",
-        "Sparse autoencoders: open any, see what they say, survey their latents and search them.",
-        studies=("interp.latents.survey:SurveyConfig",),
+        "Sparse autoencoders: open or train any, survey their latents, act with them, measure them.",
+        studies=(
+            "interp.latents.survey:SurveyConfig",
+            "interp.saes.training:SaeTrainConfig",
+            "interp.saes.activations:ActivationsConfig",
+        ),
         commands="interp.cli.latents:saes",
         section="SAEs",
         pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
-        label=("saes",),
+        label=("saes", "site", "gives", "sites"),
         figures="interp.latents.figures:of_run",
     ),
     Analysis(

@@ -13,6 +13,8 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
+from ..saes.activations import ActivationsConfig
+from ..saes.training import SaeTrainConfig
 from .common import (
     Json,
     Limit,
@@ -21,6 +23,8 @@ from .common import (
     positive,
     print_frame,
     print_table,
+    study_command,
+    with_table,
 )
 
 saes = SubcommandApp()
@@ -116,3 +120,7 @@ def convert(
     sae.save(out)
     if not answered(json, "saes.convert", about(sae), folder=str(out)):
         print(out)
+
+
+study_command(saes, SaeTrainConfig, with_table("saes", "name d_sae sparsity tokens l0 fvu alive"))
+study_command(saes, ActivationsConfig)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
-from .train import FILES
+from .fold import FILES
 
 
 class Layout(NamedTuple):

@@ -18,7 +18,9 @@ from interp.model.subject import open_subject
 from interp.runs.study import plan, run_or_load
 from interp.runs.writer import RunWriter
 from interp.saes import open_sae
-from interp.saes.train import SaePlan, Schedule, train_saes
+from interp.saes.feed import TextFeed
+from interp.saes.plan import SaePlan, Schedule
+from interp.saes.train import train_saes
 from interp.text.contexts import ContextStream
 
 from .planted import ids, value
@@ -165,7 +167,7 @@ def test_a_ladder_on_heads(given, tmp_path):
 
 def test_the_rows_that_are_held_out_are_said(given):
     settings, _ = given
-    config = ladder.LadderConfig(model=settings["model"], length=LENGTH, site="0.resid_post")
-    whole = stream(open_subject(settings["model"]), settings, config.site)
+    subject, site = open_subject(settings["model"]), Site("resid_post", 0)
+    short = TextFeed(subject, [site], settings["corpus"], LENGTH)
     with pytest.raises(UserError, match="past the first 512 rows of 24 tokens, which are held out"):
-        list(ladder._batches(config, whole, 0))
+        list(short.batches(1024, 800_000, 0))
