@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..latents.search import By, Order
 from ..latents.survey import SurveyConfig
 from ..runs.store import Run, Store
+from .act import ACTS
 from .common import (
     Flag,
     Folder,
@@ -63,6 +64,8 @@ def _next(run: Run) -> None:
 
 
 study_command(saes, SurveyConfig, _next)
+for _name, _act in ACTS.items():
+    command(saes, _name)(_act)
 
 
 @command(saes, "search")

@@ -138,11 +138,16 @@ def _checked(sae: Sae, latents: Latents) -> list[int]:
     which = [latents] if isinstance(latents, int) else list(latents)
     if not which:
         raise UserError("name at least one latent")
+    check_latents(sae, which)
+    return which
+
+
+def check_latents(sae: Sae, which: Sequence[int]) -> None:
+    """Raise UserError for latents that the SAE lacks, or one that is named twice."""
     if missing := [j for j in which if not 0 <= j < sae.d_sae]:
         raise UserError(f"this SAE has no latent {missing[0]}: it has 0..{sae.d_sae - 1}")
     if len(set(which)) < len(which):
         raise UserError("two of the latents are the same: name each once")
-    return which
 
 
 def _edit(
