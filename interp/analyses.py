@@ -133,7 +133,10 @@ BUILT_IN = (
     Analysis(
         "saes",
         "Sparse autoencoders: open any, see what they say, survey their latents and search them.",
-        studies=("interp.latents.survey:SurveyConfig",),
+        studies=(
+            "interp.latents.survey:SurveyConfig",
+            "interp.latents.effects:LatentEffectsConfig",
+        ),
         commands="interp.cli.saes:saes",
         section="SAEs",
         pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),

@@ -13,6 +13,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
+from ..latents.effects import LatentEffectsConfig
 from ..latents.search import By, Order
 from ..latents.survey import SurveyConfig
 from ..runs.store import Run, Store
@@ -29,6 +30,7 @@ from .common import (
     print_frame,
     print_table,
     study_command,
+    with_table,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +66,12 @@ def _next(run: Run) -> None:
 
 
 study_command(saes, SurveyConfig, _next)
+study_command(
+    saes,
+    LatentEffectsConfig,
+    with_table("effects/latents", "latent words gain activation control_mean control_max beats"),
+    with_table("effects/means"),
+)
 for _name, _act in ACTS.items():
     command(saes, _name)(_act)
 
