@@ -24,6 +24,7 @@ from interp.plots import FORMATS, drawn, undrawable
 from interp.runs.store import Run, Store, open_run
 
 if TYPE_CHECKING:
+    from interp.model.prompting import Bos
     from interp.model.subject import Subject
 
 T = TypeVar("T")
@@ -186,9 +187,9 @@ table = cached(Run.table)
 
 
 @st.cache_resource(show_spinner="opening the model …", max_entries=1)
-def opened(model: str) -> tuple[Subject, Lock]:
+def opened(model: str, bos: Bos = "auto") -> tuple[Subject, Lock]:
     """One model in memory, and a lock: an edit applies to whatever runs, so one page runs at a
     time."""
     from interp.model.subject import open_subject
 
-    return open_subject(model), Lock()
+    return open_subject(model, bos=bos), Lock()

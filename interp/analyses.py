@@ -141,6 +141,7 @@ BUILT_IN = (
         section="SAEs",
         pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
         label=("saes",),
+        figures="interp.latents.figures:of_run",
     ),
     Analysis(
         "darkmatter",

@@ -34,6 +34,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..latents.card import Card
 
 saes = SubcommandApp()
@@ -122,11 +124,11 @@ def search(
     print_frame("saes.search", rows, json, columns, run)
 
 
-def _firing(run: Run, text: str, device: str, limit: int):  # type: ignore[no-untyped-def]
+def _firing(run: Run, text: str, device: str, limit: int) -> pd.DataFrame:
     from ..latents.prompt import firing, surveyed_sae, surveyed_subject
 
     subject = surveyed_subject(run, device)
-    return firing(subject, surveyed_sae(run), run.manifest["site"], text, limit)
+    return firing(run, subject, surveyed_sae(run), text, limit)
 
 
 @command(saes, "latent")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..errors import UserError
@@ -119,7 +119,7 @@ def of_survey(survey: Run, latent: int) -> Card:
     edges = (0.0, *survey.manifest["edges"], math.inf)
     return Card(
         model=survey.config["model"],
-        source=Path(survey.config["saes"] or "w3072-k32").name,
+        source=survey.manifest["sae"],
         latent=latent,
         density=float(row["density"]),
         mean=float(row["mean"]),
@@ -144,7 +144,7 @@ def _example(
     row: dict[Any, Any], texts: dict[int, str], edges: Sequence[float], counts: Sequence[float]
 ) -> Example:
     at = int(row["position"] - row["start"])
-    values = [float(x) for x in row["values"]]
+    values = np.ma.filled(row["values"], np.nan).tolist()  # DuckDB masks what is NaN
     values[at] = float(row["value"])
     binned: dict[str, float] = {}
     if row["kind"] == "bin":

@@ -109,29 +109,56 @@ def _number(value: float, instead: float = 0.0) -> float:
     return value if math.isfinite(value) else instead
 
 
+def as_json(cards: Sequence[Card], creator: str = "interp") -> str:
+    """Features with their `activations` inside, as the API gives them: one, or a list."""
+    now = datetime.now(UTC).isoformat()
+    rows = [
+        feature(card, creator, now)
+        | {"activations": [activation(card, each, creator, now) for each in card.examples]}
+        for card in cards
+    ]
+    return json.dumps(rows[0] if len(rows) == 1 else rows, allow_nan=False)
+
+
 def read(path: Path) -> list[Card]:
-    """The cards in an export's folder, in a file of features (JSON lines, .gz or not), or in a JSON
-    file as the API gives it: one feature, or a list.
+    """The cards in an export's folder, or in a file as `parsed` takes it.
 
     Raises:
         UserError: nothing there, or not of this form.
     """
-    if path.is_dir():
-        features = [row for file in _batches(path, "features") for row in _rows(file)]
-        own: dict[str, list[dict[str, Any]]] = {}
-        for file in _batches(path, "activations", needed=False):
-            for row in _rows(file):
-                own.setdefault(str(row.get("index")), []).append(row)
-        made = [(row, own.get(str(row.get("index")), [])) for row in features]
-    else:
-        made = [(row, row.get("activations") or []) for row in _rows(path)]
-    if not made:
-        raise UserError(f"{path} holds no features: give an export of Neuronpedia")
+    if not path.is_dir():
+        return parsed(str(path), _content(path))
+    features = [row for file in _batches(path, "features") for row in _rows(file)]
+    own: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for file in _batches(path, "activations", needed=False):
+        for row in _rows(file):
+            own.setdefault(_key(row), []).append(row)
+    return _cards([(row, own.get(_key(row), [])) for row in features], str(path))
+
+
+def parsed(name: str, content: bytes) -> list[Card]:
+    """The cards of a file of features: JSON lines, .gz or not, or a .json as the API gives it: one
+    feature, or a list, with their `activations` inside.
+
+    Raises:
+        UserError: it is not of this form.
+    """
+    rows = _decoded(name, content)
+    return _cards([(row, row.get("activations") or []) for row in rows], name)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(name)) for name in ("modelId", "layer", "index"))
+
+
+def _cards(rows: Sequence[tuple[dict[str, Any], list[dict[str, Any]]]], name: str) -> list[Card]:
+    if not rows:
+        raise UserError(f"{name} holds no features: give an export of Neuronpedia")
     try:
-        return [_card(row, activations) for row, activations in made]
+        return [_card(row, activations) for row, activations in rows]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path} is not what Neuronpedia exports ({reason})") from error
+        raise UserError(f"{name} is not what Neuronpedia exports ({reason})") from error
 
 
 def _batches(folder: Path, name: str, needed: bool = True) -> list[Path]:
@@ -144,17 +171,29 @@ def _batches(folder: Path, name: str, needed: bool = True) -> list[Path]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
+    return _decoded(str(path), _content(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-        whole = json.loads(text) if path.suffix == ".json" else list(_lines(text))
-    except FileNotFoundError as error:
-        raise UserError(f"no file {path}: give an export of Neuronpedia") from error
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}): give another file") from error
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{path} cannot be read ({reason}): give an export of Neuronpedia"
+        ) from error
+
+
+def _decoded(name: str, content: bytes) -> list[dict[str, Any]]:
+    try:
+        text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
+        plain = name.removesuffix(".gz").endswith(".json")
+        whole = json.loads(text) if plain else list(_lines(text))
+    except (OSError, EOFError, ValueError, zlib.error, RecursionError) as error:
+        raise UserError(f"{name} cannot be read ({error}): give another file") from error
     rows = whole if isinstance(whole, list) else [whole]
     if not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path} is not what Neuronpedia exports: it holds no objects")
+        raise UserError(f"{name} is not what Neuronpedia exports: it holds no objects")
     return rows
 
 

@@ -66,10 +66,10 @@ def by_word(
         side = "top" if by == "promotes" else "bottom"
         rows = query(
             f"""
-            SELECT latent, list_min(list_filter(
-                list_transform({ids}, i -> list_position({side}_ids, i)), p -> p > 0)) AS rank,
-                {side}_z AS z
-            FROM {table} WHERE list_has_any({side}_ids, {ids})
+            SELECT latent, min(rank) AS rank, any_value(z) AS z
+            FROM (SELECT latent, {side}_z AS z, unnest({side}_ids) AS id,
+                      generate_subscripts({side}_ids, 1) AS rank FROM {table})
+            WHERE list_contains({ids}, id) GROUP BY latent
             ORDER BY rank, z DESC, latent LIMIT {_limit(limit)}
             """
         )

@@ -181,10 +181,12 @@ class SurveyConfig(TextStudy):
         gathered.read(Checkpoint(out, "survey"))
         Finish(self, gathered, sae, subject).write(out)
         out.facts |= saes.facts | {
+            "sae": next(iter(saes.by_name)),
             "site": str(saes.site),
             "latents": n,
             "edges": gathered.edges,
             "left_out": stream.left_out,
+            "median_length": stream.median,
             "documents": len(gathered.documents),
             "bytes_a_latent": each,
             "dense_from": DENSE_FROM,
