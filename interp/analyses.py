@@ -137,7 +137,7 @@ BUILT_IN = (
             "interp.latents.survey:SurveyConfig",
             "interp.latents.effects:LatentEffectsConfig",
         ),
-        commands="interp.cli.saes:saes",
+        commands="interp.cli.act:saes",
         section="SAEs",
         pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
         label=("saes",),

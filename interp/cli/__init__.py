@@ -48,6 +48,10 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
         if stop.code == 2:
             raise UserError(_first_sentence(complaint.getvalue())) from stop
         raise
+    except RecursionError as error:  # tyro lists the words it does not know in each other
+        raise UserError(
+            f"{len(arguments)} words are more than this command takes (see --help)"
+        ) from error
     return bound
 
 

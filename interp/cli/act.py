@@ -1,54 +1,64 @@
-"""`interp saes steer | ablate | clamp | splice`: what a model says under edits by latents."""
+"""`interp saes steer | ablate | clamp | splice | effects`: acting by an SAE's latents.
+
+They stand in the group of `interp saes`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ..errors import UserError
+from ..latents.effects import LatentEffectsConfig
 from ..model.prompting import Bos
-from .common import Command, Flag, Json, positive, print_frame
+from .common import Flag, Json, command, positive, print_frame, study_command, with_table
+from .latents import saes
+from .saes import Source
 
 if TYPE_CHECKING:
     from ..latents.act import Acting
     from ..model.edits import Edit
 
-Source = Annotated[
-    str,
-    tyro.conf.Positional,
-    tyro.conf.arg(help="A folder or file of an SAE, or release:sae_id.", metavar="SOURCE"),
-]
 Latents = Annotated[
     tuple[int, ...],
     tyro.conf.Positional,
     tyro.conf.arg(help="The latent's number, or several.", metavar="N …"),
 ]
-Prompt = Annotated[str, tyro.conf.arg(help="The user's message, or the text to continue.")]
-Chat = Annotated[bool, tyro.conf.arg(help="Use the model's chat template.")]
-Tokens = Annotated[int, tyro.conf.arg(help="Length of the texts.")]
-Model = Annotated[str | None, tyro.conf.arg(help="The model; by default what the SAE names.")]
-AskedBos = Annotated[
-    Bos,
-    tyro.conf.arg(
-        help="A BOS token before the prompt: auto (as the SAE says of its texts), always, never."
-    ),
-]
-Anyway = Annotated[Flag, tyro.conf.arg(help="Take an SAE that names another model.")]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What all of them are asked."""
+
+    prompt: str
+    """The user's message, or the text to continue."""
+    chat: bool = True
+    """Use the model's chat template."""
+    tokens: int = 24
+    """Length of the texts."""
+    model: str = ""
+    """The model; by default what the SAE names."""
+    site: str = ""
+    """The site it reads, 14.resid_post, for an SAE that does not say it."""
+    bos: Bos = "auto"
+    """A BOS token before the prompt: auto (as the SAE says of its texts), always, never."""
+    anyway: Flag = False
+    """Take an SAE that names another model."""
+
+
+Options = tyro.conf.OmitArgPrefixes[Asked]
+
+
+@command(saes, "steer")
 def steer(
     source: Source,
     latents: Latents,
-    prompt: Prompt,
+    asked: Options,
     by: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0),
-    chat: Chat = True,
-    tokens: Tokens = 24,
-    model: Model = None,
-    bos: AskedBos = "auto",
-    anyway: Anyway = False,
     json: Json = False,
 ) -> None:
     """What the model says while what a latent writes is added, at all positions but specials.
@@ -63,20 +73,15 @@ def steer(
         return {f"{v:g}": steer_latent(acting.sae, latents, v, special) for v in by}
 
     _finite("--by", by)
-    asked = (source, latents, prompt, chat, model, bos, anyway)
-    _act("steer", asked, edits, tokens, json)
+    _act("steer", source, latents, asked, edits, json)
 
 
+@command(saes, "clamp")
 def clamp(
     source: Source,
     latents: Latents,
-    prompt: Prompt,
+    asked: Options,
     to: tuple[float, ...] = (0.0, 5.0, 10.0, 20.0, 40.0),
-    chat: Chat = True,
-    tokens: Tokens = 24,
-    model: Model = None,
-    bos: AskedBos = "auto",
-    anyway: Anyway = False,
     json: Json = False,
 ) -> None:
     """What the model says while a latent is held at a value, the rest of the stream kept.
@@ -91,40 +96,25 @@ def clamp(
         return {f"{v:g}": clamp_latent(acting.sae, latents, v, special) for v in to}
 
     _finite("--to", to)
-    asked = (source, latents, prompt, chat, model, bos, anyway)
-    _act("clamp", asked, edits, tokens, json)
+    _act("clamp", source, latents, asked, edits, json)
 
 
-def ablate(
-    source: Source,
-    latents: Latents,
-    prompt: Prompt,
-    chat: Chat = True,
-    tokens: Tokens = 24,
-    model: Model = None,
-    bos: AskedBos = "auto",
-    anyway: Anyway = False,
-    json: Json = False,
-) -> None:
+@command(saes, "ablate")
+def ablate(source: Source, latents: Latents, asked: Options, json: Json = False) -> None:
     """What the model says without what a latent contributes, the rest of the stream kept."""
     from ..saes.edits import ablate_latent
 
     def edits(acting: Acting) -> dict[str, Edit]:
         return {"ablated": ablate_latent(acting.sae, latents, acting.subject.prompting)}
 
-    asked = (source, latents, prompt, chat, model, bos, anyway)
-    _act("ablate", asked, edits, tokens, json)
+    _act("ablate", source, latents, asked, edits, json)
 
 
+@command(saes, "splice")
 def splice(
     source: Source,
-    prompt: Prompt,
+    asked: Options,
     held: tuple[tuple[int, float], ...] = (),
-    chat: Chat = True,
-    tokens: Tokens = 24,
-    model: Model = None,
-    bos: AskedBos = "auto",
-    anyway: Anyway = False,
     json: Json = False,
 ) -> None:
     """What the model says with the SAE's reconstruction in place of the stream: with its error
@@ -143,12 +133,7 @@ def splice(
     if len(dict(held)) < len(held):
         raise UserError("--held names a latent twice: give each one value")
     _finite("--held", [0.0, *dict(held).values()])
-    asked = (source, tuple(dict(held)), prompt, chat, model, bos, anyway)
-    _act("splice", asked, edits, tokens, json)
-
-
-ACTS: dict[str, Command] = {"steer": steer, "ablate": ablate, "clamp": clamp, "splice": splice}
-"""By the names of their commands."""
+    _act("splice", source, tuple(dict(held)), asked, edits, json)
 
 
 def _finite(option: str, values: Sequence[float]) -> None:
@@ -158,17 +143,28 @@ def _finite(option: str, values: Sequence[float]) -> None:
 
 def _act(
     name: str,
-    asked: tuple[Any, ...],
+    source: str,
+    latents: Sequence[int],
+    asked: Asked,
     edits: Callable[[Acting], dict[str, Edit]],
-    tokens: int,
     json: bool,
 ) -> None:
     """Open what was asked for, act, and print what the model says."""
     from ..latents.act import acted, open_acting
 
-    positive(tokens, "--tokens")
-    acting, latents = open_acting(*asked), asked[1]
-    rows = acted(acting, edits(acting), tokens, latents[0] if len(latents) == 1 else None)
-    if rows["activation"].isna().all():
+    positive(asked.tokens, "--tokens")
+    who = {"model": asked.model, "site": asked.site, "bos": asked.bos, "anyway": asked.anyway}
+    acting = open_acting(source, latents, asked.prompt, asked.chat, **who)  # type: ignore[arg-type]
+    one = latents[0] if len(latents) == 1 else None
+    rows = acted(acting, edits(acting), asked.tokens, one)
+    if one is None:
         rows = rows.drop(columns="activation")
     print_frame(f"saes.{name}", rows, json)
+
+
+study_command(
+    saes,
+    LatentEffectsConfig,
+    with_table("effects/latents", "latent words gain activation control_mean control_max beats"),
+    with_table("effects/means"),
+)

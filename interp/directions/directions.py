@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -29,16 +27,18 @@ from ..model.site import Site
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights, open_weights
 from ..progress import log
-from ..runs.parts import check_part
 from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
 from .provenance import Provenance
-from .reading import Product, Reading, Scorer, read_reading
+from .reading import Product, Reading, Scorer
+from .stored import read_folder
 from .vectors import checked_vectors
 
 if TYPE_CHECKING:
     from ..saes import SaeSplit
 
+_BLOCK = 1 << 14
+"""Vectors in float64 at once."""
 _LONGEST = 1e18
 """The square of a longer vector is beyond float32."""
 
@@ -194,8 +194,8 @@ class Directions:
     def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
         """Cosine of every vector with every vector of another set (0 with a zero vector)."""
         self._fits(other.vectors.shape[1], "the other directions")
-        ours, theirs = (normalize(x.vectors.double(), eps=1e-300) for x in (self, other))
-        return ours @ theirs.T
+        rows = torch.split(self.vectors, _BLOCK)
+        return torch.cat([_cosines(ours, other.vectors) for ours in rows])
 
     def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
         """C(y1, y2) = y1.y2 / |y1|^2: the expected change of a score along y2 per unit of score
@@ -301,30 +301,8 @@ class Directions:
         Raises:
             UserError: no directions there, or damaged ones.
         """
-        folder = Path(folder)
-        try:
-            for name in ("directions.json", "vectors.safetensors", "index.parquet"):
-                check_part(folder / name)
-            about = json.loads((folder / "directions.json").read_text())
-            vectors = load_file(folder / "vectors.safetensors")["vectors"]
-            index, site = pd.read_parquet(folder / "index.parquet"), Site.parse(about["site"])
-            if "reading" in about:
-                made, reading = Provenance(**about["provenance"]), read_reading(about["reading"])
-            else:
-                from .old_layout import upgraded
-
-                made, reading, index = upgraded(about["provenance"], index, site, folder.name)
-            loaded = cls(site, vectors, index, made, reading)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{folder} holds no directions (no {Path(error.filename).name})"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"the directions in {folder} cannot be read ({reason})") from error
-        if not vectors.isfinite().all():
-            raise UserError(f"the directions in {folder} hold a NaN or an infinity: make them anew")
-        return loaded
+        found = read_folder(Path(folder))
+        return cls(found.site, found.vectors, found.index, found.provenance, found.reading)
 
     def _fits(self, width: int, what: str) -> None:
         if width != self.vectors.shape[1]:
@@ -332,6 +310,13 @@ class Directions:
             raise UserError(
                 f"directions at {self.site} have {own} numbers each, not {width} as {what}"
             )
+
+
+def _cosines(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Cosines [n, m] in float64, of which only a block of the second set is a copy at a time."""
+    unit = normalize(ours.double(), eps=1e-300)
+    blocks = (normalize(part.double(), eps=1e-300) for part in torch.split(theirs, _BLOCK))
+    return torch.cat([unit @ block.T for block in blocks], 1)
 
 
 def stored_directions(store: Store) -> list[Path]:

@@ -28,9 +28,12 @@ from torch import Tensor
 from ..errors import UserError
 from ..model.families import ModelSpec
 from ..model.neuron import NeuronName, clamp_site
+from ..model.prompting import Bos
 from ..model.readout import levelled
 from ..model.site import Site
 from ..model.weights import Weights
+from ..plain_json import check, record
+from ..plain_path import found
 
 if TYPE_CHECKING:
     from ..saes import Sae
@@ -66,6 +69,11 @@ class Reading(ABC):
     def site(self, own: Site) -> Site:
         """Where the activations are that it reads, for directions at a site."""
         return own
+
+    @property
+    def bos(self) -> Bos:
+        """Whether the texts it is meant for begin with a BOS; "auto" if nobody says so."""
+        return "auto"
 
     @abstractmethod
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
@@ -181,20 +189,34 @@ class Encoder(Reading):
     COLUMN: ClassVar[str] = "latent"
 
     sae: str
-    """Its folder, or release:sae_id."""
+    """Its folder or file, or release:sae_id."""
     fingerprint: str = ""
     """`saes_fingerprint` of what it was."""
+    at: str = ""
+    """The site that it reads, where that is not the directions' own, or it does not say it."""
 
     @classmethod
-    def of(cls, source: str) -> Encoder:
-        """Of an SAE as it is today."""
+    def of(cls, source: str, site: str = "") -> tuple[Encoder, Sae]:
+        """Of an SAE as it is today, and the SAE.
+
+        Args:
+            site: the one it reads, for an SAE that does not say it.
+        """
+        from ..saes import open_sae
         from ..saes.open import saes_fingerprint
 
-        path = Path(source).expanduser()
-        return cls(str(path.resolve()) if path.exists() else source, saes_fingerprint(source))
+        path, sae = found(source), open_sae(source, site=site)
+        at = sae.site if sae.site != sae.out_site or sae.told.startswith("whoever") else ""
+        name = str(path.absolute()) if path else source
+        made = cls(name, saes_fingerprint(source), at)
+        vars(made)["opened"] = sae  # what the property would open again
+        return made, sae
 
     def __str__(self) -> str:
         return f"latents of {self.sae}"
+
+    def site(self, own: Site) -> Site:
+        return Site.parse(self.at) if self.at else own
 
     @cached_property
     def opened(self) -> Sae:
@@ -206,11 +228,27 @@ class Encoder(Reading):
         from ..saes import open_sae
         from ..saes.open import saes_fingerprint
 
-        if self.fingerprint and saes_fingerprint(self.sae) != self.fingerprint:
+        source = self._here()
+        if self.fingerprint and saes_fingerprint(source) != self.fingerprint:
             raise UserError(
-                f"the SAE in {self.sae} is not the one that these latents are of: make them anew"
+                f"the SAE in {source} is not the one that these latents are of: make them anew"
             )
-        return open_sae(self.sae)
+        return open_sae(source, site=self.at)
+
+    @property
+    def bos(self) -> Bos:
+        return self.opened.bos
+
+    def _here(self) -> str:
+        """Where the SAE is: one that is shipped goes where the package goes."""
+        from interp.data import FOLDER
+
+        path = Path(self.sae)
+        if not path.is_absolute() or found(path) or "data" not in path.parts:
+            return self.sae
+        last = len(path.parts) - path.parts[::-1].index("data")
+        shipped = FOLDER.joinpath(*path.parts[last:])
+        return str(shipped) if found(shipped) else self.sae
 
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
         sae = self.opened
@@ -219,7 +257,7 @@ class Encoder(Reading):
                 f"{self.sae} was trained on some positions of a text only (seqpos_slice), and a "
                 "score does not know its position: use darkmatter run, which leaves the others out"
             )
-        return _plain(index["latent"], lambda x: sae.encode(x.float()))
+        return _plain(index["latent"], lambda x: sae.encode(x.float()), sae.d_sae)
 
 
 @dataclass(frozen=True)
@@ -237,16 +275,21 @@ class Unread(Reading):
         raise UserError(f"these directions have no score: {self.reason}")
 
 
-def read_reading(record: dict[str, Any]) -> Reading:
+def read_reading(given: Any, where: str) -> Reading:
     """What `Reading.record` gave.
 
     Raises:
-        KeyError, TypeError: another form.
+        UserError: another form.
     """
-    kind, *_ = record["kind"], record.pop("kind")
+    fix = "make them anew"
+    check(given, dict[str, Any], where, fix)
+    kinds = {each.KIND: each for each in (Coordinate, Encoder, Unread)}
+    kind, rest = given.get("kind"), {name: given[name] for name in given if name != "kind"}
     if kind == Product.KIND:
-        return Product(Scale(**record) if record else None)
-    return {each.KIND: each for each in (Coordinate, Encoder, Unread)}[kind](**record)
+        return Product(record(Scale, rest, where, fix) if rest else None)
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UserError(f"{where} is of no kind that is known: {fix}")
+    return record(kinds[kind], rest, where, fix)
 
 
 def neuron_reading(
@@ -268,8 +311,20 @@ def neuron_reading(
         return Unread(str(error)), {}
 
 
-def _plain(columns: pd.Series[int], features: Piece) -> Scorer:
-    """Scores that are some columns of what `features` gives."""
+def _plain(columns: pd.Series[int], features: Piece, every: int = 0) -> Scorer:
+    """Scores that are some columns of what `features` gives, or all of `every` one, uncopied."""
     which = columns.tolist()
     zero = torch.zeros(len(which), dtype=torch.float64)
-    return Scorer([lambda x: features(x)[..., which]], torch.ones_like(zero), zero)
+    if which == list(range(every)):
+        return Scorer([features], torch.ones_like(zero), zero)
+
+    def piece(x: Tensor) -> Tensor:
+        values = features(x)
+        if which and max(which) >= values.shape[-1]:
+            raise UserError(
+                f"these directions read the number {max(which)} of {values.shape[-1]}: make them "
+                "anew"
+            )
+        return values[..., which]
+
+    return Scorer([piece], torch.ones_like(zero), zero)

@@ -43,7 +43,8 @@ def open_acting(
     latents: Sequence[int],
     prompt: str,
     chat: bool = True,
-    model: str | None = None,
+    model: str = "",
+    site: str = "",
     bos: Bos = "auto",
     anyway: bool = False,
 ) -> Acting:
@@ -53,6 +54,7 @@ def open_acting(
         latents: those that it is to be acted by, if any.
         chat: put the prompt into the model's chat template.
         model: by default what the SAE names.
+        site: the site it reads, for an SAE that does not say it.
         bos: by default as the SAE says that it was trained.
         anyway: take an SAE that names another model.
 
@@ -67,7 +69,7 @@ def open_acting(
 
     if not prompt.strip():
         raise UserError("the prompt is empty: give --prompt some text")
-    sae = open_sae(source)
+    sae = open_sae(source, site=site, model="" if anyway else model)
     named = acting_model(sae, source, model, anyway)
     check_latents(sae, latents)
     if chat:  # before the model: a mistake should not cost its loading
@@ -76,7 +78,7 @@ def open_acting(
     return Acting(sae, subject, prompted(subject, prompt, chat))
 
 
-def acting_model(sae: Sae, source: str, model: str | None = None, anyway: bool = False) -> str:
+def acting_model(sae: Sae, source: str, model: str = "", anyway: bool = False) -> str:
     """The model that an SAE acts in.
 
     Raises:

@@ -22,6 +22,11 @@ def about(sae: Sae) -> dict[str, Any]:
         "inputs": _inputs(sae),
         "active": _active(sae),
     }
+    if sae.transcodes:
+        about = sae.inner.cfg.metadata
+        facts["writes"] = f"{sae.d_out} numbers at {sae.out_site or about.hook_name_out or UNSAID}"
+    if sae.told:
+        facts["model and site by"] = sae.told
     if sae.sliced:
         facts["positions"] = str(sae.inner.cfg.metadata.seqpos_slice)
     if sae.reads:

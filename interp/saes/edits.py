@@ -119,10 +119,7 @@ def splice(
 
 def check_acts(sae: Sae, name: str = "this SAE") -> None:
     """Raise UserError for an SAE by whose latents activations cannot be edited."""
-    if "transcoder" in sae.inner.cfg.architecture():
-        raise UserError(
-            f"{name} is a transcoder, which writes elsewhere than it reads: give an SAE"
-        )
+    sae.check_reconstructs(name)
     if not sae.site:
         raise UserError(f"{name} does not say which site it reads: its latents act nowhere")
     if sae.reads:

@@ -9,7 +9,6 @@ the residual stream.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .config import check_said
+from ..plain_json import read_json
+from .config import check_kinds, check_said
 from .layouts import Stored
 from .seam import loaders_of
 
@@ -28,6 +28,9 @@ FLOAT = {"dtype": "float32"}
 UNIT = 0.01
 """How far decoder rows may be from length 1 where an SAE's gates take their lengths for 1: bfloat16
 rounds to less."""
+
+
+FIX = "replace the SAE"
 
 
 class Read(NamedTuple):
@@ -39,14 +42,23 @@ class Read(NamedTuple):
     """What its model and site are known by, if not by its own files."""
 
 
+def stored_config(stored: Stored) -> dict[str, Any]:
+    """What the config of an SAE holds.
+
+    Raises:
+        UserError: it cannot be read, or has a value of another kind than its library writes.
+    """
+    config: dict[str, Any] = read_json(_config(stored), FIX)
+    check_kinds(config, str(stored.place))
+    return config
+
+
 def sae_lens(stored: Stored, device: str) -> Read:
     """As sae-lens saves. What scaled the latents of SAEs before its version 6 becomes part of the
     decoder."""
     from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
 
-    said = json.loads(_config(stored).read_text())
-    if not isinstance(said, dict) or not isinstance(said.get("metadata", {}), dict):
-        raise ValueError("its cfg.json is not what sae-lens writes")
+    said = stored_config(stored)
     config, state = sae_lens_disk_loader(stored.place, device, FLOAT)
     return Read(scaled(config, state, said.get("finetuning_scaling_factor")), state)
 
@@ -82,7 +94,7 @@ def gemma_scope(stored: Stored, device: str) -> Read:
     transcoder = about is not None and about[3] == "transcoders"
     if transcoder:
         sizes["d_out"] = int(out[0])
-    unsaid = {} if known else {"model_name": None, "hook_name": None}
+    unsaid = {} if known else {"model_name": None, "hook_name": ""}
     loaders = loaders_of([stored.weights])
     load = loaders.NAMED_PRETRAINED_SAE_LOADERS["gemma_2_transcoder" if transcoder else "gemma_2"]
     repository = about[0] if known and about else "gemma-scope-2b-pt-res"
@@ -96,7 +108,7 @@ def gemma_scope_2(stored: Stored, device: str) -> Read:
     """A config.json says the model and where in transformers' module it reads; without one the path
     does: `gemma-scope-2-270m-pt/resid_post/layer_9_width_16k_l0_small`."""
     path, config = _path(stored), _config(stored)
-    said = json.loads(config.read_text()) if config.is_file() else {}
+    said = stored_config(stored) if config.is_file() else {}
     about = re.search(r"gemma-scope-2-(270m|1b|4b|12b|27b)-(pt|it)", path)
     module = str(said.get("hf_hook_point_in", ""))
     if said:
@@ -136,7 +148,7 @@ def _gemma_kind(module: str, out: Any) -> str:
 def llama_scope(stored: Stored, device: str) -> Read:
     """Of activations scaled to a mean norm of sqrt(d) over the dataset: the scale, which
     hyperparams.json gives, becomes part of the weights."""
-    said = json.loads(_config(stored).read_text())
+    said = stored_config(stored)
     only = {
         "act_fn": ("jumprelu",),
         "norm_activation": ("dataset-wise",),
@@ -176,7 +188,7 @@ _KINDS = (
 def dictionary_learning(stored: Stored, device: str) -> Read:
     """A trainer's ae.pt. A norm_factor of the activations is in its biases already. Whether texts
     began with a BOS was up to the tokenizer, so it is not said."""
-    said = json.loads(_config(stored).read_text())
+    said = stored_config(stored)
     trainer, buffer = said["trainer"], said.get("buffer") or {}
     check_said(trainer, {"dict_class": _KINDS}, str(stored.place))
     if "ctx_len" not in buffer:
@@ -201,11 +213,11 @@ def sparsify(stored: Stored, device: str) -> Read:
     """A hookpoint's folder, `layers.3`, beside which a config.json may name the model."""
     from safetensors.torch import load_file
 
-    said = json.loads(_config(stored).read_text())
+    said = stored_config(stored)
     check_said(said, _SPARSIFY, str(stored.place), _HARMLESS)
     folder = stored.place.absolute()
     beside = folder.parent / "config.json"
-    model = json.loads(beside.read_text()).get("model") if beside.is_file() else None
+    model = read_json(beside, FIX).get("model") if beside.is_file() else None
     layer = re.fullmatch(r"(?:layers|h)[._]([0-9]+)", folder.name)
     module = re.search(r"(?:layers|h)[._][0-9]+|embed", folder.name)
     tensors = load_file(stored.weights, device=device)
@@ -215,7 +227,7 @@ def sparsify(stored: Stored, device: str) -> Read:
         "W_dec": tensors["W_dec"],
         "b_dec": tensors["b_dec"],
     }
-    hook = folder.name if module else None
+    hook = folder.name if module else ""
     config = _topk(state, said["k"], device) | {
         "model_name": model,
         "hook_name": f"blocks.{layer[1]}.hook_resid_post" if layer else hook,
@@ -290,7 +302,7 @@ def _topk(state: Mapping[str, Tensor], k: int | None, device: str) -> dict[str, 
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "prepend_bos": None,
-        "hook_name": None,
+        "hook_name": "",
         "model_name": None,
         **FLOAT,
     }

@@ -12,11 +12,12 @@ from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..model.site import Site
+from ..model.tensor_files import header
 from ..runs.parts import check_part
 from . import formats
-from .config import check_keys
+from .config import SIZES, check_keys
 from .formats import scaled
 from .hooks import hook_of_site
 from .layouts import Stored
@@ -41,18 +42,36 @@ def opened(found: Stored, device: str, site: str = "", model: str = "") -> Sae:
         if not file.is_file():
             raise UserError(f"{found.place} holds no SAE (no file {file.name}): give another one")
         check_part(file)
+        if file.suffix == ".safetensors":
+            header(file)  # what is cut short is said as of every such file
     told = ""
 
     def convert(path: Any, device: str, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         nonlocal told
         config, state, told = getattr(formats, found.layout.reader)(found, device)
         _check(config, str(found.place))
+        _check_sizes(config, state, found)
         return config, state
 
     with _readable(f"the SAE in {found.place} cannot be read"):
         inner = SAE.load_from_disk(found.place, device, "float32", convert)
     given = _name(inner, str(found.place), site, model)
     return wrap(inner, str(found.place), given or told)
+
+
+def _check_sizes(config: Mapping[str, Any], state: Mapping[str, Any], found: Stored) -> None:
+    """Raise UserError for sizes that no tensor has: sae-lens would make an SAE of them first."""
+    sides = {side for tensor in state.values() for side in tensor.shape}
+    said = found.config.name if found.config else "path"
+    for key in ("d_in", "d_sae"):
+        if config.get(key) is None:
+            raise UserError(f"{found.place} is damaged: its {said} has no {key}; replace the SAE")
+    for key in SIZES:
+        if config.get(key) is not None and config[key] not in sides:
+            raise UserError(
+                f"{found.place} is damaged: its {said} says {key} {config[key]}, and no tensor of "
+                f"its {found.weights.name} has such a side; replace the SAE"
+            )
 
 
 def _name(inner: Any, name: str, site: str, model: str) -> str:
@@ -143,8 +162,7 @@ def _readable(problem: str) -> Iterator[None]:
         *(RuntimeError, SafetensorError, BadZipFile, UnpicklingError, zlib.error),
         *(SyntaxError, TokenError),  # of numpy, which reads an array's header as Python
     ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{problem}: {reason}") from error
+        raise UserError(f"{problem} ({reason(error)}): give another") from error
 
 
 @contextmanager
@@ -154,7 +172,6 @@ def _fetched(name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:  # the hub's errors are OSErrors
-            reason = str(error).partition("\n")[0]
             raise UserError(
-                f"cannot fetch {name} ({reason}): check the network, or give a folder"
+                f"cannot fetch {name} ({reason(error)}): check the network, or give a folder"
             ) from error

@@ -21,10 +21,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.files import read_json, sha256
+from ..model.files import sha256
 from ..model.prompting import Bos, Prompting
 from ..model.site import Site
+from ..plain_path import found, plain_path
 from .config import metadata_of
+from .formats import stored_config
 from .layouts import Stored, find
 from .load import opened, published, published_metadata
 from .pursuit import pursue
@@ -159,18 +161,18 @@ def open_sae(source: str | Path, device: str = "cpu", site: str = "", model: str
     if name := _published_name(source):
         sae = published(*name, device, site, model)
     else:
-        found = find(Path(source).expanduser())
-        if len(found) > 1:
-            raise UserError(f"{source} holds several SAEs: give one of {_listed(found)}")
-        sae = opened(found[0], device, site, model)
+        every = find(plain_path(source))
+        if len(every) > 1:
+            raise UserError(f"{source} holds several SAEs: give one of {_listed(every)}")
+        sae = opened(every[0], device, site, model)
     if model:
         sae.check_model(model, str(source))
     return sae
 
 
-def _listed(found: list[Stored]) -> str:
-    shown = ", ".join(str(stored.place) for stored in found[:5])
-    return shown + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+def _listed(several: list[Stored]) -> str:
+    shown = ", ".join(str(stored.place) for stored in several[:5])
+    return shown + (f" and {len(several) - 5} more" if len(several) > 5 else "")
 
 
 def open_saes(
@@ -232,7 +234,7 @@ def saes_bos(source: str) -> Bos:
     if name := _published_name(source):
         said = {bos_said(published_metadata(*name).get("prepend_bos"))}
     else:
-        said = {_bos(stored) for stored in find(Path(source).expanduser())}
+        said = {_bos(stored) for stored in find(plain_path(source))}
     if len(said) > 1:
         raise UserError(f"{source} holds SAEs trained with and without BOS: give --bos")
     return next(iter(said), "auto")
@@ -240,8 +242,8 @@ def saes_bos(source: str) -> Bos:
 
 def saes_fingerprint(source: str) -> str:
     """sha256 over the files that `open_saes(source)` reads; of a published SAE, its name."""
-    path = Path(source).expanduser()
-    if not path.exists():
+    path = found(source)
+    if path is None:
         return source
     root = path if path.is_dir() else path.parent
     files = [file for stored in find(path) for file in stored.files]
@@ -253,29 +255,29 @@ def _bos(stored: Stored) -> Bos:
     """What the files of an SAE say, or the makers of its layout."""
     if stored.layout.name != "sae-lens":
         return bos_said(stored.layout.bos)
-    return bos_said(metadata_of(read_json(stored.files[0])).get("prepend_bos"))
+    return bos_said(metadata_of(stored_config(stored)).get("prepend_bos"))
 
 
 def _published_name(source: str | Path) -> tuple[str, str] | None:
     """(release, sae_id) of "release:sae_id"; None for a folder."""
     release, colon, sae_id = str(source).partition(":")
-    return (release, sae_id) if colon and not Path(source).expanduser().exists() else None
+    return (release, sae_id) if colon and not found(source) else None
 
 
 def _every(source: str | Path) -> dict[str, Sae]:
     """Every SAE of a source by its folder's name; two of one name by their paths from there."""
     if name := _published_name(source):
         return {name[1]: published(*name, "cpu")}
-    path = Path(source).expanduser()
-    found = find(path)
-    often = Counter(stored.place.name for stored in found)
+    path = plain_path(source)
+    every = find(path)
+    often = Counter(stored.place.name for stored in every)
     return {
         (
             stored.place.name
             if often[stored.place.name] == 1
             else str(stored.place.relative_to(path))
         ): opened(stored, "cpu")
-        for stored in found
+        for stored in every
     }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -42,6 +43,8 @@ class SaeLens(Protocol):
     def decode(self, feature_acts: Tensor) -> Tensor: ...
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...
+
+    def save_model(self, path: Path) -> Any: ...
 
     def turn_off_forward_pass_hook_z_reshaping(self) -> None:
         """Asked of those alone whose config reshapes activations."""
@@ -246,6 +249,17 @@ class Sae:
                 z = self.inner.encode(read).to_dense()
                 x_hat = self.inner.decode(z)
             yield read, z, x_hat
+
+    def save(self, folder: Path) -> None:
+        """Write it as sae-lens does, with the model and site by which it was opened.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        try:
+            self.inner.save_model(folder)
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
 
     def quality(self, x: Float[Tensor, "n ..."]) -> dict[str, float]:
         """On held-out activations: `l0` (active latents a token), `fvu` (fraction of variance

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from sae_lens import StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
+from sae_lens import (
+    StandardSAE,
+    StandardSAEConfig,
+    TopKSAE,
+    TopKSAEConfig,
+    Transcoder,
+    TranscoderConfig,
+)
 
 from interp.errors import UserError
 from interp.model.edits import add
@@ -305,6 +312,11 @@ def test_what_cannot_be_acted_by_is_refused_by_name(opened):
         ablate_latent(wrap(of_error), 1, NONE)
     with pytest.raises(UserError, match="does not say which site"):
         ablate_latent(Sae(made(), ""), 1, NONE)
+    reads, writes = "blocks.0.ln2.hook_normalized", "blocks.0.hook_mlp_out"
+    transcoder = Transcoder(TranscoderConfig(d_in=D, d_sae=LATENTS, d_out=D))
+    transcoder.cfg.metadata.hook_name, transcoder.cfg.metadata.hook_name_out = reads, writes
+    with pytest.raises(UserError, match="is a transcoder"):
+        steer_latent(wrap(transcoder), 1, 1.0, NONE)
     narrow = wrap(made(d_in=16))
     for edit in (steer_latent(narrow, 1, 1.0, NONE), splice(narrow, NONE)):
         with (
