@@ -313,7 +313,9 @@ def test_what_cannot_be_acted_by_is_refused_by_name(opened):
     with pytest.raises(UserError, match="does not say which site"):
         ablate_latent(Sae(made(), ""), 1, NONE)
     reads, writes = "blocks.0.ln2.hook_normalized", "blocks.0.hook_mlp_out"
-    transcoder = Transcoder(TranscoderConfig(d_in=D, d_sae=LATENTS, d_out=D))
+    transcoder = Transcoder(
+        TranscoderConfig(d_in=D, d_sae=LATENTS, d_out=D, apply_b_dec_to_input=False)
+    )
     transcoder.cfg.metadata.hook_name, transcoder.cfg.metadata.hook_name_out = reads, writes
     with pytest.raises(UserError, match="is a transcoder"):
         steer_latent(wrap(transcoder), 1, 1.0, NONE)
