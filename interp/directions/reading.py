@@ -286,7 +286,10 @@ def read_reading(given: Any, where: str) -> Reading:
     kinds = {each.KIND: each for each in (Coordinate, Encoder, Unread)}
     kind, rest = given.get("kind"), {name: given[name] for name in given if name != "kind"}
     if kind == Product.KIND:
-        return Product(record(Scale, rest, where, fix) if rest else None)
+        norm = record(Scale, rest, where, fix) if rest else None
+        if norm and not 0 <= norm.eps < 1:
+            raise UserError(f"{where} has the epsilon {norm.eps}, which no norm has: {fix}")
+        return Product(norm)
     if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"{where} is of no kind that is known: {fix}")
     return record(kinds[kind], rest, where, fix)

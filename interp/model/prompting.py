@@ -59,7 +59,8 @@ class Prompting:
         ids = {i for i, token in added if token.special and str(token) != str(unknown)}
         for given in named.values():
             names = given if isinstance(given, list) else [given]
-            ids |= {self._tokenizer.convert_tokens_to_ids(str(name)) for name in names}
+            named_ids = (self._tokenizer.convert_tokens_to_ids(str(name)) for name in names)
+            ids |= {i for i in named_ids if i is not None}  # some name what is no token
         return tuple(sorted(ids.union(self.start)))
 
     def plain(self, text: str) -> list[int]:

@@ -230,15 +230,16 @@ def open_subject(
     patterns = "eager" if backend == "bridge" else attention
     hf: Any
     if isinstance(model, nn.Module):
-        hf, folder = private_copy(model), None
+        hf, weights = private_copy(model), None
     else:
         folder = resolve(str(model))
+        weights = Weights(folder)  # before anything is made by its config
         wanted = {"attn_implementation": patterns} if patterns else {}
         hf = load_model(folder, dtype=dtype, **wanted)
         tokenizer = tokenizer or load_tokenizer(folder)
     check_device(device)
     hf = _with_head(hf).eval().requires_grad_(False).to(device)
-    if patterns and folder is None:
+    if patterns and weights is None:
         hf.set_attn_implementation(patterns)
     spec = read_spec(hf.config.to_dict())
     if spec.family.no_sites:
@@ -265,7 +266,7 @@ def open_subject(
         subject.cache_name = "cache"
     subject.double = double
     subject.context = context
-    subject.weights = Weights(folder) if folder else None
+    subject.weights = weights
     _check(subject, probe, torch.cat(alone), stored, backend)
     return subject
 

@@ -88,7 +88,8 @@ _KINDS: Mapping[str, Any] = {
     **dict.fromkeys(("reshape_activations", "sae_lens_version", "reads"), str | None),
     **dict.fromkeys(("model_name", "hook_name", "hook_name_out", "hook_point"), str | None),
     **dict.fromkeys(("d_in", "d_sae", "d_out", "hook_head_index"), int | None),
-    **dict.fromkeys(("apply_b_dec_to_input", "prepend_bos"), bool | None),
+    "apply_b_dec_to_input": bool,
+    "prepend_bos": bool | None,
     **dict.fromkeys(
         ("metadata", "model_from_pretrained_kwargs", "activation_fn_kwargs"), dict | None
     ),
@@ -101,8 +102,9 @@ def check_kinds(config: Mapping[str, Any], name: str) -> None:
     """Raise UserError for a cfg.json with a value of another kind than sae-lens writes."""
     for part in (config, config.get("metadata")):
         if isinstance(part, Mapping):
-            for key, kind in _KINDS.items():
-                check(part.get(key), kind, f"'{key}' in the config of {name}", "replace the SAE")
+            for key in _KINDS.keys() & part.keys():
+                where = f"'{key}' in the config of {name}"
+                check(part[key], _KINDS[key], where, "replace the SAE")
 
 
 def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:

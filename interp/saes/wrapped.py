@@ -51,7 +51,7 @@ def wrap(inner: SaeLens, name: str = "this SAE", told: str = "") -> Sae:
             "does not store the scale: fold it into the weights with sae-lens first"
         )
     k = getattr(config, "k", 1)
-    if not isinstance(k, int) or not 1 <= k <= config.d_sae:
+    if type(k) is not int or not 1 <= k <= config.d_sae:
         raise UserError(
             f"{name} is damaged: it keeps the largest {k} of {config.d_sae} latents; replace it"
         )

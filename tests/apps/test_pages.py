@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from sae_lens import StandardSAE, StandardSAEConfig
 from streamlit.testing.v1 import AppTest
 
 from interp.apps import common
@@ -101,3 +102,24 @@ def test_directions_of_another_model_are_said_to_be(models, own_home):
         shown.sidebar.text_input[0].set_value(models[1]).run()
     assert not shown.exception
     assert "These directions are of" in shown.warning[0].value
+
+
+def test_latents_of_an_sae_are_chosen_by_number(models, tmp_path, monkeypatch):
+    inner = StandardSAE(StandardSAEConfig(d_in=32, d_sae=40))
+    inner.cfg.metadata.hook_name = "blocks.0.hook_resid_post"
+    inner.cfg.metadata.model_name = models[0]
+    inner.save_model(tmp_path / "own" / "sae")
+    monkeypatch.setattr("interp.apps.directions.FOLDER", tmp_path / "own")
+    shown = AppTest.from_function(directions_page, default_timeout=60)
+    state = {"set ": "latents of an SAE", "latents ": "3,39", "neurons other": "1.down.3"}
+    for key, value in {**state, "of model": models[0]}.items():
+        shown.session_state[key] = value
+    shown.run()
+    assert not shown.exception
+    assert not shown.error
+    source = f"sae:{tmp_path / 'own' / 'sae'}:3,39"
+    assert any("2 at 0.resid_post" in c.value.replace("\\", "") for c in shown.caption)
+    assert f"interp directions decode {source} --model {models[0]}" in [c.value for c in shown.code]
+    shown.session_state["latents "] = "../x"
+    shown.run()
+    assert "are no numbers of latents" in shown.error[0].value

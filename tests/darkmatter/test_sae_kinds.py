@@ -152,8 +152,8 @@ def test_a_ladder_on_heads(given, tmp_path):
     x = read("0.head_z")
     assert x.shape == (3 * (LENGTH - 1), D), "not the number of heads"
     torch.testing.assert_close(x, captured[:, 1:].reshape(-1, D))
-    with pytest.raises(UserError, match="sae-lens has no hook for the site '0.mlp_in'"):
-        ladder.LadderConfig(site="0.mlp_in").check()
+    with pytest.raises(UserError, match="sae-lens has no hook for the site '0.mlp_gate'"):
+        ladder.LadderConfig(site="0.mlp_gate").check()
     out, site = RunWriter(tmp_path, {}), Site("head_z", 0, 2)
     parts = torch.split(read(str(site)), 16)
     schedule = Schedule(steps=3, batch=16, lr=1e-3, model="x")

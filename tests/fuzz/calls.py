@@ -10,11 +10,12 @@ from ..manifests import seal_again
 
 
 def resealed(arguments: list[str]) -> int:
-    """A command over a stranger's runs: their manifests fit key and seal, whatever they say."""
+    """A command over a stranger's runs: their manifests fit their key and seal, whatever they
+    say."""
     from interp.cli import main
 
     for path in Path("runs").glob("*/*/manifest.json"):
-        # else there is nothing that can be sealed
+        # some hold nothing that can be sealed
         with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             seal_again(path.parent, json.loads(path.read_text()))
     return main(arguments)

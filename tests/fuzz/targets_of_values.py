@@ -126,10 +126,7 @@ def _dataset(folder: Path) -> None:
     parts = [{"filename": "data-00000-of-00001.arrow"}]
     (out / "state.json").write_text(json.dumps({"_data_files": parts}))
     table = pa.table({"text": TEXTS * 20, "n": [[1, 2], None, [3]] * 20, "label": TEXTS * 20})
-    with (
-        pa.OSFile(str(out / parts[0]["filename"]), "wb") as file,
-        pa.ipc.new_stream(file, table.schema) as writer,
-    ):
+    with pa.ipc.new_stream(out / parts[0]["filename"], table.schema) as writer:
         writer.write_table(table, max_chunksize=20)
 
 

@@ -19,7 +19,7 @@ HOUSE = (
     "plots | runs",
     "text",
     "model",
-    "plain_json | plain_path | plain_tables | plain_yaml",
+    "plain_json | plain_path | plain_tables | plain_tensors | plain_yaml",
     "probes",
     "kernels",
     "plugins",

@@ -117,8 +117,11 @@ def test_by_command(dog_model, own_home, tmp_path, capsys):
         assert answer["results"][0]["latent"] == 7
         assert answer["results"][0]["decoder"] == pytest.approx(1)
         assert answer["chance"] == pytest.approx(chance_level(D, LATENTS))
-    assert main(["saes", "nearest", "0.down.3", "--saes", str(tmp_path / "sae")]) == 2
-    assert "is an SAE of" in capsys.readouterr().err
+    random_sae(model_name="gpt2-medium").save_model(tmp_path / "other")
+    assert (
+        main(["saes", "nearest", str(tmp_path / "seven"), "--saes", str(tmp_path / "other")]) == 2
+    )
+    assert "is an SAE of gpt2-medium, not of" in capsys.readouterr().err
     neuron = ["saes", "nearest", "0.down.3", "--model", str(dog_model)]
     assert main([*neuron, "--saes", str(tmp_path / "sae"), "--limit", "1"]) == 0
     assert "once in 20 times" in capsys.readouterr().out

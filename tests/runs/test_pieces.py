@@ -100,7 +100,7 @@ def test_a_checkpoint_is_kept_until_the_run_is_finished(tmp_path):
         path = out.path / "deep" / ".work.pieces" / "state.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(
-            UserError, match=r"cannot read .*state.safetensors .*delete it to start"
+            UserError, match=r"state.safetensors cannot be read .*: delete it to start"
         ):
             Checkpoint(out, "deep/work").read()
         out.table("all/squares", squares([])(range(3)))
