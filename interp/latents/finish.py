@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,24 +23,47 @@ from ..runs.writer import RunWriter, save_tensors
 from .tallies import BEFORE, WINDOW, Examples
 
 if TYPE_CHECKING:
-    from ..model.subject import Subject
     from ..saes import Sae
     from .gather import SurveyPass
-    from .survey import SurveyConfig
 
 CHUNK = 4096
 """Latents in a file."""
 
 
+class Wanted(Protocol):
+    """What is asked of the tables: a survey's config."""
+
+    @property
+    def stored_weights(self) -> Weights: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def contexts(self) -> int: ...
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def k(self) -> int: ...
+
+    @property
+    def norm(self) -> str: ...
+
+    @property
+    def neighbours(self) -> int: ...
+
+    @property
+    def neurons(self) -> int: ...
+
+
 class Finish:
     """What is made of a finished pass, the SAE's weights and the model's."""
 
-    def __init__(
-        self, config: SurveyConfig, gathered: SurveyPass, sae: Sae, subject: Subject
-    ) -> None:
+    def __init__(self, config: Wanted, gathered: SurveyPass, sae: Sae) -> None:
         self._config, self._gathered, self._sae = config, gathered, sae
-        self._weights, self._subject = config.stored_weights, subject
-        self._device = config.device
+        self._weights, self._device = config.stored_weights, config.device
         in_stream = sae.d_in == self._weights.spec.d_model
         self._readout = open_readout(self._weights).to(self._device) if in_stream else None
         self._neurons = (

@@ -40,6 +40,8 @@ class SurveyPass:
     ) -> None:
         self.stream, self._sae, self._contexts = stream, sae, contexts
         self._seed, self._device = seed, device
+        if device != "cpu" and isinstance(sae.inner, torch.nn.Module):
+            sae.inner.to(device)
         n = sae.d_sae
         self.numbers, self.tokens = Numbers.empty(n), FiringTokens.empty(n)
         self.top, self.binned = TopExamples.empty(n, top), BinExamples.empty(n)
@@ -85,7 +87,7 @@ class SurveyPass:
         """The latents at the tokens of a batch, some whole contexts at a time."""
         context = part.each(part.context)
         position = (part.batch.mask.long().cumsum(1) - 1)[part.chosen].cpu()
-        lengths = context.unique_consecutive(return_counts=True)[1].tolist()
+        lengths = torch.unique_consecutive(context, return_counts=True)[1].tolist()
         for start, stop in _cuts(lengths, max(1, DENSE // self._sae.d_sae)):
             with self._timed("encode"):
                 z = self._sae.encode(tokens.x[start:stop].to(self._device))

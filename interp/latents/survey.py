@@ -179,7 +179,7 @@ class SurveyConfig(TextStudy):
         stream = self.stream(subject, saes)
         gathered = SurveyPass(stream, sae, self.contexts, self.top, self.seed, self.device)
         gathered.read(Checkpoint(out, "survey"))
-        Finish(self, gathered, sae, subject).write(out)
+        Finish(self, gathered, sae).write(out)
         out.facts |= saes.facts | {
             "sae": next(iter(saes.by_name)),
             "site": str(saes.site),

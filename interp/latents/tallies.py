@@ -121,7 +121,7 @@ class Numbers(Kept):
 
     def add(self, fired: Fired, bins: Int[Tensor, " pairs"]) -> None:
         slot, order = (fired.latent * BINS + bins).sort(stable=True)
-        filled, counts = slot.unique_consecutive(return_counts=True)
+        filled, counts = torch.unique_consecutive(slot, return_counts=True)
         self.histogram.view(-1)[filled] += counts.int()
         first = starts(fired.latent[order]).nonzero()[:, 0]
         latent, sizes = fired.latent[order][first], fired.value[order].abs().double()
@@ -158,7 +158,7 @@ def windows(
     step: Step, at: Int[Tensor, " m"], latent: Int[Tensor, " m"]
 ) -> Float[Tensor, "m WINDOW"]:
     """Of each latent, the activations around a token of a step; NaN where no token counts."""
-    rows, context = step.context.unique_consecutive(return_inverse=True)
+    rows, context = torch.unique_consecutive(step.context, return_inverse=True)
     place = torch.full((len(rows), step.lead + BEFORE + AFTER), -1)  # where a token is in the step
     place[context, step.position + BEFORE] = torch.arange(len(step.position))
     offsets = step.position[at][:, None] + torch.arange(WINDOW)
@@ -181,7 +181,7 @@ class TopExamples(Examples):
         return cls(*cls.blank(n, slots), others)
 
     def add(self, step: Step, fired: Fired) -> None:
-        contexts, which = step.context.unique_consecutive(return_inverse=True)
+        contexts, which = torch.unique_consecutive(step.context, return_inverse=True)
         n, slots = self.value.shape
         sizes, own = fired.value.abs(), self.value.abs()
         slot = which[fired.at] * n + fired.latent
@@ -213,7 +213,7 @@ def companions(
     z: Float[Tensor, "tokens n"], at: Int[Tensor, " m"], latent: Int[Tensor, " m"]
 ) -> Int[Tensor, "m COMPANIONS"]:
     """The latents that are largest at some tokens beside one of them; -1 where no more fire."""
-    tokens, back = at.unique(return_inverse=True)
+    tokens, back = torch.unique(at, return_inverse=True)
     several = min(COMPANIONS + 1, z.shape[1])
     found = z[tokens.to(z.device)].abs().topk(several)
     there = torch.where(found.values > 0, found.indices, -1).cpu()[back]
@@ -266,7 +266,7 @@ class FiringTokens(Kept):
         return cls(blank, blank.clone(), torch.zeros(n, dtype=torch.int64))
 
     def add(self, step: Step, fired: Fired) -> None:
-        latents, row = fired.latent.unique(return_inverse=True)
+        latents, row = torch.unique(fired.latent, return_inverse=True)
         if not len(latents):
             return
         token, times = self.token[latents], self.times[latents].long()
