@@ -1,4 +1,5 @@
-"""The steering page: the model runs while a slider holds a neuron, or adds a direction."""
+"""The steering page: the model runs while a slider holds a neuron, or adds a direction, or by an
+SAE's latents."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
+from interp.apps import act
 from interp.apps.common import charts, errors_in_place, offer, opened, plain
 from interp.apps.directions import choose_directions
 from interp.directions import figures
@@ -78,8 +80,11 @@ def page() -> None:
     left, right = st.columns([4, 1], vertical_alignment="bottom")
     prompt = left.text_input("Prompt", "What is your favourite animal?")
     chat = right.toggle("Chat template", True)
-    kinds = ["Hold a neuron", "Add a direction"]
+    kinds = ["Hold a neuron", "Add a direction", "Act by a latent"]
     kind = st.segmented_control("What to do", kinds, default=kinds[0])
+    if kind == kinds[2]:
+        act.section(prompt, chat)
+        return
     wish = _wish(model, prompt, chat, kind == kinds[1])
     if not st.toggle("Run the model", key="run", help="Loads it: 540 MB for SmolLM2."):
         st.info("Nothing is loaded yet: the model loads when it is to run.")

@@ -135,10 +135,12 @@ BUILT_IN = (
         "Sparse autoencoders: open or train any, survey their latents, act with them, measure them.",
         studies=(
             "interp.latents.survey:SurveyConfig",
+            "interp.latents.effects:LatentEffectsConfig",
+            "interp.latents.measure:MeasureConfig",
             "interp.saes.training:SaeTrainConfig",
             "interp.saes.activations:ActivationsConfig",
         ),
-        commands="interp.cli.latents:saes",
+        commands="interp.cli.act:saes",
         section="SAEs",
         pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
         label=("saes", "site", "gives", "sites"),

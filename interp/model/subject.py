@@ -128,7 +128,7 @@ class Subject(Hooked):
     def logits(self, batch: Batch | Tensor) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of one forward pass, edits in scope applied."""
         whole = self._as_batch(batch)
-        return self._pass(model_inputs(whole), edited_positions(whole.mask, whole.mask))
+        return self._pass(model_inputs(whole), edited_positions(whole, whole.mask))
 
     @torch.no_grad()
     def capture(
@@ -142,7 +142,7 @@ class Subject(Hooked):
             UserError: a site the model lacks.
         """
         whole = self._as_batch(batch)
-        return self._read(model_inputs(whole), edited_positions(whole.mask, whole.mask), sites)
+        return self._read(model_inputs(whole), edited_positions(whole, whole.mask), sites)
 
     @torch.no_grad()
     def generate(
@@ -170,18 +170,18 @@ class Subject(Hooked):
         generator = torch.Generator(self.device).manual_seed(seed)
         ends = torch.tensor(self.ends, dtype=torch.long, device=self.device)
         ids, mask = whole
-        new = mask[:, -ids.shape[1] :]
         done = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
         out: list[Tensor] = []
         while len(out) < max_new_tokens and not bool(done.all()):
-            inputs = {**model_inputs(Batch(ids, mask)), self.cache_name: cache, "use_cache": True}
-            logits = self._pass(inputs, edited_positions(new, whole.mask, bool(out)))
+            step = Batch(ids, mask)
+            inputs = {**model_inputs(step), self.cache_name: cache, "use_cache": True}
+            logits = self._pass(inputs, edited_positions(step, whole.mask, bool(out)))
             picked = pick(logits[:, -1], temperature, generator)
             picked = torch.where(done, ends[0] if len(ends) else picked, picked)
             out.append(picked)
             done |= torch.isin(picked, ends)
-            ids, new = picked[:, None], torch.ones_like(done)[:, None]
-            mask = torch.cat([mask, new], 1)
+            ids = picked[:, None]
+            mask = torch.cat([mask, torch.ones_like(done)[:, None]], 1)
         return torch.stack(out, 1) if out else ids[:, :0]
 
     def _as_batch(self, batch: Batch | Tensor) -> Batch:
