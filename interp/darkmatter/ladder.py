@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.data import FOLDER
-
 from ..errors import UserError
 from ..model.aliases import public_name
 from ..model.site import Site
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from ..saes.hooks import hook_of_site
+from ..saes.study import SHIPPED
 from ..saes.train import SaePlan, Schedule, train_saes, trained
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from ..saes.train import Batches
     from ..text.contexts import ContextStream
 
-LADDER = FOLDER / "darkmatter" / "smollm2-135m-14"
+LADDER = SHIPPED
 """The ladder that ships: a run of this study."""
 HELD_OUT = 512
 """Rows at the corpus's beginning that are not trained on."""
