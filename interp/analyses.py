@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, TARS, TOUR, Paper
+from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, SAEBENCH, TARS, TOUR, Paper
 from .plugins import outside
 
 GROUP = "interp.analyses"
@@ -129,6 +129,16 @@ BUILT_IN = (
         pages=(Page("interp.apps.knob", "Context knob", "tune"),),
         figures="interp.knob.figures:of_run",
         papers=(KNOB,),
+    ),
+    Analysis(
+        "saes",
+        "Latents of sparse autoencoders: how good they are.",
+        studies=("interp.latents.measure:MeasureConfig",),
+        commands="interp.cli.saes:saes",
+        section="SAEs",
+        label=("site",),
+        figures="interp.latents.figures_measure:of_run",
+        papers=(SAEBENCH,),
     ),
     Analysis(
         "darkmatter",
