@@ -37,8 +37,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from interp.probes.linear import LinearProbe
-
 from ..runs.intervals import mean_of
 from .labelled import LETTERS
 from .pooled import Pooled
@@ -77,21 +75,21 @@ def truth(
     Args:
         own: words that begin with the letter.
     """
-    fit, labels = ~tested, own.astype(np.int64)
-    weight = np.where(own, _rarity(own[fit]), 1.0)[fit]
-    # of `LinearProbe`, which divides the weights by their mean and has two rows for two classes
-    probe = LinearProbe(ridge=2 * DECAY / float(weight.mean()), max_iter=1000)
-    probe.fit(x[torch.from_numpy(fit)], labels[fit], weight)
-    direction = torch.from_numpy(probe.coef_[1] - probe.coef_[0]).float()
-    logits = probe.decision_function(x)
-    score = logits[:, 1] - logits[:, 0]
+    fit, values = ~tested, x.double().numpy()
+    # Newton's steps: the classes are nearly separable, which takes descent thousands of passes
+    probe = LogisticRegression(
+        C=1 / (DECAY * fit.sum()), class_weight=_balance(own[fit]), solver="newton-cholesky"
+    )
+    probe.fit(values[fit], own[fit])
+    direction = torch.from_numpy(probe.coef_[0]).float()
+    score = probe.decision_function(values)
     found = f1(score[tested] > 0, own[tested])
     return Truth(direction / direction.norm(), score, found)
 
 
-def _rarity(own: Bool[np.ndarray, " n"]) -> float:
-    """How much a word of the letter counts beside one of the others, so that both count equally."""
-    return float((~own).sum() / max(own.sum(), 1))
+def _balance(own: Bool[np.ndarray, " n"]) -> dict[bool, float]:
+    """How much a word counts, so that those of the letter count as much as the others."""
+    return {True: float((~own).sum() / own.sum()), False: 1.0}
 
 
 def f1(said: Bool[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) -> float:
@@ -123,7 +121,7 @@ def split_latents(
 def _sparse_weights(z: csr_array, own: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d_sae"]:
     """Of the regression with an L1 penalty on all latents; positive ones speak for the letter."""
     penalised = LogisticRegression(
-        l1_ratio=1.0, C=1 / (L1 * len(own)), class_weight={True: _rarity(own), False: 1.0},
+        l1_ratio=1.0, C=1 / (L1 * len(own)), class_weight=_balance(own),
         solver="liblinear", max_iter=200, random_state=0,
     )  # fmt: skip
     with warnings.catch_warnings():
