@@ -1,14 +1,15 @@
-"""Figures of `saes measure`: measures over L0, the loss of the replaced model."""
+"""Figures of `saes measure`: measures over L0, the replaced model's loss, SAEBench."""
 
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, Figures, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, laid_out
 from ..runs.store import Run
 
 TRADE = {"fvu": "FVU", "loss_recovered": "loss recovered"}
@@ -47,10 +48,72 @@ def loss_bars(losses: pd.DataFrame) -> go.Figure:
     return laid_out(figure, "The loss with the site replaced", height=420)
 
 
-def bars(rows: pd.DataFrame, value: str = "value") -> dict[str, Any]:
-    """Plotly's error bars of a table's intervals."""
-    above, below = rows["high"] - rows[value], rows[value] - rows["low"]
-    return {"array": above, "arrayminus": below, "thickness": 1}
+def probing_lines(probing: pd.DataFrame) -> go.Figure:
+    """Accuracy over the number of latents, of each SAE and of the activation's own coordinates."""
+    mean = probing[probing["class"] == ""]
+    figure = go.Figure()
+    for name, part in mean[mean["k"] > 0].groupby("sae", sort=False):
+        line = {"color": GREY, "dash": "dot"} if not name else {}
+        figure.add_scatter(
+            x=part["k"].astype(str), y=part["accuracy"], name=name or "activations", line=line,
+            error_y=bars(part, "accuracy", "accuracy_"),
+        )  # fmt: skip
+    whole = float(mean[mean["k"] == 0]["accuracy"].iloc[0])
+    figure.add_hline(whole, line={"color": GREY}, annotation_text="all of the activation")
+    figure.add_hline(0.5, line={"color": GREY, "dash": "dash"}, annotation_text="chance")
+    figure.update_xaxes(title="latents, or coordinates, that a probe reads", type="category")
+    figure.update_yaxes(title="accuracy")
+    unit = mean["unit"].iloc[0]
+    title = f"Sparse probing, 95 % intervals over {unit}s"
+    return laid_out(figure, title, height=420, legend=True).update_layout(legend=BELOW)
+
+
+def perturbation_lines(perturbation: pd.DataFrame) -> go.Figure:
+    """The score over the number of latents that are set to 0."""
+    mean = perturbation[perturbation["class"] == ""]
+    figure = go.Figure()
+    for name, part in mean.groupby("sae", sort=False):
+        figure.add_scatter(
+            x=part["n"].astype(str), y=part["score"], name=str(name),
+            error_y=bars(part, "score", "score_"),
+        )  # fmt: skip
+    figure.update_xaxes(title="latents set to 0", type="category")
+    figure.update_yaxes(title="accuracy lost by the own probe, less by the others")
+    title = f"Targeted probe perturbation, 95 % intervals over {mean['unit'].iloc[0]}s"
+    return laid_out(figure, title, height=420, legend=True).update_layout(legend=BELOW)
+
+
+def absorption_bars(absorption: pd.DataFrame) -> go.Figure:
+    """Both rates of every SAE, their means over letters."""
+    mean = absorption[absorption["letter"] == ""]
+    figure = go.Figure()
+    for rate, name, colour in (("fraction", "fraction", BLUE), ("full", "full", ORANGE)):
+        figure.add_bar(
+            x=mean["sae"], y=mean[rate], name=name, marker_color=colour,
+            error_y=bars(mean, rate, f"{rate}_"),
+        )  # fmt: skip
+    figure.update_yaxes(title="share of the words that the letter's probe finds")
+    title = "Absorption of first letters, 95 % intervals over letters"
+    return laid_out(figure, title, height=420, legend=True).update_layout(legend=BELOW)
+
+
+def bars(rows: pd.DataFrame, value: str = "value", ends: str = "") -> dict[str, Any]:
+    """Plotly's error bars of a table's intervals, whose columns begin with `ends`. Infinite ones
+    are not drawn."""
+    above, below = rows[f"{ends}high"] - rows[value], rows[value] - rows[f"{ends}low"]
+    return {
+        "array": above.where(above < inf),
+        "arrayminus": below.where(below < inf),
+        "thickness": 1,
+    }
+
+
+BENCHMARKS = {
+    "probing": probing_lines,
+    "perturbation": perturbation_lines,
+    "absorption": absorption_bars,
+}
+"""Tables of SAEBench's tests, and how each is drawn."""
 
 
 def of_run(run: Run) -> Figures:
@@ -64,4 +127,7 @@ def of_run(run: Run) -> Figures:
     }
     if run.has("losses"):
         figures["losses"] = partial(loss_bars, run.table("losses"))
+    for name, draw in BENCHMARKS.items():
+        if run.has(name) and len(table := run.table(name)):
+            figures[name] = partial(draw, table)
     return figures
