@@ -4,6 +4,8 @@ import re
 
 LONGEST_WORD, LONGEST_LINE = 300, 1500
 """In characters: what is longer is cut in its middle."""
+LONGEST_REASON = 200
+"""Of what a library says."""
 
 
 class UserError(Exception):
@@ -20,6 +22,13 @@ def readable(text: str) -> str:
         rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _cut(word[0], LONGEST_WORD // 2), line
     )
     return line if len(line) <= LONGEST_LINE else _cut(line, LONGEST_LINE)
+
+
+def reason(error: BaseException) -> str:
+    """What a library says is wrong: its first sentence, without the advice behind it."""
+    sentence = re.split(r"\. |\.$", " ".join(str(error).split()), maxsplit=1)[0]
+    shown = sentence or type(error).__name__
+    return shown if len(shown) <= LONGEST_REASON else f"{shown[:LONGEST_REASON]} …"
 
 
 def _cut(text: str, keep: int) -> str:

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from .errors import UserError
 from .model.vocabulary import visible
+from .plain_path import plain_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ def save_figure(figure: go.Figure, path: str | Path, width: int = WIDTH) -> Path
     Raises:
         UserError: another ending, no folder there, or nothing that can draw.
     """
-    path = Path(path).expanduser()
+    path = plain_path(path)
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
     image = drawn(figure, path.suffix.removeprefix("."), width)

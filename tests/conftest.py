@@ -54,14 +54,20 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 @pytest.fixture(scope="session")
 def dog_model(model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A llama whose neuron 1.down.17 writes the word 'dog' (token 123), with a word-level
-    tokenizer of w0, w1, …"""
+    """`make_dog_model`'s."""
+    folder = tmp_path_factory.mktemp("dog") / "model"
+    shutil.copytree(model_folder("llama"), folder)
+    make_dog_model(folder)
+    return folder
+
+
+def make_dog_model(folder: Path) -> None:
+    """Of a saved llama make one whose neuron 1.down.17 writes the word 'dog' (token 123), with a
+    word-level tokenizer of w0, w1, …"""
     from safetensors.torch import load_file, save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("dog") / "model"
-    shutil.copytree(model_folder("llama"), folder)
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] *= 50  # so that the normalised stream can make up its mind
     target = tensors["lm_head.weight"][123]
@@ -72,7 +78,6 @@ def dog_model(model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPa
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.decoder = decoders.Fuse()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.catalog import DEFAULT_MODEL
 from ..model.files import sha256
 from ..model.site import Site
+from ..plain_path import plain_path
 from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ImportConfig:
         from .directions import Directions
         from .vectors import read_vectors
 
-        path = Path(self.file).expanduser()
+        path = plain_path(self.file)
         values = read_vectors(path, self.tensor)
         name = self.name.strip() or path.stem
         constant = self.constant[0] if len(self.constant) == 1 else self.constant
@@ -62,7 +62,7 @@ class ImportConfig:
     def fingerprints(self) -> dict[str, str]:
         from ..model.weights import open_weights
 
-        file = sha256(Path(self.file).expanduser())  # first: a wrong path shows at once
+        file = sha256(plain_path(self.file))  # first: a wrong path shows at once
         return {"file": file, "model": open_weights(self.model).fingerprint()}
 
     def check(self) -> None:

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -29,11 +27,11 @@ from ..model.site import Site
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights, open_weights
 from ..progress import log
-from ..runs.parts import check_part
 from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
 from .provenance import Provenance
-from .reading import Product, Reading, Scorer, read_reading
+from .reading import Product, Reading, Scorer
+from .stored import read_folder
 from .vectors import checked_vectors
 
 if TYPE_CHECKING:
@@ -301,30 +299,8 @@ class Directions:
         Raises:
             UserError: no directions there, or damaged ones.
         """
-        folder = Path(folder)
-        try:
-            for name in ("directions.json", "vectors.safetensors", "index.parquet"):
-                check_part(folder / name)
-            about = json.loads((folder / "directions.json").read_text())
-            vectors = load_file(folder / "vectors.safetensors")["vectors"]
-            index, site = pd.read_parquet(folder / "index.parquet"), Site.parse(about["site"])
-            if "reading" in about:
-                made, reading = Provenance(**about["provenance"]), read_reading(about["reading"])
-            else:
-                from .old_layout import upgraded
-
-                made, reading, index = upgraded(about["provenance"], index, site, folder.name)
-            loaded = cls(site, vectors, index, made, reading)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{folder} holds no directions (no {Path(error.filename).name})"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"the directions in {folder} cannot be read ({reason})") from error
-        if not vectors.isfinite().all():
-            raise UserError(f"the directions in {folder} hold a NaN or an infinity: make them anew")
-        return loaded
+        found = read_folder(Path(folder))
+        return cls(found.site, found.vectors, found.index, found.provenance, found.reading)
 
     def _fits(self, width: int, what: str) -> None:
         if width != self.vectors.shape[1]:

@@ -17,7 +17,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import pandas as pd
@@ -31,6 +30,8 @@ from ..model.neuron import NeuronName, clamp_site
 from ..model.readout import levelled
 from ..model.site import Site
 from ..model.weights import Weights
+from ..plain_json import check, record
+from ..plain_path import found
 
 if TYPE_CHECKING:
     from ..saes import Sae
@@ -190,8 +191,8 @@ class Encoder(Reading):
         """Of an SAE as it is today."""
         from ..saes.open import saes_fingerprint
 
-        path = Path(source).expanduser()
-        return cls(str(path.resolve()) if path.exists() else source, saes_fingerprint(source))
+        path = found(source)
+        return cls(str(path.resolve()) if path else source, saes_fingerprint(source))
 
     def __str__(self) -> str:
         return f"latents of {self.sae}"
@@ -237,16 +238,21 @@ class Unread(Reading):
         raise UserError(f"these directions have no score: {self.reason}")
 
 
-def read_reading(record: dict[str, Any]) -> Reading:
+def read_reading(given: Any, where: str) -> Reading:
     """What `Reading.record` gave.
 
     Raises:
-        KeyError, TypeError: another form.
+        UserError: another form.
     """
-    kind, *_ = record["kind"], record.pop("kind")
+    fix = "make them anew"
+    check(given, dict[str, Any], where, fix)
+    kinds = {each.KIND: each for each in (Coordinate, Encoder, Unread)}
+    kind, rest = given.get("kind"), {name: given[name] for name in given if name != "kind"}
     if kind == Product.KIND:
-        return Product(Scale(**record) if record else None)
-    return {each.KIND: each for each in (Coordinate, Encoder, Unread)}[kind](**record)
+        return Product(record(Scale, rest, where, fix) if rest else None)
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UserError(f"{where} is of no kind that is known: {fix}")
+    return record(kinds[kind], rest, where, fix)
 
 
 def neuron_reading(
@@ -272,4 +278,14 @@ def _plain(columns: pd.Series[int], features: Piece) -> Scorer:
     """Scores that are some columns of what `features` gives."""
     which = columns.tolist()
     zero = torch.zeros(len(which), dtype=torch.float64)
-    return Scorer([lambda x: features(x)[..., which]], torch.ones_like(zero), zero)
+
+    def piece(x: Tensor) -> Tensor:
+        every = features(x)
+        if which and max(which) >= every.shape[-1]:
+            raise UserError(
+                f"these directions read the number {max(which)} of {every.shape[-1]}: make them "
+                "anew"
+            )
+        return every[..., which]
+
+    return Scorer([piece], torch.ones_like(zero), zero)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -14,6 +13,7 @@ from ..model.catalog import DEFAULT_MODEL
 from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.site import Site
 from ..model.weights import Weights, open_weights
+from ..plain_path import found
 from .directions import Directions
 from .provenance import Provenance
 from .reading import Encoder, neuron_reading
@@ -84,8 +84,8 @@ def open_directions(source: str, model: str | None = None) -> Directions:
     Raises:
         UserError: the text names none of them, or ones that the model or the SAE lacks.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder = found(source)
+    if folder and folder.is_dir():
         inner = folder / "directions"  # of a run that has one set
         run = (folder / "run.json").exists() and (inner / "directions.json").exists()
         return Directions.load(inner if run else folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,12 @@ from ..model.weights import Weights
 ENDINGS = (".npy", ".safetensors", ".pt", ".pth")
 
 
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, EOFError, RuntimeError, TypeError, OverflowError),
+    *(SyntaxError, TokenError, SafetensorError),  # the header of a .npy is Python
+)
+
+
 def read_vectors(path: Path, tensor: str = "") -> Any:
     """The array or tensor in a file; nothing in it is run.
 
@@ -33,7 +40,8 @@ def read_vectors(path: Path, tensor: str = "") -> Any:
         raise UserError(f"{path} is none of {', '.join(ENDINGS)}: save the vector as one of these")
     try:
         if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+            # mapped: its header may ask for more numbers than the file has
+            return np.array(np.lib.format.open_memmap(path, mode="r"))
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return file.get_tensor(_chosen(path, list(file.keys()), tensor))
@@ -42,7 +50,7 @@ def read_vectors(path: Path, tensor: str = "") -> Any:
         raise UserError(
             f"cannot read {path}, it holds more than tensors: save them alone"
         ) from error
-    except (OSError, ValueError, LookupError, EOFError, RuntimeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"cannot read {path}: {_first_line(error)}") from error
     if isinstance(stored, dict):
         tensors = {str(k): v for k, v in stored.items() if isinstance(v, Tensor)}
@@ -73,13 +81,16 @@ def checked_vectors(values: Any, site: Site, weights: Weights) -> Float[Tensor, 
     if not vectors.is_floating_point():
         raise UserError(f"the vectors are {vectors.dtype}, no decimal numbers: give floats")
     given, vectors = vectors.reshape(-1, width), vectors.reshape(-1, width).float()
-    for i, (stored, row) in enumerate(zip(given, vectors, strict=True)):
-        if not stored.isfinite().all():
-            raise UserError(f"vector {i} holds a NaN or an infinity: make it anew")
-        if not stored.any():
-            raise UserError(f"vector {i} is all zeros, which is no direction: leave it out")
-        if not (row.isfinite().all() and row.any()):
-            raise UserError(f"vector {i} is too long or too short for float32: scale it")
+    for wrong, says in (
+        (~given.isfinite().all(1), "holds a NaN or an infinity: make it anew"),
+        (~given.any(1), "is all zeros, which is no direction: leave it out"),
+        (
+            ~(vectors.isfinite().all(1) & vectors.any(1)),
+            "is too long or too short for float32: scale it",
+        ),
+    ):
+        if wrong.any():
+            raise UserError(f"vector {wrong.nonzero()[0].item()} {says}")
     return vectors
 
 
@@ -102,6 +113,8 @@ def _plain(values: Any) -> Tensor:
         raise UserError("the vectors are a sparse tensor: give v.to_dense()")
     if tensor.is_quantized:
         raise UserError("the vectors are a quantised tensor: give v.dequantize()")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UserError("the vectors share their numbers with each other: give v.contiguous()")
     return tensor.cpu()
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.vocabulary import check_chat_template
+from ..plain_path import plain_path
 from ..runs.study import TextStudy, run_or_load
 from ..runs.writer import RunWriter
 from .items import FACTS, HELD_RELATIONS, Item, Key, Kind, Splits, read_items, split
@@ -110,7 +111,7 @@ class DataConfig(TextStudy):
                 yield {**dict(columns), "part": name, "known": item.key in known}
 
     def _source(self) -> Path:
-        return Path(self.facts).expanduser() if self.facts else FACTS
+        return plain_path(self.facts) if self.facts else FACTS
 
     def _items(self) -> list[Item]:
         return read_items(self.kind, self._source(), self.draws, self.seed)

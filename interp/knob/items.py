@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import operator
 import random
 import re
@@ -27,6 +26,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..plain_json import read_json
 
 FACTS = FOLDER / "knob" / "facts.json"
 Kind = Literal["facts", "two-hop", "arithmetic"]
@@ -92,12 +92,7 @@ def read_items(
     if kind == "arithmetic":
         return arithmetic(draws, seed)
     source = source or FACTS
-    try:
-        stored = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read facts from {source} ({error}): give --facts a JSON file"
-        ) from error
+    stored = read_json(source, "give --facts a JSON file", object)
     if isinstance(stored, list):
         if kind != "facts":
             raise UserError(

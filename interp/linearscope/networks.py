@@ -29,6 +29,7 @@ from interp.data import FOLDER
 from ..errors import UserError
 from ..model.catalog import Wheel, from_wheel
 from ..model.files import sha256
+from ..plain_path import plain_path
 from ..runs.writer import save_tensors
 from .efficientnet import EfficientNetLite0
 from .ncnn import read_ncnn
@@ -137,7 +138,7 @@ def fingerprint(name: str, weights: str = "") -> str:
 
 
 def _sketch_file(weights: str) -> Path:
-    return Path(weights).expanduser() if weights else SHIPPED / "sketch" / "network.safetensors"
+    return plain_path(weights) if weights else SHIPPED / "sketch" / "network.safetensors"
 
 
 def _converted(files: list[Path], out: Path) -> None:
@@ -164,7 +165,7 @@ def _own_network(name: str, weights: str) -> PictureNetwork:
             sys.path.remove(path)
     if not isinstance(module, nn.Module):
         raise UserError(f"{name} makes a {type(module).__name__}, not a torch module")
-    module = _loaded(module, Path(weights).expanduser()) if weights else module.eval()
+    module = _loaded(module, plain_path(weights)) if weights else module.eval()
     return PictureNetwork(name, module, _kind(module))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UserError
+from ..plain_path import plain_path
 from ..progress import waiting
 from ..runs.writer import RunWriter, save_tensors
 
@@ -57,7 +57,7 @@ class NetworkConfig:
         from ..model.files import sha256
         from .networks import fingerprint
 
-        paths = {name: Path(name).expanduser() for name in self.pictures()}
+        paths = {name: plain_path(name) for name in self.pictures()}
         pictures = [sha256(path) if path.is_file() else name for name, path in paths.items()]
         return {"model": fingerprint(self.model, self.weights), "pictures": ",".join(pictures)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
+from ..plain_path import plain_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +22,16 @@ PHOTOGRAPHS = (
     *("logo", "moon", "page", "retina", "rocket", "text", "china", "flower"),
 )
 """All that come with the two packages and need no download; `chelsea` is the cat."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""What is read. Pillow knows forty more, for one of which it starts Ghostscript."""
 LARGEST = 40_000_000
 """The most pixels that a file may have; a larger one is refused before it is decoded."""
+
+_DAMAGED = (
+    *(OSError, ValueError, SyntaxError, RuntimeError, EOFError, TypeError, LookupError),
+    *(OverflowError, struct.error, Image.DecompressionBombError),
+)
+"""What Pillow raises where a file is not what its format says: it has no one class for that."""
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -40,7 +50,7 @@ def open_picture(name: str) -> Picture:
         from skimage import data
 
         return np.asarray(Image.fromarray(getattr(data, name)()).convert("RGB"))
-    return _read(Path(name).expanduser())
+    return _read(plain_path(name))
 
 
 def middle_square(picture: Picture, size: int) -> Picture:
@@ -65,15 +75,22 @@ def _read(path: Path) -> Picture:
             f"no picture '{path}': give a file, or one of {', '.join(sorted(PHOTOGRAPHS))}"
         )
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > LARGEST:
                 raise UserError(
                     f"{path.name} has {image.width} x {image.height} pixels, and {LARGEST:,} are "
                     "allowed: make it smaller"
                 )
             return _eight_bits(path, image)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path.name} cannot be read as a picture: {error}") from error
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{path.name} cannot be read as a picture: give one of {', '.join(FORMATS)}"
+        ) from error
+    except _DAMAGED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path.name} cannot be read as a picture ({reason}): save it anew"
+        ) from error
 
 
 def _eight_bits(path: Path, image: Image.Image) -> Picture:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..plain_path import plain_path
 from .catalog import SHIPPED, WHEELS, added, known_as
 from .hub import hub_id
 
@@ -50,7 +51,7 @@ def owner_and_name(model: str) -> tuple[str, str]:
     not known. A revision belongs to the name."""
     if known := _of_catalog(model):
         return known
-    path = Path(model).expanduser()
+    path = plain_path(model)
     if path.is_absolute() or model.startswith((".", "~")) or path.is_dir():
         return _of_folder(path)
     plain = model.strip().lower().replace("_", "-").removesuffix("@main")
@@ -68,7 +69,7 @@ def public_name(model: str) -> str:
     if model in WHEELS | SHIPPED:
         return model
     source = added().get(model, model)
-    path = Path(source).expanduser()
+    path = plain_path(source)
     return path.name if path.is_absolute() or path.exists() else source
 
 

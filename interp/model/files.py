@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
+from .. import plain_json
 from ..errors import UserError
 
 
@@ -36,14 +35,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, or a damaged one.
     """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent} is no model folder: it has no {path.name}") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: fetch it again")
+    if not path.exists():
+        raise UserError(f"{path.parent} is no model folder: it has no {path.name}")
+    content: dict[str, Any] = plain_json.read_json(path, "fetch it again")
     return content
 
 
@@ -51,7 +45,8 @@ def remembered(about: str, form: str, make: Callable[[], str]) -> str:
     """What `make` gives, kept in `home()` under the hash of what it is about.
 
     Args:
-        form: a regular expression; a kept text that does not match it is damaged, and made again.
+        form: a regular expression; a kept text that does not match it is damaged, or another
+            process is writing it, and it is made again. No beginning of a text may match.
     """
     note = home() / "fingerprints" / hashlib.sha256(about.encode()).hexdigest()
     if note.exists() and re.fullmatch(form.encode(), kept := note.read_bytes()):
@@ -59,11 +54,8 @@ def remembered(about: str, form: str, make: Callable[[], str]) -> str:
     value = make()
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        # a name of its own: other processes may be writing the same note
-        made, fresh = tempfile.mkstemp(dir=note.parent, prefix=f".{note.name[:16]}.")
-        with os.fdopen(made, "w") as file:
-            file.write(value)
-        Path(fresh).rename(note)
+        # no temporary name that a kill would leave: a half-written note does not match its form
+        note.write_text(value)
     except OSError as error:
         raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
     return value

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 from .families import read_spec
 from .files import read_json
+from .sizes import check_counts
 from .tensor_files import Stored, stored_tensors, weight_files
 
 ADAPTER = "adapter_config.json"
@@ -42,8 +43,8 @@ class ModelFolder(NamedTuple):
     """What a plain checkpoint's folder holds."""
 
     config: dict[str, Any]
-    tensors: dict[str, Path]
-    """Tensor name -> the safetensors file that holds it."""
+    tensors: dict[str, Stored]
+    """By name, each with the safetensors file that holds it."""
 
 
 def check_folder(folder: Path) -> ModelFolder:
@@ -72,6 +73,7 @@ def check_base(folder: Path) -> ModelFolder:
     if not weight_files(folder):
         raise UserError(_no_weights(folder))
     stored = stored_tensors(folder)
+    check_counts(folder, config, stored)
     if method == "fp8":
         _check_whole_blocks(folder, config, stored)
     packed = [] if method else [tensor for tensor in stored if _is_packed(tensor)]
@@ -80,7 +82,7 @@ def check_base(folder: Path) -> ModelFolder:
             f"{folder} is quantised though its config.json does not say so ('{packed[0].name}' is "
             f"{packed[0].dtype}): {_ORIGINAL}"
         )
-    return ModelFolder(config, {tensor.name: tensor.file for tensor in stored})
+    return ModelFolder(config, {tensor.name: tensor for tensor in stored})
 
 
 def _check_whole_blocks(folder: Path, config: dict[str, Any], stored: list[Stored]) -> None:

@@ -37,10 +37,10 @@ def prepared(base: Path, adapter: Path | None = None) -> Path:
         UserError: no adapter there, or one that does not fit the base or cannot be merged.
     """
     if adapter:
-        _check_adapter(adapter)
+        check_adapter(adapter)
     checked = check_base(base)
     files = [base / "config.json", *base.glob("generation_config.json")]
-    files += [*sorted(set(checked.tensors.values())), *tokenizer_files(base)]
+    files += [*sorted({tensor.file for tensor in checked.tensors.values()}), *tokenizer_files(base)]
     if adapter:
         files += [*sorted(adapter.glob("adapter_*")), *tokenizer_files(adapter)]
     parts = "\n".join(f"{path.name}:{remembered_sha256(path)}" for path in files)
@@ -57,7 +57,7 @@ def prepared(base: Path, adapter: Path | None = None) -> Path:
     return built(f"{'merged' if adapter else 'float32'}-{digest}", build)
 
 
-def _check_adapter(folder: Path) -> None:
+def check_adapter(folder: Path) -> None:
     if not is_adapter(folder):
         raise UserError(f"{folder} holds no adapter: it has no {ADAPTER}")
     if "peft_type" not in read_json(folder / ADAPTER):

@@ -120,7 +120,11 @@ class Prompting:
             text: str = self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=True
             )
-        except TemplateError as error:
+        # what its author made it raise, and what an expression of his may
+        except (
+            *(TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError),
+            *(TypeError, ValueError),
+        ) as error:
             raise UserError(f"the chat template refuses the messages: {error}") from error
         return text
 

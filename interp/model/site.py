@@ -65,7 +65,7 @@ class Site:
         if ":" in text:
             module, _, kind = text.strip().rpartition(":")
             return cls(kind, module=module)
-        match = re.fullmatch(r"(?:(\d+)\.)?([a-z_]+)(?:\.(\d+))?", text.strip())
+        match = re.fullmatch(r"(?:([0-9]{1,9})\.)?([a-z_]+)(?:\.([0-9]{1,9}))?", text.strip())
         if not match:
             raise UserError(f"'{text}' names no site: write layer.kind, such as 6.resid_post")
         layer, kind, head = match.groups()

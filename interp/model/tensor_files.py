@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
+from ..plain_path import plain_path
 from .files import read_json, remembered, sha256
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def weight_files(folder: Path) -> list[Path]:
     A folder with both: the single file, as transformers takes it.
     """
     names = ("model.safetensors", "model.safetensors.index.json")
-    return [path for name in names if (path := folder / name).exists()][:1]
+    return [path for name in names if (path := folder / name).is_file()][:1]
 
 
 def stored_tensors(folder: Path) -> list[Stored]:
@@ -44,21 +45,36 @@ def stored_tensors(folder: Path) -> list[Stored]:
     """
     (path,) = weight_files(folder)
     if path.suffix != ".json":
-        return _header(path)
+        return header(path)
     names = read_json(path).get("weight_map")
     if not (isinstance(names, dict) and names and {type(f) for f in names.values()} == {str}):
-        raise UserError(f"{path} is damaged: fetch it again")
+        raise UserError(f"{path} is damaged: its weight_map names no files; fetch it again")
     files = sorted(set(names.values()))
+    if outside := [file for file in files if not _is_inside(file)]:
+        raise UserError(
+            f"{path} names '{outside[0]}', which is no file of the folder: fetch it again"
+        )
     if missing := [file for file in files if not (folder / file).is_file()]:
         raise UserError(f"{folder} lacks {missing[0]}, which its index names: fetch it again")
-    found = {(t.name, t.file): t for file in files for t in _header(folder / file)}
+    found = {(t.name, t.file): t for file in files for t in header(folder / file)}
     if lacking := [n for n, file in names.items() if (n, folder / file) not in found]:
         where = folder / names[lacking[0]]
         raise UserError(f"{where} lacks '{lacking[0]}', which the index names: fetch it again")
     return [found[name, folder / file] for name, file in names.items()]
 
 
-def _header(path: Path) -> list[Stored]:
+def _is_inside(name: str) -> bool:
+    """Whether a name that stands in a file can only lead to one beside it or below. Links that lie
+    there are followed: the hub's cache is made of them."""
+    path = PurePosixPath(name)
+    try:
+        plain_path(name)
+    except UserError:
+        return False
+    return bool(path.parts) and not (path.is_absolute() or ".." in path.parts or "\\" in name)
+
+
+def header(path: Path) -> list[Stored]:
     """The tensors of one file; opening it holds its length against its header."""
     try:
         with safe_open(path, "pt") as file:
@@ -72,7 +88,7 @@ def _header(path: Path) -> list[Stored]:
         raise UserError(_unreadable(path, error)) from error
 
 
-def read_tensor(path: Path, name: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
+def read_tensor(stored: Stored, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
     """A tensor of a safetensors file in float32, converted a slice at a time.
 
     Args:
@@ -85,19 +101,16 @@ def read_tensor(path: Path, name: str, shape: tuple[int, ...], entry: int | None
     """
     import torch
 
+    name, path, dtype, _ = stored
+    if dtype not in ("F16", "BF16", "F32", "F64"):
+        raise UserError(
+            f"'{name}' is stored as {dtype}: dequantise the model to float16 or float32 first"
+        )
+    if stored.shape != shape:
+        raise UserError(wrong_shape(stored, shape))
     try:
         with safe_open(path, "pt") as file:
             view = file.get_slice(name)
-            if view.get_dtype() not in ("F16", "BF16", "F32", "F64"):
-                raise UserError(
-                    f"'{name}' is stored as {view.get_dtype()}: dequantise the model to float16 "
-                    "or float32 first"
-                )
-            if tuple(view.get_shape()) != shape:
-                raise UserError(
-                    f"'{name}' in {path} is {view.get_shape()} where config.json implies "
-                    f"{list(shape)}"
-                )
             if entry is not None:
                 whole: Tensor = view[entry : entry + 1][0].float()
             else:
@@ -110,6 +123,13 @@ def read_tensor(path: Path, name: str, shape: tuple[int, ...], entry: int | None
     if not torch.isfinite(torch.stack(torch.aminmax(whole))).all():
         raise UserError(f"'{name}' in {path} holds a NaN or an infinity: the file is damaged")
     return whole
+
+
+def wrong_shape(stored: Stored, shape: tuple[int, ...]) -> str:
+    return (
+        f"'{stored.name}' in {stored.file} is {list(stored.shape)} where config.json implies "
+        f"{list(shape)}"
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError
 from .files import read_json
+from .tokenizer_damage import Refusing, check_beside
 
 NAMES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
@@ -74,13 +75,12 @@ def load_tokenizer(folder: Path) -> Any:
         return None
     if not complete and "AutoTokenizer" in (_config(folder).get("auto_map") or {}):
         raise UserError(f"the tokenizer of {folder} is code of its own, which is never run: {SAVE}")
+    ignored = check_beside(folder)
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    # what its classes raise at files that are not theirs
-    except (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
-        raise UserError(_unopened(folder, str(error))) from error
+    with Refusing(f"transformers cannot open the tokenizer files in {folder}", _fix(folder)):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **ignored)
+        tokenizer.decode(tokenizer("a")["input_ids"])  # one that opens may not work
     if vocabulary is not None:
         made = tokenizer.get_vocab()
         if any(made.get(token) != i for i, token in vocabulary.tokens.items()):
@@ -104,12 +104,19 @@ def _same_split(tokenizer: Any, folder: Path, vocabulary: Vocabulary, text: str)
 
 
 def _unopened(folder: Path, reason: str) -> str:
-    first = reason.strip().partition("\n")[0]
-    how = "give tokenizer.json"
-    if not (folder / "tokenizer.json").exists() and "tokenizer_class" not in _config(folder):
-        example = "GPT2Tokenizer" if (folder / "merges.txt").exists() else "LlamaTokenizer"
-        how += f', or name their class in tokenizer_config.json ("tokenizer_class": "{example}")'
-    return f"transformers cannot open the tokenizer files in {folder} ({first}): {how}"
+    return f"transformers cannot open the tokenizer files in {folder} ({reason}): {_fix(folder)}"
+
+
+def _fix(folder: Path) -> str:
+    if (folder / "tokenizer.json").exists():
+        return "fetch them again"
+    if "tokenizer_class" in _config(folder):
+        return "give tokenizer.json"
+    example = "GPT2Tokenizer" if (folder / "merges.txt").exists() else "LlamaTokenizer"
+    return (
+        "give tokenizer.json, or name their class in tokenizer_config.json "
+        f'("tokenizer_class": "{example}")'
+    )
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -120,11 +127,10 @@ def _config(folder: Path) -> dict[str, Any]:
 def _from_json(path: Path) -> Vocabulary:
     from tokenizers import Tokenizer
 
-    try:
+    with Refusing(f"cannot read {path}", "fetch it again"):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"cannot read {path}: {error}") from error
-    ids = range(max(tokenizer.get_vocab().values(), default=-1) + 1)
+    # by their ids: one number that is wrong may be of a billion
+    ids = sorted(set(tokenizer.get_vocab().values()))
     tokens = {i: token for i in ids if (token := tokenizer.id_to_token(i)) is not None}
     decoder = repr(tokenizer.decoder)
     literal = frozenset(tokenizer.get_added_tokens_decoder())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
 from ..errors import UserError
+from ..plain_json import check
+from .files import read_json
+from .tokenizer_damage import FIX, check_templates
 from .tokenizer_files import read_vocabulary, tokenizer_files
 
 
@@ -134,18 +136,19 @@ def has_chat_template(folder: Path) -> bool:
     """
     default = folder / "chat_template.jinja"
     if default.is_file():
-        return bool(default.read_text("utf-8"))
+        try:
+            return bool(default.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {default} as UTF-8 text: {FIX}") from error
     more = folder / "additional_chat_templates"
     if any(more.glob("*.jinja")):
         return (more / "default.jinja").is_file()
     path = folder / "tokenizer_config.json"
-    try:
-        config = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        templates = config.get("chat_template")
-        if isinstance(templates, list):
-            templates = {each["name"]: each["template"] for each in templates}.get("default")
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {path} ({error}): mend or replace it") from error
+    templates = read_json(path).get("chat_template") if path.exists() else None
+    if isinstance(templates, list):
+        check(templates, list[dict[str, str]], f"'chat_template' of {path}", FIX)
+        check_templates(templates, str(path))
+        templates = {each["name"]: each["template"] for each in templates}.get("default")
     return bool(templates)
 
 

@@ -12,7 +12,7 @@ exact. Peak memory is that of the matrix asked for (one expert's of a stack) plu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -27,7 +27,7 @@ from .families import ModelSpec, Names, read_spec
 from .files import sha256
 from .folder import check_folder
 from .places import Bank, Kind, Place, banks, expert_reason, place
-from .tensor_files import read_tensor, remembered_sha256
+from .tensor_files import read_tensor, remembered_sha256, wrong_shape
 from .tokenizer_files import tokenizer_files
 
 NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
@@ -50,8 +50,11 @@ class Weights:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        config, self._shard_of = check_folder(folder)
-        self._look(read_spec(config), self._shard_of)
+        config, self._stored = check_folder(folder)
+        self._look(read_spec(config), self._stored)
+        for name, shape in self._implied():
+            if name in self and self._stored[name].shape != shape:
+                raise UserError(wrong_shape(self._stored[name], shape))
 
     def _look(self, spec: ModelSpec, there: Collection[str]) -> None:
         """Find the family's parts among the tensors that there are."""
@@ -163,7 +166,7 @@ class Weights:
 
     def shard(self, stored: str) -> Path:
         """The file that holds a tensor, by its name in the files."""
-        return self._shard_of[stored]
+        return self._stored[stored].file
 
     def before_unembedding(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """What the unembedding reads where the stream ends in x: the final norm, in float64."""
@@ -217,9 +220,7 @@ class Weights:
         spec, family = self.spec, self._family
         if not family.output:
             raise UserError(f"{spec.model_type} has no W_O: {family.no_heads}")
-        width = spec.n_heads * spec.d_head
-        shape = (width, spec.d_model) if family.transposed else (spec.d_model, width)
-        matrix = self._read(f"{self._part(layer, family.output)}.weight", shape)
+        matrix = self._read(f"{self._part(layer, family.output)}.weight", self._output_shape)
         joined = matrix if family.transposed else matrix.T
         return joined.view(spec.n_heads, spec.d_head, spec.d_model).transpose(1, 2).contiguous()
 
@@ -247,7 +248,10 @@ class Weights:
 
     def fingerprint(self) -> str:
         """sha256 over config.json and every weight file's sha256."""
-        files = [self.folder / "config.json", *sorted(set(self._shard_of.values()))]
+        files = [
+            self.folder / "config.json",
+            *sorted({each.file for each in self._stored.values()}),
+        ]
         parts = [f"{path.name}:{remembered_sha256(path)}" for path in files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -257,6 +261,25 @@ class Weights:
         parts = "\n".join(f"{path.name}:{sha256(path)}" for path in files)
         tokenizer = hashlib.sha256(parts.encode()).hexdigest()
         return {"model": self.fingerprint(), "tokenizer": tokenizer}
+
+    def _implied(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The shapes of some tensors, by which all sizes are known."""
+        spec, family, last = self.spec, self._family, self.spec.n_layers - 1
+        yield f"{self._names.embed}.weight", (spec.d_vocab, spec.d_model)
+        down = self.place("down", last, self.banks(last)[0].expert)
+        yield down.stored, down.shape
+        if family.output:
+            yield f"{self._part(last, family.output)}.weight", self._output_shape
+        if not family.no_heads:
+            shape = (self._value_width, spec.d_model)
+            name = f"{self._part(last, family.value)}.weight"
+            yield name, shape[::-1] if family.transposed else shape
+
+    @property
+    def _output_shape(self) -> tuple[int, int]:
+        """Of the projection of attention's output, as it is stored."""
+        inside, stream = self.spec.n_heads * self.spec.d_head, self.spec.d_model
+        return (inside, stream) if self._family.transposed else (stream, inside)
 
     @property
     def _value_width(self) -> int:
@@ -291,7 +314,7 @@ class Weights:
             raise UserError(
                 f"{self} has no tensor '{stored}', which a {self.spec.model_type} model should have"
             )
-        return read_tensor(self._shard_of[stored], stored, shape, entry)
+        return read_tensor(self._stored[stored], shape, entry)
 
 
 def open_weights(name: str) -> Weights:

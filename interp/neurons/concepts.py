@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
 from ..model.vocabulary import as_text, token_strings, word_family
+from ..plain_path import plain_path
 from ..plain_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _concept(word: str, entry: dict[str, Any]) -> Concept:
 def concept_file(file: str) -> Path:
     from interp.data import FOLDER
 
-    path = Path(file).expanduser() if file else FOLDER / "concepts.yaml"
+    path = plain_path(file) if file else FOLDER / "concepts.yaml"
     if not path.is_file():
         raise UserError(f"no file of concepts at {path}")
     return path

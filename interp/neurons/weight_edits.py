@@ -31,6 +31,7 @@ from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.places import Place
 from ..model.subject import Subject
 from ..model.weights import Weights
+from ..plain_json import parsed
 from ..runs.writer import RunWriter
 
 
@@ -111,8 +112,9 @@ class WeightEdit:
             with safe_open(path, "pt") as file:
                 about = file.metadata() or {}
                 old, new = file.get_tensor("old"), file.get_tensor("new")
-            neurons = tuple(parse_neuron(str(name)) for name in json.loads(about["neurons"]))
-            return cls(neurons, old, new, json.loads(about["provenance"]))
+            names = parsed(about["neurons"], "'neurons'", kind=list)
+            made = parsed(about["provenance"], "'provenance'")
+            return cls(tuple(parse_neuron(str(name)) for name in names), old, new, made)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, UserError) as error:
             raise UserError(
                 f"{path} holds no weight edit ({error}): `interp neurons tars` writes them"

@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..plain_path import plain_path
 from ..plain_yaml import read_yaml
 
 Pair = tuple[str, str]
@@ -169,7 +169,7 @@ def read_task(name: str) -> Task:
     Raises:
         UserError: no such task, or a file that is not a task: with its key and entry.
     """
-    own = Path(name).expanduser()
+    own = plain_path(name)
     path = own if own.suffix in (".yaml", ".yml") else WORDS.parent / f"{name}.yaml"
     if not path.is_file() or path == WORDS:
         raise UserError(

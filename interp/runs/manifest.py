@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UserError
+from ..plain_json import read_json
 
 SCHEMA = 2
 """Version of the run folder's layout; the first had no seal."""
@@ -31,8 +32,6 @@ _REQUIRED: dict[str, Any] = {
 """Entries that readers count on."""
 _UNKEYED = 4
 """Settings of a run of the first layout that may not count for its key, at most."""
-_LARGEST = 64 << 20
-"""Bytes of a manifest; one of 405 layers has less than 1 MiB."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -42,13 +41,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: there is none, or one that is damaged, was changed, or names files outside.
     """
     path = folder / "manifest.json"
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("it is larger than any manifest")
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {_first(error)}") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") not in (1, SCHEMA):
+    manifest: dict[str, Any] = read_json(path, "the run's own command with --fresh makes it again")
+    if manifest.get("schema") not in (1, SCHEMA):
         raise UserError(f"{path} is not of this version's layout ({SCHEMA})")
     for name, kind in _REQUIRED.items():
         if not isinstance(manifest.get(name), kind):
@@ -116,7 +110,3 @@ def check_inside(folder: Path, name: str) -> Path:
         if path.is_symlink():
             raise UserError(f"{path} is a link: a run folder holds none, so do not use it")
     return path
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..model.files import remembered, sha256
+from ..plain_tables import reading
 from .manifest import check_inside, read_manifest
 
 if TYPE_CHECKING:
@@ -73,12 +74,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """A Parquet file whose pages are what was written."""
     import pandas as pd
 
-    try:
+    with reading(path, "the run's own command makes it again"):
         return pd.read_parquet(path, page_checksum_verification=True)
-    except (OSError, ValueError) as error:  # pyarrow's errors are these
-        raise UserError(
-            f"cannot read {path} ({error}): the run's own command makes it again"
-        ) from error
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..plain_path import found, plain_path
 from ..progress import log
 from .manifest import read_manifest
 from .parts import checked, no_part, read_table
@@ -104,7 +105,7 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
     Raises:
         UserError: no run there, an unfinished one, another study's, or another layout's.
     """
-    path = Path(path)
+    path = plain_path(path)
     settle(path)
     if not (path / "manifest.json").is_file():
         if (path / "run.json").is_file():
@@ -140,7 +141,8 @@ class Store:
     """A folder of runs, `<root>/<study>/<key>/`; by default $INTERP_RUNS or ./runs."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or _usual.get() or Path(os.environ.get("INTERP_RUNS", "runs"))
+        chosen = root or _usual.get() or os.environ.get("INTERP_RUNS", "runs")
+        self.root = plain_path(chosen)
 
     def folder(self, study: str, key: str) -> Path:
         return self.root / study / key
@@ -177,8 +179,8 @@ class Store:
         Raises:
             UserError: there is none, or there are several whose keys begin so.
         """
-        if name and Path(name).expanduser().is_dir():
-            return open_run(Path(name).expanduser())
+        if name and (folder := found(name)) and folder.is_dir():
+            return open_run(folder)
         stored = self.runs()
         of_study = [run for run in stored if run.study == name]
         of_key = [run for run in stored if name and run.path.name.startswith(name)]

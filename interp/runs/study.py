@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..model.catalog import DEFAULT_MODEL
 from ..model.prompting import Bos
+from ..plain_path import plain_path
 from ..progress import waiting
 from .manifest import SCHEMA, key_of
 from .store import Run, Store, usual_store
@@ -161,5 +162,5 @@ def run_or_load(
 
     with usual_store(store.root if store else None) as usual:
         planned = plan(study)
-        path = out or usual.folder(study.STUDY, planned["key"])
+        path = plain_path(out) if out else usual.folder(study.STUDY, planned["key"])
         return open_or_make(path, planned, study.check, study.run, fresh)

@@ -25,6 +25,11 @@ _PASSING = re.compile(r"\..*\.(making|pieces)|\.lock|\.swap")
 """Hidden files and folders that a writer makes, none of which outlives its run."""
 
 
+def passing(name: str) -> bool:
+    """Whether a name is that of a file or folder which no run keeps."""
+    return _PASSING.fullmatch(name) is not None
+
+
 def fresh_folder(path: Path) -> Path:
     """Where the run that is to replace another is made."""
     return path.with_name(f".{path.name}.fresh")
@@ -80,7 +85,7 @@ def _clear(old: Path, new: Path) -> None:
         if file.is_dir() and not file.is_symlink():
             if not any(file.iterdir()):
                 file.rmdir()
-        elif str(name) in own or any(_PASSING.fullmatch(part) for part in name.parts):
+        elif str(name) in own or any(map(passing, name.parts)):
             if file.name != ".swap":
                 file.unlink()
         elif not (new / name).exists():

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
+from ..plain_json import read_json
 from ..progress import log, progress
 from .disk import peak_memory, sha256, sync_folder, unwritable
 from .manifest import check_inside, read_manifest, seal
 from .parts import checked, no_part, read_table, write_table
 from .store import Run, open_run
-from .swap import fresh_folder, settle, swap_in
+from .swap import fresh_folder, passing, settle, swap_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,8 @@ _PIECES = ".pieces"
 """Ending of the hidden folders that hold what a run needs only until it is finished."""
 STATE = "state.safetensors"
 """Name of the hidden parts that hold the state of work under way (checkpoint.py)."""
+_FACTS = f".run{_PIECES}/facts.json"
+"""The hidden part that holds what a run's manifest will say of its finished parts."""
 PACKAGES = (
     "interp-workbench",
     "torch",
@@ -76,7 +79,7 @@ def open_or_make(
 
     settle(path)
     if fresh:
-        if path.exists() and any(path.iterdir()):
+        if _begun(path):
             check_same(path, plan)
         made = fresh_folder(path)
         if not (made / "manifest.json").exists() or not _verified(made):
@@ -90,10 +93,17 @@ def open_or_make(
     return make(path)
 
 
+def _begun(path: Path) -> bool:
+    """Whether a folder has anything in it that a writer does not leave where it is killed before it
+    has written `run.json`."""
+    return path.exists() and not all(passing(file.name) for file in path.iterdir())
+
+
 def _verified(path: Path) -> bool:
     """Whether every part of a finished run is what was written.
 
-    If not, the damaged parts and the manifest are removed, so that the run can be resumed.
+    If not, the damaged parts and the manifest are removed, so that the run can be resumed; else
+    what a kill left of its pieces is.
     """
     bad = []
     for name, part in read_manifest(path)["files"].items():
@@ -104,7 +114,16 @@ def _verified(path: Path) -> bool:
             bad.append(check_inside(path, name))
     for damaged in (path / "manifest.json", *bad) if bad else ():
         damaged.unlink(missing_ok=True)
+    if not bad:
+        _sweep(path)
     return not bad
+
+
+def _sweep(path: Path) -> None:
+    """Remove the pieces of a finished run. Two processes may do so at once; in a folder that cannot
+    be written to they stay, and nobody reads them."""
+    for pieces in list(path.rglob(f".*{_PIECES}")):
+        shutil.rmtree(pieces, ignore_errors=True)
 
 
 class RunWriter:
@@ -115,7 +134,9 @@ class RunWriter:
         self._plan = plan
         self._start = time.monotonic()
         self.facts: dict[str, Any] = {}
-        """Further entries of the manifest (device, dtype, parity, …), set by the study."""
+        """Further entries of the manifest (device, dtype, parity, …), set by the study. What is
+        said before a part is finished is kept with it: a resumed run does not make it again."""
+        self._kept = "{}"
 
     @property
     def name(self) -> str:
@@ -138,12 +159,28 @@ class RunWriter:
             yield making
             with making.open("rb") as file:
                 os.fsync(file.fileno())
+            if name != _FACTS:
+                self._keep_facts()
             making.rename(final)
             sync_folder(final.parent)
         except OSError as error:
             if making.parent.is_dir():
                 making.unlink(missing_ok=True)
             raise UserError(unwritable(final, error)) from error
+
+    def _keep_facts(self) -> None:
+        facts = json.dumps(self.facts)
+        if facts != self._kept:
+            with self.part(_FACTS) as making:
+                making.write_text(facts)
+            self._kept = facts
+
+    def resume(self) -> None:
+        """Take over what a process before this one said of the parts that there are."""
+        path = check_inside(self.path, _FACTS)
+        if path.exists():
+            self._kept = path.read_text()
+            self.facts = json.loads(self._kept)
 
     def table(self, name: str, rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         """Write the part `<name>.parquet`, and give the table back."""
@@ -199,12 +236,9 @@ class RunWriter:
         return read_table(self.path / f"{name}.parquet")
 
     def finish(self, metrics: dict[str, Any]) -> Run:
-        """Write the manifest: from here on the run is finished."""
-        for pieces in list(self.path.rglob(f".*{_PIECES}")):
-            shutil.rmtree(pieces)
-        parts = sorted(
-            p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".")
-        )
+        """Write the manifest: from here on the run is finished, and its pieces are not needed."""
+        there = {p.relative_to(self.path): p for p in self.path.rglob("*") if p.is_file()}
+        parts = sorted(p for name, p in there.items() if not any(map(_hidden, name.parts)))
         manifest = {
             **self._plan,
             **self.facts,
@@ -222,7 +256,12 @@ class RunWriter:
         }
         with self.part("manifest.json") as making:
             making.write_text(json.dumps({**manifest, "seal": seal(manifest)}, indent=1))
+        _sweep(self.path)
         return open_run(self.path)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def passing_part(name: str, part: str) -> str:
@@ -276,7 +315,8 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
 
 def _resumable(path: Path) -> str:
     """What the same command would find of a run that was stopped."""
-    names = [p.name for p in path.rglob("*") if p.suffix in PARTS and p.name != "run.json"]
+    own = ("run.json", Path(_FACTS).name)
+    names = [p.name for p in path.rglob("*") if p.suffix in PARTS and p.name not in own]
     kept = len(names) - names.count(STATE)
     parts = f"{kept} finished {'parts' if kept > 1 else 'part'}"
     if STATE in names:
@@ -289,8 +329,7 @@ def _resumable(path: Path) -> str:
 
 def _check_free(path: Path) -> None:
     """Raise UserError for a folder with anything in it but a run."""
-    there = [file.name for file in path.iterdir()] if path.exists() else []
-    if "run.json" not in there and set(there) - {".lock"}:
+    if _begun(path) and not (path / "run.json").exists():
         raise UserError(f"{path} is not empty and holds no run: choose another folder")
 
 
@@ -301,7 +340,9 @@ def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
     nothing_yet = not any(p.suffix in (".parquet", ".safetensors") for p in path.rglob("*"))
     if writer.has("run.json") and not nothing_yet:
         check_same(path, plan)
+        writer.resume()
     else:
+        check_inside(path, _FACTS).unlink(missing_ok=True)
         with writer.part("run.json") as making:
             making.write_text(json.dumps(plan, indent=1))
     return writer
@@ -310,11 +351,7 @@ def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
 def check_same(path: Path, plan: dict[str, Any]) -> None:
     """Refuse a folder that holds another run, or something else."""
     note = path / "run.json"
-    try:
-        stored = json.loads(note.read_text())["key"]
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not empty and holds no run: choose another folder") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {note}: choose another folder") from error
-    if stored != plan["key"]:
+    if not note.exists():
+        raise UserError(f"{path} is not empty and holds no run: choose another folder")
+    if read_json(note, "choose another folder").get("key") != plan["key"]:
         raise UserError(f"{path} holds another run (other settings or model): choose another")

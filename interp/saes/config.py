@@ -9,10 +9,12 @@ and of the metadata's `model_from_pretrained_kwargs` (`reads_centred`). The list
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..errors import UserError
+from ..plain_json import check
 from .hooks import STREAM
 
 _TRAINING = """
@@ -82,13 +84,35 @@ the sites here do the first two change anything; the others change what heads gi
 CENTRED = "center_writing_weights"
 
 
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("architecture", "dtype", "device", "normalize_activations"), str | None),
+    **dict.fromkeys(("reshape_activations", "sae_lens_version", "reads"), str | None),
+    **dict.fromkeys(("model_name", "hook_name", "hook_name_out", "hook_point"), str | None),
+    **dict.fromkeys(("d_in", "d_sae", "d_out", "hook_head_index"), int | None),
+    **dict.fromkeys(("apply_b_dec_to_input", "prepend_bos"), bool | None),
+    **dict.fromkeys(
+        ("metadata", "model_from_pretrained_kwargs", "activation_fn_kwargs"), dict | None
+    ),
+}
+"""Of which kind the values are that are followed."""
+SIZES = ("d_in", "d_sae", "d_out")
+
+
+def check_kinds(config: Mapping[str, Any], name: str) -> None:
+    """Raise UserError for a cfg.json with a value of another kind than sae-lens writes."""
+    for part in (config, config.get("metadata")):
+        if isinstance(part, Mapping):
+            for key, kind in _KINDS.items():
+                check(part.get(key), kind, f"'{key}' in the config of {name}", "replace the SAE")
+
+
 def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a cfg.json says of the SAE's training. Before sae-lens 6 it stood beside the sizes, and
     a BOS went before each text unless it said otherwise."""
     metadata = config.get("metadata") or {}
     version = str(config.get("sae_lens_version") or metadata.get("sae_lens_version") or "0")
     major = version.partition(".")[0]
-    if major.isdecimal() and int(major) >= 6:
+    if re.fullmatch("[0-9]{1,4}", major) and int(major) >= 6:
         return dict(metadata)
     return {"prepend_bos": True, **config}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,9 +13,11 @@ from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
-from ..errors import UserError
+from ..errors import UserError, reason
+from ..model.tensor_files import header
+from ..plain_json import read_json
 from ..runs.parts import check_part
-from .config import check_keys
+from .config import SIZES, check_keys, check_kinds
 from .sae import Sae, wrap
 from .train import FILES
 
@@ -33,13 +34,37 @@ def stored(folder: Path, device: str) -> Sae:
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no SAE (no file {name}): give another folder")
         check_part(folder / name)
+    config = stored_config(folder)
+    _check(config, str(folder))
+    _check_sizes(config, folder)
     with _readable(f"the SAE in {folder} cannot be read"):
-        config = json.loads((folder / "cfg.json").read_text())
-        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
-            raise ValueError("its cfg.json is not what sae-lens writes")
-        _check(config, str(folder))
         inner = SAE.load_from_disk(folder, device=device, dtype="float32")
     return wrap(inner, str(folder))
+
+
+def stored_config(folder: Path) -> dict[str, Any]:
+    """cfg.json of a folder.
+
+    Raises:
+        UserError: it cannot be read, or has a value of another kind than sae-lens writes.
+    """
+    config: dict[str, Any] = read_json(folder / "cfg.json", "replace the SAE")
+    check_kinds(config, str(folder))
+    return config
+
+
+def _check_sizes(config: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError for sizes that no tensor has: sae-lens would make an SAE of them first."""
+    sides = {side for tensor in header(folder / FILES[0]) for side in tensor.shape}
+    for key in ("d_in", "d_sae"):
+        if config.get(key) is None:
+            raise UserError(f"{folder} is damaged: its cfg.json has no {key}; replace the SAE")
+    for key in SIZES:
+        if config.get(key) is not None and config[key] not in sides:
+            raise UserError(
+                f"{folder} is damaged: its cfg.json says {key} {config[key]}, and no tensor of its "
+                f"{FILES[0]} has such a side; replace the SAE"
+            )
 
 
 def published(release: str, sae_id: str, device: str) -> Sae:
@@ -109,8 +134,7 @@ def _readable(problem: str) -> Iterator[None]:
         *(RuntimeError, SafetensorError, BadZipFile, UnpicklingError, zlib.error),
         *(SyntaxError, TokenError),  # of numpy, which reads an array's header as Python
     ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{problem}: {reason}") from error
+        raise UserError(f"{problem} ({reason(error)}): give another") from error
 
 
 @contextmanager
@@ -120,7 +144,6 @@ def _fetched(name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:  # the hub's errors are OSErrors
-            reason = str(error).partition("\n")[0]
             raise UserError(
-                f"cannot fetch {name} ({reason}): check the network, or give a folder"
+                f"cannot fetch {name} ({reason(error)}): check the network, or give a folder"
             ) from error

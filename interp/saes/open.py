@@ -20,11 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.files import read_json, sha256
+from ..model.files import sha256
 from ..model.prompting import Bos, Prompting
 from ..model.site import Site
+from ..plain_path import found, plain_path
 from .config import metadata_of
-from .load import published, published_metadata, stored
+from .load import published, published_metadata, stored, stored_config
 from .pursuit import pursue
 from .sae import Sae, bos_said
 from .train import FILES
@@ -216,8 +217,8 @@ def saes_bos(source: str) -> Bos:
     if name := _published_name(source):
         about = [published_metadata(*name)]
     else:
-        folders = _folders(Path(source).expanduser())
-        about = [metadata_of(read_json(folder / "cfg.json")) for folder in folders]
+        folders = _folders(plain_path(source))
+        about = [metadata_of(stored_config(folder)) for folder in folders]
     said = {bos_said(metadata.get("prepend_bos")) for metadata in about}
     if len(said) > 1:
         raise UserError(f"{source} holds SAEs trained with and without BOS: give --bos")
@@ -226,8 +227,8 @@ def saes_bos(source: str) -> Bos:
 
 def saes_fingerprint(source: str) -> str:
     """sha256 over the files that `open_saes(source)` reads; of a published SAE, its name."""
-    path = Path(source).expanduser()
-    if not path.exists():
+    path = found(source)
+    if path is None:
         return source
     files = [folder / name for folder in _folders(path) for name in reversed(FILES)]
     parts = [f"{f.relative_to(path)}:{sha256(f)}" for f in files if f.exists()]
@@ -237,7 +238,7 @@ def saes_fingerprint(source: str) -> str:
 def _published_name(source: str | Path) -> tuple[str, str] | None:
     """(release, sae_id) of "release:sae_id"; None for a folder."""
     release, colon, sae_id = str(source).partition(":")
-    return (release, sae_id) if colon and not Path(source).expanduser().exists() else None
+    return (release, sae_id) if colon and not found(source) else None
 
 
 def _folders(path: Path) -> list[Path]:
@@ -248,7 +249,7 @@ def _opened(source: str | Path, device: str = "cpu") -> dict[str, Sae]:
     """Every SAE of a source by its folder's name; two of one name by their paths from there."""
     if name := _published_name(source):
         return {name[1]: published(*name, device)}
-    path = Path(source).expanduser()
+    path = plain_path(source)
     folders = _folders(path)
     if not folders:
         raise UserError(

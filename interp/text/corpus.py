@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..model.files import sha256
+from ..plain_path import plain_path
 from . import documents
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _packed(
 
 
 def _existing(source: str | Path) -> Path:
-    path = Path(source).expanduser()
+    path = plain_path(source)
     if not path.exists():
         raise UserError(f"no corpus at {path}: give a file, a folder, or none for the default")
     return path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
-import json
 import random
 import sysconfig
 import tokenize
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..plain_json import called, check, parsed, read_json
+from ..plain_tables import parquet_batches, stream_batches
 
 READABLE = (
     "txt", "md", "rst", "tex", "org", "html", "xml", "csv", "log", "py", "c", "h", "cc", "cpp",
@@ -34,7 +35,9 @@ def of_path(path: Path, field: str) -> Iterator[str]:
         return _file_documents(path, field)
     files = files_of(path)
     if _is_dataset(path):
-        return _strings(_arrow_batches(files), field, path)
+        # with Arrow alone: `datasets` takes seconds to import and adds nothing here
+        batches = itertools.chain.from_iterable(map(stream_batches, files))
+        return _strings(batches, field, path)
     return itertools.chain.from_iterable(_file_documents(file, field) for file in files)
 
 
@@ -42,9 +45,7 @@ def files_of(folder: Path) -> list[Path]:
     """The files of a folder that are read: of a saved dataset its Arrow files, in the order of its
     state.json; else those with a readable ending, by name, without hidden ones."""
     if _is_dataset(folder):
-        with _reading(folder / "state.json"):
-            state = json.loads((folder / "state.json").read_text())
-            return [folder / part["filename"] for part in state["_data_files"]]
+        return _data_files(folder)
     if (folder / "dataset_dict.json").exists():
         splits = sorted(path.name for path in folder.iterdir() if _is_dataset(path))
         raise UserError(f"{folder} holds several splits: give one of {', '.join(splits)} in it")
@@ -57,6 +58,18 @@ def files_of(folder: Path) -> list[Path]:
     if not readable:
         raise UserError(f"{folder} holds no text, .jsonl or .parquet files: give another corpus")
     return sorted(readable, key=lambda path: path.relative_to(folder).parts)
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """The Arrow files of a saved dataset, which lie in its folder."""
+    path = folder / "state.json"
+    fix = "save the dataset again"
+    parts = read_json(path, fix).get("_data_files")
+    check(parts, list[dict[str, str]], f"'_data_files' of {path}", fix)
+    names = [part.get("filename", "") for part in parts]
+    if wrong := [name for name in names if not name or Path(name).name != name]:
+        raise UserError(f"{path} names '{wrong[0]}', which is no file of its folder: {fix}")
+    return [folder / name for name in names]
 
 
 def _file_documents(path: Path, field: str) -> Iterator[str]:
@@ -78,40 +91,21 @@ def _jsonl(path: Path, field: str) -> Iterator[str]:
 
 
 def _field_of(line: str, field: str, where: str) -> str:
-    try:
-        record: Any = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where} is broken JSON ({error}): mend or remove it") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{where} is no JSON object: every line must be one")
+    record: dict[str, Any] = parsed(line, where, "mend or remove it")
     if field not in record:
         raise UserError(f"{where} has no field '{field}': it has {', '.join(record)}")
     text = record[field]
     if text is not None and not isinstance(text, str):
-        raise UserError(f"field '{field}' in {where} is no text but {type(text).__name__}")
+        raise UserError(f"field '{field}' in {where} is no text but {called(text)}")
     return text or ""
 
 
 def _parquet(path: Path, field: str) -> Iterator[str]:
-    import pyarrow.parquet
-
-    with _reading(path), pyarrow.parquet.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        columns = [field] if field in names else names  # `_strings` says which there are
-        yield from _strings(file.iter_batches(batch_size=256, columns=columns), field, path)
+    return _strings(parquet_batches(path, [field]), field, path)
 
 
 def _is_dataset(path: Path) -> bool:
     return (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
-
-
-def _arrow_batches(files: Iterable[Path]) -> Iterator[Any]:
-    """Read with pyarrow alone: `datasets` takes seconds to import and adds nothing here."""
-    import pyarrow
-
-    for path in files:
-        with _reading(path), pyarrow.memory_map(str(path)) as file:
-            yield from pyarrow.ipc.open_stream(file)
 
 
 def _strings(batches: Iterable[Any], field: str, path: Path) -> Iterator[str]:

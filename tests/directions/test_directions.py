@@ -104,7 +104,7 @@ def test_mistakes(tmp_path, model_folder, own_home):
             Directions.load(tmp_path)
     (tmp_path / "directions.json").write_text(about)
     directions().index.head(2).to_parquet(tmp_path / "index.parquet")
-    with pytest.raises(UserError, match="2 labels for vectors"):
+    with pytest.raises(UserError, match="index.parquet has 2 rows, not 3: make them anew"):
         Directions.load(tmp_path)
     (tmp_path / "vectors.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="cannot be read"):
@@ -112,7 +112,7 @@ def test_mistakes(tmp_path, model_folder, own_home):
     broken = directions()
     broken.vectors[1, 3] = torch.nan
     broken.save(tmp_path)
-    with pytest.raises(UserError, match="hold a NaN"):
+    with pytest.raises(UserError, match="holds a NaN or an infinity: make them anew"):
         Directions.load(tmp_path)
     with pytest.raises(UserError, match="the vocabulary has 211 tokens, not 212"):
         directions().decode(Weights(model_folder("llama")), k=212)

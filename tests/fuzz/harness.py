@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .mutate import damaged
 
@@ -34,6 +35,7 @@ class Target:
         command: arguments of `interp` in that folder; with `call`, of that function.
         call: `module:function`, which takes the command as a list.
         sound: whether the undamaged files give an answer; else one line, as for a refused kind.
+        needs: modules that the call imports, which the server imports once.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Target:
     command: tuple[str, ...]
     call: str = "interp.cli:main"
     sound: bool = True
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,13 @@ def _kind(answer: dict) -> str:
 
 
 class Server:
-    """A process that has imported what is heavy and runs each call in a child of its own."""
+    """A process that has imported what is heavy and runs each call in a child of its own.
 
-    def __init__(self) -> None:
+    Args:
+        also: further modules that it imports.
+    """
+
+    def __init__(self, *also: str) -> None:
         environment = {
             **os.environ,
             "INTERP_HOME": "home",  # in the folder of each call: nothing of the user's is read
@@ -84,7 +91,7 @@ class Server:
             "OMP_NUM_THREADS": "1",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.server"],
+            [sys.executable, "-m", "tests.fuzz.server", *also],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -98,20 +105,39 @@ class Server:
         command: Sequence[str],
         folder: Path,
         call: str = "interp.cli:main",
+        needs: Sequence[str] = (),
         **environment: str,
     ) -> Outcome:
         """Run a command of `interp`, or a function, in a folder."""
+        return Outcome.of(self.ask(command, folder, call, SECONDS, needs, **environment))
+
+    def ask(
+        self,
+        arguments: Sequence[Any],
+        folder: Path,
+        call: str,
+        seconds: float,
+        needs: Sequence[str] = (),
+        **environment: str,
+    ) -> dict[str, Any]:
+        """What `server.serve` answers; after `seconds` the child is killed.
+
+        Args:
+            needs: modules that the server imports first, if it has not.
+        """
         request = {
+            "needs": list(needs),
             "call": call,
-            "arguments": [list(command)],
+            "arguments": [list(arguments)],
             "folder": str(folder),
-            "seconds": SECONDS,
+            "seconds": seconds,
             "environment": environment,
         }
         assert self.process.stdin
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return Outcome.of(json.loads(self._read()))
+        answer: dict[str, Any] = json.loads(self._read())
+        return answer
 
     def _read(self) -> str:
         assert self.process.stdout
@@ -139,13 +165,13 @@ def fuzz(server: Server, target: Target, seeds: Sequence[int], folder: Path) -> 
     sound.mkdir()
     target.make(sound)
     counts = Counts()
-    outcome = server.run(target.command, _fresh(sound), target.call)
+    outcome = server.run(target.command, _fresh(sound), target.call, target.needs)
     expected = "answer" if target.sound else "line"
     assert outcome.kind == expected, f"{target.name}, sound: {outcome.kind}\n{outcome.err}"
     for seed in seeds:
         case = _fresh(sound)
         what = _damage(case, target, seed)
-        outcome = server.run(target.command, case, target.call)
+        outcome = server.run(target.command, case, target.call, target.needs)
         counts.kinds[outcome.kind] += 1
         if outcome.kind not in ("answer", "line"):
             counts.bad.append(

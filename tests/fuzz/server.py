@@ -22,7 +22,7 @@ MOST_ADDRESSES = 16 << 30
 
 
 def serve() -> None:
-    for name in HEAVY:
+    for name in (*HEAVY, *sys.argv[1:]):
         importlib.import_module(name)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
@@ -31,8 +31,12 @@ def serve() -> None:
         print(json.dumps(_run(**json.loads(line))), file=answers, flush=True)
 
 
-def _run(call: str, arguments: list, folder: str, seconds: float, environment: dict) -> dict:
+def _run(
+    needs: list, call: str, arguments: list, folder: str, seconds: float, environment: dict
+) -> dict:
     """Call `module:function` in a child; how it ended, what it printed, seconds and bytes."""
+    for name in needs:
+        importlib.import_module(name)
     out, err = Path(folder, ".stdout"), Path(folder, ".stderr")
     before = _resident()
     began = time.monotonic()

@@ -19,7 +19,7 @@ HOUSE = (
     "plots | runs",
     "text",
     "model",
-    "plain_yaml",
+    "plain_json | plain_path | plain_tables | plain_yaml",
     "probes",
     "kernels",
     "plugins",

@@ -252,7 +252,7 @@ class TestDamage:
         with pytest.raises(UserError, match=r"has no model.safetensors"):
             Weights(broken)
         (broken / "config.json").write_text("{")
-        with pytest.raises(UserError, match=r"cannot read .*config.json"):
+        with pytest.raises(UserError, match=r"config.json is broken JSON"):
             Weights(broken)
 
     def test_absent_kind_and_layer(self, model_folder, own_home):
@@ -265,7 +265,7 @@ class TestDamage:
         ("change", "says"),
         [
             ({"num_hidden_layers": -2}, "'num_hidden_layers' is -2"),
-            ({"num_hidden_layers": 10**9}, "but its config.json says 1000000000 layers"),
+            ({"num_hidden_layers": 10**9}, "has 1000000000 as 'num_hidden_layers', and there are"),
             ({"hidden_size": "32"}, "'hidden_size' is '32'"),
             ({"num_attention_heads": 0}, "'num_attention_heads' is 0"),
             ({"tie_word_embeddings": "false"}, "'tie_word_embeddings' is 'false'"),
@@ -287,7 +287,7 @@ class TestDamage:
     def test_damaged_index(self, content, broken):
         (broken / "model.safetensors.index.json").write_text(content)
         (broken / "model.safetensors").unlink()
-        with pytest.raises(UserError, match="is damaged"):
+        with pytest.raises(UserError, match="is damaged|not an object"):
             Weights(broken)
 
     def test_integer_weights_are_refused(self, broken):

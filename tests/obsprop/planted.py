@@ -41,7 +41,11 @@ def write_task(folder: Path, **changes: object) -> Path:
 
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted") / "model"
+    return make_planted(tmp_path_factory.mktemp("planted") / "model")
+
+
+def make_planted(folder: Path) -> Path:
+    """The model, saved."""
     model = make_model("llama", tie_word_embeddings=False)
     generator = torch.Generator().manual_seed(5)
     u = torch.nn.functional.normalize(torch.randn(32, generator=generator), dim=0)

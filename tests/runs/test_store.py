@@ -165,7 +165,7 @@ def test_unwritable_output(own_home):
 def test_damaged_manifest(own_home):
     path = run_or_load(Squares()).path
     (path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match=r"cannot read .*manifest.json"):
+    with pytest.raises(UserError, match=r"manifest.json is broken JSON"):
         open_run(path)
     (path / "manifest.json").write_text('{"schema": 1, "study": "test.squares"}')
     with pytest.raises(UserError, match="has no proper 'key'"):

@@ -27,6 +27,15 @@ FORGET = Path("/proc/self/clear_refs")
 """Writing 5 to it sets the process' peak of memory to what it holds now."""
 
 
+def dump_stream(folder, *texts, names=("text",)):
+    """A saved dataset of one file."""
+    table = pa.table([pa.array(texts)] * len(names), names=list(names))
+    with pa.ipc.new_stream(folder / "x.arrow", table.schema) as writer:
+        writer.write_table(table)
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
+
+
 def dump(path, records):
     path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
     return path
@@ -158,9 +167,12 @@ class TestMistakes:
         ("line", "says"),
         [
             ("{broken", "line 2 is broken JSON"),
-            ('"text"', "line 2 is no JSON object"),
+            ('"text"', "line 2 holds a text, not an object: mend or remove it"),
             ('{"body": "x", "n": 1}', "line 2 has no field 'text': it has body, n"),
-            ('{"text": 3}', "line 2 is no text but int"),
+            ('{"text": 3}', "line 2 is no text but a whole number"),
+            ('{"text": "x", "text": "y"}', "line 2 has the key 'text' twice: mend or remove it"),
+            ('{"text": "\\ud83d"}', "line 2 has half of a character"),
+            (f'{{"text": {"[" * 101}{"]" * 101}}}', "line 2 is nested more than 100 deep"),
         ],
     )
     def test_broken_lines(self, line, says, tmp_path):
@@ -187,11 +199,41 @@ class TestMistakes:
         table.write_bytes(b"PAR1 nonsense")
         with pytest.raises(UserError, match="a.parquet cannot be read"):
             read_corpus(table)
-        for state, says in (("{", "state.json"), ('{"_data_files": [{"filename": "x"}]}', "x ")):
-            (tmp_path / "dataset_info.json").write_text("{}")
-            (tmp_path / "state.json").write_text(state)
-            with pytest.raises(UserError, match=f"{says}.*cannot be read|{says}cannot be read"):
-                read_corpus(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("state", "says"),
+        [
+            ("{", "state.json is broken JSON"),
+            ("[" * 100_000, "state.json is nested more than 100 deep: save the dataset again"),
+            ("{}", "'_data_files' of .*state.json is null, not a list"),
+            (
+                '{"_data_files": [3]}',
+                "entry 1 of '_data_files' of .* is a whole number, not an obj",
+            ),
+            ('{"_data_files": [{"filename": "../x"}]}', "names '../x', which is no file of its"),
+            ('{"_data_files": [{"filename": "x"}]}', "x cannot be read .*: replace it or leave"),
+        ],
+    )
+    def test_a_damaged_dataset(self, state, says, tmp_path):
+        (tmp_path / "dataset_info.json").write_text("{}")
+        (tmp_path / "state.json").write_text(state)
+        with pytest.raises(UserError, match=says):
+            read_corpus(tmp_path)
+
+    def test_an_arrow_file_that_would_end_the_process(self, tmp_path):
+        """The first text's end lies before its beginning: whoever reads it aborts in C++."""
+        dump_stream(tmp_path, "alpha", "beta")
+        path = tmp_path / "x.arrow"
+        assert list(read_corpus(tmp_path)) == ["alpha", "beta"]
+        ends, wrong = (np.array(each, np.int32).tobytes() for each in ([0, 5, 9], [0, -5, 9]))
+        path.write_bytes(path.read_bytes().replace(ends, wrong))
+        with pytest.raises(UserError, match=r"x.arrow cannot be read \(.*offset.*\): replace it"):
+            read_corpus(tmp_path)
+
+    def test_two_columns_of_a_name(self, tmp_path):
+        dump_stream(tmp_path, "alpha", names=["text", "text"])
+        with pytest.raises(UserError, match=r"x.arrow cannot be read .it has two columns 'text'"):
+            read_corpus(tmp_path)
 
     def test_rows_of_no_use(self):
         with pytest.raises(UserError, match="no room for text"):

@@ -177,8 +177,8 @@ def _given(config: Config, names: tuple[str, ...], default: Any) -> tuple[str, A
 
 def _size(config: Config, *names: str, default: int = 0) -> int:
     name, value = _given(config, names, default)
-    if isinstance(value, list) and len(set(value)) == 1:  # one a layer (Gemma 3n)
-        value = value[0]
+    if isinstance(value, list) and value and all(each == value[0] for each in value):
+        value = value[0]  # one a layer (Gemma 3n)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         what = f"'{name}' is {value!r}" if name else f"'{names[0]}' is missing"
         raise UserError(f"config.json of this {config['model_type']} model is damaged: {what}")

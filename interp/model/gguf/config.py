@@ -7,7 +7,7 @@ from typing import Any
 from ...errors import UserError
 from .architectures import ARCHITECTURES, Architecture
 from .file import GgufFile
-from .metadata import Metadata
+from .metadata import Metadata, check_kinds
 from .rope import read_rope
 from .tokenizer import CONTROL
 
@@ -48,6 +48,7 @@ def read_config(file: GgufFile) -> dict[str, Any]:
     Raises:
         UserError: metadata that is missing or that transformers has nothing for.
     """
+    check_kinds(file)
     architecture, metadata = architecture_of(file), Metadata(file)
     width, n_heads = metadata.size("embedding_length"), metadata.size("attention.head_count")
     n_layers, d_mlp = metadata.size("block_count"), metadata.size("feed_forward_length")
@@ -138,6 +139,9 @@ def _windows(metadata: Metadata, n_layers: int) -> dict[str, Any]:
     metadata.asked.add("attention.sliding_window_pattern")
     if pattern is None:
         return {}
+    wrong = not isinstance(pattern, int | list) or (isinstance(pattern, int) and pattern < 1)
+    if wrong or (isinstance(pattern, list) and len(pattern) != n_layers):
+        raise metadata.refusal("has a pattern of windows that is not one of its layers")
     if isinstance(pattern, int):
         pattern = [layer % pattern < pattern - 1 for layer in range(n_layers)]
     return {"layer_types": ["sliding_attention" if s else "full_attention" for s in pattern]}

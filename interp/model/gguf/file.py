@@ -87,7 +87,9 @@ def read_gguf(path: Path) -> GgufFile:
         key = cursor.string()
         metadata[key] = cursor.value(cursor.number("I"))
     entries = [cursor.entry() for _ in range(n_tensors)]
-    alignment = int(metadata.get("general.alignment", _ALIGNMENT))
+    alignment = metadata.get("general.alignment", _ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise _damaged(path)
     start = -(-cursor.at // alignment) * alignment
     data = np.frombuffer(content, np.uint8)
     tensors = {
@@ -145,8 +147,10 @@ class _Cursor:
         if kind != _ARRAY:
             raise _damaged(self.path)
         kind, count = self.number("I"), self.number("Q")
-        if kind not in _NUMBERS:
+        if kind == _STRING:
             return [self.value(kind) for _ in range(count)]
+        if kind not in _NUMBERS:  # lists of lists mean nothing here
+            raise _damaged(self.path)
         numbers = np.dtype(_NUMBERS[kind]).newbyteorder("<")
         before = self.skip(count * numbers.itemsize)
         return np.frombuffer(self.content, numbers, count, before).tolist()

@@ -1,0 +1,95 @@
+"""Directions on disk: `vectors.safetensors`, `index.parquet`, `directions.json`. A folder may come
+from anyone, so what is read is held against what directions are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import UserError
+from ..model.site import Site
+from ..plain_json import check, read_json, record
+from ..plain_tables import read_table
+from ..runs.parts import check_part
+from .provenance import Provenance
+from .reading import Product, Reading, read_reading
+
+FILES = ("directions.json", "vectors.safetensors", "index.parquet")
+FIX = "make them anew"
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the three files hold."""
+
+    site: Site
+    vectors: Float[Tensor, "n d"]
+    index: pd.DataFrame
+    provenance: Provenance
+    reading: Reading
+
+
+def read_folder(folder: Path) -> Stored:
+    """What `Directions.save` wrote; what an earlier version wrote is upgraded (`old_layout`).
+
+    Raises:
+        UserError: no directions there, or damaged ones.
+    """
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no directions (no {name})")
+        check_part(folder / name)
+    about = read_json(folder / "directions.json", FIX)
+    for name, kind in {"site": str, "provenance": dict[str, Any]}.items():
+        check(about.get(name), kind, f"'{name}' of {folder / 'directions.json'}", FIX)
+    vectors = _vectors(folder / "vectors.safetensors")
+    index = read_table(folder / "index.parquet", len(vectors), FIX)
+    site = Site.parse(about["site"])
+    if "reading" in about:
+        made = record(Provenance, about["provenance"], f"the provenance of {folder}", FIX)
+        reading = read_reading(about["reading"], f"the reading of {folder}")
+    else:
+        from .old_layout import upgraded
+
+        made, reading, index = upgraded(about["provenance"], index, site, folder.name)
+    _check_index(index, reading, folder / "index.parquet")
+    return Stored(site, vectors, index, made, reading)
+
+
+def _vectors(path: Path) -> Float[Tensor, "n d"]:
+    try:
+        with safe_open(path, "pt") as file:
+            vectors: Tensor = file.get_tensor("vectors")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {FIX}") from error
+    if vectors.ndim != 2 or vectors.dtype not in _DTYPES or not vectors.shape[1]:
+        kind = f"{list(vectors.shape)} of {str(vectors.dtype).removeprefix('torch.')}"
+        raise UserError(f"{path} holds {kind}, not vectors [n, d] of decimal numbers: {FIX}")
+    if not vectors.isfinite().all():
+        raise UserError(f"{path} holds a NaN or an infinity: {FIX}")
+    return vectors
+
+
+def _check_index(index: pd.DataFrame, reading: Reading, path: Path) -> None:
+    """Raise UserError for an index that lacks what a reading needs, or has it in another kind."""
+    if missing := {"name", reading.COLUMN} - {"", *index.columns}:
+        raise UserError(f"{path} lacks the column {', '.join(sorted(missing))}: {FIX}")
+    if column := reading.COLUMN:
+        numbers = index[column]
+        if not is_integer_dtype(numbers) or (len(numbers) and numbers.min() < 0):
+            raise UserError(f"the column '{column}' of {path} counts nothing: {FIX}")
+    if isinstance(reading, Product) and "constant" in index:
+        constants = index["constant"]
+        plain = is_numeric_dtype(constants) and not is_bool_dtype(constants)
+        if not (plain and np.isfinite(constants.to_numpy(float, na_value=np.nan)).all()):
+            raise UserError(f"the column 'constant' of {path} holds no finite numbers: {FIX}")
