@@ -11,8 +11,8 @@ from ..runs.writer import RunWriter
 from ..saes.open import Saes
 from ..text.contexts import ContextStream
 from .absorption import letter_rows, truths_of
-from .gather import Codes, gathered
 from .labelled import Labelled, Words, text_rows
+from .means import Codes, gathered
 from .perturbation import Perturbed, perturbation_rows
 from .pooled import Pooled
 from .probing import ClassProbes, probing_rows

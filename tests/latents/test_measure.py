@@ -15,9 +15,10 @@ from sae_lens import StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
 
 from interp.cli import main
 from interp.errors import UserError
-from interp.latents import gather, labelled
+from interp.latents import labelled
 from interp.latents.figures_measure import of_run
 from interp.latents.labelled import labelled_file, python_packages, spelled_words
+from interp.latents.means import gathered
 from interp.latents.measure import MeasureConfig
 from interp.latents.reconstruction import ReconstructionSums
 from interp.model.edits import Edit
@@ -176,7 +177,7 @@ def test_texts_are_pooled_over_the_tokens_that_count(config, run, tmp_path):
         due = staticmethod(lambda: False)
         write = staticmethod(lambda *_: None)
 
-    x, codes = gather.gathered(stream, saes, rows, Nowhere(), "texts")
+    x, codes = gathered(stream, saes, rows, Nowhere(), "texts")
     for at in (0, 13, 26):
         h = subject.capture(torch.tensor([rows[at]]), [saes.site])[saes.site][0, 1:]
         torch.testing.assert_close(x[at], h.mean(0))
@@ -192,6 +193,7 @@ def test_texts_are_pooled_over_the_tokens_that_count(config, run, tmp_path):
 STOPPED = """
 import json, os, signal, sys
 from pathlib import Path
+from interp.latents.means import gathered
 from interp.latents.measure import MeasureConfig
 from interp.runs import checkpoint
 from interp.runs.store import Store
