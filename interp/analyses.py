@@ -132,13 +132,9 @@ BUILT_IN = (
     ),
     Analysis(
         "saes",
-        "Latents of sparse autoencoders: how good they are.",
-        studies=("interp.latents.measure:MeasureConfig",),
+        "Sparse autoencoders: open any, see what they say and which latents are like a direction.",
         commands="interp.cli.saes:saes",
-        section="SAEs",
-        label=("site",),
-        figures="interp.latents.figures_measure:of_run",
-        papers=(SAEBENCH,),
+        section="Directions",
     ),
     Analysis(
         "darkmatter",

@@ -37,6 +37,8 @@ from .vectors import checked_vectors
 if TYPE_CHECKING:
     from ..saes import SaeSplit
 
+_BLOCK = 1 << 14
+"""Vectors in float64 at once."""
 _LONGEST = 1e18
 """The square of a longer vector is beyond float32."""
 
@@ -192,8 +194,8 @@ class Directions:
     def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
         """Cosine of every vector with every vector of another set (0 with a zero vector)."""
         self._fits(other.vectors.shape[1], "the other directions")
-        ours, theirs = (normalize(x.vectors.double(), eps=1e-300) for x in (self, other))
-        return ours @ theirs.T
+        rows = torch.split(self.vectors, _BLOCK)
+        return torch.cat([_cosines(ours, other.vectors) for ours in rows])
 
     def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
         """C(y1, y2) = y1.y2 / |y1|^2: the expected change of a score along y2 per unit of score
@@ -308,6 +310,13 @@ class Directions:
             raise UserError(
                 f"directions at {self.site} have {own} numbers each, not {width} as {what}"
             )
+
+
+def _cosines(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Cosines [n, m] in float64, of which only a block of the second set is a copy at a time."""
+    unit = normalize(ours.double(), eps=1e-300)
+    blocks = (normalize(part.double(), eps=1e-300) for part in torch.split(theirs, _BLOCK))
+    return torch.cat([unit @ block.T for block in blocks], 1)
 
 
 def stored_directions(store: Store) -> list[Path]:

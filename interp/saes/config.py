@@ -52,9 +52,9 @@ _RECORD = """
 """Where it was computed, logged and kept, in which precision, by which version, with what success;
 and a hook's name in transformers beside the one in TransformerLens."""
 _ELSEWHERE = """
-    exclude_special_tokens hook_head_index hook_layer hook_name hook_name_out hook_point
-    hook_point_head_index hook_point_layer model_from_pretrained_kwargs model_name prepend_bos
-    reads seqpos_slice architecture metadata jump_relu_threshold hf_hook_name_out
+    exclude_special_tokens hook_head_index hook_head_index_out hook_layer hook_name hook_name_out
+    hook_point hook_point_head_index hook_point_layer model_from_pretrained_kwargs model_name
+    prepend_bos reads seqpos_slice architecture metadata jump_relu_threshold hf_hook_name_out
 """
 """Followed: by `Sae`, `wrap` and `no_data`; the threshold is among the weights too."""
 HARMLESS = frozenset(f"{_TRAINING} {_TEXT} {_RECORD} {_ELSEWHERE}".split())
@@ -62,7 +62,6 @@ ONLY: Mapping[str, tuple[Any, ...]] = {
     "activation_fn": (None, "relu", "topk"),
     "activation_fn_str": (None, "relu", "topk"),
     "finetuning_scaling_factor": (None, False),
-    "hook_head_index_out": (None,),
     "model_class_name": (None, "HookedTransformer", "AutoModelForCausalLM"),
 }
 """Keys that sae-lens reads no longer, or not here, with the values that need nothing done."""
@@ -79,8 +78,8 @@ LOADING = frozenset(_LOADING.split())
 (sae-lens puts BOS there itself), which layers behind were left out; and whose weights they were,
 which `Sae.model` says."""
 PROCESSING = ("fold_ln", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices")
-"""What TransformerLens does to the weights, the model's logits kept, besides centring. At none of
-the sites here do the first two change anything; the others change what heads give."""
+"""What TransformerLens does to the weights, the model's logits kept, besides centring. The
+first changes what MLPs read behind their norm, the last two what heads give."""
 CENTRED = "center_writing_weights"
 
 
@@ -150,6 +149,30 @@ def check_keys(config: Mapping[str, Any], followed: Collection[str], name: str) 
             )
 
 
+def check_said(
+    config: Mapping[str, Any],
+    only: Mapping[str, tuple[Any, ...]],
+    name: str,
+    harmless: Collection[str] | None = None,
+) -> None:
+    """Judge what the config of another library than sae-lens says.
+
+    Args:
+        only: its keys that may change what the SAE computes, with the values that are followed.
+        harmless: its other keys; None where any may stand there.
+
+    Raises:
+        UserError: another value, or a key that is not known.
+    """
+    if harmless is not None:
+        _check_known(config, (*only, *harmless), f"{name}: its config")
+    for key, values in only.items():
+        if key in config and config[key] not in values:
+            raise UserError(
+                f"{name} has {key} {config[key]!r}, which is not followed here: give another SAE"
+            )
+
+
 def _check_value(key: str, value: Any, name: str) -> None:
     if value not in ONLY[key]:
         raise UserError(f"{name} has {key} {value!r}, which is not followed here: give another SAE")
@@ -185,7 +208,9 @@ def reads_centred(metadata: Mapping[str, Any], site: str, name: str) -> bool:
     known = (*LOADING, *PROCESSING, CENTRED, "hf_model", "tokenizer")
     _check_known(kwargs, known, f"{name}: its model_from_pretrained_kwargs")
     kind = site.split(".")[1] if site else ""
-    kept = {"": (), "head_z": (CENTRED, *PROCESSING[:2])}.get(kind, (CENTRED, *PROCESSING))
+    kept = {"": (), "head_z": (CENTRED, *PROCESSING[:2]), "mlp_in": (CENTRED, *PROCESSING[1:])}.get(
+        kind, (CENTRED, *PROCESSING)
+    )
     for key, value in kwargs.items():
         if value and key not in (*LOADING, *kept):
             raise UserError(

@@ -193,7 +193,6 @@ def test_texts_are_pooled_over_the_tokens_that_count(config, run, tmp_path):
 STOPPED = """
 import json, os, signal, sys
 from pathlib import Path
-from interp.latents.means import gathered
 from interp.latents.measure import MeasureConfig
 from interp.runs import checkpoint
 from interp.runs.store import Store
