@@ -132,9 +132,14 @@ BUILT_IN = (
     ),
     Analysis(
         "saes",
-        "Sparse autoencoders: open any, see what they say and which latents are like a direction.",
+        "Sparse autoencoders: open any, see what they say, which latents are like a direction, and "
+        "how good they are.",
+        studies=("interp.latents.measure:MeasureConfig",),
         commands="interp.cli.saes:saes",
-        section="Directions",
+        section="SAEs",
+        label=("saes", "site"),
+        figures="interp.latents.figures_measure:of_run",
+        papers=(SAEBENCH,),
     ),
     Analysis(
         "darkmatter",

@@ -13,6 +13,8 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
+from ..latents.measure import MeasureConfig
+from ..runs.store import Run
 from .common import (
     Json,
     Limit,
@@ -20,7 +22,9 @@ from .common import (
     command,
     positive,
     print_frame,
+    print_rows,
     print_table,
+    study_command,
 )
 
 saes = SubcommandApp()
@@ -116,3 +120,13 @@ def convert(
     sae.save(out)
     if not answered(json, "saes.convert", about(sae), folder=str(out)):
         print(out)
+
+
+def _measured(run: Run) -> None:
+    """What SAEBench's tests found, a row for each SAE."""
+    from ..latents.measured import summary
+
+    print_rows(summary(run))
+
+
+study_command(saes, MeasureConfig, _measured)
