@@ -20,6 +20,7 @@ from interp.latents.figures_measure import of_run
 from interp.latents.labelled import labelled_file, python_packages, spelled_words
 from interp.latents.means import gathered
 from interp.latents.measure import MeasureConfig
+from interp.latents.measured import summary
 from interp.latents.reconstruction import ReconstructionSums
 from interp.model.edits import Edit
 from interp.model.prompting import Prompting
@@ -257,6 +258,10 @@ def test_the_command_and_the_figures(config, run, capsys):
     metrics = json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]
     assert metrics["fvu topk"] == run.metrics["fvu topk"]
     assert "loss_recovered topk" not in metrics
+    rows = summary(run).set_index("sae")
+    assert rows.loc["topk", "L0"] == "6 (6-6)"
+    assert rows.loc["plain", "dead"] == f"{run.metrics['dead plain']:.3g}"
+    assert {"FVU", "loss recovered", "probe, 1", "TPP, 20"} <= set(rows.columns)
     figures = of_run(run)
     assert {"fvu", "loss-recovered", "losses", "probing", "perturbation"} <= set(figures)
     for name, make in figures.items():
