@@ -54,7 +54,8 @@ class ClassProbes:
             x: what stands for each text's activation.
         """
         items = self.tested[label]
-        return self.probes[label].predict(x[items.at]) == items.positive
+        right: np.ndarray = self.probes[label].predict(x[items.at]) == items.positive
+        return right
 
     def accuracies(self, z: csr_array) -> Iterator[tuple[int, int, Interval]]:
         """(k, class, accuracy) of the probes on k columns; class -1 is the mean over classes."""
@@ -71,7 +72,9 @@ class ClassProbes:
         trained, tested = self.trained[label], self.tested[label]
         columns = chosen(trained.difference(z), k)
         probe = fitted(dense_columns(z[trained.at], columns), trained.positive)
-        return probe.predict(dense_columns(z[tested.at], columns)) == tested.positive
+        said = probe.predict(dense_columns(z[tested.at], columns))
+        right: np.ndarray = said == tested.positive
+        return right
 
     def _averaged(
         self, k: int, right: list[Bool[np.ndarray, " m"]]
