@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, TARS, TOUR, Paper
+from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, SAEBENCH, TARS, TOUR, Paper
 from .plugins import outside
 
 GROUP = "interp.analyses"
@@ -145,6 +145,7 @@ BUILT_IN = (
         pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
         label=("saes", "site", "gives", "sites"),
         figures="interp.latents.figures:of_run",
+        papers=(SAEBENCH,),
     ),
     Analysis(
         "darkmatter",

@@ -13,6 +13,8 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..errors import UserError
+from ..latents.measure import MeasureConfig
+from ..runs.store import Run
 from ..saes.activations import ActivationsConfig
 from ..saes.training import SaeTrainConfig
 from .common import (
@@ -22,6 +24,7 @@ from .common import (
     command,
     positive,
     print_frame,
+    print_rows,
     print_table,
     study_command,
     with_table,
@@ -124,3 +127,13 @@ def convert(
 
 study_command(saes, SaeTrainConfig, with_table("saes", "name d_sae sparsity tokens l0 fvu alive"))
 study_command(saes, ActivationsConfig)
+
+
+def _measured(run: Run) -> None:
+    """What SAEBench's tests found, a row for each SAE."""
+    from ..latents.measured import summary
+
+    print_rows(summary(run))
+
+
+study_command(saes, MeasureConfig, _measured)

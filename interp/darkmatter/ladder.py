@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.data import FOLDER
-
 from ..model.aliases import public_name
 from ..model.site import Site
 from ..runs.study import TextStudy
@@ -22,13 +20,14 @@ from ..runs.writer import RunWriter
 from ..saes.hooks import hook_of_site
 from ..saes.kinds import Kind, check_kinds
 from ..saes.plan import SaePlan, Schedule
+from ..saes.study import SHIPPED
 from ..saes.train import train_saes, trained
 from ..saes.training import check_schedule, check_sizes, measured, metrics_of, plans_of
 
 if TYPE_CHECKING:
     from ..saes.train import Batches
 
-LADDER = FOLDER / "darkmatter" / "smollm2-135m-14"
+LADDER = SHIPPED
 """The ladder that ships: a run of this study."""
 
 

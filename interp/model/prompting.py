@@ -46,6 +46,11 @@ class Prompting:
             )
         return self._tokenizer
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether there is a tokenizer."""
+        return self._tokenizer is not None
+
     @cached_property
     def special(self) -> tuple[int, ...]:
         """The ids that are no text: BOS and the other special tokens, but not the unknown word."""
