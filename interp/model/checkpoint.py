@@ -15,6 +15,8 @@ from .folder import check_folder, read_config
 from .sizes import check_implied
 from .tensor_files import stored_tensors
 
+FIX = "mend its config.json or fetch it again"
+
 
 def load_model(folder: Path, **options: Any) -> Any:
     """The model of a plain checkpoint's folder, as `AutoModelForCausalLM` loads it.
@@ -45,8 +47,7 @@ def complete_model(folder: Path, **options: Any) -> Any:
     alone = read_config(folder)["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     auto: Any = AutoModelForCausalLM if alone else AutoModelForImageTextToText
     _check_generation(folder)
-    fix = "mend its config.json or fetch it again"
-    with refusing(f"transformers cannot load the model in {folder}", fix):
+    with refusing(f"transformers cannot load the model in {folder}", FIX):
         config = options.get("config") or AutoConfig.from_pretrained(
             folder, trust_remote_code=False
         )

@@ -69,7 +69,7 @@ def check_base(folder: Path) -> ModelFolder:
     if method and method not in DEQUANTISED:
         way = _WAY.get(method, _ORIGINAL).replace("FOLDER", f"'{folder}'", 1)
         raise UserError(f"{folder} is quantised ({method}): {way}")
-    check_family(config)
+    check_family(folder, config)
     if not weight_files(folder):
         raise UserError(_no_weights(folder))
     stored = stored_tensors(folder)
@@ -119,7 +119,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_family(config: dict[str, Any]) -> None:
+def check_family(folder: Path, config: dict[str, Any]) -> None:
     """Raise UserError for a model that the family table does not know."""
     plain = {k: v for k, v in config.items() if k != "quantization_config"}
     if isinstance(inner := config.get("text_config"), dict):
@@ -127,9 +127,8 @@ def check_family(config: dict[str, Any]) -> None:
     try:
         read_spec(plain)
     except UserError as error:
-        if "auto_map" not in config:
-            raise
-        raise UserError(f"{error}; the code that comes with it (auto_map) is never run") from error
+        code = "; the code that comes with it (auto_map) is never run"
+        raise UserError(f"{folder}: {error}{code * ('auto_map' in config)}") from error
 
 
 def quantisation(config: dict[str, Any]) -> str:

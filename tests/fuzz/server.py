@@ -57,6 +57,7 @@ def _run(
         "hung": hung,
         "bytes": max(0, usage.ru_maxrss * 1024 - before),
         "seconds": time.monotonic() - began,
+        "busy": usage.ru_utime + usage.ru_stime,
         "out": out.read_text(errors="replace"),
         "err": err.read_text(errors="replace"),
     }

@@ -32,7 +32,7 @@ def start(given: list[Any]) -> None:
         given: name, whether it is made afresh, and the step to die at (0: none).
     """
     name, fresh, at = given
-    small()
+    small(STUDIES[name].constants)
     redone = _Redone()
     steps = Steps(at)
     STUDIES[name].start(fresh)
@@ -50,7 +50,7 @@ def beside(given: list[Any]) -> None:
     other = os.fork()
     if not other:
         try:
-            small()
+            small(STUDIES[name].constants)
             STUDIES[name].start(fresh)
         finally:
             os._exit(0)

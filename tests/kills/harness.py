@@ -24,6 +24,8 @@ from .studies import Resumable
 CHILD = "tests.kills.child"
 LONGEST = 120.0
 """Seconds after which an attempt hangs."""
+SWAP = 12
+"""Steps of the move into another run's place, about."""
 TIMES = ("wall_s", "finished", "peak_memory_bytes", "seal", "seconds")
 """Entries of a manifest that differ between two runs of the same."""
 OWN_METRICS = ("atlas_s", "layers_computed", "layers_resumed")
@@ -100,11 +102,14 @@ class Killing:
             told = "; ".join(story)
             raise Failure(f"{self.study.name} seed {seed} ({told}): {failure}") from failure
 
-    def killed_at(self, step: int, fresh: bool = False) -> None:
-        """Kill the study at one step, let it end, and compare.
+    def killed_at(self, step: int, fresh: bool = False) -> bool:
+        """Kill the study at one step, let it end, and compare; whether it has so many steps.
 
         Args:
             fresh: a finished run is there, and the study is made afresh.
+
+        Raises:
+            Failure: it ends otherwise than with what an unbroken run leaves.
         """
         self._begin(self.whole if fresh else self.sound)
         try:
@@ -118,6 +123,7 @@ class Killing:
         except Failure as failure:
             how = "with --fresh " if fresh else ""
             raise Failure(f"{self.study.name} {how}killed at step {step}: {failure}") from failure
+        return bool(answer["code"])
 
     def _attempt(self, rng: random.Random, fresh: bool, number: int) -> str:
         """Start and kill; what was done, for people."""
@@ -128,7 +134,8 @@ class Killing:
             self._count(self._ask("start", [fresh, 0], seconds), mode)
             return f"{seconds:.3f} s{how}"
         if mode == "step":
-            step = rng.randint(1, self.steps if not number else max(1, self.steps // 2))
+            steps = self.steps + (SWAP if fresh else 0)
+            step = rng.randint(1, max(1, steps // 2) if number else steps)
             self._count(self._ask("start", [fresh, step]), mode)
             return f"step {step}{how}"
         seconds = rng.uniform(0.02, self.seconds)

@@ -8,41 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from interp.darkmatter import error_saes, ladder
-from interp.darkmatter.error_saes import ErrorSaesConfig
-from interp.darkmatter.ladder import LadderConfig
-from interp.darkmatter.measure import DarkMatterConfig, PursuitConfig
-from interp.darkmatter.synthetic import SyntheticConfig
-from interp.knob.data import DataConfig
-from interp.knob.finetune import FinetuneConfig
-from interp.knob.learn import LearnConfig
-from interp.knob.run import RunConfig
-from interp.knob.search import SearchConfig
-from interp.linearscope.train_sketch import SketchConfig
-from interp.model.catalog import add, resolve
-from interp.neurons.atlas import AtlasConfig
-from interp.neurons.effects import EffectsConfig
-from interp.neurons.tars import TarsConfig
-from interp.obsprop.couple import CoupleConfig
-from interp.obsprop.study import ObspropConfig
-from interp.othello.probe import ProbeConfig
-from interp.othello.sae import SaeConfig
-from interp.othello.settings import TrainConfig
-from interp.othello.train import build_model, train
+from interp.analyses import load
+from interp.data import FOLDER
 from interp.runs import checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.saes import train as saes_train
 
 from ..conftest import make_dog_model, make_model
-from ..darkmatter.planted import OTHELLO
-from ..knob.planted import ANSWERS, SUBJECTS, planted, save
-from ..obsprop.planted import TASK, make_planted, write_task
 
 Start = Callable[[bool], object]
 """Runs a study in the current folder; the argument: with --fresh."""
@@ -57,6 +35,7 @@ class Resumable:
         again: whether it has --fresh.
         over: why a stop costs everything, where it does.
         trials: in `make test-all`; each is about two kills.
+        constants: other values of numbers in modules, by import string.
     """
 
     name: str
@@ -65,18 +44,20 @@ class Resumable:
     again: bool = True
     over: str = ""
     trials: int = 6
+    constants: dict[str, int] = field(default_factory=dict)
 
 
-def in_store(config: Callable[..., Any], **settings: Any) -> Start:
-    return lambda fresh: run_or_load(config(**settings), Store(Path("runs")), fresh=fresh)
+def in_store(config: str, **settings: Any) -> Start:
+    """Of a study by its config's import string."""
+    return lambda fresh: run_or_load(load(config)(**settings), Store(Path("runs")), fresh=fresh)
 
 
-def small() -> None:
+def small(constants: dict[str, int]) -> None:
     """A checkpoint at every chance, and little text beside what a study is asked to read."""
     checkpoint.SECONDS, checkpoint.SHARE = 0, 0
-    error_saes.FIT_TOKENS, error_saes.CHECKED, error_saes.POOL = 59 * 8, 2, 400
-    ladder.HELD_OUT, ladder.MEASURED, ladder.POOL = 4, 4, 400
-    saes_train.OBSERVED = 2
+    for where, value in constants.items():
+        module, _, name = where.partition(":")
+        setattr(import_module(module), name, value)
 
 
 def dog(folder: Path, layers: int = 2) -> None:
@@ -90,6 +71,8 @@ def dog(folder: Path, layers: int = 2) -> None:
 
 
 def pronouns(folder: Path) -> None:
+    from ..obsprop.planted import TASK, make_planted, write_task
+
     make_planted(folder / "model")
     write_task(folder)
     (folder / "text.txt").write_text("w1 w2 w100 w3 w4 " * 80)
@@ -98,6 +81,8 @@ def pronouns(folder: Path) -> None:
 
 
 def lands(folder: Path) -> None:
+    from ..knob.planted import ANSWERS, SUBJECTS, planted, save
+
     save(planted(3, range(1, 2), 30), folder / "model")
     pairs = dict(zip(SUBJECTS, ANSWERS, strict=True))
     relation = {"query": "The capital of {} is", "facts": pairs}
@@ -106,6 +91,9 @@ def lands(folder: Path) -> None:
 
 
 def boards(folder: Path) -> None:
+    from interp.othello.settings import TrainConfig
+    from interp.othello.train import build_model
+
     build_model(TrainConfig(folder, n_layers=2, d_model=32, n_heads=2)).save_pretrained(
         folder / "model"
     )
@@ -134,6 +122,9 @@ def adapter(folder: Path) -> None:
 
 
 def trained_othello(fresh: bool) -> None:
+    from interp.othello.settings import TrainConfig
+    from interp.othello.train import train
+
     train(
         TrainConfig(
             Path("made"), Path("checkpoints"), games=64 * 12, n_layers=1, d_model=32, n_heads=2,
@@ -142,8 +133,32 @@ def trained_othello(fresh: bool) -> None:
     )  # fmt: skip
 
 
-SAES = f"{OTHELLO['saes']}/saes"
-PASS = {**OTHELLO, "saes": f"{SAES}/topk-L2-S0", "tokens": 59 * 20, "ridge": 1e-3}
+def converted(fresh: bool) -> None:
+    from interp.model.catalog import resolve
+
+    resolve("tiny.gguf")
+
+
+def merged(fresh: bool) -> None:
+    from interp.model.catalog import add
+
+    add("merged", "model", "adapter")
+
+
+SAES = str(FOLDER / "othello" / "saes" / "saes")
+PASS: dict[str, Any] = {
+    "model": "othello-gpt",
+    "saes": f"{SAES}/topk-L2-S0",
+    "site": "2.resid_post",
+    "corpus": str(FOLDER / "othello" / "games.safetensors"),
+    "length": 59,
+    "tokens": 59 * 20,
+    "downstream": 3,
+    "ridge": 1e-3,
+}
+ERRORS = {"FIT_TOKENS": 59 * 8, "CHECKED": 2, "POOL": 400}
+LADDER = {"HELD_OUT": 4, "MEASURED": 4, "POOL": 400}
+FEW = {"interp.saes.train:OBSERVED": 2}
 READ = {name: PASS[name] for name in ("model", "site", "corpus", "length")}
 LANDS: dict[str, Any] = {"model": "model", "facts": "facts.json", "draws": 7}
 ASKED = {**LANDS, "template": "plain", "only_known": False}
@@ -166,17 +181,21 @@ STUDIES = {
         Resumable(
             "neurons.atlas",
             partial(dog, layers=6),
-            in_store(AtlasConfig, model="model", random=12, k=4),
+            in_store("interp.neurons.atlas:AtlasConfig", model="model", random=12, k=4),
         ),
-        Resumable("neurons.tars", dog, in_store(TarsConfig, model="model", **TARS)),
         Resumable(
-            "neurons.effects", dog, in_store(EffectsConfig, model="model", controls=4, **EFFECTS)
+            "neurons.tars", dog, in_store("interp.neurons.tars:TarsConfig", model="model", **TARS)
+        ),
+        Resumable(
+            "neurons.effects",
+            dog,
+            in_store("interp.neurons.effects:EffectsConfig", model="model", controls=4, **EFFECTS),
         ),
         Resumable(
             "obsprop.run",
             pronouns,
             in_store(
-                ObspropConfig,
+                "interp.obsprop.study:ObspropConfig",
                 model="model",
                 observable="planted.yaml",
                 texts=("w1 w100 w2",),
@@ -186,31 +205,37 @@ STUDIES = {
         Resumable(
             "obsprop.couple",
             pronouns,
-            in_store(CoupleConfig, model="model", heads=2, **COUPLE),
+            in_store("interp.obsprop.couple:CoupleConfig", model="model", heads=2, **COUPLE),
             over="one table, computed in one go",
         ),
         Resumable(
             "darkmatter.run",
             nothing,
-            in_store(DarkMatterConfig, **PASS, earlier=(f"1.resid_post={SAES}/topk-L1-S0",)),
+            in_store(
+                "interp.darkmatter.measure:DarkMatterConfig",
+                **PASS,
+                earlier=(f"1.resid_post={SAES}/topk-L1-S0",),
+            ),
         ),
         Resumable(
             "darkmatter.pursuit",
             nothing,
-            in_store(PursuitConfig, **{**PASS, "downstream": 0}),
+            in_store("interp.darkmatter.measure:PursuitConfig", **{**PASS, "downstream": 0}),
             trials=3,
         ),
         Resumable(
             "darkmatter.synthetic",
             nothing,
-            in_store(SyntheticConfig, **PASS, absent=(0.3,), noise=(0.05,)),
+            in_store(
+                "interp.darkmatter.synthetic:SyntheticConfig", **PASS, absent=(0.3,), noise=(0.05,)
+            ),
             trials=3,
         ),
         Resumable(
             "darkmatter.errors",
             nothing,
             in_store(
-                ErrorSaesConfig,
+                "interp.darkmatter.error_saes:ErrorSaesConfig",
                 **READ,
                 saes=PASS["saes"],
                 tokens=128 * 10,
@@ -220,12 +245,13 @@ STUDIES = {
                 batch=128,
             ),
             trials=3,
+            constants=FEW | {f"interp.darkmatter.error_saes:{n}": v for n, v in ERRORS.items()},
         ),
         Resumable(
             "darkmatter.ladder",
             nothing,
             in_store(
-                LadderConfig,
+                "interp.darkmatter.ladder:LadderConfig",
                 **READ,
                 widths=(64,),
                 k=(4, 8),
@@ -233,32 +259,67 @@ STUDIES = {
                 batch=128,
                 precision="float32",
             ),
+            constants=FEW | {f"interp.darkmatter.ladder:{n}": v for n, v in LADDER.items()},
         ),
         Resumable(
-            "linearscope.sketch", nothing, in_store(SketchConfig, steps=12, batch=1, crop=16)
+            "linearscope.sketch",
+            nothing,
+            in_store("interp.linearscope.train_sketch:SketchConfig", steps=12, batch=1, crop=16),
         ),
-        Resumable("knob.data", lands, in_store(DataConfig, **LANDS)),
-        Resumable("knob.search", lands, in_store(SearchConfig, **ASKED, adapter="none", pairs=4)),
-        Resumable("knob.finetune", lands, in_store(FinetuneConfig, **ASKED, **FINETUNE, **SCORED)),
-        Resumable("knob.learn", lands, in_store(LearnConfig, **ASKED, **LEARN, adapter="none")),
+        Resumable("knob.data", lands, in_store("interp.knob.data:DataConfig", **LANDS)),
+        Resumable(
+            "knob.search",
+            lands,
+            in_store("interp.knob.search:SearchConfig", **ASKED, adapter="none", pairs=4),
+        ),
+        Resumable(
+            "knob.finetune",
+            lands,
+            in_store("interp.knob.finetune:FinetuneConfig", **ASKED, **FINETUNE, **SCORED),
+        ),
+        Resumable(
+            "knob.learn",
+            lands,
+            in_store("interp.knob.learn:LearnConfig", **ASKED, **LEARN, adapter="none"),
+        ),
         Resumable(
             "knob.run",
             lands,
-            in_store(RunConfig, **ASKED, **FINETUNE, **LEARN, **SCORED, pairs=2),
+            in_store("interp.knob.run:RunConfig", **ASKED, **FINETUNE, **LEARN, **SCORED, pairs=2),
             trials=3,
         ),
-        Resumable("othello.probe", boards, in_store(ProbeConfig, model="model", **PROBE)),
-        Resumable("othello.sae", boards, in_store(SaeConfig, model="model", **SETS), trials=3),
-        Resumable("othello.train", nothing, trained_othello, again=False),
         Resumable(
-            "a GGUF file", gguf_file, lambda fresh: resolve("tiny.gguf"), again=False, trials=3
+            "othello.probe",
+            boards,
+            in_store("interp.othello.probe:ProbeConfig", model="model", **PROBE),
         ),
+        Resumable(
+            "othello.sae",
+            boards,
+            in_store("interp.othello.sae:SaeConfig", model="model", **SETS),
+            trials=3,
+            constants=FEW,
+        ),
+        Resumable("othello.train", nothing, trained_othello, again=False),
+        Resumable("a GGUF file", gguf_file, converted, again=False, trials=3),
         Resumable(
             "an adapter",
             adapter,
-            lambda fresh: add("merged", "model", "adapter"),
+            merged,
             again=False,
             trials=3,
         ),
     )
 }
+LIGHT = (
+    *("interp.knob.data", "interp.knob.evaluate", "interp.model.subject"),
+    "transformers.models.llama.modeling_llama",
+)
+"""What `knob.data` imports."""
+HEAVY = (
+    *LIGHT,
+    *("interp.analyses", "interp.neurons.decode", "interp.othello.train", "interp.saes.open"),
+    *("peft", "sae_lens", "interp.saes.train", "interp.knob.stages", "interp.obsprop.tables"),
+    *("interp.darkmatter.run_pass", "interp.othello.readers", "interp.knob.last_token_cache"),
+)
+"""What the studies import, for a server that runs all of them."""

@@ -13,8 +13,10 @@ from tokenizers import Tokenizer
 from interp.errors import UserError, reason
 from interp.model.adapter import adapted
 from interp.model.checkpoint import load_model
+from interp.model.families import WRAPPERS, read_spec
 from interp.model.gguf.config import read_config
 from interp.model.gguf.file import read_gguf
+from interp.model.prepare import prepare
 from interp.model.prompting import Prompting
 from interp.model.subject import open_subject
 from interp.model.tokenizer_damage import Refusing
@@ -62,6 +64,20 @@ def test_sizes_that_no_tensor_has_cost_nothing(fields, says, model):
         assert says in refusal(opening, model)
 
 
+def test_a_field_without_a_name_is_none(model):
+    """Families have "" for a field that they lack: it is no factor of the logits."""
+    sound = Weights(model).spec
+    change(model / "config.json", **{"": 2.0})
+    assert Weights(model).spec == sound
+
+
+@pytest.mark.parametrize("eps", [10**400, float("nan"), float("inf"), -1, "x"])
+def test_numbers_that_cannot_be_name_the_folder(eps, model):
+    change(model / "config.json", rms_norm_eps=eps)
+    says = refusal(Weights, model)
+    assert says.startswith(f"{model}: config.json is damaged: 'rms_norm_eps' is ")
+
+
 def test_a_context_that_would_be_a_buffer_of_gigabytes(model_folder, tmp_path):
     """GPT-2 makes a table of positions, and a mask of context x context."""
     folder = shutil.copytree(model_folder("gpt2"), tmp_path / "model")
@@ -77,6 +93,20 @@ def test_what_transformers_refuses_names_the_file(fields, model):
     says = refusal(open_subject, model)
     assert f"transformers cannot load the model in {model} (" in says
     assert says.endswith(": mend its config.json or fetch it again")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.unlink(), "{} is no model folder: it has no config.json"),
+        (lambda path: change(path, quantization_config=3), "transformers cannot load the model in"),
+        (lambda path: change(path, use_cache=[]), "transformers cannot load the model in {} ("),
+    ],
+)
+def test_what_cannot_be_prepared_is_a_line(damage, says, model, tmp_path):
+    """By itself, too: as a command of its own it prints what it raises."""
+    damage(model / "config.json")
+    assert says.format(model) in refusal(prepare, model, None, tmp_path / "out")
 
 
 @pytest.mark.parametrize("ends", ["2", [2, "x"], [[2]], 0.5, True])
@@ -260,3 +290,11 @@ def test_a_library_s_reason_is_its_first_sentence():
     )
     assert reason(ValueError()) == "ValueError"
     assert len(reason(ValueError("x" * 999))) < 210
+
+
+@pytest.mark.parametrize("kind", [[], {}, None, 3])
+def test_a_model_inside_of_no_named_family(kind):
+    deciding = next(name for name, each in WRAPPERS.items() if each.text_decides)
+    config = {"model_type": deciding, "tie_word_embeddings": False}
+    line = refusal(read_spec, {**config, "text_config": {"model_type": kind}})
+    assert line.startswith("model family ")
