@@ -7,13 +7,17 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import label
+from interp.apps.common import plain
+from interp.errors import readable
 from interp.runs.store import Store
 
 
 def page(atlas: StreamlitPage) -> None:
     st.title("Runs")
     store = Store()
-    runs = store.runs()
+    runs, complaints = store.looked_through()
+    for complaint in complaints:
+        st.warning(plain(f"Passed over: {readable(complaint)}"))
     if not runs:
         st.info(f"Nothing stored in `{store.root}` yet. A neuron atlas takes about a minute:")
         st.code("interp neurons atlas --model smollm2-135m", language="bash")

@@ -132,7 +132,7 @@ BUILT_IN = (
     ),
     Analysis(
         "saes",
-        "Sparse autoencoders: open or train any, survey their latents, act with them, measure them.",
+        "Sparse autoencoders: open or train any, survey their latents, act by them, measure them.",
         studies=(
             "interp.latents.survey:SurveyConfig",
             "interp.latents.effects:LatentEffectsConfig",

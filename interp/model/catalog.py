@@ -107,6 +107,12 @@ def added() -> dict[str, str]:
     if path.exists():
         sources = read_json(path, "mend or delete it")
         check(sources, dict[str, str], str(path), "mend or delete it")
+    for name in sources:
+        named, seen = name, {name}
+        while (named := sources.get(named, "")) in sources:
+            if named in seen:
+                raise UserError(f"{path} has '{name}' stand for itself: mend or delete it")
+            seen.add(named)
     return sources
 
 

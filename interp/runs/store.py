@@ -149,15 +149,24 @@ class Store:
 
     def runs(self, study: str = "*") -> list[Run]:
         """The finished runs, newest first; what cannot be read is passed over, and said so."""
-        found = []
+        found, complaints = self.looked_through(study)
+        for complaint in complaints:
+            log.warning("passed over: %s", complaint)
+        return found
+
+    def looked_through(self, study: str = "*") -> tuple[list[Run], list[str]]:
+        """The finished runs, newest first, and what is wrong with those that cannot be read."""
+        found, complaints = [], []
         for path in self.root.glob(f"{study}/*/manifest.json"):
             if path.parent.name.startswith("."):  # a run that is to replace another
                 continue
             try:
                 found.append(open_run(path.parent))
             except UserError as error:
-                log.warning("passed over: %s", error)
-        return sorted(found, key=lambda run: str(run.manifest["finished"]), reverse=True)
+                complaints.append(str(error))
+        return sorted(
+            found, key=lambda run: str(run.manifest["finished"]), reverse=True
+        ), complaints
 
     def newest(self, study: str, otherwise: str) -> Run:
         """The newest run of a study; of several, a line says which was taken.

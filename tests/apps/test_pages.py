@@ -14,6 +14,8 @@ from interp.directions.provenance import Provenance
 from interp.model.site import Site
 from interp.model.weights import open_weights
 
+from ..manifests import finish_by_hand
+
 
 def test_two_questions_with_the_same_arguments_have_two_answers(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "open_run", lambda path: path)
@@ -123,3 +125,24 @@ def test_latents_of_an_sae_are_chosen_by_number(models, tmp_path, monkeypatch):
     shown.session_state["latents "] = "../x"
     shown.run()
     assert "are no numbers of latents" in shown.error[0].value
+
+
+def home_page():
+    from types import SimpleNamespace
+
+    import streamlit as st
+
+    from interp.apps.home import page
+
+    st.page_link = lambda *_, **__: None
+    page(SimpleNamespace())
+
+
+def test_the_first_page_names_a_run_that_it_passes_over(own_home):
+    finish_by_hand(own_home / "runs", "a.b", {"model": "sound"})
+    damaged = finish_by_hand(own_home / "runs", "a.b", {"model": "other"})
+    (damaged / "manifest.json").write_text("{}")
+    shown = AppTest.from_function(home_page).run()
+    assert not shown.exception
+    assert damaged.name in shown.warning[0].value
+    assert shown.dataframe[0].value["model"].tolist() == ["sound"]

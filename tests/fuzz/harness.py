@@ -90,6 +90,7 @@ class Server:
             "INTERP_HOME": "home",  # in the folder of each call: nothing of the user's is read
             "INTERP_RUNS": "runs",
             "HF_HUB_OFFLINE": "1",
+            "PIP_NO_INDEX": "1",  # a command that names no model would fetch the default one
             "OMP_NUM_THREADS": "1",
         }
         self.process = subprocess.Popen(

@@ -12,8 +12,10 @@ from tokenizers import Tokenizer
 
 from interp.errors import UserError, reason
 from interp.model.adapter import adapted
+from interp.model.catalog import resolve
 from interp.model.checkpoint import load_model
 from interp.model.families import WRAPPERS, read_spec
+from interp.model.files import home
 from interp.model.gguf.config import read_config
 from interp.model.gguf.file import read_gguf
 from interp.model.prepare import prepare
@@ -298,3 +300,10 @@ def test_a_model_inside_of_no_named_family(kind):
     config = {"model_type": deciding, "tie_word_embeddings": False}
     line = refusal(read_spec, {**config, "text_config": {"model_type": kind}})
     assert line.startswith("model family ")
+
+
+@pytest.mark.parametrize("names", [{"x": "x"}, {"x": "y", "y": "z", "z": "y"}])
+def test_names_that_stand_for_themselves(names, own_home):
+    home().mkdir(parents=True, exist_ok=True)
+    (home() / "models.json").write_text(json.dumps(names))
+    assert "models.json has 'x' stand for itself" in refusal(resolve, "x")
