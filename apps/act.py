@@ -114,7 +114,8 @@ def section(prompt: str, chat: bool) -> None:
 
 
 def _wish(run: Run, prompt: str, chat: bool) -> Wish:
-    act = st.segmented_control("Act", list(ACTS), default="steer", format_func=ACTS.get) or "steer"
+    act = st.segmented_control("Act", list(ACTS), default="steer", format_func=ACTS.__getitem__)
+    act = act or "steer"
     own = (str(run.path), run.manifest["finished"], prompt, chat, act)
     if act == "splice":
         return Wish(*own, 0, 0.0, st.toggle("Add the error back", key="error"))

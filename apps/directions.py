@@ -17,8 +17,8 @@ from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
 from interp.runs.store import Store
+from interp.saes.fold import FILES
 from interp.saes.layouts import find
-from interp.saes.train import FILES
 
 LIMIT = 50
 """Directions shown at once: a set of a million is for the command line."""

@@ -33,7 +33,11 @@ described, densities = cached(search.described), cached(search.densities)
 of_survey = cached(card.of_survey)
 
 LIMIT = 50
-WAYS = {"promotes": "It promotes", "fires": "It fires on", "lowers": "It lowers"}
+WAYS: dict[search.By, str] = {
+    "promotes": "It promotes",
+    "fires": "It fires on",
+    "lowers": "It lowers",
+}
 
 
 def page() -> None:
@@ -65,7 +69,7 @@ def _search(run: Run) -> None:
         st.query_params.get("word", ""),
         placeholder="dog, import … (empty: by density)",
     )
-    by = middle.selectbox("How", list(WAYS), format_func=WAYS.get, disabled=not word)
+    by = middle.selectbox("How", list(WAYS), format_func=WAYS.__getitem__, disabled=not word)
     last = run.metrics["latents"] - 1
     number = right.number_input(
         "Or name a latent",
@@ -223,8 +227,8 @@ def _text(run: Run) -> None:
     skipped = f"the first {run.config['skip']}, special ones and massive activations"
     st.caption(f"The strongest latents at each token but {skipped}. Click one for its card.")
     with st.container(horizontal=True, gap="small"):
-        for position, rows in each.groupby("position"):
-            _column(int(position), rows)
+        for position in sorted(each["position"].astype(int).unique()):
+            _column(position, each[each["position"] == position])
     picked = st.session_state.get("picked", int(whole["latent"].iloc[0]))
     st.dataframe(
         described(run, whole)[["latent", "value", "token", "tokens", "density", "max"]],
@@ -245,13 +249,10 @@ def _column(position: int, rows: pd.DataFrame) -> None:
     """A token and its latents."""
     with st.container(width="content", gap=None):
         st.markdown(f"**{plain(visible(rows['token'].iloc[0]))}**")
-        for row in rows.itertuples():
-            if st.button(
-                f"{row.latent} · {row.value:.3g}",
-                key=f"at {position} {row.latent}",
-                type="tertiary",
-            ):
-                st.session_state["picked"] = int(row.latent)
+        for latent, value in zip(rows["latent"].astype(int), rows["value"], strict=True):
+            label, key = f"{latent} · {value:.3g}", f"at {position} {latent}"
+            if st.button(label, key=key, type="tertiary"):
+                st.session_state["picked"] = latent
 
 
 def _foreign() -> None:

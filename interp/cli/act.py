@@ -15,9 +15,9 @@ import tyro
 from ..errors import UserError
 from ..latents.effects import LatentEffectsConfig
 from ..model.prompting import Bos
+from . import latents as _latents  # noqa: F401  its commands stand in the same group
 from .common import Flag, Json, command, positive, print_frame, study_command, with_table
-from .latents import saes
-from .saes import Source
+from .saes import Source, saes
 
 if TYPE_CHECKING:
     from ..latents.act import Acting

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from ..plots import BLUE, Figures, laid_out
 from ..runs.store import Run
-from . import search
+from . import figures_measure, search
 from .card import Card, bars
 
 
@@ -51,5 +51,9 @@ def histogram(card: Card) -> go.Figure:
 
 
 def of_run(run: Run) -> Figures:
-    """A survey's figures by their names."""
-    return {"densities": lambda: densities(search.densities(run))}
+    """The figures of a survey or a measurement by their names."""
+    if run.study == "saes.measure":
+        return figures_measure.of_run(run)
+    if run.study == search.STUDY:
+        return {"densities": lambda: densities(search.densities(run))}
+    return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -82,11 +83,8 @@ class Finish:
             for start in range(0, self._sae.d_sae, CHUNK):
                 chosen = slice(start, min(start + CHUNK, self._sae.d_sae))
                 name = f"{start // CHUNK:05d}"
-                out.table_once(f"latents/{name}", lambda s=chosen: self._latents(s, rows))
-                out.table_once(
-                    f"examples/{name}",
-                    lambda s=chosen: pd.DataFrame(list(self._examples(s, contexts))),
-                )
+                out.table_once(f"latents/{name}", partial(self._latents, chosen, rows))
+                out.table_once(f"examples/{name}", partial(self._examples, chosen, contexts))
                 advance(chosen.stop - chosen.start)
 
     def _contexts(self) -> dict[str, Tensor]:
@@ -157,7 +155,10 @@ class Finish:
         best = [each[: max(self._config.neighbours, 1)] for each in ordered]
         return [[i for i, _ in each] for each in best], [[n for _, n in each] for each in best]
 
-    def _examples(self, chosen: slice, contexts: dict[str, Tensor]) -> Iterator[dict[str, Any]]:
+    def _examples(self, chosen: slice, contexts: dict[str, Tensor]) -> pd.DataFrame:
+        return pd.DataFrame(list(self._each_example(chosen, contexts)))
+
+    def _each_example(self, chosen: slice, contexts: dict[str, Tensor]) -> Iterator[dict[str, Any]]:
         for latent in range(chosen.start, chosen.stop):
             for kind, kept in (("top", self._gathered.top), ("bin", self._gathered.binned)):
                 for rank in kept.value[latent].nonzero()[:, 0].tolist():
@@ -184,7 +185,8 @@ def _shown(kept: Examples, latent: int, slot: int, contexts: dict[str, Tensor]) 
 
 def decoded(readout: Readout, vectors: Float[Tensor, "n d_model"], k: int) -> dict[str, Any]:
     """Columns of the tokens that vectors raise and lower most."""
-    found, columns = readout.decode(vectors, k), {}
+    found = readout.decode(vectors, k)
+    columns: dict[str, Any] = {}
     for name, side in (("top", found.top), ("bottom", found.bottom)):
         columns[f"{name}_ids"] = list(side.ids.cpu().numpy().astype(np.int32))
         columns[f"{name}_logits"] = list(found.logits(side).float().cpu().numpy())

@@ -95,8 +95,8 @@ class SurveyPass:
                     raise UserError(
                         "the SAE makes a NaN of the model's activations: its weights are damaged"
                     )
-            where = (column[start:stop] for column in (context, position, tokens.token))
-            yield Step(z, *where, self.stream.length)
+            now = slice(start, stop)
+            yield Step(z, context[now], position[now], tokens.token[now], self.stream.length)
 
     def add(self, step: Step) -> None:
         """Tally one step."""

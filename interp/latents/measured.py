@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 import pandas as pd
 
 from ..runs.store import Run
@@ -44,11 +47,11 @@ def summary(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _means(run: Run, table: str, over: str) -> list[dict[str, object]]:
+def _means(run: Run, table: str, over: str) -> list[dict[Hashable, Any]]:
     rows = run.table(table)
-    return rows[rows[over] == ""].to_dict("records")  # type: ignore[return-value]
+    return rows[rows[over] == ""].to_dict("records")
 
 
-def _text(row: dict[str, object], value: str, ends: str) -> str:
-    shown, low, high = (float(row[n]) for n in (value, f"{ends}low", f"{ends}high"))  # type: ignore
+def _text(row: dict[Hashable, Any], value: str, ends: str) -> str:
+    shown, low, high = (float(row[name]) for name in (value, f"{ends}low", f"{ends}high"))
     return f"{shown:.3g}" + (f" ({low:.3g}-{high:.3g})" if low == low else "")

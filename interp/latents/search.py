@@ -6,7 +6,7 @@ No torch and no model; `survey.py` documents the tables.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -141,7 +141,7 @@ def _each(column: pd.Series) -> list[int]:
     return [i for row in column for i in _list(row)]
 
 
-def _list(row: object) -> list[int]:
+def _list(row: Any) -> list[int]:
     """A list from DuckDB; none where the run has none."""
     return list(row) if hasattr(row, "__len__") else []
 

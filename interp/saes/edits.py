@@ -166,7 +166,7 @@ def _edit(
         if amounts.ndim and amounts.shape != h.shape[:1]:
             raise UserError(f"{len(amounts)} values do not fit {len(h)} texts")
         each = amounts.view(-1, 1).expand(*h.shape[:2]).flatten()
-        parts = zip(h.flatten(0, 1).split(size), each.split(size), strict=True)
+        parts = zip(torch.split(h.flatten(0, 1), size), torch.split(each, size), strict=True)
         return torch.cat([change(*part) for part in parts]).view(h.shape)
 
     return Edit(site, whole, where, about, sae.no_data(prompting), FIRST)
