@@ -91,7 +91,7 @@ def _search(run: Run) -> None:
 def _asked(last: int) -> int | None:
     """The latent that the URL names."""
     asked = st.query_params.get("latent", "")
-    return int(asked) if asked.isdecimal() and int(asked) <= last else None
+    return int(asked) if asked in map(str, range(last + 1)) else None
 
 
 def _results(run: Run, word: str, by: search.By) -> int | None:

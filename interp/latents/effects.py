@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..directions.sweep import PROMPTS, check_prompts, gain_of, swept_logprobs
 from ..errors import UserError
 from ..runs.intervals import mean_of
-from ..runs.store import Run, Store
+from ..runs.store import Run, Store, newest
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from . import search
@@ -97,11 +97,12 @@ class LatentEffectsConfig(TextStudy):
     def survey(self) -> Run | None:
         """The newest stored survey of this SAE and model."""
         wanted = {**self.stored_weights.fingerprints(), "saes": self._sae_print}
-        for run in Store().runs(search.STUDY):
-            has = run.manifest["fingerprints"]
-            if all(has.get(name) == value for name, value in wanted.items()):
-                return run
-        return None
+        same = [
+            run
+            for run in Store().runs(search.STUDY)
+            if wanted.items() <= run.manifest["fingerprints"].items()
+        ]
+        return newest(same) if same else None
 
     @cached_property
     def _sae_print(self) -> str:

@@ -28,9 +28,8 @@ def open_survey(where: Path | None = None, store: Store | None = None) -> Run:
     if where is not None:
         return open_run(where, STUDY)
     store = store or Store()
-    if not store.runs(STUDY):
-        raise UserError(f"no survey in {store.root}: make one with `interp saes survey`")
-    return store.find(STUDY)
+    missing = f"no survey in {store.root}: make one with `interp saes survey`"
+    return store.newest(STUDY, missing)
 
 
 def by_word(

@@ -41,32 +41,26 @@ Tables of the run; sizes are |z|:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from interp.data import FOLDER
 
 from ..errors import UserError
 from ..progress import log
 from ..runs.checkpoint import Checkpoint
-from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
+from ..saes.study import LADDER, SaesStudy
 
 if TYPE_CHECKING:
-    from ..model.prompting import Bos
-    from ..model.subject import Subject
     from ..saes import Sae
     from ..saes.open import Saes
-    from ..text.contexts import ContextStream
 
-SHIPPED = FOLDER / "darkmatter" / "smollm2-135m-14" / "saes" / "w3072-k32"
+SHIPPED = LADDER / "saes" / "w3072-k32"
 DENSE_FROM = 0.1
 """A latent that fires on more than this share of the tokens counts as dense."""
 
 
 @dataclass(frozen=True)
-class SurveyConfig(TextStudy):
+class SurveyConfig(SaesStudy):
     """Survey every latent of an SAE over a corpus: density, examples, tokens, neighbours."""
 
     STUDY: ClassVar[str] = "saes.survey"
@@ -74,18 +68,8 @@ class SurveyConfig(TextStudy):
 
     saes: str = ""
     """A folder of one SAE, or sae-lens' release:sae_id; by default the widest that ships."""
-    site: str = ""
-    """Which site it reads, if it does not say."""
-    corpus: str = ""
-    """Text, or ids (.safetensors); by default the installed Python's own text."""
     tokens: int = 100_000
     """Tokens to read."""
-    length: int = 256
-    """Tokens in a context."""
-    skip: int = 1
-    """Positions at the beginning of a context that are left out: attention sinks."""
-    longest: float = 10.0
-    """Tokens whose activation is longer than so many medians are left out too (0: none)."""
     top: int = 12
     """The number of largest activations to keep of each latent."""
     k: int = 10
@@ -98,9 +82,6 @@ class SurveyConfig(TextStudy):
     """The number of nearest neurons to keep (0: none)."""
     seed: int = 0
     """Seed of the examples that are drawn from the bins."""
-    anyway: bool = field(default=False, kw_only=True, metadata={"key": False})
-    """Take an SAE that names another model, or a hook that is not known here; the manifest says
-    so."""
 
     @property
     def source(self) -> str:
@@ -110,25 +91,8 @@ class SurveyConfig(TextStudy):
     def contexts(self) -> int:
         return self.tokens // self.length
 
-    @cached_property
-    def feeding(self) -> Bos:
-        """`bos`; by default as the SAE says that it was trained, if it does."""
-        from ..saes.open import saes_bos
-
-        return saes_bos(self.source) if self.bos == "auto" else self.bos
-
-    def fingerprints(self) -> dict[str, str]:
-        from ..saes.open import saes_fingerprint
-
-        return {**super().fingerprints(), "saes": saes_fingerprint(self.source)}
-
     def check(self) -> None:
         super().check()
-        if not 0 <= self.skip < self.length:
-            raise UserError(
-                f"--skip {self.skip} leaves nothing of --length {self.length}: give longer "
-                "contexts, or skip fewer positions"
-            )
         if self.contexts < 1:
             raise UserError(
                 f"--tokens {self.tokens} are no context of {self.length}: give more, or a shorter "
@@ -140,31 +104,19 @@ class SurveyConfig(TextStudy):
         for name in ("neighbours", "neurons"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} must be 0 or more, not {getattr(self, name)}")
-        if self.longest != 0 and not self.longest >= 1:
-            raise UserError(f"--longest must be 0 or at least 1, not {self.longest:g}")
 
-    def opened(self) -> Saes:
+    def opened(self, pursued: bool = False) -> Saes:
         """The one SAE, as the only one of its site.
 
         Raises:
             UserError: as `open_saes`; a source of several.
         """
-        from ..saes.open import open_saes
-
-        saes = open_saes(self.source, self.site, model=self.model, anyway=self.anyway)
+        saes = super().opened(pursued)
         if len(saes.by_name) > 1:
             raise UserError(
                 f"{self.source} holds several SAEs: give the folder of {' or '.join(saes.by_name)}"
             )
         return saes
-
-    def stream(self, subject: Subject, saes: Saes) -> ContextStream:
-        """The contexts of the corpus, read at the SAE's site."""
-        from ..text.contexts import ContextStream
-
-        settings = (self.corpus, self.length, self.skip, self.longest)
-        no_data = saes.no_data(subject.prompting)
-        return ContextStream(subject, [saes.site], *settings, no_data, saes.positions)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .finish import Finish

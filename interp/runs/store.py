@@ -180,7 +180,7 @@ class Store:
         runs = self.runs(study)
         if not runs:
             raise UserError(otherwise)
-        return _newest(runs)
+        return newest(runs)
 
     def find(self, name: str) -> Run:
         """A run by its folder, by the first letters of its key, or the newest one of a study.
@@ -194,7 +194,7 @@ class Store:
         of_study = [run for run in stored if run.study == name]
         of_key = [run for run in stored if name and run.path.name.startswith(name)]
         if of_study:
-            return _newest(of_study)
+            return newest(of_study)
         if len(of_key) != 1:
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
             raise UserError(
@@ -204,8 +204,9 @@ class Store:
         return of_key[0]
 
 
-def _newest(runs: list[Run]) -> Run:
-    """The first of some runs of one study; of several, a line says which: clocks may be wrong."""
+def newest(runs: list[Run]) -> Run:
+    """The first of some runs of one study, as `Store.runs` gives them; of several, a line says
+    which: clocks may be wrong."""
     run = runs[0]
     if len(runs) > 1:
         taken = (run.path.name, run.manifest["finished"], len(runs), run.study)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..text.contexts import ContextStream
     from .open import ErrorSource, Saes
 
-SHIPPED = FOLDER / "darkmatter" / "smollm2-135m-14"
+LADDER = FOLDER / "darkmatter" / "smollm2-135m-14"
 """The SAEs that ship: a run of `interp darkmatter ladder`, of the default model's middle."""
 
 
@@ -44,7 +44,7 @@ class SaesStudy(TextStudy):
 
     @property
     def source(self) -> str:
-        return self.saes or str(SHIPPED)
+        return self.saes or str(LADDER)
 
     @cached_property
     def feeding(self) -> Bos:
