@@ -20,15 +20,11 @@ from ..runs.writer import RunWriter
 from ..saes.hooks import hook_of_site
 from ..saes.kinds import Kind, check_kinds
 from ..saes.plan import SaePlan, Schedule
-from ..saes.study import LADDER
 from ..saes.train import train_saes, trained
 from ..saes.training import check_schedule, check_sizes, measured, metrics_of, plans_of
 
 if TYPE_CHECKING:
     from ..saes.train import Batches
-
-LADDER = LADDER
-"""The ladder that ships: a run of this study."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ path in a config is relative, so that keys and manifests do not depend on where 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,19 @@ from interp.runs import checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
-from ..conftest import make_dog_model, make_model
+from .inputs import (
+    adapter,
+    boards,
+    converted,
+    dog,
+    dog_with_sae,
+    gguf_file,
+    lands,
+    merged,
+    nothing,
+    pronouns,
+    trained_othello,
+)
 
 Start = Callable[[bool], object]
 """Runs a study in the current folder; the argument: with --fresh."""
@@ -57,92 +68,8 @@ def small(constants: dict[str, int]) -> None:
     checkpoint.SECONDS, checkpoint.SHARE = 0, 0
     for where, value in constants.items():
         module, _, name = where.partition(":")
+        assert hasattr(import_module(module), name), where
         setattr(import_module(module), name, value)
-
-
-def dog(folder: Path, layers: int = 2) -> None:
-    make_model("llama", num_hidden_layers=layers).save_pretrained(folder / "model")
-    make_dog_model(folder / "model")
-    (folder / "text.txt").write_text("w1 w2 w3 w4 " * 20)
-    (folder / "concepts.yaml").write_text(
-        "dog:\n  describe: w1 w2 w3\n  prompts: [w4 w5]\n"
-        "  neighbour: {word: w9, prompts: [w7 w8]}\n"
-    )
-
-
-def pronouns(folder: Path) -> None:
-    from ..obsprop.planted import TASK, make_planted, write_task
-
-    make_planted(folder / "model")
-    write_task(folder)
-    (folder / "text.txt").write_text("w1 w2 w100 w3 w4 " * 80)
-    other = {**TASK, "observable": {"w12": 1, "w13": -1}}
-    (folder / "other.yaml").write_text(json.dumps(other))
-
-
-def lands(folder: Path) -> None:
-    from ..knob.planted import ANSWERS, SUBJECTS, planted, save
-
-    save(planted(3, range(1, 2), 30), folder / "model")
-    pairs = dict(zip(SUBJECTS, ANSWERS, strict=True))
-    relation = {"query": "The capital of {} is", "facts": pairs}
-    facts = {"relations": {"capital": relation, "town": relation}}
-    (folder / "facts.json").write_text(json.dumps(facts))
-
-
-def boards(folder: Path) -> None:
-    from interp.othello.settings import TrainConfig
-    from interp.othello.train import build_model
-
-    build_model(TrainConfig(folder, n_layers=2, d_model=32, n_heads=2)).save_pretrained(
-        folder / "model"
-    )
-
-
-def nothing(folder: Path) -> None:
-    """What ships is enough."""
-
-
-def gguf_file(folder: Path) -> None:
-    from ..model.gguf_files import CASES, make_model, write_gguf
-
-    write_gguf(folder / "tiny.gguf", "llama", make_model(CASES["llama"]))
-
-
-def adapter(folder: Path) -> None:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    dog(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder / "model")
-    torch.manual_seed(0)
-    given = LoraConfig(r=4, target_modules=["up_proj"], init_lora_weights=False)
-    get_peft_model(model, given).save_pretrained(folder / "adapter")
-
-
-def trained_othello(fresh: bool) -> None:
-    from interp.othello.settings import TrainConfig
-    from interp.othello.train import train
-
-    train(
-        TrainConfig(
-            Path("made"), Path("checkpoints"), games=64 * 12, n_layers=1, d_model=32, n_heads=2,
-            batch=64, eval_games=50, log_every=2, ckpt_seconds=0.0,
-        )
-    )  # fmt: skip
-
-
-def converted(fresh: bool) -> None:
-    from interp.model.catalog import resolve
-
-    resolve("tiny.gguf")
-
-
-def merged(fresh: bool) -> None:
-    from interp.model.catalog import add
-
-    add("merged", "model", "adapter")
 
 
 SAES = str(FOLDER / "othello" / "saes" / "saes")
@@ -157,8 +84,16 @@ PASS: dict[str, Any] = {
     "ridge": 1e-3,
 }
 ERRORS = {"FIT_TOKENS": 59 * 8, "CHECKED": 2, "POOL": 400}
-LADDER = {"HELD_OUT": 4, "MEASURED": 4, "POOL": 400}
+FED = {f"interp.saes.feed:{n}": v for n, v in (("HELD_OUT", 4), ("MEASURED", 4), ("POOL", 400))}
 FEW = {"interp.saes.train:OBSERVED": 2}
+ONE = {name: PASS[name] for name in ("model", "saes", "site", "corpus", "length")}
+UNREAD = {"texts": 0, "words": 0, "spliced": 4}
+SET: dict[str, Any] = {
+    **{name: PASS[name] for name in ("model", "corpus", "length")},
+    "tokens": 128 * 16,
+    "precision": "float32",
+}
+ACTED = {"sample": 6, "k": 2, "prompts": ("w1 w2 w3", "w4 w5"), "controls": 3}
 READ = {name: PASS[name] for name in ("model", "site", "corpus", "length")}
 LANDS: dict[str, Any] = {"model": "model", "facts": "facts.json", "draws": 7}
 ASKED = {**LANDS, "template": "plain", "only_known": False}
@@ -259,7 +194,46 @@ STUDIES = {
                 batch=128,
                 precision="float32",
             ),
-            constants=FEW | {f"interp.darkmatter.ladder:{n}": v for n, v in LADDER.items()},
+            constants=FEW | FED,
+        ),
+        Resumable(
+            "saes.survey",
+            nothing,
+            in_store("interp.latents.survey:SurveyConfig", **ONE, tokens=59 * 30, top=4, k=3),
+            constants={"interp.latents.finish:CHUNK": 300},
+        ),
+        Resumable(
+            "saes.measure",
+            nothing,
+            in_store("interp.latents.measure:MeasureConfig", **ONE, **UNREAD, tokens=59 * 40),
+            trials=3,
+        ),
+        Resumable(
+            "saes.effects",
+            dog_with_sae,
+            in_store(
+                "interp.latents.effects:LatentEffectsConfig", model="model", saes="sae", **ACTED
+            ),
+        ),
+        Resumable(
+            "saes.activations",
+            nothing,
+            in_store("interp.saes.activations:ActivationsConfig", **SET, sites=("2.resid_post",)),
+            constants=FED,
+        ),
+        Resumable(
+            "saes.train",
+            nothing,
+            in_store(
+                "interp.saes.training:SaeTrainConfig",
+                **SET,
+                site="2.resid_post",
+                kinds=("batchtopk", "jumprelu"),
+                widths=(64,),
+                l0=(8,),
+                batch=128,
+            ),
+            constants=FEW | FED,
         ),
         Resumable(
             "linearscope.sketch",
