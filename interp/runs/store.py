@@ -145,7 +145,15 @@ class Store:
         self.root = plain_path(chosen)
 
     def folder(self, study: str, key: str) -> Path:
-        return self.root / study / key
+        """Where a run is kept.
+
+        Raises:
+            UserError: the study's folder is a link.
+        """
+        folder = self.root / study
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link: runs are written into a folder, so remove it")
+        return folder / key
 
     def runs(self, study: str = "*") -> list[Run]:
         """The finished runs, newest first; what cannot be read is passed over, and said so."""
@@ -161,7 +169,12 @@ class Store:
             if path.parent.name.startswith("."):  # a run that is to replace another
                 continue
             try:
-                found.append(open_run(path.parent))
+                run = open_run(path.parent, path.parents[1].name)
+                if run.path.name != run.manifest["key"]:
+                    raise UserError(
+                        f"{run.path} holds the run {run.manifest['key']}: give its folder that name"
+                    )
+                found.append(run)
             except UserError as error:
                 complaints.append(str(error))
         return sorted(
