@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,8 @@ from typing import Any
 from ..errors import UserError
 from ..plain_json import read_json
 
+KEY = re.compile("[0-9a-f]{12}")
+"""What `key_of` gives."""
 SCHEMA = 2
 """Version of the run folder's layout; the first had no seal."""
 _REQUIRED: dict[str, Any] = {

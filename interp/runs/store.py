@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..plain_path import found, plain_path
 from ..progress import log
-from .manifest import read_manifest
+from .manifest import KEY, read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
 
@@ -170,10 +170,9 @@ class Store:
                 continue
             try:
                 run = open_run(path.parent, path.parents[1].name)
-                if run.path.name != run.manifest["key"]:
-                    raise UserError(
-                        f"{run.path} holds the run {run.manifest['key']}: give its folder that name"
-                    )
+                key = str(run.manifest["key"])
+                if KEY.fullmatch(run.path.name) and run.path.name != key:
+                    raise UserError(f"{run.path} holds the run {key}: give its folder that name")
                 found.append(run)
             except UserError as error:
                 complaints.append(str(error))
@@ -205,7 +204,11 @@ class Store:
             return open_run(folder)
         stored = self.runs()
         of_study = [run for run in stored if run.study == name]
-        of_key = [run for run in stored if name and run.path.name.startswith(name)]
+        of_key = [
+            run
+            for run in stored
+            if name and name in (run.path.name[: len(name)], run.manifest["key"][: len(name)])
+        ]
         if of_study:
             return _newest(of_study)
         if len(of_key) != 1:
