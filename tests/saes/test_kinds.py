@@ -213,9 +213,9 @@ train_saes(EVERY, dying, SHORT, RunWriter(Path(sys.argv[1]), {}), "train")
 
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path) -> None:
     """Of every kind: resampled, steered and thresholded ones, and transcoders; kill -9."""
-    whole, stopped = (RunWriter(tmp_path / name, {}) for name in ("whole", "stopped"))
+    whole = RunWriter(tmp_path / "whole", {})
     train_saes(EVERY, stream, SHORT, whole, "train")
-    command = [sys.executable, "-c", KILLED, str(stopped.path), "17"]
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "stopped"), "17"]
     root = Path(__file__).parents[2]
     ended = subprocess.run(command, capture_output=True, check=False, cwd=root)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
@@ -225,6 +225,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path) -> None:
         started.append(first)
         return stream(first)
 
+    stopped = RunWriter(tmp_path / "stopped", {})
     train_saes(EVERY, rest, SHORT, stopped, "train")
     assert started == [17]
     for plan in EVERY:
