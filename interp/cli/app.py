@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..model.allowed import FOLDERS
 from ..progress import log
 from ..runs.store import Store
-from .common import Flag, Runs, bound
+from .common import Flag, Runs, bound, say
 
 OWN = "localhost"
 
@@ -54,7 +54,7 @@ def _explorer(
     if not own:
         names.append(socket.gethostname())
     links = _links(number, port, names, word)
-    listening = partial(print, "The app is at", *links, sep="\n  ", flush=True)
+    listening = partial(say, "The app is at", *(f"  {link}" for link in links))
     serve = load("interp.apps.serve:serve")
     serve(number, port, {name.lower() for name in names}, word, listening)
 

@@ -9,7 +9,7 @@ from ..darkmatter.ladder import LadderConfig
 from ..darkmatter.measure import DarkMatterConfig, PursuitConfig
 from ..darkmatter.synthetic import SyntheticConfig
 from ..runs.store import Run
-from .common import answered, print_rows, study_command
+from .common import answered, print_rows, say, study_command
 
 darkmatter = SubcommandApp()
 
@@ -21,10 +21,10 @@ def _parts(run: Run, json: bool) -> None:
     table = summary(run)
     if answered(json, run.study, run.metrics, run.path, saes=table.to_dict("records")):
         return
-    print(run.path)
+    say(run.path)
     print_rows(table[[name for name in table.columns if "corrected" not in name]])
     seconds = run.manifest["seconds"]
-    print("seconds:", ", ".join(f"{name} {value:g}" for name, value in seconds.items()))
+    say("seconds: " + ", ".join(f"{name} {value:g}" for name, value in seconds.items()))
 
 
 study_command(darkmatter, DarkMatterConfig, report=_parts)
