@@ -18,7 +18,7 @@ from plotly.graph_objects import Figure
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import StopException
 
-from interp.analyses import analyses, label
+from interp.analyses import config_class, label
 from interp.errors import UserError, readable
 from interp.plots import FORMATS, drawn, undrawable
 from interp.runs.store import Run, Store, open_run
@@ -128,8 +128,7 @@ def offer_run(rows: pd.DataFrame, name: str, run: Run, shown: str = "", **config
 
 def study_call(study: str, config: dict[str, Any]) -> tuple[list[str], str]:
     """What makes a study's run: the command, and `run = run_or_load(...)`; defaults left out."""
-    kinds = analyses()[study.partition(".")[0]].configs()
-    usual = next(kind for kind in kinds if study == kind.STUDY)
+    usual = config_class(study)
     named, positional, call = [], [], []
     for field in fields(usual):
         value = config.get(field.name, field.default)  # an earlier version's run may lack it

@@ -10,6 +10,7 @@ import tyro
 from ..analyses import analyses, load
 from ..citing import citation
 from ..errors import UserError
+from ..runs.fit import check_fits
 from ..runs.store import Run, Store
 from .common import Json, Runs, answered, bound, say
 
@@ -45,6 +46,7 @@ def _figure(
     from ..plots import Figures, save_figure
 
     found = Store(runs).find(run)
+    check_fits(found.path, found.manifest)
     figures: Figures = load(where)(found) if (where := _figures_of(found)) else {}
     if not figures:
         raise UserError(f"a run of {found.study} has no figure: its tables are in {found.path}")

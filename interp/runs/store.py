@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..plain_path import found, plain_path
 from ..progress import log
+from .fit import check_fits
 from .manifest import read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
@@ -102,8 +103,12 @@ class Run:
 def open_run(path: str | Path, study: str | None = None) -> Run:
     """The finished run in a folder.
 
+    Args:
+        study: what it must be a run of; its config and facts are then of that study's types.
+
     Raises:
-        UserError: no run there, an unfinished one, another study's, or another layout's.
+        UserError: no run there, an unfinished one, another study's, or another layout's; one whose
+            config is not of its study's types.
     """
     path = plain_path(path)
     settle(path)
@@ -116,6 +121,8 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
     run = Run(path, read_manifest(path))
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
+    if study is not None:
+        check_fits(path, run.manifest)
     for name, part in run.manifest["files"].items():
         if not (path / name).is_file() or (path / name).stat().st_size != part.get("bytes"):
             raise UserError(
@@ -161,7 +168,7 @@ class Store:
             if path.parent.name.startswith("."):  # a run that is to replace another
                 continue
             try:
-                found.append(open_run(path.parent))
+                found.append(open_run(path.parent, None if study == "*" else study))
             except UserError as error:
                 complaints.append(str(error))
         return sorted(
