@@ -19,13 +19,13 @@ def page(atlas: StreamlitPage) -> None:
     for complaint in complaints:
         st.warning(plain(f"Passed over: {readable(complaint)}"))
     if not runs:
-        st.info(f"Nothing stored in `{store.root}` yet. A neuron atlas takes about a minute:")
+        st.info(f"Nothing stored in {plain(store.root)} yet. A neuron atlas takes about a minute:")
         st.code("interp neurons atlas --model smollm2-135m", language="bash")
         return
     rows = [
         {
             "study": run.study,
-            "model": run.config.get("model", ""),
+            "model": str(run.config.get("model", "")),
             "of": label(run.study, run.config),
             "finished": run.manifest["finished"],
             "wall time, s": run.manifest["wall_s"],
