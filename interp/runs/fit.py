@@ -42,18 +42,28 @@ def check_fits(path: Path, manifest: Mapping[str, Any]) -> None:
     Raises:
         UserError: a value of another type; the line names the run and the field.
     """
-    fix = "do not use this run, or make it again with its own command and --fresh"
-    named = filter(None, (class_of(manifest["study"]) for class_of in _lookups))
-    for config in named:
+    for config in filter(None, (class_of(manifest["study"]) for class_of in _lookups)):
         fields, facts = _types(config)
-        for of, types in (("config", fields), ("manifest", facts)):
-            values = manifest["config"] if of == "config" else manifest
-            for name, kind in types.items():
-                for value in _entries(values, name.split(".")):
-                    where = f"'{name}' of the {of} of {path}"
-                    check(value, kind, where, fix)
-                    if _is_vast(value):
-                        raise UserError(f"{where} has a whole number of over 64 bits: {fix}")
+        _check(manifest["config"], fields, f"the config of {path}")
+        _check(manifest, facts, f"the manifest of {path}")
+
+
+def check_common(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Hold a manifest's facts against `COMMON`, whatever its study.
+
+    Raises:
+        UserError: as `check_fits`.
+    """
+    _check(manifest, COMMON, f"the manifest of {path}")
+
+
+def _check(values: Mapping[str, Any], types: Mapping[str, Any], where: str) -> None:
+    fix = "do not use this run, or make it again with its own command and --fresh"
+    for name, kind in types.items():
+        for value in _entries(values, name.split(".")):
+            check(value, kind, f"'{name}' of {where}", fix)
+            if _is_vast(value):
+                raise UserError(f"'{name}' of {where} has a number of over 64 bits: {fix}")
 
 
 def _entries(values: Any, names: list[str]) -> list[Any]:
@@ -75,7 +85,7 @@ def _types(config: type[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         now = _of_json(hints[field.name])
         earlier = field.metadata.get("earlier", now)
         fields[field.name] = now if now is Any else now | earlier
-    return fields, COMMON | getattr(config, "FACTS", {})
+    return fields, getattr(config, "FACTS", {})
 
 
 def _of_json(hint: Any) -> Any:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..plain_path import found, plain_path
 from ..progress import log
-from .fit import check_fits
+from .fit import check_common, check_fits
 from .manifest import read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
@@ -121,6 +121,7 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
     run = Run(path, read_manifest(path))
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
+    check_common(path, run.manifest)
     if study is not None:
         check_fits(path, run.manifest)
     for name, part in run.manifest["files"].items():
