@@ -19,7 +19,7 @@ def page() -> None:
     asked = config["prompt"]
     prompts = [asked] if isinstance(asked, str) else list(asked)  # an earlier version has one
     if not prompts:
-        raise UserError(f"the run in {run.path} has no prompt: make it again with --fresh")
+        raise UserError(f"{run.path} has no prompt: make it again with --fresh")
     about = "prompt" if len(prompts) == 1 else f"{len(prompts)} prompts, the first"
     st.caption(
         plain(
@@ -31,6 +31,8 @@ def page() -> None:
         prompt = st.selectbox("Prompt", prompts)
         rows = rows[rows["prompt"] == prompt]
     held = rows[rows["value"].notna()].sort_values("value").reset_index(drop=True)
+    if held.empty or len(held) == len(rows):
+        raise UserError(f"{run.path} has no values of this prompt: make it again with --fresh")
     value = st.select_slider("Hold it at", list(held["value"]), format_func=lambda v: f"{v:g}")
     shown = {
         "not clamped": rows[rows["value"].isna()].iloc[0],
