@@ -25,7 +25,7 @@ from ..errors import UserError
 from ..plain_path import found, plain_path
 from ..progress import log
 from .fit import check_common, check_fits
-from .manifest import read_manifest
+from .manifest import KEY, read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
 
@@ -110,6 +110,14 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
         UserError: no run there, an unfinished one, another study's, or another layout's; one whose
             config is not of its study's types.
     """
+    run = _opened(path, study)
+    if study is not None:
+        check_fits(run.path, run.manifest)
+    return run
+
+
+def _opened(path: str | Path, study: str | None) -> Run:
+    """`open_run`, without a look at the types of a study's own."""
     path = plain_path(path)
     settle(path)
     if not (path / "manifest.json").is_file():
@@ -122,8 +130,6 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
     check_common(path, run.manifest)
-    if study is not None:
-        check_fits(path, run.manifest)
     for name, part in run.manifest["files"].items():
         if not (path / name).is_file() or (path / name).stat().st_size != part.get("bytes"):
             raise UserError(
@@ -153,7 +159,15 @@ class Store:
         self.root = plain_path(chosen)
 
     def folder(self, study: str, key: str) -> Path:
-        return self.root / study / key
+        """Where a run is kept.
+
+        Raises:
+            UserError: the study's folder is a link.
+        """
+        folder = self.root / study
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link: runs are written into a folder, so remove it")
+        return folder / key
 
     def runs(self, study: str = "*") -> list[Run]:
         """The finished runs, newest first; what cannot be read is passed over, and said so."""
@@ -169,7 +183,13 @@ class Store:
             if path.parent.name.startswith("."):  # a run that is to replace another
                 continue
             try:
-                found.append(open_run(path.parent, None if study == "*" else study))
+                run = _opened(path.parent, path.parents[1].name)
+                if study != "*":  # who asks for every study's runs reads what all of them have
+                    check_fits(run.path, run.manifest)
+                key = str(run.manifest["key"])
+                if KEY.fullmatch(run.path.name) and run.path.name != key:
+                    raise UserError(f"{run.path} holds the run {key}: give its folder that name")
+                found.append(run)
             except UserError as error:
                 complaints.append(str(error))
         return sorted(
@@ -200,7 +220,11 @@ class Store:
             return open_run(folder)
         stored = self.runs()
         of_study = [run for run in stored if run.study == name]
-        of_key = [run for run in stored if name and run.path.name.startswith(name)]
+        of_key = [
+            run
+            for run in stored
+            if name and name in (run.path.name[: len(name)], run.manifest["key"][: len(name)])
+        ]
         if of_study:
             return _newest(of_study)
         if len(of_key) != 1:
