@@ -88,7 +88,7 @@ def plain(text: object) -> str:
     """Text that Streamlit's markdown shows as it is: no hidden links, pictures or formulas, which a
     browser would fetch or draw. Whatever a page shows of a run, a model or a file goes through here
     where markdown is read: in captions and messages, metrics, tabs, and every widget's label."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:])", r"\\\1", printable(str(text)))
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:&])", r"\\\1", printable(str(text)))
 
 
 def consent(model: str) -> None:

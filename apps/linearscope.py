@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from interp.linearscope import figures
 from interp.linearscope.explain import BiasConfig, ExplainConfig
 from interp.linearscope.responses import ImpulseConfig, SvdConfig
 from interp.linearscope.tokens import TokensConfig
+from interp.runs.fit import rebuilt
 from interp.runs.store import Run, Store
 from interp.runs.study import Study, run_or_load
 
@@ -132,9 +132,7 @@ def _another_pixel(stored: Run | None) -> Study | None:
         st.caption("The network is your own code: the command below computes another pixel.")
         return None
     typed = st.text_input("Another pixel of the output, as y,x (runs the network)", key="another")
-    own = {field.name for field in fields(ImpulseConfig)}
-    kept = {name: value for name, value in stored.config.items() if name in own}
-    return ImpulseConfig(**{**kept, "at": (typed,)}) if typed else None
+    return rebuilt(ImpulseConfig, stored.config, at=(typed,)) if typed else None
 
 
 def _impulse(run: Run) -> None:

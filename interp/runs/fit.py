@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UserError
 from ..plain_json import check
 
+T = TypeVar("T")
 COMMON = {
     "parity": float | None, "site_error": float | None, "device": str, "python": str,
     "text": dict[str, Any], "packages": dict[str, str], "fingerprints": dict[str, str],
@@ -55,6 +56,13 @@ def check_common(path: Path, manifest: Mapping[str, Any]) -> None:
         UserError: as `check_fits`.
     """
     _check(manifest, COMMON, f"the manifest of {path}")
+
+
+def rebuilt(config: type[T], stored: Mapping[str, Any], **changes: Any) -> T:
+    """A config from a stored run's, without what its class does not know (any more)."""
+    known = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    kept = {name: value for name, value in stored.items() if name in known}
+    return config(**{**kept, **changes})
 
 
 def _check(values: Mapping[str, Any], types: Mapping[str, Any], where: str) -> None:

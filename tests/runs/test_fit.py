@@ -114,6 +114,11 @@ def test_entries_in_objects_and_types_of_outside_packages(monkeypatch, tmp_path)
         fit.check_fits(tmp_path, {**about, "config": {"much": "x"}})
 
 
+def test_a_config_is_rebuilt_without_what_its_class_does_not_know():
+    stored = {"model": "m", "tokens": 3, "gone": [1]}
+    assert fit.rebuilt(ClampConfig, stored, tokens=4) == ClampConfig("m", tokens=4)
+
+
 def test_the_command_line_says_it_in_one_line(tmp_path, capsys):
     bad = stored(tmp_path, {"prompt": 3})
     assert main(["figure", str(bad), "curve"]) == 2
