@@ -35,6 +35,7 @@ _ORIGINAL = "open the checkpoint it was made from, in float16 or float32"
 _PACKED = ("qweight", "weight_packed", "weight_scale", "weight_scale_inv", "SCB", "absmax")
 """What the names of quantised tensors end in."""
 _FLOATS = ("F16", "BF16", "F32", "F64")
+_DISTRIBUTED = "shard-?????-model-?????-of-?????.safetensors"
 _ORIGINALS = ("consolidated*", "params.json")
 _PICKLES = ("pytorch_model*.bin", "model*.bin", "*.pth", "*.pt", "*.ckpt")
 
@@ -72,6 +73,7 @@ def check_base(folder: Path) -> ModelFolder:
     check_family(folder, config)
     if not weight_files(folder):
         raise UserError(_no_weights(folder))
+    _check_no_others(folder, config)
     stored = stored_tensors(folder)
     check_counts(folder, config, stored)
     if method == "fp8":
@@ -83,6 +85,21 @@ def check_base(folder: Path) -> ModelFolder:
             f"{packed[0].dtype}): {_ORIGINAL}"
         )
     return ModelFolder(config, {tensor.name: tensor for tensor in stored})
+
+
+def _check_no_others(folder: Path, config: dict[str, Any]) -> None:
+    """transformers takes other files than model.safetensors and the index where the config names
+    some, and all that there are where one has the name of a distributed checkpoint's shard."""
+    if config.get("transformers_weights") is not None:
+        raise UserError(
+            f"{folder}/config.json names the files of its weights ('transformers_weights'), which "
+            "is not followed: take that out, and name the file model.safetensors"
+        )
+    if found := _any(folder, _DISTRIBUTED):
+        raise UserError(
+            f"{folder} has {found}, a shard of a distributed checkpoint, beside its weights: "
+            "move it out of the folder"
+        )
 
 
 def _check_whole_blocks(folder: Path, config: dict[str, Any], stored: list[Stored]) -> None:

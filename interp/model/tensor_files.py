@@ -40,8 +40,8 @@ def stored_tensors(folder: Path) -> list[Stored]:
     """The tensors of a folder that has weights, from the headers of all its files.
 
     Raises:
-        UserError: a shard that is missing or lacks what the index says, a damaged index, a file
-            that is truncated or corrupt.
+        UserError: a shard that is missing, lacks what the index says or holds what it does not
+            say, a damaged index, a file that is truncated or corrupt.
     """
     (path,) = weight_files(folder)
     if path.suffix != ".json":
@@ -60,6 +60,11 @@ def stored_tensors(folder: Path) -> list[Stored]:
     if lacking := [n for n, file in names.items() if (n, folder / file) not in found]:
         where = folder / names[lacking[0]]
         raise UserError(f"{where} lacks '{lacking[0]}', which the index names: fetch it again")
+    # transformers reads all that a shard holds, and of a name that is there twice the last
+    for name, file in found:
+        if file != folder / names.get(name, ""):
+            says = f"gives to {names[name]}" if name in names else "does not name"
+            raise UserError(f"{file} holds '{name}', which the index {says}: fetch it again")
     return [found[name, folder / file] for name, file in names.items()]
 
 
