@@ -22,7 +22,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..progress import log
+from .agreement import check_biases
 from .catalog import resolve
+from .checkpoint import tensor_names
 from .families import ModelSpec, Names, read_spec
 from .files import sha256
 from .folder import check_folder
@@ -52,6 +54,7 @@ class Weights:
         self.folder = folder
         config, self._stored = check_folder(folder)
         self._look(read_spec(config), self._stored)
+        check_biases(folder, self.spec, self._stored, lambda: tensor_names(folder))
         for name, shape in self._implied():
             if name in self and self._stored[name].shape != shape:
                 raise UserError(wrong_shape(self._stored[name], shape))

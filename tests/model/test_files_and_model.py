@@ -4,9 +4,13 @@ import json
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from interp.errors import UserError
+from interp.model.agreement import check_numbers
+from interp.model.checkpoint import load_model
+from interp.model.folder import check_folder
 from interp.model.weights import Weights
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -74,3 +78,78 @@ def test_a_shard_of_a_distributed_checkpoint_is_refused(folder):
     shard = "shard-00001-model-00001-of-00001.safetensors"
     shutil.copy(folder / "model.safetensors", folder / shard)
     assert f"has {shard}, a shard of a distributed checkpoint" in refusal(folder)
+
+
+def test_a_tensor_under_two_names_is_refused(folder):
+    """With the base model's prefix and without: transformers takes one of them."""
+    tensors = load_file(folder / "model.safetensors")
+    name = DOWN.removeprefix("model.")
+    save_file(tensors | {name: tensors[DOWN].flip(0).contiguous()}, folder / "model.safetensors")
+    assert f"holds '{name}' with 'model.' before it and without" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("lm_head.bias", 211),
+        ("model.layers.0.mlp.up_proj.bias", 48),
+        ("model.layers.1.mlp.down_proj.bias", 32),
+        ("model.layers.1.self_attn.v_proj.bias", 16),
+        ("model.layers.0.self_attn.o_proj.bias", 32),
+        ("model.layers.0.input_layernorm.bias", 32),
+        ("model.norm.bias", 32),
+    ],
+)
+def test_a_bias_that_the_model_lacks_is_refused(name, size, folder):
+    """transformers leaves it out without an error, and the files' views would count it."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {name: torch.full((size,), 5.0)}, folder / "model.safetensors")
+    says = f"holds '{name}', which the model that its config.json describes has no place for"
+    assert says in refusal(folder)
+    with pytest.raises(UserError, match="has no place for: mend config.json or fetch it again"):
+        load_model(folder)
+
+
+def test_a_bias_of_queries_that_the_model_lacks_is_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.bias"
+    save_file(tensors | {name: torch.ones(32)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"holds 'model.layers.0.self_attn.q_proj.bias', which"):
+        load_model(folder)
+
+
+def test_a_bias_that_config_json_tells_of_is_read(model_folder, own_home):
+    weights = Weights(model_folder("llama", attention_bias=True, mlp_bias=True))
+    own = load_file(weights.folder / "model.safetensors")
+    assert torch.equal(weights.bias("up", 1), own["model.layers.1.mlp.up_proj.bias"])
+    assert torch.equal(weights.b_O(0), own["model.layers.0.self_attn.o_proj.bias"])
+
+
+def test_what_else_is_left_out_is_said_in_a_line(folder, caplog):
+    tensors = load_file(folder / "model.safetensors")
+    more = {f"model.layers.{i}.self_attn.q_norm.weight": torch.ones(8) for i in range(2)}
+    save_file(tensors | more, folder / "model.safetensors", metadata={"format": "pt"})
+    load_model(folder)
+    (record,) = caplog.records
+    assert "2 of its tensors are no part of the model" in record.getMessage()
+
+
+def test_missing_weights_are_one_line(folder, caplog):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.self_attn.q_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"1 of the model's weights are not in its files"):
+        load_model(folder)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_of_the_files_are_held_against_the_model(dtype, folder):
+    """Whatever transformers may do to them as it loads them."""
+    spec, stored = Weights(folder).spec, check_folder(folder).tensors
+    held = load_model(folder, dtype=dtype).state_dict()
+    check_numbers(spec, stored, held)
+    for name in (DOWN, "model.norm.weight", "lm_head.weight"):
+        other = held | {name: held[name].flip(0)}
+        with pytest.raises(UserError, match=f"'{name}' in .* is not what the model runs with"):
+            check_numbers(spec, stored, other)
