@@ -21,6 +21,13 @@ def home() -> Path:
     return Path(chosen) if chosen else user_cache_path("interp")
 
 
+def state_of(path: Path) -> str:
+    """What is another wherever a file's content is: size and time of change can be kept (an archive
+    unpacked over another, `touch`), the file system's own time of change and number cannot."""
+    seen = path.stat()
+    return f"{seen.st_size}|{seen.st_mtime_ns}|{seen.st_ctime_ns}|{seen.st_ino}|{seen.st_dev}"
+
+
 def sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:

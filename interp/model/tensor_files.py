@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,12 +10,14 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
 from ..plain_path import plain_path
-from .files import read_json, remembered, sha256
+from .files import read_json, remembered, sha256, state_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SLICE_BYTES = 64 * 2**20
+_CLOCK_STEP = 10**8
+"""Nanoseconds, more than between two times that a file system tells apart."""
 
 
 class Stored(NamedTuple):
@@ -144,7 +147,8 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def remembered_sha256(path: Path) -> str:
-    """sha256 of a file, remembered by path, size and time of change: weights can be 800 GB."""
-    status = path.stat()
-    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-    return remembered(key, "[0-9a-f]{64}", lambda: sha256(path))
+    """sha256 of a file, remembered by path and `state_of`: weights can be 800 GB."""
+    about = f"{path.resolve()}|{state_of(path)}"
+    if time.time_ns() - path.stat().st_ctime_ns < _CLOCK_STEP:
+        return sha256(path)  # another change now would bear the same time
+    return remembered(about, "[0-9a-f]{64}", lambda: sha256(path))

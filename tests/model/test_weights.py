@@ -1,6 +1,7 @@
 """Canonical weights of every family against transformers' own modules."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -193,6 +194,34 @@ def test_fingerprint_sees_one_changed_weight(model_folder, own_home, tmp_path):
     tensors["model.layers.1.mlp.down_proj.weight"][3, 5] += 1e-3
     save_file(tensors, changed / "model.safetensors")
     assert Weights(changed).fingerprint() != Weights(folder).fingerprint()
+
+
+def _unpacked_over(path, content, in_place):
+    """As `tar` writes over a file, with the time of change that the archive says."""
+    seen = path.stat()
+    if not in_place:
+        path.unlink()
+    path.write_bytes(content)
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert path.stat().st_size == seen.st_size
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_fingerprint_sees_a_file_of_the_same_size_and_time(
+    file, in_place, model_folder, own_home, tmp_path
+):
+    folder = shutil.copytree(model_folder("llama"), tmp_path / "model")
+    before, path = Weights(folder).fingerprint(), folder / file
+    content = path.read_bytes()
+    other = (
+        content.replace(b"10000.0", b"20000.0") if file == "config.json" else content[:-1] + b"!"
+    )
+    assert other != content
+    _unpacked_over(path, other, in_place)
+    assert Weights(folder).fingerprint() != before
+    _unpacked_over(path, content, in_place)
+    assert Weights(folder).fingerprint() == before
 
 
 class TestDamage:
