@@ -23,7 +23,7 @@ from .adapter import private_copy
 from .backends import Backend
 from .batch import Batch, edited_positions, model_inputs, pick
 from .catalog import resolve
-from .checkpoint import load_model
+from .checkpoint import FIX, load_model, refusing
 from .families import ModelSpec, read_spec
 from .hooked import Hooked
 from .identities import check, check_causal, looked_at, probe_rows, rounding
@@ -248,11 +248,9 @@ def open_subject(
     if spec.n_experts and double:
         hf.set_experts_implementation("eager")  # torch's grouped product knows no float64
     stored = LoadedWeights(hf, spec)
-    context = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    context = _context(hf)
     probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))
-    with torch.no_grad():
-        alone = [hf(input_ids=ids[real][None]).logits[0] for ids, real in zip(*probe, strict=True)]
-        check_causal(hf, probe.ids[0], alone[0])
+    plain = _plain_logits(hf, probe)
     adapter = getattr(
         import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
     )
@@ -267,8 +265,33 @@ def open_subject(
     subject.double = double
     subject.context = context
     subject.weights = weights
-    _check(subject, probe, torch.cat(alone), stored, backend)
+    _check(subject, probe, plain, stored, backend)
     return subject
+
+
+def _context(hf: Any) -> int | None:
+    """The maximum number of tokens in a pass, where the config limits it."""
+    context: int | None = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and context < 1:
+        raise UserError(f"the config's 'max_position_embeddings' is {context}: {FIX}")
+    return context
+
+
+def _plain_logits(hf: Any, probe: Batch) -> Float[Tensor, "n d_vocab"]:
+    """transformers' own logits at the probe's real positions, a row at a time.
+
+    Raises:
+        UserError: the model does not run, with or without a cache: a config can be one that
+            transformers makes a model of and no pass; or its logits depend on later tokens.
+    """
+    kind = hf.config.model_type
+    with torch.no_grad(), refusing(f"transformers cannot run this {kind} model", FIX):
+        alone = [
+            hf(input_ids=ids[real][None], use_cache=True).logits[0]
+            for ids, real in zip(*probe, strict=True)
+        ]
+        check_causal(hf, probe.ids[0], alone[0])
+    return torch.cat(alone)
 
 
 def _with_head(hf: Any) -> Any:

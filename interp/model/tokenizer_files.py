@@ -150,7 +150,8 @@ def _from_merges(folder: Path) -> Vocabulary:
 def _from_sentencepiece(folder: Path) -> Vocabulary:
     pieces = _pieces(folder)
     ids = range(pieces.get_piece_size())
-    tokens = dict(enumerate(pieces.id_to_piece(list(ids))))
+    with Refusing(f"cannot read the sentencepiece model in {folder}", "fetch it again"):
+        tokens = dict(enumerate(pieces.id_to_piece(list(ids))))
     fallback = _byte_tokens((i, tokens[i]) for i in ids if pieces.is_byte(i))
     added = _added(folder)
     control = {i for i in ids if pieces.is_control(i) or pieces.is_unknown(i)}

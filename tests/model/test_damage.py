@@ -98,6 +98,32 @@ def test_what_transformers_refuses_names_the_file(fields, model):
 
 
 @pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "no attribute 'sliding_window'"),
+        ({"layer_types": ["chunked_attention", "full_attention"]}, "'attention_chunk_size'"),
+        ({"layer_types": ["linear_attention"] * 2}, "Cache seem to only contain LinearAttention"),
+        ({"layer_types": ["linear_attention"] * 2, "use_cache": False}, "Cache seem to only"),
+        ({"max_position_embeddings": -1}, "the config's 'max_position_embeddings' is -1"),
+        ({"max_position_embeddings": 0}, "the config's 'max_position_embeddings' is 0"),
+    ],
+)
+def test_a_model_that_cannot_run_is_a_line(fields, says, model):
+    """transformers makes a model of the config, and fails as it runs."""
+    change(model / "config.json", **fields)
+    line = refusal(open_subject, model)
+    assert says in line
+    assert line.endswith(": mend its config.json or fetch it again")
+
+
+@pytest.mark.parametrize("window", [0, -3])
+def test_a_window_of_nothing_is_a_line(window, model_folder, tmp_path):
+    folder = shutil.copytree(model_folder("mistral"), tmp_path / "model")
+    change(folder / "config.json", sliding_window=window)
+    assert "transformers cannot run this mistral model (" in refusal(open_subject, folder)
+
+
+@pytest.mark.parametrize(
     ("damage", "says"),
     [
         (lambda path: path.unlink(), "{} is no model folder: it has no config.json"),

@@ -102,6 +102,16 @@ def test_a_sentencepiece_model_is_a_tokenizer(pieces, tmp_path, model_type):
     assert without_string(folder, 303) == list(range(size + 1, 303))
 
 
+def test_a_piece_that_is_no_text_is_a_line(pieces, tmp_path):
+    """Bytes that are no UTF-8: sentencepiece takes them, and fails as it gives them out."""
+    folder = folder_of(tmp_path / "model", "llama")
+    assert b"dog" in pieces["llama"]
+    (folder / "tokenizer.model").write_bytes(pieces["llama"].replace(b"dog", b"d\xffg"))
+    for reading in (lambda folder: token_strings(folder, 300), load_tokenizer):
+        with pytest.raises(UserError, match=f"cannot read the sentencepiece model in {folder}"):
+            reading(folder)
+
+
 def test_a_class_that_splits_otherwise_is_refused(pieces, tmp_path):
     """GPT-2's class takes the pieces' vocabulary, drops the spaces, and says nothing."""
     folder = folder_of(tmp_path / "model", "gpt2")
