@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, reason
-from ..plain_json import check
 from ..progress import log
 from .agreement import LEFT_OUT, check_numbers
+from .ends import said_ends
 from .families import read_spec
-from .files import read_json, remembered, sha256
+from .files import remembered, sha256
 from .folder import check_folder, read_config
 from .sizes import check_implied
 from .tensor_files import stored_tensors
@@ -84,7 +84,7 @@ def complete_model(folder: Path, **options: Any) -> Any:
     asked = {"output_loading_info": True, "ignore_mismatched_sizes": True, **options}
     loaded: Any
     auto = _auto(folder)
-    _check_generation(folder)
+    said_ends(folder)  # refuses what are no ids
     with refusing(f"transformers cannot load the model in {folder}", FIX), _without_report():
         config = options.get("config") or AutoConfig.from_pretrained(
             folder, trust_remote_code=False
@@ -94,15 +94,6 @@ def complete_model(folder: Path, **options: Any) -> Any:
     model, info = loaded
     _check_complete(folder, model, info)
     return model
-
-
-def _check_generation(folder: Path) -> None:
-    """Raise UserError for a generation_config.json whose ends of a text are no token ids; what
-    else it says is not followed."""
-    path = folder / "generation_config.json"
-    if path.exists():
-        ends = read_json(path).get("eos_token_id")
-        check(ends, int | list[int] | None, f"'eos_token_id' of {path}", "mend or fetch it again")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from .backends import Backend
 from .batch import Batch, edited_positions, model_inputs, pick
 from .catalog import resolve
 from .checkpoint import FIX, load_model, refusing
+from .ends import ends_of
 from .families import ModelSpec, read_spec
 from .hooked import Hooked
 from .identities import check, check_causal, looked_at, probe_rows, rounding
@@ -256,7 +257,7 @@ def open_subject(
     )
     prompting = Prompting(tokenizer, bos)
     subject = Subject(adapter(hf, spec), spec, prompting, torch.device(device))
-    subject.ends = _ends(hf, tokenizer)
+    subject.ends = ends_of(hf, tokenizer)
     text = hf.config.get_text_config()
     if "linear_attention" in (getattr(text, "layer_types", None) or ()):
         subject._cache_config = text
@@ -343,13 +344,3 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device '{device}' cannot be used here: {reason}") from error
-
-
-def _ends(hf: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends a text, as transformers' `generate` has it: generation_config.json's, else
-    config.json's; else the tokenizer's. A chat model has several: of a turn and of a text."""
-    says = (getattr(hf, "generation_config", None), hf.config.get_text_config(), tokenizer)
-    each = (getattr(one, "eos_token_id", None) for one in says)
-    given: Any = next((ids for ids in each if ids is not None), [])
-    ids = given if isinstance(given, list) else [given]
-    return tuple(i for i in dict.fromkeys(ids) if 0 <= i < hf.config.get_text_config().vocab_size)
