@@ -2,8 +2,8 @@
 
 Three forms are read: `tokenizer.json`, a sentencepiece model (`tokenizer.model`), and GPT-2's
 `vocab.json` with `merges.txt`. The first says all of a tokenizer; the other two leave to a class
-of transformers how text is split. tokenizer_config.json can name a class for any of them, so what it
-makes of the files is held against them.
+of transformers how text is split. tokenizer_config.json can name a class for any of them, so what
+it makes of the files is held against them.
 """
 
 from __future__ import annotations

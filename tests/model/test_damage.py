@@ -179,6 +179,7 @@ def adapter(model, tmp_path):
         ({"target_modules": "("}, "does not fit this model ("),
         ({"megatron_config": {"a": 1}, "megatron_core": "this"}, "has a 'megatron_config'"),
         ({"monteclora_config": 3}, "has a 'monteclora_config'"),
+        ({"new_scale": 0.5}, "has 'new_scale', which this version of peft does not know"),
     ],
 )
 def test_a_damaged_adapter(fields, says, model, adapter):
@@ -189,6 +190,12 @@ def test_a_damaged_adapter(fields, says, model, adapter):
     assert says in line
     assert str(adapter) in line
     assert "this" not in sys.modules
+
+
+def test_a_field_that_says_nothing_is_passed_over(model, adapter):
+    """As a later version of peft writes it where it is not used."""
+    change(adapter / "adapter_config.json", new_scale=None, new_flag=False)
+    adapted(load_model(model), adapter)
 
 
 def test_an_id_of_billions_takes_no_time(model):
