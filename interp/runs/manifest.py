@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,8 @@ from typing import Any
 from ..errors import UserError
 from ..plain_json import read_json
 
+KEY = re.compile("[0-9a-f]{12}")
+"""What `key_of` gives."""
 SCHEMA = 2
 """Version of the run folder's layout; the first had no seal."""
 _REQUIRED: dict[str, Any] = {
@@ -30,6 +33,8 @@ _REQUIRED: dict[str, Any] = {
     "peak_memory_bytes": int,
 }
 """Entries that readers count on."""
+_LARGEST = 2**53
+"""No number of these is larger."""
 _UNKEYED = 4
 """Settings of a run of the first layout that may not count for its key, at most."""
 
@@ -40,12 +45,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or one that is damaged, was changed, or names files outside.
     """
-    path = folder / "manifest.json"
+    path = check_inside(folder, "manifest.json")
     manifest: dict[str, Any] = read_json(path, "the run's own command with --fresh makes it again")
     if manifest.get("schema") not in (1, SCHEMA):
         raise UserError(f"{path} is not of this version's layout ({SCHEMA})")
     for name, kind in _REQUIRED.items():
         if not isinstance(manifest.get(name), kind):
+            raise UserError(f"{path} is damaged: it has no proper '{name}'")
+    for name in ("wall_s", "peak_memory_bytes"):
+        if not 0 <= manifest[name] <= _LARGEST:  # NaN is not
             raise UserError(f"{path} is damaged: it has no proper '{name}'")
     for name, part in manifest["files"].items():
         check_inside(folder, name)

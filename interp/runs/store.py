@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..plain_path import found, plain_path
 from ..progress import log
-from .manifest import read_manifest
+from .manifest import KEY, read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
 
@@ -145,7 +145,15 @@ class Store:
         self.root = plain_path(chosen)
 
     def folder(self, study: str, key: str) -> Path:
-        return self.root / study / key
+        """Where a run is kept.
+
+        Raises:
+            UserError: the study's folder is a link.
+        """
+        folder = self.root / study
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link: runs are written into a folder, so remove it")
+        return folder / key
 
     def runs(self, study: str = "*") -> list[Run]:
         """The finished runs, newest first; what cannot be read is passed over, and said so."""
@@ -161,7 +169,11 @@ class Store:
             if path.parent.name.startswith("."):  # a run that is to replace another
                 continue
             try:
-                found.append(open_run(path.parent))
+                run = open_run(path.parent, path.parents[1].name)
+                key = str(run.manifest["key"])
+                if KEY.fullmatch(run.path.name) and run.path.name != key:
+                    raise UserError(f"{run.path} holds the run {key}: give its folder that name")
+                found.append(run)
             except UserError as error:
                 complaints.append(str(error))
         return sorted(
@@ -192,7 +204,11 @@ class Store:
             return open_run(folder)
         stored = self.runs()
         of_study = [run for run in stored if run.study == name]
-        of_key = [run for run in stored if name and run.path.name.startswith(name)]
+        of_key = [
+            run
+            for run in stored
+            if name and name in (run.path.name[: len(name)], run.manifest["key"][: len(name)])
+        ]
         if of_study:
             return _newest(of_study)
         if len(of_key) != 1:
