@@ -91,7 +91,8 @@ def _check_config(folder: Path) -> None:
     for name in ("megatron_config", "monteclora_config"):
         if config.get(name) is not None:
             raise UserError(f"{path} has a '{name}', which is not followed: give another adapter")
-    made = PEFT_TYPE_TO_CONFIG_MAPPING.get(str(config.get("peft_type")))
+    kinds: dict[str, Any] = {kind.value: made for kind, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    made = kinds.get(str(config.get("peft_type")))
     known = {field.name for field in fields(made)} if made else config.keys()
     for name, value in config.items():
         if value and name not in known:

@@ -23,13 +23,14 @@ from .adapter import private_copy
 from .backends import Backend
 from .batch import Batch, edited_positions, model_inputs, pick
 from .catalog import resolve
-from .checkpoint import FIX, load_model, refusing
+from .checkpoint import load_model
 from .ends import ends_of
 from .families import ModelSpec, read_spec
 from .hooked import Hooked
-from .identities import check, check_causal, looked_at, probe_rows, rounding
+from .identities import check, looked_at, probe_rows, rounding
 from .loaded import LoadedWeights
 from .places import DENSE_ONLY, expert_reason
+from .plain import context_of, plain_logits, with_head
 from .prompting import Bos, Prompting
 from .site import Site
 from .token_ids import token_ids
@@ -239,7 +240,7 @@ def open_subject(
         hf = load_model(folder, dtype=dtype, **wanted)
         tokenizer = tokenizer or load_tokenizer(folder)
     check_device(device)
-    hf = _with_head(hf).eval().requires_grad_(False).to(device)
+    hf = with_head(hf).eval().requires_grad_(False).to(device)
     if patterns and weights is None:
         hf.set_attn_implementation(patterns)
     spec = read_spec(hf.config.to_dict())
@@ -249,9 +250,9 @@ def open_subject(
     if spec.n_experts and double:
         hf.set_experts_implementation("eager")  # torch's grouped product knows no float64
     stored = LoadedWeights(hf, spec)
-    context = _context(hf)
+    context = context_of(hf)
     probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))
-    plain = _plain_logits(hf, probe)
+    plain = plain_logits(hf, probe)
     adapter = getattr(
         import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
     )
@@ -268,39 +269,6 @@ def open_subject(
     subject.weights = weights
     _check(subject, probe, plain, stored, backend)
     return subject
-
-
-def _context(hf: Any) -> int | None:
-    """The maximum number of tokens in a pass, where the config limits it."""
-    context: int | None = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
-    if context is not None and context < 1:
-        raise UserError(f"the config's 'max_position_embeddings' is {context}: {FIX}")
-    return context
-
-
-def _plain_logits(hf: Any, probe: Batch) -> Float[Tensor, "n d_vocab"]:
-    """transformers' own logits at the probe's real positions, a row at a time.
-
-    Raises:
-        UserError: the model does not run, with or without a cache: a config can be one that
-            transformers makes a model of and no pass; or its logits depend on later tokens.
-    """
-    kind = hf.config.model_type
-    with torch.no_grad(), refusing(f"transformers cannot run this {kind} model", FIX):
-        alone = [
-            hf(input_ids=ids[real][None], use_cache=True).logits[0]
-            for ids, real in zip(*probe, strict=True)
-        ]
-        check_causal(hf, probe.ids[0], alone[0])
-    return torch.cat(alone)
-
-
-def _with_head(hf: Any) -> Any:
-    """The model, or a whole causal model inside it (Llama 4); one that shares its head with the
-    model around it runs in there."""
-    inner = getattr(hf, "language_model", None)
-    whole = inner is not None and getattr(inner, "get_output_embeddings", lambda: None)()
-    return inner if whole else hf
 
 
 def _check(
