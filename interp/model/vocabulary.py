@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..plain_json import check
 from ..plain_text import printable
-from .files import read_json
+from .files import read_json, state_of
 from .tokenizer_damage import FIX, check_templates
 from .tokenizer_files import read_vocabulary, tokenizer_files
 
@@ -44,12 +44,12 @@ def without_string(folder: Path, size: int) -> list[int]:
 
 
 def _texts(folder: Path, size: int) -> tuple[str | None, ...]:
-    changed = tuple((path.name, path.stat().st_mtime_ns) for path in tokenizer_files(folder))
+    changed = tuple((path.name, state_of(path)) for path in tokenizer_files(folder))
     return _read(folder, size, changed)
 
 
 @lru_cache(maxsize=2)
-def _read(folder: Path, size: int, changed: tuple[tuple[str, int], ...]) -> tuple[str | None, ...]:
+def _read(folder: Path, size: int, changed: tuple[tuple[str, str], ...]) -> tuple[str | None, ...]:
     """The texts by the tokenizer's files, kept until one changes: they take a second to make."""
     vocabulary = read_vocabulary(folder)
     if vocabulary is None:

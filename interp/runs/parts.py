@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..model.files import remembered, sha256, stamp
+from ..model.tensor_files import remembered_sha256
 from ..plain_tables import check_values, reading
 from .disk import sync_folder, unwritable
 from .manifest import check_inside, read_manifest
@@ -39,7 +39,7 @@ def checked(folder: Path, name: str, about: Mapping[str, Any]) -> Path:
     except OSError as error:
         raise UserError(f"{path} is missing: the run's own command makes it again") from error
     same = stat.st_size == about.get("bytes")
-    if not same or remembered(stamp(path), "[0-9a-f]{64}", lambda: sha256(path)) != about["sha256"]:
+    if not same or remembered_sha256(path) != about["sha256"]:
         raise UserError(f"{path} is not what the run wrote: its own command makes it again")
     return path
 
