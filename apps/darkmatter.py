@@ -7,12 +7,13 @@ import streamlit as st
 
 from interp.apps.common import cached, charts, download, in_tabs, offer_run, pick_run, plain, table
 from interp.darkmatter import figures
+from interp.darkmatter.enough import cautions
 from interp.darkmatter.results import summary
 from interp.darkmatter.widths import bands, fits
 from interp.directions.figures import coloured_tokens
 from interp.runs.store import Run
 
-summarised = cached(summary)
+summarised, wary = cached(summary), cached(cautions)
 
 
 def page() -> None:
@@ -31,6 +32,8 @@ def _own() -> None:
             f"{_documents(run)}"
         )
     )
+    for line in wary(run):
+        st.warning(plain(line))
     measures = table(run, "measures")
     parts = bands(measures)
     charts("bands", figures.error_bands(parts))

@@ -186,6 +186,7 @@ class DarkMatterConfig(ErrorsConfig):
             "site": str(saes.site),
             "left_out": stream.left_out,
             "documents": errors.documents,
+            "fitted": errors.fitted,
             "seconds": {name: round(value, 2) for name, value in errors.seconds.items()},
         }
         measures = made["measures"]
