@@ -13,7 +13,7 @@ from .planted import stored_runs
 
 @pytest.mark.parametrize("tokens", [60, 120])
 def test_the_excess_is_that_of_least_squares(tokens):
-    """Noise that 20 inputs say nothing of, fitted 3,000 times; the best map leaves a variance of 1."""
+    """Noise that 20 inputs say nothing of, fitted 3,000 times; the best map leaves 1."""
     inputs, rng = 20, np.random.default_rng(0)
     left = []
     for _ in range(3000):
