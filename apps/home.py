@@ -7,20 +7,21 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import label
-from interp.apps.common import plain
-from interp.errors import readable
+from interp.apps.common import code, left_out
+from interp.runs.command import store_words
 from interp.runs.store import Store
+from interp.runs.unfinished import unfinished
 
 
 def page(atlas: StreamlitPage) -> None:
     st.title("Runs")
     store = Store()
     runs, complaints = store.looked_through()
-    for complaint in complaints:
-        st.warning(plain(f"Passed over: {readable(complaint)}"))
+    left_out(complaints, unfinished(store.root))
     if not runs:
         st.info(f"Nothing stored in `{store.root}` yet. A neuron atlas takes about a minute:")
-        st.code("interp neurons atlas --model smollm2-135m", language="bash")
+        first = ["interp", "neurons", "atlas", "--model", "smollm2-135m"]
+        code([*first, *store_words(store.root)])
         return
     rows = [
         {

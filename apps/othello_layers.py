@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import cached, charts, in_tabs, offer_run, pick_run, plain, table
+from interp.apps.common import cached, charts, code, in_tabs, offer_run, pick_run, plain, table
 from interp.othello import edit, figures, findings
 from interp.othello.board_labels import STATES, TILES
+from interp.runs.command import store_words
 from interp.runs.store import Run, Store
 
 
@@ -104,8 +103,8 @@ def _edits(compared: Run) -> None:
     runs = [r for r in Store().runs("othello.edit") if r.manifest["fingerprints"]["compare"] == key]
     if not runs:
         st.info("There is no board edit with this comparison's directions yet. Make one:")
-        command = shlex.join(["interp", "othello", "edit", "--compare", str(compared.path)])
-        st.code(command, language="bash")
+        command = ["interp", "othello", "edit", "--compare", str(compared.path)]
+        code([*command, *store_words(Store().root)])
         return
     run = runs[0]
     rows = table(run, "errors/table")

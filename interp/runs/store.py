@@ -27,6 +27,7 @@ from ..progress import log
 from .manifest import read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
+from .unfinished import resuming, unfinished
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,9 +110,7 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
     settle(path)
     if not (path / "manifest.json").is_file():
         if (path / "run.json").is_file():
-            raise UserError(
-                f"the run in {path} is not finished: run its command again to resume it"
-            )
+            raise UserError(f"the run in {path} is not finished: {resuming(path)}")
         raise UserError(f"{path} holds no run (no manifest.json)")
     run = Run(path, read_manifest(path))
     if study is not None and run.study != study:
@@ -135,6 +134,10 @@ def usual_store(root: Path | None) -> Iterator[Store]:
         yield Store()
     finally:
         _usual.reset(token)
+
+
+MOST = 3
+"""Unfinished runs that a message names, at most."""
 
 
 class Store:
@@ -168,6 +171,10 @@ class Store:
             found, key=lambda run: str(run.manifest["finished"]), reverse=True
         ), complaints
 
+    def left_out(self, study: str = "*") -> list[str]:
+        """A line for each run that is damaged or not finished."""
+        return [*self.looked_through(study)[1], *unfinished(self.root, study)]
+
     def newest(self, study: str, otherwise: str) -> Run:
         """The newest run of a study; of several, a line says which was taken.
 
@@ -179,7 +186,7 @@ class Store:
         """
         runs = self.runs(study)
         if not runs:
-            raise UserError(otherwise)
+            raise UserError("; ".join([otherwise, *unfinished(self.root, study)[:MOST]]))
         return _newest(runs)
 
     def find(self, name: str) -> Run:
@@ -196,10 +203,11 @@ class Store:
         if of_study:
             return _newest(of_study)
         if len(of_key) != 1:
+            begun = [line for line in unfinished(self.root) if name in line] if name else []
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
             raise UserError(
                 f"{said} '{name}': give a folder, a study or a key; {self.root} has "
-                f"{_listed(of_key or stored)}"
+                + "; ".join([_listed(of_key or stored), *begun[:MOST]])
             )
         return of_key[0]
 

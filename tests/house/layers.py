@@ -12,11 +12,11 @@ ROOT = Path(__file__).parent.parent.parent
 HOUSE = (
     "launch",
     "apps | cli",
-    "analyses",
     "{analyses}",
     "directions",
     "saes",
     "plots | runs",
+    "analyses",
     "text",
     "model",
     "plain_json | plain_path | plain_tables | plain_tensors | plain_yaml",
