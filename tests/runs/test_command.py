@@ -1,5 +1,6 @@
 """The command that makes a run again, and what is said of runs that are not finished."""
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -12,9 +13,11 @@ from interp.neurons.atlas import AtlasConfig
 from interp.runs import command as commands
 from interp.runs.command import command, command_of, program, shell_line, store_words
 from interp.runs.store import Store, open_run
+from interp.runs.study import run_or_load
 from interp.runs.unfinished import unfinished
 
 from ..manifests import finish_by_hand
+from .test_store import Squares
 
 CONFIG = {"model": "a model", "k": 7, "device": "cpu"}
 
@@ -116,3 +119,18 @@ def test_defaults_are_left_out():
         "neurons",
         "atlas",
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Modelled(Squares):
+    def fingerprints(self):
+        raise UserError("cannot download the model")
+
+
+def test_a_stored_run_of_a_model_that_is_not_here_is_named(own_home):
+    stored = run_or_load(Squares(5))
+    with pytest.raises(UserError, match="cannot download the model; a run of these") as caught:
+        run_or_load(Modelled(5))
+    assert f"`interp figure {stored.path}`" in str(caught.value)
+    with pytest.raises(UserError, match="cannot download the model$"):
+        run_or_load(Modelled(6))
