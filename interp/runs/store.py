@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..plain_path import found, plain_path
+from ..plain_path import found, lacks, plain_path
 from ..progress import log
 from .manifest import read_manifest
 from .parts import checked, no_part, read_table
@@ -111,7 +111,7 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
     if not (path / "manifest.json").is_file():
         if (path / "run.json").is_file():
             raise UserError(f"the run in {path} is not finished: {resuming(path)}")
-        raise UserError(f"{path} holds no run (no manifest.json)")
+        raise UserError(f"{path} holds no run ({lacks(path, 'manifest.json')})")
     run = Run(path, read_manifest(path))
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
@@ -189,15 +189,18 @@ class Store:
             raise UserError("; ".join([otherwise, *unfinished(self.root, study)[:MOST]]))
         return _newest(runs)
 
-    def find(self, name: str) -> Run:
+    def find(self, name: str, study: str = "*") -> Run:
         """A run by its folder, by the first letters of its key, or the newest one of a study.
+
+        Args:
+            study: which one it has to be of; by default any.
 
         Raises:
             UserError: there is none, or there are several whose keys begin so.
         """
         if name and (folder := found(name)) and folder.is_dir():
-            return open_run(folder)
-        stored = self.runs()
+            return open_run(folder, None if study == "*" else study)
+        stored = self.runs(study)
         of_study = [run for run in stored if run.study == name]
         of_key = [run for run in stored if name and run.path.name.startswith(name)]
         if of_study:

@@ -211,7 +211,9 @@ def test_a_ridge_makes_up_for_tokens(own_home):
     [
         ({"site": "1.mlp_out"}, "holds no SAEs of 1.mlp_out, only of 0.resid_post"),
         ({"site": ""}, "holds SAEs of 0.resid_post, .*: give --site"),
-        ({"saes": "nowhere"}, "nowhere holds no SAEs"),
+        ({"saes": "nowhere"}, r"nowhere holds no SAEs \(there is no such folder\)"),
+        ({"saes": "nowhere", "model": "no model"}, "nowhere holds no SAEs"),
+        ({"saes": str(Path(__file__).parent)}, r"holds no SAEs \(no file cfg.json\)"),
         ({"tokens": 300}, "300 tokens make 5 contexts of 59, too few to split"),
         ({"tokens": 200, "length": 20}, "do not determine a linear map of 128 numbers"),
         ({"corpus": __file__}, "has no tokenizer: give token ids, or a --corpus of ids"),
