@@ -173,11 +173,12 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
     name = f"{question.__module__}.{question.__qualname__}"
 
     @st.cache_data(show_spinner=False, max_entries=256)
-    def ask(name: str, path: str, finished: str, *args: object) -> T:
+    def ask(name: str, path: str, seal: str, *args: object) -> T:
         return question(open_run(Path(path)), *args)
 
     def call(run: Run, *args: object) -> T:
-        answer: T = ask(name, str(run.path), run.manifest["finished"], *args)
+        seal = run.manifest.get("seal", run.manifest["finished"])  # the first layout has no seal
+        answer: T = ask(name, str(run.path), str(seal), *args)
         return answer
 
     return call

@@ -30,7 +30,7 @@ def page(atlas: StreamlitPage) -> None:
             "of": label(run.study, run.config),
             "finished": run.manifest["finished"],
             "wall time, s": run.manifest["wall_s"],
-            "peak memory, MiB": round(run.manifest["peak_memory_bytes"] / 2**20),
+            "peak memory of its process, MiB": round(run.manifest["peak_memory_bytes"] / 2**20),
             "metrics": ", ".join(
                 f"{name} {f'{value:.4g}' if isinstance(value, float) else value}"
                 for name, value in run.metrics.items()

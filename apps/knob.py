@@ -44,8 +44,8 @@ def _steer(run: Run) -> None:
     from interp.knob.items import Item
     from interp.knob.steer_prompt import pick_direction, read_knob, steering_curve
 
-    folder, own = str(run.path / "knob"), run.path / "adapter"
-    adapter = str(own if own.is_dir() else run.config.get("adapter", "none"))
+    folder, own = str(run.path / "knob"), "adapter/adapter_config.json" in run.files
+    adapter = str(run.path / "adapter") if own else str(run.config.get("adapter", "none"))
     knob = read_knob(folder)
     name = st.selectbox("Direction", knob.names)
     direction = pick_direction(knob, name)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +29,8 @@ from ..model.site import Site
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights, open_weights
 from ..progress import log
+from ..runs.disk import sha256
+from ..runs.parts import whole, write_table
 from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
 from .provenance import Provenance
@@ -275,22 +279,30 @@ class Directions:
             UserError: the folder cannot be written.
         """
         folder = Path(folder)
-        writer = RunWriter(folder, {})
-        with writer.part("vectors.safetensors") as making:
-            (folder / "directions.json").unlink(missing_ok=True)
+        (folder / "directions.json").unlink(missing_ok=True)
+        self._write(partial(whole, folder))
+
+    def save_in(self, out: RunWriter, name: str) -> None:
+        """Save them as parts of a run, which their provenance then names."""
+        named = replace(self, provenance=replace(self.provenance, run=out.name))
+        named._write(lambda file: out.part(f"{name}/{file}"))
+
+    def _write(self, part: Callable[[str], AbstractContextManager[Path]]) -> None:
+        hashes = {}
+        with part("vectors.safetensors") as making:
             save_tensors({"vectors": self.vectors}, making)
-        writer.table("index", self.index)
+            hashes["vectors.safetensors"] = sha256(making)
+        with part("index.parquet") as making:
+            write_table(self.index, making)
+            hashes["index.parquet"] = sha256(making)
         about = {
             "site": str(self.site),
             "reading": self.reading.record(),
             "provenance": self.provenance.record(),
+            "sha256": hashes,
         }
-        with writer.part("directions.json") as making:
+        with part("directions.json") as making:
             making.write_text(json.dumps(about, indent=1))
-
-    def save_in(self, out: RunWriter, name: str) -> None:
-        """Save them as a part of a run, which their provenance then names."""
-        replace(self, provenance=replace(self.provenance, run=out.name)).save(out.path / name)
 
     @classmethod
     def load(cls, folder: str | Path) -> Directions:

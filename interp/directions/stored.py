@@ -15,6 +15,7 @@ from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.files import sha256
 from ..model.site import Site
 from ..plain_json import check, read_json, record
 from ..plain_path import lacks
@@ -53,6 +54,11 @@ def read_folder(folder: Path) -> Stored:
     about = read_json(folder / "directions.json", FIX)
     for name, kind in {"site": str, "provenance": dict[str, Any]}.items():
         check(about.get(name), kind, f"'{name}' of {folder / 'directions.json'}", FIX)
+    saved = about.get("sha256", {})  # folders of earlier versions do not say it
+    check(saved, dict[str, str], f"'sha256' of {folder / 'directions.json'}", FIX)
+    for name in FILES[1:]:
+        if name in saved and sha256(folder / name) != saved[name]:
+            raise UserError(f"{folder / name} is not what was saved with {FILES[0]}: {FIX}")
     vectors = _vectors(folder / "vectors.safetensors")
     index = read_table(folder / "index.parquet", len(vectors), FIX)
     site = Site.parse(about["site"])

@@ -16,6 +16,7 @@ from interp.data import FOLDER
 from ..errors import UserError
 from ..plain_path import lacks, plain_path
 from ..runs.halves import halved
+from ..runs.parts import check_part
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
 
@@ -32,7 +33,7 @@ def adapter_folder(name: str) -> Path:
     """The folder of an adapter, "shipped" or a path.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder holds none, or one of a run that was changed.
     """
     folder = SHIPPED if name == "shipped" else plain_path(name)
     if not (folder / "adapter_config.json").is_file():
@@ -40,6 +41,8 @@ def adapter_folder(name: str) -> Path:
             f"{folder} holds no adapter ({lacks(folder, 'adapter_config.json')}): `interp knob "
             "finetune` trains one"
         )
+    for name in ("adapter_config.json", WEIGHTS):
+        check_part(folder / name)
     return folder
 
 

@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 
 from .. import plain_json
 from ..errors import UserError
+from ..progress import log
 
 
 def home() -> Path:
@@ -41,8 +42,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def stamp(path: Path) -> str:
+    """What tells a file from what was at its path before. The time of its last change counts, which
+    no program sets: a time of writing can be put back, as tar does.
+
+    Raises:
+        OSError: there is no file.
+    """
+    found = path.stat()
+    numbers = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return f"{path.resolve()}:{':'.join(map(str, numbers))}"
+
+
 def remembered(about: str, form: str, make: Callable[[], str]) -> str:
-    """What `make` gives, kept in `home()` under the hash of what it is about.
+    """What `make` gives, kept in `home()` under the hash of what it is about; where nothing can be
+    kept, it is made each time.
 
     Args:
         form: a regular expression; a kept text that does not match it is damaged, or another
@@ -57,5 +71,5 @@ def remembered(about: str, form: str, make: Callable[[], str]) -> str:
         # no temporary name that a kill would leave: a half-written note does not match its form
         note.write_text(value)
     except OSError as error:
-        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
+        log.warning("cannot keep %s: %s; set INTERP_HOME", note, error.strerror)
     return value

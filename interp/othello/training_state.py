@@ -16,7 +16,7 @@ from torch import nn
 from ..errors import UserError
 from ..plain_json import parsed, record
 from ..plain_tensors import read_tensors
-from ..runs.writer import RunWriter
+from ..runs.parts import whole
 
 CHECKPOINT = "checkpoint.safetensors"
 _FIX = "give another --ckpt"
@@ -47,7 +47,7 @@ def save_checkpoint(
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     for name, p in model.named_parameters():
         tensors |= {f"{key}.{name}": value for key, value in optimiser.state[p].items()}
-    with RunWriter(folder, {}).part(CHECKPOINT) as making:
+    with whole(folder, CHECKPOINT) as making:
         save_file(tensors, making, {"state": json.dumps(asdict(state))})
 
 

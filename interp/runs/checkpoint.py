@@ -46,10 +46,9 @@ class Checkpoint:
         Raises:
             UserError: the file is damaged.
         """
-        path = self._out.path / self._part
-        if not path.exists():
+        if not self._out.has(self._part):
             return None
-        fix = "delete it to start over"
+        path, fix = self._out.path / self._part, "delete it to start over"
         tensors, about = read_tensors(path, fix)
         return State(tensors, parsed(about.get("note", ""), f"'note' of {path}", fix))
 
@@ -67,7 +66,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """The work is done and its result written: the state is not needed any more."""
-        (self._out.path / self._part).unlink(missing_ok=True)
+        self._out.drop(self._part)
 
 
 def training_state(

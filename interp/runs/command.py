@@ -89,6 +89,13 @@ def store_words(root: Path) -> list[str]:
     return [] if usual == {root.resolve()} else ["--runs", str(root.resolve())]
 
 
+def again(folder: Path, *more: str) -> str:
+    """What to do where a run is damaged; `run.json` may say which command it is of."""
+    own = command_of(folder, *more)
+    made = f"`{own}`" if own else " with ".join(["its own command", *more])
+    return f"{made} makes it again, or ask its sender for it"
+
+
 def command_of(folder: Path, *more: str) -> str:
     """The command that makes the run in a folder, finished or not, as a line for a shell; "" where
     `run.json` does not say which."""

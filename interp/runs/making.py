@@ -19,10 +19,10 @@ from ..plain_json import read_json
 from ..progress import log
 from .disk import unwritable
 from .manifest import check_inside, read_manifest
-from .parts import checked
+from .parts import checked, whole
 from .store import Run, open_run
-from .swap import fresh_folder, passing, settle, swap_in
-from .writer import FACTS, PARTS, STATE, RunWriter, sweep
+from .swap import check_no_link, fresh_folder, passing, settle, swap_in
+from .writer import JOURNAL, OWN, STATE, RunWriter, keep_journal, sweep
 
 
 def open_or_make(
@@ -49,7 +49,8 @@ def open_or_make(
         with writing(folder, plan) as writer:
             return writer.finish(work(writer))
 
-    settle(path)
+    check_no_link(path)
+    settle(path, clear=True)
     if fresh:
         if _begun(path):
             check_same(path, plan)
@@ -77,18 +78,27 @@ def _verified(path: Path) -> bool:
     If not, the damaged parts and the manifest are removed, so that the run can be resumed; else
     what a kill left of its pieces is.
     """
-    bad = []
-    for name, part in read_manifest(path)["files"].items():
+    manifest, bad = read_manifest(path), []
+    for name, part in manifest["files"].items():
         try:
             checked(path, name, part)
         except UserError as error:
             log.warning("%s", error)
-            bad.append(check_inside(path, name))
-    for damaged in (path / "manifest.json", *bad) if bad else ():
-        damaged.unlink(missing_ok=True)
+            bad.append(name)
     if not bad:
         sweep(path)
-    return not bad
+        return True
+    parts = {name: [part["sha256"]] for name, part in manifest["files"].items() if name not in bad}
+    keep_journal(path, _facts(path, manifest), parts, float(manifest["wall_s"]))
+    for damaged in ("manifest.json", *bad):
+        check_inside(path, damaged).unlink(missing_ok=True)
+    return False
+
+
+def _facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a study said of its parts, from a manifest."""
+    plan = read_json(check_inside(path, "run.json"), "choose another folder")
+    return {name: value for name, value in manifest.items() if name not in {*plan, *OWN}}
 
 
 @contextmanager
@@ -109,18 +119,19 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
     except OSError as error:
         raise UserError(unwritable(path, error)) from error
     try:
-        yield _begin(path, plan)
-    except BaseException as stop:
-        stop.add_note(_resumable(path))
-        raise
+        writer = _begin(path, plan)
+        try:
+            yield writer
+        except BaseException as stop:
+            stop.add_note(_resumable(writer))
+            raise
     finally:
         lock.release()
 
 
-def _resumable(path: Path) -> str:
+def _resumable(writer: RunWriter) -> str:
     """What the same command would find of a run that was stopped."""
-    own = ("run.json", Path(FACTS).name)
-    names = [p.name for p in path.rglob("*") if p.suffix in PARTS and p.name not in own]
+    names = [Path(name).name for name in writer.finished if writer.has(name)]
     kept = len(names) - names.count(STATE)
     parts = f"{kept} finished {'parts' if kept > 1 else 'part'}"
     if STATE in names:
@@ -138,24 +149,26 @@ def _check_free(path: Path) -> None:
 
 
 def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
-    writer = RunWriter(path, plan)
     for remains in path.rglob(".*.making"):
-        remains.unlink()
+        if not remains.is_dir() or remains.is_symlink():
+            remains.unlink()
     nothing_yet = not any(p.suffix in (".parquet", ".safetensors") for p in path.rglob("*"))
-    if writer.has("run.json") and not nothing_yet:
+    if (path / "run.json").exists() and not nothing_yet:
         check_same(path, plan)
-        writer.resume()
+        if not (path / JOURNAL).exists():
+            log.warning("%s has no journal of what is finished: the run starts over", path)
     else:
-        check_inside(path, FACTS).unlink(missing_ok=True)
-        with writer.part("run.json") as making:
+        check_inside(path, JOURNAL).unlink(missing_ok=True)
+        with whole(path, "run.json") as making:
             making.write_text(json.dumps(plan, indent=1))
-    return writer
+    return RunWriter(path, plan)
 
 
 def check_same(path: Path, plan: dict[str, Any]) -> None:
     """Refuse a folder that holds another run, or something else."""
-    note = path / "run.json"
-    if not note.exists():
+    if not (path / "run.json").exists():
         raise UserError(f"{path} is not empty and holds no run: choose another folder")
-    if read_json(note, "choose another folder").get("key") != plan["key"]:
-        raise UserError(f"{path} holds another run (other settings or model): choose another")
+    for name in ("run.json", "manifest.json"):
+        note = check_inside(path, name)
+        if note.exists() and read_json(note, "choose another folder").get("key") != plan["key"]:
+            raise UserError(f"{path} holds another run (other settings or model): choose another")

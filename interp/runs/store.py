@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..plain_path import found, lacks, plain_path
 from ..progress import log
-from .manifest import read_manifest
+from .command import again
+from .manifest import KEY, read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
 from .unfinished import resuming, unfinished
@@ -117,9 +118,7 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
     for name, part in run.manifest["files"].items():
         if not (path / name).is_file() or (path / name).stat().st_size != part.get("bytes"):
-            raise UserError(
-                f"{path / name} is missing or damaged: the run's own command makes it again"
-            )
+            raise UserError(f"{path / name} is missing or damaged: {again(path)}")
     return run
 
 
@@ -148,7 +147,15 @@ class Store:
         self.root = plain_path(chosen)
 
     def folder(self, study: str, key: str) -> Path:
-        return self.root / study / key
+        """Where a run is kept.
+
+        Raises:
+            UserError: the study's folder is a link.
+        """
+        folder = self.root / study
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link: runs are written into a folder, so remove it")
+        return folder / key
 
     def runs(self, study: str = "*") -> list[Run]:
         """The finished runs, newest first; what cannot be read is passed over, and said so."""
@@ -164,16 +171,16 @@ class Store:
             if path.parent.name.startswith("."):  # a run that is to replace another
                 continue
             try:
-                found.append(open_run(path.parent))
+                run = open_run(path.parent, path.parents[1].name)
+                key = str(run.manifest["key"])
+                if KEY.fullmatch(run.path.name) and run.path.name != key:
+                    raise UserError(f"{run.path} holds the run {key}: give its folder that name")
+                found.append(run)
             except UserError as error:
                 complaints.append(str(error))
         return sorted(
             found, key=lambda run: str(run.manifest["finished"]), reverse=True
         ), complaints
-
-    def left_out(self, study: str = "*") -> list[str]:
-        """A line for each run that is damaged or not finished."""
-        return [*self.looked_through(study)[1], *unfinished(self.root, study)]
 
     def newest(self, study: str, otherwise: str) -> Run:
         """The newest run of a study; of several, a line says which was taken.
@@ -202,11 +209,15 @@ class Store:
             return open_run(folder, None if study == "*" else study)
         stored = self.runs(study)
         of_study = [run for run in stored if run.study == name]
-        of_key = [run for run in stored if name and run.path.name.startswith(name)]
+        of_key = [
+            run
+            for run in stored
+            if name and name in (run.path.name[: len(name)], run.manifest["key"][: len(name)])
+        ]
         if of_study:
             return _newest(of_study)
         if len(of_key) != 1:
-            begun = [line for line in unfinished(self.root) if name in line] if name else []
+            begun = [line for line in unfinished(self.root, study) if name in line] if name else []
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
             raise UserError(
                 f"{said} '{name}': give a folder, a study or a key; {self.root} has "

@@ -170,4 +170,4 @@ class TestCommands:
         dog.save(tmp_path / "d")
         shutil.copy(tmp_path / "d" / "index.parquet", tmp_path / "d" / "vectors.safetensors")
         assert main(["directions", "decode", str(tmp_path / "d")]) == 2
-        assert "cannot be read" in capsys.readouterr().err
+        assert "is not what was saved with directions.json" in capsys.readouterr().err

@@ -43,7 +43,13 @@ def _directions(folder: Path) -> None:
 
 
 def _free_directions(folder: Path) -> None:
+    """Without hashes, as earlier versions wrote them: damage reaches what reads the files."""
     _found(Scale(True, 1e-5)).save(folder / "finds")
+    note = folder / "finds" / "directions.json"
+    about = {
+        name: value for name, value in json.loads(note.read_text()).items() if name != "sha256"
+    }
+    note.write_text(json.dumps(about))
 
 
 def _model(folder: Path) -> Path:

@@ -120,7 +120,7 @@ class _Redone:
             for run in begun
             if not (run / "manifest.json").exists()
             for path in run.rglob("*")
-            if path.suffix in writer.PARTS and path.name not in ("run.json", "facts.json")
+            if path.suffix in (".parquet", ".safetensors")
         }
         self.again: set[Path] = set()
         real, found = writer.RunWriter.part, self

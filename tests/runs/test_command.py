@@ -134,3 +134,21 @@ def test_a_stored_run_of_a_model_that_is_not_here_is_named(own_home):
     assert f"`interp figure {stored.path}`" in str(caught.value)
     with pytest.raises(UserError, match="cannot download the model$"):
         run_or_load(Modelled(6))
+
+
+def test_a_damaged_run_is_told_with_its_command(store):
+    made = {"x.json": lambda path: path.write_text("{}")}
+    folder = finish_by_hand(store, "neurons.atlas", CONFIG, made=made)
+    (folder / "x.json").write_text("{")
+    with pytest.raises(
+        UserError, match="`.*interp neurons atlas .* --k 7 .*` makes it again, or ask"
+    ):
+        open_run(folder)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=f"--k 7 --runs {store} --fresh` makes it again, or ask its"
+    ):
+        open_run(folder)
+    (folder / "run.json").unlink()
+    with pytest.raises(UserError, match="its own command with --fresh makes it again, or ask its"):
+        open_run(folder)

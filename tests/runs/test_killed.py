@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 
 from interp.model.files import remembered
-from interp.runs import writer
+from interp.runs import parts, writer
 from interp.runs.checkpoint import Checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
@@ -74,10 +74,10 @@ def test_before_run_json_has_its_name(where, fresh, own_home):
 def test_what_is_said_of_a_part_stays_with_it(own_home, monkeypatch):
     """A resumed run does not make the part again, and its manifest is that of an unbroken one."""
     whole = run_or_load(Told(), Store(own_home / "whole"))
-    killed_in(monkeypatch, writer, "sha256", lambda: run_or_load(Told()))
+    killed_in(monkeypatch, writer, "peak_memory", lambda: run_or_load(Told()))
     folder = Store().folder("test.told", whole.path.name)
     assert (folder / "all" / "table.parquet").exists()
-    assert (folder / "all" / ".work.pieces").is_dir(), "a stop while parts are hashed costs nothing"
+    assert (folder / "all" / ".work.pieces").is_dir(), "a stop at the end costs nothing"
     made = run_or_load(Told())
     assert (made.manifest["parity"], made.manifest["end"]) == (0.5, True)
     assert made.manifest.keys() == whole.manifest.keys()
@@ -87,8 +87,8 @@ def test_what_is_said_of_a_part_stays_with_it(own_home, monkeypatch):
 def test_of_a_run_that_was_not_begun_nothing_is_said(own_home, monkeypatch):
     """Killed between what is said and its part; the next run in that folder is another one."""
     out = own_home / "out"
-    killed_in(monkeypatch, writer, "sync_folder", lambda: run_or_load(Told(), out=out), at=2)
-    assert list(out.rglob("facts.json"))
+    killed_in(monkeypatch, parts, "sync_folder", lambda: run_or_load(Told(), out=out), at=2)
+    assert list(out.rglob("journal.json"))
     assert not list(out.rglob("*.parquet"))
 
     @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def test_directions_are_part_of_a_run_and_survive_a_fresh_one(own_home):
 
         def run(self, out):
             index = pd.DataFrame({"name": ["a"]})
-            Directions(Site("resid_post", 1), torch.ones(1, 3), index).save(out.path / "finds")
+            Directions(Site("resid_post", 1), torch.ones(1, 3), index).save_in(out, "finds")
             return {}
 
     first = run_or_load(Finds())
