@@ -12,6 +12,9 @@ from interp.runs.command import store_words
 from interp.runs.store import Store
 from interp.runs.unfinished import unfinished
 
+WIDTHS = {"study": "medium", "model": "medium", "of": "large", "finished": "medium"}
+"""Of columns whose text would be cut where the window is narrow; the table scrolls instead."""
+
 
 def page(atlas: StreamlitPage) -> None:
     st.title("Runs")
@@ -39,7 +42,7 @@ def page(atlas: StreamlitPage) -> None:
         }
         for run in runs
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=WIDTHS)
     st.page_link(atlas, label="Open the neuron atlas", icon=":material/map:")
     chosen = st.selectbox("Manifest of", [str(run.path) for run in runs])
     st.json(next(run for run in runs if str(run.path) == chosen).manifest, expanded=1)

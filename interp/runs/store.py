@@ -34,12 +34,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run."""
 
     path: Path
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Run of {self.study} in {self.path}, finished {self.manifest['finished']}"
 
     @property
     def study(self) -> str:

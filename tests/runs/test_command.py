@@ -144,7 +144,7 @@ def test_a_damaged_run_is_told_with_its_command(store):
         UserError, match="`.*interp neurons atlas .* --k 7 .*` makes it again, or ask"
     ):
         open_run(folder)
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text("{")
     with pytest.raises(
         UserError, match=f"--k 7 --runs {store} --fresh` makes it again, or ask its"
     ):
