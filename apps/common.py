@@ -18,6 +18,8 @@ from streamlit.runtime.scriptrunner import StopException
 
 from interp.analyses import label
 from interp.errors import UserError, readable
+from interp.model.catalog import asks_the_hub
+from interp.plain_text import printable
 from interp.plots import FORMATS, drawn, undrawable
 from interp.runs.command import command, config_class, settings, shell_line, store_words
 from interp.runs.store import Run, Store, open_run
@@ -50,7 +52,8 @@ def errors_in_place() -> Iterator[None]:
 
 def in_tabs(views: Mapping[str, Callable[..., None]], *args: object) -> None:
     """A tab for each view, by its title; a mistake in one does not touch the others."""
-    for tab, view in zip(st.tabs(list(views)), views.values(), strict=True):
+    tabs = st.tabs([plain(title) for title in views])
+    for tab, view in zip(tabs, views.values(), strict=True):
         with tab, errors_in_place():
             view(*args)
 
@@ -73,7 +76,7 @@ def _save(figure: Figure, name: str) -> None:
         return
     for column, kind in zip(st.columns(len(FORMATS)), FORMATS, strict=True):
         column.download_button(
-            kind.upper(),
+            plain(kind.upper()),
             partial(drawn, figure, kind),
             f"{name.replace(' ', '-')}.{kind}",
             key=f"{name} {kind}",
@@ -81,9 +84,20 @@ def _save(figure: Figure, name: str) -> None:
         )
 
 
-def plain(text: str) -> str:
-    """Text that Streamlit's markdown shows as it is: no links, pictures or formulas from data."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:])", r"\\\1", text)
+def plain(text: object) -> str:
+    """Text that Streamlit's markdown shows as it is: no hidden links, pictures or formulas, which a
+    browser would fetch or draw. Whatever a page shows of a run, a model or a file goes through here
+    where markdown is read: in captions and messages, metrics, tabs, and every widget's label."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:&])", r"\\\1", printable(str(text)))
+
+
+def consent(model: str) -> None:
+    """Ask before a model that a run names is fetched from the hub, with the user's own token: a run
+    may come from anybody."""
+    if not asks_the_hub(model) or st.toggle(f"Fetch {plain(model)} from the Hugging Face hub"):
+        return
+    st.info("The run names this model, and it is fetched only when you say so.")
+    raise NoRun
 
 
 def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
@@ -93,7 +107,7 @@ def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
     left_out(complaints, unfinished(store.root, study))
     runs = {str(run.path): run for run in found}
     if not runs:
-        st.info(f"No finished run of {study} yet in `{store.root}`. Make one:")
+        st.info(f"No finished run of {plain(study)} yet in {plain(store.root)}. Make one:")
         code(["interp", *study.split("."), *store_words(store.root)])
         raise NoRun
     paths = list(runs)
@@ -101,7 +115,7 @@ def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
     if wanted not in paths:
         st.warning(plain(f"There is no run {wanted}; this is the newest."))
     index = paths.index(wanted) if wanted in paths else 0
-    path = st.sidebar.selectbox(title, paths, index, format_func=lambda p: _label(runs[p]))
+    path = st.sidebar.selectbox(plain(title), paths, index, format_func=lambda p: _label(runs[p]))
     if len(paths) > 1:
         st.query_params[parameter] = path
     return runs[path]

@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import label
-from interp.apps.common import code, left_out
+from interp.apps.common import code, left_out, plain
 from interp.runs.command import store_words
 from interp.runs.store import Store
 from interp.runs.unfinished import unfinished
@@ -22,14 +22,14 @@ def page(atlas: StreamlitPage) -> None:
     runs, complaints = store.looked_through()
     left_out(complaints, unfinished(store.root))
     if not runs:
-        st.info(f"Nothing stored in `{store.root}` yet. A neuron atlas takes about a minute:")
+        st.info(f"Nothing stored in {plain(store.root)} yet. A neuron atlas takes about a minute:")
         first = ["interp", "neurons", "atlas", "--model", "smollm2-135m"]
         code([*first, *store_words(store.root)])
         return
     rows = [
         {
             "study": run.study,
-            "model": run.config.get("model", ""),
+            "model": str(run.config.get("model", "")),
             "of": label(run.study, run.config),
             "finished": run.manifest["finished"],
             "wall time, s": run.manifest["wall_s"],

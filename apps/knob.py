@@ -8,7 +8,9 @@ import streamlit as st
 from interp.apps.common import (
     charts,
     code,
+    consent,
     download,
+    errors_in_place,
     in_tabs,
     offer,
     offer_run,
@@ -32,10 +34,11 @@ def _subject(model: str, adapter: str):  # type: ignore[no-untyped-def]
     return open_tuned(model, adapter)
 
 
+@errors_in_place()
 def page() -> None:
     st.title("The context knob")
     kinds = [study for study in STUDIES if Store().runs(study)]
-    chosen = st.sidebar.radio("Study", kinds) if len(kinds) > 1 else None
+    chosen = st.sidebar.radio("Study", kinds, format_func=plain) if len(kinds) > 1 else None
     study = chosen if chosen in kinds else (kinds or STUDIES)[0]  # a browser can send any text
     in_tabs({"Steer": _steer, "Measured": _measured}, pick_run(study))
 
@@ -62,11 +65,12 @@ def _steer(run: Run) -> None:
     if not st.toggle("Open the model and steer it"):  # opening it takes seconds: only when asked
         return
     model, template = run.config["model"], run.config["template"]
+    consent(model)
     item = Item("own", "own", context, query, "", "")
     rows = steering_curve(_subject(model, adapter), item, direction, [None, c], template=template)
     labels = ("not steered", f"c = {c:.2f}")
     for column, shown, label in zip(st.columns(2), rows, labels, strict=True):
-        column.metric(label, shown["text"] or "—")
+        column.metric(plain(label), plain(shown["text"] or "—"))
         bars = figures.knob_answers(shown["tokens"], shown["probabilities"])
         column.plotly_chart(bars, key=label)
     command = ["interp", "knob", "steer", "--adapter", adapter, "--context", context]

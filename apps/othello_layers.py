@@ -6,7 +6,17 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import cached, charts, code, in_tabs, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    cached,
+    charts,
+    code,
+    errors_in_place,
+    in_tabs,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.othello import edit, figures, findings
 from interp.othello.board_labels import STATES, TILES
 from interp.runs.command import store_words
@@ -20,6 +30,7 @@ def maps(run: Run, arch: str, layer: int, seed: int, what: str) -> np.ndarray:
     return latent_map(run, arch, layer, seed, what)
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Probes against SAEs, layer by layer")
     run = pick_run("othello.compare")
@@ -27,7 +38,7 @@ def page() -> None:
     st.caption(
         f"Scores are of {boards['score']:,} boards of held-out games. Probes are fitted and "
         f"latents chosen on {boards['choose']:,} other boards. Each kind of autoencoder has "
-        f"{len(run.manifest['seeds'])} seeds."
+        f"{len(run.manifest['seeds']):,} seeds."
     )
     tabs = {"Layers": _layers, "Tiles": _tiles, "Latents": _latents, "Board edit": _edits}
     in_tabs(tabs, run)

@@ -81,7 +81,7 @@ def page() -> None:
     prompt = left.text_input("Prompt", "What is your favourite animal?")
     chat = right.toggle("Chat template", True)
     kinds = ["Hold a neuron", "Add a direction"]
-    kind = st.segmented_control("What to do", kinds, default=kinds[0])
+    kind = st.segmented_control("What to do", kinds, default=kinds[0], format_func=plain)
     wish = _wish(model, prompt, chat, kind == kinds[1])
     if not st.toggle("Run the model", key="run", help="Loads it: 540 MB for SmolLM2."):
         st.info("Nothing is loaded yet: the model loads when it is to run.")
@@ -92,7 +92,7 @@ def page() -> None:
 def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
     if not adding:
         about = "layer.kind.index; held at all positions"
-        neuron = st.text_input("Neuron", "29.down.808", help=about)
+        neuron = st.text_input("Neuron", "29.down.808", help=plain(about))
         value = st.slider("Hold it at", -60.0, 60.0, 40.0, 1.0)
         return Wish(model, prompt, chat, str(parse_neuron(neuron)), "", 0, value)
     source, directions = choose_directions("Directions", model=model)
@@ -108,7 +108,7 @@ def _result(wish: Wish) -> None:
     rows, before, after, parity = answer(wish)
     texts = {"As it is": before, f"At {wish.value:g}": after}
     for column, (title, text) in zip(st.columns(2), texts.items(), strict=True):
-        column.subheader(title)
+        column.subheader(plain(title))
         column.text(text)
     charts("next", figures.next_tokens(rows))
     st.caption(plain(f"Logits within {parity:.1e} of transformers'; the texts are greedy."))

@@ -15,7 +15,7 @@ from ..model.allowed import FOLDERS
 from ..plain_path import plain_path
 from ..progress import log
 from ..runs.store import Store
-from .common import Flag, Runs, bound
+from .common import Flag, Runs, bound, say
 
 OWN = "localhost"
 
@@ -62,7 +62,7 @@ def _explorer(
     if not own:
         names.append(socket.gethostname())
     links = _links(number, port, names, word)
-    listening = partial(print, "The app is at", *links, sep="\n  ", flush=True)
+    listening = partial(say, "The app is at", *(f"  {link}" for link in links))
     serve = load("interp.apps.serve:serve")
     serve(number, port, {name.lower() for name in names}, word, listening)
 

@@ -9,7 +9,7 @@ from ..darkmatter.ladder import LadderConfig
 from ..darkmatter.measure import DarkMatterConfig, PursuitConfig
 from ..darkmatter.synthetic import SyntheticConfig
 from ..runs.store import Run
-from .common import answered, print_rows, study_command
+from .common import answered, print_rows, say, study_command
 
 darkmatter = SubcommandApp()
 
@@ -23,12 +23,12 @@ def _parts(run: Run, json: bool) -> None:
     saes = table.to_dict("records")
     if answered(json, run.study, run.metrics, run.path, saes=saes, cautions=wary):
         return
-    print(run.path)
+    say(run.path)
     print_rows(table[[name for name in table.columns if "corrected" not in name]])
     seconds = run.manifest["seconds"]
-    print("seconds:", ", ".join(f"{name} {value:g}" for name, value in seconds.items()))
+    say("seconds: " + ", ".join(f"{name} {value:g}" for name, value in seconds.items()))
     for line in wary:
-        print(f"caution: {line}")
+        say(f"caution: {line}")
 
 
 study_command(darkmatter, DarkMatterConfig, report=_parts)

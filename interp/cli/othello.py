@@ -72,7 +72,7 @@ def play(
     }
     if common.answered(json, "othello.play", facts, results=rows.to_dict("records")):
         return
-    print(boards.board_text(position))
+    common.say(*boards.board_text(position).split("\n"))
     common.print_metrics(facts)
     common.print_rows(rows)
 
@@ -85,7 +85,7 @@ def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], json: Json = False) ->
     train(config)
     score = jsonlib.loads((config.out / "card.json").read_text())["held_out"]
     if not common.answered(json, "othello.train", score, config.out):
-        print(config.out)
+        common.say(config.out)
         common.print_metrics(score, ".6g")
 
 
@@ -119,11 +119,10 @@ def compare(
             raise UserError(f"cannot write {picture}: {error.strerror or error}") from error
     if common.answered(json, run.study, run.metrics, run.path, findings=sentences):
         return
-    print(run.path)
+    common.say(run.path)
     grid = findings.wide(rows, MEASURES)
     common.print_rows(grid.rename(columns="layer {}".format).reset_index())
-    for sentence in sentences:
-        print("-", sentence)
+    common.say(*(f"- {sentence}" for sentence in sentences))
 
 
 MEASURES = [

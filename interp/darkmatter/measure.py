@@ -51,6 +51,10 @@ class ErrorsConfig(TextStudy):
 
     STUDY: ClassVar[str]
     VERSION: ClassVar[int] = 3
+    FACTS: ClassVar[dict[str, Any]] = {
+        "site": str, "names": list[str], "seconds": dict[str, float],
+        "documents": dict[str, Any], "documents.measured": int, "documents.priced": int,
+    }  # fmt: skip
 
     saes: str = ""
     """A ladder's run, a folder of SAEs, or sae-lens' release:sae_id; by default what ships."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..plain_json import check
+from ..plain_text import printable
 from .files import read_json
 from .tokenizer_damage import FIX, check_templates
 from .tokenizer_files import read_vocabulary, tokenizer_files
@@ -90,9 +91,10 @@ def _as_text(content: bytes) -> str:
 
 
 def visible(token: str) -> str:
-    """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎'."""
+    """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎',
+    escape -> '\\x1b'."""
     shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
-    return shown or "(empty)"
+    return printable(shown) or "(empty)"
 
 
 def as_text(word: str) -> str:

@@ -73,6 +73,11 @@ class AtlasConfig(ModelStudy):
 
     STUDY: ClassVar[str] = "neurons.atlas"
     VERSION: ClassVar[int] = 4
+    FACTS: ClassVar[dict[str, Any]] = {
+        **dict.fromkeys(("model.n_layers", "model.d_mlp"), int),
+        **dict.fromkeys(("model.n_experts", "model.d_expert", "model.d_shared"), int),
+        "model": dict[str, Any], "kinds": list[str], "metrics.vectors": int,
+    }  # fmt: skip
 
     weights: tuple[Kind, ...] = ()
     """The vectors of a neuron to decode: up, gate, down. By default all that the model has."""

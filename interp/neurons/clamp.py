@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
@@ -49,11 +49,14 @@ class ClampConfig(TextStudy):
 
     STUDY: ClassVar[str] = "neurons.clamp"
     VERSION: ClassVar[int] = 2
+    FACTS: ClassVar[dict[str, Any]] = {"word": str}
 
     neuron: str = "29.gate.808"
     """The neuron, layer.kind.index. The kind says where it is held: at the output of the up or gate
     projection, or at the input of the down projection."""
-    prompt: tuple[str, ...] = ("What is your favourite animal?",)
+    prompt: tuple[str, ...] = field(
+        default=("What is your favourite animal?",), metadata={"earlier": str}
+    )
     """The user's message; with --no-chat, the text to continue. Of several, each is asked by
     itself: the probability is then a mean with an interval."""
     word: str = ""

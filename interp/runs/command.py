@@ -15,9 +15,9 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from ..analyses import analyses
 from ..errors import UserError
 from ..plain_json import read_json
+from .fit import class_of
 
 
 def program() -> str:
@@ -40,10 +40,8 @@ def config_class(study: str) -> Any:
     Raises:
         UserError: there is no such study.
     """
-    entry = analyses().get(study.partition(".")[0])
-    for kind in entry.configs() if entry else ():
-        if study == kind.STUDY:
-            return kind
+    if kind := class_of(study):
+        return kind
     raise UserError(f"no study '{study}' is installed here: install the package that it is of")
 
 

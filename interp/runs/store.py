@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..plain_path import found, lacks, plain_path
 from ..progress import log
 from .command import again
+from .fit import check_common, check_fits
 from .manifest import KEY, read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
@@ -107,9 +108,21 @@ class Run:
 def open_run(path: str | Path, study: str | None = None) -> Run:
     """The finished run in a folder.
 
+    Args:
+        study: what it must be a run of; its config and facts are then of that study's types.
+
     Raises:
-        UserError: no run there, an unfinished one, another study's, or another layout's.
+        UserError: no run there, an unfinished one, another study's, or another layout's; one whose
+            config is not of its study's types.
     """
+    run = _opened(path, study)
+    if study is not None:
+        check_fits(run.path, run.manifest)
+    return run
+
+
+def _opened(path: str | Path, study: str | None) -> Run:
+    """`open_run`, without a look at the types of a study's own."""
     path = plain_path(path)
     settle(path)
     if not (path / "manifest.json").is_file():
@@ -119,6 +132,7 @@ def open_run(path: str | Path, study: str | None = None) -> Run:
     run = Run(path, read_manifest(path))
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
+    check_common(path, run.manifest)
     for name, part in run.manifest["files"].items():
         if not (path / name).is_file() or (path / name).stat().st_size != part.get("bytes"):
             raise UserError(f"{path / name} is missing or damaged: {again(path)}")
@@ -174,7 +188,9 @@ class Store:
             if path.parent.name.startswith("."):  # a run that is to replace another
                 continue
             try:
-                run = open_run(path.parent, path.parents[1].name)
+                run = _opened(path.parent, path.parents[1].name)
+                if study != "*":  # who asks for every study's runs reads what all of them have
+                    check_fits(run.path, run.manifest)
                 key = str(run.manifest["key"])
                 if KEY.fullmatch(run.path.name) and run.path.name != key:
                     raise UserError(f"{run.path} holds the run {key}: give its folder that name")

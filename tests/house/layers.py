@@ -12,11 +12,11 @@ ROOT = Path(__file__).parent.parent.parent
 HOUSE = (
     "launch",
     "apps | cli",
+    "analyses",
     "{analyses}",
     "directions",
     "saes",
     "plots | runs",
-    "analyses",
     "text",
     "model",
     "plain_json | plain_path | plain_tables | plain_tensors | plain_yaml",
@@ -24,6 +24,7 @@ HOUSE = (
     "kernels",
     "plugins",
     "errors | lazy | progress",
+    "plain_text",
 )
 """Higher lines may import lower ones, never the other way round."""
 ELSEWHERE = ("apps", "data", "kernels", "probes")
