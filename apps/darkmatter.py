@@ -17,12 +17,13 @@ from interp.apps.common import (
     table,
 )
 from interp.darkmatter import figures
+from interp.darkmatter.enough import cautions
 from interp.darkmatter.results import summary
 from interp.darkmatter.widths import bands, fits
 from interp.directions.figures import coloured_tokens
 from interp.runs.store import Run
 
-summarised = cached(summary)
+summarised, wary = cached(summary), cached(cautions)
 
 
 @errors_in_place()
@@ -43,6 +44,8 @@ def _own() -> None:
             f"{_documents(run)}"
         )
     )
+    for line in wary(run):
+        st.warning(plain(line))
     measures = table(run, "measures")
     parts = bands(measures)
     charts("bands", figures.error_bands(parts))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-
 import pandas as pd
 import streamlit as st
 
 from interp.apps.common import (
     charts,
+    code,
     consent,
     download,
     errors_in_place,
@@ -20,6 +19,7 @@ from interp.apps.common import (
     table,
 )
 from interp.knob import figures
+from interp.runs.command import store_words
 from interp.runs.store import Run, Store
 
 STUDIES = ("knob.run", "knob.learn")
@@ -76,6 +76,7 @@ def _steer(run: Run) -> None:
     command = ["interp", "knob", "steer", "--adapter", adapter, "--context", context]
     command += ["--knob", folder, "--query", query, "--value", f"{c:g}"]
     command += ["--direction", name, "--model", model, "--template", template]
+    command += store_words(Store().root)
     call = "from pathlib import Path\nfrom interp.directions import Directions\n"
     offer(pd.DataFrame(rows), "answers", command, f"{call}Directions.load(Path({folder!r}))")
 
@@ -98,8 +99,7 @@ def _measured(run: Run) -> None:
     for name in ("tokens", "neurons", "split"):
         if run.has(f"decode/{name}"):
             st.dataframe(table(run, f"decode/{name}"), hide_index=True)
-    decode = shlex.join(["interp", "directions", "decode", str(run.path / "knob")])
-    st.code(decode, language="bash")
+    code(["interp", "directions", "decode", str(run.path / "knob")])
 
 
 def _steering(run: Run) -> None:

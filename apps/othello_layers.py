@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -11,6 +9,7 @@ import streamlit as st
 from interp.apps.common import (
     cached,
     charts,
+    code,
     errors_in_place,
     in_tabs,
     offer_run,
@@ -20,6 +19,7 @@ from interp.apps.common import (
 )
 from interp.othello import edit, figures, findings
 from interp.othello.board_labels import STATES, TILES
+from interp.runs.command import store_words
 from interp.runs.store import Run, Store
 
 
@@ -114,8 +114,8 @@ def _edits(compared: Run) -> None:
     runs = [r for r in Store().runs("othello.edit") if r.manifest["fingerprints"]["compare"] == key]
     if not runs:
         st.info("There is no board edit with this comparison's directions yet. Make one:")
-        command = shlex.join(["interp", "othello", "edit", "--compare", str(compared.path)])
-        st.code(command, language="bash")
+        command = ["interp", "othello", "edit", "--compare", str(compared.path)]
+        code([*command, *store_words(Store().root)])
         return
     run = runs[0]
     rows = table(run, "errors/table")

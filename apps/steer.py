@@ -19,6 +19,8 @@ from interp.model.neuron import clamp_site, parse_neuron
 from interp.model.subject import Subject
 from interp.model.vocabulary import check_chat_template
 from interp.model.weights import open_weights
+from interp.runs.command import store_words
+from interp.runs.store import Store
 
 TOKENS = 24
 """Length of the texts."""
@@ -117,7 +119,7 @@ def _command(wish: Wish) -> list[str]:
     how = ["--prompt", wish.prompt, "--model", wish.model, *([] if wish.chat else ["--no-chat"])]
     if wish.neuron:
         held = ["--neuron", wish.neuron, "--value", f"{wish.value:g}"]
-        return ["interp", "neurons", "clamp", *held, *how]
+        return ["interp", "neurons", "clamp", *held, *how, *store_words(Store().root)]
     added = [wish.source, "--row", str(wish.row), "--scale", f"{wish.value:g}"]
     return ["interp", "directions", "steer", *added, *how]
 

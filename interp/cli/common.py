@@ -32,7 +32,9 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Folder = Annotated[Path | None, arg(metavar="DIR")]
 Json = Annotated[Flag, arg(help="Print one JSON object.")]
 Runs = Annotated[Folder, arg(help="The folder of stored runs ($INTERP_RUNS, or ./runs).")]
-Atlas = Annotated[Folder, arg(help="An atlas's run folder; by default the newest stored one.")]
+Atlas = Annotated[
+    Folder, arg(help="An atlas's run folder or key; by default the newest stored one.")
+]
 Fresh = Annotated[Flag, arg(help="Run again even if it is stored.")]
 Out = Annotated[Folder, arg(help="The run's own folder, instead of a stored one.")]
 Limit = Annotated[int, arg(help="Maximum rows to print.")]

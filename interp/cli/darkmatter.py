@@ -15,16 +15,20 @@ darkmatter = SubcommandApp()
 
 
 def _parts(run: Run, json: bool) -> None:
-    """The run's folder, a row for each SAE, and the seconds by stage."""
+    """The run's folder, a row for each SAE, the seconds by stage, and what to be wary of."""
+    from ..darkmatter.enough import cautions
     from ..darkmatter.results import summary
 
-    table = summary(run)
-    if answered(json, run.study, run.metrics, run.path, saes=table.to_dict("records")):
+    table, wary = summary(run), cautions(run)
+    saes = table.to_dict("records")
+    if answered(json, run.study, run.metrics, run.path, saes=saes, cautions=wary):
         return
     say(run.path)
     print_rows(table[[name for name in table.columns if "corrected" not in name]])
     seconds = run.manifest["seconds"]
     say("seconds: " + ", ".join(f"{name} {value:g}" for name, value in seconds.items()))
+    for line in wary:
+        say(f"caution: {line}")
 
 
 study_command(darkmatter, DarkMatterConfig, report=_parts)

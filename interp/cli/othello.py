@@ -41,19 +41,21 @@ def play(
     """
     import pandas as pd
 
-    from ..model.subject import open_subject
     from ..othello import position as boards
     from ..othello.board_labels import TILES
     from ..othello.games import random_games
-    from ..othello.study import open_othello
 
     if not 1 <= plies <= 59:
         raise UserError(f"--plies must be between 1 and 59, not {plies}")
     if seed < 0:
         raise UserError(f"--seed must be at least 0, not {seed}")
-    open_othello(model)
     tokens = boards.parse_moves(" ".join(moves)) if moves else random_games(1, seed)[0, :plies]
     position = boards.position_after(tokens[tokens > 0])
+    # only now: a mistyped move shows before torch is imported
+    from ..model.subject import open_subject
+    from ..othello.study import open_othello
+
+    open_othello(model)
     chances = boards.move_probabilities(open_subject(model), position.tokens)
     best = chances.argsort()[::-1][: max(10, int(position.legal.sum()))]
     likely = chances[best].astype(float).round(6)

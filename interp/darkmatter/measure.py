@@ -93,7 +93,8 @@ class ErrorsConfig(TextStudy):
     def fingerprints(self) -> dict[str, str]:
         from ..saes.open import saes_fingerprint
 
-        return {**super().fingerprints(), "saes": saes_fingerprint(self.source)}
+        saes = saes_fingerprint(self.source)  # first: a wrong path shows before the model is read
+        return {**super().fingerprints(), "saes": saes}
 
     def check(self) -> None:
         super().check()
@@ -151,10 +152,8 @@ class DarkMatterConfig(ErrorsConfig):
     def fingerprints(self) -> dict[str, str]:
         from ..saes.open import saes_fingerprint
 
-        prints = super().fingerprints()
-        for given in self.earlier:
-            prints[given] = saes_fingerprint(given.partition("=")[2])
-        return prints
+        earlier = {given: saes_fingerprint(given.partition("=")[2]) for given in self.earlier}
+        return super().fingerprints() | earlier
 
     def check(self) -> None:
         super().check()
@@ -190,6 +189,7 @@ class DarkMatterConfig(ErrorsConfig):
             "site": str(saes.site),
             "left_out": stream.left_out,
             "documents": errors.documents,
+            "fitted": errors.fitted,
             "seconds": {name: round(value, 2) for name, value in errors.seconds.items()},
         }
         measures = made["measures"]

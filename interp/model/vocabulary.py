@@ -43,6 +43,14 @@ def without_string(folder: Path, size: int) -> list[int]:
     return absent if len(absent) < size else []
 
 
+def has_text(folder: Path, size: int) -> bool:
+    """Whether any of the ids 0..size-1 is text: a model without a tokenizer has none."""
+    return any(text is not None for text in _texts(folder, size))
+
+
+NO_TEXT = "this model has no tokenizer, and no token of it is text"
+
+
 def _texts(folder: Path, size: int) -> tuple[str | None, ...]:
     changed = tuple((path.name, state_of(path)) for path in tokenizer_files(folder))
     return _read(folder, size, changed)

@@ -70,6 +70,22 @@ class ClampConfig(TextStudy):
     tokens: int = 24
     """Length of the generated texts."""
 
+    def __post_init__(self) -> None:
+        """Raise UserError for what is wrong whatever the model is, before it is opened."""
+        clamp_site(parse_neuron(self.neuron))
+        if not self.value or self.tokens < 1:
+            raise UserError("give at least one --value and at least one token")
+        if not all(map(math.isfinite, self.value)):
+            raise UserError("--value needs finite numbers")
+        if isinstance(self.prompt, str) or not self.prompt:
+            raise UserError("give the prompts as a list of at least one text")
+        if not all(text.strip() for text in self.prompt):
+            raise UserError("the prompt is empty: give --prompt some text")
+        if len(set(self.prompt)) < len(self.prompt):
+            raise UserError("two of the prompts are the same: give each once")
+        if len(set(self.value)) < len(self.value):
+            raise UserError("two of the values are the same: give each once")
+
     def check(self) -> None:
         super().check()
         self._checked_neuron()
@@ -135,20 +151,7 @@ class ClampConfig(TextStudy):
 
     def _checked_neuron(self) -> NeuronName:
         neuron = parse_neuron(self.neuron)
-        clamp_site(neuron)
         check_neuron(neuron, self.stored_weights)
-        if not self.value or self.tokens < 1:
-            raise UserError("give at least one --value and at least one token")
-        if not all(map(math.isfinite, self.value)):
-            raise UserError("--value needs finite numbers")
-        if isinstance(self.prompt, str) or not self.prompt:
-            raise UserError("give the prompts as a list of at least one text")
-        if not all(text.strip() for text in self.prompt):
-            raise UserError("the prompt is empty: give --prompt some text")
-        if len(set(self.prompt)) < len(self.prompt):
-            raise UserError("two of the prompts are the same: give each once")
-        if len(set(self.value)) < len(self.value):
-            raise UserError("two of the values are the same: give each once")
         return neuron
 
     def _first_token(self, neuron: NeuronName) -> str:

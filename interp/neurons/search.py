@@ -17,8 +17,8 @@ import pandas as pd
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
-from ..model.vocabulary import as_text, word_family
-from ..runs.store import Run, Store, open_run
+from ..model.vocabulary import NO_TEXT, as_text, word_family
+from ..runs.store import Run, Store
 from .chance import p_values, q_values
 
 Rank = Literal["score", "coherence"]
@@ -33,10 +33,10 @@ _WITH_EXPERTS = "concat_ws('.', layer, nullif(expert, ''), kind, neuron) AS name
 
 
 def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
-    """The atlas in a folder; without one, the newest in the store."""
-    if where is not None:
-        return open_run(where, "neurons.atlas")
+    """The atlas in a folder or of a key; without one, the newest in the store."""
     store = store or Store()
+    if where is not None:
+        return store.find(str(where), "neurons.atlas")
     none = f"no atlas in {store.root}: make one with `interp neurons atlas`"
     return store.newest("neurons.atlas", none)
 
@@ -203,6 +203,12 @@ def has_words(atlas: Run) -> bool:
     return not query(f"SELECT id FROM {table} WHERE {word} LIMIT 1").empty
 
 
+def _no_text(atlas: Run) -> bool:
+    """Whether all of the model's tokens are `#id`, as without a tokenizer."""
+    of_text = f"SELECT id FROM {atlas.sql('vocabulary')} WHERE token != concat('#', id) LIMIT 1"
+    return query(of_text).empty
+
+
 def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
     """A statistic's histogram in every layer: layer, kind, bin centre `value`, `count`.
 
@@ -245,6 +251,9 @@ def word_ids(atlas: Run, word: str, exact: bool = False) -> list[int]:
     table = atlas.sql("vocabulary")
     ids = query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
     form = "token is exactly" if exact else "single token stands for"
+    if ids.empty and _no_text(atlas):
+        last = query(f"SELECT max(id) AS id FROM {table}")["id"][0]
+        raise UserError(f"{NO_TEXT}: its tokens are #0 to #{last}")
     if ids.empty and (meant := as_text(word)) != word:
         raise UserError(f"no {form} '{word}': write it as text, '{meant}'")
     if ids.empty:

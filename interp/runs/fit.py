@@ -36,6 +36,11 @@ def look_up_with(class_of: Callable[[str], Any]) -> None:
     _lookups.append(class_of)
 
 
+def class_of(study: str) -> Any:
+    """A study's config class; None for one that is not installed."""
+    return next(filter(None, (look_up(study) for look_up in _lookups)), None)
+
+
 def check_fits(path: Path, manifest: Mapping[str, Any]) -> None:
     """Hold a manifest against its study's config class: its fields, and the facts that the class
     names in `FACTS` ("model.n_layers" is the entry of an object, "shapes.*" is every entry).

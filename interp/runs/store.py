@@ -22,23 +22,28 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..plain_path import found, plain_path
+from ..plain_path import found, lacks, plain_path
 from ..progress import log
+from .command import again
 from .fit import check_common, check_fits
 from .manifest import KEY, read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
+from .unfinished import resuming, unfinished
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run."""
 
     path: Path
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Run of {self.study} in {self.path}, finished {self.manifest['finished']}"
 
     @property
     def study(self) -> str:
@@ -122,19 +127,15 @@ def _opened(path: str | Path, study: str | None) -> Run:
     settle(path)
     if not (path / "manifest.json").is_file():
         if (path / "run.json").is_file():
-            raise UserError(
-                f"the run in {path} is not finished: run its command again to resume it"
-            )
-        raise UserError(f"{path} holds no run (no manifest.json)")
+            raise UserError(f"the run in {path} is not finished: {resuming(path)}")
+        raise UserError(f"{path} holds no run ({lacks(path, 'manifest.json')})")
     run = Run(path, read_manifest(path))
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
     check_common(path, run.manifest)
     for name, part in run.manifest["files"].items():
         if not (path / name).is_file() or (path / name).stat().st_size != part.get("bytes"):
-            raise UserError(
-                f"{path / name} is missing or damaged: the run's own command makes it again"
-            )
+            raise UserError(f"{path / name} is missing or damaged: {again(path)}")
     return run
 
 
@@ -149,6 +150,10 @@ def usual_store(root: Path | None) -> Iterator[Store]:
         yield Store()
     finally:
         _usual.reset(token)
+
+
+MOST = 3
+"""Unfinished runs that a message names, at most."""
 
 
 class Store:
@@ -207,18 +212,21 @@ class Store:
         """
         runs = self.runs(study)
         if not runs:
-            raise UserError(otherwise)
+            raise UserError("; ".join([otherwise, *unfinished(self.root, study)[:MOST]]))
         return _newest(runs)
 
-    def find(self, name: str) -> Run:
+    def find(self, name: str, study: str = "*") -> Run:
         """A run by its folder, by the first letters of its key, or the newest one of a study.
+
+        Args:
+            study: which one it has to be of; by default any.
 
         Raises:
             UserError: there is none, or there are several whose keys begin so.
         """
         if name and (folder := found(name)) and folder.is_dir():
-            return open_run(folder)
-        stored = self.runs()
+            return open_run(folder, None if study == "*" else study)
+        stored = self.runs(study)
         of_study = [run for run in stored if run.study == name]
         of_key = [
             run
@@ -228,10 +236,11 @@ class Store:
         if of_study:
             return _newest(of_study)
         if len(of_key) != 1:
+            begun = [line for line in unfinished(self.root, study) if name in line] if name else []
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
             raise UserError(
                 f"{said} '{name}': give a folder, a study or a key; {self.root} has "
-                f"{_listed(of_key or stored)}"
+                + "; ".join([_listed(of_key or stored), *begun[:MOST]])
             )
         return of_key[0]
 

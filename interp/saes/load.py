@@ -16,10 +16,30 @@ from zipfile import BadZipFile
 from ..errors import UserError, reason
 from ..model.tensor_files import header
 from ..plain_json import read_json
+from ..plain_path import lacks
 from ..runs.parts import check_part
 from .config import SIZES, check_keys, check_kinds
 from .sae import Sae, wrap
 from .train import FILES
+
+
+def folders_below(path: Path) -> list[Path]:
+    """The folders of the SAEs below a path."""
+    return sorted(file.parent for file in path.rglob("cfg.json"))
+
+
+def sae_folders(path: Path) -> list[Path]:
+    """`folders_below` a path that has some.
+
+    Raises:
+        UserError: there is none.
+    """
+    if folders := folders_below(path):
+        return folders
+    raise UserError(
+        f"{path} holds no SAEs ({lacks(path, 'file cfg.json')}): give a ladder's run, a folder of "
+        "SAEs or release:sae_id"
+    )
 
 
 def stored(folder: Path, device: str) -> Sae:
@@ -32,7 +52,8 @@ def stored(folder: Path, device: str) -> Sae:
 
     for name in FILES:
         if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no SAE (no file {name}): give another folder")
+            why = lacks(folder, f"file {name}")
+            raise UserError(f"{folder} holds no SAE ({why}): give another folder")
         check_part(folder / name)
     config = stored_config(folder)
     _check(config, str(folder))

@@ -25,7 +25,7 @@ from ..model.prompting import Bos, Prompting
 from ..model.site import Site
 from ..plain_path import found, plain_path
 from .config import metadata_of
-from .load import published, published_metadata, stored, stored_config
+from .load import folders_below, published, published_metadata, sae_folders, stored, stored_config
 from .pursuit import pursue
 from .sae import Sae, bos_said
 from .train import FILES
@@ -217,7 +217,7 @@ def saes_bos(source: str) -> Bos:
     if name := _published_name(source):
         about = [published_metadata(*name)]
     else:
-        folders = _folders(plain_path(source))
+        folders = folders_below(plain_path(source))
         about = [metadata_of(stored_config(folder)) for folder in folders]
     said = {bos_said(metadata.get("prepend_bos")) for metadata in about}
     if len(said) > 1:
@@ -226,11 +226,15 @@ def saes_bos(source: str) -> Bos:
 
 
 def saes_fingerprint(source: str) -> str:
-    """sha256 over the files that `open_saes(source)` reads; of a published SAE, its name."""
-    path = found(source)
-    if path is None:
+    """sha256 over the files that `open_saes(source)` reads; of a published SAE, its name.
+
+    Raises:
+        UserError: a folder that is not there, or holds no SAEs.
+    """
+    if _published_name(source):
         return source
-    files = [folder / name for folder in _folders(path) for name in reversed(FILES)]
+    path = plain_path(source)
+    files = [folder / name for folder in sae_folders(path) for name in reversed(FILES)]
     parts = [f"{f.relative_to(path)}:{sha256(f)}" for f in files if f.exists()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -241,21 +245,12 @@ def _published_name(source: str | Path) -> tuple[str, str] | None:
     return (release, sae_id) if colon and not found(source) else None
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(file.parent for file in path.rglob("cfg.json"))
-
-
 def _opened(source: str | Path, device: str = "cpu") -> dict[str, Sae]:
     """Every SAE of a source by its folder's name; two of one name by their paths from there."""
     if name := _published_name(source):
         return {name[1]: published(*name, device)}
     path = plain_path(source)
-    folders = _folders(path)
-    if not folders:
-        raise UserError(
-            f"{source} holds no SAEs (no file cfg.json): give a ladder's run, a folder of SAEs or "
-            "release:sae_id"
-        )
+    folders = sae_folders(path)
     often = Counter(folder.name for folder in folders)
     names = [f.name if often[f.name] == 1 else str(f.relative_to(path)) for f in folders]
     return {name: stored(f, device) for name, f in zip(names, folders, strict=True)}
