@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import charts, errors_in_place, in_tabs, offer, plain
+from interp.apps.common import charts, consent, errors_in_place, in_tabs, offer, plain
 from interp.data import FOLDER
 from interp.directions import Directions, figures, stored_directions
 from interp.directions.sources import neuron_directions, open_directions
@@ -49,6 +49,8 @@ def page() -> None:
 
 
 def _decoded(source: str, directions: Directions, model: str) -> None:
+    if not model:
+        consent(directions.model)
     table = decoded(source, model, 10)
     shown = table.drop(columns=["top_logits", "bottom_logits"])
     for side in ("top", "bottom"):
@@ -90,7 +92,7 @@ def choose_directions(label: str, key: str = "", model: str = "") -> tuple[str, 
     typed = ["neurons by name", "latents of an SAE"]
     # study, key and the set's own name are the end of its path
     what = st.selectbox(
-        label,
+        plain(label),
         [*stored, *typed],
         key=f"set {key}",
         format_func=lambda s: "/".join(Path(s).parts[-3:]),

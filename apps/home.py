@@ -7,25 +7,29 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import label
-from interp.apps.common import plain
-from interp.errors import readable
+from interp.apps.common import code, left_out, plain
+from interp.runs.command import store_words
 from interp.runs.store import Store
+from interp.runs.unfinished import unfinished
+
+WIDTHS = {"study": "medium", "model": "medium", "of": "large", "finished": "medium"}
+"""Of columns whose text would be cut where the window is narrow; the table scrolls instead."""
 
 
 def page(atlas: StreamlitPage) -> None:
     st.title("Runs")
     store = Store()
     runs, complaints = store.looked_through()
-    for complaint in complaints:
-        st.warning(plain(f"Passed over: {readable(complaint)}"))
+    left_out(complaints, unfinished(store.root))
     if not runs:
-        st.info(f"Nothing stored in `{store.root}` yet. A neuron atlas takes about a minute:")
-        st.code("interp neurons atlas --model smollm2-135m", language="bash")
+        st.info(f"Nothing stored in {plain(store.root)} yet. A neuron atlas takes about a minute:")
+        first = ["interp", "neurons", "atlas", "--model", "smollm2-135m"]
+        code([*first, *store_words(store.root)])
         return
     rows = [
         {
             "study": run.study,
-            "model": run.config.get("model", ""),
+            "model": str(run.config.get("model", "")),
             "of": label(run.study, run.config),
             "finished": run.manifest["finished"],
             "wall time, s": run.manifest["wall_s"],
@@ -38,7 +42,7 @@ def page(atlas: StreamlitPage) -> None:
         }
         for run in runs
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=WIDTHS)
     st.page_link(atlas, label="Open the neuron atlas", icon=":material/map:")
     chosen = st.selectbox("Manifest of", [str(run.path) for run in runs])
     st.json(next(run for run in runs if str(run.path) == chosen).manifest, expanded=1)

@@ -21,6 +21,8 @@ from interp.model.neuron import clamp_site, parse_neuron
 from interp.model.subject import Subject
 from interp.model.vocabulary import check_chat_template
 from interp.model.weights import open_weights
+from interp.runs.command import store_words
+from interp.runs.store import Store
 
 TOKENS = 24
 """Length of the texts."""
@@ -81,7 +83,7 @@ def page() -> None:
     prompt = left.text_input("Prompt", "What is your favourite animal?")
     chat = right.toggle("Chat template", True)
     kinds = ["Hold a neuron", "Add a direction", "Act by a latent"]
-    kind = st.segmented_control("What to do", kinds, default=kinds[0])
+    kind = st.segmented_control("What to do", kinds, default=kinds[0], format_func=plain)
     if kind == kinds[2]:
         act.section(prompt, chat)
         return
@@ -95,7 +97,7 @@ def page() -> None:
 def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
     if not adding:
         about = "layer.kind.index; held at all positions"
-        neuron = st.text_input("Neuron", "29.down.808", help=about)
+        neuron = st.text_input("Neuron", "29.down.808", help=plain(about))
         value = st.slider("Hold it at", -60.0, 60.0, 40.0, 1.0)
         return Wish(model, prompt, chat, str(parse_neuron(neuron)), "", 0, value)
     source, directions = choose_directions("Directions", model=model)
@@ -111,7 +113,7 @@ def _result(wish: Wish) -> None:
     rows, before, after, parity = answer(wish)
     texts = {"As it is": before, f"At {wish.value:g}": after}
     for column, (title, text) in zip(st.columns(2), texts.items(), strict=True):
-        column.subheader(title)
+        column.subheader(plain(title))
         column.text(text)
     charts("next", figures.next_tokens(rows))
     st.caption(plain(f"Logits within {parity:.1e} of transformers'; the texts are greedy."))
@@ -122,7 +124,7 @@ def _command(wish: Wish) -> list[str]:
     how = ["--prompt", wish.prompt, "--model", wish.model, *([] if wish.chat else ["--no-chat"])]
     if wish.neuron:
         held = ["--neuron", wish.neuron, "--value", f"{wish.value:g}"]
-        return ["interp", "neurons", "clamp", *held, *how]
+        return ["interp", "neurons", "clamp", *held, *how, *store_words(Store().root)]
     added = [wish.source, "--row", str(wish.row), "--scale", f"{wish.value:g}"]
     return ["interp", "directions", "steer", *added, *how]
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, SAEBENCH, TARS, TOUR, Paper
 from .plugins import outside
+from .runs import fit
 
 GROUP = "interp.analyses"
 
@@ -248,6 +249,15 @@ def _unfit(entry: Any, every: dict[str, Analysis]) -> str:
     if taken := names & {config.__name__ for config in entry.configs()}:
         return f"the config name '{taken.pop()}' is taken"
     return ""
+
+
+def config_class(study: str) -> Any:
+    """The config class of a study; None for one that is not installed."""
+    entry = analyses().get(study.partition(".")[0])
+    return next((kind for kind in (entry.configs() if entry else []) if study == kind.STUDY), None)
+
+
+fit.look_up_with(config_class)
 
 
 def label(study: str, config: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 import re
 
+from .plain_text import printable
+
 LONGEST_WORD, LONGEST_LINE = 300, 1500
 """In characters: what is longer is cut in its middle."""
 LONGEST_REASON = 200
@@ -17,7 +19,7 @@ class UserError(Exception):
 
 def readable(text: str) -> str:
     """A message as one line: it may echo whatever was typed or stands in a file."""
-    line = re.sub(r"[\x00-\x1f\x7f]+", " ", text)
+    line = printable(re.sub(r"[\t-\r]+", " ", text))
     line = re.sub(
         rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _cut(word[0], LONGEST_WORD // 2), line
     )

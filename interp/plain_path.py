@@ -31,6 +31,14 @@ def plain_path(text: str | Path) -> Path:
     return path
 
 
+def lacks(folder: Path, name: str) -> str:
+    """Why a folder is not one of the kind that is looked for: it is not there, is no folder, or has
+    no file of that name."""
+    if folder.is_dir():
+        return f"no {name}"
+    return "it is no folder" if folder.exists() else "there is no such folder"
+
+
 def found(text: str | Path) -> Path | None:
     """What lies at a path; None if nothing does, as where the text is a name of another kind and
     may be longer than any path."""

@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..model.prompting import Bos
 from ..progress import log
 from ..runs.store import Run, Store
-from .common import Json, Limit, Runs, command, positive, print_frame, study_command
+from .common import Json, Limit, Runs, command, positive, print_frame, say, study_command
 
 if TYPE_CHECKING:
     from ..directions import Directions
@@ -57,7 +57,7 @@ def _bos(directions: Directions, asked: Bos) -> Bos:
 
 
 def _use(run: Run) -> None:
-    print(f"Use them: interp directions decode {run.path / 'directions'}")
+    say(f"Use them: interp directions decode {run.path / 'directions'}")
 
 
 study_command(directions, ImportConfig, _use)

@@ -45,6 +45,10 @@ class ErrorsConfig(SaesStudy):
 
     STUDY: ClassVar[str]
     VERSION: ClassVar[int] = 3
+    FACTS: ClassVar[dict[str, Any]] = {
+        "site": str, "names": list[str], "seconds": dict[str, float],
+        "documents": dict[str, Any], "documents.measured": int, "documents.priced": int,
+    }  # fmt: skip
 
     tokens: int = 100_000
     """Tokens to read: 40 % to fit on, 30 % to fit norms on, 30 % measured."""
@@ -83,10 +87,8 @@ class DarkMatterConfig(ErrorsConfig):
     def fingerprints(self) -> dict[str, str]:
         from ..saes.open import saes_fingerprint
 
-        prints = super().fingerprints()
-        for given in self.earlier:
-            prints[given] = saes_fingerprint(given.partition("=")[2])
-        return prints
+        earlier = {given: saes_fingerprint(given.partition("=")[2]) for given in self.earlier}
+        return super().fingerprints() | earlier
 
     def check(self) -> None:
         super().check()
@@ -122,6 +124,7 @@ class DarkMatterConfig(ErrorsConfig):
             "site": str(saes.site),
             "left_out": stream.left_out,
             "documents": errors.documents,
+            "fitted": errors.fitted,
             "seconds": {name: round(value, 2) for name, value in errors.seconds.items()},
         }
         measures = made["measures"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..plain_text import printable
 from ..plots import BLUE, GREY, ORANGE, label, laid_out
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def coloured_tokens(tokens: pd.DataFrame) -> str:
         for position, token, score in rows[["position", "token", "score"]].itertuples(index=False):
             strength = min(abs(score) / top, 1.0) if position else 0.0
             colour = "59,111,182" if score > 0 else "217,130,43"
-            shown = html.escape(token).replace("\n", "⏎<br>").replace(" ", "&nbsp;")
+            lines = (html.escape(printable(line)) for line in token.split("\n"))
+            shown = "⏎<br>".join(lines).replace(" ", "&nbsp;")
             spans.append(
                 f'<span title="{score:.3f}" style="background:rgba({colour},{strength:.2f})">'
                 f"{shown}</span>"

@@ -3,6 +3,7 @@ SAE, all (sae:SOURCE) or some (sae:SOURCE:12,15)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -14,6 +15,7 @@ from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.site import Site
 from ..model.weights import Weights, open_weights
 from ..plain_path import found
+from ..runs.store import Store
 from .directions import Directions
 from .provenance import Provenance
 from .reading import Encoder, neuron_reading
@@ -88,12 +90,15 @@ def latent_directions(
 
 
 def open_directions(source: str, model: str | None = None) -> Directions:
-    """Saved directions, or the neurons or latents that a text names.
+    """Saved directions, or the neurons or latents that a text names. A run is named by its folder
+    or by the first letters of its key.
 
     Raises:
         UserError: the text names none of them, or ones that the model or the SAE lacks.
     """
     folder = found(source)
+    if not folder and re.fullmatch("[0-9a-f]{4,}", source):
+        folder = Store().find(source).path
     if folder and folder.is_dir():
         inner = folder / "directions"  # of a run that has one set
         run = (folder / "run.json").exists() and (inner / "directions.json").exists()
@@ -104,8 +109,9 @@ def open_directions(source: str, model: str | None = None) -> Directions:
         neurons = [parse_neuron(name) for name in source.split(",")]
     except UserError as error:
         raise UserError(
-            f"'{source}' is no folder of directions and names no neurons (29.down.808) or latents "
-            "(sae:SOURCE, sae:SOURCE:12): `interp directions list` shows the stored sets"
+            f"'{source}' is no folder of directions, no run's key, and names no neurons "
+            "(29.down.808) or latents (sae:SOURCE, sae:SOURCE:12): `interp directions list` shows "
+            "the stored sets"
         ) from error
     return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)
 

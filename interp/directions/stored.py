@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..model.files import sha256
 from ..model.site import Site
 from ..plain_json import check, read_json, record
+from ..plain_path import lacks
 from ..plain_tables import read_table
 from ..plain_tensors import read_tensors
 from ..runs.parts import check_part
@@ -48,7 +49,7 @@ def read_folder(folder: Path) -> Stored:
     """
     for name in FILES:
         if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no directions (no {name})")
+            raise UserError(f"{folder} holds no directions ({lacks(folder, name)})")
         check_part(folder / name)
     about = read_json(folder / "directions.json", FIX)
     for name, kind in {"site": str, "provenance": dict[str, Any]}.items():

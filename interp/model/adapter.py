@@ -13,6 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +83,23 @@ def adapted(model: Any, folder: Path) -> Any:
 
 def _check_config(folder: Path) -> None:
     """Raise UserError for a config by which peft would import a module that it names, or that
-    acts while a model runs."""
+    acts while a model runs, and for a field that says something and that peft would drop."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
     path = folder / ADAPTER
     config = read_json(path)
     for name in ("megatron_config", "monteclora_config"):
         if config.get(name) is not None:
             raise UserError(f"{path} has a '{name}', which is not followed: give another adapter")
+    kinds: dict[str, Any] = {kind.value: made for kind, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    made = kinds.get(str(config.get("peft_type")))
+    known = {field.name for field in fields(made)} if made else config.keys()
+    for name, value in config.items():
+        if value and name not in known:
+            raise UserError(
+                f"{path} has '{name}', which this version of peft does not know: take it out if it "
+                "changes nothing, or give another adapter"
+            )
 
 
 def _check_sizes(folder: Path, given: dict[str, Tensor]) -> None:

@@ -183,6 +183,17 @@ def _resolved(name: str) -> Path:
     )
 
 
+def asks_the_hub(name: str) -> bool:
+    """Whether `resolve` may ask the Hugging Face hub, with its user's token: for a model by its hub
+    id, or for what a folder with an adapter names as its base. A name that the catalog has or that
+    was added was chosen here."""
+    if name in {**WHEELS, **SHIPPED, **added()}:
+        return False
+    folder = found(name)
+    bare = folder is not None and is_adapter(folder) and not weight_files(folder)
+    return bare or _is_hub_id(name)
+
+
 def known_as(folder: Path) -> str:
     """The name under which `resolve` gives a folder: the catalog's, an added one, the hub's id, or
     its path."""

@@ -22,6 +22,13 @@ def home() -> Path:
     return Path(chosen) if chosen else user_cache_path("interp")
 
 
+def state_of(path: Path) -> str:
+    """What is another wherever a file's content is: size and time of change can be kept (an archive
+    unpacked over another, `touch`), the file system's own time of change and number cannot."""
+    seen = path.stat()
+    return f"{seen.st_size}|{seen.st_mtime_ns}|{seen.st_ctime_ns}|{seen.st_ino}|{seen.st_dev}"
+
+
 def sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
@@ -40,18 +47,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path.parent} is no model folder: it has no {path.name}")
     content: dict[str, Any] = plain_json.read_json(path, "fetch it again")
     return content
-
-
-def stamp(path: Path) -> str:
-    """What tells a file from what was at its path before. The time of its last change counts, which
-    no program sets: a time of writing can be put back, as tar does.
-
-    Raises:
-        OSError: there is no file.
-    """
-    found = path.stat()
-    numbers = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return f"{path.resolve()}:{':'.join(map(str, numbers))}"
 
 
 def remembered(about: str, form: str, make: Callable[[], str]) -> str:

@@ -24,11 +24,13 @@ from .backends import Backend
 from .batch import Batch, edited_positions, model_inputs, pick
 from .catalog import resolve
 from .checkpoint import load_model
+from .ends import ends_of
 from .families import ModelSpec, read_spec
 from .hooked import Hooked
-from .identities import check, check_causal, looked_at, probe_rows, rounding
+from .identities import check, looked_at, probe_rows, rounding
 from .loaded import LoadedWeights
 from .places import DENSE_ONLY, expert_reason
+from .plain import context_of, plain_logits, with_head
 from .prompting import Bos, Prompting
 from .site import Site
 from .token_ids import token_ids
@@ -238,7 +240,7 @@ def open_subject(
         hf = load_model(folder, dtype=dtype, **wanted)
         tokenizer = tokenizer or load_tokenizer(folder)
     check_device(device)
-    hf = _with_head(hf).eval().requires_grad_(False).to(device)
+    hf = with_head(hf).eval().requires_grad_(False).to(device)
     if patterns and weights is None:
         hf.set_attn_implementation(patterns)
     spec = read_spec(hf.config.to_dict())
@@ -248,17 +250,15 @@ def open_subject(
     if spec.n_experts and double:
         hf.set_experts_implementation("eager")  # torch's grouped product knows no float64
     stored = LoadedWeights(hf, spec)
-    context = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(hf)
     probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))
-    with torch.no_grad():
-        alone = [hf(input_ids=ids[real][None]).logits[0] for ids, real in zip(*probe, strict=True)]
-        check_causal(hf, probe.ids[0], alone[0])
+    plain = plain_logits(hf, probe)
     adapter = getattr(
         import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
     )
     prompting = Prompting(tokenizer, bos)
     subject = Subject(adapter(hf, spec), spec, prompting, torch.device(device))
-    subject.ends = _ends(hf, tokenizer)
+    subject.ends = ends_of(hf, tokenizer)
     text = hf.config.get_text_config()
     if "linear_attention" in (getattr(text, "layer_types", None) or ()):
         subject._cache_config = text
@@ -267,16 +267,8 @@ def open_subject(
     subject.double = double
     subject.context = context
     subject.weights = weights
-    _check(subject, probe, torch.cat(alone), stored, backend)
+    _check(subject, probe, plain, stored, backend)
     return subject
-
-
-def _with_head(hf: Any) -> Any:
-    """The model, or a whole causal model inside it (Llama 4); one that shares its head with the
-    model around it runs in there."""
-    inner = getattr(hf, "language_model", None)
-    whole = inner is not None and getattr(inner, "get_output_embeddings", lambda: None)()
-    return inner if whole else hf
 
 
 def _check(
@@ -320,13 +312,3 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device '{device}' cannot be used here: {reason}") from error
-
-
-def _ends(hf: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends a text, as transformers' `generate` has it: generation_config.json's, else
-    config.json's; else the tokenizer's. A chat model has several: of a turn and of a text."""
-    says = (getattr(hf, "generation_config", None), hf.config.get_text_config(), tokenizer)
-    each = (getattr(one, "eos_token_id", None) for one in says)
-    given: Any = next((ids for ids in each if ids is not None), [])
-    ids = given if isinstance(given, list) else [given]
-    return tuple(i for i in dict.fromkeys(ids) if 0 <= i < hf.config.get_text_config().vocab_size)

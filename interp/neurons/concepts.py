@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
-from ..model.vocabulary import as_text, token_strings, word_family
+from ..model.vocabulary import NO_TEXT, as_text, has_text, token_strings, word_family
 from ..plain_json import check
 from ..plain_path import plain_path
 from ..plain_yaml import read_yaml
@@ -78,6 +78,8 @@ def word_tokens(weights: Weights, word: str) -> list[int]:
     family, strings = word_family(word), token_strings(weights.folder, weights.spec.d_vocab)
     ids = [i for i, string in enumerate(strings) if word_family(string) == family]
     if not ids:
+        if not has_text(weights.folder, weights.spec.d_vocab):
+            raise UserError(f"{NO_TEXT}: give another model")
         if (meant := as_text(word)) != word:
             raise UserError(f"no single token stands for '{word}': write it as text, '{meant}'")
         raise UserError(f"no single token stands for '{word}' in this model's vocabulary")

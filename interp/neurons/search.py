@@ -17,7 +17,7 @@ import pandas as pd
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
 from ..runs.query import query, word_ids
-from ..runs.store import Run, Store, open_run
+from ..runs.store import Run, Store
 from .chance import p_values, q_values
 
 Rank = Literal["score", "coherence"]
@@ -32,10 +32,10 @@ _WITH_EXPERTS = "concat_ws('.', layer, nullif(expert, ''), kind, neuron) AS name
 
 
 def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
-    """The atlas in a folder; without one, the newest in the store."""
-    if where is not None:
-        return open_run(where, "neurons.atlas")
+    """The atlas in a folder or of a key; without one, the newest in the store."""
     store = store or Store()
+    if where is not None:
+        return store.find(str(where), "neurons.atlas")
     none = f"no atlas in {store.root}: make one with `interp neurons atlas`"
     return store.newest("neurons.atlas", none)
 

@@ -55,6 +55,7 @@ class CompareConfig(ProbedStudy):
 
     STUDY: ClassVar[str] = "othello.compare"
     VERSION: ClassVar[int] = 2
+    FACTS: ClassVar[dict[str, Any]] = {"seeds": list[int], "boards": dict[str, int]}
 
     saes: str = field(default="", metadata={"key": False})
     """A run folder of `interp othello sae`; by default that of the shipped SAEs."""

@@ -56,6 +56,7 @@ class EditConfig:
 
     STUDY: ClassVar[str] = "othello.edit"
     VERSION: ClassVar[int] = 2
+    FACTS: ClassVar[dict[str, Any]] = {"layers": str}
 
     compare: str = field(default="", metadata={"key": False})
     """A run folder of `interp othello compare`; by default the newest stored run."""

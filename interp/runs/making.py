@@ -62,7 +62,9 @@ def open_or_make(
     if (path / "manifest.json").exists():
         check_same(path, plan)
         if _verified(path):
-            return open_run(path, plan["study"])
+            run = open_run(path, plan["study"])
+            log.info("loaded, not made again: %r", run)
+            return run
     return make(path)
 
 
@@ -115,7 +117,9 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
         lock.acquire()
         _check_free(path)  # another process may have begun in the meantime
     except Timeout as error:
-        raise UserError(f"another process is writing the run in {path}") from error
+        raise UserError(
+            f"another process is writing the run in {path}: wait for it, then repeat the command"
+        ) from error
     except OSError as error:
         raise UserError(unwritable(path, error)) from error
     try:

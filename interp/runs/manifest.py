@@ -21,6 +21,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..plain_json import read_json
+from .command import again
 
 KEY = re.compile("[0-9a-f]{12}")
 """What `key_of` gives."""
@@ -46,24 +47,32 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: there is none, or one that is damaged, was changed, or names files outside.
     """
     path = check_inside(folder, "manifest.json")
-    manifest: dict[str, Any] = read_json(path, "the run's own command with --fresh makes it again")
+    try:
+        manifest: dict[str, Any] = read_json(path, "the run is damaged")
+    except UserError as error:
+        raise UserError(f"{error}; {again(folder, '--fresh')}") from error
     if manifest.get("schema") not in (1, SCHEMA):
         raise UserError(f"{path} is not of this version's layout ({SCHEMA})")
     for name, kind in _REQUIRED.items():
         if not isinstance(manifest.get(name), kind):
-            raise UserError(f"{path} is damaged: it has no proper '{name}'")
+            raise UserError(
+                f"{path} is damaged: it has no proper '{name}'; {again(folder, '--fresh')}"
+            )
     for name in ("wall_s", "peak_memory_bytes"):
         if not 0 <= manifest[name] <= _LARGEST:  # NaN is not
-            raise UserError(f"{path} is damaged: it has no proper '{name}'")
+            raise UserError(
+                f"{path} is damaged: it has no proper '{name}'; {again(folder, '--fresh')}"
+            )
     for name, part in manifest["files"].items():
         check_inside(folder, name)
         if not isinstance(part, dict) or not isinstance(part.get("sha256"), str):
-            raise UserError(f"{path} is damaged: it does not say what {name} was")
+            raise UserError(
+                f"{path} is damaged: it does not say what {name} was; {again(folder, '--fresh')}"
+            )
     whole = seal(manifest) == manifest.get("seal") if manifest["schema"] == SCHEMA else True
     if not whole or not _key_fits(json.dumps(manifest, sort_keys=True)):
         raise UserError(
-            f"{path} was changed after the run was finished: its own command with --fresh makes "
-            "the run again"
+            f"{path} was changed after the run was finished: {again(folder, '--fresh')}"
         )
     return manifest
 

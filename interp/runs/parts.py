@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..model.files import remembered, sha256, stamp
+from ..model.tensor_files import remembered_sha256
 from ..plain_tables import check_values, reading
+from .command import again
 from .disk import sync_folder, unwritable
 from .manifest import check_inside, read_manifest
 
@@ -37,10 +38,10 @@ def checked(folder: Path, name: str, about: Mapping[str, Any]) -> Path:
     try:
         stat = path.stat()
     except OSError as error:
-        raise UserError(f"{path} is missing: the run's own command makes it again") from error
+        raise UserError(f"{path} is missing: {again(folder)}") from error
     same = stat.st_size == about.get("bytes")
-    if not same or remembered(stamp(path), "[0-9a-f]{64}", lambda: sha256(path)) != about["sha256"]:
-        raise UserError(f"{path} is not what the run wrote: its own command makes it again")
+    if not same or remembered_sha256(path) != about["sha256"]:
+        raise UserError(f"{path} is not what the run wrote: {again(folder)}")
     return path
 
 

@@ -8,7 +8,7 @@ import duckdb
 import pandas as pd
 
 from ..errors import UserError
-from ..model.vocabulary import as_text, word_family
+from ..model.vocabulary import NO_TEXT, as_text, word_family
 from .store import Run
 
 
@@ -39,6 +39,9 @@ def word_ids(run: Run, word: str, exact: bool = False) -> list[int]:
     table = run.sql("vocabulary")
     ids = query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
     form = "token is exactly" if exact else "single token stands for"
+    if ids.empty and _no_text(table):
+        last = query(f"SELECT max(id) AS id FROM {table}")["id"][0]
+        raise UserError(f"{NO_TEXT}: its tokens are #0 to #{last}")
     if ids.empty and (meant := as_text(word)) != word:
         raise UserError(f"no {form} '{word}': write it as text, '{meant}'")
     if ids.empty:
@@ -51,3 +54,9 @@ def word_ids(run: Run, word: str, exact: bool = False) -> list[int]:
         hint = f"; it begins with {', '.join(map(repr, begin['word']))}" if len(begin) else ""
         raise UserError(f"no {form} '{word}' in this model's vocabulary{hint}")
     return [int(i) for i in ids["id"]]
+
+
+def _no_text(vocabulary: str) -> bool:
+    """Whether all of the model's tokens are `#id`, as without a tokenizer."""
+    of_text = f"SELECT id FROM {vocabulary} WHERE token != concat('#', id) LIMIT 1"
+    return query(of_text).empty

@@ -22,22 +22,28 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..plain_path import found, plain_path
+from ..plain_path import found, lacks, plain_path
 from ..progress import log
+from .command import again
+from .fit import check_common, check_fits
 from .manifest import KEY, read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
+from .unfinished import resuming, unfinished
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run."""
 
     path: Path
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Run of {self.study} in {self.path}, finished {self.manifest['finished']}"
 
     @property
     def study(self) -> str:
@@ -102,25 +108,34 @@ class Run:
 def open_run(path: str | Path, study: str | None = None) -> Run:
     """The finished run in a folder.
 
+    Args:
+        study: what it must be a run of; its config and facts are then of that study's types.
+
     Raises:
-        UserError: no run there, an unfinished one, another study's, or another layout's.
+        UserError: no run there, an unfinished one, another study's, or another layout's; one whose
+            config is not of its study's types.
     """
+    run = _opened(path, study)
+    if study is not None:
+        check_fits(run.path, run.manifest)
+    return run
+
+
+def _opened(path: str | Path, study: str | None) -> Run:
+    """`open_run`, without a look at the types of a study's own."""
     path = plain_path(path)
     settle(path)
     if not (path / "manifest.json").is_file():
         if (path / "run.json").is_file():
-            raise UserError(
-                f"the run in {path} is not finished: run its command again to resume it"
-            )
-        raise UserError(f"{path} holds no run (no manifest.json)")
+            raise UserError(f"the run in {path} is not finished: {resuming(path)}")
+        raise UserError(f"{path} holds no run ({lacks(path, 'manifest.json')})")
     run = Run(path, read_manifest(path))
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
+    check_common(path, run.manifest)
     for name, part in run.manifest["files"].items():
         if not (path / name).is_file() or (path / name).stat().st_size != part.get("bytes"):
-            raise UserError(
-                f"{path / name} is missing or damaged: the run's own command makes it again"
-            )
+            raise UserError(f"{path / name} is missing or damaged: {again(path)}")
     return run
 
 
@@ -135,6 +150,10 @@ def usual_store(root: Path | None) -> Iterator[Store]:
         yield Store()
     finally:
         _usual.reset(token)
+
+
+MOST = 3
+"""Unfinished runs that a message names, at most."""
 
 
 class Store:
@@ -169,7 +188,9 @@ class Store:
             if path.parent.name.startswith("."):  # a run that is to replace another
                 continue
             try:
-                run = open_run(path.parent, path.parents[1].name)
+                run = _opened(path.parent, path.parents[1].name)
+                if study != "*":  # who asks for every study's runs reads what all of them have
+                    check_fits(run.path, run.manifest)
                 key = str(run.manifest["key"])
                 if KEY.fullmatch(run.path.name) and run.path.name != key:
                     raise UserError(f"{run.path} holds the run {key}: give its folder that name")
@@ -191,18 +212,21 @@ class Store:
         """
         runs = self.runs(study)
         if not runs:
-            raise UserError(otherwise)
+            raise UserError("; ".join([otherwise, *unfinished(self.root, study)[:MOST]]))
         return newest(runs)
 
-    def find(self, name: str) -> Run:
+    def find(self, name: str, study: str = "*") -> Run:
         """A run by its folder, by the first letters of its key, or the newest one of a study.
+
+        Args:
+            study: which one it has to be of; by default any.
 
         Raises:
             UserError: there is none, or there are several whose keys begin so.
         """
         if name and (folder := found(name)) and folder.is_dir():
-            return open_run(folder)
-        stored = self.runs()
+            return open_run(folder, None if study == "*" else study)
+        stored = self.runs(study)
         of_study = [run for run in stored if run.study == name]
         of_key = [
             run
@@ -212,10 +236,11 @@ class Store:
         if of_study:
             return newest(of_study)
         if len(of_key) != 1:
+            begun = [line for line in unfinished(self.root, study) if name in line] if name else []
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
             raise UserError(
                 f"{said} '{name}': give a folder, a study or a key; {self.root} has "
-                f"{_listed(of_key or stored)}"
+                + "; ".join([_listed(of_key or stored), *begun[:MOST]])
             )
         return of_key[0]
 

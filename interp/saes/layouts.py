@@ -107,8 +107,9 @@ def find(path: Path) -> list[Stored]:
     """
     found = _of_file(path) if path.is_file() else _of_folder(path)
     if not found:
+        why = "" if path.exists() else " (there is no such folder)"
         raise UserError(
-            f"{path} holds no SAEs: give a folder or file with {SHOWN}, or release:sae_id"
+            f"{path} holds no SAEs{why}: give a folder or file with {SHOWN}, or release:sae_id"
         )
     return sorted(found, key=lambda stored: stored.place)
 

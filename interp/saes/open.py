@@ -241,10 +241,14 @@ def saes_bos(source: str) -> Bos:
 
 
 def saes_fingerprint(source: str) -> str:
-    """sha256 over the files that `open_saes(source)` reads; of a published SAE, its name."""
-    path = found(source)
-    if path is None:
+    """sha256 over the files that `open_saes(source)` reads; of a published SAE, its name.
+
+    Raises:
+        UserError: a folder that is not there, or holds no SAEs.
+    """
+    if _published_name(source):
         return source
+    path = plain_path(source)
     root = path if path.is_dir() else path.parent
     files = [file for stored in find(path) for file in stored.files]
     parts = [f"{os.path.relpath(f, root)}:{sha256(f)}" for f in files if f.exists()]

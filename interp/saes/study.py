@@ -56,7 +56,8 @@ class SaesStudy(TextStudy):
     def fingerprints(self) -> dict[str, str]:
         from .open import saes_fingerprint
 
-        return {**super().fingerprints(), "saes": saes_fingerprint(self.source)}
+        saes = saes_fingerprint(self.source)  # first: a wrong path shows before the model is read
+        return {**super().fingerprints(), "saes": saes}
 
     def check(self) -> None:
         super().check()

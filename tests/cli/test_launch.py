@@ -168,7 +168,7 @@ def test_a_message_is_short_enough_to_read():
     word = "x" * 3000
     line = readable(f"no model '{word}': give a\nfolder\x00")
     assert line.startswith("no model 'xxx")
-    assert line.endswith("': give a folder ")
+    assert line.endswith(r"': give a folder\x00")
     assert len(line) < 400
     assert len(readable("many words " * 3000)) < LONGEST_LINE + 40
     path = Path("/") / "/".join(["folder"] * 40)

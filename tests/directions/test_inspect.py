@@ -153,7 +153,7 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            (["decode", "nonsense"], "no folder of directions and names no neurons"),
+            (["decode", "nonsense"], "no folder of directions, no run's key, and names no neurons"),
             (["decode", "1.down.17", "--norm", "x"], "--norm must be raw or final"),
             (["steer", "1.down.17", "--prompt", " "], "the prompt is empty"),
             (["steer", "1.down.17", "--prompt", "w1"], "has no chat template"),

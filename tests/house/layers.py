@@ -24,6 +24,7 @@ HOUSE = (
     "kernels",
     "plugins",
     "errors | lazy | progress",
+    "plain_text",
 )
 """Higher lines may import lower ones, never the other way round."""
 ELSEWHERE = ("apps", "data", "kernels", "probes")

@@ -98,6 +98,32 @@ def test_what_transformers_refuses_names_the_file(fields, model):
 
 
 @pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "no attribute 'sliding_window'"),
+        ({"layer_types": ["chunked_attention", "full_attention"]}, "'attention_chunk_size'"),
+        ({"layer_types": ["linear_attention"] * 2}, "Cache seem to only contain LinearAttention"),
+        ({"layer_types": ["linear_attention"] * 2, "use_cache": False}, "Cache seem to only"),
+        ({"max_position_embeddings": -1}, "the config's 'max_position_embeddings' is -1"),
+        ({"max_position_embeddings": 0}, "the config's 'max_position_embeddings' is 0"),
+    ],
+)
+def test_a_model_that_cannot_run_is_a_line(fields, says, model):
+    """transformers makes a model of the config, and fails as it runs."""
+    change(model / "config.json", **fields)
+    line = refusal(open_subject, model)
+    assert says in line
+    assert line.endswith(": mend its config.json or fetch it again")
+
+
+@pytest.mark.parametrize("window", [0, -3])
+def test_a_window_of_nothing_is_a_line(window, model_folder, tmp_path):
+    folder = shutil.copytree(model_folder("mistral"), tmp_path / "model")
+    change(folder / "config.json", sliding_window=window)
+    assert "transformers cannot run this mistral model (" in refusal(open_subject, folder)
+
+
+@pytest.mark.parametrize(
     ("damage", "says"),
     [
         (lambda path: path.unlink(), "{} is no model folder: it has no config.json"),
@@ -153,6 +179,7 @@ def adapter(model, tmp_path):
         ({"target_modules": "("}, "does not fit this model ("),
         ({"megatron_config": {"a": 1}, "megatron_core": "this"}, "has a 'megatron_config'"),
         ({"monteclora_config": 3}, "has a 'monteclora_config'"),
+        ({"new_scale": 0.5}, "has 'new_scale', which this version of peft does not know"),
     ],
 )
 def test_a_damaged_adapter(fields, says, model, adapter):
@@ -163,6 +190,12 @@ def test_a_damaged_adapter(fields, says, model, adapter):
     assert says in line
     assert str(adapter) in line
     assert "this" not in sys.modules
+
+
+def test_a_field_that_says_nothing_is_passed_over(model, adapter):
+    """As a later version of peft writes it where it is not used."""
+    change(adapter / "adapter_config.json", new_scale=None, new_flag=False)
+    adapted(load_model(model), adapter)
 
 
 def test_an_id_of_billions_takes_no_time(model):

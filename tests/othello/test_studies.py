@@ -154,10 +154,13 @@ def test_findings_are_sentences_with_the_runs_numbers(run) -> None:
 
 MISTAKES = {
     "not a square": (["play", "f5 z9"], "'z9' is not a square"),
-    "illegal": (["play", "f5 f6 a1"], "f5 f6 a1 is not a legal game"),
+    "illegal": (
+        ["play", "f5 f6 a1"],
+        "move 3, a1, is not legal after f5 f6: legal are d3, c4, e6, f7",
+    ),
     "too long": (["play", "--plies", "60"], "--plies must be between 1 and 59"),
     "other SAEs": (["compare", "--model", "{tiny}"], "these SAEs are of another model"),
-    "no SAEs": (["compare", "--saes", "/nowhere"], "holds no run"),
+    "no SAEs": (["compare", "--saes", "/nowhere"], "holds no run (there is no such folder)"),
     "no OthelloGPT": (
         ["probe", "--model", "{llama}"],
         "is not an OthelloGPT: its vocabulary has 211",

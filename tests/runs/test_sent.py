@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from interp.errors import UserError
-from interp.model.files import remembered, stamp
+from interp.model.files import remembered
 from interp.runs import writer
 from interp.runs.store import Store, open_run
 from interp.runs.study import run_or_load
@@ -141,7 +141,7 @@ def test_a_file_changed_in_place_with_its_time_put_back(own_home, tmp_path):
 def test_a_note_that_cannot_be_kept_costs_no_answer(own_home, monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("INTERP_HOME", str(tmp_path / "file"))
-    assert remembered(stamp(tmp_path / "file"), "a+", lambda: "aa") == "aa"
+    assert remembered("it", "a+", lambda: "aa") == "aa"
     assert "cannot keep" in caplog.text
 
 

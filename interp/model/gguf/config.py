@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import UserError
+from ..ends import END_TEXTS
 from .architectures import ARCHITECTURES, Architecture
 from .file import GgufFile
 from .metadata import Metadata, check_kinds
@@ -18,12 +19,6 @@ _IDS = {
 }
 _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 """The ends of a text, of a turn, and of a message that a tool answers."""
-_END_TEXTS = frozenset((
-    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"),
-    *("<eos>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>"),
-))  # fmt: skip
-"""Control tokens that end an answer by their text, as llama.cpp has them (llama-vocab.cpp, the list
-of end-of-generation tokens; without those of families that are not converted)."""
 
 
 def architecture_of(file: GgufFile) -> Architecture:
@@ -107,7 +102,7 @@ def _ends_by_text(file: GgufFile) -> list[int]:
     return [
         i
         for i, (token, kind) in enumerate(zip(tokens, types, strict=False))
-        if kind == CONTROL and token in _END_TEXTS
+        if kind == CONTROL and token in END_TEXTS
     ]
 
 
