@@ -37,7 +37,7 @@ class Wish(NamedTuple):
     """What to do, as plain values: the key under which an answer is remembered."""
 
     survey: str
-    finished: str
+    seal: str
     """When the survey was."""
     prompt: str
     chat: bool
@@ -60,7 +60,7 @@ def answer(wish: Wish) -> tuple[pd.DataFrame, str, str]:
     if wish.chat:
         check_chat_template(resolve(config.model), config.model, "the prompt without it")
     subject, lock = opened(config.model, config.feeding)
-    edit = edit_of(wish, surveyed(wish.survey, wish.finished), subject.prompting)
+    edit = edit_of(wish, surveyed(wish.survey, wish.seal), subject.prompting)
     batch = prompted(subject, wish.prompt, wish.chat)
     found = []
     with lock:
@@ -77,8 +77,8 @@ def answer(wish: Wish) -> tuple[pd.DataFrame, str, str]:
 
 
 @st.cache_resource(show_spinner="opening the SAE …", max_entries=1)
-def surveyed(path: str, finished: str) -> Sae:
-    """The SAE of a survey that was finished at some time."""
+def surveyed(path: str, seal: str) -> Sae:
+    """The SAE of a survey."""
     from interp.latents.prompt import surveyed_sae
 
     return surveyed_sae(open_run(Path(path)))
@@ -107,16 +107,17 @@ def section(prompt: str, chat: bool) -> None:
     rows, before, after = answer(wish)
     texts = {"As it is": before, "Edited": after}
     for column, (title, text) in zip(st.columns(2), texts.items(), strict=True):
-        column.subheader(title)
+        column.subheader(plain(title))
         column.text(text)
     charts("next by latent", figures.next_tokens(rows))
     offer(rows, "next tokens", _command(wish, run), _call(wish))
 
 
 def _wish(run: Run, prompt: str, chat: bool) -> Wish:
-    act = st.segmented_control("Act", list(ACTS), default="steer", format_func=ACTS.__getitem__)
-    act = act or "steer"
-    own = (str(run.path), run.manifest["finished"], prompt, chat, act)
+    by_label = {label: name for name, label in ACTS.items()}
+    label = st.segmented_control("Act", list(by_label), default=ACTS["steer"], format_func=plain)
+    act = by_label.get(label or "", "steer")
+    own = (str(run.path), run.manifest["seal"], prompt, chat, act)
     if act == "splice":
         return Wish(*own, 0, 0.0, st.toggle("Add the error back", key="error"))
     last = run.metrics["latents"] - 1

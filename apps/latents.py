@@ -40,6 +40,7 @@ WAYS: dict[search.By, str] = {
 }
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Latents")
     in_tabs({"Survey": _surveyed, "From Neuronpedia": _foreign})
@@ -57,7 +58,9 @@ def _surveyed() -> None:
         )
     )
     views = {"Search": _search, "On a text": _text}
-    how = st.segmented_control("What to do", list(views), default="Search", key="view")
+    how = st.segmented_control(
+        "What to do", list(views), default="Search", format_func=plain, key="view"
+    )
     views[how or "Search"](run)
 
 
@@ -107,7 +110,8 @@ def _results(run: Run, word: str, by: search.By) -> int | None:
         low, high = left.select_slider(
             "Density", _STEPS, (_STEPS[1], _STEPS[-1]), format_func=lambda x: f"{x:g}"
         )
-        order = right.segmented_control("First", get_args(search.Order), default="dense")
+        orders = get_args(search.Order)
+        order = right.segmented_control("First", orders, default="dense", format_func=plain)
         rows = by_density(run, low, high, order or "dense", LIMIT)
         command = ["--density", f"{low:g}", f"{high:g}", "--order", order or "dense"]
         call = f"search.by_density(survey, {low:g}, {high:g}, {order!r})"
@@ -188,14 +192,14 @@ def _imports(run: Run) -> str:
 
 
 @st.cache_data(show_spinner="running …", max_entries=64)
-def firing_on(path: str, finished: str, text: str, k: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def firing_on(path: str, seal: str, text: str, k: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What fires on a text: the strongest latents at each token, and over the whole."""
     from interp.latents import prompt
 
     run = open_run(Path(path))
     config = prompt.checked_config(run)
     subject, lock = opened(config.model, config.feeding)
-    sae = _sae(path, finished)
+    sae = _sae(path, seal)
     with lock:
         return (
             prompt.strongest(run, subject, sae, text, k),
@@ -204,7 +208,7 @@ def firing_on(path: str, finished: str, text: str, k: int) -> tuple[pd.DataFrame
 
 
 @st.cache_resource(show_spinner="opening the SAE …", max_entries=1)
-def _sae(path: str, finished: str) -> Sae:
+def _sae(path: str, seal: str) -> Sae:
     from interp.latents.prompt import surveyed_sae
 
     return surveyed_sae(open_run(Path(path)))
@@ -220,12 +224,12 @@ def _text(run: Run) -> None:
         return
     if not text.strip():
         raise UserError("the text is empty: type some")
-    each, whole = firing_on(str(run.path), run.manifest["finished"], text, k)
+    each, whole = firing_on(str(run.path), run.manifest["seal"], text, k)
     if each.empty:
         st.info("No latent fires on this text.")
         return
     skipped = f"the first {run.config['skip']}, special ones and massive activations"
-    st.caption(f"The strongest latents at each token but {skipped}. Click one for its card.")
+    st.caption(plain(f"The strongest latents at each token but {skipped}. Click one for its card."))
     with st.container(horizontal=True, gap="small"):
         for position in sorted(each["position"].astype(int).unique()):
             _column(position, each[each["position"] == position])
@@ -250,8 +254,8 @@ def _column(position: int, rows: pd.DataFrame) -> None:
     with st.container(width="content", gap=None):
         st.markdown(f"**{plain(visible(rows['token'].iloc[0]))}**")
         for latent, value in zip(rows["latent"].astype(int), rows["value"], strict=True):
-            label, key = f"{latent} · {value:.3g}", f"at {position} {latent}"
-            if st.button(label, key=key, type="tertiary"):
+            key = f"at {position} {latent}"
+            if st.button(plain(f"{latent} · {value:.3g}"), key=key, type="tertiary"):
                 st.session_state["picked"] = latent
 
 
