@@ -42,7 +42,13 @@ def page(atlas: StreamlitPage) -> None:
         }
         for run in runs
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=WIDTHS)
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={
+            name: st.column_config.Column(width=width) for name, width in WIDTHS.items()
+        },
+    )
     st.page_link(atlas, label="Open the neuron atlas", icon=":material/map:")
     chosen = st.selectbox("Manifest of", [str(run.path) for run in runs])
     st.json(next(run for run in runs if str(run.path) == chosen).manifest, expanded=1)

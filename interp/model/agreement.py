@@ -7,7 +7,6 @@ held against the model's names, and once a model is loaded against its numbers.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
@@ -54,18 +53,6 @@ def parts(spec: ModelSpec, there: Collection[str]) -> dict[str, Named]:
                 at = place(spec, names, kind, layer, bank)
                 found[f"{layer}.{bank.prefix}{kind}"] = Named(at.stored, at.bias)
     return found
-
-
-def check_one_name_each(folder: Path, spec: ModelSpec, there: Collection[str]) -> None:
-    """Raise UserError for a tensor that is there with the base model's prefix and without."""
-    base = spec.family.prefix
-    plain = Counter(name.removeprefix(base) for name in there)
-    for name in there:
-        if plain[name.removeprefix(base)] > 1:
-            raise UserError(
-                f"{folder} holds '{name.removeprefix(base)}' with '{base}' before it and without: "
-                "fetch it again"
-            )
 
 
 def biases(spec: ModelSpec, there: Collection[str]) -> dict[str, str]:

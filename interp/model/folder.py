@@ -8,11 +8,12 @@ of what can be made so (`prepare`).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from .agreement import check_one_name_each
 from .families import ModelSpec, read_spec
 from .files import read_json
 from .sizes import check_counts
@@ -85,8 +86,20 @@ def check_base(folder: Path) -> ModelFolder:
             f"{folder} is quantised though its config.json does not say so ('{packed[0].name}' is "
             f"{packed[0].dtype}): {_ORIGINAL}"
         )
-    check_one_name_each(folder, spec, [tensor.name for tensor in stored])
+    _check_one_name_each(folder, spec, [tensor.name for tensor in stored])
     return ModelFolder(config, {tensor.name: tensor for tensor in stored})
+
+
+def _check_one_name_each(folder: Path, spec: ModelSpec, there: Collection[str]) -> None:
+    """Raise UserError for a tensor that is there with the base model's prefix and without."""
+    base = spec.family.prefix
+    plain = Counter(name.removeprefix(base) for name in there)
+    for name in there:
+        if plain[name.removeprefix(base)] > 1:
+            raise UserError(
+                f"{folder} holds '{name.removeprefix(base)}' with '{base}' before it and without: "
+                "fetch it again"
+            )
 
 
 def _check_no_others(folder: Path, config: dict[str, Any]) -> None:

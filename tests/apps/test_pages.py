@@ -147,6 +147,9 @@ def test_the_first_page_names_a_run_that_it_passes_over(own_home):
     assert not shown.exception
     assert damaged.name in shown.warning[0].value
     assert shown.dataframe[0].value["model"].tolist() == ["sound"]
+    heads = json.loads(shown.dataframe[0].proto.columns)
+    assert heads["study"]["width"] == "medium"
+    assert "label" not in heads["study"], "the column's own name"
 
 
 def clamp_page():

@@ -71,7 +71,7 @@ def test_search_card_and_reproduction(page, address):
 @pytest.mark.parametrize(
     ("label", "typed", "says"),
     [
-        ("Find a word", "zzz", "no single token stands for 'zzz'"),
+        ("Find a word", "zzz", "this model has no tokenizer"),
         ("Or name a neuron", "dog", "'dog' names no neuron"),
         ("Or name a neuron", "99.up.1", "no 99.up.1 in this atlas"),
     ],
