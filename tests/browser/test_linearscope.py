@@ -52,8 +52,8 @@ def test_votes_vectors_and_responses(page, address, store):
     pixel.press("Enter")
     page.get_by_text("no pixel 3,900 in an output of").wait_for(state="hidden")
     page.get_by_role("tabpanel").filter(has_text="Another pixel").get_by_text(
-        "interp linearscope impulse"
-    ).wait_for(state="attached")
+        "--at 12,7"
+    ).first.wait_for(state="attached")
     assert len(store.runs("linearscope.impulse")) == 2
 
 
