@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -12,7 +14,12 @@ from interp.runs.command import store_words
 from interp.runs.store import Store
 from interp.runs.unfinished import unfinished
 
-WIDTHS = {"study": "medium", "model": "medium", "of": "large", "finished": "medium"}
+WIDTHS: dict[str, Literal["medium", "large"]] = {
+    "study": "medium",
+    "model": "medium",
+    "of": "large",
+    "finished": "medium",
+}
 """Of columns whose text would be cut where the window is narrow; the table scrolls instead."""
 
 
