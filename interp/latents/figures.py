@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..directions.figures import gains
+from ..model.vocabulary import visible
 from ..plots import BLUE, Figures, laid_out
 from ..runs.store import Run
 from . import figures_measure, search
@@ -50,10 +52,19 @@ def histogram(card: Card) -> go.Figure:
     return laid_out(figure, f"Activations of {card.title}", height=240)
 
 
+def effects_gains(rows: pd.DataFrame) -> go.Figure:
+    """Gains of a run of `saes.effects`, each latent with its words."""
+    words = (" ".join(map(visible, words[:3])) for words in rows["words"])
+    names = [f"{latent} {said}" for latent, said in zip(rows["latent"], words, strict=True)]
+    return gains(rows, names, "latents")
+
+
 def of_run(run: Run) -> Figures:
-    """The figures of a survey or a measurement by their names."""
+    """The figures of a survey, a measurement or effects by their names."""
     if run.study == "saes.measure":
         return figures_measure.of_run(run)
     if run.study == search.STUDY:
         return {"densities": lambda: densities(search.densities(run))}
+    if run.study == "saes.effects":
+        return {"gains": lambda: effects_gains(run.table("effects/latents"))}
     return {}

@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..directions.figures import gains
 from ..plots import BLUE, GREY, ORANGE, Figures, heat_map, label, laid_out, literal
 from ..runs.store import Run
 from .search import density
@@ -148,4 +149,8 @@ def of_run(run: Run) -> Figures:
         effects = run.table("tars/effects")
         concepts = dict.fromkeys(effects["concept"])
         return {f"removal-{c}": partial(removal_curves, effects, c) for c in concepts}
+    if run.study == "neurons.effects":
+        table = run.table("effects/neurons")
+        names = [f"{row['name']} {row['word']}" for row in table.to_dict("records")]
+        return {"gains": lambda: gains(table, names, "neurons of its layer")}
     return {}

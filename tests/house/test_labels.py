@@ -28,7 +28,8 @@ COLUMNS = {
     "nats": 1.0, "separation": 1.0, "shots": 1, "format": EVIL, "step": 1.0, "module": EVIL,
     "picture": EVIL, "label": EVIL, "share": 0.5, "black_share": 0.5, "logit": EVIL,
     "contribution": 1.0, "token": EVIL, "before": 0.1, "after": 0.2, "shape": EVIL, "ratio": 1.0,
-    "variant": "naive", "ratio_max": 1.0, "ratio_min": 1.0, "edits": 1, "neurons": EVIL,
+    "variant": "naive", "ratio_max": 1.0, "ratio_min": 1.0,
+    "gain": 1.0, "control_mean": 0.1, "control_max": 0.2, "edits": 1, "neurons": EVIL,
 }  # fmt: skip
 """A table of one row that has every column of every table."""
 PICTURE = np.full((1, 2, 2), 0.5)
@@ -67,6 +68,7 @@ FIGURES = {
     "strip": lambda: linearscope.picture_strip(PICTURE[None], [EVIL], "title"),
     "logits": lambda: linearscope.token_contributions(table()),
     "next": lambda: directions.next_tokens(table()),
+    "gains": lambda: directions.gains(table(), [EVIL], "latents"),
     "tiles": lambda: othello.tile_maps({EVIL: np.zeros(64)}, "title"),
     "ratios": lambda: bench.kernel_ratios(table()),
 }
