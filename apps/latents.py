@@ -153,7 +153,7 @@ def _card(run: Run, number: int) -> None:
         key=f"list {number}",
         help="Numbers between commas: one file of all of them.",
     )
-    if not all(part.strip().isdecimal() for part in others.split(",")):
+    if not all(part.strip().isdecimal() and len(part) < 12 for part in others.split(",")):
         raise UserError("give numbers of latents between commas, such as 12, 99")
     numbers = [int(part) for part in others.split(",")]
     _take(run, [of_survey(run, each) for each in numbers], numbers)
