@@ -33,7 +33,8 @@ class Pooled:
         return int(self.label.max()) + 1
 
     def items(self, label: int, tested: bool, seed: int = 0) -> Items:
-        """The texts of a class, and as many of the others, drawn evenly from each other class.
+        """Texts of a class, and as many of the others, drawn evenly from each other class: all of
+        the class, or as many as the others have.
 
         As SAEBench's `prepare_probe_data`, with the draw fixed by the seed and the class.
         """
@@ -47,6 +48,8 @@ class Pooled:
             there = np.flatnonzero(part & (self.label == other))
             drawn.append(draw.permutation(there)[:most])
         negative = draw.permutation(np.concatenate(drawn))[: len(own)]
+        if len(negative) < len(own):
+            own = draw.permutation(own)[: len(negative)]
         at = np.concatenate([own, negative])
         return Items(at, np.arange(len(at)) < len(own))
 

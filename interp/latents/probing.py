@@ -58,7 +58,7 @@ class ClassProbes:
         return right
 
     def accuracies(self, z: csr_array) -> Iterator[tuple[int, int, Interval]]:
-        """(k, class, accuracy) of the probes on k columns; class -1 is the mean over classes."""
+        """(k, class, accuracy) of the probes on k columns; class -1 is all items together."""
         for k in KS:
             right = [self._of_columns(label, z, k) for label in range(self.texts.classes)]
             yield from self._averaged(k, right)

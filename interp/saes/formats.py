@@ -134,15 +134,23 @@ def gemma_scope_2(stored: Stored, device: str) -> Read:
 
 
 def _gemma_kind(module: str, out: Any) -> str:
-    """sae-lens' word for where an SAE of Gemma Scope 2 reads."""
+    """sae-lens' word for where an SAE of Gemma Scope 2 reads; "" for a module that it has none for:
+    all that a layer adds to the stream is as wide as the stream, so nothing else would tell."""
+    normed = (".pre_feedforward_layernorm.output", ".post_feedforward_layernorm.output")
     if out and out != module:
-        return "transcoder"
-    ends = {
+        return "transcoder" if (_within(module), _within(str(out))) == normed else ""
+    kinds = {
         ".self_attn.o_proj.input": "attn_out",
-        ".post_feedforward_layernorm.output": "mlp_out",
+        normed[1]: "mlp_out",
         ".output": "resid_post",
     }
-    return next((kind for end, kind in ends.items() if module.endswith(end)), "")
+    return kinds.get(_within(module), "")
+
+
+def _within(module: str) -> str:
+    """'model.layers.9.mlp.output' -> '.mlp.output'."""
+    named = re.fullmatch(r"(?:.*\.)?layers\.[0-9]+(\..*)", module)
+    return named[1] if named else ""
 
 
 def llama_scope(stored: Stored, device: str) -> Read:
@@ -154,9 +162,11 @@ def llama_scope(stored: Stored, device: str) -> Read:
         "norm_activation": ("dataset-wise",),
         "use_glu_encoder": (False, None),
         "hook_point_out": (said["hook_point_in"], None),
+        "use_decoder_bias": (True, None),
     }
     check_said(said, only, str(stored.place))
     norms = said["dataset_average_activation_norm"]
+    check_said(norms, {"out": (norms["in"], None)}, str(stored.place))
     factor = said["d_model"] ** 0.5 / norms["in"]
     known = "Llama3_1-8B" in _path(stored)
     more = {

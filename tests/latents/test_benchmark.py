@@ -245,3 +245,17 @@ def test_letters_that_the_model_does_not_know_are_left_out():
     blind = Pooled(noise, pooled.label, pooled.unit, pooled.tested)
     assert truths_of(blind) == {}
     assert all(found.f1 > MIN_F1 for found in truths_of(pooled).values())
+
+
+def test_items_of_unequal_classes_are_balanced():
+    """24 texts of one class and 3 of the other: on noise an accuracy above .5 would be of the
+    classes' sizes."""
+    label = np.array([0] * 24 + [1] * 3)
+    tested = np.arange(27) % 3 == 0
+    pooled = Pooled(torch.randn(27, 4), label, np.arange(27), tested)
+    for which in (0, 1):
+        for part in (False, True):
+            items = pooled.items(which, part)
+            assert items.positive.sum() * 2 == len(items.at)
+            assert set(label[items.at[items.positive]]) == {which}
+            assert len(set(items.at.tolist())) == len(items.at)

@@ -381,3 +381,34 @@ def test_several_saes_are_named(tmp_path):
         tmp_path
     )
     assert open_sae(tmp_path / "a" / "cfg.json").d_sae == N
+
+
+@pytest.mark.parametrize("module", ["mlp", "self_attn", "post_attention_layernorm"])
+def test_what_a_layer_adds_is_not_taken_for_the_stream(module, tmp_path):
+    """It is as wide as the stream, so no size tells them apart."""
+    folder, *_ = gemma_scope_2(tmp_path)
+    said = json.loads((folder / "config.json").read_text())
+    said["hf_hook_point_in"] = f"model.layers.9.{module}.output"
+    put(folder / "config.json", said)
+    assert "neither a config.json" in refused(folder)
+
+
+def test_a_transcoder_is_one_by_both_of_its_modules(tmp_path):
+    folder, *_ = gemma_scope_2(tmp_path)
+    said = json.loads((folder / "config.json").read_text())
+    put(folder / "config.json", said | {"hf_hook_point_out": "model.layers.10.output"})
+    assert "neither a config.json" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"use_decoder_bias": False}, "has use_decoder_bias False"),
+        ({"dataset_average_activation_norm": {"in": 7.0, "out": 3.0}}, "has out 3.0"),
+    ],
+)
+def test_what_llama_scope_says_and_is_not_followed(more, says, tmp_path):
+    folder, *_ = llama_scope(tmp_path)
+    said = json.loads((folder / "hyperparams.json").read_text())
+    put(folder / "hyperparams.json", said | more)
+    assert says in refused(folder)
