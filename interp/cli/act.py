@@ -158,7 +158,7 @@ def _act(
     one = latents[0] if len(latents) == 1 else None
     rows = acted(acting, edits(acting), asked.tokens, one)
     if one is None:
-        rows = rows.drop(columns="activation")
+        rows = rows.drop(columns="encoded")
     print_frame(f"saes.{name}", rows, json)
 
 

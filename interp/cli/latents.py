@@ -24,6 +24,7 @@ from .common import (
     command,
     positive,
     print_frame,
+    say,
     study_command,
 )
 from .saes import saes
@@ -40,7 +41,7 @@ Html = Annotated[Path | None, tyro.conf.arg(help="Write one HTML file.", metavar
 
 
 def _next(run: Run) -> None:
-    print(f"Search it: interp saes search dog --survey {run.path}")
+    say(f"Search it: interp saes search --survey {run.path}")
 
 
 study_command(saes, SurveyConfig, _next)
@@ -161,7 +162,7 @@ def _give(
     if answered(json, "saes.latent", metrics, path, **written, features=told):
         return
     for name, where in written.items():
-        print(f"{name}: {where}")
+        say(f"{name}: {where}")
     for each in () if written else cards:
         _print(each)
 
@@ -170,10 +171,10 @@ def _print(card: Card) -> None:
     from ..latents.card import plain_rows, plain_text
     from ..latents.html import summary
 
-    print(f"{card.title}. {summary(card)}")
+    say(f"{card.title}. {summary(card)}")
     rows = plain_rows(card)
     for what, own in rows.groupby("what", sort=False):
         named = [f"{pair.name!r} {pair.value:.3g}" for pair in own.head(8).itertuples()]
-        print(f"  {what}: {', '.join(named)}")
+        say(f"  {what}: {', '.join(named)}")
     for example in (*card.largest_examples[:8], *card.binned_examples):
-        print(f"{example.value:9.3g}  {plain_text(example)}")
+        say(f"{example.value:9.3g}  {plain_text(example)}")

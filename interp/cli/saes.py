@@ -26,6 +26,7 @@ from .common import (
     print_frame,
     print_rows,
     print_table,
+    say,
     study_command,
     with_table,
 )
@@ -95,7 +96,7 @@ def nearest(
     level = questions.chance_level(width, sae.d_sae)
     print_frame("saes.nearest", table, json, chance=level)
     if not json:
-        print(
+        say(
             f"Of {sae.d_sae:,} random directions in {width:,} dimensions, the largest |cosine| is "
             f"above {level:.3f} once in 20 times; p is how often it is above a row's own."
         )
@@ -122,7 +123,7 @@ def convert(
     sae = open_sae(source, site=site, model=model)
     sae.save(out)
     if not answered(json, "saes.convert", about(sae), folder=str(out)):
-        print(out)
+        say(out)
 
 
 study_command(saes, SaeTrainConfig, with_table("saes", "name d_sae sparsity tokens l0 fvu alive"))

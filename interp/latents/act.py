@@ -105,19 +105,19 @@ def acted(
 ) -> pd.DataFrame:
     """What the model says as it is and under each edit, one row each.
 
-    Columns: `edit` (its name), `activation` (of `latent` at the last token as the encoder reads it
-    there, the edit included; NaN without one), and those of `directions.inspect.says`.
+    Columns: `edit` (its name), `encoded` (`latent` at the last token, as the encoder reads the
+    edited stream; NaN without one), and those of `directions.inspect.says`.
     """
     sae, subject, batch = acting
     plain, site, made = next_logprobs(subject, batch), Site.parse(sae.site), []
     with progress("act", len(edits) + 1, "texts") as advance:
         for name, edit in {PLAIN: None, **edits}.items():
             with subject.edited(*([edit] if edit else [])):
-                activation = math.nan
+                encoded = math.nan
                 if latent is not None:
                     x = subject.capture(batch, [site])[site][:1, -1:]
-                    activation = float(sae.encode(x).flatten()[latent])
+                    encoded = float(sae.encode(x).flatten()[latent])
                 said = says(subject, batch, plain, tokens)
-            made.append({"edit": name, "activation": activation, **said})
+            made.append({"edit": name, "encoded": encoded, **said})
             advance(1, name)
     return pd.DataFrame(made)

@@ -19,7 +19,7 @@ from interp.kernels import project_topk
 from ..model.readout import Readout, open_readout
 from ..model.vocabulary import token_strings, without_string, word_family
 from ..model.weights import Weights
-from ..progress import progress
+from ..progress import log, progress
 from ..runs.writer import RunWriter, save_tensors
 from .tallies import BEFORE, WINDOW, Examples
 
@@ -78,6 +78,7 @@ class Finish:
         if not out.has("contexts.safetensors"):
             with out.part("contexts.safetensors") as path:
                 save_tensors(contexts, path)
+        log.info("decode the latents, and find their nearest rows and neurons")
         rows = normalize(self._sae.W_dec.float(), eps=1e-30).to(self._device)
         with progress("latents", self._sae.d_sae, "latents") as advance:
             for start in range(0, self._sae.d_sae, CHUNK):

@@ -41,7 +41,8 @@ def by_word(
         word: any form of it; with `exact`, one token's exact text.
         by: "promotes" or "lowers": the word is among the top or bottom tokens, ranked by its place
             (`rank`, from 1), then by how far the first token stands out (`z`). "fires": ranked by
-            `share`, the firings on it of all the latent's firings and SHRINK more.
+            the firings on it of all the latent's firings and SHRINK more; `share` is of all its
+            firings.
 
     Raises:
         UserError: as `word_ids`; no latent is of it.
@@ -53,12 +54,12 @@ def by_word(
     if by == "fires":
         rows = query(
             f"""
-            SELECT latent, sum(times)::BIGINT AS times, sum(times) / (any_value(count) + {SHRINK})
-                AS share
+            SELECT latent, sum(times)::BIGINT AS times, sum(times) / any_value(count) AS share
             FROM (SELECT latent, count, unnest(fires_on) AS id, unnest(fires_times) AS times
                   FROM {table})
             WHERE list_contains({ids}, id)
-            GROUP BY latent ORDER BY share DESC, latent LIMIT {_limit(limit)}
+            GROUP BY latent
+            ORDER BY sum(times) / (any_value(count) + {SHRINK}) DESC, latent LIMIT {_limit(limit)}
             """
         )
     else:

@@ -18,11 +18,11 @@ from ..errors import UserError
 from ..plain_json import read_json
 from ..progress import log
 from .disk import unwritable
-from .manifest import check_inside, read_manifest
+from .manifest import JOURNAL, check_inside, read_manifest
 from .parts import checked, whole
 from .store import Run, open_run
 from .swap import check_no_link, fresh_folder, passing, settle, swap_in
-from .writer import JOURNAL, OWN, STATE, RunWriter, keep_journal, sweep
+from .writer import OWN, STATE, RunWriter, keep_journal, sweep
 
 
 def open_or_make(

@@ -23,6 +23,11 @@ from ..errors import UserError
 from ..plain_json import read_json
 from .command import again
 
+JOURNAL = ".run.pieces/journal.json"
+"""The hidden part of an unfinished run that says what is finished. `parts`: of every finished part,
+hidden ones too, the sha256 of what it is, and before that of what it was: a process may be killed
+before the new one has its name. `facts`: what the manifest will say of them. `seconds`: what they
+took."""
 KEY = re.compile("[0-9a-f]{12}")
 """What `key_of` gives."""
 SCHEMA = 2

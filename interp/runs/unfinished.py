@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .command import command_of
+from .manifest import JOURNAL
 
 
 def unfinished(root: Path, study: str = "*") -> list[str]:
@@ -15,6 +16,8 @@ def unfinished(root: Path, study: str = "*") -> list[str]:
         for folder in begun
         # a hidden one is to replace another run, which there is
         if not folder.name.startswith(".") and not (folder / "manifest.json").exists()
+        # before its first part there is nothing to resume: it may have been refused
+        if (folder / JOURNAL).exists()
     ]
 
 

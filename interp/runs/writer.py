@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..plain_json import check, read_json
 from ..progress import log, progress
 from .disk import peak_memory, sha256
-from .manifest import check_inside, seal
+from .manifest import JOURNAL, check_inside, seal
 from .parts import no_part, read_table, whole, write_table
 from .store import Run, open_run
 
@@ -35,10 +35,6 @@ _PIECES = ".pieces"
 """Ending of the hidden folders that hold what a run needs only until it is finished."""
 STATE = "state.safetensors"
 """Name of the hidden parts that hold the state of work under way (checkpoint.py)."""
-JOURNAL = f".run{_PIECES}/journal.json"
-"""`parts`: of every finished part, hidden ones too, the sha256 of what it is, and before that of
-what it was: a process may be killed before the new one has its name. `facts`: what the manifest
-will say of them. `seconds`: what they took."""
 OWN = {
     "packages", "python", "metrics", "files", "wall_s", "peak_memory_bytes", "finished", "seal"
 }  # fmt: skip

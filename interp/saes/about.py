@@ -60,6 +60,6 @@ def _active(sae: Sae) -> str:
     threshold = dict(sae.inner.named_parameters()).get("threshold")
     if threshold is None:
         return "those over 0"
-    lowest, highest = float(threshold.min()), float(threshold.max())
+    lowest, highest = map(float, threshold.detach().aminmax())
     same = f"{lowest:.4g}"
     return f"those over {same}" + ("" if lowest == highest else f" to {highest:.4g}, each its own")

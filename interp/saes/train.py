@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..model.site import Site
-from ..progress import progress
+from ..progress import progress, waiting
 from ..runs.checkpoint import Checkpoint
 from ..runs.writer import RunWriter
 from .fold import FILES, save_sae
@@ -71,7 +71,8 @@ def train_saes(
         stream = batches(done)
     else:
         done, stream = 0, batches(0)
-        first = list(itertools.islice(stream, min(OBSERVED, schedule.steps)))
+        with waiting("read the first activations, to shuffle and to scale by"):
+            first = list(itertools.islice(stream, min(OBSERVED, schedule.steps)))
         spreads = _spreads(first, schedule.batch)
         each = learners(plans, schedule, spreads)
         stream = itertools.chain(first, stream)
@@ -87,8 +88,7 @@ def train_saes(
             moved = {site: batch[site].to(schedule.device) for site in spreads}
             for learner in each:
                 learner.step(step, learner.inputs(moved, spreads), report)
-            if report:
-                advance(schedule.batch * ((step - 1) % every + 1), _words(each))
+            advance(schedule.batch, _words(each))
             if checkpoint.due():
                 _check(each, step)
                 checkpoint.write(*state_of(each, spreads, step))
@@ -112,6 +112,8 @@ def _spreads(first: Sequence[Mapping[Site, Tensor]], size: int) -> dict[Site, Sp
 
 def _words(each: Sequence[Learner]) -> str:
     """The last report of the first of them."""
+    if not each[0].curve:
+        return ""
     now = each[0].curve[-1]
     others = f" (and {len(each) - 1} more)" if len(each) > 1 else ""
     return (

@@ -14,6 +14,7 @@ from interp.directions import Directions
 from interp.directions.provenance import Provenance
 from interp.model.site import Site
 from interp.model.weights import open_weights
+from interp.runs.writer import keep_journal
 
 from ..manifests import finish_by_hand
 
@@ -167,6 +168,7 @@ def test_a_page_says_which_runs_it_does_not_show(own_home):
     stopped.mkdir()
     plan = {"study": "neurons.clamp", "key": stopped.name, "config": {"neuron": "1.down.7"}}
     (stopped / "run.json").write_text(json.dumps(plan))
+    keep_journal(stopped, {}, {}, 1.0)
     finish_by_hand(store, "obsprop.run", {}, made={})
     shown = AppTest.from_function(clamp_page).run()
     assert not shown.exception

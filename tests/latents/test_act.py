@@ -73,7 +73,7 @@ def test_the_activation_is_that_of_the_edited_stream(source, dog_model, asked):
     ids = subject.tokens(PROMPT)
     x = subject.capture(ids, ["1.resid_post"]).popitem()[1][0, -1]
     want = [float(torch.relu(sae.encode(y)[7])) for y in (x, x + 3 * sae.W_dec[7])]
-    assert [row["activation"] for row in answer["results"]] == pytest.approx(want)
+    assert [row["encoded"] for row in answer["results"]] == pytest.approx(want)
 
 
 @pytest.mark.parametrize(

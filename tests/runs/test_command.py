@@ -12,9 +12,11 @@ from interp.errors import UserError
 from interp.neurons.atlas import AtlasConfig
 from interp.runs import command as commands
 from interp.runs.command import command, command_of, program, shell_line, store_words
+from interp.runs.manifest import JOURNAL
 from interp.runs.store import Store, open_run
 from interp.runs.study import run_or_load
 from interp.runs.unfinished import unfinished
+from interp.runs.writer import keep_journal
 
 from ..manifests import finish_by_hand
 from .test_store import Squares
@@ -23,11 +25,12 @@ CONFIG = {"model": "a model", "k": 7, "device": "cpu"}
 
 
 def begun(store, key="0123456789ab", study="neurons.atlas", config=CONFIG):
-    """A run's folder as a kill leaves it."""
+    """A run's folder as a kill leaves it after its first part."""
     folder = Path(store) / study / key
     folder.mkdir(parents=True)
     plan = {"study": study, "version": 1, "key": key, "config": config}
     (folder / "run.json").write_text(json.dumps(plan))
+    keep_journal(folder, {}, {}, 1.0)
     return folder
 
 
@@ -51,6 +54,8 @@ def test_an_unfinished_run_is_named_with_its_command(store):
     with pytest.raises(UserError, match="is not finished: `.*interp neurons atlas .* resumes it"):
         open_run(folder)
     assert not unfinished(store, "neurons.clamp")
+    (folder / JOURNAL).unlink()
+    assert not unfinished(store), "it may have been refused: there is nothing to resume"
 
 
 def test_a_finished_run_and_one_that_is_to_replace_another_are_not_unfinished(store):

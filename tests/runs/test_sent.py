@@ -11,9 +11,9 @@ import pytest
 from interp.errors import UserError
 from interp.model.files import remembered
 from interp.runs import writer
+from interp.runs.manifest import JOURNAL
 from interp.runs.store import Store, open_run
 from interp.runs.study import run_or_load
-from interp.runs.writer import JOURNAL
 
 from ..manifests import finish_by_hand, seal_again
 from .test_killed import killed_in
