@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, SAEBENCH, TARS, TOUR, Paper
@@ -264,4 +265,9 @@ def label(study: str, config: dict[str, Any]) -> str:
     """What tells a run of a study apart from others of the same model."""
     entry = analyses().get(study.partition(".")[0])
     values = (config.get(name) for name in (entry.label if entry else ()))
-    return " · ".join(str(value) for value in values if value)
+    return " · ".join(_short(str(value)) for value in values if value)
+
+
+def _short(value: str) -> str:
+    """Of a whole path its end, which is what tells two apart."""
+    return "/".join(PurePath(value).parts[-2:]) if PurePath(value).is_absolute() else value

@@ -9,6 +9,7 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from streamlit.testing.v1 import AppTest
 
+from interp.analyses import label
 from interp.apps import common
 from interp.directions import Directions
 from interp.directions.provenance import Provenance
@@ -178,3 +179,10 @@ def test_a_page_says_which_runs_it_does_not_show(own_home):
     assert f"interp neurons clamp --neuron 1.down.7 --runs {store}` resumes it" in stopped_line
     assert none.startswith("No finished run of neurons.clamp")
     assert shown.code[0].value.endswith(f"interp neurons clamp --runs {store}")
+
+
+def test_a_run_of_a_file_is_named_by_the_files_end():
+    """The selector is narrow: what tells two paths apart is their end."""
+    saes = {"saes": "/data/runs/saes.train/0123/saes/topk-w2048-k32", "site": "14.resid_post"}
+    assert label("saes.survey", saes) == "saes/topk-w2048-k32 · 14.resid_post"
+    assert label("saes.survey", {"saes": "release:sae/id"}) == "release:sae/id"
