@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import cached, charts, errors_in_place, offer, pick_run
+from interp.apps.common import cached, charts, errors_in_place, offer, pick_run, plain
 from interp.neurons import agree, figures
 from interp.runs.store import Run, open_run
 
@@ -30,10 +30,10 @@ def page() -> None:
     table = agreement(run, str(other.path))
     means = summary(run, str(other.path))
     for column, (_, row) in zip(st.columns(len(means)), means.iterrows(), strict=True):
-        column.metric(row["kind"], f"{row['agreement']:.2%}")
-        ends = f"{row['agreement_low']:.2%} to {row['agreement_high']:.2%}"
+        column.metric(plain(row["kind"]), f"{row['agreement']:.2%}")
         column.caption(
-            f"95 % interval over {row['neurons']:,} neurons: {ends}; chance {row['chance']:.3%}"
+            f"95 % interval over {row['neurons']:,} neurons: {row['agreement_low']:.2%} to "
+            f"{row['agreement_high']:.2%}; chance {row['chance']:.3%}"
         )
     charts("map", figures.agreement_map(table))
     st.caption(

@@ -20,6 +20,7 @@ has_words = cached(search.has_words)
 LIMIT = 50
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Neuron atlas")
     run = pick_run("neurons.atlas")
@@ -29,9 +30,11 @@ def page() -> None:
         experts = f", {model['n_experts']} experts of {model['d_expert']} in a layer that has any"
     neurons = f"{model['d_mlp']} × " if not experts else ""
     st.caption(
-        f"{plain(run.config['model'])}: {run.metrics['vectors']:,} neuron vectors "
-        f"({model['n_layers']} layers × {neurons}{', '.join(kinds)}{experts}) decoded through the "
-        f"LM head, norm {run.config['norm']}, {run.config['k']} tokens a side."
+        plain(
+            f"{run.config['model']}: {run.metrics['vectors']:,} neuron vectors "
+            f"({model['n_layers']} layers × {neurons}{', '.join(kinds)}{experts}) decoded through "
+            f"the LM head, norm {run.config['norm']}, {run.config['k']} tokens a side."
+        )
     )
     in_tabs({"Neurons": _neurons, "Layers": _layers}, run)
 
@@ -62,7 +65,7 @@ def _neurons(run: Run) -> None:
     name = ""
     with errors_in_place():
         name = _results(run, word, chosen, by)
-    st.caption(search.chance_note(run))
+    st.caption(plain(search.chance_note(run)))
     with errors_in_place():
         if typed or name:
             _card(run, parse_neuron(typed or name))
@@ -110,7 +113,7 @@ def _selected(rows: pd.DataFrame, key: str) -> str:
 
 
 def _card(run: Run, name: NeuronName) -> None:
-    st.subheader(str(name))
+    st.subheader(plain(name))
     rows = show(run, name)
     charts("tokens", figures.neuron_tokens(rows))
     ranked = ["score", "p", "q", "coherence", "coherence_p", "coherence_q"]

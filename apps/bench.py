@@ -5,18 +5,19 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import charts, offer_run, pick_run, plain, table
+from interp.apps.common import charts, errors_in_place, offer_run, pick_run, plain, table
 from interp.bench import figures
 from interp.runs.store import Run
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Kernel benchmark")
     run = pick_run("bench.kernels")
     bandwidth = run.manifest["bandwidth_bytes_per_s"]
     st.caption(
-        f"{run.manifest['threads']} threads, {run.config['repeats']} interleaved repeats; memory "
-        f"reads {bandwidth / 1e9:.1f} GB/s. The Llama shapes are measured on a part of the "
+        f"{run.manifest['threads']:,} threads, {run.config['repeats']:,} interleaved repeats; "
+        f"memory reads {bandwidth / 1e9:.1f} GB/s. The Llama shapes are measured on a part of the "
         "vocabulary and of the vectors; the time of the whole job is extrapolated."
     )
     for shape, metrics in run.metrics["shapes"].items():
@@ -45,7 +46,7 @@ def _numbers(shape: str, metrics: dict[str, float]) -> None:
     }
     shown = [(name, label) for name, label in names.items() if name in metrics]
     for column, (name, label) in zip(st.columns(len(shown)), shown, strict=True):
-        column.metric(label, f"{metrics[name]:.3g}")
+        column.metric(plain(label), f"{metrics[name]:.3g}")
 
 
 def _accuracy(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from interp.apps.common import charts, errors_in_place, offer_run, pick_run, plain, table
+from interp.errors import UserError
 from interp.model.vocabulary import visible
 from interp.neurons import figures
 
@@ -17,23 +18,28 @@ def page() -> None:
     rows = table(run, "curve/values")
     asked = config["prompt"]
     prompts = [asked] if isinstance(asked, str) else list(asked)  # an earlier version has one
+    if not prompts:
+        raise UserError(f"{run.path} has no prompt: make it again with --fresh")
     about = "prompt" if len(prompts) == 1 else f"{len(prompts)} prompts, the first"
     st.caption(
-        f"{plain(config['model'])}: {config['neuron']} held at {config['where']} positions; "
-        f"{about}: “{plain(prompts[0])}”; "
-        f"logits within {run.manifest['parity']:.1e} of transformers'."
+        plain(
+            f"{config['model']}: {config['neuron']} held at {config['where']} positions; "
+            f"{about}: “{prompts[0]}”; logits within {run.manifest['parity']:.1e} of transformers'."
+        )
     )
     if len(prompts) > 1:
         prompt = st.selectbox("Prompt", prompts)
         rows = rows[rows["prompt"] == prompt]
     held = rows[rows["value"].notna()].sort_values("value").reset_index(drop=True)
+    if held.empty or len(held) == len(rows):
+        raise UserError(f"{run.path} has no values of this prompt: make it again with --fresh")
     value = st.select_slider("Hold it at", list(held["value"]), format_func=lambda v: f"{v:g}")
     shown = {
         "not clamped": rows[rows["value"].isna()].iloc[0],
         f"held at {value:g}": held[held["value"] == value].iloc[0],
     }
     for column, (name, row) in zip(st.columns(2), shown.items(), strict=True):
-        column.metric(f"{visible(word)}, {name}", f"{row['probability']:.3g}")
+        column.metric(plain(f"{visible(word)}, {name}"), f"{row['probability']:.3g}")
         column.text(row["text"])
     source = "curve/means" if run.has("curve/means") else "curve/values"
     means = table(run, source)

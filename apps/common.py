@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -18,12 +16,17 @@ from plotly.graph_objects import Figure
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import StopException
 
-from interp.analyses import analyses, label
+from interp.analyses import label
 from interp.errors import UserError, readable
+from interp.model.catalog import asks_the_hub
+from interp.plain_text import printable
 from interp.plots import FORMATS, drawn, undrawable
+from interp.runs.command import command, config_class, settings, shell_line, store_words
 from interp.runs.store import Run, Store, open_run
+from interp.runs.unfinished import unfinished
 
 if TYPE_CHECKING:
+    from interp.model.prompting import Bos
     from interp.model.subject import Subject
 
 T = TypeVar("T")
@@ -50,7 +53,8 @@ def errors_in_place() -> Iterator[None]:
 
 def in_tabs(views: Mapping[str, Callable[..., None]], *args: object) -> None:
     """A tab for each view, by its title; a mistake in one does not touch the others."""
-    for tab, view in zip(st.tabs(list(views)), views.values(), strict=True):
+    tabs = st.tabs([plain(title) for title in views])
+    for tab, view in zip(tabs, views.values(), strict=True):
         with tab, errors_in_place():
             view(*args)
 
@@ -73,7 +77,7 @@ def _save(figure: Figure, name: str) -> None:
         return
     for column, kind in zip(st.columns(len(FORMATS)), FORMATS, strict=True):
         column.download_button(
-            kind.upper(),
+            plain(kind.upper()),
             partial(drawn, figure, kind),
             f"{name.replace(' ', '-')}.{kind}",
             key=f"{name} {kind}",
@@ -81,27 +85,49 @@ def _save(figure: Figure, name: str) -> None:
         )
 
 
-def plain(text: str) -> str:
-    """Text that Streamlit's markdown shows as it is: no links, pictures or formulas from data."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:])", r"\\\1", text)
+def plain(text: object) -> str:
+    """Text that Streamlit's markdown shows as it is: no hidden links, pictures or formulas, which a
+    browser would fetch or draw. Whatever a page shows of a run, a model or a file goes through here
+    where markdown is read: in captions and messages, metrics, tabs, and every widget's label."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:&])", r"\\\1", printable(str(text)))
+
+
+def consent(model: str) -> None:
+    """Ask before a model that a run names is fetched from the hub, with the user's own token: a run
+    may come from anybody."""
+    if not asks_the_hub(model) or st.toggle(f"Fetch {plain(model)} from the Hugging Face hub"):
+        return
+    st.info("The run names this model, and it is fetched only when you say so.")
+    raise NoRun
 
 
 def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
     """The run chosen in the sidebar (or by the URL's parameter); without any, how to make one."""
-    runs = {str(run.path): run for run in Store().runs(study)}
+    store = Store()
+    found, complaints = store.looked_through(study)
+    left_out(complaints, unfinished(store.root, study))
+    runs = {str(run.path): run for run in found}
     if not runs:
-        st.info(f"No run of {study} yet in `{Store().root}`. Make one:")
-        st.code(shlex.join(["interp", *study.split(".")]), language="bash")
+        st.info(f"No finished run of {plain(study)} yet in {plain(store.root)}. Make one:")
+        code(["interp", *study.split("."), *store_words(store.root)])
         raise NoRun
     paths = list(runs)
     wanted = st.query_params.get(parameter, paths[0])
     if wanted not in paths:
         st.warning(plain(f"There is no run {wanted}; this is the newest."))
     index = paths.index(wanted) if wanted in paths else 0
-    path = st.sidebar.selectbox(title, paths, index, format_func=lambda p: _label(runs[p]))
+    path = st.sidebar.selectbox(plain(title), paths, index, format_func=lambda p: _label(runs[p]))
     if len(paths) > 1:
         st.query_params[parameter] = path
     return runs[path]
+
+
+def left_out(complaints: list[str], begun: list[str]) -> None:
+    """Say which runs are not shown, being damaged or not finished."""
+    for complaint in complaints:
+        st.warning(plain(f"Passed over: {readable(complaint)}"))
+    for line in begun:
+        st.info(plain(readable(line)))
 
 
 def _label(run: Run) -> str:
@@ -111,52 +137,43 @@ def _label(run: Run) -> str:
     return " · ".join(filter(None, [model, label(run.study, run.config), finished, run.path.name]))
 
 
-def offer(rows: pd.DataFrame, name: str, command: list[str], notebook: str) -> None:
+def code(command: list[str]) -> None:
+    """A command of `interp`, as it is typed here."""
+    st.code(shell_line(command), language="bash")
+
+
+def offer(
+    rows: pd.DataFrame, name: str, command: list[str], notebook: str, stored: str = ""
+) -> None:
     """What the page shows, to take away: its rows, and the command line and the notebook call that
-    reproduce it."""
+    reproduce it; `stored` is the call that needs the stored run alone."""
     download(rows, name)
     with st.expander("Reproduce this"):
-        st.code(shlex.join(command), language="bash")
+        code(command)
         st.code(notebook, language="python")
+        if stored:
+            st.caption("The stored run alone, without its model:")
+            st.code(stored, language="python")
 
 
 def offer_run(rows: pd.DataFrame, name: str, run: Run, shown: str = "", **config: Any) -> None:
     """`offer` with what makes the run (`config` beside its own); in a notebook `shown` follows."""
     command, call = study_call(run.study, run.config | config)
-    offer(rows, name, command, call + shown)
+    stored = f"import interp\nrun = interp.open_run({str(run.path.resolve())!r})\n"
+    offer(rows, name, command, call + shown, stored + shown)
 
 
 def study_call(study: str, config: dict[str, Any]) -> tuple[list[str], str]:
     """What makes a study's run: the command, and `run = run_or_load(...)`; defaults left out."""
-    kinds = analyses()[study.partition(".")[0]].configs()
-    usual = next(kind for kind in kinds if study == kind.STUDY)
-    named, positional, call = [], [], []
-    for field in fields(usual):
-        value = config.get(field.name, field.default)  # an earlier version's run may lack it
-        if isinstance(value, list):
-            value = tuple(value)
-        if value == field.default:
-            continue
-        call.append(f"{field.name}={value!r}")
-        words = list(map(str, value)) if isinstance(value, tuple) else [str(value)]
-        option = field.name.replace("_", "-")
-        if field.metadata.get("positional"):
-            positional += words
-        elif isinstance(value, bool):
-            named.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            # a value that looks like an option is joined to its own by "="
-            joined = len(words) == 1 and words[0].startswith("-")
-            named += [f"--{option}={words[0]}"] if joined else [f"--{option}", *words]
-    root, store = Store().root.resolve(), ""
-    if root != Path("runs").resolve():  # where a command looks that is not told
-        named += ["--runs", str(root)]
-        store = f", Store(Path({str(root)!r}))"
+    kind = config_class(study)
+    call = ", ".join(f"{name}={value!r}" for name, value in settings(kind, config).items())
+    where = store_words(Store().root)
+    store = f", Store(Path({where[1]!r}))" if where else ""
     imports = "from pathlib import Path\nfrom interp.runs.store import Store\n" if store else ""
-    return ["interp", *study.split("."), *positional, *named], (
-        f"{imports}from {usual.__module__} import {usual.__name__}\n"
+    return command(study, config, *where), (
+        f"{imports}from {kind.__module__} import {kind.__name__}\n"
         "from interp.runs.study import run_or_load\n"
-        f"run = run_or_load({usual.__name__}({', '.join(call)}){store})\n"
+        f"run = run_or_load({kind.__name__}({call}){store})\n"
     )
 
 
@@ -171,11 +188,12 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
     name = f"{question.__module__}.{question.__qualname__}"
 
     @st.cache_data(show_spinner=False, max_entries=256)
-    def ask(name: str, path: str, finished: str, *args: object) -> T:
+    def ask(name: str, path: str, seal: str, *args: object) -> T:
         return question(open_run(Path(path)), *args)
 
     def call(run: Run, *args: object) -> T:
-        answer: T = ask(name, str(run.path), run.manifest["finished"], *args)
+        seal = run.manifest.get("seal", run.manifest["finished"])  # the first layout has no seal
+        answer: T = ask(name, str(run.path), str(seal), *args)
         return answer
 
     return call
@@ -186,9 +204,9 @@ table = cached(Run.table)
 
 
 @st.cache_resource(show_spinner="opening the model …", max_entries=1)
-def opened(model: str) -> tuple[Subject, Lock]:
+def opened(model: str, bos: Bos = "auto") -> tuple[Subject, Lock]:
     """One model in memory, and a lock: an edit applies to whatever runs, so one page runs at a
     time."""
     from interp.model.subject import open_subject
 
-    return open_subject(model), Lock()
+    return open_subject(model, bos=bos), Lock()

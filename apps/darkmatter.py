@@ -5,16 +5,28 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import cached, charts, download, in_tabs, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    cached,
+    charts,
+    download,
+    errors_in_place,
+    in_tabs,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.darkmatter import figures
+from interp.darkmatter.enough import cautions
 from interp.darkmatter.results import summary
 from interp.darkmatter.widths import bands, fits
 from interp.directions.figures import coloured_tokens
 from interp.runs.store import Run
 
-summarised = cached(summary)
+summarised, wary = cached(summary), cached(cautions)
 
 
+@errors_in_place()
 def page() -> None:
     st.title("What SAEs leave unexplained")
     in_tabs({"Errors": _own, "Planted faults": _planted, "SAEs of the error": _trained})
@@ -22,7 +34,8 @@ def page() -> None:
 
 def _own() -> None:
     studies = {"encoder": "darkmatter.run", "encoder and pursuit": "darkmatter.pursuit"}
-    run = pick_run(studies[str(st.sidebar.radio("Codes from", list(studies)))])
+    chosen = st.sidebar.radio("Codes from", list(studies), format_func=plain)
+    run = pick_run(studies[str(chosen)])
     config = run.config
     st.caption(
         plain(
@@ -31,6 +44,8 @@ def _own() -> None:
             f"{_documents(run)}"
         )
     )
+    for line in wary(run):
+        st.warning(plain(line))
     measures = table(run, "measures")
     parts = bands(measures)
     charts("bands", figures.error_bands(parts))
@@ -84,7 +99,7 @@ def _tokens(run: Run) -> None:
     part = str(right.selectbox("Part", ["error", "nonlinear"]))
     charts("pairs", figures.token_scatter(tokens, small, large, part))
     ratios = ["error over x", "nonlinear over error"]
-    colour = st.segmented_control("Colour by", ratios, default=ratios[0])
+    colour = st.segmented_control("Colour by", ratios, default=ratios[0], format_func=plain)
     context = st.selectbox("Context", list(dict.fromkeys(tokens["context"])))
     shown = tokens[(tokens["sae"] == large) & (tokens["context"] == context)]
     above, below = str(colour or ratios[1]).split(" over ")

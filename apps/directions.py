@@ -7,14 +7,18 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import charts, errors_in_place, in_tabs, offer, plain
+from interp.apps.common import charts, consent, errors_in_place, in_tabs, offer, plain
+from interp.data import FOLDER
 from interp.directions import Directions, figures, stored_directions
 from interp.directions.sources import neuron_directions, open_directions
+from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
 from interp.runs.store import Store
+from interp.saes.fold import FILES
+from interp.saes.layouts import find
 
 LIMIT = 50
 """Directions shown at once: a set of a million is for the command line."""
@@ -45,6 +49,8 @@ def page() -> None:
 
 
 def _decoded(source: str, directions: Directions, model: str) -> None:
+    if not model:
+        consent(directions.model)
     table = decoded(source, model, 10)
     shown = table.drop(columns=["top_logits", "bottom_logits"])
     for side in ("top", "bottom"):
@@ -80,18 +86,38 @@ def _command(*words: str, model: str) -> list[str]:
 
 
 def choose_directions(label: str, key: str = "", model: str = "") -> tuple[str, Directions]:
-    """A stored set, or neurons of the model by name: the text that opens it, and the directions."""
+    """A stored set, neurons of the model by name, or latents of an SAE that is stored or shipped:
+    the text that opens it, and the directions."""
     stored = [str(folder) for folder in stored_directions(Store())]
-    typed = "neurons by name"
+    typed = ["neurons by name", "latents of an SAE"]
     # study, key and the set's own name are the end of its path
     what = st.selectbox(
-        label,
-        [*stored, typed],
+        plain(label),
+        [*stored, *typed],
         key=f"set {key}",
         format_func=lambda s: "/".join(Path(s).parts[-3:]),
     )
     if what in stored:  # a browser can send any text
         return what, Directions.load(Path(what))
+    if what == typed[1]:
+        return _latents(key, model)
     named = st.text_input("Neurons", "29.down.808,29.down.1499", key=f"neurons {key}")
     neurons = [parse_neuron(name) for name in named.split(",")]
     return named, neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)
+
+
+def _latents(key: str, model: str) -> tuple[str, Directions]:
+    """Latents by number, of an SAE in a stored run or of a shipped one."""
+    runs = [run.path for run in Store().runs() if any(Path(f).name in FILES for f in run.files)]
+    places = [str(found.place) for root in (*runs, FOLDER) for found in find(root)]
+    left, right = st.columns([2, 1])
+    place = left.selectbox(
+        "SAE", places, key=f"sae {key}", format_func=lambda s: "/".join(Path(s).parts[-3:])
+    )
+    numbers = right.text_input("Latents", "0,1,2", key=f"latents {key}")
+    if place not in places:
+        raise UserError("there is no such SAE in a stored run: choose one of the list")
+    if not all(number.strip().isdecimal() for number in numbers.split(",")):
+        raise UserError(f"'{numbers}' are no numbers of latents: write 12,15")
+    source = f"sae:{place}:{numbers}"
+    return source, open_directions(source, model or None)

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import label
+from interp.apps.common import code, left_out, plain
+from interp.runs.command import store_words
 from interp.runs.store import Store
+from interp.runs.unfinished import unfinished
+
+WIDTHS: dict[str, Literal["medium", "large"]] = {
+    "study": "medium",
+    "model": "medium",
+    "of": "large",
+    "finished": "medium",
+}
+"""Of columns whose text would be cut where the window is narrow; the table scrolls instead."""
 
 
 def page(atlas: StreamlitPage) -> None:
     st.title("Runs")
     store = Store()
-    runs = store.runs()
+    runs, complaints = store.looked_through()
+    left_out(complaints, unfinished(store.root))
     if not runs:
-        st.info(f"Nothing stored in `{store.root}` yet. A neuron atlas takes about a minute:")
-        st.code("interp neurons atlas --model smollm2-135m", language="bash")
+        st.info(f"Nothing stored in {plain(store.root)} yet. A neuron atlas takes about a minute:")
+        first = ["interp", "neurons", "atlas", "--model", "smollm2-135m"]
+        code([*first, *store_words(store.root)])
         return
     rows = [
         {
             "study": run.study,
-            "model": run.config.get("model", ""),
+            "model": str(run.config.get("model", "")),
             "of": label(run.study, run.config),
             "finished": run.manifest["finished"],
             "wall time, s": run.manifest["wall_s"],
-            "peak memory, MiB": round(run.manifest["peak_memory_bytes"] / 2**20),
+            "peak memory of its process, MiB": round(run.manifest["peak_memory_bytes"] / 2**20),
             "metrics": ", ".join(
                 f"{name} {f'{value:.4g}' if isinstance(value, float) else value}"
                 for name, value in run.metrics.items()
@@ -34,7 +49,13 @@ def page(atlas: StreamlitPage) -> None:
         }
         for run in runs
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={
+            name: st.column_config.Column(width=width) for name, width in WIDTHS.items()
+        },
+    )
     st.page_link(atlas, label="Open the neuron atlas", icon=":material/map:")
     chosen = st.selectbox("Manifest of", [str(run.path) for run in runs])
     st.json(next(run for run in runs if str(run.path) == chosen).manifest, expanded=1)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
-
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import charts, download, in_tabs, offer, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    charts,
+    code,
+    consent,
+    download,
+    errors_in_place,
+    in_tabs,
+    offer,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.knob import figures
+from interp.runs.command import store_words
 from interp.runs.store import Run, Store
 
 STUDIES = ("knob.run", "knob.learn")
@@ -23,10 +34,11 @@ def _subject(model: str, adapter: str):  # type: ignore[no-untyped-def]
     return open_tuned(model, adapter)
 
 
+@errors_in_place()
 def page() -> None:
     st.title("The context knob")
     kinds = [study for study in STUDIES if Store().runs(study)]
-    chosen = st.sidebar.radio("Study", kinds) if len(kinds) > 1 else None
+    chosen = st.sidebar.radio("Study", kinds, format_func=plain) if len(kinds) > 1 else None
     study = chosen if chosen in kinds else (kinds or STUDIES)[0]  # a browser can send any text
     in_tabs({"Steer": _steer, "Measured": _measured}, pick_run(study))
 
@@ -35,8 +47,8 @@ def _steer(run: Run) -> None:
     from interp.knob.items import Item
     from interp.knob.steer_prompt import pick_direction, read_knob, steering_curve
 
-    folder, own = str(run.path / "knob"), run.path / "adapter"
-    adapter = str(own if own.is_dir() else run.config.get("adapter", "none"))
+    folder, own = str(run.path / "knob"), "adapter/adapter_config.json" in run.files
+    adapter = str(run.path / "adapter") if own else str(run.config.get("adapter", "none"))
     knob = read_knob(folder)
     name = st.selectbox("Direction", knob.names)
     direction = pick_direction(knob, name)
@@ -53,16 +65,18 @@ def _steer(run: Run) -> None:
     if not st.toggle("Open the model and steer it"):  # opening it takes seconds: only when asked
         return
     model, template = run.config["model"], run.config["template"]
+    consent(model)
     item = Item("own", "own", context, query, "", "")
     rows = steering_curve(_subject(model, adapter), item, direction, [None, c], template=template)
     labels = ("not steered", f"c = {c:.2f}")
     for column, shown, label in zip(st.columns(2), rows, labels, strict=True):
-        column.metric(label, shown["text"] or "—")
+        column.metric(plain(label), plain(shown["text"] or "—"))
         bars = figures.knob_answers(shown["tokens"], shown["probabilities"])
         column.plotly_chart(bars, key=label)
     command = ["interp", "knob", "steer", "--adapter", adapter, "--context", context]
     command += ["--knob", folder, "--query", query, "--value", f"{c:g}"]
     command += ["--direction", name, "--model", model, "--template", template]
+    command += store_words(Store().root)
     call = "from pathlib import Path\nfrom interp.directions import Directions\n"
     offer(pd.DataFrame(rows), "answers", command, f"{call}Directions.load(Path({folder!r}))")
 
@@ -85,8 +99,7 @@ def _measured(run: Run) -> None:
     for name in ("tokens", "neurons", "split"):
         if run.has(f"decode/{name}"):
             st.dataframe(table(run, f"decode/{name}"), hide_index=True)
-    decode = shlex.join(["interp", "directions", "decode", str(run.path / "knob")])
-    st.code(decode, language="bash")
+    code(["interp", "directions", "decode", str(run.path / "knob")])
 
 
 def _steering(run: Run) -> None:

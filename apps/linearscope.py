@@ -13,12 +13,22 @@ import pandas as pd
 import streamlit as st
 from safetensors.numpy import load_file
 
-from interp.apps.common import cached, charts, in_tabs, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    cached,
+    charts,
+    errors_in_place,
+    in_tabs,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.apps.uploads import LARGEST
 from interp.linearscope import figures
 from interp.linearscope.explain import BiasConfig, ExplainConfig
 from interp.linearscope.responses import ImpulseConfig, SvdConfig
 from interp.linearscope.tokens import TokensConfig
+from interp.runs.fit import rebuilt
 from interp.runs.store import Run, Store
 from interp.runs.study import Study, run_or_load
 
@@ -44,6 +54,7 @@ class View(NamedTuple):
     """What the visitor wants instead of the stored run, if anything."""
 
 
+@errors_in_place()
 def page() -> None:
     st.title("LinearScope")
     st.caption(
@@ -66,7 +77,7 @@ def _view(view: View) -> None:
 
 def _uploaded(_: Run | None) -> Study | None:
     label = "A picture of your own, for EfficientNet-Lite0"
-    given = st.file_uploader(label, TYPES, max_upload_size=LARGEST)
+    given = st.file_uploader(plain(label), TYPES, max_upload_size=LARGEST)
     if given is None:
         return None
     # beside the runs, so that the command line finds it too
@@ -87,7 +98,7 @@ def _votes(run: Run) -> None:
     # by number: ImageNet has two classes "crane" and two "maillot"
     names = dict(zip(classes["class"], classes["label"], strict=True))
     label = "The class whose bias r is split by layer"
-    which = st.selectbox(label, list(names), format_func=lambda c: f"{names[c]} ({c})")
+    which = st.selectbox(plain(label), list(names), format_func=lambda c: f"{names[c]} ({c})")
     chosen = table(run, "layers").query("`class` == @which")
     charts("layers", figures.layer_constants(chosen, f"r of {names[which]}, layer by layer"))
 
@@ -95,7 +106,7 @@ def _votes(run: Run) -> None:
 def _biases(run: Run) -> None:
     pictures = table(run, "pictures")
     middle = pictures["share"].median()
-    st.caption(f"Median share of the biases over {len(pictures)} pictures: {middle:.2f}.")
+    st.caption(f"Median share of the biases over {len(pictures):,} pictures: {middle:.2f}.")
     charts("shares", figures.bias_shares(pictures))
 
 
@@ -121,7 +132,7 @@ def _another_pixel(stored: Run | None) -> Study | None:
         st.caption("The network is your own code: the command below computes another pixel.")
         return None
     typed = st.text_input("Another pixel of the output, as y,x (runs the network)", key="another")
-    return ImpulseConfig(**{**stored.config, "at": (typed,)}) if typed else None
+    return rebuilt(ImpulseConfig, stored.config, at=(typed,)) if typed else None
 
 
 def _impulse(run: Run) -> None:

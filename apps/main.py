@@ -10,11 +10,13 @@ from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import Page, analyses
 from interp.apps import home
+from interp.apps.common import errors_in_place
 
 
 def _show(page: Page) -> None:
     # only now: some pages import torch, and most visits need none of it
-    import_module(page.module).page()
+    with errors_in_place():
+        import_module(page.module).page()
 
 
 def navigation() -> dict[str, list[StreamlitPage]]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import charts, download, in_tabs, offer, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    charts,
+    download,
+    errors_in_place,
+    in_tabs,
+    offer,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.directions.figures import coloured_tokens
 from interp.model.vocabulary import visible
 from interp.obsprop import figures
@@ -38,6 +48,7 @@ def _norms(model: str, words: list[tuple[str, ...]]) -> tuple[pd.DataFrame, list
     return head_norms(weights, observable), list(observable.notes)
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Observable propagation")
     in_tabs({"An observable": _stored, "Type one": _typed, "Coupling": _coupled})
@@ -46,22 +57,19 @@ def page() -> None:
 def _stored() -> None:
     run = pick_run("obsprop.run")
     facts = run.manifest
-    st.caption(
-        plain(
-            f"{run.config['model']}, {run.config['observable']}: {facts['about']} "
-            f"From “{facts['pair'][0]}” against “{facts['pair'][1]}”."
-        )
-    )
+    pair = " against ".join(f"“{text}”" for text in facts["pair"])
+    about = f"{run.config['model']}, {run.config['observable']}: {facts['about']}"
+    st.caption(plain(f"{about} From {pair}."))
     for note in facts["notes"]:
         st.warning(plain(note))
     _heads(run)
     _paths(run)
-    st.subheader(f"The feature of {facts['best']} on text")
+    st.subheader(f"The feature of {plain(facts['best'])} on text")
     st.html(coloured_tokens(table(run, "texts/tokens")))
     with st.expander("Does the model use the feature?"):
         for name, caption in CHECKS.items():
             if run.has(name):
-                st.caption(caption)
+                st.caption(plain(caption))
                 st.dataframe(table(run, name), hide_index=True)
     _methods(run)
 
@@ -73,7 +81,9 @@ def _heads(run: Run) -> None:
         "Length with the final norm": "norm_frozen",
         "Direct effect, prompt minus counterfactual": "effect",
     }
-    shown = st.segmented_control("Every head", list(kinds), default=next(iter(kinds)))
+    shown = st.segmented_control(
+        "Every head", list(kinds), default=next(iter(kinds)), format_func=plain
+    )
     if shown:
         charts("heads", figures.head_map(heads, kinds[shown], shown))
 
@@ -142,7 +152,7 @@ def _coupled() -> None:
     measured = ("prompts", "corpus")
     slopes = [figures.coupling_scatter(pairs, f"{where}_slope") for where in measured]
     for column, where in zip(charts("slopes", *slopes), measured, strict=True):
-        column.caption(_agreement(pairs, where))
+        column.caption(plain(_agreement(pairs, where)))
     offer_run(pairs, "coupling", run)
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import errors_in_place, offer, opened, pick_run
+from interp.apps.common import consent, errors_in_place, offer, opened, pick_run, plain
 from interp.model.subject import Subject
 from interp.othello import figures, read_board
 from interp.othello.board import N_PLIES
 from interp.othello.board_labels import TILES
-from interp.othello.compare import compared_model
+from interp.othello.compare import compared_kinds, compared_model
 from interp.othello.games import random_games, squares
 from interp.othello.interventions import legal_after_flip
 from interp.othello.position import (
@@ -45,6 +45,7 @@ def autoencoder(path: str, _run: Run, view: View) -> tuple[Sae, pd.DataFrame]:
 def page() -> None:
     st.title("OthelloGPT")
     run = pick_run("othello.compare")
+    consent(run.config["model"])
     subject, lock = opened(compared_model(run))
     position, view = _position(), _view(run, subject)
     with lock:
@@ -60,15 +61,16 @@ def _position() -> Position:
     ply = right.slider("Moves played", 1, min(played, N_PLIES - 1), min(20, played - 1))
     position = position_after(tokens[:ply])
     st.caption(
-        f"{move_names(position.tokens)}. Next to move: {PLAYERS[position.mover]}. Dots: legal "
-        "moves. Rings: stable discs. Numbers: the model's probability of the move, in per cent."
+        f"{plain(move_names(position.tokens))}. Next to move: {plain(PLAYERS[position.mover])}. "
+        "Dots: legal moves. Rings: stable discs. Numbers: the model's probability of the move, in "
+        "per cent."
     )
     return position
 
 
 def _view(run: Run, subject: Subject) -> View:
     layer = st.sidebar.slider("Layer", 0, subject.spec.n_layers - 1, subject.spec.n_layers - 2)
-    arch = st.sidebar.selectbox("Autoencoder", ["topk", "l1"])
+    arch = st.sidebar.selectbox("Autoencoder", compared_kinds(run))
     seed = st.sidebar.selectbox("Seed", run.manifest["seeds"])
     return View(str(arch), int(layer), int(seed))
 
@@ -121,9 +123,9 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
         st.session_state["disc"] = discs[0]
     left, middle, right = st.columns(3)
     disc = left.selectbox("Disc (or click one on the board)", discs, key="disc")
-    reader = middle.selectbox("Directions of", ["probe", "means", "topk", "l1"])
+    reader = middle.selectbox("Directions of", ["probe", "means", *compared_kinds(run)])
     about = "Length of the vector added at each layer but the last"
-    scale = right.slider(about, 0.0, 20.0, 6.0, 0.5)
+    scale = right.slider(plain(about), 0.0, 20.0, 6.0, 0.5)
     tile = TILES.index(disc)
     layers = range(max(1, subject.spec.n_layers - 1))
     present = int(position.relative[tile])
@@ -163,7 +165,9 @@ def _moves(
     shown = {"unedited": before, "edited": after}
     for column, (name, chances) in zip(st.columns(2), shown.items(), strict=True):
         missed = n - int(legal_edited[np.argsort(-chances, kind="stable")[:n]].sum())
-        column.metric(f"Errors of the {name} model against the edited board", 2 * missed)
+        column.metric(
+            f"Errors of the {plain(name)} model against the edited board", f"{2 * missed:,}"
+        )
     columns = {"move": TILES, "before": before, "after": after}
     rows = pd.DataFrame({**columns, "legal": legal, "legal as edited": legal_edited})
     kept = rows[(rows[["before", "after"]].max(axis=1) > 0.005) | rows["legal as edited"]]

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import cached, charts, in_tabs, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    cached,
+    charts,
+    code,
+    errors_in_place,
+    in_tabs,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.othello import edit, figures, findings
 from interp.othello.board_labels import STATES, TILES
+from interp.othello.compare import compared_kinds
+from interp.runs.command import store_words
 from interp.runs.store import Run, Store
 
 
@@ -21,6 +31,7 @@ def maps(run: Run, arch: str, layer: int, seed: int, what: str) -> np.ndarray:
     return latent_map(run, arch, layer, seed, what)
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Probes against SAEs, layer by layer")
     run = pick_run("othello.compare")
@@ -28,7 +39,7 @@ def page() -> None:
     st.caption(
         f"Scores are of {boards['score']:,} boards of held-out games. Probes are fitted and "
         f"latents chosen on {boards['choose']:,} other boards. Each kind of autoencoder has "
-        f"{len(run.manifest['seeds'])} seeds."
+        f"{len(run.manifest['seeds']):,} seeds."
     )
     tabs = {"Layers": _layers, "Tiles": _tiles, "Latents": _latents, "Board edit": _edits}
     in_tabs(tabs, run)
@@ -49,7 +60,7 @@ def _layers(run: Run) -> None:
 
 def _choose(run: Run, key: str) -> tuple[str, int, int]:
     left, middle, right = st.columns(3)
-    arch = left.selectbox("Autoencoder", ["topk", "l1"], key=f"{key} arch")
+    arch = left.selectbox("Autoencoder", compared_kinds(run), key=f"{key} arch")
     layers = sorted(table(run, "scores")["layer"].unique())
     layer = middle.selectbox("Layer", layers, len(layers) // 2, key=f"{key} layer")
     seed = right.selectbox("Seed", run.manifest["seeds"], key=f"{key} seed")
@@ -104,8 +115,8 @@ def _edits(compared: Run) -> None:
     runs = [r for r in Store().runs("othello.edit") if r.manifest["fingerprints"]["compare"] == key]
     if not runs:
         st.info("There is no board edit with this comparison's directions yet. Make one:")
-        command = shlex.join(["interp", "othello", "edit", "--compare", str(compared.path)])
-        st.code(command, language="bash")
+        command = ["interp", "othello", "edit", "--compare", str(compared.path)]
+        code([*command, *store_words(Store().root)])
         return
     run = runs[0]
     rows = table(run, "errors/table")

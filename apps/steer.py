@@ -1,4 +1,5 @@
-"""The steering page: the model runs while a slider holds a neuron, or adds a direction."""
+"""The steering page: the model runs while a slider holds a neuron, or adds a direction, or by an
+SAE's latents."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
+from interp.apps import act
 from interp.apps.common import charts, errors_in_place, offer, opened, plain
 from interp.apps.directions import choose_directions
 from interp.directions import figures
@@ -19,6 +21,8 @@ from interp.model.neuron import clamp_site, parse_neuron
 from interp.model.subject import Subject
 from interp.model.vocabulary import check_chat_template
 from interp.model.weights import open_weights
+from interp.runs.command import store_words
+from interp.runs.store import Store
 
 TOKENS = 24
 """Length of the texts."""
@@ -78,8 +82,11 @@ def page() -> None:
     left, right = st.columns([4, 1], vertical_alignment="bottom")
     prompt = left.text_input("Prompt", "What is your favourite animal?")
     chat = right.toggle("Chat template", True)
-    kinds = ["Hold a neuron", "Add a direction"]
-    kind = st.segmented_control("What to do", kinds, default=kinds[0])
+    kinds = ["Hold a neuron", "Add a direction", "Act by a latent"]
+    kind = st.segmented_control("What to do", kinds, default=kinds[0], format_func=plain)
+    if kind == kinds[2]:
+        act.section(prompt, chat)
+        return
     wish = _wish(model, prompt, chat, kind == kinds[1])
     if not st.toggle("Run the model", key="run", help="Loads it: 540 MB for SmolLM2."):
         st.info("Nothing is loaded yet: the model loads when it is to run.")
@@ -90,7 +97,7 @@ def page() -> None:
 def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
     if not adding:
         about = "layer.kind.index; held at all positions"
-        neuron = st.text_input("Neuron", "29.down.808", help=about)
+        neuron = st.text_input("Neuron", "29.down.808", help=plain(about))
         value = st.slider("Hold it at", -60.0, 60.0, 40.0, 1.0)
         return Wish(model, prompt, chat, str(parse_neuron(neuron)), "", 0, value)
     source, directions = choose_directions("Directions", model=model)
@@ -106,7 +113,7 @@ def _result(wish: Wish) -> None:
     rows, before, after, parity = answer(wish)
     texts = {"As it is": before, f"At {wish.value:g}": after}
     for column, (title, text) in zip(st.columns(2), texts.items(), strict=True):
-        column.subheader(title)
+        column.subheader(plain(title))
         column.text(text)
     charts("next", figures.next_tokens(rows))
     st.caption(plain(f"Logits within {parity:.1e} of transformers'; the texts are greedy."))
@@ -117,7 +124,7 @@ def _command(wish: Wish) -> list[str]:
     how = ["--prompt", wish.prompt, "--model", wish.model, *([] if wish.chat else ["--no-chat"])]
     if wish.neuron:
         held = ["--neuron", wish.neuron, "--value", f"{wish.value:g}"]
-        return ["interp", "neurons", "clamp", *held, *how]
+        return ["interp", "neurons", "clamp", *held, *how, *store_words(Store().root)]
     added = [wish.source, "--row", str(wish.row), "--scale", f"{wish.value:g}"]
     return ["interp", "directions", "steer", *added, *how]
 

@@ -39,7 +39,7 @@ def page() -> None:
         if not run.has(f"tars/{part}"):  # an earlier version's run
             continue
         rows = table(run, f"tars/{part}")
-        with st.expander(title):
+        with st.expander(plain(title)):
             shown = rows[rows["concept"] == concept] if "concept" in rows else rows
             st.dataframe(shown, hide_index=True)
     drawn = f"figures.removal_curves(run.table('tars/effects'), {concept!r})"

@@ -2,7 +2,8 @@
 
 usage: python docs/generate.py [BUILD]      (`make docs`; BUILD is build/)
 
-A page says where a generated part goes, on a line of its own, `<!-- generated: WHAT -->`:
+A page says where a generated part goes, on a line of its own, `<!-- generated: WHAT -->`; a line
+before it may tell the readers of the repository (EMPTY), which the site lacks:
 
     commands            the --help of every command
     tables              what every study writes, from the docstrings of the modules that write it
@@ -32,7 +33,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/*.md", "docs/*.css", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s#]+")
 """The path in a link to a file of the repository."""
-PLACE = re.compile(r"^<!-- generated: (commands|tables|docstring|task) ?(\S*) -->$", re.MULTILINE)
+EMPTY = "*Empty in the repository: `make docs` fills it in from the code.*"
+PLACE = re.compile(
+    rf"^(?:{re.escape(EMPTY)}\n\n)?<!-- generated: (commands|tables|docstring|task) ?(\S*) -->$",
+    re.MULTILINE,
+)
 WRITTEN = re.compile(r"(Written (to|by) |Tables?\b|Parts of the run).*[:;`]|`\S+\.parquet`")
 """How the part of a module's docstring begins that says what the module writes."""
 

@@ -7,6 +7,7 @@
 
 from typing import TYPE_CHECKING
 
+from . import analyses as _registry  # it tells the stored runs what their studies' types are
 from .lazy import lazy
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ __all__ = [
 
 def _public() -> dict[str, str]:
     """The module of every public name; the studies' configs are those of the registry."""
-    from .analyses import analyses
-
-    configs = (where.partition(":") for entry in analyses().values() for where in entry.studies)
+    entries = _registry.analyses().values()
+    configs = (where.partition(":") for entry in entries for where in entry.studies)
     return {name: module for module, _, name in configs} | {
         "Directions": ".directions",
         "Site": ".model.site",

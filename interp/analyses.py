@@ -11,10 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, TARS, TOUR, Paper
+from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, SAEBENCH, TARS, TOUR, Paper
 from .plugins import outside
+from .runs import fit
 
 GROUP = "interp.analyses"
 
@@ -141,6 +143,23 @@ BUILT_IN = (
         figures="interp.lens.figures:of_run",
     ),
     Analysis(
+        "saes",
+        "Sparse autoencoders: open or train any, survey their latents, act by them, measure them.",
+        studies=(
+            "interp.latents.survey:SurveyConfig",
+            "interp.latents.effects:LatentEffectsConfig",
+            "interp.latents.measure:MeasureConfig",
+            "interp.saes.training:SaeTrainConfig",
+            "interp.saes.activations:ActivationsConfig",
+        ),
+        commands="interp.cli.act:saes",
+        section="SAEs",
+        pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
+        label=("saes", "site", "gives", "sites"),
+        figures="interp.latents.figures:of_run",
+        papers=(SAEBENCH,),
+    ),
+    Analysis(
         "darkmatter",
         "What SAEs leave unexplained, linear and nonlinear.",
         studies=(
@@ -243,8 +262,22 @@ def _unfit(entry: Any, every: dict[str, Analysis]) -> str:
     return ""
 
 
+def config_class(study: str) -> Any:
+    """The config class of a study; None for one that is not installed."""
+    entry = analyses().get(study.partition(".")[0])
+    return next((kind for kind in (entry.configs() if entry else []) if study == kind.STUDY), None)
+
+
+fit.look_up_with(config_class)
+
+
 def label(study: str, config: dict[str, Any]) -> str:
     """What tells a run of a study apart from others of the same model."""
     entry = analyses().get(study.partition(".")[0])
     values = (config.get(name) for name in (entry.label if entry else ()))
-    return " · ".join(str(value) for value in values if value)
+    return " · ".join(_short(str(value)) for value in values if value)
+
+
+def _short(value: str) -> str:
+    """Of a whole path its end, which is what tells two apart."""
+    return "/".join(PurePath(value).parts[-2:]) if PurePath(value).is_absolute() else value

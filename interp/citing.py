@@ -9,9 +9,17 @@ from . import __version__
 from .analyses import analyses
 from .model import catalog
 from .papers import Paper
+from .plain_text import printable
 from .runs.store import Run
 
-_SPECIAL = re.compile(r"([&%$#_{}])")
+_SPECIAL = {sign: f"\\{sign}" for sign in "&%$#_"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "{": r"\textbraceleft{}",  # BibTeX counts braces, those behind a backslash too
+    "}": r"\textbraceright{}",
+}
+"""What TeX reads as its own, and how it is written."""
 
 
 def citation(run: Run) -> str:
@@ -77,5 +85,5 @@ def _text(name: str, value: str) -> str:
     """Braces keep a title's capitals, and an institution's name in one piece."""
     if name == "author":
         return value
-    escaped = _SPECIAL.sub(r"\\\1", value)
+    escaped = "".join(_SPECIAL.get(sign, sign) for sign in printable(value))
     return f"{{{escaped}}}" if name == "title" else escaped

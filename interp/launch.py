@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import threading
 
 
 def main() -> int:
@@ -21,15 +22,24 @@ def main() -> int:
 
 
 def helper() -> None:
-    """Run the module that the first argument names with the other arguments, as `python -m` would.
+    """Run the module that the second argument names with those after it, as `python -m` would. The
+    first one is the end of a pipe whose other end closes when the process that started this one
+    has ended.
 
     Ctrl-C reaches the process that started this one, too: that one says so.
     """
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
     import runpy
 
-    del sys.argv[0]
+    del sys.argv[:2]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+def _end_with(pipe: int) -> None:
+    """Wait until the process at the other end has ended, and end too."""
+    os.read(pipe, 1)
+    os._exit(1)
 
 
 def _stop(*_: object) -> None:

@@ -73,3 +73,12 @@ LAYERS = Paper(
     2025,
     eprint="2501.07108",
 )
+SAEBENCH = Paper(
+    "karvonen2025saebench",
+    "Karvonen, Adam and Rager, Can and Lin, Johnny and Tigges, Curt and Bloom, Joseph and others",
+    "SAEBench: a comprehensive benchmark for sparse autoencoders in language model "
+    "interpretability",
+    2025,
+    eprint="2503.09532",
+    studies=("saes.measure",),
+)

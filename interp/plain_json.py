@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from types import UnionType
@@ -19,7 +18,7 @@ LARGEST = 64 << 20
 DEEPEST = 100
 """Lists and objects in each other; to write and to show them again, Python recurses."""
 _CALLED: dict[Any, str] = {
-    **{str: "a text", bool: "true or false", int: "a whole number", float: "a finite number"},
+    **{str: "a text", bool: "true or false", int: "a whole number", float: "a number"},
     **{dict: "an object", list: "a list", tuple: "a list", type(None): "null"},
 }
 
@@ -61,6 +60,8 @@ def parsed(text: str, where: str, fix: str = "mend or replace it", kind: type = 
             json.dumps(content, ensure_ascii=False).encode()
     except RecursionError as error:
         raise UserError(f"{where} is nested more than {DEEPEST} deep: {fix}") from error
+    except _TwiceError as error:
+        raise UserError(f"{where} has the key '{error}' twice: {fix}") from error
     except UnicodeEncodeError as error:
         raise UserError(f"{where} has half of a character (a lone surrogate): {fix}") from error
     except ValueError as error:
@@ -72,7 +73,7 @@ def parsed(text: str, where: str, fix: str = "mend or replace it", kind: type = 
 
 def called(value: Any) -> str:
     """What a value of JSON is, in words."""
-    return "a number" if isinstance(value, float) else _CALLED[type(value)]
+    return _CALLED[type(value)]
 
 
 def record(cls: type[T], given: Any, where: str, fix: str = "mend or replace it") -> T:
@@ -96,32 +97,33 @@ def record(cls: type[T], given: Any, where: str, fix: str = "mend or replace it"
 
 
 def check(value: Any, kind: Any, where: str, fix: str = "mend or replace it") -> None:
-    """Raise UserError for a value of JSON that is not of a type, such as dict[str, float]."""
-    if not _fits(value, kind):
-        names = " or ".join(_CALLED[get_origin(each) or each] for each in _choices(kind))
-        inside = " of another kind" if called(value) == names else ""
-        raise UserError(f"{where} is {called(value)}{inside}, not {names}: {fix}")
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
-def _fits(value: Any, kind: Any) -> bool:
+    """Raise UserError for a value of JSON that is not of a type, such as dict[str, float]; it names
+    the place in it that is wrong."""
     if kind is Any:
-        return True
-    if len(choices := _choices(kind)) > 1:
-        return any(_fits(value, each) for each in choices)
-    plain, inner = get_origin(kind) or kind, get_args(kind)
+        return
+    choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    fitting = [each for each in choices if _is(value, get_origin(each) or each)]
+    if not fitting:
+        names = " or ".join(_CALLED[get_origin(each) or each] for each in choices)
+        is_what = "missing or null" if value is None else called(value)
+        raise UserError(f"{where} is {is_what}, not {names}: {fix}")
+    inner = get_args(fitting[0])
+    if inner and isinstance(value, list):
+        for number, each in enumerate(value, 1):
+            check(each, inner[0], f"entry {number} of {where}", fix)
+    elif inner and isinstance(value, dict):
+        for name, each in value.items():
+            check(each, inner[1], f"'{name}' of {where}", fix)
+
+
+def _is(value: Any, plain: type) -> bool:
     if plain is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    if type(value) is not (list if plain is tuple else plain):
-        return False
-    if isinstance(value, list):
-        return not inner or all(_fits(each, inner[0]) for each in value)
-    if isinstance(value, dict):
-        return not inner or all(_fits(each, inner[1]) for each in value.values())
-    return True
+        return type(value) in (int, float)
+    return type(value) is (list if plain is tuple else plain)
+
+
+class _TwiceError(Exception):
+    """An object has this key twice."""
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         counts = Counter(name for name, _ in pairs)
-        raise ValueError(f"it has the key '{counts.most_common(1)[0][0]}' twice")
+        raise _TwiceError(counts.most_common(1)[0][0])
     return made
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 REPLACE = "replace it or leave it out"
+MOST = 2**27
+"""Values of a table that is read at once: 1 GiB of numbers. A file of 3 MB can hold 150 million
+rows of one number."""
 
 
 def parquet_batches(
@@ -63,7 +66,18 @@ def read_table(path: Path, rows: int, fix: str = REPLACE) -> pd.DataFrame:
         table.validate(full=True)
         # what the file says of pandas is not asked: it may say anything
         frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
-    return frame.drop(columns=[name for name in frame if name.startswith("__index_level_")])
+    return frame.drop(columns=[name for name in frame if str(name).startswith("__index_level_")])
+
+
+def check_values(path: Path, fix: str = REPLACE) -> None:
+    """Raise UserError for a Parquet file of more than `MOST` values."""
+    import pyarrow.parquet
+
+    about = pyarrow.parquet.read_metadata(path)
+    groups = map(about.row_group, range(about.num_row_groups))
+    held = sum(each.column(i).num_values for each in groups for i in range(each.num_columns))
+    if held > MOST:
+        raise UserError(f"{path} holds {held:,} values, and at most {MOST:,} are read: {fix}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from .errors import UserError
 from .model.vocabulary import visible
 from .plain_path import plain_path
+from .plain_text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +26,15 @@ BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#8a8f98"
 DIVERGING = [[0, ORANGE], [0.5, "white"], [1, BLUE]]
 
 
+def literal(text: object) -> str:
+    """A name that a run or a file gives, for plotly, which reads tags (links too), entities and
+    formulas in titles, labels and categories."""
+    return printable(str(text)).replace("&", "&amp;").replace("<", "&lt;").replace("$", "&#36;")
+
+
 def label(token: str) -> str:
-    """A visible token for plotly, which reads a few HTML tags in labels."""
-    return visible(token).replace("&", "&amp;").replace("<", "&lt;")
+    """A visible token for plotly."""
+    return literal(visible(token))
 
 
 def laid_out(figure: go.Figure, title: str, height: int, legend: bool = False) -> go.Figure:

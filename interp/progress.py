@@ -9,8 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from .plain_text import printable
+
 log = logging.getLogger("interp")
 _shown: ContextVar[bool] = ContextVar("a bar is shown", default=False)
+
+
+def _safe(record: logging.LogRecord) -> bool:
+    """What is logged is one line, whoever wrote the names in it and wherever it goes."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
+
+
+log.addFilter(_safe)
 
 
 @contextmanager
@@ -67,12 +78,19 @@ def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Callable[...,
     columns = (TextColumn("{task.description}"), BarColumn(), Rate("{task.percentage:.0f}%  "))
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(label, total=total, completed=done)
+        task = bar.add_task(_literal(label), total=total, completed=done)
 
         def advance(amount: float, message: str = "") -> None:
-            bar.update(task, advance=amount, description=f"{label} {message}".strip())
+            bar.update(task, advance=amount, description=_literal(f"{label} {message}".strip()))
 
         yield advance
+
+
+def _literal(text: str) -> str:
+    """A text that rich shows as it is: a model's name may look like its markup, `[red]`."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 @contextmanager
@@ -81,7 +99,7 @@ def waiting(label: str) -> Iterator[None]:
     if sys.stderr.isatty():
         from rich.console import Console
 
-        with Console(stderr=True).status(label):
+        with Console(stderr=True).status(_literal(label)):
             yield
     else:
         log.info("%s", label)

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, Figures, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal
 from ..runs.store import Run
 
 NAMES = {
@@ -33,7 +33,9 @@ def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
     Bars are medians of interleaved repeats, whiskers the smallest and largest.
     """
     shapes = list(dict.fromkeys(summary["shape"]))
-    figure = make_subplots(1, len(shapes), shared_yaxes=True, subplot_titles=shapes)
+    figure = make_subplots(
+        1, len(shapes), shared_yaxes=True, subplot_titles=list(map(literal, shapes))
+    )
     for column, shape in enumerate(shapes, start=1):
         rows = summary[(summary["shape"] == shape) & summary["ratio"].notna()]
         rows = rows.sort_values("ratio", ascending=False)

@@ -59,6 +59,8 @@ SHAPES = {
     "llama-3.1-8b": Shape(4096, 65536, 2048, 128_256, 458_752),
     "llama-3.1-405b": Shape(16384, 32768, 1024, 128_256, 6_709_248),
 }
+HEADLINES = ("certified_ratio", "fp32_ratio", "naive_ratio", "certified_share")
+"""The metrics of a shape that its page shows."""
 ShapeName = Literal["smollm2-135m", "llama-3.1-8b", "llama-3.1-405b"]
 
 
@@ -68,6 +70,11 @@ class KernelBenchConfig:
 
     STUDY: ClassVar[str] = "bench.kernels"
     VERSION: ClassVar[int] = 4
+    FACTS: ClassVar[dict[str, Any]] = {
+        **{"threads": int, "bandwidth_bytes_per_s": float},
+        "metrics.shapes": dict[str, dict[str, float | str]],
+        **dict.fromkeys((f"metrics.shapes.*.{name}" for name in HEADLINES), float),
+    }
 
     shape: tuple[ShapeName, ...] = ("smollm2-135m", "llama-3.1-8b", "llama-3.1-405b")
     """The shapes to measure."""

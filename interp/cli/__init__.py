@@ -75,14 +75,18 @@ def _group(entry: Analysis) -> Any:
 
 
 def _first_sentence(box: str) -> str:
-    """The text of a box up to its first inner rule."""
+    """The text of a box between its upper edge and its first inner rule; where standard output is
+    ASCII, the upper edge is a rule below the title."""
     body: list[str] = []
+    inside = False
     for line in box.splitlines():
         text = line.strip("│ ")
-        if text and not set(text) <= set("─╭╮╰╯ ") and not text.startswith("╭"):
-            body.append(text)
+        if text and not set(text) <= set("─╰╯ -") and not text.startswith("╭"):
+            body += [text] if inside else []
         elif body:
             break
+        else:
+            inside = inside or bool(text)
     return " ".join(body) + " (see --help)"
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from ..analyses import load
 from ..errors import UserError
 from ..model.allowed import FOLDERS
+from ..plain_path import plain_path
 from ..progress import log
 from ..runs.store import Store
-from .common import Flag, Runs, bound
+from .common import Flag, Runs, bound, say
 
 OWN = "localhost"
 
@@ -41,6 +42,13 @@ def _explorer(
         token: Ask for a token on 127.0.0.1 too: where this machine has other users.
     """
     number = _listening(address, port)
+    if runs and not plain_path(runs).is_dir():
+        log.warning(
+            "there is no folder %s yet: the app shows no runs until one is made in it", runs
+        )
+    for folder in models:
+        if not plain_path(folder).is_dir():
+            raise UserError(f"there is no folder {folder}: give --models one that there is")
     own = ipaddress.ip_address(number).is_loopback
     os.environ["INTERP_RUNS"] = root = str(Store(runs).root.resolve())
     names, word = [OWN, *host], ""
@@ -54,7 +62,7 @@ def _explorer(
     if not own:
         names.append(socket.gethostname())
     links = _links(number, port, names, word)
-    listening = partial(print, "The app is at", *links, sep="\n  ", flush=True)
+    listening = partial(say, "The app is at", *(f"  {link}" for link in links))
     serve = load("interp.apps.serve:serve")
     serve(number, port, {name.lower() for name in names}, word, listening)
 

@@ -17,11 +17,13 @@ from tyro.extras import SubcommandApp
 
 from ..errors import UserError
 from ..model.vocabulary import visible
+from ..plain_text import printable
 from ..runs.store import Run, Store
 from ..runs.study import Study, run_or_load
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.text import Text
 
 Command = Callable[..., Any]
 Show = Callable[[Run], None]
@@ -30,7 +32,9 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Folder = Annotated[Path | None, arg(metavar="DIR")]
 Json = Annotated[Flag, arg(help="Print one JSON object.")]
 Runs = Annotated[Folder, arg(help="The folder of stored runs ($INTERP_RUNS, or ./runs).")]
-Atlas = Annotated[Folder, arg(help="An atlas's run folder; by default the newest stored one.")]
+Atlas = Annotated[
+    Folder, arg(help="An atlas's run folder or key; by default the newest stored one.")
+]
 Fresh = Annotated[Flag, arg(help="Run again even if it is stored.")]
 Out = Annotated[Folder, arg(help="The run's own folder, instead of a stored one.")]
 Limit = Annotated[int, arg(help="Maximum rows to print.")]
@@ -59,7 +63,7 @@ def bound(function: Command) -> Callable[..., Callable[[], None]]:
 def report(run: Run, json: bool) -> None:
     """A run's folder and metrics."""
     if not answered(json, run.study, run.metrics, run.path):
-        print(run.path)
+        say(run.path)
         print_metrics(run.metrics)
 
 
@@ -101,9 +105,15 @@ def with_table(name: str, columns: str = "", most: int = 100) -> Show:
         rows = run.table(name)
         print_rows(rows.head(most), columns)
         if len(rows) > most:
-            print(f"{len(rows) - most} more rows: {run.path / name}.parquet")
+            say(f"{len(rows) - most} more rows: {run.path / name}.parquet")
 
     return show
+
+
+def say(*lines: object) -> None:
+    """Print lines on standard output. All that the commands print goes through here or
+    `print_table`: what is in it may be anybody's, and a terminal obeys control characters."""
+    print(*(printable(str(line)) for line in lines), sep="\n", flush=True)
 
 
 def positive(number: int, option: str = "--limit") -> int:
@@ -133,7 +143,7 @@ def print_frame(
     if answered(json, study, {"rows": len(rows)}, path, **more, results=results):
         return
     if run:
-        print(f"{run.config['model']} ({run.path})")
+        say(f"{run.config['model']} ({run.path})")
     print_rows(rows, columns)
 
 
@@ -156,13 +166,14 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in head:
+        table.add_column(_literal(name))
     for column in table.columns[:-1]:  # on a narrow terminal only the last one gives way
         column.no_wrap = True
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_literal, row))
 
     # in a pipe there is no width to fit: do not cut what a script will read
     class Patient(Console):
@@ -172,10 +183,17 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     Patient(width=None if sys.stdout.isatty() else 240).print(table)
 
 
+def _literal(cell: str) -> Text:
+    """A cell as it is: no markup, and nothing that a terminal obeys."""
+    from rich.text import Text
+
+    return Text(printable(cell))
+
+
 def print_markdown(head: list[str], rows: list[list[str]]) -> None:
     """A table of the docs."""
     lines = [head, ["---"] * len(head), *rows]
-    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    say(*(f"| {' | '.join(line)} |" for line in lines))
 
 
 def answered(
@@ -186,5 +204,5 @@ def answered(
     if json:
         about = {"study": study, "run": str(run) if run else None, "metrics": metrics, **more}
         finite = jsonlib.loads(jsonlib.dumps(about), parse_constant=lambda _: None)
-        print(jsonlib.dumps(finite))
+        print(jsonlib.dumps(finite).replace("\x7f", "\\u007f"))  # the one it leaves as it is
     return json

@@ -1,8 +1,9 @@
 """`interp directions …`: what an analysis found, decoded, scored, compared, steered with.
 
 DIRECTIONS is a folder that `Directions.save` wrote, neurons of one layer and kind, such as
-29.down.808,29.down.1499, or latents of an SAE, such as sae:FOLDER:12,15. `interp directions list`
-shows the folders in the stored runs, and `interp directions import` makes one of your own vector.
+29.down.808,29.down.1499, or latents of an SAE: all, sae:SOURCE, or some, sae:SOURCE:12,15. `interp
+directions list` shows the folders in the stored runs, and `interp directions import` makes one of
+your own vector.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -20,7 +21,10 @@ from ..errors import UserError
 from ..model.prompting import Bos
 from ..progress import log
 from ..runs.store import Run, Store
-from .common import Json, Limit, Runs, command, positive, print_frame, study_command
+from .common import Json, Limit, Runs, command, positive, print_frame, say, study_command
+
+if TYPE_CHECKING:
+    from ..directions import Directions
 
 directions = SubcommandApp()
 Source = Annotated[
@@ -28,7 +32,7 @@ Source = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(
         help="A folder of directions, neurons (29.down.808,29.down.1499) or latents "
-        "(sae:FOLDER:12,15).",
+        "(sae:SOURCE, sae:SOURCE:12,15).",
         metavar="DIRECTIONS",
     ),
 ]
@@ -41,13 +45,19 @@ Model = Annotated[
 AskedBos = Annotated[
     Bos,
     tyro.conf.arg(
-        help="A BOS token before each text: auto (as the tokenizer has it), always, never."
+        help="A BOS token before each text: auto (as the latents' SAE says, else as the tokenizer "
+        "has it), always, never."
     ),
 ]
 
 
+def _bos(directions: Directions, asked: Bos) -> Bos:
+    """What is asked for, or else what an SAE says of the texts that it was trained on."""
+    return directions.reading.bos if asked == "auto" else asked
+
+
 def _use(run: Run) -> None:
-    print(f"Use them: interp directions decode {run.path / 'directions'}")
+    say(f"Use them: interp directions decode {run.path / 'directions'}")
 
 
 study_command(directions, ImportConfig, _use)
@@ -128,7 +138,7 @@ def score(
     texts = (
         iter([]) if ids else read_corpus(corpus)
     )  # a mistake should not cost the model's loading
-    subject = open_subject(model or opened.model, bos=bos)
+    subject = open_subject(model or opened.model, bos=_bos(opened, bos))
     opened.note_model(subject.weights)
     if corpus is not None and ids:
         kept = itertools.islice(id_rows(corpus), max(tokens // length, 1))
@@ -201,7 +211,7 @@ def steer(
     if chat:  # before the model: a mistake should not cost its loading
         name = model or opened.model
         check_chat_template(resolve(name), name, "--no-chat")
-    subject = open_subject(model or opened.model, bos=bos)
+    subject = open_subject(model or opened.model, bos=_bos(opened, bos))
     opened.note_model(subject.weights)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
     table = steered(subject, batch, opened, row, scale, positive(tokens, "--tokens"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tyro
 from tyro.extras import SubcommandApp
 
-from .common import Json, answered, command, print_markdown, print_rows, print_table
+from .common import Json, answered, command, print_markdown, print_rows, print_table, say
 
 models = SubcommandApp()
 
@@ -43,7 +43,7 @@ def add_model(
     Weights(catalog.resolve(source))  # refuse what cannot be opened before it has a name
     folder = catalog.add(name, source, adapter)
     if not answered(json, "models.add", {}, name=name, folder=str(folder)):
-        print(f"{name}: {folder}")
+        say(f"{name}: {folder}")
 
 
 @command(models, "info")

@@ -141,7 +141,7 @@ def _print(command: str, atlas: Run, rows: pd.DataFrame, columns: str, json: boo
     has = [name for name in f"name side {columns} tokens".split() if name in rows]
     common.print_frame(f"neurons.{command}", rows, json, " ".join(has), atlas)
     if not json:
-        print(chance_note(atlas))
+        common.say(chance_note(atlas))
 
 
 def _curve(run: Run) -> None:
@@ -150,11 +150,11 @@ def _curve(run: Run) -> None:
     texts = rows[rows["prompt"] == prompts[0]]["text"].to_list()
     values = means["value"].map("{:g}".format).where(means["value"].notna(), "unclamped")
     interval = "probability_low probability_high n unit" if len(prompts) > 1 else ""
-    print(f"{run.config['neuron']} and '{run.manifest['word']}'")
+    common.say(f"{run.config['neuron']} and '{run.manifest['word']}'")
     shown = means.assign(value=values, text=texts)
     common.print_rows(shown, f"value probability {interval} text")
     if not interval:
-        print("One prompt has no interval: give --prompt several for a mean with one.")
+        common.say("One prompt has no interval: give --prompt several for a mean with one.")
 
 
 _EFFECTS = "word name score gain value control_mean control_max beats"
@@ -202,7 +202,7 @@ def apply(
     turned = turned.first(first or len(turned))
     apply_to_folder(turned.inverse if undo else turned, resolve(model), out)
     if not common.answered(json, "neurons.apply", {"neurons": len(turned)}, folder=str(out)):
-        print(f"{out}: {len(turned)} neurons {'turned back' if undo else 'turned'}")
+        common.say(f"{out}: {len(turned)} neurons {'turned back' if undo else 'turned'}")
 
 
 @command(neurons, "agree")

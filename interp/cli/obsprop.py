@@ -31,7 +31,7 @@ def _paths(run: Run) -> None:
         from ..obsprop.evaluate import within_templates
 
         r2 = within_templates(run.table("scores/examples"))
-        print(f"ObsProp's r2 within a template: {r2:.3f}")
+        common.say(f"ObsProp's r2 within a template: {r2:.3f}")
 
 
 _PAIRS = "a b head coupling prompts_slope corpus_slope cosine"
@@ -45,7 +45,7 @@ def list_tasks(schema: Schema = False, json: Json = False) -> None:
     if schema:
         keys = [{"key": n, "about": k.about, "example": k.example} for n, k in KEYS.items()]
         if not common.answered(json, "obsprop.tasks", {"keys": len(keys)}, schema=keys):
-            print(task_schema(), end="")
+            common.say(*task_schema().rstrip("\n").split("\n"))
         return
     tasks = [dataclasses.asdict(read_task(name)) for name in shipped()]
     if not common.answered(json, "obsprop.tasks", {"tasks": len(tasks)}, tasks=tasks):

@@ -41,19 +41,21 @@ def play(
     """
     import pandas as pd
 
-    from ..model.subject import open_subject
     from ..othello import position as boards
     from ..othello.board_labels import TILES
     from ..othello.games import random_games
-    from ..othello.study import open_othello
 
     if not 1 <= plies <= 59:
         raise UserError(f"--plies must be between 1 and 59, not {plies}")
     if seed < 0:
         raise UserError(f"--seed must be at least 0, not {seed}")
-    open_othello(model)
     tokens = boards.parse_moves(" ".join(moves)) if moves else random_games(1, seed)[0, :plies]
     position = boards.position_after(tokens[tokens > 0])
+    # only now: a mistyped move shows before torch is imported
+    from ..model.subject import open_subject
+    from ..othello.study import open_othello
+
+    open_othello(model)
     chances = boards.move_probabilities(open_subject(model), position.tokens)
     best = chances.argsort()[::-1][: max(10, int(position.legal.sum()))]
     likely = chances[best].astype(float).round(6)
@@ -70,7 +72,7 @@ def play(
     }
     if common.answered(json, "othello.play", facts, results=rows.to_dict("records")):
         return
-    print(boards.board_text(position))
+    common.say(*boards.board_text(position).split("\n"))
     common.print_metrics(facts)
     common.print_rows(rows)
 
@@ -83,7 +85,7 @@ def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], json: Json = False) ->
     train(config)
     score = jsonlib.loads((config.out / "card.json").read_text())["held_out"]
     if not common.answered(json, "othello.train", score, config.out):
-        print(config.out)
+        common.say(config.out)
         common.print_metrics(score, ".6g")
 
 
@@ -117,11 +119,10 @@ def compare(
             raise UserError(f"cannot write {picture}: {error.strerror or error}") from error
     if common.answered(json, run.study, run.metrics, run.path, findings=sentences):
         return
-    print(run.path)
+    common.say(run.path)
     grid = findings.wide(rows, MEASURES)
     common.print_rows(grid.rename(columns="layer {}".format).reset_index())
-    for sentence in sentences:
-        print("-", sentence)
+    common.say(*(f"- {sentence}" for sentence in sentences))
 
 
 MEASURES = [

@@ -10,8 +10,9 @@ import tyro
 from ..analyses import analyses, load
 from ..citing import citation
 from ..errors import UserError
+from ..runs.fit import check_fits
 from ..runs.store import Run, Store
-from .common import Json, Runs, answered, bound
+from .common import Json, Runs, answered, bound, say
 
 RunName = Annotated[
     str,
@@ -45,18 +46,19 @@ def _figure(
     from ..plots import Figures, save_figure
 
     found = Store(runs).find(run)
+    check_fits(found.path, found.manifest)
     figures: Figures = load(where)(found) if (where := _figures_of(found)) else {}
     if not figures:
         raise UserError(f"a run of {found.study} has no figure: its tables are in {found.path}")
     if not name:
         if not answered(json, "figure", {"figures": len(figures)}, found.path, names=list(figures)):
-            print("\n".join(figures))
+            say(*figures)
         return
     if name not in figures:
         raise UserError(f"this run has no figure '{name}': it has {', '.join(figures)}")
     file = save_figure(figures[name](), out or f"{name}.svg", width)
     if not answered(json, "figure", {"bytes": file.stat().st_size}, found.path, file=str(file)):
-        print(file)
+        say(file)
 
 
 def _figures_of(run: Run) -> str:
@@ -69,7 +71,7 @@ def _cite(run: RunName, runs: Runs = None, json: Json = False) -> None:
     found = Store(runs).find(run)
     text = citation(found)
     if not answered(json, "cite", {}, found.path, bibtex=text):
-        print(text, end="")
+        say(*text.rstrip("\n").split("\n"))
 
 
 figure, cite = bound(_figure), bound(_cite)

@@ -29,8 +29,8 @@ from torch import Tensor
 
 from interp.kernels.gram import Gram
 
-GROUPS = 100
-"""Document c is summed in group c mod GROUPS."""
+from ..runs.intervals import GROUPS
+
 Weights = Float[np.ndarray, "resamples groups"] | Float[Tensor, "resamples groups"]
 UNIT = "document"
 """The independent unit that intervals resample, as tables name it."""

@@ -21,12 +21,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..model.edits import patch
-from ..model.site import HEAD_KINDS, Site
+from ..model.site import Site
 from ..model.subject import Subject
 from ..runs.intervals import Resamples, resampled
+from ..text.contexts import Contexts
+from ..text.replaced import replaced_losses
 from .accumulators import Shrinkage, SplitErrors
-from .contexts import Contexts
 
 SETTINGS = ("sae", "sae + linear", "sae + nonlinear")
 SCALED = ("scaled", "scaled + linear", "scaled + nonlinear")
@@ -91,18 +91,7 @@ class ReplacementCosts:
         self.settings += list(costs)
 
     def _losses(self, part: Contexts, kept: Float[Tensor, "n d"]) -> Tensor:
-        shape = self._heads(kept.shape[-1])
-        source = torch.zeros(*part.batch.ids.shape, *shape)
-        source[part.chosen.cpu()] = kept.float().view(-1, *shape)
-        change = patch(self.site, source, part.chosen)
-        with self.subject.edited(change):
-            return part.losses(self.subject.logits(part.batch))
-
-    def _heads(self, width: int) -> tuple[int, ...]:
-        """How the numbers of a token stand at the site: head by head at a site of all heads."""
-        if self.site.kind not in HEAD_KINDS or self.site.head is not None:
-            return (width,)
-        return (width // self.subject.spec.d_head, self.subject.spec.d_head)
+        return replaced_losses(self.subject, self.site, part, kept)
 
     def resampled(self) -> tuple[Resamples, Tensor, Tensor, Tensor]:
         """The documents resampled; cross-entropy in nats a token, and what is gained and what there

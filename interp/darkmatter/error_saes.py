@@ -19,7 +19,8 @@ from ..errors import UserError
 from ..model.aliases import public_name
 from ..runs.checkpoint import Checkpoint, State
 from ..runs.writer import RunWriter
-from ..saes.train import SaePlan, Schedule, train_saes, trained
+from ..saes.plan import SaePlan, Schedule
+from ..saes.train import train_saes, trained
 from .measure import ErrorsConfig
 
 if TYPE_CHECKING:
@@ -130,9 +131,9 @@ class _PartStream:
         return lambda first: self._batches(part, first)
 
     def _batches(self, part: str, first: int) -> Batches:
-        from .shuffled import shuffled
+        from ..text.shuffled import shuffled
 
         rows = itertools.islice(self._stream.rows(), self._skipped, None)
         pool = min(POOL, self.config.tokens)
         for x in shuffled(self._stream, rows, self.config.batch, pool, first):
-            yield {self.site: getattr(self._split(x), part).float()}
+            yield {self.site: getattr(self._split(x[self.site]), part).float()}

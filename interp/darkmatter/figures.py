@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
 from ..runs.store import Run
 from .results import bounded
 from .widths import bands
@@ -29,13 +29,15 @@ VECTORS = {
     "r2_vector_weighted_corrected": "by variance, shrinkage out",
 }
 """Measures of R² of vectors, and what each is called."""
+WORSE = "linear below 0: the linear map predicts held-out errors worse than none"
 BELOW = {"orientation": "h", "y": -0.3}
 
 
 def error_bands(bands: pd.DataFrame) -> go.Figure:
-    """The parts of each SAE's FVU (`widths.bands`), from narrow to wide in each group."""
+    """The parts of each SAE's FVU (`widths.bands`), from narrow to wide in each group. A
+    part below 0 is drawn below 0, and what is above it then ends above the FVU."""
     figure = go.Figure()
-    places = [bands["group"].tolist(), bands["d_sae"].astype(str).tolist()]
+    places = [bands["group"].map(literal).tolist(), bands["d_sae"].astype(str).tolist()]
     for part, colour in BANDS.items():
         if bands[part].notna().any():
             figure.add_bar(
@@ -43,22 +45,25 @@ def error_bands(bands: pd.DataFrame) -> go.Figure:
                 hovertemplate=f"{part} %{{y:.4f}}<extra></extra>",
             )  # fmt: skip
     figure.update_yaxes(title="fraction of variance unexplained")
-    laid_out(figure, "What the error is made of, over width", height=420)
-    return figure.update_layout(barmode="stack", showlegend=True, legend=BELOW)
+    worse = f"<br><sup>{WORSE}</sup>" if (bands["linear"] < 0).any() else ""
+    laid_out(figure, f"What the error is made of, over width{worse}", height=420)
+    return figure.update_layout(barmode="relative", showlegend=True, legend=BELOW)
 
 
 def error_measures(measures: pd.DataFrame, shown: dict[str, str]) -> go.Figure:
-    """Some measures (name -> label) of every SAE, with 95 % intervals."""
+    """Some measures (name -> label) of every SAE, with 95 % intervals where it has them."""
     colours = [BLUE, ORANGE, GREY, "#6a51a3", "#9cbfe3"]
     figure = go.Figure()
     for (measure, name), colour in zip(shown.items(), colours, strict=False):
         part = measures[measures["measure"] == measure]
         figure.add_scatter(
-            x=part["sae"], y=part["value"], name=name, mode="markers",
+            x=part["sae"].map(literal), y=part["value"], name=name, mode="markers",
             marker={"color": colour, "size": 9},
             error_y=_error_bars(part, "value"),
         )  # fmt: skip
-    laid_out(figure, "Held-out contexts, with 95 % intervals over documents", height=420)
+    known = measures[measures["measure"].isin(shown)]["low"].notna().any()
+    ends = "with 95 % intervals over documents" if known else "too few documents for intervals"
+    laid_out(figure, f"Held-out contexts, {ends}", height=420)
     return figure.update_layout(showlegend=True, legend=BELOW)
 
 
@@ -74,9 +79,9 @@ def token_scatter(tokens: pd.DataFrame, small: str, large: str, part: str) -> go
             hovertemplate="%{text}<br>%{x:.1f}, %{y:.1f}<extra></extra>",
         )
     )  # fmt: skip
-    figure.update_xaxes(title=f"length at {small}")
-    figure.update_yaxes(title=f"length at {large}")
-    return laid_out(figure, f"The {part} of the same tokens", height=460)
+    figure.update_xaxes(title=f"length at {literal(small)}")
+    figure.update_yaxes(title=f"length at {literal(large)}")
+    return laid_out(figure, f"The {literal(part)} of the same tokens", height=460)
 
 
 def downstream_bars(costs: pd.DataFrame) -> go.Figure:
@@ -92,7 +97,7 @@ def downstream_bars(costs: pd.DataFrame) -> go.Figure:
     for setting, (name, colour) in settings.items():
         part = costs[(costs["setting"] == setting) & bounded(costs)]
         figure.add_bar(
-            x=part["sae"], y=part["recovered"], name=name, marker_color=colour,
+            x=part["sae"].map(literal), y=part["recovered"], name=name, marker_color=colour,
             error_y=_error_bars(part, "recovered"),
         )  # fmt: skip
     figure.update_yaxes(title="percent recovered")

@@ -23,81 +23,44 @@ Runs made before intervals named their unit lack the column `unit`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..runs.checkpoint import Checkpoint
-from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
-from .ladder import LADDER
+from ..saes.study import SaesStudy
 
 if TYPE_CHECKING:
-    from ..model.prompting import Bos
-    from ..model.site import Site
     from ..model.subject import Subject
-    from ..saes.open import ErrorSource, Saes
-    from .contexts import ContextStream
+    from ..saes.open import ErrorSource
 
 HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
 """Measures among the run's metrics."""
 
 
 @dataclass(frozen=True)
-class ErrorsConfig(TextStudy):
+class ErrorsConfig(SaesStudy):
     """The settings of every study of the errors of a site's SAEs: which SAEs, on which tokens."""
 
     STUDY: ClassVar[str]
     VERSION: ClassVar[int] = 3
+    FACTS: ClassVar[dict[str, Any]] = {
+        "site": str, "names": list[str], "seconds": dict[str, float],
+        "documents": dict[str, Any], "documents.measured": int, "documents.priced": int,
+    }  # fmt: skip
 
-    saes: str = ""
-    """A ladder's run, a folder of SAEs, or sae-lens' release:sae_id; by default what ships."""
-    site: str = ""
-    """Which site, if the folder has SAEs of several or they do not say which they are of."""
-    corpus: str = ""
-    """Text, or ids (.safetensors); by default the installed Python's own text."""
     tokens: int = 100_000
     """Tokens to read: 40 % to fit on, 30 % to fit norms on, 30 % measured."""
-    length: int = 256
-    """Tokens in a context."""
-    skip: int = 1
-    """Positions at the beginning of a context that are left out: attention sinks."""
-    longest: float = 10.0
-    """Tokens whose activation is longer than so many medians are left out too (0: none)."""
     ridge: float = 0.0
     """Ridge of the main regression, in mean variances of x; others are shown beside it."""
-    anyway: bool = field(default=False, kw_only=True, metadata={"key": False})
-    """Take SAEs that name another model, or a hook that is not known here; the manifest says so."""
-
-    @property
-    def source(self) -> str:
-        return self.saes or str(LADDER)
 
     @property
     def contexts(self) -> int:
         return self.tokens // self.length
 
-    @cached_property
-    def feeding(self) -> Bos:
-        """`bos`; by default as the SAEs say that they were trained, if they do."""
-        from ..saes.open import saes_bos
-
-        return saes_bos(self.source) if self.bos == "auto" else self.bos
-
-    def fingerprints(self) -> dict[str, str]:
-        from ..saes.open import saes_fingerprint
-
-        return {**super().fingerprints(), "saes": saes_fingerprint(self.source)}
-
     def check(self) -> None:
         super().check()
-        if not 0 <= self.skip < self.length - 1:
-            raise UserError(
-                f"--skip {self.skip} leaves too little of --length {self.length}: give longer "
-                "contexts, or skip fewer positions"
-            )
         if self.contexts < 10:
             raise UserError(
                 f"{self.tokens} tokens make {self.contexts} contexts of {self.length}, too few to "
@@ -105,29 +68,6 @@ class ErrorsConfig(TextStudy):
             )
         if not self.ridge >= 0:
             raise UserError(f"--ridge must be 0 or more, not {self.ridge:g}")
-        if self.longest != 0 and not self.longest >= 1:
-            raise UserError(f"--longest must be 0 or at least 1, not {self.longest:g}")
-
-    def stream(
-        self, subject: Subject, saes: ErrorSource, earlier: Iterable[Site] = ()
-    ) -> ContextStream:
-        """The contexts of the corpus, read at the SAEs' site and at earlier ones. What the SAEs
-        were not trained on does not count."""
-        from .contexts import ContextStream
-
-        settings = (self.corpus, self.length, self.skip, self.longest)
-        no_data, positions = saes.no_data(subject.prompting), saes.positions
-        return ContextStream(subject, [saes.site, *earlier], *settings, no_data, positions)
-
-    def opened(self, pursued: bool = False) -> Saes:
-        """The SAEs that are asked for.
-
-        Raises:
-            UserError: as `open_saes`.
-        """
-        from ..saes.open import open_saes
-
-        return open_saes(self.source, self.site, pursued, self.model, self.anyway)
 
 
 @dataclass(frozen=True)
@@ -147,10 +87,8 @@ class DarkMatterConfig(ErrorsConfig):
     def fingerprints(self) -> dict[str, str]:
         from ..saes.open import saes_fingerprint
 
-        prints = super().fingerprints()
-        for given in self.earlier:
-            prints[given] = saes_fingerprint(given.partition("=")[2])
-        return prints
+        earlier = {given: saes_fingerprint(given.partition("=")[2]) for given in self.earlier}
+        return super().fingerprints() | earlier
 
     def check(self) -> None:
         super().check()
@@ -186,6 +124,7 @@ class DarkMatterConfig(ErrorsConfig):
             "site": str(saes.site),
             "left_out": stream.left_out,
             "documents": errors.documents,
+            "fitted": errors.fitted,
             "seconds": {name: round(value, 2) for name, value in errors.seconds.items()},
         }
         measures = made["measures"]

@@ -24,8 +24,8 @@ from interp.kernels.gram import Fit, Gram
 from ..errors import UserError
 from ..saes.open import ErrorSource, SaeErrors, Saes
 from ..saes.split import with_mean
+from ..text.contexts import Tokens
 from .accumulators import ScalarSums, Shrinkage, SplitErrors, VectorSums, shrinkage
-from .contexts import Tokens
 
 TARGETS = ("output", "error", "linear", "nonlinear", "corrected")
 """Vectors of every SAE whose squared norm is predicted; `corrected`: the error, shrinkage out."""

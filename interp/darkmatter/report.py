@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..runs.intervals import Interval, Resamples, resampled
+from ..text.contexts import Contexts
 from .accumulators import UNIT, ScalarSums, SplitErrors, Weights
-from .contexts import Contexts
 from .downstream import SCALED, SETTINGS, ReplacementCosts
 from .regressions import TARGETS, ErrorRegressions
 

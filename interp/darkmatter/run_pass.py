@@ -14,18 +14,19 @@ import pandas as pd
 from torch import Tensor
 
 from ..errors import UserError
-from ..progress import progress
+from ..progress import log, progress
 from ..runs.checkpoint import Checkpoint, State
 from ..saes.open import ErrorSource, SaeErrors, Saes
+from ..text.contexts import Contexts, ContextStream, Tokens
 from ..text.stream import per_token
 from .accumulators import SplitErrors
-from .contexts import Contexts, ContextStream, Tokens
 from .downstream import ReplacementCosts
+from .enough import FITTED, too_few
 from .faults import PlantedFaults
 from .regressions import ErrorRegressions, undetermined
 from .report import shown_tokens
 
-SHARES = (0.4, 0.3)
+SHARES = (FITTED, 0.3)
 """Shares of the contexts that are fitted on, and that norms are fitted on; the rest is measured."""
 SHOWN = 12
 """Measured contexts whose tokens are stored one by one."""
@@ -65,6 +66,8 @@ class ErrorPass:
         at_most = fitted * (stream.length - stream.skip)
         if at_most <= saes.d_in and not ridge:
             raise undetermined(at_most, saes.d_in)
+        if few := too_few(at_most, saes.d_in, ridge):
+            log.warning("%s", few)
         self._counts = (fitted, norms, contexts - fitted - norms)
         self._downstream = min(downstream, self._counts[2])
         self.regressions = ErrorRegressions(saes, self.subject.spec.d_vocab, ridge, earlier)
@@ -81,6 +84,12 @@ class ErrorPass:
     def documents(self) -> dict[str, int]:
         """How many documents the intervals of the measures and of the costs rest on."""
         return {"measured": len(self._measured), "priced": len(set(self.costs.documents))}
+
+    @property
+    def fitted(self) -> dict[str, int]:
+        """How many tokens the linear maps were fitted on, and of how many inputs they are."""
+        assert self.regressions.fit_gram is not None
+        return {"tokens": self.regressions.fit_gram.count, "inputs": self.saes.d_in}
 
     def read(self, checkpoint: Checkpoint | None = None) -> None:
         """Read all contexts, or those after a checkpoint.

@@ -50,8 +50,9 @@ def bands(measures: pd.DataFrame) -> pd.DataFrame:
     """The parts of each SAE's FVU: `absent`, `linear`, `nonlinear`, `encoder` (sum: `fvu`).
 
     `group` names the SAEs of one curve: their names without the width. Without a pursued twin
-    `encoder` is NaN. With fewer than three widths in a curve `absent` is NaN and `linear` holds all
-    of the linear error.
+    `encoder` is NaN. With fewer than three widths in a curve, or a linear error below 0 in it (the
+    map predicts held-out errors worse than none does), `absent` is NaN and `linear` holds all of
+    the linear error.
 
     Args:
         measures: a run's table, with columns sae, d_sae, measure, value.
@@ -62,12 +63,17 @@ def bands(measures: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(_parts(row, rows.get(row["sae"] + PURSUED)) for row in own)
     table["absent"] = np.nan
     for _, curve in table.groupby("group"):
-        if curve["d_sae"].nunique() >= 3:
+        if _has_law(curve, "linear"):
             floor = power_law(curve["d_sae"].tolist(), curve["linear"].tolist()).c
             dense = curve["linear"].clip(upper=floor)
             table.loc[curve.index, "absent"] = curve["linear"] - dense
             table.loc[curve.index, "linear"] = dense
     return table.sort_values(["group", "d_sae"], ignore_index=True)
+
+
+def _has_law(curve: pd.DataFrame, quantity: str) -> bool:
+    """Whether widths determine a power law of a quantity, which is never below 0."""
+    return curve["d_sae"].nunique() >= 3 and bool((curve[quantity] >= 0).all())
 
 
 def _parts(row: dict[str, Any], pursued: dict[str, Any] | None) -> dict[str, Any]:
@@ -91,14 +97,14 @@ def group(name: str, width: int) -> str:
 
 def fits(measures: pd.DataFrame) -> pd.DataFrame:
     """The power laws of `fvu`, its linear and its nonlinear part: a row for each group and one of
-    them."""
+    them; none where fewer than three widths, or values below 0, determine no law."""
     table = bands(measures)
     table["linear"] += table["absent"].fillna(0)
     rows = []
     for name, curve in table.groupby("group"):
-        if curve["d_sae"].nunique() < 3:
-            continue
         for quantity in ("fvu", "linear", "nonlinear"):
+            if not _has_law(curve, quantity):
+                continue
             law = power_law(curve["d_sae"].tolist(), curve[quantity].tolist())
             rows.append(
                 {"group": name, "quantity": quantity, **law._asdict(), "widths": len(curve)}

@@ -60,9 +60,9 @@ class ImportConfig:
         return found
 
     def fingerprints(self) -> dict[str, str]:
+        file = sha256(plain_path(self.file))  # first: a wrong path shows before torch is imported
         from ..model.weights import open_weights
 
-        file = sha256(plain_path(self.file))  # first: a wrong path shows at once
         return {"file": file, "model": open_weights(self.model).fingerprint()}
 
     def check(self) -> None:

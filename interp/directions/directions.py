@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ from ..model.site import Site
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights, open_weights
 from ..progress import log
+from ..runs.disk import sha256
+from ..runs.parts import whole, write_table
 from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
 from .provenance import Provenance
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     from ..lens.lens import Lens
     from ..saes import SaeSplit
 
+_BLOCK = 1 << 14
+"""Vectors in float64 at once."""
 _LONGEST = 1e18
 """The square of a longer vector is beyond float32."""
 
@@ -193,8 +199,8 @@ class Directions:
     def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
         """Cosine of every vector with every vector of another set (0 with a zero vector)."""
         self._fits(other.vectors.shape[1], "the other directions")
-        ours, theirs = (normalize(x.vectors.double(), eps=1e-300) for x in (self, other))
-        return ours @ theirs.T
+        rows = torch.split(self.vectors, _BLOCK)
+        return torch.cat([_cosines(ours, other.vectors) for ours in rows])
 
     def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
         """C(y1, y2) = y1.y2 / |y1|^2: the expected change of a score along y2 per unit of score
@@ -276,22 +282,30 @@ class Directions:
             UserError: the folder cannot be written.
         """
         folder = Path(folder)
-        writer = RunWriter(folder, {})
-        with writer.part("vectors.safetensors") as making:
-            (folder / "directions.json").unlink(missing_ok=True)
+        (folder / "directions.json").unlink(missing_ok=True)
+        self._write(partial(whole, folder))
+
+    def save_in(self, out: RunWriter, name: str) -> None:
+        """Save them as parts of a run, which their provenance then names."""
+        named = replace(self, provenance=replace(self.provenance, run=out.name))
+        named._write(lambda file: out.part(f"{name}/{file}"))
+
+    def _write(self, part: Callable[[str], AbstractContextManager[Path]]) -> None:
+        hashes = {}
+        with part("vectors.safetensors") as making:
             save_tensors({"vectors": self.vectors}, making)
-        writer.table("index", self.index)
+            hashes["vectors.safetensors"] = sha256(making)
+        with part("index.parquet") as making:
+            write_table(self.index, making)
+            hashes["index.parquet"] = sha256(making)
         about = {
             "site": str(self.site),
             "reading": self.reading.record(),
             "provenance": self.provenance.record(),
+            "sha256": hashes,
         }
-        with writer.part("directions.json") as making:
+        with part("directions.json") as making:
             making.write_text(json.dumps(about, indent=1))
-
-    def save_in(self, out: RunWriter, name: str) -> None:
-        """Save them as a part of a run, which their provenance then names."""
-        replace(self, provenance=replace(self.provenance, run=out.name)).save(out.path / name)
 
     @classmethod
     def load(cls, folder: str | Path) -> Directions:
@@ -300,7 +314,8 @@ class Directions:
         Raises:
             UserError: no directions there, or damaged ones.
         """
-        return cls(*read_folder(Path(folder)))
+        found = read_folder(Path(folder))
+        return cls(found.site, found.vectors, found.index, found.provenance, found.reading)
 
     def _fits(self, width: int, what: str) -> None:
         if width != self.vectors.shape[1]:
@@ -308,6 +323,13 @@ class Directions:
             raise UserError(
                 f"directions at {self.site} have {own} numbers each, not {width} as {what}"
             )
+
+
+def _cosines(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Cosines [n, m] in float64, of which only a block of the second set is a copy at a time."""
+    unit = normalize(ours.double(), eps=1e-300)
+    blocks = (normalize(part.double(), eps=1e-300) for part in torch.split(theirs, _BLOCK))
+    return torch.cat([unit @ block.T for block in blocks], 1)
 
 
 def stored_directions(store: Store) -> list[Path]:

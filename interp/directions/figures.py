@@ -4,12 +4,14 @@ tokens by score."""
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, label, laid_out
+from ..plain_text import printable
+from ..plots import BLUE, GREY, ORANGE, label, laid_out, literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +57,8 @@ def coloured_tokens(tokens: pd.DataFrame) -> str:
         for position, token, score in rows[["position", "token", "score"]].itertuples(index=False):
             strength = min(abs(score) / top, 1.0) if position else 0.0
             colour = "59,111,182" if score > 0 else "217,130,43"
-            shown = html.escape(token).replace("\n", "⏎<br>").replace(" ", "&nbsp;")
+            lines = (html.escape(printable(line)) for line in token.split("\n"))
+            shown = "⏎<br>".join(lines).replace(" ", "&nbsp;")
             spans.append(
                 f'<span title="{score:.3f}" style="background:rgba({colour},{strength:.2f})">'
                 f"{shown}</span>"
@@ -63,3 +66,27 @@ def coloured_tokens(tokens: pd.DataFrame) -> str:
         style = "font-family:monospace;line-height:1.9;overflow-wrap:anywhere"
         out.append(f'<p style="{style}">{"".join(spans)}</p>')
     return "".join(out)
+
+
+def gains(rows: pd.DataFrame, names: Sequence[str], controls: str) -> go.Figure:
+    """What holding each neuron or latent adds to the log probability of its words, beside the mean
+    and the maximum of its controls (columns gain, control_mean, control_max); the largest first.
+
+    Args:
+        controls: what they are, "neurons of its layer".
+    """
+    rows = rows.assign(name=[literal(name) for name in names]).sort_values("gain")
+    figure = go.Figure()
+    for column, name, mark in (
+        ("control_mean", f"mean of other {controls}", {"color": GREY, "symbol": "circle-open"}),
+        ("control_max", f"maximum of other {controls}", {"color": GREY, "symbol": "diamond-open"}),
+        ("gain", "itself", {"color": BLUE, "size": 9}),
+    ):
+        figure.add_scatter(
+            x=rows[column], y=rows["name"], mode="markers", name=name, marker=mark,
+            hovertemplate="%{y}: %{x:.2f} nats<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="largest gain in log probability over the sweep, nats")
+    figure.update_yaxes(title="", type="category")
+    title = "Do they raise their words?"
+    return laid_out(figure, title, height=160 + 22 * len(rows), legend=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -92,13 +93,32 @@ def steered(
     with progress(f"steer along {directions.names[row]}", len(scales) + 1, "texts") as advance:
         for scale in (0.0, *scales):
             with subject.edited(directions.steer(row, scale)):
-                logprobs, score = next_logprobs(subject, batch), _last_score(subject, batch, one)
-                text = subject.text(subject.generate(batch, tokens)[0])
-            kl = float((plain.exp() * (plain - logprobs)).sum())
-            said = _strings(subject)(int(logprobs.argmax()))
-            made.append({"scale": scale, "score": score, "kl": kl, "next": said, "text": text})
+                score, said = _last_score(subject, batch, one), says(subject, batch, plain, tokens)
+            kept = {name: said[name] for name in ("kl", "next", "text")}
+            made.append({"scale": scale, "score": score, **kept})
             advance(1, f"{scale:g}")
     return pd.DataFrame(made)
+
+
+def says(subject: Subject, batch: Batch, plain: Tensor, tokens: int) -> dict[str, Any]:
+    """What the model says after the first prompt; edits in scope apply.
+
+    Args:
+        plain: `next_logprobs` without them.
+
+    Returns:
+        `kl` (from `plain` to the distribution of the next token, in nats), `next` (the most likely
+        token), its `probability` and the one `before`, and `text`, a greedy continuation.
+    """
+    logprobs = next_logprobs(subject, batch)
+    best = int(logprobs.argmax())
+    return {
+        "kl": float((plain.exp() * (plain - logprobs)).sum()),
+        "next": _strings(subject)(best),
+        "probability": float(logprobs[best].exp()),
+        "before": float(plain[best].exp()),
+        "text": subject.text(subject.generate(batch, tokens)[0]),
+    }
 
 
 def next_logprobs(subject: Subject, batch: Batch) -> Tensor:

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import pandas as pd
@@ -27,6 +28,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..model.families import ModelSpec
 from ..model.neuron import NeuronName, clamp_site
+from ..model.prompting import Bos
 from ..model.readout import levelled
 from ..model.site import Site
 from ..model.weights import Weights
@@ -67,6 +69,11 @@ class Reading(ABC):
     def site(self, own: Site) -> Site:
         """Where the activations are that it reads, for directions at a site."""
         return own
+
+    @property
+    def bos(self) -> Bos:
+        """Whether the texts it is meant for begin with a BOS; "auto" if nobody says so."""
+        return "auto"
 
     @abstractmethod
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
@@ -182,20 +189,34 @@ class Encoder(Reading):
     COLUMN: ClassVar[str] = "latent"
 
     sae: str
-    """Its folder, or release:sae_id."""
+    """Its folder or file, or release:sae_id."""
     fingerprint: str = ""
     """`saes_fingerprint` of what it was."""
+    at: str = ""
+    """The site that it reads, where that is not the directions' own, or it does not say it."""
 
     @classmethod
-    def of(cls, source: str) -> Encoder:
-        """Of an SAE as it is today."""
+    def of(cls, source: str, site: str = "") -> tuple[Encoder, Sae]:
+        """Of an SAE as it is today, and the SAE.
+
+        Args:
+            site: the one it reads, for an SAE that does not say it.
+        """
+        from ..saes import open_sae
         from ..saes.open import saes_fingerprint
 
-        path = found(source)
-        return cls(str(path.resolve()) if path else source, saes_fingerprint(source))
+        path, sae = found(source), open_sae(source, site=site)
+        at = sae.site if sae.site != sae.out_site or sae.told.startswith("whoever") else ""
+        name = str(path.absolute()) if path else source
+        made = cls(name, saes_fingerprint(source), at)
+        vars(made)["opened"] = sae  # what the property would open again
+        return made, sae
 
     def __str__(self) -> str:
         return f"latents of {self.sae}"
+
+    def site(self, own: Site) -> Site:
+        return Site.parse(self.at) if self.at else own
 
     @cached_property
     def opened(self) -> Sae:
@@ -207,11 +228,27 @@ class Encoder(Reading):
         from ..saes import open_sae
         from ..saes.open import saes_fingerprint
 
-        if self.fingerprint and saes_fingerprint(self.sae) != self.fingerprint:
+        source = self._here()
+        if self.fingerprint and saes_fingerprint(source) != self.fingerprint:
             raise UserError(
-                f"the SAE in {self.sae} is not the one that these latents are of: make them anew"
+                f"the SAE in {source} is not the one that these latents are of: make them anew"
             )
-        return open_sae(self.sae)
+        return open_sae(source, site=self.at)
+
+    @property
+    def bos(self) -> Bos:
+        return self.opened.bos
+
+    def _here(self) -> str:
+        """Where the SAE is: one that is shipped goes where the package goes."""
+        from interp.data import FOLDER
+
+        path = Path(self.sae)
+        if not path.is_absolute() or found(path) or "data" not in path.parts:
+            return self.sae
+        last = len(path.parts) - path.parts[::-1].index("data")
+        shipped = FOLDER.joinpath(*path.parts[last:])
+        return str(shipped) if found(shipped) else self.sae
 
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
         sae = self.opened
@@ -220,7 +257,7 @@ class Encoder(Reading):
                 f"{self.sae} was trained on some positions of a text only (seqpos_slice), and a "
                 "score does not know its position: use darkmatter run, which leaves the others out"
             )
-        return _plain(index["latent"], lambda x: sae.encode(x.float()))
+        return _plain(index["latent"], lambda x: sae.encode(x.float()), sae.d_sae)
 
 
 @dataclass(frozen=True)
@@ -249,7 +286,10 @@ def read_reading(given: Any, where: str) -> Reading:
     kinds = {each.KIND: each for each in (Coordinate, Encoder, Unread)}
     kind, rest = given.get("kind"), {name: given[name] for name in given if name != "kind"}
     if kind == Product.KIND:
-        return Product(record(Scale, rest, where, fix) if rest else None)
+        norm = record(Scale, rest, where, fix) if rest else None
+        if norm and not 0 <= norm.eps < 1:
+            raise UserError(f"{where} has the epsilon {norm.eps}, which no norm has: {fix}")
+        return Product(norm)
     if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"{where} is of no kind that is known: {fix}")
     return record(kinds[kind], rest, where, fix)
@@ -274,18 +314,20 @@ def neuron_reading(
         return Unread(str(error)), {}
 
 
-def _plain(columns: pd.Series[int], features: Piece) -> Scorer:
-    """Scores that are some columns of what `features` gives."""
+def _plain(columns: pd.Series[int], features: Piece, every: int = 0) -> Scorer:
+    """Scores that are some columns of what `features` gives, or all of `every` one, uncopied."""
     which = columns.tolist()
     zero = torch.zeros(len(which), dtype=torch.float64)
+    if which == list(range(every)):
+        return Scorer([features], torch.ones_like(zero), zero)
 
     def piece(x: Tensor) -> Tensor:
-        every = features(x)
-        if which and max(which) >= every.shape[-1]:
+        values = features(x)
+        if which and max(which) >= values.shape[-1]:
             raise UserError(
-                f"these directions read the number {max(which)} of {every.shape[-1]}: make them "
+                f"these directions read the number {max(which)} of {values.shape[-1]}: make them "
                 "anew"
             )
-        return every[..., which]
+        return values[..., which]
 
     return Scorer([piece], torch.ones_like(zero), zero)

@@ -1,8 +1,9 @@
-"""Directions by a text: a folder that an analysis left, neurons (29.down.808), or latents of an SAE
-(sae:FOLDER:12,15)."""
+"""Directions by a text: a folder that an analysis left, neurons (29.down.808), or the latents of an
+SAE, all (sae:SOURCE) or some (sae:SOURCE:12,15)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -14,6 +15,7 @@ from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.site import Site
 from ..model.weights import Weights, open_weights
 from ..plain_path import found
+from ..runs.store import Store
 from .directions import Directions
 from .provenance import Provenance
 from .reading import Encoder, neuron_reading
@@ -42,24 +44,31 @@ def neuron_directions(weights: Weights, neurons: Sequence[NeuronName]) -> Direct
     return Directions(site, vectors, index, Provenance.of("neurons", weights), reading)
 
 
-def latent_directions(source: str, latents: list[int], model: str | None = None) -> Directions:
-    """Some latents of one SAE: the rows they write, each read as the latent's activation.
+def latent_directions(
+    source: str, latents: Sequence[int] | None = None, model: str | None = None, site: str = ""
+) -> Directions:
+    """Latents of one SAE or transcoder: the rows they write, where they write them, each read as
+    the latent's activation where it is read. The vectors of all of them are the decoder itself.
 
     Args:
         source: as `saes.open_sae` takes it.
+        latents: which; by default all.
         model: whose activations it reads; by default what it says itself.
+        site: the one it reads, for an SAE that does not say it.
 
     Raises:
         UserError: as `open_sae`; a latent that it lacks; an SAE that does not name its site or, if
             none is given, its model; one of another model or of an error.
     """
-    reading = Encoder.of(source)
-    sae = reading.opened
-    missing = [i for i in latents if not 0 <= i < sae.d_sae]
+    reading, sae = Encoder.of(source, site)
+    chosen = range(sae.d_sae) if latents is None else latents
+    missing = [] if latents is None else [i for i in chosen if not 0 <= i < sae.d_sae]
     if missing:
         raise UserError(f"{source} has no latent {missing[0]}: it has 0..{sae.d_sae - 1}")
-    if not sae.site:
-        raise UserError(f"{source} does not say which site it reads: its latents have none")
+    if not (sae.site and sae.out_site):
+        what = sae.inner.cfg.metadata.hook_name_out if sae.site else sae.hook
+        said = f"{what} is no site here" if what else "it does not say which site it reads"
+        raise UserError(f"{source}: {said}, so its latents have none: save it with another")
     if sae.reads:
         raise UserError(f"{source} is an SAE of the {sae.reads}, not of activations: give another")
     if not (model or sae.model):
@@ -70,37 +79,49 @@ def latent_directions(source: str, latents: list[int], model: str | None = None)
             f"{source} is an SAE of {sae.model}, not of {model}: its latents are directions of "
             "that model only"
         )
-    weights, site = open_weights(named), Site.parse(sae.site)
-    if (width := site_width(weights, site)) != sae.d_in:
-        raise UserError(f"{source} reads {sae.d_in} numbers, {site} of {named} has {width}")
+    weights = open_weights(named)
+    for verb, at, own in (("reads", sae.site, sae.d_in), ("writes", sae.out_site, sae.d_out)):
+        if (width := site_width(weights, Site.parse(at))) != own:
+            raise UserError(f"{source} {verb} {own} numbers, {at} of {named} has {width}")
     made = Provenance.of("sae", weights, sae=source)
-    index = pd.DataFrame({"name": [f"latent {i}" for i in latents], "latent": latents})
-    return Directions(site, sae.W_dec[latents].clone(), index, made, reading)
+    index = pd.DataFrame({"name": [f"latent {i}" for i in chosen], "latent": list(chosen)})
+    vectors = sae.W_dec if latents is None else sae.W_dec[list(latents)]
+    return Directions(Site.parse(sae.out_site), vectors, index, made, reading)
 
 
 def open_directions(source: str, model: str | None = None) -> Directions:
-    """Saved directions, or the neurons or latents that a text names.
+    """Saved directions, or the neurons or latents that a text names. A run is named by its folder
+    or by the first letters of its key.
 
     Raises:
         UserError: the text names none of them, or ones that the model or the SAE lacks.
     """
     folder = found(source)
+    if not folder and re.fullmatch("[0-9a-f]{4,}", source):
+        folder = Store().find(source).path
     if folder and folder.is_dir():
         inner = folder / "directions"  # of a run that has one set
         run = (folder / "run.json").exists() and (inner / "directions.json").exists()
         return Directions.load(inner if run else folder)
     if source.startswith("sae:"):
-        sae, _, numbers = source.removeprefix("sae:").rpartition(":")
-        if not sae or not all(n.strip().isdecimal() for n in numbers.split(",")):
-            raise UserError(
-                f"'{source}' names no latents: write sae:FOLDER:12,15 or sae:release:sae_id:12,15"
-            )
-        return latent_directions(sae, list(map(int, numbers.split(","))), model)
+        return latent_directions(*_latents(source), model)
     try:
         neurons = [parse_neuron(name) for name in source.split(",")]
     except UserError as error:
         raise UserError(
-            f"'{source}' is no folder of directions and names no neurons (29.down.808) or latents "
-            "(sae:FOLDER:12): `interp directions list` shows the stored sets"
+            f"'{source}' is no folder of directions, no run's key, and names no neurons "
+            "(29.down.808) or latents (sae:SOURCE, sae:SOURCE:12): `interp directions list` shows "
+            "the stored sets"
         ) from error
     return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)
+
+
+def _latents(text: str) -> tuple[str, list[int] | None]:
+    """('FOLDER', [12, 15]) of "sae:FOLDER:12,15"; without numbers None, which means all."""
+    source = text.removeprefix("sae:")
+    sae, _, numbers = source.rpartition(":")
+    if sae and all(number.strip().isdecimal() for number in numbers.split(",")):
+        return sae, list(map(int, numbers.split(",")))
+    if not source.strip(":"):
+        raise UserError(f"'{text}' names no SAE: write sae:SOURCE, or sae:SOURCE:12,15 of latents")
+    return source, None

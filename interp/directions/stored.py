@@ -3,21 +3,24 @@ from anyone, so what is read is held against what directions are."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.files import sha256
 from ..model.site import Site
 from ..plain_json import check, read_json, record
+from ..plain_path import lacks
 from ..plain_tables import read_table
+from ..plain_tensors import read_tensors
 from ..runs.parts import check_part
 from .provenance import Provenance
 from .reading import Product, Reading, read_reading
@@ -27,7 +30,8 @@ FIX = "make them anew"
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True)
+class Stored:
     """What the three files hold."""
 
     site: Site
@@ -45,11 +49,16 @@ def read_folder(folder: Path) -> Stored:
     """
     for name in FILES:
         if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no directions (no {name})")
+            raise UserError(f"{folder} holds no directions ({lacks(folder, name)})")
         check_part(folder / name)
     about = read_json(folder / "directions.json", FIX)
     for name, kind in {"site": str, "provenance": dict[str, Any]}.items():
         check(about.get(name), kind, f"'{name}' of {folder / 'directions.json'}", FIX)
+    saved = about.get("sha256", {})  # folders of earlier versions do not say it
+    check(saved, dict[str, str], f"'sha256' of {folder / 'directions.json'}", FIX)
+    for name in FILES[1:]:
+        if name in saved and sha256(folder / name) != saved[name]:
+            raise UserError(f"{folder / name} is not what was saved with {FILES[0]}: {FIX}")
     vectors = _vectors(folder / "vectors.safetensors")
     index = read_table(folder / "index.parquet", len(vectors), FIX)
     site = Site.parse(about["site"])
@@ -65,11 +74,9 @@ def read_folder(folder: Path) -> Stored:
 
 
 def _vectors(path: Path) -> Float[Tensor, "n d"]:
-    try:
-        with safe_open(path, "pt") as file:
-            vectors: Tensor = file.get_tensor("vectors")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}): {FIX}") from error
+    vectors = read_tensors(path, FIX).by_name.get("vectors")
+    if vectors is None:
+        raise UserError(f"{path} holds no tensor 'vectors': {FIX}")
     if vectors.ndim != 2 or vectors.dtype not in _DTYPES or not vectors.shape[1]:
         kind = f"{list(vectors.shape)} of {str(vectors.dtype).removeprefix('torch.')}"
         raise UserError(f"{path} holds {kind}, not vectors [n, d] of decimal numbers: {FIX}")

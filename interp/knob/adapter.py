@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..plain_path import plain_path
+from ..plain_path import lacks, plain_path
 from ..runs.halves import halved
+from ..runs.parts import check_part
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
 
@@ -32,13 +33,16 @@ def adapter_folder(name: str) -> Path:
     """The folder of an adapter, "shipped" or a path.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder holds none, or one of a run that was changed.
     """
     folder = SHIPPED if name == "shipped" else plain_path(name)
     if not (folder / "adapter_config.json").is_file():
         raise UserError(
-            f"{folder} holds no adapter (no adapter_config.json): `interp knob finetune` trains one"
+            f"{folder} holds no adapter ({lacks(folder, 'adapter_config.json')}): `interp knob "
+            "finetune` trains one"
         )
+    for name in ("adapter_config.json", WEIGHTS):
+        check_part(folder / name)
     return folder
 
 

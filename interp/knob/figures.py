@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
 from ..runs.store import Run
 
 
@@ -24,7 +24,7 @@ def knob_curve(curve: pd.DataFrame, direction: str) -> go.Figure:
     figure.update_xaxes(title="c, the value of u·h")
     figure.update_yaxes(title="mean probability of its first token", range=[0, 1])
     figure.update_layout(legend={"orientation": "h", "y": -0.25})
-    title = f"Steering along the {direction} direction, no intent in the prompt"
+    title = f"Steering along the {literal(direction)} direction, no intent in the prompt"
     return laid_out(figure, title, height=380, legend=True)
 
 
@@ -48,7 +48,7 @@ def knob_search(ranges: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
         final = probes[probes["probe"] == probes["probe"].max()].sort_values("layer")
         colour = colours[i % len(colours)]
         figure.add_scatter(
-            x=final["layer"], y=final["source"], name=str(row["setting"]), mode="lines",
+            x=final["layer"], y=final["source"], name=literal(row["setting"]), mode="lines",
             line_color=colour,
         )  # fmt: skip
         patched = final[final["layer"].isin([int(x) for x in row["layers"]])]
@@ -69,11 +69,12 @@ def knob_bars(scores: pd.DataFrame, model: str) -> go.Figure:
         scores[scores["model"] == model].groupby("part", sort=False), (BLUE, ORANGE), strict=False
     ):
         figure.add_bar(
-            x=rows["direction"].replace("none", "intent in the prompt"), y=rows["pair_acc"],
-            name=f"held-out {part}", marker_color=colour, error_y=_interval(rows),
+            x=rows["direction"].replace("none", "intent in the prompt").map(literal),
+            y=rows["pair_acc"], error_y=_interval(rows),
+            name=f"held-out {literal(part)}", marker_color=colour,
         )  # fmt: skip
     figure.update_yaxes(title="PairAcc", range=[0, 1])
-    title = f"Steering with no intent in the prompt, {model} model"
+    title = f"Steering with no intent in the prompt, {literal(model)} model"
     return laid_out(figure, title, height=360, legend=True)
 
 
@@ -93,7 +94,7 @@ def knob_text_cost(effects: pd.DataFrame) -> go.Figure:
         c = rows["c"].fillna(float("inf"))
         mean = (rows["nats"] * rows["tokens"]).groupby(c).sum() / rows["tokens"].groupby(c).sum()
         steered = mean.drop(float("inf"))
-        _line(figure, steered.index, steered, str(model), colour, float(mean.loc[float("inf")]))
+        _line(figure, steered.index, steered, literal(model), colour, float(mean.loc[float("inf")]))
     figure.update_xaxes(title="c, held at every position")
     figure.update_yaxes(title="nats a token")
     return laid_out(figure, "Loss on ordinary text while steered", height=340, legend=True)
@@ -109,7 +110,7 @@ def knob_positions(effects: pd.DataFrame, model: str) -> go.Figure:
         figure.add_scatter(x=added.index, y=added, name=f"{c:.0f}", mode="lines")
     figure.update_xaxes(title="position in the text")
     figure.update_yaxes(title="added nats a token")
-    title = f"Added loss by position, {model} model, for each c"
+    title = f"Added loss by position, {literal(model)} model, for each c"
     return laid_out(figure, title, height=340, legend=True)
 
 
@@ -118,8 +119,8 @@ def knob_separation(several: pd.DataFrame, r: float) -> go.Figure:
     figure = go.Figure()
     for (model, rows), colour in zip(several.groupby("model"), (BLUE, ORANGE), strict=False):
         figure.add_scatter(
-            x=rows["separation"], y=rows["pair_acc"], name=str(model), mode="markers+text",
-            text=[f"{n}, {form}" for n, form in zip(rows["shots"], rows["format"], strict=True)],
+            x=rows["separation"], y=rows["pair_acc"], name=literal(model), mode="markers+text",
+            text=[literal(f"{n}, {x}") for n, x in zip(rows["shots"], rows["format"], strict=True)],
             textposition="top center", marker={"color": colour, "size": 10},
             error_y={**_interval(rows), "thickness": 1},
         )  # fmt: skip

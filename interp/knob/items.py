@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from interp.data import FOLDER
 
 from ..errors import UserError
-from ..plain_json import read_json
+from ..plain_json import check, read_json
 
 FACTS = FOLDER / "knob" / "facts.json"
 Kind = Literal["facts", "two-hop", "arithmetic"]
@@ -98,7 +98,10 @@ def read_items(
             raise UserError(
                 "a Fakepedia list has no two-hop set: use --kind facts or the shipped facts"
             )
-        return _contradictions([_fakepedia(record) for record in stored], source)
+        return _contradictions(
+            [_fakepedia(each, f"record {i} of {source}") for i, each in enumerate(stored, 1)],
+            source,
+        )
     relations = _relations(stored, source)
     if kind == "two-hop":
         return _two_hop(relations, draws, seed)
@@ -187,19 +190,19 @@ def _drawn(answers: list[str], draws: int, seed: str) -> list[str]:
     return random.Random(seed).sample(answers, min(draws, len(answers)))
 
 
-def _fakepedia(record: Any) -> Item:
+def _fakepedia(record: Any, where: str) -> Item:
     """One item of BaseFakepedia: `query`, `object` (the contradiction), `fact_paragraph`, and its
     `fact_parent` with the true object; the context is the plain contradiction."""
-    try:
-        parent = record["fact_parent"]
-        query, answer = str(record["query"]).strip(), str(record["object"])
-        relation, subject = str(parent["rel_p_id"]), str(parent["subject"])
-        return Item(relation, subject, f"{query} {answer}.", query, str(parent["object"]), answer)
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"a record of this JSON list lacks {error}: a Fakepedia record has query, object and "
-            "fact_parent (rel_p_id, subject, object)"
-        ) from error
+    fix = "a Fakepedia record has query, object and fact_parent (rel_p_id, subject, object)"
+    check(record, dict[str, Any], where, fix)
+    parent = record.get("fact_parent")
+    check(parent, dict[str, Any], f"'fact_parent' of {where}", fix)
+    texts = {name: record.get(name) for name in ("query", "object")}
+    texts |= {f"fact_parent.{name}": parent.get(name) for name in ("rel_p_id", "subject", "object")}
+    check(texts, dict[str, str], where, fix)
+    query, answer, relation, subject, true = texts.values()
+    query = query.strip()
+    return Item(relation, subject, f"{query} {answer}.", query, true, answer)
 
 
 def _contradictions(items: list[Item], path: Path) -> list[Item]:

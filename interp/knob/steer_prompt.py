@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..model.vocabulary import check_chat_template
-from ..plain_path import plain_path
+from ..plain_path import lacks, plain_path
 from ..progress import progress
 from ..runs.writer import RunWriter
 from .adapter import SHIPPED, TunedModelStudy, open_for
@@ -96,7 +96,8 @@ def knob_folder(name: str) -> Path:
     folder = SHIPPED / "knob" if name == "shipped" else plain_path(name)
     missing = [file for file in KNOB_FILES if not (folder / file).is_file()]
     if missing:
-        raise UserError(f"{folder} holds no knob (no {missing[0]}): `interp knob learn` learns one")
+        why = lacks(folder, missing[0])
+        raise UserError(f"{folder} holds no knob ({why}): `interp knob learn` learns one")
     return folder
 
 

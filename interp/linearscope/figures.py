@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ import plotly.express as px
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, label, laid_out
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, label, laid_out, literal
 from ..runs.store import Run
 
 
@@ -21,7 +20,7 @@ def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> 
     maps, columns = votes.sum(1), 3
     top = float(np.quantile(np.abs(maps), 0.995)) or 1.0
     rows = -(-(len(maps) + 1) // columns)
-    names = ["the picture", *map(html.escape, titles)]
+    names = ["the picture", *map(literal, titles)]
     figure = make_subplots(rows, columns, subplot_titles=names, vertical_spacing=0.12 / rows)
     figure.add_trace(_image(picture), 1, 1)
     for n, values in enumerate(maps, 1):
@@ -36,16 +35,16 @@ def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> 
 def layer_constants(layers: pd.DataFrame, title: str) -> go.Figure:
     """What each layer's constants add to r, from input to output (columns module, value)."""
     colours = [BLUE if value > 0 else ORANGE for value in layers["value"]]
-    names = [name or "the network itself" for name in layers["module"]]
+    names = [literal(name) or "the network itself" for name in layers["module"]]
     figure = go.Figure(go.Bar(x=names, y=layers["value"], marker_color=colours))
     figure.update_xaxes(tickangle=-60, tickfont_size=9)
-    return laid_out(figure, title, 360)
+    return laid_out(figure, literal(title), 360)
 
 
 def bias_shares(pictures: pd.DataFrame) -> go.Figure:
     """|r| / (|r| + |sum of the votes|) of every picture's best class, counted from two zeros."""
     rows = pictures.sort_values("share")
-    names = [f"{p}: {c}" for p, c in zip(rows["picture"], rows["label"], strict=True)]
+    names = [literal(f"{p}: {c}") for p, c in zip(rows["picture"], rows["label"], strict=True)]
     figure = go.Figure()
     for column, name, colour in (
         ("share", "from the network's own zero", BLUE),
@@ -76,7 +75,7 @@ def picture_strip(
     """Signed pictures [n, c, h, w], each on its own scale around mid-grey (0)."""
     rows = -(-len(pictures) // columns)
     figure = make_subplots(
-        rows, columns, subplot_titles=list(titles), horizontal_spacing=0.01,
+        rows, columns, subplot_titles=list(map(literal, titles)), horizontal_spacing=0.01,
         vertical_spacing=0.12 / rows,
     )  # fmt: skip
     for n, picture in enumerate(pictures):

@@ -9,18 +9,27 @@ against the adapted model.
 from __future__ import annotations
 
 import copy
+import re
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..errors import UserError, reason
 from .files import read_json
 from .folder import ADAPTER
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+_SIZES = (
+    *("r", "rank_pattern", "init_r", "target_r", "rank", "n_frequency", "num_vectors"),
+    *("oft_block_size", "boft_block_size", "boft_block_num", "vector_length", "block_size"),
+)
+"""Fields of adapter_config.json that say how large what peft makes is."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -48,6 +57,7 @@ def adapted(model: Any, folder: Path) -> Any:
     from peft.utils import load_peft_weights
     from safetensors import SafetensorError
 
+    _check_config(folder)
     try:
         if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
             raise UserError(
@@ -56,16 +66,55 @@ def adapted(model: Any, folder: Path) -> Any:
             )
         given = load_peft_weights(str(folder), device="cpu")
         _resize_as(model, given)
+        _check_sizes(folder, given)
         tuned = PeftModel.from_pretrained(model, str(folder))
     # for files that are missing, damaged or of another model
     except (
-        *(AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError),
-        SafetensorError,
+        *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError),
+        *(TypeError, ValueError, SafetensorError, re.error),
     ) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"the adapter in {folder} does not fit this model: {reason}") from error
+        raise UserError(
+            f"the adapter in {folder} does not fit this model ({reason(error)}): fetch it again, "
+            "or give the model that it is for"
+        ) from error
     _check_every_tensor_fits(tuned, given, folder)
     return merged(tuned)
+
+
+def _check_config(folder: Path) -> None:
+    """Raise UserError for a config by which peft would import a module that it names, or that
+    acts while a model runs, and for a field that says something and that peft would drop."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    path = folder / ADAPTER
+    config = read_json(path)
+    for name in ("megatron_config", "monteclora_config"):
+        if config.get(name) is not None:
+            raise UserError(f"{path} has a '{name}', which is not followed: give another adapter")
+    kinds: dict[str, Any] = {kind.value: made for kind, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    made = kinds.get(str(config.get("peft_type")))
+    known = {field.name for field in fields(made)} if made else config.keys()
+    for name, value in config.items():
+        if value and name not in known:
+            raise UserError(
+                f"{path} has '{name}', which this version of peft does not know: take it out if it "
+                "changes nothing, or give another adapter"
+            )
+
+
+def _check_sizes(folder: Path, given: dict[str, Tensor]) -> None:
+    """Raise UserError for ranks and blocks larger than any side of the adapter's tensors: peft
+    makes matrices of them before it reads one."""
+    most = max((side for tensor in given.values() for side in tensor.shape), default=0)
+    config = read_json(folder / ADAPTER)
+    for name in _SIZES:
+        said = config.get(name)
+        for value in said.values() if isinstance(said, dict) else [said]:
+            if isinstance(value, int) and value > most:
+                raise UserError(
+                    f"{folder / ADAPTER} has {value} as '{name}', and no tensor of the adapter "
+                    f"has a side of more than {most}: mend it or fetch it again"
+                )
 
 
 def private_copy(model: nn.Module) -> Any:
@@ -114,7 +163,7 @@ def merged(tuned: Any) -> Any:
             model = tuned.merge_and_unload() if enabled else tuned.unload()
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
-                f"peft cannot merge this adapter: {str(error).splitlines()[0]}"
+                f"peft cannot merge this adapter ({reason(error)}): give another"
             ) from error
         _tie_if_equal(model)
         difference = float((model(input_ids=probe).logits - wanted).abs().max())

@@ -31,26 +31,44 @@ def model_inputs(batch: Batch) -> dict[str, Any]:
     }
 
 
-def edited_positions(new: Tensor, prompt: Tensor, stepping: bool = False) -> Chosen:
-    """Which positions an edit acts on in a pass over `new` tokens, after the prompt if stepping."""
+def edited_positions(batch: Batch, prompt: Bool[Tensor, "batch pos"], new: bool = False) -> Chosen:
+    """Which of the positions of a pass an edit acts on.
+
+    Args:
+        batch: the pass's ids, and the mask of all tokens up to them.
+        prompt: the prompt's mask.
+        new: whether the ids were generated after the prompt.
+    """
+    real = batch.mask[:, -batch.ids.shape[1] :]
 
     def chosen(edit: Edit, _: Tensor) -> Tensor:
-        if isinstance(edit.where, Tensor):
-            if stepping:
-                return torch.zeros_like(new)
-            if edit.where.shape != prompt.shape:
-                raise UserError(
-                    f"the mask of the edit at {edit.site} is {list(edit.where.shape)}, the prompt "
-                    f"{list(prompt.shape)}"
-                )
-            return edit.where.to(prompt) & prompt
-        if edit.where == "all" or stepping:
-            return new
-        last = torch.zeros_like(new)
-        last[:, -1] = True  # padding is on the left
-        return last
+        where = _where(edit, real, prompt, new)
+        if edit.not_ids:
+            ids = torch.tensor(edit.not_ids, device=batch.ids.device)
+            where = where & ~torch.isin(batch.ids, ids)
+        if edit.not_first:
+            where = where & (model_inputs(batch)["position_ids"] >= edit.not_first)
+        return where
 
     return chosen
+
+
+def _where(edit: Edit, real: Tensor, prompt: Tensor, new: bool) -> Tensor:
+    """What the edit's `where` says, over the pass's real tokens."""
+    if isinstance(edit.where, Tensor):
+        if new:
+            return torch.zeros_like(real)
+        if edit.where.shape != prompt.shape:
+            raise UserError(
+                f"the mask of the edit at {edit.site} is {list(edit.where.shape)}, the prompt "
+                f"{list(prompt.shape)}"
+            )
+        return edit.where.to(prompt) & prompt
+    if edit.where == "all" or new:
+        return real
+    last = torch.zeros_like(real)
+    last[:, -1] = True  # padding is on the left
+    return last
 
 
 def pick(

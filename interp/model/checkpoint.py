@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
+from logging import Filter, LogRecord
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..plain_json import check
-from .files import read_json
+from ..errors import UserError, reason
+from ..progress import log
+from .agreement import LEFT_OUT, check_numbers
+from .ends import said_ends
+from .families import read_spec
+from .files import remembered, sha256
 from .folder import check_folder, read_config
 from .sizes import check_implied
 from .tensor_files import stored_tensors
+
+FIX = "mend its config.json or fetch it again"
 
 
 def load_model(folder: Path, **options: Any) -> Any:
     """The model of a plain checkpoint's folder, as `AutoModelForCausalLM` loads it.
 
     Raises:
-        UserError: `check_folder` refuses the folder, or `complete_model` what is loaded.
+        UserError: `check_folder` refuses the folder, `complete_model` what is loaded, or that is
+            not what the files hold.
     """
-    check_folder(folder)
-    return complete_model(folder, **options)
+    config, stored = check_folder(folder)
+    model = complete_model(folder, **options)
+    check_numbers(read_spec(config), stored, model.state_dict())
+    return model
+
+
+def tensor_names(folder: Path) -> frozenset[str]:
+    """The names of all tensors of the model that a folder's config.json describes, whatever its
+    files hold; remembered, as transformers takes seconds to start.
+
+    Raises:
+        UserError: transformers makes no model of it.
+    """
+    import torch
+
+    def make() -> str:
+        from transformers import AutoConfig
+
+        with refusing(f"transformers cannot load the model in {folder}", FIX):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            with torch.device("meta"):  # names and shapes alone
+                return json.dumps(sorted(_auto(folder).from_config(config).state_dict()))
+
+    about = f"{sha256(folder / 'config.json')}|names|transformers {version('transformers')}"
+    return frozenset(json.loads(remembered(about, r'\["[^"]+"(, "[^"]+")*\]', make)))
+
+
+def _auto(folder: Path) -> Any:
+    """The class of transformers' that makes the model: where there is no causal one of a model with
+    a text model inside, that of the whole."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    alone = read_config(folder)["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return AutoModelForCausalLM if alone else AutoModelForImageTextToText
 
 
 def complete_model(folder: Path, **options: Any) -> Any:
@@ -33,19 +75,17 @@ def complete_model(folder: Path, **options: Any) -> Any:
     Raises:
         UserError: it cannot load it; config.json makes a far larger model than the files hold; a
             weight is missing, has another shape than config.json implies, or holds a NaN or an
-            infinity.
+            infinity; a bias is in the files and not in the model.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     asked = {"output_loading_info": True, "ignore_mismatched_sizes": True, **options}
     loaded: Any
-    alone = read_config(folder)["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    auto: Any = AutoModelForCausalLM if alone else AutoModelForImageTextToText
-    _check_generation(folder)
-    with _refusing(folder):
+    auto = _auto(folder)
+    said_ends(folder)  # refuses what are no ids
+    with refusing(f"transformers cannot load the model in {folder}", FIX), _without_report():
         config = options.get("config") or AutoConfig.from_pretrained(
             folder, trust_remote_code=False
         )
@@ -56,17 +96,8 @@ def complete_model(folder: Path, **options: Any) -> Any:
     return model
 
 
-def _check_generation(folder: Path) -> None:
-    """Raise UserError for a generation_config.json whose ends of a text are no token ids; what
-    else it says is not followed."""
-    path = folder / "generation_config.json"
-    if path.exists():
-        ends = read_json(path).get("eos_token_id")
-        check(ends, int | list[int] | None, f"'eos_token_id' of {path}", "mend or fetch it again")
-
-
 @contextmanager
-def _refusing(folder: Path) -> Iterator[None]:
+def refusing(problem: str, fix: str) -> Iterator[None]:
     """What transformers raises at configs that it did not expect, as one line."""
     from huggingface_hub.errors import StrictDataclassError
 
@@ -76,21 +107,18 @@ def _refusing(folder: Path) -> Iterator[None]:
         *(AssertionError, AttributeError, ArithmeticError, ImportError, LookupError, OSError),
         *(RuntimeError, TypeError, ValueError, StrictDataclassError),
     ) as error:
-        raise UserError(
-            f"transformers cannot load the model in {folder} ({_reason(error)}): mend its "
-            "config.json or fetch it again"
-        ) from error
+        raise UserError(f"{problem} ({_reason(error)}): {fix}") from error
 
 
 def _reason(error: Exception) -> str:
     """What is wrong, without the library's advice."""
-    text = " ".join(str(error).split())
-    if field := re.match(r"Validation error for field '(\w+)'", text):
+    said = reason(error)
+    if field := re.match(r"Validation error for field '(\w+)'", said):
         return f"its config.json has a value as '{field[1]}' that cannot be"
-    # a validator of the whole config: the error that it raised comes behind
-    text = re.sub(r"^Class validation error for validator '\w+': \w+: ", "", text)
-    sentence = re.split(r"[.:;] |\. ?$", text, maxsplit=1)[0]
-    return f"{type(error).__name__}: {sentence[:120]}" if sentence else type(error).__name__
+    # a check of the whole config: what it raised comes behind
+    said = re.sub(r"^Class validation error for validator '\w+': \w+: ", "", said)
+    kind = type(error).__name__
+    return said if said == kind else f"{kind}: {said}"
 
 
 def _check_complete(folder: Path, model: Any, info: dict[str, Any]) -> None:
@@ -105,6 +133,52 @@ def _check_complete(folder: Path, model: Any, info: dict[str, Any]) -> None:
         raise UserError(
             f"'{name}' in {folder} is {list(stored)} where config.json implies {list(implied)}"
         )
+    _check_left_out(folder, model, sorted(info["unexpected_keys"]))
     for name, weight in model.named_parameters():
         if weight.numel() and not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
             raise UserError(f"'{name}' in {folder} holds a NaN or an infinity: it is damaged")
+
+
+def _check_left_out(folder: Path, model: Any, names: list[str]) -> None:
+    """Raise UserError for a bias of a module that the model has without one; say what else the
+    model has no place for."""
+    for name in names:
+        module, _, part = name.rpartition(".")
+        if part.endswith("bias") and _has_weights(model, module):
+            raise UserError(LEFT_OUT.format(folder=folder, name=name))
+    if names:
+        log.warning(
+            "%s: %d of its tensors are no part of the model that config.json describes and are "
+            "left out, %s among them",
+            folder,
+            len(names),
+            names[0],
+        )
+
+
+def _has_weights(model: Any, name: str) -> bool:
+    """Whether there is such a module, and it has numbers of its own."""
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        return False
+    return any(True for _ in module.parameters(recurse=False))
+
+
+class _NoReport(Filter):
+    """transformers prints a table of what is missing or left out, which is said here in a line."""
+
+    def filter(self, record: LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    from transformers.utils import logging
+
+    logger, rule = logging.get_logger("transformers.modeling_utils"), _NoReport()
+    logger.addFilter(rule)
+    try:
+        yield
+    finally:
+        logger.removeFilter(rule)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..progress import log, progress
+from .checkpoint import refusing
 from .gguf.architectures import Architecture, Reordered
 from .gguf.config import architecture_of, read_config, read_generation
 from .gguf.file import GgufFile, Stored, read_gguf
@@ -116,18 +117,15 @@ def _order(reordered: Reordered, rows: int, heads: int) -> NDArray[np.int64]:
 def _checked_config(path: Path, fields: dict[str, Any], planned: dict[str, Planned]) -> Any:
     """transformers' config, once its model has just the tensors that will be written."""
     import torch
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    try:
+    with refusing(f"transformers takes no such model as {path.name}", "fetch it again"):
         config = AutoConfig.for_model(**fields)
-    except (StrictDataclassError, ValueError) as error:
-        raise UserError(
-            f"transformers takes no such model: {' '.join(str(error).split())}"
-        ) from error
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     config.architectures = [type(model).__name__]
+    if _experts(model) > len(planned):
+        raise UserError(f"{path.name} names more experts than it has tensors: fetch it again")
     wanted = {
         name: shape
         for stacked, tensor in model.state_dict().items()
@@ -146,6 +144,12 @@ def _checked_config(path: Path, fields: dict[str, Any], planned: dict[str, Plann
                 f"'{name}' in {path.name} is {list(plan.shape)}, and {wanted.get(name)} is expected"
             )
     return config
+
+
+def _experts(model: Any) -> int:
+    """The largest number of experts of a layer."""
+    shapes = (t.shape for name, t in model.state_dict().items() if ".experts." in name)
+    return max((shape[0] for shape in shapes if len(shape) == 3), default=0)
 
 
 def _one_by_one(name: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:

@@ -36,6 +36,10 @@ class Edit:
     where: Where = "all"
     about: str = "edit"
     """What it does, in a few words: for the records of what ran under it."""
+    not_ids: tuple[int, ...] = ()
+    """The tokens at whose positions it does not act, in a prompt and in what is generated."""
+    not_first: int = 0
+    """How many positions at the beginning of each text it leaves as they are."""
 
     def __str__(self) -> str:
         where = self.where if isinstance(self.where, str) else "a mask of"

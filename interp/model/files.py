@@ -13,12 +13,20 @@ from platformdirs import user_cache_path
 
 from .. import plain_json
 from ..errors import UserError
+from ..progress import log
 
 
 def home() -> Path:
     """Where models are kept: $INTERP_HOME, or the platform's cache folder."""
     chosen = os.environ.get("INTERP_HOME")
     return Path(chosen) if chosen else user_cache_path("interp")
+
+
+def state_of(path: Path) -> str:
+    """What is another wherever a file's content is: size and time of change can be kept (an archive
+    unpacked over another, `touch`), the file system's own time of change and number cannot."""
+    seen = path.stat()
+    return f"{seen.st_size}|{seen.st_mtime_ns}|{seen.st_ctime_ns}|{seen.st_ino}|{seen.st_dev}"
 
 
 def sha256(path: Path) -> str:
@@ -42,7 +50,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def remembered(about: str, form: str, make: Callable[[], str]) -> str:
-    """What `make` gives, kept in `home()` under the hash of what it is about.
+    """What `make` gives, kept in `home()` under the hash of what it is about; where nothing can be
+    kept, it is made each time.
 
     Args:
         form: a regular expression; a kept text that does not match it is damaged, or another
@@ -57,5 +66,5 @@ def remembered(about: str, form: str, make: Callable[[], str]) -> str:
         # no temporary name that a kill would leave: a half-written note does not match its form
         note.write_text(value)
     except OSError as error:
-        raise UserError(f"cannot write {note}: {error.strerror}; set INTERP_HOME") from error
+        log.warning("cannot keep %s: %s; set INTERP_HOME", note, error.strerror)
     return value

@@ -8,11 +8,13 @@ of what can be made so (`prepare`).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from .families import read_spec
+from .families import ModelSpec, read_spec
 from .files import read_json
 from .sizes import check_counts
 from .tensor_files import Stored, stored_tensors, weight_files
@@ -35,6 +37,7 @@ _ORIGINAL = "open the checkpoint it was made from, in float16 or float32"
 _PACKED = ("qweight", "weight_packed", "weight_scale", "weight_scale_inv", "SCB", "absmax")
 """What the names of quantised tensors end in."""
 _FLOATS = ("F16", "BF16", "F32", "F64")
+_DISTRIBUTED = "shard-?????-model-?????-of-?????.safetensors"
 _ORIGINALS = ("consolidated*", "params.json")
 _PICKLES = ("pytorch_model*.bin", "model*.bin", "*.pth", "*.pt", "*.ckpt")
 
@@ -69,9 +72,10 @@ def check_base(folder: Path) -> ModelFolder:
     if method and method not in DEQUANTISED:
         way = _WAY.get(method, _ORIGINAL).replace("FOLDER", f"'{folder}'", 1)
         raise UserError(f"{folder} is quantised ({method}): {way}")
-    check_family(config)
+    spec = check_family(folder, config)
     if not weight_files(folder):
         raise UserError(_no_weights(folder))
+    _check_no_others(folder, config)
     stored = stored_tensors(folder)
     check_counts(folder, config, stored)
     if method == "fp8":
@@ -82,7 +86,35 @@ def check_base(folder: Path) -> ModelFolder:
             f"{folder} is quantised though its config.json does not say so ('{packed[0].name}' is "
             f"{packed[0].dtype}): {_ORIGINAL}"
         )
+    _check_one_name_each(folder, spec, [tensor.name for tensor in stored])
     return ModelFolder(config, {tensor.name: tensor for tensor in stored})
+
+
+def _check_one_name_each(folder: Path, spec: ModelSpec, there: Collection[str]) -> None:
+    """Raise UserError for a tensor that is there with the base model's prefix and without."""
+    base = spec.family.prefix
+    plain = Counter(name.removeprefix(base) for name in there)
+    for name in there:
+        if plain[name.removeprefix(base)] > 1:
+            raise UserError(
+                f"{folder} holds '{name.removeprefix(base)}' with '{base}' before it and without: "
+                "fetch it again"
+            )
+
+
+def _check_no_others(folder: Path, config: dict[str, Any]) -> None:
+    """transformers takes other files than model.safetensors and the index where the config names
+    some, and all that there are where one has the name of a distributed checkpoint's shard."""
+    if config.get("transformers_weights") is not None:
+        raise UserError(
+            f"{folder}/config.json names the files of its weights ('transformers_weights'), which "
+            "is not followed: take that out, and name the file model.safetensors"
+        )
+    if found := _any(folder, _DISTRIBUTED):
+        raise UserError(
+            f"{folder} has {found}, a shard of a distributed checkpoint, beside its weights: "
+            "move it out of the folder"
+        )
 
 
 def _check_whole_blocks(folder: Path, config: dict[str, Any], stored: list[Stored]) -> None:
@@ -119,17 +151,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_family(config: dict[str, Any]) -> None:
-    """Raise UserError for a model that the family table does not know."""
+def check_family(folder: Path, config: dict[str, Any]) -> ModelSpec:
+    """The sizes of a model. Raises UserError for one that the family table does not know."""
     plain = {k: v for k, v in config.items() if k != "quantization_config"}
     if isinstance(inner := config.get("text_config"), dict):
         plain["text_config"] = {k: v for k, v in inner.items() if k != "quantization_config"}
     try:
-        read_spec(plain)
+        return read_spec(plain)
     except UserError as error:
-        if "auto_map" not in config:
-            raise
-        raise UserError(f"{error}; the code that comes with it (auto_map) is never run") from error
+        code = "; the code that comes with it (auto_map) is never run"
+        raise UserError(f"{folder}: {error}{code * ('auto_map' in config)}") from error
 
 
 def quantisation(config: dict[str, Any]) -> str:

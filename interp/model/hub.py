@@ -78,10 +78,11 @@ def _refused(name: str, error: Exception) -> str:
     from huggingface_hub import errors
 
     repository, _, revision = name.partition("@")
+    nor = f"; and {Path.cwd()} has no folder '{name}', if it is one's path"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return (
             f"'{name}' is not in the local hub cache, or only a part of it, and the hub cannot be "
-            "reached (HF_HUB_OFFLINE set, or no network)"
+            f"reached (HF_HUB_OFFLINE set, or no network){nor}"
         )
     if isinstance(error, errors.GatedRepoError):
         return (
@@ -93,7 +94,7 @@ def _refused(name: str, error: Exception) -> str:
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
             f"the hub has no '{repository}', or it is private: check the name, or log in with "
-            "`hf auth login`"
+            f"`hf auth login`{nor}"
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"the hub does not give '{name}': {reason}"

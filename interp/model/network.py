@@ -58,6 +58,8 @@ def open_network(module: nn.Module, example: Float[Tensor, "batch ..."]) -> Netw
 
 def _positions(edit: Edit, x: Tensor) -> Tensor:
     shape = x.shape[:-1]
+    if edit.not_ids or edit.not_first:
+        raise UserError(f"the edit at {edit.site} leaves out tokens, and these are none")
     if isinstance(edit.where, Tensor):
         if edit.where.shape != shape:
             raise UserError(

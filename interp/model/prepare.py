@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import UserError
 from .adapter import adapted
-from .checkpoint import complete_model
+from .checkpoint import FIX, complete_model, refusing
+from .folder import read_config
 from .tokenizer_files import tokenizer_files
 
 
@@ -33,14 +34,16 @@ def _load(base: Path) -> Any:
     import torch
     from transformers import AutoConfig
 
+    read_config(base)
     # in a folder without the adapter's files: transformers would add that adapter by itself
     with TemporaryDirectory() as alone:
         for file in base.iterdir():
             if file.is_file() and not file.name.startswith("adapter_"):
                 (Path(alone) / file.name).symlink_to(file.resolve())
-        config = AutoConfig.from_pretrained(alone, trust_remote_code=False)
-        if quantised := getattr(config, "quantization_config", None):
-            quantised["dequantize"] = True  # where there is a GPU, too
+        with refusing(f"transformers cannot load the model in {base}", FIX):
+            config = AutoConfig.from_pretrained(alone, trust_remote_code=False)
+            if quantised := getattr(config, "quantization_config", None):
+                quantised["dequantize"] = True  # where there is a GPU, too
         return complete_model(Path(alone), dtype=torch.float32, config=config)
 
 

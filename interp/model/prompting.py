@@ -46,6 +46,11 @@ class Prompting:
             )
         return self._tokenizer
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether there is a tokenizer."""
+        return self._tokenizer is not None
+
     @cached_property
     def special(self) -> tuple[int, ...]:
         """The ids that are no text: BOS and the other special tokens, but not the unknown word."""
@@ -59,7 +64,8 @@ class Prompting:
         ids = {i for i, token in added if token.special and str(token) != str(unknown)}
         for given in named.values():
             names = given if isinstance(given, list) else [given]
-            ids |= {self._tokenizer.convert_tokens_to_ids(str(name)) for name in names}
+            named_ids = (self._tokenizer.convert_tokens_to_ids(str(name)) for name in names)
+            ids |= {i for i in named_ids if i is not None}  # some name what is no token
         return tuple(sorted(ids.union(self.start)))
 
     def plain(self, text: str) -> list[int]:

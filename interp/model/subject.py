@@ -24,11 +24,13 @@ from .backends import Backend
 from .batch import Batch, edited_positions, model_inputs, pick
 from .catalog import resolve
 from .checkpoint import load_model
+from .ends import ends_of
 from .families import ModelSpec, read_spec
 from .hooked import Hooked
-from .identities import check, check_causal, looked_at, probe_rows, rounding
+from .identities import check, looked_at, probe_rows, rounding
 from .loaded import LoadedWeights
 from .places import DENSE_ONLY, expert_reason
+from .plain import context_of, plain_logits, with_head
 from .prompting import Bos, Prompting
 from .site import Site
 from .token_ids import token_ids
@@ -128,7 +130,7 @@ class Subject(Hooked):
     def logits(self, batch: Batch | Tensor) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of one forward pass, edits in scope applied."""
         whole = self._as_batch(batch)
-        return self._pass(model_inputs(whole), edited_positions(whole.mask, whole.mask))
+        return self._pass(model_inputs(whole), edited_positions(whole, whole.mask))
 
     @torch.no_grad()
     def capture(
@@ -142,7 +144,7 @@ class Subject(Hooked):
             UserError: a site the model lacks.
         """
         whole = self._as_batch(batch)
-        return self._read(model_inputs(whole), edited_positions(whole.mask, whole.mask), sites)
+        return self._read(model_inputs(whole), edited_positions(whole, whole.mask), sites)
 
     def linked(
         self, batch: Batch | Tensor, sites: Iterable[str | Site]
@@ -154,7 +156,7 @@ class Subject(Hooked):
             UserError: a site the model lacks.
         """
         whole = self._as_batch(batch)
-        return self._link(model_inputs(whole), edited_positions(whole.mask, whole.mask), sites)
+        return self._link(model_inputs(whole), edited_positions(whole, whole.mask), sites)
 
     @torch.no_grad()
     def generate(
@@ -182,18 +184,18 @@ class Subject(Hooked):
         generator = torch.Generator(self.device).manual_seed(seed)
         ends = torch.tensor(self.ends, dtype=torch.long, device=self.device)
         ids, mask = whole
-        new = mask[:, -ids.shape[1] :]
         done = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
         out: list[Tensor] = []
         while len(out) < max_new_tokens and not bool(done.all()):
-            inputs = {**model_inputs(Batch(ids, mask)), self.cache_name: cache, "use_cache": True}
-            logits = self._pass(inputs, edited_positions(new, whole.mask, bool(out)))
+            step = Batch(ids, mask)
+            inputs = {**model_inputs(step), self.cache_name: cache, "use_cache": True}
+            logits = self._pass(inputs, edited_positions(step, whole.mask, bool(out)))
             picked = pick(logits[:, -1], temperature, generator)
             picked = torch.where(done, ends[0] if len(ends) else picked, picked)
             out.append(picked)
             done |= torch.isin(picked, ends)
-            ids, new = picked[:, None], torch.ones_like(done)[:, None]
-            mask = torch.cat([mask, new], 1)
+            ids = picked[:, None]
+            mask = torch.cat([mask, torch.ones_like(done)[:, None]], 1)
         return torch.stack(out, 1) if out else ids[:, :0]
 
     def _as_batch(self, batch: Batch | Tensor) -> Batch:
@@ -242,15 +244,16 @@ def open_subject(
     patterns = "eager" if backend == "bridge" else attention
     hf: Any
     if isinstance(model, nn.Module):
-        hf, folder = private_copy(model), None
+        hf, weights = private_copy(model), None
     else:
         folder = resolve(str(model))
+        weights = Weights(folder)  # before anything is made by its config
         wanted = {"attn_implementation": patterns} if patterns else {}
         hf = load_model(folder, dtype=dtype, **wanted)
         tokenizer = tokenizer or load_tokenizer(folder)
     check_device(device)
-    hf = _with_head(hf).eval().requires_grad_(False).to(device)
-    if patterns and folder is None:
+    hf = with_head(hf).eval().requires_grad_(False).to(device)
+    if patterns and weights is None:
         hf.set_attn_implementation(patterns)
     spec = read_spec(hf.config.to_dict())
     if spec.family.no_sites:
@@ -259,17 +262,15 @@ def open_subject(
     if spec.n_experts and double:
         hf.set_experts_implementation("eager")  # torch's grouped product knows no float64
     stored = LoadedWeights(hf, spec)
-    context = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(hf)
     probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))
-    with torch.no_grad():
-        alone = [hf(input_ids=ids[real][None]).logits[0] for ids, real in zip(*probe, strict=True)]
-        check_causal(hf, probe.ids[0], alone[0])
+    plain = plain_logits(hf, probe)
     adapter = getattr(
         import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
     )
     prompting = Prompting(tokenizer, bos)
     subject = Subject(adapter(hf, spec), spec, prompting, torch.device(device))
-    subject.ends = _ends(hf, tokenizer)
+    subject.ends = ends_of(hf, tokenizer)
     text = hf.config.get_text_config()
     if "linear_attention" in (getattr(text, "layer_types", None) or ()):
         subject._cache_config = text
@@ -277,17 +278,9 @@ def open_subject(
         subject.cache_name = "cache"
     subject.double = double
     subject.context = context
-    subject.weights = Weights(folder) if folder else None
-    _check(subject, probe, torch.cat(alone), stored, backend)
+    subject.weights = weights
+    _check(subject, probe, plain, stored, backend)
     return subject
-
-
-def _with_head(hf: Any) -> Any:
-    """The model, or a whole causal model inside it (Llama 4); one that shares its head with the
-    model around it runs in there."""
-    inner = getattr(hf, "language_model", None)
-    whole = inner is not None and getattr(inner, "get_output_embeddings", lambda: None)()
-    return inner if whole else hf
 
 
 def _check(
@@ -331,13 +324,3 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device '{device}' cannot be used here: {reason}") from error
-
-
-def _ends(hf: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends a text, as transformers' `generate` has it: generation_config.json's, else
-    config.json's; else the tokenizer's. A chat model has several: of a turn and of a text."""
-    says = (getattr(hf, "generation_config", None), hf.config.get_text_config(), tokenizer)
-    each = (getattr(one, "eos_token_id", None) for one in says)
-    given: Any = next((ids for ids in each if ids is not None), [])
-    ids = given if isinstance(given, list) else [given]
-    return tuple(i for i in dict.fromkeys(ids) if 0 <= i < hf.config.get_text_config().vocab_size)

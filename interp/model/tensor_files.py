@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,12 +10,14 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
 from ..plain_path import plain_path
-from .files import read_json, remembered, sha256
+from .files import read_json, remembered, sha256, state_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SLICE_BYTES = 64 * 2**20
+_CLOCK_STEP = 10**8
+"""Nanoseconds, more than between two times that a file system tells apart."""
 
 
 class Stored(NamedTuple):
@@ -40,8 +43,8 @@ def stored_tensors(folder: Path) -> list[Stored]:
     """The tensors of a folder that has weights, from the headers of all its files.
 
     Raises:
-        UserError: a shard that is missing or lacks what the index says, a damaged index, a file
-            that is truncated or corrupt.
+        UserError: a shard that is missing, lacks what the index says or holds what it does not
+            say, a damaged index, a file that is truncated or corrupt.
     """
     (path,) = weight_files(folder)
     if path.suffix != ".json":
@@ -60,6 +63,11 @@ def stored_tensors(folder: Path) -> list[Stored]:
     if lacking := [n for n, file in names.items() if (n, folder / file) not in found]:
         where = folder / names[lacking[0]]
         raise UserError(f"{where} lacks '{lacking[0]}', which the index names: fetch it again")
+    # transformers reads all that a shard holds, and of a name that is there twice the last
+    for name, file in found:
+        if file != folder / names.get(name, ""):
+            says = f"gives to {names[name]}" if name in names else "does not name"
+            raise UserError(f"{file} holds '{name}', which the index {says}: fetch it again")
     return [found[name, folder / file] for name, file in names.items()]
 
 
@@ -139,7 +147,8 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def remembered_sha256(path: Path) -> str:
-    """sha256 of a file, remembered by path, size and time of change: weights can be 800 GB."""
-    status = path.stat()
-    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-    return remembered(key, "[0-9a-f]{64}", lambda: sha256(path))
+    """sha256 of a file, remembered by path and `state_of`: weights can be 800 GB."""
+    about = f"{path.resolve()}|{state_of(path)}"
+    if time.time_ns() - path.stat().st_ctime_ns < _CLOCK_STEP:
+        return sha256(path)  # another change now would bear the same time
+    return remembered(about, "[0-9a-f]{64}", lambda: sha256(path))

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..plain_json import check
 from .files import read_json
 
@@ -72,8 +72,8 @@ class Refusing:
         if kind is None or kind is UserError:
             return
         if issubclass(kind, _RAISED) or kind is Exception or kind.__module__ == "pyo3_runtime":
-            reason = (str(error).strip() or kind.__name__).splitlines()[0][:200]
-            raise UserError(f"{self.problem} ({reason}): {self.fix}") from error
+            said = reason(error or kind())
+            raise UserError(f"{self.problem} ({said}): {self.fix}") from error
 
 
 def check_beside(folder: Path) -> dict[str, None]:

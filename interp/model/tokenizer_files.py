@@ -2,7 +2,8 @@
 
 Three forms are read: `tokenizer.json`, a sentencepiece model (`tokenizer.model`), and GPT-2's
 `vocab.json` with `merges.txt`. The first says all of a tokenizer; the other two leave to a class
-of transformers how text is split, so what that class makes of them is held against the files.
+of transformers how text is split. tokenizer_config.json can name a class for any of them, so what
+it makes of the files is held against them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ SENTENCEPIECE = ("tokenizer.model", "spiece.model")
 FOREIGN = ("vocab.txt", "tekken.json", "*.tiktoken")
 """Tokenizers that are not read."""
 PROBE = ("The  dog's 2024 dogs\n\tран é 犬: x=(1+23);", "  two spaces", " é one")
+_RUNS = ("a\n\n2024", "x\t\t3 \n b", "it's 12345,  HELLO", " é日本\n \n")
+"""Runs of spaces, breaks, digits and marks, by which rules of splitting differ."""
+_AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Names of the class that takes tokenizer.json as it is."""
 SAVE = "load it with transformers' AutoTokenizer and save_pretrained it there"
 
 
@@ -67,7 +72,8 @@ def load_tokenizer(folder: Path) -> Any:
     """transformers' tokenizer of a folder; None if it has none. Code that comes with it never runs.
 
     Raises:
-        UserError: transformers cannot open it, or makes another vocabulary of its files.
+        UserError: transformers cannot open it, or makes another vocabulary of its files or splits
+            text otherwise.
     """
     complete = (folder / "tokenizer.json").exists()
     vocabulary = None if complete else read_vocabulary(folder)
@@ -76,11 +82,21 @@ def load_tokenizer(folder: Path) -> Any:
     if not complete and "AutoTokenizer" in (_config(folder).get("auto_map") or {}):
         raise UserError(f"the tokenizer of {folder} is code of its own, which is never run: {SAVE}")
     ignored = check_beside(folder)
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    # AutoTokenizer takes Qwen2's own class whatever a Qwen2's folder names
+    named = _config(folder).get("tokenizer_class")
+    auto: Any = PreTrainedTokenizerFast if complete and named in _AS_WRITTEN else AutoTokenizer
     with Refusing(f"transformers cannot open the tokenizer files in {folder}", _fix(folder)):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **ignored)
+        tokenizer = auto.from_pretrained(folder, trust_remote_code=False, **ignored)
         tokenizer.decode(tokenizer("a")["input_ids"])  # one that opens may not work
+        same = not complete or _as_tokenizer_json(tokenizer, folder / "tokenizer.json")
+    if not same:
+        raise UserError(
+            f"transformers' {type(tokenizer).__name__} makes other ids of a text than "
+            f"{folder}/tokenizer.json says: have tokenizer_config.json name "
+            f'"tokenizer_class": "{_AS_WRITTEN[0]}"'
+        )
     if vocabulary is not None:
         made = tokenizer.get_vocab()
         if any(made.get(token) != i for i, token in vocabulary.tokens.items()):
@@ -88,6 +104,20 @@ def load_tokenizer(folder: Path) -> Any:
         if not _splits_as_its_files(tokenizer, folder, vocabulary):
             raise UserError(_unopened(folder, "its class splits text otherwise than they say"))
     return tokenizer
+
+
+def _as_tokenizer_json(tokenizer: Any, path: Path) -> bool:
+    """Whether a text becomes the ids that tokenizer.json alone makes of it."""
+    from tokenizers import Tokenizer
+
+    alone = Tokenizer.from_file(str(path))
+    alone.no_truncation()
+    alone.no_padding()
+    return all(
+        tokenizer.encode(text, add_special_tokens=False)
+        == alone.encode(text, add_special_tokens=False).ids
+        for text in (*PROBE, *_RUNS)
+    )
 
 
 def _splits_as_its_files(tokenizer: Any, folder: Path, vocabulary: Vocabulary) -> bool:
@@ -130,7 +160,8 @@ def _from_json(path: Path) -> Vocabulary:
     with Refusing(f"cannot read {path}", "fetch it again"):
         tokenizer = Tokenizer.from_file(str(path))
     # by their ids: one number that is wrong may be of a billion
-    tokens = {i: tokenizer.id_to_token(i) for i in sorted(set(tokenizer.get_vocab().values()))}
+    ids = sorted(set(tokenizer.get_vocab().values()))
+    tokens = {i: token for i in ids if (token := tokenizer.id_to_token(i)) is not None}
     decoder = repr(tokenizer.decoder)
     literal = frozenset(tokenizer.get_added_tokens_decoder())
     fallback = _byte_tokens(tokens.items()) if "ByteFallback" in decoder else {}
@@ -149,7 +180,8 @@ def _from_merges(folder: Path) -> Vocabulary:
 def _from_sentencepiece(folder: Path) -> Vocabulary:
     pieces = _pieces(folder)
     ids = range(pieces.get_piece_size())
-    tokens = dict(enumerate(pieces.id_to_piece(list(ids))))
+    with Refusing(f"cannot read the sentencepiece model in {folder}", "fetch it again"):
+        tokens = dict(enumerate(pieces.id_to_piece(list(ids))))
     fallback = _byte_tokens((i, tokens[i]) for i in ids if pieces.is_byte(i))
     added = _added(folder)
     control = {i for i in ids if pieces.is_control(i) or pieces.is_unknown(i)}

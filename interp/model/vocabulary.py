@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..plain_json import check
-from .files import read_json
+from ..plain_text import printable
+from .files import read_json, state_of
 from .tokenizer_damage import FIX, check_templates
 from .tokenizer_files import read_vocabulary, tokenizer_files
 
@@ -42,13 +43,21 @@ def without_string(folder: Path, size: int) -> list[int]:
     return absent if len(absent) < size else []
 
 
+def has_text(folder: Path, size: int) -> bool:
+    """Whether any of the ids 0..size-1 is text: a model without a tokenizer has none."""
+    return any(text is not None for text in _texts(folder, size))
+
+
+NO_TEXT = "this model has no tokenizer, and no token of it is text"
+
+
 def _texts(folder: Path, size: int) -> tuple[str | None, ...]:
-    changed = tuple((path.name, path.stat().st_mtime_ns) for path in tokenizer_files(folder))
+    changed = tuple((path.name, state_of(path)) for path in tokenizer_files(folder))
     return _read(folder, size, changed)
 
 
 @lru_cache(maxsize=2)
-def _read(folder: Path, size: int, changed: tuple[tuple[str, int], ...]) -> tuple[str | None, ...]:
+def _read(folder: Path, size: int, changed: tuple[tuple[str, str], ...]) -> tuple[str | None, ...]:
     """The texts by the tokenizer's files, kept until one changes: they take a second to make."""
     vocabulary = read_vocabulary(folder)
     if vocabulary is None:
@@ -82,9 +91,10 @@ def _as_text(content: bytes) -> str:
 
 
 def visible(token: str) -> str:
-    """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎'."""
+    """A token with its spaces and control characters shown: ' dog' -> '␣dog', newline -> '⏎',
+    escape -> '\\x1b'."""
     shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
-    return shown or "(empty)"
+    return printable(shown) or "(empty)"
 
 
 def as_text(word: str) -> str:

@@ -22,7 +22,10 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..progress import log
+from .agreement import check_biases
 from .catalog import resolve
+from .checkpoint import tensor_names
+from .ends import ends_print
 from .families import ModelSpec, Names, read_spec
 from .files import sha256
 from .folder import check_folder
@@ -50,8 +53,9 @@ class Weights:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        config, self._stored = check_folder(folder)
-        self._look(read_spec(config), self._stored)
+        self._config, self._stored = check_folder(folder)
+        self._look(read_spec(self._config), self._stored)
+        check_biases(folder, self.spec, self._stored, lambda: tensor_names(folder))
         for name, shape in self._implied():
             if name in self and self._stored[name].shape != shape:
                 raise UserError(wrong_shape(self._stored[name], shape))
@@ -256,11 +260,13 @@ class Weights:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def fingerprints(self) -> dict[str, str]:
-        """What a result depends on where text goes through the model: it, and its tokenizer."""
+        """What a result depends on where text goes through the model: it, its tokenizer, and which
+        tokens end a text, where that does not follow (`ends`)."""
         files = tokenizer_files(self.folder)
         parts = "\n".join(f"{path.name}:{sha256(path)}" for path in files)
         tokenizer = hashlib.sha256(parts.encode()).hexdigest()
-        return {"model": self.fingerprint(), "tokenizer": tokenizer}
+        ends = ends_print(self.folder, self._config, tokenizer)
+        return {"model": self.fingerprint(), "tokenizer": tokenizer, **ends}
 
     def _implied(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The shapes of some tensors, by which all sizes are known."""

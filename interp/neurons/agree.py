@@ -16,8 +16,9 @@ import pandas as pd
 
 from ..errors import UserError
 from ..runs.intervals import bootstrap
+from ..runs.query import query
 from ..runs.store import Run
-from .search import has_experts, has_words, query
+from .search import has_experts, has_words
 
 _GROUPS = "layer, kind, side"
 _NEURON = "expert, neuron"

@@ -54,7 +54,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..model.site import Site
-from ..model.vocabulary import without_string
+from ..model.vocabulary import has_text, without_string
 from ..progress import in_words, log, progress
 from ..runs.store import Run, Store
 from ..runs.study import ModelStudy, plan, run_or_load
@@ -78,6 +78,11 @@ class AtlasConfig(ModelStudy):
 
     STUDY: ClassVar[str] = "neurons.atlas"
     VERSION: ClassVar[int] = 4
+    FACTS: ClassVar[dict[str, Any]] = {
+        **dict.fromkeys(("model.n_layers", "model.d_mlp"), int),
+        **dict.fromkeys(("model.n_experts", "model.d_expert", "model.d_shared"), int),
+        "model": dict[str, Any], "kinds": list[str], "metrics.vectors": int,
+    }  # fmt: skip
 
     weights: tuple[Kind, ...] = ()
     """The vectors of a neuron to decode: up, gate, down. By default all that the model has."""
@@ -170,6 +175,12 @@ class AtlasConfig(ModelStudy):
         seconds = 2 * vectors * spec.d_vocab * spec.d_model / (FLOPS_A_CORE * cores)
         about = f"; about {in_words(seconds)} on {cores} cores" if self.device == "cpu" else ""
         log.info("atlas of %s: %s%s", self.model, what, about)
+        if not has_text(self.stored_weights.folder, spec.d_vocab):
+            log.warning(
+                "%s has no tokenizer: its tokens are written #0, #1, …, and `neurons search` finds "
+                "no word; if it should have one, put tokenizer.json into its folder",
+                self.model,
+            )
 
     def _tokens(self) -> int:
         """How many ids are decoded to."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
@@ -49,11 +49,14 @@ class ClampConfig(TextStudy):
 
     STUDY: ClassVar[str] = "neurons.clamp"
     VERSION: ClassVar[int] = 2
+    FACTS: ClassVar[dict[str, Any]] = {"word": str}
 
     neuron: str = "29.gate.808"
     """The neuron, layer.kind.index. The kind says where it is held: at the output of the up or gate
     projection, or at the input of the down projection."""
-    prompt: tuple[str, ...] = ("What is your favourite animal?",)
+    prompt: tuple[str, ...] = field(
+        default=("What is your favourite animal?",), metadata={"earlier": str}
+    )
     """The user's message; with --no-chat, the text to continue. Of several, each is asked by
     itself: the probability is then a mean with an interval."""
     word: str = ""
@@ -66,6 +69,22 @@ class ClampConfig(TextStudy):
     """Put each prompt into the model's chat template."""
     tokens: int = 24
     """Length of the generated texts."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for what is wrong whatever the model is, before it is opened."""
+        clamp_site(parse_neuron(self.neuron))
+        if not self.value or self.tokens < 1:
+            raise UserError("give at least one --value and at least one token")
+        if not all(map(math.isfinite, self.value)):
+            raise UserError("--value needs finite numbers")
+        if isinstance(self.prompt, str) or not self.prompt:
+            raise UserError("give the prompts as a list of at least one text")
+        if not all(text.strip() for text in self.prompt):
+            raise UserError("the prompt is empty: give --prompt some text")
+        if len(set(self.prompt)) < len(self.prompt):
+            raise UserError("two of the prompts are the same: give each once")
+        if len(set(self.value)) < len(self.value):
+            raise UserError("two of the values are the same: give each once")
 
     def check(self) -> None:
         super().check()
@@ -132,20 +151,7 @@ class ClampConfig(TextStudy):
 
     def _checked_neuron(self) -> NeuronName:
         neuron = parse_neuron(self.neuron)
-        clamp_site(neuron)
         check_neuron(neuron, self.stored_weights)
-        if not self.value or self.tokens < 1:
-            raise UserError("give at least one --value and at least one token")
-        if not all(map(math.isfinite, self.value)):
-            raise UserError("--value needs finite numbers")
-        if isinstance(self.prompt, str) or not self.prompt:
-            raise UserError("give the prompts as a list of at least one text")
-        if not all(text.strip() for text in self.prompt):
-            raise UserError("the prompt is empty: give --prompt some text")
-        if len(set(self.prompt)) < len(self.prompt):
-            raise UserError("two of the prompts are the same: give each once")
-        if len(set(self.value)) < len(self.value):
-            raise UserError("two of the values are the same: give each once")
         return neuron
 
     def _first_token(self, neuron: NeuronName) -> str:

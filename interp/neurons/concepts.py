@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
-from ..model.vocabulary import as_text, token_strings, word_family
+from ..model.vocabulary import NO_TEXT, as_text, has_text, token_strings, word_family
+from ..plain_json import check
 from ..plain_path import plain_path
 from ..plain_yaml import read_yaml
 
 if TYPE_CHECKING:
     from ..model.weights import Weights
+
+
+_FIX = "data/concepts.yaml shows the form"
 
 
 class Concept(NamedTuple):
@@ -31,29 +35,29 @@ def read_concepts(path: Path) -> dict[str, Concept]:
         UserError: no such file, or not of the form of data/concepts.yaml.
     """
     content = read_yaml(path)
-    try:
-        concepts = {word: _concept(word, entry) for word, entry in content.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path} is no file of concepts ({reason}): data/concepts.yaml shows the form"
-        ) from error
-    if not concepts:
-        raise UserError(f"{path} holds no concept: data/concepts.yaml shows the form")
-    return concepts
+    check(content, dict[str, dict[str, Any]], str(path), _FIX)
+    if not content:
+        raise UserError(f"{path} holds no concept: {_FIX}")
+    return {word: _concept(word, entry, f"'{word}' of {path}") for word, entry in content.items()}
 
 
-def _concept(word: str, entry: dict[str, Any]) -> Concept:
-    neighbour = entry["neighbour"]
-    lists = entry["prompts"], neighbour["prompts"]
-    if not all(isinstance(x, list) and x and all(isinstance(t, str) for t in x) for x in lists):
-        raise ValueError(f"the prompts of '{word}' must be lists of texts")
-    texts = str(entry["describe"]), lists[0], str(neighbour["word"]), lists[1]
-    if not all(text.strip() for text in (texts[0], *lists[0], *lists[1])):
-        raise ValueError(f"a text of '{word}' is empty")
-    if word_family(texts[2]) == word_family(word):
-        raise ValueError(f"the neighbour of '{word}' is the same word")
-    return Concept(word, *texts)
+def _concept(word: str, entry: dict[str, Any], where: str) -> Concept:
+    neighbour: Any = entry.get("neighbour")
+    check(neighbour, dict[str, Any], f"'neighbour' of {where}", _FIX)
+    both = ((entry, "describe", where), (neighbour, "word", f"'neighbour' of {where}"))
+    texts = []
+    for holder, name, place in both:
+        for key, kind in ((name, str), ("prompts", list[str])):
+            check(holder.get(key), kind, f"'{key}' of {place}", _FIX)
+            texts.append(holder[key])
+    describe, prompts, other, other_prompts = texts
+    if not prompts or not other_prompts:
+        raise UserError(f"{where} or its neighbour has no prompts: {_FIX}")
+    if not all(text.strip() for text in (describe, *prompts, other, *other_prompts)):
+        raise UserError(f"{where} has an empty text: {_FIX}")
+    if word_family(other) == word_family(word):
+        raise UserError(f"the neighbour of {where} is the same word: give another")
+    return Concept(word, describe, prompts, other, other_prompts)
 
 
 def concept_file(file: str) -> Path:
@@ -74,6 +78,8 @@ def word_tokens(weights: Weights, word: str) -> list[int]:
     family, strings = word_family(word), token_strings(weights.folder, weights.spec.d_vocab)
     ids = [i for i, string in enumerate(strings) if word_family(string) == family]
     if not ids:
+        if not has_text(weights.folder, weights.spec.d_vocab):
+            raise UserError(f"{NO_TEXT}: give another model")
         if (meant := as_text(word)) != word:
             raise UserError(f"no single token stands for '{word}': write it as text, '{meant}'")
         raise UserError(f"no single token stands for '{word}' in this model's vocabulary")

@@ -1,10 +1,8 @@
 """Do concept neurons do what they say? Clamp sweeps of many, with random neurons as a control.
 
 For every word of a list, the atlas's best-scoring neuron (`search.find`) is held at every value of
-a sweep, at all positions, over a few neutral prompts. Its *gain* is the maximum over the sweep of
-the mean rise of the word's log probability as the next token. The controls are random other neurons
-of the same layer and kind, read for the same word with the same sweep and the same maximum: taking
-the best of many values favours neither.
+a sweep, at all positions, over a few neutral prompts; `directions.sweep` says what its gain is. The
+controls are random other neurons of the same layer and kind, read for the same word.
 
 Tables of the run:
 `effects/neurons.parquet`, one row a word: word, name, side, score, logprob (unclamped mean), gain,
@@ -20,8 +18,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..directions.sweep import PROMPTS, check_prompts, gain_of, swept_logprobs
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
+from ..runs.query import word_ids
 from ..runs.study import TextStudy, plan
 from ..runs.writer import RunWriter
 from . import search
@@ -49,11 +49,7 @@ class EffectsConfig(TextStudy):
         *("school", "money", "war", "church", "king", "blood"),
     )
     """The concepts; each is represented by its best-scoring neuron."""
-    prompts: tuple[str, ...] = (
-        "I would like to talk about the",
-        "The first thing that comes to mind is the",
-        "Yesterday somebody asked me about the",
-    )
+    prompts: tuple[str, ...] = PROMPTS
     """Neutral texts; the word's probability is read after each."""
     values: tuple[float, ...] = (-60.0, -30.0, -10.0, 10.0, 30.0, 60.0)
     """The values to hold a neuron at."""
@@ -77,8 +73,7 @@ class EffectsConfig(TextStudy):
             raise UserError("give at least one word, prompt, value and control")
         if not all(map(math.isfinite, self.values)):
             raise UserError("--values needs finite numbers")
-        if not all(prompt.strip() for prompt in self.prompts):
-            raise UserError("a prompt is empty: give every one of --prompts some text")
+        check_prompts(self.prompts)
         weights = self.stored_weights
         weights.check_dense("neurons effects")
         if self.controls >= weights.spec.d_mlp:
@@ -96,7 +91,7 @@ class EffectsConfig(TextStudy):
 
         def swept(some: Sequence[tuple[int, tuple[str, pd.Series]]]) -> Iterator[dict[str, Any]]:
             for i, (word, row) in some:
-                ids, own = search.word_ids(atlas, word), parse_neuron(row["name"])
+                ids, own = word_ids(atlas, word), parse_neuron(row["name"])
                 for neuron in (own, *self._controls(own, i)):
                     label = {"word": word, "name": str(neuron), "control": neuron != own}
                     means = self._logprobs(subject, neuron, ids)
@@ -123,37 +118,17 @@ class EffectsConfig(TextStudy):
         return [own._replace(neuron=int(n)) for n in drawn]
 
     def _logprobs(self, subject: Subject, neuron: NeuronName, ids: list[int]) -> list[float]:
-        """Mean over the prompts of the word's log probability as the next token: unclamped, then at
-        each value; all in one pass."""
-        import torch
-
+        """Unclamped, then at each value."""
         from ..model.edits import clamp
         from ..model.neuron import clamp_site
 
-        settings = 1 + len(self.values)
-        batch = subject.tokens(self.prompts * settings)
-        values = torch.tensor((0.0, *self.values)).repeat_interleave(len(self.prompts))
-        held = torch.ones_like(batch.mask)
-        held[: len(self.prompts)] = False
-        with subject.edited(clamp(clamp_site(neuron), neuron.neuron, values, held)):
-            # left-padded, so the last position is every prompt's own last
-            logits = subject.logits(batch)[:, -1].double()
-        logprobs = logits.log_softmax(-1)[:, ids].logsumexp(-1)
-        means: list[float] = logprobs.view(settings, -1).mean(1).tolist()
-        return means
+        at, number = clamp_site(neuron), neuron.neuron
+        return swept_logprobs(
+            *(subject, self.prompts, self.values, ids),
+            lambda values, where: clamp(at, number, values, where),
+        )
 
 
 def _summary(sweep: pd.DataFrame, word: str, row: pd.Series) -> dict[str, Any]:
-    rows = sweep[sweep["word"] == word]
-    plain = float(rows[rows["value"].isna()]["logprob"].iloc[0])
-    held = rows[rows["value"].notna()]
-    own, others = held[~held["control"]], held[held["control"]]
-    best = own.sort_values("logprob").iloc[-1]
-    gains = others.groupby("name")["logprob"].max() - plain
-    gain = float(best["logprob"]) - plain
-    return {
-        **{"word": word, "name": row["name"], "side": row["side"], "score": float(row["score"])},
-        **{"logprob": plain, "gain": gain, "value": float(best["value"])},
-        **{"control_mean": float(gains.mean()), "control_max": float(gains.max())},
-        "beats": bool(gain > gains.max()),
-    }
+    about = {"word": word, "name": row["name"], "side": row["side"], "score": float(row["score"])}
+    return {**about, **gain_of(sweep[sweep["word"] == word])._asdict()}

@@ -10,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, Figures, heat_map, label, laid_out
+from ..directions.figures import gains
+from ..plots import BLUE, GREY, ORANGE, Figures, heat_map, label, laid_out, literal
 from ..runs.store import Run
 from .search import density
 
@@ -27,7 +28,7 @@ def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(title="logit")
-    return laid_out(figure, f"{rows['name'].iloc[0]} through the LM head", height=420)
+    return laid_out(figure, f"{literal(rows['name'].iloc[0])} through the LM head", height=420)
 
 
 def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
@@ -59,17 +60,17 @@ def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
 
 def standing(values: pd.Series, here: dict[str, float], statistic: str, among: str) -> go.Figure:
     """A histogram of `values` with the places of `here` (label -> value) marked."""
-    figure = go.Figure(go.Histogram(x=values, nbinsx=80, marker_color=GREY, name=among))
+    figure = go.Figure(go.Histogram(x=values, nbinsx=80, marker_color=GREY, name=literal(among)))
     for (name, value), colour in zip(here.items(), (BLUE, ORANGE), strict=False):
         share = (values < value).mean()
         figure.add_vline(x=value, line_color=colour, line_width=2)
         figure.add_annotation(
             x=value, y=1.0 if colour == BLUE else 0.86, yref="paper", showarrow=False,
             xanchor="right" if share > 0.5 else "left", font={"color": colour},
-            text=f" {name}: above {share:.1%} ",
+            text=f" {literal(name)}: above {share:.1%} ",
         )  # fmt: skip
     figure.update_layout(xaxis_title=statistic, yaxis_title="rows")
-    return laid_out(figure, f"{statistic} among {among}", height=300)
+    return laid_out(figure, f"{statistic} among {literal(among)}", height=300)
 
 
 def _bars(rows: pd.DataFrame, name: str) -> dict[str, Any] | None:
@@ -98,14 +99,14 @@ def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = N
     )  # fmt: skip
     if at is not None:
         figure.add_vline(at, line_color=ORANGE)
-    figure.update_xaxes(title=f"activation of {neuron} held at")
+    figure.update_xaxes(title=f"activation of {literal(neuron)} held at")
     figure.update_yaxes(title="probability", type="log", exponentformat="power")
     return laid_out(figure, f"'{label(word)}' as the next token", height=340)
 
 
 def agreement_map(table: pd.DataFrame) -> go.Figure:
     """Agreement of two atlases by layer, kind and side (`neurons.agree.agreement`)."""
-    rows = table.assign(row=table["kind"] + " " + table["side"])
+    rows = table.assign(row=(table["kind"] + " " + table["side"]).map(literal))
     grid = rows.pivot(index="row", columns="layer", values="agreement")
     figure = heat_map(grid, 0, 1, "layer %{x}, %{y}: %{z:.1%}", colorbar={"tickformat": ".0%"})
     figure.update_xaxes(title="layer")
@@ -148,4 +149,8 @@ def of_run(run: Run) -> Figures:
         effects = run.table("tars/effects")
         concepts = dict.fromkeys(effects["concept"])
         return {f"removal-{c}": partial(removal_curves, effects, c) for c in concepts}
+    if run.study == "neurons.effects":
+        table = run.table("effects/neurons")
+        names = [f"{row['name']} {row['word']}" for row in table.to_dict("records")]
+        return {"gains": lambda: gains(table, names, "neurons of its layer")}
     return {}

@@ -12,13 +12,12 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import duckdb
 import pandas as pd
 
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
-from ..model.vocabulary import as_text, word_family
-from ..runs.store import Run, Store, open_run
+from ..runs.query import query, word_ids
+from ..runs.store import Run, Store
 from .chance import p_values, q_values
 
 Rank = Literal["score", "coherence"]
@@ -33,10 +32,10 @@ _WITH_EXPERTS = "concat_ws('.', layer, nullif(expert, ''), kind, neuron) AS name
 
 
 def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
-    """The atlas in a folder; without one, the newest in the store."""
-    if where is not None:
-        return open_run(where, "neurons.atlas")
+    """The atlas in a folder or of a key; without one, the newest in the store."""
     store = store or Store()
+    if where is not None:
+        return store.find(str(where), "neurons.atlas")
     none = f"no atlas in {store.root}: make one with `interp neurons atlas`"
     return store.newest("neurons.atlas", none)
 
@@ -237,28 +236,6 @@ def values_in_layer(atlas: Run, name: str | NeuronName, statistic: str) -> pd.Se
     return query(rows, among)["value"]
 
 
-def word_ids(atlas: Run, word: str, exact: bool = False) -> list[int]:
-    """Ids of the tokens that stand for a word (with `exact`, of the token with this text)."""
-    if not (word if exact else word_family(word)):
-        raise UserError("the search is empty: give a word, such as `interp neurons search dog`")
-    column, value = ("token", word) if exact else ("word", word_family(word))
-    table = atlas.sql("vocabulary")
-    ids = query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
-    form = "token is exactly" if exact else "single token stands for"
-    if ids.empty and (meant := as_text(word)) != word:
-        raise UserError(f"no {form} '{word}': write it as text, '{meant}'")
-    if ids.empty:
-        begin = query(
-            f"SELECT DISTINCT word FROM {table} "
-            "WHERE length(word) > 1 AND starts_with($value, word) "
-            "ORDER BY length(word) DESC LIMIT 3",
-            {"value": word_family(word)},
-        )
-        hint = f"; it begins with {', '.join(map(repr, begin['word']))}" if len(begin) else ""
-        raise UserError(f"no {form} '{word}' in this model's vocabulary{hint}")
-    return [int(i) for i in ids["id"]]
-
-
 def _score(row: dict[Hashable, Any], ids: set[int]) -> dict[str, float]:
     hits = [i for i, token in enumerate(row["ids"]) if token in ids]
     others = [i for i, token in enumerate(row["ids"]) if token not in ids]
@@ -270,17 +247,3 @@ def _score(row: dict[Hashable, Any], ids: set[int]) -> dict[str, float]:
 
     lead = z(hits[0]) - z(rival)
     return {"rank": hits[0] + 1, "word_z": z(hits[0]), "lead": lead, "score": z(hits[0]) + lead}
-
-
-def query(sql: str, parameters: dict[str, Any] | None = None) -> pd.DataFrame:
-    """What DuckDB answers.
-
-    Raises:
-        UserError: a file of the atlas cannot be read.
-    """
-    try:
-        with duckdb.connect() as connection:
-            return connection.execute(sql, parameters or {}).df()
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the atlas cannot be read ({reason}): run its command again") from error

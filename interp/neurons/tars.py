@@ -110,9 +110,10 @@ class TarsConfig(TextStudy):
         with progress("choose the neurons", len(concepts), "concepts") as advance:
             for concept in concepts:
                 target = self._target(subject, concept)
-                target.save(out.path / "targets" / concept.word)
+                target.save_in(out, f"targets/{concept.word}")
                 sets = self._sets(subject, concept, target, list(_closest(made).values()))
-                sets["closest"].save(out.path / "edits" / f"{concept.word}.safetensors")
+                with out.part(f"edits/{concept.word}.safetensors") as making:
+                    sets["closest"].write(making)
                 made[concept.word] = sets
                 advance(1, concept.word)
         measured = self._removed(out, subject, concepts, made, divergence)

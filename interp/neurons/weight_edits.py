@@ -32,7 +32,8 @@ from ..model.places import Place
 from ..model.subject import Subject
 from ..model.weights import Weights
 from ..plain_json import parsed
-from ..runs.writer import RunWriter
+from ..runs.parts import check_part, whole
+from ..runs.writer import save_tensors
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,19 @@ class WeightEdit:
 
     def save(self, path: Path) -> None:
         """Raises UserError if the file cannot be written."""
+        with whole(path.parent, path.name) as making:
+            self.write(making)
+
+    def write(self, path: Path) -> None:
+        """Raises OSError if the file cannot be written."""
         names = json.dumps([str(neuron) for neuron in self.neurons])
         about = {"neurons": names, "provenance": json.dumps(self.provenance)}
-        with RunWriter(path.parent, {}).part(path.name) as making:
-            save_file({"old": self.old.contiguous(), "new": self.new.contiguous()}, making, about)
+        save_tensors({"old": self.old, "new": self.new}, path, about)
 
     @classmethod
     def load(cls, path: Path) -> WeightEdit:
-        """Raises UserError if there is no edit in the file."""
+        """Raises UserError if there is no edit in the file, or it is not what its run wrote."""
+        check_part(path)
         try:
             with safe_open(path, "pt") as file:
                 about = file.metadata() or {}

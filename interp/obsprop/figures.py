@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, heat_map, label, laid_out
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, heat_map, label, laid_out, literal
 from ..runs.store import Run
 
 
@@ -82,10 +82,11 @@ def score_scatter(examples: pd.DataFrame) -> go.Figure:
 
 def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Figure:
     """Measured best-fit slopes against predicted coupling coefficients, a pair a point."""
+    named = pairs[["a", "b", "head"]].map(literal)
     figure = go.Figure(
         go.Scatter(
             x=pairs["coupling"], y=pairs[slope], mode="markers", marker_color=BLUE,
-            text=[f"{a} → {b}, head {h}" for a, b, h in pairs[["a", "b", "head"]].to_numpy()],
+            text=[f"{a} → {b}, head {h}" for a, b, h in named.to_numpy()],
             hovertemplate="%{text}<br>predicted %{x:.3f}, measured %{y:.3f}<extra></extra>",
         )
     )  # fmt: skip
@@ -101,10 +102,11 @@ def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Fi
 def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
     """The coupling coefficients of one head's features, row to column."""
     grid = pairs[pairs["head"] == head].pivot(index="a", columns="b", values="coupling")
+    grid = grid.rename(index=literal, columns=literal)
     top = max(float(np.nanmax(np.abs(grid.to_numpy()))), 1.0)
     figure = heat_map(grid, -top, top, "%{y} → %{x}: %{z:.3f}", DIVERGING, texttemplate="%{z:.2f}")
     figure.update_yaxes(autorange="reversed", automargin=True)
-    return laid_out(figure, f"Coupling of the features of head {head}", height=340)
+    return laid_out(figure, f"Coupling of the features of head {literal(head)}", height=340)
 
 
 def of_run(run: Run) -> Figures:

@@ -60,6 +60,9 @@ class ObspropConfig(TextStudy):
 
     STUDY: ClassVar[str] = "obsprop.run"
     VERSION: ClassVar[int] = 3
+    FACTS: ClassVar[dict[str, Any]] = {
+        **{"about": str, "best": str, "notes": list[str], "pair": list[str]},
+    }
 
     observable: str = "subject-pronoun"
     """The name of a task that comes with the workbench, or the path of your own .yaml file."""

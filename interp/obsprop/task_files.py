@@ -171,6 +171,10 @@ def read_task(name: str) -> Task:
     """
     own = plain_path(name)
     path = own if own.suffix in (".yaml", ".yml") else WORDS.parent / f"{name}.yaml"
+    if path == own and not path.is_file():
+        raise UserError(
+            f"there is no file {path}: give an observable's, or one of {', '.join(shipped())}"
+        )
     if not path.is_file() or path == WORDS:
         raise UserError(
             f"there is no observable '{name}': choose one of {', '.join(shipped())}, or give the "

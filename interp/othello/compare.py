@@ -1,7 +1,7 @@
 """Linear probes against sparse autoencoders, layer by layer: the table that the paper lacks.
 
 Source: 'How GPT learns layer by layer'. Read is every layer's residual stream after the block, on
-boards of held-out games, by linear probes and by SAEs of two architectures and several seeds. The
+boards of held-out games, by linear probes and by SAEs of several kinds and seeds. The
 baselines: the layer's own neurons, random directions as sparse as the TopK latents, the same
 readers on a random-weight model, and the majority state of each tile and ply. Features, rules and
 thresholds are chosen, and probes fitted, on other games (`match.py`, `readers.py`).
@@ -34,7 +34,7 @@ from ..errors import UserError
 from ..progress import progress
 from ..runs.store import Run, open_run
 from ..runs.writer import RunWriter
-from .sae import ARCHITECTURES, SAES, directions_name, sae_name
+from .sae import KINDS, SAES, directions_name, kinds_of, sae_name
 from .study import ProbedStudy, open_othello
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class CompareConfig(ProbedStudy):
 
     STUDY: ClassVar[str] = "othello.compare"
     VERSION: ClassVar[int] = 2
+    FACTS: ClassVar[dict[str, Any]] = {"seeds": list[int], "boards": dict[str, int]}
 
     saes: str = field(default="", metadata={"key": False})
     """A run folder of `interp othello sae`; by default that of the shipped SAEs."""
@@ -91,7 +92,8 @@ class CompareConfig(ProbedStudy):
         untrained = open_subject(random_model(self.model, self.seed), device=self.device)
         games, boards = labelled_games(self.choose_games, self.score_games)
         made, layers = self.sae_run(), range(subject.spec.n_layers)
-        sets = [(arch, seed) for arch in ARCHITECTURES for seed in made.config["seeds"]]
+        kinds = kinds_of(made)
+        sets = [(kind, seed) for kind in kinds for seed in made.config["seeds"]]
         with progress("compare", len(layers) * (len(sets) + 7), "readers") as advance:
             for layer in layers:
                 saes = [(a, s, made.path / "saes" / sae_name(a, layer, s)) for a, s in sets]
@@ -102,8 +104,9 @@ class CompareConfig(ProbedStudy):
         out.facts |= {
             "boards": {"choose": len(boards.choose.game), "score": len(boards.score.game)},
             "seeds": made.config["seeds"],
+            "kinds": list(kinds),
         }
-        return flipped_shares(games[1], boards) | headline(_scores(out, layers))
+        return flipped_shares(games[1], boards) | headline(_scores(out, layers), kinds)
 
 
 def _scores(out: RunWriter, layers: Iterable[int]) -> pd.DataFrame:
@@ -174,15 +177,19 @@ def flipped_shares(games: Any, boards: Boards) -> dict[str, float]:
     return {f"{k}_stable_turned": round(float(later[x].mean()), 6) for k, x in kinds.items()}
 
 
-def headline(table: pd.DataFrame) -> dict[str, float]:
+def compared_kinds(run: Run) -> tuple[str, ...]:
+    """The kinds of SAE that a comparison has; the first comparisons do not say them."""
+    return tuple(run.manifest.get("kinds", KINDS))
+
+
+def headline(table: pd.DataFrame, kinds: Sequence[str]) -> dict[str, float]:
     """Accuracy, coverage and reconstruction of the main readers in their best layer (mean over
     seeds)."""
     means = table.groupby(["reader", "measure", "layer"])["value"].mean()
     wanted = [
         ("probe", "accuracy"), ("probe", "accuracy_colour"), ("probe", "reconstruction"),
-        ("topk", "coverage"), ("topk", "reconstruction"), ("l1", "coverage"),
-        ("l1", "reconstruction"), ("neurons", "coverage"), ("occupied", "coverage"),
-        ("majority", "accuracy"),
+        *((kind, measure) for kind in kinds for measure in ("coverage", "reconstruction")),
+        ("neurons", "coverage"), ("occupied", "coverage"), ("majority", "accuracy"),
     ]  # fmt: skip
     return {
         f"{measure}_{reader}": round(float(means[reader, measure].max()), 4)

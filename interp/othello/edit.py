@@ -4,7 +4,7 @@ At the last position of a held-out game one disc is flipped: at the chosen layer
 to the residual stream, where u is the unit vector from the disc's present state to the other state:
 
     probe, means      w[other] - w[present] of the probe's class vectors, or of the class means
-    topk, l1          d[other] - d[present], d the decoder rows (made unit vectors) of the latents
+    topk, l1, ...     d[other] - d[present], d the decoder rows (made unit vectors) of the latents
                       that have the best AUROC for the two states in the comparison
     random            a random direction
 
@@ -38,8 +38,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..runs.store import Run, Store, open_run
 from ..runs.writer import RunWriter
-from .compare import CompareConfig, compared_model
-from .sae import ARCHITECTURES
+from .compare import CompareConfig, compared_kinds, compared_model
 from .study import open_othello
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ class EditConfig:
 
     STUDY: ClassVar[str] = "othello.edit"
     VERSION: ClassVar[int] = 2
+    FACTS: ClassVar[dict[str, Any]] = {"layers": str}
 
     compare: str = field(default="", metadata={"key": False})
     """A run folder of `interp othello compare`; by default the newest stored run."""
@@ -139,7 +139,7 @@ def _sweeps(
     """(reader, seed, layers): every reader at the chosen layers, and the probe at each layer."""
     yield from (("probe", 0, layers), ("means", 0, layers), ("random", seed, layers))
     for set_of_saes in source.manifest["seeds"]:
-        yield from ((arch, int(set_of_saes), layers) for arch in ARCHITECTURES)
+        yield from ((kind, int(set_of_saes), layers) for kind in compared_kinds(source))
     yield from (("probe", 0, (layer,)) for layer in range(n_layers) if (layer,) != layers)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, Figures, laid_out
+from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal
 from ..runs.store import Run
 from .board_labels import TILES
 from .findings import table
@@ -20,6 +20,10 @@ READERS = {
     "probe": "#1f3a5f",
     "topk": BLUE,
     "l1": ORANGE,
+    "batchtopk": "#2a9d8f",
+    "jumprelu": "#8e5aa8",
+    "matryoshka": "#5f8a3a",
+    "gated": "#b5487f",
     "neurons": "#8c564b",
     "random directions": "#b9bec6",
     "random model probe": "#9aa5b1",
@@ -106,7 +110,9 @@ _GRID = [
 
 def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: float = 1) -> go.Figure:
     """An 8 x 8 map per name (values [64]), all on one scale from 0 to `top`."""
-    figure = make_subplots(1, len(values), subplot_titles=list(values), horizontal_spacing=0.04)
+    figure = make_subplots(
+        1, len(values), subplot_titles=list(map(literal, values)), horizontal_spacing=0.04
+    )
     for column, part in enumerate(values.values(), start=1):
         figure.add_heatmap(
             x=list("abcdefgh"), y=list(range(1, 9)), z=np.asarray(part, float).reshape(8, 8),
@@ -173,7 +179,7 @@ def edit_errors(rows: pd.DataFrame, layers: str) -> go.Figure:
     figure.add_hline(unedited["errors_own"], line_dash="dot", line_color=GREY)
     figure.update_xaxes(title="length of the vector added at each layer")
     figure.update_yaxes(title="false positives + false negatives")
-    title = f"Errors of the moves against the edited board, layers {layers} edited"
+    title = f"Errors of the moves against the edited board, layers {literal(layers)} edited"
     return laid_out(figure, title, height=380, legend=True)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-SAES = ("topk", "l1")
+from ..saes.kinds import KINDS
 
 
 def table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -69,6 +69,12 @@ def sentences(scores: pd.DataFrame, metrics: dict[str, float]) -> list[str]:
     return [*itertools.chain(*parts), *_stability(numbers, metrics)]
 
 
+def _kinds(numbers: pd.Series) -> list[str]:
+    """The kinds of SAE that were compared."""
+    readers = set(numbers.index.get_level_values("reader"))
+    return [kind for kind in KINDS if kind in readers]
+
+
 def _percent(values: pd.Series) -> str:
     return ", ".join(f"{100 * v:.1f}" for v in values)
 
@@ -107,7 +113,7 @@ def _dictionaries(numbers: pd.Series) -> list[str]:
         f"neurons have {neurons:.3f} in their best layer. Two baselines ignore who owns a tile: "
         f"whether it is occupied has {occupied:.3f}, the number of moves played {ply:.3f}."
     ]
-    for arch in SAES:
+    for arch in _kinds(numbers):
         layer, coverage = _best(numbers[arch, "coverage"])
         at, reconstruction = _best(numbers[arch, "reconstruction"])
         lines.append(
@@ -118,7 +124,9 @@ def _dictionaries(numbers: pd.Series) -> list[str]:
             f"probe of that layer with {numbers['probe', 'reconstruction'][at]:.3f}."
         )
     own, majority = numbers["probe", "accuracy"], numbers["majority", "accuracy"]
-    through = {a: (numbers[a, "probe_through"] - majority) / (own - majority) for a in SAES}
+    through = {
+        a: (numbers[a, "probe_through"] - majority) / (own - majority) for a in _kinds(numbers)
+    }
     kept = [f"{_percent(values)} % ({arch})" for arch, values in through.items()]
     lines.append(
         "On the SAEs' reconstructions instead of the residual stream, the same probes keep this "
@@ -129,7 +137,7 @@ def _dictionaries(numbers: pd.Series) -> list[str]:
 
 def _directions(numbers: pd.Series) -> list[str]:
     lines = []
-    for arch in SAES:
+    for arch in _kinds(numbers):
         probe, mean = numbers[arch, "cosine_probe"], numbers[arch, "cosine_mean"]
         lines.append(
             f"The decoder rows of the best {arch} latents have a mean cosine of {probe.min():.2f} "
@@ -149,7 +157,7 @@ def _stability(numbers: pd.Series, metrics: dict[str, float]) -> list[str]:
     ]
     for kind in ("paper", "sound"):
         ply = float(numbers["ply", f"auroc_{kind}"].mean())
-        best = {arch: _best(numbers[arch, f"auroc_{kind}"]) for arch in SAES}
+        best = {arch: _best(numbers[arch, f"auroc_{kind}"]) for arch in _kinds(numbers)}
         latents = [f"{arch} {auroc:.3f} (layer {layer})" for arch, (layer, auroc) in best.items()]
         lines.append(
             f"Stable discs ({kind}): the best latents have a mean AUROC of {', '.join(latents)}, "
@@ -158,9 +166,10 @@ def _stability(numbers: pd.Series, metrics: dict[str, float]) -> list[str]:
             f"{int(numbers['ply', f'tiles_{kind}'].max())} tiles."
         )
     strong = [
-        f"{arch} {', '.join(f'{n:.0f}' for n in numbers[arch, 'stable_sound'])}" for arch in SAES
+        f"{arch} {', '.join(f'{n:.0f}' for n in numbers[arch, 'stable_sound'])}"
+        for arch in _kinds(numbers)
     ]
-    most = max(int(numbers[arch, "tiles_sound"].max()) for arch in SAES)
+    most = max(int(numbers[arch, "tiles_sound"].max()) for arch in _kinds(numbers))
     lines.append(
         "Latents with an AUROC over .8 for at least one stable tile (sound), layer by layer: "
         f"{'; '.join(strong)} (the paper finds most in layers 2 to 4 of 8). One latent exceeds .8 "

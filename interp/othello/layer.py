@@ -197,6 +197,6 @@ def class_directions(
 def _latent_directions(site: Site, folder: Path, matched: Match, made: Provenance) -> Directions:
     columns = ["name", "kind", "tile", "latent_auroc", "auroc", "f1"]
     index = matched.best[columns].rename(columns={"latent_auroc": "latent"})
-    reading = Encoder.of(str(folder))
-    vectors = reading.opened.W_dec[index["latent"].tolist()].clone()
+    reading, sae = Encoder.of(str(folder))
+    vectors = sae.W_dec[index["latent"].tolist()]
     return Directions(site, vectors, index, made, reading)

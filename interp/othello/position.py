@@ -68,13 +68,30 @@ def position_after(tokens: Sequence[int] | npt.NDArray[np.uint8]) -> Position:
     try:
         played = replay(row)
     except ValueError as error:
-        raise UserError(f"{move_names(moves)} is not a legal game") from error
+        raise UserError(_illegal(moves)) from error
     black, white, legal = (masks[0, -1:] for masks in (played.black, played.white, played.legal))
     mover = int(played.mover[0, -1])
     absolute = (squares(black)[0] + 2 * squares(white)[0]).astype(np.int8)
     relative = absolute if mover != board.WHITE else ((3 - absolute) % 3).astype(np.int8)
     masks = (legal, *stable_discs(black, white))
     return Position(moves, mover, absolute, relative, *(squares(mask)[0] for mask in masks))
+
+
+def _illegal(moves: npt.NDArray[np.uint8]) -> str:
+    """Which of some moves is the first that is not legal, and what is instead."""
+    at = next(n for n in range(len(moves)) if not _is_legal(moves[: n + 1]))
+    before = position_after(moves[:at])
+    can = ", ".join(TILES[square] for square in np.flatnonzero(before.legal)) or "none"
+    after = f"after {move_names(moves[:at])}" if at else "at the start"
+    return f"move {at + 1}, {move_names(moves[at : at + 1])}, is not legal {after}: legal are {can}"
+
+
+def _is_legal(moves: npt.NDArray[np.uint8]) -> bool:
+    try:
+        replay(moves[None])
+    except ValueError:
+        return False
+    return True
 
 
 def move_names(tokens: npt.NDArray[np.uint8]) -> str:

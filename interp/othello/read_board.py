@@ -13,6 +13,7 @@ from ..directions import Directions
 from ..model.edits import Edit
 from ..model.site import Site
 from ..model.subject import Subject
+from ..runs.fit import rebuilt
 from ..runs.store import Run
 from ..saes import Sae, open_sae
 from . import board
@@ -45,7 +46,7 @@ def probe_board(run: Run, layer: int, x: torch.Tensor) -> Board:
 
 def compared_sae(run: Run, arch: str, layer: int, seed: int) -> Sae:
     """One of the SAEs of a comparison."""
-    made = CompareConfig(**run.config).sae_run()
+    made = rebuilt(CompareConfig, run.config).sae_run()
     return open_sae(made.path / "saes" / sae_name(arch, layer, seed))
 
 

@@ -1,12 +1,12 @@
 """Sparse autoencoders on OthelloGPT's residual stream, trained with sae-lens: one set per seed.
 
-Both architectures of `interp.saes.train` at every layer's `resid_post`. (The paper's L1 SAEs have
-an encoder tied to the decoder; these do not.) All SAEs of a seed are trained together: one pass
-over fresh random games gives the residuals of all layers, and each token is seen once.
+Kinds of `interp.saes.kinds` at every layer's `resid_post`. (The paper's L1 SAEs have an encoder
+tied to the decoder; these do not.) All SAEs of a seed are trained together: one pass over fresh
+random games gives the residuals of all layers, and each token is seen once.
 
 Written to the run: `saes/<arch>-L<layer>-S<seed>/`, each a folder that `SAE.load_from_disk` opens
     (cfg.json; sae_weights.safetensors in float16, or float32 if that would lose something), and
-`saes.parquet`: name string, arch string, layer int64, seed int64, tokens int64, l0 double, fvu
+`saes.parquet`: name string, arch string (the kind), layer int64, seed int64, tokens int64, l0, fvu
     double, alive int64 (latents that fire at least once): the stored weights on held-out games
 """
 
@@ -17,15 +17,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.data import FOLDER
 
 from ..errors import UserError
 from ..model.aliases import public_name
 from ..model.site import Site
+from ..runs.store import Run
 from ..runs.writer import RunWriter
-from ..saes.train import SaePlan, Schedule, train_saes, trained
+from ..saes.kinds import TABLE, Kind, check_kinds
+from ..saes.plan import SaePlan, Schedule
+from ..saes.train import train_saes, trained
 from .study import OthelloStudy
 
 if TYPE_CHECKING:
@@ -36,9 +39,12 @@ SAES = FOLDER / "othello" / "saes"
 """The SAEs that ship with the workbench: a run of this study."""
 STREAM, HELD_OUT = 7_000_000, 7_999_999
 """Streams of games: to train on (the SAEs' seed is added), and to measure on."""
+FIXED: tuple[Kind, ...] = ("l1", "gated")
+"""Kinds whose penalty has the coefficient `l1`, as in the paper; the others have `k`."""
 CHUNK_GAMES = 512
 """Games whose tokens are shuffled together."""
-ARCHITECTURES: tuple[Literal["topk", "l1"], ...] = ("topk", "l1")
+KINDS: tuple[Kind, ...] = ("topk", "l1")
+"""Those of the paper, and of the SAEs that ship."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,11 @@ class SaeConfig(OthelloStudy):
     d_sae: int = 1024
     """Latents."""
     k: int = 32
-    """Active latents per token of the TopK SAEs."""
+    """Active latents per token: exactly (topk), or on average."""
     l1: float = 2.0
-    """Sparsity coefficient of the L1 SAEs."""
+    """Sparsity coefficient of the L1 and Gated SAEs."""
+    kinds: tuple[Kind, ...] = KINDS
+    """One SAE of each for every layer and seed."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One set of SAEs per seed, with its own initial weights and its own games."""
     lr: float = 2e-3
@@ -67,6 +75,7 @@ class SaeConfig(OthelloStudy):
         super().check()
         if not 1 <= self.batch <= self.tokens:
             raise UserError("--batch must be between 1 and --tokens")
+        check_kinds(self.kinds)
         if not 1 <= self.k < self.d_sae:
             raise UserError("--k must be at least 1 and less than --d-sae")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
@@ -78,7 +87,7 @@ class SaeConfig(OthelloStudy):
         subject = self.open(out)
         for seed in self.seeds:
             layers = range(subject.spec.n_layers)
-            names = [sae_name(arch, layer, seed) for layer in layers for arch in ARCHITECTURES]
+            names = [sae_name(arch, layer, seed) for layer in layers for arch in self.kinds]
             if not all(trained(out, name) for name in names):
                 _train_set(self, subject, seed, out)
         table = out.table("saes", _measured(self, subject, out.path))
@@ -88,6 +97,11 @@ class SaeConfig(OthelloStudy):
             for arch, row in means.iterrows()
             for name, value in row.items()
         }
+
+
+def kinds_of(run: Run) -> tuple[str, ...]:
+    """The kinds of a run of SAEs; the first runs do not say them."""
+    return tuple(run.config.get("kinds", KINDS))
 
 
 def sae_name(arch: str, layer: int, seed: int) -> str:
@@ -104,12 +118,15 @@ def _sites(subject: Subject) -> list[Site]:
 
 
 def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -> None:
-    """Train all architectures and layers of one seed together, on one stream of games."""
-    sparsity = {"topk": config.k, "l1": config.l1}
+    """Train all kinds and layers of one seed together, on one stream of games."""
     plans = [
-        SaePlan(sae_name(arch, layer, seed), site, arch, config.d_sae, sparsity[arch], seed)
+        SaePlan(
+            sae_name(kind, layer, seed),
+            *(site, kind, config.d_sae, config.l1 if kind in FIXED else config.k, seed),
+            steered=TABLE[kind].penalised and kind not in FIXED,
+        )
         for layer, site in enumerate(_sites(subject))
-        for arch in ARCHITECTURES
+        for kind in config.kinds
     ]
     steps, name = config.tokens // config.batch, public_name(config.model)
     schedule = Schedule(steps, config.batch, config.lr, name, device=config.device)
@@ -158,7 +175,7 @@ def _measured(config: SaeConfig, subject: Subject, folder: Path) -> Iterator[dic
     games = random_games(1000, HELD_OUT, split="held_out")
     residuals = read_activations(subject, games, _sites(subject), games[:, :-1] != 0)
     for layer, x in enumerate(residuals.values()):
-        for arch in ARCHITECTURES:
+        for arch in config.kinds:
             for seed in config.seeds:
                 sae = open_sae(folder / "saes" / sae_name(arch, layer, seed))
                 z = sae.encode(x)

@@ -31,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -159,14 +160,25 @@ def train(config: TrainConfig, stop_after: int | None = None) -> bool:
         stop_after: stop with a checkpoint after this many steps.
 
     Raises:
-        UserError: settings that cannot work, a folder that cannot be written, or checkpoints of a
-            training with other settings.
+        UserError: settings that cannot work, a folder that cannot be written, checkpoints of a
+            training with other settings, or one that another process goes on with.
     """
     config.check()
+    lock = FileLock(config.ckpt / ".lock", timeout=0)
+    for folder in (config.out, config.ckpt):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     try:
-        config.out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"another process is training with the checkpoints in {config.ckpt}: give another "
+            "--ckpt, or wait"
+        ) from error
     except OSError as error:
-        raise UserError(f"cannot write {config.out}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {config.ckpt}: {error.strerror or error}") from error
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -176,6 +188,7 @@ def train(config: TrainConfig, stop_after: int | None = None) -> bool:
             return _train(config, min(config.steps, stop_after or config.steps), pool)
     finally:
         torch.set_num_threads(threads)
+        lock.release()
 
 
 def _train(config: TrainConfig, last: int, pool: ThreadPoolExecutor) -> bool:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import UserError
-from ..runs.writer import RunWriter
+from ..plain_json import parsed, record
+from ..plain_tensors import read_tensors
+from ..runs.parts import whole
 
 CHECKPOINT = "checkpoint.safetensors"
+_FIX = "give another --ckpt"
 
 
 @dataclass
@@ -45,7 +47,7 @@ def save_checkpoint(
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     for name, p in model.named_parameters():
         tensors |= {f"{key}.{name}": value for key, value in optimiser.state[p].items()}
-    with RunWriter(folder, {}).part(CHECKPOINT) as making:
+    with whole(folder, CHECKPOINT) as making:
         save_file(tensors, making, {"state": json.dumps(asdict(state))})
 
 
@@ -55,21 +57,24 @@ def load_checkpoint(
     """Put the checkpoint into model and optimiser; a fresh state if there is none.
 
     Raises:
-        UserError: the checkpoint is of a training with other settings.
+        UserError: the checkpoint is damaged, or of a training with other settings.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
         return TrainingState(identity=identity)
-    with safe_open(path, "pt") as file:
-        state = TrainingState(**json.loads(file.metadata()["state"]))
-        if state.identity != identity:
-            differing = sorted(k for k in identity if identity[k] != state.identity.get(k))
-            raise UserError(
-                f"{path} belongs to a training with other settings ({', '.join(differing)}): give "
-                "another --ckpt"
-            )
-        for name, p in model.named_parameters():
-            p.data.copy_(file.get_tensor(f"model.{name}"))
-            moments = ("exp_avg", "exp_avg_sq", "step")
-            optimiser.state[p] = {key: file.get_tensor(f"{key}.{name}") for key in moments}
+    tensors, about = read_tensors(path, _FIX)
+    where = f"'state' of {path}"
+    state = record(TrainingState, parsed(about.get("state", ""), where, _FIX), where, _FIX)
+    if state.identity != identity:
+        differing = sorted(k for k in identity if identity[k] != state.identity.get(k))
+        raise UserError(
+            f"{path} belongs to a training with other settings ({', '.join(differing)}): {_FIX}"
+        )
+    for name, p in model.named_parameters():
+        shapes = {"model": p.shape, "exp_avg": p.shape, "exp_avg_sq": p.shape, "step": ()}
+        for key, shape in shapes.items():
+            if (stored := tensors.get(f"{key}.{name}")) is None or stored.shape != shape:
+                raise UserError(f"{path} has no {key}.{name} of {list(shape)}: {_FIX}")
+        p.data.copy_(tensors[f"model.{name}"])
+        optimiser.state[p] = {key: tensors[f"{key}.{name}"] for key in shapes if key != "model"}
     return state

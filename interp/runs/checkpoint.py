@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import UserError
+from ..plain_json import parsed
+from ..plain_tensors import read_tensors
 from .writer import STATE, RunWriter, passing_part, save_tensors
 
 if TYPE_CHECKING:
@@ -45,17 +46,11 @@ class Checkpoint:
         Raises:
             UserError: the file is damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
-        path = self._out.path / self._part
-        if not path.exists():
+        if not self._out.has(self._part):
             return None
-        try:
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return State(tensors, json.loads(file.metadata()["note"]))
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"cannot read {path} ({error}): delete it to start over") from error
+        path, fix = self._out.path / self._part, "delete it to start over"
+        tensors, about = read_tensors(path, fix)
+        return State(tensors, parsed(about.get("note", ""), f"'note' of {path}", fix))
 
     def due(self) -> bool:
         """Whether it is time to write again."""
@@ -71,7 +66,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """The work is done and its result written: the state is not needed any more."""
-        (self._out.path / self._part).unlink(missing_ok=True)
+        self._out.drop(self._part)
 
 
 def training_state(

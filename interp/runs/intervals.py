@@ -26,6 +26,8 @@ from scipy.special import stdtrit
 RESAMPLES = 1000
 FEWEST = 3
 """Fewer groups have no interval by `resampled`."""
+GROUPS = 100
+"""Sums over a stream are kept for so many groups of documents: document c is in c mod GROUPS."""
 
 
 class Interval(NamedTuple):

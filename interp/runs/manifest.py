@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,15 @@ from typing import Any
 
 from ..errors import UserError
 from ..plain_json import read_json
+from .command import again
 
+JOURNAL = ".run.pieces/journal.json"
+"""The hidden part of an unfinished run that says what is finished. `parts`: of every finished part,
+hidden ones too, the sha256 of what it is, and before that of what it was: a process may be killed
+before the new one has its name. `facts`: what the manifest will say of them. `seconds`: what they
+took."""
+KEY = re.compile("[0-9a-f]{12}")
+"""What `key_of` gives."""
 SCHEMA = 2
 """Version of the run folder's layout; the first had no seal."""
 _REQUIRED: dict[str, Any] = {
@@ -30,6 +39,8 @@ _REQUIRED: dict[str, Any] = {
     "peak_memory_bytes": int,
 }
 """Entries that readers count on."""
+_LARGEST = 2**53
+"""No number of these is larger."""
 _UNKEYED = 4
 """Settings of a run of the first layout that may not count for its key, at most."""
 
@@ -40,22 +51,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or one that is damaged, was changed, or names files outside.
     """
-    path = folder / "manifest.json"
-    manifest: dict[str, Any] = read_json(path, "the run's own command with --fresh makes it again")
+    path = check_inside(folder, "manifest.json")
+    try:
+        manifest: dict[str, Any] = read_json(path, "the run is damaged")
+    except UserError as error:
+        raise UserError(f"{error}; {again(folder, '--fresh')}") from error
     if manifest.get("schema") not in (1, SCHEMA):
         raise UserError(f"{path} is not of this version's layout ({SCHEMA})")
     for name, kind in _REQUIRED.items():
         if not isinstance(manifest.get(name), kind):
-            raise UserError(f"{path} is damaged: it has no proper '{name}'")
+            raise UserError(
+                f"{path} is damaged: it has no proper '{name}'; {again(folder, '--fresh')}"
+            )
+    for name in ("wall_s", "peak_memory_bytes"):
+        if not 0 <= manifest[name] <= _LARGEST:  # NaN is not
+            raise UserError(
+                f"{path} is damaged: it has no proper '{name}'; {again(folder, '--fresh')}"
+            )
     for name, part in manifest["files"].items():
         check_inside(folder, name)
         if not isinstance(part, dict) or not isinstance(part.get("sha256"), str):
-            raise UserError(f"{path} is damaged: it does not say what {name} was")
+            raise UserError(
+                f"{path} is damaged: it does not say what {name} was; {again(folder, '--fresh')}"
+            )
     whole = seal(manifest) == manifest.get("seal") if manifest["schema"] == SCHEMA else True
     if not whole or not _key_fits(json.dumps(manifest, sort_keys=True)):
         raise UserError(
-            f"{path} was changed after the run was finished: its own command with --fresh makes "
-            "the run again"
+            f"{path} was changed after the run was finished: {again(folder, '--fresh')}"
         )
     return manifest
 

@@ -1,19 +1,24 @@
-"""Parts of runs: read only as they were when the run was finished.
+"""Parts of runs: written whole or not at all, read only as they were when the run was finished.
 
-A part's sha256 is computed once: a note in `home()` remembers the size and time of change for which
-it was right. Parquet files have checksums of their pages as well, which every read compares.
+A part's sha256 is computed once: a note in `home()` remembers the file, its size and the time of
+its last change for which it was right. Parquet files have checksums of their pages as well, which
+every read compares.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..model.files import remembered, sha256
-from ..plain_tables import reading
+from ..model.tensor_files import remembered_sha256
+from ..plain_tables import check_values, reading
+from .command import again
+from .disk import sync_folder, unwritable
 from .manifest import check_inside, read_manifest
 
 if TYPE_CHECKING:
@@ -33,11 +38,10 @@ def checked(folder: Path, name: str, about: Mapping[str, Any]) -> Path:
     try:
         stat = path.stat()
     except OSError as error:
-        raise UserError(f"{path} is missing: the run's own command makes it again") from error
+        raise UserError(f"{path} is missing: {again(folder)}") from error
     same = stat.st_size == about.get("bytes")
-    at = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
-    if not same or remembered(at, "[0-9a-f]{64}", lambda: sha256(path)) != about["sha256"]:
-        raise UserError(f"{path} is not what the run wrote: its own command makes it again")
+    if not same or remembered_sha256(path) != about["sha256"]:
+        raise UserError(f"{path} is not what the run wrote: {again(folder)}")
     return path
 
 
@@ -70,11 +74,41 @@ def no_part(folder: Path, name: str, files: Sequence[str]) -> str:
     )
 
 
+@contextmanager
+def whole(folder: Path, name: str) -> Iterator[Path]:
+    """A temporary path to write to; on leaving it is the file `name`, whole and on the disk.
+
+    Raises:
+        UserError: it cannot be written, or `name` leads outside of the folder.
+    """
+    final = check_inside(folder, name)
+    making = final.with_name(f".{final.name}.making")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        making.unlink(missing_ok=True)  # a link that lies there would be written through
+        os.close(os.open(making, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o666))
+        yield making
+        with making.open("rb") as file:
+            os.fsync(file.fileno())
+        making.rename(final)
+        sync_folder(final.parent)
+    except OSError as error:
+        if making.parent.is_dir():
+            making.unlink(missing_ok=True)
+        raise UserError(unwritable(final, error)) from error
+
+
 def read_table(path: Path) -> pd.DataFrame:
-    """A Parquet file whose pages are what was written."""
+    """A Parquet file whose pages are what was written.
+
+    Raises:
+        UserError: it cannot be read, or holds more than `plain_tables.MOST` values.
+    """
     import pandas as pd
 
-    with reading(path, "the run's own command makes it again"):
+    fix = "the run's own command makes it again"
+    with reading(path, fix):
+        check_values(path, fix)
         return pd.read_parquet(path, page_checksum_verification=True)
 
 

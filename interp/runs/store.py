@@ -6,7 +6,7 @@
         manifest.json   the above plus versions, metrics, sha256 of every part: written last
 
 A folder without a manifest is a run that was interrupted: the same study with the same key resumes
-it (writer.py). The parts are those that the manifest names (manifest.py), and each is checked
+it (making.py). The parts are those that the manifest names (manifest.py), and each is checked
 against its sha256 before it is read (parts.py).
 """
 
@@ -22,22 +22,28 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..plain_path import found, plain_path
+from ..plain_path import found, lacks, plain_path
 from ..progress import log
-from .manifest import read_manifest
+from .command import again
+from .fit import check_common, check_fits
+from .manifest import KEY, read_manifest
 from .parts import checked, no_part, read_table
 from .swap import settle
+from .unfinished import resuming, unfinished
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run."""
 
     path: Path
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Run of {self.study} in {self.path}, finished {self.manifest['finished']}"
 
     @property
     def study(self) -> str:
@@ -102,25 +108,34 @@ class Run:
 def open_run(path: str | Path, study: str | None = None) -> Run:
     """The finished run in a folder.
 
+    Args:
+        study: what it must be a run of; its config and facts are then of that study's types.
+
     Raises:
-        UserError: no run there, an unfinished one, another study's, or another layout's.
+        UserError: no run there, an unfinished one, another study's, or another layout's; one whose
+            config is not of its study's types.
     """
+    run = _opened(path, study)
+    if study is not None:
+        check_fits(run.path, run.manifest)
+    return run
+
+
+def _opened(path: str | Path, study: str | None) -> Run:
+    """`open_run`, without a look at the types of a study's own."""
     path = plain_path(path)
     settle(path)
     if not (path / "manifest.json").is_file():
         if (path / "run.json").is_file():
-            raise UserError(
-                f"the run in {path} is not finished: run its command again to resume it"
-            )
-        raise UserError(f"{path} holds no run (no manifest.json)")
+            raise UserError(f"the run in {path} is not finished: {resuming(path)}")
+        raise UserError(f"{path} holds no run ({lacks(path, 'manifest.json')})")
     run = Run(path, read_manifest(path))
     if study is not None and run.study != study:
         raise UserError(f"{path} holds a run of {run.study}, not of {study}")
+    check_common(path, run.manifest)
     for name, part in run.manifest["files"].items():
         if not (path / name).is_file() or (path / name).stat().st_size != part.get("bytes"):
-            raise UserError(
-                f"{path / name} is missing or damaged: the run's own command makes it again"
-            )
+            raise UserError(f"{path / name} is missing or damaged: {again(path)}")
     return run
 
 
@@ -137,6 +152,10 @@ def usual_store(root: Path | None) -> Iterator[Store]:
         _usual.reset(token)
 
 
+MOST = 3
+"""Unfinished runs that a message names, at most."""
+
+
 class Store:
     """A folder of runs, `<root>/<study>/<key>/`; by default $INTERP_RUNS or ./runs."""
 
@@ -145,19 +164,42 @@ class Store:
         self.root = plain_path(chosen)
 
     def folder(self, study: str, key: str) -> Path:
-        return self.root / study / key
+        """Where a run is kept.
+
+        Raises:
+            UserError: the study's folder is a link.
+        """
+        folder = self.root / study
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link: runs are written into a folder, so remove it")
+        return folder / key
 
     def runs(self, study: str = "*") -> list[Run]:
         """The finished runs, newest first; what cannot be read is passed over, and said so."""
-        found = []
+        found, complaints = self.looked_through(study)
+        for complaint in complaints:
+            log.warning("passed over: %s", complaint)
+        return found
+
+    def looked_through(self, study: str = "*") -> tuple[list[Run], list[str]]:
+        """The finished runs, newest first, and what is wrong with those that cannot be read."""
+        found, complaints = [], []
         for path in self.root.glob(f"{study}/*/manifest.json"):
             if path.parent.name.startswith("."):  # a run that is to replace another
                 continue
             try:
-                found.append(open_run(path.parent))
+                run = _opened(path.parent, path.parents[1].name)
+                if study != "*":  # who asks for every study's runs reads what all of them have
+                    check_fits(run.path, run.manifest)
+                key = str(run.manifest["key"])
+                if KEY.fullmatch(run.path.name) and run.path.name != key:
+                    raise UserError(f"{run.path} holds the run {key}: give its folder that name")
+                found.append(run)
             except UserError as error:
-                log.warning("passed over: %s", error)
-        return sorted(found, key=lambda run: str(run.manifest["finished"]), reverse=True)
+                complaints.append(str(error))
+        return sorted(
+            found, key=lambda run: str(run.manifest["finished"]), reverse=True
+        ), complaints
 
     def newest(self, study: str, otherwise: str) -> Run:
         """The newest run of a study; of several, a line says which was taken.
@@ -170,33 +212,42 @@ class Store:
         """
         runs = self.runs(study)
         if not runs:
-            raise UserError(otherwise)
-        return _newest(runs)
+            raise UserError("; ".join([otherwise, *unfinished(self.root, study)[:MOST]]))
+        return newest(runs)
 
-    def find(self, name: str) -> Run:
+    def find(self, name: str, study: str = "*") -> Run:
         """A run by its folder, by the first letters of its key, or the newest one of a study.
+
+        Args:
+            study: which one it has to be of; by default any.
 
         Raises:
             UserError: there is none, or there are several whose keys begin so.
         """
         if name and (folder := found(name)) and folder.is_dir():
-            return open_run(folder)
-        stored = self.runs()
+            return open_run(folder, None if study == "*" else study)
+        stored = self.runs(study)
         of_study = [run for run in stored if run.study == name]
-        of_key = [run for run in stored if name and run.path.name.startswith(name)]
+        of_key = [
+            run
+            for run in stored
+            if name and name in (run.path.name[: len(name)], run.manifest["key"][: len(name)])
+        ]
         if of_study:
-            return _newest(of_study)
+            return newest(of_study)
         if len(of_key) != 1:
+            begun = [line for line in unfinished(self.root, study) if name in line] if name else []
             said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
             raise UserError(
                 f"{said} '{name}': give a folder, a study or a key; {self.root} has "
-                f"{_listed(of_key or stored)}"
+                + "; ".join([_listed(of_key or stored), *begun[:MOST]])
             )
         return of_key[0]
 
 
-def _newest(runs: list[Run]) -> Run:
-    """The first of some runs of one study; of several, a line says which: clocks may be wrong."""
+def newest(runs: list[Run]) -> Run:
+    """The first of some runs of one study, as `Store.runs` gives them; of several, a line says
+    which: clocks may be wrong."""
     run = runs[0]
     if len(runs) > 1:
         taken = (run.path.name, run.manifest["finished"], len(runs), run.study)

@@ -6,18 +6,21 @@ from a config to a result.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from ..errors import UserError
 from ..model.catalog import DEFAULT_MODEL
 from ..model.prompting import Bos
 from ..plain_path import plain_path
 from ..progress import waiting
+from .making import open_or_make
 from .manifest import SCHEMA, key_of
 from .store import Run, Store, usual_store
-from .writer import RunWriter, open_or_make
+from .writer import RunWriter
 
 if TYPE_CHECKING:
     from ..model.subject import Subject
@@ -130,16 +133,38 @@ class TextStudy(ModelStudy):
 def plan(study: Study) -> dict[str, Any]:
     """What identifies a run; its `key` hashes the rest."""
     config = {f.name: getattr(study, f.name) for f in fields(study)}
-    keyed = {f.name for f in fields(study) if f.metadata.get("key", True)}
+    keyed = _keyed(study)
     identity = {
         "study": study.STUDY,
         "version": study.VERSION,
-        "config": {name: value for name, value in config.items() if name in keyed},
+        "config": {name: config[name] for name in keyed},
         "fingerprints": study.fingerprints(),
     }
     unkeyed = [name for name in config if name not in keyed]
     about = {"config": config, "unkeyed": unkeyed, "key": key_of(identity)}
     return {"schema": SCHEMA, **identity, **about}
+
+
+def _planned(study: Study, store: Store) -> dict[str, Any]:
+    """`plan`. Where the model or the data are not there, so that the key is not known, the error
+    names a stored run of the same settings."""
+    try:
+        return plan(study)
+    except UserError as error:
+        for run in store.looked_through(study.STUDY)[0]:
+            names = [n for n in _keyed(study) if n in run.config]
+            asked = json.loads(json.dumps({name: getattr(study, name) for name in names}))
+            if asked == {name: run.config[name] for name in names}:
+                raise UserError(
+                    f"{error}; a run of these settings, which opens without, is {run.path}: "
+                    f"`interp figure {run.path}`, a page of `interp app`, or interp.open_run"
+                ) from error
+        raise
+
+
+def _keyed(study: Study) -> list[str]:
+    """The settings that count for the key."""
+    return [f.name for f in fields(study) if f.metadata.get("key", True)]
 
 
 def run_or_load(
@@ -161,6 +186,6 @@ def run_or_load(
     study = replace(study)  # what a config used before remembers of files may have changed
 
     with usual_store(store.root if store else None) as usual:
-        planned = plan(study)
+        planned = _planned(study, usual)
         path = plain_path(out) if out else usual.folder(study.STUDY, planned["key"])
         return open_or_make(path, planned, study.check, study.run, fresh)

@@ -7,6 +7,9 @@
 Both moves are renames, so each folder is whole at every moment. `settle` finishes a swap that was
 stopped between or after them: the new run stands where it is finished, else the old one comes back.
 Files in the old folder that are not the run's go into the new one; they are never deleted.
+
+Whoever only reads does not settle anything but the second rename. A folder that is a link is never
+followed: what it leads to is not the run's.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import UserError
 from .disk import sync_folder, unwritable
-from .manifest import read_manifest
+from .manifest import check_inside, read_manifest
 
 _PASSING = re.compile(r"\..*\.(making|pieces)|\.lock|\.swap")
 """Hidden files and folders that a writer makes, none of which outlives its run."""
@@ -52,17 +55,29 @@ def swap_in(path: Path) -> None:
         raise UserError(unwritable(path, error)) from error
 
 
-def settle(path: Path) -> None:
+def settle(path: Path, clear: bool = False) -> None:
     """Finish what a swap at `path` left undone, if anything; in a folder that one cannot write to,
-    nothing."""
-    with suppress(OSError):
-        _finish(path)
+    nothing.
+
+    Args:
+        clear: also take what is left of the old run away; for whoever makes runs.
+    """
+    if not path.exists() or clear:
+        with suppress(OSError):
+            _finish(path)
+
+
+def check_no_link(path: Path) -> None:
+    """Raise UserError if a run's folder, or one that a swap makes beside it, is a link."""
+    for folder in (path, fresh_folder(path), _old_folder(path)):
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link: a run is written into a folder, so remove it")
 
 
 def _finish(path: Path) -> None:
     """The steps after the old run has been moved away; each may be done already."""
     old = _old_folder(path)
-    if not old.is_dir():
+    if not old.is_dir() or any(each.is_symlink() for each in (path, old, fresh_folder(path))):
         return
     with suppress(FileNotFoundError, Timeout), FileLock(old / ".swap", timeout=10):
         if not path.exists():
@@ -88,9 +103,12 @@ def _clear(old: Path, new: Path) -> None:
         elif str(name) in own or any(map(passing, name.parts)):
             if file.name != ".swap":
                 file.unlink()
-        elif not (new / name).exists():
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
-            file.rename(new / name)
+        else:
+            with suppress(UserError):  # over a link nothing moves
+                place = check_inside(new, name.as_posix())
+                if not place.exists():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    file.rename(place)
     if [file.name for file in old.iterdir()] == [".swap"]:
         (old / ".swap").unlink()
         old.rmdir()

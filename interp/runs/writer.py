@@ -1,12 +1,13 @@
-"""Writing a run folder so that no crash can leave a wrong one (see store.py for what is in it).
+"""Writing the parts of a run so that no crash can leave a wrong one (see store.py for them).
 
-A part is written under a temporary name, fsynced and renamed.
+A part is written under a temporary name, fsynced and renamed. Before it has its name its sha256 is
+in the journal, a hidden file with all that a stopped run has finished: what is not in it, or is not
+what it says, is made again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import shutil
@@ -14,33 +15,30 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from filelock import FileLock, Timeout
-
 from ..errors import UserError
-from ..plain_json import read_json
+from ..plain_json import check, read_json
 from ..progress import log, progress
-from .disk import peak_memory, sha256, sync_folder, unwritable
-from .manifest import check_inside, read_manifest, seal
-from .parts import checked, no_part, read_table, write_table
+from .disk import peak_memory, sha256
+from .manifest import JOURNAL, check_inside, seal
+from .parts import no_part, read_table, whole, write_table
 from .store import Run, open_run
-from .swap import fresh_folder, passing, settle, swap_in
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
 T = TypeVar("T")
-PARTS = (".parquet", ".safetensors", ".json")
-"""What a run is made of; other files in its folder are not the run's."""
 _PIECES = ".pieces"
 """Ending of the hidden folders that hold what a run needs only until it is finished."""
 STATE = "state.safetensors"
 """Name of the hidden parts that hold the state of work under way (checkpoint.py)."""
-_FACTS = f".run{_PIECES}/facts.json"
-"""The hidden part that holds what a run's manifest will say of its finished parts."""
+OWN = {
+    "packages", "python", "metrics", "files", "wall_s", "peak_memory_bytes", "finished", "seal"
+}  # fmt: skip
+"""Entries of a manifest that the writer makes."""
 PACKAGES = (
     "interp-workbench",
     "torch",
@@ -53,90 +51,25 @@ PACKAGES = (
 )
 
 
-def open_or_make(
-    path: Path,
-    plan: dict[str, Any],
-    check: Callable[[], None],
-    work: Callable[[RunWriter], dict[str, Any]],
-    fresh: bool = False,
-) -> Run:
-    """The finished run in a folder, as `study.run_or_load` gives it.
-
-    Args:
-        plan: what identifies the run (`study.plan`).
-        check: raises UserError for settings that cannot work; asked before anything is written.
-        work: writes every part that its writer does not have yet; returns the metrics.
-        fresh: make it again; the new run replaces the stored one when it is finished.
-
-    Raises:
-        UserError: the folder holds another run or something else, is being written, or cannot be.
-    """
-
-    def make(folder: Path) -> Run:
-        check()
-        with writing(folder, plan) as writer:
-            return writer.finish(work(writer))
-
-    settle(path)
-    if fresh:
-        if _begun(path):
-            check_same(path, plan)
-        made = fresh_folder(path)
-        if not (made / "manifest.json").exists() or not _verified(made):
-            make(made)  # else it was finished, and stopped before it took its place
-        swap_in(path)
-        return open_run(path)
-    if (path / "manifest.json").exists():
-        check_same(path, plan)
-        if _verified(path):
-            return open_run(path, plan["study"])
-    return make(path)
-
-
-def _begun(path: Path) -> bool:
-    """Whether a folder has anything in it that a writer does not leave where it is killed before it
-    has written `run.json`."""
-    return path.exists() and not all(passing(file.name) for file in path.iterdir())
-
-
-def _verified(path: Path) -> bool:
-    """Whether every part of a finished run is what was written.
-
-    If not, the damaged parts and the manifest are removed, so that the run can be resumed; else
-    what a kill left of its pieces is.
-    """
-    bad = []
-    for name, part in read_manifest(path)["files"].items():
-        try:
-            checked(path, name, part)
-        except UserError as error:
-            log.warning("%s", error)
-            bad.append(check_inside(path, name))
-    for damaged in (path / "manifest.json", *bad) if bad else ():
-        damaged.unlink(missing_ok=True)
-    if not bad:
-        _sweep(path)
-    return not bad
-
-
-def _sweep(path: Path) -> None:
-    """Remove the pieces of a finished run. Two processes may do so at once; in a folder that cannot
-    be written to they stay, and nobody reads them."""
-    for pieces in list(path.rglob(f".*{_PIECES}")):
-        shutil.rmtree(pieces, ignore_errors=True)
-
-
 class RunWriter:
     """A run folder being written: hands out part names, keeps time, writes the manifest."""
 
     def __init__(self, path: Path, plan: dict[str, Any]) -> None:
+        """A new run, or one that was stopped, with what its journal has.
+
+        Raises:
+            UserError: the journal is damaged.
+        """
         self.path = path
         self._plan = plan
         self._start = time.monotonic()
         self.facts: dict[str, Any] = {}
         """Further entries of the manifest (device, dtype, parity, …), set by the study. What is
         said before a part is finished is kept with it: a resumed run does not make it again."""
-        self._kept = "{}"
+        self.finished: dict[str, list[str]] = {}
+        """The journal's `parts`."""
+        if check_inside(path, JOURNAL).exists():
+            self._resume()
 
     @property
     def name(self) -> str:
@@ -145,42 +78,48 @@ class RunWriter:
 
     def has(self, part: str) -> bool:
         """Whether a part was finished, by this process or one before it."""
-        return (self.path / part).exists()
+        return part in self.finished and (self.path / part).exists()
 
     @contextmanager
     def part(self, name: str) -> Iterator[Path]:
         """A temporary path to write to; on leaving it becomes part `name`, whole and on disk."""
-        final = check_inside(self.path, name)
-        making = final.with_name(f".{final.name}.making")
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            making.unlink(missing_ok=True)  # a link that lies there would be written through
-            os.close(os.open(making, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o666))
+        with whole(self.path, name) as making:
             yield making
-            with making.open("rb") as file:
-                os.fsync(file.fileno())
-            if name != _FACTS:
-                self._keep_facts()
-            making.rename(final)
-            sync_folder(final.parent)
-        except OSError as error:
-            if making.parent.is_dir():
-                making.unlink(missing_ok=True)
-            raise UserError(unwritable(final, error)) from error
+            self.finished[name] = [*self.finished.get(name, [])[-1:], sha256(making)]
+            self._keep()
 
-    def _keep_facts(self) -> None:
-        facts = json.dumps(self.facts)
-        if facts != self._kept:
-            with self.part(_FACTS) as making:
-                making.write_text(facts)
-            self._kept = facts
+    def drop(self, part: str) -> None:
+        """Remove a hidden part that is not needed any more."""
+        self.finished.pop(part, None)
+        (self.path / part).unlink(missing_ok=True)
 
-    def resume(self) -> None:
-        """Take over what a process before this one said of the parts that there are."""
-        path = check_inside(self.path, _FACTS)
-        if path.exists():
-            self._kept = path.read_text()
-            self.facts = json.loads(self._kept)
+    def _name_strays(self) -> None:
+        own = {"run.json", *self.finished}
+        there = (p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file())
+        if strays := sorted(name for name in there if not hidden(name) and name not in own):
+            names = f"{', '.join(strays[:3])}{' …' if len(strays) > 3 else ''}"
+            log.warning(
+                "%s: not written by `out.part`, so no part of the run: %s", self.path, names
+            )
+
+    def _keep(self) -> None:
+        seconds = time.monotonic() - self._start
+        keep_journal(self.path, self.facts, self.finished, seconds)
+
+    def _resume(self) -> None:
+        """Take over what processes before this one finished."""
+        path, fix = self.path / JOURNAL, "delete the run's folder to start over"
+        kept = read_json(path, fix)
+        kinds = {"facts": dict[str, Any], "parts": dict[str, list[str]], "seconds": float}
+        for name, kind in kinds.items():
+            check(kept.get(name), kind, f"'{name}' of {path}", fix)
+        self.facts, self._start = kept["facts"], time.monotonic() - kept["seconds"]
+        for name, known in kept["parts"].items():
+            part = check_inside(self.path, name)
+            if part.is_file() and sha256(part) in known:
+                self.finished[name] = known
+            elif part.exists():
+                log.warning("%s is not what the run wrote: it is made again", part)
 
     def table(self, name: str, rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         """Write the part `<name>.parquet`, and give the table back."""
@@ -231,37 +170,52 @@ class RunWriter:
     def read_table(self, name: str) -> pd.DataFrame:
         """A table that was written before, by this process or one before it."""
         if not self.has(f"{name}.parquet"):
-            there = [p.relative_to(self.path).as_posix() for p in self.path.rglob("*.parquet")]
-            raise UserError(no_part(self.path, f"{name}.parquet", sorted(there)))
+            raise UserError(no_part(self.path, f"{name}.parquet", sorted(self.finished)))
         return read_table(self.path / f"{name}.parquet")
 
     def finish(self, metrics: dict[str, Any]) -> Run:
         """Write the manifest: from here on the run is finished, and its pieces are not needed."""
-        there = {p.relative_to(self.path): p for p in self.path.rglob("*") if p.is_file()}
-        parts = sorted(p for name, p in there.items() if not any(map(_hidden, name.parts)))
         manifest = {
-            **self._plan,
             **self.facts,
+            **self._plan,
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "metrics": metrics,
             "files": {
-                str(p.relative_to(self.path)): {"sha256": sha256(p), "bytes": p.stat().st_size}
-                for p in parts
-                if p.suffix in PARTS and p.name not in ("run.json", "manifest.json")
+                name: {"sha256": known[-1], "bytes": (self.path / name).stat().st_size}
+                for name, known in sorted(self.finished.items())
+                if not hidden(name)
             },
             "wall_s": round(time.monotonic() - self._start, 2),
             "peak_memory_bytes": peak_memory(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        with self.part("manifest.json") as making:
+        self._name_strays()
+        with whole(self.path, "manifest.json") as making:
             making.write_text(json.dumps({**manifest, "seal": seal(manifest)}, indent=1))
-        _sweep(self.path)
+        sweep(self.path)
         return open_run(self.path)
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".")
+def sweep(path: Path) -> None:
+    """Remove the pieces of a finished run. Two processes may do so at once; in a folder that cannot
+    be written to they stay, and nobody reads them."""
+    for pieces in list(path.rglob(f".*{_PIECES}")):
+        shutil.rmtree(pieces, ignore_errors=True)
+
+
+def hidden(part: str) -> bool:
+    """Whether a part is there only until its run is finished."""
+    return any(each.startswith(".") for each in PurePosixPath(part).parts)
+
+
+def keep_journal(
+    folder: Path, facts: dict[str, Any], parts: dict[str, list[str]], seconds: float
+) -> None:
+    """Write a run's journal."""
+    kept = {"facts": facts, "parts": parts, "seconds": round(seconds, 2)}
+    with whole(folder, JOURNAL) as making:
+        making.write_text(json.dumps(kept))
 
 
 def passing_part(name: str, part: str) -> str:
@@ -285,73 +239,3 @@ def save_tensors(
     except SafetensorError as error:  # what the system said is in its text only
         code = re.search(r"os error (\d+)", str(error))
         raise OSError(int(code[1]) if code else None, str(error)) from error
-
-
-@contextmanager
-def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
-    """The run folder at `path`, fresh or resumed, held against other writers.
-
-    Raises:
-        UserError: the folder holds something else, is being written, or cannot be written.
-    """
-    lock = FileLock(path / ".lock", timeout=0)
-    try:
-        _check_free(path)
-        path.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        _check_free(path)  # another process may have begun in the meantime
-    except Timeout as error:
-        raise UserError(f"another process is writing the run in {path}") from error
-    except OSError as error:
-        raise UserError(unwritable(path, error)) from error
-    try:
-        yield _begin(path, plan)
-    except BaseException as stop:
-        stop.add_note(_resumable(path))
-        raise
-    finally:
-        lock.release()
-
-
-def _resumable(path: Path) -> str:
-    """What the same command would find of a run that was stopped."""
-    own = ("run.json", Path(_FACTS).name)
-    names = [p.name for p in path.rglob("*") if p.suffix in PARTS and p.name not in own]
-    kept = len(names) - names.count(STATE)
-    parts = f"{kept} finished {'parts' if kept > 1 else 'part'}"
-    if STATE in names:
-        more = f" and keeps {parts}" if kept else ""
-        return f"the same command goes on from the last checkpoint{more}"
-    if not kept:
-        return "no part of its run is finished yet, so the same command starts over"
-    return f"the same command resumes with {parts} and starts over the one under way"
-
-
-def _check_free(path: Path) -> None:
-    """Raise UserError for a folder with anything in it but a run."""
-    if _begun(path) and not (path / "run.json").exists():
-        raise UserError(f"{path} is not empty and holds no run: choose another folder")
-
-
-def _begin(path: Path, plan: dict[str, Any]) -> RunWriter:
-    writer = RunWriter(path, plan)
-    for remains in path.rglob(".*.making"):
-        remains.unlink()
-    nothing_yet = not any(p.suffix in (".parquet", ".safetensors") for p in path.rglob("*"))
-    if writer.has("run.json") and not nothing_yet:
-        check_same(path, plan)
-        writer.resume()
-    else:
-        check_inside(path, _FACTS).unlink(missing_ok=True)
-        with writer.part("run.json") as making:
-            making.write_text(json.dumps(plan, indent=1))
-    return writer
-
-
-def check_same(path: Path, plan: dict[str, Any]) -> None:
-    """Refuse a folder that holds another run, or something else."""
-    note = path / "run.json"
-    if not note.exists():
-        raise UserError(f"{path} is not empty and holds no run: choose another folder")
-    if read_json(note, "choose another folder").get("key") != plan["key"]:
-        raise UserError(f"{path} holds another run (other settings or model): choose another")

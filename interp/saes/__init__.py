@@ -6,14 +6,16 @@ from ..lazy import lazy
 
 if TYPE_CHECKING:
     from .open import open_sae, open_saes
-    from .sae import Sae, wrap
+    from .sae import Sae
     from .split import SaeSplit
+    from .wrapped import wrap
 
 __all__ = ["Sae", "SaeSplit", "open_sae", "open_saes", "wrap"]
 __getattr__, __dir__ = lazy(
     __name__,
     lambda: {
-        **dict.fromkeys(("Sae", "wrap"), ".sae"),
+        "Sae": ".sae",
+        "wrap": ".wrapped",
         **dict.fromkeys(("open_sae", "open_saes"), ".open"),
         "SaeSplit": ".split",
     },

@@ -9,10 +9,12 @@ and of the metadata's `model_from_pretrained_kwargs` (`reads_centred`). The list
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..errors import UserError
+from ..plain_json import check
 from .hooks import STREAM
 
 _TRAINING = """
@@ -50,9 +52,9 @@ _RECORD = """
 """Where it was computed, logged and kept, in which precision, by which version, with what success;
 and a hook's name in transformers beside the one in TransformerLens."""
 _ELSEWHERE = """
-    exclude_special_tokens hook_head_index hook_layer hook_name hook_name_out hook_point
-    hook_point_head_index hook_point_layer model_from_pretrained_kwargs model_name prepend_bos
-    reads seqpos_slice architecture metadata jump_relu_threshold hf_hook_name_out
+    exclude_special_tokens hook_head_index hook_head_index_out hook_layer hook_name hook_name_out
+    hook_point hook_point_head_index hook_point_layer model_from_pretrained_kwargs model_name
+    prepend_bos reads seqpos_slice architecture metadata jump_relu_threshold hf_hook_name_out
 """
 """Followed: by `Sae`, `wrap` and `no_data`; the threshold is among the weights too."""
 HARMLESS = frozenset(f"{_TRAINING} {_TEXT} {_RECORD} {_ELSEWHERE}".split())
@@ -60,7 +62,6 @@ ONLY: Mapping[str, tuple[Any, ...]] = {
     "activation_fn": (None, "relu", "topk"),
     "activation_fn_str": (None, "relu", "topk"),
     "finetuning_scaling_factor": (None, False),
-    "hook_head_index_out": (None,),
     "model_class_name": (None, "HookedTransformer", "AutoModelForCausalLM"),
 }
 """Keys that sae-lens reads no longer, or not here, with the values that need nothing done."""
@@ -77,9 +78,33 @@ LOADING = frozenset(_LOADING.split())
 (sae-lens puts BOS there itself), which layers behind were left out; and whose weights they were,
 which `Sae.model` says."""
 PROCESSING = ("fold_ln", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices")
-"""What TransformerLens does to the weights, the model's logits kept, besides centring. At none of
-the sites here do the first two change anything; the others change what heads give."""
+"""What TransformerLens does to the weights, the model's logits kept, besides centring. The
+first changes what MLPs read behind their norm, the last two what heads give."""
 CENTRED = "center_writing_weights"
+
+
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("architecture", "dtype", "device", "normalize_activations"), str | None),
+    **dict.fromkeys(("reshape_activations", "sae_lens_version", "reads"), str | None),
+    **dict.fromkeys(("model_name", "hook_name", "hook_name_out", "hook_point"), str | None),
+    **dict.fromkeys(("d_in", "d_sae", "d_out", "hook_head_index"), int | None),
+    "apply_b_dec_to_input": bool,
+    "prepend_bos": bool | None,
+    **dict.fromkeys(
+        ("metadata", "model_from_pretrained_kwargs", "activation_fn_kwargs"), dict | None
+    ),
+}
+"""Of which kind the values are that are followed."""
+SIZES = ("d_in", "d_sae", "d_out")
+
+
+def check_kinds(config: Mapping[str, Any], name: str) -> None:
+    """Raise UserError for a cfg.json with a value of another kind than sae-lens writes."""
+    for part in (config, config.get("metadata")):
+        if isinstance(part, Mapping):
+            for key in _KINDS.keys() & part.keys():
+                where = f"'{key}' in the config of {name}"
+                check(part[key], _KINDS[key], where, "replace the SAE")
 
 
 def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,7 +113,7 @@ def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = config.get("metadata") or {}
     version = str(config.get("sae_lens_version") or metadata.get("sae_lens_version") or "0")
     major = version.partition(".")[0]
-    if major.isdecimal() and int(major) >= 6:
+    if re.fullmatch("[0-9]{1,4}", major) and int(major) >= 6:
         return dict(metadata)
     return {"prepend_bos": True, **config}
 
@@ -123,6 +148,30 @@ def check_keys(config: Mapping[str, Any], followed: Collection[str], name: str) 
             raise UserError(
                 f"{name} has {key} {value!r}, but the architecture "
                 f"{config.get('architecture', 'standard')!r}: make it a topk SAE"
+            )
+
+
+def check_said(
+    config: Mapping[str, Any],
+    only: Mapping[str, tuple[Any, ...]],
+    name: str,
+    harmless: Collection[str] | None = None,
+) -> None:
+    """Judge what the config of another library than sae-lens says.
+
+    Args:
+        only: its keys that may change what the SAE computes, with the values that are followed.
+        harmless: its other keys; None where any may stand there.
+
+    Raises:
+        UserError: another value, or a key that is not known.
+    """
+    if harmless is not None:
+        _check_known(config, (*only, *harmless), f"{name}: its config")
+    for key, values in only.items():
+        if key in config and config[key] not in values:
+            raise UserError(
+                f"{name} has {key} {config[key]!r}, which is not followed here: give another SAE"
             )
 
 
@@ -161,7 +210,9 @@ def reads_centred(metadata: Mapping[str, Any], site: str, name: str) -> bool:
     known = (*LOADING, *PROCESSING, CENTRED, "hf_model", "tokenizer")
     _check_known(kwargs, known, f"{name}: its model_from_pretrained_kwargs")
     kind = site.split(".")[1] if site else ""
-    kept = {"": (), "head_z": (CENTRED, *PROCESSING[:2])}.get(kind, (CENTRED, *PROCESSING))
+    kept = {"": (), "head_z": (CENTRED, *PROCESSING[:2]), "mlp_in": (CENTRED, *PROCESSING[1:])}.get(
+        kind, (CENTRED, *PROCESSING)
+    )
     for key, value in kwargs.items():
         if value and key not in (*LOADING, *kept):
             raise UserError(

@@ -1,48 +1,100 @@
-"""One SAE from a folder or from the hub, its config judged before anything is built of it."""
+"""One SAE from its files or from the hub, its config judged before anything is built of it."""
 
 from __future__ import annotations
 
-import json
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from pickle import UnpicklingError
 from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
-from ..errors import UserError
+from ..errors import UserError, reason
+from ..model.site import Site
+from ..model.tensor_files import header
 from ..runs.parts import check_part
-from .config import check_keys
-from .sae import Sae, wrap
-from .train import FILES
+from . import formats
+from .config import SIZES, check_keys
+from .formats import scaled
+from .hooks import hook_of_site
+from .layouts import Stored
+from .sae import Sae
+from .wrapped import read_site, wrap
 
 
-def stored(folder: Path, device: str) -> Sae:
-    """Of a folder as sae-lens saves it, in float32.
+def opened(found: Stored, device: str, site: str = "", model: str = "") -> Sae:
+    """Of files on the disk, in float32.
+
+    Args:
+        site: the one it reads, for an SAE that does not say it.
+        model: whose activations it reads, likewise.
 
     Raises:
-        UserError: no SAE there, a damaged one, or as `wrap`.
+        UserError: a file that is missing or damaged; another site or model than it says; or as
+            `wrap`.
     """
     from sae_lens import SAE
 
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no SAE (no file {name}): give another folder")
-        check_part(folder / name)
-    with _readable(f"the SAE in {folder} cannot be read"):
-        config = json.loads((folder / "cfg.json").read_text())
-        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
-            raise ValueError("its cfg.json is not what sae-lens writes")
-        _check(config, str(folder))
-        inner = SAE.load_from_disk(folder, device=device, dtype="float32")
-    return wrap(inner, str(folder))
+    for file in found.files:
+        if not file.is_file():
+            raise UserError(f"{found.place} holds no SAE (no file {file.name}): give another one")
+        check_part(file)
+        if file.suffix == ".safetensors":
+            header(file)  # what is cut short is said as of every such file
+    told = ""
+
+    def convert(path: Any, device: str, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        nonlocal told
+        config, state, told = getattr(formats, found.layout.reader)(found, device)
+        _check(config, str(found.place))
+        _check_sizes(config, state, found)
+        return config, state
+
+    with _readable(f"the SAE in {found.place} cannot be read"):
+        inner = SAE.load_from_disk(found.place, device, "float32", convert)
+    given = _name(inner, str(found.place), site, model)
+    return wrap(inner, str(found.place), given or told)
 
 
-def published(release: str, sae_id: str, device: str) -> Sae:
+def _check_sizes(config: Mapping[str, Any], state: Mapping[str, Any], found: Stored) -> None:
+    """Raise UserError for sizes that no tensor has: sae-lens would make an SAE of them first."""
+    sides = {side for tensor in state.values() for side in tensor.shape}
+    said = found.config.name if found.config else "path"
+    for key in ("d_in", "d_sae"):
+        if config.get(key) is None:
+            raise UserError(f"{found.place} is damaged: its {said} has no {key}; replace the SAE")
+    for key in SIZES:
+        if config.get(key) is not None and config[key] not in sides:
+            raise UserError(
+                f"{found.place} is damaged: its {said} says {key} {config[key]}, and no tensor of "
+                f"its {found.weights.name} has such a side; replace the SAE"
+            )
+
+
+def _name(inner: Any, name: str, site: str, model: str) -> str:
+    """Make what whoever opens an SAE says of it part of what it says itself. Returns who said it,
+    "" if nothing was missing."""
+    about = inner.cfg.metadata
+    said = []
+    if site and not about.hook_name:
+        about.hook_name = hook_of_site(site)
+        about.hook_head_index = Site.parse(site).head
+        said.append("the site")
+    own = read_site(about)
+    if site and own != str(Site.parse(site)):
+        raise UserError(
+            f"{name} is an SAE of {own or about.hook_name}, not of {site}: leave --site"
+        )
+    if model and not about.model_name:
+        about.model_name = model
+        said.append("the model")
+    return f"whoever opened it ({' and '.join(said)})" if said else ""
+
+
+def published(release: str, sae_id: str, device: str, site: str = "", model: str = "") -> Sae:
     """By sae-lens' names, "gpt2-small-res-jb" and "blocks.8.hook_resid_pre", in float32.
 
     Raises:
@@ -57,14 +109,15 @@ def published(release: str, sae_id: str, device: str) -> Sae:
     name = f"{release}:{sae_id}"
 
     def load(**asked: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
-        config, *weights = NAMED_PRETRAINED_SAE_LOADERS[loader](**asked)
+        config, state, sparsity = NAMED_PRETRAINED_SAE_LOADERS[loader](**asked)
+        config = scaled(config, state, config.get("finetuning_scaling_factor"))
         _check(config, name)
-        return config, weights[0], weights[1]
+        return config, state, sparsity
 
     with _fetched(name):
         loader = get_conversion_loader_name(release)
         inner = SAE.from_pretrained(release, sae_id, device=device, converter=load)
-    return wrap(inner, name)
+    return wrap(inner, name, _name(inner, name, site, model))
 
 
 def published_metadata(release: str, sae_id: str) -> Mapping[str, Any]:
@@ -109,8 +162,7 @@ def _readable(problem: str) -> Iterator[None]:
         *(RuntimeError, SafetensorError, BadZipFile, UnpicklingError, zlib.error),
         *(SyntaxError, TokenError),  # of numpy, which reads an array's header as Python
     ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{problem}: {reason}") from error
+        raise UserError(f"{problem} ({reason(error)}): give another") from error
 
 
 @contextmanager
@@ -120,7 +172,6 @@ def _fetched(name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:  # the hub's errors are OSErrors
-            reason = str(error).partition("\n")[0]
             raise UserError(
-                f"cannot fetch {name} ({reason}): check the network, or give a folder"
+                f"cannot fetch {name} ({reason(error)}): check the network, or give a folder"
             ) from error

@@ -1,14 +1,15 @@
 """SAEs opened: one, or all of one site together with their errors on the same activations.
 
-A source is a folder of an SAE as sae-lens saves it (cfg.json, sae_weights.safetensors), a folder
-that has such folders in it, such as a run of `interp darkmatter ladder`, or a published SAE by
-sae-lens' names, "release:sae_id". sae-lens takes 8 s to import, so only the functions that open an
+A source is a folder or file of an SAE in one of the layouts (`layouts.LAYOUTS`), a folder that has
+such folders in it, such as a run of `interp darkmatter ladder`, or a published SAE by sae-lens'
+names, "release:sae_id". sae-lens takes 8 s to import, so only the functions that open an
 SAE do it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -20,15 +21,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.files import read_json, sha256
+from ..model.files import sha256
 from ..model.prompting import Bos, Prompting
 from ..model.site import Site
 from ..plain_path import found, plain_path
 from .config import metadata_of
-from .load import published, published_metadata, stored
+from .formats import stored_config
+from .layouts import Stored, find
+from .load import opened, published, published_metadata
 from .pursuit import pursue
 from .sae import Sae, bos_said
-from .train import FILES
 
 PURSUED = " pursued"
 """Ends the name of an SAE whose latents are found by pursuit instead of by its encoder."""
@@ -145,17 +147,32 @@ class Saes:
         return SaeErrors(x, torch.stack(errors, 1), torch.stack(active, 1).to(x))
 
 
-def open_sae(source: str | Path, device: str = "cpu") -> Sae:
-    """The one SAE of a source, in float32.
+def open_sae(source: str | Path, device: str = "cpu", site: str = "", model: str = "") -> Sae:
+    """The one SAE or transcoder of a source, in float32.
+
+    Args:
+        site: the site it reads, "14.resid_post", for an SAE that does not say it.
+        model: whose activations it reads, likewise.
 
     Raises:
         UserError: no SAE there or several, a damaged one, one that cannot be fetched without a
-            network, or as `wrap`.
+            network, another site or model than it says, or as `wrap`.
     """
-    opened = _opened(source, device)
-    if len(opened) > 1:
-        raise UserError(f"{source} holds several SAEs: give the folder of {' or '.join(opened)}")
-    return next(iter(opened.values()))
+    if name := _published_name(source):
+        sae = published(*name, device, site, model)
+    else:
+        every = find(plain_path(source))
+        if len(every) > 1:
+            raise UserError(f"{source} holds several SAEs: give one of {_listed(every)}")
+        sae = opened(every[0], device, site, model)
+    if model:
+        sae.check_model(model, str(source))
+    return sae
+
+
+def _listed(several: list[Stored]) -> str:
+    shown = ", ".join(str(stored.place) for stored in several[:5])
+    return shown + (f" and {len(several) - 5} more" if len(several) > 5 else "")
 
 
 def open_saes(
@@ -177,10 +194,10 @@ def open_saes(
             input or some of centred activations and some not, of something else than a model's
             activations, or of another model; pursuit with SAEs that normalise their input.
     """
-    opened = _opened(source)
+    every = _every(source)
     asked = str(Site.parse(site)) if site else ""
-    chosen = {name: sae for name, sae in opened.items() if asked in ("", sae.site) or not sae.site}
-    sites = sorted({sae.site for sae in opened.values()} - {""})
+    chosen = {name: sae for name, sae in every.items() if asked in ("", sae.site) or not sae.site}
+    sites = sorted({sae.site for sae in every.values()} - {""})
     if not chosen:
         raise UserError(f"{source} holds no SAEs of {site}, only of {', '.join(sites)}")
     if not asked and len(sites) != 1:
@@ -215,24 +232,34 @@ def saes_bos(source: str) -> Bos:
             fetched.
     """
     if name := _published_name(source):
-        about = [published_metadata(*name)]
+        said = {bos_said(published_metadata(*name).get("prepend_bos"))}
     else:
-        folders = _folders(plain_path(source))
-        about = [metadata_of(read_json(folder / "cfg.json")) for folder in folders]
-    said = {bos_said(metadata.get("prepend_bos")) for metadata in about}
+        said = {_bos(stored) for stored in find(plain_path(source))}
     if len(said) > 1:
         raise UserError(f"{source} holds SAEs trained with and without BOS: give --bos")
     return next(iter(said), "auto")
 
 
 def saes_fingerprint(source: str) -> str:
-    """sha256 over the files that `open_saes(source)` reads; of a published SAE, its name."""
-    path = found(source)
-    if path is None:
+    """sha256 over the files that `open_saes(source)` reads; of a published SAE, its name.
+
+    Raises:
+        UserError: a folder that is not there, or holds no SAEs.
+    """
+    if _published_name(source):
         return source
-    files = [folder / name for folder in _folders(path) for name in reversed(FILES)]
-    parts = [f"{f.relative_to(path)}:{sha256(f)}" for f in files if f.exists()]
+    path = plain_path(source)
+    root = path if path.is_dir() else path.parent
+    files = [file for stored in find(path) for file in stored.files]
+    parts = [f"{os.path.relpath(f, root)}:{sha256(f)}" for f in files if f.exists()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _bos(stored: Stored) -> Bos:
+    """What the files of an SAE say, or the makers of its layout."""
+    if stored.layout.name != "sae-lens":
+        return bos_said(stored.layout.bos)
+    return bos_said(metadata_of(stored_config(stored)).get("prepend_bos"))
 
 
 def _published_name(source: str | Path) -> tuple[str, str] | None:
@@ -241,24 +268,21 @@ def _published_name(source: str | Path) -> tuple[str, str] | None:
     return (release, sae_id) if colon and not found(source) else None
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(file.parent for file in path.rglob("cfg.json"))
-
-
-def _opened(source: str | Path, device: str = "cpu") -> dict[str, Sae]:
+def _every(source: str | Path) -> dict[str, Sae]:
     """Every SAE of a source by its folder's name; two of one name by their paths from there."""
     if name := _published_name(source):
-        return {name[1]: published(*name, device)}
+        return {name[1]: published(*name, "cpu")}
     path = plain_path(source)
-    folders = _folders(path)
-    if not folders:
-        raise UserError(
-            f"{source} holds no SAEs (no file cfg.json): give a ladder's run, a folder of SAEs or "
-            "release:sae_id"
-        )
-    often = Counter(folder.name for folder in folders)
-    names = [f.name if often[f.name] == 1 else str(f.relative_to(path)) for f in folders]
-    return {name: stored(f, device) for name, f in zip(names, folders, strict=True)}
+    every = find(path)
+    often = Counter(stored.place.name for stored in every)
+    return {
+        (
+            stored.place.name
+            if often[stored.place.name] == 1
+            else str(stored.place.relative_to(path))
+        ): opened(stored, "cpu")
+        for stored in every
+    }
 
 
 def check_saes(source: str | Path, model: str, anyway: bool = False) -> dict[str, Any]:
@@ -270,10 +294,10 @@ def check_saes(source: str | Path, model: str, anyway: bool = False) -> dict[str
     Raises:
         UserError: as `open_sae`; SAEs of something else than activations, or of another model.
     """
-    opened = _opened(source)
-    for name, sae in opened.items():
+    every = _every(source)
+    for name, sae in every.items():
         _check(name, sae)
-    return _facts(opened, _of_others(opened, model, anyway))
+    return _facts(every, _of_others(every, model, anyway))
 
 
 def _of_others(saes: Mapping[str, Sae], model: str, anyway: bool) -> list[str]:
@@ -292,6 +316,7 @@ def _facts(saes: Mapping[str, Sae], others: Collection[str]) -> dict[str, Any]:
 
 def _check(name: str, sae: Sae, pursued: bool = False) -> None:
     """Refuse an SAE that cannot be right for what is asked of it."""
+    sae.check_reconstructs(name)
     if sae.reads:
         raise UserError(
             f"{name} is an SAE of the {sae.reads}, not of activations: give the SAEs of a site"

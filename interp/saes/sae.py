@@ -2,6 +2,9 @@
 
     z = encode(x) [n, d_sae]       x_hat = decode(z) = z W_dec + b_dec
 
+A transcoder reads at one site and writes at another, so what it gives is no reconstruction of what
+it reads: y_hat = outputs(x) = z W_dec + b_dec, plus x W_skip where it has a skip connection.
+
 An adapter over sae-lens objects of any architecture, so that whatever has been trained or published
 for it can be used. `open.py` opens them; nothing here imports sae-lens.
 """
@@ -9,8 +12,8 @@ for it can be used. `open.py` opens them; nothing here imports sae-lens.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -19,8 +22,6 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.prompting import Bos, Prompting
-from .config import reads_centred
-from .hooks import site_of_hook
 from .partner import check_centred, check_model
 
 CHUNK = 8192
@@ -35,11 +36,15 @@ class SaeLens(Protocol):
     W_dec: Tensor
     b_dec: Tensor
 
+    def __call__(self, x: Tensor) -> Tensor: ...
+
     def encode(self, x: Tensor) -> Tensor: ...
 
     def decode(self, feature_acts: Tensor) -> Tensor: ...
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...
+
+    def save_model(self, path: Path) -> Any: ...
 
     def turn_off_forward_pass_hook_z_reshaping(self) -> None:
         """Asked of those alone whose config reshapes activations."""
@@ -55,6 +60,15 @@ class Sae:
     centred: bool = False
     """Whether it reads activations without their mean over d_model, as TransformerLens gives them
     with centred weights: the same model, where every norm takes the mean away."""
+    out_site: str = ""
+    """Where it writes: `site`, but for a transcoder; "" if that hook is not known here."""
+    told: str = ""
+    """What says its model and site, if not its own files: the names of folders, who opened it."""
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether it gives another activation than it reads."""
+        return "transcoder" in self.inner.cfg.architecture()
 
     @property
     def W_enc(self) -> Float[Tensor, "d_in d_sae"]:
@@ -63,7 +77,7 @@ class Sae:
         return weights if lengths is None else weights * lengths
 
     @property
-    def W_dec(self) -> Float[Tensor, "d_sae d_in"]:
+    def W_dec(self) -> Float[Tensor, "d_sae d_out"]:
         """Row j is what latent j writes."""
         weights, lengths = self.inner.W_dec.detach(), self._lengths
         return weights if lengths is None else weights / lengths[:, None]
@@ -78,7 +92,7 @@ class Sae:
         return lengths
 
     @property
-    def b_dec(self) -> Float[Tensor, " d_in"]:
+    def b_dec(self) -> Float[Tensor, " d_out"]:
         """What it gives where no latent is active."""
         tied = self.inner.cfg.architecture() == "matching_pursuit"
         unused = tied and not self.inner.cfg.apply_b_dec_to_input
@@ -87,6 +101,11 @@ class Sae:
     @property
     def d_in(self) -> int:
         return int(self.inner.cfg.d_in)
+
+    @property
+    def d_out(self) -> int:
+        """How many numbers it gives: d_in, but for a transcoder."""
+        return int(getattr(self.inner.cfg, "d_out", self.d_in))
 
     @property
     def d_sae(self) -> int:
@@ -180,20 +199,38 @@ class Sae:
         return z.view(*read.shape[:-1], self.d_sae)
 
     @torch.no_grad()
-    def decode(self, z: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_in"]:
-        """The reconstruction of `read(x)` that latents give, chunk by chunk.
+    def decode(self, z: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_out"]:
+        """The reconstruction of `read(x)` that latents give, chunk by chunk. Of a transcoder, what
+        they add to its output: all of it without a skip connection.
 
         Raises:
             UserError: latents of normalised inputs, whose scale is not in them.
         """
-        if self.normalises:
+        if self.normalises and not self.transcodes:
             raise UserError(
                 f"this SAE normalises its input ({self.normalises}), so latents alone do not give "
                 "x back: use Sae.reconstructions, or another SAE"
             )
         chunks = torch.split(z.reshape(-1, self.d_sae), CHUNK)
         x_hat = torch.cat([self.inner.decode(part) for part in chunks])
-        return x_hat.view(*z.shape[:-1], self.d_in)
+        return x_hat.view(*z.shape[:-1], self.d_out)
+
+    @torch.no_grad()
+    def outputs(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d_out"]:
+        """What it gives for activations of its site: the reconstruction of `read(x)`, or a
+        transcoder's activations at `out_site`, its skip connection included."""
+        read = self.read(x)
+        parts = [self.inner(part) for part in torch.split(read.reshape(-1, self.d_in), CHUNK)]
+        return torch.cat(parts).view(*read.shape[:-1], self.d_out)
+
+    def check_reconstructs(self, name: str = "this SAE") -> None:
+        """Raise UserError for a transcoder."""
+        if self.transcodes:
+            where = self.inner.cfg.metadata.hook_name_out or self.out_site or "something else"
+            raise UserError(
+                f"{name} is a transcoder: it gives {where}, not a reconstruction of what it reads; "
+                "give an SAE"
+            )
 
     def reconstructions(
         self, x: Float[Tensor, "n ..."]
@@ -201,13 +238,28 @@ class Sae:
         """(read(x), z, x_hat) in chunks, for sums over more activations than fit as latents.
 
         SAEs that normalise can be used only so: sae-lens keeps the scale of its last input.
+
+        Raises:
+            UserError: a transcoder.
         """
+        self.check_reconstructs()
         for part in torch.split(x, CHUNK):
             read = self.read(part)
             with torch.no_grad():
                 z = self.inner.encode(read).to_dense()
                 x_hat = self.inner.decode(z)
             yield read, z, x_hat
+
+    def save(self, folder: Path) -> None:
+        """Write it as sae-lens does, with the model and site by which it was opened.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        try:
+            self.inner.save_model(folder)
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
 
     def quality(self, x: Float[Tensor, "n ..."]) -> dict[str, float]:
         """On held-out activations: `l0` (active latents a token), `fvu` (fraction of variance
@@ -226,57 +278,3 @@ class Sae:
 def bos_said(prepend_bos: Any) -> Bos:
     """What `prepend_bos` in an SAE's metadata asks for."""
     return "auto" if prepend_bos is None else ("always" if prepend_bos else "never")
-
-
-def wrap(inner: SaeLens, name: str = "this SAE") -> Sae:
-    """The adapter around a sae-lens object, its site read from the hook name it carries. Its heads
-    come side by side; the object that is given stays as it is.
-
-    Raises:
-        UserError: a transcoder, one that reads other tokens too, a number of active latents that
-            cannot be, weights that are not finite, or activations that are not a model's own
-            (`reads_centred`) or were scaled by numbers it does not hold.
-    """
-    about, config = inner.cfg.metadata, inner.cfg
-    hook = str(about.hook_name or "")
-    if "transcoder" in config.architecture() or (about.hook_name_out or hook) != hook:
-        raise UserError(
-            f"{name} is a transcoder: it gives {about.hook_name_out or 'something else'}, not a "
-            "reconstruction of what it reads; give an SAE"
-        )
-    if config.architecture() == "temporal":
-        raise UserError(f"{name} is a temporal SAE, which reads earlier tokens too: give another")
-    if config.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
-        raise UserError(
-            f"{name} reads activations scaled beforehand ({config.normalize_activations}) and "
-            "does not store the scale: fold it into the weights with sae-lens first"
-        )
-    k = getattr(config, "k", 1)
-    if not isinstance(k, int) or not 1 <= k <= config.d_sae:
-        raise UserError(
-            f"{name} is damaged: it keeps the largest {k} of {config.d_sae} latents; replace it"
-        )
-    _check_told(about, name)
-    for key, values in inner.named_parameters():
-        # a latent whose threshold is infinite is one that is switched off
-        if values.isnan().any() or (values.isinf().any() and key != "threshold"):
-            raise UserError(f"{name} is damaged: its {key} holds a NaN or an infinity; replace it")
-    site = site_of_hook(hook, about.hook_head_index)
-    centred = reads_centred(dict(about.items()), site, name)
-    if getattr(config, "reshape_activations", "none") == "hook_z":
-        inner = copy(inner)
-        inner.turn_off_forward_pass_hook_z_reshaping()
-    return Sae(inner, site, centred)
-
-
-def _check_told(about: Any, name: str) -> None:
-    """Raise UserError for metadata on tokens and positions of another form than sae-lens'."""
-    ends, excluded = about.seqpos_slice, about.exclude_special_tokens
-    try:
-        range(1)[slice(*(ends or (None,)))]
-        list(map(int, () if isinstance(excluded, bool) else excluded or ()))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{name} is damaged: its seqpos_slice {ends!r} or exclude_special_tokens {excluded!r} "
-            "is not what sae-lens writes; replace it"
-        ) from error

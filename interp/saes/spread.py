@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import UserError
@@ -57,7 +57,11 @@ class Spread(NamedTuple):
         """Factor of the centred inputs."""
         return float(len(self.centre) ** 0.5 / self.distance)
 
-    def inputs(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "kept d"]:
-        """Centred and scaled, without the massive ones."""
-        kept = (x - self.middle.to(x)).norm(dim=1) <= self.limit.to(x)
-        return (x[kept] - self.centre.to(x)) * self.scale
+    def near(self, x: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        """Which tokens are not massive."""
+        kept: Tensor = (x - self.middle.to(x)).norm(dim=1) <= self.limit.to(x)
+        return kept
+
+    def scaled(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Centred and scaled."""
+        return (x - self.centre.to(x)) * self.scale

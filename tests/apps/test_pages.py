@@ -1,17 +1,23 @@
 """What the pages share, without a browser."""
 
+import json
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from sae_lens import StandardSAE, StandardSAEConfig
 from streamlit.testing.v1 import AppTest
 
+from interp.analyses import label
 from interp.apps import common
 from interp.directions import Directions
 from interp.directions.provenance import Provenance
 from interp.model.site import Site
 from interp.model.weights import open_weights
+from interp.runs.writer import keep_journal
+
+from ..manifests import finish_by_hand
 
 
 def test_two_questions_with_the_same_arguments_have_two_answers(tmp_path, monkeypatch):
@@ -84,7 +90,7 @@ def test_neurons_by_name_are_of_the_model_that_is_named(models):
     assert any("64 numbers each" in caption.value for caption in shown.caption)
     code = [block.value for block in shown.code]
     command = f"interp directions compare 1.down.3,1.down.4 1.down.3 --model {models[1]}"
-    assert command in code
+    assert any(line.endswith(command) for line in code)
 
 
 def test_directions_of_another_model_are_said_to_be(models, own_home):
@@ -101,3 +107,82 @@ def test_directions_of_another_model_are_said_to_be(models, own_home):
         shown.sidebar.text_input[0].set_value(models[1]).run()
     assert not shown.exception
     assert "These directions are of" in shown.warning[0].value
+
+
+def test_latents_of_an_sae_are_chosen_by_number(models, tmp_path, monkeypatch):
+    inner = StandardSAE(StandardSAEConfig(d_in=32, d_sae=40))
+    inner.cfg.metadata.hook_name = "blocks.0.hook_resid_post"
+    inner.cfg.metadata.model_name = models[0]
+    inner.save_model(tmp_path / "own" / "sae")
+    monkeypatch.setattr("interp.apps.directions.FOLDER", tmp_path / "own")
+    shown = AppTest.from_function(directions_page, default_timeout=60)
+    state = {"set ": "latents of an SAE", "latents ": "3,39", "neurons other": "1.down.3"}
+    for key, value in {**state, "of model": models[0]}.items():
+        shown.session_state[key] = value
+    shown.run()
+    assert not shown.exception
+    assert not shown.error
+    source = f"sae:{tmp_path / 'own' / 'sae'}:3,39"
+    assert any("2 at 0.resid_post" in c.value.replace("\\", "") for c in shown.caption)
+    command = f"interp directions decode {source} --model {models[0]}"
+    assert any(command in block.value for block in shown.code)
+    shown.session_state["latents "] = "../x"
+    shown.run()
+    assert "are no numbers of latents" in shown.error[0].value
+
+
+def home_page():
+    from types import SimpleNamespace
+
+    import streamlit as st
+
+    from interp.apps.home import page
+
+    st.page_link = lambda *_, **__: None
+    page(SimpleNamespace())
+
+
+def test_the_first_page_names_a_run_that_it_passes_over(own_home):
+    finish_by_hand(own_home / "runs", "a.b", {"model": "sound"})
+    damaged = finish_by_hand(own_home / "runs", "a.b", {"model": "other"})
+    (damaged / "manifest.json").write_text("{}")
+    shown = AppTest.from_function(home_page).run()
+    assert not shown.exception
+    assert damaged.name in shown.warning[0].value
+    assert shown.dataframe[0].value["model"].tolist() == ["sound"]
+    heads = json.loads(shown.dataframe[0].proto.columns)
+    assert heads["study"]["width"] == "medium"
+    assert "label" not in heads["study"], "the column's own name"
+
+
+def clamp_page():
+    from interp.apps.clamp import page
+
+    page()
+
+
+def test_a_page_says_which_runs_it_does_not_show(own_home):
+    store = own_home / "runs"
+    damaged = finish_by_hand(store, "neurons.clamp", {"model": "other"})
+    (damaged / "manifest.json").write_text("{}")
+    stopped = store / "neurons.clamp" / "0123456789ab"
+    stopped.mkdir()
+    plan = {"study": "neurons.clamp", "key": stopped.name, "config": {"neuron": "1.down.7"}}
+    (stopped / "run.json").write_text(json.dumps(plan))
+    keep_journal(stopped, {}, {}, 1.0)
+    finish_by_hand(store, "obsprop.run", {}, made={})
+    shown = AppTest.from_function(clamp_page).run()
+    assert not shown.exception
+    assert [damaged.name in warning.value for warning in shown.warning] == [True]
+    stopped_line, none = (info.value.replace("\\", "") for info in shown.info)
+    assert stopped.name in stopped_line
+    assert f"interp neurons clamp --neuron 1.down.7 --runs {store}` resumes it" in stopped_line
+    assert none.startswith("No finished run of neurons.clamp")
+    assert shown.code[0].value.endswith(f"interp neurons clamp --runs {store}")
+
+
+def test_a_run_of_a_file_is_named_by_the_files_end():
+    """The selector is narrow: what tells two paths apart is their end."""
+    saes = {"saes": "/data/runs/saes.train/0123/saes/topk-w2048-k32", "site": "14.resid_post"}
+    assert label("saes.survey", saes) == "saes/topk-w2048-k32 · 14.resid_post"
+    assert label("saes.survey", {"saes": "release:sae/id"}) == "release:sae/id"

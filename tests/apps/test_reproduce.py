@@ -92,7 +92,10 @@ def test_a_page_s_command_parses_and_its_call_runs(page, store, dog_model, monke
     runs = len(list(store.rglob("manifest.json")))
     code = {language: [b.value for b in shown.code if b.language == language]
             for language in ("bash", "python")}  # fmt: skip
-    assert len(code["bash"]) == len(code["python"]) == boxes
+    assert len(code["bash"]) == boxes
+    of_stored = [call for call in code["python"] if call.startswith("import interp\nrun = ")]
+    assert len(code["python"]) - len(of_stored) == boxes
+    assert len(of_stored) == boxes * (page in ("clamp", "tars", "bench")), "a page of one run"
     for command in code["bash"]:
         parse(shlex.split(command)[1:])
     for call in code["python"]:

@@ -24,4 +24,4 @@ def test_errors_and_planted_faults(page, address, runs):
     page.get_by_role("tab", name="Planted faults").click()
     page.get_by_text("FVU of the planted faults").wait_for()
     page.get_by_role("tab", name="SAEs of the error").click()
-    page.get_by_text("No run of darkmatter.errors yet").wait_for()
+    page.get_by_text("No finished run of darkmatter.errors yet").wait_for()

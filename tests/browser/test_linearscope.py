@@ -37,11 +37,11 @@ def test_votes_vectors_and_responses(page, address, store):
         page.get_by_role("button", name="Download CSV").first.click()
     assert download.value.suggested_filename == "classes.csv"
     page.get_by_role("tab", name="Biases of many pictures").click()
-    page.get_by_text("No run of linearscope.bias yet").wait_for()
+    page.get_by_text("No finished run of linearscope.bias yet").wait_for()
     page.get_by_role("tab", name="Singular vectors").click()
     page.get_by_text("Left singular vectors: the output patterns").wait_for()
     page.get_by_role("tab", name="Tokens").click()
-    page.get_by_text("No run of linearscope.tokens yet").wait_for()
+    page.get_by_text("No finished run of linearscope.tokens yet").wait_for()
     page.get_by_role("tab", name="Responses").click()
     page.get_by_text("Its row of A: the input pixels").wait_for()
     pixel = page.get_by_label("Another pixel of the output")
@@ -52,8 +52,8 @@ def test_votes_vectors_and_responses(page, address, store):
     pixel.press("Enter")
     page.get_by_text("no pixel 3,900 in an output of").wait_for(state="hidden")
     page.get_by_role("tabpanel").filter(has_text="Another pixel").get_by_text(
-        "interp linearscope impulse"
-    ).wait_for(state="attached")
+        "--at 12,7"
+    ).first.wait_for(state="attached")
     assert len(store.runs("linearscope.impulse")) == 2
 
 

@@ -31,7 +31,7 @@ def test_empty_store_says_how_to_begin(page, empty_address):
     page.goto(empty_address)
     page.get_by_text("interp neurons atlas --model smollm2-135m").wait_for()
     page.goto(f"{empty_address}/atlas")
-    page.get_by_text("No run of neurons.atlas").wait_for()
+    page.get_by_text("No finished run of neurons.atlas").wait_for()
 
 
 def test_home_leads_to_the_atlas(page, address):
@@ -71,7 +71,7 @@ def test_search_card_and_reproduction(page, address):
 @pytest.mark.parametrize(
     ("label", "typed", "says"),
     [
-        ("Find a word", "zzz", "no single token stands for 'zzz'"),
+        ("Find a word", "zzz", "this model has no tokenizer"),
         ("Or name a neuron", "dog", "'dog' names no neuron"),
         ("Or name a neuron", "99.up.1", "no 99.up.1 in this atlas"),
     ],
@@ -101,7 +101,7 @@ def test_agreement_of_two_atlases(page, address):
 
 def test_clamp_without_runs_says_how_to_make_one(page, empty_address):
     page.goto(f"{empty_address}/clamp")
-    page.get_by_text("interp neurons clamp", exact=True).wait_for()
+    page.get_by_text("interp neurons clamp --runs").wait_for()
 
 
 def test_clamp_slider_changes_the_text(page, address, runs):

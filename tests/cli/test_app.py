@@ -173,3 +173,10 @@ def test_a_real_server_is_behind_the_gate(running):
     assert status(port, "/_stcore/stream", **upgrade, **cookie, Origin="http://localhost:1") == 403
     server.send_signal(2)
     assert (server.wait(20), server.stderr.read().splitlines()[-1]) == (130, "interp: interrupted")
+
+
+def test_folders_that_are_not_there_are_said(served, tmp_path, capsys):
+    *_, warned = served("--runs", tmp_path / "none")
+    assert f"there is no folder {tmp_path / 'none'} yet" in warned
+    assert main(["app", "--token", "--models", str(tmp_path / "none")]) == 2
+    assert "there is no folder" in capsys.readouterr().err

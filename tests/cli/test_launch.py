@@ -74,7 +74,8 @@ def test_ctrl_c_while_modules_are_imported(start, tmp_path):
     """Whatever an import makes of it: one line, or none of a helper, and code 130."""
     (tmp_path / "tyro.py").write_text(SLOW)
     name = start.partition(":")[2]
-    code = f"import sys; sys.argv[1:] = ['tyro']; from interp.launch import {name}; {name}()"
+    code = "import os, sys; sys.argv[1:] = [str(os.pipe()[0]), 'tyro']\n"
+    code += f"from interp.launch import {name}; {name}()"
     run = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
@@ -125,6 +126,18 @@ def test_helpers_take_no_module_from_the_current_folder(planted, own_home, tmp_p
         catalog.resolve(str(tmp_path / "bad.gguf"))
 
 
+def test_a_helper_ends_with_the_process_that_started_it(tmp_path):
+    """Killed, that one can tell it nothing. Both hold standard output."""
+    (tmp_path / "endless.py").write_text("import time; print('on', flush=True); time.sleep(60)")
+    code = "from interp.model.building import run_helper\nrun_helper(['endless'])"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as starting:
+        assert starting.stdout.readline() == b"on\n"
+        starting.kill()
+        assert starting.communicate(timeout=30) == (b"", None)
+
+
 def test_the_command_takes_no_module_from_the_current_folder(planted, own_home):
     done = subprocess.run([sys.executable, "-m", "interp", "models", "list"], capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -155,7 +168,7 @@ def test_a_message_is_short_enough_to_read():
     word = "x" * 3000
     line = readable(f"no model '{word}': give a\nfolder\x00")
     assert line.startswith("no model 'xxx")
-    assert line.endswith("': give a folder ")
+    assert line.endswith(r"': give a folder\x00")
     assert len(line) < 400
     assert len(readable("many words " * 3000)) < LONGEST_LINE + 40
     path = Path("/") / "/".join(["folder"] * 40)

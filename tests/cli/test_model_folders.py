@@ -131,7 +131,7 @@ REFUSED = {
     ),
     "damaged index": (
         shards(lambda folder, _: written("model.safetensors.index.json", "[]")(folder)),
-        "is damaged: fetch it again",
+        "holds a list, not an object: fetch it again",
     ),
     "bin only": (
         renamed("model.safetensors", "pytorch_model.bin"),
@@ -151,8 +151,8 @@ REFUSED = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors"),
     "other weights": (renamed("model.safetensors", "m.h5"), "only m.h5"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
-    "broken config": (written("config.json", "{"), "cannot read"),
-    "config of a list": (written("config.json", "[1]"), "is damaged"),
+    "broken config": (written("config.json", "{"), "is broken JSON"),
+    "config of a list": (written("config.json", "[1]"), "holds a list, not an object"),
     "no model_type": (config(model_type=None), "has no model_type"),
     "a nonsense size": (config(hidden_size="big"), "'hidden_size' is 'big'"),
     "unknown family": (config(model_type="nonsense"), "'nonsense' is not known"),
@@ -165,7 +165,7 @@ REFUSED = {
         config(model_type="own", auto_map={"AutoModelForCausalLM": "code.Own"}),
         "the code that comes with it (auto_map) is never run",
     ),
-    "adapter of nothing": (written("adapter_config.json", "[]"), "is damaged"),
+    "adapter of nothing": (written("adapter_config.json", "[]"), "holds a list, not an object"),
     "adapter of no kind": (written("adapter_config.json", "{}"), "it has no peft_type"),
     "adapter without weights": (
         written("adapter_config.json", '{"peft_type": "LORA"}'),

@@ -5,7 +5,6 @@ import torch
 from safetensors.torch import save_file
 
 from interp.darkmatter.accumulators import SplitErrors
-from interp.darkmatter.contexts import Contexts, Tokens
 from interp.darkmatter.downstream import ReplacementCosts
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.darkmatter.regressions import ErrorRegressions
@@ -14,9 +13,10 @@ from interp.darkmatter.synthetic import SyntheticConfig
 from interp.data import FOLDER
 from interp.model.batch import Batch
 from interp.model.site import Site
+from interp.runs.making import open_or_make
 from interp.runs.study import plan
-from interp.runs.writer import open_or_make
 from interp.saes.open import SaeErrors
+from interp.text.contexts import Contexts, Tokens
 
 D = 8
 OTHELLO = {

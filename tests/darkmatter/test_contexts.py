@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from interp.darkmatter.contexts import ContextStream, corpus_rows
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.darkmatter.run_pass import ErrorPass
 from interp.darkmatter.synthetic import SyntheticConfig
 from interp.errors import UserError
 from interp.model.site import Site
 from interp.saes.open import open_saes
+from interp.text.contexts import ContextStream, corpus_rows
 
 from .planted import OTHELLO, ids
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from interp.darkmatter import ladder
-from interp.darkmatter.contexts import ContextStream, corpus_rows
 from interp.errors import UserError
 from interp.model.site import Site
+from interp.saes import feed
+from interp.text.contexts import corpus_rows
 
 from .planted import ids
 
@@ -16,21 +17,23 @@ SITE = Site("resid_post", 0)
 
 
 def begun(subject, corpus, longest=10.0):
-    """The stream as the study makes it: the first rows are read first, so the median is known."""
-    stream = ContextStream(subject, [SITE], corpus, 20, longest=longest)
-    stream.activations(stream.rows(2), 2)
-    return stream
+    """The feed as the study makes it, or with another limit of what is massive."""
+    made = feed.TextFeed(subject, [SITE], corpus, 20)
+    made._stream.longest = longest
+    return made
 
 
-def batches(config, stream, first=0):
-    return [batch[SITE] for batch in ladder._batches(config, stream, first)]
+def batches(config, made, first=0):
+    stream = made.batches(config.batch, config.tokens, config.seed, first)
+    return [batch[SITE] for batch in stream]
 
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     """Text of 4,000 tokens in rows of 20; 3 of them are held out, and pools are small."""
-    monkeypatch.setattr(ladder, "HELD_OUT", 3)
-    monkeypatch.setattr(ladder, "POOL", 100)
+    monkeypatch.setattr(feed, "HELD_OUT", 3)
+    monkeypatch.setattr(feed, "MEASURED", 2)
+    monkeypatch.setattr(feed, "POOL", 100)
     generator = torch.Generator().manual_seed(0)
     text = bytes(torch.randint(33, 127, (4000,), generator=generator).tolist()).decode()
     (tmp_path / "text.txt").write_text(text)
@@ -86,8 +89,9 @@ def test_massive_activations_are_not_trained_on(llama, settings, monkeypatch) ->
 
 
 def test_the_ladder_reads_no_padding(llama, tmp_path, monkeypatch):
-    monkeypatch.setattr(ladder, "HELD_OUT", 2)
-    monkeypatch.setattr(ladder, "POOL", 60)
+    monkeypatch.setattr(feed, "HELD_OUT", 2)
+    monkeypatch.setattr(feed, "MEASURED", 2)
+    monkeypatch.setattr(feed, "POOL", 60)
     generator = torch.Generator().manual_seed(0)
     rows = [
         torch.randint(1, 200, (size,), generator=generator).tolist()
@@ -106,7 +110,7 @@ def test_the_ladder_reads_no_padding(llama, tmp_path, monkeypatch):
 
 
 def test_too_little_text_names_the_rows_that_are_held_out(llama, settings, monkeypatch):
-    monkeypatch.setattr(ladder, "HELD_OUT", 199)
+    monkeypatch.setattr(feed, "HELD_OUT", 199)
     with pytest.raises(UserError, match="batch of 32 tokens past the first 199 rows of 20 tokens"):
         batches(settings, begun(llama, settings.corpus))
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from interp.darkmatter import error_saes, ladder
-from interp.darkmatter.contexts import ContextStream
+from interp.darkmatter import error_saes
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.ladder import LadderConfig
 from interp.darkmatter.measure import DarkMatterConfig
@@ -18,7 +17,8 @@ from interp.darkmatter.synthetic import SyntheticConfig
 from interp.runs import checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.saes import train
+from interp.saes import feed, train
+from interp.text.contexts import ContextStream
 
 from .planted import OTHELLO
 
@@ -55,9 +55,9 @@ def small(monkeypatch):
     monkeypatch.setattr(error_saes, "CHECKED", 2)
     monkeypatch.setattr(error_saes, "POOL", 400)
     monkeypatch.setattr(train, "OBSERVED", 2)
-    monkeypatch.setattr(ladder, "HELD_OUT", 4)
-    monkeypatch.setattr(ladder, "MEASURED", 4)
-    monkeypatch.setattr(ladder, "POOL", 400)
+    monkeypatch.setattr(feed, "HELD_OUT", 4)
+    monkeypatch.setattr(feed, "MEASURED", 4)
+    monkeypatch.setattr(feed, "POOL", 400)
 
 
 def same(one, other):
@@ -77,7 +77,7 @@ def same(one, other):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from interp.darkmatter.contexts import ContextStream
+from interp.text.contexts import ContextStream
 from interp.runs import checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load

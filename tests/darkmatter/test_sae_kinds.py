@@ -10,7 +10,6 @@ from sae_lens import StandardSAE, StandardSAEConfig
 from transformers import AutoModelForCausalLM
 
 from interp.darkmatter import ladder
-from interp.darkmatter.contexts import ContextStream
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.errors import UserError
@@ -19,7 +18,10 @@ from interp.model.subject import open_subject
 from interp.runs.study import plan, run_or_load
 from interp.runs.writer import RunWriter
 from interp.saes import open_sae
-from interp.saes.train import SaePlan, Schedule, train_saes
+from interp.saes.feed import TextFeed
+from interp.saes.plan import SaePlan, Schedule
+from interp.saes.train import train_saes
+from interp.text.contexts import ContextStream
 
 from .planted import ids, value
 
@@ -152,8 +154,8 @@ def test_a_ladder_on_heads(given, tmp_path):
     x = read("0.head_z")
     assert x.shape == (3 * (LENGTH - 1), D), "not the number of heads"
     torch.testing.assert_close(x, captured[:, 1:].reshape(-1, D))
-    with pytest.raises(UserError, match="sae-lens has no hook for the site '0.mlp_in'"):
-        ladder.LadderConfig(site="0.mlp_in").check()
+    with pytest.raises(UserError, match="sae-lens has no hook for the site '0.mlp_gate'"):
+        ladder.LadderConfig(site="0.mlp_gate").check()
     out, site = RunWriter(tmp_path, {}), Site("head_z", 0, 2)
     parts = torch.split(read(str(site)), 16)
     schedule = Schedule(steps=3, batch=16, lr=1e-3, model="x")
@@ -165,7 +167,7 @@ def test_a_ladder_on_heads(given, tmp_path):
 
 def test_the_rows_that_are_held_out_are_said(given):
     settings, _ = given
-    config = ladder.LadderConfig(model=settings["model"], length=LENGTH, site="0.resid_post")
-    whole = stream(open_subject(settings["model"]), settings, config.site)
+    subject, site = open_subject(settings["model"]), Site("resid_post", 0)
+    short = TextFeed(subject, [site], settings["corpus"], LENGTH)
     with pytest.raises(UserError, match="past the first 512 rows of 24 tokens, which are held out"):
-        list(ladder._batches(config, whole, 0))
+        list(short.batches(1024, 800_000, 0))

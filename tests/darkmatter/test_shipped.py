@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from interp.darkmatter.ladder import LADDER
 from interp.model.subject import open_subject
 from interp.probes import fvu
 from interp.saes import open_sae
+from interp.saes.study import LADDER
 
 TEXT = """The garbage collector supplements the reference counting already used in Python. Modules
 are searched in the list of folders given by the variable sys.path, which is set from the location

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from interp.darkmatter import error_saes
-from interp.darkmatter.contexts import ContextStream
+from interp.darkmatter.enough import cautions
 from interp.darkmatter.error_saes import ErrorSaesConfig
 from interp.darkmatter.measure import DarkMatterConfig, PursuitConfig
 from interp.darkmatter.results import COLUMNS, intervals, summary
@@ -24,6 +24,7 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter
 from interp.saes import open_sae
+from interp.text.contexts import ContextStream
 
 from .planted import OTHELLO, value
 
@@ -110,6 +111,7 @@ def test_earlier_saes_explain_a_share(run):
 
 def test_summary(run):
     table = summary(run)
+    assert bool(cautions(run)) == table.filter(like="recovers").isna().any(axis=None)
     assert list(table["sae"]) == run.manifest["names"]
     assert set(COLUMNS.values()) < set(table)
     assert "(" in intervals(run, ["fvu"])["fvu"][0]
@@ -195,6 +197,13 @@ def test_a_ridge_makes_up_for_tokens(own_home):
     assert variants[~without]["fvu_nonlinear"].notna().all()
     costs = made.table("downstream")
     assert costs["low"].isna().all(), "two contexts: no interval"
+    *_, few, nan = cautions(made)
+    assert few.startswith(
+        "76 tokens fit maps of 128 inputs: the nonlinear parts come out too large"
+    )
+    assert few.endswith("by far; give --tokens 4000 or more")
+    assert "no percentage of the loss (nan): 3 documents are the fewest" in nan
+    assert "the costs are of 2;" in nan
 
 
 @pytest.mark.parametrize(
@@ -202,7 +211,12 @@ def test_a_ridge_makes_up_for_tokens(own_home):
     [
         ({"site": "1.mlp_out"}, "holds no SAEs of 1.mlp_out, only of 0.resid_post"),
         ({"site": ""}, "holds SAEs of 0.resid_post, .*: give --site"),
-        ({"saes": "nowhere"}, "nowhere holds no SAEs"),
+        ({"saes": "nowhere"}, r"nowhere holds no SAEs \(there is no such folder\)"),
+        ({"saes": "nowhere", "model": "no model"}, "nowhere holds no SAEs"),
+        (
+            {"saes": str(Path(__file__).parent)},
+            "holds no SAEs: give a folder or file with cfg.json",
+        ),
         ({"tokens": 300}, "300 tokens make 5 contexts of 59, too few to split"),
         ({"tokens": 200, "length": 20}, "do not determine a linear map of 128 numbers"),
         ({"corpus": __file__}, "has no tokenizer: give token ids, or a --corpus of ids"),

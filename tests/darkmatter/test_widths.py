@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from interp.darkmatter.figures import error_bands, error_measures
 from interp.darkmatter.widths import bands, fits, group, power_law
 
 
@@ -49,6 +50,27 @@ def test_two_widths_leave_absent_unknown():
     assert table["absent"].isna().all()
     np.testing.assert_allclose(table["linear"] + table["nonlinear"], table["fvu"])
     assert fits(measures([1000, 2000])).empty
+
+
+def test_a_linear_part_below_0_has_no_law_and_is_drawn_below_0():
+    """Few tokens make a map that is worse than none."""
+    rows = measures([1000, 2000, 4000], pursued=False)
+    worse = rows["measure"] == "fvu_nonlinear"
+    rows.loc[worse, "value"] = [0.15, 0.16, 0.11]  # of an FVU of .2, .15 and .125
+    table = bands(rows)
+    assert table["absent"].isna().all()
+    np.testing.assert_allclose(table["linear"], [0.05, -0.01, 0.015])
+    assert list(fits(rows)["quantity"]) == ["fvu", "nonlinear"]
+    figure = error_bands(table)
+    assert figure.layout.barmode == "relative", "a stack would draw it over the nonlinear part"
+    assert "worse than none" in figure.layout.title.text
+    assert "worse than none" not in error_bands(table[table["linear"] > 0]).layout.title.text
+
+
+@pytest.mark.parametrize(("low", "says"), [(0.1, "95 % intervals"), (np.nan, "too few documents")])
+def test_a_title_speaks_of_intervals_where_there_are_any(low, says):
+    rows = measures([1000], pursued=False).assign(low=low, high=0.9)
+    assert says in error_measures(rows, {"fvu": "FVU"}).layout.title.text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Directions: decoded, compared, scored, steered with, saved; atlas neurons among them."""
 
+import json
 import shutil
 
 import pandas as pd
@@ -103,6 +104,12 @@ def test_mistakes(tmp_path, model_folder, own_home):
         with pytest.raises(UserError):
             Directions.load(tmp_path)
     (tmp_path / "directions.json").write_text(about)
+    index = pd.read_parquet(tmp_path / "index.parquet")
+    index.iloc[::-1].to_parquet(tmp_path / "index.parquet", index=False)  # labels of other rows
+    with pytest.raises(UserError, match="index.parquet is not what was saved with directions.json"):
+        Directions.load(tmp_path)
+    unbound = {name: value for name, value in json.loads(about).items() if name != "sha256"}
+    (tmp_path / "directions.json").write_text(json.dumps(unbound))  # as earlier versions wrote it
     directions().index.head(2).to_parquet(tmp_path / "index.parquet")
     with pytest.raises(UserError, match="index.parquet has 2 rows, not 3: make them anew"):
         Directions.load(tmp_path)

@@ -153,7 +153,7 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            (["decode", "nonsense"], "no folder of directions and names no neurons"),
+            (["decode", "nonsense"], "no folder of directions, no run's key, and names no neurons"),
             (["decode", "1.down.17", "--lens", "x"], "'x' is no lens"),
             (["steer", "1.down.17", "--prompt", " "], "the prompt is empty"),
             (["steer", "1.down.17", "--prompt", "w1"], "has no chat template"),
@@ -170,4 +170,4 @@ class TestCommands:
         dog.save(tmp_path / "d")
         shutil.copy(tmp_path / "d" / "index.parquet", tmp_path / "d" / "vectors.safetensors")
         assert main(["directions", "decode", str(tmp_path / "d")]) == 2
-        assert "cannot be read" in capsys.readouterr().err
+        assert "is not what was saved with directions.json" in capsys.readouterr().err

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sae_lens import TopKSAE, TopKSAEConfig
+from sae_lens import TopKSAE, TopKSAEConfig, Transcoder, TranscoderConfig
 from safetensors.torch import load_file, save_file
 
+from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.inspect import steered, top_examples
 from interp.directions.reading import Coordinate, Encoder, Product, Scale, Unread
@@ -98,10 +99,80 @@ def test_a_latent_fires_as_its_sae_says(tmp_path, dog_model, own_home):
         Directions.load(tmp_path / "kept").scores(x)
 
 
-@pytest.mark.parametrize("text", ["sae:5", "sae::5", "sae:folder:x"])
-def test_latents_that_are_not_named(text):
-    with pytest.raises(UserError, match="names no latents: write sae:FOLDER:12,15"):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sae:", "names no SAE: write sae:SOURCE, or sae:SOURCE:12,15"),
+        ("sae::", "names no SAE"),
+        ("sae:nowhere", "nowhere holds no SAEs"),
+        ("sae:folder:x", "Release folder not found"),
+    ],
+)
+def test_latents_that_are_not_named(text, words):
+    with pytest.raises(UserError, match=words):
         open_directions(text)
+
+
+def test_all_latents_are_the_decoder_itself(tmp_path, dog_model, own_home):
+    folder = planted_sae(tmp_path / "sae", str(dog_model))
+    found = open_directions(f"sae:{folder}")
+    sae = found.reading.opened
+    assert len(found) == 64
+    assert found.names[63] == "latent 63"
+    assert found.vectors.data_ptr() == sae.inner.W_dec.data_ptr()
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found.scores(x), sae.encode(x).double())
+    some = open_directions(f"sae:{folder}:7,3")
+    torch.testing.assert_close(some.scores(x), found.scores(x)[:, [7, 3]])
+    exact = sae.W_dec.double().numpy()
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.cosine(some), exact @ exact[[7, 3]].T, atol=1e-12)
+    with pytest.raises(UserError, match="has no latent 64"):
+        open_directions(f"sae:{folder}:64")
+
+
+def test_latents_of_a_transcoder_are_read_at_one_site_and_written_at_another(
+    tmp_path, dog_model, own_home
+):
+    torch.manual_seed(3)
+    inner = Transcoder(TranscoderConfig(d_in=32, d_sae=64, d_out=32, apply_b_dec_to_input=False))
+    inner.cfg.metadata.hook_name = "blocks.0.mlp.hook_in"
+    inner.cfg.metadata.hook_name_out = "blocks.0.hook_mlp_out"
+    inner.cfg.metadata.model_name = str(dog_model)
+    inner.save_model(tmp_path / "tc")
+    found = open_directions(f"sae:{tmp_path / 'tc'}:3,5")
+    assert (str(found.site), str(found.read_at)) == ("0.mlp_out", "0.mlp_in")
+    found.save(tmp_path / "kept")
+    loaded = Directions.load(tmp_path / "kept")
+    assert loaded.read_at == found.read_at
+    subject = open_subject(dog_model)
+    x = subject.capture(torch.tensor([[3, 1, 4, 1, 5]]), [found.read_at])[found.read_at][0]
+    torch.testing.assert_close(loaded.scores(x), inner.encode(x)[:, [3, 5]].detach().double())
+    table = top_examples(subject, [[3, 1, 4, 1, 5]], loaded, keep=1)
+    assert table["score"].tolist() == pytest.approx(loaded.scores(x)[1:].max(0).values.tolist())
+
+
+def test_a_site_that_is_told_is_kept(tmp_path, dog_model, own_home):
+    folder = planted_sae(tmp_path / "sae", str(dog_model))
+    said(folder, hook_name=None)
+    with pytest.raises(UserError, match="it does not say which site it reads"):
+        latent_directions(str(folder), [3])
+    found = latent_directions(str(folder), [3], site="0.resid_post")
+    found.save(tmp_path / "kept")
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(Directions.load(tmp_path / "kept").scores(x), found.scores(x))
+
+
+def test_a_shipped_sae_goes_where_the_package_goes(tmp_path):
+    shipped = FOLDER / "darkmatter" / "smollm2-135m-14" / "saes" / "w768-k64"
+    there = Encoder.of(str(shipped))[0]
+    gone = tmp_path / "elsewhere" / "interp" / "data" / shipped.relative_to(FOLDER)
+    moved = Encoder(str(gone), there.fingerprint)
+    assert moved.opened.d_sae == 768
+    with pytest.raises(UserError, match="is not the one that these latents are of"):
+        _ = Encoder(str(gone), "another").opened
+    with pytest.raises(UserError, match="holds no SAEs"):
+        _ = Encoder(str(tmp_path / "data" / "nothing")).opened
 
 
 def said(folder, **metadata):

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from ..manifests import seal_again
 
 
 def resealed(arguments: list[str]) -> int:
-    """A command over runs whose manifests fit their key and seal, whatever they say: a stranger's."""
+    """A command over a stranger's runs: their manifests fit their key and seal, whatever they
+    say."""
     from interp.cli import main
 
     for path in Path("runs").glob("*/*/manifest.json"):
-        try:
+        # some hold nothing that can be sealed
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             seal_again(path.parent, json.loads(path.read_text()))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            pass  # nothing that can be sealed
     return main(arguments)
 
 
 def command_line(arguments: list[str]) -> int:
-    """`interp` with the words of a JSON list."""
+    """`interp` with the words of a file, one a line."""
     from interp.cli import main
 
-    try:
-        words = json.loads(Path(arguments[0]).read_text())
-    except (ValueError, RecursionError):
-        words = [Path(arguments[0]).read_bytes().decode(errors="surrogateescape")[:1000]]
-    words = words if isinstance(words, list) else [words]
-    # a command line has no NUL in a word, and words that the file system's coding can carry
-    clean = (str(word).replace("\0", "").encode("utf-8", "replace").decode() for word in words)
-    return main([word[:100_000] for word in clean])
+    return main(Path(arguments[0]).read_text().split("\n"))
 
 
 def home_page(arguments: list[str]) -> int:

@@ -7,6 +7,6 @@ from .harness import Server
 
 @pytest.fixture(scope="session")
 def server():
-    made = Server()
+    made = Server("streamlit.testing.v1")
     yield made
     made.close()

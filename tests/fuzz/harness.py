@@ -20,7 +20,9 @@ from typing import Any
 
 from .mutate import damaged
 
-SECONDS = 10.0
+SECONDS, PATIENCE = 10.0, 60.0
+"""A call hangs that takes more seconds of a processor, or more by the clock: the machine may have
+other work."""
 MOST_BYTES = 1 << 30
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +64,7 @@ class Outcome:
 
 def _kind(answer: dict) -> str:
     lines = answer["err"].strip().splitlines()
-    if answer["hung"]:
+    if answer["hung"] or answer["busy"] > SECONDS:
         return "hang"
     if answer["bytes"] > MOST_BYTES or "MemoryError" in answer["err"]:
         return "memory"
@@ -88,6 +90,7 @@ class Server:
             "INTERP_HOME": "home",  # in the folder of each call: nothing of the user's is read
             "INTERP_RUNS": "runs",
             "HF_HUB_OFFLINE": "1",
+            "PIP_NO_INDEX": "1",  # a command that names no model would fetch the default one
             "OMP_NUM_THREADS": "1",
         }
         self.process = subprocess.Popen(
@@ -109,7 +112,7 @@ class Server:
         **environment: str,
     ) -> Outcome:
         """Run a command of `interp`, or a function, in a folder."""
-        return Outcome.of(self.ask(command, folder, call, SECONDS, needs, **environment))
+        return Outcome.of(self.ask(command, folder, call, PATIENCE, needs, **environment))
 
     def ask(
         self,

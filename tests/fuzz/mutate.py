@@ -15,7 +15,7 @@ def damaged(content: bytes, suffix: str, rng: random.Random) -> Damage:
 
     Args:
         suffix: of the file's name. JSON and YAML are damaged in their values three times of four,
-            safetensors in their header every second time.
+            safetensors in their header every second time, .argv by the word, one a line.
     """
     ways: list[Callable[[bytes, random.Random], Damage]] = [_bytes]
     if suffix == ".json":
@@ -24,6 +24,8 @@ def damaged(content: bytes, suffix: str, rng: random.Random) -> Damage:
         ways = [_lines, _lines, _lines, _bytes]
     elif suffix == ".safetensors":
         ways = [_header, _bytes]
+    elif suffix == ".argv":
+        ways = [_words]
     said = []
     for _ in range(rng.choice((1, 1, 2, 3))):
         content, how = rng.choice(ways)(content, rng)
@@ -98,6 +100,26 @@ def _values(content: bytes, rng: random.Random) -> Damage:
         holder[key] = _nasty(rng)
         how = f"is {repr(holder[key])[:40]}"
     return json.dumps(tree).encode("utf-8", "surrogatepass"), f"{key} {how}"
+
+
+def _words(content: bytes, rng: random.Random) -> Damage:
+    """Replace, take out, double or swap words of a command line."""
+    words = content.decode(errors="replace").split("\n")
+    at, other = rng.randrange(len(words)), rng.randrange(len(words))
+    kind = rng.randrange(8)
+    if kind == 0:
+        how = f"without '{words[at][:40]}'"
+        del words[at]
+    elif kind == 1:
+        words[at:at] = [words[other]] * rng.choice((1, 1, 1000))
+        how = f"'{words[at][:40]}' again"
+    elif kind == 2:
+        words[at], words[other] = words[other], words[at]
+        how = f"'{words[at][:40]}' and '{words[other][:40]}' swapped"
+    else:
+        words[at] = str(_nasty(rng)).replace("\0", "\\0")
+        how = f"word {at} is {words[at][:40]!r}"
+    return "\n".join(words or [""]).encode("utf-8", "replace"), how
 
 
 def _whole(rng: random.Random) -> Damage:

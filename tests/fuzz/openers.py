@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def subject(arguments: list[str]) -> int:
-    """A model as a subject, a text or ids through it, and a conversation where it has a template."""
+    """A model as a subject; a text or ids through it, a conversation where it has a template."""
     from interp.model.subject import open_subject
     from interp.model.vocabulary import has_chat_template
 

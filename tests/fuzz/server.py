@@ -38,6 +38,8 @@ def _run(
     for name in needs:
         importlib.import_module(name)
     out, err = Path(folder, ".stdout"), Path(folder, ".stderr")
+    for path in (out, err):  # there even if the child is killed before it has begun
+        path.write_bytes(b"")
     before = _resident()
     began = time.monotonic()
     child = os.fork()
@@ -50,16 +52,25 @@ def _run(
             break
         if not hung and time.monotonic() - began > seconds:
             hung = True
-            os.killpg(child, signal.SIGKILL)
+            _kill(child)
         time.sleep(0.002)
     return {
         "code": os.waitstatus_to_exitcode(status),
         "hung": hung,
         "bytes": max(0, usage.ru_maxrss * 1024 - before),
         "seconds": time.monotonic() - began,
+        "busy": usage.ru_utime + usage.ru_stime,
         "out": out.read_text(errors="replace"),
         "err": err.read_text(errors="replace"),
     }
+
+
+def _kill(child: int) -> None:
+    """With all that it has started; it may not have a group of its own yet."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        os.kill(child, signal.SIGKILL)
 
 
 def _child(

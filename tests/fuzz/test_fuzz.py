@@ -5,7 +5,7 @@ import pytest
 from .harness import Target, fuzz
 from .targets import TARGETS
 
-FEW, MANY = 6, 10_000
+FEW, MANY = 4, 10_000
 """Inputs: of each target in `make test`, and of all together in `make test-all`."""
 
 

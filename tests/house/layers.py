@@ -19,11 +19,12 @@ HOUSE = (
     "plots | runs",
     "text",
     "model",
-    "plain_json | plain_path | plain_tables | plain_yaml",
+    "plain_json | plain_path | plain_tables | plain_tensors | plain_yaml",
     "probes",
     "kernels",
     "plugins",
     "errors | lazy | progress",
+    "plain_text",
 )
 """Higher lines may import lower ones, never the other way round."""
 ELSEWHERE = ("apps", "data", "kernels", "probes")

@@ -102,7 +102,8 @@ def test_no_python_is_started_with_the_current_folder_on_its_import_path() -> No
 
 def test_every_folder_of_an_analysis_is_registered() -> None:
     rooms = {name for line in HOUSE for name in line.split(" | ")}
-    assert set(folders_of_analyses()) == {e.name for e in ENTRIES} - rooms
+    # `saes` is also the room that opens them, below Directions; what needs these is `latents`
+    assert set(folders_of_analyses()) == {e.name for e in ENTRIES} - rooms | {"latents"}
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

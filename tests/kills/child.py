@@ -32,7 +32,7 @@ def start(given: list[Any]) -> None:
         given: name, whether it is made afresh, and the step to die at (0: none).
     """
     name, fresh, at = given
-    small()
+    small(STUDIES[name].constants)
     redone = _Redone()
     steps = Steps(at)
     STUDIES[name].start(fresh)
@@ -50,7 +50,7 @@ def beside(given: list[Any]) -> None:
     other = os.fork()
     if not other:
         try:
-            small()
+            small(STUDIES[name].constants)
             STUDIES[name].start(fresh)
         finally:
             os._exit(0)
@@ -86,7 +86,7 @@ class Steps:
         if isinstance(path, int):
             return
         text = os.fsdecode(path)
-        if not os.path.isabs(text) or text.startswith(self._root):
+        if not text.startswith("/") or text.startswith(self._root):
             self._step()
 
     def _synced(self, file: int) -> None:
@@ -111,13 +111,16 @@ class Steps:
 
 
 class _Redone:
-    """The parts that there are when a study is started, and which of them it writes again."""
+    """The parts of unfinished runs that there are at a start, and which are written again."""
 
     def __init__(self) -> None:
+        begun = [n.parent for n in Path("runs").glob("*/*/run.json")]
         self.there = {
             path.resolve()
-            for path in Path("runs").rglob("*")
-            if path.suffix in writer.PARTS and path.name not in ("run.json", "manifest.json")
+            for run in begun
+            if not (run / "manifest.json").exists()
+            for path in run.rglob("*")
+            if path.suffix in (".parquet", ".safetensors")
         }
         self.again: set[Path] = set()
         real, found = writer.RunWriter.part, self

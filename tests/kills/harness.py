@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from .studies import Resumable
 CHILD = "tests.kills.child"
 LONGEST = 120.0
 """Seconds after which an attempt hangs."""
+SWAP = 12
+"""Steps of the move into another run's place, about."""
 TIMES = ("wall_s", "finished", "peak_memory_bytes", "seal", "seconds")
 """Entries of a manifest that differ between two runs of the same."""
 OWN_METRICS = ("atlas_s", "layers_computed", "layers_resumed")
@@ -42,16 +43,6 @@ class Counts:
     """Finished parts and checkpoints that the attempts which came to the end found."""
     redone: int = 0
     """How many of them these wrote again."""
-    failures: list[str] = field(default_factory=list)
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.kills + other.kills,
-            self.attempts + other.attempts,
-            self.kept + other.kept,
-            self.redone + other.redone,
-            self.failures + other.failures,
-        )
 
     def __str__(self) -> str:
         by_mode = ", ".join(f"{mode} {count}" for mode, count in sorted(self.kills.items()))
@@ -111,15 +102,14 @@ class Killing:
             told = "; ".join(story)
             raise Failure(f"{self.study.name} seed {seed} ({told}): {failure}") from failure
 
-    def each_step(self) -> Iterator[int]:
-        """The steps of an unbroken run."""
-        yield from range(1, self.steps + 1)
-
-    def killed_at(self, step: int, fresh: bool = False) -> None:
-        """Kill the study at one step, let it end, and compare.
+    def killed_at(self, step: int, fresh: bool = False) -> bool:
+        """Kill the study at one step, let it end, and compare; whether it has so many steps.
 
         Args:
             fresh: a finished run is there, and the study is made afresh.
+
+        Raises:
+            Failure: it ends otherwise than with what an unbroken run leaves.
         """
         self._begin(self.whole if fresh else self.sound)
         try:
@@ -133,6 +123,7 @@ class Killing:
         except Failure as failure:
             how = "with --fresh " if fresh else ""
             raise Failure(f"{self.study.name} {how}killed at step {step}: {failure}") from failure
+        return bool(answer["code"])
 
     def _attempt(self, rng: random.Random, fresh: bool, number: int) -> str:
         """Start and kill; what was done, for people."""
@@ -143,7 +134,8 @@ class Killing:
             self._count(self._ask("start", [fresh, 0], seconds), mode)
             return f"{seconds:.3f} s{how}"
         if mode == "step":
-            step = rng.randint(1, self.steps if not number else max(1, self.steps // 2))
+            steps = self.steps + (SWAP if fresh else 0)
+            step = rng.randint(1, max(1, steps // 2) if number else steps)
             self._count(self._ask("start", [fresh, step]), mode)
             return f"step {step}{how}"
         seconds = rng.uniform(0.02, self.seconds)

@@ -6,43 +6,32 @@ path in a config is relative, so that keys and manifests do not depend on where 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from interp.darkmatter import error_saes, ladder
-from interp.darkmatter.error_saes import ErrorSaesConfig
-from interp.darkmatter.ladder import LadderConfig
-from interp.darkmatter.measure import DarkMatterConfig, PursuitConfig
-from interp.darkmatter.synthetic import SyntheticConfig
-from interp.knob.data import DataConfig
-from interp.knob.finetune import FinetuneConfig
-from interp.knob.learn import LearnConfig
-from interp.knob.run import RunConfig
-from interp.knob.search import SearchConfig
-from interp.linearscope.train_sketch import SketchConfig
-from interp.model.catalog import add, resolve
-from interp.neurons.atlas import AtlasConfig
-from interp.neurons.effects import EffectsConfig
-from interp.neurons.tars import TarsConfig
-from interp.obsprop.couple import CoupleConfig
-from interp.obsprop.study import ObspropConfig
-from interp.othello.probe import ProbeConfig
-from interp.othello.sae import SaeConfig
-from interp.othello.settings import TrainConfig
-from interp.othello.train import build_model, train
+from interp.analyses import load
+from interp.data import FOLDER
 from interp.runs import checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.saes import train as saes_train
 
-from ..conftest import make_dog_model, make_model
-from ..darkmatter.planted import OTHELLO
-from ..knob.planted import ANSWERS, SUBJECTS, planted, save
-from ..obsprop.planted import TASK, make_planted, write_task
+from .inputs import (
+    adapter,
+    boards,
+    converted,
+    dog,
+    dog_with_sae,
+    gguf_file,
+    lands,
+    merged,
+    nothing,
+    pronouns,
+    trained_othello,
+)
 
 Start = Callable[[bool], object]
 """Runs a study in the current folder; the argument: with --fresh."""
@@ -56,6 +45,8 @@ class Resumable:
         start: runs it.
         again: whether it has --fresh.
         over: why a stop costs everything, where it does.
+        trials: in `make test-all`; each is about two kills.
+        constants: other values of numbers in modules, by import string.
     """
 
     name: str
@@ -63,89 +54,46 @@ class Resumable:
     start: Start
     again: bool = True
     over: str = ""
+    trials: int = 6
+    constants: dict[str, int] = field(default_factory=dict)
 
 
-def in_store(config: Callable[..., Any], **settings: Any) -> Start:
-    return lambda fresh: run_or_load(config(**settings), Store(Path("runs")), fresh=fresh)
+def in_store(config: str, **settings: Any) -> Start:
+    """Of a study by its config's import string."""
+    return lambda fresh: run_or_load(load(config)(**settings), Store(Path("runs")), fresh=fresh)
 
 
-def small() -> None:
+def small(constants: dict[str, int]) -> None:
     """A checkpoint at every chance, and little text beside what a study is asked to read."""
     checkpoint.SECONDS, checkpoint.SHARE = 0, 0
-    error_saes.FIT_TOKENS, error_saes.CHECKED, error_saes.POOL = 59 * 8, 2, 400
-    ladder.HELD_OUT, ladder.MEASURED, ladder.POOL = 4, 4, 400
-    saes_train.OBSERVED = 2
+    for where, value in constants.items():
+        module, _, name = where.partition(":")
+        assert hasattr(import_module(module), name), where
+        setattr(import_module(module), name, value)
 
 
-def dog(folder: Path, layers: int = 2) -> None:
-    make_model("llama", num_hidden_layers=layers).save_pretrained(folder / "model")
-    make_dog_model(folder / "model")
-    (folder / "text.txt").write_text("w1 w2 w3 w4 " * 20)
-    (folder / "concepts.yaml").write_text(
-        "dog:\n  describe: w1 w2 w3\n  prompts: [w4 w5]\n"
-        "  neighbour: {word: w9, prompts: [w7 w8]}\n"
-    )
-
-
-def pronouns(folder: Path) -> None:
-    make_planted(folder / "model")
-    write_task(folder)
-    (folder / "text.txt").write_text("w1 w2 w100 w3 w4 " * 80)
-    other = {**TASK, "observable": {"w12": 1, "w13": -1}}
-    (folder / "other.yaml").write_text(json.dumps(other))
-
-
-def lands(folder: Path) -> None:
-    save(planted(3, range(1, 2), 30), folder / "model")
-    pairs = dict(zip(SUBJECTS, ANSWERS, strict=True))
-    relation = {"query": "The capital of {} is", "facts": pairs}
-    facts = {"relations": {"capital": relation, "town": relation}}
-    (folder / "facts.json").write_text(json.dumps(facts))
-
-
-def boards(folder: Path) -> None:
-    build_model(TrainConfig(folder, n_layers=2, d_model=32, n_heads=2)).save_pretrained(
-        folder / "model"
-    )
-
-
-def boards_and_saes(folder: Path) -> None:
-    boards(folder)
-
-
-def nothing(folder: Path) -> None:
-    """What ships is enough."""
-
-
-def gguf_file(folder: Path) -> None:
-    from ..model.gguf_files import CASES, make_model, write_gguf
-
-    write_gguf(folder / "tiny.gguf", "llama", make_model(CASES["llama"]))
-
-
-def adapter(folder: Path) -> None:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    dog(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder / "model")
-    torch.manual_seed(0)
-    given = LoraConfig(r=4, target_modules=["up_proj"], init_lora_weights=False)
-    get_peft_model(model, given).save_pretrained(folder / "adapter")
-
-
-def trained_othello(fresh: bool) -> None:
-    train(
-        TrainConfig(
-            Path("made"), Path("checkpoints"), games=64 * 12, n_layers=1, d_model=32, n_heads=2,
-            batch=64, eval_games=50, log_every=2, ckpt_seconds=0.0,
-        )
-    )  # fmt: skip
-
-
-SAES = f"{OTHELLO['saes']}/saes"
-PASS = {**OTHELLO, "saes": f"{SAES}/topk-L2-S0", "tokens": 59 * 20, "ridge": 1e-3}
+SAES = str(FOLDER / "othello" / "saes" / "saes")
+PASS: dict[str, Any] = {
+    "model": "othello-gpt",
+    "saes": f"{SAES}/topk-L2-S0",
+    "site": "2.resid_post",
+    "corpus": str(FOLDER / "othello" / "games.safetensors"),
+    "length": 59,
+    "tokens": 59 * 20,
+    "downstream": 3,
+    "ridge": 1e-3,
+}
+ERRORS = {"FIT_TOKENS": 59 * 8, "CHECKED": 2, "POOL": 400}
+FED = {f"interp.saes.feed:{n}": v for n, v in (("HELD_OUT", 4), ("MEASURED", 4), ("POOL", 400))}
+FEW = {"interp.saes.train:OBSERVED": 2}
+ONE = {name: PASS[name] for name in ("model", "saes", "site", "corpus", "length")}
+UNREAD = {"texts": 0, "words": 0, "spliced": 4}
+SET: dict[str, Any] = {
+    **{name: PASS[name] for name in ("model", "corpus", "length")},
+    "tokens": 128 * 16,
+    "precision": "float32",
+}
+ACTED = {"sample": 6, "k": 2, "prompts": ("w1 w2 w3", "w4 w5"), "controls": 3}
 READ = {name: PASS[name] for name in ("model", "site", "corpus", "length")}
 LANDS: dict[str, Any] = {"model": "model", "facts": "facts.json", "draws": 7}
 ASKED = {**LANDS, "template": "plain", "only_known": False}
@@ -168,51 +116,184 @@ STUDIES = {
         Resumable(
             "neurons.atlas",
             partial(dog, layers=6),
-            in_store(AtlasConfig, model="model", random=12, k=4),
+            in_store("interp.neurons.atlas:AtlasConfig", model="model", random=12, k=4),
         ),
-        Resumable("neurons.tars", dog, in_store(TarsConfig, model="model", **TARS)),
-        Resumable("neurons.effects", dog, in_store(EffectsConfig, model="model", controls=4, **EFFECTS)),
+        Resumable(
+            "neurons.tars", dog, in_store("interp.neurons.tars:TarsConfig", model="model", **TARS)
+        ),
+        Resumable(
+            "neurons.effects",
+            dog,
+            in_store("interp.neurons.effects:EffectsConfig", model="model", controls=4, **EFFECTS),
+        ),
         Resumable(
             "obsprop.run",
             pronouns,
-            in_store(ObspropConfig, model="model", observable="planted.yaml", texts=("w1 w100 w2",), **OBSPROP),
+            in_store(
+                "interp.obsprop.study:ObspropConfig",
+                model="model",
+                observable="planted.yaml",
+                texts=("w1 w100 w2",),
+                **OBSPROP,
+            ),
         ),
         Resumable(
             "obsprop.couple",
             pronouns,
-            in_store(CoupleConfig, model="model", heads=2, **COUPLE),
+            in_store("interp.obsprop.couple:CoupleConfig", model="model", heads=2, **COUPLE),
             over="one table, computed in one go",
         ),
         Resumable(
             "darkmatter.run",
             nothing,
-            in_store(DarkMatterConfig, **PASS, earlier=(f"1.resid_post={SAES}/topk-L1-S0",)),
+            in_store(
+                "interp.darkmatter.measure:DarkMatterConfig",
+                **PASS,
+                earlier=(f"1.resid_post={SAES}/topk-L1-S0",),
+            ),
         ),
-        Resumable("darkmatter.pursuit", nothing, in_store(PursuitConfig, **{**PASS, "downstream": 0})),
-        Resumable("darkmatter.synthetic", nothing, in_store(SyntheticConfig, **PASS, absent=(0.3,), noise=(0.05,))),
+        Resumable(
+            "darkmatter.pursuit",
+            nothing,
+            in_store("interp.darkmatter.measure:PursuitConfig", **{**PASS, "downstream": 0}),
+            trials=3,
+        ),
+        Resumable(
+            "darkmatter.synthetic",
+            nothing,
+            in_store(
+                "interp.darkmatter.synthetic:SyntheticConfig", **PASS, absent=(0.3,), noise=(0.05,)
+            ),
+            trials=3,
+        ),
         Resumable(
             "darkmatter.errors",
             nothing,
             in_store(
-                ErrorSaesConfig,
-                **READ, saes=PASS["saes"], tokens=128 * 10, ridge=1e-3, width=64, k=8, batch=128,
+                "interp.darkmatter.error_saes:ErrorSaesConfig",
+                **READ,
+                saes=PASS["saes"],
+                tokens=128 * 10,
+                ridge=1e-3,
+                width=64,
+                k=8,
+                batch=128,
             ),
+            trials=3,
+            constants=FEW | {f"interp.darkmatter.error_saes:{n}": v for n, v in ERRORS.items()},
         ),
         Resumable(
             "darkmatter.ladder",
             nothing,
-            in_store(LadderConfig, **READ, widths=(64,), k=(4, 8), tokens=128 * 16, batch=128, precision="float32"),
+            in_store(
+                "interp.darkmatter.ladder:LadderConfig",
+                **READ,
+                widths=(64,),
+                k=(4, 8),
+                tokens=128 * 16,
+                batch=128,
+                precision="float32",
+            ),
+            constants=FEW | FED,
         ),
-        Resumable("linearscope.sketch", nothing, in_store(SketchConfig, steps=12, batch=1, crop=16)),
-        Resumable("knob.data", lands, in_store(DataConfig, **LANDS)),
-        Resumable("knob.search", lands, in_store(SearchConfig, **ASKED, adapter="none", pairs=4)),
-        Resumable("knob.finetune", lands, in_store(FinetuneConfig, **ASKED, **FINETUNE, **SCORED)),
-        Resumable("knob.learn", lands, in_store(LearnConfig, **ASKED, **LEARN, adapter="none")),
-        Resumable("knob.run", lands, in_store(RunConfig, **ASKED, **FINETUNE, **LEARN, **SCORED, pairs=2)),
-        Resumable("othello.probe", boards, in_store(ProbeConfig, model="model", **PROBE)),
-        Resumable("othello.sae", boards, in_store(SaeConfig, model="model", **SETS)),
+        Resumable(
+            "saes.survey",
+            nothing,
+            in_store("interp.latents.survey:SurveyConfig", **ONE, tokens=59 * 30, top=4, k=3),
+            constants={"interp.latents.finish:CHUNK": 300},
+        ),
+        Resumable(
+            "saes.measure",
+            nothing,
+            in_store("interp.latents.measure:MeasureConfig", **ONE, **UNREAD, tokens=59 * 40),
+            trials=3,
+        ),
+        Resumable(
+            "saes.effects",
+            dog_with_sae,
+            in_store(
+                "interp.latents.effects:LatentEffectsConfig", model="model", saes="sae", **ACTED
+            ),
+        ),
+        Resumable(
+            "saes.activations",
+            nothing,
+            in_store("interp.saes.activations:ActivationsConfig", **SET, sites=("2.resid_post",)),
+            constants=FED,
+        ),
+        Resumable(
+            "saes.train",
+            nothing,
+            in_store(
+                "interp.saes.training:SaeTrainConfig",
+                **SET,
+                site="2.resid_post",
+                kinds=("batchtopk", "jumprelu"),
+                widths=(64,),
+                l0=(8,),
+                batch=128,
+            ),
+            constants=FEW | FED,
+        ),
+        Resumable(
+            "linearscope.sketch",
+            nothing,
+            in_store("interp.linearscope.train_sketch:SketchConfig", steps=12, batch=1, crop=16),
+        ),
+        Resumable("knob.data", lands, in_store("interp.knob.data:DataConfig", **LANDS)),
+        Resumable(
+            "knob.search",
+            lands,
+            in_store("interp.knob.search:SearchConfig", **ASKED, adapter="none", pairs=4),
+        ),
+        Resumable(
+            "knob.finetune",
+            lands,
+            in_store("interp.knob.finetune:FinetuneConfig", **ASKED, **FINETUNE, **SCORED),
+        ),
+        Resumable(
+            "knob.learn",
+            lands,
+            in_store("interp.knob.learn:LearnConfig", **ASKED, **LEARN, adapter="none"),
+        ),
+        Resumable(
+            "knob.run",
+            lands,
+            in_store("interp.knob.run:RunConfig", **ASKED, **FINETUNE, **LEARN, **SCORED, pairs=2),
+            trials=3,
+        ),
+        Resumable(
+            "othello.probe",
+            boards,
+            in_store("interp.othello.probe:ProbeConfig", model="model", **PROBE),
+        ),
+        Resumable(
+            "othello.sae",
+            boards,
+            in_store("interp.othello.sae:SaeConfig", model="model", **SETS),
+            trials=3,
+            constants=FEW,
+        ),
         Resumable("othello.train", nothing, trained_othello, again=False),
-        Resumable("a GGUF file", gguf_file, lambda fresh: resolve("tiny.gguf"), again=False),
-        Resumable("an adapter", adapter, lambda fresh: add("merged", "model", "adapter"), again=False),
+        Resumable("a GGUF file", gguf_file, converted, again=False, trials=3),
+        Resumable(
+            "an adapter",
+            adapter,
+            merged,
+            again=False,
+            trials=3,
+        ),
     )
-}  # fmt: skip
+}
+LIGHT = (
+    *("interp.knob.data", "interp.knob.evaluate", "interp.model.subject"),
+    "transformers.models.llama.modeling_llama",
+)
+"""What `knob.data` imports."""
+HEAVY = (
+    *LIGHT,
+    *("interp.analyses", "interp.neurons.decode", "interp.othello.train", "interp.saes.open"),
+    *("peft", "sae_lens", "interp.saes.train", "interp.knob.stages", "interp.obsprop.tables"),
+    *("interp.darkmatter.run_pass", "interp.othello.readers", "interp.knob.last_token_cache"),
+)
+"""What the studies import, for a server that runs all of them."""

@@ -85,7 +85,7 @@ def test_fakepedia_records_become_items(tmp_path):
     wanted = Item("P159", "Newport County", context, record["query"], "Newport", "Dubai")
     assert read_items("facts", path) == [wanted]
     path.write_text(json.dumps([record]))
-    with pytest.raises(UserError, match="lacks 'fact_parent'"):
+    with pytest.raises(UserError, match="'fact_parent' of record 1 of .* is missing or null"):
         read_items("facts", path)
 
 

@@ -34,8 +34,8 @@ TIED = {"tie_word_embeddings": True}
 
 def trained(base, config, folder, seed=1):
     """A peft model on a folder's, whose adapter is random and saved; and its logits."""
+    torch.manual_seed(seed)  # peft draws numbers, too
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
-    torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def test_hub_id_offline_is_one_line(own_home, monkeypatch):
     with pytest.raises(UserError, match=r"'org/none' is not in the local hub cache") as caught:
         catalog.resolve("org/none")
     assert "\n" not in str(caught.value)
+    assert f"; and {Path.cwd()} has no folder 'org/none'" in str(caught.value), "it may be a path"
 
 
 def test_hub_id_from_the_local_cache(own_home, model_folder, tmp_path, monkeypatch):

@@ -149,9 +149,9 @@ def test_an_expert_is_read_without_the_rest_of_its_stack(made, tmp_path, own_hom
 
     read, plain = [], module.read_tensor
 
-    def noted(path, name, shape, entry=None):
-        found = plain(path, name, shape, entry)
-        read.append((name.rpartition("experts.")[2], entry, tuple(found.shape)))
+    def noted(stored, shape, entry=None):
+        found = plain(stored, shape, entry)
+        read.append((stored.name.rpartition("experts.")[2], entry, tuple(found.shape)))
         return found
 
     monkeypatch.setattr(module, "read_tensor", noted)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from interp.darkmatter.contexts import ContextStream
 from interp.directions import Directions
 from interp.knob.effects import text_nats
 from interp.model.catalog import resolve
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.obsprop.scoring import corpus_rows
+from interp.text.contexts import ContextStream
 from interp.text.corpus import read_corpus, token_rows
 
 pytestmark = pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 
 import gguf
 import numpy as np
@@ -150,6 +151,43 @@ def test_a_truncated_file_is_one_line(llama, tmp_path, keep):
     with pytest.raises(UserError, match="is no GGUF file|is truncated or damaged") as caught:
         read_gguf(path)
     assert "\n" not in str(caught.value)
+
+
+def _text(said: str) -> bytes:
+    return struct.pack("<Q", len(said)) + said.encode()
+
+
+def _place(whole: bytes, name: str) -> slice:
+    """Where the table of tensors has the place of a matrix."""
+    end = whole.index(_text(name)) + len(_text(name)) + 4 + 2 * 8 + 4 + 8
+    return slice(end - 8, end)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "says"),
+    [
+        ("llama.attention.head_count_kv", "llama.attention.head_count", "'{}' twice in its meta"),
+        ("blk.0.ffn_up.weight", "blk.1.ffn_up.weight", "a tensor '{}' twice: fetch it again"),
+    ],
+)
+def test_a_name_that_is_there_twice_is_refused(name, other, says, llama, tmp_path):
+    """Readers do not agree which of them counts."""
+    whole = llama.read_bytes()
+    assert whole.count(_text(name)) == 1
+    (tmp_path / "twice.gguf").write_bytes(whole.replace(_text(name), _text(other)))
+    with pytest.raises(UserError, match=f"twice.gguf has {says.format(other)}"):
+        read_gguf(tmp_path / "twice.gguf")
+
+
+@pytest.mark.parametrize("shift", [0, -32])
+def test_two_tensors_in_one_place_are_named(shift, llama, tmp_path):
+    """And where one begins within the other."""
+    whole = bytearray(llama.read_bytes())
+    (place,) = struct.unpack("<Q", whole[_place(whole, "blk.1.ffn_down.weight")])
+    whole[_place(whole, "blk.0.ffn_down.weight")] = struct.pack("<Q", place + shift)
+    (tmp_path / "one.gguf").write_bytes(whole)
+    with pytest.raises(UserError, match=r"has 'blk\.\d\.\w+\.weight' and '.*' in one place"):
+        read_gguf(tmp_path / "one.gguf")
 
 
 def test_an_unknown_architecture_is_named(tmp_path):

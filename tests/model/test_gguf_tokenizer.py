@@ -287,6 +287,14 @@ def test_what_would_change_the_tokens_is_refused(changes, message, tmp_path):
         write_tokenizer(file(pieces() | changes), tmp_path)
 
 
+def test_of_a_merge_that_is_there_twice_the_first_counts(tmp_path):
+    """As llama.cpp has it: ' 1' before '12' makes ' 12' of ' 1' and '2'."""
+    said = byte_vocabulary()
+    said["merges"] = ["Ġ 1", *(merge for merge in said["merges"] if merge != "Ġ 1"), "Ġ 1"]
+    tokenizer = converted(said, tmp_path)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("x 12")["input_ids"]) == ["x", "Ġ1", "2"]
+
+
 def test_merges_of_what_is_no_token_are_refused(tmp_path):
     said = byte_vocabulary()
     with pytest.raises(UserError, match="merges"):

@@ -8,7 +8,6 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import DynamicCache
 
-from interp.darkmatter.contexts import ContextStream
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.errors import UserError
 from interp.model import prompting as module
@@ -19,6 +18,7 @@ from interp.neurons.atlas import AtlasConfig
 from interp.neurons.clamp import ClampConfig
 from interp.obsprop.scoring import corpus_rows
 from interp.runs.study import plan, run_or_load
+from interp.text.contexts import ContextStream
 from interp.text.corpus import token_rows
 from interp.text.stream import passes, statistics
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer
 
 from interp.errors import UserError
 from interp.model.tokenizer_files import load_tokenizer
@@ -102,11 +103,47 @@ def test_a_sentencepiece_model_is_a_tokenizer(pieces, tmp_path, model_type):
     assert without_string(folder, 303) == list(range(size + 1, 303))
 
 
+def test_a_piece_that_is_no_text_is_a_line(pieces, tmp_path):
+    """Bytes that are no UTF-8: sentencepiece takes them, and fails as it gives them out."""
+    folder = folder_of(tmp_path / "model", "llama")
+    assert b"dog" in pieces["llama"]
+    (folder / "tokenizer.model").write_bytes(pieces["llama"].replace(b"dog", b"d\xffg"))
+    for reading in (lambda folder: token_strings(folder, 300), load_tokenizer):
+        with pytest.raises(UserError, match=f"cannot read the sentencepiece model in {folder}"):
+            reading(folder)
+
+
 def test_a_class_that_splits_otherwise_is_refused(pieces, tmp_path):
     """GPT-2's class takes the pieces' vocabulary, drops the spaces, and says nothing."""
     folder = folder_of(tmp_path / "model", "gpt2")
     (folder / "tokenizer.model").write_bytes(pieces["llama"])
     with pytest.raises(UserError, match="another vocabulary|splits text otherwise"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "named"),
+    [("gpt2", "Qwen2Tokenizer"), ("qwen2", None), ("qwen2", "GPT2Tokenizer")],
+)
+def test_a_class_that_overrules_tokenizer_json_is_refused(model_type, named, merges, tmp_path):
+    """transformers' classes put rules of their own in its place; which of them it takes may follow
+    from the model's type alone. As the refusal says, the plain class takes the file as it is."""
+    folder = folder_of(tmp_path / "model", model_type, named and {"tokenizer_class": named})
+    merges[1].save(str(folder / "tokenizer.json"))
+    theirs = AutoTokenizer.from_pretrained(folder)
+    assert theirs.encode(TEXTS[0]) != merges[1].encode(TEXTS[0]).ids
+    with pytest.raises(UserError, match=r"Qwen2Tokenizer makes other ids of a text than .* says"):
+        load_tokenizer(folder)
+    folder_of(folder, model_type, {"tokenizer_class": "PreTrainedTokenizerFast"})
+    for text in TEXTS:
+        assert load_tokenizer(folder).encode(text) == merges[1].encode(text).ids
+
+
+def test_a_class_of_other_families_on_whole_words_is_refused(dog_model, tmp_path):
+    folder = shutil.copytree(dog_model, tmp_path / "model")
+    folder_of(folder, "llama", {"tokenizer_class": "LlamaTokenizer"})
+    assert AutoTokenizer.from_pretrained(folder).encode("dog") == []
+    with pytest.raises(UserError, match="LlamaTokenizer makes other ids of a text than"):
         load_tokenizer(folder)
 
 

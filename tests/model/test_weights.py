@@ -174,27 +174,6 @@ def test_gemma_s_legacy_gelu_is_the_approximation():
     assert read_spec(ignored).activation == "relu", "transformers does not read the other"
 
 
-def test_fingerprints_see_another_tokenizer(model_folder, own_home, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(model_folder("llama"), folder)
-    before = Weights(folder).fingerprints()
-    (folder / "tokenizer.json").write_text("{}")
-    after = Weights(folder).fingerprints()
-    assert after["model"] == before["model"]
-    assert after["tokenizer"] != before["tokenizer"]
-
-
-def test_fingerprint_sees_one_changed_weight(model_folder, own_home, tmp_path):
-    folder = model_folder("llama")
-    changed = tmp_path / "changed"
-    shutil.copytree(folder, changed)
-    assert Weights(changed).fingerprint() == Weights(folder).fingerprint()
-    tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.1.mlp.down_proj.weight"][3, 5] += 1e-3
-    save_file(tensors, changed / "model.safetensors")
-    assert Weights(changed).fingerprint() != Weights(folder).fingerprint()
-
-
 class TestDamage:
     @pytest.fixture
     def broken(self, model_folder, own_home, tmp_path):
@@ -252,7 +231,7 @@ class TestDamage:
         with pytest.raises(UserError, match=r"has no model.safetensors"):
             Weights(broken)
         (broken / "config.json").write_text("{")
-        with pytest.raises(UserError, match=r"cannot read .*config.json"):
+        with pytest.raises(UserError, match=r"config.json is broken JSON"):
             Weights(broken)
 
     def test_absent_kind_and_layer(self, model_folder, own_home):
@@ -287,7 +266,7 @@ class TestDamage:
     def test_damaged_index(self, content, broken):
         (broken / "model.safetensors.index.json").write_text(content)
         (broken / "model.safetensors").unlink()
-        with pytest.raises(UserError, match="is damaged"):
+        with pytest.raises(UserError, match="is damaged|not an object"):
             Weights(broken)
 
     def test_integer_weights_are_refused(self, broken):

@@ -21,6 +21,7 @@ from interp.errors import UserError
 from interp.model.weights import Weights
 from interp.neurons import search
 from interp.neurons.atlas import AtlasConfig
+from interp.neurons.concepts import word_tokens
 from interp.progress import in_words
 from interp.runs.study import plan, run_or_load
 
@@ -100,6 +101,18 @@ def test_planted_neuron_is_found_by_its_token(model_folder, own_home, tmp_path):
     best = search.find(run, "#123").iloc[0]
     assert (best["name"], best["side"], best["rank"]) == ("1.down.17", "bottom", 1)
     assert best["score"] == pytest.approx(best["z"] + best["margin"], rel=1e-4)
+
+
+def test_a_model_without_a_tokenizer_says_so(model_folder, own_home, caplog):
+    folder = model_folder("llama")
+    run = run_or_load(AtlasConfig(model=str(folder), k=8, random=2))
+    assert f"{folder} has no tokenizer: its tokens are written #0, #1, …" in caplog.text
+    with pytest.raises(
+        UserError, match="this model has no tokenizer, .* its tokens are #0 to #210"
+    ):
+        search.find(run, "dog")
+    with pytest.raises(UserError, match="this model has no tokenizer"):
+        word_tokens(Weights(folder), "dog")
 
 
 def test_margin_is_the_lead_over_another_word(model_folder, own_home, tmp_path):

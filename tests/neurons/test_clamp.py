@@ -23,6 +23,12 @@ def config(dog_model, **changes):
     return ClampConfig(model=str(dog_model), **{**plain, **changes})
 
 
+@pytest.mark.parametrize("change", [{"neuron": "dog"}, {"prompt": ("",)}, {"value": ()}])
+def test_what_is_wrong_of_any_model_is_refused_before_it_is_looked_for(change):
+    with pytest.raises(UserError):
+        ClampConfig(model="nowhere", **change)
+
+
 def test_planted_neuron_says_its_word(dog_model, own_home):
     run = run_or_load(config(dog_model, value=(0.0, 5.0, 50.0)))
     assert run.manifest["word"] == "dog"

@@ -18,6 +18,7 @@ from interp.neurons.agree import agreement, summary
 from interp.neurons.atlas import AtlasConfig
 from interp.neurons.clamp import ClampConfig
 from interp.neurons.weight_edits import WeightEdit, apply_to_folder
+from interp.runs.query import query
 from interp.runs.study import run_or_load
 
 
@@ -44,7 +45,7 @@ def test_an_atlas_of_experts_equals_dense_float64(model_folder, own_home):
         ("gate", "shared"): mlp.shared_experts.gate_proj.weight,
         ("down", "shared"): mlp.shared_experts.down_proj.weight.T,
     }
-    rows = search.query(f"SELECT * FROM {atlas.sql('neurons')} WHERE side = 'top'")
+    rows = query(f"SELECT * FROM {atlas.sql('neurons')} WHERE side = 'top'")
     assert len(rows) == atlas.manifest["metrics"]["vectors"] == 3 * 48 + 3 * (4 * 24 + 48)
     assert set(rows[rows["layer"] == 0]["expert"]) == {""}
     for (kind, expert), vectors in own.items():

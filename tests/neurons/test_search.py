@@ -48,6 +48,21 @@ def test_score_is_z_plus_lead_over_other_words(atlas):
     assert list(rows["score"]) == sorted(rows["score"], reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("word", "exact", "says"),
+    [
+        ("zzz", False, "no single token stands for 'zzz'"),
+        ("zzz", True, "no token is exactly 'zzz'"),
+        ("a\nb", False, "no single token stands for"),
+        ("'s", False, "no single token stands for ''s'"),
+        ("␣cats", False, "write it as text, ' cats'"),
+    ],
+)
+def test_a_word_that_no_token_stands_for(atlas, word, exact, says):
+    with pytest.raises(UserError, match=says):
+        search.word_ids(atlas, word, exact)
+
+
 def test_exact_matches_one_token(atlas):
     family, exact = search.find(atlas, "dog"), search.find(atlas, " dog", exact=True)
     assert family.iloc[0]["score"] != exact.iloc[0]["score"] or len(family) >= len(exact)

@@ -277,14 +277,18 @@ def test_a_broken_concept_file(tmp_path):
     whole = {"describe": "x", "prompts": "not a list", "neighbour": {"word": "y", "prompts": ["z"]}}
     same = {**whole, "prompts": ["a"], "neighbour": {"word": "Dogs", "prompts": ["z"]}}
     texts = {
-        **dict.fromkeys(("dog: 3", "- a", "dog: {describe: x}"), "is no file of concepts"),
-        yaml.safe_dump({"dog": whole}): "is no file of concepts",
-        yaml.safe_dump({"dog": same}): "the neighbour of 'dog' is the same word",
+        "dog: 3": "'dog' of .*c.yaml is a text, not an object: data/concepts.yaml shows the form",
+        "- a": "c.yaml is a list, not an object",
+        "dog: {describe: x}": "'neighbour' of 'dog' of .*c.yaml is missing or null, not an object",
+        "dog: {describe: [x], neighbour: {}}": "'describe' of 'dog' of .*c.yaml is a list, not a",
+        "dog: {describe: x, prompts: [], neighbour: {word: y, prompts: [z]}}": "has no prompts",
+        yaml.safe_dump({"dog": whole}): "'prompts' of 'dog' of .*c.yaml is a text, not a list",
+        yaml.safe_dump({"dog": same}): "the neighbour of 'dog' of .*c.yaml is the same word",
         "{}": "holds no concept",
         "a: [": "cannot read",
         "dog: 1\ndog: 2": "has 'dog' twice",
     }
-    for content, says in [*((t.encode(), s) for t, s in texts.items()), (b"\xff\xfe", "cannot")]:
+    for content, says in [*((t.encode(), s) for t, s in texts.items()), (b"\xff\xfe", "no UTF-8")]:
         (tmp_path / "c.yaml").write_bytes(content)
         with pytest.raises(UserError, match=says):
             read_concepts(tmp_path / "c.yaml")

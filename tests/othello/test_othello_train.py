@@ -1,6 +1,7 @@
 """Training a two-layer OthelloGPT, the learning rate, and the evaluation."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import GPT2LMHeadModel
 
 from interp.errors import UserError
@@ -16,6 +19,7 @@ from interp.othello.evaluate import evaluate, loss_floor
 from interp.othello.games import random_games, replay, tokens_of
 from interp.othello.train import TrainConfig, build_model, lr_at, train
 from interp.othello.training_state import CHECKPOINT
+from interp.plain_tensors import read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,13 @@ def test_resuming_changes_nothing_and_needs_the_same_settings(
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
 
 
+def test_two_processes_do_not_share_checkpoints(config: TrainConfig, tmp_path: Path) -> None:
+    apart = elsewhere(config, tmp_path)
+    with FileLock(apart.ckpt / ".lock"), pytest.raises(UserError, match="another process is train"):
+        train(apart)
+    assert not (apart.ckpt / CHECKPOINT).exists()
+
+
 def test_shards_are_a_way_to_compute_not_another_training(
     config: TrainConfig, whole: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -89,6 +100,26 @@ def test_shards_are_a_way_to_compute_not_another_training(
     with safe_open(shards.ckpt / CHECKPOINT, "pt") as file:
         loss = json.loads(file.metadata()["state"])["curve"][-1]["loss"]
     assert loss == pytest.approx(whole["loss_curve"][0]["loss"], abs=1e-4)
+
+
+def test_a_damaged_checkpoint(config: TrainConfig, whole: dict[str, Any], tmp_path: Path) -> None:
+    """Whole, of another state, or with a tensor of another shape: no traceback, no other start."""
+    shutil.copytree(config.ckpt, tmp_path / "ckpt")
+    path = tmp_path / "ckpt" / CHECKPOINT
+    tensors, about = read_tensors(path)
+    state = json.loads(about["state"])
+    name = min(name for name in tensors if name.startswith("exp_avg."))
+    for change, note, line in (
+        ({}, {"step": "3"}, "'step' of 'state' of .* is a text, not a whole number"),
+        ({}, {"curve": [3]}, "entry 1 of 'curve' of 'state' of .* is a whole number, not an obj"),
+        ({name: torch.zeros(1)}, {}, f"has no {name} of .*: give another --ckpt"),
+    ):
+        save_file(tensors | change, path, {"state": json.dumps(state | note)})
+        with pytest.raises(UserError, match=line):
+            train(elsewhere(config, tmp_path))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="cannot be read .*: give another --ckpt"):
+        train(elsewhere(config, tmp_path))
 
 
 def test_bf16_products_follow_fp32(

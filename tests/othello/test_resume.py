@@ -8,7 +8,7 @@ from interp.othello.sae import SaeConfig
 from interp.runs import checkpoint
 from interp.runs.store import Store, open_run
 from interp.runs.study import run_or_load
-from interp.saes import train
+from interp.saes.learner import Learner
 
 
 def hashes(run):
@@ -37,10 +37,10 @@ def test_autoencoders_are_trained_on(tiny, saes, tmp_path, monkeypatch):
     out = tmp_path / "run"
     for at in (4 * 19 + 1, 4 * (20 + 19) + 1):
         with monkeypatch.context() as patch:
-            stopped_at(patch, train, "_step", at)
+            stopped_at(patch, Learner, "step", at)
             with pytest.raises(KeyboardInterrupt):
                 run_or_load(config, out=out)
-    steps = stopped_at(monkeypatch, train, "_step", -1)
+    steps = stopped_at(monkeypatch, Learner, "step", -1)
     passes = stopped_at(monkeypatch, board_labels, "read_activations", -1)
     made = run_or_load(config, out=out)
     assert len(steps) == 4 * 20

@@ -154,10 +154,13 @@ def test_findings_are_sentences_with_the_runs_numbers(run) -> None:
 
 MISTAKES = {
     "not a square": (["play", "f5 z9"], "'z9' is not a square"),
-    "illegal": (["play", "f5 f6 a1"], "f5 f6 a1 is not a legal game"),
+    "illegal": (
+        ["play", "f5 f6 a1"],
+        "move 3, a1, is not legal after f5 f6: legal are d3, c4, e6, f7",
+    ),
     "too long": (["play", "--plies", "60"], "--plies must be between 1 and 59"),
     "other SAEs": (["compare", "--model", "{tiny}"], "these SAEs are of another model"),
-    "no SAEs": (["compare", "--saes", "/nowhere"], "holds no run"),
+    "no SAEs": (["compare", "--saes", "/nowhere"], "holds no run (there is no such folder)"),
     "no OthelloGPT": (
         ["probe", "--model", "{llama}"],
         "is not an OthelloGPT: its vocabulary has 211",
@@ -353,3 +356,27 @@ def test_moves_are_read_as_people_write_them() -> None:
     assert (parse_moves("F5, d6  c3") == parse_moves("f5 d6 c3")).all()
     with pytest.raises(UserError, match="'d4' is not a square"):
         parse_moves("d4")
+
+
+def test_other_kinds_join_the_comparison(tiny, tmp_path) -> None:
+    """On the same games, with the same initial weights as TopK's."""
+    kinds = ("topk", "batchtopk", "jumprelu")
+    config = SaeConfig(str(tiny), tokens=10_000, d_sae=48, k=4, kinds=kinds, seeds=(0,), batch=512)
+    saes = run_or_load(config, out=tmp_path / "saes")
+    assert saes.table("saes").groupby("arch").size().to_dict() == dict.fromkeys(kinds, 2)
+    compare = CompareConfig(str(tiny), str(saes.path), **COMPARE)
+    made = run_or_load(compare, out=tmp_path / "compare")
+    assert made.manifest["kinds"] == list(kinds)
+    scores = made.table("scores")
+    assert set(kinds) < set(scores["reader"])
+    assert not {"l1", "gated"} & set(scores["reader"])
+    assert {"coverage_batchtopk", "coverage_jumprelu"} < set(made.metrics)
+    said = " ".join(findings.sentences(scores, made.metrics))
+    assert all(f"The {kind} latents have a coverage" in said for kind in kinds)
+    swept = {reader for reader, *_ in _sweeps(made, (0,), 2, 0)}
+    assert swept == {"probe", "means", "random", *kinds}
+
+
+def test_a_kind_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="--kinds at least one kind, each once"):
+        SaeConfig(kinds=("topk", "topk")).check()

@@ -10,10 +10,11 @@ from interp.errors import UserError
 from interp.neurons.tars import TarsConfig
 from interp.runs import checkpoint
 from interp.runs.checkpoint import Checkpoint, restore_training, training_state
+from interp.runs.making import writing
 from interp.runs.manifest import SCHEMA, key_of
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.runs.writer import RunWriter, writing
+from interp.runs.writer import RunWriter
 
 
 def squares(asked):
@@ -100,7 +101,7 @@ def test_a_checkpoint_is_kept_until_the_run_is_finished(tmp_path):
         path = out.path / "deep" / ".work.pieces" / "state.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(
-            UserError, match=r"cannot read .*state.safetensors .*delete it to start"
+            UserError, match=r"state.safetensors cannot be read .*: delete it to start"
         ):
             Checkpoint(out, "deep/work").read()
         out.table("all/squares", squares([])(range(3)))

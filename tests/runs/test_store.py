@@ -128,7 +128,9 @@ def test_foreign_folders_are_refused_and_left_alone(own_home, tmp_path):
     (folder / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="is not empty and holds no run"):
         run_or_load(Squares(), out=folder)
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match=r"nothing holds no run \(there is no such folder\)"):
+        open_run(own_home / "nothing")
+    with pytest.raises(UserError, match=r"holds no run \(no manifest.json\)"):
         open_run(folder)
     assert [p.name for p in folder.iterdir()] == ["thesis.tex"]
     run_or_load(Squares(3), out=tmp_path / "three")
@@ -189,7 +191,7 @@ def test_directions_are_part_of_a_run_and_survive_a_fresh_one(own_home):
 
         def run(self, out):
             index = pd.DataFrame({"name": ["a"]})
-            Directions(Site("resid_post", 1), torch.ones(1, 3), index).save(out.path / "finds")
+            Directions(Site("resid_post", 1), torch.ones(1, 3), index).save_in(out, "finds")
             return {}
 
     first = run_or_load(Finds())

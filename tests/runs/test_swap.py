@@ -9,10 +9,10 @@ import pytest
 
 from interp.errors import UserError
 from interp.model.files import remembered
+from interp.runs.making import writing
 from interp.runs.store import Store, open_run
 from interp.runs.study import plan, run_or_load
 from interp.runs.swap import fresh_folder, swap_in
-from interp.runs.writer import writing
 
 from .test_store import Squares
 

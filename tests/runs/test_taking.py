@@ -133,7 +133,10 @@ def test_papers_are_those_of_the_study():
 
 def test_what_tex_reads_as_its_own_is_escaped():
     entry = citing._entry("misc", "k", title="50% of a_b & {c}", note="", year=2026)
-    assert entry == "@misc{k,\n  title = {{50\\% of a\\_b \\& \\{c\\}}},\n  year = {2026}\n}"
+    brace = r"\textbraceleft{}c\textbraceright{}"
+    assert (
+        entry == f"@misc{{k,\n  title = {{{{50\\% of a\\_b \\& {brace}}}}},\n  year = {{2026}}\n}}"
+    )
     paper = citing._paper(Paper("k", "Doe, J.", "T", 2020, booktitle="B"))
     assert paper.startswith("@inproceedings{k,\n  title = {{T}},\n  author = {Doe, J.}")
 

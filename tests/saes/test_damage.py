@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from interp.errors import UserError
 from interp.saes import open_sae, wrap
+from interp.saes.open import saes_bos
 
 GEMMA = "gemma-scope-2b-pt-res-canonical:layer_0/width_16k/canonical"
 HOOK_Z = "gpt2-small-hook-z-kk:blocks.5.hook_z"
@@ -64,16 +66,28 @@ def test_a_shape_that_does_not_fit(tmp_path):
 def test_a_truncated_file(kept, tmp_path):
     path = stored(tmp_path) / "sae_weights.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
-    assert f"the SAE in {tmp_path} cannot be read: " in refused(tmp_path)
+    assert f"{path} is truncated or corrupt" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "change", [{"d_in": "x"}, {"d_sae": None}, {"metadata": {"sae_lens_version": "x.y"}}]
+    ("change", "says"),
+    [
+        ({"d_in": "x"}, "'d_in' in the config of {} is a text"),
+        ({"d_sae": None}, "{} is damaged: its cfg.json has no d_sae"),
+        ({"d_sae": 10**9}, "{} is damaged: its cfg.json says d_sae 1000000000, and no tensor"),
+        ({"metadata": -1}, "'metadata' in the config of {} is a whole number, not an object"),
+        ({"metadata": {"hook_name": 3}}, "'hook_name' in the config of {} is a whole number"),
+        ({"metadata": {"model_from_pretrained_kwargs": "x"}}, "'model_from_pretrained_kwargs' in"),
+        ({"metadata": {"sae_lens_version": "x.y"}}, "the SAE in {} cannot be read (Invalid"),
+    ],
 )
-def test_a_config_of_nonsense(change, tmp_path):
+def test_a_config_of_nonsense(change, says, tmp_path):
+    """Nothing is made of it: d_sae of 1e9 would be 32 GB."""
     path = stored(tmp_path) / "cfg.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert "cannot be read: " in refused(tmp_path)
+    assert says.format(tmp_path) in refused(tmp_path)
+    with suppress(UserError):  # where it has been said how text begins, nothing else is read
+        saes_bos(str(tmp_path))
 
 
 @pytest.fixture
@@ -124,7 +138,7 @@ def npz_of_nothing(path: Path) -> None:
 )
 def test_a_damaged_npz_of_the_hub(write, hub):
     write(hub / "file.npz")
-    assert f"{GEMMA} cannot be opened: " in refused(GEMMA)
+    assert f"{GEMMA} cannot be opened (" in refused(GEMMA)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 200, -100])
@@ -133,8 +147,8 @@ def test_a_damaged_pt_of_the_hub(kept, hub):
     torch.save(dict(StandardSAE(StandardSAEConfig(d_in=8, d_sae=16)).state_dict()), path)
     assert open_sae(HOOK_Z).d_sae == 16
     path.write_bytes(path.read_bytes()[:kept])
-    assert f"{HOOK_Z} cannot be opened: " in refused(HOOK_Z)
+    assert f"{HOOK_Z} cannot be opened (" in refused(HOOK_Z)
     shutil.copy(hub / "file.json", path)
-    assert "cannot be opened: " in refused(HOOK_Z)
+    assert "cannot be opened (" in refused(HOOK_Z)
     torch.save({"W_enc": print}, path)
-    assert "cannot be opened: " in refused(HOOK_Z)
+    assert "cannot be opened (" in refused(HOOK_Z)

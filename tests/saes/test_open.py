@@ -8,11 +8,11 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig, Transcoder, TranscoderConfig
 from safetensors.torch import load_file, save_file
 
-from interp.darkmatter.ladder import LADDER
 from interp.data import FOLDER
 from interp.directions.sources import latent_directions
 from interp.errors import UserError
 from interp.saes.open import check_saes, open_saes
+from interp.saes.study import LADDER
 
 SHIPPED = FOLDER / "othello" / "saes" / "saes"
 

@@ -33,7 +33,7 @@ def test_the_spread_is_that_of_the_tokens_that_are_not_massive():
     assert float(spread.distance) == pytest.approx(distances.mean(), rel=1e-12)
     from_median = np.linalg.norm(left - np.median(left, axis=0), axis=1)
     assert float(spread.limit) == pytest.approx(10 * np.median(from_median), rel=1e-2)
-    inputs = spread.inputs(massive)
+    inputs = spread.scaled(massive[spread.near(massive)])
     expected = (left - centre) * 8**0.5 / distances.mean()
     np.testing.assert_allclose(inputs, expected, rtol=0, atol=1e-5)
 
@@ -42,7 +42,7 @@ def test_tokens_at_the_centre_do_not_make_the_others_massive():
     """Most tokens of a ReLU's output are 0 at once: the others are the data."""
     x = torch.zeros(1000, 4)
     x[::10] = gaussian(100, 4).abs()
-    assert len(Spread.of(x).inputs(x)) == 1000
+    assert Spread.of(x).near(x).sum() == 1000
 
 
 @pytest.mark.parametrize(

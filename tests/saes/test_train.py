@@ -13,8 +13,9 @@ from interp.probes import fvu
 from interp.runs import checkpoint
 from interp.runs.checkpoint import Checkpoint
 from interp.runs.writer import RunWriter
-from interp.saes import open_sae, resample, train
-from interp.saes.train import SaePlan, Schedule, train_saes
+from interp.saes import learner, open_sae
+from interp.saes.plan import SaePlan, Schedule
+from interp.saes.train import train_saes
 
 SITE = Site("resid_post", 1)
 PLANS = [
@@ -122,19 +123,19 @@ def test_a_power_of_two_is_the_same_training(plain, tmp_path) -> None:
 def test_dead_latents_of_an_l1_penalty_come_back(tmp_path, monkeypatch) -> None:
     """Half of them begin with a bias that no input overcomes: without a second beginning they
     would never fire."""
-    begin = train._trainer
+    begin = learner._trainer
 
     def half_dead(*given):
         trainer = begin(*given)
         trainer.sae.b_enc.data[::2] = -99.0
         return trainer
 
-    monkeypatch.setattr(train, "_trainer", half_dead)
+    monkeypatch.setattr(learner, "_trainer", half_dead)
     plans = [dataclasses.replace(PLANS[1], sparsity=0.3)]
     for name, resampled in (("with", True), ("without", False)):
         with monkeypatch.context() as patch:
             if not resampled:
-                patch.setattr(resample, "resample", lambda *given: None)
+                patch.setattr(learner, "resample", lambda *given: None)
             train_saes(plans, stream, LONG, RunWriter(tmp_path / name, {}), "train")
     alive = {
         name: open_sae(tmp_path / name / "saes" / "l1").quality(planted(2000, 1))["alive"]

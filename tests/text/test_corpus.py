@@ -30,9 +30,8 @@ FORGET = Path("/proc/self/clear_refs")
 def dump_stream(folder, *texts, names=("text",)):
     """A saved dataset of one file."""
     table = pa.table([pa.array(texts)] * len(names), names=list(names))
-    with pa.OSFile(str(folder / "x.arrow"), "wb") as file:
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
+    with pa.ipc.new_stream(folder / "x.arrow", table.schema) as writer:
+        writer.write_table(table)
     (folder / "dataset_info.json").write_text("{}")
     (folder / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
 
@@ -171,7 +170,7 @@ class TestMistakes:
             ('"text"', "line 2 holds a text, not an object: mend or remove it"),
             ('{"body": "x", "n": 1}', "line 2 has no field 'text': it has body, n"),
             ('{"text": 3}', "line 2 is no text but a whole number"),
-            ('{"text": "x", "text": "y"}', "line 2 is broken JSON .it has the key 'text' twice"),
+            ('{"text": "x", "text": "y"}', "line 2 has the key 'text' twice: mend or remove it"),
             ('{"text": "\\ud83d"}', "line 2 has half of a character"),
             (f'{{"text": {"[" * 101}{"]" * 101}}}', "line 2 is nested more than 100 deep"),
         ],
@@ -206,8 +205,11 @@ class TestMistakes:
         [
             ("{", "state.json is broken JSON"),
             ("[" * 100_000, "state.json is nested more than 100 deep: save the dataset again"),
-            ("{}", "'_data_files' of .*state.json is null, not a list"),
-            ('{"_data_files": [3]}', "is a list of another kind, not a list"),
+            ("{}", "'_data_files' of .*state.json is missing or null, not a list"),
+            (
+                '{"_data_files": [3]}',
+                "entry 1 of '_data_files' of .* is a whole number, not an obj",
+            ),
             ('{"_data_files": [{"filename": "../x"}]}', "names '../x', which is no file of its"),
             ('{"_data_files": [{"filename": "x"}]}', "x cannot be read .*: replace it or leave"),
         ],

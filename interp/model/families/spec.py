@@ -163,7 +163,7 @@ def _inside(config: Config, wrapper: Wrapper) -> Config:
     flat = text is config
     text = {**text, "model_type": wrapper.text if flat else text.get("model_type", wrapper.text)}
     tied = _flag({"tie_word_embeddings": wrapper.tied, **config}, "tie_word_embeddings")
-    if wrapper.text_decides and not tied and text["model_type"] in FAMILIES:
+    if wrapper.text_decides and not tied and str(text["model_type"]) in FAMILIES:
         silent = FAMILIES[text["model_type"]].defaults
         tied = _flag({**silent, **text}, "tie_word_embeddings")
     return {**text, "tie_word_embeddings": tied}
@@ -171,7 +171,7 @@ def _inside(config: Config, wrapper: Wrapper) -> Config:
 
 def _given(config: Config, names: tuple[str, ...], default: Any) -> tuple[str, Any]:
     """The first of a field's names that the config has, and its value; null is not given."""
-    name = next((n for n in names if config.get(n) is not None), "")
+    name = next((n for n in names if n and config.get(n) is not None), "")
     return name, config[name] if name else default
 
 
@@ -181,23 +181,25 @@ def _size(config: Config, *names: str, default: int = 0) -> int:
         value = value[0]  # one a layer (Gemma 3n)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         what = f"'{name}' is {value!r}" if name else f"'{names[0]}' is missing"
-        raise UserError(f"config.json of this {config['model_type']} model is damaged: {what}")
+        raise UserError(
+            f"config.json of this {config['model_type']} model is damaged: {what}; fetch it again"
+        )
     return value
 
 
 def _flag(config: Config, name: str) -> bool:
     value = config[name]
     if not isinstance(value, bool):
-        raise UserError(f"config.json is damaged: '{name}' is {value!r}")
+        raise UserError(f"config.json is damaged: '{name}' is {value!r}; fetch it again")
     return value
 
 
 def _number(config: Config, name: str) -> float:
     """A number that the config has; 0 where the family has no such field or it is null."""
-    value = config.get(name)
+    value = config.get(name) if name else None
     value = 0.0 if value is None else value
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-        raise UserError(f"config.json is damaged: '{name}' is {value!r}")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e300:
+        raise UserError(f"config.json is damaged: '{name}' is {value!r}; fetch it again")
     return float(value)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import UserError
+from ..ends import END_TEXTS
 from .architectures import ARCHITECTURES, Architecture
 from .file import GgufFile
-from .metadata import Metadata
+from .metadata import Metadata, check_kinds
 from .rope import read_rope
 from .tokenizer import CONTROL
 
@@ -18,12 +19,6 @@ _IDS = {
 }
 _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 """The ends of a text, of a turn, and of a message that a tool answers."""
-_END_TEXTS = frozenset((
-    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"),
-    *("<eos>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>"),
-))  # fmt: skip
-"""Control tokens that end an answer by their text, as llama.cpp has them (llama-vocab.cpp, the list
-of end-of-generation tokens; without those of families that are not converted)."""
 
 
 def architecture_of(file: GgufFile) -> Architecture:
@@ -48,6 +43,7 @@ def read_config(file: GgufFile) -> dict[str, Any]:
     Raises:
         UserError: metadata that is missing or that transformers has nothing for.
     """
+    check_kinds(file)
     architecture, metadata = architecture_of(file), Metadata(file)
     width, n_heads = metadata.size("embedding_length"), metadata.size("attention.head_count")
     n_layers, d_mlp = metadata.size("block_count"), metadata.size("feed_forward_length")
@@ -106,7 +102,7 @@ def _ends_by_text(file: GgufFile) -> list[int]:
     return [
         i
         for i, (token, kind) in enumerate(zip(tokens, types, strict=False))
-        if kind == CONTROL and token in _END_TEXTS
+        if kind == CONTROL and token in END_TEXTS
     ]
 
 
@@ -138,6 +134,9 @@ def _windows(metadata: Metadata, n_layers: int) -> dict[str, Any]:
     metadata.asked.add("attention.sliding_window_pattern")
     if pattern is None:
         return {}
+    wrong = not isinstance(pattern, int | list) or (isinstance(pattern, int) and pattern < 1)
+    if wrong or (isinstance(pattern, list) and len(pattern) != n_layers):
+        raise metadata.refusal("has a pattern of windows that is not one of its layers")
     if isinstance(pattern, int):
         pattern = [layer % pattern < pattern - 1 for layer in range(n_layers)]
     return {"layer_types": ["sliding_attention" if s else "full_attention" for s in pattern]}

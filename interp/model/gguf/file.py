@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def read_gguf(path: Path) -> GgufFile:
     """Read a file's metadata and the table of its tensors.
 
     Raises:
-        UserError: it is no GGUF file, is truncated or damaged, or holds an unknown type of tensor.
+        UserError: it is no GGUF file, is truncated or damaged, names a key or a tensor twice, has
+            two tensors in one place, or holds an unknown type of tensor.
     """
     with path.open("rb") as file:
         try:
@@ -82,18 +84,28 @@ def read_gguf(path: Path) -> GgufFile:
     version, n_tensors, n_values = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
     if version not in (2, 3):
         raise UserError(f"{path} is GGUF version {version}: convert the model again (version 3)")
-    metadata = {}
+    metadata: dict[str, Any] = {}
     for _ in range(n_values):
         key = cursor.string()
+        if key in metadata:
+            raise UserError(f"{path} has '{key}' twice in its metadata: fetch it again")
         metadata[key] = cursor.value(cursor.number("I"))
     entries = [cursor.entry() for _ in range(n_tensors)]
-    alignment = int(metadata.get("general.alignment", _ALIGNMENT))
+    alignment = metadata.get("general.alignment", _ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise _damaged(path)
     start = -(-cursor.at // alignment) * alignment
     data = np.frombuffer(content, np.uint8)
-    tensors = {
-        name: _stored(path, data, name, shape, kind, start + offset)
-        for name, shape, kind, offset in entries
-    }
+    tensors: dict[str, Stored] = {}
+    places = []
+    for name, shape, kind, offset in entries:
+        if name in tensors:
+            raise UserError(f"{path} has a tensor '{name}' twice: fetch it again")
+        tensors[name] = _stored(path, data, name, shape, kind, start + offset)
+        places.append((offset, offset + tensors[name].packed.size, name))
+    for (_, end, before), (begin, _, name) in pairwise(sorted(places)):
+        if begin < end:
+            raise UserError(f"{path} has '{before}' and '{name}' in one place: fetch it again")
     return GgufFile(path, metadata, tensors)
 
 
@@ -145,8 +157,10 @@ class _Cursor:
         if kind != _ARRAY:
             raise _damaged(self.path)
         kind, count = self.number("I"), self.number("Q")
-        if kind not in _NUMBERS:
+        if kind == _STRING:
             return [self.value(kind) for _ in range(count)]
+        if kind not in _NUMBERS:  # lists of lists mean nothing here
+            raise _damaged(self.path)
         numbers = np.dtype(_NUMBERS[kind]).newbyteorder("<")
         before = self.skip(count * numbers.itemsize)
         return np.frombuffer(self.content, numbers, count, before).tolist()

@@ -10,10 +10,34 @@ import math
 from typing import Any
 
 from ...errors import UserError
+from ...plain_json import check
 from .file import GgufFile
 
 _SAYS_NOTHING = {"rope.scaling.finetuned", "tensor_data_layout"}
 """Keys that change no number."""
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("model", "pre"), str | None),
+    **dict.fromkeys(("tokens", "merges"), list[str] | None),
+    "scores": list[float] | None,
+    "token_type": list[int] | None,
+    **dict.fromkeys(("add_bos_token", "add_eos_token", "add_space_prefix"), bool | None),
+    **dict.fromkeys(
+        (f"{name}_token_id" for name in (
+            "bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "mask"
+        )),
+        int | None,
+    ),
+}  # fmt: skip
+"""Of which kind the values are under `tokenizer.ggml.`."""
+
+
+def check_kinds(file: GgufFile) -> None:
+    """Raise UserError for a value about the tokenizer of another kind than the format has it."""
+    kinds = {f"tokenizer.ggml.{key}": kind for key, kind in _KINDS.items()}
+    for key, kind in {**kinds, "tokenizer.chat_template": str | None}.items():
+        check(file.metadata.get(key), kind, f"'{key}' in {file.path}", "fetch it again")
 
 
 class Metadata:
@@ -48,7 +72,7 @@ class Metadata:
         """
         value = self.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.refusal(f"has {value!r} as '{self.architecture}.{key}'")
+            raise self.refusal(f"has {_short(value)} as '{self.architecture}.{key}'")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -59,7 +83,7 @@ class Metadata:
         """
         value = self.get(key) or default
         if isinstance(value, bool | str | list | None) or not 0 < value < math.inf:
-            raise self.refusal(f"has {value!r} as '{self.architecture}.{key}'")
+            raise self.refusal(f"has {_short(value)} as '{self.architecture}.{key}'")
         return float(value)
 
     def check_all_asked(self) -> None:
@@ -70,9 +94,14 @@ class Metadata:
             # llama.cpp takes 0 for "none" wherever a key may be missing
             if self.values[key] or isinstance(self.values[key], str):
                 raise self.refusal(
-                    f"has '{self.architecture}.{key}' = {str(self.values[key])[:40]}, which the "
+                    f"has '{self.architecture}.{key}' = {_short(self.values[key])}, which the "
                     "conversion does not know and which may change the model's numbers"
                 )
 
     def refusal(self, what: str) -> UserError:
         return UserError(f"{self.file.path.name} {what}: it cannot be converted")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]} …"

@@ -115,7 +115,8 @@ def _byte_level(file: GgufFile, said: dict[str, Any]) -> Tokenizer:
     if said.get("add_space_prefix"):
         raise UserError(f"{file.path.name} puts a space before a text: it cannot be converted")
     vocabulary = {token: i for i, token in enumerate(said["tokens"])}
-    merges = [tuple(merge.split(" ", 1)) for merge in said.get("merges", [])]
+    # of one that is there twice the first counts, as llama.cpp has it
+    merges = [tuple(merge.split(" ", 1)) for merge in dict.fromkeys(said.get("merges", []))]
     if lost := [m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= vocabulary.keys()]:
         raise UserError(f"{file.path.name} merges {lost[0]}, which are no tokens")
     model = models.BPE(vocabulary, merges, ignore_merges=name in WHOLE_WORDS)

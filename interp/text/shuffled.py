@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..model.site import Site
 from .contexts import Contexts, ContextStream, Row
 
 READ = 8
@@ -21,8 +22,8 @@ READ = 8
 
 def shuffled(
     stream: ContextStream, rows: Iterator[Row], batch: int, pool: int, first: int = 0, seed: int = 0
-) -> Iterator[Float[Tensor, "batch d"]]:
-    """Activations at the stream's first site from batch `first` on, until the rows end. Tokens are
+) -> Iterator[dict[Site, Float[Tensor, "batch d"]]]:
+    """Activations at the stream's sites from batch `first` on, until the rows end. Tokens are
     shuffled within pools of at least `pool` of them; what does not fill a batch there is left out.
 
     The stream's median must be known (something was read before) wherever it begins.
@@ -38,7 +39,8 @@ def shuffled(
         generator = torch.Generator().manual_seed(1000 * seed + number)
         order = torch.randperm(tokens, generator=generator)[: count * batch]
         for chosen in torch.split(order, batch)[first:]:
-            yield x[place[chosen[kept[chosen]]]]
+            at = place[chosen[kept[chosen]]]
+            yield {site: values[at] for site, values in x.items()}
         first = 0
 
 
@@ -56,8 +58,10 @@ def _pools(stream: ContextStream, rows: Iterator[Row], full: int) -> Iterator[li
         yield pool
 
 
-def _read(stream: ContextStream, parts: list[Contexts]) -> tuple[Tensor, Tensor]:
-    """Activations [kept tokens, d], and which of the tokens they are of [tokens]."""
+def _read(stream: ContextStream, parts: list[Contexts]) -> tuple[dict[Site, Tensor], Tensor]:
+    """Activations [kept tokens, d] by site, and which of the tokens they are of [tokens]."""
     read = [(part, *stream.read(part)) for part in parts]
     kept = [now.chosen[before.chosen].cpu() for before, now, _ in read]
-    return torch.cat([tokens.x for *_, tokens in read]), torch.cat(kept)
+    by_site = zip(*((tokens.x, *tokens.before) for *_, tokens in read), strict=True)
+    x = {site: torch.cat(values) for site, values in zip(stream.sites, by_site, strict=True)}
+    return x, torch.cat(kept)

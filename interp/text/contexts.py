@@ -1,4 +1,4 @@
-"""The text that the dark matter studies read: contexts of token ids, and activations at a site."""
+"""Contexts of token ids from a corpus, and activations of their tokens at some sites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..model.batch import Batch
 from ..model.site import Site
 from ..model.subject import Subject
 from ..progress import progress
-from ..text.corpus import id_rows, read_corpus, token_rows
+from .corpus import id_rows, read_corpus, token_rows
 
 Row = tuple[int, list[int]]
 """The number of the document that a row is from, and its token ids."""
@@ -45,7 +45,7 @@ class Tokens(NamedTuple):
     document: Int[Tensor, " n"]
     token: Int[Tensor, " n"]
     before: tuple[Float[Tensor, "n d"], ...] = ()
-    """Activations at the sites of the earlier SAEs."""
+    """Activations at the other sites."""
 
 
 class Contexts(NamedTuple):
@@ -96,7 +96,7 @@ class ContextStream:
 
     subject: Subject
     sites: list[Site]
-    """Where activations are read: at the SAEs' site, then at those of earlier SAEs."""
+    """Where activations are read; the first decides what is massive."""
     corpus: str
     length: int
     """Tokens in a context."""
@@ -178,11 +178,18 @@ class ContextStream:
         Raises:
             UserError: as `contexts` and `read`; none of the positions counts.
         """
+        return self.by_site(rows, count, first)[self.sites[0]]
+
+    def by_site(
+        self, rows: Iterator[Row], count: int, first: int = 0
+    ) -> dict[Site, Float[Tensor, "tokens d"]]:
+        """As `activations`, at every site."""
         parts = []
         with progress(f"read {self.sites[0]}", count, "contexts") as advance:
             for part in self.contexts(rows, count, 8, first):
-                parts.append(self.read(part)[1].x)
+                _, tokens = self.read(part)
+                parts.append((tokens.x, *tokens.before))
                 advance(len(part.context))
         if not parts:
             raise UserError(f"no context is longer than --skip {self.skip}: give a smaller one")
-        return torch.cat(parts)
+        return dict(zip(self.sites, map(torch.cat, zip(*parts, strict=True)), strict=True))

@@ -1,0 +1,62 @@
+"""Questions to a run's tables, answered by DuckDB over its Parquet files (no torch, no model)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from ..errors import UserError
+from ..model.vocabulary import NO_TEXT, as_text, word_family
+from .store import Run
+
+
+def query(sql: str, parameters: dict[str, Any] | None = None) -> pd.DataFrame:
+    """What DuckDB answers.
+
+    Raises:
+        UserError: a file of the run cannot be read.
+    """
+    try:
+        with duckdb.connect() as connection:
+            return connection.execute(sql, parameters or {}).df()
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the run cannot be read ({reason}): run its command again") from error
+
+
+def word_ids(run: Run, word: str, exact: bool = False) -> list[int]:
+    """Ids of the tokens that stand for a word (with `exact`, of the token with this text), in a
+    run that has `vocabulary/tokens` (id, token, word).
+
+    Raises:
+        UserError: the word is empty, or no token stands for it.
+    """
+    if not (word if exact else word_family(word)):
+        raise UserError("the search is empty: give a word, such as dog")
+    column, value = ("token", word) if exact else ("word", word_family(word))
+    table = run.sql("vocabulary")
+    ids = query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
+    form = "token is exactly" if exact else "single token stands for"
+    if ids.empty and _no_text(table):
+        last = query(f"SELECT max(id) AS id FROM {table}")["id"][0]
+        raise UserError(f"{NO_TEXT}: its tokens are #0 to #{last}")
+    if ids.empty and (meant := as_text(word)) != word:
+        raise UserError(f"no {form} '{word}': write it as text, '{meant}'")
+    if ids.empty:
+        begin = query(
+            f"SELECT DISTINCT word FROM {table} "
+            "WHERE length(word) > 1 AND starts_with($value, word) "
+            "ORDER BY length(word) DESC LIMIT 3",
+            {"value": word_family(word)},
+        )
+        hint = f"; it begins with {', '.join(map(repr, begin['word']))}" if len(begin) else ""
+        raise UserError(f"no {form} '{word}' in this model's vocabulary{hint}")
+    return [int(i) for i in ids["id"]]
+
+
+def _no_text(vocabulary: str) -> bool:
+    """Whether all of the model's tokens are `#id`, as without a tokenizer."""
+    of_text = f"SELECT id FROM {vocabulary} WHERE token != concat('#', id) LIMIT 1"
+    return query(of_text).empty

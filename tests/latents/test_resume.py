@@ -1,0 +1,123 @@
+"""A survey that is stopped or killed at any step: its rows are those of an unbroken one."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from interp.latents import finish
+from interp.runs import checkpoint
+from interp.runs.store import Store, open_run
+from interp.runs.study import run_or_load
+from interp.runs.writer import RunWriter
+from interp.text.contexts import ContextStream
+
+from .conftest import OTHELLO
+
+SMALL = replace(OTHELLO, tokens=59 * 40)
+"""Five batches."""
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dataclasses import replace
+from interp.runs import checkpoint
+from interp.runs.store import Store
+from interp.runs.study import run_or_load
+from interp.runs.writer import RunWriter
+from tests.latents.test_resume import SMALL
+
+checkpoint.SECONDS, checkpoint.SHARE, at = 0, 0, [int(sys.argv[2])]
+
+def part(self, name, write=RunWriter.part):
+    at[0] -= 1
+    if not at[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(self, name)
+
+RunWriter.part = part
+run_or_load(SMALL, Store(Path(sys.argv[1])))
+"""
+"""Dies before it writes its nth part: each batch writes a checkpoint."""
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """A checkpoint after every batch, and tables of 300 latents."""
+    for name in ("SECONDS", "SHARE"):
+        monkeypatch.setattr(checkpoint, name, 0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return run_or_load(SMALL, Store(tmp_path_factory.mktemp("whole")))
+
+
+def same(one, other):
+    assert {n: f["sha256"] for n, f in one.manifest["files"].items()} == {
+        n: f["sha256"] for n, f in other.manifest["files"].items()
+    }
+    own = set(one.manifest) - {"seconds", "wall_s", "finished", "peak_memory_bytes", "seal"}
+    assert {name: one.manifest[name] for name in own} == {n: other.manifest[n] for n in own}
+    assert not list(other.path.rglob(".*.pieces"))
+
+
+def test_stopped_in_every_batch_and_every_part(whole, tmp_path, monkeypatch):
+    """Each start gets one batch, or one part, further than the one before."""
+    read, write, left = ContextStream.read, RunWriter.table, [0]
+
+    def stopping(function):
+        def call(*args):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(ContextStream, "read", stopping(read))
+    monkeypatch.setattr(RunWriter, "table", stopping(write))
+    store, stops = Store(tmp_path), 0
+    while True:
+        left[0] = 1
+        try:
+            same(whole, run_or_load(SMALL, store))
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops == 5 + 3 - 1  # of five batches and three tables the last ends it
+
+
+def kill(store, at):
+    command = [sys.executable, "-c", KILLED, str(store), str(at)]
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(command, capture_output=True, check=False, cwd=root)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+
+
+def test_killed_once(whole, tmp_path):
+    kill(tmp_path, 4)
+    same(whole, run_or_load(SMALL, Store(tmp_path)))
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(whole, tmp_path):
+    """Ten runs, each killed twice, at every part that it writes."""
+    for at in range(10):
+        store = tmp_path / str(at)
+        kill(store, 1 + at)
+        kill(store, 1 + at % 3)
+        same(whole, run_or_load(SMALL, Store(store)))
+
+
+def test_files_of_latents_are_cut_anywhere(whole, tmp_path, monkeypatch):
+    import pandas as pd
+
+    monkeypatch.setattr(finish, "CHUNK", 300)
+    cut = run_or_load(SMALL, Store(tmp_path))
+    assert "latents/00003.parquet" in cut.files
+    for name in ("latents", "examples"):
+        pd.testing.assert_frame_equal(open_run(whole.path).table(name), cut.table(name))
