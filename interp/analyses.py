@@ -143,6 +143,14 @@ BUILT_IN = (
         figures="interp.lens.figures:of_run",
     ),
     Analysis(
+        "circuits",
+        "Which neurons and heads made a model say this token.",
+        studies=("interp.circuits.trace:TraceConfig",),
+        commands="interp.cli.circuits:circuits",
+        section="Circuits",
+        label=("prompt", "target", "against", "observable"),
+    ),
+    Analysis(
         "saes",
         "Sparse autoencoders: open or train any, survey their latents, act by them, measure them.",
         studies=(

@@ -12,7 +12,7 @@ What flows into v are nodes before it and constants; embeddings and constants ar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import UserError
 from ..linearscope.tape import Constant
 from ..model.batch import Batch
 from ..model.site import Site
@@ -56,11 +55,9 @@ class Network:
     """By layer: row . stream behind it, plus the constants that are added later."""
 
     @cached_property
-    def attributions(self) -> list[Float[Tensor, "..."]]:
+    def attributions(self) -> list[Float[Tensor, ...]]:
         """Of each part, what each of its nodes has of the target."""
-        return [
-            part.shares(row[None])[0] for part, row in zip(self.parts, self.rows, strict=True)
-        ]
+        return [part.shares(row[None])[0] for part, row in zip(self.parts, self.rows, strict=True)]
 
     def flows(self, nodes: Sequence[Node]) -> Iterator[tuple[Node, list[Tensor]]]:
         """Node by node what flows into it: of each part the shares of its nodes, in the target's
@@ -140,13 +137,17 @@ def open_network(subject: Subject, batch: Batch, target: Target, rule: Rule = "h
     streams = [Site("resid_post", n) for n in layers if Site("resid_post", n) in subject.sites]
     frozen = freeze(subject, batch, target, [*nodes, *streams], rule)
     run = frozen.system.unrolled(set(frozen.slots.values()))
-    parts = _parts(subject, batch, frozen, run.made, nodes)
+    parts = parts_of(subject, batch, frozen.slots)
     parts += _constants(run.constants, batch.ids.shape[1], subject.spec.n_layers)
     leaves = {constant.slot: constant.leaf for constant in run.constants} | run.made
     slots = [part.slot for part in parts] + [frozen.slots[site] for site in streams]
-    gradients = dict(zip(slots, torch.autograd.grad(
-        run.output.sum(), [leaves[slot] for slot in slots], allow_unused=True, materialize_grads=True
-    ), strict=True))  # fmt: skip
+    found = torch.autograd.grad(
+        run.output.sum(),
+        [leaves[slot] for slot in slots],
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    gradients = dict(zip(slots, found, strict=True))
     rows = [_rows(part, gradients[part.slot]) for part in parts]
     cuts = {}
     for site in streams:
@@ -170,22 +171,20 @@ def _node_sites(subject: Subject) -> Iterator[Site]:
         yield neurons if neurons in there else Site("mlp_out", layer)
 
 
-def _parts(
-    subject: Subject, batch: Batch, frozen: Frozen, made: dict[int, Tensor], nodes: list[Site]
-) -> list[Part]:
-    """The embeddings and the parts at the sites of nodes."""
-    read = [Site(kind, s.layer) for s in nodes if s.kind == "head_z" for kind in _HEADS]
-    seen = subject.capture(batch, read) if read else {}
-    first = Whole(kind="embedding", layer=-1, slot=0, flows=False, values=frozen.system.x0[0])
-    parts: list[Part] = [first]
+def parts_of(subject: Subject, batch: Batch, slots: Mapping[Site, int]) -> list[Part]:
+    """The parts that have activations, with those of one prompt: the network's own, or another
+    prompt's in its place."""
+    nodes = list(_node_sites(subject))
+    heads = [Site(kind, s.layer) for s in nodes if s.kind == "head_z" for kind in _HEADS]
+    seen = {site: x[0] for site, x in subject.capture(batch, [INPUT, *nodes, *heads]).items()}
+    parts: list[Part] = [Whole(kind="embedding", layer=-1, slot=0, flows=False, values=seen[INPUT])]
     for site in nodes:
-        slot, layer = frozen.slots[site], site.layer
+        slot, layer, values = slots[site], site.layer, seen[site]
         assert layer is not None
-        values = made[slot][0].detach()
         if site.kind == "mlp_post":
             parts.append(Neurons(layer=layer, slot=slot, values=values))
         elif site.kind == "head_z":
-            pattern, v = (seen[Site(kind, layer)][0] for kind in _HEADS)
+            pattern, v = (seen[Site(kind, layer)] for kind in _HEADS)
             each = v.repeat_interleave(len(pattern) // v.shape[1], 1)
             parts.append(Heads(layer=layer, slot=slot, patterns=pattern, values=each))
         else:

@@ -21,8 +21,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..linearscope.tape import Constant
-
 Index = tuple[int, ...]
 
 
@@ -151,7 +149,7 @@ class Constants(Part):
     kind: str = "bias"
     flows: bool = False
     module: str
-    values: Float[Tensor, "..."]
+    values: Float[Tensor, ...]
     length: int
     """Of the prompt."""
 
