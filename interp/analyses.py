@@ -143,6 +143,19 @@ BUILT_IN = (
         figures="interp.lens.figures:of_run",
     ),
     Analysis(
+        "circuits",
+        "Which neurons and heads make a model say a token.",
+        studies=(
+            "interp.circuits.heads:HeadConfig",
+            "interp.circuits.patching:PatchConfig",
+        ),
+        commands="interp.cli.circuits:circuits",
+        section="Circuits",
+        pages=(Page("interp.apps.heads", "Heads and patching", "visibility"),),
+        label=("prompt", "head", "site", "target"),
+        figures="interp.circuits.figures_heads:of_run",
+    ),
+    Analysis(
         "saes",
         "Sparse autoencoders: open or train any, survey their latents, act by them, measure them.",
         studies=(

@@ -1,0 +1,15 @@
+"""`interp circuits …`"""
+
+from __future__ import annotations
+
+from tyro.extras import SubcommandApp
+
+from ..circuits.heads import HeadConfig
+from ..circuits.patching import PatchConfig
+from .circuits_heads import looks, moved, says
+from .common import study_command
+
+circuits = SubcommandApp()
+
+study_command(circuits, HeadConfig, looks, says)
+study_command(circuits, PatchConfig, moved)
