@@ -148,6 +148,7 @@ BUILT_IN = (
         studies=(
             "interp.circuits.heads:HeadConfig",
             "interp.circuits.patching:PatchConfig",
+            "interp.circuits.roles:HeadsConfig",
         ),
         commands="interp.cli.circuits:circuits",
         section="Circuits",

@@ -67,7 +67,10 @@ def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
 def roles(heads: pd.DataFrame, score: str) -> go.Figure:
     """Layers by heads, coloured by one score of `circuits.heads`."""
     grid = heads.pivot(index="layer", columns="head", values=score)
-    figure = heat_map(grid, 0, 1, f"head %{{y}}.%{{x}}<br>{score} %{{z:.3f}}")
+    signed = score == "copying"
+    colours = DIVERGING if signed else "Blues"
+    hover = f"head %{{y}}.%{{x}}<br>{score} %{{z:.3f}}"
+    figure = heat_map(grid, -1 if signed else 0, 1, hover, colours)
     figure.update_xaxes(title="head")
     figure.update_yaxes(title="layer")
     return laid_out(figure, f"Every head: {score}", height=180 + 16 * len(grid))
@@ -85,6 +88,10 @@ def of_run(run: Run) -> Figures:
         cells = run.table("pattern")
         known = [shade for shade in SHADES if cells[shade].notna().any()]
         return {shade: lambda shade=shade: pattern(cells, shade) for shade in known}  # type: ignore[misc]
+    if run.study == "circuits.heads":
+        heads = run.table("heads")
+        scores = [name for name in heads.columns if name not in ("layer", "head")]
+        return {score: lambda score=score: roles(heads, score) for score in scores}  # type: ignore[misc]
     return {}
 
 

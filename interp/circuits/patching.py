@@ -135,7 +135,7 @@ class PatchConfig(TextStudy):
                     "other": others[cell.position] if cell.position != ALL else "",
                     "value": value,
                     "difference": value - own,
-                    "moved": (value - own) / (other - own) if other != own else float("nan"),
+                    "moved": (value - own) / (other - own) + 0.0 if other != own else float("nan"),
                 }
                 for cell, value in zip(some, values, strict=True)
             ]

@@ -45,3 +45,11 @@ def moved(run: Run) -> None:
     tokens = cells.drop_duplicates("position").set_index("position")["token"]
     shown.columns = pd.Index([f"{at} {tokens[at]!r}" if at >= 0 else "all" for at in shown.columns])
     print_rows(shown.iloc[::-1].reset_index())
+
+
+def roles(run: Run) -> None:
+    """The heads with most of each score."""
+    heads = run.table("heads")
+    for score in ("induction", "duplicate", "previous"):
+        say(f"most {score}:")
+        print_rows(heads.nlargest(5, score))
