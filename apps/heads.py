@@ -81,8 +81,10 @@ def _patched(run: Run) -> None:
         "patched alone: shares need not add up."
     )
     order = shown["moved"].abs().sort_values(ascending=False).index
-    st.dataframe(shown.loc[order].head(20), hide_index=True)
-    drawn = "from interp.circuits import figures_heads\nfigures_heads.patched(run.table('cells'))"
+    names = [name for name in cells if name != "head" or (cells["head"] >= 0).any()]
+    st.dataframe(shown.loc[order, names].head(20), hide_index=True)
+    drawn = "from interp.circuits import figures_heads\n"
+    drawn += f"figures_heads.patched(run.table('cells'), {position})"
     offer_run(cells, "patched", run, drawn)
 
 
@@ -97,7 +99,7 @@ def _head() -> None:
         left, right = st.columns(2)
         target = left.text_input("Target token, if any", placeholder=" are")
         against = right.text_input("Less the token", placeholder=" is")
-        lens = left.selectbox("Lens", ["raw", "final", *fits], format_func=plain)
+        lens = st.selectbox("Lens", ["raw", "final", *fits], format_func=plain)
         pressed = st.form_submit_button("Show")
     asked = {"prompt": prompt, "head": head, "target": target, "against": against}
     made = _made(usual, pressed, **asked, lens=lens, model=model.strip())
@@ -133,7 +135,8 @@ def _shown(run: Run) -> None:
         seen[columns].dropna(axis=1).sort_values("weight", ascending=False), hide_index=True
     )
     _circuit(run)
-    drawn = "from interp.circuits import figures_heads\nfigures_heads.pattern(run.table('pattern'))"
+    drawn = "from interp.circuits import figures_heads\n"
+    drawn += f"figures_heads.pattern(run.table('pattern'), {names[said]!r})"
     offer_run(cells, "pattern", run, drawn)
 
 
@@ -150,7 +153,7 @@ def _circuit(run: Run) -> None:
     with st.expander("What it reads and writes: singular vectors of OV"):
         st.dataframe(table(run, "vectors"), hide_index=True)
         st.caption("Those that it writes are directions: open them on the page of that name as")
-        st.code(str(run.path))
+        st.code(str(run.path), language=None)
 
 
 def _heads() -> None:

@@ -153,7 +153,7 @@ BUILT_IN = (
         commands="interp.cli.circuits:circuits",
         section="Circuits",
         pages=(Page("interp.apps.heads", "Heads and patching", "visibility"),),
-        label=("prompt", "head", "site", "target"),
+        label=("head", "site", "prompt", "target"),
         figures="interp.circuits.figures_heads:of_run",
     ),
     Analysis(
