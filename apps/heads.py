@@ -47,7 +47,7 @@ def _patching() -> None:
         counterfactual = st.text_input("Counterfactual, of as many tokens", usual.counterfactual)
         left, right = st.columns(2)
         target = left.text_input("Target token, with its space", usual.target)
-        against = right.text_input("Less the token", usual.against)
+        against = right.text_input("Less the token (else the mean of all)", usual.against)
         left, right = st.columns(2)
         site = left.selectbox("Patch", SITES)
         into = right.selectbox("Into the", ["prompt", "counterfactual"])
@@ -63,12 +63,12 @@ def _patching() -> None:
 
 def _patched(run: Run) -> None:
     config, metrics, cells = run.config, run.metrics, table(run, "cells")
+    prompt, counterfactual = run.manifest["prompts"]
     st.caption(
         f"{plain(config['model'])}: {plain(config['site'])} of the other prompt, patched into the "
-        f"{plain(config['into'])}. {plain(visible(config['target']))} less "
-        f"{plain(visible(config['against']) if config['against'] else 'nothing')}: "
-        f"{metrics['prompt']:.2f} after “{plain(config['prompt'])}”, "
-        f"{metrics['counterfactual']:.2f} after “{plain(config['counterfactual'])}”."
+        f"{plain(config['into'])}. The target, {plain(visible(metrics['target']))}, is "
+        f"{metrics['prompt']:.2f} after the prompt “{plain(prompt)}” and "
+        f"{metrics['counterfactual']:.2f} after the counterfactual “{plain(counterfactual)}”."
     )
     position, shown = None, cells
     places = sorted(set(cells["position"]))
@@ -98,7 +98,7 @@ def _head() -> None:
         model = right.text_input("Model", DEFAULT_MODEL)
         left, right = st.columns(2)
         target = left.text_input("Target token, if any", placeholder=" are")
-        against = right.text_input("Less the token", placeholder=" is")
+        against = right.text_input("Less the token (else the mean of all)", placeholder=" is")
         lens = st.selectbox("Lens", ["raw", "final", *fits], format_func=plain)
         pressed = st.form_submit_button("Show")
     asked = {"prompt": prompt, "head": head, "target": target, "against": against}

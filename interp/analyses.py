@@ -144,8 +144,9 @@ BUILT_IN = (
     ),
     Analysis(
         "circuits",
-        "Which neurons and heads make a model say a token.",
+        "Which neurons and heads made a model say this token.",
         studies=(
+            "interp.circuits.trace:TraceConfig",
             "interp.circuits.heads:HeadConfig",
             "interp.circuits.patching:PatchConfig",
             "interp.circuits.roles:HeadsConfig",
@@ -153,7 +154,7 @@ BUILT_IN = (
         commands="interp.cli.circuits:circuits",
         section="Circuits",
         pages=(Page("interp.apps.heads", "Heads and patching", "visibility"),),
-        label=("head", "site", "prompt", "target"),
+        label=("head", "site", "prompt", "target", "against", "observable"),
         figures="interp.circuits.figures_heads:of_run",
     ),
     Analysis(

@@ -42,11 +42,12 @@ from ..model.site import Site
 from ..model.subject import Subject
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights
+from ..obsprop.task_files import Task, read_task
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .frozen import Rule, rows
 from .ov import OV, Head, Terms, places, terms
-from .target import open_target
+from .patching import asked_target, task_print
 
 ROWS = 64
 """Tokens whose logits are made at once."""
@@ -65,9 +66,11 @@ class HeadConfig(TextStudy):
     head: str = "5.3"
     """Layer and number of the head."""
     target: str = ""
-    """A token whose logit the head's terms are measured by, such as ' are'."""
+    """A token whose logit the head's terms are measured by, such as ' are'; by default none."""
     against: str = ""
-    """A token whose logit is taken from it."""
+    """A token whose logit is subtracted; by default the mean over the vocabulary is."""
+    observable: str = ""
+    """An observable in the place of both tokens: a shipped one by its name, or a file."""
     rule: Rule = "half"
     """How gated products are frozen for effects through later layers: half or gate."""
     lens: str = field(default="raw", metadata={"key": False})
@@ -84,8 +87,13 @@ class HeadConfig(TextStudy):
     def opened_lens(self) -> Lens:
         return open_lens(self.lens, self.stored_weights)
 
+    @cached_property
+    def task(self) -> Task | None:
+        return read_task(self.observable) if self.observable else None
+
     def fingerprints(self) -> dict[str, str]:
-        return {**super().fingerprints(), "lens": self.opened_lens.fingerprint or self.lens}
+        own = {"lens": self.opened_lens.fingerprint or self.lens, **task_print(self.task)}
+        return {**super().fingerprints(), **own}
 
     def check(self) -> None:
         super().check()
@@ -94,7 +102,9 @@ class HeadConfig(TextStudy):
         if not self.prompt:
             raise UserError("the prompt is empty: give at least one token")
         if self.against and not self.target:
-            raise UserError("--against needs a --target that it is taken from")
+            raise UserError("--against needs a --target that it is subtracted from")
+        if self.observable and self.target:
+            raise UserError("--observable names its own tokens: leave out --target and --against")
         for option, value, most in (
             ("k", self.k, spec.d_vocab),
             ("vectors", self.vectors, spec.d_head),
@@ -119,7 +129,7 @@ class HeadConfig(TextStudy):
         shares = self._vectors(ov, head, out)
         drawn = copies[~copies["given"]]
         effects = {}
-        if self.target:
+        if self.target or self.task:
             last = pattern[pattern["query"] == len(said) - 1]
             effects = {
                 "direct": float(last["direct"].sum()),
@@ -146,8 +156,10 @@ class HeadConfig(TextStudy):
         """A row a query and a key that it can see."""
         n, nan = len(said), torch.full((len(said), len(said)), torch.nan)
         direct = total = nan
-        if self.target:
-            target = open_target(subject, self.target, self.against)
+        if self.target or self.task:
+            target = asked_target(
+                subject, self.stored_weights, self.target, self.against, self.task
+            )
             own = Site("attn_out", head.layer)
             gradients = rows(subject, batch, target, [own, FINAL], self.rule)
             direct, total = (

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
@@ -33,9 +35,12 @@ from ..model.batch import Batch
 from ..model.edits import head_of, patch
 from ..model.site import Site
 from ..model.subject import Subject
+from ..model.weights import Weights
+from ..obsprop.observables import make_observable
+from ..obsprop.task_files import Task, read_task
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .target import Target, open_target
+from .target import Target, of_observable, open_target
 
 Kind = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out", "head_z"]
 ALL = -1
@@ -70,7 +75,10 @@ class PatchConfig(TextStudy):
     target: str = " are"
     """The token whose logit is the target."""
     against: str = " is"
-    """A token whose logit is taken from it; "" for none."""
+    """A token whose logit is subtracted; with "" the mean over the vocabulary is."""
+    observable: str = ""
+    """An observable in the place of both tokens, and its pair in that of the prompts unless others
+    are given: a shipped one by its name, or a file."""
     site: Kind = "resid_pre"
     """What is patched: the stream before or inside a layer, what attention or the MLP adds, or one
     head's values."""
@@ -82,14 +90,31 @@ class PatchConfig(TextStudy):
     batch_size: int = 32
     """Places in a pass."""
 
+    @cached_property
+    def task(self) -> Task | None:
+        return read_task(self.observable) if self.observable else None
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The prompt and the counterfactual."""
+        own, usual = (self.prompt, self.counterfactual), (_USUAL.prompt, _USUAL.counterfactual)
+        return self.task.pair if self.task and own == usual else own
+
+    def fingerprints(self) -> dict[str, str]:
+        return {**super().fingerprints(), **task_print(self.task)}
+
     def check(self) -> None:
         super().check()
+        prompt, counterfactual = self.texts
+        tokens = (self.target, self.against)
+        if self.observable and tokens != (_USUAL.target, _USUAL.against):
+            raise UserError("--observable names its own tokens: leave out --target and --against")
         for name, allowed in (("site", get_args(Kind)), ("into", ("prompt", "counterfactual"))):
             if getattr(self, name) not in allowed:
                 raise UserError(f"--{name} is one of {', '.join(allowed)}")
-        if not (self.prompt and self.counterfactual):
+        if not (prompt and counterfactual):
             raise UserError("give a --prompt and a --counterfactual: one is empty")
-        if self.prompt == self.counterfactual:
+        if prompt == counterfactual:
             raise UserError("the prompt and its counterfactual are the same: change one")
         if self.batch_size < 1:
             raise UserError("--batch-size must be at least 1")
@@ -113,10 +138,11 @@ class PatchConfig(TextStudy):
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         subject = self.open(out)
-        pair = [subject.tokens(text) for text in (self.prompt, self.counterfactual)]
+        pair = [subject.tokens(text) for text in self.texts]
         said = [[subject.text(token[None]) for token in batch.ids[0]] for batch in pair]
         check_pair(*said)
-        target = open_target(subject, self.target, self.against)
+        out.facts["prompts"] = list(self.texts)
+        target = asked_target(subject, self.stored_weights, self.target, self.against, self.task)
         prompt, counterfactual = (float(target.value(subject.logits(batch))) for batch in pair)
         turned = self.into == "counterfactual"
         own, other = (counterfactual, prompt) if turned else (prompt, counterfactual)
@@ -143,6 +169,7 @@ class PatchConfig(TextStudy):
         table = out.in_pieces("cells", cells, rows, size, "patch", "places")
         out.table("cells", table)
         return {
+            "target": target.name,
             "prompt": prompt,
             "counterfactual": counterfactual,
             "gap": other - own,
@@ -167,6 +194,23 @@ class PatchConfig(TextStudy):
             for head in heads
             for position in positions
         ]
+
+
+_USUAL = PatchConfig()
+
+
+def asked_target(
+    subject: Subject, weights: Weights, target: str, against: str, task: Task | None
+) -> Target:
+    """What the options --target, --against and --observable mean."""
+    if task is None:
+        return open_target(subject, target, against)
+    return of_observable(make_observable(task.name, task.observable, weights))
+
+
+def task_print(task: Task | None) -> dict[str, str]:
+    """The fingerprint of an observable's file."""
+    return {"observable": sha256(repr(task).encode()).hexdigest()} if task else {}
 
 
 def check_pair(said: Sequence[str], others: Sequence[str]) -> None:

@@ -153,7 +153,8 @@ def test_the_pattern_and_the_direct_effect_are_plain_transformers(copying, own_h
         assert cell["weight"] == pytest.approx(float(pattern[cell["query"], cell["key"]]), rel=1e-4)
     written = seen["v"][:, 8:16] @ attention.o_proj.weight[:, 16:24].T
     rms = (seen["x"].square().mean() + 1e-6).sqrt()
-    row = model.lm_head.weight[123] * model.model.norm.weight / rms
+    read = model.lm_head.weight[123] - model.lm_head.weight.mean(0)
+    row = read * model.model.norm.weight / rms
     expected = (pattern[3] * (written @ row)).detach()
     last = cells[cells["query"] == 3]
     assert last["direct"].tolist() == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-5)

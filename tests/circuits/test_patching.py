@@ -92,6 +92,26 @@ def test_a_run(dog_model, own_home):
     assert figures_heads.patched(heads.table("cells")).data[0].z.shape == (2, 4)
 
 
+def test_an_observable_brings_its_tokens_and_its_prompts(dog_model, own_home, tmp_path):
+    import yaml
+
+    about = {
+        "about": "a", "observable": {"dog": 1.0, "w7": -0.5}, "pair": ["w1 w2", "w3 w4"],
+        "templates": ["w1 [WORD]"], "words": ["plural nouns", "singular nouns"],
+    }  # fmt: skip
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(about))
+    run = run_or_load(PatchConfig(str(dog_model), observable=str(path), at="all"))
+    subject = open_subject(str(dog_model))
+    values = [subject.logits(subject.tokens(text))[0, -1] for text in about["pair"]]
+    for value, name in zip(values, ("prompt", "counterfactual"), strict=True):
+        expected = float(value[123] - 0.5 * value[7])
+        assert run.metrics[name] == pytest.approx(expected, rel=1e-4)
+    assert run.manifest["prompts"] == about["pair"]
+    own = PatchConfig(str(dog_model), "w1 w9", "w3 w9", observable=str(path))
+    assert own.texts == ("w1 w9", "w3 w9")
+
+
 def test_what_cannot_be_patched(dog_model, own_home):
     for changes, says in (
         ({"prompt": "w1 w2"}, r"2 and 1 tokens.*\['w1', 'w2'\] and \['w3'\]"),
@@ -102,6 +122,7 @@ def test_what_cannot_be_patched(dog_model, own_home):
         ({"site": "logits"}, "--site is one of"),
         ({"target": "w1 w2"}, "2 tokens"),
         ({"batch_size": 0}, "--batch-size"),
+        ({"observable": "verb-number"}, "leave out --target"),
     ):
         given = {"prompt": "w1", "counterfactual": "w3", "target": "w5", "against": "w7"}
         with pytest.raises(UserError, match=says):
