@@ -145,10 +145,17 @@ BUILT_IN = (
     Analysis(
         "circuits",
         "Which neurons and heads made a model say this token.",
-        studies=("interp.circuits.trace:TraceConfig",),
+        studies=(
+            "interp.circuits.trace:TraceConfig",
+            "interp.circuits.heads:HeadConfig",
+            "interp.circuits.patching:PatchConfig",
+            "interp.circuits.roles:HeadsConfig",
+        ),
         commands="interp.cli.circuits:circuits",
         section="Circuits",
-        label=("prompt", "target", "against", "observable"),
+        pages=(Page("interp.apps.heads", "Heads and patching", "visibility"),),
+        label=("head", "site", "prompt", "target", "against", "observable"),
+        figures="interp.circuits.figures_heads:of_run",
     ),
     Analysis(
         "saes",

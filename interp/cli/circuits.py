@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from tyro.extras import SubcommandApp
 
+from ..circuits.heads import HeadConfig
+from ..circuits.patching import PatchConfig
+from ..circuits.roles import HeadsConfig
 from ..circuits.trace import TraceConfig
 from ..runs.store import Run
+from .circuits_heads import looks, moved, roles, says
 from .common import print_rows, study_command
 
 circuits = SubcommandApp()
@@ -20,3 +24,6 @@ def _largest(run: Run) -> None:
 
 
 study_command(circuits, TraceConfig, _largest)
+study_command(circuits, HeadConfig, looks, says)
+study_command(circuits, PatchConfig, moved)
+study_command(circuits, HeadsConfig, roles)

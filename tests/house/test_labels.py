@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.bench import figures as bench
+from interp.circuits import figures_heads as heads
 from interp.darkmatter import figures as darkmatter
 from interp.directions import figures as directions
 from interp.knob import figures as knob
@@ -29,6 +30,8 @@ COLUMNS = {
     "picture": EVIL, "label": EVIL, "share": 0.5, "black_share": 0.5, "logit": EVIL,
     "contribution": 1.0, "token": EVIL, "before": 0.1, "after": 0.2, "shape": EVIL, "ratio": 1.0,
     "variant": "naive", "ratio_max": 1.0, "ratio_min": 1.0,
+    "query": 0, "key": 0, "query_token": EVIL, "key_token": EVIL, "weight": 0.5, "moved": 0.5,
+    "other": EVIL,
     "gain": 1.0, "control_mean": 0.1, "control_max": 0.2, "edits": 1, "neurons": EVIL,
 }  # fmt: skip
 """A table of one row that has every column of every table."""
@@ -70,6 +73,8 @@ FIGURES = {
     "next": lambda: directions.next_tokens(table()),
     "gains": lambda: directions.gains(table(), [EVIL], "latents"),
     "tiles": lambda: othello.tile_maps({EVIL: np.zeros(64)}, "title"),
+    "attention": lambda: heads.pattern(table()),
+    "patched": lambda: heads.patched(table(head=-1, token="x")),
     "ratios": lambda: bench.kernel_ratios(table()),
 }
 
