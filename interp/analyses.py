@@ -143,6 +143,16 @@ BUILT_IN = (
         figures="interp.lens.figures:of_run",
     ),
     Analysis(
+        "circuits",
+        "Which neurons and heads made a model say this token.",
+        studies=("interp.circuits.groups:GroupConfig",),
+        commands="interp.cli.circuits:circuits",
+        section="Circuits",
+        pages=(Page("interp.apps.circuits", "Circuits", "hub"),),
+        label=("groups",),
+        figures="interp.circuits.figures:of_run",
+    ),
+    Analysis(
         "saes",
         "Sparse autoencoders: open or train any, survey their latents, act by them, measure them.",
         studies=(

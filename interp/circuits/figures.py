@@ -20,10 +20,10 @@ SYMBOLS = {
     "target": "pentagon",
 }  # fmt: skip
 WIDTHS = (0.6, 1.4, 2.6, 4.5)
-"""Widths of edges in pixels; an edge has the one of its quarter of the largest weight."""
-SMALLEST, LARGEST = 7.0, 22.0
+"""Widths of edges in pixels; the class is as the square root of the weight's size."""
+SMALLEST, LARGEST = 6.0, 19.0
 """Diameters of nodes in pixels; the area is as the attribution's size."""
-ROW = 25
+ROW = 19
 """Pixels of the picture's height for each row of nodes."""
 SHARE, EDGES = 0.8, 0.4
 """What is shown at first: shares of the absolute attribution and of the absolute weight."""
@@ -60,7 +60,8 @@ def graph_figure(graph: Graph, share: float = SHARE, edges: float = EDGES) -> go
 def _edges(shown: Picked, places: Places) -> Iterator[go.Scatter]:
     """Lines, one trace a sign and width, the thin ones first."""
     most = shown.edges["weight"].abs().max()
-    classes = np.minimum(shown.edges["weight"].abs() / most * len(WIDTHS), len(WIDTHS) - 1)
+    sizes = np.sqrt(shown.edges["weight"].abs() / most)
+    classes = np.minimum(sizes * len(WIDTHS), len(WIDTHS) - 1)
     for i, width in enumerate(WIDTHS):
         for colour, sign in ((ORANGE, -1), (BLUE, 1)):
             chosen = (classes.astype(int) == i) & (np.sign(shown.edges["weight"]) == sign)
@@ -101,6 +102,7 @@ def _nodes(graph: Graph, shown: Picked, places: Places) -> Iterator[go.Scatter]:
                 "size": SMALLEST + (LARGEST - SMALLEST) * sizes,
                 "color": [BLUE if value >= 0 else ORANGE for value in rows["attribution"]],
                 "line": {"width": 1, "color": "white"},
+                "opacity": 1,
             },
         )
 
