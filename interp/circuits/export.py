@@ -168,9 +168,7 @@ def write_json(graph: Graph, path: Path, index: bool = False) -> None:
     """
     path = plain_path(path)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", path.stem):
-        raise UserError(
-            f"'{path.stem}' cannot be part of an address: name the file with letters, digits, - and _"
-        )
+        raise UserError(f"name the file with letters, digits, - and _ alone, not '{path.stem}'")
     made = as_json(graph, path.stem)
     files = {path: made}
     if index:

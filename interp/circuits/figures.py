@@ -11,13 +11,13 @@ import plotly.graph_objects as go
 
 from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
 from ..runs.store import Run
-from .picked import GROUP, KINDS, TRACE, Graph, Picked, opened, picked, words
+from .picked import GROUP, KINDS, TRACE, Graph, Picked, opened, picked, short, words
 from .placed import Places, placed
 
 SYMBOLS = {
     "neuron": "circle", "head": "square", "latent": "hexagon", "embedding": "diamond",
-    "bias": "triangle-up", "error": "x", "group": "star", "remainder": "circle-open",
-    "target": "pentagon",
+    "mlp": "circle-dot", "attention": "square-dot", "bias": "triangle-up",
+    "error": "x", "group": "star", "remainder": "circle-open", "target": "pentagon",
 }  # fmt: skip
 WIDTHS = (0.6, 1.4, 2.6, 4.5)
 """Widths of edges in pixels; the class is as the square root of the weight's size."""
@@ -43,7 +43,7 @@ def graph_figure(graph: Graph, share: float = SHARE, edges: float = EDGES) -> go
     figure = go.Figure([*_edges(shown, places), *_nodes(graph, shown, places)])
     figure.update_xaxes(
         tickvals=[(left + right) / 2 for left, right in places.columns],
-        ticktext=[label(token) for token in graph.tokens],
+        ticktext=[label(short(token)) for token in graph.tokens],
         range=[0, places.width], showgrid=False, zeroline=False,
     )  # fmt: skip
     figure.update_yaxes(
@@ -84,7 +84,7 @@ def _nodes(graph: Graph, shown: Picked, places: Places) -> Iterator[go.Scatter]:
     most = shown.nodes.loc[shown.nodes["kind"] != "target", "attribution"].abs().max()
     into = graph.edges.merge(graph.nodes["kind"], left_on="source", right_index=True)
     rest = into[into["kind"] == "remainder"].groupby("target")["weight"].sum()
-    for kind in KINDS:
+    for kind in dict.fromkeys([*KINDS, *shown.nodes["kind"]]):
         rows = shown.nodes[shown.nodes["kind"] == kind]
         if rows.empty:
             continue
@@ -93,12 +93,12 @@ def _nodes(graph: Graph, shown: Picked, places: Places) -> Iterator[go.Scatter]:
             x=[places.at[node][0] for node in rows.index],
             y=[places.at[node][1] for node in rows.index],
             mode="markers",
-            name=kind,
+            name=literal(kind),
             customdata=list(rows.index),
             hovertext=[hover(row, rest.get(row["node"], 0.0)) for row in rows.to_dict("records")],
             hovertemplate="%{hovertext}<extra></extra>",
             marker={
-                "symbol": SYMBOLS[kind],
+                "symbol": SYMBOLS.get(kind, "circle"),
                 "size": SMALLEST + (LARGEST - SMALLEST) * sizes,
                 "color": [BLUE if value >= 0 else ORANGE for value in rows["attribution"]],
                 "line": {"width": 1, "color": "white"},
@@ -124,15 +124,14 @@ def hover(row: Mapping[Any, Any], rest: float) -> str:
 def by_layer(totals: pd.DataFrame) -> go.Figure:
     """What the nodes of each layer and kind carry together, kept or not."""
     figure = go.Figure()
-    shown = (c for c in _SHADES if c in set(totals["kind"]))
-    for kind in shown:
+    for kind in dict.fromkeys(k for k in [*KINDS, *totals["kind"]] if k in set(totals["kind"])):
         rows = totals[totals["kind"] == kind].sort_values("layer")
         figure.add_bar(
             x=["emb" if layer < 0 else str(layer) for layer in rows["layer"]],
-            y=rows["attribution"], name=kind, marker_color=_SHADES[kind],
+            y=rows["attribution"], name=literal(kind), marker_color=_SHADES.get(kind, "#c9ccd1"),
             customdata=rows[["nodes", "absolute"]].to_numpy(),
-            hovertemplate=f"layer %{{x}}, {kind}: %{{y:+.4g}}<br>%{{customdata[0]:,}} nodes, "
-            "absolute %{customdata[1]:.4g}<extra></extra>",
+            hovertemplate="layer %{x}: %{y:+.4g}<br>%{customdata[0]:,} nodes, "
+            "absolute %{customdata[1]:.4g}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
     layers = sorted(set(totals["layer"]))
     order = ["emb" if layer < 0 else str(layer) for layer in layers]
@@ -145,7 +144,7 @@ def by_layer(totals: pd.DataFrame) -> go.Figure:
 
 _SHADES = {
     "embedding": "#7c9a5e", "head": "#8c6bb1", "neuron": BLUE, "latent": "#2a9d8f", "bias": GREY,
-    "error": ORANGE, "remainder": "#c9ccd1",
+    "error": ORANGE, "mlp": "#2b5183", "attention": "#5f4680",
 }  # fmt: skip
 
 
@@ -156,7 +155,9 @@ def largest(graph: Graph, most: int = 20) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             x=rows["attribution"],
-            y=[f"{literal(row['label'])}  {label(row['token'])}" for row in rows.to_dict("records")],
+            y=[
+                f"{literal(row['label'])}  {label(row['token'])}" for row in rows.to_dict("records")
+            ],
             orientation="h",
             marker_color=[BLUE if value >= 0 else ORANGE for value in rows["attribution"]],
             hovertext=[hover(row, 0.0) for row in rows.to_dict("records")],

@@ -4,8 +4,9 @@ Attributions of the members add up, edges between two groups add up, edges insid
 So for a group G, as for every node before,
 
     attribution(G) = sum of the edges into G from outside + what flows inside G
+                     + what begins in G (embeddings and constants, into which nothing flows)
 
-and `inside` is that last number: a group of nodes that follow on each other counts what passes
+and `inside` is what flows inside: a group of nodes that follow on each other counts what passes
 from one to the next at each of them. A group stands where its strongest member does, whose tokens
 it shows.
 

@@ -16,7 +16,7 @@ from typing import Any
 from ..model.vocabulary import visible
 from ..plain_text import printable
 from .figures import EDGES, SHARE
-from .picked import ALWAYS, Graph, words
+from .picked import ALWAYS, Graph, short, words
 from .placed import placed
 from .viewer import SCRIPT, STYLE
 
@@ -53,9 +53,10 @@ def page(graph: Graph, share: float = SHARE, edges: float = EDGES) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{_text(title)}</title><style>{STYLE}</style></head><body>"
         f'<h1>{_text(title)}</h1><p class="about">{_text("; ".join(said))}</p>'
-        '<p class="about">Blue is for the target, orange against it; a node’s area is its '
-        "attribution. The sliders say which share of the absolute attribution, and of the "
-        "weight of the edges between these nodes, is shown.</p>"
+        '<p class="about">Circles are neurons or latents, squares heads, diamonds embeddings, '
+        "triangles biases, stars groups. Blue is for the target, orange against it; the area is "
+        "the attribution’s size. The sliders say which share of the absolute attribution, and of "
+        "the weight of the edges between these nodes, is shown.</p>"
         f'<div class="sliders">{sliders}</div><p id="hidden"></p>'
         '<div class="sides"><div class="picture">'
         '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="the graph"></svg></div>'
@@ -78,7 +79,7 @@ def _data(graph: Graph) -> dict[str, Any]:
         "width": places.width,
         "height": places.height,
         "rows": places.rows,
-        "columns": [[_word(t), *span, i] for i, (t, span) in enumerate(columns)],
+        "columns": [[_word(short(t)), *span, i] for i, (t, span) in enumerate(columns)],
         "nodes": [
             _node(row, *places.at[node], before.get(node, -1.0))
             for node, row in zip(graph.nodes.index, graph.nodes.to_dict("records"), strict=True)

@@ -1,8 +1,9 @@
 """A stored graph as it is shown: its nodes' names, the strongest of them, and one node's card.
 
 A name says which node it is: `12.down.345@4` (neuron 345 of layer 12 at position 4),
-`5.head.3@6:2` (head 3 at position 6, reading from 2), `embedding@0`, `12.mlp.bias@4` (the
-module's name), `remainder`, `target`; a group has the name that its maker gave it.
+`5.head.3@6:2` (head 3 at position 6, reading from 2), `embedding@0`, of constants and of whole
+modules the module's name, `12.mlp@4` (without a position where they have none), `remainder`,
+`target`; a group has the name that its maker gave it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from ..errors import UserError
 from ..runs.store import Run
 
 TRACE, GROUP = "circuits.trace", "circuits.group"
-KINDS = ("neuron", "head", "latent", "embedding", "bias", "error", "group", "remainder", "target")
+KINDS = (
+    "neuron", "head", "latent", "mlp", "attention", "embedding", "bias", "error", "group",
+    "remainder", "target",
+)  # fmt: skip
 ALWAYS = ("remainder", "target")
 """Kinds of which there is one node, which is always shown."""
 
@@ -41,9 +45,7 @@ class Graph:
     @property
     def target(self) -> str:
         """What is explained, as a text."""
-        against = self.about.get("against")
-        asked = f"'{self.about.get('target', '')}'" + (f" - '{against}'" if against else "")
-        return str(self.about.get("observable") or asked)
+        return ", ".join(self.nodes.loc[self.nodes["kind"] == "target", "name"])
 
     @property
     def parts(self) -> pd.DataFrame:
@@ -103,7 +105,9 @@ def _label(row: Mapping[Any, Any]) -> str:
         return str(kind)
     if kind == "group":
         return str(row["name"])
-    name = "embedding" if kind == "embedding" else row["name"]
+    name = str("embedding" if kind == "embedding" else row["name"])
+    if at < 0:
+        return name
     return f"{name}@{at}:{row['source']}" if kind == "head" else f"{name}@{at}"
 
 
@@ -202,3 +206,8 @@ def words(row: Mapping[Any, Any], side: str, most: int = 10) -> list[str]:
     """A node's top or bottom tokens; none where it writes none."""
     found = row[side]
     return [] if found is None else [str(token) for token in list(found)[:most]]
+
+
+def short(token: str, most: int = 14) -> str:
+    """A token as an axis has room for."""
+    return token if len(token) <= most else f"{token[: most - 1]}…"

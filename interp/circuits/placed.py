@@ -1,8 +1,8 @@
 """Where the nodes of a picture stand: positions of the prompt along x, layers along y.
 
 A position is as many slots wide, and a layer as many rows high, as its fullest cell needs, so no
-node hides another. In a layer the heads stand below the rest, as they come first. The remainder is
-to the left of the prompt: it is of no layer and of no position.
+node hides another. In a layer the heads stand below the rest, as they come first. What is of no
+position, such as the remainder, is to the left of the prompt.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def placed(nodes: pd.DataFrame, positions: int, layers: int) -> Places:
     order = nodes["attribution"].abs().sort_values(ascending=False, kind="stable").index
     for node in order:
         kind, layer, at = (nodes.at[node, name] for name in ("kind", "layer", "position"))
-        column = -1 if kind == "remainder" else min(max(int(at), 0), positions - 1)
-        half = 0.0 if kind == "head" or not 0 <= layer < layers else 0.5
+        column = -1 if kind == "remainder" else min(max(int(at), -1), positions - 1)
+        half = 0.0 if kind in ("head", "attention") or not 0 <= layer < layers else 0.5
         cells.setdefault((min(int(layer), layers) + half, column), []).append(int(node))
     fullest: Counter[int] = Counter()
     for (_, column), members in cells.items():

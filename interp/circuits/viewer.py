@@ -31,6 +31,7 @@ border-radius:4px;padding:.2rem .5rem;font-size:12px;max-width:20rem;overflow-wr
 .node{cursor:pointer;stroke:#fff}
 .node:focus,.node.chosen{stroke:#000;stroke-width:2;outline:none}
 .plus{fill:#3b6fb6}.minus{fill:#d9822b}
+.node.remainder{fill:#fff;stroke:#57606a}
 .edge{fill:none;opacity:.4;pointer-events:none}
 .edge.plus{stroke:#3b6fb6}.edge.minus{stroke:#d9822b}
 .dim .edge:not(.own){opacity:.08}.edge.own{opacity:.9}
@@ -53,15 +54,21 @@ function make(parent, name, attributes = {}, text = null) {
   return parent.appendChild(made);
 }
 
+const square = r => `M${-r},${-r}H${r}V${r}H${-r}Z`;
 const SHAPES = {
-  head: r => `M${-r},${-r}H${r}V${r}H${-r}Z`,
+  head: square, attention: square,
   embedding: r => `M0,${-1.3 * r}L${1.3 * r},0L0,${1.3 * r}L${-1.3 * r},0Z`,
   bias: r => `M0,${-1.2 * r}L${1.2 * r},${r}H${-1.2 * r}Z`,
   target: r => `M0,${-1.2 * r}L${1.2 * r},${-0.2 * r}L${0.7 * r},${r}H${-0.7 * r}L${-1.2 * r},
     ${-0.2 * r}Z`,
+  group: r => star(r * 1.5),
   error: r => `M${-r},${-r}L${r},${r}L${0.6 * r},${r}L${-r},${-0.6 * r}ZM${r},${-r}L${-r},${r}
     L${-0.6 * r},${r}L${r},${-0.6 * r}Z`,
 };
+const star = r => 'M' + [...Array(10).keys()].map(i => {
+  const [turn, at] = [Math.PI * (i / 5 - 0.5), i % 2 ? r / 2 : r];
+  return `${at * Math.cos(turn)},${at * Math.sin(turn)}`;
+}).join('L') + 'Z';
 const round = r => `M${-r},0A${r},${r} 0 1 1 ${r},0A${r},${r} 0 1 1 ${-r},0Z`;
 
 function picked() {
@@ -110,8 +117,9 @@ function draw() {
   for (const i of shown) {
     const node = data.nodes[i];
     const r = 3.5 + 7 * Math.min(1, Math.sqrt(Math.abs(node.attribution) / largest));
+    const sign = node.attribution < 0 ? 'minus' : 'plus';
     const made = make(svg, 'path', {
-      class: `node ${node.attribution < 0 ? 'minus' : 'plus'}${i === chosen ? ' chosen' : ''}`,
+      class: `node ${sign} ${node.kind}${i === chosen ? ' chosen' : ''}`,
       transform: `translate(${X(node.x)},${Y(node.y)})`, d: (SHAPES[node.kind] || round)(r),
       tabindex: 0, role: 'button', 'data-node': i,
       'aria-label': `${node.name} ${node.token} ${number(node.attribution)}`,

@@ -33,8 +33,8 @@ def export(
     runs: Runs = None,
     json: Json = False,
 ) -> None:
-    """Write a circuit to a file: .html, one page that stands alone, or .json, which circuit-tracer's
-    front end and Neuronpedia read.
+    """Write a circuit to a file: .html, one page that stands alone, or .json, which the front end
+    of circuit-tracer and Neuronpedia read.
 
     Args:
         run: A run of circuits.trace or circuits.group: its folder, the first letters of its key, or

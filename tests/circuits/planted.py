@@ -7,6 +7,7 @@ and attribution are equal, and the target is the sum over the paths.
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,8 @@ EVIL = [
 ]  # fmt: skip
 LAYERS, REMAINDER, TARGET = 3, 0, 1
 NODES = [
-    ("remainder", -1, 0, -1, "remainder"),
-    ("target", LAYERS, 4, -1, "target"),
+    ("remainder", -1, -1, -1, "remainder"),
+    ("target", LAYERS, 4, -1, " are -  is"),
     ("embedding", -1, 1, -1, None),
     ("embedding", -1, 4, -1, None),
     ("neuron", 0, 1, 7, "0.down.7"),
@@ -60,8 +61,9 @@ def tables(tokens=TOKENS, words=(" are", " were")):
     for path, weight in PATHS:
         for node in path:
             attribution[node] += weight
-        for source, target in zip(path, path[1:]):
+        for source, target in pairwise(path):
             edges[source, target] += weight
+    attribution[REMAINDER] = edges[REMAINDER, TARGET]  # as the study has it: of the target alone
     rows = []
     for node, (kind, layer, position, index, name) in enumerate(NODES):
         reads = kind in ("neuron", "head", "latent", "embedding")
@@ -69,7 +71,8 @@ def tables(tokens=TOKENS, words=(" are", " were")):
             {
                 "node": node, "kind": kind, "layer": layer, "position": position,
                 "source": 1 if kind == "head" else position, "index": index,
-                "name": name or tokens[position], "token": tokens[position],
+                "name": name or tokens[position],
+                "token": tokens[position] if position >= 0 else "",
                 "activation": 1.5 if kind in ("neuron", "head", "latent") else np.nan,
                 "attribution": attribution[node], "effect": np.nan,
                 "top": list(words) if reads else [], "bottom": [" is"] if reads else [],

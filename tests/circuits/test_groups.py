@@ -110,7 +110,9 @@ def test_the_study_keeps_a_grouped_graph(own_home):
     assert graph.about["prompt"] == "The keys to the cabinet"
     assert graph.number("plural") in graph.parts.index
     assert run.manifest["fingerprints"]["circuit"] == source.name
-    assert run_or_load(GroupConfig(groups=run.config["groups"], circuit=str(source))).path == run.path
+    assert (
+        run_or_load(GroupConfig(groups=run.config["groups"], circuit=str(source))).path == run.path
+    )
     assert figure_names(run) == {"graph", "layers", "largest", "cuts"}
     again = run_or_load(GroupConfig(("all=plural,0.down.7@1",), circuit=str(run.path)))
     assert opened(again).nodes.query("kind == 'group'")["label"].tolist() == ["all"]
