@@ -145,11 +145,11 @@ BUILT_IN = (
     Analysis(
         "circuits",
         "Which neurons and heads made a model say this token.",
-        studies=("interp.circuits.groups:GroupConfig",),
+        studies=("interp.circuits.trace:TraceConfig", "interp.circuits.groups:GroupConfig"),
         commands="interp.cli.circuits:circuits",
         section="Circuits",
         pages=(Page("interp.apps.circuits", "Circuits", "hub"),),
-        label=("groups",),
+        label=("prompt", "target", "against", "observable", "groups"),
         figures="interp.circuits.figures:of_run",
     ),
     Analysis(

@@ -1,1 +1,1 @@
-"""Which parts of a model made one token: the graph of a prompt, and whether it is true."""
+"""Circuits: which neurons and heads made a model say this token."""

@@ -9,11 +9,20 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..circuits.groups import GroupConfig
+from ..circuits.trace import TraceConfig
 from ..errors import UserError
 from ..runs.store import Run, Store
 from .common import Flag, Json, Runs, answered, command, print_rows, say, study_command
 
 circuits = SubcommandApp()
+
+
+def _largest(run: Run) -> None:
+    """The largest nodes and what they write."""
+    nodes = run.table("nodes").query("kind not in ('target', 'remainder')")
+    by = "attribution" if nodes["effect"].isna().all() else "effect"
+    largest = nodes.reindex(nodes[by].abs().sort_values(ascending=False).index)
+    print_rows(largest.head(20), f"name position token activation {by} top bottom")
 
 
 def _groups(run: Run) -> None:
@@ -22,6 +31,7 @@ def _groups(run: Run) -> None:
     print_rows(nodes[nodes["kind"] == "group"], "name attribution inside members")
 
 
+study_command(circuits, TraceConfig, _largest)
 study_command(circuits, GroupConfig, _groups)
 
 

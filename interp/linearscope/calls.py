@@ -17,6 +17,9 @@ QUESTIONS = _names("""
 """Answered for the reference, with plain values: a branch of the code is a decision too. `__get__`
 reads a property such as .shape."""
 
+ZEROS = _names("zeros_like new_zeros")
+"""Of the questions, those whose answers code adds activations into."""
+
 ESCAPES = _names("item tolist __float__ __int__ __index__ __array__ numpy fill_")
 """Refused: they turn activations into numbers that nothing follows."""
 
@@ -66,9 +69,16 @@ MATRIX_PRODUCTS = _names("""
     matmul __matmul__ __rmatmul__ mm bmm mv dot inner tensordot einsum linalg_matmul linalg_vecdot
 """)
 
-PRODUCTS = MATRIX_PRODUCTS | _names("""
-    mul multiply __mul__ __rmul__ outer ger kron div divide true_divide __truediv__ __rtruediv__
+GATINGS = _names("mul multiply __mul__ __rmul__")
+"""Products number by number, in which one factor may be the gate of the other."""
+
+PRODUCTS = (
+    MATRIX_PRODUCTS
+    | _names("""
+    outer ger kron div divide true_divide __truediv__ __rtruediv__
 """)
+    | GATINGS
+)
 
 POWERS = _names("pow __pow__ square")
 """Of a unit's output (ReLU^2, StarReLU) they are a unit; of anything else a statistic."""

@@ -1,0 +1,224 @@
+"""The nodes of one prompt's frozen network, what each has of the target, and what flows where.
+
+With every node's output cut off behind it, a path from one node to the next passes no third: an
+edge is what one writes, carried through the residual stream (and frozen norms) to the other.
+
+    attribution(v) = row(v) . activation(v) = sum of the edges into v = sum of the edges out of v
+
+in the target's units, the row being the gradient of the target with respect to all that v does.
+What flows into v are nodes before it and constants; embeddings and constants are where flow begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..linearscope.tape import Constant
+from ..model.batch import Batch
+from ..model.site import Site
+from ..model.subject import Subject
+from .frozen import INPUT, Frozen, Rule, freeze
+from .parts import Constants, Heads, Index, Neurons, Part, Whole
+from .target import Target
+
+AT_ONCE = 32
+"""Nodes whose edges come out of one backward pass."""
+
+
+class Node(NamedTuple):
+    """A node by its part and its index there."""
+
+    part: int
+    index: Index
+
+
+@dataclass(frozen=True)
+class Network:
+    """A prompt's frozen network as parts; made by `open_network`."""
+
+    frozen: Frozen
+    parts: list[Part]
+    """In the order of the tape."""
+    rows: list[Float[Tensor, "pos ..."]]
+    """Of each part: the target's gradient, by all ways."""
+    value: float
+    """The target's."""
+    cuts: dict[int, float]
+    """By layer: row . stream behind it, plus the constants that are added later."""
+
+    @cached_property
+    def attributions(self) -> list[Float[Tensor, ...]]:
+        """Of each part, what each of its nodes has of the target."""
+        return [part.shares(row[None])[0] for part, row in zip(self.parts, self.rows, strict=True)]
+
+    def flows(self, nodes: Sequence[Node]) -> Iterator[tuple[Node, list[Tensor]]]:
+        """Node by node what flows into it: of each part the shares of its nodes, in the target's
+        units; zeros where nothing does."""
+        for number in dict.fromkeys(node.part for node in nodes):
+            own = [node for node in nodes if node.part == number]
+            for start in range(0, len(own), AT_ONCE):
+                yield from self._into(number, own[start : start + AT_ONCE])
+
+    def flows_to_target(self) -> list[Tensor]:
+        """What each node has of the target by no other node."""
+        output, _, leaves = self._cut
+        gradients = torch.autograd.grad(
+            output.sum(), leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return [
+            part.shares(_rows(part, g)[None])[0]
+            for part, g in zip(self.parts, gradients, strict=True)
+        ]
+
+    def _into(self, number: int, nodes: list[Node]) -> Iterator[tuple[Node, list[Tensor]]]:
+        _, made, leaves = self._cut
+        part, row = self.parts[number], self.rows[number]
+        seeds = torch.stack([part.seed(node.index, row) for node in nodes])
+        before = [n for n, other in enumerate(self.parts) if other.slot < part.slot]
+        gradients = torch.autograd.grad(
+            made[part.slot],
+            [leaves[n] for n in before],
+            seeds[:, None],
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+        shares = {
+            n: self.parts[n].shares(_several(self.parts[n], found))
+            for n, found in zip(before, gradients, strict=True)
+            if found is not None
+        }
+        for i, node in enumerate(nodes):
+            source = part.source(node.index)
+            yield (
+                node,
+                [
+                    self.parts[n].at(shares[n][i], source) if n in shares else zeros
+                    for n, zeros in enumerate(self._zeros)
+                ],
+            )
+
+    @cached_property
+    def _zeros(self) -> list[Tensor]:
+        return [torch.zeros_like(each) for each in self.attributions]
+
+    @cached_property
+    def _cut(self) -> tuple[Tensor, dict[int, Tensor], list[Tensor]]:
+        """The target, what each slot has before it is cut, and each part's leaf."""
+        cut = {part.slot for part in self.parts if not isinstance(part, Constants)}
+        run = self.frozen.system.unrolled(cut, cut)
+        constants = {constant.slot: constant.leaf for constant in run.constants}
+        leaves = [
+            constants[part.slot] if isinstance(part, Constants) else run.leaves[part.slot]
+            for part in self.parts
+        ]
+        return run.output, run.made, leaves
+
+
+def open_network(subject: Subject, batch: Batch, target: Target, rule: Rule = "half") -> Network:
+    """Freeze a model for one prompt and take it apart.
+
+    Args:
+        subject: opened with attention="eager", so that heads can be told apart by their sources.
+
+    Raises:
+        UserError: as `freeze`.
+    """
+    nodes = list(_node_sites(subject))
+    layers = range(subject.spec.n_layers)
+    streams = [Site("resid_post", n) for n in layers if Site("resid_post", n) in subject.sites]
+    frozen = freeze(subject, batch, target, [*nodes, *streams], rule)
+    run = frozen.system.unrolled(set(frozen.slots.values()))
+    parts = parts_of(subject, batch, frozen.slots)
+    parts += _constants(run.constants, batch.ids.shape[1], subject.spec.n_layers)
+    leaves = {constant.slot: constant.leaf for constant in run.constants} | run.made
+    slots = [part.slot for part in parts] + [frozen.slots[site] for site in streams]
+    found = torch.autograd.grad(
+        run.output.sum(),
+        [leaves[slot] for slot in slots],
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    gradients = dict(zip(slots, found, strict=True))
+    rows = [_rows(part, gradients[part.slot]) for part in parts]
+    cuts = {}
+    for site in streams:
+        slot, added = frozen.slots[site], 0.0
+        for part, row in zip(parts, rows, strict=True):
+            if isinstance(part, Constants) and part.slot > slot:
+                added += float(part.shares(row[None]).double().sum())
+        through = (gradients[slot] * run.made[slot].detach()).double().sum()
+        assert site.layer is not None
+        cuts[site.layer] = float(through) + added
+    return Network(frozen, parts, rows, float(run.output.detach().sum()), cuts)
+
+
+def _node_sites(subject: Subject) -> Iterator[Site]:
+    """Where the nodes of each layer are."""
+    there = set(subject.sites)
+    for layer in range(subject.spec.n_layers):
+        heads = [Site(kind, layer) for kind in ("head_z", "head_v", "attn_pattern")]
+        yield heads[0] if there.issuperset(heads) else Site("attn_out", layer)
+        neurons = Site("mlp_post", layer)
+        yield neurons if neurons in there else Site("mlp_out", layer)
+
+
+def parts_of(subject: Subject, batch: Batch, slots: Mapping[Site, int]) -> list[Part]:
+    """The parts that have activations, with those of one prompt: the network's own, or another
+    prompt's in its place."""
+    nodes = list(_node_sites(subject))
+    heads = [Site(kind, s.layer) for s in nodes if s.kind == "head_z" for kind in _HEADS]
+    seen = {site: x[0] for site, x in subject.capture(batch, [INPUT, *nodes, *heads]).items()}
+    parts: list[Part] = [Whole(kind="embedding", layer=-1, slot=0, flows=False, values=seen[INPUT])]
+    for site in nodes:
+        slot, layer, values = slots[site], site.layer, seen[site]
+        assert layer is not None
+        if site.kind == "mlp_post":
+            parts.append(Neurons(layer=layer, slot=slot, values=values))
+        elif site.kind == "head_z":
+            pattern, v = (seen[Site(kind, layer)] for kind in _HEADS)
+            each = v.repeat_interleave(len(pattern) // v.shape[1], 1)
+            parts.append(Heads(layer=layer, slot=slot, patterns=pattern, values=each))
+        else:
+            kind = "mlp" if site.kind == "mlp_out" else "attention"
+            parts.append(Whole(kind=kind, layer=layer, slot=slot, values=values))
+    return sorted(parts, key=lambda part: part.slot)
+
+
+_HEADS = ("attn_pattern", "head_v")
+
+
+def _constants(constants: Sequence[Constant], length: int, last: int) -> list[Part]:
+    """What modules add; those outside of any layer stand behind the last one."""
+    found: list[Part] = []
+    for constant in constants:
+        number = re.search(r"\.(\d+)(?:\.|$)", constant.module)
+        layer = int(number[1]) if number else last
+        values = constant.leaf.detach()
+        found.append(
+            Constants(
+                layer=layer,
+                slot=constant.slot,
+                module=constant.module,
+                values=values,
+                length=length,
+            )
+        )
+    return found
+
+
+def _rows(part: Part, gradient: Tensor) -> Tensor:
+    """A gradient at a part's leaf without the batch of one."""
+    return gradient if isinstance(part, Constants) else gradient[0]
+
+
+def _several(part: Part, gradients: Tensor) -> Tensor:
+    return gradients if isinstance(part, Constants) else gradients[:, 0]
