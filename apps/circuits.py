@@ -114,8 +114,9 @@ def _head(run: Run, graph: Graph) -> None:
         plain(
             f"{about.get('model', '')}: “{about.get('prompt', '')}”; {graph.target} = "
             f"{graph.value:.4g}; rule {about.get('rule', '')}, lens {about.get('lens', '')}. "
-            f"{len(graph.parts):,} nodes and {len(graph.edges):,} edges are kept; the largest "
-            f"error of a cut is {metrics.get('largest error of a cut', float('nan')):.2g}."
+            f"{len(graph.parts):,} nodes and {len(graph.edges):,} edges are kept, with "
+            f"{metrics['share']:.0%} of the absolute attribution of all nodes. Each layer's cut "
+            f"adds up to the target within {metrics['largest error of a cut']:.2g}."
         )
     )
 

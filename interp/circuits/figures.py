@@ -138,7 +138,7 @@ def by_layer(totals: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="layer", type="category", categoryarray=order)
     figure.update_yaxes(title="attribution, in the target's units")
     figure.update_layout(barmode="relative")
-    title = f"What each layer carries: {totals['attribution'].sum():.4g} together"
+    title = "What each layer's nodes carry; what flows through several counts at each"
     return laid_out(figure, title, height=320, legend=True)
 
 

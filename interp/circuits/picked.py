@@ -45,7 +45,10 @@ class Graph:
     @property
     def target(self) -> str:
         """What is explained, as a text."""
-        return ", ".join(self.nodes.loc[self.nodes["kind"] == "target", "name"])
+        word, against = (str(self.about.get(name, "")) for name in ("target", "against"))
+        if word:  # with signs around it, as a token begins with a space
+            return f"'{word}' - " + (f"'{against}'" if against else "mean")
+        return ", ".join(self.nodes.loc[self.nodes["kind"] == "target", "name"]).strip()
 
     @property
     def parts(self) -> pd.DataFrame:

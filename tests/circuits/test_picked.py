@@ -34,7 +34,7 @@ def test_names(graph):
     assert names[2] == "embedding@1"
     assert names[[REMAINDER, TARGET]].tolist() == ["remainder", "target"]
     assert graph.number("1.down.17@4") == 8
-    assert graph.target == " are -  is"
+    assert graph.target == "' are' - ' is'"
     with pytest.raises(UserError, match="no node '1.down.18@4'.*like embedding@1, "):
         graph.number("1.down.18@4")
     with pytest.raises(UserError, match=r"like 1\.down\.17@4"):
