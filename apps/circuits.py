@@ -66,10 +66,7 @@ def _in_order(study: str, parameter: str) -> tuple[str, str, str]:
 
 def _asked() -> None:
     """The form; the run that it makes is shown from then on."""
-    from interp.circuits.trace import TraceConfig
-    from interp.lens.fit import FitConfig
-
-    fits = {str(run.path): run for run in Store().runs(FitConfig.STUDY)}
+    fits = [str(run.path) for run in Store().looked_through("lens.fit")[0]]
     with st.form("ask", border=False):
         prompt = st.text_input("Prompt", placeholder="The keys to the cabinet")
         left, right = st.columns(2)
@@ -95,6 +92,8 @@ def _asked() -> None:
         "prompt": prompt, "target": target, "against": against, "counterfactual": other,
         "model": model.strip(), "rule": rule, "lens": lens,
     }  # fmt: skip
+    from interp.circuits.trace import TraceConfig  # now: it imports torch
+
     with st.spinner("tracing …"):
         run = run_or_load(replace(TraceConfig(), **settings))
     _show(run, "Traced")
