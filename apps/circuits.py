@@ -23,7 +23,7 @@ from interp.apps.common import (
 )
 from interp.circuits import export, figures, html
 from interp.circuits.groups import GroupConfig
-from interp.circuits.picked import GROUP, TRACE, Graph, card, opened, words
+from interp.circuits.picked import GROUP, NUMBERS, TRACE, Graph, card, opened, words
 from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.neuron import clamp_site, parse_neuron
@@ -131,15 +131,15 @@ def _graph(run: Run, graph: Graph) -> None:
     def pressed(node: int) -> None:
         st.session_state[key] = str(graph.nodes["label"][int(node)])
 
-    clickable("circuit", figures.graph_figure(graph, share / 100, edges / 100), pressed)
-    chosen = st.selectbox(
-        "Node",
-        names,
-        key=key,
-        format_func=printable,
-        help="Or click one in the picture.",
-    )
-    _card(graph, graph.number(chosen))
+    picture, about = st.columns([3, 2])
+    with picture:
+        drawn = figures.graph_figure(graph, share / 100, edges / 100)
+        clickable("circuit", drawn, pressed)
+    with about:
+        chosen = st.selectbox(
+            "Node", names, key=key, format_func=printable, help="Or click one in the picture."
+        )
+        _card(graph, graph.number(chosen))
     st.dataframe(_listed(graph.nodes.loc[order]), hide_index=True, height=280)
 
 
@@ -160,12 +160,10 @@ def _card(graph: Graph, node: int) -> None:
     row = shown.node
     st.subheader(plain(row["label"]))
     st.caption(plain(f"{row['kind']} at position {row['position']}, {visible(row['token'])}"))
-    columns = st.columns(4)
-    for column, name in zip(
-        columns, ("attribution", "activation", "effect", "inside"), strict=True
-    ):
-        if name in row and row[name] == row[name]:
-            column.metric(plain(name), f"{row[name]:.4g}")
+    numbers = {name: row[name] for name in NUMBERS if name in row and row[name] == row[name]}
+    for column, (name, value) in zip(st.columns(len(numbers)), numbers.items(), strict=True):
+        known = "attention" if (row["kind"], name) == ("head", "activation") else name
+        column.metric(plain(known), f"{value:.4g}")
     for side, said in (("top", "Writes"), ("bottom", "Against")):
         if tokens := words(row, side):
             st.caption(plain(said))
@@ -173,12 +171,10 @@ def _card(graph: Graph, node: int) -> None:
     if len(members := list(row.get("members", []))):
         st.caption("Members")
         st.text("  ".join(printable(str(each)) for each in members))
-    for column, name, ends in zip(
-        st.columns(2), ("Edges in", "Edges out"), (shown.incoming, shown.outgoing), strict=True
-    ):
+    for name, ends in (("Edges in", shown.incoming), ("Edges out", shown.outgoing)):
         together = f", {ends['weight'].sum():+.4g} together" if len(ends) else ""
-        column.caption(plain(f"{name}: {len(ends)}{together}"))
-        column.dataframe(ends, hide_index=True, height=240)
+        st.caption(plain(f"{name}: {len(ends)}{together}"))
+        st.dataframe(ends, hide_index=True, height=min(38 + 35 * len(ends), 220))
     if row["kind"] == "neuron":
         _neuron(graph, str(row["name"]))
 

@@ -104,6 +104,7 @@ def _nodes(graph: Graph, shown: Picked, places: Places) -> Iterator[go.Scatter]:
                 "line": {"width": 1, "color": "white"},
                 "opacity": 1,
             },
+            unselected={"marker": {"opacity": 0.5}},
         )
 
 

@@ -16,14 +16,12 @@ from typing import Any
 from ..model.vocabulary import visible
 from ..plain_text import printable
 from .figures import EDGES, SHARE
-from .picked import ALWAYS, Graph, short, words
+from .picked import ALWAYS, NUMBERS, Graph, short, words
 from .placed import placed
 from .viewer import SCRIPT, STYLE
 
 MOST = 20_000
 """Edges in a file; of more the weakest are left out, and the file says so."""
-NUMBERS = ("attribution", "activation", "effect", "inside")
-"""Columns of a node that its card shows, where there is a number."""
 
 
 def page(graph: Graph, share: float = SHARE, edges: float = EDGES) -> str:

@@ -23,6 +23,8 @@ KINDS = (
     "neuron", "head", "latent", "mlp", "attention", "embedding", "bias", "error", "group",
     "remainder", "target",
 )  # fmt: skip
+NUMBERS = ("attribution", "activation", "effect", "inside")
+"""Columns of a node that its card shows, where there is a number."""
 ALWAYS = ("remainder", "target")
 """Kinds of which there is one node, which is always shown."""
 
