@@ -48,7 +48,7 @@ def as_json(graph: Graph, slug: str) -> dict[str, Any]:
     """
     influence = _influence(graph)
     numbers = _numbers(graph)
-    ids = {n: _id(row, numbers[n]) for n, row in _rows(graph)}
+    ids = {n: _id(graph, row, numbers[n]) for n, row in _rows(graph)}
     return {
         "metadata": _metadata(graph, slug),
         "qParams": {
@@ -141,9 +141,9 @@ def _numbers(graph: Graph) -> dict[int, int]:
     return made
 
 
-def _id(row: Mapping[Any, Any], number: int) -> str:
+def _id(graph: Graph, row: Mapping[Any, Any], number: int) -> str:
     """`layer_number_position`, as the front end's own."""
-    return f"{_layer(row)}_{number}_{int(row['position'])}"
+    return f"{_layer(row)}_{number}_{_position(graph, row)}"
 
 
 def _influence(graph: Graph) -> dict[int, float | None]:
