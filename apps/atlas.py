@@ -60,7 +60,10 @@ def _neurons(run: Run) -> None:
         help="score: one word stands out. coherence: the tokens belong together.",
     )
     typed = right.text_input(
-        "Or name a neuron", placeholder="29.gate.808", help="Clear it to follow the table again."
+        "Or name a neuron",
+        st.query_params.get("neuron", ""),
+        placeholder="29.gate.808",
+        help="Clear it to follow the table again.",
     )
     name = ""
     with errors_in_place():
