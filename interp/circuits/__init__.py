@@ -1,0 +1,1 @@
+"""Circuits: which neurons and heads made a model say this token."""
