@@ -66,9 +66,16 @@ MATRIX_PRODUCTS = _names("""
     matmul __matmul__ __rmatmul__ mm bmm mv dot inner tensordot einsum linalg_matmul linalg_vecdot
 """)
 
-PRODUCTS = MATRIX_PRODUCTS | _names("""
-    mul multiply __mul__ __rmul__ outer ger kron div divide true_divide __truediv__ __rtruediv__
+GATINGS = _names("mul multiply __mul__ __rmul__")
+"""Products number by number, in which one factor may be the gate of the other."""
+
+PRODUCTS = (
+    MATRIX_PRODUCTS
+    | _names("""
+    outer ger kron div divide true_divide __truediv__ __rtruediv__
 """)
+    | GATINGS
+)
 
 POWERS = _names("pow __pow__ square")
 """Of a unit's output (ReLU^2, StarReLU) they are a unit; of anything else a statistic."""

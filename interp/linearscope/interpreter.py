@@ -13,7 +13,7 @@ Tanh masks and frozen norms are where A is *not* the Jacobian.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .rules import apply
-from .tape import Dual, Program, Tape
+from .tape import Dual, Program, Tape, Unrolled
 
 _AT_ONCE = {"cpu": 1 << 15}
 """How many input numbers run at once; 2^24 on other devices. On a CPU a batch that leaves the cache
@@ -100,19 +100,30 @@ class Interpreter:
         A submodule's value is the constants that it adds to any input (a bias, a norm's mean, the
         offset of an activation) times the gradient of the output with respect to them.
         """
-        out, leaves = self._program.with_constants(torch.zeros_like(self.x0))
+        unrolled = self._program.unrolled(torch.zeros_like(self.x0))
+        out, added = unrolled.output, unrolled.constants
         _basis(outputs, self.y)  # raises if one is out of range
         by_module: dict[str, Tensor] = {}
-        for n, index in enumerate(outputs.tolist() if leaves else []):
+        for n, index in enumerate(outputs.tolist() if added else []):
             gradients = torch.autograd.grad(
-                out.flatten()[index], [x for _, x in leaves], retain_graph=True, allow_unused=True
+                out.flatten()[index], [c.leaf for c in added], retain_graph=True, allow_unused=True
             )
-            for (module, leaf), gradient in zip(leaves, gradients, strict=True):
+            for constant, gradient in zip(added, gradients, strict=True):
                 if gradient is not None:
                     none_yet = torch.zeros(len(outputs), dtype=torch.float64)
-                    total = by_module.setdefault(module, none_yet)
-                    total[n] += float((gradient * leaf.detach()).double().sum())
+                    total = by_module.setdefault(constant.module, none_yet)
+                    total[n] += float((gradient * constant.leaf.detach()).double().sum())
         return by_module
+
+    def unrolled(self, keep: Collection[int], cut: Collection[int] = ()) -> Unrolled:
+        """The system at x0 with its graph, and what it makes in between.
+
+        Args:
+            keep: slots of the Duals that the network's code met (0 is the input).
+            cut: of those, slots behind which everything begins anew, as leaves.
+        """
+        with torch.enable_grad():
+            return self._program.unrolled(self.x0.clone().requires_grad_(True), keep, cut)
 
     def _check(self, network: torch.dtype) -> None:
         """Raise UserError unless A x0 + r = f(x0), to the type that the network computes in, and
@@ -143,6 +154,8 @@ class Interpreter:
 def interpret(
     network: nn.Module | Callable[[Tensor], Tensor],
     x0: Float[Tensor, "1 ..."],
+    inside: nn.Module | None = None,
+    halves: bool = False,
 ) -> Interpreter:
     """The linear interpreter of a network at one input.
 
@@ -150,6 +163,9 @@ def interpret(
         network: takes one tensor and returns one; a module runs in evaluation mode, and its own
             mode is restored.
         x0: [1, ...] one input.
+        inside: the module whose parts a function runs, for their names.
+        halves: both factors of a product of two activations carry a half of it (layer-wise
+            relevance propagation); by default the gate is frozen.
 
     Raises:
         UserError: a non-linear call that no rule replays (the message names it), several inputs,
@@ -167,7 +183,7 @@ def interpret(
     if not x0.isfinite().all():
         raise UserError("the input has values that are not finite")
     training = [child for child in module.modules() if child.training] if module is not None else []
-    tape = Tape(apply, x0.dtype)
+    tape = Tape(apply, x0.dtype, halves)
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         # transformer layers' one call for everything, which no tape sees into; where it pads, it
@@ -177,7 +193,7 @@ def interpret(
             module.eval()
         with torch.no_grad():
             plain = network(x0.clone())
-            with tape.following(module):
+            with tape.following(module or inside):
                 out = network(Dual(x0.clone(), 0, tape))  # type: ignore[arg-type]
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

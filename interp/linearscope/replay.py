@@ -61,6 +61,12 @@ def same_call(
     return order, run
 
 
+def both_halves(func: Function, args: Args, kwargs: Kwargs, factors: list[Dual]) -> Replay:
+    """A product of two activations, half of it carried by each: (a b0 + a0 b) / 2."""
+    (one, by_one), (other, by_other) = (same_call(func, args, kwargs, [f]) for f in factors)
+    return [*one, *other], lambda a, b: (by_one(a) + by_other(b)) / 2
+
+
 class _Hole:
     """Where a step's call takes what it carries."""
 

@@ -19,7 +19,17 @@ from ..errors import UserError
 from . import calls
 from .attention import attention
 from .gates import FROZEN, PLAIN, carrier, rank
-from .replay import Args, Function, Kwargs, Replay, linear_call, multipliers, same_call, without
+from .replay import (
+    Args,
+    Function,
+    Kwargs,
+    Replay,
+    both_halves,
+    linear_call,
+    multipliers,
+    same_call,
+    without,
+)
 from .rewrites import REWRITES
 from .tape import Affine, Dual, Tape, duals, references, tape_of
 from .units import ACTIVATIONS, OTHERS, power
@@ -92,6 +102,8 @@ def _step(func: Function, name: str, args: Args, kwargs: Kwargs, live: list[Dual
         return None
     if name in calls.PRODUCTS:
         carries = carrier(name, args, kwargs, live)
+        if carries is not None and tape.halves and name in calls.GATINGS and len(live) == 2:
+            return both_halves(func, args, kwargs, live)
         return None if carries is None else same_call(func, args, kwargs, [carries])
     if name in calls.LINEAR:
         frozen = multipliers(name, args, kwargs)

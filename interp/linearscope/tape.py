@@ -19,7 +19,7 @@ something non-linear would then silently count as a constant.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import get_ident
 from typing import Any, NamedTuple
@@ -112,7 +112,10 @@ class Step(NamedTuple):
 class Tape:
     """The steps of one pass, in order; slot 0 is the input."""
 
-    def __init__(self, rule: Callable[..., Any], dtype: torch.dtype) -> None:
+    def __init__(self, rule: Callable[..., Any], dtype: torch.dtype, halves: bool = False) -> None:
+        self.halves = halves
+        """Whether both factors of a gated product carry, each a half of it; else the gate is
+        frozen."""
         self.rule = rule
         """What does one torch call on Duals: (function, args, kwargs) -> its result."""
         self.dtype = dtype
@@ -212,6 +215,27 @@ def tape_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape:
     return first.tape
 
 
+class Constant(NamedTuple):
+    """What a step adds to anything."""
+
+    module: str
+    slot: int
+    """The step's; earlier steps have lower ones."""
+    leaf: Tensor
+
+
+class Unrolled(NamedTuple):
+    """A program run with its graph."""
+
+    output: Tensor
+    made: dict[int, Tensor]
+    """By slot, the tensors that were to be kept."""
+    leaves: dict[int, Tensor]
+    """By slot, what later steps took in their place."""
+    constants: list[Constant]
+    """All that the steps add, as leaves."""
+
+
 class Program:
     """The steps between slot 0 and the output's, without those that the output does not need."""
 
@@ -232,12 +256,27 @@ class Program:
         """A u for one input."""
         return self._through(u, lambda step, carried: _tensors(step.does.linear(*carried)))
 
-    def with_constants(
-        self, x: Float[Tensor, "1 ..."]
-    ) -> tuple[Float[Tensor, "1 ..."], list[tuple[str, Tensor]]]:
-        """A x + r, and what each step adds to any carried tensors as leaves of autograd that the
-        output depends on, with the steps' submodules."""
-        leaves: list[tuple[str, Tensor]] = []
+    def unrolled(
+        self, x: Float[Tensor, "1 ..."], keep: Collection[int] = (), cut: Collection[int] = ()
+    ) -> Unrolled:
+        """A x + r as a graph of autograd from x and from everything that steps add.
+
+        Args:
+            keep: slots to give.
+            cut: of those, slots that later steps take as leaves.
+        """
+        made: dict[int, Tensor] = {0: x} if 0 in keep else {}
+        leaves: dict[int, Tensor] = {}
+        constants: list[Constant] = []
+
+        def noted(step: Step, carried: list[Tensor]) -> list[Tensor]:
+            results = apart(step, carried)
+            for n, slot in enumerate(step.outputs):
+                if slot in keep:
+                    made[slot] = results[n]
+                if slot in cut:
+                    results[n] = leaves[slot] = results[n].detach().requires_grad_(True)
+            return results
 
         def apart(step: Step, carried: list[Tensor]) -> list[Tensor]:
             results = _tensors(step.does.linear(*carried))
@@ -248,11 +287,11 @@ class Program:
             for n, constant in enumerate(added):
                 if bool(constant.any()):
                     leaf = constant.clone().requires_grad_(True)
-                    leaves.append((step.module, leaf))
+                    constants.append(Constant(step.module, step.outputs[n], leaf))
                     results[n] = results[n] + leaf
             return results
 
-        return self._through(x, apart), leaves
+        return Unrolled(self._through(x, noted), made, leaves, constants)
 
     @torch.no_grad()
     def first_not_finite(self, x: Float[Tensor, "1 ..."]) -> str:

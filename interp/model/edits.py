@@ -60,6 +60,14 @@ class Edit:
         return whole
 
 
+class Watch(Edit):
+    """No edit: `change` sees the site's tensor, and the tensor itself goes on."""
+
+    def __call__(self, x: Tensor, chosen: Bool[Tensor, "batch ..."]) -> Tensor:
+        self.change(x)
+        return x
+
+
 def head_of(x: Tensor, site: Site) -> Tensor:
     """A view of the site's own head in the tensor of the whole site; all of it without a head.
 

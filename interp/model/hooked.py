@@ -108,7 +108,8 @@ class Hooked:
                     kept[site] = changed
                 elif site in read:
                     kept[site] = changed.detach().clone()
-                return changed if site in edits else None
+                # a view that is linked goes on itself, or later sites would not hang on it
+                return changed if site in edits or (linked and site in read) else None
 
             return tap
 

@@ -40,6 +40,8 @@ from .weights import Weights
 if TYPE_CHECKING:
     from transformers import Cache
 
+    from .backends.native import NativeBackend
+
 BackendName = Literal["native", "bridge", "nnsight"]
 
 
@@ -83,13 +85,26 @@ class Subject(Hooked):
         Raises:
             UserError: this backend's model has other names.
         """
+        backend = self._native("weights are edited")
+        parameter: nn.Parameter = backend.model.get_parameter(backend.names.own(name))
+        return parameter
+
+    @property
+    def network(self) -> nn.Module:
+        """The transformers model in memory, for its modules' names.
+
+        Raises:
+            UserError: this backend has another.
+        """
+        model: nn.Module = self._native("a network is frozen").model
+        return model
+
+    def _native(self, what: str) -> NativeBackend:
         from .backends.native import NativeBackend
 
         if not isinstance(self._backend, NativeBackend):
-            raise UserError("weights are edited through the native backend: open with it")
-        own = self._backend.names.own(name)
-        parameter: nn.Parameter = self._backend.model.get_parameter(own)
-        return parameter
+            raise UserError(f"{what} through the native backend: open with it")
+        return self._backend
 
     def tokens(self, texts: str | Sequence[str]) -> Batch:
         """Texts as ids, as the model expects them (`Prompting.ids`), padded on the left."""

@@ -13,6 +13,7 @@ HOUSE = (
     "launch",
     "apps | cli",
     "analyses",
+    "circuits",
     "{analyses}",
     "directions",
     "lens | saes",

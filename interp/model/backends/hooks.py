@@ -55,13 +55,13 @@ def counting(tap: Tap, site: Site, left: set[Site], stop: bool, read_only: bool 
     def counted(x: Tensor) -> Tensor | None:
         left.discard(site)
         changed = tap(x)
-        if read_only and changed is not None:
+        if read_only and changed is not None and changed is not x:
             raise UserError(
                 f"{site} can be read but not edited by this backend: use backend='bridge'"
             )
         if stop and not left:
             raise Stop
-        return changed
+        return None if read_only else changed
 
     return counted
 

@@ -1,0 +1,62 @@
+"""What a circuit explains: a logit, the difference of two, or an observable, at one position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import UserError
+from ..model.subject import Subject
+from ..obsprop.observables import Observable
+
+
+@dataclass(frozen=True)
+class Target:
+    """A weighted sum of the model's own logits (after its scale and soft cap)."""
+
+    name: str
+    ids: Int[Tensor, " tokens"]
+    weights: Float[Tensor, " tokens"]
+    position: int = -1
+    """Of the prompt; the next token's logits stand at the last."""
+
+    def value(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, " batch"]:
+        """weights . logits at the position."""
+        picked: Tensor = logits[:, self.position][:, self.ids.to(logits.device)]
+        return picked @ self.weights.to(logits.device, logits.dtype)
+
+
+def one_token(subject: Subject, word: str) -> int:
+    """The id of a word that is one token.
+
+    Raises:
+        UserError: it is several; the message shows them.
+    """
+    ids = subject.prompting.plain(word)
+    if len(ids) != 1:
+        pieces = ", ".join(repr(subject.prompting.text([piece])) for piece in ids)
+        raise UserError(f"{word!r} is {len(ids)} tokens ({pieces}): give one of them")
+    return ids[0]
+
+
+def open_target(subject: Subject, target: str, against: str = "") -> Target:
+    """A token's logit, less another's if one is given.
+
+    Raises:
+        UserError: a word of several tokens, or the same one twice.
+    """
+    plus = one_token(subject, target)
+    if not against:
+        return Target(target, torch.tensor([plus]), torch.ones(1))
+    minus = one_token(subject, against)
+    if plus == minus:
+        raise UserError(f"{target!r} and {against!r} are the same token: give two")
+    return Target(f"{target} -{against}", torch.tensor([plus, minus]), torch.tensor([1.0, -1.0]))
+
+
+def of_observable(observable: Observable) -> Target:
+    """An observable as a target. Its value is of the model's own logits, soft cap and all."""
+    return Target(observable.name, observable.ids, observable.weights)
