@@ -143,6 +143,17 @@ BUILT_IN = (
         figures="interp.lens.figures:of_run",
     ),
     Analysis(
+        "circuits",
+        "Which neurons and heads made a model say a token, and whether they really did.",
+        studies=(
+            "interp.circuits.truth:TruthConfig",
+            "interp.circuits.steering:SteerConfig",
+        ),
+        section="Circuits",
+        label=("task",),
+        figures="interp.circuits.figures_truth:of_run",
+    ),
+    Analysis(
         "saes",
         "Sparse autoencoders: open or train any, survey their latents, act by them, measure them.",
         studies=(

@@ -96,7 +96,7 @@ def activations(
     sites = tuple(subject.matching(["*.mlp_post"]))
     found = subject.capture(ids, [*sites, END])
     neurons = Neurons(sites, tuple(found[site].shape[-1] for site in sites), ids.shape[1])
-    return neurons, neurons.flat(found), found[END][:, -1]
+    return neurons, neurons.flat(found).cpu(), found[END][:, -1]
 
 
 class Patch(NamedTuple):
@@ -142,9 +142,7 @@ def patched(
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
 
-def _replace(
-    site: Site, mask: Bool[Tensor, "rows pos d"], value: Float[Tensor, "pos d"]
-) -> Edit:
+def _replace(site: Site, mask: Bool[Tensor, "rows pos d"], value: Float[Tensor, "pos d"]) -> Edit:
     def change(h: Tensor) -> Tensor:
         return torch.where(mask.to(h.device), value.to(h), h)
 

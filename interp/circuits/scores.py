@@ -90,7 +90,7 @@ def rows(
     )
     batch = Batch(pair.ids[:1], torch.ones_like(pair.ids[:1], dtype=torch.bool))
     found = frozen_rows(subject, batch, target, neurons.sites, rule)  # type: ignore[arg-type]
-    return neurons.flat(found)
+    return neurons.flat(found).cpu()
 
 
 def gradient(
@@ -101,7 +101,7 @@ def gradient(
     value = read(linked.pop(END)[:, -1]).mean()
     found = torch.autograd.grad(value, [linked[site] for site in neurons.sites])
     by_site = dict(zip(neurons.sites, found, strict=True))
-    return neurons.flat(by_site).sum(0)  # each row's gradient has the mean's 1/rows in it
+    return neurons.flat(by_site).sum(0).cpu()  # each row's gradient has the mean's 1/rows in it
 
 
 def order(score: Float[Tensor, " n"]) -> Int[Tensor, " n"]:

@@ -141,8 +141,8 @@ def reader(weights: Weights, W_U: Float[Tensor, "d_vocab d_model"], pair: Coded)
     rows, bias = W_U[ids].double(), weights.b_U()[ids].double()
 
     def read(x: Float[Tensor, "rows d_model"]) -> Float[Tensor, " rows"]:
-        end = weights.before_unembedding(x)
-        logits = weights.spec.capped(end @ rows.to(end).T + bias.to(end))
+        end = weights.before_unembedding(x.cpu())
+        logits = weights.spec.capped(end @ rows.T + bias)
         return logits[:, 0] - logits[:, 1]
 
     return read
