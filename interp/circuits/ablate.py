@@ -61,7 +61,7 @@ class Neurons:
 
     def split(self, flat: Float[Tensor, "... n"]) -> dict[Site, Float[Tensor, "... pos d"]]:
         """One row as activations at the sites."""
-        parts = flat.split([self.positions * width for width in self.widths], -1)
+        parts = torch.split(flat, [self.positions * width for width in self.widths], -1)
         return {
             site: part.unflatten(-1, (self.positions, width))
             for site, part, width in zip(self.sites, parts, self.widths, strict=True)
