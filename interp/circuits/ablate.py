@@ -63,7 +63,7 @@ class Neurons:
         """One row as activations at the sites."""
         parts = torch.split(flat, [self.positions * width for width in self.widths], -1)
         return {
-            site: part.unflatten(-1, (self.positions, width))
+            site: part.view(*part.shape[:-1], self.positions, width)
             for site, part, width in zip(self.sites, parts, self.widths, strict=True)
         }
 
