@@ -149,6 +149,7 @@ BUILT_IN = (
             "interp.circuits.truth:TruthConfig",
             "interp.circuits.steering:SteerConfig",
         ),
+        commands="interp.cli.circuits:circuits",
         section="Circuits",
         label=("task",),
         figures="interp.circuits.figures_truth:of_run",

@@ -17,7 +17,7 @@ at a time:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -121,13 +121,11 @@ def patched(
     other: Float[Tensor, " n"],
     patches: Sequence[Patch],
     read: Read,
-    advance: Callable[[int], None] = lambda _: None,
 ) -> Float[Tensor, " patches"]:
     """The target under each patch.
 
     Args:
         other: what the patched neurons get.
-        advance: told how many patches are done.
     """
     values = neurons.split(other)
     found: list[Tensor] = []
@@ -138,7 +136,6 @@ def patched(
         with subject.edited(*edits):
             end = subject.capture(ids.expand(len(some), -1), [END])[END]
         found.append(read(end[:, -1]))
-        advance(len(some))
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
 

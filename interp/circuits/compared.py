@@ -12,16 +12,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..model.subject import Subject
-from ..runs.intervals import median_of
 from .ablate import Neurons, Patch, Place, patched
 from .prepared import Prepared
-from .scores import PREDICTING, order
+from .rules import PREDICTING
+from .scores import order
 
 RANDOM = "random"
 
@@ -60,23 +59,3 @@ def pair_effects(
         predicted = {rule: float(found[rule][numbers].sum()) for rule in PREDICTING}
         about = {**pair.label, "what": "neuron" if by else "MLP", **place._asdict(), "chosen": by}
         yield {**about, "real": pair.value - value, **predicted}
-
-
-def correlations(effects: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Rows of the table `correlations`: Pearson's r over the patches of a pair, its median over
-    pairs. A pair in which either has no spread has no r."""
-    for (task, what), rows in effects.groupby(["task", "what"], sort=False):
-        for rule in PREDICTING:
-            each = [_correlation(one[rule], one["real"]) for _, one in rows.groupby("pair")]
-            values = [r for r in each if np.isfinite(r)]
-            if not values:
-                continue
-            about = {"task": task, "what": what, "rule": rule, "pairs": len(values)}
-            yield {**about, **median_of(values).columns("r"), "unit": "pair"}
-
-
-def _correlation(predicted: pd.Series, real: pd.Series) -> float:
-    a, b = predicted.to_numpy(float), real.to_numpy(float)
-    if len(a) < 3 or not (a.std() and b.std()):
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])

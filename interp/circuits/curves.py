@@ -16,22 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from ..model.subject import Subject
-from ..runs.intervals import mean_of, median_of
 from .ablate import Neurons, Patch, patched
 from .prepared import Prepared
 from .scores import order
-
-KEYS = ["task", "rule", "ablation", "part"]
-ENOUGH = 0.8
-"""Of the target's value: what a circuit is to keep."""
-NEARLY_ALL = 0.9
-"""Of the gap: what a few neurons are to move."""
 
 
 def pair_curves(
@@ -74,39 +65,3 @@ def pair_curves(
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
-
-
-def shares(curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Rows of the table `shares`: medians over pairs."""
-    for key, rows in curves.dropna(subset=["share"]).groupby([*KEYS, "n"], sort=False):
-        values = rows["share"].to_numpy()
-        about = dict(zip([*KEYS, "n"], key, strict=True))
-        nearly = mean_of(values >= NEARLY_ALL)
-        columns = median_of(values).columns("median") | nearly.columns("nearly_all")
-        yield {**about, "pairs": len(values), **columns, "unit": "pair"}
-
-
-def needed(curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Rows of the table `needed`: how many neurons give 80 %."""
-    rules = curves[curves["rule"] != "all"].dropna(subset=["share"])
-    for key, rows in rules.groupby(KEYS, sort=False):
-        numbers = np.array([enough(one) for _, one in rows.groupby("pair")])
-        about = dict(zip(KEYS, key, strict=True))
-        reached = int(np.isfinite(numbers).sum())
-        columns = median_of(numbers).columns("neurons")
-        yield {**about, "pairs": len(numbers), "reached": reached, **columns, "unit": "pair"}
-
-
-def enough(curve: pd.DataFrame, share: float = ENOUGH) -> float:
-    """The number of neurons at which a pair's curve first gets to a share, between two counts by
-    the logarithm; infinite if it does not."""
-    curve = curve.sort_values("n")
-    numbers, values = np.log(curve["n"].to_numpy(float)), curve["share"].to_numpy(float)
-    there = np.flatnonzero(values >= share)
-    if not len(there):
-        return float("inf")
-    i = int(there[0])
-    if i == 0:
-        return float(np.exp(numbers[0]))
-    way = (share - values[i - 1]) / (values[i] - values[i - 1])
-    return float(np.exp(numbers[i - 1] + way * (numbers[i] - numbers[i - 1])))

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal
 from ..runs.store import Run
-from .curves import ENOUGH
+from .summaries import ENOUGH
 
 COLOURS = {
     **{"half": BLUE, "gate": "#6a51a3", "gradient": ORANGE, "integrated": "#2a9d5c"},

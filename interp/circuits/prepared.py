@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -53,11 +52,6 @@ class Prepared(NamedTuple):
         """The neurons, and their activations in the prompt and in the counterfactual."""
         neurons, own, _ = activations(subject, self.coded.ids)
         return neurons, own
-
-
-def fingerprints(tasks: Sequence[Task]) -> dict[str, str]:
-    """What a run depends on of its tasks' files."""
-    return {f"task {t.name}": hashlib.sha256(repr(t).encode()).hexdigest() for t in tasks}
 
 
 def prepared(

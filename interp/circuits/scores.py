@@ -22,7 +22,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import UserError
 from ..model.batch import Batch
 from ..model.edits import patch
 from ..model.site import Site
@@ -32,16 +31,7 @@ from .frozen import rows as frozen_rows
 from .target import Target
 from .tasks import Coded, Read
 
-PREDICTING = ("half", "gate", "gradient", "integrated")
-RULES = (*PREDICTING, "difference", "random")
 EMBEDDED = Site("resid_pre", 0)
-
-
-def check_rules(rules: Sequence[str]) -> None:
-    """Raise UserError for a rule that there is not, or none."""
-    if not rules or (unknown := [rule for rule in rules if rule not in RULES]):
-        named = f"no rule '{unknown[0]}'" if rules else "no rule is given"
-        raise UserError(f"{named}: choose among {', '.join(RULES)}")
 
 
 def scores(

@@ -16,25 +16,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
-
-import numpy as np
-import pandas as pd
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..model.edits import clamp
-from ..model.site import Site
-from ..model.subject import Subject
-from ..runs.intervals import median_of
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .ablate import END, Place
-from .prepared import Prepared, fingerprints, prepared
-from .scores import PREDICTING, order, scores
-from .tasks import Task, read_task
+from . import summaries
+from .rules import PREDICTING
+
+if TYPE_CHECKING:
+    from ..model.subject import Subject
+    from .ablate import Place
+    from .prepared import Prepared
+    from .tasks import Task
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class SteerConfig(TextStudy):
     STUDY: ClassVar[str] = "circuits.steer"
     VERSION: ClassVar[int] = 1
 
-    task: str = field(default="number-agreement")
+    task: str = "number-agreement"
     """A task that comes with the workbench, or the path of a .yaml file of your own."""
     pairs: int = 8
     """How many of the task's pairs are used: the first ones that are not left out."""
@@ -59,9 +55,13 @@ class SteerConfig(TextStudy):
 
     @cached_property
     def _task(self) -> Task:
+        from .tasks import read_task
+
         return read_task(self.task)
 
     def fingerprints(self) -> dict[str, str]:
+        from .tasks import fingerprints
+
         return {**super().fingerprints(), **fingerprints([self._task])}
 
     def check(self) -> None:
@@ -76,6 +76,8 @@ class SteerConfig(TextStudy):
             raise UserError(f"--least-gap must be more than 0, not {self.least_gap:g}")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        from .prepared import prepared
+
         subject = self.open(out)
         every = prepared(subject, self.stored_weights, [self._task], self.least_gap)
         used = [each for each in every if not each.reason][: self.pairs]
@@ -87,12 +89,14 @@ class SteerConfig(TextStudy):
         sweep = out.table_once(
             "sweep", lambda: out.in_pieces("sweep", used, rows, 1, "clamp neurons", "pairs")
         )
-        table = out.table("fits", fits(sweep))
+        table = out.table("fits", summaries.fits(sweep))
         whole = table[table["reach"] == "all"]
         slopes = dict(zip(whole["rule"], whole["slope"], strict=True))
         return {"pairs": len(used), **{f"slope, {rule}": s for rule, s in slopes.items()}}
 
     def _sweep(self, subject: Subject, pair: Prepared) -> Iterator[dict[str, Any]]:
+        from .scores import order, scores
+
         neurons, own = pair.state(subject)
         found = scores(
             *(subject, pair.coded, neurons, own, pair.read, PREDICTING), steps=self.steps
@@ -116,6 +120,12 @@ class SteerConfig(TextStudy):
 
 def clamped(subject: Subject, pair: Prepared, place: Place, values: Sequence[float]) -> list[float]:
     """The target with one neuron held at each of some values."""
+    import torch
+
+    from ..model.edits import clamp
+    from ..model.site import Site
+    from .ablate import END
+
     ids = pair.coded.ids[0].expand(len(values), -1)
     where = torch.zeros(ids.shape, dtype=torch.bool)
     where[:, place.position] = True
@@ -124,26 +134,3 @@ def clamped(subject: Subject, pair: Prepared, place: Place, values: Sequence[flo
         end = subject.capture(ids, [END])[END]
     found: list[float] = pair.read(end[:, -1]).tolist()
     return found
-
-
-def fits(sweep: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Rows of the table `fits`. A pair in which nothing is predicted has no line."""
-    for reach, rows in (("within", sweep[sweep["factor"].abs() <= 1]), ("all", sweep)):
-        for rule in PREDICTING:
-            lines = [_line(one[rule], one["real"]) for _, one in rows.groupby("pair")]
-            known = np.array([line for line in lines if np.isfinite(line).all()]).reshape(-1, 2)
-            if not len(known):
-                continue
-            many = len(rows.groupby(["pair", "layer", "position", "neuron"]))
-            about = {"task": str(rows["task"].iloc[0]), "reach": reach, "rule": rule}
-            columns = median_of(known[:, 0]).columns("slope") | median_of(known[:, 1]).columns("r2")
-            yield {**about, "pairs": len(known), "neurons": many, **columns, "unit": "pair"}
-
-
-def _line(predicted: pd.Series, real: pd.Series) -> tuple[float, float]:
-    """Slope and r^2 of the real change on the predicted."""
-    x, y = predicted.to_numpy(float), real.to_numpy(float)
-    if len(x) < 3 or not (x.std() and y.std()):
-        return float("nan"), float("nan")
-    r = np.corrcoef(x, y)[0, 1]
-    return float(r * y.std() / x.std()), float(r**2)

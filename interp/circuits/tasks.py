@@ -17,7 +17,8 @@ A pair that does not fit a model, or whose gap is too small to share out, is lef
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -119,6 +120,11 @@ def _pairs(given: Any, path: str) -> tuple[Pair, ...]:
         if pair.prompt == pair.counterfactual or pair.target == pair.other:
             raise UserError(f"{path}: entry {number} of 'pairs' has the same text twice")
     return tuple(Pair(*entry) for entry in given)
+
+
+def fingerprints(tasks: Sequence[Task]) -> dict[str, str]:
+    """What a run depends on of its tasks' files."""
+    return {f"task {t.name}": hashlib.sha256(repr(t).encode()).hexdigest() for t in tasks}
 
 
 def coded(pair: Pair, prompting: Prompting) -> Coded:

@@ -27,18 +27,20 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..model.subject import Subject
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from . import compared, curves
-from .prepared import Prepared, fingerprints, means, prepared
-from .scores import PREDICTING, RULES, check_rules, scores
-from .tasks import Task, read_task
+from . import summaries
+from .rules import PREDICTING, RULES, check_rules
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..model.subject import Subject
+    from .prepared import Prepared
+    from .tasks import Task
 
 SHIPPED = ("number-agreement", "pronoun", "capital", "opposite")
 
@@ -71,9 +73,13 @@ class TruthConfig(TextStudy):
 
     @cached_property
     def _tasks(self) -> list[Task]:
+        from .tasks import read_task
+
         return [read_task(name) for name in self.task]
 
     def fingerprints(self) -> dict[str, str]:
+        from .tasks import fingerprints
+
         return {**super().fingerprints(), **fingerprints(self._tasks)}
 
     def check(self) -> None:
@@ -93,6 +99,8 @@ class TruthConfig(TextStudy):
             )
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        from .prepared import prepared
+
         subject = self.open(out)
         every = prepared(subject, self.stored_weights, self._tasks, self.least_gap)
         pairs = out.table("pairs", [each.row() for each in every])
@@ -100,15 +108,19 @@ class TruthConfig(TextStudy):
         names = [task.name for task in self._tasks]
         first = [p for n in names for p in [u for u in used if u.task == n][: self.compared]]
         table = out.table_once("curves", lambda: self._curves(out, subject, every, used))
-        shares = out.table_once("shares", lambda: curves.shares(table))
-        out.table_once("needed", lambda: curves.needed(table))
+        shares = out.table_once("shares", lambda: summaries.shares(table))
+        out.table_once("needed", lambda: summaries.needed(table))
         effects = out.table_once("patched", lambda: self._effects(out, subject, first))
-        out.table_once("correlations", lambda: compared.correlations(effects))
+        out.table_once("correlations", lambda: summaries.correlations(effects))
         return {"pairs": len(pairs), "used": len(used), **self._best(shares)}
 
     def _curves(
         self, out: RunWriter, subject: Subject, every: Sequence[Prepared], used: Sequence[Prepared]
     ) -> pd.DataFrame:
+        from .curves import pair_curves
+        from .prepared import means
+        from .scores import scores
+
         mean = means(subject, every)
 
         def rows(some: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
@@ -120,21 +132,24 @@ class TruthConfig(TextStudy):
                     seed=[self.seed, pair.number],
                 )
                 others = {"resample": own[1], "mean": mean[pair.task, neurons.positions]}
-                yield from curves.pair_curves(subject, pair, neurons, others, found, self.counts)
+                yield from pair_curves(subject, pair, neurons, others, found, self.counts)
 
         return out.in_pieces("curves", used, rows, 1, "patch sets of neurons", "pairs")
 
     def _effects(self, out: RunWriter, subject: Subject, some: Sequence[Prepared]) -> pd.DataFrame:
+        from .compared import chosen_neurons, pair_effects
+        from .scores import scores
+
         def rows(part: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
             for pair in part:
                 neurons, own = pair.state(subject)
                 found = scores(
                     *(subject, pair.coded, neurons, own, pair.read, PREDICTING), steps=self.steps
                 )
-                chosen = compared.chosen_neurons(
+                chosen = chosen_neurons(
                     *(found, own[0] - own[1], self.top, self.random, [self.seed, pair.number])
                 )
-                yield from compared.pair_effects(subject, pair, neurons, own, found, chosen)
+                yield from pair_effects(subject, pair, neurons, own, found, chosen)
 
         return out.in_pieces("patched", some, rows, 1, "patch neurons and MLPs", "pairs")
 

@@ -4,21 +4,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.circuits import truth
+from interp.circuits import curves
 from interp.circuits.ablate import Patch, patched
-from interp.circuits.curves import enough
 from interp.circuits.prepared import prepared
-from interp.circuits.scores import PREDICTING, RULES, order, scores
+from interp.circuits.rules import PREDICTING, RULES
+from interp.circuits.scores import order, scores
 from interp.circuits.steering import SteerConfig
+from interp.circuits.summaries import enough
 from interp.circuits.tasks import read_task
 from interp.circuits.truth import TruthConfig
+from interp.cli import circuits_truth as cli_truth
 from interp.errors import UserError
 from interp.model.subject import open_subject
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
 from ..figures import figure_names
-from .planted import FIRST, LAYER, SECOND, TASK, plant
+from .two_neurons import FIRST, LAYER, SECOND, TASK, plant
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_figures(run):
 
 def test_a_stopped_run_goes_on_pair_by_pair(config, run, tmp_path, monkeypatch):
     done = []
-    plain = truth.curves.pair_curves
+    plain = curves.pair_curves
 
     def stopping(subject, pair, *rest):
         if len(done) == 1:
@@ -115,7 +117,7 @@ def test_a_stopped_run_goes_on_pair_by_pair(config, run, tmp_path, monkeypatch):
         done.append(pair.number)
         return plain(subject, pair, *rest)
 
-    monkeypatch.setattr(truth.curves, "pair_curves", stopping)
+    monkeypatch.setattr(curves, "pair_curves", stopping)
     with pytest.raises(KeyboardInterrupt):
         run_or_load(config, Store(tmp_path))
     again = run_or_load(config, Store(tmp_path))
@@ -179,3 +181,17 @@ def test_mistakes_are_told(model, task, tmp_path, changes, said):
 
 def test_rules_are_all_there(run):
     assert set(run.table("curves")["rule"]) == {*RULES, "all"}
+
+
+def test_what_the_commands_print(run, model, task, tmp_path, capsys):
+    cli_truth.truth(run)
+    printed = capsys.readouterr().out
+    assert "left out of planted: 'w5 w6 w7', the gap is 0.00, less than 0.5" in printed
+    for title in ("moved by the first n neurons, resample", "kept by the first n neurons, mean"):
+        assert f"median share {title}:" in printed
+    lines = [line.split() for line in printed.splitlines()]
+    assert ["planted", "half", "0.67", "1.00", "1.00", "1.00"] in lines
+    assert any(line[:4] == ["planted", "random", "resample", "kept"] for line in lines)
+    config = SteerConfig(str(model), task=str(task), pairs=1, neurons=1, least_gap=0.5)
+    cli_truth.steer(run_or_load(config, Store(tmp_path)))
+    assert "planted  within  half" in capsys.readouterr().out.replace("   ", "  ")
