@@ -144,7 +144,7 @@ BUILT_IN = (
     ),
     Analysis(
         "circuits",
-        "Which neurons and heads made a model say this token.",
+        "Which neurons and heads made a model say a token, and whether they really did.",
         studies=(
             "interp.circuits.trace:TraceConfig",
             "interp.circuits.groups:GroupConfig",
