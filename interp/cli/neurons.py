@@ -136,12 +136,12 @@ _RANKED = {"score": "score p q", "coherence": "coherence coherence_p coherence_q
 
 def _print(command: str, atlas: Run, rows: pd.DataFrame, columns: str, json: bool) -> None:
     """Rows of an atlas, with those of the columns that it has, and what p and q are."""
-    from ..neurons.search import chance_note
+    from ..neurons.search import chance_note, lens_note
 
     has = [name for name in f"name side {columns} tokens".split() if name in rows]
     common.print_frame(f"neurons.{command}", rows, json, " ".join(has), atlas)
     if not json:
-        common.say(chance_note(atlas))
+        common.say(*filter(None, [lens_note(atlas), chance_note(atlas)]))
 
 
 def _curve(run: Run) -> None:

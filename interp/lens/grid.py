@@ -17,10 +17,11 @@ from ..errors import UserError
 from ..progress import progress
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .lens import Lens, open_lens
 
 if TYPE_CHECKING:
     import torch
+
+    from .lens import Lens
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,21 @@ class ShowConfig(TextStudy):
     prompt: str = field(default="The capital of France is", metadata={"positional": True})
     """The text."""
     lens: str = field(default="final", metadata={"key": False})
-    """final (the logit lens), a run's folder of `interp lens fit`, or a published .pt file. Its
-    fingerprint is part of the key."""
+    """final (the logit lens); tuned or jacobian, the model's newest fit or the shipped one; a run's
+    folder or key; or a published .pt file. Its fingerprint is part of the key."""
     k: int = 5
     """Tokens to keep in a cell."""
 
     @cached_property
     def opened_lens(self) -> Lens:
+        from .files import open_lens
+
         if self.lens == "raw":
             raise UserError("the raw lens reads directions only: use --lens final")
         return open_lens(self.lens, self.stored_weights)
 
     def fingerprints(self) -> dict[str, str]:
-        return {**super().fingerprints(), "lens": self.opened_lens.fingerprint or self.lens}
+        return {**super().fingerprints(), "lens": self.opened_lens.identity}
 
     def check(self) -> None:
         super().check()
@@ -56,6 +59,7 @@ class ShowConfig(TextStudy):
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         subject, lens = self.open(out), self.opened_lens
+        out.facts["lens"] = lens.about
         batch = subject.tokens(self.prompt)
         layers = [layer for layer in range(subject.spec.n_layers) if lens.covers(layer)]
         states = subject.capture(batch, [f"{layer}.resid_post" for layer in layers])

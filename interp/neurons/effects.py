@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..directions.sweep import PROMPTS, check_prompts, gain_of, swept_logprobs
@@ -44,6 +44,8 @@ class EffectsConfig(TextStudy):
     weights: tuple[Kind, ...] = ()
     """The vectors among which the best neuron is looked for. By default all that the model has. A
     stored atlas that has them is used; without one, it is made."""
+    lens: str = field(default="", metadata={"key": False})
+    """The lens of the atlas in which it is looked for, as `interp neurons atlas` takes it."""
     words: tuple[str, ...] = (
         *("dog", "music", "Python", "Monday", "doctor", "water"),
         *("school", "money", "war", "church", "king", "blood"),
@@ -61,7 +63,9 @@ class EffectsConfig(TextStudy):
     @property
     def atlas(self) -> AtlasConfig:
         """The atlas that has what is needed and no more."""
-        return AtlasConfig(model=self.model, weights=self.weights, device=self.device)
+        return AtlasConfig(
+            model=self.model, weights=self.weights, lens=self.lens, device=self.device
+        )
 
     def fingerprints(self) -> dict[str, str]:
         return {"atlas": plan(self.atlas)["key"], **self.start_print()}

@@ -160,6 +160,14 @@ def statistics(atlas: Run) -> tuple[str, ...]:
     return tuple(x for x in STATISTICS if has_random(atlas) or x != "coherence")
 
 
+def lens_note(atlas: Run) -> str:
+    """The lens that an atlas was read through, in words; "" for the vectors as they are."""
+    if not (about := atlas.manifest.get("lens")):
+        return ""
+    fitted = f", fitted on {about['prompts']} passages ({about['file']})" if about["file"] else ""
+    return f"Read through the {about['name']} lens{fitted}, random directions too."
+
+
 def chance_note(atlas: Run) -> str:
     """What p and q are, for those who read them beside a score."""
     if not has_random(atlas):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from interp.lens import fit
-from interp.lens.fit import FitConfig, layers_table
+from interp.lens import fitting
+from interp.lens.fit import FitConfig
+from interp.lens.fitting import layers_table
 from interp.lens.jacobian import prompt_rows
 from interp.model.site import Site
 from interp.model.subject import open_subject
@@ -91,7 +92,7 @@ def test_a_stopped_fit_goes_on_where_it_was(dog_model, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield i, row
 
-    monkeypatch.setattr(fit, "prompt_rows", stopping)
+    monkeypatch.setattr(fitting, "prompt_rows", stopping)
     store = Store(tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         run_or_load(config, store)
