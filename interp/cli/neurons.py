@@ -130,6 +130,24 @@ def top(
     _print("top", run, rows, f"{_RANKED[by]} z margin kurtosis", json)
 
 
+@command(neurons, "layers")
+def layers(
+    atlas: Atlas = None, percentile: float = 99.0, runs: Runs = None, json: Json = False
+) -> None:
+    """The share of each layer's vectors that spell more than random directions do.
+
+    Args:
+        percentile: Of the z of the layer's random directions: what lies above it counts.
+    """
+    from ..neurons.layers import above_chance
+    from ..neurons.search import lens_note, open_atlas
+
+    run = open_atlas(atlas, Store(runs))
+    common.print_frame("neurons.layers", above_chance(run, percentile), json, run=run)
+    if not json and (note := lens_note(run)):
+        common.say(note)
+
+
 _RANKED = {"score": "score p q", "coherence": "coherence coherence_p coherence_q score"}
 """A ranking's columns, before its details."""
 

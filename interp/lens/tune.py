@@ -37,7 +37,7 @@ class TuneConfig(TextStudy):
     corpus: str = ""
     """A text file, .jsonl, .parquet, folder or saved dataset; by default the installed Python's
     documentation and code."""
-    prompts: int = 480
+    prompts: int = 240
     """Passages to learn from, each of another document."""
     held_out: int = 24
     """Passages of further documents, for the KL before and after."""

@@ -46,6 +46,8 @@ class EffectsConfig(TextStudy):
     stored atlas that has them is used; without one, it is made."""
     lens: str = field(default="", metadata={"key": False})
     """The lens of the atlas in which it is looked for, as `interp neurons atlas` takes it."""
+    up_to: int = field(default=-1, metadata={"key": False})
+    """The last layer in which it is looked for, part of the key where it is set; -1 for all."""
     words: tuple[str, ...] = (
         *("dog", "music", "Python", "Monday", "doctor", "water"),
         *("school", "money", "war", "church", "king", "blood"),
@@ -68,7 +70,8 @@ class EffectsConfig(TextStudy):
         )
 
     def fingerprints(self) -> dict[str, str]:
-        return {"atlas": plan(self.atlas)["key"], **self.start_print()}
+        layers = {"up to layer": str(self.up_to)} if self.up_to >= 0 else {}
+        return {"atlas": plan(self.atlas)["key"], **layers, **self.start_print()}
 
     def check(self) -> None:
         super().check()
@@ -89,7 +92,9 @@ class EffectsConfig(TextStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         atlas = stored_or_made(self.atlas, "clamp effects")
         kinds = self.atlas.kinds
-        chosen = [search.find(atlas, word, limit=1, kinds=kinds).iloc[0] for word in self.words]
+        last = self.up_to if self.up_to >= 0 else None
+        found = (search.find(atlas, word, limit=1, kinds=kinds, up_to=last) for word in self.words)
+        chosen = [rows.iloc[0] for rows in found]
         subject = self.open(out)
         words = list(enumerate(zip(self.words, chosen, strict=True)))
 

@@ -101,8 +101,7 @@ def test_a_name_is_the_newest_fit_then_the_shipped_one(
     with pytest.raises(UserError, match="no jacobian lens"):
         open_lens("jacobian", weights)
     sizes = {"prompts": 4, "held_out": 1, "length": 12, "skip": 2, "positions": 4}
-    for rate in (1e-3, 1e-2):
-        run = run_or_load(TuneConfig(str(weights.folder), corpus=text, rate=rate, **sizes))
+    run = run_or_load(TuneConfig(str(weights.folder), corpus=text, **sizes))
     found = open_lens("tuned", weights)
     assert found.source == str(run.path / "lens.safetensors")
     for asked in (run.path, run.path / "lens.safetensors", run.path.name[:6]):
