@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -20,6 +21,7 @@ from interp.apps.common import (
     table,
 )
 from interp.directions.tokens import TokenDirectionsConfig
+from interp.errors import UserError
 from interp.lens import figures
 from interp.lens.compare import LensCompareConfig
 from interp.lens.fit import FitConfig
@@ -44,12 +46,8 @@ def page() -> None:
 def _prompt() -> None:
     run = _asked() or pick_run(ShowConfig.STUDY, "Prompt", "prompt")
     cells = table(run, "cells")
-    shade = st.radio(
-        "Colour by",
-        list(figures.SHADES),
-        format_func=lambda shade: plain(figures.SHADES[shade]),
-        horizontal=True,
-        key="shade",
+    shade = st.selectbox(
+        "Colour by", list(figures.SHADES), format_func=figures.SHADES.__getitem__, key="shade"
     )
     lens = run.manifest.get("lens", {}).get("name", run.config["lens"])
     st.caption(plain(f"{run.config['model']}, {lens} lens."))
@@ -70,16 +68,28 @@ def _prompt() -> None:
     offer_run(cells, "cells", run)
 
 
+def _lenses() -> list[str]:
+    """Those by name, and the stored fits."""
+    fits = [str(run.path) for kind in (FitConfig, TuneConfig) for run in Store().runs(kind.STUDY)]
+    return ["final", "tuned", "jacobian", *fits]
+
+
+def _known(lens: str) -> str:
+    """A lens of `_lenses`: a browser can send any text, and a run may be anybody's."""
+    if lens not in _lenses():
+        raise UserError(f"'{lens}' is no lens of a stored run: choose one of the list")
+    return lens
+
+
 def _asked() -> Run | None:
     """The run of a prompt that is typed in, made if it is not stored."""
-    fits = [str(run.path) for kind in (FitConfig, TuneConfig) for run in Store().runs(kind.STUDY)]
     with st.form("ask"):
         prompt = st.text_input("Prompt", placeholder="The keys to the cabinet", key="typed")
         left, right = st.columns(2)
         model = left.text_input("Model", DEFAULT_MODEL, key="model")
         lens = right.selectbox(
             "Lens",
-            ["final", "tuned", "jacobian", *fits],
+            _lenses(),
             format_func=lambda name: plain("/".join(Path(name).parts[-2:])),
             key="lens",
         )
@@ -87,7 +97,7 @@ def _asked() -> Run | None:
     if not (pressed and prompt):
         return None
     with errors_in_place(), st.spinner("reading …"):
-        return run_or_load(ShowConfig(model.strip(), prompt=prompt, lens=lens))
+        return run_or_load(ShowConfig(model.strip(), prompt=prompt, lens=_known(lens)))
     return None
 
 
@@ -106,7 +116,7 @@ def _keep(run: Run, column: pd.DataFrame) -> None:
         on_select="rerun",
         selection_mode="single-row",
     )
-    if not (picked := event["selection"]["rows"]):
+    if not (picked := _picked(event)):
         return
     cell = cells.iloc[picked[0]]
     token = st.selectbox(
@@ -122,8 +132,13 @@ def _keep(run: Run, column: pd.DataFrame) -> None:
     if st.button("Keep the direction", key="keep"):
         consent(run.config["model"])
         with st.spinner("reading the unembedding …"):
-            made = run_or_load(TokenDirectionsConfig(**about))
+            made = run_or_load(TokenDirectionsConfig(**{**about, "lens": _known(about["lens"])}))
         st.success(plain(f"{made.path / 'directions'} is on the pages Directions and Steer."))
+
+
+def _picked(event: Any) -> list[int]:
+    """The rows that are selected in a table."""
+    return list(event["selection"]["rows"])
 
 
 def _compared() -> None:
@@ -135,12 +150,8 @@ def _compared() -> None:
             f"{config['after']}, {config['positions']} positions of each."
         )
     )
-    measure = st.radio(
-        "Measure",
-        list(figures.MEASURES),
-        format_func=lambda measure: plain(figures.MEASURES[measure]),
-        horizontal=True,
-        key="measure",
+    measure = st.selectbox(
+        "Measure", list(figures.MEASURES), format_func=figures.MEASURES.__getitem__, key="measure"
     )
     charts("compared", figures.compared(layers, measure))
     st.dataframe(layers, hide_index=True)

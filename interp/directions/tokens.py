@@ -5,7 +5,7 @@
 Its product with the stream is the token's logit through the lens, but for the final norm's scale
 and what does not depend on the stream. With the raw lens it is the row of W_U itself.
 
-Written by the study to its run: `directions/`, a row a token; their index is `name` (the token's
+Written to the run: `directions/`, a row a token; their index is `name` (the token's
 text) and `token` (its id).
 """
 

@@ -1,5 +1,6 @@
 """The study `lens.compare`: how near each lens is to the model's own next token, by layer.
 
+Written to the run:
     layers.parquet   lens, layer int; agreement: share of positions whose likeliest token is the
                      model's; following: share where it is the text's next token; kl: of the
                      model's distribution from the lens', nats. Each with its `_low` and `_high`;
@@ -75,11 +76,15 @@ class LensCompareConfig(TextStudy):
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .comparing import compared
-        from .passages import passages
+        from .passages import batches, passages
+        from .states import Reader
 
         subject = self.open(out)
         out.facts["lenses"] = {name: lens.about for name, lens in self.opened.items()}
         rows = passages(subject, self.corpus, self.length, self.documents, self.after)
-        table = out.table("layers", compared(self, subject, rows))
+        W_U = self.stored_weights.W_U()
+        reader = Reader(subject, W_U, self.skip, self.positions, self.seed)
+        some = batches(rows, self.batch_size)
+        table = out.table("layers", compared(self.opened, reader, some))
         means = table.groupby("lens", sort=False)["kl"].mean()
         return {f"kl, {name}": float(means[name]) for name in self.opened}

@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..model.subject import Subject
 from ..progress import progress
 from ..runs.intervals import mean_of
 from .lens import Lens
-from .states import States, drawn_places, drawn_states, kl_from
-
-if TYPE_CHECKING:
-    from .compare import LensCompareConfig
+from .states import Reader, States, kl_from
 
 MEASURES = ("agreement", "following", "kl")
 
 
 def compared(
-    config: LensCompareConfig, subject: Subject, rows: list[list[int]]
+    lenses: Mapping[str, Lens], reader: Reader, passages: list[list[list[int]]]
 ) -> list[dict[str, Any]]:
-    """The rows of `layers.parquet`: of every lens, at every layer that it covers."""
-    W_U = subject.weights.W_U()
-    found: dict[tuple[str, int], list[Tensor]] = {}
-    with progress("compare", len(rows), "passages") as advance:
-        for start in range(0, len(rows), config.batch_size):
-            some = rows[start : start + config.batch_size]
-            seed = 1_000_003 * config.seed + start
-            places = drawn_places(len(some), config.length, config.skip, config.positions, seed)
-            states = drawn_states(subject, W_U, some, places)
-            for name, lens in config.opened.items():
-                for layer in filter(lens.covers, range(subject.spec.n_layers)):
-                    values = _measured(lens, layer, states, W_U)
-                    each = values.unflatten(1, (len(some), -1)).mean(2)
-                    found.setdefault((name, layer), []).append(each)
-            advance(len(some))
-    by_lens = sorted(found, key=lambda at: (list(config.opened).index(at[0]), at[1]))
-    return [_row(*at, torch.cat(found[at], 1)) for at in by_lens]
+    """The rows of `layers.parquet`: of every lens, at every layer that it covers.
+
+    Args:
+        passages: in batches, each of another document.
+    """
+    layers = range(reader.subject.spec.n_layers)
+    at = [(name, layer) for name, lens in lenses.items() for layer in filter(lens.covers, layers)]
+    found: list[list[Tensor]] = [[] for _ in at]
+    with progress("compare", sum(map(len, passages)), "passages") as advance:
+        for number, rows in enumerate(passages):
+            states = reader.states(rows, number)
+            for values, (name, layer) in zip(found, at, strict=True):
+                measured = _measured(lenses[name], layer, states, reader.W_U)
+                values.append(measured.unflatten(1, (len(rows), -1)).mean(2))
+            advance(len(rows))
+    return [_row(*each, torch.cat(values, 1)) for each, values in zip(at, found, strict=True)]
 
 
 def _row(name: str, layer: int, values: Float[Tensor, "measures documents"]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The study `lens.fit`: a Jacobian lens of a model, fitted on a corpus.
 
+Written to the run:
     lens.safetensors   J as T [layers - 1, d_model, d_model] float32, and what it is of (files.py)
     halves.safetensors T [2, layers - 1, d, d] of the prompts of even and of odd number
     layers.parquet     layer, agreement (cosine of the two halves' J), trace (over d_model), norm

@@ -1,6 +1,7 @@
 """The study `lens.show`: what the stream after every layer says at every token of a prompt.
 
-cells.parquet   layer int, position int, token string (of the prompt there), said string (the
+Written to the run:
+`cells.parquet`: layer int, position int, token string (of the prompt there), said string (the
                 likeliest token), p double (its probability), tops list<string>,
                 probabilities list<double>, entropy double (nats), kl double: of the lens'
                 distribution from the model's own, sum of p log(p / q) with p the model's, nats
@@ -30,6 +31,7 @@ class ShowConfig(TextStudy):
 
     STUDY: ClassVar[str] = "lens.show"
     VERSION: ClassVar[int] = 1
+    FACTS: ClassVar[dict[str, Any]] = {"lens": dict[str, Any], "lens.name": str}
 
     prompt: str = field(default="The capital of France is", metadata={"positional": True})
     """The text."""

@@ -39,3 +39,8 @@ def _of_each(subject: Subject, corpus: str, length: int) -> Iterator[list[int]]:
         if len(ids) == length and document not in seen:
             seen.add(document)
             yield ids
+
+
+def batches(rows: list[list[int]], size: int) -> list[list[list[int]]]:
+    """Rows, `size` at a time."""
+    return [rows[i : i + size] for i in range(0, len(rows), size)]

@@ -10,6 +10,7 @@ a stream are a hundred times larger than others. W and beta begin at 0, which is
 a step every layer learns from some positions of each passage, drawn at random: the LM head costs
 more than all the rest.
 
+Written to the run:
     lens.safetensors   A_l as T, and b_l (files.py)
     layers.parquet     layer, logit_kl, kl: of the model's own distribution from that of the logit
                        lens and of this one, over passages of other documents, nats
@@ -66,12 +67,18 @@ class TuneConfig(TextStudy):
             raise UserError(f"--rate must be between 0 and 1, not {self.rate:g}")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .passages import passages
+        from .passages import batches, passages
+        from .states import Reader
         from .tuning import tuned
 
         subject = self.open(out)
         rows = passages(subject, self.corpus, self.length, self.prompts + self.held_out)
-        table = out.table("layers", tuned(self, subject, rows, out))
+        learned, others = (
+            batches(some, self.batch_size) for some in (rows[: self.prompts], rows[self.prompts :])
+        )
+        W_U = self.stored_weights.W_U()
+        reader = Reader(subject, W_U, self.skip, self.positions, self.seed)
+        table = out.table("layers", tuned(reader, learned, others, self.rate, out))
         return {
             "prompts": self.prompts,
             "logit_kl": float(table["logit_kl"].mean()),

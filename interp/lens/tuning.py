@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..model.subject import Subject
-from ..model.weights import Weights
 from ..progress import progress
 from ..runs.checkpoint import Checkpoint, restore_training, training_state
 from ..runs.writer import RunWriter, save_tensors
 from .files import FILE, said_of, tensors_of
 from .lens import Lens, read
-from .states import States, drawn_places, drawn_states, kl_from
-
-if TYPE_CHECKING:
-    from .tune import TuneConfig
+from .states import Reader, States, kl_from
 
 
 class Affine(nn.Module):
@@ -50,58 +42,45 @@ class Affine(nn.Module):
         return made
 
 
-Drawn = Callable[[list[list[int]], int], States]
-"""States of passages, at positions that a number draws."""
-
-
 def tuned(
-    config: TuneConfig, subject: Subject, rows: list[list[int]], out: RunWriter
+    reader: Reader,
+    learned: list[list[list[int]]],
+    others: list[list[list[int]]],
+    rate: float,
+    out: RunWriter,
 ) -> pd.DataFrame:
-    """Train on the first of the passages, and write the lens and the curve; the rows of
-    `layers.parquet`, from the other passages."""
-    W_U = subject.weights.W_U()
-
-    def states(rows: list[list[int]], number: int) -> States:
-        seed = 1_000_003 * config.seed + number
-        places = drawn_places(len(rows), config.length, config.skip, config.positions, seed)
-        return drawn_states(subject, W_U, rows, places)
-
-    learned, others = rows[: config.prompts], rows[config.prompts :]
-    lens = _trained(config, subject.weights, states, _batches(learned, config.batch_size), W_U, out)
+    """Train on batches of passages, and write the lens and the curve; the rows of
+    `layers.parquet`, from batches of other passages."""
+    weights = reader.subject.weights
+    lens = _trained(reader, learned, rate, out)
     with out.part(FILE) as path:
         save_tensors(tensors_of(lens), path, said_of(lens))
-    logit, kls = Lens(subject.weights, "final"), []
-    with progress("held out", len(others), "passages") as advance:
-        for number, some in enumerate(_batches(others, config.batch_size), len(rows)):
-            read_at = states(some, number)
-            kls.append(torch.tensor([_kls(each, read_at, W_U) for each in (logit, lens)]))
-            advance(len(some))
+    logit, kls = Lens(weights, "final"), []
+    with progress("held out", len(others), "batches") as advance:
+        for number, some in enumerate(others, len(learned)):
+            states = reader.states(some, number)
+            kls.append(torch.tensor([_kls(each, states, reader.W_U) for each in (logit, lens)]))
+            advance(1)
     before, after = torch.cat(kls, 2).mean(2).tolist()
     return pd.DataFrame({"layer": range(len(after)), "logit_kl": before, "kl": after})
 
 
-def _trained(
-    config: TuneConfig,
-    weights: Weights,
-    states: Drawn,
-    steps: list[list[list[int]]],
-    W_U: Float[Tensor, "v d"],
-    out: RunWriter,
-) -> Lens:
-    """Train on batches of passages, resumed step by step; write the curve."""
-    layers = nn.ModuleList(Affine(x) for x in states(steps[0], 0).x[:-1])
-    optimiser = torch.optim.Adam(layers.parameters(), lr=config.rate)
+def _trained(reader: Reader, steps: list[list[list[int]]], rate: float, out: RunWriter) -> Lens:
+    """A step a batch of passages, resumed step by step; the learning rate falls to 0."""
+    weights = reader.subject.weights
+    layers = nn.ModuleList(Affine(x) for x in reader.states(steps[0], 0).x[:-1])
+    optimiser = torch.optim.Adam(layers.parameters(), lr=rate)
     checkpoint, curve = Checkpoint(out, "tune"), list[float]()
     if state := checkpoint.read():
         restore_training(state.tensors, layers.named_parameters(), optimiser)
         curve = state.note["curve"]
     with progress("tune", len(steps), "steps", len(curve)) as advance:
         for number in range(len(curve), len(steps)):
-            read_at, kls = states(steps[number], number), []
-            optimiser.param_groups[0]["lr"] = config.rate * (1 - number / len(steps))
+            states, kls = reader.states(steps[number], number), []
+            optimiser.param_groups[0]["lr"] = rate * (1 - number / len(steps))
             optimiser.zero_grad()
-            for layer, x in zip(layers, read_at.x[:-1], strict=True):
-                kl = kl_from(read_at.own, read(weights, layer(x), W_U)).mean()
+            for layer, x in zip(layers, states.x[:-1], strict=True):
+                kl = kl_from(states.own, read(weights, layer(x), reader.W_U)).mean()
                 kl.backward()  # a layer at a time: the logits are large
                 kls.append(float(kl.detach()))
             optimiser.step()
@@ -113,7 +92,7 @@ def _trained(
     out.table("curve", pd.DataFrame({"step": range(len(curve)), "kl": curve}))
     maps = {number: layer.map() for number, layer in enumerate(layers)}
     biases = {number: layer.bias() for number, layer in enumerate(layers)}
-    return Lens(weights, "tuned", maps, config.prompts, biases)
+    return Lens(weights, "tuned", maps, sum(map(len, steps)), biases)
 
 
 @torch.no_grad()
@@ -121,7 +100,3 @@ def _kls(lens: Lens, states: States, W_U: Float[Tensor, "v d"]) -> list[list[flo
     """By layer but the last, at every position."""
     read_at = enumerate(states.x[:-1])
     return [kl_from(states.own, lens.logits(x, i, W_U)).tolist() for i, x in read_at]
-
-
-def _batches(rows: list[list[int]], size: int) -> list[list[list[int]]]:
-    return [rows[i : i + size] for i in range(0, len(rows), size)]

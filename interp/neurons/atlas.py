@@ -83,6 +83,7 @@ class AtlasConfig(ModelStudy):
         **dict.fromkeys(("model.n_layers", "model.d_mlp"), int),
         **dict.fromkeys(("model.n_experts", "model.d_expert", "model.d_shared"), int),
         "model": dict[str, Any], "kinds": list[str], "metrics.vectors": int,
+        "lens": dict[str, Any], "lens.name": str, "lens.prompts": int, "lens.file": str,
     }  # fmt: skip
 
     weights: tuple[Kind, ...] = ()

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from ..errors import UserError
+from ..lens.told import told
 from ..model.neuron import NeuronName, parse_neuron
 from ..runs.query import query, word_ids
 from ..runs.store import Run, Store
@@ -167,10 +168,8 @@ def statistics(atlas: Run) -> tuple[str, ...]:
 
 def lens_note(atlas: Run) -> str:
     """The lens that an atlas was read through, in words; "" for the vectors as they are."""
-    if not (about := atlas.manifest.get("lens")):
-        return ""
-    fitted = f", fitted on {about['prompts']} passages ({about['file']})" if about["file"] else ""
-    return f"Read through the {about['name']} lens{fitted}, random directions too."
+    about = atlas.manifest.get("lens")
+    return f"{told(about)} So are the random directions." if about else ""
 
 
 def chance_note(atlas: Run) -> str:

@@ -196,7 +196,7 @@ COMMANDS = (
     "directions list --runs runs --json",
     "directions compare finds finds --limit 3",
     "directions compare 0.down.1,0.down.2 0.up.1 --model model",
-    "directions decode finds --model model --norm final --limit 2 --json",
+    "directions decode finds --model model --lens final --limit 2 --json",
     "directions import v.npy --site 0.resid_post --source me --model model --name n",
     "neurons atlas --model model --weights down --runs made --json",
     "models info model --json",

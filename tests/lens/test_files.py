@@ -119,7 +119,7 @@ def test_an_atlas_says_which_lens_it_was_read_through(weights, own_home, tmp_pat
     assert len(set(keys.values())) == 3
     run = run_or_load(AtlasConfig(model, k=4, lens=str(path)), Store(tmp_path))
     assert run.manifest["lens"] == {"name": "jacobian", "prompts": 7, "file": str(path)}
-    assert "jacobian lens, fitted on 7 passages" in search.lens_note(run)
+    assert "the jacobian lens, fitted on 7 passages" in search.lens_note(run)
     parse(["neurons", "show", "0.down.1", "--atlas", str(run.path)])()
     assert "jacobian lens" in capsys.readouterr().out
     raw = run_or_load(AtlasConfig(model, k=4), Store(tmp_path))

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from interp.errors import UserError
-from interp.lens import tuning
+from interp.lens import states
 from interp.lens.compare import LensCompareConfig
 from interp.lens.files import open_lens
 from interp.lens.lens import Lens, read
-from interp.lens.states import drawn_places, drawn_states, kl_from
+from interp.lens.states import Reader, drawn, kl_from, states_at
 from interp.lens.tune import TuneConfig
 from interp.lens.tuning import Affine
 from interp.model.subject import open_subject
@@ -68,17 +68,17 @@ def test_a_planted_map_is_found(dog_model):
 def test_states_are_those_of_single_passages(dog_model):
     subject = open_subject(str(dog_model))
     rows = [[3, 4, 5, 6, 7, 8, 9], [13, 4, 15, 6, 17, 8, 19]]
-    places = drawn_places(2, 7, 1, 3, seed=5)
+    places = drawn(2, 7, 1, 3, seed=5)
     assert places.min() >= 1
     assert places.max() <= 5
     assert all(len(set(row)) == 3 for row in places.tolist())
-    states = drawn_states(subject, subject.weights.W_U(), rows, places)
+    read_at = states_at(Reader(subject, subject.weights.W_U(), 1, 3, 0), rows, places)
     for number, (row, at) in enumerate(
         (r, a) for r, p in zip(rows, places, strict=True) for a in p
     ):
         own = subject.logits(subject.pad([row]))[0, at].log_softmax(-1)
-        torch.testing.assert_close(states.own[number], own, rtol=1e-4, atol=1e-4)
-        assert states.following[number] == row[at + 1]
+        torch.testing.assert_close(read_at.own[number], own, rtol=1e-4, atol=1e-4)
+        assert read_at.following[number] == row[at + 1]
     expected = torch.nn.functional.kl_div(own, own.flip(0), log_target=True, reduction="sum")
     torch.testing.assert_close(kl_from(own.flip(0)[None], own[None])[0], expected)
 
@@ -104,9 +104,9 @@ def test_a_stopped_training_goes_on_where_it_was(dog_model, own_home, text, tmp_
         asked.append(arguments)
         if len(asked) == 4:
             raise KeyboardInterrupt
-        return drawn_states(*arguments)
+        return states_at(*arguments)
 
-    monkeypatch.setattr(tuning, "drawn_states", stopping)
+    monkeypatch.setattr(states, "states_at", stopping)
     store = Store(tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         run_or_load(config(dog_model, text), store)
