@@ -41,6 +41,7 @@ def export(
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
     model: str = DEFAULT_MODEL,
     half: Flag = False,
+    card: Flag = False,
     json: Json = False,
 ) -> None:
     """Write a fitted lens as a file: .safetensors, or as Jacobian lenses are published, .pt.
@@ -50,13 +51,19 @@ def export(
         out: The file; its ending says the format.
         model: The model it is of.
         half: In float16, half as large.
+        card: Also write README.md beside it: what it was fitted on, and how sure it is by layer.
     """
+    from ..lens.card import card as written
     from ..lens.files import export as write
     from ..lens.files import open_lens
     from ..model.weights import open_weights
 
     opened = open_lens(asked, open_weights(model))
+    if card:
+        text = written(opened, out.name)
     write(opened, out, half)
+    if card:
+        out.with_name("README.md").write_text(text)
     size = out.stat().st_size
     metrics = {"layers": len(opened.maps), "prompts": opened.prompts, "bytes": size}
     if not answered(json, "lens.export", metrics, file=str(out)):

@@ -12,6 +12,7 @@ from interp.directions.tokens import TokenDirectionsConfig
 from interp.errors import UserError
 from interp.lens import files
 from interp.lens.files import export, open_lens
+from interp.lens.fit import FitConfig
 from interp.lens.lens import Lens
 from interp.lens.tune import TuneConfig
 from interp.model.site import Site
@@ -69,6 +70,23 @@ def test_the_first_fits_open(weights, tmp_path):
     again = open_lens(str(tmp_path), weights)
     assert again.name == "jacobian"
     assert torch.equal(again.maps[0], lens.maps[0])
+
+
+def test_a_card_beside_the_file(weights, own_home, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("INTERP_RUNS", str(tmp_path / "runs"))
+    sizes = {"corpus": text, "prompts": 4, "length": 12, "skip": 2}
+    run = run_or_load(FitConfig(str(weights.folder), **sizes))
+    file, model = tmp_path / "own" / "lens.safetensors", ["--model", str(weights.folder)]
+    parse(["lens", "export", str(run.path), str(file), "--half", "--card", *model])()
+    assert "4 prompts" in capsys.readouterr().out
+    said = (file.parent / "README.md").read_text()
+    agreement = run.table("layers")["agreement"][0]
+    assert f"| 0 | {agreement:.3f} |" in said
+    assert "fitted on 4 passages of 12 tokens" in said
+    assert open_lens(str(file), weights).prompts == 4
+    with pytest.raises(UserError, match="is in no run"):
+        parse(["lens", "export", str(file), str(tmp_path / "lens.pt"), "--card", *model])()
+    assert not (tmp_path / "lens.pt").exists()
 
 
 def test_what_is_not_exported(weights, tmp_path):
