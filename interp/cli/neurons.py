@@ -229,7 +229,7 @@ def agree(
 ) -> None:
     """How often two models' neurons have the same first token (two atlas folders)."""
     from ..neurons.agree import summary
-    from ..neurons.search import open_atlas
+    from ..neurons.search import lens_note, open_atlas
 
     a, b = open_atlas(run_a), open_atlas(run_b)
     table = summary(a, b)
@@ -239,3 +239,6 @@ def agree(
     metrics |= {f"agreement_{row['kind']}": row["agreement"] for row in kinds}
     if not common.answered(json, "neurons.agree", metrics, a.path, other=str(b.path)):
         common.print_rows(table)
+        notes = (f"{atlas.path}: {lens_note(atlas)}" for atlas in (a, b) if lens_note(atlas))
+        for note in notes:
+            common.say(note)
