@@ -7,9 +7,9 @@ import pytest
 
 from interp.bench import figures as bench
 from interp.circuits import figures as circuits
+from interp.circuits import figures_heads as heads
 from interp.circuits.groups import grouped
 from interp.circuits.picked import Graph, named
-from interp.circuits import figures_heads as heads
 from interp.darkmatter import figures as darkmatter
 from interp.directions import figures as directions
 from interp.knob import figures as knob
