@@ -118,7 +118,7 @@ def parsed(graph: Graph, groups: Sequence[str]) -> dict[str, list[int]]:
 class GroupConfig:
     """Merge nodes of a traced circuit under names of your own."""
 
-    STUDY: ClassVar[str] = GROUP
+    STUDY: ClassVar[str] = "circuits.group"
     VERSION: ClassVar[int] = 1
     FACTS: ClassVar[dict[str, Any]] = {"traced": dict[str, Any]}
 

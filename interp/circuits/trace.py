@@ -4,21 +4,22 @@ The model is frozen at the prompt (frozen.py), taken apart (parts.py, network.py
 its largest nodes (graph.py). Sources: Arora et al. 2026, "Language model circuits are sparse in the
 neuron basis"; Rezaei Jafari et al. 2025, "RelP"; Ameisen et al. 2025, attribution graphs.
 
-nodes.parquet   node int; kind string: embedding, neuron, head, mlp or attention (a whole module's
-                output, in layers of experts and in attention without heads of its own), latent,
-                error, bias, target, remainder; layer int (-1 before the first, the number of layers
-                behind the last); position int (-1: none); source int: the position that a head
-                reads; index int: the neuron's, head's or latent's number, -1 else; name string;
-                token string: the prompt's at the position; activation double (of a head its
-                pattern; NaN: none); attribution double: what it has of the target; effect double:
-                row . (activation at the counterfactual prompt - here), NaN without one;
-                top, bottom list<string>: the tokens that what it writes raises and lowers most
-edges.parquet   source, target int: nodes; weight double
-totals.parquet  kind string, layer int, nodes int, attribution, absolute double: of all nodes, those
-                that are not kept too
-cuts.parquet    layer int, sum double: row . stream behind the layer, plus the constants that are
-                added later; error double: its difference from the target
-tokens.parquet  position int, token string, counterfactual string ("" without one)
+Written to the run:
+    nodes.parquet   node int; kind string: embedding, neuron, head, mlp or attention (a whole module's
+                    output, in layers of experts and in attention without heads of its own), latent,
+                    error, bias, target, remainder; layer int (-1 before the first, the number of layers
+                    behind the last); position int (-1: none); source int: the position that a head
+                    reads; index int: the neuron's, head's or latent's number, -1 else; name string;
+                    token string: the prompt's at the position; activation double (of a head its
+                    pattern; NaN: none); attribution double: what it has of the target; effect double:
+                    row . (activation at the counterfactual prompt - here), NaN without one;
+                    top, bottom list<string>: the tokens that what it writes raises and lowers most
+    edges.parquet   source, target int: nodes; weight double
+    totals.parquet  kind string, layer int, nodes int, attribution, absolute double: of all nodes, those
+                    that are not kept too
+    cuts.parquet    layer int, sum double: row . stream behind the layer, plus the constants that are
+                    added later; error double: its difference from the target
+    tokens.parquet  position int, token string, counterfactual string ("" without one)
 
 Attributions, effects and weights are in the target's units, logits. Edges into a node add up to its
 attribution, those into the target to the target; the remainder has what is not drawn.
