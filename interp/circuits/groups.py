@@ -29,7 +29,7 @@ import pandas as pd
 from ..errors import UserError
 from ..runs.store import Run, Store
 from ..runs.writer import RunWriter
-from .picked import ALWAYS, GROUP, TRACE, Graph, named, opened, words
+from .picked import ALWAYS, TRACE, Graph, named, opened, words
 
 TABLES = ("tokens", "totals", "cuts")
 """What a grouping leaves as it is."""
