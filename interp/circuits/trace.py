@@ -208,7 +208,7 @@ class TraceConfig(TextStudy):
         told = said(network, nodes, self.stored_weights, self.opened_lens, self.k)
         rows: list[dict[str, Any]] = []
         for number, (node, words) in enumerate(zip(nodes, told, strict=True)):
-            part, index = network.parts[node.part], node.index
+            part, index = network.parts[node.part], node.at
             position, source = part.position(index), part.source(index)
             rows.append(
                 {
