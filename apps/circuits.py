@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from urllib.parse import urlencode
 
 import pandas as pd
@@ -88,14 +87,19 @@ def _asked() -> None:
         return
     if not prompt:
         raise UserError("the prompt is empty: give one, such as 'The keys to the cabinet'")
-    settings = {
-        "prompt": prompt, "target": target, "against": against, "counterfactual": other,
-        "model": model.strip(), "rule": rule, "lens": lens,
-    }  # fmt: skip
     from interp.circuits.trace import TraceConfig  # now: it imports torch
 
+    asked = TraceConfig(
+        model.strip(),
+        prompt=prompt,
+        target=target,
+        against=against,
+        counterfactual=other,
+        rule="gate" if rule == "gate" else "half",
+        lens=lens,
+    )
     with st.spinner("tracing …"):
-        run = run_or_load(replace(TraceConfig(), **settings))
+        run = run_or_load(asked)
     _show(run, "Traced")
 
 
