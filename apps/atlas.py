@@ -33,7 +33,8 @@ def page() -> None:
         plain(
             f"{run.config['model']}: {run.metrics['vectors']:,} neuron vectors "
             f"({model['n_layers']} layers × {neurons}{', '.join(kinds)}{experts}) decoded through "
-            f"the LM head, norm {run.config['norm']}, {run.config['k']} tokens a side."
+            f"the LM head, norm {run.config['norm']}, {run.config['k']} tokens a side. "
+            f"{search.lens_note(run)}"
         )
     )
     in_tabs({"Neurons": _neurons, "Layers": _layers}, run)

@@ -32,7 +32,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..lens.lens import Lens, open_lens
+from ..lens.files import open_lens
+from ..lens.lens import Lens
 from ..obsprop.task_files import Task, read_task
 from ..progress import progress, waiting
 from ..runs.study import TextStudy
@@ -101,7 +102,7 @@ class TraceConfig(TextStudy):
     def fingerprints(self) -> dict[str, str]:
         from hashlib import sha256
 
-        own = {"lens": self.opened_lens.fingerprint or self.lens}
+        own = {"lens": self.opened_lens.identity}
         if self.saes:
             from ..saes.open import saes_fingerprint
 

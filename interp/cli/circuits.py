@@ -9,9 +9,16 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..circuits.groups import GroupConfig
+from ..circuits.heads import HeadConfig
+from ..circuits.patching import PatchConfig
+from ..circuits.roles import HeadsConfig
+from ..circuits.steering import SteerConfig
 from ..circuits.trace import TraceConfig
+from ..circuits.truth import TruthConfig
 from ..errors import UserError
 from ..runs.store import Run, Store
+from .circuits_heads import looks, moved, roles, says
+from .circuits_truth import steer, truth
 from .common import Flag, Json, Runs, answered, command, print_rows, say, study_command
 
 circuits = SubcommandApp()
@@ -33,6 +40,11 @@ def _groups(run: Run) -> None:
 
 study_command(circuits, TraceConfig, _largest)
 study_command(circuits, GroupConfig, _groups)
+study_command(circuits, TruthConfig, truth)
+study_command(circuits, SteerConfig, steer)
+study_command(circuits, HeadConfig, looks, says)
+study_command(circuits, PatchConfig, moved)
+study_command(circuits, HeadsConfig, roles)
 
 
 @command(circuits, "export")

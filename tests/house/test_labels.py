@@ -7,6 +7,7 @@ import pytest
 
 from interp.bench import figures as bench
 from interp.circuits import figures as circuits
+from interp.circuits import figures_heads as heads
 from interp.circuits.groups import grouped
 from interp.circuits.picked import Graph, named
 from interp.darkmatter import figures as darkmatter
@@ -34,6 +35,8 @@ COLUMNS = {
     "picture": EVIL, "label": EVIL, "share": 0.5, "black_share": 0.5, "logit": EVIL,
     "contribution": 1.0, "token": EVIL, "before": 0.1, "after": 0.2, "shape": EVIL, "ratio": 1.0,
     "variant": "naive", "ratio_max": 1.0, "ratio_min": 1.0,
+    "query": 0, "key": 0, "query_token": EVIL, "key_token": EVIL, "weight": 0.5, "moved": 0.5,
+    "other": EVIL,
     "gain": 1.0, "control_mean": 0.1, "control_max": 0.2, "edits": 1, "neurons": EVIL,
 }  # fmt: skip
 """A table of one row that has every column of every table."""
@@ -84,6 +87,8 @@ FIGURES = {
     "next": lambda: directions.next_tokens(table()),
     "gains": lambda: directions.gains(table(), [EVIL], "latents"),
     "tiles": lambda: othello.tile_maps({EVIL: np.zeros(64)}, "title"),
+    "attention": lambda: heads.pattern(table()),
+    "patched": lambda: heads.patched(table(head=-1, token="x")),
     "ratios": lambda: bench.kernel_ratios(table()),
 }
 
