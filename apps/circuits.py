@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pandas as pd
@@ -66,7 +66,7 @@ def _in_order(study: str, parameter: str) -> tuple[str, str, str]:
 
 def _asked() -> None:
     """The form; the run that it makes is shown from then on."""
-    fits = [str(run.path) for run in Store().looked_through("lens.fit")[0]]
+    lenses = _lenses()
     with st.form("ask", border=False):
         prompt = st.text_input("Prompt", placeholder="The keys to the cabinet")
         left, right = st.columns(2)
@@ -82,21 +82,39 @@ def _asked() -> None:
         left, middle, right = st.columns(3)
         model = left.text_input("Model", DEFAULT_MODEL)
         rule = middle.selectbox("Rule", ["half", "gate"], help="How a gated product is shared out.")
-        lens = right.selectbox("Lens of the tokens", ["raw", "final", *fits])
+        lens = right.selectbox("Lens of the tokens", lenses, format_func=_end)
         pressed = st.form_submit_button("Trace")
     if not pressed:
         return
     if not prompt:
         raise UserError("the prompt is empty: give one, such as 'The keys to the cabinet'")
-    settings = {
-        "prompt": prompt, "target": target, "against": against, "counterfactual": other,
-        "model": model.strip(), "rule": rule, "lens": lens,
-    }  # fmt: skip
+    if lens not in lenses:  # a browser can send any text
+        raise UserError(f"'{lens}' is no lens of a stored run: choose one of the list")
     from interp.circuits.trace import TraceConfig  # now: it imports torch
 
+    asked = TraceConfig(
+        model.strip(),
+        prompt=prompt,
+        target=target,
+        against=against,
+        counterfactual=other,
+        rule="gate" if rule == "gate" else "half",
+        lens=lens,
+    )
     with st.spinner("tracing …"):
-        run = run_or_load(replace(TraceConfig(), **settings))
+        run = run_or_load(asked)
     _show(run, "Traced")
+
+
+def _lenses() -> list[str]:
+    """Those by name, and the stored fits."""
+    fits = [run for kind in ("fit", "tune") for run in Store().looked_through(f"lens.{kind}")[0]]
+    return ["raw", "final", "tuned", "jacobian", *(str(run.path) for run in fits)]
+
+
+def _end(path: str) -> str:
+    """A lens as the list shows it: of a folder its end, which tells two apart."""
+    return printable("/".join(Path(path).parts[-2:]))
 
 
 def _show(run: Run, what: str) -> None:
