@@ -35,7 +35,8 @@ from ..directions.directions import Directions
 from ..directions.provenance import Provenance
 from ..directions.reading import Product
 from ..errors import UserError
-from ..lens.lens import Lens, open_lens
+from ..lens.files import open_lens
+from ..lens.lens import Lens
 from ..model.batch import Batch
 from ..model.readout import open_readout
 from ..model.site import Site
@@ -92,7 +93,7 @@ class HeadConfig(TextStudy):
         return read_task(self.observable) if self.observable else None
 
     def fingerprints(self) -> dict[str, str]:
-        own = {"lens": self.opened_lens.fingerprint or self.lens, **task_print(self.task)}
+        own = {"lens": self.opened_lens.identity, **task_print(self.task)}
         return {**super().fingerprints(), **own}
 
     def check(self) -> None:

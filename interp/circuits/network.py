@@ -23,10 +23,12 @@ from torch import Tensor
 
 from ..linearscope.tape import Constant
 from ..model.batch import Batch
+from ..model.families import ModelSpec
 from ..model.site import Site
 from ..model.subject import Subject
 from .frozen import INPUT, Frozen, Rule, freeze
-from .parts import Constants, Heads, Index, Neurons, Part, Whole
+from .latents import Spliced
+from .parts import HEADS, Constants, Heads, Index, Neurons, Part, Whole
 from .target import Target
 
 AT_ONCE = 32
@@ -46,7 +48,6 @@ class Network:
 
     frozen: Frozen
     parts: list[Part]
-    """In the order of the tape."""
     rows: list[Float[Tensor, "pos ..."]]
     """Of each part: the target's gradient, by all ways."""
     value: float
@@ -74,7 +75,7 @@ class Network:
             output.sum(), leaves, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         return [
-            part.shares(_rows(part, g)[None])[0]
+            part.shares(part.alone(g)[None])[0]
             for part, g in zip(self.parts, gradients, strict=True)
         ]
 
@@ -82,17 +83,20 @@ class Network:
         _, made, leaves = self._cut
         part, row = self.parts[number], self.rows[number]
         seeds = torch.stack([part.seed(node.index, row) for node in nodes])
-        before = [n for n, other in enumerate(self.parts) if other.slot < part.slot]
+        # a constant has the slot of what it is added to
+        before = [
+            n for n, other in enumerate(self.parts) if other.slot <= part.slot and n != number
+        ]
         gradients = torch.autograd.grad(
             made[part.slot],
             [leaves[n] for n in before],
-            seeds[:, None],
+            seeds[:, None] if part.batched else seeds,
             retain_graph=True,
             allow_unused=True,
             is_grads_batched=True,
         )
         shares = {
-            n: self.parts[n].shares(_several(self.parts[n], found))
+            n: self.parts[n].shares(self.parts[n].alone(found, 1))
             for n, found in zip(before, gradients, strict=True)
             if found is not None
         }
@@ -123,11 +127,18 @@ class Network:
         return run.output, run.made, leaves
 
 
-def open_network(subject: Subject, batch: Batch, target: Target, rule: Rule = "half") -> Network:
+def open_network(
+    subject: Subject,
+    batch: Batch,
+    target: Target,
+    rule: Rule = "half",
+    spliced: Sequence[Spliced] = (),
+) -> Network:
     """Freeze a model for one prompt and take it apart.
 
     Args:
         subject: opened with attention="eager", so that heads can be told apart by their sources.
+        spliced: SAEs and transcoders whose latents are nodes.
 
     Raises:
         UserError: as `freeze`.
@@ -135,10 +146,14 @@ def open_network(subject: Subject, batch: Batch, target: Target, rule: Rule = "h
     nodes = list(_node_sites(subject))
     layers = range(subject.spec.n_layers)
     streams = [Site("resid_post", n) for n in layers if Site("resid_post", n) in subject.sites]
-    frozen = freeze(subject, batch, target, [*nodes, *streams], rule)
-    run = frozen.system.unrolled(set(frozen.slots.values()))
-    parts = parts_of(subject, batch, frozen.slots)
-    parts += _constants(run.constants, batch.ids.shape[1], subject.spec.n_layers)
+    edits = [edit for each in spliced for edit in each.edits]
+    frozen = freeze(subject, batch, target, [*nodes, *streams], rule, edits)
+    run = frozen.system.unrolled({*frozen.slots.values(), *(each.slot for each in spliced)})
+    parts = parts_of(subject, batch, frozen.slots) + [each.part() for each in spliced]
+    errors = {each.error_slot: each.error_part() for each in spliced}
+    length = batch.ids.shape[1]
+    for constant in run.constants:
+        parts.append(errors.get(constant.slot) or _constant(constant, length, subject.spec))
     leaves = {constant.slot: constant.leaf for constant in run.constants} | run.made
     slots = [part.slot for part in parts] + [frozen.slots[site] for site in streams]
     found = torch.autograd.grad(
@@ -148,7 +163,7 @@ def open_network(subject: Subject, batch: Batch, target: Target, rule: Rule = "h
         materialize_grads=True,
     )
     gradients = dict(zip(slots, found, strict=True))
-    rows = [_rows(part, gradients[part.slot]) for part in parts]
+    rows = [part.alone(gradients[part.slot]) for part in parts]
     cuts = {}
     for site in streams:
         slot, added = frozen.slots[site], 0.0
@@ -175,7 +190,7 @@ def parts_of(subject: Subject, batch: Batch, slots: Mapping[Site, int]) -> list[
     """The parts that have activations, with those of one prompt: the network's own, or another
     prompt's in its place."""
     nodes = list(_node_sites(subject))
-    heads = [Site(kind, s.layer) for s in nodes if s.kind == "head_z" for kind in _HEADS]
+    heads = [Site(kind, s.layer) for s in nodes if s.kind == "head_z" for kind in HEADS]
     seen = {site: x[0] for site, x in subject.capture(batch, [INPUT, *nodes, *heads]).items()}
     parts: list[Part] = [Whole(kind="embedding", layer=-1, slot=0, flows=False, values=seen[INPUT])]
     for site in nodes:
@@ -184,7 +199,7 @@ def parts_of(subject: Subject, batch: Batch, slots: Mapping[Site, int]) -> list[
         if site.kind == "mlp_post":
             parts.append(Neurons(layer=layer, slot=slot, values=values))
         elif site.kind == "head_z":
-            pattern, v = (seen[Site(kind, layer)] for kind in _HEADS)
+            pattern, v = (seen[Site(kind, layer)] for kind in HEADS)
             each = v.repeat_interleave(len(pattern) // v.shape[1], 1)
             parts.append(Heads(layer=layer, slot=slot, patterns=pattern, values=each))
         else:
@@ -193,32 +208,15 @@ def parts_of(subject: Subject, batch: Batch, slots: Mapping[Site, int]) -> list[
     return sorted(parts, key=lambda part: part.slot)
 
 
-_HEADS = ("attn_pattern", "head_v")
-
-
-def _constants(constants: Sequence[Constant], length: int, last: int) -> list[Part]:
-    """What modules add; those outside of any layer stand behind the last one."""
-    found: list[Part] = []
-    for constant in constants:
-        number = re.search(r"\.(\d+)(?:\.|$)", constant.module)
-        layer = int(number[1]) if number else last
-        values = constant.leaf.detach()
-        found.append(
-            Constants(
-                layer=layer,
-                slot=constant.slot,
-                module=constant.module,
-                values=values,
-                length=length,
-            )
-        )
-    return found
-
-
-def _rows(part: Part, gradient: Tensor) -> Tensor:
-    """A gradient at a part's leaf without the batch of one."""
-    return gradient if isinstance(part, Constants) else gradient[0]
-
-
-def _several(part: Part, gradients: Tensor) -> Tensor:
-    return gradients if isinstance(part, Constants) else gradients[:, 0]
+def _constant(constant: Constant, length: int, spec: ModelSpec) -> Constants:
+    """What a module adds; one outside of any layer stands behind the last one."""
+    number = re.search(r"\.(\d+)(?:\.|$)", constant.module)
+    values = constant.leaf.detach()
+    placed = values.shape[:2] == (1, length) or (spec.family.flat_mlp and len(values) == length)
+    return Constants(
+        layer=int(number[1]) if number else spec.n_layers,
+        slot=constant.slot,
+        module=constant.module,
+        values=values,
+        places=length if placed else 1,
+    )

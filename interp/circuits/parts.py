@@ -16,12 +16,15 @@ which leads back to what the node is made of.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 Index = tuple[int, ...]
+HEADS = ("attn_pattern", "head_v")
+"""The sites that tell what heads carry, and from where."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,13 @@ class Part:
     """Its place on the tape; what flows into it has a lower one."""
     flows: bool = True
     """Whether anything flows into it."""
+
+    batched: ClassVar[bool] = True
+    """Whether its tensor on the tape has the prompt as a batch of one."""
+
+    def alone(self, gradient: Tensor, axis: int = 0) -> Tensor:
+        """A gradient with respect to its tensor on the tape, without the batch."""
+        return gradient.select(axis, 0) if self.batched else gradient
 
     def shares(self, gradients: Float[Tensor, "n pos ..."]) -> Float[Tensor, "n ..."]:
         """What each of its nodes has of n products gradient . activations."""
@@ -146,21 +156,22 @@ class Whole(Part):
 class Constants(Part):
     """What a module adds to anything: its biases, norms' means, offsets of slopes."""
 
+    batched: ClassVar[bool] = False
     kind: str = "bias"
     flows: bool = False
     module: str
     values: Float[Tensor, ...]
-    length: int
-    """Of the prompt."""
+    places: int = 1
+    """The prompt's length, if it has a row a position; of what has other rows (an expert, one a
+    token that it gets) all is one node, without a position."""
 
     @property
     def placed(self) -> bool:
-        """Whether it has a row a position; experts have a row a token that they get."""
-        return self.length in self.values.shape[:2]
+        return self.places > 1
 
     def shares(self, gradients: Tensor) -> Tensor:
-        products = (gradients * self.values).reshape(len(gradients), -1)
-        return products.view(len(products), self.length if self.placed else 1, -1).sum(2)
+        products = (gradients * self.values).reshape(len(gradients), self.places, -1)
+        return products.sum(2)
 
     def position(self, node: Index) -> int:
         return node[0] if self.placed else -1

@@ -32,7 +32,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..lens.lens import Lens, open_lens
+from ..lens.files import open_lens
+from ..lens.lens import Lens
 from ..obsprop.task_files import Task, read_task
 from ..progress import progress, waiting
 from ..runs.study import TextStudy
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ..model.batch import Batch
     from ..model.subject import Subject
     from .graph import Edge
+    from .latents import Spliced
     from .network import Network, Node
     from .target import Target
 
@@ -72,6 +74,9 @@ class TraceConfig(TextStudy):
     lens: str = field(default="raw", metadata={"key": False})
     """What reads what a node writes: raw, final, or a fitted lens. Its fingerprint is part of the
     key."""
+    saes: tuple[str, ...] = field(default=(), metadata={"key": False})
+    """SAEs or transcoders whose latents are nodes: folders, or release:sae_id. Their fingerprints
+    are part of the key."""
     share: float = 0.8
     """Keep the largest nodes that have this share of the absolute attribution (with a
     counterfactual: effect), and of the edges between them those that have it."""
@@ -97,7 +102,11 @@ class TraceConfig(TextStudy):
     def fingerprints(self) -> dict[str, str]:
         from hashlib import sha256
 
-        own = {"lens": self.opened_lens.fingerprint or self.lens}
+        own = {"lens": self.opened_lens.identity}
+        if self.saes:
+            from ..saes.open import saes_fingerprint
+
+            own["saes"] = " ".join(map(saes_fingerprint, self.saes))
         if self.task:
             own["observable"] = sha256(repr(self.task).encode()).hexdigest()
         return {**super().fingerprints(), **own}
@@ -123,8 +132,9 @@ class TraceConfig(TextStudy):
         batch, other = self._batches(subject)
         target = self._target(subject, batch)
         with waiting("freezing the model"):
-            network = open_network(subject, batch, target, self.rule)
-        effects = _effects(subject, network, other) if other else None
+            spliced = self._spliced(subject, batch, other)
+            network = open_network(subject, batch, target, self.rule, spliced)
+        effects = _effects(subject, network, other, spliced) if other else None
         nodes, share = chosen(network, effects or network.attributions, self.share, self.nodes)
         flowing = sum(network.parts[node.part].flows for node in nodes)
         with progress("edges", flowing, "nodes") as advance:
@@ -172,6 +182,23 @@ class TraceConfig(TextStudy):
                 f"{other.ids.shape[1]} ({shown[1]}): give two of the same length"
             )
         return batch, other
+
+    def _spliced(self, subject: Subject, batch: Batch, other: Batch | None) -> list[Spliced]:
+        """The SAEs, each ready for the prompt.
+
+        Raises:
+            UserError: as `splice`; two that write the same site.
+        """
+        if not self.saes:
+            return []
+        from ..saes import open_sae
+        from .latents import splice
+
+        opened = {name: open_sae(name, model=self.model) for name in self.saes}
+        spliced = [splice(subject, sae, batch, other, name) for name, sae in opened.items()]
+        if len({each.gives for each in spliced}) < len(self.saes):
+            raise UserError("two of --saes write the same site: give one of them")
+        return spliced
 
     def _target(self, subject: Subject, batch: Batch) -> Target:
         from ..obsprop.observables import make_observable
@@ -235,19 +262,18 @@ class TraceConfig(TextStudy):
         return _frame(**{name: [row[name] for row in rows] for name in rows[0]})
 
 
-def _effects(subject: Subject, network: Network, other: Batch) -> list[Tensor]:
+def _effects(
+    subject: Subject, network: Network, other: Batch, spliced: Sequence[Spliced]
+) -> list[Tensor]:
     """What each node would change of the target, to first order, with the activation that it has
     at another prompt; constants change nothing."""
-    import torch
-
     from .network import parts_of
-    from .parts import Constants
 
-    changed = {part.slot: part for part in parts_of(subject, other, network.frozen.slots)}
+    there = parts_of(subject, other, network.frozen.slots)
+    there += [part for each in spliced for part in each.parts_at(subject, other)]
+    changed = {(part.kind, part.slot): part for part in there}
     return [
-        torch.zeros_like(own)
-        if isinstance(part, Constants)
-        else changed[part.slot].shares(row[None])[0] - own
+        changed.get((part.kind, part.slot), part).shares(row[None])[0] - own
         for part, row, own in zip(network.parts, network.rows, network.attributions, strict=True)
     ]
 

@@ -14,6 +14,7 @@ from ..model.readout import open_readout
 from ..model.site import Site
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights
+from .latents import Latents
 from .network import Network, Node
 from .parts import Heads, Neurons, Whole
 
@@ -63,6 +64,8 @@ def _written(
         gain = weights.gain("attn_post", part.layer).to(part.values)
         moved = torch.stack([W_O[n.index[1]] @ part.moved(n.index) for n in nodes])
         return moved * gain
+    if isinstance(part, Latents) and part.rows.shape[1] == weights.spec.d_model:
+        return torch.stack([part.activation(n.index) * part.rows[n.index] for n in nodes])
     if isinstance(part, Whole) and part.kind != "embedding":
         return torch.stack([part.values[n.index[0]] for n in nodes])
     return None

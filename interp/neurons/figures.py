@@ -31,6 +31,25 @@ def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
     return laid_out(figure, f"{literal(rows['name'].iloc[0])} through the LM head", height=420)
 
 
+def shares(rows: pd.DataFrame) -> go.Figure:
+    """The share of each layer's vectors above chance (`neurons.layers.above_chance`), by kind."""
+    figure = go.Figure()
+    for kind, colour in (("up", BLUE), ("gate", ORANGE), ("down", GREY)):
+        part = rows[rows["kind"] == kind]
+        if len(part):
+            figure.add_scatter(
+                x=part["layer"], y=part["share"], name=kind, mode="lines+markers",
+                line_color=colour,
+                error_y={
+                    "array": part["share_high"] - part["share"],
+                    "arrayminus": part["share"] - part["share_low"],
+                },
+            )  # fmt: skip
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title="share above chance", rangemode="tozero", tickformat=".0%")
+    return laid_out(figure, "Vectors that spell more than random ones do", height=340, legend=True)
+
+
 def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
     """How a statistic is spread in each layer, one panel a kind (`neurons.search.density`)."""
     kinds = [k for k in ("up", "gate", "down") if k in set(counts["kind"])]

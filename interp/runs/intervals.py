@@ -4,9 +4,10 @@ Samples of one group (a game, a document, a word with its templates) depend on e
 Resampling them one by one would give intervals that are much too narrow, so each caller says what
 its independent unit is, and a table with intervals names it in a column `unit`.
 
-`group_weights` draws for all of them. `bootstrap` and `mean_of` take percentiles of a mean; for any
-other statistic, and for few groups, `resampled` gives weights and an interval from the spread over
-them; with the standard deviation SD of the resamples it is, for n groups of s samples,
+`group_weights` draws for all of them. `bootstrap` and `mean_of` take percentiles of a mean,
+`median_of` those of a median. For any other statistic, and for few groups, `resampled` gives
+weights and an interval from the spread over them; with the standard deviation SD of the resamples
+it is, for n groups of s samples,
 
     value +- t(.975, m - 1) sqrt(n / (n - 1)) SD,    m = (sum s)^2 / sum s^2
 
@@ -103,6 +104,27 @@ def mean_of(values: npt.ArrayLike, counts: npt.ArrayLike | None = None) -> Inter
     sums = np.asarray(values, float)
     found = bootstrap(sums, np.ones_like(sums) if counts is None else counts)
     return found if len(sums) > 1 else Interval(found.value, np.nan, np.nan)
+
+
+def median_of(values: npt.ArrayLike) -> Interval:
+    """A median over independent units, with the ends of its percentile interval, which are medians
+    that occur; NaN ends for a single unit. Infinite values are values like others.
+
+    Raises:
+        ValueError: no values, or a NaN among them.
+    """
+    every = np.asarray(values, float)
+    if not len(every) or np.isnan(every).any():
+        raise ValueError("a median needs at least one value, and no NaN")
+    times = group_weights(len(every))
+    units = np.arange(len(every))
+    drawn = np.sort(every[np.stack([np.repeat(units, row) for row in times])], axis=1)
+    low, high = drawn[:, (len(every) - 1) // 2], drawn[:, len(every) // 2]
+    medians = np.sort(np.where(low == high, low, (low + high) / 2))  # no difference of infinities
+    if len(every) == 1:
+        return Interval(float(every[0]), np.nan, np.nan)
+    cut = len(medians) // 40  # 2.5 % at each end
+    return Interval(float(np.median(every)), float(medians[cut]), float(medians[-1 - cut]))
 
 
 class Resamples(NamedTuple):

@@ -9,6 +9,7 @@ from interp.runs.intervals import (
     bootstrap,
     group_weights,
     mean_of,
+    median_of,
     middle,
     resampled,
 )
@@ -144,3 +145,26 @@ def test_ratios_are_covered(whole: float) -> None:
         unbounded += np.isinf(found.low)
     assert inside >= 180  # 190 expected
     assert (unbounded > 150) == (whole < 1)
+
+
+def test_a_median_and_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(60):
+        found = median_of(rng.exponential(size=41))
+        inside += found.low <= np.log(2) <= found.high
+    assert 53 <= inside <= 60  # 57 of 60 at 95 %
+    assert median_of([3.0, 1.0, 2.0]).value == 2
+
+
+def test_a_median_takes_infinite_values_for_what_they_are() -> None:
+    found = median_of([1.0, 2.0, np.inf, np.inf, np.inf])
+    assert found.value == np.inf
+    assert found.low in (1, 1.5, 2)
+    assert found.high == np.inf
+    alone = median_of([2.0])
+    assert alone.value == 2
+    assert np.isnan(alone.low)
+    for none in ([], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="at least one value, and no NaN"):
+            median_of(none)

@@ -1,0 +1,144 @@
+"""Figures of `circuits.truth` and `circuits.steer`, one a table."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal
+from ..runs.store import Run
+from .summaries import ENOUGH
+
+COLOURS = {
+    **{"half": BLUE, "gate": "#6a51a3", "gradient": ORANGE, "integrated": "#2a9d5c"},
+    **{"difference": "#b0516b", "random": GREY},
+}
+PARTS = {
+    "moved": "share of the gap that the first n neurons move",
+    "kept": "share of the target that the first n neurons keep",
+}
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run by name."""
+    if run.study == "circuits.steer":
+        return {"sweep": lambda: sweep(run.table("sweep")), "fits": lambda: fits(run.table("fits"))}
+    tasks = list(dict.fromkeys(run.table("shares")["task"]))
+    drawn: Figures = {
+        f"{part} {task}": partial(_shares, run, task, part) for task in tasks for part in PARTS
+    }
+    return drawn | {
+        "needed": lambda: needed(run.table("needed")),
+        "correlations": lambda: correlations(run.table("correlations")),
+        "pairs": lambda: gaps(run.table("pairs")),
+        "patched": lambda: scatter(run.table("patched")),
+    }
+
+
+def _shares(run: Run, task: str, part: str) -> go.Figure:
+    return shares(run.table("shares"), task, part)
+
+
+def shares(table: pd.DataFrame, task: str, part: str, ablation: str = "resample") -> go.Figure:
+    """Median shares by number of neurons, a line a rule, with 95 % intervals over pairs."""
+    figure = go.Figure()
+    of_task = (table["task"] == task) & (table["part"] == part) & (table["ablation"] == ablation)
+    for rule, rows in table[of_task & (table["rule"] != "all")].groupby("rule", sort=False):
+        figure.add_scatter(
+            x=rows["n"], y=rows["median"], name=literal(rule), mode="lines+markers",
+            line={"color": COLOURS.get(str(rule), GREY)}, error_y=_interval(rows, "median"),
+        )  # fmt: skip
+    figure.add_hline(y=1, line={"color": GREY, "dash": "dot"})
+    figure.update_xaxes(title="neurons, n", type="log")
+    figure.update_yaxes(title=PARTS[part])
+    title = f"{literal(task)}: medians over pairs, {literal(ablation)}"
+    return laid_out(figure, title, height=420, legend=True)
+
+
+def needed(table: pd.DataFrame, part: str = "kept", ablation: str = "resample") -> go.Figure:
+    """The number of neurons for 80 %, task by task; none where most pairs do not get there."""
+    rows = table[(table["part"] == part) & (table["ablation"] == ablation)]
+    figure = _bars(rows.replace(float("inf"), float("nan")), "task", "neurons")
+    figure.update_yaxes(title=f"neurons to keep {ENOUGH:.0%}", type="log")
+    return laid_out(figure, "No bar: not reached by most pairs", height=380, legend=True)
+
+
+def correlations(table: pd.DataFrame) -> go.Figure:
+    """Pearson's r of predicted and real effects, by task and kind of patch."""
+    rows = table.assign(group=table["task"] + ", " + table["what"])
+    figure = _bars(rows, "group", "r")
+    figure.update_yaxes(title="r with real patching", range=[-1, 1])
+    return laid_out(figure, "Predicted and real effects: medians over pairs", 400, legend=True)
+
+
+def fits(table: pd.DataFrame) -> go.Figure:
+    """Slope and r² of a steering run."""
+    figure = go.Figure()
+    for value, colour in (("slope", BLUE), ("r2", ORANGE)):
+        rows = table[table["reach"] == "all"]
+        figure.add_bar(
+            x=[literal(rule) for rule in rows["rule"]], y=rows[value], name=value.replace("2", "²"),
+            marker={"color": colour}, error_y=_interval(rows, value),
+        )  # fmt: skip
+    return laid_out(figure, "Real change on predicted change", height=360, legend=True)
+
+
+def gaps(table: pd.DataFrame) -> go.Figure:
+    """The gap of every pair, by task; those left out in grey."""
+    figure = go.Figure()
+    for left_out, colour in ((False, BLUE), (True, GREY)):
+        rows = table[(table["reason"] != "") == left_out]
+        figure.add_box(
+            x=[literal(task) for task in rows["task"]], y=rows["gap"], boxpoints="all",
+            text=[literal(prompt) for prompt in rows["prompt"]],
+            name="left out" if left_out else "used", marker={"color": colour},
+        )  # fmt: skip
+    figure.update_layout(boxmode="group")
+    figure.update_yaxes(title="gap, logits")
+    return laid_out(figure, "What the counterfactual takes away", height=380, legend=True)
+
+
+def scatter(table: pd.DataFrame, what: str = "neuron", rule: str = "half") -> go.Figure:
+    """Real effects against predicted ones, a patch a point."""
+    return _points(table[table["what"] == what], (rule,), f"{what}s patched one by one")
+
+
+def sweep(table: pd.DataFrame) -> go.Figure:
+    """Real changes against predicted ones, a clamp a point."""
+    return _points(table, ("gradient", "half"), "Neurons clamped one by one")
+
+
+def _points(rows: pd.DataFrame, rules: tuple[str, ...], title: str) -> go.Figure:
+    figure = go.Figure()
+    where = zip(rows["layer"], rows["position"], rows["neuron"], strict=True)
+    names = [f"layer {layer}, position {place}, neuron {n}" for layer, place, n in where]
+    for rule in rules:
+        figure.add_scattergl(
+            x=rows[rule], y=rows["real"], mode="markers", name=rule, text=names,
+            marker={"color": COLOURS[rule], "size": 4, "opacity": 0.5},
+        )  # fmt: skip
+    ends = [float(rows[list(rules)].min().min()), float(rows[list(rules)].max().max())]
+    figure.add_scatter(
+        x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dot"}, name="as predicted"
+    )
+    figure.update_xaxes(title="predicted, logits")
+    figure.update_yaxes(title="real, logits")
+    return laid_out(figure, title, height=420, legend=True)
+
+
+def _bars(rows: pd.DataFrame, across: str, value: str) -> go.Figure:
+    figure = go.Figure()
+    for rule, part in rows.groupby("rule", sort=False):
+        figure.add_bar(
+            x=[literal(name) for name in part[across]], y=part[value], name=literal(rule),
+            marker={"color": COLOURS.get(str(rule), GREY)}, error_y=_interval(part, value),
+        )  # fmt: skip
+    return figure.update_layout(barmode="group")
+
+
+def _interval(rows: pd.DataFrame, value: str) -> dict[str, object]:
+    """Error bars from the columns <value>_low and <value>_high."""
+    up, down = rows[f"{value}_high"] - rows[value], rows[value] - rows[f"{value}_low"]
+    return {"array": up, "arrayminus": down, "thickness": 1}

@@ -1,0 +1,168 @@
+"""The study `circuits.truth`: do the neurons that a rule names carry what a model says?
+
+Sources: faithfulness and completeness as in Marks et al. 2024, "Sparse feature circuits"; the rules
+in scores.py. Neurons are counted one a position. The unit of every interval is the pair.
+
+pairs.parquet     task, pair int, prompt, counterfactual, target, other string, tokens int, value,
+                  counterfactual_value, gap double (logits; NaN where the pair does not fit the
+                  model), reason string: why it is left out of all that follows, "" if it is not
+curves.parquet    task, pair, ablation (resample | mean), rule, part (kept | moved), n int, value
+                  double (the target under the patch), share double (curves.py); the rule "all" has
+                  all neurons of the prompt
+shares.parquet    task, rule, ablation, part, n, pairs int, median, median_low, median_high of the
+                  share, nearly_all, nearly_all_low, nearly_all_high: how many of the pairs, from 0
+                  to 1, have a share of .9 at least; unit string
+needed.parquet    task, rule, ablation, part, pairs, reached int (pairs that get to .8 with the
+                  largest count), neurons, neurons_low, neurons_high: the median number of neurons
+                  for a share of .8, inf where most pairs do not get there; unit
+patched.parquet   task, pair, what (MLP | neuron), layer, position, neuron int (-1 for an MLP),
+                  chosen string (the rules that have it among their top, or "random"), real double
+                  (what the target loses), half, gate, gradient, integrated double: predictions
+correlations.parquet   task, what, rule, pairs, r, r_low, r_high (median over pairs); unit
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import UserError
+from ..runs.study import TextStudy
+from ..runs.writer import RunWriter
+from . import summaries
+from .rules import PREDICTING, RULES, check_rules
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..model.subject import Subject
+    from .prepared import Prepared
+    from .tasks import Task
+
+SHIPPED = ("number-agreement", "pronoun", "capital", "opposite")
+
+
+@dataclass(frozen=True)
+class TruthConfig(TextStudy):
+    """Patch the neurons that each rule names, and see how much of the target they carry."""
+
+    STUDY: ClassVar[str] = "circuits.truth"
+    VERSION: ClassVar[int] = 1
+
+    task: tuple[str, ...] = SHIPPED
+    """Tasks that come with the workbench, or paths of .yaml files of your own."""
+    rules: tuple[str, ...] = RULES
+    """How neurons are chosen: half, gate, gradient, integrated, difference, random."""
+    counts: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000, 3000)
+    """Numbers of neurons to patch together."""
+    least_gap: float = 2.0
+    """Pairs with a smaller gap, in logits, are left out."""
+    compared: int = 20
+    """The number of pairs of each task whose single neurons and MLPs are patched one by one."""
+    top: int = 20
+    """Of these, so many neurons by each rule are patched..."""
+    random: int = 40
+    """... and so many random ones."""
+    steps: int = 5
+    """Steps of the integrated gradients."""
+    seed: int = 0
+    """Seed of the random neurons."""
+
+    @cached_property
+    def _tasks(self) -> list[Task]:
+        from .tasks import read_task
+
+        return [read_task(name) for name in self.task]
+
+    def fingerprints(self) -> dict[str, str]:
+        from .tasks import fingerprints
+
+        return {**super().fingerprints(), **fingerprints(self._tasks)}
+
+    def check(self) -> None:
+        super().check()
+        self.stored_weights.check_dense("circuits truth")
+        check_rules(self.rules)
+        names = [task.name for task in self._tasks]
+        if not names or len(set(names)) < len(names):
+            raise UserError("give at least one --task, and each once")
+        if not self.counts or min(self.counts) < 1 or len(set(self.counts)) < len(self.counts):
+            raise UserError("--counts needs different numbers from 1 up")
+        if not (math.isfinite(self.least_gap) and self.least_gap > 0):
+            raise UserError(f"--least-gap must be more than 0, not {self.least_gap:g}")
+        if min(self.compared, self.top, self.random, self.steps) < 1 or self.seed < 0:
+            raise UserError(
+                "--compared, --top, --random and --steps must be at least 1, --seed at least 0"
+            )
+
+    def run(self, out: RunWriter) -> dict[str, Any]:
+        from .prepared import prepared
+
+        subject = self.open(out)
+        every = prepared(subject, self.stored_weights, self._tasks, self.least_gap)
+        pairs = out.table("pairs", [each.row() for each in every])
+        used = [each for each in every if not each.reason]
+        names = [task.name for task in self._tasks]
+        first = [p for n in names for p in [u for u in used if u.task == n][: self.compared]]
+        table = out.table_once("curves", lambda: self._curves(out, subject, every, used))
+        shares = out.table_once("shares", lambda: summaries.shares(table))
+        out.table_once("needed", lambda: summaries.needed(table))
+        effects = out.table_once("patched", lambda: self._effects(out, subject, first))
+        out.table_once("correlations", lambda: summaries.correlations(effects))
+        return {"pairs": len(pairs), "used": len(used), **self._best(shares)}
+
+    def _curves(
+        self, out: RunWriter, subject: Subject, every: Sequence[Prepared], used: Sequence[Prepared]
+    ) -> pd.DataFrame:
+        from .curves import pair_curves
+        from .prepared import means
+        from .scores import scores
+
+        mean = means(subject, every)
+
+        def rows(some: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
+            for pair in some:
+                neurons, own = pair.state(subject)
+                found = scores(
+                    *(subject, pair.coded, neurons, own, pair.read, self.rules),
+                    steps=self.steps,
+                    seed=[self.seed, pair.number],
+                )
+                others = {"resample": own[1], "mean": mean[pair.task, neurons.positions]}
+                yield from pair_curves(subject, pair, neurons, others, found, self.counts)
+
+        return out.in_pieces("curves", used, rows, 1, "patch sets of neurons", "pairs")
+
+    def _effects(self, out: RunWriter, subject: Subject, some: Sequence[Prepared]) -> pd.DataFrame:
+        from .compared import chosen_neurons, pair_effects
+        from .scores import scores
+
+        def rows(part: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
+            for pair in part:
+                neurons, own = pair.state(subject)
+                found = scores(
+                    *(subject, pair.coded, neurons, own, pair.read, PREDICTING), steps=self.steps
+                )
+                chosen = chosen_neurons(
+                    *(found, own[0] - own[1], self.top, self.random, [self.seed, pair.number])
+                )
+                yield from pair_effects(subject, pair, neurons, own, found, chosen)
+
+        return out.in_pieces("patched", some, rows, 1, "patch neurons and MLPs", "pairs")
+
+    def _best(self, shares: pd.DataFrame) -> dict[str, Any]:
+        """Of the first task, the median share that 30 neurons (or the count nearest) move."""
+        count = min(self.counts, key=lambda n: abs(n - 30))
+        rows = shares[
+            (shares["task"] == self._tasks[0].name)
+            & (shares["n"] == count)
+            & (shares["part"] == "moved")
+            & (shares["ablation"] == "resample")
+        ]
+        return {
+            f"moved by {count}, {rule}": float(value)
+            for rule, value in zip(rows["rule"], rows["median"], strict=True)
+        }
