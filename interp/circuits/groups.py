@@ -29,7 +29,7 @@ import pandas as pd
 from ..errors import UserError
 from ..runs.store import Run, Store
 from ..runs.writer import RunWriter
-from .picked import ALWAYS, GROUP, TRACE, Graph, named, opened, words
+from .picked import ALWAYS, TRACE, Graph, named, opened, words
 
 TABLES = ("tokens", "totals", "cuts")
 """What a grouping leaves as it is."""
@@ -118,7 +118,7 @@ def parsed(graph: Graph, groups: Sequence[str]) -> dict[str, list[int]]:
 class GroupConfig:
     """Merge nodes of a traced circuit under names of your own."""
 
-    STUDY: ClassVar[str] = GROUP
+    STUDY: ClassVar[str] = "circuits.group"
     VERSION: ClassVar[int] = 1
     FACTS: ClassVar[dict[str, Any]] = {"traced": dict[str, Any]}
 

@@ -47,9 +47,9 @@ from ..model.weights import Weights
 from ..obsprop.task_files import Task, read_task
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
+from .asked import asked_target, task_print, tokens_of
 from .frozen import Rule, rows
 from .ov import OV, Head, Terms, places, terms
-from .patching import asked_target, task_print
 
 ROWS = 64
 """Tokens whose logits are made at once."""
@@ -119,7 +119,7 @@ class HeadConfig(TextStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         subject, head = self.open(out, attention="eager"), Head.parse(self.head, self._spec)
         batch = subject.tokens(self.prompt)
-        said = [subject.text(token[None]) for token in batch.ids[0]]
+        said = tokens_of(subject, batch)
         found, error = attention_terms(subject, self.stored_weights, batch, head.layer)
         pattern = self._pattern(subject, batch, head, found, said)
         out.table("pattern", pattern)
