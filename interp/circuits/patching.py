@@ -10,12 +10,12 @@ associations in GPT" (there with noise in place of the other prompt); Zhang & Na
 best practices of activation patching" (a counterfactual prompt, and the difference of two logits).
 Shares of places need not add up to 1: each is measured alone, and may be below 0 or above 1.
 
-    cells.parquet   layer int, head int (-1: the site has none), position int (-1: all together),
-                    token string (of the prompt that is run, at the position), other string (of the
-                    source there), value double (the target with the patch), difference double
-                    (value - own), moved double
-
 Naive equivalent: a pass a place with `edits.patch`.
+
+Tables of the run:
+`cells.parquet`: layer int, head int (-1: the site has none), position int (-1: all together), token
+    string (of the prompt that is run, at the position), other string (of the source there), value
+    double (the target with the patch), difference double (value - own), moved double
 """
 
 from __future__ import annotations
