@@ -41,7 +41,9 @@ class Reader(NamedTuple):
     def states(self, rows: list[list[int]], number: int) -> States:
         """Of passages of one length."""
         seed = 1_000_003 * self.seed + number
-        return states_at(self, rows, drawn(len(rows), len(rows[0]), self.skip, self.positions, seed))
+        return states_at(
+            self, rows, drawn(len(rows), len(rows[0]), self.skip, self.positions, seed)
+        )
 
 
 def drawn(rows: int, length: int, skip: int, count: int, seed: int) -> Int[Tensor, "b n"]:
