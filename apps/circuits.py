@@ -23,7 +23,7 @@ from interp.apps.common import (
 )
 from interp.circuits import export, figures, html
 from interp.circuits.groups import GroupConfig
-from interp.circuits.picked import GROUP, NUMBERS, TRACE, Graph, card, opened, words
+from interp.circuits.picked import GROUP, NUMBERS, TRACE, By, Graph, card, opened, words
 from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.neuron import clamp_site, parse_neuron
@@ -139,10 +139,16 @@ def _head(run: Run, graph: Graph) -> None:
 
 
 def _graph(run: Run, graph: Graph) -> None:
+    by: By = "attribution"
+    if graph.has_effects:
+        asked = st.segmented_control(
+            "Nodes by", ["effect", "attribution"], default="effect", format_func=plain
+        )
+        by = "attribution" if asked == "attribution" else "effect"
     left, right = st.columns(2)
-    share = left.slider("Nodes: share of the absolute attribution", 0, 100, 80, 5, "%d %%")
+    share = left.slider(f"Nodes: share of the absolute {plain(by)}", 0, 100, 80, 5, "%d %%")
     edges = right.slider("Edges: share of the absolute weight", 0, 100, 40, 5, "%d %%")
-    order = graph.parts["attribution"].abs().sort_values(ascending=False).index
+    order = graph.parts[by].abs().sort_values(ascending=False).index
     names = [graph.nodes["label"][n] for n in order] + ["target", "remainder"]
     key = f"node {run.path}"
 
@@ -151,7 +157,7 @@ def _graph(run: Run, graph: Graph) -> None:
 
     picture, about = st.columns([3, 2])
     with picture:
-        drawn = figures.graph_figure(graph, share / 100, edges / 100)
+        drawn = figures.graph_figure(graph, share / 100, edges / 100, by)
         clickable("circuit", drawn, pressed)
     with about:
         chosen = st.selectbox(

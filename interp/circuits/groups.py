@@ -73,9 +73,10 @@ def _merged(name: str, members: pd.DataFrame, inside: pd.Series) -> dict[Any, An
     """A group's row, with the number that its edges have: that of its first member."""
     first = members.index[0]
     strongest = members.iloc[int(members["attribution"].abs().to_numpy().argmax())]
+    row = {str(name): value for name, value in strongest.items()}
     said = [list(m["members"]) or [m["label"]] for m in members.to_dict("records")]
     return {
-        **strongest.to_dict(),
+        **row,
         "node": first,
         "kind": "group",
         "name": name,
@@ -83,8 +84,8 @@ def _merged(name: str, members: pd.DataFrame, inside: pd.Series) -> dict[Any, An
         "activation": np.nan,
         "attribution": float(members["attribution"].sum()),
         "effect": float(members["effect"].sum(skipna=False)),
-        "top": words(strongest, "top"),
-        "bottom": words(strongest, "bottom"),
+        "top": words(row, "top"),
+        "bottom": words(row, "bottom"),
         "inside": float(members["inside"].sum() + inside.get(first, 0.0)),
         "members": [each for some in said for each in some],
     }
