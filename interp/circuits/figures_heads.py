@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -29,9 +30,9 @@ def pattern(cells: pd.DataFrame, shade: str = "weight") -> go.Figure:
         DIVERGING if signed else "Blues", customdata=_pairs(cells, "query", "key"),
         colorbar={"title": SHADES[shade].replace(" of ", "<br>of ")},
     )  # fmt: skip
-    tokens = cells.drop_duplicates("query").sort_values("query")["query_token"]
-    _ticks(figure, "x", grid.columns, tokens)
-    _ticks(figure, "y", grid.index, tokens)
+    tokens = list(cells.drop_duplicates("query").sort_values("query")["query_token"])
+    _ticks(figure, "x", list(grid.columns), tokens)
+    _ticks(figure, "y", list(grid.index), tokens)
     figure.update_yaxes(autorange="reversed", title="query")
     figure.update_xaxes(title="key", side="bottom")
     return laid_out(figure, "Where each token looks", height=160 + 22 * len(grid))
@@ -58,7 +59,7 @@ def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
     if not heads:
         row = cells.drop_duplicates("position").sort_values("position")
         names = [_both(*pair) for pair in zip(row["token"], row["other"], strict=True)]
-        _ticks(figure, "x", grid.columns, names, done=True)
+        _ticks(figure, "x", list(grid.columns), names, done=True)
     figure.update_yaxes(title="layer")
     figure.update_xaxes(title="head" if heads else "token, and what is patched in")
     return laid_out(figure, "Share of the gap moved", height=180 + 16 * len(grid))
@@ -108,9 +109,9 @@ def _both(token: str, other: str) -> str:
 
 
 def _ticks(
-    figure: go.Figure, axis: str, at: Sequence[int], texts: Sequence[str], done: bool = False
+    figure: go.Figure, axis: str, at: Sequence[Any], texts: Sequence[str], done: bool = False
 ) -> None:
     """Tokens along an axis; those that are the same stay apart."""
     shown = list(texts) if done else [label(text) for text in texts]
     update = figure.update_xaxes if axis == "x" else figure.update_yaxes
-    update(tickvals=list(at), ticktext=shown, automargin=True)
+    update(tickvals=at, ticktext=shown, automargin=True)

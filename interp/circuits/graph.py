@@ -67,7 +67,7 @@ def chosen(
                 part, tuple(map(int, torch.unravel_index(torch.tensor(inside), scores[part].shape)))
             )
         )
-    nodes.sort(key=lambda node: (network.parts[node.part].slot, node.index))
+    nodes.sort(key=lambda node: (network.parts[node.part].slot, node.at))
     return nodes, float(reached[count - 1])
 
 
@@ -93,14 +93,14 @@ def drawn(
     for node, shares in (*into, *network.flows(flowing)):  # type: ignore[misc]
         number = target if node is None else numbers[node]
         if node is not None:
-            totals[number] = float(network.attributions[node.part][node.index])
+            totals[number] = float(network.attributions[node.part][node.at])
             done += 1
             if done % AT_ONCE == 0 or done == len(flowing):
                 told((done - 1) % AT_ONCE + 1)
         total = sum(float(each.double().sum()) for each in shares)
         error = max(error, abs(total - totals[number]))
         for source, other in enumerate(nodes):
-            weight = float(shares[other.part][other.index])
+            weight = float(shares[other.part][other.at])
             if weight and other != node:
                 every.append(Edge(source, number, weight))
     every.sort(key=lambda edge: -abs(edge.weight))

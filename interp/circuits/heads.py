@@ -1,23 +1,24 @@
 """The study `circuits.head`: what one attention head looks at, moves and writes on a prompt.
 
-    pattern.parquet  query int, key int, query_token string, key_token string, weight double (the
-                     pattern), length double (of what the head adds at the query for the key, after
-                     a norm behind attention), direct double, total double: what that does to the
-                     target, through the final norm and head alone, and through all later layers
-                     too, in the frozen network (NaN without a target)
-    sources.parquet  position int, token string, length double (of W_O v, what a query with all its
-                     attention there gets), top list<string>, bottom list<string> (what it says)
-    copies.parquet   token string, id int, given bool (of the prompt; else drawn from the
-                     vocabulary), above int, below int (tokens that W_U OV norm(W_E) places above
-                     and below the token itself), top list<string>, bottom list<string>
-    vectors.parquet  number int, singular double, share double (of the sum of squares of all),
-                     reads list<string>, reads_not list<string> (tokens of the read vector through
-                     the unembedding itself), writes list<string>, writes_not list<string>
-    directions/      the singular vectors of OV that are written, at LAYER.attn_out
-    reads/           those that are read, at LAYER.resid_pre behind the norm
-
 Equations: `ov`. Every term of the layer's attention is summed, and the sum compared with the
 attn_out of the model: the metric "error of the sum", relative to its longest position.
+
+Tables of the run:
+`pattern.parquet`: query int, key int, query_token string, key_token string, weight double (the
+    pattern), length double (of what the head adds at the query for the key, after a norm behind
+    attention), direct double, total double: what that does to the target, through the final norm
+    and head alone, and through all later layers too, in the frozen network (NaN without a target)
+`sources.parquet`: position int, token string, length double (of W_O v, what a query with all its
+    attention there gets, but for the scale of a norm behind), top list<string>, bottom list<string>
+    (what it says)
+`copies.parquet`: token string, id int, given bool (of the prompt; else drawn from the vocabulary),
+    above int, below int (tokens that W_U OV norm(W_E), through the lens, places above and below the
+    token itself), top list<string>, bottom list<string>
+`vectors.parquet`: number int, singular double, share double (of the sum of squares of all), reads
+    list<string>, reads_not list<string> (tokens of the read vector through the unembedding itself),
+    writes list<string>, writes_not list<string>
+Beside them directions: in `directions` the singular vectors of OV that are written, at
+LAYER.attn_out, in `reads` those that are read, at LAYER.resid_pre behind the norm.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ from ..model.weights import Weights
 from ..obsprop.task_files import Task, read_task
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
+from .asked import asked_target, task_print, tokens_of
 from .frozen import Rule, rows
 from .ov import OV, Head, Terms, places, terms
-from .patching import asked_target, task_print
 
 ROWS = 64
 """Tokens whose logits are made at once."""
@@ -118,7 +119,7 @@ class HeadConfig(TextStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         subject, head = self.open(out, attention="eager"), Head.parse(self.head, self._spec)
         batch = subject.tokens(self.prompt)
-        said = [subject.text(token[None]) for token in batch.ids[0]]
+        said = tokens_of(subject, batch)
         found, error = attention_terms(subject, self.stored_weights, batch, head.layer)
         pattern = self._pattern(subject, batch, head, found, said)
         out.table("pattern", pattern)
@@ -207,8 +208,8 @@ class HeadConfig(TextStudy):
         asked = torch.tensor([*given, *drawn.tolist()])
         own = torch.searchsorted(readout.ids, asked)
         E, site = weights.W_E(), Site("attn_out", head.layer)
-        table = []
-        for at, ids_here in zip(own.split(ROWS), asked.split(ROWS), strict=True):
+        table: list[dict[str, Any]] = []
+        for at, ids_here in zip(torch.split(own, ROWS), torch.split(asked, ROWS), strict=True):
             vectors = self.opened_lens.vectors(ov(E[ids_here]), site)
             logits = vectors @ readout.rows.T
             above, below = places(logits, at)

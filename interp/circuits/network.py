@@ -39,7 +39,7 @@ class Node(NamedTuple):
     """A node by its part and its index there."""
 
     part: int
-    index: Index
+    at: Index
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Network:
     def _into(self, number: int, nodes: list[Node]) -> Iterator[tuple[Node, list[Tensor]]]:
         _, made, leaves = self._cut
         part, row = self.parts[number], self.rows[number]
-        seeds = torch.stack([part.seed(node.index, row) for node in nodes])
+        seeds = torch.stack([part.seed(node.at, row) for node in nodes])
         # a constant has the slot of what it is added to
         before = [
             n for n, other in enumerate(self.parts) if other.slot <= part.slot and n != number
@@ -101,7 +101,7 @@ class Network:
             if found is not None
         }
         for i, node in enumerate(nodes):
-            source = part.source(node.index)
+            source = part.source(node.at)
             yield (
                 node,
                 [

@@ -79,7 +79,8 @@ class Terms:
 
     def lengths(self, head: int) -> Float[Tensor, "query source"]:
         """Of what a head adds at each query for each source."""
-        return self.pattern[head] * self.scale[:, None] * self.written[head].norm(dim=1)
+        lengths: Tensor = self.written[head].norm(dim=1)
+        return self.pattern[head] * self.scale[:, None] * lengths
 
     def effects(
         self, head: int, row: Float[Tensor, "query d_model"]

@@ -10,12 +10,12 @@ associations in GPT" (there with noise in place of the other prompt); Zhang & Na
 best practices of activation patching" (a counterfactual prompt, and the difference of two logits).
 Shares of places need not add up to 1: each is measured alone, and may be below 0 or above 1.
 
-    cells.parquet   layer int, head int (-1: the site has none), position int (-1: all together),
-                    token string (of the prompt that is run, at the position), other string (of the
-                    source there), value double (the target with the patch), difference double
-                    (value - own), moved double
-
 Naive equivalent: a pass a place with `edits.patch`.
+
+Tables of the run:
+`cells.parquet`: layer int, head int (-1: the site has none), position int (-1: all together), token
+    string (of the prompt that is run, at the position), other string (of the source there), value
+    double (the target with the patch), difference double (value - own), moved double
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
@@ -35,12 +34,11 @@ from ..model.batch import Batch
 from ..model.edits import head_of, patch
 from ..model.site import Site
 from ..model.subject import Subject
-from ..model.weights import Weights
-from ..obsprop.observables import make_observable
 from ..obsprop.task_files import Task, read_task
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .target import Target, of_observable, open_target
+from .asked import asked_target, check_pair, task_print, tokens_of
+from .target import Target
 
 Kind = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out", "head_z"]
 ALL = -1
@@ -139,7 +137,7 @@ class PatchConfig(TextStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         subject = self.open(out)
         pair = [subject.tokens(text) for text in self.texts]
-        said = [[subject.text(token[None]) for token in batch.ids[0]] for batch in pair]
+        said = [tokens_of(subject, batch) for batch in pair]
         check_pair(*said)
         out.facts["prompts"] = list(self.texts)
         target = asked_target(subject, self.stored_weights, self.target, self.against, self.task)
@@ -197,29 +195,6 @@ class PatchConfig(TextStudy):
 
 
 _USUAL = PatchConfig()
-
-
-def asked_target(
-    subject: Subject, weights: Weights, target: str, against: str, task: Task | None
-) -> Target:
-    """What the options --target, --against and --observable mean."""
-    if task is None:
-        return open_target(subject, target, against)
-    return of_observable(make_observable(task.name, task.observable, weights))
-
-
-def task_print(task: Task | None) -> dict[str, str]:
-    """The fingerprint of an observable's file."""
-    return {"observable": sha256(repr(task).encode()).hexdigest()} if task else {}
-
-
-def check_pair(said: Sequence[str], others: Sequence[str]) -> None:
-    """Raise UserError for prompts of different lengths, with the tokens of both."""
-    if len(said) != len(others):
-        raise UserError(
-            f"the prompts have {len(said)} and {len(others)} tokens, and a position of one has to "
-            f"be that of the other: {list(said)} and {list(others)}"
-        )
 
 
 @torch.no_grad()

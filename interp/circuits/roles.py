@@ -1,8 +1,5 @@
 """The study `circuits.heads`: what every head of a model looks at, on random tokens said twice.
 
-    heads.parquet  layer int, head int, previous double, first double, own double, duplicate double,
-                   induction double, copying double
-
 A sequence is t_1 … t_n t_1 … t_n of random tokens, no two of t alike, behind the model's own start.
 Each score but the last is a mean of the pattern over sequences and queries q: at q - 1 (previous),
 at the first position (first), at q itself (own), and of queries in the second copy at the token's
@@ -14,7 +11,11 @@ meaning alone has no score here. `copying` is of the weights:
 
 1 where what is read makes the same token likelier, -1 where it makes it less likely (Elhage et al.
 2021, "A Mathematical Framework for Transformer Circuits"; the eigenvalues are those of a matrix
-[d_head, d_head]). NaN in a layer whose values cannot be read from the weights.
+[d_head, d_head]). It is of the embedding itself, which late layers do not see.
+
+Tables of the run:
+`heads.parquet`: layer int, head int, previous double, first double, own double, duplicate double,
+    induction double, copying double (NaN where values cannot be read from the weights)
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class HeadsConfig(TextStudy):
                 advance(1)
         table = out.table("heads", list(self._rows(sites, sums / self.sequences)))
         first, second = (losses / self.sequences).tolist()
-        best = table.loc[table["induction"].idxmax()]
+        best = table.nlargest(1, "induction").iloc[0]
         return {
             "loss of the first copy, nats": first,
             "loss of the second copy, nats": second,

@@ -4,21 +4,23 @@ The model is frozen at the prompt (frozen.py), taken apart (parts.py, network.py
 its largest nodes (graph.py). Sources: Arora et al. 2026, "Language model circuits are sparse in the
 neuron basis"; Rezaei Jafari et al. 2025, "RelP"; Ameisen et al. 2025, attribution graphs.
 
-nodes.parquet   node int; kind string: embedding, neuron, head, mlp or attention (a whole module's
-                output, in layers of experts and in attention without heads of its own), latent,
-                error, bias, target, remainder; layer int (-1 before the first, the number of layers
-                behind the last); position int (-1: none); source int: the position that a head
-                reads; index int: the neuron's, head's or latent's number, -1 else; name string;
-                token string: the prompt's at the position; activation double (of a head its
-                pattern; NaN: none); attribution double: what it has of the target; effect double:
-                row . (activation at the counterfactual prompt - here), NaN without one;
-                top, bottom list<string>: the tokens that what it writes raises and lowers most
-edges.parquet   source, target int: nodes; weight double
-totals.parquet  kind string, layer int, nodes int, attribution, absolute double: of all nodes, those
-                that are not kept too
-cuts.parquet    layer int, sum double: row . stream behind the layer, plus the constants that are
-                added later; error double: its difference from the target
-tokens.parquet  position int, token string, counterfactual string ("" without one)
+Written to the run:
+    nodes.parquet   node int; kind string: embedding, neuron, head, mlp or attention (a whole
+                    module's output, in layers of experts and in attention without heads of its
+                    own), latent, error, bias, target, remainder; layer int (-1 before the first,
+                    the number of layers behind the last); position int (-1: none); source int: the
+                    position that a head reads; index int: the neuron's, head's or latent's number,
+                    -1 else; name string; token string: the prompt's at the position; activation
+                    double (of a head its pattern; NaN: none); attribution double: what it has of
+                    the target; effect double: row . (activation at the counterfactual prompt -
+                    here), NaN without one; top, bottom list<string>: the tokens that what it
+                    writes raises and lowers most
+    edges.parquet   source, target int: nodes; weight double
+    totals.parquet  kind string, layer int, nodes int, attribution, absolute double: of all nodes,
+                    those that are not kept too
+    cuts.parquet    layer int, sum double: row . stream behind the layer, plus the constants that
+                    are added later; error double: its difference from the target
+    tokens.parquet  position int, token string, counterfactual string ("" without one)
 
 Attributions, effects and weights are in the target's units, logits. Edges into a node add up to its
 attribution, those into the target to the target; the remainder has what is not drawn.
@@ -38,6 +40,7 @@ from ..obsprop.task_files import Task, read_task
 from ..progress import progress, waiting
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
+from .asked import asked_target, check_pair, task_print, tokens_of
 from .frozen import Rule
 
 if TYPE_CHECKING:
@@ -100,15 +103,11 @@ class TraceConfig(TextStudy):
         return pair[0], self.counterfactual or pair[1]
 
     def fingerprints(self) -> dict[str, str]:
-        from hashlib import sha256
-
-        own = {"lens": self.opened_lens.identity}
+        own = {"lens": self.opened_lens.identity, **task_print(self.task)}
         if self.saes:
             from ..saes.open import saes_fingerprint
 
             own["saes"] = " ".join(map(saes_fingerprint, self.saes))
-        if self.task:
-            own["observable"] = sha256(repr(self.task).encode()).hexdigest()
         return {**super().fingerprints(), **own}
 
     def check(self) -> None:
@@ -139,10 +138,8 @@ class TraceConfig(TextStudy):
         flowing = sum(network.parts[node.part].flows for node in nodes)
         with progress("edges", flowing, "nodes") as advance:
             edges, flow_error = drawn(network, nodes, self.share, advance)
-        tokens = [subject.text(token[None]) for token in batch.ids[0]]
-        others = (
-            [subject.text(token[None]) for token in other.ids[0]] if other else [""] * len(tokens)
-        )
+        tokens = tokens_of(subject, batch)
+        others = tokens_of(subject, other) if other else [""] * len(tokens)
         out.table(
             "tokens", _frame(position=range(len(tokens)), token=tokens, counterfactual=others)
         )
@@ -172,15 +169,7 @@ class TraceConfig(TextStudy):
         if not counterfactual:
             return batch, None
         other = subject.tokens(counterfactual)
-        if other.ids.shape != batch.ids.shape:
-            shown = [
-                " ".join(repr(subject.text(token[None])) for token in each.ids[0])
-                for each in (batch, other)
-            ]
-            raise UserError(
-                f"the prompt has {batch.ids.shape[1]} tokens ({shown[0]}) and the counterfactual "
-                f"{other.ids.shape[1]} ({shown[1]}): give two of the same length"
-            )
+        check_pair(tokens_of(subject, batch), tokens_of(subject, other))
         return batch, other
 
     def _spliced(self, subject: Subject, batch: Batch, other: Batch | None) -> list[Spliced]:
@@ -201,14 +190,8 @@ class TraceConfig(TextStudy):
         return spliced
 
     def _target(self, subject: Subject, batch: Batch) -> Target:
-        from ..obsprop.observables import make_observable
-        from .target import of_observable, open_target
-
-        if self.task:
-            words = self.task.observable
-            return of_observable(make_observable(self.task.name, words, self.stored_weights))
         word = self.target or subject.text(subject.logits(batch)[0, -1].argmax()[None])
-        return open_target(subject, word, self.against)
+        return asked_target(subject, self.stored_weights, word, self.against, self.task)
 
     def _nodes(
         self,
@@ -225,7 +208,7 @@ class TraceConfig(TextStudy):
         told = said(network, nodes, self.stored_weights, self.opened_lens, self.k)
         rows: list[dict[str, Any]] = []
         for number, (node, words) in enumerate(zip(nodes, told, strict=True)):
-            part, index = network.parts[node.part], node.index
+            part, index = network.parts[node.part], node.at
             position, source = part.position(index), part.source(index)
             rows.append(
                 {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from ..runs.store import Run
 from .common import print_rows, say
 
@@ -43,8 +41,8 @@ def moved(run: Run) -> None:
     grid = cells.pivot(index="layer", columns="position", values="moved")
     shown = grid[grid.columns[-WIDEST:]]
     tokens = cells.drop_duplicates("position").set_index("position")["token"]
-    shown.columns = pd.Index([f"{at} {tokens[at]!r}" if at >= 0 else "all" for at in shown.columns])
-    print_rows(shown.iloc[::-1].reset_index())
+    titles = {at: f"{at} {token!r}" if token else "all" for at, token in tokens.items()}
+    print_rows(shown.rename(columns=titles).iloc[::-1].reset_index())
 
 
 def roles(run: Run) -> None:
