@@ -127,12 +127,13 @@ def _show(run: Run, what: str) -> None:
 def _head(run: Run, graph: Graph) -> None:
     """What is traced, and how well the parts add up to it."""
     about, metrics = graph.about, run.metrics
+    kept = "effect" if graph.has_effects else "attribution"
     st.caption(
         plain(
             f"{about.get('model', '')}: “{about.get('prompt', '')}”; {graph.target} = "
             f"{graph.value:.4g}; rule {about.get('rule', '')}, lens {about.get('lens', '')}. "
             f"{len(graph.parts):,} nodes and {len(graph.edges):,} edges are kept, with "
-            f"{metrics['share']:.0%} of the absolute attribution of all nodes. Each layer's cut "
+            f"{metrics['share']:.0%} of the absolute {kept} of all nodes. Each layer's cut "
             f"adds up to the target within {metrics['largest error of a cut']:.2g}."
         )
     )
@@ -185,9 +186,10 @@ def _card(graph: Graph, node: int) -> None:
     st.subheader(plain(row["label"]))
     st.caption(plain(f"{row['kind']} at position {row['position']}, {visible(row['token'])}"))
     numbers = {name: row[name] for name in NUMBERS if name in row and row[name] == row[name]}
-    for column, (name, value) in zip(st.columns(len(numbers)), numbers.items(), strict=True):
-        known = "attention" if (row["kind"], name) == ("head", "activation") else name
-        column.metric(plain(known), f"{value:.4g}")
+    with st.container(horizontal=True):
+        for name, value in numbers.items():
+            known = "attention" if (row["kind"], name) == ("head", "activation") else name
+            st.metric(plain(known), f"{value:.4g}", width="content")
     for side, said in (("top", "Writes"), ("bottom", "Against")):
         if tokens := words(row, side):
             st.caption(plain(said))
