@@ -153,7 +153,11 @@ def picked(graph: Graph, share: float = 1.0, edges: float = 0.5, by: By = "attri
     Args:
         share: of the parts' absolute attribution (or effect), that those which are shown carry at
             least.
-        edges: the same of the absolute weight of the edges between them.
+        edges: the same of the absolute weight (or effect) of the edges between them. Unless it is
+            0, the strongest edge out of each node is shown too: its way to the target.
+
+    Returns:
+        Its edges' `weight` is what they were picked by.
 
     Raises:
         UserError: a share outside of 0 to 1.
@@ -166,9 +170,18 @@ def picked(graph: Graph, share: float = 1.0, edges: float = 0.5, by: By = "attri
     rest = graph.nodes[graph.nodes["kind"].isin(ALWAYS)]
     shown = pd.concat([rest, parts.loc[strong]])
     drawn = between(graph, shown)
-    kept = drawn.loc[strongest(drawn["weight"], edges)]
+    drawn = drawn.assign(weight=flowing(drawn, by))
+    sizes = drawn["weight"].abs()
+    ways = sizes.groupby(drawn["source"]).idxmax() if edges else []
+    kept = drawn.loc[sizes[[*strongest(sizes, edges), *ways]].index.unique()]
     left = parts.drop(index=strong)
     return Picked(shown, kept, len(left), float(left[by].sum()), len(drawn) - len(kept))
+
+
+def flowing(edges: pd.DataFrame, by: By) -> pd.Series:
+    """What flows along edges: of what there is, or of what changes to the counterfactual."""
+    column = "effect" if by == "effect" and "effect" in edges else "weight"
+    return edges[column].fillna(0.0)
 
 
 def between(graph: Graph, nodes: pd.DataFrame) -> pd.DataFrame:

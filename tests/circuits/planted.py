@@ -87,7 +87,7 @@ def tables(tokens=TOKENS, words=(" are", " were")):
         "nodes": nodes,
         "edges": pd.DataFrame(
             [{"source": s, "target": t, "weight": w} for (s, t), w in edges.items()]
-        ),
+        ).assign(effect=float("nan")),
         "tokens": pd.DataFrame({"position": range(len(tokens)), "token": tokens}),
         "totals": totals.reset_index(),
         "cuts": pd.DataFrame(
