@@ -5,7 +5,6 @@ paths over it do, and a node's attribution is what the paths through it do. So e
 and attribution are equal, and the target is the sum over the paths.
 """
 
-import json
 from collections import defaultdict
 from itertools import pairwise
 
@@ -107,7 +106,3 @@ def write_run(store, tokens=TOKENS, words=(" are", " were"), config=None, **fact
     return finish_by_hand(
         store, "circuits.trace", ABOUT | (config or {}), made=made, metrics=metrics, **facts
     )
-
-
-def manifest(folder):
-    return json.loads((folder / "manifest.json").read_text())
