@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pandas as pd
@@ -23,7 +23,7 @@ from interp.apps.common import (
 )
 from interp.circuits import export, figures, html
 from interp.circuits.groups import GroupConfig
-from interp.circuits.picked import GROUP, NUMBERS, TRACE, Graph, card, opened, words
+from interp.circuits.picked import GROUP, NUMBERS, TRACE, By, Graph, card, opened, words
 from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.neuron import clamp_site, parse_neuron
@@ -66,7 +66,7 @@ def _in_order(study: str, parameter: str) -> tuple[str, str, str]:
 
 def _asked() -> None:
     """The form; the run that it makes is shown from then on."""
-    fits = [str(run.path) for run in Store().looked_through("lens.fit")[0]]
+    lenses = _lenses()
     with st.form("ask", border=False):
         prompt = st.text_input("Prompt", placeholder="The keys to the cabinet")
         left, right = st.columns(2)
@@ -82,21 +82,39 @@ def _asked() -> None:
         left, middle, right = st.columns(3)
         model = left.text_input("Model", DEFAULT_MODEL)
         rule = middle.selectbox("Rule", ["half", "gate"], help="How a gated product is shared out.")
-        lens = right.selectbox("Lens of the tokens", ["raw", "final", *fits])
+        lens = right.selectbox("Lens of the tokens", lenses, format_func=_end)
         pressed = st.form_submit_button("Trace")
     if not pressed:
         return
     if not prompt:
         raise UserError("the prompt is empty: give one, such as 'The keys to the cabinet'")
-    settings = {
-        "prompt": prompt, "target": target, "against": against, "counterfactual": other,
-        "model": model.strip(), "rule": rule, "lens": lens,
-    }  # fmt: skip
+    if lens not in lenses:  # a browser can send any text
+        raise UserError(f"'{lens}' is no lens of a stored run: choose one of the list")
     from interp.circuits.trace import TraceConfig  # now: it imports torch
 
+    asked = TraceConfig(
+        model.strip(),
+        prompt=prompt,
+        target=target,
+        against=against,
+        counterfactual=other,
+        rule="gate" if rule == "gate" else "half",
+        lens=lens,
+    )
     with st.spinner("tracing …"):
-        run = run_or_load(replace(TraceConfig(), **settings))
+        run = run_or_load(asked)
     _show(run, "Traced")
+
+
+def _lenses() -> list[str]:
+    """Those by name, and the stored fits."""
+    fits = [run for kind in ("fit", "tune") for run in Store().looked_through(f"lens.{kind}")[0]]
+    return ["raw", "final", "tuned", "jacobian", *(str(run.path) for run in fits)]
+
+
+def _end(path: str) -> str:
+    """A lens as the list shows it: of a folder its end, which tells two apart."""
+    return printable("/".join(Path(path).parts[-2:]))
 
 
 def _show(run: Run, what: str) -> None:
@@ -109,22 +127,29 @@ def _show(run: Run, what: str) -> None:
 def _head(run: Run, graph: Graph) -> None:
     """What is traced, and how well the parts add up to it."""
     about, metrics = graph.about, run.metrics
+    kept = "effect" if graph.has_effects else "attribution"
     st.caption(
         plain(
             f"{about.get('model', '')}: “{about.get('prompt', '')}”; {graph.target} = "
             f"{graph.value:.4g}; rule {about.get('rule', '')}, lens {about.get('lens', '')}. "
             f"{len(graph.parts):,} nodes and {len(graph.edges):,} edges are kept, with "
-            f"{metrics['share']:.0%} of the absolute attribution of all nodes. Each layer's cut "
+            f"{metrics['share']:.0%} of the absolute {kept} of all nodes. Each layer's cut "
             f"adds up to the target within {metrics['largest error of a cut']:.2g}."
         )
     )
 
 
 def _graph(run: Run, graph: Graph) -> None:
+    by: By = "attribution"
+    if graph.has_effects:
+        asked = st.segmented_control(
+            "Nodes by", ["effect", "attribution"], default="effect", format_func=plain
+        )
+        by = "attribution" if asked == "attribution" else "effect"
     left, right = st.columns(2)
-    share = left.slider("Nodes: share of the absolute attribution", 0, 100, 80, 5, "%d %%")
+    share = left.slider(f"Nodes: share of the absolute {plain(by)}", 0, 100, 80, 5, "%d %%")
     edges = right.slider("Edges: share of the absolute weight", 0, 100, 40, 5, "%d %%")
-    order = graph.parts["attribution"].abs().sort_values(ascending=False).index
+    order = graph.parts[by].abs().sort_values(ascending=False).index
     names = [graph.nodes["label"][n] for n in order] + ["target", "remainder"]
     key = f"node {run.path}"
 
@@ -133,7 +158,7 @@ def _graph(run: Run, graph: Graph) -> None:
 
     picture, about = st.columns([3, 2])
     with picture:
-        drawn = figures.graph_figure(graph, share / 100, edges / 100)
+        drawn = figures.graph_figure(graph, share / 100, edges / 100, by)
         clickable("circuit", drawn, pressed)
     with about:
         chosen = st.selectbox(
@@ -161,9 +186,10 @@ def _card(graph: Graph, node: int) -> None:
     st.subheader(plain(row["label"]))
     st.caption(plain(f"{row['kind']} at position {row['position']}, {visible(row['token'])}"))
     numbers = {name: row[name] for name in NUMBERS if name in row and row[name] == row[name]}
-    for column, (name, value) in zip(st.columns(len(numbers)), numbers.items(), strict=True):
-        known = "attention" if (row["kind"], name) == ("head", "activation") else name
-        column.metric(plain(known), f"{value:.4g}")
+    with st.container(horizontal=True):
+        for name, value in numbers.items():
+            known = "attention" if (row["kind"], name) == ("head", "activation") else name
+            st.metric(plain(known), f"{value:.4g}", width="content")
     for side, said in (("top", "Writes"), ("bottom", "Against")):
         if tokens := words(row, side):
             st.caption(plain(said))

@@ -106,7 +106,7 @@ def _keep(run: Run, column: pd.DataFrame) -> None:
     cells = column.reset_index(drop=True)
     st.caption("Select a cell's row to keep the direction of one of its tokens at that layer.")
     shown = cells[["layer", "p", "entropy", "kl"]].assign(
-        tops=[[visible(token) for token in tokens] for tokens in cells["tops"]]
+        tops=cells["tops"].map(lambda tokens: [visible(token) for token in tokens])
     )
     event = st.dataframe(
         shown,

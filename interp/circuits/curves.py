@@ -7,7 +7,8 @@ neurons have the other activations (the embeddings and the attention to them sta
     kept(n)   (v(keep the first n) - v0) / (v - v0)  faithfulness: 0 for no neuron, 1 for all
 
 With the counterfactual's activations (resample) the gap is v - v'; with means it is v - v0, since
-a mean says nothing of the counterfactual. Effects do not add up: both may be more than 1, and
+a mean says nothing of the counterfactual; where that falls short of the least gap there is no
+share (summaries.py). Effects do not add up: both may be more than 1, and
 nothing is clipped.
 """
 
@@ -64,4 +65,4 @@ def pair_curves(
 
 
 def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
+    return part / whole if whole else float("nan")  # no neuron may do anything

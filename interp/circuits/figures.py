@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
 from ..runs.store import Run
-from .picked import GROUP, KINDS, TRACE, Graph, Picked, opened, picked, short, words
+from .picked import GROUP, KINDS, TRACE, By, Graph, Picked, opened, picked, short, words
 from .placed import Places, placed
 
 SYMBOLS = {
@@ -29,18 +29,21 @@ SHARE, EDGES = 0.8, 0.4
 """What is shown at first: shares of the absolute attribution and of the absolute weight."""
 
 
-def graph_figure(graph: Graph, share: float = SHARE, edges: float = EDGES) -> go.Figure:
+def graph_figure(
+    graph: Graph, share: float = SHARE, edges: float = EDGES, by: By = "attribution"
+) -> go.Figure:
     """The strongest nodes and edges of a graph: positions of the prompt by layers. Blue is for the
     target and orange against it. What is not shown is said in the title.
 
     Args:
         share: of the absolute attribution that the nodes which are shown carry.
         edges: of the absolute weight of the edges between them.
+        by: what the nodes' sizes and colours are, and their shares.
     """
-    shown = picked(graph, share, edges)
+    shown = picked(graph, share, edges, by)
     layers = int(graph.nodes["layer"].max())
     places = placed(shown.nodes, len(graph.tokens), layers)
-    figure = go.Figure([*_edges(shown, places), *_nodes(graph, shown, places)])
+    figure = go.Figure([*_edges(shown, places), *_nodes(graph, shown, places, by)])
     figure.update_xaxes(
         tickvals=[(left + right) / 2 for left, right in places.columns],
         ticktext=[label(short(token)) for token in graph.tokens],
@@ -79,16 +82,18 @@ def _edges(shown: Picked, places: Places) -> Iterator[go.Scatter]:
             )  # fmt: skip
 
 
-def _nodes(graph: Graph, shown: Picked, places: Places) -> Iterator[go.Scatter]:
+def _nodes(graph: Graph, shown: Picked, places: Places, by: By) -> Iterator[go.Scatter]:
     """Markers, one trace a kind; `customdata` is the node's number."""
-    most = shown.nodes.loc[shown.nodes["kind"] != "target", "attribution"].abs().max()
+    values = shown.nodes[by].fillna(shown.nodes["attribution"])  # the target has no effect
+    most = values[shown.nodes["kind"] != "target"].abs().max()
     into = graph.edges.merge(graph.nodes["kind"], left_on="source", right_index=True)
     rest = into[into["kind"] == "remainder"].groupby("target")["weight"].sum()
     for kind in dict.fromkeys([*KINDS, *shown.nodes["kind"]]):
         rows = shown.nodes[shown.nodes["kind"] == kind]
         if rows.empty:
             continue
-        sizes = np.sqrt(np.minimum(rows["attribution"].abs() / (most or 1.0), 1.0))
+        own = values[rows.index]
+        sizes = np.sqrt(np.minimum(own.abs() / (most or 1.0), 1.0))
         yield go.Scatter(
             x=[places.at[node][0] for node in rows.index],
             y=[places.at[node][1] for node in rows.index],
@@ -100,7 +105,7 @@ def _nodes(graph: Graph, shown: Picked, places: Places) -> Iterator[go.Scatter]:
             marker={
                 "symbol": SYMBOLS.get(kind, "circle"),
                 "size": SMALLEST + (LARGEST - SMALLEST) * sizes,
-                "color": [BLUE if value >= 0 else ORANGE for value in rows["attribution"]],
+                "color": [BLUE if value >= 0 else ORANGE for value in own],
                 "line": {"width": 1, "color": "white"},
                 "opacity": 1,
             },
@@ -112,8 +117,9 @@ def hover(row: Mapping[Any, Any], rest: float) -> str:
     """What is said of a node under the pointer."""
     lines = [f"<b>{literal(row['label'])}</b>  {label(row['token'])}"]
     lines.append(f"attribution {row['attribution']:+.4g}")
-    if row["activation"] == row["activation"]:
-        lines.append(f"activation {row['activation']:.4g}")
+    for name in ("effect", "activation"):
+        if row[name] == row[name]:
+            lines.append(f"{name} {row[name]:.4g}")
     if rest:
         lines.append(f"of it from the remainder {rest:+.4g}")
     for side, said in (("top", "writes"), ("bottom", "against")):
@@ -149,24 +155,24 @@ _SHADES = {
 }  # fmt: skip
 
 
-def largest(graph: Graph, most: int = 20) -> go.Figure:
-    """The nodes with the largest attributions, as bars."""
+def largest(graph: Graph, most: int = 20, by: By = "attribution") -> go.Figure:
+    """The nodes with the largest attributions, or effects, as bars."""
     parts = graph.parts
-    rows = parts.loc[parts["attribution"].abs().sort_values(ascending=False).index[:most]][::-1]
+    rows = parts.loc[parts[by].abs().sort_values(ascending=False).index[:most]][::-1]
     figure = go.Figure(
         go.Bar(
-            x=rows["attribution"],
+            x=rows[by],
             y=[
                 f"{literal(row['label'])}  {label(row['token'])}" for row in rows.to_dict("records")
             ],
             orientation="h",
-            marker_color=[BLUE if value >= 0 else ORANGE for value in rows["attribution"]],
+            marker_color=[BLUE if value >= 0 else ORANGE for value in rows[by]],
             hovertext=[hover(row, 0.0) for row in rows.to_dict("records")],
             hovertemplate="%{hovertext}<extra></extra>",
         )
     )
     figure.update_yaxes(automargin=True, type="category")
-    figure.update_xaxes(title="attribution, in the target's units")
+    figure.update_xaxes(title=f"{by}, in the target's units")
     title = f"The {len(rows)} largest of {len(parts):,} nodes; {literal(graph.target)}"
     return laid_out(figure, title, height=120 + 22 * len(rows))
 
@@ -190,9 +196,14 @@ def of_run(run: Run) -> Figures:
     """The figures of a circuit by their names."""
     if run.study not in (TRACE, GROUP):
         return {}
-    return {
-        "graph": lambda: graph_figure(opened(run)),
+    graph = opened(run)
+    drawn: Figures = {
+        "graph": lambda: graph_figure(graph),
         "layers": lambda: by_layer(run.table("totals")),
-        "largest": lambda: largest(opened(run)),
+        "largest": lambda: largest(graph),
         "cuts": lambda: cut_errors(run.table("cuts")),
     }
+    if graph.has_effects:
+        drawn["effects"] = lambda: graph_figure(graph, by="effect")
+        drawn["largest-effects"] = lambda: largest(graph, by="effect")
+    return drawn

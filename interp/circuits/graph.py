@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .network import AT_ONCE, Network, Node
 
+NAN = float("nan")
+
 
 class Edge(NamedTuple):
     """What flows from a node to another, in the target's units; numbers in `Graph.nodes`."""
@@ -18,6 +20,8 @@ class Edge(NamedTuple):
     source: int
     target: int
     weight: float
+    effect: float
+    """The same of the change to the counterfactual; NaN without one."""
 
 
 class Graph(NamedTuple):
@@ -67,15 +71,15 @@ def chosen(
                 part, tuple(map(int, torch.unravel_index(torch.tensor(inside), scores[part].shape)))
             )
         )
-    nodes.sort(key=lambda node: (network.parts[node.part].slot, node.index))
+    nodes.sort(key=lambda node: (network.parts[node.part].slot, node.at))
     return nodes, float(reached[count - 1])
 
 
 def drawn(
     network: Network, nodes: list[Node], share: float, told: Callable[[int], None]
 ) -> tuple[list[Edge], float]:
-    """The edges between nodes, and into the target, that have a share of their absolute sum; what
-    else flows into a node comes from the remainder.
+    """The edges between nodes, and into the target, that have a share of their absolute sum (with a
+    counterfactual, of effects); what else flows into a node comes from the remainder.
 
     Args:
         told: hears of nodes that are done.
@@ -86,28 +90,36 @@ def drawn(
     numbers = {node: n for n, node in enumerate(nodes)}
     target, remainder = len(nodes), len(nodes) + 1
     every: list[Edge] = []
-    totals, error = {target: network.value}, 0.0
-    into = [(None, network.flows_to_target())]
-    done = 0
+    gap = network.counterfactual - network.value
+    totals, error, done = {target: (network.value, gap)}, 0.0, 0
     flowing = [node for node in nodes if network.parts[node.part].flows]
-    for node, shares in (*into, *network.flows(flowing)):  # type: ignore[misc]
-        number = target if node is None else numbers[node]
-        if node is not None:
-            totals[number] = float(network.attributions[node.part][node.index])
+    for flow in (network.flow_to_target(), *network.flows(flowing)):
+        number = numbers[flow.node] if flow.node else target
+        if flow.node:
+            totals[number] = _has(network, flow.node)
             done += 1
             if done % AT_ONCE == 0 or done == len(flowing):
                 told((done - 1) % AT_ONCE + 1)
-        total = sum(float(each.double().sum()) for each in shares)
-        error = max(error, abs(total - totals[number]))
+        total = sum(float(each.double().sum()) for each in flow.shares)
+        error = max(error, abs(total - totals[number][0]))
         for source, other in enumerate(nodes):
-            weight = float(shares[other.part][other.index])
-            if weight and other != node:
-                every.append(Edge(source, number, weight))
-    every.sort(key=lambda edge: -abs(edge.weight))
-    sizes = torch.tensor([abs(edge.weight) for edge in every], dtype=torch.double)
-    count = int((sizes.cumsum(0) < share * sizes.sum()).sum()) + 1
-    kept = every[:count]
-    for number, total in totals.items():
-        shown = sum(edge.weight for edge in kept if edge.target == number)
-        kept.append(Edge(remainder, number, total - shown))
+            weight = float(flow.shares[other.part][other.at])
+            effect = float(flow.effects[other.part][other.at]) if flow.effects else NAN
+            if (weight or effect) and other != flow.node:
+                every.append(Edge(source, number, weight, effect))
+    by = "weight" if network.effects is None else "effect"
+    every.sort(key=lambda edge: -abs(getattr(edge, by)))
+    sizes = torch.tensor([abs(getattr(edge, by)) for edge in every], dtype=torch.double)
+    kept = every[: int((sizes.cumsum(0) < share * sizes.sum()).sum()) + 1]
+    for number, (total, effect) in totals.items():
+        shown = [edge for edge in kept if edge.target == number]
+        weight = total - sum(edge.weight for edge in shown)
+        kept.append(Edge(remainder, number, weight, effect - sum(edge.effect for edge in shown)))
     return kept, error
+
+
+def _has(network: Network, node: Node) -> tuple[float, float]:
+    """A node's attribution and effect."""
+    effects = network.effects
+    effect = float(effects[node.part][node.at]) if effects else NAN
+    return float(network.attributions[node.part][node.at]), effect

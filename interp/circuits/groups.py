@@ -46,7 +46,8 @@ def grouped(
     """
     rows = named(nodes)
     if "inside" not in rows:
-        rows = rows.assign(inside=0.0, members=[[] for _ in range(len(rows))])
+        nobody: list[Any] = [[] for _ in rows.index]
+        rows = rows.assign(inside=0.0, members=nobody)
     home = {member: members[0] for members in groups.values() for member in members}
     ends = _renumbered(edges, home)
     within = ends["source"] == ends["target"]
@@ -57,7 +58,8 @@ def grouped(
     kept = kept.sort_values("node", kind="stable").reset_index(drop=True)
     numbers = {old: new for new, old in enumerate(kept["node"])}
     kept["node"] = range(len(kept))
-    between = ends[~within].groupby(["source", "target"], as_index=False)["weight"].sum()
+    summed = ends[~within].groupby(["source", "target"])["weight"].sum()
+    between = summed.reset_index()
     return kept.drop(columns="label"), _renumbered(between, numbers)
 
 
@@ -70,10 +72,11 @@ def _renumbered(edges: pd.DataFrame, numbers: Mapping[int, int]) -> pd.DataFrame
 def _merged(name: str, members: pd.DataFrame, inside: pd.Series) -> dict[Any, Any]:
     """A group's row, with the number that its edges have: that of its first member."""
     first = members.index[0]
-    strongest = members.loc[members["attribution"].abs().idxmax()]
+    strongest = members.iloc[int(members["attribution"].abs().to_numpy().argmax())]
+    row = {str(name): value for name, value in strongest.items()}
     said = [list(m["members"]) or [m["label"]] for m in members.to_dict("records")]
     return {
-        **strongest.to_dict(),
+        **row,
         "node": first,
         "kind": "group",
         "name": name,
@@ -81,8 +84,8 @@ def _merged(name: str, members: pd.DataFrame, inside: pd.Series) -> dict[Any, An
         "activation": np.nan,
         "attribution": float(members["attribution"].sum()),
         "effect": float(members["effect"].sum(skipna=False)),
-        "top": words(strongest, "top"),
-        "bottom": words(strongest, "bottom"),
+        "top": words(row, "top"),
+        "bottom": words(row, "bottom"),
         "inside": float(members["inside"].sum() + inside.get(first, 0.0)),
         "members": [each for some in said for each in some],
     }

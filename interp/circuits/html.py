@@ -108,7 +108,8 @@ def _before(graph: Graph) -> dict[int, float]:
     sizes = graph.parts["attribution"].abs().sort_values(ascending=False, kind="stable")
     shares = (sizes.cumsum() - sizes) / (sizes.sum() or 1.0)
     always = graph.nodes.index[graph.nodes["kind"].isin(ALWAYS)]
-    return {int(n): float(s) for n, s in shares.items()} | {int(n): -1.0 for n in always}
+    found = zip(shares.index.tolist(), shares.tolist(), strict=True)
+    return dict(found) | dict.fromkeys(always.tolist(), -1.0)
 
 
 def _short(value: float) -> float:

@@ -198,7 +198,7 @@ def _slopes(
     read = sae.read(x.to(sae.inner.W_dec.dtype))[positions].detach()
     found = [torch.zeros(0).to(read)], [read[:0]]
     size = max(1, CELLS // sae.d_sae)
-    for rows, own in zip(read.split(size), numbers.split(size), strict=True):
+    for rows, own in zip(torch.split(read, size), torch.split(numbers, size), strict=True):
         with torch.enable_grad():
             leaf = rows.detach().requires_grad_(True)
             z = sae.inner.encode(leaf).to_dense()[torch.arange(len(own)), own]

@@ -6,14 +6,17 @@ edge is what one writes, carried through the residual stream (and frozen norms) 
     attribution(v) = row(v) . activation(v) = sum of the edges into v = sum of the edges out of v
 
 in the target's units, the row being the gradient of the target with respect to all that v does.
-What flows into v are nodes before it and constants; embeddings and constants are where flow begins.
+What flows into v are nodes before it and constants; embeddings and constants are where flow
+begins. With a counterfactual an edge has an effect too, the same with the change of the activation
+of u. Those out of u add up to the effect of u; those into v to what v would change by if no
+decision changed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -39,7 +42,18 @@ class Node(NamedTuple):
     """A node by its part and its index there."""
 
     part: int
-    index: Index
+    at: Index
+
+
+class Flow(NamedTuple):
+    """What flows into a node, in the target's units."""
+
+    node: Node | None
+    """None for the target."""
+    shares: list[Tensor]
+    """Of each part, those of its nodes; zeros where nothing does."""
+    effects: list[Tensor] | None
+    """The same of the changes to the counterfactual's activations."""
 
 
 @dataclass(frozen=True)
@@ -54,35 +68,52 @@ class Network:
     """The target's."""
     cuts: dict[int, float]
     """By layer: row . stream behind it, plus the constants that are added later."""
+    changed: list[Part] | None = None
+    """The same parts with the activations of a counterfactual."""
+    counterfactual: float = float("nan")
+    """The target's value there."""
 
     @cached_property
     def attributions(self) -> list[Float[Tensor, ...]]:
         """Of each part, what each of its nodes has of the target."""
         return [part.shares(row[None])[0] for part, row in zip(self.parts, self.rows, strict=True)]
 
-    def flows(self, nodes: Sequence[Node]) -> Iterator[tuple[Node, list[Tensor]]]:
-        """Node by node what flows into it: of each part the shares of its nodes, in the target's
-        units; zeros where nothing does."""
+    @cached_property
+    def effects(self) -> list[Float[Tensor, ...]] | None:
+        """Of each part, what its nodes would change of the target with the activations that they
+        have at the counterfactual, to first order."""
+        return self._changes(self.rows)
+
+    def _changes(self, rows: Sequence[Tensor]) -> list[Tensor] | None:
+        """row . (activation at the counterfactual - here), part by part."""
+        if self.changed is None:
+            return None
+        return [
+            other.shares(row[None])[0] - part.shares(row[None])[0]
+            for part, other, row in zip(self.parts, self.changed, rows, strict=True)
+        ]
+
+    def flows(self, nodes: Sequence[Node]) -> Iterator[Flow]:
+        """Node by node what flows into it."""
         for number in dict.fromkeys(node.part for node in nodes):
             own = [node for node in nodes if node.part == number]
             for start in range(0, len(own), AT_ONCE):
                 yield from self._into(number, own[start : start + AT_ONCE])
 
-    def flows_to_target(self) -> list[Tensor]:
+    def flow_to_target(self) -> Flow:
         """What each node has of the target by no other node."""
         output, _, leaves = self._cut
         gradients = torch.autograd.grad(
             output.sum(), leaves, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return [
-            part.shares(part.alone(g)[None])[0]
-            for part, g in zip(self.parts, gradients, strict=True)
-        ]
+        rows = [part.alone(g) for part, g in zip(self.parts, gradients, strict=True)]
+        shares = [part.shares(row[None])[0] for part, row in zip(self.parts, rows, strict=True)]
+        return Flow(None, shares, self._changes(rows))
 
-    def _into(self, number: int, nodes: list[Node]) -> Iterator[tuple[Node, list[Tensor]]]:
+    def _into(self, number: int, nodes: list[Node]) -> Iterator[Flow]:
         _, made, leaves = self._cut
         part, row = self.parts[number], self.rows[number]
-        seeds = torch.stack([part.seed(node.index, row) for node in nodes])
+        seeds = torch.stack([part.seed(node.at, row) for node in nodes])
         # a constant has the slot of what it is added to
         before = [
             n for n, other in enumerate(self.parts) if other.slot <= part.slot and n != number
@@ -95,20 +126,26 @@ class Network:
             allow_unused=True,
             is_grads_batched=True,
         )
-        shares = {
-            n: self.parts[n].shares(self.parts[n].alone(found, 1))
+        rows = {
+            n: self.parts[n].alone(found, 1)
             for n, found in zip(before, gradients, strict=True)
             if found is not None
         }
+        shares = {n: self.parts[n].shares(row) for n, row in rows.items()}
+        effects: dict[int, Tensor] | None = None
+        if self.changed is not None:
+            effects = {n: self.changed[n].shares(row) - shares[n] for n, row in rows.items()}
         for i, node in enumerate(nodes):
-            source = part.source(node.index)
-            yield (
-                node,
-                [
-                    self.parts[n].at(shares[n][i], source) if n in shares else zeros
-                    for n, zeros in enumerate(self._zeros)
-                ],
-            )
+            source = part.source(node.at)
+            own = self._of_one(shares, i, source)
+            yield Flow(node, own, self._of_one(effects, i, source) if effects else None)
+
+    def _of_one(self, found: Mapping[int, Tensor], i: int, source: int | None) -> list[Tensor]:
+        """Of each part, what node i of several gets from it, from one position or from all."""
+        return [
+            self.parts[n].at(found[n][i], source) if n in found else zeros
+            for n, zeros in enumerate(self._zeros)
+        ]
 
     @cached_property
     def _zeros(self) -> list[Tensor]:
@@ -133,12 +170,14 @@ def open_network(
     target: Target,
     rule: Rule = "half",
     spliced: Sequence[Spliced] = (),
+    other: Batch | None = None,
 ) -> Network:
     """Freeze a model for one prompt and take it apart.
 
     Args:
         subject: opened with attention="eager", so that heads can be told apart by their sources.
         spliced: SAEs and transcoders whose latents are nodes.
+        other: the counterfactual, of as many tokens.
 
     Raises:
         UserError: as `freeze`.
@@ -173,7 +212,17 @@ def open_network(
         through = (gradients[slot] * run.made[slot].detach()).double().sum()
         assert site.layer is not None
         cuts[site.layer] = float(through) + added
-    return Network(frozen, parts, rows, float(run.output.detach().sum()), cuts)
+    network = Network(frozen, parts, rows, float(run.output.detach().sum()), cuts)
+    if other is None:
+        return network
+    there = parts_of(subject, other, frozen.slots)
+    there += [part for each in spliced for part in each.parts_at(subject, other)]
+    changed = {(part.kind, part.slot): part for part in there}
+    return replace(
+        network,
+        changed=[changed.get((part.kind, part.slot), part) for part in parts],
+        counterfactual=float(target.value(subject.logits(other))),
+    )
 
 
 def _node_sites(subject: Subject) -> Iterator[Site]:

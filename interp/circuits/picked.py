@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ KINDS = (
 )  # fmt: skip
 NUMBERS = ("attribution", "activation", "effect", "inside")
 """Columns of a node that its card shows, where there is a number."""
+By = Literal["attribution", "effect"]
+"""What ranks the nodes; effects are there with a counterfactual."""
 ALWAYS = ("remainder", "target")
 """Kinds of which there is one node, which is always shown."""
 
@@ -51,6 +53,11 @@ class Graph:
         if word:  # with signs around it, as a token begins with a space
             return f"'{word}' - " + (f"'{against}'" if against else "mean")
         return ", ".join(self.nodes.loc[self.nodes["kind"] == "target", "name"]).strip()
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether there is a counterfactual."""
+        return bool(self.parts["effect"].notna().any())
 
     @property
     def parts(self) -> pd.DataFrame:
@@ -124,7 +131,7 @@ class Picked(NamedTuple):
     hidden: int
     """Parts that are not shown."""
     hidden_sum: float
-    """Their attributions added up."""
+    """Their attributions, or effects, added up."""
     hidden_edges: int
     """Edges between shown nodes that are not shown."""
 
@@ -139,12 +146,13 @@ class Picked(NamedTuple):
         )
 
 
-def picked(graph: Graph, share: float = 1.0, edges: float = 0.5) -> Picked:
+def picked(graph: Graph, share: float = 1.0, edges: float = 0.5, by: By = "attribution") -> Picked:
     """The strongest nodes and edges of a graph. The target and the remainder are always there. What
     flows in from the remainder is an edge of every node, and none of these is drawn.
 
     Args:
-        share: of the parts' absolute attribution, that those which are shown carry at least.
+        share: of the parts' absolute attribution (or effect), that those which are shown carry at
+            least.
         edges: the same of the absolute weight of the edges between them.
 
     Raises:
@@ -154,13 +162,13 @@ def picked(graph: Graph, share: float = 1.0, edges: float = 0.5) -> Picked:
         if not 0 <= number <= 1:
             raise UserError(f"the share of {name} to show is between 0 and 1, not {number:g}")
     parts = graph.parts
-    strong = strongest(parts["attribution"], share)
+    strong = strongest(parts[by].fillna(0.0), share)
     rest = graph.nodes[graph.nodes["kind"].isin(ALWAYS)]
     shown = pd.concat([rest, parts.loc[strong]])
     drawn = between(graph, shown)
     kept = drawn.loc[strongest(drawn["weight"], edges)]
     left = parts.drop(index=strong)
-    return Picked(shown, kept, len(left), float(left["attribution"].sum()), len(drawn) - len(kept))
+    return Picked(shown, kept, len(left), float(left[by].sum()), len(drawn) - len(kept))
 
 
 def between(graph: Graph, nodes: pd.DataFrame) -> pd.DataFrame:

@@ -41,11 +41,12 @@ def placed(nodes: pd.DataFrame, positions: int, layers: int) -> Places:
     """
     cells: dict[tuple[float, int], list[int]] = {}
     order = nodes["attribution"].abs().sort_values(ascending=False, kind="stable").index
-    for node in order:
-        kind, layer, at = (nodes.at[node, name] for name in ("kind", "layer", "position"))
-        column = -1 if kind == "remainder" else min(max(int(at), -1), positions - 1)
-        half = 0.0 if kind in ("head", "attention") or not 0 <= layer < layers else 0.5
-        cells.setdefault((min(int(layer), layers) + half, column), []).append(int(node))
+    for row in nodes.loc[order, ["node", "kind", "layer", "position"]].to_dict("records"):
+        kind, layer = row["kind"], int(row["layer"])
+        column = -1 if kind == "remainder" else min(max(int(row["position"]), -1), positions - 1)
+        first = kind in ("head", "attention") or not 0 <= layer < layers
+        half = 0.0 if first else 0.5
+        cells.setdefault((min(layer, layers) + half, column), []).append(int(row["node"]))
     fullest: Counter[int] = Counter()
     for (_, column), members in cells.items():
         fullest[column] = max(fullest[column], min(len(members), WIDEST))
@@ -53,11 +54,13 @@ def placed(nodes: pd.DataFrame, positions: int, layers: int) -> Places:
     for column in range(-1, positions):
         starts[column] = x
         x += max(1, fullest[column]) + 0.6
-    at, rows, y = {}, [], 0.0
+    at: dict[int, tuple[float, float]] = {}
+    rows: list[tuple[str, float]] = []
+    y = 0.0
     for layer in range(-1, layers + 1):
         below = y
         for half in (0.0, 0.5):
-            here = {c: members for (row, c), members in cells.items() if row == layer + half}
+            here = {c: members for (r, c), members in cells.items() if r == layer + half}
             for column, members in here.items():
                 most = fullest[column]
                 for i, node in enumerate(members):

@@ -18,9 +18,24 @@ NEARLY_ALL = 0.9
 """Of the gap: what a few neurons are to move."""
 
 
+def measurable(curves: pd.DataFrame, pairs: pd.DataFrame, least_gap: float) -> pd.DataFrame:
+    """The curves without those of a pair whose target falls by less than `least_gap` where all
+    neurons are ablated: there is too little to share out.
+
+    Args:
+        pairs: the table of all pairs.
+    """
+    keys = ["task", "pair"]
+    ablated = curves[curves["rule"] == "all"][[*keys, "ablation", "value"]]
+    both = ablated.merge(pairs[[*keys, "value"]], on=keys, suffixes=("_ablated", ""))
+    enough_falls = both["value"] - both["value_ablated"] >= least_gap
+    kept = both[enough_falls][[*keys, "ablation"]]
+    return curves.merge(kept, on=[*keys, "ablation"])
+
+
 def shares(curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Rows of the table `shares`: medians over pairs."""
-    for key, rows in curves.dropna(subset=["share"]).groupby([*KEYS, "n"], sort=False):
+    for key, rows in curves.groupby([*KEYS, "n"], sort=False):
         values = rows["share"].to_numpy()
         about = dict(zip([*KEYS, "n"], key, strict=True))
         nearly = mean_of(values >= NEARLY_ALL)
@@ -30,7 +45,7 @@ def shares(curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def needed(curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Rows of the table `needed`: how many neurons give 80 %."""
-    rules = curves[curves["rule"] != "all"].dropna(subset=["share"])
+    rules = curves[curves["rule"] != "all"]
     for key, rows in rules.groupby(KEYS, sort=False):
         numbers = np.array([enough(one) for _, one in rows.groupby("pair")])
         about = dict(zip(KEYS, key, strict=True))

@@ -15,7 +15,8 @@ Written to the run:
                     the target; effect double: row . (activation at the counterfactual prompt -
                     here), NaN without one; top, bottom list<string>: the tokens that what it
                     writes raises and lowers most
-    edges.parquet   source, target int: nodes; weight double
+    edges.parquet   source, target int: nodes; weight double; effect double: the same of the change
+                    to the counterfactual's activations, NaN without one
     totals.parquet  kind string, layer int, nodes int, attribution, absolute double: of all nodes,
                     those that are not kept too
     cuts.parquet    layer int, sum double: row . stream behind the layer, plus the constants that
@@ -23,7 +24,9 @@ Written to the run:
     tokens.parquet  position int, token string, counterfactual string ("" without one)
 
 Attributions, effects and weights are in the target's units, logits. Edges into a node add up to its
-attribution, those into the target to the target; the remainder has what is not drawn.
+attribution, those into the target to the target; the remainder has what is not drawn. The effects
+of edges add up to the node's too: there the remainder also has what comes of other decisions, such
+as a head that looks elsewhere.
 """
 
 from __future__ import annotations
@@ -132,8 +135,8 @@ class TraceConfig(TextStudy):
         target = self._target(subject, batch)
         with waiting("freezing the model"):
             spliced = self._spliced(subject, batch, other)
-            network = open_network(subject, batch, target, self.rule, spliced)
-        effects = _effects(subject, network, other, spliced) if other else None
+            network = open_network(subject, batch, target, self.rule, spliced, other)
+        effects = network.effects
         nodes, share = chosen(network, effects or network.attributions, self.share, self.nodes)
         flowing = sum(network.parts[node.part].flows for node in nodes)
         with progress("edges", flowing, "nodes") as advance:
@@ -151,6 +154,7 @@ class TraceConfig(TextStudy):
         out.table("cuts", cuts)
         return {
             "target": network.value,
+            **({"counterfactual": network.counterfactual} if other else {}),
             "nodes": len(nodes),
             "edges": len(edges),
             "share": share,
@@ -208,7 +212,7 @@ class TraceConfig(TextStudy):
         told = said(network, nodes, self.stored_weights, self.opened_lens, self.k)
         rows: list[dict[str, Any]] = []
         for number, (node, words) in enumerate(zip(nodes, told, strict=True)):
-            part, index = network.parts[node.part], node.index
+            part, index = network.parts[node.part], node.at
             position, source = part.position(index), part.source(index)
             rows.append(
                 {
@@ -243,22 +247,6 @@ class TraceConfig(TextStudy):
             about = {"node": len(rows), "kind": kind, "layer": layer, "name": name}
             rows.append({**about, **place, **none, "attribution": value})
         return _frame(**{name: [row[name] for row in rows] for name in rows[0]})
-
-
-def _effects(
-    subject: Subject, network: Network, other: Batch, spliced: Sequence[Spliced]
-) -> list[Tensor]:
-    """What each node would change of the target, to first order, with the activation that it has
-    at another prompt; constants change nothing."""
-    from .network import parts_of
-
-    there = parts_of(subject, other, network.frozen.slots)
-    there += [part for each in spliced for part in each.parts_at(subject, other)]
-    changed = {(part.kind, part.slot): part for part in there}
-    return [
-        changed.get((part.kind, part.slot), part).shares(row[None])[0] - own
-        for part, row, own in zip(network.parts, network.rows, network.attributions, strict=True)
-    ]
 
 
 def _totals(network: Network) -> pd.DataFrame:

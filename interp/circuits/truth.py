@@ -9,9 +9,10 @@ pairs.parquet     task, pair int, prompt, counterfactual, target, other string, 
 curves.parquet    task, pair, ablation (resample | mean), rule, part (kept | moved), n int, value
                   double (the target under the patch), share double (curves.py); the rule "all" has
                   all neurons of the prompt
-shares.parquet    task, rule, ablation, part, n, pairs int, median, median_low, median_high of the
-                  share, nearly_all, nearly_all_low, nearly_all_high: how many of the pairs, from 0
-                  to 1, have a share of .9 at least; unit string
+shares.parquet    task, rule, ablation, part, n, pairs int (those whose target falls by the least
+                  gap where all neurons are ablated), median, median_low, median_high of the share,
+                  nearly_all, nearly_all_low, nearly_all_high: how many of the pairs, from 0 to 1,
+                  have a share of .9 at least; unit string
 needed.parquet    task, rule, ablation, part, pairs, reached int (pairs that get to .8 with the
                   largest count), neurons, neurons_low, neurons_high: the median number of neurons
                   for a share of .8, inf where most pairs do not get there; unit
@@ -59,7 +60,8 @@ class TruthConfig(TextStudy):
     counts: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000, 3000)
     """Numbers of neurons to patch together."""
     least_gap: float = 2.0
-    """Pairs with a smaller gap, in logits, are left out."""
+    """Pairs with a smaller gap, in logits, are left out; of means, those whose target falls by less
+    where all neurons are ablated."""
     compared: int = 20
     """The number of pairs of each task whose single neurons and MLPs are patched one by one."""
     top: int = 20
@@ -107,7 +109,8 @@ class TruthConfig(TextStudy):
         used = [each for each in every if not each.reason]
         names = [task.name for task in self._tasks]
         first = [p for n in names for p in [u for u in used if u.task == n][: self.compared]]
-        table = out.table_once("curves", lambda: self._curves(out, subject, every, used))
+        whole = out.table_once("curves", lambda: self._curves(out, subject, every, used))
+        table = summaries.measurable(whole, pairs, self.least_gap)
         shares = out.table_once("shares", lambda: summaries.shares(table))
         out.table_once("needed", lambda: summaries.needed(table))
         effects = out.table_once("patched", lambda: self._effects(out, subject, first))

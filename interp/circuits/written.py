@@ -58,14 +58,14 @@ def _written(
     part = network.parts[number]
     if isinstance(part, Neurons):
         rows = weights.in_stream("down", part.layer)
-        return torch.stack([part.activation(n.index) * rows[n.index[1]] for n in nodes])
+        return torch.stack([part.activation(n.at) * rows[n.at[1]] for n in nodes])
     if isinstance(part, Heads):
         W_O = weights.W_O(part.layer).to(part.values)
         gain = weights.gain("attn_post", part.layer).to(part.values)
-        moved = torch.stack([W_O[n.index[1]] @ part.moved(n.index) for n in nodes])
+        moved = torch.stack([W_O[n.at[1]] @ part.moved(n.at) for n in nodes])
         return moved * gain
     if isinstance(part, Latents) and part.rows.shape[1] == weights.spec.d_model:
-        return torch.stack([part.activation(n.index) * part.rows[n.index] for n in nodes])
+        return torch.stack([part.activation(n.at) * part.rows[n.at] for n in nodes])
     if isinstance(part, Whole) and part.kind != "embedding":
-        return torch.stack([part.values[n.index[0]] for n in nodes])
+        return torch.stack([part.values[n.at[0]] for n in nodes])
     return None

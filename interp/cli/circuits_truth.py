@@ -56,14 +56,14 @@ def _by_count(rows: pd.DataFrame) -> pd.DataFrame:
     table = rows.pivot(index=["task", "rule"], columns="n", values="median")
     order = rows.drop_duplicates(["task", "rule"]).set_index(["task", "rule"]).index
     table.columns = pd.Index([str(n) for n in table.columns])
-    return table.loc[order].map(lambda share: f"{share:.2f}").reset_index()
+    return table.loc[order].map(_plain).reset_index()
 
 
 def _with_intervals(rows: pd.DataFrame, *names: str, digits: int = 2) -> pd.DataFrame:
     """Each value with the ends of its interval behind it, as text."""
     texts = {
         name: [
-            f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+            f"{_plain(value, digits)} ({_plain(low, digits)} to {_plain(high, digits)})"
             for value, low, high in zip(
                 rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True
             )
@@ -71,3 +71,8 @@ def _with_intervals(rows: pd.DataFrame, *names: str, digits: int = 2) -> pd.Data
         for name in names
     }
     return rows.assign(**texts)
+
+
+def _plain(value: float, digits: int = 2) -> str:
+    """Without the sign of what is rounded to 0."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"

@@ -82,8 +82,9 @@ class LensCompareConfig(TextStudy):
         subject = self.open(out)
         out.facts["lenses"] = {name: lens.about for name, lens in self.opened.items()}
         rows = passages(subject, self.corpus, self.length, self.documents, self.after)
-        W_U = self.stored_weights.W_U()
-        reader = Reader(subject, W_U, self.skip, self.positions, self.seed)
+        weights = self.stored_weights
+        W_U = weights.W_U()
+        reader = Reader(subject, weights, W_U, self.skip, self.positions, self.seed)
         some = batches(rows, self.batch_size)
         table = out.table("layers", compared(self.opened, reader, some))
         means = table.groupby("lens", sort=False)["kl"].mean()

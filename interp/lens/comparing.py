@@ -33,7 +33,7 @@ def compared(
             states = reader.states(rows, number)
             for values, (name, layer) in zip(found, at, strict=True):
                 measured = _measured(lenses[name], layer, states, reader.W_U)
-                values.append(measured.unflatten(1, (len(rows), -1)).mean(2))
+                values.append(measured.view(len(measured), len(rows), -1).mean(2))
             advance(len(rows))
     return [_row(*each, torch.cat(values, 1)) for each, values in zip(at, found, strict=True)]
 

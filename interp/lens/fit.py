@@ -55,7 +55,8 @@ class FitConfig(TextStudy):
 
         subject = self.open(out)
         rows = passages(subject, self.corpus, self.length, self.prompts)
-        table = out.table("layers", fitted(subject, rows, self.skip, self.batch_size, out))
+        how = (self.skip, self.batch_size, out)
+        table = out.table("layers", fitted(subject, self.stored_weights, rows, *how))
         return {
             "prompts": self.prompts,
             "least_agreement": float(table["agreement"].min()),

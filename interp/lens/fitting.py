@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..model.subject import Subject
+from ..model.weights import Weights
 from ..progress import progress
 from ..runs.checkpoint import Checkpoint
 from ..runs.writer import RunWriter, save_tensors
@@ -20,17 +21,23 @@ TOLD = 32
 
 
 def fitted(
-    subject: Subject, rows: list[list[int]], skip: int, size: int, out: RunWriter
+    subject: Subject,
+    weights: Weights,
+    rows: list[list[int]],
+    skip: int,
+    size: int,
+    out: RunWriter,
 ) -> pd.DataFrame:
     """Fit on passages, `size` a pass, and write the lens and its halves; `layers.parquet`'s rows.
 
     Args:
+        weights: the model's on disk.
         skip: positions at the beginning of a passage that do not count.
     """
     halves = _sums(subject, rows, skip, size, out)
     J = halves.sum(0) / len(rows)
     maps = dict(enumerate(J.float()))
-    said = said_of(lens := Lens(subject.weights, "jacobian", maps, len(rows)))
+    said = said_of(lens := Lens(weights, "jacobian", maps, len(rows)))
     with out.part(FILE) as path:
         save_tensors(tensors_of(lens), path, said)
     counts = torch.tensor([len(rows[0::2]), len(rows[1::2])], dtype=torch.float64)

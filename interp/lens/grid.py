@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..progress import progress
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 
@@ -68,15 +67,12 @@ class ShowConfig(TextStudy):
         own = subject.logits(batch)[0].double().log_softmax(-1)
         said = [subject.text(token[None]) for token in batch.ids[0]]
         rows: list[dict[str, Any]] = []
-        with progress("read", len(layers), "layers") as advance:
-            head = self.stored_weights.W_U()
-            for layer, x in zip(layers, states.values(), strict=True):
-                logits = lens.logits(x[0], layer, head).double().log_softmax(-1)
-                for position, cell in enumerate(self._cells(logits, own, subject.text)):
-                    rows.append(
-                        {"layer": layer, "position": position, "token": said[position], **cell}
-                    )
-                advance(1)
+        head = self.stored_weights.W_U()
+        for layer, x in zip(layers, states.values(), strict=True):
+            logits = lens.logits(x[0], layer, head).double().log_softmax(-1)
+            for position, cell in enumerate(self._cells(logits, own, subject.text)):
+                about = {"layer": layer, "position": position, "token": said[position]}
+                rows.append({**about, **cell})
         table = out.table("cells", rows)
         last = table[table["layer"] == layers[-1]]
         return {

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..model.site import Site
 from ..model.subject import Subject
+from ..model.weights import Weights
 from .lens import read
 
 
@@ -28,18 +29,21 @@ class Reader(NamedTuple):
     """Reads states at positions that are drawn at random, as a number says."""
 
     subject: Subject
+    weights: Weights
     W_U: Float[Tensor, "v d"]
     skip: int
     """Positions at the beginning of a passage that are not drawn, nor is the last, which has no
     next token."""
-    count: int
+    positions: int
     """Positions of a passage."""
     seed: int
 
     def states(self, rows: list[list[int]], number: int) -> States:
         """Of passages of one length."""
         seed = 1_000_003 * self.seed + number
-        return states_at(self, rows, drawn(len(rows), len(rows[0]), self.skip, self.count, seed))
+        return states_at(
+            self, rows, drawn(len(rows), len(rows[0]), self.skip, self.positions, seed)
+        )
 
 
 def drawn(rows: int, length: int, skip: int, count: int, seed: int) -> Int[Tensor, "b n"]:
@@ -56,7 +60,7 @@ def states_at(reader: Reader, rows: list[list[int]], places: Int[Tensor, "b n"])
     captured = reader.subject.capture(batch, sites)
     at = torch.arange(len(rows))[:, None], places
     x = torch.stack([captured[site][at].flatten(0, 1).float() for site in sites])
-    own = read(reader.subject.weights, x[-1], reader.W_U).log_softmax(-1)
+    own = read(reader.weights, x[-1], reader.W_U).log_softmax(-1)
     return States(x, own, batch.ids[at[0], places + 1].flatten())
 
 

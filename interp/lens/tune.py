@@ -76,8 +76,9 @@ class TuneConfig(TextStudy):
         learned, others = (
             batches(some, self.batch_size) for some in (rows[: self.prompts], rows[self.prompts :])
         )
-        W_U = self.stored_weights.W_U()
-        reader = Reader(subject, W_U, self.skip, self.positions, self.seed)
+        weights = self.stored_weights
+        W_U = weights.W_U()
+        reader = Reader(subject, weights, W_U, self.skip, self.positions, self.seed)
         table = out.table("layers", tuned(reader, learned, others, self.rate, out))
         return {
             "prompts": self.prompts,

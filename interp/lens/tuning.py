@@ -51,11 +51,10 @@ def tuned(
 ) -> pd.DataFrame:
     """Train on batches of passages, and write the lens and the curve; the rows of
     `layers.parquet`, from batches of other passages."""
-    weights = reader.subject.weights
     lens = _trained(reader, learned, rate, out)
     with out.part(FILE) as path:
         save_tensors(tensors_of(lens), path, said_of(lens))
-    logit, kls = Lens(weights, "final"), []
+    logit, kls = Lens(reader.weights, "final"), []
     with progress("held out", len(others), "batches") as advance:
         for number, some in enumerate(others, len(learned)):
             states = reader.states(some, number)
@@ -67,12 +66,12 @@ def tuned(
 
 def _trained(reader: Reader, steps: list[list[list[int]]], rate: float, out: RunWriter) -> Lens:
     """A step a batch of passages, resumed step by step; the learning rate falls to 0."""
-    weights = reader.subject.weights
-    layers = nn.ModuleList(Affine(x) for x in reader.states(steps[0], 0).x[:-1])
-    optimiser = torch.optim.Adam(layers.parameters(), lr=rate)
+    layers = [Affine(x) for x in reader.states(steps[0], 0).x[:-1]]
+    trained = nn.ModuleList(layers)
+    optimiser = torch.optim.Adam(trained.parameters(), lr=rate)
     checkpoint, curve = Checkpoint(out, "tune"), list[float]()
     if state := checkpoint.read():
-        restore_training(state.tensors, layers.named_parameters(), optimiser)
+        restore_training(state.tensors, trained.named_parameters(), optimiser)
         curve = state.note["curve"]
     with progress("tune", len(steps), "steps", len(curve)) as advance:
         for number in range(len(curve), len(steps)):
@@ -80,19 +79,19 @@ def _trained(reader: Reader, steps: list[list[list[int]]], rate: float, out: Run
             optimiser.param_groups[0]["lr"] = rate * (1 - number / len(steps))
             optimiser.zero_grad()
             for layer, x in zip(layers, states.x[:-1], strict=True):
-                kl = kl_from(states.own, read(weights, layer(x), reader.W_U)).mean()
-                kl.backward()  # a layer at a time: the logits are large
+                kl = kl_from(states.own, read(reader.weights, layer(x), reader.W_U)).mean()
+                kl.backward()  # type: ignore[no-untyped-call]  # a layer at a time: the logits are large
                 kls.append(float(kl.detach()))
             optimiser.step()
             curve.append(sum(kls) / len(kls))
             advance(1, f"KL {curve[-1]:.3f}")
             if checkpoint.due():
-                tensors = training_state(layers.named_parameters(), optimiser)
+                tensors = training_state(trained.named_parameters(), optimiser)
                 checkpoint.write(tensors, {"curve": curve})
     out.table("curve", pd.DataFrame({"step": range(len(curve)), "kl": curve}))
     maps = {number: layer.map() for number, layer in enumerate(layers)}
     biases = {number: layer.bias() for number, layer in enumerate(layers)}
-    return Lens(weights, "tuned", maps, sum(map(len, steps)), biases)
+    return Lens(reader.weights, "tuned", maps, sum(map(len, steps)), biases)
 
 
 @torch.no_grad()

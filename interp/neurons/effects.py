@@ -46,6 +46,8 @@ class EffectsConfig(TextStudy):
     stored atlas that has them is used; without one, it is made."""
     lens: str = field(default="", metadata={"key": False})
     """The lens of the atlas in which it is looked for, as `interp neurons atlas` takes it."""
+    k: int = field(default=16, metadata={"key": False})
+    """Tokens a side of the atlas; its key is part of this one."""
     up_to: int = field(default=-1, metadata={"key": False})
     """The last layer in which it is looked for, part of the key where it is set; -1 for all."""
     words: tuple[str, ...] = (
@@ -66,7 +68,7 @@ class EffectsConfig(TextStudy):
     def atlas(self) -> AtlasConfig:
         """The atlas that has what is needed and no more."""
         return AtlasConfig(
-            model=self.model, weights=self.weights, lens=self.lens, device=self.device
+            model=self.model, weights=self.weights, lens=self.lens, k=self.k, device=self.device
         )
 
     def fingerprints(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from ..directions.figures import gains
 from ..plots import BLUE, GREY, ORANGE, Figures, heat_map, label, laid_out, literal
 from ..runs.store import Run
+from .layers import above_chance, needed
 from .search import density
 
 
@@ -160,7 +161,9 @@ def removal_curves(effects: pd.DataFrame, concept: str) -> go.Figure:
 def of_run(run: Run) -> Figures:
     """The figures of a run of this analysis, by name."""
     if run.study == "neurons.atlas":
-        return {"density": lambda: layer_density(density(run, "z"), "z")}
+        shown: Figures = {"density": lambda: layer_density(density(run, "z"), "z")}
+        enough = run.config.get("random", 0) >= needed(run)
+        return shown | ({"shares": lambda: shares(above_chance(run))} if enough else {})
     if run.study == "neurons.clamp":
         neuron, word = str(run.config["neuron"]), str(run.manifest["word"])
         return {"curve": lambda: clamp_curve(run.table("curve/values"), neuron, word)}

@@ -22,6 +22,11 @@ FEWEST = 200
 RESAMPLES = 200
 
 
+def needed(atlas: Run) -> int:
+    """The random directions for each kind that an atlas needs for it."""
+    return FEWEST // 2 * int(atlas.manifest["model"]["n_layers"])
+
+
 def above_chance(atlas: Run, percentile: float = 99.0) -> pd.DataFrame:
     """A row a layer and kind: `share` of its rows (both signs) with a z above the percentile of the
     random rows' z, with the ends of its 95 % interval (neurons, with both signs, and random
@@ -40,14 +45,13 @@ def above_chance(atlas: Run, percentile: float = 99.0) -> pd.DataFrame:
         query(columns.format(named.format(atlas.sql(name)))) for name in ("neurons", "random")
     )
     chance = dict(list(random.groupby(["layer", "kind"])["z"]))
-    layers = int(every["layer"].nunique())
     rows = []
     for (layer, kind), own in every.groupby(["layer", "kind"])["z"]:
         beside = chance.get((layer, kind), pd.Series(dtype=float)).to_numpy(float)
         if len(beside) < FEWEST:
             raise UserError(
                 f"layer {layer} has {len(beside) // 2} random directions of {kind}, too few: make "
-                f"the atlas with --random {FEWEST // 2 * layers}"
+                f"the atlas with --random {needed(atlas)}"
             )
         pairs, nulls = own.to_numpy(float).reshape(-1, 2), beside.reshape(-1, 2)
         low, high = middle(_resampled(pairs, nulls, percentile))

@@ -77,9 +77,9 @@ def test_splicing_changes_no_value_and_every_sum_holds(subject, kind):
         if other.kind == "latent" or (other.kind == "neuron" and other.layer == 1)
         for index in range(12)
     ]
-    for node, shares in network.flows(nodes):
+    for node, shares, _ in network.flows(nodes):
         into = sum(float(each.sum()) for each in shares)
-        assert into == pytest.approx(float(network.attributions[node.part][node.index]), abs=1e-9)
+        assert into == pytest.approx(float(network.attributions[node.part][node.at]), abs=1e-9)
 
 
 def test_a_latents_row_is_what_holding_it_would_do(subject):

@@ -34,11 +34,11 @@ def every(network):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_flows_in_and_out_of_a_node_is_what_it_has(model_folder, family, rule):
     _, network = opened(model_folder, family, rule)
-    out = [each.double() for each in network.flows_to_target()]
+    out = [each.double() for each in network.flow_to_target().shares]
     assert abs(sum(float(each.sum()) for each in out) - network.value) < 1e-9
-    for node, shares in network.flows(every(network)):
+    for node, shares, _ in network.flows(every(network)):
         into = sum(float(each.sum()) for each in shares)
-        assert abs(into - float(network.attributions[node.part][node.index])) < 1e-9
+        assert abs(into - float(network.attributions[node.part][node.at])) < 1e-9
         out = [a + b for a, b in zip(out, shares, strict=True)]
     for found, own in zip(out, network.attributions, strict=True):
         assert torch.allclose(found, own, atol=1e-9)
@@ -47,9 +47,9 @@ def test_what_flows_in_and_out_of_a_node_is_what_it_has(model_folder, family, ru
 
 def test_in_single_precision_the_sums_hold_to_a_ten_thousandth(model_folder):
     _, network = opened(model_folder, "llama", dtype=torch.float32)
-    for node, shares in network.flows(every(network)[::7]):
+    for node, shares, _ in network.flows(every(network)[::7]):
         into = sum(float(each.sum()) for each in shares)
-        assert abs(into - float(network.attributions[node.part][node.index])) < 1e-4
+        assert abs(into - float(network.attributions[node.part][node.at])) < 1e-4
 
 
 def test_the_heads_of_a_position_share_what_they_write(model_folder):
@@ -92,8 +92,8 @@ def test_edges_are_a_second_derivative(model_folder, monkeypatch):
     handle.remove()
     (gradient,) = torch.autograd.grad(TARGET.value(logits).sum(), scales[1], create_graph=True)
     nodes = [Node(last, (4, neuron)) for neuron in range(6)]
-    for node, shares in network.flows(nodes):
-        (second,) = torch.autograd.grad(gradient[0, 4, node.index[1]], scales[0], retain_graph=True)
+    for node, shares, _ in network.flows(nodes):
+        (second,) = torch.autograd.grad(gradient[0, 4, node.at[1]], scales[0], retain_graph=True)
         assert second[0, 4].abs().max() > 1e-6
         assert torch.allclose(second[0], shares[first], atol=1e-12)
 
@@ -108,7 +108,7 @@ def test_what_is_not_drawn_comes_from_the_remainder(model_folder):
     for number, node in enumerate(nodes):
         if network.parts[node.part].flows:
             total = sum(edge.weight for edge in edges if edge.target == number)
-            own = float(network.attributions[node.part][node.index])
+            own = float(network.attributions[node.part][node.at])
             assert abs(total - own) < 1e-9
     into = sum(edge.weight for edge in edges if edge.target == len(nodes))
     assert abs(into - network.value) < 1e-9
@@ -123,10 +123,32 @@ def test_the_largest_nodes_are_kept(model_folder):
         if part.kind != "embedding"
     ])  # fmt: skip
     kept = [
-        abs(float(network.attributions[node.part][node.index]))
+        abs(float(network.attributions[node.part][node.at]))
         for node in nodes
         if network.parts[node.part].kind != "embedding"
     ]
     assert sorted(kept) == pytest.approx(sorted(free.tolist())[-len(kept) :])
     assert share == pytest.approx(sum(kept) / float(free.sum()))
     assert share >= 0.3 > share - min(kept) / float(free.sum())
+
+
+def test_effects_flow_out_of_a_node_as_they_are(model_folder):
+    """What a node changes by, times its gradient, is shared among those that read it; into the
+    target flows what its last readers make of the change."""
+    subject = open_subject(model_folder("llama"), dtype=torch.float64, attention="eager")
+    batch, other = subject.pad([list(range(3, 8))]), subject.pad([[3, 4, 30, 6, 7]])
+    network = open_network(subject, batch, TARGET, "half", other=other)
+    out = [each.clone() for each in network.flow_to_target().effects]
+    for _, _, effects in network.flows(every(network)):
+        out = [a + b for a, b in zip(out, effects, strict=True)]
+    assert network.effects[0][2].abs() > 1e-6
+    for found, own in zip(out, network.effects, strict=True):
+        assert torch.allclose(found, own, atol=1e-9)
+    for part, found in zip(network.parts, network.effects, strict=True):
+        if part.kind != "bias":
+            assert not found[:2].any()  # before the word that differs
+    (x,) = subject.capture(batch, ["1.mlp_post"]).values()
+    (y,) = subject.capture(other, ["1.mlp_post"]).values()
+    last = max(n for n, part in enumerate(network.parts) if part.kind == "neuron")
+    assert torch.allclose(network.effects[last], network.rows[last] * (y - x)[0])
+    assert network.counterfactual == pytest.approx(float(TARGET.value(subject.logits(other))))

@@ -120,6 +120,7 @@ def test_without_a_run_and_with_an_empty_prompt(own_home):
 def test_a_prompt_is_traced_in_place(own_home, dog_model):
     shown = sound(AppTest.from_function(page, default_timeout=60).run())
     given = {"Prompt": "w1 w2", "Target": "dog", "Against (may be empty)": "w3"}
+    given["Counterfactual prompt (may be empty)"] = "w1 w4"
     for box in shown.text_input:
         box.set_value(given.get(box.label, str(dog_model) if box.label == "Model" else ""))
     next(b for b in shown.button if b.label == "Trace").click().run()
@@ -128,3 +129,8 @@ def test_a_prompt_is_traced_in_place(own_home, dog_model):
     assert made.config["target"] == "dog"
     assert shown.query_params["run"] == str(made.path)
     assert any("“w1 w2”" in each for each in texts(shown))
+    control = next(c for c in shown.segmented_control if c.label == "Nodes by")
+    assert control.value == "effect"
+    effects = made.table("nodes").set_index("node")["effect"]
+    assert shown.metric[-1].label == "effect"
+    assert float(shown.metric[-1].value) == pytest.approx(effects[effects.abs().idxmax()], rel=1e-3)

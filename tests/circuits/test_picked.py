@@ -3,9 +3,11 @@
 import pandas as pd
 import pytest
 
+from interp.circuits.figures import graph_figure, largest
 from interp.circuits.picked import card, named, opened, picked, strongest
 from interp.circuits.placed import WIDEST, placed
 from interp.errors import UserError
+from interp.plots import ORANGE
 from interp.runs.store import open_run
 
 from .planted import EVIL, LAYERS, REMAINDER, TARGET, TOKENS, VALUE, tables, write_run
@@ -127,3 +129,22 @@ def test_hostile_tokens_are_kept_as_they_are(tmp_path):
     graph = opened(open_run(write_run(tmp_path, EVIL, EVIL)))
     assert list(graph.tokens) == EVIL
     assert graph.nodes["label"][2] == "embedding@1"
+
+
+def test_nodes_are_ranked_by_effects_where_there_are_any(graph, tmp_path):
+    """Nodes 4 and 7 alone change with the counterfactual; the others rank by attribution."""
+    from dataclasses import replace
+
+    assert not graph.has_effects
+    nodes = graph.nodes.assign(effect=0.0)
+    nodes.loc[[4, 7], "effect"] = [-3.0, 1.0]
+    nodes.loc[[REMAINDER, TARGET], "effect"] = float("nan")
+    changed = replace(graph, nodes=nodes)
+    assert changed.has_effects
+    assert list(picked(changed, 1, 1, "effect").nodes.index[2:4]) == [4, 7]
+    assert list(picked(changed, 0.7, 1, "effect").nodes.index[2:]) == [4]
+    assert picked(changed, 0.7, 1, "effect").hidden_sum == 1.0
+    shown = graph_figure(changed, 0.7, 1, "effect")
+    neuron = next(trace for trace in shown.data if trace.name == "neuron")
+    assert neuron.marker.color == (ORANGE,)
+    assert largest(changed, by="effect").data[0].x[-1] == -3.0

@@ -33,10 +33,10 @@ def test_sums_hold_on_ten_prompts(dtype, tolerance):
             network = open_network(subject, batch, target, rule)
             errors = [abs(cut - value) for cut in network.cuts.values()]
             nodes, _ = chosen(network, network.attributions, 0.8, 40)
-            for node, shares in network.flows([n for n in nodes if network.parts[n.part].flows]):
+            for node, shares, _ in network.flows([n for n in nodes if network.parts[n.part].flows]):
                 into = sum(float(each.double().sum()) for each in shares)
-                own = float(network.attributions[node.part][node.index])
+                own = float(network.attributions[node.part][node.at])
                 errors.append(abs(into - own))
-            into = sum(float(each.double().sum()) for each in network.flows_to_target())
+            into = sum(float(each.double().sum()) for each in network.flow_to_target().shares)
             print(prompt[:20], rule, dtype, max(errors), abs(into - value))  # noqa: T201
             assert max(*errors, abs(into - value)) < tolerance

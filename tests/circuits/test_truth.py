@@ -10,7 +10,7 @@ from interp.circuits.prepared import prepared
 from interp.circuits.rules import PREDICTING, RULES
 from interp.circuits.scores import order, scores
 from interp.circuits.steering import SteerConfig
-from interp.circuits.summaries import enough
+from interp.circuits.summaries import enough, measurable
 from interp.circuits.tasks import read_task
 from interp.circuits.truth import TruthConfig
 from interp.cli import circuits_truth as cli_truth
@@ -139,6 +139,17 @@ def test_random_neurons_move_their_share_of_all(model, task):
     values = patched(subject, pair.coded.ids[0], neurons, own[1], patches, pair.read)
     moved = (pair.value - values) / pair.gap
     assert abs(float(moved.mean()) - 0.5) < 4 * 0.373 / sets**0.5  # 0.373: sd of 2/3 a + 1/3 b
+
+
+def test_where_little_falls_there_is_no_share():
+    pairs = pd.DataFrame({"task": "t", "pair": [0, 1], "value": [3.0, 3.0]})
+    row = {"task": "t", "rule": "all", "part": "moved", "n": 9, "share": 1.0}
+    rows = [
+        {**row, "pair": pair, "ablation": ablation, "value": value}
+        for pair, ablation, value in [(0, "mean", 1.5), (0, "resample", 0), (1, "mean", 1.0)]
+    ]
+    left = measurable(pd.DataFrame(rows), pairs, 2.0)
+    assert list(zip(left["pair"], left["ablation"], strict=True)) == [(0, "resample"), (1, "mean")]
 
 
 def test_enough_lies_between_two_counts():

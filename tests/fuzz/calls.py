@@ -56,6 +56,13 @@ def task(arguments: list[str]) -> int:
     return 0
 
 
+def pairs(arguments: list[str]) -> int:
+    from interp.circuits.tasks import read_task
+
+    print(read_task(arguments[0]))
+    return 0
+
+
 def concepts(arguments: list[str]) -> int:
     from interp.neurons.concepts import read_concepts
 

@@ -88,6 +88,12 @@ def _reads(call: str, name: str, make: Callable[[Path], None], *more: str, at: s
     return Target(label, make, (name,), (at or name, *more), f"{CALLS}:{call}")
 
 
+PAIRS = """about: Which pronoun the model expects
+tried: 1
+pairs:
+  - ["I met Anna because", "I met James because", " she", " he"]
+  - ["I met John because", "I met Mary because", " he", " she"]
+"""
 TASK = """about: Which pronoun the model expects
 observable: {" she": 1, " he": -1}
 pair:
@@ -254,6 +260,7 @@ TARGETS = [
     _import("v.pt", lambda path: torch.save({"v": VECTOR}, path)),
     _import("v.safetensors", lambda path: save_file({"v": VECTOR}, path)),
     _reads("task", "task.yaml", partial(_write, "task.yaml", TASK)),
+    _reads("pairs", "pairs.yaml", partial(_write, "pairs.yaml", PAIRS)),
     _reads("concepts", "concepts.yaml", partial(_write, "concepts.yaml", CONCEPTS)),
     _reads("items", "facts.json", partial(_write, "facts.json", json.dumps(FACTS)), "facts"),
     _reads("items", "fake.json", partial(_write, "fake.json", json.dumps(FAKEPEDIA)), "facts"),

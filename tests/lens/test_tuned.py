@@ -72,7 +72,9 @@ def test_states_are_those_of_single_passages(dog_model):
     assert places.min() >= 1
     assert places.max() <= 5
     assert all(len(set(row)) == 3 for row in places.tolist())
-    read_at = states_at(Reader(subject, subject.weights.W_U(), 1, 3, 0), rows, places)
+    read_at = states_at(
+        Reader(subject, subject.weights, subject.weights.W_U(), 1, 3, 0), rows, places
+    )
     for number, (row, at) in enumerate(
         (r, a) for r, p in zip(rows, places, strict=True) for a in p
     ):
