@@ -66,7 +66,7 @@ def _patched(run: Run) -> None:
     prompt, counterfactual = run.manifest["prompts"]
     st.caption(
         f"{plain(config['model'])}: {plain(config['site'])} of the other prompt, patched into the "
-        f"{plain(config['into'])}. The target, {plain(visible(metrics['target']))}, is "
+        f"{plain(config['into'])}. The target, “{plain(metrics['target'])}”, is "
         f"{metrics['prompt']:.2f} after the prompt “{plain(prompt)}” and "
         f"{metrics['counterfactual']:.2f} after the counterfactual “{plain(counterfactual)}”."
     )
