@@ -33,7 +33,8 @@ def page() -> None:
         plain(
             f"{run.config['model']}: {run.metrics['vectors']:,} neuron vectors "
             f"({model['n_layers']} layers × {neurons}{', '.join(kinds)}{experts}) decoded through "
-            f"the LM head, norm {run.config['norm']}, {run.config['k']} tokens a side."
+            f"the LM head, norm {run.config['norm']}, {run.config['k']} tokens a side. "
+            f"{search.lens_note(run)}"
         )
     )
     in_tabs({"Neurons": _neurons, "Layers": _layers}, run)
@@ -60,7 +61,10 @@ def _neurons(run: Run) -> None:
         help="score: one word stands out. coherence: the tokens belong together.",
     )
     typed = right.text_input(
-        "Or name a neuron", placeholder="29.gate.808", help="Clear it to follow the table again."
+        "Or name a neuron",
+        st.query_params.get("neuron", ""),
+        placeholder="29.gate.808",
+        help="Clear it to follow the table again.",
     )
     name = ""
     with errors_in_place():

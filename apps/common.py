@@ -70,6 +70,20 @@ def charts(key: str, *figures: Figure) -> list[DeltaGenerator]:
     return columns
 
 
+def clickable(key: str, figure: Figure, pressed: Callable[[Any], None]) -> None:
+    """A figure whose points answer a click: `pressed` gets the point's `customdata`."""
+
+    def selected() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points:
+            found = points[0]["customdata"]
+            pressed(found[0] if isinstance(found, list) else found)
+
+    st.plotly_chart(figure, key=key, on_select=selected, selection_mode="points")
+    with st.popover("Save the figure", type="tertiary", key=f"{key} save"):
+        _save(figure, key)
+
+
 def _save(figure: Figure, name: str) -> None:
     """A button for each format; the figure is drawn when one is pressed."""
     if reason := undrawable():

@@ -12,6 +12,8 @@ from interp.data import FOLDER
 from interp.directions import Directions, figures, stored_directions
 from interp.directions.sources import neuron_directions, open_directions
 from interp.errors import UserError
+from interp.lens.files import open_lens
+from interp.lens.told import told
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
@@ -20,14 +22,16 @@ from interp.runs.store import Store
 from interp.saes.fold import FILES
 from interp.saes.layouts import find
 
+LENSES = ("raw", "final", "tuned", "jacobian")
 LIMIT = 50
 """Directions shown at once: a set of a million is for the command line."""
 
 
 @st.cache_data(show_spinner="reading the unembedding …", max_entries=32)
-def decoded(source: str, model: str, k: int) -> pd.DataFrame:
+def decoded(source: str, model: str, k: int, lens: str, fingerprint: str) -> pd.DataFrame:
+    """Read once for a lens, which its fingerprint tells from a later one of its name."""
     opened = open_directions(source, model or None)
-    return _first(opened).decode(open_weights(model or opened.model), k)
+    return _first(opened).decode(open_weights(model or opened.model), k, lens)
 
 
 def _first(directions: Directions) -> Directions:
@@ -51,7 +55,12 @@ def page() -> None:
 def _decoded(source: str, directions: Directions, model: str) -> None:
     if not model:
         consent(directions.model)
-    table = decoded(source, model, 10)
+    lens = st.selectbox("Lens", LENSES, format_func=plain, key="lens")
+    if lens not in LENSES:  # a browser can send any text
+        raise UserError(f"'{lens}' is no lens of the list: choose one")
+    opened = open_lens(lens, open_weights(model or directions.model))
+    st.caption(plain(told(opened.about)))
+    table = decoded(source, model, 10, lens, opened.identity)
     shown = table.drop(columns=["top_logits", "bottom_logits"])
     for side in ("top", "bottom"):
         shown[side] = [" ".join(map(visible, tokens)) for tokens in table[side]]
@@ -60,9 +69,11 @@ def _decoded(source: str, directions: Directions, model: str) -> None:
         "from interp.directions.sources import open_directions\n"
         "from interp.model.weights import open_weights\n"
         f"directions = open_directions({source!r}, {model or None!r})\n"
-        f"directions.decode(open_weights({repr(model) if model else 'directions.model'}), k=10)"
+        f"directions.decode(open_weights({repr(model) if model else 'directions.model'}), k=10, "
+        f"lens={lens!r})"
     )
-    offer(table, "directions", _command("decode", source, model=model), call)
+    words = _command("decode", source, *(["--lens", lens] if lens != "raw" else []), model=model)
+    offer(table, "directions", words, call)
 
 
 def _compared(source: str, directions: Directions, model: str) -> None:

@@ -1,37 +1,56 @@
-"""The lens page: what a prompt's stream says after every layer, and how sure a fit is."""
+"""The lens page: what a prompt's stream says after every layer, how good a lens is, how sure."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from interp.apps.common import charts, errors_in_place, in_tabs, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    charts,
+    code,
+    consent,
+    errors_in_place,
+    in_tabs,
+    offer_run,
+    pick_run,
+    plain,
+    study_call,
+    table,
+)
+from interp.directions.tokens import TokenDirectionsConfig
+from interp.errors import UserError
 from interp.lens import figures
+from interp.lens.compare import LensCompareConfig
 from interp.lens.fit import FitConfig
 from interp.lens.grid import ShowConfig
+from interp.lens.tune import TuneConfig
 from interp.model.catalog import DEFAULT_MODEL
+from interp.model.vocabulary import visible
 from interp.runs.store import Run, Store
 from interp.runs.study import run_or_load
 
 
+@errors_in_place()
 def page() -> None:
     st.title("Lenses")
     st.caption(
         "The stream after each layer, read through the model's own final norm and LM head: as it "
-        "is (the logit lens), or carried to the last layer first (a fitted lens)."
+        "is (the logit lens), or carried to the last layer first (a tuned or a Jacobian lens)."
     )
-    in_tabs({"A prompt": _prompt, "Fits": _fits})
+    in_tabs({"A prompt": _prompt, "Compared": _compared, "Jacobian": _fits, "Tuned": _tuned})
 
 
 def _prompt() -> None:
-    made = _asked()
-    run = made or pick_run(ShowConfig.STUDY, "Prompt", "prompt")
+    run = _asked() or pick_run(ShowConfig.STUDY, "Prompt", "prompt")
     cells = table(run, "cells")
-    shade = st.radio(
-        "Colour by", list(figures.SHADES), format_func=figures.SHADES.get, horizontal=True
+    shade = st.selectbox(
+        "Colour by", list(figures.SHADES), format_func=figures.SHADES.__getitem__, key="shade"
     )
-    st.caption(f"{plain(run.config['model'])}, lens {plain(run.config['lens'])}.")
+    lens = run.manifest.get("lens", {}).get("name", run.config["lens"])
+    st.caption(plain(f"{run.config['model']}, {lens} lens."))
     charts("grid", figures.grid(cells, shade))
     tokens = cells.drop_duplicates("position")
     names = dict(zip(tokens["position"], tokens["token"], strict=True))
@@ -39,37 +58,131 @@ def _prompt() -> None:
         "One token, layer by layer",
         list(names),
         len(names) - 1,
-        format_func=lambda at: f"{at} {names[at]!r}",
+        format_func=lambda at: plain(f"{at} {visible(names[at])}"),
+        key="position",
     )
-    column = cells[cells["position"] == chosen]
+    column = cells[cells["position"] == chosen].sort_values("layer", ascending=False)
     charts("column", figures.column(column, "entropy"), figures.column(column, "kl"))
+    with errors_in_place():
+        _keep(run, column)
     offer_run(cells, "cells", run)
+
+
+def _lenses() -> list[str]:
+    """Those by name, and the stored fits."""
+    fits = [str(run.path) for kind in (FitConfig, TuneConfig) for run in Store().runs(kind.STUDY)]
+    return ["final", "tuned", "jacobian", *fits]
+
+
+def _known(lens: str) -> str:
+    """A lens of `_lenses`: a browser can send any text, and a run may be anybody's."""
+    if lens not in _lenses():
+        raise UserError(f"'{lens}' is no lens of a stored run: choose one of the list")
+    return lens
 
 
 def _asked() -> Run | None:
     """The run of a prompt that is typed in, made if it is not stored."""
-    fits = {str(run.path): run for run in Store().runs(FitConfig.STUDY)}
     with st.form("ask"):
-        prompt = st.text_input("Prompt", placeholder="The keys to the cabinet")
+        prompt = st.text_input("Prompt", placeholder="The keys to the cabinet", key="typed")
         left, right = st.columns(2)
-        model = left.text_input("Model", DEFAULT_MODEL)
-        lens = right.selectbox("Lens", ["final", *fits])
+        model = left.text_input("Model", DEFAULT_MODEL, key="model")
+        lens = right.selectbox(
+            "Lens",
+            _lenses(),
+            format_func=lambda name: plain("/".join(Path(name).parts[-2:])),
+            key="lens",
+        )
         pressed = st.form_submit_button("Read")
     if not (pressed and prompt):
         return None
     with errors_in_place(), st.spinner("reading …"):
-        return run_or_load(replace(ShowConfig(), prompt=prompt, model=model.strip(), lens=lens))
+        return run_or_load(ShowConfig(model.strip(), prompt=prompt, lens=_known(lens)))
     return None
+
+
+def _keep(run: Run, column: pd.DataFrame) -> None:
+    """A cell of one position: its tokens, and the direction of one of them to keep."""
+    cells = column.reset_index(drop=True)
+    st.caption("Select a cell's row to keep the direction of one of its tokens at that layer.")
+    shown = cells[["layer", "p", "entropy", "kl"]].assign(
+        tops=cells["tops"].map(lambda tokens: [visible(token) for token in tokens])
+    )
+    event = st.dataframe(
+        shown,
+        key=f"cells {run.path} {cells['position'].iloc[0]}",
+        hide_index=True,
+        height=300,
+        on_select="rerun",
+        selection_mode="single-row",
+    )
+    if not (picked := _picked(event)):
+        return
+    cell = cells.iloc[picked[0]]
+    token = st.selectbox(
+        "Token", list(cell["tops"]), format_func=lambda t: plain(visible(t)), key="kept token"
+    )
+    about = {
+        "model": run.config["model"],
+        "layer": int(cell["layer"]),
+        "tokens": (token,),
+        "lens": run.config["lens"],
+    }
+    code(study_call(TokenDirectionsConfig.STUDY, about)[0])
+    if st.button("Keep the direction", key="keep"):
+        consent(run.config["model"])
+        with st.spinner("reading the unembedding …"):
+            made = run_or_load(TokenDirectionsConfig(**{**about, "lens": _known(about["lens"])}))
+        st.success(plain(f"{made.path / 'directions'} is on the pages Directions and Steer."))
+
+
+def _picked(event: Any) -> list[int]:
+    """The rows that are selected in a table."""
+    return list(event["selection"]["rows"])
+
+
+def _compared() -> None:
+    run = pick_run(LensCompareConfig.STUDY, "Comparison", "comparison")
+    layers, config = table(run, "layers"), run.config
+    st.caption(
+        plain(
+            f"{config['model']}: {config['documents']} documents behind the first "
+            f"{config['after']}, {config['positions']} positions of each."
+        )
+    )
+    measure = st.selectbox(
+        "Measure", list(figures.MEASURES), format_func=figures.MEASURES.__getitem__, key="measure"
+    )
+    charts("compared", figures.compared(layers, measure))
+    st.dataframe(layers, hide_index=True)
+    offer_run(layers, "lenses", run)
 
 
 def _fits() -> None:
     run = pick_run(FitConfig.STUDY, "Fit", "fit")
     layers = table(run, "layers")
     st.caption(
-        f"{plain(run.config['model'])}: {run.config['prompts']} passages of {run.config['length']} "
-        f"tokens. Agreement of the two halves: {layers['agreement'].min():.2f} at least, "
-        f"{layers['agreement'].mean():.2f} on average."
+        plain(
+            f"{run.config['model']}: {run.config['prompts']} passages of {run.config['length']} "
+            f"tokens. Cosine of the two halves' maps: {layers['agreement'].min():.2f} at least, "
+            f"{layers['agreement'].mean():.2f} on average."
+        )
     )
     charts("agreement", figures.agreement(layers))
+    st.dataframe(layers, hide_index=True)
+    offer_run(layers, "layers", run)
+
+
+def _tuned() -> None:
+    run = pick_run(TuneConfig.STUDY, "Training", "training")
+    layers = table(run, "layers")
+    st.caption(
+        plain(
+            f"{run.config['model']}: {run.config['prompts']} passages. KL from the model on "
+            f"{run.config['held_out']} held-out passages, mean over layers: "
+            f"{layers['kl'].mean():.2f} nats, of the logit lens {layers['logit_kl'].mean():.2f}."
+        )
+    )
+    charts("tuned", figures.before_and_after(layers), figures.training(table(run, "curve")))
     st.dataframe(layers, hide_index=True)
     offer_run(layers, "layers", run)

@@ -14,7 +14,19 @@ from importlib import import_module
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from .papers import DARK_MATTER, DECODING, KNOB, LAYERS, OBSERVABLES, SAEBENCH, TARS, TOUR, Paper
+from .papers import (
+    DARK_MATTER,
+    DECODING,
+    JACOBIAN_LENS,
+    KNOB,
+    LAYERS,
+    OBSERVABLES,
+    SAEBENCH,
+    TARS,
+    TOUR,
+    TUNED_LENS,
+    Paper,
+)
 from .plugins import outside
 from .runs import fit
 
@@ -93,7 +105,10 @@ BUILT_IN = (
     Analysis(
         "directions",
         "Decode, score, compare and steer with what an analysis left, or with your own vector.",
-        studies=("interp.directions.bring:ImportConfig",),
+        studies=(
+            "interp.directions.bring:ImportConfig",
+            "interp.directions.tokens:TokenDirectionsConfig",
+        ),
         commands="interp.cli.directions:directions",
         section="Directions",
         pages=(
@@ -135,24 +150,39 @@ BUILT_IN = (
     Analysis(
         "lens",
         "What a vector at any layer says in the model's own vocabulary.",
-        studies=("interp.lens.fit:FitConfig", "interp.lens.grid:ShowConfig"),
+        studies=(
+            "interp.lens.fit:FitConfig",
+            "interp.lens.tune:TuneConfig",
+            "interp.lens.grid:ShowConfig",
+            "interp.lens.compare:LensCompareConfig",
+        ),
         commands="interp.cli.lens:lens",
         section="Lenses",
         pages=(Page("interp.apps.lens", "Lenses", "layers"),),
         label=("prompt", "lens"),
         figures="interp.lens.figures:of_run",
+        papers=(TUNED_LENS, JACOBIAN_LENS),
     ),
     Analysis(
         "circuits",
         "Which neurons and heads made a model say a token, and whether they really did.",
         studies=(
+            "interp.circuits.trace:TraceConfig",
+            "interp.circuits.groups:GroupConfig",
             "interp.circuits.truth:TruthConfig",
             "interp.circuits.steering:SteerConfig",
+            "interp.circuits.heads:HeadConfig",
+            "interp.circuits.roles:HeadsConfig",
+            "interp.circuits.patching:PatchConfig",
         ),
         commands="interp.cli.circuits:circuits",
         section="Circuits",
-        label=("task",),
-        figures="interp.circuits.figures_truth:of_run",
+        pages=(
+            Page("interp.apps.circuits", "Circuits", "hub"),
+            Page("interp.apps.heads", "Heads and patching", "visibility"),
+        ),
+        label=("head", "site", "task", "prompt", "target", "against", "observable", "groups"),
+        figures="interp.circuits.pictures:of_run",
     ),
     Analysis(
         "saes",

@@ -73,6 +73,21 @@ LAYERS = Paper(
     2025,
     eprint="2501.07108",
 )
+TUNED_LENS = Paper(
+    "belrose2023tuned",
+    "Belrose, Nora and others",
+    "Eliciting latent predictions from transformers with the tuned lens",
+    2023,
+    eprint="2303.08112",
+    studies=("lens.tune", "lens.compare"),
+)
+JACOBIAN_LENS = Paper(
+    "gurnee2026verbalizable",
+    "Gurnee, Wes and others",
+    "Verbalizable representations form a global workspace in language models",
+    2026,
+    studies=("lens.fit", "lens.compare"),
+)
 SAEBENCH = Paper(
     "karvonen2025saebench",
     "Karvonen, Adam and Rager, Can and Lin, Johnny and Tigges, Curt and Bloom, Joseph and others",

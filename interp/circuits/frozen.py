@@ -56,9 +56,17 @@ class Frozen:
 
 
 def freeze(
-    subject: Subject, batch: Batch, target: Target, sites: Iterable[Site], rule: Rule = "half"
+    subject: Subject,
+    batch: Batch,
+    target: Target,
+    sites: Iterable[Site],
+    rule: Rule = "half",
+    edits: Sequence[Edit] = (),
 ) -> Frozen:
     """The affine network of one prompt.
+
+    Args:
+        edits: which are part of the network, after those in scope.
 
     Raises:
         UserError: several prompts, no such rule, a site the model lacks, or an operation of the
@@ -83,7 +91,7 @@ def freeze(
 
     def network(x: Tensor) -> Tensor:
         given = Edit(INPUT, lambda _: x, about="the interpreter's input")
-        with subject.edited(given, *marked):
+        with subject.edited(given, *edits, *marked):
             return target.value(subject.logits(batch))[:, None]
 
     system = interpret(network, x0, inside=subject.network, halves=rule == "half")

@@ -43,18 +43,22 @@ def one_token(subject: Subject, word: str) -> int:
 
 
 def open_target(subject: Subject, target: str, against: str = "") -> Target:
-    """A token's logit, less another's if one is given.
+    """A token's logit, less another's; by default less the mean over the vocabulary, since what is
+    added to all logits changes no probability.
 
     Raises:
         UserError: a word of several tokens, or the same one twice.
     """
     plus = one_token(subject, target)
     if not against:
-        return Target(target, torch.tensor([plus]), torch.ones(1))
+        size = subject.spec.d_vocab
+        weights = torch.full((size,), -1 / size, dtype=torch.double)
+        weights[plus] += 1
+        return Target(f"{target} - mean", torch.arange(size), weights)
     minus = one_token(subject, against)
     if plus == minus:
         raise UserError(f"{target!r} and {against!r} are the same token: give two")
-    return Target(f"{target} -{against}", torch.tensor([plus, minus]), torch.tensor([1.0, -1.0]))
+    return Target(f"{target} - {against}", torch.tensor([plus, minus]), torch.tensor([1.0, -1.0]))
 
 
 def of_observable(observable: Observable) -> Target:

@@ -1,9 +1,9 @@
 """`interp directions …`: what an analysis found, decoded, scored, compared, steered with.
 
 DIRECTIONS is a folder that `Directions.save` wrote, neurons of one layer and kind, such as
-29.down.808,29.down.1499, or latents of an SAE: all, sae:SOURCE, or some, sae:SOURCE:12,15. `interp
-directions list` shows the folders in the stored runs, and `interp directions import` makes one of
-your own vector.
+29.down.808,29.down.1499, latents of an SAE: all, sae:SOURCE, or some, sae:SOURCE:12,15, or tokens
+at a layer through a lens, 'lens:jacobian:12: are, is'. `interp directions list` shows the folders
+in the stored runs, and `interp directions import` makes one of your own vector.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ..directions.bring import ImportConfig
+from ..directions.tokens import TokenDirectionsConfig
 from ..errors import UserError
 from ..model.prompting import Bos
 from ..progress import log
@@ -31,8 +32,8 @@ Source = Annotated[
     str,
     tyro.conf.Positional,
     tyro.conf.arg(
-        help="A folder of directions, neurons (29.down.808,29.down.1499) or latents "
-        "(sae:SOURCE, sae:SOURCE:12,15).",
+        help="A folder of directions, neurons (29.down.808,29.down.1499), latents "
+        "(sae:SOURCE, sae:SOURCE:12,15) or tokens at a layer ('lens:jacobian:12: are, is').",
         metavar="DIRECTIONS",
     ),
 ]
@@ -61,6 +62,7 @@ def _use(run: Run) -> None:
 
 
 study_command(directions, ImportConfig, _use)
+study_command(directions, TokenDirectionsConfig, _use)
 
 
 @command(directions, "list")
@@ -94,8 +96,8 @@ def decode(
     """The top and bottom tokens of each direction through the LM head.
 
     Args:
-        lens: raw; final: first multiply by the final norm's gain; or the folder of a run of
-            `interp lens fit`: first carry each from its layer to the last one.
+        lens: raw; final: first multiply by the final norm's gain; tuned, jacobian, a run's folder
+            or key, or a file: first carry each from its layer to the last one.
     """
     from ..directions.sources import open_directions
     from ..model.weights import open_weights

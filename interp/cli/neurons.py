@@ -130,18 +130,36 @@ def top(
     _print("top", run, rows, f"{_RANKED[by]} z margin kurtosis", json)
 
 
+@command(neurons, "layers")
+def layers(
+    atlas: Atlas = None, percentile: float = 99.0, runs: Runs = None, json: Json = False
+) -> None:
+    """The share of each layer's vectors that spell more than random directions do.
+
+    Args:
+        percentile: Of the z of the layer's random directions: what lies above it counts.
+    """
+    from ..neurons.layers import above_chance
+    from ..neurons.search import lens_note, open_atlas
+
+    run = open_atlas(atlas, Store(runs))
+    common.print_frame("neurons.layers", above_chance(run, percentile), json, run=run)
+    if not json and (note := lens_note(run)):
+        common.say(note)
+
+
 _RANKED = {"score": "score p q", "coherence": "coherence coherence_p coherence_q score"}
 """A ranking's columns, before its details."""
 
 
 def _print(command: str, atlas: Run, rows: pd.DataFrame, columns: str, json: bool) -> None:
     """Rows of an atlas, with those of the columns that it has, and what p and q are."""
-    from ..neurons.search import chance_note
+    from ..neurons.search import chance_note, lens_note
 
     has = [name for name in f"name side {columns} tokens".split() if name in rows]
     common.print_frame(f"neurons.{command}", rows, json, " ".join(has), atlas)
     if not json:
-        common.say(chance_note(atlas))
+        common.say(*filter(None, [lens_note(atlas), chance_note(atlas)]))
 
 
 def _curve(run: Run) -> None:
@@ -211,7 +229,7 @@ def agree(
 ) -> None:
     """How often two models' neurons have the same first token (two atlas folders)."""
     from ..neurons.agree import summary
-    from ..neurons.search import open_atlas
+    from ..neurons.search import lens_note, open_atlas
 
     a, b = open_atlas(run_a), open_atlas(run_b)
     table = summary(a, b)
@@ -221,3 +239,6 @@ def agree(
     metrics |= {f"agreement_{row['kind']}": row["agreement"] for row in kinds}
     if not common.answered(json, "neurons.agree", metrics, a.path, other=str(b.path)):
         common.print_rows(table)
+        notes = (f"{atlas.path}: {lens_note(atlas)}" for atlas in (a, b) if lens_note(atlas))
+        for note in notes:
+            common.say(note)

@@ -1,5 +1,6 @@
 """Directions by a text: a folder that an analysis left, neurons (29.down.808), or the latents of an
-SAE, all (sae:SOURCE) or some (sae:SOURCE:12,15)."""
+SAE, all (sae:SOURCE) or some (sae:SOURCE:12,15), or tokens at a layer, through a lens
+(lens:jacobian:12: are, is)."""
 
 from __future__ import annotations
 
@@ -10,9 +11,12 @@ import pandas as pd
 import torch
 
 from ..errors import UserError
+from ..lens.files import open_lens
+from ..lens.lens import Lens
 from ..model.catalog import DEFAULT_MODEL
 from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.site import Site
+from ..model.vocabulary import token_strings
 from ..model.weights import Weights, open_weights
 from ..plain_path import found
 from ..runs.store import Store
@@ -89,6 +93,31 @@ def latent_directions(
     return Directions(Site.parse(sae.out_site), vectors, index, made, reading)
 
 
+def token_directions(weights: Weights, lens: Lens, layer: int, tokens: Sequence[str]) -> Directions:
+    """Directions of some tokens at `layer`.resid_post: what the lens reads for each (`Lens.rows`).
+
+    Args:
+        tokens: their exact texts, with the blank before them: " are".
+
+    Raises:
+        UserError: a layer or a token that the model or the lens lacks.
+    """
+    if not 0 <= layer < weights.spec.n_layers:
+        raise UserError(f"no layer {layer}: this model has layers 0..{weights.spec.n_layers - 1}")
+    said = token_strings(weights.folder, weights.spec.d_vocab)
+    numbers = {text: number for number, text in reversed(list(enumerate(said)))}
+    for token in tokens:
+        if token not in numbers:
+            other = next((t for t in (f" {token}", token.strip()) if t in numbers), "")
+            raise UserError(
+                f"no token of {weights} is exactly '{token}'" + (f": '{other}' is" if other else "")
+            )
+    ids = [numbers[token] for token in tokens]
+    index = pd.DataFrame({"name": list(tokens), "token": ids})
+    made = Provenance.of("lens", weights, lens=lens.about)
+    return Directions(Site("resid_post", layer), lens.rows(ids, layer), index, made)
+
+
 def open_directions(source: str, model: str | None = None) -> Directions:
     """Saved directions, or the neurons or latents that a text names. A run is named by its folder
     or by the first letters of its key.
@@ -105,13 +134,17 @@ def open_directions(source: str, model: str | None = None) -> Directions:
         return Directions.load(inner if run else folder)
     if source.startswith("sae:"):
         return latent_directions(*_latents(source), model)
+    if source.startswith("lens:"):
+        lens, layer, tokens = _tokens(source)
+        weights = open_weights(model or DEFAULT_MODEL)
+        return token_directions(weights, open_lens(lens, weights), layer, tokens)
     try:
         neurons = [parse_neuron(name) for name in source.split(",")]
     except UserError as error:
         raise UserError(
             f"'{source}' is no folder of directions, no run's key, and names no neurons "
-            "(29.down.808) or latents (sae:SOURCE, sae:SOURCE:12): `interp directions list` shows "
-            "the stored sets"
+            "(29.down.808), latents (sae:SOURCE, sae:SOURCE:12) or tokens at a layer "
+            "(lens:jacobian:12: are): `interp directions list` shows the stored sets"
         ) from error
     return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)
 
@@ -125,3 +158,13 @@ def _latents(text: str) -> tuple[str, list[int] | None]:
     if not source.strip(":"):
         raise UserError(f"'{text}' names no SAE: write sae:SOURCE, or sae:SOURCE:12,15 of latents")
     return source, None
+
+
+def _tokens(text: str) -> tuple[str, int, list[str]]:
+    """("jacobian", 12, [" are", " is"]) of "lens:jacobian:12: are, is"."""
+    if not (parts := re.fullmatch(r"lens:(.+?):(\d{1,4}):(.+)", text, re.DOTALL)):
+        raise UserError(
+            f"'{text}' names no tokens at a layer: write lens:LENS:LAYER:TOKENS, as in "
+            "'lens:jacobian:12: are, is'"
+        )
+    return parts[1], int(parts[2]), parts[3].split(",")

@@ -1,6 +1,7 @@
 """The study `lens.show`: what the stream after every layer says at every token of a prompt.
 
-cells.parquet   layer int, position int, token string (of the prompt there), said string (the
+Written to the run:
+`cells.parquet`: layer int, position int, token string (of the prompt there), said string (the
                 likeliest token), p double (its probability), tops list<string>,
                 probabilities list<double>, entropy double (nats), kl double: of the lens'
                 distribution from the model's own, sum of p log(p / q) with p the model's, nats
@@ -14,13 +15,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..progress import progress
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .lens import Lens, open_lens
 
 if TYPE_CHECKING:
     import torch
+
+    from .lens import Lens
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,26 @@ class ShowConfig(TextStudy):
 
     STUDY: ClassVar[str] = "lens.show"
     VERSION: ClassVar[int] = 1
+    FACTS: ClassVar[dict[str, Any]] = {"lens": dict[str, Any], "lens.name": str}
 
     prompt: str = field(default="The capital of France is", metadata={"positional": True})
     """The text."""
     lens: str = field(default="final", metadata={"key": False})
-    """final (the logit lens), a run's folder of `interp lens fit`, or a published .pt file. Its
-    fingerprint is part of the key."""
+    """final (the logit lens); tuned or jacobian, the model's newest fit or the shipped one; a run's
+    folder or key; or a published .pt file. Its fingerprint is part of the key."""
     k: int = 5
     """Tokens to keep in a cell."""
 
     @cached_property
     def opened_lens(self) -> Lens:
+        from .files import open_lens
+
         if self.lens == "raw":
             raise UserError("the raw lens reads directions only: use --lens final")
         return open_lens(self.lens, self.stored_weights)
 
     def fingerprints(self) -> dict[str, str]:
-        return {**super().fingerprints(), "lens": self.opened_lens.fingerprint or self.lens}
+        return {**super().fingerprints(), "lens": self.opened_lens.identity}
 
     def check(self) -> None:
         super().check()
@@ -56,21 +60,19 @@ class ShowConfig(TextStudy):
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         subject, lens = self.open(out), self.opened_lens
+        out.facts["lens"] = lens.about
         batch = subject.tokens(self.prompt)
         layers = [layer for layer in range(subject.spec.n_layers) if lens.covers(layer)]
         states = subject.capture(batch, [f"{layer}.resid_post" for layer in layers])
         own = subject.logits(batch)[0].double().log_softmax(-1)
         said = [subject.text(token[None]) for token in batch.ids[0]]
         rows: list[dict[str, Any]] = []
-        with progress("read", len(layers), "layers") as advance:
-            head = self.stored_weights.W_U()
-            for layer, x in zip(layers, states.values(), strict=True):
-                logits = lens.logits(x[0], layer, head).double().log_softmax(-1)
-                for position, cell in enumerate(self._cells(logits, own, subject.text)):
-                    rows.append(
-                        {"layer": layer, "position": position, "token": said[position], **cell}
-                    )
-                advance(1)
+        head = self.stored_weights.W_U()
+        for layer, x in zip(layers, states.values(), strict=True):
+            logits = lens.logits(x[0], layer, head).double().log_softmax(-1)
+            for position, cell in enumerate(self._cells(logits, own, subject.text)):
+                about = {"layer": layer, "position": position, "token": said[position]}
+                rows.append({**about, **cell})
         table = out.table("cells", rows)
         last = table[table["layer"] == layers[-1]]
         return {

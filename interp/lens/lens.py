@@ -1,42 +1,34 @@
 """One way to read a vector at any layer in the model's own vocabulary.
 
-    an activation    logits = cap(W_U norm(T_l h) + b_U)
+    an activation    logits = cap(W_U norm(T_l h + b_l) + b_U)
     a direction      W_U (gain * T_l v)
 
     raw        T_l = I, and no gain for a direction: W_U v (Davies 2024; nostalgebraist 2020)
     final      T_l = I: the logit lens
+    tuned      T_l h + b_l, trained by `interp lens tune` (Belrose et al. 2023)
     jacobian   T_l = J_l, fitted by `interp lens fit` (Gurnee et al. 2026)
 
-norm, head, scale and soft cap are the model's own; gain is that of the final norm. J_l is of what
-block l gives, and a vector of the stream inside of block l is taken for a part of that.
+Only the tuned lens has a b_l. norm, head, scale and soft cap are the model's own; gain is that of
+the final norm. T_l is of what block l gives, and a vector of the stream inside of block l is taken
+for a part of that.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
-import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.files import sha256
 from ..model.site import Site
 from ..model.weights import Weights
-from ..runs.parts import check_part
 
 PLAIN = ("raw", "final")
 """Lenses that need no fit."""
-FILE = "lens.safetensors"
 _IN_BLOCK = ("attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post")
-"""Sites of the stream's width that are read through J_l."""
+"""Sites of the stream's width that are read through T_l."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +37,27 @@ class Lens:
 
     weights: Weights
     name: str
-    """raw, final or jacobian."""
+    """raw, final, tuned or jacobian."""
     maps: Mapping[int, Float[Tensor, "d d"]] = field(default_factory=dict)
-    """J_l by layer, of those that are fitted; the last layer's is the identity."""
+    """T_l by layer, of those that are fitted; the last layer's is the identity."""
     prompts: int = 0
     """How many it was fitted on."""
+    biases: Mapping[int, Float[Tensor, " d"]] = field(default_factory=dict)
+    """b_l by layer; zero where there is none."""
+    source: str = ""
+    """The file that it is from."""
     fingerprint: str = ""
-    """sha256 of the file that it is from."""
+    """sha256 of that file."""
+
+    @property
+    def identity(self) -> str:
+        """What tells it from every other lens of the model."""
+        return self.fingerprint or self.name
+
+    @property
+    def about(self) -> dict[str, str | int]:
+        """What a run's manifest says of it."""
+        return {"name": self.name, "prompts": self.prompts, "file": self.source}
 
     def layer_of(self, site: Site) -> int:
         """The layer whose map is that of a site; -1 where the tokens' embeddings are.
@@ -73,7 +79,7 @@ class Lens:
         return self.name in PLAIN or layer == last or layer in self.maps
 
     def map(self, layer: int) -> Float[Tensor, "d d"] | None:
-        """J_l; None for the identity.
+        """T_l; None for the identity.
 
         Raises:
             UserError: a layer that it was not fitted at.
@@ -87,9 +93,19 @@ class Lens:
         """Directions as the unembedding is to read them: `W_U @ vectors(v, site)`, in float32."""
         if self.name == "raw":
             return vectors.float()
-        plain = self.name in PLAIN
-        carried = vectors.double() if plain else self._carried(vectors, self.layer_of(site))
-        return (carried * self.weights.gain("final").double()).float()
+        fitted = None if self.name in PLAIN else self.map(self.layer_of(site))
+        return (_through(vectors, fitted) * self.weights.gain("final").double()).float()
+
+    def rows(self, tokens: list[int], layer: int) -> Float[Tensor, "n d"]:
+        """What the lens reads for each token in the stream after a layer, in float32: the logit of
+        a token is `row @ h` over the final norm's scale, plus what does not depend on h."""
+        chosen = self.weights.W_U()[tokens].double()
+        if self.name != "raw":
+            chosen = chosen * self.weights.gain("final").double()
+            if self.weights.spec.norm == "layer":  # which takes the mean away first
+                chosen = chosen - chosen.mean(1, keepdim=True)
+        fitted = self.map(layer)
+        return (chosen if fitted is None else chosen @ fitted.double()).float()
 
     def logits(
         self, x: Float[Tensor, "... d"], layer: int, W_U: Float[Tensor, "v d"] | None = None
@@ -99,82 +115,22 @@ class Lens:
         Args:
             W_U: the model's unembedding, if it is at hand.
         """
-        normed = self.weights.before_unembedding(self._carried(x, layer)).float()
-        head = self.weights.W_U() if W_U is None else W_U
-        logits: Tensor = self.weights.spec.capped(normed @ head.T + self.weights.b_U())
-        return logits
-
-    def _carried(self, x: Float[Tensor, "... d"], layer: int) -> Float[Tensor, "... d"]:
-        """T_l x in float64."""
-        fitted = self.map(layer)
-        return x.double() if fitted is None else x.double() @ fitted.double().T
+        carried = _through(x, self.map(layer))
+        if (bias := self.biases.get(layer)) is not None:
+            carried = carried + bias.double()
+        return read(self.weights, carried, W_U)
 
 
-def open_lens(asked: str, weights: Weights) -> Lens:
-    """A lens by name, or from a file or a run's folder.
-
-    Args:
-        asked: raw, final; a folder of `interp lens fit`; its lens.safetensors; or a published .pt
-            file with J, n_prompts, source_layers, d_model.
-
-    Raises:
-        UserError: none there, a damaged one, or one of another model's sizes.
-    """
-    if asked in PLAIN:
-        return Lens(weights, asked)
-    path = Path(asked).expanduser()
-    path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(
-            f"'{asked}' is no lens: write raw, final, or the folder of a run of `interp lens fit`"
-        )
-    with _readable(path):
-        maps, prompts = _of_torch(path) if path.suffix == ".pt" else _of_safetensors(path)
-    width, layers = weights.spec.d_model, weights.spec.n_layers
-    for layer, fitted in maps.items():
-        if fitted.shape != (width, width) or not 0 <= layer < layers:
-            sizes = " by ".join(map(str, fitted.shape))
-            raise UserError(
-                f"{path} has a map of {sizes} after layer {layer}: {weights} has {layers} layers "
-                f"of {width} numbers"
-            )
-        if not bool(fitted.isfinite().all()):
-            raise UserError(f"{path} holds a NaN or an infinity after layer {layer}: fit it again")
-    return Lens(weights, "jacobian", maps, prompts, sha256(path))
+def read(
+    weights: Weights, carried: Float[Tensor, "... d"], W_U: Float[Tensor, "v d"] | None = None
+) -> Float[Tensor, "... v"]:
+    """Logits, in float32, where the stream ends in what is given: norm in float64, head, cap."""
+    normed = weights.before_unembedding(carried).float()
+    head = weights.W_U() if W_U is None else W_U
+    logits: Tensor = weights.spec.capped(normed @ head.T + weights.b_U())
+    return logits
 
 
-def _of_safetensors(path: Path) -> tuple[dict[int, Tensor], int]:
-    check_part(path)
-    with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["lens"])
-        stacked = file.get_tensor("J")
-    return dict(zip(about["source_layers"], stacked, strict=True)), int(about["n_prompts"])
-
-
-def _of_torch(path: Path) -> tuple[dict[int, Tensor], int]:
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    maps = {int(layer): fitted.float() for layer, fitted in stored["J"].items()}
-    return maps, int(stored["n_prompts"])
-
-
-def publishable(lens: Lens) -> dict[str, Any]:
-    """What the published files hold, for `torch.save`."""
-    return {
-        "J": dict(lens.maps),
-        "n_prompts": lens.prompts,
-        "source_layers": sorted(lens.maps),
-        "d_model": lens.weights.spec.d_model,
-    }
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnpicklingError as error:
-        raise UserError(f"cannot read {path}, it holds more than tensors and numbers") from error
-    except (
-        *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
-        SafetensorError,
-    ) as error:
-        raise UserError(f"cannot read {path}: it is damaged, or no lens") from error
+def _through(x: Float[Tensor, "... d"], fitted: Tensor | None) -> Float[Tensor, "... d"]:
+    """T x in float64."""
+    return x.double() if fitted is None else x.double() @ fitted.double().T

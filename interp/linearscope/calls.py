@@ -17,6 +17,9 @@ QUESTIONS = _names("""
 """Answered for the reference, with plain values: a branch of the code is a decision too. `__get__`
 reads a property such as .shape."""
 
+ZEROS = _names("zeros_like new_zeros")
+"""Of the questions, those whose answers code adds activations into."""
+
 ESCAPES = _names("item tolist __float__ __int__ __index__ __array__ numpy fill_")
 """Refused: they turn activations into numbers that nothing follows."""
 

@@ -56,7 +56,8 @@ def apply(func: Function, args: Args, kwargs: Kwargs) -> Any:
             raise UserError(f"no rule for {tape.where(name)} with {option}")
     if name in calls.QUESTIONS:
         with torch.no_grad():
-            return func(*references(args), **references(kwargs))
+            answer = func(*references(args), **references(kwargs))
+        return _writable(tape, name, answer) if name in calls.ZEROS else answer
     if tape.dtype == torch.float64:
         func, args, kwargs = _not_rounded(tape, func, name, args, kwargs)
     if name == "__setitem__":
@@ -149,6 +150,15 @@ def _without_likes(name: str, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]
     if name not in calls.LIKES:
         return args, kwargs
     return (*args[:1], *references(args[1:])), references(kwargs)
+
+
+def _writable(tape: Tape, name: str, zeros: Tensor) -> Any:
+    """Zeros as an activation, since what carries may be added into them: experts' outputs are."""
+    if zeros.dtype in INTEGERS:
+        return zeros
+    like = zeros.clone()
+    slots = tape.add(name, [], lambda: like, 1)
+    return _wrap(zeros, slots, tape, PLAIN, tape.where(name))
 
 
 def _assign(args: Args) -> None:

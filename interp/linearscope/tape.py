@@ -265,8 +265,8 @@ class Program:
             keep: slots to give.
             cut: of those, slots that later steps take as leaves.
         """
-        made: dict[int, Tensor] = {0: x} if 0 in keep else {}
-        leaves: dict[int, Tensor] = {}
+        made = {0: x} if 0 in keep else {}
+        leaves = {0: x} if 0 in cut else {}
         constants: list[Constant] = []
 
         def noted(step: Step, carried: list[Tensor]) -> list[Tensor]:

@@ -10,7 +10,8 @@ the atlas holds:
 
     L = in_stream(kind, layer) @ W_U.T;  L.topk(k), (-L).topk(k), moments
 
-With a lens the vectors are carried to the last layer first, the random directions too.
+With a lens the vectors are carried from their layer to the last one first, and so are the random
+directions beside them: `L = (in_stream(kind, layer) @ T.T * gain) @ W_U.T`, of `interp.lens.lens`.
 
 Beside the neurons stand random directions, decoded in the same pass: how special a score is, is
 read off them (`chance.py`).
@@ -82,6 +83,7 @@ class AtlasConfig(ModelStudy):
         **dict.fromkeys(("model.n_layers", "model.d_mlp"), int),
         **dict.fromkeys(("model.n_experts", "model.d_expert", "model.d_shared"), int),
         "model": dict[str, Any], "kinds": list[str], "metrics.vectors": int,
+        "lens": dict[str, Any], "lens.name": str, "lens.prompts": int, "lens.file": str,
     }  # fmt: skip
 
     weights: tuple[Kind, ...] = ()
@@ -90,8 +92,9 @@ class AtlasConfig(ModelStudy):
     """The norm whose gain multiplies the vectors: none, the final one, or the one before the
     MLP."""
     lens: str = field(default="", metadata={"key": False})
-    """A run's folder of `interp lens fit`, or a published .pt file: each vector is carried from its
-    layer to the last one first. Its fingerprint is part of the key."""
+    """The lens that reads the vectors, each from its own layer: raw or final; tuned or jacobian,
+    the model's newest fit or the shipped one; a run's folder or key; or a published .pt file. By
+    default none, which is raw. Its fingerprint is part of the key."""
     k: int = 16
     """The number of tokens to keep for each vector and side."""
     random: int = 512
@@ -112,22 +115,21 @@ class AtlasConfig(ModelStudy):
 
     @cached_property
     def opened_lens(self) -> Lens:
-        """`lens`, or the vectors as they are."""
-        from ..lens.lens import open_lens
+        """`lens`; without one the raw one."""
+        from ..lens.files import open_lens
 
         return open_lens(self.lens or "raw", self.stored_weights)
 
     def fingerprints(self) -> dict[str, str]:
-        lens = {"lens": self.opened_lens.fingerprint} if self.lens else {}
+        plain = self.lens in ("", "raw")  # the atlas without a lens
+        lens = {} if plain else {"lens": self.opened_lens.identity}
         return {**super().fingerprints(), **lens}
 
     def check(self) -> None:
         assert self.kinds
         super().check()
         if self.lens and self.norm != "raw":
-            raise UserError(
-                f"--lens reads with the final norm's gain: leave out --norm {self.norm}"
-            )
+            raise UserError(f"--lens says which gain there is: leave out --norm {self.norm}")
         tokens = self._tokens()
         if not 2 <= self.k <= tokens:
             raise UserError(f"k must be between 2 and the vocabulary's {tokens}, not {self.k}")
@@ -158,6 +160,8 @@ class AtlasConfig(ModelStudy):
                         pq.write_table(rows, path, compression="zstd")
                 advance(sizes[layer], f"layer {layer}")
         out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.device}
+        if self.lens:
+            out.facts["lens"] = self.opened_lens.about
         return {
             "vectors": total,
             "layers_computed": len(missing),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..directions.sweep import PROMPTS, check_prompts, gain_of, swept_logprobs
@@ -44,6 +44,12 @@ class EffectsConfig(TextStudy):
     weights: tuple[Kind, ...] = ()
     """The vectors among which the best neuron is looked for. By default all that the model has. A
     stored atlas that has them is used; without one, it is made."""
+    lens: str = field(default="", metadata={"key": False})
+    """The lens of the atlas in which it is looked for, as `interp neurons atlas` takes it."""
+    k: int = field(default=16, metadata={"key": False})
+    """Tokens a side of the atlas; its key is part of this one."""
+    up_to: int = field(default=-1, metadata={"key": False})
+    """The last layer in which it is looked for, part of the key where it is set; -1 for all."""
     words: tuple[str, ...] = (
         *("dog", "music", "Python", "Monday", "doctor", "water"),
         *("school", "money", "war", "church", "king", "blood"),
@@ -61,10 +67,13 @@ class EffectsConfig(TextStudy):
     @property
     def atlas(self) -> AtlasConfig:
         """The atlas that has what is needed and no more."""
-        return AtlasConfig(model=self.model, weights=self.weights, device=self.device)
+        return AtlasConfig(
+            model=self.model, weights=self.weights, lens=self.lens, k=self.k, device=self.device
+        )
 
     def fingerprints(self) -> dict[str, str]:
-        return {"atlas": plan(self.atlas)["key"], **self.start_print()}
+        layers = {"up to layer": str(self.up_to)} if self.up_to >= 0 else {}
+        return {"atlas": plan(self.atlas)["key"], **layers, **self.start_print()}
 
     def check(self) -> None:
         super().check()
@@ -85,7 +94,9 @@ class EffectsConfig(TextStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         atlas = stored_or_made(self.atlas, "clamp effects")
         kinds = self.atlas.kinds
-        chosen = [search.find(atlas, word, limit=1, kinds=kinds).iloc[0] for word in self.words]
+        last = self.up_to if self.up_to >= 0 else None
+        found = (search.find(atlas, word, limit=1, kinds=kinds, up_to=last) for word in self.words)
+        chosen = [rows.iloc[0] for rows in found]
         subject = self.open(out)
         words = list(enumerate(zip(self.words, chosen, strict=True)))
 

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from ..directions.figures import gains
 from ..plots import BLUE, GREY, ORANGE, Figures, heat_map, label, laid_out, literal
 from ..runs.store import Run
+from .layers import above_chance, needed
 from .search import density
 
 
@@ -29,6 +30,25 @@ def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(title="logit")
     return laid_out(figure, f"{literal(rows['name'].iloc[0])} through the LM head", height=420)
+
+
+def shares(rows: pd.DataFrame) -> go.Figure:
+    """The share of each layer's vectors above chance (`neurons.layers.above_chance`), by kind."""
+    figure = go.Figure()
+    for kind, colour in (("up", BLUE), ("gate", ORANGE), ("down", GREY)):
+        part = rows[rows["kind"] == kind]
+        if len(part):
+            figure.add_scatter(
+                x=part["layer"], y=part["share"], name=kind, mode="lines+markers",
+                line_color=colour,
+                error_y={
+                    "array": part["share_high"] - part["share"],
+                    "arrayminus": part["share"] - part["share_low"],
+                },
+            )  # fmt: skip
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title="share above chance", rangemode="tozero", tickformat=".0%")
+    return laid_out(figure, "Vectors that spell more than random ones do", height=340, legend=True)
 
 
 def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
@@ -141,7 +161,9 @@ def removal_curves(effects: pd.DataFrame, concept: str) -> go.Figure:
 def of_run(run: Run) -> Figures:
     """The figures of a run of this analysis, by name."""
     if run.study == "neurons.atlas":
-        return {"density": lambda: layer_density(density(run, "z"), "z")}
+        shown: Figures = {"density": lambda: layer_density(density(run, "z"), "z")}
+        enough = run.config.get("random", 0) >= needed(run)
+        return shown | ({"shares": lambda: shares(above_chance(run))} if enough else {})
     if run.study == "neurons.clamp":
         neuron, word = str(run.config["neuron"]), str(run.manifest["word"])
         return {"curve": lambda: clamp_curve(run.table("curve/values"), neuron, word)}

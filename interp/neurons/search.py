@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from ..errors import UserError
+from ..lens.told import told
 from ..model.neuron import NeuronName, parse_neuron
 from ..runs.query import query, word_ids
 from ..runs.store import Run, Store
@@ -47,6 +48,7 @@ def find(
     limit: int = 20,
     by: Rank = "score",
     kinds: Sequence[str] = (),
+    up_to: int | None = None,
 ) -> pd.DataFrame:
     """Neurons that decode to a word, the best first.
 
@@ -57,6 +59,7 @@ def find(
         limit: the maximum number of rows.
         by: what ranks them: the word's score, or the coherence of the list that it is in.
         kinds: only vectors of these kinds; by default all.
+        up_to: only layers up to this one; by default all.
 
     Returns:
         The atlas's columns with `name`, `rank` (place of the word's best token, from 1),
@@ -69,8 +72,11 @@ def find(
     _check_rank(atlas, by)
     ids = word_ids(atlas, word, exact)
     where = f"z IS NOT NULL AND list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
-    among = {"kinds": list(kinds or atlas.manifest["kinds"])}
-    table = f"{atlas.sql('neurons')} WHERE list_contains($kinds, kind)"
+    among = {"kinds": list(kinds or atlas.manifest["kinds"]), "last": up_to}
+    table = (
+        f"{atlas.sql('neurons')} WHERE list_contains($kinds, kind) "
+        "AND layer <= coalesce($last, layer)"
+    )
     rows = query(f"SELECT {_columns(atlas)} FROM {table} AND {where}", among)
     if rows.empty:
         k = atlas.config["k"]
@@ -158,6 +164,12 @@ def has_random(atlas: Run) -> bool:
 def statistics(atlas: Run) -> tuple[str, ...]:
     """Those of `STATISTICS` that this atlas has."""
     return tuple(x for x in STATISTICS if has_random(atlas) or x != "coherence")
+
+
+def lens_note(atlas: Run) -> str:
+    """The lens that an atlas was read through, in words; "" for the vectors as they are."""
+    about = atlas.manifest.get("lens")
+    return f"{told(about)} So are the random directions." if about else ""
 
 
 def chance_note(atlas: Run) -> str:

@@ -73,7 +73,7 @@ PAGES = {
 def test_every_run_s_figures_are_drawn(store):
     names = {run.study: figure_names(run) for run in Store(store).runs()}
     assert names == {
-        "neurons.atlas": {"density"},
+        "neurons.atlas": {"density", "shares"},
         "neurons.clamp": {"curve"},
         "neurons.tars": {"removal-dog"},
         "bench.kernels": {"ratios", "roofline"},

@@ -17,9 +17,12 @@ from safetensors.torch import save_file
 from interp.data import FOLDER
 from interp.directions import Directions
 from interp.directions.reading import Product, Scale
+from interp.lens.files import export
+from interp.lens.lens import Lens
 from interp.linearscope.sketch import SketchNet
 from interp.model.neuron import parse_neuron
 from interp.model.site import Site
+from interp.model.weights import open_weights
 from interp.neurons.weight_edits import WeightEdit
 
 from ..conftest import make_model
@@ -182,6 +185,17 @@ def _pictures() -> list[Target]:
     return targets
 
 
+def _lens(name: str) -> Target:
+    """A fitted lens that a direction is decoded through."""
+
+    def make(folder: Path) -> None:
+        weights = open_weights(str(_model(folder)))
+        export(Lens(weights, "jacobian", {0: torch.eye(32)}, 2), folder / name)
+
+    words = ("directions", "decode", "0.down.1", "--model", "model", "--lens", name)
+    return Target(name, make, (name,), words)
+
+
 def _sketch(folder: Path) -> None:
     save_file(SketchNet().state_dict(), folder / "net.safetensors")
 
@@ -202,7 +216,7 @@ COMMANDS = (
     "directions list --runs runs --json",
     "directions compare finds finds --limit 3",
     "directions compare 0.down.1,0.down.2 0.up.1 --model model",
-    "directions decode finds --model model --norm final --limit 2 --json",
+    "directions decode finds --model model --lens final --limit 2 --json",
     "directions import v.npy --site 0.resid_post --source me --model model --name n",
     "neurons atlas --model model --weights down --runs made --json",
     "models info model --json",
@@ -266,6 +280,8 @@ TARGETS = [
     _reads("corpus", "texts/*", _dataset, at="texts"),
     _reads("rows_of_ids", "ids.safetensors", _ids),
     *_pictures(),
+    _lens("lens.pt"),
+    _lens("lens.safetensors"),
     _reads("sketch", "net.safetensors", _sketch),
     _reads("weight_edit", "edit.safetensors", _edit),
     Target("models.json", _added, ("home/models.json",), ("models", "list")),

@@ -6,6 +6,10 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.bench import figures as bench
+from interp.circuits import figures as circuits
+from interp.circuits import figures_heads as heads
+from interp.circuits.groups import grouped
+from interp.circuits.picked import Graph, named
 from interp.darkmatter import figures as darkmatter
 from interp.directions import figures as directions
 from interp.knob import figures as knob
@@ -14,6 +18,8 @@ from interp.neurons import figures as neurons
 from interp.obsprop import figures as obsprop
 from interp.othello import figures as othello
 from interp.plots import label, literal
+
+from ..circuits.planted import tables
 
 EVIL = '<a href="http://evil.example">x</a> $x^2$ &#60;b\u202e'
 COLUMNS = {
@@ -29,6 +35,8 @@ COLUMNS = {
     "picture": EVIL, "label": EVIL, "share": 0.5, "black_share": 0.5, "logit": EVIL,
     "contribution": 1.0, "token": EVIL, "before": 0.1, "after": 0.2, "shape": EVIL, "ratio": 1.0,
     "variant": "naive", "ratio_max": 1.0, "ratio_min": 1.0,
+    "query": 0, "key": 0, "query_token": EVIL, "key_token": EVIL, "weight": 0.5, "moved": 0.5,
+    "other": EVIL,
     "gain": 1.0, "control_mean": 0.1, "control_max": 0.2, "edits": 1, "neurons": EVIL,
 }  # fmt: skip
 """A table of one row that has every column of every table."""
@@ -43,7 +51,16 @@ def rows(column: str, *values: object, **changes: object) -> pd.DataFrame:
     return pd.concat([table(**changes, **{column: value}) for value in values], ignore_index=True)
 
 
+def circuit() -> Graph:
+    made = tables([EVIL] * 5, (EVIL, EVIL))
+    nodes, edges = grouped(made["nodes"], made["edges"], {EVIL: [8, 9]})
+    return Graph(named(nodes), edges, (EVIL,) * 5, {"target": EVIL}, 1.0)
+
+
 FIGURES = {
+    "circuit": lambda: circuits.graph_figure(circuit(), 1, 1),
+    "largest": lambda: circuits.largest(circuit()),
+    "kinds": lambda: circuits.by_layer(table(absolute=1.0, attribution=1.0, nodes=1)),
     "neuron": lambda: neurons.neuron_tokens(rows("side", "top", "bottom")),
     "standing": lambda: neurons.standing(pd.Series([1.0, 2.0]), {EVIL: 1.5}, "score", EVIL),
     "clamp": lambda: neurons.clamp_curve(rows("value", None, 1.0), EVIL, EVIL),
@@ -70,6 +87,8 @@ FIGURES = {
     "next": lambda: directions.next_tokens(table()),
     "gains": lambda: directions.gains(table(), [EVIL], "latents"),
     "tiles": lambda: othello.tile_maps({EVIL: np.zeros(64)}, "title"),
+    "attention": lambda: heads.pattern(table()),
+    "patched": lambda: heads.patched(table(head=-1, token="x")),
     "ratios": lambda: bench.kernel_ratios(table()),
 }
 

@@ -5,8 +5,9 @@ import torch
 
 from interp.errors import UserError
 from interp.lens import figures
+from interp.lens.files import export
 from interp.lens.grid import ShowConfig
-from interp.lens.lens import Lens, publishable
+from interp.lens.lens import Lens
 from interp.model.weights import open_weights
 from interp.runs.study import run_or_load
 
@@ -51,7 +52,7 @@ def test_cells_through_a_fitted_lens(dog_model, own_home, plain, tmp_path):
     width = weights.spec.d_model
     J = torch.randn(width, width, generator=torch.Generator().manual_seed(1))
     path = tmp_path / "lens.pt"
-    torch.save(publishable(Lens(weights, "jacobian", {0: J}, 3)), path)
+    export(Lens(weights, "jacobian", {0: J}, 3), path)
     run = run_or_load(ShowConfig(str(dog_model), prompt="w3 dog w5", lens=str(path)))
     with torch.no_grad():
         expected = model.lm_head(model.model.norm(x @ J.double().T)).log_softmax(-1).exp().max(1)

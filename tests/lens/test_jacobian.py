@@ -1,11 +1,16 @@
 """The Jacobian lens against derivatives by brute force, and as a study that is stopped."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from interp.lens import fit
-from interp.lens.fit import FitConfig, layers_table
+from interp.lens import fitting
+from interp.lens.fit import FitConfig
+from interp.lens.fitting import layers_table
 from interp.lens.jacobian import prompt_rows
+from interp.model.batch import Batch
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.runs import checkpoint
@@ -58,6 +63,39 @@ def test_rows_are_what_differences_of_passes_give(subject):
         )
 
 
+class Linear:
+    """A residual network of linear layers, each position alone, as far as `prompt_rows` asks."""
+
+    def __init__(self, layers, width):
+        generator = torch.Generator().manual_seed(0)
+        shape = (layers, width, width)
+        self.W = torch.randn(shape, generator=generator, dtype=torch.float64) / width
+        self.spec = SimpleNamespace(n_layers=layers, d_model=width)
+
+    def pad(self, rows):
+        return Batch(torch.tensor(rows), torch.ones(len(rows), len(rows[0]), dtype=torch.bool))
+
+    def linked(self, batch, sites):
+        x = torch.nn.functional.one_hot(batch.ids, self.spec.d_model).double().requires_grad_()
+        found = {}
+        for layer, W in enumerate(self.W):
+            x = x + x @ W.T
+            found[Site("resid_post", layer)] = x
+        return {site: found[site] for site in sites}
+
+
+def test_of_linear_layers_it_is_the_product_of_what_follows():
+    network = Linear(4, 6)
+    rows = [[0, 1, 2, 3, 4, 5, 0], [5, 5, 1, 0, 2, 3, 1]]
+    found = torch.stack([row for _, row in prompt_rows(network, rows, SKIP)])
+    for layer in range(3):
+        expected = torch.eye(6, dtype=torch.float64)
+        for W in network.W[layer + 1 :]:
+            expected = (torch.eye(6) + W) @ expected
+        for prompt in range(2):
+            torch.testing.assert_close(found[:, layer, prompt], expected, rtol=1e-12, atol=1e-12)
+
+
 def test_rows_from_some_row_on_are_the_same(subject):
     rows = [list(range(LENGTH))]
     whole = dict(prompt_rows(subject, rows, SKIP))
@@ -91,7 +129,7 @@ def test_a_stopped_fit_goes_on_where_it_was(dog_model, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield i, row
 
-    monkeypatch.setattr(fit, "prompt_rows", stopping)
+    monkeypatch.setattr(fitting, "prompt_rows", stopping)
     store = Store(tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         run_or_load(config, store)
@@ -100,3 +138,5 @@ def test_a_stopped_fit_goes_on_where_it_was(dog_model, tmp_path, monkeypatch):
         assert again.manifest["files"][name] == whole.manifest["files"][name]
     assert len(asked) == 3 * 32 + 1  # the row that was stopped at comes again
     assert whole.metrics["prompts"] == 5
+    J, halves = (load_file(whole.part(f"{n}.safetensors"))["T"] for n in ("lens", "halves"))
+    torch.testing.assert_close((3 * halves[0] + 2 * halves[1]) / 5, J)

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from interp.directions.sources import open_directions
 from interp.errors import UserError
-from interp.lens.lens import Lens, open_lens, publishable
+from interp.lens.files import export, open_lens
+from interp.lens.lens import Lens
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import open_weights
@@ -90,7 +91,7 @@ def test_sites_and_layers_without_a_map(weights):
 
 def test_published_files_are_read_and_written(weights, tmp_path):
     lens, path = fitted(weights), tmp_path / "lens.pt"
-    torch.save(publishable(lens), path)
+    export(lens, path)
     again = open_lens(str(path), weights)
     assert again.prompts == 7
     assert all(torch.equal(again.maps[layer], lens.maps[layer]) for layer in lens.maps)
@@ -127,7 +128,7 @@ def test_what_is_no_lens(weights, tmp_path):
 
 def test_an_atlas_through_a_lens(weights, tmp_path, own_home):
     lens = fitted(weights)
-    torch.save(publishable(lens), tmp_path / "lens.pt")
+    export(lens, tmp_path / "lens.pt")
     model = str(weights.folder)
     raw = run_or_load(AtlasConfig(model, k=4))
     carried = run_or_load(AtlasConfig(model, k=4, lens=str(tmp_path / "lens.pt")))

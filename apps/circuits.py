@@ -1,0 +1,303 @@
+"""The circuits page: trace a prompt, see its graph, a node's card, groups, and files to take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pandas as pd
+import streamlit as st
+
+from interp.apps.common import (
+    charts,
+    clickable,
+    code,
+    errors_in_place,
+    in_tabs,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
+from interp.circuits import export, figures, html
+from interp.circuits.groups import GroupConfig
+from interp.circuits.picked import GROUP, NUMBERS, TRACE, By, Graph, card, opened, words
+from interp.errors import UserError
+from interp.model.catalog import DEFAULT_MODEL
+from interp.model.neuron import clamp_site, parse_neuron
+from interp.model.vocabulary import visible
+from interp.plain_text import printable
+from interp.runs.command import store_words
+from interp.runs.store import Run, Store
+from interp.runs.study import run_or_load
+
+SHOWS = {"Traced": (TRACE, "run"), "Grouped": (GROUP, "grouped")}
+"""What can be shown: the study, and the URL's parameter for its run."""
+NEXT = "circuits next"
+"""What is to be shown when the page runs again."""
+
+
+@errors_in_place()
+def page() -> None:
+    st.title("Circuits")
+    st.caption(
+        "Which neurons, heads and tokens made the model say this: with every decision frozen, the "
+        "network is a sum over paths, and the graph shows the parts that carry most of it."
+    )
+    with st.expander("Trace a prompt"), errors_in_place():
+        _asked()
+    if NEXT in st.session_state:
+        st.session_state["circuits shown"] = st.session_state.pop(NEXT)
+    first = "Grouped" if "grouped" in st.query_params else "Traced"
+    st.session_state.setdefault("circuits shown", first)
+    shown = st.segmented_control("Circuits", list(SHOWS), format_func=plain, key="circuits shown")
+    run = pick_run(*_in_order(*SHOWS[shown or "Traced"]))
+    graph = opened(run)
+    _head(run, graph)
+    in_tabs({"Graph": _graph, "Layers": _layers, "Groups": _groups, "Take away": _take}, run, graph)
+
+
+def _in_order(study: str, parameter: str) -> tuple[str, str, str]:
+    """The arguments of `pick_run`."""
+    return study, "Circuit", parameter
+
+
+def _asked() -> None:
+    """The form; the run that it makes is shown from then on."""
+    lenses = _lenses()
+    with st.form("ask", border=False):
+        prompt = st.text_input("Prompt", placeholder="The keys to the cabinet")
+        left, right = st.columns(2)
+        target = left.text_input(
+            "Target", placeholder=" are", help="With its space. Empty: the likeliest next token."
+        )
+        against = right.text_input("Against (may be empty)", placeholder=" is")
+        other = st.text_input(
+            "Counterfactual prompt (may be empty)",
+            placeholder="The key to the cabinet",
+            help="Of as many tokens. Each node then has an effect too: what changes with it.",
+        )
+        left, middle, right = st.columns(3)
+        model = left.text_input("Model", DEFAULT_MODEL)
+        rule = middle.selectbox("Rule", ["half", "gate"], help="How a gated product is shared out.")
+        lens = right.selectbox("Lens of the tokens", lenses, format_func=_end)
+        pressed = st.form_submit_button("Trace")
+    if not pressed:
+        return
+    if not prompt:
+        raise UserError("the prompt is empty: give one, such as 'The keys to the cabinet'")
+    if lens not in lenses:  # a browser can send any text
+        raise UserError(f"'{lens}' is no lens of a stored run: choose one of the list")
+    from interp.circuits.trace import TraceConfig  # now: it imports torch
+
+    asked = TraceConfig(
+        model.strip(),
+        prompt=prompt,
+        target=target,
+        against=against,
+        counterfactual=other,
+        rule="gate" if rule == "gate" else "half",
+        lens=lens,
+    )
+    with st.spinner("tracing …"):
+        run = run_or_load(asked)
+    _show(run, "Traced")
+
+
+def _lenses() -> list[str]:
+    """Those by name, and the stored fits."""
+    fits = [run for kind in ("fit", "tune") for run in Store().looked_through(f"lens.{kind}")[0]]
+    return ["raw", "final", "tuned", "jacobian", *(str(run.path) for run in fits)]
+
+
+def _end(path: str) -> str:
+    """A lens as the list shows it: of a folder its end, which tells two apart."""
+    return printable("/".join(Path(path).parts[-2:]))
+
+
+def _show(run: Run, what: str) -> None:
+    """Run the page again, with a run that was made."""
+    st.query_params[SHOWS[what][1]] = str(run.path)
+    st.session_state[NEXT] = what
+    st.rerun()
+
+
+def _head(run: Run, graph: Graph) -> None:
+    """What is traced, and how well the parts add up to it."""
+    about, metrics = graph.about, run.metrics
+    kept = "effect" if graph.has_effects else "attribution"
+    st.caption(
+        plain(
+            f"{about.get('model', '')}: “{about.get('prompt', '')}”; {graph.target} = "
+            f"{graph.value:.4g}; rule {about.get('rule', '')}, lens {about.get('lens', '')}. "
+            f"{len(graph.parts):,} nodes and {len(graph.edges):,} edges are kept, with "
+            f"{metrics['share']:.0%} of the absolute {kept} of all nodes. Each layer's cut "
+            f"adds up to the target within {metrics['largest error of a cut']:.2g}."
+        )
+    )
+
+
+def _graph(run: Run, graph: Graph) -> None:
+    by: By = "attribution"
+    if graph.has_effects:
+        asked = st.segmented_control(
+            "Nodes by", ["effect", "attribution"], default="effect", format_func=plain
+        )
+        by = "attribution" if asked == "attribution" else "effect"
+    left, right = st.columns(2)
+    share = left.slider(f"Nodes: share of the absolute {plain(by)}", 0, 100, 80, 5, "%d %%")
+    edges = right.slider("Edges: share of the absolute weight", 0, 100, 40, 5, "%d %%")
+    order = graph.parts[by].abs().sort_values(ascending=False).index
+    names = [graph.nodes["label"][n] for n in order] + ["target", "remainder"]
+    key = f"node {run.path}"
+
+    def pressed(node: int) -> None:
+        st.session_state[key] = str(graph.nodes["label"][int(node)])
+
+    picture, about = st.columns([3, 2])
+    with picture:
+        drawn = figures.graph_figure(graph, share / 100, edges / 100, by)
+        clickable("circuit", drawn, pressed)
+    with about:
+        chosen = st.selectbox(
+            "Node", names, key=key, format_func=printable, help="Or click one in the picture."
+        )
+        _card(graph, graph.number(chosen))
+    st.dataframe(_listed(graph.nodes.loc[order]), hide_index=True, height=280)
+
+
+def _listed(nodes: pd.DataFrame) -> pd.DataFrame:
+    """Nodes as a table that can be read."""
+    made = nodes[["label", "kind", "token", "attribution", "activation", "effect"]].copy()
+    made["token"] = made["token"].map(visible)
+    for side in ("top", "bottom"):
+        made[side] = [
+            [visible(token) for token in words(row, side)] for row in nodes.to_dict("records")
+        ]
+    return made.dropna(axis=1, how="all")
+
+
+def _card(graph: Graph, node: int) -> None:
+    """One node: numbers, tokens, edges, and where to go on from it."""
+    shown = card(graph, node)
+    row = shown.node
+    st.subheader(plain(row["label"]))
+    st.caption(plain(f"{row['kind']} at position {row['position']}, {visible(row['token'])}"))
+    numbers = {name: row[name] for name in NUMBERS if name in row and row[name] == row[name]}
+    with st.container(horizontal=True):
+        for name, value in numbers.items():
+            known = "attention" if (row["kind"], name) == ("head", "activation") else name
+            st.metric(plain(known), f"{value:.4g}", width="content")
+    for side, said in (("top", "Writes"), ("bottom", "Against")):
+        if tokens := words(row, side):
+            st.caption(plain(said))
+            st.text("  ".join(printable(visible(token)) for token in tokens))
+    if len(members := list(row.get("members", []))):
+        st.caption("Members")
+        st.text("  ".join(printable(str(each)) for each in members))
+    for name, ends in (("Edges in", shown.incoming), ("Edges out", shown.outgoing)):
+        together = f", {ends['weight'].sum():+.4g} together" if len(ends) else ""
+        st.caption(plain(f"{name}: {len(ends)}{together}"))
+        st.dataframe(ends, hide_index=True, height=min(38 + 35 * len(ends), 220))
+    if row["kind"] == "neuron":
+        _neuron(graph, str(row["name"]))
+
+
+def _neuron(graph: Graph, name: str) -> None:
+    """A neuron on the pages of its model, and the command that clamps it."""
+    about = graph.about
+    try:
+        neuron = parse_neuron(name)
+        clamp_site(neuron)
+    except UserError as error:
+        st.caption(plain(error))
+        return
+    store = Store()
+    atlas = _first(store, "neurons.atlas", lambda run: _same_model(run, graph))
+    clamped = _first(
+        store, "neurons.clamp", lambda run: _same_model(run, graph) and run.config["neuron"] == name
+    )
+    with st.container(horizontal=True):
+        if atlas:
+            asked = urlencode({"run": atlas.path, "neuron": name})
+            st.link_button("In the neuron atlas", f"atlas?{asked}")
+        if clamped:
+            st.link_button("Clamped", f"clamp?{urlencode({'run': clamped.path})}")
+    where = store_words(store.root)
+    if not atlas:
+        st.caption("There is no atlas of this model yet:")
+        code(["interp", "neurons", "atlas", "--model", str(about["model"]), *where])
+    if not clamped:
+        st.caption("Hold it at a sweep of values, for the page Clamp:")
+        prompt, word = str(about["prompt"]), str(about.get("target", "")).strip()
+        held = [f"--neuron={name}", f"--prompt={prompt}", "--no-chat"]
+        held += [f"--word={word}"] if word else []
+        code(["interp", "neurons", "clamp", *held, "--model", str(about["model"]), *where])
+
+
+def _first(store: Store, study: str, fits: Callable[[Run], bool]) -> Run | None:
+    return next((run for run in store.looked_through(study)[0] if fits(run)), None)
+
+
+def _same_model(run: Run, graph: Graph) -> bool:
+    return bool(graph.model_print) and (
+        run.manifest.get("fingerprints", {}).get("model") == graph.model_print
+    )
+
+
+def _layers(run: Run, graph: Graph) -> None:
+    charts("layers", figures.by_layer(table(run, "totals")))
+    charts("largest", figures.largest(graph))
+    charts("cuts", figures.cut_errors(table(run, "cuts")))
+
+
+def _groups(run: Run, graph: Graph) -> None:
+    """Merge nodes under a name: a run of its own, which shows here as any other."""
+    st.caption(
+        "A group's attribution is the sum of its members'. What flows from one of them to another "
+        "is inside it, and its edges are those to the rest."
+    )
+    if (graph.nodes["kind"] == "group").any():
+        groups = graph.nodes[graph.nodes["kind"] == "group"]
+        st.dataframe(groups[["name", "attribution", "inside", "members"]], hide_index=True)
+    order = graph.parts["attribution"].abs().sort_values(ascending=False).index
+    with st.form("group", border=False, clear_on_submit=False):
+        name = st.text_input("Name of the group", placeholder="plural")
+        labels = [str(graph.nodes["label"][n]) for n in order]
+        members = st.multiselect("Nodes", labels, format_func=printable)
+        pressed = st.form_submit_button("Merge")
+    if pressed:
+        if not name.strip() or not members:
+            raise UserError("give the group a name and at least one node")
+        made = GroupConfig((f"{name.strip()}={','.join(members)}",), circuit=str(run.path))
+        _show(run_or_load(made), "Grouped")
+
+
+def _take(run: Run, graph: Graph) -> None:
+    """Files: what the pages of others read, one that stands alone, and the tables."""
+    name = f"circuit-{run.path.name}"
+    left, middle, right = st.columns(3)
+    left.download_button(
+        "Download HTML", lambda: html.page(graph), f"{name}.html", "text/html", on_click="ignore"
+    )
+    middle.download_button(
+        "Download JSON",
+        lambda: json.dumps(export.as_json(graph, name)),
+        f"{name}.json",
+        "application/json",
+        on_click="ignore",
+        help="For circuit-tracer's front end and Neuronpedia.",
+    )
+    right.download_button(
+        "Download edges as CSV",
+        lambda: graph.edges.to_csv(index=False),
+        f"{name}-edges.csv",
+        "text/csv",
+        on_click="ignore",
+    )
+    for kind in ("html", "json"):
+        code(["interp", "circuits", "export", str(run.path), f"{name}.{kind}"])
+    call = "from interp.circuits import figures\nfigures.of_run(run)['graph']()"
+    offer_run(_listed(graph.nodes), f"{name}-nodes", run, call)

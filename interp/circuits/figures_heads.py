@@ -1,0 +1,117 @@
+"""Pictures of heads and of activation patching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..plots import DIVERGING, Figures, heat_map, label, laid_out
+from ..runs.store import Run
+
+SHADES = {
+    "weight": "attention",
+    "length": "length of what is added",
+    "direct": "direct effect on the target",
+    "total": "effect through all later layers",
+}
+
+
+def pattern(cells: pd.DataFrame, shade: str = "weight") -> go.Figure:
+    """Queries by keys."""
+    grid = cells.pivot(index="query", columns="key", values=shade)
+    signed = shade in ("direct", "total")
+    top = max(float(grid.abs().max().max()), 1e-12)
+    figure = heat_map(
+        grid, -top if signed else 0, top,
+        "%{customdata[0]} looks at %{customdata[1]}<br>" + SHADES[shade] + " %{z:.3g}",
+        DIVERGING if signed else "Blues", customdata=_pairs(cells, "query", "key"),
+        colorbar={"title": SHADES[shade].replace(" of ", "<br>of ")},
+    )  # fmt: skip
+    tokens = list(cells.drop_duplicates("query").sort_values("query")["query_token"])
+    _ticks(figure, "x", list(grid.columns), tokens)
+    _ticks(figure, "y", list(grid.index), tokens)
+    figure.update_yaxes(autorange="reversed", title="query")
+    figure.update_xaxes(title="key", side="bottom")
+    return laid_out(figure, "Where each token looks", height=160 + 22 * len(grid))
+
+
+def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
+    """Layers by positions, or by heads: how much of the gap each place moves.
+
+    Args:
+        position: which, where each head was patched at each position.
+    """
+    heads = bool((cells["head"] >= 0).any())
+    if position is not None:
+        cells = cells[cells["position"] == position]
+    across = "head" if heads else "position"
+    grid = cells.pivot(index="layer", columns=across, values="moved")
+    top = max(1.0, float(grid.abs().max().max()))
+    values = cells.pivot(index="layer", columns=across, values="value")
+    figure = heat_map(
+        grid, -top, top,
+        f"layer %{{y}}, {across} %{{x}}<br>moved %{{z:.3f}}<br>target %{{customdata:.3f}}",
+        DIVERGING, customdata=values.to_numpy(), colorbar={"title": "moved"},
+    )  # fmt: skip
+    if not heads:
+        row = cells.drop_duplicates("position").sort_values("position")
+        names = [_both(*pair) for pair in zip(row["token"], row["other"], strict=True)]
+        _ticks(figure, "x", list(grid.columns), names, done=True)
+    figure.update_yaxes(title="layer")
+    figure.update_xaxes(title="head" if heads else "token, and what is patched in")
+    return laid_out(figure, "Share of the gap moved", height=180 + 16 * len(grid))
+
+
+def roles(heads: pd.DataFrame, score: str) -> go.Figure:
+    """Layers by heads, coloured by one score of `circuits.heads`."""
+    grid = heads.pivot(index="layer", columns="head", values=score)
+    signed = score == "copying"
+    colours = DIVERGING if signed else "Blues"
+    hover = f"head %{{y}}.%{{x}}<br>{score} %{{z:.3f}}"
+    figure = heat_map(grid, -1 if signed else 0, 1, hover, colours)
+    figure.update_xaxes(title="head")
+    figure.update_yaxes(title="layer")
+    return laid_out(figure, f"Every head: {score}", height=180 + 16 * len(grid))
+
+
+def of_run(run: Run) -> Figures:
+    """The figures of a run by name; none of another study."""
+    if run.study == "circuits.patch":
+        cells = run.table("cells")
+        positions = sorted(set(cells["position"]))
+        if len(positions) == 1 or not (cells["head"] >= 0).any():
+            return {"moved": lambda: patched(cells)}
+        return {f"position {p}": lambda p=p: patched(cells, p) for p in positions}  # type: ignore[misc]
+    if run.study == "circuits.head":
+        cells = run.table("pattern")
+        known = [shade for shade in SHADES if cells[shade].notna().any()]
+        return {shade: lambda shade=shade: pattern(cells, shade) for shade in known}  # type: ignore[misc]
+    if run.study == "circuits.heads":
+        heads = run.table("heads")
+        scores = [name for name in heads.columns if name not in ("layer", "head")]
+        return {score: lambda score=score: roles(heads, score) for score in scores}  # type: ignore[misc]
+    return {}
+
+
+def _pairs(cells: pd.DataFrame, row: str, column: str) -> list[list[list[str]]]:
+    """The tokens of both sides, cell by cell; a cell that is not there is empty."""
+    tokens = dict(zip(cells[row], map(label, cells[f"{row}_token"]), strict=True))
+    return [[[tokens[q], tokens[s]] for s in tokens] for q in tokens]
+
+
+def _both(token: str, other: str) -> str:
+    if not token:
+        return "all"
+    return label(token) if token == other else f"{label(token)} ← {label(other)}"
+
+
+def _ticks(
+    figure: go.Figure, axis: str, at: Sequence[Any], texts: Sequence[str], done: bool = False
+) -> None:
+    """Tokens along an axis; those that are the same stay apart."""
+    shown = list(texts) if done else [label(text) for text in texts]
+    update = figure.update_xaxes if axis == "x" else figure.update_yaxes
+    update(tickvals=at, ticktext=shown, automargin=True)

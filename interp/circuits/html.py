@@ -1,0 +1,130 @@
+"""A graph as one file that stands alone: picture, sliders, hover, and a card of the node clicked.
+
+The picture is drawn by a script of this package (viewer.py), not by plotly, whose script alone has
+4.8 MB. The file fetches nothing, and its policy lets no other script run than that one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from ..model.vocabulary import visible
+from ..plain_text import printable
+from .figures import EDGES, SHARE
+from .picked import ALWAYS, NUMBERS, Graph, short, words
+from .placed import placed
+from .viewer import SCRIPT, STYLE
+
+MOST = 20_000
+"""Edges in a file; of more the weakest are left out, and the file says so."""
+
+
+def page(graph: Graph, share: float = SHARE, edges: float = EDGES) -> str:
+    """The document.
+
+    Args:
+        share: of the absolute attribution, and
+        edges: of the absolute weight, that is shown at first.
+    """
+    held = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{held}'"
+    title = f"{graph.target} = {graph.value:.4g}"
+    about = graph.about
+    said = [f"{about.get('model', '')}: “{about.get('prompt', '')}”"]
+    said += [f"rule {about['rule']}"] if about.get("rule") else []
+    said += [f"{len(graph.parts):,} nodes, {len(graph.edges):,} edges"]
+    if len(graph.edges) > MOST:
+        said.append(f"of the edges the {MOST:,} strongest are in this file")
+    sliders = "".join(
+        f'<label>{name} <input type="range" id="{name}" min="1" max="100" '
+        f'value="{first * 100:.0f}"> <output>{first:.0%}</output></label>'
+        for name, first in (("nodes", share), ("edges", edges))
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head><body>"
+        f'<h1>{_text(title)}</h1><p class="about">{_text("; ".join(said))}</p>'
+        '<p class="about">Circles are neurons or latents, squares heads, diamonds embeddings, '
+        "triangles biases, stars groups. Blue is for the target, orange against it; the area is "
+        "the attribution’s size. The sliders say which share of the absolute attribution, and of "
+        "the weight of the edges between these nodes, is shown.</p>"
+        f'<div class="sliders">{sliders}</div><p id="hidden"></p>'
+        '<div class="sides"><div class="picture">'
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="the graph"></svg></div>'
+        '<div class="card"></div></div><div class="hover" hidden></div>'
+        f'<script type="application/json" id="data">{_in_script(_data(graph))}</script>'
+        f"<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def _data(graph: Graph) -> dict[str, Any]:
+    """What the script draws; nodes are numbered by their place in the list."""
+    layers = int(graph.nodes["layer"].max())
+    places = placed(graph.nodes, len(graph.tokens), layers)
+    before = _before(graph)
+    order = graph.edges["weight"].abs().sort_values(ascending=False, kind="stable").index[:MOST]
+    at = {node: i for i, node in enumerate(graph.nodes.index)}
+    ends = graph.edges.loc[order, ["source", "target", "weight"]].itertuples(index=False)
+    columns = zip(graph.tokens, places.columns, strict=True)
+    return {
+        "width": places.width,
+        "height": places.height,
+        "rows": places.rows,
+        "columns": [[_word(short(t)), *span, i] for i, (t, span) in enumerate(columns)],
+        "nodes": [
+            _node(row, *places.at[node], before.get(node, -1.0))
+            for node, row in zip(graph.nodes.index, graph.nodes.to_dict("records"), strict=True)
+        ],
+        "edges": [[at[source], at[target], _short(weight)] for source, target, weight in ends],
+    }
+
+
+def _node(row: Mapping[Any, Any], x: float, y: float, before: float) -> dict[str, Any]:
+    numbers = {name: row[name] for name in NUMBERS if name in row and row[name] == row[name]}
+    return {
+        "name": printable(row["label"]),
+        "kind": row["kind"],
+        "token": _word(row["token"]),
+        "x": x,
+        "y": y,
+        "before": before,
+        "attribution": _short(row["attribution"]),
+        "numbers": {name: _short(value) for name, value in numbers.items()},
+        "top": [_word(token) for token in words(row, "top")],
+        "bottom": [_word(token) for token in words(row, "bottom")],
+        "members": [printable(str(name)) for name in row.get("members", [])],
+    }
+
+
+def _before(graph: Graph) -> dict[int, float]:
+    """What share of the absolute attribution the stronger nodes carry; -1 of what always shows."""
+    sizes = graph.parts["attribution"].abs().sort_values(ascending=False, kind="stable")
+    shares = (sizes.cumsum() - sizes) / (sizes.sum() or 1.0)
+    always = graph.nodes.index[graph.nodes["kind"].isin(ALWAYS)]
+    found = zip(shares.index.tolist(), shares.tolist(), strict=True)
+    return dict(found) | dict.fromkeys(always.tolist(), -1.0)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _word(token: str) -> str:
+    return printable(visible(token))
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))
+
+
+def _in_script(content: dict[str, Any]) -> str:
+    """JSON that ends no script and opens no comment, whatever is in it."""
+    made = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return made.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

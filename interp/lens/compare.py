@@ -1,0 +1,91 @@
+"""The study `lens.compare`: how near each lens is to the model's own next token, by layer.
+
+Written to the run:
+    layers.parquet   lens, layer int; agreement: share of positions whose likeliest token is the
+                     model's; following: share where it is the text's next token; kl: of the
+                     model's distribution from the lens', nats. Each with its `_low` and `_high`;
+                     documents int, unit "document"
+
+The passages are of documents behind those that lenses are fitted on (`after`), a position is one of
+some that are drawn in each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import UserError
+from ..runs.study import TextStudy
+from ..runs.writer import RunWriter
+
+if TYPE_CHECKING:
+    from .lens import Lens
+
+
+@dataclass(frozen=True)
+class LensCompareConfig(TextStudy):
+    """Compare lenses with the model's own distribution, layer by layer, on held-out text."""
+
+    STUDY: ClassVar[str] = "lens.compare"
+    VERSION: ClassVar[int] = 1
+
+    lenses: tuple[str, ...] = field(default=("final", "tuned", "jacobian"), metadata={"key": False})
+    """final (the logit lens), tuned, jacobian, runs' folders or keys, or published .pt files. Their
+    fingerprints are part of the key."""
+    corpus: str = ""
+    """A text file, .jsonl, .parquet, folder or saved dataset; by default the installed Python's
+    documentation and code."""
+    after: int = 600
+    """Documents at the beginning of the corpus that are left out: lenses are fitted on those."""
+    documents: int = 100
+    """Passages, each of another document."""
+    length: int = 128
+    """Tokens in a passage."""
+    skip: int = 16
+    """Positions at the beginning of a passage that do not count: attention sinks."""
+    positions: int = 8
+    """Positions of a passage that are read, drawn at random."""
+    batch_size: int = 4
+    """Passages in a pass."""
+    seed: int = 0
+    """Seed of the positions."""
+
+    @cached_property
+    def opened(self) -> dict[str, Lens]:
+        """The lenses by the names they were asked for."""
+        from .files import open_lens
+
+        return {name: open_lens(name, self.stored_weights) for name in self.lenses}
+
+    def fingerprints(self) -> dict[str, str]:
+        lenses = {f"lens {i}": lens.identity for i, lens in enumerate(self.opened.values())}
+        return {**super().fingerprints(), **lenses}
+
+    def check(self) -> None:
+        super().check()
+        if not self.lenses or "raw" in self.lenses or len(self.opened) < len(self.lenses):
+            raise UserError(
+                "--lenses takes different lenses, at least one; the raw lens reads directions only"
+            )
+        if min(self.documents, self.positions, self.batch_size) < 1 or self.after < 0:
+            raise UserError("--documents, --positions and --batch-size must be at least 1")
+        if not 0 <= self.skip < self.length - self.positions:
+            raise UserError("--skip must be at least 0 and leave more than --positions of --length")
+
+    def run(self, out: RunWriter) -> dict[str, Any]:
+        from .comparing import compared
+        from .passages import batches, passages
+        from .states import Reader
+
+        subject = self.open(out)
+        out.facts["lenses"] = {name: lens.about for name, lens in self.opened.items()}
+        rows = passages(subject, self.corpus, self.length, self.documents, self.after)
+        weights = self.stored_weights
+        W_U = weights.W_U()
+        reader = Reader(subject, weights, W_U, self.skip, self.positions, self.seed)
+        some = batches(rows, self.batch_size)
+        table = out.table("layers", compared(self.opened, reader, some))
+        means = table.groupby("lens", sort=False)["kl"].mean()
+        return {f"kl, {name}": float(means[name]) for name in self.opened}

@@ -1,0 +1,113 @@
+"""A traced circuit made by hand, in the format of circuits.trace: flows along known paths.
+
+Each path is a chain of nodes from a source to the target with a weight; an edge weighs what the
+paths over it do, and a node's attribution is what the paths through it do. So edges in, edges out
+and attribution are equal, and the target is the sum over the paths.
+"""
+
+import json
+from collections import defaultdict
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from interp.runs.parts import write_table
+
+from ..manifests import finish_by_hand
+
+TOKENS = ["The", " keys", " to", " the", " cabinet"]
+EVIL = [
+    "</script><script>alert(1)</script>", '<a href="http://evil.example">x</a>', "$x^2$\u202e",
+    "![p](http://evil.example/b.png) **b** `c` :red[d]", '"\'&\n\u2028<!--',
+]  # fmt: skip
+LAYERS, REMAINDER, TARGET = 3, 0, 1
+NODES = [
+    ("remainder", -1, -1, -1, "remainder"),
+    ("target", LAYERS, 4, -1, " are -  is"),
+    ("embedding", -1, 1, -1, None),
+    ("embedding", -1, 4, -1, None),
+    ("neuron", 0, 1, 7, "0.down.7"),
+    ("neuron", 0, 1, 9, "0.down.9"),
+    ("head", 1, 4, 3, "1.head.3"),
+    ("bias", 1, 4, -1, "1.mlp.down_proj"),
+    ("neuron", 1, 4, 17, "1.down.17"),
+    ("neuron", 2, 4, 5, "2.down.5"),
+    ("latent", 2, 4, 12, "2.latent.12"),
+    ("error", 2, 4, -1, "2.error"),
+]
+"""kind, layer, position, index, name; a node's number is its place in the list."""
+PATHS = [
+    ((2, 4, 6, 8, 9, 1), 2.0),
+    ((2, 5, 6, 8, 1), -0.5),
+    ((3, 8, 9, 1), 0.75),
+    ((3, 1), 0.25),
+    ((7, 8, 10, 1), 0.5),
+    ((0, 9, 1), 0.125),
+    ((0, 11, 1), -0.25),
+    ((0, 1), 0.5),
+]
+VALUE = sum(weight for _, weight in PATHS)
+ABOUT = {
+    "model": "tiny", "prompt": "The keys to the cabinet", "target": " are", "against": " is",
+    "observable": "", "counterfactual": "", "rule": "half", "lens": "raw", "share": 0.8,
+    "nodes": 300,
+}  # fmt: skip
+
+
+def tables(tokens=TOKENS, words=(" are", " were")):
+    """The tables of the planted run."""
+    edges, attribution = defaultdict(float), defaultdict(float)
+    for path, weight in PATHS:
+        for node in path:
+            attribution[node] += weight
+        for source, target in pairwise(path):
+            edges[source, target] += weight
+    attribution[REMAINDER] = edges[REMAINDER, TARGET]  # as the study has it: of the target alone
+    rows = []
+    for node, (kind, layer, position, index, name) in enumerate(NODES):
+        reads = kind in ("neuron", "head", "latent", "embedding")
+        rows.append(
+            {
+                "node": node, "kind": kind, "layer": layer, "position": position,
+                "source": 1 if kind == "head" else position, "index": index,
+                "name": name or tokens[position],
+                "token": tokens[position] if position >= 0 else "",
+                "activation": 1.5 if kind in ("neuron", "head", "latent") else np.nan,
+                "attribution": attribution[node], "effect": np.nan,
+                "top": list(words) if reads else [], "bottom": [" is"] if reads else [],
+            }
+        )  # fmt: skip
+    nodes = pd.DataFrame(rows)
+    totals = nodes[~nodes["kind"].isin(["target", "remainder"])].groupby(["kind", "layer"])
+    totals = totals["attribution"].agg(
+        nodes="count", attribution="sum", absolute=lambda x: x.abs().sum()
+    )
+    return {
+        "nodes": nodes,
+        "edges": pd.DataFrame(
+            [{"source": s, "target": t, "weight": w} for (s, t), w in edges.items()]
+        ),
+        "tokens": pd.DataFrame({"position": range(len(tokens)), "token": tokens}),
+        "totals": totals.reset_index(),
+        "cuts": pd.DataFrame(
+            {"layer": range(LAYERS), "sum": VALUE, "error": [1e-7, -2e-7, 3e-8]}
+        ),
+    }  # fmt: skip
+
+
+def write_run(store, tokens=TOKENS, words=(" are", " were"), config=None, **facts):
+    """The folder of a finished run of the planted circuit."""
+    made = {
+        f"{name}.parquet": lambda path, table=table: write_table(table, path)
+        for name, table in tables(tokens, words).items()
+    }
+    metrics = {"target": VALUE, "largest error of a cut": 2e-7, "nodes": 12, "share": 0.8}
+    metrics["edges"] = len(tables(tokens)["edges"])
+    return finish_by_hand(
+        store, "circuits.trace", ABOUT | (config or {}), made=made, metrics=metrics, **facts
+    )
+
+
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())
