@@ -4,6 +4,7 @@ A neuron with activation a in a prompt and a' in its counterfactual is held at a
 several factors t, at its position, by the edit `clamp`. A rule predicts that the target changes by
 row . t (a' - a); beside it stands how it really changes, in logits.
 
+Tables of the run:
 sweep.parquet   task string, pair, layer, position, neuron int, chosen string (the rules that have
                 it among their top), factor, value double (what it is held at), real, half, gate,
                 gradient, integrated double: the real and the predicted change of the target

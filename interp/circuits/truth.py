@@ -3,6 +3,7 @@
 Sources: faithfulness and completeness as in Marks et al. 2024, "Sparse feature circuits"; the rules
 in scores.py. Neurons are counted one a position. The unit of every interval is the pair.
 
+Tables of the run:
 pairs.parquet     task, pair int, prompt, counterfactual, target, other string, tokens int, value,
                   counterfactual_value, gap double (logits; NaN where the pair does not fit the
                   model), reason string: why it is left out of all that follows, "" if it is not
