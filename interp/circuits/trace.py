@@ -75,7 +75,8 @@ class TraceConfig(TextStudy):
     observable: str = ""
     """An observable in the place of both tokens: a shipped one by its name, or a file."""
     counterfactual: str = ""
-    """A text of as many tokens: nodes are then chosen by what the target loses with their activations there."""
+    """A text of as many tokens: nodes are then chosen by what the target loses with their
+    activations there."""
     rule: Rule = "half"
     """How a gated product is frozen: each factor carries a half, or the gate is frozen."""
     lens: str = field(default="raw", metadata={"key": False})
