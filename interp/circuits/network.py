@@ -29,9 +29,10 @@ from ..model.batch import Batch
 from ..model.families import ModelSpec
 from ..model.site import Site
 from ..model.subject import Subject
-from .frozen import INPUT, Frozen, Rule, freeze
+from .frozen import INPUT, Frozen, freeze
 from .latents import Spliced
 from .parts import HEADS, Constants, Heads, Index, Neurons, Part, Whole
+from .rules import Rule
 from .target import Target
 
 AT_ONCE = 32

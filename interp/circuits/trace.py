@@ -38,19 +38,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..lens.files import open_lens
-from ..lens.lens import Lens
 from ..obsprop.task_files import Task, read_task
 from ..progress import progress, waiting
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .asked import asked_target, check_pair, task_print, tokens_of
-from .frozen import Rule
+from .rules import Rule
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from ..lens.lens import Lens
     from ..model.batch import Batch
     from ..model.subject import Subject
     from .graph import Edge
@@ -99,6 +98,8 @@ class TraceConfig(TextStudy):
 
     @cached_property
     def opened_lens(self) -> Lens:
+        from ..lens.files import open_lens
+
         return open_lens(self.lens, self.stored_weights)
 
     @property
