@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -20,161 +21,167 @@ from ..model.subject import Subject
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights
 from ..runs.writer import RunWriter
-from .asked import asked_target, tokens_of
+from .asked import tokens_of
 from .frozen import rows
 from .head import Head
 from .ov import OV, Terms, places, terms
-
-if TYPE_CHECKING:
-    from .heads import HeadConfig
+from .rules import Rule
+from .target import Target
 
 ROWS = 64
 """Tokens whose logits are made at once."""
 FINAL = Site("final_norm_in")
 
 
-def head_tables(config: HeadConfig, out: RunWriter) -> dict[str, Any]:
-    """Write the tables of a run; its metrics."""
-    subject, head = (
-        config.open(out, attention="eager"),
-        Head.parse(config.head, config.stored_weights.spec),
-    )
-    batch = subject.tokens(config.prompt)
-    said = tokens_of(subject, batch)
-    found, error = attention_terms(subject, config.stored_weights, batch, head.layer)
-    pattern = _pattern(config, subject, batch, head, found, said)
-    out.table("pattern", pattern)
-    written = _written(head, found.written[head.number], said)
-    columns = ["position", "token", "length", "top", "bottom"]
-    out.table("sources", _decoded(config, written)[columns])
-    ov = OV.of(config.stored_weights, head)
-    copies = out.table("copies", _copies(config, ov, head, batch.ids[0].cpu()))
-    shares = _vectors(config, ov, head, out)
-    drawn = copies[~copies["given"]]
-    effects = {}
-    if config.target or config.task:
-        last = pattern[pattern["query"] == len(said) - 1]
-        effects = {
-            "direct": float(last["direct"].sum()),
-            "total": float(pattern["total"].sum()),
+@dataclass(frozen=True)
+class HeadWork:
+    """A head on a prompt, and what is asked of it."""
+
+    subject: Subject
+    weights: Weights
+    head: Head
+    batch: Batch
+    """The prompt."""
+    target: Target | None
+    rule: Rule
+    lens: Lens
+    k: int
+    vectors: int
+    sample: int
+
+    def tables(self, out: RunWriter) -> dict[str, Any]:
+        """Write the tables of a run; its metrics."""
+        subject, head, batch = self.subject, self.head, self.batch
+        said = tokens_of(subject, batch)
+        found, error = attention_terms(subject, self.weights, batch, head.layer)
+        pattern = self._pattern(subject, batch, head, found, said)
+        out.table("pattern", pattern)
+        written = self._written(head, found.written[head.number], said)
+        columns = ["position", "token", "length", "top", "bottom"]
+        out.table("sources", self._decoded(written)[columns])
+        ov = OV.of(self.weights, head)
+        copies = out.table("copies", self._copies(ov, head, batch.ids[0].cpu()))
+        shares = self._vectors(ov, head, out)
+        drawn = copies[~copies["given"]]
+        effects = {}
+        if self.target:
+            last = pattern[pattern["query"] == len(said) - 1]
+            effects = {
+                "direct": float(last["direct"].sum()),
+                "total": float(pattern["total"].sum()),
+            }
+        return {
+            "tokens": len(said),
+            "error of the sum": error,
+            **effects,
+            f"share that it copies (own among the first {self.k})": _share(drawn, "above", self.k),
+            f"share that it suppresses (own among the last {self.k})": _share(
+                drawn, "below", self.k
+            ),
+            f"share of OV in {self.vectors} vectors": shares,
         }
-    return {
-        "tokens": len(said),
-        "error of the sum": error,
-        **effects,
-        f"share that it copies (own among the first {config.k})": _share(drawn, "above", config.k),
-        f"share that it suppresses (own among the last {config.k})": _share(
-            drawn, "below", config.k
-        ),
-        f"share of OV in {config.vectors} vectors": shares,
-    }
 
-
-def _pattern(
-    config: HeadConfig, subject: Subject, batch: Batch, head: Head, found: Terms, said: list[str]
-) -> pd.DataFrame:
-    """A row a query and a key that it can see."""
-    n, nan = len(said), torch.full((len(said), len(said)), torch.nan)
-    direct = total = nan
-    if config.target or config.task:
-        target = asked_target(
-            subject, config.stored_weights, config.target, config.against, config.task
-        )
-        own = Site("attn_out", head.layer)
-        gradients = rows(subject, batch, target, [own, FINAL], config.rule)
-        direct, total = (found.effects(head.number, gradients[site].cpu()) for site in (FINAL, own))
-    lengths = found.lengths(head.number)
-    return pd.DataFrame(
-        {
-            "query": q,
-            "key": s,
-            "query_token": said[q],
-            "key_token": said[s],
-            "weight": float(found.pattern[head.number, q, s]),
-            "length": float(lengths[q, s]),
-            "direct": float(direct[q, s]),
-            "total": float(total[q, s]),
-        }
-        for q in range(n)
-        for s in range(q + 1)
-    )
-
-
-def _written(head: Head, vectors: Tensor, said: list[str]) -> Directions:
-    """What the head writes for each source with all its attention."""
-    index = pd.DataFrame(
-        {
-            "name": [f"{head} from {position}" for position in range(len(said))],
-            "position": range(len(said)),
-            "token": said,
-            "length": vectors.norm(dim=1).tolist(),
-        }
-    )
-    return Directions(Site("attn_out", head.layer), vectors.float(), index)
-
-
-def _decoded(config: HeadConfig, found: Directions, lens: str | Lens | None = None) -> pd.DataFrame:
-    return found.decode(config.stored_weights, config.k, lens or config.opened_lens)
-
-
-def _copies(config: HeadConfig, ov: OV, head: Head, ids: Int[Tensor, " pos"]) -> pd.DataFrame:
-    """A row a token of the prompt, and of the sample."""
-    weights, readout = config.stored_weights, open_readout(config.stored_weights)
-    strings = token_strings(weights.folder, weights.spec.d_vocab)
-    given = [i for i in dict.fromkeys(ids.tolist()) if bool((readout.ids == i).any())]
-    generator = torch.Generator().manual_seed(0)
-    drawn = readout.ids[torch.randperm(len(readout.ids), generator=generator)[: config.sample]]
-    asked = torch.tensor([*given, *drawn.tolist()])
-    own = torch.searchsorted(readout.ids, asked)
-    E, site = weights.W_E(), Site("attn_out", head.layer)
-    table: list[dict[str, Any]] = []
-    for at, ids_here in zip(torch.split(own, ROWS), torch.split(asked, ROWS), strict=True):
-        vectors = config.opened_lens.vectors(ov(E[ids_here]), site)
-        logits = vectors @ readout.rows.T
-        above, below = places(logits, at)
-        top, bottom = (
-            readout.ids[logits.topk(config.k, largest=largest).indices] for largest in (True, False)
-        )
-        for row, token in enumerate(ids_here.tolist()):
-            table.append(
-                {
-                    "token": strings[token],
-                    "id": token,
-                    "given": len(table) < len(given),
-                    "above": int(above[row]),
-                    "below": int(below[row]),
-                    "top": [strings[i] for i in top[row].tolist()],
-                    "bottom": [strings[i] for i in bottom[row].tolist()],
-                }
+    def _pattern(
+        self, subject: Subject, batch: Batch, head: Head, found: Terms, said: list[str]
+    ) -> pd.DataFrame:
+        """A row a query and a key that it can see."""
+        n, nan = len(said), torch.full((len(said), len(said)), torch.nan)
+        direct = total = nan
+        if self.target:
+            own = Site("attn_out", head.layer)
+            gradients = rows(subject, batch, self.target, [own, FINAL], self.rule)
+            direct, total = (
+                found.effects(head.number, gradients[site].cpu()) for site in (FINAL, own)
             )
-    return pd.DataFrame(table)
+        lengths = found.lengths(head.number)
+        return pd.DataFrame(
+            {
+                "query": q,
+                "key": s,
+                "query_token": said[q],
+                "key_token": said[s],
+                "weight": float(found.pattern[head.number, q, s]),
+                "length": float(lengths[q, s]),
+                "direct": float(direct[q, s]),
+                "total": float(total[q, s]),
+            }
+            for q in range(n)
+            for s in range(q + 1)
+        )
 
+    def _written(self, head: Head, vectors: Tensor, said: list[str]) -> Directions:
+        """What the head writes for each source with all its attention."""
+        index = pd.DataFrame(
+            {
+                "name": [f"{head} from {position}" for position in range(len(said))],
+                "position": range(len(said)),
+                "token": said,
+                "length": vectors.norm(dim=1).tolist(),
+            }
+        )
+        return Directions(Site("attn_out", head.layer), vectors.float(), index)
 
-def _vectors(config: HeadConfig, ov: OV, head: Head, out: RunWriter) -> float:
-    """Write the singular vectors; returns the share of OV's squares that they hold."""
-    reads, singular, writes = ov.svd(config.vectors)
-    whole = float((ov.write.T @ ov.write).mul(ov.read @ ov.read.T).sum())
-    shares = (singular.square() / whole).tolist()
-    index = pd.DataFrame(
-        {
-            "name": [f"{head} vector {i}" for i in range(len(singular))],
-            "number": range(len(singular)),
-            "singular": singular.tolist(),
-            "share": shares,
-        }
-    )
-    made = Provenance.of(config.STUDY, config.stored_weights, head=str(head))
-    written = Directions(Site("attn_out", head.layer), writes.float(), index, made)
-    reading = Product(ov.scale)
-    read = Directions(Site("resid_pre", head.layer), reads.float(), index, made, reading)
-    written.save_in(out, "directions")
-    read.save_in(out, "reads")
-    table = index.drop(columns="name")
-    for name, found, lens in (("reads", read, "raw"), ("writes", written, None)):
-        decoded = _decoded(config, found, lens)
-        table[name], table[f"{name}_not"] = decoded["top"], decoded["bottom"]
-    out.table("vectors", table)
-    return float(sum(shares))
+    def _decoded(self, found: Directions, lens: str | Lens | None = None) -> pd.DataFrame:
+        return found.decode(self.weights, self.k, lens or self.lens)
+
+    def _copies(self, ov: OV, head: Head, ids: Int[Tensor, " pos"]) -> pd.DataFrame:
+        """A row a token of the prompt, and of the sample."""
+        weights, readout = self.weights, open_readout(self.weights)
+        strings = token_strings(weights.folder, weights.spec.d_vocab)
+        given = [i for i in dict.fromkeys(ids.tolist()) if bool((readout.ids == i).any())]
+        generator = torch.Generator().manual_seed(0)
+        drawn = readout.ids[torch.randperm(len(readout.ids), generator=generator)[: self.sample]]
+        asked = torch.tensor([*given, *drawn.tolist()])
+        own = torch.searchsorted(readout.ids, asked)
+        E, site = weights.W_E(), Site("attn_out", head.layer)
+        table: list[dict[str, Any]] = []
+        for at, ids_here in zip(torch.split(own, ROWS), torch.split(asked, ROWS), strict=True):
+            vectors = self.lens.vectors(ov(E[ids_here]), site)
+            logits = vectors @ readout.rows.T
+            above, below = places(logits, at)
+            top, bottom = (
+                readout.ids[logits.topk(self.k, largest=largest).indices]
+                for largest in (True, False)
+            )
+            for row, token in enumerate(ids_here.tolist()):
+                table.append(
+                    {
+                        "token": strings[token],
+                        "id": token,
+                        "given": len(table) < len(given),
+                        "above": int(above[row]),
+                        "below": int(below[row]),
+                        "top": [strings[i] for i in top[row].tolist()],
+                        "bottom": [strings[i] for i in bottom[row].tolist()],
+                    }
+                )
+        return pd.DataFrame(table)
+
+    def _vectors(self, ov: OV, head: Head, out: RunWriter) -> float:
+        """Write the singular vectors; returns the share of OV's squares that they hold."""
+        reads, singular, writes = ov.svd(self.vectors)
+        whole = float((ov.write.T @ ov.write).mul(ov.read @ ov.read.T).sum())
+        shares = (singular.square() / whole).tolist()
+        index = pd.DataFrame(
+            {
+                "name": [f"{head} vector {i}" for i in range(len(singular))],
+                "number": range(len(singular)),
+                "singular": singular.tolist(),
+                "share": shares,
+            }
+        )
+        made = Provenance.of("circuits.head", self.weights, head=str(head))
+        written = Directions(Site("attn_out", head.layer), writes.float(), index, made)
+        reading = Product(ov.scale)
+        read = Directions(Site("resid_pre", head.layer), reads.float(), index, made, reading)
+        written.save_in(out, "directions")
+        read.save_in(out, "reads")
+        table = index.drop(columns="name")
+        for name, found, lens in (("reads", read, "raw"), ("writes", written, None)):
+            decoded = self._decoded(found, lens)
+            table[name], table[f"{name}_not"] = decoded["top"], decoded["bottom"]
+        out.table("vectors", table)
+        return float(sum(shares))
 
 
 def attention_terms(

@@ -31,7 +31,7 @@ from ..errors import UserError
 from ..obsprop.task_files import Task, read_task
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .asked import task_print
+from .asked import asked_target, task_print
 from .head import Head
 from .rules import Rule
 
@@ -102,6 +102,21 @@ class HeadConfig(TextStudy):
             raise UserError("--sample must be at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .head_tables import head_tables
+        from .head_tables import HeadWork
 
-        return head_tables(self, out)
+        subject = self.open(out, attention="eager")
+        target = None
+        if self.target or self.task:
+            words = (self.target, self.against)
+            target = asked_target(subject, self.stored_weights, *words, self.task)
+        work = HeadWork(
+            subject,
+            self.stored_weights,
+            Head.parse(self.head, subject.spec),
+            subject.tokens(self.prompt),
+            target,
+            self.rule,
+            self.opened_lens,
+            *(self.k, self.vectors, self.sample),
+        )
+        return work.tables(out)

@@ -194,7 +194,7 @@ def picked(graph: Graph, share: float = 1.0, edges: float = 0.5, by: By = "attri
     drawn = between(graph, shown)
     drawn = drawn.assign(weight=flowing(drawn, by))
     sizes = drawn["weight"].abs()
-    ways = sizes.groupby(drawn["source"]).idxmax() if edges else []
+    ways = list(sizes.groupby(drawn["source"]).idxmax()) if edges else []
     kept = drawn.loc[sizes[[*strongest(sizes, edges), *ways]].index.unique()]
     left = parts.drop(index=strong)
     return Picked(shown, kept, len(left), float(left[by].sum()), len(drawn) - len(kept))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,65 +21,70 @@ from ..runs.writer import RunWriter
 from .head import Head
 from .ov import OV
 
-if TYPE_CHECKING:
-    from .roles import RolesConfig
-
 SCORES = ("previous", "first", "own", "duplicate", "induction")
 """Columns that are means of the pattern."""
 
 
-def role_tables(config: RolesConfig, out: RunWriter) -> dict[str, Any]:
-    """Write the table of a run; its metrics."""
-    subject = config.open(out, attention="eager")
-    sites = subject.matching(["*.attn_pattern"])
-    sums = torch.zeros(len(sites), subject.spec.n_heads, len(SCORES), dtype=torch.float64)
-    losses = torch.zeros(2, dtype=torch.float64)
-    with progress("read", config.sequences, "sequences") as advance:
-        for tokens in _sequences(config, subject):
-            ids = torch.tensor([*subject.prompting.start, *tokens.tolist(), *tokens.tolist()])
-            found = subject.capture(ids[None], [*sites, Site("logits")])
-            for i, site in enumerate(sites):
-                sums[i] += scores(found[site][0].cpu(), config.length)
-            logits = subject.spec.capped(found[Site("logits")][0].cpu())
-            losses += copy_losses(logits, ids, config.length)
-            advance(1)
-    table = out.table("heads", list(_rows(config, sites, sums / config.sequences)))
-    first, second = (losses / config.sequences).tolist()
-    best = table.nlargest(1, "induction").iloc[0]
-    return {
-        "loss of the first copy, nats": first,
-        "loss of the second copy, nats": second,
-        "most induction": float(best["induction"]),
-        "by head": f"{best['layer']:.0f}.{best['head']:.0f}",
-    }
+@dataclass(frozen=True)
+class RoleWork:
+    """A model, and the sequences that its heads are scored on."""
 
+    subject: Subject
+    weights: Weights
+    length: int
+    sequences: int
+    seed: int
 
-def _sequences(config: RolesConfig, subject: Subject) -> Iterator[Int[Tensor, " length"]]:
-    """Random tokens that are text, no two of a sequence alike."""
-    ids = open_readout(config.stored_weights).ids
-    special = torch.tensor(subject.prompting.special, dtype=torch.long)
-    text = ids[~torch.isin(ids, special)]
-    if len(text) < config.length:
-        raise UserError(f"the vocabulary has {len(text)} tokens: give a shorter --length")
-    generator = torch.Generator().manual_seed(config.seed)
-    for _ in range(config.sequences):
-        yield text[torch.randperm(len(text), generator=generator)[: config.length]]
+    def tables(self, out: RunWriter) -> dict[str, Any]:
+        """Write the table of a run; its metrics."""
+        subject = self.subject
+        sites = subject.matching(["*.attn_pattern"])
+        sums = torch.zeros(len(sites), subject.spec.n_heads, len(SCORES), dtype=torch.float64)
+        losses = torch.zeros(2, dtype=torch.float64)
+        with progress("read", self.sequences, "sequences") as advance:
+            for tokens in self._sequences(subject):
+                ids = torch.tensor([*subject.prompting.start, *tokens.tolist(), *tokens.tolist()])
+                found = subject.capture(ids[None], [*sites, Site("logits")])
+                for i, site in enumerate(sites):
+                    sums[i] += scores(found[site][0].cpu(), self.length)
+                logits = subject.spec.capped(found[Site("logits")][0].cpu())
+                losses += copy_losses(logits, ids, self.length)
+                advance(1)
+        table = out.table("heads", list(self._rows(sites, sums / self.sequences)))
+        first, second = (losses / self.sequences).tolist()
+        best = table.nlargest(1, "induction").iloc[0]
+        return {
+            "loss of the first copy, nats": first,
+            "loss of the second copy, nats": second,
+            "most induction": float(best["induction"]),
+            "by head": f"{best['layer']:.0f}.{best['head']:.0f}",
+        }
 
+    def _sequences(self, subject: Subject) -> Iterator[Int[Tensor, " length"]]:
+        """Random tokens that are text, no two of a sequence alike."""
+        ids = open_readout(self.weights).ids
+        special = torch.tensor(subject.prompting.special, dtype=torch.long)
+        text = ids[~torch.isin(ids, special)]
+        if len(text) < self.length:
+            raise UserError(f"the vocabulary has {len(text)} tokens: give a shorter --length")
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(self.sequences):
+            yield text[torch.randperm(len(text), generator=generator)[: self.length]]
 
-def _rows(
-    config: RolesConfig, sites: list[Site], means: Float[Tensor, "layers heads scores"]
-) -> Iterator[dict[str, Any]]:
-    """A row a head."""
-    circuits = Copying(config.stored_weights)
-    for site, layer in zip(sites, means, strict=True):
-        assert site.layer is not None
-        for number, head in enumerate(layer.tolist()):
-            yield {
-                "layer": site.layer,
-                "head": number,
-                **dict(zip(SCORES, head, strict=True)),
-                "copying": circuits(Head(site.layer, number)),
-            }
+    def _rows(
+        self, sites: list[Site], means: Float[Tensor, "layers heads scores"]
+    ) -> Iterator[dict[str, Any]]:
+        """A row a head."""
+        circuits = Copying(self.weights)
+        for site, layer in zip(sites, means, strict=True):
+            assert site.layer is not None
+            for number, head in enumerate(layer.tolist()):
+                yield {
+                    "layer": site.layer,
+                    "head": number,
+                    **dict(zip(SCORES, head, strict=True)),
+                    "copying": circuits(Head(site.layer, number)),
+                }
 
 
 def scores(pattern: Float[Tensor, "heads query key"], length: int) -> Float[Tensor, "heads scores"]:

@@ -48,6 +48,8 @@ class RolesConfig(TextStudy):
             raise UserError("give at least 2 tokens as --length and one of --sequences")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .role_tables import role_tables
+        from .role_tables import RoleWork
 
-        return role_tables(self, out)
+        subject = self.open(out, attention="eager")
+        sizes = (self.length, self.sequences, self.seed)
+        return RoleWork(subject, self.stored_weights, *sizes).tables(out)

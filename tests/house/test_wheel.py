@@ -12,7 +12,7 @@ import pytest
 
 from .layers import ROOT
 
-MEGABYTES = 60
+MEGABYTES = 80
 ANALYSIS = '''"""Counts the letters of a word: an analysis of ten lines."""
 from dataclasses import dataclass
 from typing import ClassVar
