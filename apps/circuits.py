@@ -77,7 +77,8 @@ def _asked() -> None:
         other = st.text_input(
             "Counterfactual prompt (may be empty)",
             placeholder="The key to the cabinet",
-            help="Of as many tokens. Each node then has an effect too: what changes with it.",
+            help="Of as many tokens. Each node then has an effect too: what the target loses if "
+            "it alone is taken from there.",
         )
         left, middle, right = st.columns(3)
         model = left.text_input("Model", DEFAULT_MODEL)

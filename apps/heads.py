@@ -11,7 +11,7 @@ from interp.apps.common import charts, errors_in_place, in_tabs, offer_run, pick
 from interp.circuits import figures_heads as figures
 from interp.circuits.heads import HeadConfig
 from interp.circuits.patching import PatchConfig
-from interp.circuits.roles import HeadsConfig
+from interp.circuits.roles import RolesConfig
 from interp.lens.fit import FitConfig
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.vocabulary import visible
@@ -66,7 +66,7 @@ def _patched(run: Run) -> None:
     prompt, counterfactual = run.manifest["prompts"]
     st.caption(
         f"{plain(config['model'])}: {plain(config['site'])} of the other prompt, patched into the "
-        f"{plain(config['into'])}. The target, {plain(visible(metrics['target']))}, is "
+        f"{plain(config['into'])}. The target, “{plain(metrics['target'])}”, is "
         f"{metrics['prompt']:.2f} after the prompt “{plain(prompt)}” and "
         f"{metrics['counterfactual']:.2f} after the counterfactual “{plain(counterfactual)}”."
     )
@@ -160,8 +160,8 @@ def _heads() -> None:
     with st.form("heads"):
         model = st.text_input("Model", DEFAULT_MODEL)
         pressed = st.form_submit_button("Score its heads")
-    made = _made(HeadsConfig(), pressed, model=model.strip())
-    run = made or pick_run(HeadsConfig.STUDY, "Every head", "heads")
+    made = _made(RolesConfig(), pressed, model=model.strip())
+    run = made or pick_run(RolesConfig.STUDY, "Every head", "heads")
     heads, metrics = table(run, "heads"), run.metrics
     st.caption(
         f"{plain(run.config['model'])} on {run.config['length']:,} random tokens said twice: a "

@@ -172,7 +172,7 @@ BUILT_IN = (
             "interp.circuits.truth:TruthConfig",
             "interp.circuits.steering:SteerConfig",
             "interp.circuits.heads:HeadConfig",
-            "interp.circuits.roles:HeadsConfig",
+            "interp.circuits.roles:RolesConfig",
             "interp.circuits.patching:PatchConfig",
         ),
         commands="interp.cli.circuits:circuits",

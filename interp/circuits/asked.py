@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..model.batch import Batch
-from ..model.subject import Subject
-from ..model.weights import Weights
-from ..obsprop.observables import make_observable
 from ..obsprop.task_files import Task
-from .target import Target, of_observable, open_target
+
+if TYPE_CHECKING:
+    from ..model.batch import Batch
+    from ..model.subject import Subject
+    from ..model.weights import Weights
+    from .target import Target
 
 
 def asked_target(
     subject: Subject, weights: Weights, target: str, against: str, task: Task | None
 ) -> Target:
     """What the options --target, --against and --observable mean."""
+    from ..obsprop.observables import make_observable
+    from .target import of_observable, open_target
+
     if task is None:
         return open_target(subject, target, against)
     return of_observable(make_observable(task.name, task.observable, weights))

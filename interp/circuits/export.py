@@ -22,10 +22,10 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import UserError
 from ..plain_json import read_json
 from ..plain_path import plain_path
@@ -79,7 +79,7 @@ def _metadata(graph: Graph, slug: str) -> dict[str, Any]:
         "schema_version": 1,
         "info": {
             "description": f"{graph.target} = {graph.value:.6g}; weights are in its units",
-            "generator": {"name": "interp-workbench", "version": __version__},
+            "generator": {"name": "interp-workbench", "version": version("interp-workbench")},
         },
         "generation_settings": rule,
         "pruning_settings": {"node_threshold": about.get("share")},

@@ -66,7 +66,7 @@ def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
 
 
 def roles(heads: pd.DataFrame, score: str) -> go.Figure:
-    """Layers by heads, coloured by one score of `circuits.heads`."""
+    """Layers by heads, coloured by one score of `circuits.roles`."""
     grid = heads.pivot(index="layer", columns="head", values=score)
     signed = score == "copying"
     colours = DIVERGING if signed else "Blues"
@@ -89,7 +89,7 @@ def of_run(run: Run) -> Figures:
         cells = run.table("pattern")
         known = [shade for shade in SHADES if cells[shade].notna().any()]
         return {shade: lambda shade=shade: pattern(cells, shade) for shade in known}  # type: ignore[misc]
-    if run.study == "circuits.heads":
+    if run.study == "circuits.roles":
         heads = run.table("heads")
         scores = [name for name in heads.columns if name not in ("layer", "head")]
         return {score: lambda score=score: roles(heads, score) for score in scores}  # type: ignore[misc]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -28,9 +28,9 @@ from ..model.batch import Batch
 from ..model.edits import Edit, Watch
 from ..model.site import Site
 from ..model.subject import Subject
+from .rules import Rule
 from .target import Target
 
-Rule = Literal["half", "gate"]
 INPUT = Site("resid_pre", 0)
 """Where the affine network begins: the tokens' embeddings."""
 

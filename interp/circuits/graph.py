@@ -21,7 +21,7 @@ class Edge(NamedTuple):
     target: int
     weight: float
     effect: float
-    """The same of the change to the counterfactual; NaN without one."""
+    """The same of what changes from the counterfactual; NaN without one."""
 
 
 class Graph(NamedTuple):
@@ -90,7 +90,7 @@ def drawn(
     numbers = {node: n for n, node in enumerate(nodes)}
     target, remainder = len(nodes), len(nodes) + 1
     every: list[Edge] = []
-    gap = network.counterfactual - network.value
+    gap = network.value - network.counterfactual
     totals, error, done = {target: (network.value, gap)}, 0.0, 0
     flowing = [node for node in nodes if network.parts[node.part].flows]
     for flow in (network.flow_to_target(), *network.flows(flowing)):

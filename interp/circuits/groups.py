@@ -31,6 +31,8 @@ from ..runs.store import Run, Store
 from ..runs.writer import RunWriter
 from .picked import ALWAYS, TRACE, Graph, named, opened, words
 
+FLOWS = ("weight", "effect")
+"""Columns of an edge."""
 TABLES = ("tokens", "totals", "cuts")
 """What a grouping leaves as it is."""
 
@@ -58,7 +60,7 @@ def grouped(
     kept = kept.sort_values("node", kind="stable").reset_index(drop=True)
     numbers = {old: new for new, old in enumerate(kept["node"])}
     kept["node"] = range(len(kept))
-    summed = ends[~within].groupby(["source", "target"])["weight"].sum()
+    summed = ends[~within].groupby(["source", "target"])[list(FLOWS)].sum(min_count=1)
     between = summed.reset_index()
     return kept.drop(columns="label"), _renumbered(between, numbers)
 

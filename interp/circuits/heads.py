@@ -25,35 +25,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pandas as pd
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
-from ..directions.directions import Directions
-from ..directions.provenance import Provenance
-from ..directions.reading import Product
 from ..errors import UserError
-from ..lens.files import open_lens
-from ..lens.lens import Lens
-from ..model.batch import Batch
-from ..model.readout import open_readout
-from ..model.site import Site
-from ..model.subject import Subject
-from ..model.vocabulary import token_strings
-from ..model.weights import Weights
 from ..obsprop.task_files import Task, read_task
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .asked import asked_target, task_print, tokens_of
-from .frozen import Rule, rows
-from .ov import OV, Head, Terms, places, terms
+from .asked import task_print
+from .head import Head
+from .rules import Rule
 
-ROWS = 64
-"""Tokens whose logits are made at once."""
-FINAL = Site("final_norm_in")
+if TYPE_CHECKING:
+    from ..lens.lens import Lens
 
 
 @dataclass(frozen=True)
@@ -87,6 +70,8 @@ class HeadConfig(TextStudy):
 
     @cached_property
     def opened_lens(self) -> Lens:
+        from ..lens.files import open_lens
+
         return open_lens(self.lens, self.stored_weights)
 
     @cached_property
@@ -117,164 +102,6 @@ class HeadConfig(TextStudy):
             raise UserError("--sample must be at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        subject, head = self.open(out, attention="eager"), Head.parse(self.head, self._spec)
-        batch = subject.tokens(self.prompt)
-        said = tokens_of(subject, batch)
-        found, error = attention_terms(subject, self.stored_weights, batch, head.layer)
-        pattern = self._pattern(subject, batch, head, found, said)
-        out.table("pattern", pattern)
-        written = self._written(head, found.written[head.number], said)
-        columns = ["position", "token", "length", "top", "bottom"]
-        out.table("sources", self._decoded(written)[columns])
-        ov = OV.of(self.stored_weights, head)
-        copies = out.table("copies", self._copies(ov, head, batch.ids[0].cpu()))
-        shares = self._vectors(ov, head, out)
-        drawn = copies[~copies["given"]]
-        effects = {}
-        if self.target or self.task:
-            last = pattern[pattern["query"] == len(said) - 1]
-            effects = {
-                "direct": float(last["direct"].sum()),
-                "total": float(pattern["total"].sum()),
-            }
-        return {
-            "tokens": len(said),
-            "error of the sum": error,
-            **effects,
-            f"share that it copies (own among the first {self.k})": _share(drawn, "above", self.k),
-            f"share that it suppresses (own among the last {self.k})": _share(
-                drawn, "below", self.k
-            ),
-            f"share of OV in {self.vectors} vectors": shares,
-        }
+        from .head_tables import head_tables
 
-    @property
-    def _spec(self) -> Any:
-        return self.stored_weights.spec
-
-    def _pattern(
-        self, subject: Subject, batch: Batch, head: Head, found: Terms, said: list[str]
-    ) -> pd.DataFrame:
-        """A row a query and a key that it can see."""
-        n, nan = len(said), torch.full((len(said), len(said)), torch.nan)
-        direct = total = nan
-        if self.target or self.task:
-            target = asked_target(
-                subject, self.stored_weights, self.target, self.against, self.task
-            )
-            own = Site("attn_out", head.layer)
-            gradients = rows(subject, batch, target, [own, FINAL], self.rule)
-            direct, total = (
-                found.effects(head.number, gradients[site].cpu()) for site in (FINAL, own)
-            )
-        lengths = found.lengths(head.number)
-        return pd.DataFrame(
-            {
-                "query": q,
-                "key": s,
-                "query_token": said[q],
-                "key_token": said[s],
-                "weight": float(found.pattern[head.number, q, s]),
-                "length": float(lengths[q, s]),
-                "direct": float(direct[q, s]),
-                "total": float(total[q, s]),
-            }
-            for q in range(n)
-            for s in range(q + 1)
-        )
-
-    def _written(self, head: Head, vectors: Tensor, said: list[str]) -> Directions:
-        """What the head writes for each source with all its attention."""
-        index = pd.DataFrame(
-            {
-                "name": [f"{head} from {position}" for position in range(len(said))],
-                "position": range(len(said)),
-                "token": said,
-                "length": vectors.norm(dim=1).tolist(),
-            }
-        )
-        return Directions(Site("attn_out", head.layer), vectors.float(), index)
-
-    def _decoded(self, found: Directions, lens: str | Lens | None = None) -> pd.DataFrame:
-        return found.decode(self.stored_weights, self.k, lens or self.opened_lens)
-
-    def _copies(self, ov: OV, head: Head, ids: Int[Tensor, " pos"]) -> pd.DataFrame:
-        """A row a token of the prompt, and of the sample."""
-        weights, readout = self.stored_weights, open_readout(self.stored_weights)
-        strings = token_strings(weights.folder, weights.spec.d_vocab)
-        given = [i for i in dict.fromkeys(ids.tolist()) if bool((readout.ids == i).any())]
-        generator = torch.Generator().manual_seed(0)
-        drawn = readout.ids[torch.randperm(len(readout.ids), generator=generator)[: self.sample]]
-        asked = torch.tensor([*given, *drawn.tolist()])
-        own = torch.searchsorted(readout.ids, asked)
-        E, site = weights.W_E(), Site("attn_out", head.layer)
-        table: list[dict[str, Any]] = []
-        for at, ids_here in zip(torch.split(own, ROWS), torch.split(asked, ROWS), strict=True):
-            vectors = self.opened_lens.vectors(ov(E[ids_here]), site)
-            logits = vectors @ readout.rows.T
-            above, below = places(logits, at)
-            top, bottom = (
-                readout.ids[logits.topk(self.k, largest=largest).indices]
-                for largest in (True, False)
-            )
-            for row, token in enumerate(ids_here.tolist()):
-                table.append(
-                    {
-                        "token": strings[token],
-                        "id": token,
-                        "given": len(table) < len(given),
-                        "above": int(above[row]),
-                        "below": int(below[row]),
-                        "top": [strings[i] for i in top[row].tolist()],
-                        "bottom": [strings[i] for i in bottom[row].tolist()],
-                    }
-                )
-        return pd.DataFrame(table)
-
-    def _vectors(self, ov: OV, head: Head, out: RunWriter) -> float:
-        """Write the singular vectors; returns the share of OV's squares that they hold."""
-        reads, singular, writes = ov.svd(self.vectors)
-        whole = float((ov.write.T @ ov.write).mul(ov.read @ ov.read.T).sum())
-        shares = (singular.square() / whole).tolist()
-        index = pd.DataFrame(
-            {
-                "name": [f"{head} vector {i}" for i in range(len(singular))],
-                "number": range(len(singular)),
-                "singular": singular.tolist(),
-                "share": shares,
-            }
-        )
-        made = Provenance.of(self.STUDY, self.stored_weights, head=str(head))
-        written = Directions(Site("attn_out", head.layer), writes.float(), index, made)
-        reading = Product(ov.scale)
-        read = Directions(Site("resid_pre", head.layer), reads.float(), index, made, reading)
-        written.save_in(out, "directions")
-        read.save_in(out, "reads")
-        table = index.drop(columns="name")
-        for name, found, lens in (("reads", read, "raw"), ("writes", written, None)):
-            decoded = self._decoded(found, lens)
-            table[name], table[f"{name}_not"] = decoded["top"], decoded["bottom"]
-        out.table("vectors", table)
-        return float(sum(shares))
-
-
-def attention_terms(
-    subject: Subject, weights: Weights, batch: Batch, layer: int
-) -> tuple[Terms, float]:
-    """The terms of a layer's attention on one prompt, and how far their sum is from the model's
-    attn_out: the longest difference at a position over the longest attn_out.
-
-    Raises:
-        UserError: a layer without patterns and values, or a family whose heads have a gate.
-    """
-    wanted = [Site(kind, layer) for kind in ("attn_pattern", "head_v", "attn_out")]
-    captured = subject.capture(batch, wanted)
-    pattern, values, added = (captured[site][0].cpu() for site in wanted)
-    found = terms(weights, layer, pattern, values)
-    differs = (found.total() - added.double()).norm(dim=1).max()
-    return found, float(differs / added.double().norm(dim=1).max())
-
-
-def _share(copies: pd.DataFrame, side: str, k: int) -> float:
-    """Of tokens that stand among the first k from one side."""
-    return float((copies[side] < k).mean())
+        return head_tables(self, out)

@@ -29,9 +29,10 @@ from ..model.batch import Batch
 from ..model.families import ModelSpec
 from ..model.site import Site
 from ..model.subject import Subject
-from .frozen import INPUT, Frozen, Rule, freeze
+from .frozen import INPUT, Frozen, freeze
 from .latents import Spliced
 from .parts import HEADS, Constants, Heads, Index, Neurons, Part, Whole
+from .rules import Rule
 from .target import Target
 
 AT_ONCE = 32
@@ -53,7 +54,7 @@ class Flow(NamedTuple):
     shares: list[Tensor]
     """Of each part, those of its nodes; zeros where nothing does."""
     effects: list[Tensor] | None
-    """The same of the changes to the counterfactual's activations."""
+    """The same of what changes from the counterfactual's activations."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,16 @@ class Network:
 
     @cached_property
     def effects(self) -> list[Float[Tensor, ...]] | None:
-        """Of each part, what its nodes would change of the target with the activations that they
-        have at the counterfactual, to first order."""
+        """Of each part, what the target would lose if its nodes had their activations at the
+        counterfactual, to first order."""
         return self._changes(self.rows)
 
     def _changes(self, rows: Sequence[Tensor]) -> list[Tensor] | None:
-        """row . (activation at the counterfactual - here), part by part."""
+        """row . (activation here - at the counterfactual), part by part."""
         if self.changed is None:
             return None
         return [
-            other.shares(row[None])[0] - part.shares(row[None])[0]
+            part.shares(row[None])[0] - other.shares(row[None])[0]
             for part, other, row in zip(self.parts, self.changed, rows, strict=True)
         ]
 
@@ -134,7 +135,7 @@ class Network:
         shares = {n: self.parts[n].shares(row) for n, row in rows.items()}
         effects: dict[int, Tensor] | None = None
         if self.changed is not None:
-            effects = {n: self.changed[n].shares(row) - shares[n] for n, row in rows.items()}
+            effects = {n: shares[n] - self.changed[n].shares(row) for n, row in rows.items()}
         for i, node in enumerate(nodes):
             source = part.source(node.at)
             own = self._of_one(shares, i, source)

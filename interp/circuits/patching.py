@@ -23,22 +23,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from ..errors import UserError
-from ..model.batch import Batch
-from ..model.edits import head_of, patch
 from ..model.site import Site
-from ..model.subject import Subject
 from ..obsprop.task_files import Task, read_task
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .asked import asked_target, check_pair, task_print, tokens_of
-from .target import Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from ..model.batch import Batch
+    from ..model.subject import Subject
+    from .target import Target
 
 Kind = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out", "head_z"]
 ALL = -1
@@ -197,7 +197,6 @@ class PatchConfig(TextStudy):
 _USUAL = PatchConfig()
 
 
-@torch.no_grad()
 def patched(
     subject: Subject,
     target: Target,
@@ -212,6 +211,11 @@ def patched(
         batch: the prompt that runs.
         there: the other's activations at the whole sites.
     """
+    import torch
+
+    from ..model.batch import Batch
+    from ..model.edits import head_of, patch
+
     rows = len(cells)
     masks: dict[Site, Tensor] = {}
     for row, cell in enumerate(cells):
@@ -222,6 +226,6 @@ def patched(
         for site, mask in masks.items()
     ]
     many = Batch(batch.ids.expand(rows, -1), batch.mask.expand(rows, -1))
-    with subject.edited(*edits):
+    with torch.no_grad(), subject.edited(*edits):
         values: list[float] = target.value(subject.logits(many)).tolist()
     return values

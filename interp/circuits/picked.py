@@ -25,6 +25,12 @@ KINDS = (
 )  # fmt: skip
 NUMBERS = ("attribution", "activation", "effect", "inside")
 """Columns of a node that its card shows, where there is a number."""
+COLUMNS = (
+    "node", "kind", "layer", "position", "source", "index", "name", "token", "activation",
+    "attribution", "effect", "top", "bottom",
+)  # fmt: skip
+MOST = 10_000
+"""Layers of a model; more are a fault of the file."""
 By = Literal["attribution", "effect"]
 """What ranks the nodes; effects are there with a counterfactual."""
 ALWAYS = ("remainder", "target")
@@ -89,14 +95,30 @@ def opened(run: Run) -> Graph:
     about = run.config if run.study == TRACE else run.manifest["traced"]
     tokens = tuple(run.table("tokens").sort_values("position")["token"])
     nodes, edges = run.table("nodes"), run.table("edges")
-    numbers = set(nodes["node"])
-    if len(numbers) < len(nodes) or not numbers >= {*edges["source"], *edges["target"]}:
-        raise UserError(f"{run.path} has edges of nodes that it lacks: make it again with --fresh")
+    if fault := _fault(nodes, edges, len(tokens)):
+        raise UserError(f"{run.path} {fault}: make it again with --fresh")
     fingerprints = run.manifest.get("fingerprints", {})
     return Graph(
         named(nodes), edges, tokens, about, float(run.metrics["target"]),
         str(fingerprints.get("model", "")),
     )  # fmt: skip
+
+
+def _fault(nodes: pd.DataFrame, edges: pd.DataFrame, length: int) -> str:
+    """What is wrong with tables that anyone may have written; "" if nothing is."""
+    missing = {*COLUMNS} - {*nodes} | {"source", "target", "weight"} - {*edges}
+    if missing:
+        return f"lacks the columns {', '.join(sorted(missing))}"
+    numbers = set(nodes["node"])
+    if len(numbers) < len(nodes) or not numbers >= {*edges["source"], *edges["target"]}:
+        return "has edges of nodes that it lacks"
+    if (nodes["kind"] == "target").sum() != 1 or not length:
+        return "has no target, or several, or no tokens"
+    if not nodes["layer"].between(-1, MOST).all() or not (nodes["position"] < length).all():
+        return "has nodes outside of its model or its prompt"
+    if not np.isfinite([*nodes["attribution"], *edges["weight"]]).all():
+        return "has numbers that are not finite"
+    return ""
 
 
 def named(nodes: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +175,11 @@ def picked(graph: Graph, share: float = 1.0, edges: float = 0.5, by: By = "attri
     Args:
         share: of the parts' absolute attribution (or effect), that those which are shown carry at
             least.
-        edges: the same of the absolute weight of the edges between them.
+        edges: the same of the absolute weight (or effect) of the edges between them. Unless it is
+            0, the strongest edge out of each node is shown too: its way to the target.
+
+    Returns:
+        Its edges' `weight` is what they were picked by.
 
     Raises:
         UserError: a share outside of 0 to 1.
@@ -166,9 +192,18 @@ def picked(graph: Graph, share: float = 1.0, edges: float = 0.5, by: By = "attri
     rest = graph.nodes[graph.nodes["kind"].isin(ALWAYS)]
     shown = pd.concat([rest, parts.loc[strong]])
     drawn = between(graph, shown)
-    kept = drawn.loc[strongest(drawn["weight"], edges)]
+    drawn = drawn.assign(weight=flowing(drawn, by))
+    sizes = drawn["weight"].abs()
+    ways = sizes.groupby(drawn["source"]).idxmax() if edges else []
+    kept = drawn.loc[sizes[[*strongest(sizes, edges), *ways]].index.unique()]
     left = parts.drop(index=strong)
     return Picked(shown, kept, len(left), float(left[by].sum()), len(drawn) - len(kept))
+
+
+def flowing(edges: pd.DataFrame, by: By) -> pd.Series:
+    """What flows along edges: of what there is, or of what changes to the counterfactual."""
+    column = "effect" if by == "effect" and "effect" in edges else "weight"
+    return edges[column].fillna(0.0)
 
 
 def between(graph: Graph, nodes: pd.DataFrame) -> pd.DataFrame:

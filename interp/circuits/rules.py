@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from ..errors import UserError
 
+Rule = Literal["half", "gate"]
+"""How a gated product is frozen (frozen.py)."""
 PREDICTING = ("half", "gate", "gradient", "integrated")
 """Those that say by how much the target changes."""
 RULES = (*PREDICTING, "difference", "random")

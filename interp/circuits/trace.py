@@ -12,11 +12,12 @@ Written to the run:
                     position that a head reads; index int: the neuron's, head's or latent's number,
                     -1 else; name string; token string: the prompt's at the position; activation
                     double (of a head its pattern; NaN: none); attribution double: what it has of
-                    the target; effect double: row . (activation at the counterfactual prompt -
-                    here), NaN without one; top, bottom list<string>: the tokens that what it
+                    the target; effect double: row . (activation here - at the counterfactual),
+                    what the target loses if the node alone has that one, to first order, NaN
+                    without one; top, bottom list<string>: the tokens that what it
                     writes raises and lowers most
-    edges.parquet   source, target int: nodes; weight double; effect double: the same of the change
-                    to the counterfactual's activations, NaN without one
+    edges.parquet   source, target int: nodes; weight double; effect double: the same of what
+                    changes from the counterfactual's activations, NaN without one
     totals.parquet  kind string, layer int, nodes int, attribution, absolute double: of all nodes,
                     those that are not kept too
     cuts.parquet    layer int, sum double: row . stream behind the layer, plus the constants that
@@ -37,19 +38,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..lens.files import open_lens
-from ..lens.lens import Lens
 from ..obsprop.task_files import Task, read_task
 from ..progress import progress, waiting
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .asked import asked_target, check_pair, task_print, tokens_of
-from .frozen import Rule
+from .rules import Rule
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from ..lens.lens import Lens
     from ..model.batch import Batch
     from ..model.subject import Subject
     from .graph import Edge
@@ -74,7 +74,8 @@ class TraceConfig(TextStudy):
     observable: str = ""
     """An observable in the place of both tokens: a shipped one by its name, or a file."""
     counterfactual: str = ""
-    """A text of as many tokens: nodes are then chosen by what changing to it would change."""
+    """A text of as many tokens: nodes are then chosen by what the target loses with their
+    activations there."""
     rule: Rule = "half"
     """How a gated product is frozen: each factor carries a half, or the gate is frozen."""
     lens: str = field(default="raw", metadata={"key": False})
@@ -97,6 +98,8 @@ class TraceConfig(TextStudy):
 
     @cached_property
     def opened_lens(self) -> Lens:
+        from ..lens.files import open_lens
+
         return open_lens(self.lens, self.stored_weights)
 
     @property

@@ -11,7 +11,7 @@ from tyro.extras import SubcommandApp
 from ..circuits.groups import GroupConfig
 from ..circuits.heads import HeadConfig
 from ..circuits.patching import PatchConfig
-from ..circuits.roles import HeadsConfig
+from ..circuits.roles import RolesConfig
 from ..circuits.steering import SteerConfig
 from ..circuits.trace import TraceConfig
 from ..circuits.truth import TruthConfig
@@ -44,7 +44,7 @@ study_command(circuits, TruthConfig, truth)
 study_command(circuits, SteerConfig, steer)
 study_command(circuits, HeadConfig, looks, says)
 study_command(circuits, PatchConfig, moved)
-study_command(circuits, HeadsConfig, roles)
+study_command(circuits, RolesConfig, roles)
 
 
 @command(circuits, "export")

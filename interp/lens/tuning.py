@@ -56,7 +56,8 @@ def tuned(
         save_tensors(tensors_of(lens), path, said_of(lens))
     logit, kls = Lens(reader.weights, "final"), []
     with progress("held out", len(others), "batches") as advance:
-        for number, some in enumerate(others, len(learned)):
+        first = sum(map(len, [*learned, *others]))  # no step has such a number
+        for number, some in enumerate(others, first):
             states = reader.states(some, number)
             kls.append(torch.tensor([_kls(each, states, reader.W_U) for each in (logit, lens)]))
             advance(1)

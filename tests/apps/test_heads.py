@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from interp.circuits.heads import HeadConfig
 from interp.circuits.patching import PatchConfig
-from interp.circuits.roles import HeadsConfig
+from interp.circuits.roles import RolesConfig
 from interp.cli import parse
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
@@ -23,7 +23,7 @@ def store(dog_model, tmp_path_factory):
     for study in (
         PatchConfig(model, **PAIR, site="head_z", at="each"),
         HeadConfig(model, prompt="w3 dog w5", head="1.2", target="dog", sample=20),
-        HeadsConfig(model, length=5, sequences=2),
+        RolesConfig(model, length=5, sequences=2),
     ):
         run_or_load(study, Store(root))
     return root
@@ -40,7 +40,7 @@ def shown(store, monkeypatch):
 
 def test_it_shows_what_is_stored(shown):
     said = " ".join(caption.value for caption in shown.caption).replace("\\", "")
-    assert "head_z of the other prompt, patched into the prompt. The target, dog␣-␣w7, is" in said
+    assert "head_z of the other prompt, patched into the prompt. The target, “dog - w7”, is" in said
     assert "head 1.2, lens raw. The terms of its layer add up to attn_out within" in said
     assert "5 random tokens said twice" in said
     for radio in shown.radio:
@@ -57,7 +57,7 @@ def test_what_it_gives_to_reproduce_them_works(shown):
     code = [(block.language, block.value) for block in shown.code]
     commands = [value for language, value in code if language == "bash"]
     assert [command.split()[1:3] for command in commands] == [
-        ["circuits", "patch"], ["circuits", "head"], ["circuits", "heads"],
+        ["circuits", "patch"], ["circuits", "head"], ["circuits", "roles"],
     ]  # fmt: skip
     for command in commands:
         parse(shlex.split(command)[1:])
@@ -85,4 +85,4 @@ def test_a_form_makes_a_run_and_says_a_mistake_in_place(shown, dog_model):
     shown.main.button[0].click().run()
     assert not shown.error
     assert not shown.exception
-    assert "The target, w7␣-␣mean, is" in shown.main.caption[1].value.replace("\\", "")
+    assert "The target, “w7 - mean”, is" in shown.main.caption[1].value.replace("\\", "")

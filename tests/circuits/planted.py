@@ -5,7 +5,6 @@ paths over it do, and a node's attribution is what the paths through it do. So e
 and attribution are equal, and the target is the sum over the paths.
 """
 
-import json
 from collections import defaultdict
 from itertools import pairwise
 
@@ -87,7 +86,7 @@ def tables(tokens=TOKENS, words=(" are", " were")):
         "nodes": nodes,
         "edges": pd.DataFrame(
             [{"source": s, "target": t, "weight": w} for (s, t), w in edges.items()]
-        ),
+        ).assign(effect=float("nan")),
         "tokens": pd.DataFrame({"position": range(len(tokens)), "token": tokens}),
         "totals": totals.reset_index(),
         "cuts": pd.DataFrame(
@@ -107,7 +106,3 @@ def write_run(store, tokens=TOKENS, words=(" are", " were"), config=None, **fact
     return finish_by_hand(
         store, "circuits.trace", ABOUT | (config or {}), made=made, metrics=metrics, **facts
     )
-
-
-def manifest(folder):
-    return json.loads((folder / "manifest.json").read_text())

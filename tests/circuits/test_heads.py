@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from interp.circuits import figures_heads
-from interp.circuits.heads import HeadConfig, attention_terms
-from interp.circuits.ov import OV, Head, places, terms
+from interp.circuits.head import Head
+from interp.circuits.head_tables import attention_terms
+from interp.circuits.heads import HeadConfig
+from interp.circuits.ov import OV, places, terms
 from interp.directions.sources import open_directions
 from interp.errors import UserError
 from interp.model.loaded import LoadedWeights

@@ -150,5 +150,5 @@ def test_effects_flow_out_of_a_node_as_they_are(model_folder):
     (x,) = subject.capture(batch, ["1.mlp_post"]).values()
     (y,) = subject.capture(other, ["1.mlp_post"]).values()
     last = max(n for n, part in enumerate(network.parts) if part.kind == "neuron")
-    assert torch.allclose(network.effects[last], network.rows[last] * (y - x)[0])
+    assert torch.allclose(network.effects[last], network.rows[last] * (x - y)[0])
     assert network.counterfactual == pytest.approx(float(TARGET.value(subject.logits(other))))

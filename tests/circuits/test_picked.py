@@ -4,12 +4,14 @@ import pandas as pd
 import pytest
 
 from interp.circuits.figures import graph_figure, largest
-from interp.circuits.picked import card, named, opened, picked, strongest
+from interp.circuits.picked import TRACE, card, named, opened, picked, strongest
 from interp.circuits.placed import WIDEST, placed
 from interp.errors import UserError
 from interp.plots import ORANGE
+from interp.runs.parts import write_table
 from interp.runs.store import open_run
 
+from ..manifests import finish_by_hand
 from .planted import EVIL, LAYERS, REMAINDER, TARGET, TOKENS, VALUE, tables, write_run
 
 
@@ -107,20 +109,35 @@ def test_no_node_hides_another(graph):
     assert [name for name, _ in places.rows] == ["emb", "0", "1", "2", "target"]
 
 
-def test_a_run_whose_tables_do_not_fit_is_refused(tmp_path):
-    from interp.runs.parts import write_table
-
-    from ..manifests import finish_by_hand
-
+@pytest.mark.parametrize(
+    ("table", "column", "value", "says"),
+    [
+        ("edges", "target", 77, "edges of nodes that it lacks"),
+        ("edges", "weight", float("nan"), "numbers that are not finite"),
+        ("nodes", "attribution", float("inf"), "numbers that are not finite"),
+        ("nodes", "layer", 10**12, "nodes outside of its model"),
+        ("nodes", "position", 5, "nodes outside of its model or its prompt"),
+        ("nodes", "kind", "target", "no target, or several"),
+        ("nodes", "top", None, "lacks the columns top"),
+    ],
+)
+def test_a_run_whose_tables_do_not_fit_is_refused(tmp_path, table, column, value, says):
     made = tables()
-    made["edges"].loc[0, "target"] = 77
+    if value is None:
+        made[table] = made[table].drop(columns=column)
+    else:
+        made[table].loc[3, column] = value
     parts = {
         f"{name}.parquet": lambda path, table=table: write_table(table, path)
         for name, table in made.items()
     }
-    folder = finish_by_hand(tmp_path, "circuits.trace", made=parts, metrics={"target": 1.0})
-    with pytest.raises(UserError, match="edges of nodes that it lacks"):
+    about = {"lens": "raw", "rule": "half"}
+    folder = finish_by_hand(tmp_path, TRACE, about, made=parts, metrics={"target": 1.0})
+    with pytest.raises(UserError, match=says):
         opened(open_run(folder))
+
+
+def test_another_studys_run_has_no_graph(tmp_path):
     with pytest.raises(UserError, match="a graph is one of circuits.trace"):
         opened(open_run(finish_by_hand(tmp_path, "a.b")))
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from interp.circuits import figures_heads
-from interp.circuits.ov import OV, Head
-from interp.circuits.roles import SCORES, Copying, HeadsConfig, copy_losses, scores
+from interp.circuits.head import Head
+from interp.circuits.ov import OV
+from interp.circuits.role_tables import SCORES, Copying, copy_losses, scores
+from interp.circuits.roles import RolesConfig
 from interp.errors import UserError
 from interp.model.weights import open_weights
 from interp.runs.study import run_or_load
@@ -59,7 +61,7 @@ def test_copying_is_of_the_eigenvalues_of_the_whole_matrix(family, model_folder)
 
 
 def test_a_run(dog_model, own_home):
-    run = run_or_load(HeadsConfig(str(dog_model), length=5, sequences=2))
+    run = run_or_load(RolesConfig(str(dog_model), length=5, sequences=2))
     heads = run.table("heads")
     assert heads[["layer", "head"]].to_numpy().tolist() == [
         [layer, head] for layer in range(2) for head in range(4)
@@ -69,6 +71,6 @@ def test_a_run(dog_model, own_home):
     for score in (*SCORES, "copying"):
         assert figures_heads.roles(heads, score).data[0].z.shape == (2, 4)
     with pytest.raises(UserError, match="211 tokens: give a shorter"):
-        run_or_load(HeadsConfig(str(dog_model), length=300, sequences=1))
+        run_or_load(RolesConfig(str(dog_model), length=300, sequences=1))
     with pytest.raises(UserError, match="--length"):
-        run_or_load(HeadsConfig(str(dog_model), length=1))
+        run_or_load(RolesConfig(str(dog_model), length=1))

@@ -65,7 +65,7 @@ def test_an_effect_is_the_row_times_the_change(runs, dog_model):
     (own,) = subject.capture(torch.tensor([[3, 4, 5]]), ["1.mlp_post"]).values()
     (other,) = subject.capture(torch.tensor([[3, 4, 30]]), ["1.mlp_post"]).values()
     row = nodes[nodes["name"] == "1.down.17"].iloc[0]
-    change = float(other[0, 2, 17] - own[0, 2, 17])
+    change = float(own[0, 2, 17] - other[0, 2, 17])
     assert row["effect"] == pytest.approx(row["attribution"] / row["activation"] * change, rel=1e-3)
     tokens = run.table("tokens")
     assert tokens["counterfactual"].tolist() == ["w3", "w4", "w30"]

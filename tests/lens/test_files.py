@@ -20,6 +20,7 @@ from interp.model.subject import open_subject
 from interp.model.weights import open_weights
 from interp.neurons import search
 from interp.neurons.atlas import AtlasConfig
+from interp.plain_tensors import read_tensors
 from interp.runs.store import Store
 from interp.runs.study import plan, run_or_load
 
@@ -191,3 +192,15 @@ def test_tokens_that_are_not_there(weights, own_home):
     ):
         with pytest.raises(UserError, match=says):
             open_directions(text, model)
+
+
+def test_the_shipped_lens_is_of_the_model_that_it_names():
+    tensors, metadata = read_tensors(files.SHIPPED / "smollm2-135m" / "lens.safetensors")
+    about = json.loads(metadata["lens"])
+    assert (about["name"], about["model"]) == ("jacobian", "smollm2-135m")
+    assert tensors["T"].shape == (29, 576, 576)
+    assert tensors["T"].dtype == torch.float16
+    assert tensors["T"].isfinite().all()
+    card = (files.SHIPPED / "smollm2-135m" / "README.md").read_text()
+    assert f"fitted on {about['n_prompts']} passages" in card
+    assert f"`{about['fingerprint'][:12]}`" in card
