@@ -10,12 +10,12 @@ import streamlit as st
 from interp.apps.common import cached, charts, errors_in_place, in_tabs, offer, pick_run, plain
 from interp.model.neuron import NeuronName, parse_neuron
 from interp.model.vocabulary import visible
-from interp.neurons import figures, search
+from interp.neurons import figures, layers, search
 from interp.runs.store import Run
 
 find, show, top = cached(search.find), cached(search.show), cached(search.top)
 density, values_in_layer = cached(search.density), cached(search.values_in_layer)
-has_words = cached(search.has_words)
+has_words, above_chance = cached(search.has_words), cached(layers.above_chance)
 
 LIMIT = 50
 
@@ -137,6 +137,11 @@ def _layers(run: Run) -> None:
     st.caption("The notebook call makes this picture; the command lists its extremes.")
     call = f"figures.layer_density(search.density(atlas, {statistic!r}), {statistic!r})"
     _offer(counts, f"layers {statistic}", run, ["top"], call)
+    if run.config.get("random", 0) >= layers.needed(run):
+        shares = above_chance(run)
+        charts("shares", figures.shares(shares))
+        call = "from interp.neurons.layers import above_chance\nfigures.shares(above_chance(atlas))"
+        _offer(shares, "shares of layers", run, ["layers"], call)
 
 
 def _offer(rows: pd.DataFrame, name: str, run: Run, command: list[str], call: str) -> None:

@@ -59,7 +59,7 @@ def steering(kind):
 
 
 PAGES = {
-    "atlas": ("atlas", lambda *_: None, 3),
+    "atlas": ("atlas", lambda *_: None, 4),
     "agree": ("agree", lambda *_: None, 1),
     "clamp": ("clamp", lambda *_: None, 1),
     "tars": ("tars", lambda *_: None, 1),
