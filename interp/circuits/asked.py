@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def asked_target(
-    subject: Subject, weights: Weights, target: str, against: str, task: Task | None
+    subject: Subject, weights: Weights, target: str | int, against: str, task: Task | None
 ) -> Target:
     """What the options --target, --against and --observable mean."""
     from ..obsprop.observables import make_observable

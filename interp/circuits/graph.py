@@ -105,7 +105,7 @@ def drawn(
         for source, other in enumerate(nodes):
             weight = float(flow.shares[other.part][other.at])
             effect = float(flow.effects[other.part][other.at]) if flow.effects else NAN
-            if (weight or effect) and other != flow.node:
+            if (weight or abs(effect) > 0) and other != flow.node:
                 every.append(Edge(source, number, weight, effect))
     by = "weight" if network.effects is None else "effect"
     every.sort(key=lambda edge: -abs(getattr(edge, by)))

@@ -29,12 +29,14 @@ class Target:
         return picked @ self.weights.to(logits.device, logits.dtype)
 
 
-def one_token(subject: Subject, word: str) -> int:
-    """The id of a word that is one token.
+def one_token(subject: Subject, word: str | int) -> int:
+    """The id of a word that is one token; an id is one.
 
     Raises:
         UserError: it is several; the message shows them.
     """
+    if isinstance(word, int):
+        return word
     ids = subject.prompting.plain(word)
     if len(ids) != 1:
         pieces = ", ".join(repr(subject.prompting.text([piece])) for piece in ids)
@@ -42,7 +44,7 @@ def one_token(subject: Subject, word: str) -> int:
     return ids[0]
 
 
-def open_target(subject: Subject, target: str, against: str = "") -> Target:
+def open_target(subject: Subject, target: str | int, against: str = "") -> Target:
     """A token's logit, less another's; by default less the mean over the vocabulary, since what is
     added to all logits changes no probability.
 
@@ -50,6 +52,8 @@ def open_target(subject: Subject, target: str, against: str = "") -> Target:
         UserError: a word of several tokens, or the same one twice.
     """
     plus = one_token(subject, target)
+    if isinstance(target, int):
+        target = subject.text(torch.tensor([target]))
     if not against:
         size = subject.spec.d_vocab
         weights = torch.full((size,), -1 / size, dtype=torch.double)

@@ -11,11 +11,13 @@ Written to the run:
                     the number of layers behind the last); position int (-1: none); source int: the
                     position that a head reads; index int: the neuron's, head's or latent's number,
                     -1 else; name string; token string: the prompt's at the position; activation
-                    double (of a head its pattern; NaN: none); attribution double: what it has of
-                    the target; effect double: row . (activation here - at the counterfactual),
-                    what the target loses if the node alone has that one, to first order, NaN
-                    without one; top, bottom list<string>: the tokens that what it
-                    writes raises and lowers most
+                    double (of a head its pattern; NaN: none); there double: the same at the
+                    counterfactual; attribution double: what it has of the target, of the remainder
+                    the sum of the edges out of it; effect double: row . (activation here - there),
+                    what the target loses with the activation from there as the frozen network
+                    predicts it, NaN without a counterfactual; top, bottom list<string>: the tokens
+                    that what it writes raises and lowers most (with a counterfactual: what it
+                    writes more than there), empty for what writes nothing
     edges.parquet   source, target int: nodes; weight double; effect double: the same of what
                     changes from the counterfactual's activations, NaN without one
     totals.parquet  kind string, layer int, nodes int, attribution, absolute double: of all nodes,
@@ -88,7 +90,7 @@ class TraceConfig(TextStudy):
     """Keep the largest nodes that have this share of the absolute attribution (with a
     counterfactual: effect), and of the edges between them those that have it."""
     nodes: int = 150
-    """The maximum of nodes to keep, whatever their share."""
+    """The maximum of nodes to keep, whatever their share; the embeddings are there beside them."""
     k: int = 8
     """Tokens to keep for each node and side."""
 
@@ -118,8 +120,11 @@ class TraceConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
-        if not self.texts[0]:
+        prompt, counterfactual = self.texts
+        if not prompt:
             raise UserError("the prompt is empty: give at least one token")
+        if prompt == counterfactual:
+            raise UserError("the prompt and its counterfactual are the same: change one")
         if self.observable and (self.target or self.against):
             raise UserError("--observable names its own tokens: leave out --target and --against")
         if not 0 < self.share <= 1:
@@ -156,6 +161,7 @@ class TraceConfig(TextStudy):
         cuts["error"] = cuts["sum"] - network.value
         out.table("cuts", cuts)
         return {
+            "explained": target.name,
             "target": network.value,
             **({"counterfactual": network.counterfactual} if other else {}),
             "nodes": len(nodes),
@@ -197,7 +203,7 @@ class TraceConfig(TextStudy):
         return spliced
 
     def _target(self, subject: Subject, batch: Batch) -> Target:
-        word = self.target or subject.text(subject.logits(batch)[0, -1].argmax()[None])
+        word = self.target or int(subject.logits(batch)[0, -1].argmax())
         return asked_target(subject, self.stored_weights, word, self.against, self.task)
 
     def _nodes(
@@ -214,6 +220,7 @@ class TraceConfig(TextStudy):
 
         told = said(network, nodes, self.stored_weights, self.opened_lens, self.k)
         rows: list[dict[str, Any]] = []
+        nan = float("nan")
         for number, (node, words) in enumerate(zip(nodes, told, strict=True)):
             part, index = network.parts[node.part], node.at
             position, source = part.position(index), part.source(index)
@@ -228,27 +235,28 @@ class TraceConfig(TextStudy):
                     "name": tokens[position] if part.kind == "embedding" else part.name(index),
                     "token": tokens[position] if position >= 0 else "",
                     "activation": part.activation(index),
+                    "there": network.changed[node.part].activation(index)
+                    if network.changed
+                    else nan,
                     "attribution": float(network.attributions[node.part][index]),
-                    "effect": float(effects[node.part][index]) if effects else float("nan"),
+                    "effect": float(effects[node.part][index]) if effects else nan,
                     "top": words.top,
                     "bottom": words.bottom,
                 }
             )
         last, layers = len(tokens) - 1, self.stored_weights.spec.n_layers
-        none = {"index": -1, "activation": float("nan"), "effect": float("nan"), "top": []}
-        left = [
-            edge.weight
-            for edge in edges
-            if (edge.source, edge.target) == (len(rows) + 1, len(rows))
-        ]
-        for kind, name, layer, position, value in (
-            ("target", target.name, layers, last, network.value),
-            ("remainder", "remainder", -1, -1, left[0]),
+        none = {"index": -1, "activation": nan, "there": nan, "top": []}
+        left = [edge for edge in edges if edge.source == len(rows) + 1]
+        gap = network.value - network.counterfactual
+        has = (sum(edge.weight for edge in left), sum(edge.effect for edge in left))
+        for kind, name, layer, position, (value, effect) in (
+            ("target", target.name, layers, last, (network.value, gap)),
+            ("remainder", "remainder", -1, -1, has),
         ):
             token = tokens[position] if position >= 0 else ""
             place = {"position": position, "source": position, "token": token, "bottom": []}
             about = {"node": len(rows), "kind": kind, "layer": layer, "name": name}
-            rows.append({**about, **place, **none, "attribution": value})
+            rows.append({**about, **place, **none, "attribution": value, "effect": effect})
         return _frame(**{name: [row[name] for row in rows] for name in rows[0]})
 
 

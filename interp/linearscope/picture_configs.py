@@ -38,7 +38,7 @@ def write_maps(out: RunWriter, name: str, picture: Picture, **maps: Tensor) -> N
 class NetworkConfig:
     """A network of pictures, and how it is run."""
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     model: str = "efficientnet-lite0"
     """efficientnet-lite0, waifu2x, sketch, or your own network as package.module:name."""

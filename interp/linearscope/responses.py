@@ -48,7 +48,7 @@ class SvdConfig(PictureConfig):
     """Compute the largest singular triplets of a network's linear system for a picture."""
 
     STUDY: ClassVar[str] = "linearscope.svd"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     k: int = 16
     """How many triplets, largest first."""
@@ -95,7 +95,7 @@ class ImpulseConfig(PictureConfig):
     """Compute impulse responses and receptive filters at some pixels of a network's output."""
 
     STUDY: ClassVar[str] = "linearscope.impulse"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     model: str = "waifu2x"
     """waifu2x, sketch, or your own network as package.module:name."""

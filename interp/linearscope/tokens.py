@@ -30,7 +30,7 @@ class TokensConfig(TextStudy):
     """Split a language model's logits exactly among the tokens of a prompt."""
 
     STUDY: ClassVar[str] = "linearscope.tokens"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     prompt: str = "The capital of France is"
     """The text whose next token's logits are split."""

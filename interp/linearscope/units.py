@@ -7,12 +7,12 @@
     hardswish                       mask hardsigmoid(z0): like SiLU, whose cheap twin it is. Between
                                     its outer pieces it is a parabola, which has no slope of its own
     a power of any of these         mask z0^(p - 1): ReLU^2 is ReLU(z0) ReLU(z)
-    layer_norm, group_norm, instance_norm, rms_norm     mean and scale of z0
+    layer_norm, group_norm, instance_norm, rms_norm     scale of z0; the mean is linear and stays
 
 Each is `unit(z0, *args, **kwargs)` and returns the affine function of z: with its linear part where
 it adds something, a plain function where it is linear. Pools and sorts are in choices.py, attention
-is in attention.py. After the paper's section 3; frozen norms and patterns, and the tangent near 0,
-are ours.
+is in attention.py. After the paper's section 3; norms' frozen scales and patterns, and the tangent
+near 0, are ours.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def layer_norm(
     z0: Tensor, normalized_shape: Any, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
 ) -> Decided:
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
-    variance, mean = torch.var_mean(z0, axes, correction=0, keepdim=True)
-    return _scaled(mean, (variance + eps).rsqrt(), weight, bias)
+    scale = (z0.var(axes, correction=0, keepdim=True) + eps).rsqrt()
+    return _centred(lambda z: z - z.mean(axes, keepdim=True), scale, weight, bias)
 
 
 def rms_norm(
@@ -127,12 +127,16 @@ def rms_norm(
 def group_norm(
     z0: Tensor, num_groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5
 ) -> Decided:
-    grouped = z0.reshape(len(z0), num_groups, -1)
-    variance, mean = (
-        statistic.expand_as(grouped).reshape(z0.shape)
-        for statistic in torch.var_mean(grouped, -1, correction=0, keepdim=True)
-    )
-    return _scaled(mean, (variance + eps).rsqrt(), _along(weight, z0), _along(bias, z0))
+    def grouped(z: Tensor) -> Tensor:
+        return z.reshape(len(z), num_groups, -1)
+
+    def centred(z: Tensor) -> Tensor:
+        groups = grouped(z)
+        return (groups - groups.mean(-1, keepdim=True)).reshape(z.shape)
+
+    variance = grouped(z0).var(-1, correction=0, keepdim=True).expand_as(grouped(z0))
+    scale = (variance.reshape(z0.shape) + eps).rsqrt()
+    return _centred(centred, scale, _along(weight, z0), _along(bias, z0))
 
 
 def batch_norm(
@@ -167,10 +171,18 @@ def instance_norm(
 
 
 def _scaled(mean: Tensor, scale: Tensor, weight: Weight, bias: Weight) -> Affine:
-    """(z - mean) * scale * weight + bias, with mean and scale frozen."""
+    """(z - mean) * scale * weight + bias, with mean and scale given."""
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
     return Affine(lambda z: torch.addcmul(shift, z, scale), lambda z: z * scale)
+
+
+def _centred(centred: Linear, scale: Tensor, weight: Weight, bias: Weight) -> Decided:
+    """centred(z) * scale * weight + bias: a mean is linear, and only the scale is a decision."""
+    scale = scale if weight is None else scale * weight
+    if bias is None:
+        return lambda z: centred(z) * scale
+    return Affine(lambda z: torch.addcmul(bias, centred(z), scale), lambda z: centred(z) * scale)
 
 
 def _along(channels: Any, x: Tensor) -> Any:

@@ -42,7 +42,8 @@ class Prompting:
     def tokenizer(self) -> Any:
         if self._tokenizer is None:
             raise UserError(
-                "this model has no tokenizer: give token ids, or a --corpus of ids (.safetensors)"
+                "this model has no tokenizer, so it reads no text: add one to its folder, or where "
+                "there is a --corpus, give one of ids (.safetensors)"
             )
         return self._tokenizer
 

@@ -250,8 +250,9 @@ def open_subject(
         model: a model in memory is copied, so it stays as it is; adapters on it are merged into
             the copy.
         backend: "native" (torch hooks), "bridge" (TransformerLens) or "nnsight".
-        attention: "eager" computes attention patterns, so that `attn_pattern` can be read; the
-            bridge always does. By default what transformers takes for the family.
+        attention: "eager" computes attention patterns, so that `attn_pattern` can be read, and
+            experts one by one; the bridge always does. By default what transformers takes for the
+            family.
         bos: whether a BOS token goes before a text: as the tokenizer has it, always, or never.
     """
     if backend not in get_args(BackendName):
@@ -274,8 +275,9 @@ def open_subject(
     if spec.family.no_sites:
         raise UserError(f"{spec.model_type} cannot be opened: {spec.family.no_sites}")
     double = next(hf.parameters()).dtype == torch.float64
-    if spec.n_experts and double:
-        hf.set_experts_implementation("eager")  # torch's grouped product knows no float64
+    if spec.n_experts and (double or patterns == "eager"):
+        # torch's grouped product knows no float64, and is one call that no interpreter follows
+        hf.set_experts_implementation("eager")
     stored = LoadedWeights(hf, spec)
     context = context_of(hf)
     probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))

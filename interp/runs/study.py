@@ -152,7 +152,8 @@ def _planned(study: Study, store: Store) -> dict[str, Any]:
         return plan(study)
     except UserError as error:
         for run in store.looked_through(study.STUDY)[0]:
-            names = [n for n in _keyed(study) if n in run.config]
+            # a setting outside of the key may choose what is read, such as a lens or SAEs
+            names = [f.name for f in fields(study) if f.name in run.config and f.name != "device"]
             asked = json.loads(json.dumps({name: getattr(study, name) for name in names}))
             if asked == {name: run.config[name] for name in names}:
                 raise UserError(

@@ -8,6 +8,7 @@ from transformers.models.llama import modeling_llama
 from interp.circuits.graph import chosen, drawn
 from interp.circuits.network import Node, open_network
 from interp.circuits.target import Target
+from interp.model.edits import clamp
 from interp.model.subject import open_subject
 
 TARGET = Target("7 - 9", torch.tensor([7, 9]), torch.tensor([1.0, -1.0]))
@@ -152,3 +153,37 @@ def test_effects_flow_out_of_a_node_as_they_are(model_folder):
     last = max(n for n, part in enumerate(network.parts) if part.kind == "neuron")
     assert torch.allclose(network.effects[last], network.rows[last] * (x - y)[0])
     assert network.counterfactual == pytest.approx(float(TARGET.value(subject.logits(other))))
+
+
+def test_what_a_norm_takes_away_has_nothing_of_the_target(model_folder, tmp_path):
+    """A neuron of the last layer that writes the same number everywhere: LayerNorm's mean is all of
+    it, and patching it changes nothing."""
+    subject = open_subject(model_folder("gpt2"), dtype=torch.float64, attention="eager")
+    weight = subject.network.transformer.h[1].mlp.c_proj.weight
+    before = weight[7].clone()
+    with torch.no_grad():
+        weight[7] = 3.0
+    batch = subject.pad([list(range(3, 8))])
+    network = open_network(subject, batch, TARGET)
+    (site,) = subject.matching(["1.mlp_post"])
+    with subject.edited(clamp(site, 7, 5.0, where="last")):
+        held = float(TARGET.value(subject.logits(batch)))
+    with torch.no_grad():
+        weight[7] = before
+    assert held == pytest.approx(network.value, abs=1e-12)
+    last = max(n for n, part in enumerate(network.parts) if part.kind == "neuron")
+    assert float(network.parts[last].values[4, 7].abs()) > 1e-3
+    assert float(network.attributions[last][4, 7]) == pytest.approx(0, abs=1e-12)
+
+
+def test_experts_are_followed_in_single_precision_too(model_folder):
+    _, network = opened(model_folder, "mixtral", dtype=torch.float32)
+    assert "mlp" in {part.kind for part in network.parts}
+    assert max(abs(value - network.value) for value in network.cuts.values()) < 1e-4
+
+
+def test_edges_that_carry_nothing_are_none(model_folder):
+    _, network = opened(model_folder, "llama")
+    nodes, _ = chosen(network, network.attributions, 1.0, 60)
+    edges, _ = drawn(network, nodes, 1.0, lambda _: None)
+    assert all(edge.weight for edge in edges if edge.source != len(nodes) + 1)

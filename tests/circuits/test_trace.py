@@ -46,6 +46,9 @@ def test_edges_into_a_node_add_up_to_what_it_has(runs, rule):
     run = runs(against="w9", nodes=30, rule=rule)
     nodes, edges = run.table("nodes"), run.table("edges")
     into = edges.groupby("target")["weight"].sum()
+    rest = nodes[nodes["kind"] == "remainder"].iloc[0]
+    out = edges[edges["source"] == rest["node"]]["weight"].sum()
+    assert rest["attribution"] == pytest.approx(out, abs=1e-6)
     flows = nodes[nodes["kind"].isin(["neuron", "head", "target"])].set_index("node")
     assert set(into.index) == set(flows.index)
     assert np.allclose(into[flows.index], flows["attribution"], atol=1e-4)
@@ -100,6 +103,7 @@ def test_an_observable_names_tokens_and_prompts(dog_model, tmp_path):
         ({"target": "dog w3"}, "'dog w3' is 2 tokens"),
         ({"target": "dog", "against": "dog"}, "are the same token"),
         ({"counterfactual": "w3 w4"}, r"the prompts have 3 and 2 tokens"),
+        ({"counterfactual": PROMPT}, "are the same: change one"),
         ({"share": 0.0}, "--share must be above 0"),
         ({"nodes": 0}, "--nodes must be at least 1"),
         ({"observable": "verb-number", "target": "dog"}, "leave out --target"),

@@ -161,8 +161,12 @@ def test_an_encoder_layer_whose_fast_path_torch_takes(first, fast_calls):
     assert torch.backends.mha.get_fastpath_enabled()
     torch.testing.assert_close(system.y, fast)
 
-    def norm(part, at, z):  # mean and scale are those of `at`; the mean is a constant
-        return z / (at.var(-1, correction=0, keepdim=True) + part.eps).sqrt() * part.weight
+    def norm(part, at, z):  # the scale is that of `at`
+        return (
+            (z - z.mean(-1, keepdim=True))
+            / (at.var(-1, correction=0, keepdim=True) + part.eps).sqrt()
+            * part.weight
+        )
 
     def attended(at, z):
         return carried(layer.self_attn, patterns(layer.self_attn, at, at, np.zeros((5, 5))), z[0])[
