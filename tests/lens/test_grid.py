@@ -68,3 +68,11 @@ def test_what_cannot_be_shown(dog_model, own_home):
     ):
         with pytest.raises(UserError, match=says):
             run_or_load(ShowConfig(str(dog_model), **changes))
+
+
+def test_a_run_through_another_lens_is_not_offered(dog_model, own_home):
+    """Where no lens is stored, only a run of the very same settings may be named instead."""
+    run_or_load(ShowConfig(str(dog_model), prompt="w3 dog w5"))
+    with pytest.raises(UserError, match="no jacobian lens") as raised:
+        run_or_load(ShowConfig(str(dog_model), prompt="w3 dog w5", lens="jacobian"))
+    assert "a run of these settings" not in str(raised.value)
