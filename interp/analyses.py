@@ -17,10 +17,14 @@ from typing import Any, NamedTuple
 from .papers import (
     DARK_MATTER,
     DECODING,
+    HEADS,
     JACOBIAN_LENS,
     KNOB,
     LAYERS,
+    NEURON_CIRCUITS,
     OBSERVABLES,
+    PATCHING,
+    RELP,
     SAEBENCH,
     TARS,
     TOUR,
@@ -183,6 +187,7 @@ BUILT_IN = (
         ),
         label=("head", "site", "task", "prompt", "target", "against", "observable", "groups"),
         figures="interp.circuits.pictures:of_run",
+        papers=(RELP, NEURON_CIRCUITS, HEADS, PATCHING),
     ),
     Analysis(
         "saes",

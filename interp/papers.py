@@ -88,6 +88,35 @@ JACOBIAN_LENS = Paper(
     2026,
     studies=("lens.fit", "lens.compare"),
 )
+RELP = Paper(
+    "rezaeijafari2025relp",
+    "Rezaei Jafari, Farnoush and Eberle, Oliver and Khakzar, Ashkan and Nanda, Neel",
+    "RelP: Faithful and efficient circuit discovery via relevance patching",
+    2025,
+    eprint="2508.21258",
+    studies=("circuits.trace", "circuits.group", "circuits.truth", "circuits.steer"),
+)
+NEURON_CIRCUITS = Paper(
+    "arora2026circuits",
+    "Arora and others",
+    "Language model circuits are sparse in the neuron basis",
+    2026,
+    studies=("circuits.trace", "circuits.group", "circuits.truth"),
+)
+HEADS = Paper(
+    "elhage2021mathematical",
+    "Elhage, Nelson and others",
+    "A mathematical framework for transformer circuits",
+    2021,
+    studies=("circuits.head", "circuits.roles"),
+)
+PATCHING = Paper(
+    "zhang2024patching",
+    "Zhang, Fred and Nanda, Neel",
+    "Towards best practices of activation patching in language models: metrics and methods",
+    2024,
+    studies=("circuits.patch",),
+)
 SAEBENCH = Paper(
     "karvonen2025saebench",
     "Karvonen, Adam and Rager, Can and Lin, Johnny and Tigges, Curt and Bloom, Joseph and others",
