@@ -26,6 +26,14 @@ def dog_with_sae(folder: Path) -> None:
     write_sae(folder / "sae", folder / "model")
 
 
+def gaps(folder: Path) -> None:
+    from ..circuits.two_neurons import TASK, plant
+
+    dog(folder)
+    plant(folder / "model", folder / "planted")
+    (folder / "planted.yaml").write_text(TASK)
+
+
 def pronouns(folder: Path) -> None:
     from ..obsprop.planted import TASK, make_planted, write_task
 

@@ -25,6 +25,7 @@ from .inputs import (
     converted,
     dog,
     dog_with_sae,
+    gaps,
     gguf_file,
     lands,
     merged,
@@ -108,6 +109,13 @@ EFFECTS = {"words": ("Dogs", "w5"), "prompts": ("w1 w2 w3", "w4"), "values": (-5
 OBSPROP = {"labelled": (2,), "draws": 1, "boots": 10, "paths": 2, "pairs": 1, "depth": 1}
 COUPLE = {"observables": ("planted.yaml", "other.yaml"), "corpus": "text.txt", "tokens": 256}
 PROBE = {"fit_games": 20, "score_games": 20, "passes": 2}
+GAPS: dict[str, Any] = {
+    "model": "planted", "task": ("planted.yaml",), "counts": (1, 8), "top": 2, "random": 3,
+    "least_gap": 0.5,
+}  # fmt: skip
+PASSAGES: dict[str, Any] = {
+    **{name: PASS[name] for name in ("model", "corpus", "length")}, "prompts": 6, "skip": 4,
+}  # fmt: skip
 SETS = {"tokens": 10_000, "d_sae": 48, "k": 4, "seeds": (0, 1), "batch": 512}
 
 STUDIES = {
@@ -196,6 +204,11 @@ STUDIES = {
             ),
             constants=FEW | FED,
         ),
+        Resumable("lens.fit", nothing, in_store("interp.lens.fit:FitConfig", **PASSAGES)),
+        Resumable(
+            "lens.tune", nothing, in_store("interp.lens.tune:TuneConfig", **PASSAGES, held_out=2)
+        ),
+        Resumable("circuits.truth", gaps, in_store("interp.circuits.truth:TruthConfig", **GAPS)),
         Resumable(
             "saes.survey",
             nothing,
