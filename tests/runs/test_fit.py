@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_type_hints
 
 import pytest
 
@@ -91,7 +91,12 @@ def test_a_config_as_it_is_stored_fits(entry, tmp_path):
     for kind in entry.configs():
         fields, facts = fit._types(kind)
         assert not [name for name, each in {**fields, **facts}.items() if each is fit.Any]
-        needed = {f.name: "x" for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
+        hints = get_type_hints(kind)
+        needed = {
+            f.name: {int: 1, str: "x"}.get(hints[f.name], ("x",))
+            for f in dataclasses.fields(kind)
+            if f.default is dataclasses.MISSING
+        }
         config = json.loads(json.dumps(dataclasses.asdict(kind(**needed))))
         fit.check_fits(tmp_path, {"study": kind.STUDY, "config": config, "fingerprints": {}})
 
