@@ -1,6 +1,6 @@
 """Directions of tokens: what a lens reads for a token in the stream after a layer.
 
-    row of token t after layer l = T_l^T (gain * W_U[t])
+    row of token t after layer l = T_l^T P (gain * W_U[t])
 
 Its product with the stream is the token's logit through the lens, but for the final norm's scale
 and what does not depend on the stream. With the raw lens it is the row of W_U itself.

@@ -71,6 +71,39 @@ def test_directions_are_carried_from_their_layer(weights, tmp_path):
     assert raw["top"].tolist() != table["top"].tolist()
 
 
+@pytest.mark.parametrize("name", ["final", "jacobian"])
+@pytest.mark.parametrize(
+    ("family", "norm"),
+    [
+        ("gpt2", "transformer.ln_f"),
+        ("gpt_neox", "gpt_neox.final_layer_norm"),
+        ("llama", "model.norm"),
+    ],
+)
+def test_a_direction_is_read_as_the_final_norm_moves(family, norm, name, model_folder):
+    """By the derivative of transformers' own norm, at an x of mean 0 that is orthogonal to the
+    direction, where the direction does not move the scale."""
+    from transformers import AutoModelForCausalLM
+
+    folder = model_folder(family)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    weights = open_weights(str(folder))
+    lens = fitted(weights) if name == "jacobian" else Lens(weights, name)
+    generator = torch.Generator().manual_seed(5)
+    v, x = torch.randn(2, weights.spec.d_model, generator=generator) + 0.7
+    carried = lens.maps[0].double() @ v.double() if lens.maps else v.double()
+    flat = torch.linalg.qr(torch.stack([torch.ones_like(carried), carried], 1)).Q
+    x = x.double() - flat @ (flat.T @ x.double())
+    _, moved = torch.func.jvp(model.get_submodule(norm), (x,), (carried,))
+    scale = (x.square().mean() + weights.spec.eps).sqrt()
+    with torch.no_grad():
+        expected = model.get_output_embeddings().weight @ moved * scale
+    found = weights.W_U().double() @ lens.vectors(v[None], Site("resid_post", 0))[0].double()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    along = lens.rows(list(range(len(expected))), 0).double() @ v.double()
+    torch.testing.assert_close(along, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("site", "layer"),
     [("0.resid_post", 0), ("1.resid_pre", 0), ("0.mlp_out", 0), ("final_norm_in", 1)],
