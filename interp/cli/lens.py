@@ -11,6 +11,7 @@ from tyro.extras import SubcommandApp
 from ..lens.compare import LensCompareConfig
 from ..lens.fit import FitConfig
 from ..lens.grid import ShowConfig
+from ..lens.told import told_of
 from ..lens.tune import TuneConfig
 from ..model.catalog import DEFAULT_MODEL
 from ..runs.store import Run
@@ -20,13 +21,17 @@ lens = SubcommandApp()
 
 
 def _grid(run: Run) -> None:
-    """A row a layer: the likeliest token at each of the last positions."""
-    cells = run.table("cells")
-    said = cells.pivot(index="layer", columns="position", values="said")
+    """A row a layer: the likeliest token at each of the last positions; then the last position."""
+    cells = run.table("cells").rename(columns={"layer": "after layer"})
+    say(told_of(run))
+    said = cells.pivot(index="after layer", columns="position", values="said")
     tokens = cells.drop_duplicates("position").set_index("position")["token"]
     shown = said[said.columns[-8:]]
     shown.columns = [f"{position} {tokens[position]!r}" for position in shown.columns]
     print_rows(shown.iloc[::-1].reset_index())
+    last = cells[cells["position"] == cells["position"].max()].sort_values("after layer")
+    say(f"The last token, {last['token'].iloc[0]!r} (entropy and kl in nats):")
+    print_rows(last[["after layer", "said", "p", "entropy", "kl"]].iloc[::-1])
 
 
 study_command(lens, FitConfig, with_table("layers"))
