@@ -36,8 +36,8 @@ class TokenDirectionsConfig(ModelStudy):
     tokens: tuple[str, ...] = field(kw_only=True)
     """The tokens' exact texts, with the blank before them: ' are' ' is'."""
     lens: str = field(default="jacobian", kw_only=True, metadata={"key": False})
-    """raw, final, tuned, jacobian, a run's folder or key, or a published .pt file. Its fingerprint
-    is part of the key."""
+    """raw, final, tuned, jacobian, a run's folder or key, or a .safetensors or .pt file. Its
+    fingerprint is part of the key."""
 
     @cached_property
     def opened_lens(self) -> Lens:

@@ -36,8 +36,8 @@ class LensCompareConfig(TextStudy):
     VERSION: ClassVar[int] = 2
 
     lenses: tuple[str, ...] = field(default=("final", "tuned", "jacobian"), metadata={"key": False})
-    """final (the logit lens), tuned, jacobian, runs' folders or keys, or published .pt files. Their
-    fingerprints are part of the key."""
+    """final (the logit lens), tuned, jacobian, runs' folders or keys, or .safetensors or .pt files.
+    Their fingerprints are part of the key."""
     corpus: str = ""
     """A text file, .jsonl, .parquet, folder or saved dataset; by default the installed Python's
     documentation and code."""

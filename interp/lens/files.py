@@ -41,6 +41,10 @@ FILE = "lens.safetensors"
 STUDIES = {"jacobian": "lens.fit", "tuned": "lens.tune"}
 """What makes each kind."""
 SHIPPED = FOLDER / "lens"
+FORMS = (
+    "a lens is raw, final, tuned, jacobian, the folder or key of a run of `interp lens fit` or "
+    "`interp lens tune`, or a .safetensors or .pt file"
+)
 
 
 def open_lens(asked: str, weights: Weights) -> Lens:
@@ -48,7 +52,7 @@ def open_lens(asked: str, weights: Weights) -> Lens:
 
     Args:
         asked: raw, final; tuned, jacobian; the folder or the key of a run of `interp lens fit` or
-            `tune`; its lens.safetensors; or a published .pt file.
+            `tune`; or a .safetensors or published .pt file.
 
     Raises:
         UserError: none there, a damaged one, or one of another model's sizes.
@@ -60,13 +64,19 @@ def open_lens(asked: str, weights: Weights) -> Lens:
     path = found(asked)
     if not path and re.fullmatch("[0-9a-f]{4,}", asked):
         path = Store().find(asked).path
-    path = path / FILE if path and path.is_dir() else path
-    if not path or not path.is_file():
-        raise UserError(
-            f"'{asked}' is no lens: write raw, final, tuned, jacobian, or the folder of a run of "
-            "`interp lens fit` or `interp lens tune`"
-        )
-    return _opened(path, weights)
+    file = path / FILE if path and path.is_dir() else path
+    if not file or not file.is_file():
+        raise UserError(f"{_why_not(asked, path)}: {FORMS}")
+    return _opened(file, weights)
+
+
+def _why_not(asked: str, path: Path | None) -> str:
+    """Why what was asked for is no lens."""
+    if path:
+        return f"{path} has no {FILE}" if path.is_dir() else f"{path} is no file"
+    if "/" in asked or asked.endswith((".pt", ".safetensors")):
+        return f"there is no file or folder '{asked}'"
+    return f"'{asked}' is no lens, and no file or folder"
 
 
 def _newest(name: str, weights: Weights) -> Path:

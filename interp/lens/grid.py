@@ -36,7 +36,7 @@ class ShowConfig(TextStudy):
     """The text."""
     lens: str = field(default="final", metadata={"key": False})
     """final (the logit lens); tuned or jacobian, the model's newest fit or the shipped one; a run's
-    folder or key; or a published .pt file. Its fingerprint is part of the key."""
+    folder or key; or a .safetensors or .pt file. Its fingerprint is part of the key."""
     k: int = 5
     """Tokens to keep in a cell."""
 

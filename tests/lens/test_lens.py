@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from interp.cli import parse
 from interp.directions.sources import open_directions
 from interp.errors import UserError
 from interp.lens.files import export, open_lens
@@ -122,6 +123,19 @@ def test_sites_and_layers_without_a_map(weights):
         lens.vectors(torch.ones(1, weights.spec.d_model), Site("resid_pre", 0))
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["circuits head", "circuits trace", "lens show", "neurons atlas", "directions tokens"],
+)
+def test_help_names_every_lens(command, capsys):
+    with pytest.raises(SystemExit):
+        parse([*command.split(), "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    about = said[said.index("--lens") :][:400]
+    for name in ("final", "tuned", "jacobian", "folder or key", ".safetensors or .pt file"):
+        assert name in about
+
+
 def test_published_files_are_read_and_written(weights, tmp_path):
     lens, path = fitted(weights), tmp_path / "lens.pt"
     export(lens, path)
@@ -152,8 +166,18 @@ def test_damaged_files_are_one_line(name, weights, tmp_path):
 
 
 def test_what_is_no_lens(weights, tmp_path):
-    with pytest.raises(UserError, match="is no lens"):
-        open_lens("nowhere", weights)
+    forms = "run of `interp lens fit` or `interp lens tune`, or a .safetensors or .pt file"
+    (tmp_path / "empty").mkdir()
+    for asked, says in (
+        ("nowhere", "'nowhere' is no lens, and no file"),
+        ("nope.pt", r"there is no file or folder 'nope\.pt'"),
+        ("nope.safetensors", "there is no file"),
+        (str(tmp_path / "nope"), "there is no file or folder"),
+        (str(tmp_path / "empty"), r"empty has no lens\.safetensors"),
+        ("/dev/null", "/dev/null is no file"),
+    ):
+        with pytest.raises(UserError, match=f"{says}.*{forms}"):
+            open_lens(asked, weights)
     (tmp_path / "lens.pt").write_bytes(b"x" * 99)
     with pytest.raises(UserError, match=r"lens\.pt"):
         open_lens(str(tmp_path / "lens.pt"), weights)
