@@ -32,7 +32,7 @@ from ..plain_path import found
 from ..plain_tensors import read_tensors
 from ..progress import log
 from ..runs.halves import halved
-from ..runs.parts import check_part, whole
+from ..runs.parts import check_part, exported
 from ..runs.store import Store
 from ..runs.writer import save_tensors
 from .lens import PLAIN, Lens
@@ -184,7 +184,7 @@ def export(lens: Lens, path: Path, half: bool = False) -> None:
     if path.suffix == ".pt" and lens.name != "jacobian":
         raise UserError("the published .pt files have no bias: export a tuned lens as .safetensors")
     tensors = halved(tensors_of(lens)) if half else tensors_of(lens)
-    with whole(path.parent, path.name) as making:
+    with exported(path) as making:
         if path.suffix == ".pt":
             layers = sorted(lens.maps)
             published = {
@@ -193,9 +193,20 @@ def export(lens: Lens, path: Path, half: bool = False) -> None:
                 "source_layers": layers,
                 "d_model": lens.weights.spec.d_model,
             }
-            torch.save(published, making)
+            _save_published(published, making)
         else:
             save_tensors(tensors, making, said_of(lens))
+
+
+def _save_published(published: dict[str, Any], path: Path) -> None:
+    """torch.save, whose failures to write are OSErrors as any other file's."""
+    with path.open("wb") as file:
+        try:
+            torch.save(published, file)
+        except RuntimeError as error:  # of torch's own, raised while it handles the file's
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 @contextmanager
