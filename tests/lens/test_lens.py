@@ -2,11 +2,13 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from interp.cli import parse
+from interp.directions.directions import Directions
 from interp.directions.sources import open_directions
 from interp.errors import UserError
 from interp.lens.files import export, open_lens
@@ -111,6 +113,17 @@ def test_a_direction_is_read_as_the_final_norm_moves(family, norm, name, model_f
 )
 def test_which_map_a_site_is_read_through(site, layer, weights):
     assert fitted(weights).layer_of(Site.parse(site)) == layer
+
+
+@pytest.mark.parametrize("site", ["0.mlp_in", "0.mlp_out", "1.resid_pre", "1.attn_out"])
+def test_directions_are_decoded_from_their_own_site(site, weights):
+    """A stream before a block is read through the map of the block before it."""
+    lens, v = fitted(weights), torch.randn(1, weights.spec.d_model)
+    found = Directions(Site.parse(site), v, pd.DataFrame({"name": ["v"]}))
+    through = v.double() @ lens.maps[0].double().T if site != "1.attn_out" else v.double()
+    logits = (through * weights.gain("final").double()) @ weights.W_U().double().T
+    told = torch.tensor(found.decode(weights, 4, lens)["top_logits"][0]).double()
+    torch.testing.assert_close(told, logits[0].topk(4).values, rtol=1e-5, atol=1e-5)
 
 
 def test_sites_and_layers_without_a_map(weights):
