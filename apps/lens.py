@@ -26,6 +26,7 @@ from interp.lens import figures
 from interp.lens.compare import LensCompareConfig
 from interp.lens.fit import FitConfig
 from interp.lens.grid import ShowConfig
+from interp.lens.told import told_of
 from interp.lens.tune import TuneConfig
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.vocabulary import visible
@@ -49,8 +50,7 @@ def _prompt() -> None:
     shade = st.selectbox(
         "Colour by", list(figures.SHADES), format_func=figures.SHADES.__getitem__, key="shade"
     )
-    lens = run.manifest.get("lens", {}).get("name", run.config["lens"])
-    st.caption(plain(f"{run.config['model']}, {lens} lens."))
+    st.caption(plain(f"{run.config['model']}. {told_of(run)}"))
     charts("grid", figures.grid(cells, shade))
     tokens = cells.drop_duplicates("position")
     names = dict(zip(tokens["position"], tokens["token"], strict=True))
@@ -178,9 +178,10 @@ def _tuned() -> None:
     layers = table(run, "layers")
     st.caption(
         plain(
-            f"{run.config['model']}: {run.config['prompts']} passages. KL from the model on "
-            f"{run.config['held_out']} held-out passages, mean over layers: "
-            f"{layers['kl'].mean():.2f} nats, of the logit lens {layers['logit_kl'].mean():.2f}."
+            f"{run.config['model']}: {run.config['prompts']} passages. KL of the model's "
+            f"distribution from the lens' on {run.config['held_out']} held-out passages, mean over "
+            f"layers: {layers['kl'].mean():.2f} nats, from the logit lens' "
+            f"{layers['logit_kl'].mean():.2f}."
         )
     )
     charts("tuned", figures.before_and_after(layers), figures.training(table(run, "curve")))

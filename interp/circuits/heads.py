@@ -59,8 +59,9 @@ class HeadConfig(TextStudy):
     rule: Rule = "half"
     """How gated products are frozen for effects through later layers: half or gate."""
     lens: str = field(default="raw", metadata={"key": False})
-    """What reads the vectors that it writes: raw, final, a run's folder of `interp lens fit`, or a
-    published .pt file. Its fingerprint is part of the key."""
+    """What reads the vectors that it writes: raw; final (the logit lens); tuned or jacobian, the
+    model's newest fit or the shipped one; a run's folder or key; or a .safetensors or .pt file. Its
+    fingerprint is part of the key."""
     k: int = 10
     """Tokens to keep of each vector."""
     vectors: int = 8

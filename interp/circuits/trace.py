@@ -81,8 +81,9 @@ class TraceConfig(TextStudy):
     rule: Rule = "half"
     """How a gated product is frozen: each factor carries a half, or the gate is frozen."""
     lens: str = field(default="raw", metadata={"key": False})
-    """What reads what a node writes: raw, final, or a fitted lens. Its fingerprint is part of the
-    key."""
+    """What reads what a node writes: raw; final (the logit lens); tuned or jacobian, the model's
+    newest fit or the shipped one; a run's folder or key; or a .safetensors or .pt file. Its
+    fingerprint is part of the key."""
     saes: tuple[str, ...] = field(default=(), metadata={"key": False})
     """SAEs or transcoders whose latents are nodes: folders, or release:sae_id. Their fingerprints
     are part of the key."""

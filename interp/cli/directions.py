@@ -96,8 +96,9 @@ def decode(
     """The top and bottom tokens of each direction through the LM head.
 
     Args:
-        lens: raw; final: first multiply by the final norm's gain; tuned, jacobian, a run's folder
-            or key, or a file: first carry each from its layer to the last one.
+        lens: raw; final: first multiply by the final norm's gain, without the mean that it takes
+            away; tuned, jacobian, a run's folder or key, or a file: first carry each from its layer
+            to the last one.
     """
     from ..directions.sources import open_directions
     from ..model.weights import open_weights

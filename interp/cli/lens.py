@@ -11,6 +11,7 @@ from tyro.extras import SubcommandApp
 from ..lens.compare import LensCompareConfig
 from ..lens.fit import FitConfig
 from ..lens.grid import ShowConfig
+from ..lens.told import told_of
 from ..lens.tune import TuneConfig
 from ..model.catalog import DEFAULT_MODEL
 from ..runs.store import Run
@@ -20,13 +21,17 @@ lens = SubcommandApp()
 
 
 def _grid(run: Run) -> None:
-    """A row a layer: the likeliest token at each of the last positions."""
-    cells = run.table("cells")
-    said = cells.pivot(index="layer", columns="position", values="said")
+    """A row a layer: the likeliest token at each of the last positions; then the last position."""
+    cells = run.table("cells").rename(columns={"layer": "after layer"})
+    say(told_of(run))
+    said = cells.pivot(index="after layer", columns="position", values="said")
     tokens = cells.drop_duplicates("position").set_index("position")["token"]
     shown = said[said.columns[-8:]]
     shown.columns = [f"{position} {tokens[position]!r}" for position in shown.columns]
     print_rows(shown.iloc[::-1].reset_index())
+    last = cells[cells["position"] == cells["position"].max()].sort_values("after layer")
+    say(f"The last token, {last['token'].iloc[0]!r} (entropy and kl in nats):")
+    print_rows(last[["after layer", "said", "p", "entropy", "kl"]].iloc[::-1])
 
 
 study_command(lens, FitConfig, with_table("layers"))
@@ -57,13 +62,14 @@ def export(
     from ..lens.files import export as write
     from ..lens.files import open_lens
     from ..model.weights import open_weights
+    from ..runs.parts import export_text
 
     opened = open_lens(asked, open_weights(model))
     if card:
         text = written(opened, out.name)
     write(opened, out, half)
     if card:
-        out.with_name("README.md").write_text(text)
+        export_text(out.with_name("README.md"), text)
     size = out.stat().st_size
     metrics = {"layers": len(opened.maps), "prompts": opened.prompts, "bytes": size}
     if not answered(json, "lens.export", metrics, file=str(out)):

@@ -155,8 +155,9 @@ class Directions:
         nothing. Ids that are no token are left out.
 
         Args:
-            lens: raw; final, with the final norm's gain; or a fitted lens, or what `open_lens`
-                takes for one, which first carries each from its layer to the last one.
+            lens: raw; final, with the final norm's gain and without the mean that it takes away;
+                or a fitted lens, or what `open_lens` takes for one, which first carries each from
+                its layer to the last one.
         """
         from ..lens.files import open_lens
         from ..model.readout import open_readout

@@ -1,6 +1,6 @@
 """Directions of tokens: what a lens reads for a token in the stream after a layer.
 
-    row of token t after layer l = T_l^T (gain * W_U[t])
+    row of token t after layer l = T_l^T P (gain * W_U[t])
 
 Its product with the stream is the token's logit through the lens, but for the final norm's scale
 and what does not depend on the stream. With the raw lens it is the row of W_U itself.
@@ -36,8 +36,8 @@ class TokenDirectionsConfig(ModelStudy):
     tokens: tuple[str, ...] = field(kw_only=True)
     """The tokens' exact texts, with the blank before them: ' are' ' is'."""
     lens: str = field(default="jacobian", kw_only=True, metadata={"key": False})
-    """raw, final, tuned, jacobian, a run's folder or key, or a published .pt file. Its fingerprint
-    is part of the key."""
+    """raw, final, tuned, jacobian, a run's folder or key, or a .safetensors or .pt file. Its
+    fingerprint is part of the key."""
 
     @cached_property
     def opened_lens(self) -> Lens:

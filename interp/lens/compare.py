@@ -2,9 +2,13 @@
 
 Written to the run:
     layers.parquet   lens, layer int; agreement: share of positions whose likeliest token is the
-                     model's; following: share where it is the text's next token; kl: of the
-                     model's distribution from the lens', nats. Each with its `_low` and `_high`;
-                     documents int, unit "document"
+                     model's; following: share where it is the text's next token; kl: KL of the
+                     model's distribution from the lens', sum p log(p/q), nats. Each with its `_low`
+                     and `_high`; documents int, unit "document"
+
+The metrics `kl, LENS` are its means over the layers that every lens reads, without the last one,
+where all of them are the model; `layers in the means` is how many these are. Lenses that share none
+have no means.
 
 The passages are of documents behind those that lenses are fitted on (`after`), a position is one of
 some that are drawn in each.
@@ -29,11 +33,11 @@ class LensCompareConfig(TextStudy):
     """Compare lenses with the model's own distribution, layer by layer, on held-out text."""
 
     STUDY: ClassVar[str] = "lens.compare"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     lenses: tuple[str, ...] = field(default=("final", "tuned", "jacobian"), metadata={"key": False})
-    """final (the logit lens), tuned, jacobian, runs' folders or keys, or published .pt files. Their
-    fingerprints are part of the key."""
+    """final (the logit lens), tuned, jacobian, runs' folders or keys, or .safetensors or .pt files.
+    Their fingerprints are part of the key."""
     corpus: str = ""
     """A text file, .jsonl, .parquet, folder or saved dataset; by default the installed Python's
     documentation and code."""
@@ -87,5 +91,8 @@ class LensCompareConfig(TextStudy):
         reader = Reader(subject, weights, W_U, self.skip, self.positions, self.seed)
         some = batches(rows, self.batch_size)
         table = out.table("layers", compared(self.opened, reader, some))
-        means = table.groupby("lens", sort=False)["kl"].mean()
-        return {f"kl, {name}": float(means[name]) for name in self.opened}
+        last = weights.spec.n_layers - 1
+        shared = [i for i in range(last) if all(lens.covers(i) for lens in self.opened.values())]
+        means = table[table["layer"].isin(shared)].groupby("lens")["kl"].mean()
+        kls = {f"kl, {name}": float(means[name]) for name in self.opened if shared}
+        return {"layers in the means": len(shared), **kls}

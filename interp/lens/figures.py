@@ -14,9 +14,10 @@ from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
 if TYPE_CHECKING:
     from ..runs.store import Run
 
-SHADES = {"p": "probability", "entropy": "entropy, nats", "kl": "KL from the model, nats"}
+KL = "KL of the model's distribution from the lens', nats"
+SHADES = {"p": "probability", "entropy": "entropy, nats", "kl": KL}
 MEASURES = {
-    "kl": "KL from the model, nats",
+    "kl": KL,
     "agreement": "likeliest token is the model's",
     "following": "likeliest token is the text's next",
 }
@@ -78,22 +79,23 @@ def agreement(layers: pd.DataFrame) -> go.Figure:
 
 
 def training(curve: pd.DataFrame) -> go.Figure:
-    """A tuned lens' KL from the model, step by step."""
+    """KL of the model's distribution from a tuned lens', step by step."""
     figure = go.Figure(go.Scatter(x=curve["step"], y=curve["kl"], mode="lines"))
     figure.update_xaxes(title="step")
-    figure.update_yaxes(title="KL from the model, mean over layers, nats", rangemode="tozero")
+    figure.update_yaxes(title=f"{KL}, mean over layers", rangemode="tozero")
     return laid_out(figure, "Training", height=320)
 
 
 def before_and_after(layers: pd.DataFrame) -> go.Figure:
-    """KL from the model on held-out passages: of the logit lens, and of the tuned one."""
+    """KL of the model's distribution from the logit lens' and from the tuned one's, on held-out
+    passages."""
     figure = go.Figure()
     for name, values, colour in (("logit lens", "logit_kl", GREY), ("tuned", "kl", ORANGE)):
         figure.add_scatter(
             x=layers["layer"], y=layers[values], name=name, mode="lines+markers", line_color=colour
         )
     figure.update_xaxes(title="after layer")
-    figure.update_yaxes(title="KL from the model, nats", rangemode="tozero")
+    figure.update_yaxes(title=KL, rangemode="tozero")
     return laid_out(figure, "On passages of other documents", height=320, legend=True)
 
 

@@ -32,7 +32,7 @@ from ..plain_path import found
 from ..plain_tensors import read_tensors
 from ..progress import log
 from ..runs.halves import halved
-from ..runs.parts import check_part, whole
+from ..runs.parts import check_part, exported
 from ..runs.store import Store
 from ..runs.writer import save_tensors
 from .lens import PLAIN, Lens
@@ -41,6 +41,10 @@ FILE = "lens.safetensors"
 STUDIES = {"jacobian": "lens.fit", "tuned": "lens.tune"}
 """What makes each kind."""
 SHIPPED = FOLDER / "lens"
+FORMS = (
+    "a lens is raw, final, tuned, jacobian, the folder or key of a run of `interp lens fit` or "
+    "`interp lens tune`, or a .safetensors or .pt file"
+)
 
 
 def open_lens(asked: str, weights: Weights) -> Lens:
@@ -48,7 +52,7 @@ def open_lens(asked: str, weights: Weights) -> Lens:
 
     Args:
         asked: raw, final; tuned, jacobian; the folder or the key of a run of `interp lens fit` or
-            `tune`; its lens.safetensors; or a published .pt file.
+            `tune`; or a .safetensors or published .pt file.
 
     Raises:
         UserError: none there, a damaged one, or one of another model's sizes.
@@ -60,13 +64,19 @@ def open_lens(asked: str, weights: Weights) -> Lens:
     path = found(asked)
     if not path and re.fullmatch("[0-9a-f]{4,}", asked):
         path = Store().find(asked).path
-    path = path / FILE if path and path.is_dir() else path
-    if not path or not path.is_file():
-        raise UserError(
-            f"'{asked}' is no lens: write raw, final, tuned, jacobian, or the folder of a run of "
-            "`interp lens fit` or `interp lens tune`"
-        )
-    return _opened(path, weights)
+    file = path / FILE if path and path.is_dir() else path
+    if not file or not file.is_file():
+        raise UserError(f"{_why_not(asked, path)}: {FORMS}")
+    return _opened(file, weights)
+
+
+def _why_not(asked: str, path: Path | None) -> str:
+    """Why what was asked for is no lens."""
+    if path:
+        return f"{path} has no {FILE}" if path.is_dir() else f"{path} is no file"
+    if "/" in asked or asked.endswith((".pt", ".safetensors")):
+        return f"there is no file or folder '{asked}'"
+    return f"'{asked}' is no lens, and no file or folder"
 
 
 def _newest(name: str, weights: Weights) -> Path:
@@ -174,7 +184,7 @@ def export(lens: Lens, path: Path, half: bool = False) -> None:
     if path.suffix == ".pt" and lens.name != "jacobian":
         raise UserError("the published .pt files have no bias: export a tuned lens as .safetensors")
     tensors = halved(tensors_of(lens)) if half else tensors_of(lens)
-    with whole(path.parent, path.name) as making:
+    with exported(path) as making:
         if path.suffix == ".pt":
             layers = sorted(lens.maps)
             published = {
@@ -183,9 +193,20 @@ def export(lens: Lens, path: Path, half: bool = False) -> None:
                 "source_layers": layers,
                 "d_model": lens.weights.spec.d_model,
             }
-            torch.save(published, making)
+            _save_published(published, making)
         else:
             save_tensors(tensors, making, said_of(lens))
+
+
+def _save_published(published: dict[str, Any], path: Path) -> None:
+    """torch.save, whose failures to write are OSErrors as any other file's."""
+    with path.open("wb") as file:
+        try:
+            torch.save(published, file)
+        except RuntimeError as error:  # of torch's own, raised while it handles the file's
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 Written to the run:
 `cells.parquet`: layer int, position int, token string (of the prompt there), said string (the
                 likeliest token), p double (its probability), tops list<string>,
-                probabilities list<double>, entropy double (nats), kl double: of the lens'
-                distribution from the model's own, sum of p log(p / q) with p the model's, nats
+                probabilities list<double>, entropy double (nats), kl double: KL of the model's
+                distribution from the lens', sum p log(p/q), nats
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class ShowConfig(TextStudy):
     """Read the stream after every layer, at every token of a prompt, through a lens."""
 
     STUDY: ClassVar[str] = "lens.show"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     FACTS: ClassVar[dict[str, Any]] = {"lens": dict[str, Any], "lens.name": str}
 
     prompt: str = field(default="The capital of France is", metadata={"positional": True})
     """The text."""
     lens: str = field(default="final", metadata={"key": False})
     """final (the logit lens); tuned or jacobian, the model's newest fit or the shipped one; a run's
-    folder or key; or a published .pt file. Its fingerprint is part of the key."""
+    folder or key; or a .safetensors or .pt file. Its fingerprint is part of the key."""
     k: int = 5
     """Tokens to keep in a cell."""
 
@@ -78,7 +78,7 @@ class ShowConfig(TextStudy):
         return {
             "layers": len(layers),
             "tokens": len(said),
-            "kl at the last": float(last["kl"].max()),
+            "largest kl after the last layer": float(last["kl"].max()),
         }
 
     def _cells(self, read: torch.Tensor, own: torch.Tensor, text: Any) -> Iterator[dict[str, Any]]:

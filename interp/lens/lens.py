@@ -1,7 +1,7 @@
 """One way to read a vector at any layer in the model's own vocabulary.
 
     an activation    logits = cap(W_U norm(T_l h + b_l) + b_U)
-    a direction      W_U (gain * T_l v)
+    a direction      W_U (gain * P T_l v)
 
     raw        T_l = I, and no gain for a direction: W_U v (Davies 2024; nostalgebraist 2020)
     final      T_l = I: the logit lens
@@ -9,8 +9,8 @@
     jacobian   T_l = J_l, fitted by `interp lens fit` (Gurnee et al. 2026)
 
 Only the tuned lens has a b_l. norm, head, scale and soft cap are the model's own; gain is that of
-the final norm. T_l is of what block l gives, and a vector of the stream inside of block l is taken
-for a part of that.
+the final norm, and P takes the mean away where that norm does (LayerNorm), else nothing. T_l is of
+what block l gives, and a vector of the stream inside of block l is taken for a part of that.
 """
 
 from __future__ import annotations
@@ -94,18 +94,25 @@ class Lens:
         if self.name == "raw":
             return vectors.float()
         fitted = None if self.name in PLAIN else self.map(self.layer_of(site))
-        return (_through(vectors, fitted) * self.weights.gain("final").double()).float()
+        return (self._centred(_through(vectors, fitted)) * self._gain).float()
 
     def rows(self, tokens: list[int], layer: int) -> Float[Tensor, "n d"]:
         """What the lens reads for each token in the stream after a layer, in float32: the logit of
         a token is `row @ h` over the final norm's scale, plus what does not depend on h."""
         chosen = self.weights.W_U()[tokens].double()
         if self.name != "raw":
-            chosen = chosen * self.weights.gain("final").double()
-            if self.weights.spec.norm == "layer":  # which takes the mean away first
-                chosen = chosen - chosen.mean(1, keepdim=True)
+            chosen = self._centred(chosen * self._gain)
         fitted = self.map(layer)
         return (chosen if fitted is None else chosen @ fitted.double()).float()
+
+    @property
+    def _gain(self) -> Float[Tensor, " d"]:
+        """The final norm's."""
+        return self.weights.gain("final").double()
+
+    def _centred(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """P x: without the mean that the final norm takes away; P is its own transpose."""
+        return x - x.mean(1, keepdim=True) if self.weights.spec.norm == "layer" else x
 
     def logits(
         self, x: Float[Tensor, "... d"], layer: int, W_U: Float[Tensor, "v d"] | None = None

@@ -65,6 +65,6 @@ def states_at(reader: Reader, rows: list[list[int]], places: Int[Tensor, "b n"])
 
 
 def kl_from(own: Float[Tensor, "n v"], logits: Float[Tensor, "n v"]) -> Float[Tensor, " n"]:
-    """KL of the model's distribution from a lens': sum of p log(p / q), p the model's, in nats."""
+    """KL of the model's distribution from the lens', sum p log(p/q), in nats."""
     kl: Tensor = (own.exp() * (own - logits.log_softmax(-1))).sum(-1)
     return kl

@@ -12,8 +12,8 @@ more than all the rest.
 
 Written to the run:
     lens.safetensors   A_l as T, and b_l (files.py)
-    layers.parquet     layer, logit_kl, kl: of the model's own distribution from that of the logit
-                       lens and of this one, over passages of other documents, nats
+    layers.parquet     layer, logit_kl, kl: KL of the model's distribution from the logit lens' and
+                       from this one's, sum p log(p/q), over passages of other documents, nats
     curve.parquet      step, kl: mean over the layers, on that step's positions before the step
 """
 
@@ -29,7 +29,7 @@ from ..runs.writer import RunWriter
 
 @dataclass(frozen=True)
 class TuneConfig(TextStudy):
-    """Train a tuned lens of a model: an affine map a layer, by the KL of the model's own
+    """Train a tuned lens of a model: an affine map a layer, by the KL of the model's
     distribution from the lens'."""
 
     STUDY: ClassVar[str] = "lens.tune"

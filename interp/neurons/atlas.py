@@ -93,8 +93,8 @@ class AtlasConfig(ModelStudy):
     MLP."""
     lens: str = field(default="", metadata={"key": False})
     """The lens that reads the vectors, each from its own layer: raw or final; tuned or jacobian,
-    the model's newest fit or the shipped one; a run's folder or key; or a published .pt file. By
-    default none, which is raw. Its fingerprint is part of the key."""
+    the model's newest fit or the shipped one; a run's folder or key; or a .safetensors or .pt
+    file. By default none, which is raw. Its fingerprint is part of the key."""
     k: int = 16
     """The number of tokens to keep for each vector and side."""
     random: int = 512

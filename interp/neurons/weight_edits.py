@@ -32,7 +32,7 @@ from ..model.places import Place
 from ..model.subject import Subject
 from ..model.weights import Weights
 from ..plain_json import parsed
-from ..runs.parts import check_part, whole
+from ..runs.parts import check_part, exported
 from ..runs.writer import save_tensors
 
 
@@ -101,7 +101,7 @@ class WeightEdit:
 
     def save(self, path: Path) -> None:
         """Raises UserError if the file cannot be written."""
-        with whole(path.parent, path.name) as making:
+        with exported(path) as making:
             self.write(making)
 
     def write(self, path: Path) -> None:

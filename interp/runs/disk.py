@@ -34,6 +34,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def unwritable(path: Path, error: OSError) -> str:
+RESUMED, KEPT = "finished parts are kept", "what was there before is kept"
+"""What becomes of a run, and of a file of the user's own, when it cannot be written."""
+
+
+def unwritable(path: Path, error: OSError, left: str = RESUMED) -> str:
     fix = "free some space" if error.errno == errno.ENOSPC else "choose a folder you can write to"
-    return f"cannot write {path}: {error.strerror or error}; {fix} (finished parts are kept)"
+    return f"cannot write {path}: {error.strerror or error}; {fix} ({left})"

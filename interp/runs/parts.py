@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..model.tensor_files import remembered_sha256
 from ..plain_tables import check_values, reading
 from .command import again
-from .disk import sync_folder, unwritable
+from .disk import KEPT, RESUMED, sync_folder, unwritable
 from .manifest import check_inside, read_manifest
 
 if TYPE_CHECKING:
@@ -75,8 +75,11 @@ def no_part(folder: Path, name: str, files: Sequence[str]) -> str:
 
 
 @contextmanager
-def whole(folder: Path, name: str) -> Iterator[Path]:
+def whole(folder: Path, name: str, left: str = RESUMED) -> Iterator[Path]:
     """A temporary path to write to; on leaving it is the file `name`, whole and on the disk.
+
+    Args:
+        left: what a message says of what stays where it cannot be written.
 
     Raises:
         UserError: it cannot be written, or `name` leads outside of the folder.
@@ -95,7 +98,25 @@ def whole(folder: Path, name: str) -> Iterator[Path]:
     except OSError as error:
         if making.parent.is_dir():
             making.unlink(missing_ok=True)
-        raise UserError(unwritable(final, error)) from error
+        raise UserError(unwritable(final, error, left)) from error
+
+
+@contextmanager
+def exported(path: Path) -> Iterator[Path]:
+    """As `whole`, a file of the user's own; through a link, the file that it leads to.
+
+    Raises:
+        UserError: it cannot be written; a file that was there is as it was.
+    """
+    real = path.resolve() if path.is_symlink() else path
+    with whole(real.parent, real.name, KEPT) as making:
+        yield making
+
+
+def export_text(path: Path, text: str) -> None:
+    """Write a file of text in UTF-8, as `exported`."""
+    with exported(path) as making:
+        making.write_text(text, encoding="utf-8")
 
 
 def read_table(path: Path) -> pd.DataFrame:

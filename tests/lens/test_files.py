@@ -1,6 +1,7 @@
 """Lenses by name: the newest fit of the same weights, a shipped one; and files to give away."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from interp.model.weights import open_weights
 from interp.neurons import search
 from interp.neurons.atlas import AtlasConfig
 from interp.plain_tensors import read_tensors
+from interp.runs.parts import export_text
 from interp.runs.store import Store
 from interp.runs.study import plan, run_or_load
 
@@ -204,3 +206,38 @@ def test_the_shipped_lens_is_of_the_model_that_it_names():
     card = (files.SHIPPED / "smollm2-135m" / "README.md").read_text()
     assert f"fitted on {about['n_prompts']} passages" in card
     assert f"`{about['fingerprint'][:12]}`" in card
+
+
+@pytest.fixture
+def full_disk():
+    """A function after which no file can grow beyond so many bytes, until the test's end."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["lens.pt", "lens.safetensors", "README.md"])
+def test_a_full_disk_leaves_the_file_that_was_there(name, weights, tmp_path, full_disk):
+    path, link = tmp_path / "there" / name, tmp_path / name
+    path.parent.mkdir()
+    path.write_text("before")
+    link.symlink_to(path)
+    full_disk(2000)
+    with pytest.raises(UserError, match=rf"cannot write .*{name}: .*what was there before is kept"):
+        export_text(link, "x" * 3000) if name == "README.md" else export(made(weights), link)
+    assert path.read_text() == "before"
+    assert [each.name for each in path.parent.iterdir()] == [name]
+    export_text(link, "after")
+    assert path.read_text() == "after"
+
+
+def test_a_card_that_cannot_be_written_is_one_line(
+    weights, own_home, text, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("INTERP_RUNS", str(tmp_path / "runs"))
+    sizes = {"corpus": text, "prompts": 4, "length": 12, "skip": 2}
+    run = run_or_load(FitConfig(str(weights.folder), **sizes))
+    (tmp_path / "README.md").mkdir()
+    asked = ["lens", "export", str(run.path), str(tmp_path / "lens.pt"), "--card"]
+    with pytest.raises(UserError, match=r"cannot write .*README\.md"):
+        parse([*asked, "--model", str(weights.folder)])()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from interp.cli import parse
 from interp.errors import UserError
 from interp.lens import figures
 from interp.lens.files import export
@@ -44,6 +45,26 @@ def test_cells_are_the_plain_model_s(dog_model, own_home, plain):
         assert [list(tops) for tops in rows["tops"]] == names
     for shade in figures.SHADES:
         assert figures.grid(cells, shade).data[0].z.shape == (2, 3)
+
+
+def test_what_is_printed(dog_model, own_home, plain, tmp_path, capsys):
+    _, first, last, _ = plain
+    words = ["--model", str(dog_model), "--runs", str(tmp_path)]
+    parse(["lens", "show", "w3 dog w5", *words])()
+    printed = capsys.readouterr().out
+    assert "Read through the logit lens" in printed
+    lines = [line.split() for line in printed.splitlines()]
+    assert lines.count(["after", "layer", "said", "p", "entropy", "kl"]) == 1
+    assert sum(line[:2] == ["after", "layer"] for line in lines) == 2
+    said, kl = first[-1].argmax(), (last[-1].exp() * (last[-1] - first[-1])).sum()
+    entropy = -(first[-1].exp() * first[-1]).sum()
+    row = next(line for line in reversed(lines) if line[:1] == ["0"])
+    assert row[1] == f"w{said}"
+    expected = [float(first[-1].max().exp()), float(entropy), float(kl)]
+    assert [float(each) for each in row[2:]] == pytest.approx(expected, rel=0.01)
+    metric = next(line for line in lines if line[:1] == ["largest"])
+    assert metric[:-1] == ["largest", "kl", "after", "the", "last", "layer"]
+    assert abs(float(metric[-1])) < 1e-6
 
 
 def test_cells_through_a_fitted_lens(dog_model, own_home, plain, tmp_path):

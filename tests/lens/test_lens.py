@@ -2,10 +2,13 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from interp.cli import parse
+from interp.directions.directions import Directions
 from interp.directions.sources import open_directions
 from interp.errors import UserError
 from interp.lens.files import export, open_lens
@@ -71,12 +74,56 @@ def test_directions_are_carried_from_their_layer(weights, tmp_path):
     assert raw["top"].tolist() != table["top"].tolist()
 
 
+@pytest.mark.parametrize("name", ["final", "jacobian"])
+@pytest.mark.parametrize(
+    ("family", "norm"),
+    [
+        ("gpt2", "transformer.ln_f"),
+        ("gpt_neox", "gpt_neox.final_layer_norm"),
+        ("llama", "model.norm"),
+    ],
+)
+def test_a_direction_is_read_as_the_final_norm_moves(family, norm, name, model_folder):
+    """By the derivative of transformers' own norm, at an x of mean 0 that is orthogonal to the
+    direction, where the direction does not move the scale."""
+    from transformers import AutoModelForCausalLM
+
+    folder = model_folder(family)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    weights = open_weights(str(folder))
+    lens = fitted(weights) if name == "jacobian" else Lens(weights, name)
+    generator = torch.Generator().manual_seed(5)
+    v, x = torch.randn(2, weights.spec.d_model, generator=generator) + 0.7
+    carried = lens.maps[0].double() @ v.double() if lens.maps else v.double()
+    flat = torch.linalg.qr(torch.stack([torch.ones_like(carried), carried], 1)).Q
+    x = x.double() - flat @ (flat.T @ x.double())
+    _, moved = torch.func.jvp(model.get_submodule(norm), (x,), (carried,))
+    scale = (x.square().mean() + weights.spec.eps).sqrt()
+    with torch.no_grad():
+        expected = model.get_output_embeddings().weight @ moved * scale
+    found = weights.W_U().double() @ lens.vectors(v[None], Site("resid_post", 0))[0].double()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    along = lens.rows(list(range(len(expected))), 0).double() @ v.double()
+    torch.testing.assert_close(along, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("site", "layer"),
     [("0.resid_post", 0), ("1.resid_pre", 0), ("0.mlp_out", 0), ("final_norm_in", 1)],
 )
 def test_which_map_a_site_is_read_through(site, layer, weights):
     assert fitted(weights).layer_of(Site.parse(site)) == layer
+
+
+@pytest.mark.parametrize("site", ["0.mlp_in", "0.mlp_out", "1.resid_pre", "1.attn_out"])
+def test_directions_are_decoded_from_their_own_site(site, weights):
+    """A stream before a block is read through the map of the block before it."""
+    lens, v = fitted(weights), torch.randn(1, weights.spec.d_model)
+    found = Directions(Site.parse(site), v, pd.DataFrame({"name": ["v"]}))
+    through = v.double() @ lens.maps[0].double().T if site != "1.attn_out" else v.double()
+    logits = (through * weights.gain("final").double()) @ weights.W_U().double().T
+    told = torch.tensor(found.decode(weights, 4, lens)["top_logits"][0]).double()
+    torch.testing.assert_close(told, logits[0].topk(4).values, rtol=1e-5, atol=1e-5)
 
 
 def test_sites_and_layers_without_a_map(weights):
@@ -87,6 +134,19 @@ def test_sites_and_layers_without_a_map(weights):
         lens.map(0)
     with pytest.raises(UserError, match="before the first layer"):
         lens.vectors(torch.ones(1, weights.spec.d_model), Site("resid_pre", 0))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["circuits head", "circuits trace", "lens show", "neurons atlas", "directions tokens"],
+)
+def test_help_names_every_lens(command, capsys):
+    with pytest.raises(SystemExit):
+        parse([*command.split(), "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    about = said[said.index("--lens") :][:400]
+    for name in ("final", "tuned", "jacobian", "folder or key", ".safetensors or .pt file"):
+        assert name in about
 
 
 def test_published_files_are_read_and_written(weights, tmp_path):
@@ -119,8 +179,18 @@ def test_damaged_files_are_one_line(name, weights, tmp_path):
 
 
 def test_what_is_no_lens(weights, tmp_path):
-    with pytest.raises(UserError, match="is no lens"):
-        open_lens("nowhere", weights)
+    forms = "run of `interp lens fit` or `interp lens tune`, or a .safetensors or .pt file"
+    (tmp_path / "empty").mkdir()
+    for asked, says in (
+        ("nowhere", "'nowhere' is no lens, and no file"),
+        ("nope.pt", r"there is no file or folder 'nope\.pt'"),
+        ("nope.safetensors", "there is no file"),
+        (str(tmp_path / "nope"), "there is no file or folder"),
+        (str(tmp_path / "empty"), r"empty has no lens\.safetensors"),
+        ("/dev/null", "/dev/null is no file"),
+    ):
+        with pytest.raises(UserError, match=f"{says}.*{forms}"):
+            open_lens(asked, weights)
     (tmp_path / "lens.pt").write_bytes(b"x" * 99)
     with pytest.raises(UserError, match=r"lens\.pt"):
         open_lens(str(tmp_path / "lens.pt"), weights)

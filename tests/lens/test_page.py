@@ -36,7 +36,8 @@ def test_a_prompt_is_read_and_a_direction_kept(runs, dog_model, monkeypatch):
     assert not shown.exception
     run = Store().newest(ShowConfig.STUDY, "")
     assert run.manifest["lens"]["name"] == "tuned"
-    assert any("tuned lens" in each.value for each in shown.caption)
+    said = " ".join(each.value.replace("\\", "") for each in shown.caption)
+    assert f"tuned lens, fitted on 4 passages ({runs.path / 'lens.safetensors'})" in said
     # a selection of a row cannot be made without a browser
     monkeypatch.setattr("interp.apps.lens._picked", lambda event: [0])
     shown.run()

@@ -1,12 +1,15 @@
 """The tuned lens: a planted affine map is found, and a stopped training goes on as it was."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
 from interp.errors import UserError
 from interp.lens import states
 from interp.lens.compare import LensCompareConfig
-from interp.lens.files import open_lens
+from interp.lens.files import export, open_lens
 from interp.lens.lens import Lens, read
 from interp.lens.states import Reader, drawn, kl_from, states_at
 from interp.lens.tune import TuneConfig
@@ -16,6 +19,8 @@ from interp.model.weights import open_weights
 from interp.runs import checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
+
+from ..conftest import make_dog_model
 
 
 def config(model, text, **changes):
@@ -132,6 +137,38 @@ def test_lenses_compared(dog_model, own_home, text, tmp_path):
     assert table.loc[("tuned", 0), "kl"] < table.loc[("final", 0), "kl"]
     assert (table["kl_low"] <= table["kl"]).all()
     assert run.manifest["lenses"]["tuned"]["prompts"] == 32
+
+
+def test_lenses_of_other_layers_are_compared_over_those_they_share(
+    model_folder, own_home, text, tmp_path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("llama", num_hidden_layers=3), folder)
+    make_dog_model(folder)
+    weights, paths = open_weights(str(folder)), {}
+    for name, layers in {"both": [0, 1], "second": [1], "first": [0]}.items():
+        maps = {layer: (layer + 2) * torch.eye(weights.spec.d_model) for layer in layers}
+        paths[name] = str(tmp_path / f"{name}.safetensors")
+        export(Lens(weights, "jacobian", maps, 1), Path(paths[name]))
+    sizes = {"corpus": text, "documents": 2, "length": 12, "skip": 2, "positions": 4}
+
+    def compared(*names):
+        lenses = tuple(paths.get(name, name) for name in names)
+        run = run_or_load(
+            LensCompareConfig(str(folder), lenses, after=3, **sizes), Store(tmp_path / "runs")
+        )
+        return run.metrics, run.table("layers").set_index(["lens", "layer"])["kl"]
+
+    metrics, kl = compared("final", "second")
+    assert metrics.pop("layers in the means") == 1
+    second = paths["second"]
+    expected = {"kl, final": kl["final", 1], f"kl, {second}": kl[second, 1]}
+    assert metrics == pytest.approx(expected)
+    metrics, kl = compared("final", "both")
+    assert metrics["layers in the means"] == 2
+    assert metrics["kl, final"] == pytest.approx((kl["final", 0] + kl["final", 1]) / 2)
+    metrics, _ = compared("first", "second")
+    assert metrics == {"layers in the means": 0}
 
 
 @pytest.mark.parametrize(
