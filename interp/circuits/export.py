@@ -29,7 +29,7 @@ from typing import Any
 from ..errors import UserError
 from ..plain_json import read_json
 from ..plain_path import plain_path
-from ..runs.disk import unwritable
+from ..runs.parts import write_file
 from .picked import Graph, words
 
 KINDS = {"embedding": "embedding", "target": "logit", "error": "mlp reconstruction error"}
@@ -177,17 +177,4 @@ def write_json(graph: Graph, path: Path, index: bool = False) -> None:
         others = [each for each in listed if each.get("slug") != path.stem]
         files[list_of] = {"graphs": [*others, made["metadata"]]}
     for file, content in files.items():
-        write_text(file, json.dumps(content, indent=1, allow_nan=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file of text, with the folder it is in.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(unwritable(path, error)) from error
+        write_file(file, json.dumps(content, indent=1, allow_nan=False))

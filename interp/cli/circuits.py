@@ -65,9 +65,10 @@ def export(
         index: With .json, enter it in graph-metadata.json beside it, which circuit-tracer's server
             lists.
     """
-    from ..circuits.export import write_json, write_text
+    from ..circuits.export import write_json
     from ..circuits.html import page
     from ..circuits.picked import opened
+    from ..runs.parts import write_file
 
     kind = file.suffix.lower()
     if kind not in (".json", ".html"):
@@ -79,7 +80,7 @@ def export(
     if kind == ".json":
         write_json(graph, file, index)
     else:
-        write_text(file, page(graph))
+        write_file(file, page(graph))
     numbers = {"nodes": len(graph.nodes), "edges": len(graph.edges), "bytes": file.stat().st_size}
     if not answered(json, "circuits.export", numbers, found.path, file=str(file)):
         say(file)

@@ -57,13 +57,14 @@ def export(
     from ..lens.files import export as write
     from ..lens.files import open_lens
     from ..model.weights import open_weights
+    from ..runs.parts import write_file
 
     opened = open_lens(asked, open_weights(model))
     if card:
         text = written(opened, out.name)
     write(opened, out, half)
     if card:
-        out.with_name("README.md").write_text(text)
+        write_file(out.with_name("README.md"), text)
     size = out.stat().st_size
     metrics = {"layers": len(opened.maps), "prompts": opened.prompts, "bytes": size}
     if not answered(json, "lens.export", metrics, file=str(out)):

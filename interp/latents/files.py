@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from ..runs.disk import unwritable
+from ..runs.parts import write_file
 from .card import Card
 from .html import page
 
@@ -17,8 +16,4 @@ def write_html(cards: Sequence[Card], path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(cards), encoding="utf-8")
-    except OSError as error:
-        raise UserError(unwritable(path, error)) from error
+    write_file(path, page(cards))

@@ -28,7 +28,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..model.site import Site
-from ..runs.disk import unwritable
+from ..runs.parts import write_file
 from ..saes.hooks import hook_of_site
 from .card import Card, Example, Pair, bars
 
@@ -52,13 +52,8 @@ def write(cards: Sequence[Card], folder: Path, creator: str = "interp") -> None:
         ],
     }
     for name, rows in lines.items():
-        path = folder / name / BATCH
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows)
-            path.write_bytes(gzip.compress(text.encode()))
-        except OSError as error:
-            raise UserError(unwritable(path, error)) from error
+        text = "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows)
+        write_file(folder / name / BATCH, gzip.compress(text.encode()))
 
 
 def source_id(card: Card) -> str:

@@ -9,6 +9,9 @@ import platform
 import resource
 from pathlib import Path
 
+KEPT = "what was written before is kept"
+"""Files are written beside and renamed: parts of a run, and what an export replaces."""
+
 
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
@@ -36,4 +39,4 @@ def sync_folder(folder: Path) -> None:
 
 def unwritable(path: Path, error: OSError) -> str:
     fix = "free some space" if error.errno == errno.ENOSPC else "choose a folder you can write to"
-    return f"cannot write {path}: {error.strerror or error}; {fix} (finished parts are kept)"
+    return f"cannot write {path}: {error.strerror or error}; {fix} ({KEPT})"

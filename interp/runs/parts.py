@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..model.tensor_files import remembered_sha256
+from ..plain_path import plain_path
 from ..plain_tables import check_values, reading
 from .command import again
 from .disk import sync_folder, unwritable
@@ -81,7 +82,24 @@ def whole(folder: Path, name: str) -> Iterator[Path]:
     Raises:
         UserError: it cannot be written, or `name` leads outside of the folder.
     """
-    final = check_inside(folder, name)
+    with _beside(check_inside(folder, name)) as making:
+        yield making
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file that somebody named, with the folder it is in. Where it cannot be written, the
+    one that was there is left. A link is followed.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with _beside(plain_path(path).resolve()) as making:
+        making.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def _beside(final: Path) -> Iterator[Path]:
+    """A temporary path beside a file, which takes its name on leaving."""
     making = final.with_name(f".{final.name}.making")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -152,3 +154,28 @@ def test_mistakes_are_said(run, tmp_path, capsys, file, says):
     (tmp_path / "there").write_text("")
     assert main(["circuits", "export", str(run.path), str(tmp_path / "there" / file)]) == 2
     assert says in capsys.readouterr().err
+
+
+@contextmanager
+def full_disk(size):
+    """No file can grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("file", ["keys.json", "keys.html"])
+def test_a_full_disk_leaves_the_file_that_was_there(run, tmp_path, capsys, file):
+    words = ["circuits", "export", str(run.path), str(tmp_path / file)]
+    words += ["--index"] if file.endswith("json") else []
+    assert main(words) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with full_disk(1000):
+        assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"cannot write {tmp_path / file}: " in said
+    assert "what was written before is kept" in said
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
