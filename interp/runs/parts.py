@@ -93,7 +93,8 @@ def write_file(path: Path, content: str | bytes) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with _beside(plain_path(path).resolve()) as making:
+    path = plain_path(path)
+    with _beside(Path(os.path.realpath(path)) if path.is_symlink() else path) as making:
         making.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -179,3 +179,12 @@ def test_a_full_disk_leaves_the_file_that_was_there(run, tmp_path, capsys, file)
     assert f"cannot write {tmp_path / file}: " in said
     assert "what was written before is kept" in said
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_link_is_followed(run, tmp_path):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "keys.html"
+    link.symlink_to(tmp_path / "real" / "new.html")
+    assert main(["circuits", "export", str(run.path), str(link)]) == 0
+    assert link.is_symlink()
+    assert "<svg" in (tmp_path / "real" / "new.html").read_text()
