@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
+from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal, whole_ticks
 from ..runs.store import Run
 from .picked import GROUP, KINDS, TRACE, By, Graph, Picked, opened, picked, short, words
 from .placed import Places, placed
@@ -186,6 +186,7 @@ def cut_errors(cuts: pd.DataFrame) -> go.Figure:
             hovertemplate="after layer %{x}: %{customdata:.6g}, off by %{y:.2g}<extra></extra>",
         )
     )  # fmt: skip
+    whole_ticks(figure, "x", cuts["layer"])
     figure.update_xaxes(title="after layer")
     figure.update_yaxes(title="|sum - target|", type="log", exponentformat="power")
     title = f"Every cut adds up to the target: off by {cuts['error'].abs().max():.2g} at most"

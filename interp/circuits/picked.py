@@ -54,10 +54,7 @@ class Graph:
 
     @property
     def target(self) -> str:
-        """What is explained, as a text."""
-        word, against = (str(self.about.get(name, "")) for name in ("target", "against"))
-        if word:  # with signs around it, as a token begins with a space
-            return f"'{word}' - " + (f"'{against}'" if against else "mean")
+        """What is explained, as `target.Target.name` has it."""
         return ", ".join(self.nodes.loc[self.nodes["kind"] == "target", "name"]).strip()
 
     @property

@@ -23,7 +23,7 @@ EVIL = [
 LAYERS, REMAINDER, TARGET = 3, 0, 1
 NODES = [
     ("remainder", -1, -1, -1, "remainder"),
-    ("target", LAYERS, 4, -1, " are -  is"),
+    ("target", LAYERS, 4, -1, "' are' - ' is'"),
     ("embedding", -1, 1, -1, None),
     ("embedding", -1, 4, -1, None),
     ("neuron", 0, 1, 7, "0.down.7"),
@@ -54,7 +54,7 @@ ABOUT = {
 }  # fmt: skip
 
 
-def tables(tokens=TOKENS, words=(" are", " were")):
+def tables(tokens=TOKENS, words=(" are", " were"), explained="' are' - ' is'"):
     """The tables of the planted run."""
     edges, attribution = defaultdict(float), defaultdict(float)
     for path, weight in PATHS:
@@ -70,7 +70,7 @@ def tables(tokens=TOKENS, words=(" are", " were")):
             {
                 "node": node, "kind": kind, "layer": layer, "position": position,
                 "source": 1 if kind == "head" else position, "index": index,
-                "name": name or tokens[position],
+                "name": explained if kind == "target" else name or tokens[position],
                 "token": tokens[position] if position >= 0 else "",
                 "activation": 1.5 if kind in ("neuron", "head", "latent") else np.nan,
                 "attribution": attribution[node], "effect": np.nan,
@@ -97,12 +97,12 @@ def tables(tokens=TOKENS, words=(" are", " were")):
 
 def write_run(store, tokens=TOKENS, words=(" are", " were"), config=None, **facts):
     """The folder of a finished run of the planted circuit."""
+    about = ABOUT | (config or {})
+    explained = f"'{about['target']}' - '{about['against']}'"
     made = {
         f"{name}.parquet": lambda path, table=table: write_table(table, path)
-        for name, table in tables(tokens, words).items()
+        for name, table in tables(tokens, words, explained).items()
     }
     metrics = {"target": VALUE, "largest error of a cut": 2e-7, "nodes": 12, "share": 0.8}
     metrics["edges"] = len(tables(tokens)["edges"])
-    return finish_by_hand(
-        store, "circuits.trace", ABOUT | (config or {}), made=made, metrics=metrics, **facts
-    )
+    return finish_by_hand(store, "circuits.trace", about, made=made, metrics=metrics, **facts)
