@@ -23,7 +23,7 @@ from interp.apps.common import (
 )
 from interp.circuits import export, figures, html
 from interp.circuits.groups import GroupConfig
-from interp.circuits.picked import GROUP, NUMBERS, TRACE, By, Graph, card, opened, words
+from interp.circuits.picked import GROUP, NUMBERS, TRACE, By, Graph, card, opened, place, words
 from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.neuron import clamp_site, parse_neuron
@@ -185,7 +185,7 @@ def _card(graph: Graph, node: int) -> None:
     shown = card(graph, node)
     row = shown.node
     st.subheader(plain(row["label"]))
-    st.caption(plain(f"{row['kind']} at position {row['position']}, {visible(row['token'])}"))
+    st.caption(plain(place(row, graph.tokens)))
     numbers = {name: row[name] for name in NUMBERS if name in row and row[name] == row[name]}
     with st.container(horizontal=True):
         for name, value in numbers.items():

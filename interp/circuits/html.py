@@ -16,7 +16,7 @@ from typing import Any
 from ..model.vocabulary import visible
 from ..plain_text import printable
 from .figures import EDGES, SHARE
-from .picked import ALWAYS, NUMBERS, Graph, short, words
+from .picked import ALWAYS, NUMBERS, Graph, place, short, words
 from .placed import placed
 from .viewer import SCRIPT, STYLE
 
@@ -79,7 +79,7 @@ def _data(graph: Graph) -> dict[str, Any]:
         "rows": places.rows,
         "columns": [[_word(short(t)), *span, i] for i, (t, span) in enumerate(columns)],
         "nodes": [
-            _node(row, *places.at[node], before.get(node, -1.0))
+            {**_node(row, *places.at[node], before.get(node, -1.0)), "place": _place(row, graph)}
             for node, row in zip(graph.nodes.index, graph.nodes.to_dict("records"), strict=True)
         ],
         "edges": [[at[source], at[target], _short(weight)] for source, target, weight in ends],
@@ -101,6 +101,10 @@ def _node(row: Mapping[Any, Any], x: float, y: float, before: float) -> dict[str
         "bottom": [_word(token) for token in words(row, "bottom")],
         "members": [printable(str(name)) for name in row.get("members", [])],
     }
+
+
+def _place(row: Mapping[Any, Any], graph: Graph) -> str:
+    return printable(place(row, graph.tokens))
 
 
 def _before(graph: Graph) -> dict[int, float]:

@@ -8,7 +8,7 @@ modules the module's name, `12.mlp@4` (without a position where they have none),
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
+from ..model.vocabulary import visible
 from ..runs.store import Run
 
 TRACE, GROUP = "circuits.trace", "circuits.group"
@@ -245,6 +246,16 @@ def _ends(graph: Graph, this: str, other: str, node: int) -> pd.DataFrame:
     rows = rows.loc[order]
     names = graph.nodes["label"].reindex(rows[other]).to_numpy()
     return pd.DataFrame({"name": names, "weight": rows["weight"].to_numpy()})
+
+
+def place(row: Mapping[Any, Any], tokens: Sequence[str]) -> str:
+    """What a node is and where: of a head both tokens, as it carries from one to the other."""
+    kind, at, source = str(row["kind"]), int(row["position"]), int(row["source"])
+    if at < 0:
+        return kind
+    said = f"{kind} at position {at}, {visible(row['token'])}"
+    reads = f", reading from position {source}, {visible(tokens[source])}"
+    return said + reads if kind == "head" and 0 <= source < len(tokens) else said
 
 
 def words(row: Mapping[Any, Any], side: str, most: int = 10) -> list[str]:

@@ -163,7 +163,7 @@ function card() {
   }
   const node = data.nodes[chosen];
   make(box, 'h2', {}, node.name);
-  make(box, 'p', {class: 'about'}, `${node.kind} at ${node.token}`);
+  make(box, 'p', {class: 'about'}, node.place);
   const table = make(box, 'table');
   for (const [name, value] of Object.entries(node.numbers)) row(table, name, number(value));
   for (const [name, list] of [['Writes', node.top], ['Against', node.bottom],

@@ -46,6 +46,8 @@ PATHS = [
     ((0, 11, 1), -0.25),
     ((0, 1), 0.5),
 ]
+CHANGES = (0.75, 0.0, 0.0, 2.0, 0.25, 0.0, -1.0, 0.0)
+"""What of each path's weight changes to the counterfactual."""
 VALUE = sum(weight for _, weight in PATHS)
 ABOUT = {
     "model": "tiny", "prompt": "The keys to the cabinet", "target": " are", "against": " is",
@@ -54,7 +56,7 @@ ABOUT = {
 }  # fmt: skip
 
 
-def tables(tokens=TOKENS, words=(" are", " were"), explained="' are' - ' is'"):
+def tables(tokens=TOKENS, words=(" are", " were"), explained="' are' - ' is'", effects=False):
     """The tables of the planted run."""
     edges, attribution = defaultdict(float), defaultdict(float)
     for path, weight in PATHS:
@@ -78,15 +80,17 @@ def tables(tokens=TOKENS, words=(" are", " were"), explained="' are' - ' is'"):
             }
         )  # fmt: skip
     nodes = pd.DataFrame(rows)
+    flows = pd.DataFrame([{"source": s, "target": t, "weight": w} for (s, t), w in edges.items()])
+    flows["effect"] = np.nan
+    if effects:
+        _with_effects(nodes, flows)
     totals = nodes[~nodes["kind"].isin(["target", "remainder"])].groupby(["kind", "layer"])
     totals = totals["attribution"].agg(
         nodes="count", attribution="sum", absolute=lambda x: x.abs().sum()
     )
     return {
         "nodes": nodes,
-        "edges": pd.DataFrame(
-            [{"source": s, "target": t, "weight": w} for (s, t), w in edges.items()]
-        ).assign(effect=float("nan")),
+        "edges": flows,
         "tokens": pd.DataFrame({"position": range(len(tokens)), "token": tokens}),
         "totals": totals.reset_index(),
         "cuts": pd.DataFrame(
@@ -95,14 +99,33 @@ def tables(tokens=TOKENS, words=(" are", " were"), explained="' are' - ' is'"):
     }  # fmt: skip
 
 
-def write_run(store, tokens=TOKENS, words=(" are", " were"), config=None, **facts):
+def _with_effects(nodes, edges):
+    """What changes along each path: of nodes and edges the sums over the paths through them."""
+    at, on = defaultdict(float), defaultdict(float)
+    for (path, weight), change in zip(PATHS, CHANGES, strict=True):
+        for node in path:
+            at[node] += weight * change
+        for ends in pairwise(path):
+            on[ends] += weight * change
+    whole = nodes["kind"].isin(["target", "remainder"])
+    nodes["effect"] = nodes["node"].map(at).where(~whole)
+    edges["effect"] = [on[ends] for ends in zip(edges["source"], edges["target"], strict=True)]
+
+
+def write_run(store, tokens=TOKENS, words=(" are", " were"), config=None, effects=False, **facts):
     """The folder of a finished run of the planted circuit."""
-    about = ABOUT | (config or {})
+    about = (
+        ABOUT | ({"counterfactual": "The key to the cabinet"} if effects else {}) | (config or {})
+    )
     explained = f"'{about['target']}' - '{about['against']}'"
     made = {
         f"{name}.parquet": lambda path, table=table: write_table(table, path)
-        for name, table in tables(tokens, words, explained).items()
+        for name, table in tables(tokens, words, explained, effects).items()
     }
     metrics = {"target": VALUE, "largest error of a cut": 2e-7, "nodes": 12, "share": 0.8}
+    if effects:
+        metrics["counterfactual"] = VALUE - sum(
+            weight * change for (_, weight), change in zip(PATHS, CHANGES, strict=True)
+        )
     metrics["edges"] = len(tables(tokens)["edges"])
     return finish_by_hand(store, "circuits.trace", about, made=made, metrics=metrics, **facts)

@@ -61,6 +61,11 @@ def validate(graph):
         assert {link["source"], link["target"]} <= set(ids)
 
 
+def data(made):
+    """What the page's script draws."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', made, re.DOTALL)[1])
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return open_run(write_run(tmp_path_factory.mktemp("runs")))
@@ -114,13 +119,14 @@ def test_hostile_texts_are_only_texts(evil):
     assert "<b>" not in made
     assert "<!--" not in made
     assert not {"\u202e", "\u2028"} & set(made)
-    data = json.loads(re.search(r'id="data">(.*?)</script>', made, re.DOTALL)[1])
-    assert data["columns"][4][0] == "\"'&⏎\\u2028<!--"
+    assert data(made)["columns"][4][0] == "\"'&⏎\\u2028<!--"
 
 
 def test_the_page_fetches_nothing_and_runs_its_own_script_alone(run):
     made = page(opened(run))
     assert len(made) < 30_000
+    where = "head at position 4, ␣cabinet, reading from position 1, ␣keys"
+    assert where == data(made)["nodes"][6]["place"]
     assert not re.search(r"""(src|href)=|url\(|@import|https?://(?!www\.w3\.org)""", made)
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', made)[1]
     assert policy.startswith("default-src 'none'")

@@ -49,6 +49,8 @@ def test_the_largest_node_is_shown_first_and_any_by_its_name(shown):
     sound(box.set_value("1.head.3@4:1").run())
     assert shown.subheader[0].value.replace("\\", "") == "1.head.3@4:1"
     assert [each.value for each in shown.text] == ["␣are  ␣were", "␣is"]
+    where = "head at position 4, ␣cabinet, reading from position 1, ␣keys"
+    assert where in texts(shown)
     assert not any("neurons clamp" in block.value for block in shown.code)
 
 
