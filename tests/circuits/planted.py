@@ -16,6 +16,7 @@ from interp.runs.parts import write_table
 from ..manifests import finish_by_hand
 
 TOKENS = ["The", " keys", " to", " the", " cabinet"]
+OTHER = ["The", " key", " to", " the", " cabinet"]
 EVIL = [
     "</script><script>alert(1)</script>", '<a href="http://evil.example">x</a>', "$x^2$\u202e",
     "![p](http://evil.example/b.png) **b** `c` :red[d]", '"\'&\n\u2028<!--',
@@ -91,7 +92,12 @@ def tables(tokens=TOKENS, words=(" are", " were"), explained="' are' - ' is'", e
     return {
         "nodes": nodes,
         "edges": flows,
-        "tokens": pd.DataFrame({"position": range(len(tokens)), "token": tokens}),
+        "tokens": pd.DataFrame(
+            {
+                "position": range(len(tokens)), "token": tokens,
+                "counterfactual": OTHER if effects else [""] * len(tokens),
+            }
+        ),
         "totals": totals.reset_index(),
         "cuts": pd.DataFrame(
             {"layer": range(LAYERS), "sum": VALUE, "error": [1e-7, -2e-7, 3e-8]}
@@ -122,7 +128,7 @@ def write_run(store, tokens=TOKENS, words=(" are", " were"), config=None, effect
         f"{name}.parquet": lambda path, table=table: write_table(table, path)
         for name, table in tables(tokens, words, explained, effects).items()
     }
-    metrics = {"target": VALUE, "largest error of a cut": 2e-7, "nodes": 12, "share": 0.8}
+    metrics = {"target": VALUE, "largest error of a cut": 2e-7, "nodes": 12, "share": 0.25}
     if effects:
         metrics["counterfactual"] = VALUE - sum(
             weight * change for (_, weight), change in zip(PATHS, CHANGES, strict=True)

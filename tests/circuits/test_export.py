@@ -194,3 +194,43 @@ def test_a_link_is_followed(run, tmp_path):
     assert main(["circuits", "export", str(run.path), str(link)]) == 0
     assert link.is_symlink()
     assert "<svg" in (tmp_path / "real" / "new.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    """With a counterfactual: effects that order the nodes otherwise than attributions do."""
+    return opened(open_run(write_run(tmp_path_factory.mktemp("changed"), effects=True)))
+
+
+def test_with_a_counterfactual_the_page_draws_effects(changed):
+    made = page(changed)
+    said = "' are' - ' is' = 3.375, and 1 at the counterfactual “The key to the cabinet”"
+    assert said.replace("'", "&#x27;") in made
+    assert "share of the absolute effect" in made
+    drawn = data(made)
+    nodes = {node["name"]: node for node in drawn["nodes"]}
+    error = nodes["2.error@4"]
+    assert (error["size"], error["numbers"]["attribution"]) == (0.25, -0.25)
+    assert error["numbers"]["effect"] == 0.25
+    assert nodes["1.down.17@4"]["before"] == 0, "the largest effect, 1.625 of 8.625"
+    assert nodes["2.down.5@4"]["before"] > 0, "the largest attribution"
+    names = [node["name"] for node in drawn["nodes"]]
+    edges = {(names[s], names[t]): (flow, weight) for s, t, flow, weight in drawn["edges"]}
+    assert edges["embedding@4", "target"] == (0.5, 0.25)
+    sizes = [abs(edge[2]) for edge in drawn["edges"]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_influence_is_the_share_among_the_kept_nodes(run, changed):
+    """By effect 1.625 of 8.625; by attribution too, the remainder and the target are left out."""
+    for graph, first, share in (
+        (changed, "1.down.17@4", 1.625 / 8.625),
+        (opened(run), "2.down.5@4", 2.875 / opened(run).parts["attribution"].abs().sum()),
+    ):
+        made = as_json(graph, "a")
+        validate(made)
+        found = {node["clerp"].split(" ")[0]: node["influence"] for node in made["nodes"]}
+        assert found[first] == pytest.approx(share)
+        assert found["remainder"] is None
+        assert made["metadata"]["pruning_settings"] == {"node_threshold": 0.25}, "what was reached"
+    assert as_json(changed, "a")["metadata"]["generation_settings"]["counterfactual"]
