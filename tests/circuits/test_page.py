@@ -144,6 +144,6 @@ def test_a_counterfactual_is_named_and_edges_are_effects(own_home):
     said = "' are' - ' is' = 3.375, and 1 at the counterfactual “The key to the cabinet”"
     assert any(said in each for each in texts(shown))
     assert shown.subheader[0].value.replace("\\", "") == "1.down.17@4"
-    assert "Edges in: 4, +1.625 together" in texts(shown)
+    assert "Edges in: 3, +1.625 together" in texts(shown)
     labels = [slider.label for slider in shown.slider]
     assert labels == [f"{what}: share of the absolute effect" for what in ("Nodes", "Edges")]
