@@ -23,7 +23,18 @@ from interp.apps.common import (
 )
 from interp.circuits import export, figures, html
 from interp.circuits.groups import GroupConfig
-from interp.circuits.picked import GROUP, NUMBERS, TRACE, By, Graph, card, opened, words
+from interp.circuits.picked import (
+    GROUP,
+    NUMBERS,
+    TRACE,
+    By,
+    Graph,
+    card,
+    flowing,
+    opened,
+    place,
+    words,
+)
 from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.neuron import clamp_site, parse_neuron
@@ -128,13 +139,12 @@ def _show(run: Run, what: str) -> None:
 def _head(run: Run, graph: Graph) -> None:
     """What is traced, and how well the parts add up to it."""
     about, metrics = graph.about, run.metrics
-    kept = "effect" if graph.has_effects else "attribution"
     st.caption(
         plain(
-            f"{about.get('model', '')}: “{about.get('prompt', '')}”; {graph.target} = "
-            f"{graph.value:.4g}; rule {about.get('rule', '')}, lens {about.get('lens', '')}. "
+            f"{about.get('model', '')}: {graph.said}; rule {about.get('rule', '')}, "
+            f"lens {about.get('lens', '')}. "
             f"{len(graph.parts):,} nodes and {len(graph.edges):,} edges are kept, with "
-            f"{metrics['share']:.0%} of the absolute {kept} of all nodes. Each layer's cut "
+            f"{metrics['share']:.0%} of the absolute {graph.by} of all nodes. Each layer's cut "
             f"adds up to the target within {metrics['largest error of a cut']:.2g}."
         )
     )
@@ -149,7 +159,8 @@ def _graph(run: Run, graph: Graph) -> None:
         by = "attribution" if asked == "attribution" else "effect"
     left, right = st.columns(2)
     share = left.slider(f"Nodes: share of the absolute {plain(by)}", 0, 100, 80, 5, "%d %%")
-    edges = right.slider("Edges: share of the absolute weight", 0, 100, 40, 5, "%d %%")
+    of_edges = "effect" if by == "effect" else "weight"
+    edges = right.slider(f"Edges: share of the absolute {plain(of_edges)}", 0, 100, 40, 5, "%d %%")
     order = graph.parts[by].abs().sort_values(ascending=False).index
     names = [graph.nodes["label"][n] for n in order] + ["target", "remainder"]
     key = f"node {run.path}"
@@ -165,7 +176,7 @@ def _graph(run: Run, graph: Graph) -> None:
         chosen = st.selectbox(
             "Node", names, key=key, format_func=printable, help="Or click one in the picture."
         )
-        _card(graph, graph.number(chosen))
+        _card(graph, graph.number(chosen), by)
     st.dataframe(_listed(graph.nodes.loc[order]), hide_index=True, height=280)
 
 
@@ -180,12 +191,12 @@ def _listed(nodes: pd.DataFrame) -> pd.DataFrame:
     return made.dropna(axis=1, how="all")
 
 
-def _card(graph: Graph, node: int) -> None:
+def _card(graph: Graph, node: int, by: By) -> None:
     """One node: numbers, tokens, edges, and where to go on from it."""
-    shown = card(graph, node)
+    shown = card(graph, node, by)
     row = shown.node
     st.subheader(plain(row["label"]))
-    st.caption(plain(f"{row['kind']} at position {row['position']}, {visible(row['token'])}"))
+    st.caption(plain(place(row, graph.tokens)))
     numbers = {name: row[name] for name in NUMBERS if name in row and row[name] == row[name]}
     with st.container(horizontal=True):
         for name, value in numbers.items():
@@ -199,7 +210,7 @@ def _card(graph: Graph, node: int) -> None:
         st.caption("Members")
         st.text("  ".join(printable(str(each)) for each in members))
     for name, ends in (("Edges in", shown.incoming), ("Edges out", shown.outgoing)):
-        together = f", {ends['weight'].sum():+.4g} together" if len(ends) else ""
+        together = f", {flowing(ends, by).sum():+.4g} together" if len(ends) else ""
         st.caption(plain(f"{name}: {len(ends)}{together}"))
         st.dataframe(ends, hide_index=True, height=min(38 + 35 * len(ends), 220))
     if row["kind"] == "neuron":
@@ -250,7 +261,7 @@ def _same_model(run: Run, graph: Graph) -> bool:
 
 def _layers(run: Run, graph: Graph) -> None:
     charts("layers", figures.by_layer(table(run, "totals")))
-    charts("largest", figures.largest(graph))
+    charts("largest", figures.largest(graph, by=graph.by))
     charts("cuts", figures.cut_errors(table(run, "cuts")))
 
 
@@ -262,8 +273,8 @@ def _groups(run: Run, graph: Graph) -> None:
     )
     if (graph.nodes["kind"] == "group").any():
         groups = graph.nodes[graph.nodes["kind"] == "group"]
-        st.dataframe(groups[["name", "attribution", "inside", "members"]], hide_index=True)
-    order = graph.parts["attribution"].abs().sort_values(ascending=False).index
+        st.dataframe(groups[["name", graph.by, "inside", "members"]], hide_index=True)
+    order = graph.parts[graph.by].abs().sort_values(ascending=False).index
     with st.form("group", border=False, clear_on_submit=False):
         name = st.text_input("Name of the group", placeholder="plural")
         labels = [str(graph.nodes["label"][n]) for n in order]

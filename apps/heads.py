@@ -10,7 +10,7 @@ import streamlit as st
 from interp.apps.common import charts, errors_in_place, in_tabs, offer_run, pick_run, plain, table
 from interp.circuits import figures_heads as figures
 from interp.circuits.heads import HeadConfig
-from interp.circuits.patching import PatchConfig
+from interp.circuits.patching import PatchConfig, said_position
 from interp.circuits.roles import RolesConfig
 from interp.lens.fit import FitConfig
 from interp.model.catalog import DEFAULT_MODEL
@@ -66,7 +66,7 @@ def _patched(run: Run) -> None:
     prompt, counterfactual = run.manifest["prompts"]
     st.caption(
         f"{plain(config['model'])}: {plain(config['site'])} of the other prompt, patched into the "
-        f"{plain(config['into'])}. The target, “{plain(metrics['target'])}”, is "
+        f"{plain(config['into'])}. The target, {plain(metrics['target'])}, is "
         f"{metrics['prompt']:.2f} after the prompt “{plain(prompt)}” and "
         f"{metrics['counterfactual']:.2f} after the counterfactual “{plain(counterfactual)}”."
     )
@@ -82,7 +82,8 @@ def _patched(run: Run) -> None:
     )
     order = shown["moved"].abs().sort_values(ascending=False).index
     names = [name for name in cells if name != "head" or (cells["head"] >= 0).any()]
-    st.dataframe(shown.loc[order, names].head(20), hide_index=True)
+    listed = shown.loc[order, names].head(20)
+    st.dataframe(listed.assign(position=listed["position"].map(said_position)), hide_index=True)
     drawn = "from interp.circuits import figures_heads\n"
     drawn += f"figures_heads.patched(run.table('cells'), {position})"
     offer_run(cells, "patched", run, drawn)

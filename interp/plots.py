@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,14 @@ def undrawable() -> str:
             "$BROWSER_PATH, or run plotly_get_chrome"
         )
     return ""
+
+
+def whole_ticks(figure: go.Figure, axis: str, numbers: Iterable[int], most: int = 40) -> None:
+    """Ticks of an axis of layers or heads: at numbers that are there, every one unless they are
+    more than `most`."""
+    there = sorted(set(numbers))
+    update = figure.update_xaxes if axis == "x" else figure.update_yaxes
+    update(tickvals=there[:: -(-len(there) // most)])
 
 
 def heat_map(

@@ -10,8 +10,11 @@ What the two formats do not share:
   own `feature_type` here, which it shows with their label (`clerp`: name and tokens), and for which
   it fetches no examples from the network.
 - Its target is one token with a probability. Here it may be a difference, and has none: `p=nan`.
-- `influence` is the share of absolute attribution that a node and all stronger ones carry, by
-  which its slider prunes; `node_threshold` 1 shows every node at first.
+- `influence`, by which its slider prunes, is the share that a node and all stronger ones have of
+  the absolute effect of the kept nodes, without a counterfactual of their absolute attribution. The
+  remainder and the target have none; `node_threshold` 1 shows every node at first, and that of
+  `pruning_settings` is the share that the kept nodes have of all the model's. Links are
+  attributions.
 - Groups of a grouped run are nodes, as they are merged; they are no supernodes, which the front
   end adds up itself.
 """
@@ -68,13 +71,13 @@ def _rows(graph: Graph) -> list[tuple[int, dict[Any, Any]]]:
 
 def _metadata(graph: Graph, slug: str) -> dict[str, Any]:
     about = graph.about
-    rule = {"rule": about.get("rule", ""), "counterfactual": about.get("counterfactual", "")}
+    rule = {"rule": about.get("rule", ""), "counterfactual": graph.other}
     return {
         "slug": slug,
         "scan": Path(str(about.get("model", ""))).name,
         "transcoder_list": [],
         "prompt_tokens": list(graph.tokens),
-        "prompt": str(about.get("prompt", "")),
+        "prompt": graph.prompt,
         "node_threshold": 1.0,
         "schema_version": 1,
         "info": {
@@ -82,7 +85,7 @@ def _metadata(graph: Graph, slug: str) -> dict[str, Any]:
             "generator": {"name": "interp-workbench", "version": version("interp-workbench")},
         },
         "generation_settings": rule,
-        "pruning_settings": {"node_threshold": about.get("share")},
+        "pruning_settings": {"node_threshold": graph.share},
     }
 
 
@@ -147,9 +150,9 @@ def _id(graph: Graph, row: Mapping[Any, Any], number: int) -> str:
 
 
 def _influence(graph: Graph) -> dict[int, float | None]:
-    """Each node's share of the absolute attribution together with all stronger ones; none of the
-    target."""
-    parts = graph.nodes[graph.nodes["kind"] != "target"]["attribution"].abs()
+    """Each kept node's share of the absolute effect, or attribution, together with all stronger
+    ones; none of the target and the remainder."""
+    parts = graph.parts[graph.by].abs()
     order = parts.sort_values(ascending=False, kind="stable")
     shares = (order.cumsum() / (order.sum() or 1.0)).clip(upper=1.0)
     return {int(node): shares.get(node) for node in graph.nodes.index}

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
+from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal, whole_ticks
 from ..runs.store import Run
-from .picked import GROUP, KINDS, TRACE, By, Graph, Picked, opened, picked, short, words
+from .picked import GROUP, KINDS, TRACE, By, Graph, Picked, flowing, opened, picked, short, words
 from .placed import Places, placed
 
 SYMBOLS = {
@@ -86,8 +86,8 @@ def _nodes(graph: Graph, shown: Picked, places: Places, by: By) -> Iterator[go.S
     """Markers, one trace a kind; `customdata` is the node's number."""
     values = shown.nodes[by].fillna(shown.nodes["attribution"])  # the target has no effect
     most = values[shown.nodes["kind"] != "target"].abs().max()
-    into = graph.edges.merge(graph.nodes["kind"], left_on="source", right_index=True)
-    rest = into[into["kind"] == "remainder"].groupby("target")["weight"].sum()
+    into = graph.edges[graph.edges["source"].map(graph.nodes["kind"]) == "remainder"]
+    rest = flowing(into, by).groupby(into["target"]).sum()
     for kind in dict.fromkeys([*KINDS, *shown.nodes["kind"]]):
         rows = shown.nodes[shown.nodes["kind"] == kind]
         if rows.empty:
@@ -100,7 +100,9 @@ def _nodes(graph: Graph, shown: Picked, places: Places, by: By) -> Iterator[go.S
             mode="markers",
             name=literal(kind),
             customdata=list(rows.index),
-            hovertext=[hover(row, rest.get(row["node"], 0.0)) for row in rows.to_dict("records")],
+            hovertext=[
+                hover(row, rest.get(row["node"], 0.0), by) for row in rows.to_dict("records")
+            ],
             hovertemplate="%{hovertext}<extra></extra>",
             marker={
                 "symbol": SYMBOLS.get(kind, "circle"),
@@ -113,15 +115,19 @@ def _nodes(graph: Graph, shown: Picked, places: Places, by: By) -> Iterator[go.S
         )
 
 
-def hover(row: Mapping[Any, Any], rest: float) -> str:
-    """What is said of a node under the pointer."""
+def hover(row: Mapping[Any, Any], rest: float = 0.0, by: By = "attribution") -> str:
+    """What is said of a node under the pointer.
+
+    Args:
+        rest: what it has from the remainder of `by`.
+    """
     lines = [f"<b>{literal(row['label'])}</b>  {label(row['token'])}"]
     lines.append(f"attribution {row['attribution']:+.4g}")
     for name in ("effect", "activation"):
         if row[name] == row[name]:
             lines.append(f"{name} {row[name]:.4g}")
     if rest:
-        lines.append(f"of it from the remainder {rest:+.4g}")
+        lines.append(f"{by} from the remainder {rest:+.4g}")
     for side, said in (("top", "writes"), ("bottom", "against")):
         if tokens := words(row, side, 6):
             lines.append(f"{said} {' '.join(map(label, tokens))}")
@@ -167,7 +173,7 @@ def largest(graph: Graph, most: int = 20, by: By = "attribution") -> go.Figure:
             ],
             orientation="h",
             marker_color=[BLUE if value >= 0 else ORANGE for value in rows[by]],
-            hovertext=[hover(row, 0.0) for row in rows.to_dict("records")],
+            hovertext=[hover(row) for row in rows.to_dict("records")],
             hovertemplate="%{hovertext}<extra></extra>",
         )
     )
@@ -186,6 +192,7 @@ def cut_errors(cuts: pd.DataFrame) -> go.Figure:
             hovertemplate="after layer %{x}: %{customdata:.6g}, off by %{y:.2g}<extra></extra>",
         )
     )  # fmt: skip
+    whole_ticks(figure, "x", cuts["layer"])
     figure.update_xaxes(title="after layer")
     figure.update_yaxes(title="|sum - target|", type="log", exponentformat="power")
     title = f"Every cut adds up to the target: off by {cuts['error'].abs().max():.2g} at most"

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import DIVERGING, Figures, heat_map, label, laid_out
+from ..plots import DIVERGING, Figures, heat_map, label, laid_out, whole_ticks
 from ..runs.store import Run
 
 SHADES = {
@@ -60,6 +60,9 @@ def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
         row = cells.drop_duplicates("position").sort_values("position")
         names = [_both(*pair) for pair in zip(row["token"], row["other"], strict=True)]
         _ticks(figure, "x", list(grid.columns), names, done=True)
+    else:
+        whole_ticks(figure, "x", grid.columns)
+    whole_ticks(figure, "y", grid.index)
     figure.update_yaxes(title="layer")
     figure.update_xaxes(title="head" if heads else "token, and what is patched in")
     return laid_out(figure, "Share of the gap moved", height=180 + 16 * len(grid))
@@ -72,6 +75,8 @@ def roles(heads: pd.DataFrame, score: str) -> go.Figure:
     colours = DIVERGING if signed else "Blues"
     hover = f"head %{{y}}.%{{x}}<br>{score} %{{z:.3f}}"
     figure = heat_map(grid, -1 if signed else 0, 1, hover, colours)
+    whole_ticks(figure, "x", grid.columns)
+    whole_ticks(figure, "y", grid.index)
     figure.update_xaxes(title="head")
     figure.update_yaxes(title="layer")
     return laid_out(figure, f"Every head: {score}", height=180 + 16 * len(grid))

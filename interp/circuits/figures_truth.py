@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal
 from ..runs.store import Run
-from .summaries import ENOUGH
+from .summaries import ABLATIONS, ENOUGH
 
 COLOURS = {
     **{"half": BLUE, "gate": "#6a51a3", "gradient": ORANGE, "integrated": "#2a9d5c"},
@@ -53,7 +53,7 @@ def shares(table: pd.DataFrame, task: str, part: str, ablation: str = "resample"
     figure.add_hline(y=1, line={"color": GREY, "dash": "dot"})
     figure.update_xaxes(title="neurons, n", type="log")
     figure.update_yaxes(title=PARTS[part])
-    title = f"{literal(task)}: medians over pairs, {literal(ablation)}"
+    title = f"{literal(task)}: medians over pairs, {ABLATIONS[ablation]}"
     return laid_out(figure, title, height=420, legend=True)
 
 

@@ -6,13 +6,14 @@ So for a group G, as for every node before,
     attribution(G) = sum of the edges into G from outside + what flows inside G
                      + what begins in G (embeddings and constants, into which nothing flows)
 
-and `inside` is what flows inside: a group of nodes that follow on each other counts what passes
-from one to the next at each of them. A group stands where its strongest member does, whose tokens
-it shows.
+and `inside` is what flows inside along kept edges. What flows between members along edges that the
+trace left out comes from the remainder, outside. A group of nodes that follow on each other counts
+what passes from one to the next at each of them. A group stands where its strongest member does,
+whose tokens it shows.
 
 Tables: those of circuits.trace (totals and cuts as they were). In nodes.parquet a merged node has
 the kind `group`, no activation, and as its name the group's; two columns more,
-inside double (the edges inside a group, 0 of a node that is none)
+inside double (the kept edges inside a group, 0 of a node that is none)
 members list<string> (the names of the nodes in it; empty of a node that is none)
 """
 

@@ -16,7 +16,7 @@ from typing import Any
 from ..model.vocabulary import visible
 from ..plain_text import printable
 from .figures import EDGES, SHARE
-from .picked import ALWAYS, NUMBERS, Graph, short, words
+from .picked import ALWAYS, NUMBERS, Graph, flowing, place, short, words
 from .placed import placed
 from .viewer import SCRIPT, STYLE
 
@@ -28,14 +28,14 @@ def page(graph: Graph, share: float = SHARE, edges: float = EDGES) -> str:
     """The document.
 
     Args:
-        share: of the absolute attribution, and
-        edges: of the absolute weight, that is shown at first.
+        share: of the absolute attribution (with a counterfactual: effect), and
+        edges: of that of the edges, that is shown at first.
     """
     held = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{held}'"
     title = f"{graph.target} = {graph.value:.4g}"
     about = graph.about
-    said = [f"{about.get('model', '')}: “{about.get('prompt', '')}”"]
+    said = [f"{about.get('model', '')}: {graph.said}"]
     said += [f"rule {about['rule']}"] if about.get("rule") else []
     said += [f"{len(graph.parts):,} nodes, {len(graph.edges):,} edges"]
     if len(graph.edges) > MOST:
@@ -53,8 +53,8 @@ def page(graph: Graph, share: float = SHARE, edges: float = EDGES) -> str:
         f'<h1>{_text(title)}</h1><p class="about">{_text("; ".join(said))}</p>'
         '<p class="about">Circles are neurons or latents, squares heads, diamonds embeddings, '
         "triangles biases, stars groups. Blue is for the target, orange against it; the area is "
-        "the attribution’s size. The sliders say which share of the absolute attribution, and of "
-        "the weight of the edges between these nodes, is shown.</p>"
+        f"the {graph.by}’s size. The sliders say which share of the absolute {graph.by}, and of "
+        "that of the edges between these nodes, is shown.</p>"
         f'<div class="sliders">{sliders}</div><p id="hidden"></p>'
         '<div class="sides"><div class="picture">'
         '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="the graph"></svg></div>'
@@ -69,25 +69,34 @@ def _data(graph: Graph) -> dict[str, Any]:
     layers = int(graph.nodes["layer"].max())
     places = placed(graph.nodes, len(graph.tokens), layers)
     before = _before(graph)
-    order = graph.edges["weight"].abs().sort_values(ascending=False, kind="stable").index[:MOST]
+    flows = flowing(graph.edges, graph.by)
+    order = flows.abs().sort_values(ascending=False, kind="stable").index[:MOST]
     at = {node: i for i, node in enumerate(graph.nodes.index)}
-    ends = graph.edges.loc[order, ["source", "target", "weight"]].itertuples(index=False)
+    drawn = graph.edges.assign(flow=flows).loc[order, ["source", "target", "flow", "weight"]]
+    many = slice(4 if graph.by == "effect" else 3)  # both numbers, where there are two
     columns = zip(graph.tokens, places.columns, strict=True)
     return {
+        "by": graph.by,
         "width": places.width,
         "height": places.height,
         "rows": places.rows,
         "columns": [[_word(short(t)), *span, i] for i, (t, span) in enumerate(columns)],
         "nodes": [
-            _node(row, *places.at[node], before.get(node, -1.0))
+            _node(graph, row, *places.at[node], before.get(node, -1.0))
             for node, row in zip(graph.nodes.index, graph.nodes.to_dict("records"), strict=True)
         ],
-        "edges": [[at[source], at[target], _short(weight)] for source, target, weight in ends],
+        "edges": [
+            [at[source], at[target], _short(flow), _short(weight)][many]
+            for source, target, flow, weight in drawn.itertuples(index=False)
+        ],
     }
 
 
-def _node(row: Mapping[Any, Any], x: float, y: float, before: float) -> dict[str, Any]:
-    numbers = {name: row[name] for name in NUMBERS if name in row and row[name] == row[name]}
+def _node(
+    graph: Graph, row: Mapping[Any, Any], x: float, y: float, before: float
+) -> dict[str, Any]:
+    there = [name for name in NUMBERS if name in row and row[name] == row[name]]
+    numbers = {name: _short(row[name]) for name in there}
     return {
         "name": printable(row["label"]),
         "kind": row["kind"],
@@ -95,8 +104,9 @@ def _node(row: Mapping[Any, Any], x: float, y: float, before: float) -> dict[str
         "x": x,
         "y": y,
         "before": before,
-        "attribution": _short(row["attribution"]),
-        "numbers": {name: _short(value) for name, value in numbers.items()},
+        "place": printable(place(row, graph.tokens)),
+        "size": numbers.get(graph.by, row["attribution"]),  # the target has no effect
+        "numbers": numbers,
         "top": [_word(token) for token in words(row, "top")],
         "bottom": [_word(token) for token in words(row, "bottom")],
         "members": [printable(str(name)) for name in row.get("members", [])],
@@ -104,8 +114,9 @@ def _node(row: Mapping[Any, Any], x: float, y: float, before: float) -> dict[str
 
 
 def _before(graph: Graph) -> dict[int, float]:
-    """What share of the absolute attribution the stronger nodes carry; -1 of what always shows."""
-    sizes = graph.parts["attribution"].abs().sort_values(ascending=False, kind="stable")
+    """What share of the absolute attribution, or effect, stronger nodes have; -1 where it always
+    shows."""
+    sizes = graph.parts[graph.by].abs().sort_values(ascending=False, kind="stable")
     shares = (sizes.cumsum() - sizes) / (sizes.sum() or 1.0)
     always = graph.nodes.index[graph.nodes["kind"].isin(ALWAYS)]
     found = zip(shares.index.tolist(), shares.tolist(), strict=True)

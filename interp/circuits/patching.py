@@ -13,9 +13,12 @@ Shares of places need not add up to 1: each is measured alone, and may be below 
 Naive equivalent: a pass a place with `edits.patch`.
 
 Tables of the run:
-`cells.parquet`: layer int, head int (-1: the site has none), position int (-1: all together), token
+`cells.parquet`: layer int, head int (-1: the site has none), position int (-1: all together, not
+    the last), token
     string (of the prompt that is run, at the position), other string (of the source there), value
     double (the target with the patch), difference double (value - own), moved double
+
+The metric `gap` is prompt - counterfactual, as in circuits.truth, whichever of them runs.
 """
 
 from __future__ import annotations
@@ -47,6 +50,11 @@ NUMBERS = 2**26
 """Logits that a pass makes at most (256 MB in float32)."""
 
 
+def said_position(position: int) -> int | str:
+    """A cell's position as it is shown; `--at -1` means the last, so that ALL is said in words."""
+    return "all" if position == ALL else position
+
+
 class Cell(NamedTuple):
     """What one pass patches."""
 
@@ -64,7 +72,7 @@ class PatchConfig(TextStudy):
     target."""
 
     STUDY: ClassVar[str] = "circuits.patch"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     prompt: str = "The keys to the cabinet"
     """The text."""
@@ -170,7 +178,7 @@ class PatchConfig(TextStudy):
             "target": target.name,
             "prompt": prompt,
             "counterfactual": counterfactual,
-            "gap": other - own,
+            "gap": prompt - counterfactual,
             "places": len(cells),
             "largest moved": float(table["moved"].max()),
             "smallest moved": float(table["moved"].min()),

@@ -8,7 +8,7 @@ modules the module's name, `12.mlp@4` (without a position where they have none),
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
+from ..model.vocabulary import visible
 from ..runs.store import Run
 
 TRACE, GROUP = "circuits.trace", "circuits.group"
@@ -51,19 +52,45 @@ class Graph:
     """The target's."""
     model_print: str = ""
     """The model's fingerprint."""
+    others: tuple[str, ...] = ()
+    """Tokens of the counterfactual prompt; none without one."""
+    counterfactual: float | None = None
+    """The target's value there."""
+    share: float | None = None
+    """Of the absolute score of all the model's nodes, what those that are kept have."""
 
     @property
     def target(self) -> str:
-        """What is explained, as a text."""
-        word, against = (str(self.about.get(name, "")) for name in ("target", "against"))
-        if word:  # with signs around it, as a token begins with a space
-            return f"'{word}' - " + (f"'{against}'" if against else "mean")
+        """What is explained, as `target.Target.name` has it."""
         return ", ".join(self.nodes.loc[self.nodes["kind"] == "target", "name"]).strip()
 
     @property
     def has_effects(self) -> bool:
         """Whether there is a counterfactual."""
         return bool(self.parts["effect"].notna().any())
+
+    @property
+    def by(self) -> By:
+        """What the nodes and edges were chosen by, and are shown by."""
+        return "effect" if self.has_effects else "attribution"
+
+    @property
+    def prompt(self) -> str:
+        """The text; where an observable brought it, its tokens one after the other."""
+        return str(self.about.get("prompt", "") or "".join(self.tokens))
+
+    @property
+    def other(self) -> str:
+        """The counterfactual's text; "" without one."""
+        return str(self.about.get("counterfactual", "") or "".join(self.others))
+
+    @property
+    def said(self) -> str:
+        """The prompts and the target's values, as a caption has them."""
+        said = f"“{self.prompt}”; {self.target} = {self.value:.4g}"
+        if self.counterfactual is None:
+            return said
+        return f"{said}, and {self.counterfactual:.4g} at the counterfactual “{self.other}”"
 
     @property
     def parts(self) -> pd.DataFrame:
@@ -93,14 +120,16 @@ def opened(run: Run) -> Graph:
     if run.study not in (TRACE, GROUP):
         raise UserError(f"{run.path} holds a run of {run.study}: a graph is one of {TRACE}")
     about = run.config if run.study == TRACE else run.manifest["traced"]
-    tokens = tuple(run.table("tokens").sort_values("position")["token"])
+    said = run.table("tokens").sort_values("position")
+    tokens, others = (tuple(said.get(name, ())) for name in ("token", "counterfactual"))
     nodes, edges = run.table("nodes"), run.table("edges")
     if fault := _fault(nodes, edges, len(tokens)):
         raise UserError(f"{run.path} {fault}: make it again with --fresh")
     fingerprints = run.manifest.get("fingerprints", {})
+    value, other, share = (run.metrics.get(n) for n in ("target", "counterfactual", "share"))
     return Graph(
-        named(nodes), edges, tokens, about, float(run.metrics["target"]),
-        str(fingerprints.get("model", "")),
+        named(nodes), edges, tokens, about, float(value), str(fingerprints.get("model", "")),
+        others, counterfactual=other, share=share,
     )  # fmt: skip
 
 
@@ -230,24 +259,35 @@ class NodeCard:
     node: Mapping[str, Any]
     """Its row."""
     incoming: pd.DataFrame
-    """name, weight: what flows in, the remainder's too."""
+    """name, weight, with a counterfactual effect too: what flows in, the remainder's as well."""
     outgoing: pd.DataFrame
 
 
-def card(graph: Graph, node: int) -> NodeCard:
-    """What a graph says of one node."""
+def card(graph: Graph, node: int, by: By = "attribution") -> NodeCard:
+    """What a graph says of one node; its edges in the order of what is asked for."""
     row = {str(name): value for name, value in graph.nodes.loc[node].items()}
-    incoming = _ends(graph, "target", "source", node)
-    return NodeCard(row, incoming, _ends(graph, "source", "target", node))
+    incoming = _ends(graph, "target", "source", node, by)
+    return NodeCard(row, incoming, _ends(graph, "source", "target", node, by))
 
 
-def _ends(graph: Graph, this: str, other: str, node: int) -> pd.DataFrame:
+def _ends(graph: Graph, this: str, other: str, node: int, by: By) -> pd.DataFrame:
     """The other ends of a node's edges."""
     rows = graph.edges[graph.edges[this] == node]
-    order = rows["weight"].abs().sort_values(ascending=False, kind="stable").index
+    order = flowing(rows, by).abs().sort_values(ascending=False, kind="stable").index
     rows = rows.loc[order]
     names = graph.nodes["label"].reindex(rows[other]).to_numpy()
-    return pd.DataFrame({"name": names, "weight": rows["weight"].to_numpy()})
+    both = ["effect", "weight"] if graph.has_effects and "effect" in rows else ["weight"]
+    return pd.DataFrame({"name": names, **{name: rows[name].to_numpy() for name in both}})
+
+
+def place(row: Mapping[Any, Any], tokens: Sequence[str]) -> str:
+    """What a node is and where: of a head both tokens, as it carries from one to the other."""
+    kind, at, source = str(row["kind"]), int(row["position"]), int(row["source"])
+    if at < 0:
+        return kind
+    said = f"{kind} at position {at}, {visible(row['token'])}"
+    reads = f", reading from position {source}, {visible(tokens[source])}"
+    return said + reads if kind == "head" and 0 <= source < len(tokens) else said
 
 
 def words(row: Mapping[Any, Any], side: str, most: int = 10) -> list[str]:

@@ -11,6 +11,8 @@ import pandas as pd
 from ..runs.intervals import mean_of, median_of
 from .rules import PREDICTING
 
+ABLATIONS = {"resample": "the counterfactual's activations", "mean": "the task's means"}
+"""What patched neurons get, as the tables name it and as people read it."""
 KEYS = ["task", "rule", "ablation", "part"]
 ENOUGH = 0.8
 """Of the target's value: what a circuit is to keep."""

@@ -18,6 +18,7 @@ class Target:
     """A weighted sum of the model's own logits (after its scale and soft cap)."""
 
     name: str
+    """As people read it, tokens in quotes."""
     ids: Int[Tensor, " tokens"]
     weights: Float[Tensor, " tokens"]
     position: int = -1
@@ -58,11 +59,13 @@ def open_target(subject: Subject, target: str | int, against: str = "") -> Targe
         size = subject.spec.d_vocab
         weights = torch.full((size,), -1 / size, dtype=torch.double)
         weights[plus] += 1
-        return Target(f"{target} - mean", torch.arange(size), weights)
+        return Target(f"{target!r} - mean", torch.arange(size), weights)
     minus = one_token(subject, against)
     if plus == minus:
         raise UserError(f"{target!r} and {against!r} are the same token: give two")
-    return Target(f"{target} - {against}", torch.tensor([plus, minus]), torch.tensor([1.0, -1.0]))
+    return Target(
+        f"{target!r} - {against!r}", torch.tensor([plus, minus]), torch.tensor([1.0, -1.0])
+    )
 
 
 def of_observable(observable: Observable) -> Target:

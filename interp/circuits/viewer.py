@@ -113,16 +113,16 @@ function draw() {
     });
   }
   const parts = data.nodes.filter(node => node.kind !== 'target');
-  const largest = Math.max(...parts.map(node => Math.abs(node.attribution)), 1e-30);
+  const largest = Math.max(...parts.map(node => Math.abs(node.size)), 1e-30);
   for (const i of shown) {
     const node = data.nodes[i];
-    const r = 3.5 + 7 * Math.min(1, Math.sqrt(Math.abs(node.attribution) / largest));
-    const sign = node.attribution < 0 ? 'minus' : 'plus';
+    const r = 3.5 + 7 * Math.min(1, Math.sqrt(Math.abs(node.size) / largest));
+    const sign = node.size < 0 ? 'minus' : 'plus';
     const made = make(svg, 'path', {
       class: `node ${sign} ${node.kind}${i === chosen ? ' chosen' : ''}`,
       transform: `translate(${X(node.x)},${Y(node.y)})`, d: (SHAPES[node.kind] || round)(r),
       tabindex: 0, role: 'button', 'data-node': i,
-      'aria-label': `${node.name} ${node.token} ${number(node.attribution)}`,
+      'aria-label': `${node.name} ${node.token} ${number(node.size)}`,
     });
     made.addEventListener('click', () => choose(i));
     made.addEventListener('keydown', event => { if (event.key === 'Enter') choose(i); });
@@ -130,7 +130,7 @@ function draw() {
     made.addEventListener('pointerleave', () => { hover.hidden = true; });
   }
   const hidden = data.nodes.filter((_, i) => !shown.has(i));
-  const sum = hidden.reduce((all, node) => all + node.attribution, 0);
+  const sum = hidden.reduce((all, node) => all + node.size, 0);
   document.getElementById('hidden').textContent = hidden.length || left
     ? `Not shown: ${hidden.length} weaker nodes (${number(sum)} together), ${left} weaker edges.`
     : 'All nodes and edges of this file are shown.';
@@ -140,7 +140,9 @@ function say(node, event) {
   hover.hidden = false;
   hover.replaceChildren();
   make(hover, 'b', {}, `${node.name}  ${node.token}`);
-  make(hover, 'div', {}, `attribution ${number(node.attribution)}`);
+  for (const [name, value] of Object.entries(node.numbers)) {
+    make(hover, 'div', {}, `${name} ${number(value)}`);
+  }
   if (node.top.length) make(hover, 'div', {}, `writes ${node.top.slice(0, 6).join(' ')}`);
   if (node.bottom.length) make(hover, 'div', {}, `against ${node.bottom.slice(0, 6).join(' ')}`);
   hover.style.left = `${Math.max(0, Math.min(event.clientX + 14, innerWidth - 330))}px`;
@@ -163,7 +165,7 @@ function card() {
   }
   const node = data.nodes[chosen];
   make(box, 'h2', {}, node.name);
-  make(box, 'p', {class: 'about'}, `${node.kind} at ${node.token}`);
+  make(box, 'p', {class: 'about'}, node.place);
   const table = make(box, 'table');
   for (const [name, value] of Object.entries(node.numbers)) row(table, name, number(value));
   for (const [name, list] of [['Writes', node.top], ['Against', node.bottom],
@@ -177,19 +179,20 @@ function card() {
     if (!own.length) continue;
     make(box, 'h3', {}, `${name} (${own.length})`);
     const list = make(box, 'table');
+    if (data.by === 'effect') row(list, '', 'effect', 'weight');
     for (const edge of own.slice(0, 15)) {
       const other = data.nodes[edge[there]];
-      const button = row(list, '', number(edge[2])).firstChild.appendChild(
+      const button = row(list, '', ...edge.slice(2).map(number)).firstChild.appendChild(
         Object.assign(document.createElement('button'), {textContent: other.name}));
       button.addEventListener('click', () => choose(edge[there]));
     }
   }
 }
 
-function row(table, name, value) {
+function row(table, name, ...values) {
   const made = make(table, 'tr');
   make(made, 'td', {}, name);
-  make(made, 'td', {}, value);
+  for (const value of values) make(made, 'td', {}, value);
   return made;
 }
 

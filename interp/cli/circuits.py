@@ -11,6 +11,7 @@ from tyro.extras import SubcommandApp
 from ..circuits.groups import GroupConfig
 from ..circuits.heads import HeadConfig
 from ..circuits.patching import PatchConfig
+from ..circuits.picked import opened
 from ..circuits.roles import RolesConfig
 from ..circuits.steering import SteerConfig
 from ..circuits.trace import TraceConfig
@@ -25,17 +26,20 @@ circuits = SubcommandApp()
 
 
 def _largest(run: Run) -> None:
-    """The largest nodes and what they write."""
-    nodes = run.table("nodes").query("kind not in ('target', 'remainder')")
-    by = "attribution" if nodes["effect"].isna().all() else "effect"
-    largest = nodes.reindex(nodes[by].abs().sort_values(ascending=False).index)
-    print_rows(largest.head(20), f"name position token activation {by} top bottom")
+    """The largest nodes, by the names that `circuits group` takes, and what they write."""
+    graph = opened(run)
+    by = "effect" if graph.has_effects else "attribution"
+    order = graph.parts[by].abs().sort_values(ascending=False, kind="stable").index
+    largest = graph.parts.loc[order[:20]].drop(columns="name")
+    said = largest.rename(columns={"label": "name", "top": "writes", "bottom": "against"})
+    print_rows(said, f"name token activation {by} writes against")
 
 
 def _groups(run: Run) -> None:
     """The groups of a grouped circuit."""
-    nodes = run.table("nodes")
-    print_rows(nodes[nodes["kind"] == "group"], "name attribution inside members")
+    graph = opened(run)
+    by = "effect" if graph.has_effects else "attribution"
+    print_rows(graph.parts[graph.parts["kind"] == "group"], f"name {by} inside members")
 
 
 study_command(circuits, TraceConfig, _largest)
@@ -67,7 +71,6 @@ def export(
     """
     from ..circuits.export import write_json
     from ..circuits.html import page
-    from ..circuits.picked import opened
     from ..runs.parts import export_text
 
     kind = file.suffix.lower()

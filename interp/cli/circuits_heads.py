@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..circuits.patching import said_position
 from ..runs.store import Run
 from .common import print_rows, say
 
@@ -32,6 +33,7 @@ def says(run: Run) -> None:
 def moved(run: Run) -> None:
     """Layers by the last positions, or by heads: the share of the gap that is moved."""
     cells = run.table("cells")
+    cells["position"] = cells["position"].map(said_position)
     heads = bool((cells["head"] >= 0).any())
     if heads:
         names = "layer head position value moved"
@@ -41,7 +43,7 @@ def moved(run: Run) -> None:
     grid = cells.pivot(index="layer", columns="position", values="moved")
     shown = grid[grid.columns[-WIDEST:]]
     tokens = cells.drop_duplicates("position").set_index("position")["token"]
-    titles = {at: f"{at} {token!r}" if token else "all" for at, token in tokens.items()}
+    titles = {at: at if at == "all" else f"{at} {token!r}" for at, token in tokens.items()}
     print_rows(shown.rename(columns=titles).iloc[::-1].reset_index())
 
 

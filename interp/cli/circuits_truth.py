@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..circuits.summaries import ENOUGH, NEARLY_ALL
+from ..circuits.summaries import ABLATIONS, ENOUGH, NEARLY_ALL
 from ..runs.store import Run
 from .common import print_rows, say
 
@@ -16,10 +16,10 @@ def truth(run: Run) -> None:
     """Curves, how many neurons are needed, and correlations with real patching."""
     _left_out(run.table("pairs"))
     shares = run.table("shares")
-    for ablation in ("resample", "mean"):
+    for ablation, patched in ABLATIONS.items():
         for part in ("moved", "kept"):
             rows = shares[(shares["ablation"] == ablation) & (shares["part"] == part)]
-            say(f"median share {part} by the first n neurons, {ablation}:")
+            say(f"median share {part} by the first n neurons, {patched}:")
             print_rows(_by_count(rows[rows["rule"] != "all"]))
     few = shares.query("n == @FEW and part == 'moved' and ablation == 'resample'")
     if len(few):
@@ -29,8 +29,8 @@ def truth(run: Run) -> None:
         )
     say(f"neurons for {ENOUGH:.0%}, of so many pairs that get there:")
     print_rows(
-        _with_intervals(run.table("needed"), "neurons", digits=0),
-        "task rule ablation part pairs reached neurons",
+        _needed(run.table("needed"), max(run.config["counts"])),
+        "task rule part patched pairs reached neurons",
     )
     say("correlation of predicted and real effects, median over pairs:")
     print_rows(_with_intervals(run.table("correlations"), "r"), "task what rule pairs r")
@@ -59,11 +59,19 @@ def _by_count(rows: pd.DataFrame) -> pd.DataFrame:
     return table.loc[order].map(_plain).reset_index()
 
 
-def _with_intervals(rows: pd.DataFrame, *names: str, digits: int = 2) -> pd.DataFrame:
+def _needed(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """How many neurons; where most pairs do not get there with the largest count, that is said."""
+    ends = rows[["neurons", "neurons_low", "neurons_high"]].to_numpy()
+    texts = [[_plain(n, 0) if n < float("inf") else f"> {most}" for n in row] for row in ends]
+    said = [n if n == low == high else f"{n} ({low} to {high})" for n, low, high in texts]
+    return rows.assign(neurons=said, patched=rows["ablation"].map(ABLATIONS))
+
+
+def _with_intervals(rows: pd.DataFrame, *names: str) -> pd.DataFrame:
     """Each value with the ends of its interval behind it, as text."""
     texts = {
         name: [
-            f"{_plain(value, digits)} ({_plain(low, digits)} to {_plain(high, digits)})"
+            f"{_plain(value)} ({_plain(low)} to {_plain(high)})"
             for value, low, high in zip(
                 rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True
             )

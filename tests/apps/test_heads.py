@@ -40,7 +40,9 @@ def shown(store, monkeypatch):
 
 def test_it_shows_what_is_stored(shown):
     said = " ".join(caption.value for caption in shown.caption).replace("\\", "")
-    assert "head_z of the other prompt, patched into the prompt. The target, “dog - w7”, is" in said
+    assert (
+        "head_z of the other prompt, patched into the prompt. The target, 'dog' - 'w7', is" in said
+    )
     assert "head 1.2, lens raw. The terms of its layer add up to attn_out within" in said
     assert "5 random tokens said twice" in said
     for radio in shown.radio:
@@ -85,4 +87,4 @@ def test_a_form_makes_a_run_and_says_a_mistake_in_place(shown, dog_model):
     shown.main.button[0].click().run()
     assert not shown.error
     assert not shown.exception
-    assert "The target, “w7 - mean”, is" in shown.main.caption[1].value.replace("\\", "")
+    assert "The target, 'w7' - mean, is" in shown.main.caption[1].value.replace("\\", "")

@@ -16,6 +16,7 @@ from interp.runs.parts import write_table
 from ..manifests import finish_by_hand
 
 TOKENS = ["The", " keys", " to", " the", " cabinet"]
+OTHER = ["The", " key", " to", " the", " cabinet"]
 EVIL = [
     "</script><script>alert(1)</script>", '<a href="http://evil.example">x</a>', "$x^2$\u202e",
     "![p](http://evil.example/b.png) **b** `c` :red[d]", '"\'&\n\u2028<!--',
@@ -23,7 +24,7 @@ EVIL = [
 LAYERS, REMAINDER, TARGET = 3, 0, 1
 NODES = [
     ("remainder", -1, -1, -1, "remainder"),
-    ("target", LAYERS, 4, -1, " are -  is"),
+    ("target", LAYERS, 4, -1, "' are' - ' is'"),
     ("embedding", -1, 1, -1, None),
     ("embedding", -1, 4, -1, None),
     ("neuron", 0, 1, 7, "0.down.7"),
@@ -46,6 +47,8 @@ PATHS = [
     ((0, 11, 1), -0.25),
     ((0, 1), 0.5),
 ]
+CHANGES = (0.75, 0.0, 0.0, 2.0, 0.25, 0.0, -1.0, 0.0)
+"""What of each path's weight changes to the counterfactual."""
 VALUE = sum(weight for _, weight in PATHS)
 ABOUT = {
     "model": "tiny", "prompt": "The keys to the cabinet", "target": " are", "against": " is",
@@ -54,7 +57,7 @@ ABOUT = {
 }  # fmt: skip
 
 
-def tables(tokens=TOKENS, words=(" are", " were")):
+def tables(tokens=TOKENS, words=(" are", " were"), explained="' are' - ' is'", effects=False):
     """The tables of the planted run."""
     edges, attribution = defaultdict(float), defaultdict(float)
     for path, weight in PATHS:
@@ -70,7 +73,7 @@ def tables(tokens=TOKENS, words=(" are", " were")):
             {
                 "node": node, "kind": kind, "layer": layer, "position": position,
                 "source": 1 if kind == "head" else position, "index": index,
-                "name": name or tokens[position],
+                "name": explained if kind == "target" else name or tokens[position],
                 "token": tokens[position] if position >= 0 else "",
                 "activation": 1.5 if kind in ("neuron", "head", "latent") else np.nan,
                 "attribution": attribution[node], "effect": np.nan,
@@ -78,16 +81,23 @@ def tables(tokens=TOKENS, words=(" are", " were")):
             }
         )  # fmt: skip
     nodes = pd.DataFrame(rows)
+    flows = pd.DataFrame([{"source": s, "target": t, "weight": w} for (s, t), w in edges.items()])
+    flows["effect"] = np.nan
+    if effects:
+        _with_effects(nodes, flows)
     totals = nodes[~nodes["kind"].isin(["target", "remainder"])].groupby(["kind", "layer"])
     totals = totals["attribution"].agg(
         nodes="count", attribution="sum", absolute=lambda x: x.abs().sum()
     )
     return {
         "nodes": nodes,
-        "edges": pd.DataFrame(
-            [{"source": s, "target": t, "weight": w} for (s, t), w in edges.items()]
-        ).assign(effect=float("nan")),
-        "tokens": pd.DataFrame({"position": range(len(tokens)), "token": tokens}),
+        "edges": flows,
+        "tokens": pd.DataFrame(
+            {
+                "position": range(len(tokens)), "token": tokens,
+                "counterfactual": OTHER if effects else [""] * len(tokens),
+            }
+        ),
         "totals": totals.reset_index(),
         "cuts": pd.DataFrame(
             {"layer": range(LAYERS), "sum": VALUE, "error": [1e-7, -2e-7, 3e-8]}
@@ -95,14 +105,33 @@ def tables(tokens=TOKENS, words=(" are", " were")):
     }  # fmt: skip
 
 
-def write_run(store, tokens=TOKENS, words=(" are", " were"), config=None, **facts):
+def _with_effects(nodes, edges):
+    """What changes along each path: of nodes and edges the sums over the paths through them."""
+    at, on = defaultdict(float), defaultdict(float)
+    for (path, weight), change in zip(PATHS, CHANGES, strict=True):
+        for node in path:
+            at[node] += weight * change
+        for ends in pairwise(path):
+            on[ends] += weight * change
+    whole = nodes["kind"].isin(["target", "remainder"])
+    nodes["effect"] = nodes["node"].map(at).where(~whole)
+    edges["effect"] = [on[ends] for ends in zip(edges["source"], edges["target"], strict=True)]
+
+
+def write_run(store, tokens=TOKENS, words=(" are", " were"), config=None, effects=False, **facts):
     """The folder of a finished run of the planted circuit."""
+    about = (
+        ABOUT | ({"counterfactual": "The key to the cabinet"} if effects else {}) | (config or {})
+    )
+    explained = f"'{about['target']}' - '{about['against']}'"
     made = {
         f"{name}.parquet": lambda path, table=table: write_table(table, path)
-        for name, table in tables(tokens, words).items()
+        for name, table in tables(tokens, words, explained, effects).items()
     }
-    metrics = {"target": VALUE, "largest error of a cut": 2e-7, "nodes": 12, "share": 0.8}
+    metrics = {"target": VALUE, "largest error of a cut": 2e-7, "nodes": 12, "share": 0.25}
+    if effects:
+        metrics["counterfactual"] = VALUE - sum(
+            weight * change for (_, weight), change in zip(PATHS, CHANGES, strict=True)
+        )
     metrics["edges"] = len(tables(tokens)["edges"])
-    return finish_by_hand(
-        store, "circuits.trace", ABOUT | (config or {}), made=made, metrics=metrics, **facts
-    )
+    return finish_by_hand(store, "circuits.trace", about, made=made, metrics=metrics, **facts)

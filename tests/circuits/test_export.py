@@ -2,6 +2,8 @@
 
 import json
 import re
+import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -59,6 +61,11 @@ def validate(graph):
         assert {link["source"], link["target"]} <= set(ids)
 
 
+def data(made):
+    """What the page's script draws."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', made, re.DOTALL)[1])
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return open_run(write_run(tmp_path_factory.mktemp("runs")))
@@ -112,13 +119,14 @@ def test_hostile_texts_are_only_texts(evil):
     assert "<b>" not in made
     assert "<!--" not in made
     assert not {"\u202e", "\u2028"} & set(made)
-    data = json.loads(re.search(r'id="data">(.*?)</script>', made, re.DOTALL)[1])
-    assert data["columns"][4][0] == "\"'&⏎\\u2028<!--"
+    assert data(made)["columns"][4][0] == "\"'&⏎\\u2028<!--"
 
 
 def test_the_page_fetches_nothing_and_runs_its_own_script_alone(run):
     made = page(opened(run))
     assert len(made) < 30_000
+    where = "head at position 4, ␣cabinet, reading from position 1, ␣keys"
+    assert where == data(made)["nodes"][6]["place"]
     assert not re.search(r"""(src|href)=|url\(|@import|https?://(?!www\.w3\.org)""", made)
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', made)[1]
     assert policy.startswith("default-src 'none'")
@@ -152,3 +160,77 @@ def test_mistakes_are_said(run, tmp_path, capsys, file, says):
     (tmp_path / "there").write_text("")
     assert main(["circuits", "export", str(run.path), str(tmp_path / "there" / file)]) == 2
     assert says in capsys.readouterr().err
+
+
+@contextmanager
+def full_disk(size):
+    """No file can grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("file", ["keys.json", "keys.html"])
+def test_a_full_disk_leaves_the_file_that_was_there(run, tmp_path, capsys, file):
+    words = ["circuits", "export", str(run.path), str(tmp_path / file)]
+    words += ["--index"] if file.endswith("json") else []
+    assert main(words) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with full_disk(1000):
+        assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"cannot write {tmp_path / file}: " in said
+    assert "what was written before is kept" in said
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_link_is_followed(run, tmp_path):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "keys.html"
+    link.symlink_to(tmp_path / "real" / "new.html")
+    assert main(["circuits", "export", str(run.path), str(link)]) == 0
+    assert link.is_symlink()
+    assert "<svg" in (tmp_path / "real" / "new.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    """With a counterfactual: effects that order the nodes otherwise than attributions do."""
+    return opened(open_run(write_run(tmp_path_factory.mktemp("changed"), effects=True)))
+
+
+def test_with_a_counterfactual_the_page_draws_effects(changed):
+    made = page(changed)
+    said = "' are' - ' is' = 3.375, and 1 at the counterfactual “The key to the cabinet”"
+    assert said.replace("'", "&#x27;") in made
+    assert "share of the absolute effect" in made
+    drawn = data(made)
+    nodes = {node["name"]: node for node in drawn["nodes"]}
+    error = nodes["2.error@4"]
+    assert (error["size"], error["numbers"]["attribution"]) == (0.25, -0.25)
+    assert error["numbers"]["effect"] == 0.25
+    assert nodes["1.down.17@4"]["before"] == 0, "the largest effect, 1.625 of 8.625"
+    assert nodes["2.down.5@4"]["before"] > 0, "the largest attribution"
+    names = [node["name"] for node in drawn["nodes"]]
+    edges = {(names[s], names[t]): (flow, weight) for s, t, flow, weight in drawn["edges"]}
+    assert edges["embedding@4", "target"] == (0.5, 0.25)
+    sizes = [abs(edge[2]) for edge in drawn["edges"]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_influence_is_the_share_among_the_kept_nodes(run, changed):
+    """By effect 1.625 of 8.625; by attribution too, the remainder and the target are left out."""
+    for graph, first, share in (
+        (changed, "1.down.17@4", 1.625 / 8.625),
+        (opened(run), "2.down.5@4", 2.875 / opened(run).parts["attribution"].abs().sum()),
+    ):
+        made = as_json(graph, "a")
+        validate(made)
+        found = {node["clerp"].split(" ")[0]: node["influence"] for node in made["nodes"]}
+        assert found[first] == pytest.approx(share)
+        assert found["remainder"] is None
+        assert made["metadata"]["pruning_settings"] == {"node_threshold": 0.25}, "what was reached"
+    assert as_json(changed, "a")["metadata"]["generation_settings"]["counterfactual"]

@@ -6,6 +6,7 @@ import pytest
 
 from interp.circuits.groups import GroupConfig, grouped, parsed
 from interp.circuits.picked import opened
+from interp.cli.circuits import _groups, _largest
 from interp.errors import UserError
 from interp.runs.store import Store, open_run
 from interp.runs.study import run_or_load
@@ -119,6 +120,19 @@ def test_the_study_keeps_a_grouped_graph(own_home):
     with pytest.raises(UserError, match="no node 'x'"):
         run_or_load(GroupConfig(("a=x",), circuit=str(source)))
     assert len(Store().runs("circuits.group")) == 2
+
+
+@pytest.mark.parametrize("by", ["attribution", "effect"])
+def test_what_is_printed_names_nodes_as_groups_take_them(own_home, capsys, by):
+    source = open_run(write_run(own_home / "runs", effects=by == "effect"))
+    _largest(source)
+    head, _, *rows = capsys.readouterr().out.strip().splitlines()
+    assert head.split() == ["name", "token", "activation", by, "writes", "against"]
+    names = [row.split()[0] for row in rows]
+    assert "1.head.3@4:1" in names
+    run = run_or_load(GroupConfig((f"all={','.join(names)}",), circuit=str(source.path)))
+    _groups(run)
+    assert capsys.readouterr().out.split()[:4] == ["name", by, "inside", "members"]
 
 
 def test_without_a_circuit(own_home):

@@ -49,6 +49,8 @@ def test_the_largest_node_is_shown_first_and_any_by_its_name(shown):
     sound(box.set_value("1.head.3@4:1").run())
     assert shown.subheader[0].value.replace("\\", "") == "1.head.3@4:1"
     assert [each.value for each in shown.text] == ["␣are  ␣were", "␣is"]
+    where = "head at position 4, ␣cabinet, reading from position 1, ␣keys"
+    assert where in texts(shown)
     assert not any("neurons clamp" in block.value for block in shown.code)
 
 
@@ -134,3 +136,14 @@ def test_a_prompt_is_traced_in_place(own_home, dog_model):
     effects = made.table("nodes").set_index("node")["effect"]
     assert shown.metric[-1].label == "effect"
     assert float(shown.metric[-1].value) == pytest.approx(effects[effects.abs().idxmax()], rel=1e-3)
+
+
+def test_a_counterfactual_is_named_and_edges_are_effects(own_home):
+    write_run(own_home / "runs", effects=True)
+    shown = sound(AppTest.from_function(page, default_timeout=30).run())
+    said = "' are' - ' is' = 3.375, and 1 at the counterfactual “The key to the cabinet”"
+    assert any(said in each for each in texts(shown))
+    assert shown.subheader[0].value.replace("\\", "") == "1.down.17@4"
+    assert "Edges in: 3, +1.625 together" in texts(shown)
+    labels = [slider.label for slider in shown.slider]
+    assert labels == [f"{what}: share of the absolute effect" for what in ("Nodes", "Edges")]

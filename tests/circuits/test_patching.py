@@ -1,11 +1,13 @@
 """Activation patching on planted answers: what carries all of the gap, and what none of it."""
 
+import pandas as pd
 import pytest
 import torch
 
 from interp.circuits import figures_heads
 from interp.circuits.patching import ALL, Cell, PatchConfig, patched
 from interp.circuits.target import Target
+from interp.cli.circuits_heads import moved
 from interp.errors import UserError
 from interp.model.site import Site
 from interp.model.subject import open_subject
@@ -80,16 +82,37 @@ def test_a_run(dog_model, own_home):
     assert cells["token"].tolist() == ["w3", "dog", "w5"] * 2
     assert cells["other"].tolist() == ["w3", "w9", "w6"] * 2
     own, gap = run.metrics["prompt"], run.metrics["gap"]
-    assert gap == pytest.approx(run.metrics["counterfactual"] - own)
-    assert (own + cells["moved"] * gap).tolist() == pytest.approx(cells["value"].tolist())
+    assert run.metrics["target"] == "'dog' - 'w7'"
+    assert gap == pytest.approx(own - run.metrics["counterfactual"])
+    assert (own - cells["moved"] * gap).tolist() == pytest.approx(cells["value"].tolist())
     assert figures_heads.patched(cells).data[0].z.shape == (2, 3)
     back = run_or_load(PatchConfig(str(dog_model), **config, into="counterfactual", at="all"))
-    assert back.metrics["gap"] == pytest.approx(-gap)
+    assert back.metrics["gap"] == pytest.approx(gap), "as in circuits.truth"
     first = back.table("cells").iloc[0]
     assert (first["position"], first["moved"]) == (ALL, pytest.approx(1, abs=1e-4))
     heads = run_or_load(PatchConfig(str(dog_model), **words, site="head_z", at="-1"))
     assert set(heads.table("cells")["position"]) == {2}
     assert figures_heads.patched(heads.table("cells")).data[0].z.shape == (2, 4)
+
+
+def test_all_positions_are_said_in_words(dog_model, own_home, capsys):
+    """-1 is the last one, where it is asked for."""
+    words = {"prompt": "w3 dog w5", "counterfactual": "w3 w9 w6", "target": "dog", "against": "w7"}
+    for settings in ({"site": "head_z"}, {"at": "all"}):
+        moved(run_or_load(PatchConfig(str(dog_model), **words, **settings)))
+        printed = capsys.readouterr().out
+        assert "all" in printed
+        assert not {"-1"} & set(printed.split())
+
+
+def test_heat_maps_tick_at_layers_and_heads(dog_model, own_home):
+    words = {"prompt": "w3 dog w5", "counterfactual": "w3 w9 w6", "target": "dog", "against": "w7"}
+    cells = run_or_load(PatchConfig(str(dog_model), **words, site="head_z")).table("cells")
+    shown = figures_heads.patched(cells).layout
+    assert list(shown.xaxis.tickvals) == [0, 1, 2, 3]
+    assert list(shown.yaxis.tickvals) == [0, 1]
+    many = pd.DataFrame([{"layer": n, "head": h, "s": 0.0} for n in range(2) for h in range(96)])
+    assert list(figures_heads.roles(many, "s").layout.xaxis.tickvals) == list(range(0, 96, 3))
 
 
 def test_an_observable_brings_its_tokens_and_its_prompts(dog_model, own_home, tmp_path):

@@ -165,3 +165,26 @@ def test_nodes_are_ranked_by_effects_where_there_are_any(graph, tmp_path):
     neuron = next(trace for trace in shown.data if trace.name == "neuron")
     assert neuron.marker.color == (ORANGE,)
     assert largest(changed, by="effect").data[0].x[-1] == -3.0
+
+
+def test_what_comes_from_the_remainder_is_of_the_measure_shown(tmp_path):
+    """Of the error -0.25 of the attribution, and 0.25 of the effect."""
+    changed = opened(open_run(write_run(tmp_path, effects=True)))
+    assert changed.by == "effect"
+    for by, rest in (("attribution", "-0.25"), ("effect", "+0.25")):
+        shown = graph_figure(changed, 1, 1, by)
+        error = next(trace for trace in shown.data if trace.name == "error").hovertext[0]
+        assert f"{by} from the remainder {rest}" in error
+        assert "attribution -0.25" in error
+        assert "effect 0.25" in error
+    ends = card(changed, 1, "effect").incoming
+    assert list(ends.columns) == ["name", "effect", "weight"]
+    assert ends["effect"].abs().is_monotonic_decreasing
+    assert not card(changed, 1).incoming["effect"].abs().is_monotonic_decreasing
+
+
+def test_an_observables_prompts_are_said_by_their_tokens(tmp_path):
+    about = {"prompt": "", "counterfactual": ""}
+    graph = opened(open_run(write_run(tmp_path, config=about, effects=True)))
+    assert graph.prompt == "The keys to the cabinet"
+    assert graph.said.endswith(", and 1 at the counterfactual “The key to the cabinet”")

@@ -198,11 +198,17 @@ def test_what_the_commands_print(run, model, task, tmp_path, capsys):
     cli_truth.truth(run)
     printed = capsys.readouterr().out
     assert "left out of planted: 'w5 w6 w7', the gap is 0.00, less than 0.5" in printed
-    for title in ("moved by the first n neurons, resample", "kept by the first n neurons, mean"):
+    assert "resample" not in printed
+    for title in (
+        "moved by the first n neurons, the counterfactual's activations",
+        "kept by the first n neurons, the task's means",
+    ):
         assert f"median share {title}:" in printed
     lines = [line.split() for line in printed.splitlines()]
     assert ["planted", "half", "0.67", "1.00", "1.00", "1.00"] in lines
-    assert any(line[:4] == ["planted", "random", "resample", "kept"] for line in lines)
+    assert any(line[:4] == ["planted", "random", "kept", "the"] for line in lines)
+    assert " inf" not in printed
+    assert f"> {max(run.config['counts'])}" in printed
     config = SteerConfig(str(model), task=str(task), pairs=1, neurons=1, least_gap=0.5)
     cli_truth.steer(run_or_load(config, Store(tmp_path)))
     assert "planted  within  half" in capsys.readouterr().out.replace("   ", "  ")
