@@ -95,7 +95,7 @@ def undrawable() -> str:
     return ""
 
 
-def whole_ticks(figure: go.Figure, axis: str, numbers: Iterable[int], most: int = 40) -> None:
+def whole_ticks(figure: go.Figure, axis: str, numbers: Iterable[Any], most: int = 40) -> None:
     """Ticks of an axis of layers or heads: at numbers that are there, every one unless they are
     more than `most`."""
     there = sorted(set(numbers))

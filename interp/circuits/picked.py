@@ -126,9 +126,10 @@ def opened(run: Run) -> Graph:
     if fault := _fault(nodes, edges, len(tokens)):
         raise UserError(f"{run.path} {fault}: make it again with --fresh")
     fingerprints = run.manifest.get("fingerprints", {})
-    value, other, share = (run.metrics.get(n) for n in ("target", "counterfactual", "share"))
+    value = float(run.metrics["target"])
+    other, share = (run.metrics.get(name) for name in ("counterfactual", "share"))
     return Graph(
-        named(nodes), edges, tokens, about, float(value), str(fingerprints.get("model", "")),
+        named(nodes), edges, tokens, about, value, str(fingerprints.get("model", "")),
         others, counterfactual=other, share=share,
     )  # fmt: skip
 
