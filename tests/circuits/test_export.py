@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_the_file_that_was_there(run, tmp_path, capsys, file)
         assert main(words) == 2
     said = capsys.readouterr().err
     assert f"cannot write {tmp_path / file}: " in said
-    assert "what was written before is kept" in said
+    assert "what was there before is kept" in said
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -91,4 +91,4 @@ def test_the_likeliest_token_is_kept_as_an_id(opened):
     subject, _ = opened
     target = open_target(subject, 7)
     assert float(target.weights[7]) == pytest.approx(1 - 1 / subject.spec.d_vocab)
-    assert target.name == "w7 - mean"
+    assert target.name == "'w7' - mean"
