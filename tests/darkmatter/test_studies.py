@@ -219,7 +219,7 @@ def test_a_ridge_makes_up_for_tokens(own_home):
         ),
         ({"tokens": 300}, "300 tokens make 5 contexts of 59, too few to split"),
         ({"tokens": 200, "length": 20}, "do not determine a linear map of 128 numbers"),
-        ({"corpus": __file__}, "has no tokenizer: give token ids, or a --corpus of ids"),
+        ({"corpus": __file__}, "has no tokenizer, so it reads no text"),
         ({"skip": 59}, "--skip 59 leaves too little of --length 59"),
         ({"ridge": -1.0}, "--ridge must be 0 or more, not -1"),
         ({"ridge": float("nan")}, "--ridge must be 0 or more, not nan"),
