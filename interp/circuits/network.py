@@ -81,8 +81,8 @@ class Network:
 
     @cached_property
     def effects(self) -> list[Float[Tensor, ...]] | None:
-        """Of each part, what the target would lose if its nodes had their activations at the
-        counterfactual, to first order."""
+        """Of each part, what the target loses if a node alone has its activation at the
+        counterfactual, as the frozen network predicts it."""
         return self._changes(self.rows)
 
     def _changes(self, rows: Sequence[Tensor]) -> list[Tensor] | None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.prompting import one_token
 from ..model.subject import Subject
 from ..obsprop.observables import Observable
 
@@ -30,21 +31,6 @@ class Target:
         return picked @ self.weights.to(logits.device, logits.dtype)
 
 
-def one_token(subject: Subject, word: str | int) -> int:
-    """The id of a word that is one token; an id is one.
-
-    Raises:
-        UserError: it is several; the message shows them.
-    """
-    if isinstance(word, int):
-        return word
-    ids = subject.prompting.plain(word)
-    if len(ids) != 1:
-        pieces = ", ".join(repr(subject.prompting.text([piece])) for piece in ids)
-        raise UserError(f"{word!r} is {len(ids)} tokens ({pieces}): give one of them")
-    return ids[0]
-
-
 def open_target(subject: Subject, target: str | int, against: str = "") -> Target:
     """A token's logit, less another's; by default less the mean over the vocabulary, since what is
     added to all logits changes no probability.
@@ -52,15 +38,16 @@ def open_target(subject: Subject, target: str | int, against: str = "") -> Targe
     Raises:
         UserError: a word of several tokens, or the same one twice.
     """
-    plus = one_token(subject, target)
     if isinstance(target, int):
-        target = subject.text(torch.tensor([target]))
+        plus, target = target, subject.text(torch.tensor([target]))
+    else:
+        plus = one_token(subject.prompting, target)
     if not against:
         size = subject.spec.d_vocab
         weights = torch.full((size,), -1 / size, dtype=torch.double)
         weights[plus] += 1
         return Target(f"{target!r} - mean", torch.arange(size), weights)
-    minus = one_token(subject, against)
+    minus = one_token(subject.prompting, against)
     if plus == minus:
         raise UserError(f"{target!r} and {against!r} are the same token: give two")
     return Target(

@@ -80,7 +80,9 @@ class TokensConfig(TextStudy):
         import pandas as pd
         import torch
 
-        asked = dict.fromkeys(_token(subject, word) for word in self.words)
+        from ..model.prompting import one_token
+
+        asked = dict.fromkeys(one_token(subject.prompting, word) for word in self.words)
         ids = list(asked) or system.y[0].topk(3).indices.tolist()
         texts = [subject.text(torch.tensor([i])) for i in ids]
         # many tokens are pieces of a character and have the same text
@@ -88,18 +90,10 @@ class TokensConfig(TextStudy):
         rows = system.rows(torch.tensor(ids))
         value, r = system.y[0, ids].double(), system.r[0, ids].double()
         if self.against:
-            other = _token(subject, self.against)
+            other = one_token(subject.prompting, self.against)
             rows = rows - system.rows(torch.tensor([other]))
             value, r = value - system.y[0, other], r - system.r[0, other]
             names = [f"{name} - {self.against}" for name in names]
         linear = (rows * system.x0).double().flatten(1).sum(1)
         columns = {"value": value.tolist(), "linear": linear.tolist(), "r": r.tolist()}
         return names, rows, pd.DataFrame({"logit": names, **columns})
-
-
-def _token(subject: Subject, word: str) -> int:
-    ids = subject.prompting.plain(word)
-    if len(ids) != 1:
-        pieces = ", ".join(repr(subject.prompting.text([piece])) for piece in ids)
-        raise UserError(f"{word!r} is {len(ids)} tokens ({pieces}): give one of them")
-    return ids[0]

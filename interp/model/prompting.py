@@ -167,3 +167,16 @@ def start_of(folder: Path, tokenizer_sha: str, bos: Bos) -> tuple[int, ...]:
         about, r"\[[\d, ]*\]", lambda: json.dumps(Prompting(load_tokenizer(folder), bos).start)
     )
     return tuple(json.loads(made))
+
+
+def one_token(prompting: Prompting, word: str) -> int:
+    """The id of a word that is one token.
+
+    Raises:
+        UserError: it is several; the message shows them.
+    """
+    ids = prompting.plain(word)
+    if len(ids) != 1:
+        pieces = ", ".join(repr(prompting.text([piece])) for piece in ids)
+        raise UserError(f"{word!r} is {len(ids)} tokens ({pieces}): give one of them")
+    return ids[0]
