@@ -58,7 +58,8 @@ def in_tabs(
 ) -> None:
     """A tab for each view, by its title; only the open one is made, and the URL says which."""
     titles = [plain(title) for title in views]
-    tabs = st.tabs(titles, key=bound(parameter, titles[0], titles), on_change="rerun")
+    place = bound(parameter, titles[0], titles)
+    tabs = st.tabs([plain(title) for title in views], key=place, on_change="rerun")
     for tab, view in zip(tabs, views.values(), strict=True):
         if tab.open:
             with tab, errors_in_place():
