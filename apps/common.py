@@ -166,7 +166,7 @@ def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
     if st.session_state.get(_OTHER_MODEL):
         st.session_state[place] = usual
     key = st.sidebar.selectbox(
-        plain(title), list(runs), key=place, format_func=lambda key: plain(labels.get(key, key))
+        plain(title), list(runs), key=place, format_func=lambda key: labels.get(key, key)
     )
     if key not in runs:  # a browser can send any text
         raise UserError(f"there is no run {key} of {study} here: choose one of the list")
@@ -204,7 +204,7 @@ def choose_model(arrived: bool) -> None:
         list(known),
         key=_MODEL,
         accept_new_options=True,
-        format_func=lambda name: plain(Path(name).name),
+        format_func=lambda name: printable(Path(name).name),
         on_change=_forget_runs,
         help="For all pages: its runs come first, and it is what runs. Type another's name, "
         "folder or hub id.",
