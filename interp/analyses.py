@@ -351,6 +351,7 @@ VERBS = {
     for name, sentence, commands in (
         ("models", "Models by name: list, add, describe.", "interp.cli.models:models"),
         ("app", "Explore stored runs in the browser.", "interp.cli.app:app"),
+        ("jobs", "The queue of studies: add, list, log, cancel, again.", "interp.cli.jobs:jobs"),
         ("figure", "Save a figure of a run as SVG, PDF or PNG.", "interp.cli.runs:figure"),
         ("cite", "What to cite for a run, as BibTeX.", "interp.cli.runs:cite"),
     )
