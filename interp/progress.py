@@ -38,6 +38,20 @@ class Step:
     time: float = 0.0
     """When this was so, in seconds since 1970."""
 
+    @property
+    def share(self) -> float | None:
+        """Of the work that is done, from 0 to 1; None where it cannot be seen."""
+        return min(max(self.done / self.total, 0.0), 1.0) if self.total > 0 else None
+
+    def __str__(self) -> str:
+        """In one line: "atlas of x 12/30 layers, 3 layers/s, ETA 20 s"."""
+        what = f"{self.label} {self.message}".strip()
+        if self.share is None:
+            return what
+        rate = f", {self.rate:,.3g} {self.unit}/s" if self.rate else ""
+        eta = f", ETA {in_words(self.eta)}" if self.eta is not None else ""
+        return f"{what} {self.done:,.0f}/{self.total:,.0f} {self.unit}{rate}{eta}"
+
 
 Listener = Callable[[Step], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())

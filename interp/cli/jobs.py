@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from tyro.conf import arg
 from tyro.extras import SubcommandApp
 
-from ..progress import Step, in_words
+from ..progress import in_words
 from ..runs import queue
+from ..runs.estimate import table
 from ..runs.jobs import Job, all_jobs, check_words, find_job, log_tail
+from ..runs.parts import export_text
 from ..runs.store import Store
 from ..runs.watched import under_way
 from . import outcome, parse
@@ -57,10 +60,10 @@ def _list(runs: Runs = None, json: Json = False) -> None:
     more = {"results": rows, "under_way": running, "complaints": complaints}
     if answered(json, "jobs", counts, None, **more):
         return
-    table = [[r["id"], r["state"], _ago(r["created"]), r["progress"], r["title"]] for r in rows]
-    print_table(["job", "state", "put there", "progress", "what"], table)
+    cells = [[r["id"], r["state"], _ago(r["created"]), r["progress"], r["title"]] for r in rows]
+    print_table(["job", "state", "put there", "progress", "what"], cells)
     for path, said in others.items():
-        say(f"under way, not as a job: {path}: {in_brief(said.step)}")
+        say(f"under way, not as a job: {path}: {said.step}")
     for complaint in complaints:
         say(complaint)
 
@@ -110,22 +113,33 @@ def _run(job: Id, runs: Runs = None, lock: int = -1) -> None:
         raise SystemExit(code)
 
 
+@command(jobs, "measured")
+def _measured(
+    stores: Annotated[tuple[Path, ...], tyro.conf.Positional, arg(metavar="DIR")],
+    machine: str,
+    out: Path,
+    json: Json = False,
+) -> None:
+    """What the finished runs of stores took, as the table that the app's estimates come from.
+
+    Args:
+        stores: Folders of runs.
+        machine: What they ran on, such as "2 cores, without a GPU".
+        out: The file to write.
+    """
+    runs = [run for store in stores for run in Store(store).runs()]
+    export_text(out, table(runs, machine))
+    if not answered(json, "jobs", {"runs": len(runs)}, None, file=str(out)):
+        say(out)
+
+
 def described(job: Job) -> dict[str, Any]:
     """A job as JSON."""
     about = {"id": job.id, "state": job.state, "title": job.title, "words": list(job.words)}
     times = {"created": job.created, "started": job.started, "ended": job.ended}
-    progress = in_brief(job.step) if job.step else job.line
+    progress = str(job.step) if job.step else job.line
     run = str(job.run) if job.run else None
     return {**about, **times, "cancelling": job.cancelling, "progress": progress, "of_run": run}
-
-
-def in_brief(step: Step) -> str:
-    """A step in one line: "scores 12/30 layers, ETA 20 s"."""
-    what = f"{step.label} {step.message}".strip()
-    if step.total <= 0:
-        return what
-    eta = f", ETA {in_words(step.eta)}" if step.eta is not None else ""
-    return f"{what} {step.done:,.0f}/{step.total:,.0f} {step.unit}{eta}"
 
 
 def _ago(moment: float) -> str:

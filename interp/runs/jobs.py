@@ -45,6 +45,8 @@ LONGEST = 100_000
 """Letters of a command, at most."""
 OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """A network of one's own, package.module:name, which is imported."""
+_NAME = re.compile(r"[A-Za-z]\w*")
+_NO_STUDY = "is no study: a job is a study's command, as `interp --help` has them"
 _FIX = "remove its folder"
 
 
@@ -158,7 +160,7 @@ def open_job(folder: Path) -> Job:
         raise UserError(f"{folder} is no job: {_FIX}")
     note = _read(folder, NOTE, {"words": list[str], "title": str, "created": float})
     words = tuple(note["words"])
-    check_words(words, f"{folder} is refused: ")
+    check_form(words, f"{folder} is refused: ")
     started: dict[str, Any] = {"time": None, "pid": None}
     if (folder / STARTED).exists():
         started = _read(folder, STARTED, {"time": float, "pid": int})
@@ -198,24 +200,48 @@ def _read(folder: Path, name: str, kinds: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def check_words(words: tuple[str, ...], before: str = "") -> None:
-    """Refuse what is not the command of a registered study that writes into this store.
+def check_words(words: tuple[str, ...]) -> None:
+    """Refuse what is not the command of a registered study that writes into this store; before
+    anything is started.
 
     Raises:
         UserError: it is none.
     """
-    study = ".".join(words[:2])
-    if len(words) < 2 or not class_of(study):
-        raise UserError(f"{before}'{study}' is no study: a job is a study's command, as --help has")
+    check_form(words)
+    if not class_of(".".join(words[:2])):
+        raise UserError(f"'{'.'.join(words[:2])}' {_NO_STUDY}")
+
+
+def check_form(words: tuple[str, ...], before: str = "") -> None:
+    """Refuse words that cannot be those of a job. No study's class is looked up, and imported: to
+    list jobs takes no torch.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if len(words) < 2 or not all(map(_NAME.fullmatch, words[:2])):
+        raise UserError(f"{before}'{'.'.join(words[:2])}' {_NO_STUDY}")
     if sum(map(len, words)) > LONGEST or any("\0" in word for word in words):
         raise UserError(f"{before}its words are more than a command has")
     for option in (word.partition("=")[0] for word in words[2:]):
         if option in OWN_OPTIONS:
             raise UserError(f"{before}leave {option} out: a job's run goes into its own store")
-    for option, word in zip(words, (*words[1:], ""), strict=True):
-        value = option.partition("=")[2] if option.startswith("--model=") else word
-        if option.partition("=")[0] == "--model" and OWN_CODE.fullmatch(value):
-            raise UserError(f"{before}{value} is code: a network of your own runs in the terminal")
+    for model in models_in(words):
+        if OWN_CODE.fullmatch(model):
+            raise UserError(f"{before}{model} is code: a network of your own runs in the terminal")
+
+
+def models_in(words: tuple[str, ...]) -> list[str]:
+    """The models that a command names."""
+    found, inside = [], False
+    for word in words:
+        if word.startswith("-"):
+            name, joined, value = word.partition("=")
+            inside = name == "--model"
+            found += [value] if inside and joined else []
+        elif inside:
+            found.append(word)
+    return found
 
 
 def new_folder(root: Path, words: tuple[str, ...], title: str = "") -> Path:

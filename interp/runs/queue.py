@@ -89,9 +89,9 @@ def start(root: Path, words: tuple[str, ...], title: str = "") -> Job:
         lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
         fcntl.flock(lock, fcntl.LOCK_EX)
         with (folder / LOG).open("wb") as said:
+            own = ("jobs", "run", folder.name, "--runs", str(root), "--lock", str(lock))
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "interp", "jobs", "run", folder.name]
-                + ["--runs", str(root), "--lock", str(lock)],
+                [sys.executable, "-P", "-m", "interp", *own],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
