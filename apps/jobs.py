@@ -4,6 +4,7 @@ every page has. Each job is a process of its own: the app only looks."""
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import streamlit as st
@@ -49,8 +50,6 @@ def page() -> None:
     root = Store().root
     busy = bool(active(root) or under_way(root))
     st.fragment(_watched, run_every=EVERY if busy else None)(root, busy)
-    with errors_in_place():
-        _unfinished(root)
     _damaged(root)
 
 
@@ -59,7 +58,8 @@ def _watched(root: Path, busy: bool) -> None:
     """Everything that moves."""
     found, complaints = all_jobs(root)
     own = {job.pid for job in found}
-    others = {path: said for path, said in under_way(root).items() if said.pid not in own}
+    writing = under_way(root)
+    others = {path: said for path, said in writing.items() if said.pid not in own}
     if busy and not others and not any(job.alive for job in found):
         st.rerun()  # all has ended: what is below changes, and nobody need look again
     if not found and not others:
@@ -76,6 +76,7 @@ def _watched(root: Path, busy: bool) -> None:
         st.caption(f"{len(ended) - SHOWN:,} more have ended: `interp jobs list` has them.")
     for complaint in complaints:
         st.warning(plain(complaint))
+    _unfinished(root, writing)
 
 
 def _job(job: Job) -> None:
@@ -165,9 +166,8 @@ def _when(job: Job) -> str:
     return f"{took}{in_words(now - (job.ended or job.created))} ago"
 
 
-def _unfinished(root: Path) -> None:
+def _unfinished(root: Path, writing: Collection[Path]) -> None:
     """Runs that were begun and are not finished, and that no one is writing."""
-    writing = under_way(root)
     left = [folder for folder in begun(root) if folder not in writing]
     if not left:
         return
@@ -186,7 +186,10 @@ def _resumable(folder: Path, root: Path) -> None:
     if model and asks_the_hub(model):
         link("new", "Open its form", ":material/edit:", study=study, model=model)
     elif st.button("Resume", key=f"resume {folder.parent.name} {folder.name}"):
-        queue.start(root, words_of(study, given))
+        words = words_of(study, given)
+        if any(job.words == words for job in active(root)):
+            raise UserError("it is in the queue already")
+        queue.start(root, words)
         st.rerun()
 
 
@@ -243,4 +246,4 @@ def _status(root: Path) -> None:
 def _brief(running: list[Job]) -> str:
     """How far the first of the jobs that run has come."""
     job = running[0]
-    return f"{job.study} {job.step}" if job.step else job.study
+    return f"{job.study} {job.step.counted}{job.step.left}" if job.step else job.study

@@ -49,8 +49,17 @@ class Step:
         if self.share is None:
             return what
         rate = f", {self.rate:,.3g} {self.unit}/s" if self.rate else ""
-        eta = f", ETA {in_words(self.eta)}" if self.eta is not None else ""
-        return f"{what} {self.done:,.0f}/{self.total:,.0f} {self.unit}{rate}{eta}"
+        return f"{what} {self.counted}{rate}{self.left}"
+
+    @property
+    def counted(self) -> str:
+        """ "12/30 layers" """
+        return f"{self.done:,.0f}/{self.total:,.0f} {self.unit}" if self.total > 0 else ""
+
+    @property
+    def left(self) -> str:
+        """ ", ETA 20 s"; "" where it is not known."""
+        return f", ETA {in_words(self.eta)}" if self.eta is not None else ""
 
 
 Listener = Callable[[Step], None]

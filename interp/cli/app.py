@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..model.allowed import FOLDERS
 from ..plain_path import plain_path
 from ..progress import log
+from ..runs.queue import SLOTS, slots
 from ..runs.store import Store
 from .common import Flag, Runs, bound, say
 
@@ -27,6 +28,7 @@ def _explorer(
     host: tuple[str, ...] = (),
     models: tuple[Path, ...] = (),
     token: Flag = False,
+    jobs: int = 0,
 ) -> None:
     """Explore stored runs in the browser.
 
@@ -40,6 +42,8 @@ def _explorer(
         host: More names under which it is reached, such as a proxy's.
         models: Folders of models that others may open.
         token: Ask for a token on 127.0.0.1 too: where this machine has other users.
+        jobs: Studies that run at once where they are started here; by default one for every four
+            cores, or $INTERP_JOBS.
     """
     number = _listening(address, port)
     if runs and not plain_path(runs).is_dir():
@@ -51,6 +55,9 @@ def _explorer(
             raise UserError(f"there is no folder {folder}: give --models one that there is")
     own = ipaddress.ip_address(number).is_loopback
     os.environ["INTERP_RUNS"] = root = str(Store(runs).root.resolve())
+    if jobs:
+        os.environ[SLOTS] = str(jobs)
+    slots()  # a number that is none is said now
     names, word = [OWN, *host], ""
     if host or token or not own:
         word = secrets.token_hex(24)

@@ -87,6 +87,8 @@ class Setting:
             return given == "yes" if isinstance(given, str) else bool(given)
         try:
             value = self.kind(given)
+            if value != given and isinstance(given, float):
+                raise ValueError
         except (ValueError, TypeError, OverflowError) as error:
             what = "a whole number" if self.kind is int else "a number"
             raise UserError(f"{self.name} cannot be '{given}': it is {what}") from error
