@@ -156,7 +156,7 @@ def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
     runs = {run.path.name: run for run in found}
     if not runs:
         st.info(f"No finished run of {plain(study)} yet in {plain(store.root)}. Make one:")
-        code(["interp", *study.split("."), *store_words(store.root)])
+        make_one(study)
         raise NoRun
     wanted = st.query_params.get(parameter)
     if wanted and wanted not in runs:
@@ -187,6 +187,12 @@ def _usual_run(runs: Mapping[str, Run], chooser: str) -> str:
 def chosen_model() -> str:
     """The model chosen for all pages, in the sidebar."""
     return str(st.session_state.get(_MODEL) or DEFAULT_MODEL)
+
+
+def choose(model: str) -> None:
+    """Choose another model for all pages; for a widget's `on_change`."""
+    st.session_state[_MODEL] = model or DEFAULT_MODEL
+    _forget_runs()
 
 
 def choose_model(arrived: bool) -> None:
@@ -252,6 +258,23 @@ def _label(run: Run, differ: list[str]) -> str:
 def code(command: list[str]) -> None:
     """A command of `interp`, as it is typed here."""
     st.code(shell_line(command), language="bash")
+
+
+def make_one(study: str, **config: Any) -> None:
+    """How a run comes about that is not there: its command, and a link to the form that is filled
+    in with these settings."""
+    where = store_words(Store().root)  # without settings its class, and torch, need not be there
+    bare = ["interp", *study.split("."), *where]
+    code(command(study, config, *where) if config else bare)
+    given = {name: _as_text(value) for name, value in config.items()}
+    link("new", "Fill it in here", ":material/play_arrow:", study=study, **given)
+
+
+def _as_text(value: Any) -> str:
+    """A setting as the form takes it from a URL."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "\n".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def offer(
