@@ -113,10 +113,12 @@ BUILT_IN = (
             "interp.directions.bring:ImportConfig",
             "interp.directions.tokens:TokenDirectionsConfig",
         ),
-        commands="interp.cli.directions:directions",
+        commands="interp.cli.directions_model:directions",
         section="Directions",
         pages=(
             Page("interp.apps.directions", "Directions", "explore"),
+            Page("interp.apps.direction", "One direction", "near_me"),
+            Page("interp.apps.kept", "Collections", "bookmarks"),
             Page("interp.apps.steer", "Steer", "moving"),
         ),
     ),
@@ -277,6 +279,7 @@ VERBS = {
         ("models", "Models by name: list, add, describe.", "interp.cli.models:models"),
         ("app", "Explore stored runs in the browser.", "interp.cli.app:app"),
         ("figure", "Save a figure of a run as SVG, PDF or PNG.", "interp.cli.runs:figure"),
+        ("keep", "Collections of directions, prompts and views.", "interp.cli.keep:keep"),
         ("cite", "What to cite for a run, as BibTeX.", "interp.cli.runs:cite"),
     )
 }
