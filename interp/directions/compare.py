@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -102,3 +103,36 @@ def meaning(ours: Directions, theirs: Directions) -> str:
     if roles == {WRITES}:
         return "Both write: the cosine says how alike what they add is."
     return "The cosine says how alike their directions in the stream are."
+
+
+def between(every: Sequence[Directions], weights: Weights | None = None) -> Float[Tensor, "n n"]:
+    """Cosines of single directions that may be at several sites: NaN where two lie in different
+    spaces, or are of different models.
+
+    Args:
+        weights: of their model, to carry those at `mlp_in` before the norm (`in_stream`).
+    """
+    made = torch.full((len(every), len(every)), torch.nan, dtype=torch.float64)
+    for i, ours in enumerate(every):
+        for j, theirs in enumerate(every[: i + 1]):
+            if why_not(ours, theirs):
+                continue
+            carried = weights is not None and ours.site != theirs.site
+            cosine = stream_cosine(ours, theirs, weights) if carried else ours.cosine(theirs)
+            made[i, j] = made[j, i] = cosine[0, 0]
+    return made
+
+
+def why_not(ours: Directions, theirs: Directions) -> str:
+    """Why two directions have no cosine; "" if they have one."""
+    prints = {each.provenance.fingerprint for each in (ours, theirs)} - {""}
+    models = {each.provenance.model for each in (ours, theirs)} - {""}
+    if len(prints) > 1 or (not prints and len(models) > 1):
+        return f"they are of two models, {' and '.join(sorted(models))}"
+    try:
+        check_comparable(ours.site, theirs.site)
+    except UserError as error:
+        return str(error)
+    if ours.vectors.shape[1] != theirs.vectors.shape[1]:
+        return f"{ours.vectors.shape[1]} numbers and {theirs.vectors.shape[1]}"
+    return ""
