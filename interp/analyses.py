@@ -118,10 +118,12 @@ BUILT_IN = (
             "interp.directions.bring:ImportConfig",
             "interp.directions.tokens:TokenDirectionsConfig",
         ),
-        commands="interp.cli.directions:directions",
+        commands="interp.cli.directions_model:directions",
         section="Directions",
         pages=(
             Page("interp.apps.directions", "Directions", "explore"),
+            Page("interp.apps.direction", "One direction", "near_me"),
+            Page("interp.apps.kept", "Collections", "bookmarks"),
             Page("interp.apps.steer", "Steer", "moving"),
         ),
     ),
@@ -364,6 +366,7 @@ VERBS = {
         ("steer", "What a model says under several edits at once.", "interp.cli.steer:steer"),
         ("jobs", "The queue of studies: add, list, log, cancel, again.", "interp.cli.jobs:jobs"),
         ("figure", "Save a figure of a run as SVG, PDF or PNG.", "interp.cli.runs:figure"),
+        ("keep", "Collections of directions, prompts and views.", "interp.cli.keep:keep"),
         ("cite", "What to cite for a run, as BibTeX.", "interp.cli.runs:cite"),
     )
 }
