@@ -277,6 +277,7 @@ VERBS = {
         ("models", "Models by name: list, add, describe.", "interp.cli.models:models"),
         ("app", "Explore stored runs in the browser.", "interp.cli.app:app"),
         ("figure", "Save a figure of a run as SVG, PDF or PNG.", "interp.cli.runs:figure"),
+        ("report", "A run as one HTML file to send.", "interp.cli.runs:report"),
         ("cite", "What to cite for a run, as BibTeX.", "interp.cli.runs:cite"),
     )
 }

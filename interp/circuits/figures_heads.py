@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import DIVERGING, Figures, heat_map, label, laid_out, whole_ticks
+from ..plots import DIVERGING, SEQUENTIAL, Figures, heat_map, label, laid_out, whole_ticks
 from ..runs.store import Run
 
 SHADES = {
@@ -27,7 +27,7 @@ def pattern(cells: pd.DataFrame, shade: str = "weight") -> go.Figure:
     figure = heat_map(
         grid, -top if signed else 0, top,
         "%{customdata[0]} looks at %{customdata[1]}<br>" + SHADES[shade] + " %{z:.3g}",
-        DIVERGING if signed else "Blues", customdata=_pairs(cells, "query", "key"),
+        DIVERGING if signed else SEQUENTIAL, customdata=_pairs(cells, "query", "key"),
         colorbar={"title": SHADES[shade].replace(" of ", "<br>of ")},
     )  # fmt: skip
     tokens = list(cells.drop_duplicates("query").sort_values("query")["query_token"])
@@ -72,7 +72,7 @@ def roles(heads: pd.DataFrame, score: str) -> go.Figure:
     """Layers by heads, coloured by one score of `circuits.roles`."""
     grid = heads.pivot(index="layer", columns="head", values=score)
     signed = score == "copying"
-    colours = DIVERGING if signed else "Blues"
+    colours = DIVERGING if signed else SEQUENTIAL
     hover = f"head %{{y}}.%{{x}}<br>{score} %{{z:.3f}}"
     figure = heat_map(grid, -1 if signed else 0, 1, hover, colours)
     whole_ticks(figure, "x", grid.columns)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
+from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, Figures, label, laid_out, literal
 from ..runs.store import Run
 from .results import bounded
 from .widths import bands
@@ -115,7 +115,7 @@ def fault_map(measures: pd.DataFrame, measure: str, title: str) -> go.Figure:
             x=[f"{value:g}" for value in grid.columns],
             y=[f"{value:g}" for value in grid.index],
             z=grid.to_numpy(),
-            colorscale="Blues",
+            colorscale=SEQUENTIAL,
             texttemplate="%{z:.3f}",
             hovertemplate="absent %{y}, noise %{x}: %{z:.4f}<extra></extra>",
         )

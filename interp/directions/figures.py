@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..plain_text import printable
-from ..plots import BLUE, GREY, ORANGE, label, laid_out, literal
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out, literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ def cosine_map(cosine: Tensor, rows: list[str], columns: list[str]) -> go.Figure
             y=[label(name) for name in rows],
             zmin=-1,
             zmax=1,
-            colorscale=[[0, ORANGE], [0.5, "white"], [1, BLUE]],
+            colorscale=DIVERGING,
             hovertemplate="%{y}<br>%{x}<br>cosine %{z:.3f}<extra></extra>",
         )
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
+from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, WARMING, Figures, label, laid_out, literal
 
 if TYPE_CHECKING:
     from ..runs.store import Run
@@ -43,7 +43,7 @@ def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
             texttemplate="%{text}",
             customdata=tops.to_numpy(),
             hovertemplate="layer %{y}, position %{x}<br>%{customdata}<extra>%{z:.3f}</extra>",
-            colorscale="Blues" if shade == "p" else "Oranges",
+            colorscale=SEQUENTIAL if shade == "p" else WARMING,
             colorbar={"title": SHADES[shade]},
         )
     )

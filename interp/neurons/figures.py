@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..directions.figures import gains
-from ..plots import BLUE, GREY, ORANGE, Figures, heat_map, label, laid_out, literal
+from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, Figures, heat_map, label, laid_out, literal
 from ..runs.store import Run
 from .layers import above_chance, needed
 from .search import density
@@ -74,7 +74,7 @@ def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
     figure.update_yaxes(title=statistic, col=1)
     ticks = {"tickvals": [-4, -3, -2, -1, 0], "ticktext": ["0.01%", "0.1%", "1%", "10%", "100%"]}
     colorbar = {"title": "share of<br>the layer", **ticks}
-    figure.update_layout(coloraxis={"colorscale": "Blues", "colorbar": colorbar})
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "colorbar": colorbar})
     return laid_out(figure, f"{statistic} of every vector, layer by layer", height=380)
 
 

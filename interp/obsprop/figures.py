@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, heat_map, label, laid_out, literal
+from ..plots import (
+    BLUE,
+    DIVERGING,
+    GREY,
+    ORANGE,
+    SEQUENTIAL,
+    Figures,
+    heat_map,
+    label,
+    laid_out,
+    literal,
+)
 from ..runs.store import Run
 
 
@@ -17,7 +28,7 @@ def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
     grid = heads.pivot(index="head", columns="layer", values=value)
     numbers = grid.to_numpy()
     top = float(np.abs(numbers).max())
-    low, colours = (-top, DIVERGING) if (numbers < 0).any() else (0, "Blues")
+    low, colours = (-top, DIVERGING) if (numbers < 0).any() else (0, SEQUENTIAL)
     figure = heat_map(grid, low, top, "head %{x}.%{y}<br>%{z:.4g}", colours)
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="head", autorange="reversed", dtick=1)

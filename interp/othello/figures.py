@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal
+from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, Figures, laid_out, literal
 from ..runs.store import Run
 from .board_labels import TILES
 from .findings import table
@@ -120,7 +120,7 @@ def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: floa
             hovertemplate="%{x}%{y}: %{z:.3f}<extra></extra>",
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", tickvals=list(range(1, 9)))
-    figure.update_layout(coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": top})
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top})
     return laid_out(figure, title, height=300)
 
 
