@@ -95,7 +95,7 @@ def _table(section: Section, number: int, kept: int) -> str:
     held = "" if kept == total else f"; this file holds {kept:,}, and the CSV of the view has all"
     name = f"{_name(section.title)}.csv"
     button = f'<button data-csv="{number}" title="{name}">Save {kept:,} rows as CSV</button>'
-    return f'{markup(section.rows)}<p class="about">{of}{held}. {button}</p>'
+    return f'{markup(section.rows, section.of)}<p class="about">{of}{held}. {button}</p>'
 
 
 def _again(section: Section) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from pyarrow.parquet import read_schema
 
 from ..analyses import analyses, label, load
-from ..columns import words
 from ..plots import Figures
 from ..runs.command import command, shell_line
 from ..runs.fit import check_fits
@@ -70,13 +69,15 @@ PARTS = 4
 
 def _about(run: Run) -> Section:
     line = shell_line(command(run.study, run.config))
-    numbers = {words(name): _short(value) for name, value in run.metrics.items()}
+    numbers = {name: _short(value) for name, value in run.metrics.items()}
     return Section("What was run", facts={**_settings(run), **numbers}, command=line)
 
 
 def _settings(run: Run) -> dict[str, str]:
     return {
-        words(name): str(value) for name, value in run.config.items() if value not in (None, "", [])
+        name.replace("_", " "): str(value)
+        for name, value in run.config.items()
+        if value not in (None, "", [])
     }
 
 
@@ -91,7 +92,9 @@ def _figure(name: str, figures: Figures) -> Section:
 
 def _table(run: Run, name: str) -> Section:
     rows, total = _beginning(run, name)
-    return Section(f"Table {name}", rows=rows, total=total, notebook=f"run.table({name!r})")
+    return Section(
+        f"Table {name}", rows=rows, total=total, notebook=f"run.table({name!r})", of=run.study
+    )
 
 
 def _beginning(run: Run, name: str) -> tuple[pd.DataFrame, int]:

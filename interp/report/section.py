@@ -26,6 +26,8 @@ class Section:
     """What it is, by name: source, model, note."""
     rows: pd.DataFrame | None = None
     """A table; of a long one the first rows show, and the file holds the rest as CSV."""
+    of: str = ""
+    """The study whose table it is: what its columns mean (`columns.column`)."""
     total: int | None = None
     """Rows that the whole table has, where `rows` is its beginning."""
     command: str = ""

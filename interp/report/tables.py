@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable
-from itertools import islice
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from ..columns import COLUMNS, meaning, words
-from ..model.vocabulary import visible
+from ..columns import cell, column
 from ..webpage import text
 
 if TYPE_CHECKING:
@@ -23,18 +20,28 @@ HEAVIEST = 400_000
 """Bytes of that CSV once packed; of a heavier table fewer rows are held."""
 
 
-def markup(rows: pd.DataFrame) -> str:
-    """The first `ROWS` rows; a column's name says on hover what it means."""
+def markup(rows: pd.DataFrame, of: str = "") -> str:
+    """The first `ROWS` rows; a column's name says on hover what it means.
+
+    Args:
+        of: the study whose table it is.
+    """
+    about = [column(name, of) for name in rows.columns]
     heads = "".join(
-        f'<th scope="col" title="{text(meaning(name) or name)}">{text(words(name))}</th>'
-        for name in rows.columns
+        f'<th scope="col" title="{text(each.help or name)}">{text(each.words)}</th>'
+        for each, name in zip(about, rows.columns, strict=True)
     )
-    digits = [_digits(name) for name in rows.columns]
+    kinds = [each.kind for each in about]
     body = "".join(
-        f"<tr>{''.join(map(_cell, row, digits))}</tr>"
+        f"<tr>{''.join(map(_cell, row, kinds))}</tr>"
         for row in rows.head(ROWS).itertuples(index=False, name=None)
     )
     return f'<div class="wide" tabindex="0"><table><tr>{heads}</tr>{body}</table></div>'
+
+
+def _cell(value: Any, kind: str) -> str:
+    side = ' class="number"' if isinstance(value, Real) and not isinstance(value, bool) else ""
+    return f"<td{side}>{text(cell(value, kind))}</td>"
 
 
 def csv(rows: pd.DataFrame) -> tuple[str, int]:
@@ -45,34 +52,3 @@ def csv(rows: pd.DataFrame) -> tuple[str, int]:
         if kept <= ROWS or len(gzip.compress(made.encode(), 5)) <= HEAVIEST:
             return made, kept
         kept = max(ROWS, kept // 2)
-
-
-def _digits(name: object) -> str:
-    known = COLUMNS.get(str(name))
-    return known.digits if known else ".4g"
-
-
-def _cell(value: Any, digits: str) -> str:
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return f'<td class="number">{_number(value, digits)}</td>'
-    return f"<td>{text(_words(value))}</td>"
-
-
-def _number(value: Real, digits: str) -> str:
-    if value != value:
-        return "–"
-    if isinstance(value, Integral) and not digits.endswith("%"):
-        return str(int(value))
-    return format(float(value), digits)
-
-
-def _words(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, Iterable):
-        return "  ".join(_words(each) for each in islice(value, 12))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)

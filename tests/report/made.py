@@ -30,7 +30,14 @@ def rows(number: int = 3) -> pd.DataFrame:
 
 def evil(number: int = 3) -> str:
     first = Section(
-        EVIL, EVIL, figures(), EVIL, {EVIL: f"{EVIL}\n{EVIL}"}, rows(number), None, EVIL, EVIL
+        EVIL,
+        EVIL,
+        figures(),
+        EVIL,
+        {EVIL: f"{EVIL}\n{EVIL}"},
+        rows(number),
+        command=EVIL,
+        notebook=EVIL,
     )
     return report(EVIL, [first, Section("second", rows=rows(1))])
 
