@@ -26,6 +26,7 @@ from interp.plain_text import printable
 from interp.plots import FORMATS, drawn, on_dark, sentences, undrawable
 from interp.report import Section
 from interp.runs.command import command, config_class, settings, shell_line, store_words
+from interp.runs.shipped import is_shipped, shipped
 from interp.runs.store import Run, Store, open_run
 from interp.runs.unfinished import unfinished
 
@@ -168,16 +169,27 @@ def link(address: str, label: str, icon: str | None = None, **params: str) -> No
         st.page_link(page, label=plain(label), icon=icon, query_params=params)
 
 
-def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
-    """The run chosen in the sidebar; without any, how to make one.
+def pick_run(
+    study: str,
+    title: str = "Run",
+    parameter: str = "run",
+    fits: Callable[[Run], bool] = lambda run: True,
+) -> Run:
+    """The run chosen in the sidebar; without any, how to make one. What ships comes after the
+    store's own.
 
     The URL's parameter is the run's key. Without it the run is the one chosen last in this visit,
     else the newest of the chosen model, else the newest.
+
+    Args:
+        fits: whether a run has what the page shows.
     """
     store = Store()
     found, complaints = store.looked_through(study)
     left_out(complaints, unfinished(store.root, study))
-    runs = {run.path.name: run for run in found}
+    own = {run.path.name for run in found}
+    found += [run for run in shipped(study) if _key(run) not in own]
+    runs = {_key(run): run for run in found if fits(run)}
     if not runs:
         st.info(f"No finished run of {plain(study)} yet in {plain(store.root)}. Make one:")
         code(["interp", *study.split("."), *store_words(store.root)])
@@ -186,7 +198,7 @@ def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
     if wanted and wanted not in runs:
         st.warning(plain(f"There is no run {wanted} here; this is another."))
     usual = _usual_run(runs, f"{study} {parameter}")
-    labels, place = _labels(found), bound(parameter, usual, runs, always=True)
+    labels, place = _labels(list(runs.values())), bound(parameter, usual, runs, always=True)
     if st.session_state.get(_OTHER_MODEL):
         st.session_state[place] = usual
     key = st.sidebar.selectbox(
@@ -196,7 +208,15 @@ def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
         raise UserError(f"there is no run {key} of {study} here: choose one of the list")
     st.session_state.setdefault(_CHOSEN, {})[f"{study} {parameter}"] = key
     run_shown(runs[key])
+    if is_shipped(runs[key]):
+        about = runs[key].manifest.get("shipped", "")
+        st.caption(plain(f"This run ships with the workbench. {about}"))
     return runs[key]
+
+
+def _key(run: Run) -> str:
+    """What the URL calls a run: the name of its folder, which is its key in a store."""
+    return str(run.manifest["key"]) if is_shipped(run) else run.path.name
 
 
 _CHOSEN, _OTHER_MODEL, _MODEL = "runs chosen", "another model", "chosen model"
@@ -262,7 +282,7 @@ def _labels(runs: list[Run]) -> dict[str, str]:
         for name in names
         if name not in ("model", "device") and len({str(c.get(name)) for c in configs}) > 1
     ]
-    return {run.path.name: _label(run, differ) for run in runs}
+    return {_key(run): _label(run, differ) for run in runs}
 
 
 def _label(run: Run, differ: list[str]) -> str:
@@ -270,7 +290,8 @@ def _label(run: Run, differ: list[str]) -> str:
     model, own = Path(str(run.config.get("model", ""))).name, label(run.study, run.config)
     told = [f"{name} {value}" for name in differ if (value := str(run.config.get(name))) not in own]
     # the key last: streamlit tells options apart by their labels
-    parts = [own, model, *(each[:40] for each in told[:3]), finished, run.path.name[:8]]
+    when = "shipped" if is_shipped(run) else finished
+    parts = [own, model, *(each[:40] for each in told[:3]), when, _key(run)[:8]]
     return " · ".join(filter(None, parts))
 
 
