@@ -367,6 +367,7 @@ VERBS = {
         ("jobs", "The queue of studies: add, list, log, cancel, again.", "interp.cli.jobs:jobs"),
         ("figure", "Save a figure of a run as SVG, PDF or PNG.", "interp.cli.runs:figure"),
         ("keep", "Collections of directions, prompts and views.", "interp.cli.keep:keep"),
+        ("report", "A run as one HTML file to send.", "interp.cli.runs:report"),
         ("cite", "What to cite for a run, as BibTeX.", "interp.cli.runs:cite"),
     )
 }
