@@ -39,9 +39,6 @@ from ..model.weights import NormKind, Weights
 from ..obsprop.norms import NoNorm, Norm
 from .passed import END, Opened, Passed
 
-MEAN, NOTHING = "the mean of all tokens", "nothing"
-"""What a logit can be compared with, beside another token."""
-
 
 class Asked(NamedTuple):
     """A logit that is explained, and what is subtracted from it."""
@@ -80,20 +77,23 @@ class Asked(NamedTuple):
         return row * scale, float(bias) * scale
 
 
-def ask(passed: Passed, position: int, target: str = "", against: str = "") -> Asked:
+def ask(
+    passed: Passed, position: int, target: str = "", against: str = "", alone: bool = False
+) -> Asked:
     """The logit of a token after a position.
 
     Args:
         target: the token, with its space; by default the likeliest there.
-        against: another token, or MEAN (the default) or NOTHING.
+        against: a token whose logit is subtracted; by default the mean over the vocabulary is.
+        alone: nothing is subtracted.
 
     Raises:
         UserError: a word of several tokens, or the same one twice.
     """
     prompting = passed.opened.subject.prompting
     plus = one_token(prompting, target) if target else int(passed.logits(position).argmax())
-    if against in ("", MEAN, NOTHING):
-        return Asked(plus, mean=against != NOTHING)
+    if not against:
+        return Asked(plus, mean=not alone)
     minus = one_token(prompting, against)
     if plus == minus:
         raise UserError(f"{target or against!r} and {against!r} are the same token: give two")
@@ -109,6 +109,16 @@ class Direct:
     asked: Sequence[Asked]
     _carried: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     """What `behind` found."""
+
+    @classmethod
+    def one(cls, passed: Passed, position: int, asked: Asked) -> Direct:
+        """Of one logit."""
+        return cls(passed, torch.tensor([position]), [asked])
+
+    @classmethod
+    def over(cls, passed: Passed, asked: Sequence[Asked]) -> Direct:
+        """Of one logit at every position."""
+        return cls(passed, torch.arange(len(passed)), asked)
 
     @cached_property
     def dtype(self) -> torch.dtype:

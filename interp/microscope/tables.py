@@ -12,11 +12,8 @@ from torch import Tensor
 
 from ..model.site import Site
 from .direct import Direct
+from .names import ATTENTION, BIAS, EMBEDDING, MLP
 from .passed import EMBEDDED
-
-EMBEDDING, ATTENTION, MLP, BIAS = "embedding", "attention", "MLP", "bias"
-"""The kinds of part. The embedding's layer is -1, that of the last bias (of the final norm and the
-unembedding) is the number of layers."""
 
 
 class Part(NamedTuple):

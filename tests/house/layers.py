@@ -13,6 +13,7 @@ HOUSE = (
     "launch",
     "apps | cli",
     "analyses",
+    "microscope",
     "circuits",
     "{analyses}",
     "directions",
