@@ -150,7 +150,8 @@ class Direct:
     def values(self) -> Float[Tensor, " n"]:
         """The model's own logits."""
         pairs = zip(self.asked, self.at.tolist(), strict=True)
-        return torch.tensor([asked.value(self.passed.logits(at)) for asked, at in pairs])
+        values = [asked.value(self.passed.logits(at)) for asked, at in pairs]
+        return torch.tensor(values, dtype=torch.float64)
 
     def of(self, site: Site) -> Float[Tensor, " n"]:
         """u . what stands at a site of the stream, in float64."""

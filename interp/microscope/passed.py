@@ -112,6 +112,11 @@ def passed(opened: Opened, text: str, most: int | None = None) -> Passed:
         raise UserError(
             f"the text has {batch.ids.shape[1]} tokens, and {most} can be shown: shorten it"
         )
-    wanted = [site for site in subject.sites if site.kind in KINDS]
-    found = subject.capture(batch, [EMBEDDED, *wanted, END, LOGITS])
+    return seen_of(opened, batch)
+
+
+def seen_of(opened: Opened, batch: Batch) -> Passed:
+    """One pass over a batch of one text."""
+    wanted = [site for site in opened.subject.sites if site.kind in KINDS]
+    found = opened.subject.capture(batch, [EMBEDDED, *wanted, END, LOGITS])
     return Passed(opened, batch, {site: x[0].cpu() for site, x in found.items()})
