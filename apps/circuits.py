@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.address import bound, go
 from interp.apps.common import (
     charts,
@@ -113,7 +114,7 @@ def _asked() -> None:
         lens=lens,
     )
     with st.spinner("tracing …"):
-        run = run_or_load(asked)
+        run = pool.run(asked)
     _show(run, "Traced")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.common import charts, errors_in_place, in_tabs, offer_run, pick_run, plain, table
 from interp.circuits import figures_heads as figures
 from interp.circuits.heads import HeadConfig
@@ -16,7 +17,6 @@ from interp.lens.fit import FitConfig
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.vocabulary import visible
 from interp.runs.store import Run, Store
-from interp.runs.study import run_or_load
 
 SITES = ["resid_pre", "resid_mid", "attn_out", "mlp_out", "head_z"]
 
@@ -36,7 +36,7 @@ def _made(config: Any, pressed: bool, **changes: Any) -> Run | None:
     if not pressed:
         return None
     with errors_in_place(), st.spinner("running …"):
-        return run_or_load(replace(config, **changes))
+        return pool.run(replace(config, **changes))
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.common import (
     charts,
     code,
@@ -97,7 +98,7 @@ def _asked() -> Run | None:
     if not (pressed and prompt):
         return None
     with errors_in_place(), st.spinner("reading …"):
-        return run_or_load(ShowConfig(model.strip(), prompt=prompt, lens=_known(lens)))
+        return pool.run(ShowConfig(model.strip(), prompt=prompt, lens=_known(lens)))
     return None
 
 

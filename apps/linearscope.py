@@ -13,6 +13,7 @@ import pandas as pd
 import streamlit as st
 from safetensors.numpy import load_file
 
+from interp.apps import pool
 from interp.apps.common import (
     cached,
     charts,
@@ -30,7 +31,7 @@ from interp.linearscope.responses import ImpulseConfig, SvdConfig
 from interp.linearscope.tokens import TokensConfig
 from interp.runs.fit import rebuilt
 from interp.runs.store import Run, Store
-from interp.runs.study import Study, run_or_load
+from interp.runs.study import Study
 
 TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
@@ -69,7 +70,7 @@ def _view(view: View) -> None:
     run = pick_run(study, title, view.parameter) if Store().runs(study) else None
     if asked := view.ask(run):
         with st.spinner("computing …"):
-            run = run_or_load(asked)
+            run = pool.run(asked)
     run = run or pick_run(study)  # without any run it says how to make one
     view.show(run)
     offer_run(table(run, view.main), view.main, run)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
+from interp.apps.answers import remembered
 from interp.apps.common import (
     charts,
     download,
@@ -30,22 +32,16 @@ CHECKS = {
 KINDS = {"all": "all pairs", "alike": "those with a cosine above ½"}
 
 
-@st.cache_resource(show_spinner="reading the heads' weights …", max_entries=2)
-def _weights(model: str):  # type: ignore[no-untyped-def]
-    from interp.model.weights import open_weights
-    from interp.obsprop.model_weights import StackedWeights
-
-    return StackedWeights(open_weights(model))
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
 def _norms(model: str, words: list[tuple[str, ...]]) -> tuple[pd.DataFrame, list[str]]:
     from interp.obsprop.observables import contrast, make_observable
     from interp.obsprop.propagate import head_norms
 
-    weights = _weights(model)
-    observable = make_observable("typed", contrast(*words), weights.stored)
-    return head_norms(weights, observable), list(observable.notes)
+    def asked() -> tuple[pd.DataFrame, list[str]]:
+        with pool.stacked_weights(model) as weights:
+            observable = make_observable("typed", contrast(*words), weights.stored)
+            return head_norms(weights, observable), list(observable.notes)
+
+    return remembered(("head norms", pool.content(model), *words), asked)
 
 
 @errors_in_place()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import consent, errors_in_place, offer, opened, pick_run, plain
+from interp.apps import pool
+from interp.apps.common import consent, errors_in_place, offer, pick_run, plain
 from interp.model.subject import Subject
 from interp.othello import figures, read_board
 from interp.othello.board import N_PLIES
@@ -36,9 +39,16 @@ class View(NamedTuple):
     seed: int
 
 
-@st.cache_resource(show_spinner="opening the autoencoder …", max_entries=24)
-def autoencoder(path: str, _run: Run, view: View) -> tuple[Sae, pd.DataFrame]:
-    return read_board.compared_sae(_run, *view), read_board.latent_rules(_run, *view)
+@contextmanager
+def autoencoder(run: Run, view: View) -> Iterator[tuple[Sae, pd.DataFrame]]:
+    """An autoencoder of the run and which latents say what, after the model."""
+
+    def made() -> tuple[Sae, pd.DataFrame]:
+        return read_board.compared_sae(run, *view), read_board.latent_rules(run, *view)
+
+    key = (str(run.manifest.get("seal", run.manifest["finished"])), *map(str, view))
+    with pool.kept(key, "the autoencoder", made) as opened:
+        yield opened
 
 
 @errors_in_place()
@@ -46,9 +56,9 @@ def page() -> None:
     st.title("OthelloGPT")
     run = pick_run("othello.compare")
     consent(run.config["model"])
-    subject, lock = opened(compared_model(run))
-    position, view = _position(), _view(run, subject)
-    with lock:
+    position = _position()
+    with pool.borrowed(compared_model(run)) as subject:
+        view = _view(run, subject)
         _boards(run, subject, position, view)
         _edited(run, subject, position, view)
 
@@ -85,11 +95,11 @@ def _boards(run: Run, subject: Subject, position: Position, view: View) -> None:
     stable = position.sound if label == "sound" else position.paper
     chances = move_probabilities(subject, position.tokens)
     x = read_board.residual(subject, position.tokens, view.layer)
-    sae, rules = autoencoder(str(run.path), run, view)
-    seen = {
-        f"The probe's board, layer {view.layer}": read_board.probe_board(run, view.layer, x),
-        f"The {view.arch} latents' board": read_board.latent_board(sae, rules, x),
-    }
+    with autoencoder(run, view) as (sae, rules):
+        seen = {
+            f"The probe's board, layer {view.layer}": read_board.probe_board(run, view.layer, x),
+            f"The {view.arch} latents' board": read_board.latent_board(sae, rules, x),
+        }
     columns = st.columns(3)
     true = figures.othello_board(position.absolute, "The board", chances, position.legal, stable)
     clicked = columns[0].plotly_chart(true, key="true", on_select="rerun")

@@ -91,11 +91,14 @@ class TunedModelStudy(TextStudy):
     """The adapter's folder; "shipped", or "none" for the model without one."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.files import sha256
+        return {**super().fingerprints(), "adapter": adapter_print(self.adapter)}
 
-        adapted = self.adapter != "none"
-        adapter = sha256(adapter_folder(self.adapter) / WEIGHTS) if adapted else "none"
-        return {**super().fingerprints(), "adapter": adapter}
+
+def adapter_print(name: str) -> str:
+    """sha256 of an adapter's weights; "none" for "none"."""
+    from ..model.files import sha256
+
+    return "none" if name == "none" else sha256(adapter_folder(name) / WEIGHTS)
 
 
 def open_for(study: TextStudy, adapter: str, out: RunWriter) -> Subject:
