@@ -94,7 +94,14 @@ BUILT_IN = (
         studies=("interp.microscope.look:LookConfig",),
         commands="interp.cli.prompt:prompt",
         section="A prompt",
-        pages=(Page("interp.apps.prompt", "Prompt", "biotech", (("prompt.look", "run="),)),),
+        pages=(
+            Page(
+                "interp.apps.prompt",
+                "Prompt",
+                "biotech",
+                (("prompt.look", "of=A stored look&run="),),
+            ),
+        ),
         label=("prompt", "target", "against", "other"),
         figures="interp.microscope.figures:of_run",
     ),

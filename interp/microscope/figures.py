@@ -44,7 +44,7 @@ def waterfall(parts: pd.DataFrame, target: str) -> go.Figure:
     figure.update_xaxes(categoryorder="array", categoryarray=[*names, TOTAL], tickangle=-60)
     figure.update_yaxes(title="logits, added up")
     figure.update_layout(barmode="overlay")
-    title = f"Direct contributions to {label(target)}"
+    title = f"Direct contributions to {literal(target)}"
     return laid_out(figure, title, height=420, legend=True)
 
 
@@ -57,19 +57,23 @@ def _kinds(parts: pd.DataFrame) -> list[tuple[str, int]]:
     return list(zip(parts["kind"], parts["layer"], strict=True))
 
 
-def contributions(rows: pd.DataFrame, most: int = 15) -> go.Figure:
-    """The heads or neurons with the largest contributions, in size, with the tokens that they raise
-    there (columns name, contribution; raises, token where there are such)."""
+def contributions(rows: pd.DataFrame, value: str = "contribution", most: int = 15) -> go.Figure:
+    """The first of heads or neurons, with the tokens that they raise there.
+
+    Args:
+        rows: with name, `value`, and raises where there are such.
+        value: contribution or activation.
+    """
     first = rows.head(most).iloc[::-1]
     names = [_named(row) for row in first.to_dict("records")]
-    colours = [BLUE if value > 0 else ORANGE for value in first["contribution"]]
+    colours = [BLUE if each > 0 else ORANGE for each in first[value]]
     figure = go.Figure(
         go.Bar(
-            x=first["contribution"], y=names, orientation="h", marker_color=colours,
+            x=first[value], y=names, orientation="h", marker_color=colours,
             hovertemplate="%{y}<br>%{x:+.4f}<extra></extra>",
         )
     )  # fmt: skip
-    figure.update_xaxes(title="contribution, logits")
+    figure.update_xaxes(title="contribution, logits" if value == "contribution" else value)
     figure.update_yaxes(automargin=True, type="category")
     return laid_out(figure, "", height=120 + 24 * len(first))
 

@@ -37,6 +37,7 @@ from ..runs.writer import RunWriter
 if TYPE_CHECKING:
     from ..directions import Directions
     from ..lens.lens import Lens
+    from ..runs.store import Run, Store
     from .direct import Asked, Direct
     from .passed import Opened, Passed
 
@@ -89,11 +90,7 @@ class LookConfig(TextStudy):
     def fingerprints(self) -> dict[str, str]:
         own = {"lens": self.opened_lens.identity}
         if self.direction:
-            found = self.directions
-            parts = (str(found.site), repr(found.reading.record()), *found.names)
-            made = hashlib.sha256("\n".join(parts).encode())
-            made.update(found.vectors.contiguous().numpy().tobytes())
-            own["direction"] = made.hexdigest()
+            own["direction"] = directions_print(self.directions)
         return {**super().fingerprints(), **own}
 
     def check(self) -> None:
@@ -187,6 +184,28 @@ class LookConfig(TextStudy):
             "value in the other text": float(there.values),
             "position in the other text": place.position,
         }
+
+
+def directions_print(directions: Directions) -> str:
+    """A hash of all that scores depend on."""
+    parts = (str(directions.site), repr(directions.reading.record()), *directions.names)
+    made = hashlib.sha256("\n".join(parts).encode())
+    made.update(directions.vectors.contiguous().numpy().tobytes())
+    return made.hexdigest()
+
+
+def look_with(config: LookConfig, opened: Opened, store: Store) -> Run:
+    """The run of a study, made with a model that is open already."""
+    from ..runs.making import open_or_make
+    from ..runs.study import plan
+
+    def work(out: RunWriter) -> dict[str, Any]:
+        config.record(out, opened.subject)
+        return config.write(out, opened)
+
+    planned = plan(config)
+    folder = store.folder(config.STUDY, planned["key"])
+    return open_or_make(folder, planned, config.check, work)
 
 
 def grid(seen: Passed, lens: Lens, k: int, start: int = 0, end: int | None = None) -> Any:

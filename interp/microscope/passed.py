@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +21,8 @@ from ..model.vocabulary import token_strings
 
 KINDS = ("attn_out", "head_z", "head_v", "attn_pattern", "mlp_post", "mlp_out", "resid_post")
 """The sites of every layer that are kept, where a model has them."""
+LONGEST = 400
+"""Tokens of a text whose activations are kept in memory."""
 EMBEDDED, END, LOGITS = Site("resid_pre", 0), Site("final_norm_in"), Site("logits")
 
 
@@ -36,6 +39,14 @@ class Opened:
         self.subject = subject
         self.weights = LoadedWeights(subject.network, subject.spec)
         self.weights.folder = subject.weights.folder
+        self._last: dict[str, Passed] = {}
+
+    @classmethod
+    def of(cls, subject: Subject) -> Opened:
+        """The one that is kept beside a model."""
+        made = subject.beside.get("microscope") or cls(subject)
+        subject.beside["microscope"] = made
+        return cast(Opened, made)
 
     @cached_property
     def readout(self) -> Readout:
@@ -53,6 +64,16 @@ class Opened:
         W_U = self.weights.W_U()
         sums = [part.double().sum(0) for part in W_U.split(1 << 14)]
         return torch.stack(sums).sum(0) / len(W_U)
+
+    def passed(self, text: str) -> Passed:
+        """The pass of a text; the last two are kept.
+
+        Raises:
+            UserError: as the function `passed`.
+        """
+        made = self._last.pop(text, None) or passed(self, text, LONGEST)
+        self._last = dict([*self._last.items(), (text, made)][-2:])
+        return made
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ def test_heads_and_neurons_add_up_to_their_layer(family, opened_model):
         for layer in (0, 1):
             own = rows[(rows["kind"] == kind) & (rows["layer"] == layer)]["contribution"]
             inside = np.array(every.layers) == layer
-            assert float(every.contributions[0][inside].sum()) == pytest.approx(own.item(), abs=1e-9)
+            assert float(every.contributions[0][inside].sum()) == pytest.approx(
+                own.item(), abs=1e-9
+            )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
