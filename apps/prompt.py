@@ -1,4 +1,4 @@
-"""The prompt page: a text token by token, what the model says after each, and which parts say it."""
+"""The prompt page: a text token by token, what the model says after each, and which parts do."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str],
         known,
         key=key,
         accept_new_options=True,
-        format_func=lambda token: plain(visible(token) if token else f"{visible(usual)} (first)"),
+        format_func=lambda token: visible(token) if token else f"{visible(usual)} (likeliest)",
         help="With its blank. Another one can be typed.",
     )
     return as_text(found or "")

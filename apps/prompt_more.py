@@ -49,9 +49,9 @@ def lensed(look: Look) -> None:
     charts(
         "grid",
         figures.grid(_compact(cells), shade),
-        shows=f"The likeliest token, read from the stream after each layer through the {lens} lens; "
-        f"of the {COLUMNS} positions up to {where(look)} at most. A surprise is an answer that is "
-        "there early and lost later.",
+        shows=f"The likeliest token, read from the stream after each layer by the {lens} lens, "
+        f"at the {COLUMNS} positions up to {where(look)}. A surprise is an answer that is there "
+        "early and lost later.",
         found=f"At position {look.position} the lens says {visible(said)} from layer {from_here} "
         "on.",
     )
@@ -98,9 +98,7 @@ def directed(look: Live) -> None:
     names = list(dict.fromkeys(rows["name"]))
     name = names[0]
     if len(names) > 1:
-        name = st.selectbox(
-            "Which", names, key=bound("which", name, names), format_func=lambda n: plain(visible(n))
-        )
+        name = st.selectbox("Which", names, key=bound("which", name, names), format_func=visible)
     own = rows[rows["name"] == name]
     best = (
         own.loc[own[own["position"] > 0]["score"].abs().idxmax()] if len(own) > 1 else own.iloc[0]
@@ -152,7 +150,7 @@ def latents(look: Live) -> None:
         "Survey",
         list(by_key),
         key=bound("survey", runs[0].path.name, by_key),
-        format_func=lambda k: plain(f"{by_key[k].manifest['site']} · {k}") if k in by_key else "",
+        format_func=lambda k: f"{by_key[k].manifest['site']} · {k}" if k in by_key else "",
     )
     if key not in by_key:  # a browser can send any text
         raise UserError("there is no such survey: choose one of the list")

@@ -68,12 +68,13 @@ def neurons(look: Look) -> None:
     charts(
         "neurons",
         figures.contributions(rows, ORDERS[1] if active else ORDERS[0]),
-        shows=f"The neurons with the largest {by or ORDERS[0]}, in size, after {where(look)}; beside "
-        "each the tokens that it raises there (a neuron with a negative activation raises what its "
-        f"row lowers). A contribution is activation x row of W_down to {found.target}. A "
-        "surprise is a large contribution of a neuron whose tokens have nothing to do with it.",
+        shows=f"The neurons with the largest {by or ORDERS[0]}, in size, after {where(look)}. A "
+        f"contribution is activation x row of W_down, as the logit of {found.target} reads it. "
+        "Beside each stand tokens that it raises there (↑), or lowers (↓) where it speaks against "
+        "the target; a negative activation turns the two sides round. A surprise is a large "
+        "contribution of a neuron whose tokens have nothing to do with the target.",
         found=f"{first['name']} is the first: activation {first['activation']:.2f}, "
-        f"{first['contribution']:+.2f} logits; it raises {_some(first['raises'])}.",
+        f"{first['contribution']:+.2f} logits. {_words(first)}",
     )
     _table(rows, ["name", "activation", "contribution", "per_unit", "raises", "lowers"])
     names = list(rows["name"])
@@ -98,9 +99,10 @@ def heads(look: Look) -> None:
         "heads",
         figures.contributions(rows),
         shows=f"The heads with the largest direct contribution to {found.target} after "
-        f"{where(look)}: u . W_O z, all that a head writes there. A surprise is a head that carries "
-        "it from a token that does not bear on it.",
-        found=f"Head {first['name']} is the first: {first['contribution']:+.2f} logits{carried}.",
+        f"{where(look)}: what W_O z, all that a head writes there, adds. A surprise is a head that "
+        "carries it from a token that does not bear on the target.",
+        found=f"Head {first['name']} is the first: {first['contribution']:+.2f} logits{carried}. "
+        + _words(first),
     )
     columns = ["name", "contribution", "from", "from_source", "raises", "lowers"]
     _table(
@@ -214,5 +216,11 @@ def _table(rows: pd.DataFrame, columns: list[str]) -> None:
     )
 
 
-def _some(tokens: list[str]) -> str:
-    return ", ".join(visible(token) for token in list(tokens)[:5]) or "nothing"
+def _words(row: pd.Series) -> str:
+    """The tokens of one neuron or head, in a sentence."""
+    sides = [
+        f"{side} " + ", ".join(visible(token) for token in list(row[side])[:5])
+        for side in ("raises", "lowers")
+        if side in row and len(row[side])
+    ]
+    return f"It {' and '.join(sides)}." if sides else ""

@@ -43,7 +43,7 @@ def strip(tokens: pd.DataFrame, key: str, last: int) -> int:
         )
     at = last if chosen is None else int(chosen)
     left, right = st.columns([1, 4], vertical_alignment="center")
-    left.selectbox("Colour", COLOURS, key="prompt colour", format_func=plain)
+    left.selectbox("Colour", COLOURS, key="prompt colour")
     right.caption(
         plain(" ".join(filter(None, [SAY[by].format(most=max(values)), _first(tokens, names)])))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -48,6 +48,11 @@ def waterfall(parts: pd.DataFrame, target: str) -> go.Figure:
     return laid_out(figure, title, height=420, legend=True)
 
 
+def _plain(figure: go.Figure, height: int, legend: bool = False) -> go.Figure:
+    """Without a title: the page says what it is."""
+    return laid_out(figure, "", height, legend).update_layout(margin_t=20)
+
+
 def part_name(kind: str, layer: int) -> str:
     """A part on the axis: "12 MLP"."""
     return kind if layer < 0 else f"{layer} {kind}"
@@ -58,10 +63,11 @@ def _kinds(parts: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def contributions(rows: pd.DataFrame, value: str = "contribution", most: int = 15) -> go.Figure:
-    """The first of heads or neurons, with the tokens that they raise there.
+    """The first of heads or neurons, with the tokens that they raise there (↑), or lower (↓) where
+    their contribution is negative.
 
     Args:
-        rows: with name, `value`, and raises where there are such.
+        rows: with name, contribution, `value`, and raises and lowers where there are such.
         value: contribution or activation.
     """
     first = rows.head(most).iloc[::-1]
@@ -75,14 +81,15 @@ def contributions(rows: pd.DataFrame, value: str = "contribution", most: int = 1
     )  # fmt: skip
     figure.update_xaxes(title="contribution, logits" if value == "contribution" else value)
     figure.update_yaxes(automargin=True, type="category")
-    return laid_out(figure, "", height=120 + 24 * len(first))
+    return _plain(figure, height=120 + 24 * len(first))
 
 
-def _named(row: dict[object, object]) -> str:
-    """A name, and a few tokens that it raises."""
-    tokens = row.get("raises")
-    said = "  ".join(label(str(token)) for token in list(tokens)[:WORDS]) if tokens else ""  # type: ignore[call-overload]
-    return f"{literal(row['name'])}  {said}".strip()
+def _named(row: dict[Any, Any]) -> str:
+    """A name, and a few tokens that it raises; those that it lowers where its contribution is
+    negative."""
+    side, sign = ("lowers", "↓") if row["contribution"] < 0 else ("raises", "↑")
+    said = "  ".join(label(str(token)) for token in list(row.get(side) or [])[:WORDS])
+    return f"{literal(row['name'])}  {sign} {said}" if said else literal(row["name"])
 
 
 def next_tokens(row: pd.Series, following: str = "") -> go.Figure:
@@ -104,7 +111,7 @@ def next_tokens(row: pd.Series, following: str = "") -> go.Figure:
     )  # fmt: skip
     figure.update_xaxes(title="probability")
     figure.update_yaxes(automargin=True, type="category")
-    return laid_out(figure, "", height=110 + 24 * len(tokens))
+    return _plain(figure, height=110 + 24 * len(tokens))
 
 
 def surprises(tokens: pd.DataFrame) -> go.Figure:
@@ -125,7 +132,7 @@ def surprises(tokens: pd.DataFrame) -> go.Figure:
     if len(given) <= 60:
         figure.update_xaxes(tickvals=list(x), ticktext=names)
     figure.update_yaxes(title="nats", rangemode="tozero")
-    return laid_out(figure, "", height=320, legend=True)
+    return _plain(figure, height=320, legend=True)
 
 
 def differing(rows: pd.DataFrame, most: int = 12) -> go.Figure:
@@ -141,7 +148,7 @@ def differing(rows: pd.DataFrame, most: int = 12) -> go.Figure:
     figure.update_xaxes(title="contribution, logits")
     figure.update_yaxes(automargin=True, type="category")
     figure.update_layout(legend={"traceorder": "reversed"})
-    return laid_out(figure, "", height=140 + 30 * len(first), legend=True)
+    return _plain(figure, height=140 + 30 * len(first), legend=True)
 
 
 def of_run(run: Run) -> Figures:
