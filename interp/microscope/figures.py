@@ -88,7 +88,7 @@ def _named(row: dict[Any, Any]) -> str:
     """A name, and a few tokens that it raises; those that it lowers where its contribution is
     negative."""
     side, sign = ("lowers", "↓") if row["contribution"] < 0 else ("raises", "↑")
-    said = "  ".join(label(str(token)) for token in list(row.get(side) or [])[:WORDS])
+    said = "  ".join(label(str(token)) for token in list(row.get(side, ()))[:WORDS])
     return f"{literal(row['name'])}  {sign} {said}" if said else literal(row["name"])
 
 

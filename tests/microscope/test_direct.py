@@ -122,7 +122,7 @@ def test_what_layer_norm_centres_is_left_out(opened_model, model_folder):
     rows = part_table(found).query("layer == 1")
     whole = rows[rows["kind"] == "attention"]["contribution"].item()
     bias = float(found.bias("attn_post", 1))
-    assert whole + bias == pytest.approx(float(expected), abs=1e-6)
+    assert whole + bias == pytest.approx(expected.item(), abs=1e-6)
 
 
 @pytest.fixture(scope="module")
