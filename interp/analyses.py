@@ -89,6 +89,23 @@ def load(where: str) -> Any:
 
 BUILT_IN = (
     Analysis(
+        "prompt",
+        "A prompt under the microscope: its tokens, and which parts of a model say the next one.",
+        studies=("interp.microscope.look:LookConfig",),
+        commands="interp.cli.prompt:prompt",
+        section="A prompt",
+        pages=(
+            Page(
+                "interp.apps.prompt",
+                "Prompt",
+                "biotech",
+                (("prompt.look", "of=A stored look&run="),),
+            ),
+        ),
+        label=("prompt", "target", "against", "other"),
+        figures="interp.microscope.figures:of_run",
+    ),
+    Analysis(
         "neurons",
         "Every MLP neuron of a model, through its LM head.",
         studies=(
