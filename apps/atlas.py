@@ -7,6 +7,7 @@ from typing import get_args
 import pandas as pd
 import streamlit as st
 
+from interp.apps.address import bound
 from interp.apps.common import cached, charts, errors_in_place, in_tabs, offer, pick_run, plain
 from interp.model.neuron import NeuronName, parse_neuron
 from interp.model.vocabulary import visible
@@ -45,24 +46,31 @@ def _neurons(run: Run) -> None:
     left, middle, ranks, right = st.columns([3, 1.4, 1.6, 2], vertical_alignment="bottom")
     word = left.text_input(
         "Find a word",
-        st.query_params.get("word", ""),
+        key=bound("word", ""),
         placeholder="dog, California, Monday … (empty: the most specialised neurons)",
     )
     if word:
-        chosen = middle.toggle("Exact token", help="Only this token, not its whole word family.")
+        chosen = middle.toggle(
+            "Exact token",
+            key=bound("exact", False),
+            help="Only this token, not its whole word family.",
+        )
     else:
         chosen = middle.toggle(
-            "Words only", has_words(run), help="Leave out punctuation and fragments."
+            "Words only",
+            key=bound("words", has_words(run)),
+            help="Leave out punctuation and fragments.",
         )
     by = ranks.selectbox(
         "Rank by",
         get_args(search.Rank),
+        key=bound("by", get_args(search.Rank)[0], get_args(search.Rank)),
         disabled=not search.has_random(run),
         help="score: one word stands out. coherence: the tokens belong together.",
     )
     typed = right.text_input(
         "Or name a neuron",
-        st.query_params.get("neuron", ""),
+        key=bound("neuron", ""),
         placeholder="29.gate.808",
         help="Clear it to follow the table again.",
     )
@@ -78,13 +86,11 @@ def _neurons(run: Run) -> None:
 def _results(run: Run, word: str, chosen: bool, by: search.Rank) -> str:
     """The table of a search; returns the name of the neuron that is selected in it."""
     if word:
-        st.query_params["word"] = word
         rows = find(run, word, chosen, LIMIT, by)
         command = ["search", word, *(["--exact"] if chosen else [])]
         call = f"search.find(atlas, {word!r}, exact={chosen}, limit={LIMIT}, by={by!r})"
         columns = ["rank", "word_z", "lead"]
     else:
-        st.query_params.pop("word", None)
         rows = top(run, LIMIT, None, None, chosen, by)
         command = ["top", *(["--words-only"] if chosen else [])]
         call = f"search.top(atlas, limit={LIMIT}, words_only={chosen}, by={by!r})"

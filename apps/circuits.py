@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 
+from interp.apps.address import bound, go
 from interp.apps.common import (
     charts,
     clickable,
@@ -46,8 +48,6 @@ from interp.runs.study import run_or_load
 
 SHOWS = {"Traced": (TRACE, "run"), "Grouped": (GROUP, "grouped")}
 """What can be shown: the study, and the URL's parameter for its run."""
-NEXT = "circuits next"
-"""What is to be shown when the page runs again."""
 
 
 @errors_in_place()
@@ -59,11 +59,10 @@ def page() -> None:
     )
     with st.expander("Trace a prompt"), errors_in_place():
         _asked()
-    if NEXT in st.session_state:
-        st.session_state["circuits shown"] = st.session_state.pop(NEXT)
     first = "Grouped" if "grouped" in st.query_params else "Traced"
-    st.session_state.setdefault("circuits shown", first)
-    shown = st.segmented_control("Circuits", list(SHOWS), format_func=plain, key="circuits shown")
+    shown = st.segmented_control(
+        "Circuits", list(SHOWS), format_func=plain, key=bound("shown", first, list(SHOWS))
+    )
     run = pick_run(*_in_order(*SHOWS[shown or "Traced"]))
     graph = opened(run)
     _head(run, graph)
@@ -129,11 +128,9 @@ def _end(path: str) -> str:
     return printable("/".join(Path(path).parts[-2:]))
 
 
-def _show(run: Run, what: str) -> None:
+def _show(run: Run, what: str) -> NoReturn:
     """Run the page again, with a run that was made."""
-    st.query_params[SHOWS[what][1]] = str(run.path)
-    st.session_state[NEXT] = what
-    st.rerun()
+    go(**{SHOWS[what][1]: run.path.name, "shown": what})
 
 
 def _head(run: Run, graph: Graph) -> None:

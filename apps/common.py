@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
@@ -17,8 +18,9 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import StopException
 
 from interp.analyses import label
+from interp.apps.address import bound, shared
 from interp.errors import UserError, readable
-from interp.model.catalog import asks_the_hub
+from interp.model.catalog import DEFAULT_MODEL, asks_the_hub
 from interp.plain_text import printable
 from interp.plots import FORMATS, drawn, undrawable
 from interp.runs.command import command, config_class, settings, shell_line, store_words
@@ -51,22 +53,36 @@ def errors_in_place() -> Iterator[None]:
         st.error(plain(f"This run has no {error}. {again}"))
 
 
-def in_tabs(views: Mapping[str, Callable[..., None]], *args: object) -> None:
-    """A tab for each view, by its title; a mistake in one does not touch the others."""
-    tabs = st.tabs([plain(title) for title in views])
+def in_tabs(
+    views: Mapping[str, Callable[..., None]], *args: object, parameter: str = "view"
+) -> None:
+    """A tab for each view, by its title; only the open one is made, and the URL says which."""
+    titles = [plain(title) for title in views]
+    place = bound(parameter, titles[0], titles)
+    tabs = st.tabs([plain(title) for title in views], key=place, on_change="rerun")
     for tab, view in zip(tabs, views.values(), strict=True):
-        with tab, errors_in_place():
-            view(*args)
+        if tab.open:
+            with tab, errors_in_place():
+                view(*args)
 
 
-def charts(key: str, *figures: Figure) -> list[DeltaGenerator]:
-    """Figures beside each other; returns their columns."""
+def charts(key: str, *figures: Figure, shows: str = "", found: str = "") -> list[DeltaGenerator]:
+    """Figures beside each other; returns their columns.
+
+    Args:
+        shows: a sentence above: what is to be seen, and what would be a surprise.
+        found: a sentence below: what was found.
+    """
+    if shows:
+        st.caption(plain(shows))
     columns = st.columns(len(figures))
     for number, (column, figure) in enumerate(zip(columns, figures, strict=True)):
         name = f"{key} {number}"
         column.plotly_chart(figure, key=name)
         with column.popover("Save the figure", type="tertiary", key=f"{name} save"):
             _save(figure, name)
+    if found:
+        st.markdown(plain(found))
     return columns
 
 
@@ -115,25 +131,93 @@ def consent(model: str) -> None:
     raise NoRun
 
 
+PAGES = "pages by address"
+"""Where the session keeps the pages of the navigation."""
+
+
+def link(address: str, label: str, icon: str | None = None, **params: str) -> None:
+    """A link to a page of the app, at these parameters."""
+    page = st.session_state.get(PAGES, {}).get(address)
+    if page is None:  # a page that runs alone, in a test
+        st.markdown(f"[{plain(label)}](/{plain(address)}?{plain(urlencode(params))})")
+    else:
+        st.page_link(page, label=plain(label), icon=icon, query_params=params)
+
+
 def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
-    """The run chosen in the sidebar (or by the URL's parameter); without any, how to make one."""
+    """The run chosen in the sidebar; without any, how to make one.
+
+    The URL's parameter is the run's key. Without it the run is the one chosen last in this visit,
+    else the newest of the chosen model, else the newest.
+    """
     store = Store()
     found, complaints = store.looked_through(study)
     left_out(complaints, unfinished(store.root, study))
-    runs = {str(run.path): run for run in found}
+    runs = {run.path.name: run for run in found}
     if not runs:
         st.info(f"No finished run of {plain(study)} yet in {plain(store.root)}. Make one:")
         code(["interp", *study.split("."), *store_words(store.root)])
         raise NoRun
-    paths = list(runs)
-    wanted = st.query_params.get(parameter, paths[0])
-    if wanted not in paths:
-        st.warning(plain(f"There is no run {wanted}; this is the newest."))
-    index = paths.index(wanted) if wanted in paths else 0
-    path = st.sidebar.selectbox(plain(title), paths, index, format_func=lambda p: _label(runs[p]))
-    if len(paths) > 1:
-        st.query_params[parameter] = path
-    return runs[path]
+    wanted = st.query_params.get(parameter)
+    if wanted and wanted not in runs:
+        st.warning(plain(f"There is no run {wanted} here; this is another."))
+    usual = _usual_run(runs, f"{study} {parameter}")
+    labels, place = _labels(found), bound(parameter, usual, runs, always=True)
+    if st.session_state.get(_OTHER_MODEL):
+        st.session_state[place] = usual
+    key = st.sidebar.selectbox(
+        plain(title), list(runs), key=place, format_func=lambda key: plain(labels.get(key, key))
+    )
+    if key not in runs:  # a browser can send any text
+        raise UserError(f"there is no run {key} of {study} here: choose one of the list")
+    st.session_state.setdefault(_CHOSEN, {})[f"{study} {parameter}"] = key
+    return runs[key]
+
+
+_CHOSEN, _OTHER_MODEL, _MODEL = "runs chosen", "another model", "chosen model"
+
+
+def _usual_run(runs: Mapping[str, Run], chooser: str) -> str:
+    """The key of the run to show where the URL names none."""
+    before = st.session_state.get(_CHOSEN, {}).get(chooser)
+    own = [key for key, run in runs.items() if run.config.get("model") == chosen_model()]
+    return str(before) if before in runs else next(iter(own or runs))
+
+
+def chosen_model() -> str:
+    """The model chosen for all pages, in the sidebar."""
+    return str(st.session_state.get(_MODEL) or DEFAULT_MODEL)
+
+
+def choose_model(arrived: bool) -> None:
+    """The sidebar's list of models: those of stored runs, the usual one, or one that is typed in.
+    On arrival the URL's `model` counts."""
+    state = st.session_state
+    if arrived and "model" in st.query_params:
+        state[_MODEL] = st.query_params["model"]
+    state.setdefault(_MODEL, DEFAULT_MODEL)
+    shared("model", _MODEL)
+    stored = [str(run.config.get("model") or "") for run in Store().looked_through()[0]]
+    known = dict.fromkeys(filter(None, [DEFAULT_MODEL, *stored, state[_MODEL]]))
+    st.sidebar.selectbox(
+        "Model",
+        list(known),
+        key=_MODEL,
+        accept_new_options=True,
+        format_func=lambda name: plain(Path(name).name),
+        on_change=_forget_runs,
+        help="For all pages: its runs come first, and it is what runs. Type another's name, "
+        "folder or hub id.",
+    )
+
+
+def _forget_runs() -> None:
+    st.session_state[_CHOSEN], st.session_state[_OTHER_MODEL] = {}, True
+
+
+def model_shown() -> None:
+    """After a page: its runs are those of the chosen model."""
+    st.session_state[_OTHER_MODEL] = False
 
 
 def left_out(complaints: list[str], begun: list[str]) -> None:
@@ -144,11 +228,25 @@ def left_out(complaints: list[str], begun: list[str]) -> None:
         st.info(plain(readable(line)))
 
 
-def _label(run: Run) -> str:
+def _labels(runs: list[Run]) -> dict[str, str]:
+    """What tells the runs of one study apart, by their keys: first what differs between them."""
+    configs = [run.config for run in runs]
+    names = dict.fromkeys(name for config in configs for name in config)
+    differ = [
+        name
+        for name in names
+        if name not in ("model", "device") and len({str(c.get(name)) for c in configs}) > 1
+    ]
+    return {run.path.name: _label(run, differ) for run in runs}
+
+
+def _label(run: Run, differ: list[str]) -> str:
     finished = str(run.manifest["finished"]).replace("T", " ")[5:16]
-    # the folder's name last: streamlit tells options apart by their labels
-    model = Path(run.config.get("model", "")).name
-    return " · ".join(filter(None, [model, label(run.study, run.config), finished, run.path.name]))
+    model, own = Path(str(run.config.get("model", ""))).name, label(run.study, run.config)
+    told = [f"{name} {value}" for name in differ if (value := str(run.config.get(name))) not in own]
+    # the key last: streamlit tells options apart by their labels
+    parts = [own, model, *(each[:40] for each in told[:3]), finished, run.path.name[:8]]
+    return " · ".join(filter(None, parts))
 
 
 def code(command: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from interp.apps.address import bound
 from interp.apps.common import (
     cached,
     charts,
@@ -34,8 +35,9 @@ def page() -> None:
 
 def _own() -> None:
     studies = {"encoder": "darkmatter.run", "encoder and pursuit": "darkmatter.pursuit"}
-    chosen = st.sidebar.radio("Codes from", list(studies), format_func=plain)
-    run = pick_run(studies[str(chosen)])
+    kept = bound("codes", "encoder", studies)
+    chosen = str(st.sidebar.radio("Codes from", list(studies), key=kept, format_func=plain))
+    run = pick_run(studies[chosen], parameter=chosen.rpartition(" ")[2])
     config = run.config
     st.caption(
         plain(

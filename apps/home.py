@@ -6,10 +6,9 @@ from typing import Literal
 
 import pandas as pd
 import streamlit as st
-from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import label
-from interp.apps.common import code, left_out, plain
+from interp.apps.common import code, errors_in_place, left_out, link, plain
 from interp.runs.command import store_words
 from interp.runs.store import Store
 from interp.runs.unfinished import unfinished
@@ -23,7 +22,8 @@ WIDTHS: dict[str, Literal["medium", "large"]] = {
 """Of columns whose text would be cut where the window is narrow; the table scrolls instead."""
 
 
-def page(atlas: StreamlitPage) -> None:
+@errors_in_place()
+def page() -> None:
     st.title("Runs")
     store = Store()
     runs, complaints = store.looked_through()
@@ -56,6 +56,6 @@ def page(atlas: StreamlitPage) -> None:
             name: st.column_config.Column(width=width) for name, width in WIDTHS.items()
         },
     )
-    st.page_link(atlas, label="Open the neuron atlas", icon=":material/map:")
-    chosen = st.selectbox("Manifest of", [str(run.path) for run in runs])
+    link("atlas", "Open the neuron atlas", ":material/map:")
+    chosen = st.selectbox("Manifest of", [str(run.path) for run in runs], key="manifest")
     st.json(next(run for run in runs if str(run.path) == chosen).manifest, expanded=1)

@@ -3,12 +3,14 @@ away."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import pandas as pd
 import streamlit as st
 
+from interp.apps.address import bound
 from interp.apps.common import (
     cached,
     charts,
@@ -69,16 +71,22 @@ def _search(run: Run) -> None:
     left, middle, right = st.columns([3, 2, 2], vertical_alignment="bottom")
     word = left.text_input(
         "Find a word",
-        st.query_params.get("word", ""),
+        key=bound("word", ""),
         placeholder="dog, import … (empty: by density)",
     )
-    by = middle.selectbox("How", list(WAYS), format_func=WAYS.__getitem__, disabled=not word)
+    by = middle.selectbox(
+        "How",
+        list(WAYS),
+        key=bound("by", "promotes", list(WAYS)),
+        format_func=WAYS.__getitem__,
+        disabled=not word,
+    )
     last = run.metrics["latents"] - 1
     number = right.number_input(
         "Or name a latent",
         0,
         last,
-        _asked(last),
+        key=bound("latent", None, read=_whole(last)),
         placeholder=f"0 to {last}",
         help="Clear it to follow the table again.",
     )
@@ -91,20 +99,17 @@ def _search(run: Run) -> None:
             _card(run, int(shown))
 
 
-def _asked(last: int) -> int | None:
-    """The latent that the URL names."""
-    asked = st.query_params.get("latent", "")
-    return int(asked) if asked in map(str, range(last + 1)) else None
+def _whole(last: int) -> Callable[[str], int | None]:
+    """Reads a latent's number from the URL."""
+    return lambda text: int(text) if text in map(str, range(last + 1)) else None
 
 
 def _results(run: Run, word: str, by: search.By) -> int | None:
     """The table of a search; returns the latent that is selected in it."""
     if word:
-        st.query_params["word"] = word
         rows = by_word(run, word, by, False, LIMIT)
         command, call = [word, "--by", by], f"search.by_word(survey, {word!r}, {by!r})"
     else:
-        st.query_params.pop("word", None)
         charts("densities", figures.densities(densities(run)))
         left, right = st.columns(2)
         low, high = left.select_slider(

@@ -9,19 +9,26 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import Page, analyses
-from interp.apps import home
-from interp.apps.common import errors_in_place
+from interp.apps.address import followed
+from interp.apps.common import PAGES, choose_model, errors_in_place, model_shown
+from interp.apps.look import STYLE
+
+HOME = Page("interp.apps.home", "Start", "home")
 
 
 def _show(page: Page) -> None:
     # only now: some pages import torch, and most visits need none of it
-    with errors_in_place():
+    with errors_in_place(), followed(page.address) as arrived:
+        choose_model(arrived)
         import_module(page.module).page()
+        model_shown()
 
 
 def navigation() -> dict[str, list[StreamlitPage]]:
-    """The pages of every analysis under its section."""
-    sections: dict[str, list[StreamlitPage]] = {}
+    """The pages of every analysis under its section, the start page first."""
+    first = st.Page(partial(_show, HOME), title=HOME.title, icon=":material/home:", default=True)
+    sections: dict[str, list[StreamlitPage]] = {"": [first]}
+    st.session_state[PAGES] = by_address = {HOME.address: first}
     for entry in analyses().values():
         for page in entry.pages:
             icon = f":material/{page.icon}:"
@@ -29,15 +36,14 @@ def navigation() -> dict[str, list[StreamlitPage]]:
                 partial(_show, page), title=page.title, icon=icon, url_path=page.address
             )
             sections.setdefault(entry.section or entry.name, []).append(shown)
+            by_address[page.address] = shown
     return sections
 
 
 def main() -> None:
     st.set_page_config(page_title="interp", page_icon="🔬", layout="wide")
-    pages = navigation()
-    atlas = pages["Neurons"][0]
-    first = st.Page(lambda: home.page(atlas), title="Runs", icon=":material/home:", default=True)
-    st.navigation({"": [first], **pages}).run()
+    st.html(f"<style>{STYLE}</style>")
+    st.navigation(navigation(), expanded=True).run()
 
 
 main()

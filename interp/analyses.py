@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import PurePath
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 from .papers import (
     DARK_MATTER,
@@ -44,6 +45,8 @@ class Page(NamedTuple):
     title: str
     icon: str
     """A Material symbol."""
+    shows: tuple[tuple[str, str], ...] = ()
+    """The studies whose runs it shows, each with what the URL says before the run's key."""
 
     @property
     def address(self) -> str:
@@ -97,9 +100,11 @@ BUILT_IN = (
         commands="interp.cli.neurons:neurons",
         section="Neurons",
         pages=(
-            Page("interp.apps.atlas", "Neuron atlas", "map"),
-            Page("interp.apps.clamp", "Clamp", "tune"),
-            Page("interp.apps.tars", "Remove a concept", "delete_sweep"),
+            Page("interp.apps.atlas", "Neuron atlas", "map", (("neurons.atlas", "run="),)),
+            Page("interp.apps.clamp", "Clamp", "tune", (("neurons.clamp", "run="),)),
+            Page(
+                "interp.apps.tars", "Remove a concept", "delete_sweep", (("neurons.tars", "run="),)
+            ),
             Page("interp.apps.agree", "Agreement", "compare"),
         ),
         label=("neuron", "norm", "lens"),
@@ -129,7 +134,14 @@ BUILT_IN = (
         ),
         commands="interp.cli.obsprop:obsprop",
         section="Directions",
-        pages=(Page("interp.apps.obsprop", "Observables", "route"),),
+        pages=(
+            Page(
+                "interp.apps.obsprop",
+                "Observables",
+                "route",
+                (("obsprop.run", "run="), ("obsprop.couple", "view=Coupling&couple=")),
+            ),
+        ),
         label=("observable",),
         figures="interp.obsprop.figures:of_run",
         papers=(OBSERVABLES,),
@@ -147,7 +159,14 @@ BUILT_IN = (
         ),
         commands="interp.cli.knob:knob",
         section="Directions",
-        pages=(Page("interp.apps.knob", "Context knob", "tune"),),
+        pages=(
+            Page(
+                "interp.apps.knob",
+                "Context knob",
+                "tune",
+                (("knob.run", "run="), ("knob.learn", "run=")),
+            ),
+        ),
         figures="interp.knob.figures:of_run",
         papers=(KNOB,),
     ),
@@ -162,7 +181,19 @@ BUILT_IN = (
         ),
         commands="interp.cli.lens:lens",
         section="Lenses",
-        pages=(Page("interp.apps.lens", "Lenses", "layers"),),
+        pages=(
+            Page(
+                "interp.apps.lens",
+                "Lenses",
+                "layers",
+                (
+                    ("lens.show", "prompt="),
+                    ("lens.compare", "view=Compared&comparison="),
+                    ("lens.fit", "view=Jacobian&fit="),
+                    ("lens.tune", "view=Tuned&training="),
+                ),
+            ),
+        ),
         label=("prompt", "lens"),
         figures="interp.lens.figures:of_run",
         papers=(TUNED_LENS, JACOBIAN_LENS),
@@ -182,8 +213,22 @@ BUILT_IN = (
         commands="interp.cli.circuits:circuits",
         section="Circuits",
         pages=(
-            Page("interp.apps.circuits", "Circuits", "hub"),
-            Page("interp.apps.heads", "Heads and patching", "visibility"),
+            Page(
+                "interp.apps.circuits",
+                "Circuits",
+                "hub",
+                (("circuits.trace", "run="), ("circuits.group", "grouped=")),
+            ),
+            Page(
+                "interp.apps.heads",
+                "Heads and patching",
+                "visibility",
+                (
+                    ("circuits.patch", "patch="),
+                    ("circuits.head", "view=A head&head="),
+                    ("circuits.roles", "view=Every head&heads="),
+                ),
+            ),
         ),
         label=("head", "site", "task", "prompt", "target", "against", "observable", "groups"),
         figures="interp.circuits.pictures:of_run",
@@ -201,7 +246,7 @@ BUILT_IN = (
         ),
         commands="interp.cli.act:saes",
         section="SAEs",
-        pages=(Page("interp.apps.latents", "Latents", "scatter_plot"),),
+        pages=(Page("interp.apps.latents", "Latents", "scatter_plot", (("saes.survey", "run="),)),),
         label=("saes", "site", "gives", "sites"),
         figures="interp.latents.figures:of_run",
         papers=(SAEBENCH,),
@@ -218,7 +263,19 @@ BUILT_IN = (
         ),
         commands="interp.cli.darkmatter:darkmatter",
         section="SAEs",
-        pages=(Page("interp.apps.darkmatter", "Dark matter", "blur_on"),),
+        pages=(
+            Page(
+                "interp.apps.darkmatter",
+                "Dark matter",
+                "blur_on",
+                (
+                    ("darkmatter.run", "encoder="),
+                    ("darkmatter.pursuit", "codes=encoder and pursuit&pursuit="),
+                    ("darkmatter.synthetic", "view=Planted faults&planted="),
+                    ("darkmatter.errors", "view=SAEs of the error&trained="),
+                ),
+            ),
+        ),
         label=("site",),
         figures="interp.darkmatter.figures:of_run",
         papers=(DARK_MATTER,),
@@ -236,7 +293,20 @@ BUILT_IN = (
         ),
         commands="interp.cli.linearscope:linearscope",
         section="Linear interpreters",
-        pages=(Page("interp.apps.linearscope", "LinearScope", "grid_view"),),
+        pages=(
+            Page(
+                "interp.apps.linearscope",
+                "LinearScope",
+                "grid_view",
+                (
+                    ("linearscope.explain", "votes="),
+                    ("linearscope.bias", "view=Biases of many pictures&biases="),
+                    ("linearscope.svd", "view=Singular vectors&svd="),
+                    ("linearscope.impulse", "view=Responses&impulse="),
+                    ("linearscope.tokens", "view=Tokens&tokens="),
+                ),
+            ),
+        ),
         label=("image", "prompt"),
         figures="interp.linearscope.figures:of_run",
         papers=(TOUR,),
@@ -254,7 +324,12 @@ BUILT_IN = (
         section="OthelloGPT",
         pages=(
             Page("interp.apps.othello", "Board", "grid_on"),
-            Page("interp.apps.othello_layers", "Probes and SAEs", "stacked_line_chart"),
+            Page(
+                "interp.apps.othello_layers",
+                "Probes and SAEs",
+                "stacked_line_chart",
+                (("othello.compare", "run="),),
+            ),
         ),
         figures="interp.othello.figures:of_run",
         papers=(LAYERS,),
@@ -265,7 +340,7 @@ BUILT_IN = (
         studies=("interp.bench.kernels:KernelBenchConfig",),
         commands="interp.cli.bench:bench",
         section="Workbench",
-        pages=(Page("interp.apps.bench", "Kernels", "speed"),),
+        pages=(Page("interp.apps.bench", "Kernels", "speed", (("bench.kernels", "run="),)),),
         figures="interp.bench.figures:of_run",
     ),
 )
@@ -316,6 +391,15 @@ def config_class(study: str) -> Any:
 
 
 fit.look_up_with(config_class)
+
+
+def place(study: str, key: str) -> tuple[str, dict[str, str]] | None:
+    """The page that shows a study's run: its address and parameters; None where none does."""
+    for entry in analyses().values():
+        for page in entry.pages:
+            if study in dict(page.shows):
+                return page.address, dict(parse_qsl(dict(page.shows)[study] + key))
+    return None
 
 
 def label(study: str, config: dict[str, Any]) -> str:

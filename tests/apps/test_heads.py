@@ -13,6 +13,8 @@ from interp.cli import parse
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
+from .views import in_each, opened
+
 PAGE = "from interp.apps.heads import page\npage()"
 PAIR = {"prompt": "w3 dog w5", "counterfactual": "w3 w9 w6", "target": "dog", "against": "w7"}
 
@@ -38,35 +40,40 @@ def shown(store, monkeypatch):
     return page
 
 
-def test_it_shows_what_is_stored(shown):
+TABS = {
+    "Patching": "head_z of the other prompt, patched into the prompt. The target, 'dog' - 'w7', is",
+    "A head": "head 1.2, lens raw. The terms of its layer add up to attn_out within",
+    "Every head": "5 random tokens said twice",
+}
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_it_shows_what_is_stored(shown, tab):
+    opened(shown, tab)
     said = " ".join(caption.value for caption in shown.caption).replace("\\", "")
-    assert (
-        "head_z of the other prompt, patched into the prompt. The target, 'dog' - 'w7', is" in said
-    )
-    assert "head 1.2, lens raw. The terms of its layer add up to attn_out within" in said
-    assert "5 random tokens said twice" in said
+    assert TABS[tab] in said
     for radio in shown.radio:
         for option in radio.options:
             radio.set_value(option).run()
-    shown.select_slider[0].set_value(0).run()
+    for slider in shown.select_slider:
+        slider.set_value(0).run()
     assert not shown.exception
-    assert not shown.error
-    shown.main.selectbox[-1].set_value(1).run()
     assert not shown.error
 
 
 def test_what_it_gives_to_reproduce_them_works(shown):
-    code = [(block.language, block.value) for block in shown.code]
-    commands = [value for language, value in code if language == "bash"]
-    assert [command.split()[1:3] for command in commands] == [
-        ["circuits", "patch"], ["circuits", "head"], ["circuits", "roles"],
-    ]  # fmt: skip
-    for command in commands:
-        parse(shlex.split(command)[1:])
-    calls = [value for language, value in code if language == "python"]
-    assert len(calls) == 6
-    for call in calls:
-        exec(call, {})
+    studies = []
+    for page in in_each(shown, *TABS):
+        code = [(block.language, block.value) for block in page.code]
+        commands = [value for language, value in code if language == "bash"]
+        studies += [command.split()[1:3] for command in commands]
+        for command in commands:
+            parse(shlex.split(command)[1:])
+        calls = [value for language, value in code if language == "python"]
+        assert len(calls) == 2
+        for call in calls:
+            exec(call, {})
+    assert studies == [["circuits", "patch"], ["circuits", "head"], ["circuits", "roles"]]
 
 
 def field(shown, label):

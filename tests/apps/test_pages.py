@@ -18,6 +18,7 @@ from interp.model.weights import open_weights
 from interp.runs.writer import keep_journal
 
 from ..manifests import finish_by_hand
+from .views import opened
 
 
 def test_two_questions_with_the_same_arguments_have_two_answers(tmp_path, monkeypatch):
@@ -89,6 +90,7 @@ def test_neurons_by_name_are_of_the_model_that_is_named(models):
     assert not shown.error
     assert any("64 numbers each" in caption.value for caption in shown.caption)
     code = [block.value for block in shown.code]
+    code += [block.value for block in opened(shown, "Against another set").code]
     command = f"interp directions compare 1.down.3,1.down.4 1.down.3 --model {models[1]}"
     assert any(line.endswith(command) for line in code)
 
@@ -132,14 +134,9 @@ def test_latents_of_an_sae_are_chosen_by_number(models, tmp_path, monkeypatch):
 
 
 def home_page():
-    from types import SimpleNamespace
-
-    import streamlit as st
-
     from interp.apps.home import page
 
-    st.page_link = lambda *_, **__: None
-    page(SimpleNamespace())
+    page()
 
 
 def test_the_first_page_names_a_run_that_it_passes_over(own_home):

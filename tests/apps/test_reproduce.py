@@ -15,6 +15,7 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
 from ..figures import figure_names
+from .views import in_each
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,11 @@ def steering(kind):
     return prepared
 
 
+VIEWS = {
+    "atlas": ("Neurons", "Layers"),
+    "directions": ("Through the LM head", "Against another set"),
+}
+"""Tabs of pages that have some."""
 PAGES = {
     "atlas": ("atlas", lambda *_: None, 4),
     "agree": ("agree", lambda *_: None, 1),
@@ -87,11 +93,13 @@ def test_a_page_s_command_parses_and_its_call_runs(page, store, dog_model, monke
     shown = AppTest.from_string(f"from interp.apps.{name} import page\npage()", default_timeout=60)
     prepare(shown, dog_model)
     shown.run()
-    assert not shown.exception
-    assert not shown.error
     runs = len(list(store.rglob("manifest.json")))
-    code = {language: [b.value for b in shown.code if b.language == language]
-            for language in ("bash", "python")}  # fmt: skip
+    code = {"bash": [], "python": []}
+    for view in in_each(shown, *VIEWS.get(page, ())):
+        assert not view.exception
+        assert not view.error
+        for block in view.code:
+            code[block.language].append(block.value)
     assert len(code["bash"]) == boxes
     of_stored = [call for call in code["python"] if call.startswith("import interp\nrun = ")]
     assert len(code["python"]) - len(of_stored) == boxes

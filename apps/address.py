@@ -1,0 +1,120 @@
+"""A page's address is its state: what a page shows stands in its URL, so a link restores the view,
+and the browser's back and forward go through the views.
+
+The URL is read where it is not what the page left there itself: on a link, a bookmark, back and
+forward. Otherwise the widgets are right, and the URL is written when the page ends, as one step of
+the history. A page that was just arrived at writes nothing, or "back" would lead to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import streamlit as st
+
+_PAGE, _LEFT, _BOUND = "address: page", "address: left", "address: bound"
+
+
+@contextmanager
+def followed(page: str) -> Iterator[bool]:
+    """Around a page's function: whether it was just arrived at. `page` is its address."""
+    state, here = st.session_state, (page, st.query_params.to_dict())
+    arrived = state.get(_LEFT) != here
+    state[_LEFT] = here  # now: a click may stop this run, and the next one has not arrived
+    if arrived:
+        for key in [key for key in state if str(key).startswith(f"{page}?")]:
+            del state[key]
+    else:  # at once: another click may come before this run ends, and would bring the old URL
+        _write(page)
+    state[_PAGE], state[_BOUND] = page, {}
+    yield arrived
+    if not arrived:
+        _write(page)
+
+
+def _write(page: str) -> None:
+    """Put the widgets' values into the URL. One of a widget that is not drawn now stays."""
+    given = st.query_params.to_dict()
+    for name, (key, usual, always) in st.session_state.get(_BOUND, {}).items():
+        if key not in st.session_state:
+            continue
+        value = st.session_state[key]
+        if value is None or (value == usual and not always):
+            given.pop(name, None)
+        else:
+            given[name] = _written(value)
+    if given != st.query_params.to_dict():
+        st.query_params.from_dict(given)
+    st.session_state[_LEFT] = (page, given)
+
+
+def bound(
+    name: str,
+    usual: Any,
+    options: Collection[Any] | None = None,
+    read: Callable[[str], Any] | None = None,
+    always: bool = False,
+) -> str:
+    """The key of a widget whose value is the URL's parameter `name`: the widget gets no default of
+    its own.
+
+    Args:
+        usual: its value where the URL says none; then it does not stand in the URL either.
+        options: what it may be; anything else, from a URL or a browser, becomes the usual.
+        read: from the URL's text; by default as the usual value's type has it.
+        always: it stands in the URL even as usual, once anything was changed: "the newest run" is
+            another one tomorrow.
+    """
+    key = f"{st.session_state.get(_PAGE, '')}?{name}"
+    if key not in st.session_state:
+        st.session_state[key] = _read(name, usual, options, read)
+    elif options is not None and st.session_state[key] not in options:
+        st.session_state[key] = usual
+    st.session_state.setdefault(_BOUND, {})[name] = (key, usual, always)
+    return key
+
+
+def shared(name: str, key: str) -> None:
+    """The widget of this key is on every page, and its value stands in the URL."""
+    st.session_state.setdefault(_BOUND, {})[name] = (key, None, True)
+
+
+def _read(
+    name: str, usual: Any, options: Collection[Any] | None, read: Callable[[str], Any] | None
+) -> Any:
+    text = st.query_params.get(name)
+    if text is None:
+        return usual
+    try:
+        value = (read or _reader(usual))(text)
+    except ValueError:
+        return usual
+    if options is None or value in options:
+        return value
+    return next((each for each in options if str(each) == text), usual)
+
+
+def _reader(usual: Any) -> Callable[[str], Any]:
+    """How a text becomes a value of the usual one's type."""
+    if isinstance(usual, bool):
+        return lambda text: text == "yes"
+    if isinstance(usual, int | float):
+        return type(usual)
+    if isinstance(usual, tuple | list):
+        return lambda text: type(usual)(text.split(",") if text else ())
+    return str
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def go(**params: str) -> NoReturn:
+    """Show the same page anew, at these parameters beside the URL's others."""
+    st.query_params.update(params)
+    st.session_state[_LEFT] = None
+    st.rerun()

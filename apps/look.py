@@ -1,0 +1,15 @@
+"""One look for all pages: what Streamlit's theme does not say."""
+
+from __future__ import annotations
+
+STYLE = """
+/* a run's label says what tells it apart: it wraps instead of being cut */
+[data-testid="stSidebar"] [data-baseweb="select"] > div > div { white-space: normal; }
+[data-testid="stSidebar"] [data-baseweb="select"] * { text-overflow: clip; }
+/* wide things scroll inside themselves */
+[data-testid="stCode"] pre, [data-testid="stTable"] { overflow-x: auto; max-width: 100%; }
+[data-testid="stMainBlockContainer"] { padding-top: 3rem; }
+@media (max-width: 640px) {
+  [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; }
+}
+"""
