@@ -149,9 +149,7 @@ def layers(
 
 
 @command(neurons, "index")
-def index(
-    atlas: Atlas = None, fresh: Fresh = False, runs: Runs = None, json: Json = False
-) -> None:
+def index(atlas: Atlas = None, fresh: Fresh = False, runs: Runs = None, json: Json = False) -> None:
     """Make the search index of an atlas of before; a new atlas has its own.
 
     With it a search does not read the whole atlas. It is kept beside the models, and the atlas

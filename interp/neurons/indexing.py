@@ -92,7 +92,7 @@ def tables_of(atlas: Run) -> AtlasTables:
 def write_rows(rows: pa.Table, path: Path) -> None:
     """Write a table of an atlas in row groups so small that a few rows are read quickly."""
     few = [name for name in rows.schema.names if name in ("layer", "kind", "expert", "side")]
-    pq.write_table(rows, path, ROW_GROUP, compression="zstd", use_dictionary=few)
+    pq.write_table(rows, path, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=few)
 
 
 def write_index(out: RunWriter, tables: AtlasTables) -> None:
