@@ -206,6 +206,7 @@ def pick_run(
     )
     if key not in runs:  # a browser can send any text
         raise UserError(f"there is no run {key} of {study} here: choose one of the list")
+    st.sidebar.caption(plain(labels[key]))  # the box cuts what is longer than it
     st.session_state.setdefault(_CHOSEN, {})[f"{study} {parameter}"] = key
     run_shown(runs[key])
     if is_shipped(runs[key]):
