@@ -28,8 +28,8 @@ LIMIT = 50
 
 
 @st.cache_data(show_spinner="reading the unembedding …", max_entries=32)
-def decoded(source: str, model: str, k: int, lens: str, fingerprint: str) -> pd.DataFrame:
-    """Read once for a lens, which its fingerprint tells from a later one of its name."""
+def decoded(source: str, model: str, k: int, lens: str, content: str) -> pd.DataFrame:
+    """Read once for the content of a lens and of a set, which others may replace by their names."""
     opened = open_directions(source, model or None)
     return _first(opened).decode(open_weights(model or opened.model), k, lens)
 
@@ -60,7 +60,8 @@ def _decoded(source: str, directions: Directions, model: str) -> None:
         raise UserError(f"'{lens}' is no lens of the list: choose one")
     opened = open_lens(lens, open_weights(model or directions.model))
     st.caption(plain(told(opened.about)))
-    table = decoded(source, model, 10, lens, opened.identity)
+    content = f"{opened.identity} {_first(directions).identity}"
+    table = decoded(source, model, 10, lens, content)
     shown = table.drop(columns=["top_logits", "bottom_logits"])
     for side in ("top", "bottom"):
         shown[side] = [" ".join(map(visible, tokens)) for tokens in table[side]]
