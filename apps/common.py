@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -31,8 +30,7 @@ from interp.runs.store import Run, Store, open_run
 from interp.runs.unfinished import unfinished
 
 if TYPE_CHECKING:
-    from interp.model.prompting import Bos
-    from interp.model.subject import Subject
+    pass
 
 T = TypeVar("T")
 
@@ -395,12 +393,3 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
 
 table = cached(Run.table)
 """`table(run, "scores/table")`: a table of a run, read once."""
-
-
-@st.cache_resource(show_spinner="opening the model …", max_entries=1)
-def opened(model: str, bos: Bos = "auto") -> tuple[Subject, Lock]:
-    """One model in memory, and a lock: an edit applies to whatever runs, so one page runs at a
-    time."""
-    from interp.model.subject import open_subject
-
-    return open_subject(model, bos=bos), Lock()
