@@ -44,7 +44,7 @@ def page() -> None:
     st.title("Jobs")
     st.caption(
         "Each job is a process of its own. Close the browser or stop the app: it goes on. "
-        f"At most {queue.slots()} at once here, first come first served."
+        f"At most {queue.slots():,} at once here, first come first served."
     )
     link("new", "New study", ":material/add_circle:")
     root = Store().root
@@ -127,8 +127,10 @@ def _buttons(job: Job) -> None:
 def _again(job: Job) -> None:
     """What puts its command in the queue once more: it may be anybody's."""
     hub = [model for model in models_in(job.words) if asks_the_hub(model)]
-    fetched = plain(", ".join(hub))
-    if hub and not st.toggle(f"Fetch {fetched} from the Hugging Face hub", key=f"hub {job.id}"):
+    names = ", ".join(hub)
+    if hub and not st.toggle(
+        f"Fetch {plain(names)} from the Hugging Face hub", key=f"hub {job.id}"
+    ):
         return
     if st.button("Start again", key=f"again {job.id}", icon=":material/replay:"):
         check_words_allowed(job.words)
@@ -151,7 +153,7 @@ def _elsewhere(folder: Path, said: Seen) -> None:
     """A run under way that is no job: of a terminal, a notebook or another page."""
     with st.container(border=True, key=f"run {folder.parent.name} {folder.name}"):
         name = f"{folder.parent.name} {folder.name.strip('.')}"
-        st.markdown(f"**{plain(name)}** started elsewhere, as process {said.pid:d}")
+        st.markdown(f"**{plain(name)}** started elsewhere, as process {plain(said.pid)}")
         _bar(said.step)
 
 

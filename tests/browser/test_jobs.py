@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def model(model_folder):
     """One whose atlas takes some seconds."""
-    return model_folder("llama", vocab_size=30_000, intermediate_size=1024, num_hidden_layers=24)
+    return model_folder("llama", vocab_size=20_000, intermediate_size=640, num_hidden_layers=24)
 
 
 def test_a_study_from_the_form_to_its_page(page, serve, tmp_path_factory, model):
@@ -27,7 +27,7 @@ def test_a_study_from_the_form_to_its_page(page, serve, tmp_path_factory, model)
     page.get_by_text("1 running: neurons.atlas").wait_for()
     page.get_by_text("vectors/s").first.wait_for()
     page.get_by_text("Log", exact=True).click()
-    page.get_by_text("vectors through 30,000 tokens", exact=False).wait_for()
+    page.get_by_text("vectors through 20,000 tokens", exact=False).wait_for()
     page.get_by_role("button", name="Cancel").click()
     page.get_by_text("the same command resumes with", exact=False).first.wait_for()
     page.get_by_role("heading", name="Not finished").wait_for()
