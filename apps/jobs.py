@@ -25,7 +25,7 @@ from interp.runs.unfinished import begun
 from interp.runs.watched import Seen, under_way
 
 EVERY = 2
-"""Seconds between two looks while something runs."""
+"""Seconds between two looks."""
 SHOWN = 20
 """Jobs that have ended, in the list."""
 STATES = {
@@ -49,7 +49,7 @@ def page() -> None:
     link("new", "New study", ":material/add_circle:")
     root = Store().root
     busy = bool(active(root) or under_way(root))
-    st.fragment(_watched, run_every=EVERY if busy else None)(root, busy)
+    st.fragment(_watched, run_every=EVERY)(root, busy)
     _damaged(root)
 
 
@@ -61,7 +61,7 @@ def _watched(root: Path, busy: bool) -> None:
     writing = under_way(root)
     others = {path: said for path, said in writing.items() if said.pid not in own}
     if busy and not others and not any(job.alive for job in found):
-        st.rerun()  # all has ended: what is below changes, and nobody need look again
+        st.rerun()  # all has ended: what is below changes
     if not found and not others:
         st.info("Nothing runs, waits or has ended here yet.")
     alive = sorted((job for job in found if job.alive), key=lambda job: job.place)

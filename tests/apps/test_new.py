@@ -137,6 +137,44 @@ def test_a_mistake_is_said_in_place_and_nothing_can_be_started(model):
     assert "no model" in shown.error[0].value
 
 
+def test_code_that_a_link_names_never_runs(own_home, monkeypatch):
+    def run(*_):
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr("interp.linearscope.networks._own_network", run)
+    shown = AppTest.from_function(new_page, default_timeout=60)
+    shown.query_params["study"], shown.query_params["model"] = "linearscope.explain", "os:abort"
+    shown.run()
+    assert not shown.exception
+    assert "os:abort is code" in shown.error[0].value.replace("\\", "")
+    assert not [b for b in shown.button if b.label == "Start"]
+
+
+def test_what_a_link_names_is_fetched_only_on_demand(model, monkeypatch):
+    monkeypatch.setattr("interp.apps.new._checked", lambda *_: 1 / 0)
+    shown = opened(new_page, study="saes.survey", model=model, saes="release:sae_id")
+    assert not shown.exception
+    assert [t.label.replace("\\", "") for t in shown.toggle if t.key.startswith("fetch")] == [
+        "Fetch release:sae_id from the Hugging Face hub"
+    ]
+    shown = opened(new_page, study="neurons.atlas", model="some/model")
+    assert not shown.exception
+    assert any("some/model" in t.label.replace("\\", "") for t in shown.toggle)
+
+
+def empty():
+    from interp.apps.common import make_one
+
+    make_one("neurons.atlas", k=20, weights=("up", "down"), all_ids=True)
+
+
+def test_where_nothing_is_there_is_its_command_and_a_form_that_is_filled_in(own_home):
+    shown = AppTest.from_function(empty, default_timeout=60).run()
+    assert "--weights up down --k 20 --all-ids --runs" in shown.code[0].value
+    assert "study=neurons" in shown.markdown[0].value.replace("\\", "")
+    assert "k=20" in shown.markdown[0].value.replace("\\", "")
+
+
 def put(root, *words, **files):
     folder = new_folder(root, words or ("neurons", "atlas"), files.pop("title", ""))
     for name, content in files.items():
