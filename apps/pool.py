@@ -311,7 +311,8 @@ def borrowed(model: str, bos: Bos = "auto", adapter: str = "") -> Iterator[Subje
         from interp.knob.adapter import open_tuned
 
         with st.spinner(f"opening {plain(model)} …", show_time=True):
-            return open_tuned(model, adapter or "none", bos=bos)
+            # eager: so that heads' patterns can be read
+            return open_tuned(model, adapter or "none", bos=bos, attention="eager")
 
     with POOL.lent(key, model, 4 * weights.numbers, make, _in_the_window) as subject:
         subject.edits = ()

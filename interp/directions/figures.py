@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..plain_text import printable
-from ..plots import BLUE, GREY, ORANGE, label, laid_out, literal
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out, literal, said
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ def cosine_map(cosine: Tensor, rows: list[str], columns: list[str]) -> go.Figure
             y=[label(name) for name in rows],
             zmin=-1,
             zmax=1,
-            colorscale=[[0, ORANGE], [0.5, "white"], [1, BLUE]],
+            colorscale=DIVERGING,
             hovertemplate="%{y}<br>%{x}<br>cosine %{z:.3f}<extra></extra>",
         )
     )
@@ -114,4 +114,12 @@ def gains(rows: pd.DataFrame, names: Sequence[str], controls: str) -> go.Figure:
     figure.update_xaxes(title="largest gain in log probability over the sweep, nats")
     figure.update_yaxes(title="", type="category")
     title = "Do they raise their words?"
-    return laid_out(figure, title, height=160 + 22 * len(rows), legend=True)
+    laid_out(figure, title, height=160 + 22 * len(rows), legend=True)
+    above = (
+        "What holding each one adds to the log probability of its words; hollow marks are "
+        f"{controls} drawn at random. A surprise would be a blue dot left of its controls: it "
+        "would not do what its words say."
+    )
+    above_all = int((rows["gain"] > rows["control_max"]).sum())
+    found = f"{above_all:,} of {len(rows):,} raise their words more than every control."
+    return said(figure, above, found)
