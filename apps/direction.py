@@ -49,14 +49,17 @@ def page() -> None:
     visited(opened.source)
     st.subheader(plain(opened.directions.names[0]))
     head(opened)
+    place = bound("view", "tokens", VIEWS)
     with st.container(horizontal=True, vertical_alignment="center"):
-        with st.popover("Carry on", icon=":material/explore:", key="carry on"):
+        # another view is another menu: it closes when its link is followed
+        shut = f"carry on {opened.source} {st.session_state[place]}"
+        with st.popover("Carry on", icon=":material/explore:", key=shut):
             links(opened.source, opened.model)
         st.code(opened.source, language=None, width="content")
     view = st.segmented_control(
         "View",
         [plain(view) for view in VIEWS],
-        key=bound("view", "tokens", VIEWS),
+        key=place,
         format_func=lambda view: plain(VIEWS.get(view, view)),
         label_visibility="collapsed",
     )
