@@ -193,4 +193,4 @@ def _split(opened: OpenSet, place: str, tokens: int) -> pd.DataFrame:
     with st.spinner("opening the SAE …"):
         sae = open_sae(place, site=str(opened.directions.site))
     with pool.borrowed(opened.model, sae.bos) as subject, st.spinner("running …"):
-        return split_on_text(subject, opened.directions, sae, tokens=tokens)
+        return split_on_text(subject, opened.directions, sae, tokens=tokens, length=LENGTH)

@@ -29,6 +29,7 @@ from interp.errors import UserError
 from interp.latents import nearest as latents_nearest
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
+from interp.plain_text import printable
 from interp.runs.store import Store
 
 LIMIT = 20
@@ -45,7 +46,6 @@ def nearest(opened: OpenSet) -> None:
         "Kinds",
         weights.spec.kinds,
         key=bound("kinds", (), read=_kinds),
-        format_func=plain,
         placeholder="all: what reads (up, gate) and what writes (down)",
     )
     kinds = [kind for kind in kinds if kind in _KINDS]
@@ -210,7 +210,7 @@ def _other(opened: OpenSet) -> str:
         list(dict.fromkeys(["", now, *known])),
         key=place,
         accept_new_options=True,
-        format_func=lambda text: plain(text) or "choose or type one",
+        format_func=lambda text: printable(text) or "choose or type one",
     )
     return str(found or "").strip("\n")
 

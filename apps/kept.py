@@ -14,6 +14,7 @@ from interp.apps.kept_compare import compared
 from interp.apps.kept_files import files, take_in
 from interp.directions import keeping
 from interp.directions.collections import Collection, Entry, collection_names, open_collection
+from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
 
@@ -33,7 +34,7 @@ def page() -> None:
         _begin()
         return
     name = st.selectbox(
-        "Collection", names, key=bound("name", names[0], names, always=True), format_func=plain
+        "Collection", names, key=bound("name", names[0], names, always=True), format_func=printable
     )
     collection = open_collection(str(name))
     _note(collection)

@@ -14,6 +14,7 @@ from interp.directions.compare import between, meaning, why_not
 from interp.errors import UserError
 from interp.model.vocabulary import visible
 from interp.model.weights import Weights, open_weights
+from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
 
@@ -32,7 +33,7 @@ def compared(collection: Collection) -> None:
         "Directions",
         list(titles),
         key=bound("directions", (), read=lambda text: [i for i in text.split(",") if i in titles]),
-        format_func=lambda id: plain(titles.get(id, id)),
+        format_func=lambda id: printable(titles.get(id, id)),
         placeholder="all of them",
     )
     chosen = [id for id in ids if id in titles] or list(titles)[:MOST]

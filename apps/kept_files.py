@@ -11,6 +11,7 @@ from interp.apps.common import code, errors_in_place, plain
 from interp.apps.uploads import LARGEST
 from interp.directions import keeping, parcel
 from interp.directions.collections import Collection, collection_names, open_collection
+from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
 
@@ -47,7 +48,7 @@ def _merge(collection: Collection, where: list[str]) -> None:
     if not others:
         st.caption("There is no other collection yet.")
         return
-    chosen = st.multiselect("Others", others, key=f"merge {collection.name}", format_func=plain)
+    chosen = st.multiselect("Others", others, key=f"merge {collection.name}", format_func=printable)
     if st.button("Put them into this one", disabled=not chosen, key="merge"):
         merged = keeping.merge(collection.name, chosen)
         st.success(plain(f"{merged.name} has {len(merged.entries)} entries."))
@@ -70,7 +71,7 @@ def take_in() -> None:
 def _remove(collection: Collection) -> None:
     n = len(open_collection(collection.name).entries)
     sure = st.checkbox(
-        f"Remove {plain(collection.name)} and its {n} entries for good",
+        f"Remove {plain(collection.name)} and its {n:,} entries for good",
         key=f"sure {collection.name}",
     )
     if st.button("Remove it", disabled=not sure, key=f"remove {collection.name}"):

@@ -16,7 +16,7 @@ from ..model.weights import Weights
 from ..progress import log
 from .directions import Directions
 from .reading import Coordinate, Encoder
-from .spaces import STREAM_KINDS, before_norm, check_comparable
+from .spaces import before_norm, check_comparable, check_in_stream
 
 READS, WRITES, THROUGH = "reads", "writes", "is of the stream"
 
@@ -29,11 +29,7 @@ def in_stream(directions: Directions, weights: Weights) -> Float[Tensor, "n d_mo
         UserError: at a site whose vectors are not of the stream.
     """
     site = directions.site
-    if site.kind not in STREAM_KINDS:
-        raise UserError(
-            f"the numbers of {site} are not those of the residual stream: take directions at one "
-            f"of {', '.join(STREAM_KINDS)}"
-        )
+    check_in_stream(site)
     vectors = directions.vectors.double()
     return before_norm(vectors, weights, site.layer) if site.kind == "mlp_in" else vectors
 
