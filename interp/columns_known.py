@@ -109,6 +109,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "norm": ("length", "Of the head's vector, from the weights alone: how much it can do.", "3"),
     "norm_frozen": ("length, final norm in", "With the final norm's gain and scale.", "3"),
     "obsprop.effect": ("effect", "Of the observable's difference, what it carries.", "3"),
+    "runs": ("runs through", "The tokens, from first to last."),
     "path": ("path", "The heads and MLPs it runs through."),
     "obsprop.error": ("off by", "The path's vector from the path, as a share of it.", "share"),
     "crossed": ("MLP crossed 0", "Every MLP on the path passes a point where it adds nothing."),
