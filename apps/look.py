@@ -10,6 +10,8 @@ STYLE = """
 [data-testid="stCode"] pre, [data-testid="stTable"] { overflow-x: auto; max-width: 100%; }
 [data-testid="stMainBlockContainer"] { padding-top: 3rem; }
 @media (max-width: 640px) {
+  [class*="st-key-wide-"] { overflow-x: auto; }
+  [class*="st-key-wide-"] > div { min-width: 44rem; }
   [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; }
 }
 """
