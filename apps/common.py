@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -85,7 +85,8 @@ def charts(key: str, *figures: Figure, shows: str = "", found: str = "") -> list
         with column:
             if above:
                 st.caption(plain(above))
-            st.plotly_chart(_themed(figure), key=name)
+            with st.container(key=f"wide {name}") if _many_panels(figure) else nullcontext():
+                st.plotly_chart(_themed(figure), key=name)
             if below:
                 st.markdown(plain(below))
             with st.popover("Save the figure", type="tertiary", key=f"{name} save"):
@@ -116,6 +117,13 @@ def clickable(
         st.markdown(plain(found or below))
     with st.popover("Save the figure", type="tertiary", key=f"{key} save"):
         _save(figure, key)
+
+
+def _many_panels(figure: Figure) -> bool:
+    """Whether a figure has panels beside each other, which on a telephone would be thumbnails: it
+    keeps its width there, and scrolls (look.py)."""
+    starts = {axis.domain[0] for axis in figure.select_xaxes() if axis.domain}
+    return len(starts) > 2
 
 
 def _themed(figure: Figure) -> Figure:

@@ -18,6 +18,8 @@ STYLE = """
 [data-testid="stCode"] .token.parameter { color: light-dark(#00687f, #5cc8e8); }
 [data-testid="stCode"] .token.function { color: light-dark(#1560b0, #7fb6f5); }
 @media (max-width: 640px) {
+  [class*="st-key-wide-"] { overflow-x: auto; }
+  [class*="st-key-wide-"] > div { min-width: 44rem; }
   [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; }
 }
 """
