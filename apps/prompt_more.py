@@ -141,6 +141,8 @@ def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
 
 def latents(look: Live) -> None:
     """The strongest latents at the chosen token, of an SAE that was surveyed."""
+    from interp.latents.prompt import survey_config
+
     runs = [run for run in Store().runs(search.STUDY) if run.config.get("model") == look.model]
     if not runs:
         st.info("No SAE of this model is surveyed here: make a survey with interp saes survey.")
@@ -187,7 +189,7 @@ def latents(look: Live) -> None:
     numbers = [int(each) for each in told["latent"]]
     chosen = st.selectbox("Go on with latent", numbers, key=bound("latent", numbers[0], numbers))
     with st.container(horizontal=True):
-        carry_on(f"sae:{survey.config['source']}:{chosen}", look.model, "latent")
+        carry_on(f"sae:{survey_config(survey).source}:{chosen}", look.model, "latent")
         link("latents", "Its card", run=str(key), latent=str(chosen))
     words = ["interp", "saes", "search", "--text", look.asked.text, "--survey", str(survey.path)]
     call = (

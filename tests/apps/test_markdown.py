@@ -53,6 +53,13 @@ def safe(part: ast.expr) -> bool:
     return isinstance(part, ast.ListComp) and safe(part.elt)
 
 
+def _escapes(form: ast.expr | None) -> bool:
+    """Whether a `format_func` makes every option safe: `plain`, or a lambda that ends in it."""
+    if isinstance(form, ast.Lambda):
+        return safe(form.body)
+    return isinstance(form, ast.Name) and form.id == "plain"
+
+
 def unescaped(source: str) -> list[str]:
     """The arguments in a page that Streamlit reads as markdown and that are no page's own text."""
     found = []
@@ -64,7 +71,7 @@ def unescaped(source: str) -> list[str]:
             continue
         texts = call.args[: SHOWN.get(method, 0)]
         if method in ("radio", "segmented_control", "pills"):
-            escaped = ast.unparse(given["format_func"]) == "plain" if "format_func" in given else 0
+            escaped = _escapes(given.get("format_func"))
             texts = texts[:1] if escaped else [*texts, *filter(None, [given.get("options")])]
         if method != "metric":
             given = {name: value for name, value in given.items() if name not in ("value", "delta")}
