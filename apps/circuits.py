@@ -175,7 +175,9 @@ def _graph(run: Run, graph: Graph) -> None:
             "Node", names, key=key, format_func=printable, help="Or click one in the picture."
         )
         _card(graph, graph.number(chosen), by)
-    st.dataframe(_listed(graph.nodes.loc[order]), hide_index=True, height=280)
+    listed = _listed(graph.nodes.loc[order])
+    st.dataframe(listed, hide_index=True, height=280)
+    offer_run(listed, f"circuit {run.path.name}", run, _drawn("graph"))
 
 
 def _listed(nodes: pd.DataFrame) -> pd.DataFrame:
@@ -261,6 +263,12 @@ def _layers(run: Run, graph: Graph) -> None:
     charts("layers", figures.by_layer(table(run, "totals")))
     charts("largest", figures.largest(graph, by=graph.by))
     charts("cuts", figures.cut_errors(table(run, "cuts")))
+    offer_run(table(run, "totals"), f"circuit {run.path.name} layers", run, _drawn("layers"))
+
+
+def _drawn(name: str) -> str:
+    """The notebook call that draws a figure of the run."""
+    return f"from interp.circuits import pictures\npictures.of_run(run)[{name!r}]()"
 
 
 def _groups(run: Run, graph: Graph) -> None:
@@ -309,5 +317,3 @@ def _take(run: Run, graph: Graph) -> None:
     )
     for kind in ("html", "json"):
         code(["interp", "circuits", "export", str(run.path), f"{name}.{kind}"])
-    call = "from interp.circuits import figures\nfigures.of_run(run)['graph']()"
-    offer_run(_listed(graph.nodes), f"{name}-nodes", run, call)

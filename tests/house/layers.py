@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent.parent
 HOUSE = (
     "launch",
     "apps | cli",
+    "report",
     "analyses",
     "microscope",
     "circuits",
@@ -20,12 +21,14 @@ HOUSE = (
     "lens | saes",
     "plots | runs",
     "text",
+    "columns",
     "model",
-    "plain_json | plain_path | plain_tables | plain_tensors | plain_yaml",
+    "columns_known | plain_json | plain_path | plain_tables | plain_tensors | plain_yaml",
     "probes",
     "kernels",
     "plugins",
     "errors | lazy | progress",
+    "webpage",
     "plain_text",
 )
 """Higher lines may import lower ones, never the other way round."""
