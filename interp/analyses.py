@@ -358,7 +358,7 @@ BUILT_IN = (
         "The projection kernels against the bare matrix product.",
         studies=("interp.bench.kernels:KernelBenchConfig",),
         commands="interp.cli.bench:bench",
-        section="Workbench",
+        section="Speed",
         pages=(Page("interp.apps.bench", "Kernels", "speed", (("bench.kernels", "run="),)),),
         figures="interp.bench.figures:of_run",
     ),
