@@ -43,18 +43,8 @@ def lensed(look: Look) -> None:
         format_func=figures.SHADES.__getitem__,
         key=bound("shade", "p", list(figures.SHADES)),
     )
-    last = cells[cells["position"] == look.position].sort_values("layer")
-    said, layers = last["said"].iloc[-1], last["layer"]
-    from_here = layers[(last["said"] == said).iloc[::-1].cumprod().astype(bool)].min()
-    charts(
-        "grid",
-        figures.grid(_compact(cells), shade),
-        shows=f"The likeliest token, read from the stream after each layer by the {lens} lens, "
-        f"at the {COLUMNS} positions up to {where(look)}. A surprise is an answer that is there "
-        "early and lost later.",
-        found=f"At position {look.position} the lens says {visible(said)} from layer {from_here} "
-        "on.",
-    )
+    st.caption(plain(f"The {lens} lens, at the positions up to {where(look)}, {COLUMNS} at most."))
+    charts("grid", figures.grid(_compact(cells), shade))
     command, call = look.call(lens=lens)
     offer(cells, "lens grid", command, f"{call}run.table('cells')")
 

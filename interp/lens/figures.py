@@ -29,7 +29,7 @@ COLOURS = (GREY, ORANGE, BLUE, "#5a9e6f", "#8c5aa8", "#b0455a")
 def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
     """Layers by positions: the likeliest token in each cell, coloured by p, entropy or kl."""
     table = cells.pivot(index="layer", columns="position", values=shade)
-    said = cells.pivot(index="layer", columns="position", values="said").map(label)
+    likeliest = cells.pivot(index="layer", columns="position", values="said").map(label)
     tops = cells.assign(
         more=[
             "<br>".join(f"{label(t)}  {p:.3f}" for t, p in zip(ts, ps, strict=True))
@@ -41,7 +41,7 @@ def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
         go.Heatmap(
             z=table.to_numpy(),
             y=[str(layer) for layer in table.index],
-            text=said.to_numpy(),
+            text=likeliest.to_numpy(),
             texttemplate="%{text}",
             customdata=tops.to_numpy(),
             hovertemplate="layer %{y}, position %{x}<br>%{customdata}<extra>%{z:.3f}</extra>",
