@@ -33,6 +33,8 @@ FROM = ("A text", "A stored look")
 TRY = ("The capital of France is", "The keys to the cabinet")
 LESS = MEAN, NOTHING, TOKEN = ("the mean of all", "nothing", "a token")
 """What a logit is shown less of."""
+NEW = "prompt typed"
+"""Whether the text was just typed."""
 
 
 @errors_in_place()
@@ -56,6 +58,7 @@ def _live() -> None:
         key=bound("text", ""),
         height=80,
         placeholder="The capital of France is",
+        on_change=_typed,
         help="The model loads when there is a text: 540 MB for SmolLM2.",
     )
     if not text:
@@ -66,7 +69,7 @@ def _live() -> None:
     consent(model)
     look = Live.of(model, text)
     tokens = look.tokens
-    at = _position(tokens, text)
+    at = _position(tokens)
     look = _target(look.about(position=at), tokens, at)
     views: dict[str, Callable[..., None]] = {
         "Tokens": _tokens,
@@ -83,13 +86,20 @@ def _live() -> None:
     _keep(look)
 
 
-def _position(tokens: pd.DataFrame, text: str) -> int:
-    """The token that is clicked; of a new text the last one."""
-    last, place = len(tokens) - 1, "prompt?position"
-    if st.session_state.get("prompt of", text) != text and place in st.session_state:
+def _typed() -> None:
+    """Another text has other tokens."""
+    st.session_state[NEW] = True
+
+
+def _position(tokens: pd.DataFrame) -> int:
+    """The token that is clicked; of a text that was just typed the last one."""
+    last = len(tokens) - 1
+    place = bound("position", last, range(last + 1))
+    if st.session_state.pop(NEW, False):
         st.session_state[place] = last
-    st.session_state["prompt of"] = text
-    return strip(tokens, bound("position", last, range(last + 1)), last)
+        for name in ("target", "against"):
+            st.session_state[bound(name, "")] = ""
+    return strip(tokens, place, last)
 
 
 def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
@@ -212,7 +222,7 @@ def _keep(look: Live) -> None:
         pressed = st.button("Store this look", key="store look")
         st.caption("A stored look opens without the model, for every position of the text.")
     if pressed:
-        other = str(st.session_state.get("prompt?other") or "")
+        other = str(st.session_state[bound("other", "")] or "")
         run = look.keep(**({"other": other} if other and other != look.asked.text else {}))
         st.success(plain(f"Stored as {run.path.name}."))
         link("prompt", "Open the stored look", of=FROM[1], run=run.path.name)
