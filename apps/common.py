@@ -144,14 +144,23 @@ def link(address: str, label: str, icon: str | None = None, **params: str) -> No
         st.page_link(page, label=plain(label), icon=icon, query_params=params)
 
 
-def pick_run(study: str, title: str = "Run", parameter: str = "run") -> Run:
+def pick_run(
+    study: str,
+    title: str = "Run",
+    parameter: str = "run",
+    fits: Callable[[Run], bool] = lambda run: True,
+) -> Run:
     """The run chosen in the sidebar; without any, how to make one.
 
     The URL's parameter is the run's key. Without it the run is the one chosen last in this visit,
     else the newest of the chosen model, else the newest.
+
+    Args:
+        fits: which runs come into question.
     """
     store = Store()
-    found, complaints = store.looked_through(study)
+    every, complaints = store.looked_through(study)
+    found = [run for run in every if fits(run)]
     left_out(complaints, unfinished(store.root, study))
     runs = {run.path.name: run for run in found}
     if not runs:
