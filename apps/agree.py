@@ -72,8 +72,10 @@ def _second(run: Run) -> Run:
         return other.path != run.path and not agree.differs(run, other)
 
     store = Store()
-    if any(map(fits, store.looked_through(STUDY)[0])):
-        return pick_run(STUDY, "Second atlas", "other", fits)
+    if found := [other for other in store.looked_through(STUDY)[0] if fits(other)]:
+        another = [other for other in found if _model(other) != _model(run)]
+        first = (another or found)[0].path.name
+        return pick_run(STUDY, "Second atlas", "other", fits, first)
     st.info(
         "Agreement needs a second atlas, with the same norm and of a model of the same shape: "
         "say, of the model that this one was fine-tuned from."
@@ -83,6 +85,11 @@ def _second(run: Run) -> Run:
     make = ["interp", "neurons", "atlas", "--model", "MODEL"]
     code([*make, *([] if norm == "raw" else ["--norm", norm]), *store_words(store.root)])
     raise NoRun
+
+
+def _model(run: Run) -> object:
+    """What tells its model from others, whatever it is called."""
+    return run.manifest["fingerprints"].get("model", run.config["model"])
 
 
 def _found(table: pd.DataFrame) -> str:
