@@ -180,6 +180,7 @@ def pick_run(
     title: str = "Run",
     parameter: str = "run",
     fits: Callable[[Run], bool] = lambda run: True,
+    first: str = "",
 ) -> Run:
     """The run chosen in the sidebar; without any, how to make one. What ships comes after the
     store's own.
@@ -189,6 +190,7 @@ def pick_run(
 
     Args:
         fits: whether a run has what the page shows.
+        first: the key of the one to begin with, instead of the newest of the chosen model.
     """
     store = Store()
     found, complaints = store.looked_through(study)
@@ -203,7 +205,7 @@ def pick_run(
     wanted = st.query_params.get(parameter)
     if wanted and wanted not in runs:
         st.warning(plain(f"There is no run {wanted} here; this is another."))
-    usual = _usual_run(runs, f"{study} {parameter}")
+    usual = _usual_run(runs, f"{study} {parameter}", first)
     labels, place = _labels(list(runs.values())), bound(parameter, usual, runs, always=True)
     if st.session_state.get(_OTHER_MODEL):
         st.session_state[place] = usual
@@ -229,11 +231,11 @@ def _key(run: Run) -> str:
 _CHOSEN, _OTHER_MODEL, _MODEL = "runs chosen", "another model", "chosen model"
 
 
-def _usual_run(runs: Mapping[str, Run], chooser: str) -> str:
+def _usual_run(runs: Mapping[str, Run], chooser: str, first: str) -> str:
     """The key of the run to show where the URL names none."""
     before = st.session_state.get(_CHOSEN, {}).get(chooser)
     own = [key for key, run in runs.items() if run.config.get("model") == chosen_model()]
-    return str(before) if before in runs else next(iter(own or runs))
+    return str(before) if before in runs else first or next(iter(own or runs))
 
 
 def chosen_model() -> str:
