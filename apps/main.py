@@ -29,7 +29,7 @@ def _show(page: Page) -> None:
 def navigation() -> dict[str, list[StreamlitPage]]:
     """The pages of every analysis under its section, the start page first."""
     first = st.Page(partial(_show, HOME), title=HOME.title, icon=":material/home:", default=True)
-    sections: dict[str, list[StreamlitPage]] = {"": [first]}
+    sections: dict[str, list[StreamlitPage]] = {"Workbench": [first]}
     st.session_state[PAGES] = by_address = {HOME.address: first}
     for entry in (VERBS | analyses()).values():
         for page in entry.pages:

@@ -89,6 +89,23 @@ def load(where: str) -> Any:
 
 BUILT_IN = (
     Analysis(
+        "prompt",
+        "A prompt under the microscope: its tokens, and which parts of a model say the next one.",
+        studies=("interp.microscope.look:LookConfig",),
+        commands="interp.cli.prompt:prompt",
+        section="A prompt",
+        pages=(
+            Page(
+                "interp.apps.prompt",
+                "Prompt",
+                "biotech",
+                (("prompt.look", "of=A stored look&run="),),
+            ),
+        ),
+        label=("prompt", "target", "against", "other"),
+        figures="interp.microscope.figures:of_run",
+    ),
+    Analysis(
         "neurons",
         "Every MLP neuron of a model, through its LM head.",
         studies=(
@@ -118,10 +135,12 @@ BUILT_IN = (
             "interp.directions.bring:ImportConfig",
             "interp.directions.tokens:TokenDirectionsConfig",
         ),
-        commands="interp.cli.directions:directions",
+        commands="interp.cli.directions_model:directions",
         section="Directions",
         pages=(
             Page("interp.apps.directions", "Directions", "explore"),
+            Page("interp.apps.direction", "One direction", "near_me"),
+            Page("interp.apps.kept", "Collections", "bookmarks"),
             Page("interp.apps.steer", "Steer", "moving"),
         ),
     ),
@@ -339,7 +358,7 @@ BUILT_IN = (
         "The projection kernels against the bare matrix product.",
         studies=("interp.bench.kernels:KernelBenchConfig",),
         commands="interp.cli.bench:bench",
-        section="Workbench",
+        section="Speed",
         pages=(Page("interp.apps.bench", "Kernels", "speed", (("bench.kernels", "run="),)),),
         figures="interp.bench.figures:of_run",
     ),
@@ -361,8 +380,11 @@ VERBS = {
     for name, sentence, commands in (
         ("models", "Models by name: list, add, describe.", "interp.cli.models:models"),
         ("app", "Explore stored runs in the browser.", "interp.cli.app:app"),
+        ("steer", "What a model says under several edits at once.", "interp.cli.steer:steer"),
         ("jobs", "The queue of studies: add, list, log, cancel, again.", "interp.cli.jobs:jobs"),
         ("figure", "Save a figure of a run as SVG, PDF or PNG.", "interp.cli.runs:figure"),
+        ("keep", "Collections of directions, prompts and views.", "interp.cli.keep:keep"),
+        ("report", "A run as one HTML file to send.", "interp.cli.runs:report"),
         ("cite", "What to cite for a run, as BibTeX.", "interp.cli.runs:cite"),
     )
 }

@@ -16,6 +16,8 @@ from .files import home
 
 FOLDERS = "INTERP_MODEL_FOLDERS"
 """The variable that limits them: folders, with os.pathsep between them."""
+MEMORY = "INTERP_APP_MEMORY"
+"""The variable with how many GiB of them the app keeps at most; `interp app --memory` sets it."""
 
 TEXTS = {
     *("prompt", "prompts", "counterfactual", "text", "texts", "context", "query", "target"),
