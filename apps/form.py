@@ -79,8 +79,9 @@ def _declared(module: str) -> dict[str, tuple[str, str]]:
         if not isinstance(node, ast.ClassDef):
             continue
         for line in node.body:
-            given = isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.Constant)
-            if given and ast.unparse(line.target) == "STUDY":
+            if not isinstance(line, ast.AnnAssign) or ast.unparse(line.target) != "STUDY":
+                continue
+            if isinstance(line.value, ast.Constant):
                 about = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
                 found[node.name] = (str(line.value.value), about)
     return found

@@ -20,7 +20,7 @@ STYLE = """
 @media (max-width: 640px) {
   [class*="st-key-wide-"] { overflow-x: auto; }
   [class*="st-key-wide-"] > div { min-width: 44rem; }
-  [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; }
+  [data-testid="stMainBlockContainer"] { padding: 4.5rem 1rem 3rem; }
 }
 """
 
