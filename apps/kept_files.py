@@ -36,7 +36,7 @@ def files(collection: Collection) -> None:
     with st.form("rename", border=False):
         new = st.text_input("Name", collection.name, key=f"name {collection.name}")
         if st.form_submit_button("Rename"):
-            go(name=keeping.rename(collection.name, new).name)
+            go(name=keeping.rename(collection.name, new).name, view="Entries")
     take_in()
     st.subheader("Remove it")
     with errors_in_place():
@@ -65,7 +65,7 @@ def take_in() -> None:
     if st.button("Take it in", key="take in"):
         with errors_in_place():
             taken = parcel.import_parcel(given, name)
-            go(name=taken.name)
+            go(name=taken.name, view="Entries")
 
 
 def _remove(collection: Collection) -> None:
@@ -77,4 +77,4 @@ def _remove(collection: Collection) -> None:
     if st.button("Remove it", disabled=not sure, key=f"remove {collection.name}"):
         keeping.remove(collection.name)
         left = collection_names(Store())
-        go(name=left[0] if left else "")
+        go(name=left[0] if left else "", view="Entries")
