@@ -14,24 +14,44 @@ from typing import Any, NoReturn
 
 import streamlit as st
 
-_PAGE, _LEFT, _BOUND = "address: page", "address: left", "address: bound"
+_PAGE, _LEFT, _SEEN = "address: page", "address: left", "address: seen"
+_BOUND = "address: bound"
 
 
 @contextmanager
 def followed(page: str) -> Iterator[bool]:
     """Around a page's function: whether it was just arrived at. `page` is its address."""
     state, here = st.session_state, (page, st.query_params.to_dict())
-    arrived = state.get(_LEFT) != here
+    arrived = state.get(_LEFT) != here and not _clicked(page)
     state[_LEFT] = here  # now: a click may stop this run, and the next one has not arrived
     if arrived:
         for key in [key for key in state if str(key).startswith(f"{page}?")]:
             del state[key]
+        state[_SEEN] = None
     else:  # at once: another click may come before this run ends, and would bring the old URL
         _write(page)
+        _see(page)
     state[_PAGE], state[_BOUND] = page, {}
     yield arrived
     if not arrived:
         _write(page)
+    _see(page)
+
+
+def _see(page: str) -> None:
+    """Note what the widgets say now."""
+    keys = [key for key, *_ in st.session_state.get(_BOUND, {}).values()]
+    st.session_state[_SEEN] = page, {k: st.session_state[k] for k in keys if k in st.session_state}
+
+
+def _clicked(page: str) -> bool:
+    """Whether a widget has another value than this page left it with: then its visitor was too
+    quick for the URL that the page wrote last, and has not gone back to the one before."""
+    before, values = st.session_state.get(_SEEN) or ("", {})
+    return bool(
+        before == page
+        and any(st.session_state.get(key, value) != value for key, value in values.items())
+    )
 
 
 def _write(page: str) -> None:
@@ -116,5 +136,5 @@ def _written(value: Any) -> str:
 def go(**params: str) -> NoReturn:
     """Show the same page anew, at these parameters beside the URL's others."""
     st.query_params.update(params)
-    st.session_state[_LEFT] = None
+    st.session_state[_LEFT] = st.session_state[_SEEN] = None
     st.rerun()

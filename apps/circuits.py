@@ -10,6 +10,7 @@ from typing import NoReturn
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.address import bound, go
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
@@ -116,7 +117,7 @@ def _asked() -> None:
         lens=lens,
     )
     with st.spinner("tracing …"):
-        run = run_or_load(asked)
+        run = pool.run(asked)
     _show(run, "Traced")
 
 
@@ -190,9 +191,9 @@ def _graph(run: Run, graph: Graph) -> None:
             "Node", names, key=key, format_func=printable, help="Or click one in the picture."
         )
         _card(graph, graph.number(chosen), by)
-    listed = _listed(graph.nodes.loc[order])
-    shown_table(listed, "nodes", run.study)
-    offer_run(listed, f"circuit {run.path.name}", run, _drawn("graph"))
+    rows = _listed(graph.nodes.loc[order])
+    shown_table(rows, "nodes", run.study)
+    offer_run(rows, f"circuit {run.path.name}", run, _drawn("graph"))
 
 
 def _listed(nodes: pd.DataFrame) -> pd.DataFrame:

@@ -155,6 +155,12 @@ def plain(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:&])", r"\\\1", printable(str(text)))
 
 
+def listed(option: object) -> str:
+    """An option of a selectbox, multiselect or select_slider: there Streamlit reads no markdown,
+    and escapes would show."""
+    return printable(str(option))
+
+
 def consent(model: str) -> None:
     """Ask before a model that a run names is fetched from the hub, with the user's own token: a run
     may come from anybody."""
@@ -200,7 +206,7 @@ def pick_run(
     runs = {_key(run): run for run in found if fits(run)}
     if not runs:
         st.info(f"No finished run of {plain(study)} yet in {plain(store.root)}. Make one:")
-        code(["interp", *study.split("."), *store_words(store.root)])
+        make_one(study)
         raise NoRun
     wanted = st.query_params.get(parameter)
     if wanted and wanted not in runs:
@@ -210,7 +216,7 @@ def pick_run(
     if st.session_state.get(_OTHER_MODEL):
         st.session_state[place] = usual
     key = st.sidebar.selectbox(
-        plain(title), list(runs), key=place, format_func=lambda key: plain(labels.get(key, key))
+        plain(title), list(runs), key=place, format_func=lambda key: labels.get(key, key)
     )
     if key not in runs:  # a browser can send any text
         raise UserError(f"there is no run {key} of {study} here: choose one of the list")
@@ -242,6 +248,12 @@ def chosen_model() -> str:
     return str(st.session_state.get(_MODEL) or DEFAULT_MODEL)
 
 
+def choose(model: str) -> None:
+    """Choose another model for all pages; for a widget's `on_change`."""
+    st.session_state[_MODEL] = model or DEFAULT_MODEL
+    _forget_runs()
+
+
 def choose_model(arrived: bool) -> None:
     """The sidebar's list of models: those of stored runs, the usual one, or one that is typed in.
     On arrival the URL's `model` counts."""
@@ -257,7 +269,7 @@ def choose_model(arrived: bool) -> None:
         list(known),
         key=_MODEL,
         accept_new_options=True,
-        format_func=lambda name: plain(Path(name).name),
+        format_func=lambda name: printable(Path(name).name),
         on_change=_forget_runs,
         help="For all pages: its runs come first, and it is what runs. Type another's name, "
         "folder or hub id.",
@@ -306,6 +318,23 @@ def _label(run: Run, differ: list[str]) -> str:
 def code(command: list[str]) -> None:
     """A command of `interp`, as it is typed here."""
     st.code(shell_line(command), language="bash")
+
+
+def make_one(study: str, **config: Any) -> None:
+    """How a run comes about that is not there: its command, and a link to the form that is filled
+    in with these settings."""
+    where = store_words(Store().root)  # without settings its class, and torch, need not be there
+    bare = ["interp", *study.split("."), *where]
+    code(command(study, config, *where) if config else bare)
+    given = {name: _as_text(value) for name, value in config.items()}
+    link("new", "Fill it in here", ":material/play_arrow:", study=study, **given)
+
+
+def _as_text(value: Any) -> str:
+    """A setting as the form takes it from a URL."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "\n".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def offer(

@@ -7,10 +7,20 @@ from typing import Any
 
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, errors_in_place, in_tabs, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    charts,
+    errors_in_place,
+    in_tabs,
+    listed,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.circuits import figures_heads as figures
 from interp.circuits.heads import HeadConfig
 from interp.circuits.patching import PatchConfig, said_position
@@ -19,7 +29,6 @@ from interp.lens.fit import FitConfig
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.vocabulary import visible
 from interp.runs.store import Run, Store
-from interp.runs.study import run_or_load
 
 SITES = ["resid_pre", "resid_mid", "attn_out", "mlp_out", "head_z"]
 
@@ -39,7 +48,7 @@ def _made(config: Any, pressed: bool, **changes: Any) -> Run | None:
     if not pressed:
         return None
     with errors_in_place(), st.spinner("running …"):
-        return run_or_load(replace(config, **changes))
+        return pool.run(replace(config, **changes))
     return None
 
 
@@ -82,9 +91,9 @@ def _patched(run: Run) -> None:
     charts("patched", figures.patched(cells, position))
     order = shown["moved"].abs().sort_values(ascending=False).index
     names = [name for name in cells if name != "head" or (cells["head"] >= 0).any()]
-    listed = shown.loc[order, names].head(20)
-    listed = listed.assign(position=listed["position"].map(said_position))
-    shown_table(listed, "places", run.study)
+    most = shown.loc[order, names].head(20)
+    most = most.assign(position=most["position"].map(said_position))
+    shown_table(most, "places", run.study)
     drawn = "from interp.circuits import figures_heads\n"
     drawn += f"figures_heads.patched(run.table('cells'), {position})"
     offer_run(cells, "patched", run, drawn)
@@ -101,7 +110,7 @@ def _head() -> None:
         left, right = st.columns(2)
         target = left.text_input("Target token, if any", placeholder=" are")
         against = right.text_input("Less the token (else the mean of all)", placeholder=" is")
-        lens = st.selectbox("Lens", ["raw", "final", *fits], format_func=plain)
+        lens = st.selectbox("Lens", ["raw", "final", *fits], format_func=listed)
         pressed = st.form_submit_button("Show")
     asked = {"prompt": prompt, "head": head, "target": target, "against": against}
     made = _made(usual, pressed, **asked, lens=lens, model=model.strip())

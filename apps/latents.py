@@ -4,13 +4,14 @@ away."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.address import bound
+from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
 from interp.apps.common import (
@@ -18,8 +19,8 @@ from interp.apps.common import (
     charts,
     errors_in_place,
     in_tabs,
+    listed,
     offer,
-    opened,
     pick_run,
     plain,
 )
@@ -29,10 +30,7 @@ from interp.latents import card, figures, html, neuronpedia, search
 from interp.latents.survey import SurveyConfig
 from interp.model.vocabulary import visible
 from interp.runs.fit import rebuilt
-from interp.runs.store import Run, open_run
-
-if TYPE_CHECKING:
-    from interp.saes import Sae
+from interp.runs.store import Run
 
 by_word, by_density = cached(search.by_word), cached(search.by_density)
 described, densities = cached(search.described), cached(search.densities)
@@ -195,27 +193,23 @@ def _imports(run: Run) -> str:
     )
 
 
-@st.cache_data(show_spinner="running …", max_entries=64)
-def firing_on(path: str, seal: str, text: str, k: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def firing_on(run: Run, text: str, k: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What fires on a text: the strongest latents at each token, and over the whole."""
     from interp.latents import prompt
 
-    run = open_run(Path(path))
-    config = prompt.checked_config(run)
-    subject, lock = opened(config.model, config.feeding)
-    sae = _sae(path, seal)
-    with lock:
-        return (
-            prompt.strongest(run, subject, sae, text, k),
-            prompt.firing(run, subject, sae, text, LIMIT),
-        )
+    def asked() -> tuple[pd.DataFrame, pd.DataFrame]:
+        config = prompt.checked_config(run)
+        with (
+            pool.borrowed(config.model, config.feeding) as subject,
+            pool.surveyed_sae(run) as sae,
+            st.spinner("running …"),
+        ):
+            return (
+                prompt.strongest(run, subject, sae, text, k),
+                prompt.firing(run, subject, sae, text, LIMIT),
+            )
 
-
-@st.cache_resource(show_spinner="opening the SAE …", max_entries=1)
-def _sae(path: str, seal: str) -> Sae:
-    from interp.latents.prompt import surveyed_sae
-
-    return surveyed_sae(open_run(Path(path)))
+    return remembered(("firing", run.manifest["seal"], text, k), asked)
 
 
 def _text(run: Run) -> None:
@@ -228,7 +222,7 @@ def _text(run: Run) -> None:
         return
     if not text.strip():
         raise UserError("the text is empty: type some")
-    each, whole = firing_on(str(run.path), run.manifest["seal"], text, k)
+    each, whole = firing_on(run, text, k)
     if each.empty:
         st.info("No latent fires on this text.")
         return
@@ -272,7 +266,7 @@ def _foreign() -> None:
         return
     cards = neuronpedia.parsed(given.name, given.getvalue())
     names = [made.title for made in cards]
-    number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: plain(names[i]))
+    number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: listed(names[i]))
     _shown(cards[number], "foreign")
     alone = html.page([cards[number]])
     st.download_button("Download HTML", alone, f"{names[number]}.html", "text/html")

@@ -13,6 +13,7 @@ import numpy as np
 import streamlit as st
 from safetensors.numpy import load_file
 
+from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
 from interp.apps.common import (
@@ -20,6 +21,7 @@ from interp.apps.common import (
     charts,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
@@ -34,7 +36,7 @@ from interp.linearscope.responses import ImpulseConfig, SvdConfig
 from interp.linearscope.tokens import TokensConfig
 from interp.runs.fit import rebuilt
 from interp.runs.store import Run, Store
-from interp.runs.study import Study, run_or_load
+from interp.runs.study import Study
 
 TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
@@ -73,7 +75,7 @@ def _view(title: str, view: View) -> None:
     run = pick_run(study, title, view.parameter) if Store().runs(study) else None
     if asked := view.ask(run):
         with st.spinner("computing …"):
-            run = run_or_load(asked)
+            run = pool.run(asked)
     run = run or pick_run(study)  # without any run it says how to make one
     view.show(run)
     offer_run(table(run, view.main), view.main, run)
@@ -113,7 +115,7 @@ def _votes(run: Run) -> None:
     label = "The class whose bias r is split by layer"
     place = bound("class", next(iter(names), None), names, int)
     which = st.selectbox(
-        plain(label), list(names), key=place, format_func=lambda c: plain(f"{names[c]} ({c})")
+        plain(label), list(names), key=place, format_func=lambda c: listed(f"{names[c]} ({c})")
     )
     if which not in names:
         raise UserError(f"this run has no class {which}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.address import bound
+from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
 from interp.apps.common import (
@@ -14,6 +16,7 @@ from interp.apps.common import (
     download,
     errors_in_place,
     in_tabs,
+    listed,
     offer,
     offer_run,
     pick_run,
@@ -35,22 +38,16 @@ CHECKS = {
 KINDS = {"all": "all pairs", "alike": "those with a cosine above ½"}
 
 
-@st.cache_resource(show_spinner="reading the heads' weights …", max_entries=2)
-def _weights(model: str):  # type: ignore[no-untyped-def]
-    from interp.model.weights import open_weights
-    from interp.obsprop.model_weights import StackedWeights
-
-    return StackedWeights(open_weights(model))
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
 def _norms(model: str, words: list[tuple[str, ...]]) -> tuple[pd.DataFrame, list[str]]:
     from interp.obsprop.observables import contrast, make_observable
     from interp.obsprop.propagate import head_norms
 
-    weights = _weights(model)
-    observable = make_observable("typed", contrast(*words), weights.stored)
-    return head_norms(weights, observable), list(observable.notes)
+    def asked() -> tuple[pd.DataFrame, list[str]]:
+        with pool.stacked_weights(model) as weights:
+            observable = make_observable("typed", contrast(*words), weights.stored)
+            return head_norms(weights, observable), list(observable.notes)
+
+    return remembered(("head norms", pool.content(model), *words), asked)
 
 
 @errors_in_place()
@@ -171,7 +168,7 @@ def _coupled() -> None:
     pairs = table(run, "pairs/pairs")
     heads = list(dict.fromkeys(pairs["head"]))
     place = bound("head", heads[0] if heads else "", heads)
-    head = str(st.selectbox("Head", heads, key=place, format_func=plain))
+    head = str(st.selectbox("Head", heads, key=place, format_func=listed))
     if head not in heads:
         raise UserError(f"this run has no pair of head {head}")
     charts("matrix", figures.coupling_matrix(pairs, head))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, consent, errors_in_place, offer, opened, pick_run, plain
+from interp.apps.common import charts, consent, errors_in_place, listed, offer, pick_run, plain
 from interp.apps.take import figure_shown
 from interp.model.subject import Subject
 from interp.othello import figures, read_board
@@ -44,9 +47,16 @@ class View(NamedTuple):
     seed: int
 
 
-@st.cache_resource(show_spinner="opening the autoencoder …", max_entries=24)
-def autoencoder(path: str, _run: Run, view: View) -> tuple[Sae, pd.DataFrame]:
-    return read_board.compared_sae(_run, *view), read_board.latent_rules(_run, *view)
+@contextmanager
+def autoencoder(run: Run, view: View) -> Iterator[tuple[Sae, pd.DataFrame]]:
+    """An autoencoder of the run and which latents say what, after the model."""
+
+    def made() -> tuple[Sae, pd.DataFrame]:
+        return read_board.compared_sae(run, *view), read_board.latent_rules(run, *view)
+
+    key = (str(run.manifest.get("seal", run.manifest["finished"])), *map(str, view))
+    with pool.kept(key, "the autoencoder", made) as opened:
+        yield opened
 
 
 @errors_in_place()
@@ -54,9 +64,9 @@ def page() -> None:
     st.title("OthelloGPT")
     run = pick_run("othello.compare", fits=_reads_boards)
     consent(run.config["model"])
-    subject, lock = opened(compared_model(run))
-    position, view = _position(), _view(run, subject)
-    with lock:
+    position = _position()
+    with pool.borrowed(compared_model(run)) as subject:
+        view = _view(run, subject)
         _boards(run, subject, position, view)
         _edited(run, subject, position, view)
 
@@ -86,9 +96,9 @@ def _view(run: Run, subject: Subject) -> View:
     place = bound("layer", max(last - 1, 0), range(last + 1))
     layer = st.sidebar.slider("Layer", 0, last, key=place)
     place = bound("sae", kinds[0], kinds)
-    arch = st.sidebar.selectbox("Autoencoder", kinds, key=place, format_func=plain)
+    arch = st.sidebar.selectbox("Autoencoder", kinds, key=place, format_func=listed)
     place = bound("seed", seeds[0], seeds)
-    seed = st.sidebar.selectbox("Seed", seeds, key=place, format_func=plain)
+    seed = st.sidebar.selectbox("Seed", seeds, key=place, format_func=listed)
     return View(str(arch), int(layer), int(seed))
 
 
@@ -103,11 +113,11 @@ def _boards(run: Run, subject: Subject, position: Position, view: View) -> None:
     stable = position.sound if label == "sound" else position.paper
     chances = move_probabilities(subject, position.tokens)
     x = read_board.residual(subject, position.tokens, view.layer)
-    sae, rules = autoencoder(str(run.path), run, view)
-    seen = {
-        f"The probe's board, layer {view.layer}": read_board.probe_board(run, view.layer, x),
-        f"The {view.arch} latents' board": read_board.latent_board(sae, rules, x),
-    }
+    with autoencoder(run, view) as (sae, rules):
+        seen = {
+            f"The probe's board, layer {view.layer}": read_board.probe_board(run, view.layer, x),
+            f"The {view.arch} latents' board": read_board.latent_board(sae, rules, x),
+        }
     columns = st.columns(3)
     true = figures.othello_board(position.absolute, "The board", chances, position.legal, stable)
     figure_shown(true)
@@ -148,7 +158,7 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     disc = left.selectbox("Disc (or click one on the board)", discs, key="disc")
     readers = ["probe", "means", *compared_kinds(run)]
     place = bound("directions", "probe", readers)
-    reader = middle.selectbox("Directions of", readers, key=place, format_func=plain)
+    reader = middle.selectbox("Directions of", readers, key=place, format_func=listed)
     about, place = "Length of the vector added at each layer but the last", bound("scale", 6.0)
     scale = right.slider(plain(about), 0.0, 20.0, step=0.5, key=place)
     tile = TILES.index(disc)

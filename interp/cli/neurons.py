@@ -148,6 +148,25 @@ def layers(
         common.say(note)
 
 
+@command(neurons, "index")
+def index(atlas: Atlas = None, fresh: Fresh = False, runs: Runs = None, json: Json = False) -> None:
+    """Make the search index of an atlas of before; a new atlas has its own.
+
+    With it a search does not read the whole atlas. It is kept beside the models, and the atlas
+    stays as it is.
+    """
+    from ..neurons.kept_index import make_index
+    from ..neurons.search import open_atlas
+
+    run = open_atlas(atlas, Store(runs))
+    made = make_index(run, fresh)
+    size = sum(part["bytes"] for name, part in made.manifest["files"].items() if "index/" in name)
+    metrics = {"bytes": size, "index_s": made.metrics.get("index_s", made.manifest["wall_s"])}
+    if not common.answered(json, "neurons.index", metrics, made.path):
+        own = "the atlas has its own index" if made.path == run.path else str(made.path)
+        common.say(f"{own}: {size / 2**20:.1f} MiB")
+
+
 _RANKED = {"score": "score p q", "coherence": "coherence coherence_p coherence_q score"}
 """A ranking's columns, before its details."""
 

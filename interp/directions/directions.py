@@ -35,6 +35,7 @@ from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
 from .provenance import Provenance
 from .reading import Product, Reading, Scorer
+from .spaces import check_comparable
 from .stored import read_folder
 from .vectors import checked_vectors
 
@@ -198,7 +199,12 @@ class Directions:
         return self.scorer(activations)
 
     def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
-        """Cosine of every vector with every vector of another set (0 with a zero vector)."""
+        """Cosine of every vector with every vector of another set (0 with a zero vector).
+
+        Raises:
+            UserError: vectors of two spaces: neither both of the residual stream nor at one site.
+        """
+        check_comparable(self.site, other.site)
         self._fits(other.vectors.shape[1], "the other directions")
         rows = torch.split(self.vectors, _BLOCK)
         return torch.cat([_cosines(ours, other.vectors) for ours in rows])

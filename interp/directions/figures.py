@@ -46,6 +46,31 @@ def cosine_map(cosine: Tensor, rows: list[str], columns: list[str]) -> go.Figure
     return laid_out(figure, "Cosines", height=min(160 + 24 * len(rows), 700))
 
 
+def token_bars(decoded: pd.Series) -> go.Figure:
+    """The top and bottom tokens of a direction and their logits, on one scale (a row of
+    `Directions.decode`)."""
+    figure = go.Figure()
+    logits = [*decoded["top_logits"], *decoded["bottom_logits"]]
+    largest = max((abs(x) for x in logits), default=0.0) or 1.0
+    for side, colour in (("top", BLUE), ("bottom", ORANGE)):
+        names = [f"{i + 1}  {label(token)}" for i, token in enumerate(decoded[side])]
+        figure.add_bar(
+            y=names, x=decoded[f"{side}_logits"], orientation="h", name=side, marker_color=colour,
+            xaxis="x" if side == "top" else "x2", yaxis="y" if side == "top" else "y2",
+            hovertemplate="%{y}: %{x:.3g}<extra></extra>",
+        )  # fmt: skip
+    shared = {"range": [-1.05 * largest, 1.05 * largest]}
+    rows = {"autorange": "reversed", "automargin": True}
+    figure.update_layout(
+        yaxis={"domain": [0.56, 1.0], **rows},
+        yaxis2={"domain": [0.0, 0.44], **rows},
+        xaxis={"anchor": "y", **shared},
+        xaxis2={"anchor": "y2", "title": "logit", **shared},
+    )
+    height = 130 + 44 * len(decoded["top"])
+    return laid_out(figure, "What it raises, and what it lowers", height=height, legend=False)
+
+
 def coloured_tokens(tokens: pd.DataFrame) -> str:
     """Texts as HTML; a token's `score` colours its background, blue above 0, orange below. The
     first token of each text has no colour: models attend to it whatever it is."""

@@ -12,7 +12,7 @@ from .store import Run, open_run
 def shipped(study: str) -> list[Run]:
     """The shipped runs of a study; [] where none ships. A run's `manifest["shipped"]` says what of
     it does not."""
-    return [run for run in _every() if run.study == study]
+    return [run for run in shipped_runs() if run.study == study]
 
 
 def is_shipped(run: Run) -> bool:
@@ -21,5 +21,6 @@ def is_shipped(run: Run) -> bool:
 
 
 @cache
-def _every() -> tuple[Run, ...]:
+def shipped_runs() -> tuple[Run, ...]:
+    """All of them."""
     return tuple(open_run(path.parent) for path in sorted(FOLDER.glob("*/*/manifest.json")))

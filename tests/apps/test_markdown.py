@@ -38,7 +38,7 @@ def safe(part: ast.expr) -> bool:
     if isinstance(part, ast.Constant):
         return True
     if isinstance(part, ast.Call):
-        return isinstance(part.func, ast.Name) and part.func.id == "plain"
+        return isinstance(part.func, ast.Name) and part.func.id in ("plain", "chip", "chips")
     if isinstance(part, ast.JoinedStr):
         return all(map(safe, part.values))
     if isinstance(part, ast.FormattedValue):

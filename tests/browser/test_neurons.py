@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from playwright.sync_api import expect
 
 from interp.directions.sources import neuron_directions
 from interp.model.neuron import parse_neuron
@@ -66,6 +67,39 @@ def test_search_card_and_reproduction(page, address):
     neuron.fill("1.up.3")
     neuron.press("Enter")
     page.get_by_role("heading", name="1.up.3").wait_for()
+
+
+def searched(page, word):
+    """Wait until a page shows the answer to a search."""
+    page.wait_for_url(f"**word=%23{word}*")
+    expect(page.get_by_role("textbox", name="Find a word")).to_have_value(f"#{word}")
+
+
+def test_every_search_counts_and_back_and_forward_restore_them(page, address):
+    page.goto(address)
+    page.get_by_role("link", name="Neuron atlas").first.click()
+    box = page.get_by_role("textbox", name="Find a word")
+    for word in "789":
+        box.fill(f"#{word}")
+        box.press("Enter")
+        searched(page, word)
+    page.get_by_role("tab", name="Layers").click()
+    page.wait_for_url("**view=Layers*")
+    page.go_back()
+    box.wait_for()
+    searched(page, 9)
+    page.go_back()
+    searched(page, 8)
+    page.go_forward()
+    searched(page, 9)
+    page.get_by_role("link", name="Clamp").click()
+    page.get_by_role("heading", name="Clamp a neuron").wait_for()
+    page.go_back()
+    box.wait_for()
+    searched(page, 9)
+    for _ in range(4):
+        page.go_back()
+    page.get_by_role("heading", name="Runs").wait_for()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ HOUSE = (
     "apps | cli",
     "report",
     "analyses",
+    "microscope",
     "circuits",
     "{analyses}",
     "directions",
