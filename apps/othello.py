@@ -30,13 +30,14 @@ from interp.othello.position import (
     position_after,
 )
 from interp.othello.read_board import Board
+from interp.runs.shipped import is_shipped
 from interp.runs.store import Run
 from interp.saes.sae import Sae
 
 
 def _reads_boards(run: Run) -> bool:
     """Whether a comparison has what reads a board; the shipped one has its scores alone."""
-    return any(name.startswith("directions/probe-") for name in run.files)
+    return not is_shipped(run) or any(name.startswith("directions/probe-") for name in run.files)
 
 
 class View(NamedTuple):
