@@ -107,7 +107,8 @@ def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
     left, middle, right = st.columns([2, 3, 2], vertical_alignment="bottom")
     row = tokens.iloc[at]
     following = [str(tokens["token"].iloc[at + 1])] if at + 1 < len(tokens) else []
-    target = _token(left, "Explain the token", "target", [*row["next"], *following], row["next"][0])
+    options = [*row["next"], *following]
+    target = _token(left, "Explain the token", "target", options, "the likeliest")
     named = "against" in st.query_params
     less = middle.segmented_control(
         "Less",
@@ -119,12 +120,12 @@ def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
     against = ""
     if less == TOKEN:
         rest = [each for each in row["next"] if each != (target or row["next"][0])]
-        against = _token(right, "This token", "against", rest, rest[0]) or rest[0]
+        against = _token(right, "This token", "against", rest, "the next likeliest") or rest[0]
     return look.about(target=target, against=against, alone=less == NOTHING)
 
 
-def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str], usual: str) -> str:
-    """A token of a list, or another that is typed; "" for the usual one."""
+def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str], none: str) -> str:
+    """A token of a list, or another that is typed; "" for none."""
     key = bound(name, "")
     given = st.session_state[key] or ""
     known = list(dict.fromkeys(["", *options, given]))
@@ -133,7 +134,8 @@ def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str],
         known,
         key=key,
         accept_new_options=True,
-        format_func=lambda token: visible(token) if token else f"{visible(usual)} (likeliest)",
+        # the browser sends what it shows, so that must not change with the position
+        format_func=lambda token: visible(token) if token else none,
         help="With its blank. Another one can be typed.",
     )
     return as_text(found or "")
