@@ -33,8 +33,6 @@ FROM = ("A text", "A stored look")
 TRY = ("The capital of France is", "The keys to the cabinet")
 LESS = MEAN, NOTHING, TOKEN = ("the mean of all", "nothing", "a token")
 """What a logit is shown less of."""
-NEW = "prompt typed"
-"""Whether the text was just typed."""
 
 
 @errors_in_place()
@@ -87,19 +85,16 @@ def _live() -> None:
 
 
 def _typed() -> None:
-    """Another text has other tokens."""
-    st.session_state[NEW] = True
+    """Another text has other tokens: it is looked at from its end."""
+    st.session_state[bound("position", None)] = None
+    for name in ("target", "against"):
+        st.session_state[bound(name, "")] = ""
 
 
 def _position(tokens: pd.DataFrame) -> int:
-    """The token that is clicked; of a text that was just typed the last one."""
+    """The token that is clicked, or the last one."""
     last = len(tokens) - 1
-    place = bound("position", last, range(last + 1))
-    if st.session_state.pop(NEW, False):
-        st.session_state[place] = last
-        for name in ("target", "against"):
-            st.session_state[bound(name, "")] = ""
-    return strip(tokens, place, last)
+    return strip(tokens, bound("position", last, range(last + 1)), last)
 
 
 def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
