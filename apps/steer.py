@@ -121,7 +121,8 @@ def _asked(model: str) -> Asked:
 def _going_on() -> None:
     """Another message to both sides; or the conversation from its start."""
     place = bound("then", "")
-    if text := st.chat_input("Say more, to both", key="more"):
+    here = st.container()  # outside of one it stands below the page, which then opens at its end
+    if text := here.chat_input("Say more, to both", key="more"):
         words = " ".join(text.split())
         st.session_state[place] = "\n".join(filter(None, [st.session_state[place], words]))
         st.rerun()

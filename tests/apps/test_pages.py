@@ -100,15 +100,14 @@ def test_directions_of_another_model_are_said_to_be(models, own_home):
     about = Provenance.of("test", open_weights(models[0]))
     run = own_home / "runs" / "some.study" / "key"
     Directions(Site("resid_post", 0), torch.randn(1, 32), index, about).save(run / "set")
-    shown = AppTest.from_function(steer_page, default_timeout=60)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("interp.apps.directions.stored_directions", lambda _: [run / "set"])
-        shown.run().sidebar.text_input[0].set_value(models[0])
-        shown.segmented_control[0].set_value("Add a direction").run()
-        assert not shown.warning
-        shown.sidebar.text_input[0].set_value(models[1]).run()
-    assert not shown.exception
-    assert "These directions are of" in shown.warning[0].value
+    for model, warned in zip(models, (0, 1), strict=True):
+        shown = AppTest.from_function(steer_page, default_timeout=60)
+        shown.session_state["chosen model"] = model
+        shown.query_params["edits"] = f"add {run / 'set'}:0=2"
+        shown.run()
+        assert not shown.exception
+        assert len(shown.warning) == warned
+    assert "This direction is of" in shown.warning[0].value
 
 
 def test_latents_of_an_sae_are_chosen_by_number(models, tmp_path, monkeypatch):

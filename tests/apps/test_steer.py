@@ -242,11 +242,10 @@ def test_the_text_as_it_is_is_made_once(talking_model, monkeypatch):
     )
     shown = fine(arrived(talking_model, edits="hold 1.down.17=50"))
     assert len(passes) == 2
-    slider = next(s for s in shown.slider if s.key.startswith("value"))
-    for value in (0.0, slider.min):
-        slider.set_value(value).run()
+    for value in (0.0, -20.0):
+        shown.slider(key="value hold 1.down.17").set_value(value).run()
     assert len(passes) == 4
-    slider.set_value(0.0).run()
+    shown.slider(key="value hold 1.down.17").set_value(0.0).run()
     assert len(passes) == 4, "remembered"
 
 
