@@ -167,8 +167,11 @@ def _slider(row: Row, number: int, model: str, running: bool, place: str) -> Row
     if row.unset:
         row = replace(row, act=replace(row.act, value=range_.start))
         _changed(place, number, row)
-    most = max(range_.most, abs(row.act.value))
-    key = f"value {row.name}"
+    widest, key = st.session_state.setdefault("steer: widest", {}), f"value {row.name}"
+    before = widest.get(row.name, 0.0)
+    most = widest[row.name] = max(before, range_.most, abs(row.act.value))
+    if most != before:  # with other ends it is another slider, which knows nothing of this one
+        st.session_state[key] = float(row.act.value)
     _set(key, float(row.act.value))
     st.slider(
         plain(range_.said),

@@ -78,7 +78,7 @@ def page() -> None:
     )
     asked = _asked(chosen_model())
     running = st.toggle(
-        "Run the model", key=bound("run", False), help="Loads it once for all windows."
+        "Run the model", key=bound("live", False), help="Loads it once for all windows."
     )
     acts = []
     with errors_in_place():

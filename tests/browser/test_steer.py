@@ -37,15 +37,15 @@ def both(subject, model, edit, tokens):
     return compared(subject, edits, [PROMPT], chat=False, tokens=tokens)["text"].tolist()
 
 
-def where(address, model, edits="", tokens=5, run="yes"):
-    given = {"model": model, "text": PROMPT, "chat": "no", "tokens": tokens, "run": run}
+def where(address, model, edits="", tokens=5, live="yes"):
+    given = {"model": model, "text": PROMPT, "chat": "no", "tokens": tokens, "live": live}
     if edits:
         given["edits"] = edits
     return f"{address}/steer?" + "&".join(f"{k}={quote(str(v))}" for k, v in given.items())
 
 
 def test_the_model_runs_only_when_asked(page, browser, address, dog_model):
-    page.goto(where(address, dog_model, run="no"))
+    page.goto(where(address, dog_model, live="no"))
     page.get_by_text("Nothing is loaded yet").wait_for()
     neuron = page.get_by_role("textbox", name="Neuron")
     neuron.fill("1.down.17")
