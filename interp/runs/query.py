@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -47,9 +48,12 @@ def database(process: int) -> duckdb.DuckDBPyConnection:
     Args:
         process: the number of this one; a child that was forked off has not its parent's threads.
     """
-    spilled = Path(tempfile.gettempdir()) / f"interp-duckdb-{process}"
+    spilled = tempfile.mkdtemp(prefix="interp-duckdb-")
+    atexit.register(shutil.rmtree, spilled, ignore_errors=True)
     threads = min(THREADS, os.cpu_count() or 1)
-    settings = {"threads": threads, "memory_limit": MEMORY, "temp_directory": str(spilled)}
+    settings: dict[str, Any] = {
+        "threads": threads, "memory_limit": MEMORY, "temp_directory": spilled,
+    }  # fmt: skip
     return duckdb.connect(config=settings)
 
 
