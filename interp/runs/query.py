@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
+import secrets
 import tempfile
 from functools import cache
 from typing import Any
@@ -48,8 +47,8 @@ def database(process: int) -> duckdb.DuckDBPyConnection:
     Args:
         process: the number of this one; a child that was forked off has not its parent's threads.
     """
-    spilled = tempfile.mkdtemp(prefix="interp-duckdb-")
-    atexit.register(shutil.rmtree, spilled, ignore_errors=True)
+    # DuckDB makes and removes it; nobody else knows its name
+    spilled = f"{tempfile.gettempdir()}/interp-duckdb-{secrets.token_hex(8)}"
     threads = min(THREADS, os.cpu_count() or 1)
     settings: dict[str, Any] = {
         "threads": threads, "memory_limit": MEMORY, "temp_directory": spilled,

@@ -49,9 +49,10 @@ def search_for(page: Page, turn: int) -> None:
 
 
 def exact(page: Page, turn: int) -> None:
+    """The token alone, then its whole family again."""
     page.get_by_text("Exact token").click()
-    shown = page.locator("code", has_text="--exact")
-    shown.first.wait_for(state="attached") if turn % 2 == 0 else settled(page)
+    said = "attached" if turn % 2 == 0 else "detached"
+    page.locator("code", has_text="--exact").first.wait_for(state=said)
     settled(page)
 
 
