@@ -63,6 +63,8 @@ def page() -> None:
         format_func=lambda view: plain(VIEWS.get(view, view)),
         label_visibility="collapsed",
     )
+    if view != "keep":
+        consent(opened.model)
     with errors_in_place():
         _VIEWS[view if view in _VIEWS else "tokens"](opened)
 
@@ -97,8 +99,6 @@ def _one(opened: OpenSet) -> OpenSet:
 
 def _tokens(opened: OpenSet) -> None:
     """What it spells through the LM head."""
-    if opened.model != chosen_model():
-        consent(opened.model)
     lens = st.selectbox("Lens", LENSES, key=bound("lens", "raw", LENSES))
     for caution in cautions(opened.directions):
         st.warning(plain(caution))

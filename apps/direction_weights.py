@@ -9,7 +9,7 @@ import streamlit as st
 from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
-from interp.apps.common import charts, chosen_model, errors_in_place, offer, plain
+from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
 from interp.apps.sets import (
     OpenSet,
     choose_sae,
@@ -165,6 +165,8 @@ def compare(opened: OpenSet) -> None:
         return
     theirs = opened_set(other, opened.model)
     head(theirs)
+    if theirs.model != opened.model:
+        consent(theirs.model)
     same = theirs.model == opened.model
     weights = open_weights(opened.model) if same else None
     rows = pairs(opened.directions, theirs.directions, LIMIT, weights)

@@ -7,7 +7,7 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
-from interp.apps.common import charts, chosen_model, consent, errors_in_place, in_tabs, offer, plain
+from interp.apps.common import charts, consent, errors_in_place, in_tabs, offer, plain
 from interp.apps.sets import (
     LENSES,
     LIMIT,
@@ -48,8 +48,7 @@ def page() -> None:
 
 
 def _decoded(opened: OpenSet) -> None:
-    if opened.model != chosen_model():
-        consent(opened.model)
+    consent(opened.model)
     lens = st.selectbox("Lens", LENSES, key=bound("lens", "raw", LENSES))
     for caution in cautions(opened.directions):
         st.warning(plain(caution))

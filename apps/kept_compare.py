@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from interp.apps.address import bound
-from interp.apps.common import charts, chosen_model, errors_in_place, offer, plain
+from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
 from interp.apps.sets import OpenSet, decoded, opened_set
 from interp.directions import figures
 from interp.directions.collections import Collection
@@ -38,6 +38,8 @@ def compared(collection: Collection) -> None:
     )
     chosen = [id for id in ids if id in titles] or list(titles)[:MOST]
     every = _opened(collection, chosen)
+    for model in dict.fromkeys(each.model for each in every):
+        consent(model)
     names = [titles[each.source.rpartition(":")[2]] for each in every]
     directions = [each.directions for each in every]
     cosine = between(directions, _weights(every))

@@ -15,14 +15,15 @@ import streamlit as st
 
 from interp.apps.answers import remembered
 from interp.apps.chips import chips
-from interp.apps.common import chosen_model, plain
+from interp.apps.common import chosen_model, consent, plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
+from interp.directions.collections import KEPT
 from interp.directions.reading import Coordinate, Encoder
 from interp.directions.sets import FILES as SET_FILES
 from interp.directions.sets import sae_text, set_text, sets_of
 from interp.directions.singles import singles
-from interp.directions.sources import content
+from interp.directions.sources import content, folder_of
 from interp.errors import UserError
 from interp.lens.files import open_lens
 from interp.model.weights import open_weights
@@ -64,6 +65,8 @@ def opened_set(source: str, model: str = "") -> OpenSet:
         UserError: as `open_directions`.
     """
     model, store = model or chosen_model(), Store()
+    if not source.startswith((KEPT, "run:")) and folder_of(source, store) is None:
+        consent(model)  # which may be of a link
     own = content(source, model, store)
 
     def make() -> OpenSet:

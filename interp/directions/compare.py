@@ -113,18 +113,21 @@ def between(every: Sequence[Directions], weights: Weights | None = None) -> Floa
         for j, theirs in enumerate(every[: i + 1]):
             if why_not(ours, theirs):
                 continue
-            carried = weights is not None and ours.site != theirs.site
-            cosine = stream_cosine(ours, theirs, weights) if carried else ours.cosine(theirs)
+            if weights is not None and ours.site != theirs.site:
+                cosine = stream_cosine(ours, theirs, weights)
+            else:
+                cosine = ours.cosine(theirs)
             made[i, j] = made[j, i] = cosine[0, 0]
     return made
 
 
 def why_not(ours: Directions, theirs: Directions) -> str:
     """Why two directions have no cosine; "" if they have one."""
-    prints = {each.provenance.fingerprint for each in (ours, theirs)} - {""}
-    models = {each.provenance.model for each in (ours, theirs)} - {""}
-    if len(prints) > 1 or (not prints and len(models) > 1):
-        return f"they are of two models, {' and '.join(sorted(models))}"
+    a, b = ours.provenance, theirs.provenance
+    known = bool(a.fingerprint and b.fingerprint)
+    own, other = (a.fingerprint, b.fingerprint) if known else (a.model, b.model)
+    if own and other and own != other:
+        return f"they are of two models, {a.model} and {b.model}"
     try:
         check_comparable(ours.site, theirs.site)
     except UserError as error:
