@@ -10,6 +10,8 @@ import streamlit as st
 
 from interp.apps.chips import shown
 from interp.apps.common import link, plain
+from interp.directions.sets import portable
+from interp.runs.store import Store
 
 VIEWS = {
     "tokens": "Decode",
@@ -31,6 +33,7 @@ def carry_on(source: str, model: str, key: str) -> None:
         model: whose neuron it is, and what runs.
         key: tells this menu from others on the page.
     """
+    source = portable(source, Store())
     with st.popover(plain(shown("vector", source)), key=f"carry {key}", icon=":material/explore:"):
         links(source, model)
 
