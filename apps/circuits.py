@@ -191,9 +191,9 @@ def _graph(run: Run, graph: Graph) -> None:
             "Node", names, key=key, format_func=printable, help="Or click one in the picture."
         )
         _card(graph, graph.number(chosen), by)
-    listed = _listed(graph.nodes.loc[order])
-    shown_table(listed, "nodes", run.study)
-    offer_run(listed, f"circuit {run.path.name}", run, _drawn("graph"))
+    rows = _listed(graph.nodes.loc[order])
+    shown_table(rows, "nodes", run.study)
+    offer_run(rows, f"circuit {run.path.name}", run, _drawn("graph"))
 
 
 def _listed(nodes: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,16 @@ import streamlit as st
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, errors_in_place, link, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    charts,
+    errors_in_place,
+    link,
+    listed,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.errors import UserError
 from interp.model.vocabulary import visible
 from interp.neurons import figures
@@ -71,7 +80,7 @@ def _of_a_prompt(run: Run) -> pd.DataFrame:
         st.caption(plain(f"Prompt: “{prompts[0]}”"))
         return rows
     key = bound("prompt", prompts[0], prompts)
-    chosen = st.selectbox("Prompt", prompts, key=key, format_func=plain)
+    chosen = st.selectbox("Prompt", prompts, key=key, format_func=listed)
     return rows[rows["prompt"] == chosen]
 
 

@@ -153,6 +153,12 @@ def plain(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:&])", r"\\\1", printable(str(text)))
 
 
+def listed(option: object) -> str:
+    """An option of a selectbox, multiselect or select_slider: there Streamlit reads no markdown,
+    and escapes would show."""
+    return printable(str(option))
+
+
 def consent(model: str) -> None:
     """Ask before a model that a run names is fetched from the hub, with the user's own token: a run
     may come from anybody."""

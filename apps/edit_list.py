@@ -19,6 +19,7 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.common import errors_in_place, plain
 from interp.apps.directions import choose_directions
+from interp.directions import Directions
 from interp.directions.reach import Reach, reach
 from interp.directions.steering import VERBS, Act, feeding, one_direction, parse_act
 from interp.errors import UserError
@@ -26,6 +27,7 @@ from interp.latents import search
 from interp.model.files import state_of
 from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
+from interp.model.weights import open_weights
 from interp.plain_path import found
 from interp.runs.store import Run, Store
 
@@ -127,7 +129,7 @@ def section(model: str, running: bool) -> list[Act]:
 
 def _row(number: int, text: str, model: str, running: bool, place: str) -> Row:
     """One edit: switch, slider and remove. One that is wrong can only be removed."""
-    left, right = st.columns([12, 1], vertical_alignment="center")
+    left, right = st.columns([7, 1], vertical_alignment="center")
     right.button(
         "Remove",
         key=f"remove {text}",
@@ -140,7 +142,7 @@ def _row(number: int, text: str, model: str, running: bool, place: str) -> Row:
     with left:
         row = parsed(text)
         key = f"on {row.name}"
-        st.session_state[key] = row.on
+        _set(key, row.on)
         st.toggle(
             plain(f"{LABELS[row.act.verb]}: {row.act.target}"),
             key=key,
@@ -148,6 +150,8 @@ def _row(number: int, text: str, model: str, running: bool, place: str) -> Row:
         )
         if row.act.sae:
             _about_latent(row.act)
+        elif row.act.verb != "hold":
+            _note_model(row.act.target, model)
         if VERBS[row.act.verb]:
             return _slider(row, number, model, running, place)
     return row
@@ -163,9 +167,12 @@ def _slider(row: Row, number: int, model: str, running: bool, place: str) -> Row
     if row.unset:
         row = replace(row, act=replace(row.act, value=range_.start))
         _changed(place, number, row)
-    most = max(range_.most, abs(row.act.value))
-    key = f"value {row.name}"
-    st.session_state[key] = float(row.act.value)
+    widest, key = st.session_state.setdefault("steer: widest", {}), f"value {row.name}"
+    before = widest.get(row.name, 0.0)
+    most = widest[row.name] = max(before, range_.most, abs(row.act.value))
+    if most != before:  # with other ends it is another slider, which knows nothing of this one
+        st.session_state[key] = float(row.act.value)
+    _set(key, float(row.act.value))
     st.slider(
         plain(range_.said),
         -most,
@@ -178,6 +185,13 @@ def _slider(row: Row, number: int, model: str, running: bool, place: str) -> Row
         ),
     )
     return row
+
+
+def _set(key: str, value: bool | float) -> None:
+    """Give a widget its value, where it has another: what is set goes to the browser, and would
+    undo what is done there meanwhile."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
 
 
 def _step(most: float) -> float:
@@ -218,21 +232,29 @@ def print_of(act: Act, model: str) -> str:
         return saes_fingerprint(act.sae)
     if act.verb == "hold":
         return ""  # the model's own
-    return direction_print(act.target, model)
+    return _direction_of(act.target, model).identity
 
 
-def direction_print(source: str, model: str) -> str:
-    """A direction's hash. Opening one may take a second, so a visit opens it once, and again where
-    the folder has changed."""
+def _direction_of(source: str, model: str) -> Directions:
+    """A direction. Opening one may take a second, so a visit opens it once, and again where the
+    folder has changed."""
     folder = found(source) or found(source.rpartition(":")[0])
     about = folder / "directions.json" if folder else None
     state = state_of(about) if about and about.exists() else ""
-    kept = st.session_state.setdefault("steer: prints", {})
+    kept = st.session_state.setdefault("steer: directions", {})
     key = (source, pool.content(model), state)
     if key not in kept:
         with st.spinner("opening the direction …"):
-            kept[key] = one_direction(source, model).identity
-    return str(kept[key])
+            kept[key] = one_direction(source, model)
+    opened: Directions = kept[key]
+    return opened
+
+
+def _note_model(source: str, model: str) -> None:
+    """Say that a direction is of other weights."""
+    made = _direction_of(source, model).provenance
+    if made.fingerprint and made.fingerprint != open_weights(model).fingerprint():
+        st.warning(plain(f"This direction is of {made.model or 'other weights'}, not of {model}."))
 
 
 def _about_latent(act: Act) -> None:

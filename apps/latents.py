@@ -19,6 +19,7 @@ from interp.apps.common import (
     charts,
     errors_in_place,
     in_tabs,
+    listed,
     offer,
     pick_run,
     plain,
@@ -265,7 +266,7 @@ def _foreign() -> None:
         return
     cards = neuronpedia.parsed(given.name, given.getvalue())
     names = [made.title for made in cards]
-    number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: plain(names[i]))
+    number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: listed(names[i]))
     _shown(cards[number], "foreign")
     alone = html.page([cards[number]])
     st.download_button("Download HTML", alone, f"{names[number]}.html", "text/html")

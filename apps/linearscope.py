@@ -21,6 +21,7 @@ from interp.apps.common import (
     charts,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
@@ -114,7 +115,7 @@ def _votes(run: Run) -> None:
     label = "The class whose bias r is split by layer"
     place = bound("class", next(iter(names), None), names, int)
     which = st.selectbox(
-        plain(label), list(names), key=place, format_func=lambda c: plain(f"{names[c]} ({c})")
+        plain(label), list(names), key=place, format_func=lambda c: listed(f"{names[c]} ({c})")
     )
     if which not in names:
         raise UserError(f"this run has no class {which}")

@@ -16,6 +16,7 @@ from interp.apps.common import (
     download,
     errors_in_place,
     in_tabs,
+    listed,
     offer,
     offer_run,
     pick_run,
@@ -167,7 +168,7 @@ def _coupled() -> None:
     pairs = table(run, "pairs/pairs")
     heads = list(dict.fromkeys(pairs["head"]))
     place = bound("head", heads[0] if heads else "", heads)
-    head = str(st.selectbox("Head", heads, key=place, format_func=plain))
+    head = str(st.selectbox("Head", heads, key=place, format_func=listed))
     if head not in heads:
         raise UserError(f"this run has no pair of head {head}")
     charts("matrix", figures.coupling_matrix(pairs, head))

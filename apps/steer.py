@@ -78,7 +78,7 @@ def page() -> None:
     )
     asked = _asked(chosen_model())
     running = st.toggle(
-        "Run the model", key=bound("run", False), help="Loads it once for all windows."
+        "Run the model", key=bound("live", False), help="Loads it once for all windows."
     )
     acts = []
     with errors_in_place():
@@ -121,7 +121,8 @@ def _asked(model: str) -> Asked:
 def _going_on() -> None:
     """Another message to both sides; or the conversation from its start."""
     place = bound("then", "")
-    if text := st.chat_input("Say more, to both", key="more"):
+    here = st.container()  # outside of one it stands below the page, which then opens at its end
+    if text := here.chat_input("Say more, to both", key="more"):
         words = " ".join(text.split())
         st.session_state[place] = "\n".join(filter(None, [st.session_state[place], words]))
         st.rerun()

@@ -1,8 +1,6 @@
 """What the pages share, without a browser."""
 
 import json
-import shutil
-from functools import partial
 from types import SimpleNamespace
 
 import pandas as pd
@@ -77,16 +75,16 @@ def steer_page():
 def test_directions_of_another_model_are_said_to_be(models, own_home):
     index = pd.DataFrame({"name": ["d"]})
     about = Provenance.of("test", open_weights(models[0]))
-    Directions(Site("resid_post", 0), torch.randn(1, 32), index, about).save(own_home / "set")
-    made = {f"set/{p.name}": partial(shutil.copy, p) for p in (own_home / "set").iterdir()}
-    finish_by_hand(own_home / "runs", "some.study", made=made)
-    shown = AppTest.from_function(steer_page, default_timeout=60)
-    shown.run().sidebar.text_input[0].set_value(models[0])
-    shown.segmented_control[0].set_value("Add a direction").run()
-    assert not shown.warning
-    shown.sidebar.text_input[0].set_value(models[1]).run()
-    assert not shown.exception
-    assert "These directions are of" in shown.warning[0].value
+    run = own_home / "runs" / "some.study" / "key"
+    Directions(Site("resid_post", 0), torch.randn(1, 32), index, about).save(run / "set")
+    for model, warned in zip(models, (0, 1), strict=True):
+        shown = AppTest.from_function(steer_page, default_timeout=60)
+        shown.session_state["chosen model"] = model
+        shown.query_params["edits"] = f"add {run / 'set'}:0=2"
+        shown.run()
+        assert not shown.exception
+        assert len(shown.warning) == warned
+    assert "This direction is of" in shown.warning[0].value
 
 
 def home_page():

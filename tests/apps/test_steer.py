@@ -54,10 +54,10 @@ def empty(monkeypatch, store):
     monkeypatch.setattr(answers, "_kept", type(answers._kept)())
 
 
-def arrived(model, run="yes", text="w1 w2", **params):
+def arrived(model, live="yes", text="w1 w2", **params):
     shown = AppTest.from_string(PAGE, default_timeout=60)
     shown.session_state["chosen model"] = str(model)
-    given = {"text": text, "chat": "no", "tokens": "5", "run": run, **params}
+    given = {"text": text, "chat": "no", "tokens": "5", "live": live, **params}
     for name, value in given.items():
         shown.query_params[name] = value
     return shown.run()
@@ -194,7 +194,7 @@ def test_a_slider_opens_where_it_does_something(talking_model, subject, sae):
 
 
 def test_without_the_model_nothing_is_loaded(talking_model):
-    shown = fine(arrived(talking_model, run="no", direction="1.down.17"))
+    shown = fine(arrived(talking_model, live="no", direction="1.down.17"))
     assert len(pool.POOL) == 0
     assert any("Nothing is loaded yet" in info.value for info in shown.info)
     assert listed(shown) == ["hold 1.down.17"]
@@ -223,7 +223,7 @@ def test_a_mistake_is_one_line_and_leaves_the_page_on(talking_model, params, sai
     import re
 
     assert re.search(said, shown.error[0].value.replace("\\", ""))
-    assert shown.toggle(key="?run").value is True
+    assert shown.toggle(key="?live").value is True
     shown.text_input(key="?text").set_value("w1 w2")
     bad = [text for text in listed(shown) if text != good]
     for button in shown.button:
@@ -242,11 +242,10 @@ def test_the_text_as_it_is_is_made_once(talking_model, monkeypatch):
     )
     shown = fine(arrived(talking_model, edits="hold 1.down.17=50"))
     assert len(passes) == 2
-    slider = next(s for s in shown.slider if s.key.startswith("value"))
-    for value in (0.0, slider.min):
-        slider.set_value(value).run()
+    for value in (0.0, -20.0):
+        shown.slider(key="value hold 1.down.17").set_value(value).run()
     assert len(passes) == 4
-    slider.set_value(0.0).run()
+    shown.slider(key="value hold 1.down.17").set_value(0.0).run()
     assert len(passes) == 4, "remembered"
 
 

@@ -159,28 +159,6 @@ def test_clamp_slider_changes_the_text(page, address, runs):
     page.get_by_text("interp neurons clamp --model m --neuron 1.down.2").wait_for()
 
 
-def filled(page, name, text):
-    box = page.get_by_role("textbox", name=name, exact=True)
-    box.fill(text)
-    box.press("Enter")
-
-
-def test_steer_runs_the_model_only_when_asked(page, address, dog_model):
-    page.goto(f"{address}/steer")
-    page.get_by_text("Nothing is loaded yet").wait_for()
-    filled(page, "Model", str(dog_model))
-    filled(page, "Prompt", "w1 w2")
-    page.get_by_text("Chat template").click()
-    filled(page, "Neuron", "1.down.17")
-    page.get_by_text("Run the model").click()
-    page.get_by_text("dogdogdog").wait_for()
-    page.get_by_text("The next token").wait_for()
-    page.get_by_text("Reproduce this").click()
-    page.get_by_text("interp neurons clamp --neuron 1.down.17 --value 40").wait_for()
-    filled(page, "Neuron", "dog")
-    page.get_by_text("'dog' names no neuron").wait_for()
-
-
 def test_directions_are_decoded_and_compared(page, address, dog_model, runs):
     neurons = [parse_neuron(name) for name in ("1.down.17", "1.down.3")]
     found = neuron_directions(Weights(dog_model), neurons)
