@@ -10,6 +10,8 @@ import streamlit as st
 
 from interp.apps.chips import shown
 from interp.apps.common import link, plain
+from interp.directions.sets import portable
+from interp.runs.store import Store
 
 VIEWS = {
     "tokens": "Decode",
@@ -32,6 +34,7 @@ def carry_on(source: str, model: str, key: str, label: str = "") -> None:
         key: tells this menu from others on the page.
         label: what the button says; by default the source.
     """
+    source = portable(source, Store())
     said = plain(shown("vector", label or source))
     with st.popover(said, key=f"carry {key}", icon=":material/explore:"):
         links(source, model)

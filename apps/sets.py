@@ -15,6 +15,7 @@ import streamlit as st
 
 from interp.apps.answers import remembered
 from interp.apps.chips import chips
+from interp.apps.columns import shown_table
 from interp.apps.common import chosen_model, consent, plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
@@ -187,12 +188,26 @@ def choose_sae(key: str) -> str:
         list(names),
         key=key,
         accept_new_options=True,
-        format_func=lambda text: printable(names.get(text, text)),
+        format_func=lambda text: printable(names.get(text, str(text))),
         help="Of a stored run, or a shipped one; a folder or release:sae_id can be typed.",
     )
     if not source:
         raise UserError("there is no SAE yet: train one with `interp saes train`, or type one")
     return str(source)
+
+
+def selected(rows: pd.DataFrame, key: str) -> int | None:
+    """A table of directions, of which one row can be selected: its number, the first row's until
+    another is; None of no rows."""
+    event = shown_table(rows, key, "directions", on_select="rerun", selection_mode="single-row")
+    picked = event["selection"]["rows"]
+    return int(picked[0] if picked else 0) if len(rows) else None
+
+
+def spelled(table: pd.DataFrame, name: str, site: str) -> dict[str, object]:
+    """A row of what directions spell, side by side."""
+    row = table.iloc[0]
+    return {"name": name, "site": site, "top": list(row["top"]), "bottom": list(row["bottom"])}
 
 
 def words(*command: str, model: str = "") -> list[str]:
