@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -32,8 +31,7 @@ from interp.runs.store import Run, Store, open_run
 from interp.runs.unfinished import unfinished
 
 if TYPE_CHECKING:
-    from interp.model.prompting import Bos
-    from interp.model.subject import Subject
+    pass
 
 T = TypeVar("T")
 
@@ -196,6 +194,7 @@ def pick_run(
     title: str = "Run",
     parameter: str = "run",
     fits: Callable[[Run], bool] = lambda run: True,
+    first: str = "",
 ) -> Run:
     """The run chosen in the sidebar; without any, how to make one. What ships comes after the
     store's own.
@@ -205,6 +204,7 @@ def pick_run(
 
     Args:
         fits: whether a run has what the page shows.
+        first: the key of the one to begin with, instead of the newest of the chosen model.
     """
     store = Store()
     found, complaints = store.looked_through(study)
@@ -219,7 +219,7 @@ def pick_run(
     wanted = st.query_params.get(parameter)
     if wanted and wanted not in runs:
         st.warning(plain(f"There is no run {wanted} here; this is another."))
-    usual = _usual_run(runs, f"{study} {parameter}")
+    usual = _usual_run(runs, f"{study} {parameter}", first)
     labels, place = _labels(list(runs.values())), bound(parameter, usual, runs, always=True)
     if st.session_state.get(_OTHER_MODEL):
         st.session_state[place] = usual
@@ -228,6 +228,7 @@ def pick_run(
     )
     if key not in runs:  # a browser can send any text
         raise UserError(f"there is no run {key} of {study} here: choose one of the list")
+    st.sidebar.caption(plain(labels[key]))  # the box cuts what is longer than it
     st.session_state.setdefault(_CHOSEN, {})[f"{study} {parameter}"] = key
     run_shown(runs[key])
     if is_shipped(runs[key]):
@@ -244,11 +245,11 @@ def _key(run: Run) -> str:
 _CHOSEN, _OTHER_MODEL, _MODEL = "runs chosen", "another model", "chosen model"
 
 
-def _usual_run(runs: Mapping[str, Run], chooser: str) -> str:
+def _usual_run(runs: Mapping[str, Run], chooser: str, first: str) -> str:
     """The key of the run to show where the URL names none."""
     before = st.session_state.get(_CHOSEN, {}).get(chooser)
     own = [key for key, run in runs.items() if run.config.get("model") == chosen_model()]
-    return str(before) if before in runs else next(iter(own or runs))
+    return str(before) if before in runs else first or next(iter(own or runs))
 
 
 def chosen_model() -> str:
@@ -416,12 +417,3 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
 
 table = cached(Run.table)
 """`table(run, "scores/table")`: a table of a run, read once."""
-
-
-@st.cache_resource(show_spinner="opening the model …", max_entries=1)
-def opened(model: str, bos: Bos = "auto") -> tuple[Subject, Lock]:
-    """One model in memory, and a lock: an edit applies to whatever runs, so one page runs at a
-    time."""
-    from interp.model.subject import open_subject
-
-    return open_subject(model, bos=bos), Lock()

@@ -56,6 +56,7 @@ def _live() -> None:
         key=bound("text", ""),
         height=80,
         placeholder="The capital of France is",
+        on_change=_typed,
         help="The model loads when there is a text: 540 MB for SmolLM2.",
     )
     if not text:
@@ -66,7 +67,7 @@ def _live() -> None:
     consent(model)
     look = Live.of(model, text)
     tokens = look.tokens
-    at = _position(tokens, text)
+    at = _position(tokens)
     look = _target(look.about(position=at), tokens, at)
     views: dict[str, Callable[..., None]] = {
         "Tokens": _tokens,
@@ -83,12 +84,16 @@ def _live() -> None:
     _keep(look)
 
 
-def _position(tokens: pd.DataFrame, text: str) -> int:
-    """The token that is clicked; of a new text the last one."""
-    last, place = len(tokens) - 1, "prompt?position"
-    if st.session_state.get("prompt of", text) != text and place in st.session_state:
-        st.session_state[place] = last
-    st.session_state["prompt of"] = text
+def _typed() -> None:
+    """Another text has other tokens: it is looked at from its end."""
+    st.session_state[bound("position", None)] = None
+    for name in ("target", "against"):
+        st.session_state[bound(name, "")] = ""
+
+
+def _position(tokens: pd.DataFrame) -> int:
+    """The token that is clicked, or the last one."""
+    last = len(tokens) - 1
     return strip(tokens, bound("position", last, range(last + 1)), last)
 
 
@@ -97,7 +102,8 @@ def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
     left, middle, right = st.columns([2, 3, 2], vertical_alignment="bottom")
     row = tokens.iloc[at]
     following = [str(tokens["token"].iloc[at + 1])] if at + 1 < len(tokens) else []
-    target = _token(left, "Explain the token", "target", [*row["next"], *following], row["next"][0])
+    options = [*row["next"], *following]
+    target = _token(left, "Explain the token", "target", options, "the likeliest")
     named = "against" in st.query_params
     less = middle.segmented_control(
         "Less",
@@ -109,12 +115,12 @@ def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
     against = ""
     if less == TOKEN:
         rest = [each for each in row["next"] if each != (target or row["next"][0])]
-        against = _token(right, "This token", "against", rest, rest[0]) or rest[0]
+        against = _token(right, "This token", "against", rest, "the next likeliest") or rest[0]
     return look.about(target=target, against=against, alone=less == NOTHING)
 
 
-def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str], usual: str) -> str:
-    """A token of a list, or another that is typed; "" for the usual one."""
+def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str], none: str) -> str:
+    """A token of a list, or another that is typed; "" for none."""
     key = bound(name, "")
     given = st.session_state[key] or ""
     known = list(dict.fromkeys(["", *options, given]))
@@ -123,7 +129,8 @@ def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str],
         known,
         key=key,
         accept_new_options=True,
-        format_func=lambda token: visible(token) if token else f"{visible(usual)} (likeliest)",
+        # the browser sends what it shows, so that must not change with the position
+        format_func=lambda token: visible(token) if token else none,
         help="With its blank. Another one can be typed.",
     )
     return as_text(found or "")
@@ -212,7 +219,7 @@ def _keep(look: Live) -> None:
         pressed = st.button("Store this look", key="store look")
         st.caption("A stored look opens without the model, for every position of the text.")
     if pressed:
-        other = str(st.session_state.get("prompt?other") or "")
+        other = str(st.session_state[bound("other", "")] or "")
         run = look.keep(**({"other": other} if other and other != look.asked.text else {}))
         st.success(plain(f"Stored as {run.path.name}."))
         link("prompt", "Open the stored look", of=FROM[1], run=run.path.name)

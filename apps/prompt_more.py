@@ -43,18 +43,8 @@ def lensed(look: Look) -> None:
         format_func=figures.SHADES.__getitem__,
         key=bound("shade", "p", list(figures.SHADES)),
     )
-    last = cells[cells["position"] == look.position].sort_values("layer")
-    said, layers = last["said"].iloc[-1], last["layer"]
-    from_here = layers[(last["said"] == said).iloc[::-1].cumprod().astype(bool)].min()
-    charts(
-        "grid",
-        figures.grid(_compact(cells), shade),
-        shows=f"The likeliest token, read from the stream after each layer by the {lens} lens, "
-        f"at the {COLUMNS} positions up to {where(look)}. A surprise is an answer that is there "
-        "early and lost later.",
-        found=f"At position {look.position} the lens says {visible(said)} from layer {from_here} "
-        "on.",
-    )
+    st.caption(plain(f"The {lens} lens, at the positions up to {where(look)}, {COLUMNS} at most."))
+    charts("grid", figures.grid(_compact(cells), shade))
     command, call = look.call(lens=lens)
     offer(cells, "lens grid", command, f"{call}run.table('cells')")
 
@@ -141,6 +131,8 @@ def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
 
 def latents(look: Live) -> None:
     """The strongest latents at the chosen token, of an SAE that was surveyed."""
+    from interp.latents.prompt import survey_config
+
     runs = [run for run in Store().runs(search.STUDY) if run.config.get("model") == look.model]
     if not runs:
         st.info("No SAE of this model is surveyed here: make a survey with interp saes survey.")
@@ -187,7 +179,7 @@ def latents(look: Live) -> None:
     numbers = [int(each) for each in told["latent"]]
     chosen = st.selectbox("Go on with latent", numbers, key=bound("latent", numbers[0], numbers))
     with st.container(horizontal=True):
-        carry_on(f"sae:{survey.config['source']}:{chosen}", look.model, "latent")
+        carry_on(f"sae:{survey_config(survey).source}:{chosen}", look.model, "latent")
         link("latents", "Its card", run=str(key), latent=str(chosen))
     words = ["interp", "saes", "search", "--text", look.asked.text, "--survey", str(survey.path)]
     call = (

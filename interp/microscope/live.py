@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-import torch
 
 from ..lens.lens import Lens
 from ..runs.store import Run
@@ -77,15 +76,3 @@ def prefix(opened: Opened, question: Question) -> str:
     own = ids[len(prompting.start) :]
     text = prompting.text(own) if own else ""
     return text if text and prompting.ids(text) == ids else ""
-
-
-def latent_contributions(
-    opened: Opened, question: Question, rows: pd.DataFrame, written: torch.Tensor
-) -> pd.DataFrame:
-    """Rows with a `value` each, beside it the `contribution` of what a latent writes to the logit.
-
-    Args:
-        written: the decoder's row of each, in the stream [n, d_model].
-    """
-    u = direct_of(opened, question).u[0]
-    return rows.assign(contribution=(written.double() @ u).numpy() * rows["value"].to_numpy())
