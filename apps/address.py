@@ -3,7 +3,9 @@ and the browser's back and forward go through the views.
 
 The URL is read where it is not what the page left there itself: on a link, a bookmark, back and
 forward. Otherwise the widgets are right, and the URL is written when the page ends, as one step of
-the history. A page that was just arrived at writes nothing, or "back" would lead to itself.
+the history. A page that was just arrived at writes nothing new, or "back" would lead to itself; but
+it says again what a link within the app asked for, since Streamlit gives a link's parameters to the
+page and not to the browser, which takes no step where its URL is the same already.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ def followed(page: str) -> Iterator[bool]:
     """Around a page's function: whether it was just arrived at. `page` is its address."""
     state, here = st.session_state, (page, st.query_params.to_dict())
     arrived = state.get(_LEFT) != here and not _clicked(page)
+    followed_here = arrived and state.get(_LEFT) is not None
     state[_LEFT] = here  # now: a click may stop this run, and the next one has not arrived
     if arrived:
+        if followed_here and here[1]:  # of a link's parameters the browser knows nothing yet
+            st.query_params.from_dict(here[1])
         for key in [key for key in state if str(key).startswith(f"{page}?")]:
             del state[key]
         state[_SEEN] = None

@@ -17,12 +17,12 @@ Kind = Literal["site", "neuron", "latent", "token", "model", "set", "vector", "r
 
 _MARKDOWN: dict[str, str] = {
     **{"site": "blue", "neuron": "violet", "latent": "orange", "token": "gray"},
-    **{"model": "green", "set": "primary", "vector": "blue", "read": "gray"},
+    **{"model": "green", "set": "gray", "vector": "blue", "read": "gray"},
 }
 """Streamlit's colours, which follow the theme."""
 _HTML: dict[str, str] = {
     **{"site": "59,111,182", "neuron": "122,77,180", "latent": "217,130,43"},
-    **{"token": "138,143,152", "model": "53,140,90", "set": "59,111,182"},
+    **{"token": "138,143,152", "model": "53,140,90", "set": "138,143,152"},
     **{"vector": "59,111,182", "read": "138,143,152"},
 }
 """The same as red, green and blue; thin enough for light and dark."""

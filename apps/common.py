@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -31,8 +30,7 @@ from interp.runs.store import Run, Store, open_run
 from interp.runs.unfinished import unfinished
 
 if TYPE_CHECKING:
-    from interp.model.prompting import Bos
-    from interp.model.subject import Subject
+    pass
 
 T = TypeVar("T")
 
@@ -87,7 +85,8 @@ def charts(key: str, *figures: Figure, shows: str = "", found: str = "") -> list
         with column:
             if above:
                 st.caption(plain(above))
-            st.plotly_chart(_themed(figure), key=name)
+            with st.container(key=f"wide {name}") if _many_panels(figure) else nullcontext():
+                st.plotly_chart(_themed(figure), key=name)
             if below:
                 st.markdown(plain(below))
             with st.popover("Save the figure", type="tertiary", key=f"{name} save"):
@@ -120,6 +119,13 @@ def clickable(
         _save(figure, key)
 
 
+def _many_panels(figure: Figure) -> bool:
+    """Whether a figure has panels beside each other, which on a telephone would be thumbnails: it
+    keeps its width there, and scrolls (look.py)."""
+    starts = {axis.domain[0] for axis in figure.select_xaxes() if axis.domain}
+    return len(starts) > 2
+
+
 def _themed(figure: Figure) -> Figure:
     """The figure with colour scales for the page's theme; streamlit sees to its axes and text."""
     return on_dark(figure) if st.context.theme.type == "dark" else figure
@@ -145,6 +151,12 @@ def plain(text: object) -> str:
     browser would fetch or draw. Whatever a page shows of a run, a model or a file goes through here
     where markdown is read: in captions and messages, metrics, tabs, and every widget's label."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:&])", r"\\\1", printable(str(text)))
+
+
+def listed(option: object) -> str:
+    """An option of a selectbox, multiselect or select_slider: there Streamlit reads no markdown,
+    and escapes would show."""
+    return printable(str(option))
 
 
 def consent(model: str) -> None:
@@ -174,6 +186,7 @@ def pick_run(
     title: str = "Run",
     parameter: str = "run",
     fits: Callable[[Run], bool] = lambda run: True,
+    first: str = "",
 ) -> Run:
     """The run chosen in the sidebar; without any, how to make one. What ships comes after the
     store's own.
@@ -183,6 +196,7 @@ def pick_run(
 
     Args:
         fits: whether a run has what the page shows.
+        first: the key of the one to begin with, instead of the newest of the chosen model.
     """
     store = Store()
     found, complaints = store.looked_through(study)
@@ -197,7 +211,7 @@ def pick_run(
     wanted = st.query_params.get(parameter)
     if wanted and wanted not in runs:
         st.warning(plain(f"There is no run {wanted} here; this is another."))
-    usual = _usual_run(runs, f"{study} {parameter}")
+    usual = _usual_run(runs, f"{study} {parameter}", first)
     labels, place = _labels(list(runs.values())), bound(parameter, usual, runs, always=True)
     if st.session_state.get(_OTHER_MODEL):
         st.session_state[place] = usual
@@ -206,6 +220,7 @@ def pick_run(
     )
     if key not in runs:  # a browser can send any text
         raise UserError(f"there is no run {key} of {study} here: choose one of the list")
+    st.sidebar.caption(plain(labels[key]))  # the box cuts what is longer than it
     st.session_state.setdefault(_CHOSEN, {})[f"{study} {parameter}"] = key
     run_shown(runs[key])
     if is_shipped(runs[key]):
@@ -222,11 +237,11 @@ def _key(run: Run) -> str:
 _CHOSEN, _OTHER_MODEL, _MODEL = "runs chosen", "another model", "chosen model"
 
 
-def _usual_run(runs: Mapping[str, Run], chooser: str) -> str:
+def _usual_run(runs: Mapping[str, Run], chooser: str, first: str) -> str:
     """The key of the run to show where the URL names none."""
     before = st.session_state.get(_CHOSEN, {}).get(chooser)
     own = [key for key, run in runs.items() if run.config.get("model") == chosen_model()]
-    return str(before) if before in runs else next(iter(own or runs))
+    return str(before) if before in runs else first or next(iter(own or runs))
 
 
 def chosen_model() -> str:
@@ -394,12 +409,3 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
 
 table = cached(Run.table)
 """`table(run, "scores/table")`: a table of a run, read once."""
-
-
-@st.cache_resource(show_spinner="opening the model …", max_entries=1)
-def opened(model: str, bos: Bos = "auto") -> tuple[Subject, Lock]:
-    """One model in memory, and a lock: an edit applies to whatever runs, so one page runs at a
-    time."""
-    from interp.model.subject import open_subject
-
-    return open_subject(model, bos=bos), Lock()

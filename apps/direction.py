@@ -25,6 +25,7 @@ from interp.directions import figures
 from interp.lens.files import open_lens
 from interp.lens.told import told
 from interp.model.weights import open_weights
+from interp.plain_text import printable
 
 EXAMPLES = ("29.down.808", "29.gate.808", "lens:final:29: dog")
 """Directions to begin with, of the usual model."""
@@ -48,19 +49,22 @@ def page() -> None:
     visited(opened.source)
     st.subheader(plain(opened.directions.names[0]))
     head(opened)
-    labels = {view: plain(label) for view, label in VIEWS.items()}
+    place = bound("view", "tokens", VIEWS)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        # another view is another menu: it closes when its link is followed
+        shut = f"carry on {opened.source} {st.session_state[place]}"
+        with st.popover("Carry on", icon=":material/explore:", key=shut):
+            links(opened.source, opened.model)
+        st.code(opened.source, language=None, width="content")
     view = st.segmented_control(
         "View",
-        list(VIEWS),
-        key=bound("view", "tokens", VIEWS),
-        format_func=lambda name: labels.get(name, plain(name)),
+        [plain(view) for view in VIEWS],
+        key=place,
+        format_func=lambda view: plain(VIEWS.get(view, view)),
         label_visibility="collapsed",
     )
-    left, right = st.columns([1, 4])
-    with left.popover("Carry on", icon=":material/explore:", key="carry on"):
-        links(opened.source, opened.model)
-    right.caption("Its text for the command line, a notebook and a URL:")
-    right.code(opened.source, language=None)
+    if view != "keep":
+        consent(opened.model)
     with errors_in_place():
         _VIEWS[view if view in _VIEWS else "tokens"](opened)
 
@@ -87,7 +91,7 @@ def _one(opened: OpenSet) -> OpenSet:
             "Which",
             range(len(names)),
             key=bound("row", 0, range(len(names))),
-            format_func=lambda i: f"{i}: {plain(names[i])}" if i in range(len(names)) else "",
+            format_func=lambda i: f"{i}: {printable(names[i])}" if i in range(len(names)) else "",
         )
         return opened_set(opened.texts[row if row in range(len(names)) else 0])
     return opened._replace(source=opened.texts[0])
@@ -95,9 +99,7 @@ def _one(opened: OpenSet) -> OpenSet:
 
 def _tokens(opened: OpenSet) -> None:
     """What it spells through the LM head."""
-    if opened.model != chosen_model():
-        consent(opened.model)
-    lens = st.selectbox("Lens", LENSES, key=bound("lens", "raw", LENSES), format_func=plain)
+    lens = st.selectbox("Lens", LENSES, key=bound("lens", "raw", LENSES))
     for caution in cautions(opened.directions):
         st.warning(plain(caution))
     rows = decoded(opened, opened.model, 15, lens)

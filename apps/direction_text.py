@@ -11,7 +11,7 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
-from interp.apps.common import cached, charts, code, consent, offer, plain
+from interp.apps.common import cached, charts, code, offer, plain
 from interp.apps.sets import OpenSet, choose_sae, opening, words
 from interp.directions import Directions, figures
 from interp.directions.inspect import scores_on_text, top_examples
@@ -42,7 +42,7 @@ def examples(opened: OpenSet) -> None:
         command = ["interp", "saes", "latent", str(latent), "--survey", str(run.path)]
         code(command)
     tokens = st.select_slider("Tokens to read", TOKENS, key=bound("tokens", TOKENS[1], TOKENS))
-    if not _runs(opened):
+    if not _runs():
         return
     rows = remembered(
         ("examples", opened.print, opened.source, pool.content(opened.model), tokens),
@@ -87,9 +87,8 @@ def _survey(directions: Directions) -> tuple[Run, int] | None:
     return None
 
 
-def _runs(opened: OpenSet) -> bool:
+def _runs() -> bool:
     """Whether the model is to run."""
-    consent(opened.model)
     if st.toggle("Run the model", key=bound("run", False), help="Loads it: 540 MB for SmolLM2."):
         return True
     st.info("Nothing is loaded yet: the model loads when it is to run.")
@@ -115,7 +114,7 @@ def on_a_text(opened: OpenSet) -> None:
     text = st.text_area("Text", key=bound("text", TEXT), height=90)
     if not text.strip():
         raise UserError("the text is empty: type some")
-    if not _runs(opened):
+    if not _runs():
         return
 
     def make() -> pd.DataFrame:
@@ -155,7 +154,7 @@ def split(opened: OpenSet) -> None:
     )
     source = choose_sae(bound("sae", ""))
     tokens = st.select_slider("Tokens to read", TOKENS, key=bound("tokens", TOKENS[2], TOKENS))
-    if not _runs(opened):
+    if not _runs():
         return
     from interp.saes.open import saes_fingerprint
 
@@ -193,4 +192,4 @@ def _split(opened: OpenSet, place: str, tokens: int) -> pd.DataFrame:
     with st.spinner("opening the SAE …"):
         sae = open_sae(place, site=str(opened.directions.site))
     with pool.borrowed(opened.model, sae.bos) as subject, st.spinner("running …"):
-        return split_on_text(subject, opened.directions, sae, tokens=tokens)
+        return split_on_text(subject, opened.directions, sae, tokens=tokens, length=LENGTH)

@@ -9,7 +9,7 @@ import streamlit as st
 from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
-from interp.apps.common import charts, chosen_model, errors_in_place, offer, plain
+from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
 from interp.apps.sets import (
     OpenSet,
     choose_sae,
@@ -29,6 +29,7 @@ from interp.errors import UserError
 from interp.latents import nearest as latents_nearest
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
+from interp.plain_text import printable
 from interp.runs.store import Store
 
 LIMIT = 20
@@ -45,7 +46,6 @@ def nearest(opened: OpenSet) -> None:
         "Kinds",
         weights.spec.kinds,
         key=bound("kinds", (), read=_kinds),
-        format_func=plain,
         placeholder="all: what reads (up, gate) and what writes (down)",
     )
     kinds = [kind for kind in kinds if kind in _KINDS]
@@ -165,6 +165,8 @@ def compare(opened: OpenSet) -> None:
         return
     theirs = opened_set(other, opened.model)
     head(theirs)
+    if theirs.model != opened.model:
+        consent(theirs.model)
     same = theirs.model == opened.model
     weights = open_weights(opened.model) if same else None
     rows = pairs(opened.directions, theirs.directions, LIMIT, weights)
@@ -210,7 +212,7 @@ def _other(opened: OpenSet) -> str:
         list(dict.fromkeys(["", now, *known])),
         key=place,
         accept_new_options=True,
-        format_func=lambda text: plain(text) or "choose or type one",
+        format_func=lambda text: printable(text) or "choose or type one",
     )
     return str(found or "").strip("\n")
 

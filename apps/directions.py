@@ -7,7 +7,7 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
-from interp.apps.common import charts, chosen_model, consent, errors_in_place, in_tabs, offer, plain
+from interp.apps.common import charts, consent, errors_in_place, in_tabs, offer, plain
 from interp.apps.sets import (
     LENSES,
     LIMIT,
@@ -28,6 +28,7 @@ from interp.lens.files import open_lens
 from interp.lens.told import told
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
+from interp.plain_text import printable
 from interp.runs.store import Store
 
 NEURONS, LATENTS = "neurons by name", "latents of an SAE"
@@ -47,9 +48,8 @@ def page() -> None:
 
 
 def _decoded(opened: OpenSet) -> None:
-    if opened.model != chosen_model():
-        consent(opened.model)
-    lens = st.selectbox("Lens", LENSES, format_func=plain, key=bound("lens", "raw", LENSES))
+    consent(opened.model)
+    lens = st.selectbox("Lens", LENSES, key=bound("lens", "raw", LENSES))
     for caution in cautions(opened.directions):
         st.warning(plain(caution))
     table = decoded(opened, opened.model, 10, lens)
@@ -81,6 +81,7 @@ def _selected(rows: pd.DataFrame, key: str) -> int | None:
         on_select="rerun",
         selection_mode="single-row",
         column_config={
+            **{name: number(format="%.3g") for name in rows.select_dtypes("float")},
             "top": text("raises", width="large", help="Tokens whose logits it raises most."),
             "bottom": text("lowers", width="large", help="Tokens whose logits it lowers most."),
             "top_z": number("raises, z", format="%.1f", help=far),
@@ -124,7 +125,7 @@ def choose_set(label: str, prefix: str = "") -> OpenSet:
         plain(label),
         options,
         key=bound(f"{prefix}set", options[0], options, always=True),
-        format_func=lambda text: plain(sets.get(text, text)),
+        format_func=lambda text: printable(sets.get(text, text)),
     )
     if what in sets:  # a browser can send any text
         return opened_set(str(what))

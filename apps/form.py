@@ -79,8 +79,9 @@ def _declared(module: str) -> dict[str, tuple[str, str]]:
         if not isinstance(node, ast.ClassDef):
             continue
         for line in node.body:
-            given = isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.Constant)
-            if given and ast.unparse(line.target) == "STUDY":
+            if not isinstance(line, ast.AnnAssign) or ast.unparse(line.target) != "STUDY":
+                continue
+            if isinstance(line.value, ast.Constant):
                 about = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
                 found[node.name] = (str(line.value.value), about)
     return found
@@ -142,7 +143,10 @@ def _is_wide(setting: Setting) -> bool:
 def _widget(kind: Any, setting: Setting) -> Any:
     """What a person fills in for a setting."""
     about = f"{setting.about} On the command line: --{setting.name.replace('_', '-')}"
-    shown = {"label": plain(setting.name.replace("_", " ").capitalize()), "help": plain(about)}
+    shown: dict[str, Any] = {
+        "label": plain(setting.name.replace("_", " ").capitalize()),
+        "help": plain(about),
+    }
     if setting.name == "model" and setting.usual == DEFAULT_MODEL:
         return _model(shown)
     if setting.kind is bool:
@@ -171,7 +175,7 @@ def place_holder(setting: Setting) -> str:
     return "numbers, with commas between" if setting.several else "as usual"
 
 
-def _model(shown: dict[str, str]) -> str:
+def _model(shown: dict[str, Any]) -> str:
     """The model of all pages: to choose one here chooses it in the sidebar, too."""
     known = dict.fromkeys([chosen_model(), *WHEELS, *added()])
     st.session_state["new: model"] = chosen_model()
@@ -186,7 +190,7 @@ def _model(shown: dict[str, str]) -> str:
     return chosen_model()
 
 
-def _some_of(setting: Setting, shown: dict[str, str]) -> list[str]:
+def _some_of(setting: Setting, shown: dict[str, Any]) -> list[str]:
     """Words of a choice, none of them for all."""
 
     def read(text: str) -> list[str]:
@@ -199,7 +203,7 @@ def _some_of(setting: Setting, shown: dict[str, str]) -> list[str]:
     return [word for word in chosen if word in setting.choices]
 
 
-def _number(setting: Setting, shown: dict[str, str]) -> int | float | None:
+def _number(setting: Setting, shown: dict[str, Any]) -> int | float | None:
     whole = setting.kind is int
     key = bound(setting.name, setting.usual, read=setting.kind)
     number: int | float | None = st.number_input(
@@ -214,7 +218,7 @@ def _number(setting: Setting, shown: dict[str, str]) -> int | float | None:
     return number
 
 
-def _offered(setting: Setting, offered: dict[str, str], shown: dict[str, str]) -> str:
+def _offered(setting: Setting, offered: dict[str, str], shown: dict[str, Any]) -> str:
     """A text for which there are proposals; anything else may be typed."""
     key = bound(setting.name, setting.usual or "", read=str)
     values = dict.fromkeys([setting.usual or "", *offered, str(st.session_state[key] or "")])

@@ -30,8 +30,8 @@ from interp.runs.unfinished import unfinished
 
 LATEST = 4
 """Results that are shown as pictures."""
-HEIGHT = 360
-"""Of a picture, in pixels."""
+HIGHEST = 460
+"""Pixels of a picture."""
 _LONGEST = 2000
 """Characters of a question: what goes into a URL."""
 
@@ -92,7 +92,7 @@ def page() -> None:
     st.title("What do you want to know?")
     for row in (QUESTIONS[:2], QUESTIONS[2:]):
         for column, question in zip(st.columns(len(row)), row, strict=True):
-            with column, st.container(border=True):
+            with column, st.container(border=True, height="stretch"):
                 _ask(question)
     store = Store()
     found, complaints = store.looked_through()
@@ -145,7 +145,8 @@ def _pictures(runs: list[Run], own: bool) -> None:
         with columns[shown % 2], errors_in_place():
             if (figure := first_figure(run)) is not None:
                 _open(run)
-                charts(f"latest {_key(run)}", figure.update_layout(height=HEIGHT))
+                height = min(figure.layout.height or HIGHEST, HIGHEST)
+                charts(f"latest {_key(run)}", figure.update_layout(height=height))
                 shown += 1
 
 

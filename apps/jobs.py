@@ -25,7 +25,7 @@ from interp.runs.unfinished import begun
 from interp.runs.watched import Seen, under_way
 
 EVERY = 2
-"""Seconds between two looks while something runs."""
+"""Seconds between two looks."""
 SHOWN = 20
 """Jobs that have ended, in the list."""
 STATES = {
@@ -44,12 +44,12 @@ def page() -> None:
     st.title("Jobs")
     st.caption(
         "Each job is a process of its own. Close the browser or stop the app: it goes on. "
-        f"At most {queue.slots()} at once here, first come first served."
+        f"At most {queue.slots():,} at once here, first come first served."
     )
     link("new", "New study", ":material/add_circle:")
     root = Store().root
     busy = bool(active(root) or under_way(root))
-    st.fragment(_watched, run_every=EVERY if busy else None)(root, busy)
+    st.fragment(_watched, run_every=EVERY)(root, busy)
     _damaged(root)
 
 
@@ -61,7 +61,7 @@ def _watched(root: Path, busy: bool) -> None:
     writing = under_way(root)
     others = {path: said for path, said in writing.items() if said.pid not in own}
     if busy and not others and not any(job.alive for job in found):
-        st.rerun()  # all has ended: what is below changes, and nobody need look again
+        st.rerun()  # all has ended: what is below changes
     if not found and not others:
         st.info("Nothing runs, waits or has ended here yet.")
     alive = sorted((job for job in found if job.alive), key=lambda job: job.place)
@@ -127,8 +127,10 @@ def _buttons(job: Job) -> None:
 def _again(job: Job) -> None:
     """What puts its command in the queue once more: it may be anybody's."""
     hub = [model for model in models_in(job.words) if asks_the_hub(model)]
-    fetched = plain(", ".join(hub))
-    if hub and not st.toggle(f"Fetch {fetched} from the Hugging Face hub", key=f"hub {job.id}"):
+    names = ", ".join(hub)
+    if hub and not st.toggle(
+        f"Fetch {plain(names)} from the Hugging Face hub", key=f"hub {job.id}"
+    ):
         return
     if st.button("Start again", key=f"again {job.id}", icon=":material/replay:"):
         check_words_allowed(job.words)
@@ -151,7 +153,7 @@ def _elsewhere(folder: Path, said: Seen) -> None:
     """A run under way that is no job: of a terminal, a notebook or another page."""
     with st.container(border=True, key=f"run {folder.parent.name} {folder.name}"):
         name = f"{folder.parent.name} {folder.name.strip('.')}"
-        st.markdown(f"**{plain(name)}** started elsewhere, as process {said.pid:d}")
+        st.markdown(f"**{plain(name)}** started elsewhere, as process {plain(said.pid)}")
         _bar(said.step)
 
 

@@ -6,6 +6,7 @@ import streamlit as st
 
 from interp.apps.common import link, offer, plain
 from interp.directions.collections import collection_names
+from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
 
@@ -28,7 +29,7 @@ def keep_form(source: str, model: str, title: str) -> None:
             names or [USUAL],
             key=f"keep in {source}",
             accept_new_options=True,
-            format_func=plain,
+            format_func=printable,
             help="One of the store's, or type a new name.",
         )
         given = st.text_input("Title", title, key=f"keep title {source}")

@@ -10,10 +10,9 @@ from interp.apps.address import bound
 from interp.apps.carry import carry_on
 from interp.apps.chips import chips
 from interp.apps.common import code, errors_in_place, in_tabs, link, plain
-from interp.apps.kept_compare import compared
-from interp.apps.kept_files import files, take_in
 from interp.directions import keeping
 from interp.directions.collections import Collection, Entry, collection_names, open_collection
+from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
 
@@ -33,17 +32,32 @@ def page() -> None:
         _begin()
         return
     name = st.selectbox(
-        "Collection", names, key=bound("name", names[0], names, always=True), format_func=plain
+        "Collection", names, key=bound("name", names[0], names, always=True), format_func=printable
     )
     collection = open_collection(str(name))
     _note(collection)
-    in_tabs({"Entries": _entries, "Compare": compared, "Files": files}, collection)
+    in_tabs({"Entries": _entries, "Compare": _compared, "Files": _files}, collection)
+
+
+# these import torch, which to look at what is kept needs none of
+def _compared(collection: Collection) -> None:
+    from interp.apps.kept_compare import compared
+
+    compared(collection)
+
+
+def _files(collection: Collection) -> None:
+    from interp.apps.kept_files import files
+
+    files(collection)
 
 
 def _begin() -> None:
     st.info("Nothing is kept yet. Keep a direction on its page, or by a command:")
     code(["interp", "keep", "add", "animals", "29.down.808", *store_words(Store().root)])
     link("direction", "Open a direction", direction="29.down.808", view="keep")
+    from interp.apps.kept_files import take_in
+
     take_in()
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from interp.apps.address import bound
-from interp.apps.common import charts, chosen_model, errors_in_place, offer, plain
+from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
 from interp.apps.sets import OpenSet, decoded, opened_set
 from interp.directions import figures
 from interp.directions.collections import Collection
@@ -14,6 +14,7 @@ from interp.directions.compare import between, meaning, why_not
 from interp.errors import UserError
 from interp.model.vocabulary import visible
 from interp.model.weights import Weights, open_weights
+from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
 
@@ -32,11 +33,13 @@ def compared(collection: Collection) -> None:
         "Directions",
         list(titles),
         key=bound("directions", (), read=lambda text: [i for i in text.split(",") if i in titles]),
-        format_func=lambda id: plain(titles.get(id, id)),
+        format_func=lambda id: printable(titles.get(id, id)),
         placeholder="all of them",
     )
     chosen = [id for id in ids if id in titles] or list(titles)[:MOST]
     every = _opened(collection, chosen)
+    for model in dict.fromkeys(each.model for each in every):
+        consent(model)
     names = [titles[each.source.rpartition(":")[2]] for each in every]
     directions = [each.directions for each in every]
     cosine = between(directions, _weights(every))

@@ -9,14 +9,15 @@ import streamlit as st
 
 from interp.analyses import place
 from interp.apps.address import bound
-from interp.apps.common import PAGES, code, consent, errors_in_place, link, plain
+from interp.apps.common import PAGES, NoRun, code, consent, errors_in_place, link, plain
 from interp.apps.form import config_kind, filled_in, studies
 from interp.errors import UserError, readable
+from interp.plain_path import found as on_disk
 from interp.plain_text import printable
 from interp.runs import queue
 from interp.runs.command import command, store_words
 from interp.runs.estimate import estimate, parameters_of
-from interp.runs.jobs import active
+from interp.runs.jobs import active, check_words
 from interp.runs.manifest import JOURNAL
 from interp.runs.store import Store, usual_store
 from interp.runs.study import plan
@@ -56,8 +57,11 @@ def _ready(config: Any) -> None:
     """What comes of the settings, and the button that starts them."""
     values = {name: getattr(config, name) for name in config.__dataclass_fields__}
     words = command(config.STUDY, values)
+    check_words(tuple(words[1:]))  # before its model is opened: code that a link names never runs
     if values.get("model"):
         consent(str(values["model"]))
+    for name in _fetched(values):
+        _asked(name)
     root = Store().root
     code([*words, *store_words(root)])
     key, problem, took = _checked(config, words)
@@ -80,6 +84,20 @@ def _ready(config: Any) -> None:
     elif st.button("Start", type="primary", icon=":material/play_arrow:", key="new: start"):
         st.session_state.pop(KEPT, None)
         _start(config, words)
+
+
+def _fetched(values: dict[str, Any]) -> list[str]:
+    """SAEs that the settings name and that may be fetched: sae-lens' release:sae_id."""
+    given = (values.get(name) or () for name in ("saes", "sae"))
+    each = (text for value in given for text in ([value] if isinstance(value, str) else value))
+    return [text for text in each if ":" in text and not on_disk(text)]
+
+
+def _asked(name: str) -> None:
+    """Ask before SAEs are fetched that an address may name."""
+    if not st.toggle(f"Fetch {plain(name)} from the Hugging Face hub", key=f"fetch {name}"):
+        st.info("These SAEs are fetched only when you say so.")
+        raise NoRun
 
 
 def _start(config: Any, words: list[str]) -> None:

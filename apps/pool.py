@@ -17,9 +17,10 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -357,10 +358,33 @@ def surveyed_sae(survey: Run) -> Iterator[Sae]:
     from interp.latents.prompt import survey_config
     from interp.latents.prompt import surveyed_sae as opened
 
-    source = survey_config(survey).source
-    key = (SAE, str(survey.manifest["fingerprints"]["saes"]), str(survey.manifest["site"]))
-    with POOL.lent(key, source, _files(source), lambda: opened(survey), _in_the_window) as sae:
+    config = survey_config(survey)
+    key = (SAE, str(survey.manifest["fingerprints"]["saes"]), config.site)
+    with _lent_sae(key, config.source, lambda: opened(survey)) as sae:
         yield sae
+
+
+@contextmanager
+def saes(places: Collection[str]) -> Iterator[dict[str, Sae]]:
+    """SAEs by what opens them, after the model that they are used with."""
+    from interp.saes.open import open_sae, saes_fingerprint
+
+    with ExitStack() as stack:
+        opened: dict[Key, Sae] = {}
+        keys = {place: (SAE, saes_fingerprint(place), "") for place in places}
+        for key, place in sorted((key, place) for place, key in keys.items()):
+            if key not in opened:  # one SAE may lie in two places
+                lent = _lent_sae(key, place, partial(open_sae, place))
+                opened[key] = stack.enter_context(lent)
+        yield {place: opened[key] for place, key in keys.items()}
+
+
+def _lent_sae(key: Key, source: str, make: Callable[[], Sae]) -> AbstractContextManager[Sae]:
+    def opened() -> Sae:
+        with st.spinner("opening the SAE …", show_time=True):
+            return make()
+
+    return POOL.lent(key, source, _files(source), opened, _in_the_window)
 
 
 @contextmanager

@@ -15,18 +15,20 @@ import streamlit as st
 
 from interp.apps.answers import remembered
 from interp.apps.chips import chips
-from interp.apps.common import chosen_model, plain
+from interp.apps.common import chosen_model, consent, plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
-from interp.directions.reading import Encoder
+from interp.directions.collections import KEPT
+from interp.directions.reading import Coordinate, Encoder
 from interp.directions.sets import FILES as SET_FILES
 from interp.directions.sets import sae_text, set_text, sets_of
 from interp.directions.singles import singles
-from interp.directions.sources import content
+from interp.directions.sources import content, folder_of
 from interp.errors import UserError
 from interp.lens.files import open_lens
 from interp.model.weights import open_weights
 from interp.plain_json import read_json
+from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
 from interp.saes.fold import FILES as SAE_FILES
@@ -63,10 +65,13 @@ def opened_set(source: str, model: str = "") -> OpenSet:
         UserError: as `open_directions`.
     """
     model, store = model or chosen_model(), Store()
+    if not source.startswith((KEPT, "run:")) and folder_of(source, store) is None:
+        consent(model)  # which may be of a link
     own = content(source, model, store)
 
     def make() -> OpenSet:
-        whole = open_directions(source, model, store)
+        with st.spinner(f"opening {plain(source[:80])} …"):
+            whole = open_directions(source, model, store)
         first = whole.pick(list(range(min(len(whole), LIMIT))))
         # an open SAE would stay in memory with them: they open it again when they are scored
         reading = replace(first.reading) if isinstance(first.reading, Encoder) else first.reading
@@ -113,8 +118,10 @@ def read_words(directions: Directions) -> str:
     """How they are read, without a machine's path."""
     reading = directions.reading
     if isinstance(reading, Encoder):
-        return f"activation in {sae_text(reading.sae, Store())}"
-    return directions.read_as
+        return f"activation in {sae_text(reading.sae, Store())} at {directions.read_at}"
+    if isinstance(reading, Coordinate):
+        return directions.read_as
+    return f"{directions.read_as} at {directions.read_at}"
 
 
 def head(opened: OpenSet) -> None:
@@ -125,7 +132,7 @@ def head(opened: OpenSet) -> None:
         chips(
             ("site", directions.site),
             ("model", opened.model),
-            ("read", f"score: {read_words(directions)} at {directions.read_at}"),
+            ("read", f"score: {read_words(directions)}"),
             ("set", f"found by {by}" if by else ""),
         )
     )
@@ -180,7 +187,7 @@ def choose_sae(key: str) -> str:
         list(names),
         key=key,
         accept_new_options=True,
-        format_func=lambda text: plain(names.get(text, text)),
+        format_func=lambda text: printable(names.get(text, text)),
         help="Of a stored run, or a shipped one; a folder or release:sae_id can be typed.",
     )
     if not source:

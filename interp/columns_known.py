@@ -92,12 +92,12 @@ KNOWN: dict[str, tuple[str, ...]] = {
     # lenses
     "lens": ("lens", "How a stream in the middle is carried to the output."),
     "said": ("says", "The likeliest token.", "token"),
-    "lens.agreement": ("cosine of the halves", "1: both halves of the text give one map.", "3"),
+    "lens.fit.agreement": ("cosine of the halves", "1: both halves of the text give one map.", "3"),
     "agreement": ("says what the model says", "Share of positions with the same token.", "share"),
     "following": ("says what follows", "Share of positions with the text's next token.", "share"),
     "logit_kl": ("KL of the logit lens, nats", "Before the training; 0 is the model.", "3"),
     "trace": ("trace over width", "1 of a map that leaves everything as it is.", "3"),
-    "lens.norm": ("length over √width", "1 of a map that leaves everything as it is.", "3"),
+    "lens.fit.norm": ("length over √width", "1 of a map that leaves everything as it is.", "3"),
     # latents
     "latent": ("latent", "Its number in the SAE."),
     "fires": ("fires on", "Tokens that it fires on most often.", "token"),
@@ -109,6 +109,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "norm": ("length", "Of the head's vector, from the weights alone: how much it can do.", "3"),
     "norm_frozen": ("length, final norm in", "With the final norm's gain and scale.", "3"),
     "obsprop.effect": ("effect", "Of the observable's difference, what it carries.", "3"),
+    "runs": ("runs through", "The tokens, from first to last."),
     "path": ("path", "The heads and MLPs it runs through."),
     "obsprop.error": ("off by", "The path's vector from the path, as a share of it.", "share"),
     "crossed": ("MLP crossed 0", "Every MLP on the path passes a point where it adds nothing."),

@@ -179,6 +179,23 @@ def export(
         say(made)
 
 
+@command(keep, "report")
+def report(
+    name: Name, out: tyro.conf.Positional[Path], runs: Runs = None, json: Json = False
+) -> None:
+    """Write a collection as one HTML file that stands alone: notes, tokens, cosines.
+
+    Args:
+        out: The file.
+    """
+    from ..report.of_collection import report_of_collection
+    from ..runs.parts import export_text
+
+    export_text(out, report_of_collection(name, Store(runs)))
+    if not answered(json, "keep.report", {"bytes": out.stat().st_size}, file=str(out)):
+        say(out)
+
+
 @command(keep, "import")
 def import_collection(
     file: tyro.conf.Positional[Path], name: str = "", runs: Runs = None, json: Json = False

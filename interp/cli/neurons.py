@@ -31,6 +31,9 @@ By = Annotated[
 ]
 
 
+KindName = Literal["up", "gate", "down"]
+
+
 @dataclasses.dataclass(frozen=True)
 class OneOfSeveral(AtlasConfig):
     """Decode every MLP neuron of a model through its LM head."""
@@ -78,6 +81,8 @@ def search(
     exact: Flag = False,
     by: By = "score",
     limit: Limit = 20,
+    layer: int | None = None,
+    kind: KindName | None = None,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
@@ -85,11 +90,14 @@ def search(
 
     Args:
         exact: Match this token's text alone, not its word family.
+        layer: Only this layer.
+        kind: Only this kind.
     """
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
-    rows = questions.find(run, word, exact, positive(limit), by)
+    kinds = (kind,) if kind else ()
+    rows = questions.find(run, word, exact, positive(limit), by, kinds, layer=layer)
     _print("search", run, rows, f"{_RANKED[by]} rank word_z lead", json)
 
 
@@ -110,7 +118,7 @@ def top(
     atlas: Atlas = None,
     limit: Limit = 20,
     layer: int | None = None,
-    kind: Literal["up", "gate", "down"] | None = None,
+    kind: KindName | None = None,
     words_only: Flag = False,
     by: By = "score",
     runs: Runs = None,

@@ -164,7 +164,7 @@ def read_collection(folder: Path, name: str) -> Collection:
         raise UserError(f"{path} is not of this version's layout ({SCHEMA}): {FIX}")
     if len(about["entries"]) > MOST or len(about["note"]) > LONGEST_NOTE:
         raise UserError(f"{path} has more than {MOST} entries or too long a note: {FIX}")
-    entries = []
+    entries: list[Entry] = []
     for number, given in enumerate(about["entries"], 1):
         entry = record(Entry, given, f"entry {number} of {path}", FIX)
         _check_entry(entry, f"entry {number} of {path}", {each.id for each in entries})

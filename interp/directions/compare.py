@@ -16,7 +16,7 @@ from ..model.weights import Weights
 from ..progress import log
 from .directions import Directions
 from .reading import Coordinate, Encoder
-from .spaces import STREAM_KINDS, before_norm, check_comparable
+from .spaces import before_norm, check_comparable, check_in_stream
 
 READS, WRITES, THROUGH = "reads", "writes", "is of the stream"
 
@@ -29,11 +29,7 @@ def in_stream(directions: Directions, weights: Weights) -> Float[Tensor, "n d_mo
         UserError: at a site whose vectors are not of the stream.
     """
     site = directions.site
-    if site.kind not in STREAM_KINDS:
-        raise UserError(
-            f"the numbers of {site} are not those of the residual stream: take directions at one "
-            f"of {', '.join(STREAM_KINDS)}"
-        )
+    check_in_stream(site)
     vectors = directions.vectors.double()
     return before_norm(vectors, weights, site.layer) if site.kind == "mlp_in" else vectors
 
@@ -117,18 +113,21 @@ def between(every: Sequence[Directions], weights: Weights | None = None) -> Floa
         for j, theirs in enumerate(every[: i + 1]):
             if why_not(ours, theirs):
                 continue
-            carried = weights is not None and ours.site != theirs.site
-            cosine = stream_cosine(ours, theirs, weights) if carried else ours.cosine(theirs)
+            if weights is not None and ours.site != theirs.site:
+                cosine = stream_cosine(ours, theirs, weights)
+            else:
+                cosine = ours.cosine(theirs)
             made[i, j] = made[j, i] = cosine[0, 0]
     return made
 
 
 def why_not(ours: Directions, theirs: Directions) -> str:
     """Why two directions have no cosine; "" if they have one."""
-    prints = {each.provenance.fingerprint for each in (ours, theirs)} - {""}
-    models = {each.provenance.model for each in (ours, theirs)} - {""}
-    if len(prints) > 1 or (not prints and len(models) > 1):
-        return f"they are of two models, {' and '.join(sorted(models))}"
+    a, b = ours.provenance, theirs.provenance
+    known = bool(a.fingerprint and b.fingerprint)
+    own, other = (a.fingerprint, b.fingerprint) if known else (a.model, b.model)
+    if own and other and own != other:
+        return f"they are of two models, {a.model} and {b.model}"
     try:
         check_comparable(ours.site, theirs.site)
     except UserError as error:

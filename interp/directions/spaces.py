@@ -39,6 +39,16 @@ def check_comparable(ours: Site, theirs: Site) -> None:
     )
 
 
+def check_in_stream(site: Site) -> None:
+    """Raise UserError for a site whose numbers are not those of the residual stream, though they
+    may be as many: those of all heads often are."""
+    if site.kind not in STREAM_KINDS:
+        raise UserError(
+            f"the numbers of {site} are not those of the residual stream: take directions at one "
+            f"of {', '.join(STREAM_KINDS)}"
+        )
+
+
 def before_norm(
     vectors: Float[Tensor, "n d_model"], weights: Weights, layer: int | None
 ) -> Float[Tensor, "n d_model"]:

@@ -102,21 +102,28 @@ def _first(atlas: Run) -> str:
     return _FIRST.format("expert" if has_experts(atlas) else "''", token, narrow(atlas))
 
 
-def _check_comparable(a: Run, b: Run) -> None:
+def differs(a: Run, b: Run) -> str:
+    """Why two atlases cannot be compared neuron by neuron, by their manifests; "" if they can."""
     ours, theirs = a.manifest["model"], b.manifest["model"]
     for size in ("n_layers", "d_mlp", "n_experts", "d_expert", "d_shared"):
         # an atlas of an earlier version says nothing of experts, which its model does not have
         own, other = ours.get(size, 0), theirs.get(size, 0)
         if own != other:
-            raise UserError(
+            return (
                 f"the models differ in {size} ({own} and {other}): agreement "
                 "compares neuron by neuron"
             )
     norms = a.config["norm"], b.config["norm"]
     if norms[0] != norms[1]:
-        raise UserError(
+        return (
             f"the atlases have different norms ({norms[0]} and {norms[1]}): make both with the "
             "same --norm"
         )
+    return ""
+
+
+def _check_comparable(a: Run, b: Run) -> None:
+    if reason := differs(a, b):
+        raise UserError(reason)
     if has_words(a) != has_words(b):
         raise UserError("only one of the models has a tokenizer: their tokens cannot be compared")

@@ -30,7 +30,8 @@ from .search import density
 
 
 def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
-    """Top and bottom tokens of one vector as bars; `rows` as `neurons.search.show` gives them."""
+    """Top and bottom tokens of one vector as bars on one scale; `rows` as `neurons.search.show`
+    gives them."""
     figure = make_subplots(1, 2, horizontal_spacing=0.2, subplot_titles=["top", "bottom"])
     for column, side, colour in ((1, "top", BLUE), (2, "bottom", ORANGE)):
         row = rows[rows["side"] == side].iloc[0]
@@ -41,6 +42,13 @@ def neuron_tokens(rows: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(title="logit")
+    top, bottom = (
+        np.concatenate([*rows[rows["side"] == side]["logits"], [0.0]]) for side in ("top", "bottom")
+    )
+    reach = 1.03 * max(np.abs(top).max(), np.abs(bottom).max()) or 1.0
+    one_sided = top.min() >= 0 >= bottom.max()
+    figure.update_xaxes(range=[0 if one_sided else -reach, reach], col=1)
+    figure.update_xaxes(range=[-reach, 0 if one_sided else reach], col=2)
     return laid_out(figure, f"{literal(rows['name'].iloc[0])} through the LM head", height=420)
 
 
@@ -92,17 +100,21 @@ def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
 
 def standing(values: pd.Series, here: dict[str, float], statistic: str, among: str) -> go.Figure:
     """A histogram of `values` with the places of `here` (label -> value) marked."""
-    figure = go.Figure(go.Histogram(x=values, nbinsx=80, marker_color=GREY, name=literal(among)))
+    counts, edges = np.histogram(values.dropna(), 80)
+    centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    figure = go.Figure(
+        go.Bar(x=centres, y=counts, width=widths, marker_color=GREY, showlegend=False)
+    )
     for (name, value), colour in zip(here.items(), (BLUE, ORANGE), strict=False):
         share = (values < value).mean()
-        figure.add_vline(x=value, line_color=colour, line_width=2)
-        figure.add_annotation(
-            x=value, y=1.0 if colour == BLUE else 0.86, yref="paper", showarrow=False,
-            xanchor="right" if share > 0.5 else "left", font={"color": colour},
-            text=f" {literal(name)}: above {share:.1%} ",
+        figure.add_scatter(
+            x=[value, value], y=[0, counts.max()], mode="lines",
+            line={"color": colour, "width": 2},
+            name=f"{literal(name)}: {value:.3g}, above {share:.1%}",
         )  # fmt: skip
-    figure.update_layout(xaxis_title=statistic, yaxis_title="rows")
-    return laid_out(figure, f"{statistic} among {literal(among)}", height=300)
+    figure.update_layout(xaxis_title=statistic, yaxis_title="rows", bargap=0)
+    laid_out(figure, f"{statistic} among {literal(among)}", height=300, legend=True)
+    return figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
 
 
 def _bars(rows: pd.DataFrame, name: str) -> dict[str, Any] | None:

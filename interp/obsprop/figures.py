@@ -29,11 +29,11 @@ def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
     """A number of every head (columns layer, head and `value`) as a heat map, signed if it is."""
     grid = heads.pivot(index="head", columns="layer", values=value)
     numbers = grid.to_numpy()
-    sizes = np.sort(np.abs(numbers), axis=None)
-    top = float(sizes[-1])
-    # one head far above the others would leave them all pale: the second ends the scale
-    cut = len(sizes) > 1 and top > FAR * sizes[-2] > 0
-    top = float(sizes[-2]) if cut else top
+    sizes = np.abs(numbers[np.isfinite(numbers)])
+    top, usual = float(sizes.max()), float(np.quantile(sizes, QUANTILE))
+    # one head far above the others would leave them all pale
+    cut = top > FAR * usual > 0 and sizes.size >= MANY
+    top = usual if cut else top
     low, colours = (-top, DIVERGING) if (numbers < 0).any() else (0, SEQUENTIAL)
     figure = heat_map(grid, low, top, "head %{x}.%{y}<br>%{z:.4g}", colours)
     figure.update_xaxes(title="layer")
@@ -52,8 +52,9 @@ def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
     return said(figure, above, found)
 
 
-FAR = 2.0
-"""The largest of a map ends its colours only if it is at most so many times the second."""
+QUANTILE, FAR, MANY = 0.98, 2.0, 50
+"""The colours of many heads end at this quantile of their sizes, where the largest is more than
+`FAR` times that."""
 
 
 def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:

@@ -84,7 +84,10 @@ def _sentence(words: str) -> str:
 
 def _figure(figure: go.Figure) -> str:
     shows, found = sentences(figure)
-    return f'<div>{_sentence(shows)}<div class="figure"><div></div></div>{_sentence(found)}</div>'
+    panels = {axis.domain[0] for axis in figure.select_xaxes() if axis.domain}
+    wide = " panels" if len(panels) > 2 else ""
+    place = f'<div class="figure{wide}"><div></div></div>'
+    return f"<div>{_sentence(shows)}{place}{_sentence(found)}</div>"
 
 
 def _table(section: Section, number: int, kept: int) -> str:

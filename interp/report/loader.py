@@ -13,7 +13,7 @@ h2{font-size:1.15rem;margin:.2rem 0 .4rem;overflow-wrap:anywhere}
 .figures{display:flex;flex-wrap:wrap;gap:1rem}
 .figures>div{flex:1 1 24rem;min-width:0}
 .figure{overflow-x:auto;min-height:6rem}
-.figure>div{min-width:20rem}
+.figure>div{min-width:20rem}.panels>div{min-width:44rem}
 .wide{overflow:auto;max-height:32rem;border:1px solid var(--line);margin:.5rem 0}
 .wide table{border-collapse:collapse;font-size:13px}
 .wide th{position:sticky;top:0;background:var(--field);text-align:left;font-weight:600}

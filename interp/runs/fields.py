@@ -62,11 +62,11 @@ class Setting:
         Raises:
             UserError: it is no such value.
         """
+        if self.needed and given in (None, "", [], ()):
+            raise UserError(f"{self.name} is needed: {self.about}")
         if self.several:
             return tuple(self._one(part) for part in self._parts(given))
-        if given is None or (given == "" and (self.empty or self.needed)):
-            if self.needed:
-                raise UserError(f"{self.name} is needed: {self.about}")
+        if given is None or (given == "" and self.empty):
             return None if self.empty else self._one("")
         return self._one(given)
 

@@ -31,6 +31,7 @@ def store(dog_model, tmp_path_factory):
     sizes = {"d": 16, "vocabulary": 300, "rows": 20, "repeats": 1, "accuracy_rows": 2}
     for study in (
         AtlasConfig(model, k=8),
+        AtlasConfig(model, k=9),  # to compare with
         ClampConfig(model, **held, chat=False),
         TarsConfig(model, **files, edits=(0, 2), tokens=40),
         KernelBenchConfig(**sizes, others=()),
@@ -39,24 +40,14 @@ def store(dog_model, tmp_path_factory):
     return root
 
 
+def card_of_a_neuron(shown, dog_model):
+    shown.session_state["?neuron"] = "1.down.17"
+
+
 def directions_of(shown, dog_model):
     shown.session_state["of model"] = str(dog_model)
     for key in ("neurons ", "neurons other"):
         shown.session_state[key] = "1.down.17,1.down.3"
-
-
-def steering(kind):
-    def prepared(shown, dog_model):
-        shown.run()
-        shown.sidebar.text_input[0].set_value(str(dog_model))
-        shown.segmented_control[0].set_value(kind).run()
-        texts = {"Prompt": "w1 w2", "Neuron": "1.down.17"}  # to add, the first stored set
-        for box in shown.main.text_input:
-            box.set_value(texts[box.label])
-        for toggle in shown.toggle:
-            toggle.set_value(toggle.key == "run")
-
-    return prepared
 
 
 VIEWS = {
@@ -65,14 +56,12 @@ VIEWS = {
 }
 """Tabs of pages that have some."""
 PAGES = {
-    "atlas": ("atlas", lambda *_: None, 4),
+    "atlas": ("atlas", card_of_a_neuron, 4),
     "agree": ("agree", lambda *_: None, 1),
     "clamp": ("clamp", lambda *_: None, 1),
     "tars": ("tars", lambda *_: None, 1),
     "bench": ("bench", lambda *_: None, 1),
     "directions": ("directions", directions_of, 2),
-    "hold": ("steer", steering("Hold a neuron"), 1),
-    "add": ("steer", steering("Add a direction"), 1),
 }
 
 

@@ -302,3 +302,18 @@ def test_the_command_keeps_shows_merges_and_sends(own_home, capsys, tmp_path):
     ask("remove", "w", "--yes")
     assert [c["name"] for c in ask("list").collections] == ["x", "y"]
     assert main(["keep", "add", "x"]) == 2
+
+
+def test_a_report_holds_notes_tokens_and_cosines_and_runs_nothing(dog_model, own_home, capsys):
+    keep("a", "1.down.17", str(dog_model), note="<script>alert(1)</script> barks")
+    keep("a", "1.up.4", str(dog_model))
+    keep_directions("a", a_set(1, names=["of nobody"]))
+    keep_prompt("a", "say dog", note="asked")
+    out = own_home / "a.html"
+    assert main(["keep", "report", "a", str(out)]) == 0
+    told = out.read_text()
+    assert "<script>alert(1)" not in told
+    for text in ("barks", "say dog", "asked", "1.down.17", "kept:a:1.up.4", "they are of two"):
+        assert text in told, text
+    assert "tokens" in told  # of the one whose model is not here, why there are none
+    assert "http://" not in told.partition("<script")[0]

@@ -55,7 +55,7 @@ def random_rows(rng, layer, kinds, experts, n, k):
     return frame.astype({**small, "layer": "i2", "neuron": "i4"})
 
 
-def random_atlas(store, seed, experts=False, layers=3, n=6, k=6, with_random=True):
+def random_atlas(store, seed, experts=False, layers=3, n=6, k=6, with_random=True, **more):
     """An atlas without an index, as an earlier version left it."""
     rng = np.random.default_rng(seed)
     kinds, own = ["up", "down"], ["", "e0", "shared"] if experts else [""]
@@ -68,7 +68,7 @@ def random_atlas(store, seed, experts=False, layers=3, n=6, k=6, with_random=Tru
     model = {"n_layers": layers, "d_mlp": n, "n_experts": 2 * experts, "d_expert": n, "d_shared": n}
     config = {"k": k, "model": f"random {seed}", "random": layers * n, "norm": "raw"}
     return open_run(
-        finish_by_hand(store, "neurons.atlas", config, made=made, model=model, kinds=kinds)
+        finish_by_hand(store, "neurons.atlas", config, made=made, model=model, kinds=kinds, **more)
     )
 
 
