@@ -8,17 +8,29 @@ import pandas as pd
 import streamlit as st
 
 from interp.apps.address import bound
-from interp.apps.common import cached, charts, errors_in_place, in_tabs, offer, pick_run, plain
-from interp.model.neuron import NeuronName, parse_neuron
+from interp.apps.atlas_card import card, offer_of
+from interp.apps.atlas_words import column_config
+from interp.apps.common import (
+    cached,
+    charts,
+    code,
+    errors_in_place,
+    in_tabs,
+    pick_run,
+    plain,
+)
+from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.neurons import figures, layers, search
+from interp.neurons.index import index_of
 from interp.runs.store import Run
 
-find, show, top = cached(search.find), cached(search.show), cached(search.top)
-density, values_in_layer = cached(search.density), cached(search.values_in_layer)
+find, top = cached(search.find), cached(search.top)
+density = cached(search.density)
 has_words, above_chance = cached(search.has_words), cached(layers.above_chance)
 
 LIMIT = 50
+ALL = "all"
 
 
 @errors_in_place()
@@ -38,121 +50,159 @@ def page() -> None:
             f"{search.lens_note(run)}"
         )
     )
+    if index_of(run) is None:
+        st.caption("This atlas has no search index, so each question reads all of it. Make one:")
+        code(["interp", "neurons", "index", "--atlas", str(run.path)])
     in_tabs({"Neurons": _neurons, "Layers": _layers}, run)
 
 
 def _neurons(run: Run) -> None:
     """The search boxes, the table of results, and the card of one neuron."""
-    left, middle, ranks, right = st.columns([3, 1.4, 1.6, 2], vertical_alignment="bottom")
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
     word = left.text_input(
         "Find a word",
         key=bound("word", ""),
         placeholder="dog, California, Monday … (empty: the most specialised neurons)",
     )
+    place = bound("neuron", "")
+    name = right.text_input(
+        "Or name a neuron", key=place, placeholder="29.gate.808", help="Empty: no card."
+    )
+    with errors_in_place():
+        _results(run, word, place)
+    st.caption(plain(search.chance_note(run)))
+    with errors_in_place():
+        if name:
+            card(run, parse_neuron(name))
+        else:
+            st.caption("Tick a row of the table, or name a neuron, to see its card.")
+
+
+def _results(run: Run, word: str, place: str) -> None:
+    """The boxes that narrow a search down, and its table; a row that is ticked goes to the state
+    `place`."""
+    boxes = st.columns([1.4, 1.6, 1.2, 1.2], vertical_alignment="bottom")
     if word:
-        chosen = middle.toggle(
+        chosen = boxes[0].toggle(
             "Exact token",
             key=bound("exact", False),
             help="Only this token, not its whole word family.",
         )
     else:
-        chosen = middle.toggle(
+        chosen = boxes[0].toggle(
             "Words only",
             key=bound("words", has_words(run)),
             help="Leave out punctuation and fragments.",
         )
-    by = ranks.selectbox(
-        "Rank by",
-        get_args(search.Rank),
-        key=bound("by", get_args(search.Rank)[0], get_args(search.Rank)),
+    ranks, last = get_args(search.Rank), run.manifest["model"]["n_layers"]
+    by = boxes[1].selectbox(
+        "Rank by", ranks, key=bound("by", ranks[0], ranks), format_func=plain,
         disabled=not search.has_random(run),
         help="score: one word stands out. coherence: the tokens belong together.",
+    )  # fmt: skip
+    options = [ALL, *map(str, range(last))]
+    layer = boxes[2].selectbox(
+        "Layer", options, key=bound("layer", ALL, options), format_func=plain
     )
-    typed = right.text_input(
-        "Or name a neuron",
-        key=bound("neuron", ""),
-        placeholder="29.gate.808",
-        help="Clear it to follow the table again.",
-    )
-    name = ""
-    with errors_in_place():
-        name = _results(run, word, chosen, by)
-    st.caption(plain(search.chance_note(run)))
-    with errors_in_place():
-        if typed or name:
-            _card(run, parse_neuron(typed or name))
-
-
-def _results(run: Run, word: str, chosen: bool, by: search.Rank) -> str:
-    """The table of a search; returns the name of the neuron that is selected in it."""
-    if word:
-        rows = find(run, word, chosen, LIMIT, by)
-        command = ["search", word, *(["--exact"] if chosen else [])]
-        call = f"search.find(atlas, {word!r}, exact={chosen}, limit={LIMIT}, by={by!r})"
-        columns = ["rank", "word_z", "lead"]
-    else:
-        rows = top(run, LIMIT, None, None, chosen, by)
-        command = ["top", *(["--words-only"] if chosen else [])]
-        call = f"search.top(atlas, limit={LIMIT}, words_only={chosen}, by={by!r})"
-        columns = ["z", "margin", "kurtosis"]
+    options = [ALL, *run.manifest["kinds"]]
+    kind = boxes[3].selectbox(
+        "Kind", options, key=bound("kind", ALL, options), format_func=plain,
+        help="up and gate: what a neuron reads. down: what it writes.",
+    )  # fmt: skip
+    only = {"layer": None if layer == ALL else int(layer), "kind": None if kind == ALL else kind}
+    rows, command, call, columns = _asked(run, word, chosen, by, **only)
     ranked = {"score": ["score", "p", "q"], "coherence": ["coherence", "coherence_p", "score", "p"]}
     shown = rows.filter(["name", "side", *ranked[by], *columns, "tokens"])
-    name = _selected(shown, key=f"rows {run.path} {word} {chosen} {by}")
-    command += ["--by", by, "--limit", str(LIMIT)]
-    _offer(rows, f"neurons {word or 'top'}", run, command, call)
-    return name
+    _table(shown, f"rows {run.path.name} {word} {chosen} {by} {layer} {kind}", place)
+    options = [f"--{option}={value}" for option, value in only.items() if value is not None]
+    command += ["--by", by, "--limit", str(LIMIT), *options]
+    offer_of(rows, f"neurons {word or 'top'}", run, command, call)
 
 
-def _selected(rows: pd.DataFrame, key: str) -> str:
-    """The rows as a table; returns the selected neuron's name, at first that of the first row."""
+def _asked(
+    run: Run, word: str, chosen: bool, by: search.Rank, layer: int | None, kind: str | None
+) -> tuple[pd.DataFrame, list[str], str, list[str]]:
+    """The rows found, the command and the notebook call that find them, the columns to show."""
+    more = f", layer={layer}" if layer is not None else ""
+    if word:
+        kinds = (kind,) if kind else ()
+        rows = find(run, word, chosen, LIMIT, by, kinds, None, layer)
+        more += f", kinds={kinds}" if kinds else ""
+        call = f"search.find(atlas, {word!r}, exact={chosen}, limit={LIMIT}, by={by!r}{more})"
+        command = ["search", word, *(["--exact"] if chosen else [])]
+        return rows, command, call, ["rank", "word_z", "lead"]
+    rows = top(run, LIMIT, layer, kind, chosen, by)
+    more += f", kind={kind!r}" if kind else ""
+    call = f"search.top(atlas, limit={LIMIT}, words_only={chosen}, by={by!r}{more})"
+    command = ["top", *(["--words-only"] if chosen else [])]
+    return rows, command, call, ["z", "margin", "kurtosis"]
+
+
+def _table(rows: pd.DataFrame, key: str, place: str) -> None:
+    """The rows found. The name of the one that is ticked goes to the state `place`."""
     shown = rows.assign(tokens=rows["tokens"].map(lambda ts: [visible(t) for t in ts]))
-    two_digits = st.column_config.NumberColumn(format="%.2f")
-    chances = st.column_config.NumberColumn(format="%.4f")
-    formats = {c: chances if c.endswith(("p", "q")) else two_digits for c in map(str, rows)}
-    event = st.dataframe(
+
+    def ticked() -> None:
+        chosen = st.session_state[key]["selection"]["rows"]
+        names = [str(rows["name"].iloc[row]) for row in chosen if 0 <= row < len(rows)]
+        st.session_state[place] = names[0] if names else ""
+
+    st.dataframe(
         shown,
         key=key,
         hide_index=True,
         height=min(38 + 35 * len(shown), 360),
-        on_select="rerun",
+        on_select=ticked,
         selection_mode="single-row",
-        column_config={str(c): formats[str(c)] for c in rows.select_dtypes("float")},
+        column_config=column_config(shown),
     )
-    chosen = event["selection"]["rows"]
-    return str(rows["name"].iloc[chosen[0] if chosen else 0])
-
-
-def _card(run: Run, name: NeuronName) -> None:
-    st.subheader(plain(name))
-    rows = show(run, name)
-    charts("tokens", figures.neuron_tokens(rows))
-    ranked = ["score", "p", "q", "coherence", "coherence_p", "coherence_q"]
-    st.dataframe(rows.filter(["side", *ranked]), hide_index=True)
-    statistic = st.selectbox("Where it stands by", search.statistics(run))
-    here = dict(zip(rows["side"], rows[statistic], strict=True))
-    values, among = values_in_layer(run, name, statistic), f"layer {name.layer}, {name.kind}"
-    charts("standing", figures.standing(values, here, statistic, among))
-    call = f"figures.neuron_tokens(search.show(atlas, {str(name)!r}))"
-    _offer(rows, f"neuron {name}", run, ["show", str(name)], call)
 
 
 def _layers(run: Run) -> None:
-    statistic = st.selectbox("Statistic", search.statistics(run), key="overview")
+    known = search.statistics(run)
+    statistic = st.selectbox(
+        "Statistic", known, key=bound("statistic", known[0], known), format_func=plain
+    )
     counts = density(run, statistic)
-    charts("density", figures.layer_density(counts, statistic))
+    charts(
+        "density",
+        figures.layer_density(counts, statistic),
+        shows=f"A column is a layer: the share of its vectors, both signs, at each {statistic}. "
+        "Layers are alike in a model of random weights; a layer with a long tail would be a "
+        "surprise, for there neurons specialise.",
+        found=_tail(counts, statistic),
+    )
     st.caption("The notebook call makes this picture; the command lists its extremes.")
     call = f"figures.layer_density(search.density(atlas, {statistic!r}), {statistic!r})"
-    _offer(counts, f"layers {statistic}", run, ["top"], call)
+    offer_of(counts, f"layers {statistic}", run, ["top"], call)
     if run.config.get("random", 0) >= layers.needed(run):
-        shares = above_chance(run)
-        charts("shares", figures.shares(shares))
-        call = "from interp.neurons.layers import above_chance\nfigures.shares(above_chance(atlas))"
-        _offer(shares, "shares of layers", run, ["layers"], call)
+        _shares(run)
 
 
-def _offer(rows: pd.DataFrame, name: str, run: Run, command: list[str], call: str) -> None:
-    opened = (
-        "from pathlib import Path\nfrom interp.neurons import figures, search\n"
-        f"atlas = search.open_atlas(Path({str(run.path)!r}))\n"
+def _tail(counts: pd.DataFrame, statistic: str) -> str:
+    """Where the highest hundredth of all rows is, in words."""
+    total = counts.groupby("value")["count"].sum().sort_index(ascending=False).cumsum()
+    bound = total[total >= total.iloc[-1] / 100].index[0]
+    groups = counts.groupby(["layer", "kind"])["count"].sum()
+    high = counts[counts["value"] >= bound].groupby(["layer", "kind"])["count"].sum()
+    shares = (high / groups).dropna()
+    (layer, kind), most = shares.idxmax(), shares.max()
+    share = total[bound] / total.iloc[-1]
+    return (
+        f"{share:.1%} of all rows have a {statistic} of about {bound:.3g} or more. They are most "
+        f"frequent in layer {layer}, {kind}: {most:.1%} of its rows."
     )
-    offer(rows, name, ["interp", "neurons", *command, "--atlas", str(run.path)], opened + call)
+
+
+def _shares(run: Run) -> None:
+    shares = above_chance(run)
+    most = shares.loc[shares["share"].idxmax()]
+    charts(
+        "shares",
+        figures.shares(shares),
+        shows="The share of each layer's vectors whose z is above that of 99 % of random "
+        "directions. A layer that spells nothing stands at 1 %. Bars are 95 % intervals.",
+        found=f"Most do in layer {most['layer']}, {most['kind']}: {most['share']:.1%}.",
+    )
+    call = "from interp.neurons.layers import above_chance\nfigures.shares(above_chance(atlas))"
+    offer_of(shares, "shares of layers", run, ["layers"], call)

@@ -312,7 +312,8 @@ def borrowed(model: str, bos: Bos = "auto", adapter: str = "") -> Iterator[Subje
         from interp.knob.adapter import open_tuned
 
         with st.spinner(f"opening {plain(model)} …", show_time=True):
-            return open_tuned(model, adapter or "none", bos=bos)
+            # eager: so that heads' patterns can be read
+            return open_tuned(model, adapter or "none", bos=bos, attention="eager")
 
     with POOL.lent(key, model, 4 * weights.numbers, make, _in_the_window) as subject:
         subject.edits = ()
@@ -366,14 +367,16 @@ def surveyed_sae(survey: Run) -> Iterator[Sae]:
 @contextmanager
 def saes(places: Collection[str]) -> Iterator[dict[str, Sae]]:
     """SAEs by what opens them, after the model that they are used with."""
+    from interp.directions.sets import sae_place
     from interp.saes.open import open_sae, saes_fingerprint
 
     with ExitStack() as stack:
         opened: dict[Key, Sae] = {}
-        keys = {place: (SAE, saes_fingerprint(place), "") for place in places}
+        paths = {place: sae_place(place, Store()) for place in places}
+        keys = {place: (SAE, saes_fingerprint(path), "") for place, path in paths.items()}
         for key, place in sorted((key, place) for place, key in keys.items()):
             if key not in opened:  # one SAE may lie in two places
-                lent = _lent_sae(key, place, partial(open_sae, place))
+                lent = _lent_sae(key, paths[place], partial(open_sae, paths[place]))
                 opened[key] = stack.enter_context(lent)
         yield {place: opened[key] for place, key in keys.items()}
 

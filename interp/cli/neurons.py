@@ -31,6 +31,9 @@ By = Annotated[
 ]
 
 
+KindName = Literal["up", "gate", "down"]
+
+
 @dataclasses.dataclass(frozen=True)
 class OneOfSeveral(AtlasConfig):
     """Decode every MLP neuron of a model through its LM head."""
@@ -78,6 +81,8 @@ def search(
     exact: Flag = False,
     by: By = "score",
     limit: Limit = 20,
+    layer: int | None = None,
+    kind: KindName | None = None,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
@@ -85,11 +90,14 @@ def search(
 
     Args:
         exact: Match this token's text alone, not its word family.
+        layer: Only this layer.
+        kind: Only this kind.
     """
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
-    rows = questions.find(run, word, exact, positive(limit), by)
+    kinds = (kind,) if kind else ()
+    rows = questions.find(run, word, exact, positive(limit), by, kinds, layer=layer)
     _print("search", run, rows, f"{_RANKED[by]} rank word_z lead", json)
 
 
@@ -110,7 +118,7 @@ def top(
     atlas: Atlas = None,
     limit: Limit = 20,
     layer: int | None = None,
-    kind: Literal["up", "gate", "down"] | None = None,
+    kind: KindName | None = None,
     words_only: Flag = False,
     by: By = "score",
     runs: Runs = None,
@@ -146,6 +154,25 @@ def layers(
     common.print_frame("neurons.layers", above_chance(run, percentile), json, run=run)
     if not json and (note := lens_note(run)):
         common.say(note)
+
+
+@command(neurons, "index")
+def index(atlas: Atlas = None, fresh: Fresh = False, runs: Runs = None, json: Json = False) -> None:
+    """Make the search index of an atlas of before; a new atlas has its own.
+
+    With it a search does not read the whole atlas. It is kept beside the models, and the atlas
+    stays as it is.
+    """
+    from ..neurons.kept_index import make_index
+    from ..neurons.search import open_atlas
+
+    run = open_atlas(atlas, Store(runs))
+    made = make_index(run, fresh)
+    size = sum(part["bytes"] for name, part in made.manifest["files"].items() if "index/" in name)
+    metrics = {"bytes": size, "index_s": made.metrics.get("index_s", made.manifest["wall_s"])}
+    if not common.answered(json, "neurons.index", metrics, made.path):
+        own = "the atlas has its own index" if made.path == run.path else str(made.path)
+        common.say(f"{own}: {size / 2**20:.1f} MiB")
 
 
 _RANKED = {"score": "score p q", "coherence": "coherence coherence_p coherence_q score"}

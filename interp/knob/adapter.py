@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from interp.data import FOLDER
 
@@ -108,8 +108,15 @@ def open_for(study: TextStudy, adapter: str, out: RunWriter) -> Subject:
     return subject
 
 
-def open_tuned(model: str, adapter: str, device: str = "cpu", bos: Bos = "auto") -> Subject:
-    """A model with an adapter merged into its weights; with "none", the model alone.
+def open_tuned(
+    model: str,
+    adapter: str,
+    device: str = "cpu",
+    bos: Bos = "auto",
+    attention: Literal["eager"] | None = None,
+) -> Subject:
+    """A model with an adapter merged into its weights; with "none", the model alone. The rest is as
+    `open_subject` takes it.
 
     Raises:
         UserError: no adapter there, or one of another model.
@@ -123,7 +130,8 @@ def open_tuned(model: str, adapter: str, device: str = "cpu", bos: Bos = "auto")
     from ..model.tokenizer_files import load_tokenizer
 
     if adapter == "none":
-        return open_subject(model, device=device, bos=bos)
+        return open_subject(model, device=device, bos=bos, attention=attention)
     base = resolve(model)
     whole = adapted(load_model(base, dtype=torch.float32), adapter_folder(adapter))
-    return open_subject(whole, device=device, tokenizer=load_tokenizer(base), bos=bos)
+    tokenizer = load_tokenizer(base)
+    return open_subject(whole, device=device, tokenizer=tokenizer, bos=bos, attention=attention)

@@ -63,6 +63,8 @@ class Subject(Hooked):
         """The stored weights, if the model came from a folder."""
         self.cache_name = "past_key_values"
         """The model's own name for the keys and values of earlier tokens."""
+        self.beside: dict[str, Any] = {}
+        """What others keep of it for as long as it is in memory."""
         self._cache_config: Any = None
         """By which a cache is laid out, where layers keep other things than keys and values."""
         self.parity = float("nan")

@@ -18,11 +18,12 @@ from ..errors import UserError
 from ..runs.intervals import bootstrap
 from ..runs.query import query
 from ..runs.store import Run
-from .search import has_experts, has_words
+from .index import index_of
+from .search import has_experts, has_words, narrow
 
 _GROUPS = "layer, kind, side"
 _NEURON = "expert, neuron"
-_FIRST = f"SELECT {_GROUPS}, {{}} AS expert, neuron, tokens[1] AS token FROM {{}}"
+_FIRST = f"SELECT {_GROUPS}, {{}} AS expert, neuron, {{}} AS token FROM {{}}"
 _BOTH = f"""
 WITH a AS ({{a}}), b AS ({{b}}),
 same AS (SELECT {_GROUPS}, {_NEURON}, (a.token = b.token)::INT AS same
@@ -37,8 +38,13 @@ SELECT {_GROUPS}, count(*) AS neurons, sum(same) AS same,
        coalesce(any_value(pairs), 0) / count(*) ** 2 AS chance
 FROM same LEFT JOIN luck USING ({_GROUPS}) GROUP BY {_GROUPS} ORDER BY {_GROUPS}
 """
-_BY_NEURON = f"""
-SELECT layer, {_NEURON}, kind, sum(same) AS same, count(*) AS vectors FROM same GROUP BY ALL
+_PATTERNS = """,
+neurons AS (SELECT layer, expert, neuron, kind, sum(same) AS same, count(*) AS vectors
+            FROM same GROUP BY ALL),
+every AS (FROM neurons UNION ALL
+          SELECT layer, expert, neuron, 'all', sum(same), sum(vectors) FROM neurons GROUP BY ALL)
+SELECT kind, same, vectors, count(*) AS neurons FROM every
+GROUP BY ALL ORDER BY neurons DESC, same, vectors
 """
 
 
@@ -59,20 +65,23 @@ def agreement(a: Run, b: Run) -> pd.DataFrame:
     return table.drop(columns="chance").join(found).assign(chance=table["chance"], unit="neuron")
 
 
-def summary(a: Run, b: Run) -> pd.DataFrame:
+def summary(a: Run, b: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
     """Agreement over all layers and sides: a row for all kinds together (`kind` "all") and one for
-    each that both atlases have, with the columns of `agreement`."""
-    table, every = agreement(a, b), query(_both(a, b) + _BY_NEURON)
+    each that both atlases have, with the columns of `agreement`.
+
+    Args:
+        table: what `agreement` gives for these two, where that is known.
+    """
+    table = agreement(a, b) if table is None else table
+    every = query(_both(a, b).rstrip() + _PATTERNS)  # few patterns, of many neurons
     kinds = list(dict.fromkeys(table["kind"]))
     rows = []
     for name, chosen in {"all": kinds, **{kind: [kind] for kind in kinds}}.items():
-        part, own = (each[each["kind"].isin(chosen)] for each in (table, every))
-        neurons = own.groupby(["layer", "expert", "neuron"])[["same", "vectors"]].sum()
-        patterns = neurons.value_counts().reset_index()  # few, of many neurons
-        alike = patterns["count"].to_numpy(int)
+        part, patterns = table[table["kind"].isin(chosen)], every[every["kind"] == name]
+        alike = patterns["neurons"].to_numpy(int)
         share = bootstrap(patterns["same"], patterns["vectors"], alike=alike)
         chance = float(np.average(part["chance"], weights=part["neurons"]))
-        row = {"kind": name, "neurons": len(neurons), **share.columns("agreement")}
+        row = {"kind": name, "neurons": alike.sum(), **share.columns("agreement")}
         rows.append({**row, "chance": chance, "unit": "neuron"})
     return pd.DataFrame(rows)
 
@@ -84,27 +93,37 @@ def _share(same: int, neurons: int) -> dict[str, float]:
 
 
 def _both(a: Run, b: Run) -> str:
-    first, second = (
-        _FIRST.format("expert" if has_experts(run) else "''", run.sql("neurons")) for run in (a, b)
-    )
-    return _BOTH.format(a=first, b=second)
+    return _BOTH.format(a=_first(a), b=_first(b))
 
 
-def _check_comparable(a: Run, b: Run) -> None:
+def _first(atlas: Run) -> str:
+    """SQL: the first token of every row."""
+    token = "token" if index_of(atlas) else "tokens[1]"
+    return _FIRST.format("expert" if has_experts(atlas) else "''", token, narrow(atlas))
+
+
+def differs(a: Run, b: Run) -> str:
+    """Why two atlases cannot be compared neuron by neuron, by their manifests; "" if they can."""
     ours, theirs = a.manifest["model"], b.manifest["model"]
     for size in ("n_layers", "d_mlp", "n_experts", "d_expert", "d_shared"):
         # an atlas of an earlier version says nothing of experts, which its model does not have
         own, other = ours.get(size, 0), theirs.get(size, 0)
         if own != other:
-            raise UserError(
+            return (
                 f"the models differ in {size} ({own} and {other}): agreement "
                 "compares neuron by neuron"
             )
     norms = a.config["norm"], b.config["norm"]
     if norms[0] != norms[1]:
-        raise UserError(
+        return (
             f"the atlases have different norms ({norms[0]} and {norms[1]}): make both with the "
             "same --norm"
         )
+    return ""
+
+
+def _check_comparable(a: Run, b: Run) -> None:
+    if reason := differs(a, b):
+        raise UserError(reason)
     if has_words(a) != has_words(b):
         raise UserError("only one of the models has a tokenizer: their tokens cannot be compared")

@@ -36,6 +36,7 @@ Tables of the run:
     of the layer, of the neuron's length
 `vocabulary/tokens.parquet`: id int32, token string, word string (its word family); ids that are no
     token are not in it, and count nowhere, unless `all_ids` is set
+`index/*.parquet`: what makes a search quick (`indexing.py`)
 
 No column but std and norm (and the logits) depends on the vector's length, however short or long.
 A row of zeros, or one whose std float32 cannot hold (below 1.2e-38), is no neuron and spells
@@ -137,9 +138,8 @@ class AtlasConfig(ModelStudy):
             raise UserError(f"--random must be at least 1, not {self.random}")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pyarrow.parquet as pq
-
         from .decode import Decoder
+        from .indexing import AtlasTables, write_index, write_rows
 
         weights, spec, kinds = self.stored_weights, self.stored_weights.spec, self.kinds
         names = [f"L{layer:03d}.parquet" for layer in range(spec.n_layers)]
@@ -157,8 +157,11 @@ class AtlasConfig(ModelStudy):
             for layer in missing:
                 for folder, rows in self._decoded(layer, decoder):
                     with out.part(f"{folder}/{names[layer]}") as path:
-                        pq.write_table(rows, path, compression="zstd")
+                        write_rows(rows, path)
                 advance(sizes[layer], f"layer {layer}")
+        decoded = time.monotonic() - started
+        folders = [[out.path / f"{folder}/{n}" for n in names] for folder in ("neurons", "random")]
+        write_index(out, AtlasTables(*folders, out.path / "vocabulary/tokens.parquet"))
         out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.device}
         if self.lens:
             out.facts["lens"] = self.opened_lens.about
@@ -166,7 +169,8 @@ class AtlasConfig(ModelStudy):
             "vectors": total,
             "layers_computed": len(missing),
             "layers_resumed": spec.n_layers - len(missing),
-            "atlas_s": round(time.monotonic() - started, 2),
+            "atlas_s": round(decoded, 2),
+            "index_s": round(time.monotonic() - started - decoded, 2),
         }
 
     def _vectors(self, layer: int) -> int:

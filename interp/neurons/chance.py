@@ -23,6 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 if TYPE_CHECKING:
@@ -48,3 +49,40 @@ def q_values(
     rates = np.minimum.accumulate(len(ordered) * p_values(ordered, random) / at_least)
     place = np.searchsorted(ordered, values, side="right") - 1
     return np.where(np.isnan(values), np.nan, np.minimum(1.0, np.append(rates, 1.0)[place]))
+
+
+class Steps:
+    """`q_values` of many rows, seen some at a time: q is a step function of the score.
+
+    Between two random scores p is the same and R(t) falls, so N p(t) / R(t) is least at the lowest
+    row there: one step at most for each random score.
+    """
+
+    def __init__(self, random: Float[np.ndarray, " n"]) -> None:
+        self._ends = np.unique(random[~np.isnan(random)])
+        # of each interval up to one of the ends, and of that beyond the last
+        self._p = p_values(np.append(self._ends, np.inf), random)
+        self._rows = np.zeros(len(self._p), int)
+        self._lowest = np.full(len(self._p), np.inf)
+
+    def add(self, rows: Float[np.ndarray, " rows"]) -> None:
+        """Scores of further rows; NaN does not count."""
+        scores = rows[~np.isnan(rows)]
+        interval = np.searchsorted(self._ends, scores, side="left")
+        self._rows += np.bincount(interval, minlength=len(self._rows))
+        np.minimum.at(self._lowest, interval, scores)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """`at` and `q`, which holds from there to the next."""
+        at_least, there = np.cumsum(self._rows[::-1])[::-1], self._rows > 0
+        rates = np.minimum.accumulate((self._rows.sum() * self._p)[there] / at_least[there])
+        return pd.DataFrame({"at": self._lowest[there], "q": rates})
+
+
+def q_by_steps(scores: npt.ArrayLike, steps: pd.DataFrame) -> Float[np.ndarray, " scores"]:
+    """`q_values` by `Steps.table`."""
+    values = np.asarray(scores, float)
+    place = np.searchsorted(steps["at"].to_numpy(float), values, side="right") - 1
+    rates = np.minimum(1.0, np.append(steps["q"].to_numpy(float), 1.0)[place])
+    return np.where(np.isnan(values), np.nan, rates)

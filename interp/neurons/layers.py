@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..runs.intervals import group_weights, middle
 from ..runs.query import query
 from ..runs.store import Run
-from .search import has_random
+from .search import has_random, narrow
 
 FEWEST = 200
 """Random rows of a layer and kind that a percentile needs."""
@@ -42,7 +42,7 @@ def above_chance(atlas: Run, percentile: float = 99.0) -> pd.DataFrame:
     columns = "SELECT layer, kind, coalesce(z, 0) AS z FROM {} ORDER BY layer, kind, name"
     named = "(SELECT *, concat_ws('.', neuron, side) AS name FROM {})"
     every, random = (
-        query(columns.format(named.format(atlas.sql(name)))) for name in ("neurons", "random")
+        query(columns.format(named.format(table))) for table in (narrow(atlas), atlas.sql("random"))
     )
     chance = dict(list(random.groupby(["layer", "kind"])["z"]))
     rows = []

@@ -8,7 +8,7 @@ how often random directions score as much (`chance.py`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,19 +17,15 @@ import pandas as pd
 from ..errors import UserError
 from ..lens.told import told
 from ..model.neuron import NeuronName, parse_neuron
+from ..model.vocabulary import word_family
 from ..runs.query import query, word_ids
 from ..runs.store import Run, Store
-from .chance import p_values, q_values
+from .chance import p_values, q_by_steps, q_values
+from .index import Index, Rows, index_of
+from .rows import BINS, SCORE, STATISTICS, WORD
+from .rows import density as density_of
 
 Rank = Literal["score", "coherence"]
-STATISTICS = ("z", "margin", "coherence", "kurtosis", "skewness", "norm")
-"""Columns of an atlas that rank or describe a row; one of an earlier version may lack some."""
-_WORD = r"regexp_full_match(trim({}), '\p{{L}}{{3,}}')"
-"""SQL: a token that is a word, or part of one, of at least three letters."""
-_SCORE = "z::DOUBLE + margin::DOUBLE AS score"
-"""SQL: the score of a row's own first word."""
-_COLUMNS = "concat_ws('.', layer, kind, neuron) AS name, *"
-_WITH_EXPERTS = "concat_ws('.', layer, nullif(expert, ''), kind, neuron) AS name, *"
 
 
 def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
@@ -49,6 +45,7 @@ def find(
     by: Rank = "score",
     kinds: Sequence[str] = (),
     up_to: int | None = None,
+    layer: int | None = None,
 ) -> pd.DataFrame:
     """Neurons that decode to a word, the best first.
 
@@ -60,6 +57,7 @@ def find(
         by: what ranks them: the word's score, or the coherence of the list that it is in.
         kinds: only vectors of these kinds; by default all.
         up_to: only layers up to this one; by default all.
+        layer: only this layer; by default all.
 
     Returns:
         The atlas's columns with `name`, `rank` (place of the word's best token, from 1),
@@ -70,35 +68,46 @@ def find(
         UserError: the word is empty, no token stands for it, or no neuron has it in its lists.
     """
     _check_rank(atlas, by)
+    _check_layer(atlas, layer)
     ids = word_ids(atlas, word, exact)
-    where = f"z IS NOT NULL AND list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
-    among = {"kinds": list(kinds or atlas.manifest["kinds"]), "last": up_to}
-    table = (
-        f"{atlas.sql('neurons')} WHERE list_contains($kinds, kind) "
-        "AND layer <= coalesce($last, layer)"
+    asked = {"kinds": list(kinds or atlas.manifest["kinds"]), "last": up_to, "layer": layer}
+    among = (
+        "list_contains($kinds, kind) AND layer <= coalesce($last, layer) "
+        "AND layer = coalesce($layer, layer)"
     )
-    rows = query(f"SELECT {_columns(atlas)} FROM {table} AND {where}", among)
+    filtered = among if kinds or up_to is not None or layer is not None else ""
+    text = word if exact else word_family(word)
+
+    def best(index: Index) -> Rows:
+        most = max(limit, 1) if limit >= 0 else 10**9
+        return index.with_text(text, exact, by, most, filtered, asked if filtered else {})
+
+    hit = f"z IS NOT NULL AND list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
+    rows = _asked(atlas, f"WHERE {among} AND {hit}", asked, best)
     if rows.empty:
+        where = "of these layers and kinds" if filtered else "of this atlas"
         k = atlas.config["k"]
         raise UserError(
-            f"'{word}' is not among the {k} most extreme tokens of any neuron of this atlas: "
+            f"'{word}' is not among the {k} most extreme tokens of any neuron {where}: "
             "make one with a larger --k"
         )
     rows = rows.join(pd.DataFrame([_score(row, set(ids)) for row in rows.to_dict("records")]))
-    best = rows.sort_values(by, ascending=False, kind="stable", ignore_index=True)
-    return _beside_random(atlas, best.head(limit))
+    ranked = rows.sort_values(by, ascending=False, kind="stable", ignore_index=True)
+    return _beside_random(atlas, ranked.head(limit))
 
 
 def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
     """Both sides of one vector (`29.gate.808`), top first; `score` is z + margin, that of the first
     token's word. With `p`, `q`, `coherence_p`, `coherence_q` as in `find`."""
     neuron = parse_neuron(str(name))
-    rows = query(
-        f"SELECT {_columns(atlas)}, {_SCORE} FROM {atlas.sql('neurons')} "
-        "WHERE layer = $layer AND kind = $kind AND neuron = $neuron AND name = $name "
-        "ORDER BY side DESC",
-        {"layer": neuron.layer, "kind": neuron.kind, "neuron": neuron.neuron, "name": str(neuron)},
-    )
+    place = "layer = $layer AND kind = $kind AND neuron = $neuron"
+    asked = {"layer": neuron.layer, "kind": neuron.kind, "neuron": neuron.neuron}
+
+    def of_it(index: Index) -> Rows:
+        return index.chosen(place, asked, "row", 10**9)
+
+    found = f"WHERE {place} AND name = $name ORDER BY side DESC"
+    rows = _asked(atlas, found, {**asked, "name": str(neuron)}, of_it, f", {SCORE}")
     if rows.empty:
         model, kinds = atlas.manifest["model"], atlas.manifest["kinds"]
         raise UserError(
@@ -122,24 +131,45 @@ def top(
     `words_only` leaves out rows whose first token is not a word of at least three letters.
     """
     _check_rank(atlas, by)
-    layers = atlas.manifest["model"]["n_layers"]
-    if layer is not None and not 0 <= layer < layers:
-        raise UserError(f"no layer {layer} in this atlas: it has layers 0..{layers - 1}")
-    rows = query(
-        f"SELECT {_columns(atlas)}, {_SCORE} FROM {atlas.sql('neurons')} "
-        "WHERE layer = coalesce($layer, layer) AND kind = coalesce($kind, kind) "
-        f"AND {_WORD.format('tokens[1]') if words_only else 'TRUE'} "
-        f"ORDER BY {by} DESC NULLS LAST, layer, kind, neuron, name, side LIMIT {min(limit, 10**9)}",
-        {"layer": layer, "kind": kind},
-    )
+    _check_layer(atlas, layer)
+    asked, most = {"layer": layer, "kind": kind}, min(limit, 10**9)
+    among = "layer = coalesce($layer, layer) AND kind = coalesce($kind, kind)"
+    ties = "DESC NULLS LAST, layer, kind, neuron, {}, side"
+
+    def best(index: Index) -> Rows:
+        value = by if by != "score" else SCORE.removesuffix(" AS score")
+        name = _name(atlas).removesuffix(" AS name") if has_experts(atlas) else "kind"
+        words = f"{among} AND word" if words_only else among
+        return index.chosen(words, asked, f"{value} {ties.format(name)}", most)
+
+    words = f"{among} AND {WORD.format('tokens[1]')}" if words_only else among
+    found = f"WHERE {words} ORDER BY {by} {ties.format('name')} LIMIT {most}"
+    rows = _asked(atlas, found, asked, best, f", {SCORE}")
     if rows.empty:
         raise UserError("no neuron of this atlas fits: check the layer and the kind")
     return _beside_random(atlas, rows)
 
 
-def _columns(atlas: Run) -> str:
-    """SQL: a row's name, and all its columns."""
-    return _WITH_EXPERTS if has_experts(atlas) else _COLUMNS
+def _asked(
+    atlas: Run, which: str, asked: dict[str, Any], choose: Callable[[Index], Rows], more: str = ""
+) -> pd.DataFrame:
+    """Rows of an atlas with their names; the index, where there is one, chooses those that come
+    into question.
+
+    Args:
+        which: SQL after the FROM.
+        more: further columns.
+    """
+    sql = f"SELECT {_name(atlas)}, *{more} FROM vectors {which}"
+    if index := index_of(atlas):
+        return query(sql, asked, vectors=index.wide(choose(index)))
+    return query(f"WITH vectors AS (FROM {atlas.sql('neurons')}) {sql}", asked)
+
+
+def _name(atlas: Run) -> str:
+    """SQL: a row's name."""
+    expert = "nullif(expert, ''), " if has_experts(atlas) else ""
+    return f"concat_ws('.', layer, {expert}kind, neuron) AS name"
 
 
 def has_experts(atlas: Run) -> bool:
@@ -184,6 +214,12 @@ def chance_note(atlas: Run) -> str:
     )
 
 
+def _check_layer(atlas: Run, layer: int | None) -> None:
+    layers = atlas.manifest["model"]["n_layers"]
+    if layer is not None and not 0 <= layer < layers:
+        raise UserError(f"no layer {layer} in this atlas: it has layers 0..{layers - 1}")
+
+
 def _check_rank(atlas: Run, by: Rank) -> None:
     if by not in get_args(Rank):
         raise UserError(f"rank by {' or '.join(get_args(Rank))}, not by '{by}'")
@@ -198,23 +234,28 @@ def _beside_random(atlas: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the p and q of their score and coherence, where the atlas has random directions."""
     if not has_random(atlas):
         return rows
-    asked = f"SELECT {_SCORE}, coherence FROM "
-    random, every = (query(asked + atlas.sql(name)) for name in ("random", "neurons"))
-    chances = {}
+    index, chances = index_of(atlas), {}
+    asked = f"SELECT {SCORE}, coherence FROM "
+    random = index.table("random") if index else query(asked + atlas.sql("random"))
+    steps = index.table("steps") if index else None
+    every = None if index else query(asked + atlas.sql("neurons"))
     for of, prefix in (("score", ""), ("coherence", "coherence_")):
         null = random[of].to_numpy(float)
         chances[f"{prefix}p"] = p_values(rows[of], null)
-        chances[f"{prefix}q"] = q_values(rows[of], every[of].to_numpy(float), null)
+        if steps is not None:
+            chances[f"{prefix}q"] = q_by_steps(rows[of], steps[steps["of"] == of])
+        else:
+            chances[f"{prefix}q"] = q_values(rows[of], every[of].to_numpy(float), null)
     return rows.assign(**chances)
 
 
 def has_words(atlas: Run) -> bool:
     """Whether the model's tokens are text at all (without a tokenizer they are `#id`)."""
-    table, word = atlas.sql("vocabulary"), _WORD.format("token")
+    table, word = atlas.sql("vocabulary"), WORD.format("token")
     return not query(f"SELECT id FROM {table} WHERE {word} LIMIT 1").empty
 
 
-def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
+def density(atlas: Run, statistic: str, bins: int = BINS) -> pd.DataFrame:
     """A statistic's histogram in every layer: layer, kind, bin centre `value`, `count`.
 
     The bins span the 0.1 to 99.9 percentiles of all rows; what lies outside counts in the outer
@@ -222,28 +263,23 @@ def density(atlas: Run, statistic: str, bins: int = 60) -> pd.DataFrame:
     if statistic not in statistics(atlas):
         known = ", ".join(statistics(atlas))
         raise UserError(f"no statistic '{statistic}' in this atlas: choose one of {known}")
-    return query(
-        f"""
-        WITH bounds AS (
-            SELECT quantile_cont({statistic}, 0.001) AS low,
-                   quantile_cont({statistic}, 0.999) AS high
-            FROM {atlas.sql("neurons")}
-        ), binned AS (
-            SELECT layer, kind, low, high, greatest(least(
-                floor(({statistic} - low) / nullif(high - low, 0) * {bins}), {bins - 1}), 0) AS bin
-            FROM {atlas.sql("neurons")}, bounds WHERE {statistic} IS NOT NULL
-        )
-        SELECT layer, kind, low + (coalesce(bin, 0) + 0.5) * (high - low) / {bins} AS value,
-               count(*) AS count
-        FROM binned GROUP BY ALL ORDER BY ALL
-        """
-    )
+    if bins == BINS and (index := index_of(atlas)):
+        counts = index.table("histograms")
+        own = counts[counts["statistic"] == statistic].drop(columns="statistic")
+        return own.reset_index(drop=True)
+    return density_of(narrow(atlas), statistic, bins)
+
+
+def narrow(atlas: Run) -> str:
+    """SQL: the table with all of an atlas's rows, or that of their narrow columns alone."""
+    index = index_of(atlas)
+    return index.rows if index else atlas.sql("neurons")
 
 
 def values_in_layer(atlas: Run, name: str | NeuronName, statistic: str) -> pd.Series:
     """A statistic of all rows of a neuron's layer and kind."""
     neuron = parse_neuron(str(name))
-    table, among = atlas.sql("neurons"), {"layer": neuron.layer, "kind": neuron.kind}
+    table, among = narrow(atlas), {"layer": neuron.layer, "kind": neuron.kind}
     rows = f"SELECT {statistic} AS value FROM {table} WHERE layer = $layer AND kind = $kind"
     return query(rows, among)["value"]
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -11,19 +15,42 @@ from ..errors import UserError
 from ..model.vocabulary import NO_TEXT, as_text, word_family
 from .store import Run
 
+THREADS = 4
+"""Threads of DuckDB in a process, at most."""
+MEMORY = "512MB"
+"""What DuckDB holds at once in a process; the rest goes to a temporary folder."""
 
-def query(sql: str, parameters: dict[str, Any] | None = None) -> pd.DataFrame:
+
+def query(sql: str, parameters: dict[str, Any] | None = None, **tables: Any) -> pd.DataFrame:
     """What DuckDB answers.
+
+    Args:
+        tables: Arrow tables or frames that the question names.
 
     Raises:
         UserError: a file of the run cannot be read.
     """
     try:
-        with duckdb.connect() as connection:
+        with database(os.getpid()).cursor() as connection:
+            for name, table in tables.items():
+                connection.register(name, table)
             return connection.execute(sql, parameters or {}).df()
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the run cannot be read ({reason}): run its command again") from error
+
+
+@cache
+def database(process: int) -> duckdb.DuckDBPyConnection:
+    """DuckDB in memory, one for all questions of a process; each takes a cursor of its own.
+
+    Args:
+        process: the number of this one; a child that was forked off has not its parent's threads.
+    """
+    spilled = Path(tempfile.gettempdir()) / f"interp-duckdb-{process}"
+    threads = min(THREADS, os.cpu_count() or 1)
+    settings = {"threads": threads, "memory_limit": MEMORY, "temp_directory": str(spilled)}
+    return duckdb.connect(config=settings)
 
 
 def word_ids(run: Run, word: str, exact: bool = False) -> list[int]:

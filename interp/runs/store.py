@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -87,22 +87,31 @@ class Run:
             return read_table(self.part(f"{name}.parquet"))
         import pandas as pd
 
-        below = self._below(name)
+        below = self.below(name)
         return pd.concat([read_table(self.part(each)) for each in below], ignore_index=True)
 
     def sql(self, name: str) -> str:
         """A folder of tables of the same columns as DuckDB reads it: `read_parquet([...])`."""
-        quoted = (str(self.part(each).resolve()) for each in self._below(name))
-        listed = ", ".join("'{}'".format(glob.escape(path).replace("'", "''")) for path in quoted)
-        return f"read_parquet([{listed}])"
+        return read_parquet([self.part(each) for each in self.below(name)])
 
-    def _below(self, name: str) -> list[str]:
-        """The tables of a folder."""
+    def below(self, name: str) -> list[str]:
+        """The tables of a folder, their names with the ending."""
         found = [f for f in self.files if PurePosixPath(f).parent == PurePosixPath(name)]
         found = [each for each in found if each.endswith(".parquet")]
         if not found:
             raise UserError(no_part(self.path, f"{name}.parquet", self.files))
         return found
+
+
+def read_parquet(paths: Iterable[Path], options: str = "") -> str:
+    """Tables of the same columns below each other, as DuckDB reads them.
+
+    Args:
+        options: further ones of `read_parquet`.
+    """
+    quoted = (glob.escape(str(path.resolve())).replace("'", "''") for path in paths)
+    listed = ", ".join(f"'{path}'" for path in quoted)
+    return f"read_parquet([{listed}]{options and f', {options}'})"
 
 
 def open_run(path: str | Path, study: str | None = None) -> Run:

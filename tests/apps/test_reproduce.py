@@ -31,12 +31,17 @@ def store(dog_model, tmp_path_factory):
     sizes = {"d": 16, "vocabulary": 300, "rows": 20, "repeats": 1, "accuracy_rows": 2}
     for study in (
         AtlasConfig(model, k=8),
+        AtlasConfig(model, k=9),  # to compare with
         ClampConfig(model, **held, chat=False),
         TarsConfig(model, **files, edits=(0, 2), tokens=40),
         KernelBenchConfig(**sizes, others=()),
     ):
         run_or_load(study, Store(root))
     return root
+
+
+def card_of_a_neuron(shown, dog_model):
+    shown.session_state["?neuron"] = "1.down.17"
 
 
 def directions_of(shown, dog_model):
@@ -51,7 +56,7 @@ VIEWS = {
 }
 """Tabs of pages that have some."""
 PAGES = {
-    "atlas": ("atlas", lambda *_: None, 4),
+    "atlas": ("atlas", card_of_a_neuron, 4),
     "agree": ("agree", lambda *_: None, 1),
     "clamp": ("clamp", lambda *_: None, 1),
     "tars": ("tars", lambda *_: None, 1),

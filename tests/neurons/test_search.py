@@ -81,10 +81,13 @@ def test_figures_draw_odd_tokens_and_constant_statistics(atlas):
     assert figure.data[0].y[0] == "1  ␣&lt;b>&amp;"
     assert "⏎" in figure.data[0].y[3]
     assert list(figure.data[1].x) == [-3.0, -2.0, 2.0, 3.0]
+    first, second = figure.layout.xaxis.range, figure.layout.xaxis2.range
+    assert first == second == pytest.approx((-3.09, 3.09))  # one scale
     assert len(figures.layer_density(search.density(atlas, "z"), "z").data) == 1
     values = search.values_in_layer(atlas, "0.up.1", "norm")
     figure = figures.standing(values, {"top": 2.0, "bottom": 2.0}, "norm", "layer 0")
-    assert "above 50.0%" in figure.layout.annotations[0].text
+    assert "above 50.0%" in figure.data[1].name
+    assert sum(figure.data[0].y) == len(values)
 
 
 def test_an_older_atlas_opens_without_p(atlas):
