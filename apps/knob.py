@@ -201,7 +201,7 @@ def _offered(
 def _measured(run: Run) -> None:
     if _is_shipped(run):
         st.caption(
-            "This run ships with the workbench: SmolLM2-135M, 54 minutes on two cores. Its adapter "
+            "This run ships with the workbench: SmolLM2-135M, 54 minutes on one thread. Its adapter "
             "and its knob are those of the tab Steer."
         )
     if run.has("scores/scores"):
