@@ -3,7 +3,9 @@ and the browser's back and forward go through the views.
 
 The URL is read where it is not what the page left there itself: on a link, a bookmark, back and
 forward. Otherwise the widgets are right, and the URL is written when the page ends, as one step of
-the history. A page that was just arrived at writes nothing, or "back" would lead to itself.
+the history. A page that was just arrived at writes nothing new, or "back" would lead to itself; but
+it says again what a link within the app asked for, since Streamlit gives a link's parameters to the
+page and not to the browser, which takes no step where its URL is the same already.
 """
 
 from __future__ import annotations
@@ -14,24 +16,47 @@ from typing import Any, NoReturn
 
 import streamlit as st
 
-_PAGE, _LEFT, _BOUND = "address: page", "address: left", "address: bound"
+_PAGE, _LEFT, _SEEN = "address: page", "address: left", "address: seen"
+_BOUND = "address: bound"
 
 
 @contextmanager
 def followed(page: str) -> Iterator[bool]:
     """Around a page's function: whether it was just arrived at. `page` is its address."""
     state, here = st.session_state, (page, st.query_params.to_dict())
-    arrived = state.get(_LEFT) != here
+    arrived = state.get(_LEFT) != here and not _clicked(page)
+    followed_here = arrived and state.get(_LEFT) is not None
     state[_LEFT] = here  # now: a click may stop this run, and the next one has not arrived
     if arrived:
+        if followed_here and here[1]:  # of a link's parameters the browser knows nothing yet
+            st.query_params.from_dict(here[1])
         for key in [key for key in state if str(key).startswith(f"{page}?")]:
             del state[key]
+        state[_SEEN] = None
     else:  # at once: another click may come before this run ends, and would bring the old URL
         _write(page)
+        _see(page)
     state[_PAGE], state[_BOUND] = page, {}
     yield arrived
     if not arrived:
         _write(page)
+    _see(page)
+
+
+def _see(page: str) -> None:
+    """Note what the widgets say now."""
+    keys = [key for key, *_ in st.session_state.get(_BOUND, {}).values()]
+    st.session_state[_SEEN] = page, {k: st.session_state[k] for k in keys if k in st.session_state}
+
+
+def _clicked(page: str) -> bool:
+    """Whether a widget has another value than this page left it with: then its visitor was too
+    quick for the URL that the page wrote last, and has not gone back to the one before."""
+    before, values = st.session_state.get(_SEEN) or ("", {})
+    return bool(
+        before == page
+        and any(st.session_state.get(key, value) != value for key, value in values.items())
+    )
 
 
 def _write(page: str) -> None:
@@ -116,5 +141,5 @@ def _written(value: Any) -> str:
 def go(**params: str) -> NoReturn:
     """Show the same page anew, at these parameters beside the URL's others."""
     st.query_params.update(params)
-    st.session_state[_LEFT] = None
+    st.session_state[_LEFT] = st.session_state[_SEEN] = None
     st.rerun()

@@ -5,9 +5,18 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from interp.apps.columns import shown_table
 from interp.apps.common import charts, errors_in_place, offer_run, pick_run, plain, table
 from interp.bench import figures
 from interp.runs.store import Run
+
+NUMBERS = {
+    "certified_ratio": ("screened: times the bare product", ".2f", "With the bfloat16 screen."),
+    "fp32_ratio": ("float32: times the bare product", ".2f", "Without the screen."),
+    "naive_ratio": ("times faster than naive torch", ".1f", "Of the fastest of the two."),
+    "certified_share": ("rows proven by the screen", ".1%", "The rest is searched again."),
+}
+"""Metrics of a shape: words, format, and what they mean."""
 
 
 @errors_in_place()
@@ -27,37 +36,34 @@ def page() -> None:
     charts("roofline", figures.kernel_roofline(summary, shapes, bandwidth))
     st.subheader("Every variant")
     columns = ["shape", "variant", "ratio", "ratio_cpu", "job_s", "peak_bytes", "missing"]
-    st.dataframe(summary[columns], hide_index=True)
+    shown_table(summary[columns], "variants", run.study)
     st.subheader("Operations and bytes")
-    st.dataframe(shapes, hide_index=True)
-    if run.has("accuracy/shares"):
-        _accuracy(run)
+    shown_table(shapes, "shapes", run.study)
+    _accuracy(run)
     drawn = "from interp.bench import figures\nfigures.kernel_ratios(run.table('summary/variants'))"
     offer_run(summary, "kernels", run, drawn)
 
 
 def _numbers(shape: str, metrics: dict[str, float]) -> None:
     st.markdown(f"**{plain(shape)}**")
-    names = {
-        "certified_ratio": "screened / bare product",
-        "fp32_ratio": "float32 / bare product",
-        "naive_ratio": "naive / fastest fused",
-        "certified_share": "share of rows certified",
-    }
-    shown = [(name, label) for name, label in names.items() if name in metrics]
-    for column, (name, label) in zip(st.columns(len(shown)), shown, strict=True):
-        column.metric(plain(label), f"{metrics[name]:.3g}")
+    shown = [name for name in NUMBERS if name in metrics]
+    for column, name in zip(st.columns(max(len(shown), 1)), shown, strict=False):
+        words, how, about = NUMBERS[name]
+        column.metric(plain(words), plain(f"{metrics[name]:{how}}"), help=plain(about))
 
 
 def _accuracy(run: Run) -> None:
+    if not run.has("accuracy/shares") or (shares := table(run, "accuracy/shares")).empty:
+        st.caption("Exactness was not measured in this run: --accuracy-rows says on how many rows.")
+        return
     st.subheader("Exactness")
-    shares = table(run, "accuracy/shares")
     wide = shares.pivot(index=["data", "k"], columns="impl", values=["certified", "exact"])
     wide.columns = pd.Index([": ".join(pair) for pair in wide.columns.to_list()])
-    st.dataframe(wide.reset_index(), hide_index=True)
+    shown_table(wide.reset_index(), "exactness", run.study)
     st.caption(
         "certified: share of the rows proven without a second search; exact: all ids are those of "
         "a float64 product."
     )
-    st.subheader("Errors of the statistics")
-    st.dataframe(table(run, "accuracy/errors"), hide_index=True)
+    if run.has("accuracy/errors"):
+        st.subheader("Errors of the statistics")
+        shown_table(table(run, "accuracy/errors"), "errors", run.study)

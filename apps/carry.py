@@ -1,9 +1,14 @@
-"""What can be done next with a direction, wherever one is shown: one small menu."""
+"""What can be done next with a direction, wherever one is shown: one small menu.
+
+It imports no torch and opens nothing: it is links to the page of the direction, by the text that
+opens it.
+"""
 
 from __future__ import annotations
 
 import streamlit as st
 
+from interp.apps.chips import shown
 from interp.apps.common import link, plain
 
 VIEWS = {
@@ -23,10 +28,16 @@ def carry_on(source: str, model: str, key: str) -> None:
 
     Args:
         source: the text that opens it (`directions.open_directions`), `29.down.808`.
+        model: whose neuron it is, and what runs.
         key: tells this menu from others on the page.
     """
-    with st.popover(plain(source), key=f"carry {key}", icon=":material/explore:"):
-        for view, label in VIEWS.items():
-            link("direction", label, direction=source, model=model, view=view)
-        link("steer", "Steer", direction=source, model=model)
-        link("steer", "Ablate", direction=source, model=model, act="ablate")
+    with st.popover(plain(shown("vector", source)), key=f"carry {key}", icon=":material/explore:"):
+        links(source, model)
+
+
+def links(source: str, model: str) -> None:
+    """What the menu holds, without its button."""
+    for view, label in VIEWS.items():
+        link("direction", label, direction=source, model=model, view=view)
+    link("steer", "Steer", direction=source, model=model)
+    link("steer", "Ablate", direction=source, model=model, act="ablate")

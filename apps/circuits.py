@@ -6,18 +6,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.address import bound, go
+from interp.apps.carry import carry_on
+from interp.apps.columns import shown_table
 from interp.apps.common import (
     charts,
     clickable,
     code,
     errors_in_place,
     in_tabs,
+    link,
     offer_run,
     pick_run,
     plain,
@@ -37,6 +40,7 @@ from interp.circuits.picked import (
     place,
     words,
 )
+from interp.columns import column
 from interp.errors import UserError
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.neuron import clamp_site, parse_neuron
@@ -113,7 +117,7 @@ def _asked() -> None:
         lens=lens,
     )
     with st.spinner("tracing …"):
-        run = run_or_load(asked)
+        run = pool.run(asked)
     _show(run, "Traced")
 
 
@@ -130,7 +134,7 @@ def _end(path: str) -> str:
 
 def _show(run: Run, what: str) -> NoReturn:
     """Run the page again, with a run that was made."""
-    go(**{SHOWS[what][1]: run.path.name, "shown": what})
+    go(**{SHOWS[what][1]: run.path.name, "shown": what, "view": "Graph"})
 
 
 def _head(run: Run, graph: Graph) -> None:
@@ -150,17 +154,30 @@ def _head(run: Run, graph: Graph) -> None:
 def _graph(run: Run, graph: Graph) -> None:
     by: By = "attribution"
     if graph.has_effects:
+        ways = ["effect", "attribution"]
         asked = st.segmented_control(
-            "Nodes by", ["effect", "attribution"], default="effect", format_func=plain
+            "Nodes by", ways, key=bound("by", "effect", ways), format_func=plain
         )
         by = "attribution" if asked == "attribution" else "effect"
     left, right = st.columns(2)
-    share = left.slider(f"Nodes: share of the absolute {plain(by)}", 0, 100, 80, 5, "%d %%")
+    share = left.slider(
+        f"Nodes: share of the absolute {plain(by)}",
+        *(0, 100),
+        step=5,
+        format="%d %%",
+        key=bound("nodes", 80, range(0, 101, 5)),
+    )
     of_edges = "effect" if by == "effect" else "weight"
-    edges = right.slider(f"Edges: share of the absolute {plain(of_edges)}", 0, 100, 40, 5, "%d %%")
+    edges = right.slider(
+        f"Edges: share of the absolute {plain(of_edges)}",
+        *(0, 100),
+        step=5,
+        format="%d %%",
+        key=bound("edges", 40, range(0, 101, 5)),
+    )
     order = graph.parts[by].abs().sort_values(ascending=False).index
     names = [graph.nodes["label"][n] for n in order] + ["target", "remainder"]
-    key = f"node {run.path}"
+    key = bound("node", names[0], names)
 
     def pressed(node: int) -> None:
         st.session_state[key] = str(graph.nodes["label"][int(node)])
@@ -174,7 +191,9 @@ def _graph(run: Run, graph: Graph) -> None:
             "Node", names, key=key, format_func=printable, help="Or click one in the picture."
         )
         _card(graph, graph.number(chosen), by)
-    st.dataframe(_listed(graph.nodes.loc[order]), hide_index=True, height=280)
+    rows = _listed(graph.nodes.loc[order])
+    shown_table(rows, "nodes", run.study)
+    offer_run(rows, f"circuit {run.path.name}", run, _drawn("graph"))
 
 
 def _listed(nodes: pd.DataFrame) -> pd.DataFrame:
@@ -198,7 +217,8 @@ def _card(graph: Graph, node: int, by: By) -> None:
     with st.container(horizontal=True):
         for name, value in numbers.items():
             known = "attention" if (row["kind"], name) == ("head", "activation") else name
-            st.metric(plain(known), f"{value:.4g}", width="content")
+            about = column(known, TRACE)
+            st.metric(plain(about.words), f"{value:.3g}", width="content", help=plain(about.help))
     for side, said in (("top", "Writes"), ("bottom", "Against")):
         if tokens := words(row, side):
             st.caption(plain(said))
@@ -209,7 +229,7 @@ def _card(graph: Graph, node: int, by: By) -> None:
     for name, ends in (("Edges in", shown.incoming), ("Edges out", shown.outgoing)):
         together = f", {flowing(ends, by).sum():+.4g} together" if len(ends) else ""
         st.caption(plain(f"{name}: {len(ends)}{together}"))
-        st.dataframe(ends, hide_index=True, height=min(38 + 35 * len(ends), 220))
+        shown_table(ends, f"{name} {node}", TRACE)
     if row["kind"] == "neuron":
         _neuron(graph, str(row["name"]))
 
@@ -230,10 +250,10 @@ def _neuron(graph: Graph, name: str) -> None:
     )
     with st.container(horizontal=True):
         if atlas:
-            asked = urlencode({"run": atlas.path, "neuron": name})
-            st.link_button("In the neuron atlas", f"atlas?{asked}")
+            link("atlas", "In the neuron atlas", run=atlas.path.name, neuron=name)
         if clamped:
-            st.link_button("Clamped", f"clamp?{urlencode({'run': clamped.path})}")
+            link("clamp", "Clamped", run=clamped.path.name)
+        carry_on(name, str(about["model"]), "node")
     where = store_words(store.root)
     if not atlas:
         st.caption("There is no atlas of this model yet:")
@@ -260,6 +280,13 @@ def _layers(run: Run, graph: Graph) -> None:
     charts("layers", figures.by_layer(table(run, "totals")))
     charts("largest", figures.largest(graph, by=graph.by))
     charts("cuts", figures.cut_errors(table(run, "cuts")))
+    shown_table(table(run, "totals"), "totals", run.study)
+    offer_run(table(run, "totals"), f"circuit {run.path.name} layers", run, _drawn("layers"))
+
+
+def _drawn(name: str) -> str:
+    """The notebook call that draws a figure of the run."""
+    return f"from interp.circuits import pictures\npictures.of_run(run)[{name!r}]()"
 
 
 def _groups(run: Run, graph: Graph) -> None:
@@ -270,7 +297,7 @@ def _groups(run: Run, graph: Graph) -> None:
     )
     if (graph.nodes["kind"] == "group").any():
         groups = graph.nodes[graph.nodes["kind"] == "group"]
-        st.dataframe(groups[["name", graph.by, "inside", "members"]], hide_index=True)
+        shown_table(groups[["name", graph.by, "inside", "members"]], "groups", GROUP)
     order = graph.parts[graph.by].abs().sort_values(ascending=False).index
     with st.form("group", border=False, clear_on_submit=False):
         name = st.text_input("Name of the group", placeholder="plural")
@@ -308,5 +335,3 @@ def _take(run: Run, graph: Graph) -> None:
     )
     for kind in ("html", "json"):
         code(["interp", "circuits", "export", str(run.path), f"{name}.{kind}"])
-    call = "from interp.circuits import figures\nfigures.of_run(run)['graph']()"
-    offer_run(_listed(graph.nodes), f"{name}-nodes", run, call)

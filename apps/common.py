@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -19,17 +18,19 @@ from streamlit.runtime.scriptrunner import StopException
 
 from interp.analyses import label
 from interp.apps.address import bound, shared
+from interp.apps.take import begun, figure_shown, html, parquet, run_shown, taken
 from interp.errors import UserError, readable
 from interp.model.catalog import DEFAULT_MODEL, asks_the_hub
 from interp.plain_text import printable
-from interp.plots import FORMATS, drawn, undrawable
+from interp.plots import FORMATS, drawn, on_dark, sentences, undrawable
+from interp.report import Section
 from interp.runs.command import command, config_class, settings, shell_line, store_words
+from interp.runs.shipped import is_shipped, shipped
 from interp.runs.store import Run, Store, open_run
 from interp.runs.unfinished import unfinished
 
 if TYPE_CHECKING:
-    from interp.model.prompting import Bos
-    from interp.model.subject import Subject
+    pass
 
 T = TypeVar("T")
 
@@ -43,7 +44,8 @@ def errors_in_place() -> Iterator[None]:
     """Show a user's mistake, or what a stored run lacks, where it happened; the rest of the page
     goes on."""
     try:
-        yield
+        with begun():
+            yield
     except NoRun:
         pass
     except UserError as error:
@@ -67,37 +69,66 @@ def in_tabs(
 
 
 def charts(key: str, *figures: Figure, shows: str = "", found: str = "") -> list[DeltaGenerator]:
-    """Figures beside each other; returns their columns.
+    """Figures beside each other, each with its own sentences (`plots.said`); returns their columns.
 
     Args:
-        shows: a sentence above: what is to be seen, and what would be a surprise.
-        found: a sentence below: what was found.
+        shows: a sentence above all: what is to be seen, and what would be a surprise.
+        found: a sentence below all: what was found.
     """
     if shows:
         st.caption(plain(shows))
     columns = st.columns(len(figures))
     for number, (column, figure) in enumerate(zip(columns, figures, strict=True)):
-        name = f"{key} {number}"
-        column.plotly_chart(figure, key=name)
-        with column.popover("Save the figure", type="tertiary", key=f"{name} save"):
-            _save(figure, name)
+        name, (above, below) = f"{key} {number}", sentences(figure)
+        last = found if number == len(figures) - 1 else ""
+        figure_shown(figure, "" if number else shows, last)
+        with column:
+            if above:
+                st.caption(plain(above))
+            with st.container(key=f"wide {name}") if _many_panels(figure) else nullcontext():
+                st.plotly_chart(_themed(figure), key=name)
+            if below:
+                st.markdown(plain(below))
+            with st.popover("Save the figure", type="tertiary", key=f"{name} save"):
+                _save(figure, name)
     if found:
         st.markdown(plain(found))
     return columns
 
 
-def clickable(key: str, figure: Figure, pressed: Callable[[Any], None]) -> None:
-    """A figure whose points answer a click: `pressed` gets the point's `customdata`."""
+def clickable(
+    key: str, figure: Figure, pressed: Callable[[Any], None], shows: str = "", found: str = ""
+) -> None:
+    """A figure whose points answer a click: `pressed` gets the point's `customdata`. The sentences
+    are as in `charts`."""
 
     def selected() -> None:
         points = st.session_state[key]["selection"]["points"]
         if points:
-            found = points[0]["customdata"]
-            pressed(found[0] if isinstance(found, list) else found)
+            chosen = points[0]["customdata"]
+            pressed(chosen[0] if isinstance(chosen, list) else chosen)
 
-    st.plotly_chart(figure, key=key, on_select=selected, selection_mode="points")
+    above, below = sentences(figure)
+    figure_shown(figure, shows, found)
+    if shows or above:
+        st.caption(plain(shows or above))
+    st.plotly_chart(_themed(figure), key=key, on_select=selected, selection_mode="points")
+    if found or below:
+        st.markdown(plain(found or below))
     with st.popover("Save the figure", type="tertiary", key=f"{key} save"):
         _save(figure, key)
+
+
+def _many_panels(figure: Figure) -> bool:
+    """Whether a figure has panels beside each other, which on a telephone would be thumbnails: it
+    keeps its width there, and scrolls (look.py)."""
+    starts = {axis.domain[0] for axis in figure.select_xaxes() if axis.domain}
+    return len(starts) > 2
+
+
+def _themed(figure: Figure) -> Figure:
+    """The figure with colour scales for the page's theme; streamlit sees to its axes and text."""
+    return on_dark(figure) if st.context.theme.type == "dark" else figure
 
 
 def _save(figure: Figure, name: str) -> None:
@@ -120,6 +151,12 @@ def plain(text: object) -> str:
     browser would fetch or draw. Whatever a page shows of a run, a model or a file goes through here
     where markdown is read: in captions and messages, metrics, tabs, and every widget's label."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:&])", r"\\\1", printable(str(text)))
+
+
+def listed(option: object) -> str:
+    """An option of a selectbox, multiselect or select_slider: there Streamlit reads no markdown,
+    and escapes would show."""
+    return printable(str(option))
 
 
 def consent(model: str) -> None:
@@ -151,38 +188,50 @@ def pick_run(
     fits: Callable[[Run], bool] = lambda run: True,
     first: str = "",
 ) -> Run:
-    """The run chosen in the sidebar; without any, how to make one.
+    """The run chosen in the sidebar; without any, how to make one. What ships comes after the
+    store's own.
 
     The URL's parameter is the run's key. Without it the run is the one chosen last in this visit,
     else the newest of the chosen model, else the newest.
 
     Args:
-        fits: which runs come into question.
+        fits: whether a run has what the page shows.
         first: the key of the one to begin with, instead of the newest of the chosen model.
     """
     store = Store()
-    every, complaints = store.looked_through(study)
-    found = [run for run in every if fits(run)]
+    found, complaints = store.looked_through(study)
     left_out(complaints, unfinished(store.root, study))
-    runs = {run.path.name: run for run in found}
+    own = {run.path.name for run in found}
+    found += [run for run in shipped(study) if _key(run) not in own]
+    runs = {_key(run): run for run in found if fits(run)}
     if not runs:
         st.info(f"No finished run of {plain(study)} yet in {plain(store.root)}. Make one:")
-        code(["interp", *study.split("."), *store_words(store.root)])
+        make_one(study)
         raise NoRun
     wanted = st.query_params.get(parameter)
     if wanted and wanted not in runs:
         st.warning(plain(f"There is no run {wanted} here; this is another."))
     usual = _usual_run(runs, f"{study} {parameter}", first)
-    labels, place = _labels(found), bound(parameter, usual, runs, always=True)
+    labels, place = _labels(list(runs.values())), bound(parameter, usual, runs, always=True)
     if st.session_state.get(_OTHER_MODEL):
         st.session_state[place] = usual
     key = st.sidebar.selectbox(
-        plain(title), list(runs), key=place, format_func=lambda key: plain(labels.get(key, key))
+        plain(title), list(runs), key=place, format_func=lambda key: labels.get(key, key)
     )
     if key not in runs:  # a browser can send any text
         raise UserError(f"there is no run {key} of {study} here: choose one of the list")
+    st.sidebar.caption(plain(labels[key]))  # the box cuts what is longer than it
     st.session_state.setdefault(_CHOSEN, {})[f"{study} {parameter}"] = key
+    run_shown(runs[key])
+    if is_shipped(runs[key]):
+        about = runs[key].manifest.get("shipped", "")
+        st.caption(plain(f"This run ships with the workbench. {about}"))
     return runs[key]
+
+
+def _key(run: Run) -> str:
+    """What the URL calls a run: the name of its folder, which is its key in a store."""
+    return str(run.manifest["key"]) if is_shipped(run) else run.path.name
 
 
 _CHOSEN, _OTHER_MODEL, _MODEL = "runs chosen", "another model", "chosen model"
@@ -200,6 +249,12 @@ def chosen_model() -> str:
     return str(st.session_state.get(_MODEL) or DEFAULT_MODEL)
 
 
+def choose(model: str) -> None:
+    """Choose another model for all pages; for a widget's `on_change`."""
+    st.session_state[_MODEL] = model or DEFAULT_MODEL
+    _forget_runs()
+
+
 def choose_model(arrived: bool) -> None:
     """The sidebar's list of models: those of stored runs, the usual one, or one that is typed in.
     On arrival the URL's `model` counts."""
@@ -215,7 +270,7 @@ def choose_model(arrived: bool) -> None:
         list(known),
         key=_MODEL,
         accept_new_options=True,
-        format_func=lambda name: plain(Path(name).name),
+        format_func=lambda name: printable(Path(name).name),
         on_change=_forget_runs,
         help="For all pages: its runs come first, and it is what runs. Type another's name, "
         "folder or hub id.",
@@ -248,7 +303,7 @@ def _labels(runs: list[Run]) -> dict[str, str]:
         for name in names
         if name not in ("model", "device") and len({str(c.get(name)) for c in configs}) > 1
     ]
-    return {run.path.name: _label(run, differ) for run in runs}
+    return {_key(run): _label(run, differ) for run in runs}
 
 
 def _label(run: Run, differ: list[str]) -> str:
@@ -256,7 +311,8 @@ def _label(run: Run, differ: list[str]) -> str:
     model, own = Path(str(run.config.get("model", ""))).name, label(run.study, run.config)
     told = [f"{name} {value}" for name in differ if (value := str(run.config.get(name))) not in own]
     # the key last: streamlit tells options apart by their labels
-    parts = [own, model, *(each[:40] for each in told[:3]), finished, run.path.name[:8]]
+    when = "shipped" if is_shipped(run) else finished
+    parts = [own, model, *(each[:40] for each in told[:3]), when, _key(run)[:8]]
     return " · ".join(filter(None, parts))
 
 
@@ -265,18 +321,42 @@ def code(command: list[str]) -> None:
     st.code(shell_line(command), language="bash")
 
 
+def make_one(study: str, **config: Any) -> None:
+    """How a run comes about that is not there: its command, and a link to the form that is filled
+    in with these settings."""
+    where = store_words(Store().root)  # without settings its class, and torch, need not be there
+    bare = ["interp", *study.split("."), *where]
+    code(command(study, config, *where) if config else bare)
+    given = {name: _as_text(value) for name, value in config.items()}
+    link("new", "Fill it in here", ":material/play_arrow:", study=study, **given)
+
+
+def _as_text(value: Any) -> str:
+    """A setting as the form takes it from a URL."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "\n".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def offer(
     rows: pd.DataFrame, name: str, command: list[str], notebook: str, stored: str = ""
 ) -> None:
-    """What the page shows, to take away: its rows, and the command line and the notebook call that
-    reproduce it; `stored` is the call that needs the stored run alone."""
-    download(rows, name)
-    with st.expander("Reproduce this"):
-        code(command)
-        st.code(notebook, language="python")
-        if stored:
-            st.caption("The stored run alone, without its model:")
-            st.code(stored, language="python")
+    """What the page shows, to take away: its rows, one HTML file with the figures shown since the
+    last offer, and the command line and the notebook call that reproduce it; `stored` is the call
+    that needs the stored run alone. Each file is made when it is asked for."""
+    section = Section(name, rows=rows, command=shell_line(command), notebook=notebook)
+    section, runs = taken(section)
+    with st.container(horizontal=True, vertical_alignment="center", key=f"take {name}"):
+        st.caption("Take this away:", width="content")
+        download(rows, name)
+        _button("Parquet", partial(parquet, rows), f"{name}.parquet")
+        _button("HTML report", partial(html, section, runs), f"{name}.html")
+        with st.popover("Reproduce this", key=f"reproduce {name}"):
+            code(command)
+            st.code(notebook, language="python")
+            if stored:
+                st.caption("The stored run alone, without its model:")
+                st.code(stored, language="python")
 
 
 def offer_run(rows: pd.DataFrame, name: str, run: Run, shown: str = "", **config: Any) -> None:
@@ -301,7 +381,12 @@ def study_call(study: str, config: dict[str, Any]) -> tuple[list[str], str]:
 
 
 def download(rows: pd.DataFrame, name: str) -> None:
-    st.download_button("Download CSV", rows.to_csv(index=False), f"{name}.csv", "text/csv")
+    """The rows alone, as CSV."""
+    _button("Download CSV", lambda: rows.to_csv(index=False).encode(), f"{name}.csv")
+
+
+def _button(words: str, made: Callable[[], bytes], file: str) -> None:
+    st.download_button(plain(words), made, file, key=f"download {file}", on_click="ignore")
 
 
 def cached(question: Callable[..., T]) -> Callable[..., T]:
@@ -324,12 +409,3 @@ def cached(question: Callable[..., T]) -> Callable[..., T]:
 
 table = cached(Run.table)
 """`table(run, "scores/table")`: a table of a run, read once."""
-
-
-@st.cache_resource(show_spinner="opening the model …", max_entries=1)
-def opened(model: str, bos: Bos = "auto") -> tuple[Subject, Lock]:
-    """One model in memory, and a lock: an edit applies to whatever runs, so one page runs at a
-    time."""
-    from interp.model.subject import open_subject
-
-    return open_subject(model, bos=bos), Lock()

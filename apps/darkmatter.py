@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from interp.apps.address import bound
+from interp.apps.columns import shown_table
 from interp.apps.common import (
     cached,
     charts,
     download,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
@@ -37,7 +40,7 @@ def _own() -> None:
     studies = {"encoder": "darkmatter.run", "encoder and pursuit": "darkmatter.pursuit"}
     kept = bound("codes", "encoder", studies)
     chosen = str(st.sidebar.radio("Codes from", list(studies), key=kept, format_func=plain))
-    run = pick_run(studies[chosen], parameter=chosen.rpartition(" ")[2])
+    run = pick_run(studies[chosen], "Errors", chosen.rpartition(" ")[2])
     config = run.config
     st.caption(
         plain(
@@ -55,16 +58,19 @@ def _own() -> None:
     of_columns = [
         figures.error_measures(measures, columns) for columns in (figures.VECTORS, figures.NORMS)
     ]
-    _, right = charts("measures", *of_columns)
-    right.caption("R² of squared lengths that least squares predicts from x.")
-    st.dataframe(summarised(run).round(4), hide_index=True)
+    charts("measures", *of_columns)
+    shown_table(summarised(run), "summary", run.study)
     call = "from interp.darkmatter.results import summary\nsummary(run)"
     offer_run(measures, "measures", run, call)
     _tokens(run)
     _downstream(run)
     with st.expander("Width laws, regressions side by side, lengths from narrower SAEs"):
-        for rows in (fits(measures), table(run, "variants"), table(run, "scaling")):
-            st.dataframe(rows, hide_index=True)
+        more = {"Width laws": fits(measures), "Regressions": table(run, "variants")}
+        more["Lengths from narrower SAEs"] = table(run, "scaling")
+        for title, rows in more.items():
+            st.caption(plain(title if len(rows) else f"{title}: too few SAEs"))
+            if len(rows):
+                shown_table(rows, title, run.study)
 
 
 def _documents(run: Run) -> str:
@@ -96,13 +102,19 @@ def _tokens(run: Run) -> None:
     names = list(dict.fromkeys(tokens["sae"]))
     st.subheader("Token by token")
     left, middle, right = st.columns(3)
-    small = str(left.selectbox("Narrow", names, 0))
-    large = str(middle.selectbox("Wide", names, len(names) - 1))
-    part = str(right.selectbox("Part", ["error", "nonlinear"]))
+    if not names:
+        st.info("This run keeps no tokens.")
+        return
+    small = _chosen(left, "Narrow", names, names[0])
+    large = _chosen(middle, "Wide", names, names[-1])
+    part = _chosen(right, "Part", ["error", "nonlinear"], "error")
     charts("pairs", figures.token_scatter(tokens, small, large, part))
     ratios = ["error over x", "nonlinear over error"]
-    colour = st.segmented_control("Colour by", ratios, default=ratios[0], format_func=plain)
-    context = st.selectbox("Context", list(dict.fromkeys(tokens["context"])))
+    place = bound("colour", ratios[0], ratios)
+    colour = st.segmented_control("Colour by", ratios, key=place, format_func=plain)
+    contexts = list(dict.fromkeys(tokens["context"]))
+    place = bound("context", contexts[0], contexts)
+    context = st.selectbox("Context", contexts, key=place, format_func=listed)
     shown = tokens[(tokens["sae"] == large) & (tokens["context"] == context)]
     above, below = str(colour or ratios[1]).split(" over ")
     rows = shown[["context", "position", "text"]].set_axis(["text", "position", "token"], axis=1)
@@ -111,6 +123,12 @@ def _tokens(run: Run) -> None:
         "Ratios of squared lengths. The darkest token has the highest; hover for the number."
     )
     download(shown, "tokens")
+
+
+def _chosen(column: DeltaGenerator, title: str, names: list[str], usual: str) -> str:
+    """A choice whose value stands in the URL."""
+    place = bound(title.lower(), usual, names)
+    return str(column.selectbox(plain(title), names, key=place, format_func=listed))
 
 
 def _downstream(run: Run) -> None:
@@ -124,7 +142,7 @@ def _downstream(run: Run) -> None:
         "itself 100 %. The two parts need not add up to 100 %. Where an SAE may cost nothing, any "
         "percentage may be true: its interval is -inf to inf, and it has no bar."
     )
-    st.dataframe(costs.round(3), hide_index=True)
+    shown_table(costs, "costs", run.study)
     download(costs, "downstream")
 
 
@@ -137,12 +155,13 @@ def _planted() -> None:
         "r2_norm error": "R² of the error's squared length, predicted from x",
     }.items():
         charts(measure, figures.fault_map(measures, measure, title))
+    shown_table(measures, "planted", run.study)
     offer_run(measures, "planted", run)
 
 
 def _trained() -> None:
     run = pick_run("darkmatter.errors", "SAEs of the error", "trained")
     rows = table(run, "error_saes")
-    st.dataframe(rows.round(4), hide_index=True)
+    shown_table(rows, "trained", run.study)
     st.caption("The fraction of each part's variance that its SAE leaves unexplained, held out.")
     offer_run(rows, "error_saes", run)

@@ -2,133 +2,148 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import streamlit as st
 
+from interp.apps.address import bound
+from interp.apps.carry import carry_on
 from interp.apps.common import charts, consent, errors_in_place, in_tabs, offer, plain
-from interp.data import FOLDER
-from interp.directions import Directions, figures, stored_directions
-from interp.directions.sources import neuron_directions, open_directions
+from interp.apps.sets import (
+    LENSES,
+    LIMIT,
+    OpenSet,
+    cautions,
+    choose_sae,
+    decoded,
+    head,
+    opened_set,
+    opening,
+    stored_sets,
+    words,
+)
+from interp.directions import Directions, figures
+from interp.directions.compare import meaning, pairs
 from interp.errors import UserError
 from interp.lens.files import open_lens
 from interp.lens.told import told
-from interp.model.catalog import DEFAULT_MODEL
-from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
+from interp.plain_text import printable
 from interp.runs.store import Store
-from interp.saes.fold import FILES
-from interp.saes.layouts import find
 
-LENSES = ("raw", "final", "tuned", "jacobian")
-LIMIT = 50
-"""Directions shown at once: a set of a million is for the command line."""
-
-
-@st.cache_data(show_spinner="reading the unembedding …", max_entries=32)
-def decoded(source: str, model: str, k: int, lens: str, fingerprint: str) -> pd.DataFrame:
-    """Read once for a lens, which its fingerprint tells from a later one of its name."""
-    opened = open_directions(source, model or None)
-    return _first(opened).decode(open_weights(model or opened.model), k, lens)
-
-
-def _first(directions: Directions) -> Directions:
-    return directions.pick(list(range(min(len(directions), LIMIT))))
+NEURONS, LATENTS = "neurons by name", "latents of an SAE"
+USUAL = "29.down.808,29.down.1499"
 
 
 @errors_in_place()
 def page() -> None:
     st.title("Directions")
     st.caption("Everything an analysis finds is a vector at one site of a model.")
-    model = st.sidebar.text_input("Model, if not the directions' own", "", key="of model")
-    source, directions = choose_directions("Directions", model=model)
-    made, width = directions.provenance, directions.vectors.shape[1]
-    where = ", ".join(filter(None, (made.analysis, made.run, f"of {made.model or 'no model'}")))
-    about = f"{len(directions)} at {directions.site}, {width} numbers each; {where}"
-    st.caption(plain(f"{about}. Their score: {directions.read_as}, at {directions.read_at}."))
-    views = {"Through the LM head": _decoded, "Against another set": _compared}
-    in_tabs(views, source, directions, model)
+    opened = choose_set("Directions")
+    head(opened)
+    shown = f", of which the first {LIMIT} are shown" if opened.total > LIMIT else ""
+    width = opened.directions.vectors.shape[1]
+    st.caption(plain(f"{opened.total:,} directions{shown}, {width} numbers each."))
+    in_tabs({"Through the LM head": _decoded, "Against another set": _compared}, opened)
 
 
-def _decoded(source: str, directions: Directions, model: str) -> None:
-    if not model:
-        consent(directions.model)
-    lens = st.selectbox("Lens", LENSES, format_func=plain, key="lens")
-    if lens not in LENSES:  # a browser can send any text
-        raise UserError(f"'{lens}' is no lens of the list: choose one")
-    opened = open_lens(lens, open_weights(model or directions.model))
-    st.caption(plain(told(opened.about)))
-    table = decoded(source, model, 10, lens, opened.identity)
+def _decoded(opened: OpenSet) -> None:
+    consent(opened.model)
+    lens = st.selectbox("Lens", LENSES, key=bound("lens", "raw", LENSES))
+    for caution in cautions(opened.directions):
+        st.warning(plain(caution))
+    table = decoded(opened, opened.model, 10, lens)
+    st.caption(plain(told(open_lens(lens, open_weights(opened.model)).about)))
     shown = table.drop(columns=["top_logits", "bottom_logits"])
     for side in ("top", "bottom"):
         shown[side] = [" ".join(map(visible, tokens)) for tokens in table[side]]
-    st.dataframe(shown, hide_index=True)
+    picked = _selected(shown, f"rows {opened.source}")
+    if picked is not None:
+        carry_on(opened.texts[picked], opened.model, "row")
     call = (
-        "from interp.directions.sources import open_directions\n"
-        "from interp.model.weights import open_weights\n"
-        f"directions = open_directions({source!r}, {model or None!r})\n"
-        f"directions.decode(open_weights({repr(model) if model else 'directions.model'}), k=10, "
-        f"lens={lens!r})"
+        opening(opened.source, opened.model)
+        + "from interp import open_weights\n"
+        + f"directions.decode(open_weights({opened.model!r}), k=10, lens={lens!r})"
     )
-    words = _command("decode", source, *(["--lens", lens] if lens != "raw" else []), model=model)
-    offer(table, "directions", words, call)
+    how = ["--lens", lens] if lens != "raw" else []
+    offer(table, "directions", words("decode", opened.source, *how, model=opened.model), call)
 
 
-def _compared(source: str, directions: Directions, model: str) -> None:
-    other_source, other = choose_directions("Other directions", "other", model)
-    ours, theirs = _first(directions), _first(other)
+def _selected(rows: pd.DataFrame, key: str) -> int | None:
+    """The rows, of which one can be selected; the first, until another is."""
+    number = st.column_config.NumberColumn
+    text = st.column_config.TextColumn
+    far = "How far the first of these stands from the mean logit, in standard deviations."
+    event = st.dataframe(
+        rows,
+        key=key,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={
+            **{name: number(format="%.3g") for name in rows.select_dtypes("float")},
+            "top": text("raises", width="large", help="Tokens whose logits it raises most."),
+            "bottom": text("lowers", width="large", help="Tokens whose logits it lowers most."),
+            "top_z": number("raises, z", format="%.1f", help=far),
+            "bottom_z": number("lowers, z", format="%.1f", help=far),
+        },
+    )
+    chosen = event["selection"]["rows"]
+    return int(chosen[0] if chosen else 0) if len(rows) else None
+
+
+def _compared(opened: OpenSet) -> None:
+    other = choose_set("Other directions", "other ")
+    ours, theirs = opened.directions, other.directions
     cosine = ours.cosine(theirs)
-    charts("cosines", figures.cosine_map(cosine, ours.names, theirs.names))
-    sources = (source, other_source)
-    opened = ", ".join(f"open_directions({each!r}, {model or None!r})" for each in sources)
-    call = (
-        "from interp.directions import figures, open_directions\n"
-        f"a, b = {opened}\n"
-        "figures.cosine_map(a.cosine(b), a.names, b.names)"
+    charts(
+        "cosines",
+        figures.cosine_map(cosine, ours.names, theirs.names),
+        shows="The cosine of each with each of the other set. Chance gives values near 0.",
+        found=meaning(ours, theirs),
     )
-    rows = pd.DataFrame(cosine.numpy(), ours.names, theirs.names).reset_index()
-    offer(rows, "cosines", _command("compare", *sources, model=model), call)
+    rows = pairs(ours, theirs, len(ours) * len(theirs))
+    call = (
+        opening(opened.source, opened.model, "a")
+        + opening(other.source, other.model, "b")
+        + "from interp.directions import figures\n"
+        + "figures.cosine_map(a.cosine(b), a.names, b.names)"
+    )
+    command = words("compare", opened.source, other.source, model=opened.model)
+    offer(rows, "cosines", command, call)
 
 
-def _command(*words: str, model: str) -> list[str]:
-    return ["interp", "directions", *words, *(["--model", model] if model else [])]
+def choose_set(label: str, prefix: str = "") -> OpenSet:
+    """A stored set, neurons of the model by name, or latents of an SAE that is stored or shipped.
+
+    Args:
+        prefix: of the URL's parameters, where a page has two choosers.
+    """
+    sets = stored_sets(Store())
+    options = [*sets, NEURONS, LATENTS]
+    what = st.selectbox(
+        plain(label),
+        options,
+        key=bound(f"{prefix}set", options[0], options, always=True),
+        format_func=lambda text: printable(sets.get(text, text)),
+    )
+    if what in sets:  # a browser can send any text
+        return opened_set(str(what))
+    if what == LATENTS:
+        left, right = st.columns([2, 1])
+        with left:
+            sae = choose_sae(bound(f"{prefix}sae", ""))
+        numbers = right.text_input("Latents", key=bound(f"{prefix}latents", "0,1,2"))
+        if not all(number.strip().isdecimal() for number in numbers.split(",")):
+            raise UserError(f"'{numbers}' are no numbers of latents: write 12,15")
+        return opened_set(f"sae:{sae}:{numbers}")
+    named = st.text_input("Neurons", key=bound(f"{prefix}neurons", USUAL))
+    if not named.strip():
+        raise UserError("name a neuron: 29.down.808")
+    return opened_set(named)
 
 
 def choose_directions(label: str, key: str = "", model: str = "") -> tuple[str, Directions]:
-    """A stored set, neurons of the model by name, or latents of an SAE that is stored or shipped:
-    the text that opens it, and the directions."""
-    stored = [str(folder) for folder in stored_directions(Store())]
-    typed = ["neurons by name", "latents of an SAE"]
-    # study, key and the set's own name are the end of its path
-    what = st.selectbox(
-        plain(label),
-        [*stored, *typed],
-        key=f"set {key}",
-        format_func=lambda s: "/".join(Path(s).parts[-3:]),
-    )
-    if what in stored:  # a browser can send any text
-        return what, Directions.load(Path(what))
-    if what == typed[1]:
-        return _latents(key, model)
-    named = st.text_input("Neurons", "29.down.808,29.down.1499", key=f"neurons {key}")
-    neurons = [parse_neuron(name) for name in named.split(",")]
-    return named, neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)
-
-
-def _latents(key: str, model: str) -> tuple[str, Directions]:
-    """Latents by number, of an SAE in a stored run or of a shipped one."""
-    runs = [run.path for run in Store().runs() if any(Path(f).name in FILES for f in run.files)]
-    places = [str(found.place) for root in (*runs, FOLDER) for found in find(root)]
-    left, right = st.columns([2, 1])
-    place = left.selectbox(
-        "SAE", places, key=f"sae {key}", format_func=lambda s: "/".join(Path(s).parts[-3:])
-    )
-    numbers = right.text_input("Latents", "0,1,2", key=f"latents {key}")
-    if place not in places:
-        raise UserError("there is no such SAE in a stored run: choose one of the list")
-    if not all(number.strip().isdecimal() for number in numbers.split(",")):
-        raise UserError(f"'{numbers}' are no numbers of latents: write 12,15")
-    source = f"sae:{place}:{numbers}"
-    return source, open_directions(source, model or None)
+    """As `choose_set`: the text that opens them, and the directions."""
+    chosen = choose_set(label, f"{key} " if key else "")
+    return chosen.source, chosen.directions

@@ -7,7 +7,20 @@ from typing import Any
 
 import streamlit as st
 
-from interp.apps.common import charts, errors_in_place, in_tabs, offer_run, pick_run, plain, table
+from interp.apps import pool
+from interp.apps.address import bound
+from interp.apps.carry import carry_on
+from interp.apps.columns import shown_table
+from interp.apps.common import (
+    charts,
+    errors_in_place,
+    in_tabs,
+    listed,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.circuits import figures_heads as figures
 from interp.circuits.heads import HeadConfig
 from interp.circuits.patching import PatchConfig, said_position
@@ -16,7 +29,6 @@ from interp.lens.fit import FitConfig
 from interp.model.catalog import DEFAULT_MODEL
 from interp.model.vocabulary import visible
 from interp.runs.store import Run, Store
-from interp.runs.study import run_or_load
 
 SITES = ["resid_pre", "resid_mid", "attn_out", "mlp_out", "head_z"]
 
@@ -36,7 +48,7 @@ def _made(config: Any, pressed: bool, **changes: Any) -> Run | None:
     if not pressed:
         return None
     with errors_in_place(), st.spinner("running …"):
-        return run_or_load(replace(config, **changes))
+        return pool.run(replace(config, **changes))
     return None
 
 
@@ -73,17 +85,15 @@ def _patched(run: Run) -> None:
     position, shown = None, cells
     places = sorted(set(cells["position"]))
     if (cells["head"] >= 0).any() and len(places) > 1:
-        position = st.select_slider("Position", places, places[-1])
+        kept = bound("position", places[-1], places)
+        position = st.select_slider("Position", places, key=kept)
         shown = cells[cells["position"] == position]
     charts("patched", figures.patched(cells, position))
-    st.caption(
-        "1 moves the target all the way to the other prompt's value, 0 leaves it. Each place is "
-        "patched alone: shares need not add up."
-    )
     order = shown["moved"].abs().sort_values(ascending=False).index
     names = [name for name in cells if name != "head" or (cells["head"] >= 0).any()]
-    listed = shown.loc[order, names].head(20)
-    st.dataframe(listed.assign(position=listed["position"].map(said_position)), hide_index=True)
+    most = shown.loc[order, names].head(20)
+    most = most.assign(position=most["position"].map(said_position))
+    shown_table(most, "places", run.study)
     drawn = "from interp.circuits import figures_heads\n"
     drawn += f"figures_heads.patched(run.table('cells'), {position})"
     offer_run(cells, "patched", run, drawn)
@@ -100,11 +110,11 @@ def _head() -> None:
         left, right = st.columns(2)
         target = left.text_input("Target token, if any", placeholder=" are")
         against = right.text_input("Less the token (else the mean of all)", placeholder=" is")
-        lens = st.selectbox("Lens", ["raw", "final", *fits], format_func=plain)
+        lens = st.selectbox("Lens", ["raw", "final", *fits], format_func=listed)
         pressed = st.form_submit_button("Show")
     asked = {"prompt": prompt, "head": head, "target": target, "against": against}
     made = _made(usual, pressed, **asked, lens=lens, model=model.strip())
-    _shown(made or pick_run(HeadConfig.STUDY, "Head", "head"))
+    _shown(made or pick_run(HeadConfig.STUDY, "A head", "head"))
 
 
 def _shown(run: Run) -> None:
@@ -120,21 +130,22 @@ def _shown(run: Run) -> None:
             f"{metrics['total']:.3f} with all that later layers make of it."
         )
     names = {figures.SHADES[s]: s for s in figures.SHADES if cells[s].notna().any()}
-    said = st.radio("Colour by", list(names), format_func=plain, horizontal=True)
+    place = bound("colour", next(iter(names)), names)
+    said = st.radio("Colour by", list(names), key=place, format_func=plain, horizontal=True)
     charts("pattern", figures.pattern(cells, names[said]))
     tokens = dict(zip(sources["position"], sources["token"], strict=True))
 
     def named(at: int) -> str:
         return plain(f"{at} {visible(tokens[at])}")
 
-    query = st.selectbox("What it gives to", list(tokens), len(tokens) - 1, format_func=named)
+    kept = bound("query", int(max(tokens)), tokens)
+    query = st.selectbox("What it gives to", list(tokens), key=kept, format_func=named)
     seen = cells[cells["query"] == query].merge(
         sources[["position", "top", "bottom"]], left_on="key", right_on="position"
     )
     columns = ["key", "key_token", "weight", "length", "direct", "total", "top", "bottom"]
-    st.dataframe(
-        seen[columns].dropna(axis=1).sort_values("weight", ascending=False), hide_index=True
-    )
+    given = seen[columns].dropna(axis=1).sort_values("weight", ascending=False)
+    shown_table(given, "given", run.study)
     _circuit(run)
     drawn = "from interp.circuits import figures_heads\n"
     drawn += f"figures_heads.pattern(run.table('pattern'), {names[said]!r})"
@@ -145,16 +156,20 @@ def _circuit(run: Run) -> None:
     """What its OV circuit does to single tokens, and its singular vectors."""
     with st.expander("What it copies: W_U OV on the prompt's tokens"):
         copies = table(run, "copies")
-        st.dataframe(copies[copies["given"]].drop(columns="given"), hide_index=True)
+        shown_table(copies[copies["given"]].drop(columns="given"), "copies", run.study)
         for name, share in run.metrics.items():
             if name.startswith("share that"):
                 st.caption(
                     f"{plain(name)}: {share:.1%} of {plain((~copies['given']).sum())} tokens"
                 )
     with st.expander("What it reads and writes: singular vectors of OV"):
-        st.dataframe(table(run, "vectors"), hide_index=True)
-        st.caption("Those that it writes are directions: open them on the page of that name as")
-        st.code(str(run.path), language=None)
+        vectors = table(run, "vectors")
+        shown_table(vectors, "vectors", run.study)
+        st.caption("Those that it writes are directions; carry one on:")
+        with st.container(horizontal=True):
+            for number in range(len(vectors)):
+                source = f"run:{run.manifest['key']}/directions:{number}"
+                carry_on(source, str(run.config["model"]), f"vector {number}")
 
 
 def _heads() -> None:
@@ -170,9 +185,10 @@ def _heads() -> None:
         f"{metrics['loss of the second copy, nats']:.2f} in the second."
     )
     scores = [name for name in heads.columns if name not in ("layer", "head")]
-    score = st.radio("Score", scores, scores.index("induction"), format_func=plain, horizontal=True)
+    place = bound("score", "induction", scores)
+    score = st.radio("Score", scores, key=place, format_func=plain, horizontal=True)
     charts("roles", figures.roles(heads, score))
-    st.dataframe(heads.sort_values(score, ascending=False).head(20), hide_index=True)
+    shown_table(heads.sort_values(score, ascending=False).head(20), "heads", run.study)
     drawn = "from interp.circuits import figures_heads\n"
     drawn += f"figures_heads.roles(run.table('heads'), {score!r})"
     offer_run(heads, "heads", run, drawn)

@@ -4,31 +4,33 @@ away."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
 from interp.apps.address import bound
+from interp.apps.answers import remembered
+from interp.apps.carry import carry_on
+from interp.apps.columns import shown_table
 from interp.apps.common import (
     cached,
     charts,
     errors_in_place,
     in_tabs,
+    listed,
     offer,
-    opened,
     pick_run,
     plain,
 )
 from interp.apps.uploads import LARGEST
 from interp.errors import UserError
 from interp.latents import card, figures, html, neuronpedia, search
+from interp.latents.survey import SurveyConfig
 from interp.model.vocabulary import visible
-from interp.runs.store import Run, open_run
-
-if TYPE_CHECKING:
-    from interp.saes import Sae
+from interp.runs.fit import rebuilt
+from interp.runs.store import Run
 
 by_word, by_density = cached(search.by_word), cached(search.by_density)
 described, densities = cached(search.described), cached(search.densities)
@@ -113,13 +115,18 @@ def _results(run: Run, word: str, by: search.By) -> int | None:
         charts("densities", figures.densities(densities(run)))
         left, right = st.columns(2)
         low, high = left.select_slider(
-            "Density", _STEPS, (_STEPS[1], _STEPS[-1]), format_func=lambda x: f"{x:g}"
+            "Density: share of the tokens that it fires on",
+            _STEPS,
+            (_STEPS[1], _STEPS[-1]),
+            key="density",
+            format_func=lambda x: f"{x:.4%}".rstrip("0").rstrip(".%") + "%",
         )
         orders = get_args(search.Order)
-        order = right.segmented_control("First", orders, default="dense", format_func=plain)
+        kept = bound("order", "dense", orders)
+        order = right.segmented_control("First", orders, key=kept, format_func=plain)
         rows = by_density(run, low, high, order or "dense", LIMIT)
         command = ["--density", f"{low:g}", f"{high:g}", "--order", order or "dense"]
-        call = f"search.by_density(survey, {low:g}, {high:g}, {order!r})"
+        call = f"search.by_density(survey, {low:g}, {high:g}, {order or 'dense'!r})"
     chosen = _selected(rows, f"rows {run.path} {word} {by} {len(rows)}")
     full = ["interp", "saes", "search", *command, "--survey", str(run.path)]
     offer(rows, f"latents {word or 'by density'}", full, _imports(run) + call)
@@ -131,19 +138,7 @@ _STEPS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 def _selected(rows: pd.DataFrame, key: str) -> int | None:
     """The rows as a table; the selected row's latent, at first that of the first row."""
-    shown = rows.copy()
-    for name in ("top", "bottom", "fires"):
-        shown[name] = [[visible(token) for token in tokens] for tokens in rows[name]]
-    percent = st.column_config.NumberColumn(format="%.4f")
-    event = st.dataframe(
-        shown,
-        key=key,
-        hide_index=True,
-        height=min(38 + 35 * len(shown), 330),
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={"density": percent},
-    )
+    event = shown_table(rows, key, search.STUDY, on_select="rerun", selection_mode="single-row")
     picked = event["selection"]["rows"]
     return int(rows["latent"].iloc[picked[0] if picked else 0]) if len(rows) else None
 
@@ -152,6 +147,8 @@ def _card(run: Run, number: int) -> None:
     """A latent of a survey, and its card to take away."""
     made = of_survey(run, number)
     _shown(made, "search")
+    source = rebuilt(SurveyConfig, run.config).source
+    carry_on(f"sae:{source}:{number}", str(run.config["model"]), "latent")
     others = st.text_input(
         "Latents to take away",
         str(number),
@@ -176,10 +173,10 @@ def _shown(made: card.Card, key: str) -> None:
 def _take(run: Run, cards: list[card.Card], numbers: list[int]) -> None:
     left, right = st.columns(2)
     name = f"latents {' '.join(map(str, numbers[:4]))}"
-    left.download_button("Download HTML", html.page(cards), f"{name}.html", "text/html")
+    left.download_button("Download HTML", lambda: html.page(cards), f"{name}.html", "text/html")
     right.download_button(
         "Download Neuronpedia's JSON",
-        neuronpedia.as_json(cards),
+        lambda: neuronpedia.as_json(cards),
         f"{name}.json",
         "application/json",
     )
@@ -196,27 +193,23 @@ def _imports(run: Run) -> str:
     )
 
 
-@st.cache_data(show_spinner="running …", max_entries=64)
-def firing_on(path: str, seal: str, text: str, k: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def firing_on(run: Run, text: str, k: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What fires on a text: the strongest latents at each token, and over the whole."""
     from interp.latents import prompt
 
-    run = open_run(Path(path))
-    config = prompt.checked_config(run)
-    subject, lock = opened(config.model, config.feeding)
-    sae = _sae(path, seal)
-    with lock:
-        return (
-            prompt.strongest(run, subject, sae, text, k),
-            prompt.firing(run, subject, sae, text, LIMIT),
-        )
+    def asked() -> tuple[pd.DataFrame, pd.DataFrame]:
+        config = prompt.checked_config(run)
+        with (
+            pool.borrowed(config.model, config.feeding) as subject,
+            pool.surveyed_sae(run) as sae,
+            st.spinner("running …"),
+        ):
+            return (
+                prompt.strongest(run, subject, sae, text, k),
+                prompt.firing(run, subject, sae, text, LIMIT),
+            )
 
-
-@st.cache_resource(show_spinner="opening the SAE …", max_entries=1)
-def _sae(path: str, seal: str) -> Sae:
-    from interp.latents.prompt import surveyed_sae
-
-    return surveyed_sae(open_run(Path(path)))
+    return remembered(("firing", run.manifest["seal"], text, k), asked)
 
 
 def _text(run: Run) -> None:
@@ -229,7 +222,7 @@ def _text(run: Run) -> None:
         return
     if not text.strip():
         raise UserError("the text is empty: type some")
-    each, whole = firing_on(str(run.path), run.manifest["seal"], text, k)
+    each, whole = firing_on(run, text, k)
     if each.empty:
         st.info("No latent fires on this text.")
         return
@@ -239,11 +232,8 @@ def _text(run: Run) -> None:
         for position in sorted(each["position"].astype(int).unique()):
             _column(position, each[each["position"] == position])
     picked = st.session_state.get("picked", int(whole["latent"].iloc[0]))
-    st.dataframe(
-        described(run, whole)[["latent", "value", "token", "tokens", "density", "max"]],
-        hide_index=True,
-        height=240,
-    )
+    columns = ["latent", "value", "token", "tokens", "density", "max"]
+    shown_table(described(run, whole)[columns], "firing", search.STUDY)
     _shown(of_survey(run, picked), "text")
     words = ["interp", "saes", "search", "--text", text, "--survey", str(run.path)]
     call = (
@@ -276,7 +266,7 @@ def _foreign() -> None:
         return
     cards = neuronpedia.parsed(given.name, given.getvalue())
     names = [made.title for made in cards]
-    number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: names[i])
+    number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: listed(names[i]))
     _shown(cards[number], "foreign")
     alone = html.page([cards[number]])
     st.download_button("Download HTML", alone, f"{names[number]}.html", "text/html")

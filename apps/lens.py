@@ -8,12 +8,16 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
+from interp.apps.address import bound
+from interp.apps.columns import shown_table
 from interp.apps.common import (
     charts,
     code,
     consent,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
@@ -45,10 +49,13 @@ def page() -> None:
 
 
 def _prompt() -> None:
-    run = _asked() or pick_run(ShowConfig.STUDY, "Prompt", "prompt")
+    run = _asked() or pick_run(ShowConfig.STUDY, "A prompt", "prompt")
     cells = table(run, "cells")
     shade = st.selectbox(
-        "Colour by", list(figures.SHADES), format_func=figures.SHADES.__getitem__, key="shade"
+        "Colour by",
+        list(figures.SHADES),
+        format_func=lambda shade: listed(figures.SHADES.get(shade, shade)),
+        key=bound("colour", "p", figures.SHADES),
     )
     st.caption(plain(f"{run.config['model']}. {told_of(run)}"))
     charts("grid", figures.grid(cells, shade))
@@ -57,9 +64,8 @@ def _prompt() -> None:
     chosen = st.selectbox(
         "One token, layer by layer",
         list(names),
-        len(names) - 1,
-        format_func=lambda at: plain(f"{at} {visible(names[at])}"),
-        key="position",
+        format_func=lambda at: listed(f"{at} {visible(names[at])}"),
+        key=bound("position", int(max(names)), names),
     )
     column = cells[cells["position"] == chosen].sort_values("layer", ascending=False)
     charts("column", figures.column(column, "entropy"), figures.column(column, "kl"))
@@ -90,14 +96,14 @@ def _asked() -> Run | None:
         lens = right.selectbox(
             "Lens",
             _lenses(),
-            format_func=lambda name: plain("/".join(Path(name).parts[-2:])),
+            format_func=lambda name: listed("/".join(Path(name).parts[-2:])),
             key="lens",
         )
         pressed = st.form_submit_button("Read")
     if not (pressed and prompt):
         return None
     with errors_in_place(), st.spinner("reading …"):
-        return run_or_load(ShowConfig(model.strip(), prompt=prompt, lens=_known(lens)))
+        return pool.run(ShowConfig(model.strip(), prompt=prompt, lens=_known(lens)))
     return None
 
 
@@ -105,14 +111,10 @@ def _keep(run: Run, column: pd.DataFrame) -> None:
     """A cell of one position: its tokens, and the direction of one of them to keep."""
     cells = column.reset_index(drop=True)
     st.caption("Select a cell's row to keep the direction of one of its tokens at that layer.")
-    shown = cells[["layer", "p", "entropy", "kl"]].assign(
-        tops=cells["tops"].map(lambda tokens: [visible(token) for token in tokens])
-    )
-    event = st.dataframe(
-        shown,
-        key=f"cells {run.path} {cells['position'].iloc[0]}",
-        hide_index=True,
-        height=300,
+    event = shown_table(
+        cells[["layer", "p", "entropy", "kl", "tops"]],
+        f"cells {run.path} {cells['position'].iloc[0]}",
+        run.study,
         on_select="rerun",
         selection_mode="single-row",
     )
@@ -120,7 +122,7 @@ def _keep(run: Run, column: pd.DataFrame) -> None:
         return
     cell = cells.iloc[picked[0]]
     token = st.selectbox(
-        "Token", list(cell["tops"]), format_func=lambda t: plain(visible(t)), key="kept token"
+        "Token", list(cell["tops"]), format_func=lambda t: listed(visible(t)), key="kept token"
     )
     about = {
         "model": run.config["model"],
@@ -142,7 +144,7 @@ def _picked(event: Any) -> list[int]:
 
 
 def _compared() -> None:
-    run = pick_run(LensCompareConfig.STUDY, "Comparison", "comparison")
+    run = pick_run(LensCompareConfig.STUDY, "Compared", "comparison")
     layers, config = table(run, "layers"), run.config
     st.caption(
         plain(
@@ -151,15 +153,18 @@ def _compared() -> None:
         )
     )
     measure = st.selectbox(
-        "Measure", list(figures.MEASURES), format_func=figures.MEASURES.__getitem__, key="measure"
+        "Measure",
+        list(figures.MEASURES),
+        format_func=lambda name: listed(figures.MEASURES.get(name, name)),
+        key=bound("measure", "kl", figures.MEASURES),
     )
     charts("compared", figures.compared(layers, measure))
-    st.dataframe(layers, hide_index=True)
+    shown_table(layers, "compared", run.study)
     offer_run(layers, "lenses", run)
 
 
 def _fits() -> None:
-    run = pick_run(FitConfig.STUDY, "Fit", "fit")
+    run = pick_run(FitConfig.STUDY, "Jacobian", "fit")
     layers = table(run, "layers")
     st.caption(
         plain(
@@ -169,12 +174,12 @@ def _fits() -> None:
         )
     )
     charts("agreement", figures.agreement(layers))
-    st.dataframe(layers, hide_index=True)
+    shown_table(layers, "fitted", "lens.fit")
     offer_run(layers, "layers", run)
 
 
 def _tuned() -> None:
-    run = pick_run(TuneConfig.STUDY, "Training", "training")
+    run = pick_run(TuneConfig.STUDY, "Tuned", "training")
     layers = table(run, "layers")
     st.caption(
         plain(
@@ -185,5 +190,5 @@ def _tuned() -> None:
         )
     )
     charts("tuned", figures.before_and_after(layers), figures.training(table(run, "curve")))
-    st.dataframe(layers, hide_index=True)
+    shown_table(layers, "tuned", run.study)
     offer_run(layers, "layers", run)

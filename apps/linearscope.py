@@ -6,31 +6,37 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 from safetensors.numpy import load_file
 
+from interp.apps import pool
+from interp.apps.address import bound
+from interp.apps.columns import shown_table
 from interp.apps.common import (
     cached,
     charts,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
     table,
 )
 from interp.apps.uploads import LARGEST
+from interp.errors import UserError
 from interp.linearscope import figures
 from interp.linearscope.explain import BiasConfig, ExplainConfig
+from interp.linearscope.pictures import open_picture
 from interp.linearscope.responses import ImpulseConfig, SvdConfig
 from interp.linearscope.tokens import TokensConfig
 from interp.runs.fit import rebuilt
 from interp.runs.store import Run, Store
-from interp.runs.study import Study, run_or_load
+from interp.runs.study import Study
 
 TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
@@ -61,15 +67,15 @@ def page() -> None:
         "For one input, a network with frozen decisions is exactly A x + r. An output is the sum "
         "of what every pixel or token adds to it and of what the biases add."
     )
-    in_tabs({title: partial(_view, view) for title, view in VIEWS.items()})
+    in_tabs({title: partial(_view, title, view) for title, view in VIEWS.items()})
 
 
-def _view(view: View) -> None:
-    study, title = view.config.STUDY, view.parameter.capitalize()
+def _view(title: str, view: View) -> None:
+    study = view.config.STUDY
     run = pick_run(study, title, view.parameter) if Store().runs(study) else None
     if asked := view.ask(run):
         with st.spinner("computing …"):
-            run = run_or_load(asked)
+            run = pool.run(asked)
     run = run or pick_run(study)  # without any run it says how to make one
     view.show(run)
     offer_run(table(run, view.main), view.main, run)
@@ -80,13 +86,22 @@ def _uploaded(_: Run | None) -> Study | None:
     given = st.file_uploader(plain(label), TYPES, max_upload_size=LARGEST)
     if given is None:
         return None
-    # beside the runs, so that the command line finds it too
-    folder, content = Store().root / "pictures", given.getvalue()
+    return ExplainConfig(image=str(_kept(given.name, given.getvalue())))
+
+
+def _kept(name: str, content: bytes) -> Path:
+    """An uploaded picture's file, beside the runs so that the command line finds it too. What is
+    no picture leaves nothing there."""
+    file = f"{hashlib.sha256(content).hexdigest()[:12]}{Path(name).suffix.lower()}"
+    with TemporaryDirectory() as elsewhere:
+        tried = Path(elsewhere) / file
+        tried.write_bytes(content)
+        open_picture(str(tried))
+    folder = Store().root / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = Path(given.name).suffix.lower()
-    path = folder / f"{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+    path = folder / file
     path.write_bytes(content)
-    return ExplainConfig(image=str(path))
+    return path
 
 
 def _votes(run: Run) -> None:
@@ -94,11 +109,16 @@ def _votes(run: Run) -> None:
     named = zip(classes["label"], classes["probability"], strict=True)
     titles = [f"{name} {chance:.0%}" for name, chance in named]
     charts("votes", figures.vote_maps(maps["votes"], maps["picture"], titles))
-    st.dataframe(classes, hide_index=True)
+    shown_table(classes, "classes", run.study)
     # by number: ImageNet has two classes "crane" and two "maillot"
     names = dict(zip(classes["class"], classes["label"], strict=True))
     label = "The class whose bias r is split by layer"
-    which = st.selectbox(plain(label), list(names), format_func=lambda c: f"{names[c]} ({c})")
+    place = bound("class", next(iter(names), None), names, int)
+    which = st.selectbox(
+        plain(label), list(names), key=place, format_func=lambda c: listed(f"{names[c]} ({c})")
+    )
+    if which not in names:
+        raise UserError(f"this run has no class {which}")
     chosen = table(run, "layers").query("`class` == @which")
     charts("layers", figures.layer_constants(chosen, f"r of {names[which]}, layer by layer"))
 
@@ -108,6 +128,7 @@ def _biases(run: Run) -> None:
     middle = pictures["share"].median()
     st.caption(f"Median share of the biases over {len(pictures):,} pictures: {middle:.2f}.")
     charts("shares", figures.bias_shares(pictures))
+    shown_table(pictures, "pictures", run.study)
 
 
 def _svd(run: Run) -> None:
@@ -116,6 +137,7 @@ def _svd(run: Run) -> None:
     left.image(vectors["picture"], caption=plain(f"{run.config['model']}: {run.config['image']}"))
     with right:
         charts("values", figures.singular_values(values))
+    shown_table(values, "singular", run.study)
     titles = [f"{value:.3g}" for value in values["value"]]
     sides = {"right": "Right singular vectors: the input patterns that pass best"}
     if vectors["left"].ndim == 4:
@@ -153,7 +175,7 @@ def _impulse(run: Run) -> None:
         ):
             picture = _crop(responses[name][chosen])
             charts(title, figures.picture_strip(picture[None], [""], title, columns=1))
-    st.dataframe(places, hide_index=True)
+    shown_table(places, "places", run.study)
     _metrics(run)
 
 
@@ -171,7 +193,7 @@ def _prompted(_: Run | None) -> Study | None:
 def _tokens(run: Run) -> None:
     st.caption(plain(f"{run.config['model']}, {run.config['site']}: {run.config['prompt']}"))
     charts("tokens", figures.token_contributions(table(run, "tokens")))
-    st.dataframe(table(run, "logits"), hide_index=True)
+    shown_table(table(run, "logits"), "logits", run.study)
     st.caption(
         "The rows are directions at the site: the Directions page decodes and compares them."
     )
@@ -188,8 +210,12 @@ VIEWS = {
 
 
 def _metrics(run: Run) -> None:
-    rows = pd.DataFrame(run.metrics.items(), columns=["metric", "value"])
-    st.dataframe(rows.astype(str), hide_index=True)
+    facts = [f"{name}: {value:.4g}" for name, value in run.metrics.items() if _is_number(value)]
+    st.markdown(plain("; ".join(facts)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _crop(picture: np.ndarray, margin: int = 4, least: float = 0.02) -> np.ndarray:

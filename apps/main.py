@@ -8,9 +8,10 @@ from importlib import import_module
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from interp.analyses import Page, analyses
+from interp.analyses import VERBS, Page, analyses
 from interp.apps.address import followed
 from interp.apps.common import PAGES, choose_model, errors_in_place, model_shown
+from interp.apps.jobs import status_line
 from interp.apps.look import STYLE
 
 HOME = Page("interp.apps.home", "Start", "home")
@@ -20,6 +21,7 @@ def _show(page: Page) -> None:
     # only now: some pages import torch, and most visits need none of it
     with errors_in_place(), followed(page.address) as arrived:
         choose_model(arrived)
+        status_line()
         import_module(page.module).page()
         model_shown()
 
@@ -27,9 +29,9 @@ def _show(page: Page) -> None:
 def navigation() -> dict[str, list[StreamlitPage]]:
     """The pages of every analysis under its section, the start page first."""
     first = st.Page(partial(_show, HOME), title=HOME.title, icon=":material/home:", default=True)
-    sections: dict[str, list[StreamlitPage]] = {"": [first]}
+    sections: dict[str, list[StreamlitPage]] = {"Workbench": [first]}
     st.session_state[PAGES] = by_address = {HOME.address: first}
-    for entry in analyses().values():
+    for entry in (VERBS | analyses()).values():
         for page in entry.pages:
             icon = f":material/{page.icon}:"
             shown = st.Page(

@@ -5,11 +5,18 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from interp.apps import pool
+from interp.apps.address import bound
+from interp.apps.answers import remembered
+from interp.apps.carry import carry_on
+from interp.apps.columns import shown_table
 from interp.apps.common import (
     charts,
+    chosen_model,
     download,
     errors_in_place,
     in_tabs,
+    listed,
     offer,
     offer_run,
     pick_run,
@@ -17,6 +24,7 @@ from interp.apps.common import (
     table,
 )
 from interp.directions.figures import coloured_tokens
+from interp.errors import UserError
 from interp.model.vocabulary import visible
 from interp.obsprop import figures
 from interp.runs.store import Run
@@ -30,22 +38,16 @@ CHECKS = {
 KINDS = {"all": "all pairs", "alike": "those with a cosine above ½"}
 
 
-@st.cache_resource(show_spinner="reading the heads' weights …", max_entries=2)
-def _weights(model: str):  # type: ignore[no-untyped-def]
-    from interp.model.weights import open_weights
-    from interp.obsprop.model_weights import StackedWeights
-
-    return StackedWeights(open_weights(model))
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
 def _norms(model: str, words: list[tuple[str, ...]]) -> tuple[pd.DataFrame, list[str]]:
     from interp.obsprop.observables import contrast, make_observable
     from interp.obsprop.propagate import head_norms
 
-    weights = _weights(model)
-    observable = make_observable("typed", contrast(*words), weights.stored)
-    return head_norms(weights, observable), list(observable.notes)
+    def asked() -> tuple[pd.DataFrame, list[str]]:
+        with pool.stacked_weights(model) as weights:
+            observable = make_observable("typed", contrast(*words), weights.stored)
+            return head_norms(weights, observable), list(observable.notes)
+
+    return remembered(("head norms", pool.content(model), *words), asked)
 
 
 @errors_in_place()
@@ -55,7 +57,7 @@ def page() -> None:
 
 
 def _stored() -> None:
-    run = pick_run("obsprop.run")
+    run = pick_run("obsprop.run", "An observable")
     facts = run.manifest
     pair = " against ".join(f"“{text}”" for text in facts["pair"])
     about = f"{run.config['model']}, {run.config['observable']}: {facts['about']}"
@@ -65,13 +67,31 @@ def _stored() -> None:
     _heads(run)
     _paths(run)
     st.subheader(f"The feature of {plain(facts['best'])} on text")
+    st.caption(
+        "Blue pushes the observable up, orange down; hover for the score. A surprise would be a "
+        "strong colour on a word that has nothing to do with the task."
+    )
     st.html(coloured_tokens(table(run, "texts/tokens")))
+    _carried(run)
     with st.expander("Does the model use the feature?"):
         for name, caption in CHECKS.items():
             if run.has(name):
                 st.caption(plain(caption))
-                st.dataframe(table(run, name), hide_index=True)
+                shown_table(table(run, name), name, run.study)
     _methods(run)
+
+
+def _carried(run: Run) -> None:
+    """The features of the paths, to carry on with."""
+    folders = [name for name in run.files if name.endswith("/directions.json")]
+    with st.container(horizontal=True):
+        for folder in (name.removesuffix("/directions.json") for name in folders[:SETS]):
+            source = f"run:{run.manifest['key']}/{folder.removeprefix('directions/')}:0"
+            carry_on(source, str(run.config["model"]), folder)
+
+
+SETS = 4
+"""Sets of features that have a menu of their own."""
 
 
 def _heads(run: Run) -> None:
@@ -81,9 +101,8 @@ def _heads(run: Run) -> None:
         "Length with the final norm": "norm_frozen",
         "Direct effect, prompt minus counterfactual": "effect",
     }
-    shown = st.segmented_control(
-        "Every head", list(kinds), default=next(iter(kinds)), format_func=plain
-    )
+    place = bound("heads", next(iter(kinds)), kinds)
+    shown = st.segmented_control("Every head", list(kinds), key=place, format_func=plain)
     if shown:
         charts("heads", figures.head_map(heads, kinds[shown], shown))
 
@@ -91,16 +110,15 @@ def _heads(run: Run) -> None:
 def _paths(run: Run) -> None:
     st.subheader("Paths")
     paths = table(run, "paths/paths")
-    only = st.checkbox("Only paths that are read where the label can be read", False)
+    kept = bound("read", False)
+    only = st.checkbox("Only paths that are read where the label can be read", key=kept)
     shown = paths[paths["read"]] if only else paths
     tokens = [" → ".join(map(visible, row)) for row in shown["tokens"]]
     columns = ["path", "effect", "error", "crossed", "site", "auc", "r2"]
-    st.dataframe(shown.filter(columns).assign(tokens=tokens), hide_index=True)
-    st.caption(
-        "effect: how much of the observable's difference the path carries; error: how far the "
-        "path's vector is from the path itself, as a share of the effect; crossed: between the two "
-        "prompts every MLP on the path passes a point where it adds nothing."
-    )
+    shown_table(shown.filter(columns).assign(runs=tokens), "paths", run.study)
+    if len(shown):
+        first = shown.iloc[0]
+        st.markdown(plain(f"The strongest is {first['path']}: it carries {first['effect']:.3g}."))
     download(shown, "paths")
 
 
@@ -121,16 +139,17 @@ def _methods(run: Run) -> None:
 
 def _typed() -> None:
     st.caption("Which heads could move the observable? The weights alone say so; no text is run.")
-    model = st.text_input("Model", "smollm2-135m", key="obs_model")
+    model = st.text_input("Model", key=bound("of", chosen_model()))
     left, right = st.columns(2)
-    plus = left.text_area("Words with weight +1, one a line; spaces count", " she", key="plus")
-    minus = right.text_area("Words with weight −1", " he", key="minus")
+    key = bound("plus", " she")
+    plus = left.text_area("Words with weight +1, one a line; spaces count", key=key)
+    minus = right.text_area("Words with weight −1", key=bound("minus", " he"))
     words = [tuple(word for word in text.split("\n") if word) for text in (plus, minus)]
     heads, notes = _norms(model, words)
     for note in notes:
         st.warning(plain(note))
     charts("typed", figures.head_map(heads, "norm", "Length of the vector"))
-    st.dataframe(heads.head(10)[["name", "norm"]], hide_index=True)
+    shown_table(heads.head(10)[["name", "norm"]], "longest", "obsprop.run")
     command = ["interp", "obsprop", "heads", "--model", model, "--plus", *words[0]]
     call = (
         "from interp.obsprop.model_weights import StackedWeights\n"
@@ -145,14 +164,19 @@ def _typed() -> None:
 
 
 def _coupled() -> None:
-    run = pick_run("obsprop.couple", "Coupling run", "couple")
+    run = pick_run("obsprop.couple", "Coupling", "couple")
     pairs = table(run, "pairs/pairs")
-    head = st.selectbox("Head", list(dict.fromkeys(pairs["head"])))
+    heads = list(dict.fromkeys(pairs["head"]))
+    place = bound("head", heads[0] if heads else "", heads)
+    head = str(st.selectbox("Head", heads, key=place, format_func=listed))
+    if head not in heads:
+        raise UserError(f"this run has no pair of head {head}")
     charts("matrix", figures.coupling_matrix(pairs, head))
     measured = ("prompts", "corpus")
     slopes = [figures.coupling_scatter(pairs, f"{where}_slope") for where in measured]
     for column, where in zip(charts("slopes", *slopes), measured, strict=True):
         column.caption(plain(_agreement(pairs, where)))
+    shown_table(pairs, "pairs", run.study)
     offer_run(pairs, "coupling", run)
 
 

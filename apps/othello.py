@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import consent, errors_in_place, offer, opened, pick_run, plain
+from interp.apps import pool
+from interp.apps.address import bound
+from interp.apps.columns import shown_table
+from interp.apps.common import charts, consent, errors_in_place, listed, offer, pick_run, plain
+from interp.apps.take import figure_shown
 from interp.model.subject import Subject
 from interp.othello import figures, read_board
 from interp.othello.board import N_PLIES
@@ -24,8 +30,14 @@ from interp.othello.position import (
     position_after,
 )
 from interp.othello.read_board import Board
+from interp.runs.shipped import is_shipped
 from interp.runs.store import Run
 from interp.saes.sae import Sae
+
+
+def _reads_boards(run: Run) -> bool:
+    """Whether a comparison has what reads a board; the shipped one has its scores alone."""
+    return not is_shipped(run) or any(name.startswith("directions/probe-") for name in run.files)
 
 
 class View(NamedTuple):
@@ -36,29 +48,41 @@ class View(NamedTuple):
     seed: int
 
 
-@st.cache_resource(show_spinner="opening the autoencoder …", max_entries=24)
-def autoencoder(path: str, _run: Run, view: View) -> tuple[Sae, pd.DataFrame]:
-    return read_board.compared_sae(_run, *view), read_board.latent_rules(_run, *view)
+@contextmanager
+def autoencoder(run: Run, view: View) -> Iterator[tuple[Sae, pd.DataFrame]]:
+    """An autoencoder of the run and which latents say what, after the model."""
+
+    def made() -> tuple[Sae, pd.DataFrame]:
+        return read_board.compared_sae(run, *view), read_board.latent_rules(run, *view)
+
+    key = (str(run.manifest.get("seal", run.manifest["finished"])), *map(str, view))
+    with pool.kept(key, "the autoencoder", made) as opened:
+        yield opened
 
 
 @errors_in_place()
 def page() -> None:
     st.title("OthelloGPT")
-    run = pick_run("othello.compare")
+    run = pick_run("othello.compare", fits=_reads_boards)
     consent(run.config["model"])
-    subject, lock = opened(compared_model(run))
-    position, view = _position(), _view(run, subject)
-    with lock:
+    position = _position()
+    with pool.borrowed(compared_model(run)) as subject:
+        view = _view(run, subject)
         _boards(run, subject, position, view)
         _edited(run, subject, position, view)
 
 
 def _position() -> Position:
     left, right = st.columns(2)
-    game = left.number_input("Held-out game", 0, 100_000, 0, help="Number in a fixed stream.")
+    place = bound("game", 0, range(100_001))
+    game = left.number_input(
+        "Held-out game", 0, 100_000, key=place, help="Number in a fixed stream."
+    )
     tokens = random_games(1, 1_000_003, first=int(game), split="held_out")[0]
     played = int((tokens > 0).sum())
-    ply = right.slider("Moves played", 1, min(played, N_PLIES - 1), min(20, played - 1))
+    last = min(played, N_PLIES - 1)
+    place = bound("moves", min(20, last), range(1, last + 1))
+    ply = right.slider("Moves played", 1, last, key=place)
     position = position_after(tokens[:ply])
     st.caption(
         f"{plain(move_names(position.tokens))}. Next to move: {plain(PLAYERS[position.mover])}. "
@@ -69,34 +93,43 @@ def _position() -> Position:
 
 
 def _view(run: Run, subject: Subject) -> View:
-    layer = st.sidebar.slider("Layer", 0, subject.spec.n_layers - 1, subject.spec.n_layers - 2)
-    arch = st.sidebar.selectbox("Autoencoder", compared_kinds(run))
-    seed = st.sidebar.selectbox("Seed", run.manifest["seeds"])
+    last, kinds, seeds = subject.spec.n_layers - 1, compared_kinds(run), run.manifest["seeds"]
+    place = bound("layer", max(last - 1, 0), range(last + 1))
+    layer = st.sidebar.slider("Layer", 0, last, key=place)
+    place = bound("sae", kinds[0], kinds)
+    arch = st.sidebar.selectbox("Autoencoder", kinds, key=place, format_func=listed)
+    place = bound("seed", seeds[0], seeds)
+    seed = st.sidebar.selectbox("Seed", seeds, key=place, format_func=listed)
     return View(str(arch), int(layer), int(seed))
 
 
 def _boards(run: Run, subject: Subject, position: Position, view: View) -> None:
     """The true board, the probe's and the latents', side by side."""
     label = st.sidebar.radio(
-        "Stable discs", ["sound", "paper"], horizontal=True,
+        "Stable discs", ["sound", "paper"], horizontal=True, format_func=plain,
+        key=bound("stable", "sound", ["sound", "paper"]),
         help="sound: discs that no continuation can flip. paper: the rule of the paper's code, "
         "which can be wrong.",
     )  # fmt: skip
     stable = position.sound if label == "sound" else position.paper
     chances = move_probabilities(subject, position.tokens)
     x = read_board.residual(subject, position.tokens, view.layer)
-    sae, rules = autoencoder(str(run.path), run, view)
-    seen = {
-        f"The probe's board, layer {view.layer}": read_board.probe_board(run, view.layer, x),
-        f"The {view.arch} latents' board": read_board.latent_board(sae, rules, x),
-    }
+    with autoencoder(run, view) as (sae, rules):
+        seen = {
+            f"The probe's board, layer {view.layer}": read_board.probe_board(run, view.layer, x),
+            f"The {view.arch} latents' board": read_board.latent_board(sae, rules, x),
+        }
     columns = st.columns(3)
     true = figures.othello_board(position.absolute, "The board", chances, position.legal, stable)
+    figure_shown(true)
     clicked = columns[0].plotly_chart(true, key="true", on_select="rerun")
     _remember(clicked, position)
     for column, (title, states) in zip(columns[1:], seen.items(), strict=True):
         _compared(column, title, states, position.relative, position.mover)
-    st.caption("Framed tiles are wrong. Grey discs are claimed to be own and enemy at once.")
+    st.caption(
+        "Framed tiles are wrong. Grey discs are claimed to be own and enemy at once. A surprise "
+        "would be a wrong tile in the middle of a settled board: the model would have lost count."
+    )
 
 
 def _compared(column: Any, title: str, seen: Board, true: Board, mover: int) -> None:
@@ -104,6 +137,7 @@ def _compared(column: Any, title: str, seen: Board, true: Board, mover: int) -> 
     wrong = seen != true
     titled = f"{title}: {int((~wrong).sum())} of 64 right"
     figure = figures.othello_board(read_board.in_colours(seen, mover), titled, wrong=wrong)
+    figure_shown(figure)
     column.plotly_chart(figure, key=title)
 
 
@@ -123,9 +157,11 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
         st.session_state["disc"] = discs[0]
     left, middle, right = st.columns(3)
     disc = left.selectbox("Disc (or click one on the board)", discs, key="disc")
-    reader = middle.selectbox("Directions of", ["probe", "means", *compared_kinds(run)])
-    about = "Length of the vector added at each layer but the last"
-    scale = right.slider(plain(about), 0.0, 20.0, 6.0, 0.5)
+    readers = ["probe", "means", *compared_kinds(run)]
+    place = bound("directions", "probe", readers)
+    reader = middle.selectbox("Directions of", readers, key=place, format_func=listed)
+    about, place = "Length of the vector added at each layer but the last", bound("scale", 6.0)
+    scale = right.slider(plain(about), 0.0, 20.0, step=0.5, key=place)
     tile = TILES.index(disc)
     layers = range(max(1, subject.spec.n_layers - 1))
     present = int(position.relative[tile])
@@ -139,7 +175,8 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     left, right = st.columns(2)
     title, colours = "The edited board", read_board.in_colours(flipped, position.mover)
     figure = figures.othello_board(colours, f"{title}; moves after the edit", after, legal)
-    left.plotly_chart(figure, key=title)
+    with left:
+        charts(title, figure)
     seen = read_board.probe_board(run, view.layer, x)
     _compared(right, "The probe's board after the edit", seen, flipped, position.mover)
     moves = _moves(before, after, position.legal, legal)
@@ -172,5 +209,5 @@ def _moves(
     rows = pd.DataFrame({**columns, "legal": legal, "legal as edited": legal_edited})
     kept = rows[(rows[["before", "after"]].max(axis=1) > 0.005) | rows["legal as edited"]]
     kept = kept.sort_values("after", ascending=False)
-    st.dataframe(kept, hide_index=True)
+    shown_table(kept, "moves", "othello.edit")
     return kept

@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from interp.apps.address import bound
+from interp.apps.columns import shown_table
 from interp.apps.common import (
     cached,
     charts,
     code,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
@@ -42,6 +45,10 @@ def page() -> None:
         f"{len(run.manifest['seeds']):,} seeds."
     )
     tabs = {"Layers": _layers, "Tiles": _tiles, "Latents": _latents, "Board edit": _edits}
+    if not any(name.startswith("latents/") for name in run.files):
+        tabs = {"Layers": _layers}
+        st.caption("The tabs on tiles, latents and board edits need the latents too; make them:")
+        code(["interp", "othello", "compare", *store_words(Store().root)])
     in_tabs(tabs, run)
 
 
@@ -50,7 +57,7 @@ def _layers(run: Run) -> None:
     charts("layers", figures.othello_layers(rows))
     for sentence in findings.sentences(table(run, "scores"), run.metrics):
         st.markdown(f"- {plain(sentence)}")
-    st.dataframe(rows, hide_index=True)
+    shown_table(rows, "scores", run.study)
     call = (
         "from interp.othello import compare, figures, findings\n"
         "figures.othello_layers(findings.table(run.table('scores')))"
@@ -58,17 +65,21 @@ def _layers(run: Run) -> None:
     offer_run(rows, "layers", run, call)
 
 
-def _choose(run: Run, key: str) -> tuple[str, int, int]:
+def _choose(run: Run) -> tuple[str, int, int]:
     left, middle, right = st.columns(3)
-    arch = left.selectbox("Autoencoder", compared_kinds(run), key=f"{key} arch")
-    layers = sorted(table(run, "scores")["layer"].unique())
-    layer = middle.selectbox("Layer", layers, len(layers) // 2, key=f"{key} layer")
-    seed = right.selectbox("Seed", run.manifest["seeds"], key=f"{key} seed")
+    kinds, seeds = list(compared_kinds(run)), list(run.manifest["seeds"])
+    layers = sorted(int(layer) for layer in table(run, "scores")["layer"].unique())
+    place = bound("sae", kinds[0], kinds)
+    arch = left.selectbox("Autoencoder", kinds, key=place, format_func=listed)
+    place = bound("layer", layers[len(layers) // 2], layers)
+    layer = middle.selectbox("Layer", layers, key=place, format_func=listed)
+    place = bound("seed", seeds[0], seeds)
+    seed = right.selectbox("Seed", seeds, key=place, format_func=listed)
     return str(arch), int(layer), int(seed)
 
 
 def _tiles(run: Run) -> None:
-    arch, layer, seed = _choose(run, "tiles")
+    arch, layer, seed = _choose(run)
     rows = table(run, f"latents/L{layer}")
     mine = rows[(rows["reader"] == arch) & (rows["seed"] == seed)]
     for what in ("auroc", "f1"):
@@ -76,17 +87,18 @@ def _tiles(run: Run) -> None:
         grids = {kind: wide[kind].to_numpy() for kind in (*STATES, "sound")}
         title = f"{what.upper()} of the best latent for each tile, held-out games"
         charts(f"tiles {what}", figures.tile_maps(grids, title))
-    st.dataframe(mine, hide_index=True)
+    shown_table(mine, "best", run.study)
     offer_run(mine, f"latents {arch} L{layer} S{seed}", run, f"run.table('latents/L{layer}')")
 
 
 def _latents(run: Run) -> None:
     """Which labels of the board one latent detects."""
-    arch, layer, seed = _choose(run, "latents")
+    arch, layer, seed = _choose(run)
     f1 = maps(run, arch, layer, seed, "f1")
     ranked = np.argsort(-f1[:, :192].max(1), kind="stable")
     left, right = st.columns([1, 3])
-    latent = int(left.number_input("Latent", 0, len(f1) - 1, int(ranked[0])))
+    place = bound("latent", int(ranked[0]), range(len(f1)))
+    latent = int(left.number_input("Latent", 0, len(f1) - 1, key=place))
     order = np.argsort(-f1[latent, :192], kind="stable")[:5]
     labels = [f"{_label(c)} ({f1[latent, c]:.2f})" for c in order]
     right.markdown(plain(f"Detects best (F1): {', '.join(labels)}"))
@@ -98,11 +110,11 @@ def _latents(run: Run) -> None:
         charts(f"latent {what}", figures.tile_maps(kinds, title))
     best = f1[ranked[:200], :192]
     labels = [_label(c) for c in best.argmax(1)]
-    listed = pd.DataFrame({"latent": ranked[:200], "label": labels, "F1": best.max(1)})
-    st.dataframe(listed, hide_index=True, height=300)
+    best_known = pd.DataFrame({"latent": ranked[:200], "label": labels, "F1": best.max(1)})
+    shown_table(best_known, "listed", run.study)
     call = f"latent_map(run, {arch!r}, {layer}, {seed}, 'f1')"
     call = f"from interp.othello.read_board import latent_map\n{call}"
-    offer_run(listed, f"latents {arch} L{layer} S{seed} best", run, call)
+    offer_run(best_known, f"latents {arch} L{layer} S{seed} best", run, call)
 
 
 def _label(column: int) -> str:
@@ -121,8 +133,7 @@ def _edits(compared: Run) -> None:
     run = runs[0]
     rows = table(run, "errors/table")
     charts("edits", figures.edit_errors(rows, run.manifest["layers"]))
-    st.caption("Dashed: without an edit. Dotted: the unedited model against the board as it is.")
     chosen = edit.chosen_scales(rows)
-    st.dataframe(chosen, hide_index=True)
+    shown_table(chosen, "edits", run.study)
     call = "from interp.othello.edit import chosen_scales\nchosen_scales(run.table('errors/table'))"
     offer_run(chosen, "edits", run, call, compare=str(compared.path))

@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from uvicorn.config import LOGGING_CONFIG
 
 from interp.apps.gate import Gate
+from interp.apps.look import THEME
 from interp.apps.uploads import LARGEST
 
 
@@ -66,4 +67,5 @@ def _settings(address: str, port: int) -> dict[str, Any]:
         "server.headless": True,
         "server.maxUploadSize": LARGEST,
         "server.port": port,
+        **THEME,
     }

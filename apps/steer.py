@@ -1,153 +1,292 @@
-"""The steering page: the model runs while a slider holds a neuron, or adds a direction, or by an
-SAE's latents."""
+"""The steering page: what a model says as it is and under several edits at once, side by side,
+token by token."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
-from interp.apps import act
-from interp.apps.common import charts, errors_in_place, offer, opened, plain
-from interp.apps.directions import choose_directions
+from interp.apps import edit_list, pool
+from interp.apps.address import bound
+from interp.apps.answers import known, remember
+from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
 from interp.directions import figures
-from interp.directions.inspect import next_logprobs
-from interp.directions.sources import open_directions
-from interp.errors import UserError
-from interp.model.catalog import DEFAULT_MODEL, resolve
-from interp.model.edits import Edit, clamp
-from interp.model.neuron import clamp_site, parse_neuron
-from interp.model.subject import Subject
-from interp.model.vocabulary import check_chat_template
-from interp.model.weights import open_weights
-from interp.runs.command import store_words
-from interp.runs.store import Store
+from interp.directions.steering import (
+    EDITED,
+    PLAIN,
+    Act,
+    answer_text,
+    divergence,
+    edits_of,
+    feeding,
+    next_tokens,
+    streamed,
+    turn,
+)
+from interp.model.batch import Sampling
+from interp.model.catalog import resolve
+from interp.model.vocabulary import check_chat_template, visible
 
-TOKENS = 24
-"""Length of the texts."""
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+    from torch import Tensor
+
+    from interp.model.edits import Edit
+    from interp.model.subject import Subject
+
+USUAL = "What is your favourite animal?"
+MOST_TOKENS = 400
+SIDES = {PLAIN: "As it is", EDITED: "Edited"}
 
 
-class Wish(NamedTuple):
-    """What to do to the model, as plain values: the key under which an answer is remembered."""
+class Asked(NamedTuple):
+    """What is asked of the model, as plain values."""
 
     model: str
-    prompt: str
+    prompts: tuple[str, ...]
     chat: bool
-    neuron: str
-    """If not empty, it is held at `value`; else `value` times direction `row` of `source` is
-    added."""
-    source: str
-    row: int
-    value: float
+    tokens: int
+    how: Sampling
 
 
-@st.cache_data(show_spinner="running …", max_entries=512)
-def answer(wish: Wish) -> tuple[pd.DataFrame, str, str, float]:
-    """The most likely next tokens before and after, both texts, the difference from
-    transformers."""
-    if not wish.prompt.strip():
-        raise UserError("the prompt is empty: type some text")
-    if wish.chat:
-        check_chat_template(resolve(wish.model), wish.model, "the prompt without it")
-    subject, lock = opened(wish.model)
-    message = [{"role": "user", "content": wish.prompt}]
-    batch = subject.chat(message) if wish.chat else subject.tokens(wish.prompt)
-    with lock:
-        before, plain_text = next_logprobs(subject, batch), _text(subject, batch)
-        with subject.edited(_edit(wish, subject)):
-            after, text = next_logprobs(subject, batch), _text(subject, batch)
-    best = (before.exp() + after.exp()).topk(12).indices
-    best = best[after[best].argsort(descending=True)]
-    rows = {"token": [subject.text(i[None]) for i in best]}
-    rows |= {"before": before[best].exp().tolist(), "after": after[best].exp().tolist()}
-    return pd.DataFrame(rows), plain_text, text, subject.parity
+class Answer(NamedTuple):
+    """What one side says to one message."""
 
-
-def _text(subject: Subject, batch: Any) -> str:
-    return subject.text(subject.generate(batch, TOKENS)[0])
-
-
-def _edit(wish: Wish, subject: Subject) -> Edit:
-    if wish.neuron:
-        neuron = parse_neuron(wish.neuron)
-        return clamp(clamp_site(neuron), neuron.neuron, wish.value)
-    return open_directions(wish.source, wish.model).steer(wish.row, wish.value)
+    text: str
+    whole: bool
+    """Whether it ended by itself."""
+    first: Tensor
+    """Log probabilities [d_vocab] of its first token, in float32."""
+    rows: pd.DataFrame
+    """The likeliest first tokens, as it is and on this side (`next_tokens`)."""
+    kl: float
+    """From the first token's distribution as it is to this side's, in nats."""
+    parity: float
+    """Of the model's logits from transformers'."""
 
 
 @errors_in_place()
 def page() -> None:
     st.title("Steer")
-    model = st.sidebar.text_input("Model", DEFAULT_MODEL)
-    left, right = st.columns([4, 1], vertical_alignment="bottom")
-    prompt = left.text_input("Prompt", "What is your favourite animal?")
-    chat = right.toggle("Chat template", True)
-    kinds = ["Hold a neuron", "Add a direction", "Act by a latent"]
-    kind = st.segmented_control("What to do", kinds, default=kinds[0], format_func=plain)
-    if kind == kinds[2]:
-        act.section(prompt, chat)
-        return
-    wish = _wish(model, prompt, chat, kind == kinds[1])
-    if not st.toggle("Run the model", key="run", help="Loads it: 540 MB for SmolLM2."):
+    st.caption(
+        "What the model says as it is, and what it says while some of its activations are changed: "
+        "both begin with the same text and draw by the same seed."
+    )
+    asked = _asked(chosen_model())
+    running = st.toggle(
+        "Run the model", key=bound("live", False), help="Loads it once for all windows."
+    )
+    acts = []
+    with errors_in_place():
+        acts = edit_list.section(asked.model, running)
+    if not running:
         st.info("Nothing is loaded yet: the model loads when it is to run.")
         return
-    _result(wish)
+    consent(asked.model)
+    if asked.chat:
+        check_chat_template(resolve(asked.model), asked.model, "the prompt without it")
+    with errors_in_place():
+        _conversation(asked, acts)
+    if asked.chat:
+        _going_on()
 
 
-def _wish(model: str, prompt: str, chat: bool, adding: bool) -> Wish:
-    if not adding:
-        about = "layer.kind.index; held at all positions"
-        neuron = st.text_input("Neuron", "29.down.808", help=plain(about))
-        value = st.slider("Hold it at", -60.0, 60.0, 40.0, 1.0)
-        return Wish(model, prompt, chat, str(parse_neuron(neuron)), "", 0, value)
-    source, directions = choose_directions("Directions", model=model)
-    own, labels = directions.provenance, directions.names
-    if own.fingerprint and own.fingerprint != open_weights(model).fingerprint():
-        st.warning(plain(f"These directions are of {own.model}, not of {model}."))
-    row = st.selectbox("Direction", range(len(labels)), format_func=lambda i: labels[i])
-    value = st.slider("Multiples of the vector to add", -100.0, 100.0, 40.0, 1.0)
-    return Wish(model, prompt, chat, "", source, int(row), value)
-
-
-def _result(wish: Wish) -> None:
-    rows, before, after, parity = answer(wish)
-    texts = {"As it is": before, f"At {wish.value:g}": after}
-    for column, (title, text) in zip(st.columns(2), texts.items(), strict=True):
-        column.subheader(plain(title))
-        column.text(text)
-    charts("next", figures.next_tokens(rows))
-    st.caption(plain(f"Logits within {parity:.1e} of transformers'; the texts are greedy."))
-    offer(rows, "next tokens", _command(wish), _call(wish))
-
-
-def _command(wish: Wish) -> list[str]:
-    how = ["--prompt", wish.prompt, "--model", wish.model, *([] if wish.chat else ["--no-chat"])]
-    if wish.neuron:
-        held = ["--neuron", wish.neuron, "--value", f"{wish.value:g}"]
-        return ["interp", "neurons", "clamp", *held, *how, *store_words(Store().root)]
-    added = [wish.source, "--row", str(wish.row), "--scale", f"{wish.value:g}"]
-    return ["interp", "directions", "steer", *added, *how]
-
-
-def _call(wish: Wish) -> str:
-    asked = f"subject.chat([{{'role': 'user', 'content': {wish.prompt!r}}}])"
-    if wish.neuron:
-        edit = (
-            "from interp.model.neuron import clamp_site, parse_neuron\n"
-            f"neuron = parse_neuron({wish.neuron!r})\n"
-            f"edit = edits.clamp(clamp_site(neuron), neuron.neuron, {wish.value:g})\n"
+def _asked(model: str) -> Asked:
+    left, right = st.columns([4, 1], vertical_alignment="bottom")
+    prompt = left.text_input("Prompt", key=bound("text", USUAL))
+    chat = right.toggle("Chat template", key=bound("chat", True))
+    with st.popover("Length and sampling", key="sampling", icon=":material/tune:"):
+        tokens = st.number_input("Tokens", 1, MOST_TOKENS, key=bound("tokens", 24))
+        temperature = st.number_input(
+            "Temperature", 0.0, 5.0, step=0.1, key=bound("temperature", 0.0),
+            help="0 takes the likeliest token each time.",
+        )  # fmt: skip
+        top_p = st.number_input(
+            "Top-p", 0.01, 1.0, step=0.05, key=bound("top_p", 1.0),
+            help="Draws from the fewest tokens that together have this probability.",
+        )  # fmt: skip
+        seed = st.number_input(
+            "Seed", 0, 2**31 - 1, key=bound("seed", 0), help="The same for both sides."
         )
-    else:
-        edit = (
-            "from interp.directions import open_directions\n"
-            f"directions = open_directions({wish.source!r}, {wish.model!r})\n"
-            f"edit = directions.steer({wish.row}, {wish.value:g})\n"
+    then = st.session_state[bound("then", "")].split("\n") if chat else []
+    prompts = (prompt, *(text for text in then if text))
+    how = Sampling(float(temperature), float(top_p), int(seed))
+    return Asked(model, prompts, bool(chat), int(tokens), how)
+
+
+def _going_on() -> None:
+    """Another message to both sides; or the conversation from its start."""
+    place = bound("then", "")
+    here = st.container()  # outside of one it stands below the page, which then opens at its end
+    if text := here.chat_input("Say more, to both", key="more"):
+        words = " ".join(text.split())
+        st.session_state[place] = "\n".join(filter(None, [st.session_state[place], words]))
+        st.rerun()
+    if st.session_state[place]:
+        st.button("Begin again", on_click=lambda: st.session_state.update({place: ""}))
+
+
+def _conversation(asked: Asked, acts: Sequence[Act]) -> None:
+    """Every message with both answers, those that are not remembered as they come; and what the
+    edits do to the first token."""
+    sides = [PLAIN, EDITED] if acts else [PLAIN]
+    own = (pool.content(asked.model, feeding(acts)), *asked)
+    prints = tuple((str(act), edit_list.print_of(act, asked.model)) for act in acts)
+    said: dict[str, list[Answer]] = {side: [] for side in sides}
+    with ExitStack() as stack:
+        model = None
+        for number in range(len(asked.prompts)):
+            places = _places(asked, number, sides)
+            bars = _Bars() if number == 0 else None
+            keys = {PLAIN: ("said", number, *own), EDITED: ("said", number, *own, prints)}
+            found = {side: known(keys[side]) for side in sides}
+            missing = [side for side in sides if found[side] is None]
+            if missing:
+                model = model or stack.enter_context(_opened(asked, acts))
+                made = _streamed(*model, asked, said, missing, places, found, bars)
+                for side, answer in made.items():
+                    remember(keys[side], answer)
+                found |= made
+            for side in sides:
+                answer = found[side]
+                assert isinstance(answer, Answer)
+                places[side].text(answer.text)
+                said[side].append(answer)
+            if bars:
+                bars.show(said[sides[-1]][0].rows, said[sides[-1]][0].kl)
+    _told(asked, said)
+    if acts:
+        offer(said[EDITED][0].rows, "next tokens", _command(asked, acts), _call(asked, acts))
+
+
+@contextmanager
+def _opened(
+    asked: Asked, acts: Sequence[Act]
+) -> Iterator[tuple[Subject, dict[str, Sequence[Edit]]]]:
+    """The model for this window alone, and the edits of each side."""
+    with (
+        pool.borrowed(asked.model, feeding(acts)) as subject,
+        pool.saes({act.sae for act in acts if act.sae}) as saes,
+    ):
+        made = edits_of(acts, subject, asked.model, saes.__getitem__)
+        yield subject, {PLAIN: (), EDITED: made}
+
+
+def _places(asked: Asked, number: int, sides: Sequence[str]) -> dict[str, DeltaGenerator]:
+    """Where the answers to a message go; above them in a conversation the message."""
+    if len(asked.prompts) > 1:
+        with st.chat_message("user"):
+            st.text(asked.prompts[number])
+    places = {}
+    for column, side in zip(st.columns(2), SIDES, strict=True):
+        if number == 0:
+            column.subheader(plain(SIDES[side]))
+        if side in sides:
+            places[side] = column.empty()
+        else:
+            column.caption("There is no edit that is on.")
+    return places
+
+
+def _streamed(
+    subject: Subject,
+    edits: dict[str, Sequence[Edit]],
+    asked: Asked,
+    said: dict[str, list[Answer]],
+    missing: Sequence[str],
+    places: dict[str, DeltaGenerator],
+    found: dict[str, Any],
+    bars: _Bars | None,
+) -> dict[str, Answer]:
+    """The answers that are not remembered, shown token by token."""
+    number = len(said[PLAIN])
+    batches = {}
+    for side in missing:
+        before = [answer.text for answer in said[side]]
+        batches[side] = turn(subject, asked.prompts[: number + 1], before, asked.chat)
+    ids: dict[str, list[int]] = {side: [] for side in missing}
+    first = {PLAIN: found[PLAIN].first} if found[PLAIN] else {}
+    rows: dict[str, tuple[pd.DataFrame, float]] = {}
+    for side, step in streamed(subject, batches, edits, asked.tokens, asked.how):
+        if not ids[side]:
+            first[side] = step.logits[0].double().log_softmax(-1).float()
+            both = first[PLAIN].double(), first[side].double()
+            rows[side] = next_tokens(subject, *both), divergence(*both)
+            if bars and side == missing[-1]:
+                bars.show(*rows[side])
+        ids[side].append(int(step.ids[0]))
+        places[side].text(f"{answer_text(subject, ids[side])} ▌")
+    return {
+        side: Answer(
+            answer_text(subject, new), new[-1] in subject.ends, first[side], *rows[side],
+            subject.parity,
         )
+        for side, new in ids.items()
+    }  # fmt: skip
+
+
+class _Bars:
+    """The first token's likeliest choices, drawn as soon as they are known."""
+
+    def __init__(self) -> None:
+        self._place, self._shown = st.container(), False
+
+    def show(self, rows: pd.DataFrame, kl: float) -> None:
+        if self._shown:
+            return
+        self._shown = True
+        before, after = (rows.loc[rows[side].idxmax()] for side in ("before", "after"))
+        with self._place:
+            charts(
+                "next",
+                figures.next_tokens(rows),
+                shows="The first token of the answer, as it is and edited. Bars of the same length "
+                "would mean that the edits do nothing.",
+                found=f"The edits move its distribution by {kl:.2g} nats (KL). The likeliest is "
+                f"“{visible(before['token'])}” with {before['before']:.2g} as it is, and "
+                f"“{visible(after['token'])}” with {after['after']:.2g} edited.",
+            )
+
+
+def _told(asked: Asked, said: dict[str, list[Answer]]) -> None:
+    how = asked.how
+    drawn = f"drawn at temperature {how.temperature:g}, top-p {how.top_p:g}, seed {how.seed}"
+    chosen = drawn if how.temperature else "the likeliest token each time"
+    cut = any(not answer.whole for answers in said.values() for answer in answers)
+    st.caption(
+        plain(
+            f"Logits within {said[PLAIN][0].parity:.1e} of transformers'. The texts: {chosen}"
+            + (f"; some are cut at {asked.tokens} tokens." if cut else ".")
+        )
+    )
+
+
+def _command(asked: Asked, acts: Sequence[Act]) -> list[str]:
+    edits, how = [str(act) for act in acts], asked.how
+    words = ["interp", "steer", *edits, "--prompt", *asked.prompts, "--model", asked.model]
+    words += [] if asked.chat else ["--no-chat"]
+    words += ["--tokens", str(asked.tokens)]
+    if how.temperature:
+        words += ["--temperature", f"{how.temperature:g}", "--top-p", f"{how.top_p:g}"]
+        words += ["--seed", str(how.seed)]
+    return words
+
+
+def _call(asked: Asked, acts: Sequence[Act]) -> str:
+    feed, how = feeding(acts), asked.how
+    given = "" if feed == "auto" else f", bos={feed!r}"
+    sampling = f", how=Sampling({how.temperature:g}, {how.top_p:g}, {how.seed})"
+    imports = "from interp.model.batch import Sampling\n" if how.temperature else ""
     return (
-        "from interp.model import edits\n"
+        f"from interp.directions.steering import compared, edits_of, parse_act\n{imports}"
         "from interp.model.subject import open_subject\n"
-        f"subject = open_subject({wish.model!r})\n"
-        f"batch = {asked if wish.chat else f'subject.tokens({wish.prompt!r})'}\n{edit}"
-        f"with subject.edited(edit):\n    new = subject.generate(batch, {TOKENS})\n"
-        "subject.text(new[0])"
+        f"subject = open_subject({asked.model!r}{given})\n"
+        f"acts = [parse_act(text) for text in {[str(act) for act in acts]!r}]\n"
+        f"edits = edits_of(acts, subject, {asked.model!r})\n"
+        f"rows = compared(subject, edits, {list(asked.prompts)!r}, {asked.chat}, {asked.tokens}"
+        f"{sampling if how.temperature else ''})\nrows"
     )

@@ -12,6 +12,8 @@ from .lazy import lazy
 
 if TYPE_CHECKING:
     from .directions import Directions, open_directions
+    from .directions.collections import open_collection
+    from .directions.keeping import keep
     from .errors import UserError
     from .model import edits
     from .model.network import open_network
@@ -29,6 +31,8 @@ __all__ = [
     "Store",
     "UserError",
     "edits",
+    "keep",
+    "open_collection",
     "open_directions",
     "open_network",
     "open_run",
@@ -49,6 +53,8 @@ def _public() -> dict[str, str]:
         "Store": ".runs.store",
         "UserError": ".errors",
         "edits": ".model.edits",
+        "keep": ".directions.keeping",
+        "open_collection": ".directions.collections",
         "open_directions": ".directions",
         "open_network": ".model.network",
         "open_run": ".runs.store",

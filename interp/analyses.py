@@ -89,6 +89,23 @@ def load(where: str) -> Any:
 
 BUILT_IN = (
     Analysis(
+        "prompt",
+        "A prompt under the microscope: its tokens, and which parts of a model say the next one.",
+        studies=("interp.microscope.look:LookConfig",),
+        commands="interp.cli.prompt:prompt",
+        section="A prompt",
+        pages=(
+            Page(
+                "interp.apps.prompt",
+                "Prompt",
+                "biotech",
+                (("prompt.look", "of=A stored look&run="),),
+            ),
+        ),
+        label=("prompt", "target", "against", "other"),
+        figures="interp.microscope.figures:of_run",
+    ),
+    Analysis(
         "neurons",
         "Every MLP neuron of a model, through its LM head.",
         studies=(
@@ -118,10 +135,12 @@ BUILT_IN = (
             "interp.directions.bring:ImportConfig",
             "interp.directions.tokens:TokenDirectionsConfig",
         ),
-        commands="interp.cli.directions:directions",
+        commands="interp.cli.directions_model:directions",
         section="Directions",
         pages=(
             Page("interp.apps.directions", "Directions", "explore"),
+            Page("interp.apps.direction", "One direction", "near_me"),
+            Page("interp.apps.kept", "Collections", "bookmarks"),
             Page("interp.apps.steer", "Steer", "moving"),
         ),
     ),
@@ -339,19 +358,33 @@ BUILT_IN = (
         "The projection kernels against the bare matrix product.",
         studies=("interp.bench.kernels:KernelBenchConfig",),
         commands="interp.cli.bench:bench",
-        section="Workbench",
+        section="Speed",
         pages=(Page("interp.apps.bench", "Kernels", "speed", (("bench.kernels", "run="),)),),
         figures="interp.bench.figures:of_run",
     ),
 )
 
 
+WORKBENCH = (
+    Page("interp.apps.new", "New study", "add_circle"),
+    Page("interp.apps.jobs", "Jobs", "pending_actions"),
+)
 VERBS = {
-    name: Analysis(name, sentence, commands=commands)
+    name: Analysis(
+        name,
+        sentence,
+        commands=commands,
+        section="Workbench",
+        pages=WORKBENCH if name == "jobs" else (),
+    )
     for name, sentence, commands in (
         ("models", "Models by name: list, add, describe.", "interp.cli.models:models"),
         ("app", "Explore stored runs in the browser.", "interp.cli.app:app"),
+        ("steer", "What a model says under several edits at once.", "interp.cli.steer:steer"),
+        ("jobs", "The queue of studies: add, list, log, cancel, again.", "interp.cli.jobs:jobs"),
         ("figure", "Save a figure of a run as SVG, PDF or PNG.", "interp.cli.runs:figure"),
+        ("keep", "Collections of directions, prompts and views.", "interp.cli.keep:keep"),
+        ("report", "A run as one HTML file to send.", "interp.cli.runs:report"),
         ("cite", "What to cite for a run, as BibTeX.", "interp.cli.runs:cite"),
     )
 }
@@ -375,7 +408,8 @@ def _unfit(entry: Any, every: dict[str, Analysis]) -> str:
         return f"the name '{entry.name}' is taken"
     if isinstance(entry.studies, str) or isinstance(entry.label, str):
         return "studies and label are tuples: ('my_package:MyConfig',)"
-    addresses = {page.address for other in every.values() for page in other.pages}
+    others = [*every.values(), *VERBS.values()]
+    addresses = {page.address for other in others for page in other.pages}
     names = {where.partition(":")[2] for other in every.values() for where in other.studies}
     if taken := addresses & {page.address for page in entry.pages}:
         return f"the page address '{taken.pop()}' is taken"

@@ -23,7 +23,13 @@ FORMATS = ("svg", "pdf", "png")
 WIDTH = 820
 """Width of a saved figure in pixels of the screen."""
 BLUE, ORANGE, GREY = "#3b6fb6", "#d9822b", "#8a8f98"
-DIVERGING = [[0, ORANGE], [0.5, "white"], [1, BLUE]]
+GROUND, DEEP, WARM = "#ffffff", "#1c4a86", "#8a4a0c"
+"""Ends of the colour scales; on a dark page they are those of `DARK`."""
+DIVERGING = [[0, ORANGE], [0.5, GROUND], [1, BLUE]]
+SEQUENTIAL = [[0, GROUND], [0.5, "#7ba6d8"], [1, DEEP]]
+WARMING = [[0, GROUND], [0.5, "#e0a25c"], [1, WARM]]
+DARK = {GROUND: "#12161d", DEEP: "#b9d6f8", WARM: "#fadfb8"}
+"""The same colours for a dark page: nothing there is as light as a heat map's ground."""
 
 
 def literal(text: object) -> str:
@@ -45,6 +51,30 @@ def laid_out(figure: go.Figure, title: str, height: int, legend: bool = False) -
         template="plotly_white",
         margin={"l": 10, "r": 10, "t": 60, "b": 10},
     )
+
+
+def said(figure: go.Figure, shows: str, found: str = "") -> go.Figure:
+    """The figure with its sentences: the one above it says what it shows and what would be a
+    surprise, the one below what was found. They are plain text, which plotly does not read."""
+    return figure.update_layout(meta={"shows": shows, "found": found})
+
+
+def sentences(figure: go.Figure) -> tuple[str, str]:
+    """The sentences of a figure, above and below; "" where it has none."""
+    meta = figure.layout.meta
+    held = meta if isinstance(meta, dict) else {}
+    return str(held.get("shows", "")), str(held.get("found", ""))
+
+
+def on_dark(figure: go.Figure) -> go.Figure:
+    """A copy whose colour scales are for a dark page."""
+    made = go.Figure(figure)
+    for part in [*made.data, made.layout.coloraxis]:
+        marker = [part.marker] if "marker" in part else []
+        for held in [part, *marker]:
+            if "colorscale" in held and held.colorscale:
+                held.colorscale = [[at, DARK.get(colour, colour)] for at, colour in held.colorscale]
+    return made
 
 
 def save_figure(figure: go.Figure, path: str | Path, width: int = WIDTH) -> Path:
@@ -104,7 +134,7 @@ def whole_ticks(figure: go.Figure, axis: str, numbers: Iterable[Any], most: int 
 
 
 def heat_map(
-    grid: pd.DataFrame, low: float, high: float, hover: str, colours: Any = "Blues", **trace: Any
+    grid: pd.DataFrame, low: float, high: float, hover: str, colours: Any = SEQUENTIAL, **trace: Any
 ) -> go.Figure:
     """A table of numbers as a heat map, its columns along x and its rows along y."""
     scale = {"zmin": low, "zmax": high, "colorscale": colours}

@@ -1,4 +1,7 @@
-"""Progress of long work: a bar with rate and ETA on a terminal, a log line a step elsewhere."""
+"""Progress of long work: a bar with rate and ETA on a terminal, a log line a step elsewhere.
+
+Whoever listens is told of it as well, a few times a second: a run's folder, a job, a page.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,77 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from .plain_text import printable
 
 log = logging.getLogger("interp")
+OFTEN = 0.2
+"""Seconds between two steps that listeners are told of, at least; the last one is always told."""
 _shown: ContextVar[bool] = ContextVar("a bar is shown", default=False)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far some work has come."""
+
+    label: str
+    message: str = ""
+    done: float = 0.0
+    total: float = 0.0
+    """In units; 0 where it cannot be seen."""
+    unit: str = ""
+    rate: float = 0.0
+    """Units a second since it began."""
+    eta: float | None = None
+    """Seconds to its end; None where they are unknown."""
+    time: float = 0.0
+    """When this was so, in seconds since 1970."""
+
+    @property
+    def share(self) -> float | None:
+        """Of the work that is done, from 0 to 1; None where it cannot be seen."""
+        return min(max(self.done / self.total, 0.0), 1.0) if self.total > 0 else None
+
+    def __str__(self) -> str:
+        """In one line: "atlas of x 12/30 layers, 3 layers/s, ETA 20 s"."""
+        what = f"{self.label} {self.message}".strip()
+        if self.share is None:
+            return what
+        rate = f", {self.rate:,.3g} {self.unit}/s" if self.rate else ""
+        return f"{what} {self.counted}{rate}{self.left}"
+
+    @property
+    def counted(self) -> str:
+        """ "12/30 layers" """
+        return f"{self.done:,.0f}/{self.total:,.0f} {self.unit}" if self.total > 0 else ""
+
+    @property
+    def left(self) -> str:
+        """ ", ETA 20 s"; "" where it is not known."""
+        return f", ETA {in_words(self.eta)}" if self.eta is not None else ""
+
+
+Listener = Callable[[Step], None]
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell `listener` of every step of the work in this block, beside those that listen already.
+
+    It is called within the work: it has to be quick, and what it raises stops the work.
+    """
+    token = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
+def _tell(step: Step) -> None:
+    for listener in _listeners.get():
+        listener(step)
 
 
 def _safe(record: logging.LogRecord) -> bool:
@@ -40,11 +109,40 @@ def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Calla
         with (
             _bar(label, total, unit, done)
             if sys.stderr.isatty()
-            else _lines(label, total, unit, done) as advance
+            else _lines(label, total, unit, done) as advance,
+            _told(advance, label, total, unit, done) as told,
         ):
-            yield advance
+            yield told
     finally:
         _shown.reset(token)
+
+
+@contextmanager
+def _told(
+    advance: Callable[..., None], label: str, total: int, unit: str, done: int
+) -> Iterator[Callable[..., None]]:
+    """`advance`, of which the listeners are told too."""
+    start, finished, said = time.monotonic(), float(done), ""
+    due = start + OFTEN
+
+    def tell(now: float) -> None:
+        rate = (finished - done) / max(now - start, 1e-9)
+        eta = max(total - finished, 0.0) / rate if rate > 0 else None
+        _tell(Step(label, said, finished, float(total), unit, rate, eta, time.time()))
+
+    def both(amount: float, message: str = "") -> None:
+        nonlocal finished, said, due
+        advance(amount, message)
+        finished, said = finished + amount, message
+        if (now := time.monotonic()) >= due:
+            due = now + OFTEN
+            tell(now)
+
+    tell(start)
+    try:
+        yield both
+    finally:
+        tell(time.monotonic())
 
 
 @contextmanager
@@ -96,6 +194,7 @@ def _literal(text: str) -> str:
 @contextmanager
 def waiting(label: str) -> Iterator[None]:
     """A spinner (a log line elsewhere) around work whose progress cannot be seen."""
+    _tell(Step(label, time=time.time()))
     if sys.stderr.isatty():
         from rich.console import Console
 

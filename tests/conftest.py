@@ -61,6 +61,17 @@ def dog_model(model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPa
     return folder
 
 
+@pytest.fixture(scope="session")
+def talking_model(dog_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dog model with a chat template: w8 before a message of the user's, w9 before a reply."""
+    folder = tmp_path_factory.mktemp("talking") / "model"
+    shutil.copytree(dog_model, folder)
+    message = "{{ 'w8' if message.role == 'user' else 'w9' }} {{ message.content }} "
+    template = f"{{% for message in messages %}}{message}{{% endfor %}}w9"
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
 def make_dog_model(folder: Path) -> None:
     """Of a saved llama make one whose neuron 1.down.17 writes the word 'dog' (token 123), with a
     word-level tokenizer of w0, w1, …"""

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal
+from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal, said
 from ..runs.store import Run
 
 NAMES = {
@@ -59,7 +59,20 @@ def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
         figure.add_vline(1.0, line={"dash": "dash", "color": GREY}, row=1, col=column)
     figure.update_xaxes(title="time / bare float32 product", rangemode="tozero")
     figure.update_yaxes(automargin=True)
-    return laid_out(figure, "Both sides and all statistics, as a ratio to the bare product", 360)
+    laid_out(figure, "Both sides and all statistics, as a ratio to the bare product", 360)
+    above = (
+        "How long finding the top and bottom tokens takes, as a ratio to the matrix product alone "
+        "(dashed, 1). Shorter is better. A surprise would be a fused variant behind naive torch."
+    )
+    fused = summary[summary["variant"].isin(["screened", "tiled"]) & summary["ratio"].notna()]
+    if fused.empty:
+        return said(figure, above)
+    best = fused.loc[fused["ratio"].idxmin()]
+    naive = summary[(summary["variant"] == "naive") & (summary["shape"] == best["shape"])]["ratio"]
+    found = f"The best fused variant takes {best['ratio']:.2f} times the bare product"
+    slow = float(naive.iloc[0]) if len(naive) else float("nan")
+    found += f"; naive torch {slow:.2f} times." if slow == slow else "."
+    return said(figure, above, found)
 
 
 def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: float) -> go.Figure:
@@ -99,7 +112,15 @@ def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: floa
     figure.update_xaxes(title="operations a byte that must move", type="log")
     figure.update_yaxes(title="GFLOP/s", type="log")
     laid_out(figure, "Roofline", 420)
-    return figure.update_layout(showlegend=True, legend={"orientation": "v"})
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+    above = (
+        "How fast each variant computes, against how much it computes for every byte it must move. "
+        "The grey roofs are what this machine can do. A surprise would be a point above its roof, "
+        "or a fused variant far below it."
+    )
+    best = rows.loc[rows["rate"].idxmax()]
+    found = f"The fastest is {NAMES[best['variant']]}: {best['rate']:.0f} GFLOP/s."
+    return said(figure, above, found)
 
 
 def _colour(variant: str) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal, whole_ticks
+from ..plain_text import printable
+from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal, said, whole_ticks
 from ..runs.store import Run
 from .picked import GROUP, KINDS, TRACE, By, Graph, Picked, flowing, opened, picked, short, words
 from .placed import Places, placed
@@ -57,7 +58,25 @@ def graph_figure(
     title = f"{literal(graph.target)} = {graph.value:.4g}<br><sub>{shown.sentence}</sub>"
     laid_out(figure, title, height=int(140 + ROW * places.height), legend=True)
     legend = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom"}
-    return figure.update_layout(legend=legend, hovermode="closest", margin_b=70)
+    figure.update_layout(legend=legend, hovermode="closest", margin_b=70)
+    above = (
+        "Circles are neurons or latents, squares heads, diamonds embeddings; blue is for the "
+        f"target, orange against it, the area is the {by}. A surprise would be a thick line from "
+        "an early layer straight to the target, or an orange node as large as the blue ones."
+    )
+    return said(figure, above, _leading(graph, by))
+
+
+def _leading(graph: Graph, by: By) -> str:
+    """The largest node, and how many carry half of all."""
+    sizes = graph.parts[by].abs().sort_values(ascending=False)
+    first = graph.parts.loc[sizes.index[0]]
+    half = int((sizes.cumsum() < sizes.sum() / 2).sum()) + 1
+    return (
+        f"The largest is {printable(str(first['label']))} with {first[by]:+.3g} logits of a target "
+        f"of {graph.value:.3g}. {half:,} of the {len(sizes):,} nodes that are kept carry half of "
+        f"their absolute {by}."
+    )
 
 
 def _edges(shown: Picked, places: Places) -> Iterator[go.Scatter]:
@@ -128,9 +147,9 @@ def hover(row: Mapping[Any, Any], rest: float = 0.0, by: By = "attribution") -> 
             lines.append(f"{name} {row[name]:.4g}")
     if rest:
         lines.append(f"{by} from the remainder {rest:+.4g}")
-    for side, said in (("top", "writes"), ("bottom", "against")):
+    for side, verb in (("top", "writes"), ("bottom", "against")):
         if tokens := words(row, side, 6):
-            lines.append(f"{said} {' '.join(map(label, tokens))}")
+            lines.append(f"{verb} {' '.join(map(label, tokens))}")
     return "<br>".join(lines)
 
 
@@ -151,8 +170,16 @@ def by_layer(totals: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="layer", type="category", categoryarray=order)
     figure.update_yaxes(title="attribution, in the target's units")
     figure.update_layout(barmode="relative")
-    title = "What each layer's nodes carry; what flows through several counts at each"
-    return laid_out(figure, title, height=320, legend=True)
+    laid_out(figure, "What each layer's nodes carry", height=320, legend=True)
+    above = (
+        "The attributions of all nodes of a layer together, kept or not. Layers do not add up to "
+        "the target: what flows through several counts at each. A surprise would be a layer far "
+        "above its neighbours."
+    )
+    sums = totals.groupby("layer")["attribution"].sum()
+    most = int(sums.abs().idxmax())
+    name = "the embedding" if most < 0 else f"layer {most}"
+    return said(figure, above, f"The most is in {name}: {sums[most]:+.3g} logits.")
 
 
 _SHADES = {
@@ -180,7 +207,18 @@ def largest(graph: Graph, most: int = 20, by: By = "attribution") -> go.Figure:
     figure.update_yaxes(automargin=True, type="category")
     figure.update_xaxes(title=f"{by}, in the target's units")
     title = f"The {len(rows)} largest of {len(parts):,} nodes; {literal(graph.target)}"
-    return laid_out(figure, title, height=120 + 22 * len(rows))
+    laid_out(figure, title, height=120 + 22 * len(rows))
+    above = (
+        "One bar a node, blue for the target and orange against it. A surprise would be one bar "
+        "that outweighs all the others: the answer would hang on one part."
+    )
+    sizes = rows[by].abs()
+    found = (
+        f"The first has {rows[by].iloc[-1]:+.3g} logits, {sizes.iloc[-1] / sizes.sum():.0%} of the "
+        f"{len(rows)} bars' lengths; together they have {rows[by].sum():+.3g} of "
+        f"{graph.value:.3g}."
+    )
+    return said(figure, above, found)
 
 
 def cut_errors(cuts: pd.DataFrame) -> go.Figure:
@@ -195,8 +233,14 @@ def cut_errors(cuts: pd.DataFrame) -> go.Figure:
     whole_ticks(figure, "x", cuts["layer"])
     figure.update_xaxes(title="after layer")
     figure.update_yaxes(title="|sum - target|", type="log", exponentformat="power")
-    title = f"Every cut adds up to the target: off by {cuts['error'].abs().max():.2g} at most"
-    return laid_out(figure, title, height=260)
+    laid_out(figure, "What crosses each layer, less the target", height=260)
+    above = (
+        "A check: whatever crosses a layer must add up to the target. A point above 0.001 would "
+        "be a fault of the arithmetic."
+    )
+    worst = cuts.loc[cuts["error"].abs().idxmax()]
+    found = f"Off by {abs(worst['error']):.2g} logits at most, after layer {int(worst['layer'])}."
+    return said(figure, above, found)
 
 
 def of_run(run: Run) -> Figures:

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import DIVERGING, Figures, heat_map, label, laid_out, whole_ticks
+from ..columns import column
+from ..model.vocabulary import visible
+from ..plots import DIVERGING, SEQUENTIAL, Figures, heat_map, label, laid_out, said, whole_ticks
 from ..runs.store import Run
 
 SHADES = {
@@ -19,6 +21,26 @@ SHADES = {
 }
 
 
+TITLES = {
+    "weight": "Where each token looks",
+    "length": "How much is moved from where",
+    "direct": "What that does to the target, directly",
+    "total": "What that does to the target, through all later layers",
+}
+READ = {
+    "weight": "Each row is a token that looks, each column one that it looks at; a row adds up to "
+    "1. Most heads rest on the first token when they have nothing to do. A surprise would be a row "
+    "that looks far back at one token.",
+    "length": "The attention times what is read there: a dark cell moves much. A surprise would be "
+    "much attention to a token that moves nothing, or little to one that moves much.",
+    "direct": "Logits that each move adds to the target (blue) or takes (orange) through the final "
+    "norm and head alone. A surprise would be a large cell above the last row.",
+    "total": "The same with all that later layers make of it. A surprise would be a cell that is "
+    "blue here and orange in the direct effect.",
+}
+"""The sentences above."""
+
+
 def pattern(cells: pd.DataFrame, shade: str = "weight") -> go.Figure:
     """Queries by keys."""
     grid = cells.pivot(index="query", columns="key", values=shade)
@@ -27,7 +49,7 @@ def pattern(cells: pd.DataFrame, shade: str = "weight") -> go.Figure:
     figure = heat_map(
         grid, -top if signed else 0, top,
         "%{customdata[0]} looks at %{customdata[1]}<br>" + SHADES[shade] + " %{z:.3g}",
-        DIVERGING if signed else "Blues", customdata=_pairs(cells, "query", "key"),
+        DIVERGING if signed else SEQUENTIAL, customdata=_pairs(cells, "query", "key"),
         colorbar={"title": SHADES[shade].replace(" of ", "<br>of ")},
     )  # fmt: skip
     tokens = list(cells.drop_duplicates("query").sort_values("query")["query_token"])
@@ -35,7 +57,13 @@ def pattern(cells: pd.DataFrame, shade: str = "weight") -> go.Figure:
     _ticks(figure, "y", list(grid.index), tokens)
     figure.update_yaxes(autorange="reversed", title="query")
     figure.update_xaxes(title="key", side="bottom")
-    return laid_out(figure, "Where each token looks", height=160 + 22 * len(grid))
+    laid_out(figure, TITLES[shade], height=160 + 22 * len(grid))
+    row = cells.loc[cells[shade].abs().idxmax()]
+    found = (
+        f"The most is of {visible(row['query_token'])} (position {row['query']}) for "
+        f"{visible(row['key_token'])} (position {row['key']}): {row[shade]:.3g}."
+    )
+    return said(figure, READ[shade], found)
 
 
 def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
@@ -65,21 +93,44 @@ def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
     whole_ticks(figure, "y", grid.index)
     figure.update_yaxes(title="layer")
     figure.update_xaxes(title="head" if heads else "token, and what is patched in")
-    return laid_out(figure, "Share of the gap moved", height=180 + 16 * len(grid))
+    laid_out(figure, "Share of the gap moved", height=180 + 16 * len(grid))
+    above = (
+        "Blue moves the target towards the other prompt: 1 all the way, 0 not at all. Each place "
+        "is patched alone, so shares need not add up. A surprise would be a place beyond 1, or a "
+        "token that differs in neither prompt."
+    )
+    most = cells.loc[cells["moved"].abs().idxmax()]
+    where = f"head {most['head']}" if heads else f"position {most['position']}"
+    found = (
+        f"The most is at layer {most['layer']}, {where}: {most['moved']:.2f} of the gap. "
+        f"{int((cells['moved'].abs() >= 0.5).sum()):,} of {len(cells):,} places move at least "
+        "half of it."
+    )
+    return said(figure, above, found)
 
 
 def roles(heads: pd.DataFrame, score: str) -> go.Figure:
     """Layers by heads, coloured by one score of `circuits.roles`."""
     grid = heads.pivot(index="layer", columns="head", values=score)
     signed = score == "copying"
-    colours = DIVERGING if signed else "Blues"
+    colours = DIVERGING if signed else SEQUENTIAL
     hover = f"head %{{y}}.%{{x}}<br>{score} %{{z:.3f}}"
     figure = heat_map(grid, -1 if signed else 0, 1, hover, colours)
     whole_ticks(figure, "x", grid.columns)
     whole_ticks(figure, "y", grid.index)
     figure.update_xaxes(title="head")
     figure.update_yaxes(title="layer")
-    return laid_out(figure, f"Every head: {score}", height=180 + 16 * len(grid))
+    laid_out(figure, f"Every head: {score}", height=180 + 16 * len(grid))
+    above = (
+        f"{column(score).help} Random tokens have no meaning: what a head does by meaning alone "
+        "does not show. A surprise would be a model without a single head near 1."
+    )
+    most = heads.loc[heads[score].idxmax()]
+    found = (
+        f"The highest is head {int(most['layer'])}.{int(most['head'])} with {most[score]:.2f}; "
+        f"{int((heads[score] >= 0.5).sum()):,} of {len(heads):,} heads have at least 0.5."
+    )
+    return said(figure, above, found)
 
 
 def of_run(run: Run) -> Figures:

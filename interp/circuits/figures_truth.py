@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal
+from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal, said
 from ..runs.store import Run
 from .summaries import ABLATIONS, ENOUGH
 
@@ -54,7 +55,18 @@ def shares(table: pd.DataFrame, task: str, part: str, ablation: str = "resample"
     figure.update_xaxes(title="neurons, n", type="log")
     figure.update_yaxes(title=PARTS[part])
     title = f"{literal(task)}: medians over pairs, {ABLATIONS[ablation]}"
-    return laid_out(figure, title, height=420, legend=True)
+    laid_out(figure, title, height=420, legend=True)
+    above = (
+        "A line a rule: how far its first n neurons go, in its own order; 1 (dotted) is all. A "
+        "surprise would be a rule below random neurons, or one that is at 1 with a handful."
+    )
+    own = table[of_task & ~table["rule"].isin(["all", "random"])]
+    first = own[own["n"] == own["n"].max()].sort_values("median").tail(1)
+    best = [
+        f"{r['rule']} gets furthest: {r['median']:.2f} with {r['n']:,} neurons."
+        for r in first.to_dict("records")
+    ]
+    return said(figure, above, " ".join(best))
 
 
 def needed(table: pd.DataFrame, part: str = "kept", ablation: str = "resample") -> go.Figure:
@@ -62,7 +74,20 @@ def needed(table: pd.DataFrame, part: str = "kept", ablation: str = "resample") 
     rows = table[(table["part"] == part) & (table["ablation"] == ablation)]
     figure = _bars(rows.replace(float("inf"), float("nan")), "task", "neurons")
     figure.update_yaxes(title=f"neurons to keep {ENOUGH:.0%}", type="log")
-    return laid_out(figure, "No bar: not reached by most pairs", height=380, legend=True)
+    laid_out(figure, "No bar: not reached by most pairs", height=380, legend=True)
+    above = (
+        f"Neurons that a rule needs to keep {ENOUGH:.0%} of the target; fewer is better. A "
+        "surprise would be random neurons that need as few."
+    )
+    told = rows[np.isfinite(rows["neurons"])].groupby("rule", sort=False)["neurons"].median()
+    named = "; ".join(f"{rule} {number:,.0f}" for rule, number in told.items())
+    return said(
+        figure,
+        above,
+        f"Medians over the tasks that are reached: {named}."
+        if named
+        else "No rule reaches it in most pairs.",
+    )
 
 
 def correlations(table: pd.DataFrame) -> go.Figure:
@@ -70,7 +95,14 @@ def correlations(table: pd.DataFrame) -> go.Figure:
     rows = table.assign(group=table["task"] + ", " + table["what"])
     figure = _bars(rows, "group", "r")
     figure.update_yaxes(title="r with real patching", range=[-1, 1])
-    return laid_out(figure, "Predicted and real effects: medians over pairs", 400, legend=True)
+    laid_out(figure, "Predicted and real effects: medians over pairs", 400, legend=True)
+    above = (
+        "How well a rule's prediction for each neuron or position agrees with patching it; 1 is "
+        "perfect. A surprise would be a bar below 0: the rule would have the sign wrong."
+    )
+    told = table.groupby("rule", sort=False)["r"].mean()
+    named = "; ".join(f"{rule} {r:.2f}" for rule, r in told.items())
+    return said(figure, above, f"Means over tasks and kinds of patch: {named}.")
 
 
 def fits(table: pd.DataFrame) -> go.Figure:
@@ -82,7 +114,14 @@ def fits(table: pd.DataFrame) -> go.Figure:
             x=[literal(rule) for rule in rows["rule"]], y=rows[value], name=value.replace("2", "²"),
             marker={"color": colour}, error_y=_interval(rows, value),
         )  # fmt: skip
-    return laid_out(figure, "Real change on predicted change", height=360, legend=True)
+    laid_out(figure, "Real change on predicted change", height=360, legend=True)
+    above = (
+        "The line through real changes on predicted ones: slope 1 and r² 1 are a perfect "
+        "prediction. A surprise would be a slope far from 1 with a high r²: wrong by one factor."
+    )
+    rows = table[table["reach"] == "all"].to_dict("records")
+    named = "; ".join(f"{r['rule']} slope {r['slope']:.2f}, r² {r['r2']:.2f}" for r in rows)
+    return said(figure, above, f"{named}." if named else "")
 
 
 def gaps(table: pd.DataFrame) -> go.Figure:
@@ -97,7 +136,14 @@ def gaps(table: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_layout(boxmode="group")
     figure.update_yaxes(title="gap, logits")
-    return laid_out(figure, "What the counterfactual takes away", height=380, legend=True)
+    laid_out(figure, "What the counterfactual takes away", height=380, legend=True)
+    above = (
+        "The target at the prompt less at its counterfactual, a pair a point. Pairs in grey are "
+        "left out: there is too little to explain. A surprise would be a used pair below 0."
+    )
+    used = table[table["reason"] == ""]["gap"]
+    found = f"{len(used):,} of {len(table):,} pairs are used; their median gap is "
+    return said(figure, above, f"{found}{used.median():.2f} logits." if len(used) else "")
 
 
 def scatter(table: pd.DataFrame, what: str = "neuron", rule: str = "half") -> go.Figure:
@@ -125,7 +171,14 @@ def _points(rows: pd.DataFrame, rules: tuple[str, ...], title: str) -> go.Figure
     )
     figure.update_xaxes(title="predicted, logits")
     figure.update_yaxes(title="real, logits")
-    return laid_out(figure, title, height=420, legend=True)
+    laid_out(figure, title, height=420, legend=True)
+    above = (
+        "Each point is one neuron: on the dotted line the real change is the predicted one. A "
+        "surprise would be a cloud along another line, or points far off at large predictions."
+    )
+    told = [f"{rule} {rows[rule].corr(rows['real']):.2f}" for rule in rules if len(rows) > 1]
+    found = f"Correlation over {len(rows):,} patches: {'; '.join(told)}." if told else ""
+    return said(figure, above, found)
 
 
 def _bars(rows: pd.DataFrame, across: str, value: str) -> go.Figure:

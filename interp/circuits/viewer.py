@@ -6,34 +6,27 @@ Every text of a run enters the document as text (`textContent`), never as markup
 from __future__ import annotations
 
 STYLE = """
-:root{color-scheme:light}
-body{font:14px/1.5 system-ui,sans-serif;color:#1f2328;background:#fff;margin:1rem}
-h1{font-size:1.2rem;margin:0}
-p{margin:.2rem 0}
-.about{color:#57606a;overflow-wrap:anywhere}
 .sliders{display:flex;flex-wrap:wrap;gap:.4rem 2rem;margin:.6rem 0}
 .sliders label{display:flex;gap:.5rem;align-items:center}
 .sides{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}
 .picture{flex:3 1 22rem;min-width:0;overflow-x:auto}
 .picture svg{display:block;width:100%;min-width:34rem;font-size:11px}
-.card{flex:1 1 18rem;min-width:0;border:1px solid #d0d7de;border-radius:6px;padding:.7rem 1rem}
-.card h2{font-size:1.05rem;margin:0;overflow-wrap:anywhere}
-.card h3{font-size:.9rem;margin:.8rem 0 .2rem}
-.card table{border-collapse:collapse;font-size:13px;width:100%}
-.card td{padding:0 .4rem 0 0;overflow-wrap:anywhere}
-.card td+td{text-align:right;font-variant-numeric:tabular-nums;color:#57606a;white-space:nowrap}
-.card button{font:inherit;color:#0550ae;background:none;border:0;padding:0;text-align:left;
+.picture text{fill:currentColor}.picture line{stroke:var(--field)}
+.sides .card{flex:1 1 18rem;min-width:0;border:1px solid var(--line);border-radius:6px;
+padding:.7rem 1rem}
+.card table{width:100%}
+.card button{font:inherit;color:var(--link);background:none;border:0;padding:0;text-align:left;
 cursor:pointer}
-.token{font:13px ui-monospace,monospace;background:#f0f2f4;border-radius:3px;padding:0 .25rem;
+.token{font:13px ui-monospace,monospace;background:var(--field);border-radius:3px;padding:0 .25rem;
 margin:0 .3rem .2rem 0;display:inline-block;overflow-wrap:anywhere}
-.hover{position:fixed;pointer-events:none;background:#fff;border:1px solid #8c959f;
+.hover{position:fixed;pointer-events:none;background:var(--ground);border:1px solid var(--line);
 border-radius:4px;padding:.2rem .5rem;font-size:12px;max-width:20rem;overflow-wrap:anywhere}
-.node{cursor:pointer;stroke:#fff}
-.node:focus,.node.chosen{stroke:#000;stroke-width:2;outline:none}
-.plus{fill:#3b6fb6}.minus{fill:#d9822b}
-.node.remainder{fill:#fff;stroke:#57606a}
+.node{cursor:pointer;stroke:var(--ground)}
+.node:focus,.node.chosen{stroke:var(--ink);stroke-width:2;outline:none}
+.plus{fill:var(--blue)}.minus{fill:var(--orange)}
+.node.remainder{fill:var(--ground);stroke:var(--ink)}
 .edge{fill:none;opacity:.4;pointer-events:none}
-.edge.plus{stroke:#3b6fb6}.edge.minus{stroke:#d9822b}
+.edge.plus{stroke:var(--blue)}.edge.minus{stroke:var(--orange)}
 .dim .edge:not(.own){opacity:.08}.edge.own{opacity:.9}
 """
 
@@ -95,7 +88,7 @@ function draw() {
   const width = LEFT + (data.width + 1) * SLOT, height = TOP + (data.height + 1) * ROW + BOTTOM;
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
   for (const [name, y] of data.rows) {
-    make(svg, 'line', {x1: LEFT, x2: width, y1: Y(y), y2: Y(y), stroke: '#eaeef2'});
+    make(svg, 'line', {x1: LEFT, x2: width, y1: Y(y), y2: Y(y)});
     make(svg, 'text', {x: LEFT - 8, y: Y(y) + 4, 'text-anchor': 'end'}, name);
   }
   for (const [token, from, to, i] of data.columns) {

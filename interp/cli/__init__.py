@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # processor time than the work; read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with _logged():
-        code, line = _outcome(sys.argv[1:] if arguments is None else list(map(str, arguments)))
+        code, line = outcome(sys.argv[1:] if arguments is None else list(map(str, arguments)))
     if line:
         with suppress(OSError):
             print("interp:", readable(line), file=sys.stderr)
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _outcome(arguments: Sequence[str]) -> tuple[int, str]:
+def outcome(arguments: Sequence[str]) -> tuple[int, str]:
     """Run the command: the exit code, and a line about what went wrong."""
     try:
         with _interruptible():

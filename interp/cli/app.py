@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ..analyses import load
 from ..errors import UserError
-from ..model.allowed import FOLDERS
+from ..model.allowed import FOLDERS, MEMORY
 from ..plain_path import plain_path
 from ..progress import log
+from ..runs.queue import SLOTS, slots
 from ..runs.store import Store
 from .common import Flag, Runs, bound, say
 
@@ -27,6 +28,8 @@ def _explorer(
     host: tuple[str, ...] = (),
     models: tuple[Path, ...] = (),
     token: Flag = False,
+    memory: float | None = None,
+    jobs: int = 0,
 ) -> None:
     """Explore stored runs in the browser.
 
@@ -40,7 +43,15 @@ def _explorer(
         host: More names under which it is reached, such as a proxy's.
         models: Folders of models that others may open.
         token: Ask for a token on 127.0.0.1 too: where this machine has other users.
+        memory: How many GiB of models the app keeps at most (what a pass needs comes on top); by
+            default half of the machine's memory.
+        jobs: Studies that run at once where they are started here; by default one for every four
+            cores, or $INTERP_JOBS.
     """
+    if memory is not None:
+        if not 0 < memory < 2**20:
+            raise UserError(f"--memory {memory:g}: give the GiB that the app may keep, such as 8")
+        os.environ[MEMORY] = str(memory)
     number = _listening(address, port)
     if runs and not plain_path(runs).is_dir():
         log.warning(
@@ -51,6 +62,9 @@ def _explorer(
             raise UserError(f"there is no folder {folder}: give --models one that there is")
     own = ipaddress.ip_address(number).is_loopback
     os.environ["INTERP_RUNS"] = root = str(Store(runs).root.resolve())
+    if jobs:
+        os.environ[SLOTS] = str(jobs)
+    slots()  # a number that is none is said now
     names, word = [OWN, *host], ""
     if host or token or not own:
         word = secrets.token_hex(24)

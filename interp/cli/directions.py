@@ -1,15 +1,16 @@
 """`interp directions …`: what an analysis found, decoded, scored, compared, steered with.
 
-DIRECTIONS is a folder that `Directions.save` wrote, neurons of one layer and kind, such as
-29.down.808,29.down.1499, latents of an SAE: all, sae:SOURCE, or some, sae:SOURCE:12,15, or tokens
-at a layer through a lens, 'lens:jacobian:12: are, is'. `interp directions list` shows the folders
-in the stored runs, and `interp directions import` makes one of your own vector.
+DIRECTIONS is a set in a stored run, run:KEY/SET or some of it, run:KEY/SET:3,5; what a collection
+keeps, kept:NAME or kept:NAME:ENTRY; a folder that `Directions.save` wrote; neurons of one layer and
+kind, such as 29.down.808,29.down.1499; latents of an SAE: all, sae:SOURCE, or some,
+sae:SOURCE:12,15; or tokens at a layer through a lens, 'lens:jacobian:12: are, is'. `interp
+directions list` shows the sets in the stored runs, and `interp directions import` makes one of your
+own vector.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ from ..directions.tokens import TokenDirectionsConfig
 from ..errors import UserError
 from ..model.prompting import Bos
 from ..progress import log
+from ..runs.command import shell_line, store_words
 from ..runs.store import Run, Store
 from .common import Json, Limit, Runs, command, positive, print_frame, say, study_command
 
@@ -32,8 +34,9 @@ Source = Annotated[
     str,
     tyro.conf.Positional,
     tyro.conf.arg(
-        help="A folder of directions, neurons (29.down.808,29.down.1499), latents "
-        "(sae:SOURCE, sae:SOURCE:12,15) or tokens at a layer ('lens:jacobian:12: are, is').",
+        help="A stored set (run:KEY/SET:3), a collection's (kept:NAME:ENTRY), a folder, "
+        "neurons (29.down.808,29.down.1499), latents (sae:SOURCE, sae:SOURCE:12,15) or tokens at "
+        "a layer ('lens:jacobian:12: are, is').",
         metavar="DIRECTIONS",
     ),
 ]
@@ -52,13 +55,16 @@ AskedBos = Annotated[
 ]
 
 
-def _bos(directions: Directions, asked: Bos) -> Bos:
+def bos_of(directions: Directions, asked: Bos) -> Bos:
     """What is asked for, or else what an SAE says of the texts that it was trained on."""
     return directions.reading.bos if asked == "auto" else asked
 
 
 def _use(run: Run) -> None:
-    say(f"Use them: interp directions decode {run.path / 'directions'}")
+    from ..directions.sets import set_text
+
+    name = set_text(run, "directions")
+    say(shell_line(["interp", "directions", "decode", name, *store_words(run.path.parents[1])]))
 
 
 study_command(directions, ImportConfig, _use)
@@ -71,9 +77,10 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
     import pandas as pd
 
     from ..directions import Directions, stored_directions
+    from ..directions.sets import text_of_folder
 
-    rows = []
-    for folder in stored_directions(Store(runs)):
+    rows, store = [], Store(runs)
+    for folder in stored_directions(store):
         try:
             opened = Directions.load(folder)
         except UserError as error:
@@ -81,17 +88,23 @@ def list_directions(runs: Runs = None, json: Json = False) -> None:
             continue
         made, first = opened.provenance, ", ".join(opened.names[:3])
         shown = f"{first} …" if len(opened) > 3 else first
-        about = (len(opened), shown, opened.read_as, made.analysis, made.model, str(folder))
-        rows.append((str(opened.site), *about))
+        about = (len(opened), shown, opened.read_as, made.analysis, made.model)
+        rows.append((str(opened.site), *about, text_of_folder(folder, store), str(folder)))
     if not rows and not json:
-        raise UserError(f"no directions in {Store(runs).root}: run an analysis first")
-    columns = ["site", "directions", "names", "reading", "analysis", "model", "folder"]
-    print_frame("directions.list", pd.DataFrame(rows, columns=columns), json)
+        raise UserError(f"no directions in {store.root}: run an analysis first")
+    columns = ["site", "directions", "names", "reading", "analysis", "model", "source", "folder"]
+    shown = "site directions names reading analysis model source"
+    print_frame("directions.list", pd.DataFrame(rows, columns=columns), json, shown)
 
 
 @command(directions, "decode")
 def decode(
-    source: Source, model: Model = None, limit: Limit = 10, lens: str = "raw", json: Json = False
+    source: Source,
+    model: Model = None,
+    limit: Limit = 10,
+    lens: str = "raw",
+    runs: Runs = None,
+    json: Json = False,
 ) -> None:
     """The top and bottom tokens of each direction through the LM head.
 
@@ -103,7 +116,7 @@ def decode(
     from ..directions.sources import open_directions
     from ..model.weights import open_weights
 
-    opened = open_directions(source, model)
+    opened = open_directions(source, model, Store(runs))
     weights = open_weights(model or opened.model)
     table = opened.decode(weights, positive(limit), lens)
     print_frame("directions.decode", table, json, "name top bottom top_z bottom_z")
@@ -119,6 +132,7 @@ def score(
     limit: Limit = 5,
     bos: AskedBos = "auto",
     special: bool = False,
+    runs: Runs = None,
     json: Json = False,
 ) -> None:
     """Where in a corpus each direction's score is highest, with the context. The score is the one
@@ -136,12 +150,12 @@ def score(
     from ..model.subject import open_subject
     from ..text.corpus import id_rows, read_corpus, token_rows
 
-    opened = open_directions(source, model)
+    opened = open_directions(source, model, Store(runs))
     ids = corpus is not None and corpus.suffix == ".safetensors"
     texts = (
         iter([]) if ids else read_corpus(corpus)
     )  # a mistake should not cost the model's loading
-    subject = open_subject(model or opened.model, bos=_bos(opened, bos))
+    subject = open_subject(model or opened.model, bos=bos_of(opened, bos))
     opened.note_model(subject.weights)
     if corpus is not None and ids:
         kept = itertools.islice(id_rows(corpus), max(tokens // length, 1))
@@ -155,29 +169,25 @@ def score(
 
 @command(directions, "compare")
 def compare(
-    source: Source, other: Source, model: Model = None, limit: Limit = 20, json: Json = False
+    source: Source,
+    other: Source,
+    model: Model = None,
+    limit: Limit = 20,
+    runs: Runs = None,
+    json: Json = False,
 ) -> None:
-    """Cosine of every pair of two sets, the closest first; and their coupling, where both are read
-    as products with the same activation."""
-    import pandas as pd
-    import torch
-
+    """Cosine of every pair of two sets, the closest first; their coupling, where both are read as
+    products with the same activation; and, where one is behind the MLP's norm (mlp_in), the cosine
+    before it, in the stream."""
+    from ..directions.compare import pairs
     from ..directions.sources import open_directions
+    from ..model.weights import open_weights
 
-    ours = open_directions(source, model)
-    theirs = open_directions(other, model or ours.provenance.model or None)
-    ours.note_other(theirs)
-    cosine = ours.cosine(theirs)
-    try:
-        coupling = ours.coupling(theirs)
-    except UserError as error:
-        log.warning("%s", error)
-        coupling = torch.full_like(cosine, math.nan)
-    order = cosine.abs().flatten().argsort(descending=True, stable=True)[: positive(limit)]
-    i, j = order // len(theirs), order % len(theirs)
-    pairs = {"name": [ours.names[n] for n in i], "other": [theirs.names[n] for n in j]}
-    values = {"cosine": cosine[i, j].tolist(), "coupling": coupling[i, j].tolist()}
-    print_frame("directions.compare", pd.DataFrame(pairs | values), json)
+    ours = open_directions(source, model, Store(runs))
+    theirs = open_directions(other, model or ours.provenance.model or None, Store(runs))
+    behind = "mlp_in" in (ours.site.kind, theirs.site.kind) and ours.site != theirs.site
+    weights = open_weights(model or ours.model) if behind else None
+    print_frame("directions.compare", pairs(ours, theirs, positive(limit), weights), json)
 
 
 @command(directions, "steer")
@@ -190,6 +200,7 @@ def steer(
     tokens: int = 24,
     model: Model = None,
     bos: AskedBos = "auto",
+    runs: Runs = None,
     json: Json = False,
 ) -> None:
     """The next token and the text while multiples of a direction are added. Its score is that at
@@ -210,11 +221,11 @@ def steer(
 
     if not prompt.strip():
         raise UserError("the prompt is empty: give --prompt some text")
-    opened = open_directions(source, model)
+    opened = open_directions(source, model, Store(runs))
     if chat:  # before the model: a mistake should not cost its loading
         name = model or opened.model
         check_chat_template(resolve(name), name, "--no-chat")
-    subject = open_subject(model or opened.model, bos=_bos(opened, bos))
+    subject = open_subject(model or opened.model, bos=bos_of(opened, bos))
     opened.note_model(subject.weights)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
     table = steered(subject, batch, opened, row, scale, positive(tokens, "--tokens"))

@@ -1,4 +1,4 @@
-"""`interp figure` and `interp cite`: what a stored run gives to a paper."""
+"""`interp figure`, `interp report` and `interp cite`: what a stored run gives away."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Annotated
 
 import tyro
 
-from ..analyses import analyses, load
 from ..citing import citation
 from ..errors import UserError
 from ..runs.fit import check_fits
-from ..runs.store import Run, Store
+from ..runs.store import Store
 from .common import Json, Runs, answered, bound, say
 
 RunName = Annotated[
@@ -43,11 +42,12 @@ def _figure(
         out: The file to write; its ending says the format. By default NAME.svg.
         width: Width in pixels; a PNG has twice as many.
     """
-    from ..plots import Figures, save_figure
+    from ..plots import save_figure
+    from ..report.of_run import figures_of
 
     found = Store(runs).find(run)
     check_fits(found.path, found.manifest)
-    figures: Figures = load(where)(found) if (where := _figures_of(found)) else {}
+    figures = figures_of(found)
     if not figures:
         raise UserError(f"a run of {found.study} has no figure: its tables are in {found.path}")
     if not name:
@@ -61,9 +61,22 @@ def _figure(
         say(file)
 
 
-def _figures_of(run: Run) -> str:
-    entry = analyses().get(run.study.partition(".")[0])
-    return entry.figures if entry else ""
+def _report(run: RunName, out: Path | None = None, runs: Runs = None, json: Json = False) -> None:
+    """Write a run as one HTML file that stands alone: figures, tables, versions, what to cite.
+
+    Args:
+        out: The file to write. By default STUDY-KEY.html.
+    """
+    from ..report.of_run import report_of
+    from ..runs.parts import export_text
+
+    found = Store(runs).find(run)
+    file = out or Path(f"{found.study}-{found.manifest['key']}.html")
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"a report is written as .html, not as '{file.name}'")
+    export_text(file, report_of(found))
+    if not answered(json, "report", {"bytes": file.stat().st_size}, found.path, file=str(file)):
+        say(file)
 
 
 def _cite(run: RunName, runs: Runs = None, json: Json = False) -> None:
@@ -74,4 +87,4 @@ def _cite(run: RunName, runs: Runs = None, json: Json = False) -> None:
         say(*text.rstrip("\n").split("\n"))
 
 
-figure, cite = bound(_figure), bound(_cite)
+figure, report, cite = bound(_figure), bound(_report), bound(_cite)

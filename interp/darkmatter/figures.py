@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
+from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, Figures, label, laid_out, literal, said
 from ..runs.store import Run
 from .results import bounded
 from .widths import bands
@@ -47,7 +47,20 @@ def error_bands(bands: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title="fraction of variance unexplained")
     worse = f"<br><sup>{WORSE}</sup>" if (bands["linear"] < 0).any() else ""
     laid_out(figure, f"What the error is made of, over width{worse}", height=420)
-    return figure.update_layout(barmode="relative", showlegend=True, legend=BELOW)
+    figure.update_layout(barmode="relative", showlegend=True, legend=BELOW)
+    above = (
+        "The variance that each SAE misses (FVU), split into what is no linear function of x, what "
+        "is one, and what falls with width. A surprise would be a nonlinear part that falls with "
+        "width: it is thought to stay."
+    )
+    parts = bands[list(BANDS)].sum(axis=1)
+    widest = bands.loc[bands["d_sae"].idxmax()]
+    share = widest["nonlinear"] / parts[widest.name] if parts[widest.name] else float("nan")
+    found = (
+        f"At width {int(widest['d_sae']):,} the FVU is {parts[widest.name]:.3f}, "
+        f"{share:.0%} of it nonlinear."
+    )
+    return said(figure, above, found)
 
 
 def error_measures(measures: pd.DataFrame, shown: dict[str, str]) -> go.Figure:
@@ -63,8 +76,22 @@ def error_measures(measures: pd.DataFrame, shown: dict[str, str]) -> go.Figure:
         )  # fmt: skip
     known = measures[measures["measure"].isin(shown)]["low"].notna().any()
     ends = "with 95 % intervals over documents" if known else "too few documents for intervals"
-    laid_out(figure, f"Held-out contexts, {ends}", height=420)
-    return figure.update_layout(showlegend=True, legend=BELOW)
+    title = "R² of the error vector" if "r2_vector" in shown else "R² of squared lengths"
+    laid_out(figure, f"{title}, predicted from x<br><sup>{ends}</sup>", height=420)
+    # beside each other: of two alike, one would hide the other
+    figure.update_layout(showlegend=True, legend=BELOW, scattermode="group", scattergap=0.4)
+    above = (
+        "How much of it a linear map of the activation x predicts on held-out contexts; 1 is all. "
+        + (
+            "A surprise would be a value near 0: the error would be noise to x."
+            if "r2_vector" in shown
+            else "A surprise would be an error whose length x does not know."
+        )
+    )
+    own = measures[measures["measure"].isin(shown)].dropna(subset=["value"])
+    means = own.groupby("measure", sort=False)["value"].mean()
+    named = "; ".join(f"{shown[str(name)]} {mean:.2f}" for name, mean in means.items())
+    return said(figure, above, f"Means over the SAEs: {named}." if named else "")
 
 
 def token_scatter(tokens: pd.DataFrame, small: str, large: str, part: str) -> go.Figure:
@@ -81,7 +108,17 @@ def token_scatter(tokens: pd.DataFrame, small: str, large: str, part: str) -> go
     )  # fmt: skip
     figure.update_xaxes(title=f"length at {literal(small)}")
     figure.update_yaxes(title=f"length at {literal(large)}")
-    return laid_out(figure, f"The {literal(part)} of the same tokens", height=460)
+    laid_out(figure, f"The {literal(part)} of the same tokens", height=460)
+    above = (
+        "Each point is a token, its error's length under two SAEs. On a rising line the same "
+        "tokens are hard for both. A surprise would be a cloud without a slope: what one misses "
+        "the other would find."
+    )
+    r = both["one"].corr(both["other"]) if len(both) > 1 else float("nan")
+    lower = float((both["other"] < both["one"]).mean())
+    found = f"Correlation {r:.2f}; " if r == r else ""
+    found += f"the second SAE's error is the shorter at {lower:.0%} of {len(both):,} tokens."
+    return said(figure, above, found)
 
 
 def downstream_bars(costs: pd.DataFrame) -> go.Figure:
@@ -102,7 +139,16 @@ def downstream_bars(costs: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_yaxes(title="percent recovered")
     laid_out(figure, "What the parts cost the model", height=420)
-    return figure.update_layout(barmode="group", showlegend=True, legend=BELOW)
+    figure.update_layout(barmode="group", showlegend=True, legend=BELOW)
+    above = (
+        "Of the loss that an SAE costs the model, the percent that returns when one part of its "
+        "error is given back. A surprise would be a nonlinear part that returns more than the "
+        "linear one of the same size."
+    )
+    own = costs[bounded(costs) & costs["setting"].isin(["sae + linear", "sae + nonlinear"])]
+    means = own.groupby("setting")["recovered"].mean()
+    named = "; ".join(f"{settings[str(name)][0]} {mean:.0f} %" for name, mean in means.items())
+    return said(figure, above, f"Means over the SAEs: {named}." if named else "")
 
 
 def fault_map(measures: pd.DataFrame, measure: str, title: str) -> go.Figure:
@@ -115,14 +161,27 @@ def fault_map(measures: pd.DataFrame, measure: str, title: str) -> go.Figure:
             x=[f"{value:g}" for value in grid.columns],
             y=[f"{value:g}" for value in grid.index],
             z=grid.to_numpy(),
-            colorscale="Blues",
+            colorscale=SEQUENTIAL,
             texttemplate="%{z:.3f}",
             hovertemplate="absent %{y}, noise %{x}: %{z:.4f}<extra></extra>",
         )
     )
     figure.update_xaxes(title="noise, in variances of x", type="category")
     figure.update_yaxes(title="share of latents absent", type="category")
-    return laid_out(figure, title, height=300)
+    laid_out(figure, title, height=300)
+    above = (
+        "Faults of known size were planted: latents taken away (up) and noise (right). The number "
+        "should follow what was planted and nothing else. A surprise would be a number that moves "
+        "along the wrong axis."
+    )
+    values = grid.to_numpy()
+    found = (
+        f"From {float(values.min()):.3f} to {float(values.max()):.3f}; with nothing planted "
+        f"{float(values[0, 0]):.3f}."
+        if values.size
+        else ""
+    )
+    return said(figure, above, found)
 
 
 def _error_bars(rows: pd.DataFrame, value: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ score. So all of them can be decoded to tokens, scored, compared, and steered wi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from ..runs.store import Store
 from ..runs.writer import RunWriter, save_tensors
 from .provenance import Provenance
 from .reading import Product, Reading, Scorer
+from .spaces import check_comparable, check_in_stream
 from .stored import read_folder
 from .vectors import checked_vectors
 
@@ -117,6 +119,16 @@ class Directions:
         return self.provenance.model
 
     @property
+    def identity(self) -> str:
+        """A hash of what they are: site, reading, vectors, and their labels."""
+        made = hashlib.sha256(
+            f"{self.site} {self.reading.record()} {list(self.vectors.shape)}".encode()
+        )
+        made.update(self.vectors.float().cpu().contiguous().numpy())
+        made.update(self.index.to_json(orient="split").encode())
+        return made.hexdigest()
+
+    @property
     def read_as(self) -> str:
         """How they are scored, in a few signs: "v.x/rms + constant"."""
         constants = self.index.get("constant")
@@ -158,10 +170,14 @@ class Directions:
             lens: raw; final, with the final norm's gain and without the mean that it takes away;
                 or a fitted lens, or what `open_lens` takes for one, which first carries each from
                 its layer to the last one.
+
+        Raises:
+            UserError: vectors that are not of the residual stream, or of another width.
         """
         from ..lens.files import open_lens
         from ..model.readout import open_readout
 
+        check_in_stream(self.site)
         self._fits(weights.spec.d_model, "the residual stream")
         self.note_model(weights)
         opened = open_lens(lens, weights) if isinstance(lens, str) else lens
@@ -198,7 +214,12 @@ class Directions:
         return self.scorer(activations)
 
     def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
-        """Cosine of every vector with every vector of another set (0 with a zero vector)."""
+        """Cosine of every vector with every vector of another set (0 with a zero vector).
+
+        Raises:
+            UserError: vectors of two spaces: neither both of the residual stream nor at one site.
+        """
+        check_comparable(self.site, other.site)
         self._fits(other.vectors.shape[1], "the other directions")
         rows = torch.split(self.vectors, _BLOCK)
         return torch.cat([_cosines(ours, other.vectors) for ours in rows])

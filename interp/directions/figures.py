@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..plain_text import printable
-from ..plots import BLUE, GREY, ORANGE, label, laid_out, literal
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out, literal, said
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,12 +38,37 @@ def cosine_map(cosine: Tensor, rows: list[str], columns: list[str]) -> go.Figure
             y=[label(name) for name in rows],
             zmin=-1,
             zmax=1,
-            colorscale=[[0, ORANGE], [0.5, "white"], [1, BLUE]],
+            colorscale=DIVERGING,
             hovertemplate="%{y}<br>%{x}<br>cosine %{z:.3f}<extra></extra>",
         )
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
     return laid_out(figure, "Cosines", height=min(160 + 24 * len(rows), 700))
+
+
+def token_bars(decoded: pd.Series) -> go.Figure:
+    """The top and bottom tokens of a direction and their logits, on one scale (a row of
+    `Directions.decode`)."""
+    figure = go.Figure()
+    logits = [*decoded["top_logits"], *decoded["bottom_logits"]]
+    largest = max((abs(x) for x in logits), default=0.0) or 1.0
+    for side, colour in (("top", BLUE), ("bottom", ORANGE)):
+        names = [f"{i + 1}  {label(token)}" for i, token in enumerate(decoded[side])]
+        figure.add_bar(
+            y=names, x=decoded[f"{side}_logits"], orientation="h", name=side, marker_color=colour,
+            xaxis="x" if side == "top" else "x2", yaxis="y" if side == "top" else "y2",
+            hovertemplate="%{y}: %{x:.3g}<extra></extra>",
+        )  # fmt: skip
+    shared = {"range": [-1.05 * largest, 1.05 * largest]}
+    rows = {"autorange": "reversed", "automargin": True}
+    figure.update_layout(
+        yaxis={"domain": [0.56, 1.0], **rows},
+        yaxis2={"domain": [0.0, 0.44], **rows},
+        xaxis={"anchor": "y", **shared},
+        xaxis2={"anchor": "y2", "title": "logit", **shared},
+    )
+    height = 130 + 44 * len(decoded["top"])
+    return laid_out(figure, "What it raises, and what it lowers", height=height, legend=False)
 
 
 def coloured_tokens(tokens: pd.DataFrame) -> str:
@@ -89,4 +114,12 @@ def gains(rows: pd.DataFrame, names: Sequence[str], controls: str) -> go.Figure:
     figure.update_xaxes(title="largest gain in log probability over the sweep, nats")
     figure.update_yaxes(title="", type="category")
     title = "Do they raise their words?"
-    return laid_out(figure, title, height=160 + 22 * len(rows), legend=True)
+    laid_out(figure, title, height=160 + 22 * len(rows), legend=True)
+    above = (
+        "What holding each one adds to the log probability of its words; hollow marks are "
+        f"{controls} drawn at random. A surprise would be a blue dot left of its controls: it "
+        "would not do what its words say."
+    )
+    above_all = int((rows["gain"] > rows["control_max"]).sum())
+    found = f"{above_all:,} of {len(rows):,} raise their words more than every control."
+    return said(figure, above, found)

@@ -73,6 +73,37 @@ def top_examples(
     return pd.DataFrame(made)
 
 
+def scores_on_text(
+    subject: Subject, directions: Directions, text: str, row: int = 0
+) -> pd.DataFrame:
+    """A direction's score at every token of a text: `text` (0), `position`, `token`, `score`. What
+    comes before the text by the model's custom (BOS) is its first position.
+
+    Raises:
+        UserError: an empty text, no such direction, or one without a score.
+    """
+    _check_row(directions, row)
+    if not text.strip():
+        raise UserError("the text is empty: type some")
+    batch, one = subject.tokens(text), directions.pick([row])
+    site, strings = one.read_at, _strings(subject)
+    scores = one.scores(subject.capture(batch, [site])[site].flatten(2))[0, :, 0]
+    ids = batch.ids[0].tolist()
+    return pd.DataFrame(
+        {
+            "text": 0,
+            "position": range(len(ids)),
+            "token": [strings(i) for i in ids],
+            "score": scores.tolist(),
+        }
+    )
+
+
+def _check_row(directions: Directions, row: int) -> None:
+    if not 0 <= row < len(directions):
+        raise UserError(f"no direction {row}: there are {len(directions)}, counted from 0")
+
+
 def steered(
     subject: Subject,
     batch: Batch,
@@ -87,8 +118,7 @@ def steered(
     it has none), `kl` (from the unsteered distribution of the next token to this one, in nats),
     `next` (the most likely token) and `text` (greedy continuation).
     """
-    if not 0 <= row < len(directions):
-        raise UserError(f"no direction {row}: there are {len(directions)}, counted from 0")
+    _check_row(directions, row)
     made, plain, one = [], next_logprobs(subject, batch), directions.pick([row])
     with progress(f"steer along {directions.names[row]}", len(scales) + 1, "texts") as advance:
         for scale in (0.0, *scales):

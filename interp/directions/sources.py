@@ -1,11 +1,21 @@
-"""Directions by a text: a folder that an analysis left, neurons (29.down.808), or the latents of an
-SAE, all (sae:SOURCE) or some (sae:SOURCE:12,15), or tokens at a layer, through a lens
-(lens:jacobian:12: are, is)."""
+"""Directions by a text.
+
+29.down.808,29.down.1499      neurons of one layer and kind
+sae:SOURCE, sae:SOURCE:12,15  the latents of an SAE, all or some
+lens:jacobian:12: are, is     tokens at a layer, through a lens
+run:KEY[/SET][:ROWS]          a set in a run of the store (`sets`)
+kept:NAME[:ENTRY]             what a collection of the store keeps (`collections`)
+FOLDER[:ROWS]                 a folder that `Directions.save` wrote, or a run's
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -16,13 +26,17 @@ from ..lens.lens import Lens
 from ..model.catalog import DEFAULT_MODEL
 from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.site import Site
+from ..model.tensor_files import remembered_sha256
 from ..model.vocabulary import token_strings
 from ..model.weights import Weights, open_weights
-from ..plain_path import found
+from ..plain_path import found, lacks
 from ..runs.store import Store
+from ..saes.open import saes_fingerprint
+from .collections import KEPT, KeptEntry, open_kept
 from .directions import Directions
 from .provenance import Provenance
 from .reading import Encoder, neuron_reading
+from .sets import FILES, chosen_rows, run_of, run_set, sae_place
 from .vectors import site_width
 
 
@@ -118,42 +132,138 @@ def token_directions(weights: Weights, lens: Lens, layer: int, tokens: Sequence[
     return Directions(Site("resid_post", layer), lens.rows(ids, layer), index, made)
 
 
-def open_directions(source: str, model: str | None = None) -> Directions:
-    """Saved directions, or the neurons or latents that a text names. A run is named by its folder
-    or by the first letters of its key.
+def open_directions(
+    source: str, model: str | None = None, store: Store | None = None
+) -> Directions:
+    """What a text names (see this module's for its forms).
+
+    Args:
+        model: whose neurons, latents or tokens; by default the SAE's own, else the usual one.
+        store: where `run:` and `kept:` are looked up; by default the usual store.
 
     Raises:
-        UserError: the text names none of them, or ones that the model or the SAE lacks.
+        UserError: the text names none, or ones that the model, the SAE, the run or the collection
+            lacks.
     """
-    folder = found(source)
-    if not folder and re.fullmatch("[0-9a-f]{4,}", source):
-        folder = Store().find(source).path
-    if folder and folder.is_dir():
-        inner = folder / "directions"  # of a run that has one set
-        run = (folder / "run.json").exists() and (inner / "directions.json").exists()
-        return Directions.load(inner if run else folder)
+    store = store or Store()
+    if folder := folder_of(source, store):
+        opened = Directions.load(folder.path)
+        return opened.pick(chosen_rows(folder.rows, opened.names)) if folder.rows else opened
+    if source.startswith(KEPT):
+        return _together(source, open_kept(source, store))
     if source.startswith("sae:"):
-        return latent_directions(*_latents(source), model)
+        sae, latents = _latents(source)
+        return latent_directions(sae_place(sae, store), latents, model)
     if source.startswith("lens:"):
         lens, layer, tokens = _tokens(source)
         weights = open_weights(model or DEFAULT_MODEL)
         return token_directions(weights, open_lens(lens, weights), layer, tokens)
+    return neuron_directions(open_weights(model or DEFAULT_MODEL), _neurons(source))
+
+
+def content(source: str, model: str | None = None, store: Store | None = None) -> str:
+    """A print of what `open_directions` would open: another one where the files behind the text are
+    others by now, so that what is remembered of the text is asked anew.
+
+    Raises:
+        UserError: as `open_directions`, as far as it is seen without opening them.
+    """
+    store = store or Store()
+    if folder := folder_of(source, store):
+        parts = [_print(folder.path), folder.rows]
+    elif source.startswith(KEPT):
+        parts = [_print(entry.folder) for entry in open_kept(source, store)]
+    elif source.startswith("sae:"):
+        parts = [saes_fingerprint(sae_place(_latents(source)[0], store)), source, model or ""]
+    else:
+        weights = open_weights(model or DEFAULT_MODEL)
+        parts = [weights.fingerprint(), source]
+        if source.startswith("lens:"):
+            parts.append(open_lens(_tokens(source)[0], weights).identity)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+class Folder(NamedTuple):
+    """A folder of directions, and which of them."""
+
+    path: Path
+    rows: str = ""
+
+
+def folder_of(source: str, store: Store) -> Folder | None:
+    """The folder that a text names; None if it names none."""
+    if source.startswith("run:"):
+        chosen = run_set(source, store)
+        return Folder(chosen.folder, chosen.rows)
+    path, rows = found(source), ""
+    if not path and ":" in source:
+        head, _, rows = source.rpartition(":")
+        path = found(head) if rows else None
+        path = path if path and path.is_dir() else None
+    if not path and re.fullmatch("[0-9a-f]{4,}", source):
+        path = run_of(source, store).path if len(source) <= 12 else None
+    if not path or not path.is_dir():
+        return None
+    inner = path / "directions"  # of a run that has one set
+    run = (path / "run.json").exists() and (inner / "directions.json").exists()
+    return Folder(inner if run else path, rows)
+
+
+def _print(folder: Path) -> str:
+    """Of the files of a set."""
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise UserError(f"{folder} holds no directions ({lacks(folder, missing[0])})")
+    return " ".join(remembered_sha256(folder / name) for name in FILES)
+
+
+def _together(source: str, kept: Sequence[KeptEntry]) -> Directions:
+    """Kept directions as one set, each named by its title.
+
+    Raises:
+        UserError: they are at several sites, or read in several ways.
+    """
+    every = [Directions.load(entry.folder) for entry in kept]
+    ways = {
+        (each.site, each.reading): entry.about.id for each, entry in zip(every, kept, strict=True)
+    }
+    if len(ways) > 1:
+        shown = ", ".join(f"{site} ({id})" for (site, _), id in list(ways.items())[:4])
+        raise UserError(
+            f"{source} holds directions that are read in {len(ways)} ways, at {shown}: name one, "
+            f"as in {KEPT}{kept[0].collection}:{kept[0].about.id}"
+        )
+    first = every[0]
+    needed = {"name", "constant", first.reading.COLUMN} - {""}
+    tables = []
+    for each, entry in zip(every, kept, strict=True):
+        table = each.index[[name for name in each.index if name in needed]].copy()
+        table["name"] = entry.about.title
+        tables.append(table)
+    index = pd.concat(tables, ignore_index=True)
+    if "constant" in index:
+        index["constant"] = index["constant"].fillna(0.0)
+    vectors = torch.cat([each.vectors.float() for each in every])
+    return replace(first, vectors=vectors, index=index)
+
+
+def _neurons(text: str) -> list[NeuronName]:
     try:
-        neurons = [parse_neuron(name) for name in source.split(",")]
+        return [parse_neuron(name) for name in text.split(",")]
     except UserError as error:
         raise UserError(
-            f"'{source}' is no folder of directions, no run's key, and names no neurons "
-            "(29.down.808), latents (sae:SOURCE, sae:SOURCE:12) or tokens at a layer "
-            "(lens:jacobian:12: are): `interp directions list` shows the stored sets"
+            f"'{text}' is no folder of directions, no run's key, and names no neurons "
+            "(29.down.808), latents (sae:SOURCE, sae:SOURCE:12), tokens at a layer "
+            "(lens:jacobian:12: are), set of a run (run:KEY/SET:3) or entry of a collection "
+            "(kept:NAME:ENTRY): `interp directions list` shows the stored sets"
         ) from error
-    return neuron_directions(open_weights(model or DEFAULT_MODEL), neurons)
 
 
 def _latents(text: str) -> tuple[str, list[int] | None]:
     """('FOLDER', [12, 15]) of "sae:FOLDER:12,15"; without numbers None, which means all."""
     source = text.removeprefix("sae:")
     sae, _, numbers = source.rpartition(":")
-    if sae and all(number.strip().isdecimal() for number in numbers.split(",")):
+    of_key = sae == "run"  # a key may be of digits alone
+    if sae and not of_key and all(number.strip().isdecimal() for number in numbers.split(",")):
         return sae, list(map(int, numbers.split(",")))
     if not source.strip(":"):
         raise UserError(f"'{text}' names no SAE: write sae:SOURCE, or sae:SOURCE:12,15 of latents")

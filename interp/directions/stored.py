@@ -24,8 +24,8 @@ from ..plain_tensors import read_tensors
 from ..runs.parts import check_part
 from .provenance import Provenance
 from .reading import Product, Reading, read_reading
+from .sets import FILES
 
-FILES = ("directions.json", "vectors.safetensors", "index.parquet")
 FIX = "make them anew"
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from interp.data import FOLDER
 
@@ -91,11 +91,14 @@ class TunedModelStudy(TextStudy):
     """The adapter's folder; "shipped", or "none" for the model without one."""
 
     def fingerprints(self) -> dict[str, str]:
-        from ..model.files import sha256
+        return {**super().fingerprints(), "adapter": adapter_print(self.adapter)}
 
-        adapted = self.adapter != "none"
-        adapter = sha256(adapter_folder(self.adapter) / WEIGHTS) if adapted else "none"
-        return {**super().fingerprints(), "adapter": adapter}
+
+def adapter_print(name: str) -> str:
+    """sha256 of an adapter's weights; "none" for "none"."""
+    from ..model.files import sha256
+
+    return "none" if name == "none" else sha256(adapter_folder(name) / WEIGHTS)
 
 
 def open_for(study: TextStudy, adapter: str, out: RunWriter) -> Subject:
@@ -105,8 +108,15 @@ def open_for(study: TextStudy, adapter: str, out: RunWriter) -> Subject:
     return subject
 
 
-def open_tuned(model: str, adapter: str, device: str = "cpu", bos: Bos = "auto") -> Subject:
-    """A model with an adapter merged into its weights; with "none", the model alone.
+def open_tuned(
+    model: str,
+    adapter: str,
+    device: str = "cpu",
+    bos: Bos = "auto",
+    attention: Literal["eager"] | None = None,
+) -> Subject:
+    """A model with an adapter merged into its weights; with "none", the model alone. The rest is as
+    `open_subject` takes it.
 
     Raises:
         UserError: no adapter there, or one of another model.
@@ -120,7 +130,8 @@ def open_tuned(model: str, adapter: str, device: str = "cpu", bos: Bos = "auto")
     from ..model.tokenizer_files import load_tokenizer
 
     if adapter == "none":
-        return open_subject(model, device=device, bos=bos)
+        return open_subject(model, device=device, bos=bos, attention=attention)
     base = resolve(model)
     whole = adapted(load_model(base, dtype=torch.float32), adapter_folder(adapter))
-    return open_subject(whole, device=device, tokenizer=load_tokenizer(base), bos=bos)
+    tokenizer = load_tokenizer(base)
+    return open_subject(whole, device=device, tokenizer=tokenizer, bos=bos, attention=attention)

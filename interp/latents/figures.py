@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from ..directions.figures import gains
 from ..model.vocabulary import visible
-from ..plots import BLUE, Figures, laid_out
+from ..plots import BLUE, Figures, laid_out, literal, said
 from ..runs.store import Run
 from . import figures_measure, search
 from .card import Card, bars
@@ -31,7 +31,19 @@ def densities(rows: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="share of the tokens that a latent fires on", type="log")
     figure.update_yaxes(title="latents")
     dead = len(rows) - len(alive)
-    return laid_out(figure, f"{len(rows):,} latents by density; {dead:,} never fire", height=260)
+    laid_out(figure, f"{len(rows):,} latents by density; {dead:,} never fire", height=260)
+    above = (
+        "How often each latent fires. Most SAEs have one hill; latents far to the right fire on "
+        "almost everything and mean little. A surprise would be a second hill."
+    )
+    if not len(alive):
+        return said(figure, above)
+    often = int((alive > 0.1).sum())
+    found = (
+        f"Half of those that fire do so on less than {alive.median():.2%} of the tokens; "
+        f"{often:,} fire on more than 10 %."
+    )
+    return said(figure, above, found)
 
 
 def histogram(card: Card) -> go.Figure:
@@ -49,7 +61,14 @@ def histogram(card: Card) -> go.Figure:
     )
     figure.update_xaxes(title="size where it fires", type="log")
     figure.update_yaxes(title="times")
-    return laid_out(figure, f"Activations of {card.title}", height=240)
+    laid_out(figure, f"Activations of {literal(card.title)}", height=240)
+    above = (
+        "How strongly it fires where it fires. Many weak and few strong is usual, and the strong "
+        "ones say best what it means. A surprise would be a second hill: two meanings."
+    )
+    most = max(drawn, key=lambda each: each[2], default=None)
+    found = f"Most often between {most[0]:.3g} and {most[1]:.3g}." if most else ""
+    return said(figure, above, found)
 
 
 def effects_gains(rows: pd.DataFrame) -> go.Figure:

@@ -7,27 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 from ..model.vocabulary import visible
+from ..webpage import CARD, document, text
 from .card import Card, Example, Pair, bars
 
-STYLE = """
-.card{font:14px/1.5 system-ui,sans-serif;color:#1f2328;background:#fff;max-width:72rem}
-.card h2{font-size:1.2rem;margin:1.4rem 0 .2rem}
-.card h3{font-size:.95rem;margin:1rem 0 .2rem}
-.card .about{color:#57606a}
+STYLE = (
+    CARD
+    + """
 .card .lists{display:flex;flex-wrap:wrap;gap:0 2rem}
-.card .lists>div{min-width:13rem}
-.card table{border-collapse:collapse;font-size:13px}
-.card td{padding:0 .7rem 0 0;border:0;white-space:pre}
-.card td+td{text-align:right;font-variant-numeric:tabular-nums;color:#57606a}
+.card .lists>div{min-width:13rem;max-width:100%}
+.card .lists td:first-child{white-space:pre-wrap}
 .example{font:13px/1.7 ui-monospace,monospace;margin:.15rem 0;white-space:pre-wrap;
 overflow-wrap:anywhere}
-.example .value{display:inline-block;min-width:4.5rem;color:#57606a}
-.example .at{outline:1px solid #953800;border-radius:2px}
+.example .value{display:inline-block;min-width:4.5rem;opacity:.7}
+.example .at{outline:1px solid #c2620f;border-radius:2px}
 .example span.t{border-radius:2px}
+.histogram text{fill:currentColor}
 """
+)
 BLUE = "9,105,218"
 ORANGE = "219,109,40"
 """Colours of positive and of negative activations."""
@@ -36,16 +34,10 @@ ORANGE = "219,109,40"
 def page(cards: Sequence[Card]) -> str:
     """A self-contained document of one card or several, with links between them at the top."""
     title = cards[0].title if len(cards) == 1 else f"{len(cards)} latents"
-    links = "".join(f'<a href="#l{i}">{escape(card.title)}</a> ' for i, card in enumerate(cards))
+    links = "".join(f'<a href="#l{i}">{text(card.title)}</a> ' for i, card in enumerate(cards))
     body = "".join(f'<div id="l{i}">{card_html(card)}</div>' for i, card in enumerate(cards))
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
-        f"{f'<nav>{links}</nav>' if len(cards) > 1 else ''}{body}</body></html>\n"
-    )
+    nav = f"<nav>{links}</nav>" if len(cards) > 1 else ""
+    return document(title, nav + body, STYLE)
 
 
 def card_html(card: Card) -> str:
@@ -55,7 +47,7 @@ def card_html(card: Card) -> str:
 
 def head(card: Card) -> str:
     """A card's name and numbers."""
-    return f'<h2>{escape(card.title)}</h2><p class="about">{escape(summary(card))}</p>'
+    return f'<h2>{text(card.title)}</h2><p class="about">{text(summary(card))}</p>'
 
 
 def summary(card: Card) -> str:
@@ -84,11 +76,11 @@ def lists(card: Card) -> str:
 
 def _list(name: str, pairs: Sequence[Pair], words: bool) -> str:
     rows = "".join(
-        f"<tr><td>{escape(visible(pair.name) if words else pair.name)}</td>"
+        f"<tr><td>{text(visible(pair.name) if words else pair.name)}</td>"
         f"<td>{pair.value:.3g}</td></tr>"
         for pair in pairs
     )
-    return f"<div><h3>{escape(name)}</h3><table>{rows}</table></div>"
+    return f"<div><h3>{text(name)}</h3><table>{rows}</table></div>"
 
 
 def examples(card: Card) -> str:
@@ -114,13 +106,13 @@ def example(shown: Example, most: float) -> str:
         for i, (token, value) in enumerate(zip(shown.tokens, shown.values, strict=True))
     ]
     return (
-        f'<div class="example" title="{escape(about)}"><span class="value">{shown.value:.3g}'
+        f'<div class="example" title="{text(about)}"><span class="value">{shown.value:.3g}'
         f"</span>{''.join(spans)}</div>"
     )
 
 
 def _span(token: str, value: float, most: float, at: bool) -> str:
-    text = escape(token.replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍"))
+    shown = text(token.replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍"))
     known = value == value
     strength = abs(value) / most if known and most else 0.0
     style = ""
@@ -128,7 +120,7 @@ def _span(token: str, value: float, most: float, at: bool) -> str:
         colour = BLUE if value > 0 else ORANGE
         style = f' style="background:rgba({colour},{0.08 + 0.62 * strength:.2f})"'
     told = f"{value:.3g}" if known else "does not count"
-    return f'<span class="t{" at" if at else ""}" title="{told}"{style}>{text}</span>'
+    return f'<span class="t{" at" if at else ""}" title="{told}"{style}>{shown}</span>'
 
 
 def histogram(card: Card, width: int = 420, height: int = 90) -> str:

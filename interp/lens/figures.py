@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
+from ..model.vocabulary import visible
+from ..plain_text import printable
+from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, WARMING, Figures, label, laid_out, literal, said
 
 if TYPE_CHECKING:
     from ..runs.store import Run
@@ -27,7 +29,7 @@ COLOURS = (GREY, ORANGE, BLUE, "#5a9e6f", "#8c5aa8", "#b0455a")
 def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
     """Layers by positions: the likeliest token in each cell, coloured by p, entropy or kl."""
     table = cells.pivot(index="layer", columns="position", values=shade)
-    said = cells.pivot(index="layer", columns="position", values="said").map(label)
+    likeliest = cells.pivot(index="layer", columns="position", values="said").map(label)
     tops = cells.assign(
         more=[
             "<br>".join(f"{label(t)}  {p:.3f}" for t, p in zip(ts, ps, strict=True))
@@ -39,11 +41,11 @@ def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
         go.Heatmap(
             z=table.to_numpy(),
             y=[str(layer) for layer in table.index],
-            text=said.to_numpy(),
+            text=likeliest.to_numpy(),
             texttemplate="%{text}",
             customdata=tops.to_numpy(),
             hovertemplate="layer %{y}, position %{x}<br>%{customdata}<extra>%{z:.3f}</extra>",
-            colorscale="Blues" if shade == "p" else "Oranges",
+            colorscale=SEQUENTIAL if shade == "p" else WARMING,
             colorbar={"title": SHADES[shade]},
         )
     )
@@ -51,7 +53,34 @@ def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
         tickvals=list(range(len(tokens))), ticktext=list(map(label, tokens)), side="top"
     )
     figure.update_yaxes(title="after layer", type="category")
-    return laid_out(figure, "", height=120 + 24 * len(table))
+    laid_out(figure, "", height=120 + 24 * len(table))
+    return said(figure, GRID[shade], _settled(cells))
+
+
+GRID = {
+    "p": "Each cell is the likeliest token after a layer, dark where the lens is sure of it. The "
+    "usual picture is noise below and the answer in the last layers. A surprise would be the "
+    "answer in an early layer, or an answer that is there and goes again.",
+    "entropy": "Each cell is the likeliest token after a layer, dark where the lens is undecided "
+    "(entropy in nats). A surprise would be a dark cell in the last layers.",
+    "kl": "Each cell is the likeliest token after a layer, dark where the lens is far from the "
+    "model's own answer (KL in nats). A surprise would be a light cell below a dark one: right, "
+    "and then wrong again.",
+}
+"""The sentences above."""
+
+
+def _settled(cells: pd.DataFrame) -> str:
+    """From which layer on the last position says what the model says."""
+    last = cells[cells["position"] == cells["position"].max()].sort_values("layer")
+    answer = str(last["said"].iloc[-1])
+    other = last[last["said"] != answer]["layer"]
+    first = int(other.max()) + 1 if len(other) else int(last["layer"].min())
+    sure = float(last["p"].iloc[-1])
+    return (
+        f"At the last position the model says {visible(answer)} (probability {sure:.2g}); the "
+        f"lens says so from layer {first} on."
+    )
 
 
 def column(cells: pd.DataFrame, value: str) -> go.Figure:
@@ -67,7 +96,19 @@ def column(cells: pd.DataFrame, value: str) -> go.Figure:
     )
     figure.update_xaxes(title="after layer")
     figure.update_yaxes(title=SHADES[value], rangemode="tozero")
-    return laid_out(figure, "", height=300)
+    laid_out(figure, "", height=300)
+    above = {
+        "entropy": "How undecided the lens is at this position. A surprise would be a rise in the "
+        "last layers.",
+        "kl": "How far the lens is from the model's own answer. A surprise would be a fall in an "
+        "early layer: the answer would be there long before the end.",
+    }
+    steps = cells.sort_values("layer")[["layer", value]].set_index("layer")[value].diff()
+    found = ""
+    if steps.notna().any():
+        at = int(steps.idxmin())
+        found = f"The largest fall is at layer {at}: {-steps[at]:.2g} nats."
+    return said(figure, above.get(value, ""), found)
 
 
 def agreement(layers: pd.DataFrame) -> go.Figure:
@@ -75,7 +116,17 @@ def agreement(layers: pd.DataFrame) -> go.Figure:
     figure = go.Figure(go.Scatter(x=layers["layer"], y=layers["agreement"], mode="lines+markers"))
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="cosine of the two halves' J", range=[0, 1.02])
-    return laid_out(figure, "Maps from two halves of the prompts", height=320)
+    laid_out(figure, "Maps from two halves of the prompts", height=320)
+    above = (
+        "The map of each layer, fitted twice, on even and on odd passages: 1 means that more text "
+        "would change little. A surprise would be a dip in a late layer."
+    )
+    worst = layers.loc[layers["agreement"].idxmin()]
+    found = (
+        f"The least is {worst['agreement']:.2f} at layer {int(worst['layer'])}, the mean "
+        f"{layers['agreement'].mean():.2f}."
+    )
+    return said(figure, above, found)
 
 
 def training(curve: pd.DataFrame) -> go.Figure:
@@ -83,7 +134,16 @@ def training(curve: pd.DataFrame) -> go.Figure:
     figure = go.Figure(go.Scatter(x=curve["step"], y=curve["kl"], mode="lines"))
     figure.update_xaxes(title="step")
     figure.update_yaxes(title=f"{KL}, mean over layers", rangemode="tozero")
-    return laid_out(figure, "Training", height=320)
+    laid_out(figure, "Training", height=320)
+    above = (
+        "The loss of the training, step by step; it should fall and flatten. A surprise would be "
+        "a line that still falls at the end: more steps would help."
+    )
+    ends = curve["kl"].iloc[0], curve["kl"].iloc[-1]
+    found = (
+        f"It goes from {ends[0]:.2f} to {ends[1]:.2f} nats in {int(curve['step'].max()):,} steps."
+    )
+    return said(figure, above, found)
 
 
 def before_and_after(layers: pd.DataFrame) -> go.Figure:
@@ -96,7 +156,17 @@ def before_and_after(layers: pd.DataFrame) -> go.Figure:
         )
     figure.update_xaxes(title="after layer")
     figure.update_yaxes(title=KL, rangemode="tozero")
-    return laid_out(figure, "On passages of other documents", height=320, legend=True)
+    laid_out(figure, "On passages of other documents", height=320, legend=True)
+    above = (
+        "How far each lens is from the model's own answer after every layer; 0 is the model. A "
+        "surprise would be a layer where the tuned lens is the worse one."
+    )
+    worse = int((layers["kl"] > layers["logit_kl"]).sum())
+    found = (
+        f"The mean goes from {layers['logit_kl'].mean():.2f} to {layers['kl'].mean():.2f} nats; "
+        f"the tuned lens is worse in {worse:,} of {len(layers):,} layers."
+    )
+    return said(figure, above, found)
 
 
 def compared(layers: pd.DataFrame, measure: str) -> go.Figure:
@@ -119,7 +189,16 @@ def compared(layers: pd.DataFrame, measure: str) -> go.Figure:
     figure.update_xaxes(title="after layer")
     figure.update_yaxes(title=MEASURES[measure], rangemode="tozero")
     title = f"{documents} held-out documents, 95 % intervals"
-    return laid_out(figure, title, height=380, legend=True)
+    laid_out(figure, title, height=380, legend=True)
+    better = "Lower is nearer to the model." if measure == "kl" else "Higher is better."
+    above = (
+        f"{better} All lenses meet in the last layer, where they are the model. A surprise would "
+        "be a lens that is worse in the middle than the plain logit lens (final)."
+    )
+    means = layers.groupby("lens", sort=False)[measure].mean().sort_values()
+    unit = " nats" if measure == "kl" else ""
+    named = "; ".join(f"{printable(str(lens))} {mean:.2f}" for lens, mean in means.items())
+    return said(figure, above, f"Means over the layers of each: {named}{unit}.")
 
 
 def of_run(run: Run) -> Figures:

@@ -9,7 +9,7 @@ Written to the run:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,8 @@ from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
     import torch
+    from jaxtyping import Float
+    from torch import Tensor
 
     from .lens import Lens
 
@@ -66,13 +68,9 @@ class ShowConfig(TextStudy):
         states = subject.capture(batch, [f"{layer}.resid_post" for layer in layers])
         own = subject.logits(batch)[0].double().log_softmax(-1)
         said = [subject.text(token[None]) for token in batch.ids[0]]
-        rows: list[dict[str, Any]] = []
+        streams = {layer: x[0] for layer, x in zip(layers, states.values(), strict=True)}
         head = self.stored_weights.W_U()
-        for layer, x in zip(layers, states.values(), strict=True):
-            logits = lens.logits(x[0], layer, head).double().log_softmax(-1)
-            for position, cell in enumerate(self._cells(logits, own, subject.text)):
-                about = {"layer": layer, "position": position, "token": said[position]}
-                rows.append({**about, **cell})
+        rows = cells(lens, streams, own, said, self.k, subject.text, head)
         table = out.table("cells", rows)
         last = table[table["layer"] == layers[-1]]
         return {
@@ -81,22 +79,44 @@ class ShowConfig(TextStudy):
             "largest kl after the last layer": float(last["kl"].max()),
         }
 
-    def _cells(self, read: torch.Tensor, own: torch.Tensor, text: Any) -> Iterator[dict[str, Any]]:
-        """A cell a position.
 
-        Args:
-            read, own: log-probabilities [pos, d_vocab] of the lens and of the model, in float64.
-        """
-        tops = read.topk(self.k, dim=-1)
-        entropy = -(read.exp() * read).sum(-1)
-        kl = (own.exp() * (own - read)).sum(-1)
-        for i, (ids, logs) in enumerate(zip(tops.indices, tops.values, strict=True)):
-            tokens, chances = [text(each[None]) for each in ids], logs.exp().tolist()
-            yield {
-                "said": tokens[0],
-                "p": chances[0],
-                "tops": tokens,
-                "probabilities": chances,
-                "entropy": float(entropy[i]),
-                "kl": float(kl[i]),
-            }
+def cells(
+    lens: Lens,
+    streams: Mapping[int, Float[Tensor, "pos d"]],
+    own: Float[Tensor, "pos v"],
+    said: Sequence[str],
+    k: int,
+    text: Callable[[Tensor], str],
+    W_U: Float[Tensor, "v d"],
+) -> Iterator[dict[str, Any]]:
+    """The rows of `cells`, layer by layer, for positions from 0.
+
+    Args:
+        streams: the stream after each layer.
+        own: the model's log-probabilities, in float64.
+        said: the tokens there.
+        text: of ids.
+    """
+    for layer, x in streams.items():
+        read = lens.logits(x, layer, W_U).double().log_softmax(-1)
+        for position, cell in enumerate(_cells(read, own, k, text)):
+            yield {"layer": layer, "position": position, "token": said[position], **cell}
+
+
+def _cells(
+    read: torch.Tensor, own: torch.Tensor, k: int, text: Callable[[Tensor], str]
+) -> Iterator[dict[str, Any]]:
+    """A cell a position, of the lens' log-probabilities [pos, d_vocab] and the model's."""
+    tops = read.topk(k, dim=-1)
+    entropy = -(read.exp() * read).sum(-1)
+    kl = (own.exp() * (own - read)).sum(-1)
+    for i, (ids, logs) in enumerate(zip(tops.indices, tops.values, strict=True)):
+        tokens, chances = [text(each[None]) for each in ids], logs.exp().tolist()
+        yield {
+            "said": tokens[0],
+            "p": chances[0],
+            "tops": tokens,
+            "probabilities": chances,
+            "entropy": float(entropy[i]),
+            "kl": float(kl[i]),
+        }

@@ -10,7 +10,9 @@ import plotly.express as px
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, label, laid_out, literal
+from ..model.vocabulary import visible
+from ..plain_text import printable
+from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, label, laid_out, literal, said
 from ..runs.store import Run
 
 
@@ -29,16 +31,66 @@ def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> 
             hovertemplate="%{y}, %{x}: %{z:.3g}<extra></extra>",
             row=n // columns + 1, col=n % columns + 1,
         )  # fmt: skip
-    return _square(figure, "Votes: row of A × picture, summed over colours", 90 + 290 * rows)
+    _square(figure, "Votes: row of A × picture, summed over colours", 90 + 290 * rows)
+    above = (
+        "What each pixel adds to a class's score (blue) or takes from it (orange). Sums over a map "
+        "and the biases' r are the score, exactly. A surprise would be votes that lie off the "
+        "object, or the same map for two unlike classes."
+    )
+    sizes = np.abs(maps).reshape(len(maps), -1)
+    half = [_half(values) for values in sizes]
+    found = f"Half of the votes of the first class lie in {half[0]:.1%} of the pixels."
+    return said(figure, above, found if len(half) else "")
+
+
+def _half(sizes: np.ndarray) -> float:
+    """The share of the pixels that has half of the sum."""
+    ordered = np.sort(sizes)[::-1].cumsum()
+    return float((ordered < ordered[-1] / 2).sum() + 1) / len(sizes)
 
 
 def layer_constants(layers: pd.DataFrame, title: str) -> go.Figure:
     """What each layer's constants add to r, from input to output (columns module, value)."""
     colours = [BLUE if value > 0 else ORANGE for value in layers["value"]]
     names = [literal(name) or "the network itself" for name in layers["module"]]
-    figure = go.Figure(go.Bar(x=names, y=layers["value"], marker_color=colours))
-    figure.update_xaxes(tickangle=-60, tickfont_size=9)
-    return laid_out(figure, literal(title), 360)
+    places = list(range(len(layers)))
+    figure = go.Figure(
+        go.Bar(
+            x=places, y=layers["value"], marker_color=colours, customdata=names,
+            hovertemplate="%{customdata}: %{y:.3g}<extra></extra>",
+        )
+    )  # fmt: skip
+    # dozens of paths cannot be read below each other: the largest are named, the rest on hover
+    largest = layers["value"].abs().reset_index(drop=True).nlargest(NAMED).index
+    ends = {0: "input side", len(layers) - 1: "output side"}
+    told = sorted({*largest, *(at for at in ends if at >= 0)})
+    figure.update_xaxes(
+        tickvals=told, ticktext=[_end(names[at]) if at in largest else ends[at] for at in told],
+        tickangle=-40, title="layers in the order in which they run; the largest are named",
+        automargin=True,
+    )  # fmt: skip
+    figure.update_yaxes(title="adds to r")
+    laid_out(figure, literal(title), 380)
+    above = (
+        "What the constants of each layer add to the score, whatever the picture. A surprise would "
+        "be one layer that decides alone, or an early one that does."
+    )
+    most = layers.loc[layers["value"].abs().idxmax()]
+    name = printable(str(most["module"])) or "the network itself"
+    found = (
+        f"The most is of {name}: {most['value']:+.3g}; all together add "
+        f"{layers['value'].sum():+.3g}."
+    )
+    return said(figure, above, found)
+
+
+NAMED = 6
+"""Layers of a network that a figure names."""
+
+
+def _end(name: str) -> str:
+    """The last two parts of a module's path."""
+    return ".".join(name.split(".")[-2:])
 
 
 def bias_shares(pictures: pd.DataFrame) -> go.Figure:
@@ -53,7 +105,18 @@ def bias_shares(pictures: pd.DataFrame) -> go.Figure:
         figure.add_scatter(x=rows[column], y=names, mode="markers", name=name, marker_color=colour)
     figure.update_xaxes(range=[0, 1.02], title="share of the biases")
     laid_out(figure, "The biases' share of the best class's score", 120 + 20 * len(rows))
-    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.08})
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.08})
+    above = (
+        "How much of each picture's best score comes from the biases and not from its pixels: 1 is "
+        "all. What counts as no input matters, so there are two zeros. A surprise would be a share "
+        "near 0: the network would go by the pixels alone."
+    )
+    found = (
+        f"Median {rows['share'].median():.0%} from the network's own zero, "
+        f"{rows['black_share'].median():.0%} from black; from {rows['share'].min():.0%} to "
+        f"{rows['share'].max():.0%} over {len(rows):,} pictures."
+    )
+    return said(figure, above, found)
 
 
 def singular_values(values: pd.DataFrame) -> go.Figure:
@@ -66,7 +129,18 @@ def singular_values(values: pd.DataFrame) -> go.Figure:
     )  # fmt: skip
     figure.update_yaxes(range=[0, 1], secondary_y=True, tickformat=".0%", showgrid=False)
     laid_out(figure, "Singular values", 300)
-    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.1})
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.1})
+    above = (
+        "How strongly the network passes its best patterns for this picture. Many alike mean a "
+        "filter; a steep fall means that a few patterns make the output. A surprise would be one "
+        "value with most of the energy."
+    )
+    last = values.iloc[-1]
+    found = (
+        f"The first is {values['value'].iloc[0]:.3g}, the last {last['value']:.3g}; the "
+        f"{len(values):,} together have {last['energy']:.1%} of the energy."
+    )
+    return said(figure, above, found)
 
 
 def picture_strip(
@@ -114,7 +188,17 @@ def token_contributions(tokens: pd.DataFrame) -> go.Figure:
         )
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
-    return laid_out(figure, "What each token's activations add to a logit", 140 + 40 * len(grid))
+    laid_out(figure, "What each token's activations add to a logit", 140 + 40 * len(grid))
+    above = (
+        "A row is a logit, split exactly among the tokens and the biases. Blue adds, orange takes. "
+        "A surprise would be a token that matters to the sense and adds nothing."
+    )
+    most = tokens.loc[tokens["contribution"].abs().idxmax()]
+    found = (
+        f"The most is of {visible(str(most['token']))} (position {most['position']}) to "
+        f"{visible(str(most['logit']))}: {most['contribution']:+.3g} logits."
+    )
+    return said(figure, above, found)
 
 
 def _image(picture: np.ndarray) -> go.Image:

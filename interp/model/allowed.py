@@ -1,17 +1,32 @@
-"""Which models may be opened: all, or only some where the app is served to others."""
+"""Which models and files may be opened: all, or only some where the app is served to others."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from interp.data import FOLDER as SHIPPED
 
 from ..errors import UserError
-from ..plain_path import plain_path
+from ..plain_path import found, plain_path
 from .files import home
 
 FOLDERS = "INTERP_MODEL_FOLDERS"
 """The variable that limits them: folders, with os.pathsep between them."""
+MEMORY = "INTERP_APP_MEMORY"
+"""The variable with how many GiB of them the app keeps at most; `interp app --memory` sets it."""
+
+TEXTS = {
+    *("prompt", "prompts", "counterfactual", "text", "texts", "context", "query", "target"),
+    *("against", "word", "words", "told", "prior", "concepts", "groups", "source", "name"),
+    "device",
+}
+"""Settings of studies that are read as text, never as the name of a file."""
+_PLACE = re.compile(r"[/\\:~]|^\.")
+"""What a name has that leads to a file, or to a file on the hub (release:sae_id, org/name)."""
 
 
 def check_is_allowed(name: str, known: Collection[str]) -> None:
@@ -21,15 +36,72 @@ def check_is_allowed(name: str, known: Collection[str]) -> None:
     Raises:
         UserError: it is not allowed, whether there is such a model or not.
     """
-    folders = os.environ.get(FOLDERS)
-    if folders is None or name in known:
+    if not limited() or name in known:
         return
-    roots = [home() / "models", *map(Path, filter(None, folders.split(os.pathsep)))]
-    if not any(_is_inside(name, root) for root in roots):
+    if not any(_is_inside(name, root) for root in [home() / "models", *_folders()]):
         raise UserError(
             f"the model '{name}' is not allowed here: take one of {', '.join(known)}; whoever "
             "serves the app allows a folder of models with `interp app --models FOLDER`"
         )
+
+
+def limited() -> bool:
+    """Whether the app is served to others."""
+    return FOLDERS in os.environ
+
+
+def check_settings_allowed(values: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse settings of a study that name a file outside of what may be opened, if that is
+    limited: the store, what comes with the workbench, and the folders of `$INTERP_MODEL_FOLDERS`.
+
+    What is no text (`TEXTS`) may be the name of a file: a setting that is new is one, too.
+
+    Args:
+        values: by the settings' names.
+        known: models and networks that go by a name.
+
+    Raises:
+        UserError: it names the setting.
+    """
+    if not limited():
+        return
+    for name, value in values.items():
+        texts = [each for each in _each(value) if isinstance(each, str)]
+        if name == "model":
+            for text in filter(None, texts):
+                check_is_allowed(text, known)
+        elif name not in TEXTS:
+            for text in texts:
+                _check_place(name, text)
+
+
+def check_words_allowed(words: Sequence[str]) -> None:
+    """`check_settings_allowed` of a command, of which nobody says what is text.
+
+    Raises:
+        UserError: it names the word.
+    """
+    if limited():
+        for word in words:
+            _check_place("a word of the command", word)
+
+
+def _each(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, tuple | list) else [value]
+
+
+def _check_place(name: str, text: str) -> None:
+    for part in filter(None, re.split("[=,]", text)):
+        roots = [SHIPPED, *_folders()]
+        if (_PLACE.search(part) or found(part)) and not any(_is_inside(part, r) for r in roots):
+            raise UserError(
+                f"{name} cannot be '{text}' here: the app is served to others, and opens only "
+                "files of the store, the workbench and the folders after `interp app --models`"
+            )
+
+
+def _folders() -> list[Path]:
+    return [Path(each) for each in os.environ.get(FOLDERS, "").split(os.pathsep) if each]
 
 
 def _is_inside(name: str, root: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -71,11 +72,40 @@ def _where(edit: Edit, real: Tensor, prompt: Tensor, new: bool) -> Tensor:
     return last
 
 
+class Sampling(NamedTuple):
+    """How each next token is chosen."""
+
+    temperature: float = 0.0
+    """0 takes the most likely token; else the logits are divided by it, and one is drawn."""
+    top_p: float = 1.0
+    """Drawn from the fewest tokens that together have this probability (the nucleus)."""
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UserError for what no text can be drawn by."""
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"a temperature of {self.temperature:g}: give 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"a top-p of {self.top_p:g}: give a share above 0 and up to 1")
+
+
+class Step(NamedTuple):
+    """A new token of each text."""
+
+    ids: Int[Tensor, " batch"]
+    logits: Float[Tensor, "batch d_vocab"]
+    """What it was chosen by."""
+
+
 def pick(
-    logits: Float[Tensor, "batch d_vocab"], temperature: float, generator: torch.Generator
+    logits: Float[Tensor, "batch d_vocab"], how: Sampling, generator: torch.Generator
 ) -> Int[Tensor, " batch"]:
-    """A token a row: the most likely one at temperature 0, else drawn."""
-    if temperature <= 0:
+    """A token a row."""
+    if how.temperature <= 0:
         return logits.argmax(-1)
-    chances = (logits.float() / temperature).softmax(-1)
+    chances = (logits.float() / how.temperature).softmax(-1)
+    if how.top_p < 1:
+        ordered, tokens = chances.sort(-1, descending=True)
+        outside = ordered.cumsum(-1) - ordered >= how.top_p  # what is more likely has it already
+        chances = chances.scatter(-1, tokens, ordered.masked_fill(outside, 0.0))
     return torch.multinomial(chances, 1, generator=generator)[:, 0]

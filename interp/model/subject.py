@@ -7,7 +7,7 @@ model as it was. Opening one checks its logits against the plain transformers mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..errors import UserError
 from .adapter import private_copy
 from .backends import Backend
-from .batch import Batch, edited_positions, model_inputs, pick
+from .batch import Batch, Sampling, Step, edited_positions, model_inputs, pick
 from .catalog import resolve
 from .checkpoint import load_model
 from .ends import ends_of
@@ -63,6 +63,8 @@ class Subject(Hooked):
         """The stored weights, if the model came from a folder."""
         self.cache_name = "past_key_values"
         """The model's own name for the keys and values of earlier tokens."""
+        self.beside: dict[str, Any] = {}
+        """What others keep of it for as long as it is in memory."""
         self._cache_config: Any = None
         """By which a cache is laid out, where layers keep other things than keys and values."""
         self.parity = float("nan")
@@ -173,7 +175,6 @@ class Subject(Hooked):
         whole = self._as_batch(batch)
         return self._link(model_inputs(whole), edited_positions(whole, whole.mask), sites)
 
-    @torch.no_grad()
     def generate(
         self,
         batch: Batch | Tensor,
@@ -182,7 +183,20 @@ class Subject(Hooked):
         seed: int = 0,
         cache: Cache | None = None,
     ) -> Int[Tensor, "batch new"]:
-        """New tokens with a KV cache, greedy at temperature 0; edits in scope apply to each step.
+        """New tokens with a KV cache, as `stream` gives them, greedy at temperature 0."""
+        whole, how = self._as_batch(batch), Sampling(temperature, seed=seed)
+        new = [step.ids for step in self.stream(whole, max_new_tokens, how, cache)]
+        return torch.stack(new, 1) if new else whole.ids[:, :0]
+
+    def stream(
+        self,
+        batch: Batch | Tensor,
+        max_new_tokens: int,
+        how: Sampling = Sampling(),  # noqa: B008  it is a tuple
+        cache: Cache | None = None,
+    ) -> Iterator[Step]:
+        """New tokens one by one, with a KV cache, until every text has ended; the edits that are in
+        scope when a token is asked for apply to it.
 
         An edit at "all" positions acts on the prompt and on every new token, at the "last" one on
         the prompt's last token and on every new token, and one with a mask on the prompt alone.
@@ -190,28 +204,36 @@ class Subject(Hooked):
 
         Args:
             cache: keys and values of the tokens before `batch.ids`, which `batch.mask` covers too.
+
+        Raises:
+            UserError: more tokens than the model's context has, or no way of choosing them.
         """
         from transformers import DynamicCache
 
         whole = self._as_batch(batch)
         self.check_length(whole.mask.shape[1] + max_new_tokens)
-        cache = DynamicCache(config=self._cache_config) if cache is None else cache
-        generator = torch.Generator(self.device).manual_seed(seed)
+        how.check()
+        new = DynamicCache(config=self._cache_config) if cache is None else cache
+        return self._steps(whole, max_new_tokens, how, new)
+
+    @torch.no_grad()
+    def _steps(self, whole: Batch, most: int, how: Sampling, cache: Cache) -> Iterator[Step]:
+        generator = torch.Generator(self.device).manual_seed(how.seed)
         ends = torch.tensor(self.ends, dtype=torch.long, device=self.device)
         ids, mask = whole
         done = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
-        out: list[Tensor] = []
-        while len(out) < max_new_tokens and not bool(done.all()):
+        for number in range(most):
             step = Batch(ids, mask)
             inputs = {**model_inputs(step), self.cache_name: cache, "use_cache": True}
-            logits = self._pass(inputs, edited_positions(step, whole.mask, bool(out)))
-            picked = pick(logits[:, -1], temperature, generator)
+            logits = self._pass(inputs, edited_positions(step, whole.mask, number > 0))[:, -1]
+            picked = pick(logits, how, generator)
             picked = torch.where(done, ends[0] if len(ends) else picked, picked)
-            out.append(picked)
-            done |= torch.isin(picked, ends)
+            yield Step(picked, logits)
+            done = done | torch.isin(picked, ends)
+            if bool(done.all()):
+                return
             ids = picked[:, None]
             mask = torch.cat([mask, torch.ones_like(done)[:, None]], 1)
-        return torch.stack(out, 1) if out else ids[:, :0]
 
     def _as_batch(self, batch: Batch | Tensor) -> Batch:
         if not isinstance(batch, Batch):

@@ -12,6 +12,7 @@ exact. Peak memory is that of the matrix asked for (one expert's of a stack) plu
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -83,6 +84,11 @@ class Weights:
 
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._there
+
+    @property
+    def numbers(self) -> int:
+        """How many there are in the files."""
+        return sum(math.prod(tensor.shape) for tensor in self._stored.values())
 
     def has(self, layer: int, part: str) -> bool:
         """Whether a layer has the weights of a part, by the table's name: layers differ in kind."""

@@ -11,7 +11,19 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..directions.figures import gains
-from ..plots import BLUE, GREY, ORANGE, Figures, heat_map, label, laid_out, literal
+from ..model.vocabulary import visible
+from ..plots import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SEQUENTIAL,
+    Figures,
+    heat_map,
+    label,
+    laid_out,
+    literal,
+    said,
+)
 from ..runs.store import Run
 from .layers import above_chance, needed
 from .search import density
@@ -82,7 +94,7 @@ def layer_density(counts: pd.DataFrame, statistic: str) -> go.Figure:
     figure.update_yaxes(title=statistic, col=1)
     ticks = {"tickvals": [-4, -3, -2, -1, 0], "ticktext": ["0.01%", "0.1%", "1%", "10%", "100%"]}
     colorbar = {"title": "share of<br>the layer", **ticks}
-    figure.update_layout(coloraxis={"colorscale": "Blues", "colorbar": colorbar})
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "colorbar": colorbar})
     return laid_out(figure, f"{statistic} of every vector, layer by layer", height=380)
 
 
@@ -133,7 +145,19 @@ def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = N
         figure.add_vline(at, line_color=ORANGE)
     figure.update_xaxes(title=f"activation of {literal(neuron)} held at")
     figure.update_yaxes(title="probability", type="log", exponentformat="power")
-    return laid_out(figure, f"'{label(word)}' as the next token", height=340)
+    laid_out(figure, f"'{label(word)}' as the next token", height=340)
+    above = (
+        "The probability of the word while the neuron is held at a value; dashed is the model as "
+        "it is. A neuron for the word raises it one way and lowers it the other. A surprise would "
+        "be a flat line: the neuron would not matter here."
+    )
+    best = held.loc[held["probability"].idxmax()]
+    times = best["probability"] / plain if plain else float("nan")
+    found = (
+        f"The most is at {best['value']:g}: {best['probability']:.2g}, {times:,.3g} times the "
+        f"{plain:.2g} of the model as it is."
+    )
+    return said(figure, above, found)
 
 
 def agreement_map(table: pd.DataFrame) -> go.Figure:
@@ -167,7 +191,37 @@ def removal_curves(effects: pd.DataFrame, concept: str) -> go.Figure:
             )  # fmt: skip
     figure.update_xaxes(title="neurons turned")
     laid_out(figure, f"Removing '{label(concept)}'", height=400)
-    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+    above = (
+        "What is lost as more neurons are turned: the concept (orange) should fall, its neighbour "
+        "(blue) and ordinary text (grey, the KL) should stay. Dashed and dotted are control "
+        "neurons. A surprise would be a control that does as much."
+    )
+    own = rows[rows["neurons"] == "closest"]
+    return said(figure, above, _removed(own) if len(own) > 1 else "")
+
+
+def _removed(own: pd.DataFrame) -> str:
+    """What the most edits did, of the rows of one concept by number of edits."""
+    first, last = own.iloc[0], own.iloc[-1]
+    words = (
+        f"{int(last['edits']):,} neurons move the log probability of the concept by "
+        f"{last['logprob'] - first['logprob']:+.2f} nats and of "
+        f"{visible(str(last['neighbour']))} by "
+        f"{last['neighbour_logprob'] - first['neighbour_logprob']:+.2f}, at a median KL of "
+        f"{last['kl_median']:.2g} nats."
+    )
+    if "probability" not in own:
+        return words
+    parted = (last["logprob"] < first["logprob"]) != (last["probability"] < first["probability"])
+    words += f" Its mean probability goes from {first['probability']:.2g} to "
+    words += f"{last['probability']:.2g}."
+    if parted:
+        words += (
+            " The two part ways: the mean of logs is ruled by the prompts where the word is rare, "
+            "the mean probability by the few where it is likely."
+        )
+    return words
 
 
 def of_run(run: Run) -> Figures:

@@ -8,7 +8,20 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, heat_map, label, laid_out, literal
+from ..plain_text import printable
+from ..plots import (
+    BLUE,
+    DIVERGING,
+    GREY,
+    ORANGE,
+    SEQUENTIAL,
+    Figures,
+    heat_map,
+    label,
+    laid_out,
+    literal,
+    said,
+)
 from ..runs.store import Run
 
 
@@ -16,12 +29,32 @@ def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
     """A number of every head (columns layer, head and `value`) as a heat map, signed if it is."""
     grid = heads.pivot(index="head", columns="layer", values=value)
     numbers = grid.to_numpy()
-    top = float(np.abs(numbers).max())
-    low, colours = (-top, DIVERGING) if (numbers < 0).any() else (0, "Blues")
+    sizes = np.abs(numbers[np.isfinite(numbers)])
+    top, usual = float(sizes.max()), float(np.quantile(sizes, QUANTILE))
+    # one head far above the others would leave them all pale
+    cut = top > FAR * usual > 0 and sizes.size >= MANY
+    top = usual if cut else top
+    low, colours = (-top, DIVERGING) if (numbers < 0).any() else (0, SEQUENTIAL)
     figure = heat_map(grid, low, top, "head %{x}.%{y}<br>%{z:.4g}", colours)
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="head", autorange="reversed", dtick=1)
-    return laid_out(figure, title, height=120 + 24 * len(grid))
+    laid_out(figure, title, height=120 + 24 * len(grid))
+    order = heads[value].abs().sort_values(ascending=False).index
+    first, *rest = heads.loc[order[:3]].to_dict("records")
+    named = f"{first['layer']}.{first['head']} with {first[value]:.3g}"
+    others = ", ".join(f"{row['layer']}.{row['head']} ({row[value]:.3g})" for row in rest)
+    found = f"The most is head {named}" + (f"; then {others}." if rest else ".")
+    found += f" The colours end at {top:.3g}, so that the others can be told apart." if cut else ""
+    above = (
+        "Every head of the model; the darker, the more it can do to the observable. Heads of late "
+        "layers usually lead. A surprise would be a dark cell in an early layer."
+    )
+    return said(figure, above, found)
+
+
+QUANTILE, FAR, MANY = 0.98, 2.0, 50
+"""The colours of many heads end at this quantile of their sizes, where the largest is more than
+`FAR` times that."""
 
 
 def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
@@ -61,7 +94,24 @@ def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
     figure.update_yaxes(title={"auc": "AUC", "r2": "r²"}[figure_name])
     laid_out(figure, "Held-out examples, with 95 % intervals", height=420, legend=True)
     below = {"orientation": "h", "y": -0.25}  # beside it the legend leaves a narrow window no plot
-    return figure.update_layout(legend=below)
+    figure.update_layout(legend=below)
+    above = (
+        "How well each method tells held-out examples apart: probes learn from labelled examples, "
+        "observable propagation (dashed) from one pair of prompts and none. A surprise would be a "
+        "probe of few examples above the dashed band."
+    )
+    probes = methods[methods["method"].isin(colours)]
+    better = probes[probes[figure_name] > own[figure_name]]
+    reach = own[figure_name]
+    name = {"auc": "AUC", "r2": "r²"}[figure_name]
+    found = f"One pair reaches {name} {reach:.2f}; " + (
+        f"probes pass it from {int(better['labelled'].min()):,} labelled examples on."
+        if len(better)
+        else f"no probe passes it with up to {int(probes['labelled'].max()):,} labelled examples."
+        if len(probes)
+        else "no probe was trained."
+    )
+    return said(figure, above, found)
 
 
 def score_scatter(examples: pd.DataFrame) -> go.Figure:
@@ -77,7 +127,15 @@ def score_scatter(examples: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="score of the feature at the word")
     figure.update_yaxes(title="observable at the end")
     title = "The feature's score and the model's observable"
-    return laid_out(figure, title, height=380, legend=True)
+    laid_out(figure, title, height=380, legend=True)
+    above = (
+        "Each point is a held-out example. On a rising line the feature is what the model goes by. "
+        "A surprise would be two clouds apart with no slope inside either: the feature would know "
+        "the class and nothing more."
+    )
+    r = examples["score"].corr(examples["observable"]) if len(examples) > 1 else float("nan")
+    found = f"Correlation {r:.2f} over {len(examples):,} examples." if r == r else ""
+    return said(figure, above, found)
 
 
 def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Figure:
@@ -96,7 +154,20 @@ def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Fi
         x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dash"}, hoverinfo="skip"
     )
     figure.update_layout(xaxis_title="coupling coefficient", yaxis_title="measured slope")
-    return laid_out(figure, "Predicted and measured", height=380)
+    where = {"prompts_slope": "on prompts", "corpus_slope": "on a corpus"}.get(slope, "")
+    laid_out(figure, f"Predicted and measured {where}".strip(), height=380)
+    above = (
+        "Each point is a pair of features: how much the second's score should follow the first's, "
+        "and how much it does. On the dashed line the prediction is right. A surprise would be a "
+        "point with the other sign."
+    )
+    off = (pairs[slope] - pairs["coupling"]).abs()
+    other = int((np.sign(pairs[slope]) != np.sign(pairs["coupling"])).sum())
+    found = (
+        f"Half of the {len(pairs):,} pairs are within {off.median():.2g} of the line; "
+        f"{other:,} have the other sign."
+    )
+    return said(figure, above, found)
 
 
 def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
@@ -106,7 +177,16 @@ def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
     top = max(float(np.nanmax(np.abs(grid.to_numpy()))), 1.0)
     figure = heat_map(grid, -top, top, "%{y} → %{x}: %{z:.3f}", DIVERGING, texttemplate="%{z:.2f}")
     figure.update_yaxes(autorange="reversed", automargin=True)
-    return laid_out(figure, f"Coupling of the features of head {literal(head)}", height=340)
+    laid_out(figure, f"Coupling of the features of head {literal(head)}", height=340)
+    above = (
+        "When the score of the row's feature rises by 1, the column's is predicted to rise by "
+        "this. 0 means two features that do not know of each other. A surprise would be a pair "
+        "that is strong one way and absent the other."
+    )
+    own = pairs[pairs["head"] == head]
+    most = own.loc[own["coupling"].abs().idxmax()]
+    found = f"The strongest is {printable(str(most['a']))} → {printable(str(most['b']))}: "
+    return said(figure, above, f"{found}{most['coupling']:.2f}.")
 
 
 def of_run(run: Run) -> Figures:

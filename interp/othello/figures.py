@@ -10,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal
+from ..plain_text import printable
+from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, Figures, laid_out, literal, said
 from ..runs.store import Run
 from .board_labels import TILES
 from .findings import table
@@ -120,8 +121,17 @@ def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: floa
             hovertemplate="%{x}%{y}: %{z:.3f}<extra></extra>",
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", tickvals=list(range(1, 9)))
-    figure.update_layout(coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": top})
-    return laid_out(figure, title, height=300)
+    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top})
+    laid_out(figure, title, height=300)
+    above = (
+        "The 64 tiles of the board, one map a label. A surprise would be one dark tile among pale "
+        "ones: a part that stands for one tile alone."
+    )
+    named = [(k, np.asarray(v, float)) for k, v in values.items() if np.isfinite(v).any()]
+    best = [
+        f"{printable(str(k))} {np.nanmax(v):.2f} at {TILES[int(np.nanargmax(v))]}" for k, v in named
+    ]
+    return said(figure, above, f"The highest: {'; '.join(best)}." if best else "")
 
 
 def othello_layers(rows: pd.DataFrame) -> go.Figure:
@@ -141,7 +151,20 @@ def othello_layers(rows: pd.DataFrame) -> go.Figure:
                 figure.add_trace(trace, k // 3 + 1, k % 3 + 1)
                 shown.add(reader)
     figure.update_xaxes(title="layer", dtick=1, row=2)
-    return laid_out(figure, "Linear probes against SAEs, layer by layer", height=640, legend=True)
+    laid_out(figure, "Linear probes against SAEs, layer by layer", height=640, legend=True)
+    above = (
+        "What each reader gets of the board from every layer; dotted lines are controls. A "
+        "surprise would be latents above the probe, or a probe no better than that of a random "
+        "model."
+    )
+    own = rows[(rows["reader"] == "probe") & (rows["measure"] == "accuracy")]
+    random = rows[(rows["reader"] == "random model probe") & (rows["measure"] == "accuracy")]
+    if own.empty:
+        return said(figure, above)
+    best = own.loc[own["mean"].idxmax()]
+    found = f"The probe is best after layer {int(best['layer'])}: {best['mean']:.1%} of the tiles"
+    found += f", of a random model {random['mean'].max():.1%} at most." if len(random) else "."
+    return said(figure, above, found)
 
 
 def _line(line: pd.DataFrame, reader: str, colour: str, in_legend: bool) -> go.Scatter:
@@ -180,7 +203,16 @@ def edit_errors(rows: pd.DataFrame, layers: str) -> go.Figure:
     figure.update_xaxes(title="length of the vector added at each layer")
     figure.update_yaxes(title="false positives + false negatives")
     title = f"Errors of the moves against the edited board, layers {literal(layers)} edited"
-    return laid_out(figure, title, height=380, legend=True)
+    laid_out(figure, title, height=380, legend=True)
+    above = (
+        "A disc is flipped in the board that the model represents: do its moves follow? Dashed is "
+        "no edit, dotted the best that can be hoped for. A surprise would be random directions "
+        "below the dashed line."
+    )
+    best = means["errors"].groupby(level="reader", sort=False).min().sort_values()
+    named = "; ".join(f"{printable(str(name))} {value:.2f}" for name, value in best.items())
+    found = f"Errors without an edit {unedited['errors']:.2f}; at the best length: {named}."
+    return said(figure, above, found)
 
 
 def of_run(run: Run) -> Figures:

@@ -22,7 +22,11 @@ from .manifest import JOURNAL, check_inside, read_manifest
 from .parts import checked, whole
 from .store import Run, open_run
 from .swap import check_no_link, fresh_folder, passing, settle, swap_in
+from .watched import LOCK, watched
 from .writer import OWN, STATE, RunWriter, keep_journal, sweep
+
+PATIENCE = 0.2
+"""Seconds that a writer tries for the lock: who asks whether it is held shares it for a moment."""
 
 
 def open_or_make(
@@ -110,7 +114,7 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
     Raises:
         UserError: the folder holds something else, is being written, or cannot be written.
     """
-    lock = FileLock(path / ".lock", timeout=0)
+    lock = FileLock(path / LOCK, timeout=PATIENCE, poll_interval=PATIENCE / 10)
     try:
         _check_free(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -125,7 +129,8 @@ def writing(path: Path, plan: dict[str, Any]) -> Iterator[RunWriter]:
     try:
         writer = _begin(path, plan)
         try:
-            yield writer
+            with watched(path):
+                yield writer
         except BaseException as stop:
             stop.add_note(_resumable(writer))
             raise

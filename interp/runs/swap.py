@@ -24,7 +24,7 @@ from ..errors import UserError
 from .disk import sync_folder, unwritable
 from .manifest import check_inside, read_manifest
 
-_PASSING = re.compile(r"\..*\.(making|pieces)|\.lock|\.swap")
+_PASSING = re.compile(r"\..*\.(making|pieces)|\.lock|\.swap|\.progress\.json")
 """Hidden files and folders that a writer makes, none of which outlives its run."""
 
 

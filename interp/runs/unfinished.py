@@ -10,10 +10,17 @@ from .manifest import JOURNAL
 
 def unfinished(root: Path, study: str = "*") -> list[str]:
     """A line for each, with the command that goes on with it; one may be under way right now."""
-    begun = sorted(path.parent for path in root.glob(f"{study}/*/run.json"))
     return [
         f"{folder} is not finished (stopped, or under way): {resuming(folder)}"
-        for folder in begun
+        for folder in begun(root, study)
+    ]
+
+
+def begun(root: Path, study: str = "*") -> list[Path]:
+    """Their folders."""
+    return [
+        folder
+        for folder in sorted(path.parent for path in root.glob(f"{study}/*/run.json"))
         # a hidden one is to replace another run, which there is
         if not folder.name.startswith(".") and not (folder / "manifest.json").exists()
         # before its first part there is nothing to resume: it may have been refused

@@ -25,6 +25,7 @@ from .disk import peak_memory, sha256
 from .manifest import JOURNAL, check_inside, seal
 from .parts import no_part, read_table, whole, write_table
 from .store import Run, open_run
+from .watched import clear
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,10 +199,12 @@ class RunWriter:
 
 
 def sweep(path: Path) -> None:
-    """Remove the pieces of a finished run. Two processes may do so at once; in a folder that cannot
-    be written to they stay, and nobody reads them."""
+    """Remove the pieces of a finished run, and what a killed writer left for those who watch. Two
+    processes may do so at once; in a folder that cannot be written to they stay, and nobody reads
+    them."""
     for pieces in list(path.rglob(f".*{_PIECES}")):
         shutil.rmtree(pieces, ignore_errors=True)
+    clear(path)
 
 
 def hidden(part: str) -> bool:

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.files import sha256
 from ..model.prompting import Bos, Prompting
 from ..model.site import Site
+from ..model.tensor_files import remembered_sha256
 from ..plain_path import found, plain_path
 from .config import metadata_of
 from .formats import stored_config
@@ -251,7 +251,7 @@ def saes_fingerprint(source: str) -> str:
     path = plain_path(source)
     root = path if path.is_dir() else path.parent
     files = [file for stored in find(path) for file in stored.files]
-    parts = [f"{os.path.relpath(f, root)}:{sha256(f)}" for f in files if f.exists()]
+    parts = [f"{os.path.relpath(f, root)}:{remembered_sha256(f)}" for f in files if f.exists()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

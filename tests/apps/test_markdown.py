@@ -38,7 +38,7 @@ def safe(part: ast.expr) -> bool:
     if isinstance(part, ast.Constant):
         return True
     if isinstance(part, ast.Call):
-        return isinstance(part.func, ast.Name) and part.func.id == "plain"
+        return isinstance(part.func, ast.Name) and part.func.id in ("plain", "chip", "chips")
     if isinstance(part, ast.JoinedStr):
         return all(map(safe, part.values))
     if isinstance(part, ast.FormattedValue):
@@ -53,6 +53,13 @@ def safe(part: ast.expr) -> bool:
     return isinstance(part, ast.ListComp) and safe(part.elt)
 
 
+def _escapes(form: ast.expr | None) -> bool:
+    """Whether a `format_func` makes every option safe: `plain`, or a lambda that ends in it."""
+    if isinstance(form, ast.Lambda):
+        return safe(form.body)
+    return isinstance(form, ast.Name) and form.id == "plain"
+
+
 def unescaped(source: str) -> list[str]:
     """The arguments in a page that Streamlit reads as markdown and that are no page's own text."""
     found = []
@@ -64,7 +71,7 @@ def unescaped(source: str) -> list[str]:
             continue
         texts = call.args[: SHOWN.get(method, 0)]
         if method in ("radio", "segmented_control", "pills"):
-            escaped = ast.unparse(given["format_func"]) == "plain" if "format_func" in given else 0
+            escaped = _escapes(given.get("format_func"))
             texts = texts[:1] if escaped else [*texts, *filter(None, [given.get("options")])]
         if method != "metric":
             given = {name: value for name, value in given.items() if name not in ("value", "delta")}
@@ -92,6 +99,7 @@ def test_what_is_shown_as_markdown_is_escaped(page: Path) -> None:
         "st.tabs(list(names))",
         "st.sidebar.radio('One of', kinds)",
         "st.pills('One of', options=kinds, format_func=str)",
+        "st.pills('One of', kinds, format_func=lambda n: names[n])",
         "st.text_input('a', help=about)",
         "left.image(picture, caption=name)",
         "st.subheader(title)",
@@ -110,6 +118,7 @@ def test_a_value_without_plain_would_be_seen(line: str) -> None:
         "st.text(text)",
         "st.caption(plain(text) if text else 'none')",
         "st.sidebar.radio('One of', kinds, format_func=plain)",
+        "st.pills('One of', kinds, format_func=lambda n: plain(names[n]))",
         "st.sidebar.radio('One of', ['a', 'b'], help='a')",
         "st.tabs([plain(x) for x in xs])",
         "column.metric(plain(name), f'{x:.3g}')",

@@ -50,20 +50,6 @@ def directions_of(shown, dog_model):
         shown.session_state[key] = "1.down.17,1.down.3"
 
 
-def steering(kind):
-    def prepared(shown, dog_model):
-        shown.run()
-        shown.sidebar.text_input[0].set_value(str(dog_model))
-        shown.segmented_control[0].set_value(kind).run()
-        texts = {"Prompt": "w1 w2", "Neuron": "1.down.17"}  # to add, the first stored set
-        for box in shown.main.text_input:
-            box.set_value(texts[box.label])
-        for toggle in shown.toggle:
-            toggle.set_value(toggle.key == "run")
-
-    return prepared
-
-
 VIEWS = {
     "atlas": ("Neurons", "Layers"),
     "directions": ("Through the LM head", "Against another set"),
@@ -76,8 +62,6 @@ PAGES = {
     "tars": ("tars", lambda *_: None, 1),
     "bench": ("bench", lambda *_: None, 1),
     "directions": ("directions", directions_of, 2),
-    "hold": ("steer", steering("Hold a neuron"), 1),
-    "add": ("steer", steering("Add a direction"), 1),
 }
 
 

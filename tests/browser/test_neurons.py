@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from playwright.sync_api import expect
 
 from interp.directions.sources import neuron_directions
 from interp.model.neuron import parse_neuron
@@ -66,6 +67,39 @@ def test_search_card_and_reproduction(page, address):
     assert "through the LM head" in download.value.path().read_text()
 
 
+def searched(page, word):
+    """Wait until a page shows the answer to a search."""
+    page.wait_for_url(f"**word=%23{word}*")
+    expect(page.get_by_role("textbox", name="Find a word")).to_have_value(f"#{word}")
+
+
+def test_every_search_counts_and_back_and_forward_restore_them(page, address):
+    page.goto(address)
+    page.get_by_role("link", name="Neuron atlas").first.click()
+    box = page.get_by_role("textbox", name="Find a word")
+    for word in "789":
+        box.fill(f"#{word}")
+        box.press("Enter")
+        searched(page, word)
+    page.get_by_role("tab", name="Layers").click()
+    page.wait_for_url("**view=Layers*")
+    page.go_back()
+    box.wait_for()
+    searched(page, 9)
+    page.go_back()
+    searched(page, 8)
+    page.go_forward()
+    searched(page, 9)
+    page.get_by_role("link", name="Clamp").click()
+    page.get_by_role("heading", name="Clamp a neuron").wait_for()
+    page.go_back()
+    box.wait_for()
+    searched(page, 9)
+    for _ in range(4):
+        page.go_back()
+    page.get_by_role("heading", name="Runs").wait_for()
+
+
 @pytest.mark.parametrize(
     ("label", "typed", "says"),
     [
@@ -123,28 +157,6 @@ def test_clamp_slider_changes_the_text(page, address, runs):
     page.get_by_text("dogs dogs dogs").wait_for()
     page.get_by_text("Reproduce this").click()
     page.get_by_text("interp neurons clamp --model m --neuron 1.down.2").wait_for()
-
-
-def filled(page, name, text):
-    box = page.get_by_role("textbox", name=name, exact=True)
-    box.fill(text)
-    box.press("Enter")
-
-
-def test_steer_runs_the_model_only_when_asked(page, address, dog_model):
-    page.goto(f"{address}/steer")
-    page.get_by_text("Nothing is loaded yet").wait_for()
-    filled(page, "Model", str(dog_model))
-    filled(page, "Prompt", "w1 w2")
-    page.get_by_text("Chat template").click()
-    filled(page, "Neuron", "1.down.17")
-    page.get_by_text("Run the model").click()
-    page.get_by_text("dogdogdog").wait_for()
-    page.get_by_text("The next token").wait_for()
-    page.get_by_text("Reproduce this").click()
-    page.get_by_text("interp neurons clamp --neuron 1.down.17 --value 40").wait_for()
-    filled(page, "Neuron", "dog")
-    page.get_by_text("'dog' names no neuron").wait_for()
 
 
 def test_directions_are_decoded_and_compared(page, address, dog_model, runs):

@@ -179,7 +179,9 @@ def test_bench_reports_ratios_with_their_spread(own_home, capsys):
         "from interp.cli import main; main(['--help'])",
         "from interp.cli import main; main(['models', 'list'])",
         "from interp.cli import main; main(['neurons', 'search', '#7'])",
-        "import interp.apps.atlas, interp.apps.home",
+        "import interp.apps.atlas, interp.apps.home, interp.apps.prompt",
+        "from interp.cli import main; main(['jobs', 'list'])",
+        "import interp.apps.jobs, interp.apps.new; interp.apps.form.studies()",
     ],
 )
 def test_browsing_imports_no_torch(code, atlas):

@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 from interp.runs.disk import sha256
 from interp.runs.store import Store
 
+from ..apps.views import opened
 from ..figures import figure_names
 from ..manifests import seal_again
 from .planted import stored_runs
@@ -24,8 +25,8 @@ def runs(own_home):
     return stored_runs(Store())
 
 
-def shown():
-    page = AppTest.from_function(darkmatter_page, default_timeout=60).run()
+def shown(tab="Errors"):
+    page = opened(AppTest.from_function(darkmatter_page, default_timeout=60), tab)
     assert not page.exception
     assert not page.error
     return page, " ".join(caption.value for caption in page.caption).replace("\\", "")
@@ -39,7 +40,9 @@ def test_the_page_says_what_it_shows(runs):
     code = "\n".join(block.value for block in page.code)
     assert "interp darkmatter run --model othello-gpt --saes" in code
     assert "summary(run)" in code
+    code = "\n".join(block.value for block in shown("Planted faults")[0].code)
     assert "interp darkmatter synthetic --model othello-gpt" in code
+    code = "\n".join(block.value for block in shown("SAEs of the error")[0].code)
     assert "interp darkmatter errors" in code, "there is no such run: how to make one"
 
 

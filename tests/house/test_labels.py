@@ -94,11 +94,11 @@ FIGURES = {
 
 
 def texts(part: object) -> list[str]:
-    """Every text in a figure."""
+    """Every text in a figure that plotly reads: not its sentences, which pages show as they are."""
     if isinstance(part, str):
         return [part]
     if isinstance(part, dict):
-        return [text for each in part.values() for text in texts(each)]
+        return [text for name, each in part.items() if name != "meta" for text in texts(each)]
     if isinstance(part, list | tuple | np.ndarray):
         return [text for each in part for text in texts(each)]
     return []

@@ -1,6 +1,7 @@
 """What a subject does, over the backends; `test_families.py` runs over all architectures."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from interp.errors import UserError
 from interp.model import edits
+from interp.model.batch import Sampling, pick
 from interp.model.site import Site, matching
 from interp.model.subject import open_subject
 
@@ -221,6 +223,80 @@ def test_sampling_follows_the_seed(opened):
     draw = [subject.generate(subject.pad([[1, 2]]), 8, 1.0, seed) for seed in (0, 0, 1)]
     assert torch.equal(draw[0], draw[1])
     assert not torch.equal(draw[0], draw[2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_stream_is_what_generate_gives(backend, opened):
+    subject = opened("llama", backend)
+    batch = subject.pad([[5, 6, 7, 8], [1, 2]])
+    with subject.edited(edits.add(Site("resid_post", 0), torch.ones(32), 0.7)):
+        for temperature, seed in ((0.0, 0), (1.0, 3)):
+            steps = subject.stream(batch, 6, Sampling(temperature, seed=seed))
+            rows = torch.stack([step.ids for step in steps], 1)
+            assert torch.equal(rows, subject.generate(batch, 6, temperature, seed))
+    assert not subject.edits
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_edits_act_at_the_same_positions_with_and_without_a_cache(backend, opened):
+    """Whole passes with a mask that was made by hand give each token's logits."""
+    subject = opened("llama", backend)
+    prompt, n = [5, 6, 7, 8], 4
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    some = torch.tensor([[True, False, True, False]])
+    whole = edits.add(Site("resid_post", 0), vector, 3.0)
+    cases = {
+        "all": (whole, lambda at, token: True),
+        "last": (replace(whole, where="last"), lambda at, token: at >= n - 1),
+        "a mask": (replace(whole, where=some), lambda at, token: at in (0, 2)),
+        "not some tokens": (replace(whole, not_ids=(6,)), lambda at, token: token != 6),
+        "not the first": (replace(whole, not_first=2), lambda at, token: at >= 2),
+    }
+    for name, (edit, acts) in cases.items():
+        text = list(prompt)
+        with subject.edited(edit):
+            steps = list(subject.stream(torch.tensor(prompt), 4))
+        for step in steps:
+            mask = torch.tensor([[acts(at, token) for at, token in enumerate(text)]])
+            with subject.edited(replace(whole, where=mask)):
+                want = subject.logits(torch.tensor(text))[:, -1]
+            torch.testing.assert_close(step.logits, want, atol=2e-5, rtol=1e-5, msg=name)
+            text.append(int(step.ids))
+
+
+def test_two_streams_side_by_side_do_not_see_each_other_s_edits(opened):
+    subject = opened("llama", "native")
+    batch, edit = subject.pad([[1, 2]]), edits.add(Site("resid_post", 0), torch.ones(32), 9.0)
+    want = [subject.generate(batch, 6)]
+    with subject.edited(edit):
+        want.append(subject.generate(batch, 6))
+    assert not torch.equal(*want)
+    sides, new = [((), subject.stream(batch, 6)), ((edit,), subject.stream(batch, 6))], ([], [])
+    for _ in range(6):
+        for (mine, steps), ids in zip(sides, new, strict=True):
+            with subject.edited(*mine):
+                ids.append(next(steps).ids)
+    assert [torch.stack(ids, 1).tolist() for ids in new] == [ids.tolist() for ids in want]
+
+
+def test_a_stream_s_mistakes_are_said_before_its_first_token(opened):
+    subject = opened("llama", "native")
+    batch = subject.pad([[1, 2]])
+    for how in (Sampling(-1.0), Sampling(float("nan")), Sampling(1.0, 0.0), Sampling(1.0, 1.5)):
+        with pytest.raises(UserError, match="temperature|top-p"):
+            subject.stream(batch, 2, how)
+    with pytest.raises(UserError, match="more than the model's context"):
+        subject.stream(batch, 10**6)
+
+
+def test_the_nucleus_is_the_fewest_tokens_that_have_the_share():
+    chances = torch.tensor([[0.15, 0.5, 0.05, 0.3]])
+    for top_p, inside in ((0.4, {1}), (0.5, {1}), (0.6, {1, 3}), (0.95, {0, 1, 3}), (1.0, None)):
+        generator = torch.Generator().manual_seed(0)
+        drawn = [int(pick(chances.log(), Sampling(1.0, top_p), generator)) for _ in range(400)]
+        assert set(drawn) == (inside or {0, 1, 2, 3}), top_p
+    shares = [drawn.count(token) / 400 for token in range(4)]
+    assert shares == pytest.approx(chances[0].tolist(), abs=0.08)
 
 
 def test_capture_stops_after_the_last_site(opened, batch):

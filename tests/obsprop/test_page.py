@@ -11,7 +11,10 @@ from interp.obsprop import figures
 from interp.obsprop.couple import CoupleConfig
 from interp.runs.study import run_or_load
 
+from ..apps.views import in_each
 from .planted import planted, studied, write_task  # noqa: F401 - two fixtures
+
+TABS = ("An observable", "Type one", "Coupling")
 
 
 def page():
@@ -22,12 +25,15 @@ def page():
 
 def test_nothing_yet_says_how_to_begin(own_home):
     shown = AppTest.from_function(page, default_timeout=60)
-    shown.session_state["obs_model"] = "nonsense"
-    shown.run()
-    assert not shown.exception
-    assert any("interp obsprop run" in code.value for code in shown.code)
-    assert any("interp obsprop couple" in code.value for code in shown.code)
-    assert any("no model" in error.value for error in shown.error), "a mistake is shown in place"
+    shown.session_state["?of"] = "nonsense"
+    said = {"code": "", "error": ""}
+    for view in in_each(shown, *TABS):
+        assert not view.exception
+        said["code"] += " ".join(code.value for code in view.code)
+        said["error"] += " ".join(error.value for error in view.error)
+    assert "interp obsprop run" in said["code"]
+    assert "interp obsprop couple" in said["code"]
+    assert "no model" in said["error"], "a mistake is shown in place"
 
 
 def test_runs_are_shown(planted, studied, own_home, tmp_path):  # noqa: F811
@@ -44,19 +50,22 @@ def test_runs_are_shown(planted, studied, own_home, tmp_path):  # noqa: F811
         )
     )  # fmt: skip
     shown = AppTest.from_function(page, default_timeout=60)
-    shown.session_state["obs_model"] = str(planted)
-    shown.session_state["plus"], shown.session_state["minus"] = "w10", "w11"
-    shown.run()
-    assert not shown.exception
-    assert not shown.error
-    assert [title.value for title in shown.title] == ["Observable propagation"]
-    frames = [frame.value for frame in shown.dataframe]
+    typed = {"?of": str(planted), "?plus": "w10", "?minus": "w11"}
+    for key, value in typed.items():
+        shown.session_state[key] = value
+    frames, commands = [], []
+    for view in in_each(shown, *TABS):
+        assert not view.exception
+        assert not view.error
+        assert [title.value for title in view.title] == ["Observable propagation"]
+        frames += [frame.value for frame in view.dataframe]
+        commands += [code.value for code in view.code]
     heads = next(frame for frame in frames if list(frame.columns) == ["name", "norm"])
     assert heads["name"].iloc[0] in ("1.2", "1.3")
-    paths = next(frame for frame in frames if "effect" in frame and "tokens" in frame)
+    paths = next(frame for frame in frames if "effect" in frame and "runs" in frame)
     assert "1.2" in set(paths["path"])
     assert any("kept" in frame for frame in frames), "what the run has of the checks"
-    command = next(code.value for code in shown.code if "interp obsprop run" in code.value)
+    command = next(code for code in commands if "interp obsprop run" in code)
     assert "--labelled 2 8" in command
 
 
@@ -80,3 +89,15 @@ def test_head_map_is_signed_where_the_numbers_are():
     heads = pd.DataFrame({"layer": [0, 0], "head": [0, 1], "norm": [1.0, 2.0], "effect": [1, -3]})
     assert figures.head_map(heads, "norm", "n").data[0].zmin == 0
     assert figures.head_map(heads, "effect", "e").data[0].zmin == pytest.approx(-3)
+
+
+def test_one_head_far_above_the_others_does_not_wash_them_out():
+    heads = pd.DataFrame(
+        {"layer": range(100), "head": 0, "norm": [1.0 + i / 99 for i in range(100)]}
+    )
+    assert figures.head_map(heads, "norm", "n").data[0].zmax == 2
+    heads.loc[7, "norm"] = 1000.0
+    drawn = figures.head_map(heads, "norm", "n")
+    assert drawn.data[0].zmax == pytest.approx(heads["norm"].quantile(0.98))
+    assert "The most is head 7.0 with 1e+03" in drawn.layout.meta["found"]
+    assert "The colours end at 1.99" in drawn.layout.meta["found"]

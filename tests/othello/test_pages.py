@@ -6,6 +6,8 @@ from streamlit.testing.v1 import AppTest
 from interp.apps import othello
 from interp.othello.position import parse_moves, position_after
 
+from ..apps.views import opened
+
 
 def _page(module: str) -> None:
     from importlib import import_module
@@ -54,10 +56,20 @@ def test_layers_page(store, monkeypatch) -> None:
     assert not page.error
     code = [block.value for block in page.code]
     assert any("interp othello compare --model" in text for text in code)
+    code = [block.value for block in opened(page, "Board edit").code]
     assert any("interp othello edit --compare" in text for text in code)
-    page.number_input[0].set_value(7).run()
+    opened(page, "Latents").number_input[0].set_value(7).run()
     assert any("Detects best" in text.value for text in page.markdown)
     assert not page.exception
+
+
+def test_the_shipped_comparison_is_there_in_an_empty_store(own_home) -> None:
+    page = AppTest.from_function(_page, args=("othello_layers",), default_timeout=60).run()
+    assert not page.exception
+    assert not page.error
+    assert any("ships with the workbench" in caption.value for caption in page.caption)
+    assert [tab.label for tab in page.tabs] == ["Layers"]
+    assert any("Linear probes label" in each.value for each in page.markdown)
 
 
 def test_pages_without_runs_say_how_to_make_one(own_home) -> None:

@@ -1,0 +1,246 @@
+"""Views of one direction that need weights and no text: what is nearest to it, and another beside
+it."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from interp.apps.address import bound
+from interp.apps.answers import remembered
+from interp.apps.carry import carry_on
+from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
+from interp.apps.sets import (
+    OpenSet,
+    choose_sae,
+    decoded,
+    head,
+    opened_set,
+    opening,
+    recent,
+    words,
+)
+from interp.directions import figures
+from interp.directions.collections import collection_names, open_collection
+from interp.directions.compare import meaning, pairs
+from interp.directions.nearest import nearest_neurons, neurons_there
+from interp.directions.sets import sae_place
+from interp.errors import UserError
+from interp.latents import nearest as latents_nearest
+from interp.model.vocabulary import visible
+from interp.model.weights import open_weights
+from interp.plain_text import printable
+from interp.runs.store import Store
+
+LIMIT = 20
+_AT_ONCE = 500_000_000
+"""Numbers of a model whose weights are read without being asked for."""
+_KINDS = ("up", "gate", "down")
+
+
+def nearest(opened: OpenSet) -> None:
+    """The neurons of the model, and the latents of an SAE, that are most alike."""
+    weights = open_weights(opened.model)
+    st.subheader("Neurons")
+    kinds = st.multiselect(
+        "Kinds",
+        weights.spec.kinds,
+        key=bound("kinds", (), read=_kinds),
+        placeholder="all: what reads (up, gate) and what writes (down)",
+    )
+    kinds = [kind for kind in kinds if kind in _KINDS]
+    if weights.numbers > _AT_ONCE and not st.toggle("Read all weights of the model", key="all"):
+        st.info(f"The model has {weights.numbers:,} numbers: reading them takes a while.")
+    else:
+        with errors_in_place():
+            _neurons(opened, kinds)
+    st.subheader("Latents of an SAE")
+    if st.toggle("Compare with an SAE", key=bound("latents", False)):
+        with errors_in_place():
+            _latents(opened)
+
+
+def _kinds(text: str) -> list[str]:
+    return [kind for kind in text.split(",") if kind in _KINDS]
+
+
+def _neurons(opened: OpenSet, kinds: list[str]) -> None:
+    weights = open_weights(opened.model)
+
+    def make() -> pd.DataFrame:
+        with st.spinner("reading the weights of every layer …"):
+            return nearest_neurons(opened.directions, weights, LIMIT, kinds)
+
+    key = ("nearest", opened.print, opened.source, weights.fingerprint(), *kinds)
+    rows = remembered(key, make)
+    there = neurons_there(weights, kinds)
+    level = latents_nearest.chance_level(weights.spec.d_model, there)
+    st.caption(
+        plain(
+            "Cosines in the residual stream, the norm's gain included for those that read. Of "
+            f"{there:,} random directions in {weights.spec.d_model:,} dimensions the largest is "
+            f"above {level:.3f} once in 20 times: a surprise is what is far above it."
+        )
+    )
+    number = st.column_config.NumberColumn
+    chosen = _selected(
+        rows.drop(columns="name"),
+        f"neurons {opened.source} {kinds}",
+        {
+            "neuron": st.column_config.TextColumn(help="layer.kind.index"),
+            "cosine": number(format="%.3f", help="1: the same direction; -1: its opposite."),
+        },
+    )
+    if chosen is not None:
+        carry_on(str(rows["neuron"].iloc[chosen]), opened.model, "neuron")
+    words_of = [word for kind in kinds for word in ("--kind", kind)]
+    how = ["--limit", str(LIMIT), *words_of]
+    call = (
+        opening(opened.source, opened.model)
+        + "from interp import open_weights\n"
+        + "from interp.directions.nearest import nearest_neurons\n"
+        + f"nearest_neurons(directions, open_weights({opened.model!r}), {LIMIT}, {kinds!r})"
+    )
+    offer(rows, "nearest neurons", words("nearest", opened.source, *how, model=opened.model), call)
+
+
+def _latents(opened: OpenSet) -> None:
+    source = choose_sae(bound("sae", ""))
+    from interp.saes import open_sae
+    from interp.saes.open import saes_fingerprint
+
+    place = sae_place(source, Store())
+
+    def make() -> pd.DataFrame:
+        with st.spinner("opening the SAE …"):
+            sae = open_sae(place)
+            sae.check_model(opened.model, source)
+            return latents_nearest.nearest(opened.directions, sae, LIMIT)
+
+    key = ("nearest latents", opened.print, opened.source, saes_fingerprint(place))
+    rows = remembered(key, make)
+    st.caption(
+        "decoder: the cosine with what a latent writes; encoder: with what it reads; p: how often "
+        "the largest of as many random directions is as large."
+    )
+    number = st.column_config.NumberColumn
+    chosen = _selected(
+        rows.drop(columns="name"),
+        f"latents {opened.source} {source}",
+        {name: number(format="%.3f") for name in ("decoder", "encoder")}
+        | {"p": number(format="%.2g")},
+    )
+    if chosen is not None:
+        carry_on(f"sae:{source}:{rows['latent'].iloc[chosen]}", opened.model, "latent")
+    command = ["interp", "saes", "nearest", opened.source, "--saes", place]
+    call = (
+        opening(opened.source, opened.model)
+        + "from interp.latents.nearest import nearest\n"
+        + "from interp.saes import open_sae\n"
+        + f"nearest(directions, open_sae({place!r}), {LIMIT})"
+    )
+    offer(rows, "nearest latents", [*command, "--model", opened.model], call)
+
+
+def _selected(rows: pd.DataFrame, key: str, columns: dict[str, object]) -> int | None:
+    """A table of which one row can be selected; the first, until another is."""
+    event = st.dataframe(
+        rows,
+        key=key,
+        hide_index=True,
+        height=min(38 + 35 * len(rows), 388),
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config=columns,
+    )
+    picked = event["selection"]["rows"]
+    return int(picked[0] if picked else 0) if len(rows) else None
+
+
+def compare(opened: OpenSet) -> None:
+    """Another direction, or a set, beside this one."""
+    other = _other(opened)
+    if not other:
+        st.info("Name another direction: one that you visited, one you keep, or type its text.")
+        return
+    theirs = opened_set(other, opened.model)
+    head(theirs)
+    if theirs.model != opened.model:
+        consent(theirs.model)
+    same = theirs.model == opened.model
+    weights = open_weights(opened.model) if same else None
+    rows = pairs(opened.directions, theirs.directions, LIMIT, weights)
+    st.markdown(plain(meaning(opened.directions, theirs.directions)))
+    if theirs.total == 1:
+        shown = {name: rows[name].iloc[0] for name in rows.columns if name not in ("name", "other")}
+        for column, (name, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
+            column.metric(plain(_NAMED[name]), "none" if pd.isna(value) else f"{value:.3f}")
+    else:
+        cosine = opened.directions.cosine(theirs.directions)
+        names = opened.directions.names, theirs.directions.names
+        charts(
+            "cosines",
+            figures.cosine_map(cosine, *names),
+            shows="Its cosine with each of the other set. Near 0 is what chance gives.",
+        )
+        st.dataframe(rows, hide_index=True)
+    with errors_in_place():
+        _side_by_side(opened, theirs)
+    call = (
+        opening(opened.source, opened.model)
+        + opening(other, opened.model, "others")
+        + "from interp.directions.compare import pairs\n"
+        + f"pairs(directions, others, {LIMIT})"
+    )
+    offer(rows, "compared", words("compare", opened.source, other, model=opened.model), call)
+
+
+_NAMED = {
+    "cosine": "cosine",
+    "coupling": "coupling",
+    "in_stream": "cosine in the stream, before the norm",
+}
+
+
+def _other(opened: OpenSet) -> str:
+    """The text of another direction: visited, kept, or typed."""
+    place = bound("other", "")
+    known = [each for each in [*recent(), *_kept()] if each != opened.source]
+    now = str(st.session_state.get(place) or "")
+    found = st.selectbox(
+        "With",
+        list(dict.fromkeys(["", now, *known])),
+        key=place,
+        accept_new_options=True,
+        format_func=lambda text: printable(text) or "choose or type one",
+    )
+    return str(found or "").strip("\n")
+
+
+def _kept() -> list[str]:
+    """The texts of what the collections keep."""
+    store, found = Store(), []
+    for name in collection_names(store):
+        with errors_in_place():
+            found += [f"kept:{name}:{e.id}" for e in open_collection(name, store).directions]
+    return found
+
+
+def _side_by_side(*every: OpenSet) -> None:
+    """What each spells, in one table."""
+    rows = []
+    for opened in every:
+        table = decoded(opened, opened.model or chosen_model(), 10, "raw")
+        for row in table.to_dict("records"):
+            spelled = {side: " ".join(map(visible, row[side])) for side in ("top", "bottom")}
+            rows.append({"direction": row["name"], **spelled})
+    if not rows:
+        raise UserError("there is nothing to decode")
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={
+            "top": st.column_config.TextColumn("raises", width="large"),
+            "bottom": st.column_config.TextColumn("lowers", width="large"),
+        },
+    )

@@ -1,0 +1,364 @@
+"""The list of edits on the steering page: each with its slider, switch and way out.
+
+The list is a text in the page's address, `hold 29.down.808=40;off add kept:mine:first=8`; an edit
+without a value gets one that does something as soon as the model runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from urllib.parse import quote, unquote
+
+import pandas as pd
+import streamlit as st
+
+from interp.apps import pool
+from interp.apps.address import bound
+from interp.apps.answers import remembered
+from interp.apps.common import errors_in_place, plain
+from interp.apps.directions import choose_directions
+from interp.directions import Directions
+from interp.directions.reach import Reach, reach
+from interp.directions.steering import VERBS, Act, feeding, one_direction, parse_act
+from interp.errors import UserError
+from interp.latents import search
+from interp.model.files import state_of
+from interp.model.neuron import parse_neuron
+from interp.model.vocabulary import visible
+from interp.model.weights import open_weights
+from interp.plain_path import found
+from interp.runs.store import Run, Store
+
+LABELS = {
+    "hold": "Hold a neuron",
+    "add": "Add a direction",
+    "project-out": "Take a direction out",
+    "steer-latent": "Add what a latent writes",
+    "clamp-latent": "Hold a latent at a value",
+    "ablate-latent": "Take a latent away",
+    "splice": "Put an SAE's reconstruction in place of the stream",
+    "splice+error": "The same with the SAE's error added back",
+}
+OFF = "off "
+"""Before an edit that is switched off."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An edit of the list."""
+
+    act: Act
+    on: bool = True
+
+    @property
+    def unset(self) -> bool:
+        """Whether its value is still to be chosen."""
+        return VERBS[self.act.verb] and math.isnan(self.act.value)
+
+    @property
+    def name(self) -> str:
+        """Which of the list it is: an act on one thing stands there once."""
+        return f"{self.act.verb} {self.act.target}"
+
+    @property
+    def text(self) -> str:
+        return OFF * (not self.on) + (self.name if self.unset else str(self.act))
+
+
+def parsed(text: str) -> Row:
+    """An edit as the address has it, perhaps off, perhaps without a value.
+
+    Raises:
+        UserError: as `parse_act`.
+    """
+    own = text.strip()
+    on = not own.startswith(OFF)
+    own = own.removeprefix(OFF)
+    try:
+        return Row(parse_act(own), on)
+    except UserError:
+        verb, _, target = own.partition(" ")
+        if not VERBS.get(verb) or "=" in target:
+            raise
+        return Row(replace(parse_act(f"{own}=0"), value=math.nan), on)
+
+
+def joined(texts: list[str]) -> str:
+    """The list as one text."""
+    return ";".join(quote(text, safe=" /:=.,+-~'()[]") for text in texts)
+
+
+def split(text: str) -> list[str]:
+    return [unquote(part) for part in text.split(";") if part.strip()]
+
+
+def from_link(source: str, act: str) -> str:
+    """The list that a link to one direction begins with: a neuron is held, a latent steered."""
+    if not source:
+        return ""
+    away = act == "ablate"
+    try:
+        parse_neuron(source)
+        return joined([f"hold {source}=0" if away else f"hold {source}"])
+    except UserError:
+        latent = source.startswith("sae:") and source.rpartition(":")[2].isdecimal()
+    if latent:
+        return joined([f"{'ablate' if away else 'steer'}-latent {source}"])
+    return joined([f"{'project-out' if away else 'add'} {source}"])
+
+
+def section(model: str, running: bool) -> list[Act]:
+    """The list, and a way to add to it; returns the edits that are on and have a value."""
+    params = st.query_params
+    usual = from_link(params.get("direction", ""), params.get("act", ""))
+    place = bound("edits", usual)
+    texts = split(st.session_state[place])
+    acts = []
+    for number, text in enumerate(texts):
+        with st.container(border=True), errors_in_place():
+            row = _row(number, text, model, running, place)
+            acts += [row.act] if row.on and not row.unset else []
+    if not texts:
+        st.info("No edit yet: add one, and both texts differ.")
+    with st.expander("Add an edit", expanded=not texts, key="adding"), errors_in_place():
+        _adding(model, place)
+    return acts
+
+
+def _row(number: int, text: str, model: str, running: bool, place: str) -> Row:
+    """One edit: switch, slider and remove. One that is wrong can only be removed."""
+    left, right = st.columns([7, 1], vertical_alignment="center")
+    right.button(
+        "Remove",
+        key=f"remove {text}",
+        icon=":material/close:",
+        type="tertiary",
+        on_click=_changed,
+        args=(place, number, None),
+        help="Take this edit off the list.",
+    )
+    with left:
+        row = parsed(text)
+        key = f"on {row.name}"
+        _set(key, row.on)
+        st.toggle(
+            plain(f"{LABELS[row.act.verb]}: {row.act.target}"),
+            key=key,
+            on_change=lambda: _changed(place, number, replace(row, on=st.session_state[key])),
+        )
+        if row.act.sae:
+            _about_latent(row.act)
+        elif row.act.verb != "hold":
+            _note_model(row.act.target, model)
+        if VERBS[row.act.verb]:
+            return _slider(row, number, model, running, place)
+    return row
+
+
+def _slider(row: Row, number: int, model: str, running: bool, place: str) -> Row:
+    """Its value, over a range that goes from nothing to too much."""
+    if not running:
+        now = "a value that does something" if row.unset else f"{row.act.value:g}"
+        st.caption(plain(f"At {now}; its slider comes with the model."))
+        return row
+    range_ = _range(row.act, model)
+    if row.unset:
+        row = replace(row, act=replace(row.act, value=range_.start))
+        _changed(place, number, row)
+    widest, key = st.session_state.setdefault("steer: widest", {}), f"value {row.name}"
+    before = widest.get(row.name, 0.0)
+    most = widest[row.name] = max(before, range_.most, abs(row.act.value))
+    if most != before:  # with other ends it is another slider, which knows nothing of this one
+        st.session_state[key] = float(row.act.value)
+    _set(key, float(row.act.value))
+    st.slider(
+        plain(range_.said),
+        -most,
+        most,
+        step=_step(most),
+        key=key,
+        format="%g",
+        on_change=lambda: _changed(
+            place, number, replace(row, act=replace(row.act, value=st.session_state[key]))
+        ),
+    )
+    return row
+
+
+def _set(key: str, value: bool | float) -> None:
+    """Give a widget its value, where it has another: what is set goes to the browser, and would
+    undo what is done there meanwhile."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
+
+
+def _step(most: float) -> float:
+    """A hundredth of the range, or a little less: a power of ten."""
+    return float(10.0 ** math.floor(math.log10(most / 50)))
+
+
+def _changed(place: str, number: int, row: Row | None) -> None:
+    """Put an edit in the place of the one of this number, or take it off."""
+    texts = split(st.session_state[place])
+    if number < len(texts):
+        texts[number : number + 1] = [] if row is None else [row.text]
+    st.session_state[place] = joined(texts)
+
+
+def _range(act: Act, model: str) -> Reach:
+    """Of the values of an edit, from a sample of text."""
+
+    def asked() -> Reach:
+        survey = _survey_of(act)
+        largest = math.nan if survey is None else float(_described(survey, act.latent)["max"])
+        with (
+            pool.borrowed(model, feeding([act])) as subject,
+            pool.saes({act.sae} - {""}) as opened,
+            st.spinner("reading a sample of text …"),
+        ):
+            return reach(act, subject, model, opened.get(act.sae), largest)
+
+    key = ("reach", pool.content(model), f"{act.verb} {act.target}", print_of(act, model))
+    return remembered(key, asked)
+
+
+def print_of(act: Act, model: str) -> str:
+    """What an edit acts by, as a hash: the same text may mean another direction tomorrow."""
+    from interp.saes.open import saes_fingerprint
+
+    if act.sae:
+        return saes_fingerprint(act.sae)
+    if act.verb == "hold":
+        return ""  # the model's own
+    return _direction_of(act.target, model).identity
+
+
+def _direction_of(source: str, model: str) -> Directions:
+    """A direction. Opening one may take a second, so a visit opens it once, and again where the
+    folder has changed."""
+    folder = found(source) or found(source.rpartition(":")[0])
+    about = folder / "directions.json" if folder else None
+    state = state_of(about) if about and about.exists() else ""
+    kept = st.session_state.setdefault("steer: directions", {})
+    key = (source, pool.content(model), state)
+    if key not in kept:
+        with st.spinner("opening the direction …"):
+            kept[key] = one_direction(source, model)
+    opened: Directions = kept[key]
+    return opened
+
+
+def _note_model(source: str, model: str) -> None:
+    """Say that a direction is of other weights."""
+    made = _direction_of(source, model).provenance
+    if made.fingerprint and made.fingerprint != open_weights(model).fingerprint():
+        st.warning(plain(f"This direction is of {made.model or 'other weights'}, not of {model}."))
+
+
+def _about_latent(act: Act) -> None:
+    """What a survey says of the latent, if there is one."""
+    if (survey := _survey_of(act)) is None:
+        return
+    row = _described(survey, act.latent)
+    raised = " ".join(visible(token) for token in row["top"][:8])
+    st.caption(
+        plain(f"It raises {raised}. Its largest activation in the survey: {row['max']:.3g}.")
+    )
+
+
+def _survey_of(act: Act) -> Run | None:
+    """The newest survey of an SAE that has the latent."""
+    from interp.saes.open import saes_fingerprint
+
+    if not act.sae or act.latent < 0:
+        return None
+    own = saes_fingerprint(act.sae)
+    for run in Store().looked_through(search.STUDY)[0]:
+        same = run.manifest["fingerprints"].get("saes") == own
+        if same and act.latent < run.metrics["latents"]:
+            return run
+    return None
+
+
+def _described(survey: Run, latent: int) -> pd.Series:
+    def asked() -> pd.Series:
+        return search.described(survey, pd.DataFrame({"latent": [latent]})).iloc[0]
+
+    return remembered(("described", str(survey.manifest["seal"]), latent), asked)
+
+
+def _adding(model: str, place: str) -> None:
+    """What to add: by what it does, or as a text."""
+    ways: dict[str, Callable[[str], str]] = {
+        LABELS["hold"]: _neuron,
+        LABELS["add"]: lambda m: f"add {_direction(m)}",
+        LABELS["project-out"]: lambda m: f"project-out {_direction(m)}",
+        "Act by an SAE's latent": _latent,
+        "As a text": _typed,
+    }
+    way = st.selectbox("What to do", list(ways), key="way")
+    if way not in ways:  # a browser can send any text
+        raise UserError(f"'{way}' is none of the list: choose one")
+    text = ways[way](model)
+    if st.button("Add", key="add", icon=":material/add:", disabled=not text):
+        row, texts = parsed(text), split(st.session_state[place])
+        if row.name in [parsed(each).name for each in texts]:
+            raise UserError(f"'{row.name}' is on the list already: move its slider")
+        st.session_state[place] = joined([*texts, row.text])
+        st.rerun()
+
+
+def _neuron(_: str) -> str:
+    name = st.text_input(
+        "Neuron", "29.down.808", key="new neuron", help="layer.kind.index; held at all positions"
+    )
+    return f"hold {parse_neuron(name)}"
+
+
+def _direction(model: str) -> str:
+    source, directions = choose_directions("Directions", model=model)
+    names = directions.names
+    row = st.selectbox(
+        "Direction", range(len(names)), format_func=lambda i: plain(names[i]), key="new row"
+    )
+    if found(source):
+        return f"{source}:{row}"
+    if source.startswith("sae:"):
+        base, _, numbers = source.rpartition(":")
+        return f"{base}:{numbers.split(',')[row].strip()}"
+    return source.split(",")[row].strip() if len(names) > 1 else source
+
+
+def _latent(_: str) -> str:
+    verbs = {LABELS[verb]: verb for verb in LABELS if "latent" in verb or "splice" in verb}
+    label = st.selectbox("Act", list(verbs), key="new act")
+    verb = verbs.get(label, "steer-latent")
+    surveys = {run.path.name: run for run in Store().looked_through(search.STUDY)[0]}
+    sources = {str(run.config.get("saes") or ""): key for key, run in surveys.items()}
+    sources = {source: key for source, key in sources.items() if source}
+    place = st.selectbox(
+        "SAE",
+        list(sources),
+        key="new sae",
+        accept_new_options=True,
+        format_func=lambda source: plain("/".join(source.split("/")[-2:])),
+        help="Those with a survey in the store; or type a folder, or release:sae_id.",
+    )
+    if not place:
+        st.caption("There is no survey of an SAE in the store: type an SAE's folder.")
+        return ""
+    if verb.startswith("splice"):
+        return f"{verb} sae:{place}"
+    latent = st.number_input("Latent", 0, 10**8, 0, key="new latent")
+    return f"{verb} sae:{place}:{int(latent)}"
+
+
+def _typed(_: str) -> str:
+    return st.text_input(
+        "Edit",
+        key="new text",
+        placeholder="add lens:jacobian:12: dog=2",
+        help="As the command takes it; without its value it opens at one that does something.",
+    ).strip()

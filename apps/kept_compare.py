@@ -1,0 +1,125 @@
+"""A collection's directions against each other: cosines, and what each spells."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from interp.apps.address import bound
+from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
+from interp.apps.sets import OpenSet, decoded, opened_set
+from interp.directions import figures
+from interp.directions.collections import Collection
+from interp.directions.compare import between, meaning, why_not
+from interp.errors import UserError
+from interp.model.vocabulary import visible
+from interp.model.weights import Weights, open_weights
+from interp.plain_text import printable
+from interp.runs.command import store_words
+from interp.runs.store import Store
+
+MOST = 40
+"""Directions of a map."""
+
+
+def compared(collection: Collection) -> None:
+    """The cosines of its directions, and their tokens side by side."""
+    entries = collection.directions
+    if len(entries) < 2:
+        st.info("Keep two directions, and they are compared here.")
+        return
+    titles = {entry.id: entry.title for entry in entries}
+    ids = st.multiselect(
+        "Directions",
+        list(titles),
+        key=bound("directions", (), read=lambda text: [i for i in text.split(",") if i in titles]),
+        format_func=lambda id: printable(titles.get(id, id)),
+        placeholder="all of them",
+    )
+    chosen = [id for id in ids if id in titles] or list(titles)[:MOST]
+    every = _opened(collection, chosen)
+    for model in dict.fromkeys(each.model for each in every):
+        consent(model)
+    names = [titles[each.source.rpartition(":")[2]] for each in every]
+    directions = [each.directions for each in every]
+    cosine = between(directions, _weights(every))
+    charts(
+        "cosines",
+        figures.cosine_map(cosine, names, names),
+        shows="Cosines in the residual stream; a blank has none. Directions that were found in "
+        "different ways and still agree are the surprise.",
+        found=_found(every, names),
+    )
+    for line in _blanks(every, names):
+        st.caption(plain(line))
+    with errors_in_place():
+        _spelled(every, names)
+    where = store_words(Store().root)
+    rows = pd.DataFrame(cosine.numpy(), names, names).reset_index(names="direction")
+    call = (
+        "from interp import open_directions\n"
+        + "from interp.directions.compare import between\n"
+        + f"sources = {[each.source for each in every]!r}\n"
+        + "between([open_directions(source) for source in sources])"
+    )
+    command = ["interp", "directions", "compare", every[0].source, every[1].source, *where]
+    offer(rows, f"{collection.name} cosines", command, call)
+
+
+def _opened(collection: Collection, ids: list[str]) -> list[OpenSet]:
+    """Those that can be opened; what is wrong with the others is said."""
+    every = []
+    for id in ids:
+        with errors_in_place():
+            every.append(opened_set(f"kept:{collection.name}:{id}"))
+    if len(every) < 2:
+        raise UserError("choose two directions that can be opened")
+    return every
+
+
+def _weights(every: list[OpenSet]) -> Weights | None:
+    """Their model's, if it is one and is here."""
+    models = {each.model for each in every}
+    try:
+        return open_weights(models.pop()) if len(models) == 1 else None
+    except UserError:
+        return None
+
+
+def _found(every: list[OpenSet], names: list[str]) -> str:
+    """The pair that is most alike, in a sentence."""
+    cosine = between([each.directions for each in every], _weights(every)).fill_diagonal_(0)
+    best = cosine.nan_to_num(0).abs().argmax()
+    i, j = divmod(int(best), len(every))
+    if i == j:
+        return ""
+    value = float(cosine[i, j])
+    said = meaning(every[i].directions, every[j].directions)
+    return f"Most alike are {names[i]} and {names[j]}, {value:.3f}. {said}"
+
+
+def _blanks(every: list[OpenSet], names: list[str]) -> list[str]:
+    """Why some pairs have no cosine, a line a reason."""
+    reasons: dict[str, str] = {}
+    for i, ours in enumerate(every):
+        for j in range(i):
+            if reason := why_not(ours.directions, every[j].directions):
+                reasons.setdefault(reason, f"{names[i]} and {names[j]}: {reason}")
+    return list(reasons.values())[:3]
+
+
+def _spelled(every: list[OpenSet], names: list[str]) -> None:
+    rows = []
+    for each, name in zip(every, names, strict=True):
+        with errors_in_place():
+            row = decoded(each, each.model or chosen_model(), 10, "raw").iloc[0]
+            sides = {side: " ".join(map(visible, row[side])) for side in ("top", "bottom")}
+            rows.append({"direction": name, "site": str(each.directions.site), **sides})
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={
+            "top": st.column_config.TextColumn("raises", width="large"),
+            "bottom": st.column_config.TextColumn("lowers", width="large"),
+        },
+    )

@@ -1,0 +1,139 @@
+"""The page that starts a study: a form made from its config class, what it will take, the command,
+and a button that puts it in the queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from interp.analyses import place
+from interp.apps.address import bound
+from interp.apps.common import PAGES, NoRun, code, consent, errors_in_place, link, plain
+from interp.apps.form import config_kind, filled_in, studies
+from interp.errors import UserError, readable
+from interp.plain_path import found as on_disk
+from interp.plain_text import printable
+from interp.runs import queue
+from interp.runs.command import command, store_words
+from interp.runs.estimate import estimate, parameters_of
+from interp.runs.jobs import active, check_words
+from interp.runs.manifest import JOURNAL
+from interp.runs.store import Store, usual_store
+from interp.runs.study import plan
+
+KEPT = "new: checked"
+"""What was found of the last settings, so that a look at the page does not check them again."""
+
+
+@errors_in_place()
+def page() -> None:
+    st.title("New study")
+    names = list(studies())
+    study = st.selectbox(
+        "Study",
+        names,
+        key=bound("study", names[0], names, always=True),
+        format_func=lambda name: printable(f"{name}: {studies().get(name, ('', ''))[1]}"),
+        on_change=_another,
+    )
+    kind = config_kind(str(study))
+    st.caption(plain(studies()[kind.STUDY][1]))
+    with errors_in_place():
+        config = filled_in(kind)
+        _ready(config)
+
+
+def _another() -> None:
+    """Another study has other settings: those of the last one are forgotten."""
+    state, own = st.session_state, "new?study"
+    for key in [key for key in state if str(key).startswith("new?") and key != own]:
+        del state[key]
+    kept = {name: st.query_params[name] for name in ("model",) if name in st.query_params}
+    st.query_params.from_dict({**kept, "study": str(state[own])})
+
+
+def _ready(config: Any) -> None:
+    """What comes of the settings, and the button that starts them."""
+    values = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    words = command(config.STUDY, values)
+    check_words(tuple(words[1:]))  # before its model is opened: code that a link names never runs
+    if values.get("model"):
+        consent(str(values["model"]))
+    for name in _fetched(values):
+        _asked(name)
+    root = Store().root
+    code([*words, *store_words(root)])
+    key, problem, took = _checked(config, words)
+    if problem:
+        st.error(plain(readable(problem)))
+        return
+    st.caption(plain(took))
+    run = root / config.STUDY / key
+    finished = (run / "manifest.json").exists()
+    if finished:
+        st.success("This run is there already.", icon=":material/check_circle:")
+        if shown := place(config.STUDY, key):
+            link(shown[0], "Open the run", ":material/open_in_new:", **shown[1])
+        return
+    if (run / JOURNAL).exists():
+        st.info("This run was begun and is not finished: to start it resumes it.")
+    if any(job.words == tuple(words[1:]) for job in active(root)):
+        st.info("It is in the queue.")
+        link("jobs", "Watch it", ":material/pending_actions:")
+    elif st.button("Start", type="primary", icon=":material/play_arrow:", key="new: start"):
+        st.session_state.pop(KEPT, None)
+        _start(config, words)
+
+
+def _fetched(values: dict[str, Any]) -> list[str]:
+    """SAEs that the settings name and that may be fetched: sae-lens' release:sae_id."""
+    given = (values.get(name) or () for name in ("saes", "sae"))
+    each = (text for value in given for text in ([value] if isinstance(value, str) else value))
+    return [text for text in each if ":" in text and not on_disk(text)]
+
+
+def _asked(name: str) -> None:
+    """Ask before SAEs are fetched that an address may name."""
+    if not st.toggle(f"Fetch {plain(name)} from the Hugging Face hub", key=f"fetch {name}"):
+        st.info("These SAEs are fetched only when you say so.")
+        raise NoRun
+
+
+def _start(config: Any, words: list[str]) -> None:
+    """Check once more, put it in the queue, and go where it is watched."""
+    if problem := _checked(config, words)[1]:
+        raise UserError(problem)
+    queue.start(Store().root, tuple(words[1:]))
+    st.session_state.pop(KEPT, None)
+    if jobs := st.session_state.get(PAGES, {}).get("jobs"):
+        st.switch_page(jobs)
+    st.rerun()
+
+
+def _checked(config: Any, words: list[str]) -> tuple[str, str, str]:
+    """The key of a config's run, what is wrong with it, and what it will take."""
+    kept = st.session_state.get(KEPT)
+    if kept and kept[0] == words:
+        return tuple(kept[1])  # type: ignore[return-value]
+    store, found = Store(), ("", "", "")
+    with st.spinner("checking the settings …"):
+        try:
+            with usual_store(store.root):
+                config.check()
+                key = str(plan(config)["key"])
+            found = (
+                key,
+                "",
+                estimate(config, store.looked_through(config.STUDY)[0], _size(config)),
+            )
+        except UserError as error:
+            found = ("", str(error), "")
+    st.session_state[KEPT] = (words, found)
+    return found
+
+
+def _size(config: Any) -> int:
+    """The number of parameters of a config's model; 0 where they are not known."""
+    weights = getattr(config, "stored_weights", None)
+    return parameters_of(weights.folder) if weights else 0

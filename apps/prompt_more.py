@@ -1,0 +1,250 @@
+"""Views of the prompt page that need the open model: the lens grid, tokens by a direction, latents,
+and the way to a circuit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import streamlit as st
+
+from interp.apps import pool
+from interp.apps.address import bound
+from interp.apps.carry import carry_on
+from interp.apps.common import charts, link, offer, plain, study_call, table
+from interp.apps.prompt_ask import Live, Look, Stored
+from interp.apps.prompt_parts import where
+from interp.directions.figures import coloured_tokens
+from interp.errors import UserError
+from interp.latents import search
+from interp.lens import figures
+from interp.model.vocabulary import visible
+from interp.runs.store import Run, Store
+
+if TYPE_CHECKING:
+    from interp.microscope.passed import Opened
+
+LENSES = ("final", "tuned", "jacobian")
+COLUMNS = 12
+"""Positions of the lens grid at most."""
+
+
+def lensed(look: Look) -> None:
+    """What the stream says after every layer."""
+    if isinstance(look, Stored):
+        cells, lens = table(look.run, "cells"), str(look.run.config["lens"])
+        cells = cells[cells["position"].between(look.position - COLUMNS + 1, look.position)]
+    else:
+        lens = st.selectbox("Lens", LENSES, key=bound("lens", LENSES[0], LENSES))
+        cells = _grid(look, str(lens))
+    shade = st.selectbox(
+        "Colour by",
+        list(figures.SHADES),
+        format_func=figures.SHADES.__getitem__,
+        key=bound("shade", "p", list(figures.SHADES)),
+    )
+    st.caption(plain(f"The {lens} lens, at the positions up to {where(look)}, {COLUMNS} at most."))
+    charts("grid", figures.grid(_compact(cells), shade))
+    command, call = look.call(lens=lens)
+    offer(cells, "lens grid", command, f"{call}run.table('cells')")
+
+
+def _grid(look: Live, lens: str) -> pd.DataFrame:
+    def made(opened: Opened) -> pd.DataFrame:
+        from interp.lens.files import open_lens
+        from interp.microscope.live import window
+
+        assert opened.subject.weights is not None
+        return window(opened, look.asked, open_lens(lens, opened.subject.weights), 5, COLUMNS)
+
+    return look.answer(("grid", lens, *_newest_fits(lens)), made)
+
+
+def _newest_fits(lens: str) -> list[str]:
+    """The keys of the stored fits that a lens may mean."""
+    runs = (
+        [] if lens == LENSES[0] else [r for n in ("fit", "tune") for r in Store().runs(f"lens.{n}")]
+    )
+    return [run.path.name for run in runs]
+
+
+def _compact(cells: pd.DataFrame) -> pd.DataFrame:
+    """Positions counted from 0, as the picture has them."""
+    return cells.assign(position=cells["position"] - cells["position"].min())
+
+
+def directed(look: Live) -> None:
+    """The text's tokens coloured by a direction or latent."""
+    source = st.text_input(
+        "Direction",
+        key=bound("direction", ""),
+        placeholder="29.down.808, sae:SOURCE:12, lens:final:20: Paris, a folder or a run's key",
+        help="Whatever `interp directions` takes.",
+    )
+    if not source:
+        st.info("Name a direction: a neuron such as 29.down.808, latents, or a stored set.")
+        return
+    rows, told = _scores(look, source)
+    names = list(dict.fromkeys(rows["name"]))
+    name = names[0]
+    if len(names) > 1:
+        name = st.selectbox("Which", names, key=bound("which", name, names), format_func=visible)
+    own = rows[rows["name"] == name]
+    best = (
+        own.loc[own[own["position"] > 0]["score"].abs().idxmax()] if len(own) > 1 else own.iloc[0]
+    )
+    st.caption(
+        plain(
+            f"The score of {name} at each token: {told}. Blue is above 0, orange below; the first "
+            "token has no colour. A surprise is a high score on a token unlike its top examples."
+        )
+    )
+    st.html(coloured_tokens(own))
+    st.markdown(
+        plain(
+            f"The largest, in size, is {best['score']:.3f} at {visible(best['token'])} (position "
+            f"{best['position']}); at the chosen token it is "
+            f"{own[own['position'] == look.position]['score'].iloc[0]:.3f}."
+        )
+    )
+    carry_on(source, look.model, "direction")
+    command, call = look.call(direction=source)
+    offer(own, "scores", command, f"{call}run.table('scores')")
+
+
+def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
+    """The tokens' scores, and how they are read."""
+    from interp.directions import open_directions
+    from interp.microscope.look import directions_print
+
+    directions = open_directions(source, look.model)
+    told = f"{directions.read_as}, read at {directions.read_at}"
+
+    def made(opened: Opened) -> pd.DataFrame:
+        from interp.microscope.scores import scored
+
+        directions.note_model(opened.subject.weights)
+        return scored(opened.passed(look.asked.text), directions)
+
+    return look.answer(("scores", directions_print(directions)), made), told
+
+
+def latents(look: Live) -> None:
+    """The strongest latents at the chosen token, of an SAE that was surveyed."""
+    from interp.latents.prompt import survey_config
+
+    runs = [run for run in Store().runs(search.STUDY) if run.config.get("model") == look.model]
+    if not runs:
+        st.info("No SAE of this model is surveyed here: make a survey with interp saes survey.")
+        return
+    by_key = {run.path.name: run for run in runs}
+    key = st.selectbox(
+        "Survey",
+        list(by_key),
+        key=bound("survey", runs[0].path.name, by_key),
+        format_func=lambda k: f"{by_key[k].manifest['site']} · {k}" if k in by_key else "",
+    )
+    if key not in by_key:  # a browser can send any text
+        raise UserError("there is no such survey: choose one of the list")
+    survey = by_key[key]
+    rows = _strongest(look, survey)
+    rows = rows[rows["position"] == look.position]
+    if rows.empty:
+        st.info(
+            plain(
+                f"No latent counts at {where(look)}: the survey leaves out special tokens, the "
+                f"first {survey.config['skip']} positions and massive activations."
+            )
+        )
+        return
+    told = search.described(survey, rows)
+    first = told.iloc[0]
+    st.caption(
+        plain(
+            f"The largest latents at {where(look)}, at {survey.manifest['site']}, with what each "
+            "raises, and what it fires on in the survey. A surprise is a latent that fires "
+            "on other things there."
+        )
+    )
+    shown = told[["latent", "value", "density", "max"]].copy()
+    for side in ("fires", "top"):
+        shown[side] = [[visible(token) for token in row] for row in told[side]]
+    st.dataframe(shown, hide_index=True, column_config=_LATENTS)
+    st.markdown(
+        plain(
+            f"Latent {int(first['latent'])} is the largest, {first['value']:.2f} (at most "
+            f"{first['max']:.2f} in the survey)."
+        )
+    )
+    numbers = [int(each) for each in told["latent"]]
+    chosen = st.selectbox("Go on with latent", numbers, key=bound("latent", numbers[0], numbers))
+    with st.container(horizontal=True):
+        carry_on(f"sae:{survey_config(survey).source}:{chosen}", look.model, "latent")
+        link("latents", "Its card", run=str(key), latent=str(chosen))
+    words = ["interp", "saes", "search", "--text", look.asked.text, "--survey", str(survey.path)]
+    call = (
+        "from pathlib import Path\nfrom interp.latents import search\n"
+        "from interp.latents.prompt import strongest, surveyed_sae, surveyed_subject\n"
+        f"survey = search.open_survey(Path({str(survey.path)!r}))\n"
+        "subject, sae = surveyed_subject(survey), surveyed_sae(survey)\n"
+        f"strongest(survey, subject, sae, {look.asked.text!r}, {PER_TOKEN})"
+    )
+    offer(told, "latents of the token", words, call)
+
+
+_LATENTS = {
+    "value": st.column_config.NumberColumn(format="%.3f"),
+    "density": st.column_config.NumberColumn(format="%.4f", help="Share of tokens it fires on."),
+    "max": st.column_config.NumberColumn("maximum in the survey", format="%.2f"),
+    "fires": st.column_config.ListColumn("fires on"),
+    "top": st.column_config.ListColumn("raises"),
+}
+PER_TOKEN = 10
+"""Latents of a token."""
+
+
+def _strongest(look: Live, survey: Run) -> pd.DataFrame:
+    def made(opened: Opened) -> pd.DataFrame:
+        from interp.latents.prompt import strongest
+
+        with pool.surveyed_sae(survey) as sae:
+            return strongest(survey, opened.subject, sae, look.asked.text, PER_TOKEN)
+
+    whole = look.about(position=-1, target="", against="", alone=False)
+    return whole.answer(("latents", str(survey.manifest["seal"])), made)
+
+
+def circuit(look: Live) -> None:
+    """The way to a circuit of the chosen token."""
+    if look.asked.alone:
+        raise UserError("a circuit explains a logit less something: choose what under 'Less'")
+
+    def made(opened: Opened) -> str:
+        from interp.microscope.live import prefix
+
+        return prefix(opened, look.asked)
+
+    text = look.answer(("prefix",), made)
+    if not text:
+        raise UserError(
+            "the text up to this token has other tokens by itself: choose another position"
+        )
+    target = look.asked.target or str(look.tokens["next"].iloc[look.position][0])
+    against = look.asked.against
+    st.caption(
+        plain(
+            f"Contributions are direct: with no other part in between. A circuit follows the paths "
+            f"through all layers that say {visible(target)} after {where(look)}."
+        )
+    )
+    asked = {"model": look.model, "prompt": text, "target": target, "against": against}
+    if st.button("Trace the circuit", key="trace circuit", icon=":material/hub:"):
+        from interp.circuits.trace import TraceConfig
+
+        with st.spinner("tracing …"):
+            run = pool.run(TraceConfig(**asked))
+        st.success(plain(f"{len(run.table('nodes'))} nodes are kept."))
+        link("circuits", "Open the circuit", run=run.path.name)
+    given = {name: value for name, value in asked.items() if value}
+    link("circuits", "Or fill in the form of the page Circuits", **given)
+    offer(pd.DataFrame([asked]), "circuit", *study_call("circuits.trace", asked))

@@ -1,0 +1,157 @@
+"""Films a newcomer's way through the app: screenshots in docs/pictures/film, shown in docs/app.md.
+
+usage: python docs/film.py [STORE]      (SmolLM2, about six minutes on two cores, in Chromium)
+
+From the start page and without a terminal: an atlas is made, a neuron found and steered with, kept
+beside an SAE's latent and an observable's feature, the three compared, and a report taken away,
+which opens without a network.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+FOLDER = Path(__file__).parent / "pictures" / "film"
+WIDTH, HEIGHT = 1180, 860
+COLLECTION = "dogs"
+SLOW = 600_000
+"""Milliseconds that the longest study may take."""
+
+
+@contextmanager
+def served(store: Path) -> Iterator[str]:
+    """The address of the app over a store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "interp", "app", "--port", str(port), "--runs", str(store)]
+    server = subprocess.Popen(command)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=5)
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+class Film:
+    """What is done in the browser, with a picture after each step."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.taken = page, 0
+
+    def settle(self) -> None:
+        """Wait until the page has run."""
+        self.page.wait_for_timeout(700)
+        self.page.locator("[data-test-script-state=notRunning]").wait_for(timeout=SLOW)
+        self.page.wait_for_timeout(500)
+
+    def shot(self, name: str) -> None:
+        self.settle()
+        self.taken += 1
+        image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
+        small = image.quantize(96, dither=Image.Dither.NONE)
+        small.save(FOLDER / f"{self.taken:02d}-{name}.png", optimize=True)
+
+    def button(self, name: str) -> None:
+        main = self.page.get_by_test_id("stMain")
+        main.get_by_role("button", name=name, exact=True).first.click()
+
+    def link(self, name: str) -> None:
+        self.page.get_by_role("link", name=name, exact=True).first.click()
+
+    def fill(self, label: str, text: str) -> None:
+        box = self.page.get_by_role("textbox", name=label, exact=True).first
+        box.fill(text)
+        box.press("Enter")
+        self.settle()
+
+    def finished(self, study: str) -> None:
+        """On the jobs page: wait for a study, and open its run."""
+        self.page.get_by_text(f"1 running: {study}").first.wait_for(timeout=SLOW)
+        self.page.wait_for_timeout(15_000)
+        self.shot(f"job-{study.partition('.')[0]}")
+        self.page.get_by_role("link", name="Open the run").first.wait_for(timeout=SLOW)
+
+    def keep(self, note: str) -> None:
+        """On a direction's page: keep it."""
+        self.page.get_by_role("radio", name="Keep", exact=True).click()
+        self.settle()
+        box = self.page.get_by_role("combobox", name="Collection")
+        if box.input_value() != COLLECTION:
+            box.fill(COLLECTION)
+            box.press("Enter")
+        self.page.get_by_label("Note").fill(note)
+        self.button("Keep it")
+        self.page.get_by_role("link", name=f"Open {COLLECTION}").wait_for()
+
+
+def a_model(film: Film) -> None:
+    """The start page of an empty store leads to the form; the atlas is made as a job."""
+    film.shot("start")
+    film.fill("A model", "smollm2-135m")
+    film.page.get_by_role("heading", name="New study").wait_for()
+    film.shot("form")
+    film.button("Start")
+    film.finished("neurons.atlas")
+
+
+def a_neuron(film: Film) -> None:
+    """A word leads to a neuron, and the neuron to steering."""
+    film.link("Start")
+    film.settle()
+    film.fill("A word", "dog")
+    film.page.get_by_role("heading", name="Neuron atlas").wait_for()
+    film.shot("search")
+    film.fill("Or name a neuron", "29.down.808")
+    film.page.get_by_role("heading", name="29.down.808").wait_for(timeout=SLOW)
+    film.shot("neuron")
+    film.page.get_by_role("button", name="29.down.808").first.click()
+    film.link("Steer")
+    film.page.get_by_role("heading", name="Steer").wait_for()
+    film.settle()
+
+
+def three_to_keep(film: Film, address: str) -> None:
+    """The neuron, a latent of a shipped SAE, and the feature of an observable."""
+    raise NotImplementedError
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for old in FOLDER.glob("*.png"):
+        old.unlink()
+    store = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+    with served(store) as address, sync_playwright() as playwright:
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.set_default_timeout(120_000)
+        page.goto(address)
+        film = Film(page)
+        a_model(film)
+        a_neuron(film)
+        three_to_keep(film, address)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""Writing collections: a change is written whole or not at all, and of two writers at once each
+waits for the other (a lock on the store's folder of collections).
+
+A direction's folder is written before the list that names it, and taken away after: what a crash
+leaves is a folder that nothing names, never an entry without its vector.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from ..runs.disk import unwritable
+from ..runs.parts import whole
+from ..runs.store import Store
+from .collections import (
+    FILE,
+    KEPT,
+    LONGEST_NOTE,
+    LONGEST_TEXT,
+    LONGEST_TITLE,
+    MOST,
+    SCHEMA,
+    Collection,
+    Entry,
+    checked_address,
+    checked_name,
+    new_id,
+    open_collection,
+    root_of,
+)
+from .sets import FILES
+
+if TYPE_CHECKING:
+    from .directions import Directions
+
+AT_ONCE = 100
+"""Directions that are kept by one call."""
+
+
+def keep(
+    name: str,
+    source: str,
+    model: str | None = None,
+    note: str = "",
+    title: str = "",
+    store: Store | None = None,
+) -> list[Entry]:
+    """Keep directions in a collection, each as an entry of its own; a new name begins one.
+
+    Args:
+        source: as `open_directions` takes it.
+        title: of one direction; by default its name.
+
+    Raises:
+        UserError: the text names none, more than AT_ONCE, or the collection cannot be written.
+    """
+    from .singles import singles
+    from .sources import open_directions
+
+    store = store or Store()
+    opened = open_directions(source, model, store)
+    if len(opened) > AT_ONCE:
+        raise UserError(
+            f"{source} names {len(opened):,} directions: name at most {AT_ONCE}, as in {source}:0,3"
+        )
+    if title and len(opened) > 1:
+        raise UserError(f"{source} names {len(opened)} directions: a title is of one")
+    texts = singles(source, opened, store)
+    return keep_directions(name, opened, texts, note, title, model or "", store)
+
+
+def keep_directions(
+    name: str,
+    directions: Directions,
+    sources: Sequence[str] = (),
+    note: str = "",
+    title: str = "",
+    model: str = "",
+    store: Store | None = None,
+) -> list[Entry]:
+    """`keep` of directions that are open already.
+
+    Args:
+        sources: of each the text that it was opened by, if any.
+        model: whose they are, if they do not say it.
+    """
+    store, made = store or Store(), []
+    with _changed(name, store) as (collection, write):
+        entries = list(collection.entries)
+        for row, own in enumerate(directions.names):
+            entry = Entry(
+                id=new_id(title or own, [each.id for each in entries]),
+                kind="direction",
+                title=_short(title, LONGEST_TITLE, "the title") or own[:LONGEST_TITLE],
+                note=_short(note, LONGEST_NOTE, "the note"),
+                added=_now(),
+                source=sources[row] if sources else "",
+                model=directions.provenance.model or model,
+                site=str(directions.site),
+                read_as=directions.read_as,
+            )
+            directions.pick([row]).save(collection.vectors_of(entry))
+            entries.append(entry)
+            made.append(entry)
+        write(replace(collection, entries=tuple(entries)))
+    return made
+
+
+def keep_prompt(
+    name: str,
+    text: str,
+    model: str = "",
+    note: str = "",
+    title: str = "",
+    store: Store | None = None,
+) -> Entry:
+    """Keep a prompt in a collection."""
+    if not text.strip():
+        raise UserError("the prompt is empty: give some text")
+    _short(text, LONGEST_TEXT, "the prompt")
+    return _keep_one(
+        name, Entry("", "prompt", title or text[:60], note, text=text, model=model), store
+    )
+
+
+def keep_view(
+    name: str, address: str, title: str = "", note: str = "", store: Store | None = None
+) -> Entry:
+    """Keep a view of the app in a collection, by its page and parameters: /atlas?word=dog."""
+    checked_address(address)
+    return _keep_one(name, Entry("", "view", title or address, note, address=address), store)
+
+
+def _keep_one(name: str, entry: Entry, store: Store | None) -> Entry:
+    title = " ".join(entry.title.split())
+    _short(title, LONGEST_TITLE, "the title")
+    _short(entry.note, LONGEST_NOTE, "the note")
+    with _changed(name, store or Store()) as (collection, write):
+        id = new_id(title, [each.id for each in collection.entries])
+        made = replace(entry, id=id, title=title, added=_now())
+        write(replace(collection, entries=(*collection.entries, made)))
+    return made
+
+
+def annotate(
+    name: str, note: str, entry: str = "", title: str = "", store: Store | None = None
+) -> Collection:
+    """Write a collection's note, or an entry's, and if given its title."""
+    _short(note, LONGEST_NOTE, "the note")
+    _short(title, LONGEST_TITLE, "the title")
+    with _changed(name, store or Store(), new=False) as (collection, write):
+        if entry:
+            old = collection.entry(entry)
+            new = replace(old, note=note, title=title or old.title)
+            entries = tuple(new if each is old else each for each in collection.entries)
+            made = replace(collection, entries=entries)
+        else:
+            made = replace(collection, note=note)
+        write(made)
+    return made
+
+
+def remove(name: str, entry: str = "", store: Store | None = None) -> None:
+    """Take an entry out of a collection; without one, the whole collection away."""
+    store = store or Store()
+    with _changed(name, store, new=False) as (collection, write):
+        if entry:
+            gone = collection.entry(entry)
+            left = tuple(each for each in collection.entries if each is not gone)
+            write(replace(collection, entries=left))
+            shutil.rmtree(collection.vectors_of(gone), ignore_errors=True)
+        else:
+            (collection.folder / FILE).unlink()  # first: without it there is no collection
+            shutil.rmtree(collection.folder)
+
+
+def rename(name: str, new: str, store: Store | None = None) -> Collection:
+    """Give a collection another name."""
+    store, new = store or Store(), checked_name(new)
+    with _changed(name, store, new=False) as (collection, _):
+        place_whole(collection.folder, new, store)
+    return open_collection(new, store)
+
+
+def merge(name: str, others: Sequence[str], store: Store | None = None) -> Collection:
+    """Put what other collections hold into one, which may be new. They stay as they are. What is
+    the same (kind, source, model, text, address and vectors) stands in it once, with both notes."""
+    store = store or Store()
+    from_there = [open_collection(each, store) for each in others]
+    with _changed(name, store) as (collection, write):
+        entries = {_same(collection, entry): entry for entry in collection.entries}
+        for other in from_there:
+            for entry in other.entries:
+                key = _same(other, entry)
+                if old := entries.get(key):
+                    entries[key] = replace(old, note=_both(old.note, entry.note))
+                    continue
+                id = new_id(entry.id, [each.id for each in entries.values()])
+                entries[key] = new = replace(entry, id=id)
+                if entry.kind == "direction":
+                    _copy(other.vectors_of(entry), collection.vectors_of(new))
+        write(replace(collection, entries=tuple(entries.values())))
+    return open_collection(name, store)
+
+
+def place_whole(folder: Path, name: str, store: Store) -> None:
+    """Give a whole collection's folder the place of a name; the lock must be held.
+
+    Raises:
+        UserError: there is a collection of that name, or it cannot be written.
+    """
+    target = root_of(store) / name
+    if target.exists():
+        raise UserError(f"there is a collection '{name}' already: give another name")
+    try:
+        folder.rename(target)
+    except OSError as error:
+        raise UserError(unwritable(target, error)) from error
+
+
+@contextmanager
+def locked(store: Store) -> Iterator[Path]:
+    """The folder of a store's collections, which nobody else changes meanwhile."""
+    root = root_of(store)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        held = os.open(root / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise UserError(unwritable(root, error)) from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield root
+    finally:
+        os.close(held)  # which gives the lock back
+
+
+@contextmanager
+def _changed(
+    name: str, store: Store, new: bool = True
+) -> Iterator[tuple[Collection, Callable[[Collection], None]]]:
+    """A collection as it is now, and what writes it, while nobody else does."""
+    name = checked_name(name)
+    with locked(store) as root:
+        if new and not (root / name / FILE).is_file():
+            yield Collection(name, root / name, "", ()), _write
+        else:
+            yield open_collection(name, store), _write
+
+
+def _write(collection: Collection) -> None:
+    if len(collection.entries) > MOST:
+        raise UserError(f"a collection has at most {MOST} entries: begin another one")
+    about = {
+        "schema": SCHEMA,
+        "note": collection.note,
+        "entries": [asdict(entry) for entry in collection.entries],
+    }
+    with whole(collection.folder, FILE) as making:
+        making.write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+
+def _copy(there: Path, here: Path) -> None:
+    """The files of a direction, the one that says that it is whole last."""
+    for name in (*FILES[1:], FILES[0]):
+        with whole(here, name) as making:
+            shutil.copyfile(there / name, making)
+
+
+def _same(collection: Collection, entry: Entry) -> tuple[str, ...]:
+    """What two entries that are the same share."""
+    vectors = ""
+    if entry.kind == "direction":
+        from ..model.tensor_files import remembered_sha256
+
+        vectors = remembered_sha256(collection.vectors_of(entry) / FILES[1])
+    source = "" if entry.source.startswith(KEPT) else entry.source
+    return entry.kind, source, entry.model, entry.site, entry.text, entry.address, vectors
+
+
+def _both(one: str, other: str) -> str:
+    """Two notes, the same text once."""
+    if not other or other in one:
+        return one
+    return f"{one}\n{other}"[:LONGEST_NOTE] if one else other
+
+
+def _short(text: str, most: int, what: str) -> str:
+    if len(text) > most:
+        raise UserError(f"{what} has {len(text):,} characters: give at most {most:,}")
+    return text
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,314 @@
+"""Several edits at once, each written as a text, and what a model says with and without them.
+
+    hold 29.down.808=40            a neuron's activation is that value
+    add SOURCE=8                   so many times a direction is added
+    project-out SOURCE             a direction is taken out
+    steer-latent sae:PLACE:12=5    what a latent writes is added, in units of its activation
+    clamp-latent sae:PLACE:12=0    a latent is worth that value, all else is kept
+    ablate-latent sae:PLACE:12     a latent's contribution is taken away
+    splice sae:PLACE               an SAE's reconstruction stands in the place of the activations
+    splice+error sae:PLACE         the same with the SAE's error added back
+
+SOURCE is what `open_directions` takes, of one direction, or a folder and a row behind a colon. The
+edits act in the order given, at all positions but those that an SAE was not trained on
+(`saes.edits`). One command, one address of the app's page and one notebook call hold the same
+texts. Naive equivalent of one side:
+
+    with subject.edited(*edits):
+        subject.generate(batch, tokens)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..model.batch import Batch, Sampling, Step
+from ..model.edits import Edit, clamp, project_out
+from ..model.neuron import check_neuron, clamp_site, parse_neuron
+from ..model.prompting import Bos
+from ..model.subject import Subject
+from ..model.weights import open_weights
+from ..plain_path import found
+from ..progress import progress
+from .directions import Directions
+from .sources import open_directions
+
+if TYPE_CHECKING:
+    from ..saes import Sae
+
+VERBS = {
+    "hold": True,
+    "add": True,
+    "project-out": False,
+    "steer-latent": True,
+    "clamp-latent": True,
+    "ablate-latent": False,
+    "splice": False,
+    "splice+error": False,
+}
+"""What can be done, and whether with a value."""
+PLAIN, EDITED = "as it is", "edited"
+"""The two sides."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """One edit as a text says it; whether a model has it shows when it is made (`edits_of`)."""
+
+    verb: str
+    target: str
+    """A neuron, a direction's source, or `sae:PLACE:N`."""
+    value: float = math.nan
+    """NaN for a verb without one."""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.target}" + (f"={self.value:g}" if VERBS[self.verb] else "")
+
+    @property
+    def sae(self) -> str:
+        """The place of the SAE that it acts by; "" for none."""
+        if self.verb in ("hold", "add", "project-out"):
+            return ""
+        return self._sae_and_latent()[0]
+
+    @property
+    def latent(self) -> int:
+        """The latent's number."""
+        return self._sae_and_latent()[1]
+
+    def _sae_and_latent(self) -> tuple[str, int]:
+        place = self.target.removeprefix("sae:")
+        if self.verb.startswith("splice"):
+            return place, -1
+        place, _, number = place.rpartition(":")
+        return place, int(number)
+
+
+def parse_act(text: str) -> Act:
+    """One edit.
+
+    Raises:
+        UserError: a text of another form.
+    """
+    verb, _, rest = text.strip().partition(" ")
+    if verb not in VERBS:
+        raise UserError(
+            f"'{text}' is no edit: it begins with one of {', '.join(VERBS)}, as in 'hold "
+            "29.down.808=40'"
+        )
+    target, value = rest.strip(), math.nan
+    if VERBS[verb]:
+        target, equals, number = (part.strip() for part in rest.rpartition("="))
+        value = _number(number) if equals else math.nan
+        if not math.isfinite(value):
+            raise UserError(f"'{text}' has no value: write '{verb} {target or number}=8'")
+    if not target:
+        raise UserError(f"'{text}' says not of what: write '{verb} SOURCE'")
+    if verb == "hold":
+        clamp_site(parse_neuron(target))
+    if verb not in ("hold", "add", "project-out"):
+        _check_sae(verb, target)
+    return Act(verb, target, value)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _check_sae(verb: str, target: str) -> None:
+    place, _, number = target.removeprefix("sae:").rpartition(":")
+    splices = verb.startswith("splice")
+    if not target.startswith("sae:") or not (target[4:] if splices else place):
+        raise UserError(f"'{target}' names no SAE: write sae:PLACE" + ":12" * (not splices))
+    if not splices and not (number.isdecimal() and len(number) < 10):
+        raise UserError(f"'{target}' names no latent: write its number last, {target}:12")
+
+
+def one_direction(source: str, model: str) -> Directions:
+    """One direction by its source, or by a folder and a row behind a colon.
+
+    Raises:
+        UserError: as `open_directions`; a source of several, a row that it lacks.
+    """
+    base, _, row = source.rpartition(":")
+    if row.isdecimal() and (folder := found(base)) and folder.is_dir():
+        every = open_directions(base, model)
+        if int(row) >= len(every):
+            raise UserError(f"no direction {row} in {base}: it has {len(every)}, counted from 0")
+        return every.pick([int(row)])
+    opened = open_directions(source, model)
+    if len(opened) != 1:
+        raise UserError(
+            f"'{source}' holds {len(opened)} directions: name one, as in '{source}:0' of a folder"
+        )
+    return opened
+
+
+def edits_of(
+    acts: Sequence[Act], subject: Subject, model: str, sae: Callable[[str], Sae] | None = None
+) -> list[Edit]:
+    """The edits that texts ask for.
+
+    Args:
+        model: the subject's name, by which directions are opened.
+        sae: opens an SAE by its place; each is opened once.
+
+    Raises:
+        UserError: a neuron, direction, SAE or latent that is not there, or not of this model.
+    """
+    from ..saes import open_sae
+
+    opened: dict[str, Sae] = {}
+    for place in dict.fromkeys(act.sae for act in acts if act.sae):
+        opened[place] = (sae or open_sae)(place)
+        opened[place].check_model(model, place)
+    made = []
+    for act in acts:
+        edit = _by_latent(act, opened[act.sae], subject) if act.sae else _by_direction(act, model)
+        subject.matching([edit.site])
+        made.append(edit)
+    return made
+
+
+def _by_direction(act: Act, model: str) -> Edit:
+    if act.verb == "hold":
+        neuron = parse_neuron(act.target)
+        check_neuron(neuron, open_weights(model))
+        return clamp(clamp_site(neuron), neuron.neuron, act.value)
+    direction = one_direction(act.target, model)
+    direction.note_model(open_weights(model))
+    if act.verb == "project-out":
+        return project_out(direction.site, direction.vectors)
+    return direction.steer(0, act.value)
+
+
+def _by_latent(act: Act, sae: Sae, subject: Subject) -> Edit:
+    from ..saes.edits import ablate_latent, clamp_latent, splice, steer_latent
+
+    if act.verb.startswith("splice"):
+        return splice(sae, subject.prompting, error=act.verb == "splice+error")
+    if act.verb == "ablate-latent":
+        return ablate_latent(sae, act.latent, subject.prompting)
+    change = steer_latent if act.verb == "steer-latent" else clamp_latent
+    return change(sae, act.latent, act.value, subject.prompting)
+
+
+def feeding(acts: Sequence[Act]) -> Bos:
+    """Whether a BOS goes before the texts: as the first SAE says that it was trained, if any."""
+    from ..saes.open import saes_bos
+
+    places = [act.sae for act in acts if act.sae]
+    return saes_bos(places[0]) if places else "auto"
+
+
+def streamed(
+    subject: Subject,
+    batches: Mapping[str, Batch],
+    edits: Mapping[str, Sequence[Edit]],
+    tokens: int,
+    how: Sampling,
+) -> Iterator[tuple[str, Step]]:
+    """New tokens of several sides, one of each in turn; each side's edits are in scope for its own
+    passes alone, and none while this waits to be asked for more."""
+    running = {side: subject.stream(batch, tokens, how) for side, batch in batches.items()}
+    while running:
+        for side in list(running):
+            with subject.edited(*edits[side]):
+                step = next(running[side], None)
+            if step is None:
+                del running[side]
+            else:
+                yield side, step
+
+
+def answer_text(subject: Subject, ids: Sequence[int]) -> str:
+    """New tokens as text, without the one that ends it."""
+    whole = bool(ids) and ids[-1] in subject.ends
+    return subject.text(torch.tensor(ids[:-1] if whole else ids, dtype=torch.long))
+
+
+def turn(subject: Subject, prompts: Sequence[str], answers: Sequence[str], chat: bool) -> Batch:
+    """What the model gets at the end of a conversation: the user's messages, with an answer to each
+    but the last; of a text to continue, the text.
+
+    Raises:
+        UserError: an empty message; several without a chat template.
+    """
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise UserError("the prompt is empty: type some text")
+    if not chat:
+        if len(prompts) > 1:
+            raise UserError("several messages are a conversation: use the chat template")
+        return subject.tokens(prompts[0])
+    messages = []
+    for number, prompt in enumerate(prompts):
+        messages.append({"role": "user", "content": prompt})
+        if number < len(prompts) - 1:
+            messages.append({"role": "assistant", "content": answers[number]})
+    return subject.chat(messages)
+
+
+def compared(
+    subject: Subject,
+    edits: Sequence[Edit],
+    prompts: Sequence[str],
+    chat: bool = True,
+    tokens: int = 24,
+    how: Sampling = Sampling(),  # noqa: B008  it is a tuple
+) -> pd.DataFrame:
+    """What the model says as it is and edited, over a conversation of one or more messages; each
+    side goes on from its own answers.
+
+    Returns:
+        A row a message and side: `turn`, `side`, `next` (the most likely first token), its
+        `probability`, `kl` (from the distribution as it is to the edited one, in nats; NaN behind
+        answers that differ) and `text`.
+    """
+    sides = {PLAIN: (), EDITED: tuple(edits)}
+    said: dict[str, list[str]] = {side: [] for side in sides}
+    made: list[dict[str, Any]] = []
+    with progress("answer", len(prompts), "messages") as advance:
+        for number in range(len(prompts)):
+            asked = prompts[: number + 1]
+            batches = {side: turn(subject, asked, said[side], chat) for side in sides}
+            first, ids = {}, {side: [] for side in sides}  # type: ignore[var-annotated]
+            for side, step in streamed(subject, batches, sides, tokens, how):
+                first.setdefault(side, step.logits[0].double().log_softmax(-1))
+                ids[side].append(int(step.ids[0]))
+            same = said[PLAIN] == said[EDITED]
+            for side in sides:
+                best = int(first[side].argmax())
+                row = {"turn": number, "side": side, "next": subject.text(torch.tensor([best]))}
+                row["probability"] = float(first[side][best].exp())
+                row["kl"] = divergence(first[PLAIN], first[side]) if same else math.nan
+                made.append({**row, "text": answer_text(subject, ids[side])})
+            for side in sides:
+                said[side].append(answer_text(subject, ids[side]))
+            advance(1)
+    return pd.DataFrame(made)
+
+
+def divergence(before: Tensor, after: Tensor) -> float:
+    """KL from one distribution to another, of log probabilities, in nats."""
+    return float((before.exp() * (before - after)).nan_to_num(0.0).sum())
+
+
+def next_tokens(subject: Subject, before: Tensor, after: Tensor, most: int = 12) -> pd.DataFrame:
+    """The likeliest next tokens of two distributions, log probabilities [d_vocab]: `token`,
+    `before`, `after`, the likeliest afterwards first."""
+    best = (before.exp() + after.exp()).topk(min(most, len(before))).indices
+    best = best[after[best].argsort(descending=True)]
+    rows = {"token": [subject.text(i[None]) for i in best]}
+    rows |= {"before": before[best].exp().tolist(), "after": after[best].exp().tolist()}
+    return pd.DataFrame(rows)

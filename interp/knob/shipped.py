@@ -1,0 +1,36 @@
+"""The run that ships: its tables, the knob and the adapter, without a manifest of its own
+(data/knob/README.md tells how it was made)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..model.tensor_files import remembered_sha256
+from ..runs.parts import read_table
+from ..runs.store import Run
+from .adapter import SHIPPED
+
+MODEL = "smollm2-135m"
+
+
+def shipped_run() -> Run:
+    """It as a run of `knob.run`: what it was made with where that is not the default, and its
+    parts."""
+    files = {
+        path.relative_to(SHIPPED).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": remembered_sha256(path),
+        }
+        for path in sorted(SHIPPED.rglob("*.*"))
+    }
+    several = [read_table(path) for path in sorted(SHIPPED.glob("effects/configurations-*"))]
+    columns = (np.concatenate([t[name] for t in several]) for name in ("separation", "pair_acc"))
+    made = {
+        "study": "knob.run",
+        "config": {"model": MODEL, "template": "chat", "adapter": "shipped"},
+        "metrics": {"separation correlates": float(np.corrcoef(*columns)[0, 1])},
+        "files": files,
+        "finished": "shipped",
+        "seal": "shipped " + " ".join(part["sha256"][:8] for part in files.values()),
+    }
+    return Run(SHIPPED, made)

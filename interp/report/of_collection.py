@@ -1,0 +1,132 @@
+"""The report of a collection: what is kept, with its notes; what each direction spells; and the
+cosines between them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ..directions import figures
+from ..directions.collections import KEPT, Collection, Entry, open_collection
+from ..directions.compare import between, why_not
+from ..directions.sets import run_of
+from ..errors import UserError
+from ..model.weights import open_weights
+from ..runs.store import Run, Store
+from .document import report
+from .section import Section
+
+if TYPE_CHECKING:
+    from ..directions import Directions
+
+MOST = 40
+"""Directions that are compared."""
+TOKENS = 10
+
+
+def report_of_collection(name: str, store: Store | None = None) -> str:
+    """The document of a collection.
+
+    Raises:
+        UserError: there is none, or a damaged one. What is wrong with one direction (its model is
+            not here, its site is not of the stream) is said in its section.
+    """
+    store = store or Store()
+    collection = open_collection(name, store)
+    opened = _opened(collection, store)
+    sections = [_about(collection)]
+    if len(opened) > 1:
+        sections.append(_compared(collection, opened))
+    sections += [_entry(collection, each, opened.get(each.id)) for each in collection.entries]
+    return report(collection.name, sections, _runs(collection, store))
+
+
+def _opened(collection: Collection, store: Store) -> dict[str, Directions]:
+    """The directions by the ids of their entries, but for those that are damaged."""
+    from ..directions import open_directions
+
+    found = {}
+    for entry in collection.directions:
+        try:
+            found[entry.id] = open_directions(f"{KEPT}{collection.name}:{entry.id}", None, store)
+        except UserError:
+            continue
+    return found
+
+
+def _about(collection: Collection) -> Section:
+    rows = pd.DataFrame(
+        [(e.title, e.kind, e.site, e.model, e.note) for e in collection.entries],
+        columns=["title", "kind", "site", "model", "note"],
+    )
+    return Section("What is kept", shows=collection.note, rows=rows)
+
+
+def _compared(collection: Collection, opened: dict[str, Directions]) -> Section:
+    ids = list(opened)[:MOST]
+    every = [opened[id] for id in ids]
+    names = [collection.entry(id).title for id in ids]
+    models = {each.provenance.model for each in every}
+    try:
+        weights = open_weights(models.pop()) if len(models) == 1 else None
+    except UserError:
+        weights = None
+    cosine = between(every, weights)
+    blanks = {why_not(a, b) for i, a in enumerate(every) for b in every[:i]} - {""}
+    return Section(
+        "Compared",
+        shows="Cosines in the residual stream; a blank has none. Directions that were found in "
+        "different ways and still agree are the surprise.",
+        figures=(figures.cosine_map(cosine, names, names),),
+        found="; ".join(sorted(blanks)),
+        rows=pd.DataFrame(cosine.numpy(), names, names).reset_index(names="direction"),
+        command=f"interp directions compare {KEPT}{collection.name}:{ids[0]} "
+        f"{KEPT}{collection.name}:{ids[1]}",
+    )
+
+
+def _entry(collection: Collection, entry: Entry, opened: Directions | None) -> Section:
+    """One entry: facts, and of a direction what it spells."""
+    told = {
+        "kind": entry.kind,
+        "note": entry.note,
+        "site": entry.site,
+        "model": entry.model,
+        "score": entry.read_as,
+        "from": entry.source,
+        "prompt": entry.text,
+        "view": entry.address,
+        "kept": entry.added[:16].replace("T", " "),
+    }
+    facts = {name: value for name, value in told.items() if value}
+    if opened is None:
+        return Section(entry.title, facts=facts)
+    source = f"{KEPT}{collection.name}:{entry.id}"
+    command = f"interp directions decode {source}"
+    notebook = f"from interp import open_directions\nopen_directions({source!r})"
+    try:
+        table = opened.decode(open_weights(opened.model), TOKENS)
+    except UserError as error:
+        facts["tokens"] = f"none: {error}"
+        return Section(entry.title, facts=facts, command=command, notebook=notebook)
+    return Section(
+        entry.title,
+        facts=facts,
+        figures=(figures.token_bars(table.iloc[0]),),
+        command=command,
+        notebook=notebook,
+    )
+
+
+def _runs(collection: Collection, store: Store) -> list[Run]:
+    """The runs that the directions are from, as far as they are in the store."""
+    found: dict[str, Run] = {}
+    for entry in collection.directions:
+        if entry.source.startswith("run:"):
+            key = entry.source.removeprefix("run:").partition("/")[0].partition(":")[0]
+            try:
+                found[key] = run_of(key, store)
+            except UserError:
+                continue
+    return list(found.values())

@@ -1,0 +1,319 @@
+"""Collections: kept whole or not at all, scored as before, sent to someone else, and read with
+care."""
+
+import io
+import json
+import multiprocessing
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sae_lens import TopKSAE, TopKSAEConfig
+
+from interp.cli import main
+from interp.directions import Directions, keeping, open_directions
+from interp.directions.collections import collection_names, open_collection, open_kept
+from interp.directions.keeping import annotate, keep, keep_directions, keep_prompt, keep_view
+from interp.directions.parcel import export, import_parcel, packed
+from interp.directions.provenance import Provenance
+from interp.directions.reading import Product, Scale
+from interp.errors import UserError
+from interp.model.site import Site
+from interp.runs.store import Store
+
+
+def a_set(n=2, seed=0, site="0.resid_post", reading=None, names=None):
+    vectors = torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
+    index = pd.DataFrame({"name": names or [f"v{i}" for i in range(n)]})
+    made = Provenance("test", "some-model", notes={"why": seed})
+    return Directions(Site.parse(site), vectors, index, made, reading or Product())
+
+
+def test_what_is_kept_is_what_was_found(own_home):
+    found = a_set(2, reading=Product(Scale(True, 1e-5)))
+    made = keep_directions("two of them", found, ["a:0", "a:1"], note="why")
+    assert [entry.id for entry in made] == ["v0", "v1"]
+    for row, entry in enumerate(made):
+        again = open_directions(f"kept:two of them:{entry.id}")
+        assert torch.equal(again.vectors, found.vectors[[row]])
+        assert (again.reading, again.site) == (found.reading, found.site)
+        assert again.provenance == found.provenance
+        assert (entry.model, entry.site, entry.source) == ("some-model", "0.resid_post", f"a:{row}")
+    whole = open_directions("kept:two of them")
+    assert torch.equal(whole.vectors, found.vectors)
+    assert whole.names == ["v0", "v1"]
+
+
+def test_a_collection_holds_sites_of_all_kinds_but_opens_one_kind_at_a_time(own_home):
+    keep_directions("mixed", a_set(1, 1))
+    keep_directions("mixed", a_set(1, 2, site="3.mlp_out"))
+    with pytest.raises(UserError, match=r"read in 2 ways.*kept:mixed:v0"):
+        open_directions("kept:mixed")
+    assert str(open_directions("kept:mixed:v0-2").site) == "3.mlp_out"
+
+
+def test_a_kept_latent_scores_through_its_encoder(own_home, tmp_path, model_folder):
+    """Against the encoder in numpy: relu of the k largest of (x - b_dec) W_enc + b_enc."""
+    torch.manual_seed(0)
+    inner = TopKSAE(TopKSAEConfig(d_in=32, d_sae=48, k=6))
+    with torch.no_grad():
+        inner.W_enc.copy_(torch.randn(32, 48))
+        inner.b_enc.copy_(torch.randn(48))
+    inner.cfg.metadata.hook_name = "blocks.0.hook_resid_post"
+    inner.cfg.metadata.model_name = str(model_folder("llama"))
+    inner.save_model(tmp_path / "sae")
+    (entry,) = keep("latents", f"sae:{tmp_path / 'sae'}:7")
+    kept = open_directions(f"kept:latents:{entry.id}")
+    x = torch.randn(40, 32)
+    weights = {name: value.detach().double().numpy() for name, value in inner.state_dict().items()}
+    pre = (x.double().numpy() - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
+    kth = np.sort(pre, axis=1)[:, [-6]]
+    want = np.where(pre >= kth, np.maximum(pre, 0), 0)[:, 7]
+    assert 0 < (want > 0).sum() < 40
+    np.testing.assert_allclose(kept.scores(x)[:, 0].numpy(), want, atol=1e-4)
+
+
+def test_prompts_and_views_stand_beside_directions(own_home):
+    keep_directions("all", a_set(1))
+    prompt = keep_prompt("all", "The dog\nbarks", "some-model", title="a dog")
+    view = keep_view("all", "/atlas?word=dog", "dogs")
+    found = open_collection("all")
+    assert [entry.kind for entry in found.entries] == ["direction", "prompt", "view"]
+    assert found.entry(prompt.id).text == "The dog\nbarks"
+    assert found.entry(view.id).address == "/atlas?word=dog"
+    with pytest.raises(UserError, match="is a prompt, no direction"):
+        open_kept(f"kept:all:{prompt.id}", Store())
+    for address in ("https://evil.example", "//evil.example/a", "javascript:alert(1)", ""):
+        with pytest.raises(UserError, match="no view of this app"):
+            keep_view("all", address)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "a/b", ".hidden", "x" * 99, "a\0b", "a:b", "a\nb", "a."]
+)
+def test_a_name_is_a_plain_file_name(name, own_home):
+    with pytest.raises(UserError, match="cannot be a collection's name"):
+        keep_directions(name, a_set(1))
+    assert not list((own_home / "runs").rglob("directions.json"))
+
+
+def _many(number):
+    for n in range(5):
+        keep_prompt("shared", f"prompt {number} {n}")
+
+
+def test_two_writers_at_once_lose_nothing(own_home):
+    processes = [
+        multiprocessing.get_context("fork").Process(target=_many, args=(i,)) for i in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    found = open_collection("shared")
+    assert {entry.text for entry in found.entries} == {
+        f"prompt {i} {n}" for i in range(4) for n in range(5)
+    }
+    assert len({entry.id for entry in found.entries}) == 20
+
+
+def _full(_):
+    raise UserError("full")
+
+
+def test_what_fails_on_the_way_leaves_the_collection_as_it_was(own_home, monkeypatch):
+    keep_directions("safe", a_set(1, 1))
+    before = open_collection("safe")
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping, "_write", _full)
+        with pytest.raises(UserError, match="full"):
+            keep_directions("safe", a_set(1, 2))
+    assert open_collection("safe") == before
+    (new,) = keep_directions("safe", a_set(1, 3))  # in the place of what nothing names
+    assert torch.equal(open_directions(f"kept:safe:{new.id}").vectors, a_set(1, 3).vectors)
+
+
+def test_merged_once_each_with_both_notes(own_home):
+    keep_directions("a", a_set(2, 1), ["s:0", "s:1"], note="one")
+    keep_directions("b", a_set(2, 1).pick([0]), ["s:0"], note="other")
+    keep_directions("b", a_set(1, 9), ["t:0"])
+    merged = keeping.merge("a", ["b"])
+    assert [entry.title for entry in merged.entries] == ["v0", "v1", "v0"]
+    vectors = [open_directions(f"kept:a:{entry.id}").vectors[0] for entry in merged.entries]
+    assert torch.equal(vectors[0], a_set(2, 1).vectors[0])
+    assert torch.equal(vectors[2], a_set(1, 9).vectors[0])
+    assert len(open_collection("b").entries) == 2
+    assert keeping.merge("new", ["a", "b"]).entries[0].note == merged.entries[0].note
+
+
+def test_merging_keeps_both_notes_of_what_is_the_same(own_home):
+    for name, note in (("a", "one"), ("b", "other")):
+        keep_directions(name, a_set(1, 1), ["s:0"], note=note)
+    (entry,) = keeping.merge("a", ["b"]).entries
+    assert entry.note == "one\nother"
+
+
+def test_notes_titles_names_and_removal(own_home):
+    keep_directions("a", a_set(2))
+    annotate("a", "about all")
+    annotate("a", "about one", "v0", "first")
+    found = keeping.rename("a", "b")
+    assert (found.note, found.entry("v0").note, found.entry("v0").title) == (
+        *("about all", "about one", "first"),
+    )
+    assert collection_names(Store()) == ["b"]
+    keeping.remove("b", "v0")
+    assert [entry.id for entry in open_collection("b").entries] == ["v1"]
+    assert not (open_collection("b").folder / "directions" / "v0").exists()
+    keeping.remove("b")
+    assert collection_names(Store()) == []
+    with pytest.raises(UserError, match="there is no collection 'b'"):
+        keeping.remove("b")
+
+
+def test_sent_and_taken(own_home, tmp_path):
+    keep_directions("a", a_set(2, 5, reading=Product(Scale(False, 1e-6))), note="é\n# no heading")
+    keep_prompt("a", "say it")
+    file = export("a", tmp_path / "sent.zip")
+    assert file.read_bytes() == packed(open_collection("a"))
+    taken = import_parcel(file)
+    assert taken.name == "sent"
+    assert taken.entries == open_collection("a").entries
+    assert torch.equal(open_directions("kept:sent").vectors, a_set(2, 5).vectors)
+    with pytest.raises(UserError, match="there is a collection 'sent' already"):
+        import_parcel(file)
+    assert import_parcel(io.BytesIO(file.read_bytes()), "third").entries == taken.entries
+
+
+def _spoiled(own_home, tmp_path, change):
+    keep_directions("a", a_set(1))
+    members = {}
+    with zipfile.ZipFile(export("a", tmp_path / "a.zip")) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    path = tmp_path / "spoiled.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def _set(name, value):
+    return lambda members: members.__setitem__(name, value)
+
+
+def _entries(change):
+    def spoil(members):
+        about = json.loads(members["collection.json"])
+        change(about["entries"][0])
+        members["collection.json"] = json.dumps(about).encode()
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_set("../out.txt", b"x"), "no file of a collection"),
+        (_set("/etc/x", b"x"), "no file of a collection"),
+        (_set("directions/../directions.json", b"{}"), "no file of a collection"),
+        (_set("directions/a\\b/index.parquet", b"x"), "no file of a collection"),
+        (_set("directions/v0/run.sh", b"x"), "no file of a collection"),
+        (_set("directions/v0/vectors.safetensors", b"x"), "."),
+        (lambda members: members.pop("directions/v0/index.parquet"), "holds no directions"),
+        (lambda members: members.pop("collection.json"), "has no collection.json"),
+        (_set("collection.json", b"[]"), "not an object"),
+        (_set("collection.json", b'{"schema": 1, "entries": [1]}'), "not an object"),
+        (_entries(lambda entry: entry.update(id="../x")), "no proper id"),
+        (_entries(lambda entry: entry.update(kind="program")), "no direction, prompt or view"),
+        (_entries(lambda entry: entry.update(address="https://a.b")), "no view of this app"),
+        (_entries(lambda entry: entry.update(note="x" * 30_000)), "too long"),
+        (_entries(lambda entry: entry.update(more=1)), "not known"),
+        (_entries(lambda entry: entry.update(title=None)), "missing or null"),
+    ],
+)
+def test_what_a_stranger_sends_is_refused_whole(change, says, own_home, tmp_path):
+    path = _spoiled(own_home, tmp_path, change)
+    with pytest.raises(UserError, match=says):
+        import_parcel(path)
+    assert collection_names(Store()) == ["a"]
+    assert [p.name for p in (own_home / "runs" / "collections").iterdir() if p.is_dir()] == ["a"]
+    assert not (own_home / "runs" / "out.txt").exists()
+
+
+def test_a_bomb_an_encrypted_file_and_no_zip_at_all(own_home, tmp_path, monkeypatch):
+    path = _spoiled(own_home, tmp_path, lambda members: None)
+    for name, value, says in (("LARGEST", 100, "holds more"), ("MOST", 0, "more than a coll")):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"interp.directions.parcel.{name}", value)
+            with pytest.raises(UserError, match=says):
+                import_parcel(path)
+    locked = bytearray(path.read_bytes())
+    locked[locked.index(b"PK\1\2") + 8] |= 1  # the central directory's flag
+    (tmp_path / "locked.zip").write_bytes(locked)
+    with pytest.raises(UserError, match="is encrypted"):
+        import_parcel(tmp_path / "locked.zip")
+    (tmp_path / "none.zip").write_text("hello")
+    with pytest.raises(UserError, match="cannot read none.zip as a .zip file"):
+        import_parcel(tmp_path / "none.zip")
+
+
+def test_a_link_in_a_collection_is_not_followed(own_home, tmp_path):
+    keep_directions("a", a_set(1))
+    folder = open_collection("a").folder / "directions" / "v0"
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        open_directions("kept:a:v0")
+
+
+def test_too_many_directions_at_once_are_refused(own_home, monkeypatch):
+    monkeypatch.setattr(keeping, "AT_ONCE", 2)
+    a_set(3).save(own_home / "set")
+    with pytest.raises(UserError, match="names 3 directions: name at most 2"):
+        keep("a", str(own_home / "set"))
+    assert [e.source for e in keep("a", f"{own_home / 'set'}:2")] == [f"{own_home / 'set'}:2"]
+
+
+def test_the_command_keeps_shows_merges_and_sends(own_home, capsys, tmp_path):
+    a_set(2).save(own_home / "set")
+
+    def ask(*words):
+        assert main(["keep", *words, "--json"]) == 0, words
+        return SimpleNamespace(**json.loads(capsys.readouterr().out))
+
+    assert ask("add", "x", str(own_home / "set"), "--note", "n").metrics == {"entries": 2}
+    assert ask("add", "x", "--prompt", "hello", "--title", "t").entries[0]["text"] == "hello"
+    assert ask("list").collections == [{"name": "x", "entries": 3, "note": ""}]
+    assert [e["id"] for e in ask("show", "x").entries] == ["v0", "v1", "t"]
+    ask("note", "x", "v0", "--text", "changed")
+    assert ask("show", "x").entries[0]["note"] == "changed"
+    assert ask("merge", "y", "x").metrics == {"entries": 3}
+    assert ask("export", "y", str(tmp_path / "y.zip")).file == str(tmp_path / "y.zip")
+    assert ask("import", str(tmp_path / "y.zip"), "--name", "z").name == "z"
+    ask("rename", "z", "w")
+    ask("remove", "w", "t")
+    assert len(ask("show", "w").entries) == 2
+    assert main(["keep", "remove", "w"]) == 2
+    assert "give --yes" in capsys.readouterr().err
+    ask("remove", "w", "--yes")
+    assert [c["name"] for c in ask("list").collections] == ["x", "y"]
+    assert main(["keep", "add", "x"]) == 2
+
+
+def test_a_report_holds_notes_tokens_and_cosines_and_runs_nothing(dog_model, own_home, capsys):
+    keep("a", "1.down.17", str(dog_model), note="<script>alert(1)</script> barks")
+    keep("a", "1.up.4", str(dog_model))
+    keep_directions("a", a_set(1, names=["of nobody"]))
+    keep_prompt("a", "say dog", note="asked")
+    out = own_home / "a.html"
+    assert main(["keep", "report", "a", str(out)]) == 0
+    told = out.read_text()
+    assert "<script>alert(1)" not in told
+    for text in ("barks", "say dog", "asked", "1.down.17", "kept:a:1.up.4", "they are of two"):
+        assert text in told, text
+    assert "tokens" in told  # of the one whose model is not here, why there are none
+    assert "http://" not in told.partition("<script")[0]

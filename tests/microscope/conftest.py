@@ -1,0 +1,24 @@
+"""Tiny models of several families, open for the microscope, in float32 and float64."""
+
+from functools import lru_cache
+
+import pytest
+import torch
+
+from interp.microscope.passed import Opened
+from interp.model.subject import open_subject
+
+FAMILIES = ("llama", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_neo")
+IDS = [[3, 17, 5, 99, 42, 7]]
+
+
+@pytest.fixture(scope="session")
+def opened_model(model_folder):
+    """`opened_model(family, dtype)`: an `Opened`."""
+
+    @lru_cache
+    def opened(family, dtype=torch.float32):
+        folder = str(model_folder(family))
+        return Opened(open_subject(folder, attention="eager", dtype=dtype))
+
+    return opened
