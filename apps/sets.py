@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
+from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.chips import chips
 from interp.apps.columns import shown_table
