@@ -13,9 +13,15 @@ import pytest
 import torch
 from sae_lens import TopKSAE, TopKSAEConfig
 
+from interp.analyses import analyses
 from interp.cli import main
 from interp.directions import Directions, keeping, open_directions
-from interp.directions.collections import collection_names, open_collection, open_kept
+from interp.directions.collections import (
+    checked_address,
+    collection_names,
+    open_collection,
+    open_kept,
+)
 from interp.directions.keeping import annotate, keep, keep_directions, keep_prompt, keep_view
 from interp.directions.parcel import export, import_parcel, packed
 from interp.directions.provenance import Provenance
@@ -80,6 +86,8 @@ def test_prompts_and_views_stand_beside_directions(own_home):
     keep_directions("all", a_set(1))
     prompt = keep_prompt("all", "The dog\nbarks", "some-model", title="a dog")
     view = keep_view("all", "/atlas?word=dog", "dogs")
+    for page in (page for entry in analyses().values() for page in entry.pages):
+        checked_address(f"/{page.address}?a=b%20c+d")
     found = open_collection("all")
     assert [entry.kind for entry in found.entries] == ["direction", "prompt", "view"]
     assert found.entry(prompt.id).text == "The dog\nbarks"
