@@ -30,6 +30,8 @@ from interp.errors import UserError
 from interp.model.site import Site
 from interp.runs.store import Store
 
+from ..manifests import finish_by_hand
+
 
 def a_set(n=2, seed=0, site="0.resid_post", reading=None, names=None):
     vectors = torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
@@ -61,7 +63,7 @@ def test_a_collection_holds_sites_of_all_kinds_but_opens_one_kind_at_a_time(own_
     assert str(open_directions("kept:mixed:v0-2").site) == "3.mlp_out"
 
 
-def test_a_kept_latent_scores_through_its_encoder(own_home, tmp_path, model_folder):
+def test_a_kept_latent_scores_through_its_encoder(own_home, model_folder):
     """Against the encoder in numpy: relu of the k largest of (x - b_dec) W_enc + b_enc."""
     torch.manual_seed(0)
     inner = TopKSAE(TopKSAEConfig(d_in=32, d_sae=48, k=6))
@@ -70,8 +72,10 @@ def test_a_kept_latent_scores_through_its_encoder(own_home, tmp_path, model_fold
         inner.b_enc.copy_(torch.randn(48))
     inner.cfg.metadata.hook_name = "blocks.0.hook_resid_post"
     inner.cfg.metadata.model_name = str(model_folder("llama"))
-    inner.save_model(tmp_path / "sae")
-    (entry,) = keep("latents", f"sae:{tmp_path / 'sae'}:7")
+    run = finish_by_hand(own_home / "runs", "saes.train", {}, made={"a/sae": inner.save_model})
+    (entry,) = keep("latents", f"sae:{run / 'a' / 'sae'}:7")
+    assert entry.source == f"sae:run:{run.name}/a/sae:7"
+    assert entry.read_as == f"activation in run:{run.name}/a/sae at 0.resid_post"
     kept = open_directions(f"kept:latents:{entry.id}")
     x = torch.randn(40, 32)
     weights = {name: value.detach().double().numpy() for name, value in inner.state_dict().items()}
