@@ -25,16 +25,18 @@ VIEWS = {
 """The views of a direction's page, by the URL's `view`."""
 
 
-def carry_on(source: str, model: str, key: str) -> None:
+def carry_on(source: str, model: str, key: str, label: str = "") -> None:
     """The menu of a direction.
 
     Args:
         source: the text that opens it (`directions.open_directions`), `29.down.808`.
         model: whose neuron it is, and what runs.
         key: tells this menu from others on the page.
+        label: what the button says; by default the source.
     """
     source = portable(source, Store())
-    with st.popover(plain(shown("vector", source)), key=f"carry {key}", icon=":material/explore:"):
+    said = plain(shown("vector", label or source))
+    with st.popover(said, key=f"carry {key}", icon=":material/explore:"):
         links(source, model)
 
 

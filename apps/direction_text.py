@@ -148,7 +148,7 @@ def split(opened: OpenSet) -> None:
         "error is a linear function of the activation, and the nonlinear rest. The shares add up "
         "to 1. It is for scores that are products with an activation at the SAE's site."
     )
-    source = choose_sae(bound("sae", ""))
+    source = choose_sae("sae")
     tokens = st.select_slider("Tokens to read", TOKENS, key=bound("tokens", TOKENS[2], TOKENS))
     if not _runs():
         return

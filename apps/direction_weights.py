@@ -98,7 +98,7 @@ def _neurons(opened: OpenSet, kinds: list[str]) -> None:
 
 
 def _latents(opened: OpenSet) -> None:
-    source = choose_sae(bound("sae", ""))
+    source = choose_sae("sae")
     from interp.saes import open_sae
     from interp.saes.open import saes_fingerprint
 

@@ -21,7 +21,7 @@ from interp.apps.sets import (
     stored_sets,
     words,
 )
-from interp.directions import Directions, figures
+from interp.directions import figures
 from interp.directions.compare import meaning, pairs
 from interp.errors import UserError
 from interp.lens.files import open_lens
@@ -106,7 +106,7 @@ def choose_set(label: str, prefix: str = "") -> OpenSet:
     if what == LATENTS:
         left, right = st.columns([2, 1])
         with left:
-            sae = choose_sae(bound(f"{prefix}sae", ""))
+            sae = choose_sae(f"{prefix}sae")
         numbers = right.text_input("Latents", key=bound(f"{prefix}latents", "0,1,2"))
         if not all(number.strip().isdecimal() for number in numbers.split(",")):
             raise UserError(f"'{numbers}' are no numbers of latents: write 12,15")
@@ -115,9 +115,3 @@ def choose_set(label: str, prefix: str = "") -> OpenSet:
     if not named.strip():
         raise UserError("name a neuron: 29.down.808")
     return opened_set(named)
-
-
-def choose_directions(label: str, key: str = "", model: str = "") -> tuple[str, Directions]:
-    """As `choose_set`: the text that opens them, and the directions."""
-    chosen = choose_set(label, f"{key} " if key else "")
-    return chosen.source, chosen.directions

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
+from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.chips import chips
 from interp.apps.columns import shown_table
@@ -166,17 +167,18 @@ def stored_saes(store: Store) -> dict[str, str]:
     return {sae_text(place, store): "/".join(Path(place).parts[-3:]) for place in places}
 
 
-def choose_sae(key: str) -> str:
+def choose_sae(parameter: str) -> str:
     """A stored SAE or a shipped one, by the text that opens it; one may be typed in.
 
     Args:
-        key: of the widget.
+        parameter: of the URL.
     """
     names = stored_saes(Store())
+    first = next(iter(names), "")
     source = st.selectbox(
         "SAE",
         list(names),
-        key=key,
+        key=bound(parameter, first),
         accept_new_options=True,
         format_func=lambda text: printable(names.get(text, str(text))),
         help="Of a stored run, or a shipped one; a folder or release:sae_id can be typed.",
