@@ -79,10 +79,16 @@ class AtlasTables:
         return [pq.read_metadata(path).num_rows for path in self.neurons]
 
     def batches(self, columns: list[str]) -> Iterator[pa.Table]:
-        """The rows of the neurons, some at a time."""
+        """The rows of the neurons, `BATCH` of them at a time or a few more."""
+        waiting: list[pa.RecordBatch] = []
         for path in self.neurons:
             for batch in parquet_batches(path, columns, "make the atlas again", BATCH):
-                yield pa.Table.from_batches([batch])
+                waiting.append(batch)
+                if sum(map(len, waiting)) >= BATCH:
+                    yield pa.Table.from_batches(waiting)
+                    waiting = []
+        if waiting:
+            yield pa.Table.from_batches(waiting)
 
 
 def tables_of(atlas: Run) -> AtlasTables:
