@@ -22,6 +22,7 @@ from interp.apps.common import (
 from interp.errors import UserError
 from interp.model.vocabulary import visible
 from interp.neurons import figures
+from interp.plots import row_at_most
 from interp.runs.store import Run
 
 
@@ -86,9 +87,9 @@ def _of_a_prompt(run: Run) -> pd.DataFrame:
 
 def _strongest(held: pd.DataFrame, before: pd.Series) -> float:
     """The value that raises the word most; where none raises it, the one that lowers it most."""
-    best = held.loc[held["probability"].idxmax()]
+    best = row_at_most(held, held["probability"])
     if best["probability"] <= before["probability"]:
-        best = held.loc[held["probability"].idxmin()]
+        best = row_at_most(held, -held["probability"])
     return float(best["value"])
 
 

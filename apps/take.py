@@ -79,11 +79,11 @@ def html(section: Section, runs: Sequence[Run]) -> bytes:
 
 def parquet(rows: pd.DataFrame) -> bytes:
     """Rows as a Parquet file; a column of values of several kinds is written as text."""
-    file, held = BytesIO(), rows.rename(columns=str)
+    file, held = BytesIO(), rows.rename(columns=str).copy()
     for name in held.select_dtypes(object):
         try:
             pa.array(held[name], from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            held = held.assign(**{name: held[name].map(str)})
+            held[name] = held[name].map(str)
     held.to_parquet(file, index=False)
     return file.getvalue()

@@ -66,6 +66,15 @@ def sentences(figure: go.Figure) -> tuple[str, str]:
     return str(held.get("shows", "")), str(held.get("found", ""))
 
 
+def row_at_most(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
+    """The row with the largest of some values, one a row; NaN is none.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    return rows.iloc[int(values.astype(float).fillna(float("-inf")).to_numpy().argmax())]
+
+
 def on_dark(figure: go.Figure) -> go.Figure:
     """A copy whose colours are for a dark page."""
     made = go.Figure(figure)
