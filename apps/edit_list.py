@@ -18,17 +18,17 @@ from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.common import errors_in_place, plain
-from interp.apps.directions import choose_directions
-from interp.directions import Directions
+from interp.apps.directions import choose_set
+from interp.apps.sets import choose_sae, opened_set
 from interp.directions.reach import Reach, reach
-from interp.directions.steering import VERBS, Act, feeding, one_direction, parse_act
+from interp.directions.sets import sae_place
+from interp.directions.steering import VERBS, Act, feeding, parse_act
 from interp.errors import UserError
 from interp.latents import search
-from interp.model.files import state_of
 from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
-from interp.plain_path import found
+from interp.plain_text import printable
 from interp.runs.store import Run, Store
 
 LABELS = {
@@ -226,33 +226,20 @@ def _range(act: Act, model: str) -> Reach:
 
 def print_of(act: Act, model: str) -> str:
     """What an edit acts by, as a hash: the same text may mean another direction tomorrow."""
+    if act.sae:
+        return _sae_print(act)
+    return "" if act.verb == "hold" else opened_set(act.target, model).print
+
+
+def _sae_print(act: Act) -> str:
     from interp.saes.open import saes_fingerprint
 
-    if act.sae:
-        return saes_fingerprint(act.sae)
-    if act.verb == "hold":
-        return ""  # the model's own
-    return _direction_of(act.target, model).identity
-
-
-def _direction_of(source: str, model: str) -> Directions:
-    """A direction. Opening one may take a second, so a visit opens it once, and again where the
-    folder has changed."""
-    folder = found(source) or found(source.rpartition(":")[0])
-    about = folder / "directions.json" if folder else None
-    state = state_of(about) if about and about.exists() else ""
-    kept = st.session_state.setdefault("steer: directions", {})
-    key = (source, pool.content(model), state)
-    if key not in kept:
-        with st.spinner("opening the direction …"):
-            kept[key] = one_direction(source, model)
-    opened: Directions = kept[key]
-    return opened
+    return saes_fingerprint(sae_place(act.sae, Store()))
 
 
 def _note_model(source: str, model: str) -> None:
     """Say that a direction is of other weights."""
-    made = _direction_of(source, model).provenance
+    made = opened_set(source, model).directions.provenance
     if made.fingerprint and made.fingerprint != open_weights(model).fingerprint():
         st.warning(plain(f"This direction is of {made.model or 'other weights'}, not of {model}."))
 
@@ -270,11 +257,9 @@ def _about_latent(act: Act) -> None:
 
 def _survey_of(act: Act) -> Run | None:
     """The newest survey of an SAE that has the latent."""
-    from interp.saes.open import saes_fingerprint
-
     if not act.sae or act.latent < 0:
         return None
-    own = saes_fingerprint(act.sae)
+    own = _sae_print(act)
     for run in Store().looked_through(search.STUDY)[0]:
         same = run.manifest["fingerprints"].get("saes") == own
         if same and act.latent < run.metrics["latents"]:
@@ -317,38 +302,19 @@ def _neuron(_: str) -> str:
     return f"hold {parse_neuron(name)}"
 
 
-def _direction(model: str) -> str:
-    source, directions = choose_directions("Directions", model=model)
-    names = directions.names
+def _direction(_: str) -> str:
+    chosen = choose_set("Directions", "new ")
+    names = chosen.directions.names
     row = st.selectbox(
-        "Direction", range(len(names)), format_func=lambda i: plain(names[i]), key="new row"
+        "Direction", range(len(names)), format_func=lambda i: printable(names[i]), key="new row"
     )
-    if found(source):
-        return f"{source}:{row}"
-    if source.startswith("sae:"):
-        base, _, numbers = source.rpartition(":")
-        return f"{base}:{numbers.split(',')[row].strip()}"
-    return source.split(",")[row].strip() if len(names) > 1 else source
+    return chosen.texts[row]
 
 
 def _latent(_: str) -> str:
     verbs = {LABELS[verb]: verb for verb in LABELS if "latent" in verb or "splice" in verb}
-    label = st.selectbox("Act", list(verbs), key="new act")
-    verb = verbs.get(label, "steer-latent")
-    surveys = {run.path.name: run for run in Store().looked_through(search.STUDY)[0]}
-    sources = {str(run.config.get("saes") or ""): key for key, run in surveys.items()}
-    sources = {source: key for source, key in sources.items() if source}
-    place = st.selectbox(
-        "SAE",
-        list(sources),
-        key="new sae",
-        accept_new_options=True,
-        format_func=lambda source: plain("/".join(source.split("/")[-2:])),
-        help="Those with a survey in the store; or type a folder, or release:sae_id.",
-    )
-    if not place:
-        st.caption("There is no survey of an SAE in the store: type an SAE's folder.")
-        return ""
+    verb = verbs.get(st.selectbox("Act", list(verbs), key="new act"), "steer-latent")
+    place = choose_sae("sae")
     if verb.startswith("splice"):
         return f"{verb} sae:{place}"
     latent = st.number_input("Latent", 0, 10**8, 0, key="new latent")

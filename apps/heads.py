@@ -54,7 +54,7 @@ def _made(config: Any, pressed: bool, **changes: Any) -> Run | None:
 
 def _patching() -> None:
     usual = PatchConfig()
-    with st.form("patch"):
+    with st.expander("Patch another pair"), st.form("patch", border=False):
         prompt = st.text_input("Prompt", usual.prompt)
         counterfactual = st.text_input("Counterfactual, of as many tokens", usual.counterfactual)
         left, right = st.columns(2)
@@ -102,7 +102,7 @@ def _patched(run: Run) -> None:
 def _head() -> None:
     usual = HeadConfig()
     fits = {str(run.path): run for run in Store().runs(FitConfig.STUDY)}
-    with st.form("head"):
+    with st.expander("Show another head"), st.form("head", border=False):
         prompt = st.text_input("Prompt", usual.prompt)
         left, right = st.columns(2)
         head = left.text_input("Head", usual.head, help="Layer and number, such as 5.3.")
@@ -173,7 +173,7 @@ def _circuit(run: Run) -> None:
 
 
 def _heads() -> None:
-    with st.form("heads"):
+    with st.expander("Score another model"), st.form("heads", border=False):
         model = st.text_input("Model", DEFAULT_MODEL)
         pressed = st.form_submit_button("Score its heads")
     made = _made(RolesConfig(), pressed, model=model.strip())

@@ -23,6 +23,7 @@ from interp.apps.common import (
     plain,
 )
 from interp.directions import Directions
+from interp.directions.sources import content
 from interp.errors import UserError
 from interp.knob import figures
 from interp.knob.shipped import shipped_run
@@ -101,7 +102,7 @@ def _table(run: Run, name: str) -> pd.DataFrame:
 def _steer(run: Run) -> None:
     from interp.knob.steer_prompt import pick_direction, read_knob
 
-    knob = read_knob("shipped" if _is_shipped(run) else str(run.path / "knob"))
+    knob = read_knob(_folder(run))
     names = knob.names
     name = st.selectbox("Direction", names, key=bound("along", names[0], names))
     direction = pick_direction(knob, name)
@@ -142,7 +143,7 @@ def _value(direction: Directions) -> float:
     ends = round(low - margin, 1), round(high + margin, 1)
     place = bound(f"c {direction.names[0]}", round(known, 1))
     st.session_state[place] = min(max(float(st.session_state[place]), ends[0]), ends[1])
-    return float(st.slider("c, the value of u·h", *ends, step=0.1, key=place))
+    return float(st.slider("c, the value of u·h", *ends, step=0.1, key=place, format="%.1f"))
 
 
 def _answers(
@@ -163,7 +164,12 @@ def _answers(
 
     own = ("knob", pool.content(model, adapter=_adapter(run)), template, context, query)
     plain_row = remembered(own, lambda: asked(None))
-    return [plain_row, remembered((*own, direction.identity, c), lambda: asked(c))]
+    along = (content(_folder(run)), direction.names[0], c)
+    return [plain_row, remembered((*own, *along), lambda: asked(c))]
+
+
+def _folder(run: Run) -> str:
+    return str(run.path / "knob")
 
 
 def _adapter(run: Run) -> str:
@@ -176,7 +182,7 @@ def _offered(
     run: Run, name: str, context: str, query: str, c: float, rows: list[dict[str, Any]]
 ) -> None:
     model, template, adapter = run.config["model"], run.config["template"], _adapter(run)
-    folder = "shipped" if _is_shipped(run) else str(run.path / "knob")
+    folder = "shipped" if _is_shipped(run) else _folder(run)
     command = ["interp", "knob", "steer", "--adapter", adapter, "--context", context]
     command += ["--knob", folder, "--query", query, "--value", f"{c:g}"]
     command += ["--direction", name, "--model", model, "--template", template]
@@ -195,7 +201,7 @@ def _offered(
 def _measured(run: Run) -> None:
     if _is_shipped(run):
         st.caption(
-            "This run ships with the workbench: SmolLM2-135M, 54 minutes on two cores. Its adapter "
+            "This run ships with the workbench: SmolLM2-135M, 54 minutes on one thread. Its adapter "
             "and its knob are those of the tab Steer."
         )
     if run.has("scores/scores"):
@@ -333,4 +339,4 @@ def _decoded(run: Run) -> None:
                 st.dataframe(rows.round(3), hide_index=True)
             else:
                 _shown(rows)
-    code(["interp", "directions", "decode", str(run.path / "knob")])
+    code(["interp", "directions", "decode", _folder(run)])

@@ -119,7 +119,7 @@ def _results(run: Run, word: str, by: search.By) -> int | None:
             _STEPS,
             (_STEPS[1], _STEPS[-1]),
             key="density",
-            format_func=lambda x: f"{x:.4%}".rstrip("0").rstrip(".%") + "%",
+            format_func=lambda x: f"{100 * x:g} %",
         )
         orders = get_args(search.Order)
         kept = bound("order", "dense", orders)

@@ -89,7 +89,7 @@ def _known(lens: str) -> str:
 
 def _asked() -> Run | None:
     """The run of a prompt that is typed in, made if it is not stored."""
-    with st.form("ask"):
+    with st.expander("Read another prompt"), st.form("ask", border=False):
         prompt = st.text_input("Prompt", placeholder="The keys to the cabinet", key="typed")
         left, right = st.columns(2)
         model = left.text_input("Model", DEFAULT_MODEL, key="model")

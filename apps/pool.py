@@ -367,14 +367,16 @@ def surveyed_sae(survey: Run) -> Iterator[Sae]:
 @contextmanager
 def saes(places: Collection[str]) -> Iterator[dict[str, Sae]]:
     """SAEs by what opens them, after the model that they are used with."""
+    from interp.directions.sets import sae_place
     from interp.saes.open import open_sae, saes_fingerprint
 
     with ExitStack() as stack:
         opened: dict[Key, Sae] = {}
-        keys = {place: (SAE, saes_fingerprint(place), "") for place in places}
+        paths = {place: sae_place(place, Store()) for place in places}
+        keys = {place: (SAE, saes_fingerprint(path), "") for place, path in paths.items()}
         for key, place in sorted((key, place) for place, key in keys.items()):
             if key not in opened:  # one SAE may lie in two places
-                lent = _lent_sae(key, place, partial(open_sae, place))
+                lent = _lent_sae(key, paths[place], partial(open_sae, paths[place]))
                 opened[key] = stack.enter_context(lent)
         yield {place: opened[key] for place, key in keys.items()}
 

@@ -145,7 +145,7 @@ def _tokens(look: Look) -> None:
 def _said(tokens: pd.DataFrame, at: int) -> None:
     """Every token's surprise, and the distribution after one of them."""
     mean = tokens["surprise"].mean()
-    worst = tokens["surprise"].idxmax() if len(tokens) > 1 else 0
+    worst = int(tokens["surprise"].fillna(-1.0).to_numpy().argmax())
     charts(
         "surprise",
         figures.surprises(tokens),

@@ -59,6 +59,12 @@ def run_shown(run: Run) -> None:
         seen.runs[str(run.path)] = run
 
 
+def run_on_page() -> Run | None:
+    """The run that a page took last, if any."""
+    seen = _seen.get()
+    return next(reversed(seen.runs.values()), None) if seen else None
+
+
 def taken(section: Section) -> tuple[Section, list[Run]]:
     """A section with the figures shown since the last one, and the page's runs."""
     seen = _seen.get() or Seen()

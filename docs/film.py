@@ -67,6 +67,9 @@ class Film:
 
     def shot(self, name: str) -> None:
         self.settle()
+        self.save(name)
+
+    def save(self, name: str) -> None:
         self.taken += 1
         image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
         small = image.quantize(96, dither=Image.Dither.NONE)
@@ -76,8 +79,13 @@ class Film:
         main = self.page.get_by_test_id("stMain")
         main.get_by_role("button", name=name, exact=True).first.click()
 
+    def button_with(self, text: str) -> None:
+        main = self.page.get_by_test_id("stMain")
+        main.get_by_role("button").filter(has_text=text).first.click()
+
     def link(self, name: str) -> None:
-        self.page.get_by_role("link", name=name, exact=True).first.click()
+        """A link: of a menu that is open, else of the page, else of the navigation."""
+        self.page.get_by_role("link", name=name, exact=True).last.click()
 
     def fill(self, label: str, text: str) -> None:
         box = self.page.get_by_role("textbox", name=label, exact=True).first
@@ -123,17 +131,70 @@ def a_neuron(film: Film) -> None:
     film.page.get_by_role("heading", name="Neuron atlas").wait_for()
     film.shot("search")
     film.fill("Or name a neuron", "29.down.808")
-    film.page.get_by_role("heading", name="29.down.808").wait_for(timeout=SLOW)
+    card = film.page.get_by_role("heading", name="29.down.808", exact=True)
+    card.wait_for()
+    card.scroll_into_view_if_needed()
     film.shot("neuron")
-    film.page.get_by_role("button", name="29.down.808").first.click()
+    film.button_with("29.down.808")
     film.link("Steer")
-    film.page.get_by_role("heading", name="Steer").wait_for()
+    film.page.get_by_role("heading", name="Steer", exact=True).wait_for()
+    film.page.get_by_text("Run the model").click()
+    film.page.get_by_role("heading", name="As it is").first.wait_for(timeout=SLOW)
+    film.shot("steered")
+
+
+def three_to_keep(film: Film) -> None:
+    """The neuron, the latent nearest to it in an SAE that ships, and an observable's feature."""
+    film.link("Start")
     film.settle()
+    film.fill("A direction", "29.down.808")
+    film.page.get_by_role("heading", name="One direction").wait_for()
+    film.keep("writes dog: the word after it is about dogs")
+    film.shot("kept")
+    film.page.get_by_role("radio", name="Nearest neurons and latents").click()
+    film.page.get_by_text("Compare with an SAE").click()
+    film.page.get_by_text("latent", exact=False).first.wait_for()
+    film.settle()
+    film.page.get_by_test_id("stMain").get_by_test_id("stPopover").nth(2).click()
+    film.shot("nearest")
+    film.link("Keep")
+    film.page.wait_for_url("**direction=sae*")
+    film.keep("the nearest latent of the shipped SAE at layer 14")
+    film.link("New study")
+    film.page.get_by_role("heading", name="New study").wait_for()
+    box = film.page.get_by_role("combobox", name="Study")
+    box.fill("obsprop.run")
+    box.press("Enter")
+    film.settle()
+    film.button("Start")
+    film.finished("obsprop.run")
+    film.link("Open the run")
+    film.page.get_by_role("heading", name="Observable propagation").wait_for()
+    film.button_with("25.2 > 26.2")
+    film.shot("observable")
+    film.link("Keep")
+    film.page.wait_for_url("**direction=run*")
+    film.keep("moves the subject pronoun")
 
 
-def three_to_keep(film: Film, address: str) -> None:
-    """The neuron, a latent of a shipped SAE, and the feature of an observable."""
-    raise NotImplementedError
+def compared(film: Film, folder: Path) -> None:
+    """The three beside each other, and the report, opened without a network."""
+    film.link(f"Open {COLLECTION}")
+    film.page.get_by_role("heading", name="Collections").wait_for()
+    film.shot("collection")
+    film.page.get_by_role("tab", name="Compare").click()
+    film.page.locator(".js-plotly-plot").first.wait_for(timeout=SLOW)
+    film.shot("compared")
+    film.page.get_by_role("tab", name="Files").click()
+    with film.page.expect_download(timeout=SLOW) as download:
+        film.button("Export report (HTML)")
+    sent = folder / "dogs.html"
+    download.value.save_as(sent)
+    film.page.context.set_offline(True)
+    film.page.goto(sent.as_uri())
+    film.page.locator(".js-plotly-plot").first.wait_for()
+    film.page.wait_for_timeout(1000)
+    film.save("report")
 
 
 def main() -> None:
@@ -150,7 +211,8 @@ def main() -> None:
         film = Film(page)
         a_model(film)
         a_neuron(film)
-        three_to_keep(film, address)
+        three_to_keep(film)
+        compared(film, store)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
             error_x={
                 "array": rows["ratio_max"] - rows["ratio"],
                 "arrayminus": rows["ratio"] - rows["ratio_min"],
-                "color": "#444444",
+                "color": GREY,
             },
             text=[f"{ratio:.2f}" for ratio in rows["ratio"]],
             textposition="inside",

@@ -31,7 +31,7 @@ READ = {
     "weight": "Each row is a token that looks, each column one that it looks at; a row adds up to "
     "1. Most heads rest on the first token when they have nothing to do. A surprise would be a row "
     "that looks far back at one token.",
-    "length": "The attention times what is read there: a dark cell moves much. A surprise would be "
+    "length": "The attention times what is read there: a strong colour moves much. A surprise would be "
     "much attention to a token that moves nothing, or little to one that moves much.",
     "direct": "Logits that each move adds to the target (blue) or takes (orange) through the final "
     "norm and head alone. A surprise would be a large cell above the last row.",

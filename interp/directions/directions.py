@@ -8,7 +8,6 @@ score. So all of them can be decoded to tokens, scored, compared, and steered wi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -117,16 +116,6 @@ class Directions:
         if not self.provenance.model:
             raise UserError("these directions do not name their model: name the model")
         return self.provenance.model
-
-    @property
-    def identity(self) -> str:
-        """A hash of what they are: site, reading, vectors, and their labels."""
-        made = hashlib.sha256(
-            f"{self.site} {self.reading.record()} {list(self.vectors.shape)}".encode()
-        )
-        made.update(self.vectors.float().cpu().contiguous().numpy())
-        made.update(self.index.to_json(orient="split").encode())
-        return made.hexdigest()
 
     @property
     def read_as(self) -> str:

@@ -9,10 +9,12 @@
     splice sae:PLACE               an SAE's reconstruction stands in the place of the activations
     splice+error sae:PLACE         the same with the SAE's error added back
 
-SOURCE is what `open_directions` takes, of one direction, or a folder and a row behind a colon. The
-edits act in the order given, at all positions but those that an SAE was not trained on
-(`saes.edits`). One command, one address of the app's page and one notebook call hold the same
-texts. Naive equivalent of one side:
+SOURCE is what `open_directions` takes, of one direction; PLACE is an SAE's folder,
+`run:KEY/FOLDER`, `shipped:FOLDER` or release:sae_id. The edits act in the order given, at all
+positions but those that an SAE was not trained on (`saes.edits`). One command, one address of the
+app's page and one notebook call hold the same texts.
+
+Naive equivalent of one side:
 
     with subject.edited(*edits):
         subject.generate(batch, tokens)
@@ -36,9 +38,10 @@ from ..model.neuron import check_neuron, clamp_site, parse_neuron
 from ..model.prompting import Bos
 from ..model.subject import Subject
 from ..model.weights import open_weights
-from ..plain_path import found
 from ..progress import progress
+from ..runs.store import Store
 from .directions import Directions
+from .sets import sae_place
 from .sources import open_directions
 
 if TYPE_CHECKING:
@@ -136,21 +139,15 @@ def _check_sae(verb: str, target: str) -> None:
 
 
 def one_direction(source: str, model: str) -> Directions:
-    """One direction by its source, or by a folder and a row behind a colon.
+    """The one direction that a text names.
 
     Raises:
-        UserError: as `open_directions`; a source of several, a row that it lacks.
+        UserError: as `open_directions`; several.
     """
-    base, _, row = source.rpartition(":")
-    if row.isdecimal() and (folder := found(base)) and folder.is_dir():
-        every = open_directions(base, model)
-        if int(row) >= len(every):
-            raise UserError(f"no direction {row} in {base}: it has {len(every)}, counted from 0")
-        return every.pick([int(row)])
     opened = open_directions(source, model)
     if len(opened) != 1:
         raise UserError(
-            f"'{source}' holds {len(opened)} directions: name one, as in '{source}:0' of a folder"
+            f"'{source}' holds {len(opened)} directions: name one, as in FOLDER:0 or run:KEY/SET:0"
         )
     return opened
 
@@ -167,11 +164,9 @@ def edits_of(
     Raises:
         UserError: a neuron, direction, SAE or latent that is not there, or not of this model.
     """
-    from ..saes import open_sae
-
     opened: dict[str, Sae] = {}
     for place in dict.fromkeys(act.sae for act in acts if act.sae):
-        opened[place] = (sae or open_sae)(place)
+        opened[place] = (sae or _opened)(place)
         opened[place].check_model(model, place)
     made = []
     for act in acts:
@@ -179,6 +174,12 @@ def edits_of(
         subject.matching([edit.site])
         made.append(edit)
     return made
+
+
+def _opened(place: str) -> Sae:
+    from ..saes import open_sae
+
+    return open_sae(sae_place(place, Store()))
 
 
 def _by_direction(act: Act, model: str) -> Edit:
@@ -209,7 +210,7 @@ def feeding(acts: Sequence[Act]) -> Bos:
     from ..saes.open import saes_bos
 
     places = [act.sae for act in acts if act.sae]
-    return saes_bos(places[0]) if places else "auto"
+    return saes_bos(sae_place(places[0], Store())) if places else "auto"
 
 
 def streamed(

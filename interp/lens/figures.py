@@ -58,13 +58,13 @@ def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
 
 
 GRID = {
-    "p": "Each cell is the likeliest token after a layer, dark where the lens is sure of it. The "
+    "p": "Each cell is the likeliest token after a layer, strong in colour where the lens is sure. The "
     "usual picture is noise below and the answer in the last layers. A surprise would be the "
     "answer in an early layer, or an answer that is there and goes again.",
-    "entropy": "Each cell is the likeliest token after a layer, dark where the lens is undecided "
-    "(entropy in nats). A surprise would be a dark cell in the last layers.",
-    "kl": "Each cell is the likeliest token after a layer, dark where the lens is far from the "
-    "model's own answer (KL in nats). A surprise would be a light cell below a dark one: right, "
+    "entropy": "Each cell is the likeliest token after a layer, strong in colour where it is undecided "
+    "(entropy in nats). A surprise would be a strong colour in the last layers.",
+    "kl": "Each cell is the likeliest token after a layer, strong in colour where it is far from the "
+    "model's own answer (KL in nats). A surprise would be a weak colour below a strong one: right, "
     "and then wrong again.",
 }
 """The sentences above."""

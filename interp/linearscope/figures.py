@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..model.vocabulary import visible
+from ..plain_tensors import read_arrays
 from ..plain_text import printable
 from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, label, laid_out, literal, said
 from ..runs.store import Run
@@ -234,9 +235,7 @@ def of_run(run: Run) -> Figures:
 
 
 def _votes(run: Run) -> go.Figure:
-    from safetensors.numpy import load_file
-
-    maps, classes = load_file(run.part("maps.safetensors")), run.table("classes")
+    maps, classes = read_arrays(run.part("maps.safetensors")), run.table("classes")
     named = zip(classes["label"], classes["probability"], strict=True)
     titles = [f"{name} {chance:.0%}" for name, chance in named]
     return vote_maps(maps["votes"], maps["picture"], titles)

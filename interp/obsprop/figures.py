@@ -46,8 +46,8 @@ def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
     found = f"The most is head {named}" + (f"; then {others}." if rest else ".")
     found += f" The colours end at {top:.3g}, so that the others can be told apart." if cut else ""
     above = (
-        "Every head of the model; the darker, the more it can do to the observable. Heads of late "
-        "layers usually lead. A surprise would be a dark cell in an early layer."
+        "Every head of the model; the stronger the colour, the more it can do to the observable. Heads of late "
+        "layers usually lead. A surprise would be a strong colour in an early layer."
     )
     return said(figure, above, found)
 

@@ -16,9 +16,9 @@ from ..runs.store import Run
 from .board_labels import TILES
 from .findings import table
 
-GREEN = "#3f7d58"
+GREEN, INK = "#3f7d58", "#1f3a5f"
 READERS = {
-    "probe": "#1f3a5f",
+    "probe": INK,
     "topk": BLUE,
     "l1": ORANGE,
     "batchtopk": "#2a9d8f",
@@ -124,7 +124,7 @@ def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: floa
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top})
     laid_out(figure, title, height=300)
     above = (
-        "The 64 tiles of the board, one map a label. A surprise would be one dark tile among pale "
+        "The 64 tiles of the board, one map a label. A surprise would be one strong tile among weak "
         "ones: a part that stands for one tile alone."
     )
     named = [(k, np.asarray(v, float)) for k, v in values.items() if np.isfinite(v).any()]

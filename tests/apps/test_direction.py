@@ -260,7 +260,7 @@ def test_a_collection_is_compared_across_sites(dog_model):
     assert "composition" in text
     figure = json.loads(shown.get("plotly_chart")[0].proto.spec)
     assert len(figure["data"][0]["y"]) == 3
-    assert shown.dataframe[0].value["direction"].tolist() == ["1.down.17", "1.up.4"]
+    assert shown.dataframe[0].value["name"].tolist() == ["1.down.17", "1.up.4"]
 
 
 def test_an_empty_store_says_how_to_begin_and_a_damaged_collection_what_is_wrong(store, dog_model):

@@ -75,12 +75,11 @@ def steer_page():
 def test_directions_of_another_model_are_said_to_be(models, own_home):
     index = pd.DataFrame({"name": ["d"]})
     about = Provenance.of("test", open_weights(models[0]))
-    run = own_home / "runs" / "some.study" / "key"
-    Directions(Site("resid_post", 0), torch.randn(1, 32), index, about).save(run / "set")
+    Directions(Site("resid_post", 0), torch.randn(1, 32), index, about).save(own_home / "set")
     for model, warned in zip(models, (0, 1), strict=True):
         shown = AppTest.from_function(steer_page, default_timeout=60)
         shown.session_state["chosen model"] = model
-        shown.query_params["edits"] = f"add {run / 'set'}:0=2"
+        shown.query_params["edits"] = f"add {own_home / 'set'}:0=2"
         shown.run()
         assert not shown.exception
         assert len(shown.warning) == warned

@@ -106,7 +106,7 @@ def test_a_mistake_in_a_text_is_one_line(text, said):
 
 def test_one_direction_of_a_folder(pair, dog_model):
     assert one_direction(f"{pair}:1", str(dog_model)).names == ["b"]
-    for source, said in ((f"{pair}:2", "no direction 2"), (str(pair), "holds 2 directions")):
+    for source, said in ((f"{pair}:2", "no direction '2'"), (str(pair), "holds 2 directions")):
         with pytest.raises(UserError, match=said):
             one_direction(source, str(dog_model))
 
