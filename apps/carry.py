@@ -35,8 +35,8 @@ def carry_on(source: str, model: str, key: str, label: str = "") -> None:
         label: what the button says; by default the source.
     """
     source = portable(source, Store())
-    said = plain(shown("vector", label or source))
-    with st.popover(said, key=f"carry {key}", icon=":material/explore:"):
+    button = f"carry {key}"
+    with st.popover(plain(shown("vector", label or source)), key=button, icon=":material/explore:"):
         links(source, model)
 
 
