@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
@@ -22,14 +22,15 @@ from interp.apps.common import (
     pick_run,
     plain,
 )
-from interp.directions import Directions
-from interp.directions.sources import content
 from interp.errors import UserError
 from interp.knob import figures
 from interp.knob.shipped import shipped_run
 from interp.model.vocabulary import visible
 from interp.runs.command import store_words
 from interp.runs.store import Run, Store
+
+if TYPE_CHECKING:
+    from interp.directions import Directions
 
 STUDIES = {"a run of all stages": "knob.run", "a run that learned the knob": "knob.learn"}
 SHIPPED = "shipped with the workbench"
@@ -150,6 +151,7 @@ def _answers(
     run: Run, direction: Directions, context: str, query: str, c: float
 ) -> list[dict[str, Any]]:
     """What the model says as it is and at c, from the pool's one copy."""
+    from interp.directions.sources import content
     from interp.knob.items import Item
     from interp.knob.steer_prompt import steering_curve
 
@@ -201,8 +203,8 @@ def _offered(
 def _measured(run: Run) -> None:
     if _is_shipped(run):
         st.caption(
-            "This run ships with the workbench: SmolLM2-135M, 54 minutes on one thread. Its adapter "
-            "and its knob are those of the tab Steer."
+            "This run ships with the workbench: SmolLM2-135M, 54 minutes on one thread. Its "
+            "adapter and its knob are those of the tab Steer."
         )
     if run.has("scores/scores"):
         _scored(run)

@@ -21,10 +21,10 @@ from interp.apps.common import chosen_model, consent, plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.collections import KEPT
-from interp.directions.reading import Coordinate, Encoder
+from interp.directions.reading import Encoder
 from interp.directions.sets import FILES as SET_FILES
 from interp.directions.sets import sae_text, set_text, sets_of
-from interp.directions.singles import singles
+from interp.directions.singles import read_words, singles
 from interp.directions.sources import content, folder_of
 from interp.errors import UserError
 from interp.lens.files import open_lens
@@ -116,16 +116,6 @@ def cautions(directions: Directions) -> list[str]:
     return said
 
 
-def read_words(directions: Directions) -> str:
-    """How they are read, without a machine's path."""
-    reading = directions.reading
-    if isinstance(reading, Encoder):
-        return f"activation in {sae_text(reading.sae, Store())} at {directions.read_at}"
-    if isinstance(reading, Coordinate):
-        return directions.read_as
-    return f"{directions.read_as} at {directions.read_at}"
-
-
 def head(opened: OpenSet) -> None:
     """Chips of what a set is: site, model, reading, and who found it."""
     directions = opened.directions
@@ -134,7 +124,7 @@ def head(opened: OpenSet) -> None:
         chips(
             ("site", directions.site),
             ("model", opened.model),
-            ("read", f"score: {read_words(directions)}"),
+            ("read", f"score: {read_words(directions, Store())}"),
             ("set", f"found by {by}" if by else ""),
         )
     )

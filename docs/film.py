@@ -1,6 +1,6 @@
 """Films a newcomer's way through the app: screenshots in docs/pictures/film, shown in docs/app.md.
 
-usage: python docs/film.py [STORE]      (SmolLM2, about six minutes on two cores, in Chromium)
+usage: python docs/film.py      (SmolLM2, about six minutes on two cores, in Chromium)
 
 From the start page and without a terminal: an atlas is made, a neuron found and steered with, kept
 beside an SAE's latent and an observable's feature, the three compared, and a report taken away,
@@ -10,6 +10,7 @@ which opens without a network.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import socket
 import subprocess
@@ -32,13 +33,15 @@ SLOW = 600_000
 
 
 @contextmanager
-def served(store: Path) -> Iterator[str]:
-    """The address of the app over a store."""
+def served(folder: Path) -> Iterator[str]:
+    """The address of the app, as who works in a folder starts it: its store is ./runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "interp", "app", "--port", str(port), "--runs", str(store)]
-    server = subprocess.Popen(command)
+    here = str(Path(sys.executable).parent)
+    path = {"PATH": os.pathsep.join([here, os.environ["PATH"]])}
+    kept = {name: value for name, value in os.environ.items() if name != "INTERP_RUNS"}
+    server = subprocess.Popen(["interp", "app", "--port", str(port)], cwd=folder, env=kept | path)
     try:
         address = f"http://127.0.0.1:{port}"
         for _ in range(300):
@@ -155,7 +158,7 @@ def three_to_keep(film: Film) -> None:
     film.page.get_by_text("Compare with an SAE").click()
     film.page.get_by_text("latent", exact=False).first.wait_for()
     film.settle()
-    film.page.get_by_test_id("stMain").get_by_test_id("stPopover").nth(2).click()
+    film.button_with("sae:")
     film.shot("nearest")
     film.link("Keep")
     film.page.wait_for_url("**direction=sae*")
@@ -201,8 +204,11 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for old in FOLDER.glob("*.png"):
         old.unlink()
-    store = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
-    with served(store) as address, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served(Path(folder)) as address,
+        sync_playwright() as playwright,
+    ):
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
@@ -212,7 +218,7 @@ def main() -> None:
         a_model(film)
         a_neuron(film)
         three_to_keep(film)
-        compared(film, store)
+        compared(film, Path(folder))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from interp.apps import answers, pool
+from interp.apps.lending import Pool, limit
 from interp.cli import parse
 from interp.knob.shipped import shipped_run
 from interp.knob.steer_prompt import read_knob
@@ -17,7 +18,7 @@ PAGE = "from interp.apps.knob import page\npage()"
 
 @pytest.fixture(autouse=True)
 def empty(own_home, monkeypatch):
-    monkeypatch.setattr(pool, "POOL", pool.Pool(pool.limit))
+    monkeypatch.setattr(pool, "POOL", Pool(limit))
     monkeypatch.setattr(answers, "_kept", type(answers._kept)())
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from interp.apps import pool
-from interp.apps.pool import MODEL, OTHER, SAE, Pool
+from interp.apps import lending, pool
+from interp.apps.lending import MODEL, OTHER, SAE, Pool
 from interp.errors import UserError
 from interp.model import edits
 from interp.model.site import Site
@@ -208,7 +208,7 @@ def test_what_grows_is_counted_and_what_is_not_kept_leaves():
 class TestModels:
     @pytest.fixture(autouse=True)
     def empty(self, own_home, monkeypatch):
-        monkeypatch.setattr(pool, "POOL", Pool(pool.limit))
+        monkeypatch.setattr(pool, "POOL", Pool(lending.limit))
 
     def test_one_copy_by_content(self, dog_model, tmp_path):
         import shutil
@@ -253,14 +253,14 @@ class TestModels:
         assert pool.POOL.bytes == 0
 
     def test_the_limit_is_said_in_gib(self, dog_model, monkeypatch):
-        monkeypatch.setenv(pool.MEMORY, "0.00001")
+        monkeypatch.setenv(lending.MEMORY, "0.00001")
         with pytest.raises(UserError, match="--memory"), pool.borrowed(str(dog_model)):
             pass
         for wrong in ("much", "-1", "nan", "inf"):
-            monkeypatch.setenv(pool.MEMORY, wrong)
+            monkeypatch.setenv(lending.MEMORY, wrong)
             with pytest.raises(UserError, match="give the GiB"):
-                pool.limit()
-        monkeypatch.setenv(pool.MEMORY, "2.5")
-        assert pool.limit() == 2.5 * 2**30
-        monkeypatch.delenv(pool.MEMORY)
-        assert 0 < pool.limit() <= pool.machine_memory() / 2
+                lending.limit()
+        monkeypatch.setenv(lending.MEMORY, "2.5")
+        assert lending.limit() == 2.5 * 2**30
+        monkeypatch.delenv(lending.MEMORY)
+        assert 0 < lending.limit() <= lending.machine_memory() / 2

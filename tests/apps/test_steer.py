@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from interp.apps import answers, edit_list, pool
+from interp.apps.lending import Pool, limit
 from interp.cli import parse
 from interp.directions import Directions
 from interp.directions.provenance import Provenance
@@ -50,7 +51,7 @@ def store(talking_model, sae, tmp_path_factory):
 def empty(monkeypatch, store):
     """A pool and a memory of the test's own."""
     monkeypatch.setenv("INTERP_RUNS", str(store))
-    monkeypatch.setattr(pool, "POOL", pool.Pool(pool.limit))
+    monkeypatch.setattr(pool, "POOL", Pool(limit))
     monkeypatch.setattr(answers, "_kept", type(answers._kept)())
 
 
