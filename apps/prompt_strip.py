@@ -38,7 +38,7 @@ def strip(tokens: pd.DataFrame, key: str, last: int) -> int:
         chosen = st.pills(
             "Tokens: click one",
             range(len(tokens)),
-            format_func=lambda at: plain(names[at]),
+            format_func=lambda at: plain(f"{names[at]} {_below(at)}"),
             key=key,
         )
     at = last if chosen is None else int(chosen)
@@ -48,6 +48,12 @@ def strip(tokens: pd.DataFrame, key: str, last: int) -> int:
         plain(" ".join(filter(None, [SAY[by].format(most=max(values)), _first(tokens, names)])))
     )
     return at
+
+
+def _below(number: int) -> str:
+    """A position in small digits: the browser tells options apart by their labels, and a token may
+    be there twice."""
+    return "".join(chr(ord("₀") + int(digit)) for digit in str(number))
 
 
 def _first(tokens: pd.DataFrame, names: list[str]) -> str:

@@ -50,7 +50,10 @@ def waterfall(parts: pd.DataFrame, target: str) -> go.Figure:
 
 def _plain(figure: go.Figure, height: int, legend: bool = False) -> go.Figure:
     """Without a title: the page says what it is."""
-    return laid_out(figure, "", height, legend).update_layout(margin_t=20)
+    above = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
+    return laid_out(figure, "", height, legend).update_layout(
+        margin_t=40 if legend else 20, legend=above
+    )
 
 
 def part_name(kind: str, layer: int) -> str:
@@ -147,7 +150,6 @@ def differing(rows: pd.DataFrame, most: int = 12) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="contribution, logits")
     figure.update_yaxes(automargin=True, type="category")
-    figure.update_layout(legend={"traceorder": "reversed"})
     return _plain(figure, height=140 + 30 * len(first), legend=True)
 
 

@@ -45,3 +45,13 @@ def test_a_second_text_from_its_address(page, empty_address, dog_model):
     page.goto(f"{empty_address}/prompt?model={dog_model}&text=w3+dog+w5&{other}")
     page.get_by_text("Position 2 here is 2 there").wait_for()
     page.get_by_text("differs most").first.wait_for()
+
+
+def test_a_token_that_is_there_twice_is_two(page, empty_address, dog_model):
+    page.goto(f"{empty_address}/prompt?model={dog_model}&text=w9+w3+w9+w9")
+    page.get_by_text("What the model says after w9 (position 3)").wait_for()
+    buttons = page.locator(".st-key-prompt-position button")
+    for position in (0, 2, 3):
+        buttons.nth(position).click()
+        page.get_by_text(f"What the model says after w9 (position {position})").wait_for()
+        expect(page.locator(".st-key-prompt-position button[aria-checked=true]")).to_have_count(1)

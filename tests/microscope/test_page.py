@@ -56,7 +56,7 @@ def test_a_click_moves_what_is_said(shown):
     shown.run()
     assert not shown.exception
     assert "What the model says after w9 (position 3)" in said(shown)
-    assert shown.pills[0].options == ["w3", "dog", "w5", "w9"]
+    assert shown.pills[0].options == ["w3 ₀", "dog ₁", "w5 ₂", "w9 ₃"]
     for position, token in ((1, "dog"), (2, "w5"), (0, "w3")):
         shown.pills[0].set_value(position).run()
         assert f"What the model says after {token} (position {position})" in said(shown)
