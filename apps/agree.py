@@ -93,7 +93,8 @@ def _model(run: Run) -> object:
 
 
 def _found(table: pd.DataFrame) -> str:
-    most, least = (table.loc[table["agreement"].agg(end)] for end in ("idxmax", "idxmin"))
+    values = table["agreement"].to_numpy()
+    most, least = table.iloc[int(values.argmax())], table.iloc[int(values.argmin())]
     return " ".join(
         f"{said} is in layer {row['layer']}, {row['kind']} {row['side']}: {row['agreement']:.1%}."
         for said, row in (("The highest agreement", most), ("The lowest", least))

@@ -6,6 +6,7 @@ from typing import get_args
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from interp.apps.address import bound
 from interp.apps.atlas_card import card, offer_of
@@ -81,60 +82,66 @@ def _neurons(run: Run) -> None:
 def _results(run: Run, word: str, place: str) -> None:
     """The boxes that narrow a search down, and its table; a row that is ticked goes to the state
     `place`."""
-    boxes = st.columns([1.4, 1.6, 1.2, 1.2], vertical_alignment="bottom")
+    first, second, *others = st.columns([1.4, 1.6, 1.2, 1.2], vertical_alignment="bottom")
     if word:
-        chosen = boxes[0].toggle(
+        chosen = first.toggle(
             "Exact token",
             key=bound("exact", False),
             help="Only this token, not its whole word family.",
         )
     else:
-        chosen = boxes[0].toggle(
+        chosen = first.toggle(
             "Words only",
             key=bound("words", has_words(run)),
             help="Leave out punctuation and fragments.",
         )
-    ranks, last = get_args(search.Rank), run.manifest["model"]["n_layers"]
-    by = boxes[1].selectbox(
+    ranks = get_args(search.Rank)
+    by = second.selectbox(
         "Rank by", ranks, key=bound("by", ranks[0], ranks), format_func=plain,
         disabled=not search.has_random(run),
         help="score: one word stands out. coherence: the tokens belong together.",
     )  # fmt: skip
-    options = [ALL, *map(str, range(last))]
-    layer = boxes[2].selectbox(
-        "Layer", options, key=bound("layer", ALL, options), format_func=plain
-    )
-    options = [ALL, *run.manifest["kinds"]]
-    kind = boxes[3].selectbox(
-        "Kind", options, key=bound("kind", ALL, options), format_func=plain,
-        help="up and gate: what a neuron reads. down: what it writes.",
-    )  # fmt: skip
-    only = {"layer": None if layer == ALL else int(layer), "kind": None if kind == ALL else kind}
-    rows, command, call, columns = _asked(run, word, chosen, by, **only)
+    layer, kind = _only(run, others)
+    rows, command, call, columns = _asked(run, word, chosen, by, layer, kind)
     ranked = {"score": ["score", "p", "q"], "coherence": ["coherence", "coherence_p", "score", "p"]}
     shown = rows.filter(["name", "side", *ranked[by], *columns, "tokens"])
     _table(shown, f"rows {run.path.name} {word} {chosen} {by} {layer} {kind}", place)
-    options = [f"--{option}={value}" for option, value in only.items() if value is not None]
-    command += ["--by", by, "--limit", str(LIMIT), *options]
     offer_of(rows, f"neurons {word or 'top'}", run, command, call)
+
+
+def _only(run: Run, columns: list[DeltaGenerator]) -> tuple[int | None, str | None]:
+    """The layer and the kind that are asked for; None for all."""
+    layers = [ALL, *map(str, range(run.manifest["model"]["n_layers"]))]
+    layer = columns[0].selectbox(
+        "Layer", layers, key=bound("layer", ALL, layers), format_func=plain
+    )
+    kinds = [ALL, *run.manifest["kinds"]]
+    kind = columns[1].selectbox(
+        "Kind", kinds, key=bound("kind", ALL, kinds), format_func=plain,
+        help="up and gate: what a neuron reads. down: what it writes.",
+    )  # fmt: skip
+    return None if layer == ALL else int(layer), None if kind == ALL else kind
 
 
 def _asked(
     run: Run, word: str, chosen: bool, by: search.Rank, layer: int | None, kind: str | None
 ) -> tuple[pd.DataFrame, list[str], str, list[str]]:
     """The rows found, the command and the notebook call that find them, the columns to show."""
+    only = {"layer": layer, "kind": kind}
+    options = [f"--{name}={value}" for name, value in only.items() if value is not None]
+    options = ["--by", by, "--limit", str(LIMIT), *options]
     more = f", layer={layer}" if layer is not None else ""
     if word:
         kinds = (kind,) if kind else ()
         rows = find(run, word, chosen, LIMIT, by, kinds, None, layer)
         more += f", kinds={kinds}" if kinds else ""
         call = f"search.find(atlas, {word!r}, exact={chosen}, limit={LIMIT}, by={by!r}{more})"
-        command = ["search", word, *(["--exact"] if chosen else [])]
+        command = ["search", word, *(["--exact"] if chosen else []), *options]
         return rows, command, call, ["rank", "word_z", "lead"]
     rows = top(run, LIMIT, layer, kind, chosen, by)
     more += f", kind={kind!r}" if kind else ""
     call = f"search.top(atlas, limit={LIMIT}, words_only={chosen}, by={by!r}{more})"
-    command = ["top", *(["--words-only"] if chosen else [])]
+    command = ["top", *(["--words-only"] if chosen else []), *options]
     return rows, command, call, ["z", "margin", "kurtosis"]
 
 
@@ -182,21 +189,21 @@ def _layers(run: Run) -> None:
 def _tail(counts: pd.DataFrame, statistic: str) -> str:
     """Where the highest hundredth of all rows is, in words."""
     total = counts.groupby("value")["count"].sum().sort_index(ascending=False).cumsum()
-    bound = total[total >= total.iloc[-1] / 100].index[0]
+    least = total[total >= total.iloc[-1] / 100].index[0]
     groups = counts.groupby(["layer", "kind"])["count"].sum()
-    high = counts[counts["value"] >= bound].groupby(["layer", "kind"])["count"].sum()
+    high = counts[counts["value"] >= least].groupby(["layer", "kind"])["count"].sum()
     shares = (high / groups).dropna()
     (layer, kind), most = shares.idxmax(), shares.max()
-    share = total[bound] / total.iloc[-1]
+    share = total[least] / total.iloc[-1]
     return (
-        f"{share:.1%} of all rows have a {statistic} of about {bound:.3g} or more. They are most "
+        f"{share:.1%} of all rows have a {statistic} of about {least:.3g} or more. They are most "
         f"frequent in layer {layer}, {kind}: {most:.1%} of its rows."
     )
 
 
 def _shares(run: Run) -> None:
     shares = above_chance(run)
-    most = shares.loc[shares["share"].idxmax()]
+    most = shares.iloc[int(shares["share"].to_numpy().argmax())]
     charts(
         "shares",
         figures.shares(shares),

@@ -11,8 +11,12 @@ from interp.bench import figures
 from interp.runs.store import Run
 
 NUMBERS = {
-    "certified_ratio": ("screened: times the bare product", ".2f", "With the bfloat16 screen."),
-    "fp32_ratio": ("float32: times the bare product", ".2f", "Without the screen."),
+    "certified_ratio": (
+        "screened / product",
+        ".2f",
+        "Time over the bare product.",
+    ),
+    "fp32_ratio": ("float32 / product", ".2f", "Time over the bare product, no screen."),
     "naive_ratio": ("times faster than naive torch", ".1f", "Of the fastest of the two."),
     "certified_share": ("rows proven by the screen", ".1%", "The rest is searched again."),
 }
@@ -25,7 +29,7 @@ def page() -> None:
     run = pick_run("bench.kernels")
     bandwidth = run.manifest["bandwidth_bytes_per_s"]
     st.caption(
-        f"{run.manifest['threads']:,} threads, {run.config['repeats']:,} interleaved repeats; "
+        f"{run.manifest['threads']:,} thread(s), {run.config['repeats']:,} interleaved repeats; "
         f"memory reads {bandwidth / 1e9:.1f} GB/s. The Llama shapes are measured on a part of the "
         "vocabulary and of the vectors; the time of the whole job is extrapolated."
     )

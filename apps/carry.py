@@ -10,6 +10,8 @@ import streamlit as st
 
 from interp.apps.chips import shown
 from interp.apps.common import link, plain
+from interp.directions.sets import portable
+from interp.runs.store import Store
 
 VIEWS = {
     "tokens": "Decode",
@@ -23,15 +25,18 @@ VIEWS = {
 """The views of a direction's page, by the URL's `view`."""
 
 
-def carry_on(source: str, model: str, key: str) -> None:
+def carry_on(source: str, model: str, key: str, label: str = "") -> None:
     """The menu of a direction.
 
     Args:
         source: the text that opens it (`directions.open_directions`), `29.down.808`.
         model: whose neuron it is, and what runs.
         key: tells this menu from others on the page.
+        label: what the button says; by default the source.
     """
-    with st.popover(plain(shown("vector", source)), key=f"carry {key}", icon=":material/explore:"):
+    source = portable(source, Store())
+    said = plain(shown("vector", label or source))
+    with st.popover(said, key=f"carry {key}", icon=":material/explore:"):
         links(source, model)
 
 

@@ -16,6 +16,7 @@ from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
 from interp.apps.common import (
     charts,
+    chosen_model,
     clickable,
     code,
     errors_in_place,
@@ -42,7 +43,6 @@ from interp.circuits.picked import (
 )
 from interp.columns import column
 from interp.errors import UserError
-from interp.model.catalog import DEFAULT_MODEL
 from interp.model.neuron import clamp_site, parse_neuron
 from interp.model.vocabulary import visible
 from interp.plain_text import printable
@@ -61,7 +61,8 @@ def page() -> None:
         "Which neurons, heads and tokens made the model say this: with every decision frozen, the "
         "network is a sum over paths, and the graph shows the parts that carry most of it."
     )
-    with st.expander("Trace a prompt"), errors_in_place():
+    asked = "prompt" in st.query_params and "run" not in st.query_params
+    with st.expander("Trace a prompt", expanded=asked), errors_in_place():
         _asked()
     first = "Grouped" if "grouped" in st.query_params else "Traced"
     shown = st.segmented_control(
@@ -82,12 +83,19 @@ def _asked() -> None:
     """The form; the run that it makes is shown from then on."""
     lenses = _lenses()
     with st.form("ask", border=False):
-        prompt = st.text_input("Prompt", placeholder="The keys to the cabinet")
+        prompt = st.text_input(
+            "Prompt", key=bound("prompt", ""), placeholder="The keys to the cabinet"
+        )
         left, right = st.columns(2)
         target = left.text_input(
-            "Target", placeholder=" are", help="With its space. Empty: the likeliest next token."
+            "Target",
+            key=bound("target", ""),
+            placeholder=" are",
+            help="With its space. Empty: the likeliest next token.",
         )
-        against = right.text_input("Against (may be empty)", placeholder=" is")
+        against = right.text_input(
+            "Against (may be empty)", key=bound("against", ""), placeholder=" is"
+        )
         other = st.text_input(
             "Counterfactual prompt (may be empty)",
             placeholder="The key to the cabinet",
@@ -95,7 +103,8 @@ def _asked() -> None:
             "it alone is taken from there.",
         )
         left, middle, right = st.columns(3)
-        model = left.text_input("Model", DEFAULT_MODEL)
+        usual = chosen_model()
+        model = left.text_input("Model", usual, key=f"trace model {usual}")
         rule = middle.selectbox("Rule", ["half", "gate"], help="How a gated product is shared out.")
         lens = right.selectbox("Lens of the tokens", lenses, format_func=_end)
         pressed = st.form_submit_button("Trace")
@@ -191,9 +200,9 @@ def _graph(run: Run, graph: Graph) -> None:
             "Node", names, key=key, format_func=printable, help="Or click one in the picture."
         )
         _card(graph, graph.number(chosen), by)
-    listed = _listed(graph.nodes.loc[order])
-    shown_table(listed, "nodes", run.study)
-    offer_run(listed, f"circuit {run.path.name}", run, _drawn("graph"))
+    rows = _listed(graph.nodes.loc[order])
+    shown_table(rows, "nodes", run.study)
+    offer_run(rows, f"circuit {run.path.name}", run, _drawn("graph"))
 
 
 def _listed(nodes: pd.DataFrame) -> pd.DataFrame:

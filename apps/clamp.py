@@ -9,10 +9,20 @@ import streamlit as st
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, errors_in_place, link, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    charts,
+    errors_in_place,
+    link,
+    listed,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.errors import UserError
 from interp.model.vocabulary import visible
 from interp.neurons import figures
+from interp.plots import row_at_most
 from interp.runs.store import Run
 
 
@@ -71,15 +81,15 @@ def _of_a_prompt(run: Run) -> pd.DataFrame:
         st.caption(plain(f"Prompt: “{prompts[0]}”"))
         return rows
     key = bound("prompt", prompts[0], prompts)
-    chosen = st.selectbox("Prompt", prompts, key=key, format_func=plain)
+    chosen = st.selectbox("Prompt", prompts, key=key, format_func=listed)
     return rows[rows["prompt"] == chosen]
 
 
 def _strongest(held: pd.DataFrame, before: pd.Series) -> float:
     """The value that raises the word most; where none raises it, the one that lowers it most."""
-    best = held.loc[held["probability"].idxmax()]
+    best = row_at_most(held, held["probability"])
     if best["probability"] <= before["probability"]:
-        best = held.loc[held["probability"].idxmin()]
+        best = row_at_most(held, -held["probability"])
     return float(best["value"])
 
 

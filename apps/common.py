@@ -18,13 +18,14 @@ from streamlit.runtime.scriptrunner import StopException
 
 from interp.analyses import label
 from interp.apps.address import bound, shared
-from interp.apps.take import begun, figure_shown, html, parquet, run_shown, taken
-from interp.errors import UserError, readable
+from interp.apps.take import begun, figure_shown, html, parquet, run_on_page, run_shown, taken
+from interp.errors import UserError, readable, reason
 from interp.model.catalog import DEFAULT_MODEL, asks_the_hub
 from interp.plain_text import printable
 from interp.plots import FORMATS, drawn, on_dark, sentences, undrawable
+from interp.progress import log
 from interp.report import Section
-from interp.runs.command import command, config_class, settings, shell_line, store_words
+from interp.runs.command import again, command, config_class, settings, shell_line, store_words
 from interp.runs.shipped import is_shipped, shipped
 from interp.runs.store import Run, Store, open_run
 from interp.runs.unfinished import unfinished
@@ -41,18 +42,25 @@ class NoRun(StopException):
 
 @contextmanager
 def errors_in_place() -> Iterator[None]:
-    """Show a user's mistake, or what a stored run lacks, where it happened; the rest of the page
-    goes on."""
-    try:
-        with begun():
+    """Show a user's mistake, what a stored run lacks, or that its tables cannot be shown, where it
+    happened; the rest of the page goes on."""
+    with begun():
+        try:
             yield
-    except NoRun:
-        pass
-    except UserError as error:
-        st.error(plain(readable(str(error))))
-    except (KeyError, FileNotFoundError) as error:
-        again = "If an earlier version of the workbench made it, give its command with --fresh."
-        st.error(plain(f"This run has no {error}. {again}"))
+        except NoRun:
+            pass
+        except UserError as error:
+            st.error(plain(readable(str(error))))
+        except (KeyError, FileNotFoundError) as error:
+            fix = "If an earlier version of the workbench made it, give its command with --fresh."
+            st.error(plain(f"This run has no {error}. {fix}"))
+        except (TypeError, ValueError, IndexError) as error:
+            # a run may be anybody's: its tables may hold nothing, or what is no number
+            if (run := run_on_page()) is None:
+                raise
+            log.exception("%s cannot be shown", run.path)
+            said = f"{run.path} cannot be shown ({readable(reason(error))})"
+            st.error(plain(f"{said}: a part is damaged. {again(run.path, '--fresh')}"))
 
 
 def in_tabs(
@@ -151,6 +159,12 @@ def plain(text: object) -> str:
     browser would fetch or draw. Whatever a page shows of a run, a model or a file goes through here
     where markdown is read: in captions and messages, metrics, tabs, and every widget's label."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|$<>~:&])", r"\\\1", printable(str(text)))
+
+
+def listed(option: object) -> str:
+    """An option of a selectbox, multiselect or select_slider: there Streamlit reads no markdown,
+    and escapes would show."""
+    return printable(str(option))
 
 
 def consent(model: str) -> None:

@@ -14,6 +14,7 @@ from interp.apps.common import (
     download,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
@@ -113,7 +114,7 @@ def _tokens(run: Run) -> None:
     colour = st.segmented_control("Colour by", ratios, key=place, format_func=plain)
     contexts = list(dict.fromkeys(tokens["context"]))
     place = bound("context", contexts[0], contexts)
-    context = st.selectbox("Context", contexts, key=place, format_func=plain)
+    context = st.selectbox("Context", contexts, key=place, format_func=listed)
     shown = tokens[(tokens["sae"] == large) & (tokens["context"] == context)]
     above, below = str(colour or ratios[1]).split(" over ")
     rows = shown[["context", "position", "text"]].set_axis(["text", "position", "token"], axis=1)
@@ -127,7 +128,7 @@ def _tokens(run: Run) -> None:
 def _chosen(column: DeltaGenerator, title: str, names: list[str], usual: str) -> str:
     """A choice whose value stands in the URL."""
     place = bound(title.lower(), usual, names)
-    return str(column.selectbox(plain(title), names, key=place, format_func=plain))
+    return str(column.selectbox(plain(title), names, key=place, format_func=listed))
 
 
 def _downstream(run: Run) -> None:

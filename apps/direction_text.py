@@ -11,6 +11,7 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
+from interp.apps.columns import shown_table
 from interp.apps.common import cached, charts, code, offer, plain
 from interp.apps.sets import OpenSet, choose_sae, opening, words
 from interp.directions import Directions, figures
@@ -57,12 +58,7 @@ def examples(opened: OpenSet) -> None:
             "those."
         )
     )
-    number = st.column_config.NumberColumn
-    st.dataframe(
-        shown,
-        hide_index=True,
-        column_config={"score": number(format="%.3g"), "z": number(format="%.1f")},
-    )
+    shown_table(shown, "examples", "directions")
     how = ["--tokens", str(tokens), "--limit", str(KEEP)]
     call = (
         opening(opened.source, opened.model)
@@ -126,7 +122,7 @@ def on_a_text(opened: OpenSet) -> None:
     rows = remembered(key, make)
     inner = rows[rows["position"] > 0]
     if len(inner):
-        best = inner.loc[inner["score"].idxmax()]
+        best = inner.iloc[int(inner["score"].to_numpy().argmax())]
         st.caption(
             plain(
                 "Blue is above 0, orange below; the first token has no colour. Highest at "
@@ -152,7 +148,7 @@ def split(opened: OpenSet) -> None:
         "error is a linear function of the activation, and the nonlinear rest. The shares add up "
         "to 1. It is for scores that are products with an activation at the SAE's site."
     )
-    source = choose_sae(bound("sae", ""))
+    source = choose_sae("sae")
     tokens = st.select_slider("Tokens to read", TOKENS, key=bound("tokens", TOKENS[2], TOKENS))
     if not _runs():
         return

@@ -9,7 +9,8 @@ import streamlit as st
 from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
-from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
+from interp.apps.columns import shown_table
+from interp.apps.common import charts, consent, errors_in_place, offer, plain
 from interp.apps.sets import (
     OpenSet,
     choose_sae,
@@ -18,6 +19,8 @@ from interp.apps.sets import (
     opened_set,
     opening,
     recent,
+    selected,
+    spelled,
     words,
 )
 from interp.directions import figures
@@ -25,9 +28,7 @@ from interp.directions.collections import collection_names, open_collection
 from interp.directions.compare import meaning, pairs
 from interp.directions.nearest import nearest_neurons, neurons_there
 from interp.directions.sets import sae_place
-from interp.errors import UserError
 from interp.latents import nearest as latents_nearest
-from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
 from interp.plain_text import printable
 from interp.runs.store import Store
@@ -82,15 +83,7 @@ def _neurons(opened: OpenSet, kinds: list[str]) -> None:
             f"above {level:.3f} once in 20 times: a surprise is what is far above it."
         )
     )
-    number = st.column_config.NumberColumn
-    chosen = _selected(
-        rows.drop(columns="name"),
-        f"neurons {opened.source} {kinds}",
-        {
-            "neuron": st.column_config.TextColumn(help="layer.kind.index"),
-            "cosine": number(format="%.3f", help="1: the same direction; -1: its opposite."),
-        },
-    )
+    chosen = selected(rows.drop(columns="name"), f"neurons {opened.source} {kinds}")
     if chosen is not None:
         carry_on(str(rows["neuron"].iloc[chosen]), opened.model, "neuron")
     words_of = [word for kind in kinds for word in ("--kind", kind)]
@@ -105,7 +98,7 @@ def _neurons(opened: OpenSet, kinds: list[str]) -> None:
 
 
 def _latents(opened: OpenSet) -> None:
-    source = choose_sae(bound("sae", ""))
+    source = choose_sae("sae")
     from interp.saes import open_sae
     from interp.saes.open import saes_fingerprint
 
@@ -123,13 +116,7 @@ def _latents(opened: OpenSet) -> None:
         "decoder: the cosine with what a latent writes; encoder: with what it reads; p: how often "
         "the largest of as many random directions is as large."
     )
-    number = st.column_config.NumberColumn
-    chosen = _selected(
-        rows.drop(columns="name"),
-        f"latents {opened.source} {source}",
-        {name: number(format="%.3f") for name in ("decoder", "encoder")}
-        | {"p": number(format="%.2g")},
-    )
+    chosen = selected(rows.drop(columns="name"), f"latents {opened.source} {source}")
     if chosen is not None:
         carry_on(f"sae:{source}:{rows['latent'].iloc[chosen]}", opened.model, "latent")
     command = ["interp", "saes", "nearest", opened.source, "--saes", place]
@@ -140,21 +127,6 @@ def _latents(opened: OpenSet) -> None:
         + f"nearest(directions, open_sae({place!r}), {LIMIT})"
     )
     offer(rows, "nearest latents", [*command, "--model", opened.model], call)
-
-
-def _selected(rows: pd.DataFrame, key: str, columns: dict[str, object]) -> int | None:
-    """A table of which one row can be selected; the first, until another is."""
-    event = st.dataframe(
-        rows,
-        key=key,
-        hide_index=True,
-        height=min(38 + 35 * len(rows), 388),
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config=columns,
-    )
-    picked = event["selection"]["rows"]
-    return int(picked[0] if picked else 0) if len(rows) else None
 
 
 def compare(opened: OpenSet) -> None:
@@ -183,7 +155,7 @@ def compare(opened: OpenSet) -> None:
             figures.cosine_map(cosine, *names),
             shows="Its cosine with each of the other set. Near 0 is what chance gives.",
         )
-        st.dataframe(rows, hide_index=True)
+        shown_table(rows, "pairs", "directions")
     with errors_in_place():
         _side_by_side(opened, theirs)
     call = (
@@ -230,17 +202,7 @@ def _side_by_side(*every: OpenSet) -> None:
     """What each spells, in one table."""
     rows = []
     for opened in every:
-        table = decoded(opened, opened.model or chosen_model(), 10, "raw")
-        for row in table.to_dict("records"):
-            spelled = {side: " ".join(map(visible, row[side])) for side in ("top", "bottom")}
-            rows.append({"direction": row["name"], **spelled})
-    if not rows:
-        raise UserError("there is nothing to decode")
-    st.dataframe(
-        pd.DataFrame(rows),
-        hide_index=True,
-        column_config={
-            "top": st.column_config.TextColumn("raises", width="large"),
-            "bottom": st.column_config.TextColumn("lowers", width="large"),
-        },
-    )
+        table = decoded(opened, opened.model, 10, "raw")
+        sites = str(opened.directions.site)
+        rows += [spelled(table.iloc[[i]], table["name"][i], sites) for i in range(len(table))]
+    shown_table(pd.DataFrame(rows), "side by side", "directions")

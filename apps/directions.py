@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from interp.apps.address import bound
@@ -18,6 +17,7 @@ from interp.apps.sets import (
     head,
     opened_set,
     opening,
+    selected,
     stored_sets,
     words,
 )
@@ -26,7 +26,6 @@ from interp.directions.compare import meaning, pairs
 from interp.errors import UserError
 from interp.lens.files import open_lens
 from interp.lens.told import told
-from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
 from interp.plain_text import printable
 from interp.runs.store import Store
@@ -55,9 +54,7 @@ def _decoded(opened: OpenSet) -> None:
     table = decoded(opened, opened.model, 10, lens)
     st.caption(plain(told(open_lens(lens, open_weights(opened.model)).about)))
     shown = table.drop(columns=["top_logits", "bottom_logits"])
-    for side in ("top", "bottom"):
-        shown[side] = [" ".join(map(visible, tokens)) for tokens in table[side]]
-    picked = _selected(shown, f"rows {opened.source}")
+    picked = selected(shown, f"rows {opened.source}")
     if picked is not None:
         carry_on(opened.texts[picked], opened.model, "row")
     call = (
@@ -67,29 +64,6 @@ def _decoded(opened: OpenSet) -> None:
     )
     how = ["--lens", lens] if lens != "raw" else []
     offer(table, "directions", words("decode", opened.source, *how, model=opened.model), call)
-
-
-def _selected(rows: pd.DataFrame, key: str) -> int | None:
-    """The rows, of which one can be selected; the first, until another is."""
-    number = st.column_config.NumberColumn
-    text = st.column_config.TextColumn
-    far = "How far the first of these stands from the mean logit, in standard deviations."
-    event = st.dataframe(
-        rows,
-        key=key,
-        hide_index=True,
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={
-            **{name: number(format="%.3g") for name in rows.select_dtypes("float")},
-            "top": text("raises", width="large", help="Tokens whose logits it raises most."),
-            "bottom": text("lowers", width="large", help="Tokens whose logits it lowers most."),
-            "top_z": number("raises, z", format="%.1f", help=far),
-            "bottom_z": number("lowers, z", format="%.1f", help=far),
-        },
-    )
-    chosen = event["selection"]["rows"]
-    return int(chosen[0] if chosen else 0) if len(rows) else None
 
 
 def _compared(opened: OpenSet) -> None:
@@ -125,14 +99,14 @@ def choose_set(label: str, prefix: str = "") -> OpenSet:
         plain(label),
         options,
         key=bound(f"{prefix}set", options[0], options, always=True),
-        format_func=lambda text: printable(sets.get(text, text)),
+        format_func=lambda text: printable(sets.get(text, str(text))),
     )
     if what in sets:  # a browser can send any text
         return opened_set(str(what))
     if what == LATENTS:
         left, right = st.columns([2, 1])
         with left:
-            sae = choose_sae(bound(f"{prefix}sae", ""))
+            sae = choose_sae(f"{prefix}sae")
         numbers = right.text_input("Latents", key=bound(f"{prefix}latents", "0,1,2"))
         if not all(number.strip().isdecimal() for number in numbers.split(",")):
             raise UserError(f"'{numbers}' are no numbers of latents: write 12,15")

@@ -314,7 +314,7 @@ def _direction(_: str) -> str:
 def _latent(_: str) -> str:
     verbs = {LABELS[verb]: verb for verb in LABELS if "latent" in verb or "splice" in verb}
     verb = verbs.get(st.selectbox("Act", list(verbs), key="new act"), "steer-latent")
-    place = choose_sae("new sae")
+    place = choose_sae("sae")
     if verb.startswith("splice"):
         return f"{verb} sae:{place}"
     latent = st.number_input("Latent", 0, 10**8, 0, key="new latent")

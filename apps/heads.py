@@ -11,7 +11,16 @@ from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, errors_in_place, in_tabs, offer_run, pick_run, plain, table
+from interp.apps.common import (
+    charts,
+    errors_in_place,
+    in_tabs,
+    listed,
+    offer_run,
+    pick_run,
+    plain,
+    table,
+)
 from interp.circuits import figures_heads as figures
 from interp.circuits.heads import HeadConfig
 from interp.circuits.patching import PatchConfig, said_position
@@ -45,7 +54,7 @@ def _made(config: Any, pressed: bool, **changes: Any) -> Run | None:
 
 def _patching() -> None:
     usual = PatchConfig()
-    with st.form("patch"):
+    with st.expander("Patch another pair"), st.form("patch", border=False):
         prompt = st.text_input("Prompt", usual.prompt)
         counterfactual = st.text_input("Counterfactual, of as many tokens", usual.counterfactual)
         left, right = st.columns(2)
@@ -82,9 +91,9 @@ def _patched(run: Run) -> None:
     charts("patched", figures.patched(cells, position))
     order = shown["moved"].abs().sort_values(ascending=False).index
     names = [name for name in cells if name != "head" or (cells["head"] >= 0).any()]
-    listed = shown.loc[order, names].head(20)
-    listed = listed.assign(position=listed["position"].map(said_position))
-    shown_table(listed, "places", run.study)
+    most = shown.loc[order, names].head(20)
+    most = most.assign(position=most["position"].map(said_position))
+    shown_table(most, "places", run.study)
     drawn = "from interp.circuits import figures_heads\n"
     drawn += f"figures_heads.patched(run.table('cells'), {position})"
     offer_run(cells, "patched", run, drawn)
@@ -93,7 +102,7 @@ def _patched(run: Run) -> None:
 def _head() -> None:
     usual = HeadConfig()
     fits = {str(run.path): run for run in Store().runs(FitConfig.STUDY)}
-    with st.form("head"):
+    with st.expander("Show another head"), st.form("head", border=False):
         prompt = st.text_input("Prompt", usual.prompt)
         left, right = st.columns(2)
         head = left.text_input("Head", usual.head, help="Layer and number, such as 5.3.")
@@ -101,7 +110,7 @@ def _head() -> None:
         left, right = st.columns(2)
         target = left.text_input("Target token, if any", placeholder=" are")
         against = right.text_input("Less the token (else the mean of all)", placeholder=" is")
-        lens = st.selectbox("Lens", ["raw", "final", *fits], format_func=plain)
+        lens = st.selectbox("Lens", ["raw", "final", *fits], format_func=listed)
         pressed = st.form_submit_button("Show")
     asked = {"prompt": prompt, "head": head, "target": target, "against": against}
     made = _made(usual, pressed, **asked, lens=lens, model=model.strip())
@@ -164,7 +173,7 @@ def _circuit(run: Run) -> None:
 
 
 def _heads() -> None:
-    with st.form("heads"):
+    with st.expander("Score another model"), st.form("heads", border=False):
         model = st.text_input("Model", DEFAULT_MODEL)
         pressed = st.form_submit_button("Score its heads")
     made = _made(RolesConfig(), pressed, model=model.strip())

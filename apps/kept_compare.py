@@ -6,13 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from interp.apps.address import bound
-from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
-from interp.apps.sets import OpenSet, decoded, opened_set
+from interp.apps.columns import shown_table
+from interp.apps.common import charts, consent, errors_in_place, offer, plain
+from interp.apps.sets import OpenSet, decoded, opened_set, spelled
 from interp.directions import figures
 from interp.directions.collections import Collection
 from interp.directions.compare import between, meaning, why_not
 from interp.errors import UserError
-from interp.model.vocabulary import visible
 from interp.model.weights import Weights, open_weights
 from interp.plain_text import printable
 from interp.runs.command import store_words
@@ -33,7 +33,7 @@ def compared(collection: Collection) -> None:
         "Directions",
         list(titles),
         key=bound("directions", (), read=lambda text: [i for i in text.split(",") if i in titles]),
-        format_func=lambda id: printable(titles.get(id, id)),
+        format_func=lambda id: printable(titles.get(id, str(id))),
         placeholder="all of them",
     )
     chosen = [id for id in ids if id in titles] or list(titles)[:MOST]
@@ -109,17 +109,10 @@ def _blanks(every: list[OpenSet], names: list[str]) -> list[str]:
 
 
 def _spelled(every: list[OpenSet], names: list[str]) -> None:
+    """What each spells, in one table."""
     rows = []
     for each, name in zip(every, names, strict=True):
         with errors_in_place():
-            row = decoded(each, each.model or chosen_model(), 10, "raw").iloc[0]
-            sides = {side: " ".join(map(visible, row[side])) for side in ("top", "bottom")}
-            rows.append({"direction": name, "site": str(each.directions.site), **sides})
-    st.dataframe(
-        pd.DataFrame(rows),
-        hide_index=True,
-        column_config={
-            "top": st.column_config.TextColumn("raises", width="large"),
-            "bottom": st.column_config.TextColumn("lowers", width="large"),
-        },
-    )
+            table = decoded(each, each.model, 10, "raw")
+            rows.append(spelled(table, name, str(each.directions.site)))
+    shown_table(pd.DataFrame(rows), "spelled", "directions")

@@ -19,6 +19,7 @@ from interp.apps.common import (
     charts,
     errors_in_place,
     in_tabs,
+    listed,
     offer,
     pick_run,
     plain,
@@ -118,7 +119,7 @@ def _results(run: Run, word: str, by: search.By) -> int | None:
             _STEPS,
             (_STEPS[1], _STEPS[-1]),
             key="density",
-            format_func=lambda x: f"{x:.4%}".rstrip("0").rstrip(".%") + "%",
+            format_func=lambda x: f"{100 * x:g} %",
         )
         orders = get_args(search.Order)
         kept = bound("order", "dense", orders)
@@ -265,7 +266,7 @@ def _foreign() -> None:
         return
     cards = neuronpedia.parsed(given.name, given.getvalue())
     names = [made.title for made in cards]
-    number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: plain(names[i]))
+    number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: listed(names[i]))
     _shown(cards[number], "foreign")
     alone = html.page([cards[number]])
     st.download_button("Download HTML", alone, f"{names[number]}.html", "text/html")

@@ -17,6 +17,7 @@ from interp.apps.common import (
     consent,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
@@ -53,7 +54,7 @@ def _prompt() -> None:
     shade = st.selectbox(
         "Colour by",
         list(figures.SHADES),
-        format_func=lambda shade: plain(figures.SHADES.get(shade, shade)),
+        format_func=lambda shade: listed(figures.SHADES.get(shade, shade)),
         key=bound("colour", "p", figures.SHADES),
     )
     st.caption(plain(f"{run.config['model']}. {told_of(run)}"))
@@ -63,7 +64,7 @@ def _prompt() -> None:
     chosen = st.selectbox(
         "One token, layer by layer",
         list(names),
-        format_func=lambda at: plain(f"{at} {visible(names[at])}"),
+        format_func=lambda at: listed(f"{at} {visible(names[at])}"),
         key=bound("position", int(max(names)), names),
     )
     column = cells[cells["position"] == chosen].sort_values("layer", ascending=False)
@@ -88,14 +89,14 @@ def _known(lens: str) -> str:
 
 def _asked() -> Run | None:
     """The run of a prompt that is typed in, made if it is not stored."""
-    with st.form("ask"):
+    with st.expander("Read another prompt"), st.form("ask", border=False):
         prompt = st.text_input("Prompt", placeholder="The keys to the cabinet", key="typed")
         left, right = st.columns(2)
         model = left.text_input("Model", DEFAULT_MODEL, key="model")
         lens = right.selectbox(
             "Lens",
             _lenses(),
-            format_func=lambda name: plain("/".join(Path(name).parts[-2:])),
+            format_func=lambda name: listed("/".join(Path(name).parts[-2:])),
             key="lens",
         )
         pressed = st.form_submit_button("Read")
@@ -121,7 +122,7 @@ def _keep(run: Run, column: pd.DataFrame) -> None:
         return
     cell = cells.iloc[picked[0]]
     token = st.selectbox(
-        "Token", list(cell["tops"]), format_func=lambda t: plain(visible(t)), key="kept token"
+        "Token", list(cell["tops"]), format_func=lambda t: listed(visible(t)), key="kept token"
     )
     about = {
         "model": run.config["model"],
@@ -154,7 +155,7 @@ def _compared() -> None:
     measure = st.selectbox(
         "Measure",
         list(figures.MEASURES),
-        format_func=lambda name: plain(figures.MEASURES.get(name, name)),
+        format_func=lambda name: listed(figures.MEASURES.get(name, name)),
         key=bound("measure", "kl", figures.MEASURES),
     )
     charts("compared", figures.compared(layers, measure))

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
-from safetensors.numpy import load_file
 
 from interp.apps import pool
 from interp.apps.address import bound
@@ -21,6 +20,7 @@ from interp.apps.common import (
     charts,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
@@ -33,6 +33,7 @@ from interp.linearscope.explain import BiasConfig, ExplainConfig
 from interp.linearscope.pictures import open_picture
 from interp.linearscope.responses import ImpulseConfig, SvdConfig
 from interp.linearscope.tokens import TokensConfig
+from interp.plain_tensors import read_arrays
 from interp.runs.fit import rebuilt
 from interp.runs.store import Run, Store
 from interp.runs.study import Study
@@ -42,7 +43,7 @@ TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
 @cached
 def tensors(run: Run, name: str) -> dict[str, np.ndarray]:
-    return load_file(run.part(f"{name}.safetensors"))
+    return read_arrays(run.part(f"{name}.safetensors"))
 
 
 class View(NamedTuple):
@@ -111,10 +112,12 @@ def _votes(run: Run) -> None:
     shown_table(classes, "classes", run.study)
     # by number: ImageNet has two classes "crane" and two "maillot"
     names = dict(zip(classes["class"], classes["label"], strict=True))
+    if not names:
+        raise UserError(f"{run.path} cannot be shown: it explains no class")
     label = "The class whose bias r is split by layer"
     place = bound("class", next(iter(names), None), names, int)
     which = st.selectbox(
-        plain(label), list(names), key=place, format_func=lambda c: plain(f"{names[c]} ({c})")
+        plain(label), list(names), key=place, format_func=lambda c: listed(f"{names[c]} ({c})")
     )
     if which not in names:
         raise UserError(f"this run has no class {which}")

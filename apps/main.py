@@ -12,6 +12,7 @@ from interp.analyses import VERBS, Page, analyses
 from interp.apps.address import followed
 from interp.apps.common import PAGES, choose_model, errors_in_place, model_shown
 from interp.apps.jobs import status_line
+from interp.apps.keeping import keep_view
 from interp.apps.look import STYLE
 
 HOME = Page("interp.apps.home", "Start", "home")
@@ -24,6 +25,7 @@ def _show(page: Page) -> None:
         status_line()
         import_module(page.module).page()
         model_shown()
+        keep_view(page.address, page.title)
 
 
 def navigation() -> dict[str, list[StreamlitPage]]:

@@ -16,6 +16,7 @@ from interp.apps.common import (
     download,
     errors_in_place,
     in_tabs,
+    listed,
     offer,
     offer_run,
     pick_run,
@@ -80,17 +81,20 @@ def _stored() -> None:
     _methods(run)
 
 
+FEATURES = 6
+"""Of a site that have a menu of their own."""
+
+
 def _carried(run: Run) -> None:
     """The features of the paths, to carry on with."""
-    folders = [name for name in run.files if name.endswith("/directions.json")]
+    folders = [name.removesuffix("/directions.json") for name in run.files]
+    folders = [name for name in folders if f"{name}/directions.json" in run.files]
+    st.caption("The features of the paths, to carry on with:")
     with st.container(horizontal=True):
-        for folder in (name.removesuffix("/directions.json") for name in folders[:SETS]):
-            source = f"run:{run.manifest['key']}/{folder.removeprefix('directions/')}:0"
-            carry_on(source, str(run.config["model"]), folder)
-
-
-SETS = 4
-"""Sets of features that have a menu of their own."""
+        for folder in folders:
+            for row, name in enumerate(table(run, f"{folder}/index")["name"].head(FEATURES)):
+                source = f"run:{run.manifest['key']}/{folder}:{row}"
+                carry_on(source, str(run.config["model"]), source, str(name))
 
 
 def _heads(run: Run) -> None:
@@ -167,7 +171,7 @@ def _coupled() -> None:
     pairs = table(run, "pairs/pairs")
     heads = list(dict.fromkeys(pairs["head"]))
     place = bound("head", heads[0] if heads else "", heads)
-    head = str(st.selectbox("Head", heads, key=place, format_func=plain))
+    head = str(st.selectbox("Head", heads, key=place, format_func=listed))
     if head not in heads:
         raise UserError(f"this run has no pair of head {head}")
     charts("matrix", figures.coupling_matrix(pairs, head))

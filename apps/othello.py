@@ -13,7 +13,7 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, consent, errors_in_place, offer, pick_run, plain
+from interp.apps.common import charts, consent, errors_in_place, listed, offer, pick_run, plain
 from interp.apps.take import figure_shown
 from interp.model.subject import Subject
 from interp.othello import figures, read_board
@@ -30,13 +30,14 @@ from interp.othello.position import (
     position_after,
 )
 from interp.othello.read_board import Board
+from interp.runs.shipped import is_shipped
 from interp.runs.store import Run
 from interp.saes.sae import Sae
 
 
 def _reads_boards(run: Run) -> bool:
     """Whether a comparison has what reads a board; the shipped one has its scores alone."""
-    return any(name.startswith("directions/probe-") for name in run.files)
+    return not is_shipped(run) or any(name.startswith("directions/probe-") for name in run.files)
 
 
 class View(NamedTuple):
@@ -96,9 +97,9 @@ def _view(run: Run, subject: Subject) -> View:
     place = bound("layer", max(last - 1, 0), range(last + 1))
     layer = st.sidebar.slider("Layer", 0, last, key=place)
     place = bound("sae", kinds[0], kinds)
-    arch = st.sidebar.selectbox("Autoencoder", kinds, key=place, format_func=plain)
+    arch = st.sidebar.selectbox("Autoencoder", kinds, key=place, format_func=listed)
     place = bound("seed", seeds[0], seeds)
-    seed = st.sidebar.selectbox("Seed", seeds, key=place, format_func=plain)
+    seed = st.sidebar.selectbox("Seed", seeds, key=place, format_func=listed)
     return View(str(arch), int(layer), int(seed))
 
 
@@ -158,7 +159,7 @@ def _edited(run: Run, subject: Subject, position: Position, view: View) -> None:
     disc = left.selectbox("Disc (or click one on the board)", discs, key="disc")
     readers = ["probe", "means", *compared_kinds(run)]
     place = bound("directions", "probe", readers)
-    reader = middle.selectbox("Directions of", readers, key=place, format_func=plain)
+    reader = middle.selectbox("Directions of", readers, key=place, format_func=listed)
     about, place = "Length of the vector added at each layer but the last", bound("scale", 6.0)
     scale = right.slider(plain(about), 0.0, 20.0, step=0.5, key=place)
     tile = TILES.index(disc)

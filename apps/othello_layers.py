@@ -14,6 +14,7 @@ from interp.apps.common import (
     code,
     errors_in_place,
     in_tabs,
+    listed,
     offer_run,
     pick_run,
     plain,
@@ -69,11 +70,11 @@ def _choose(run: Run) -> tuple[str, int, int]:
     kinds, seeds = list(compared_kinds(run)), list(run.manifest["seeds"])
     layers = sorted(int(layer) for layer in table(run, "scores")["layer"].unique())
     place = bound("sae", kinds[0], kinds)
-    arch = left.selectbox("Autoencoder", kinds, key=place, format_func=plain)
+    arch = left.selectbox("Autoencoder", kinds, key=place, format_func=listed)
     place = bound("layer", layers[len(layers) // 2], layers)
-    layer = middle.selectbox("Layer", layers, key=place, format_func=plain)
+    layer = middle.selectbox("Layer", layers, key=place, format_func=listed)
     place = bound("seed", seeds[0], seeds)
-    seed = right.selectbox("Seed", seeds, key=place, format_func=plain)
+    seed = right.selectbox("Seed", seeds, key=place, format_func=listed)
     return str(arch), int(layer), int(seed)
 
 
@@ -109,11 +110,11 @@ def _latents(run: Run) -> None:
         charts(f"latent {what}", figures.tile_maps(kinds, title))
     best = f1[ranked[:200], :192]
     labels = [_label(c) for c in best.argmax(1)]
-    listed = pd.DataFrame({"latent": ranked[:200], "label": labels, "F1": best.max(1)})
-    shown_table(listed, "listed", run.study)
+    best_known = pd.DataFrame({"latent": ranked[:200], "label": labels, "F1": best.max(1)})
+    shown_table(best_known, "listed", run.study)
     call = f"latent_map(run, {arch!r}, {layer}, {seed}, 'f1')"
     call = f"from interp.othello.read_board import latent_map\n{call}"
-    offer_run(listed, f"latents {arch} L{layer} S{seed} best", run, call)
+    offer_run(best_known, f"latents {arch} L{layer} S{seed} best", run, call)
 
 
 def _label(column: int) -> str:

@@ -33,8 +33,6 @@ FROM = ("A text", "A stored look")
 TRY = ("The capital of France is", "The keys to the cabinet")
 LESS = MEAN, NOTHING, TOKEN = ("the mean of all", "nothing", "a token")
 """What a logit is shown less of."""
-NEW = "prompt typed"
-"""Whether the text was just typed."""
 
 
 @errors_in_place()
@@ -87,19 +85,16 @@ def _live() -> None:
 
 
 def _typed() -> None:
-    """Another text has other tokens."""
-    st.session_state[NEW] = True
+    """Another text has other tokens: it is looked at from its end."""
+    st.session_state[bound("position", None)] = None
+    for name in ("target", "against"):
+        st.session_state[bound(name, "")] = ""
 
 
 def _position(tokens: pd.DataFrame) -> int:
-    """The token that is clicked; of a text that was just typed the last one."""
+    """The token that is clicked, or the last one."""
     last = len(tokens) - 1
-    place = bound("position", last, range(last + 1))
-    if st.session_state.pop(NEW, False):
-        st.session_state[place] = last
-        for name in ("target", "against"):
-            st.session_state[bound(name, "")] = ""
-    return strip(tokens, place, last)
+    return strip(tokens, bound("position", last, range(last + 1)), last)
 
 
 def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
@@ -107,7 +102,8 @@ def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
     left, middle, right = st.columns([2, 3, 2], vertical_alignment="bottom")
     row = tokens.iloc[at]
     following = [str(tokens["token"].iloc[at + 1])] if at + 1 < len(tokens) else []
-    target = _token(left, "Explain the token", "target", [*row["next"], *following], row["next"][0])
+    options = [*row["next"], *following]
+    target = _token(left, "Explain the token", "target", options, "the likeliest")
     named = "against" in st.query_params
     less = middle.segmented_control(
         "Less",
@@ -119,12 +115,12 @@ def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
     against = ""
     if less == TOKEN:
         rest = [each for each in row["next"] if each != (target or row["next"][0])]
-        against = _token(right, "This token", "against", rest, rest[0]) or rest[0]
+        against = _token(right, "This token", "against", rest, "the next likeliest") or rest[0]
     return look.about(target=target, against=against, alone=less == NOTHING)
 
 
-def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str], usual: str) -> str:
-    """A token of a list, or another that is typed; "" for the usual one."""
+def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str], none: str) -> str:
+    """A token of a list, or another that is typed; "" for none."""
     key = bound(name, "")
     given = st.session_state[key] or ""
     known = list(dict.fromkeys(["", *options, given]))
@@ -133,7 +129,8 @@ def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str],
         known,
         key=key,
         accept_new_options=True,
-        format_func=lambda token: visible(token) if token else f"{visible(usual)} (likeliest)",
+        # the browser sends what it shows, so that must not change with the position
+        format_func=lambda token: visible(token) if token else none,
         help="With its blank. Another one can be typed.",
     )
     return as_text(found or "")
@@ -148,7 +145,7 @@ def _tokens(look: Look) -> None:
 def _said(tokens: pd.DataFrame, at: int) -> None:
     """Every token's surprise, and the distribution after one of them."""
     mean = tokens["surprise"].mean()
-    worst = tokens["surprise"].idxmax() if len(tokens) > 1 else 0
+    worst = int(tokens["surprise"].fillna(-1.0).to_numpy().argmax())
     charts(
         "surprise",
         figures.surprises(tokens),

@@ -242,7 +242,7 @@ def circuit(look: Live) -> None:
         from interp.circuits.trace import TraceConfig
 
         with st.spinner("tracing …"):
-            run = pool.run(TraceConfig(**asked))
+            run = pool.run(TraceConfig(look.model, prompt=text, target=target, against=against))
         st.success(plain(f"{len(run.table('nodes'))} nodes are kept."))
         link("circuits", "Open the circuit", run=run.path.name)
     given = {name: value for name, value in asked.items() if value}

@@ -28,7 +28,7 @@ def contributions(look: Look) -> None:
     found = look.explained()
     parts, total = found.parts, float(found.parts["contribution"].sum())
     inner = parts[~parts["kind"].isin((EMBEDDING, BIAS))]
-    largest = inner.loc[inner["contribution"].abs().idxmax()]
+    largest = inner.iloc[int(inner["contribution"].abs().to_numpy().argmax())]
     charts(
         "parts",
         figures.waterfall(parts, found.target),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import streamlit as st
@@ -30,6 +32,7 @@ def serve(
     @asynccontextmanager
     async def announced(_: Any) -> AsyncIterator[None]:
         listening()
+        Thread(target=_get_ready, daemon=True).start()
         yield
 
     page = Path(__file__).with_name("main.py")
@@ -39,6 +42,12 @@ def serve(
     LOGGING_CONFIG["loggers"]["uvicorn"]["level"] = "WARNING"
     app = st.App(page, middleware=[gate], lifespan=announced)
     app.run(config=_settings(address, port))
+
+
+def _get_ready() -> None:
+    """Import what most pages need while nobody has asked for one; none of it imports torch."""
+    for module in ("interp.apps.atlas", "plotly.graph_objects", "pyarrow.dataset"):
+        import_module(module)
 
 
 def _settings(address: str, port: int) -> dict[str, Any]:

@@ -13,16 +13,18 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
+from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.chips import chips
+from interp.apps.columns import shown_table
 from interp.apps.common import chosen_model, consent, plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.collections import KEPT
-from interp.directions.reading import Coordinate, Encoder
+from interp.directions.reading import Encoder
 from interp.directions.sets import FILES as SET_FILES
 from interp.directions.sets import sae_text, set_text, sets_of
-from interp.directions.singles import singles
+from interp.directions.singles import read_words, singles
 from interp.directions.sources import content, folder_of
 from interp.errors import UserError
 from interp.lens.files import open_lens
@@ -114,16 +116,6 @@ def cautions(directions: Directions) -> list[str]:
     return said
 
 
-def read_words(directions: Directions) -> str:
-    """How they are read, without a machine's path."""
-    reading = directions.reading
-    if isinstance(reading, Encoder):
-        return f"activation in {sae_text(reading.sae, Store())} at {directions.read_at}"
-    if isinstance(reading, Coordinate):
-        return directions.read_as
-    return f"{directions.read_as} at {directions.read_at}"
-
-
 def head(opened: OpenSet) -> None:
     """Chips of what a set is: site, model, reading, and who found it."""
     directions = opened.directions
@@ -132,7 +124,7 @@ def head(opened: OpenSet) -> None:
         chips(
             ("site", directions.site),
             ("model", opened.model),
-            ("read", f"score: {read_words(directions)}"),
+            ("read", f"score: {read_words(directions, Store())}"),
             ("set", f"found by {by}" if by else ""),
         )
     )
@@ -175,24 +167,39 @@ def stored_saes(store: Store) -> dict[str, str]:
     return {sae_text(place, store): "/".join(Path(place).parts[-3:]) for place in places}
 
 
-def choose_sae(key: str) -> str:
+def choose_sae(parameter: str) -> str:
     """A stored SAE or a shipped one, by the text that opens it; one may be typed in.
 
     Args:
-        key: of the widget.
+        parameter: of the URL.
     """
     names = stored_saes(Store())
+    first = next(iter(names), "")
     source = st.selectbox(
         "SAE",
         list(names),
-        key=key,
+        key=bound(parameter, first),
         accept_new_options=True,
-        format_func=lambda text: printable(names.get(text, text)),
+        format_func=lambda text: printable(names.get(text, str(text))),
         help="Of a stored run, or a shipped one; a folder or release:sae_id can be typed.",
     )
     if not source:
         raise UserError("there is no SAE yet: train one with `interp saes train`, or type one")
     return str(source)
+
+
+def selected(rows: pd.DataFrame, key: str) -> int | None:
+    """A table of directions, of which one row can be selected: its number, the first row's until
+    another is; None of no rows."""
+    event = shown_table(rows, key, "directions", on_select="rerun", selection_mode="single-row")
+    picked = event["selection"]["rows"]
+    return int(picked[0] if picked else 0) if len(rows) else None
+
+
+def spelled(table: pd.DataFrame, name: str, site: str) -> dict[str, object]:
+    """A row of what directions spell, side by side."""
+    row = table.iloc[0]
+    return {"name": name, "site": site, "top": list(row["top"]), "bottom": list(row["bottom"])}
 
 
 def words(*command: str, model: str = "") -> list[str]:

@@ -59,6 +59,12 @@ def run_shown(run: Run) -> None:
         seen.runs[str(run.path)] = run
 
 
+def run_on_page() -> Run | None:
+    """The run that a page took last, if any."""
+    seen = _seen.get()
+    return next(reversed(seen.runs.values()), None) if seen else None
+
+
 def taken(section: Section) -> tuple[Section, list[Run]]:
     """A section with the figures shown since the last one, and the page's runs."""
     seen = _seen.get() or Seen()
@@ -73,11 +79,11 @@ def html(section: Section, runs: Sequence[Run]) -> bytes:
 
 def parquet(rows: pd.DataFrame) -> bytes:
     """Rows as a Parquet file; a column of values of several kinds is written as text."""
-    file, held = BytesIO(), rows.rename(columns=str)
+    file, held = BytesIO(), rows.rename(columns=str).copy()
     for name in held.select_dtypes(object):
         try:
             pa.array(held[name], from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            held = held.assign(**{name: held[name].map(str)})
+            held[name] = held[name].map(str)
     held.to_parquet(file, index=False)
     return file.getvalue()

@@ -6,7 +6,7 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, errors_in_place, offer_run, pick_run, plain, table
+from interp.apps.common import charts, errors_in_place, listed, offer_run, pick_run, plain, table
 from interp.neurons import figures
 
 PARTS = {
@@ -33,7 +33,7 @@ def page() -> None:
     )
     concepts = list(dict.fromkeys(effects["concept"]))
     place = bound("concept", concepts[0] if concepts else "", concepts)
-    concept = st.selectbox("Concept", concepts, key=place, format_func=plain)
+    concept = st.selectbox("Concept", concepts, key=place, format_func=listed)
     own = effects[effects["concept"] == concept]
     if own.empty:
         st.info("This run removed no concept.")

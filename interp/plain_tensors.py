@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -31,5 +32,20 @@ def read_tensors(path: Path, fix: str = "replace it") -> Tensors:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return Tensors(tensors, file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {fix}") from error
+
+
+def read_arrays(path: Path, fix: str = "make its run again with --fresh") -> dict[str, np.ndarray]:
+    """All tensors of a file as NumPy's, without torch.
+
+    Raises:
+        UserError: no such file, or a damaged one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({error}): {fix}") from error

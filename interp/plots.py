@@ -28,7 +28,7 @@ GROUND, DEEP, WARM = "#ffffff", "#1c4a86", "#8a4a0c"
 DIVERGING = [[0, ORANGE], [0.5, GROUND], [1, BLUE]]
 SEQUENTIAL = [[0, GROUND], [0.5, "#7ba6d8"], [1, DEEP]]
 WARMING = [[0, GROUND], [0.5, "#e0a25c"], [1, WARM]]
-DARK = {GROUND: "#12161d", DEEP: "#b9d6f8", WARM: "#fadfb8"}
+DARK = {GROUND: "#12161d", DEEP: "#b9d6f8", WARM: "#fadfb8", "#1f3a5f": "#cfe0f7"}
 """The same colours for a dark page: nothing there is as light as a heat map's ground."""
 
 
@@ -66,14 +66,24 @@ def sentences(figure: go.Figure) -> tuple[str, str]:
     return str(held.get("shows", "")), str(held.get("found", ""))
 
 
+def row_at_most(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
+    """The row with the largest of some values, one a row; NaN is none.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    return rows.iloc[int(values.astype(float).fillna(float("-inf")).to_numpy().argmax())]
+
+
 def on_dark(figure: go.Figure) -> go.Figure:
-    """A copy whose colour scales are for a dark page."""
+    """A copy whose colours are for a dark page."""
     made = go.Figure(figure)
     for part in [*made.data, made.layout.coloraxis]:
-        marker = [part.marker] if "marker" in part else []
-        for held in [part, *marker]:
+        for held in [part, *(part[name] for name in ("marker", "line") if name in part)]:
             if "colorscale" in held and held.colorscale:
                 held.colorscale = [[at, DARK.get(colour, colour)] for at, colour in held.colorscale]
+            if "color" in held and isinstance(held.color, str):
+                held.color = DARK.get(held.color, held.color)
     return made
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal, said
+from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal, row_at_most, said
 from ..runs.store import Run
 
 NAMES = {
@@ -47,7 +47,7 @@ def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
             error_x={
                 "array": rows["ratio_max"] - rows["ratio"],
                 "arrayminus": rows["ratio"] - rows["ratio_min"],
-                "color": "#444444",
+                "color": GREY,
             },
             text=[f"{ratio:.2f}" for ratio in rows["ratio"]],
             textposition="inside",
@@ -67,7 +67,7 @@ def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
     fused = summary[summary["variant"].isin(["screened", "tiled"]) & summary["ratio"].notna()]
     if fused.empty:
         return said(figure, above)
-    best = fused.loc[fused["ratio"].idxmin()]
+    best = row_at_most(fused, -fused["ratio"])
     naive = summary[(summary["variant"] == "naive") & (summary["shape"] == best["shape"])]["ratio"]
     found = f"The best fused variant takes {best['ratio']:.2f} times the bare product"
     slow = float(naive.iloc[0]) if len(naive) else float("nan")
@@ -118,7 +118,7 @@ def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: floa
         "The grey roofs are what this machine can do. A surprise would be a point above its roof, "
         "or a fused variant far below it."
     )
-    best = rows.loc[rows["rate"].idxmax()]
+    best = row_at_most(rows, rows["rate"])
     found = f"The fastest is {NAMES[best['variant']]}: {best['rate']:.0f} GFLOP/s."
     return said(figure, above, found)
 

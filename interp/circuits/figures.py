@@ -10,7 +10,18 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..plain_text import printable
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal, said, whole_ticks
+from ..plots import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Figures,
+    label,
+    laid_out,
+    literal,
+    row_at_most,
+    said,
+    whole_ticks,
+)
 from ..runs.store import Run
 from .picked import GROUP, KINDS, TRACE, By, Graph, Picked, flowing, opened, picked, short, words
 from .placed import Places, placed
@@ -177,7 +188,7 @@ def by_layer(totals: pd.DataFrame) -> go.Figure:
         "above its neighbours."
     )
     sums = totals.groupby("layer")["attribution"].sum()
-    most = int(sums.abs().idxmax())
+    most = int(sums.index[int(sums.abs().to_numpy().argmax())])
     name = "the embedding" if most < 0 else f"layer {most}"
     return said(figure, above, f"The most is in {name}: {sums[most]:+.3g} logits.")
 
@@ -238,7 +249,7 @@ def cut_errors(cuts: pd.DataFrame) -> go.Figure:
         "A check: whatever crosses a layer must add up to the target. A point above 0.001 would "
         "be a fault of the arithmetic."
     )
-    worst = cuts.loc[cuts["error"].abs().idxmax()]
+    worst = row_at_most(cuts, cuts["error"].abs())
     found = f"Off by {abs(worst['error']):.2g} logits at most, after layer {int(worst['layer'])}."
     return said(figure, above, found)
 

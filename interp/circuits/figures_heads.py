@@ -10,7 +10,17 @@ import plotly.graph_objects as go
 
 from ..columns import column
 from ..model.vocabulary import visible
-from ..plots import DIVERGING, SEQUENTIAL, Figures, heat_map, label, laid_out, said, whole_ticks
+from ..plots import (
+    DIVERGING,
+    SEQUENTIAL,
+    Figures,
+    heat_map,
+    label,
+    laid_out,
+    row_at_most,
+    said,
+    whole_ticks,
+)
 from ..runs.store import Run
 
 SHADES = {
@@ -31,8 +41,8 @@ READ = {
     "weight": "Each row is a token that looks, each column one that it looks at; a row adds up to "
     "1. Most heads rest on the first token when they have nothing to do. A surprise would be a row "
     "that looks far back at one token.",
-    "length": "The attention times what is read there: a dark cell moves much. A surprise would be "
-    "much attention to a token that moves nothing, or little to one that moves much.",
+    "length": "The attention times what is read there: a strong colour moves much. A surprise "
+    "would be much attention to a token that moves nothing, or little to one that moves much.",
     "direct": "Logits that each move adds to the target (blue) or takes (orange) through the final "
     "norm and head alone. A surprise would be a large cell above the last row.",
     "total": "The same with all that later layers make of it. A surprise would be a cell that is "
@@ -58,7 +68,7 @@ def pattern(cells: pd.DataFrame, shade: str = "weight") -> go.Figure:
     figure.update_yaxes(autorange="reversed", title="query")
     figure.update_xaxes(title="key", side="bottom")
     laid_out(figure, TITLES[shade], height=160 + 22 * len(grid))
-    row = cells.loc[cells[shade].abs().idxmax()]
+    row = row_at_most(cells, cells[shade].abs())
     found = (
         f"The most is of {visible(row['query_token'])} (position {row['query']}) for "
         f"{visible(row['key_token'])} (position {row['key']}): {row[shade]:.3g}."
@@ -99,7 +109,7 @@ def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
         "is patched alone, so shares need not add up. A surprise would be a place beyond 1, or a "
         "token that differs in neither prompt."
     )
-    most = cells.loc[cells["moved"].abs().idxmax()]
+    most = row_at_most(cells, cells["moved"].abs())
     where = f"head {most['head']}" if heads else f"position {most['position']}"
     found = (
         f"The most is at layer {most['layer']}, {where}: {most['moved']:.2f} of the gap. "
@@ -125,7 +135,7 @@ def roles(heads: pd.DataFrame, score: str) -> go.Figure:
         f"{column(score).help} Random tokens have no meaning: what a head does by meaning alone "
         "does not show. A surprise would be a model without a single head near 1."
     )
-    most = heads.loc[heads[score].idxmax()]
+    most = row_at_most(heads, heads[score])
     found = (
         f"The highest is head {int(most['layer'])}.{int(most['head'])} with {most[score]:.2f}; "
         f"{int((heads[score] >= 0.5).sum()):,} of {len(heads):,} heads have at least 0.5."

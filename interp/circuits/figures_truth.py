@@ -119,8 +119,8 @@ def fits(table: pd.DataFrame) -> go.Figure:
         "The line through real changes on predicted ones: slope 1 and r² 1 are a perfect "
         "prediction. A surprise would be a slope far from 1 with a high r²: wrong by one factor."
     )
-    rows = table[table["reach"] == "all"].to_dict("records")
-    named = "; ".join(f"{r['rule']} slope {r['slope']:.2f}, r² {r['r2']:.2f}" for r in rows)
+    fitted = table[table["reach"] == "all"].to_dict("records")
+    named = "; ".join(f"{r['rule']} slope {r['slope']:.2f}, r² {r['r2']:.2f}" for r in fitted)
     return said(figure, above, f"{named}." if named else "")
 
 

@@ -8,7 +8,18 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, Figures, label, laid_out, literal, said
+from ..plots import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SEQUENTIAL,
+    Figures,
+    label,
+    laid_out,
+    literal,
+    row_at_most,
+    said,
+)
 from ..runs.store import Run
 from .results import bounded
 from .widths import bands
@@ -54,7 +65,7 @@ def error_bands(bands: pd.DataFrame) -> go.Figure:
         "width: it is thought to stay."
     )
     parts = bands[list(BANDS)].sum(axis=1)
-    widest = bands.loc[bands["d_sae"].idxmax()]
+    widest = row_at_most(bands, bands["d_sae"])
     share = widest["nonlinear"] / parts[widest.name] if parts[widest.name] else float("nan")
     found = (
         f"At width {int(widest['d_sae']):,} the FVU is {parts[widest.name]:.3f}, "

@@ -33,7 +33,7 @@ MOST, LONGEST_TITLE, LONGEST_NOTE, LONGEST_TEXT = 2000, 400, 20_000, 200_000
 """Entries of a collection, and characters of a title, of a note, of a prompt."""
 _NAME = re.compile(r"\w[\w .+-]{0,58}[\w+-]|\w")
 _ID = re.compile(r"\w[\w.+-]{0,58}[\w+-]|\w")
-_ADDRESS = re.compile(r"/[a-z0-9-]*(\?[^\s#]*)?")
+_ADDRESS = re.compile(r"/[a-z0-9_-]*(\?[^\s#]*)?")
 _LIMITS = {"title": LONGEST_TITLE, "note": LONGEST_NOTE, "text": LONGEST_TEXT, "address": 8000}
 _SHORT = 4000
 """Characters of any other text of an entry."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..errors import UserError
 from ..plain_text import printable
 from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out, literal, said
 
@@ -73,7 +74,13 @@ def token_bars(decoded: pd.Series) -> go.Figure:
 
 def coloured_tokens(tokens: pd.DataFrame) -> str:
     """Texts as HTML; a token's `score` colours its background, blue above 0, orange below. The
-    first token of each text has no colour: models attend to it whatever it is."""
+    first token of each text has no colour: models attend to it whatever it is.
+
+    Raises:
+        UserError: there is no token.
+    """
+    if not tokens["text"].notna().any():
+        raise UserError("there are no tokens to colour: make the run again with --fresh")
     inner = tokens[tokens["position"] > 0]["score"].abs()
     top = max(float(inner.max()) if len(inner) else 0.0, 1e-30)
     out = []

@@ -94,6 +94,8 @@ def keep_directions(
         sources: of each the text that it was opened by, if any.
         model: whose they are, if they do not say it.
     """
+    from .singles import read_words
+
     store, made = store or Store(), []
     with _changed(name, store) as (collection, write):
         entries = list(collection.entries)
@@ -107,7 +109,7 @@ def keep_directions(
                 source=sources[row] if sources else "",
                 model=directions.provenance.model or model,
                 site=str(directions.site),
-                read_as=directions.read_as,
+                read_as=read_words(directions, store),
             )
             directions.pick([row]).save(collection.vectors_of(entry))
             entries.append(entry)

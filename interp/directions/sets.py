@@ -165,6 +165,21 @@ def sae_text(source: str, store: Store) -> str:
     return source
 
 
+def portable(source: str, store: Store) -> str:
+    """A text without the path of this machine, where it names an SAE or a set in a run of the
+    store, or an SAE that ships; any other as it is."""
+    if source.startswith("sae:/"):
+        place, _, latents = source.removeprefix("sae:").rpartition(":")
+        if place and latents.replace(",", "").replace(" ", "").isdecimal():
+            return f"sae:{sae_text(place, store)}:{latents}"
+        return f"sae:{sae_text(source.removeprefix('sae:'), store)}"
+    if source.startswith("/"):
+        folder, _, rows = source.partition(":")
+        text = text_of_folder(Path(folder), store)
+        return f"{text}:{rows}" if rows else text
+    return source
+
+
 def _in_store(folder: Path, store: Store) -> tuple[Run, str] | None:
     """The run of the store that a path is in, and the path inside of it."""
     root = store.root.absolute()

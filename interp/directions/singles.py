@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..runs.store import Store
 from .collections import KEPT, open_kept
 from .directions import Directions
+from .reading import Coordinate, Encoder
 from .sets import chosen_rows, sae_text, text_of_folder
 from .sources import folder_of
 
@@ -33,3 +34,13 @@ def singles(source: str, directions: Directions, store: Store | None = None) -> 
         lens, layer = source.split(":")[1:3]
         return [f"lens:{lens}:{layer}:{token}" for token in directions.names]
     return directions.names
+
+
+def read_words(directions: Directions, store: Store) -> str:
+    """How they are read and where, without a machine's path."""
+    reading = directions.reading
+    if isinstance(reading, Encoder):
+        return f"activation in {sae_text(reading.sae, store)} at {directions.read_at}"
+    if isinstance(reading, Coordinate):
+        return directions.read_as
+    return f"{directions.read_as} at {directions.read_at}"

@@ -11,7 +11,19 @@ import plotly.graph_objects as go
 
 from ..model.vocabulary import visible
 from ..plain_text import printable
-from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, WARMING, Figures, label, laid_out, literal, said
+from ..plots import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SEQUENTIAL,
+    WARMING,
+    Figures,
+    label,
+    laid_out,
+    literal,
+    row_at_most,
+    said,
+)
 
 if TYPE_CHECKING:
     from ..runs.store import Run
@@ -58,14 +70,14 @@ def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
 
 
 GRID = {
-    "p": "Each cell is the likeliest token after a layer, dark where the lens is sure of it. The "
-    "usual picture is noise below and the answer in the last layers. A surprise would be the "
-    "answer in an early layer, or an answer that is there and goes again.",
-    "entropy": "Each cell is the likeliest token after a layer, dark where the lens is undecided "
-    "(entropy in nats). A surprise would be a dark cell in the last layers.",
-    "kl": "Each cell is the likeliest token after a layer, dark where the lens is far from the "
-    "model's own answer (KL in nats). A surprise would be a light cell below a dark one: right, "
-    "and then wrong again.",
+    "p": "Each cell is the likeliest token after a layer, strong in colour where the lens is "
+    "sure. The usual picture is noise below and the answer in the last layers. A surprise would be "
+    "the answer in an early layer, or an answer that is there and goes again.",
+    "entropy": "Each cell is the likeliest token after a layer, strong in colour where it is "
+    "undecided (entropy in nats). A surprise would be a strong colour in the last layers.",
+    "kl": "Each cell is the likeliest token after a layer, strong in colour where it is far from "
+    "the model's own answer (KL in nats). A surprise would be a weak colour below a strong one: "
+    "right, and then wrong again.",
 }
 """The sentences above."""
 
@@ -106,7 +118,7 @@ def column(cells: pd.DataFrame, value: str) -> go.Figure:
     steps = cells.sort_values("layer")[["layer", value]].set_index("layer")[value].diff()
     found = ""
     if steps.notna().any():
-        at = int(steps.idxmin())
+        at = int(steps.dropna().sort_values().index[0])
         found = f"The largest fall is at layer {at}: {-steps[at]:.2g} nats."
     return said(figure, above.get(value, ""), found)
 
@@ -121,7 +133,7 @@ def agreement(layers: pd.DataFrame) -> go.Figure:
         "The map of each layer, fitted twice, on even and on odd passages: 1 means that more text "
         "would change little. A surprise would be a dip in a late layer."
     )
-    worst = layers.loc[layers["agreement"].idxmin()]
+    worst = row_at_most(layers, -layers["agreement"])
     found = (
         f"The least is {worst['agreement']:.2f} at layer {int(worst['layer'])}, the mean "
         f"{layers['agreement'].mean():.2f}."

@@ -11,8 +11,20 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..model.vocabulary import visible
+from ..plain_tensors import read_arrays
 from ..plain_text import printable
-from ..plots import BLUE, DIVERGING, GREY, ORANGE, Figures, label, laid_out, literal, said
+from ..plots import (
+    BLUE,
+    DIVERGING,
+    GREY,
+    ORANGE,
+    Figures,
+    label,
+    laid_out,
+    literal,
+    row_at_most,
+    said,
+)
 from ..runs.store import Run
 
 
@@ -75,7 +87,7 @@ def layer_constants(layers: pd.DataFrame, title: str) -> go.Figure:
         "What the constants of each layer add to the score, whatever the picture. A surprise would "
         "be one layer that decides alone, or an early one that does."
     )
-    most = layers.loc[layers["value"].abs().idxmax()]
+    most = row_at_most(layers, layers["value"].abs())
     name = printable(str(most["module"])) or "the network itself"
     found = (
         f"The most is of {name}: {most['value']:+.3g}; all together add "
@@ -193,7 +205,7 @@ def token_contributions(tokens: pd.DataFrame) -> go.Figure:
         "A row is a logit, split exactly among the tokens and the biases. Blue adds, orange takes. "
         "A surprise would be a token that matters to the sense and adds nothing."
     )
-    most = tokens.loc[tokens["contribution"].abs().idxmax()]
+    most = row_at_most(tokens, tokens["contribution"].abs())
     found = (
         f"The most is of {visible(str(most['token']))} (position {most['position']}) to "
         f"{visible(str(most['logit']))}: {most['contribution']:+.3g} logits."
@@ -234,9 +246,7 @@ def of_run(run: Run) -> Figures:
 
 
 def _votes(run: Run) -> go.Figure:
-    from safetensors.numpy import load_file
-
-    maps, classes = load_file(run.part("maps.safetensors")), run.table("classes")
+    maps, classes = read_arrays(run.part("maps.safetensors")), run.table("classes")
     named = zip(classes["label"], classes["probability"], strict=True)
     titles = [f"{name} {chance:.0%}" for name, chance in named]
     return vote_maps(maps["votes"], maps["picture"], titles)

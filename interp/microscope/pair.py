@@ -66,11 +66,10 @@ def side_by_side(tokens: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     for pair in aligned(list(tokens["id"]), list(others["id"])):
         row: dict[str, object] = {}
         for at, table, before in zip(pair, (tokens, others), ("", "other_"), strict=True):
-            own = table.iloc[at] if at >= 0 else {}
             row[f"{before}position"] = at
-            row[f"{before}token"] = own["token"] if at >= 0 else ""
+            row[f"{before}token"] = str(table["token"].iloc[at]) if at >= 0 else ""
             for name in ("probability", "surprise"):
-                row[f"{before}{name}"] = float(own[name]) if at >= 0 else float("nan")
+                row[f"{before}{name}"] = float(table[name].iloc[at]) if at >= 0 else float("nan")
         row["equal"] = min(pair) >= 0 and row["token"] == row["other_token"]
         made.append(row)
     return pd.DataFrame(made)

@@ -62,7 +62,7 @@ class Opened:
     def mean_row(self) -> Float[Tensor, " d_model"]:
         """The mean of the unembedding over the vocabulary, in float64."""
         W_U = self.weights.W_U()
-        sums = [part.double().sum(0) for part in W_U.split(1 << 14)]
+        sums = [part.double().sum(0) for part in torch.split(W_U, 1 << 14)]
         return torch.stack(sums).sum(0) / len(W_U)
 
     def passed(self, text: str) -> Passed:

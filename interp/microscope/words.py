@@ -8,7 +8,7 @@ scale behind it and the final norm's gain are left out, as in the atlas.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -113,6 +113,7 @@ def _said(opened: Opened, vectors: Float[Tensor, "n d_model"], k: int) -> list[W
 
 
 def _beside(rows: pd.DataFrame, words: list[Words]) -> pd.DataFrame:
-    return rows.assign(
-        raises=[each.raises for each in words], lowers=[each.lowers for each in words]
-    )
+    sides: dict[str, Any] = {
+        side: [getattr(each, side) for each in words] for side in Words._fields
+    }
+    return rows.assign(**sides)

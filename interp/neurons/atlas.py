@@ -160,8 +160,7 @@ class AtlasConfig(ModelStudy):
                         write_rows(rows, path)
                 advance(sizes[layer], f"layer {layer}")
         decoded = time.monotonic() - started
-        folders = [[out.path / f"{folder}/{n}" for n in names] for folder in ("neurons", "random")]
-        write_index(out, AtlasTables(*folders, out.path / "vocabulary/tokens.parquet"))
+        write_index(out, AtlasTables.of_folder(out.path, names))
         out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.device}
         if self.lens:
             out.facts["lens"] = self.opened_lens.about

@@ -22,6 +22,7 @@ from ..plots import (
     label,
     laid_out,
     literal,
+    row_at_most,
     said,
 )
 from ..runs.store import Run
@@ -151,7 +152,7 @@ def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = N
         "it is. A neuron for the word raises it one way and lowers it the other. A surprise would "
         "be a flat line: the neuron would not matter here."
     )
-    best = held.loc[held["probability"].idxmax()]
+    best = row_at_most(held, held["probability"])
     times = best["probability"] / plain if plain else float("nan")
     found = (
         f"The most is at {best['value']:g}: {best['probability']:.2g}, {times:,.3g} times the "

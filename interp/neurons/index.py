@@ -19,11 +19,20 @@ from jaxtyping import Int
 
 from ..errors import UserError
 from ..model.files import home
+from ..plain_tables import reading
 from ..runs.query import query
 from ..runs.store import Run, open_run, read_parquet
 
 Rows = Int[np.ndarray, " rows"]
 """Rows of an atlas by number, from 0, through its files in their order."""
+
+
+_COLUMNS = {
+    "files": ("name", "rows"),
+    "random": ("score", "coherence"),
+    "steps": ("of", "at", "q"),
+    "histograms": ("statistic", "layer", "kind", "value", "count"),
+}
 
 
 def index_of(atlas: Run) -> Index | None:
@@ -71,8 +80,15 @@ class Index:
         return f"(SELECT *, file_row_number AS row FROM {table})"
 
     def table(self, name: str) -> pd.DataFrame:
-        """A small table: random, steps, histograms."""
-        return self._run.table(f"index/{name}")
+        """A small table: files, random, steps, histograms.
+
+        Raises:
+            UserError: it has not the columns that it should have.
+        """
+        table = self._run.table(f"index/{name}")
+        if lacking := set(_COLUMNS[name]) - set(table):
+            raise UserError(self._damaged(f"index/{name} has no {', '.join(sorted(lacking))}"))
+        return table
 
     def chosen(self, where: str, asked: dict[str, Any], order: str, limit: int) -> Rows:
         """The first rows in some order that fulfil a condition on narrow columns."""
@@ -106,35 +122,41 @@ class Index:
         if place.empty:
             return np.empty(0, int)
         start, count = map(int, place.iloc[0])
-        wanted = np.arange(start, start + (count if limit is None else min(count, limit)))
-        with pq.ParquetFile(self._part("postings")) as file:
-            return _taken(file, wanted)["row"].to_numpy().astype(int)
+        path, most = self._part("postings"), count if limit is None else min(count, limit)
+        if not 0 <= start <= start + count <= pq.read_metadata(path).num_rows:
+            raise UserError(self._damaged(f"index/words has '{text}' where there are no rows"))
+        rows: Rows = self._taken(path, np.arange(start, start + most))["row"].to_numpy()
+        return rows.astype(int)
 
     def wide(self, rows: Rows) -> pa.Table:
         """Rows with all their columns, in the order of their numbers."""
         files, rows = self.table("files"), np.sort(rows)
         ends = files["rows"].to_numpy(int).cumsum()
-        found = []
+        tables: list[pa.Table] = []
         for name, first, end in zip(files["name"], [0, *ends[:-1]], ends, strict=True):
             inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
-            if len(inside) or (end == ends[-1] and not found):  # an empty table has columns too
-                with pq.ParquetFile(self._atlas.part(f"neurons/{name}")) as file:
-                    found.append(_taken(file, inside))
-        return pa.concat_tables(found)
+            if len(inside) or (end == ends[-1] and not tables):  # an empty table has columns too
+                tables.append(self._taken(self._atlas.part(f"neurons/{name}"), inside))
+        return pa.concat_tables(tables)
+
+    def _taken(self, path: Path, rows: Rows) -> pa.Table:
+        """Rows of a table by their ascending numbers; only their row groups are read."""
+        with reading(path, "make the atlas again"), pq.ParquetFile(path) as file:
+            about = file.metadata
+            sizes = np.array([about.row_group(i).num_rows for i in range(about.num_row_groups)])
+            ends = sizes.cumsum()
+            if len(rows) and rows[-1] >= ends[-1]:
+                raise UserError(self._damaged(f"{path} has not the rows that it names"))
+            group = np.searchsorted(ends, rows, side="right")
+            groups = np.unique(group)
+            table = file.read_row_groups(groups.tolist(), use_threads=len(groups) > 8)
+            table.validate(full=True)  # a run may come from anybody
+        before = np.zeros(len(sizes), int)  # rows that were read before those of a group
+        before[groups] = np.cumsum(sizes[groups]) - sizes[groups]
+        return table.take(pa.array(rows - (ends - sizes)[group] + before[group]))
+
+    def _damaged(self, what: str) -> str:
+        return f"the search index in {self._run.path} is damaged ({what}): make the atlas again"
 
     def _part(self, name: str) -> Path:
         return self._run.part(f"index/{name}.parquet")
-
-
-def _taken(file: pq.ParquetFile, rows: Rows) -> pa.Table:
-    """Rows of a Parquet file by their ascending numbers; only their row groups are read."""
-    about = file.metadata
-    sizes = np.array([about.row_group(i).num_rows for i in range(about.num_row_groups)], int)
-    ends = sizes.cumsum()
-    group = np.searchsorted(ends, rows, side="right")
-    groups = np.unique(group)
-    before = (ends - sizes)[group]
-    at = np.zeros(len(sizes), int)
-    at[groups] = np.cumsum(sizes[groups]) - sizes[groups]
-    read = file.read_row_groups(groups.tolist(), use_threads=len(groups) > 8)
-    return read.take(pa.array(rows - before + at[group]))

@@ -34,6 +34,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..plain_tables import parquet_batches
 from ..progress import progress
 from ..runs.parts import read_table
 from ..runs.query import database, query
@@ -62,6 +63,12 @@ class AtlasTables:
     """None in an atlas of an early version."""
     vocabulary: Path
 
+    @classmethod
+    def of_folder(cls, folder: Path, names: Sequence[str]) -> Self:
+        """Those of an atlas that is being made, by the names of the tables of its layers."""
+        neurons, random = ([folder / sub / name for name in names] for sub in ("neurons", "random"))
+        return cls(neurons, random, folder / "vocabulary/tokens.parquet")
+
     @cached_property
     def columns(self) -> list[str]:
         return [str(name) for name in pq.read_schema(self.neurons[0]).names]
@@ -72,11 +79,16 @@ class AtlasTables:
         return [pq.read_metadata(path).num_rows for path in self.neurons]
 
     def batches(self, columns: list[str]) -> Iterator[pa.Table]:
-        """The rows of the neurons, some at a time."""
+        """The rows of the neurons, `BATCH` of them at a time or a few more."""
+        waiting: list[pa.RecordBatch] = []
         for path in self.neurons:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(BATCH, columns=columns):
-                    yield pa.table(batch)
+            for batch in parquet_batches(path, columns, "make the atlas again", BATCH):
+                waiting.append(batch)
+                if sum(map(len, waiting)) >= BATCH:
+                    yield pa.Table.from_batches(waiting)
+                    waiting = []
+        if waiting:
+            yield pa.Table.from_batches(waiting)
 
 
 def tables_of(atlas: Run) -> AtlasTables:

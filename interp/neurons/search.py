@@ -234,15 +234,15 @@ def _beside_random(atlas: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the p and q of their score and coherence, where the atlas has random directions."""
     if not has_random(atlas):
         return rows
-    index, chances = index_of(atlas), {}
-    asked = f"SELECT {SCORE}, coherence FROM "
-    random = index.table("random") if index else query(asked + atlas.sql("random"))
-    steps = index.table("steps") if index else None
-    every = None if index else query(asked + atlas.sql("neurons"))
+    asked, chances = f"SELECT {SCORE}, coherence FROM ", {}
+    if index := index_of(atlas):
+        random, steps = index.table("random"), index.table("steps")
+    else:
+        random, every = (query(asked + atlas.sql(name)) for name in ("random", "neurons"))
     for of, prefix in (("score", ""), ("coherence", "coherence_")):
         null = random[of].to_numpy(float)
         chances[f"{prefix}p"] = p_values(rows[of], null)
-        if steps is not None:
+        if index:
             chances[f"{prefix}q"] = q_by_steps(rows[of], steps[steps["of"] == of])
         else:
             chances[f"{prefix}q"] = q_values(rows[of], every[of].to_numpy(float), null)

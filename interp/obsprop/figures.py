@@ -20,6 +20,7 @@ from ..plots import (
     label,
     laid_out,
     literal,
+    row_at_most,
     said,
 )
 from ..runs.store import Run
@@ -46,8 +47,8 @@ def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
     found = f"The most is head {named}" + (f"; then {others}." if rest else ".")
     found += f" The colours end at {top:.3g}, so that the others can be told apart." if cut else ""
     above = (
-        "Every head of the model; the darker, the more it can do to the observable. Heads of late "
-        "layers usually lead. A surprise would be a dark cell in an early layer."
+        "Every head of the model; the stronger the colour, the more it can do to the observable. "
+        "Heads of late layers usually lead. A surprise would be a strong colour in an early layer."
     )
     return said(figure, above, found)
 
@@ -184,7 +185,7 @@ def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
         "that is strong one way and absent the other."
     )
     own = pairs[pairs["head"] == head]
-    most = own.loc[own["coupling"].abs().idxmax()]
+    most = row_at_most(own, own["coupling"].abs())
     found = f"The strongest is {printable(str(most['a']))} → {printable(str(most['b']))}: "
     return said(figure, above, f"{found}{most['coupling']:.2f}.")
 

@@ -11,14 +11,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..plain_text import printable
-from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, Figures, laid_out, literal, said
+from ..plots import BLUE, GREY, ORANGE, SEQUENTIAL, Figures, laid_out, literal, row_at_most, said
 from ..runs.store import Run
 from .board_labels import TILES
 from .findings import table
 
-GREEN = "#3f7d58"
+GREEN, INK = "#3f7d58", "#1f3a5f"
 READERS = {
-    "probe": "#1f3a5f",
+    "probe": INK,
     "topk": BLUE,
     "l1": ORANGE,
     "batchtopk": "#2a9d8f",
@@ -124,8 +124,8 @@ def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: floa
     figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": top})
     laid_out(figure, title, height=300)
     above = (
-        "The 64 tiles of the board, one map a label. A surprise would be one dark tile among pale "
-        "ones: a part that stands for one tile alone."
+        "The 64 tiles of the board, one map a label. A surprise would be one strong tile among "
+        "weak ones: a part that stands for one tile alone."
     )
     named = [(k, np.asarray(v, float)) for k, v in values.items() if np.isfinite(v).any()]
     best = [
@@ -161,7 +161,7 @@ def othello_layers(rows: pd.DataFrame) -> go.Figure:
     random = rows[(rows["reader"] == "random model probe") & (rows["measure"] == "accuracy")]
     if own.empty:
         return said(figure, above)
-    best = own.loc[own["mean"].idxmax()]
+    best = row_at_most(own, own["mean"])
     found = f"The probe is best after layer {int(best['layer'])}: {best['mean']:.1%} of the tiles"
     found += f", of a random model {random['mean'].max():.1%} at most." if len(random) else "."
     return said(figure, above, found)

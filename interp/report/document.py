@@ -86,8 +86,8 @@ def _figure(figure: go.Figure) -> str:
     shows, found = sentences(figure)
     panels = {axis.domain[0] for axis in figure.select_xaxes() if axis.domain}
     wide = " panels" if len(panels) > 2 else ""
-    drawn = f'<div class="figure{wide}"><div></div></div>'
-    return f"<div>{_sentence(shows)}{drawn}{_sentence(found)}</div>"
+    place = f'<div class="figure{wide}"><div></div></div>'
+    return f"<div>{_sentence(shows)}{place}{_sentence(found)}</div>"
 
 
 def _table(section: Section, number: int, kept: int) -> str:

@@ -39,7 +39,9 @@ const unpacked = async id => {
 const dark = matchMedia('(prefers-color-scheme: dark)');
 
 function recoloured(part, colours, name) {
-  if (typeof part === 'string') return name === 'colorscale' && colours[part] || part;
+  if (typeof part === 'string') {
+    return (name === 'colorscale' || name === 'color') && colours[part] || part;
+  }
   if (Array.isArray(part)) return part.map(each => recoloured(each, colours, name));
   if (part === null || typeof part !== 'object') return part;
   const each = ([key, value]) => [key, recoloured(value, colours, key)];

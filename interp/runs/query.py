@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -47,9 +47,12 @@ def database(process: int) -> duckdb.DuckDBPyConnection:
     Args:
         process: the number of this one; a child that was forked off has not its parent's threads.
     """
-    spilled = Path(tempfile.gettempdir()) / f"interp-duckdb-{process}"
+    # DuckDB makes and removes it; nobody else knows its name
+    spilled = f"{tempfile.gettempdir()}/interp-duckdb-{secrets.token_hex(8)}"
     threads = min(THREADS, os.cpu_count() or 1)
-    settings = {"threads": threads, "memory_limit": MEMORY, "temp_directory": str(spilled)}
+    settings: dict[str, Any] = {
+        "threads": threads, "memory_limit": MEMORY, "temp_directory": spilled,
+    }  # fmt: skip
     return duckdb.connect(config=settings)
 
 

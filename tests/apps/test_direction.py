@@ -250,6 +250,25 @@ def test_kept_on_its_page_and_found_in_the_collection(dog_model):
     assert open_collection("my collection").entries[0].note == "changed"
 
 
+def prompt_and_view():
+    from interp.apps.keeping import keep_prompt, keep_view
+
+    keep_prompt("The dog", "some-model", "here")
+    keep_view("atlas", "Neuron atlas")
+
+
+def test_a_prompt_and_a_view_are_kept_from_their_page(dog_model):
+    shown = asked(prompt_and_view, dog_model, word=" dog", run="x")
+    for number in range(2):
+        [b for b in shown.button if b.label == "Keep it"][number].click().run()
+        assert not shown.exception
+    prompt, view = open_collection("my collection").entries
+    assert (prompt.text, prompt.title, prompt.model) == ("The dog", "The dog", "some-model")
+    assert (view.address, view.title) == ("/atlas?word=+dog&run=x", "Neuron atlas")
+    kept = asked(kept_page, dog_model)
+    assert "/atlas?word=+dog&run=x" in said(kept)
+
+
 def test_a_collection_is_compared_across_sites(dog_model):
     for source in ("1.down.17", "1.up.4"):
         keep("a", source, str(dog_model))
@@ -260,7 +279,7 @@ def test_a_collection_is_compared_across_sites(dog_model):
     assert "composition" in text
     figure = json.loads(shown.get("plotly_chart")[0].proto.spec)
     assert len(figure["data"][0]["y"]) == 3
-    assert shown.dataframe[0].value["direction"].tolist() == ["1.down.17", "1.up.4"]
+    assert shown.dataframe[0].value["name"].tolist() == ["1.down.17", "1.up.4"]
 
 
 def test_an_empty_store_says_how_to_begin_and_a_damaged_collection_what_is_wrong(store, dog_model):

@@ -88,9 +88,9 @@ def test_what_a_run_says_is_shown_as_it_is(store):
     config = {"neuron": EVIL, "where": EVIL, "model": EVIL, "prompt": [EVIL, "w5"]}
     clamp_run(store, config, word=f"{EVIL}\x1b")
     shown = shown_by(clamp_page)
-    said = [each.value for each in shown.caption[:1]] + [shown.selectbox[0].options[0]]
-    caption, labels = " ".join(said), [metric.label for metric in shown.metric]
-    assert caption.replace("\\", "").count(EVIL) == 4
+    caption, labels = shown.caption[0].value, [metric.label for metric in shown.metric]
+    assert caption.replace("\\", "").count(EVIL) == 3
+    assert EVIL in shown.main.selectbox[0].options  # where no markdown is read
     assert len(labels) == 2
     for text in (caption, *labels):
         assert not re.search(r"[!\[\](){}$:*_`<|~]", re.sub(r"\\.", "", text))

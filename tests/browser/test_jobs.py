@@ -1,6 +1,7 @@
 """A study is started from its form, watched, cancelled, resumed, and its page opened."""
 
 import pytest
+from playwright.sync_api import expect
 
 from interp.runs.jobs import all_jobs
 
@@ -42,3 +43,23 @@ def test_a_study_from_the_form_to_its_page(page, serve, tmp_path_factory, model)
     page.get_by_role("textbox", name="Find a word").wait_for()
     page.goto(page.url.partition("/atlas")[0] + f"/new?study=neurons.atlas&model={model}&k=3")
     page.get_by_text("This run is there already").wait_for()
+
+
+def test_another_study_has_its_own_settings(page, empty_address):
+    page.goto(f"{empty_address}/new?study=neurons.atlas&k=20&norm=final")
+    number = page.get_by_role("spinbutton", name="K", exact=True)
+    expect(number).to_have_value("20")
+    page.get_by_text("interp neurons atlas --norm final --k 20").wait_for()
+    study = page.get_by_role("combobox", name="Study")
+    study.fill("circuits.head")
+    page.get_by_role("option", name="circuits.head").first.click()
+    page.get_by_text("interp circuits head --runs").wait_for()
+    expect(number).to_have_value("10")
+    assert "norm=" not in page.url
+    page.go_back()
+    page.get_by_text("interp neurons atlas --norm final --k 20").wait_for()
+    expect(number).to_have_value("20")
+    number.fill("9")
+    number.press("Enter")
+    page.wait_for_url("**k=9*")
+    page.get_by_text("interp neurons atlas --norm final --k 9").wait_for()

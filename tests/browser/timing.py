@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from interp.analyses import analyses
 from interp.cli.common import print_markdown, say
@@ -38,20 +38,19 @@ Action = Callable[[Page, int], None]
 
 
 def search_for(page: Page, turn: int) -> None:
-    """Another word, until its table and its command are there."""
+    """Another word, until its table is there."""
     word = WORDS[turn % len(WORDS)]
     box = page.get_by_role("textbox", name="Find a word")
     box.fill(word)
     box.press("Enter")
-    command = page.locator("code", has_text=f"neurons search {word} ")
-    command.first.wait_for(state="attached")
+    page.wait_for_url(f"**word={word}*")  # written as the answer begins
     settled(page)
 
 
 def exact(page: Page, turn: int) -> None:
+    """The token alone, then its whole family again."""
     page.get_by_text("Exact token").click()
-    shown = page.locator("code", has_text="--exact")
-    shown.first.wait_for(state="attached") if turn % 2 == 0 else settled(page)
+    page.wait_for_url(lambda url: ("exact=yes" in url) == (turn % 2 == 0))
     settled(page)
 
 
@@ -109,6 +108,7 @@ def served(runs: Path) -> Iterator[tuple[str, int]]:
     try:
         while not _answers(address):
             time.sleep(0.2)
+        time.sleep(3)  # nobody opens a page before the server has said where it is
         yield address, server.pid
     finally:
         server.terminate()
@@ -147,43 +147,71 @@ def of_atlas(browser: Browser, runs: Path, times: int) -> Iterator[list[str]]:
     """Rows of the table: the atlas page of a store's newest atlas."""
     run = Store(runs).runs("neurons.atlas")[0]
     what = f"{run.config['model']}, {2 * run.metrics['vectors']:,} rows"
-    with served(runs) as (address, process):
-        first = visit(browser, f"{address}/atlas")
-        others = statistics.median(visit(browser, f"{address}/atlas") for _ in range(times))
-        yield row(what, "first page", first, others, process)
-        page = window(browser)
-        visited(page, f"{address}/atlas")
+    with served(runs) as (server, process), window(browser) as context:
+        yield from visits(context, f"{server}/atlas", what, times, process)
+        page = context.new_page()
+        visited(page, f"{server}/atlas")
         actions = {
             "search": search_for, "exact": exact, "card": card_of(run), "layers": statistic,
         }  # fmt: skip
         for name, action in actions.items():
             yield row(what, name, *timed(page, action, times), process)
-        page.close()
+
+
+def of_agreement(browser: Browser, runs: Path) -> Iterator[list[str]]:
+    """A row of the table: the agreement of a store's newest atlas with another."""
+    with served(runs) as (server, process), window(browser) as context:
+        seconds = []
+        for _ in range(2):
+            page = context.new_page()
+            start = time.monotonic()
+            page.goto(f"{server}/agree")
+            page.get_by_text("The highest agreement").wait_for()
+            seconds.append(time.monotonic() - start)
+        yield row(str(runs), "agreement", *seconds, process)
 
 
 def of_pages(browser: Browser, runs: Path, addresses: list[str], times: int) -> Iterator[list[str]]:
     """Rows of the table: the first visit to each page, in a server of its own."""
     for name in addresses:
-        with served(runs) as (server, process):
-            address, before = f"{server}/{name}", used(process)[1]
-            first = visit(browser, address)
+        with served(runs) as (server, process), window(browser) as context:
+            before = used(process)[1]
+            seconds = visit(context, f"{server}/{name}")
             cpu = used(process)[1] - before
-            others = statistics.median(visit(browser, address) for _ in range(times))
-            yield row(str(runs), f"/{name}, first {cpu:.1f} s CPU", first, others, process)
+            what = f"/{name}: first visit {cpu:.1f} s CPU"
+            yield from visits(context, f"{server}/{name}", what, times, process, seconds)
 
 
-def visit(browser: Browser, address: str) -> float:
-    """Seconds of a visit in a window of its own."""
-    page = window(browser)
-    seconds = clocked(lambda: visited(page, address))
+def visits(
+    context: BrowserContext, address: str, what: str, times: int, process: int,
+    first: tuple[float, float] | None = None,
+) -> Iterator[list[str]]:  # fmt: skip
+    """Rows of the table: how soon a page has its title, and how soon all of it."""
+    first = first or visit(context, address)
+    others = zip(*(visit(context, address) for _ in range(times)), strict=True)
+    for name, one, more in zip(("page: title", "page: all"), first, others, strict=True):
+        yield row(what, name, one, statistics.median(more), process)
+
+
+def visit(context: BrowserContext, address: str) -> tuple[float, float]:
+    """Seconds until a page has its title, and until all of it is there, in a tab of its own."""
+    page, start = context.new_page(), time.monotonic()
+    page.goto(address)
+    page.get_by_role("heading", level=1).first.wait_for()
+    title = time.monotonic() - start
+    settled(page)
+    seconds = time.monotonic() - start
     page.close()
-    return seconds
+    return title, seconds
 
 
-def window(browser: Browser) -> Page:
-    page = browser.new_page(viewport={"width": 1280, "height": 1600})
-    page.set_default_timeout(120_000)
-    return page
+@contextmanager
+def window(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser's window, which keeps what it fetched."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1600})
+    context.set_default_timeout(120_000)
+    yield context
+    context.close()
 
 
 def row(what: str, action: str, first: float, others: float, process: int) -> list[str]:
@@ -211,6 +239,8 @@ def main() -> None:
                 rows += of_pages(browser, runs, pages, asked.times)
             else:
                 rows += of_atlas(browser, runs, asked.times)
+                if len(Store(runs).runs("neurons.atlas")) > 1:
+                    rows += of_agreement(browser, runs)
         browser.close()
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     say(f"{os.cpu_count()} cores of {platform.machine()}, Python {platform.python_version()}; "

@@ -56,6 +56,19 @@ def test_the_largest_node_is_shown_first_and_any_by_its_name(shown):
     assert not any("neurons clamp" in block.value for block in shown.code)
 
 
+def test_a_link_fills_in_the_form(shown):
+    asked = {"prompt": "The key to the cabinet", "target": " is", "against": " are"}
+    for name, value in asked.items():
+        shown.query_params[name] = value
+    shown.session_state["chosen model"] = "gemma3-270m"
+    sound(shown.run())
+    found = {box.label: box.value for box in shown.text_input}
+    assert [found[name] for name in ("Prompt", "Target", "Against (may be empty)")] == list(
+        asked.values()
+    )
+    assert found["Model"] == "gemma3-270m"
+
+
 def test_commands_parse_and_the_call_runs(shown, own_home):
     sound(shown.run())
     bash = [block.value for block in shown.code if block.language == "bash"]

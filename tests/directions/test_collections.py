@@ -13,9 +13,15 @@ import pytest
 import torch
 from sae_lens import TopKSAE, TopKSAEConfig
 
+from interp.analyses import analyses
 from interp.cli import main
 from interp.directions import Directions, keeping, open_directions
-from interp.directions.collections import collection_names, open_collection, open_kept
+from interp.directions.collections import (
+    checked_address,
+    collection_names,
+    open_collection,
+    open_kept,
+)
 from interp.directions.keeping import annotate, keep, keep_directions, keep_prompt, keep_view
 from interp.directions.parcel import export, import_parcel, packed
 from interp.directions.provenance import Provenance
@@ -23,6 +29,8 @@ from interp.directions.reading import Product, Scale
 from interp.errors import UserError
 from interp.model.site import Site
 from interp.runs.store import Store
+
+from ..manifests import finish_by_hand
 
 
 def a_set(n=2, seed=0, site="0.resid_post", reading=None, names=None):
@@ -55,7 +63,7 @@ def test_a_collection_holds_sites_of_all_kinds_but_opens_one_kind_at_a_time(own_
     assert str(open_directions("kept:mixed:v0-2").site) == "3.mlp_out"
 
 
-def test_a_kept_latent_scores_through_its_encoder(own_home, tmp_path, model_folder):
+def test_a_kept_latent_scores_through_its_encoder(own_home, model_folder):
     """Against the encoder in numpy: relu of the k largest of (x - b_dec) W_enc + b_enc."""
     torch.manual_seed(0)
     inner = TopKSAE(TopKSAEConfig(d_in=32, d_sae=48, k=6))
@@ -64,8 +72,10 @@ def test_a_kept_latent_scores_through_its_encoder(own_home, tmp_path, model_fold
         inner.b_enc.copy_(torch.randn(48))
     inner.cfg.metadata.hook_name = "blocks.0.hook_resid_post"
     inner.cfg.metadata.model_name = str(model_folder("llama"))
-    inner.save_model(tmp_path / "sae")
-    (entry,) = keep("latents", f"sae:{tmp_path / 'sae'}:7")
+    run = finish_by_hand(own_home / "runs", "saes.train", {}, made={"a/sae": inner.save_model})
+    (entry,) = keep("latents", f"sae:{run / 'a' / 'sae'}:7")
+    assert entry.source == f"sae:run:{run.name}/a/sae:7"
+    assert entry.read_as == f"activation in run:{run.name}/a/sae at 0.resid_post"
     kept = open_directions(f"kept:latents:{entry.id}")
     x = torch.randn(40, 32)
     weights = {name: value.detach().double().numpy() for name, value in inner.state_dict().items()}
@@ -80,6 +90,8 @@ def test_prompts_and_views_stand_beside_directions(own_home):
     keep_directions("all", a_set(1))
     prompt = keep_prompt("all", "The dog\nbarks", "some-model", title="a dog")
     view = keep_view("all", "/atlas?word=dog", "dogs")
+    for page in (page for entry in analyses().values() for page in entry.pages):
+        checked_address(f"/{page.address}?a=b%20c+d")
     found = open_collection("all")
     assert [entry.kind for entry in found.entries] == ["direction", "prompt", "view"]
     assert found.entry(prompt.id).text == "The dog\nbarks"

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from interp.cli import main
+from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.provenance import Provenance
-from interp.directions.sets import chosen_rows, sae_place, sae_text
+from interp.directions.sets import chosen_rows, portable, sae_place, sae_text
 from interp.directions.singles import singles
 from interp.directions.sources import content
 from interp.errors import UserError
@@ -116,6 +117,22 @@ def test_an_sae_of_a_run_has_a_text_without_a_path(own_home):
     for wrong in (f"run:{run.name}/../x", f"run:{run.name}/nothing", "shipped:../x"):
         with pytest.raises(UserError):
             sae_place(wrong, Store())
+
+
+def test_a_text_loses_the_path_of_this_machine(own_home):
+    run = stored(own_home / "runs", ("directions", a_set()), ("b", a_set()))
+    store, place = Store(), own_home / "runs" / "some.study" / run.name
+    for given, want in (
+        (f"{place}/b:1", f"run:{run.name}/b:1"),
+        (f"{place}/b", f"run:{run.name}/b"),
+        (f"sae:{place}/saes/k4:7,8", f"sae:run:{run.name}/saes/k4:7,8"),
+        (f"sae:{place}/saes/k4", f"sae:run:{run.name}/saes/k4"),
+        (f"sae:{FOLDER}/darkmatter/x:7", "sae:shipped:darkmatter/x:7"),
+        ("sae:/elsewhere/x:7", "sae:/elsewhere/x:7"),
+        ("/elsewhere/set:1", "/elsewhere/set:1"),
+        ("29.down.808", "29.down.808"),
+    ):
+        assert portable(given, store) == want
 
 
 def test_content_changes_with_the_files_and_not_with_the_path(own_home):

@@ -140,8 +140,8 @@ def make(
             "kinds": list(KINDS), "device": "cpu",
         }  # fmt: skip
         made = time.monotonic()
-        paths = [sorted((out.path / f).glob("L*.parquet")) for f in ("neurons", "random")]
-        write_index(out, AtlasTables(*paths, out.path / "vocabulary/tokens.parquet"))
+        names = [f"L{layer:03d}.parquet" for layer in range(layers)]
+        write_index(out, AtlasTables.of_folder(out.path, names))
         vectors = layers * neurons * len(KINDS)
         return {"vectors": vectors, "atlas_s": made - start, "index_s": time.monotonic() - made}
 

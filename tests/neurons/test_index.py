@@ -20,6 +20,7 @@ from interp.neurons.index import index_of, kept_at
 from interp.neurons.indexing import write_rows
 from interp.neurons.kept_index import make_index
 from interp.neurons.layers import above_chance
+from interp.runs.disk import sha256
 from interp.runs.store import Store, open_run
 from interp.runs.study import run_or_load
 
@@ -55,7 +56,7 @@ def random_rows(rng, layer, kinds, experts, n, k):
     return frame.astype({**small, "layer": "i2", "neuron": "i4"})
 
 
-def random_atlas(store, seed, experts=False, layers=3, n=6, k=6, with_random=True, **more):
+def random_atlas(store, seed, experts=False, layers=2, n=6, k=6, with_random=True, **more):
     """An atlas without an index, as an earlier version left it."""
     rng = np.random.default_rng(seed)
     kinds, own = ["up", "down"], ["", "e0", "shared"] if experts else [""]
@@ -90,18 +91,18 @@ def same(first, second):
 def questions(atlas):
     """Every question to an atlas, with all options."""
     ranks = ["score", "coherence"]
-    limits = (1, 3, 20, 10_000)
-    texts = ["dog", " dog", "Dogs", "cat", "a b", "x", "\n", " ", "##", "rare", "", "none"]
-    filters = [{}, {"kinds": ["down"]}, {"up_to": 1}, {"layer": 1}, {"layer": 0, "kinds": ["up"]}]
+    limits = (3, 10_000)
+    texts = ["dog", " dog", "a b", "x", "\n", "##", "none"]
+    filters = [{"kinds": ["down"]}, {"up_to": 1}, {"layer": 1}, {"layer": 0, "kinds": ["up"]}]
     for text, exact, by, limit in itertools.product(texts, (False, True), ranks, limits):
         yield search.find, (text, exact, limit, by), {}
-    for text, exact, by, some in itertools.product(("dog", "x"), (False, True), ranks, filters):
-        yield search.find, (text, exact, 5, by), some
+    for exact, by, some in itertools.product((False, True), ranks, filters):
+        yield search.find, ("dog", exact, 5, by), some
     for by, limit, layer, kind, words in itertools.product(
-        ranks, limits, (None, 2), (None, "up"), (False, True)
+        ranks, limits, (None, 1), (None, "up"), (False, True)
     ):
         yield search.top, (limit, layer, kind, words, by), {}
-    for name in ("0.up.0", "2.down.5", "1.e0.up.3", "1.shared.down.2", "9.up.0", "0.gate.1"):
+    for name in ("0.up.0", "1.down.5", "1.e0.up.3", "1.shared.down.2", "9.up.0", "0.gate.1"):
         yield search.show, (name,), {}
         yield search.values_in_layer, (name, "norm"), {}
     for statistic in search.statistics(atlas):
@@ -201,6 +202,47 @@ def test_an_index_is_of_one_content(tmp_path, own_home):
         search.find(other, "dog")
     make_index(other)
     assert len(search.find(other, "dog"))
+
+
+def damaged(atlas, folder, name, rows):
+    """A copy of an atlas with another table in its index, sealed as a stranger would."""
+    shutil.copytree(atlas.path, folder)
+    path = folder / "index" / f"{name}.parquet"
+    rows(pd.read_parquet(path)).to_parquet(path)
+    about = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    files = {**atlas.manifest["files"], f"index/{name}.parquet": about}
+    seal_again(folder, {**atlas.manifest, "files": files})
+    return open_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("words", lambda t: t.assign(start=t["start"] + 10**12)),
+        ("words", lambda t: t.assign(count=-1)),
+        ("words", lambda t: t.drop(columns="start")),
+        ("postings", lambda t: t.drop(columns="row")),
+        ("files", lambda t: t.assign(rows=10**6)),
+        ("files", lambda t: t.assign(name="../manifest.json")),
+        ("files", lambda t: t.drop(columns="name")),
+        ("steps", lambda t: t.drop(columns="q")),
+        ("random", lambda t: t.drop(columns="score")),
+        ("rows", lambda t: t.drop(columns="z")),
+    ],
+)
+def test_an_index_of_a_stranger_is_one_line(made, tmp_path, own_home, name, rows):
+    strange = damaged(made, tmp_path / "sent", name, rows)
+    questions = [(search.find, "#7"), (search.top, 9), (search.show, "1.up.3")]
+    said = [asked(ask, strange, word) for ask, word in questions]
+    assert any(isinstance(answer, str) for answer in said)
+
+
+def test_rows_that_are_not_there_are_no_rows(made, tmp_path, own_home):
+    """An index may name any number."""
+    strange = damaged(made, tmp_path / "sent", "postings", lambda t: t.assign(row=-(2**31)))
+    assert isinstance(asked(search.find, strange, "#7"), str)
+    strange = damaged(made, tmp_path / "far", "postings", lambda t: t.assign(row=2**31 - 1))
+    assert isinstance(asked(search.find, strange, "#7"), str)
 
 
 def test_command(tmp_path, own_home, capsys):
