@@ -92,7 +92,7 @@ def page() -> None:
 
 
 def _is_shipped(run: Run) -> bool:
-    return run.manifest["finished"] == "shipped"
+    return str(run.manifest["finished"]) == "shipped"
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
@@ -240,7 +240,7 @@ def _scored(run: Run) -> None:
     )
     own = _table(run, "scores/scores")
     _shown(own)
-    best = own.loc[own["pair_acc"].idxmax()]
+    best = own.iloc[int(own["pair_acc"].argmax())]
     st.markdown(plain(
         f"The most pairs are right when asked as “{best['setting']}”, on the part “{best['part']}”:"
         f" {best['pair_acc']:.2f} ({best['pair_acc_low']:.2f} to {best['pair_acc_high']:.2f})."
@@ -282,7 +282,7 @@ def _steering(run: Run) -> None:
 def _layers(run: Run) -> None:
     st.subheader("Which layers decide?")
     layers = _table(run, "learn/layers")
-    best = layers.loc[layers["swapped"].idxmax()]
+    best = layers.iloc[int(layers["swapped"].argmax())]
     charts(
         "layers",
         figures.knob_layers(layers),

@@ -148,8 +148,8 @@ def _conversation(asked: Asked, acts: Sequence[Act]) -> None:
             if missing:
                 model = model or stack.enter_context(_opened(asked, acts))
                 made = _streamed(*model, asked, said, missing, places, found, bars)
-                for side, answer in made.items():
-                    remember(keys[side], answer)
+                for side in missing:
+                    remember(keys[side], made[side])
                 found |= made
             for side in sides:
                 answer = found[side]
@@ -239,7 +239,7 @@ class _Bars:
         if self._shown:
             return
         self._shown = True
-        before, after = (rows.loc[rows[side].idxmax()] for side in ("before", "after"))
+        before, after = (rows.iloc[int(rows[side].argmax())] for side in ("before", "after"))
         with self._place:
             charts(
                 "next",

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 
 from interp.data import FOLDER
 
@@ -18,7 +21,7 @@ SHIPPED = FOLDER / "knob" / MODEL
 def shipped_run() -> Run:
     """It as a run of `knob.run`: what it was made with where that is not the default, and its
     parts."""
-    files = {
+    files: dict[str, dict[str, Any]] = {
         path.relative_to(SHIPPED).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": remembered_sha256(path),
@@ -26,11 +29,11 @@ def shipped_run() -> Run:
         for path in sorted(SHIPPED.rglob("*.*"))
     }
     several = [read_table(path) for path in sorted(SHIPPED.glob("effects/configurations-*"))]
-    columns = (np.concatenate([t[name] for t in several]) for name in ("separation", "pair_acc"))
+    apart, right = (pd.concat(t[name] for t in several) for name in ("separation", "pair_acc"))
     made = {
         "study": "knob.run",
         "config": {"model": MODEL, "template": "chat", "adapter": "shipped"},
-        "metrics": {"separation correlates": float(np.corrcoef(*columns)[0, 1])},
+        "metrics": {"separation correlates": float(np.corrcoef(apart, right)[0, 1])},
         "files": files,
         "finished": "shipped",
         "seal": "shipped " + " ".join(part["sha256"][:8] for part in files.values()),
