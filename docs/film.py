@@ -105,9 +105,11 @@ class Film:
 
     def keep(self, note: str) -> None:
         """On a direction's page: keep it."""
-        self.page.get_by_role("radio", name="Keep", exact=True).click()
-        self.settle()
+        if "view=keep" not in self.page.url:
+            self.page.get_by_role("radio", name="Keep", exact=True).click()
         box = self.page.get_by_role("combobox", name="Collection")
+        box.wait_for(timeout=SLOW)
+        self.settle()
         if box.input_value() != COLLECTION:
             box.fill(COLLECTION)
             box.press("Enter")
