@@ -66,7 +66,11 @@ def page() -> None:
         _asked()
     first = "Grouped" if "grouped" in st.query_params else "Traced"
     shown = st.segmented_control(
-        "Circuits", list(SHOWS), format_func=plain, key=bound("shown", first, list(SHOWS))
+        "Circuits",
+        list(SHOWS),
+        format_func=plain,
+        key=bound("shown", first, list(SHOWS)),
+        required=True,
     )
     run = pick_run(*_in_order(*SHOWS[shown or "Traced"]))
     graph = opened(run)
@@ -165,7 +169,11 @@ def _graph(run: Run, graph: Graph) -> None:
     if graph.has_effects:
         ways = ["effect", "attribution"]
         asked = st.segmented_control(
-            "Nodes by", ways, key=bound("by", "effect", ways), format_func=plain
+            "Nodes by",
+            ways,
+            key=bound("by", "effect", ways),
+            format_func=plain,
+            required=True,
         )
         by = "attribution" if asked == "attribution" else "effect"
     left, right = st.columns(2)

@@ -111,7 +111,7 @@ def _tokens(run: Run) -> None:
     charts("pairs", figures.token_scatter(tokens, small, large, part))
     ratios = ["error over x", "nonlinear over error"]
     place = bound("colour", ratios[0], ratios)
-    colour = st.segmented_control("Colour by", ratios, key=place, format_func=plain)
+    colour = st.segmented_control("Colour by", ratios, key=place, format_func=plain, required=True)
     contexts = list(dict.fromkeys(tokens["context"]))
     place = bound("context", contexts[0], contexts)
     context = st.selectbox("Context", contexts, key=place, format_func=listed)

@@ -62,6 +62,7 @@ def page() -> None:
         key=place,
         format_func=lambda view: plain(VIEWS.get(view, view)),
         label_visibility="collapsed",
+        required=True,
     )
     if view != "keep":
         consent(opened.model)

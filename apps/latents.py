@@ -63,7 +63,12 @@ def _surveyed() -> None:
     )
     views = {"Search": _search, "On a text": _text}
     how = st.segmented_control(
-        "What to do", list(views), default="Search", format_func=plain, key="view"
+        "What to do",
+        list(views),
+        default="Search",
+        format_func=plain,
+        key="view",
+        required=True,
     )
     views[how or "Search"](run)
 
@@ -123,7 +128,7 @@ def _results(run: Run, word: str, by: search.By) -> int | None:
         )
         orders = get_args(search.Order)
         kept = bound("order", "dense", orders)
-        order = right.segmented_control("First", orders, key=kept, format_func=plain)
+        order = right.segmented_control("First", orders, key=kept, format_func=plain, required=True)
         rows = by_density(run, low, high, order or "dense", LIMIT)
         command = ["--density", f"{low:g}", f"{high:g}", "--order", order or "dense"]
         call = f"search.by_density(survey, {low:g}, {high:g}, {order or 'dense'!r})"

@@ -105,7 +105,9 @@ def _heads(run: Run) -> None:
         "Direct effect, prompt minus counterfactual": "effect",
     }
     place = bound("heads", next(iter(kinds)), kinds)
-    shown = st.segmented_control("Every head", list(kinds), key=place, format_func=plain)
+    shown = st.segmented_control(
+        "Every head", list(kinds), key=place, format_func=plain, required=True
+    )
     if shown:
         charts("heads", figures.head_map(heads, kinds[shown], shown))
 

@@ -42,7 +42,9 @@ def page() -> None:
         "One text, one pass of the model. What is shown of a token is what the model says after "
         "it: the logits at a position are of the next token."
     )
-    shown = st.segmented_control("Look at", FROM, format_func=plain, key=bound("of", FROM[0], FROM))
+    shown = st.segmented_control(
+        "Look at", FROM, format_func=plain, key=bound("of", FROM[0], FROM), required=True
+    )
     if shown == FROM[1]:
         _stored()
     else:
@@ -111,6 +113,7 @@ def _target(look: Live, tokens: pd.DataFrame, at: int) -> Live:
         format_func=plain,
         key=bound("less", TOKEN if named else MEAN, LESS),
         help="What is added to all logits changes no probability: less their mean it is gone.",
+        required=True,
     )
     against = ""
     if less == TOKEN:

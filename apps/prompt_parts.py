@@ -58,7 +58,11 @@ def neurons(look: Look) -> None:
     if found.neurons.empty:
         raise UserError("this model's neurons have no activation at every token (experts)")
     by = st.segmented_control(
-        "Strongest by", ORDERS, format_func=plain, key=bound("by", ORDERS[0], ORDERS)
+        "Strongest by",
+        ORDERS,
+        format_func=plain,
+        key=bound("by", ORDERS[0], ORDERS),
+        required=True,
     )
     active = by == ORDERS[1]
     rows = (

@@ -40,6 +40,7 @@ def strip(tokens: pd.DataFrame, key: str, last: int) -> int:
             range(len(tokens)),
             format_func=lambda at: plain(f"{names[at]} {_below(at)}"),
             key=key,
+            required=True,
         )
     at = last if chosen is None else int(chosen)
     left, right = st.columns([1, 4], vertical_alignment="center")
