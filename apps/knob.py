@@ -21,19 +21,19 @@ from interp.apps.common import (
     offer_run,
     pick_run,
     plain,
+    table,
 )
 from interp.errors import UserError
 from interp.knob import figures
-from interp.knob.shipped import shipped_run
 from interp.model.vocabulary import visible
 from interp.runs.command import store_words
+from interp.runs.shipped import is_shipped, shipped
 from interp.runs.store import Run, Store
 
 if TYPE_CHECKING:
     from interp.directions import Directions
 
 STUDIES = {"a run of all stages": "knob.run", "a run that learned the knob": "knob.learn"}
-SHIPPED = "shipped with the workbench"
 WORDS = {
     "setting": "how it is asked",
     "model": "model",
@@ -83,21 +83,16 @@ def page() -> None:
         "question or by what it knows. Held at one value it believes the text, at another it "
         "does not."
     )
-    kinds = {what: study for what, study in STUDIES.items() if Store().looked_through(study)[0]}
-    choices = [*kinds, SHIPPED]
+    kinds = {
+        what: study
+        for what, study in STUDIES.items()
+        if Store().looked_through(study)[0] or shipped(study)
+    }
+    choices = list(kinds)
     place = bound("from", choices[0], choices)
     chosen = st.sidebar.radio("Measured by", choices, key=place, format_func=plain)
-    run = pick_run(kinds[chosen]) if chosen in kinds else shipped_run()
+    run = pick_run(kinds.get(str(chosen), kinds[choices[0]]))
     in_tabs({"Steer": _steer, "Measured": _measured}, run)
-
-
-def _is_shipped(run: Run) -> bool:
-    return str(run.manifest["finished"]) == "shipped"
-
-
-def _table(run: Run, name: str) -> pd.DataFrame:
-    seal = str(run.manifest.get("seal", run.manifest["finished"]))
-    return remembered(("knob table", seal, name), lambda: run.table(name))
 
 
 def _steer(run: Run) -> None:
@@ -184,7 +179,7 @@ def _offered(
     run: Run, name: str, context: str, query: str, c: float, rows: list[dict[str, Any]]
 ) -> None:
     model, template, adapter = run.config["model"], run.config["template"], _adapter(run)
-    folder = "shipped" if _is_shipped(run) else _folder(run)
+    folder = "shipped" if is_shipped(run) else _folder(run)
     command = ["interp", "knob", "steer", "--adapter", adapter, "--context", context]
     command += ["--knob", folder, "--query", query, "--value", f"{c:g}"]
     command += ["--direction", name, "--model", model, "--template", template]
@@ -201,11 +196,6 @@ def _offered(
 
 
 def _measured(run: Run) -> None:
-    if _is_shipped(run):
-        st.caption(
-            "This run ships with the workbench: SmolLM2-135M, 54 minutes on one thread. Its "
-            "adapter and its knob are those of the tab Steer."
-        )
     if run.has("scores/scores"):
         _scored(run)
     _steering(run)
@@ -238,7 +228,7 @@ def _scored(run: Run) -> None:
         "Each question is asked twice, by the context and by prior knowledge; a pair counts where "
         "both are right. The intervals are 95 % over facts."
     )
-    own = _table(run, "scores/scores")
+    own = table(run, "scores/scores")
     _shown(own)
     best = own.iloc[int(own["pair_acc"].argmax())]
     st.markdown(plain(
@@ -250,12 +240,12 @@ def _scored(run: Run) -> None:
 
 def _steering(run: Run) -> None:
     st.subheader("Does the knob steer, with no intent in the prompt?")
-    scores = _table(run, "steer/scores")
+    scores = table(run, "steer/scores")
     for setting in scores["model"].unique():
         rows = scores[(scores["model"] == setting) & scores["direction"].isin(["learned", "none"])]
         by = rows.groupby("direction")["pair_acc"].max()
         bars = figures.knob_bars(scores, str(setting))
-        curve = figures.knob_curve(_table(run, f"sweep/{setting}"), "learned")
+        curve = figures.knob_curve(table(run, f"sweep/{setting}"), "learned")
         charts(
             f"steering {setting}",
             bars,
@@ -268,20 +258,12 @@ def _steering(run: Run) -> None:
             "in the prompt.",
         )
     _shown(scores)
-    if _is_shipped(run):
-        command = ["interp", "knob", "run", "--model", run.config["model"]]
-        call = (
-            "from interp.knob.shipped import shipped_run\nrun = shipped_run()\n"
-            "run.table('steer/scores')"
-        )
-        offer(scores, "knob scores", command, call)
-    else:
-        offer_run(scores, "knob scores", run, "run.table('steer/scores')")
+    offer_run(scores, "knob scores", run, "run.table('steer/scores')")
 
 
 def _layers(run: Run) -> None:
     st.subheader("Which layers decide?")
-    layers = _table(run, "learn/layers")
+    layers = table(run, "learn/layers")
     best = layers.iloc[int(layers["swapped"].argmax())]
     charts(
         "layers",
@@ -291,9 +273,9 @@ def _layers(run: Run) -> None:
         found=f"At layer {int(best['layer'])} one dimension swaps {best['swapped']:.0%} of the "
         f"answers, the whole residual {best['whole_swapped']:.0%}.",
     )
-    _shown(_table(run, "learn/ranks"))
+    _shown(table(run, "learn/ranks"))
     if run.has("search/ranges"):
-        ranges, curves = _table(run, "search/ranges"), _table(run, "search/curves")
+        ranges, curves = table(run, "search/ranges"), table(run, "search/curves")
         charts(
             "search",
             figures.knob_search(ranges, curves),
@@ -336,7 +318,7 @@ def _decoded(run: Run) -> None:
     )
     for name in ("tokens", "neurons", "split"):
         if run.has(f"decode/{name}"):
-            rows = _table(run, f"decode/{name}")
+            rows = table(run, f"decode/{name}")
             if name == "split":
                 st.dataframe(rows.round(3), hide_index=True)
             else:

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from interp.data import FOLDER
+
 from ..errors import UserError
 from ..plain_path import lacks, plain_path
 from ..runs.halves import halved
 from ..runs.parts import check_part
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter, save_tensors
-from .shipped import SHIPPED
 
 if TYPE_CHECKING:
     from ..model.prompting import Bos
     from ..model.subject import Subject
 
+SHIPPED = FOLDER / "knob" / "smollm2-135m"
 WEIGHTS = "adapter_model.safetensors"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
