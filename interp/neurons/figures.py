@@ -151,7 +151,7 @@ def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = N
         "it is. A neuron for the word raises it one way and lowers it the other. A surprise would "
         "be a flat line: the neuron would not matter here."
     )
-    best = held.loc[held["probability"].idxmax()]
+    best = held.iloc[int(held["probability"].to_numpy().argmax())]
     times = best["probability"] / plain if plain else float("nan")
     found = (
         f"The most is at {best['value']:g}: {best['probability']:.2g}, {times:,.3g} times the "
