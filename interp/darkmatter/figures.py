@@ -64,11 +64,11 @@ def error_bands(bands: pd.DataFrame) -> go.Figure:
         "is one, and what falls with width. A surprise would be a nonlinear part that falls with "
         "width: it is thought to stay."
     )
-    parts = bands[list(BANDS)].sum(axis=1)
-    widest = row_at_most(bands, bands["d_sae"])
-    share = widest["nonlinear"] / parts[widest.name] if parts[widest.name] else float("nan")
+    whole = bands.assign(whole=bands[list(BANDS)].sum(axis=1))
+    widest = row_at_most(whole, bands["d_sae"])
+    share = widest["nonlinear"] / widest["whole"] if widest["whole"] else float("nan")
     found = (
-        f"At width {int(widest['d_sae']):,} the FVU is {parts[widest.name]:.3f}, "
+        f"At width {int(widest['d_sae']):,} the FVU is {widest['whole']:.3f}, "
         f"{share:.0%} of it nonlinear."
     )
     return said(figure, above, found)

@@ -51,9 +51,8 @@ def test_votes_vectors_and_responses(page, address, store):
     pixel.fill("12,7")
     pixel.press("Enter")
     page.get_by_text("no pixel 3,900 in an output of").wait_for(state="hidden")
-    page.get_by_role("tabpanel").filter(has_text="Another pixel").get_by_text(
-        "--at 12,7"
-    ).first.wait_for(state="attached")
+    page.get_by_text("Reproduce this").locator("visible=true").first.click()
+    page.get_by_text("--at 12,7").first.wait_for(state="attached")
     assert len(store.runs("linearscope.impulse")) == 2
 
 
@@ -64,4 +63,6 @@ def test_an_uploaded_picture(page, address, tmp_path):
     page.locator("input[type=file]").set_input_files(tmp_path / "bad.png")
     page.get_by_text("cannot be read as a picture").wait_for()
     page.locator("input[type=file]").set_input_files(tmp_path / "red.png")
+    page.get_by_text("cannot be read as a picture").wait_for(state="hidden")
+    page.get_by_text("Reproduce this").first.click()
     page.get_by_text("interp linearscope explain --image").wait_for(state="attached")
