@@ -83,11 +83,8 @@ def page() -> None:
         "question or by what it knows. Held at one value it believes the text, at another it "
         "does not."
     )
-    kinds = {
-        what: study
-        for what, study in STUDIES.items()
-        if Store().looked_through(study)[0] or shipped(study)
-    }
+    own = {what: study for what, study in STUDIES.items() if Store().looked_through(study)[0]}
+    kinds = own | {what: study for what, study in STUDIES.items() if shipped(study)}
     choices = list(kinds)
     place = bound("from", choices[0], choices)
     chosen = st.sidebar.radio("Measured by", choices, key=place, format_func=plain)
