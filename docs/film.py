@@ -98,10 +98,13 @@ class Film:
 
     def finished(self, study: str) -> None:
         """On the jobs page: wait for a study, and open its run."""
-        self.page.get_by_text(f"1 running: {study}").first.wait_for(timeout=SLOW)
-        self.page.wait_for_timeout(15_000)
+        running = self.page.get_by_text(f"1 running: {study}").first
+        running.wait_for(timeout=SLOW)
+        self.page.wait_for_timeout(10_000)
         self.shot(f"job-{study.partition('.')[0]}")
-        self.page.get_by_role("link", name="Open the run").first.wait_for(timeout=SLOW)
+        running.wait_for(state="hidden", timeout=SLOW)
+        self.page.get_by_role("link", name="Open the run").first.click()
+        self.settle()
 
     def keep(self, note: str) -> None:
         """On a direction's page: keep it."""
@@ -173,7 +176,6 @@ def three_to_keep(film: Film) -> None:
     film.settle()
     film.button("Start")
     film.finished("obsprop.run")
-    film.link("Open the run")
     film.page.get_by_role("heading", name="Observable propagation").wait_for()
     film.button_with("25.2 > 26.2")
     film.shot("observable")
