@@ -7,17 +7,11 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import (
-    NoRun,
-    cached,
-    charts,
-    code,
-    errors_in_place,
-    link,
-    offer,
-    pick_run,
-    plain,
-)
+from interp.apps.common import NoRun, cached, errors_in_place, link
+from interp.apps.offering import code, offer
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.neurons import agree, figures
 from interp.runs.command import store_words
 from interp.runs.store import Run, Store, open_run

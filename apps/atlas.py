@@ -11,15 +11,11 @@ from streamlit.delta_generator import DeltaGenerator
 from interp.apps.address import bound
 from interp.apps.atlas_card import card, offer_of
 from interp.apps.atlas_words import column_config
-from interp.apps.common import (
-    cached,
-    charts,
-    code,
-    errors_in_place,
-    in_tabs,
-    pick_run,
-    plain,
-)
+from interp.apps.common import cached, errors_in_place, in_tabs
+from interp.apps.offering import code
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.neurons import figures, layers, search

@@ -8,7 +8,10 @@ import streamlit as st
 from interp.apps.address import bound
 from interp.apps.atlas_words import column_config
 from interp.apps.carry import carry_on
-from interp.apps.common import cached, charts, link, offer, plain
+from interp.apps.common import cached, link
+from interp.apps.offering import offer
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.model.neuron import NeuronName
 from interp.model.vocabulary import visible
 from interp.neurons import figures, search

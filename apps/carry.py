@@ -9,7 +9,8 @@ from __future__ import annotations
 import streamlit as st
 
 from interp.apps.chips import shown
-from interp.apps.common import link, plain
+from interp.apps.common import link
+from interp.apps.words import plain
 from interp.directions.sets import portable
 from interp.runs.store import Store
 

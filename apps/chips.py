@@ -10,7 +10,7 @@ import html
 from pathlib import PurePath
 from typing import Literal
 
-from interp.apps.common import plain
+from interp.apps.words import plain
 from interp.model.vocabulary import visible
 
 Kind = Literal["site", "neuron", "latent", "token", "model", "set", "vector", "read"]

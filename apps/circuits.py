@@ -14,19 +14,11 @@ from interp.apps import pool
 from interp.apps.address import bound, go
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import (
-    charts,
-    chosen_model,
-    clickable,
-    code,
-    errors_in_place,
-    in_tabs,
-    link,
-    offer_run,
-    pick_run,
-    plain,
-    table,
-)
+from interp.apps.common import errors_in_place, in_tabs, link, table
+from interp.apps.offering import code, offer_run
+from interp.apps.picking import chosen_model, pick_run
+from interp.apps.shown import charts, clickable
+from interp.apps.words import plain
 from interp.circuits import export, figures, html
 from interp.circuits.groups import GroupConfig
 from interp.circuits.picked import (

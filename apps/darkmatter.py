@@ -8,18 +8,11 @@ from streamlit.delta_generator import DeltaGenerator
 
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import (
-    cached,
-    charts,
-    download,
-    errors_in_place,
-    in_tabs,
-    listed,
-    offer_run,
-    pick_run,
-    plain,
-    table,
-)
+from interp.apps.common import cached, errors_in_place, in_tabs, table
+from interp.apps.offering import download, offer_run
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
+from interp.apps.words import listed, plain
 from interp.darkmatter import figures
 from interp.darkmatter.enough import cautions
 from interp.darkmatter.results import summary

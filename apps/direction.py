@@ -7,8 +7,10 @@ import streamlit as st
 from interp.apps import direction_text, direction_weights
 from interp.apps.address import bound
 from interp.apps.carry import VIEWS, links
-from interp.apps.common import charts, chosen_model, consent, errors_in_place, link, offer, plain
+from interp.apps.common import consent, errors_in_place, link
 from interp.apps.keeping import keep_form
+from interp.apps.offering import offer
+from interp.apps.picking import chosen_model
 from interp.apps.sets import (
     LENSES,
     OpenSet,
@@ -21,6 +23,8 @@ from interp.apps.sets import (
     visited,
     words,
 )
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.directions import figures
 from interp.lens.files import open_lens
 from interp.lens.told import told

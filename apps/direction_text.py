@@ -12,8 +12,11 @@ from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.columns import shown_table
-from interp.apps.common import cached, charts, code, offer, plain
+from interp.apps.common import cached
+from interp.apps.offering import code, offer
 from interp.apps.sets import OpenSet, choose_sae, opening, words
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.directions import Directions, figures
 from interp.directions.inspect import scores_on_text, top_examples
 from interp.directions.reading import Encoder

@@ -10,7 +10,8 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, consent, errors_in_place, offer, plain
+from interp.apps.common import consent, errors_in_place
+from interp.apps.offering import offer
 from interp.apps.sets import (
     OpenSet,
     choose_sae,
@@ -23,6 +24,8 @@ from interp.apps.sets import (
     spelled,
     words,
 )
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.directions import figures
 from interp.directions.collections import collection_names, open_collection
 from interp.directions.compare import meaning, pairs

@@ -6,7 +6,8 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
-from interp.apps.common import charts, consent, errors_in_place, in_tabs, offer, plain
+from interp.apps.common import consent, errors_in_place, in_tabs
+from interp.apps.offering import offer
 from interp.apps.sets import (
     LENSES,
     LIMIT,
@@ -21,6 +22,8 @@ from interp.apps.sets import (
     stored_sets,
     words,
 )
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.directions import figures
 from interp.directions.compare import meaning, pairs
 from interp.errors import UserError

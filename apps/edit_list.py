@@ -17,9 +17,10 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
-from interp.apps.common import errors_in_place, plain
+from interp.apps.common import errors_in_place
 from interp.apps.directions import choose_set
 from interp.apps.sets import choose_sae, opened_set
+from interp.apps.words import plain
 from interp.directions.reach import Reach, reach
 from interp.directions.sets import sae_place
 from interp.directions.steering import VERBS, Act, feeding, parse_act

@@ -18,7 +18,8 @@ import streamlit as st
 
 from interp.analyses import analyses, load
 from interp.apps.address import bound
-from interp.apps.common import choose, chosen_model, plain
+from interp.apps.picking import choose, chosen_model
+from interp.apps.words import plain
 from interp.errors import UserError
 from interp.model.allowed import check_settings_allowed
 from interp.model.catalog import DEFAULT_MODEL, SHIPPED, WHEELS, added

@@ -11,16 +11,11 @@ from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import (
-    charts,
-    errors_in_place,
-    in_tabs,
-    listed,
-    offer_run,
-    pick_run,
-    plain,
-    table,
-)
+from interp.apps.common import errors_in_place, in_tabs, table
+from interp.apps.offering import offer_run
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
+from interp.apps.words import listed, plain
 from interp.circuits import figures_heads as figures
 from interp.circuits.heads import HeadConfig
 from interp.circuits.patching import PatchConfig, said_position

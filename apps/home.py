@@ -9,18 +9,11 @@ import streamlit as st
 from plotly.graph_objects import Figure
 
 from interp.analyses import label, place
-from interp.apps.common import (
-    PAGES,
-    cached,
-    charts,
-    chosen_model,
-    code,
-    errors_in_place,
-    left_out,
-    link,
-    make_one,
-    plain,
-)
+from interp.apps.common import PAGES, cached, errors_in_place, link
+from interp.apps.offering import code, make_one
+from interp.apps.picking import chosen_model, left_out, run_key
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.progress import in_words
 from interp.report.of_run import figures_of
 from interp.runs.command import command_of
@@ -146,12 +139,8 @@ def _pictures(runs: list[Run], own: bool) -> None:
             if (figure := first_figure(run)) is not None:
                 _open(run)
                 height = min(figure.layout.height or HIGHEST, HIGHEST)
-                charts(f"latest {_key(run)}", figure.update_layout(height=height))
+                charts(f"latest {run_key(run)}", figure.update_layout(height=height))
                 shown += 1
-
-
-def _key(run: Run) -> str:
-    return str(run.manifest["key"]) if is_shipped(run) else run.path.name
 
 
 def _title(run: Run) -> str:
@@ -161,7 +150,7 @@ def _title(run: Run) -> str:
 
 def _open(run: Run) -> None:
     """The link to a run's page, if there is one."""
-    if there := place(run.study, _key(run)):
+    if there := place(run.study, run_key(run)):
         model = {"model": str(run.config["model"])} if run.config.get("model") else {}
         link(there[0], f"Open {_title(run)}", ":material/arrow_forward:", **model, **there[1])
 
@@ -180,7 +169,7 @@ def _stored(found: list[Run], ships: list[Run]) -> None:
             "finished": "shipped" if is_shipped(run) else _when(run),
             "took": in_words(run.manifest["wall_s"]),
             "memory, MiB": round(run.manifest["peak_memory_bytes"] / 2**20),
-            "key": _key(run)[:12],
+            "key": run_key(run)[:12],
         }
         for run in runs
     ]

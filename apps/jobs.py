@@ -10,8 +10,9 @@ from pathlib import Path
 import streamlit as st
 
 from interp.analyses import place
-from interp.apps.common import errors_in_place, link, plain
+from interp.apps.common import errors_in_place, link
 from interp.apps.form import allowed_config, config_kind
+from interp.apps.words import plain
 from interp.errors import UserError, readable
 from interp.model.allowed import check_words_allowed
 from interp.model.catalog import asks_the_hub

@@ -9,7 +9,9 @@ from urllib.parse import urlencode
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from interp.apps.common import errors_in_place, link, offer, plain
+from interp.apps.common import errors_in_place, link
+from interp.apps.offering import offer
+from interp.apps.words import plain
 from interp.directions.collections import collection_names
 from interp.plain_text import printable
 from interp.runs.command import store_words

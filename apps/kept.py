@@ -9,7 +9,9 @@ import streamlit as st
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
 from interp.apps.chips import chips
-from interp.apps.common import code, errors_in_place, in_tabs, link, plain
+from interp.apps.common import errors_in_place, in_tabs, link
+from interp.apps.offering import code
+from interp.apps.words import plain
 from interp.directions import keeping
 from interp.directions.collections import Collection, Entry, collection_names, open_collection
 from interp.plain_text import printable

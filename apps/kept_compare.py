@@ -7,8 +7,11 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, consent, errors_in_place, offer, plain
+from interp.apps.common import consent, errors_in_place
+from interp.apps.offering import offer
 from interp.apps.sets import OpenSet, decoded, opened_set, spelled
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.directions import figures
 from interp.directions.collections import Collection
 from interp.directions.compare import between, meaning, why_not

@@ -7,8 +7,10 @@ from pathlib import Path
 import streamlit as st
 
 from interp.apps.address import go
-from interp.apps.common import code, consent, errors_in_place, plain
+from interp.apps.common import consent, errors_in_place
+from interp.apps.offering import code
 from interp.apps.uploads import LARGEST
+from interp.apps.words import plain
 from interp.directions import keeping, parcel
 from interp.directions.collections import Collection, collection_names, open_collection
 from interp.plain_text import printable

@@ -10,19 +10,11 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
-from interp.apps.common import (
-    charts,
-    code,
-    consent,
-    download,
-    errors_in_place,
-    in_tabs,
-    offer,
-    offer_run,
-    pick_run,
-    plain,
-    table,
-)
+from interp.apps.common import consent, errors_in_place, in_tabs, table
+from interp.apps.offering import code, download, offer, offer_run
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.errors import UserError
 from interp.knob import figures
 from interp.model.vocabulary import visible

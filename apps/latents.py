@@ -14,17 +14,12 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import (
-    cached,
-    charts,
-    errors_in_place,
-    in_tabs,
-    listed,
-    offer,
-    pick_run,
-    plain,
-)
+from interp.apps.common import cached, errors_in_place, in_tabs
+from interp.apps.offering import offer
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
 from interp.apps.uploads import LARGEST
+from interp.apps.words import listed, plain
 from interp.errors import UserError
 from interp.latents import card, figures, html, neuronpedia, search
 from interp.latents.survey import SurveyConfig

@@ -11,19 +11,11 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import (
-    charts,
-    code,
-    consent,
-    errors_in_place,
-    in_tabs,
-    listed,
-    offer_run,
-    pick_run,
-    plain,
-    study_call,
-    table,
-)
+from interp.apps.common import consent, errors_in_place, in_tabs, table
+from interp.apps.offering import code, offer_run, study_call
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
+from interp.apps.words import listed, plain
 from interp.directions.tokens import TokenDirectionsConfig
 from interp.errors import UserError
 from interp.lens import figures

@@ -15,18 +15,12 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import (
-    cached,
-    charts,
-    errors_in_place,
-    in_tabs,
-    listed,
-    offer_run,
-    pick_run,
-    plain,
-    table,
-)
+from interp.apps.common import cached, errors_in_place, in_tabs, table
+from interp.apps.offering import offer_run
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
 from interp.apps.uploads import LARGEST
+from interp.apps.words import listed, plain
 from interp.errors import UserError
 from interp.linearscope import figures
 from interp.linearscope.explain import BiasConfig, ExplainConfig

@@ -10,10 +10,11 @@ from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import VERBS, Page, analyses
 from interp.apps.address import followed
-from interp.apps.common import PAGES, choose_model, errors_in_place, model_shown
+from interp.apps.common import PAGES, errors_in_place
 from interp.apps.jobs import status_line
 from interp.apps.keeping import keep_view
 from interp.apps.look import STYLE
+from interp.apps.picking import choose_model, model_shown
 
 HOME = Page("interp.apps.home", "Start", "home")
 

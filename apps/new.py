@@ -9,8 +9,10 @@ import streamlit as st
 
 from interp.analyses import place
 from interp.apps.address import bound
-from interp.apps.common import PAGES, NoRun, code, consent, errors_in_place, link, plain
+from interp.apps.common import PAGES, NoRun, consent, errors_in_place, link
 from interp.apps.form import config_kind, filled_in, studies
+from interp.apps.offering import code
+from interp.apps.words import plain
 from interp.errors import UserError, readable
 from interp.plain_path import found as on_disk
 from interp.plain_text import printable

@@ -10,19 +10,11 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import (
-    charts,
-    chosen_model,
-    download,
-    errors_in_place,
-    in_tabs,
-    listed,
-    offer,
-    offer_run,
-    pick_run,
-    plain,
-    table,
-)
+from interp.apps.common import errors_in_place, in_tabs, table
+from interp.apps.offering import download, offer, offer_run
+from interp.apps.picking import chosen_model, pick_run
+from interp.apps.shown import charts
+from interp.apps.words import listed, plain
 from interp.directions.figures import coloured_tokens
 from interp.errors import UserError
 from interp.model.vocabulary import visible

@@ -13,8 +13,12 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, consent, errors_in_place, listed, offer, pick_run, plain
+from interp.apps.common import consent, errors_in_place
+from interp.apps.offering import offer
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
 from interp.apps.take import figure_shown
+from interp.apps.words import listed, plain
 from interp.model.subject import Subject
 from interp.othello import figures, read_board
 from interp.othello.board import N_PLIES

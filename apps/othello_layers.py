@@ -8,18 +8,11 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import (
-    cached,
-    charts,
-    code,
-    errors_in_place,
-    in_tabs,
-    listed,
-    offer_run,
-    pick_run,
-    plain,
-    table,
-)
+from interp.apps.common import cached, errors_in_place, in_tabs, table
+from interp.apps.offering import code, offer_run
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
+from interp.apps.words import listed, plain
 from interp.othello import edit, figures, findings
 from interp.othello.board_labels import STATES, TILES
 from interp.othello.compare import compared_kinds

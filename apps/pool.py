@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.apps.common import plain
 from interp.apps.lending import MODEL, OTHER, RUN, SAE, Key, Pool, limit
+from interp.apps.words import plain
 from interp.plain_path import found
 from interp.runs.store import Run, Store
 from interp.runs.study import ModelStudy, Study, plan, run_or_load

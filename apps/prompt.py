@@ -9,22 +9,15 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from interp.apps.address import bound
-from interp.apps.common import (
-    charts,
-    chosen_model,
-    consent,
-    errors_in_place,
-    in_tabs,
-    link,
-    offer,
-    pick_run,
-    plain,
-    table,
-)
+from interp.apps.common import consent, errors_in_place, in_tabs, link, table
+from interp.apps.offering import offer
+from interp.apps.picking import chosen_model, pick_run
 from interp.apps.prompt_ask import Live, Look, Stored
 from interp.apps.prompt_more import circuit, directed, latents, lensed
 from interp.apps.prompt_parts import compare, contributions, heads, neurons
 from interp.apps.prompt_strip import strip
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.microscope import figures
 from interp.microscope.look import LookConfig
 from interp.model.vocabulary import as_text, visible

@@ -11,7 +11,8 @@ import streamlit as st
 
 from interp.apps import pool
 from interp.apps.answers import remembered
-from interp.apps.common import study_call, table
+from interp.apps.common import table
+from interp.apps.offering import study_call
 from interp.microscope.figures import of_position
 from interp.microscope.look import LookConfig, look_with
 from interp.microscope.names import Compared, Explained, Question

@@ -11,9 +11,12 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
-from interp.apps.common import charts, link, offer, plain, study_call, table
+from interp.apps.common import link, table
+from interp.apps.offering import offer, study_call
 from interp.apps.prompt_ask import Live, Look, Stored
 from interp.apps.prompt_parts import where
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.directions.figures import coloured_tokens
 from interp.errors import UserError
 from interp.latents import search

@@ -8,8 +8,11 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
-from interp.apps.common import charts, code, link, offer, plain
+from interp.apps.common import link
+from interp.apps.offering import code, offer
 from interp.apps.prompt_ask import Live, Look
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.errors import UserError
 from interp.microscope import figures
 from interp.microscope.names import BIAS, EMBEDDING, Compared

@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import streamlit as st
 
-from interp.apps.common import plain
+from interp.apps.words import plain
 from interp.model.vocabulary import visible
 
 COLOURS = ("surprise", "entropy", "none")

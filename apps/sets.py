@@ -17,7 +17,9 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.chips import chips
 from interp.apps.columns import shown_table
-from interp.apps.common import chosen_model, consent, plain
+from interp.apps.common import consent
+from interp.apps.picking import chosen_model
+from interp.apps.words import plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.collections import KEPT

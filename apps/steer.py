@@ -13,7 +13,11 @@ import streamlit as st
 from interp.apps import edit_list, pool
 from interp.apps.address import bound
 from interp.apps.answers import known, remember
-from interp.apps.common import charts, chosen_model, consent, errors_in_place, offer, plain
+from interp.apps.common import consent, errors_in_place
+from interp.apps.offering import offer
+from interp.apps.picking import chosen_model
+from interp.apps.shown import charts
+from interp.apps.words import plain
 from interp.directions import figures
 from interp.directions.steering import (
     EDITED,

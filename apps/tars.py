@@ -6,7 +6,11 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, errors_in_place, listed, offer_run, pick_run, plain, table
+from interp.apps.common import errors_in_place, table
+from interp.apps.offering import offer_run
+from interp.apps.picking import pick_run
+from interp.apps.shown import charts
+from interp.apps.words import listed, plain
 from interp.neurons import figures
 
 PARTS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from interp.analyses import analyses, load
-from interp.apps.common import plain
+from interp.apps.words import plain
 
 from ..house.layers import ROOT
 

@@ -163,7 +163,7 @@ def test_what_a_link_names_is_fetched_only_on_demand(model, monkeypatch):
 
 
 def empty():
-    from interp.apps.common import make_one
+    from interp.apps.offering import make_one
 
     make_one("neurons.atlas", k=20, weights=("up", "down"), all_ids=True)
 

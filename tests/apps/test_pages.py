@@ -9,7 +9,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.analyses import label
-from interp.apps import common
+from interp.apps import common, offering
 from interp.directions import Directions
 from interp.directions.provenance import Provenance
 from interp.model.site import Site
@@ -49,14 +49,14 @@ def test_what_an_older_run_lacks_is_said_in_place():
 
 def test_a_call_leaves_out_what_a_study_no_longer_has(monkeypatch):
     monkeypatch.delenv("INTERP_RUNS", raising=False)
-    command, call = common.study_call("darkmatter.errors", {"k": 7, "earlier": ["x"]})
+    command, call = offering.study_call("darkmatter.errors", {"k": 7, "earlier": ["x"]})
     assert command == ["interp", "darkmatter", "errors", "--k", "7"]
     assert "run_or_load(ErrorSaesConfig(k=7))" in call
 
 
 def test_a_call_names_the_store_that_is_shown(monkeypatch, tmp_path):
     monkeypatch.setenv("INTERP_RUNS", str(tmp_path))
-    command, call = common.study_call("darkmatter.errors", {"k": 7})
+    command, call = offering.study_call("darkmatter.errors", {"k": 7})
     assert command[-2:] == ["--runs", str(tmp_path)]
     assert f"run_or_load(ErrorSaesConfig(k=7), Store(Path({str(tmp_path)!r})))" in call
 

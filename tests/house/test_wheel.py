@@ -20,7 +20,8 @@ from typing import ClassVar
 import streamlit as st
 
 from interp.analyses import Analysis, Page
-from interp.apps.common import pick_run, table
+from interp.apps.common import table
+from interp.apps.picking import pick_run
 
 
 @dataclass(frozen=True)

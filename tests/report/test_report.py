@@ -128,7 +128,9 @@ def two_views():
     import pandas as pd
     import plotly.graph_objects as go
 
-    from interp.apps.common import charts, errors_in_place, offer
+    from interp.apps.common import errors_in_place
+    from interp.apps.offering import offer
+    from interp.apps.shown import charts
 
     with errors_in_place():
         for name in ("one", "two"):
@@ -138,9 +140,9 @@ def two_views():
 
 def test_a_view_gives_its_own_figures_and_sentences(monkeypatch):
     given = []
-    monkeypatch.setattr("interp.apps.common.html", lambda section, runs: given.append(section))
+    monkeypatch.setattr("interp.apps.offering.html", lambda section, runs: given.append(section))
     monkeypatch.setattr(
-        "interp.apps.common._button",
+        "interp.apps.offering._button",
         lambda words, made, file: made() if words == "HTML report" else None,
     )
     for _ in range(2):  # a page is shown again and again
