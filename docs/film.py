@@ -102,8 +102,8 @@ class Film:
         running.wait_for(timeout=SLOW)
         self.page.wait_for_timeout(10_000)
         self.shot(f"job-{study.partition('.')[0]}")
-        running.wait_for(state="hidden", timeout=SLOW)
-        self.page.get_by_role("link", name="Open the run").first.click()
+        job = self.page.locator("[class*=st-key-job]").filter(has_text=study)
+        job.get_by_role("link", name="Open the run").first.click(timeout=SLOW)
         self.settle()
 
     def keep(self, note: str) -> None:
