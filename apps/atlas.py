@@ -17,6 +17,7 @@ from interp.apps.common import (
     code,
     errors_in_place,
     in_tabs,
+    listed,
     pick_run,
     plain,
 )
@@ -97,7 +98,7 @@ def _results(run: Run, word: str, place: str) -> None:
         )
     ranks = get_args(search.Rank)
     by = second.selectbox(
-        "Rank by", ranks, key=bound("by", ranks[0], ranks), format_func=plain,
+        "Rank by", ranks, key=bound("by", ranks[0], ranks), format_func=listed,
         disabled=not search.has_random(run),
         help="score: one word stands out. coherence: the tokens belong together.",
     )  # fmt: skip
@@ -113,11 +114,11 @@ def _only(run: Run, columns: list[DeltaGenerator]) -> tuple[int | None, str | No
     """The layer and the kind that are asked for; None for all."""
     layers = [ALL, *map(str, range(run.manifest["model"]["n_layers"]))]
     layer = columns[0].selectbox(
-        "Layer", layers, key=bound("layer", ALL, layers), format_func=plain
+        "Layer", layers, key=bound("layer", ALL, layers), format_func=listed
     )
     kinds = [ALL, *run.manifest["kinds"]]
     kind = columns[1].selectbox(
-        "Kind", kinds, key=bound("kind", ALL, kinds), format_func=plain,
+        "Kind", kinds, key=bound("kind", ALL, kinds), format_func=listed,
         help="up and gate: what a neuron reads. down: what it writes.",
     )  # fmt: skip
     return None if layer == ALL else int(layer), None if kind == ALL else kind
@@ -168,7 +169,7 @@ def _table(rows: pd.DataFrame, key: str, place: str) -> None:
 def _layers(run: Run) -> None:
     known = search.statistics(run)
     statistic = st.selectbox(
-        "Statistic", known, key=bound("statistic", known[0], known), format_func=plain
+        "Statistic", known, key=bound("statistic", known[0], known), format_func=listed
     )
     counts = density(run, statistic)
     charts(

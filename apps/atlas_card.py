@@ -8,7 +8,7 @@ import streamlit as st
 from interp.apps.address import bound
 from interp.apps.atlas_words import column_config
 from interp.apps.carry import carry_on
-from interp.apps.common import cached, charts, link, offer, plain
+from interp.apps.common import cached, charts, link, listed, offer, plain
 from interp.model.neuron import NeuronName
 from interp.model.vocabulary import visible
 from interp.neurons import figures, search
@@ -41,7 +41,7 @@ def card(run: Run, name: NeuronName) -> None:
     st.dataframe(shown, hide_index=True, key="card numbers", column_config=column_config(shown))
     known = search.statistics(run)
     statistic = st.selectbox(
-        "Where it stands by", known, key=bound("standing", known[0], known), format_func=plain
+        "Where it stands by", known, key=bound("standing", known[0], known), format_func=listed
     )
     here = dict(zip(rows["side"], rows[statistic], strict=True))
     values, among = values_in_layer(run, name, statistic), f"layer {name.layer}, {name.kind}"

@@ -185,14 +185,17 @@ def fault_map(measures: pd.DataFrame, measure: str, title: str) -> go.Figure:
         "should follow what was planted and nothing else. A surprise would be a number that moves "
         "along the wrong axis."
     )
-    values = grid.to_numpy()
-    found = (
-        f"From {float(values.min()):.3f} to {float(values.max()):.3f}; with nothing planted "
-        f"{float(values[0, 0]):.3f}."
-        if values.size
-        else ""
-    )
-    return said(figure, above, found)
+    return said(figure, above, _faults(part.dropna(subset=["value"])))
+
+
+def _faults(part: pd.DataFrame) -> str:
+    """The ends of a measure over the faults that were planted (columns absent, noise, value), and
+    what it is with none, where that was measured."""
+    if part.empty:
+        return ""
+    none = part[(part["absent"] == 0) & (part["noise"] == 0)]["value"]
+    found = f"From {part['value'].min():.3f} to {part['value'].max():.3f}"
+    return f"{found}; with nothing planted {none.iloc[0]:.3f}." if len(none) else f"{found}."
 
 
 def _error_bars(rows: pd.DataFrame, value: str) -> dict[str, Any]:
