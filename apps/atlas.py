@@ -25,6 +25,7 @@ from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.neurons import figures, layers, search
 from interp.neurons.index import index_of
+from interp.plots import row_at_most
 from interp.runs.store import Run
 
 find, top = cached(search.find), cached(search.top)
@@ -204,7 +205,7 @@ def _tail(counts: pd.DataFrame, statistic: str) -> str:
 
 def _shares(run: Run) -> None:
     shares = above_chance(run)
-    most = shares.iloc[int(shares["share"].to_numpy().argmax())]
+    most = row_at_most(shares, shares["share"])
     charts(
         "shares",
         figures.shares(shares),
