@@ -13,6 +13,7 @@ from interp.apps.picking import pick_run
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.neurons import agree, figures
+from interp.plots import row_at_most
 from interp.runs.command import store_words
 from interp.runs.store import Run, Store, open_run
 
@@ -87,8 +88,10 @@ def _model(run: Run) -> object:
 
 
 def _found(table: pd.DataFrame) -> str:
-    values = table["agreement"].to_numpy()
-    most, least = table.iloc[int(values.argmax())], table.iloc[int(values.argmin())]
+    if table["agreement"].nunique() < 2:
+        each = table["agreement"].dropna()
+        return f"The agreement is {each.iloc[0]:.1%} everywhere." if len(each) else ""
+    most, least = (row_at_most(table, sign * table["agreement"]) for sign in (1, -1))
     return " ".join(
         f"{said} is in layer {row['layer']}, {row['kind']} {row['side']}: {row['agreement']:.1%}."
         for said, row in (("The highest agreement", most), ("The lowest", least))

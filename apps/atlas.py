@@ -15,11 +15,12 @@ from interp.apps.common import cached, errors_in_place, in_tabs
 from interp.apps.offering import code
 from interp.apps.picking import pick_run
 from interp.apps.shown import charts
-from interp.apps.words import plain
+from interp.apps.words import listed, plain
 from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.neurons import figures, layers, search
 from interp.neurons.index import index_of
+from interp.plots import row_at_most
 from interp.runs.store import Run
 
 find, top = cached(search.find), cached(search.top)
@@ -93,7 +94,7 @@ def _results(run: Run, word: str, place: str) -> None:
         )
     ranks = get_args(search.Rank)
     by = second.selectbox(
-        "Rank by", ranks, key=bound("by", ranks[0], ranks), format_func=plain,
+        "Rank by", ranks, key=bound("by", ranks[0], ranks), format_func=listed,
         disabled=not search.has_random(run),
         help="score: one word stands out. coherence: the tokens belong together.",
     )  # fmt: skip
@@ -109,11 +110,11 @@ def _only(run: Run, columns: list[DeltaGenerator]) -> tuple[int | None, str | No
     """The layer and the kind that are asked for; None for all."""
     layers = [ALL, *map(str, range(run.manifest["model"]["n_layers"]))]
     layer = columns[0].selectbox(
-        "Layer", layers, key=bound("layer", ALL, layers), format_func=plain
+        "Layer", layers, key=bound("layer", ALL, layers), format_func=listed
     )
     kinds = [ALL, *run.manifest["kinds"]]
     kind = columns[1].selectbox(
-        "Kind", kinds, key=bound("kind", ALL, kinds), format_func=plain,
+        "Kind", kinds, key=bound("kind", ALL, kinds), format_func=listed,
         help="up and gate: what a neuron reads. down: what it writes.",
     )  # fmt: skip
     return None if layer == ALL else int(layer), None if kind == ALL else kind
@@ -164,7 +165,7 @@ def _table(rows: pd.DataFrame, key: str, place: str) -> None:
 def _layers(run: Run) -> None:
     known = search.statistics(run)
     statistic = st.selectbox(
-        "Statistic", known, key=bound("statistic", known[0], known), format_func=plain
+        "Statistic", known, key=bound("statistic", known[0], known), format_func=listed
     )
     counts = density(run, statistic)
     charts(
@@ -199,7 +200,7 @@ def _tail(counts: pd.DataFrame, statistic: str) -> str:
 
 def _shares(run: Run) -> None:
     shares = above_chance(run)
-    most = shares.iloc[int(shares["share"].to_numpy().argmax())]
+    most = row_at_most(shares, shares["share"])
     charts(
         "shares",
         figures.shares(shares),

@@ -11,7 +11,7 @@ from interp.apps.carry import carry_on
 from interp.apps.common import cached, link
 from interp.apps.offering import offer
 from interp.apps.shown import charts
-from interp.apps.words import plain
+from interp.apps.words import listed, plain
 from interp.model.neuron import NeuronName
 from interp.model.vocabulary import visible
 from interp.neurons import figures, search
@@ -44,7 +44,7 @@ def card(run: Run, name: NeuronName) -> None:
     st.dataframe(shown, hide_index=True, key="card numbers", column_config=column_config(shown))
     known = search.statistics(run)
     statistic = st.selectbox(
-        "Where it stands by", known, key=bound("standing", known[0], known), format_func=plain
+        "Where it stands by", known, key=bound("standing", known[0], known), format_func=listed
     )
     here = dict(zip(rows["side"], rows[statistic], strict=True))
     values, among = values_in_layer(run, name, statistic), f"layer {name.layer}, {name.kind}"

@@ -9,7 +9,7 @@ import streamlit as st
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import errors_in_place, link, table
+from interp.apps.common import cached, errors_in_place, link, table
 from interp.apps.offering import offer_run
 from interp.apps.picking import pick_run
 from interp.apps.shown import charts
@@ -19,6 +19,8 @@ from interp.model.vocabulary import visible
 from interp.neurons import figures
 from interp.plots import row_at_most
 from interp.runs.store import Run
+
+clamp_rows = cached(figures.clamp_rows)
 
 
 @errors_in_place()
@@ -47,8 +49,7 @@ def page() -> None:
         column.metric(plain(f"probability of {visible(word)}, {name}"), f"{row['probability']:.2g}")
         column.caption("What the model goes on with:")
         column.text(row["text"])
-    source = "curve/means" if run.has("curve/means") else "curve/values"
-    means = table(run, source)
+    source, means = clamp_rows(run)
     charts("curve", figures.clamp_curve(means, config["neuron"], word, value))
     if len(_prompts(run)) > 1:
         st.caption("The curve is the mean over the prompts; the bars are 95 % intervals over them.")

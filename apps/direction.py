@@ -115,7 +115,9 @@ def _tokens(opened: OpenSet) -> None:
         shows="The tokens that a step along this direction raises most, and those it lowers most, "
         "on one scale. A surprise would be one word family on top.",
         found=f"The first token stands {row['top_z']:.1f} standard deviations above the mean "
-        f"logit, the last {row['bottom_z']:.1f} below.",
+        f"logit, the last {row['bottom_z']:.1f} below."
+        if row["top_z"] == row["top_z"]
+        else "It has no length, and spells nothing.",
     )
     st.caption(plain(told(open_lens(lens, open_weights(opened.model)).about)))
     call = (

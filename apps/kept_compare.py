@@ -90,7 +90,7 @@ def _weights(every: list[OpenSet]) -> Weights | None:
 
 
 def _found(every: list[OpenSet], names: list[str]) -> str:
-    """The pair that is most alike, in a sentence."""
+    """The pair with the largest cosine in size, in a sentence."""
     cosine = between([each.directions for each in every], _weights(every)).fill_diagonal_(0)
     best = cosine.nan_to_num(0).abs().argmax()
     i, j = divmod(int(best), len(every))
@@ -98,7 +98,7 @@ def _found(every: list[OpenSet], names: list[str]) -> str:
         return ""
     value = float(cosine[i, j])
     said = meaning(every[i].directions, every[j].directions)
-    return f"Most alike are {names[i]} and {names[j]}, {value:.3f}. {said}"
+    return f"The largest in size is that of {names[i]} and {names[j]}, {value:.3f}. {said}"
 
 
 def _blanks(every: list[OpenSet], names: list[str]) -> list[str]:

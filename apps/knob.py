@@ -18,6 +18,7 @@ from interp.apps.words import plain
 from interp.errors import UserError
 from interp.knob import figures
 from interp.model.vocabulary import visible
+from interp.plots import row_at_most
 from interp.runs.command import store_words
 from interp.runs.shipped import is_shipped, shipped
 from interp.runs.store import Run, Store
@@ -242,18 +243,25 @@ def _steering(run: Run) -> None:
             shows="Left: pairs that are right with the direction held at each intent's value; a "
             "random direction that steers as well would be a surprise. Right: both answers' "
             "probability over c; dashed, not steered.",
-            found=f"{setting}: at most {by.get('learned', float('nan')):.2f} of the pairs are "
-            f"right by the learned direction, {by.get('none', float('nan')):.2f} with the intent "
-            "in the prompt.",
+            found=_right(str(setting), by),
         )
     _shown(scores)
     offer_run(scores, "knob scores", run, "run.table('steer/scores')")
 
 
+def _right(setting: str, by: pd.Series) -> str:
+    """The largest shares of right pairs in words, by direction, of those that were measured."""
+    ways = {"learned": "by the learned direction", "none": "with the intent in the prompt"}
+    known = [(by[name], way) for name, way in ways.items() if pd.notna(by.get(name))]
+    most = [f"{share:.2f} of the pairs are right {way}" for share, way in known[:1]]
+    most += [f"{share:.2f} {way}" for share, way in known[1:]]
+    return f"{setting}: at most {', '.join(most)}." if most else ""
+
+
 def _layers(run: Run) -> None:
     st.subheader("Which layers decide?")
     layers = table(run, "learn/layers")
-    best = layers.iloc[int(layers["swapped"].argmax())]
+    best = row_at_most(layers, layers["swapped"])
     charts(
         "layers",
         figures.knob_layers(layers),
@@ -282,7 +290,9 @@ def _effects(run: Run) -> None:
         shows="A dot is a way of asking a model: how far the two intents lie apart along the knob, "
         "and how many pairs are right. A dot far to the right with no pair right would be a "
         "surprise.",
-        found=f"Over {len(several)} ways r = {r:.2f}; look whether one dot decides it.",
+        found=f"Over {len(several)} ways r = {r:.2f}; look whether one dot decides it."
+        if r == r
+        else "",
     )
     effects = figures.of_both_models(run, "perplexity")
     st.subheader("What does it cost?")

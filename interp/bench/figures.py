@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..plain_text import printable
 from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal, row_at_most, said
 from ..runs.store import Run
 
@@ -69,7 +70,8 @@ def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
         return said(figure, above)
     best = row_at_most(fused, -fused["ratio"])
     naive = summary[(summary["variant"] == "naive") & (summary["shape"] == best["shape"])]["ratio"]
-    found = f"The best fused variant takes {best['ratio']:.2f} times the bare product"
+    shape = f" at {printable(str(best['shape']))}" if fused["shape"].nunique() > 1 else ""
+    found = f"The best fused variant takes {best['ratio']:.2f} times the bare product{shape}"
     slow = float(naive.iloc[0]) if len(naive) else float("nan")
     found += f"; naive torch {slow:.2f} times." if slow == slow else "."
     return said(figure, above, found)
@@ -118,6 +120,8 @@ def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: floa
         "The grey roofs are what this machine can do. A surprise would be a point above its roof, "
         "or a fused variant far below it."
     )
+    if rows["rate"].isna().all():
+        return said(figure, above)
     best = row_at_most(rows, rows["rate"])
     found = f"The fastest is {NAMES[best['variant']]}: {best['rate']:.0f} GFLOP/s."
     return said(figure, above, found)

@@ -80,7 +80,9 @@ def graph_figure(
 
 def _leading(graph: Graph, by: By) -> str:
     """The largest node, and how many carry half of all."""
-    sizes = graph.parts[by].abs().sort_values(ascending=False)
+    sizes = graph.parts[by].abs().dropna().sort_values(ascending=False)
+    if not sizes.sum() > 0:
+        return ""
     first = graph.parts.loc[sizes.index[0]]
     half = int((sizes.cumsum() < sizes.sum() / 2).sum()) + 1
     return (
@@ -187,7 +189,9 @@ def by_layer(totals: pd.DataFrame) -> go.Figure:
         "the target: what flows through several counts at each. A surprise would be a layer far "
         "above its neighbours."
     )
-    sums = totals.groupby("layer")["attribution"].sum()
+    sums = totals.dropna(subset=["attribution"]).groupby("layer")["attribution"].sum()
+    if not len(sums):
+        return said(figure, above)
     most = int(sums.index[int(sums.abs().to_numpy().argmax())])
     name = "the embedding" if most < 0 else f"layer {most}"
     return said(figure, above, f"The most is in {name}: {sums[most]:+.3g} logits.")
@@ -224,6 +228,8 @@ def largest(graph: Graph, most: int = 20, by: By = "attribution") -> go.Figure:
         "that outweighs all the others: the answer would hang on one part."
     )
     sizes = rows[by].abs()
+    if not sizes.sum() > 0:
+        return said(figure, above)
     found = (
         f"The first has {rows[by].iloc[-1]:+.3g} logits, {sizes.iloc[-1] / sizes.sum():.0%} of the "
         f"{len(rows)} bars' lengths; together they have {rows[by].sum():+.3g} of "
@@ -249,6 +255,8 @@ def cut_errors(cuts: pd.DataFrame) -> go.Figure:
         "A check: whatever crosses a layer must add up to the target. A point above 0.001 would "
         "be a fault of the arithmetic."
     )
+    if cuts["error"].isna().all():
+        return said(figure, above)
     worst = row_at_most(cuts, cuts["error"].abs())
     found = f"Off by {abs(worst['error']):.2g} logits at most, after layer {int(worst['layer'])}."
     return said(figure, above, found)

@@ -68,6 +68,8 @@ def pattern(cells: pd.DataFrame, shade: str = "weight") -> go.Figure:
     figure.update_yaxes(autorange="reversed", title="query")
     figure.update_xaxes(title="key", side="bottom")
     laid_out(figure, TITLES[shade], height=160 + 22 * len(grid))
+    if not (cells[shade].abs() > 0).any():
+        return said(figure, READ[shade])
     row = row_at_most(cells, cells[shade].abs())
     found = (
         f"The most is of {visible(row['query_token'])} (position {row['query']}) for "
@@ -109,6 +111,9 @@ def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
         "is patched alone, so shares need not add up. A surprise would be a place beyond 1, or a "
         "token that differs in neither prompt."
     )
+    cells = cells.dropna(subset=["moved"])
+    if not (cells["moved"].abs() > 0).any():
+        return said(figure, above, "No place moves any of the gap." if len(cells) else "")
     most = row_at_most(cells, cells["moved"].abs())
     where = f"head {most['head']}" if heads else f"position {most['position']}"
     found = (
@@ -135,6 +140,9 @@ def roles(heads: pd.DataFrame, score: str) -> go.Figure:
         f"{column(score).help} Random tokens have no meaning: what a head does by meaning alone "
         "does not show. A surprise would be a model without a single head near 1."
     )
+    heads = heads.dropna(subset=[score])
+    if heads.empty:
+        return said(figure, above)
     most = row_at_most(heads, heads[score])
     found = (
         f"The highest is head {int(most['layer'])}.{int(most['head'])} with {most[score]:.2f}; "

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..plain_text import printable
 from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal, said
 from ..runs.store import Run
 from .summaries import ABLATIONS, ENOUGH
@@ -60,13 +61,19 @@ def shares(table: pd.DataFrame, task: str, part: str, ablation: str = "resample"
         "A line a rule: how far its first n neurons go, in its own order; 1 (dotted) is all. A "
         "surprise would be a rule below random neurons, or one that is at 1 with a handful."
     )
-    own = table[of_task & ~table["rule"].isin(["all", "random"])]
-    first = own[own["n"] == own["n"].max()].sort_values("median").tail(1)
-    best = [
-        f"{r['rule']} gets furthest: {r['median']:.2f} with {r['n']:,} neurons."
-        for r in first.to_dict("records")
-    ]
-    return said(figure, above, " ".join(best))
+    own = table[of_task & ~table["rule"].isin(["all", "random"])].dropna(subset=["median"])
+    return said(figure, above, _furthest(own[own["n"] == own["n"].max()]))
+
+
+def _furthest(rows: pd.DataFrame) -> str:
+    """The rule whose neurons, as many as any has, go furthest; the rules, where several do."""
+    if rows.empty:
+        return ""
+    most, n = rows["median"].max(), int(rows["n"].iloc[0])
+    first = [printable(str(rule)) for rule in rows[rows["median"] == most]["rule"]]
+    names = f"{first[0]} gets" if len(first) == 1 else f"{', '.join(first)} get"
+    further = "furthest" if len(first) < len(rows) or len(rows) == 1 else "equally far"
+    return f"{names} {further}: {most:.2f} with {n:,} neurons."
 
 
 def needed(table: pd.DataFrame, part: str = "kept", ablation: str = "resample") -> go.Figure:
@@ -100,9 +107,9 @@ def correlations(table: pd.DataFrame) -> go.Figure:
         "How well a rule's prediction for each neuron or position agrees with patching it; 1 is "
         "perfect. A surprise would be a bar below 0: the rule would have the sign wrong."
     )
-    told = table.groupby("rule", sort=False)["r"].mean()
+    told = table.groupby("rule", sort=False)["r"].mean().dropna()
     named = "; ".join(f"{rule} {r:.2f}" for rule, r in told.items())
-    return said(figure, above, f"Means over tasks and kinds of patch: {named}.")
+    return said(figure, above, f"Means over tasks and kinds of patch: {named}." if named else "")
 
 
 def fits(table: pd.DataFrame) -> go.Figure:
@@ -119,7 +126,8 @@ def fits(table: pd.DataFrame) -> go.Figure:
         "The line through real changes on predicted ones: slope 1 and r² 1 are a perfect "
         "prediction. A surprise would be a slope far from 1 with a high r²: wrong by one factor."
     )
-    fitted = table[table["reach"] == "all"].to_dict("records")
+    known = table[table["reach"] == "all"].dropna(subset=["slope", "r2"])
+    fitted = known.to_dict("records")
     named = "; ".join(f"{r['rule']} slope {r['slope']:.2f}, r² {r['r2']:.2f}" for r in fitted)
     return said(figure, above, f"{named}." if named else "")
 
@@ -176,7 +184,8 @@ def _points(rows: pd.DataFrame, rules: tuple[str, ...], title: str) -> go.Figure
         "Each point is one neuron: on the dotted line the real change is the predicted one. A "
         "surprise would be a cloud along another line, or points far off at large predictions."
     )
-    told = [f"{rule} {rows[rule].corr(rows['real']):.2f}" for rule in rules if len(rows) > 1]
+    known = {rule: rows[rule].corr(rows["real"]) for rule in rules if len(rows) > 1}
+    told = [f"{rule} {r:.2f}" for rule, r in known.items() if r == r]
     found = f"Correlation over {len(rows):,} patches: {'; '.join(told)}." if told else ""
     return said(figure, above, found)
 

@@ -10,6 +10,7 @@ import tyro
 from ..citing import citation
 from ..errors import UserError
 from ..runs.fit import check_fits
+from ..runs.shipped import shipped_runs
 from ..runs.store import Store
 from .common import Json, Runs, answered, bound, say
 
@@ -18,7 +19,8 @@ RunName = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(
         metavar="RUN",
-        help="A run's folder, the first letters of its key, or a study: its newest run.",
+        help="A run's folder, the first letters of its key, or a study: its newest run. Where the "
+        "store has none of that name, a run that ships.",
     ),
 ]
 FigureName = Annotated[
@@ -45,7 +47,7 @@ def _figure(
     from ..plots import save_figure
     from ..report.of_run import figures_of
 
-    found = Store(runs).find(run)
+    found = Store(runs).find(run, others=shipped_runs())
     check_fits(found.path, found.manifest)
     figures = figures_of(found)
     if not figures:
@@ -70,7 +72,7 @@ def _report(run: RunName, out: Path | None = None, runs: Runs = None, json: Json
     from ..report.of_run import report_of
     from ..runs.parts import export_text
 
-    found = Store(runs).find(run)
+    found = Store(runs).find(run, others=shipped_runs())
     file = out or Path(f"{found.study}-{found.manifest['key']}.html")
     if file.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"a report is written as .html, not as '{file.name}'")
@@ -81,7 +83,7 @@ def _report(run: RunName, out: Path | None = None, runs: Runs = None, json: Json
 
 def _cite(run: RunName, runs: Runs = None, json: Json = False) -> None:
     """What to cite for a run, as BibTeX: its method, model, the workbench, and the run."""
-    found = Store(runs).find(run)
+    found = Store(runs).find(run, others=shipped_runs())
     text = citation(found)
     if not answered(json, "cite", {}, found.path, bibtex=text):
         say(*text.rstrip("\n").split("\n"))

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..plain_text import printable
 from ..plots import (
     BLUE,
     GREY,
@@ -17,7 +18,6 @@ from ..plots import (
     label,
     laid_out,
     literal,
-    row_at_most,
     said,
 )
 from ..runs.store import Run
@@ -65,13 +65,20 @@ def error_bands(bands: pd.DataFrame) -> go.Figure:
         "width: it is thought to stay."
     )
     whole = bands.assign(whole=bands[list(BANDS)].sum(axis=1))
-    widest = row_at_most(whole, bands["d_sae"])
-    share = widest["nonlinear"] / widest["whole"] if widest["whole"] else float("nan")
-    found = (
-        f"At width {int(widest['d_sae']):,} the FVU is {widest['whole']:.3f}, "
-        f"{share:.0%} of it nonlinear."
-    )
-    return said(figure, above, found)
+    return said(figure, above, _widest(whole))
+
+
+def _widest(whole: pd.DataFrame) -> str:
+    """The FVU of the widest SAE, and its nonlinear share; of several as wide, the group is said."""
+    if whole.empty:
+        return ""
+    as_wide = whole[whole["d_sae"] == whole["d_sae"].max()]
+    row = as_wide.iloc[0]
+    group = f" ({printable(str(row['group']))})" if len(as_wide) > 1 else ""
+    found = f"At width {int(row['d_sae']):,}{group} the FVU is {row['whole']:.3f}"
+    if not row["whole"] > 0 or pd.isna(row["nonlinear"]):
+        return f"{found}."
+    return f"{found}, {row['nonlinear'] / row['whole']:.0%} of it nonlinear."
 
 
 def error_measures(measures: pd.DataFrame, shown: dict[str, str]) -> go.Figure:
@@ -125,11 +132,12 @@ def token_scatter(tokens: pd.DataFrame, small: str, large: str, part: str) -> go
         "tokens are hard for both. A surprise would be a cloud without a slope: what one misses "
         "the other would find."
     )
-    r = both["one"].corr(both["other"]) if len(both) > 1 else float("nan")
-    lower = float((both["other"] < both["one"]).mean())
-    found = f"Correlation {r:.2f}; " if r == r else ""
-    found += f"the second SAE's error is the shorter at {lower:.0%} of {len(both):,} tokens."
-    return said(figure, above, found)
+    known = both.dropna(subset=["one", "other"])
+    r = known["one"].corr(known["other"]) if len(known) > 1 else float("nan")
+    lower = float((known["other"] < known["one"]).mean())
+    found = f"Correlation {r:.2f}; t" if r == r else "T"
+    found += f"he second SAE's error is the shorter at {lower:.0%} of {len(known):,} tokens."
+    return said(figure, above, found if len(known) else "")
 
 
 def downstream_bars(costs: pd.DataFrame) -> go.Figure:
@@ -157,7 +165,7 @@ def downstream_bars(costs: pd.DataFrame) -> go.Figure:
         "linear one of the same size."
     )
     own = costs[bounded(costs) & costs["setting"].isin(["sae + linear", "sae + nonlinear"])]
-    means = own.groupby("setting")["recovered"].mean()
+    means = own.groupby("setting")["recovered"].mean().dropna()
     named = "; ".join(f"{settings[str(name)][0]} {mean:.0f} %" for name, mean in means.items())
     return said(figure, above, f"Means over the SAEs: {named}." if named else "")
 
@@ -185,14 +193,17 @@ def fault_map(measures: pd.DataFrame, measure: str, title: str) -> go.Figure:
         "should follow what was planted and nothing else. A surprise would be a number that moves "
         "along the wrong axis."
     )
-    values = grid.to_numpy()
-    found = (
-        f"From {float(values.min()):.3f} to {float(values.max()):.3f}; with nothing planted "
-        f"{float(values[0, 0]):.3f}."
-        if values.size
-        else ""
-    )
-    return said(figure, above, found)
+    return said(figure, above, _faults(part.dropna(subset=["value"])))
+
+
+def _faults(part: pd.DataFrame) -> str:
+    """The ends of a measure over the faults that were planted (columns absent, noise, value), and
+    what it is with none, where that was measured."""
+    if part.empty:
+        return ""
+    none = part[(part["absent"] == 0) & (part["noise"] == 0)]["value"]
+    found = f"From {part['value'].min():.3f} to {part['value'].max():.3f}"
+    return f"{found}; with nothing planted {none.iloc[0]:.3f}." if len(none) else f"{found}."
 
 
 def _error_bars(rows: pd.DataFrame, value: str) -> dict[str, Any]:

@@ -127,6 +127,7 @@ def gains(rows: pd.DataFrame, names: Sequence[str], controls: str) -> go.Figure:
         f"{controls} drawn at random. A surprise would be a blue dot left of its controls: it "
         "would not do what its words say."
     )
-    above_all = int((rows["gain"] > rows["control_max"]).sum())
-    found = f"{above_all:,} of {len(rows):,} raise their words more than every control."
-    return said(figure, above, found)
+    known = rows.dropna(subset=["gain", "control_max"])
+    raised = int(((known["gain"] > known["control_max"]) & (known["gain"] > 0)).sum())
+    found = f"{raised:,} of {len(known):,} raise their words, and more than every control."
+    return said(figure, above, found if len(known) else "")

@@ -126,7 +126,8 @@ def knob_separation(several: pd.DataFrame, r: float) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title="|mean of u·h, context − prior|")
     figure.update_yaxes(title="PairAcc", range=[-0.05, 1.1])
-    title = f"PairAcc and separation (demonstrations, format): r = {r:.2f}"
+    title = "PairAcc and separation (demonstrations, format)"
+    title += f": r = {r:.2f}" if r == r else ""
     return laid_out(figure, title, height=400, legend=True)
 
 

@@ -66,8 +66,11 @@ def histogram(card: Card) -> go.Figure:
         "How strongly it fires where it fires. Many weak and few strong is usual, and the strong "
         "ones say best what it means. A surprise would be a second hill: two meanings."
     )
-    most = max(drawn, key=lambda each: each[2], default=None)
-    found = f"Most often between {most[0]:.3g} and {most[1]:.3g}." if most else ""
+    most = max((count for *_, count in drawn), default=0)
+    there = [(low, high) for low, high, count in drawn if count == most]
+    found = ""
+    if len(there) == 1:  # of several that are as high none is the most
+        found = f"Most often between {there[0][0]:.3g} and {there[0][1]:.3g}."
     return said(figure, above, found)
 
 

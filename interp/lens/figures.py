@@ -83,11 +83,12 @@ GRID = {
 
 
 def _settled(cells: pd.DataFrame) -> str:
-    """From which layer on the last position says what the model says."""
+    """From which of the lens' layers on the last position says what the model says."""
     last = cells[cells["position"] == cells["position"].max()].sort_values("layer")
     answer = str(last["said"].iloc[-1])
     other = last[last["said"] != answer]["layer"]
-    first = int(other.max()) + 1 if len(other) else int(last["layer"].min())
+    same = last[last["layer"] > other.max()] if len(other) else last
+    first = int(same["layer"].min())
     sure = float(last["p"].iloc[-1])
     return (
         f"At the last position the model says {visible(answer)} (probability {sure:.2g}); the "
@@ -115,11 +116,13 @@ def column(cells: pd.DataFrame, value: str) -> go.Figure:
         "kl": "How far the lens is from the model's own answer. A surprise would be a fall in an "
         "early layer: the answer would be there long before the end.",
     }
-    steps = cells.sort_values("layer")[["layer", value]].set_index("layer")[value].diff()
+    steps = cells.set_index("layer")[value].dropna().sort_index().diff().dropna()
     found = ""
-    if steps.notna().any():
-        at = int(steps.dropna().sort_values().index[0])
-        found = f"The largest fall is at layer {at}: {-steps[at]:.2g} nats."
+    if len(steps):
+        at, least = int(steps.index[int(steps.to_numpy().argmin())]), float(steps.min())
+        found = "It falls at no layer."
+        if least < 0:
+            found = f"The largest fall is at layer {at}: {-least:.2g} nats."
     return said(figure, above.get(value, ""), found)
 
 
@@ -133,6 +136,8 @@ def agreement(layers: pd.DataFrame) -> go.Figure:
         "The map of each layer, fitted twice, on even and on odd passages: 1 means that more text "
         "would change little. A surprise would be a dip in a late layer."
     )
+    if layers["agreement"].isna().all():
+        return said(figure, above)
     worst = row_at_most(layers, -layers["agreement"])
     found = (
         f"The least is {worst['agreement']:.2f} at layer {int(worst['layer'])}, the mean "
@@ -151,6 +156,8 @@ def training(curve: pd.DataFrame) -> go.Figure:
         "The loss of the training, step by step; it should fall and flatten. A surprise would be "
         "a line that still falls at the end: more steps would help."
     )
+    if curve.empty:
+        return said(figure, above)
     ends = curve["kl"].iloc[0], curve["kl"].iloc[-1]
     found = (
         f"It goes from {ends[0]:.2f} to {ends[1]:.2f} nats in {int(curve['step'].max()):,} steps."
@@ -173,12 +180,13 @@ def before_and_after(layers: pd.DataFrame) -> go.Figure:
         "How far each lens is from the model's own answer after every layer; 0 is the model. A "
         "surprise would be a layer where the tuned lens is the worse one."
     )
-    worse = int((layers["kl"] > layers["logit_kl"]).sum())
+    both = layers.dropna(subset=["kl", "logit_kl"])
+    worse = int((both["kl"] > both["logit_kl"]).sum())
     found = (
-        f"The mean goes from {layers['logit_kl'].mean():.2f} to {layers['kl'].mean():.2f} nats; "
-        f"the tuned lens is worse in {worse:,} of {len(layers):,} layers."
+        f"The mean goes from {both['logit_kl'].mean():.2f} to {both['kl'].mean():.2f} nats; "
+        f"the tuned lens is worse in {worse:,} of {len(both):,} layers."
     )
-    return said(figure, above, found)
+    return said(figure, above, found if len(both) else "")
 
 
 def compared(layers: pd.DataFrame, measure: str) -> go.Figure:
@@ -207,10 +215,10 @@ def compared(layers: pd.DataFrame, measure: str) -> go.Figure:
         f"{better} All lenses meet in the last layer, where they are the model. A surprise would "
         "be a lens that is worse in the middle than the plain logit lens (final)."
     )
-    means = layers.groupby("lens", sort=False)[measure].mean().sort_values()
+    means = layers.groupby("lens", sort=False)[measure].mean().dropna().sort_values()
     unit = " nats" if measure == "kl" else ""
     named = "; ".join(f"{printable(str(lens))} {mean:.2f}" for lens, mean in means.items())
-    return said(figure, above, f"Means over the layers of each: {named}{unit}.")
+    return said(figure, above, f"Means over the layers of each: {named}{unit}." if named else "")
 
 
 def of_run(run: Run) -> Figures:

@@ -50,9 +50,8 @@ def vote_maps(votes: np.ndarray, picture: np.ndarray, titles: Sequence[str]) -> 
         "object, or the same map for two unlike classes."
     )
     sizes = np.abs(maps).reshape(len(maps), -1)
-    half = [_half(values) for values in sizes]
-    found = f"Half of the votes of the first class lie in {half[0]:.1%} of the pixels."
-    return said(figure, above, found if len(half) else "")
+    found = f"Half of the votes of the first class lie in {_half(sizes[0]):.1%} of the pixels."
+    return said(figure, above, found if sizes[0].any() else "It has no votes for the first class.")
 
 
 def _half(sizes: np.ndarray) -> float:
@@ -87,6 +86,9 @@ def layer_constants(layers: pd.DataFrame, title: str) -> go.Figure:
         "What the constants of each layer add to the score, whatever the picture. A surprise would "
         "be one layer that decides alone, or an early one that does."
     )
+    if not (layers["value"].abs() > 0).any():
+        none = layers["value"].notna().any()
+        return said(figure, above, "No layer's constants add anything." if none else "")
     most = row_at_most(layers, layers["value"].abs())
     name = printable(str(most["module"])) or "the network itself"
     found = (
@@ -128,7 +130,7 @@ def bias_shares(pictures: pd.DataFrame) -> go.Figure:
         f"{rows['black_share'].median():.0%} from black; from {rows['share'].min():.0%} to "
         f"{rows['share'].max():.0%} over {len(rows):,} pictures."
     )
-    return said(figure, above, found)
+    return said(figure, above, found if rows[["share", "black_share"]].notna().any().all() else "")
 
 
 def singular_values(values: pd.DataFrame) -> go.Figure:
@@ -147,12 +149,20 @@ def singular_values(values: pd.DataFrame) -> go.Figure:
         "filter; a steep fall means that a few patterns make the output. A surprise would be one "
         "value with most of the energy."
     )
-    last = values.iloc[-1]
-    found = (
-        f"The first is {values['value'].iloc[0]:.3g}, the last {last['value']:.3g}; the "
-        f"{len(values):,} together have {last['energy']:.1%} of the energy."
+    return said(figure, above, _ends(values.sort_values("rank")))
+
+
+def _ends(values: pd.DataFrame) -> str:
+    """The first and the last singular value, and the energy that they and those between have."""
+    if values.empty:
+        return ""
+    first, last = values.iloc[0], values.iloc[-1]
+    if len(values) == 1:
+        return f"The first is {first['value']:.3g} and has {first['energy']:.1%} of the energy."
+    return (
+        f"The first is {first['value']:.3g}, the last {last['value']:.3g}; the {len(values):,} "
+        f"together have {last['energy']:.1%} of the energy."
     )
-    return said(figure, above, found)
 
 
 def picture_strip(
@@ -205,6 +215,8 @@ def token_contributions(tokens: pd.DataFrame) -> go.Figure:
         "A row is a logit, split exactly among the tokens and the biases. Blue adds, orange takes. "
         "A surprise would be a token that matters to the sense and adds nothing."
     )
+    if not (tokens["contribution"].abs() > 0).any():
+        return said(figure, above)
     most = row_at_most(tokens, tokens["contribution"].abs())
     found = (
         f"The most is of {visible(str(most['token']))} (position {most['position']}) to "

@@ -131,7 +131,12 @@ def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = N
     (with bars for the intervals, where there are any), or of one prompt's values.
 
     The dashed line is the unclamped model; `at` marks one value.
+
+    Raises:
+        ValueError: `rows` are values of several prompts.
     """
+    if rows["value"].duplicated().any():
+        raise ValueError("a value is held in several rows: give the means, or one prompt's rows")
     held = rows[rows["value"].notna()].sort_values("value")
     plain = float(rows[rows["value"].isna()]["probability"].iloc[0])
     line = go.Scatter(x=held["value"], y=held["probability"], mode="lines+markers", line_color=BLUE)
@@ -152,13 +157,27 @@ def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = N
         "it is. A neuron for the word raises it one way and lowers it the other. A surprise would "
         "be a flat line: the neuron would not matter here."
     )
-    best = row_at_most(held, held["probability"])
-    times = best["probability"] / plain if plain else float("nan")
-    found = (
-        f"The most is at {best['value']:g}: {best['probability']:.2g}, {times:,.3g} times the "
-        f"{plain:.2g} of the model as it is."
-    )
-    return said(figure, above, found)
+    return said(figure, above, _most_held(held, plain))
+
+
+def _most_held(held: pd.DataFrame, plain: float) -> str:
+    """At which value the probability is largest, beside that of the model as it is."""
+    known = held.dropna(subset=["probability"])
+    if known.empty:
+        return ""
+    best = row_at_most(known, known["probability"])
+    times = f"{best['probability'] / plain:,.3g} times " if plain > 0 else "beside "
+    where = f"The most is at {best['value']:g}"
+    if len(known) > 1 and known["probability"].nunique() == 1:
+        where = "It is the same at every value"
+    return f"{where}: {best['probability']:.2g}, {times}the {plain:.2g} of the model as it is."
+
+
+def clamp_rows(run: Run) -> tuple[str, pd.DataFrame]:
+    """The table that a clamp run's curve is drawn of, by its name: the means over its prompts, else
+    (a run of an earlier version, of one prompt) the values."""
+    name = "curve/means" if run.has("curve/means") else "curve/values"
+    return name, run.table(name)
 
 
 def agreement_map(table: pd.DataFrame) -> go.Figure:
@@ -214,7 +233,8 @@ def _removed(own: pd.DataFrame) -> str:
     )
     if "probability" not in own:
         return words
-    parted = (last["logprob"] < first["logprob"]) != (last["probability"] < first["probability"])
+    moved = last[["logprob", "probability"]] - first[["logprob", "probability"]]
+    parted = moved["logprob"] * moved["probability"] < 0
     words += f" Its mean probability goes from {first['probability']:.2g} to "
     words += f"{last['probability']:.2g}."
     if parted:
@@ -233,7 +253,7 @@ def of_run(run: Run) -> Figures:
         return shown | ({"shares": lambda: shares(above_chance(run))} if enough else {})
     if run.study == "neurons.clamp":
         neuron, word = str(run.config["neuron"]), str(run.manifest["word"])
-        return {"curve": lambda: clamp_curve(run.table("curve/values"), neuron, word)}
+        return {"curve": lambda: clamp_curve(clamp_rows(run)[1], neuron, word)}
     if run.study == "neurons.tars":
         effects = run.table("tars/effects")
         concepts = dict.fromkeys(effects["concept"])

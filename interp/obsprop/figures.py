@@ -31,6 +31,8 @@ def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
     grid = heads.pivot(index="head", columns="layer", values=value)
     numbers = grid.to_numpy()
     sizes = np.abs(numbers[np.isfinite(numbers)])
+    if not sizes.size:
+        return laid_out(heat_map(grid, 0, 1, "head %{x}.%{y}"), title, height=120 + 24 * len(grid))
     top, usual = float(sizes.max()), float(np.quantile(sizes, QUANTILE))
     # one head far above the others would leave them all pale
     cut = top > FAR * usual > 0 and sizes.size >= MANY
@@ -40,11 +42,13 @@ def head_map(heads: pd.DataFrame, value: str, title: str) -> go.Figure:
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="head", autorange="reversed", dtick=1)
     laid_out(figure, title, height=120 + 24 * len(grid))
-    order = heads[value].abs().sort_values(ascending=False).index
-    first, *rest = heads.loc[order[:3]].to_dict("records")
+    known = heads.dropna(subset=[value])
+    order = known[value].abs().sort_values(ascending=False, kind="stable").index
+    first, *rest = known.loc[order[:3]].to_dict("records")
     named = f"{first['layer']}.{first['head']} with {first[value]:.3g}"
     others = ", ".join(f"{row['layer']}.{row['head']} ({row[value]:.3g})" for row in rest)
     found = f"The most is head {named}" + (f"; then {others}." if rest else ".")
+    found = found if first[value] else "It is 0 at every head."
     found += f" The colours end at {top:.3g}, so that the others can be told apart." if cut else ""
     above = (
         "Every head of the model; the stronger the colour, the more it can do to the observable. "
@@ -101,18 +105,30 @@ def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
         "observable propagation (dashed) from one pair of prompts and none. A surprise would be a "
         "probe of few examples above the dashed band."
     )
-    probes = methods[methods["method"].isin(colours)]
-    better = probes[probes[figure_name] > own[figure_name]]
-    reach = own[figure_name]
-    name = {"auc": "AUC", "r2": "r²"}[figure_name]
-    found = f"One pair reaches {name} {reach:.2f}; " + (
-        f"probes pass it from {int(better['labelled'].min()):,} labelled examples on."
-        if len(better)
-        else f"no probe passes it with up to {int(probes['labelled'].max()):,} labelled examples."
-        if len(probes)
-        else "no probe was trained."
+    reach, name = own[figure_name], {"auc": "AUC", "r2": "r²"}[figure_name]
+    probes = methods[methods["method"].isin(colours)].dropna(subset=[figure_name])
+    best = probes.groupby("labelled")[figure_name].max().sort_index()
+    found = (
+        f"One pair reaches {name} {reach:.2f}; {_passed(best, reach)}." if reach == reach else ""
     )
     return said(figure, above, found)
+
+
+def _passed(best: pd.Series, reach: float) -> str:
+    """From which number of labelled examples (the index, in order) on the best probe is above
+    `reach`: at that number and at all larger ones."""
+    if best.empty:
+        return "no probe was trained"
+    most, behind = int(best.index[-1]), best.index[~(best > reach)]
+    if not len(behind):
+        return f"the best probe passes it from {int(best.index[0]):,} labelled examples on"
+    if behind[-1] != most:
+        first = int(best.index[best.index > behind[-1]][0])
+        return f"the best probe passes it from {first:,} labelled examples on"
+    if len(behind) == len(best):
+        return f"no probe passes it with up to {most:,} labelled examples"
+    passed = ", ".join(f"{int(n):,}" for n in best.index[best > reach])
+    return f"the best probe passes it with {passed} labelled examples, and not with {most:,}"
 
 
 def score_scatter(examples: pd.DataFrame) -> go.Figure:
@@ -149,8 +165,9 @@ def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Fi
             hovertemplate="%{text}<br>predicted %{x:.3f}, measured %{y:.3f}<extra></extra>",
         )
     )  # fmt: skip
-    both = pairs[["coupling", slope]].to_numpy()
-    ends = [float(both.min()), float(both.max())]
+    known = pairs.dropna(subset=["coupling", slope])
+    both = known[["coupling", slope]].to_numpy()
+    ends = [float(both.min()), float(both.max())] if both.size else []
     figure.add_scatter(
         x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dash"}, hoverinfo="skip"
     )
@@ -162,20 +179,20 @@ def coupling_scatter(pairs: pd.DataFrame, slope: str = "prompts_slope") -> go.Fi
         "and how much it does. On the dashed line the prediction is right. A surprise would be a "
         "point with the other sign."
     )
-    off = (pairs[slope] - pairs["coupling"]).abs()
-    other = int((np.sign(pairs[slope]) != np.sign(pairs["coupling"])).sum())
+    off = (known[slope] - known["coupling"]).abs()
+    other = int((known[slope] * known["coupling"] < 0).sum())
     found = (
-        f"Half of the {len(pairs):,} pairs are within {off.median():.2g} of the line; "
+        f"Half of the {len(known):,} pairs are within {off.median():.2g} of the line; "
         f"{other:,} have the other sign."
     )
-    return said(figure, above, found)
+    return said(figure, above, found if len(known) else "")
 
 
 def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
     """The coupling coefficients of one head's features, row to column."""
     grid = pairs[pairs["head"] == head].pivot(index="a", columns="b", values="coupling")
     grid = grid.rename(index=literal, columns=literal)
-    top = max(float(np.nanmax(np.abs(grid.to_numpy()))), 1.0)
+    top = max(float(grid.abs().max(axis=None)), 1.0)  # where none is known, 1
     figure = heat_map(grid, -top, top, "%{y} → %{x}: %{z:.3f}", DIVERGING, texttemplate="%{z:.2f}")
     figure.update_yaxes(autorange="reversed", automargin=True)
     laid_out(figure, f"Coupling of the features of head {literal(head)}", height=340)
@@ -184,7 +201,9 @@ def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
         "this. 0 means two features that do not know of each other. A surprise would be a pair "
         "that is strong one way and absent the other."
     )
-    own = pairs[pairs["head"] == head]
+    own = pairs[pairs["head"] == head].dropna(subset=["coupling"])
+    if own.empty:
+        return said(figure, above)
     most = row_at_most(own, own["coupling"].abs())
     found = f"The strongest is {printable(str(most['a']))} → {printable(str(most['b']))}: "
     return said(figure, above, f"{found}{most['coupling']:.2f}.")

@@ -128,10 +128,14 @@ def tile_maps(values: dict[str, npt.NDArray[np.floating]], title: str, top: floa
         "weak ones: a part that stands for one tile alone."
     )
     named = [(k, np.asarray(v, float)) for k, v in values.items() if np.isfinite(v).any()]
-    best = [
-        f"{printable(str(k))} {np.nanmax(v):.2f} at {TILES[int(np.nanargmax(v))]}" for k, v in named
-    ]
+    best = [f"{printable(str(k))} {np.nanmax(v):.2f} {_where_most(v)}" for k, v in named]
     return said(figure, above, f"The highest: {'; '.join(best)}." if best else "")
+
+
+def _where_most(values: npt.NDArray[np.floating]) -> str:
+    """The tile with the largest of 64 values, or how many tiles have it."""
+    (tiles,) = np.nonzero(values == np.nanmax(values))
+    return f"at {TILES[int(tiles[0])]}" if len(tiles) == 1 else f"at {len(tiles)} tiles"
 
 
 def othello_layers(rows: pd.DataFrame) -> go.Figure:
@@ -157,8 +161,8 @@ def othello_layers(rows: pd.DataFrame) -> go.Figure:
         "surprise would be latents above the probe, or a probe no better than that of a random "
         "model."
     )
-    own = rows[(rows["reader"] == "probe") & (rows["measure"] == "accuracy")]
-    random = rows[(rows["reader"] == "random model probe") & (rows["measure"] == "accuracy")]
+    known = rows[rows["measure"] == "accuracy"].dropna(subset=["mean"])
+    own, random = (known[known["reader"] == name] for name in ("probe", "random model probe"))
     if own.empty:
         return said(figure, above)
     best = row_at_most(own, own["mean"])
@@ -209,10 +213,11 @@ def edit_errors(rows: pd.DataFrame, layers: str) -> go.Figure:
         "no edit, dotted the best that can be hoped for. A surprise would be random directions "
         "below the dashed line."
     )
-    best = means["errors"].groupby(level="reader", sort=False).min().sort_values()
+    edited = means["errors"][means.index.get_level_values("scale") != 0]
+    best = edited.groupby(level="reader", sort=False).min().dropna().sort_values()
     named = "; ".join(f"{printable(str(name))} {value:.2f}" for name, value in best.items())
-    found = f"Errors without an edit {unedited['errors']:.2f}; at the best length: {named}."
-    return said(figure, above, found)
+    found = f"Errors without an edit {unedited['errors']:.2f}"
+    return said(figure, above, f"{found}; at the best length: {named}." if named else f"{found}.")
 
 
 def of_run(run: Run) -> Figures:

@@ -42,7 +42,10 @@ def config_class(study: str) -> Any:
     """
     if kind := class_of(study):
         return kind
-    raise UserError(f"no study '{study}' is installed here: install the package that it is of")
+    raise UserError(
+        f"no study '{study}' is installed here: install the package that it is of, or the version "
+        "of the workbench that made the run"
+    )
 
 
 def settings(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, replace
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -28,6 +28,8 @@ from .store import Run
 SHIPPED = FOLDER / "estimates.json"
 UNKNOWN = "Time and memory are unknown: no run of this study has been measured."
 NOT_COMPARED = {"model", "device", "seed", "bos"}
+NO_AMOUNTS = {"layer", "position", "after", "skip", "alpha", "batch", "batch_size", "checkpoint"}
+"""Numbers that are no more work where they are larger."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ class Measured:
     """Those that are not as usual."""
     seconds: float
     bytes: int
+    """The peak of the process that made it, which may have done more than this run."""
     parameters: int = 0
     """Of the model; 0 where they are not known."""
+    device: str = "cpu"
 
 
 def of_run(run: Run) -> Measured:
@@ -49,7 +53,7 @@ def of_run(run: Run) -> Measured:
     given = settings(kind, run.config) if kind else {}
     model = str(run.config.get("model") or "")
     took = float(run.manifest["wall_s"]), int(run.manifest["peak_memory_bytes"])
-    return Measured(model, _plain(given), *took)
+    return Measured(model, _plain(given), *took, device=str(run.config.get("device", "cpu")))
 
 
 def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,42 +72,58 @@ def shipped() -> tuple[str, dict[str, list[Measured]]]:
 
 
 def estimate(config: Any, runs: Iterable[Run], parameters: int = 0) -> str:
-    """One sentence about the time and the memory that a config's run takes.
+    """What is known of the time and the memory that a config's run takes, in sentences.
 
     Args:
         runs: the store's of this study.
         parameters: of the config's model; 0 where they are not known.
     """
-    model = getattr(config, "model", "")
-    values = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    asked = _plain(settings(type(config), values))
-    here = [of_run(run) for run in runs]
+    wish = _wish(config)
     machine, rows = shipped()
-    elsewhere = rows.get(config.STUDY, [])
-    own, theirs = _nearest(here, asked, model), _nearest(elsewhere, asked, model)
-    if own and own.model == model:
-        return f"Took {_amounts(own)} here{_with(own, asked)}."
-    if theirs and theirs.model == model:
-        return f"About {_amounts(theirs)} on {machine}{_with(theirs, asked)}."
+    own, theirs = _nearest(map(of_run, runs), wish), _nearest(rows.get(config.STUDY, []), wish)
+    if own and own.model == wish.model:
+        return _sentence(f"Took {in_words(own.seconds)} here", own, wish)
+    if theirs and theirs.model == wish.model:
+        return _sentence(f"About {in_words(theirs.seconds)} on {machine}", theirs, wish)
     if theirs and parameters and theirs.parameters:
         scale = parameters / theirs.parameters
-        guess = Measured(model, theirs.settings, theirs.seconds * scale, int(theirs.bytes * scale))
-        return (
-            f"A guess, by the number of parameters from {theirs.model} on {machine}: about "
-            f"{_amounts(guess)}{_with(theirs, asked)}."
-        )
+        guess = replace(theirs, bytes=int(theirs.bytes * scale))
+        said = f"A guess, by the number of parameters from {theirs.model} on {machine}: about "
+        return _sentence(said + in_words(theirs.seconds * scale), guess, wish, "may peak at about")
     if own:
-        return f"Took {_amounts(own)} here, of {own.model}{_with(own, asked)}."
+        return _sentence(f"Took {in_words(own.seconds)} here, of {own.model}", own, wish)
     return UNKNOWN
 
 
-def _nearest(rows: Sequence[Measured], asked: Mapping[str, Any], model: str) -> Measured | None:
-    """Of the same model, if there is one, that with the fewest other settings."""
-    return min(
-        rows,
-        key=lambda row: (row.model != model, len(_differing(row, asked))),
-        default=None,
-    )
+@dataclass(frozen=True)
+class _Wish:
+    """What a config asks for."""
+
+    model: str
+    device: str
+    settings: Mapping[str, Any]
+    """Those that are not as usual."""
+    usual: Mapping[str, Any]
+    """All of its fields as they are by default."""
+
+
+def _wish(config: Any) -> _Wish:
+    about = config.__dataclass_fields__
+    values = {name: getattr(config, name) for name in about}
+    usual = {name: None if f.default is MISSING else f.default for name, f in about.items()}
+    asked = _plain(settings(type(config), values))
+    return _Wish(values.get("model", ""), str(values.get("device", "cpu")), asked, usual)
+
+
+def _nearest(rows: Iterable[Measured], wish: _Wish) -> Measured | None:
+    """Of the same model and device, if there is one, that with the least work missing and the
+    fewest other settings."""
+
+    def distance(row: Measured) -> tuple[bool, bool, int, int]:
+        other = row.model != wish.model, row.device != wish.device
+        return *other, len(_more(row, wish)), len(_differing(row, wish.settings))
+
+    return min(rows, key=distance, default=None)
 
 
 def _differing(row: Measured, asked: Mapping[str, Any]) -> list[str]:
@@ -111,9 +131,41 @@ def _differing(row: Measured, asked: Mapping[str, Any]) -> list[str]:
     return [name for name in names if row.settings.get(name) != asked.get(name)]
 
 
-def _with(row: Measured, asked: Mapping[str, Any], most: int = 3) -> str:
-    """How a run's settings were others: ", with k 20"."""
-    names = _differing(row, asked)
+def _more(row: Measured, wish: _Wish) -> dict[str, tuple[float, float]]:
+    """Amounts that are asked for and were smaller in a run (asked, there), by setting."""
+    found = {}
+    for name in _differing(row, wish.settings):
+        asked, there = (
+            _amount(given.get(name, wish.usual.get(name)))
+            for given in (wish.settings, row.settings)
+        )
+        if name not in NO_AMOUNTS and asked and there is not None and asked > there:
+            found[name] = (asked, there)
+    return found
+
+
+def _amount(value: Any) -> int | None:
+    """A number, or how many things a list has; None of what is neither."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return len(value) if isinstance(value, list | tuple) else None
+
+
+def _sentence(took: str, row: Measured, wish: _Wish, peaked: str = "peaked at") -> str:
+    """What a run took, how it was another, and what is more work in the one that is asked for."""
+    more = _more(row, wish)
+    others = [name for name in _differing(row, wish.settings) if name not in more]
+    said = f"{took}{_with(row, others)}; its process {peaked} {_size(row.bytes)}."
+    if more:
+        each = (f"{name} {asked:,}, not {there:,}" for name, (asked, there) in more.items())
+        said += f" Yours is more work: {'; '.join(each)}."
+    if row.device != wish.device:
+        said += f" It ran on {row.device}, and yours runs on {wish.device}."
+    return said
+
+
+def _with(row: Measured, names: Sequence[str], most: int = 3) -> str:
+    """A run's settings of some names: ", with k 20"."""
     told = [
         f"{name} {_short(row.settings[name])}" if name in row.settings else f"the usual {name}"
         for name in names[:most]
@@ -127,10 +179,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]} …"
 
 
-def _amounts(row: Measured) -> str:
-    size = row.bytes / 2**30
-    memory = f"{size:.1f} GiB" if size >= 1 else f"{row.bytes / 2**20:.0f} MiB"
-    return f"{in_words(row.seconds)} and {memory}"
+def _size(peak: int) -> str:
+    return f"{peak / 2**30:.1f} GiB" if peak >= 2**30 else f"{peak / 2**20:.0f} MiB"
 
 
 def parameters_of(folder: Path) -> int:

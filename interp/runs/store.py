@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -224,11 +224,12 @@ class Store:
             raise UserError("; ".join([otherwise, *unfinished(self.root, study)[:MOST]]))
         return newest(runs)
 
-    def find(self, name: str, study: str = "*") -> Run:
+    def find(self, name: str, study: str = "*", others: Sequence[Run] = ()) -> Run:
         """A run by its folder, by the first letters of its key, or the newest one of a study.
 
         Args:
             study: which one it has to be of; by default any.
+            others: runs that are looked through where the store has none of that name.
 
         Raises:
             UserError: there is none, or there are several whose keys begin so.
@@ -236,22 +237,25 @@ class Store:
         if name and (folder := found(name)) and folder.is_dir():
             return open_run(folder, None if study == "*" else study)
         stored = self.runs(study)
-        of_study = [run for run in stored if run.study == name]
-        of_key = [
-            run
-            for run in stored
-            if name and name in (run.path.name[: len(name)], run.manifest["key"][: len(name)])
-        ]
-        if of_study:
-            return newest(of_study)
-        if len(of_key) != 1:
-            begun = [line for line in unfinished(self.root, study) if name in line] if name else []
-            said = f"{len(of_key)} runs have keys that begin with" if of_key else "there is no run"
-            raise UserError(
-                f"{said} '{name}': give a folder, a study or a key; {self.root} has "
-                + "; ".join([_listed(of_key or stored), *begun[:MOST]])
-            )
-        return of_key[0]
+        named = _named(stored, name) or _named(others, name)
+        if len(named) == 1 or (named and named[0].study == name):
+            return newest(named)
+        begun = [line for line in unfinished(self.root, study) if name in line] if name else []
+        said = f"{len(named)} runs have keys that begin with" if named else "there is no run"
+        raise UserError(
+            f"{said} '{name}': give a folder, a study or a key; {self.root} has "
+            + "; ".join([_listed(named or stored), *begun[:MOST]])
+        )
+
+
+def _named(runs: Sequence[Run], name: str) -> list[Run]:
+    """Those of a study of this name or, where there is none, whose keys begin so."""
+    of_study = [run for run in runs if run.study == name]
+    return of_study or [
+        run
+        for run in runs
+        if name and name in (run.path.name[: len(name)], run.manifest["key"][: len(name)])
+    ]
 
 
 def newest(runs: list[Run]) -> Run:

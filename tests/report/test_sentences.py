@@ -1,5 +1,7 @@
 """What figures say of themselves: the numbers are those of their data."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
@@ -99,3 +101,66 @@ def test_the_largest_row_is_none_that_is_not_there():
     rows = pd.DataFrame({"a": ["x", "y", "z"], "b": [1.0, float("nan"), 2.0]}, index=[5, 5, 7])
     assert row_at_most(rows, rows["b"])["a"] == "z"
     assert row_at_most(rows, -rows["b"])["a"] == "x"
+
+
+def test_a_clamp_over_several_prompts_compares_means_with_the_mean():
+    values = pd.DataFrame(
+        {
+            "value": [None, None, 40.0, 40.0], "prompt": list("abab"),
+            "probability": [0.0009, 0.0001, 0.3, 0.1],
+        }
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="means"):
+        neurons.clamp_curve(values, "1.down.2", "dog")
+    means = pd.DataFrame({"value": [None, 40.0], "probability": [0.0005, 0.2]})
+    of_both = {"curve/values": values, "curve/means": means}
+    for tables, ratio in ((of_both, "400"), ({"curve/values": values.iloc[::2]}, "333")):
+        run = SimpleNamespace(
+            study="neurons.clamp", config={"neuron": "1.down.2"}, manifest={"word": "dog"},
+            has=tables.__contains__, table=tables.__getitem__,
+        )  # fmt: skip
+        assert f"{ratio} times the" in found(neurons.of_run(run)["curve"]())
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [
+        ([0.0, 0.1, 0.2], "The most is at 5: 0.2, beside the 0 of the model as it is."),
+        ([0.2, 0.1, 0.1], "It is the same at every value: 0.1, 0.5 times the 0.2 of the"),
+        ([0.2, float("nan"), 0.1], "The most is at 5: 0.1, 0.5 times"),
+        ([0.2, float("nan"), float("nan")], ""),
+    ],
+)
+def test_a_clamp_that_has_no_ratio_no_most_or_no_number(probability, said):
+    rows = pd.DataFrame({"value": [None, 0.0, 5.0], "probability": probability})
+    made = found(neurons.clamp_curve(rows, "1.down.2", "dog"))
+    assert made.startswith(said)
+    assert bool(made) == bool(said)
+
+
+@pytest.mark.parametrize(("last", "parted"), [(0.2, False), (0.1, False), (0.3, True)])
+def test_two_means_part_ways_only_where_both_move(last, parted):
+    rows = pd.DataFrame(
+        {
+            "concept": "dog", "neurons": "closest", "edits": [0, 10], "logprob": [-2.0, -3.0],
+            "probability": [0.2, last], "neighbour": " cat", "neighbour_logprob": [-3.0, -3.5],
+            "kl_median": [0.0, 0.02],
+        }
+    )  # fmt: skip
+    assert ("part ways" in found(neurons.removal_curves(rows, "dog"))) == parted
+
+
+def faults(*cells):
+    rows = [
+        {"measure": "fvu", "sae": f"absent {a:g}, noise {z:g}", "value": v} for a, z, v in cells
+    ]
+    return found(darkmatter.fault_map(pd.DataFrame(rows), "fvu", "t"))
+
+
+def test_nothing_planted_is_said_only_where_it_was_measured():
+    grid = [(0, 0.05, 0.05), (0.1, 0, 0.1), (0.1, 0.05, 0.15)]
+    assert faults(*grid) == "From 0.050 to 0.150."
+    assert faults((0, 0, 0.02), *grid) == "From 0.020 to 0.150; with nothing planted 0.020."
+    assert faults((0.1, 0.01, 0.11), (0.3, 0.01, 0.31)) == "From 0.110 to 0.310."
+    assert faults((0, 0, float("nan")), *grid) == "From 0.050 to 0.150."
+    assert faults((0, 0, float("nan"))) == ""
