@@ -124,9 +124,7 @@ def between(every: Sequence[Directions], weights: Weights | None = None) -> Floa
 def why_not(ours: Directions, theirs: Directions) -> str:
     """Why two directions have no cosine; "" if they have one."""
     a, b = ours.provenance, theirs.provenance
-    known = bool(a.fingerprint and b.fingerprint)
-    own, other = (a.fingerprint, b.fingerprint) if known else (a.model, b.model)
-    if own and other and own != other:
+    if not a.same_model(b):
         return f"they are of two models, {a.model} and {b.model}"
     try:
         check_comparable(ours.site, theirs.site)

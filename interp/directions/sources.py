@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -220,19 +221,26 @@ def _together(source: str, kept: Sequence[KeptEntry]) -> Directions:
     """Kept directions as one set, each named by its title.
 
     Raises:
-        UserError: they are at several sites, or read in several ways.
+        UserError: they are of several models, at several sites, or read in several ways.
     """
     every = [Directions.load(entry.folder) for entry in kept]
+    first, fix = every[0], f"name one, as in {kept[0].source}"
+    made = [each.provenance for each in every]
+    of = {(each.fingerprint, each.model): (each, entry) for each, entry in zip(made, kept)}
+    # each with each: of three the first may not say whose it is
+    if any(not a.same_model(b) for (a, _), (b, _) in combinations(of.values(), 2)):
+        models = [f"{each.model or 'unnamed'} ({entry.about.id})" for each, entry in of.values()]
+        shown = ", ".join(models[:4])
+        raise UserError(f"{source} holds directions of several models, {shown}: {fix}")
     ways = {
-        (each.site, each.reading): entry.about.id for each, entry in zip(every, kept, strict=True)
+        (each.site, each.reading, each.vectors.shape[1]): entry.about.id
+        for each, entry in zip(every, kept, strict=True)
     }
     if len(ways) > 1:
-        shown = ", ".join(f"{site} ({id})" for (site, _), id in list(ways.items())[:4])
+        shown = ", ".join(f"{site} ({id})" for (site, *_), id in list(ways.items())[:4])
         raise UserError(
-            f"{source} holds directions that are read in {len(ways)} ways, at {shown}: name one, "
-            f"as in {KEPT}{kept[0].collection}:{kept[0].about.id}"
+            f"{source} holds directions that are read in {len(ways)} ways, at {shown}: {fix}"
         )
-    first = every[0]
     needed = {"name", "constant", first.reading.COLUMN} - {""}
     tables = []
     for each, entry in zip(every, kept, strict=True):
@@ -243,7 +251,7 @@ def _together(source: str, kept: Sequence[KeptEntry]) -> Directions:
     if "constant" in index:
         index["constant"] = index["constant"].fillna(0.0)
     vectors = torch.cat([each.vectors.float() for each in every])
-    return replace(first, vectors=vectors, index=index)
+    return replace(first, vectors=vectors, index=index, provenance=Provenance.shared(made))
 
 
 def _neurons(text: str) -> list[NeuronName]:
