@@ -115,7 +115,6 @@ def directed(look: Live) -> None:
 def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
     """The tokens' scores, and how they are read."""
     from interp.directions import open_directions
-    from interp.microscope.look import directions_print
 
     directions = open_directions(source, look.model)
     told = f"{directions.read_as}, read at {directions.read_at}"
@@ -126,7 +125,7 @@ def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
         directions.note_model(opened.subject.weights)
         return scored(opened.passed(look.asked.text), directions)
 
-    return look.answer(("scores", directions_print(directions)), made), told
+    return look.answer(("scores", directions.identity), made), told
 
 
 def latents(look: Live) -> None:

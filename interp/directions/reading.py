@@ -98,6 +98,14 @@ class Reading(ABC):
         """Itself as plain JSON values, for `read`."""
         return {"kind": self.KIND, **asdict(self)}
 
+    def identity(self) -> dict[str, Any]:
+        """Of `record` what scores depend on."""
+        return self.record()
+
+    def numbers(self, index: pd.DataFrame) -> list[Any]:
+        """What it needs to know of each direction, by the index."""
+        return index[self.COLUMN].tolist() if self.COLUMN else []
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -148,8 +156,7 @@ class Product(Reading):
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
         near_one, unit = levelled(vectors.float())
         pieces = [partial(self._piece, chunk) for chunk in torch.split(near_one, CHUNK)]
-        constant = index["constant"] if "constant" in index else pd.Series(0.0, index.index)
-        return Scorer(pieces, unit, torch.tensor(constant.to_numpy(float)))
+        return Scorer(pieces, unit, torch.tensor(self.numbers(index), dtype=torch.float64))
 
     def _piece(self, vectors: Tensor, x: Tensor) -> Tensor:
         return self.prepared(x) @ vectors.to(x).to(torch.promote_types(x.dtype, torch.float32)).T
@@ -159,6 +166,10 @@ class Product(Reading):
 
     def record(self) -> dict[str, Any]:
         return {"kind": self.KIND, **(asdict(self.norm) if self.norm else {})}
+
+    def numbers(self, index: pd.DataFrame) -> list[Any]:
+        constants = index["constant"].to_numpy(float) if "constant" in index else [0.0] * len(index)
+        return list(map(float, constants))
 
 
 @dataclass(frozen=True)
@@ -238,6 +249,10 @@ class Encoder(Reading):
     @property
     def bos(self) -> Bos:
         return self.opened.bos
+
+    def identity(self) -> dict[str, Any]:
+        """The SAE by what it is, wherever it lies."""
+        return {**self.record(), "sae": "" if self.fingerprint else self.sae}
 
     def _here(self) -> str:
         """Where the SAE is: one that is shipped goes where the package goes."""

@@ -173,7 +173,8 @@ def content(source: str, model: str | None = None, store: Store | None = None) -
     if folder := folder_of(source, store):
         parts = [_print(folder.path), folder.rows]
     elif source.startswith(KEPT):
-        parts = [_print(entry.folder) for entry in open_kept(source, store)]
+        kept = open_kept(source, store)
+        parts = [text for entry in kept for text in (_print(entry.folder), entry.about.title)]
     elif source.startswith("sae:"):
         parts = [saes_fingerprint(sae_place(_latents(source)[0], store)), source, model or ""]
     else:
