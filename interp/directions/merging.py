@@ -49,9 +49,9 @@ def _same(collection: Collection, entry: Entry) -> tuple[str, ...]:
     scores = ""
     if entry.kind == "direction":
         from .directions import Directions
-        from .identity import identity
 
-        scores = identity(Directions.load(collection.vectors_of(entry)))
+        opened = Directions.load(collection.vectors_of(entry))
+        scores = f"{opened.provenance.fingerprint} {opened.identity}"
     source = "" if entry.source.startswith(KEPT) else entry.source
     return entry.kind, source, entry.model, entry.site, entry.text, entry.address, scores
 

@@ -227,7 +227,10 @@ def _together(source: str, kept: Sequence[KeptEntry]) -> Directions:
     every = [Directions.load(entry.folder) for entry in kept]
     first, fix = every[0], f"name one, as in {kept[0].source}"
     made = [each.provenance for each in every]
-    of = {(each.fingerprint, each.model): (each, entry) for each, entry in zip(made, kept, strict=True)}
+    of = {
+        (each.fingerprint, each.model): (each, entry)
+        for each, entry in zip(made, kept, strict=True)
+    }
     # each with each: of three the first may not say whose it is
     if any(not a.same_model(b) for (a, _), (b, _) in combinations(of.values(), 2)):
         models = [f"{each.model or 'unnamed'} ({entry.about.id})" for each, entry in of.values()]
