@@ -12,8 +12,8 @@ from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.columns import shown_table
-from interp.apps.common import cached, charts, code, offer, plain
-from interp.apps.sets import OpenSet, choose_sae, opening, words
+from interp.apps.common import cached, charts, code, consent_to_sae, offer, plain
+from interp.apps.sets import OpenSet, choose_sae, consent_to_scores, opening, words
 from interp.directions import Directions, figures
 from interp.directions.inspect import scores_on_text, top_examples
 from interp.directions.reading import Encoder
@@ -45,6 +45,7 @@ def examples(opened: OpenSet) -> None:
     tokens = st.select_slider("Tokens to read", TOKENS, key=bound("tokens", TOKENS[1], TOKENS))
     if not _runs():
         return
+    consent_to_scores(opened.directions)
     rows = remembered(
         ("examples", opened.print, opened.source, pool.content(opened.model), tokens),
         lambda: _top(opened, int(tokens)),
@@ -112,6 +113,7 @@ def on_a_text(opened: OpenSet) -> None:
         raise UserError("the text is empty: type some")
     if not _runs():
         return
+    consent_to_scores(opened.directions)
 
     def make() -> pd.DataFrame:
         own = _own(opened)
@@ -149,6 +151,7 @@ def split(opened: OpenSet) -> None:
         "to 1. It is for scores that are products with an activation at the SAE's site."
     )
     source = choose_sae("sae")
+    consent_to_sae(source)
     tokens = st.select_slider("Tokens to read", TOKENS, key=bound("tokens", TOKENS[2], TOKENS))
     if not _runs():
         return

@@ -10,7 +10,7 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import charts, consent, errors_in_place, offer, plain
+from interp.apps.common import charts, consent, consent_to_sae, errors_in_place, offer, plain
 from interp.apps.sets import (
     OpenSet,
     choose_sae,
@@ -99,6 +99,7 @@ def _neurons(opened: OpenSet, kinds: list[str]) -> None:
 
 def _latents(opened: OpenSet) -> None:
     source = choose_sae("sae")
+    consent_to_sae(source)
     from interp.saes import open_sae
     from interp.saes.open import saes_fingerprint
 

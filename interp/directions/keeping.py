@@ -92,9 +92,10 @@ def keep_directions(
         sources: of each the text that it was opened by, if any.
         model: whose they are, if they do not say it.
     """
-    from .singles import read_words
+    from .singles import read_words, without_place
 
     store, made = store or Store(), []
+    directions = without_place(directions, store)
     with changed(name, store) as (collection, write):
         entries = list(collection.entries)
         for row, own in enumerate(directions.names):

@@ -34,6 +34,8 @@ from ..model.site import Site
 from ..model.weights import Weights
 from ..plain_json import check, record
 from ..plain_path import found
+from ..runs.store import Store
+from .sets import sae_place
 
 if TYPE_CHECKING:
     from ..saes import Sae
@@ -200,7 +202,7 @@ class Encoder(Reading):
     COLUMN: ClassVar[str] = "latent"
 
     sae: str
-    """Its folder or file, or release:sae_id."""
+    """Its folder or file, run:KEY/FOLDER, shipped:FOLDER, or release:sae_id."""
     fingerprint: str = ""
     """`saes_fingerprint` of what it was."""
     at: str = ""
@@ -255,11 +257,14 @@ class Encoder(Reading):
         return {**self.record(), "sae": "" if self.fingerprint else self.sae}
 
     def _here(self) -> str:
-        """Where the SAE is: one that is shipped goes where the package goes."""
+        """Where the SAE is: one that is shipped goes where the package goes, one of a run where the
+        store is."""
         from interp.data import FOLDER
 
+        if not Path(self.sae).is_absolute():
+            return sae_place(self.sae, Store())
         path = Path(self.sae)
-        if not path.is_absolute() or found(path) or "data" not in path.parts:
+        if found(path) or "data" not in path.parts:
             return self.sae
         last = len(path.parts) - path.parts[::-1].index("data")
         shipped = FOLDER.joinpath(*path.parts[last:])

@@ -151,9 +151,9 @@ def open_directions(
         opened = Directions.load(folder.path)
         return opened.pick(chosen_rows(folder.rows, opened.names)) if folder.rows else opened
     if source.startswith(KEPT):
-        return _together(source, open_kept(source, store))
+        return _together(source, open_kept(source, store), store)
     if source.startswith("sae:"):
-        sae, latents = _latents(source)
+        sae, latents = latents_named(source)
         return latent_directions(sae_place(sae, store), latents, model)
     if source.startswith("lens:"):
         lens, layer, tokens = _tokens(source)
@@ -176,7 +176,7 @@ def content(source: str, model: str | None = None, store: Store | None = None) -
         kept = open_kept(source, store)
         parts = [text for entry in kept for text in (_print(entry.folder), entry.about.title)]
     elif source.startswith("sae:"):
-        parts = [saes_fingerprint(sae_place(_latents(source)[0], store)), source, model or ""]
+        parts = [saes_fingerprint(sae_place(latents_named(source)[0], store)), source, model or ""]
     else:
         weights = open_weights(model or DEFAULT_MODEL)
         parts = [weights.fingerprint(), source]
@@ -218,13 +218,13 @@ def _print(folder: Path) -> str:
     return " ".join(remembered_sha256(folder / name) for name in FILES)
 
 
-def _together(source: str, kept: Sequence[KeptEntry]) -> Directions:
+def _together(source: str, kept: Sequence[KeptEntry], store: Store) -> Directions:
     """Kept directions as one set, each named by its title.
 
     Raises:
         UserError: they are of several models, at several sites, or read in several ways.
     """
-    every = [Directions.load(entry.folder) for entry in kept]
+    every = [_in_store(Directions.load(entry.folder), store) for entry in kept]
     first, fix = every[0], f"name one, as in {kept[0].source}"
     made = [each.provenance for each in every]
     of = {
@@ -258,6 +258,19 @@ def _together(source: str, kept: Sequence[KeptEntry]) -> Directions:
     return replace(first, vectors=vectors, index=index, provenance=Provenance.shared(made))
 
 
+def _in_store(directions: Directions, store: Store) -> Directions:
+    """The same, with an SAE of a run where this store has it; one that it lacks keeps its text, and
+    is missed by whoever asks for scores."""
+    reading = directions.reading
+    if not isinstance(reading, Encoder):
+        return directions
+    try:
+        place = sae_place(reading.sae, store)
+    except UserError:
+        return directions
+    return replace(directions, reading=replace(reading, sae=place))
+
+
 def _neurons(text: str) -> list[NeuronName]:
     try:
         return [parse_neuron(name) for name in text.split(",")]
@@ -270,7 +283,7 @@ def _neurons(text: str) -> list[NeuronName]:
         ) from error
 
 
-def _latents(text: str) -> tuple[str, list[int] | None]:
+def latents_named(text: str) -> tuple[str, list[int] | None]:
     """('FOLDER', [12, 15]) of "sae:FOLDER:12,15"; without numbers None, which means all."""
     source = text.removeprefix("sae:")
     sae, _, numbers = source.rpartition(":")

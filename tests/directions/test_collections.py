@@ -4,6 +4,7 @@ care."""
 import io
 import json
 import multiprocessing
+import shutil
 import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from sae_lens import TopKSAE, TopKSAEConfig
 
 from interp.analyses import analyses
 from interp.cli import main
+from interp.data import FOLDER
 from interp.directions import Directions, keeping, open_directions
 from interp.directions.collections import (
     checked_address,
@@ -27,10 +29,11 @@ from interp.directions.keeping import annotate, keep, keep_directions, keep_prom
 from interp.directions.merging import merge
 from interp.directions.parcel import export, import_parcel, packed
 from interp.directions.provenance import Provenance
-from interp.directions.reading import Product, Scale
+from interp.directions.reading import Encoder, Product, Scale
 from interp.errors import UserError
 from interp.model.conformance import tiny_model
 from interp.model.site import Site
+from interp.model.weights import Weights
 from interp.runs.store import Store
 
 from ..manifests import finish_by_hand
@@ -66,27 +69,72 @@ def test_a_collection_holds_sites_of_all_kinds_but_opens_one_kind_at_a_time(own_
     assert str(open_directions("kept:mixed:v0-2").site) == "3.mlp_out"
 
 
-def test_a_kept_latent_scores_through_its_encoder(own_home, model_folder):
-    """Against the encoder in numpy: relu of the k largest of (x - b_dec) W_enc + b_enc."""
+def an_sae(model):
     torch.manual_seed(0)
     inner = TopKSAE(TopKSAEConfig(d_in=32, d_sae=48, k=6))
     with torch.no_grad():
         inner.W_enc.copy_(torch.randn(32, 48))
         inner.b_enc.copy_(torch.randn(48))
     inner.cfg.metadata.hook_name = "blocks.0.hook_resid_post"
-    inner.cfg.metadata.model_name = str(model_folder("llama"))
+    inner.cfg.metadata.model_name = str(model)
+    return inner
+
+
+def naive_scores(inner, x, latent):
+    """relu of the k largest of (x - b_dec) W_enc + b_enc, in numpy."""
+    weights = {name: value.detach().double().numpy() for name, value in inner.state_dict().items()}
+    pre = (x.double().numpy() - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
+    kth = np.sort(pre, axis=1)[:, [-6]]
+    return np.where(pre >= kth, np.maximum(pre, 0), 0)[:, latent]
+
+
+def test_a_kept_latent_scores_through_its_encoder(own_home, model_folder):
+    inner = an_sae(model_folder("llama"))
     run = finish_by_hand(own_home / "runs", "saes.train", {}, made={"a/sae": inner.save_model})
     (entry,) = keep("latents", f"sae:{run / 'a' / 'sae'}:7")
     assert entry.source == f"sae:run:{run.name}/a/sae:7"
     assert entry.read_as == f"activation in run:{run.name}/a/sae at 0.resid_post"
     kept = open_directions(f"kept:latents:{entry.id}")
     x = torch.randn(40, 32)
-    weights = {name: value.detach().double().numpy() for name, value in inner.state_dict().items()}
-    pre = (x.double().numpy() - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
-    kth = np.sort(pre, axis=1)[:, [-6]]
-    want = np.where(pre >= kth, np.maximum(pre, 0), 0)[:, 7]
+    want = naive_scores(inner, x, 7)
     assert 0 < (want > 0).sum() < 40
     np.testing.assert_allclose(kept.scores(x)[:, 0].numpy(), want, atol=1e-4)
+
+
+def test_a_latent_that_is_sent_scores_in_another_store_and_names_no_path(
+    own_home, model_folder, tmp_path, monkeypatch
+):
+    inner = an_sae("some-model")
+    monkeypatch.setattr("interp.directions.sources.open_weights", lambda _: Weights(folder))
+    folder = model_folder("llama")
+    made = {"a/sae": inner.save_model}
+    run = finish_by_hand(own_home / "runs", "saes.train", {}, made=made)
+    keep("latents", f"sae:{run / 'a' / 'sae'}:7", title="seven")
+    place = FOLDER / "darkmatter/smollm2-135m-14/saes/w3072-k64"
+    latent = a_set(1)
+    index = latent.index.assign(latent=5)
+    latent = replace(latent, index=index, reading=Encoder(str(place)))
+    keep_directions("latents", latent, title="ships")
+    file = export("latents", tmp_path / "sent.zip")
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            content = archive.read(name)
+            assert str(own_home).encode() not in content, name
+            assert str(FOLDER).encode() not in content, name
+    elsewhere = Store(tmp_path / "elsewhere")
+    import_parcel(file, "taken", elsewhere)
+    taken = open_directions("kept:taken:seven", store=elsewhere)
+    run.rename(tmp_path / "away")
+    with pytest.raises(UserError, match=f"there is no run '{run.name}'"):
+        taken.scores(torch.randn(2, 32))
+    there = elsewhere.root / "saes.train" / run.name
+    there.parent.mkdir()
+    shutil.copytree(tmp_path / "away", there)
+    x = torch.randn(40, 32)
+    again = open_directions("kept:taken:seven", store=elsewhere)
+    np.testing.assert_allclose(again.scores(x)[:, 0].numpy(), naive_scores(inner, x, 7), atol=1e-4)
+    assert again.decode(Weights(folder), 3)["name"].tolist() == ["seven"]
+    assert open_directions("kept:taken:ships", store=elsewhere).reading.opened.d_sae == 3072
 
 
 def test_prompts_and_views_stand_beside_directions(own_home):
