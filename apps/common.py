@@ -14,6 +14,7 @@ from streamlit.runtime.scriptrunner import StopException
 from interp.apps.address import bound
 from interp.apps.take import begun, run_on_page
 from interp.apps.words import plain
+from interp.directions.sets import sae_asks_the_hub
 from interp.errors import UserError, readable, reason
 from interp.model.catalog import asks_the_hub
 from interp.progress import log
@@ -69,10 +70,29 @@ def in_tabs(
 def consent(model: str) -> None:
     """Ask before a model that a run names is fetched from the hub, with the user's own token: a run
     may come from anybody."""
-    if not asks_the_hub(model) or st.toggle(f"Fetch {plain(model)} from the Hugging Face hub"):
+    if asks_the_hub(model):
+        _asked(model)
+
+
+def consent_to_sae(source: str) -> None:
+    """Ask before a published SAE is fetched that a link, a run or a kept latent names."""
+    if sae_asks_the_hub(source):
+        _asked(source)
+
+
+def _asked(name: str) -> None:
+    """Ask once a session before something is fetched."""
+    granted: set[str] = st.session_state.setdefault(_FETCHED, set())
+    if name in granted:
         return
-    st.info("The run names this model, and it is fetched only when you say so.")
-    raise NoRun
+    if not st.toggle(f"Fetch {plain(name)} from the Hugging Face hub", key=f"fetch {name}"):
+        st.info("This is named by a run, a link or a kept entry. It is fetched only if you say so.")
+        raise NoRun
+    granted.add(name)
+
+
+_FETCHED = "fetched from the hub"
+"""What the visitor of the session has agreed to."""
 
 
 PAGES = "pages by address"

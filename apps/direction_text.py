@@ -12,9 +12,9 @@ from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.columns import shown_table
-from interp.apps.common import cached
+from interp.apps.common import cached, consent_to_sae
 from interp.apps.offering import code, offer
-from interp.apps.sets import OpenSet, choose_sae, opening, words
+from interp.apps.sets import OpenSet, choose_sae, consent_to_scores, opening, words
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.directions import Directions, figures
@@ -48,6 +48,7 @@ def examples(opened: OpenSet) -> None:
     tokens = st.select_slider("Tokens to read", TOKENS, key=bound("tokens", TOKENS[1], TOKENS))
     if not _runs():
         return
+    consent_to_scores(opened.directions)
     rows = remembered(
         ("examples", opened.print, opened.source, pool.content(opened.model), tokens),
         lambda: _top(opened, int(tokens)),
@@ -115,6 +116,7 @@ def on_a_text(opened: OpenSet) -> None:
         raise UserError("the text is empty: type some")
     if not _runs():
         return
+    consent_to_scores(opened.directions)
 
     def make() -> pd.DataFrame:
         own = _own(opened)
@@ -152,6 +154,7 @@ def split(opened: OpenSet) -> None:
         "to 1. It is for scores that are products with an activation at the SAE's site."
     )
     source = choose_sae("sae")
+    consent_to_sae(source)
     tokens = st.select_slider("Tokens to read", TOKENS, key=bound("tokens", TOKENS[2], TOKENS))
     if not _runs():
         return

@@ -10,7 +10,7 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
-from interp.apps.common import consent, errors_in_place
+from interp.apps.common import consent, consent_to_sae, errors_in_place
 from interp.apps.offering import offer
 from interp.apps.sets import (
     OpenSet,
@@ -28,7 +28,7 @@ from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.directions import figures
 from interp.directions.collections import collection_names, open_collection
-from interp.directions.compare import meaning, pairs
+from interp.directions.compare import cosines, meaning, pairs, why_not
 from interp.directions.nearest import nearest_neurons, neurons_there
 from interp.directions.sets import sae_place
 from interp.latents import nearest as latents_nearest
@@ -102,22 +102,25 @@ def _neurons(opened: OpenSet, kinds: list[str]) -> None:
 
 def _latents(opened: OpenSet) -> None:
     source = choose_sae("sae")
+    consent_to_sae(source)
     from interp.saes import open_sae
     from interp.saes.open import saes_fingerprint
 
-    place = sae_place(source, Store())
+    place, weights = sae_place(source, Store()), open_weights(opened.model)
 
     def make() -> pd.DataFrame:
         with st.spinner("opening the SAE …"):
             sae = open_sae(place)
             sae.check_model(opened.model, source)
-            return latents_nearest.nearest(opened.directions, sae, LIMIT)
+            return latents_nearest.nearest(opened.directions, sae, LIMIT, weights=weights)
 
-    key = ("nearest latents", opened.print, opened.source, saes_fingerprint(place))
+    print = saes_fingerprint(place)
+    key = ("nearest latents", opened.print, opened.source, weights.fingerprint(), print)
     rows = remembered(key, make)
     st.caption(
-        "decoder: the cosine with what a latent writes; encoder: with what it reads; p: how often "
-        "the largest of as many random directions is as large."
+        "Cosines in the residual stream, the norm's gain included for those that read. decoder: "
+        "with what a latent writes; encoder: with what it reads; p: how often the largest of as "
+        "many random directions is as large."
     )
     chosen = selected(rows.drop(columns="name"), f"latents {opened.source} {source}")
     if chosen is not None:
@@ -144,6 +147,8 @@ def compare(opened: OpenSet) -> None:
         consent(theirs.model)
     same = theirs.model == opened.model
     weights = open_weights(opened.model) if same else None
+    if not opened.directions.provenance.same_model(theirs.directions.provenance):
+        st.warning(plain(why_not(opened.directions, theirs.directions) + ": a cosine says little"))
     rows = pairs(opened.directions, theirs.directions, LIMIT, weights)
     st.markdown(plain(meaning(opened.directions, theirs.directions)))
     if theirs.total == 1:
@@ -151,12 +156,12 @@ def compare(opened: OpenSet) -> None:
         for column, (name, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
             column.metric(plain(_NAMED[name]), "none" if pd.isna(value) else f"{value:.3f}")
     else:
-        cosine = opened.directions.cosine(theirs.directions)
+        cosine, told = cosines(opened.directions, theirs.directions, weights)
         names = opened.directions.names, theirs.directions.names
         charts(
             "cosines",
             figures.cosine_map(cosine, *names),
-            shows="Its cosine with each of the other set. Near 0 is what chance gives.",
+            shows=f"Its cosine with each of the other set. {told} Near 0 is what chance gives.",
         )
         shown_table(rows, "pairs", "directions")
     with errors_in_place():
@@ -164,8 +169,9 @@ def compare(opened: OpenSet) -> None:
     call = (
         opening(opened.source, opened.model)
         + opening(other, opened.model, "others")
+        + "from interp import open_weights\n"
         + "from interp.directions.compare import pairs\n"
-        + f"pairs(directions, others, {LIMIT})"
+        + f"pairs(directions, others, {LIMIT}, open_weights({opened.model!r}))"
     )
     offer(rows, "compared", words("compare", opened.source, other, model=opened.model), call)
 

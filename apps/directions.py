@@ -25,7 +25,7 @@ from interp.apps.sets import (
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.directions import figures
-from interp.directions.compare import meaning, pairs
+from interp.directions.compare import cosines, gain_between, meaning, pairs
 from interp.errors import UserError
 from interp.lens.files import open_lens
 from interp.lens.told import told
@@ -72,19 +72,26 @@ def _decoded(opened: OpenSet) -> None:
 def _compared(opened: OpenSet) -> None:
     other = choose_set("Other directions", "other ")
     ours, theirs = opened.directions, other.directions
-    cosine = ours.cosine(theirs)
+    weights = None
+    if opened.model == other.model and gain_between(ours, theirs):
+        consent(opened.model)
+        weights = open_weights(opened.model)
+    cosine, how = cosines(ours, theirs, weights)
     charts(
         "cosines",
         figures.cosine_map(cosine, ours.names, theirs.names),
-        shows="The cosine of each with each of the other set. Chance gives values near 0.",
+        shows=f"The cosine of each with each of the other set. {how} Chance gives values near 0.",
         found=meaning(ours, theirs),
     )
-    rows = pairs(ours, theirs, len(ours) * len(theirs))
+    rows = pairs(ours, theirs, len(ours) * len(theirs), weights)
     call = (
         opening(opened.source, opened.model, "a")
         + opening(other.source, other.model, "b")
+        + "from interp import open_weights\n"
         + "from interp.directions import figures\n"
-        + "figures.cosine_map(a.cosine(b), a.names, b.names)"
+        + "from interp.directions.compare import cosines\n"
+        + f"made = cosines(a, b, {'open_weights(a.model)' if weights else None})\n"
+        + "figures.cosine_map(made.cosine, a.names, b.names)"
     )
     command = words("compare", opened.source, other.source, model=opened.model)
     offer(rows, "cosines", command, call)

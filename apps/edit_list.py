@@ -17,12 +17,12 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
-from interp.apps.common import errors_in_place
+from interp.apps.common import consent_to_sae, errors_in_place
 from interp.apps.directions import choose_set
 from interp.apps.sets import choose_sae, opened_set
 from interp.apps.words import plain
 from interp.directions.reach import Reach, reach
-from interp.directions.sets import sae_place
+from interp.directions.sets import sae_asks_the_hub, sae_place
 from interp.directions.steering import VERBS, Act, feeding, parse_act
 from interp.errors import UserError
 from interp.latents import search
@@ -116,16 +116,28 @@ def section(model: str, running: bool) -> list[Act]:
     usual = from_link(params.get("direction", ""), params.get("act", ""))
     place = bound("edits", usual)
     texts = split(st.session_state[place])
-    acts = []
+    rows = []
+    agreed = not running or _agreed(texts)
     for number, text in enumerate(texts):
         with st.container(border=True), errors_in_place():
-            row = _row(number, text, model, running, place)
-            acts += [row.act] if row.on and not row.unset else []
+            rows.append(_row(number, text, model, running and agreed, place))
+    acts = [row.act for row in rows if row.on and not row.unset]
+    if not agreed:  # the others run meanwhile
+        acts = [act for act in acts if not sae_asks_the_hub(act.sae)]
     if not texts:
         st.info("No edit yet: add one, and both texts differ.")
     with st.expander("Add an edit", expanded=not texts, key="adding"), errors_in_place():
         _adding(model, place)
     return acts
+
+
+def _agreed(texts: list[str]) -> bool:
+    """Whether the SAEs that the list names may be fetched, as far as they must be."""
+    with errors_in_place():
+        for sae in dict.fromkeys(parsed(text).act.sae for text in texts):
+            consent_to_sae(sae)
+        return True
+    return False
 
 
 def _row(number: int, text: str, model: str, running: bool, place: str) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
+from torch import Tensor
 
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
@@ -16,7 +17,6 @@ from interp.directions import figures
 from interp.directions.collections import Collection
 from interp.directions.compare import between, meaning, why_not
 from interp.errors import UserError
-from interp.model.weights import Weights, open_weights
 from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
@@ -45,13 +45,13 @@ def compared(collection: Collection) -> None:
         consent(model)
     names = [titles[each.source.rpartition(":")[2]] for each in every]
     directions = [each.directions for each in every]
-    cosine = between(directions, _weights(every))
+    cosine, told = between(directions)
     charts(
         "cosines",
         figures.cosine_map(cosine, names, names),
-        shows="Cosines in the residual stream; a blank has none. Directions that were found in "
-        "different ways and still agree are the surprise.",
-        found=_found(every, names),
+        shows=f"Cosines. {told} A blank has none. Directions that were found in different ways and "
+        "still agree are the surprise.",
+        found=_found(cosine, every, names),
     )
     for line in _blanks(every, names):
         st.caption(plain(line))
@@ -63,7 +63,7 @@ def compared(collection: Collection) -> None:
         "from interp import open_directions\n"
         + "from interp.directions.compare import between\n"
         + f"sources = {[each.source for each in every]!r}\n"
-        + "between([open_directions(source) for source in sources])"
+        + "between([open_directions(source) for source in sources]).cosine"
     )
     command = ["interp", "directions", "compare", every[0].source, every[1].source, *where]
     offer(rows, f"{collection.name} cosines", command, call)
@@ -80,18 +80,9 @@ def _opened(collection: Collection, ids: list[str]) -> list[OpenSet]:
     return every
 
 
-def _weights(every: list[OpenSet]) -> Weights | None:
-    """Their model's, if it is one and is here."""
-    models = {each.model for each in every}
-    try:
-        return open_weights(models.pop()) if len(models) == 1 else None
-    except UserError:
-        return None
-
-
-def _found(every: list[OpenSet], names: list[str]) -> str:
-    """The pair with the largest cosine in size, in a sentence."""
-    cosine = between([each.directions for each in every], _weights(every)).fill_diagonal_(0)
+def _found(cosine: Tensor, every: list[OpenSet], names: list[str]) -> str:
+    """The pair that is most alike, in a sentence."""
+    cosine = cosine.clone().fill_diagonal_(0)
     best = cosine.nan_to_num(0).abs().argmax()
     i, j = divmod(int(best), len(every))
     if i == j:

@@ -11,7 +11,7 @@ from interp.apps.common import consent, errors_in_place
 from interp.apps.offering import code
 from interp.apps.uploads import LARGEST
 from interp.apps.words import plain
-from interp.directions import keeping, parcel
+from interp.directions import keeping, merging, parcel
 from interp.directions.collections import Collection, collection_names, open_collection
 from interp.plain_text import printable
 from interp.report.of_collection import report_of_collection
@@ -64,7 +64,7 @@ def _merge(collection: Collection, where: list[str]) -> None:
         return
     chosen = st.multiselect("Others", others, key=f"merge {collection.name}", format_func=printable)
     if st.button("Put them into this one", disabled=not chosen, key="merge"):
-        merged = keeping.merge(collection.name, chosen)
+        merged = merging.merge(collection.name, chosen)
         st.success(plain(f"{merged.name} has {len(merged.entries)} entries."))
     code(["interp", "keep", "merge", collection.name, *(chosen or others[:1]), *where])
 

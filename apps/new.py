@@ -9,12 +9,11 @@ import streamlit as st
 
 from interp.analyses import place
 from interp.apps.address import bound
-from interp.apps.common import PAGES, NoRun, consent, errors_in_place, link
+from interp.apps.common import PAGES, consent, consent_to_sae, errors_in_place, link
 from interp.apps.form import config_kind, filled_in, studies
 from interp.apps.offering import code
 from interp.apps.words import plain
 from interp.errors import UserError, readable
-from interp.plain_path import found as on_disk
 from interp.plain_text import printable
 from interp.runs import queue
 from interp.runs.command import command, store_words
@@ -62,8 +61,8 @@ def _ready(config: Any) -> None:
     check_words(tuple(words[1:]))  # before its model is opened: code that a link names never runs
     if values.get("model"):
         consent(str(values["model"]))
-    for name in _fetched(values):
-        _asked(name)
+    for name in _saes(values):
+        consent_to_sae(name)
     root = Store().root
     code([*words, *store_words(root)])
     key, problem, took = _checked(config, words)
@@ -88,18 +87,10 @@ def _ready(config: Any) -> None:
         _start(config, words)
 
 
-def _fetched(values: dict[str, Any]) -> list[str]:
-    """SAEs that the settings name and that may be fetched: sae-lens' release:sae_id."""
+def _saes(values: dict[str, Any]) -> list[str]:
+    """The SAEs that the settings name."""
     given = (values.get(name) or () for name in ("saes", "sae"))
-    each = (text for value in given for text in ([value] if isinstance(value, str) else value))
-    return [text for text in each if ":" in text and not on_disk(text)]
-
-
-def _asked(name: str) -> None:
-    """Ask before SAEs are fetched that an address may name."""
-    if not st.toggle(f"Fetch {plain(name)} from the Hugging Face hub", key=f"fetch {name}"):
-        st.info("These SAEs are fetched only when you say so.")
-        raise NoRun
+    return [text for value in given for text in ([value] if isinstance(value, str) else value)]
 
 
 def _start(config: Any, words: list[str]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from interp.apps.common import consent_to_sae
 from interp.apps.lending import MODEL, OTHER, RUN, SAE, Key, Pool, limit
 from interp.apps.words import plain
 from interp.plain_path import found
@@ -132,6 +133,8 @@ def saes(places: Collection[str]) -> Iterator[dict[str, Sae]]:
 
 
 def _lent_sae(key: Key, source: str, make: Callable[[], Sae]) -> AbstractContextManager[Sae]:
+    consent_to_sae(source)  # a survey or an address may come from anybody
+
     def opened() -> Sae:
         with st.spinner("opening the SAE …", show_time=True):
             return make()

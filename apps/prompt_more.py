@@ -117,10 +117,12 @@ def directed(look: Live) -> None:
 
 def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
     """The tokens' scores, and how they are read."""
+    from interp.apps.sets import consent_to_named_sae, consent_to_scores
     from interp.directions import open_directions
-    from interp.microscope.look import directions_print
 
+    consent_to_named_sae(source)
     directions = open_directions(source, look.model)
+    consent_to_scores(directions)
     told = f"{directions.read_as}, read at {directions.read_at}"
 
     def made(opened: Opened) -> pd.DataFrame:
@@ -129,7 +131,7 @@ def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
         directions.note_model(opened.subject.weights)
         return scored(opened.passed(look.asked.text), directions)
 
-    return look.answer(("scores", directions_print(directions)), made), told
+    return look.answer(("scores", directions.identity), made), told
 
 
 def latents(look: Live) -> None:

@@ -17,7 +17,7 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.chips import chips
 from interp.apps.columns import shown_table
-from interp.apps.common import consent
+from interp.apps.common import consent, consent_to_sae
 from interp.apps.picking import chosen_model
 from interp.apps.words import plain
 from interp.data import FOLDER
@@ -27,7 +27,7 @@ from interp.directions.reading import Encoder
 from interp.directions.sets import FILES as SET_FILES
 from interp.directions.sets import sae_text, set_text, sets_of
 from interp.directions.singles import read_words, singles
-from interp.directions.sources import content, folder_of
+from interp.directions.sources import content, folder_of, latents_named
 from interp.errors import UserError
 from interp.lens.files import open_lens
 from interp.model.weights import open_weights
@@ -71,6 +71,7 @@ def opened_set(source: str, model: str = "") -> OpenSet:
     model, store = model or chosen_model(), Store()
     if not source.startswith((KEPT, "run:")) and folder_of(source, store) is None:
         consent(model)  # which may be of a link
+    consent_to_named_sae(source)
     own = content(source, model, store)
 
     def make() -> OpenSet:
@@ -85,6 +86,19 @@ def opened_set(source: str, model: str = "") -> OpenSet:
         return OpenSet(source, first, len(whole), own, texts, owner)
 
     return remembered(("directions", own, source, model, str(store.root)), make)
+
+
+def consent_to_named_sae(source: str) -> None:
+    """Ask before the SAE of a text of latents is fetched."""
+    if source.startswith("sae:"):
+        consent_to_sae(latents_named(source)[0])
+
+
+def consent_to_scores(directions: Directions) -> None:
+    """Ask before the SAE is fetched that directions are scored by: a collection or a run may come
+    from anybody."""
+    if isinstance(directions.reading, Encoder):
+        consent_to_sae(directions.reading.sae)
 
 
 def decoded(opened: OpenSet, model: str, k: int, lens: str) -> pd.DataFrame:

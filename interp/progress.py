@@ -48,7 +48,7 @@ class Step:
         what = f"{self.label} {self.message}".strip()
         if self.share is None:
             return what
-        rate = f", {self.rate:,.3g} {self.unit}/s" if self.rate else ""
+        rate = f", {_rate(self.rate, self.unit)}" if self.rate else ""
         return f"{what} {self.counted}{rate}{self.left}"
 
     @property
@@ -58,8 +58,8 @@ class Step:
 
     @property
     def left(self) -> str:
-        """ ", ETA 20 s"; "" where it is not known."""
-        return f", ETA {in_words(self.eta)}" if self.eta is not None else ""
+        """ ", ETA 20 s"; "" where it is not known, or nothing is left."""
+        return f", ETA {in_words(self.eta)}" if self.eta else ""
 
 
 Listener = Callable[[Step], None]
@@ -126,8 +126,7 @@ def _told(
     due = start + OFTEN
 
     def tell(now: float) -> None:
-        rate = (finished - done) / max(now - start, 1e-9)
-        eta = max(total - finished, 0.0) / rate if rate > 0 else None
+        rate, eta = _pace(finished, float(total), done, now - start)
         _tell(Step(label, said, finished, float(total), unit, rate, eta, time.time()))
 
     def both(amount: float, message: str = "") -> None:
@@ -145,6 +144,17 @@ def _told(
         tell(time.monotonic())
 
 
+def _pace(finished: float, total: float, done: int, seconds: float) -> tuple[float, float | None]:
+    """Units a second, and the seconds to the end; None where no unit is finished yet."""
+    rate = (finished - done) / max(seconds, 1e-9)
+    return rate, max(total - finished, 0.0) / rate if rate > 0 else None
+
+
+def _rate(rate: float, unit: str) -> str:
+    """No more exactly than it is known: "0.4 layers/s", "12,000 tokens/s"."""
+    return f"{float(f'{rate:.2g}'):,.15g} {unit}/s"
+
+
 @contextmanager
 def _lines(label: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
     start, finished = time.monotonic(), float(done)
@@ -152,13 +162,8 @@ def _lines(label: str, total: int, unit: str, done: int) -> Iterator[Callable[..
     def advance(amount: float, message: str = "") -> None:
         nonlocal finished
         finished += amount
-        rate = (finished - done) / max(time.monotonic() - start, 1e-9)
-        left = max(total - finished, 0.0)
-        log.info(
-            "%s %s %s/%s %s, %s/s, ETA %s",
-            *(label, message, f"{finished:,.0f}", f"{total:,.0f}", unit, f"{rate:,.0f}"),
-            f"{left / rate:.0f} s" if rate else "unknown",
-        )
+        pace = _pace(finished, float(total), done, time.monotonic() - start)
+        log.info("%s", Step(label, message, finished, float(total), unit, *pace))
 
     yield advance
 
@@ -171,7 +176,7 @@ def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Callable[...,
     class Rate(TextColumn):
         def render(self, task: Task):  # type: ignore[no-untyped-def]
             speed = task.finished_speed or task.speed or 0.0
-            return super().render(task).append(f"{speed:,.0f} {unit}/s")
+            return super().render(task).append(_rate(speed, unit))
 
     columns = (TextColumn("{task.description}"), BarColumn(), Rate("{task.percentage:.0f}%  "))
     console = Console(stderr=True)

@@ -132,8 +132,7 @@ class TraceConfig(TextStudy):
             raise UserError(f"--share must be above 0 and at most 1, not {self.share:g}")
         if self.nodes < 1:
             raise UserError(f"--nodes must be at least 1, not {self.nodes}")
-        if not 1 <= self.k <= self.stored_weights.spec.d_vocab:
-            raise UserError(f"--k must be at least 1, not {self.k}")
+        self.check_tokens(self.k)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .graph import chosen, drawn

@@ -142,11 +142,11 @@ def merge(
     Args:
         others: Their names.
     """
-    from ..directions import keeping
+    from ..directions import merging
 
     if not others:
         raise UserError("name the collections to put into it")
-    _done(keeping.merge(name, others, Store(runs)), "keep.merge", json)
+    _done(merging.merge(name, others, Store(runs)), "keep.merge", json)
 
 
 @command(keep, "rename")

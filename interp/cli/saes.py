@@ -84,6 +84,7 @@ def nearest(
     """
     from ..directions.sources import open_directions
     from ..latents import nearest as questions
+    from ..model.weights import open_weights
     from ..saes import open_sae
 
     opened = open_directions(direction, model)
@@ -91,7 +92,8 @@ def nearest(
     if named := model or opened.provenance.model:
         sae.check_model(named, saes)
     side = None if by == "both" else by
-    table = questions.nearest(opened, sae, positive(limit), side)
+    weights = open_weights(model) if model else None
+    table = questions.nearest(opened, sae, positive(limit), side, weights)
     width = opened.vectors.shape[1]
     level = questions.chance_level(width, sae.d_sae)
     print_frame("saes.nearest", table, json, chance=level)

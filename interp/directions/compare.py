@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -12,12 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.weights import Weights
+from ..model.weights import Weights, open_weights
 from ..progress import log
 from .directions import Directions
 from .reading import Coordinate, Encoder
-from .spaces import before_norm, check_comparable, check_in_stream
+from .spaces import as_in_stream, behind_norm, check_comparable, check_in_stream
 
+IN_STREAM = "All are taken in the residual stream, those that read with the gain of their norm."
+AS_THEY_ARE = "All are taken as they are; no norm stands between them."
+IN_STREAM = "All are taken in the residual stream, those that read with the gain of their norm."
+AS_THEY_ARE = "All are taken as they are: no norm stands between two of them."
+WITHOUT_GAIN = "All are taken as they are, without the gain of the norm between them."
 READS, WRITES, THROUGH = "reads", "writes", "is of the stream"
 
 
@@ -28,10 +34,8 @@ def in_stream(directions: Directions, weights: Weights) -> Float[Tensor, "n d_mo
     Raises:
         UserError: at a site whose vectors are not of the stream.
     """
-    site = directions.site
-    check_in_stream(site)
-    vectors = directions.vectors.double()
-    return before_norm(vectors, weights, site.layer) if site.kind == "mlp_in" else vectors
+    check_in_stream(directions.site)
+    return as_in_stream(directions.vectors.double(), directions.site, weights)
 
 
 def stream_cosine(ours: Directions, theirs: Directions, weights: Weights) -> Float[Tensor, "n m"]:
@@ -49,12 +53,26 @@ def stream_cosine(ours: Directions, theirs: Directions, weights: Weights) -> Flo
     return a @ b.T
 
 
+def cosines(ours: Directions, theirs: Directions, weights: Weights | None = None) -> CosineMap:
+    """Of two sets: in the residual stream where a norm's gain stands between them and the weights
+    are given, else as they are.
+
+    Raises:
+        UserError: vectors of two spaces.
+    """
+    if not gain_between(ours, theirs):
+        return CosineMap(ours.cosine(theirs), AS_THEY_ARE)
+    if weights is None:
+        return CosineMap(ours.cosine(theirs), WITHOUT_GAIN)
+    return CosineMap(stream_cosine(ours, theirs, weights), IN_STREAM)
+
+
 def pairs(
     ours: Directions, theirs: Directions, limit: int = 20, weights: Weights | None = None
 ) -> pd.DataFrame:
     """The pairs with the largest |cosine|: `name`, `other`, `cosine`, `coupling` (NaN where they
     are not read as products with the same activation) and, where one of them is behind a norm and
-    the weights are given, `in_stream`, the cosine before it.
+    the weights are given, `in_stream`, the cosine before it, which then says how they are ordered.
 
     Raises:
         UserError: vectors of two spaces.
@@ -67,10 +85,10 @@ def pairs(
         log.warning("%s", error)
         coupling = torch.full_like(cosine, math.nan)
     values = {"cosine": cosine, "coupling": coupling}
-    behind = {ours.site, theirs.site}
-    if weights is not None and len(behind) > 1 and "mlp_in" in {site.kind for site in behind}:
+    if weights is not None and gain_between(ours, theirs):
         values["in_stream"] = stream_cosine(ours, theirs, weights)
-    order = cosine.abs().flatten().argsort(descending=True, stable=True)[:limit]
+    shown = values.get("in_stream", cosine)
+    order = shown.abs().flatten().argsort(descending=True, stable=True)[:limit]
     i, j = order // len(theirs), order % len(theirs)
     named = {"name": [ours.names[n] for n in i], "other": [theirs.names[n] for n in j]}
     return pd.DataFrame(named | {name: each[i, j].tolist() for name, each in values.items()})
@@ -101,32 +119,50 @@ def meaning(ours: Directions, theirs: Directions) -> str:
     return "The cosine says how alike their directions in the stream are."
 
 
-def between(every: Sequence[Directions], weights: Weights | None = None) -> Float[Tensor, "n n"]:
-    """Cosines of single directions that may be at several sites: NaN where two lie in different
-    spaces, or are of different models.
+class CosineMap(NamedTuple):
+    """Cosines of directions, all of one definition."""
 
-    Args:
-        weights: of their model, to carry those at `mlp_in` before the norm (`in_stream`).
-    """
-    made = torch.full((len(every), len(every)), torch.nan, dtype=torch.float64)
-    for i, ours in enumerate(every):
-        for j, theirs in enumerate(every[: i + 1]):
-            if why_not(ours, theirs):
-                continue
-            if weights is not None and ours.site != theirs.site:
-                cosine = stream_cosine(ours, theirs, weights)
+    cosine: Float[Tensor, "n m"]
+    """NaN where two lie in different spaces, or are of different models."""
+    told: str
+    """Which definition, in a sentence."""
+
+
+def between(every: Sequence[Directions]) -> CosineMap:
+    """Cosines of single directions that may be at several sites: of all in the residual stream
+    (`in_stream`) where one of them reads behind a norm and another is of another site, else as they
+    are. One whose norm is not known, since its model is not here, has none."""
+    pairs = [
+        (i, j) for i in range(len(every)) for j in range(i + 1) if not why_not(every[i], every[j])
+    ]
+    carried, told = [each.vectors.double() for each in every], AS_THEY_ARE
+    if any(gain_between(every[i], every[j]) for i, j in pairs):
+        told = IN_STREAM
+        for number, each in enumerate(every):
+            try:
+                weights = open_weights(each.model) if behind_norm(each.site) else None
+            except UserError as error:
+                told = f"{IN_STREAM} {each.names[0]} is left out: {error}."
+                pairs = [pair for pair in pairs if number not in pair]
             else:
-                cosine = ours.cosine(theirs)
-            made[i, j] = made[j, i] = cosine[0, 0]
-    return made
+                carried[number] = as_in_stream(carried[number], each.site, weights)
+    unit = [torch.nn.functional.normalize(own, eps=1e-300) for own in carried]
+    made = torch.full((len(every), len(every)), torch.nan, dtype=torch.float64)
+    for i, j in pairs:
+        made[i, j] = made[j, i] = (unit[i] @ unit[j].T)[0, 0]
+    return CosineMap(made, told)
+
+
+def gain_between(ours: Directions, theirs: Directions) -> bool:
+    """Whether a norm's gain stands between two: one reads behind a norm, and they are at two
+    sites."""
+    return ours.site != theirs.site and (behind_norm(ours.site) or behind_norm(theirs.site))
 
 
 def why_not(ours: Directions, theirs: Directions) -> str:
     """Why two directions have no cosine; "" if they have one."""
     a, b = ours.provenance, theirs.provenance
-    known = bool(a.fingerprint and b.fingerprint)
-    own, other = (a.fingerprint, b.fingerprint) if known else (a.model, b.model)
-    if own and other and own != other:
+    if not a.same_model(b):
         return f"they are of two models, {a.model} and {b.model}"
     try:
         check_comparable(ours.site, theirs.site)

@@ -8,6 +8,7 @@ score. So all of them can be decoded to tokens, scored, compared, and steered wi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -128,6 +129,23 @@ class Directions:
     def names(self) -> list[str]:
         """Of each."""
         return [str(name) for name in self.index["name"]]
+
+    @property
+    def identity(self) -> str:
+        """sha256 over all that their scores, and what steers with them, depend on: vectors, site,
+        reading, what it needs to know of each, and the names that they bear in tables. It is the
+        same whoever made them, wherever they lie, and in whatever dtype the same numbers are."""
+        about = {
+            "site": str(self.site),
+            "shape": list(self.vectors.shape),
+            "reading": self.reading.identity(),
+            "numbers": self.reading.numbers(self.index),
+            "names": self.names,
+        }
+        made = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for rows in torch.split(self.vectors, _BLOCK):
+            made.update(rows.double().cpu().contiguous().numpy().tobytes())
+        return made.hexdigest()
 
     def note_model(self, weights: Weights | None) -> None:
         """Warn where they are used on other weights than those they were made of."""

@@ -24,7 +24,6 @@ from ..runs.parts import whole
 from ..runs.store import Store
 from .collections import (
     FILE,
-    KEPT,
     LONGEST_NOTE,
     LONGEST_TEXT,
     LONGEST_TITLE,
@@ -38,7 +37,6 @@ from .collections import (
     open_collection,
     root_of,
 )
-from .sets import FILES
 
 if TYPE_CHECKING:
     from .directions import Directions
@@ -94,10 +92,11 @@ def keep_directions(
         sources: of each the text that it was opened by, if any.
         model: whose they are, if they do not say it.
     """
-    from .singles import read_words
+    from .singles import read_words, without_place
 
     store, made = store or Store(), []
-    with _changed(name, store) as (collection, write):
+    directions = without_place(directions, store)
+    with changed(name, store) as (collection, write):
         entries = list(collection.entries)
         for row, own in enumerate(directions.names):
             entry = Entry(
@@ -147,7 +146,7 @@ def _keep_one(name: str, entry: Entry, store: Store | None) -> Entry:
     title = " ".join(entry.title.split())
     _short(title, LONGEST_TITLE, "the title")
     _short(entry.note, LONGEST_NOTE, "the note")
-    with _changed(name, store or Store()) as (collection, write):
+    with changed(name, store or Store()) as (collection, write):
         id = new_id(title, [each.id for each in collection.entries])
         made = replace(entry, id=id, title=title, added=_now())
         write(replace(collection, entries=(*collection.entries, made)))
@@ -160,7 +159,7 @@ def annotate(
     """Write a collection's note, or an entry's, and if given its title."""
     _short(note, LONGEST_NOTE, "the note")
     _short(title, LONGEST_TITLE, "the title")
-    with _changed(name, store or Store(), new=False) as (collection, write):
+    with changed(name, store or Store(), new=False) as (collection, write):
         if entry:
             old = collection.entry(entry)
             new = replace(old, note=note, title=title or old.title)
@@ -175,7 +174,7 @@ def annotate(
 def remove(name: str, entry: str = "", store: Store | None = None) -> None:
     """Take an entry out of a collection; without one, the whole collection away."""
     store = store or Store()
-    with _changed(name, store, new=False) as (collection, write):
+    with changed(name, store, new=False) as (collection, write):
         if entry:
             gone = collection.entry(entry)
             left = tuple(each for each in collection.entries if each is not gone)
@@ -189,30 +188,9 @@ def remove(name: str, entry: str = "", store: Store | None = None) -> None:
 def rename(name: str, new: str, store: Store | None = None) -> Collection:
     """Give a collection another name."""
     store, new = store or Store(), checked_name(new)
-    with _changed(name, store, new=False) as (collection, _):
+    with changed(name, store, new=False) as (collection, _):
         place_whole(collection.folder, new, store)
     return open_collection(new, store)
-
-
-def merge(name: str, others: Sequence[str], store: Store | None = None) -> Collection:
-    """Put what other collections hold into one, which may be new. They stay as they are. What is
-    the same (kind, source, model, text, address and vectors) stands in it once, with both notes."""
-    store = store or Store()
-    from_there = [open_collection(each, store) for each in others]
-    with _changed(name, store) as (collection, write):
-        entries = {_same(collection, entry): entry for entry in collection.entries}
-        for other in from_there:
-            for entry in other.entries:
-                key = _same(other, entry)
-                if old := entries.get(key):
-                    entries[key] = replace(old, note=_both(old.note, entry.note))
-                    continue
-                id = new_id(entry.id, [each.id for each in entries.values()])
-                entries[key] = new = replace(entry, id=id)
-                if entry.kind == "direction":
-                    _copy(other.vectors_of(entry), collection.vectors_of(new))
-        write(replace(collection, entries=tuple(entries.values())))
-    return open_collection(name, store)
 
 
 def place_whole(folder: Path, name: str, store: Store) -> None:
@@ -247,19 +225,19 @@ def locked(store: Store) -> Iterator[Path]:
 
 
 @contextmanager
-def _changed(
+def changed(
     name: str, store: Store, new: bool = True
 ) -> Iterator[tuple[Collection, Callable[[Collection], None]]]:
     """A collection as it is now, and what writes it, while nobody else does."""
     name = checked_name(name)
     with locked(store) as root:
         if new and not (root / name / FILE).is_file():
-            yield Collection(name, root / name, "", ()), _write
+            yield Collection(name, root / name, "", ()), write_list
         else:
-            yield open_collection(name, store), _write
+            yield open_collection(name, store), write_list
 
 
-def _write(collection: Collection) -> None:
+def write_list(collection: Collection) -> None:
     if len(collection.entries) > MOST:
         raise UserError(f"a collection has at most {MOST} entries: begin another one")
     about = {
@@ -269,31 +247,6 @@ def _write(collection: Collection) -> None:
     }
     with whole(collection.folder, FILE) as making:
         making.write_text(json.dumps(about, indent=1), encoding="utf-8")
-
-
-def _copy(there: Path, here: Path) -> None:
-    """The files of a direction, the one that says that it is whole last."""
-    for name in (*FILES[1:], FILES[0]):
-        with whole(here, name) as making:
-            shutil.copyfile(there / name, making)
-
-
-def _same(collection: Collection, entry: Entry) -> tuple[str, ...]:
-    """What two entries that are the same share."""
-    vectors = ""
-    if entry.kind == "direction":
-        from ..model.tensor_files import remembered_sha256
-
-        vectors = remembered_sha256(collection.vectors_of(entry) / FILES[1])
-    source = "" if entry.source.startswith(KEPT) else entry.source
-    return entry.kind, source, entry.model, entry.site, entry.text, entry.address, vectors
-
-
-def _both(one: str, other: str) -> str:
-    """Two notes, the same text once."""
-    if not other or other in one:
-        return one
-    return f"{one}\n{other}"[:LONGEST_NOTE] if one else other
 
 
 def _short(text: str, most: int, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,6 +29,32 @@ class Provenance:
     def of(cls, analysis: str, weights: Weights, **notes: Any) -> Provenance:
         """Of directions of a model that has its files."""
         return cls(analysis, known_as(weights.folder), weights.fingerprint(), notes=notes)
+
+    def same_model(self, other: Provenance) -> bool:
+        """Whether nothing says that two are of different models: by the weights where both say
+        them, else by the name."""
+        known = bool(self.fingerprint and other.fingerprint)
+        own = self.fingerprint if known else self.model
+        theirs = other.fingerprint if known else other.model
+        return not (own and theirs) or own == theirs
+
+    @classmethod
+    def shared(cls, every: Sequence[Provenance]) -> Provenance:
+        """Of sets of one model that stand together: what all of them say alike."""
+        first = every[0]
+        alike = {
+            name: value
+            for name, value in first.record().items()
+            if name != "notes" and all(getattr(each, name) == value for each in every)
+        }
+        alike["model"] = next((each.model for each in every if each.model), "")
+        alike["fingerprint"] = next((each.fingerprint for each in every if each.fingerprint), "")
+        notes = {
+            name: value
+            for name, value in first.notes.items()
+            if all(name in each.notes and each.notes[name] == value for each in every)
+        }
+        return cls(**alike, notes=notes)
 
     def record(self) -> dict[str, Any]:
         """Itself as plain JSON values: `Provenance(**record)`."""

@@ -34,6 +34,8 @@ from ..model.site import Site
 from ..model.weights import Weights
 from ..plain_json import check, record
 from ..plain_path import found
+from ..runs.store import Store
+from .sets import sae_place
 
 if TYPE_CHECKING:
     from ..saes import Sae
@@ -98,6 +100,14 @@ class Reading(ABC):
         """Itself as plain JSON values, for `read`."""
         return {"kind": self.KIND, **asdict(self)}
 
+    def identity(self) -> dict[str, Any]:
+        """Of `record` what scores depend on."""
+        return self.record()
+
+    def numbers(self, index: pd.DataFrame) -> list[Any]:
+        """What it needs to know of each direction, by the index."""
+        return index[self.COLUMN].tolist() if self.COLUMN else []
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -148,8 +158,7 @@ class Product(Reading):
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
         near_one, unit = levelled(vectors.float())
         pieces = [partial(self._piece, chunk) for chunk in torch.split(near_one, CHUNK)]
-        constant = index["constant"] if "constant" in index else pd.Series(0.0, index.index)
-        return Scorer(pieces, unit, torch.tensor(constant.to_numpy(float)))
+        return Scorer(pieces, unit, torch.tensor(self.numbers(index), dtype=torch.float64))
 
     def _piece(self, vectors: Tensor, x: Tensor) -> Tensor:
         return self.prepared(x) @ vectors.to(x).to(torch.promote_types(x.dtype, torch.float32)).T
@@ -159,6 +168,10 @@ class Product(Reading):
 
     def record(self) -> dict[str, Any]:
         return {"kind": self.KIND, **(asdict(self.norm) if self.norm else {})}
+
+    def numbers(self, index: pd.DataFrame) -> list[Any]:
+        constants = index["constant"].to_numpy(float) if "constant" in index else [0.0] * len(index)
+        return list(map(float, constants))
 
 
 @dataclass(frozen=True)
@@ -189,7 +202,7 @@ class Encoder(Reading):
     COLUMN: ClassVar[str] = "latent"
 
     sae: str
-    """Its folder or file, or release:sae_id."""
+    """Its folder or file, run:KEY/FOLDER, shipped:FOLDER, or release:sae_id."""
     fingerprint: str = ""
     """`saes_fingerprint` of what it was."""
     at: str = ""
@@ -239,12 +252,19 @@ class Encoder(Reading):
     def bos(self) -> Bos:
         return self.opened.bos
 
+    def identity(self) -> dict[str, Any]:
+        """The SAE by what it is, wherever it lies."""
+        return {**self.record(), "sae": "" if self.fingerprint else self.sae}
+
     def _here(self) -> str:
-        """Where the SAE is: one that is shipped goes where the package goes."""
+        """Where the SAE is: one that is shipped goes where the package goes, one of a run where the
+        store is."""
         from interp.data import FOLDER
 
+        if not Path(self.sae).is_absolute():
+            return sae_place(self.sae, Store())
         path = Path(self.sae)
-        if not path.is_absolute() or found(path) or "data" not in path.parts:
+        if found(path) or "data" not in path.parts:
             return self.sae
         last = len(path.parts) - path.parts[::-1].index("data")
         shipped = FOLDER.joinpath(*path.parts[last:])

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..plain_path import found
 from ..runs.manifest import check_inside
 from ..runs.store import Run, Store, open_run
 
@@ -150,6 +151,12 @@ def sae_place(source: str, store: Store) -> str:
     if not path.exists():
         raise UserError(f"{where} no {path.name}, which {source} names: give another SAE")
     return str(path)
+
+
+def sae_asks_the_hub(source: str) -> bool:
+    """Whether an SAE is sae-lens' release:sae_id, which is fetched where it is opened."""
+    here = source.startswith(SHIPPED) or _PLACE.fullmatch(source)
+    return ":" in source and not here and not found(source)
 
 
 def sae_text(source: str, store: Store) -> str:

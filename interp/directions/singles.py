@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..runs.store import Store
 from .collections import KEPT, open_kept
 from .directions import Directions
@@ -34,6 +36,19 @@ def singles(source: str, directions: Directions, store: Store | None = None) -> 
         lens, layer = source.split(":")[1:3]
         return [f"lens:{lens}:{layer}:{token}" for token in directions.names]
     return directions.names
+
+
+def without_place(directions: Directions, store: Store) -> Directions:
+    """The same, which name an SAE of a stored run or one that ships by its text and not by its
+    path on this machine: for what is sent to others."""
+    reading, made = directions.reading, directions.provenance
+    if isinstance(reading, Encoder):
+        reading = replace(reading, sae=sae_text(reading.sae, store))
+    notes = {
+        name: sae_text(note, store) if isinstance(note, str) else note
+        for name, note in made.notes.items()
+    }
+    return replace(directions, reading=reading, provenance=replace(made, notes=notes))
 
 
 def read_words(directions: Directions, store: Store) -> str:

@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,9 +151,9 @@ def open_directions(
         opened = Directions.load(folder.path)
         return opened.pick(chosen_rows(folder.rows, opened.names)) if folder.rows else opened
     if source.startswith(KEPT):
-        return _together(source, open_kept(source, store))
+        return _together(source, open_kept(source, store), store)
     if source.startswith("sae:"):
-        sae, latents = _latents(source)
+        sae, latents = latents_named(source)
         return latent_directions(sae_place(sae, store), latents, model)
     if source.startswith("lens:"):
         lens, layer, tokens = _tokens(source)
@@ -172,9 +173,10 @@ def content(source: str, model: str | None = None, store: Store | None = None) -
     if folder := folder_of(source, store):
         parts = [_print(folder.path), folder.rows]
     elif source.startswith(KEPT):
-        parts = [_print(entry.folder) for entry in open_kept(source, store)]
+        kept = open_kept(source, store)
+        parts = [text for entry in kept for text in (_print(entry.folder), entry.about.title)]
     elif source.startswith("sae:"):
-        parts = [saes_fingerprint(sae_place(_latents(source)[0], store)), source, model or ""]
+        parts = [saes_fingerprint(sae_place(latents_named(source)[0], store)), source, model or ""]
     else:
         weights = open_weights(model or DEFAULT_MODEL)
         parts = [weights.fingerprint(), source]
@@ -216,23 +218,33 @@ def _print(folder: Path) -> str:
     return " ".join(remembered_sha256(folder / name) for name in FILES)
 
 
-def _together(source: str, kept: Sequence[KeptEntry]) -> Directions:
+def _together(source: str, kept: Sequence[KeptEntry], store: Store) -> Directions:
     """Kept directions as one set, each named by its title.
 
     Raises:
-        UserError: they are at several sites, or read in several ways.
+        UserError: they are of several models, at several sites, or read in several ways.
     """
-    every = [Directions.load(entry.folder) for entry in kept]
+    every = [_in_store(Directions.load(entry.folder), store) for entry in kept]
+    first, fix = every[0], f"name one, as in {kept[0].source}"
+    made = [each.provenance for each in every]
+    of = {
+        (each.fingerprint, each.model): (each, entry)
+        for each, entry in zip(made, kept, strict=True)
+    }
+    # each with each: of three the first may not say whose it is
+    if any(not a.same_model(b) for (a, _), (b, _) in combinations(of.values(), 2)):
+        models = [f"{each.model or 'unnamed'} ({entry.about.id})" for each, entry in of.values()]
+        shown = ", ".join(models[:4])
+        raise UserError(f"{source} holds directions of several models, {shown}: {fix}")
     ways = {
-        (each.site, each.reading): entry.about.id for each, entry in zip(every, kept, strict=True)
+        (each.site, each.reading, each.vectors.shape[1]): entry.about.id
+        for each, entry in zip(every, kept, strict=True)
     }
     if len(ways) > 1:
-        shown = ", ".join(f"{site} ({id})" for (site, _), id in list(ways.items())[:4])
+        shown = ", ".join(f"{site} ({id})" for (site, *_), id in list(ways.items())[:4])
         raise UserError(
-            f"{source} holds directions that are read in {len(ways)} ways, at {shown}: name one, "
-            f"as in {KEPT}{kept[0].collection}:{kept[0].about.id}"
+            f"{source} holds directions that are read in {len(ways)} ways, at {shown}: {fix}"
         )
-    first = every[0]
     needed = {"name", "constant", first.reading.COLUMN} - {""}
     tables = []
     for each, entry in zip(every, kept, strict=True):
@@ -243,7 +255,20 @@ def _together(source: str, kept: Sequence[KeptEntry]) -> Directions:
     if "constant" in index:
         index["constant"] = index["constant"].fillna(0.0)
     vectors = torch.cat([each.vectors.float() for each in every])
-    return replace(first, vectors=vectors, index=index)
+    return replace(first, vectors=vectors, index=index, provenance=Provenance.shared(made))
+
+
+def _in_store(directions: Directions, store: Store) -> Directions:
+    """The same, with an SAE of a run where this store has it; one that it lacks keeps its text, and
+    is missed by whoever asks for scores."""
+    reading = directions.reading
+    if not isinstance(reading, Encoder):
+        return directions
+    try:
+        place = sae_place(reading.sae, store)
+    except UserError:
+        return directions
+    return replace(directions, reading=replace(reading, sae=place))
 
 
 def _neurons(text: str) -> list[NeuronName]:
@@ -258,7 +283,7 @@ def _neurons(text: str) -> list[NeuronName]:
         ) from error
 
 
-def _latents(text: str) -> tuple[str, list[int] | None]:
+def latents_named(text: str) -> tuple[str, list[int] | None]:
     """('FOLDER', [12, 15]) of "sae:FOLDER:12,15"; without numbers None, which means all."""
     source = text.removeprefix("sae:")
     sae, _, numbers = source.rpartition(":")

@@ -49,6 +49,27 @@ def check_in_stream(site: Site) -> None:
         )
 
 
+def behind_norm(site: Site | None) -> bool:
+    """Whether what reads at a site reads behind the MLP's norm."""
+    return site is not None and site.kind == "mlp_in"
+
+
+def as_in_stream(
+    vectors: Float[Tensor, "n d"], site: Site | None, weights: Weights | None
+) -> Float[Tensor, "n d"]:
+    """Vectors at a site as they lie in the residual stream: those behind the MLP's norm before it,
+    all others as they are.
+
+    Args:
+        weights: of their model; none is needed where no norm stands between.
+    """
+    if site is None or not behind_norm(site):
+        return vectors
+    if weights is None:
+        raise ValueError(f"vectors at {site} are carried before a norm, whose gain is not given")
+    return before_norm(vectors, weights, site.layer)
+
+
 def before_norm(
     vectors: Float[Tensor, "n d_model"], weights: Weights, layer: int | None
 ) -> Float[Tensor, "n d_model"]:

@@ -2,6 +2,9 @@
 
     decoder = cos(direction, row of W_dec)      encoder = cos(direction, column of W_enc)
 
+Both in the residual stream, as `directions.nearest` takes them: what reads behind the MLP's norm
+(`mlp_in`), a direction or a latent, with the norm's gain (`directions.spaces`).
+
 Chance: of N random directions in d dimensions, independent and in all directions alike, the largest
 |cos| with a given one exceeds c with probability
 
@@ -13,7 +16,8 @@ model do not lie in all directions alike, so p is a bound on how little a cosine
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,7 +27,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..directions.spaces import as_in_stream, behind_norm
 from ..errors import UserError
+from ..model.site import Site
+from ..model.weights import Weights, open_weights
 from ..progress import log
 
 if TYPE_CHECKING:
@@ -38,7 +45,11 @@ SIDES: tuple[Side, ...] = ("decoder", "encoder")
 
 
 def nearest(
-    directions: Directions, sae: Sae, limit: int = 10, by: Side | None = None
+    directions: Directions,
+    sae: Sae,
+    limit: int = 10,
+    by: Side | None = None,
+    weights: Weights | None = None,
 ) -> pd.DataFrame:
     """The latents with the largest |cos| of each direction.
 
@@ -48,9 +59,11 @@ def nearest(
 
     Args:
         by: only one of both.
+        weights: whose norm stands before `mlp_in`; by default the directions' own model's.
 
     Raises:
-        UserError: the SAE neither reads nor writes vectors as wide as the directions.
+        UserError: the SAE neither reads nor writes vectors as wide as the directions; the gain of
+            a norm is asked for, and no model is given or named.
     """
     sides = _sides(directions, sae)
     if by is not None and by not in sides:
@@ -58,7 +71,15 @@ def nearest(
             f"the directions at {directions.site} have {directions.vectors.shape[1]} numbers, the "
             f"SAE's {by} has others: leave --by"
         )
-    cosines = {side: cosine(directions.vectors, rows) for side, rows in sides.items()}
+    said = {"decoder": sae.out_site, "encoder": sae.site}
+    places = {side: Site.parse(said[side]) if said[side] else None for side in sides}
+    if weights is None and any(map(behind_norm, [directions.site, *places.values()])):
+        weights = open_weights(directions.model)
+    ours = as_in_stream(directions.vectors.double(), directions.site, weights)
+    cosines = {
+        side: cosine(ours, rows, partial(as_in_stream, site=places[side], weights=weights))
+        for side, rows in sides.items()
+    }
     nothing = torch.full((len(directions), sae.d_sae), torch.nan)
     both = {side: cosines.get(side, nothing) for side in SIDES}
     width, made = directions.vectors.shape[1], []
@@ -73,11 +94,18 @@ def nearest(
 
 
 def cosine(
-    vectors: Float[Tensor, "n d"], rows: Float[Tensor, "latents d"]
+    vectors: Float[Tensor, "n d"],
+    rows: Float[Tensor, "latents d"],
+    carried: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> Float[Tensor, "n latents"]:
-    """Cosines in float32; only a block of the rows is copied at a time. 0 with a row of zeros."""
+    """Cosines in float32; only a block of the rows is copied at a time. 0 with a row of zeros.
+
+    Args:
+        carried: what is made of each block of the rows before.
+    """
     unit = normalize(vectors.double(), eps=1e-300).float()
-    blocks = (unit @ normalize(part.float(), eps=1e-30).T for part in torch.split(rows, BLOCK))
+    parts = (carried(part.float()) for part in torch.split(rows, BLOCK))
+    blocks = (unit @ normalize(part, eps=1e-30).T for part in parts)
     return torch.cat(list(blocks), 1)
 
 

@@ -57,8 +57,7 @@ class ShowConfig(TextStudy):
         super().check()
         if not self.prompt:
             raise UserError("the prompt is empty: give at least one token")
-        if not 1 <= self.k <= self.stored_weights.spec.d_vocab:
-            raise UserError(f"--k must be at least 1, not {self.k}")
+        self.check_tokens(self.k)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         subject, lens = self.open(out), self.opened_lens

@@ -25,7 +25,6 @@ and where they are asked for
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -90,7 +89,7 @@ class LookConfig(TextStudy):
     def fingerprints(self) -> dict[str, str]:
         own = {"lens": self.opened_lens.identity}
         if self.direction:
-            own["direction"] = directions_print(self.directions)
+            own["direction"] = self.directions.identity
         return {**super().fingerprints(), **own}
 
     def check(self) -> None:
@@ -101,8 +100,7 @@ class LookConfig(TextStudy):
             raise UserError("the other text is the same: change it")
         if self.alone and self.against:
             raise UserError("--alone subtracts nothing: leave out --against")
-        if not 1 <= self.k <= self.stored_weights.spec.d_vocab:
-            raise UserError(f"--k must be at least 1, not {self.k}")
+        self.check_tokens(self.k)
         if self.keep < 1:
             raise UserError(f"--keep must be at least 1, not {self.keep}")
 
@@ -184,14 +182,6 @@ class LookConfig(TextStudy):
             "value in the other text": float(there.values),
             "position in the other text": place.position,
         }
-
-
-def directions_print(directions: Directions) -> str:
-    """A hash of all that scores depend on."""
-    parts = (str(directions.site), repr(directions.reading.record()), *directions.names)
-    made = hashlib.sha256("\n".join(parts).encode())
-    made.update(directions.vectors.contiguous().numpy().tobytes())
-    return made.hexdigest()
 
 
 def look_with(config: LookConfig, opened: Opened, store: Store) -> Run:

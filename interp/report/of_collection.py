@@ -67,17 +67,12 @@ def _compared(collection: Collection, opened: dict[str, Directions]) -> Section:
     ids = list(opened)[:MOST]
     every = [opened[id] for id in ids]
     names = [collection.entry(id).title for id in ids]
-    models = {each.provenance.model for each in every}
-    try:
-        weights = open_weights(models.pop()) if len(models) == 1 else None
-    except UserError:
-        weights = None
-    cosine = between(every, weights)
+    cosine, told = between(every)
     blanks = {why_not(a, b) for i, a in enumerate(every) for b in every[:i]} - {""}
     return Section(
         "Compared",
-        shows="Cosines in the residual stream; a blank has none. Directions that were found in "
-        "different ways and still agree are the surprise.",
+        shows=f"Cosines. {told} A blank has none. Directions that were found in different ways and "
+        "still agree are the surprise.",
         figures=(figures.cosine_map(cosine, names, names),),
         found="; ".join(sorted(blanks)),
         rows=pd.DataFrame(cosine.numpy(), names, names).reset_index(names="direction"),

@@ -129,6 +129,12 @@ class TextStudy(ModelStudy):
     def open(self, out: RunWriter, **options: Any) -> Subject:
         return super().open(out, bos=self.feeding, **options)
 
+    def check_tokens(self, k: int) -> None:
+        """Raise UserError for a `--k` that is no number of tokens of a distribution."""
+        most = self.stored_weights.spec.d_vocab
+        if not 1 <= k <= most:
+            raise UserError(f"--k must be 1 to {most}, not {k}")
+
 
 def plan(study: Study) -> dict[str, Any]:
     """What identifies a run; its `key` hashes the rest."""

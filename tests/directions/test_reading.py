@@ -1,6 +1,8 @@
 """A direction is scored as its own analysis scores it: its norm, its constant, its encoder."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.inspect import steered, top_examples
+from interp.directions.provenance import Provenance
 from interp.directions.reading import Coordinate, Encoder, Product, Scale, Unread
 from interp.directions.sources import latent_directions, neuron_directions
 from interp.errors import UserError
@@ -41,6 +44,44 @@ def of_reading(reading, constants=(0.0, 0.0), **columns):
     vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
     index = pd.DataFrame({"name": ["a", "b"], "constant": constants, **columns})
     return Directions(SITE, vectors, index, reading=reading)
+
+
+def test_the_identity_of_a_set_is_another_wherever_scores_are_others(tmp_path, own_home):
+    """And the same for the same scores, however they are held."""
+    own = of_reading(Product(), (0.5, -2.0))
+    half = replace(own, vectors=own.vectors.bfloat16())
+    names = replace(own, index=own.index.assign(name=["a", "c"]))
+    at = Coordinate("0.mlp_post")
+    others = [
+        of_reading(Product()),
+        of_reading(Product(Scale(True, 1e-5)), (0.5, -2.0)),
+        replace(own, site=Site("resid_post", 1)),
+        *(half, names),
+        of_reading(at, unit=[3, 4]),
+        of_reading(at, unit=[3, 5]),
+        own.pick([1, 0]),
+        own.pick([0]),
+    ]
+    assert len({own.identity, *(each.identity for each in others)}) == 1 + len(others)
+    assert replace(half, vectors=half.vectors.float()).identity == half.identity
+    assert replace(own, index=own.index.assign(note="x")).identity == own.identity
+    assert replace(own, provenance=Provenance("someone")).identity == own.identity
+    unsaid = replace(own, index=own.index.drop(columns="constant"))
+    assert unsaid.identity == of_reading(Product()).identity
+    own.save(tmp_path / "set")
+    assert Directions.load(tmp_path / "set").identity == own.identity
+
+
+def test_latents_are_what_their_sae_is_wherever_it_lies(tmp_path, own_home):
+    planted_sae(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    first, second = (Encoder.of(str(tmp_path / name))[0] for name in ("one", "two"))
+    assert first != second
+    one = of_reading(first, latent=[3, 4])
+    assert one.identity == of_reading(second, latent=[3, 4]).identity
+    assert one.identity != of_reading(first, latent=[3, 5]).identity
+    other = replace(first, fingerprint="another")
+    assert one.identity != of_reading(other, latent=[3, 4]).identity
 
 
 @pytest.mark.parametrize("centred", [True, False])

@@ -2,6 +2,7 @@
 code in float64."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,14 @@ from sae_lens import StandardSAE, StandardSAEConfig
 
 from interp.cli import main
 from interp.directions import Directions, open_directions
-from interp.directions.compare import meaning, pairs, stream_cosine
+from interp.directions.compare import (
+    AS_THEY_ARE,
+    IN_STREAM,
+    between,
+    meaning,
+    pairs,
+    stream_cosine,
+)
 from interp.directions.inspect import scores_on_text
 from interp.directions.nearest import nearest_neurons, neurons_there
 from interp.directions.provenance import Provenance
@@ -98,6 +106,44 @@ def test_composition_is_the_direct_path_from_one_neuron_to_another(family, model
     np.testing.assert_allclose(sorted(table["in_stream"]), sorted(want), rtol=1e-9)
     assert "composition" in meaning(writes, reads)
     assert "Both read" in meaning(reads, reads)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt2"])
+def test_a_map_of_cosines_has_one_definition(family, model_folder, own_home):
+    """A gate and an up neuron of one site count their norm where a down neuron is beside them."""
+    weights = Weights(model_folder(family))
+    kind = weights.spec.kinds[0]
+    names = [f"1.{kind}.4", f"1.{kind}.9", "1.down.4", "0.down.2", f"0.{kind}.1"]
+    every = [neuron_directions(weights, [parse_neuron(name)]) for name in names]
+    rows = rows_in_stream(weights)
+    whole = unit(np.stack([rows[name] for name in names]))
+    got = between(every)
+    np.testing.assert_allclose(got.cosine.numpy(), whole @ whole.T, atol=1e-6)
+    assert got.told == IN_STREAM
+    alone = between(every[:2])
+    bare = unit(torch.cat([each.vectors for each in every[:2]]).numpy())
+    np.testing.assert_allclose(alone.cosine.numpy(), bare @ bare.T, atol=1e-6)
+    assert alone.told == AS_THEY_ARE
+    assert abs(float(alone.cosine[0, 1] - got.cosine[0, 1])) > 1e-3
+    gone = replace(every[0], provenance=replace(every[0].provenance, model="/nowhere"))
+    lacking = between([gone, *every[1:]])
+    assert lacking.cosine[0].isnan().all()
+    assert "is left out: no model '/nowhere'" in lacking.told
+    np.testing.assert_allclose(lacking.cosine[1:, 1:].numpy(), got.cosine[1:, 1:].numpy())
+
+
+def test_pairs_stand_in_the_order_of_the_cosine_that_is_shown(model_folder, own_home):
+    """A gain that lowers the coordinate of what is nearest without it."""
+    weights = Weights(model_folder("gemma2"))
+    gain = weights.norm("mlp", 1).gain.double()
+    low, high = int(gain.abs().argmin()), int(gain.abs().argmax())
+    read = torch.zeros(1, weights.spec.d_model)
+    read[0, low], read[0, high] = 1.0, float(gain[low] / gain[high]) ** 0.5
+    written = torch.eye(weights.spec.d_model)[[low, high]]
+    table = pairs(at("1.mlp_in", read), at("1.mlp_out", written), weights=weights)
+    assert table["other"].tolist() == ["v1", "v0"]
+    assert table["in_stream"].abs().is_monotonic_decreasing
+    assert not table["cosine"].abs().is_monotonic_decreasing
 
 
 @pytest.mark.parametrize(

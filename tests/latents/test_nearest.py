@@ -10,9 +10,12 @@ from sae_lens import TopKSAE, TopKSAEConfig, Transcoder, TranscoderConfig
 
 from interp.cli import main
 from interp.directions import Directions
+from interp.directions.sources import neuron_directions
 from interp.errors import UserError
 from interp.latents.nearest import BLOCK, at_least, chance_level, cosine, nearest
+from interp.model.neuron import NeuronName
 from interp.model.site import Site
+from interp.model.weights import Weights
 from interp.saes import open_sae, wrap
 
 D, LATENTS = 32, 64
@@ -103,6 +106,47 @@ def test_another_place_is_said(caplog):
     assert not caplog.messages
     nearest(directions(torch.randn(1, D), "0.mlp_out"), sae)
     assert "directions are at 0.mlp_out, the SAE's latents at 0.resid_post" in caplog.messages[0]
+
+
+def carried(vectors, weights, layer):
+    """As a step in the stream is read behind the norm: times the gain, without the mean."""
+    rows = np.asarray(vectors, np.float64) * weights.norm("mlp", layer).gain.double().numpy()
+    return rows - rows.mean(1, keepdims=True) if weights.spec.norm == "layer" else rows
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt2"])
+def test_what_reads_behind_a_norm_is_compared_in_the_stream(family, model_folder, own_home):
+    """Both sides: a neuron with a residual SAE's latents, and a step with what a transcoder
+    reads."""
+    weights = Weights(model_folder(family))
+    kind = weights.spec.kinds[0]
+    reads = neuron_directions(weights, [NeuronName(1, kind, 4)])
+    d = weights.spec.d_model
+    torch.manual_seed(0)
+    transcoder = Transcoder(TranscoderConfig(d_in=d, d_sae=10, d_out=d, apply_b_dec_to_input=False))
+    transcoder.cfg.metadata.hook_name = "blocks.1.mlp.hook_in"
+    transcoder.cfg.metadata.hook_name_out = "blocks.1.hook_mlp_out"
+    with torch.no_grad():
+        transcoder.W_enc.normal_()
+        transcoder.W_dec.normal_()
+    step = directions(torch.randn(1, d))
+    for given, sae in ((reads, wrap(random_sae())), (step, wrap(transcoder))):
+        own = carried(given.vectors, weights, 1) if given is reads else given.vectors
+        read = sae.W_enc.T if given is reads else carried(sae.W_enc.T, weights, 1)
+        want = {"decoder": plain(own, sae.W_dec)[0], "encoder": plain(own, read)[0]}
+        found = nearest(given, sae, 5, weights=weights)
+        for by, rows in found.groupby("by"):
+            assert rows["latent"].tolist() == np.argsort(-np.abs(want[by]))[:5].tolist()
+            for side in want:
+                np.testing.assert_allclose(rows[side], want[side][rows["latent"]], atol=1e-6)
+            level = at_least(want[by][rows["latent"]], d, sae.d_sae)
+            np.testing.assert_allclose(rows["p"], level, rtol=1e-3)
+    pd.testing.assert_frame_equal(
+        nearest(reads, wrap(random_sae()), 5),
+        nearest(reads, wrap(random_sae()), 5, weights=weights),
+    )
+    with pytest.raises(UserError, match="do not name their model"):
+        nearest(step, wrap(transcoder))
 
 
 def test_by_command(dog_model, own_home, tmp_path, capsys):

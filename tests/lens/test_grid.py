@@ -85,7 +85,8 @@ def test_what_cannot_be_shown(dog_model, own_home):
     for changes, says in (
         ({"prompt": ""}, "empty"),
         ({"lens": "raw"}, "--lens final"),
-        ({"k": 0}, "--k"),
+        ({"k": 0}, "--k must be 1 to 211, not 0"),
+        ({"k": 212}, "--k must be 1 to 211, not 212"),
     ):
         with pytest.raises(UserError, match=says):
             run_or_load(ShowConfig(str(dog_model), **changes))

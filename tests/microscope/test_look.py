@@ -1,11 +1,13 @@
 """The study, its command, its figures, and the words beside neurons and heads."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from interp.cli import parse
+from interp.directions import Directions
 from interp.errors import UserError
 from interp.microscope import figures
 from interp.microscope.direct import Direct, ask
@@ -103,6 +105,18 @@ def test_its_command(config, run, store, capsys):
     assert answer["metrics"]["explained"] == "'dog' - 'w7'"
 
 
+def test_another_constant_is_another_run(dog_model, config, own_home, tmp_path):
+    """Scores of the same vector differ by the two constants, which is all that tells them apart."""
+    found = []
+    for constant in (0.0, 5.0):
+        made = Directions.of([1.0] * 32, "1.resid_post", str(dog_model), "probe", "", constant)
+        made.save(tmp_path / str(constant))
+        found.append(run_or_load(replace(config, direction=str(tmp_path / str(constant)))))
+    assert found[0].path != found[1].path
+    scores = [run.table("scores")["score"] for run in found]
+    assert (scores[1] - scores[0]).tolist() == pytest.approx([5.0] * 4, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -110,7 +124,8 @@ def test_its_command(config, run, store, capsys):
         ({"other": TEXT}, "the same"),
         ({"alone": True}, "--against"),
         ({"keep": 0}, "--keep"),
-        ({"k": 0}, "--k"),
+        ({"k": 0}, "--k must be 1 to 211, not 0"),
+        ({"k": 212}, "--k must be 1 to 211, not 212"),
         ({"position": 9}, "0 to 3"),
         ({"target": "w7"}, "same token"),
         ({"target": "w1 w2"}, "2 tokens"),
@@ -119,15 +134,11 @@ def test_its_command(config, run, store, capsys):
     ],
 )
 def test_what_cannot_be_asked(config, changes, says, own_home):
-    from dataclasses import replace
-
     with pytest.raises(UserError, match=says):
         run_or_load(replace(config, **changes))
 
 
 def test_the_key_is_another_where_the_direction_is(config, dog_model):
-    from dataclasses import replace
-
     same = replace(config, direction=" 1.down.17")
     assert same.fingerprints() == config.fingerprints()
     assert replace(config, direction="1.down.3").fingerprints() != config.fingerprints()

@@ -67,6 +67,31 @@ def test_listeners_are_told_of_each_step_and_of_the_last():
     assert inner[1].rate > 0
 
 
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [
+        (5.0, "1/4 layers, 0.2 layers/s, ETA 15 s"),
+        (0.75, "1/4 layers, 1.3 layers/s, ETA 2 s"),
+        (1e-3, "1/4 layers, 1,000 layers/s, ETA 1 s"),
+        (777.0, "1/4 layers, 0.0013 layers/s, ETA 39 min"),
+    ],
+)
+def test_slow_work_has_a_rate_and_finished_work_has_no_eta(seconds, says, monkeypatch, caplog):
+    """In the line that is logged, and in what a page shows."""
+    now, told = [100.0], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    caplog.set_level("INFO", "interp")
+    with listening(told.append), progress("atlas", 4, "layers") as advance:
+        now[0] += seconds
+        advance(1)
+        advance(3)
+    assert [caplog.messages[0], str(told[1])] == [f"atlas {says}"] * 2
+    assert [step.left == "" for step in told] == [True, False, True, True]
+    for last in (caplog.messages[1], str(told[-1])):
+        assert last.startswith("atlas 4/4 layers, ")
+        assert "ETA" not in last
+
+
 def test_a_tight_loop_tells_a_few_times_a_second(monkeypatch):
     monkeypatch.setattr(module, "OFTEN", 0.2)
     steps = []
