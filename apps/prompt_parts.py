@@ -39,8 +39,8 @@ def contributions(look: Look) -> None:
         found=f"The bars add up to {total:.4f}; the model's own logit is {found.value:.4f} "
         f"(difference {abs(total - found.value):.1e}). The largest is "
         f"{figures.part_name(largest['kind'], int(largest['layer']))} with "
-        f"{largest['contribution']:+.2f}. Of what attention and MLPs add, in size, the last quarter of "
-        f"the layers has {_late(inner):.0%}.",
+        f"{largest['contribution']:+.2f}. Of what attention and MLPs add, in size, the "
+        f"last quarter of the layers has {_late(inner):.0%}.",
     )
     command, call = look.call()
     offer(parts, "parts", command, f"{call}run.table('parts')")
