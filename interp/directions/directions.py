@@ -28,9 +28,10 @@ from ..progress import log
 from ..runs.parts import whole
 from ..runs.store import Store
 from ..runs.writer import RunWriter
+from .identity import identity
 from .provenance import Provenance
 from .reading import Product, Reading, Scorer
-from .spaces import check_comparable
+from .spaces import check_comparable, check_in_stream
 from .splits import shares
 from .stored import Stored, read_folder, write_set
 from .vectors import checked_vectors, cosines, each_constant, each_named
@@ -119,9 +120,7 @@ class Directions:
         """sha256 over all that their scores, and what steers with them, depend on: vectors, site,
         reading, what it needs to know of each, and the names that they bear in tables. It is the
         same whoever made them, wherever they lie, and in whatever dtype the same numbers are."""
-        from .identity import identity
-
-        return identity(self)
+        return identity(self.vectors, self.site, self.reading, self.index)
 
     def note_model(self, weights: Weights | None) -> None:
         """Warn where they are used on other weights than those they were made of."""
@@ -159,7 +158,11 @@ class Directions:
         """
         from .decoding import decoded
 
-        return decoded(self, weights, k, lens)
+        check_in_stream(self.site)
+        self._fits(weights.spec.d_model, "the residual stream")
+        self.note_model(weights)
+        found = decoded(self.vectors, self.site, weights, k, lens).items()
+        return self.index.reset_index(drop=True).assign(**dict(found))
 
     @property
     def read_at(self) -> Site:
@@ -180,7 +183,7 @@ class Directions:
             UserError: activations of another width; directions without a score.
         """
         if self.read_at == self.site:
-            self.fits(activations.shape[-1], "these activations")
+            self._fits(activations.shape[-1], "these activations")
         return self.scorer(activations)
 
     def cosine(self, other: Directions) -> Float[Tensor, "n m"]:
@@ -190,7 +193,7 @@ class Directions:
             UserError: vectors of two spaces: neither both of the residual stream nor at one site.
         """
         check_comparable(self.site, other.site)
-        self.fits(other.vectors.shape[1], "the other directions")
+        self._fits(other.vectors.shape[1], "the other directions")
         return cosines(self.vectors, other.vectors)
 
     def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
@@ -200,7 +203,7 @@ class Directions:
         Raises:
             UserError: scores that are no products with the same activation.
         """
-        self.fits(other.vectors.shape[1], "the other directions")
+        self._fits(other.vectors.shape[1], "the other directions")
         ways = [(x.read_at, x.reading) for x in (self, other)]
         if ways[0] != ways[1] or not isinstance(self.reading, Product):
             told = " and ".join(f"{reading} at {site}" for site, reading in ways)
@@ -233,7 +236,7 @@ class Directions:
             UserError: the SAE belongs to another site or model, is one of an error, or has another
                 width; scores that are no products with the activation.
         """
-        self.fits(activations.shape[-1], "these activations")
+        self._fits(activations.shape[-1], "these activations")
         split.check(str(self.site), self.provenance.model, anyway)
         parts = [self.reading.linear(part, activations) for part in split(activations)]
         scores: Tensor = torch.stack(parts) @ self.vectors.double().T
@@ -253,8 +256,8 @@ class Directions:
         Raises:
             UserError: as `split_scores`.
         """
-        found = shares(self.split_scores(split, activations, anyway))
-        return pd.concat([self.index.reset_index(drop=True), found], axis=1)
+        found = shares(self.split_scores(split, activations, anyway)).items()
+        return self.index.reset_index(drop=True).assign(**dict(found))
 
     def save(self, folder: str | Path) -> None:
         """Write the three files; `directions.json` last, so that a half-written set is refused.
@@ -284,8 +287,7 @@ class Directions:
         found = read_folder(Path(folder))
         return cls(found.site, found.vectors, found.index, found.provenance, found.reading)
 
-    def fits(self, width: int, what: str) -> None:
-        """Raise UserError for what has another number of numbers."""
+    def _fits(self, width: int, what: str) -> None:
         if width != self.vectors.shape[1]:
             own = self.vectors.shape[1]
             raise UserError(

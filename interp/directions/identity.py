@@ -6,22 +6,28 @@ from __future__ import annotations
 import hashlib
 import json
 
+import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from .directions import Directions
+from ..model.site import Site
+from .reading import Reading
 from .vectors import BLOCK
 
 
-def identity(directions: Directions) -> str:
+def identity(
+    vectors: Float[Tensor, "n d"], site: Site, reading: Reading, index: pd.DataFrame
+) -> str:
     """sha256 over vectors, site, reading, what it needs to know of each, and names."""
     about = {
-        "site": str(directions.site),
-        "shape": list(directions.vectors.shape),
-        "reading": directions.reading.identity(),
-        "numbers": directions.reading.numbers(directions.index),
-        "names": directions.names,
+        "site": str(site),
+        "shape": list(vectors.shape),
+        "reading": reading.identity(),
+        "numbers": reading.numbers(index),
+        "names": list(map(str, index["name"])),
     }
     made = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for rows in torch.split(directions.vectors, BLOCK):
+    for rows in torch.split(vectors, BLOCK):
         made.update(rows.double().cpu().contiguous().numpy().tobytes())
     return made.hexdigest()
