@@ -8,9 +8,6 @@ score. So all of them can be decoded to tokens, scored, compared, and steered wi
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -22,30 +19,27 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ..errors import UserError
 from ..model.edits import Edit, Where, add
 from ..model.site import Site
-from ..model.vocabulary import token_strings
 from ..model.weights import Weights, open_weights
 from ..progress import log
-from ..runs.disk import sha256
-from ..runs.parts import whole, write_table
+from ..runs.parts import whole
 from ..runs.store import Store
-from ..runs.writer import RunWriter, save_tensors
+from ..runs.writer import RunWriter
+from .identity import identity
 from .provenance import Provenance
 from .reading import Product, Reading, Scorer
 from .spaces import check_comparable, check_in_stream
-from .stored import read_folder
-from .vectors import checked_vectors
+from .splits import shares
+from .stored import Stored, read_folder, write_set
+from .vectors import checked_vectors, cosines, each_constant, each_named
 
 if TYPE_CHECKING:
     from ..lens.lens import Lens
     from ..saes import SaeSplit
 
-_BLOCK = 1 << 14
-"""Vectors in float64 at once."""
 _LONGEST = 1e18
 """The square of a longer vector is beyond float32."""
 
@@ -94,16 +88,7 @@ class Directions:
         site = Site.parse(site) if isinstance(site, str) else site
         weights = open_weights(model)
         checked = checked_vectors(vectors, site, weights)
-        names = [name] if isinstance(name, str) else list(name)
-        if isinstance(name, str) and len(checked) > 1:
-            names = [f"{name} {i}" for i in range(len(checked))]
-        if len(names) != len(checked):
-            raise UserError(
-                f"there are {len(names)} names for {len(checked)} vectors: give each one"
-            )
-        each = [constant] * len(names) if isinstance(constant, int | float) else list(constant)
-        if len(each) != len(names) or not all(map(math.isfinite, each)):
-            raise UserError(f"give one finite constant, or one for each of {len(names)} vectors")
+        names, each = each_named(name, len(checked)), each_constant(constant, len(checked))
         index = pd.DataFrame({"name": names, "constant": each})
         return cls(site, checked, index, Provenance.of("import", weights, source=source))
 
@@ -135,17 +120,7 @@ class Directions:
         """sha256 over all that their scores, and what steers with them, depend on: vectors, site,
         reading, what it needs to know of each, and the names that they bear in tables. It is the
         same whoever made them, wherever they lie, and in whatever dtype the same numbers are."""
-        about = {
-            "site": str(self.site),
-            "shape": list(self.vectors.shape),
-            "reading": self.reading.identity(),
-            "numbers": self.reading.numbers(self.index),
-            "names": self.names,
-        }
-        made = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        for rows in torch.split(self.vectors, _BLOCK):
-            made.update(rows.double().cpu().contiguous().numpy().tobytes())
-        return made.hexdigest()
+        return identity(self.vectors, self.site, self.reading, self.index)
 
     def note_model(self, weights: Weights | None) -> None:
         """Warn where they are used on other weights than those they were made of."""
@@ -181,22 +156,13 @@ class Directions:
         Raises:
             UserError: vectors that are not of the residual stream, or of another width.
         """
-        from ..lens.files import open_lens
-        from ..model.readout import open_readout
+        from .decoding import decoded
 
         check_in_stream(self.site)
         self._fits(weights.spec.d_model, "the residual stream")
         self.note_model(weights)
-        opened = open_lens(lens, weights) if isinstance(lens, str) else lens
-        vectors = opened.vectors(self.vectors, self.site)
-        tokens = token_strings(weights.folder, weights.spec.d_vocab)
-        found = open_readout(weights).decode(vectors, k)
-        table = self.index.reset_index(drop=True).copy()
-        for name, side in (("top", found.top), ("bottom", found.bottom)):
-            table[name] = [[tokens[i] for i in ids] for ids in side.ids.tolist()]
-            table[f"{name}_logits"] = found.logits(side).tolist()
-            table[f"{name}_z"] = found.z(side).abs().tolist()
-        return table
+        found = decoded(self.vectors, self.site, weights, k, lens).items()
+        return self.index.reset_index(drop=True).assign(**dict(found))
 
     @property
     def read_at(self) -> Site:
@@ -228,8 +194,7 @@ class Directions:
         """
         check_comparable(self.site, other.site)
         self._fits(other.vectors.shape[1], "the other directions")
-        rows = torch.split(self.vectors, _BLOCK)
-        return torch.cat([_cosines(ours, other.vectors) for ours in rows])
+        return cosines(self.vectors, other.vectors)
 
     def coupling(self, other: Directions) -> Float[Tensor, "n m"]:
         """C(y1, y2) = y1.y2 / |y1|^2: the expected change of a score along y2 per unit of score
@@ -291,18 +256,8 @@ class Directions:
         Raises:
             UserError: as `split_scores`.
         """
-        parts = self.split_scores(split, activations, anyway)
-        parts = parts - parts.mean(1, keepdim=True)
-        score = parts.sum(0)
-        variance = score.square().mean(0)
-        total = torch.where(variance > 0, variance, torch.nan)
-        shares, spreads = (parts * score).mean(1) / total, parts.square().mean(1) / total
-        table = self.index.reset_index(drop=True).copy()
-        for row, name in enumerate(("reconstruction", "linear", "nonlinear")):
-            table[name] = shares[row].tolist()
-            table[f"{name}_spread"] = spreads[row].tolist()
-        table["variance"] = variance.tolist()
-        return table
+        found = shares(self.split_scores(split, activations, anyway)).items()
+        return self.index.reset_index(drop=True).assign(**dict(found))
 
     def save(self, folder: str | Path) -> None:
         """Write the three files; `directions.json` last, so that a half-written set is refused.
@@ -320,21 +275,7 @@ class Directions:
         named._write(lambda file: out.part(f"{name}/{file}"))
 
     def _write(self, part: Callable[[str], AbstractContextManager[Path]]) -> None:
-        hashes = {}
-        with part("vectors.safetensors") as making:
-            save_tensors({"vectors": self.vectors}, making)
-            hashes["vectors.safetensors"] = sha256(making)
-        with part("index.parquet") as making:
-            write_table(self.index, making)
-            hashes["index.parquet"] = sha256(making)
-        about = {
-            "site": str(self.site),
-            "reading": self.reading.record(),
-            "provenance": self.provenance.record(),
-            "sha256": hashes,
-        }
-        with part("directions.json") as making:
-            making.write_text(json.dumps(about, indent=1))
+        write_set(Stored(self.site, self.vectors, self.index, self.provenance, self.reading), part)
 
     @classmethod
     def load(cls, folder: str | Path) -> Directions:
@@ -352,13 +293,6 @@ class Directions:
             raise UserError(
                 f"directions at {self.site} have {own} numbers each, not {width} as {what}"
             )
-
-
-def _cosines(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Cosines [n, m] in float64, of which only a block of the second set is a copy at a time."""
-    unit = normalize(ours.double(), eps=1e-300)
-    blocks = (normalize(part.double(), eps=1e-300) for part in torch.split(theirs, _BLOCK))
-    return torch.cat([unit @ block.T for block in blocks], 1)
 
 
 def stored_directions(store: Store) -> list[Path]:

@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,11 +31,12 @@ from ..model.weights import Weights, open_weights
 from ..plain_path import found, lacks
 from ..runs.store import Store
 from ..saes.open import saes_fingerprint
-from .collections import KEPT, KeptEntry, open_kept
+from .collections import KEPT, open_kept
 from .directions import Directions
 from .provenance import Provenance
 from .reading import Encoder, neuron_reading
 from .sets import FILES, chosen_rows, run_of, run_set, sae_place
+from .together import together
 from .vectors import site_width
 
 
@@ -151,7 +150,7 @@ def open_directions(
         opened = Directions.load(folder.path)
         return opened.pick(chosen_rows(folder.rows, opened.names)) if folder.rows else opened
     if source.startswith(KEPT):
-        return _together(source, open_kept(source, store), store)
+        return together(source, open_kept(source, store), store)
     if source.startswith("sae:"):
         sae, latents = latents_named(source)
         return latent_directions(sae_place(sae, store), latents, model)
@@ -216,59 +215,6 @@ def _print(folder: Path) -> str:
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise UserError(f"{folder} holds no directions ({lacks(folder, missing[0])})")
     return " ".join(remembered_sha256(folder / name) for name in FILES)
-
-
-def _together(source: str, kept: Sequence[KeptEntry], store: Store) -> Directions:
-    """Kept directions as one set, each named by its title.
-
-    Raises:
-        UserError: they are of several models, at several sites, or read in several ways.
-    """
-    every = [_in_store(Directions.load(entry.folder), store) for entry in kept]
-    first, fix = every[0], f"name one, as in {kept[0].source}"
-    made = [each.provenance for each in every]
-    of = {
-        (each.fingerprint, each.model): (each, entry)
-        for each, entry in zip(made, kept, strict=True)
-    }
-    # each with each: of three the first may not say whose it is
-    if any(not a.same_model(b) for (a, _), (b, _) in combinations(of.values(), 2)):
-        models = [f"{each.model or 'unnamed'} ({entry.about.id})" for each, entry in of.values()]
-        shown = ", ".join(models[:4])
-        raise UserError(f"{source} holds directions of several models, {shown}: {fix}")
-    ways = {
-        (each.site, each.reading, each.vectors.shape[1]): entry.about.id
-        for each, entry in zip(every, kept, strict=True)
-    }
-    if len(ways) > 1:
-        shown = ", ".join(f"{site} ({id})" for (site, *_), id in list(ways.items())[:4])
-        raise UserError(
-            f"{source} holds directions that are read in {len(ways)} ways, at {shown}: {fix}"
-        )
-    needed = {"name", "constant", first.reading.COLUMN} - {""}
-    tables = []
-    for each, entry in zip(every, kept, strict=True):
-        table = each.index[[name for name in each.index if name in needed]].copy()
-        table["name"] = entry.about.title
-        tables.append(table)
-    index = pd.concat(tables, ignore_index=True)
-    if "constant" in index:
-        index["constant"] = index["constant"].fillna(0.0)
-    vectors = torch.cat([each.vectors.float() for each in every])
-    return replace(first, vectors=vectors, index=index, provenance=Provenance.shared(made))
-
-
-def _in_store(directions: Directions, store: Store) -> Directions:
-    """The same, with an SAE of a run where this store has it; one that it lacks keeps its text, and
-    is missed by whoever asks for scores."""
-    reading = directions.reading
-    if not isinstance(reading, Encoder):
-        return directions
-    try:
-        place = sae_place(reading.sae, store)
-    except UserError:
-        return directions
-    return replace(directions, reading=replace(reading, sae=place))
 
 
 def _neurons(text: str) -> list[NeuronName]:

@@ -3,6 +3,9 @@ from anyone, so what is read is held against what directions are."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from ..plain_json import check, read_json, record
 from ..plain_path import lacks
 from ..plain_tables import read_table
 from ..plain_tensors import read_tensors
-from ..runs.parts import check_part
+from ..runs.parts import check_part, write_table
+from ..runs.writer import save_tensors
 from .provenance import Provenance
 from .reading import Product, Reading, read_reading
 from .sets import FILES
@@ -71,6 +75,29 @@ def read_folder(folder: Path) -> Stored:
         made, reading, index = upgraded(about["provenance"], index, site, folder.name)
     _check_index(index, reading, folder / "index.parquet")
     return Stored(site, vectors, index, made, reading)
+
+
+def write_set(stored: Stored, part: Callable[[str], AbstractContextManager[Path]]) -> None:
+    """Write the three files, the one that says that they are whole last.
+
+    Args:
+        part: gives, by a file's name, where to write it.
+    """
+    hashes = {}
+    with part("vectors.safetensors") as making:
+        save_tensors({"vectors": stored.vectors}, making)
+        hashes["vectors.safetensors"] = sha256(making)
+    with part("index.parquet") as making:
+        write_table(stored.index, making)
+        hashes["index.parquet"] = sha256(making)
+    about = {
+        "site": str(stored.site),
+        "reading": stored.reading.record(),
+        "provenance": stored.provenance.record(),
+        "sha256": hashes,
+    }
+    with part("directions.json") as making:
+        making.write_text(json.dumps(about, indent=1))
 
 
 def _vectors(path: Path) -> Float[Tensor, "n d"]:

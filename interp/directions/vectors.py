@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from tokenize import TokenError
@@ -12,12 +14,15 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ..errors import UserError
 from ..model.places import DENSE_ONLY, expert_reason
 from ..model.site import HEAD_KINDS, Site
 from ..model.weights import Weights
 
+BLOCK = 1 << 14
+"""Vectors in float64 at once."""
 ENDINGS = (".npy", ".safetensors", ".pt", ".pth")
 
 
@@ -162,3 +167,41 @@ def _chosen(path: Path, names: list[str], wanted: str) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def each_named(name: str | Sequence[str], vectors: int) -> list[str]:
+    """A name for each of some vectors: one given for several gets a number behind it.
+
+    Raises:
+        UserError: there are more or fewer.
+    """
+    names = [name] if isinstance(name, str) else list(name)
+    if isinstance(name, str) and vectors > 1:
+        names = [f"{name} {i}" for i in range(vectors)]
+    if len(names) != vectors:
+        raise UserError(f"there are {len(names)} names for {vectors} vectors: give each one")
+    return names
+
+
+def each_constant(constant: float | Sequence[float], vectors: int) -> list[float]:
+    """A constant for each of some vectors.
+
+    Raises:
+        UserError: there are more or fewer, or one is no finite number.
+    """
+    each = [constant] * vectors if isinstance(constant, int | float) else list(constant)
+    if len(each) != vectors or not all(map(math.isfinite, each)):
+        raise UserError(f"give one finite constant, or one for each of {vectors} vectors")
+    return each
+
+
+def cosines(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """Cosines in float64 (0 with a vector of zeros), of which only a block of each set is a copy at
+    a time."""
+    return torch.cat([_cosines(rows, theirs) for rows in torch.split(ours, BLOCK)])
+
+
+def _cosines(ours: Tensor, theirs: Tensor) -> Tensor:
+    unit = normalize(ours.double(), eps=1e-300)
+    blocks = (normalize(part.double(), eps=1e-300) for part in torch.split(theirs, BLOCK))
+    return torch.cat([unit @ block.T for block in blocks], 1)

@@ -13,7 +13,9 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.directions import Directions
+from interp.directions.keeping import keep_directions
 from interp.directions.provenance import Provenance
+from interp.directions.reading import Encoder
 from interp.model import catalog
 from interp.model.site import Site
 from interp.neurons.clamp import ClampConfig
@@ -51,6 +53,18 @@ def clamp_page():
 
 def othello_page():
     from interp.apps.othello import page
+
+    page()
+
+
+def prompt_page():
+    from interp.apps.prompt import page
+
+    page()
+
+
+def steer_page():
+    from interp.apps.steer import page
 
     page()
 
@@ -172,6 +186,77 @@ def test_the_model_of_stored_directions_is_too(store, asked_for):
         assert asked_for == []
         shown.toggle[0].set_value(True).run()
         assert set(asked_for) == {HUB}
+
+
+RELEASE = "a-release:layer_0/sae"
+
+
+@pytest.fixture
+def saes_asked_for(monkeypatch):
+    """The published SAEs that are fetched."""
+    fetched = []
+
+    def published(*name, **_):
+        fetched.append(":".join(name[:2]))
+        raise catalog.UserError("there is no network")
+
+    for what in ("published", "published_metadata"):
+        monkeypatch.setattr(f"interp.saes.open.{what}", published)
+    return fetched
+
+
+@pytest.mark.parametrize(
+    ("page", "params"),
+    [
+        (direction_page, {"direction": "kept:sent:theirs", "view": "text", "run": "yes"}),
+        (direction_page, {"direction": "kept:sent:theirs", "view": "examples", "run": "yes"}),
+        (direction_page, {"direction": f"sae:{RELEASE}:3"}),
+        (
+            direction_page,
+            {"direction": "1.down.3", "view": "nearest", "latents": "yes", "sae": RELEASE},
+        ),
+        (direction_page, {"direction": "1.down.3", "view": "split", "sae": RELEASE, "run": "yes"}),
+        (prompt_page, {"text": "w5", "view": "A direction", "direction": "kept:sent:theirs"}),
+        (prompt_page, {"text": "w5", "view": "A direction", "direction": f"sae:{RELEASE}:3"}),
+        (steer_page, {"edits": f"steer-latent sae:{RELEASE}:3=2", "live": "yes"}),
+    ],
+)
+def test_a_published_sae_is_fetched_only_when_the_visitor_says_so(
+    page, params, store, dog_model, saes_asked_for
+):
+    index = pd.DataFrame({"name": ["theirs"], "latent": [3]})
+    about = Provenance("sae", str(dog_model))
+    vectors = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    keep_directions(
+        "sent", Directions(Site("resid_post", 0), vectors, index, about, Encoder(RELEASE))
+    )
+    shown = shown_by(page, str(dog_model), **params)
+    assert saes_asked_for == []
+    (toggle,) = [t for t in shown.toggle if t.key == f"fetch {RELEASE}"]
+    if "sae" in params:  # a test cannot send an option that was typed into a selectbox
+        shown = AppTest.from_function(page, default_timeout=60)
+        shown.session_state["fetched from the hub"] = {RELEASE}
+        shown.session_state["chosen model"] = str(dog_model)
+        for name, value in params.items():
+            shown.query_params[name] = value
+        shown.run()
+    else:
+        toggle.set_value(True).run()
+    assert set(saes_asked_for) == {RELEASE}
+    assert any("there is no network" in each.value for each in shown.error)
+
+
+def test_a_kept_latent_is_decoded_without_its_sae(store, dog_model, saes_asked_for):
+    index = pd.DataFrame({"name": ["theirs"], "latent": [3]})
+    about = Provenance("sae", str(dog_model))
+    given = Directions(Site("resid_post", 0), torch.randn(1, 32), index, about, Encoder(RELEASE))
+    keep_directions("sent", given)
+    shown = shown_by(direction_page, str(dog_model), direction="kept:sent:theirs")
+    assert saes_asked_for == []
+    assert not shown.error
+    assert any(
+        "standard deviations above" in each.value for each in [*shown.caption, *shown.markdown]
+    )
 
 
 def test_names_that_were_chosen_here_are_not_asked_about(own_home, model_folder):
