@@ -192,7 +192,7 @@ def coupling_matrix(pairs: pd.DataFrame, head: str) -> go.Figure:
     """The coupling coefficients of one head's features, row to column."""
     grid = pairs[pairs["head"] == head].pivot(index="a", columns="b", values="coupling")
     grid = grid.rename(index=literal, columns=literal)
-    top = max(float(grid.abs().max(axis=None)), 1.0)  # where none is known, 1
+    top = float(np.nanmax(np.abs([1.0, *grid.to_numpy(float).ravel()])))
     figure = heat_map(grid, -top, top, "%{y} → %{x}: %{z:.3f}", DIVERGING, texttemplate="%{z:.2f}")
     figure.update_yaxes(autorange="reversed", automargin=True)
     laid_out(figure, f"Coupling of the features of head {literal(head)}", height=340)

@@ -131,7 +131,7 @@ def _differing(row: Measured, asked: Mapping[str, Any]) -> list[str]:
     return [name for name in names if row.settings.get(name) != asked.get(name)]
 
 
-def _more(row: Measured, wish: _Wish) -> dict[str, tuple[float, float]]:
+def _more(row: Measured, wish: _Wish) -> dict[str, tuple[int, int]]:
     """Amounts that are asked for and were smaller in a run (asked, there), by setting."""
     found = {}
     for name in _differing(row, wish.settings):
