@@ -29,6 +29,7 @@ from interp.directions.compare import cosines, gain_between, meaning, pairs
 from interp.errors import UserError
 from interp.lens.files import open_lens
 from interp.lens.told import told
+from interp.model.neuron import parse_neuron
 from interp.model.weights import open_weights
 from interp.plain_text import printable
 from interp.runs.store import Store
@@ -124,4 +125,6 @@ def choose_set(label: str, prefix: str = "") -> OpenSet:
     named = st.text_input("Neurons", key=bound(f"{prefix}neurons", USUAL))
     if not named.strip():
         raise UserError("name a neuron: 29.down.808")
+    for name in named.split(","):
+        parse_neuron(name)
     return opened_set(named)

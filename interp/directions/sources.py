@@ -22,6 +22,7 @@ import torch
 from ..errors import UserError
 from ..lens.files import open_lens
 from ..lens.lens import Lens
+from ..model.allowed import check_place_allowed
 from ..model.catalog import DEFAULT_MODEL
 from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.site import Site
@@ -197,6 +198,8 @@ def folder_of(source: str, store: Store) -> Folder | None:
         chosen = run_set(source, store)
         return Folder(chosen.folder, chosen.rows)
     path, rows = found(source), ""
+    if path or source.startswith(("/", ".", "~")):
+        check_place_allowed("directions", source)
     if not path and ":" in source:
         head, _, rows = source.rpartition(":")
         path = found(head) if rows else None

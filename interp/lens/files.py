@@ -25,6 +25,7 @@ from torch import Tensor
 from interp.data import FOLDER
 
 from ..errors import UserError
+from ..model.allowed import check_place_allowed
 from ..model.catalog import known_as
 from ..model.files import sha256
 from ..model.weights import Weights
@@ -62,6 +63,8 @@ def open_lens(asked: str, weights: Weights) -> Lens:
     if asked in STUDIES:
         return _opened(_newest(asked, weights), weights)
     path = found(asked)
+    if path or "/" in asked:
+        check_place_allowed("a lens", asked)
     if not path and re.fullmatch("[0-9a-f]{4,}", asked):
         path = Store().find(asked).path
     file = path / FILE if path and path.is_dir() else path

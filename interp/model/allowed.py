@@ -86,6 +86,23 @@ def check_words_allowed(words: Sequence[str]) -> None:
             _check_place("a word of the command", word)
 
 
+def check_place_allowed(what: str, place: str | Path) -> None:
+    """Refuse a folder or file outside of what may be opened, if that is limited, whether there is
+    one or not.
+
+    Args:
+        what: is to be opened, "directions".
+
+    Raises:
+        UserError: it is not allowed.
+    """
+    if limited() and not any(_is_inside(str(place), root) for root in [SHIPPED, *_folders()]):
+        raise UserError(
+            f"{what} cannot be opened from '{place}' here: the app is served to others, and opens "
+            "only files of the store, the workbench and the folders after `interp app --models`"
+        )
+
+
 def _each(value: Any) -> list[Any]:
     return list(value) if isinstance(value, tuple | list) else [value]
 

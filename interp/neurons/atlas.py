@@ -49,7 +49,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -138,10 +138,9 @@ class AtlasConfig(ModelStudy):
             raise UserError(f"--random must be at least 1, not {self.random}")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .decode import Decoder
-        from .indexing import AtlasTables, write_index, write_rows
+        from .indexing import AtlasTables, write_index
 
-        weights, spec, kinds = self.stored_weights, self.stored_weights.spec, self.kinds
+        spec, kinds = self.stored_weights.spec, self.kinds
         names = [f"L{layer:03d}.parquet" for layer in range(spec.n_layers)]
         missing = [
             layer
@@ -152,13 +151,7 @@ class AtlasConfig(ModelStudy):
         started, total, ahead = time.monotonic(), sum(sizes), sum(sizes[i] for i in missing)
         self._announce(ahead)
         with progress(f"atlas of {self.model}", total, "vectors", total - ahead) as advance:
-            decoder = Decoder(weights, self.k, self.all_ids, self.device)
-            out.table_once("vocabulary/tokens", lambda: decoder.vocabulary)
-            for layer in missing:
-                for folder, rows in self._decoded(layer, decoder):
-                    with out.part(f"{folder}/{names[layer]}") as path:
-                        write_rows(rows, path)
-                advance(sizes[layer], f"layer {layer}")
+            self._write_layers(out, {layer: names[layer] for layer in missing}, sizes, advance)
         decoded = time.monotonic() - started
         write_index(out, AtlasTables.of_folder(out.path, names))
         out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.device}
@@ -171,6 +164,25 @@ class AtlasConfig(ModelStudy):
             "atlas_s": round(decoded, 2),
             "index_s": round(time.monotonic() - started - decoded, 2),
         }
+
+    def _write_layers(
+        self,
+        out: RunWriter,
+        names: dict[int, str],
+        sizes: list[int],
+        advance: Callable[..., None],
+    ) -> None:
+        """Write the tables of these layers. The read-outs leave memory before the index is made."""
+        from .decode import Decoder
+        from .indexing import write_rows
+
+        decoder = Decoder(self.stored_weights, self.k, self.all_ids, self.device)
+        out.table_once("vocabulary/tokens", lambda: decoder.vocabulary)
+        for layer, name in names.items():
+            for folder, rows in self._decoded(layer, decoder):
+                with out.part(f"{folder}/{name}") as path:
+                    write_rows(rows, path)
+            advance(sizes[layer], f"layer {layer}")
 
     def _vectors(self, layer: int) -> int:
         """How many vectors a layer has, of the kinds decoded."""

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.allowed import check_place_allowed
 from ..model.prompting import Bos, Prompting
 from ..model.site import Site
 from ..model.tensor_files import remembered_sha256
@@ -161,13 +162,20 @@ def open_sae(source: str | Path, device: str = "cpu", site: str = "", model: str
     if name := _published_name(source):
         sae = published(*name, device, site, model)
     else:
-        every = find(plain_path(source))
+        every = find(_place(source))
         if len(every) > 1:
             raise UserError(f"{source} holds several SAEs: give one of {_listed(every)}")
         sae = opened(every[0], device, site, model)
     if model:
         sae.check_model(model, str(source))
     return sae
+
+
+def _place(source: str | Path) -> Path:
+    """Where SAEs lie, if they may be opened."""
+    place = plain_path(source)
+    check_place_allowed("SAEs", place)
+    return place
 
 
 def _listed(several: list[Stored]) -> str:
@@ -234,7 +242,7 @@ def saes_bos(source: str) -> Bos:
     if name := _published_name(source):
         said = {bos_said(published_metadata(*name).get("prepend_bos"))}
     else:
-        said = {_bos(stored) for stored in find(plain_path(source))}
+        said = {_bos(stored) for stored in find(_place(source))}
     if len(said) > 1:
         raise UserError(f"{source} holds SAEs trained with and without BOS: give --bos")
     return next(iter(said), "auto")
@@ -248,7 +256,7 @@ def saes_fingerprint(source: str) -> str:
     """
     if _published_name(source):
         return source
-    path = plain_path(source)
+    path = _place(source)
     root = path if path.is_dir() else path.parent
     files = [file for stored in find(path) for file in stored.files]
     parts = [f"{os.path.relpath(f, root)}:{remembered_sha256(f)}" for f in files if f.exists()]
@@ -272,7 +280,7 @@ def _every(source: str | Path) -> dict[str, Sae]:
     """Every SAE of a source by its folder's name; two of one name by their paths from there."""
     if name := _published_name(source):
         return {name[1]: published(*name, "cpu")}
-    path = plain_path(source)
+    path = _place(source)
     every = find(path)
     often = Counter(stored.place.name for stored in every)
     return {

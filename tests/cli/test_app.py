@@ -11,8 +11,12 @@ from streamlit.testing.v1 import AppTest
 
 from interp.apps import serve, uploads
 from interp.cli import main
+from interp.directions import open_directions
 from interp.errors import UserError
+from interp.lens.files import open_lens
 from interp.model.catalog import resolve
+from interp.model.weights import open_weights
+from interp.saes import open_sae
 
 
 @pytest.fixture
@@ -80,11 +84,32 @@ def test_visitors_open_models_of_allowed_folders_only(served, model_folder, tmp_
     for name in refused:
         with pytest.raises(UserError, match="is not allowed here"):
             resolve(name)
-    shown = AppTest.from_function(steer_page, default_timeout=60).run()
-    shown.sidebar.text_input[0].set_value(other)
-    shown.toggle(key="run").set_value(True).run()
+    shown = AppTest.from_function(steer_page, default_timeout=60)
+    shown.session_state["chosen model"] = other
+    shown.run().toggle(key="?live").set_value(True).run()
     assert not shown.exception
     assert "is not allowed here" in shown.error[0].value.replace("\\", "")
+
+
+def test_visitors_open_files_of_allowed_folders_only(served, model_folder, tmp_path):
+    weights = open_weights(str(model_folder("llama")))
+    own, other = tmp_path / "own", tmp_path / "other"
+    own.mkdir()
+    served("--token", "--models", own)
+    for place in (other, "/etc", own / ".." / "other", "../other"):
+        for opening in (
+            lambda at: open_directions(f"{at}"),
+            lambda at: open_directions(f"{at}:1"),
+            lambda at: open_directions(f"sae:{at}:1"),
+            open_sae,
+            lambda at: open_lens(f"{at}", weights),
+        ):
+            with pytest.raises(UserError, match="the app is served to others"):
+                opening(place)
+    with pytest.raises(UserError, match="holds no directions"):
+        open_directions(str(own))
+    with pytest.raises(UserError, match="holds no SAEs"):
+        open_sae(own)
 
 
 def test_an_added_name_is_the_owners_word(served, model_folder):
@@ -103,7 +128,8 @@ def directions_page():
 @pytest.mark.parametrize("text", ["/etc", "sae:/etc:1"])
 def test_the_box_for_neurons_opens_no_folder(text, own_home):
     shown = AppTest.from_function(directions_page, default_timeout=60)
-    shown.session_state["neurons "] = text
+    shown.session_state["?set"] = "neurons by name"
+    shown.session_state["?neurons"] = text
     shown.run()
     assert not shown.exception
     assert "names no neuron" in shown.error[0].value

@@ -40,13 +40,9 @@ def home_page(arguments: list[str]) -> int:
 
 
 def _home() -> None:
-    import streamlit as st
-
     from interp.apps import home
 
-    page = st.Page(lambda: None, title="Neurons", url_path="neurons")
-    st.navigation([page]).run()
-    home.page(page)
+    home.page()
 
 
 def task(arguments: list[str]) -> int:
