@@ -106,8 +106,8 @@ def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
     laid_out(figure, "Share of the gap moved", height=180 + 16 * len(grid))
     above = (
         "Blue moves the target towards the other prompt: 1 all the way, 0 not at all. Each place "
-        "is patched alone, so shares need not add up. A surprise would be a place beyond 1, or a "
-        "token that differs in neither prompt."
+        "is patched alone, so shares need not add up. A surprise would be a place beyond 1"
+        + ("." if heads else ", or a token that differs in neither prompt.")
     )
     most = row_at_most(cells, cells["moved"].abs())
     where = f"head {most['head']}" if heads else f"position {most['position']}"
