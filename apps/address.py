@@ -10,11 +10,8 @@ page and not to the browser, which takes no step where its URL is the same alrea
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Any, NoReturn
 
 import streamlit as st
@@ -194,31 +191,10 @@ def knows(names: Iterable[str]) -> None:
     st.session_state.setdefault(_KNOWN, set()).update(names)
 
 
-def unknown() -> list[str]:
-    """Parameters of the URL that no widget of the page has taken, and no other page would."""
+def left() -> list[str]:
+    """Parameters of the URL that nothing on this page has taken."""
     taken = {*st.session_state.get(_BOUND, {}), *st.session_state.get(_KNOWN, set())}
-    left = [name for name in st.query_params if name not in taken]
-    return [name for name in left if name.partition(" ")[0].lower() not in _named()]
-
-
-@cache
-def _named() -> frozenset[str]:
-    """Every text that the app's pages call something with, which has the names of all parameters:
-    the tabs that are not open, and the cards not asked for, bind none."""
-    found: set[str] = set()
-    for file in Path(__file__).parent.glob("*.py"):
-        for call in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(call, ast.Call):
-                links = isinstance(call.func, ast.Name) and call.func.id in ("link", "go")
-                found |= {each.arg for each in call.keywords if links and each.arg}
-                for part in call.args:
-                    inside = part.values if isinstance(part, ast.JoinedStr) else [part]
-                    found |= {
-                        str(each.value).strip().lower()
-                        for each in inside
-                        if isinstance(each, ast.Constant) and isinstance(each.value, str)
-                    }
-    return frozenset(found)
+    return [name for name in st.query_params if name not in taken]
 
 
 def here() -> str:

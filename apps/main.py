@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from urllib.parse import parse_qsl
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from interp.analyses import VERBS, Page, analyses
-from interp.apps.address import CUT, followed, unknown, unread
+from interp.apps.address import followed
 from interp.apps.common import PAGES, errors_in_place
 from interp.apps.jobs import status_line
 from interp.apps.keeping import keep_view
 from interp.apps.look import STYLE
 from interp.apps.picking import choose_model, model_shown
-from interp.apps.words import plain
+from interp.apps.unread import about
 
 HOME = Page("interp.apps.home", "Start", "home")
 
@@ -29,21 +28,9 @@ def _show(page: Page) -> None:
         said = st.container()
         import_module(page.module).page()
         with said:
-            _about_address(page, arrived)
+            about(page, arrived)
         model_shown()
         keep_view(page.address, page.title)
-
-
-def _about_address(page: Page, arrived: bool) -> None:
-    """Say what of the URL the page did not take."""
-    for sentence in unread():
-        st.warning(plain(sentence))
-    shows = {name for _, before in page.shows for name, _ in parse_qsl(f"{before}key")}
-    if not arrived or not page.module.startswith("interp.apps."):
-        return
-    if rest := [name for name in unknown() if name not in shows]:
-        also = ", ".join(f"{name}={st.query_params[name]}"[:CUT] for name in rest[:5])
-        st.caption(plain(f"The address also says {also}, which this page does not know."))
 
 
 def navigation() -> dict[str, list[StreamlitPage]]:
