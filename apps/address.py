@@ -10,20 +10,22 @@ page and not to the browser, which takes no step where its URL is the same alrea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import streamlit as st
 
 _PAGE, _LEFT, _SEEN = "address: page", "address: left", "address: seen"
-_BOUND = "address: bound"
+_BOUND, _UNREAD, _KNOWN = "address: bound", "address: unread", "address: known"
+CUT = 80
+"""Letters of what an address says, in a sentence about it."""
 
 
 @contextmanager
 def followed(page: str) -> Iterator[bool]:
     """Around a page's function: whether it was just arrived at. `page` is its address."""
-    state, here = st.session_state, (page, st.query_params.to_dict())
+    state, here = st.session_state, (page, _given())
     arrived = state.get(_LEFT) != here and not _clicked(page)
     followed_here = arrived and state.get(_LEFT) is not None
     state[_LEFT] = here  # now: a click may stop this run, and the next one has not arrived
@@ -32,11 +34,11 @@ def followed(page: str) -> Iterator[bool]:
             st.query_params.from_dict(here[1])
         for key in [key for key in state if str(key).startswith(f"{page}?")]:
             del state[key]
-        state[_SEEN] = None
+        state[_SEEN], state[_UNREAD] = None, {}
     else:  # at once: another click may come before this run ends, and would bring the old URL
         _write(page)
         _see(page)
-    state[_PAGE], state[_BOUND] = page, {}
+    state[_PAGE], state[_BOUND], state[_KNOWN] = page, {}, set()
     yield arrived
     if not arrived:
         _write(page)
@@ -61,18 +63,32 @@ def _clicked(page: str) -> bool:
 
 def _write(page: str) -> None:
     """Put the widgets' values into the URL. One of a widget that is not drawn now stays."""
-    given = st.query_params.to_dict()
-    for name, (key, usual, always) in st.session_state.get(_BOUND, {}).items():
+    given = _given()
+    for name, (key, usual, always, instead) in st.session_state.get(_BOUND, {}).items():
         if key not in st.session_state:
             continue
         value = st.session_state[key]
-        if value is None or (value == usual and not always):
+        if value is None or (_same(value, usual) and not always):
             given.pop(name, None)
         else:
             given[name] = _written(value)
-    if given != st.query_params.to_dict():
+            for other in instead:
+                given.pop(other, None)
+    if given != _given():
         st.query_params.from_dict(given)
     st.session_state[_LEFT] = (page, given)
+
+
+def _given() -> dict[str, str | list[str]]:
+    """What the URL says: of a parameter that stands in it more than once, every value."""
+    every = {name: st.query_params.get_all(name) for name in st.query_params}
+    return {name: values[0] if len(values) == 1 else values for name, values in every.items()}
+
+
+def _same(value: Any, usual: Any) -> bool:
+    if isinstance(value, list | tuple) and isinstance(usual, list | tuple):
+        return list(value) == list(usual)  # a widget gives a list, whatever its usual value is
+    return bool(value == usual)
 
 
 def bound(
@@ -81,6 +97,7 @@ def bound(
     options: Collection[Any] | None = None,
     read: Callable[[str], Any] | None = None,
     always: bool = False,
+    instead: Collection[str] = (),
 ) -> str:
     """The key of a widget whose value is the URL's parameter `name`: the widget gets no default of
     its own.
@@ -91,19 +108,22 @@ def bound(
         read: from the URL's text; by default as the usual value's type has it.
         always: it stands in the URL even as usual, once anything was changed: "the newest run" is
             another one tomorrow.
+        instead: parameters that it began with, and that leave the URL once it stands there.
     """
     key = f"{st.session_state.get(_PAGE, '')}?{name}"
     if key not in st.session_state:
         st.session_state[key] = _read(name, usual, options, read)
+        if not always:  # of those the page says more
+            _note(name, st.session_state[key], usual)
     elif options is not None and st.session_state[key] not in options:
         st.session_state[key] = usual
-    st.session_state.setdefault(_BOUND, {})[name] = (key, usual, always)
+    st.session_state.setdefault(_BOUND, {})[name] = (key, usual, always, instead)
     return key
 
 
 def shared(name: str, key: str) -> None:
     """The widget of this key is on every page, and its value stands in the URL."""
-    st.session_state.setdefault(_BOUND, {})[name] = (key, None, True)
+    st.session_state.setdefault(_BOUND, {})[name] = (key, None, True, ())
 
 
 def _read(
@@ -124,12 +144,62 @@ def _read(
 def _reader(usual: Any) -> Callable[[str], Any]:
     """How a text becomes a value of the usual one's type."""
     if isinstance(usual, bool):
-        return lambda text: text == "yes"
+        return _yes
     if isinstance(usual, int | float):
         return type(usual)
     if isinstance(usual, tuple | list):
         return lambda text: type(usual)(text.split(",") if text else ())
     return str
+
+
+def _yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(text)
+    return text == "yes"
+
+
+def _note(name: str, value: Any, usual: Any) -> None:
+    """Remember what the URL says where it could not be read, so that the usual value is shown."""
+    text = st.query_params.get(name)
+    if text and _same(value, usual) and text not in (str(usual), _written(usual)):
+        if isinstance(usual, int | float) and not isinstance(usual, bool):
+            try:
+                if float(text) == usual:  # 1.0 and 1
+                    return
+            except ValueError:
+                pass
+        st.session_state.setdefault(_UNREAD, {})[name] = (text, usual)
+
+
+def unread() -> list[str]:
+    """Sentences about what the URL says and this page could not read, for as long as it says so."""
+    noted = st.session_state.get(_UNREAD, {}).items()
+    return [
+        f"The address says '{text[:CUT]}' for {name}, which is none here: {_instead(usual)}."
+        for name, (text, usual) in noted
+        if st.query_params.get(name) == text
+    ]
+
+
+def _instead(usual: Any) -> str:
+    shown = "" if usual is None else _written(usual)
+    return f"'{shown[:CUT]}' is shown" if shown else "it is left out"
+
+
+def knows(names: Iterable[str]) -> None:
+    """This page has parameters of these names, though it may show no widget of them now."""
+    st.session_state.setdefault(_KNOWN, set()).update(names)
+
+
+def left() -> list[str]:
+    """Parameters of the URL that nothing on this page has taken."""
+    taken = {*st.session_state.get(_BOUND, {}), *st.session_state.get(_KNOWN, set())}
+    return [name for name in st.query_params if name not in taken]
+
+
+def here() -> str:
+    """The address of the page that is shown."""
+    return str(st.session_state.get(_PAGE, ""))
 
 
 def _written(value: Any) -> str:
@@ -138,8 +208,14 @@ def _written(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
-def go(**params: str) -> NoReturn:
-    """Show the same page anew, at these parameters beside the URL's others."""
+def go(without: Iterable[str] = (), **params: str) -> NoReturn:
+    """Show the same page anew, at these parameters beside the URL's others.
+
+    Args:
+        without: parameters to leave out.
+    """
+    for name in without:
+        st.query_params.pop(name, None)
     st.query_params.update(params)
     st.session_state[_LEFT] = st.session_state[_SEEN] = None
     st.rerun()

@@ -49,7 +49,10 @@ def page() -> None:
         )
     )
     if index_of(run) is None:
-        st.caption("This atlas has no search index, so each question reads all of it. Make one:")
+        st.caption(
+            "This atlas has no search index, so each question reads all of it, for seconds. With "
+            "one it takes a fraction of a second. Make it in a terminal:"
+        )
         code(["interp", "neurons", "index", "--atlas", str(run.path)])
     in_tabs({"Neurons": _neurons, "Layers": _layers}, run)
 

@@ -64,7 +64,12 @@ def _first(row: pd.Series) -> str:
         return f"{row['side']}: the vector is zero and spells nothing."
     chance = f", q {row['q']:.2g}" if "q" in row else ""
     word = visible(row["tokens"][0])
-    return f"{row['side']}: '{word}' comes first, with a score of {row['score']:.2f}{chance}."
+    parts = ""  # the figure below shows z or the lead alone, where one of them is chosen
+    if "z" in row and "margin" in row:
+        parts = f" (z {row['z']:.2f} + lead {row['margin']:.2f})"
+    return (
+        f"{row['side']}: '{word}' comes first, with a score of {row['score']:.2f}{parts}{chance}."
+    )
 
 
 def offer_of(rows: pd.DataFrame, name: str, run: Run, command: list[str], call: str) -> None:

@@ -26,6 +26,7 @@ from interp.apps.sets import (
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.directions import figures
+from interp.errors import UserError, readable
 from interp.lens.files import open_lens
 from interp.lens.told import told
 from interp.model.weights import open_weights
@@ -49,7 +50,12 @@ def page() -> None:
     if not source.strip():
         _begin()
         return
-    opened = _one(opened_set(source))
+    try:
+        opened = _one(opened_set(source))
+    except UserError as error:
+        st.error(plain(readable(str(error))))
+        link("directions", "The sets in stored runs")
+        return
     visited(opened.source)
     st.subheader(plain(opened.directions.names[0]))
     head(opened)

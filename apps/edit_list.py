@@ -18,7 +18,7 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.answers import remembered
-from interp.apps.common import consent_to_sae, errors_in_place
+from interp.apps.common import consent, consent_to_sae, errors_in_place
 from interp.apps.directions import choose_set
 from interp.apps.sets import choose_sae, opened_set
 from interp.apps.words import plain
@@ -27,7 +27,7 @@ from interp.directions.sets import sae_asks_the_hub, sae_place
 from interp.directions.steering import VERBS, Act, feeding, parse_act
 from interp.errors import UserError
 from interp.latents import search
-from interp.model.neuron import parse_neuron
+from interp.model.neuron import check_neuron, parse_neuron
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
 from interp.plain_numbers import exact
@@ -112,25 +112,28 @@ def from_link(source: str, act: str) -> str:
     return joined([f"{'project-out' if away else 'add'} {source}"])
 
 
-def section(model: str, running: bool) -> list[Act]:
-    """The list, and a way to add to it; returns the edits that are on and have a value."""
+def section(model: str, running: bool) -> tuple[list[Act], str]:
+    """The list, and a way to add to it; returns the edits that are on and have a value, and a
+    sentence on those that are wrong, "" of none."""
     params = st.query_params
     usual = from_link(params.get("direction", ""), params.get("act", ""))
-    place = bound("edits", usual)
+    several = params.get_all("edits")  # the list as the page writes it, or an edit a parameter
+    place = bound("edits", usual, read=lambda _: ";".join(several), instead=("direction", "act"))
     texts = split(st.session_state[place])
-    rows = []
-    agreed = not running or _agreed(texts)
+    rows, agreed = [], not running or _agreed(texts)
     for number, text in enumerate(texts):
         with st.container(border=True), errors_in_place():
             rows.append(_row(number, text, model, running and agreed, place))
-    acts = [row.act for row in rows if row.on and not row.unset]
+    acts, sound = [row.act for row in rows if row.on and not row.unset], len(rows)
     if not agreed:  # the others run meanwhile
         acts = [act for act in acts if not sae_asks_the_hub(act.sae)]
     if not texts:
         st.info("No edit yet: add one, and both texts differ.")
     with st.expander("Add an edit", expanded=not texts, key="adding"), errors_in_place():
         _adding(model, place)
-    return acts
+    left = len(texts) - sound
+    verb = "is" if left == 1 else "are"
+    return acts, f"{left} of {len(texts)} edits {verb} left out: see above." if left else ""
 
 
 def _agreed(texts: list[str]) -> bool:
@@ -308,10 +311,32 @@ def _adding(model: str, place: str) -> None:
     text = ways[way](model)
     if st.button("Add", key="add", icon=":material/add:", disabled=not text):
         row, texts = parsed(text), split(st.session_state[place])
-        if row.name in [parsed(each).name for each in texts]:
+        if row.name in map(_name, texts):
             raise UserError(f"'{row.name}' is on the list already: move its slider")
+        _check(row.act, model)
         st.session_state[place] = joined([*texts, row.text])
         st.rerun()
+
+
+def _name(text: str) -> str:
+    """Which of the list an edit is; of one that is wrong, its text."""
+    try:
+        return parsed(text).name
+    except UserError:
+        return text
+
+
+def _check(act: Act, model: str) -> None:
+    """Refuse what the model does not have, where that is known without opening an SAE.
+
+    Raises:
+        UserError: a neuron or a direction that is not there.
+    """
+    if act.verb == "hold":
+        consent(model)
+        check_neuron(parse_neuron(act.target), open_weights(model))
+    elif not act.sae:
+        opened_set(act.target, model)
 
 
 def _neuron(_: str) -> str:

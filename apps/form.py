@@ -17,7 +17,7 @@ from typing import Any
 import streamlit as st
 
 from interp.analyses import analyses, load
-from interp.apps.address import bound
+from interp.apps.address import bound, knows
 from interp.apps.picking import choose, chosen_model
 from interp.apps.words import plain
 from interp.errors import UserError
@@ -106,6 +106,7 @@ def filled_in(kind: Any) -> Any:
         UserError: a value that is none, or one that is not allowed here.
     """
     every = settings_of(kind)
+    knows(setting.name for setting in every)
     first = [s for s in every if not s.advanced]
     rest = [s for s in every if s.advanced]
     given: dict[str, Any] = {}

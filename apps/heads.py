@@ -85,7 +85,10 @@ def _patched(run: Run) -> None:
         shown = cells[cells["position"] == position]
     charts("patched", figures.patched(cells, position))
     order = shown["moved"].abs().sort_values(ascending=False).index
-    names = [name for name in cells if name != "head" or (cells["head"] >= 0).any()]
+    unsaid = set() if (cells["head"] >= 0).any() else {"head"}
+    if not shown["token"].astype(bool).any():  # patched at all positions at once: at no token
+        unsaid |= {"token", "other"}
+    names = [name for name in cells if name not in unsaid]
     most = shown.loc[order, names].head(20)
     most = most.assign(position=most["position"].map(said_position))
     shown_table(most, "places", run.study)

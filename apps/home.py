@@ -7,12 +7,13 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 from plotly.graph_objects import Figure
+from streamlit.delta_generator import DeltaGenerator
 
 from interp.analyses import label, place
 from interp.apps.common import PAGES, cached, errors_in_place, link
 from interp.apps.offering import code, make_one
 from interp.apps.picking import chosen_model, left_out, run_key
-from interp.apps.shown import charts
+from interp.apps.shown import charts, many_panels
 from interp.apps.words import plain
 from interp.progress import in_words
 from interp.report.of_run import figures_of
@@ -24,7 +25,7 @@ from interp.runs.unfinished import unfinished
 LATEST = 4
 """Results that are shown as pictures."""
 HIGHEST = 460
-"""Pixels of a picture."""
+"""Pixels of a picture; one with many panels has the whole width, and twice that."""
 _LONGEST = 2000
 """Characters of a question: what goes into a URL."""
 
@@ -131,16 +132,21 @@ def _pictures(runs: list[Run], own: bool) -> None:
         st.caption(plain(f"Nothing is stored in {Store().root} yet. A neuron atlas of SmolLM2:"))
         make_one("neurons.atlas", model=chosen_model())
     drawable = [run for run in runs if place(run.study, "")][: 3 * LATEST]
-    columns, shown = st.columns(2), 0
+    free: list[DeltaGenerator] = []
+    shown = 0
     for run in drawable:
         if shown == LATEST:
             break
-        with columns[shown % 2], errors_in_place():
-            if (figure := first_figure(run)) is not None:
+        with errors_in_place():
+            if (figure := first_figure(run)) is None:
+                continue
+            wide = many_panels(figure)
+            free = free if wide or free else list(st.columns(2))
+            with st.container() if wide else free.pop(0):
                 _open(run)
-                height = min(figure.layout.height or HIGHEST, HIGHEST)
+                height = min(figure.layout.height or HIGHEST, 2 * HIGHEST if wide else HIGHEST)
                 charts(f"latest {run_key(run)}", figure.update_layout(height=height))
-                shown += 1
+            shown += 1
 
 
 def _title(run: Run) -> str:

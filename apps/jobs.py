@@ -4,7 +4,6 @@ every page has. Each job is a process of its own: the app only looks."""
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 import streamlit as st
@@ -77,7 +76,9 @@ def _watched(root: Path, busy: bool) -> None:
         st.caption(f"{len(ended) - SHOWN:,} more have ended: `interp jobs list` has them.")
     for complaint in complaints:
         st.warning(plain(complaint))
-    _unfinished(root, writing)
+    again = [job for job in found if job.state != "finished"]
+    left = [folder for folder in begun(root) if folder not in writing]
+    _unfinished([folder for folder in left if not _has_job(folder, again)], root)
 
 
 def _job(job: Job) -> None:
@@ -169,9 +170,20 @@ def _when(job: Job) -> str:
     return f"{took}{in_words(now - (job.ended or job.created))} ago"
 
 
-def _unfinished(root: Path, writing: Collection[Path]) -> None:
-    """Runs that were begun and are not finished, and that no one is writing."""
-    left = [folder for folder in begun(root) if folder not in writing]
+def _has_job(folder: Path, jobs: list[Job]) -> bool:
+    """Whether one of these jobs makes the unfinished run in a folder: it is in the list with it."""
+    own = [sorted(job.words) for job in jobs if job.study == folder.parent.name]
+    if not own:  # what is below imports the study's class
+        return False
+    try:
+        return sorted(words_of(*_plan(folder))) in own
+    except UserError:  # its own line says so
+        return False
+
+
+def _unfinished(left: list[Path], root: Path) -> None:
+    """Runs that were begun and are not finished, that no one is writing, and that no job of the
+    list makes."""
     if not left:
         return
     st.subheader("Not finished")
@@ -233,8 +245,11 @@ def status_line() -> None:
         busy = active(Store().root)
     except UserError:  # the page itself says why
         return
-    if busy:
-        st.fragment(_status, run_every=EVERY)(Store().root)
+    # a place that is always there: a fragment is known by its place on the page, and those below
+    # would be others, which the browser still asks for, whenever this one comes or goes
+    with st.container(key="status line"):
+        if busy:
+            st.fragment(_status, run_every=EVERY)(Store().root)
 
 
 def _status(root: Path) -> None:

@@ -15,7 +15,7 @@ from interp.apps.answers import remembered
 from interp.apps.carry import carry_on
 from interp.apps.columns import shown_table
 from interp.apps.common import cached, errors_in_place, in_tabs
-from interp.apps.offering import offer
+from interp.apps.offering import make_one, offer
 from interp.apps.picking import pick_run
 from interp.apps.shown import charts
 from interp.apps.uploads import LARGEST
@@ -25,6 +25,7 @@ from interp.latents import card, figures, html, neuronpedia, search
 from interp.latents.survey import SurveyConfig
 from interp.model.vocabulary import visible
 from interp.plain_numbers import exact
+from interp.runs.command import settings
 from interp.runs.fit import rebuilt
 from interp.runs.store import Run
 
@@ -53,8 +54,9 @@ def _surveyed() -> None:
         plain(
             f"{run.config['model']}, {run.manifest['site']}: {metrics['latents']:,} latents over "
             f"{metrics['tokens']:,} tokens of {run.manifest['documents']} documents. "
-            f"{metrics['l0']:g} fire on a token; {metrics['dead']:,} never fire, "
-            f"{metrics['dense']:,} on more than {run.manifest['dense_from']:.0%} of the tokens."
+            f"On a token {metrics['l0']:g} of them fire, on average. Of all latents "
+            f"{metrics['dead']:,} never fire, and {metrics['dense']:,} fire on more than "
+            f"{run.manifest['dense_from']:.0%} of the tokens."
         )
     )
     views = {"Search": _search, "On a text": _text}
@@ -146,6 +148,13 @@ def _selected(rows: pd.DataFrame, key: str) -> int | None:
 
 def _card(run: Run, number: int) -> None:
     """A latent of a survey, and its card to take away."""
+    if "sae" not in run.manifest:
+        st.info(
+            "An earlier version of the workbench made this survey: it does not say which SAE it is "
+            "of, and a latent's card needs that. Make it again:"
+        )
+        make_one(run.study, **settings(SurveyConfig, run.config))
+        return
     made = of_survey(run, number)
     _shown(made, "search")
     source = rebuilt(SurveyConfig, run.config).source

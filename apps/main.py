@@ -15,6 +15,7 @@ from interp.apps.jobs import status_line
 from interp.apps.keeping import keep_view
 from interp.apps.look import STYLE
 from interp.apps.picking import choose_model, model_shown
+from interp.apps.unread import about
 
 HOME = Page("interp.apps.home", "Start", "home")
 
@@ -24,7 +25,10 @@ def _show(page: Page) -> None:
     with errors_in_place(), followed(page.address) as arrived:
         choose_model(arrived)
         status_line()
+        said = st.container()
         import_module(page.module).page()
+        with said:
+            about(page, arrived)
         model_shown()
         keep_view(page.address, page.title)
 

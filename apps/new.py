@@ -34,15 +34,23 @@ def page() -> None:
     study = st.selectbox(
         "Study",
         names,
-        key=bound("study", names[0], names, always=True),
+        key=bound("study", names[0], read=_known, always=True),
         format_func=lambda name: printable(f"{name}: {studies().get(name, ('', ''))[1]}"),
         on_change=_another,
     )
+    if study is None:
+        named = st.query_params.get("study", "")
+        raise UserError(f"there is no study '{named[:80]}': choose one of the list")
     kind = config_kind(str(study))
     st.caption(plain(studies()[kind.STUDY][1]))
     with errors_in_place():
         config = filled_in(kind)
         _ready(config)
+
+
+def _known(text: str) -> str | None:
+    """A study of the list; no other stands in for one that an address gets wrong."""
+    return text if text in studies() else None
 
 
 def _another() -> None:

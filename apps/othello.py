@@ -67,7 +67,7 @@ def autoencoder(run: Run, view: View) -> Iterator[tuple[Sae, pd.DataFrame]]:
 @errors_in_place()
 def page() -> None:
     st.title("OthelloGPT")
-    run = pick_run("othello.compare", fits=_reads_boards)
+    run = pick_run("othello.compare", fits=_reads_boards, lacks="the probes and latents")
     consent(run.config["model"])
     position = _position()
     with pool.borrowed(compared_model(run)) as subject:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import streamlit as st
 
-from interp.analyses import label
-from interp.apps.address import bound, shared
-from interp.apps.common import NoRun
+from interp.analyses import label, place
+from interp.apps.address import bound, go, here, shared
+from interp.apps.common import NoRun, link
 from interp.apps.offering import make_one
 from interp.apps.take import run_shown
 from interp.apps.words import plain
+from interp.columns import column
 from interp.errors import UserError, readable
 from interp.model.catalog import DEFAULT_MODEL
 from interp.plain_text import printable
-from interp.runs.shipped import is_shipped, shipped
+from interp.runs.manifest import KEY
+from interp.runs.shipped import is_shipped, shipped, shipped_runs
 from interp.runs.store import Run, Store
 from interp.runs.unfinished import unfinished
 
@@ -27,6 +29,7 @@ def pick_run(
     parameter: str = "run",
     fits: Callable[[Run], bool] = lambda run: True,
     first: str = "",
+    lacks: str = "",
 ) -> Run:
     """The run chosen in the sidebar; without any, how to make one. What ships comes after the
     store's own.
@@ -36,6 +39,7 @@ def pick_run(
 
     Args:
         fits: whether a run has what the page shows.
+        lacks: what it has not, where it does not fit: "the probes".
         first: the key of the one to begin with, instead of the newest of the chosen model.
     """
     store = Store()
@@ -45,10 +49,12 @@ def pick_run(
     found += [run for run in shipped(study) if run_key(run) not in own]
     runs = {run_key(run): run for run in found if fits(run)}
     if not runs:
-        st.info(f"No finished run of {plain(study)} yet in {plain(store.root)}. Make one:")
+        none = f"No finished run of {study} yet in {store.root}."
+        st.info(plain(f"{_unfit(study, found, lacks) or none} Make one:"))
         make_one(study)
         raise NoRun
     wanted = st.query_params.get(parameter)
+    _follow(parameter, runs)
     if wanted and wanted not in runs:
         st.warning(plain(f"There is no run {wanted} here; this is another."))
     usual = _usual_run(runs, f"{study} {parameter}", first)
@@ -67,6 +73,35 @@ def pick_run(
         about = runs[key].manifest.get("shipped", "")
         st.caption(plain(f"This run ships with the workbench. {about}"))
     return runs[key]
+
+
+def _unfit(study: str, found: list[Run], lacks: str) -> str:
+    """What the runs that are there have not; "" without any."""
+    if not (found and lacks):
+        return ""
+    many, ships = len(found) > 1, all(map(is_shipped, found))
+    count = f"{len(found):,} runs of {study} are" if many else f"A run of {study} is"
+    where = "here, and ships with the workbench," if ships and not many else "here,"
+    return f"{count} {where} but without {lacks}, which this page needs."
+
+
+def _follow(parameter: str, known: Collection[str]) -> None:
+    """Go where a run is shown that the URL names: it may be of another study of this page, or be
+    given as `run` where the page calls it otherwise."""
+    for name in (parameter, "run"):
+        key = st.query_params.get(name, "")
+        if not KEY.fullmatch(key) or (name == parameter and key in known):
+            continue
+        for run in [*Store().looked_through()[0], *shipped_runs()]:
+            shown = place(run.study, key) if run_key(run) == key else None
+            if shown is None:
+                continue
+            address, params = shown
+            if address == here() and name not in params:
+                go({name, "view"} - set(params), **params)
+            if address != here() and name == parameter:
+                st.info(plain(f"The run {key} is one of {run.study}, which another page shows."))
+                link(address, "Open it there", **params)
 
 
 def run_key(run: Run) -> str:
@@ -149,8 +184,16 @@ def _labels(runs: list[Run]) -> dict[str, str]:
 def _label(run: Run, differ: list[str]) -> str:
     finished = str(run.manifest["finished"]).replace("T", " ")[5:16]
     model, own = Path(str(run.config.get("model", ""))).name, label(run.study, run.config)
-    told = [f"{name} {value}" for name in differ if (value := str(run.config.get(name))) not in own]
+    told = [_told(run, name) for name in differ if str(run.config.get(name)) not in own]
     # the key last: streamlit tells options apart by their labels
     when = "shipped" if is_shipped(run) else finished
-    parts = [own, model, *(each[:40] for each in told[:3]), when, run_key(run)[:8]]
-    return " · ".join(filter(None, parts))
+    said = [each[:40] for each in told if each]
+    return " · ".join(filter(None, [own, model, *said[:3], when, run_key(run)[:8]]))
+
+
+def _told(run: Run, name: str) -> str:
+    """A setting in words; "" of a switch that is off and of what was left as usual."""
+    value, words = run.config.get(name), column(name, run.study).words
+    if value is None or value is False or value in ("", []):
+        return ""
+    return words if value is True else f"{words} {value}"

@@ -156,7 +156,7 @@ def _said(tokens: pd.DataFrame, at: int) -> None:
     after = tokens.iloc[at + 1] if at + 1 < len(tokens) else None
     goes_on = (
         f" The text goes on with {visible(after['token'])}: probability "
-        f"{after['probability']:.3g}, rank {after['rank']}."
+        f"{after['probability']:.3g}, rank {int(after['rank'])}."
         if after is not None
         else " The text ends here."
     )
@@ -174,9 +174,8 @@ def _said(tokens: pd.DataFrame, at: int) -> None:
         st.caption(
             plain(
                 f"{visible(row['token'])} itself had probability {row['probability']:.3g} (rank "
-                f"{row['rank']}), given at position {at - 1}; instead of it the model would say "
-                + ", ".join(map(visible, instead))
-                + "."
+                f"{int(row['rank'])}), given at position {at - 1}; instead of it the model would "
+                "say " + ", ".join(f"“{visible(token)}”" for token in instead) + "."
             )
         )
     st.dataframe(
@@ -191,7 +190,7 @@ COLUMNS = {
     "probability": st.column_config.NumberColumn(
         format="%.3g", help="Of this token, given by the model at the position before."
     ),
-    "rank": st.column_config.NumberColumn(help="1: the likeliest there. 0: the first token."),
+    "rank": st.column_config.NumberColumn(help="1: the likeliest there. The first token has none."),
     "surprise": st.column_config.NumberColumn("surprise, nats", format="%.2f"),
     "entropy": st.column_config.NumberColumn(
         "entropy after, nats", format="%.2f", help="Of what the model says after this token."
@@ -203,6 +202,8 @@ COLUMNS = {
 def listed(tokens: pd.DataFrame) -> pd.DataFrame:
     """Tokens as a table that can be read."""
     shown = tokens[["position", "token", "special", "probability", "rank", "surprise"]].copy()
+    known = tokens["probability"].notna()  # a look of before has 0 where there is none
+    shown["rank"] = tokens["rank"].astype("Int64").where(known)
     shown["token"] = tokens["token"].map(visible)
     shown["entropy"] = tokens["entropy"]
     shown["next"] = [[visible(token) for token in row] for row in tokens["next"]]

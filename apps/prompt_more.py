@@ -12,7 +12,7 @@ from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
 from interp.apps.common import link, table
-from interp.apps.offering import offer, study_call
+from interp.apps.offering import make_one, offer, study_call
 from interp.apps.prompt_ask import Live, Look, Stored
 from interp.apps.prompt_parts import where
 from interp.apps.shown import charts
@@ -140,7 +140,8 @@ def latents(look: Live) -> None:
 
     runs = [run for run in Store().runs(search.STUDY) if run.config.get("model") == look.model]
     if not runs:
-        st.info("No SAE of this model is surveyed here: make a survey with interp saes survey.")
+        st.info("No SAE of this model is surveyed here. Make a survey:")
+        make_one(search.STUDY, model=look.model)
         return
     by_key = {run.path.name: run for run in runs}
     key = st.selectbox(

@@ -33,7 +33,7 @@ def charts(key: str, *figures: Figure, shows: str = "", found: str = "") -> list
         with column:
             if above:
                 st.caption(plain(above))
-            with st.container(key=f"wide {name}") if _many_panels(figure) else nullcontext():
+            with st.container(key=f"wide {name}") if many_panels(figure) else nullcontext():
                 st.plotly_chart(_themed(figure), key=name)
             if below:
                 st.markdown(plain(below))
@@ -67,7 +67,7 @@ def clickable(
         _save(figure, key)
 
 
-def _many_panels(figure: Figure) -> bool:
+def many_panels(figure: Figure) -> bool:
     """Whether a figure has panels beside each other, which on a telephone would be thumbnails: it
     keeps its width there, and scrolls (look.py)."""
     starts = {axis.domain[0] for axis in figure.select_xaxes() if axis.domain}

@@ -85,15 +85,17 @@ def page() -> None:
     running = st.toggle(
         "Run the model", key=bound("live", False), help="Loads it once for all windows."
     )
-    acts = []
+    acts, left_out = [], ""
     with errors_in_place():
-        acts = edit_list.section(asked.model, running)
+        acts, left_out = edit_list.section(asked.model, running)
     if not running:
         st.info("Nothing is loaded yet: the model loads when it is to run.")
         return
     consent(asked.model)
     if asked.chat:
         check_chat_template(resolve(asked.model), asked.model, "the prompt without it")
+    if left_out:
+        st.warning(plain(left_out))
     with errors_in_place():
         _conversation(asked, acts)
     if asked.chat:

@@ -108,8 +108,8 @@ def patched(cells: pd.DataFrame, position: int | None = None) -> go.Figure:
     laid_out(figure, "Share of the gap moved", height=180 + 16 * len(grid))
     above = (
         "Blue moves the target towards the other prompt: 1 all the way, 0 not at all. Each place "
-        "is patched alone, so shares need not add up. A surprise would be a place beyond 1, or a "
-        "token that differs in neither prompt."
+        "is patched alone, so shares need not add up. A surprise would be a place beyond 1"
+        + ("." if heads else ", or a token that differs in neither prompt.")
     )
     cells = cells.dropna(subset=["moved"])
     if not (cells["moved"].abs() > 0).any():

@@ -154,6 +154,10 @@ def print_rows(rows: pd.DataFrame, columns: str = "") -> None:
 
 
 def _cell(value: Any) -> str:
+    from pandas import NA
+
+    if value is NA:  # what a column of whole numbers has where there is none
+        return "nan"
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, Iterable) and not isinstance(value, str):  # a list, from DuckDB an array

@@ -108,11 +108,14 @@ def parse_act(text: str) -> Act:
             f"'{text}' is no edit: it begins with one of {', '.join(VERBS)}, as in 'hold "
             "29.down.808=40'"
         )
-    target, value = rest.strip(), math.nan
+    target = rest.strip()
+    value: float | None = math.nan
     if VERBS[verb]:
         target, equals, number = (part.strip() for part in rest.rpartition("="))
-        value = _number(number) if equals else math.nan
-        if not math.isfinite(value):
+        value = _number(number) if equals else None
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"'{text}' is not finite: write a number, '{verb} {target}=8'")
+        if value is None:
             raise UserError(f"'{text}' has no value: write '{verb} {target or number}=8'")
     if not target:
         raise UserError(f"'{text}' says not of what: write '{verb} SOURCE'")
@@ -123,11 +126,11 @@ def parse_act(text: str) -> Act:
     return Act(verb, target, value)
 
 
-def _number(text: str) -> float:
+def _number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        return math.nan
+        return None
 
 
 def _check_sae(verb: str, target: str) -> None:

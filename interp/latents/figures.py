@@ -29,6 +29,7 @@ def densities(rows: pd.DataFrame) -> go.Figure:
         )
     )
     figure.update_xaxes(title="share of the tokens that a latent fires on", type="log")
+    figure.update_xaxes(exponentformat="power")
     figure.update_yaxes(title="latents")
     dead = len(rows) - len(alive)
     laid_out(figure, f"{len(rows):,} latents by density; {dead:,} never fire", height=260)

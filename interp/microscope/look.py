@@ -47,7 +47,7 @@ class LookConfig(TextStudy):
     heads and neurons that say it."""
 
     STUDY: ClassVar[str] = "prompt.look"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     FACTS: ClassVar[dict[str, Any]] = {"position": int, "lens": dict[str, Any]}
 
     prompt: str = field(default="The capital of France is", metadata={"positional": True})

@@ -22,12 +22,12 @@ from .passed import Passed
 def token_table(passed: Passed, k: int = 10) -> pd.DataFrame:
     """A row a token: `position`, `token`, `id`, `special` (BOS and other special tokens);
     `probability`, `rank` (1: the likeliest) and `surprise` (nats), which the model gave it at the
-    position before (NaN, and rank 0, of the first); then what the model says after it: `entropy`
-    (nats), and the k likeliest tokens `next` with their `next_probabilities`.
+    position before (none of the first: NaN, and a null rank); then what the model says after it:
+    `entropy` (nats), and the k likeliest tokens `next` with their `next_probabilities`.
     """
     subject = passed.opened.subject
     special = (~subject.counted(passed.batch))[0].tolist()
-    given: dict[str, Any] = {"probability": math.nan, "rank": 0, "surprise": math.nan}
+    given: dict[str, Any] = {"probability": math.nan, "rank": pd.NA, "surprise": math.nan}
     ids, made = passed.ids.tolist(), []
     for position, token in enumerate(ids):
         logprobs = passed.logprobs(position)
@@ -35,7 +35,7 @@ def token_table(passed: Passed, k: int = 10) -> pd.DataFrame:
         made.append({**about, "special": special[position], **given, **_after(passed, logprobs, k)})
         if position + 1 < len(ids):
             given = _given(logprobs, ids[position + 1])
-    return pd.DataFrame(made)
+    return pd.DataFrame(made).astype({"rank": "Int64"})
 
 
 def _given(logprobs: Tensor, token: int) -> dict[str, Any]:

@@ -40,6 +40,17 @@ def shown(store, monkeypatch):
     return page
 
 
+def test_patched_at_all_positions_at_once_nothing_is_said_of_tokens(dog_model, own_home):
+    run_or_load(PatchConfig(str(dog_model), **PAIR, site="head_z", at="all"))
+    page = AppTest.from_string(PAGE, default_timeout=60).run()
+    assert not page.exception
+    assert not {"token", "other"} & set(page.dataframe[0].value.columns)
+    assert "head" in page.dataframe[0].value.columns
+    said = " ".join(caption.value for caption in page.caption)
+    assert "place beyond 1" in said
+    assert "token that differs" not in said
+
+
 TABS = {
     "Patching": "head_z of the other prompt, patched into the prompt. The target, 'dog' - 'w7', is",
     "A head": "head 1.2, lens raw. The terms of its layer add up to attn_out within",

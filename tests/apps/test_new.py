@@ -13,7 +13,7 @@ from interp.errors import UserError
 from interp.model.allowed import FOLDERS
 from interp.neurons.atlas import AtlasConfig
 from interp.runs import queue
-from interp.runs.jobs import STARTED, new_folder
+from interp.runs.jobs import RESULT, STARTED, new_folder
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.runs.watched import FILE
@@ -253,7 +253,15 @@ def test_an_unfinished_run_is_resumed_and_a_damaged_one_is_explained(model, monk
     shown = AppTest.from_function(jobs_page, default_timeout=60).run()
     assert any("manifest.json" in w.value.replace("\\", "") for w in shown.warning)
     shown.button(key=f"resume neurons.atlas {folder.name}").click().run()
-    assert started == [(store.root, ("neurons", "atlas", "--model", model, "--k", "3"))]
+    words = ("neurons", "atlas", "--model", model, "--k", "3")
+    assert started == [(store.root, words)]
+    cancelled = new_folder(store.root, words)
+    result = {"code": 130, "time": 2.0, "line": "", "run": None}
+    (cancelled / RESULT).write_text(json.dumps(result))
+    shown.run()
+    labels = [button.label for button in shown.button]
+    assert "Start again" in labels
+    assert "Resume" not in labels, "one way to go on with it is enough"
 
 
 @pytest.mark.parametrize("plan", [{}, {"study": 3}, {"study": "neurons.atlas", "config": []}])

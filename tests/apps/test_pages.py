@@ -1,6 +1,7 @@
 """What the pages share, without a browser."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.analyses import label
-from interp.apps import common, offering
+from interp.apps import common, offering, picking
 from interp.directions import Directions
 from interp.directions.provenance import Provenance
 from interp.model.site import Site
@@ -101,6 +102,44 @@ def test_the_first_page_names_a_run_that_it_passes_over(own_home):
     assert damaged.name in shown.warning[0].value
     stored = shown.dataframe[0].value
     assert stored["model"][stored["finished"] != "shipped"].tolist() == ["sound"]
+
+
+def test_a_picture_with_many_panels_has_the_whole_width(own_home):
+    """The shipped comparison has six: in half a page they cannot be read."""
+    shown = AppTest.from_function(home_page, default_timeout=60).run()
+    assert not shown.exception
+    half = [c for column in shown.columns if column.weight < 1 for c in column.get("plotly_chart")]
+    assert max(map(panels, shown.get("plotly_chart"))) > 2 >= max(map(panels, half), default=0)
+
+
+def panels(chart):
+    return sum(name.startswith("xaxis") for name in json.loads(chart.proto.spec)["layout"])
+
+
+def test_runs_that_lack_what_a_page_needs_are_said_to(own_home):
+    def page():
+        from interp.apps.picking import pick_run
+
+        pick_run("othello.compare", fits=lambda run: False, lacks="the probes and latents")
+
+    shown = AppTest.from_function(page).run()
+    (said,) = [info.value.replace("\\", "") for info in shown.info]
+    assert said == (
+        "A run of othello.compare is here, and ships with the workbench, but without the probes "
+        "and latents, which this page needs. Make one:"
+    )
+
+
+def test_a_run_s_label_has_words_and_no_switch_that_is_off():
+    def run(key, **config):
+        manifest = {"finished": "2026-01-01T00:00:00", "key": key}
+        own = {"study": "neurons.atlas", "path": Path(key), "manifest": manifest}
+        return SimpleNamespace(**own, config={"model": "m", **config})
+
+    runs = [run("a" * 12, all_ids=False, top_p=1, k=3), run("b" * 12, all_ids=True, top_p=2, k=4)]
+    off, on = picking._labels(runs).values()
+    assert off == "m · top p 1 · k 3 · 01-01 00:00 · aaaaaaaa"
+    assert on == "m · all ids · top p 2 · k 4 · 01-01 00:00 · bbbbbbbb"
 
 
 def clamp_page():

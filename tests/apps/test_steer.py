@@ -172,6 +172,29 @@ def test_an_edit_is_added(talking_model, sae, monkeypatch):
     assert "is on the list already" in shown.error[0].value.replace("\\", "")
 
 
+def test_edits_that_are_left_out_are_counted(talking_model):
+    shown = arrived(talking_model, edits="hold 1.down.17=50;hold 1.down.99999;hold 9.up.1=2")
+    said = [warning.value.replace("\\", "") for warning in shown.warning]
+    assert said == ["2 of 3 edits are left out: see above."]
+    assert texts(shown)[1] == "dog" * 5, "the sound one acts"
+
+
+def test_what_the_model_has_not_is_not_added(talking_model):
+    good = "hold 1.down.17=50"
+    shown = fine(arrived(talking_model, live="no", edits=good))
+    shown.selectbox(key="way").set_value("As a text").run()
+    for text, why in (("hold 1.down.99999", "neurons 0..47"), ("add 9.down.1=2", "no layer 9")):
+        shown.text_input(key="new text").set_value(text).run()
+        shown.button(key="add").click().run()
+        assert why in shown.error[0].value.replace("\\", ""), shown.error[0].value
+        assert listed(shown) == [good]
+
+
+def test_an_edit_a_parameter_is_the_same_list(talking_model):
+    several = ["hold 1.down.17=50", "off add 1.down.4=2"]
+    assert listed(fine(arrived(talking_model, live="no", edits=several))) == several
+
+
 @pytest.mark.parametrize(
     ("source", "act", "edit"),
     [

@@ -1,5 +1,6 @@
 """The latents page, without a browser, on a stored survey and without one."""
 
+import json
 import shutil
 
 import pytest
@@ -7,6 +8,8 @@ from streamlit.testing.v1 import AppTest
 
 from interp.latents import neuronpedia
 from interp.runs.store import Store
+
+from ..manifests import seal_again
 
 
 def latents_page():
@@ -50,6 +53,16 @@ def test_by_density_at_first(stored, surveyed):
     rows = page.dataframe[0].value
     assert rows["density"].is_monotonic_decreasing
     assert f"latent {rows['latent'].iloc[0]} of topk-L2-S0" in texts(page)
+
+
+def test_a_survey_of_before_says_what_it_lacks(stored):
+    manifest = json.loads((stored / "manifest.json").read_text())
+    del manifest["sae"]
+    seal_again(stored, manifest)
+    page = shown(latent="3")
+    assert not page.error
+    assert "does not say which SAE it is of" in page.info[0].value
+    assert any("interp saes survey" in code.value for code in page.code)
 
 
 def test_a_latent_by_its_number(stored):

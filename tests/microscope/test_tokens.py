@@ -33,7 +33,8 @@ def test_a_token_s_probability_is_given_at_the_position_before(opened, logprobs)
     rows = token_table(passed(opened, TEXT), 3)
     assert rows["token"].tolist() == ["w3", "dog", "w5", "w9", "w9"]
     assert math.isnan(rows["probability"][0])
-    assert rows["rank"][0] == 0
+    assert rows["rank"].isna().tolist() == [True, False, False, False, False]
+    assert rows["rank"].dtype == "Int64", "whole numbers, none for the first"
     for position in range(1, len(IDS)):
         before, token = logprobs[position - 1], IDS[position]
         row = rows.iloc[position]
