@@ -50,7 +50,7 @@ def cosine_map(cosine: Tensor, rows: list[str], columns: list[str]) -> go.Figure
         )
     )
     for axis, names in ((figure.layout.xaxis, columns), (figure.layout.yaxis, rows)):
-        axis.update(tickvals=list(range(len(names))), ticktext=[_named(_cut(n)) for n in names])
+        axis.update(tickvals=list(range(len(names))), ticktext=[_named(cut(n)) for n in names])
     figure.update_yaxes(autorange="reversed", automargin=True)
     return laid_out(figure, "Cosines", height=min(160 + 24 * len(rows), 700))
 
@@ -60,7 +60,8 @@ def _named(name: str) -> str:
     return literal(name) if " " in name.strip() and name == name.strip() else label(name)
 
 
-def _cut(name: str) -> str:
+def cut(name: str) -> str:
+    """A long name without its middle."""
     half = LONGEST // 2 - 1
     return name if len(name) <= LONGEST else f"{name[:half]} … {name[-half:]}"
 
