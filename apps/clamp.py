@@ -22,6 +22,7 @@ from interp.apps.common import (
 from interp.errors import UserError
 from interp.model.vocabulary import visible
 from interp.neurons import figures
+from interp.plain_numbers import exact
 from interp.plots import row_at_most
 from interp.runs.store import Run
 
@@ -45,9 +46,9 @@ def page() -> None:
     before = rows[rows["value"].isna()].iloc[0]
     values = [float(value) for value in held["value"]]
     place = bound("value", _strongest(held, before), values)
-    value = st.select_slider("Hold it at", values, key=place, format_func=lambda v: f"{v:g}")
+    value = st.select_slider("Hold it at", values, key=place, format_func=exact)
     after = held[held["value"] == value].iloc[0]
-    shown = {"not clamped": before, f"held at {value:g}": after}
+    shown = {"not clamped": before, f"held at {exact(value)}": after}
     for column, (name, row) in zip(st.columns(2), shown.items(), strict=True):
         column.metric(plain(f"probability of {visible(word)}, {name}"), f"{row['probability']:.2g}")
         column.caption("What the model goes on with:")

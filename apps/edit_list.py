@@ -28,6 +28,7 @@ from interp.latents import search
 from interp.model.neuron import parse_neuron
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
+from interp.plain_numbers import exact
 from interp.plain_text import printable
 from interp.runs.store import Run, Store
 
@@ -172,7 +173,7 @@ def _row(number: int, text: str, model: str, running: bool, place: str) -> Row:
 def _slider(row: Row, number: int, model: str, running: bool, place: str) -> Row:
     """Its value, over a range that goes from nothing to too much."""
     if not running:
-        now = "a value that does something" if row.unset else f"{row.act.value:g}"
+        now = "a value that does something" if row.unset else exact(row.act.value)
         st.caption(plain(f"At {now}; its slider comes with the model."))
         return row
     range_ = _range(row.act, model)

@@ -26,6 +26,7 @@ from interp.apps.common import (
 from interp.errors import UserError
 from interp.knob import figures
 from interp.model.vocabulary import visible
+from interp.plain_numbers import exact
 from interp.runs.command import store_words
 from interp.runs.shipped import is_shipped, shipped
 from interp.runs.store import Run, Store
@@ -178,7 +179,7 @@ def _offered(
     model, template, adapter = run.config["model"], run.config["template"], _adapter(run)
     folder = "shipped" if is_shipped(run) else _folder(run)
     command = ["interp", "knob", "steer", "--adapter", adapter, "--context", context]
-    command += ["--knob", folder, "--query", query, "--value", f"{c:g}"]
+    command += ["--knob", folder, "--query", query, "--value", exact(c)]
     command += ["--direction", name, "--model", model, "--template", template]
     command += store_words(Store().root)
     call = (
@@ -187,7 +188,7 @@ def _offered(
         f"direction = pick_direction(read_knob({folder!r}), {name!r})\n"
         f"item = Item('own', 'own', {context!r}, {query!r}, '', '')\n"
         f"subject = open_tuned({model!r}, {adapter!r})\n"
-        f"rows = steering_curve(subject, item, direction, [None, {c:g}], template={template!r})"
+        f"rows = steering_curve(subject, item, direction, [None, {c!r}], template={template!r})"
     )
     offer(pd.DataFrame(rows), "answers", command, call)
 

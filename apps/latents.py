@@ -29,6 +29,7 @@ from interp.errors import UserError
 from interp.latents import card, figures, html, neuronpedia, search
 from interp.latents.survey import SurveyConfig
 from interp.model.vocabulary import visible
+from interp.plain_numbers import exact
 from interp.runs.fit import rebuilt
 from interp.runs.store import Run
 
@@ -130,8 +131,8 @@ def _results(run: Run, word: str, by: search.By) -> int | None:
         kept = bound("order", "dense", orders)
         order = right.segmented_control("First", orders, key=kept, format_func=plain, required=True)
         rows = by_density(run, low, high, order or "dense", LIMIT)
-        command = ["--density", f"{low:g}", f"{high:g}", "--order", order or "dense"]
-        call = f"search.by_density(survey, {low:g}, {high:g}, {order or 'dense'!r})"
+        command = ["--density", exact(low), exact(high), "--order", order or "dense"]
+        call = f"search.by_density(survey, {low!r}, {high!r}, {order or 'dense'!r})"
     chosen = _selected(rows, f"rows {run.path} {word} {by} {len(rows)}")
     full = ["interp", "saes", "search", *command, "--survey", str(run.path)]
     offer(rows, f"latents {word or 'by density'}", full, _imports(run) + call)

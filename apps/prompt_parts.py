@@ -28,7 +28,7 @@ def contributions(look: Look) -> None:
     found = look.explained()
     parts, total = found.parts, float(found.parts["contribution"].sum())
     inner = parts[~parts["kind"].isin((EMBEDDING, BIAS))]
-    largest = inner.iloc[int(inner["contribution"].abs().to_numpy().argmax())]
+    largest = parts.iloc[int(parts["contribution"].abs().to_numpy().argmax())]
     charts(
         "parts",
         figures.waterfall(parts, found.target),
@@ -39,17 +39,17 @@ def contributions(look: Look) -> None:
         found=f"The bars add up to {total:.4f}; the model's own logit is {found.value:.4f} "
         f"(difference {abs(total - found.value):.1e}). The largest is "
         f"{figures.part_name(largest['kind'], int(largest['layer']))} with "
-        f"{largest['contribution']:+.2f}, and parts of the last quarter of the layers have "
-        f"{_late(inner):.0%} of all in size.",
+        f"{largest['contribution']:+.2f}. Of what attention and MLPs add, in size, the "
+        f"last quarter of the layers has {_late(inner):.0%}.",
     )
     command, call = look.call()
     offer(parts, "parts", command, f"{call}run.table('parts')")
 
 
 def _late(parts: pd.DataFrame) -> float:
-    """The share of the last quarter of the layers."""
-    sizes = parts["contribution"].abs()
-    return float(sizes[parts["layer"] >= 0.75 * (parts["layer"].max() + 1)].sum() / sizes.sum())
+    """The share of the last quarter of the layers, one at least, of attention and MLPs."""
+    sizes, layers = parts["contribution"].abs(), int(parts["layer"].max()) + 1
+    return float(sizes[parts["layer"] >= min(0.75 * layers, layers - 1)].sum() / sizes.sum())
 
 
 def neurons(look: Look) -> None:

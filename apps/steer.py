@@ -30,6 +30,7 @@ from interp.directions.steering import (
 from interp.model.batch import Sampling
 from interp.model.catalog import resolve
 from interp.model.vocabulary import check_chat_template, visible
+from interp.plain_numbers import exact
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -254,7 +255,8 @@ class _Bars:
 
 def _told(asked: Asked, said: dict[str, list[Answer]]) -> None:
     how = asked.how
-    drawn = f"drawn at temperature {how.temperature:g}, top-p {how.top_p:g}, seed {how.seed}"
+    top_p = exact(how.top_p)
+    drawn = f"drawn at temperature {exact(how.temperature)}, top-p {top_p}, seed {how.seed}"
     chosen = drawn if how.temperature else "the likeliest token each time"
     cut = any(not answer.whole for answers in said.values() for answer in answers)
     st.caption(
@@ -271,7 +273,7 @@ def _command(asked: Asked, acts: Sequence[Act]) -> list[str]:
     words += [] if asked.chat else ["--no-chat"]
     words += ["--tokens", str(asked.tokens)]
     if how.temperature:
-        words += ["--temperature", f"{how.temperature:g}", "--top-p", f"{how.top_p:g}"]
+        words += ["--temperature", exact(how.temperature), "--top-p", exact(how.top_p)]
         words += ["--seed", str(how.seed)]
     return words
 
@@ -279,7 +281,7 @@ def _command(asked: Asked, acts: Sequence[Act]) -> list[str]:
 def _call(asked: Asked, acts: Sequence[Act]) -> str:
     feed, how = feeding(acts), asked.how
     given = "" if feed == "auto" else f", bos={feed!r}"
-    sampling = f", how=Sampling({how.temperature:g}, {how.top_p:g}, {how.seed})"
+    sampling = f", how=Sampling({how.temperature!r}, {how.top_p!r}, {how.seed})"
     imports = "from interp.model.batch import Sampling\n" if how.temperature else ""
     return (
         f"from interp.directions.steering import compared, edits_of, parse_act\n{imports}"

@@ -15,6 +15,7 @@ import tyro
 from ..errors import UserError
 from ..latents.effects import LatentEffectsConfig
 from ..model.prompting import Bos
+from ..plain_numbers import exact
 from . import latents as _latents  # noqa: F401  its commands stand in the same group
 from .common import Flag, Json, command, positive, print_frame, study_command, with_table
 from .saes import Source, saes
@@ -70,7 +71,7 @@ def steer(
 
     def edits(acting: Acting) -> dict[str, Edit]:
         special = acting.subject.prompting
-        return {f"{v:g}": steer_latent(acting.sae, latents, v, special) for v in by}
+        return {exact(v): steer_latent(acting.sae, latents, v, special) for v in by}
 
     _finite("--by", by)
     _act("steer", source, latents, asked, edits, json)
@@ -93,7 +94,7 @@ def clamp(
 
     def edits(acting: Acting) -> dict[str, Edit]:
         special = acting.subject.prompting
-        return {f"{v:g}": clamp_latent(acting.sae, latents, v, special) for v in to}
+        return {exact(v): clamp_latent(acting.sae, latents, v, special) for v in to}
 
     _finite("--to", to)
     _act("clamp", source, latents, asked, edits, json)

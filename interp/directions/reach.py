@@ -1,20 +1,23 @@
 """How far an edit's value goes: where it begins to change what a model says, and the most to try.
 
 A quarter of the stream's median length at the site changes the text of the models that we tried,
-and four times as much ruins it. A neuron of the down projection writes its value times its vector;
-one of up or gate is multiplied with the other's, of which the mean over a sample of text is taken.
+and four times as much ruins it. What a direction or a latent adds is as long as the value says.
+What a neuron writes passes an activation function, another neuron or a norm on its way, so the
+change of the stream is measured with the edit in force.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..model.neuron import check_neuron, clamp_site, parse_neuron
+from ..model.batch import Batch
+from ..model.edits import clamp
+from ..model.neuron import NeuronName, check_neuron, clamp_site, parse_neuron
 from ..model.site import Site
 from ..model.subject import Subject
 from ..model.weights import open_weights
@@ -32,6 +35,14 @@ ROW, TOKENS = 64, 256
 """The sample of text: Python's own."""
 FEW = 16
 """Kinds of tokens in a sample that says nothing."""
+TRIES = 4
+"""Values that are tried, after the first."""
+CLOSE = 1.2
+"""Shares within this factor are about the same."""
+FARTHEST = 10.0
+"""The factor from one value that is tried to the next, at most."""
+FEWER = 4.0
+"""By this factor the negative half does little."""
 
 
 class Reach(NamedTuple):
@@ -64,7 +75,8 @@ def reach(
         direction = one_direction(act.target, model)
         length, site = float(direction.vectors[0].norm()), direction.site
     stream = _stream(site, subject)
-    norm = _length(_sample(subject, [stream])[stream])
+    text = _Text.of(subject)
+    norm = _length(text.data(subject.capture(text.batch, [stream])[stream]))
     start = SHARE * norm / length if length else 1.0
     if sae is not None and largest > 0:
         start = max(start, largest)
@@ -79,23 +91,90 @@ def reach(
 def _of_neuron(act: Act, subject: Subject, model: str) -> Reach:
     neuron, weights = parse_neuron(act.target), open_weights(model)
     check_neuron(neuron, weights)
-    own, layer = clamp_site(neuron), neuron.layer
-    stream = _stream(Site("mlp_out", layer), subject)
-    partner = {"up": Site("mlp_gate", layer), "gate": Site("mlp_up", layer)}.get(neuron.kind)
-    if "gate" not in weights.spec.kinds:
-        partner = None
-    found = _sample(subject, [own, stream, *filter(None, [partner])])
-    largest = float(found[own][:, neuron.neuron].abs().max())
-    other = float(found[partner][:, neuron.neuron].abs().mean()) if partner else 1.0
-    written = float(weights.in_stream("down", layer)[neuron.neuron].norm()) * other
-    norm = _length(found[stream])
-    start = max(SHARE * norm / written if written else 0.0, TIMES * largest) or 1.0
+    own, stream = clamp_site(neuron), _stream(Site("mlp_out", neuron.layer), subject)
+    inner = {Site(kind, neuron.layer) for kind in ("mlp_up", "mlp_post", "mlp_out")}
+    text = _Text.of(subject)
+    seen = subject.capture(text.batch, {own, stream, *(inner & set(subject.sites))})
+    data = {site.kind: text.data(x).double() for site, x in seen.items()}
+    activation = data[own.kind][:, neuron.neuron]
+    low, high = float(activation.min()), float(activation.max())
+    a_unit = _written(neuron, data, weights.in_stream("down", neuron.layer).double())
+    guess = SHARE * _length(data[stream.kind]) / a_unit if a_unit > 0 else 0.0
+
+    def moved(value: float) -> tuple[float, float]:
+        return _moved(neuron, value, subject, text, seen[stream], stream)
+
+    start, (up, down) = _settled(guess, TIMES * max(abs(low), abs(high)), moved)
+    little = "; the negative half does little" if down < up / FEWER else ""
     return _rounded(
         start,
-        f"Its largest activation on a sample of text is {largest:.3g}. What it writes at "
-        f"{_two(start):g} is {_two(start) * written / norm:.2g} of the stream's median length at "
-        f"{stream}.",
+        f"On a sample of text it is {low:.3g} to {high:.3g}. Held at {start:g}, it moves the "
+        f"stream at {stream} by {up:.2g} of its median length, held at {-start:g} by "
+        f"{down:.2g}{little}.",
     )
+
+
+def _written(neuron: NeuronName, data: Mapping[str, Tensor], rows: Tensor) -> float:
+    """About how long what a neuron writes to the stream is for one unit of its activation: a guess,
+    from which the values to measure begin.
+
+    Args:
+        data: activations [n, d] of its layer by kind of site, those that the model has.
+        rows: what each neuron writes before a norm, [d_mlp, d_model].
+    """
+    factors = [rows[neuron.neuron].norm()]
+    if "mlp_up" in data and neuron.kind == "gate":
+        factors.append(_median(data["mlp_up"][:, neuron.neuron].abs()))
+    if {"mlp_up", "mlp_post"} <= data.keys() and neuron.kind == "up":
+        own, product = (data[kind][:, neuron.neuron].abs() for kind in ("mlp_up", "mlp_post"))
+        factors.append(_median(product / own))
+    if {"mlp_post", "mlp_out"} <= data.keys():  # a norm behind the MLP
+        before, after = data["mlp_post"] @ rows, data["mlp_out"]
+        factors.append(_median(after.norm(dim=-1) / before.norm(dim=-1)))
+    return float(torch.stack(factors).prod())
+
+
+def _median(values: Tensor) -> Tensor:
+    """Of those that are finite; 1 of none."""
+    finite = values[values.isfinite()]
+    return finite.median() if len(finite) else torch.ones((), dtype=values.dtype)
+
+
+def _settled(
+    guess: float, least: float, moved: Callable[[float], tuple[float, float]]
+) -> tuple[float, tuple[float, float]]:
+    """The value, of two digits and at least `least`, that moves the stream by about SHARE, and how
+    far it and its negative do. Behind a norm there may be none: then one beyond which nothing
+    grows."""
+    value = _two(max(guess, least) or 1.0)
+    shares = moved(value)
+    for _ in range(TRIES):
+        near = SHARE / CLOSE <= shares[0] <= SHARE * CLOSE
+        if near or not shares[0] > 0 or (shares[0] > SHARE and value <= _two(least)):
+            break
+        next_ = _two(max(value * min(SHARE / shares[0], FARTHEST), least))
+        found = moved(next_)
+        if next_ > value and found[0] < CLOSE * shares[0]:
+            break
+        value, shares = next_, found
+    return value, shares
+
+
+def _moved(
+    neuron: NeuronName, value: float, subject: Subject, text: _Text, plain: Tensor, stream: Site
+) -> tuple[float, float]:
+    """The median change of the stream with a neuron held at a value, and at its negative, as a
+    share of the stream's median length, over a half of the text."""
+    half = slice(0, (len(text.counted) + 1) // 2)
+    ids, mask, counted, before = text.batch.ids, text.batch.mask, text.counted[half], plain[half]
+    twice = Batch(*(torch.cat([x[half], x[half]]) for x in (ids, mask)))
+    values = torch.tensor([value, -value]).repeat_interleave(len(counted))
+    with subject.edited(clamp(clamp_site(neuron), neuron.neuron, values)):
+        after = subject.capture(twice, [stream])[stream]
+    norm = _length(before[counted])
+    changes = (after - before.repeat(2, 1, 1)).double().split(len(counted))
+    up, down = (_length(change[counted]) / norm if norm else math.nan for change in changes)
+    return up, down
 
 
 def _stream(site: Site, subject: Subject) -> Site:
@@ -104,24 +183,33 @@ def _stream(site: Site, subject: Subject) -> Site:
     return after if site.kind in ("attn_out", "mlp_out") and after in subject.sites else site
 
 
-def _sample(subject: Subject, sites: Sequence[Site]) -> dict[Site, Tensor]:
-    """Activations [n, d] at a sample of text, without the first position of each row, which models
-    attend to whatever it is. Where the tokenizer knows hardly a word of it, at random tokens."""
-    rows = list(token_rows(read_corpus(None), subject.prompting, ROW, TOKENS))
-    if len({i for row in rows for i in row}) < FEW:
-        drawn = torch.Generator().manual_seed(0)
-        size = (TOKENS // ROW, ROW)
-        rows = torch.randint(subject.spec.d_vocab, size, generator=drawn).tolist()
-    batch = subject.pad(rows)
-    counted = subject.counted(batch)
-    counted[:, 0] = False
-    found = subject.capture(batch, sites)
-    return {site: found[site][counted].flatten(1).float() for site in sites}
+class _Text(NamedTuple):
+    """A sample of text, and which positions count: not the first of each row, which models attend
+    to whatever it is. Where the tokenizer knows hardly a word of it, random tokens."""
+
+    batch: Batch
+    counted: Tensor
+
+    @classmethod
+    def of(cls, subject: Subject) -> _Text:
+        rows = list(token_rows(read_corpus(None), subject.prompting, ROW, TOKENS))
+        if len({i for row in rows for i in row}) < FEW:
+            drawn = torch.Generator().manual_seed(0)
+            size = (TOKENS // ROW, ROW)
+            rows = torch.randint(subject.spec.d_vocab, size, generator=drawn).tolist()
+        batch = subject.pad(rows)
+        counted = subject.counted(batch)
+        counted[:, 0] = False
+        return cls(batch, counted)
+
+    def data(self, x: Tensor) -> Tensor:
+        """Activations [n, d] at the positions that count."""
+        return x[self.counted].flatten(1)
 
 
 def _length(x: Tensor) -> float:
     """The median: a few activations are massive."""
-    return float(x.norm(dim=-1).median())
+    return float(x.double().norm(dim=-1).median())
 
 
 def _rounded(start: float, said: str) -> Reach:

@@ -38,6 +38,7 @@ from ..model.neuron import check_neuron, clamp_site, parse_neuron
 from ..model.prompting import Bos
 from ..model.subject import Subject
 from ..model.weights import open_weights
+from ..plain_numbers import exact
 from ..progress import progress
 from ..runs.store import Store
 from .directions import Directions
@@ -73,7 +74,7 @@ class Act:
     """NaN for a verb without one."""
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.target}" + (f"={self.value:g}" if VERBS[self.verb] else "")
+        return f"{self.verb} {self.target}" + (f"={exact(self.value)}" if VERBS[self.verb] else "")
 
     @property
     def sae(self) -> str:

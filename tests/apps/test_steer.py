@@ -99,17 +99,22 @@ def test_a_link_restores_the_edits_and_both_texts(talking_model, subject):
         ["hold 1.down.17=50", "project-out 1.down.3"],
         ["steer-latent sae:{sae}:7=30", "ablate-latent sae:{sae}:5"],
         ["clamp-latent sae:{sae}:7=40"],
+        ["hold 1.down.17=50.123456789", "add 1.down.4=1234567.25"],
         ["splice sae:{sae}", "splice+error sae:{sae}", "add 1.down.4=2"],
     ],
 )
 def test_several_edits_are_reproduced_by_one_command_and_one_call(talking_model, sae, edits):
     edits = [each.format(sae=sae) for each in edits]
-    sampling = {"temperature": "0.7", "top_p": "0.9", "seed": "3"}
+    sampling = {"temperature": "0.7654321987", "top_p": "0.8765432198", "seed": "3"}
     shown = fine(arrived(talking_model, edits=edit_list.joined(edits), **sampling))
     code = {block.language: block.value for block in shown.code}
     words = shlex.split(code["bash"])[1:]
     parse(words)
     assert words[1 : 1 + len(edits)] == edits
+    assert [words[words.index(f"--{name.replace('_', '-')}") + 1] for name in sampling] == [
+        *sampling.values()
+    ]
+    assert f"Sampling({sampling['temperature']}, {sampling['top_p']}, 3)" in code["python"]
     scope = {}
     exec(code["python"], scope)
     assert scope["rows"]["text"].tolist() == texts(shown)

@@ -59,6 +59,10 @@ def pair(dog_model, tmp_path_factory):
     [
         "hold 29.down.808=40",
         "add kept:mine:first=-2.5",
+        "hold 29.down.808=0.123456789",
+        "add kept:mine=-1234567.25",
+        "add kept:mine=0.30000000000000004",
+        "clamp-latent sae:x:3=1e-300",
         "add /a folder/with=signs:3=8",
         "project-out run:ab12/set:3",
         "steer-latent sae:/a/b:12=5",

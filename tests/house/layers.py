@@ -29,7 +29,7 @@ HOUSE = (
     "plugins",
     "errors | lazy | progress",
     "webpage",
-    "plain_text",
+    "plain_text | plain_numbers",
 )
 """Higher lines may import lower ones, never the other way round."""
 ELSEWHERE = ("apps", "data", "kernels", "probes")

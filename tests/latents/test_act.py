@@ -67,6 +67,13 @@ def test_commands_give_what_the_edits_give(source, dog_model, asked):
                 assert best == DOG
 
 
+@pytest.mark.parametrize("words", [("steer", "--by"), ("clamp", "--to")])
+def test_values_that_are_nearly_the_same_are_two(source, asked, words):
+    """As many decimals name each as tell them apart."""
+    _, answer, _ = asked(words[0], source, 7, words[1], 1.23456789, 1.2345678)
+    assert [row["edit"] for row in answer["results"]] == ["as it is", "1.23456789", "1.2345678"]
+
+
 def test_the_activation_is_that_of_the_edited_stream(source, dog_model, asked):
     subject, sae = open_subject(str(dog_model)), open_sae(source)
     _, answer, _ = asked("steer", source, 7, "--by", 3)

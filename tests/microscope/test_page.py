@@ -103,6 +103,20 @@ def test_every_view_and_what_reproduces_it(shown, view):
         exec(calls[0], {})
 
 
+def test_the_largest_part_may_be_the_embedding(shown, dog_model):
+    run = run_or_load(LookConfig(str(dog_model), TEXT, target="w0"))
+    parts = run.table("parts").query("position == 3").reset_index(drop=True)
+    largest = parts.loc[parts["contribution"].abs().idxmax()]
+    assert largest["kind"] == "embedding"
+    shown.query_params["text"] = TEXT
+    at(shown, "Contributions", position=3, target="w0")
+    assert f"The largest is embedding with {largest['contribution']:+.2f}." in said(shown)
+    within = parts[parts["kind"].isin(["attention", "MLP"])]
+    sizes = within["contribution"].abs()
+    share = sizes[within["layer"] == 1].sum() / sizes.sum()  # of two layers
+    assert f"the last quarter of the layers has {share:.0%}." in said(shown)
+
+
 @pytest.mark.parametrize(
     ("less", "named"),
     [("the mean of all", "'w5' - mean"), ("nothing", "'w5' after"), ("a token", "'w5' - ")],
