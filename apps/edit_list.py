@@ -138,12 +138,12 @@ def section(model: str, running: bool) -> tuple[list[Act], str]:
 
 def _agreed(texts: list[str]) -> bool:
     """Whether the SAEs that the list names may be fetched, as far as they must be."""
-    saes = []
+    named = []
     for text in texts:
-        with suppress(UserError):  # its own row says what is wrong
-            saes.append(parsed(text).act.sae)
+        with suppress(UserError):  # which its own row says
+            named.append(parsed(text).act.sae)
     with errors_in_place():
-        for sae in dict.fromkeys(saes):
+        for sae in dict.fromkeys(named):
             consent_to_sae(sae)
         return True
     return False

@@ -108,5 +108,5 @@ def _spelled(every: list[OpenSet], names: list[str]) -> None:
     for each, name in zip(every, names, strict=True):
         with errors_in_place():
             table = decoded(each, each.model, 10, "raw")
-            rows.append(spelled(table, name, str(each.directions.site)))
+            rows.append(spelled(table, figures.cut(name), str(each.directions.site)))
     shown_table(pd.DataFrame(rows), "spelled", "directions")

@@ -17,7 +17,7 @@ from typing import Any
 from .plain_text import printable
 
 CARD = """
-.card{font:14px/1.5 system-ui,sans-serif}
+.card{font-size:14px;line-height:1.5}
 .card h2{font-size:1.15rem;margin:0 0 .2rem;overflow-wrap:anywhere}
 .card h3{font-size:.95rem;margin:1rem 0 .2rem}
 .card table{border-collapse:collapse;font-size:13px}

@@ -30,21 +30,40 @@ def next_tokens(rows: pd.DataFrame) -> go.Figure:
     return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.08})
 
 
+LONGEST = 24
+"""Characters of a name on an axis."""
+
+
 def cosine_map(cosine: Tensor, rows: list[str], columns: list[str]) -> go.Figure:
-    """Cosines [n, m] of two sets of directions."""
+    """Cosines [n, m] of two sets of directions. Cells stand by number, since two may have one name;
+    a long name is cut in its middle on the axis, and whole on hover."""
     figure = go.Figure(
         go.Heatmap(
             z=cosine.numpy(),
-            x=[label(name) for name in columns],
-            y=[label(name) for name in rows],
+            x=list(range(len(columns))),
+            y=list(range(len(rows))),
+            customdata=[[(_named(row), _named(column)) for column in columns] for row in rows],
             zmin=-1,
             zmax=1,
             colorscale=DIVERGING,
-            hovertemplate="%{y}<br>%{x}<br>cosine %{z:.3f}<extra></extra>",
+            hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>cosine %{z:.3f}<extra></extra>",
         )
     )
+    for axis, names in ((figure.layout.xaxis, columns), (figure.layout.yaxis, rows)):
+        axis.update(tickvals=list(range(len(names))), ticktext=[_named(cut(n)) for n in names])
     figure.update_yaxes(autorange="reversed", automargin=True)
     return laid_out(figure, "Cosines", height=min(160 + 24 * len(rows), 700))
+
+
+def _named(name: str) -> str:
+    """A token with its blanks made visible; a name of several words as it is."""
+    return literal(name) if " " in name.strip() and name == name.strip() else label(name)
+
+
+def cut(name: str) -> str:
+    """A long name without its middle."""
+    half = LONGEST // 2 - 1
+    return name if len(name) <= LONGEST else f"{name[:half]} … {name[-half:]}"
 
 
 def token_bars(decoded: pd.Series) -> go.Figure:

@@ -30,6 +30,7 @@ from interp.directions.merging import merge
 from interp.directions.parcel import export, import_parcel, packed
 from interp.directions.provenance import Provenance
 from interp.directions.reading import Encoder, Product, Scale
+from interp.directions.sources import content
 from interp.errors import UserError
 from interp.model.conformance import tiny_model
 from interp.model.site import Site
@@ -300,6 +301,17 @@ def test_notes_titles_names_and_removal(own_home):
     assert collection_names(Store()) == []
     with pytest.raises(UserError, match="there is no collection 'b'"):
         keeping.remove("b")
+
+
+def test_another_title_is_another_content(own_home):
+    """Directions that are kept bear their titles as names, in every table."""
+    keep_directions("a", a_set(1))
+    before = content("kept:a"), open_directions("kept:a").identity
+    annotate("a", "", "v0", "first")
+    assert open_directions("kept:a").names == ["first"]
+    after = content("kept:a"), open_directions("kept:a").identity
+    assert not {*before} & {*after}
+    assert after == (content("kept:a"), open_directions("kept:a").identity)
 
 
 def test_sent_and_taken(own_home, tmp_path):

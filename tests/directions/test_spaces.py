@@ -20,6 +20,7 @@ from interp.directions.compare import (
     pairs,
     stream_cosine,
 )
+from interp.directions.figures import cosine_map
 from interp.directions.inspect import scores_on_text
 from interp.directions.nearest import nearest_neurons, neurons_there
 from interp.directions.provenance import Provenance
@@ -130,6 +131,19 @@ def test_a_map_of_cosines_has_one_definition(family, model_folder, own_home):
     assert lacking.cosine[0].isnan().all()
     assert "is left out: no model '/nowhere'" in lacking.told
     np.testing.assert_allclose(lacking.cosine[1:, 1:].numpy(), got.cosine[1:, 1:].numpy())
+
+
+def test_two_of_one_name_are_two_rows_of_the_map_and_a_long_name_is_cut():
+    names = ["same", "same", " are", "a title of " + "long" * 20 + " words"]
+    values = torch.arange(16.0).reshape(4, 4) / 16
+    figure = cosine_map(values, names, names)
+    (heat,) = figure.data
+    assert len(set(heat.x)) == len(set(heat.y)) == 4
+    np.testing.assert_array_equal(heat.z, values)
+    ticks = figure.layout.xaxis.ticktext
+    assert ticks[:3] == ("same", "same", "␣are")
+    assert len(ticks[3]) <= 25
+    assert heat.customdata[0][3][1] == names[3]
 
 
 def test_pairs_stand_in_the_order_of_the_cosine_that_is_shown(model_folder, own_home):
