@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote
 
@@ -134,8 +135,12 @@ def section(model: str, running: bool) -> list[Act]:
 
 def _agreed(texts: list[str]) -> bool:
     """Whether the SAEs that the list names may be fetched, as far as they must be."""
+    saes = []
+    for text in texts:
+        with suppress(UserError):  # its own row says what is wrong
+            saes.append(parsed(text).act.sae)
     with errors_in_place():
-        for sae in dict.fromkeys(parsed(text).act.sae for text in texts):
+        for sae in dict.fromkeys(saes):
             consent_to_sae(sae)
         return True
     return False

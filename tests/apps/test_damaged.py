@@ -81,7 +81,11 @@ TABLES = ("classes.parquet", "layers.parquet")
 def test_a_damaged_part_is_one_line_in_its_place(own_home, name, harm):
     folder = explained(own_home / "runs")
     replaced(folder, name, harm)
-    (error,) = shown("linearscope", "Votes").error
+    page = shown("linearscope", "Votes")
+    assert not page.exception
+    if harm is without_rows and not page.error:  # what is empty may be drawn as such
+        return
+    (error,) = page.error
     assert "cannot be" in error.value
     assert "\n" not in error.value
 

@@ -226,7 +226,7 @@ def test_a_mistake_is_one_line_and_leaves_the_page_on(talking_model, params, sai
         given["edits"] += f";{good}"
     shown = arrived(talking_model, **given)
     assert not shown.exception
-    assert len(shown.error) == 1
+    assert len(shown.error) == 1, [e.value for e in shown.error]
     import re
 
     assert re.search(said, shown.error[0].value.replace("\\", ""))
