@@ -162,7 +162,7 @@ class Directions:
         self._fits(weights.spec.d_model, "the residual stream")
         self.note_model(weights)
         found = decoded(self.vectors, self.site, weights, k, lens).items()
-        return self.index.reset_index(drop=True).assign(**dict(found))
+        return self.index.reset_index(drop=True).assign(**{str(name): each for name, each in found})
 
     @property
     def read_at(self) -> Site:
@@ -257,7 +257,7 @@ class Directions:
             UserError: as `split_scores`.
         """
         found = shares(self.split_scores(split, activations, anyway)).items()
-        return self.index.reset_index(drop=True).assign(**dict(found))
+        return self.index.reset_index(drop=True).assign(**{str(name): each for name, each in found})
 
     def save(self, folder: str | Path) -> None:
         """Write the three files; `directions.json` last, so that a half-written set is refused.
