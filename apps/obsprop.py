@@ -130,7 +130,9 @@ def _methods(run: Run) -> None:
         if "template" in examples:  # version-2 runs lack it
             from interp.obsprop.evaluate import within_templates
 
-            st.caption(f"r² within a template: {within_templates(examples):.2f}.")
+            within = within_templates(examples)
+            if within == within:  # templates with one example each say nothing
+                st.caption(f"r² within a template: {within:.2f}.")
     offer_run(methods, "methods", run, "run.table('paths/paths')")
 
 

@@ -52,7 +52,8 @@ def contributions(look: Look) -> None:
 def _late(parts: pd.DataFrame) -> float:
     """The share of the last quarter of the layers, one at least, of attention and MLPs."""
     sizes, layers = parts["contribution"].abs(), int(parts["layer"].max()) + 1
-    return float(sizes[parts["layer"] >= min(0.75 * layers, layers - 1)].sum() / sizes.sum())
+    late = sizes[parts["layer"] >= min(0.75 * layers, layers - 1)]
+    return float(late.sum() / sizes.sum()) if sizes.any() else 0.0
 
 
 def neurons(look: Look) -> None:
@@ -182,7 +183,9 @@ def _compared(look: Look, found: Compared, other: str) -> None:
             + (" A surprise is one that differs in layers before the changed word can matter."
                if of == "part" else ""),
             found=f"{first['name']} differs most: {first['here']:+.2f} here, "
-            f"{first['there']:+.2f} there.",
+            f"{first['there']:+.2f} there."
+            if first["here"] != first["there"]
+            else f"No {of} differs.",
         )  # fmt: skip
     neurons = list(found.rows[found.rows["of"] == "neuron"]["name"])
     if neurons:
