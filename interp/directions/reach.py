@@ -172,7 +172,7 @@ def _moved(
     with subject.edited(clamp(clamp_site(neuron), neuron.neuron, values)):
         after = subject.capture(twice, [stream])[stream]
     norm = _length(before[counted])
-    changes = (after - before.repeat(2, 1, 1)).double().chunk(2)
+    changes = torch.split((after - before.repeat(2, 1, 1)).double(), len(counted))
     up, down = (_length(change[counted]) / norm if norm else math.nan for change in changes)
     return up, down
 
