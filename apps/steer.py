@@ -85,7 +85,8 @@ def page() -> None:
     running = st.toggle(
         "Run the model", key=bound("live", False), help="Loads it once for all windows."
     )
-    acts, left_out = [], ""
+    acts: list[Act] = []
+    left_out = ""
     with errors_in_place():
         acts, left_out = edit_list.section(asked.model, running)
     if not running:

@@ -108,15 +108,15 @@ def parse_act(text: str) -> Act:
             f"'{text}' is no edit: it begins with one of {', '.join(VERBS)}, as in 'hold "
             "29.down.808=40'"
         )
-    target = rest.strip()
-    value: float | None = math.nan
+    target, value = rest.strip(), math.nan
     if VERBS[verb]:
         target, equals, number = (part.strip() for part in rest.rpartition("="))
-        value = _number(number) if equals else None
-        if value is not None and not math.isfinite(value):
-            raise UserError(f"'{text}' is not finite: write a number, '{verb} {target}=8'")
-        if value is None:
+        given = _number(number) if equals else None
+        if given is None:
             raise UserError(f"'{text}' has no value: write '{verb} {target or number}=8'")
+        if not math.isfinite(given):
+            raise UserError(f"'{text}' is not finite: write a number, '{verb} {target}=8'")
+        value = given
     if not target:
         raise UserError(f"'{text}' says not of what: write '{verb} SOURCE'")
     if verb == "hold":

@@ -44,6 +44,14 @@ def test_a_token_s_probability_is_given_at_the_position_before(opened, logprobs)
         assert row["rank"] == place
 
 
+def test_a_look_of_before_shows_no_rank_of_the_first_token(opened):
+    from interp.apps.prompt import listed
+
+    rows = token_table(passed(opened, TEXT), 3)
+    before = rows.assign(rank=rows["rank"].fillna(0).astype(int))
+    assert listed(before)["rank"].equals(rows["rank"])
+
+
 def test_what_is_said_after_a_token_is_said_at_its_position(opened, logprobs):
     rows = token_table(passed(opened, TEXT), 3)
     for position, own in enumerate(logprobs):
