@@ -56,7 +56,7 @@ def convert(path: Path, out: Path) -> None:
     config.save_pretrained(out)
     (out / "generation_config.json").write_text(json.dumps(read_generation(file), indent=1))
     write_tokenizer(file, out)
-    with progress(f"converting {path.name}", round(size / 1e6), "MB") as advance:
+    with progress(f"converting {path.name}", max(round(size / 1e6), 1), "MB") as advance:
         write_safetensors(planned, out / "model.safetensors", _in_steps(advance, size))
 
 
