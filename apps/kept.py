@@ -67,10 +67,14 @@ def _note(collection: Collection) -> None:
     """The collection's own note, written in place."""
     # another note is another widget: a default never changes under the same key
     key = f"note {collection.name} {hash(collection.note)}"
-    text = st.text_area("About this collection", collection.note, key=key, height=70)
-    if text != collection.note:
-        keeping.annotate(collection.name, text)
-        st.rerun()
+    noted = {"on_change": _noted, "args": (key, collection.name, "")}
+    st.text_area("About this collection", collection.note, key=key, height=70, **noted)
+
+
+def _noted(key: str, collection: str, entry: str) -> None:
+    """Keep a note as it is left, before anything else is done on the page."""
+    with errors_in_place():
+        keeping.annotate(collection, st.session_state[key], entry)
 
 
 def _entries(collection: Collection) -> None:
@@ -111,10 +115,9 @@ def _entry(collection: Collection, entry: Entry) -> None:
             st.rerun()
     with right:
         key = f"note {place} {hash(entry.note)}"
-        text = st.text_area("Note", entry.note, key=key, height=80, help=plain(_about(entry)))
-        if text != entry.note:
-            keeping.annotate(collection.name, text, entry.id)
-            st.rerun()
+        noted = {"on_change": _noted, "args": (key, collection.name, entry.id)}
+        about = plain(_about(entry))
+        st.text_area("Note", entry.note, key=key, height=80, help=about, **noted)
 
 
 def _view(entry: Entry) -> None:

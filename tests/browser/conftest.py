@@ -89,3 +89,10 @@ def page(browser):
     assert not broken, broken
     assert page.locator(".stException").count() == 0
     page.close()
+
+
+def settle(page):
+    """Wait until a page has run, and what was there before is gone."""
+    page.wait_for_timeout(300)
+    page.locator("[data-test-script-state=notRunning]").wait_for(timeout=60_000)
+    page.wait_for_timeout(300)

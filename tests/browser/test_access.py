@@ -13,9 +13,12 @@ pytestmark = pytest.mark.browser
 PAGES = ["", *(page.address for entry in (VERBS | analyses()).values() for page in entry.pages)]
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
-STREAMLIT = [["[data-testid=stSidebarNav]"], ["[data-testid=stCode]"], ["[data-testid=stText]"]]
-"""What no page can mend: the navigation's lists are groups, and boxes of code scroll without being
-reached by Tab (Chromium reaches them by itself)."""
+STREAMLIT = [
+    ["[data-testid=stSidebarNav]"], ["[data-testid=stCode]"], ["[data-testid=stText]"],
+    ["[class*=st-key-wide]"],
+]  # fmt: skip
+"""What no page can mend: the navigation's lists are groups, and boxes of code and of wide figures
+scroll without being reached by Tab (Chromium reaches them by itself)."""
 
 
 def violations(page):
@@ -39,6 +42,7 @@ def test_axe_finds_nothing(browser, empty_address, scheme):
         page.goto(f"{empty_address}/{name}")
         page.get_by_role("heading", level=1).wait_for(timeout=60_000)
         page.locator("[data-test-script-state=notRunning]").wait_for(timeout=60_000)
+        page.wait_for_timeout(300)  # what was there before fades out
         if lines := violations(page):
             found[name] = lines
         over = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")

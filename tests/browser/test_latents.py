@@ -7,6 +7,7 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
 from ..latents.planted import write_sae
+from .conftest import settle
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +36,9 @@ def test_a_word_its_latent_and_its_card(page, address, survey):
     page.get_by_text("Activations of").first.wait_for()
     page.get_by_role("textbox", name="Latents to take away").fill("7, 12")
     page.get_by_role("textbox", name="Latents to take away").press("Enter")
-    page.get_by_text("interp saes latent 7 12 --survey").wait_for(state="attached")
+    settle(page)
+    page.get_by_text("Reproduce this").last.click()
+    page.get_by_text("interp saes latent 7 12 --survey").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download HTML").click()
     told = download.value.path().read_text()
@@ -53,7 +56,9 @@ def test_a_text(page, address, survey):
     box.press("Control+Enter")
     page.get_by_text("The strongest latents at each token").wait_for()
     page.get_by_role("button", name=" · ").first.click()
-    page.get_by_text("interp saes search --text").wait_for(state="attached")
+    settle(page)
+    page.get_by_text("Reproduce this").last.click()
+    page.get_by_text("interp saes search --text").wait_for()
 
 
 def test_without_a_survey(page, empty_address):

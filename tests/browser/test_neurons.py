@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
 from ..manifests import finish_by_hand
+from .conftest import settle
 
 pytestmark = pytest.mark.browser
 
@@ -30,17 +32,20 @@ def atlases(runs, model_folder, tmp_path_factory):
 
 def test_empty_store_says_how_to_begin(page, empty_address):
     page.goto(empty_address)
-    page.get_by_text("interp neurons atlas --model smollm2-135m").wait_for()
+    page.get_by_text("Results that ship with the workbench").wait_for()
+    page.get_by_text("interp neurons atlas --runs").wait_for()
     page.goto(f"{empty_address}/atlas")
     page.get_by_text("No finished run of neurons.atlas").wait_for()
 
 
 def test_home_leads_to_the_atlas(page, address):
     page.goto(address)
-    page.get_by_role("heading", name="Runs").wait_for()
+    page.get_by_role("heading", name="What do you want to know?").wait_for()
     page.get_by_test_id("stDataFrame").wait_for()
-    page.get_by_role("link", name="Open the neuron atlas").click()
+    page.get_by_label("A word").fill("#7")
+    page.get_by_role("button", name="Ask about a word").click()
     page.get_by_role("heading", name="Neuron atlas").wait_for()
+    page.wait_for_url("**word=%237*")
 
 
 def test_search_card_and_reproduction(page, address):
@@ -49,6 +54,7 @@ def test_search_card_and_reproduction(page, address):
     box.fill("#7")
     box.press("Enter")
     page.wait_for_url("**word=%237*")
+    settle(page)
     page.get_by_text("Reproduce this").first.click()
     page.get_by_text("interp neurons search '#7' --by score --limit 50 --atlas").wait_for()
     page.get_by_text("search.find(atlas, '#7'").wait_for()
@@ -97,7 +103,7 @@ def test_every_search_counts_and_back_and_forward_restore_them(page, address):
     searched(page, 9)
     for _ in range(4):
         page.go_back()
-    page.get_by_role("heading", name="Runs").wait_for()
+    page.get_by_role("heading", name="What do you want to know?").wait_for()
 
 
 @pytest.mark.parametrize(
@@ -150,24 +156,26 @@ def test_clamp_slider_changes_the_text(page, address, runs):
     }  # fmt: skip
     finish_by_hand(runs, "neurons.clamp", config, made=made, word=" dog", parity=0.0)
     page.goto(f"{address}/clamp")
-    page.get_by_text("at zero").wait_for()
+    page.get_by_text("dogs dogs dogs").wait_for()  # where it does most
     page.get_by_text("plain <b>text</b>").wait_for()
     page.get_by_role("slider").focus()
-    page.keyboard.press("ArrowRight")
-    page.get_by_text("dogs dogs dogs").wait_for()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_text("at zero").wait_for()
+    settle(page)
     page.get_by_text("Reproduce this").click()
     page.get_by_text("interp neurons clamp --model m --neuron 1.down.2").wait_for()
 
 
-def test_directions_are_decoded_and_compared(page, address, dog_model, runs):
+def test_directions_are_decoded_and_compared(page, address, dog_model, runs, tmp_path):
     neurons = [parse_neuron(name) for name in ("1.down.17", "1.down.3")]
     found = neuron_directions(Weights(dog_model), neurons)
-    folder = finish_by_hand(runs, "a.study")
-    found.save(folder / "finds")
-    finish_by_hand(runs, "a.study", finished="2099-01-01T00:00:00Z")
+    found.save(tmp_path / "finds")
+    made = {f"finds/{p.name}": partial(shutil.copy, p) for p in (tmp_path / "finds").iterdir()}
+    finish_by_hand(runs, "a.study", made=made, finished="2099-01-01T00:00:00Z")
     page.goto(f"{address}/directions")
-    page.get_by_text("2 at 1.mlp_out, 32 numbers each").wait_for()
+    page.get_by_text("2 directions, 32 numbers each").wait_for()
     page.get_by_test_id("stDataFrame").wait_for()
+    settle(page)
     page.get_by_text("Reproduce this").first.click()
     page.get_by_text("interp directions decode").wait_for()
     page.get_by_role("tab", name="Against another set").click()

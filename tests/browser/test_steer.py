@@ -56,7 +56,7 @@ def test_the_model_runs_only_when_asked(page, browser, address, dog_model):
     page.get_by_text("dogdogdogdogdog", exact=True).wait_for()
     page.get_by_text("The next token").wait_for()
     page.wait_for_url("**edits=hold*1.down.17*")
-    page.get_by_role("slider", name="Its largest activation").focus()
+    page.get_by_role("slider", name="On a sample of text").focus()
     page.keyboard.press("Home")
     page.get_by_text("dogdogdogdogdog", exact=True).wait_for(state="detached")
     page.get_by_text("Reproduce this").click()
