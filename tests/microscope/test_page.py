@@ -81,7 +81,7 @@ VIEWS = {
     "Heads": ({}, "is the first: "),
     "Lens": ({}, "the lens says"),
     "A direction": ({"direction": "1.down.17"}, "The largest, in size, is"),
-    "Side by side": ({"other": "w3 dog w6 w9"}, "differs most: "),
+    "Side by side": ({"other": "w3 dog w6 w9", "position": 2}, "differs most: "),
     "Circuit": ({"position": 3}, "A circuit follows the paths"),
 }
 
