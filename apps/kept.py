@@ -116,8 +116,7 @@ def _entry(collection: Collection, entry: Entry) -> None:
     with right:
         key = f"note {place} {hash(entry.note)}"
         noted = {"on_change": _noted, "args": (key, collection.name, entry.id)}
-        about = plain(_about(entry))
-        st.text_area("Note", entry.note, key=key, height=80, help=about, **noted)
+        st.text_area("Note", entry.note, key=key, height=80, help=plain(_about(entry)), **noted)
 
 
 def _view(entry: Entry) -> None:
