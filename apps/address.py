@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 _PAGE, _LEFT, _SEEN = "address: page", "address: left", "address: seen"
 _BOUND, _UNREAD, _KNOWN = "address: bound", "address: unread", "address: known"
@@ -26,7 +27,7 @@ CUT = 80
 def followed(page: str) -> Iterator[bool]:
     """Around a page's function: whether it was just arrived at. `page` is its address."""
     state, here = st.session_state, (page, _given())
-    arrived = state.get(_LEFT) != here and not _clicked(page)
+    arrived = state.get(_LEFT) != here and (_by_history() or not _clicked(page))
     followed_here = arrived and state.get(_LEFT) is not None
     state[_LEFT] = here  # now: a click may stop this run, and the next one has not arrived
     if arrived:
@@ -49,6 +50,13 @@ def _see(page: str) -> None:
     """Note what the widgets say now."""
     keys = [key for key, *_ in st.session_state.get(_BOUND, {}).values()]
     st.session_state[_SEEN] = page, {k: st.session_state[k] for k in keys if k in st.session_state}
+
+
+def _by_history() -> bool:
+    """Whether the browser's back or forward led here. Its widgets may then have values of before
+    the page that was left, which nobody chose: a value from the server takes a moment to arrive."""
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation
 
 
 def _clicked(page: str) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.runtime import get_instance
 
 from interp.apps.common import link
 from interp.apps.take import html, parquet, taken
@@ -87,4 +89,20 @@ def download(rows: pd.DataFrame, name: str) -> None:
 
 
 def _button(words: str, made: Callable[[], bytes], file: str) -> None:
-    st.download_button(plain(words), made, file, key=f"download {file}", on_click="ignore")
+    data = partial(held, made, file)
+    st.download_button(plain(words), data, file, key=f"download {file}", on_click="ignore")
+
+
+_TURNS = count()
+HELD = 16
+"""Files that were made for a click and are still there to be fetched."""
+
+
+def held(made: Callable[[], bytes], file: str) -> bytes:
+    """Make a file when it is clicked on, and hold it. Streamlit lets go of such a file as soon as
+    scripts of two other windows end, which may be before this one's browser has fetched it."""
+    data = made()
+    files = get_instance().media_file_mgr
+    place = f"held {next(_TURNS) % HELD}"  # the oldest of them goes
+    files.add(data, "application/octet-stream", place, file, is_for_static_download=True)
+    return data

@@ -91,6 +91,16 @@ def page(browser):
     page.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What the page said, where its test failed."""
+    report = yield
+    page = item.funcargs.get("page")
+    if report.when == "call" and report.failed and page:
+        report.sections.append((f"the page, {page.url}", page.locator("body").inner_text()))
+    return report
+
+
 def settle(page):
     """Wait until a page has run, and what was there before is gone."""
     page.wait_for_timeout(300)
