@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import pandas as pd
@@ -18,7 +17,7 @@ from interp.apps.common import errors_in_place, in_tabs, link, table
 from interp.apps.offering import code, offer_run
 from interp.apps.picking import chosen_model, pick_run
 from interp.apps.shown import charts, clickable
-from interp.apps.words import plain
+from interp.apps.words import placed, plain
 from interp.circuits import export, figures, html
 from interp.circuits.groups import GroupConfig
 from interp.circuits.picked import (
@@ -102,7 +101,7 @@ def _asked() -> None:
         usual = chosen_model()
         model = left.text_input("Model", usual, key=f"trace model {usual}")
         rule = middle.selectbox("Rule", ["half", "gate"], help="How a gated product is shared out.")
-        lens = right.selectbox("Lens of the tokens", lenses, format_func=_end)
+        lens = right.selectbox("Lens of the tokens", lenses, format_func=placed)
         pressed = st.form_submit_button("Trace")
     if not pressed:
         return
@@ -130,11 +129,6 @@ def _lenses() -> list[str]:
     """Those by name, and the stored fits."""
     fits = [run for kind in ("fit", "tune") for run in Store().looked_through(f"lens.{kind}")[0]]
     return ["raw", "final", "tuned", "jacobian", *(str(run.path) for run in fits)]
-
-
-def _end(path: str) -> str:
-    """A lens as the list shows it: of a folder its end, which tells two apart."""
-    return printable("/".join(Path(path).parts[-2:]))
 
 
 def _show(run: Run, what: str) -> NoReturn:

@@ -21,7 +21,7 @@ from interp.apps.answers import remembered
 from interp.apps.common import consent, consent_to_sae, errors_in_place
 from interp.apps.directions import choose_set
 from interp.apps.sets import choose_sae, opened_set
-from interp.apps.words import plain
+from interp.apps.words import numbered, plain
 from interp.directions.reach import Reach, reach
 from interp.directions.sets import sae_asks_the_hub, sae_place
 from interp.directions.steering import VERBS, Act, feeding, parse_act
@@ -31,7 +31,6 @@ from interp.model.neuron import check_neuron, parse_neuron
 from interp.model.vocabulary import visible
 from interp.model.weights import open_weights
 from interp.plain_numbers import exact
-from interp.plain_text import printable
 from interp.runs.store import Run, Store
 
 LABELS = {
@@ -349,9 +348,7 @@ def _neuron(_: str) -> str:
 def _direction(_: str) -> str:
     chosen = choose_set("Directions", "new ")
     names = chosen.directions.names
-    row = st.selectbox(
-        "Direction", range(len(names)), format_func=lambda i: printable(names[i]), key="new row"
-    )
+    row = st.selectbox("Direction", range(len(names)), format_func=numbered(names), key="new row")
     return chosen.texts[row]
 
 
