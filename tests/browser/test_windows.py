@@ -21,10 +21,10 @@ def atlas(dog_model, tmp_path_factory):
     )
 
 
-def test_eight_windows_do_not_talk_to_each_other(browser, serve, atlas):
+def test_eight_windows_do_not_talk_to_each_other(context, serve, atlas):
     words = [f"w{number}" for number in range(1, WINDOWS + 1)]
     address = serve(atlas.path.parents[1])
-    pages = [browser.new_page(viewport={"width": 1000, "height": 700}) for _ in words]
+    pages = [context.new_page() for _ in words]
     for page in pages:
         page.set_default_timeout(60_000)
         page.goto(f"{address}/atlas", wait_until="commit")
