@@ -57,7 +57,10 @@ def pick_run(
     if wanted and wanted not in runs:
         st.warning(plain(f"There is no run {wanted} here; this is another."))
     usual = _usual_run(runs, f"{study} {parameter}", first)
-    labels, place = _labels(list(runs.values())), bound(parameter, usual, runs, always=True)
+    labels = _labels(list(runs.values()))
+    said = st.session_state.setdefault(_SAID, {})
+    said |= {label: key for key, label in labels.items()}
+    place = bound(parameter, usual, runs, always=True, said=said)
     if st.session_state.get(_OTHER_MODEL):
         st.session_state[place] = usual
     key = st.sidebar.selectbox(plain(title), list(runs), key=place, format_func=called(labels))
@@ -107,6 +110,8 @@ def run_key(run: Run) -> str:
 
 
 _CHOSEN, _OTHER_MODEL, _MODEL = "runs chosen", "another model", "chosen model"
+_SAID = "runs by their labels"
+"""Of this visit, since a run's label says what tells it from the runs that are there."""
 
 
 def _usual_run(runs: Mapping[str, Run], chooser: str, first: str) -> str:
