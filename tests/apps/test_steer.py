@@ -55,13 +55,18 @@ def empty(monkeypatch, store):
     monkeypatch.setattr(answers, "_kept", type(answers._kept)())
 
 
-def arrived(model, live="yes", text="w1 w2", **params):
+def at(model, live="yes", text="w1 w2", **params):
+    """The page at an address, not run yet."""
     shown = AppTest.from_string(PAGE, default_timeout=60)
     shown.session_state["chosen model"] = str(model)
     given = {"text": text, "chat": "no", "tokens": "5", "live": live, **params}
     for name, value in given.items():
         shown.query_params[name] = value
-    return shown.run()
+    return shown
+
+
+def arrived(model, live="yes", text="w1 w2", **params):
+    return at(model, live, text, **params).run()
 
 
 def texts(shown):
@@ -315,17 +320,14 @@ def test_three_visitors_at_once_each_get_their_own(talking_model, subject):
         edits = edits_of([parse_act(wish)], subject, str(talking_model))
         want[wish] = compared(subject, edits, ["w1 w2"], chat=False, tokens=20)["text"].tolist()
     assert len({texts[1] for texts in want.values()}) == 3
-    got = {}
-
-    def visit(wish):
-        got[wish] = texts(arrived(talking_model, edits=wish, tokens="20"))
-
-    threads = [threading.Thread(target=visit, args=(wish,)) for wish in wishes]
+    # made beforehand, since each writes the same script file
+    pages = {wish: at(talking_model, edits=wish, tokens="20") for wish in wishes}
+    threads = [threading.Thread(target=page.run) for page in pages.values()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert got == want
+    assert {wish: texts(page) for wish, page in pages.items()} == want
     assert len(pool.POOL) == 1
 
 
