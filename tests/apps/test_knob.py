@@ -21,11 +21,16 @@ def empty(own_home, monkeypatch):
     monkeypatch.setattr(answers, "_kept", type(answers._kept)())
 
 
-def shown(**params):
+def at(**params):
+    """The page at an address, not run yet."""
     page = AppTest.from_string(PAGE, default_timeout=60)
     for name, value in params.items():
         page.query_params[name] = value
-    return page.run()
+    return page
+
+
+def shown(**params):
+    return at(**params).run()
 
 
 def test_what_ships_is_shown_in_an_empty_store():
@@ -83,26 +88,26 @@ class TestThreeAtOnce:
 
         direction = pick_direction(read_knob(str(run.path / "knob")), "learned")
         subject = open_subject(talking_model)
-        wishes, want, got = (-60.0, 0.0, 80.0), {}, {}
+        wishes, want = (-60.0, 0.0, 80.0), {}
         for c in wishes:
             item = Item("own", "own", "w1 w2", f"w3 w{int(abs(c))}", "", "")
             rows = steering_curve(subject, item, direction, [None, c], template="plain")
             want[c] = [row["text"] or "—" for row in rows]
 
-        def visit(c):
-            page = shown(
-                context="w1 w2", query=f"w3 w{int(abs(c))}", live="yes", **{"c learned": str(c)}
-            )
-            assert not page.exception
-            assert not page.error
-            got[c] = [metric.value.replace("\\", "") for metric in page.metric]
-
-        threads = [threading.Thread(target=visit, args=(c,)) for c in wishes]
+        # made beforehand, since each writes the same script file
+        pages = {
+            c: at(context="w1 w2", query=f"w3 w{int(abs(c))}", live="yes", **{"c learned": str(c)})
+            for c in wishes
+        }
+        threads = [threading.Thread(target=page.run) for page in pages.values()]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(120)
-        assert got == want
+        for c, page in pages.items():
+            assert not page.exception
+            assert not page.error
+            assert [metric.value.replace("\\", "") for metric in page.metric] == want[c]
         assert len({tuple(texts) for texts in want.values()}) == 3
         assert len(pool.POOL) == 1
 
