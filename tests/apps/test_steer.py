@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from interp.apps import answers, edit_list, pool
+from interp.apps import answers, edit_texts, pool
 from interp.apps.lending import Pool, limit
 from interp.cli import parse
 from interp.directions import Directions
@@ -69,7 +69,7 @@ def texts(shown):
 
 
 def listed(shown):
-    return edit_list.split(shown.session_state["?edits"])
+    return edit_texts.split(shown.session_state["?edits"])
 
 
 def fine(shown):
@@ -106,7 +106,7 @@ def test_a_link_restores_the_edits_and_both_texts(talking_model, subject):
 def test_several_edits_are_reproduced_by_one_command_and_one_call(talking_model, sae, edits):
     edits = [each.format(sae=sae) for each in edits]
     sampling = {"temperature": "0.7654321987", "top_p": "0.8765432198", "seed": "3"}
-    shown = fine(arrived(talking_model, edits=edit_list.joined(edits), **sampling))
+    shown = fine(arrived(talking_model, edits=edit_texts.joined(edits), **sampling))
     code = {block.language: block.value for block in shown.code}
     words = shlex.split(code["bash"])[1:]
     parse(words)
@@ -165,8 +165,8 @@ def test_an_edit_is_added(talking_model, sae, monkeypatch):
         shown.run()
         fine(shown.button(key="add").click().run())
     names = ["hold 1.down.17", "add 1.down.4", "hold 1.up.3", f"steer-latent sae:{sae}:7"]
-    assert [edit_list.parsed(text).name for text in listed(shown)] == names
-    assert not any(edit_list.parsed(text).unset for text in listed(shown))
+    assert [edit_texts.parsed(text).name for text in listed(shown)] == names
+    assert not any(edit_texts.parsed(text).unset for text in listed(shown))
     assert any("It raises dog" in caption.value for caption in shown.caption)
     shown.button(key="add").click().run()
     assert "is on the list already" in shown.error[0].value.replace("\\", "")
@@ -208,13 +208,13 @@ def test_an_edit_a_parameter_is_the_same_list(talking_model):
     ],
 )
 def test_a_link_to_a_direction_begins_the_list(source, act, edit):
-    assert edit_list.split(edit_list.from_link(source, act)) == ([edit] if edit else [])
+    assert edit_texts.split(edit_texts.from_link(source, act)) == ([edit] if edit else [])
 
 
 def test_a_slider_opens_where_it_does_something(talking_model, subject, sae):
     for source in ("1.down.17", "1.up.17", "1.gate.17", f"sae:{sae}:7"):
         shown = fine(arrived(talking_model, direction=source, tokens="3"))
-        row = edit_list.parsed(listed(shown)[0])
+        row = edit_texts.parsed(listed(shown)[0])
         assert not row.unset
         slider = next(s for s in shown.slider if s.key == f"value {row.name}")
         assert 0 < row.act.value < slider.max
@@ -333,6 +333,6 @@ def test_three_visitors_at_once_each_get_their_own(talking_model, subject):
     "list_", [[], ["hold 1.down.17=50"], ["add a;b%3B=2", "off hold 1.up.3"], ["add x: dog, cat=2"]]
 )
 def test_a_list_s_text_is_the_list(list_):
-    assert edit_list.split(edit_list.joined(list_)) == list_
-    assert [edit_list.parsed(text).text for text in list_] == list_
-    assert unquote(edit_list.joined(list_)).count(";") >= len(list_) - 1
+    assert edit_texts.split(edit_texts.joined(list_)) == list_
+    assert [edit_texts.parsed(text).text for text in list_] == list_
+    assert unquote(edit_texts.joined(list_)).count(";") >= len(list_) - 1
