@@ -5,55 +5,21 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from interp.apps.columns import shown_table
 from interp.apps.common import table
 from interp.apps.knob_steer import knob_folder
 from interp.apps.offering import code, download, offer_run
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.knob import figures
-from interp.model.vocabulary import visible
 from interp.plots import row_at_most
 from interp.runs.store import Run
 
-WORDS = {
-    "setting": "how it is asked",
-    "model": "model",
-    "direction": "direction",
-    "part": "held-out part",
-    "pair_acc": "PairAcc",
-    "pair_acc_low": "from",
-    "pair_acc_high": "to",
-    "named": "names the answer",
-    "named_low": "from ",
-    "named_high": "to ",
-    "prior": "right: prior knowledge",
-    "context": "right: context",
-    "pairs": "pairs",
-    "facts": "facts",
-    "rank": "dimensions",
-    "layer": "layer",
-    "loss": "loss, nats",
-    "swapped": "answers swapped",
-    "whole_loss": "loss of the whole residual, nats",
-    "whole_swapped": "swapped by the whole residual",
-    "rows": "items",
-    "neuron": "neuron",
-    "cosine": "cosine",
-    "top": "most raised tokens",
-    "top_z": "z of the first",
-    "bottom": "most lowered tokens",
-    "bottom_z": "z of the first ",
-    "context_c": "c for the context",
-    "prior_c": "c for prior knowledge",
-}
-"""Columns that are shown, in words; others stay in the download."""
-HELP = {
-    "pair_acc": "Pairs in which both prompts, the one that asks by the context and the one that "
-    "asks by prior knowledge, get their own answer at the beginning of the text.",
-    "named": "Pairs in which each text names its own answer, and not the other.",
-    "swapped": "How often the other prompt's value makes the other prompt's answer likeliest.",
-    "top_z": "Distance from the mean logit in standard deviations.",
-}
+SCORES = ["setting", "model", "direction", "part", "pair_acc", "pair_acc_low", "pair_acc_high"]
+SCORES += ["named", "named_low", "named_high", "prior", "context", "pairs", "facts"]
+DECODED = ["direction", "layer", "neuron", "cosine", "top", "top_z", "bottom", "bottom_z"]
+DECODED += ["context_c", "prior_c"]
+"""Columns that are shown; others stay in the download."""
 
 
 def measured(run: Run) -> None:
@@ -65,24 +31,6 @@ def measured(run: Run) -> None:
     _decoded(run)
 
 
-def _shown(rows: pd.DataFrame) -> None:
-    """A table with its columns in words, and numbers of two decimals."""
-    known = [name for name in WORDS if name in rows]
-    shown = rows[known].copy()
-    for name in known:
-        if name in ("top", "bottom"):
-            shown[name] = [" ".join(map(visible, tokens)) for tokens in rows[name]]
-        elif name in ("pairs", "facts", "rows", "rank", "layer"):
-            shown[name] = rows[name].astype(int)
-    st.dataframe(
-        shown.round(2),
-        hide_index=True,
-        column_config={
-            name: st.column_config.Column(WORDS[name], help=HELP.get(name)) for name in known
-        },
-    )
-
-
 def _scored(run: Run) -> None:
     st.subheader("Does the model answer by the intent?")
     st.caption(
@@ -90,7 +38,7 @@ def _scored(run: Run) -> None:
         "both are right. The intervals are 95 % over facts."
     )
     own = table(run, "scores/scores")
-    _shown(own)
+    shown_table(own.filter(SCORES), "scores", run.study)
     best = own.iloc[int(own["pair_acc"].argmax())]
     st.markdown(plain(
         f"The most pairs are right when asked as “{best['setting']}”, on the part “{best['part']}”:"
@@ -116,7 +64,7 @@ def _steering(run: Run) -> None:
             "probability over c; dashed, not steered.",
             found=_right(str(setting), by),
         )
-    _shown(scores)
+    shown_table(scores.filter(SCORES), "steered", run.study)
     offer_run(scores, "knob scores", run, "run.table('steer/scores')")
 
 
@@ -141,7 +89,7 @@ def _layers(run: Run) -> None:
         found=f"At layer {int(best['layer'])} one dimension swaps {best['swapped']:.0%} of the "
         f"answers, the whole residual {best['whole_swapped']:.0%}.",
     )
-    _shown(table(run, "learn/ranks"))
+    shown_table(table(run, "learn/ranks"), "ranks", run.study)
     if run.has("search/ranges"):
         ranges, curves = table(run, "search/ranges"), table(run, "search/curves")
         charts(
@@ -189,8 +137,5 @@ def _decoded(run: Run) -> None:
     for name in ("tokens", "neurons", "split"):
         if run.has(f"decode/{name}"):
             rows = table(run, f"decode/{name}")
-            if name == "split":
-                st.dataframe(rows.round(3), hide_index=True)
-            else:
-                _shown(rows)
+            shown_table(rows if name == "split" else rows.filter(DECODED), name, run.study)
     code(["interp", "directions", "decode", knob_folder(run)])
