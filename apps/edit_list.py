@@ -197,12 +197,7 @@ def _survey_of(act: Act) -> Run | None:
     """The newest survey of an SAE that has the latent."""
     if not act.sae or act.latent < 0:
         return None
-    own = _sae_print(act)
-    for run in Store().looked_through(search.STUDY)[0]:
-        same = run.manifest["fingerprints"].get("saes") == own
-        if same and act.latent < run.metrics["latents"]:
-            return run
-    return None
+    return search.survey_of(_sae_print(act), act.latent, Store())
 
 
 def _described(survey: Run, latent: int) -> pd.Series:

@@ -17,7 +17,7 @@ from interp.apps.words import plain
 from interp.errors import UserError
 from interp.microscope import figures
 from interp.microscope.look import LookConfig
-from interp.microscope.names import BIAS, EMBEDDING, Compared
+from interp.microscope.names import BIAS, EMBEDDING, Compared, part_name
 from interp.model.vocabulary import visible
 
 ORDERS = ("contribution", "activation")
@@ -43,7 +43,7 @@ def contributions(look: Look) -> None:
         "early layer: its output would be read by the unembedding as it is.",
         found=f"The bars add up to {total:.4f}; the model's own logit is {found.value:.4f} "
         f"(difference {abs(total - found.value):.1e}). The largest is "
-        f"{figures.part_name(largest['kind'], int(largest['layer']))} with "
+        f"{part_name(largest['kind'], int(largest['layer']))} with "
         f"{largest['contribution']:+.2f}. Of what attention and MLPs add, in size, the "
         f"last quarter of the layers has {_late(inner):.0%}.",
     )
