@@ -18,8 +18,8 @@ from interp.apps.sets import OpenSet, choose_sae, consent_to_scores, opening, wo
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.directions import Directions, figures
+from interp.directions.encoder import Encoder
 from interp.directions.inspect import scores_on_text, top_examples
-from interp.directions.reading import Encoder
 from interp.directions.sets import sae_place
 from interp.directions.splitting import split_on_text
 from interp.errors import UserError

@@ -10,7 +10,7 @@ from interp.apps.common import consent
 from interp.apps.directions import choose_set
 from interp.apps.edit_texts import joined, parsed, split
 from interp.apps.sets import choose_sae, opened_set
-from interp.directions.steering import Act
+from interp.directions.acts import Act
 from interp.errors import UserError
 from interp.model.neuron import check_neuron, parse_neuron
 from interp.model.weights import open_weights

@@ -17,9 +17,9 @@ from interp.apps.edit_add import LABELS, adding
 from interp.apps.edit_texts import Row, from_link, joined, parsed, split
 from interp.apps.sets import opened_set
 from interp.apps.words import plain
+from interp.directions.acts import VERBS, Act, feeding
 from interp.directions.reach import Reach, reach
 from interp.directions.sets import sae_asks_the_hub, sae_place
-from interp.directions.steering import VERBS, Act, feeding
 from interp.errors import UserError
 from interp.latents import search
 from interp.model.vocabulary import visible

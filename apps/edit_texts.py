@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote
 
-from interp.directions.steering import VERBS, Act, parse_act
+from interp.directions.acts import VERBS, Act, parse_act
 from interp.errors import UserError
 from interp.model.neuron import parse_neuron
 

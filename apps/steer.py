@@ -19,14 +19,12 @@ from interp.apps.picking import chosen_model
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.directions import figures
+from interp.directions.acts import Act, edits_of, feeding
 from interp.directions.steering import (
     EDITED,
     PLAIN,
-    Act,
     answer_text,
     divergence,
-    edits_of,
-    feeding,
     next_tokens,
     streamed,
     turn,
@@ -291,7 +289,8 @@ def _call(asked: Asked, acts: Sequence[Act]) -> str:
     sampling = f", how=Sampling({how.temperature!r}, {how.top_p!r}, {how.seed})"
     imports = "from interp.model.batch import Sampling\n" if how.temperature else ""
     return (
-        f"from interp.directions.steering import compared, edits_of, parse_act\n{imports}"
+        "from interp.directions.acts import edits_of, parse_act\n"
+        f"from interp.directions.steering import compared\n{imports}"
         "from interp.model.subject import open_subject\n"
         f"subject = open_subject({asked.model!r}{given})\n"
         f"acts = [parse_act(text) for text in {[str(act) for act in acts]!r}]\n"

@@ -16,7 +16,8 @@ from ..errors import UserError
 from ..model.weights import Weights, open_weights
 from ..progress import log
 from .directions import Directions
-from .reading import Coordinate, Encoder
+from .encoder import Encoder
+from .reading import Coordinate
 from .spaces import as_in_stream, behind_norm, check_comparable, check_in_stream
 
 IN_STREAM = "All are taken in the residual stream, those that read with the gain of their norm."

@@ -12,8 +12,9 @@ from interp.apps import answers, edit_texts, pool
 from interp.apps.lending import Pool, limit
 from interp.cli import parse
 from interp.directions import Directions
+from interp.directions.acts import edits_of, parse_act
 from interp.directions.provenance import Provenance
-from interp.directions.steering import compared, edits_of, parse_act
+from interp.directions.steering import compared
 from interp.latents.survey import SurveyConfig
 from interp.model.site import Site
 from interp.model.subject import open_subject
