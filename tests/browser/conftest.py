@@ -97,6 +97,8 @@ def page(context, request):
     test finds anything of the one before: a tab in which a test failed is closed."""
     page = context.pages[0] if context.pages else context.new_page()
     page.set_viewport_size(VIEWPORT)
+    page.emulate_media(color_scheme="light")
+    page.mouse.move(0, 0)
     try:
         with unbroken(page):
             yield page
