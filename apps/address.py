@@ -19,7 +19,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 _PAGE, _LEFT, _SEEN = "address: page", "address: left", "address: seen"
 _BOUND, _UNREAD, _KNOWN = "address: bound", "address: unread", "address: known"
-_ALL, _UNDER_WAY = "address: all known", "address: under way"
+_ALL = "address: all known"
 CUT = 80
 """Letters of what an address says, in a sentence about it."""
 
@@ -51,25 +51,11 @@ def followed(page: str) -> Iterator[bool]:
     else:  # at once: another click may come before this run ends, and would bring the old URL
         _write(page)
         _see(page)
-        if state.get(_UNDER_WAY) == page:
-            _say_again()
-    state[_UNDER_WAY] = page
     state[_PAGE], state[_BOUND], state[_KNOWN], state[_ALL] = page, {}, set(), False
     yield arrived
-    state[_UNDER_WAY] = None
     if not arrived:
         _write(page)
     _see(page)
-
-
-def _say_again() -> None:
-    """Send the widgets' values to the browser once more. A click stopped the last run, and of what
-    that run had to say the browser may have heard nothing: it would take a text that it first sees
-    now for empty, and say so with the next click."""
-    state = st.session_state
-    for each in state.get(_BOUND, {}).values():
-        if each.key in state:
-            state[each.key] = state[each.key]
 
 
 def _understand() -> None:

@@ -155,23 +155,3 @@ def test_no_study_stands_in_for_one_that_there_is_not(own_home):
     shown.selectbox[0].set_value("neurons.tars").run()
     assert not shown.exception
     assert url(shown)["study"] == "neurons.tars"
-
-
-def a_page_that_is_cut_off():
-    import streamlit as st
-
-    from interp.apps.address import bound, followed
-
-    with followed("probe"):
-        st.text_input("Device", key=bound("device", "cpu"))
-        if "again" not in st.session_state:
-            st.session_state["again"] = True
-            st.rerun()  # as a click on another widget does
-
-
-def test_a_browser_that_heard_nothing_of_a_run_hears_its_values_from_the_next():
-    shown = arrived(a_page_that_is_cut_off)
-    assert shown.text_input[0].proto.set_value
-    assert shown.text_input[0].proto.value == "cpu"
-    shown.run()
-    assert not shown.text_input[0].proto.set_value, "else it would undo what is typed meanwhile"
