@@ -9,7 +9,17 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, interval_bars, label, laid_out, literal
+from ..plots import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Figures,
+    interval_bars,
+    label,
+    laid_out,
+    literal,
+    whole_ticks,
+)
 from ..runs.store import Run
 
 
@@ -33,7 +43,8 @@ def knob_layers(layers: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     _line(figure, layers["layer"], layers["swapped"], "learned subspace", BLUE)
     _line(figure, layers["layer"], layers["whole_swapped"], "whole residual", GREY)
-    figure.update_xaxes(title="layer", dtick=1)
+    figure.update_xaxes(title="layer")
+    whole_ticks(figure, "x", layers["layer"], most=12)
     figure.update_yaxes(title="share of answers swapped", range=[0, 1])
     title = "Interchange at the last token, validation items"
     return laid_out(figure, title, height=340, legend=True)
