@@ -10,9 +10,9 @@ page and not to the browser, which takes no step where its URL is the same alrea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -23,9 +23,20 @@ CUT = 80
 """Letters of what an address says, in a sentence about it."""
 
 
+class _Bound(NamedTuple):
+    """A widget whose value is a parameter of the URL; as `bound` takes it."""
+
+    key: str
+    usual: Any = None
+    always: bool = True
+    instead: Collection[str] = ()
+    said: Mapping[str, Any] = {}
+
+
 @contextmanager
 def followed(page: str) -> Iterator[bool]:
     """Around a page's function: whether it was just arrived at. `page` is its address."""
+    _understand()
     state, here = st.session_state, (page, _given())
     arrived = state.get(_LEFT) != here and (_by_history() or not _clicked(page))
     followed_here = arrived and state.get(_LEFT) is not None
@@ -46,9 +57,19 @@ def followed(page: str) -> Iterator[bool]:
     _see(page)
 
 
+def _understand() -> None:
+    """A list says more of its options once there are more to tell apart. A browser sends the words
+    of the one that is chosen, which may still be the old ones."""
+    state = st.session_state
+    for each in state.get(_BOUND, {}).values():
+        value = state.get(each.key)
+        if isinstance(value, str) and value in each.said:
+            state[each.key] = each.said[value]
+
+
 def _see(page: str) -> None:
     """Note what the widgets say now."""
-    keys = [key for key, *_ in st.session_state.get(_BOUND, {}).values()]
+    keys = [each.key for each in st.session_state.get(_BOUND, {}).values()]
     st.session_state[_SEEN] = page, {k: st.session_state[k] for k in keys if k in st.session_state}
 
 
@@ -72,15 +93,15 @@ def _clicked(page: str) -> bool:
 def _write(page: str) -> None:
     """Put the widgets' values into the URL. One of a widget that is not drawn now stays."""
     given = _given()
-    for name, (key, usual, always, instead) in st.session_state.get(_BOUND, {}).items():
-        if key not in st.session_state:
+    for name, each in st.session_state.get(_BOUND, {}).items():
+        if each.key not in st.session_state:
             continue
-        value = st.session_state[key]
-        if value is None or (_same(value, usual) and not always):
+        value = st.session_state[each.key]
+        if value is None or (_same(value, each.usual) and not each.always):
             given.pop(name, None)
         else:
             given[name] = _written(value)
-            for other in instead:
+            for other in each.instead:
                 given.pop(other, None)
     if given != _given():
         st.query_params.from_dict(given)
@@ -106,6 +127,7 @@ def bound(
     read: Callable[[str], Any] | None = None,
     always: bool = False,
     instead: Collection[str] = (),
+    said: Mapping[str, Any] | None = None,
 ) -> str:
     """The key of a widget whose value is the URL's parameter `name`: the widget gets no default of
     its own.
@@ -117,6 +139,7 @@ def bound(
         always: it stands in the URL even as usual, once anything was changed: "the newest run" is
             another one tomorrow.
         instead: parameters that it began with, and that leave the URL once it stands there.
+        said: the options by what a list has called them in this visit, where that may change.
     """
     key = f"{st.session_state.get(_PAGE, '')}?{name}"
     if key not in st.session_state:
@@ -125,13 +148,13 @@ def bound(
             _note(name, st.session_state[key], usual)
     elif options is not None and st.session_state[key] not in options:
         st.session_state[key] = usual
-    st.session_state.setdefault(_BOUND, {})[name] = (key, usual, always, instead)
+    st.session_state.setdefault(_BOUND, {})[name] = _Bound(key, usual, always, instead, said or {})
     return key
 
 
 def shared(name: str, key: str) -> None:
     """The widget of this key is on every page, and its value stands in the URL."""
-    st.session_state.setdefault(_BOUND, {})[name] = (key, None, True, ())
+    st.session_state.setdefault(_BOUND, {})[name] = _Bound(key)
 
 
 def _read(

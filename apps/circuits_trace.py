@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.picking import chosen_model
+from interp.apps.words import placed
 from interp.errors import UserError
-from interp.plain_text import printable
 from interp.runs.store import Run, Store
 
 
@@ -41,7 +39,7 @@ def traced() -> Run | None:
         usual = chosen_model()
         model = left.text_input("Model", usual, key=f"trace model {usual}")
         rule = middle.selectbox("Rule", ["half", "gate"], help="How a gated product is shared out.")
-        lens = right.selectbox("Lens of the tokens", lenses, format_func=_end)
+        lens = right.selectbox("Lens of the tokens", lenses, format_func=placed)
         pressed = st.form_submit_button("Trace")
     if not pressed:
         return None
@@ -68,8 +66,3 @@ def _lenses() -> list[str]:
     """Those by name, and the stored fits."""
     fits = [run for kind in ("fit", "tune") for run in Store().looked_through(f"lens.{kind}")[0]]
     return ["raw", "final", "tuned", "jacobian", *(str(run.path) for run in fits)]
-
-
-def _end(path: str) -> str:
-    """A lens as the list shows it: of a folder its end, which tells two apart."""
-    return printable("/".join(Path(path).parts[-2:]))

@@ -24,13 +24,12 @@ from interp.apps.sets import (
     words,
 )
 from interp.apps.shown import charts
-from interp.apps.words import plain
+from interp.apps.words import numbered, plain
 from interp.directions import figures
 from interp.errors import UserError, readable
 from interp.lens.files import open_lens
 from interp.lens.told import told
 from interp.model.weights import open_weights
-from interp.plain_text import printable
 
 EXAMPLES = ("29.down.808", "29.gate.808", "lens:final:29: dog")
 """Directions to begin with, of the usual model."""
@@ -102,7 +101,7 @@ def _one(opened: OpenSet) -> OpenSet:
             "Which",
             range(len(names)),
             key=bound("row", 0, range(len(names))),
-            format_func=lambda i: f"{i}: {printable(names[i])}" if i in range(len(names)) else "",
+            format_func=numbered(names),
         )
         return opened_set(opened.texts[row if row in range(len(names)) else 0])
     return opened._replace(source=opened.texts[0])

@@ -25,7 +25,7 @@ from interp.apps.sets import (
     words,
 )
 from interp.apps.shown import charts
-from interp.apps.words import plain
+from interp.apps.words import called, plain
 from interp.directions import figures
 from interp.directions.collections import collection_names, open_collection
 from interp.directions.compare import cosines, meaning, pairs, why_not
@@ -33,7 +33,6 @@ from interp.directions.nearest import nearest_neurons, neurons_there
 from interp.directions.sets import sae_place
 from interp.latents import nearest as latents_nearest
 from interp.model.weights import open_weights
-from interp.plain_text import printable
 from interp.runs.store import Store
 
 LIMIT = 20
@@ -193,7 +192,7 @@ def _other(opened: OpenSet) -> str:
         list(dict.fromkeys(["", now, *known])),
         key=place,
         accept_new_options=True,
-        format_func=lambda text: printable(text) or "choose or type one",
+        format_func=called({}, "choose or type one"),
     )
     return str(found or "").strip("\n")
 

@@ -23,7 +23,7 @@ from interp.apps.sets import (
     words,
 )
 from interp.apps.shown import charts
-from interp.apps.words import plain
+from interp.apps.words import called, plain
 from interp.directions import figures
 from interp.directions.compare import cosines, gain_between, meaning, pairs
 from interp.errors import UserError
@@ -31,7 +31,6 @@ from interp.lens.files import open_lens
 from interp.lens.told import told
 from interp.model.neuron import parse_neuron
 from interp.model.weights import open_weights
-from interp.plain_text import printable
 from interp.runs.store import Store
 
 NEURONS, LATENTS = "neurons by name", "latents of an SAE"
@@ -110,7 +109,7 @@ def choose_set(label: str, prefix: str = "") -> OpenSet:
         plain(label),
         options,
         key=bound(f"{prefix}set", options[0], options, always=True),
-        format_func=lambda text: printable(sets.get(text, str(text))),
+        format_func=called(sets),
     )
     if what in sets:  # a browser can send any text
         return opened_set(str(what))

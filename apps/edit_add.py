@@ -10,11 +10,11 @@ from interp.apps.common import consent
 from interp.apps.directions import choose_set
 from interp.apps.edit_texts import joined, parsed, split
 from interp.apps.sets import choose_sae, opened_set
+from interp.apps.words import numbered
 from interp.directions.acts import Act
 from interp.errors import UserError
 from interp.model.neuron import check_neuron, parse_neuron
 from interp.model.weights import open_weights
-from interp.plain_text import printable
 
 LABELS = {
     "hold": "Hold a neuron",
@@ -81,9 +81,7 @@ def _neuron(_: str) -> str:
 def _direction(_: str) -> str:
     chosen = choose_set("Directions", "new ")
     names = chosen.directions.names
-    row = st.selectbox(
-        "Direction", range(len(names)), format_func=lambda i: printable(names[i]), key="new row"
-    )
+    row = st.selectbox("Direction", range(len(names)), format_func=numbered(names), key="new row")
     return chosen.texts[row]
 
 

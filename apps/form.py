@@ -19,7 +19,7 @@ import streamlit as st
 from interp.analyses import analyses, load
 from interp.apps.address import bound, knows
 from interp.apps.picking import choose, chosen_model
-from interp.apps.words import plain
+from interp.apps.words import called, plain
 from interp.errors import UserError
 from interp.model.allowed import check_settings_allowed
 from interp.model.catalog import DEFAULT_MODEL, SHIPPED, WHEELS, added
@@ -228,7 +228,7 @@ def _offered(setting: Setting, offered: dict[str, str], shown: dict[str, Any]) -
         options=list(values),
         key=key,
         accept_new_options=True,
-        format_func=lambda value: printable(offered.get(value, value) or "as usual"),
+        format_func=called(offered, "as usual"),
         **shown,
     )
     return str(chosen or "")

@@ -15,7 +15,7 @@ from interp.apps.common import errors_in_place, in_tabs, table
 from interp.apps.offering import offer_run
 from interp.apps.picking import pick_run
 from interp.apps.shown import charts
-from interp.apps.words import listed, plain
+from interp.apps.words import called, listed, plain
 from interp.circuits import figures_heads as figures
 from interp.circuits.heads import HeadConfig
 from interp.circuits.patching import PatchConfig, said_position
@@ -132,12 +132,9 @@ def _shown(run: Run) -> None:
     said = st.radio("Colour by", list(names), key=place, format_func=plain, horizontal=True)
     charts("pattern", figures.pattern(cells, names[said]))
     tokens = dict(zip(sources["position"], sources["token"], strict=True))
-
-    def named(at: int) -> str:
-        return plain(f"{at} {visible(tokens[at])}")
-
+    labels = {at: f"{at} {visible(token)}" for at, token in tokens.items()}
     kept = bound("query", int(max(tokens)), tokens)
-    query = st.selectbox("What it gives to", list(tokens), key=kept, format_func=named)
+    query = st.selectbox("What it gives to", list(tokens), key=kept, format_func=called(labels))
     seen = cells[cells["query"] == query].merge(
         sources[["position", "top", "bottom"]], left_on="key", right_on="position"
     )

@@ -12,12 +12,11 @@ from interp.apps.common import consent, errors_in_place
 from interp.apps.offering import offer
 from interp.apps.sets import OpenSet, decoded, opened_set, spelled
 from interp.apps.shown import charts
-from interp.apps.words import plain
+from interp.apps.words import called, plain
 from interp.directions import figures
-from interp.directions.collections import Collection
+from interp.directions.collections import Collection, new_id
 from interp.directions.compare import between, meaning, why_not
 from interp.errors import UserError
-from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
 
@@ -36,7 +35,7 @@ def compared(collection: Collection) -> None:
         "Directions",
         list(titles),
         key=bound("directions", (), read=lambda text: [i for i in text.split(",") if i in titles]),
-        format_func=lambda id: printable(titles.get(id, str(id))),
+        format_func=called({id: _named(id, title) for id, title in titles.items()}),
         placeholder="all of them",
     )
     chosen = [id for id in ids if id in titles] or list(titles)[:MOST]
@@ -67,6 +66,11 @@ def compared(collection: Collection) -> None:
     )
     command = ["interp", "directions", "compare", every[0].source, every[1].source, *where]
     offer(rows, f"{collection.name} cosines", command, call)
+
+
+def _named(id: str, title: str) -> str:
+    """An entry in a list; two may have one title."""
+    return title if new_id(title, ()) == id else f"{title} ({id})"
 
 
 def _opened(collection: Collection, ids: list[str]) -> list[OpenSet]:

@@ -19,7 +19,7 @@ from interp.apps.offering import make_one, offer
 from interp.apps.picking import pick_run
 from interp.apps.shown import charts
 from interp.apps.uploads import LARGEST
-from interp.apps.words import listed, plain
+from interp.apps.words import called, listed, numbered, plain
 from interp.errors import UserError
 from interp.latents import card, figures, html, neuronpedia, search
 from interp.latents.survey import SurveyConfig
@@ -83,7 +83,7 @@ def _search(run: Run) -> None:
         "How",
         list(WAYS),
         key=bound("by", "promotes", list(WAYS)),
-        format_func=WAYS.__getitem__,
+        format_func=called(WAYS),
         disabled=not word,
     )
     last = run.metrics["latents"] - 1
@@ -122,7 +122,7 @@ def _results(run: Run, word: str, by: search.By) -> int | None:
             _STEPS,
             (_STEPS[1], _STEPS[-1]),
             key="density",
-            format_func=lambda x: f"{100 * x:g} %",
+            format_func=lambda x: listed(f"{100 * x:g} %"),
         )
         orders = get_args(search.Order)
         kept = bound("order", "dense", orders)
@@ -276,7 +276,7 @@ def _foreign() -> None:
         return
     cards = neuronpedia.parsed(given.name, given.getvalue())
     names = [made.title for made in cards]
-    number = st.selectbox("Feature", range(len(cards)), format_func=lambda i: listed(names[i]))
+    number = st.selectbox("Feature", range(len(cards)), format_func=numbered(names))
     _shown(cards[number], "foreign")
     alone = html.page([cards[number]])
     st.download_button("Download HTML", alone, f"{names[number]}.html", "text/html")

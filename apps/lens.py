@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +14,7 @@ from interp.apps.common import consent, errors_in_place, in_tabs, table
 from interp.apps.offering import code, offer_run, study_call
 from interp.apps.picking import pick_run
 from interp.apps.shown import charts
-from interp.apps.words import listed, plain
+from interp.apps.words import called, listed, placed, plain
 from interp.directions.tokens import TokenDirectionsConfig
 from interp.errors import UserError
 from interp.lens import figures
@@ -46,7 +45,7 @@ def _prompt() -> None:
     shade = st.selectbox(
         "Colour by",
         list(figures.SHADES),
-        format_func=lambda shade: listed(figures.SHADES.get(shade, shade)),
+        format_func=called(figures.SHADES),
         key=bound("colour", "p", figures.SHADES),
     )
     st.caption(plain(f"{run.config['model']}. {told_of(run)}"))
@@ -85,12 +84,7 @@ def _asked() -> Run | None:
         prompt = st.text_input("Prompt", placeholder="The keys to the cabinet", key="typed")
         left, right = st.columns(2)
         model = left.text_input("Model", DEFAULT_MODEL, key="model")
-        lens = right.selectbox(
-            "Lens",
-            _lenses(),
-            format_func=lambda name: listed("/".join(Path(name).parts[-2:])),
-            key="lens",
-        )
+        lens = right.selectbox("Lens", _lenses(), format_func=placed, key="lens")
         pressed = st.form_submit_button("Read")
     if not (pressed and prompt):
         return None
@@ -147,7 +141,7 @@ def _compared() -> None:
     measure = st.selectbox(
         "Measure",
         list(figures.MEASURES),
-        format_func=lambda name: listed(figures.MEASURES.get(name, name)),
+        format_func=called(figures.MEASURES),
         key=bound("measure", "kl", figures.MEASURES),
     )
     charts("compared", figures.compared(layers, measure))

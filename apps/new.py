@@ -12,9 +12,8 @@ from interp.apps.address import bound
 from interp.apps.common import PAGES, consent, consent_to_sae, errors_in_place, link
 from interp.apps.form import config_kind, filled_in, studies
 from interp.apps.offering import code
-from interp.apps.words import plain
+from interp.apps.words import called, plain
 from interp.errors import UserError, readable
-from interp.plain_text import printable
 from interp.runs import queue
 from interp.runs.command import command, store_words
 from interp.runs.estimate import estimate, parameters_of
@@ -35,7 +34,7 @@ def page() -> None:
         "Study",
         names,
         key=bound("study", names[0], read=_known, always=True),
-        format_func=lambda name: printable(f"{name}: {studies().get(name, ('', ''))[1]}"),
+        format_func=called({name: f"{name}: {about}" for name, (_, about) in studies().items()}),
         on_change=_another,
     )
     if study is None:

@@ -12,11 +12,10 @@ from interp.apps.address import bound, go, here, shared
 from interp.apps.common import NoRun, link
 from interp.apps.offering import make_one
 from interp.apps.take import run_shown
-from interp.apps.words import plain
+from interp.apps.words import called, placed, plain
 from interp.columns import column
 from interp.errors import UserError, readable
 from interp.model.catalog import DEFAULT_MODEL
-from interp.plain_text import printable
 from interp.runs.manifest import KEY
 from interp.runs.shipped import is_shipped, shipped, shipped_runs
 from interp.runs.store import Run, Store
@@ -58,12 +57,13 @@ def pick_run(
     if wanted and wanted not in runs:
         st.warning(plain(f"There is no run {wanted} here; this is another."))
     usual = _usual_run(runs, f"{study} {parameter}", first)
-    labels, place = _labels(list(runs.values())), bound(parameter, usual, runs, always=True)
+    labels = _labels(list(runs.values()))
+    said = st.session_state.setdefault(_SAID, {})
+    said |= {label: key for key, label in labels.items()}
+    place = bound(parameter, usual, runs, always=True, said=said)
     if st.session_state.get(_OTHER_MODEL):
         st.session_state[place] = usual
-    key = st.sidebar.selectbox(
-        plain(title), list(runs), key=place, format_func=lambda key: labels.get(key, key)
-    )
+    key = st.sidebar.selectbox(plain(title), list(runs), key=place, format_func=called(labels))
     if key not in runs:  # a browser can send any text
         raise UserError(f"there is no run {key} of {study} here: choose one of the list")
     st.sidebar.caption(plain(labels[key]))  # the box cuts what is longer than it
@@ -110,6 +110,8 @@ def run_key(run: Run) -> str:
 
 
 _CHOSEN, _OTHER_MODEL, _MODEL = "runs chosen", "another model", "chosen model"
+_SAID = "runs by their labels"
+"""Of this visit, since a run's label says what tells it from the runs that are there."""
 
 
 def _usual_run(runs: Mapping[str, Run], chooser: str, first: str) -> str:
@@ -145,7 +147,7 @@ def choose_model(arrived: bool) -> None:
         list(known),
         key=_MODEL,
         accept_new_options=True,
-        format_func=lambda name: printable(Path(name).name),
+        format_func=placed,
         on_change=_forget_runs,
         help="For all pages: its runs come first, and it is what runs. Type another's name, "
         "folder or hub id.",

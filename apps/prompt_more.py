@@ -17,7 +17,7 @@ from interp.apps.offering import make_one, offer, study_call
 from interp.apps.prompt_ask import Live, Look, Stored
 from interp.apps.prompt_parts import where
 from interp.apps.shown import charts
-from interp.apps.words import plain
+from interp.apps.words import called, listed, numbered, plain
 from interp.directions.figures import coloured_tokens
 from interp.errors import UserError
 from interp.latents import search
@@ -44,7 +44,7 @@ def lensed(look: Look) -> None:
     shade = st.selectbox(
         "Colour by",
         list(figures.SHADES),
-        format_func=figures.SHADES.__getitem__,
+        format_func=called(figures.SHADES),
         key=bound("shade", "p", list(figures.SHADES)),
     )
     st.caption(plain(f"The {lens} lens, at the positions up to {where(look)}, {COLUMNS} at most."))
@@ -89,11 +89,13 @@ def directed(look: Live) -> None:
         st.info("Name a direction: a neuron such as 29.down.808, latents, or a stored set.")
         return
     rows, told = _scores(look, source)
-    names = list(dict.fromkeys(rows["name"]))
-    name = names[0]
+    names = rows.drop_duplicates("text")["name"].map(visible).tolist()
+    number, every = 0, range(len(names))
     if len(names) > 1:
-        name = st.selectbox("Which", names, key=bound("which", name, names), format_func=visible)
-    own = rows[rows["name"] == name]
+        place = bound("which", 0, every)
+        said = st.selectbox("Which", every, key=place, format_func=numbered(names))
+        number = said if said in every else 0  # a browser can send any text
+    name, own = names[number], rows[rows["text"] == number]
     best = (
         own.loc[own[own["position"] > 0]["score"].abs().idxmax()] if len(own) > 1 else own.iloc[0]
     )
@@ -149,7 +151,7 @@ def latents(look: Live) -> None:
         "Survey",
         list(by_key),
         key=bound("survey", runs[0].path.name, by_key),
-        format_func=lambda k: f"{by_key[k].manifest['site']} · {k}" if k in by_key else "",
+        format_func=lambda k: listed(f"{by_key[k].manifest['site']} · {k}" if k in by_key else k),
     )
     if key not in by_key:  # a browser can send any text
         raise UserError("there is no such survey: choose one of the list")

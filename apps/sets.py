@@ -19,7 +19,7 @@ from interp.apps.chips import chips
 from interp.apps.columns import shown_table
 from interp.apps.common import consent, consent_to_sae
 from interp.apps.picking import chosen_model
-from interp.apps.words import plain
+from interp.apps.words import placed, plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.collections import KEPT
@@ -32,7 +32,6 @@ from interp.errors import UserError
 from interp.lens.files import open_lens
 from interp.model.weights import open_weights
 from interp.plain_json import read_json
-from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
 from interp.saes.fold import FILES as SAE_FILES
@@ -176,11 +175,11 @@ def stored_sets(store: Store) -> dict[str, str]:
     return found
 
 
-def stored_saes(store: Store) -> dict[str, str]:
-    """The SAEs in the store's runs and those that ship: the text that opens each, and its name."""
+def stored_saes(store: Store) -> list[str]:
+    """The SAEs in the store's runs and those that ship, by the text that opens each."""
     runs = [run.path for run in store.runs() if any(Path(f).name in SAE_FILES for f in run.files)]
     places = [str(found.place) for root in (*runs, FOLDER) for found in find(root)]
-    return {sae_text(place, store): "/".join(Path(place).parts[-3:]) for place in places}
+    return [sae_text(place, store) for place in places]
 
 
 def choose_sae(parameter: str) -> str:
@@ -189,14 +188,13 @@ def choose_sae(parameter: str) -> str:
     Args:
         parameter: of the URL.
     """
-    names = stored_saes(Store())
-    first = next(iter(names), "")
+    known = stored_saes(Store())
     source = st.selectbox(
         "SAE",
-        list(names),
-        key=bound(parameter, first),
+        known,
+        key=bound(parameter, next(iter(known), "")),
         accept_new_options=True,
-        format_func=lambda text: printable(names.get(text, str(text))),
+        format_func=placed,
         help="Of a stored run, or a shipped one; a folder or release:sae_id can be typed.",
     )
     if not source:

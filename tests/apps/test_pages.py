@@ -10,7 +10,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.analyses import label
-from interp.apps import common, offering, picking
+from interp.apps import common, offering, picking, words
 from interp.directions import Directions
 from interp.directions.provenance import Provenance
 from interp.model.site import Site
@@ -173,3 +173,66 @@ def test_a_run_of_a_file_is_named_by_the_files_end():
     saes = {"saes": "/data/runs/saes.train/0123/saes/topk-w2048-k32", "site": "14.resid_post"}
     assert label("saes.survey", saes) == "saes/topk-w2048-k32 · 14.resid_post"
     assert label("saes.survey", {"saes": "release:sae/id"}) == "release:sae/id"
+
+
+def choosing():
+    import streamlit as st
+
+    from interp.apps.address import followed
+    from interp.apps.picking import choose_model, chosen_model
+
+    with followed("probe") as arrived:
+        choose_model(arrived)
+        st.text(chosen_model())
+
+
+def test_two_models_in_folders_of_one_name_are_two(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERP_RUNS", str(tmp_path / "runs"))
+    models = [f"/a/{'long-' * 20}/model", "/b/model"]
+    for model in models:
+        finish_by_hand(tmp_path / "runs", "neurons.atlas", {"model": model})
+    shown = AppTest.from_function(choosing).run()
+    assert not shown.exception
+    for model in (*models, *models):
+        (box,) = shown.sidebar.selectbox
+        box.select(model).run()
+        assert shown.text[0].value == shown.sidebar.selectbox[0].value == model
+
+
+def test_what_a_list_calls_its_options_tells_them_apart():
+    texts = ["model", "/a/model", "/b/model", "a/model", ""]
+    for said in (words.placed, words.called({"/a/model": "x"}, "none"), words.numbered(texts)):
+        assert len({said(text) for text in texts}) == len(texts)
+    assert [words.numbered(["dog", "dog"])(at) for at in (0, 1, 7)] == ["0: dog", "1: dog", "7"]
+
+
+def a_run_picked():
+    import streamlit as st
+
+    from interp.apps.address import followed
+    from interp.apps.picking import pick_run
+
+    with followed("probe"):
+        st.text(pick_run("neurons.atlas").path.name)
+        st.text_input("Something else", key="else")
+
+
+def test_a_run_stays_chosen_when_more_runs_change_what_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERP_RUNS", str(tmp_path))
+    first, second = (finish_by_hand(tmp_path, "neurons.atlas", {"k": k, "seed": 0}) for k in (4, 5))
+    shown = AppTest.from_function(a_run_picked).run()
+    for run in (first, second, first):
+        shown.sidebar.selectbox[0].select(run.name).run()
+        assert shown.text[0].value == run.name
+    before = shown.sidebar.selectbox[0].options
+    (label,) = (each for each in before if each.startswith("k 4"))
+    finish_by_hand(tmp_path, "neurons.atlas", {"k": 5, "seed": 3})
+    for text in "abc":
+        box = shown.sidebar.selectbox[0]
+        box.options.append(label)  # a browser goes on sending the words that were chosen
+        box.set_value(label)
+        shown.text_input[0].set_value(text).run()
+        assert shown.text[0].value == first.name
+        assert not shown.warning
+    assert set(before).isdisjoint(shown.sidebar.selectbox[0].options), "else this shows nothing"
+    assert shown.query_params["run"] in (first.name, [first.name])

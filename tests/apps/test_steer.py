@@ -152,7 +152,7 @@ def test_the_list_is_changed_by_hand(talking_model):
 
 
 def test_an_edit_is_added(talking_model, sae, monkeypatch):
-    monkeypatch.setattr("interp.apps.sets.stored_saes", lambda _: {str(sae): "planted"})
+    monkeypatch.setattr("interp.apps.sets.stored_saes", lambda _: [str(sae)])
     shown = fine(arrived(talking_model, edits="hold 1.down.17=50"))
     for way, fill in (
         ("As a text", {"new text": "add 1.down.4=2"}),
