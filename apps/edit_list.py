@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 import pandas as pd
 import streamlit as st
@@ -14,7 +15,7 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.common import consent_to_sae, errors_in_place
 from interp.apps.edit_add import LABELS, adding
-from interp.apps.edit_texts import Row, from_link, joined, parsed, split
+from interp.apps.edit_texts import OFF, Row, from_link, joined, parsed, split
 from interp.apps.sets import opened_set
 from interp.apps.words import plain
 from interp.directions.acts import VERBS, Act, feeding
@@ -39,7 +40,7 @@ def section(model: str, running: bool) -> tuple[list[Act], str]:
     rows, agreed = [], not running or _agreed(texts)
     for number, text in enumerate(texts):
         with st.container(border=True), errors_in_place():
-            rows.append(_row(number, text, model, running and agreed, place))
+            rows.append(_row(Spot(place, texts, number), text, model, running and agreed))
     acts, sound = [row.act for row in rows if row.on and not row.unset], len(rows)
     if not agreed:  # the others run meanwhile
         acts = [act for act in acts if not sae_asks_the_hub(act.sae)]
@@ -65,37 +66,54 @@ def _agreed(texts: list[str]) -> bool:
     return False
 
 
-def _row(number: int, text: str, model: str, running: bool, place: str) -> Row:
+class Spot(NamedTuple):
+    """Where an edit stands."""
+
+    place: str
+    """The key of the list."""
+    texts: list[str]
+    number: int
+
+    @property
+    def key(self) -> str:
+        """Of its widgets: by what it acts on, so that it stays when another is taken off. A link
+        may have two on the same thing."""
+        names = [text.removeprefix(OFF).partition("=")[0] for text in self.texts]
+        own = names[self.number]
+        return f"{own} {names[: self.number].count(own)}"
+
+
+def _row(spot: Spot, text: str, model: str, running: bool) -> Row:
     """One edit: switch, slider and remove. One that is wrong can only be removed."""
     left, right = st.columns([7, 1], vertical_alignment="center")
     right.button(
         "Remove",
-        key=f"remove {text}",
+        key=f"remove {spot.key}",
         icon=":material/close:",
         type="tertiary",
         on_click=_changed,
-        args=(place, number, None),
+        args=(spot, None),
         help="Take this edit off the list.",
     )
     with left:
         row = parsed(text)
-        key = f"on {row.name}"
+        key = f"on {spot.key}"
         _set(key, row.on)
         st.toggle(
             plain(f"{LABELS[row.act.verb]}: {row.act.target}"),
             key=key,
-            on_change=lambda: _changed(place, number, replace(row, on=st.session_state[key])),
+            on_change=lambda: _changed(spot, replace(row, on=st.session_state[key])),
         )
         if row.act.sae:
             _about_latent(row.act)
         elif row.act.verb != "hold":
             _note_model(row.act.target, model)
         if VERBS[row.act.verb]:
-            return _slider(row, number, model, running, place)
+            return _slider(row, spot, model, running)
     return row
 
 
-def _slider(row: Row, number: int, model: str, running: bool, place: str) -> Row:
+def _slider(row: Row, spot: Spot, model: str, running: bool) -> Row:
     """Its value, over a range that goes from nothing to too much."""
     if not running:
         now = "a value that does something" if row.unset else exact(row.act.value)
@@ -104,10 +122,10 @@ def _slider(row: Row, number: int, model: str, running: bool, place: str) -> Row
     range_ = _range(row.act, model)
     if row.unset:
         row = replace(row, act=replace(row.act, value=range_.start))
-        _changed(place, number, row)
-    widest, key = st.session_state.setdefault("steer: widest", {}), f"value {row.name}"
-    before = widest.get(row.name, 0.0)
-    most = widest[row.name] = max(before, range_.most, abs(row.act.value))
+        _changed(spot, row)
+    widest, key = st.session_state.setdefault("steer: widest", {}), f"value {spot.key}"
+    before = widest.get(key, 0.0)
+    most = widest[key] = max(before, range_.most, abs(row.act.value))
     if most != before:  # with other ends it is another slider, which knows nothing of this one
         st.session_state[key] = float(row.act.value)
     _set(key, float(row.act.value))
@@ -119,7 +137,7 @@ def _slider(row: Row, number: int, model: str, running: bool, place: str) -> Row
         key=key,
         format="%g",
         on_change=lambda: _changed(
-            place, number, replace(row, act=replace(row.act, value=st.session_state[key]))
+            spot, replace(row, act=replace(row.act, value=st.session_state[key]))
         ),
     )
     return row
@@ -137,12 +155,12 @@ def _step(most: float) -> float:
     return float(10.0 ** math.floor(math.log10(most / 50)))
 
 
-def _changed(place: str, number: int, row: Row | None) -> None:
-    """Put an edit in the place of the one of this number, or take it off."""
-    texts = split(st.session_state[place])
-    if number < len(texts):
-        texts[number : number + 1] = [] if row is None else [row.text]
-    st.session_state[place] = joined(texts)
+def _changed(spot: Spot, row: Row | None) -> None:
+    """Put an edit in the place of the one that stands here, or take it off."""
+    texts = split(st.session_state[spot.place])
+    if spot.number < len(texts):
+        texts[spot.number : spot.number + 1] = [] if row is None else [row.text]
+    st.session_state[spot.place] = joined(texts)
 
 
 def _range(act: Act, model: str) -> Reach:
