@@ -77,4 +77,5 @@ def offer_of(rows: pd.DataFrame, name: str, run: Run, command: list[str], call: 
         "from pathlib import Path\nfrom interp.neurons import figures, search\n"
         f"atlas = search.open_atlas(Path({str(run.path)!r}))\n"
     )
-    offer(rows, name, ["interp", "neurons", *command, "--atlas", str(run.path)], opened + call)
+    words = ["interp", "neurons", *command, "--atlas", str(run.path)]
+    offer(rows, name, words, opened + call, of=run.study)

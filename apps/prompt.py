@@ -136,7 +136,7 @@ def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str],
 def _tokens(look: Look) -> None:
     _said(look.tokens, look.position)
     command, call = look.call()
-    offer(look.tokens, "tokens", command, f"{call}run.table('tokens')")
+    offer(look.tokens, "tokens", command, f"{call}run.table('tokens')", of=LookConfig.STUDY)
 
 
 def _said(tokens: pd.DataFrame, at: int) -> None:

@@ -23,6 +23,7 @@ from interp.errors import UserError
 from interp.latents import search
 from interp.lens import figures
 from interp.model.vocabulary import visible
+from interp.plots import row_at_most
 from interp.runs.store import Run, Store
 
 if TYPE_CHECKING:
@@ -96,9 +97,8 @@ def directed(look: Live) -> None:
         said = st.selectbox("Which", every, key=place, format_func=numbered(names))
         number = said if said in every else 0  # a browser can send any text
     name, own = names[number], rows[rows["text"] == number]
-    best = (
-        own.loc[own[own["position"] > 0]["score"].abs().idxmax()] if len(own) > 1 else own.iloc[0]
-    )
+    inner = own[own["position"] > 0] if len(own) > 1 else own
+    best = row_at_most(inner, inner["score"].abs())
     st.caption(
         plain(
             f"The score of {name} at each token: {told}. Blue is above 0, orange below; the first "

@@ -48,7 +48,7 @@ def contributions(look: Look) -> None:
         f"last quarter of the layers has {_late(inner):.0%}.",
     )
     command, call = look.call()
-    offer(parts, "parts", command, f"{call}run.table('parts')")
+    offer(parts, "parts", command, f"{call}run.table('parts')", of=LookConfig.STUDY)
 
 
 def _late(parts: pd.DataFrame) -> float:
@@ -93,7 +93,7 @@ def neurons(look: Look) -> None:
         carry_on(str(chosen), look.model, f"neuron {chosen}")
         link("atlas", "In the neuron atlas", model=look.model, neuron=str(chosen))
     command, call = look.call()
-    offer(rows, "neurons", command, f"{call}run.table('neurons')")
+    offer(rows, "neurons", command, f"{call}run.table('neurons')", of=LookConfig.STUDY)
 
 
 def heads(look: Look) -> None:
@@ -129,7 +129,7 @@ def heads(look: Look) -> None:
     )
     st.caption(plain(f"Add --target to measure its terms by a token, as {target} here."))
     command, call = look.call()
-    offer(rows, "heads", command, f"{call}run.table('heads')")
+    offer(rows, "heads", command, f"{call}run.table('heads')", of=LookConfig.STUDY)
 
 
 def _text(look: Look) -> str:
@@ -186,7 +186,9 @@ def _compared(look: Look, found: Compared, other: str) -> None:
         chosen = st.selectbox("Go on with the neuron", neurons, key="prompt differing")
         carry_on(str(chosen), look.model, f"differing {chosen}")
     command, call = look.call(other=other)
-    offer(found.rows, "differences", command, f"{call}run.table('differences')")
+    offer(
+        found.rows, "differences", command, f"{call}run.table('differences')", of=LookConfig.STUDY
+    )
 
 
 def _side(tokens: pd.DataFrame) -> pd.DataFrame:

@@ -58,7 +58,7 @@ def cell(value: Any, kind: str) -> str:
     return printable(str(value))
 
 
-def number(value: Real, kind: str) -> str:
+def number(value: Real | float, kind: str) -> str:
     """A number as text."""
     size = float(value)
     if kind == "share":

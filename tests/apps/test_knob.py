@@ -8,10 +8,11 @@ from shutil import copy
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from interp.apps import answers, pool
+from interp.apps import answers, offering, pool, take
 from interp.apps.lending import Pool, limit
 from interp.cli import parse
 from interp.knob.steer_prompt import read_knob
+from interp.report.tables import markup
 
 PAGE = "from interp.apps.knob import page\npage()"
 
@@ -50,6 +51,18 @@ def test_what_ships_is_shown_in_an_empty_store():
         exec(call, {})
     decoded = next(frame.value for frame in page.dataframe if "top_z" in frame.value)
     assert not {"context", "prior"} & set(decoded), "means of u·h, and no shares of right answers"
+
+
+def test_a_report_of_it_has_the_same_words(monkeypatch):
+    sections = []
+
+    def noted(section):
+        sections.append(section)
+        return take.taken(section)
+
+    monkeypatch.setattr(offering, "taken", noted)
+    assert not shown(view="Measured").exception
+    assert "PairAcc, low end" in markup(sections[0].rows, sections[0].of)
 
 
 def test_the_slider_opens_at_prior_knowledge():
