@@ -73,7 +73,13 @@ def examples(opened: OpenSet) -> None:
         + f"rows = token_rows(read_corpus(None), subject.prompting, {LENGTH}, {tokens})\n"
         + f"top_examples(subject, list(rows), directions, {KEEP})"
     )
-    offer(rows, "top examples", words("score", opened.source, *how, model=opened.model), call)
+    offer(
+        rows,
+        "top examples",
+        words("score", opened.source, *how, model=opened.model),
+        call,
+        of="directions",
+    )
 
 
 def _survey(directions: Directions) -> tuple[Run, int] | None:
@@ -143,7 +149,7 @@ def on_a_text(opened: OpenSet) -> None:
         + f"scores_on_text(subject, directions, {text!r})"
     )
     command = words("text", opened.source, "--text", text, model=opened.model)
-    offer(rows, "scores on a text", command, call)
+    offer(rows, "scores on a text", command, call, of="directions")
 
 
 def split(opened: OpenSet) -> None:
@@ -185,7 +191,13 @@ def split(opened: OpenSet) -> None:
         + f"split_on_text(subject, directions, sae, tokens={tokens})"
     )
     how = ["--sae", source, "--tokens", str(tokens)]
-    offer(rows, "split", words("split", opened.source, *how, model=opened.model), call)
+    offer(
+        rows,
+        "split",
+        words("split", opened.source, *how, model=opened.model),
+        call,
+        of="directions",
+    )
 
 
 def _split(opened: OpenSet, place: str, tokens: int) -> pd.DataFrame:

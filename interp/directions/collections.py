@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection as Names
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -214,6 +216,15 @@ def open_kept(source: str, store: Store) -> list[KeptEntry]:
     if other := [entry for entry in chosen if entry.kind != "direction"]:
         raise UserError(f"'{other[0].id}' of {opened.name} is a {other[0].kind}, no direction")
     return [KeptEntry(opened.name, entry, opened.vectors_of(entry)) for entry in chosen]
+
+
+def told_apart(entries: Sequence[Entry]) -> dict[str, str]:
+    """What entries are called by their ids: by the title, with the id where two have one title."""
+    titles = Counter(entry.title for entry in entries)
+    made = {e.id: e.title if titles[e.title] == 1 else f"{e.title} ({e.id})" for e in entries}
+    if len(set(made.values())) == len(made):
+        return made
+    return {entry.id: f"{entry.title} ({entry.id})" for entry in entries}
 
 
 def new_id(title: str, taken: Names[str]) -> str:

@@ -1,6 +1,7 @@
 """The pages of directions without a browser: what they show, and that nothing old is shown."""
 
 import json
+import shlex
 import shutil
 from functools import partial
 
@@ -12,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from interp.apps.chips import chip, chip_html
 from interp.apps.sets import stored_sets
+from interp.cli import main
 from interp.directions import Directions
 from interp.directions.collections import open_collection
 from interp.directions.keeping import keep, keep_directions, keep_prompt, keep_view
@@ -280,6 +282,27 @@ def test_a_collection_is_compared_across_sites(dog_model):
     figure = json.loads(shown.get("plotly_chart")[0].proto.spec)
     assert len(figure["data"][0]["y"]) == 3
     assert shown.dataframe[0].value["name"].tolist() == ["1.down.17", "1.up.4"]
+
+
+def test_a_comparison_is_shown_and_reproduced_whatever_its_directions_are_called(
+    dog_model, store, capsys
+):
+    for source, title in (("1.down.17", "direction"), ("1.up.4", "bytes"), ("1.up.5", "bytes")):
+        keep("a", source, str(dog_model), title=title)
+    shown = asked(kept_page, dog_model, name="a", view="Compare")
+    assert "bytes (bytes-2)" in said(shown)
+    figure = json.loads(shown.get("plotly_chart")[0].proto.spec)
+    ticks = figure["layout"]["xaxis"]["ticktext"]
+    assert len(set(ticks)) == 3
+    command, call = codes(shown)[-2:]
+    assert main([*shlex.split(command)[1:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["results"]
+    assert len(found) == 3
+    names: dict[str, object] = {}
+    before, _, last = call.rpartition("\n")
+    exec(before, names)
+    rows = eval(last, names)
+    assert found == json.loads(rows.to_json(orient="records"))
 
 
 def test_an_empty_store_says_how_to_begin_and_a_damaged_collection_what_is_wrong(store, dog_model):
