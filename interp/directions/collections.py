@@ -2,6 +2,7 @@
 
     <store>/collections/<name>/
         collection.json     the entries, each with its title, note and where it comes from
+        taken-out.json      the ids that entries had which were taken out: none is given again
         directions/<id>/    of an entry that is a direction: what `Directions.save` writes
 
 Each direction keeps its own site, reading and provenance, so it scores as it did where it was
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Collection as Names
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +29,7 @@ from ..runs.manifest import check_inside
 from ..runs.store import Store
 
 KEPT = "kept:"
-FILE = "collection.json"
+FILE, GONE = "collection.json", "taken-out.json"
 SCHEMA = 1
 KINDS = ("direction", "prompt", "view")
 FIX = "do not use it, or ask its sender for another"
@@ -231,5 +233,5 @@ def new_id(title: str, taken: Names[str]) -> str:
     """An id made of a title, and not one of those that are taken."""
     plain = re.sub(r"[^\w.+-]+", "-", unicodedata.normalize("NFC", title)).strip("-._ ")[:40]
     base = plain.rstrip(".") if _ID.fullmatch(plain.rstrip(".") or "-") else "entry"
-    numbers = (f"{base}-{n}" for n in range(2, MOST + 3))
-    return next(id for id in (base, *numbers) if id not in taken)
+    numbers = (f"{base}-{n}" for n in count(2))
+    return next(id for id in chain([base], numbers) if id not in taken)
