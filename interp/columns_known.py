@@ -250,4 +250,5 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "directions.other_source": ("other, opened by", "What they take for the other."),
     "directions.blank": ("why it has no cosine", ""),
     "keep.id": ("id", "Its name in the collection: kept:NAME:ID."),
+    "keep.note": ("note", "", "lines"),
 }  # fmt: skip

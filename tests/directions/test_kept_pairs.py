@@ -19,7 +19,7 @@ from interp.columns import column
 from interp.columns_known import KNOWN
 from interp.directions import Directions
 from interp.directions.collections import open_collection, told_apart
-from interp.directions.keeping import keep_directions, keep_prompt
+from interp.directions.keeping import annotate, keep_directions, keep_prompt
 from interp.directions.kept_pairs import MOST, compare_kept, words
 from interp.directions.provenance import Provenance
 from interp.errors import UserError
@@ -136,3 +136,15 @@ def test_columns_of_a_comparison_are_known():
     for name in ("name", "other", "cosine", "source", "other_source", "blank"):
         assert f"directions.{name}" in KNOWN or name in KNOWN
         assert column(name, "directions").kind != "token"
+
+
+def test_a_report_keeps_the_line_breaks_of_notes(own_home):
+    keep_directions("u", one(0), note="first\nsecond <b>")
+    keep_prompt("u", "say\nit", note="third\r\nfourth")
+    annotate("u", "of all\nof it")
+    told = report_of_collection("u")
+    assert told.count("first\nsecond &lt;b&gt;") == 2  # in the table and in its section
+    for lines in ("of all\nof it", "say\nit", "third\nfourth"):
+        assert lines in told
+    assert "\\n" not in told.partition('<script type="application/gzip"')[0].partition("<body")[2]
+    assert "dd,.wide .lines{white-space:pre-line}" in told
