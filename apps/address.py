@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlencode
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 _PAGE, _LEFT, _SEEN = "address: page", "address: left", "address: seen"
 _BOUND, _UNREAD, _KNOWN = "address: bound", "address: unread", "address: known"
+_ALL = "address: all known"
 CUT = 80
 """Letters of what an address says, in a sentence about it."""
 
@@ -50,7 +52,7 @@ def followed(page: str) -> Iterator[bool]:
     else:  # at once: another click may come before this run ends, and would bring the old URL
         _write(page)
         _see(page)
-    state[_PAGE], state[_BOUND], state[_KNOWN] = page, {}, set()
+    state[_PAGE], state[_BOUND], state[_KNOWN], state[_ALL] = page, {}, set(), False
     yield arrived
     if not arrived:
         _write(page)
@@ -112,6 +114,11 @@ def _given() -> dict[str, str | list[str]]:
     """What the URL says: of a parameter that stands in it more than once, every value."""
     every = {name: st.query_params.get_all(name) for name in st.query_params}
     return {name: values[0] if len(values) == 1 else values for name, values in every.items()}
+
+
+def query() -> str:
+    """What the URL says after its question mark: every value of every parameter."""
+    return urlencode(_given(), doseq=True)
 
 
 def _same(value: Any, usual: Any) -> bool:
@@ -217,9 +224,19 @@ def _instead(usual: Any) -> str:
     return f"'{shown[:CUT]}' is shown" if shown else "it is left out"
 
 
-def knows(names: Iterable[str]) -> None:
-    """This page has parameters of these names, though it may show no widget of them now."""
+def knows(names: Iterable[str], all: bool = False) -> None:
+    """This page has parameters of these names, though it may show no widget of them now.
+
+    Args:
+        all: it has no others, beside those of its widgets.
+    """
     st.session_state.setdefault(_KNOWN, set()).update(names)
+    st.session_state[_ALL] = all
+
+
+def knows_all() -> bool:
+    """Whether the page has said what all of its parameters are."""
+    return bool(st.session_state.get(_ALL))
 
 
 def left() -> list[str]:

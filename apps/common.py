@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -20,9 +20,6 @@ from interp.model.catalog import asks_the_hub
 from interp.progress import log
 from interp.runs.command import again
 from interp.runs.store import Run, open_run
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -99,11 +96,14 @@ PAGES = "pages by address"
 """Where the session keeps the pages of the navigation."""
 
 
-def link(address: str, label: str, icon: str | None = None, **params: str) -> None:
-    """A link to a page of the app, at these parameters."""
+def link(
+    address: str, label: str, icon: str | None = None, /, **params: str | Sequence[str]
+) -> None:
+    """A link to a page of the app, at these parameters, of which some may stand in it more than
+    once."""
     page = st.session_state.get(PAGES, {}).get(address)
     if page is None:  # a page that runs alone, in a test
-        st.markdown(f"[{plain(label)}](/{plain(address)}?{plain(urlencode(params))})")
+        st.markdown(f"[{plain(label)}](/{plain(address)}?{plain(urlencode(params, doseq=True))})")
     else:
         st.page_link(page, label=plain(label), icon=icon, query_params=params)
 

@@ -18,12 +18,12 @@ from interp.apps.sets import OpenSet, choose_sae, consent_to_scores, opening, wo
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.directions import Directions, figures
+from interp.directions.encoder import Encoder
 from interp.directions.inspect import scores_on_text, top_examples
-from interp.directions.reading import Encoder
 from interp.directions.sets import sae_place
 from interp.directions.splitting import split_on_text
 from interp.errors import UserError
-from interp.latents import card, html
+from interp.latents import card, html, search
 from interp.latents import figures as latent_figures
 from interp.runs.store import Run, Store
 from interp.text.corpus import read_corpus, token_rows
@@ -87,10 +87,9 @@ def _survey(directions: Directions) -> tuple[Run, int] | None:
     reading = directions.reading
     if not isinstance(reading, Encoder):
         return None
-    for run in Store().looked_through("saes.survey")[0]:
-        if run.manifest["fingerprints"].get("saes") == reading.fingerprint:
-            return run, int(directions.index["latent"].iloc[0])
-    return None
+    latent = int(directions.index["latent"].iloc[0])
+    run = search.survey_of(reading.fingerprint, latent, Store())
+    return (run, latent) if run else None
 
 
 def _runs() -> bool:

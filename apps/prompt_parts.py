@@ -8,6 +8,7 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
+from interp.apps.columns import shown_table
 from interp.apps.common import link
 from interp.apps.offering import code, offer
 from interp.apps.prompt_ask import Live, Look
@@ -15,7 +16,8 @@ from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.errors import UserError
 from interp.microscope import figures
-from interp.microscope.names import BIAS, EMBEDDING, Compared
+from interp.microscope.look import LookConfig
+from interp.microscope.names import BIAS, EMBEDDING, Compared, part_name
 from interp.model.vocabulary import visible
 
 ORDERS = ("contribution", "activation")
@@ -41,7 +43,7 @@ def contributions(look: Look) -> None:
         "early layer: its output would be read by the unembedding as it is.",
         found=f"The bars add up to {total:.4f}; the model's own logit is {found.value:.4f} "
         f"(difference {abs(total - found.value):.1e}). The largest is "
-        f"{figures.part_name(largest['kind'], int(largest['layer']))} with "
+        f"{part_name(largest['kind'], int(largest['layer']))} with "
         f"{largest['contribution']:+.2f}. Of what attention and MLPs add, in size, the "
         f"last quarter of the layers has {_late(inner):.0%}.",
     )
@@ -161,15 +163,7 @@ def _compared(look: Look, found: Compared, other: str) -> None:
             f"has {found.value:.2f} logits here and {found.other_value:.2f} there."
         )
     )
-    st.dataframe(
-        _side(found.tokens),
-        hide_index=True,
-        height=min(38 + 35 * len(found.tokens), 250),
-        column_config={
-            name: st.column_config.NumberColumn(format="%.3g")
-            for name in ("probability", "probability there")
-        },
-    )
+    shown_table(_side(found.tokens), "side by side", LookConfig.STUDY)
     for of in figures.OF:
         rows = found.rows[found.rows["of"] == of]
         if rows.empty:
@@ -206,24 +200,7 @@ def _side(tokens: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(rows: pd.DataFrame, columns: list[str]) -> None:
-    shown = rows[columns].copy()
-    for side in ("raises", "lowers"):
-        if side in shown:
-            shown[side] = [[visible(token) for token in row] for row in rows[side]]
-    st.dataframe(
-        shown,
-        hide_index=True,
-        height=min(38 + 35 * len(shown), 320),
-        column_config={
-            "contribution": st.column_config.NumberColumn("contribution, logits", format="%+.3f"),
-            "per_unit": st.column_config.NumberColumn(
-                "per unit of activation", format="%+.4f", help="What one unit of activation adds."
-            ),
-            "activation": st.column_config.NumberColumn(format="%.2f"),
-            "from": st.column_config.Column("most from", help="Where the head carries most from."),
-            "from_source": st.column_config.NumberColumn("of it from there", format="%+.3f"),
-        },
-    )
+    shown_table(rows[columns], "strongest", LookConfig.STUDY)
 
 
 def _words(row: pd.Series) -> str:

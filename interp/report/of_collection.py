@@ -70,10 +70,11 @@ def _about(collection: Collection) -> Section:
 def _compared(collection: Collection, opened: dict[str, Directions]) -> Section:
     made = compared(collection, dict(islice(opened.items(), MOST)))
     blanks = set(made.rows.get("blank", ())) - {""}
+    first = f"The first {MOST} of {len(opened):,} directions. " if len(opened) > MOST else ""
     return Section(
         "Compared",
-        shows=f"Cosines. {made.told} A blank has none. Directions that were found in different "
-        "ways and still agree are the surprise.",
+        shows=f"{first}Cosines. {made.told} A blank has none. Directions that were found in "
+        "different ways and still agree are the surprise.",
         figures=(figures.cosine_map(made.cosine, made.names, made.names),),
         found="; ".join(sorted(blanks)),
         rows=made.rows,

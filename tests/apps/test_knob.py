@@ -1,5 +1,6 @@
 """The knob's page: what ships in an empty store, and three visitors at once."""
 
+import shlex
 import threading
 from functools import partial
 from shutil import copy
@@ -38,9 +39,12 @@ def test_what_ships_is_shown_in_an_empty_store():
     assert "r = 0.99" in said
     heads = page.dataframe[0].proto.columns
     assert '"PairAcc"' in heads
-    for block in page.code:
-        if block.value.startswith("import interp\nrun = interp.open_run"):  # the stored run alone
-            exec(block.value, {})
+    stored = [block.value for block in page.code if "run = interp.open_run" in block.value]
+    assert stored
+    for call in stored:  # the stored run alone
+        exec(call, {})
+    decoded = next(frame.value for frame in page.dataframe if "top_z" in frame.value)
+    assert not {"context", "prior"} & set(decoded), "means of u·h, and no shares of right answers"
 
 
 def test_the_slider_opens_at_prior_knowledge():
@@ -108,9 +112,7 @@ class TestThreeAtOnce:
 
 
 def test_its_command_is_one_of_interp():
-    import shlex
-
-    page = shown()
-    for block in page.code:
-        if block.language == "bash":
-            parse(shlex.split(block.value)[1:])
+    commands = [block.value for block in shown(view="Measured").code if block.language == "bash"]
+    assert len(commands) >= 2
+    for command in commands:
+        parse(shlex.split(command)[1:])

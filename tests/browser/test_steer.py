@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from interp.directions.steering import compared, edits_of, parse_act
+from interp.directions.acts import edits_of, parse_act
+from interp.directions.steering import compared
 from interp.model.subject import open_subject
 
 from ..conftest import make_dog_model

@@ -25,11 +25,12 @@ from interp.directions.collections import (
     open_collection,
     open_kept,
 )
+from interp.directions.encoder import Encoder
 from interp.directions.keeping import annotate, keep, keep_directions, keep_prompt, keep_view
 from interp.directions.merging import merge
 from interp.directions.parcel import export, import_parcel, packed
 from interp.directions.provenance import Provenance
-from interp.directions.reading import Encoder, Product, Scale
+from interp.directions.reading import Product, Scale
 from interp.directions.sources import content
 from interp.errors import UserError
 from interp.model.conformance import tiny_model

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
+from interp.directions.encoder import Encoder
 from interp.directions.inspect import steered, top_examples
 from interp.directions.provenance import Provenance
-from interp.directions.reading import Coordinate, Encoder, Product, Scale, Unread
+from interp.directions.reading import Coordinate, Product, Scale, Unread
 from interp.directions.sources import latent_directions, neuron_directions
 from interp.errors import UserError
 from interp.model.neuron import parse_neuron
