@@ -74,8 +74,9 @@ def _note(collection: Collection) -> None:
     """The collection's own note, written in place."""
     # another note is another widget: a default never changes under the same key
     key = f"note {collection.name} {hash(collection.note)}"
-    noted = {"on_change": _noted, "args": (key, collection.name, "")}
-    st.text_area("About this collection", collection.note, key=key, height=70, **noted)
+    place = (key, collection.name, "")
+    label = "About this collection"
+    st.text_area(label, collection.note, key=key, height=70, on_change=_noted, args=place)
 
 
 def _noted(key: str, collection: str, entry: str) -> None:
@@ -124,8 +125,11 @@ def _entry(collection: Collection, entry: Entry, title: str, model: str) -> None
             st.rerun()
     with right:
         key = f"note {place} {hash(entry.note)}"
-        noted = {"on_change": _noted, "args": (key, collection.name, entry.id)}
-        st.text_area("Note", entry.note, key=key, height=80, help=plain(_about(entry)), **noted)
+        about = plain(_about(entry))
+        which = (key, collection.name, entry.id)
+        st.text_area(
+            "Note", entry.note, key=key, height=80, help=about, on_change=_noted, args=which
+        )
 
 
 def _opened_and_read(entry: Entry) -> Iterator[str]:

@@ -39,7 +39,8 @@ def compared(collection: Collection) -> None:
     )
     chosen = [id for id in ids if id in titles] or list(titles)
     if len(chosen) > MOST:
-        st.caption(f"The first {MOST} of {len(chosen):,} are compared: choose others above.")
+        said = f"The first {MOST} of {len(chosen):,} are compared: choose others above."
+        st.caption(plain(said))
     every = _opened(collection, chosen[:MOST])
     for model in dict.fromkeys(each.model for each in every.values()):
         consent(model)
