@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlencode
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -113,6 +114,11 @@ def _given() -> dict[str, str | list[str]]:
     """What the URL says: of a parameter that stands in it more than once, every value."""
     every = {name: st.query_params.get_all(name) for name in st.query_params}
     return {name: values[0] if len(values) == 1 else values for name, values in every.items()}
+
+
+def query() -> str:
+    """What the URL says after its question mark: every value of every parameter."""
+    return urlencode(_given(), doseq=True)
 
 
 def _same(value: Any, usual: Any) -> bool:

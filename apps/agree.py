@@ -75,7 +75,7 @@ def _second(run: Run) -> Run:
         "Agreement needs a second atlas, with the same norm and of a model of the same shape: "
         "say, of the model that this one was fine-tuned from."
     )
-    link("new", "Make another atlas", icon=":material/add:", study=STUDY)
+    link("new", "Make another atlas", ":material/add:", study=STUDY)
     norm = str(run.config["norm"])
     make = ["interp", "neurons", "atlas", "--model", "MODEL"]
     code([*make, *([] if norm == "raw" else ["--norm", norm]), *store_words(store.root)])

@@ -7,6 +7,7 @@ A chip is a small coloured label. `chip` is markdown for captions, headings and 
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Literal
 
@@ -36,6 +37,24 @@ def shown(kind: Kind, text: object) -> str:
     if kind == "model" and PurePath(said).is_absolute():
         said = PurePath(said).name
     return said if len(said) <= _MOST else f"{said[: _MOST // 2 - 1]} … {said[2 - _MOST // 2 :]}"
+
+
+def apart(models: Iterable[str]) -> dict[str, str]:
+    """What models that stand together are called: of folders of one name so much of each path that
+    two are two."""
+    every = dict.fromkeys(models)
+    short = {model: shown("model", model) for model in every}
+    made = dict(short)
+    for model, name in short.items():
+        twins = [PurePath(each).parts for each in every if each != model and short[each] == name]
+        parts = PurePath(model).parts
+        if twins and PurePath(model).is_absolute():
+            deep = next(
+                (n for n in range(2, len(parts)) if all(t[-n:] != parts[-n:] for t in twins)),
+                len(parts),
+            )
+            made[model] = "/".join(parts[-deep:])
+    return made
 
 
 def chip(kind: Kind, text: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -96,11 +96,14 @@ PAGES = "pages by address"
 """Where the session keeps the pages of the navigation."""
 
 
-def link(address: str, label: str, icon: str | None = None, **params: str) -> None:
-    """A link to a page of the app, at these parameters."""
+def link(
+    address: str, label: str, icon: str | None = None, /, **params: str | Sequence[str]
+) -> None:
+    """A link to a page of the app, at these parameters, of which some may stand in it more than
+    once."""
     page = st.session_state.get(PAGES, {}).get(address)
     if page is None:  # a page that runs alone, in a test
-        st.markdown(f"[{plain(label)}](/{plain(address)}?{plain(urlencode(params))})")
+        st.markdown(f"[{plain(label)}](/{plain(address)}?{plain(urlencode(params, doseq=True))})")
     else:
         st.page_link(page, label=plain(label), icon=icon, query_params=params)
 

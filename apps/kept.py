@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
 
 import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
-from interp.apps.chips import chips
+from interp.apps.chips import apart, chips
 from interp.apps.common import errors_in_place, in_tabs, link
 from interp.apps.offering import code
 from interp.apps.words import plain
 from interp.directions import keeping
-from interp.directions.collections import Collection, Entry, collection_names, open_collection
+from interp.directions.collections import (
+    Collection,
+    Entry,
+    collection_names,
+    open_collection,
+    told_apart,
+)
 from interp.plain_text import printable
 from interp.runs.command import store_words
 from interp.runs.store import Store
@@ -67,14 +74,9 @@ def _note(collection: Collection) -> None:
     """The collection's own note, written in place."""
     # another note is another widget: a default never changes under the same key
     key = f"note {collection.name} {hash(collection.note)}"
-    st.text_area(
-        "About this collection",
-        collection.note,
-        key=key,
-        height=70,
-        on_change=_noted,
-        args=(key, collection.name, ""),
-    )
+    place = (key, collection.name, "")
+    label = "About this collection"
+    st.text_area(label, collection.note, key=key, height=70, on_change=_noted, args=place)
 
 
 def _noted(key: str, collection: str, entry: str) -> None:
@@ -91,21 +93,23 @@ def _entries(collection: Collection) -> None:
     st.caption(
         plain(", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in counts.items() if n))
     )
-    every = collection.entries
-    first = 0
+    every, titles = collection.entries, told_apart(collection.entries)
+    models, first = apart(entry.model for entry in every), 0
     if len(every) > ONCE:
         last = -(-len(every) // ONCE)
         number = st.number_input("Page", 1, last, key=bound("page", 1, range(1, last + 1)))
         first = (int(number) - 1) * ONCE
     for entry in every[first : first + ONCE]:
         with st.container(border=True), errors_in_place():
-            _entry(collection, entry)
+            _entry(collection, entry, titles[entry.id], models[entry.model])
 
 
-def _entry(collection: Collection, entry: Entry) -> None:
+def _entry(collection: Collection, entry: Entry, title: str, model: str) -> None:
     place = f"{collection.name} {entry.id}"
-    st.subheader(plain(entry.title), divider=False)
-    st.markdown(chips(("site", entry.site), ("model", entry.model), ("set", entry.kind)))
+    st.subheader(plain(title), divider=False)
+    st.markdown(chips(("site", entry.site), ("model", model), ("set", entry.kind)))
+    if about := " · ".join(_opened_and_read(entry)):
+        st.caption(plain(about))
     left, right = st.columns([2, 3])
     with left:
         if entry.kind == "direction":
@@ -121,21 +125,25 @@ def _entry(collection: Collection, entry: Entry) -> None:
             st.rerun()
     with right:
         key = f"note {place} {hash(entry.note)}"
+        about = _about(entry)
+        which = (key, collection.name, entry.id)
         st.text_area(
-            "Note",
-            entry.note,
-            key=key,
-            height=80,
-            help=plain(_about(entry)),
-            on_change=_noted,
-            args=(key, collection.name, entry.id),
+            "Note", entry.note, key=key, height=80, help=plain(about), on_change=_noted, args=which
         )
+
+
+def _opened_and_read(entry: Entry) -> Iterator[str]:
+    """What a direction was opened by, and how it is read."""
+    if entry.source:
+        yield f"from {entry.source}"
+    if entry.read_as:
+        yield f"score: {entry.read_as}"
 
 
 def _view(entry: Entry) -> None:
     """A link to a kept view."""
     parts = urlsplit(entry.address)
-    params = dict(parse_qsl(parts.query, keep_blank_values=True))
+    params = parse_qs(parts.query, keep_blank_values=True)
     link(parts.path.strip("/") or "home", entry.address[:80], **params)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
-from torch import Tensor
 
 from interp.apps.address import bound
 from interp.apps.columns import shown_table
@@ -14,14 +13,13 @@ from interp.apps.sets import OpenSet, decoded, opened_set, spelled
 from interp.apps.shown import charts
 from interp.apps.words import called, plain
 from interp.directions import figures
-from interp.directions.collections import Collection, new_id
-from interp.directions.compare import between, meaning, why_not
+from interp.directions.collections import Collection, told_apart
+from interp.directions.compare import meaning
+from interp.directions.kept_pairs import MOST, Compared, words
+from interp.directions.kept_pairs import compared as compare
 from interp.errors import UserError
 from interp.runs.command import store_words
 from interp.runs.store import Store
-
-MOST = 40
-"""Directions of a map."""
 
 
 def compared(collection: Collection) -> None:
@@ -30,86 +28,82 @@ def compared(collection: Collection) -> None:
     if len(entries) < 2:
         st.info("Keep two directions, and they are compared here.")
         return
-    titles = {entry.id: entry.title for entry in entries}
+    titles = told_apart(collection.entries)
+    titles = {entry.id: titles[entry.id] for entry in entries}
     ids = st.multiselect(
         "Directions",
         list(titles),
         key=bound("directions", (), read=lambda text: [i for i in text.split(",") if i in titles]),
-        format_func=called({id: _named(id, title) for id, title in titles.items()}),
+        format_func=called(titles),
         placeholder="all of them",
     )
-    chosen = [id for id in ids if id in titles] or list(titles)[:MOST]
-    every = _opened(collection, chosen)
-    for model in dict.fromkeys(each.model for each in every):
+    chosen = [id for id in ids if id in titles] or list(titles)
+    if len(chosen) > MOST:
+        said = f"The first {MOST} of {len(chosen):,} are compared: choose others above."
+        st.caption(plain(said))
+    every = _opened(collection, chosen[:MOST])
+    for model in dict.fromkeys(each.model for each in every.values()):
         consent(model)
-    names = [titles[each.source.rpartition(":")[2]] for each in every]
-    directions = [each.directions for each in every]
-    cosine, told = between(directions)
+    made = compare(collection, {id: each.directions for id, each in every.items()})
     charts(
         "cosines",
-        figures.cosine_map(cosine, names, names),
-        shows=f"Cosines. {told} A blank has none. Directions that were found in different ways and "
-        "still agree are the surprise.",
-        found=_found(cosine, every, names),
+        figures.cosine_map(made.cosine, made.names, made.names),
+        shows=f"Cosines. {made.told} A blank has none. Directions that were found in different "
+        "ways and still agree are the surprise.",
+        found=_found(made, every),
     )
-    for line in _blanks(every, names):
+    for line in _blanks(made.rows):
         st.caption(plain(line))
     with errors_in_place():
-        _spelled(every, names)
+        _spelled(every, made.names)
     where = store_words(Store().root)
-    rows = pd.DataFrame(cosine.numpy(), names, names).reset_index(names="direction")
+    store = f", store=Store(Path({where[1]!r}))" if where else ""
+    imports = "from pathlib import Path\nfrom interp import Store\n" if where else ""
     call = (
-        "from interp import open_directions\n"
-        + "from interp.directions.compare import between\n"
-        + f"sources = {[each.source for each in every]!r}\n"
-        + "between([open_directions(source) for source in sources]).cosine"
+        f"{imports}from interp.directions.kept_pairs import compare_kept\n"
+        f"compare_kept({collection.name!r}, {made.ids!r}{store}).rows"
     )
-    command = ["interp", "directions", "compare", every[0].source, every[1].source, *where]
-    offer(rows, f"{collection.name} cosines", command, call)
+    command = [*words(collection, made.ids), *where]
+    offer(made.rows, f"{collection.name} cosines", command, call, of="directions")
 
 
-def _named(id: str, title: str) -> str:
-    """An entry in a list; two may have one title."""
-    return title if new_id(title, ()) == id else f"{title} ({id})"
-
-
-def _opened(collection: Collection, ids: list[str]) -> list[OpenSet]:
-    """Those that can be opened; what is wrong with the others is said."""
-    every = []
+def _opened(collection: Collection, ids: list[str]) -> dict[str, OpenSet]:
+    """Those that can be opened, by id; what is wrong with the others is said."""
+    every = {}
     for id in ids:
         with errors_in_place():
-            every.append(opened_set(f"kept:{collection.name}:{id}"))
+            every[id] = opened_set(f"kept:{collection.name}:{id}")
     if len(every) < 2:
         raise UserError("choose two directions that can be opened")
     return every
 
 
-def _found(cosine: Tensor, every: list[OpenSet], names: list[str]) -> str:
+def _found(made: Compared, every: dict[str, OpenSet]) -> str:
     """The pair that is most alike, in a sentence."""
-    cosine = cosine.clone().fill_diagonal_(0)
-    best = cosine.nan_to_num(0).abs().argmax()
-    i, j = divmod(int(best), len(every))
-    if i == j:
+    best = made.rows.iloc[0]
+    if not abs(best["cosine"]) > 0:  # NaN, where no pair has one
         return ""
-    value = float(cosine[i, j])
-    said = meaning(every[i].directions, every[j].directions)
-    return f"The largest in size is that of {names[i]} and {names[j]}, {value:.3f}. {said}"
+    ours, theirs = (every[best[side].rpartition(":")[2]] for side in ("source", "other_source"))
+    said = meaning(ours.directions, theirs.directions)
+    return (
+        f"The largest in size is that of {best['name']} and {best['other']}, "
+        f"{best['cosine']:.3f}. {said}"
+    )
 
 
-def _blanks(every: list[OpenSet], names: list[str]) -> list[str]:
+def _blanks(rows: pd.DataFrame) -> list[str]:
     """Why some pairs have no cosine, a line a reason."""
-    reasons: dict[str, str] = {}
-    for i, ours in enumerate(every):
-        for j in range(i):
-            if reason := why_not(ours.directions, every[j].directions):
-                reasons.setdefault(reason, f"{names[i]} and {names[j]}: {reason}")
-    return list(reasons.values())[:3]
+    if "blank" not in rows:
+        return []
+    first = rows[rows["blank"] != ""].drop_duplicates("blank").head(3)
+    said = zip(first["name"], first["other"], first["blank"], strict=True)
+    return [f"{name} and {other}: {reason}" for name, other, reason in said]
 
 
-def _spelled(every: list[OpenSet], names: list[str]) -> None:
+def _spelled(every: dict[str, OpenSet], names: list[str]) -> None:
     """What each spells, in one table."""
     rows = []
-    for each, name in zip(every, names, strict=True):
+    for each, name in zip(every.values(), names, strict=True):
         with errors_in_place():
             table = decoded(each, each.model, 10, "raw")
             rows.append(spelled(table, figures.cut(name), str(each.directions.site)))

@@ -24,7 +24,8 @@ class Column(NamedTuple):
     help: str = ""
     """What it means, with its unit."""
     kind: str = ""
-    """`share` (0 to 1, shown in per cent), `token`, `bytes`, or significant digits."""
+    """`share` (0 to 1, shown in per cent), `token`, `bytes`, `lines` (a text with line breaks), or
+    significant digits."""
 
 
 def column(name: object, of: str = "") -> Column:

@@ -308,4 +308,9 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "directions.before": ("before", "The text before the token.", "token"),
     "directions.after": ("after", "The text after the token.", "token"),
     "directions.site": ("site", "Where its vector is read or written: LAYER.NAME."),
+    "directions.source": ("opened by", "What every command and page takes for the first."),
+    "directions.other_source": ("other, opened by", "What they take for the other."),
+    "directions.blank": ("why it has no cosine", ""),
+    "keep.id": ("id", "Its name in the collection: kept:NAME:ID."),
+    "keep.note": ("note", "", "lines"),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from ..directions.collections import Collection, collection_names, open_collecti
 from ..errors import UserError
 from ..progress import log
 from ..runs.store import Store
-from .common import Json, Runs, answered, command, say
+from .common import Json, Runs, answered, command, print_frame, say
 
 if TYPE_CHECKING:
     from ..directions.collections import Entry
@@ -128,6 +128,27 @@ def note(
     if title and not entry:
         raise UserError("a title is of an entry: name it, or give the collection another name")
     _done(keeping.annotate(name, text, entry, title, Store(runs)), "keep.note", json)
+
+
+@command(keep, "compare")
+def compare(
+    name: Name,
+    entries: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ENTRY …")
+    ] = (),
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """The cosine of every pair of a collection's directions, the closest first.
+
+    Args:
+        entries: Their ids; by default the first 40.
+    """
+    from ..directions.kept_pairs import compare_kept
+
+    made = compare_kept(name, entries, Store(runs))
+    log.info("%s", made.told)
+    print_frame("keep.compare", made.rows, json, told=made.told)
 
 
 @command(keep, "merge")

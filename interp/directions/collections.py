@@ -2,6 +2,7 @@
 
     <store>/collections/<name>/
         collection.json     the entries, each with its title, note and where it comes from
+        taken-out.json      the ids that entries had which were taken out: none is given again
         directions/<id>/    of an entry that is a direction: what `Directions.save` writes
 
 Each direction keeps its own site, reading and provenance, so it scores as it did where it was
@@ -14,8 +15,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection as Names
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +29,7 @@ from ..runs.manifest import check_inside
 from ..runs.store import Store
 
 KEPT = "kept:"
-FILE = "collection.json"
+FILE, GONE = "collection.json", "taken-out.json"
 SCHEMA = 1
 KINDS = ("direction", "prompt", "view")
 FIX = "do not use it, or ask its sender for another"
@@ -216,9 +220,18 @@ def open_kept(source: str, store: Store) -> list[KeptEntry]:
     return [KeptEntry(opened.name, entry, opened.vectors_of(entry)) for entry in chosen]
 
 
+def told_apart(entries: Sequence[Entry]) -> dict[str, str]:
+    """What entries are called by their ids: by the title, with the id where two have one title."""
+    titles = Counter(entry.title for entry in entries)
+    made = {e.id: e.title if titles[e.title] == 1 else f"{e.title} ({e.id})" for e in entries}
+    if len(set(made.values())) == len(made):
+        return made
+    return {entry.id: f"{entry.title} ({entry.id})" for entry in entries}
+
+
 def new_id(title: str, taken: Names[str]) -> str:
     """An id made of a title, and not one of those that are taken."""
     plain = re.sub(r"[^\w.+-]+", "-", unicodedata.normalize("NFC", title)).strip("-._ ")[:40]
     base = plain.rstrip(".") if _ID.fullmatch(plain.rstrip(".") or "-") else "entry"
-    numbers = (f"{base}-{n}" for n in range(2, MOST + 3))
-    return next(id for id in (base, *numbers) if id not in taken)
+    numbers = (f"{base}-{n}" for n in count(2))
+    return next(id for id in chain([base], numbers) if id not in taken)

@@ -267,7 +267,7 @@ class Directions:
         """
         folder = Path(folder)
         (folder / "directions.json").unlink(missing_ok=True)
-        self._write(partial(whole, folder))
+        self._write(partial(whole, folder, left="no directions are saved"))
 
     def save_in(self, out: RunWriter, name: str) -> None:
         """Save them as parts of a run, which their provenance then names."""

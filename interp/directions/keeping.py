@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..plain_json import check, read_json
 from ..runs.disk import unwritable
 from ..runs.parts import whole
 from ..runs.store import Store
 from .collections import (
     FILE,
+    FIX,
+    GONE,
     LONGEST_NOTE,
     LONGEST_TEXT,
     LONGEST_TITLE,
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 100
 """Directions that are kept by one call."""
+UNCHANGED = "the collection is as it was"
+"""What becomes of one that cannot be written."""
 
 
 def keep(
@@ -95,14 +100,14 @@ def keep_directions(
     from .singles import read_words, without_place
 
     store, made = store or Store(), []
-    directions = without_place(directions, store)
+    directions, title = without_place(directions, store), _line(title)
     with changed(name, store) as (collection, write):
-        entries = list(collection.entries)
+        entries, taken = list(collection.entries), taken_ids(collection)
         for row, own in enumerate(directions.names):
             entry = Entry(
-                id=new_id(title or own, [each.id for each in entries]),
+                id=new_id(title or own, taken),
                 kind="direction",
-                title=_short(title, LONGEST_TITLE, "the title") or own[:LONGEST_TITLE],
+                title=title or own[:LONGEST_TITLE],
                 note=_short(note, LONGEST_NOTE, "the note"),
                 added=_now(),
                 source=sources[row] if sources else "",
@@ -111,6 +116,7 @@ def keep_directions(
                 read_as=read_words(directions, store),
             )
             directions.pick([row]).save(collection.vectors_of(entry))
+            taken.add(entry.id)
             entries.append(entry)
             made.append(entry)
         write(replace(collection, entries=tuple(entries)))
@@ -143,11 +149,10 @@ def keep_view(
 
 
 def _keep_one(name: str, entry: Entry, store: Store | None) -> Entry:
-    title = " ".join(entry.title.split())
-    _short(title, LONGEST_TITLE, "the title")
+    title = _line(entry.title)
     _short(entry.note, LONGEST_NOTE, "the note")
     with changed(name, store or Store()) as (collection, write):
-        id = new_id(title, [each.id for each in collection.entries])
+        id = new_id(title, taken_ids(collection))
         made = replace(entry, id=id, title=title, added=_now())
         write(replace(collection, entries=(*collection.entries, made)))
     return made
@@ -158,7 +163,7 @@ def annotate(
 ) -> Collection:
     """Write a collection's note, or an entry's, and if given its title."""
     _short(note, LONGEST_NOTE, "the note")
-    _short(title, LONGEST_TITLE, "the title")
+    title = _line(title)
     with changed(name, store or Store(), new=False) as (collection, write):
         if entry:
             old = collection.entry(entry)
@@ -178,6 +183,7 @@ def remove(name: str, entry: str = "", store: Store | None = None) -> None:
         if entry:
             gone = collection.entry(entry)
             left = tuple(each for each in collection.entries if each is not gone)
+            _write_gone(collection, gone.id)  # first: a crash between the two gives no id twice
             write(replace(collection, entries=left))
             shutil.rmtree(collection.vectors_of(gone), ignore_errors=True)
         else:
@@ -205,7 +211,7 @@ def place_whole(folder: Path, name: str, store: Store) -> None:
     try:
         folder.rename(target)
     except OSError as error:
-        raise UserError(unwritable(target, error)) from error
+        raise UserError(unwritable(target, error, UNCHANGED)) from error
 
 
 @contextmanager
@@ -216,10 +222,13 @@ def locked(store: Store) -> Iterator[Path]:
         root.mkdir(parents=True, exist_ok=True)
         held = os.open(root / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
     except OSError as error:
-        raise UserError(unwritable(root, error)) from error
+        raise UserError(unwritable(root, error, "nothing is kept")) from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield root
+    except OSError as error:  # a lock that was there can be held where nothing else can be written
+        path = Path(error.filename or root)
+        raise UserError(unwritable(path, error, "the rest is as it was")) from error
     finally:
         os.close(held)  # which gives the lock back
 
@@ -232,9 +241,21 @@ def changed(
     name = checked_name(name)
     with locked(store) as root:
         if new and not (root / name / FILE).is_file():
-            yield Collection(name, root / name, "", ()), write_list
+            with _begun(root / name):
+                yield Collection(name, root / name, "", ()), write_list
         else:
             yield open_collection(name, store), write_list
+
+
+@contextmanager
+def _begun(folder: Path) -> Iterator[None]:
+    """A new collection's folder, which does not stay where nothing could be kept."""
+    before = folder.exists()
+    try:
+        yield
+    finally:
+        if not before and not (folder / FILE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_list(collection: Collection) -> None:
@@ -245,8 +266,34 @@ def write_list(collection: Collection) -> None:
         "note": collection.note,
         "entries": [asdict(entry) for entry in collection.entries],
     }
-    with whole(collection.folder, FILE) as making:
+    with whole(collection.folder, FILE, UNCHANGED) as making:
         making.write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+
+def taken_ids(collection: Collection) -> set[str]:
+    """The ids that a new entry may not have: a link or a note may mean the one that had it."""
+    return {entry.id for entry in collection.entries} | set(_gone(collection))
+
+
+def _gone(collection: Collection) -> list[str]:
+    path = collection.folder / GONE
+    if not path.exists():
+        return []
+    ids = read_json(path, FIX).get("ids")
+    check(ids, list[str], f"'ids' of {path}", FIX)
+    return list(ids)
+
+
+def _write_gone(collection: Collection, id: str) -> None:
+    """Beside the list and not in it: what was taken out is not sent to others."""
+    ids = sorted({*_gone(collection), id})
+    with whole(collection.folder, GONE, UNCHANGED) as making:
+        making.write_text(json.dumps({"ids": ids}), encoding="utf-8")
+
+
+def _line(title: str) -> str:
+    """A title as it is kept: one line."""
+    return _short(" ".join(title.split()), LONGEST_TITLE, "the title")
 
 
 def _short(text: str, most: int, what: str) -> str:

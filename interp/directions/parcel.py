@@ -1,10 +1,10 @@
 """A collection as one .zip file, to send: written, and read from whoever sent it.
 
-What a parcel may hold is known: `collection.json`, and of each direction three files. Anything
-else, another path, a file twice, an encrypted one or more bytes than allowed is refused before a
-file is written; files are written by name here and never by what the archive says of them, so no
-link and no path of it counts. Then the whole is read as a collection is, every vector of it, and
-only then it gets its name.
+What a parcel may hold is known: `collection.json`, of each direction three files, and the folders
+that these lie in. Anything else, another path, a file twice, an encrypted one or more bytes than
+allowed is refused before a file is written; files are written by name here and never by what the
+archive says of them, so no link and no path of it counts. Then the whole is read as a collection
+is, every vector of it, and only then it gets its name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import shutil
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -28,9 +30,12 @@ from .sets import FILES
 
 LARGEST = 256 << 20
 """Bytes of a parcel's files together."""
+PIECE = 1 << 20
+"""Bytes that are read at once."""
 _MEMBER = re.compile(rf"{re.escape(FILE)}|directions/[^/\\]+/({'|'.join(map(re.escape, FILES))})")
+_FOLDER = re.compile(r"directions/([^/\\]+/)?")
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
-_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError)
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError)
 
 
 def packed(collection: Collection) -> bytes:
@@ -70,7 +75,8 @@ def import_parcel(
         name: its own by default: that of the file.
 
     Raises:
-        UserError: no .zip file, one that holds anything but a collection, or the name is taken.
+        UserError: no .zip file, one that holds anything but a collection, the name is taken, or
+            the store cannot be written.
     """
     store = store or Store()
     if not name and not isinstance(source, Path):
@@ -98,24 +104,50 @@ def _unpack(source: Path | IO[bytes], folder: Path) -> None:
 
     Raises:
         UserError: see above.
+        OSError: the folder cannot be written.
     """
     where = source.name if isinstance(source, Path) else "this file"
-    try:
-        with zipfile.ZipFile(source) as archive:
+    with ExitStack() as stack:
+        with _reading(where):
+            archive = stack.enter_context(zipfile.ZipFile(source))
             members = _checked(archive, where)
-            for member in members:
-                path = folder / member.filename
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as read, path.open("xb") as write:
-                    shutil.copyfileobj(read, write)
+        for member in members:
+            path = folder / member.filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                for piece in _pieces(archive, member, where):
+                    file.write(piece)
+
+
+def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> Iterator[bytes]:
+    """The content of one of its files; what goes wrong in here is the parcel's fault, and what goes
+    wrong between two pieces that of the store."""
+    with _reading(where):
+        file = archive.open(member)
+    with file:
+        while True:
+            with _reading(where):
+                piece = file.read(PIECE)
+            if not piece:
+                return
+            yield piece
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {where}: {error.strerror or error}") from error
     except _BROKEN as error:
         raise UserError(f"cannot read {where} as a .zip file ({error}): {FIX}") from error
 
 
 def _checked(archive: zipfile.ZipFile, where: str) -> list[zipfile.ZipInfo]:
-    members = archive.infolist()
-    if len(members) > 1 + MOST * len(FILES):
-        raise UserError(f"{where} holds {len(members):,} files, more than a collection: {FIX}")
+    every = archive.infolist()
+    if len(every) > 2 + MOST * (len(FILES) + 1):
+        raise UserError(f"{where} holds {len(every):,} files, more than a collection: {FIX}")
+    members = [each for each in every if not _FOLDER.fullmatch(each.filename)]
     names = [member.filename for member in members]
     for member in members:
         inside = Path(member.filename).parts

@@ -79,7 +79,7 @@ def _section(number: int, section: Section, kept: int) -> str:
 
 
 def _sentence(words: str) -> str:
-    return f"<p>{text(words)}</p>" if words else ""
+    return f"<p>{text_lines(words)}</p>" if words else ""
 
 
 def _figure(figure: go.Figure) -> str:

@@ -44,4 +44,4 @@ def _list(facts: dict[str, str]) -> str:
 
 def text_lines(lines: str) -> str:
     """Lines of a text, as markup that keeps their ends."""
-    return "\n".join(map(text, lines.split("\n")))
+    return "\n".join(map(text, lines.replace("\r\n", "\n").split("\n")))

@@ -19,6 +19,7 @@ h2{font-size:1.15rem;margin:.2rem 0 .4rem;overflow-wrap:anywhere}
 .wide th{position:sticky;top:0;background:var(--field);text-align:left;font-weight:600}
 .wide th,.wide td{padding:.15rem .7rem;border-bottom:1px solid var(--line);white-space:nowrap;
 max-width:28rem;overflow:hidden;text-overflow:ellipsis}
+p,dd,.wide .lines{white-space:pre-line}.wide .lines{min-width:12rem}
 .wide .number{text-align:right;font-variant-numeric:tabular-nums}
 pre{background:var(--field);padding:.6rem;overflow-x:auto;font:13px/1.4 ui-monospace,monospace}
 dl{display:grid;grid-template-columns:fit-content(40%) minmax(0,1fr);gap:.1rem 1rem;margin:.4rem 0}

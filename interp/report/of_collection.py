@@ -3,16 +3,18 @@ cosines between them."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..directions import figures
-from ..directions.collections import KEPT, Collection, Entry, open_collection
-from ..directions.compare import between, why_not
+from ..directions.collections import KEPT, Collection, Entry, open_collection, told_apart
+from ..directions.kept_pairs import MOST, compared, words
 from ..directions.sets import run_of
 from ..errors import UserError
 from ..model.weights import open_weights
+from ..runs.command import shell_line
 from ..runs.store import Run, Store
 from .document import report
 from .section import Section
@@ -20,8 +22,6 @@ from .section import Section
 if TYPE_CHECKING:
     from ..directions import Directions
 
-MOST = 40
-"""Directions that are compared."""
 TOKENS = 10
 
 
@@ -38,7 +38,11 @@ def report_of_collection(name: str, store: Store | None = None) -> str:
     sections = [_about(collection)]
     if len(opened) > 1:
         sections.append(_compared(collection, opened))
-    sections += [_entry(collection, each, opened.get(each.id)) for each in collection.entries]
+    titles = told_apart(collection.entries)
+    sections += [
+        _entry(collection, each, titles[each.id], opened.get(each.id))
+        for each in collection.entries
+    ]
     return report(collection.name, sections, _runs(collection, store))
 
 
@@ -57,31 +61,29 @@ def _opened(collection: Collection, store: Store) -> dict[str, Directions]:
 
 def _about(collection: Collection) -> Section:
     rows = pd.DataFrame(
-        [(e.title, e.kind, e.site, e.model, e.note) for e in collection.entries],
-        columns=["title", "kind", "site", "model", "note"],
+        [(e.id, e.title, e.kind, e.site, e.model, e.note) for e in collection.entries],
+        columns=["id", "title", "kind", "site", "model", "note"],
     )
-    return Section("What is kept", shows=collection.note, rows=rows)
+    return Section("What is kept", shows=collection.note, rows=rows, of="keep")
 
 
 def _compared(collection: Collection, opened: dict[str, Directions]) -> Section:
-    ids = list(opened)[:MOST]
-    every = [opened[id] for id in ids]
-    names = [collection.entry(id).title for id in ids]
-    cosine, told = between(every)
-    blanks = {why_not(a, b) for i, a in enumerate(every) for b in every[:i]} - {""}
+    made = compared(collection, dict(islice(opened.items(), MOST)))
+    blanks = set(made.rows.get("blank", ())) - {""}
+    first = f"The first {MOST} of {len(opened):,} directions. " if len(opened) > MOST else ""
     return Section(
         "Compared",
-        shows=f"Cosines. {told} A blank has none. Directions that were found in different ways and "
-        "still agree are the surprise.",
-        figures=(figures.cosine_map(cosine, names, names),),
+        shows=f"{first}Cosines. {made.told} A blank has none. Directions that were found in "
+        "different ways and still agree are the surprise.",
+        figures=(figures.cosine_map(made.cosine, made.names, made.names),),
         found="; ".join(sorted(blanks)),
-        rows=pd.DataFrame(cosine.numpy(), names, names).reset_index(names="direction"),
-        command=f"interp directions compare {KEPT}{collection.name}:{ids[0]} "
-        f"{KEPT}{collection.name}:{ids[1]}",
+        rows=made.rows,
+        of="directions",
+        command=shell_line(words(collection, made.ids)),
     )
 
 
-def _entry(collection: Collection, entry: Entry, opened: Directions | None) -> Section:
+def _entry(collection: Collection, entry: Entry, title: str, opened: Directions | None) -> Section:
     """One entry: facts, and of a direction what it spells."""
     told = {
         "kind": entry.kind,
@@ -96,17 +98,17 @@ def _entry(collection: Collection, entry: Entry, opened: Directions | None) -> S
     }
     facts = {name: value for name, value in told.items() if value}
     if opened is None:
-        return Section(entry.title, facts=facts)
+        return Section(title, facts=facts)
     source = f"{KEPT}{collection.name}:{entry.id}"
-    command = f"interp directions decode {source}"
+    command = shell_line(["interp", "directions", "decode", source])
     notebook = f"from interp import open_directions\nopen_directions({source!r})"
     try:
         table = opened.decode(open_weights(opened.model), TOKENS)
     except UserError as error:
         facts["tokens"] = f"none: {error}"
-        return Section(entry.title, facts=facts, command=command, notebook=notebook)
+        return Section(title, facts=facts, command=command, notebook=notebook)
     return Section(
-        entry.title,
+        title,
         facts=facts,
         figures=(figures.token_bars(table.iloc[0]),),
         command=command,

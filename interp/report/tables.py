@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..columns import cell, column
 from ..webpage import text
+from .foot import text_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,8 @@ def markup(rows: pd.DataFrame, of: str = "") -> str:
 
 
 def _cell(value: Any, kind: str) -> str:
+    if kind == "lines" and isinstance(value, str):
+        return f'<td class="lines">{text_lines(value)}</td>'
     side = ' class="number"' if isinstance(value, Real) and not isinstance(value, bool) else ""
     return f"<td{side}>{text(cell(value, kind))}</td>"
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _NAME = re.compile(r"[A-Za-z]\w*")
 _NO_STUDY = "is no study: a job is a study's command, as `interp --help` has them"
 _FIX = "remove its folder"
+NO_JOB = "no job is made"
 
 
 @dataclass(frozen=True)
@@ -254,12 +256,16 @@ def new_folder(root: Path, words: tuple[str, ...], title: str = "") -> Path:
     now = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     folder = jobs_folder(root) / f"{stamp}-{int(now * 1000) % 1000:03d}{secrets.token_hex(1)}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(unwritable(folder, error, "no job is made")) from error
     note = {"words": list(words), "title": title or titled(words), "created": now}
-    write(folder, NOTE, note)
+    making = folder.with_name(f".{folder.name}")  # which is no job yet
+    try:
+        making.mkdir(parents=True)
+        write(making, NOTE, note, NO_JOB)
+        making.rename(folder)
+    except OSError as error:
+        raise UserError(unwritable(folder, error, NO_JOB)) from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
     return folder
 
 
@@ -269,9 +275,15 @@ def titled(words: tuple[str, ...]) -> str:
     return f"{'.'.join(words[:2])} {rest if len(rest) < 100 else f'{rest[:100]} …'}".strip()
 
 
-def write(folder: Path, name: str, content: dict[str, Any]) -> None:
-    """A file of a job, whole or not at all."""
-    with whole(folder, name, "the job's run is kept") as making:
+def write(
+    folder: Path, name: str, content: dict[str, Any], left: str = "the parts of its run are kept"
+) -> None:
+    """A file of a job, whole or not at all.
+
+    Args:
+        left: what a message says of what stays where it cannot be written.
+    """
+    with whole(folder, name, left) as making:
         making.write_text(json.dumps(content), encoding="utf-8")
 
 

@@ -30,6 +30,7 @@ from .jobs import (
     CANCELLED,
     LOCK,
     LOG,
+    NO_JOB,
     NOTE,
     RESULT,
     STARTED,
@@ -100,7 +101,8 @@ def start(root: Path, words: tuple[str, ...], title: str = "") -> Job:
                 start_new_session=True,
             )
     except OSError as error:
-        raise UserError(unwritable(folder, error, "the job is not started")) from error
+        shutil.rmtree(folder, ignore_errors=True)  # nobody works it off
+        raise UserError(unwritable(folder, error, NO_JOB)) from error
     os.close(lock)
     # a server that lives on takes note of its end
     threading.Thread(target=process.wait, daemon=True).start()
@@ -146,7 +148,7 @@ def work(root: Path, name: str, lock: int, command: Command) -> int:
     if slot < 0:
         log.info("cancelled while it waited")
         return INTERRUPTED
-    write(folder, STARTED, {"time": time.time(), "pid": os.getpid()})
+    write(folder, STARTED, {"time": time.time(), "pid": os.getpid()}, "the job does not start")
     said = io.StringIO()
     result: dict[str, Any] = {"code": 1, "line": ""}
     try:
@@ -232,7 +234,7 @@ def cancel(job: Job) -> None:
     """
     if not job.alive:
         raise UserError(f"job {job.id} has ended already ({job.state})")
-    write(job.folder, CANCELLED, {})
+    write(job.folder, CANCELLED, {}, "the job goes on")
     # one that waits sees it there by itself
     if job.pid and _is_of(job.pid, job.id):
         _signal(job.pid, signal.SIGKILL if job.cancelling else signal.SIGINT)

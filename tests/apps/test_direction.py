@@ -1,6 +1,7 @@
 """The pages of directions without a browser: what they show, and that nothing old is shown."""
 
 import json
+import shlex
 import shutil
 from functools import partial
 
@@ -10,8 +11,9 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from streamlit.testing.v1 import AppTest
 
-from interp.apps.chips import chip, chip_html
+from interp.apps.chips import apart, chip, chip_html
 from interp.apps.sets import stored_sets
+from interp.cli import main
 from interp.directions import Directions
 from interp.directions.collections import open_collection
 from interp.directions.keeping import keep, keep_directions, keep_prompt, keep_view
@@ -250,6 +252,37 @@ def test_kept_on_its_page_and_found_in_the_collection(dog_model):
     assert open_collection("my collection").entries[0].note == "changed"
 
 
+def test_the_form_gives_its_title_and_says_what_is_there_already(dog_model, capsys):
+    shown = asked(direction_page, dog_model, direction="1.down.17", view="keep")
+    assert not shown.get("form")[0].proto.form.enter_to_submit
+    next(t for t in shown.text_input if t.label == "Title").set_value("dog's own")
+    shown.text_area[0].set_value("two\nlines")
+    keep_it = next(b for b in shown.button if "Keep it" in b.label)
+    keep_it.click().run()
+    assert "already" not in said(shown)
+    command, call = codes(shown)[-2:]
+    exec(call, {})
+    assert main(shlex.split(command)[1:]) == 0
+    every = open_collection("my collection").entries
+    told = {(e.source, e.title, e.note, e.model) for e in every}
+    assert told == {("1.down.17", "dog's own", "two\nlines", str(dog_model))}
+    assert len(every) == 3
+    next(b for b in shown.button if "Keep it" in b.label).click().run()
+    assert f"had the same already, as {every[0].id}" in said(shown)
+    kept = asked(kept_page, dog_model, name="my collection")
+    heads = [each.value for each in kept.subheader]
+    assert len(set(heads)) == len(heads) == 4
+    assert every[0].read_as
+    assert f"from 1.down.17 · score: {every[0].read_as}" in said(kept)
+
+
+def test_two_models_of_one_name_have_two_chips():
+    models = ["/home/secret/one/model", "/home/secret/two/model", "/x/other", "smollm2-135m"]
+    want = ["one/model", "two/model", "other", "smollm2-135m"]
+    assert apart(models) == dict(zip(models, want, strict=True))
+    assert apart(["/a/b/model", "/c/b/model"])["/c/b/model"] == "c/b/model"
+
+
 def prompt_and_view():
     from interp.apps.keeping import keep_prompt, keep_view
 
@@ -258,15 +291,15 @@ def prompt_and_view():
 
 
 def test_a_prompt_and_a_view_are_kept_from_their_page(dog_model):
-    shown = asked(prompt_and_view, dog_model, word=" dog", run="x")
+    shown = asked(prompt_and_view, dog_model, word=" dog", run="x", edits=["a", "b"])
     for number in range(2):
         [b for b in shown.button if b.label == "Keep it"][number].click().run()
         assert not shown.exception
     prompt, view = open_collection("my collection").entries
     assert (prompt.text, prompt.title, prompt.model) == ("The dog", "The dog", "some-model")
-    assert (view.address, view.title) == ("/atlas?word=+dog&run=x", "Neuron atlas")
+    assert (view.address, view.title) == ("/atlas?word=+dog&run=x&edits=a&edits=b", "Neuron atlas")
     kept = asked(kept_page, dog_model)
-    assert "/atlas?word=+dog&run=x" in said(kept)
+    assert "/atlas?word=+dog&run=x&edits=a&edits=b" in said(kept)
 
 
 def test_a_collection_is_compared_across_sites(dog_model):
@@ -280,6 +313,27 @@ def test_a_collection_is_compared_across_sites(dog_model):
     figure = json.loads(shown.get("plotly_chart")[0].proto.spec)
     assert len(figure["data"][0]["y"]) == 3
     assert shown.dataframe[0].value["name"].tolist() == ["1.down.17", "1.up.4"]
+
+
+def test_a_comparison_is_shown_and_reproduced_whatever_its_directions_are_called(
+    dog_model, store, capsys
+):
+    for source, title in (("1.down.17", "direction"), ("1.up.4", "bytes"), ("1.up.5", "bytes")):
+        keep("a", source, str(dog_model), title=title)
+    shown = asked(kept_page, dog_model, name="a", view="Compare")
+    assert "bytes (bytes-2)" in said(shown)
+    figure = json.loads(shown.get("plotly_chart")[0].proto.spec)
+    ticks = figure["layout"]["xaxis"]["ticktext"]
+    assert len(set(ticks)) == 3
+    command, call = codes(shown)[-2:]
+    assert main([*shlex.split(command)[1:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["results"]
+    assert len(found) == 3
+    names: dict[str, object] = {}
+    before, _, last = call.rpartition("\n")
+    exec(before, names)
+    rows = eval(last, names)
+    assert found == json.loads(rows.to_json(orient="records"))
 
 
 def test_an_empty_store_says_how_to_begin_and_a_damaged_collection_what_is_wrong(store, dog_model):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -299,6 +300,26 @@ def test_a_strangers_job_is_one_line(root, note):
     assert "\n" not in complaints[0]
     with pytest.raises(UserError):
         queue.work(root, folder.name, -1, lambda words: pytest.fail("it was started"))
+
+
+def test_a_job_that_cannot_be_written_leaves_no_folder_and_promises_nothing(root, monkeypatch):
+    """The disk is full at the job's first file, and at its log."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*\(no job is made\)"):
+            queue.start(root, ("slow", "count"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("subprocess.Popen", full)
+    with pytest.raises(UserError, match=r"free some space \(no job is made\)"):
+        queue.start(root, ("slow", "count"))
+    assert all_jobs(root) == ([], [])
+    assert not [path for path in (root / ".jobs").iterdir() if path.is_dir()]
 
 
 def test_links_and_other_folders_are_no_jobs(root, tmp_path):
