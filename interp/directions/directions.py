@@ -250,8 +250,9 @@ class Directions:
         negative. Beside them the `…_spread`s var(part) / var(score), and `variance`. NaN where a
         score does not vary.
 
-        Least squares leaves the nonlinear part uncorrelated with x, so its share is about 0
-        whatever its size; the spread shows its size.
+        Least squares without a ridge leaves the nonlinear part uncorrelated with x on the tokens
+        that it is fitted on, so on others its share is near 0 whatever its size, nearer the more
+        tokens fit it; the spread shows its size.
 
         Raises:
             UserError: as `split_scores`.

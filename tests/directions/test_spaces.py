@@ -33,6 +33,8 @@ from interp.model.subject import open_subject
 from interp.model.weights import Weights
 from interp.saes import SaeSplit, wrap
 
+from .gains import with_gain
+
 
 def at(site, vectors, model=""):
     index = pd.DataFrame({"name": [f"v{i}" for i in range(len(vectors))]})
@@ -209,6 +211,25 @@ def test_scores_of_a_text_are_the_activations_of_the_neuron(dog_model, own_home,
         scores_on_text(subject, neuron, "  ")
 
 
+def test_an_error_that_is_linear_is_called_linear_on_a_text(dog_model, own_home, tmp_path):
+    """An SAE that gives nothing back: all of the score is a linear function of the activation,
+    behind a norm whose gain makes it small."""
+    inner = StandardSAE(StandardSAEConfig(d_in=32, d_sae=40))
+    inner.cfg.metadata.hook_name = "blocks.1.mlp.hook_in"
+    with torch.no_grad():
+        inner.W_dec.zero_()
+        inner.b_dec.zero_()
+    (tmp_path / "text.txt").write_text(" ".join(f"w{i * i % 97}" for i in range(3000)))
+    small = with_gain(dog_model, tmp_path / "small", torch.full((32,), 1e-2))
+    subject, given = open_subject(small), open_directions("1.up.3,1.up.5", str(small))
+    where = (str(tmp_path / "text.txt"), 2048, 32)
+    table = split_on_text(subject, given, wrap(inner), *where)
+    assert table["linear"].tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert table["nonlinear_spread"].max() < 1e-6
+    with pytest.raises(UserError, match="31 tokens do not determine a linear map of 32 numbers"):
+        split_on_text(subject, given, wrap(inner), where[0], 64, 32)
+
+
 def test_the_split_on_a_text_is_that_of_its_halves(dog_model, own_home, tmp_path, capsys):
     subject = open_subject(dog_model)
     torch.manual_seed(1)
@@ -228,7 +249,7 @@ def test_the_split_on_a_text_is_that_of_its_halves(dog_model, own_home, tmp_path
         )
         for part in (rows[:8], rows[8:])
     ]
-    want = given.split(SaeSplit.of(sae, halves[0].float(), 1e-3), halves[1].float())
+    want = given.split(SaeSplit.of(sae, halves[0].float()), halves[1].float())
     np.testing.assert_allclose(table["linear"], want["linear"], atol=1e-6)
     inner.save_model(tmp_path / "sae")
     given.save(tmp_path / "set")
