@@ -21,6 +21,7 @@ from interp.apps.sets import (
     opening,
     recent,
     visited,
+    warn_of_weights,
     words,
 )
 from interp.apps.shown import charts
@@ -75,6 +76,8 @@ def page() -> None:
     )
     if view != "keep":
         consent(opened.model)
+        with errors_in_place():
+            warn_of_weights(opened.directions, opened.model)
     with errors_in_place():
         _VIEWS[view if view in _VIEWS else "tokens"](opened)
 

@@ -22,13 +22,14 @@ from interp.apps.sets import (
     recent,
     selected,
     spelled,
+    warn_of_weights,
     words,
 )
 from interp.apps.shown import charts
 from interp.apps.words import called, plain
 from interp.directions import figures
 from interp.directions.collections import collection_names, open_collection
-from interp.directions.compare import cosines, meaning, pairs, why_not
+from interp.directions.compare import cosines, meaning, pairs
 from interp.directions.nearest import nearest_neurons, neurons_there
 from interp.directions.sets import sae_place
 from interp.latents import nearest as latents_nearest
@@ -144,10 +145,11 @@ def compare(opened: OpenSet) -> None:
     head(theirs)
     if theirs.model != opened.model:
         consent(theirs.model)
+    warn_of_weights(theirs.directions, theirs.model)
     same = theirs.model == opened.model
     weights = open_weights(opened.model) if same else None
-    if not opened.directions.provenance.same_model(theirs.directions.provenance):
-        st.warning(plain(why_not(opened.directions, theirs.directions) + ": a cosine says little"))
+    if apart := opened.directions.provenance.apart(theirs.directions.provenance):
+        st.warning(plain(f"They are {apart}: a cosine says little."))
     rows = pairs(opened.directions, theirs.directions, LIMIT, weights)
     st.markdown(plain(meaning(opened.directions, theirs.directions)))
     if theirs.total == 1:

@@ -20,7 +20,7 @@ from interp.apps.address import bound
 from interp.apps.answers import remembered
 from interp.apps.common import consent, consent_to_sae, errors_in_place
 from interp.apps.directions import choose_set
-from interp.apps.sets import choose_sae, opened_set
+from interp.apps.sets import choose_sae, opened_set, warn_of_weights
 from interp.apps.words import numbered, plain
 from interp.directions.reach import Reach, reach
 from interp.directions.sets import sae_asks_the_hub, sae_place
@@ -172,7 +172,7 @@ def _row(number: int, text: str, model: str, running: bool, place: str) -> Row:
         if row.act.sae:
             _about_latent(row.act)
         elif row.act.verb != "hold":
-            _note_model(row.act.target, model)
+            warn_of_weights(opened_set(row.act.target, model).directions, model)
         if VERBS[row.act.verb]:
             return _slider(row, number, model, running, place)
     return row
@@ -256,13 +256,6 @@ def _sae_print(act: Act) -> str:
     from interp.saes.open import saes_fingerprint
 
     return saes_fingerprint(sae_place(act.sae, Store()))
-
-
-def _note_model(source: str, model: str) -> None:
-    """Say that a direction is of other weights."""
-    made = opened_set(source, model).directions.provenance
-    if made.fingerprint and made.fingerprint != open_weights(model).fingerprint():
-        st.warning(plain(f"This direction is of {made.model or 'other weights'}, not of {model}."))
 
 
 def _about_latent(act: Act) -> None:

@@ -17,6 +17,7 @@ from interp.directions import figures
 from interp.directions.collections import Collection, new_id
 from interp.directions.compare import between, meaning, why_not
 from interp.errors import UserError
+from interp.model.weights import open_weights
 from interp.runs.command import store_words
 from interp.runs.store import Store
 
@@ -111,6 +112,8 @@ def _spelled(every: list[OpenSet], names: list[str]) -> None:
     rows = []
     for each, name in zip(every, names, strict=True):
         with errors_in_place():
+            if reason := each.directions.provenance.not_of(open_weights(each.model)):
+                st.warning(plain(f"{name} is {reason}."))
             table = decoded(each, each.model, 10, "raw")
             rows.append(spelled(table, figures.cut(name), str(each.directions.site)))
     shown_table(pd.DataFrame(rows), "spelled", "directions")

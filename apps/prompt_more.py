@@ -119,18 +119,18 @@ def directed(look: Live) -> None:
 
 def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
     """The tokens' scores, and how they are read."""
-    from interp.apps.sets import consent_to_named_sae, consent_to_scores
+    from interp.apps.sets import consent_to_named_sae, consent_to_scores, warn_of_weights
     from interp.directions import open_directions
 
     consent_to_named_sae(source)
     directions = open_directions(source, look.model)
     consent_to_scores(directions)
+    warn_of_weights(directions, look.model)
     told = f"{directions.read_as}, read at {directions.read_at}"
 
     def made(opened: Opened) -> pd.DataFrame:
         from interp.microscope.scores import scored
 
-        directions.note_model(opened.subject.weights)
         return scored(opened.passed(look.asked.text), directions)
 
     return look.answer(("scores", directions.identity), made), told

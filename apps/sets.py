@@ -100,6 +100,13 @@ def consent_to_scores(directions: Directions) -> None:
         consent_to_sae(directions.reading.sae)
 
 
+def warn_of_weights(directions: Directions, model: str) -> None:
+    """Say it where directions are shown with other weights than those they were made of."""
+    if reason := directions.provenance.not_of(open_weights(model)):
+        many = len(directions) > 1
+        st.warning(plain(f"{'These directions are' if many else 'This direction is'} {reason}."))
+
+
 def decoded(opened: OpenSet, model: str, k: int, lens: str) -> pd.DataFrame:
     """Their tokens, read once for a content of the set, of the model and of the lens."""
     if lens not in LENSES:  # a browser can send any text

@@ -156,7 +156,6 @@ def score(
         iter([]) if ids else read_corpus(corpus)
     )  # a mistake should not cost the model's loading
     subject = open_subject(model or opened.model, bos=bos_of(opened, bos))
-    opened.note_model(subject.weights)
     if corpus is not None and ids:
         kept = itertools.islice(id_rows(corpus), max(tokens // length, 1))
         rows = [row[:length] for row in kept]
@@ -226,7 +225,6 @@ def steer(
         name = model or opened.model
         check_chat_template(resolve(name), name, "--no-chat")
     subject = open_subject(model or opened.model, bos=bos_of(opened, bos))
-    opened.note_model(subject.weights)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
     table = steered(subject, batch, opened, row, scale, positive(tokens, "--tokens"))
     print_frame("directions.steer", table, json)

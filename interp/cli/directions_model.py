@@ -38,7 +38,6 @@ def text(
 
     opened = open_directions(source, model, Store(runs))
     subject = open_subject(model or opened.model, bos=bos_of(opened, bos))
-    opened.note_model(subject.weights)
     table = scores_on_text(subject, opened, text, row)
     print_frame("directions.text", table, json, "position token score")
 

@@ -20,8 +20,6 @@ from .reading import Coordinate, Encoder
 from .spaces import as_in_stream, behind_norm, check_comparable, check_in_stream
 
 IN_STREAM = "All are taken in the residual stream, those that read with the gain of their norm."
-AS_THEY_ARE = "All are taken as they are; no norm stands between them."
-IN_STREAM = "All are taken in the residual stream, those that read with the gain of their norm."
 AS_THEY_ARE = "All are taken as they are: no norm stands between two of them."
 WITHOUT_GAIN = "All are taken as they are, without the gain of the norm between them."
 READS, WRITES, THROUGH = "reads", "writes", "is of the stream"
@@ -32,9 +30,11 @@ def in_stream(directions: Directions, weights: Weights) -> Float[Tensor, "n d_mo
     norm, the others as they are.
 
     Raises:
-        UserError: at a site whose vectors are not of the stream.
+        UserError: at a site whose vectors are not of the stream; behind a norm of other weights.
     """
     check_in_stream(directions.site)
+    if reason := gain_unknown(directions, weights):
+        raise UserError(f"they have no place in the stream: {reason}")
     return as_in_stream(directions.vectors.double(), directions.site, weights)
 
 
@@ -43,7 +43,7 @@ def stream_cosine(ours: Directions, theirs: Directions, weights: Weights) -> Flo
     (`mlp_in`) carried before it.
 
     Raises:
-        UserError: vectors of two spaces, or of none of the stream.
+        UserError: vectors of two spaces, or of none of the stream; behind a norm of other weights.
     """
     check_comparable(ours.site, theirs.site)
     a, b = (
@@ -64,6 +64,8 @@ def cosines(ours: Directions, theirs: Directions, weights: Weights | None = None
         return CosineMap(ours.cosine(theirs), AS_THEY_ARE)
     if weights is None:
         return CosineMap(ours.cosine(theirs), WITHOUT_GAIN)
+    if reason := gain_unknown(ours, weights) or gain_unknown(theirs, weights):
+        return CosineMap(ours.cosine(theirs), f"{WITHOUT_GAIN} It is not known: {reason}.")
     return CosineMap(stream_cosine(ours, theirs, weights), IN_STREAM)
 
 
@@ -73,6 +75,7 @@ def pairs(
     """The pairs with the largest |cosine|: `name`, `other`, `cosine`, `coupling` (NaN where they
     are not read as products with the same activation) and, where one of them is behind a norm and
     the weights are given, `in_stream`, the cosine before it, which then says how they are ordered.
+    It is NaN, and orders nothing, where the weights are not those that they were made of.
 
     Raises:
         UserError: vectors of two spaces.
@@ -84,10 +87,13 @@ def pairs(
     except UserError as error:
         log.warning("%s", error)
         coupling = torch.full_like(cosine, math.nan)
-    values = {"cosine": cosine, "coupling": coupling}
+    values, shown = {"cosine": cosine, "coupling": coupling}, cosine
     if weights is not None and gain_between(ours, theirs):
-        values["in_stream"] = stream_cosine(ours, theirs, weights)
-    shown = values.get("in_stream", cosine)
+        if reason := gain_unknown(ours, weights) or gain_unknown(theirs, weights):
+            log.warning("no cosine in the stream: %s", reason)
+            values["in_stream"] = torch.full_like(cosine, math.nan)
+        else:
+            shown = values["in_stream"] = stream_cosine(ours, theirs, weights)
     order = shown.abs().flatten().argsort(descending=True, stable=True)[:limit]
     i, j = order // len(theirs), order % len(theirs)
     named = {"name": [ours.names[n] for n in i], "other": [theirs.names[n] for n in j]}
@@ -141,8 +147,11 @@ def between(every: Sequence[Directions]) -> CosineMap:
         for number, each in enumerate(every):
             try:
                 weights = open_weights(each.model) if behind_norm(each.site) else None
+                reason = gain_unknown(each, weights)
             except UserError as error:
-                told = f"{IN_STREAM} {each.names[0]} is left out: {error}."
+                reason = str(error)
+            if reason:
+                told = f"{told} {each.names[0]} is left out: {reason}."
                 pairs = [pair for pair in pairs if number not in pair]
             else:
                 carried[number] = as_in_stream(carried[number], each.site, weights)
@@ -159,11 +168,17 @@ def gain_between(ours: Directions, theirs: Directions) -> bool:
     return ours.site != theirs.site and (behind_norm(ours.site) or behind_norm(theirs.site))
 
 
+def gain_unknown(directions: Directions, weights: Weights | None) -> str:
+    """Why these weights do not have the gain of the norm that directions read behind; "" where they
+    have it, or no norm stands before."""
+    reason = directions.provenance.not_of(weights) if behind_norm(directions.site) else ""
+    return f"the gain of its norm is not here, it is {reason}" if reason else ""
+
+
 def why_not(ours: Directions, theirs: Directions) -> str:
     """Why two directions have no cosine; "" if they have one."""
-    a, b = ours.provenance, theirs.provenance
-    if not a.same_model(b):
-        return f"they are of two models, {a.model} and {b.model}"
+    if apart := ours.provenance.apart(theirs.provenance):
+        return f"they are {apart}"
     try:
         check_comparable(ours.site, theirs.site)
     except UserError as error:

@@ -124,15 +124,13 @@ class Directions:
 
     def note_model(self, weights: Weights | None) -> None:
         """Warn where they are used on other weights than those they were made of."""
-        made = self.provenance.fingerprint
-        if weights is not None and made and made != weights.fingerprint():
-            log.warning("these directions are of %s as it was, not of %s", self.model, weights)
+        if reason := self.provenance.not_of(weights):
+            log.warning("these directions are %s", reason)
 
     def note_other(self, other: Directions) -> None:
         """Warn where another set is of other weights: their spaces need not be the same."""
-        ours, theirs = self.provenance, other.provenance
-        if ours.fingerprint and theirs.fingerprint and ours.fingerprint != theirs.fingerprint:
-            log.warning("these are directions of two models, %s and %s", ours.model, theirs.model)
+        if reason := self.provenance.apart(other.provenance):
+            log.warning("these are directions %s", reason)
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -36,6 +36,7 @@ def split_on_text(
     """
     none = torch.zeros(1, directions.vectors.shape[1])
     directions.reading.linear(none, none)  # a mistake should not cost the passes
+    directions.note_model(subject.weights)
     stream = ContextStream(subject, [directions.site], corpus, length)
     rows, half = stream.rows(), max(tokens // length // 2, 1)
     fitted = stream.activations(rows, half)

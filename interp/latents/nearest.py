@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..directions.compare import gain_unknown
 from ..directions.spaces import as_in_stream, behind_norm
 from ..errors import UserError
 from ..model.site import Site
@@ -63,7 +64,7 @@ def nearest(
 
     Raises:
         UserError: the SAE neither reads nor writes vectors as wide as the directions; the gain of
-            a norm is asked for, and no model is given or named.
+            a norm is asked for, and no model is given or named, or one of other weights.
     """
     sides = _sides(directions, sae)
     if by is not None and by not in sides:
@@ -75,6 +76,9 @@ def nearest(
     places = {side: Site.parse(said[side]) if said[side] else None for side in sides}
     if weights is None and any(map(behind_norm, [directions.site, *places.values()])):
         weights = open_weights(directions.model)
+    directions.note_model(weights)
+    if reason := gain_unknown(directions, weights):
+        raise UserError(f"they have no place in the stream: {reason}")
     ours = as_in_stream(directions.vectors.double(), directions.site, weights)
     cosines = {
         side: cosine(ours, rows, partial(as_in_stream, site=places[side], weights=weights))

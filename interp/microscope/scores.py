@@ -20,6 +20,7 @@ def scored(passed: Passed, directions: Directions) -> pd.DataFrame:
     Raises:
         UserError: the model has no such site, or the directions have no score or another width.
     """
+    directions.note_model(passed.opened.subject.weights)
     some = directions.pick(list(range(min(len(directions), MOST))))
     site = some.read_at
     if site not in passed.seen:

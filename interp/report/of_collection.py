@@ -101,7 +101,10 @@ def _entry(collection: Collection, entry: Entry, opened: Directions | None) -> S
     command = f"interp directions decode {source}"
     notebook = f"from interp import open_directions\nopen_directions({source!r})"
     try:
-        table = opened.decode(open_weights(opened.model), TOKENS)
+        weights = open_weights(opened.model)
+        if reason := opened.provenance.not_of(weights):
+            facts["weights"] = f"they are {reason}"
+        table = opened.decode(weights, TOKENS)
     except UserError as error:
         facts["tokens"] = f"none: {error}"
         return Section(entry.title, facts=facts, command=command, notebook=notebook)
