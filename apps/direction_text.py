@@ -71,7 +71,8 @@ def examples(opened: OpenSet) -> None:
         + "from interp.directions.inspect import top_examples\n"
         + "from interp.text.corpus import read_corpus, token_rows\n"
         + f"subject = open_subject({opened.model!r}, bos=directions.reading.bos)\n"
-        + f"rows = token_rows(read_corpus(None), subject.prompting, {LENGTH}, {tokens})\n"
+        + "rows = token_rows(read_corpus(None), subject.prompting, "
+        + f"subject.at_most({LENGTH}), {tokens})\n"
         + f"top_examples(subject, list(rows), directions, {KEEP})"
     )
     offer(rows, "top examples", words("score", opened.source, *how, model=opened.model), call)
@@ -106,7 +107,9 @@ def _own(opened: OpenSet) -> Directions:
 def _top(opened: OpenSet, tokens: int) -> pd.DataFrame:
     own = _own(opened)
     with pool.borrowed(opened.model, own.reading.bos) as subject, st.spinner("running …"):
-        rows = list(token_rows(read_corpus(None), subject.prompting, LENGTH, tokens))
+        rows = list(
+            token_rows(read_corpus(None), subject.prompting, subject.at_most(LENGTH), tokens)
+        )
         return top_examples(subject, rows, own, KEEP)
 
 

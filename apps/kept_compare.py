@@ -12,7 +12,7 @@ from interp.apps.common import consent, errors_in_place
 from interp.apps.offering import offer
 from interp.apps.sets import OpenSet, decoded, opened_set, spelled
 from interp.apps.shown import charts
-from interp.apps.words import called, plain
+from interp.apps.words import called, first_of, plain
 from interp.directions import figures
 from interp.directions.collections import Collection, new_id
 from interp.directions.compare import between, meaning, why_not
@@ -37,9 +37,12 @@ def compared(collection: Collection) -> None:
         list(titles),
         key=bound("directions", (), read=lambda text: [i for i in text.split(",") if i in titles]),
         format_func=called({id: _named(id, title) for id, title in titles.items()}),
-        placeholder="all of them",
+        placeholder="all of them" if len(titles) <= MOST else f"the first {MOST}",
     )
-    chosen = [id for id in ids if id in titles] or list(titles)[:MOST]
+    picked = [id for id in ids if id in titles]
+    chosen = picked or list(titles)[:MOST]
+    if cut := first_of(len(chosen), len(picked or titles)):
+        st.info(plain(f"{cut} Choose others in the list: the map takes whatever is chosen."))
     every = _opened(collection, chosen)
     for model in dict.fromkeys(each.model for each in every):
         consent(model)

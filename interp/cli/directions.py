@@ -142,7 +142,7 @@ def score(
         corpus: A text, .jsonl or .parquet file, a folder, or rows of ids (.safetensors), as a model
             without a tokenizer needs. By default Python's own text.
         tokens: How many tokens to read.
-        length: How many tokens a row of text has.
+        length: How many tokens a row of text has, at most the model's context.
         special: BOS, other special tokens and the first token of each row count too.
     """
     from ..directions.inspect import top_examples
@@ -156,6 +156,7 @@ def score(
         iter([]) if ids else read_corpus(corpus)
     )  # a mistake should not cost the model's loading
     subject = open_subject(model or opened.model, bos=bos_of(opened, bos))
+    length = subject.at_most(length)
     if corpus is not None and ids:
         kept = itertools.islice(id_rows(corpus), max(tokens // length, 1))
         rows = [row[:length] for row in kept]

@@ -28,8 +28,8 @@ def split_on_text(
 
     Args:
         corpus: as `text.contexts.corpus_rows`; "" for Python's own text.
-        length: tokens of a row; the first of each, special ones and massive activations do not
-            count.
+        length: tokens of a row, at most the model's context; the first of each, special ones and
+            massive activations do not count.
 
     Raises:
         UserError: as `Directions.split`; too few tokens to determine the map.
@@ -37,6 +37,7 @@ def split_on_text(
     none = torch.zeros(1, directions.vectors.shape[1])
     directions.reading.linear(none, none)  # a mistake should not cost the passes
     directions.note_model(subject.weights)
+    length = subject.at_most(length)
     stream = ContextStream(subject, [directions.site], corpus, length)
     rows, half = stream.rows(), max(tokens // length // 2, 1)
     fitted = stream.activations(rows, half)

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..directions.compare import gain_unknown
+from ..directions.reading import Encoder
 from ..directions.spaces import as_in_stream, behind_norm
 from ..errors import UserError
 from ..model.site import Site
@@ -54,9 +55,9 @@ def nearest(
 ) -> pd.DataFrame:
     """The latents with the largest |cos| of each direction.
 
-    One row a latent, the most alike first: `name` (the direction's), `by` (which cosine it is found
-    by), `latent`, `decoder`, `encoder` (both cosines; NaN where the SAE has another width there)
-    and `p`, the probability of chance for the one it is found by.
+    One row a latent, the most alike first, and none beside itself: `name` (the direction's), `by`
+    (which cosine it is found by), `latent`, `decoder`, `encoder` (both cosines; NaN where the SAE
+    has another width there) and `p`, the probability of chance for the one it is found by.
 
     Args:
         by: only one of both.
@@ -88,13 +89,23 @@ def nearest(
     both = {side: cosines.get(side, nothing) for side in SIDES}
     width, made = directions.vectors.shape[1], []
     for n, name in enumerate(directions.names):
+        own = _itself(directions, n, both["decoder"][n])
         for side in [by] if by else cosines:
-            found = both[side][n].abs().topk(min(limit, sae.d_sae)).indices
+            found = both[side][n].abs().topk(min(limit + 1, sae.d_sae)).indices
+            found = found[found != own][:limit]
             rows: dict[str, object] = {"name": name, "by": side, "latent": found.tolist()}
             rows |= {each: both[each][n, found].double().tolist() for each in SIDES}
             chance = at_least(both[side][n, found].double().numpy(), width, sae.d_sae)
             made.append(pd.DataFrame(rows | {"p": chance}))
     return pd.concat(made, ignore_index=True)
+
+
+def _itself(directions: Directions, row: int, decoder: Float[Tensor, " latents"]) -> int:
+    """The number of the latent that a direction is; -1 if it is none of this SAE."""
+    if not isinstance(directions.reading, Encoder):
+        return -1
+    own = int(directions.index["latent"].iloc[row])
+    return own if own < len(decoder) and float(decoder[own]) > 1 - 1e-5 else -1
 
 
 def cosine(

@@ -68,11 +68,12 @@ def _compared(collection: Collection, opened: dict[str, Directions]) -> Section:
     every = [opened[id] for id in ids]
     names = [collection.entry(id).title for id in ids]
     cosine, told = between(every)
+    cut = f" Only the first {MOST} of {len(opened):,} directions." if len(opened) > MOST else ""
     blanks = {why_not(a, b) for i, a in enumerate(every) for b in every[:i]} - {""}
     return Section(
         "Compared",
         shows=f"Cosines. {told} A blank has none. Directions that were found in different ways and "
-        "still agree are the surprise.",
+        f"still agree are the surprise.{cut}",
         figures=(figures.cosine_map(cosine, names, names),),
         found="; ".join(sorted(blanks)),
         rows=pd.DataFrame(cosine.numpy(), names, names).reset_index(names="direction"),

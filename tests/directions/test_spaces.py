@@ -82,11 +82,15 @@ def test_the_nearest_neurons_are_those_of_the_whole_product(family, model_folder
     assert set(some["kind"]) == {"up"}
 
 
-def test_a_neuron_that_reads_finds_itself_before_its_norm(model_folder, own_home):
+def test_a_neuron_that_reads_is_found_before_its_norm_and_not_beside_itself(model_folder, own_home):
     weights = Weights(model_folder("gemma2"))
     own = neuron_directions(weights, [parse_neuron("1.up.3")])
-    first = nearest_neurons(own, weights, 2).iloc[0]
+    copy = replace(own, index=own.index.assign(name="a copy"))
+    found = nearest_neurons(copy, weights, 3)
+    first = found.iloc[0]
     assert (first["neuron"], first["cosine"]) == ("1.up.3", pytest.approx(1))
+    others = nearest_neurons(own, weights, 2)
+    assert others["neuron"].tolist() == found["neuron"].tolist()[1:]
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt2"])
@@ -264,5 +268,6 @@ def test_nearest_as_a_command(model_folder, own_home, capsys):
     folder = str(model_folder("qwen3"))
     assert main(["directions", "nearest", "1.down.2", "--model", folder, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["results"][0]["neuron"] == "1.down.2"
+    assert "1.down.2" not in [row["neuron"] for row in told["results"]]
+    assert len(told["results"]) == 10
     assert 0 < told["chance"] < 1
