@@ -27,7 +27,6 @@ from interp.apps.sets import (
 from interp.apps.shown import charts
 from interp.apps.words import first_of, numbered, plain
 from interp.directions import Directions, figures
-from interp.directions.compare import READS, role
 from interp.errors import UserError, readable
 from interp.lens.files import open_lens
 from interp.lens.told import told
@@ -144,8 +143,8 @@ def _tokens(opened: OpenSet) -> None:
 
 def _spells(directions: Directions) -> str:
     """What its tokens are."""
-    if role(directions) == READS:
-        return "The tokens whose unembedding is most like what it reads, and those most unlike it"
+    if directions.site.kind == "mlp_in":  # no step of the stream, where the logits are read
+        return "The tokens whose unembedding is most like this direction, and those most unlike it"
     return "The tokens that a step along this direction raises most, and those it lowers most"
 
 

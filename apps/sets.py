@@ -23,6 +23,7 @@ from interp.apps.words import placed, plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.collections import KEPT
+from interp.directions.compare import WRITES, role
 from interp.directions.reading import Encoder
 from interp.directions.sets import FILES as SET_FILES
 from interp.directions.sets import sae_text, set_text, sets_of
@@ -130,7 +131,12 @@ def cautions(directions: Directions) -> list[str]:
             "0.resid_pre holds the token embeddings, before any layer: through the LM head they "
             "show which tokens are alike, not what the model predicts."
         )
-    if site.kind == "mlp_in":
+    if site.kind == "mlp_in" and role(directions) == WRITES:
+        said.append(
+            "These vectors are steps behind the MLP's norm, as its input has them: the tokens are "
+            "those whose unembedding is alike, and the norm is left out."
+        )
+    elif site.kind == "mlp_in":
         said.append(
             "These vectors are read and not written: the tokens are those whose unembedding is "
             "alike, and the norm's gain before them is left out."

@@ -19,7 +19,10 @@ from .directions import Directions
 from .reading import Coordinate, Encoder
 from .spaces import as_in_stream, behind_norm, check_comparable, check_in_stream
 
-IN_STREAM = "All are taken in the residual stream, those that read with the gain of their norm."
+IN_STREAM = (
+    "All are taken in the residual stream: those that read with the gain of their norm, those that "
+    "are written behind one without it."
+)
 AS_THEY_ARE = "All are taken as they are: no norm stands between two of them."
 WITHOUT_GAIN = "All are taken as they are, without the gain of the norm between them."
 READS, WRITES, THROUGH = "reads", "writes", "is of the stream"
@@ -35,7 +38,13 @@ def in_stream(directions: Directions, weights: Weights) -> Float[Tensor, "n d_mo
     check_in_stream(directions.site)
     if reason := gain_unknown(directions, weights):
         raise UserError(f"they have no place in the stream: {reason}")
-    return as_in_stream(directions.vectors.double(), directions.site, weights)
+    return carried(directions, weights)
+
+
+def carried(directions: Directions, weights: Weights | None) -> Float[Tensor, "n d"]:
+    """The vectors in float64 as they lie in the residual stream (`as_in_stream`)."""
+    written = role(directions) == WRITES
+    return as_in_stream(directions.vectors.double(), directions.site, weights, written)
 
 
 def stream_cosine(ours: Directions, theirs: Directions, weights: Weights) -> Float[Tensor, "n m"]:
@@ -103,11 +112,9 @@ def pairs(
 def role(directions: Directions) -> str:
     """Whether its vectors are what is read or what is written there, as far as it is known."""
     kind = directions.site.kind
-    if kind == "mlp_in":
-        return READS
     if kind in ("mlp_out", "attn_out") or isinstance(directions.reading, Coordinate | Encoder):
         return WRITES
-    return THROUGH
+    return READS if kind == "mlp_in" else THROUGH
 
 
 def meaning(ours: Directions, theirs: Directions) -> str:
@@ -141,7 +148,7 @@ def between(every: Sequence[Directions]) -> CosineMap:
     pairs = [
         (i, j) for i in range(len(every)) for j in range(i + 1) if not why_not(every[i], every[j])
     ]
-    carried, told = [each.vectors.double() for each in every], AS_THEY_ARE
+    vectors, told = [each.vectors.double() for each in every], AS_THEY_ARE
     if any(gain_between(every[i], every[j]) for i, j in pairs):
         told = IN_STREAM
         for number, each in enumerate(every):
@@ -154,8 +161,8 @@ def between(every: Sequence[Directions]) -> CosineMap:
                 told = f"{told} {each.names[0]} is left out: {reason}."
                 pairs = [pair for pair in pairs if number not in pair]
             else:
-                carried[number] = as_in_stream(carried[number], each.site, weights)
-    unit = [torch.nn.functional.normalize(own, eps=1e-300) for own in carried]
+                vectors[number] = carried(each, weights)
+    unit = [torch.nn.functional.normalize(own, eps=1e-300) for own in vectors]
     made = torch.full((len(every), len(every)), torch.nan, dtype=torch.float64)
     for i, j in pairs:
         made[i, j] = made[j, i] = (unit[i] @ unit[j].T)[0, 0]

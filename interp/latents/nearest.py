@@ -3,7 +3,8 @@
     decoder = cos(direction, row of W_dec)      encoder = cos(direction, column of W_enc)
 
 Both in the residual stream, as `directions.nearest` takes them: what reads behind the MLP's norm
-(`mlp_in`), a direction or a latent, with the norm's gain (`directions.spaces`).
+(`mlp_in`), a direction or a latent's encoder, with the norm's gain, and what is written there, a
+decoder's row, as the step of the stream that becomes it (`directions.spaces`).
 
 Chance: of N random directions in d dimensions, independent and in all directions alike, the largest
 |cos| with a given one exceeds c with probability
@@ -27,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..directions.compare import gain_unknown
+from ..directions.compare import carried, gain_unknown
 from ..directions.reading import Encoder
 from ..directions.spaces import as_in_stream, behind_norm
 from ..errors import UserError
@@ -80,11 +81,11 @@ def nearest(
     directions.note_model(weights)
     if reason := gain_unknown(directions, weights):
         raise UserError(f"they have no place in the stream: {reason}")
-    ours = as_in_stream(directions.vectors.double(), directions.site, weights)
-    cosines = {
-        side: cosine(ours, rows, partial(as_in_stream, site=places[side], weights=weights))
-        for side, rows in sides.items()
-    }
+    ours = carried(directions, weights)
+    cosines = {}
+    for side, rows in sides.items():
+        placed = partial(as_in_stream, site=places[side], weights=weights)
+        cosines[side] = cosine(ours, rows, partial(placed, written=side == "decoder"))
     nothing = torch.full((len(directions), sae.d_sae), torch.nan)
     both = {side: cosines.get(side, nothing) for side in SIDES}
     width, made = directions.vectors.shape[1], []
@@ -111,15 +112,15 @@ def _itself(directions: Directions, row: int, decoder: Float[Tensor, " latents"]
 def cosine(
     vectors: Float[Tensor, "n d"],
     rows: Float[Tensor, "latents d"],
-    carried: Callable[[Tensor], Tensor] = lambda rows: rows,
+    before: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> Float[Tensor, "n latents"]:
     """Cosines in float32; only a block of the rows is copied at a time. 0 with a row of zeros.
 
     Args:
-        carried: what is made of each block of the rows before.
+        before: what is made of each block of the rows.
     """
     unit = normalize(vectors.double(), eps=1e-300).float()
-    parts = (carried(part.float()) for part in torch.split(rows, BLOCK))
+    parts = (before(part.float()) for part in torch.split(rows, BLOCK))
     blocks = (unit @ normalize(part, eps=1e-30).T for part in parts)
     return torch.cat(list(blocks), 1)
 

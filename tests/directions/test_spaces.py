@@ -15,18 +15,23 @@ from interp.directions import Directions, open_directions
 from interp.directions.compare import (
     AS_THEY_ARE,
     IN_STREAM,
+    READS,
+    WRITES,
     between,
     meaning,
     pairs,
+    role,
     stream_cosine,
 )
 from interp.directions.figures import cosine_map
 from interp.directions.inspect import scores_on_text
 from interp.directions.nearest import nearest_neurons, neurons_there
 from interp.directions.provenance import Provenance
+from interp.directions.reading import Encoder
 from interp.directions.sources import neuron_directions
 from interp.directions.splitting import split_on_text
 from interp.errors import UserError
+from interp.latents.nearest import nearest
 from interp.model.neuron import parse_neuron
 from interp.model.site import Site
 from interp.model.subject import open_subject
@@ -113,6 +118,38 @@ def test_composition_is_the_direct_path_from_one_neuron_to_another(family, model
     np.testing.assert_allclose(sorted(table["in_stream"]), sorted(want), rtol=1e-9)
     assert "composition" in meaning(writes, reads)
     assert "Both read" in meaning(reads, reads)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt2"])
+def test_a_latent_behind_a_norm_writes_there(family, model_folder, own_home):
+    """A planted step of the stream, as the norm makes it: the decoder's row of an SAE of the MLP's
+    input is that step again, and what reads there reads as much of both."""
+    weights = Weights(model_folder(family))
+    gain = weights.norm("mlp", 1).gain.double()
+    torch.manual_seed(0)
+    step = torch.randn(1, weights.spec.d_model, dtype=torch.float64)
+    step = step - step.mean() if weights.spec.norm == "layer" else step
+    inner = StandardSAE(StandardSAEConfig(d_in=weights.spec.d_model, d_sae=40))
+    inner.cfg.metadata.hook_name = "blocks.1.mlp.hook_in"
+    with torch.no_grad():
+        inner.W_dec[7] = (step * gain)[0]
+    index = pd.DataFrame({"name": ["latent 7"], "latent": [7]})
+    latent = Directions(Site("mlp_in", 1), inner.W_dec[7:8].detach(), index, reading=Encoder("x"))
+    written = at("0.mlp_out", step.float())
+    kind = weights.spec.kinds[0]
+    reads = neuron_directions(weights, [parse_neuron(f"1.{kind}.4")])
+    assert [role(each) for each in (latent, written, reads)] == [WRITES, WRITES, READS]
+    assert "Both write" in meaning(latent, written)
+    assert "composition" in meaning(latent, reads)
+    assert float(stream_cosine(latent, written, weights)) == pytest.approx(1, abs=1e-6)
+    ways = [stream_cosine(each, reads, weights) for each in (latent, written)]
+    torch.testing.assert_close(*ways, rtol=0, atol=1e-6)
+    found = nearest(written, wrap(inner), 1, "decoder", weights)
+    assert found["latent"].tolist() == [7]
+    assert found["decoder"].tolist() == pytest.approx([1])
+    assert nearest_neurons(latent, weights, 3)["cosine"].tolist() == pytest.approx(
+        nearest_neurons(written, weights, 3)["cosine"].tolist(), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt2"])
