@@ -83,9 +83,9 @@ def nearest(
         raise UserError(f"they have no place in the stream: {reason}")
     ours = carried(directions, weights)
     cosines = {}
-    for side, rows in sides.items():
+    for side, latents in sides.items():
         placed = partial(as_in_stream, site=places[side], weights=weights)
-        cosines[side] = cosine(ours, rows, partial(placed, written=side == "decoder"))
+        cosines[side] = cosine(ours, latents, partial(placed, written=side == "decoder"))
     nothing = torch.full((len(directions), sae.d_sae), torch.nan)
     both = {side: cosines.get(side, nothing) for side in SIDES}
     width, made = directions.vectors.shape[1], []
