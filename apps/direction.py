@@ -21,11 +21,12 @@ from interp.apps.sets import (
     opening,
     recent,
     visited,
+    warn_of_weights,
     words,
 )
 from interp.apps.shown import charts
-from interp.apps.words import numbered, plain
-from interp.directions import figures
+from interp.apps.words import first_of, numbered, plain
+from interp.directions import Directions, figures
 from interp.errors import UserError, readable
 from interp.lens.files import open_lens
 from interp.lens.told import told
@@ -75,6 +76,8 @@ def page() -> None:
     )
     if view != "keep":
         consent(opened.model)
+        with errors_in_place():
+            warn_of_weights(opened.directions, opened.model)
     with errors_in_place():
         _VIEWS[view if view in _VIEWS else "tokens"](opened)
 
@@ -96,7 +99,10 @@ def _one(opened: OpenSet) -> OpenSet:
     """One direction of a set, and its own text; a choice where there are several."""
     if opened.total > 1:
         names = opened.directions.names
-        st.caption(plain(f"{opened.source} holds {opened.total:,} directions: choose one."))
+        cut = first_of(len(names), opened.total)
+        st.caption(
+            plain(f"{opened.source} holds {opened.total:,} directions: choose one. {cut}".strip())
+        )
         row = st.selectbox(
             "Which",
             range(len(names)),
@@ -117,8 +123,8 @@ def _tokens(opened: OpenSet) -> None:
     charts(
         "tokens",
         figures.token_bars(row),
-        shows="The tokens that a step along this direction raises most, and those it lowers most, "
-        "on one scale. A surprise would be one word family on top.",
+        shows=f"{_spells(opened.directions)}, on one scale. A surprise would be one word family on "
+        "top.",
         found=f"The first token stands {row['top_z']:.1f} standard deviations above the mean "
         f"logit, the last {row['bottom_z']:.1f} below."
         if row["top_z"] == row["top_z"]
@@ -133,6 +139,13 @@ def _tokens(opened: OpenSet) -> None:
     how = ["--limit", "15", *(["--lens", lens] if lens != "raw" else [])]
     command = words("decode", opened.source, *how, model=opened.model)
     offer(rows, "tokens of a direction", command, call, of="directions")
+
+
+def _spells(directions: Directions) -> str:
+    """What its tokens are."""
+    if directions.site.kind == "mlp_in":  # no step of the stream, where the logits are read
+        return "The tokens whose unembedding is most like this direction, and those most unlike it"
+    return "The tokens that a step along this direction raises most, and those it lowers most"
 
 
 def _keep(opened: OpenSet) -> None:

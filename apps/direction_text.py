@@ -26,6 +26,7 @@ from interp.errors import UserError
 from interp.latents import card, html, search
 from interp.latents import figures as latent_figures
 from interp.runs.store import Run, Store
+from interp.saes.excess import excess
 from interp.text.corpus import read_corpus, token_rows
 
 TEXT = "The dog and the cat sat by the river, and the man wrote a program in Python."
@@ -70,7 +71,8 @@ def examples(opened: OpenSet) -> None:
         + "from interp.directions.inspect import top_examples\n"
         + "from interp.text.corpus import read_corpus, token_rows\n"
         + f"subject = open_subject({opened.model!r}, bos=directions.reading.bos)\n"
-        + f"rows = token_rows(read_corpus(None), subject.prompting, {LENGTH}, {tokens})\n"
+        + "rows = token_rows(read_corpus(None), subject.prompting, "
+        + f"subject.at_most({LENGTH}), {tokens})\n"
         + f"top_examples(subject, list(rows), directions, {KEEP})"
     )
     offer(
@@ -110,7 +112,9 @@ def _own(opened: OpenSet) -> Directions:
 def _top(opened: OpenSet, tokens: int) -> pd.DataFrame:
     own = _own(opened)
     with pool.borrowed(opened.model, own.reading.bos) as subject, st.spinner("running …"):
-        rows = list(token_rows(read_corpus(None), subject.prompting, LENGTH, tokens))
+        rows = list(
+            token_rows(read_corpus(None), subject.prompting, subject.at_most(LENGTH), tokens)
+        )
         return top_examples(subject, rows, own, KEEP)
 
 
@@ -176,8 +180,10 @@ def split(opened: OpenSet) -> None:
         column.metric(plain(name), f"{row[name]:.1%}")
     st.caption(
         plain(
-            "Least squares leaves the nonlinear part uncorrelated with the activation, so its "
-            f"size shows in its own variance: {row['nonlinear_spread']:.1%} of the score's."
+            "Least squares leaves the nonlinear part uncorrelated with the activation on the half "
+            "of the tokens that it is fitted on, so its size shows in its own variance on the "
+            f"other half: {row['nonlinear_spread']:.1%} of the score's."
+            + _too_large(int(tokens) // 2, opened.directions.vectors.shape[1])
         )
     )
     call = (
@@ -196,6 +202,18 @@ def split(opened: OpenSet) -> None:
         words("split", opened.source, *how, model=opened.model),
         call,
         of="directions",
+    )
+
+
+def _too_large(fitted: int, inputs: int) -> str:
+    """What so few tokens make of the nonlinear part; "" if it is less than a tenth."""
+    share = excess(fitted, inputs)
+    if share <= 0.1:
+        return ""
+    much = f"by {share:.0%} or more" if share < 10 else "by far"
+    return (
+        f" About {fitted:,} tokens fit a map of {inputs:,} numbers: the nonlinear part comes out "
+        f"too large, {much}. Read more tokens."
     )
 
 

@@ -22,13 +22,14 @@ from interp.apps.sets import (
     recent,
     selected,
     spelled,
+    warn_of_weights,
     words,
 )
 from interp.apps.shown import charts
-from interp.apps.words import called, plain
+from interp.apps.words import called, first_of, plain
 from interp.directions import figures
 from interp.directions.collections import collection_names, open_collection
-from interp.directions.compare import cosines, meaning, pairs, why_not
+from interp.directions.compare import cosines, meaning, pairs
 from interp.directions.nearest import nearest_neurons, neurons_there
 from interp.directions.sets import sae_place
 from interp.latents import nearest as latents_nearest
@@ -82,7 +83,8 @@ def _neurons(opened: OpenSet, kinds: list[str]) -> None:
         plain(
             "Cosines in the residual stream, the norm's gain included for those that read. Of "
             f"{there:,} random directions in {weights.spec.d_model:,} dimensions the largest is "
-            f"above {level:.3f} once in 20 times: a surprise is what is far above it."
+            f"above {level:.3f} once in 20 times: a surprise is what is far above it. A neuron is "
+            "not listed beside itself."
         )
     )
     chosen = selected(rows.drop(columns="name"), f"neurons {opened.source} {kinds}")
@@ -125,7 +127,7 @@ def _latents(opened: OpenSet) -> None:
     st.caption(
         "Cosines in the residual stream, the norm's gain included for those that read. decoder: "
         "with what a latent writes; encoder: with what it reads; p: how often the largest of as "
-        "many random directions is as large."
+        "many random directions is as large. A latent is not listed beside itself."
     )
     chosen = selected(rows.drop(columns="name"), f"latents {opened.source} {source}")
     if chosen is not None:
@@ -150,10 +152,13 @@ def compare(opened: OpenSet) -> None:
     head(theirs)
     if theirs.model != opened.model:
         consent(theirs.model)
+    warn_of_weights(theirs.directions, theirs.model)
     same = theirs.model == opened.model
     weights = open_weights(opened.model) if same else None
-    if not opened.directions.provenance.same_model(theirs.directions.provenance):
-        st.warning(plain(why_not(opened.directions, theirs.directions) + ": a cosine says little"))
+    if apart := opened.directions.provenance.apart(theirs.directions.provenance):
+        st.warning(plain(f"They are {apart}: a cosine says little."))
+    if cut := first_of(len(theirs.directions), theirs.total):
+        st.info(plain(f"{cut} Name others themselves."))
     rows = pairs(opened.directions, theirs.directions, LIMIT, weights)
     st.markdown(plain(meaning(opened.directions, theirs.directions)))
     if theirs.total == 1:

@@ -20,6 +20,7 @@ from interp.apps.sets import (
     opening,
     selected,
     stored_sets,
+    warn_of_weights,
     words,
 )
 from interp.apps.shown import charts
@@ -51,6 +52,7 @@ def page() -> None:
 
 def _decoded(opened: OpenSet) -> None:
     consent(opened.model)
+    warn_of_weights(opened.directions, opened.model)
     lens = st.selectbox("Lens", LENSES, key=bound("lens", "raw", LENSES))
     for caution in cautions(opened.directions):
         st.warning(plain(caution))
@@ -78,6 +80,8 @@ def _decoded(opened: OpenSet) -> None:
 def _compared(opened: OpenSet) -> None:
     other = choose_set("Other directions", "other ")
     ours, theirs = opened.directions, other.directions
+    if apart := ours.provenance.apart(theirs.provenance):
+        st.warning(plain(f"They are {apart}: a cosine says little."))
     weights = None
     if opened.model == other.model and gain_between(ours, theirs):
         consent(opened.model)

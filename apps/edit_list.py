@@ -16,7 +16,7 @@ from interp.apps.answers import remembered
 from interp.apps.common import consent_to_sae, errors_in_place
 from interp.apps.edit_add import LABELS, adding
 from interp.apps.edit_texts import OFF, Row, from_link, joined, parsed, split
-from interp.apps.sets import opened_set
+from interp.apps.sets import opened_set, warn_of_weights
 from interp.apps.words import plain
 from interp.directions.acts import VERBS, Act, feeding
 from interp.directions.reach import Reach, reach
@@ -24,7 +24,6 @@ from interp.directions.sets import sae_asks_the_hub, sae_place
 from interp.errors import UserError
 from interp.latents import search
 from interp.model.vocabulary import visible
-from interp.model.weights import open_weights
 from interp.plain_numbers import exact
 from interp.runs.store import Run, Store
 
@@ -107,7 +106,7 @@ def _row(spot: Spot, text: str, model: str, running: bool) -> Row:
         if row.act.sae:
             _about_latent(row.act)
         elif row.act.verb != "hold":
-            _note_model(row.act.target, model)
+            warn_of_weights(opened_set(row.act.target, model).directions, model)
         if VERBS[row.act.verb]:
             return _slider(row, spot, model, running)
     return row
@@ -191,13 +190,6 @@ def _sae_print(act: Act) -> str:
     from interp.saes.open import saes_fingerprint
 
     return saes_fingerprint(sae_place(act.sae, Store()))
-
-
-def _note_model(source: str, model: str) -> None:
-    """Say that a direction is of other weights."""
-    made = opened_set(source, model).directions.provenance
-    if made.fingerprint and made.fingerprint != open_weights(model).fingerprint():
-        st.warning(plain(f"This direction is of {made.model or 'other weights'}, not of {model}."))
 
 
 def _about_latent(act: Act) -> None:

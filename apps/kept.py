@@ -75,8 +75,9 @@ def _note(collection: Collection) -> None:
     # another note is another widget: a default never changes under the same key
     key = f"note {collection.name} {hash(collection.note)}"
     place = (key, collection.name, "")
-    label = "About this collection"
-    st.text_area(label, collection.note, key=key, height=70, on_change=_noted, args=place)
+    st.text_area(
+        "About this collection", collection.note, key=key, height=70, on_change=_noted, args=place
+    )
 
 
 def _noted(key: str, collection: str, entry: str) -> None:

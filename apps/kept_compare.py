@@ -11,13 +11,14 @@ from interp.apps.common import consent, errors_in_place
 from interp.apps.offering import offer
 from interp.apps.sets import OpenSet, decoded, opened_set, spelled
 from interp.apps.shown import charts
-from interp.apps.words import called, plain
+from interp.apps.words import called, first_of, plain
 from interp.directions import figures
 from interp.directions.collections import Collection, told_apart
 from interp.directions.compare import meaning
 from interp.directions.kept_pairs import MOST, Compared, words
 from interp.directions.kept_pairs import compared as compare
 from interp.errors import UserError
+from interp.model.weights import open_weights
 from interp.runs.command import store_words
 from interp.runs.store import Store
 
@@ -35,13 +36,13 @@ def compared(collection: Collection) -> None:
         list(titles),
         key=bound("directions", (), read=lambda text: [i for i in text.split(",") if i in titles]),
         format_func=called(titles),
-        placeholder="all of them",
+        placeholder="all of them" if len(titles) <= MOST else f"the first {MOST}",
     )
-    chosen = [id for id in ids if id in titles] or list(titles)
-    if len(chosen) > MOST:
-        said = f"The first {MOST} of {len(chosen):,} are compared: choose others above."
-        st.caption(plain(said))
-    every = _opened(collection, chosen[:MOST])
+    picked = [id for id in ids if id in titles]
+    chosen = (picked or list(titles))[:MOST]
+    if cut := first_of(len(chosen), len(picked or titles)):
+        st.info(plain(f"{cut} Choose others in the list."))
+    every = _opened(collection, chosen)
     for model in dict.fromkeys(each.model for each in every.values()):
         consent(model)
     made = compare(collection, {id: each.directions for id, each in every.items()})
@@ -105,6 +106,8 @@ def _spelled(every: dict[str, OpenSet], names: list[str]) -> None:
     rows = []
     for each, name in zip(every.values(), names, strict=True):
         with errors_in_place():
+            if reason := each.directions.provenance.not_of(open_weights(each.model)):
+                st.warning(plain(f"{name} is {reason}."))
             table = decoded(each, each.model, 10, "raw")
             rows.append(spelled(table, figures.cut(name), str(each.directions.site)))
     shown_table(pd.DataFrame(rows), "spelled", "directions")

@@ -17,7 +17,7 @@ from interp.apps.offering import make_one, offer, study_call
 from interp.apps.prompt_ask import Live, Look, Stored
 from interp.apps.prompt_parts import where
 from interp.apps.shown import charts
-from interp.apps.words import called, listed, numbered, plain
+from interp.apps.words import called, first_of, listed, numbered, plain
 from interp.directions.figures import coloured_tokens
 from interp.errors import UserError
 from interp.latents import search
@@ -89,13 +89,15 @@ def directed(look: Live) -> None:
     if not source:
         st.info("Name a direction: a neuron such as 29.down.808, latents, or a stored set.")
         return
-    rows, told = _scores(look, source)
+    rows, told, cut = _scores(look, source)
     names = rows.drop_duplicates("text")["name"].map(visible).tolist()
     number, every = 0, range(len(names))
     if len(names) > 1:
         place = bound("which", 0, every)
         said = st.selectbox("Which", every, key=place, format_func=numbered(names))
         number = said if said in every else 0  # a browser can send any text
+    if cut:
+        st.info(plain(cut))
     name, own = names[number], rows[rows["text"] == number]
     inner = own[own["position"] > 0] if len(own) > 1 else own
     best = row_at_most(inner, inner["score"].abs())
@@ -118,23 +120,25 @@ def directed(look: Live) -> None:
     offer(own, "scores", command, f"{call}run.table('scores')")
 
 
-def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
-    """The tokens' scores, and how they are read."""
-    from interp.apps.sets import consent_to_named_sae, consent_to_scores
+def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str, str]:
+    """The tokens' scores, how they are read, and how many are left out."""
+    from interp.apps.sets import consent_to_named_sae, consent_to_scores, warn_of_weights
     from interp.directions import open_directions
 
     consent_to_named_sae(source)
     directions = open_directions(source, look.model)
     consent_to_scores(directions)
+    warn_of_weights(directions, look.model)
     told = f"{directions.read_as}, read at {directions.read_at}"
 
     def made(opened: Opened) -> pd.DataFrame:
         from interp.microscope.scores import scored
 
-        directions.note_model(opened.subject.weights)
         return scored(opened.passed(look.asked.text), directions)
 
-    return look.answer(("scores", directions.identity), made), told
+    rows = look.answer(("scores", directions.identity), made)
+    cut = first_of(rows["text"].nunique(), len(directions))
+    return rows, told, f"{cut} Name the others themselves." if cut else ""
 
 
 def latents(look: Live) -> None:

@@ -23,6 +23,7 @@ from interp.apps.words import placed, plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.collections import KEPT
+from interp.directions.compare import WRITES, role
 from interp.directions.encoder import Encoder
 from interp.directions.sets import FILES as SET_FILES
 from interp.directions.sets import sae_text, set_text, sets_of
@@ -100,6 +101,13 @@ def consent_to_scores(directions: Directions) -> None:
         consent_to_sae(directions.reading.sae)
 
 
+def warn_of_weights(directions: Directions, model: str) -> None:
+    """Say it where directions are shown with other weights than those they were made of."""
+    if reason := directions.provenance.not_of(open_weights(model)):
+        many = len(directions) > 1
+        st.warning(plain(f"{'These directions are' if many else 'This direction is'} {reason}."))
+
+
 def decoded(opened: OpenSet, model: str, k: int, lens: str) -> pd.DataFrame:
     """Their tokens, read once for a content of the set, of the model and of the lens."""
     if lens not in LENSES:  # a browser can send any text
@@ -123,7 +131,12 @@ def cautions(directions: Directions) -> list[str]:
             "0.resid_pre holds the token embeddings, before any layer: through the LM head they "
             "show which tokens are alike, not what the model predicts."
         )
-    if site.kind == "mlp_in":
+    if site.kind == "mlp_in" and role(directions) == WRITES:
+        said.append(
+            "These vectors are steps behind the MLP's norm, as its input has them: the tokens are "
+            "those whose unembedding is alike, and the norm is left out."
+        )
+    elif site.kind == "mlp_in":
         said.append(
             "These vectors are read and not written: the tokens are those whose unembedding is "
             "alike, and the norm's gain before them is left out."

@@ -43,6 +43,11 @@ def called(names: Mapping[Any, str], none: str = "") -> Callable[[object], str]:
     return lambda option: listed(names.get(option, option)) or none
 
 
+def first_of(shown: int, there: int, what: str = "directions") -> str:
+    """What is said where a list is cut; "" where it is whole."""
+    return f"Only the first {shown:,} of {there:,} {what}." if shown < there else ""
+
+
 def numbered(names: Sequence[str]) -> Callable[[object], str]:
     """What a list calls options that are numbers of these names, of which two may be the same."""
     return called({at: f"{at}: {name}" for at, name in enumerate(names)})

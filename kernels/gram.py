@@ -81,7 +81,8 @@ class Gram:
         )
 
     def solve(self, ridge: float = 0.0, intercept: bool = True) -> Fit:
-        """argmin over B of sum |y - xB - b|^2 + ridge * n * |B|^2 (b is not penalised).
+        """argmin over B of sum |y - xB - b|^2 + ridge * v * n * |B|^2 (b is not penalised), with v
+        the mean variance of the inputs: x in other units gives the same predictions.
 
         By Cholesky, one refinement step included; where the second moments are singular (fewer
         samples than inputs, inputs that depend on each other), the solution of least norm, from
@@ -96,7 +97,8 @@ class Gram:
         if not intercept:
             xx = xx + self.count * torch.outer(self.x_mean, self.x_mean)
             xy = xy + self.count * torch.outer(self.x_mean, self.y_mean)
-        penalised = xx + ridge * self.count * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
+        scale = self.xx.trace() / len(xx)  # n v
+        penalised = xx + ridge * scale * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
         weights, method = _solve(penalised, xy)
         offset = self.y_mean - self.x_mean @ weights
         return Fit(weights, offset if intercept else torch.zeros_like(offset), method)

@@ -142,7 +142,7 @@ def score(
         corpus: A text, .jsonl or .parquet file, a folder, or rows of ids (.safetensors), as a model
             without a tokenizer needs. By default Python's own text.
         tokens: How many tokens to read.
-        length: How many tokens a row of text has.
+        length: How many tokens a row of text has, at most the model's context.
         special: BOS, other special tokens and the first token of each row count too.
     """
     from ..directions.inspect import top_examples
@@ -156,7 +156,7 @@ def score(
         iter([]) if ids else read_corpus(corpus)
     )  # a mistake should not cost the model's loading
     subject = open_subject(model or opened.model, bos=bos_of(opened, bos))
-    opened.note_model(subject.weights)
+    length = subject.at_most(length)
     if corpus is not None and ids:
         kept = itertools.islice(id_rows(corpus), max(tokens // length, 1))
         rows = [row[:length] for row in kept]
@@ -226,7 +226,6 @@ def steer(
         name = model or opened.model
         check_chat_template(resolve(name), name, "--no-chat")
     subject = open_subject(model or opened.model, bos=bos_of(opened, bos))
-    opened.note_model(subject.weights)
     batch = subject.chat([{"role": "user", "content": prompt}]) if chat else subject.tokens(prompt)
     table = steered(subject, batch, opened, row, scale, positive(tokens, "--tokens"))
     print_frame("directions.steer", table, json)

@@ -38,7 +38,6 @@ def text(
 
     opened = open_directions(source, model, Store(runs))
     subject = open_subject(model or opened.model, bos=bos_of(opened, bos))
-    opened.note_model(subject.weights)
     table = scores_on_text(subject, opened, text, row)
     print_frame("directions.text", table, json, "position token score")
 
@@ -53,7 +52,8 @@ def nearest(
     json: Json = False,
 ) -> None:
     """The neurons of the model that are nearest to each direction, by the cosine in the residual
-    stream, over all layers. `interp saes nearest` compares with the latents of an SAE.
+    stream, over all layers; a neuron is not listed beside itself. `interp saes nearest` compares
+    with the latents of an SAE.
 
     Args:
         kind: Only these of up, gate and down.
@@ -95,7 +95,7 @@ def split(
         sae: A folder or file of an SAE, run:KEY/FOLDER, or release:sae_id.
         corpus: A text, .jsonl or .parquet file or a folder. By default Python's own text.
         tokens: How many tokens to read: half to fit the linear part, half to measure.
-        length: How many tokens a row of text has.
+        length: How many tokens a row of text has, at most the model's context.
         anyway: Take an SAE that names another model.
     """
     from ..directions.sets import sae_place

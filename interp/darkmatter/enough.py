@@ -1,12 +1,4 @@
-"""Whether the tokens of a run are enough to believe the parts of its errors.
-
-On tokens that it was not fitted on, least squares with n tokens and d inputs (Gaussian ones, tokens
-independent of each other) leaves more than the best linear map does, by a share of
-
-    (n + 1) (n - 2) / (n (n - d - 2)) - 1
-
-(Thompson 1978). Tokens of one text are alike, so it is more.
-"""
+"""Whether the tokens of a run are enough to believe the parts of its errors (`saes.excess`)."""
 
 from __future__ import annotations
 
@@ -14,18 +6,13 @@ import math
 
 from ..runs.intervals import FEWEST
 from ..runs.store import Run
+from ..saes.excess import excess
 from .results import summary
 
 MOST = 0.1
 """The nonlinear part may come out so much too large."""
 FITTED = 0.4
 """Share of the contexts that the linear maps are fitted on."""
-
-
-def excess(tokens: int, inputs: int) -> float:
-    """By what share the nonlinear part comes out too large, at least; inf if by any."""
-    left = tokens - inputs - 2
-    return (tokens + 1) * (tokens - 2) / (tokens * left) - 1 if left > 0 else math.inf
 
 
 def too_few(tokens: int, inputs: int, ridge: float = 0.0) -> str:

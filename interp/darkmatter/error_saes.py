@@ -117,9 +117,7 @@ class _PartStream:
 
         rows = self._stream.rows(self._skipped)
         x = self._stream.activations(rows, self._skipped - CHECKED)
-        # the sums of a SaeSplit are a mean over tokens too: the ridge of ErrorRegressions.solved
-        ridge = self.config.ridge * float(x.double().var(0, correction=0).mean())
-        fit = SaeSplit.of(self._sae, x, ridge).fit
+        fit = SaeSplit.of(self._sae, x, self.config.ridge).fit
         if fit.method != "cholesky":
             raise undetermined(*x.shape)
         held_out = self._stream.activations(rows, CHECKED, self._skipped - CHECKED)

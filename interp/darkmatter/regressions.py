@@ -23,7 +23,7 @@ from interp.kernels.gram import Fit, Gram
 
 from ..errors import UserError
 from ..saes.open import ErrorSource, SaeErrors, Saes
-from ..saes.split import with_mean
+from ..saes.split import error_map
 from ..text.contexts import Tokens
 from .accumulators import ScalarSums, Shrinkage, SplitErrors, VectorSums, shrinkage
 
@@ -135,7 +135,7 @@ class ErrorRegressions:
         """The regression of all errors on x; `ridge` in mean variances of x. Where x does not
         determine it, its `method` is not "cholesky"."""
         assert self.fit_gram is not None
-        return _solved(self.fit_gram, ridge, intercept, self.saes.centred)
+        return error_map(self.fit_gram, ridge, intercept, self.saes.centred)
 
     def split(self, errors: SaeErrors) -> SplitErrors:
         """The errors and their two parts; after `close_fit`."""
@@ -150,7 +150,7 @@ class ErrorRegressions:
 
     def close_norms(self) -> None:
         assert self.norm_gram is not None
-        self.norm_fit = _solved(self.norm_gram, SMALL, centred=self.saes.centred)
+        self.norm_fit = error_map(self.norm_gram, SMALL, centred=self.saes.centred)
 
     def add_test(self, tokens: Tokens, split: SplitErrors, loss: Float[Tensor, " n"]) -> None:
         """`loss` is the model's cross-entropy of the token that follows (NaN where none does)."""
@@ -183,7 +183,7 @@ class ErrorRegressions:
         assert fitted is not None
         assert tested is not None
         shape = (len(self.saes.names), self.saes.d_in)
-        error = tested.squared_error(_solved(fitted, SMALL)).view(shape).sum(1)
+        error = tested.squared_error(error_map(fitted, SMALL)).view(shape).sum(1)
         return 1 - error / tested.yy.view(shape).sum(1)
 
     def _squares(self, split: SplitErrors) -> Float[Tensor, "n targets"]:
@@ -221,13 +221,6 @@ def undetermined(tokens: int, d: int) -> UserError:
         f"{tokens} tokens do not determine a linear map of {d} numbers (the Gram matrix is "
         "singular): give more --tokens, or --ridge 1e-6"
     )
-
-
-def _solved(gram: Gram, ridge: float, intercept: bool = True, centred: bool = False) -> Fit:
-    """With the ridge in mean variances of x; `centred` as SAEs are."""
-    scale = float(gram.xx.trace()) / (gram.count * len(gram.xx))
-    gram = with_mean(gram) if centred else gram
-    return gram.solve(ridge * scale, intercept)
 
 
 def _gram_in(sums: dict[str, Tensor], name: str) -> Gram | None:

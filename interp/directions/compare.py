@@ -20,7 +20,10 @@ from .encoder import Encoder
 from .reading import Coordinate
 from .spaces import as_in_stream, behind_norm, check_comparable, check_in_stream
 
-IN_STREAM = "All are taken in the residual stream, those that read with the gain of their norm."
+IN_STREAM = (
+    "All are taken in the residual stream: those that read with the gain of their norm, those that "
+    "are written behind one without it."
+)
 AS_THEY_ARE = "All are taken as they are: no norm stands between two of them."
 WITHOUT_GAIN = "All are taken as they are, without the gain of the norm between them."
 READS, WRITES, THROUGH = "reads", "writes", "is of the stream"
@@ -40,10 +43,18 @@ def in_stream(directions: Directions, weights: Weights) -> Float[Tensor, "n d_mo
     norm, the others as they are.
 
     Raises:
-        UserError: at a site whose vectors are not of the stream.
+        UserError: at a site whose vectors are not of the stream; behind a norm of other weights.
     """
     check_in_stream(directions.site)
-    return as_in_stream(directions.vectors.double(), directions.site, weights)
+    if reason := gain_unknown(directions, weights):
+        raise UserError(f"they have no place in the stream: {reason}")
+    return carried(directions, weights)
+
+
+def carried(directions: Directions, weights: Weights | None) -> Float[Tensor, "n d"]:
+    """The vectors in float64 as they lie in the residual stream (`as_in_stream`)."""
+    written = role(directions) == WRITES
+    return as_in_stream(directions.vectors.double(), directions.site, weights, written)
 
 
 def stream_cosine(ours: Directions, theirs: Directions, weights: Weights) -> Float[Tensor, "n m"]:
@@ -51,7 +62,7 @@ def stream_cosine(ours: Directions, theirs: Directions, weights: Weights) -> Flo
     (`mlp_in`) carried before it.
 
     Raises:
-        UserError: vectors of two spaces, or of none of the stream.
+        UserError: vectors of two spaces, or of none of the stream; behind a norm of other weights.
     """
     check_comparable(ours.site, theirs.site)
     a, b = (
@@ -72,6 +83,8 @@ def cosines(ours: Directions, theirs: Directions, weights: Weights | None = None
         return CosineMap(ours.cosine(theirs), AS_THEY_ARE)
     if weights is None:
         return CosineMap(ours.cosine(theirs), WITHOUT_GAIN)
+    if reason := gain_unknown(ours, weights) or gain_unknown(theirs, weights):
+        return CosineMap(ours.cosine(theirs), f"{WITHOUT_GAIN} It is not known: {reason}.")
     return CosineMap(stream_cosine(ours, theirs, weights), IN_STREAM)
 
 
@@ -81,6 +94,7 @@ def pairs(
     """The pairs with the largest |cosine|: `name`, `other`, `cosine`, `coupling` (NaN where they
     are not read as products with the same activation) and, where one of them is behind a norm and
     the weights are given, `in_stream`, the cosine before it, which then says how they are ordered.
+    It is NaN, and orders nothing, where the weights are not those that they were made of.
 
     Raises:
         UserError: vectors of two spaces.
@@ -92,10 +106,13 @@ def pairs(
     except UserError as error:
         log.warning("%s", error)
         coupling = torch.full_like(cosine, math.nan)
-    values = {"cosine": cosine, "coupling": coupling}
+    values, shown = {"cosine": cosine, "coupling": coupling}, cosine
     if weights is not None and gain_between(ours, theirs):
-        values["in_stream"] = stream_cosine(ours, theirs, weights)
-    shown = values.get("in_stream", cosine)
+        if reason := gain_unknown(ours, weights) or gain_unknown(theirs, weights):
+            log.warning("no cosine in the stream: %s", reason)
+            values["in_stream"] = torch.full_like(cosine, math.nan)
+        else:
+            shown = values["in_stream"] = stream_cosine(ours, theirs, weights)
     order = shown.abs().flatten().argsort(descending=True, stable=True)[:limit]
     i, j = order // len(theirs), order % len(theirs)
     named = {"name": [ours.names[n] for n in i], "other": [theirs.names[n] for n in j]}
@@ -105,11 +122,9 @@ def pairs(
 def role(directions: Directions) -> str:
     """Whether its vectors are what is read or what is written there, as far as it is known."""
     kind = directions.site.kind
-    if kind == "mlp_in":
-        return READS
     if kind in ("mlp_out", "attn_out") or isinstance(directions.reading, Coordinate | Encoder):
         return WRITES
-    return THROUGH
+    return READS if kind == "mlp_in" else THROUGH
 
 
 def meaning(ours: Directions, theirs: Directions) -> str:
@@ -134,18 +149,21 @@ def between(every: Sequence[Directions]) -> CosineMap:
     pairs = [
         (i, j) for i in range(len(every)) for j in range(i + 1) if not why_not(every[i], every[j])
     ]
-    carried, told = [each.vectors.double() for each in every], AS_THEY_ARE
+    vectors, told = [each.vectors.double() for each in every], AS_THEY_ARE
     if any(gain_between(every[i], every[j]) for i, j in pairs):
         told = IN_STREAM
         for number, each in enumerate(every):
             try:
                 weights = open_weights(each.model) if behind_norm(each.site) else None
+                reason = gain_unknown(each, weights)
             except UserError as error:
-                told = f"{IN_STREAM} {each.names[0]} is left out: {error}."
+                reason = str(error)
+            if reason:
+                told = f"{told} {each.names[0]} is left out: {reason}."
                 pairs = [pair for pair in pairs if number not in pair]
             else:
-                carried[number] = as_in_stream(carried[number], each.site, weights)
-    unit = [torch.nn.functional.normalize(own, eps=1e-300) for own in carried]
+                vectors[number] = carried(each, weights)
+    unit = [torch.nn.functional.normalize(own, eps=1e-300) for own in vectors]
     made = torch.full((len(every), len(every)), torch.nan, dtype=torch.float64)
     for i, j in pairs:
         made[i, j] = made[j, i] = (unit[i] @ unit[j].T)[0, 0]
@@ -158,11 +176,17 @@ def gain_between(ours: Directions, theirs: Directions) -> bool:
     return ours.site != theirs.site and (behind_norm(ours.site) or behind_norm(theirs.site))
 
 
+def gain_unknown(directions: Directions, weights: Weights | None) -> str:
+    """Why these weights do not have the gain of the norm that directions read behind; "" where they
+    have it, or no norm stands before."""
+    reason = directions.provenance.not_of(weights) if behind_norm(directions.site) else ""
+    return f"the gain of its norm is not here, it is {reason}" if reason else ""
+
+
 def why_not(ours: Directions, theirs: Directions) -> str:
     """Why two directions have no cosine; "" if they have one."""
-    a, b = ours.provenance, theirs.provenance
-    if not a.same_model(b):
-        return f"they are of two models, {a.model} and {b.model}"
+    if apart := ours.provenance.apart(theirs.provenance):
+        return f"they are {apart}"
     try:
         check_comparable(ours.site, theirs.site)
     except UserError as error:

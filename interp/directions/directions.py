@@ -124,15 +124,13 @@ class Directions:
 
     def note_model(self, weights: Weights | None) -> None:
         """Warn where they are used on other weights than those they were made of."""
-        made = self.provenance.fingerprint
-        if weights is not None and made and made != weights.fingerprint():
-            log.warning("these directions are of %s as it was, not of %s", self.model, weights)
+        if reason := self.provenance.not_of(weights):
+            log.warning("these directions are %s", reason)
 
     def note_other(self, other: Directions) -> None:
         """Warn where another set is of other weights: their spaces need not be the same."""
-        ours, theirs = self.provenance, other.provenance
-        if ours.fingerprint and theirs.fingerprint and ours.fingerprint != theirs.fingerprint:
-            log.warning("these are directions of two models, %s and %s", ours.model, theirs.model)
+        if reason := self.provenance.apart(other.provenance):
+            log.warning("these are directions %s", reason)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -250,8 +248,9 @@ class Directions:
         negative. Beside them the `…_spread`s var(part) / var(score), and `variance`. NaN where a
         score does not vary.
 
-        Least squares leaves the nonlinear part uncorrelated with x, so its share is about 0
-        whatever its size; the spread shows its size.
+        Least squares without a ridge leaves the nonlinear part uncorrelated with x on the tokens
+        that it is fitted on, so on others its share is near 0 whatever its size, nearer the more
+        tokens fit it; the spread shows its size.
 
         Raises:
             UserError: as `split_scores`.

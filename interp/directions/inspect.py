@@ -48,6 +48,7 @@ def top_examples(
             BOS), which models attend to whatever it is. They are part of neither examples nor mean
             and std otherwise.
     """
+    directions.note_model(subject.weights)
     scorer, site = directions.scorer, directions.read_at
     scores = project_scores(subject, rows, {site: scorer.pieces}, keep, special=special)[site]
     strings = _strings(subject)
@@ -85,6 +86,7 @@ def scores_on_text(
     _check_row(directions, row)
     if not text.strip():
         raise UserError("the text is empty: type some")
+    directions.note_model(subject.weights)
     batch, one = subject.tokens(text), directions.pick([row])
     site, strings = one.read_at, _strings(subject)
     scores = one.scores(subject.capture(batch, [site])[site].flatten(2))[0, :, 0]
@@ -119,6 +121,7 @@ def steered(
     `next` (the most likely token) and `text` (greedy continuation).
     """
     _check_row(directions, row)
+    directions.note_model(subject.weights)
     made, plain, one = [], next_logprobs(subject, batch), directions.pick([row])
     with progress(f"steer along {directions.names[row]}", len(scales) + 1, "texts") as advance:
         for scale in (0.0, *scales):

@@ -43,7 +43,8 @@ def nearest_neurons(
     directions: Directions, weights: Weights, limit: int = 10, kinds: Collection[str] = ()
 ) -> pd.DataFrame:
     """The neurons with the largest |cos| of each direction: `name` (the direction's), `neuron`,
-    `layer`, `kind` and `cosine`, the most alike first. A neuron's own vector finds itself, with 1.
+    `layer`, `kind` and `cosine`, the most alike first. A neuron is not among those that are near
+    its own vector.
 
     Args:
         kinds: only these of up, gate and down.
@@ -66,14 +67,21 @@ def nearest_neurons(
         for layer in range(weights.spec.n_layers):
             for first, rows in neuron_rows(weights, layer, kinds):
                 cosines = unit @ normalize(rows.float(), eps=1e-30).T
-                _keep_best(found, cosines, first, limit)
+                _keep_best(found, cosines, first, limit + 1)
             advance(1, f"layer {layer}")
     made: list[dict[str, Any]] = []
     for name, best in zip(directions.names, found, strict=True):
-        for cosine, neuron in best:
+        others = [pair for pair in best if not _itself(name, *pair)]
+        for cosine, neuron in others[:limit]:
             about = {"neuron": str(neuron), "layer": neuron.layer, "kind": neuron.kind}
             made.append({"name": name, **about, "cosine": cosine})
     return pd.DataFrame(made, columns=["name", "neuron", "layer", "kind", "cosine"])
+
+
+def _itself(name: str, cosine: float, neuron: NeuronName) -> bool:
+    """Whether a direction is this neuron's own vector: its name, and as much alike as rounding
+    leaves."""
+    return name == str(neuron) and cosine > 1 - 1e-5
 
 
 def _keep_best(

@@ -38,6 +38,24 @@ class Provenance:
         theirs = other.fingerprint if known else other.model
         return not (own and theirs) or own == theirs
 
+    def apart(self, other: Provenance) -> str:
+        """Why two are of different models, after "they are"; "" where nothing says so."""
+        if self.same_model(other):
+            return ""
+        if self.model == other.model:
+            return f"of two states of {self.model}: the content of its folder changed in between"
+        return f"of two models, {self.model} and {other.model}"
+
+    def not_of(self, weights: Weights | None) -> str:
+        """Why directions of it are not of these weights, after "they are"; "" where nothing says
+        so."""
+        if weights is None or self.fingerprint in ("", weights.fingerprint()):
+            return ""
+        now = known_as(weights.folder)
+        if self.model == now:
+            return f"of {now} as it was: the content of its folder changed since"
+        return f"of {self.model or 'another model'}, not of {now}"
+
     @classmethod
     def shared(cls, every: Sequence[Provenance]) -> Provenance:
         """Of sets of one model that stand together: what all of them say alike."""

@@ -7,7 +7,8 @@ logits mean something else at each site, so only vectors of one site have one.
 The cosine of what reads (w_in) with what writes (w_out) is the direct path between them: of one
 unit that is written, w_in . w_out is what is read. `mlp_in` lies behind a norm, whose gain g stands
 between both, so that in the stream such a vector reads along g * w_in, without the mean where the
-norm takes it away (`compare.in_stream`).
+norm takes it away (`compare.in_stream`). What writes there, the decoder's row of an SAE of the
+MLP's input, is a step behind the norm: in the stream it is the step that becomes it, row / g.
 """
 
 from __future__ import annotations
@@ -55,19 +56,24 @@ def behind_norm(site: Site | None) -> bool:
 
 
 def as_in_stream(
-    vectors: Float[Tensor, "n d"], site: Site | None, weights: Weights | None
+    vectors: Float[Tensor, "n d"],
+    site: Site | None,
+    weights: Weights | None,
+    written: bool = False,
 ) -> Float[Tensor, "n d"]:
     """Vectors at a site as they lie in the residual stream: those behind the MLP's norm before it,
     all others as they are.
 
     Args:
         weights: of their model; none is needed where no norm stands between.
+        written: they are steps at the site and are not read there.
     """
     if site is None or not behind_norm(site):
         return vectors
     if weights is None:
         raise ValueError(f"vectors at {site} are carried before a norm, whose gain is not given")
-    return before_norm(vectors, weights, site.layer)
+    carried = steps_before_norm if written else before_norm
+    return carried(vectors, weights, site.layer)
 
 
 def before_norm(
@@ -80,3 +86,16 @@ def before_norm(
         return vectors
     scaled = vectors * norm.gain.to(vectors)
     return scaled - scaled.mean(-1, keepdim=True) if weights.spec.norm == "layer" else scaled
+
+
+def steps_before_norm(
+    vectors: Float[Tensor, "n d_model"], weights: Weights, layer: int | None
+) -> Float[Tensor, "n d_model"]:
+    """The steps of the stream that the MLP's norm of a layer makes to these, but for its scale:
+    vectors / gain, 0 where the gain is, and without the mean where the norm takes it away."""
+    norm = weights.norm("mlp", layer)
+    if norm is None:
+        return vectors
+    gain = norm.gain.to(vectors)
+    steps = vectors * (gain != 0) / (gain + (gain == 0))
+    return steps - steps.mean(-1, keepdim=True) if weights.spec.norm == "layer" else steps

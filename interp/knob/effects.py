@@ -8,7 +8,8 @@ Tables in the run of `interp knob learn`; <model> is tuned or untuned:
 `decode/neurons`   direction, neuron, cosine: for each direction, neurons of the layers around, the
     largest |cosine| of what they add with it
 `decode/split`     with an SAE: Directions.split at last tokens of held-out prompts (its linear map
-    is fitted on the training items' prompts); latent, latent_cosine: the nearest decoder row
+    is fitted on the training items' prompts, with RIDGE); latent, latent_cosine: the nearest
+    decoder row
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ NAMED = {"name": "direction"}
 """What a direction is called in the knob's tables."""
 NEAREST = 8
 """Neurons to keep for a direction."""
+RIDGE = 1e-6
+"""Of the map to the SAE's error, in mean variances of x: it decides where prompts are fewer than
+numbers, and takes nothing from an error that is linear."""
 STRETCH = 16
 """Positions of a text whose losses are averaged."""
 
@@ -186,7 +190,7 @@ def split_knob(
         last_token_states(subject, prompter, rows_of(items), knob.site, config.batch_size)
         for items in (splits.train, splits.validation + splits.subjects)
     )
-    table = knob.split(SaeSplit.of(sae, fitted, ridge=1e-3), fresh, config.anyway)
+    table = knob.split(SaeSplit.of(sae, fitted, RIDGE), fresh, config.anyway)
     latents = Directions(knob.site, sae.W_dec, pd.DataFrame({"name": range(sae.d_sae)}))
     cosine = knob.cosine(latents)
     nearest = cosine.abs().argmax(1)

@@ -41,6 +41,7 @@ class LearnConfig(TunedModelStudy, LearnSettings):
     """Learn the direction that decides between context and prior knowledge, and steer with it."""
 
     STUDY: ClassVar[str] = "knob.learn"
+    VERSION: ClassVar[int] = 3
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         return learn_knob(self, self.adapter, out)

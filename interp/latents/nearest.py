@@ -3,7 +3,8 @@
     decoder = cos(direction, row of W_dec)      encoder = cos(direction, column of W_enc)
 
 Both in the residual stream, as `directions.nearest` takes them: what reads behind the MLP's norm
-(`mlp_in`), a direction or a latent, with the norm's gain (`directions.spaces`).
+(`mlp_in`), a direction or a latent's encoder, with the norm's gain, and what is written there, a
+decoder's row, as the step of the stream that becomes it (`directions.spaces`).
 
 Chance: of N random directions in d dimensions, independent and in all directions alike, the largest
 |cos| with a given one exceeds c with probability
@@ -27,6 +28,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..directions.compare import carried, gain_unknown
+from ..directions.encoder import Encoder
 from ..directions.spaces import as_in_stream, behind_norm
 from ..errors import UserError
 from ..model.site import Site
@@ -53,9 +56,9 @@ def nearest(
 ) -> pd.DataFrame:
     """The latents with the largest |cos| of each direction.
 
-    One row a latent, the most alike first: `name` (the direction's), `by` (which cosine it is found
-    by), `latent`, `decoder`, `encoder` (both cosines; NaN where the SAE has another width there)
-    and `p`, the probability of chance for the one it is found by.
+    One row a latent, the most alike first, and none beside itself: `name` (the direction's), `by`
+    (which cosine it is found by), `latent`, `decoder`, `encoder` (both cosines; NaN where the SAE
+    has another width there) and `p`, the probability of chance for the one it is found by.
 
     Args:
         by: only one of both.
@@ -63,7 +66,7 @@ def nearest(
 
     Raises:
         UserError: the SAE neither reads nor writes vectors as wide as the directions; the gain of
-            a norm is asked for, and no model is given or named.
+            a norm is asked for, and no model is given or named, or one of other weights.
     """
     sides = _sides(directions, sae)
     if by is not None and by not in sides:
@@ -75,17 +78,22 @@ def nearest(
     places = {side: Site.parse(said[side]) if said[side] else None for side in sides}
     if weights is None and any(map(behind_norm, [directions.site, *places.values()])):
         weights = open_weights(directions.model)
-    ours = as_in_stream(directions.vectors.double(), directions.site, weights)
-    cosines = {
-        side: cosine(ours, rows, partial(as_in_stream, site=places[side], weights=weights))
-        for side, rows in sides.items()
-    }
+    directions.note_model(weights)
+    if reason := gain_unknown(directions, weights):
+        raise UserError(f"they have no place in the stream: {reason}")
+    ours = carried(directions, weights)
+    cosines = {}
+    for side, latents in sides.items():
+        placed = partial(as_in_stream, site=places[side], weights=weights)
+        cosines[side] = cosine(ours, latents, partial(placed, written=side == "decoder"))
     nothing = torch.full((len(directions), sae.d_sae), torch.nan)
     both = {side: cosines.get(side, nothing) for side in SIDES}
     width, made = directions.vectors.shape[1], []
     for n, name in enumerate(directions.names):
+        own = _itself(directions, n, both["decoder"][n])
         for side in [by] if by else cosines:
-            found = both[side][n].abs().topk(min(limit, sae.d_sae)).indices
+            found = both[side][n].abs().topk(min(limit + 1, sae.d_sae)).indices
+            found = found[found != own][:limit]
             rows: dict[str, object] = {"name": name, "by": side, "latent": found.tolist()}
             rows |= {each: both[each][n, found].double().tolist() for each in SIDES}
             chance = at_least(both[side][n, found].double().numpy(), width, sae.d_sae)
@@ -93,18 +101,26 @@ def nearest(
     return pd.concat(made, ignore_index=True)
 
 
+def _itself(directions: Directions, row: int, decoder: Float[Tensor, " latents"]) -> int:
+    """The number of the latent that a direction is; -1 if it is none of this SAE."""
+    if not isinstance(directions.reading, Encoder):
+        return -1
+    own = int(directions.index["latent"].iloc[row])
+    return own if own < len(decoder) and float(decoder[own]) > 1 - 1e-5 else -1
+
+
 def cosine(
     vectors: Float[Tensor, "n d"],
     rows: Float[Tensor, "latents d"],
-    carried: Callable[[Tensor], Tensor] = lambda rows: rows,
+    before: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> Float[Tensor, "n latents"]:
     """Cosines in float32; only a block of the rows is copied at a time. 0 with a row of zeros.
 
     Args:
-        carried: what is made of each block of the rows before.
+        before: what is made of each block of the rows.
     """
     unit = normalize(vectors.double(), eps=1e-300).float()
-    parts = (carried(part.float()) for part in torch.split(rows, BLOCK))
+    parts = (before(part.float()) for part in torch.split(rows, BLOCK))
     blocks = (unit @ normalize(part, eps=1e-30).T for part in parts)
     return torch.cat(list(blocks), 1)
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..directions import Directions
 from ..errors import UserError
+from ..progress import log
 from .passed import Passed
 
 MOST = 20
@@ -14,12 +15,15 @@ MOST = 20
 
 
 def scored(passed: Passed, directions: Directions) -> pd.DataFrame:
-    """A row a direction and token: `name`, `text` (its number), `position`, `token`, `score`: what
-    its reading makes of the activation at the site where it is read.
+    """A row a direction (of the first MOST) and token: `name`, `text` (its number), `position`,
+    `token`, `score`: what its reading makes of the activation at the site where it is read.
 
     Raises:
         UserError: the model has no such site, or the directions have no score or another width.
     """
+    directions.note_model(passed.opened.subject.weights)
+    if len(directions) > MOST:
+        log.warning("only the first %s of %s directions are scored", MOST, f"{len(directions):,}")
     some = directions.pick(list(range(min(len(directions), MOST))))
     site = some.read_at
     if site not in passed.seen:

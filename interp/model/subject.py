@@ -251,6 +251,10 @@ class Subject(Hooked):
                 f"{length} tokens are more than the model's context of {self.context}: shorten them"
             )
 
+    def at_most(self, length: int) -> int:
+        """So many tokens, or the model's context where that is smaller."""
+        return length if self.context is None else min(length, self.context)
+
     @property
     def tokenizer(self) -> Any:
         """transformers' tokenizer. Raises UserError where the model has none."""

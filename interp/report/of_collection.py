@@ -70,11 +70,11 @@ def _about(collection: Collection) -> Section:
 def _compared(collection: Collection, opened: dict[str, Directions]) -> Section:
     made = compared(collection, dict(islice(opened.items(), MOST)))
     blanks = set(made.rows.get("blank", ())) - {""}
-    first = f"The first {MOST} of {len(opened):,} directions. " if len(opened) > MOST else ""
+    cut = f" Only the first {MOST} of {len(opened):,} directions." if len(opened) > MOST else ""
     return Section(
         "Compared",
-        shows=f"{first}Cosines. {made.told} A blank has none. Directions that were found in "
-        "different ways and still agree are the surprise.",
+        shows=f"Cosines. {made.told} A blank has none. Directions that were found in different "
+        f"ways and still agree are the surprise.{cut}",
         figures=(figures.cosine_map(made.cosine, made.names, made.names),),
         found="; ".join(sorted(blanks)),
         rows=made.rows,
@@ -103,7 +103,10 @@ def _entry(collection: Collection, entry: Entry, title: str, opened: Directions 
     command = shell_line(["interp", "directions", "decode", source])
     notebook = f"from interp import open_directions\nopen_directions({source!r})"
     try:
-        table = opened.decode(open_weights(opened.model), TOKENS)
+        weights = open_weights(opened.model)
+        if reason := opened.provenance.not_of(weights):
+            facts["weights"] = f"they are {reason}"
+        table = opened.decode(weights, TOKENS)
     except UserError as error:
         facts["tokens"] = f"none: {error}"
         return Section(title, facts=facts, command=command, notebook=notebook)

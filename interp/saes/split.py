@@ -56,10 +56,14 @@ class SaeSplit:
     def of(
         cls, sae: Sae, x: Float[Tensor, "n d_in"], ridge: float = 0.0, intercept: bool = True
     ) -> SaeSplit:
-        """The map fitted to activations, which should not be those it is used on."""
+        """The map fitted to activations, which should not be those it is used on.
+
+        Args:
+            ridge: in mean variances of x, as in all fits of an error.
+        """
         grams = (Gram.of(read, read - x_hat) for read, _, x_hat in sae.reconstructions(x))
         gram = reduce(Gram.merge, grams)
-        return cls(sae, (with_mean(gram) if sae.centred else gram).solve(ridge, intercept))
+        return cls(sae, error_map(gram, ridge, intercept, sae.centred))
 
     def __call__(self, x: Float[Tensor, "n d_in"]) -> SplitActivations:
         read, _, x_hat = zip(*self.sae.reconstructions(x), strict=True)
@@ -69,9 +73,15 @@ class SaeSplit:
         return SplitActivations(kept, linear, exact - kept - linear)
 
 
-def with_mean(gram: Gram) -> Gram:
-    """The moments of centred x, which have no mean over d_model, as if they had an unrelated one.
-    No prediction from x depends on it, and they determine a linear map again."""
+def error_map(gram: Gram, ridge: float = 0.0, intercept: bool = True, centred: bool = False) -> Fit:
+    """The linear map of x to what is regressed on it, its `ridge` in mean variances of x.
+
+    Args:
+        centred: x has no mean over d_model. It is given an unrelated one, on which no prediction
+            from x depends: the moments determine a linear map again.
+    """
+    if not centred:
+        return gram.solve(ridge, intercept)
     d = len(gram.xx)
-    filled = gram.xx + gram.xx.trace() / d**2
-    return replace(gram, xx=filled)
+    filled = replace(gram, xx=gram.xx + gram.xx.trace() / d**2)
+    return filled.solve(ridge / (1 + 1 / d), intercept)  # of x: the mean adds 1/d to its variance

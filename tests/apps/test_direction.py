@@ -20,6 +20,7 @@ from interp.directions.keeping import keep, keep_directions, keep_prompt, keep_v
 from interp.directions.provenance import Provenance
 from interp.model.site import Site
 from interp.model.weights import open_weights
+from interp.report.of_collection import report_of_collection
 from interp.runs.store import Store
 
 from ..manifests import finish_by_hand
@@ -175,7 +176,9 @@ def test_a_site_without_logits_is_said_to_have_none(store, dog_model):
 def test_the_nearest_neurons_lead_on(dog_model):
     shown = asked(direction_page, dog_model, direction="1.down.17", view="nearest")
     table = shown.dataframe[0].value
-    assert table["neuron"].iloc[0] == "1.down.17"
+    assert "1.down.17" not in table["neuron"].tolist()
+    assert len(table) == 20
+    assert "not listed beside itself" in said(shown)
     assert "once in 20 times" in said(shown)
     assert any("interp directions nearest 1.down.17 --limit 20" in line for line in codes(shown))
     some = asked(direction_page, dog_model, direction="1.down.17", view="nearest", kinds="up")
@@ -197,10 +200,10 @@ def corpus(monkeypatch):
     text = " ".join(f"w{i % 97 + 1}" for i in range(9000))
     for module in ("interp.apps.direction_text", "interp.text.contexts"):
         monkeypatch.setattr(f"{module}.read_corpus", lambda _: iter([text]))
-    monkeypatch.setattr("interp.apps.direction_text.LENGTH", 32)  # the model's context is 64
 
 
 def test_the_top_examples_of_a_corpus(dog_model, corpus):
+    """The model's context is 64, and rows have no more."""
     params = {"direction": "1.down.17", "view": "examples", "tokens": "2048", "run": "yes"}
     shown = asked(direction_page, dog_model, **params)
     assert not shown.error, said(shown)
@@ -236,7 +239,7 @@ def test_split_by_an_sae_that_is_stored(store, dog_model, corpus):
     assert any(f"--sae {source}" in line for line in codes(shown))
     params = {"direction": f"sae:{source}:3", "view": "nearest", "latents": "yes", "sae": source}
     found = asked(direction_page, dog_model, **params)
-    assert found.dataframe[1].value["latent"].iloc[0] == 3
+    assert 3 not in found.dataframe[1].value["latent"].tolist()
 
 
 def test_kept_on_its_page_and_found_in_the_collection(dog_model):
@@ -334,6 +337,26 @@ def test_a_comparison_is_shown_and_reproduced_whatever_its_directions_are_called
     exec(before, names)
     rows = eval(last, names)
     assert found == json.loads(rows.to_json(orient="records"))
+
+
+def test_a_collection_too_large_for_a_map_says_what_is_left_out(dog_model):
+    for n in range(42):
+        keep("large", f"1.down.{n}", str(dog_model))
+    shown = asked(kept_page, dog_model, name="large", view="Compare")
+    assert "Only the first 40 of 42 directions." in said(shown)
+    assert shown.multiselect[0].placeholder == "the first 40"
+    chosen = asked(
+        kept_page, dog_model, name="large", view="Compare", directions="1.down.40,1.down.41"
+    )
+    assert "Only the first" not in said(chosen)
+    assert "1.down.41" in said(chosen)
+    assert "Only the first 40 of 42 directions." in report_of_collection("large")
+
+
+def test_read_vectors_are_not_called_a_step(dog_model):
+    for name, says in (("1.up.3", "whose unembedding is most like"), ("1.down.3", "that a step")):
+        shown = asked(direction_page, dog_model, direction=name, view="tokens")
+        assert says in said(shown)
 
 
 def test_an_empty_store_says_how_to_begin_and_a_damaged_collection_what_is_wrong(store, dog_model):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from interp.darkmatter.enough import cautions, excess, too_few
+from interp.darkmatter.enough import cautions, too_few
 from interp.runs.disk import sha256
 from interp.runs.store import Store, open_run
+from interp.saes.excess import excess
 
 from ..manifests import seal_again
 from .planted import stored_runs

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from interp.directions import Directions
+from interp.directions.compare import why_not
 from interp.directions.provenance import Provenance
 from interp.directions.sources import neuron_directions
 from interp.errors import UserError
@@ -181,11 +183,22 @@ def test_another_models_weights_are_named(dog_model, tmp_path, caplog):
     made = Directions.of(torch.ones(32), "1.resid_post", str(folder), "v", "a test")
     made.decode(open_weights(str(folder)))
     assert "as it was" not in caplog.text
+    before = replace(made, vectors=-made.vectors)
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] += 1
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     made.decode(open_weights(str(folder)))
-    assert f"these directions are of {folder} as it was, not of {folder}" in caplog.text
+    said = f"these directions are of {folder} as it was: the content of its folder changed since"
+    assert said in caplog.text
+    now = Directions.of(torch.ones(32), "1.resid_post", str(folder), "v", "a test")
+    before.note_other(now)
+    apart = f"of two states of {folder}: the content of its folder changed in between"
+    assert f"these are directions {apart}" in caplog.text
+    assert why_not(before, now) == f"they are {apart}"
+    other = Directions.of(torch.ones(32), "1.resid_post", str(dog_model), "v", "a test")
+    assert why_not(now, other) == f"they are of two models, {folder} and {dog_model}"
+    now.decode(open_weights(str(dog_model)))
+    assert f"these directions are of {folder}, not of {dog_model}" in caplog.text
 
 
 def test_a_scale_whose_square_overflows_is_refused(dog_model):

@@ -15,11 +15,15 @@ from interp.directions import Directions, open_directions
 from interp.directions.compare import (
     AS_THEY_ARE,
     IN_STREAM,
+    READS,
+    WRITES,
     between,
     meaning,
     pairs,
+    role,
     stream_cosine,
 )
+from interp.directions.encoder import Encoder
 from interp.directions.figures import cosine_map
 from interp.directions.inspect import scores_on_text
 from interp.directions.nearest import nearest_neurons, neurons_there
@@ -27,11 +31,14 @@ from interp.directions.provenance import Provenance
 from interp.directions.sources import neuron_directions
 from interp.directions.splitting import split_on_text
 from interp.errors import UserError
+from interp.latents.nearest import nearest
 from interp.model.neuron import parse_neuron
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
 from interp.saes import SaeSplit, wrap
+
+from .gains import with_gain
 
 
 def at(site, vectors, model=""):
@@ -80,11 +87,15 @@ def test_the_nearest_neurons_are_those_of_the_whole_product(family, model_folder
     assert set(some["kind"]) == {"up"}
 
 
-def test_a_neuron_that_reads_finds_itself_before_its_norm(model_folder, own_home):
+def test_a_neuron_that_reads_is_found_before_its_norm_and_not_beside_itself(model_folder, own_home):
     weights = Weights(model_folder("gemma2"))
     own = neuron_directions(weights, [parse_neuron("1.up.3")])
-    first = nearest_neurons(own, weights, 2).iloc[0]
+    copy = replace(own, index=own.index.assign(name="a copy"))
+    found = nearest_neurons(copy, weights, 3)
+    first = found.iloc[0]
     assert (first["neuron"], first["cosine"]) == ("1.up.3", pytest.approx(1))
+    others = nearest_neurons(own, weights, 2)
+    assert others["neuron"].tolist() == found["neuron"].tolist()[1:]
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt2"])
@@ -107,6 +118,38 @@ def test_composition_is_the_direct_path_from_one_neuron_to_another(family, model
     np.testing.assert_allclose(sorted(table["in_stream"]), sorted(want), rtol=1e-9)
     assert "composition" in meaning(writes, reads)
     assert "Both read" in meaning(reads, reads)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt2"])
+def test_a_latent_behind_a_norm_writes_there(family, model_folder, own_home):
+    """A planted step of the stream, as the norm makes it: the decoder's row of an SAE of the MLP's
+    input is that step again, and what reads there reads as much of both."""
+    weights = Weights(model_folder(family))
+    gain = weights.norm("mlp", 1).gain.double()
+    torch.manual_seed(0)
+    step = torch.randn(1, weights.spec.d_model, dtype=torch.float64)
+    step = step - step.mean() if weights.spec.norm == "layer" else step
+    inner = StandardSAE(StandardSAEConfig(d_in=weights.spec.d_model, d_sae=40))
+    inner.cfg.metadata.hook_name = "blocks.1.mlp.hook_in"
+    with torch.no_grad():
+        inner.W_dec[7] = (step * gain)[0]
+    index = pd.DataFrame({"name": ["latent 7"], "latent": [7]})
+    latent = Directions(Site("mlp_in", 1), inner.W_dec[7:8].detach(), index, reading=Encoder("x"))
+    written = at("0.mlp_out", step.float())
+    kind = weights.spec.kinds[0]
+    reads = neuron_directions(weights, [parse_neuron(f"1.{kind}.4")])
+    assert [role(each) for each in (latent, written, reads)] == [WRITES, WRITES, READS]
+    assert "Both write" in meaning(latent, written)
+    assert "composition" in meaning(latent, reads)
+    assert float(stream_cosine(latent, written, weights)) == pytest.approx(1, abs=1e-6)
+    ways = [stream_cosine(each, reads, weights) for each in (latent, written)]
+    torch.testing.assert_close(*ways, rtol=0, atol=1e-6)
+    found = nearest(written, wrap(inner), 1, "decoder", weights)
+    assert found["latent"].tolist() == [7]
+    assert found["decoder"].tolist() == pytest.approx([1])
+    assert nearest_neurons(latent, weights, 3)["cosine"].tolist() == pytest.approx(
+        nearest_neurons(written, weights, 3)["cosine"].tolist(), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt2"])
@@ -209,6 +252,25 @@ def test_scores_of_a_text_are_the_activations_of_the_neuron(dog_model, own_home,
         scores_on_text(subject, neuron, "  ")
 
 
+def test_an_error_that_is_linear_is_called_linear_on_a_text(dog_model, own_home, tmp_path):
+    """An SAE that gives nothing back: all of the score is a linear function of the activation,
+    behind a norm whose gain makes it small."""
+    inner = StandardSAE(StandardSAEConfig(d_in=32, d_sae=40))
+    inner.cfg.metadata.hook_name = "blocks.1.mlp.hook_in"
+    with torch.no_grad():
+        inner.W_dec.zero_()
+        inner.b_dec.zero_()
+    (tmp_path / "text.txt").write_text(" ".join(f"w{i * i % 97}" for i in range(3000)))
+    small = with_gain(dog_model, tmp_path / "small", torch.full((32,), 1e-2))
+    subject, given = open_subject(small), open_directions("1.up.3,1.up.5", str(small))
+    where = (str(tmp_path / "text.txt"), 2048, 32)
+    table = split_on_text(subject, given, wrap(inner), *where)
+    assert table["linear"].tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert table["nonlinear_spread"].max() < 1e-6
+    with pytest.raises(UserError, match="31 tokens do not determine a linear map of 32 numbers"):
+        split_on_text(subject, given, wrap(inner), where[0], 64, 32)
+
+
 def test_the_split_on_a_text_is_that_of_its_halves(dog_model, own_home, tmp_path, capsys):
     subject = open_subject(dog_model)
     torch.manual_seed(1)
@@ -228,7 +290,7 @@ def test_the_split_on_a_text_is_that_of_its_halves(dog_model, own_home, tmp_path
         )
         for part in (rows[:8], rows[8:])
     ]
-    want = given.split(SaeSplit.of(sae, halves[0].float(), 1e-3), halves[1].float())
+    want = given.split(SaeSplit.of(sae, halves[0].float()), halves[1].float())
     np.testing.assert_allclose(table["linear"], want["linear"], atol=1e-6)
     inner.save_model(tmp_path / "sae")
     given.save(tmp_path / "set")
@@ -243,5 +305,6 @@ def test_nearest_as_a_command(model_folder, own_home, capsys):
     folder = str(model_folder("qwen3"))
     assert main(["directions", "nearest", "1.down.2", "--model", folder, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["results"][0]["neuron"] == "1.down.2"
+    assert "1.down.2" not in [row["neuron"] for row in told["results"]]
+    assert len(told["results"]) == 10
     assert 0 < told["chance"] < 1

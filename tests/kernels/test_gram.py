@@ -66,9 +66,18 @@ def test_ridge_is_scikit_learns():
 
     x, y = data(200, 5, 2)
     fit = Gram.of(x, y).solve(ridge=0.3)
-    twin = Ridge(alpha=0.3 * 200).fit(x.numpy(), y.numpy())
+    variance = float(x.numpy().var(0).mean())
+    twin = Ridge(alpha=0.3 * variance * 200).fit(x.numpy(), y.numpy())
     close(fit.weights, torch.from_numpy(np.ascontiguousarray(twin.coef_.T)))
     close(fit.intercept, torch.from_numpy(twin.intercept_))
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_ridge_is_in_variances_of_x(intercept):
+    """In other units the same ridge gives the same predictions."""
+    x, y = data(200, 5, 2)
+    own, small = (Gram.of(s * x, y).solve(0.3, intercept) for s in (1.0, 1e-3))
+    close(small(1e-3 * x), own(x), 1e-9)
 
 
 def test_parts_in_any_order_give_the_same():

@@ -130,6 +130,6 @@ def test_an_sae_that_sees_all_of_the_knob_and_one_that_sees_none(subject, tmp_pa
         seen[name] = split_knob(config, subject, splits, knob).iloc[0]
     assert seen["all"]["reconstruction"] == pytest.approx(1, abs=1e-4)
     assert seen["none"]["reconstruction"] == pytest.approx(0, abs=1e-4)
-    assert seen["none"]["linear"] == pytest.approx(1, abs=0.05)
+    assert seen["none"]["linear"] == pytest.approx(1, abs=1e-4)
     assert abs(seen["all"]["latent_cosine"]) == pytest.approx(1, abs=1e-5)
     assert seen["none"]["latent_cosine"] == 0

@@ -154,13 +154,16 @@ def test_by_command(dog_model, own_home, tmp_path, capsys):
     inner.save_model(tmp_path / "sae")
     one = Directions.of(inner.W_dec[7].detach(), "0.resid_post", str(dog_model), "seven")
     one.save(tmp_path / "seven")
-    for direction in (str(tmp_path / "seven"), f"sae:{tmp_path / 'sae'}:7"):
+    found = {}
+    for direction, limit in ((str(tmp_path / "seven"), 3), (f"sae:{tmp_path / 'sae'}:7", 2)):
         args = ["saes", "nearest", direction, "--saes", str(tmp_path / "sae"), "--json"]
-        assert main([*args, "--limit", "2"]) == 0
+        assert main([*args, "--by", "decoder", "--limit", str(limit)]) == 0
         answer = json.loads(capsys.readouterr().out)
-        assert answer["results"][0]["latent"] == 7
-        assert answer["results"][0]["decoder"] == pytest.approx(1)
+        found[direction] = [row["latent"] for row in answer["results"]]
         assert answer["chance"] == pytest.approx(chance_level(D, LATENTS))
+    copy, itself = found.values()
+    assert copy[0] == 7
+    assert itself == copy[1:], "a latent is not listed beside itself"
     random_sae(model_name="gpt2-medium").save_model(tmp_path / "other")
     assert (
         main(["saes", "nearest", str(tmp_path / "seven"), "--saes", str(tmp_path / "other")]) == 2

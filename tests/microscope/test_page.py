@@ -4,9 +4,11 @@ import shlex
 from urllib.parse import quote
 
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.cli import parse
+from interp.directions import Directions
 from interp.latents.prompt import strongest, surveyed_sae, surveyed_subject
 from interp.latents.survey import SurveyConfig
 from interp.microscope.look import LookConfig
@@ -198,3 +200,13 @@ def test_latents_of_a_surveyed_sae(shown, dog_model, tmp_path):
     expected = rows[rows["position"] == 3]["latent"].tolist()
     assert [int(each) for each in shown.selectbox(key="?latent").options] == expected
     assert f"direction=sae%3A{quote(str(source), safe='')}%3A{expected[0]}" in said(shown)
+
+
+def test_a_set_that_is_too_large_says_what_is_left_out(shown, dog_model, tmp_path):
+    Directions.of(torch.randn(40, 32), "1.resid_post", str(dog_model), "v").save(tmp_path / "set")
+    shown.query_params.update({"text": TEXT, "which": "33", "direction": str(tmp_path / "set")})
+    at(shown, "A direction")
+    assert "Only the first 20 of 40 directions. Name the others themselves." in said(shown)
+    assert "Only the first" not in said(
+        at(shown, "A direction", direction=f"{tmp_path / 'set'}:33")
+    )

@@ -50,6 +50,17 @@ def test_a_linear_error_is_called_linear(intercept) -> None:
         torch.testing.assert_close(torch.tensor(table[name]).float(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_a_ridge_is_in_variances_of_the_activations(size) -> None:
+    """An SAE that gives nothing back has a linear error; a ridge r leaves 1 / (1 + r) of what is
+    white, in whatever unit."""
+    x = torch.linalg.qr(sample(400, 0) - sample(400, 0).mean(0))[0]
+    x = size * (x - x.mean(0))
+    split = SaeSplit.of(scaling_sae(torch.zeros(D)), x, 0.25)
+    table = directions().split(split, x)
+    assert table["linear"].tolist() == pytest.approx([0.8] * D, abs=1e-3)
+
+
 def test_scores_add_up_exactly_and_shares_to_one() -> None:
     sae = scaling_sae(torch.full((D,), 0.6))
     with torch.no_grad():
