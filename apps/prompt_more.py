@@ -14,10 +14,11 @@ from interp.apps.carry import carry_on
 from interp.apps.common import link, table
 from interp.apps.offering import make_one, offer, study_call
 from interp.apps.prompt_ask import Live, Look, Stored
+from interp.apps.prompt_fed import Fed, fed_of
 from interp.apps.prompt_parts import where
 from interp.apps.shown import charts
 from interp.apps.words import called, listed, numbered, plain
-from interp.directions.figures import coloured_tokens
+from interp.directions.figures import coloured_tokens, largest_said
 from interp.errors import UserError
 from interp.latents import search
 from interp.lens import figures
@@ -87,7 +88,7 @@ def directed(look: Live) -> None:
     if not source:
         st.info("Name a direction: a neuron such as 29.down.808, latents, or a stored set.")
         return
-    rows, told = _scores(look, source)
+    rows, told, fed = _scores(look, source)
     names = rows.drop_duplicates("text")["name"].map(visible).tolist()
     number, every = 0, range(len(names))
     if len(names) > 1:
@@ -95,9 +96,6 @@ def directed(look: Live) -> None:
         said = st.selectbox("Which", every, key=place, format_func=numbered(names))
         number = said if said in every else 0  # a browser can send any text
     name, own = names[number], rows[rows["text"] == number]
-    best = (
-        own.loc[own[own["position"] > 0]["score"].abs().idxmax()] if len(own) > 1 else own.iloc[0]
-    )
     st.caption(
         plain(
             f"The score of {name} at each token: {told}. Blue is above 0, orange below; the first "
@@ -105,20 +103,20 @@ def directed(look: Live) -> None:
         )
     )
     st.html(coloured_tokens(own))
-    st.markdown(
-        plain(
-            f"The largest, in size, is {best['score']:.3f} at {visible(best['token'])} (position "
-            f"{best['position']}); at the chosen token it is "
-            f"{own[own['position'] == look.position]['score'].iloc[0]:.3f}."
-        )
+    at = fed.place(look, "the SAE")
+    chosen = own[own["position"] == at]["score"]
+    there = "" if at else ", the first,"
+    of_chosen = (
+        f" The score of the chosen token{there} is {chosen.iloc[0]:.3f}." if len(chosen) else ""
     )
+    st.markdown(plain(largest_said(own) + of_chosen))
     carry_on(source, look.model, "direction")
     command, call = look.call(direction=source)
     offer(own, "scores", command, f"{call}run.table('scores')")
 
 
-def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
-    """The tokens' scores, and how they are read."""
+def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str, Fed]:
+    """The tokens' scores on the text as the directions ask for it, and how they are read."""
     from interp.apps.sets import consent_to_named_sae, consent_to_scores
     from interp.directions import open_directions
 
@@ -127,13 +125,17 @@ def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str]:
     consent_to_scores(directions)
     told = f"{directions.read_as}, read at {directions.read_at}"
 
-    def made(opened: Opened) -> pd.DataFrame:
+    def made(opened: Opened) -> tuple[pd.DataFrame, Fed]:
         from interp.microscope.scores import scored
 
         directions.note_model(opened.subject.weights)
-        return scored(opened.passed(look.asked.text), directions)
+        text, bos = look.asked.text, directions.reading.bos
+        with opened.fed(bos):
+            rows = scored(opened.passed(text), directions)
+        return rows, fed_of(opened, text, bos)
 
-    return look.answer(("scores", directions.identity), made), told
+    rows, fed = look.answer(("scores", directions.identity), made)
+    return rows, told, fed
 
 
 def latents(look: Live) -> None:
@@ -155,8 +157,8 @@ def latents(look: Live) -> None:
     if key not in by_key:  # a browser can send any text
         raise UserError("there is no such survey: choose one of the list")
     survey = by_key[key]
-    rows = _strongest(look, survey)
-    rows = rows[rows["position"] == look.position]
+    rows, fed = _strongest(look, survey)
+    rows = rows[rows["position"] == fed.place(look, "the survey")]
     if rows.empty:
         st.info(
             plain(
@@ -211,12 +213,16 @@ PER_TOKEN = 10
 """Latents of a token."""
 
 
-def _strongest(look: Live, survey: Run) -> pd.DataFrame:
-    def made(opened: Opened) -> pd.DataFrame:
-        from interp.latents.prompt import strongest
+def _strongest(look: Live, survey: Run) -> tuple[pd.DataFrame, Fed]:
+    """The latents of every token, on the text as the survey was fed."""
 
-        with pool.surveyed_sae(survey) as sae:
-            return strongest(survey, opened.subject, sae, look.asked.text, PER_TOKEN)
+    def made(opened: Opened) -> tuple[pd.DataFrame, Fed]:
+        from interp.latents.prompt import strongest, survey_config
+
+        text, bos = look.asked.text, survey_config(survey).feeding
+        with pool.surveyed_sae(survey) as sae, opened.fed(bos) as subject:
+            rows = strongest(survey, subject, sae, text, PER_TOKEN)
+        return rows, fed_of(opened, text, bos)
 
     whole = look.about(position=-1, target="", against="", alone=False)
     return whole.answer(("latents", str(survey.manifest["seal"])), made)

@@ -36,6 +36,7 @@ from ..runs.writer import RunWriter
 if TYPE_CHECKING:
     from ..directions import Directions
     from ..lens.lens import Lens
+    from ..model.prompting import Bos
     from ..runs.store import Run, Store
     from .direct import Asked, Direct
     from .passed import Opened, Passed
@@ -64,7 +65,8 @@ class LookConfig(TextStudy):
     """Another text to compare with at the chosen position."""
     direction: str = field(default="", metadata={"key": False})
     """Directions that score each token, as `interp directions` takes them (29.down.808, a folder,
-    sae:SOURCE:12). Their fingerprint is part of the key."""
+    sae:SOURCE:12). Their fingerprint is part of the key. With --bos auto latents score the text
+    as their SAE asks for it, so positions of their scores may count a BOS more."""
     lens: str = field(default="final", metadata={"key": False})
     """What reads the stream after each layer: final (the logit lens); tuned or jacobian, the
     model's newest fit or the shipped one; a run's folder or key; or a .safetensors or .pt file. Its
@@ -86,10 +88,19 @@ class LookConfig(TextStudy):
 
         return open_directions(self.direction, self.model)
 
+    @property
+    def scores_bos(self) -> Bos:
+        """What goes before the text where directions score it: as for `interp directions text`,
+        what is asked for, or else what an SAE says of the texts that it was trained on."""
+        return self.directions.reading.bos if self.bos == "auto" else self.bos
+
     def fingerprints(self) -> dict[str, str]:
         own = {"lens": self.opened_lens.identity}
         if self.direction:
             own["direction"] = self.directions.identity
+            start = self.start(self.scores_bos)
+            if start != self.start(self.bos):
+                own["before the scored text"] = " ".join(map(str, start))
         return {**super().fingerprints(), **own}
 
     def check(self) -> None:
@@ -124,9 +135,10 @@ class LookConfig(TextStudy):
         errors = self._contributions(out, Direct.over(seen, asked), at)
         metrics: dict[str, Any] = {}
         if self.direction:
-            from .scores import scored
+            from .scores import scored_text
 
-            out.table("scores", scored(seen, self.directions))
+            found = scored_text(seen, self.prompt, self.directions, self.scores_bos)
+            out.table("scores", found)
         if self.other:
             metrics = self._compare(out, seen, at, asked[at])
         return {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..model.batch import Batch
 from ..model.loaded import LoadedWeights
+from ..model.prompting import Bos
 from ..model.readout import Readout, open_readout
 from ..model.site import Site
 from ..model.subject import Subject
@@ -39,7 +41,7 @@ class Opened:
         self.subject = subject
         self.weights = LoadedWeights(subject.network, subject.spec)
         self.weights.folder = subject.weights.folder
-        self._last: dict[str, Passed] = {}
+        self._last: dict[tuple[tuple[int, ...], str], Passed] = {}
 
     @classmethod
     def of(cls, subject: Subject) -> Opened:
@@ -71,9 +73,20 @@ class Opened:
         Raises:
             UserError: as the function `passed`.
         """
-        made = self._last.pop(text, None) or passed(self, text, LONGEST)
-        self._last = dict([*self._last.items(), (text, made)][-2:])
+        key = (self.subject.prompting.start, text)
+        made = self._last.pop(key, None) or passed(self, text, LONGEST)
+        self._last = dict([*self._last.items(), (key, made)][-2:])
         return made
+
+    @contextmanager
+    def fed(self, bos: Bos) -> Iterator[Subject]:
+        """The model, with texts fed as an SAE asks for them, until the block is left."""
+        own = self.subject.prompting
+        self.subject.prompting = own.fed(bos)
+        try:
+            yield self.subject
+        finally:
+            self.subject.prompting = own
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,10 @@ class Prompting:
             )
         return self._tokenizer
 
+    def fed(self, bos: Bos) -> Prompting:
+        """The same tokenizer, with what else goes before a text."""
+        return Prompting(self._tokenizer, bos)
+
     @property
     def reads_text(self) -> bool:
         """Whether there is a tokenizer."""

@@ -120,11 +120,15 @@ class TextStudy(ModelStudy):
 
     def start_print(self) -> dict[str, str]:
         """The fingerprint of what goes before each text; none where nothing does."""
+        start = self.start(self.feeding)
+        return {"before each text": " ".join(map(str, start))} if start else {}
+
+    def start(self, bos: Bos) -> tuple[int, ...]:
+        """The ids before each text that is fed so."""
         from ..model.prompting import start_of
 
         weights = self.stored_weights
-        start = start_of(weights.folder, weights.fingerprints()["tokenizer"], self.feeding)
-        return {"before each text": " ".join(map(str, start))} if start else {}
+        return start_of(weights.folder, weights.fingerprints()["tokenizer"], bos)
 
     def open(self, out: RunWriter, **options: Any) -> Subject:
         return super().open(out, bos=self.feeding, **options)
