@@ -82,7 +82,8 @@ class TokensConfig(TextStudy):
 
         from ..model.prompting import one_token
 
-        asked = dict.fromkeys(one_token(subject.prompting, word) for word in self.words)
+        size = subject.spec.d_vocab
+        asked = dict.fromkeys(one_token(subject.prompting, word, size) for word in self.words)
         ids = list(asked) or system.y[0].topk(3).indices.tolist()
         texts = [subject.text(torch.tensor([i])) for i in ids]
         # many tokens are pieces of a character and have the same text
@@ -90,7 +91,7 @@ class TokensConfig(TextStudy):
         rows = system.rows(torch.tensor(ids))
         value, r = system.y[0, ids].double(), system.r[0, ids].double()
         if self.against:
-            other = one_token(subject.prompting, self.against)
+            other = one_token(subject.prompting, self.against, size)
             rows = rows - system.rows(torch.tensor([other]))
             value, r = value - system.y[0, other], r - system.r[0, other]
             names = [f"{name} - {self.against}" for name in names]
