@@ -48,7 +48,7 @@ def lensed(look: Look) -> None:
         key=bound("shade", "p", list(figures.SHADES)),
     )
     st.caption(plain(f"The {lens} lens, at the positions up to {where(look)}, {COLUMNS} at most."))
-    charts("grid", figures.grid(_compact(cells), shade))
+    charts("grid", figures.grid(cells, shade))
     command, call = look.call(lens=lens)
     offer(cells, "lens grid", command, f"{call}run.table('cells')")
 
@@ -70,11 +70,6 @@ def _newest_fits(lens: str) -> list[str]:
         [] if lens == LENSES[0] else [r for n in ("fit", "tune") for r in Store().runs(f"lens.{n}")]
     )
     return [run.path.name for run in runs]
-
-
-def _compact(cells: pd.DataFrame) -> pd.DataFrame:
-    """Positions counted from 0, as the picture has them."""
-    return cells.assign(position=cells["position"] - cells["position"].min())
 
 
 def directed(look: Live) -> None:

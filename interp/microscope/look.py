@@ -105,7 +105,7 @@ class LookConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
-        if not self.prompt:
+        if not self.prompt.strip():
             raise UserError("the prompt is empty: give at least one token")
         if self.prompt == self.other:
             raise UserError("the other text is the same: change it")

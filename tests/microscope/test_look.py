@@ -121,6 +121,7 @@ def test_another_constant_is_another_run(dog_model, config, own_home, tmp_path):
     ("changes", "says"),
     [
         ({"prompt": ""}, "empty"),
+        ({"prompt": "   "}, "empty"),
         ({"other": TEXT}, "the same"),
         ({"alone": True}, "--against"),
         ({"keep": 0}, "--keep"),
