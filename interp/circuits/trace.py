@@ -133,6 +133,7 @@ class TraceConfig(TextStudy):
         if self.nodes < 1:
             raise UserError(f"--nodes must be at least 1, not {self.nodes}")
         self.check_tokens(self.k)
+        self.check_words(self.target, self.against)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .graph import chosen, drawn

@@ -47,6 +47,8 @@ class TokensConfig(TextStudy):
         if not self.prompt:
             raise UserError("the prompt is empty: give at least one token")
         Site.parse(self.site)
+        for word in (*self.words, self.against):
+            self.check_words(word)  # one of them may be given twice
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd

@@ -112,8 +112,19 @@ class LookConfig(TextStudy):
         if self.alone and self.against:
             raise UserError("--alone subtracts nothing: leave out --against")
         self.check_tokens(self.k)
+        self._check_places()
         if self.keep < 1:
             raise UserError(f"--keep must be at least 1, not {self.keep}")
+
+    def _check_places(self) -> None:
+        """Refuse what the tokenizer alone shows to be none, before the model is opened."""
+        from .pair import place_of, position_of
+
+        ids = self.prompting.ids(self.prompt)
+        at = position_of(self.position, len(ids))
+        self.check_words(self.target, self.against)
+        if self.other:
+            place_of(ids, self.prompting.ids(self.other), at)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .passed import Opened

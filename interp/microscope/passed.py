@@ -20,6 +20,7 @@ from ..model.readout import Readout, open_readout
 from ..model.site import Site
 from ..model.subject import Subject
 from ..model.vocabulary import token_strings
+from .pair import position_of
 
 KINDS = ("attn_out", "head_z", "head_v", "attn_pattern", "mlp_post", "mlp_out", "resid_post")
 """The sites of every layer that are kept, where a model has them."""
@@ -126,9 +127,7 @@ class Passed:
         Raises:
             UserError: the text has no such token.
         """
-        if not -len(self) <= asked < len(self):
-            raise UserError(f"there is no position {asked}: the text has 0 to {len(self) - 1}")
-        return asked % len(self)
+        return position_of(asked, len(self))
 
 
 def passed(opened: Opened, text: str, most: int | None = None) -> Passed:
