@@ -101,6 +101,7 @@ class HeadConfig(TextStudy):
                 raise UserError(f"--{option} must be 1 to {most}, not {value}")
         if self.sample < 1:
             raise UserError("--sample must be at least 1")
+        self.check_words(self.target, self.against)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .head_tables import HeadWork

@@ -44,7 +44,7 @@ from ..obsprop.task_files import Task, read_task
 from ..progress import progress, waiting
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .asked import asked_target, check_pair, task_print, tokens_of
+from .asked import asked_target, check_pair, check_texts, task_print, tokens_of
 from .rules import Rule
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class TraceConfig(TextStudy):
             raise UserError(f"--nodes must be at least 1, not {self.nodes}")
         self.check_tokens(self.k)
         self.check_words(self.target, self.against)
+        check_texts(self.prompting, (prompt, counterfactual))
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .graph import chosen, drawn

@@ -111,7 +111,10 @@ def test_an_observable_names_tokens_and_prompts(dog_model, tmp_path):
         ({"saes": ("/nowhere",)}, "nowhere"),
     ],
 )
-def test_mistakes_are_one_line(dog_model, tmp_path, settings, words):
+def test_mistakes_are_one_line_before_the_model_is_opened(
+    dog_model, tmp_path, settings, words, monkeypatch
+):
+    monkeypatch.setattr("interp.model.subject.open_subject", None)
     config = TraceConfig(str(dog_model), **{"prompt": PROMPT, **settings})
     with pytest.raises(UserError, match=words):
         run_or_load(config, out=tmp_path / "run")
