@@ -102,7 +102,7 @@ def directed(look: Live) -> None:
     chosen = own[own["position"] == at]["score"]
     there = "" if at else ", the first,"
     of_chosen = (
-        f" The score of the chosen token{there} is {chosen.iloc[0]:.3f}." if len(chosen) else ""
+        f" The score of the chosen token{there} is {chosen.iloc[0]:.3g}." if len(chosen) else ""
     )
     st.markdown(plain(largest_said(own) + of_chosen))
     carry_on(source, look.model, "direction")

@@ -127,7 +127,7 @@ def largest_said(tokens: pd.DataFrame) -> str:
         return "The text has one token, the first, whose score is no guide."
     best = inner.iloc[int(inner["score"].abs().to_numpy().argmax())]
     return (
-        f"The largest, in size, after the first token is {best['score']:.3f} at "
+        f"The largest, in size, after the first token is {best['score']:.3g} at "
         f"{visible(str(best['token']))} (position {best['position']})."
     )
 

@@ -95,10 +95,10 @@ def test_the_page_scores_it_so_and_so_does_what_it_offers(shown, source, true):
     assert "reads the text with w0 before it" in said(shown)
     assert "at position 2 there" in said(shown)
     chosen, sizes = float(true[2, LATENT]), true[1:, LATENT]
-    assert f"The score of the chosen token is {chosen:.3f}." in said(shown)
+    assert f"The score of the chosen token is {chosen:.3g}." in said(shown)
     largest, number = float(sizes.max()), int(sizes.argmax())
     token = TEXT.split()[number]
-    assert f"is {largest:.3f} at {token} (position {number + 1})." in said(shown)
+    assert f"is {largest:.3g} at {token} (position {number + 1})." in said(shown)
     shell = next(block.value for block in shown.code if block.language == "bash")
     parse(shlex.split(shell)[1:])()
     call = next(block.value for block in shown.code if block.language == "python")
