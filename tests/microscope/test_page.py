@@ -8,9 +8,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from interp.cli import parse
+from interp.directions.keeping import keep
 from interp.latents.prompt import strongest, surveyed_sae, surveyed_subject
 from interp.latents.survey import SurveyConfig
 from interp.microscope.look import LookConfig
+from interp.model.subject import open_subject
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
@@ -230,3 +232,17 @@ def test_latents_of_a_surveyed_sae(shown, dog_model, tmp_path):
     expected = rows[rows["position"] == 3]["latent"].tolist()
     assert [int(each) for each in shown.selectbox(key="?latent").options] == expected
     assert f"direction=sae%3A{quote(str(source), safe='')}%3A{expected[0]}" in said(shown)
+
+
+def test_two_directions_of_one_name_are_two(shown, dog_model, own_home):
+    """Each is scored by itself, as neurons are: activations of down 17 and 5."""
+    for number in (17, 5):
+        keep("twin", f"1.down.{number}", model=str(dog_model), title="same")
+    shown.query_params["text"] = TEXT
+    opened = open_subject(str(dog_model))
+    active = opened.capture(opened.tokens(TEXT), ["1.mlp_post"])
+    own = next(iter(active.values()))[0, 3]
+    for which, number in ((0, 17), (1, 5)):
+        at(shown, "A direction", direction="kept:twin", which=which)
+        assert shown.selectbox(key="?which").options == ["0: same", "1: same"]
+        assert f"The score of the chosen token is {float(own[number]):.3g}." in said(shown)
