@@ -148,7 +148,7 @@ def compare(look: Look) -> None:
             placeholder="The capital of Italy is",
             help="Of as many tokens it is aligned by position, else by equal tokens.",
         )
-        if not other:
+        if not other.strip():
             st.info(
                 "Type another text, such as this one with a word changed: the view shows which "
                 "parts make the difference."

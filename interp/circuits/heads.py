@@ -87,7 +87,7 @@ class HeadConfig(TextStudy):
         super().check()
         spec = self.stored_weights.spec
         Head.parse(self.head, spec)
-        if not self.prompt:
+        if not self.prompt.strip():
             raise UserError("the prompt is empty: give at least one token")
         if self.against and not self.target:
             raise UserError("--against needs a --target that it is subtracted from")

@@ -118,7 +118,7 @@ class PatchConfig(TextStudy):
         for name, allowed in (("site", get_args(Kind)), ("into", ("prompt", "counterfactual"))):
             if getattr(self, name) not in allowed:
                 raise UserError(f"--{name} is one of {', '.join(allowed)}")
-        if not (prompt and counterfactual):
+        if not (prompt.strip() and counterfactual.strip()):
             raise UserError("give a --prompt and a --counterfactual: one is empty")
         if prompt == counterfactual:
             raise UserError("the prompt and its counterfactual are the same: change one")

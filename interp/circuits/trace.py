@@ -122,7 +122,7 @@ class TraceConfig(TextStudy):
     def check(self) -> None:
         super().check()
         prompt, counterfactual = self.texts
-        if not prompt:
+        if not prompt.strip():
             raise UserError("the prompt is empty: give at least one token")
         if prompt == counterfactual:
             raise UserError("the prompt and its counterfactual are the same: change one")

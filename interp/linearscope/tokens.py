@@ -44,7 +44,7 @@ class TokensConfig(TextStudy):
     def check(self) -> None:
         super().check()
         self.stored_weights.check_dense("linearscope tokens")
-        if not self.prompt:
+        if not self.prompt.strip():
             raise UserError("the prompt is empty: give at least one token")
         Site.parse(self.site)
         for word in (*self.words, self.against):

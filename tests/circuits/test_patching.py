@@ -143,6 +143,7 @@ def test_what_cannot_be_patched_is_known_before_the_model_is_opened(
         ({"prompt": "w1 w2"}, r"2 and 1 tokens.*\['w1', 'w2'\] and \['w3'\]"),
         ({"prompt": "w3"}, "are the same"),
         ({"prompt": ""}, "is empty"),
+        ({"counterfactual": "  "}, "is empty"),
         ({"at": "some"}, "--at is each, all or a number"),
         ({"at": "7"}, "no position 7"),
         ({"site": "logits"}, "--site is one of"),

@@ -100,6 +100,7 @@ def test_an_observable_names_tokens_and_prompts(dog_model, tmp_path):
     ("settings", "words"),
     [
         ({"prompt": ""}, "the prompt is empty"),
+        ({"prompt": "  "}, "the prompt is empty"),
         ({"target": "dog w3"}, "'dog w3' is 2 tokens"),
         ({"target": "dog", "against": "dog"}, "are the same token"),
         ({"counterfactual": "w3 w4"}, r"the prompts have 3 and 2 tokens"),
