@@ -1,6 +1,9 @@
-"""A log of what each test costs: build/times/*.csv has its seconds of processor and of wall.
+"""A log of what each test costs, and how several processes share the tests.
 
-Child processes count. `make test` begins it anew and prints the dearest files of tests.
+build/times/*.csv has seconds of processor and of wall; child processes count. `make test` begins it
+anew and prints the dearest files of tests. The browser's tests go to one process, first and
+together, as they share a browser and a server; the other files follow in their order, so that
+nothing that takes long comes last.
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 FOLDER = Path(__file__).parent / "build" / "times"
+BROWSER = "tests/browser/"
 
 
 def _processor() -> float:
@@ -32,3 +37,22 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         spent = (_processor() - processor, time.monotonic() - wall)
         csv.writer(file).writerow([item.nodeid, *(f"{seconds:.3f}" for seconds in spent)])
     return made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(BROWSER))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile` with the browser's tests as one file, and files in order of collection."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return BROWSER if nodeid.startswith(BROWSER) else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False
+    return Together(config, log)

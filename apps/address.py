@@ -19,6 +19,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 _PAGE, _LEFT, _SEEN = "address: page", "address: left", "address: seen"
 _BOUND, _UNREAD, _KNOWN = "address: bound", "address: unread", "address: known"
+_ALL = "address: all known"
 CUT = 80
 """Letters of what an address says, in a sentence about it."""
 
@@ -50,7 +51,7 @@ def followed(page: str) -> Iterator[bool]:
     else:  # at once: another click may come before this run ends, and would bring the old URL
         _write(page)
         _see(page)
-    state[_PAGE], state[_BOUND], state[_KNOWN] = page, {}, set()
+    state[_PAGE], state[_BOUND], state[_KNOWN], state[_ALL] = page, {}, set(), False
     yield arrived
     if not arrived:
         _write(page)
@@ -217,9 +218,19 @@ def _instead(usual: Any) -> str:
     return f"'{shown[:CUT]}' is shown" if shown else "it is left out"
 
 
-def knows(names: Iterable[str]) -> None:
-    """This page has parameters of these names, though it may show no widget of them now."""
+def knows(names: Iterable[str], all: bool = False) -> None:
+    """This page has parameters of these names, though it may show no widget of them now.
+
+    Args:
+        all: it has no others, beside those of its widgets.
+    """
     st.session_state.setdefault(_KNOWN, set()).update(names)
+    st.session_state[_ALL] = all
+
+
+def knows_all() -> bool:
+    """Whether the page has said what all of its parameters are."""
+    return bool(st.session_state.get(_ALL))
 
 
 def left() -> list[str]:

@@ -10,14 +10,13 @@ from streamlit.delta_generator import DeltaGenerator
 
 from interp.apps.address import bound
 from interp.apps.atlas_card import card, offer_of
-from interp.apps.atlas_words import column_config
+from interp.apps.columns import shown_table
 from interp.apps.common import cached, errors_in_place, in_tabs
 from interp.apps.offering import code
 from interp.apps.picking import pick_run
 from interp.apps.shown import charts
 from interp.apps.words import listed, plain
 from interp.model.neuron import parse_neuron
-from interp.model.vocabulary import visible
 from interp.neurons import figures, layers, search
 from interp.neurons.index import index_of
 from interp.plots import row_at_most
@@ -105,7 +104,7 @@ def _results(run: Run, word: str, place: str) -> None:
     rows, command, call, columns = _asked(run, word, chosen, by, layer, kind)
     ranked = {"score": ["score", "p", "q"], "coherence": ["coherence", "coherence_p", "score", "p"]}
     shown = rows.filter(["name", "side", *ranked[by], *columns, "tokens"])
-    _table(shown, f"rows {run.path.name} {word} {chosen} {by} {layer} {kind}", place)
+    _table(shown, f"rows {run.path.name} {word} {chosen} {by} {layer} {kind}", run.study, place)
     offer_of(rows, f"neurons {word or 'top'}", run, command, call)
 
 
@@ -145,24 +144,15 @@ def _asked(
     return rows, command, call, ["z", "margin", "kurtosis"]
 
 
-def _table(rows: pd.DataFrame, key: str, place: str) -> None:
+def _table(rows: pd.DataFrame, key: str, study: str, place: str) -> None:
     """The rows found. The name of the one that is ticked goes to the state `place`."""
-    shown = rows.assign(tokens=rows["tokens"].map(lambda ts: [visible(t) for t in ts]))
 
     def ticked() -> None:
         chosen = st.session_state[key]["selection"]["rows"]
         names = [str(rows["name"].iloc[row]) for row in chosen if 0 <= row < len(rows)]
         st.session_state[place] = names[0] if names else ""
 
-    st.dataframe(
-        shown,
-        key=key,
-        hide_index=True,
-        height=min(38 + 35 * len(shown), 360),
-        on_select=ticked,
-        selection_mode="single-row",
-        column_config=column_config(shown),
-    )
+    shown_table(rows, key, study, on_select=ticked, selection_mode="single-row")
 
 
 def _layers(run: Run) -> None:

@@ -6,8 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from interp.apps.address import bound
-from interp.apps.atlas_words import column_config
 from interp.apps.carry import carry_on
+from interp.apps.columns import shown_table
 from interp.apps.common import cached, link
 from interp.apps.offering import offer
 from interp.apps.shown import charts
@@ -40,8 +40,7 @@ def card(run: Run, name: NeuronName) -> None:
         found=" ".join(_first(row) for _, row in rows.iterrows()),
     )
     ranked = ["score", "p", "q", "coherence", "coherence_p", "coherence_q", "norm"]
-    shown = rows.filter(["side", *ranked])
-    st.dataframe(shown, hide_index=True, key="card numbers", column_config=column_config(shown))
+    shown_table(rows.filter(["side", *ranked]), "card numbers", run.study)
     known = search.statistics(run)
     statistic = st.selectbox(
         "Where it stands by", known, key=bound("standing", known[0], known), format_func=listed
@@ -78,4 +77,5 @@ def offer_of(rows: pd.DataFrame, name: str, run: Run, command: list[str], call: 
         "from pathlib import Path\nfrom interp.neurons import figures, search\n"
         f"atlas = search.open_atlas(Path({str(run.path)!r}))\n"
     )
-    offer(rows, name, ["interp", "neurons", *command, "--atlas", str(run.path)], opened + call)
+    words = ["interp", "neurons", *command, "--atlas", str(run.path)]
+    offer(rows, name, words, opened + call, of=run.study)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from interp import columns
 from interp.apps.columns import shown_table
 from interp.apps.common import errors_in_place, table
 from interp.apps.offering import offer_run
@@ -14,17 +15,8 @@ from interp.apps.words import plain
 from interp.bench import figures
 from interp.runs.store import Run
 
-NUMBERS = {
-    "certified_ratio": (
-        "screened / product",
-        ".2f",
-        "Time over the bare product.",
-    ),
-    "fp32_ratio": ("float32 / product", ".2f", "Time over the bare product, no screen."),
-    "naive_ratio": ("times faster than naive torch", ".1f", "Of the fastest of the two."),
-    "certified_share": ("rows proven by the screen", ".1%", "The rest is searched again."),
-}
-"""Metrics of a shape: words, format, and what they mean."""
+NUMBERS = ("certified_ratio", "fp32_ratio", "naive_ratio", "certified_share")
+"""Metrics of a shape."""
 
 
 @errors_in_place()
@@ -43,8 +35,8 @@ def page() -> None:
     charts("ratios", figures.kernel_ratios(summary))
     charts("roofline", figures.kernel_roofline(summary, shapes, bandwidth))
     st.subheader("Every variant")
-    columns = ["shape", "variant", "ratio", "ratio_cpu", "job_s", "peak_bytes", "missing"]
-    shown_table(summary[columns], "variants", run.study)
+    names = ["shape", "variant", "ratio", "ratio_cpu", "job_s", "peak_bytes", "missing"]
+    shown_table(summary[names], "variants", run.study)
     st.subheader("Operations and bytes")
     shown_table(shapes, "shapes", run.study)
     _accuracy(run)
@@ -56,8 +48,9 @@ def _numbers(shape: str, metrics: dict[str, float]) -> None:
     st.markdown(f"**{plain(shape)}**")
     shown = [name for name in NUMBERS if name in metrics]
     for column, name in zip(st.columns(max(len(shown), 1)), shown, strict=False):
-        words, how, about = NUMBERS[name]
-        column.metric(plain(words), plain(f"{metrics[name]:{how}}"), help=plain(about))
+        about = columns.column(name, "bench")
+        value = columns.number(metrics[name], about.kind)
+        column.metric(plain(about.words), plain(value), help=plain(about.help))
 
 
 def _accuracy(run: Run) -> None:

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import NoReturn
 
 import pandas as pd
 import streamlit as st
 
-from interp.apps import pool
 from interp.apps.address import bound, go
-from interp.apps.carry import carry_on
+from interp.apps.circuits_node import node_card
+from interp.apps.circuits_trace import traced
 from interp.apps.columns import shown_table
-from interp.apps.common import errors_in_place, in_tabs, link, table
+from interp.apps.common import errors_in_place, in_tabs, table
 from interp.apps.offering import code, offer_run
-from interp.apps.picking import chosen_model, pick_run
+from interp.apps.picking import pick_run
 from interp.apps.shown import charts, clickable
-from interp.apps.words import placed, plain
+from interp.apps.words import plain
 from interp.circuits import export, figures, html
 from interp.circuits.groups import GroupConfig
-from interp.circuits.picked import (
-    GROUP,
-    NUMBERS,
-    TRACE,
-    By,
-    Graph,
-    card,
-    flowing,
-    opened,
-    place,
-    words,
-)
-from interp.columns import column
+from interp.circuits.picked import GROUP, TRACE, By, Graph, opened, words
 from interp.errors import UserError
-from interp.model.neuron import clamp_site, parse_neuron
 from interp.model.vocabulary import visible
 from interp.plain_text import printable
-from interp.runs.command import store_words
-from interp.runs.store import Run, Store
+from interp.runs.store import Run
 from interp.runs.study import run_or_load
 
 SHOWS = {"Traced": (TRACE, "run"), "Grouped": (GROUP, "grouped")}
@@ -54,7 +39,8 @@ def page() -> None:
     )
     asked = "prompt" in st.query_params and "run" not in st.query_params
     with st.expander("Trace a prompt", expanded=asked), errors_in_place():
-        _asked()
+        if made := traced():
+            _show(made, "Traced")
     first = "Grouped" if "grouped" in st.query_params else "Traced"
     shown = st.segmented_control(
         "Circuits",
@@ -63,72 +49,11 @@ def page() -> None:
         key=bound("shown", first, list(SHOWS)),
         required=True,
     )
-    run = pick_run(*_in_order(*SHOWS[shown or "Traced"]))
+    study, parameter = SHOWS[shown or "Traced"]
+    run = pick_run(study, "Circuit", parameter)
     graph = opened(run)
     _head(run, graph)
     in_tabs({"Graph": _graph, "Layers": _layers, "Groups": _groups, "Take away": _take}, run, graph)
-
-
-def _in_order(study: str, parameter: str) -> tuple[str, str, str]:
-    """The arguments of `pick_run`."""
-    return study, "Circuit", parameter
-
-
-def _asked() -> None:
-    """The form; the run that it makes is shown from then on."""
-    lenses = _lenses()
-    with st.form("ask", border=False):
-        prompt = st.text_input(
-            "Prompt", key=bound("prompt", ""), placeholder="The keys to the cabinet"
-        )
-        left, right = st.columns(2)
-        target = left.text_input(
-            "Target",
-            key=bound("target", ""),
-            placeholder=" are",
-            help="With its space. Empty: the likeliest next token.",
-        )
-        against = right.text_input(
-            "Against (may be empty)", key=bound("against", ""), placeholder=" is"
-        )
-        other = st.text_input(
-            "Counterfactual prompt (may be empty)",
-            placeholder="The key to the cabinet",
-            help="Of as many tokens. Each node then has an effect too: what the target loses if "
-            "it alone is taken from there.",
-        )
-        left, middle, right = st.columns(3)
-        usual = chosen_model()
-        model = left.text_input("Model", usual, key=f"trace model {usual}")
-        rule = middle.selectbox("Rule", ["half", "gate"], help="How a gated product is shared out.")
-        lens = right.selectbox("Lens of the tokens", lenses, format_func=placed)
-        pressed = st.form_submit_button("Trace")
-    if not pressed:
-        return
-    if not prompt:
-        raise UserError("the prompt is empty: give one, such as 'The keys to the cabinet'")
-    if lens not in lenses:  # a browser can send any text
-        raise UserError(f"'{lens}' is no lens of a stored run: choose one of the list")
-    from interp.circuits.trace import TraceConfig  # now: it imports torch
-
-    asked = TraceConfig(
-        model.strip(),
-        prompt=prompt,
-        target=target,
-        against=against,
-        counterfactual=other,
-        rule="gate" if rule == "gate" else "half",
-        lens=lens,
-    )
-    with st.spinner("tracing …"):
-        run = pool.run(asked)
-    _show(run, "Traced")
-
-
-def _lenses() -> list[str]:
-    """Those by name, and the stored fits."""
-    fits = [run for kind in ("fit", "tune") for run in Store().looked_through(f"lens.{kind}")[0]]
-    return ["raw", "final", "tuned", "jacobian", *(str(run.path) for run in fits)]
 
 
 def _show(run: Run, what: str) -> NoReturn:
@@ -193,7 +118,7 @@ def _graph(run: Run, graph: Graph) -> None:
         chosen = st.selectbox(
             "Node", names, key=key, format_func=printable, help="Or click one in the picture."
         )
-        _card(graph, graph.number(chosen), by)
+        node_card(graph, graph.number(chosen), by)
     rows = _listed(graph.nodes.loc[order])
     shown_table(rows, "nodes", run.study)
     offer_run(rows, f"circuit {run.path.name}", run, _drawn("graph"))
@@ -208,75 +133,6 @@ def _listed(nodes: pd.DataFrame) -> pd.DataFrame:
             [visible(token) for token in words(row, side)] for row in nodes.to_dict("records")
         ]
     return made.dropna(axis=1, how="all")
-
-
-def _card(graph: Graph, node: int, by: By) -> None:
-    """One node: numbers, tokens, edges, and where to go on from it."""
-    shown = card(graph, node, by)
-    row = shown.node
-    st.subheader(plain(row["label"]))
-    st.caption(plain(place(row, graph.tokens)))
-    numbers = {name: row[name] for name in NUMBERS if name in row and row[name] == row[name]}
-    with st.container(horizontal=True):
-        for name, value in numbers.items():
-            known = "attention" if (row["kind"], name) == ("head", "activation") else name
-            about = column(known, TRACE)
-            st.metric(plain(about.words), f"{value:.3g}", width="content", help=plain(about.help))
-    for side, said in (("top", "Writes"), ("bottom", "Against")):
-        if tokens := words(row, side):
-            st.caption(plain(said))
-            st.text("  ".join(printable(visible(token)) for token in tokens))
-    if len(members := list(row.get("members", []))):
-        st.caption("Members")
-        st.text("  ".join(printable(str(each)) for each in members))
-    for name, ends in (("Edges in", shown.incoming), ("Edges out", shown.outgoing)):
-        together = f", {flowing(ends, by).sum():+.4g} together" if len(ends) else ""
-        st.caption(plain(f"{name}: {len(ends)}{together}"))
-        shown_table(ends, f"{name} {node}", TRACE)
-    if row["kind"] == "neuron":
-        _neuron(graph, str(row["name"]))
-
-
-def _neuron(graph: Graph, name: str) -> None:
-    """A neuron on the pages of its model, and the command that clamps it."""
-    about = graph.about
-    try:
-        neuron = parse_neuron(name)
-        clamp_site(neuron)
-    except UserError as error:
-        st.caption(plain(error))
-        return
-    store = Store()
-    atlas = _first(store, "neurons.atlas", lambda run: _same_model(run, graph))
-    clamped = _first(
-        store, "neurons.clamp", lambda run: _same_model(run, graph) and run.config["neuron"] == name
-    )
-    with st.container(horizontal=True):
-        if atlas:
-            link("atlas", "In the neuron atlas", run=atlas.path.name, neuron=name)
-        if clamped:
-            link("clamp", "Clamped", run=clamped.path.name)
-        carry_on(name, str(about["model"]), "node")
-    where = store_words(store.root)
-    if not atlas:
-        st.caption("There is no atlas of this model yet:")
-        code(["interp", "neurons", "atlas", "--model", str(about["model"]), *where])
-    if not clamped:
-        st.caption("Hold it at a sweep of values, for the page Clamp:")
-        prompt, word = str(about["prompt"]), str(about.get("target", "")).strip()
-        held = [f"--neuron={name}", f"--prompt={prompt}", "--no-chat"]
-        held += [f"--word={word}"] if word else []
-        code(["interp", "neurons", "clamp", *held, "--model", str(about["model"]), *where])
-
-
-def _first(store: Store, study: str, fits: Callable[[Run], bool]) -> Run | None:
-    return next((run for run in store.looked_through(study)[0] if fits(run)), None)
-
-
-def _same_model(run: Run, graph: Graph) -> bool:
-    return bool(graph.model_print) and (
-        run.manifest.get("fingerprints", {}).get("model") == graph.model_print
-    )
 
 
 def _layers(run: Run, graph: Graph) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -20,9 +20,6 @@ from interp.model.catalog import asks_the_hub
 from interp.progress import log
 from interp.runs.command import again
 from interp.runs.store import Run, open_run
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 

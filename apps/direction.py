@@ -132,7 +132,7 @@ def _tokens(opened: OpenSet) -> None:
     )
     how = ["--limit", "15", *(["--lens", lens] if lens != "raw" else [])]
     command = words("decode", opened.source, *how, model=opened.model)
-    offer(rows, "tokens of a direction", command, call)
+    offer(rows, "tokens of a direction", command, call, of="directions")
 
 
 def _keep(opened: OpenSet) -> None:

@@ -18,12 +18,12 @@ from interp.apps.sets import OpenSet, choose_sae, consent_to_scores, opening, wo
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.directions import Directions, figures
+from interp.directions.encoder import Encoder
 from interp.directions.inspect import scores_on_text, top_examples
-from interp.directions.reading import Encoder
 from interp.directions.sets import sae_place
 from interp.directions.splitting import split_on_text
 from interp.errors import UserError
-from interp.latents import card, html
+from interp.latents import card, html, search
 from interp.latents import figures as latent_figures
 from interp.runs.store import Run, Store
 from interp.text.corpus import read_corpus, token_rows
@@ -73,7 +73,13 @@ def examples(opened: OpenSet) -> None:
         + f"rows = token_rows(read_corpus(None), subject.prompting, {LENGTH}, {tokens})\n"
         + f"top_examples(subject, list(rows), directions, {KEEP})"
     )
-    offer(rows, "top examples", words("score", opened.source, *how, model=opened.model), call)
+    offer(
+        rows,
+        "top examples",
+        words("score", opened.source, *how, model=opened.model),
+        call,
+        of="directions",
+    )
 
 
 def _survey(directions: Directions) -> tuple[Run, int] | None:
@@ -81,10 +87,9 @@ def _survey(directions: Directions) -> tuple[Run, int] | None:
     reading = directions.reading
     if not isinstance(reading, Encoder):
         return None
-    for run in Store().looked_through("saes.survey")[0]:
-        if run.manifest["fingerprints"].get("saes") == reading.fingerprint:
-            return run, int(directions.index["latent"].iloc[0])
-    return None
+    latent = int(directions.index["latent"].iloc[0])
+    run = search.survey_of(reading.fingerprint, latent, Store())
+    return (run, latent) if run else None
 
 
 def _runs() -> bool:
@@ -140,7 +145,7 @@ def on_a_text(opened: OpenSet) -> None:
         + f"scores_on_text(subject, directions, {text!r})"
     )
     command = words("text", opened.source, "--text", text, model=opened.model)
-    offer(rows, "scores on a text", command, call)
+    offer(rows, "scores on a text", command, call, of="directions")
 
 
 def split(opened: OpenSet) -> None:
@@ -182,7 +187,13 @@ def split(opened: OpenSet) -> None:
         + f"split_on_text(subject, directions, sae, tokens={tokens})"
     )
     how = ["--sae", source, "--tokens", str(tokens)]
-    offer(rows, "split", words("split", opened.source, *how, model=opened.model), call)
+    offer(
+        rows,
+        "split",
+        words("split", opened.source, *how, model=opened.model),
+        call,
+        of="directions",
+    )
 
 
 def _split(opened: OpenSet, place: str, tokens: int) -> pd.DataFrame:

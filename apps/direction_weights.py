@@ -96,7 +96,13 @@ def _neurons(opened: OpenSet, kinds: list[str]) -> None:
         + "from interp.directions.nearest import nearest_neurons\n"
         + f"nearest_neurons(directions, open_weights({opened.model!r}), {LIMIT}, {kinds!r})"
     )
-    offer(rows, "nearest neurons", words("nearest", opened.source, *how, model=opened.model), call)
+    offer(
+        rows,
+        "nearest neurons",
+        words("nearest", opened.source, *how, model=opened.model),
+        call,
+        of="directions",
+    )
 
 
 def _latents(opened: OpenSet) -> None:
@@ -131,7 +137,7 @@ def _latents(opened: OpenSet) -> None:
         + "from interp.saes import open_sae\n"
         + f"nearest(directions, open_sae({place!r}), {LIMIT})"
     )
-    offer(rows, "nearest latents", [*command, "--model", opened.model], call)
+    offer(rows, "nearest latents", [*command, "--model", opened.model], call, of="directions")
 
 
 def compare(opened: OpenSet) -> None:
@@ -172,7 +178,13 @@ def compare(opened: OpenSet) -> None:
         + "from interp.directions.compare import pairs\n"
         + f"pairs(directions, others, {LIMIT}, open_weights({opened.model!r}))"
     )
-    offer(rows, "compared", words("compare", opened.source, other, model=opened.model), call)
+    offer(
+        rows,
+        "compared",
+        words("compare", opened.source, other, model=opened.model),
+        call,
+        of="directions",
+    )
 
 
 _NAMED = {

@@ -66,7 +66,13 @@ def _decoded(opened: OpenSet) -> None:
         + f"directions.decode(open_weights({opened.model!r}), k=10, lens={lens!r})"
     )
     how = ["--lens", lens] if lens != "raw" else []
-    offer(table, "directions", words("decode", opened.source, *how, model=opened.model), call)
+    offer(
+        table,
+        "directions",
+        words("decode", opened.source, *how, model=opened.model),
+        call,
+        of="directions",
+    )
 
 
 def _compared(opened: OpenSet) -> None:
@@ -94,7 +100,7 @@ def _compared(opened: OpenSet) -> None:
         + "figures.cosine_map(made.cosine, a.names, b.names)"
     )
     command = words("compare", opened.source, other.source, model=opened.model)
-    offer(rows, "cosines", command, call)
+    offer(rows, "cosines", command, call, of="directions")
 
 
 def choose_set(label: str, prefix: str = "") -> OpenSet:

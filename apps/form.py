@@ -106,7 +106,7 @@ def filled_in(kind: Any) -> Any:
         UserError: a value that is none, or one that is not allowed here.
     """
     every = settings_of(kind)
-    knows(setting.name for setting in every)
+    knows((setting.name for setting in every), all=True)
     first = [s for s in every if not s.advanced]
     rest = [s for s in every if s.advanced]
     given: dict[str, Any] = {}

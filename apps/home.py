@@ -13,8 +13,9 @@ from interp.analyses import label, place
 from interp.apps.common import PAGES, cached, errors_in_place, link
 from interp.apps.offering import code, make_one
 from interp.apps.picking import chosen_model, left_out, run_key
-from interp.apps.shown import charts, many_panels
+from interp.apps.shown import charts
 from interp.apps.words import plain
+from interp.plots import many_panels
 from interp.progress import in_words
 from interp.report.of_run import figures_of
 from interp.runs.command import command_of

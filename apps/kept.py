@@ -67,8 +67,14 @@ def _note(collection: Collection) -> None:
     """The collection's own note, written in place."""
     # another note is another widget: a default never changes under the same key
     key = f"note {collection.name} {hash(collection.note)}"
-    noted = {"on_change": _noted, "args": (key, collection.name, "")}
-    st.text_area("About this collection", collection.note, key=key, height=70, **noted)
+    st.text_area(
+        "About this collection",
+        collection.note,
+        key=key,
+        height=70,
+        on_change=_noted,
+        args=(key, collection.name, ""),
+    )
 
 
 def _noted(key: str, collection: str, entry: str) -> None:
@@ -115,8 +121,15 @@ def _entry(collection: Collection, entry: Entry) -> None:
             st.rerun()
     with right:
         key = f"note {place} {hash(entry.note)}"
-        noted = {"on_change": _noted, "args": (key, collection.name, entry.id)}
-        st.text_area("Note", entry.note, key=key, height=80, help=plain(_about(entry)), **noted)
+        st.text_area(
+            "Note",
+            entry.note,
+            key=key,
+            height=80,
+            help=plain(_about(entry)),
+            on_change=_noted,
+            args=(key, collection.name, entry.id),
+        )
 
 
 def _view(entry: Entry) -> None:

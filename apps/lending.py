@@ -112,11 +112,6 @@ class Pool:
         with self._changed:
             return self._used()
 
-    def clear(self) -> None:
-        """Let all go that is idle."""
-        with self._changed:
-            self._make_room(self._limit())
-
     def _in_line(self, key: Key, name: str, size: int, nested: bool) -> tuple[_Thing, _Ticket]:
         ticket = _Ticket(nested)
         with self._changed:

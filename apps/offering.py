@@ -42,12 +42,21 @@ def _as_text(value: Any) -> str:
 
 
 def offer(
-    rows: pd.DataFrame, name: str, command: list[str], notebook: str, stored: str = ""
+    rows: pd.DataFrame,
+    name: str,
+    command: list[str],
+    notebook: str,
+    stored: str = "",
+    of: str = "",
 ) -> None:
     """What the page shows, to take away: its rows, one HTML file with the figures shown since the
     last offer, and the command line and the notebook call that reproduce it; `stored` is the call
-    that needs the stored run alone. Each file is made when it is asked for."""
-    section = Section(name, rows=rows, command=shell_line(command), notebook=notebook)
+    that needs the stored run alone. Each file is made when it is asked for.
+
+    Args:
+        of: the study or analysis whose rows they are: what their columns mean (`interp.columns`).
+    """
+    section = Section(name, rows=rows, command=shell_line(command), notebook=notebook, of=of)
     section, runs = taken(section)
     with st.container(horizontal=True, vertical_alignment="center", key=f"take {name}"):
         st.caption("Take this away:", width="content")
@@ -66,7 +75,7 @@ def offer_run(rows: pd.DataFrame, name: str, run: Run, shown: str = "", **config
     """`offer` with what makes the run (`config` beside its own); in a notebook `shown` follows."""
     command, call = study_call(run.study, run.config | config)
     stored = f"import interp\nrun = interp.open_run({str(run.path.resolve())!r})\n"
-    offer(rows, name, command, call + shown, stored + shown)
+    offer(rows, name, command, call + shown, stored + shown, run.study)
 
 
 def study_call(study: str, config: dict[str, Any]) -> tuple[list[str], str]:

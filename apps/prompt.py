@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from interp.apps.address import bound
+from interp.apps.columns import shown_table
 from interp.apps.common import consent, errors_in_place, in_tabs, link, table
 from interp.apps.offering import offer
 from interp.apps.picking import chosen_model, pick_run
@@ -136,7 +137,7 @@ def _token(place: DeltaGenerator, label: str, name: str, options: Sequence[str],
 def _tokens(look: Look) -> None:
     _said(look.tokens, look.position)
     command, call = look.call()
-    offer(look.tokens, "tokens", command, f"{call}run.table('tokens')")
+    offer(look.tokens, "tokens", command, f"{call}run.table('tokens')", of=LookConfig.STUDY)
 
 
 def _said(tokens: pd.DataFrame, at: int) -> None:
@@ -179,36 +180,14 @@ def _said(tokens: pd.DataFrame, at: int) -> None:
                 "say " + ", ".join(f"“{visible(token)}”" for token in instead) + "."
             )
         )
-    st.dataframe(
-        listed(tokens),
-        hide_index=True,
-        height=min(38 + 35 * len(tokens), 320),
-        column_config=COLUMNS,
-    )
+    shown_table(shown_tokens(tokens), "tokens", LookConfig.STUDY)
 
 
-COLUMNS = {
-    "probability": st.column_config.NumberColumn(
-        format="%.3g", help="Of this token, given by the model at the position before."
-    ),
-    "rank": st.column_config.NumberColumn(help="1: the likeliest there. The first token has none."),
-    "surprise": st.column_config.NumberColumn("surprise, nats", format="%.2f"),
-    "entropy": st.column_config.NumberColumn(
-        "entropy after, nats", format="%.2f", help="Of what the model says after this token."
-    ),
-    "next": st.column_config.ListColumn("said after it"),
-}
-
-
-def listed(tokens: pd.DataFrame) -> pd.DataFrame:
-    """Tokens as a table that can be read."""
-    shown = tokens[["position", "token", "special", "probability", "rank", "surprise"]].copy()
+def shown_tokens(tokens: pd.DataFrame) -> pd.DataFrame:
+    """What the table of tokens shows of each."""
+    names = ["position", "token", "special", "probability", "rank", "surprise", "entropy", "next"]
     known = tokens["probability"].notna()  # a look of before has 0 where there is none
-    shown["rank"] = tokens["rank"].astype("Int64").where(known)
-    shown["token"] = tokens["token"].map(visible)
-    shown["entropy"] = tokens["entropy"]
-    shown["next"] = [[visible(token) for token in row] for row in tokens["next"]]
-    return shown
+    return tokens[names].assign(rank=tokens["rank"].astype("Int64").where(known))
 
 
 def _keep(look: Live) -> None:

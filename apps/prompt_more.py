@@ -11,6 +11,7 @@ import streamlit as st
 from interp.apps import pool
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
+from interp.apps.columns import shown_table
 from interp.apps.common import link, table
 from interp.apps.offering import make_one, offer, study_call
 from interp.apps.prompt_ask import Live, Look, Stored
@@ -171,10 +172,8 @@ def latents(look: Live) -> None:
             "on other things there."
         )
     )
-    shown = told[["latent", "value", "density", "max"]].copy()
-    for side in ("fires", "top"):
-        shown[side] = [[visible(token) for token in row] for row in told[side]]
-    st.dataframe(shown, hide_index=True, column_config=_LATENTS)
+    columns = ["latent", "value", "density", "max", "fires", "top"]
+    shown_table(told[columns], "latents", search.STUDY)
     st.markdown(
         plain(
             f"Latent {int(first['latent'])} is the largest, {first['value']:.2f} (at most "
@@ -197,13 +196,6 @@ def latents(look: Live) -> None:
     offer(told, "latents of the token", words, call)
 
 
-_LATENTS = {
-    "value": st.column_config.NumberColumn(format="%.3f"),
-    "density": st.column_config.NumberColumn(format="%.4f", help="Share of tokens it fires on."),
-    "max": st.column_config.NumberColumn("maximum in the survey", format="%.2f"),
-    "fires": st.column_config.ListColumn("fires on"),
-    "top": st.column_config.ListColumn("raises"),
-}
 PER_TOKEN = 10
 """Latents of a token."""
 

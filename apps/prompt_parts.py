@@ -8,6 +8,7 @@ import streamlit as st
 
 from interp.apps.address import bound
 from interp.apps.carry import carry_on
+from interp.apps.columns import shown_table
 from interp.apps.common import link
 from interp.apps.offering import code, offer
 from interp.apps.prompt_ask import Live, Look
@@ -15,7 +16,8 @@ from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.errors import UserError
 from interp.microscope import figures
-from interp.microscope.names import BIAS, EMBEDDING, Compared, Explained, spelled
+from interp.microscope.look import LookConfig
+from interp.microscope.names import BIAS, EMBEDDING, Compared, Explained, part_name, spelled
 from interp.model.vocabulary import visible
 
 ORDERS = ("contribution", "activation")
@@ -47,12 +49,12 @@ def contributions(look: Look) -> None:
         "early layer: its output would be read by the unembedding as it is.",
         found=f"The bars add up to {total:.4f}; the model's own logit is {found.value:.4f} "
         f"(difference {abs(total - found.value):.1e}). The largest is "
-        f"{figures.part_name(largest['kind'], int(largest['layer']))} with "
+        f"{part_name(largest['kind'], int(largest['layer']))} with "
         f"{largest['contribution']:+.2f}. Of what attention and MLPs add, in size, the "
         f"last quarter of the layers has {_late(inner):.0%}.",
     )
     command, call = look.call()
-    offer(parts, "parts", command, f"{call}run.table('parts')")
+    offer(parts, "parts", command, f"{call}run.table('parts')", of=LookConfig.STUDY)
 
 
 def _late(parts: pd.DataFrame) -> float:
@@ -97,7 +99,7 @@ def neurons(look: Look) -> None:
         carry_on(str(chosen), look.model, f"neuron {chosen}")
         link("atlas", "In the neuron atlas", model=look.model, neuron=str(chosen))
     command, call = look.call()
-    offer(rows, "neurons", command, f"{call}run.table('neurons')")
+    offer(rows, "neurons", command, f"{call}run.table('neurons')", of=LookConfig.STUDY)
 
 
 def heads(look: Look) -> None:
@@ -132,7 +134,7 @@ def heads(look: Look) -> None:
     )
     st.caption(plain(f"Add --target to measure its terms by a token, as {found.target} here."))
     command, call = look.call()
-    offer(rows, "heads", command, f"{call}run.table('heads')")
+    offer(rows, "heads", command, f"{call}run.table('heads')", of=LookConfig.STUDY)
 
 
 def _text(look: Look) -> str:
@@ -170,15 +172,8 @@ def _compared(look: Look, found: Compared, other: str) -> None:
             f"has {found.value:.2f} logits here and {found.other_value:.2f} there."
         )
     )
-    st.dataframe(
-        _side(found.tokens),
-        hide_index=True,
-        height=min(38 + 35 * len(found.tokens), 38 + 35 * 12),
-        column_config={
-            name: st.column_config.NumberColumn(format="%.3g")
-            for name in ("probability", "probability there")
-        },
-    )
+    height = 38 + 35 * min(len(found.tokens), 12)
+    shown_table(_side(found.tokens), "side by side", LookConfig.STUDY, height=height)
     for of in figures.OF:
         rows = found.rows[found.rows["of"] == of]
         if rows.empty:
@@ -201,17 +196,19 @@ def _compared(look: Look, found: Compared, other: str) -> None:
         chosen = st.selectbox("Go on with the neuron", neurons, key="prompt differing")
         carry_on(str(chosen), look.model, f"differing {chosen}")
     command, call = look.call(other=other)
-    offer(found.rows, "differences", command, f"{call}run.table('differences')")
+    offer(
+        found.rows, "differences", command, f"{call}run.table('differences')", of=LookConfig.STUDY
+    )
 
 
 def _side(tokens: pd.DataFrame) -> pd.DataFrame:
-    """Both texts' tokens; where one has none its cells are empty."""
+    """Both texts' tokens; where one has none its cells have nothing."""
     shown = pd.DataFrame()
     for before, there in (("", ""), ("other_", " there")):
         at = tokens[f"{before}position"].astype("Int64")
         shown[f"position{there}"] = at.mask(at < 0)
         names = zip(tokens[f"{before}token"], at, strict=True)
-        shown[f"token{there}"] = [visible(token) if n >= 0 else "" for token, n in names]
+        shown[f"token{there}"] = [visible(token) if n >= 0 else None for token, n in names]
         shown[f"probability{there}"] = tokens[f"{before}probability"]
         if not before:
             shown["same"] = tokens["equal"]
@@ -219,24 +216,7 @@ def _side(tokens: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(rows: pd.DataFrame, columns: list[str]) -> None:
-    shown = rows[columns].copy()
-    for side in ("raises", "lowers"):
-        if side in shown:
-            shown[side] = [[visible(token) for token in row] for row in rows[side]]
-    st.dataframe(
-        shown,
-        hide_index=True,
-        height=min(38 + 35 * len(shown), 320),
-        column_config={
-            "contribution": st.column_config.NumberColumn("contribution, logits", format="%+.3f"),
-            "per_unit": st.column_config.NumberColumn(
-                "per unit of activation", format="%+.4f", help="What one unit of activation adds."
-            ),
-            "activation": st.column_config.NumberColumn(format="%.3g"),
-            "from": st.column_config.Column("most from", help="Where the head carries most from."),
-            "from_source": st.column_config.NumberColumn("of it from there", format="%+.3f"),
-        },
-    )
+    shown_table(rows[columns], "strongest", LookConfig.STUDY)
 
 
 def _words(row: pd.Series) -> str:

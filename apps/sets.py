@@ -23,7 +23,7 @@ from interp.apps.words import placed, plain
 from interp.data import FOLDER
 from interp.directions import Directions, open_directions
 from interp.directions.collections import KEPT
-from interp.directions.reading import Encoder
+from interp.directions.encoder import Encoder
 from interp.directions.sets import FILES as SET_FILES
 from interp.directions.sets import sae_text, set_text, sets_of
 from interp.directions.singles import read_words, singles

@@ -13,7 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from interp.apps.take import figure_shown
 from interp.apps.words import plain
-from interp.plots import FORMATS, drawn, on_dark, sentences, undrawable
+from interp.plots import FORMATS, drawn, many_panels, on_dark, sentences, undrawable
 
 
 def charts(key: str, *figures: Figure, shows: str = "", found: str = "") -> list[DeltaGenerator]:
@@ -44,11 +44,9 @@ def charts(key: str, *figures: Figure, shows: str = "", found: str = "") -> list
     return columns
 
 
-def clickable(
-    key: str, figure: Figure, pressed: Callable[[Any], None], shows: str = "", found: str = ""
-) -> None:
-    """A figure whose points answer a click: `pressed` gets the point's `customdata`. The sentences
-    are as in `charts`."""
+def clickable(key: str, figure: Figure, pressed: Callable[[Any], None]) -> None:
+    """A figure with its sentences, whose points answer a click: `pressed` gets the point's
+    `customdata`."""
 
     def selected() -> None:
         points = st.session_state[key]["selection"]["points"]
@@ -57,21 +55,14 @@ def clickable(
             pressed(chosen[0] if isinstance(chosen, list) else chosen)
 
     above, below = sentences(figure)
-    figure_shown(figure, shows, found)
-    if shows or above:
-        st.caption(plain(shows or above))
+    figure_shown(figure)
+    if above:
+        st.caption(plain(above))
     st.plotly_chart(_themed(figure), key=key, on_select=selected, selection_mode="points")
-    if found or below:
-        st.markdown(plain(found or below))
+    if below:
+        st.markdown(plain(below))
     with st.popover("Save the figure", type="tertiary", key=f"{key} save"):
         _save(figure, key)
-
-
-def many_panels(figure: Figure) -> bool:
-    """Whether a figure has panels beside each other, which on a telephone would be thumbnails: it
-    keeps its width there, and scrolls (look.py)."""
-    starts = {axis.domain[0] for axis in figure.select_xaxes() if axis.domain}
-    return len(starts) > 2
 
 
 def _themed(figure: Figure) -> Figure:

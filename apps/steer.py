@@ -19,14 +19,12 @@ from interp.apps.picking import chosen_model
 from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.directions import figures
+from interp.directions.acts import Act, edits_of, feeding
 from interp.directions.steering import (
     EDITED,
     PLAIN,
-    Act,
     answer_text,
     divergence,
-    edits_of,
-    feeding,
     next_tokens,
     streamed,
     turn,
@@ -149,7 +147,7 @@ def _conversation(asked: Asked, acts: Sequence[Act]) -> None:
         model = None
         for number in range(len(asked.prompts)):
             places = _places(asked, number, sides)
-            bars = _Bars() if number == 0 else None
+            bars = _Bars(bool(acts)) if number == 0 else None
             keys = {PLAIN: ("said", number, *own), EDITED: ("said", number, *own, prints)}
             found = {side: known(keys[side]) for side in sides}
             missing = [side for side in sides if found[side] is None]
@@ -240,23 +238,32 @@ def _streamed(
 class _Bars:
     """The first token's likeliest choices, drawn as soon as they are known."""
 
-    def __init__(self) -> None:
-        self._place, self._shown = st.container(), False
+    def __init__(self, edited: bool) -> None:
+        self._place, self._shown, self._edited = st.container(), False, edited
 
     def show(self, rows: pd.DataFrame, kl: float) -> None:
         if self._shown:
             return
         self._shown = True
         before, after = (rows.iloc[int(rows[side].argmax())] for side in ("before", "after"))
+        found = f"“{visible(before['token'])}” with {before['before']:.2g}"
         with self._place:
+            if not self._edited:
+                charts(
+                    "next",
+                    figures.next_tokens(rows.drop(columns="after")),
+                    shows="The first token of the answer.",
+                    found=f"The likeliest is {found}.",
+                )
+                return
             charts(
                 "next",
                 figures.next_tokens(rows),
                 shows="The first token of the answer, as it is and edited. Bars of the same length "
                 "would mean that the edits do nothing.",
                 found=f"The edits move its distribution by {kl:.2g} nats (KL). The likeliest is "
-                f"“{visible(before['token'])}” with {before['before']:.2g} as it is, and "
-                f"“{visible(after['token'])}” with {after['after']:.2g} edited.",
+                f"{found} as it is, and “{visible(after['token'])}” with {after['after']:.2g} "
+                "edited.",
             )
 
 
@@ -291,7 +298,8 @@ def _call(asked: Asked, acts: Sequence[Act]) -> str:
     sampling = f", how=Sampling({how.temperature!r}, {how.top_p!r}, {how.seed})"
     imports = "from interp.model.batch import Sampling\n" if how.temperature else ""
     return (
-        f"from interp.directions.steering import compared, edits_of, parse_act\n{imports}"
+        "from interp.directions.acts import edits_of, parse_act\n"
+        f"from interp.directions.steering import compared\n{imports}"
         "from interp.model.subject import open_subject\n"
         f"subject = open_subject({asked.model!r}{given})\n"
         f"acts = [parse_act(text) for text in {[str(act) for act in acts]!r}]\n"

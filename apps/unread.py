@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import streamlit as st
 
 from interp.analyses import Page
-from interp.apps.address import CUT, left, unread
+from interp.apps.address import CUT, knows_all, left, unread
 from interp.apps.words import plain
 
 OWN = "interp.apps."
@@ -24,7 +24,9 @@ def about(page: Page, arrived: bool) -> None:
     if not arrived or not page.module.startswith(OWN):
         return
     shows = {name for _, before in page.shows for name, _ in parse_qsl(f"{before}key")}
-    rest = [name for name in left() if name not in shows and not _a_parameter(name)]
+    rest = [name for name in left() if name not in shows]
+    if not knows_all():
+        rest = [name for name in rest if not _a_parameter(name)]
     if rest:
         also = ", ".join(f"{name}={st.query_params[name]}"[:CUT] for name in rest[:5])
         st.caption(plain(f"The address also says {also}, which this page does not know."))

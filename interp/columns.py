@@ -24,7 +24,7 @@ class Column(NamedTuple):
     help: str = ""
     """What it means, with its unit."""
     kind: str = ""
-    """`share` (0 to 1, shown in per cent), `token`, `bytes`, `seconds`, or significant digits."""
+    """`share` (0 to 1, shown in per cent), `token`, `bytes`, or significant digits."""
 
 
 def column(name: object, of: str = "") -> Column:
@@ -58,7 +58,7 @@ def cell(value: Any, kind: str) -> str:
     return printable(str(value))
 
 
-def number(value: Real, kind: str) -> str:
+def number(value: Real | float, kind: str) -> str:
     """A number as text."""
     size = float(value)
     if kind == "share":

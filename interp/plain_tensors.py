@@ -36,8 +36,8 @@ def read_tensors(path: Path, fix: str = "replace it") -> Tensors:
         raise UserError(f"{path} cannot be read ({error}): {fix}") from error
 
 
-def read_arrays(path: Path, fix: str = "make its run again with --fresh") -> dict[str, np.ndarray]:
-    """All tensors of a file as NumPy's, without torch.
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a run's file as NumPy's, without torch.
 
     Raises:
         UserError: no such file, or a damaged one.
@@ -48,4 +48,6 @@ def read_arrays(path: Path, fix: str = "make its run again with --fresh") -> dic
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}): {fix}") from error
+        raise UserError(
+            f"{path} cannot be read ({error}): make its run again with --fresh"
+        ) from error

@@ -75,6 +75,23 @@ def row_at_most(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
     return rows.iloc[int(values.astype(float).fillna(float("-inf")).to_numpy().argmax())]
 
 
+def many_panels(figure: go.Figure) -> bool:
+    """Whether a figure has panels beside each other, which on a telephone would be thumbnails: it
+    keeps its width there, and scrolls."""
+    starts = {axis.domain[0] for axis in figure.select_xaxes() if axis.domain}
+    return len(starts) > 2
+
+
+def interval_bars(rows: pd.DataFrame, value: str, **style: Any) -> dict[str, Any]:
+    """Error bars of a column with its interval beside it, `<value>_low` and `<value>_high`.
+
+    Args:
+        style: more for plotly, such as `thickness`.
+    """
+    above, below = rows[f"{value}_high"] - rows[value], rows[value] - rows[f"{value}_low"]
+    return {"array": above, "arrayminus": below, **style}
+
+
 def on_dark(figure: go.Figure) -> go.Figure:
     """A copy whose colours are for a dark page."""
     made = go.Figure(figure)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,16 @@ def make_model(family: str, **changes: Any) -> Any:
 
     torch.manual_seed(len(family))
     return tiny_model(family, **changes)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packages_are_looked_through_once() -> None:
+    """Streamlit's test harness reads the metadata of every installed package for each page that is
+    opened, a quarter of a second; what is installed stays the same."""
+    if "streamlit.testing.v1" in sys.modules:
+        from streamlit.components.v2 import manifest_scanner
+
+        manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
 @pytest.fixture(scope="session")

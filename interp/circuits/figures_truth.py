@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..plain_text import printable
-from ..plots import BLUE, GREY, ORANGE, Figures, laid_out, literal, said
+from ..plots import BLUE, GREY, ORANGE, Figures, interval_bars, laid_out, literal, said
 from ..runs.store import Run
 from .summaries import ABLATIONS, ENOUGH
 
@@ -50,7 +50,8 @@ def shares(table: pd.DataFrame, task: str, part: str, ablation: str = "resample"
     for rule, rows in table[of_task & (table["rule"] != "all")].groupby("rule", sort=False):
         figure.add_scatter(
             x=rows["n"], y=rows["median"], name=literal(rule), mode="lines+markers",
-            line={"color": COLOURS.get(str(rule), GREY)}, error_y=_interval(rows, "median"),
+            line={"color": COLOURS.get(str(rule), GREY)},
+            error_y=interval_bars(rows, "median", thickness=1),
         )  # fmt: skip
     figure.add_hline(y=1, line={"color": GREY, "dash": "dot"})
     figure.update_xaxes(title="neurons, n", type="log")
@@ -119,7 +120,7 @@ def fits(table: pd.DataFrame) -> go.Figure:
         rows = table[table["reach"] == "all"]
         figure.add_bar(
             x=[literal(rule) for rule in rows["rule"]], y=rows[value], name=value.replace("2", "²"),
-            marker={"color": colour}, error_y=_interval(rows, value),
+            marker={"color": colour}, error_y=interval_bars(rows, value, thickness=1),
         )  # fmt: skip
     laid_out(figure, "Real change on predicted change", height=360, legend=True)
     above = (
@@ -195,12 +196,7 @@ def _bars(rows: pd.DataFrame, across: str, value: str) -> go.Figure:
     for rule, part in rows.groupby("rule", sort=False):
         figure.add_bar(
             x=[literal(name) for name in part[across]], y=part[value], name=literal(rule),
-            marker={"color": COLOURS.get(str(rule), GREY)}, error_y=_interval(part, value),
+            marker={"color": COLOURS.get(str(rule), GREY)},
+            error_y=interval_bars(part, value, thickness=1),
         )  # fmt: skip
     return figure.update_layout(barmode="group")
-
-
-def _interval(rows: pd.DataFrame, value: str) -> dict[str, object]:
-    """Error bars from the columns <value>_low and <value>_high."""
-    up, down = rows[f"{value}_high"] - rows[value], rows[value] - rows[f"{value}_low"]
-    return {"array": up, "arrayminus": down, "thickness": 1}

@@ -49,7 +49,8 @@ def _steer(
         bos: A BOS token before the texts: auto (as an SAE's says, else as the tokenizer has it),
             always, never.
     """
-    from ..directions.steering import compared, edits_of, feeding, parse_act
+    from ..directions.acts import edits_of, feeding, parse_act
+    from ..directions.steering import compared
     from ..model.batch import Sampling
     from ..model.catalog import resolve
     from ..model.subject import open_subject

@@ -16,15 +16,23 @@ from ..errors import UserError
 from ..model.weights import Weights, open_weights
 from ..progress import log
 from .directions import Directions
-from .reading import Coordinate, Encoder
+from .encoder import Encoder
+from .reading import Coordinate
 from .spaces import as_in_stream, behind_norm, check_comparable, check_in_stream
 
-IN_STREAM = "All are taken in the residual stream, those that read with the gain of their norm."
-AS_THEY_ARE = "All are taken as they are; no norm stands between them."
 IN_STREAM = "All are taken in the residual stream, those that read with the gain of their norm."
 AS_THEY_ARE = "All are taken as they are: no norm stands between two of them."
 WITHOUT_GAIN = "All are taken as they are, without the gain of the norm between them."
 READS, WRITES, THROUGH = "reads", "writes", "is of the stream"
+
+
+class CosineMap(NamedTuple):
+    """Cosines of directions, all of one definition."""
+
+    cosine: Float[Tensor, "n m"]
+    """NaN where two lie in different spaces, or are of different models."""
+    told: str
+    """Which definition, in a sentence."""
 
 
 def in_stream(directions: Directions, weights: Weights) -> Float[Tensor, "n d_model"]:
@@ -117,15 +125,6 @@ def meaning(ours: Directions, theirs: Directions) -> str:
     if roles == {WRITES}:
         return "Both write: the cosine says how alike what they add is."
     return "The cosine says how alike their directions in the stream are."
-
-
-class CosineMap(NamedTuple):
-    """Cosines of directions, all of one definition."""
-
-    cosine: Float[Tensor, "n m"]
-    """NaN where two lie in different spaces, or are of different models."""
-    told: str
-    """Which definition, in a sentence."""
 
 
 def between(every: Sequence[Directions]) -> CosineMap:

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 
 def next_tokens(rows: pd.DataFrame) -> go.Figure:
-    """Probabilities of the next token, `before` and `after` an edit (columns with `token`)."""
+    """Probabilities of the next token, `before` and `after` an edit (columns with `token`; without
+    an edit there is no `after`)."""
     names = [f"{i + 1}  {label(token)}" for i, token in enumerate(rows["token"])]
     figure = go.Figure()
     for column, colour in (("before", GREY), ("after", ORANGE)):
-        figure.add_bar(y=names, x=rows[column], orientation="h", name=column, marker_color=colour)
+        if column in rows:
+            bar = {"orientation": "h", "name": column, "marker_color": colour}
+            figure.add_bar(y=names, x=rows[column], **bar)
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(title="probability")
     laid_out(figure, "The next token", height=60 + 34 * max(len(rows), 4))

@@ -22,7 +22,7 @@ from ..model.site import Site
 from ..model.subject import Subject
 from ..model.weights import open_weights
 from ..text.corpus import read_corpus, token_rows
-from .steering import Act, one_direction
+from .acts import Act, one_direction
 
 if TYPE_CHECKING:
     from ..saes import Sae
@@ -64,7 +64,7 @@ def reach(
         largest: the latent's largest activation in a survey, if there is one.
 
     Raises:
-        UserError: as `steering.edits_of`.
+        UserError: as `acts.edits_of`.
     """
     if act.verb == "hold":
         return _of_neuron(act, subject, model)

@@ -4,6 +4,7 @@
                  vector . (P x / sigma(x)) + constant
     Coordinate   one number of x, read where a neuron's activation is
     Encoder      a latent's activation, which is no product with the row that the latent writes
+                 (`encoder`)
     Unread       no score at all, for a reason
 
 A set of Directions has one reading, saved and loaded with it, and every score of them comes from
@@ -16,9 +17,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 import torch
@@ -32,13 +32,6 @@ from ..model.prompting import Bos
 from ..model.readout import levelled
 from ..model.site import Site
 from ..model.weights import Weights
-from ..plain_json import check, record
-from ..plain_path import found
-from ..runs.store import Store
-from .sets import sae_place
-
-if TYPE_CHECKING:
-    from ..saes import Sae
 
 CHUNK = 1024
 """Directions scored at once."""
@@ -97,7 +90,7 @@ class Reading(ABC):
         )
 
     def record(self) -> dict[str, Any]:
-        """Itself as plain JSON values, for `read`."""
+        """Itself as plain JSON values, for `stored.read_reading`."""
         return {"kind": self.KIND, **asdict(self)}
 
     def identity(self) -> dict[str, Any]:
@@ -191,93 +184,7 @@ class Coordinate(Reading):
         return Site.parse(self.at)
 
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
-        return _plain(index["unit"], lambda x: x)
-
-
-@dataclass(frozen=True)
-class Encoder(Reading):
-    """The activation of the index's `latent` of an SAE."""
-
-    KIND: ClassVar[str] = "encoder"
-    COLUMN: ClassVar[str] = "latent"
-
-    sae: str
-    """Its folder or file, run:KEY/FOLDER, shipped:FOLDER, or release:sae_id."""
-    fingerprint: str = ""
-    """`saes_fingerprint` of what it was."""
-    at: str = ""
-    """The site that it reads, where that is not the directions' own, or it does not say it."""
-
-    @classmethod
-    def of(cls, source: str, site: str = "") -> tuple[Encoder, Sae]:
-        """Of an SAE as it is today, and the SAE.
-
-        Args:
-            site: the one it reads, for an SAE that does not say it.
-        """
-        from ..saes import open_sae
-        from ..saes.open import saes_fingerprint
-
-        path, sae = found(source), open_sae(source, site=site)
-        at = sae.site if sae.site != sae.out_site or sae.told.startswith("whoever") else ""
-        name = str(path.absolute()) if path else source
-        made = cls(name, saes_fingerprint(source), at)
-        vars(made)["opened"] = sae  # what the property would open again
-        return made, sae
-
-    def __str__(self) -> str:
-        return f"latents of {self.sae}"
-
-    def site(self, own: Site) -> Site:
-        return Site.parse(self.at) if self.at else own
-
-    @cached_property
-    def opened(self) -> Sae:
-        """The SAE.
-
-        Raises:
-            UserError: it is gone, or another one by now.
-        """
-        from ..saes import open_sae
-        from ..saes.open import saes_fingerprint
-
-        source = self._here()
-        if self.fingerprint and saes_fingerprint(source) != self.fingerprint:
-            raise UserError(
-                f"the SAE in {source} is not the one that these latents are of: make them anew"
-            )
-        return open_sae(source, site=self.at)
-
-    @property
-    def bos(self) -> Bos:
-        return self.opened.bos
-
-    def identity(self) -> dict[str, Any]:
-        """The SAE by what it is, wherever it lies."""
-        return {**self.record(), "sae": "" if self.fingerprint else self.sae}
-
-    def _here(self) -> str:
-        """Where the SAE is: one that is shipped goes where the package goes, one of a run where the
-        store is."""
-        from interp.data import FOLDER
-
-        if not Path(self.sae).is_absolute():
-            return sae_place(self.sae, Store())
-        path = Path(self.sae)
-        if found(path) or "data" not in path.parts:
-            return self.sae
-        last = len(path.parts) - path.parts[::-1].index("data")
-        shipped = FOLDER.joinpath(*path.parts[last:])
-        return str(shipped) if found(shipped) else self.sae
-
-    def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
-        sae = self.opened
-        if sae.sliced:
-            raise UserError(
-                f"{self.sae} was trained on some positions of a text only (seqpos_slice), and a "
-                "score does not know its position: use darkmatter run, which leaves the others out"
-            )
-        return _plain(index["latent"], lambda x: sae.encode(x.float()), sae.d_sae)
+        return some_columns(index["unit"], lambda x: x)
 
 
 @dataclass(frozen=True)
@@ -293,26 +200,6 @@ class Unread(Reading):
 
     def scorer(self, vectors: Float[Tensor, "n d"], index: pd.DataFrame) -> Scorer:
         raise UserError(f"these directions have no score: {self.reason}")
-
-
-def read_reading(given: Any, where: str) -> Reading:
-    """What `Reading.record` gave.
-
-    Raises:
-        UserError: another form.
-    """
-    fix = "make them anew"
-    check(given, dict[str, Any], where, fix)
-    kinds = {each.KIND: each for each in (Coordinate, Encoder, Unread)}
-    kind, rest = given.get("kind"), {name: given[name] for name in given if name != "kind"}
-    if kind == Product.KIND:
-        norm = record(Scale, rest, where, fix) if rest else None
-        if norm and not 0 <= norm.eps < 1:
-            raise UserError(f"{where} has the epsilon {norm.eps}, which no norm has: {fix}")
-        return Product(norm)
-    if not isinstance(kind, str) or kind not in kinds:
-        raise UserError(f"{where} is of no kind that is known: {fix}")
-    return record(kinds[kind], rest, where, fix)
 
 
 def neuron_reading(
@@ -334,7 +221,7 @@ def neuron_reading(
         return Unread(str(error)), {}
 
 
-def _plain(columns: pd.Series[int], features: Piece, every: int = 0) -> Scorer:
+def some_columns(columns: pd.Series[int], features: Piece, every: int = 0) -> Scorer:
     """Scores that are some columns of what `features` gives, or all of `every` one, uncopied."""
     which = columns.tolist()
     zero = torch.zeros(len(which), dtype=torch.float64)

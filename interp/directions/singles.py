@@ -7,7 +7,8 @@ from dataclasses import replace
 from ..runs.store import Store
 from .collections import KEPT, open_kept
 from .directions import Directions
-from .reading import Coordinate, Encoder
+from .encoder import Encoder
+from .reading import Coordinate
 from .sets import chosen_rows, sae_text, text_of_folder
 from .sources import folder_of
 

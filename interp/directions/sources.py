@@ -34,8 +34,9 @@ from ..runs.store import Store
 from ..saes.open import saes_fingerprint
 from .collections import KEPT, open_kept
 from .directions import Directions
+from .encoder import Encoder
 from .provenance import Provenance
-from .reading import Encoder, neuron_reading
+from .reading import neuron_reading
 from .sets import FILES, chosen_rows, run_of, run_set, sae_place
 from .together import together
 from .vectors import site_width

@@ -26,8 +26,9 @@ from ..plain_tables import read_table
 from ..plain_tensors import read_tensors
 from ..runs.parts import check_part, write_table
 from ..runs.writer import save_tensors
+from .encoder import Encoder
 from .provenance import Provenance
-from .reading import Product, Reading, read_reading
+from .reading import Coordinate, Product, Reading, Scale, Unread
 from .sets import FILES
 
 FIX = "make them anew"
@@ -75,6 +76,25 @@ def read_folder(folder: Path) -> Stored:
         made, reading, index = upgraded(about["provenance"], index, site, folder.name)
     _check_index(index, reading, folder / "index.parquet")
     return Stored(site, vectors, index, made, reading)
+
+
+def read_reading(given: Any, where: str) -> Reading:
+    """What `Reading.record` gave.
+
+    Raises:
+        UserError: another form.
+    """
+    check(given, dict[str, Any], where, FIX)
+    kinds = {each.KIND: each for each in (Coordinate, Encoder, Unread)}
+    kind, rest = given.get("kind"), {name: given[name] for name in given if name != "kind"}
+    if kind == Product.KIND:
+        norm = record(Scale, rest, where, FIX) if rest else None
+        if norm and not 0 <= norm.eps < 1:
+            raise UserError(f"{where} has the epsilon {norm.eps}, which no norm has: {FIX}")
+        return Product(norm)
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UserError(f"{where} is of no kind that is known: {FIX}")
+    return record(kinds[kind], rest, where, FIX)
 
 
 def write_set(stored: Stored, part: Callable[[str], AbstractContextManager[Path]]) -> None:

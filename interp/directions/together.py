@@ -13,8 +13,8 @@ from ..errors import UserError
 from ..runs.store import Store
 from .collections import KeptEntry
 from .directions import Directions
+from .encoder import Encoder
 from .provenance import Provenance
-from .reading import Encoder
 from .sets import sae_place
 
 

@@ -9,7 +9,17 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
+from ..plots import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Figures,
+    interval_bars,
+    label,
+    laid_out,
+    literal,
+    whole_ticks,
+)
 from ..runs.store import Run
 
 
@@ -33,7 +43,8 @@ def knob_layers(layers: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     _line(figure, layers["layer"], layers["swapped"], "learned subspace", BLUE)
     _line(figure, layers["layer"], layers["whole_swapped"], "whole residual", GREY)
-    figure.update_xaxes(title="layer", dtick=1)
+    figure.update_xaxes(title="layer")
+    whole_ticks(figure, "x", layers["layer"], most=12)
     figure.update_yaxes(title="share of answers swapped", range=[0, 1])
     title = "Interchange at the last token, validation items"
     return laid_out(figure, title, height=340, legend=True)
@@ -70,7 +81,7 @@ def knob_bars(scores: pd.DataFrame, model: str) -> go.Figure:
     ):
         figure.add_bar(
             x=rows["direction"].replace("none", "intent in the prompt").map(literal),
-            y=rows["pair_acc"], error_y=_interval(rows),
+            y=rows["pair_acc"], error_y=interval_bars(rows, "pair_acc"),
             name=f"held-out {literal(part)}", marker_color=colour,
         )  # fmt: skip
     figure.update_yaxes(title="PairAcc", range=[0, 1])
@@ -122,7 +133,7 @@ def knob_separation(several: pd.DataFrame, r: float) -> go.Figure:
             x=rows["separation"], y=rows["pair_acc"], name=literal(model), mode="markers+text",
             text=[literal(f"{n}, {x}") for n, x in zip(rows["shots"], rows["format"], strict=True)],
             textposition="top center", marker={"color": colour, "size": 10},
-            error_y={**_interval(rows), "thickness": 1},
+            error_y=interval_bars(rows, "pair_acc", thickness=1),
         )  # fmt: skip
     figure.update_xaxes(title="|mean of u·h, context − prior|")
     figure.update_yaxes(title="PairAcc", range=[-0.05, 1.1])
@@ -138,12 +149,6 @@ def _line(
     figure.add_scatter(x=x, y=y, name=name, mode="lines+markers", line_color=colour)
     if dashed is not None:
         figure.add_hline(y=dashed, line={"color": colour, "dash": "dash"})
-
-
-def _interval(rows: pd.DataFrame) -> dict[str, Any]:
-    """PairAcc's 95 % intervals as plotly's error bars."""
-    value, low, high = (rows[f"pair_acc{end}"] for end in ("", "_low", "_high"))
-    return {"array": high - value, "arrayminus": value - low}
 
 
 def of_run(run: Run) -> Figures:

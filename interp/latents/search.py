@@ -32,6 +32,19 @@ def open_survey(where: Path | None = None, store: Store | None = None) -> Run:
     return store.newest(STUDY, missing)
 
 
+def survey_of(saes: str, latent: int, store: Store) -> Run | None:
+    """The newest survey that has a latent; None without one.
+
+    Args:
+        saes: the fingerprint of the SAE (`saes_fingerprint`).
+    """
+    for run in store.looked_through(STUDY)[0]:
+        same = run.manifest["fingerprints"].get("saes") == saes
+        if same and latent < run.metrics["latents"]:
+            return run
+    return None
+
+
 def by_word(
     survey: Run, word: str, by: By = "promotes", exact: bool = False, limit: int = 20
 ) -> pd.DataFrame:

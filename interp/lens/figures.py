@@ -18,6 +18,7 @@ from ..plots import (
     SEQUENTIAL,
     WARMING,
     Figures,
+    interval_bars,
     label,
     laid_out,
     literal,
@@ -198,10 +199,7 @@ def compared(layers: pd.DataFrame, measure: str) -> go.Figure:
         figure.add_scatter(
             x=rows["layer"],
             y=rows[measure],
-            error_y={
-                "array": rows[f"{measure}_high"] - rows[measure],
-                "arrayminus": rows[measure] - rows[f"{measure}_low"],
-            },
+            error_y=interval_bars(rows, measure),
             name=literal(name),
             mode="lines+markers",
             line_color=COLOURS[number % len(COLOURS)],

@@ -8,6 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from .direct import Direct
+from .names import part_name
 from .tables import Every, every_head, every_neuron, parts
 
 
@@ -21,7 +22,7 @@ def differences(here: Direct, there: Direct, keep: int = 20) -> pd.DataFrame:
     rows = [
         {
             "of": "part",
-            "name": a.kind if a.layer < 0 else f"{a.layer} {a.kind}",
+            "name": part_name(a.kind, a.layer),
             **{"kind": a.kind, "layer": a.layer},
             **{"here": float(a.contribution[0]), "there": float(b.contribution[0])},
             **{"active_here": nan, "active_there": nan},

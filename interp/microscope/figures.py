@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..plots import BLUE, GREY, ORANGE, Figures, label, laid_out, literal
-from .names import ATTENTION, BIAS, EMBEDDING, KINDS, MLP
+from .names import ATTENTION, BIAS, EMBEDDING, KINDS, MLP, part_name
 
 if TYPE_CHECKING:
     from ..runs.store import Run
@@ -24,7 +24,10 @@ def waterfall(parts: pd.DataFrame, target: str) -> go.Figure:
     """Every part's direct contribution, each bar where the one before it ends; the last bar is
     their sum (`tables.part_table` of one position)."""
     ends = parts["contribution"].cumsum()
-    starts, names = ends - parts["contribution"], [part_name(*row) for row in _kinds(parts)]
+    starts, names = (
+        ends - parts["contribution"],
+        list(map(part_name, parts["kind"], parts["layer"])),
+    )
     figure = go.Figure()
     for kind in KINDS:
         own = (parts["kind"] == kind).to_numpy()
@@ -54,15 +57,6 @@ def _plain(figure: go.Figure, height: int, legend: bool = False) -> go.Figure:
     return laid_out(figure, "", height, legend).update_layout(
         margin_t=40 if legend else 20, legend=above
     )
-
-
-def part_name(kind: str, layer: int) -> str:
-    """A part on the axis: "12 MLP"."""
-    return kind if layer < 0 else f"{layer} {kind}"
-
-
-def _kinds(parts: pd.DataFrame) -> list[tuple[str, int]]:
-    return list(zip(parts["kind"], parts["layer"], strict=True))
 
 
 def contributions(rows: pd.DataFrame, value: str = "contribution", most: int = 15) -> go.Figure:

@@ -143,7 +143,7 @@ class LookConfig(TextStudy):
         tokens = out.table("tokens", token_table(seen, self.k))
         out.table("cells", grid(seen, self.opened_lens, self.k))
         asked = [self._asked(seen, position, at) for position in range(len(seen))]
-        errors = self._contributions(out, Direct.over(seen, asked), at)
+        errors = self._contributions(out, Direct.over(seen, asked))
         metrics: dict[str, Any] = {}
         if self.direction:
             from .scores import scored_text
@@ -167,7 +167,7 @@ class LookConfig(TextStudy):
         words = (self.target, self.against) if position == chosen else ("", "")
         return ask(seen, position, *words, self.alone)
 
-    def _contributions(self, out: RunWriter, direct: Direct, at: int) -> float:
+    def _contributions(self, out: RunWriter, direct: Direct) -> float:
         """Tables of every position; the largest error of a sum."""
         import pandas as pd
 

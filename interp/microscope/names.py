@@ -16,6 +16,11 @@ last bias (of the final norm and the unembedding) is the number of layers."""
 KINDS = (EMBEDDING, ATTENTION, MLP, BIAS)
 
 
+def part_name(kind: str, layer: int) -> str:
+    """A part as people read it: "12 MLP"."""
+    return kind if layer < 0 else f"{layer} {kind}"
+
+
 class Question(NamedTuple):
     """What says this token after that one of a text; fields as in `LookConfig`."""
 

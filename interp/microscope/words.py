@@ -39,18 +39,16 @@ class Words(NamedTuple):
         return self if factor > 0 else Words(self.lowers, self.raises)
 
 
-def with_words(
-    opened: Opened, neurons: pd.DataFrame, atlas: Run | None = None, k: int = SHOWN
-) -> pd.DataFrame:
+def with_words(opened: Opened, neurons: pd.DataFrame, atlas: Run | None = None) -> pd.DataFrame:
     """The rows of `tables.neuron_table`, with what each neuron `raises` and `lowers` there."""
     names = list(dict.fromkeys(neurons["name"]))
-    found = of_atlas(atlas, names, k) if atlas else {}
-    found |= _decoded(opened, [name for name in names if name not in found], k)
+    found = of_atlas(atlas, names) if atlas else {}
+    found |= _decoded(opened, [name for name in names if name not in found])
     pairs = zip(neurons["name"], neurons["activation"], strict=True)
     return _beside(neurons, [found[name].times(a) for name, a in pairs])
 
 
-def heads_with_words(direct: Direct, heads: pd.DataFrame, k: int = SHOWN) -> pd.DataFrame:
+def heads_with_words(direct: Direct, heads: pd.DataFrame) -> pd.DataFrame:
     """The rows of `tables.head_table` of one logit, with what each head `raises` and `lowers` by
     all that it writes at the position."""
     if heads.empty:
@@ -60,7 +58,7 @@ def heads_with_words(direct: Direct, heads: pd.DataFrame, k: int = SHOWN) -> pd.
     for layer, head in zip(heads["layer"], heads["head"], strict=True):
         z = seen[Site("head_z", layer)][at, head].float()
         vectors.append(weights.W_O(layer)[head].float() @ z * weights.gain("attn_post", layer))
-    return _beside(heads, _said(direct.passed.opened, torch.stack(vectors), k))
+    return _beside(heads, _said(direct.passed.opened, torch.stack(vectors)))
 
 
 def atlas_of(opened: Opened, store: Store) -> Run | None:
@@ -79,12 +77,12 @@ def atlas_of(opened: Opened, store: Store) -> Run | None:
     )
 
 
-def of_atlas(atlas: Run, names: Sequence[str], k: int) -> dict[str, Words]:
+def of_atlas(atlas: Run, names: Sequence[str]) -> dict[str, Words]:
     """The words of `down` vectors, by name, of those that an atlas has."""
     neurons = [parse_neuron(name) for name in names]
     wanted = ", ".join(f"({each.layer}, {each.neuron})" for each in neurons)
     rows = query(
-        f"SELECT layer, neuron, side, tokens[1:{k}] AS tokens FROM {atlas.sql('neurons')} "
+        f"SELECT layer, neuron, side, tokens[1:{SHOWN}] AS tokens FROM {atlas.sql('neurons')} "
         f"WHERE kind = 'down' AND (layer, neuron) IN ({wanted or '(NULL, NULL)'})"
     )
     sides: dict[str, dict[str, list[str]]] = {}
@@ -93,18 +91,18 @@ def of_atlas(atlas: Run, names: Sequence[str], k: int) -> dict[str, Words]:
     return {name: Words(each["top"], each["bottom"]) for name, each in sides.items()}
 
 
-def _decoded(opened: Opened, names: Sequence[str], k: int) -> dict[str, Words]:
+def _decoded(opened: Opened, names: Sequence[str]) -> dict[str, Words]:
     """The words of `down` vectors from the weights."""
     if not names:
         return {}
     neurons = [parse_neuron(name) for name in names]
     rows = {n: opened.weights.in_stream("down", n) for n in {each.layer for each in neurons}}
     vectors = torch.stack([rows[each.layer][each.neuron].float() for each in neurons])
-    return dict(zip(names, _said(opened, vectors, k), strict=True))
+    return dict(zip(names, _said(opened, vectors), strict=True))
 
 
-def _said(opened: Opened, vectors: Float[Tensor, "n d_model"], k: int) -> list[Words]:
-    found = opened.readout.decode(vectors, k)
+def _said(opened: Opened, vectors: Float[Tensor, "n d_model"]) -> list[Words]:
+    found = opened.readout.decode(vectors, SHOWN)
     sides = [side.ids.tolist() for side in (found.top, found.bottom)]
     return [
         Words(*([opened.strings[token] for token in side] for side in pair))

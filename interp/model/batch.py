@@ -103,7 +103,8 @@ def pick(
     """A token a row."""
     if how.temperature <= 0:
         return logits.argmax(-1)
-    chances = (logits.float() / how.temperature).softmax(-1)
+    below = logits.float() - logits.float().amax(-1, keepdim=True)
+    chances = (below.double() / how.temperature).float().softmax(-1)  # near 0 one token is left
     if how.top_p < 1:
         ordered, tokens = chances.sort(-1, descending=True)
         outside = ordered.cumsum(-1) - ordered >= how.top_p  # what is more likely has it already

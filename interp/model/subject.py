@@ -27,8 +27,9 @@ from .checkpoint import load_model
 from .ends import ends_of
 from .families import ModelSpec, read_spec
 from .hooked import Hooked
-from .identities import check, looked_at, probe_rows, rounding
+from .identities import check, looked_at, probe_rows
 from .loaded import LoadedWeights
+from .parity import check_device, parity
 from .places import DENSE_ONLY, expert_reason
 from .plain import context_of, plain_logits, with_head
 from .prompting import Bos, Prompting
@@ -280,15 +281,7 @@ def open_subject(
     if backend not in get_args(BackendName):
         raise UserError(f"no backend '{backend}': choose native, bridge or nnsight")
     patterns = "eager" if backend == "bridge" else attention
-    hf: Any
-    if isinstance(model, nn.Module):
-        hf, weights = private_copy(model), None
-    else:
-        folder = resolve(str(model))
-        weights = Weights(folder)  # before anything is made by its config
-        wanted = {"attn_implementation": patterns} if patterns else {}
-        hf = load_model(folder, dtype=dtype, **wanted)
-        tokenizer = tokenizer or load_tokenizer(folder)
+    hf, weights, tokenizer = _loaded(model, dtype, patterns, tokenizer)
     check_device(device)
     hf = with_head(hf).eval().requires_grad_(False).to(device)
     if patterns and weights is None:
@@ -318,34 +311,14 @@ def open_subject(
     subject.double = double
     subject.context = context
     subject.weights = weights
-    _check(subject, probe, plain, stored, backend)
+    own = subject.logits(probe)[probe.mask]
+    subject.parity = parity(own, plain, spec.model_type, backend)
+    _check_sites(subject, probe, stored)
     return subject
 
 
-def _check(
-    subject: Subject, probe: Batch, plain: Tensor, weights: LoadedWeights, backend: str
-) -> None:
-    """Note how far it is from plain transformers and from itself; sites that are wrong are not
-    offered any more.
-
-    Args:
-        plain: transformers' logits at the probe's real positions [n, d_vocab].
-
-    Raises:
-        UserError: other logits than transformers', or its are not finite (Gemma's in float16).
-    """
-    if not plain.isfinite().all():
-        raise UserError(
-            f"this {subject.spec.model_type} model's own logits are not finite in "
-            f"{str(plain.dtype).removeprefix('torch.')}: open it in float32 or bfloat16"
-        )
-    subject.parity = float((subject.logits(probe)[probe.mask] - plain).abs().max())
-    if not subject.parity <= rounding(plain):
-        raise UserError(
-            f"the {backend} backend gives other logits for this {subject.spec.model_type} model "
-            f"than transformers does, by up to {subject.parity:.1e}"
-            + ("" if backend == "native" else ": use backend='native'")
-        )
+def _check_sites(subject: Subject, probe: Batch, weights: LoadedWeights) -> None:
+    """Note how far its sites are from each other; those that are wrong are not offered any more."""
     found = subject.capture(probe, looked_at(subject.sites, subject.spec))
     checked = check(found, probe.mask, weights)
     subject.site_error, subject.site_errors = checked.largest, checked.errors
@@ -356,10 +329,15 @@ def _check(
     subject.sites = tuple(site for site in subject.sites if site not in subject.refused)
 
 
-def check_device(device: str) -> None:
-    """Raise UserError for a device that cannot be used here."""
-    try:
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device '{device}' cannot be used here: {reason}") from error
+def _loaded(
+    model: str | Path | nn.Module, dtype: torch.dtype, attention: str | None, tokenizer: Any
+) -> tuple[Any, Weights | None, Any]:
+    """A transformers model of this process's own, its stored weights if it came from a folder, and
+    its tokenizer, which is the folder's if none is given."""
+    if isinstance(model, nn.Module):
+        return private_copy(model), None, tokenizer
+    folder = resolve(str(model))
+    weights = Weights(folder)  # before anything is made by its config
+    wanted = {"attn_implementation": attention} if attention else {}
+    hf = load_model(folder, dtype=dtype, **wanted)
+    return hf, weights, tokenizer or load_tokenizer(folder)

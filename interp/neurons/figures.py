@@ -19,6 +19,7 @@ from ..plots import (
     SEQUENTIAL,
     Figures,
     heat_map,
+    interval_bars,
     label,
     laid_out,
     literal,
@@ -61,11 +62,7 @@ def shares(rows: pd.DataFrame) -> go.Figure:
         if len(part):
             figure.add_scatter(
                 x=part["layer"], y=part["share"], name=kind, mode="lines+markers",
-                line_color=colour,
-                error_y={
-                    "array": part["share_high"] - part["share"],
-                    "arrayminus": part["share"] - part["share_low"],
-                },
+                line_color=colour, error_y=interval_bars(part, "share"),
             )  # fmt: skip
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="share above chance", rangemode="tozero", tickformat=".0%")
@@ -122,8 +119,7 @@ def _bars(rows: pd.DataFrame, name: str) -> dict[str, Any] | None:
     """Error bars of a column that has an interval beside it, None of one that has not."""
     if f"{name}_low" not in rows or rows[f"{name}_low"].isna().any():
         return None
-    above, below = rows[f"{name}_high"] - rows[name], rows[name] - rows[f"{name}_low"]
-    return {"type": "data", "array": above, "arrayminus": below, "symmetric": False}
+    return interval_bars(rows, name, type="data", symmetric=False)
 
 
 def clamp_curve(rows: pd.DataFrame, neuron: str, word: str, at: float | None = None) -> go.Figure:

@@ -17,6 +17,7 @@ from ..plots import (
     SEQUENTIAL,
     Figures,
     heat_map,
+    interval_bars,
     label,
     laid_out,
     literal,
@@ -70,11 +71,9 @@ def method_curves(methods: pd.DataFrame, figure_name: str) -> go.Figure:
     figure = go.Figure()
     for name, colour in colours.items():
         part = methods[methods["method"] == name]
-        value = part[figure_name]
-        up, down = part[f"{figure_name}_high"] - value, value - part[f"{figure_name}_low"]
         figure.add_scatter(
-            x=part["labelled"], y=value, name=name, mode="lines+markers", line_color=colour,
-            error_y={"array": up, "arrayminus": down, "thickness": 1},
+            x=part["labelled"], y=part[figure_name], name=name, mode="lines+markers",
+            line_color=colour, error_y=interval_bars(part, figure_name, thickness=1),
         )  # fmt: skip
     bare = methods[methods["method"] == "pair difference"]
     figure.add_scatter(

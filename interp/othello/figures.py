@@ -26,14 +26,23 @@ READERS = {
     "matryoshka": "#5f8a3a",
     "gated": "#b5487f",
     "neurons": "#8c564b",
-    "random directions": "#b9bec6",
-    "random model probe": "#9aa5b1",
-    "random model neurons": "#cbbfb5",
+    "random directions": "#7d8f8a",
+    "random model probe": "#6b84b3",
+    "random model neurons": "#b0875f",
     "majority": GREY,
     "ply": "#c44e52",
     "occupied": "#7f7f7f",
 }
 """Colours of the readers, in the order of the legend."""
+DASHES = {
+    "random directions": "dot",
+    "random model probe": "dash",
+    "random model neurons": "dashdot",
+    "majority": "dot",
+    "ply": "dot",
+    "occupied": "longdash",
+}
+"""Of the controls, so that no two look alike; a reader's line is whole."""
 PANELS = {
     "accuracy": "accuracy of the board",
     "coverage": "coverage (mean F1)",
@@ -157,7 +166,7 @@ def othello_layers(rows: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="layer", dtick=1, row=2)
     laid_out(figure, "Linear probes against SAEs, layer by layer", height=640, legend=True)
     above = (
-        "What each reader gets of the board from every layer; dotted lines are controls. A "
+        "What each reader gets of the board from every layer; broken lines are controls. A "
         "surprise would be latents above the probe, or a probe no better than that of a random "
         "model."
     )
@@ -174,7 +183,7 @@ def othello_layers(rows: pd.DataFrame) -> go.Figure:
 def _line(line: pd.DataFrame, reader: str, colour: str, in_legend: bool) -> go.Scatter:
     top = line["high"].fillna(line["most"]) - line["mean"]
     bottom = line["mean"] - line["low"].fillna(line["least"])
-    dash = "dot" if reader in ("majority", "ply", "occupied") or "random" in reader else "solid"
+    dash = DASHES.get(reader, "solid")
     return go.Scatter(
         x=line["layer"], y=line["mean"], name=reader, legendgroup=reader, showlegend=in_legend,
         line={"color": colour, "dash": dash}, mode="lines+markers",

@@ -15,8 +15,8 @@ from torch import Tensor
 from interp.probes.metrics import as_array
 
 from ..directions import Directions
+from ..directions.encoder import Encoder
 from ..directions.provenance import Provenance
-from ..directions.reading import Encoder
 from ..model.site import Site
 from ..model.subject import Subject
 from ..runs.writer import RunWriter, save_tensors

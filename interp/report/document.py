@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from plotly.offline import get_plotlyjs
 
-from ..plots import DARK, sentences
+from ..plots import DARK, many_panels, sentences
 from ..runs.store import Run
 from ..webpage import document, text
 from .foot import foot, text_lines
@@ -84,8 +84,7 @@ def _sentence(words: str) -> str:
 
 def _figure(figure: go.Figure) -> str:
     shows, found = sentences(figure)
-    panels = {axis.domain[0] for axis in figure.select_xaxes() if axis.domain}
-    wide = " panels" if len(panels) > 2 else ""
+    wide = " panels" if many_panels(figure) else ""
     place = f'<div class="figure{wide}"><div></div></div>'
     return f"<div>{_sentence(shows)}{place}{_sentence(found)}</div>"
 

@@ -79,7 +79,7 @@ class ModelStudy:
         return prints
 
     def check(self) -> None:
-        from ..model.subject import check_device
+        from ..model.parity import check_device
 
         check_device(self.device)
 

@@ -69,6 +69,26 @@ def test_what_is_read_is_not_mentioned(params):
     assert not said(shown.caption), "another page's, or a closed tab's"
 
 
+def a_form():
+    import streamlit as st
+
+    from interp.analyses import Page
+    from interp.apps.address import bound, followed, knows
+    from interp.apps.unread import about
+
+    with followed("probe") as arrived:
+        knows(["k", "norm"], all=True)
+        st.number_input("K", key=bound("k", 16))
+        about(Page("interp.apps.probe", "", ""), arrived)
+
+
+def test_a_form_names_a_setting_that_it_lacks_though_other_pages_have_it():
+    given = {"k": "3", "norm": "raw", "layers": "99"}
+    assert not said(arrived(a_page, **given).caption), "layers is another page's"
+    (other,) = said(arrived(a_form, **given).caption)
+    assert other == "The address also says layers=99, which this page does not know."
+
+
 def test_an_empty_list_and_what_a_list_began_with_leave_the_address():
     shown = arrived(a_page, begun="1.down.2", kinds="up")
     shown.multiselect[0].set_value([]).run()

@@ -5,7 +5,7 @@ from math import nan
 import pandas as pd
 import pytest
 
-from interp.apps import agree, knob, prompt_parts
+from interp.apps import agree, knob_measured, prompt_parts
 
 
 def agreement(*values: float) -> str:
@@ -39,7 +39,7 @@ def test_two_atlases_agree_most_where_they_do():
     ],
 )
 def test_only_directions_that_were_measured_are_named(shares, said):
-    assert knob._right("tuned", pd.Series(shares, dtype=float)) == said
+    assert knob_measured._right("tuned", pd.Series(shares, dtype=float)) == said
 
 
 def test_parts_that_add_nothing_have_no_late_share():

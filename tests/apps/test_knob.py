@@ -1,5 +1,6 @@
 """The knob's page: what ships in an empty store, and three visitors at once."""
 
+import shlex
 import threading
 from functools import partial
 from shutil import copy
@@ -7,10 +8,11 @@ from shutil import copy
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from interp.apps import answers, pool
+from interp.apps import answers, offering, pool, take
 from interp.apps.lending import Pool, limit
 from interp.cli import parse
 from interp.knob.steer_prompt import read_knob
+from interp.report.tables import markup
 
 PAGE = "from interp.apps.knob import page\npage()"
 
@@ -21,11 +23,16 @@ def empty(own_home, monkeypatch):
     monkeypatch.setattr(answers, "_kept", type(answers._kept)())
 
 
-def shown(**params):
+def at(**params):
+    """The page at an address, not run yet."""
     page = AppTest.from_string(PAGE, default_timeout=60)
     for name, value in params.items():
         page.query_params[name] = value
-    return page.run()
+    return page
+
+
+def shown(**params):
+    return at(**params).run()
 
 
 def test_what_ships_is_shown_in_an_empty_store():
@@ -38,9 +45,24 @@ def test_what_ships_is_shown_in_an_empty_store():
     assert "r = 0.99" in said
     heads = page.dataframe[0].proto.columns
     assert '"PairAcc"' in heads
-    for block in page.code:
-        if block.value.startswith("import interp\nrun = interp.open_run"):  # the stored run alone
-            exec(block.value, {})
+    stored = [block.value for block in page.code if "run = interp.open_run" in block.value]
+    assert stored
+    for call in stored:  # the stored run alone
+        exec(call, {})
+    decoded = next(frame.value for frame in page.dataframe if "top_z" in frame.value)
+    assert not {"context", "prior"} & set(decoded), "means of u·h, and no shares of right answers"
+
+
+def test_a_report_of_it_has_the_same_words(monkeypatch):
+    sections = []
+
+    def noted(section):
+        sections.append(section)
+        return take.taken(section)
+
+    monkeypatch.setattr(offering, "taken", noted)
+    assert not shown(view="Measured").exception
+    assert "PairAcc, low end" in markup(sections[0].rows, sections[0].of)
 
 
 def test_the_slider_opens_at_prior_knowledge():
@@ -83,34 +105,32 @@ class TestThreeAtOnce:
 
         direction = pick_direction(read_knob(str(run.path / "knob")), "learned")
         subject = open_subject(talking_model)
-        wishes, want, got = (-60.0, 0.0, 80.0), {}, {}
+        wishes, want = (-60.0, 0.0, 80.0), {}
         for c in wishes:
             item = Item("own", "own", "w1 w2", f"w3 w{int(abs(c))}", "", "")
             rows = steering_curve(subject, item, direction, [None, c], template="plain")
             want[c] = [row["text"] or "—" for row in rows]
 
-        def visit(c):
-            page = shown(
-                context="w1 w2", query=f"w3 w{int(abs(c))}", live="yes", **{"c learned": str(c)}
-            )
-            assert not page.exception
-            assert not page.error
-            got[c] = [metric.value.replace("\\", "") for metric in page.metric]
-
-        threads = [threading.Thread(target=visit, args=(c,)) for c in wishes]
+        # made beforehand, since each writes the same script file
+        pages = {
+            c: at(context="w1 w2", query=f"w3 w{int(abs(c))}", live="yes", **{"c learned": str(c)})
+            for c in wishes
+        }
+        threads = [threading.Thread(target=page.run) for page in pages.values()]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(120)
-        assert got == want
+        for c, page in pages.items():
+            assert not page.exception
+            assert not page.error
+            assert [metric.value.replace("\\", "") for metric in page.metric] == want[c]
         assert len({tuple(texts) for texts in want.values()}) == 3
         assert len(pool.POOL) == 1
 
 
 def test_its_command_is_one_of_interp():
-    import shlex
-
-    page = shown()
-    for block in page.code:
-        if block.language == "bash":
-            parse(shlex.split(block.value)[1:])
+    commands = [block.value for block in shown(view="Measured").code if block.language == "bash"]
+    assert len(commands) >= 2
+    for command in commands:
+        parse(shlex.split(command)[1:])

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from interp.apps import answers, edit_list, pool
+from interp.apps import answers, edit_texts, pool
 from interp.apps.lending import Pool, limit
 from interp.cli import parse
 from interp.directions import Directions
+from interp.directions.acts import edits_of, parse_act
 from interp.directions.provenance import Provenance
-from interp.directions.steering import compared, edits_of, parse_act
+from interp.directions.steering import compared
 from interp.latents.survey import SurveyConfig
 from interp.model.site import Site
 from interp.model.subject import open_subject
@@ -55,13 +56,18 @@ def empty(monkeypatch, store):
     monkeypatch.setattr(answers, "_kept", type(answers._kept)())
 
 
-def arrived(model, live="yes", text="w1 w2", **params):
+def at(model, live="yes", text="w1 w2", **params):
+    """The page at an address, not run yet."""
     shown = AppTest.from_string(PAGE, default_timeout=60)
     shown.session_state["chosen model"] = str(model)
     given = {"text": text, "chat": "no", "tokens": "5", "live": live, **params}
     for name, value in given.items():
         shown.query_params[name] = value
-    return shown.run()
+    return shown
+
+
+def arrived(model, live="yes", text="w1 w2", **params):
+    return at(model, live, text, **params).run()
 
 
 def texts(shown):
@@ -69,7 +75,7 @@ def texts(shown):
 
 
 def listed(shown):
-    return edit_list.split(shown.session_state["?edits"])
+    return edit_texts.split(shown.session_state["?edits"])
 
 
 def fine(shown):
@@ -106,7 +112,7 @@ def test_a_link_restores_the_edits_and_both_texts(talking_model, subject):
 def test_several_edits_are_reproduced_by_one_command_and_one_call(talking_model, sae, edits):
     edits = [each.format(sae=sae) for each in edits]
     sampling = {"temperature": "0.7654321987", "top_p": "0.8765432198", "seed": "3"}
-    shown = fine(arrived(talking_model, edits=edit_list.joined(edits), **sampling))
+    shown = fine(arrived(talking_model, edits=edit_texts.joined(edits), **sampling))
     code = {block.language: block.value for block in shown.code}
     words = shlex.split(code["bash"])[1:]
     parse(words)
@@ -135,14 +141,14 @@ def test_the_command_says_what_the_page_says(talking_model, capsys):
 def test_the_list_is_changed_by_hand(talking_model):
     shown = fine(arrived(talking_model, edits="hold 1.down.17=50"))
     before = texts(shown)
-    slider = next(s for s in shown.slider if s.key == "value hold 1.down.17")
+    slider = next(s for s in shown.slider if s.key == "value hold 1.down.17 0")
     assert slider.min < 0 < slider.max
     slider.set_value(slider.min).run()
     fine(shown)
     assert parse_act(listed(shown)[0]).value == slider.min
     assert texts(shown)[0] == before[0]
     assert texts(shown)[1] != before[1]
-    next(t for t in shown.toggle if t.key == "on hold 1.down.17").set_value(False).run()
+    next(t for t in shown.toggle if t.key == "on hold 1.down.17 0").set_value(False).run()
     assert listed(shown)[0].startswith("off hold 1.down.17=")
     assert texts(fine(shown)) == before[:1], "no edit is on"
     next(b for b in shown.button if b.label == "Remove").click().run()
@@ -165,8 +171,8 @@ def test_an_edit_is_added(talking_model, sae, monkeypatch):
         shown.run()
         fine(shown.button(key="add").click().run())
     names = ["hold 1.down.17", "add 1.down.4", "hold 1.up.3", f"steer-latent sae:{sae}:7"]
-    assert [edit_list.parsed(text).name for text in listed(shown)] == names
-    assert not any(edit_list.parsed(text).unset for text in listed(shown))
+    assert [edit_texts.parsed(text).name for text in listed(shown)] == names
+    assert not any(edit_texts.parsed(text).unset for text in listed(shown))
     assert any("It raises dog" in caption.value for caption in shown.caption)
     shown.button(key="add").click().run()
     assert "is on the list already" in shown.error[0].value.replace("\\", "")
@@ -208,15 +214,34 @@ def test_an_edit_a_parameter_is_the_same_list(talking_model):
     ],
 )
 def test_a_link_to_a_direction_begins_the_list(source, act, edit):
-    assert edit_list.split(edit_list.from_link(source, act)) == ([edit] if edit else [])
+    assert edit_texts.split(edit_texts.from_link(source, act)) == ([edit] if edit else [])
+
+
+def test_two_edits_of_one_thing_are_two(talking_model, subject):
+    """The list of a page is what the address says, and what the command would do with it."""
+    edits = ["hold 1.down.17=0", "add 1.down.17=3", "add 1.down.17=40"]
+    shown = fine(arrived(talking_model, edits=";".join(edits)))
+    assert listed(shown) == edits
+    acts = edits_of([parse_act(edit) for edit in edits], subject, str(talking_model))
+    rows = compared(subject, acts, ["w1 w2"], chat=False, tokens=5)
+    assert texts(shown) == rows["text"].tolist()
+    [b for b in shown.button if b.label == "Remove"][1].click().run()
+    assert listed(fine(shown)) == [edits[0], edits[2]]
+
+
+def test_without_an_edit_nothing_is_said_of_edits(talking_model):
+    shown = fine(arrived(talking_model))
+    said = " ".join(block.value for block in shown.markdown).replace("\\", "")
+    assert "The likeliest is “" in said
+    assert "edits move" not in said
 
 
 def test_a_slider_opens_where_it_does_something(talking_model, subject, sae):
     for source in ("1.down.17", "1.up.17", "1.gate.17", f"sae:{sae}:7"):
         shown = fine(arrived(talking_model, direction=source, tokens="3"))
-        row = edit_list.parsed(listed(shown)[0])
+        row = edit_texts.parsed(listed(shown)[0])
         assert not row.unset
-        slider = next(s for s in shown.slider if s.key == f"value {row.name}")
+        slider = next(s for s in shown.slider if s.key == f"value {row.name} 0")
         assert 0 < row.act.value < slider.max
         said = " ".join(block.value for block in shown.markdown).replace("\\", "")
         moved = float(said.partition("distribution by ")[2].partition(" nats")[0])
@@ -257,7 +282,7 @@ def test_a_mistake_is_one_line_and_leaves_the_page_on(talking_model, params, sai
     shown.text_input(key="?text").set_value("w1 w2")
     bad = [text for text in listed(shown) if text != good]
     for button in shown.button:
-        if bad and button.key == f"remove {bad[0]}":
+        if bad and button.key == f"remove {bad[0].partition('=')[0]} 0":
             button.click()
     fine(shown.run())
     assert texts(shown)[1] == "dog" * 5
@@ -273,9 +298,9 @@ def test_the_text_as_it_is_is_made_once(talking_model, monkeypatch):
     shown = fine(arrived(talking_model, edits="hold 1.down.17=50"))
     assert len(passes) == 2
     for value in (0.0, -20.0):
-        shown.slider(key="value hold 1.down.17").set_value(value).run()
+        shown.slider(key="value hold 1.down.17 0").set_value(value).run()
     assert len(passes) == 4
-    shown.slider(key="value hold 1.down.17").set_value(0.0).run()
+    shown.slider(key="value hold 1.down.17 0").set_value(0.0).run()
     assert len(passes) == 4, "remembered"
 
 
@@ -315,17 +340,14 @@ def test_three_visitors_at_once_each_get_their_own(talking_model, subject):
         edits = edits_of([parse_act(wish)], subject, str(talking_model))
         want[wish] = compared(subject, edits, ["w1 w2"], chat=False, tokens=20)["text"].tolist()
     assert len({texts[1] for texts in want.values()}) == 3
-    got = {}
-
-    def visit(wish):
-        got[wish] = texts(arrived(talking_model, edits=wish, tokens="20"))
-
-    threads = [threading.Thread(target=visit, args=(wish,)) for wish in wishes]
+    # made beforehand, since each writes the same script file
+    pages = {wish: at(talking_model, edits=wish, tokens="20") for wish in wishes}
+    threads = [threading.Thread(target=page.run) for page in pages.values()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert got == want
+    assert {wish: texts(page) for wish, page in pages.items()} == want
     assert len(pool.POOL) == 1
 
 
@@ -333,6 +355,6 @@ def test_three_visitors_at_once_each_get_their_own(talking_model, subject):
     "list_", [[], ["hold 1.down.17=50"], ["add a;b%3B=2", "off hold 1.up.3"], ["add x: dog, cat=2"]]
 )
 def test_a_list_s_text_is_the_list(list_):
-    assert edit_list.split(edit_list.joined(list_)) == list_
-    assert [edit_list.parsed(text).text for text in list_] == list_
-    assert unquote(edit_list.joined(list_)).count(";") >= len(list_) - 1
+    assert edit_texts.split(edit_texts.joined(list_)) == list_
+    assert [edit_texts.parsed(text).text for text in list_] == list_
+    assert unquote(edit_texts.joined(list_)).count(";") >= len(list_) - 1

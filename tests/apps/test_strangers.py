@@ -13,9 +13,9 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.directions import Directions
+from interp.directions.encoder import Encoder
 from interp.directions.keeping import keep_directions
 from interp.directions.provenance import Provenance
-from interp.directions.reading import Encoder
 from interp.model import catalog
 from interp.model.site import Site
 from interp.neurons.clamp import ClampConfig

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,6 +18,8 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+VIEWPORT = {"width": 1280, "height": 1600}
+FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +29,9 @@ def browser():
         if os.environ.get("CI") == "true":
             pytest.fail("no Chromium on this machine, and CI needs one")
         pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # as everything waits: a busy machine is no fault
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield chromium
@@ -79,16 +83,48 @@ def empty_address(serve, tmp_path_factory):
     return serve(tmp_path_factory.mktemp("nothing"))
 
 
+@pytest.fixture(scope="session")
+def context(browser):
+    """One profile for all tests, so that what the app fetches is fetched and compiled once."""
+    context = browser.new_context(viewport=VIEWPORT)
+    context.set_default_timeout(30_000)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1280, "height": 1600})
-    page.set_default_timeout(30_000)
+def page(context, request):
+    """The same tab for one test after another, as a page opens there in a third of the time. No
+    test finds anything of the one before: a tab in which a test failed is closed."""
+    page = context.pages[0] if context.pages else context.new_page()
+    page.set_viewport_size(VIEWPORT)
+    page.emulate_media(color_scheme="light")
+    page.mouse.move(0, 0)
+    try:
+        with unbroken(page):
+            yield page
+    finally:
+        if request.node.stash.get(FAILED, False):
+            page.close()
+        else:
+            if page.url.startswith("http"):
+                page.evaluate("localStorage.clear(); sessionStorage.clear()")
+            page.goto("about:blank")
+
+
+@contextmanager
+def unbroken(page):
+    """Nothing in a page fails."""
     broken = []
-    page.on("pageerror", lambda error: broken.append(str(error)))
-    yield page
+
+    def note(error):
+        broken.append(str(error))
+
+    page.on("pageerror", note)
+    yield
+    page.remove_listener("pageerror", note)
     assert not broken, broken
     assert page.locator(".stException").count() == 0
-    page.close()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,6 +133,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     page = item.funcargs.get("page")
     if report.when == "call" and report.failed and page:
+        item.stash[FAILED] = True
         report.sections.append((f"the page, {page.url}", page.locator("body").inner_text()))
     return report
 

@@ -30,7 +30,7 @@ def test_a_click_on_a_node_shows_its_card(page, address, circuit):
     assert "1.head.3@4:1" in download.value.path().read_text()
 
 
-def test_the_file_that_stands_alone(page, tmp_path):
+def test_the_file_that_stands_alone(browser, tmp_path):
     """Offline, with hostile tokens: sliders, a click, a walk along an edge; nothing is fetched."""
     from interp.circuits.html import page as document
     from interp.circuits.picked import opened
@@ -38,7 +38,8 @@ def test_the_file_that_stands_alone(page, tmp_path):
 
     file = tmp_path / "circuit.html"
     file.write_text(document(opened(open_run(write_run(tmp_path, EVIL, EVIL)))))
-    asked, said = [], []
+    page, asked, said = browser.new_page(), [], []
+    page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.on("dialog", lambda dialog: said.append(dialog.message))
     page.on("console", lambda message: said.append(message.text))
@@ -60,3 +61,4 @@ def test_the_file_that_stands_alone(page, tmp_path):
     assert "attribution +2.750" in page.locator(".hover").inner_text()
     assert asked == [file.as_uri()]
     assert said == []
+    page.close()

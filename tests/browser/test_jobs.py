@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 from interp.runs.jobs import all_jobs
 
 from ..runs.test_jobs import until
+from .conftest import settle
 
 pytestmark = pytest.mark.browser
 
@@ -19,6 +20,7 @@ def model(model_folder):
 def test_a_study_from_the_form_to_its_page(page, serve, tmp_path_factory, model):
     runs = tmp_path_factory.mktemp("queue")
     page.goto(f"{serve(runs)}/new?study=neurons.atlas&model={model}")
+    settle(page)  # nobody is as quick as to type into a form that is still being drawn
     number = page.get_by_role("spinbutton", name="K", exact=True)
     number.fill("3")
     number.press("Enter")
@@ -32,7 +34,7 @@ def test_a_study_from_the_form_to_its_page(page, serve, tmp_path_factory, model)
     page.get_by_role("button", name="Cancel").click()
     page.get_by_text("the same command resumes with", exact=False).first.wait_for()
     page.get_by_role("button", name="Start again").click()
-    page.get_by_text("1 running: neurons.atlas").wait_for()
+    page.get_by_text("the same command resumes with", exact=False).wait_for(state="detached")
     page.goto("about:blank")  # nobody looks any more
     (job,) = until(lambda: [job for job in all_jobs(runs)[0] if job.state == "finished"], 120)
     page.goto(f"{serve(runs)}/jobs")  # another server, of the same store

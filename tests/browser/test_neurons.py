@@ -89,6 +89,7 @@ def test_every_search_counts_and_back_and_forward_restore_them(page, address):
         searched(page, word)
     page.get_by_role("tab", name="Layers").click()
     page.wait_for_url("**view=Layers*")
+    page.get_by_text("of every vector, layer by layer").wait_for()
     page.go_back()
     box.wait_for()
     searched(page, 9)

@@ -9,8 +9,8 @@ from playwright.sync_api import expect
 pytestmark = pytest.mark.browser
 
 
-def test_a_prompt_is_typed_and_a_token_clicked(page, empty_address, dog_model):
-    page.goto(f"{empty_address}/prompt?model={dog_model}")
+def test_a_prompt_is_typed_and_a_token_clicked(page, address, dog_model):
+    page.goto(f"{address}/prompt?model={dog_model}")
     text = page.get_by_label("Text", exact=True)
     text.fill("w3 dog w5 w9")
     text.press("Control+Enter")
@@ -32,23 +32,23 @@ def test_a_prompt_is_typed_and_a_token_clicked(page, empty_address, dog_model):
     expect(text).to_have_value("w3 dog w6")
 
 
-def test_a_token_is_reached_with_the_keyboard(page, empty_address, dog_model):
-    page.goto(f"{empty_address}/prompt?model={dog_model}&text=w3+dog+w5")
+def test_a_token_is_reached_with_the_keyboard(page, address, dog_model):
+    page.goto(f"{address}/prompt?model={dog_model}&text=w3+dog+w5")
     page.get_by_text("What the model says after w5 (position 2)").wait_for()
     page.locator(".st-key-prompt-position button").first.focus()
     page.keyboard.press("Enter")
     page.get_by_text("What the model says after w3 (position 0)").wait_for()
 
 
-def test_a_second_text_from_its_address(page, empty_address, dog_model):
+def test_a_second_text_from_its_address(page, address, dog_model):
     other = "other=w3+dog+w6&view=Side+by+side"
-    page.goto(f"{empty_address}/prompt?model={dog_model}&text=w3+dog+w5&{other}")
+    page.goto(f"{address}/prompt?model={dog_model}&text=w3+dog+w5&{other}")
     page.get_by_text("Position 2 here is 2 there").wait_for()
     page.get_by_text("differs most").first.wait_for()
 
 
-def test_a_token_that_is_there_twice_is_two(page, empty_address, dog_model):
-    page.goto(f"{empty_address}/prompt?model={dog_model}&text=w9+w3+w9+w9")
+def test_a_token_that_is_there_twice_is_two(page, address, dog_model):
+    page.goto(f"{address}/prompt?model={dog_model}&text=w9+w3+w9+w9")
     page.get_by_text("What the model says after w9 (position 3)").wait_for()
     buttons = page.locator(".st-key-prompt-position button")
     for position in (0, 2, 3):

@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from interp.directions.steering import compared, edits_of, parse_act
+from interp.directions.acts import edits_of, parse_act
+from interp.directions.steering import compared
 from interp.model.subject import open_subject
 
 from ..conftest import make_dog_model
@@ -44,7 +45,7 @@ def where(address, model, edits="", tokens=5, live="yes"):
     return f"{address}/steer?" + "&".join(f"{k}={quote(str(v))}" for k, v in given.items())
 
 
-def test_the_model_runs_only_when_asked(page, browser, address, dog_model):
+def test_the_model_runs_only_when_asked(page, context, address, dog_model):
     page.goto(where(address, dog_model, live="no"))
     page.get_by_text("Nothing is loaded yet").wait_for()
     neuron = page.get_by_role("textbox", name="Neuron")
@@ -62,7 +63,7 @@ def test_the_model_runs_only_when_asked(page, browser, address, dog_model):
     page.get_by_text("Reproduce this").click()
     page.get_by_text("interp steer 'hold 1.down.17=-").wait_for()
     link = page.url
-    other = browser.new_page()
+    other = context.new_page()
     other.goto(link)
     other.get_by_text("Hold a neuron: 1.down.17").wait_for()
     other.get_by_text("The next token").wait_for()
@@ -80,10 +81,10 @@ def test_a_typo_leaves_the_page_on(page, address, dog_model):
     page.get_by_text("dogdogdogdogdog", exact=True).wait_for()
 
 
-def test_two_windows_at_once_do_not_see_each_other(browser, address, long_model, subject):
+def test_two_windows_at_once_do_not_see_each_other(context, address, long_model, subject):
     wishes = ["hold 1.down.17=50", "add 1.down.4=30", "hold 1.down.17=49", "add 1.down.4=29"]
     want = {wish: both(subject, long_model, wish, 60) for wish in wishes}
-    pages = [browser.new_page() for _ in range(2)]
+    pages = [context.new_page() for _ in range(2)]
     for pair in (wishes[:2], wishes[2:]):
         for window, wish in zip(pages, pair, strict=True):
             window.goto(where(address, long_model, wish, 60), wait_until="commit")
@@ -95,7 +96,7 @@ def test_two_windows_at_once_do_not_see_each_other(browser, address, long_model,
 
 
 def test_a_stream_that_is_cut_off_leaves_the_model_free(
-    page, browser, address, long_model, subject
+    page, context, address, long_model, subject
 ):
     """The window asks for something else, and then goes away, each in the middle of a text."""
     page.goto(where(address, long_model, "add 1.down.9=31", 400))
@@ -105,7 +106,7 @@ def test_a_stream_that_is_cut_off_leaves_the_model_free(
     page.get_by_text("Add a direction: 1.down.9").click()
     page.get_by_text("▌").first.wait_for()
     page.goto("about:blank")
-    window, began = browser.new_page(), time.monotonic()
+    window, began = context.new_page(), time.monotonic()
     window.goto(where(address, long_model, "hold 1.down.17=48", 5))
     window.get_by_text("dogdogdogdogdog", exact=True).wait_for()
     assert time.monotonic() - began < 30

@@ -21,14 +21,17 @@ def atlas(dog_model, tmp_path_factory):
     )
 
 
-def test_eight_windows_do_not_talk_to_each_other(browser, serve, atlas):
+def test_eight_windows_do_not_talk_to_each_other(context, serve, atlas):
     words = [f"w{number}" for number in range(1, WINDOWS + 1)]
     address = serve(atlas.path.parents[1])
-    pages = [browser.new_page(viewport={"width": 1000, "height": 700}) for _ in words]
+    pages = [context.new_page() for _ in words]
     for page in pages:
         page.set_default_timeout(60_000)
-        page.goto(f"{address}/atlas", wait_until="commit")
     boxes = [page.get_by_role("textbox", name="Find a word") for page in pages]
+    pages[0].goto(f"{address}/atlas")  # the others find what it fetched
+    boxes[0].wait_for()
+    for page in pages[1:]:
+        page.goto(f"{address}/atlas", wait_until="commit")
     for turn in range(2):  # in the second turn every window asks what its neighbour asked
         asked = words[turn:] + words[:turn]
         for box in boxes:

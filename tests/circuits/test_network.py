@@ -56,14 +56,14 @@ def test_in_single_precision_the_sums_hold_to_a_ten_thousandth(model_folder):
 def test_the_heads_of_a_position_share_what_they_write(model_folder):
     """Sums over sources are the product of row and head output, in a family of grouped queries."""
     subject, network = opened(model_folder, "llama")
-    for part, row, found in zip(network.parts, network.rows, network.attributions, strict=True):
-        if part.kind == "head":
-            z = torch.einsum("hts,shd->thd", part.patterns, part.values)
-            (captured,) = subject.capture(
-                torch.arange(3, 8)[None], [f"{part.layer}.head_z"]
-            ).values()
-            assert torch.allclose(z, captured[0])
-            assert torch.allclose(found.sum(-1), (row * captured[0]).sum(-1))
+    every = zip(network.parts, network.rows, network.attributions, strict=True)
+    heads = [(part, row, found) for part, row, found in every if part.kind == "head"]
+    assert len(heads) == subject.spec.n_layers
+    for part, row, found in heads:
+        z = torch.einsum("hts,shd->thd", part.patterns, part.values)
+        (captured,) = subject.capture(torch.arange(3, 8)[None], [f"{part.layer}.head_z"]).values()
+        assert torch.allclose(z, captured[0])
+        assert torch.allclose(found.sum(-1), (row * captured[0]).sum(-1))
 
 
 def test_edges_are_a_second_derivative(model_folder, monkeypatch):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from interp.directions.acts import parse_act
 from interp.directions.reach import SHARE, _settled, reach
-from interp.directions.steering import parse_act
 from interp.model.subject import open_subject
 
 NEURON = 7

@@ -9,18 +9,9 @@ import torch
 
 from interp.cli import main
 from interp.directions import Directions
+from interp.directions.acts import Act, edits_of, feeding, one_direction, parse_act
 from interp.directions.provenance import Provenance
-from interp.directions.steering import (
-    Act,
-    answer_text,
-    compared,
-    edits_of,
-    feeding,
-    next_tokens,
-    one_direction,
-    parse_act,
-    turn,
-)
+from interp.directions.steering import answer_text, compared, next_tokens, turn
 from interp.errors import UserError
 from interp.model import edits
 from interp.model.batch import Sampling

@@ -16,7 +16,10 @@ from pathlib import Path
 
 from interp.errors import UserError, readable
 
-HEAVY = ("torch", "transformers", "pandas", "pyarrow.parquet", "duckdb", "interp.cli")
+HEAVY = (
+    "torch", "transformers", "pandas", "pyarrow.parquet", "duckdb", "interp.cli",
+    "rich.console", "tyro", "jaxtyping", "numba", "scipy.stats", "PIL.Image",
+)  # fmt: skip
 MOST_ADDRESSES = 16 << 30
 """Of a child, in bytes, so that it cannot take the machine's memory before it is seen."""
 

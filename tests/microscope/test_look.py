@@ -180,7 +180,7 @@ def test_an_atlas_of_the_model_gives_the_same_words(opened, dog_model, own_home)
     rows = neuron_table(direct_of(opened, Question(TEXT, 2, "dog")), keep=6)
     with_one, without = with_words(opened, rows, atlas), with_words(opened, rows)
     assert with_one["raises"].tolist() == without["raises"].tolist()
-    assert set(of_atlas(atlas, ["1.down.17", "0.down.3"], 2)) == {"1.down.17", "0.down.3"}
+    assert set(of_atlas(atlas, ["1.down.17", "0.down.3"])) == {"1.down.17", "0.down.3"}
 
 
 def test_a_head_s_words_are_those_of_what_it_writes(opened):

@@ -45,11 +45,11 @@ def test_a_token_s_probability_is_given_at_the_position_before(opened, logprobs)
 
 
 def test_a_look_of_before_shows_no_rank_of_the_first_token(opened):
-    from interp.apps.prompt import listed
+    from interp.apps.prompt import shown_tokens
 
     rows = token_table(passed(opened, TEXT), 3)
     before = rows.assign(rank=rows["rank"].fillna(0).astype(int))
-    assert listed(before)["rank"].equals(rows["rank"])
+    assert shown_tokens(before)["rank"].equals(rows["rank"])
 
 
 def test_what_is_said_after_a_token_is_said_at_its_position(opened, logprobs):

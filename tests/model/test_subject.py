@@ -295,6 +295,8 @@ def test_the_nucleus_is_the_fewest_tokens_that_have_the_share():
         generator = torch.Generator().manual_seed(0)
         drawn = [int(pick(chances.log(), Sampling(1.0, top_p), generator)) for _ in range(400)]
         assert set(drawn) == (inside or {0, 1, 2, 3}), top_p
+    for near in (1e-40, 1e-300, 1e-6):  # a temperature near 0 draws the likeliest
+        assert int(pick(chances.log(), Sampling(near), torch.Generator().manual_seed(0))) == 1
     shares = [drawn.count(token) / 400 for token in range(4)]
     assert shares == pytest.approx(chances[0].tolist(), abs=0.08)
 
