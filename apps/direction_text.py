@@ -134,15 +134,12 @@ def on_a_text(opened: OpenSet) -> None:
 
     key = ("on a text", opened.print, opened.source, pool.content(opened.model), text)
     rows = remembered(key, make)
-    inner = rows[rows["position"] > 0]
-    if len(inner):
-        best = inner.iloc[int(inner["score"].to_numpy().argmax())]
-        st.caption(
-            plain(
-                "Blue is above 0, orange below; the first token has no colour. Highest at "
-                f"position {best['position']}, {best['score']:.3g}. Point at a token for its score."
-            )
+    st.caption(
+        plain(
+            "Blue is above 0, orange below; the first token has no colour. "
+            f"{figures.largest_said(rows)} Point at a token for its score."
         )
+    )
     st.html(figures.coloured_tokens(rows))
     call = (
         opening(opened.source, opened.model)

@@ -21,6 +21,7 @@ from interp.apps.shown import charts
 from interp.apps.words import plain
 from interp.microscope import figures
 from interp.microscope.look import LookConfig
+from interp.microscope.names import spelled
 from interp.model.vocabulary import as_text, visible
 
 FROM = ("A text", "A stored look")
@@ -55,7 +56,7 @@ def _live() -> None:
         on_change=_typed,
         help="The model loads when there is a text: 540 MB for SmolLM2.",
     )
-    if not text:
+    if not text.strip():
         st.info("Nothing is loaded yet. Type a text, or try one of these:")
         for each in TRY:
             link("prompt", each, text=each, model=model)
@@ -207,7 +208,8 @@ def _stored() -> None:
     tokens, chosen = table(run, "tokens"), int(run.manifest["position"])
     st.caption(
         plain(
-            f"{run.config['model']}. At position {chosen} the target is {run.metrics['explained']};"
+            f"{run.config['model']}. At position {chosen} the target is "
+            f"{spelled(str(run.metrics['explained']))};"
             " at every other it is the likeliest next token. The parts add up to the logits within "
             f"{run.metrics['largest error of a sum']:.1e}."
         )

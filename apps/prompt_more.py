@@ -15,15 +15,15 @@ from interp.apps.columns import shown_table
 from interp.apps.common import link, table
 from interp.apps.offering import make_one, offer, study_call
 from interp.apps.prompt_ask import Live, Look, Stored
+from interp.apps.prompt_fed import Fed, fed_of
 from interp.apps.prompt_parts import where
 from interp.apps.shown import charts
 from interp.apps.words import called, first_of, listed, numbered, plain
-from interp.directions.figures import coloured_tokens
+from interp.directions.figures import coloured_tokens, largest_said
 from interp.errors import UserError
 from interp.latents import search
 from interp.lens import figures
 from interp.model.vocabulary import visible
-from interp.plots import row_at_most
 from interp.runs.store import Run, Store
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def lensed(look: Look) -> None:
         key=bound("shade", "p", list(figures.SHADES)),
     )
     st.caption(plain(f"The {lens} lens, at the positions up to {where(look)}, {COLUMNS} at most."))
-    charts("grid", figures.grid(_compact(cells), shade))
+    charts("grid", figures.grid(cells, shade))
     command, call = look.call(lens=lens)
     offer(cells, "lens grid", command, f"{call}run.table('cells')")
 
@@ -73,11 +73,6 @@ def _newest_fits(lens: str) -> list[str]:
     return [run.path.name for run in runs]
 
 
-def _compact(cells: pd.DataFrame) -> pd.DataFrame:
-    """Positions counted from 0, as the picture has them."""
-    return cells.assign(position=cells["position"] - cells["position"].min())
-
-
 def directed(look: Live) -> None:
     """The text's tokens coloured by a direction or latent."""
     source = st.text_input(
@@ -89,7 +84,7 @@ def directed(look: Live) -> None:
     if not source:
         st.info("Name a direction: a neuron such as 29.down.808, latents, or a stored set.")
         return
-    rows, told, cut = _scores(look, source)
+    rows, told, fed, cut = _scores(look, source)
     names = rows.drop_duplicates("text")["name"].map(visible).tolist()
     number, every = 0, range(len(names))
     if len(names) > 1:
@@ -99,8 +94,6 @@ def directed(look: Live) -> None:
     if cut:
         st.info(plain(cut))
     name, own = names[number], rows[rows["text"] == number]
-    inner = own[own["position"] > 0] if len(own) > 1 else own
-    best = row_at_most(inner, inner["score"].abs())
     st.caption(
         plain(
             f"The score of {name} at each token: {told}. Blue is above 0, orange below; the first "
@@ -108,20 +101,21 @@ def directed(look: Live) -> None:
         )
     )
     st.html(coloured_tokens(own))
-    st.markdown(
-        plain(
-            f"The largest, in size, is {best['score']:.3f} at {visible(best['token'])} (position "
-            f"{best['position']}); at the chosen token it is "
-            f"{own[own['position'] == look.position]['score'].iloc[0]:.3f}."
-        )
+    at = fed.place(look, "the SAE")
+    chosen = own[own["position"] == at]["score"]
+    there = "" if at else ", the first,"
+    of_chosen = (
+        f" The score of the chosen token{there} is {chosen.iloc[0]:.3g}." if len(chosen) else ""
     )
+    st.markdown(plain(largest_said(own) + of_chosen))
     carry_on(source, look.model, "direction")
     command, call = look.call(direction=source)
     offer(own, "scores", command, f"{call}run.table('scores')")
 
 
-def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str, str]:
-    """The tokens' scores, how they are read, and how many are left out."""
+def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str, Fed, str]:
+    """The tokens' scores on the text as the directions ask for it, how they are read, and how many
+    are left out."""
     from interp.apps.sets import consent_to_named_sae, consent_to_scores, warn_of_weights
     from interp.directions import open_directions
 
@@ -131,14 +125,17 @@ def _scores(look: Live, source: str) -> tuple[pd.DataFrame, str, str]:
     warn_of_weights(directions, look.model)
     told = f"{directions.read_as}, read at {directions.read_at}"
 
-    def made(opened: Opened) -> pd.DataFrame:
+    def made(opened: Opened) -> tuple[pd.DataFrame, Fed]:
         from interp.microscope.scores import scored
 
-        return scored(opened.passed(look.asked.text), directions)
+        text, bos = look.asked.text, directions.reading.bos
+        with opened.fed(bos):
+            rows = scored(opened.passed(text), directions)
+        return rows, fed_of(opened, text, bos)
 
-    rows = look.answer(("scores", directions.identity), made)
+    rows, fed = look.answer(("scores", directions.identity), made)
     cut = first_of(rows["text"].nunique(), len(directions))
-    return rows, told, f"{cut} Name the others themselves." if cut else ""
+    return rows, told, fed, f"{cut} Name the others themselves." if cut else ""
 
 
 def latents(look: Live) -> None:
@@ -160,8 +157,8 @@ def latents(look: Live) -> None:
     if key not in by_key:  # a browser can send any text
         raise UserError("there is no such survey: choose one of the list")
     survey = by_key[key]
-    rows = _strongest(look, survey)
-    rows = rows[rows["position"] == look.position]
+    rows, fed = _strongest(look, survey)
+    rows = rows[rows["position"] == fed.place(look, "the survey")]
     if rows.empty:
         st.info(
             plain(
@@ -207,12 +204,16 @@ PER_TOKEN = 10
 """Latents of a token."""
 
 
-def _strongest(look: Live, survey: Run) -> pd.DataFrame:
-    def made(opened: Opened) -> pd.DataFrame:
-        from interp.latents.prompt import strongest
+def _strongest(look: Live, survey: Run) -> tuple[pd.DataFrame, Fed]:
+    """The latents of every token, on the text as the survey was fed."""
 
-        with pool.surveyed_sae(survey) as sae:
-            return strongest(survey, opened.subject, sae, look.asked.text, PER_TOKEN)
+    def made(opened: Opened) -> tuple[pd.DataFrame, Fed]:
+        from interp.latents.prompt import strongest, survey_config
+
+        text, bos = look.asked.text, survey_config(survey).feeding
+        with pool.surveyed_sae(survey) as sae, opened.fed(bos) as subject:
+            rows = strongest(survey, subject, sae, text, PER_TOKEN)
+        return rows, fed_of(opened, text, bos)
 
     whole = look.about(position=-1, target="", against="", alone=False)
     return whole.answer(("latents", str(survey.manifest["seal"])), made)

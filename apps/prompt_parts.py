@@ -17,7 +17,7 @@ from interp.apps.words import plain
 from interp.errors import UserError
 from interp.microscope import figures
 from interp.microscope.look import LookConfig
-from interp.microscope.names import BIAS, EMBEDDING, Compared, part_name
+from interp.microscope.names import BIAS, EMBEDDING, Compared, Explained, part_name, spelled
 from interp.model.vocabulary import visible
 
 ORDERS = ("contribution", "activation")
@@ -28,9 +28,15 @@ def where(look: Look) -> str:
     return f"{visible(look.tokens['token'].iloc[look.position])} (position {look.position})"
 
 
+def _explained(look: Look) -> Explained:
+    """What is asked for, its tokens as the page shows them."""
+    found = look.explained()
+    return found._replace(target=spelled(found.target))
+
+
 def contributions(look: Look) -> None:
     """Every part of the model, as bars that add up to the logit."""
-    found = look.explained()
+    found = _explained(look)
     parts, total = found.parts, float(found.parts["contribution"].sum())
     inner = parts[~parts["kind"].isin((EMBEDDING, BIAS))]
     largest = parts.iloc[int(parts["contribution"].abs().to_numpy().argmax())]
@@ -60,7 +66,7 @@ def _late(parts: pd.DataFrame) -> float:
 
 def neurons(look: Look) -> None:
     """The strongest neurons, with their words."""
-    found = look.explained()
+    found = _explained(look)
     if found.neurons.empty:
         raise UserError("this model's neurons have no activation at every token (experts)")
     by = st.segmented_control(
@@ -83,7 +89,7 @@ def neurons(look: Look) -> None:
         "Beside each stand tokens that it raises there (↑), or lowers (↓) where it speaks against "
         "the target; a negative activation turns the two sides round. A surprise is a large "
         "contribution of a neuron whose tokens have nothing to do with the target.",
-        found=f"{first['name']} is the first: activation {first['activation']:.2f}, "
+        found=f"{first['name']} is the first: activation {first['activation']:.3g}, "
         f"{first['contribution']:+.2f} logits. {_words(first)}",
     )
     _table(rows, ["name", "activation", "contribution", "per_unit", "raises", "lowers"])
@@ -98,7 +104,7 @@ def neurons(look: Look) -> None:
 
 def heads(look: Look) -> None:
     """The strongest heads, where they look and what they write."""
-    found = look.explained()
+    found = _explained(look)
     rows = found.heads
     if rows.empty:
         raise UserError("this model's attention has no heads of its own")
@@ -120,14 +126,13 @@ def heads(look: Look) -> None:
     )
     chosen = st.selectbox("Look into head", list(rows["name"]), key="prompt head")
     st.caption("Its pattern and its OV circuit on this text:")
-    target = look.explained().target
     code(
         [
             *("interp", "circuits", "head", "--head", str(chosen)),
             *("--prompt", _text(look), "--model", look.model),
         ]
     )
-    st.caption(plain(f"Add --target to measure its terms by a token, as {target} here."))
+    st.caption(plain(f"Add --target to measure its terms by a token, as {found.target} here."))
     command, call = look.call()
     offer(rows, "heads", command, f"{call}run.table('heads')", of=LookConfig.STUDY)
 
@@ -145,14 +150,18 @@ def compare(look: Look) -> None:
             placeholder="The capital of Italy is",
             help="Of as many tokens it is aligned by position, else by equal tokens.",
         )
-        if not other:
-            st.info("Type another text: a word changed, and what the model says changes why?")
+        if not other.strip():
+            st.info(
+                "Type another text, such as this one with a word changed: the view shows which "
+                "parts make the difference."
+            )
             return
         if other == look.asked.text:
             raise UserError("the other text is the same: change it")
     else:
         other = str(look.run.config["other"])
-    _compared(look, look.compared(other), other)
+    found = look.compared(other)
+    _compared(look, found._replace(target=spelled(found.target)), other)
 
 
 def _compared(look: Look, found: Compared, other: str) -> None:
@@ -163,7 +172,8 @@ def _compared(look: Look, found: Compared, other: str) -> None:
             f"has {found.value:.2f} logits here and {found.other_value:.2f} there."
         )
     )
-    shown_table(_side(found.tokens), "side by side", LookConfig.STUDY)
+    height = 38 + 35 * min(len(found.tokens), 12)
+    shown_table(_side(found.tokens), "side by side", LookConfig.STUDY, height=height)
     for of in figures.OF:
         rows = found.rows[found.rows["of"] == of]
         if rows.empty:
@@ -174,8 +184,8 @@ def _compared(look: Look, found: Compared, other: str) -> None:
             figures.differing(rows),
             shows=f"The {of}s whose direct contribution to {found.target} differs most "
             "between the texts."
-            + (" A surprise is one that differs in layers before the changed word can matter."
-               if of == "part" else ""),
+            + (" A surprise is a large difference in an early layer, which has hardly read the "
+               "changed word." if of == "part" else ""),
             found=f"{first['name']} differs most: {first['here']:+.2f} here, "
             f"{first['there']:+.2f} there."
             if first["here"] != first["there"]
@@ -192,12 +202,16 @@ def _compared(look: Look, found: Compared, other: str) -> None:
 
 
 def _side(tokens: pd.DataFrame) -> pd.DataFrame:
-    shown = tokens[["position", "token", "probability"]].copy()
-    shown["token"] = [visible(token) if token else "" for token in tokens["token"]]
-    shown["same"] = tokens["equal"]
-    for name in ("position", "token", "probability"):
-        shown[f"{name} there"] = tokens[f"other_{name}"]
-    shown["token there"] = [visible(token) if token else "" for token in tokens["other_token"]]
+    """Both texts' tokens; where one has none its cells have nothing."""
+    shown = pd.DataFrame()
+    for before, there in (("", ""), ("other_", " there")):
+        at = tokens[f"{before}position"].astype("Int64")
+        shown[f"position{there}"] = at.mask(at < 0)
+        names = zip(tokens[f"{before}token"], at, strict=True)
+        shown[f"token{there}"] = [visible(token) if n >= 0 else None for token, n in names]
+        shown[f"probability{there}"] = tokens[f"{before}probability"]
+        if not before:
+            shown["same"] = tokens["equal"]
     return shown
 
 

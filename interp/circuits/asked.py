@@ -11,6 +11,7 @@ from ..obsprop.task_files import Task
 
 if TYPE_CHECKING:
     from ..model.batch import Batch
+    from ..model.prompting import Prompting
     from ..model.subject import Subject
     from ..model.weights import Weights
     from .target import Target
@@ -36,6 +37,13 @@ def task_print(task: Task | None) -> dict[str, str]:
 def tokens_of(subject: Subject, batch: Batch) -> list[str]:
     """A prompt's tokens as text."""
     return [subject.text(token[None]) for token in batch.ids[0]]
+
+
+def check_texts(prompting: Prompting, texts: Sequence[str]) -> None:
+    """`check_pair` of two texts, by the tokenizer alone; "" is none."""
+    ids = [prompting.ids(text) for text in texts if text]
+    if len(ids) == 2:
+        check_pair(*([prompting.text([i]) for i in row] for row in ids))
 
 
 def check_pair(said: Sequence[str], others: Sequence[str]) -> None:

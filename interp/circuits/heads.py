@@ -87,7 +87,7 @@ class HeadConfig(TextStudy):
         super().check()
         spec = self.stored_weights.spec
         Head.parse(self.head, spec)
-        if not self.prompt:
+        if not self.prompt.strip():
             raise UserError("the prompt is empty: give at least one token")
         if self.against and not self.target:
             raise UserError("--against needs a --target that it is subtracted from")
@@ -101,6 +101,7 @@ class HeadConfig(TextStudy):
                 raise UserError(f"--{option} must be 1 to {most}, not {value}")
         if self.sample < 1:
             raise UserError("--sample must be at least 1")
+        self.check_words(self.target, self.against)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .head_tables import HeadWork

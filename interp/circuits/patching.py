@@ -33,7 +33,7 @@ from ..model.site import Site
 from ..obsprop.task_files import Task, read_task
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .asked import asked_target, check_pair, task_print, tokens_of
+from .asked import asked_target, check_pair, check_texts, task_print, tokens_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -118,13 +118,18 @@ class PatchConfig(TextStudy):
         for name, allowed in (("site", get_args(Kind)), ("into", ("prompt", "counterfactual"))):
             if getattr(self, name) not in allowed:
                 raise UserError(f"--{name} is one of {', '.join(allowed)}")
-        if not (prompt and counterfactual):
+        if not (prompt.strip() and counterfactual.strip()):
             raise UserError("give a --prompt and a --counterfactual: one is empty")
         if prompt == counterfactual:
             raise UserError("the prompt and its counterfactual are the same: change one")
         if self.batch_size < 1:
             raise UserError("--batch-size must be at least 1")
-        self._number()
+        if not self.observable:
+            self.check_words(*tokens)
+        check_texts(self.prompting, (prompt, counterfactual))
+        number, length = self._number(), len(self.prompting.ids(prompt))
+        if number is not None and not -length <= number < length:
+            raise UserError(f"there is no position {number}: the prompts have {length} tokens")
 
     @property
     def places(self) -> str:
@@ -188,8 +193,6 @@ class PatchConfig(TextStudy):
         """In the order of the table."""
         layers = [site.layer for site in subject.matching([f"*.{self.site}"])]
         number = self._number()
-        if number is not None and not -length <= number < length:
-            raise UserError(f"there is no position {number}: the prompts have {length} tokens")
         each = range(length) if self.places == "each" else [ALL]
         positions = each if number is None else [number % length]
         heads = range(subject.spec.n_heads) if self.site == "head_z" else [-1]

@@ -41,13 +41,13 @@ def open_target(subject: Subject, target: str | int, against: str = "") -> Targe
     if isinstance(target, int):
         plus, target = target, subject.text(torch.tensor([target]))
     else:
-        plus = one_token(subject.prompting, target)
+        plus = one_token(subject.prompting, target, subject.spec.d_vocab)
     if not against:
         size = subject.spec.d_vocab
         weights = torch.full((size,), -1 / size, dtype=torch.double)
         weights[plus] += 1
         return Target(f"{target!r} - mean", torch.arange(size), weights)
-    minus = one_token(subject.prompting, against)
+    minus = one_token(subject.prompting, against, subject.spec.d_vocab)
     if plus == minus:
         raise UserError(f"{target!r} and {against!r} are the same token: give two")
     return Target(

@@ -44,7 +44,7 @@ from ..obsprop.task_files import Task, read_task
 from ..progress import progress, waiting
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
-from .asked import asked_target, check_pair, task_print, tokens_of
+from .asked import asked_target, check_pair, check_texts, task_print, tokens_of
 from .rules import Rule
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class TraceConfig(TextStudy):
     def check(self) -> None:
         super().check()
         prompt, counterfactual = self.texts
-        if not prompt:
+        if not prompt.strip():
             raise UserError("the prompt is empty: give at least one token")
         if prompt == counterfactual:
             raise UserError("the prompt and its counterfactual are the same: change one")
@@ -133,6 +133,8 @@ class TraceConfig(TextStudy):
         if self.nodes < 1:
             raise UserError(f"--nodes must be at least 1, not {self.nodes}")
         self.check_tokens(self.k)
+        self.check_words(self.target, self.against)
+        check_texts(self.prompting, (prompt, counterfactual))
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .graph import chosen, drawn

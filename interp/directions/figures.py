@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import UserError
+from ..model.vocabulary import visible
 from ..plain_text import printable
 from ..plots import BLUE, DIVERGING, GREY, ORANGE, label, laid_out, literal, said
 
@@ -120,6 +121,18 @@ def coloured_tokens(tokens: pd.DataFrame) -> str:
         style = "font-family:monospace;line-height:1.9;overflow-wrap:anywhere"
         out.append(f'<p style="{style}">{"".join(spans)}</p>')
     return "".join(out)
+
+
+def largest_said(tokens: pd.DataFrame) -> str:
+    """Where the `score` of one text's tokens is largest, in size, of those that have a colour."""
+    inner = tokens[tokens["position"] > 0]
+    if inner.empty:
+        return "The text has one token, the first, whose score is no guide."
+    best = inner.iloc[int(inner["score"].abs().to_numpy().argmax())]
+    return (
+        f"The largest, in size, after the first token is {best['score']:.3g} at "
+        f"{visible(str(best['token']))} (position {best['position']})."
+    )
 
 
 def gains(rows: pd.DataFrame, names: Sequence[str], controls: str) -> go.Figure:

@@ -49,10 +49,11 @@ def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
             for ts, ps in zip(cells["tops"], cells["probabilities"], strict=True)
         ]
     ).pivot(index="layer", columns="position", values="more")
-    tokens = cells.drop_duplicates("position").sort_values("position")["token"]
+    tokens = cells.drop_duplicates("position").sort_values("position")
     figure = go.Figure(
         go.Heatmap(
             z=table.to_numpy(),
+            x=list(table.columns),
             y=[str(layer) for layer in table.index],
             text=likeliest.to_numpy(),
             texttemplate="%{text}",
@@ -63,7 +64,7 @@ def grid(cells: pd.DataFrame, shade: str = "p") -> go.Figure:
         )
     )
     figure.update_xaxes(
-        tickvals=list(range(len(tokens))), ticktext=list(map(label, tokens)), side="top"
+        tickvals=tokens["position"], ticktext=list(map(label, tokens["token"])), side="top"
     )
     figure.update_yaxes(title="after layer", type="category")
     laid_out(figure, "", height=120 + 24 * len(table))
@@ -84,16 +85,17 @@ GRID = {
 
 
 def _settled(cells: pd.DataFrame) -> str:
-    """From which of the lens' layers on the last position says what the model says."""
-    last = cells[cells["position"] == cells["position"].max()].sort_values("layer")
+    """From which of the lens' layers on the last position shown says what the model says."""
+    at = int(cells["position"].max())
+    last = cells[cells["position"] == at].sort_values("layer")
     answer = str(last["said"].iloc[-1])
     other = last[last["said"] != answer]["layer"]
     same = last[last["layer"] > other.max()] if len(other) else last
     first = int(same["layer"].min())
     sure = float(last["p"].iloc[-1])
     return (
-        f"At the last position the model says {visible(answer)} (probability {sure:.2g}); the "
-        f"lens says so from layer {first} on."
+        f"After {visible(str(last['token'].iloc[0]))} (position {at}), the last shown, the model "
+        f"says {visible(answer)} (probability {sure:.2g}); the lens says so from layer {first} on."
     )
 
 

@@ -44,9 +44,11 @@ class TokensConfig(TextStudy):
     def check(self) -> None:
         super().check()
         self.stored_weights.check_dense("linearscope tokens")
-        if not self.prompt:
+        if not self.prompt.strip():
             raise UserError("the prompt is empty: give at least one token")
         Site.parse(self.site)
+        for word in (*self.words, self.against):
+            self.check_words(word)  # one of them may be given twice
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         import pandas as pd
@@ -82,7 +84,8 @@ class TokensConfig(TextStudy):
 
         from ..model.prompting import one_token
 
-        asked = dict.fromkeys(one_token(subject.prompting, word) for word in self.words)
+        size = subject.spec.d_vocab
+        asked = dict.fromkeys(one_token(subject.prompting, word, size) for word in self.words)
         ids = list(asked) or system.y[0].topk(3).indices.tolist()
         texts = [subject.text(torch.tensor([i])) for i in ids]
         # many tokens are pieces of a character and have the same text
@@ -90,7 +93,7 @@ class TokensConfig(TextStudy):
         rows = system.rows(torch.tensor(ids))
         value, r = system.y[0, ids].double(), system.r[0, ids].double()
         if self.against:
-            other = one_token(subject.prompting, self.against)
+            other = one_token(subject.prompting, self.against, size)
             rows = rows - system.rows(torch.tensor([other]))
             value, r = value - system.y[0, other], r - system.r[0, other]
             names = [f"{name} - {self.against}" for name in names]

@@ -90,11 +90,11 @@ def ask(
     Raises:
         UserError: a word of several tokens, or the same one twice.
     """
-    prompting = passed.opened.subject.prompting
-    plus = one_token(prompting, target) if target else int(passed.logits(position).argmax())
+    prompting, size = passed.opened.subject.prompting, passed.opened.subject.spec.d_vocab
+    plus = one_token(prompting, target, size) if target else int(passed.logits(position).argmax())
     if not against:
         return Asked(plus, mean=not alone)
-    minus = one_token(prompting, against)
+    minus = one_token(prompting, against, size)
     if plus == minus:
         raise UserError(f"{target or against!r} and {against!r} are the same token: give two")
     return Asked(plus, minus)

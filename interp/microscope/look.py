@@ -36,6 +36,7 @@ from ..runs.writer import RunWriter
 if TYPE_CHECKING:
     from ..directions import Directions
     from ..lens.lens import Lens
+    from ..model.prompting import Bos
     from ..runs.store import Run, Store
     from .direct import Asked, Direct
     from .passed import Opened, Passed
@@ -64,7 +65,8 @@ class LookConfig(TextStudy):
     """Another text to compare with at the chosen position."""
     direction: str = field(default="", metadata={"key": False})
     """Directions that score each token, as `interp directions` takes them (29.down.808, a folder,
-    sae:SOURCE:12). Their fingerprint is part of the key."""
+    sae:SOURCE:12). Their fingerprint is part of the key. With --bos auto latents score the text
+    as their SAE asks for it, so positions of their scores may count a BOS more."""
     lens: str = field(default="final", metadata={"key": False})
     """What reads the stream after each layer: final (the logit lens); tuned or jacobian, the
     model's newest fit or the shipped one; a run's folder or key; or a .safetensors or .pt file. Its
@@ -86,23 +88,43 @@ class LookConfig(TextStudy):
 
         return open_directions(self.direction, self.model)
 
+    @property
+    def scores_bos(self) -> Bos:
+        """What goes before the text where directions score it: as for `interp directions text`,
+        what is asked for, or else what an SAE says of the texts that it was trained on."""
+        return self.directions.reading.bos if self.bos == "auto" else self.bos
+
     def fingerprints(self) -> dict[str, str]:
         own = {"lens": self.opened_lens.identity}
         if self.direction:
             own["direction"] = self.directions.identity
+            start = self.start(self.scores_bos)
+            if start != self.start(self.bos):
+                own["before the scored text"] = " ".join(map(str, start))
         return {**super().fingerprints(), **own}
 
     def check(self) -> None:
         super().check()
-        if not self.prompt:
+        if not self.prompt.strip():
             raise UserError("the prompt is empty: give at least one token")
         if self.prompt == self.other:
             raise UserError("the other text is the same: change it")
         if self.alone and self.against:
             raise UserError("--alone subtracts nothing: leave out --against")
         self.check_tokens(self.k)
+        self._check_places()
         if self.keep < 1:
             raise UserError(f"--keep must be at least 1, not {self.keep}")
+
+    def _check_places(self) -> None:
+        """Refuse what the tokenizer alone shows to be none, before the model is opened."""
+        from .pair import place_of, position_of
+
+        ids = self.prompting.ids(self.prompt)
+        at = position_of(self.position, len(ids))
+        self.check_words(self.target, self.against)
+        if self.other:
+            place_of(ids, self.prompting.ids(self.other), at)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .passed import Opened
@@ -124,9 +146,10 @@ class LookConfig(TextStudy):
         errors = self._contributions(out, Direct.over(seen, asked))
         metrics: dict[str, Any] = {}
         if self.direction:
-            from .scores import scored
+            from .scores import scored_text
 
-            out.table("scores", scored(seen, self.directions))
+            found = scored_text(seen, self.prompt, self.directions, self.scores_bos)
+            out.table("scores", found)
         if self.other:
             metrics = self._compare(out, seen, at, asked[at])
         return {

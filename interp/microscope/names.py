@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from typing import Any, NamedTuple
 
 import pandas as pd
+
+from ..model.vocabulary import visible
 
 EMBEDDING, ATTENTION, MLP, BIAS = "embedding", "attention", "MLP", "bias"
 """The kinds of part whose contributions add up to a logit. The embedding's layer is -1, that of the
@@ -57,3 +61,11 @@ class Compared(NamedTuple):
     """As `differences.differences`."""
     tokens: pd.DataFrame
     """Of both, as `pair.side_by_side`."""
+
+
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+
+
+def spelled(target: str) -> str:
+    """A logit's name with its tokens as pages show them: "␣Paris - mean" of "' Paris' - mean"."""
+    return _QUOTED.sub(lambda quoted: visible(ast.literal_eval(quoted[0])), target)

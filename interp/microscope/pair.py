@@ -23,6 +23,17 @@ class Place(NamedTuple):
     how: str
 
 
+def position_of(asked: int, length: int) -> int:
+    """A position from 0 in a text of so many tokens; a negative one counts from the end.
+
+    Raises:
+        UserError: the text has no such token.
+    """
+    if not -length <= asked < length:
+        raise UserError(f"there is no position {asked}: the text has 0 to {length - 1}")
+    return asked % length
+
+
 def place_of(ids: Sequence[int], others: Sequence[int], position: int) -> Place:
     """Where a position of one text is in another.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -14,10 +15,12 @@ from torch import Tensor
 from ..errors import UserError
 from ..model.batch import Batch
 from ..model.loaded import LoadedWeights
+from ..model.prompting import Bos
 from ..model.readout import Readout, open_readout
 from ..model.site import Site
 from ..model.subject import Subject
 from ..model.vocabulary import token_strings
+from .pair import position_of
 
 KINDS = ("attn_out", "head_z", "head_v", "attn_pattern", "mlp_post", "mlp_out", "resid_post")
 """The sites of every layer that are kept, where a model has them."""
@@ -39,7 +42,7 @@ class Opened:
         self.subject = subject
         self.weights = LoadedWeights(subject.network, subject.spec)
         self.weights.folder = subject.weights.folder
-        self._last: dict[str, Passed] = {}
+        self._last: dict[tuple[tuple[int, ...], str], Passed] = {}
 
     @classmethod
     def of(cls, subject: Subject) -> Opened:
@@ -71,9 +74,20 @@ class Opened:
         Raises:
             UserError: as the function `passed`.
         """
-        made = self._last.pop(text, None) or passed(self, text, LONGEST)
-        self._last = dict([*self._last.items(), (text, made)][-2:])
+        key = (self.subject.prompting.start, text)
+        made = self._last.pop(key, None) or passed(self, text, LONGEST)
+        self._last = dict([*self._last.items(), (key, made)][-2:])
         return made
+
+    @contextmanager
+    def fed(self, bos: Bos) -> Iterator[Subject]:
+        """The model, with texts fed as an SAE asks for them, until the block is left."""
+        own = self.subject.prompting
+        self.subject.prompting = own.fed(bos)
+        try:
+            yield self.subject
+        finally:
+            self.subject.prompting = own
 
 
 @dataclass(frozen=True)
@@ -113,9 +127,7 @@ class Passed:
         Raises:
             UserError: the text has no such token.
         """
-        if not -len(self) <= asked < len(self):
-            raise UserError(f"there is no position {asked}: the text has 0 to {len(self) - 1}")
-        return asked % len(self)
+        return position_of(asked, len(self))
 
 
 def passed(opened: Opened, text: str, most: int | None = None) -> Passed:

@@ -7,8 +7,9 @@ import pandas as pd
 
 from ..directions import Directions
 from ..errors import UserError
+from ..model.prompting import Bos
 from ..progress import log
-from .passed import Passed
+from .passed import Passed, passed
 
 MOST = 20
 """Directions of a set that are scored."""
@@ -40,3 +41,18 @@ def scored(passed: Passed, directions: Directions) -> pd.DataFrame:
         for at, token in enumerate(passed.tokens)
     ]
     return pd.DataFrame(rows)
+
+
+def scored_text(seen: Passed, text: str, directions: Directions, bos: Bos) -> pd.DataFrame:
+    """As `scored`, of a text that is fed as the directions ask for it.
+
+    Args:
+        seen: a pass of the text, which is enough where it is fed so.
+        bos: what goes before the text where it is scored.
+
+    Raises:
+        UserError: as `scored`, and as `passed`.
+    """
+    with seen.opened.fed(bos) as subject:
+        same = subject.tokens(text).ids.tolist() == seen.batch.ids.tolist()
+        return scored(seen if same else passed(seen.opened, text), directions)

@@ -8,6 +8,7 @@ it is another model: Gemma 3 270M's loss on text rises from 2.7 to 4.7 nats (doc
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import metadata
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from ..errors import UserError
 from .files import remembered
 from .tokenizer_files import load_tokenizer
+from .vocabulary import byte_level
 
 Bos = Literal["auto", "always", "never"]
 """Whether a BOS token stands before a text: as the tokenizer has it, always, or never."""
@@ -46,6 +48,10 @@ class Prompting:
                 "there is a --corpus, give one of ids (.safetensors)"
             )
         return self._tokenizer
+
+    def fed(self, bos: Bos) -> Prompting:
+        """The same tokenizer, with what else goes before a text."""
+        return Prompting(self._tokenizer, bos)
 
     @property
     def reads_text(self) -> bool:
@@ -169,14 +175,38 @@ def start_of(folder: Path, tokenizer_sha: str, bos: Bos) -> tuple[int, ...]:
     return tuple(json.loads(made))
 
 
-def one_token(prompting: Prompting, word: str) -> int:
-    """The id of a word that is one token.
+def one_token(prompting: Prompting, word: str, size: int) -> int:
+    """The id of a word that is one token; of one that is bytes, as it is shown (`\\xe0`); or of any
+    other, `#id`.
+
+    Args:
+        size: of the vocabulary.
 
     Raises:
         UserError: it is several; the message shows them.
     """
     ids = prompting.plain(word)
-    if len(ids) != 1:
-        pieces = ", ".join(repr(prompting.text([piece])) for piece in ids)
-        raise UserError(f"{word!r} is {len(ids)} tokens ({pieces}): give one of them")
-    return ids[0]
+    if len(ids) == 1:
+        return ids[0]
+    if (found := _of_bytes(prompting.tokenizer, word)) is not None:
+        return found
+    if re.fullmatch(r"#\d+", word) and int(word[1:]) < size:
+        return int(word[1:])
+    pieces = ", ".join(repr(prompting.text([piece])) for piece in ids)
+    raise UserError(f"{word!r} is {len(ids)} tokens ({pieces}): give one of them")
+
+
+def _of_bytes(tokenizer: Any, word: str) -> int | None:
+    """The id of a token that is no UTF-8 by itself, by what `token_strings` shows of it: no text
+    is encoded as it alone."""
+    content = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), word.encode())
+    if content == word.encode():
+        return None
+    names = [f"<0x{content.hex().upper()}>"] if len(content) == 1 else []
+    for name in (*names, byte_level(content)):
+        found = tokenizer.convert_tokens_to_ids(name)
+        # 'à' is spelled as GPT-2 spells \xe0, but is a text of its own
+        own = found is not None and tokenizer.convert_ids_to_tokens(found) == name
+        if own and "\ufffd" in tokenizer.decode([found]):
+            return int(found)
+    return None

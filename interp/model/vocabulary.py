@@ -80,6 +80,14 @@ _BYTES |= {chr(256 + i): b for i, b in enumerate(sorted({*range(256)} - {*_PRINT
 """GPT-2's stand-ins: printable Latin-1 bytes are themselves, the rest start at 256."""
 
 
+_SPELLED = {byte: stand_in for stand_in, byte in _BYTES.items()}
+
+
+def byte_level(content: bytes) -> str:
+    """Bytes as GPT-2's vocabulary spells them."""
+    return "".join(_SPELLED[byte] for byte in content)
+
+
 def _from_byte_level(token: str) -> str:
     if any(c not in _BYTES for c in token):
         return token

@@ -23,6 +23,7 @@ from .store import Run, Store, usual_store
 from .writer import RunWriter
 
 if TYPE_CHECKING:
+    from ..model.prompting import Prompting
     from ..model.subject import Subject
     from ..model.weights import Weights
 
@@ -120,14 +121,39 @@ class TextStudy(ModelStudy):
 
     def start_print(self) -> dict[str, str]:
         """The fingerprint of what goes before each text; none where nothing does."""
+        start = self.start(self.feeding)
+        return {"before each text": " ".join(map(str, start))} if start else {}
+
+    def start(self, bos: Bos) -> tuple[int, ...]:
+        """The ids before each text that is fed so."""
         from ..model.prompting import start_of
 
         weights = self.stored_weights
-        start = start_of(weights.folder, weights.fingerprints()["tokenizer"], self.feeding)
-        return {"before each text": " ".join(map(str, start))} if start else {}
+        return start_of(weights.folder, weights.fingerprints()["tokenizer"], bos)
+
+    @cached_property
+    def prompting(self) -> Prompting:
+        """What becomes of text, of the tokenizer alone: what can be refused without the model."""
+        from ..model.prompting import Prompting
+        from ..model.tokenizer_files import load_tokenizer
+
+        return Prompting(load_tokenizer(self.stored_weights.folder), self.feeding)
 
     def open(self, out: RunWriter, **options: Any) -> Subject:
         return super().open(out, bos=self.feeding, **options)
+
+    def check_words(self, *words: str) -> None:
+        """Raise UserError for a word that is not one token, or for two that are the same; "" is
+        none."""
+        from ..model.prompting import one_token
+
+        size, given = self.stored_weights.spec.d_vocab, [word for word in words if word]
+        known: dict[int, str] = {}
+        for word in given:
+            number = one_token(self.prompting, word, size)
+            if number in known:
+                raise UserError(f"{known[number]!r} and {word!r} are the same token: give two")
+            known[number] = word
 
     def check_tokens(self, k: int) -> None:
         """Raise UserError for a `--k` that is no number of tokens of a distribution."""

@@ -190,7 +190,7 @@ def test_the_text_is_coloured_when_it_is_asked_for(dog_model):
     shown = asked(direction_page, dog_model, **params)
     assert "Nothing is loaded yet" in said(shown)
     run = asked(direction_page, dog_model, **params, run="yes")
-    assert "Highest at position" in said(run)
+    assert "The largest, in size, after the first token is" in said(run)
     assert any("interp directions text 1.down.17 --text 'w5 dog w9'" in x for x in codes(run))
 
 

@@ -168,7 +168,8 @@ def test_the_pattern_and_the_direct_effect_are_plain_transformers(copying, own_h
         assert figures_heads.pattern(cells, shade).data[0].z.shape == (4, 4)
 
 
-def test_what_is_no_head(dog_model, own_home):
+def test_what_is_no_head(dog_model, own_home, monkeypatch):
+    monkeypatch.setattr("interp.model.subject.open_subject", None)
     for changes, says in (
         ({"head": "1"}, "names no head"),
         ({"head": "2.0"}, "there is no head 2.0"),
@@ -177,6 +178,7 @@ def test_what_is_no_head(dog_model, own_home):
         ({"against": "w1"}, "needs a --target"),
         ({"vectors": 9}, "--vectors must be 1 to 8"),
         ({"k": 0}, "--k must be"),
+        ({"prompt": "w1", "target": "w1 w2"}, "2 tokens"),
     ):
         with pytest.raises(UserError, match=says):
             run_or_load(HeadConfig(str(dog_model), **{"head": "1.0", **changes}))

@@ -135,11 +135,15 @@ def test_an_observable_brings_its_tokens_and_its_prompts(dog_model, own_home, tm
     assert own.texts == ("w1 w9", "w3 w9")
 
 
-def test_what_cannot_be_patched(dog_model, own_home):
+def test_what_cannot_be_patched_is_known_before_the_model_is_opened(
+    dog_model, own_home, monkeypatch
+):
+    monkeypatch.setattr("interp.model.subject.open_subject", None)
     for changes, says in (
         ({"prompt": "w1 w2"}, r"2 and 1 tokens.*\['w1', 'w2'\] and \['w3'\]"),
         ({"prompt": "w3"}, "are the same"),
         ({"prompt": ""}, "is empty"),
+        ({"counterfactual": "  "}, "is empty"),
         ({"at": "some"}, "--at is each, all or a number"),
         ({"at": "7"}, "no position 7"),
         ({"site": "logits"}, "--site is one of"),

@@ -100,6 +100,7 @@ def test_an_observable_names_tokens_and_prompts(dog_model, tmp_path):
     ("settings", "words"),
     [
         ({"prompt": ""}, "the prompt is empty"),
+        ({"prompt": "  "}, "the prompt is empty"),
         ({"target": "dog w3"}, "'dog w3' is 2 tokens"),
         ({"target": "dog", "against": "dog"}, "are the same token"),
         ({"counterfactual": "w3 w4"}, r"the prompts have 3 and 2 tokens"),
@@ -111,7 +112,10 @@ def test_an_observable_names_tokens_and_prompts(dog_model, tmp_path):
         ({"saes": ("/nowhere",)}, "nowhere"),
     ],
 )
-def test_mistakes_are_one_line(dog_model, tmp_path, settings, words):
+def test_mistakes_are_one_line_before_the_model_is_opened(
+    dog_model, tmp_path, settings, words, monkeypatch
+):
+    monkeypatch.setattr("interp.model.subject.open_subject", None)
     config = TraceConfig(str(dog_model), **{"prompt": PROMPT, **settings})
     with pytest.raises(UserError, match=words):
         run_or_load(config, out=tmp_path / "run")

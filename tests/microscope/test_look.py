@@ -121,6 +121,7 @@ def test_another_constant_is_another_run(dog_model, config, own_home, tmp_path):
     ("changes", "says"),
     [
         ({"prompt": ""}, "empty"),
+        ({"prompt": "   "}, "empty"),
         ({"other": TEXT}, "the same"),
         ({"alone": True}, "--against"),
         ({"keep": 0}, "--keep"),
@@ -136,6 +137,23 @@ def test_another_constant_is_another_run(dog_model, config, own_home, tmp_path):
 def test_what_cannot_be_asked(config, changes, says, own_home):
     with pytest.raises(UserError, match=says):
         run_or_load(replace(config, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"position": 9}, "0 to 3"),
+        ({"target": "w7"}, "same token"),
+        ({"target": "w1 w2"}, "2 tokens"),
+        ({"other": "w1"}, "no counterpart"),
+    ],
+)
+def test_what_the_tokenizer_alone_shows_is_refused_before_the_model_is_opened(
+    config, changes, says, monkeypatch
+):
+    monkeypatch.setattr("interp.model.subject.open_subject", None)
+    with pytest.raises(UserError, match=says):
+        replace(config, **changes).check()
 
 
 def test_the_key_is_another_where_the_direction_is(config, dog_model):

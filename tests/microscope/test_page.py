@@ -3,15 +3,18 @@
 import shlex
 from urllib.parse import quote
 
+import pandas as pd
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.cli import parse
 from interp.directions import Directions
+from interp.directions.keeping import keep
 from interp.latents.prompt import strongest, surveyed_sae, surveyed_subject
 from interp.latents.survey import SurveyConfig
 from interp.microscope.look import LookConfig
+from interp.model.subject import open_subject
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
@@ -53,6 +56,38 @@ def test_nothing_is_loaded_without_a_text(shown, monkeypatch):
     assert not shown.exception
 
 
+def test_a_blank_text_is_none(shown, monkeypatch):
+    monkeypatch.setattr("interp.apps.pool.borrowed", None)
+    shown.query_params["text"] = "   "
+    assert "Nothing is loaded yet" in shown.run().info[0].value
+
+
+def test_a_token_without_a_partner_has_empty_cells():
+    from interp.apps.prompt_parts import _side
+
+    both = pd.DataFrame(
+        {
+            "position": [0, -1, 1], "token": ["a", "", " b"], "probability": [None, None, 0.5],
+            "other_position": [0, 1, 2], "other_token": ["a", "x", " b"],
+            "other_probability": [None, 0.1, 0.5], "equal": [True, False, True],
+        }
+    )  # fmt: skip
+    rows = _side(both)
+    assert rows["position"].isna().tolist() == [False, True, False]
+    assert rows["position there"].tolist() == [0, 1, 2]
+    assert rows["token"].isna().tolist() == [False, True, False]
+    assert rows["token"].dropna().tolist() == ["a", "␣b"]
+
+
+def test_a_logit_s_tokens_are_spelled_as_elsewhere_on_the_page():
+    from interp.microscope.names import spelled
+
+    assert spelled("' Paris' - mean") == "␣Paris - mean"
+    assert spelled(f"{' - '!r} - {chr(39) + 's'!r}") == "␣-␣ - 's"
+    assert spelled(repr("\n")) == "⏎"
+    assert spelled(repr("\\xe0")) == "\\xe0"
+
+
 def test_a_click_moves_what_is_said(shown):
     shown.query_params["text"] = TEXT
     shown.run()
@@ -82,7 +117,7 @@ VIEWS = {
     "Neurons": ({}, "is the first: activation"),
     "Heads": ({}, "is the first: "),
     "Lens": ({}, "the lens says"),
-    "A direction": ({"direction": "1.down.17"}, "The largest, in size, is"),
+    "A direction": ({"direction": "1.down.17"}, "The largest, in size, after the first token is"),
     "Side by side": ({"other": "w3 dog w6 w9", "position": 2}, "differs most: "),
     "Circuit": ({"position": 3}, "A circuit follows the paths"),
 }
@@ -121,7 +156,7 @@ def test_the_largest_part_may_be_the_embedding(shown, dog_model):
 
 @pytest.mark.parametrize(
     ("less", "named"),
-    [("the mean of all", "'w5' - mean"), ("nothing", "'w5' after"), ("a token", "'w5' - ")],
+    [("the mean of all", "w5 - mean"), ("nothing", "w5 after"), ("a token", "w5 - ")],
 )
 def test_what_the_logit_is_less_of(shown, less, named):
     shown.query_params["text"] = TEXT
@@ -134,7 +169,7 @@ def test_an_address_with_a_token_to_subtract(shown):
     shown.query_params["text"] = TEXT
     shown.query_params["target"], shown.query_params["against"] = "dog", "w7"
     at(shown, "Contributions")
-    assert "to the logit of 'dog' - 'w7'" in said(shown)
+    assert "to the logit of dog - w7" in said(shown)
 
 
 def test_what_a_browser_may_send(shown):
@@ -210,3 +245,17 @@ def test_a_set_that_is_too_large_says_what_is_left_out(shown, dog_model, tmp_pat
     assert "Only the first" not in said(
         at(shown, "A direction", direction=f"{tmp_path / 'set'}:33")
     )
+
+
+def test_two_directions_of_one_name_are_two(shown, dog_model, own_home):
+    """Each is scored by itself, as neurons are: activations of down 17 and 5."""
+    for number in (17, 5):
+        keep("twin", f"1.down.{number}", model=str(dog_model), title="same")
+    shown.query_params["text"] = TEXT
+    opened = open_subject(str(dog_model))
+    active = opened.capture(opened.tokens(TEXT), ["1.mlp_post"])
+    own = next(iter(active.values()))[0, 3]
+    for which, number in ((0, 17), (1, 5)):
+        at(shown, "A direction", direction="kept:twin", which=which)
+        assert shown.selectbox(key="?which").options == ["0: same", "1: same"]
+        assert f"The score of the chosen token is {float(own[number]):.3g}." in said(shown)

@@ -5,15 +5,18 @@ import json
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.errors import UserError
 from interp.model import prompting as module
-from interp.model.prompting import Prompting, start_of
+from interp.model.prompting import Prompting, one_token, start_of
 from interp.model.site import Site
 from interp.model.subject import open_subject
+from interp.model.tokenizer_files import load_tokenizer
+from interp.model.vocabulary import token_strings
 from interp.neurons.atlas import AtlasConfig
 from interp.neurons.clamp import ClampConfig
 from interp.obsprop.scoring import corpus_rows
@@ -250,3 +253,29 @@ def test_generation_remembers_the_prompt(family, backend):
             ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
         assert made == ids[len(prompt) :]
     assert cache.get_seq_length() == 7 + 6 - 1
+
+
+PIECES = {
+    "as GPT-2 spells it": (["a", "b", "Ġ", "à", "½", "Ġà", "à½"], decoders.ByteLevel()),
+    "a byte alone": (["a", "b", "<0xE0>", "à", "½"], decoders.ByteFallback()),
+}
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_every_token_that_is_shown_can_be_asked_for(tmp_path, kind):
+    """No text is encoded as a token that is half a character, so its name is what is shown."""
+    words, decoder = PIECES[kind]
+    words = [*words, *"\\#xdef0123459"]
+    built = Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, []))
+    built.decoder = decoder
+    if kind == "as GPT-2 spells it":
+        built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=built).save_pretrained(tmp_path)
+    shown = token_strings(tmp_path, len(words))
+    assert "\\xe0" in shown
+    prompting = Prompting(load_tokenizer(tmp_path))
+    assert [one_token(prompting, word, len(words)) for word in shown] == list(range(len(words)))
+    assert one_token(prompting, "#3", len(words)) == 3
+    for wrong in ("#99", "\\xff", "\\xe0\\xe0"):
+        with pytest.raises(UserError, match="tokens"):
+            one_token(prompting, wrong, len(words))

@@ -75,6 +75,19 @@ def test_a_lens_says_from_which_layer_on_it_has_the_answer():
     assert said.endswith("says ␣z (probability 0.75); the lens says so from layer 2 on.")
 
 
+def test_a_part_of_a_lens_grid_counts_positions_from_the_text_s_start():
+    cells = pd.DataFrame(
+        {
+            "layer": [0, 0, 1, 1], "position": [7, 8, 7, 8], "token": list("abab"),
+            "said": list("wxyz"), "tops": [["t"]] * 4, "probabilities": [[0.5]] * 4, "p": 0.5,
+            "entropy": 1.0, "kl": 1.0,
+        }
+    )  # fmt: skip
+    drawn = lens.grid(cells)
+    assert list(drawn.data[0].x) == [7, 8] == list(drawn.layout.xaxis.tickvals)
+    assert found(drawn).startswith("After b (position 8), the last shown, the model says z")
+
+
 def test_a_network_of_many_layers_names_the_largest():
     layers = pd.DataFrame(
         {"module": [f"net.blocks.{i}.norm" for i in range(60)], "value": [0.1] * 59 + [-3.0]}
