@@ -74,7 +74,9 @@ def test_a_contrast_subtracts_both_parts_of_the_other_logit(model_folder):
     prompting = SimpleNamespace(
         plain=lambda word: [int(n) for n in word.split("+")], text=lambda ids: str(ids[0])
     )
-    numbers = SimpleNamespace(prompting=prompting, text=lambda ids: str(int(ids[0])))
+    numbers = SimpleNamespace(
+        prompting=prompting, text=lambda ids: str(int(ids[0])), spec=subject.spec
+    )
     names, _, logits = TokensConfig(words=("7", "8"), against="9")._logits(numbers, system)
     assert names == ["7 - 9", "8 - 9"]
     expected = system.y[0, [7, 8]] - system.y[0, 9]
