@@ -72,7 +72,9 @@ def test_a_contrast_subtracts_both_parts_of_the_other_logit(model_folder):
     subject = open_subject(model_folder("gpt2"), dtype=torch.float64)  # its biases make r large
     system = interpret_logits(subject, torch.arange(3, 8)[None], Site("resid_pre", 1))
     prompting = SimpleNamespace(
-        plain=lambda word: [int(n) for n in word.split("+")], text=lambda ids: str(ids[0])
+        plain=lambda word: [int(n) for n in word.split("+")],
+        text=lambda ids: str(ids[0]),
+        tokenizer=None,
     )
     numbers = SimpleNamespace(
         prompting=prompting, text=lambda ids: str(int(ids[0])), spec=subject.spec
