@@ -20,7 +20,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 _PAGE, _LEFT, _SEEN = "address: page", "address: left", "address: seen"
 _BOUND, _UNREAD, _KNOWN = "address: bound", "address: unread", "address: known"
-_ALL = "address: all known"
+_ALL, _KEPT = "address: all known", "address: kept"
 CUT = 80
 """Letters of what an address says, in a sentence about it."""
 
@@ -94,7 +94,8 @@ def _clicked(page: str) -> bool:
 
 def _write(page: str) -> None:
     """Put the widgets' values into the URL. One of a widget that is not drawn now stays."""
-    given = _given()
+    kept, given = st.session_state.pop(_KEPT, None), _given()
+    given = {name: value for name, value in given.items() if kept is None or name in kept}
     for name, each in st.session_state.get(_BOUND, {}).items():
         if each.key not in st.session_state:
             continue
@@ -162,6 +163,16 @@ def bound(
 def shared(name: str, key: str) -> None:
     """The widget of this key is on every page, and its value stands in the URL."""
     st.session_state.setdefault(_BOUND, {})[name] = _Bound(key)
+
+
+def begin_anew(*kept: str) -> None:
+    """For a widget's callback: of the page's parameters these stay, and its other widgets are as on
+    arrival. The URL takes one step with what else the click changed."""
+    page = here()
+    for key in [key for key in st.session_state if str(key).startswith(f"{page}?")]:
+        if key not in {f"{page}?{name}" for name in kept}:
+            del st.session_state[key]
+    st.session_state[_KEPT] = kept
 
 
 def _read(

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from interp.analyses import place
-from interp.apps.address import bound
+from interp.apps.address import begin_anew, bound
 from interp.apps.common import PAGES, consent, consent_to_sae, errors_in_place, link
 from interp.apps.form import config_kind, filled_in, studies
 from interp.apps.offering import code
@@ -54,11 +54,7 @@ def _known(text: str) -> str | None:
 
 def _another() -> None:
     """Another study has other settings: those of the last one are forgotten."""
-    state, own = st.session_state, "new?study"
-    for key in [key for key in state if str(key).startswith("new?") and key != own]:
-        del state[key]
-    kept = {name: st.query_params[name] for name in ("model",) if name in st.query_params}
-    st.query_params.from_dict({**kept, "study": str(state[own])})
+    begin_anew("study", "model")
 
 
 def _ready(config: Any) -> None:

@@ -51,6 +51,7 @@ def test_another_study_has_its_own_settings(page, empty_address):
     number = page.get_by_role("spinbutton", name="K", exact=True)
     expect(number).to_have_value("20")
     page.get_by_text("interp neurons atlas --norm final --k 20").wait_for()
+    page.get_by_test_id("stMain").get_by_role("button", name="Start").wait_for()  # all is drawn
     study = page.get_by_role("combobox", name="Study")
     study.fill("circuits.head")
     page.get_by_role("option", name="circuits.head").first.click()
