@@ -50,16 +50,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..model.site import Site
 from ..model.vocabulary import has_text, without_string
 from ..progress import in_words, log, progress
+from ..runs.parts import file_of, write_table
 from ..runs.store import Run, Store
-from ..runs.study import ModelStudy, plan, run_or_load
+from ..runs.study import ModelStudy, PartedStudy, plan, run_or_load
+from ..runs.workers import map_parts
 from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -69,13 +71,17 @@ if TYPE_CHECKING:
     from .decode import Decoder
 
 Kind = Literal["up", "gate", "down"]
+FOLDERS = ("random", "neurons")
+"""Of a layer's tables, in the order that they are made in."""
+TOKENS, VOCABULARY = "vocabulary/tokens.parquet", -1
+"""The table of the tokens, and its number among the parts."""
 FLOPS_A_CORE = 5e10
 """Operations a second, for an estimate: 4.6e10 with SmolLM2 and 8.9e10 with Gemma 3 270M, measured
 on two cores of an x86 server."""
 
 
 @dataclass(frozen=True)
-class AtlasConfig(ModelStudy):
+class AtlasConfig(ModelStudy, PartedStudy):
     """Decode every MLP neuron of a model through its LM head."""
 
     STUDY: ClassVar[str] = "neurons.atlas"
@@ -129,6 +135,7 @@ class AtlasConfig(ModelStudy):
     def check(self) -> None:
         assert self.kinds
         super().check()
+        assert self.spread
         if self.lens and self.norm != "raw":
             raise UserError(f"--lens says which gain there is: leave out --norm {self.norm}")
         tokens = self._tokens()
@@ -172,17 +179,18 @@ class AtlasConfig(ModelStudy):
         sizes: list[int],
         advance: Callable[..., None],
     ) -> None:
-        """Write the tables of these layers. The read-outs leave memory before the index is made."""
-        from .decode import Decoder
-        from .indexing import write_rows
-
-        decoder = Decoder(self.stored_weights, self.k, self.all_ids, self.device)
-        out.table_once("vocabulary/tokens", lambda: decoder.vocabulary)
-        for layer, name in names.items():
-            for folder, rows in self._decoded(layer, decoder):
-                with out.part(f"{folder}/{name}") as path:
-                    write_rows(rows, path)
-            advance(sizes[layer], f"layer {layer}")
+        """Write the tables of these layers as they are finished. The read-outs leave memory before
+        the index is made."""
+        files = {layer: [f"{folder}/{names[layer]}" for folder in FOLDERS] for layer in names}
+        if not out.has(TOKENS):
+            files = {VOCABULARY: [TOKENS], **files}
+        task = _Layers(replace(self), tuple(self.fingerprints().items()))
+        for layer, tables in map_parts(task, list(files), self.spread, log.warning):
+            for name, content in zip(files[layer], tables, strict=True):
+                with out.part(name) as path:
+                    path.write_bytes(content)
+            if layer != VOCABULARY:
+                advance(sizes[layer], f"layer {layer}")
 
     def _vectors(self, layer: int) -> int:
         """How many vectors a layer has, of the kinds decoded."""
@@ -207,9 +215,9 @@ class AtlasConfig(ModelStudy):
         absent = len(without_string(folder, size))
         return size if self.all_ids else size - absent
 
-    def _decoded(self, layer: int, decoder: Decoder) -> Iterator[tuple[str, pa.Table]]:
-        """One layer's random directions and its neurons as tables, decoded in one pass; a layer of
-        experts expert by expert."""
+    def decoded(self, layer: int, decoder: Decoder) -> Iterator[pa.Table]:
+        """One layer's random directions and its neurons (FOLDERS) as tables, decoded in one pass; a
+        layer of experts expert by expert."""
         import pyarrow as pa
 
         layers, banks = self.stored_weights.spec.n_layers, self.stored_weights.banks(layer)
@@ -218,8 +226,8 @@ class AtlasConfig(ModelStudy):
             self._bank(layer, bank.expert, share // len(banks) + (i < share % len(banks)), decoder)
             for i, bank in enumerate(banks)
         ]
-        for folder, tables in zip(("random", "neurons"), zip(*parts, strict=True), strict=True):
-            yield folder, pa.concat_tables(tables)
+        for tables in zip(*parts, strict=True):
+            yield pa.concat_tables(tables)
 
     def _bank(
         self, layer: int, expert: str, random: int, decoder: Decoder
@@ -258,6 +266,31 @@ class AtlasConfig(ModelStudy):
             pa.concat_tables([side.slice(neurons) for side in sides]),
             pa.concat_tables([side.slice(0, neurons) for side in sides]),
         )
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Makes the tables of an atlas's layers as the bytes of their files."""
+
+    config: AtlasConfig
+    prints: tuple[tuple[str, str], ...]
+    """The fingerprints that the run is of."""
+
+    def open(self) -> Decoder:
+        from .decode import Decoder
+
+        own = self.config
+        own.check_same(dict(self.prints))
+        return Decoder(own.stored_weights, own.k, own.all_ids, own.device)
+
+    def make(self, opened: Decoder, part: int) -> list[bytes]:
+        """The files of a layer, as FOLDERS has them; of VOCABULARY the one table of the tokens."""
+        from .indexing import write_rows
+
+        if part == VOCABULARY:
+            return [file_of(lambda file: write_table(opened.vocabulary, file))]
+        tables = self.config.decoded(part, opened)
+        return [file_of(partial(write_rows, rows)) for rows in tables]
 
 
 def stored_or_made(wanted: AtlasConfig, purpose: str) -> Run:

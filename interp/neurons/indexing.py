@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import duckdb
 import pandas as pd
@@ -101,7 +101,7 @@ def tables_of(atlas: Run) -> AtlasTables:
     )
 
 
-def write_rows(rows: pa.Table, path: Path) -> None:
+def write_rows(rows: pa.Table, path: Path | BinaryIO) -> None:
     """Write a table of an atlas in row groups so small that a few rows are read quickly."""
     few = [name for name in rows.schema.names if name in ("layer", "kind", "expert", "side")]
     pq.write_table(rows, path, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=few)

@@ -7,12 +7,13 @@ every read compares.
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import UserError
 from ..model.tensor_files import remembered_sha256
@@ -133,5 +134,12 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path, page_checksum_verification=True)
 
 
-def write_table(frame: pd.DataFrame, path: Path) -> None:
+def write_table(frame: pd.DataFrame, path: Path | BinaryIO) -> None:
     frame.to_parquet(path, write_page_checksum=True)
+
+
+def file_of(write: Callable[[BinaryIO], None]) -> bytes:
+    """The bytes of a file, for a part that is made by one process and kept by another."""
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()

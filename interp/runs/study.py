@@ -20,6 +20,7 @@ from ..progress import waiting
 from .making import open_or_make
 from .manifest import SCHEMA, key_of
 from .store import Run, Store, usual_store
+from .workers import Workers
 from .writer import RunWriter
 
 if TYPE_CHECKING:
@@ -83,6 +84,15 @@ class ModelStudy:
 
         check_device(self.device)
 
+    def check_same(self, prints: dict[str, str]) -> None:
+        """Raise UserError if here are other weights or data than `prints` is of."""
+        own = self.fingerprints()
+        if other := [name for name in prints if own.get(name) != prints[name]]:
+            raise UserError(
+                f"{self.model} has another {other[0]} here than where the run was started: copy "
+                "the same files to this machine"
+            )
+
     def open(self, out: RunWriter, **options: Any) -> Subject:
         """The model as a Subject; the manifest gets how well it agrees with plain transformers and
         with itself, its device, and how text is fed.
@@ -101,6 +111,28 @@ class ModelStudy:
         """What the manifest says of an opened model."""
         text = subject.prompting.record()
         out.facts |= {**subject.checks, "device": self.device, "text": text}
+
+
+@dataclass(frozen=True)
+class PartedStudy:
+    """What studies share whose parts several workers can make; mixed into the others."""
+
+    workers: str = field(default="1", kw_only=True, metadata={"key": False})
+    """Who makes the parts: a number of processes of this machine, ray for the cluster that this
+    machine is part of, or ray://HOST:PORT."""
+    gpus_per_worker: float = field(default=0.0, kw_only=True, metadata={"key": False})
+    """GPUs of a worker, of which it sees no others."""
+    memory_per_worker: str = field(default="", kw_only=True, metadata={"key": False})
+    """What a worker takes, as in 24G: a cluster has as many at once as its memory holds."""
+
+    @property
+    def spread(self) -> Workers:
+        """Where the parts are made.
+
+        Raises:
+            UserError: the settings say nothing that there is.
+        """
+        return Workers.of(self.workers, self.gpus_per_worker, self.memory_per_worker)
 
 
 @dataclass(frozen=True)

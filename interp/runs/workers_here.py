@@ -1,0 +1,91 @@
+"""Parts in processes of this machine (`workers` says what for)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from ..errors import UserError
+from .workers import RETRIES, P, Task, Workers
+
+AHEAD = 2
+"""Parts under way or ready to begin, for each worker."""
+_state: list[Any] = []
+"""Of a worker: its task, and what that has opened."""
+
+
+def in_processes(
+    task: Task[P], parts: Sequence[P], workers: Workers, died: Callable[[str], None]
+) -> Iterator[tuple[P, Any]]:
+    """`workers.map_parts` in processes of this machine."""
+    left, lost = deque(parts), 0
+    while left:
+        pool = _pool(task, workers)
+        under_way: dict[Future[Any], P] = {}
+        try:
+            while left or under_way:
+                while left and len(under_way) < AHEAD * workers.number:
+                    under_way[pool.submit(_made, left[0])] = left[0]
+                    left.popleft()
+                for done in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    result = done.result()
+                    yield under_way.pop(done), result
+                    lost = 0
+        except BrokenProcessPool:
+            left.extendleft(reversed(under_way.values()))
+            lost += 1
+            if lost > RETRIES:
+                names = ", ".join(map(str, list(under_way.values())[: workers.number]))
+                raise UserError(
+                    f"a worker died {lost} times in a row, at part {names}: give fewer --workers "
+                    "if memory is short"
+                ) from None
+            died(f"a worker died: {len(under_way)} parts are made again")
+        finally:
+            _end(pool)
+
+
+def _pool(task: Task[Any], workers: Workers) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    number = context.Value("i", 0)
+    given = (task, number, workers.cores, workers.gpus)
+    return ProcessPoolExecutor(
+        workers.number, mp_context=context, initializer=_begin, initargs=given
+    )
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Stop a pool at once, whatever its workers are at."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+def _begin(task: Task[Any], number: Any, cores: int, gpus: float) -> None:
+    """Make this process a worker; torch is not imported yet."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends its workers
+    with number.get_lock():
+        own, number.value = number.value, number.value + 1
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(cores)
+    if gpus:
+        first = int(own * gpus)
+        most = max(int(gpus), 1)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(first, first + most)))
+    _state[:] = [task]
+
+
+def _made(part: Any) -> Any:
+    if len(_state) == 1:
+        _state.append(_state[0].open())
+    task, opened = _state
+    return task.make(opened, part)

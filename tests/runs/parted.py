@@ -1,0 +1,41 @@
+"""Tasks whose workers can be watched, and killed."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from interp.errors import UserError
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Squares of numbers; of some a worker dies, or raises, and each that is begun leaves a file.
+
+    Args:
+        dies: number -> how often its worker is killed.
+    """
+
+    folder: str
+    dies: tuple[tuple[int, int], ...] = ()
+    wrong: tuple[int, ...] = ()
+    fingerprint: str = "mine"
+    seconds: float = 0.0
+
+    def open(self):
+        if self.fingerprint != "mine":
+            raise UserError("other weights here")
+        return {"opened": os.getpid()}
+
+    def make(self, opened, part):
+        begun = Path(self.folder) / f"{part}"
+        times = len(begun.read_text()) if begun.exists() else 0
+        with begun.open("a") as file:
+            file.write("x")
+        time.sleep(self.seconds)
+        if times < dict(self.dies).get(part, 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if part in self.wrong:
+            raise UserError(f"no square of {part}")
+        return part * part, opened["opened"]

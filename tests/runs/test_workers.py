@@ -1,0 +1,113 @@
+"""Parts are the same whoever makes them, each once; what dies is made again."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from interp.errors import UserError
+from interp.neurons.atlas import AtlasConfig
+from interp.runs.store import Store
+from interp.runs.study import run_or_load
+from interp.runs.workers import RETRIES, Workers, map_parts
+
+from .parted import Squares
+
+PARTS = list(range(9))
+ROOT = Path(__file__).parents[2]
+TWO = Workers(2)
+
+
+@pytest.fixture(autouse=True)
+def found_by_workers(monkeypatch):
+    """A new process finds the tasks of this folder."""
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def made(task, workers=TWO):
+    found = list(map_parts(task, PARTS, workers))
+    assert sorted(part for part, _ in found) == PARTS, "each once"
+    return {part: result for part, (result, _) in found}, {pid for _, (_, pid) in found}
+
+
+def test_parts_are_those_of_one_process(tmp_path):
+    one, own = made(Squares(str(tmp_path)), Workers(1))
+    two, others = made(Squares(str(tmp_path), seconds=0.1))
+    assert one == two == {n: n * n for n in PARTS}
+    assert own == {os.getpid()}
+    assert len(others) == 2
+    assert os.getpid() not in others
+
+
+def test_what_a_dead_worker_had_is_made_again_and_handed_over_once(tmp_path):
+    said = []
+    task = Squares(str(tmp_path), dies=((3, 1), (7, 2)))
+    found = list(map_parts(task, PARTS, TWO, said.append))
+    assert sorted((part, result) for part, (result, _) in found) == [(n, n * n) for n in PARTS]
+    assert len(said) == 3
+    assert all("a worker died" in line for line in said)
+    assert len((tmp_path / "7").read_text()) >= 3
+
+
+def test_a_part_that_kills_every_worker_is_said(tmp_path):
+    task = Squares(str(tmp_path), dies=((5, 100),))
+    with pytest.raises(UserError, match=f"a worker died {RETRIES + 1} times in a row"):
+        list(map_parts(task, PARTS, TWO))
+
+
+@pytest.mark.parametrize("workers", [Workers(1), TWO])
+def test_a_mistake_of_a_part_is_its_own_and_is_not_tried_again(tmp_path, workers):
+    with pytest.raises(UserError, match="no square of 4"):
+        list(map_parts(Squares(str(tmp_path), wrong=(4,)), PARTS, workers))
+    assert (tmp_path / "4").read_text() == "x"
+    with pytest.raises(UserError, match="other weights here"):
+        list(map_parts(Squares(str(tmp_path), fingerprint="other"), PARTS, workers))
+
+
+def test_few_parts_are_under_way_at_once_and_none_once_nobody_asks(tmp_path):
+    results = map_parts(Squares(str(tmp_path)), list(range(200)), TWO)
+    next(results)
+    results.close()
+    assert len(list(tmp_path.iterdir())) < 12
+
+
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [
+        (("1",), Workers(1)),
+        (("4", 0.5, "24G"), Workers(4, "", 0.5, 24 * 2**30)),
+        (("ray", 0, "1.5GiB"), Workers(0, "auto", 0, 3 * 2**29)),
+        (("ray://10.0.0.1:10001",), Workers(0, "ray://10.0.0.1:10001")),
+    ],
+)
+def test_workers_by_their_words(given, want):
+    assert Workers.of(*given) == want
+
+
+@pytest.mark.parametrize(
+    "given", [("0",), ("-1",), ("ray://",), ("many",), ("1", -1), ("1", 0, "24 apples"), ("",)]
+)
+def test_words_that_name_no_workers(given):
+    with pytest.raises(UserError, match="per-worker|--workers"):
+        Workers.of(*given)
+
+
+def test_an_atlas_by_two_workers_is_the_same_to_the_byte(dog_model, tmp_path):
+    runs = [
+        run_or_load(AtlasConfig(model=str(dog_model), k=8, workers=n), Store(tmp_path / n))
+        for n in ("1", "2")
+    ]
+    one, two = (
+        {name: part["sha256"] for name, part in run.manifest["files"].items()} for run in runs
+    )
+    assert one == two
+    assert len(one) > 5
+    assert runs[0].manifest["key"] == runs[1].manifest["key"], "who makes it is no part of what"
+
+
+def test_a_worker_with_other_weights_says_so(dog_model, model_folder):
+    config = AtlasConfig(model=str(dog_model))
+    other = AtlasConfig(model=str(model_folder("llama")))
+    with pytest.raises(UserError, match="another weights here|another .* here than"):
+        other.check_same(config.fingerprints())
+    config.check_same(config.fingerprints())
