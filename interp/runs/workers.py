@@ -87,11 +87,13 @@ def map_parts(
     parts: Sequence[P],
     workers: Workers = Workers(),
     died: Callable[[str], None] = lambda said: None,
+    ordered: bool = False,
 ) -> Iterator[tuple[P, Any]]:
-    """Each part with its result, as they are finished; a bounded number is under way at once.
+    """Each part with its result; a bounded number is under way at once.
 
     Args:
         died: told, in a line, of a worker that died.
+        ordered: in the order of `parts`, for results that add up; else as they are finished.
 
     Raises:
         UserError: a part's own, or a part's workers died more than RETRIES times.
@@ -99,11 +101,11 @@ def map_parts(
     if workers.address:
         from .workers_ray import on_ray
 
-        yield from on_ray(task, parts, workers, died)
+        yield from on_ray(task, parts, workers, ordered)
     elif workers.number > 1 and len(parts) > 1:
         from .workers_here import in_processes
 
-        yield from in_processes(task, parts, workers, died)
+        yield from in_processes(task, parts, workers, died, ordered)
     elif parts:
         opened = task.open()
         for part in parts:

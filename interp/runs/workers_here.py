@@ -21,7 +21,11 @@ _state: list[Any] = []
 
 
 def in_processes(
-    task: Task[P], parts: Sequence[P], workers: Workers, died: Callable[[str], None]
+    task: Task[P],
+    parts: Sequence[P],
+    workers: Workers,
+    died: Callable[[str], None],
+    ordered: bool,
 ) -> Iterator[tuple[P, Any]]:
     """`workers.map_parts` in processes of this machine."""
     left, lost = deque(parts), 0
@@ -33,7 +37,8 @@ def in_processes(
                 while left and len(under_way) < AHEAD * workers.number:
                     under_way[pool.submit(_made, left[0])] = left[0]
                     left.popleft()
-                for done in wait(under_way, return_when=FIRST_COMPLETED).done:
+                awaited = [next(iter(under_way))] if ordered else list(under_way)
+                for done in wait(awaited, return_when=FIRST_COMPLETED).done:
                     result = done.result()
                     yield under_way.pop(done), result
                     lost = 0

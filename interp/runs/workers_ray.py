@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..errors import UserError
@@ -16,7 +16,7 @@ _opened: dict[Any, Any] = {}
 
 
 def on_ray(
-    task: Task[P], parts: Sequence[P], workers: Workers, died: Callable[[str], None]
+    task: Task[P], parts: Sequence[P], workers: Workers, ordered: bool
 ) -> Iterator[tuple[P, Any]]:
     """`workers.map_parts` on a Ray cluster."""
     ray, own = _joined(workers.address)
@@ -32,7 +32,8 @@ def on_ray(
             while left and len(under_way) < AHEAD * _room(ray, workers):
                 under_way[made.remote(task, left[0])] = left[0]
                 left.popleft()
-            done, _ = ray.wait(list(under_way), num_returns=1)
+            awaited = [next(iter(under_way))] if ordered else list(under_way)
+            done, _ = ray.wait(awaited, num_returns=1)
             yield under_way[done[0]], _result(ray, done[0], under_way[done[0]])
             del under_way[done[0]]
     finally:

@@ -49,6 +49,11 @@ def test_what_a_dead_worker_had_is_made_again_and_handed_over_once(tmp_path):
     assert len((tmp_path / "7").read_text()) >= 3
 
 
+def test_they_come_in_order_where_they_add_up(tmp_path):
+    task = Squares(str(tmp_path), dies=((2, 1),), slow=(0, 4))
+    assert [part for part, _ in map_parts(task, PARTS, TWO, ordered=True)] == PARTS
+
+
 def test_a_part_that_kills_every_worker_is_said(tmp_path):
     task = Squares(str(tmp_path), dies=((5, 100),))
     with pytest.raises(UserError, match=f"a worker died {RETRIES + 1} times in a row"):
