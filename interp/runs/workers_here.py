@@ -1,4 +1,4 @@
-"""Parts in processes of this machine (`workers` says what for)."""
+"""Parts in processes of this machine (`workers_task` says what for)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ..errors import UserError
-from .workers import RETRIES, P, Task, Workers
+from .workers_task import RETRIES, P, Task, Workers
 
 AHEAD = 2
 """Parts under way or ready to begin, for each worker."""

@@ -9,7 +9,8 @@ from interp.errors import UserError
 from interp.neurons.atlas import AtlasConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.runs.workers import RETRIES, Workers, map_parts
+from interp.runs.workers import map_parts
+from interp.runs.workers_task import RETRIES, Workers
 
 from .parted import Squares
 

@@ -8,7 +8,8 @@ from interp.errors import UserError
 from interp.neurons.atlas import AtlasConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.runs.workers import Workers, map_parts
+from interp.runs.workers import map_parts
+from interp.runs.workers_task import Workers
 
 from .parted import Squares
 from .test_workers import PARTS, ROOT
