@@ -19,6 +19,8 @@ from ..errors import UserError
 
 RETRIES = 3
 """How often a part is made again whose worker died."""
+MOST = 4
+"""Processes for each core, at most."""
 P = TypeVar("P", bound=Hashable)
 _SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -73,6 +75,11 @@ class Workers:
         if not re.fullmatch(r"[1-9]\d{0,3}", text):
             raise UserError(
                 f"--workers is a number of processes, ray, or ray://HOST:PORT, not '{text[:40]}'"
+            )
+        if int(text) > MOST * (cores := os.cpu_count() or 1):
+            raise UserError(
+                f"--workers {text} are too many: this machine has {cores} cores, give at most "
+                f"{MOST * cores}"
             )
         return cls(int(text), "", gpus, held)
 
