@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import UserError
 from ..progress import log, progress
 from ..runs.checkpoint import Checkpoint, State
 from ..runs.workers import map_parts
+from ..runs.workers_task import Task
 from .merging import Tallies
-from .survey_part import STAGES, SurveyParts, contexts_a_part
+from .survey_part import STAGES, Settings, contexts_a_part
 from .tallies import bin_edges
-
-if TYPE_CHECKING:
-    from .survey import SurveyConfig
 
 
 class SurveyPass:
     """What the contexts of a corpus say of the n latents of an SAE."""
 
-    def __init__(self, config: SurveyConfig, n: int) -> None:
+    def __init__(self, config: Settings, n: int) -> None:
         self._config = config
         self.tallies = Tallies.empty(n, config.top)
         self.unit = 0.0
@@ -34,8 +32,13 @@ class SurveyPass:
         self.facts: dict[str, Any] = {}
         """What the manifest says of the opened model."""
 
-    def read(self, task: SurveyParts, label: str, checkpoint: Checkpoint) -> None:
+    def read(self, task: Task[int], label: str, checkpoint: Checkpoint) -> None:
         """Read all contexts, or those after a checkpoint; the last state stays in the checkpoint.
+
+        Args:
+            task: makes a part by the number of its first context: what its tallies have packed, as
+                bytes in safetensors' format, and `PartReader.read`'s note with the `facts` of the
+                opened model.
 
         Raises:
             UserError: as `PartReader.read`; no token that counts.

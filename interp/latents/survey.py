@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ..saes import Sae
     from ..saes.open import Saes
     from .gather import SurveyPass
+    from .survey_part import PartReader
 
 SHIPPED = LADDER / "saes" / "w3072-k32"
 DENSE_FROM = 0.1
@@ -157,7 +158,6 @@ class SurveyConfig(SaesStudy, PartedStudy):
         """The tallies of the whole corpus. The workers open SAEs of their own: none is held here
         beside them."""
         from .gather import SurveyPass
-        from .survey_part import SurveyParts
         from .tallies import bytes_a_latent
 
         saes = self.opened()
@@ -166,6 +166,31 @@ class SurveyConfig(SaesStudy, PartedStudy):
         del saes
         log.info("%s latents, %s bytes each: %.2f GB", f"{n:,}", f"{each:,}", n * each / 1e9)
         gathered = SurveyPass(self, n)
-        task = SurveyParts(replace(self), tuple(self.fingerprints().items()))
+        task = _Parts(replace(self), tuple(self.fingerprints().items()))
         gathered.read(task, label, Checkpoint(out, "survey"))
         return gathered
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Makes the parts of a survey, as `SurveyPass.read` takes them."""
+
+    config: SurveyConfig
+    prints: tuple[tuple[str, str], ...]
+    """The fingerprints that the run is of."""
+
+    def open(self) -> PartReader:
+        from .survey_part import PartReader
+
+        own = self.config
+        own.check_same(dict(self.prints))
+        saes = own.opened()
+        stream = own.stream(own.opened_model(), saes)
+        return PartReader(stream, next(iter(saes.by_name.values())), own)
+
+    def make(self, opened: PartReader, part: int) -> tuple[bytes, dict[str, Any]]:
+        from safetensors.torch import save
+
+        tallies, note = opened.read(part)
+        packed = {name: x.contiguous() for name, x in tallies.packed().items()}
+        return save(packed), note | {"facts": self.config.facts_of(opened.stream.subject)}

@@ -1,5 +1,4 @@
-"""A part of a survey: some contexts of its corpus, read by the model and tallied, wherever it is
-made."""
+"""A part of a survey: some contexts of its corpus, read by the model and tallied."""
 
 from __future__ import annotations
 
@@ -7,19 +6,16 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from ..errors import UserError
+from ..runs.workers_task import Workers
 from ..saes import Sae
 from ..text.contexts import Contexts, ContextStream, Row, Tokens
 from .merging import Tallies
 from .tallies import Fired, Step
-
-if TYPE_CHECKING:
-    from .survey import SurveyConfig
 
 BATCH = 8
 """Contexts in a forward pass."""
@@ -29,6 +25,31 @@ DENSE = 2**26
 """Numbers that a step may have, as latents [tokens, n] (0.25 GiB): it is cut between contexts. One
 context is a step at least."""
 STAGES = ("forward", "encode", "tally")
+
+
+class Settings(Protocol):
+    """What is asked of a pass: a survey's config."""
+
+    @property
+    def contexts(self) -> int: ...
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def skip(self) -> int: ...
+
+    @property
+    def top(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def spread(self) -> Workers: ...
 
 
 def contexts_a_part(length: int) -> int:
@@ -43,7 +64,7 @@ class PartReader:
         config: says what is kept of each latent.
     """
 
-    def __init__(self, stream: ContextStream, sae: Sae, config: SurveyConfig) -> None:
+    def __init__(self, stream: ContextStream, sae: Sae, config: Settings) -> None:
         self.stream, self._sae, self._config = stream, sae, config
         if config.device != "cpu" and isinstance(sae.inner, torch.nn.Module):
             sae.inner.to(config.device)
@@ -151,27 +172,3 @@ def _cuts(lengths: list[int], most: int) -> Iterator[tuple[int, int]]:
         stop += length
     if stop > start:
         yield start, stop
-
-
-@dataclass(frozen=True)
-class SurveyParts:
-    """Makes the parts of a survey: tensors as bytes in safetensors' format, and a note."""
-
-    config: SurveyConfig
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints that the run is of."""
-
-    def open(self) -> PartReader:
-        own = self.config
-        own.check_same(dict(self.prints))
-        saes = own.opened()
-        return PartReader(
-            own.stream(own.opened_model(), saes), next(iter(saes.by_name.values())), own
-        )
-
-    def make(self, opened: PartReader, part: int) -> tuple[bytes, dict[str, Any]]:
-        from safetensors.torch import save
-
-        tallies, note = opened.read(part)
-        packed = {name: x.contiguous() for name, x in tallies.packed().items()}
-        return save(packed), note | {"facts": self.config.facts_of(opened.stream.subject)}

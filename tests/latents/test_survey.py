@@ -1,6 +1,8 @@
 """A survey of 20,000 tokens against plain passes over all activations at once."""
 
+import sys
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -224,6 +226,8 @@ def test_by_two_workers_and_after_a_stop_it_is_the_same_to_the_byte(
     for name in ("SECONDS", "SHARE"):
         monkeypatch.setattr(checkpoint, name, 0)
     monkeypatch.setattr(PartReader, "read", stopping)
+    # a test of a page leaves its script as the program: a new process would run that first
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     with pytest.raises(KeyboardInterrupt):
         run_or_load(OTHELLO, store)
     two = run_or_load(replace(OTHELLO, workers="2"), store)
