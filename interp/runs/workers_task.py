@@ -19,11 +19,14 @@ from ..errors import UserError
 
 RETRIES = 3
 """How often a part is made again whose worker died."""
+MOST = 4
+"""Processes for each core, at most."""
 P = TypeVar("P", bound=Hashable)
+_Part = TypeVar("_Part", bound=Hashable, contravariant=True)
 _SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-class Task(Protocol[P]):
+class Task(Protocol[_Part]):
     """What makes the parts of a job. It is sent to each worker, so it holds settings, no tensors;
     two that are equal make the same."""
 
@@ -35,7 +38,7 @@ class Task(Protocol[P]):
         """
         ...
 
-    def make(self, opened: Any, part: P) -> Any:
+    def make(self, opened: Any, part: _Part) -> Any:
         """The result of a part: the same wherever it is made."""
         ...
 
@@ -73,6 +76,11 @@ class Workers:
         if not re.fullmatch(r"[1-9]\d{0,3}", text):
             raise UserError(
                 f"--workers is a number of processes, ray, or ray://HOST:PORT, not '{text[:40]}'"
+            )
+        if int(text) > MOST * (cores := os.cpu_count() or 1):
+            raise UserError(
+                f"--workers {text} are too many: this machine has {cores} cores, give at most "
+                f"{MOST * cores}"
             )
         return cls(int(text), "", gpus, held)
 

@@ -45,7 +45,7 @@ def test_what_a_dead_worker_had_is_made_again_and_handed_over_once(tmp_path):
     task = Squares(str(tmp_path), dies=((3, 1), (7, 2)))
     found = list(map_parts(task, PARTS, TWO, said.append))
     assert sorted((part, result) for part, (result, _) in found) == [(n, n * n) for n in PARTS]
-    assert len(said) == 3
+    assert 2 <= len(said) <= 3, "two may die at once"
     assert all("a worker died" in line for line in said)
     assert len((tmp_path / "7").read_text()) >= 3
 
@@ -91,7 +91,8 @@ def test_workers_by_their_words(given, want):
 
 
 @pytest.mark.parametrize(
-    "given", [("0",), ("-1",), ("ray://",), ("many",), ("1", -1), ("1", 0, "24 apples"), ("",)]
+    "given",
+    [("0",), ("-1",), ("9999",), ("ray://",), ("many",), ("",), ("1", -1), ("1", 0, "2 pears")],
 )
 def test_words_that_name_no_workers(given):
     with pytest.raises(UserError, match="per-worker|--workers"):
