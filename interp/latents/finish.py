@@ -16,11 +16,13 @@ from torch.nn.functional import normalize
 
 from interp.kernels import project_topk
 
+from ..model.prompting import Prompting
 from ..model.readout import Readout, open_readout
 from ..model.vocabulary import token_strings, without_string, word_family
 from ..model.weights import Weights
 from ..progress import log, progress
 from ..runs.writer import RunWriter, save_tensors
+from ..text.contexts import corpus_rows
 from .tallies import BEFORE, WINDOW, Examples
 
 if TYPE_CHECKING:
@@ -39,6 +41,12 @@ class Wanted(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def prompting(self) -> Prompting: ...
+
+    @property
+    def corpus(self) -> str: ...
 
     @property
     def contexts(self) -> int: ...
@@ -93,13 +101,14 @@ class Finish:
         config = self._config
         ids = torch.zeros(config.contexts, config.length, dtype=torch.int32)
         lengths, document = torch.zeros(2, config.contexts, dtype=torch.int32)
-        for place, (number, row) in enumerate(self._gathered.stream.rows(config.contexts)):
+        rows = corpus_rows(config, config.corpus, config.length, config.contexts)
+        for place, (number, row) in enumerate(rows):
             ids[place, : len(row)] = torch.tensor(row)
             lengths[place], document[place] = len(row), number
         return {"ids": ids, "lengths": lengths.clone(), "document": document.clone()}
 
     def _latents(self, chosen: slice, rows: Float[Tensor, "n d_in"]) -> pd.DataFrame:
-        numbers, tokens = self._gathered.numbers, self._gathered.tokens
+        numbers, tokens = self._gathered.tallies.numbers, self._gathered.tallies.tokens
         count = numbers.count[chosen].numpy()
         fired = np.where(count > 0, 1.0, np.nan)
         there = tokens.times[chosen] > 0
@@ -108,7 +117,7 @@ class Finish:
             "count": count,
             "density": count / self._gathered.counted,
             "mean": fired * numbers.total[chosen].numpy() / np.maximum(count, 1),
-            "max": fired * self._gathered.top.value[chosen, 0].abs().double().numpy(),
+            "max": fired * self._gathered.tallies.top.value[chosen, 0].abs().double().numpy(),
             "histogram": list(numbers.histogram[chosen].numpy()),
             "fires_on": _ragged(tokens.token[chosen], there),
             "fires_times": _ragged(tokens.times[chosen], there),
@@ -123,7 +132,7 @@ class Finish:
         names = [f"{side}_{part}" for side in ("top", "bottom") for part in ("ids", "logits", "z")]
         if self._readout is None:
             return dict.fromkeys(names)
-        vectors = self._sae.W_dec[chosen].float()
+        vectors = self._sae.W_dec[chosen].float().to(self._device)
         if self._config.norm == "final":
             vectors = vectors * self._weights.gain("final").to(vectors.device)
         return decoded(self._readout, vectors, min(self._config.k, len(self._readout.ids)))
@@ -147,7 +156,7 @@ class Finish:
         return columns
 
     def _coactive(self, chosen: slice) -> tuple[list[list[int]], list[list[int]]]:
-        top = self._gathered.top
+        top = self._gathered.tallies.top
         found = [
             Counter(others[others >= 0].flatten().tolist()) for others in top.companions[chosen]
         ]
@@ -160,8 +169,9 @@ class Finish:
         return pd.DataFrame(list(self._each_example(chosen, contexts)))
 
     def _each_example(self, chosen: slice, contexts: dict[str, Tensor]) -> Iterator[dict[str, Any]]:
+        tallies = self._gathered.tallies
         for latent in range(chosen.start, chosen.stop):
-            for kind, kept in (("top", self._gathered.top), ("bin", self._gathered.binned)):
+            for kind, kept in (("top", tallies.top), ("bin", tallies.binned)):
                 for rank in kept.value[latent].nonzero()[:, 0].tolist():
                     about = {"latent": np.int32(latent), "kind": kind, "rank": np.int16(rank)}
                     yield about | _shown(kept, latent, rank, contexts)

@@ -4,10 +4,12 @@ Naive equivalent, over the activations x [tokens, d] of the whole corpus at the 
 
     z = encode(x);  (z != 0).mean(0);  z.max(0);  histogram of each column;  z.topk(k, dim=0)
 
-but with the memory of one step and `tallies.bytes_a_latent` (4.3 kB with 12 top examples: 4.3 GB
-for a million latents, beside the SAE's own weights), and 4 bytes a token for the corpus's ids. BOS,
-special tokens and positions count as the SAE says of its training (`Sae.bos`, `no_data`,
-`positions`); massive activations are left out as in `darkmatter run`.
+but with the memory of one step, `tallies.bytes_a_latent` here and again in each worker (4.3 kB with
+12 top examples: 4.3 GB for a million latents, beside the SAE's own weights), and 4 bytes a token
+for the corpus's ids. The corpus is read in parts of some contexts (`survey_part.py`), by as many
+workers as there are; their tallies are merged in the corpus's order. BOS, special tokens and
+positions count as the SAE says of its training (`Sae.bos`, `no_data`, `positions`); massive
+activations are left out as in `darkmatter run`.
 
 Tables of the run; sizes are |z|:
 
@@ -41,18 +43,21 @@ Tables of the run; sizes are |z|:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..progress import log
 from ..runs.checkpoint import Checkpoint
+from ..runs.study import PartedStudy
 from ..runs.writer import RunWriter
 from ..saes.study import LADDER, SaesStudy
 
 if TYPE_CHECKING:
     from ..saes import Sae
     from ..saes.open import Saes
+    from .gather import SurveyPass
+    from .survey_part import PartReader
 
 SHIPPED = LADDER / "saes" / "w3072-k32"
 DENSE_FROM = 0.1
@@ -60,11 +65,11 @@ DENSE_FROM = 0.1
 
 
 @dataclass(frozen=True)
-class SurveyConfig(SaesStudy):
+class SurveyConfig(SaesStudy, PartedStudy):
     """Survey every latent of an SAE over a corpus: density, examples, tokens, neighbours."""
 
     STUDY: ClassVar[str] = "saes.survey"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     saes: str = ""
     """A folder of one SAE, or sae-lens' release:sae_id; by default the widest that ships."""
@@ -93,6 +98,7 @@ class SurveyConfig(SaesStudy):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         if self.contexts < 1:
             raise UserError(
                 f"--tokens {self.tokens} are no context of {self.length}: give more, or a shorter "
@@ -120,35 +126,71 @@ class SurveyConfig(SaesStudy):
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from .finish import Finish
-        from .gather import SurveyPass
         from .tallies import bytes_a_latent
 
+        gathered = self._read(out)
         saes = self.opened()
         sae: Sae = next(iter(saes.by_name.values()))
-        n, each = sae.d_sae, bytes_a_latent(self.top)
-        log.info("%s latents, %s bytes each: %.2f GB", f"{n:,}", f"{each:,}", n * each / 1e9)
-        subject = self.open(out)
-        stream = self.stream(subject, saes)
-        gathered = SurveyPass(stream, sae, self.contexts, self.top, self.seed, self.device)
-        gathered.read(Checkpoint(out, "survey"))
         Finish(self, gathered, sae).write(out)
-        out.facts |= saes.facts | {
+        out.facts |= gathered.facts | saes.facts
+        out.facts |= {
             "sae": next(iter(saes.by_name)),
             "site": str(saes.site),
-            "latents": n,
+            "latents": sae.d_sae,
             "edges": gathered.edges,
-            "left_out": stream.left_out,
-            "median_length": stream.median,
+            "left_out": gathered.left_out,
+            "median_length": gathered.median,
             "documents": len(gathered.documents),
-            "bytes_a_latent": each,
+            "bytes_a_latent": bytes_a_latent(self.top),
             "dense_from": DENSE_FROM,
             "seconds": {name: round(value, 2) for name, value in gathered.seconds.items()},
         }
-        density = gathered.numbers.count / gathered.counted
+        density = gathered.tallies.numbers.count / gathered.counted
         return {
             "tokens": gathered.counted,
-            "latents": n,
+            "latents": sae.d_sae,
             "dead": int((density == 0).sum()),
             "dense": int((density > DENSE_FROM).sum()),
             "l0": round(float(density.sum()), 2),
         }
+
+    def _read(self, out: RunWriter) -> SurveyPass:
+        """The tallies of the whole corpus. The workers open SAEs of their own: none is held here
+        beside them."""
+        from .gather import SurveyPass
+        from .tallies import bytes_a_latent
+
+        saes = self.opened()
+        n, each = next(iter(saes.by_name.values())).d_sae, bytes_a_latent(self.top)
+        label = f"latents at {saes.site}"
+        del saes
+        log.info("%s latents, %s bytes each: %.2f GB", f"{n:,}", f"{each:,}", n * each / 1e9)
+        gathered = SurveyPass(self, n)
+        task = _Parts(replace(self), tuple(self.fingerprints().items()))
+        gathered.read(task, label, Checkpoint(out, "survey"))
+        return gathered
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Makes the parts of a survey, as `SurveyPass.read` takes them."""
+
+    config: SurveyConfig
+    prints: tuple[tuple[str, str], ...]
+    """The fingerprints that the run is of."""
+
+    def open(self) -> PartReader:
+        from .survey_part import PartReader
+
+        own = self.config
+        own.check_same(dict(self.prints))
+        saes = own.opened()
+        stream = own.stream(own.opened_model(), saes)
+        return PartReader(stream, next(iter(saes.by_name.values())), own)
+
+    def make(self, opened: PartReader, part: int) -> tuple[bytes, dict[str, Any]]:
+        from safetensors.torch import save
+
+        tallies, note = opened.read(part)
+        packed = {name: x.contiguous() for name, x in tallies.packed().items()}
+        return save(packed), note | {"facts": self.config.facts_of(opened.stream.subject)}

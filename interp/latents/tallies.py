@@ -2,7 +2,8 @@
 
 Only active (token, latent) pairs are touched, so a step costs what is active, not what there is. A
 pair's *size* is |z|; it is z but for SAEs whose latents have both signs. Nothing here depends on
-how the stream is cut into steps, but for the sketch of tokens (`FiringTokens`).
+how the stream is cut into steps and parts, but for the sketch of tokens (`firing_tokens.py`) and
+the last digits of sums.
 
 Bytes a latent, with k top examples, b bins, w tokens in a window, m companions and s tokens:
 `bytes_a_latent`.
@@ -94,7 +95,12 @@ def starts(ordered: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
 
 
 class Kept:
-    """Tensors that a checkpoint holds by their names."""
+    """Tensors that a checkpoint holds by their names: [n] or [n, slots, ...], n latents."""
+
+    @property
+    def filled(self) -> Bool[Tensor, "n slots"]:
+        """Which slots hold something."""
+        raise NotImplementedError
 
     def state(self, prefix: str) -> dict[str, Tensor]:
         named = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
@@ -103,6 +109,18 @@ class Kept:
     def restore(self, prefix: str, tensors: dict[str, Tensor]) -> None:
         for name in self.state(prefix):
             setattr(self, name.removeprefix(f"{prefix}/"), tensors[name])
+
+    def packed(self, prefix: str, row: Int[Tensor, " m"]) -> dict[str, Tensor]:
+        """Of some latents what their filled slots hold."""
+        filled = self.filled[row]
+        held = ((name, x[row]) for name, x in self.state(prefix).items())
+        tensors = {name: x if x.ndim == 1 else x[filled] for name, x in held}
+        return {f"{prefix}/filled": filled, **tensors}
+
+    def unpack(self, prefix: str, tensors: dict[str, Tensor]) -> None:
+        """Fill this, which is empty and of those latents alone."""
+        for name, x in self.state(prefix).items():
+            x[tensors[f"{prefix}/filled"] if x.ndim > 1 else slice(None)] = tensors[name]
 
 
 @dataclass
@@ -118,6 +136,15 @@ class Numbers(Kept):
     def empty(cls, n: int) -> Numbers:
         whole = torch.zeros(n, dtype=torch.int64)
         return cls(whole, whole.double(), torch.zeros(n, BINS, dtype=torch.int32))
+
+    @property
+    def filled(self) -> Bool[Tensor, "n BINS"]:
+        return self.histogram > 0
+
+    def merge(self, row: Int[Tensor, " m"], later: Numbers) -> None:
+        """Add what a later part of the stream says of the latents `row`."""
+        for f in fields(self):
+            getattr(self, f.name)[row] += getattr(later, f.name)
 
     def add(self, fired: Fired, bins: Int[Tensor, " pairs"]) -> None:
         slot, order = (fired.latent * BINS + bins).sort(stable=True)
@@ -139,6 +166,10 @@ class Examples(Kept):
     position: Int[Tensor, "n slots"]
     window: Float[Tensor, "n slots WINDOW"]
     """Of the same latent, in bfloat16; NaN where no token counts."""
+
+    @property
+    def filled(self) -> Bool[Tensor, "n slots"]:
+        return self.value != 0
 
     @staticmethod
     def blank(n: int, slots: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -208,6 +239,16 @@ class TopExamples(Examples):
         self.put(latent, slot, step, token, values)
         self.companions[latent, slot] = companions(step.z, token, latent)
 
+    def merge(self, row: Int[Tensor, " m"], later: TopExamples) -> None:
+        """As `Numbers.merge`; no context is in both parts."""
+        sizes = torch.cat([self.value[row], later.value], 1).abs()
+        order = sizes.sort(dim=1, descending=True, stable=True).indices[:, : self.value.shape[1]]
+        for f in fields(self):
+            kept: Tensor = getattr(self, f.name)
+            both = torch.cat([kept[row], getattr(later, f.name)], 1)
+            place = order.view(*order.shape, *[1] * (kept.ndim - 2))
+            kept[row] = both.gather(1, place.expand(-1, -1, *kept.shape[2:]))
+
 
 def companions(
     z: Float[Tensor, "tokens n"], at: Int[Tensor, " m"], latent: Int[Tensor, " m"]
@@ -244,49 +285,8 @@ class BinExamples(Examples):
         self.key[latent, place] = key[chosen].int()
         self.put(latent, place, step, fired.at[chosen], fired.value[chosen])
 
-
-@dataclass
-class FiringTokens(Kept):
-    """How often each latent fires on which token: a Misra-Gries sketch of TOKENS counters a latent,
-    merged step by step (Agarwal et al., Mergeable summaries, 2012).
-
-    Exact as long as `short` is 0, so for a latent that fires on TOKENS different tokens or fewer.
-    Else a count is too small by `short` at most, and a token without a counter has at most as many.
-    `short` is at most the latent's count over TOKENS + 1.
-    """
-
-    token: Int[Tensor, "n TOKENS"]
-    times: Int[Tensor, "n TOKENS"]
-    """0 where there is no counter; the largest first."""
-    short: Int[Tensor, " n"]
-
-    @classmethod
-    def empty(cls, n: int) -> FiringTokens:
-        blank = torch.zeros(n, TOKENS, dtype=torch.int32)
-        return cls(blank, blank.clone(), torch.zeros(n, dtype=torch.int64))
-
-    def add(self, step: Step, fired: Fired) -> None:
-        latents, row = torch.unique(fired.latent, return_inverse=True)
-        if not len(latents):
-            return
-        token, times = self.token[latents], self.times[latents].long()
-        vocabulary = 1 + max(int(step.token.max()), int(token.max()))
-        there = times > 0
-        held = (torch.arange(len(latents))[:, None] * vocabulary + token)[there]
-        pair, order = torch.cat([held, row * vocabulary + step.token[fired.at]]).sort()
-        weight = torch.cat([times[there], torch.ones_like(row)])[order].numpy()
-        first = starts(pair).nonzero()[:, 0]
-        count = torch.from_numpy(np.add.reduceat(weight, first.numpy()))
-        row, token = pair[first] // vocabulary, (pair[first] % vocabulary).int()
-        order = ((row << 32) - count).sort(stable=True).indices  # by row, the largest first
-        row, token, count = row[order], token[order], count[order]
-        begin = starts(row).nonzero()[:, 0]
-        rank = torch.arange(len(row)) - begin[row]
-        cut = torch.zeros(len(latents), dtype=torch.int64)
-        cut[row[rank == TOKENS]] = count[rank == TOKENS]
-        count = count - cut[row]
-        kept = (rank < TOKENS) & (count > 0)
-        made = torch.zeros(2, len(latents), TOKENS, dtype=torch.int32)
-        made[:, row[kept], rank[kept]] = torch.stack([token[kept], count[kept].int()])
-        self.token[latents], self.times[latents] = made
-        self.short[latents] += cut
+    def merge(self, row: Int[Tensor, " m"], later: BinExamples) -> None:
+        """As `Numbers.merge`."""
+        at, place = (later.key < self.key[row]).nonzero(as_tuple=True)
+        for f in fields(self):
+            getattr(self, f.name)[row[at], place] = getattr(later, f.name)[at, place]

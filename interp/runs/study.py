@@ -100,17 +100,25 @@ class ModelStudy:
         Args:
             options: `open_subject`'s.
         """
-        from ..model.subject import open_subject
-
-        with waiting(f"opening {self.model}"):
-            subject = open_subject(self.model, device=self.device, **options)
+        subject = self.opened_model(**options)
         self.record(out, subject)
         return subject
 
+    def opened_model(self, **options: Any) -> Subject:
+        """As `open`, for what writes no run: a worker."""
+        from ..model.subject import open_subject
+
+        with waiting(f"opening {self.model}"):
+            return open_subject(self.model, device=self.device, **options)
+
     def record(self, out: RunWriter, subject: Subject) -> None:
-        """What the manifest says of an opened model."""
+        """Put `facts_of` into the manifest."""
+        out.facts |= self.facts_of(subject)
+
+    def facts_of(self, subject: Subject) -> dict[str, Any]:
+        """What a manifest says of an opened model."""
         text = subject.prompting.record()
-        out.facts |= {**subject.checks, "device": self.device, "text": text}
+        return {**subject.checks, "device": self.device, "text": text}
 
 
 @dataclass(frozen=True)
@@ -171,8 +179,8 @@ class TextStudy(ModelStudy):
 
         return Prompting(load_tokenizer(self.stored_weights.folder), self.feeding)
 
-    def open(self, out: RunWriter, **options: Any) -> Subject:
-        return super().open(out, bos=self.feeding, **options)
+    def opened_model(self, **options: Any) -> Subject:
+        return super().opened_model(bos=self.feeding, **options)
 
     def check_words(self, *words: str) -> None:
         """Raise UserError for a word that is not one token, or for two that are the same; "" is

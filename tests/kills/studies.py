@@ -213,7 +213,7 @@ STUDIES = {
             "saes.survey",
             nothing,
             in_store("interp.latents.survey:SurveyConfig", **ONE, tokens=59 * 30, top=4, k=3),
-            constants={"interp.latents.finish:CHUNK": 300},
+            constants={"interp.latents.finish:CHUNK": 300, "interp.latents.survey_part:TOKENS": 1},
         ),
         Resumable(
             "saes.measure",

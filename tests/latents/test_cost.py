@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from itertools import islice
 
 import pytest
+from safetensors.torch import load, save
 
-from interp.latents.gather import SurveyPass
+from interp.latents.merging import Tallies
 from interp.latents.survey import SurveyConfig
+from interp.latents.survey_part import BATCH, PartReader, contexts_a_part
 from interp.model.subject import open_subject
 
 
@@ -18,7 +20,8 @@ def test_tallies_cost_less_than_a_third():
     config = SurveyConfig(tokens=256 * 80)
     saes, subject = config.opened(), open_subject(config.model)
     stream, sae = config.stream(subject, saes), next(iter(saes.by_name.values()))
-    gathered = SurveyPass(stream, sae, config.contexts, config.top, 0, "cpu")
+    reader, whole = PartReader(stream, sae, config), Tallies.empty(sae.d_sae, config.top)
+    a_part = contexts_a_part(config.length) // BATCH
     spent = {"bare": 0.0, "survey": 0.0}
 
     @contextmanager
@@ -27,15 +30,20 @@ def test_tallies_cost_less_than_a_third():
         yield
         spent[what] += time.process_time() - start
 
-    rows = stream.rows(config.contexts)
-    for number, part in enumerate(islice(stream.contexts(rows, config.contexts, 8), 10)):
+    rows, counted = stream.rows(config.contexts), 0
+    own = Tallies.empty(sae.d_sae, config.top)
+    for number, part in enumerate(islice(stream.contexts(rows, config.contexts, BATCH), 10)):
         for what in ("bare", "survey") if number % 2 else ("survey", "bare"):
             with timed(what):
                 read, tokens = stream.read(part)
                 if what == "bare":
                     sae.encode(tokens.x)
-                else:
-                    for step in gathered.steps(read, tokens):
-                        gathered.add(step)
-    assert gathered.counted > 20_000
+                    continue
+                for step in reader.steps(read, tokens):
+                    counted += len(step.context)
+                    reader.add(own, step)
+                if number % a_part == a_part - 1:
+                    whole.merge(load(save(own.packed())))
+                    own = Tallies.empty(sae.d_sae, config.top)
+    assert counted > 20_000
     assert spent["survey"] < 1.3 * spent["bare"], spent

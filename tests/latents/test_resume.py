@@ -8,29 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from interp.latents import finish
+from interp.latents import finish, survey_part
 from interp.runs import checkpoint
 from interp.runs.store import Store, open_run
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter
-from interp.text.contexts import ContextStream
 
 from .conftest import OTHELLO
 
 SMALL = replace(OTHELLO, tokens=59 * 40)
-"""Five batches."""
+"""Five batches, each of them a part here."""
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from dataclasses import replace
+from interp.latents import survey_part
 from interp.runs import checkpoint
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter
 from tests.latents.test_resume import SMALL
 
-checkpoint.SECONDS, checkpoint.SHARE, at = 0, 0, [int(sys.argv[2])]
+checkpoint.SECONDS, checkpoint.SHARE, survey_part.TOKENS = 0, 0, 1
+at = [int(sys.argv[2])]
 
 def part(self, name, write=RunWriter.part):
     at[0] -= 1
@@ -41,19 +42,22 @@ def part(self, name, write=RunWriter.part):
 RunWriter.part = part
 run_or_load(SMALL, Store(Path(sys.argv[1])))
 """
-"""Dies before it writes its nth part: each batch writes a checkpoint."""
+"""Dies before it writes its nth file: each part of the survey writes a checkpoint."""
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
-    """A checkpoint after every batch, and tables of 300 latents."""
+    """Parts of one batch, and a checkpoint after each."""
+    monkeypatch.setattr(survey_part, "TOKENS", 1)
     for name in ("SECONDS", "SHARE"):
         monkeypatch.setattr(checkpoint, name, 0)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return run_or_load(SMALL, Store(tmp_path_factory.mktemp("whole")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(survey_part, "TOKENS", 1)
+        return run_or_load(SMALL, Store(tmp_path_factory.mktemp("whole")))
 
 
 def same(one, other):
@@ -65,9 +69,9 @@ def same(one, other):
     assert not list(other.path.rglob(".*.pieces"))
 
 
-def test_stopped_in_every_batch_and_every_part(whole, tmp_path, monkeypatch):
-    """Each start gets one batch, or one part, further than the one before."""
-    read, write, left = ContextStream.read, RunWriter.table, [0]
+def test_stopped_in_every_part_and_every_table(whole, tmp_path, monkeypatch):
+    """Each start gets one part, or one table, further than the one before."""
+    read, write, left = survey_part.PartReader.read, RunWriter.table, [0]
 
     def stopping(function):
         def call(*args):
@@ -78,7 +82,7 @@ def test_stopped_in_every_batch_and_every_part(whole, tmp_path, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(ContextStream, "read", stopping(read))
+    monkeypatch.setattr(survey_part.PartReader, "read", stopping(read))
     monkeypatch.setattr(RunWriter, "table", stopping(write))
     store, stops = Store(tmp_path), 0
     while True:
@@ -88,7 +92,7 @@ def test_stopped_in_every_batch_and_every_part(whole, tmp_path, monkeypatch):
             break
         except KeyboardInterrupt:
             stops += 1
-    assert stops == 5 + 3 - 1  # of five batches and three tables the last ends it
+    assert stops == 5 + 3 - 1  # of five parts and three tables the last ends it
 
 
 def kill(store, at):

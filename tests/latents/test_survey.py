@@ -1,13 +1,23 @@
 """A survey of 20,000 tokens against plain passes over all activations at once."""
 
+import sys
+from dataclasses import replace
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
 
 from interp.latents import tallies
+from interp.latents.firing_tokens import FiringTokens
+from interp.latents.merging import Tallies
+from interp.latents.survey_part import PartReader
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import open_weights
+from interp.runs import checkpoint
+from interp.runs.store import Store
+from interp.runs.study import run_or_load
 from interp.saes import open_sae
 from interp.text.corpus import id_rows
 
@@ -143,37 +153,39 @@ def test_coactive_latents_are_the_largest_at_the_top_examples(surveyed, z):
         assert abs(seen.max() - times[0]) <= 1
 
 
-def test_nothing_but_the_sketch_depends_on_the_steps():
-    """The same stream in steps of 1, 2 and 5 contexts, with ties; signs count in values alone."""
+def tallied(z, context, position, token, size, parts):
+    """The tallies of a stream in steps of `size` contexts, merged of parts of `parts` steps."""
+    whole = Tallies.empty(z.shape[1], 4)
+    steps = [slice(start, start + 7 * size) for start in range(0, len(z), 7 * size)]
+    for first in range(0, len(steps), parts):
+        own = Tallies.empty(z.shape[1], 4)
+        for rows in steps[first : first + parts]:
+            step = tallies.Step(z[rows], context[rows], position[rows], token[rows], 7)
+            own.add(step, tallies.Fired.of(step.z), 2.0, 0)
+        whole.merge(own.packed())
+    return whole.state()
+
+
+def test_nothing_but_the_sketch_depends_on_the_steps_and_the_parts():
+    """The same stream in steps of 1, 2 and 5 contexts, in parts of some steps, with ties; signs
+    count in values alone."""
     generator = torch.Generator().manual_seed(1)
     z = torch.randint(-3, 4, (10 * 7, 6), generator=generator).float()
     z[:, 5] = 0
+    z[:42, 4] = 0
     context = torch.arange(10).repeat_interleave(7)
     position, token = torch.arange(7).repeat(10), torch.randint(0, 5, (70,), generator=generator)
-    made = []
-    for size in (1, 2, 5):
-        parts = (tallies.Numbers.empty(6), tallies.TopExamples.empty(6, 4))
-        parts += (tallies.BinExamples.empty(6), tallies.FiringTokens.empty(6))
-        numbers, top, binned, tokens = parts
-        for start in range(0, 70, 7 * size):
-            rows = slice(start, start + 7 * size)
-            step = tallies.Step(z[rows], context[rows], position[rows], token[rows], 7)
-            fired = tallies.Fired.of(step.z)
-            bins = torch.bucketize(fired.value.abs(), tallies.bin_edges(2.0), right=True)
-            numbers.add(fired, bins)
-            top.add(step, fired)
-            binned.add(step, fired, bins, 0)
-            tokens.add(step, fired)
-        made.append({k: v for part in parts for k, v in part.state(type(part).__name__).items()})
+    cut = ((1, 10), (1, 1), (1, 3), (2, 5), (2, 2), (5, 1))
+    made = [tallied(z, context, position, token, *how) for how in cut]
     for other in made[1:]:
         for name, tensor in made[0].items():
             assert torch.equal(tensor.nan_to_num(-9), other[name].nan_to_num(-9)), name
-    top = made[0]["TopExamples/value"]
+    top = made[0]["top/value"]
     best = z.view(10, 7, 6).abs().amax(1).sort(0, descending=True).values[:4].T
     assert torch.equal(top.abs(), best)
     assert (top < 0).any()
     # of equal ones the first in the stream
-    first = made[0]["TopExamples/context"][0]
+    first = made[0]["top/context"][0]
     sizes = z.view(10, 7, 6)[:, :, 0].abs().amax(1)
     assert first.tolist() == sizes.sort(descending=True, stable=True).indices[:4].tolist()
 
@@ -181,14 +193,50 @@ def test_nothing_but_the_sketch_depends_on_the_steps():
 def test_a_sketch_that_is_too_small_says_by_how_much():
     generator = torch.Generator().manual_seed(0)
     token = (torch.rand(4000, generator=generator) ** 3 * 300).long()
-    tokens = tallies.FiringTokens.empty(1)
-    for part in token.split(100):
+    whole, tokens, merged = (FiringTokens.empty(1) for _ in range(3))
+    for number, part in enumerate(token.split(100)):
         place = torch.arange(len(part))
         step = tallies.Step(torch.ones(len(part), 1), place * 0, place, part, 100)
-        tokens.add(step, tallies.Fired.of(step.z))
-    short = int(tokens.short[0])
-    assert 0 < short <= 4000 / (tallies.TOKENS + 1)
-    counters = zip(tokens.token[0].tolist(), tokens.times[0].tolist(), strict=True)
-    told = {i: times for i, times in counters if times}
-    for i, times in enumerate(torch.bincount(token).tolist()):
-        assert 0 <= times - told.get(i, 0) <= short
+        for counters in (whole, tokens):
+            counters.add(step, tallies.Fired.of(step.z))
+        if number % 10 == 9:
+            merged.merge(torch.tensor([0]), tokens)
+            tokens = FiringTokens.empty(1)
+    for counters in (whole, merged):
+        short = int(counters.short[0])
+        assert 0 < short <= 4000 / (tallies.TOKENS + 1)
+        named = zip(counters.token[0].tolist(), counters.times[0].tolist(), strict=True)
+        told = {i: times for i, times in named if times}
+        for i, times in enumerate(torch.bincount(token).tolist()):
+            assert 0 <= times - told.get(i, 0) <= short
+
+
+def test_by_two_workers_and_after_a_stop_it_is_the_same_to_the_byte(
+    surveyed, tmp_path, monkeypatch
+):
+    """The first of three parts is made here, the others by two processes that begin with them."""
+    read, store, begun = PartReader.read, Store(tmp_path), []
+
+    def stopping(self, first):
+        begun.append(first)
+        if first:
+            raise KeyboardInterrupt
+        return read(self, first)
+
+    for name in ("SECONDS", "SHARE"):
+        monkeypatch.setattr(checkpoint, name, 0)
+    monkeypatch.setattr(PartReader, "read", stopping)
+    # a test of a page leaves its script as the program: a new process would run that first
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    with pytest.raises(KeyboardInterrupt):
+        run_or_load(OTHELLO, store)
+    two = run_or_load(replace(OTHELLO, workers="2"), store)
+    assert begun == [0, 136]  # nothing more was made in this process
+    assert two.manifest["key"] == surveyed.manifest["key"]
+    own, other = (
+        {name: part["sha256"] for name, part in run.manifest["files"].items()}
+        for run in (surveyed, two)
+    )
+    assert own == other
+    for name in ("edges", "metrics", "median_length", "documents", "left_out", "parity"):
+        assert surveyed.manifest[name] == two.manifest[name]
