@@ -82,6 +82,10 @@ class Workers:
         return max((os.cpu_count() or 1) // max(self.number, 1), 1)
 
 
+HERE = Workers()
+"""This process alone."""
+
+
 def map_parts(
     task: Task[P],
     parts: Sequence[P],
