@@ -23,17 +23,18 @@ Runs made before intervals named their unit lack the column `unit`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..runs.checkpoint import Checkpoint
+from ..runs.study import PartedStudy
 from ..runs.writer import RunWriter, save_tensors
 from ..saes.study import SaesStudy
 
 if TYPE_CHECKING:
     from ..model.subject import Subject
-    from ..saes.open import ErrorSource
+    from ..saes.open import ErrorSource, Saes
 
 HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
 """Measures among the run's metrics."""
@@ -71,7 +72,7 @@ class ErrorsConfig(SaesStudy):
 
 
 @dataclass(frozen=True)
-class DarkMatterConfig(ErrorsConfig):
+class DarkMatterConfig(ErrorsConfig, PartedStudy):
     """Split the errors of a site's SAEs into a linear and a nonlinear part; what each costs the
     model."""
 
@@ -92,28 +93,26 @@ class DarkMatterConfig(ErrorsConfig):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         if self.downstream < 0:
             raise UserError(f"--downstream must be 0 or more, not {self.downstream}")
         if not all("=" in given for given in self.earlier):
             raise UserError("give --earlier as site=source, such as 1.resid_post=FOLDER")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..saes.open import open_saes
+        from .batches import Named
         from .report import fits, tables
         from .run_pass import ErrorPass
 
-        parted = (given.partition("=") for given in self.earlier)
-        earlier = tuple(
-            open_saes(source, site, model=self.model, anyway=self.anyway)
-            for site, _, source in parted
-        )
+        earlier = self.opened_earlier()
         if accepted := [line for each in earlier for line in each.anyway]:
             out.facts["anyway, earlier"] = accepted
         subject = self.open(out)
         saes = self.error_source(subject)
         stream = self.stream(subject, saes, (each.site for each in earlier))
         errors = ErrorPass(stream, saes, self.contexts, self.ridge, self.downstream, earlier)
-        errors.read(Checkpoint(out, "pass"))
+        prints = tuple(self.fingerprints().items())
+        errors.read(Checkpoint(out, "pass"), self.spread, lambda m: Named(replace(self), prints, m))
         made = tables(errors.regressions, errors.costs, errors.shown)
         for name, rows in made.items():
             out.table(name, rows)
@@ -122,7 +121,7 @@ class DarkMatterConfig(ErrorsConfig):
         out.facts |= saes.facts | {
             "names": list(saes.names),
             "site": str(saes.site),
-            "left_out": stream.left_out,
+            "left_out": errors.left_out,
             "documents": errors.documents,
             "fitted": errors.fitted,
             "seconds": {name: round(value, 2) for name, value in errors.seconds.items()},
@@ -132,6 +131,16 @@ class DarkMatterConfig(ErrorsConfig):
             f"{row['measure']} {row['sae']}": round(row["value"], 4)
             for row in measures[measures["measure"].isin(HEADLINES)].to_dict("records")
         }
+
+    def opened_earlier(self) -> tuple[Saes, ...]:
+        """`earlier`."""
+        from ..saes.open import open_saes
+
+        parted = (given.partition("=") for given in self.earlier)
+        return tuple(
+            open_saes(source, site, model=self.model, anyway=self.anyway)
+            for site, _, source in parted
+        )
 
     def error_source(self, subject: Subject) -> ErrorSource:
         """Whose errors are studied."""
