@@ -17,7 +17,8 @@ from torch import Tensor
 from ..errors import UserError
 from ..progress import log, progress
 from ..runs.checkpoint import Checkpoint, State
-from ..runs.workers import HERE, Task, Workers, map_parts
+from ..runs.workers import HERE, map_parts
+from ..runs.workers_task import Task, Workers
 from ..saes.open import ErrorSource, SaeErrors, Saes
 from ..text.contexts import Contexts, ContextStream
 from ..text.stream import per_token

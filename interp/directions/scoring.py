@@ -21,7 +21,8 @@ from ..errors import UserError
 from ..model.prompting import Bos
 from ..progress import log
 from ..runs.store import Store
-from ..runs.workers import HERE, Task, Workers, map_parts
+from ..runs.workers import HERE, map_parts
+from ..runs.workers_task import Task, Workers
 from ..text.stream import advancing, batch_scores
 
 if TYPE_CHECKING:

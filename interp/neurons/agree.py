@@ -25,7 +25,8 @@ from ..progress import log, progress
 from ..runs.intervals import bootstrap
 from ..runs.query import query
 from ..runs.store import Run, open_run
-from ..runs.workers import HERE, Workers, map_parts
+from ..runs.workers import HERE, map_parts
+from ..runs.workers_task import Workers
 from .index import contents, index_of
 from .search import has_experts, has_words, narrow
 
@@ -142,8 +143,9 @@ def _with_shares(table: pd.DataFrame) -> pd.DataFrame:
 
 def _over_all(table: pd.DataFrame, patterns: pd.DataFrame) -> pd.DataFrame:
     """`Agreement.kinds`, of its `layers` and of every layer's patterns: few, of many neurons."""
-    every = patterns.groupby(["kind", "same", "vectors"], as_index=False)["neurons"].sum()
-    every = every.sort_values(["neurons", "same", "vectors"], ascending=[False, True, True])
+    each = ["kind", "same", "vectors"]
+    every = patterns.groupby(each)["neurons"].sum().reset_index(name="neurons")
+    every = every.sort_values(["neurons", *each[1:]], ascending=[False, True, True])
     kinds = list(dict.fromkeys(table["kind"]))
     rows = []
     for name, chosen in {"all": kinds, **{kind: [kind] for kind in kinds}}.items():

@@ -19,7 +19,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import UserError
 
-ADVANCED = {"device", "seed", "bos", "batch_size", "checkpoint", "precision", "dtype", "anyway"}
+ADVANCED = {
+    *("device", "seed", "bos", "batch_size", "checkpoint", "precision", "dtype", "anyway"),
+    *("workers", "gpus_per_worker", "memory_per_worker"),
+}
 """Settings that one rarely changes, by their names."""
 
 

@@ -20,7 +20,7 @@ from ..progress import waiting
 from .making import open_or_make
 from .manifest import SCHEMA, key_of
 from .store import Run, Store, usual_store
-from .workers import Workers
+from .workers_task import Workers
 from .writer import RunWriter
 
 if TYPE_CHECKING:

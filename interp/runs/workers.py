@@ -1,100 +1,20 @@
-"""Many independent parts of one job: made in this process, in others of this machine, or on a
-cluster.
-
-A study states its parts once, as a `Task`; the executors know nothing of studies. Whatever they do,
-the results are those of one process: a part is a function of the task and of its own name, it is
-made again where its worker died, and it is handed over once. The run's folder stays with the
-process that asked. Parts come as they are finished: whoever needs them in order puts them in order.
-"""
+"""Parts of a job handed over as their workers finish them (`workers_task` says what they are)."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from ..errors import UserError
-
-RETRIES = 3
-"""How often a part is made again whose worker died."""
-P = TypeVar("P", bound=Hashable)
-_SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-class Task(Protocol[P]):
-    """What makes the parts of a job. It is sent to each worker, so it holds settings, no tensors;
-    two that are equal make the same."""
-
-    def open(self) -> Any:
-        """What a worker keeps from part to part, opened once.
-
-        Raises:
-            UserError: this machine has other data than the one that asked.
-        """
-        ...
-
-    def make(self, opened: Any, part: P) -> Any:
-        """The result of a part: the same wherever it is made."""
-        ...
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Where parts are made, as `--workers` says."""
-
-    number: int = 1
-    """Processes of this machine; 1 is this process itself, 0 a cluster."""
-    address: str = ""
-    """Of a Ray cluster: "auto" for the one that this machine is part of, or ray://HOST:PORT."""
-    gpus: float = 0
-    """GPUs of a worker."""
-    memory: int = 0
-    """Bytes that a worker takes, for a cluster to count with; 0 for unknown."""
-
-    @classmethod
-    def of(cls, text: str, gpus: float = 0, memory: str = "") -> Workers:
-        """As the settings say: `1`, `4`, `ray`, `ray://HOST:PORT`; memory as in `24G`.
-
-        Raises:
-            UserError: they say something else.
-        """
-        size = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:iB|B)?", memory or "0")
-        if size is None:
-            raise UserError(f"--memory-per-worker is bytes, as in 24G, not '{memory[:40]}'")
-        if not 0 <= gpus < 1000:
-            raise UserError(f"--gpus-per-worker is a number of GPUs from 0, not {gpus:g}")
-        held = int(float(size[1]) * _SIZES[size[2]])
-        if text == "ray":
-            return cls(0, "auto", gpus, held)
-        if re.fullmatch(r"ray://[\w.\-\[\]:]+:\d+", text):
-            return cls(0, text, gpus, held)
-        if not re.fullmatch(r"[1-9]\d{0,3}", text):
-            raise UserError(
-                f"--workers is a number of processes, ray, or ray://HOST:PORT, not '{text[:40]}'"
-            )
-        return cls(int(text), "", gpus, held)
-
-    @property
-    def beside(self) -> bool:
-        """Whether there are others than this process."""
-        return self.number != 1
-
-    @property
-    def cores(self) -> int:
-        """Of each worker on this machine."""
-        return max((os.cpu_count() or 1) // max(self.number, 1), 1)
-
+from .workers_task import P, Task, Workers
 
 HERE = Workers()
-"""This process alone."""
+"""This process itself."""
 
 
 def map_parts(
     task: Task[P],
     parts: Sequence[P],
-    workers: Workers = Workers(),
+    workers: Workers = HERE,
     died: Callable[[str], None] = lambda said: None,
     ordered: bool = False,
 ) -> Iterator[tuple[P, Any]]:

@@ -1,4 +1,5 @@
-"""Parts on a Ray cluster (`workers` says what for). Ray retries what a dead worker or node had."""
+"""Parts on a Ray cluster (`workers_task` says what for). What a dead worker or node had, Ray makes
+again."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..errors import UserError
-from .workers import RETRIES, P, Task, Workers
+from .workers_task import RETRIES, P, Task, Workers
 
 AHEAD = 2
 """Parts under way or waiting, for each worker that the cluster has room for."""

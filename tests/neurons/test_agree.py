@@ -13,7 +13,7 @@ from interp.neurons.atlas import AtlasConfig
 from interp.neurons.index import contents
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.runs.workers import Workers
+from interp.runs.workers_task import Workers
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """Parts are the same whoever makes them, each once; what dies is made again."""
 
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -9,7 +11,8 @@ from interp.errors import UserError
 from interp.neurons.atlas import AtlasConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.runs.workers import RETRIES, Workers, map_parts
+from interp.runs.workers import map_parts
+from interp.runs.workers_task import RETRIES, Workers
 
 from .parted import Squares
 
@@ -44,7 +47,7 @@ def test_what_a_dead_worker_had_is_made_again_and_handed_over_once(tmp_path):
     task = Squares(str(tmp_path), dies=((3, 1), (7, 2)))
     found = list(map_parts(task, PARTS, TWO, said.append))
     assert sorted((part, result) for part, (result, _) in found) == [(n, n * n) for n in PARTS]
-    assert len(said) == 3
+    assert 2 <= len(said) <= 3, "two may die at once"
     assert all("a worker died" in line for line in said)
     assert len((tmp_path / "7").read_text()) >= 3
 
@@ -90,7 +93,8 @@ def test_workers_by_their_words(given, want):
 
 
 @pytest.mark.parametrize(
-    "given", [("0",), ("-1",), ("ray://",), ("many",), ("1", -1), ("1", 0, "24 apples"), ("",)]
+    "given",
+    [("0",), ("-1",), ("9999",), ("ray://",), ("many",), ("",), ("1", -1), ("1", 0, "2 pears")],
 )
 def test_words_that_name_no_workers(given):
     with pytest.raises(UserError, match="per-worker|--workers"):
@@ -116,3 +120,15 @@ def test_a_worker_with_other_weights_says_so(dog_model, model_folder):
     with pytest.raises(UserError, match="another weights here|another .* here than"):
         other.check_same(config.fingerprints())
     config.check_same(config.fingerprints())
+
+
+def test_workers_do_not_run_the_main_program(tmp_path, monkeypatch):
+    """A script that asks for workers at its top level would ask again in each; a page's is gone."""
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit('run again')")
+    main = ModuleType("__main__")
+    main.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    two, _ = made(Squares(str(tmp_path)))
+    assert two == {n: n * n for n in PARTS}
+    assert sys.modules["__main__"] is main

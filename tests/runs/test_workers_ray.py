@@ -8,7 +8,8 @@ from interp.errors import UserError
 from interp.neurons.atlas import AtlasConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.runs.workers import Workers, map_parts
+from interp.runs.workers import map_parts
+from interp.runs.workers_task import Workers
 
 from .parted import Squares
 from .test_workers import PARTS, ROOT
@@ -83,3 +84,23 @@ def test_an_atlas_is_the_same_to_the_byte(cluster, dog_model, tmp_path):
     ]
     one, two = ({n: part["sha256"] for n, part in r.manifest["files"].items()} for r in runs)
     assert one == two
+
+
+@pytest.mark.slow
+def test_smollm2_s_atlas_survives_a_lost_node(cluster, own_home, tmp_path, monkeypatch):
+    """The real model on a head and two nodes, one of which is lost in the middle."""
+    from interp.neurons import atlas
+
+    monkeypatch.delenv("INTERP_HOME")
+    node, kept = cluster.add_node(num_cpus=1), atlas.map_parts
+
+    def losing(*given):
+        for done, made in enumerate(kept(*given)):
+            if done == 5:
+                cluster.remove_node(node, allow_graceful=False)
+            yield made
+
+    one = run_or_load(AtlasConfig(), Store(tmp_path / "one"))
+    monkeypatch.setattr(atlas, "map_parts", losing)
+    two = run_or_load(AtlasConfig(workers="ray"), Store(tmp_path / "two"))
+    assert one.manifest["files"] == two.manifest["files"]
