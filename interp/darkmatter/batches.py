@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -24,9 +24,6 @@ from ..model.batch import Batch
 from ..saes.open import ErrorSource, SaeErrors
 from ..text.contexts import Contexts, ContextStream, Row, Tokens, ended
 from .faults import PlantedFaults
-
-if TYPE_CHECKING:
-    from .measure import DarkMatterConfig
 
 BATCH = 2
 """Contexts in a forward pass."""
@@ -119,31 +116,6 @@ class Opened:
             errors = self.saes.errors(tokens.x)
         seconds = {"forward": passed - start, "readers": time.perf_counter() - passed}
         return _written(Read(contexts, tokens, errors, losses, stream.left_out - before, seconds))
-
-
-@dataclass(frozen=True)
-class Named:
-    """Reads parts with what a worker opens of a study's settings."""
-
-    config: DarkMatterConfig
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints that the run is of."""
-    median: float
-    """Of the lengths of the first activations of the stream: what is massive, depends on it."""
-
-    def open(self) -> Opened:
-        from ..model.subject import open_subject
-
-        own = self.config
-        own.check_same(dict(self.prints))
-        subject = open_subject(own.model, device=own.device, bos=own.feeding)
-        saes = own.error_source(subject)
-        stream = own.stream(subject, saes, (each.site for each in own.opened_earlier()))
-        stream.median = self.median
-        return Opened(stream, saes)
-
-    def make(self, opened: Opened, part: Part) -> bytes:
-        return opened.read(part)
 
 
 def _written(read: Read) -> bytes:

@@ -35,6 +35,7 @@ from ..saes.study import SaesStudy
 if TYPE_CHECKING:
     from ..model.subject import Subject
     from ..saes.open import ErrorSource, Saes
+    from .batches import Opened, Part
 
 HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
 """Measures among the run's metrics."""
@@ -100,7 +101,6 @@ class DarkMatterConfig(ErrorsConfig, PartedStudy):
             raise UserError("give --earlier as site=source, such as 1.resid_post=FOLDER")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .batches import Named
         from .report import fits, tables
         from .run_pass import ErrorPass
 
@@ -112,7 +112,9 @@ class DarkMatterConfig(ErrorsConfig, PartedStudy):
         stream = self.stream(subject, saes, (each.site for each in earlier))
         errors = ErrorPass(stream, saes, self.contexts, self.ridge, self.downstream, earlier)
         prints = tuple(self.fingerprints().items())
-        errors.read(Checkpoint(out, "pass"), self.spread, lambda m: Named(replace(self), prints, m))
+        errors.read(
+            Checkpoint(out, "pass"), self.spread, lambda m: _Contexts(replace(self), prints, m)
+        )
         made = tables(errors.regressions, errors.costs, errors.shown)
         for name, rows in made.items():
             out.table(name, rows)
@@ -145,6 +147,32 @@ class DarkMatterConfig(ErrorsConfig, PartedStudy):
     def error_source(self, subject: Subject) -> ErrorSource:
         """Whose errors are studied."""
         return self.opened(self.PURSUED)
+
+
+@dataclass(frozen=True)
+class _Contexts:
+    """Reads the contexts of a run with what a worker opens of its settings."""
+
+    config: DarkMatterConfig
+    prints: tuple[tuple[str, str], ...]
+    """The fingerprints that the run is of."""
+    median: float
+    """Of the lengths of the first activations of the stream: what is massive, depends on it."""
+
+    def open(self) -> Opened:
+        from ..model.subject import open_subject
+        from .batches import Opened
+
+        own = self.config
+        own.check_same(dict(self.prints))
+        subject = open_subject(own.model, device=own.device, bos=own.feeding)
+        saes = own.error_source(subject)
+        stream = own.stream(subject, saes, (each.site for each in own.opened_earlier()))
+        stream.median = self.median
+        return Opened(stream, saes)
+
+    def make(self, opened: Opened, part: Part) -> bytes:
+        return opened.read(part)
 
 
 @dataclass(frozen=True)
