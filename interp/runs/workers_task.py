@@ -22,10 +22,11 @@ RETRIES = 3
 MOST = 4
 """Processes for each core, at most."""
 P = TypeVar("P", bound=Hashable)
+_Part = TypeVar("_Part", bound=Hashable, contravariant=True)
 _SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-class Task(Protocol[P]):
+class Task(Protocol[_Part]):
     """What makes the parts of a job. It is sent to each worker, so it holds settings, no tensors;
     two that are equal make the same."""
 
@@ -37,7 +38,7 @@ class Task(Protocol[P]):
         """
         ...
 
-    def make(self, opened: Any, part: P) -> Any:
+    def make(self, opened: Any, part: _Part) -> Any:
         """The result of a part: the same wherever it is made."""
         ...
 
