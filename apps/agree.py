@@ -23,8 +23,7 @@ STUDY = "neurons.atlas"
 def _both(run: Run, other: str, seal: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """By layer, and over all; `seal` is the other's, which may be made again at its place."""
     second = open_run(Path(other), STUDY)
-    table = agree.agreement(run, second)
-    return table, agree.summary(run, second, table)
+    return agree.compared(run, second)
 
 
 both = cached(_both)

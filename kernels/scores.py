@@ -39,6 +39,18 @@ class Scores(NamedTuple):
     positions: Int[Tensor, "n k"]
     """Each top score's row and place in it."""
 
+    def join(self, later: Scores, keep: int) -> Scores:
+        """The scores of a part of the stream, joined with those of a later part."""
+        top, rows, positions = (
+            torch.cat(pair, 1) for pair in zip(self[3:], later[3:], strict=True)
+        )
+        return Scores(
+            self.statistics.merge(later.statistics),
+            torch.minimum(self.smallest, later.smallest),
+            torch.maximum(self.largest, later.largest),
+            *_best(top, rows, positions, keep),
+        )
+
 
 class RunningScores:
     """Scores of the activations added so far.
@@ -84,7 +96,7 @@ class RunningScores:
             places = rows.expand_as(scores), positions.expand_as(scores)
             extremes = torch.aminmax(scores, dim=1)
             batch.append(Scores(moments, *extremes, *_best(scores, *places, self._keep)))
-        joined = (_joined(*pair, self._keep) for pair in zip(self._running, batch, strict=True))
+        joined = (a.join(b, self._keep) for a, b in zip(self._running, batch, strict=True))
         self._running = list(joined) if self._running else batch
 
     def result(self) -> Scores:
@@ -108,17 +120,6 @@ def _products(directions: Tensor, x: Tensor) -> Tensor:
         )
     products: Tensor = x.float() @ directions.to(x.device).T
     return products
-
-
-def _joined(before: Scores, new: Scores, keep: int) -> Scores:
-    """The scores of a part of the stream, joined with those of a later part."""
-    top, rows, positions = (torch.cat(pair, 1) for pair in zip(before[3:], new[3:], strict=True))
-    return Scores(
-        before.statistics.merge(new.statistics),
-        torch.minimum(before.smallest, new.smallest),
-        torch.maximum(before.largest, new.largest),
-        *_best(top, rows, positions, keep),
-    )
 
 
 def _best(

@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..model.vocabulary import visible
 from ..plain_text import printable
 from ..runs.store import Run, Store
-from ..runs.study import Study, run_or_load
+from ..runs.study import PartedStudy, Study, run_or_load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,10 @@ Atlas = Annotated[
 ]
 Fresh = Annotated[Flag, arg(help="Run again even if it is stored.")]
 Out = Annotated[Folder, arg(help="The run's own folder, instead of a stored one.")]
+Parted = tyro.conf.OmitArgPrefixes[PartedStudy]
+"""Who makes the parts of a command that is no study."""
+ALONE = PartedStudy()
+"""This process does."""
 Limit = Annotated[int, arg(help="Maximum rows to print.")]
 
 

@@ -24,7 +24,18 @@ from ..model.prompting import Bos
 from ..progress import log
 from ..runs.command import shell_line, store_words
 from ..runs.store import Run, Store
-from .common import Json, Limit, Runs, command, positive, print_frame, say, study_command
+from .common import (
+    ALONE,
+    Json,
+    Limit,
+    Parted,
+    Runs,
+    command,
+    positive,
+    print_frame,
+    say,
+    study_command,
+)
 
 if TYPE_CHECKING:
     from ..directions import Directions
@@ -132,6 +143,7 @@ def score(
     limit: Limit = 5,
     bos: AskedBos = "auto",
     special: bool = False,
+    parted: Parted = ALONE,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
@@ -146,11 +158,13 @@ def score(
         special: BOS, other special tokens and the first token of each row count too.
     """
     from ..directions.inspect import top_examples
+    from ..directions.scoring import Others
     from ..directions.sources import open_directions
     from ..model.subject import open_subject
     from ..text.corpus import id_rows, read_corpus, token_rows
 
-    opened = open_directions(source, model, Store(runs))
+    spread, store = parted.spread, Store(runs)
+    opened = open_directions(source, model, store)
     ids = corpus is not None and corpus.suffix == ".safetensors"
     texts = (
         iter([]) if ids else read_corpus(corpus)
@@ -162,7 +176,8 @@ def score(
         rows = [row[:length] for row in kept]
     else:
         rows = list(token_rows(texts, subject.prompting, length, tokens))
-    table = top_examples(subject, rows, opened, positive(limit), special)
+    others = Others(spread, source, model or opened.model, store.root) if spread.beside else None
+    table = top_examples(subject, rows, opened, positive(limit), special, others)
     columns = "name mean std score z before token after"
     print_frame("directions.score", table, json, columns)
 

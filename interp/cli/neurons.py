@@ -19,7 +19,19 @@ from ..neurons.tars import TarsConfig
 from ..runs.store import Run, Store
 from ..runs.study import run_or_load
 from . import common
-from .common import Atlas, Flag, Fresh, Json, Limit, Runs, command, positive, study_command
+from .common import (
+    ALONE,
+    Atlas,
+    Flag,
+    Fresh,
+    Json,
+    Limit,
+    Parted,
+    Runs,
+    command,
+    positive,
+    study_command,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,14 +264,17 @@ def apply(
 
 @command(neurons, "agree")
 def agree(
-    run_a: tyro.conf.Positional[Path], run_b: tyro.conf.Positional[Path], json: Json = False
+    run_a: tyro.conf.Positional[Path],
+    run_b: tyro.conf.Positional[Path],
+    parted: Parted = ALONE,
+    json: Json = False,
 ) -> None:
     """How often two models' neurons have the same first token (two atlas folders)."""
     from ..neurons.agree import summary
     from ..neurons.search import lens_note, open_atlas
 
     a, b = open_atlas(run_a), open_atlas(run_b)
-    table = summary(a, b)
+    table = summary(a, b, parted.spread)
     every, *kinds = table.to_dict("records")
     ends = ("agreement", "agreement_low", "agreement_high", "chance")
     metrics = {name: every[name] for name in ends}

@@ -23,17 +23,19 @@ Runs made before intervals named their unit lack the column `unit`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..runs.checkpoint import Checkpoint
+from ..runs.study import PartedStudy
 from ..runs.writer import RunWriter, save_tensors
 from ..saes.study import SaesStudy
 
 if TYPE_CHECKING:
     from ..model.subject import Subject
-    from ..saes.open import ErrorSource
+    from ..saes.open import ErrorSource, Saes
+    from .batches import Opened, Part
 
 HEADLINES = ("fvu", "fvu_nonlinear", "r2_vector_weighted", "r2_norm error")
 """Measures among the run's metrics."""
@@ -71,7 +73,7 @@ class ErrorsConfig(SaesStudy):
 
 
 @dataclass(frozen=True)
-class DarkMatterConfig(ErrorsConfig):
+class DarkMatterConfig(ErrorsConfig, PartedStudy):
     """Split the errors of a site's SAEs into a linear and a nonlinear part; what each costs the
     model."""
 
@@ -92,28 +94,27 @@ class DarkMatterConfig(ErrorsConfig):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         if self.downstream < 0:
             raise UserError(f"--downstream must be 0 or more, not {self.downstream}")
         if not all("=" in given for given in self.earlier):
             raise UserError("give --earlier as site=source, such as 1.resid_post=FOLDER")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from ..saes.open import open_saes
         from .report import fits, tables
         from .run_pass import ErrorPass
 
-        parted = (given.partition("=") for given in self.earlier)
-        earlier = tuple(
-            open_saes(source, site, model=self.model, anyway=self.anyway)
-            for site, _, source in parted
-        )
+        earlier = self.opened_earlier()
         if accepted := [line for each in earlier for line in each.anyway]:
             out.facts["anyway, earlier"] = accepted
         subject = self.open(out)
         saes = self.error_source(subject)
         stream = self.stream(subject, saes, (each.site for each in earlier))
         errors = ErrorPass(stream, saes, self.contexts, self.ridge, self.downstream, earlier)
-        errors.read(Checkpoint(out, "pass"))
+        prints = tuple(self.fingerprints().items())
+        errors.read(
+            Checkpoint(out, "pass"), self.spread, lambda m: _Contexts(replace(self), prints, m)
+        )
         made = tables(errors.regressions, errors.costs, errors.shown)
         for name, rows in made.items():
             out.table(name, rows)
@@ -122,7 +123,7 @@ class DarkMatterConfig(ErrorsConfig):
         out.facts |= saes.facts | {
             "names": list(saes.names),
             "site": str(saes.site),
-            "left_out": stream.left_out,
+            "left_out": errors.left_out,
             "documents": errors.documents,
             "fitted": errors.fitted,
             "seconds": {name: round(value, 2) for name, value in errors.seconds.items()},
@@ -133,9 +134,45 @@ class DarkMatterConfig(ErrorsConfig):
             for row in measures[measures["measure"].isin(HEADLINES)].to_dict("records")
         }
 
+    def opened_earlier(self) -> tuple[Saes, ...]:
+        """`earlier`."""
+        from ..saes.open import open_saes
+
+        parted = (given.partition("=") for given in self.earlier)
+        return tuple(
+            open_saes(source, site, model=self.model, anyway=self.anyway)
+            for site, _, source in parted
+        )
+
     def error_source(self, subject: Subject) -> ErrorSource:
         """Whose errors are studied."""
         return self.opened(self.PURSUED)
+
+
+@dataclass(frozen=True)
+class _Contexts:
+    """Reads the contexts of a run with what a worker opens of its settings."""
+
+    config: DarkMatterConfig
+    prints: tuple[tuple[str, str], ...]
+    """The fingerprints that the run is of."""
+    median: float
+    """Of the lengths of the first activations of the stream: what is massive, depends on it."""
+
+    def open(self) -> Opened:
+        from ..model.subject import open_subject
+        from .batches import Opened
+
+        own = self.config
+        own.check_same(dict(self.prints))
+        subject = open_subject(own.model, device=own.device, bos=own.feeding)
+        saes = own.error_source(subject)
+        stream = own.stream(subject, saes, (each.site for each in own.opened_earlier()))
+        stream.median = self.median
+        return Opened(stream, saes)
+
+    def make(self, opened: Opened, part: Part) -> bytes:
+        return opened.read(part)
 
 
 @dataclass(frozen=True)

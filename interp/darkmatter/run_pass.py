@@ -1,5 +1,6 @@
 """The one pass of the dark matter studies, batch by batch, timed by what it does.
 
+Several workers can read the batches (`batches.py`); the sums are added here, in the stream's order.
 It can be stopped: its state is all the sums, and how far it has read.
 """
 
@@ -16,10 +17,13 @@ from torch import Tensor
 from ..errors import UserError
 from ..progress import log, progress
 from ..runs.checkpoint import Checkpoint, State
+from ..runs.workers import HERE, map_parts
+from ..runs.workers_task import Task, Workers
 from ..saes.open import ErrorSource, SaeErrors, Saes
-from ..text.contexts import Contexts, ContextStream, Tokens
+from ..text.contexts import Contexts, ContextStream
 from ..text.stream import per_token
 from .accumulators import SplitErrors
+from .batches import MEASURED, Opened, Part, Read, parts_of, read_back
 from .downstream import ReplacementCosts
 from .enough import FITTED, too_few
 from .faults import PlantedFaults
@@ -30,8 +34,8 @@ SHARES = (FITTED, 0.3)
 """Shares of the contexts that are fitted on, and that norms are fitted on; the rest is measured."""
 SHOWN = 12
 """Measured contexts whose tokens are stored one by one."""
-BATCH = 2
-"""Contexts in a forward pass."""
+Beside = Callable[[float], Task[Part]]
+"""What workers beside this process read parts with, given the stream's median length."""
 
 
 class ErrorPass:
@@ -75,7 +79,7 @@ class ErrorPass:
         self.shown: list[pd.DataFrame] = []
         self._block, self._read, self._counted = 0, 0, 0
         """The block under way; contexts read in all; tokens of the block that counted."""
-        self._tested = 0
+        self._tested, self.left_out = 0, 0
         self._measured: set[int] = set()
         self._announce: Callable[[str], None] = lambda about: None
         self.seconds = dict.fromkeys(("forward", "readers", "regression", "downstream"), 0.0)
@@ -91,8 +95,16 @@ class ErrorPass:
         assert self.regressions.fit_gram is not None
         return {"tokens": self.regressions.fit_gram.count, "inputs": self.saes.d_in}
 
-    def read(self, checkpoint: Checkpoint | None = None) -> None:
+    def read(
+        self,
+        checkpoint: Checkpoint | None = None,
+        workers: Workers = HERE,
+        beside: Beside | None = None,
+    ) -> None:
         """Read all contexts, or those after a checkpoint.
+
+        Args:
+            workers: who reads them; others than this process need `beside`.
 
         Raises:
             UserError: the corpus ends before, a block has no token that counts, or a NaN.
@@ -100,24 +112,51 @@ class ErrorPass:
         if checkpoint and (state := checkpoint.read()):
             self._restore(state)
         ends = list(itertools.accumulate(self._counts))
-        rows = itertools.islice(self.stream.rows(ends[-1]), self._read, None)
+        blocks = self._parts(ends)
+        made = self._made(list(itertools.chain(*blocks.values())), workers, beside)
         label = f"SAE errors at {self.saes.site}"
         with progress(label, ends[-1], "contexts", self._read) as advance:
             self._announce = lambda about: advance(0, about)
-            for number in range(self._block, len(ends)):
-                self._block, left = number, ends[number] - self._read
-                for part in self.stream.contexts(rows, left, BATCH, self._read):
-                    with self._timed("forward"):
-                        part, tokens = self.stream.read(part)
-                    if len(tokens.x):
-                        self._add(number, part, tokens)
-                    self._counted += len(tokens.x)
-                    self._read = int(part.context[-1]) + 1
-                    advance(len(part.context))
+            for number, parts in blocks.items():
+                self._block = number
+                for part, read in zip(parts, made, strict=False):
+                    self._take(number, read)
+                    self._read = part.first + len(part.ids)
+                    advance(len(part.ids))
                     if checkpoint and checkpoint.due():
                         checkpoint.write(*self._state())
                 self._close(number, self._counted)
                 self._read, self._counted = ends[number], 0
+
+    def _parts(self, ends: list[int]) -> dict[int, list[Part]]:
+        """Those that are left of each block; the blocks end at these contexts."""
+        rows = itertools.islice(self.stream.rows(ends[-1]), self._read, None)
+        starts = [self._read, *ends[self._block : -1]]
+        left = zip(range(self._block, len(ends)), starts, ends[self._block :], strict=True)
+        return {number: list(parts_of(rows, number, *span)) for number, *span in left}
+
+    def _made(self, parts: list[Part], workers: Workers, beside: Beside | None) -> Iterator[bytes]:
+        """What is read of each part, in order. Until it is known how long activations are, they
+        are read here."""
+        here, at = Opened(self.stream, self.saes), 0
+        while at < len(parts) and not self.stream.median:
+            yield here.read(parts[at])
+            at += 1
+        task = beside(self.stream.median) if beside and workers.beside else here
+        for _, made in map_parts(task, parts[at:], workers, log.warning, ordered=True):
+            yield made
+
+    def _take(self, number: int, made: bytes) -> None:
+        """What was read of a part of a block."""
+        if not made:
+            return
+        read = read_back(made, self.subject.device)
+        self.left_out += read.left_out
+        for what, seconds in read.seconds.items():
+            self.seconds[what] += seconds
+        if len(read.tokens.x):
+            self._add(number, read)
+        self._counted += len(read.tokens.x)
 
     def _state(self) -> State:
         tensors = {f"sums/{name}": x for name, x in self.regressions.state().items()}
@@ -127,7 +166,7 @@ class ErrorPass:
         note = {
             "at": (self._block, self._read, self._counted, self._tested),
             "measured": sorted(self._measured),
-            "stream": (self.stream.median, self.stream.left_out),
+            "stream": (self.stream.median, self.left_out),
             "seconds": self.seconds,
             "shown": [frame.to_dict("list") for frame in self.shown],
         }
@@ -145,7 +184,7 @@ class ErrorPass:
             self.saes.generator.set_state(state.tensors["noise"])
         self._block, self._read, self._counted, self._tested = state.note["at"]
         self._measured = set(state.note["measured"])
-        self.stream.median, self.stream.left_out = state.note["stream"]
+        self.stream.median, self.left_out = state.note["stream"]
         self.seconds = state.note["seconds"]
         self.shown = list(map(pd.DataFrame, state.note["shown"]))
         if self._block > 0:
@@ -166,27 +205,26 @@ class ErrorPass:
         elif number == 1:
             self.regressions.close_norms()
 
-    def _errors(self, tokens: Tokens) -> SaeErrors:
-        errors = self.saes.errors(tokens.x)
+    def _errors(self, read: Read) -> SaeErrors:
+        errors = read.errors or self.saes.errors(read.tokens.x)
         sound = errors.error.isfinite().all(2).all(0).tolist()
         for name, fine in zip(self.saes.names, sound, strict=True):
             if not fine:
                 raise UserError(f"{name} makes a NaN of x: its weights or the model's are damaged")
         return errors
 
-    def _add(self, number: int, part: Contexts, tokens: Tokens) -> None:
+    def _add(self, number: int, read: Read) -> None:
         """Contexts of the block to fit on (0), to fit norms on (1) or to measure (2)."""
+        part, tokens, losses = read.contexts, read.tokens, read.losses
         with self._timed("readers"):
-            errors = self._errors(tokens)
+            errors = self._errors(read)
         with self._timed("regression"):
             if number == 0:
                 return self.regressions.add_fit(tokens, errors)
             split = self.regressions.split(errors)
-            if number == 1:
+            if number < MEASURED:
                 return self.regressions.add_norms(tokens, split)
-        with self._timed("forward"):
-            losses = part.losses(self.subject.logits(part.batch))
-        with self._timed("regression"):
+            assert losses is not None
             self.regressions.add_test(tokens, split, losses[part.chosen.cpu()])
         self._replace(part, split)
         if self._tested < SHOWN:

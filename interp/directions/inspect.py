@@ -1,6 +1,6 @@
 """What a direction does in a model: where in a text it fires, and what it makes the model say.
 
-`top_examples` is `project_scores` with the text beside the scores; `steered` is, for every
+`top_examples` is `scoring.scored` with the text beside the scores; `steered` is, for every
 strength, one row of
 
     with subject.edited(directions.steer(row, scale)):
@@ -21,9 +21,9 @@ from ..model.batch import Batch
 from ..model.subject import Subject
 from ..model.vocabulary import token_strings
 from ..progress import progress
-from ..text.stream import project_scores
 from .directions import Directions
 from .reading import Unread
+from .scoring import Others, scored
 
 AROUND = 8
 """Tokens of context before an example; after it there are half as many."""
@@ -35,6 +35,7 @@ def top_examples(
     directions: Directions,
     keep: int = 5,
     special: bool = False,
+    others: Others | None = None,
 ) -> pd.DataFrame:
     """The tokens of a corpus with the highest scores of each direction, as its reading gives them.
 
@@ -47,10 +48,10 @@ def top_examples(
         special: also BOS, other special tokens and position 0 of each row (behind a BOS that is the
             BOS), which models attend to whatever it is. They are part of neither examples nor mean
             and std otherwise.
+        others: workers that score the rows instead of this process.
     """
     directions.note_model(subject.weights)
-    scorer, site = directions.scorer, directions.read_at
-    scores = project_scores(subject, rows, {site: scorer.pieces}, keep, special=special)[site]
+    scorer, scores = directions.scorer, scored(subject, rows, directions, keep, special, others)
     strings = _strings(subject)
     stats = scores.statistics
     own = stats.mean, stats.var.sqrt(), scores.top.T

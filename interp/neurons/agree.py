@@ -7,23 +7,32 @@ p_A(token) p_B(token), by layer, kind and side.
 
 The intervals resample neurons (a neuron with all its vectors and sides): they say how much a number
 would move with other neurons of these two models, not with other models. Their `unit` is "neuron".
+
+The layers are the parts that several workers can count: each needs both atlases' folders.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..errors import UserError
+from ..progress import log, progress
 from ..runs.intervals import bootstrap
 from ..runs.query import query
-from ..runs.store import Run
-from .index import index_of
+from ..runs.store import Run, open_run
+from ..runs.workers import HERE, map_parts
+from ..runs.workers_task import Workers
+from .index import contents, index_of
 from .search import has_experts, has_words, narrow
 
 _GROUPS = "layer, kind, side"
 _NEURON = "expert, neuron"
-_FIRST = f"SELECT {_GROUPS}, {{}} AS expert, neuron, {{}} AS token FROM {{}}"
+_FIRST = f"SELECT {_GROUPS}, {{}} AS expert, neuron, {{}} AS token FROM {{}} WHERE layer = $layer"
 _BOTH = f"""
 WITH a AS ({{a}}), b AS ({{b}}),
 same AS (SELECT {_GROUPS}, {_NEURON}, (a.token = b.token)::INT AS same
@@ -39,47 +48,110 @@ SELECT {_GROUPS}, count(*) AS neurons, sum(same) AS same,
 FROM same LEFT JOIN luck USING ({_GROUPS}) GROUP BY {_GROUPS} ORDER BY {_GROUPS}
 """
 _PATTERNS = """,
-neurons AS (SELECT layer, expert, neuron, kind, sum(same) AS same, count(*) AS vectors
+neurons AS (SELECT expert, neuron, kind, sum(same) AS same, count(*) AS vectors
             FROM same GROUP BY ALL),
 every AS (FROM neurons UNION ALL
-          SELECT layer, expert, neuron, 'all', sum(same), sum(vectors) FROM neurons GROUP BY ALL)
-SELECT kind, same, vectors, count(*) AS neurons FROM every
-GROUP BY ALL ORDER BY neurons DESC, same, vectors
+          SELECT expert, neuron, 'all', sum(same), sum(vectors) FROM neurons GROUP BY ALL)
+SELECT kind, same, vectors, count(*) AS neurons FROM every GROUP BY ALL
 """
+_Columns = dict[str, np.ndarray[Any, Any]]
 
 
-def agreement(a: Run, b: Run) -> pd.DataFrame:
-    """By layer, kind and side: `neurons`; `agreement` from 0 to 1 with the ends of its 95 %
-    interval, `agreement_low` and `agreement_high`, and their `unit`; and `chance`.
+class Agreement(NamedTuple):
+    """How often two atlases' neurons have the same first token. Both tables have `neurons`;
+    `agreement` from 0 to 1 with the ends of its 95 % interval, `agreement_low` and
+    `agreement_high`, and their `unit`; and `chance`."""
+
+    layers: pd.DataFrame
+    """By `layer`, `kind` and `side`."""
+    kinds: pd.DataFrame
+    """Over all layers and sides: a row for all kinds together (`kind` "all") and one for each that
+    both atlases have."""
+
+
+def compared(a: Run, b: Run, workers: Workers = HERE) -> Agreement:
+    """The agreement of two atlases.
+
+    Args:
+        workers: who counts the layers.
 
     Raises:
         UserError: the models differ in shape, or only one has a tokenizer; the atlases differ in
-            their norm, or have no kind of neuron in common.
+            their norm, or have no kind of neuron in common; a worker finds other atlases.
     """
     _check_comparable(a, b)
-    table = query(_both(a, b) + _AGREEMENT)
-    if table.empty:
+    both, layers = [], list(range(a.manifest["model"]["n_layers"]))
+    task = _Layers((str(a.path.absolute()), str(b.path.absolute())), (contents(a), contents(b)))
+    with progress("agreement", len(layers), "layers") as advance:
+        for _, found in map_parts(task, layers, workers, log.warning, ordered=True):
+            both.append([pd.DataFrame(columns) for columns in found])
+            advance(1)
+    by_layer, patterns = (
+        pd.concat(tables, ignore_index=True) for tables in zip(*both, strict=True)
+    )
+    if by_layer.empty:
         raise UserError("the two atlases have no kind of neuron in common")
+    layers_table = _with_shares(by_layer)
+    return Agreement(layers_table, _over_all(layers_table, patterns))
+
+
+def agreement(a: Run, b: Run, workers: Workers = HERE) -> pd.DataFrame:
+    """`compared`, by layer, kind and side."""
+    return compared(a, b, workers).layers
+
+
+def summary(a: Run, b: Run, workers: Workers = HERE) -> pd.DataFrame:
+    """`compared`, over all layers and sides."""
+    return compared(a, b, workers).kinds
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Counts of layers: the columns of `_AGREEMENT` and of `_PATTERNS`."""
+
+    paths: tuple[str, str]
+    contents: tuple[str, str]
+    """Hashes of what is in the atlases."""
+
+    def open(self) -> tuple[Run, Run]:
+        a, b = (open_run(Path(path), "neurons.atlas") for path in self.paths)
+        for run, wanted in zip((a, b), self.contents, strict=True):
+            if contents(run) != wanted:
+                raise UserError(
+                    f"{run.path} is another atlas here than where the command was started: copy "
+                    "the same folder to this machine"
+                )
+        return a, b
+
+    def make(self, opened: tuple[Run, Run], part: int) -> tuple[_Columns, _Columns]:
+        by_side, patterns = (
+            query(_both(*opened).rstrip() + rest, {"layer": part})
+            for rest in (_AGREEMENT, _PATTERNS)
+        )
+        return _columns(by_side), _columns(patterns)
+
+
+def _columns(table: pd.DataFrame) -> _Columns:
+    return {str(name): table[name].to_numpy() for name in table}
+
+
+def _with_shares(table: pd.DataFrame) -> pd.DataFrame:
     same, neurons = table.pop("same").to_numpy(int), table["neurons"].to_numpy(int)
     found = pd.DataFrame([_share(*each) for each in zip(same, neurons, strict=True)])
     return table.drop(columns="chance").join(found).assign(chance=table["chance"], unit="neuron")
 
 
-def summary(a: Run, b: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Agreement over all layers and sides: a row for all kinds together (`kind` "all") and one for
-    each that both atlases have, with the columns of `agreement`.
-
-    Args:
-        table: what `agreement` gives for these two, where that is known.
-    """
-    table = agreement(a, b) if table is None else table
-    every = query(_both(a, b).rstrip() + _PATTERNS)  # few patterns, of many neurons
+def _over_all(table: pd.DataFrame, patterns: pd.DataFrame) -> pd.DataFrame:
+    """`Agreement.kinds`, of its `layers` and of every layer's patterns: few, of many neurons."""
+    each = ["kind", "same", "vectors"]
+    every = patterns.groupby(each)["neurons"].sum().reset_index(name="neurons")
+    every = every.sort_values(["neurons", *each[1:]], ascending=[False, True, True])
     kinds = list(dict.fromkeys(table["kind"]))
     rows = []
     for name, chosen in {"all": kinds, **{kind: [kind] for kind in kinds}}.items():
-        part, patterns = table[table["kind"].isin(chosen)], every[every["kind"] == name]
-        alike = patterns["neurons"].to_numpy(int)
-        share = bootstrap(patterns["same"], patterns["vectors"], alike=alike)
+        part, own = table[table["kind"].isin(chosen)], every[every["kind"] == name]
+        alike = own["neurons"].to_numpy(int)
+        share = bootstrap(own["same"], own["vectors"], alike=alike)
         chance = float(np.average(part["chance"], weights=part["neurons"]))
         row = {"kind": name, "neurons": alike.sum(), **share.columns("agreement")}
         rows.append({**row, "chance": chance, "unit": "neuron"})

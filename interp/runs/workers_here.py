@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import Any
 
 from ..errors import UserError
@@ -56,8 +58,24 @@ def in_processes(
             _end(pool)
 
 
+class _Process(SpawnProcess):
+    """A new process that does not begin with the main program of this one, be it a script, which
+    may ask for workers itself, or a page."""
+
+    def start(self) -> None:
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Alone(SpawnContext):
+    Process = _Process  # type: ignore[assignment]
+
+
 def _pool(task: Task[Any], workers: Workers) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
+    context = _Alone()
     number = context.Value("i", 0)
     given = (task, number, workers.cores, workers.gpus)
     return ProcessPoolExecutor(

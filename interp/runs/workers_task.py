@@ -85,6 +85,11 @@ class Workers:
         return cls(int(text), "", gpus, held)
 
     @property
+    def beside(self) -> bool:
+        """Whether there are others than this process."""
+        return self.number != 1
+
+    @property
     def cores(self) -> int:
         """Of each worker on this machine."""
         return max((os.cpu_count() or 1) // max(self.number, 1), 1)

@@ -46,6 +46,13 @@ def corpus_rows(
     return token_rows(read_corpus(corpus or None), feeder.prompting, length, limit).numbered
 
 
+def ended(contexts: int) -> UserError:
+    """The error where a corpus has no more than so many contexts."""
+    return UserError(
+        f"the corpus ended after {contexts} contexts: ask for fewer --tokens, or give more text"
+    )
+
+
 class Tokens(NamedTuple):
     """Activations in float32, and the tokens they belong to."""
 
@@ -136,10 +143,7 @@ class ContextStream:
             wanted = size if count is None else min(size, count - start)
             taken = list(itertools.islice(rows, wanted))
             if count is not None and len(taken) < wanted:
-                raise UserError(
-                    f"the corpus ended after {first + start + len(taken)} contexts: ask for fewer "
-                    "--tokens, or give more text"
-                )
+                raise ended(first + start + len(taken))
             if not taken:
                 return
             batch = self.subject.pad([ids for _, ids in taken])

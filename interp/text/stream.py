@@ -72,12 +72,13 @@ def passes(
     sites: list[Site],
     batch_size: int,
     special: bool = False,
+    number: int = 0,
 ) -> Iterator[tuple[Source, dict[Site, Tensor]]]:
     """Batch by batch: where the tokens come from, and their activations [tokens, ...]; BOS and
-    other special tokens are no data, unless `special`."""
+    other special tokens are no data, unless `special`. Rows are numbered from `number`."""
     if batch_size < 1:
         raise UserError(f"batches of {batch_size} rows: give at least 1")
-    left, first = iter(rows), 0
+    left, first = iter(rows), number
     while chosen := list(itertools.islice(left, batch_size)):
         batch = subject.pad(chosen)
         mask = batch.mask if special else subject.counted(batch)
@@ -91,7 +92,7 @@ def passes(
             {s: captured.pop(s).flatten(0, 1) if every else captured.pop(s)[mask] for s in sites},
         )
         first += len(chosen)
-    if not first:
+    if first == number:
         raise UserError("there are no rows of tokens: give a corpus with text")
 
 
@@ -151,19 +152,40 @@ def project_scores(
     Raises:
         UserError: as `stream`; directions that do not fit their site; a score that is not finite.
     """
+    scores: dict[Site, Scores] = {}
+    with advancing("score", rows) as advance:
+        for tokens, found in batch_scores(subject, rows, directions, keep_top, batch_size, special):
+            for site, part in found.items():
+                scores[site] = scores[site].join(part, keep_top) if site in scores else part
+            advance(tokens)
+    if not scores:
+        raise UserError("no token of the rows counts: give longer rows, or special=True")
+    return scores
+
+
+def batch_scores(
+    subject: Subject,
+    rows: Iterable[Sequence[int]],
+    directions: Mapping[Site, Float[Tensor, "n d"] | Sequence[Score]],
+    keep_top: int,
+    batch_size: int,
+    special: bool = False,
+    number: int = 0,
+) -> Iterator[tuple[int, dict[Site, Scores]]]:
+    """What `project_scores` joins: of each batch the number of tokens and the scores of those that
+    count, {} where none does. Rows are numbered from `number`."""
     wanted = per_token(subject, directions)
     if keep_top < 1:
         raise UserError(f"keep_top is {keep_top}: keep at least 1 example")
-    running = {site: RunningScores(directions[site], keep_top) for site in wanted}
-    with advancing("score", rows) as advance:
-        for source, activations in passes(subject, rows, wanted, batch_size, special):
-            kept = source.position >= (0 if special else 1)
-            places = source.row[kept], source.position[kept]
-            for site, x in activations.items():
-                try:
-                    running[site].add(x.flatten(1)[kept], *places)
-                except ValueError as error:
-                    where = f"rows {int(source.row[0])} to {int(source.row[-1])}"
-                    raise UserError(f"{site}, {where}: {error}") from error
-            advance(len(source.token))
-    return {site: scores.result() for site, scores in running.items()}
+    for source, activations in passes(subject, rows, wanted, batch_size, special, number):
+        kept = source.position >= (0 if special else 1)
+        places, found = (source.row[kept], source.position[kept]), {}
+        for site, x in activations.items() if kept.any() else ():
+            running = RunningScores(directions[site], keep_top)
+            try:
+                running.add(x.flatten(1)[kept], *places)
+            except ValueError as error:
+                where = f"rows {int(source.row[0])} to {int(source.row[-1])}"
+                raise UserError(f"{site}, {where}: {error}") from error
+            found[site] = running.result()
+        yield len(source.token), found

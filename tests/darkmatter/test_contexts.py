@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from interp.darkmatter.batches import MEASURED, Opened, parts_of, read_back
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.darkmatter.run_pass import ErrorPass
 from interp.darkmatter.synthetic import SyntheticConfig
@@ -101,3 +102,38 @@ def test_the_contexts_run_again_are_spread_evenly(othello, saes):
     made.read()
     assert made.costs.documents == [16, 18, 20]
     assert made.documents == {"measured": 7, "priced": 3}
+
+
+def test_a_part_is_the_same_whatever_came_before(othello, saes):
+    config = DarkMatterConfig(**SAE)
+    stream = config.stream(othello, saes)
+    stream.median = 10.0
+    first, second = parts_of(stream.rows(4), MEASURED, 0, 4)
+    opened = Opened(stream, saes)
+    alone = opened.read(second)
+    opened.read(first)
+    again = opened.read(second)
+    one, other = (read_back(made, torch.device("cpu")) for made in (alone, again))
+    assert one.contexts.context.tolist() == [2, 3]
+    assert torch.equal(one.tokens.x, other.tokens.x)
+    assert torch.equal(one.errors.error, saes.errors(one.tokens.x).error)
+    assert torch.equal(one.losses.nan_to_num(-1), other.losses.nan_to_num(-1))
+    assert str(second) == "contexts 2 to 3"
+
+
+def test_planted_noise_is_made_in_order_and_not_by_part(othello):
+    """It goes on from one part to the next."""
+    config = SyntheticConfig(**SAE)
+    planted = config.error_source(othello)
+    stream = config.stream(othello, planted)
+    (part,) = parts_of(stream.rows(2), 0, 0, 2)
+    state = planted.generator.get_state()
+    assert read_back(Opened(stream, planted).read(part), torch.device("cpu")).errors is None
+    assert torch.equal(planted.generator.get_state(), state)
+
+
+def test_a_corpus_that_ends_is_said_before_it_is_read(othello, saes, tmp_path):
+    path = ids(tmp_path / "ids.safetensors", [[1 + i % 60 for i in range(20)]] * 33)
+    made = error_pass(othello, saes, corpus=path, length=20, tokens=2000, ridge=1e-3)
+    with pytest.raises(UserError, match="the corpus ended after 33 contexts"):
+        made.read()

@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 from interp.cli import main
 from interp.directions import Directions
 from interp.directions.inspect import next_logprobs, steered, top_examples
+from interp.directions.scoring import Named, prints_of
 from interp.directions.sources import neuron_directions
 from interp.errors import UserError
 from interp.model.neuron import parse_neuron
 from interp.model.site import Site
 from interp.model.subject import open_subject
+from interp.text.stream import project_scores
 
 from ..manifests import finish_by_hand
 
@@ -56,6 +58,39 @@ def test_top_examples_are_the_highest_scores_in_their_context(subject):
     assert len(inner) == 20
     assert inner["position"].min() == 1
     assert inner["mean"].iloc[0] == pytest.approx(float(scores[:, 1:, 0].mean()), rel=1e-5)
+
+
+def test_several_workers_score_the_same(subject, dog_model, tmp_path, capsys):
+    """To the last bit, with parts of which no token counts; and a worker knows what it is for."""
+    torch.manual_seed(1)
+    ids = torch.randint(3, 100, (40, 16))
+    ids[8:16, 1:] = 0  # rows of one token each
+    save_file({"ids": ids}, tmp_path / "ids.safetensors")
+    command = ["directions", "score", "1.down.17,1.down.3", "--model", str(dog_model)]
+    command += ["--corpus", str(tmp_path / "ids.safetensors"), "--length", "16", "--json"]
+    tables = []
+    for number in ("1", "2"):
+        assert main([*command, "--workers", number]) == 0
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
+    rows = [row[:1].tolist() if 8 <= at < 16 else row.tolist() for at, row in enumerate(ids)]
+    found = neuron_directions(subject.weights, [parse_neuron(f"1.down.{n}") for n in (17, 3)])
+    site = found.read_at
+    want = project_scores(subject, rows, {site: found.scorer.pieces}, 5)[site]
+    first = pd.DataFrame(json.loads(tables[0])["results"]).groupby("name", sort=False)["row"]
+    assert [each.tolist() for _, each in first] == want.rows.tolist()
+
+
+def test_a_worker_with_another_model_says_so(subject, dog, dog_model):
+    names = ("1.down.17", str(dog_model), "runs", "auto", 3, False)
+    assert Named(*names, prints_of(subject, dog)).open().keep == 3
+    with pytest.raises(UserError, match="is another here"):
+        Named(*names, ("0", "1")).open()
+
+
+def test_rows_of_which_no_token_counts_are_a_plain_error(subject, dog):
+    with pytest.raises(UserError, match="no token of the rows counts"):
+        top_examples(subject, [[5], [6]], dog)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])

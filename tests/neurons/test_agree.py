@@ -8,10 +8,12 @@ import pytest
 
 from interp.cli import main
 from interp.errors import UserError
-from interp.neurons.agree import agreement, summary
+from interp.neurons.agree import _Layers, agreement, compared, summary
 from interp.neurons.atlas import AtlasConfig
+from interp.neurons.index import contents
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
+from interp.runs.workers_task import Workers
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,21 @@ def test_intervals_resample_neurons(atlases):
     assert (table["agreement"] <= table["agreement_high"]).all()
 
 
+def test_several_workers_count_the_same(atlases):
+    one, two = (compared(*atlases[:2], Workers(number)) for number in (1, 2))
+    for own, other in zip(one, two, strict=True):
+        pd.testing.assert_frame_equal(own, other, check_exact=True)
+    assert sorted(one.layers["layer"].unique()) == [0, 1]
+
+
+def test_a_worker_that_finds_another_atlas_says_so(atlases):
+    paths = tuple(str(run.path) for run in atlases[:2])
+    hashes = tuple(map(contents, atlases[:2]))
+    assert _Layers(paths, hashes).open()[1].path == atlases[1].path
+    with pytest.raises(UserError, match="is another atlas here"):
+        _Layers(paths, hashes[::-1]).open()
+
+
 def test_other_shapes_are_refused(atlases):
     with pytest.raises(UserError, match=r"the models differ in d_mlp \(48 and 128\)"):
         agreement(atlases[0], atlases[2])
@@ -92,6 +109,8 @@ def test_command(atlases, capsys):
     paths = [str(run.path) for run in atlases]
     assert main(["neurons", "agree", paths[0], paths[0], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["agreement"] == 1.0
+    assert main(["neurons", "agree", paths[0], paths[0], "--workers", "none"]) == 2
+    assert "--workers is a number" in capsys.readouterr().err
     assert main(["neurons", "agree", paths[0], paths[2]]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["neurons", "agree", paths[0], "/nowhere"]) == 2

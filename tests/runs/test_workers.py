@@ -1,7 +1,9 @@
 """Parts are the same whoever makes them, each once; what dies is made again."""
 
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -118,3 +120,15 @@ def test_a_worker_with_other_weights_says_so(dog_model, model_folder):
     with pytest.raises(UserError, match="another weights here|another .* here than"):
         other.check_same(config.fingerprints())
     config.check_same(config.fingerprints())
+
+
+def test_workers_do_not_run_the_main_program(tmp_path, monkeypatch):
+    """A script that asks for workers at its top level would ask again in each; a page's is gone."""
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit('run again')")
+    main = ModuleType("__main__")
+    main.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    two, _ = made(Squares(str(tmp_path)))
+    assert two == {n: n * n for n in PARTS}
+    assert sys.modules["__main__"] is main
