@@ -100,17 +100,26 @@ class ModelStudy:
         Args:
             options: `open_subject`'s.
         """
-        from ..model.subject import open_subject
-
         with waiting(f"opening {self.model}"):
-            subject = open_subject(self.model, device=self.device, **options)
+            subject = self.open_here(**options)
         self.record(out, subject)
         return subject
 
+    def open_here(self, **options: Any) -> Subject:
+        """As `open`, in a worker, whose process has no run's folder: `facts` go back with its
+        parts."""
+        from ..model.subject import open_subject
+
+        return open_subject(self.model, device=self.device, **options)
+
     def record(self, out: RunWriter, subject: Subject) -> None:
+        """Put `facts` into the manifest."""
+        out.facts |= self.facts(subject)
+
+    def facts(self, subject: Subject) -> dict[str, Any]:
         """What the manifest says of an opened model."""
         text = subject.prompting.record()
-        out.facts |= {**subject.checks, "device": self.device, "text": text}
+        return {**subject.checks, "device": self.device, "text": text}
 
 
 @dataclass(frozen=True)
@@ -171,8 +180,8 @@ class TextStudy(ModelStudy):
 
         return Prompting(load_tokenizer(self.stored_weights.folder), self.feeding)
 
-    def open(self, out: RunWriter, **options: Any) -> Subject:
-        return super().open(out, bos=self.feeding, **options)
+    def open_here(self, **options: Any) -> Subject:
+        return super().open_here(bos=self.feeding, **options)
 
     def check_words(self, *words: str) -> None:
         """Raise UserError for a word that is not one token, or for two that are the same; "" is

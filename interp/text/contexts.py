@@ -6,7 +6,7 @@ import itertools
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.batch import Batch
+from ..model.prompting import Prompting
 from ..model.site import Site
 from ..model.subject import Subject
 from ..progress import progress
@@ -23,9 +24,14 @@ Row = tuple[int, list[int]]
 """The number of the document that a row is from, and its token ids."""
 
 
-def corpus_rows(
-    subject: Subject, corpus: str, length: int, count: int | None = None
-) -> Iterator[Row]:
+class Fed(Protocol):
+    """What says how a model is fed text: the model, or a study that has not opened it."""
+
+    @property
+    def prompting(self) -> Prompting: ...
+
+
+def corpus_rows(fed: Fed, corpus: str, length: int, count: int | None = None) -> Iterator[Row]:
     """The first `count` rows of a corpus (by default all): texts cut into rows of `length` ids, or
     stored rows of ids (a .safetensors file), cut to `length` ids, each of which is a document.
 
@@ -35,7 +41,7 @@ def corpus_rows(
     if corpus.endswith(".safetensors"):
         return enumerate(row[:length] for row in itertools.islice(id_rows(corpus), count))
     limit = sys.maxsize if count is None else count * length
-    return token_rows(read_corpus(corpus or None), subject.prompting, length, limit).numbered
+    return token_rows(read_corpus(corpus or None), fed.prompting, length, limit).numbered
 
 
 class Tokens(NamedTuple):
