@@ -208,4 +208,4 @@ class _Pairs:
         curves = [] if pair.reason else self.config.curves(opened, pair)
         compared = (pair.task, pair.number) in opened.first
         effects = self.config.effects(opened, pair) if compared else []
-        return Made.of(self.config.facts(opened.subject), [pair.row()], curves, effects)
+        return Made.of(self.config.facts_of(opened.subject), [pair.row()], curves, effects)

@@ -75,7 +75,7 @@ class JacobianRows:
         for _, found in prompt_rows(opened, taken, self.skip, part.first, part.end):
             halves = (found[:, (half - part.batch * self.size) % 2 :: 2] for half in (0, 1))
             rows.append(torch.stack([own.double().sum(1).cpu() for own in halves]))
-        return self.study.facts(opened), torch.stack(rows, 2).numpy()
+        return self.study.facts_of(opened), torch.stack(rows, 2).numpy()
 
 
 def fitted(task: JacobianRows, weights: Weights, out: RunWriter, workers: Workers) -> pd.DataFrame:

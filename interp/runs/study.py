@@ -101,17 +101,17 @@ class ModelStudy:
         return subject
 
     def open_here(self, **options: Any) -> Subject:
-        """As `open`, in a worker, whose process has no run's folder: `facts` go back with its
+        """As `open`, in a worker, whose process has no run's folder: `facts_of` it go back with its
         parts."""
         from ..model.subject import open_subject
 
         return open_subject(self.model, device=self.device, **options)
 
     def record(self, out: RunWriter, subject: Subject) -> None:
-        """Put `facts` into the manifest."""
-        out.facts |= self.facts(subject)
+        """Put `facts_of` into the manifest."""
+        out.facts |= self.facts_of(subject)
 
-    def facts(self, subject: Subject) -> dict[str, Any]:
+    def facts_of(self, subject: Subject) -> dict[str, Any]:
         """What the manifest says of an opened model."""
         text = subject.prompting.record()
         return {**subject.checks, "device": self.device, "text": text}
