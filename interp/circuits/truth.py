@@ -26,29 +26,34 @@ correlations.parquet   task, what, rule, pairs, r, r_low, r_high (median over pa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import TextStudy
+from ..runs.parted_tables import Made, parted_tables
+from ..runs.study import PartedStudy, TextStudy
 from ..runs.writer import RunWriter
 from . import summaries
 from .rules import PREDICTING, RULES, check_rules
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from ..model.subject import Subject
     from .prepared import Prepared
     from .tasks import Task
 
+TABLES = ("pairs", "curves", "patched")
+"""What each pair has rows of."""
 SHIPPED = ("number-agreement", "pronoun", "capital", "opposite")
 
 
 @dataclass(frozen=True)
-class TruthConfig(TextStudy):
+class TruthConfig(TextStudy, PartedStudy):
     """Patch the neurons that each rule names, and see how much of the target they carry."""
 
     STUDY: ClassVar[str] = "circuits.truth"
@@ -87,6 +92,7 @@ class TruthConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         self.stored_weights.check_dense("circuits truth")
         check_rules(self.rules)
         names = [task.name for task in self._tasks]
@@ -102,60 +108,46 @@ class TruthConfig(TextStudy):
             )
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .prepared import prepared
-
-        subject = self.open(out)
-        every = prepared(subject, self.stored_weights, self._tasks, self.least_gap)
-        pairs = out.table("pairs", [each.row() for each in every])
-        used = [each for each in every if not each.reason]
-        names = [task.name for task in self._tasks]
-        first = [p for n in names for p in [u for u in used if u.task == n][: self.compared]]
-        whole = out.table_once("curves", lambda: self._curves(out, subject, every, used))
+        task = _Pairs(replace(self), tuple(self.fingerprints().items()))
+        numbers = range(sum(len(task.pairs) for task in self._tasks))
+        how = (self.spread, "patch neurons and MLPs", "pairs")
+        pairs, whole, effects = parted_tables(out, TABLES, task, numbers, *how)
         table = summaries.measurable(whole, pairs, self.least_gap)
         shares = out.table_once("shares", lambda: summaries.shares(table))
         out.table_once("needed", lambda: summaries.needed(table))
-        effects = out.table_once("patched", lambda: self._effects(out, subject, first))
         out.table_once("correlations", lambda: summaries.correlations(effects))
-        return {"pairs": len(pairs), "used": len(used), **self._best(shares)}
+        used = int((pairs["reason"] == "").sum())
+        return {"pairs": len(pairs), "used": used, **self._best(shares)}
 
-    def _curves(
-        self, out: RunWriter, subject: Subject, every: Sequence[Prepared], used: Sequence[Prepared]
-    ) -> pd.DataFrame:
+    def curves(self, opened: _Opened, pair: Prepared) -> Iterator[dict[str, Any]]:
+        """A pair's rows of `curves`."""
         from .curves import pair_curves
-        from .prepared import means
         from .scores import scores
 
-        mean = means(subject, every)
+        subject = opened.subject
+        neurons, own = pair.state(subject)
+        found = scores(
+            *(subject, pair.coded, neurons, own, pair.read, self.rules),
+            steps=self.steps,
+            seed=[self.seed, pair.number],
+        )
+        others = {"resample": own[1], "mean": opened.means[pair.task, neurons.positions]}
+        return pair_curves(subject, pair, neurons, others, found, self.counts)
 
-        def rows(some: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
-            for pair in some:
-                neurons, own = pair.state(subject)
-                found = scores(
-                    *(subject, pair.coded, neurons, own, pair.read, self.rules),
-                    steps=self.steps,
-                    seed=[self.seed, pair.number],
-                )
-                others = {"resample": own[1], "mean": mean[pair.task, neurons.positions]}
-                yield from pair_curves(subject, pair, neurons, others, found, self.counts)
-
-        return out.in_pieces("curves", used, rows, 1, "patch sets of neurons", "pairs")
-
-    def _effects(self, out: RunWriter, subject: Subject, some: Sequence[Prepared]) -> pd.DataFrame:
+    def effects(self, opened: _Opened, pair: Prepared) -> Iterator[dict[str, Any]]:
+        """A pair's rows of `patched`."""
         from .compared import chosen_neurons, pair_effects
         from .scores import scores
 
-        def rows(part: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
-            for pair in part:
-                neurons, own = pair.state(subject)
-                found = scores(
-                    *(subject, pair.coded, neurons, own, pair.read, PREDICTING), steps=self.steps
-                )
-                chosen = chosen_neurons(
-                    *(found, own[0] - own[1], self.top, self.random, [self.seed, pair.number])
-                )
-                yield from pair_effects(subject, pair, neurons, own, found, chosen)
-
-        return out.in_pieces("patched", some, rows, 1, "patch neurons and MLPs", "pairs")
+        subject = opened.subject
+        neurons, own = pair.state(subject)
+        found = scores(
+            *(subject, pair.coded, neurons, own, pair.read, PREDICTING), steps=self.steps
+        )
+        chosen = chosen_neurons(
+            *(found, own[0] - own[1], self.top, self.random, [self.seed, pair.number])
+        )
+        return pair_effects(subject, pair, neurons, own, found, chosen)
 
     def _best(self, shares: pd.DataFrame) -> dict[str, Any]:
         """Of the first task, the median share that 30 neurons (or the count nearest) move."""
@@ -170,3 +162,50 @@ class TruthConfig(TextStudy):
             f"moved by {count}, {rule}": float(value)
             for rule, value in zip(rows["rule"], rows["median"], strict=True)
         }
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a worker keeps from pair to pair."""
+
+    subject: Subject
+    every: list[Prepared]
+    compared: int
+
+    @cached_property
+    def means(self) -> dict[tuple[str, int], Tensor]:
+        from .prepared import means
+
+        return means(self.subject, self.every)
+
+    @cached_property
+    def first(self) -> set[tuple[str, int]]:
+        """The pairs, by task and number, whose neurons and MLPs are patched one by one."""
+        used = [each for each in self.every if not each.reason]
+        of_task = groupby(used, key=lambda each: each.task)
+        return {(task, each.number) for task, own in of_task for each in islice(own, self.compared)}
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Makes a pair's rows of TABLES."""
+
+    config: TruthConfig
+    prints: tuple[tuple[str, str], ...]
+    """The fingerprints that the run is of."""
+
+    def open(self) -> _Opened:
+        from .prepared import prepared
+
+        own = self.config
+        own.check_same(dict(self.prints))
+        subject = own.open_here()
+        every = prepared(subject, own.stored_weights, own._tasks, own.least_gap)
+        return _Opened(subject, every, own.compared)
+
+    def make(self, opened: _Opened, part: int) -> Made:
+        pair = opened.every[part]
+        curves = [] if pair.reason else self.config.curves(opened, pair)
+        compared = (pair.task, pair.number) in opened.first
+        effects = self.config.effects(opened, pair) if compared else []
+        return Made.of(self.config.facts_of(opened.subject), [pair.row()], curves, effects)

@@ -185,7 +185,7 @@ class _Parts:
         own = self.config
         own.check_same(dict(self.prints))
         saes = own.opened()
-        stream = own.stream(own.opened_model(), saes)
+        stream = own.stream(own.open_here(), saes)
         return PartReader(stream, next(iter(saes.by_name.values())), own)
 
     def make(self, opened: PartReader, part: int) -> tuple[bytes, dict[str, Any]]:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import TextStudy
+from ..runs.study import PartedStudy, TextStudy
 from ..runs.writer import RunWriter
 
 
 @dataclass(frozen=True)
-class FitConfig(TextStudy):
+class FitConfig(TextStudy, PartedStudy):
     """Fit the Jacobian lens of a model: one backward pass for each number of the stream and batch
     of prompts, no training."""
 
@@ -42,6 +42,7 @@ class FitConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         if self.prompts < 2:
             raise UserError("--prompts must be at least 2: the two halves are compared")
         if self.batch_size < 1:
@@ -50,13 +51,12 @@ class FitConfig(TextStudy):
             raise UserError("--skip must be at least 0 and leave two positions of --length")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .fitting import fitted
+        from .fitting import JacobianRows, fitted
         from .passages import passages
 
-        subject = self.open(out)
-        rows = passages(subject, self.corpus, self.length, self.prompts)
-        how = (self.skip, self.batch_size, out)
-        table = out.table("layers", fitted(subject, self.stored_weights, rows, *how))
+        rows = passages(self, self.corpus, self.length, self.prompts)
+        task = JacobianRows.of(self, rows, self.skip, self.batch_size)
+        table = out.table("layers", fitted(task, self.stored_weights, out, self.spread))
         return {
             "prompts": self.prompts,
             "least_agreement": float(table["agreement"].min()),

@@ -1,46 +1,96 @@
-"""Fitting a Jacobian lens: sums of J over passages, resumed row by row."""
+"""Fitting a Jacobian lens: sums of J over passages, some rows of a batch's a part of the work."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..model.families import ModelSpec
 from ..model.subject import Subject
 from ..model.weights import Weights
-from ..progress import progress
+from ..progress import log, progress
 from ..runs.checkpoint import Checkpoint
+from ..runs.study import TextStudy
+from ..runs.workers import map_parts
+from ..runs.workers_task import Workers
 from ..runs.writer import RunWriter, save_tensors
 from .files import FILE, said_of, tensors_of
 from .jacobian import prompt_rows
 from .lens import Lens
 
-TOLD = 32
-"""Rows of a batch between two words of progress."""
+ROWS = 64
+"""Rows of J in a part of the work, at most: each part makes its batch's forward pass again."""
+LARGEST = 2**28
+"""Bytes of a part's sums, at most, where a row's are not more."""
 
 
-def fitted(
-    subject: Subject,
-    weights: Weights,
-    rows: list[list[int]],
-    skip: int,
-    size: int,
-    out: RunWriter,
-) -> pd.DataFrame:
-    """Fit on passages, `size` a pass, and write the lens and its halves; `layers.parquet`'s rows.
+class Part(NamedTuple):
+    """Rows of J, from `first` to before `end`, of a batch of passages."""
+
+    batch: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
+class JacobianRows:
+    """Makes sums of rows of J."""
+
+    study: TextStudy
+    """What is opened: a model, and how it is fed."""
+    prints: tuple[tuple[str, str], ...]
+    """The fingerprints of both."""
+    passages: tuple[tuple[int, ...], ...]
+    skip: int
+    """Positions at the beginning of a passage that do not count."""
+    size: int
+    """Passages in a batch."""
+
+    @classmethod
+    def of(cls, study: TextStudy, rows: list[list[int]], skip: int, size: int) -> JacobianRows:
+        """Of a study's model, on rows of ids."""
+        plain = TextStudy(study.model, device=study.device, bos=study.bos)
+        prints = tuple(plain.fingerprints().items())
+        return cls(plain, prints, tuple(map(tuple, rows)), skip, size)
+
+    def batch(self, number: int) -> tuple[tuple[int, ...], ...]:
+        """The passages of a batch."""
+        return self.passages[number * self.size : (number + 1) * self.size]
+
+    def open(self) -> Subject:
+        self.study.check_same(dict(self.prints))
+        return self.study.open_here()
+
+    def make(self, opened: Subject, part: Part) -> tuple[dict[str, Any], np.ndarray]:
+        """What the manifest says of the model, and sums [2, layers, rows, d] in float64, over the
+        passages of even and of odd number."""
+        taken = self.batch(part.batch)
+        rows = []
+        for _, found in prompt_rows(opened, taken, self.skip, part.first, part.end):
+            halves = (found[:, (half - part.batch * self.size) % 2 :: 2] for half in (0, 1))
+            rows.append(torch.stack([own.double().sum(1).cpu() for own in halves]))
+        return self.study.facts_of(opened), torch.stack(rows, 2).numpy()
+
+
+def fitted(task: JacobianRows, weights: Weights, out: RunWriter, workers: Workers) -> pd.DataFrame:
+    """Fit on passages, and write the lens and its halves; `layers.parquet`'s rows.
 
     Args:
         weights: the model's on disk.
-        skip: positions at the beginning of a passage that do not count.
     """
-    halves = _sums(subject, rows, skip, size, out)
-    J = halves.sum(0) / len(rows)
+    halves, count = _sums(task, weights.spec, out, workers), len(task.passages)
+    J = halves.sum(0) / count
     maps = dict(enumerate(J.float()))
-    said = said_of(lens := Lens(weights, "jacobian", maps, len(rows)))
+    said = said_of(lens := Lens(weights, "jacobian", maps, count))
     with out.part(FILE) as path:
         save_tensors(tensors_of(lens), path, said)
-    counts = torch.tensor([len(rows[0::2]), len(rows[1::2])], dtype=torch.float64)
+    counts = torch.tensor([count - count // 2, count // 2], dtype=torch.float64)
     means = halves / counts[:, None, None, None]
     with out.part("halves.safetensors") as path:
         save_tensors({"T": means.float()}, path, said)
@@ -65,25 +115,33 @@ def layers_table(
 
 
 def _sums(
-    subject: Subject, rows: list[list[int]], skip: int, size: int, out: RunWriter
+    task: JacobianRows, spec: ModelSpec, out: RunWriter, workers: Workers
 ) -> Float[Tensor, "2 layers d d"]:
-    """Sums of J over the prompts of even and of odd number, in float64; resumed row by row."""
-    width, layers = subject.spec.d_model, subject.spec.n_layers - 1
+    """Sums of J over the passages of even and of odd number, in float64, added batch by batch;
+    resumed part by part."""
+    width, layers = spec.d_model, spec.n_layers - 1
     sums = torch.zeros(2, layers, width, width, dtype=torch.float64)
     checkpoint, batch, first = Checkpoint(out, "fit"), 0, 0
     if state := checkpoint.read():
         sums, batch, first = state.tensors["sums"], state.note["batch"], state.note["row"]
-    done = batch * size * width + first * len(rows[batch * size : (batch + 1) * size])
-    with progress("fit", len(rows) * width, "rows", done) as advance:
-        for start in range(batch * size, len(rows), size):
-            taken = rows[start : start + size]
-            for i, found in prompt_rows(subject, taken, skip, first):
-                for half in (0, 1):
-                    own = found[:, (half - start) % 2 :: 2]
-                    sums[half, :, i] += own.double().sum(1).cpu()
-                if (i + 1) % TOLD == 0:
-                    advance(TOLD * len(taken))
-                if checkpoint.due():
-                    checkpoint.write({"sums": sums}, {"batch": start // size, "row": i + 1})
-            first = 0
+    done = batch * task.size * width + first * len(task.batch(batch))
+    parts = _parts(task, spec, batch, first)
+    with progress("fit", len(task.passages) * width, "rows", done) as advance:
+        for part, (facts, found) in map_parts(task, parts, workers, log.warning, ordered=True):
+            out.facts = {**facts, **out.facts}
+            sums[:, :, part.first : part.end] += torch.from_numpy(found)
+            advance((part.end - part.first) * len(task.batch(part.batch)))
+            if checkpoint.due():
+                checkpoint.write({"sums": sums}, {"batch": part.batch, "row": part.end})
     return sums
+
+
+def _parts(task: JacobianRows, spec: ModelSpec, batch: int, first: int) -> list[Part]:
+    """What is left of the work from a batch's row on. A row of J is the same in whatever part."""
+    width = spec.d_model
+    size = min(max(LARGEST // (2 * (spec.n_layers - 1) * width * 8), 1), ROWS)
+    return [
+        Part(number, row, min(row + size, width))
+        for number in range(batch, -(-len(task.passages) // task.size))
+        for row in range(first if number == batch else 0, width, size)
+    ]

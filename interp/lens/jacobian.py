@@ -37,12 +37,18 @@ def valid(length: int, skip: int) -> Float[Tensor, " pos"]:
 
 
 def prompt_rows(
-    subject: Subject, rows: Sequence[Sequence[int]], skip: int, first: int = 0
+    subject: Subject,
+    rows: Sequence[Sequence[int]],
+    skip: int,
+    first: int = 0,
+    end: int | None = None,
 ) -> Iterator[tuple[int, Float[Tensor, "layers prompts d"]]]:
-    """Row by row of J, from `first` on: (i, J_l[i, :] of every prompt and source layer).
+    """Row by row of J, from `first` to before `end`: (i, J_l[i, :] of every prompt and source
+    layer).
 
     Args:
         rows: prompts of the same length.
+        end: by default d, so that the last one comes too.
     """
     batch: Batch = subject.pad(rows)
     last = Site("resid_post", subject.spec.n_layers - 1)
@@ -50,10 +56,11 @@ def prompt_rows(
     target = linked.pop(last)
     counts = valid(batch.ids.shape[1], skip).to(target)
     share = (counts / counts.sum())[None, :, None]
-    for i in range(first, target.shape[-1]):
+    end = target.shape[-1] if end is None else end
+    for i in range(first, end):
         cotangent = torch.zeros_like(target)
         cotangent[..., i] = counts
         gradients = torch.autograd.grad(
-            target, list(linked.values()), cotangent, retain_graph=i + 1 < target.shape[-1]
+            target, list(linked.values()), cotangent, retain_graph=i + 1 < end
         )
         yield i, torch.stack([(gradient * share).sum(1) for gradient in gradients])

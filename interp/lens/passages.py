@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ..errors import UserError
-from ..model.subject import Subject
-from ..text.contexts import corpus_rows
+from ..text.contexts import Fed, corpus_rows
 
 
-def passages(
-    subject: Subject, corpus: str, length: int, count: int, after: int = 0
-) -> list[list[int]]:
+def passages(fed: Fed, corpus: str, length: int, count: int, after: int = 0) -> list[list[int]]:
     """The first whole row of ids of each of `count` documents that have one.
 
     Args:
@@ -23,7 +20,7 @@ def passages(
     Raises:
         UserError: the corpus has too few.
     """
-    found = list(islice(_of_each(subject, corpus, length), after, after + count))
+    found = list(islice(_of_each(fed, corpus, length), after, after + count))
     if len(found) < count:
         raise UserError(
             f"the corpus has {len(found)} documents with passages of {length} tokens"
@@ -33,9 +30,9 @@ def passages(
     return found
 
 
-def _of_each(subject: Subject, corpus: str, length: int) -> Iterator[list[int]]:
+def _of_each(fed: Fed, corpus: str, length: int) -> Iterator[list[int]]:
     seen: set[int] = set()
-    for document, ids in corpus_rows(subject, corpus, length):
+    for document, ids in corpus_rows(fed, corpus, length):
         if len(ids) == length and document not in seen:
             seen.add(document)
             yield ids

@@ -17,11 +17,12 @@ By `bias`: `pictures.parquet` (the first row of that table for every picture, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..progress import progress
+from ..runs.parted_tables import Made, parted_tables
+from ..runs.study import PartedStudy
 from ..runs.writer import RunWriter
 from .picture_configs import NetworkConfig, PictureConfig, share, write_maps
 from .pictures import PHOTOGRAPHS
@@ -70,7 +71,7 @@ class ExplainConfig(PictureConfig):
 
 
 @dataclass(frozen=True)
-class BiasConfig(NetworkConfig):
+class BiasConfig(NetworkConfig, PartedStudy):
     """Measure what share of a classifier's best score its biases have, over many pictures."""
 
     STUDY: ClassVar[str] = "linearscope.bias"
@@ -83,29 +84,41 @@ class BiasConfig(NetworkConfig):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         if not self.images:
             raise UserError("--images is empty: name at least one picture")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        import pandas as pd
-
-        network = self.classifier()
-        tables, layers = [], []
-        with progress("pictures", len(self.images), "pictures") as advance:
-            for image in self.images:
-                _, system = self.system(network, image)
-                best = system.y[0].topk(1).indices
-                tables.append(class_table(network, system, best)[0].assign(picture=image))
-                layers.append(layer_table(system, best))
-                advance(1, image)
-        table = out.table("pictures", pd.concat(tables, ignore_index=True))
-        by_picture = pd.concat(layers, keys=self.images, names=["picture"])
-        out.table("layers", by_picture.droplevel(1).reset_index())
+        task = _Pictures(replace(self), tuple(self.fingerprints().items()))
+        how = (range(len(self.images)), self.spread, "pictures", "pictures")
+        table, _ = parted_tables(out, ("pictures", "layers"), task, *how)
         metrics: dict[str, Any] = {"pictures": len(table)}
         for name in ("share", "black_share"):
             low, middle, high = table[name].quantile([0.25, 0.5, 0.75])
             metrics |= {f"{name}, median": middle, f"{name}, quartiles": f"{low:.2f}-{high:.2f}"}
         return metrics
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Makes a picture's rows of `pictures` and `layers`."""
+
+    config: BiasConfig
+    prints: tuple[tuple[str, str], ...]
+    """The fingerprints that the run is of."""
+
+    def open(self) -> PictureNetwork:
+        self.config.check_same(dict(self.prints))
+        return self.config.classifier()
+
+    def make(self, opened: PictureNetwork, part: int) -> Made:
+        image = self.config.images[part]
+        _, system = self.config.system(opened, image)
+        best = system.y[0].topk(1).indices
+        table = class_table(opened, system, best)[0].assign(picture=image)
+        layers = layer_table(system, best)
+        layers.insert(0, "picture", image)
+        return Made.of({}, table, layers)
 
 
 def class_table(

@@ -86,12 +86,7 @@ class ModelStudy:
 
     def check_same(self, prints: dict[str, str]) -> None:
         """Raise UserError if here are other weights or data than `prints` is of."""
-        own = self.fingerprints()
-        if other := [name for name in prints if own.get(name) != prints[name]]:
-            raise UserError(
-                f"{self.model} has another {other[0]} here than where the run was started: copy "
-                "the same files to this machine"
-            )
+        check_prints(self.model, self.fingerprints(), prints)
 
     def open(self, out: RunWriter, **options: Any) -> Subject:
         """The model as a Subject; the manifest gets how well it agrees with plain transformers and
@@ -100,12 +95,13 @@ class ModelStudy:
         Args:
             options: `open_subject`'s.
         """
-        subject = self.opened_model(**options)
+        subject = self.open_here(**options)
         self.record(out, subject)
         return subject
 
-    def opened_model(self, **options: Any) -> Subject:
-        """As `open`, for what writes no run: a worker."""
+    def open_here(self, **options: Any) -> Subject:
+        """As `open`, in a worker, whose process has no run's folder: `facts_of` it go back with its
+        parts."""
         from ..model.subject import open_subject
 
         with waiting(f"opening {self.model}"):
@@ -179,8 +175,8 @@ class TextStudy(ModelStudy):
 
         return Prompting(load_tokenizer(self.stored_weights.folder), self.feeding)
 
-    def opened_model(self, **options: Any) -> Subject:
-        return super().opened_model(bos=self.feeding, **options)
+    def open_here(self, **options: Any) -> Subject:
+        return super().open_here(bos=self.feeding, **options)
 
     def check_words(self, *words: str) -> None:
         """Raise UserError for a word that is not one token, or for two that are the same; "" is
@@ -200,6 +196,15 @@ class TextStudy(ModelStudy):
         most = self.stored_weights.spec.d_vocab
         if not 1 <= k <= most:
             raise UserError(f"--k must be 1 to {most}, not {k}")
+
+
+def check_prints(model: str, own: dict[str, str], wanted: dict[str, str]) -> None:
+    """Raise UserError if a model's fingerprints here are not those where its run was started."""
+    if other := [name for name in wanted if own.get(name) != wanted[name]]:
+        raise UserError(
+            f"{model} has another {other[0]} here than where the run was started: copy the same "
+            "files to this machine"
+        )
 
 
 def plan(study: Study) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The studies on a planted model: the two neurons that carry the target are found, and enough."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,6 +126,13 @@ def test_a_stopped_run_goes_on_pair_by_pair(config, run, tmp_path, monkeypatch):
     assert done == [0, None, 1, 2]
     for name in ("curves", "shares", "patched", "correlations"):
         pd.testing.assert_frame_equal(again.table(name), run.table(name))
+
+
+def test_two_workers_make_the_same_to_the_byte(config, run, tmp_path):
+    two = run_or_load(replace(config, workers="2"), Store(tmp_path))
+    assert two.manifest["files"] == run.manifest["files"]
+    assert two.manifest["key"] == run.manifest["key"]
+    assert two.manifest["parity"] == run.manifest["parity"]
 
 
 def test_random_neurons_move_their_share_of_all(model, task):

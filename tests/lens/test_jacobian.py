@@ -1,5 +1,6 @@
 """The Jacobian lens against derivatives by brute force, and as a study that is stopped."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -99,7 +100,9 @@ def test_of_linear_layers_it_is_the_product_of_what_follows():
 def test_rows_from_some_row_on_are_the_same(subject):
     rows = [list(range(LENGTH))]
     whole = dict(prompt_rows(subject, rows, SKIP))
-    for i, row in prompt_rows(subject, rows, SKIP, first=20):
+    some = dict(prompt_rows(subject, rows, SKIP, first=20, end=29))
+    assert list(some) == list(range(20, 29))
+    for i, row in some.items():
         assert torch.equal(row, whole[i])
 
 
@@ -110,16 +113,23 @@ def test_agreement_is_one_for_equal_halves():
     assert table["trace"].tolist() == pytest.approx([float(j.trace()) / 5 for j in one])
 
 
-def test_a_stopped_fit_goes_on_where_it_was(dog_model, tmp_path, monkeypatch):
+@pytest.fixture
+def config(dog_model, tmp_path, monkeypatch):
+    """A fit whose checkpoints come after every part, of 8 of 32 rows."""
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 0)
+    monkeypatch.setattr(fitting, "ROWS", 8)
     text = tmp_path / "text.jsonl"
     words = [
         '{"text": "' + " ".join(f"w{(7 * d + i) % 200}" for i in range(40)) + '"}' for d in range(5)
     ]
     text.write_text("\n".join(words))
-    config = FitConfig(str(dog_model), corpus=str(text), prompts=5, length=12, skip=2, batch_size=2)
-    whole = run_or_load(config, Store(tmp_path / "whole"))
-    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "SHARE", 0)
+    return FitConfig(str(dog_model), corpus=str(text), prompts=5, length=12, skip=2, batch_size=2)
+
+
+@pytest.fixture
+def stopped_at_row_45(monkeypatch):
+    """The rows that are asked for; the 45th stops the run."""
     asked = []
 
     def stopping(*arguments):
@@ -130,13 +140,35 @@ def test_a_stopped_fit_goes_on_where_it_was(dog_model, tmp_path, monkeypatch):
             yield i, row
 
     monkeypatch.setattr(fitting, "prompt_rows", stopping)
+    return asked
+
+
+def files(run):
+    return {name: part["sha256"] for name, part in run.manifest["files"].items()}
+
+
+def test_a_stopped_fit_goes_on_where_it_was(config, stopped_at_row_45, tmp_path, monkeypatch):
     store = Store(tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         run_or_load(config, store)
     again = run_or_load(config, store)
-    for name in ("lens.safetensors", "halves.safetensors", "layers.parquet"):
-        assert again.manifest["files"][name] == whole.manifest["files"][name]
-    assert len(asked) == 3 * 32 + 1  # the row that was stopped at comes again
+    assert len(stopped_at_row_45) == 3 * 32 + 5  # those of the part that was stopped come again
+    monkeypatch.setattr(fitting, "ROWS", 64)
+    whole = run_or_load(config, Store(tmp_path / "whole"))
+    assert files(again) == files(whole)
+    assert len(files(whole)) == 3
+    assert {"parity", "text"} <= set(again.manifest)
     assert whole.metrics["prompts"] == 5
     J, halves = (load_file(whole.part(f"{n}.safetensors"))["T"] for n in ("lens", "halves"))
     torch.testing.assert_close((3 * halves[0] + 2 * halves[1]) / 5, J)
+
+
+def test_a_fit_begun_here_and_finished_by_two_workers_is_the_same_to_the_byte(
+    config, stopped_at_row_45, tmp_path
+):
+    store = Store(tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        run_or_load(config, store)
+    two = run_or_load(replace(config, workers="2"), store)
+    assert len(stopped_at_row_45) == 45, "the rest is made by others"
+    assert files(two) == files(run_or_load(config, Store(tmp_path / "one")))

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from interp.cli import main
 from interp.directions import Directions
+from interp.linearscope import explain
+from interp.linearscope.explain import BiasConfig
 from interp.linearscope.figures import token_contributions
 from interp.linearscope.networks import open_network
 from interp.linearscope.responses import SvdConfig
@@ -96,6 +98,26 @@ def test_bias_over_pictures(own, capsys):
     assert list(table["picture"]) == pictures
     assert metrics["share, median"] == pytest.approx(table["share"].median())
     assert figure_names(open_run("run")) == {"shares"}
+
+
+def test_pictures_begun_here_and_finished_by_two_workers_are_the_same(own, monkeypatch):
+    config = BiasConfig(model="planted:Classifier", images=("moon", "chelsea", "coffee"))
+    plain, made = explain.layer_table, []
+
+    def stopping(system, classes):
+        if made:
+            raise KeyboardInterrupt
+        made.append(classes)
+        return plain(system, classes)
+
+    monkeypatch.setattr(explain, "layer_table", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run_or_load(config, Store(own / "two"))
+    monkeypatch.setattr(explain, "layer_table", plain)
+    two = run_or_load(replace(config, workers="2"), Store(own / "two"))
+    one = run_or_load(config, Store(own / "one"))
+    assert two.manifest["files"] == one.manifest["files"]
+    assert list(one.table("layers")["picture"].unique()) == ["moon", "chelsea", "coffee"]
 
 
 def test_impulse_measures_a_planted_shift(own, capsys):

@@ -13,8 +13,8 @@ IDS = [[3, 17, 5, 99, 42, 7]]
 
 
 @pytest.fixture(scope="session")
-def opened_model(model_folder):
-    """`opened_model(family, dtype)`: an `Opened`."""
+def open_here(model_folder):
+    """`open_here(family, dtype)`: an `Opened`."""
 
     @lru_cache
     def opened(family, dtype=torch.float32):

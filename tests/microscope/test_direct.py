@@ -48,13 +48,13 @@ def of_plain(logits, asked):
 @pytest.mark.parametrize("asked", WANTED)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_parts_add_up_to_the_logit_of_plain_transformers(
-    family, asked, opened_model, model_folder
+    family, asked, open_here, model_folder
 ):
     for position in (2, 5):
         # transformers computes norms in float32 even where the model is in float64
         expected = of_plain(plain(model_folder(family))[position], asked)
         for dtype, within in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
-            found = direct(opened_model(family, dtype), position, asked)
+            found = direct(open_here(family, dtype), position, asked)
             total = sum(float(part.contribution) for part in parts(found))
             assert total == pytest.approx(float(found.values), abs=within)
             assert total == pytest.approx(expected, abs=1e-4)
@@ -62,8 +62,8 @@ def test_the_parts_add_up_to_the_logit_of_plain_transformers(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_heads_and_neurons_add_up_to_their_layer(family, opened_model):
-    found = direct(opened_model(family, torch.float64), 4, WANTED[1])
+def test_heads_and_neurons_add_up_to_their_layer(family, open_here):
+    found = direct(open_here(family, torch.float64), 4, WANTED[1])
     heads, neurons = every_head(found), every_neuron(found)
     rows = part_table(found)
     for kind, every in (("attention", heads), ("MLP", neurons)):
@@ -76,15 +76,15 @@ def test_heads_and_neurons_add_up_to_their_layer(family, opened_model):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_head_s_sources_add_up_to_it(family, opened_model):
-    found = direct(opened_model(family, torch.float64), 4, WANTED[0])
+def test_a_head_s_sources_add_up_to_it(family, open_here):
+    found = direct(open_here(family, torch.float64), 4, WANTED[0])
     for layer in (0, 1):
         sources = found.sources(layer)
         assert torch.allclose(sources.sum(2), found.heads(layer), atol=1e-9, rtol=0)
         assert not sources[:, :, 5:].any()
 
 
-def test_neurons_are_those_of_plain_transformers(opened_model, model_folder):
+def test_neurons_are_those_of_plain_transformers(open_here, model_folder):
     """a_i W_U . (gain * w_i) / rms, from the weights and activations that transformers has."""
     model = AutoModelForCausalLM.from_pretrained(model_folder("llama"), dtype=torch.float64)
     kept = {}
@@ -101,11 +101,11 @@ def test_neurons_are_those_of_plain_transformers(opened_model, model_folder):
         kept[layer][3] * (row @ block.mlp.down_proj.weight)
         for layer, block in enumerate(model.model.layers)
     ]
-    found = every_neuron(direct(opened_model("llama", torch.float64), 3, Asked(11)))
+    found = every_neuron(direct(open_here("llama", torch.float64), 3, Asked(11)))
     torch.testing.assert_close(found.contributions[0], torch.cat(expected), atol=1e-6, rtol=1e-5)
 
 
-def test_what_layer_norm_centres_is_left_out(opened_model, model_folder):
+def test_what_layer_norm_centres_is_left_out(open_here, model_folder):
     """GPT-2: the same by hand, with the mean of what is written taken away."""
     model = AutoModelForCausalLM.from_pretrained(model_folder("gpt2"), dtype=torch.float64)
     kept = {}
@@ -118,7 +118,7 @@ def test_what_layer_norm_centres_is_left_out(opened_model, model_folder):
     norm, x, written = model.transformer.ln_f, kept["x"][4], kept["attn"][4]
     scale = (x.var(correction=0) + norm.eps).sqrt()
     expected = model.lm_head.weight[11] @ ((written - written.mean()) / scale * norm.weight)
-    found = direct(opened_model("gpt2", torch.float64), 4, Asked(11))
+    found = direct(open_here("gpt2", torch.float64), 4, Asked(11))
     rows = part_table(found).query("layer == 1")
     whole = rows[rows["kind"] == "attention"]["contribution"].item()
     bias = float(found.bias("attn_post", 1))

@@ -49,8 +49,8 @@ def test_side_by_side():
     assert rows["probability"].isna().tolist() == [False, True, False]
 
 
-def test_differences_add_up_to_that_of_the_logits(opened_model):
-    opened = opened_model("gemma3_text", torch.float64)
+def test_differences_add_up_to_that_of_the_logits(open_here):
+    opened = open_here("gemma3_text", torch.float64)
     asked = Asked(11, against=12)
     here, there = (
         Direct.one(seen_of(opened, opened.subject.pad([ids])), 3, asked)
