@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ..errors import UserError
-from ..text.contexts import Fed, corpus_rows
+from ..text.contexts import Feeder, corpus_rows
 
 
-def passages(fed: Fed, corpus: str, length: int, count: int, after: int = 0) -> list[list[int]]:
+def passages(fed: Feeder, corpus: str, length: int, count: int, after: int = 0) -> list[list[int]]:
     """The first whole row of ids of each of `count` documents that have one.
 
     Args:
@@ -30,7 +30,7 @@ def passages(fed: Fed, corpus: str, length: int, count: int, after: int = 0) -> 
     return found
 
 
-def _of_each(fed: Fed, corpus: str, length: int) -> Iterator[list[int]]:
+def _of_each(fed: Feeder, corpus: str, length: int) -> Iterator[list[int]]:
     seen: set[int] = set()
     for document, ids in corpus_rows(fed, corpus, length):
         if len(ids) == length and document not in seen:

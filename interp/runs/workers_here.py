@@ -98,8 +98,8 @@ def _begin(task: Task[Any], number: Any, cores: int, gpus: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends its workers
     with number.get_lock():
         own, number.value = number.value, number.value + 1
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(cores)
+    threads = os.environ.get("OMP_NUM_THREADS") or str(cores)
+    os.environ |= {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
     if gpus:
         first = int(own * gpus)
         most = max(int(gpus), 1)
