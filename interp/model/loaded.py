@@ -28,9 +28,17 @@ class LoadedWeights(Weights):
         name = f"{self._names.head or self._names.embed}.weight"
         return self._float(self._checked(name, (self.spec.d_vocab, self.spec.d_model))[tokens])
 
-    def _read(self, stored: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
-        tensor = self._checked(stored, shape)
-        return self._float(tensor if entry is None else tensor[entry])
+    def _read(
+        self,
+        stored: str,
+        shape: tuple[int, ...],
+        entry: int | None = None,
+        span: slice = slice(None),
+        axis: int = 0,
+    ) -> Tensor:
+        whole = self._checked(stored, shape)
+        matrix = whole if entry is None else whole[entry]
+        return self._float(matrix[:, span].T if axis else matrix[span]).contiguous()
 
     def _checked(self, stored: str, shape: tuple[int, ...]) -> Tensor:
         tensor = self._tensors.get(stored)

@@ -52,6 +52,12 @@ class Place(NamedTuple):
     parameter: str = ""
     """The matrix's name in transformers' causal-LM class; "" for one of several experts."""
 
+    def within(self, neurons: slice) -> slice:
+        """The rows or columns that are some of these neurons."""
+        count = self.shape[-2 if self.rows else -1]
+        chosen = range(count)[self.span][neurons]
+        return slice(chosen.start, chosen.stop, chosen.step)
+
     def vectors(self, matrix: Tensor) -> Float[Tensor, "neurons d_model"]:
         """A view of the matrix with one row a neuron."""
         return matrix[self.span] if self.rows else matrix[:, self.span].T

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -96,16 +97,23 @@ def header(path: Path) -> list[Stored]:
         raise UserError(_unreadable(path, error)) from error
 
 
-def read_tensor(stored: Stored, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
-    """A tensor of a safetensors file in float32, converted a slice at a time.
+def read_tensor(
+    stored: Stored,
+    shape: tuple[int, ...],
+    entry: int | None = None,
+    span: slice = slice(None),
+    axis: int = 0,
+) -> Tensor:
+    """A tensor of a safetensors file in float32, or a part of it; nothing else of it is in memory.
 
     Args:
         shape: the whole tensor's.
-        entry: read this entry of the first axis alone (one expert's matrix of a stack of 8 GB).
+        entry: of this entry of the first axis alone (one expert's matrix of a stack of 8 GB).
+        span: these rows of the matrix; with axis 1 these columns, each a row of what is returned.
 
     Raises:
-        UserError: it has another shape or a dtype that is not floating point, holds a NaN or an
-            infinity, or the file cannot be read.
+        UserError: it has another shape or a dtype that is not floating point, what is read of it
+            holds a NaN or an infinity, or the file cannot be read.
     """
     import torch
 
@@ -118,19 +126,37 @@ def read_tensor(stored: Stored, shape: tuple[int, ...], entry: int | None = None
         raise UserError(wrong_shape(stored, shape))
     try:
         with safe_open(path, "pt") as file:
-            view = file.get_slice(name)
-            if entry is not None:
-                whole: Tensor = view[entry : entry + 1][0].float()
-            else:
-                whole = torch.empty(shape, dtype=torch.float32)
-                step = max(SLICE_BYTES // (4 * (shape[1] if len(shape) > 1 else 1)), 1)
-                for start in range(0, shape[0], step):
-                    whole[start : start + step] = view[start : start + step]
+            part = _part(file.get_slice(name), shape, entry, span, axis)
     except (SafetensorError, OSError) as error:
         raise UserError(_unreadable(path, error)) from error
-    if not torch.isfinite(torch.stack(torch.aminmax(whole))).all():
+    if part.numel() and not torch.isfinite(torch.stack(torch.aminmax(part))).all():
         raise UserError(f"'{name}' in {path} holds a NaN or an infinity: the file is damaged")
-    return whole
+    return part
+
+
+def _part(view: Any, shape: tuple[int, ...], entry: int | None, span: slice, axis: int) -> Tensor:
+    """`read_tensor` of what can be sliced, converted some rows at a time."""
+    import torch
+
+    of_entry = () if entry is None else (slice(entry, entry + 1),)
+    height, *widths = shape if entry is None else shape[1:]
+    first, stop, step = span.indices(widths[0] if axis else height)
+    taken = len(range(first, stop, step))
+    part = torch.empty((taken, height) if axis else (taken, *widths), dtype=torch.float32)
+    width = math.prod([(stop - first)] if axis else widths)
+    rows = max(SLICE_BYTES // (4 * max(width, 1)) // step, 1) * step
+    for start in range(*(0, height) if axis else (first, stop), rows):
+        end = min(start + rows, height if axis else stop)
+        columns = (slice(first, stop),) if axis else ()
+        read = view[(*of_entry, slice(start, end), *columns)]
+        block = read if entry is None else read[0]
+        if axis:
+            part[:, start:end] = block[:, ::step].T
+        else:
+            place = (start - first) // step
+            own = block[::step]
+            part[place : place + len(own)] = own
+    return part
 
 
 def wrong_shape(stored: Stored, shape: tuple[int, ...]) -> str:

@@ -15,7 +15,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -132,20 +132,28 @@ class Weights:
                 f"{expert_reason(self.spec, layers[0])}"
             )
 
-    def neurons(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, "n d_model"]:
+    def neurons(
+        self, kind: Kind, layer: int, expert: str = "", some: slice = slice(None)
+    ) -> Float[Tensor, "n d_model"]:
         """One row a neuron, as stored: the vector it reads with (up, gate) or writes (down).
+
+        Args:
+            some: these neurons of the bank; the others are not read.
 
         Raises:
             UserError: a kind, layer or expert that the model lacks; a layer of experts, and none
                 is named.
         """
         at = self.place(kind, layer, expert)
-        return at.vectors(self._read(at.stored, at.shape, at.entry)).contiguous()
+        axis = 0 if at.rows else 1
+        return self._read(at.stored, at.shape, at.entry, at.within(some), axis)
 
-    def in_stream(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, "n d_model"]:
+    def in_stream(
+        self, kind: Kind, layer: int, expert: str = "", some: slice = slice(None)
+    ) -> Float[Tensor, "n d_model"]:
         """One row a neuron: the vector it reads with (up, gate), or what one unit of its activation
         adds to the stream (down): the stored vector times `write_gain`."""
-        rows = self.neurons(kind, layer, expert)
+        rows = self.neurons(kind, layer, expert, some)
         return rows * self.write_gain(layer) if kind == "down" else rows
 
     def write_gain(self, layer: int) -> Float[Tensor, " d_model"]:
@@ -319,14 +327,14 @@ class Weights:
         if not 0 <= layer < self.spec.n_layers:
             raise UserError(f"no layer {layer}: this model has layers 0..{self.spec.n_layers - 1}")
 
-    def _read(self, stored: str, shape: tuple[int, ...], entry: int | None = None) -> Tensor:
-        """A tensor in float32, or one entry of its first axis, converted a slice at a time; its
-        shape and values are checked."""
+    def _read(self, stored: str, shape: tuple[int, ...], *part: Any) -> Tensor:
+        """A tensor in float32, or a part of it (`read_tensor`); its shape and values are
+        checked."""
         if stored not in self:
             raise UserError(
                 f"{self} has no tensor '{stored}', which a {self.spec.model_type} model should have"
             )
-        return read_tensor(self._stored[stored], shape, entry)
+        return read_tensor(self._stored[stored], shape, *part)
 
 
 def open_weights(name: str) -> Weights:
