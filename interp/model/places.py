@@ -7,12 +7,13 @@ seen from the tensors that there are.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .families import Experts, ModelSpec, Names, Part
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 Kind = Literal["up", "gate", "down"]
 DENSE_ONLY = ("mlp_gate", "mlp_up", "mlp_post")

@@ -102,7 +102,10 @@ def levelled(vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Float
     to get there, inverted: a power of two each (in float64), so nothing is rounded. Zeros stay."""
     exponents = np.frexp(vectors.abs().amax(1).cpu().numpy())[1]
     half = exponents // 2  # the whole factor may be beyond float32
-    for part in (half, exponents - half):
-        factor = torch.from_numpy(np.ldexp(1.0, -part)).to(vectors)
-        vectors = vectors * factor[:, None]
-    return vectors, torch.from_numpy(np.ldexp(1.0, exponents))
+    first, second = (
+        torch.from_numpy(np.ldexp(1.0, -part)).to(vectors)[:, None]
+        for part in (half, exponents - half)
+    )
+    near_one = vectors * first
+    near_one *= second
+    return near_one, torch.from_numpy(np.ldexp(1.0, exponents))

@@ -18,7 +18,8 @@ read off them (`chance.py`).
 
 Tables of the run:
 
-`neurons/L000.parquet` …, one file a layer, one row per (layer, kind, neuron, side):
+`neurons/L000.parquet` …, one file a layer, or for a wide one `L000-000.parquet` …, one a slice
+    (`slices.py`), one row per (layer, kind, neuron, side):
     layer int16, kind string (up | gate | down), neuron int32
     expert string      only of a model with experts: e0, e1, …, shared; "" in its dense layers
     side string        top: the vector itself; bottom: its negation
@@ -51,33 +52,42 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from ..errors import UserError
-from ..model.site import Site
+from ..model.places import Kind
 from ..model.vocabulary import has_text, without_string
 from ..progress import in_words, log, progress
-from ..runs.parts import file_of, write_table
 from ..runs.store import Run, Store
 from ..runs.study import ModelStudy, PartedStudy, plan, run_or_load
 from ..runs.workers import map_parts
 from ..runs.writer import RunWriter
+from .slices import NUMBERS, Slice, slices
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from ..lens.lens import Lens
-    from .decode import Decoder
 
-Kind = Literal["up", "gate", "down"]
 FOLDERS = ("random", "neurons")
 """Of a layer's tables, in the order that they are made in."""
-TOKENS, VOCABULARY = "vocabulary/tokens.parquet", -1
-"""The table of the tokens, and its number among the parts."""
+TOKENS = "vocabulary/tokens.parquet"
 FLOPS_A_CORE = 5e10
 """Operations a second, for an estimate: 4.6e10 with SmolLM2 and 8.9e10 with Gemma 3 270M, measured
 on two cores of an x86 server."""
+
+
+class Part(NamedTuple):
+    """A slice of a layer."""
+
+    layer: int
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}, slice {self.number}"
+
+
+VOCABULARY = Part(-1)
+"""The table of the tokens among the parts."""
 
 
 @dataclass(frozen=True)
@@ -148,53 +158,63 @@ class AtlasConfig(ModelStudy, PartedStudy):
         from .indexing import AtlasTables, write_index
 
         spec, kinds = self.stored_weights.spec, self.kinds
-        names = [f"L{layer:03d}.parquet" for layer in range(spec.n_layers)]
-        missing = [
-            layer
-            for layer, name in enumerate(names)
-            if not (out.has(f"random/{name}") and out.has(f"neurons/{name}"))
-        ]
-        sizes = [self._vectors(layer) for layer in range(spec.n_layers)]
-        started, total, ahead = time.monotonic(), sum(sizes), sum(sizes[i] for i in missing)
+        parts = {part: file for layer in range(spec.n_layers) for part, file in self._files(layer)}
+        missing = {
+            part: file
+            for part, file in parts.items()
+            if not all(out.has(f"{folder}/{file}") for folder in FOLDERS)
+        }
+        sizes = {part: self.slices(part.layer)[part.number].vectors for part in parts}
+        started, total = time.monotonic(), sum(sizes.values())
+        ahead = sum(sizes[part] for part in missing)
         self._announce(ahead)
         with progress(f"atlas of {self.model}", total, "vectors", total - ahead) as advance:
-            self._write_layers(out, {layer: names[layer] for layer in missing}, sizes, advance)
+            self._write(out, missing, lambda part: advance(sizes[part], f"layer {part.layer}"))
         decoded = time.monotonic() - started
-        write_index(out, AtlasTables.of_folder(out.path, names))
+        write_index(out, AtlasTables.of_folder(out.path, list(parts.values())))
         out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.device}
         if self.lens:
             out.facts["lens"] = self.opened_lens.about
+        layers = len({part.layer for part in missing})
         return {
             "vectors": total,
-            "layers_computed": len(missing),
-            "layers_resumed": spec.n_layers - len(missing),
+            "layers_computed": layers,
+            "layers_resumed": spec.n_layers - layers,
             "atlas_s": round(decoded, 2),
             "index_s": round(time.monotonic() - started - decoded, 2),
         }
 
-    def _write_layers(
-        self,
-        out: RunWriter,
-        names: dict[int, str],
-        sizes: list[int],
-        advance: Callable[..., None],
+    def _write(
+        self, out: RunWriter, names: dict[Part, str], advance: Callable[[Part], None]
     ) -> None:
-        """Write the tables of these layers as they are finished. The read-outs leave memory before
+        """Write the tables of these slices as they are finished. The read-outs leave memory before
         the index is made."""
-        files = {layer: [f"{folder}/{names[layer]}" for folder in FOLDERS] for layer in names}
+        from .making import Slices
+
+        files = {part: [f"{folder}/{names[part]}" for folder in FOLDERS] for part in names}
         if not out.has(TOKENS):
             files = {VOCABULARY: [TOKENS], **files}
-        task = _Layers(replace(self), tuple(self.fingerprints().items()))
-        for layer, tables in map_parts(task, list(files), self.spread, log.warning):
-            for name, content in zip(files[layer], tables, strict=True):
+        task = Slices(replace(self), tuple(self.fingerprints().items()))
+        for part, tables in map_parts(task, list(files), self.spread, log.warning):
+            for name, content in zip(files[part], tables, strict=True):
                 with out.part(name) as path:
                     path.write_bytes(content)
-            if layer != VOCABULARY:
-                advance(sizes[layer], f"layer {layer}")
+            if part != VOCABULARY:
+                advance(part)
 
-    def _vectors(self, layer: int) -> int:
-        """How many vectors a layer has, of the kinds decoded."""
-        return len(self.kinds) * sum(bank.size for bank in self.stored_weights.banks(layer))
+    def slices(self, layer: int) -> list[Slice]:
+        """What of a layer is decoded at once: all of it in most models."""
+        weights = self.stored_weights
+        layers, banks = weights.spec.n_layers, weights.banks(layer)
+        random = self.random // layers + (layer < self.random % layers)
+        return slices(banks, self.kinds, weights.spec.d_model, random, NUMBERS)
+
+    def _files(self, layer: int) -> Iterator[tuple[Part, str]]:
+        """The parts of a layer, and the name of the tables of each."""
+        count = len(self.slices(layer))
+        for number in range(count):
+            own = f"-{number:03d}" if count > 1 else ""
+            yield Part(layer, number), f"L{layer:03d}{own}.parquet"
 
     def _announce(self, vectors: int) -> None:
         spec, cores = self.stored_weights.spec, os.cpu_count() or 1
@@ -214,83 +234,6 @@ class AtlasConfig(ModelStudy, PartedStudy):
         size, folder = self.stored_weights.spec.d_vocab, self.stored_weights.folder
         absent = len(without_string(folder, size))
         return size if self.all_ids else size - absent
-
-    def decoded(self, layer: int, decoder: Decoder) -> Iterator[pa.Table]:
-        """One layer's random directions and its neurons (FOLDERS) as tables, decoded in one pass; a
-        layer of experts expert by expert."""
-        import pyarrow as pa
-
-        layers, banks = self.stored_weights.spec.n_layers, self.stored_weights.banks(layer)
-        share = self.random // layers + (layer < self.random % layers)
-        parts = [
-            self._bank(layer, bank.expert, share // len(banks) + (i < share % len(banks)), decoder)
-            for i, bank in enumerate(banks)
-        ]
-        for tables in zip(*parts, strict=True):
-            yield pa.concat_tables(tables)
-
-    def _bank(
-        self, layer: int, expert: str, random: int, decoder: Decoder
-    ) -> tuple[pa.Table, pa.Table]:
-        """Random directions and neurons of a layer's MLP or of one of its experts."""
-        import numpy as np
-        import pandas as pd
-        import pyarrow as pa
-        import torch
-
-        from .decode import random_like
-
-        weights = self.stored_weights
-        vectors, numbers, randoms, drawn = [], [], [], []
-        for kind in self.kinds:
-            rows = weights.in_stream(kind, layer, expert)
-            seed = [self.seed, layer, *f"{expert}{kind}".encode()]
-            places, directions = random_like(rows, random, seed)
-            vectors.append(rows)
-            numbers.append(np.arange(len(rows)))
-            randoms.append(directions)
-            drawn.append(places)
-        of_kind = np.repeat(2 * self.kinds, [len(places) for places in (*numbers, *drawn)])
-        index = {"layer": np.full(len(of_kind), layer, np.int16), "kind": of_kind}
-        if weights.spec.n_experts:
-            index["expert"] = np.full(len(of_kind), expert)
-        index["neuron"] = np.concatenate([*numbers, *drawn]).astype(np.int32)
-        every = torch.cat([*vectors, *randoms])
-        if self.lens:
-            every = self.opened_lens.vectors(every, Site("mlp_out", layer))
-        elif self.norm != "raw":
-            every *= weights.gain("mlp", layer) if self.norm == "mlp" else weights.gain("final")
-        sides = decoder.rows(every, pd.DataFrame(index))
-        neurons = sum(map(len, vectors))
-        return (
-            pa.concat_tables([side.slice(neurons) for side in sides]),
-            pa.concat_tables([side.slice(0, neurons) for side in sides]),
-        )
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """Makes the tables of an atlas's layers as the bytes of their files."""
-
-    config: AtlasConfig
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints that the run is of."""
-
-    def open(self) -> Decoder:
-        from .decode import Decoder
-
-        own = self.config
-        own.check_same(dict(self.prints))
-        return Decoder(own.stored_weights, own.k, own.all_ids, own.device)
-
-    def make(self, opened: Decoder, part: int) -> list[bytes]:
-        """The files of a layer, as FOLDERS has them; of VOCABULARY the one table of the tokens."""
-        from .indexing import write_rows
-
-        if part == VOCABULARY:
-            return [file_of(lambda file: write_table(opened.vocabulary, file))]
-        tables = self.config.decoded(part, opened)
-        return [file_of(partial(write_rows, rows)) for rows in tables]
 
 
 def stored_or_made(wanted: AtlasConfig, purpose: str) -> Run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.readout import levelled, open_readout
+from ..model.readout import Readout, levelled, open_readout
 from ..model.vocabulary import token_strings, word_family
 from ..model.weights import Weights
+from ..runs.workers_lent import Lent, tensor
 from .coherence import coherence, whitened
 
 
 class Decoder:
-    """A model's read-out and words, opened once for all layers."""
+    """A model's read-out and words, opened once for all layers.
 
-    def __init__(self, weights: Weights, k: int, all_ids: bool = False, device: str = "cpu"):
-        self._k, self._readout = k, open_readout(weights, all_ids).to(device)
+    Args:
+        lent: what `lent` of another decoder gives; else it is made.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        k: int,
+        all_ids: bool = False,
+        device: str = "cpu",
+        lent: Lent | None = None,
+    ) -> None:
+        own = Readout(tensor(lent["rows"]), tensor(lent["ids"])) if lent else None
+        self._k, self._readout = k, (own or open_readout(weights, all_ids)).to(device)
+        self._units = (tensor(lent["units"]) if lent else whitened(self._readout.rows)).to(device)
         strings = token_strings(weights.folder, weights.spec.d_vocab)
         ids = self._readout.ids.cpu().numpy().astype(np.int32)
         tokens = [strings[i] for i in ids]
@@ -33,9 +46,10 @@ class Decoder:
         self._strings = pa.array(strings)
         self._words = pd.factorize(self.vocabulary["word"])[0]
 
-    @cached_property
-    def _units(self) -> Tensor:
-        return whitened(self._readout.rows)
+    def lent(self) -> Lent:
+        """What decoders of the same model can share: 6 bytes for each number of the unembedding."""
+        shared = {**self._readout._asdict(), "units": self._units}
+        return {name: each.cpu().numpy() for name, each in shared.items()}
 
     def rows(self, vectors: Float[Tensor, "n d_model"], index: pd.DataFrame) -> list[pa.Table]:
         """The top sides of some vectors and their bottom sides, each with the columns of `index`

@@ -42,7 +42,7 @@ from ..runs.store import Run, read_parquet
 from ..runs.writer import RunWriter
 from .chance import Steps
 from .postings import Entries
-from .rows import SCORE, STATISTICS, WORD, density
+from .rows import SCORE, STATISTICS, WORD, density, has_random
 
 BATCH = 2**16
 """Rows of an atlas handled at once."""
@@ -93,7 +93,7 @@ class AtlasTables:
 
 def tables_of(atlas: Run) -> AtlasTables:
     """The tables of a finished atlas, each as it was written."""
-    random = atlas.below("random") if atlas.has("random/L000") else []
+    random = atlas.below("random") if has_random(atlas) else []
     return AtlasTables(
         [atlas.part(name) for name in atlas.below("neurons")],
         [atlas.part(name) for name in random],

@@ -15,7 +15,8 @@ from ..errors import UserError
 from ..runs.intervals import group_weights, middle
 from ..runs.query import query
 from ..runs.store import Run
-from .search import has_random, narrow
+from .rows import has_random
+from .search import narrow
 
 FEWEST = 200
 """Random rows of a layer and kind that a percentile needs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ..runs.query import query
+from ..runs.store import Run
 
 STATISTICS = ("z", "margin", "coherence", "kurtosis", "skewness", "norm")
 """Columns of an atlas that rank or describe a row; one of an earlier version may lack some."""
@@ -13,6 +14,12 @@ WORD = r"regexp_full_match(trim({}), '\p{{L}}{{3,}}')"
 SCORE = "z::DOUBLE + margin::DOUBLE AS score"
 """The score of a row's own first word."""
 BINS = 60
+
+
+def has_random(atlas: Run) -> bool:
+    """Whether the atlas has random directions, and so p and q; an earlier version's has none, and
+    no coherence."""
+    return any(name.startswith("random/") for name in atlas.files)
 
 
 def density(table: str, statistic: str, bins: int = BINS) -> pd.DataFrame:

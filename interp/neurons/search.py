@@ -22,7 +22,7 @@ from ..runs.query import query, word_ids
 from ..runs.store import Run, Store
 from .chance import p_values, q_by_steps, q_values
 from .index import Index, Rows, index_of
-from .rows import BINS, SCORE, STATISTICS, WORD
+from .rows import BINS, SCORE, STATISTICS, WORD, has_random
 from .rows import density as density_of
 
 Rank = Literal["score", "coherence"]
@@ -183,12 +183,6 @@ def _range(model: dict[str, Any]) -> str:
         return f"neurons 0..{model['d_mlp'] - 1}"
     shared = f", shared.0..{model['d_shared'] - 1}" if model["d_shared"] else ""
     return f"experts e0..e{model['n_experts'] - 1} of neurons 0..{model['d_expert'] - 1}{shared}"
-
-
-def has_random(atlas: Run) -> bool:
-    """Whether the atlas has random directions, and so p and q; an earlier version's has none, and
-    no coherence."""
-    return atlas.has("random/L000")
 
 
 def statistics(atlas: Run) -> tuple[str, ...]:

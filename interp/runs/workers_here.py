@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..errors import UserError
+from .workers_lent import lent_files, opened_with
 from .workers_task import RETRIES, P, Task, Workers
 
 AHEAD = 2
 """Parts under way or ready to begin, for each worker."""
 _state: list[Any] = []
-"""Of a worker: its task, and what that has opened."""
+"""Of a worker: its task, the folder of what is lent to it, and what it has opened."""
 
 
 def in_processes(
@@ -30,9 +32,20 @@ def in_processes(
     ordered: bool,
 ) -> Iterator[tuple[P, Any]]:
     """`workers.map_parts` in processes of this machine."""
+    with lent_files(task) as lent:
+        yield from _in_processes((task, lent), parts, workers, died, ordered)
+
+
+def _in_processes(
+    given: tuple[Task[P], Path | None],
+    parts: Sequence[P],
+    workers: Workers,
+    died: Callable[[str], None],
+    ordered: bool,
+) -> Iterator[tuple[P, Any]]:
     left, lost = deque(parts), 0
     while left:
-        pool = _pool(task, workers)
+        pool = _pool(given, workers)
         under_way: dict[Future[Any], P] = {}
         try:
             while left or under_way:
@@ -74,12 +87,12 @@ class _Alone(SpawnContext):
     Process = _Process  # type: ignore[assignment]
 
 
-def _pool(task: Task[Any], workers: Workers) -> ProcessPoolExecutor:
+def _pool(given: tuple[Task[Any], Path | None], workers: Workers) -> ProcessPoolExecutor:
     context = _Alone()
     number = context.Value("i", 0)
-    given = (task, number, workers.cores, workers.gpus)
+    about = (*given, number, workers.cores, workers.gpus)
     return ProcessPoolExecutor(
-        workers.number, mp_context=context, initializer=_begin, initargs=given
+        workers.number, mp_context=context, initializer=_begin, initargs=about
     )
 
 
@@ -93,7 +106,7 @@ def _end(pool: ProcessPoolExecutor) -> None:
         process.join()
 
 
-def _begin(task: Task[Any], number: Any, cores: int, gpus: float) -> None:
+def _begin(task: Task[Any], lent: Path | None, number: Any, cores: int, gpus: float) -> None:
     """Make this process a worker; torch is not imported yet."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends its workers
     with number.get_lock():
@@ -104,11 +117,11 @@ def _begin(task: Task[Any], number: Any, cores: int, gpus: float) -> None:
         first = int(own * gpus)
         most = max(int(gpus), 1)
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(first, first + most)))
-    _state[:] = [task]
+    _state[:] = [task, lent]
 
 
 def _made(part: Any) -> Any:
-    if len(_state) == 1:
-        _state.append(_state[0].open())
-    task, opened = _state
+    if len(_state) == 2:
+        _state.append(opened_with(*_state))
+    task, _, opened = _state
     return task.make(opened, part)

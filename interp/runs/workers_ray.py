@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..errors import UserError
+from .workers_lent import Lending
 from .workers_task import RETRIES, P, Task, Workers
 
 AHEAD = 2
@@ -29,9 +30,10 @@ def on_ray(
     made, left = ray.remote(**wanted)(_made), deque(parts)
     under_way: dict[Any, P] = {}
     try:
+        lent = {n: ray.put(a) for n, a in task.lend().items()} if isinstance(task, Lending) else {}
         while left or under_way:
             while left and len(under_way) < AHEAD * _room(ray, workers):
-                under_way[made.remote(task, left[0])] = left[0]
+                under_way[made.remote(task, lent, left[0])] = left[0]
                 left.popleft()
             awaited = [next(iter(under_way))] if ordered else list(under_way)
             done, _ = ray.wait(awaited, num_returns=1)
@@ -86,14 +88,23 @@ def _result(ray: Any, reference: Any, part: Any) -> Any:
         ) from None
 
 
-def _made(task: Task[Any], part: Any) -> Any:
+def _made(task: Task[Any], lent: dict[str, Any], part: Any) -> Any:
     if task not in _opened:
         _opened.clear()
         try:
-            _opened[task] = task.open()
+            _opened[task] = _open(task, lent)
         except UserError as error:
             raise UserError(f"{_node()}: {error}") from None
     return task.make(_opened[task], part)
+
+
+def _open(task: Task[Any], lent: dict[str, Any]) -> Any:
+    import ray
+
+    if not isinstance(task, Lending):
+        return task.open()
+    arrays = ray.get(list(lent.values()))  # views of the node's one copy
+    return task.open(dict(zip(lent, arrays, strict=True)))
 
 
 def _node() -> str:

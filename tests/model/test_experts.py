@@ -149,16 +149,16 @@ def test_an_expert_is_read_without_the_rest_of_its_stack(made, tmp_path, own_hom
 
     read, plain = [], module.read_tensor
 
-    def noted(stored, shape, entry=None):
-        found = plain(stored, shape, entry)
-        read.append((stored.name.rpartition("experts.")[2], entry, tuple(found.shape)))
+    def noted(stored, shape, *part):
+        found = plain(stored, shape, *part)
+        read.append((stored.name.rpartition("experts.")[2], part[0], tuple(found.shape)))
         return found
 
     monkeypatch.setattr(module, "read_tensor", noted)
     weights = Weights(made("gpt_oss")[0])
     weights.neurons("gate", 1, "e2")
     weights.bias("gate", 1, "e2")
-    assert read == [("gate_up_proj", 2, (32, 96)), ("gate_up_proj_bias", 2, (96,))]
+    assert read == [("gate_up_proj", 2, (48, 32)), ("gate_up_proj_bias", 2, (96,))]
 
 
 def test_dense_layers_among_layers_of_experts(model_folder, own_home):

@@ -1,0 +1,100 @@
+"""What workers make of an atlas: the tables of a slice of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..model.site import Site
+from ..runs.parts import file_of, write_table
+from .atlas import VOCABULARY, AtlasConfig, Part
+from .decode import Decoder, random_like
+from .indexing import write_rows
+
+if TYPE_CHECKING:
+    from ..runs.workers_lent import Lent
+    from .slices import Piece
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Makes the tables of an atlas's slices as the bytes of their files. The unembedding is opened
+    once and lent to all workers."""
+
+    config: AtlasConfig
+    prints: tuple[tuple[str, str], ...]
+    """The fingerprints that the run is of."""
+
+    def lend(self) -> Lent:
+        return self._decoder().lent()
+
+    def open(self, lent: Lent | None = None) -> Decoder:
+        self.config.check_same(dict(self.prints))
+        return self._decoder(lent)
+
+    def make(self, opened: Decoder, part: Part) -> list[bytes]:
+        """The files of a slice, as FOLDERS has them; of VOCABULARY the one table of the tokens."""
+        if part == VOCABULARY:
+            return [file_of(lambda file: write_table(opened.vocabulary, file))]
+        return [file_of(partial(write_rows, rows)) for rows in self._decoded(part, opened)]
+
+    def _decoder(self, lent: Lent | None = None) -> Decoder:
+        own = self.config
+        return Decoder(own.stored_weights, own.k, own.all_ids, own.device, lent)
+
+    def _decoded(self, part: Part, decoder: Decoder) -> Iterator[pa.Table]:
+        """One slice's random directions and its neurons (FOLDERS) as tables, decoded in one pass; a
+        layer of experts expert by expert."""
+        own = self.config.slices(part.layer)[part.number]
+        tables = [
+            self._piece(part.layer, piece, random, decoder)
+            for piece, random in zip(own.pieces, own.random, strict=True)
+        ]
+        for side in zip(*tables, strict=True):
+            yield pa.concat_tables(side)
+
+    def _piece(
+        self, layer: int, piece: Piece, random: int, decoder: Decoder
+    ) -> tuple[pa.Table, pa.Table]:
+        """Random directions and neurons of a layer's MLP or of one of its experts."""
+        own, (every, index) = self.config, self._vectors(layer, piece, random)
+        if own.lens:
+            every = own.opened_lens.vectors(every, Site("mlp_out", layer))
+        elif own.norm != "raw":
+            every *= own.stored_weights.gain(own.norm, layer if own.norm == "mlp" else None)
+        sides = decoder.rows(every, index)
+        return (
+            pa.concat_tables([side.slice(piece.vectors) for side in sides]),
+            pa.concat_tables([side.slice(0, piece.vectors) for side in sides]),
+        )
+
+    def _vectors(
+        self, layer: int, piece: Piece, random: int
+    ) -> tuple[Float[Tensor, "n d_model"], pd.DataFrame]:
+        """The vectors of a piece and then its random directions, and which each is."""
+        weights, seeds = self.config.stored_weights, [self.config.seed, layer]
+        vectors, numbers, randoms, drawn = [], [], [], []
+        for kind in piece.kinds:
+            rows = weights.in_stream(kind, layer, piece.expert, piece.some)
+            seed = [*seeds, *f"{piece.expert}{kind}".encode()]
+            seed += [piece.start] if piece.start else []
+            places, directions = random_like(rows, random, seed)
+            vectors.append(rows)
+            numbers.append(np.arange(piece.start, piece.stop))
+            randoms.append(directions)
+            drawn.append(piece.start + places)
+        of_kind = np.repeat(2 * piece.kinds, [len(places) for places in (*numbers, *drawn)])
+        index = {"layer": np.full(len(of_kind), layer, np.int16), "kind": of_kind}
+        if weights.spec.n_experts:
+            index["expert"] = np.full(len(of_kind), piece.expert)
+        index["neuron"] = np.concatenate([*numbers, *drawn]).astype(np.int32)
+        return torch.cat([*vectors, *randoms]), pd.DataFrame(index)
