@@ -202,6 +202,12 @@ class AtlasConfig(ModelStudy, PartedStudy):
             if part != VOCABULARY:
                 advance(part)
 
+    @property
+    def worker_bytes(self) -> int:
+        from .memory import worker_bytes
+
+        return worker_bytes(self)
+
     def slices(self, layer: int) -> list[Slice]:
         """What of a layer is decoded at once: all of it in most models."""
         weights = self.stored_weights
@@ -217,11 +223,19 @@ class AtlasConfig(ModelStudy, PartedStudy):
             yield Part(layer, number), f"L{layer:03d}{own}.parquet"
 
     def _announce(self, vectors: int) -> None:
+        from .memory import shared_bytes, worker_bytes
+
         spec, cores = self.stored_weights.spec, os.cpu_count() or 1
         what = f"{vectors:,} vectors through {self._tokens():,} tokens"
         seconds = 2 * vectors * spec.d_vocab * spec.d_model / (FLOPS_A_CORE * cores)
         about = f"; about {in_words(seconds)} on {cores} cores" if self.device == "cpu" else ""
         log.info("atlas of %s: %s%s", self.model, what, about)
+        if self.spread.beside:
+            shared, own = (each / 2**30 for each in (shared_bytes(self), worker_bytes(self)))
+            log.info(
+                "each worker takes at most %.1f GiB, beside %.1f GiB that those of a machine share",
+                *(own, shared),
+            )
         if not has_text(self.stored_weights.folder, spec.d_vocab):
             log.warning(
                 "%s has no tokenizer: its tokens are written #0, #1, …, and `neurons search` finds "

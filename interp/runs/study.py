@@ -127,7 +127,8 @@ class PartedStudy:
     gpus_per_worker: float = field(default=0.0, kw_only=True, metadata={"key": False})
     """GPUs of a worker, of which it sees no others."""
     memory_per_worker: str = field(default="", kw_only=True, metadata={"key": False})
-    """What a worker takes, as in 24G: a cluster has as many at once as its memory holds."""
+    """What a worker takes, as in 24G: a cluster has as many at once as its memory holds. By default
+    what is known of the study."""
 
     @property
     def spread(self) -> Workers:
@@ -136,7 +137,13 @@ class PartedStudy:
         Raises:
             UserError: the settings say nothing that there is.
         """
-        return Workers.of(self.workers, self.gpus_per_worker, self.memory_per_worker)
+        found = Workers.of(self.workers, self.gpus_per_worker, self.memory_per_worker)
+        return replace(found, memory=found.memory or self.worker_bytes) if found.address else found
+
+    @property
+    def worker_bytes(self) -> int:
+        """What a worker takes by arithmetic, for a cluster to count with; 0 where nobody knows."""
+        return 0
 
 
 @dataclass(frozen=True)

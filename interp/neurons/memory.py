@@ -1,0 +1,35 @@
+"""What an atlas takes of memory, by arithmetic.
+
+`python -m tests.neurons.wide` and tests/neurons/test_memory.py hold it against what is measured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from interp.kernels.screened import supported
+
+if TYPE_CHECKING:
+    from .atlas import AtlasConfig
+
+CONSTANT = 2**30
+"""Bytes of a worker whatever the model: libraries, a tile a core, a table on its way."""
+COPIES = 4
+"""Of a slice's vectors in float32: as they are read, joined, of length near 1, and with a lens."""
+READOUT = 6
+"""Bytes for each number of the unembedding: float32, and whitened in half precision."""
+
+
+def shared_bytes(study: AtlasConfig) -> int:
+    """What the workers of a machine have together: the unembedding, and its rows whitened."""
+    spec = study.stored_weights.spec
+    return READOUT * spec.d_vocab * spec.d_model
+
+
+def worker_bytes(study: AtlasConfig) -> int:
+    """What each worker has beside that: a slice, and what does not depend on the model."""
+    spec = study.stored_weights.spec
+    layers = range(spec.n_layers)
+    widest = max(piece.vectors for i in layers for s in study.slices(i) for piece in s.pieces)
+    screen = 2 * spec.d_vocab * spec.d_model if supported() else 0  # the unembedding in bfloat16
+    return COPIES * 4 * widest * spec.d_model + screen + CONSTANT
