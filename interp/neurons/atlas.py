@@ -49,7 +49,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -57,7 +57,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ..errors import UserError
 from ..model.site import Site
 from ..model.vocabulary import has_text, without_string
-from ..progress import in_words, log, progress
+from ..progress import Advance, in_words, log, progress
 from ..runs.parts import file_of, write_table
 from ..runs.store import Run, Store
 from ..runs.study import ModelStudy, PartedStudy, plan, run_or_load
@@ -177,7 +177,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
         out: RunWriter,
         names: dict[int, str],
         sizes: list[int],
-        advance: Callable[..., None],
+        advance: Advance,
     ) -> None:
         """Write the tables of these layers as they are finished. The read-outs leave memory before
         the index is made."""
@@ -185,7 +185,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
         if not out.has(TOKENS):
             files = {VOCABULARY: [TOKENS], **files}
         task = _Layers(replace(self), tuple(self.fingerprints().items()))
-        for layer, tables in map_parts(task, list(files), self.spread, log.warning):
+        for layer, tables in map_parts(task, list(files), self.spread, advance):
             for name, content in zip(files[layer], tables, strict=True):
                 with out.part(name) as path:
                     path.write_bytes(content)

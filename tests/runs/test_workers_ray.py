@@ -1,35 +1,57 @@
 """Parts on a Ray cluster of this machine: the same, each once, whatever dies."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
+from interp.darkmatter.measure import DarkMatterConfig
 from interp.errors import UserError
+from interp.latents.survey import SurveyConfig
 from interp.neurons.atlas import AtlasConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.runs.workers import map_parts
-from interp.runs.workers_task import Workers
+from interp.runs.workers_task import RETRIES, Workers
+from tests.darkmatter.planted import OTHELLO
 
-from .parted import Squares
-from .test_workers import PARTS, ROOT
+from .parted import LONG, ROOT, Heard, Squares, begun, ended
+from .test_workers import PARTS
 
 ray = pytest.importorskip("ray")
 RAY = Workers(0, "auto")
+SAE = f"{OTHELLO['saes']}/topk-L2-S0"
+READ = {**OTHELLO, "saes": SAE, "tokens": 59 * 20, "ridge": 1e-3}
+ERRORS = DarkMatterConfig(**READ)
+SURVEY = SurveyConfig(**{name: READ[name] for name in ("model", "saes", "corpus", "length")})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As many as a worker of Ray has: the last digits of forward passes depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A head and two nodes, of a core each."""
+    """A head, which makes no parts, and two nodes of a core each."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT))
         patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        made = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-        )
-        made.add_node(num_cpus=1)
+        head = {"num_cpus": 0, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(2):
+            made.add_node(num_cpus=1)
         made.wait_for_nodes()
         ray.init(address=made.address, log_to_driver=False)
         yield made
