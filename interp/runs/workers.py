@@ -72,12 +72,12 @@ def _by(
             except WorkerDied as death:
                 died[at] += 1
                 _check_may_go_on(parts[at], died[at], death)
-                advance.made_by(crew.alive(), died.total())
                 under_way[at] = crew.begin(parts[at])  # at its old place in the order
-                continue
-            del under_way[at]
-            advance.made_by(crew.alive(), died.total())
-            yield parts[at], result
+            else:
+                del under_way[at]
+            advance.made_by(min(crew.alive(), len(parts)), died.total())
+            if at not in under_way:
+                yield parts[at], result
     finally:
         crew.end(list(under_way.values()))
 

@@ -14,7 +14,7 @@ from interp.runs.study import run_or_load
 from interp.runs.workers import map_parts
 from interp.runs.workers_task import RETRIES, Workers
 
-from .parted import LONG, ROOT, Heard, Squares, begun, ended
+from .parted import LONG, ROOT, Heard, Squares, begun, ended, resumed_after_a_kill
 
 PARTS = list(range(9))
 TWO = Workers(2)
@@ -29,7 +29,7 @@ def found_by_workers(monkeypatch):
 def made(task, workers=TWO):
     found = list(map_parts(task, PARTS, workers))
     assert sorted(part for part, _ in found) == PARTS, "each once"
-    return {part: result for part, (result, _) in found}, {pid for _, (_, pid) in found}
+    return {part: result for part, (result, *_) in found}, {pid for _, (_, pid, _) in found}
 
 
 def test_parts_are_those_of_one_process(tmp_path):
@@ -44,7 +44,7 @@ def test_parts_are_those_of_one_process(tmp_path):
 def test_what_a_dead_worker_had_is_made_again_and_handed_over_once(tmp_path, caplog):
     heard, task = Heard(), Squares(str(tmp_path), dies=((3, 1), (7, 2)))
     found = list(map_parts(task, PARTS, TWO, heard))
-    assert sorted((part, result) for part, (result, _) in found) == [(n, n * n) for n in PARTS]
+    assert sorted((part, result) for part, (result, *_) in found) == [(n, n * n) for n in PARTS]
     assert [len(begun(tmp_path, n)) for n in PARTS] == [1, 1, 1, 2, 1, 1, 1, 3, 1], "no others"
     assert sorted(caplog.messages) == [f"a worker died: part {n} is made again" for n in (3, 7, 7)]
     assert heard.workers[-1] == (2, 3)
@@ -79,6 +79,10 @@ def test_a_mistake_of_a_part_is_its_own_and_is_not_tried_again(tmp_path, workers
     assert len(begun(tmp_path, 4)) == 1
     with pytest.raises(UserError, match="other weights here"):
         list(map_parts(Squares(str(tmp_path), fingerprint="other"), PARTS, workers))
+
+
+def test_a_process_that_asked_and_is_killed_goes_on_where_it_was(tmp_path):
+    resumed_after_a_kill("2", tmp_path)
 
 
 def test_few_parts_are_under_way_at_once_and_none_once_nobody_asks(tmp_path):
