@@ -9,9 +9,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .plain_text import printable
 
@@ -37,6 +37,10 @@ class Step:
     """Seconds to its end; None where they are unknown."""
     time: float = 0.0
     """When this was so, in seconds since 1970."""
+    workers: int = 0
+    """That are alive beside this process; 0 where there are none."""
+    again: int = 0
+    """Parts that are made again, since a worker died."""
 
     @property
     def share(self) -> float | None:
@@ -49,7 +53,7 @@ class Step:
         if self.share is None:
             return what
         rate = f", {_rate(self.rate, self.unit)}" if self.rate else ""
-        return f"{what} {self.counted}{rate}{self.left}"
+        return f"{what} {self.counted}{rate}{self.left}{self.crew}"
 
     @property
     def counted(self) -> str:
@@ -60,6 +64,13 @@ class Step:
     def left(self) -> str:
         """ ", ETA 20 s"; "" where it is not known, or nothing is left."""
         return f", ETA {in_words(self.eta)}" if self.eta else ""
+
+    @property
+    def crew(self) -> str:
+        """ ", 2 workers, 1 part made again"; "" where this process works alone."""
+        again = f", {self.again} part{'s'[: self.again != 1]} made again" if self.again else ""
+        alive = f", {self.workers} worker{'s'[: self.workers != 1]}" if self.workers else ""
+        return alive + again
 
 
 Listener = Callable[[Step], None]
@@ -93,58 +104,75 @@ def _safe(record: logging.LogRecord) -> bool:
 log.addFilter(_safe)
 
 
+class Advance:
+    """Hears how far some work has come. This one tells nobody."""
+
+    def __call__(self, amount: float, message: str = "") -> None:
+        """So many units more are finished."""
+
+    def made_by(self, workers: int, again: int) -> None:
+        """So many workers beside this process are alive, and so many parts are made again, since a
+        worker died; it is shown with the units."""
+
+
 @contextmanager
-def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
+def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
     """Report work of `total` units, `done` of them finished before (they do not count in the rate).
 
-    Yields `advance(amount, message="")`. Where standard error is no terminal each call logs one
-    line at level INFO to the logger "interp", which only the command line shows by default. Within
-    another's time a bar is silent: the outer one tells how far the work has come.
+    Where standard error is no terminal each call of what it yields logs one line at level INFO to
+    the logger "interp", which only the command line shows by default. Within another's time a bar
+    is silent: the outer one tells how far the work has come.
     """
     if _shown.get():
-        yield lambda amount, message="": None
+        yield Advance()
         return
-    token = _shown.set(True)
+    token, begun = _shown.set(True), Step(label, "", done, total, unit)
     try:
-        with (
-            _bar(label, total, unit, done)
-            if sys.stderr.isatty()
-            else _lines(label, total, unit, done) as advance,
-            _told(advance, label, total, unit, done) as told,
-        ):
-            yield told
+        with _bar(begun) if sys.stderr.isatty() else nullcontext(_line) as show:
+            told = _Told(begun, show)
+            told.tell()
+            try:
+                yield told
+            finally:
+                told.tell()
     finally:
         _shown.reset(token)
 
 
-@contextmanager
-def _told(
-    advance: Callable[..., None], label: str, total: int, unit: str, done: int
-) -> Iterator[Callable[..., None]]:
-    """`advance`, of which the listeners are told too."""
-    start, finished, said = time.monotonic(), float(done), ""
-    due = start + OFTEN
+class _Told(Advance):
+    """Shows each step; the listeners are told too.
 
-    def tell(now: float) -> None:
-        rate, eta = _pace(finished, float(total), done, now - start)
-        _tell(Step(label, said, finished, float(total), unit, rate, eta, time.time()))
+    Args:
+        begun: the step before anything is done.
+    """
 
-    def both(amount: float, message: str = "") -> None:
-        nonlocal finished, said, due
-        advance(amount, message)
-        finished, said = finished + amount, message
-        if (now := time.monotonic()) >= due:
-            due = now + OFTEN
-            tell(now)
+    def __init__(self, begun: Step, show: Callable[[Step], None]) -> None:
+        self._begun, self._step, self._show = begun, begun, show
+        self._start = time.monotonic()
+        self._due = self._start + OFTEN
 
-    tell(start)
-    try:
-        yield both
-    finally:
-        tell(time.monotonic())
+    def __call__(self, amount: float, message: str = "") -> None:
+        self._step = replace(self._step, done=self._step.done + amount, message=message)
+        self._show(self._now())
+        if (now := time.monotonic()) >= self._due:
+            self._due = now + OFTEN
+            self.tell()
+
+    def made_by(self, workers: int, again: int) -> None:
+        told, self._step = self._step, replace(self._step, workers=workers, again=again)
+        if again != told.again:  # the next unit may take long
+            self.tell()
+
+    def tell(self) -> None:
+        _tell(self._now())
+
+    def _now(self) -> Step:
+        step, passed = self._step, time.monotonic() - self._start
+        rate, eta = _pace(step.done, step.total, self._begun.done, passed)
+        return replace(step, rate=rate, eta=eta, time=time.time())
 
 
-def _pace(finished: float, total: float, done: int, seconds: float) -> tuple[float, float | None]:
+def _pace(finished: float, total: float, done: float, seconds: float) -> tuple[float, float | None]:
     """Units a second, and the seconds to the end; None where no unit is finished yet."""
     rate = (finished - done) / max(seconds, 1e-9)
     return rate, max(total - finished, 0.0) / rate if rate > 0 else None
@@ -155,38 +183,30 @@ def _rate(rate: float, unit: str) -> str:
     return f"{float(f'{rate:.2g}'):,.15g} {unit}/s"
 
 
-@contextmanager
-def _lines(label: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
-    start, finished = time.monotonic(), float(done)
-
-    def advance(amount: float, message: str = "") -> None:
-        nonlocal finished
-        finished += amount
-        pace = _pace(finished, float(total), done, time.monotonic() - start)
-        log.info("%s", Step(label, message, finished, float(total), unit, *pace))
-
-    yield advance
+def _line(step: Step) -> None:
+    log.info("%s", step)
 
 
 @contextmanager
-def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
+def _bar(begun: Step) -> Iterator[Callable[[Step], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
     class Rate(TextColumn):
         def render(self, task: Task):  # type: ignore[no-untyped-def]
             speed = task.finished_speed or task.speed or 0.0
-            return super().render(task).append(_rate(speed, unit))
+            return super().render(task).append(_rate(speed, begun.unit))
 
     columns = (TextColumn("{task.description}"), BarColumn(), Rate("{task.percentage:.0f}%  "))
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(_literal(label), total=total, completed=done)
+        task = bar.add_task(_literal(begun.label), total=begun.total, completed=int(begun.done))
 
-        def advance(amount: float, message: str = "") -> None:
-            bar.update(task, advance=amount, description=_literal(f"{label} {message}".strip()))
+        def show(step: Step) -> None:
+            said = f"{step.label} {step.message}".strip() + step.crew
+            bar.update(task, completed=step.done, description=_literal(said))
 
-        yield advance
+        yield show
 
 
 def _literal(text: str) -> str:

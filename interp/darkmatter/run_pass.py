@@ -15,7 +15,7 @@ import pandas as pd
 from torch import Tensor
 
 from ..errors import UserError
-from ..progress import log, progress
+from ..progress import Advance, log, progress
 from ..runs.checkpoint import Checkpoint, State
 from ..runs.workers import HERE, map_parts
 from ..runs.workers_task import Task, Workers
@@ -113,9 +113,10 @@ class ErrorPass:
             self._restore(state)
         ends = list(itertools.accumulate(self._counts))
         blocks = self._parts(ends)
-        made = self._made(list(itertools.chain(*blocks.values())), workers, beside)
         label = f"SAE errors at {self.saes.site}"
         with progress(label, ends[-1], "contexts", self._read) as advance:
+            left = list(itertools.chain(*blocks.values()))
+            made = self._made(left, workers, beside, advance)
             self._announce = lambda about: advance(0, about)
             for number, parts in blocks.items():
                 self._block = number
@@ -135,7 +136,9 @@ class ErrorPass:
         left = zip(range(self._block, len(ends)), starts, ends[self._block :], strict=True)
         return {number: list(parts_of(rows, number, *span)) for number, *span in left}
 
-    def _made(self, parts: list[Part], workers: Workers, beside: Beside | None) -> Iterator[bytes]:
+    def _made(
+        self, parts: list[Part], workers: Workers, beside: Beside | None, advance: Advance
+    ) -> Iterator[bytes]:
         """What is read of each part, in order. Until it is known how long activations are, they
         are read here."""
         here, at = Opened(self.stream, self.saes), 0
@@ -143,7 +146,7 @@ class ErrorPass:
             yield here.read(parts[at])
             at += 1
         task = beside(self.stream.median) if beside and workers.beside else here
-        for _, made in map_parts(task, parts[at:], workers, log.warning, ordered=True):
+        for _, made in map_parts(task, parts[at:], workers, advance, ordered=True):
             yield made
 
     def _take(self, number: int, made: bytes) -> None:

@@ -19,7 +19,6 @@ from interp.kernels import Scores, Statistics
 
 from ..errors import UserError
 from ..model.prompting import Bos
-from ..progress import log
 from ..runs.store import Store
 from ..runs.workers import HERE, map_parts
 from ..runs.workers_task import Task, Workers
@@ -146,7 +145,7 @@ def scored(
     def each() -> Iterator[Scores]:
         workers = others.workers if others else HERE
         with advancing("score", rows) as advance:
-            for part, made in map_parts(task, parts, workers, log.warning, ordered=True):
+            for part, made in map_parts(task, parts, workers, advance, ordered=True):
                 if made:
                     yield _read(made)
                 advance(sum(map(len, part.ids)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import UserError
-from ..progress import log, progress
+from ..progress import progress
 from ..runs.checkpoint import Checkpoint, State
 from ..runs.workers import map_parts
 from ..runs.workers_task import Task
@@ -50,7 +50,7 @@ class SurveyPass:
         config = self._config
         parts = range(self._read, config.contexts, contexts_a_part(config.length))
         with progress(label, config.contexts, "contexts", self._read) as advance:
-            made = map_parts(task, parts, config.spread, log.warning, ordered=True)
+            made = map_parts(task, parts, config.spread, advance, ordered=True)
             for _, (content, note) in made:
                 self.tallies.merge(load(content))
                 self._note(note)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..model.families import ModelSpec
 from ..model.subject import Subject
 from ..model.weights import Weights
-from ..progress import log, progress
+from ..progress import progress
 from ..runs.checkpoint import Checkpoint
 from ..runs.study import TextStudy
 from ..runs.workers import map_parts
@@ -127,7 +127,7 @@ def _sums(
     done = batch * task.size * width + first * len(task.batch(batch))
     parts = _parts(task, spec, batch, first)
     with progress("fit", len(task.passages) * width, "rows", done) as advance:
-        for part, (facts, found) in map_parts(task, parts, workers, log.warning, ordered=True):
+        for part, (facts, found) in map_parts(task, parts, workers, advance, ordered=True):
             out.facts = {**facts, **out.facts}
             sums[:, :, part.first : part.end] += torch.from_numpy(found)
             advance((part.end - part.first) * len(task.batch(part.batch)))

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..progress import log, progress
+from ..progress import progress
 from ..runs.intervals import bootstrap
 from ..runs.query import query
 from ..runs.store import Run, open_run
@@ -83,7 +83,7 @@ def compared(a: Run, b: Run, workers: Workers = HERE) -> Agreement:
     both, layers = [], list(range(a.manifest["model"]["n_layers"]))
     task = _Layers((str(a.path.absolute()), str(b.path.absolute())), (contents(a), contents(b)))
     with progress("agreement", len(layers), "layers") as advance:
-        for _, found in map_parts(task, layers, workers, log.warning, ordered=True):
+        for _, found in map_parts(task, layers, workers, advance, ordered=True):
             both.append([pd.DataFrame(columns) for columns in found])
             advance(1)
     by_layer, patterns = (

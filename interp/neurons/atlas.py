@@ -50,7 +50,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -58,7 +58,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from ..errors import UserError
 from ..model.places import Kind
 from ..model.vocabulary import has_text, without_string
-from ..progress import in_words, log, progress
+from ..progress import Advance, in_words, log, progress
 from ..runs.store import Run, Store
 from ..runs.study import ModelStudy, PartedStudy, plan, run_or_load
 from ..runs.workers import map_parts
@@ -169,7 +169,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
         ahead = sum(sizes[part] for part in missing)
         self._announce(ahead)
         with progress(f"atlas of {self.model}", total, "vectors", total - ahead) as advance:
-            self._write(out, missing, lambda part: advance(sizes[part], f"layer {part.layer}"))
+            self._write(out, missing, sizes, advance)
         decoded = time.monotonic() - started
         write_index(out, AtlasTables.of_folder(out.path, list(parts.values())))
         out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.device}
@@ -185,7 +185,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
         }
 
     def _write(
-        self, out: RunWriter, names: dict[Part, str], advance: Callable[[Part], None]
+        self, out: RunWriter, names: dict[Part, str], sizes: dict[Part, int], advance: Advance
     ) -> None:
         """Write the tables of these slices as they are finished. The read-outs leave memory before
         the index is made."""
@@ -195,12 +195,12 @@ class AtlasConfig(ModelStudy, PartedStudy):
         if not out.has(TOKENS):
             files = {VOCABULARY: [TOKENS], **files}
         task = Slices(replace(self), tuple(self.fingerprints().items()))
-        for part, tables in map_parts(task, list(files), self.spread, log.warning):
+        for part, tables in map_parts(task, list(files), self.spread, advance):
             for name, content in zip(files[part], tables, strict=True):
                 with out.part(name) as path:
                     path.write_bytes(content)
             if part != VOCABULARY:
-                advance(part)
+                advance(sizes[part], f"layer {part.layer}")
 
     @property
     def worker_bytes(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..progress import log, progress
+from ..progress import progress
 from .parts import file_of, write_table
 from .workers import map_parts
 from .writer import passing_part
@@ -63,7 +63,7 @@ def parted_tables(
             if not all(out.has(f"{piece}.parquet") for piece in own)
         ]
         with progress(label, len(parts), unit, len(parts) - len(left)) as advance:
-            for part, made in map_parts(task, left, workers, log.warning):
+            for part, made in map_parts(task, left, workers, advance):
                 out.facts = {**made.facts, **out.facts}
                 for piece, content in zip(pieces[part], made.tables, strict=True):
                     with out.part(f"{piece}.parquet") as path:

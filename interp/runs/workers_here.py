@@ -5,70 +5,83 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
-from pathlib import Path
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+from threading import Lock, Thread
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic
 
-from ..errors import UserError
-from .workers_lent import lent_files, opened_with
-from .workers_task import RETRIES, P, Task, Workers
+from .workers_lent import Lending, LentFiles, opened_with
+from .workers_task import P, Task, WorkerDied, Workers
 
-AHEAD = 2
-"""Parts under way or ready to begin, for each worker."""
+_starting = Lock()
 _state: list[Any] = []
 """Of a worker: its task, the folder of what is lent to it, and what it has opened."""
 
 
-def in_processes(
-    task: Task[P],
-    parts: Sequence[P],
-    workers: Workers,
-    died: Callable[[str], None],
-    ordered: bool,
-) -> Iterator[tuple[P, Any]]:
-    """`workers.map_parts` in processes of this machine."""
-    with lent_files(task) as lent:
-        yield from _in_processes((task, lent), parts, workers, died, ordered)
+class Processes(Generic[P]):
+    """A crew of processes (`workers_task.Crew`). Each is a pool of its own, so that one that dies
+    takes no other's part with it; threads of this process share the parts out."""
 
+    def __init__(self, task: Task[P], workers: Workers) -> None:
+        self._task, self._workers = task, workers
+        self._lent = LentFiles(task) if isinstance(task, Lending) else None
+        self._threads = ThreadPoolExecutor(workers.number)
+        self._pools = [self._pool(number) for number in range(workers.number)]
+        self._free: SimpleQueue[int] = SimpleQueue()
+        for number in range(workers.number):
+            self._free.put(number)
 
-def _in_processes(
-    given: tuple[Task[P], Path | None],
-    parts: Sequence[P],
-    workers: Workers,
-    died: Callable[[str], None],
-    ordered: bool,
-) -> Iterator[tuple[P, Any]]:
-    left, lost = deque(parts), 0
-    while left:
-        pool = _pool(given, workers)
-        under_way: dict[Future[Any], P] = {}
-        try:
-            while left or under_way:
-                while left and len(under_way) < AHEAD * workers.number:
-                    under_way[pool.submit(_made, left[0])] = left[0]
-                    left.popleft()
-                awaited = [next(iter(under_way))] if ordered else list(under_way)
-                for done in wait(awaited, return_when=FIRST_COMPLETED).done:
-                    result = done.result()
-                    yield under_way.pop(done), result
-                    lost = 0
-        except BrokenProcessPool:
-            left.extendleft(reversed(under_way.values()))
-            lost += 1
-            if lost > RETRIES:
-                names = ", ".join(map(str, list(under_way.values())[: workers.number]))
-                raise UserError(
-                    f"a worker died {lost} times in a row, at part {names}: give fewer --workers "
-                    "if memory is short"
-                ) from None
-            died(f"a worker died: {len(under_way)} parts are made again")
-        finally:
+    def room(self) -> int:
+        return self._workers.number
+
+    def alive(self) -> int:
+        return sum(
+            process.is_alive() for pool in self._pools for process in _processes(pool).values()
+        )
+
+    def begin(self, part: P) -> Future[Any]:
+        return self._threads.submit(self._make, part)
+
+    def first(self, begun: Sequence[Future[Any]]) -> Future[Any]:
+        return wait(begun, return_when=FIRST_COMPLETED).done.pop()
+
+    def result(self, begun: Future[Any]) -> Any:
+        return begun.result()
+
+    def end(self, begun: Sequence[Future[Any]]) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools:
             _end(pool)
+        self._threads.shutdown()
+        if self._lent:
+            self._lent.remove()
+
+    def _make(self, part: P) -> Any:
+        number = self._free.get()
+        try:
+            return self._pools[number].submit(_made, part).result()
+        except BrokenProcessPool:
+            self._pools[number] = self._pool(number)
+            raise WorkerDied("a worker died") from None
+        finally:
+            self._free.put(number)
+
+    def _pool(self, number: int) -> ProcessPoolExecutor:
+        lent = self._lent and self._lent.path
+        given = (self._task, lent, number, self._workers.cores, self._workers.gpus)
+        return ProcessPoolExecutor(1, mp_context=_Alone(), initializer=_begin, initargs=given)
 
 
 class _Process(SpawnProcess):
@@ -76,48 +89,49 @@ class _Process(SpawnProcess):
     may ask for workers itself, or a page."""
 
     def start(self) -> None:
-        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-        try:
-            super().start()
-        finally:
-            sys.modules["__main__"] = main
+        with _starting:
+            main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+            try:
+                super().start()
+            finally:
+                sys.modules["__main__"] = main
 
 
 class _Alone(SpawnContext):
     Process = _Process  # type: ignore[assignment]
 
 
-def _pool(given: tuple[Task[Any], Path | None], workers: Workers) -> ProcessPoolExecutor:
-    context = _Alone()
-    number = context.Value("i", 0)
-    about = (*given, number, workers.cores, workers.gpus)
-    return ProcessPoolExecutor(
-        workers.number, mp_context=context, initializer=_begin, initargs=about
-    )
+def _processes(pool: ProcessPoolExecutor) -> dict[int, BaseProcess]:
+    """Of a pool; none where it has not begun, or has ended."""
+    return pool._processes or {}
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
     """Stop a pool at once, whatever its workers are at."""
-    processes = list((pool._processes or {}).values())
+    processes = _processes(pool)
     pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
+    for process in list(processes.values()):
         process.terminate()
-    for process in processes:
         process.join()
 
 
-def _begin(task: Task[Any], lent: Path | None, number: Any, cores: int, gpus: float) -> None:
+def _begin(task: Task[Any], lent: str | None, number: int, cores: int, gpus: float) -> None:
     """Make this process a worker; torch is not imported yet."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends its workers
-    with number.get_lock():
-        own, number.value = number.value, number.value + 1
+    Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
     threads = os.environ.get("OMP_NUM_THREADS") or str(cores)
     os.environ |= {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
     if gpus:
-        first = int(own * gpus)
+        first = int(number * gpus)
         most = max(int(gpus), 1)
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(first, first + most)))
     _state[:] = [task, lent]
+
+
+def _end_with(asking: BaseProcess) -> None:
+    """End this process with the one that asked, which may have been killed."""
+    asking.join()
+    os._exit(1)
 
 
 def _made(part: Any) -> Any:

@@ -7,14 +7,16 @@ that Ray's object store has on each node.
 
 from __future__ import annotations
 
+import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ..errors import UserError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Lent = Mapping[str, np.ndarray]
+PREFIX = "interp-lent-"
 
 
 @runtime_checkable
@@ -37,34 +40,43 @@ class Lending(Protocol):
         ...
 
 
-@contextmanager
-def lent_files(task: Any) -> Iterator[Path | None]:
-    """A folder of the arrays of a task that lends some, for as long as its workers live."""
-    if not isinstance(task, Lending):
-        yield None
-        return
-    with TemporaryDirectory(prefix="interp-lent-") as folder:
+class LentFiles:
+    """The arrays that a task lends as files, for as long as its workers live."""
+
+    def __init__(self, task: Lending) -> None:
+        _remove_left()
+        self._folder = TemporaryDirectory(prefix=PREFIX)
+        self.path = self._folder.name
+        self._lock = FileLock(Path(self.path) / "lock")
         try:
+            self._lock.acquire()
             for name, array in task.lend().items():
-                np.save(Path(folder) / f"{name}.npy", array, allow_pickle=False)
+                np.save(Path(self.path) / f"{name}.npy", array, allow_pickle=False)
         except OSError as error:
+            self.remove()
             raise UserError(
-                f"cannot write what the workers share to {folder}: {error.strerror}; set TMPDIR"
+                f"cannot write what the workers share to {self.path}: {error.strerror}; set TMPDIR"
             ) from error
-        yield Path(folder)
+
+    def remove(self) -> None:
+        self._lock.release()
+        self._folder.cleanup()
 
 
-def opened_with(task: Any, folder: Path | None) -> Any:
+def _remove_left() -> None:
+    """Remove what killed processes left: nobody holds its lock."""
+    for left in Path(gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(Timeout, OSError), FileLock(left / "lock", blocking=False):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def opened_with(task: Any, folder: str | None) -> Any:
     """A task, opened with what is in such a folder."""
     if folder is None:
         return task.open()
     # "c": what a worker would write stays its own
-    return task.open(
-        {
-            path.stem: np.load(path, mmap_mode="c", allow_pickle=False)
-            for path in folder.glob("*.npy")
-        }
-    )
+    files = Path(folder).glob("*.npy")
+    return task.open({file.stem: np.load(file, "c", allow_pickle=False) for file in files})
 
 
 def tensor(array: np.ndarray) -> Tensor:

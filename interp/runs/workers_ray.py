@@ -1,49 +1,75 @@
-"""Parts on a Ray cluster (`workers_task` says what for). What a dead worker or node had, Ray makes
-again."""
+"""Parts on a Ray cluster (`workers_task` says what for)."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Generic
 
 from ..errors import UserError
 from .workers_lent import Lending
-from .workers_task import RETRIES, P, Task, Workers
+from .workers_task import P, Task, WorkerDied, Workers
 
-AHEAD = 2
-"""Parts under way or waiting, for each worker that the cluster has room for."""
+_LOST = {
+    "NodeDiedError": "a node was lost",
+    "ObjectLostError": "a node was lost with a result",
+    "OutOfMemoryError": "a worker's node was short of memory",
+    "WorkerCrashedError": "a worker died",
+}
+"""What Ray raises where a part may be made again, and how that is said."""
 _opened: dict[Any, Any] = {}
 """Of a worker: what its task has opened."""
 
 
-def on_ray(
-    task: Task[P], parts: Sequence[P], workers: Workers, ordered: bool
-) -> Iterator[tuple[P, Any]]:
-    """`workers.map_parts` on a Ray cluster."""
-    ray, own = _joined(workers.address)
-    wanted: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES}
-    if workers.gpus:
-        wanted["num_gpus"] = workers.gpus
-    if workers.memory:
-        wanted["memory"] = workers.memory
-    made, left = ray.remote(**wanted)(_made), deque(parts)
-    under_way: dict[Any, P] = {}
-    try:
-        lent = {n: ray.put(a) for n, a in task.lend().items()} if isinstance(task, Lending) else {}
-        while left or under_way:
-            while left and len(under_way) < AHEAD * _room(ray, workers):
-                under_way[made.remote(task, lent, left[0])] = left[0]
-                left.popleft()
-            awaited = [next(iter(under_way))] if ordered else list(under_way)
-            done, _ = ray.wait(awaited, num_returns=1)
-            yield under_way[done[0]], _result(ray, done[0], under_way[done[0]])
-            del under_way[done[0]]
-    finally:
-        for reference in under_way:
-            ray.cancel(reference, force=True)
-        if own:
-            ray.shutdown()
+class OnRay(Generic[P]):
+    """A crew on a Ray cluster (`workers_task.Crew`)."""
+
+    def __init__(self, task: Task[P], workers: Workers) -> None:
+        self._ray, self._own = _joined(workers.address)
+        self._task, self._workers = task, workers
+        wanted: dict[str, Any] = {"num_cpus": 1, "max_retries": 0}  # Ray's own are not told of
+        if workers.gpus:
+            wanted["num_gpus"] = workers.gpus
+        if workers.memory:
+            wanted["memory"] = workers.memory
+        self._made = self._ray.remote(**wanted)(_made)
+        arrays = task.lend() if isinstance(task, Lending) else {}
+        self._lent = {name: self._ray.put(array) for name, array in arrays.items()}
+
+    def room(self) -> int:
+        """Nodes come and go; Ray notices in some ten seconds that one is gone."""
+        there, workers = self._ray.cluster_resources(), self._workers
+        rooms = [there.get("CPU", 1)]
+        if workers.gpus:
+            rooms.append(there.get("GPU", 0) / workers.gpus)
+        if workers.memory:
+            rooms.append(there.get("memory", 0) / workers.memory)
+        return max(int(min(rooms)), 1)
+
+    alive = room
+
+    def begin(self, part: P) -> Any:
+        return self._made.remote(self._task, self._lent, part)
+
+    def first(self, begun: Sequence[Any]) -> Any:
+        return self._ray.wait(list(begun), num_returns=1)[0][0]
+
+    def result(self, begun: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(begun)
+        except errors.RayTaskError as error:
+            raise error.cause from None
+        except errors.RayError as error:
+            kinds = [name for name in _LOST if isinstance(error, getattr(errors, name))]
+            if not kinds:
+                raise
+            raise WorkerDied(_LOST[kinds[0]]) from None
+
+    def end(self, begun: Sequence[Any]) -> None:
+        for reference in begun:
+            self._ray.cancel(reference, force=True)
+        if self._own:
+            self._ray.shutdown()
 
 
 def _joined(address: str) -> tuple[Any, bool]:
@@ -66,28 +92,6 @@ def _joined(address: str) -> tuple[Any, bool]:
     return ray, True
 
 
-def _room(ray: Any, workers: Workers) -> int:
-    """How many workers the cluster has room for now: nodes come and go."""
-    there = ray.cluster_resources()
-    rooms = [there.get("CPU", 1)]
-    if workers.gpus:
-        rooms.append(there.get("GPU", 0) / workers.gpus)
-    if workers.memory:
-        rooms.append(there.get("memory", 0) / workers.memory)
-    return max(int(min(rooms)), 1)
-
-
-def _result(ray: Any, reference: Any, part: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-        raise UserError(
-            f"the workers of part {part} died {RETRIES + 1} times: {str(error).splitlines()[0]}"
-        ) from None
-
-
 def _made(task: Task[Any], lent: dict[str, Any], part: Any) -> Any:
     if task not in _opened:
         _opened.clear()
@@ -108,6 +112,11 @@ def _open(task: Task[Any], lent: dict[str, Any]) -> Any:
 
 
 def _node() -> str:
+    """This machine, and what the cluster calls it: its address, or a name that it was given."""
     import socket
 
-    return f"node {socket.gethostname()}"
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    called = next(node["NodeName"] for node in ray.nodes() if node["NodeID"] == own)
+    return f"node {socket.gethostname()} ({called})"

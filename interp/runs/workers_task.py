@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -40,6 +40,43 @@ class Task(Protocol[_Part]):
 
     def make(self, opened: Any, part: _Part) -> Any:
         """The result of a part: the same wherever it is made."""
+        ...
+
+
+class WorkerDied(Exception):
+    """The worker of a part, or what it had made of it, is gone; says how, as "a node was lost"."""
+
+
+class Crew(Protocol[_Part]):
+    """Workers of one task, beside this process. Whoever has a crew ends it."""
+
+    def room(self) -> int:
+        """How many workers there may be now, 1 or more."""
+        ...
+
+    def alive(self) -> int:
+        """How many there are now."""
+        ...
+
+    def begin(self, part: _Part) -> Any:
+        """Have a part made; returns what it is awaited by, which is hashable."""
+        ...
+
+    def first(self, begun: Sequence[Any]) -> Any:
+        """Wait for one of them to be finished."""
+        ...
+
+    def result(self, begun: Any) -> Any:
+        """Of a finished one.
+
+        Raises:
+            WorkerDied: the part may be begun again.
+            Exception: the part's own.
+        """
+        ...
+
+    def end(self, begun: Sequence[Any]) -> None:
+        """Stop at once, whatever the workers are at, which is these."""
         ...
 
 

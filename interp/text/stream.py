@@ -9,7 +9,7 @@ scope while a stream is read apply to it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from interp.kernels import RunningScores, Score, Scores, Statistics
 from ..errors import UserError
 from ..model.site import Site
 from ..model.subject import Subject
-from ..progress import progress, waiting
+from ..progress import Advance, progress, waiting
 from .corpus import Rows
 
 Sites = Iterable[str | Site]
@@ -97,7 +97,7 @@ def passes(
 
 
 @contextmanager
-def advancing(label: str, rows: Iterable[Sequence[int]]) -> Iterator[Callable[[int], None]]:
+def advancing(label: str, rows: Iterable[Sequence[int]]) -> Iterator[Advance]:
     """Progress in tokens where their number is known, a spinner where it is not."""
     if isinstance(rows, Rows | Sequence):
         total = rows.tokens if isinstance(rows, Rows) else sum(map(len, rows))
@@ -105,7 +105,7 @@ def advancing(label: str, rows: Iterable[Sequence[int]]) -> Iterator[Callable[[i
             yield advance
     else:
         with waiting(label):
-            yield lambda tokens: None
+            yield Advance()
 
 
 def statistics(

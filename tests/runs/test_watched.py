@@ -1,6 +1,7 @@
 """Progress that others can watch: listeners, and the file in a run's folder."""
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import ClassVar
@@ -90,6 +91,36 @@ def test_slow_work_has_a_rate_and_finished_work_has_no_eta(seconds, says, monkey
     for last in (caplog.messages[1], str(told[-1])):
         assert last.startswith("atlas 4/4 layers, ")
         assert "ETA" not in last
+
+
+@pytest.mark.parametrize(
+    ("heard", "says"),
+    [
+        ((), ""),
+        (((2, 0),), ", 2 workers"),
+        (((2, 0), (1, 1)), ", 1 worker, 1 part made again"),
+        (((4, 12),), ", 4 workers, 12 parts made again"),
+    ],
+)
+def test_who_makes_the_parts_is_said_with_them(heard, says, caplog):
+    told = []
+    caplog.set_level("INFO", "interp")
+    with listening(told.append), progress("atlas", 2, "layers") as advance:
+        for workers, again in heard:
+            advance.made_by(workers, again)
+        advance(1)
+        advance(1)
+    for line in (caplog.messages[-1], str(told[-1])):
+        assert re.fullmatch(rf"atlas 2/2 layers, [\d.,e+]+ layers/s{says}", line)
+
+
+def test_a_part_that_is_made_again_is_told_of_before_the_next_is_finished(monkeypatch):
+    told = []
+    monkeypatch.setattr(module, "OFTEN", 1e9)
+    with listening(told.append), progress("atlas", 2, "layers") as advance:
+        advance.made_by(2, 0)
+        advance.made_by(1, 1)
+        assert [(step.workers, step.again) for step in told] == [(0, 0), (1, 1)]
 
 
 def test_a_tight_loop_tells_a_few_times_a_second(monkeypatch):

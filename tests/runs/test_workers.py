@@ -1,8 +1,8 @@
 """Parts are the same whoever makes them, each once; what dies is made again."""
 
 import os
+import signal
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -14,10 +14,9 @@ from interp.runs.study import run_or_load
 from interp.runs.workers import map_parts
 from interp.runs.workers_task import RETRIES, Workers
 
-from .parted import Squares
+from .parted import LONG, ROOT, Heard, Squares, begun, ended, resumed_after_a_kill
 
 PARTS = list(range(9))
-ROOT = Path(__file__).parents[2]
 TWO = Workers(2)
 
 
@@ -30,7 +29,7 @@ def found_by_workers(monkeypatch):
 def made(task, workers=TWO):
     found = list(map_parts(task, PARTS, workers))
     assert sorted(part for part, _ in found) == PARTS, "each once"
-    return {part: result for part, (result, _) in found}, {pid for _, (_, pid) in found}
+    return {part: result for part, (result, *_) in found}, {pid for _, (_, pid, _) in found}
 
 
 def test_parts_are_those_of_one_process(tmp_path):
@@ -42,14 +41,14 @@ def test_parts_are_those_of_one_process(tmp_path):
     assert os.getpid() not in others
 
 
-def test_what_a_dead_worker_had_is_made_again_and_handed_over_once(tmp_path):
-    said = []
-    task = Squares(str(tmp_path), dies=((3, 1), (7, 2)))
-    found = list(map_parts(task, PARTS, TWO, said.append))
-    assert sorted((part, result) for part, (result, _) in found) == [(n, n * n) for n in PARTS]
-    assert 2 <= len(said) <= 3, "two may die at once"
-    assert all("a worker died" in line for line in said)
-    assert len((tmp_path / "7").read_text()) >= 3
+def test_what_a_dead_worker_had_is_made_again_and_handed_over_once(tmp_path, caplog):
+    heard, task = Heard(), Squares(str(tmp_path), dies=((3, 1), (7, 2)))
+    found = list(map_parts(task, PARTS, TWO, heard))
+    assert sorted((part, result) for part, (result, *_) in found) == [(n, n * n) for n in PARTS]
+    assert [len(begun(tmp_path, n)) for n in PARTS] == [1, 1, 1, 2, 1, 1, 1, 3, 1], "no others"
+    assert sorted(caplog.messages) == [f"a worker died: part {n} is made again" for n in (3, 7, 7)]
+    assert heard.workers[-1] == (2, 3)
+    assert len(heard.workers) == len(PARTS) + 3
 
 
 def test_they_come_in_order_where_they_add_up(tmp_path):
@@ -59,17 +58,31 @@ def test_they_come_in_order_where_they_add_up(tmp_path):
 
 def test_a_part_that_kills_every_worker_is_said(tmp_path):
     task = Squares(str(tmp_path), dies=((5, 100),))
-    with pytest.raises(UserError, match=f"a worker died {RETRIES + 1} times in a row"):
+    with pytest.raises(
+        UserError, match=f"the workers of part 5 died {RETRIES + 1} times, at last: a w"
+    ):
         list(map_parts(task, PARTS, TWO))
+    assert len(begun(tmp_path, 5)) == RETRIES + 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_process_that_asked(tmp_path, sent):
+    errors = ended([sys.executable, "-c", LONG, str(tmp_path), "2"], sent, tmp_path)
+    assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT)
+    assert len(begun(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("workers", [Workers(1), TWO])
 def test_a_mistake_of_a_part_is_its_own_and_is_not_tried_again(tmp_path, workers):
     with pytest.raises(UserError, match="no square of 4"):
         list(map_parts(Squares(str(tmp_path), wrong=(4,)), PARTS, workers))
-    assert (tmp_path / "4").read_text() == "x"
+    assert len(begun(tmp_path, 4)) == 1
     with pytest.raises(UserError, match="other weights here"):
         list(map_parts(Squares(str(tmp_path), fingerprint="other"), PARTS, workers))
+
+
+def test_a_process_that_asked_and_is_killed_goes_on_where_it_was(tmp_path):
+    resumed_after_a_kill("2", tmp_path)
 
 
 def test_few_parts_are_under_way_at_once_and_none_once_nobody_asks(tmp_path):
