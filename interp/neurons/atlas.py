@@ -50,7 +50,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -61,6 +61,7 @@ from ..progress import in_words, log, progress
 from ..runs.parts import file_of, write_table
 from ..runs.store import Run, Store
 from ..runs.study import ModelStudy, PartedStudy, plan, run_or_load
+from ..runs.study_task import StudyTask
 from ..runs.workers import map_parts
 from ..runs.writer import RunWriter
 
@@ -184,8 +185,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
         files = {layer: [f"{folder}/{names[layer]}" for folder in FOLDERS] for layer in names}
         if not out.has(TOKENS):
             files = {VOCABULARY: [TOKENS], **files}
-        task = _Layers(replace(self), tuple(self.fingerprints().items()))
-        for layer, tables in map_parts(task, list(files), self.spread, log.warning):
+        for layer, tables in map_parts(_Layers.of(self), list(files), self.spread, log.warning):
             for name, content in zip(files[layer], tables, strict=True):
                 with out.part(name) as path:
                     path.write_bytes(content)
@@ -268,19 +268,13 @@ class AtlasConfig(ModelStudy, PartedStudy):
         )
 
 
-@dataclass(frozen=True)
-class _Layers:
+class _Layers(StudyTask[AtlasConfig]):
     """Makes the tables of an atlas's layers as the bytes of their files."""
 
-    config: AtlasConfig
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints that the run is of."""
-
-    def open(self) -> Decoder:
+    def opened(self) -> Decoder:
         from .decode import Decoder
 
         own = self.config
-        own.check_same(dict(self.prints))
         return Decoder(own.stored_weights, own.k, own.all_ids, own.device)
 
     def make(self, opened: Decoder, part: int) -> list[bytes]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interp.errors import UserError
+from interp.runs.study_task import StudyTask
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,10 @@ class Squares:
         if part in self.wrong:
             raise UserError(f"no square of {part}")
         return part * part, opened["opened"]
+
+
+class Models(StudyTask):
+    """Opens a study's model by its name."""
+
+    def opened(self):
+        return self.config.model
