@@ -86,7 +86,10 @@ class SteerConfig(TextStudy, PartedStudy):
         table = out.table("fits", summaries.fits(sweep))
         whole = table[table["reach"] == "all"]
         slopes = dict(zip(whole["rule"], whole["slope"], strict=True))
-        return {"pairs": int(sweep["pair"].nunique()), **{f"slope, {rule}": s for rule, s in slopes.items()}}
+        return {
+            "pairs": int(sweep["pair"].nunique()),
+            **{f"slope, {rule}": s for rule, s in slopes.items()},
+        }
 
     def sweep(self, subject: Subject, pair: Prepared) -> Iterator[dict[str, Any]]:
         """A pair's rows of `sweep`."""
