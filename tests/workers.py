@@ -9,9 +9,14 @@ TIMES = {"wall_s", "finished", "peak_memory_bytes", "seal", "config", "seconds"}
 """Entries of a manifest that differ from run to run, or say who made it."""
 
 
-def assert_same_by_two(config, one, folder):
-    """Two workers make the run `one`, its files to the byte."""
-    two = run_or_load(replace(config, workers="2"), Store(folder))
+def assert_same_by_two(config, one, folder, store=None):
+    """Two workers make the run `one`, its files to the byte.
+
+    Args:
+        folder: where the other run is written.
+        store: of the runs that it needs.
+    """
+    two = run_or_load(replace(config, workers="2"), store or Store(folder), out=folder / "two")
     assert two.manifest["config"]["workers"] == "2"
     ours, theirs = ({**run.manifest} for run in (one, two))
     for name in TIMES:

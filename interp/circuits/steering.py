@@ -135,7 +135,7 @@ class _Pairs(StudyTask[SteerConfig]):
         every = prepared(subject, own.stored_weights, [own._task], own.least_gap)
         return _Opened(subject, [each for each in every if not each.reason])
 
-    def make(self, opened: _Opened, part: int) -> Made:
+    def made(self, opened: _Opened, part: int) -> Made:
         subject, used = opened
         rows = self.config.sweep(subject, used[part]) if part < len(used) else []
         return Made.of(self.config.facts_of(subject), rows)

@@ -197,7 +197,7 @@ class _Pairs(StudyTask[TruthConfig]):
         every = prepared(subject, own.stored_weights, own._tasks, own.least_gap)
         return _Opened(subject, every, own.compared)
 
-    def make(self, opened: _Opened, part: int) -> Made:
+    def made(self, opened: _Opened, part: int) -> Made:
         pair = opened.every[part]
         curves = [] if pair.reason else self.config.curves(opened, pair)
         compared = (pair.task, pair.number) in opened.first

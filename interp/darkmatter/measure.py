@@ -165,7 +165,7 @@ class _Contexts(StudyTask[DarkMatterConfig]):
         stream.median = self.median
         return Opened(stream, saes)
 
-    def make(self, opened: Opened, part: Part) -> bytes:
+    def made(self, opened: Opened, part: Part) -> bytes:
         return opened.read(part)
 
 

@@ -182,7 +182,7 @@ class _Parts(StudyTask[SurveyConfig]):
         stream = own.stream(own.open_here(), saes)
         return PartReader(stream, next(iter(saes.by_name.values())), own)
 
-    def make(self, opened: PartReader, part: int) -> tuple[bytes, dict[str, Any]]:
+    def made(self, opened: PartReader, part: int) -> tuple[bytes, dict[str, Any]]:
         from safetensors.torch import save
 
         tallies, note = opened.read(part)

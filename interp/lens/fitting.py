@@ -56,7 +56,7 @@ class JacobianRows(StudyTask[TextStudy]):
     def opened(self) -> Subject:
         return self.config.open_here()
 
-    def make(self, opened: Subject, part: Part) -> tuple[dict[str, Any], np.ndarray]:
+    def made(self, opened: Subject, part: Part) -> tuple[dict[str, Any], np.ndarray]:
         """What the manifest says of the model, and sums [2, layers, rows, d] in float64, over the
         passages of even and of odd number."""
         taken = self.batch(part.batch)

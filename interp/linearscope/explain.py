@@ -105,7 +105,7 @@ class _Pictures(StudyTask[BiasConfig]):
     def opened(self) -> PictureNetwork:
         return self.config.classifier()
 
-    def make(self, opened: PictureNetwork, part: int) -> Made:
+    def made(self, opened: PictureNetwork, part: int) -> Made:
         image = self.config.images[part]
         _, system = self.config.system(opened, image)
         best = system.y[0].topk(1).indices

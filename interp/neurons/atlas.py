@@ -277,7 +277,7 @@ class _Layers(StudyTask[AtlasConfig]):
         own = self.config
         return Decoder(own.stored_weights, own.k, own.all_ids, own.device)
 
-    def make(self, opened: Decoder, part: int) -> list[bytes]:
+    def made(self, opened: Decoder, part: int) -> list[bytes]:
         """The files of a layer, as FOLDERS has them; of VOCABULARY the one table of the tokens."""
         from .indexing import write_rows
 

@@ -170,7 +170,7 @@ class _Shards(StudyTask[ActivationsConfig]):
         sites = list(map(Site.parse, own.sites))
         return _Reader(own, subject, TextFeed(subject, sites, own.corpus, own.length))
 
-    def make(self, opened: _Reader, part: int) -> tuple[dict[str, Any], bytes]:
+    def made(self, opened: _Reader, part: int) -> tuple[dict[str, Any], bytes]:
         by_site = opened.feed.held_out if part == HELD_OUT else opened.shard(part)
         facts = self.config.facts_of(opened.subject)
         return facts, self.config.packed(by_site) if by_site else b""

@@ -1,7 +1,5 @@
 """The studies on a planted model: the two neurons that carry the target are found, and enough."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interp.errors import UserError
+from interp.runs.store import Store
 from interp.runs.study_task import StudyTask
 
 
@@ -44,7 +45,10 @@ class Squares:
 
 
 class Models(StudyTask):
-    """Opens a study's model by its name."""
+    """Opens a study's model by its name, and says where runs are looked up."""
 
     def opened(self):
         return self.config.model
+
+    def made(self, opened, part):
+        return str(Store().root)
