@@ -13,7 +13,7 @@ from ..workers import assert_same_by_two
 
 def test_two_workers_make_the_same_to_the_byte(dog_model, tmp_path):
     corpus = tmp_path / "corpus.safetensors"
-    drawn = torch.randint(1, 211, (1900, 61), generator=torch.Generator().manual_seed(0))
+    drawn = torch.randint(1, 211, (2400, 61), generator=torch.Generator().manual_seed(0))
     save_file({"ids": drawn.int()}, corpus)
     config = ActivationsConfig(
         model=str(dog_model), sites=("1.resid_post",), tokens=2 * POOL + 1, corpus=str(corpus),
