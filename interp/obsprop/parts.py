@@ -127,7 +127,9 @@ class MadeParts:
 
     def values(self, kind: checks.Kind) -> list[Tensor]:
         """The observable at each example, after every change."""
-        return [torch.from_numpy(table["observable"].to_numpy()) for table in self._of(kind)]
+        return [
+            torch.from_numpy(table["observable"].to_numpy(copy=True)) for table in self._of(kind)
+        ]
 
     @property
     def pairs(self) -> list[dict[str, Any]]:
