@@ -54,12 +54,12 @@ class Found(NamedTuple):
     vector: bytes
     """It, in float32."""
     length: float
-    """How far apart the classes are along it; NaN for code, which is not steered."""
+    """How far apart the classes are along it; 0 for code, which is not steered."""
 
     @classmethod
     def of(cls, opened: OpenedTask, features: Sequence[FoundFeature], best: FoundFeature) -> Found:
         sites = list(dict.fromkeys(each.site for each in features))
-        apart = float("nan")
+        apart = 0.0
         if not opened.task.sources:  # at every site of a feature, as other pairs have other ones
             layers = range(opened.weights.spec.n_layers)
             sites = [Site(kind, i) for i in layers for kind in ("resid_pre", "mlp_in")]
