@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import UserError
 from . import search
@@ -11,11 +11,40 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from ..model.weights import Weights
+    from ..runs.store import Run
     from ..saes import Sae
-    from .effects import LatentEffectsConfig
 
 LIKE = 10
 """The controls are drawn from so many times as many latents, those most like it."""
+
+
+class Settings(Protocol):
+    """What is asked for: a config of `effects`."""
+
+    @property
+    def stored_weights(self) -> Weights: ...
+
+    @property
+    def survey(self) -> Run | None: ...
+
+    @property
+    def latents(self) -> tuple[int, ...]: ...
+
+    @property
+    def words(self) -> tuple[str, ...]: ...
+
+    @property
+    def sample(self) -> int: ...
+
+    @property
+    def k(self) -> int: ...
+
+    @property
+    def controls(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
 
 
 class Chosen(NamedTuple):
@@ -31,7 +60,7 @@ class Chosen(NamedTuple):
 class Rows:
     """The latents whose effects are read, their words, and which others are like them."""
 
-    def __init__(self, config: LatentEffectsConfig, sae: Sae) -> None:
+    def __init__(self, config: Settings, sae: Sae) -> None:
         import numpy as np
 
         self._config = config

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,20 +18,37 @@ from torch import Tensor
 
 from ..model.site import Site
 from ..runs.parted_tables import Made, kept_parts
-from ..runs.study_task import StudyTask
+from ..runs.study_task import Config, StudyTask
 from ..runs.writer import RunWriter
 from . import checks
 from .evaluate import ReadBatch, ReadExamples, batches, joined
 from .opened import FoundFeature, OpenedTask, strongest
 from .paths import show
-from .search import Pair
+from .search import FoundPath, Pair
 from .tasks import Example, draw_pairs
 from .trace import trace_pair
 
 if TYPE_CHECKING:
-    from .study import ObspropConfig
+    from ..model.subject import Subject
+    from ..runs.workers_task import Workers
 
 Kind = Literal["held-out", "training", "ablation", "steering", "pair"]
+
+
+class Settings(Config, Protocol):
+    """What the parts need of a study's config."""
+
+    @property
+    def pairs(self) -> int: ...
+
+    @property
+    def spread(self) -> Workers: ...
+
+    def open_here(self, *, attention: str) -> Subject: ...
+
+    def opened(self, subject: Subject) -> OpenedTask: ...
+
+    def searched(self, opened: OpenedTask, pair: Pair) -> list[FoundPath]: ...
 
 
 class Part(NamedTuple):
@@ -73,7 +90,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Parts(StudyTask["ObspropConfig"]):
+class _Parts(StudyTask[Settings]):
     """Makes a table of each part."""
 
     found: Found
@@ -141,7 +158,7 @@ class MadeParts:
 
 
 def made_parts(
-    config: ObspropConfig,
+    config: Settings,
     out: RunWriter,
     opened: OpenedTask,
     features: Sequence[FoundFeature],
@@ -168,7 +185,7 @@ def made_parts(
 
 
 def pair_found(
-    config: ObspropConfig, opened: OpenedTask, examples: tuple[Example, Example]
+    config: Settings, opened: OpenedTask, examples: tuple[Example, Example]
 ) -> dict[str, Any]:
     """What the search finds on a pair of training examples: prompt, counterfactual; where a path
     carries the difference also path, site, effect, and its feature as vector and constant."""
