@@ -19,10 +19,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..errors import UserError
-from ..runs.study import TextStudy
+from ..runs.parted_tables import Made, parted_tables
+from ..runs.study import PartedStudy, TextStudy
+from ..runs.study_task import StudyTask
 from ..runs.writer import RunWriter
 from . import summaries
 from .rules import PREDICTING
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SteerConfig(TextStudy):
+class SteerConfig(TextStudy, PartedStudy):
     """Clamp the neurons that each rule names, and compare the target with the prediction."""
 
     STUDY: ClassVar[str] = "circuits.steer"
@@ -67,6 +69,7 @@ class SteerConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         self.stored_weights.check_dense("circuits steer")
         if min(self.pairs, self.neurons, self.steps) < 1:
             raise UserError("--pairs, --neurons and --steps must be at least 1")
@@ -77,25 +80,19 @@ class SteerConfig(TextStudy):
             raise UserError(f"--least-gap must be more than 0, not {self.least_gap:g}")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .prepared import prepared
-
-        subject = self.open(out)
-        every = prepared(subject, self.stored_weights, [self._task], self.least_gap)
-        used = [each for each in every if not each.reason][: self.pairs]
-
-        def rows(some: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
-            for pair in some:
-                yield from self._sweep(subject, pair)
-
-        sweep = out.table_once(
-            "sweep", lambda: out.in_pieces("sweep", used, rows, 1, "clamp neurons", "pairs")
-        )
+        numbers = range(min(self.pairs, len(self._task.pairs)))
+        how = (numbers, self.spread, "clamp neurons", "pairs")
+        (sweep,) = parted_tables(out, ("sweep",), _Pairs.of(self), *how)
         table = out.table("fits", summaries.fits(sweep))
         whole = table[table["reach"] == "all"]
         slopes = dict(zip(whole["rule"], whole["slope"], strict=True))
-        return {"pairs": len(used), **{f"slope, {rule}": s for rule, s in slopes.items()}}
+        return {
+            "pairs": int(sweep["pair"].nunique()),
+            **{f"slope, {rule}": s for rule, s in slopes.items()},
+        }
 
-    def _sweep(self, subject: Subject, pair: Prepared) -> Iterator[dict[str, Any]]:
+    def sweep(self, subject: Subject, pair: Prepared) -> Iterator[dict[str, Any]]:
+        """A pair's rows of `sweep`."""
         from .scores import order, scores
 
         neurons, own = pair.state(subject)
@@ -117,6 +114,31 @@ class SteerConfig(TextStudy):
                 about = {**pair.label, **place._asdict(), "chosen": " ".join(rules)}
                 change = {"real": end - pair.value, **predicted}
                 yield {**about, "factor": factor, "value": value, **change}
+
+
+class _Opened(NamedTuple):
+    """What a worker keeps from pair to pair."""
+
+    subject: Subject
+    used: list[Prepared]
+
+
+class _Pairs(StudyTask[SteerConfig]):
+    """Makes the rows of a pair, by its number among those that are used; none where there are
+    fewer."""
+
+    def opened(self) -> _Opened:
+        from .prepared import prepared
+
+        own = self.config
+        subject = own.open_here()
+        every = prepared(subject, own.stored_weights, [own._task], own.least_gap)
+        return _Opened(subject, [each for each in every if not each.reason])
+
+    def made(self, opened: _Opened, part: int) -> Made:
+        subject, used = opened
+        rows = self.config.sweep(subject, used[part]) if part < len(used) else []
+        return Made.of(self.config.facts_of(subject), rows)
 
 
 def clamped(subject: Subject, pair: Prepared, place: Place, values: Sequence[float]) -> list[float]:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import UserError
 from ..runs.parted_tables import Made, parted_tables
 from ..runs.study import PartedStudy, TextStudy
+from ..runs.study_task import StudyTask
 from ..runs.writer import RunWriter
 from . import summaries
 from .rules import PREDICTING, RULES, check_rules
@@ -108,10 +109,9 @@ class TruthConfig(TextStudy, PartedStudy):
             )
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        task = _Pairs(replace(self), tuple(self.fingerprints().items()))
         numbers = range(sum(len(task.pairs) for task in self._tasks))
         how = (self.spread, "patch neurons and MLPs", "pairs")
-        pairs, whole, effects = parted_tables(out, TABLES, task, numbers, *how)
+        pairs, whole, effects = parted_tables(out, TABLES, _Pairs.of(self), numbers, *how)
         table = summaries.measurable(whole, pairs, self.least_gap)
         shares = out.table_once("shares", lambda: summaries.shares(table))
         out.table_once("needed", lambda: summaries.needed(table))
@@ -186,24 +186,18 @@ class _Opened:
         return {(task, each.number) for task, own in of_task for each in islice(own, self.compared)}
 
 
-@dataclass(frozen=True)
-class _Pairs:
+class _Pairs(StudyTask[TruthConfig]):
     """Makes a pair's rows of TABLES."""
 
-    config: TruthConfig
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints that the run is of."""
-
-    def open(self) -> _Opened:
+    def opened(self) -> _Opened:
         from .prepared import prepared
 
         own = self.config
-        own.check_same(dict(self.prints))
         subject = own.open_here()
         every = prepared(subject, own.stored_weights, own._tasks, own.least_gap)
         return _Opened(subject, every, own.compared)
 
-    def make(self, opened: _Opened, part: int) -> Made:
+    def made(self, opened: _Opened, part: int) -> Made:
         pair = opened.every[part]
         curves = [] if pair.reason else self.config.curves(opened, pair)
         compared = (pair.task, pair.number) in opened.first

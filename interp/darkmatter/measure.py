@@ -23,12 +23,13 @@ Runs made before intervals named their unit lack the column `unit`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..runs.checkpoint import Checkpoint
 from ..runs.study import PartedStudy
+from ..runs.study_task import StudyTask
 from ..runs.writer import RunWriter, save_tensors
 from ..saes.study import SaesStudy
 
@@ -111,10 +112,7 @@ class DarkMatterConfig(ErrorsConfig, PartedStudy):
         saes = self.error_source(subject)
         stream = self.stream(subject, saes, (each.site for each in earlier))
         errors = ErrorPass(stream, saes, self.contexts, self.ridge, self.downstream, earlier)
-        prints = tuple(self.fingerprints().items())
-        errors.read(
-            Checkpoint(out, "pass"), self.spread, lambda m: _Contexts(replace(self), prints, m)
-        )
+        errors.read(Checkpoint(out, "pass"), self.spread, lambda m: _Contexts.of(self, median=m))
         made = tables(errors.regressions, errors.costs, errors.shown)
         for name, rows in made.items():
             out.table(name, rows)
@@ -150,28 +148,24 @@ class DarkMatterConfig(ErrorsConfig, PartedStudy):
 
 
 @dataclass(frozen=True)
-class _Contexts:
+class _Contexts(StudyTask[DarkMatterConfig]):
     """Reads the contexts of a run with what a worker opens of its settings."""
 
-    config: DarkMatterConfig
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints that the run is of."""
     median: float
     """Of the lengths of the first activations of the stream: what is massive, depends on it."""
 
-    def open(self) -> Opened:
+    def opened(self) -> Opened:
         from ..model.subject import open_subject
         from .batches import Opened
 
         own = self.config
-        own.check_same(dict(self.prints))
         subject = open_subject(own.model, device=own.device, bos=own.feeding)
         saes = own.error_source(subject)
         stream = own.stream(subject, saes, (each.site for each in own.opened_earlier()))
         stream.median = self.median
         return Opened(stream, saes)
 
-    def make(self, opened: Opened, part: Part) -> bytes:
+    def made(self, opened: Opened, part: Part) -> bytes:
         return opened.read(part)
 
 

@@ -27,35 +27,35 @@ Tables of the run:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..directions.sweep import PROMPTS, check_prompts, gain_of, swept_logprobs
 from ..errors import UserError
 from ..runs.intervals import mean_of
+from ..runs.parted_tables import Made, parted_tables
 from ..runs.store import Run, Store, newest
-from ..runs.study import TextStudy
+from ..runs.study import PartedStudy, TextStudy
+from ..runs.study_task import StudyTask
 from ..runs.writer import RunWriter
 from . import search
+from .chosen import Chosen, Rows
 from .survey import SHIPPED
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
+
     import pandas as pd
-    from torch import Tensor
 
     from ..model.prompting import Bos
     from ..model.subject import Subject
     from ..saes import Sae
 
-LIKE = 10
-"""The controls are drawn from so many times as many latents, those most like it."""
-
 
 @dataclass(frozen=True)
-class LatentEffectsConfig(TextStudy):
+class LatentEffectsConfig(TextStudy, PartedStudy):
     """Clamp latents of an SAE and read the words they promote, beside random latents."""
 
     STUDY: ClassVar[str] = "saes.effects"
@@ -116,6 +116,7 @@ class LatentEffectsConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         if self.latents and self.words:
             raise UserError("give --latents or --words, not both")
         if self.words and self.survey is None:
@@ -130,31 +131,18 @@ class LatentEffectsConfig(TextStudy):
         check_prompts(self.prompts)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        sae, others = self._opened()
+        sae, others = self.opened()
         rows = Rows(self, sae)
-        subject = self.open(out)
-        length, items = self._length(subject, sae), list(enumerate(rows.chosen))
+        items = list(enumerate(rows.chosen))
         out.facts |= {
-            "mean_length": length,
             "matched_in": "density" if self.survey else "length",
             "survey": str(self.survey.path) if self.survey else None,
             **({"anyway": others} if others else {}),
         }
-
-        def swept(some: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
-            for i, latent in some:
-                ids = rows.ids[i]
-                for other in (latent, *rows.controls(i)):
-                    for plain in (False, True) if other == latent else (False,):
-                        about = {"latent": latent, "name": f"latent {other}"}
-                        about |= {"control": other != latent, "direction": plain}
-                        unit = length / rows.lengths[other]
-                        means = self._logprobs(subject, sae, other, unit, plain, ids)
-                        for value, logprob in zip((None, *self.values), means, strict=True):
-                            yield {**about, "value": value, "logprob": logprob}
-
-        name = "effects/sweep"
-        sweep = out.table(name, out.in_pieces(name, items, swept, 1, "latent effects", "latents"))
+        task = _Latents.of(self, latents=tuple(rows.swept(i) for i, _ in items))
+        how = (range(len(items)), self.spread, "latent effects", "latents")
+        (sweep,) = parted_tables(out, ("effects/sweep",), task, *how)
+        length = out.facts["mean_length"]
         each = [rows.about(i) | _summary(sweep, j, length / rows.lengths[j]) for i, j in items]
         table = out.table("effects/latents", each)
         means = out.table("effects/means", _means(table)).set_index("measure")["mean"]
@@ -164,7 +152,18 @@ class LatentEffectsConfig(TextStudy):
             **{name: float(means[name]) for name in ("gain", "control_mean", "direction")},
         }
 
-    def _opened(self) -> tuple[Sae, list[str]]:
+    def swept(self, opened: _Opened, chosen: Chosen) -> Iterator[dict[str, Any]]:
+        """Rows of `effects/sweep` of a latent."""
+        for other, row in chosen.acts:
+            for plain in (False, True) if other == chosen.latent else (False,):
+                about = {"latent": chosen.latent, "name": f"latent {other}"}
+                about |= {"control": other != chosen.latent, "direction": plain}
+                unit = opened.length / row
+                means = self._logprobs(opened.subject, opened.sae, other, unit, plain, chosen.ids)
+                for value, logprob in zip((None, *self.values), means, strict=True):
+                    yield {**about, "value": value, "logprob": logprob}
+
+    def opened(self) -> tuple[Sae, list[str]]:
         """The SAE, and what it says of itself that does not fit.
 
         Raises:
@@ -192,7 +191,7 @@ class LatentEffectsConfig(TextStudy):
         named = f"{self.source} is an SAE of {sae.model}, not of {self.model}"
         return sae, [] if fits else [named]
 
-    def _length(self, subject: Subject, sae: Sae) -> float:
+    def length(self, subject: Subject, sae: Sae) -> float:
         """Mean length of the activations at the prompts, where the edits act."""
         batch = subject.tokens(self.prompts)
         site = next(iter(subject.matching([sae.site])))
@@ -204,7 +203,7 @@ class LatentEffectsConfig(TextStudy):
         return float(x.double().norm(dim=-1).mean())
 
     def _logprobs(
-        self, subject: Subject, sae: Sae, latent: int, unit: float, plain: bool, ids: list[int]
+        self, subject: Subject, sae: Sae, latent: int, unit: float, plain: bool, ids: Sequence[int]
     ) -> list[float]:
         """Without an edit, then at each strength, of `unit` activations each."""
         from ..saes.edits import clamp_latent, steer_latent
@@ -216,79 +215,29 @@ class LatentEffectsConfig(TextStudy):
         )
 
 
-class Rows:
-    """The latents whose effects are read, their words, and which others are like them."""
+class _Opened(NamedTuple):
+    """What a worker keeps from latent to latent."""
 
-    def __init__(self, config: LatentEffectsConfig, sae: Sae) -> None:
-        import numpy as np
+    subject: Subject
+    sae: Sae
+    length: float
+    """The mean of the activations."""
 
-        self._config = config
-        self.lengths: np.ndarray = sae.W_dec.double().norm(dim=1).cpu().numpy()
-        live = self.lengths > 0
-        self._alike = self.lengths
-        self._density: np.ndarray | None = None
-        if config.survey:
-            self._density = search.densities(config.survey)["density"].to_numpy(float)
-            live &= self._density > 0
-            self._alike = np.log(np.where(live, self._density, 1.0))
-        self._live = live.nonzero()[0]
-        if config.controls >= len(self._live):
-            raise UserError(f"only {len(self._live)} latents are live: give fewer --controls")
-        self.chosen, self._words = self._choose()
-        if silent := [j for j in self.chosen if not self.lengths[j] > 0]:
-            raise UserError(f"latent {silent[0]} writes nothing: its row is 0")
-        self._top(sae.W_dec[self.chosen])
 
-    def _choose(self) -> tuple[list[int], list[str]]:
-        """Latents, and the word that each is chosen for."""
-        import numpy as np
+@dataclass(frozen=True)
+class _Latents(StudyTask[LatentEffectsConfig]):
+    """Makes the rows of a latent."""
 
-        config = self._config
-        if config.survey and config.words:
-            ranked = [search.by_word(config.survey, word, limit=1) for word in config.words]
-            found = [int(rows["latent"].iloc[0]) for rows in ranked]
-            if len(set(found)) < len(found):
-                raise UserError("two of the --words have the same latent: give one of them")
-            return found, list(config.words)
-        if config.latents:
-            return list(config.latents), [""] * len(config.latents)
-        count = min(config.sample, len(self._live))
-        drawn = np.random.default_rng(config.seed).choice(self._live, count, replace=False)
-        return [int(j) for j in np.sort(drawn)], [""] * count
+    latents: tuple[Chosen, ...]
 
-    def _top(self, vectors: Tensor) -> None:
-        """Their top tokens through the LM head."""
-        from ..model.readout import open_readout
-        from ..model.vocabulary import token_strings
+    def opened(self) -> _Opened:
+        sae, _ = self.config.opened()
+        subject = self.config.open_here()
+        return _Opened(subject, sae, self.config.length(subject, sae))
 
-        weights = self._config.stored_weights
-        found = open_readout(weights).decode(vectors.float().cpu(), self._config.k)
-        self.ids: list[list[int]] = found.top.ids.tolist()
-        strings = token_strings(weights.folder, weights.spec.d_vocab)
-        self._strings = [[strings[i] for i in ids] for ids in self.ids]
-
-    def controls(self, i: int) -> list[int]:
-        """Other latents, drawn from those most like the i-th."""
-        import numpy as np
-
-        config, own = self._config, self.chosen[i]
-        drawn = np.random.default_rng([config.seed, own])
-        others = drawn.permutation(self._live[self._live != own])
-        apart = np.abs(self._alike[others] - self._alike[own])
-        like = others[np.argsort(apart, kind="stable")][: LIKE * config.controls]
-        return [int(j) for j in drawn.choice(like, config.controls, replace=False)]
-
-    def about(self, i: int) -> dict[str, Any]:
-        """The first columns of its row in `effects/latents`."""
-        latent = self.chosen[i]
-        return {
-            "latent": latent,
-            "word": self._words[i],
-            "words": self._strings[i],
-            "ids": self.ids[i],
-            "density": None if self._density is None else float(self._density[latent]),
-            "length": float(self.lengths[latent]),
-        }
+    def made(self, opened: _Opened, part: int) -> Made:
+        facts = {**self.config.facts_of(opened.subject), "mean_length": opened.length}
+        return Made.of(facts, self.config.swept(opened, self.latents[part]))
 
 
 def _summary(sweep: pd.DataFrame, latent: int, unit: float) -> dict[str, Any]:

@@ -43,13 +43,14 @@ Tables of the run; sizes are |z|:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..progress import log
 from ..runs.checkpoint import Checkpoint
 from ..runs.study import PartedStudy
+from ..runs.study_task import StudyTask
 from ..runs.writer import RunWriter
 from ..saes.study import LADDER, SaesStudy
 
@@ -166,29 +167,22 @@ class SurveyConfig(SaesStudy, PartedStudy):
         del saes
         log.info("%s latents, %s bytes each: %.2f GB", f"{n:,}", f"{each:,}", n * each / 1e9)
         gathered = SurveyPass(self, n)
-        task = _Parts(replace(self), tuple(self.fingerprints().items()))
-        gathered.read(task, label, Checkpoint(out, "survey"))
+        gathered.read(_Parts.of(self), label, Checkpoint(out, "survey"))
         return gathered
 
 
-@dataclass(frozen=True)
-class _Parts:
+class _Parts(StudyTask[SurveyConfig]):
     """Makes the parts of a survey, as `SurveyPass.read` takes them."""
 
-    config: SurveyConfig
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints that the run is of."""
-
-    def open(self) -> PartReader:
+    def opened(self) -> PartReader:
         from .survey_part import PartReader
 
         own = self.config
-        own.check_same(dict(self.prints))
         saes = own.opened()
         stream = own.stream(own.open_here(), saes)
         return PartReader(stream, next(iter(saes.by_name.values())), own)
 
-    def make(self, opened: PartReader, part: int) -> tuple[bytes, dict[str, Any]]:
+    def made(self, opened: PartReader, part: int) -> tuple[bytes, dict[str, Any]]:
         from safetensors.torch import save
 
         tallies, note = opened.read(part)

@@ -21,15 +21,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import TextStudy
+from ..progress import progress
+from ..runs.study import PartedStudy, TextStudy
+from ..runs.study_task import StudyTask
+from ..runs.workers import map_parts
 from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
+    from .comparing import Values
     from .lens import Lens
+    from .states import Reader
 
 
 @dataclass(frozen=True)
-class LensCompareConfig(TextStudy):
+class LensCompareConfig(TextStudy, PartedStudy):
     """Compare lenses with the model's own distribution, layer by layer, on held-out text."""
 
     STUDY: ClassVar[str] = "lens.compare"
@@ -69,6 +74,7 @@ class LensCompareConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         if not self.lenses or "raw" in self.lenses or len(self.opened) < len(self.lenses):
             raise UserError(
                 "--lenses takes different lenses, at least one; the raw lens reads directions only"
@@ -79,20 +85,52 @@ class LensCompareConfig(TextStudy):
             raise UserError("--skip must be at least 0 and leave more than --positions of --length")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        from .comparing import compared
-        from .passages import batches, passages
-        from .states import Reader
+        from .comparing import covered, layer_rows
 
-        subject = self.open(out)
         out.facts["lenses"] = {name: lens.about for name, lens in self.opened.items()}
-        rows = passages(subject, self.corpus, self.length, self.documents, self.after)
-        weights = self.stored_weights
-        W_U = weights.W_U()
-        reader = Reader(subject, weights, W_U, self.skip, self.positions, self.seed)
-        some = batches(rows, self.batch_size)
-        table = out.table("layers", compared(self.opened, reader, some))
-        last = weights.spec.n_layers - 1
+        layers = self.stored_weights.spec.n_layers
+        at, last = covered(self.opened, layers), layers - 1
+        table = out.table("layers", layer_rows(at, self._measured(out)))
         shared = [i for i in range(last) if all(lens.covers(i) for lens in self.opened.values())]
         means = table[table["layer"].isin(shared)].groupby("lens")["kl"].mean()
         kls = {f"kl, {name}": float(means[name]) for name in self.opened if shared}
         return {"layers in the means": len(shared), **kls}
+
+    def _measured(self, out: RunWriter) -> Values:
+        """What `comparing.measured` gives of all passages."""
+        import numpy as np
+
+        from .passages import batches, passages
+
+        rows = passages(self, self.corpus, self.length, self.documents, self.after)
+        some = batches(rows, self.batch_size)
+        task = _Passages.of(self, batches=tuple(tuple(map(tuple, each)) for each in some))
+        found = []
+        with progress("compare", len(rows), "passages") as advance:
+            for number, (facts, values) in map_parts(
+                task, range(len(some)), self.spread, advance, ordered=True
+            ):
+                out.facts = {**facts, **out.facts}
+                found.append(values)
+                advance(len(some[number]))
+        return np.concatenate(found, 2)
+
+
+@dataclass(frozen=True)
+class _Passages(StudyTask[LensCompareConfig]):
+    """Measures batches of passages."""
+
+    batches: tuple[tuple[tuple[int, ...], ...], ...]
+
+    def opened(self) -> Reader:
+        from .states import Reader
+
+        own = self.config
+        weights, how = own.stored_weights, (own.skip, own.positions, own.seed)
+        return Reader(own.open_here(), weights, weights.W_U(), *how)
+
+    def made(self, opened: Reader, part: int) -> tuple[dict[str, Any], Values]:
+        from .comparing import measured
+
+        values = measured(self.config.opened, opened, self.batches[part], part)
+        return self.config.facts_of(opened.subject), values

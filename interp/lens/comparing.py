@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..progress import progress
 from ..runs.intervals import mean_of
 from .lens import Lens
 from .states import Reader, States, kl_from
@@ -17,31 +17,44 @@ from .states import Reader, States, kl_from
 MEASURES = ("agreement", "following", "kl")
 
 
-def compared(
-    lenses: Mapping[str, Lens], reader: Reader, passages: list[list[list[int]]]
-) -> list[dict[str, Any]]:
-    """The rows of `layers.parquet`: of every lens, at every layer that it covers.
+Values = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def covered(lenses: Mapping[str, Lens], layers: int) -> list[tuple[str, int]]:
+    """Every lens with every layer that it covers."""
+    every = range(layers)
+    return [(name, layer) for name, lens in lenses.items() for layer in filter(lens.covers, every)]
+
+
+def measured(
+    lenses: Mapping[str, Lens], reader: Reader, rows: Sequence[Sequence[int]], number: int
+) -> Values:
+    """MEASURES [covered, measures, passages] of a batch, means over the positions of a passage.
 
     Args:
-        passages: in batches, each of another document.
+        number: of the batch, which says what positions are drawn.
     """
-    layers = range(reader.subject.spec.n_layers)
-    at = [(name, layer) for name, lens in lenses.items() for layer in filter(lens.covers, layers)]
-    found: list[list[Tensor]] = [[] for _ in at]
-    with progress("compare", sum(map(len, passages)), "passages") as advance:
-        for number, rows in enumerate(passages):
-            states = reader.states(rows, number)
-            for values, (name, layer) in zip(found, at, strict=True):
-                measured = _measured(lenses[name], layer, states, reader.W_U)
-                values.append(measured.view(len(measured), len(rows), -1).mean(2))
-            advance(len(rows))
-    return [_row(*each, torch.cat(values, 1)) for each, values in zip(at, found, strict=True)]
+    states = reader.states(rows, number)
+    found = []
+    for name, layer in covered(lenses, reader.subject.spec.n_layers):
+        values = _measured(lenses[name], layer, states, reader.W_U)
+        found.append(values.view(len(values), len(rows), -1).mean(2).cpu())
+    return torch.stack(found).numpy()
 
 
-def _row(name: str, layer: int, values: Float[Tensor, "measures documents"]) -> dict[str, Any]:
+def layer_rows(at: Sequence[tuple[str, int]], values: Values) -> list[dict[str, Any]]:
+    """The rows of `layers.parquet`, of what is `covered`.
+
+    Args:
+        values: [covered, measures, documents]
+    """
+    return [_row(*each, own) for each, own in zip(at, values, strict=True)]
+
+
+def _row(name: str, layer: int, values: Values) -> dict[str, Any]:
     row: dict[str, Any] = {"lens": name, "layer": layer}
     for measure, each in zip(MEASURES, values, strict=True):
-        row |= mean_of(each.numpy()).columns(measure)
+        row |= mean_of(each).columns(measure)
     return row | {"documents": values.shape[1], "unit": "document"}
 
 

@@ -55,7 +55,9 @@ class FitConfig(TextStudy, PartedStudy):
         from .passages import passages
 
         rows = passages(self, self.corpus, self.length, self.prompts)
-        task = JacobianRows.of(self, rows, self.skip, self.batch_size)
+        plain = TextStudy(self.model, device=self.device, bos=self.bos)
+        ids = tuple(map(tuple, rows))
+        task = JacobianRows.of(plain, passages=ids, skip=self.skip, size=self.batch_size)
         table = out.table("layers", fitted(task, self.stored_weights, out, self.spread))
         return {
             "prompts": self.prompts,

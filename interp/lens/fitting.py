@@ -17,6 +17,7 @@ from ..model.weights import Weights
 from ..progress import progress
 from ..runs.checkpoint import Checkpoint
 from ..runs.study import TextStudy
+from ..runs.study_task import StudyTask
 from ..runs.workers import map_parts
 from ..runs.workers_task import Workers
 from ..runs.writer import RunWriter, save_tensors
@@ -39,35 +40,23 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class JacobianRows:
-    """Makes sums of rows of J."""
+class JacobianRows(StudyTask[TextStudy]):
+    """Makes sums of rows of J; its config is a model, and how it is fed."""
 
-    study: TextStudy
-    """What is opened: a model, and how it is fed."""
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints of both."""
     passages: tuple[tuple[int, ...], ...]
     skip: int
     """Positions at the beginning of a passage that do not count."""
     size: int
     """Passages in a batch."""
 
-    @classmethod
-    def of(cls, study: TextStudy, rows: list[list[int]], skip: int, size: int) -> JacobianRows:
-        """Of a study's model, on rows of ids."""
-        plain = TextStudy(study.model, device=study.device, bos=study.bos)
-        prints = tuple(plain.fingerprints().items())
-        return cls(plain, prints, tuple(map(tuple, rows)), skip, size)
-
     def batch(self, number: int) -> tuple[tuple[int, ...], ...]:
         """The passages of a batch."""
         return self.passages[number * self.size : (number + 1) * self.size]
 
-    def open(self) -> Subject:
-        self.study.check_same(dict(self.prints))
-        return self.study.open_here()
+    def opened(self) -> Subject:
+        return self.config.open_here()
 
-    def make(self, opened: Subject, part: Part) -> tuple[dict[str, Any], np.ndarray]:
+    def made(self, opened: Subject, part: Part) -> tuple[dict[str, Any], np.ndarray]:
         """What the manifest says of the model, and sums [2, layers, rows, d] in float64, over the
         passages of even and of odd number."""
         taken = self.batch(part.batch)
@@ -75,7 +64,7 @@ class JacobianRows:
         for _, found in prompt_rows(opened, taken, self.skip, part.first, part.end):
             halves = (found[:, (half - part.batch * self.size) % 2 :: 2] for half in (0, 1))
             rows.append(torch.stack([own.double().sum(1).cpu() for own in halves]))
-        return self.study.facts_of(opened), torch.stack(rows, 2).numpy()
+        return self.config.facts_of(opened), torch.stack(rows, 2).numpy()
 
 
 def fitted(task: JacobianRows, weights: Weights, out: RunWriter, workers: Workers) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ class Reader(NamedTuple):
     """Positions of a passage."""
     seed: int
 
-    def states(self, rows: list[list[int]], number: int) -> States:
+    def states(self, rows: Sequence[Sequence[int]], number: int) -> States:
         """Of passages of one length."""
         seed = 1_000_003 * self.seed + number
         return states_at(
@@ -53,7 +54,7 @@ def drawn(rows: int, length: int, skip: int, count: int, seed: int) -> Int[Tenso
     return skip + order[:, :count].sort(1).values
 
 
-def states_at(reader: Reader, rows: list[list[int]], places: Int[Tensor, "b n"]) -> States:
+def states_at(reader: Reader, rows: Sequence[Sequence[int]], places: Int[Tensor, "b n"]) -> States:
     """States of passages at the given positions of each."""
     batch = reader.subject.pad(rows)
     sites = [Site("resid_post", layer) for layer in range(reader.subject.spec.n_layers)]

@@ -17,12 +17,13 @@ By `bias`: `pictures.parquet` (the first row of that table for every picture, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
 from ..runs.parted_tables import Made, parted_tables
 from ..runs.study import PartedStudy
+from ..runs.study_task import StudyTask
 from ..runs.writer import RunWriter
 from .picture_configs import NetworkConfig, PictureConfig, share, write_maps
 from .pictures import PHOTOGRAPHS
@@ -89,9 +90,8 @@ class BiasConfig(NetworkConfig, PartedStudy):
             raise UserError("--images is empty: name at least one picture")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        task = _Pictures(replace(self), tuple(self.fingerprints().items()))
         how = (range(len(self.images)), self.spread, "pictures", "pictures")
-        table, _ = parted_tables(out, ("pictures", "layers"), task, *how)
+        table, _ = parted_tables(out, ("pictures", "layers"), _Pictures.of(self), *how)
         metrics: dict[str, Any] = {"pictures": len(table)}
         for name in ("share", "black_share"):
             low, middle, high = table[name].quantile([0.25, 0.5, 0.75])
@@ -99,19 +99,13 @@ class BiasConfig(NetworkConfig, PartedStudy):
         return metrics
 
 
-@dataclass(frozen=True)
-class _Pictures:
+class _Pictures(StudyTask[BiasConfig]):
     """Makes a picture's rows of `pictures` and `layers`."""
 
-    config: BiasConfig
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints that the run is of."""
-
-    def open(self) -> PictureNetwork:
-        self.config.check_same(dict(self.prints))
+    def opened(self) -> PictureNetwork:
         return self.config.classifier()
 
-    def make(self, opened: PictureNetwork, part: int) -> Made:
+    def made(self, opened: PictureNetwork, part: int) -> Made:
         image = self.config.images[part]
         _, system = self.config.system(opened, image)
         best = system.y[0].topk(1).indices

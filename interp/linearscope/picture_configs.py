@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import UserError
 from ..plain_path import plain_path
 from ..progress import waiting
-from ..runs.study import check_prints
 from ..runs.writer import RunWriter, save_tensors
 
 if TYPE_CHECKING:
@@ -61,10 +60,6 @@ class NetworkConfig:
         paths = {name: plain_path(name) for name in self.pictures()}
         pictures = [sha256(path) if path.is_file() else name for name, path in paths.items()]
         return {"model": fingerprint(self.model, self.weights), "pictures": ",".join(pictures)}
-
-    def check_same(self, prints: dict[str, str]) -> None:
-        """Raise UserError if here are another network or other pictures than `prints` is of."""
-        check_prints(self.model, self.fingerprints(), prints)
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""

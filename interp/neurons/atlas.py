@@ -51,7 +51,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -194,8 +194,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
         files = {part: [f"{folder}/{names[part]}" for folder in FOLDERS] for part in names}
         if not out.has(TOKENS):
             files = {VOCABULARY: [TOKENS], **files}
-        task = Slices(replace(self), tuple(self.fingerprints().items()))
-        for part, tables in map_parts(task, list(files), self.spread, advance):
+        for part, tables in map_parts(Slices.of(self), list(files), self.spread, advance):
             for name, content in zip(files[part], tables, strict=True):
                 with out.part(name) as path:
                     path.write_bytes(content)

@@ -30,9 +30,10 @@ from ..errors import UserError
 from ..model.neuron import NeuronName, check_neuron, clamp_site, parse_neuron
 from ..model.tokenizer_files import tokenizer_files
 from ..model.vocabulary import check_chat_template, token_strings
-from ..progress import progress
 from ..runs.intervals import mean_of
-from ..runs.study import TextStudy
+from ..runs.parted_tables import Made, parted_tables
+from ..runs.study import PartedStudy, TextStudy
+from ..runs.study_task import StudyTask
 from ..runs.writer import RunWriter
 from .concepts import word_tokens
 
@@ -42,9 +43,12 @@ if TYPE_CHECKING:
     from ..model.batch import Batch
     from ..model.subject import Subject
 
+TABLES = ("curve/values", "curve/activation")
+"""What has rows of each prompt."""
+
 
 @dataclass(frozen=True)
-class ClampConfig(TextStudy):
+class ClampConfig(TextStudy, PartedStudy):
     """Hold a neuron at a sweep of values and read a word's probability and the text."""
 
     STUDY: ClassVar[str] = "neurons.clamp"
@@ -88,7 +92,8 @@ class ClampConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
-        self._checked_neuron()
+        assert self.spread
+        self.checked_neuron()
         folder = self.stored_weights.folder
         if not tokenizer_files(folder):
             raise UserError(f"{self.model} has no tokenizer: a prompt needs one")
@@ -96,13 +101,12 @@ class ClampConfig(TextStudy):
             check_chat_template(folder, self.model, "--no-chat")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
-        neuron, weights = self._checked_neuron(), self.stored_weights
+        neuron = self.checked_neuron()
         word = self.word or self._first_token(neuron)
-        ids = word_tokens(weights, word)
-        subject = self.open(out)
-        batches = {text: self._batch(subject, text) for text in self.prompt}
-        out.table("curve/activation", self._activations(subject, batches, neuron))
-        rows = out.table("curve/values", self._swept(subject, batches, neuron, ids))
+        task = _Texts.of(self, ids=tuple(word_tokens(self.stored_weights, word)))
+        parts = range((1 + len(self.value)) * len(self.prompt))
+        how = (self.spread, f"clamp {neuron}", "texts")
+        rows, _ = parted_tables(out, TABLES, task, parts, *how)
         means = out.table("curve/means", _means(rows, (None, *self.value)))
         out.facts["word"] = word
         plain, held = means.iloc[0], means.iloc[1:]
@@ -114,42 +118,39 @@ class ClampConfig(TextStudy):
             "value_best": float(best["value"]),
         }
 
-    def _batch(self, subject: Subject, text: str) -> Batch:
+    def batch(self, subject: Subject, text: str) -> Batch:
+        """A prompt, as the model gets it."""
         message = {"role": "user", "content": text}
         return subject.chat([message]) if self.chat else subject.tokens(text)
 
-    def _activations(
-        self, subject: Subject, batches: dict[str, Batch], neuron: NeuronName
-    ) -> Iterator[dict[str, Any]]:
-        """Rows of `curve/activation`."""
-        weights, site = self.stored_weights, clamp_site(neuron)
+    def activations(self, subject: Subject, prompt: str) -> Iterator[dict[str, Any]]:
+        """A prompt's rows of `curve/activation`."""
+        neuron, weights = self.checked_neuron(), self.stored_weights
+        batch, site = self.batch(subject, prompt), clamp_site(neuron)
         strings = token_strings(weights.folder, weights.spec.d_vocab)
-        for prompt, batch in batches.items():
-            own = subject.capture(batch, [site])[site][0, :, neuron.neuron].double().tolist()
-            for position, (token, value) in enumerate(zip(batch.ids[0].tolist(), own, strict=True)):
-                at = {"prompt": prompt, "position": position}
-                yield {**at, "token": strings[token], "activation": value}
+        own = subject.capture(batch, [site])[site][0, :, neuron.neuron].double().tolist()
+        for position, (token, value) in enumerate(zip(batch.ids[0].tolist(), own, strict=True)):
+            at = {"prompt": prompt, "position": position}
+            yield {**at, "token": strings[token], "activation": value}
 
-    def _swept(
-        self, subject: Subject, batches: dict[str, Batch], neuron: NeuronName, ids: list[int]
-    ) -> Iterator[dict[str, Any]]:
-        """Rows of `curve/values`: not clamped, then at every value."""
+    def clamped(
+        self, subject: Subject, value: float | None, prompt: str, ids: Sequence[int]
+    ) -> dict[str, Any]:
+        """A row of `curve/values`."""
         from ..model.edits import clamp
 
-        site, steps = clamp_site(neuron), len(batches) * (len(self.value) + 1)
-        with progress(f"clamp {neuron}", steps, "texts") as advance:
-            for value in (None, *self.value):
-                held = () if value is None else (clamp(site, neuron.neuron, value, self.where),)
-                for prompt, batch in batches.items():
-                    with subject.edited(*held):
-                        logprobs = subject.logits(batch)[0, -1].double().log_softmax(-1)[ids]
-                        text = subject.text(subject.generate(batch, self.tokens)[0])
-                    chance = {"probability": float(logprobs.exp().sum())}
-                    chance["logprob"] = float(logprobs.logsumexp(0))
-                    yield {"value": value, "prompt": prompt, **chance, "text": text}
-                    advance(1, "unclamped" if value is None else f"at {value:g}")
+        neuron, batch = self.checked_neuron(), self.batch(subject, prompt)
+        at, number = clamp_site(neuron), neuron.neuron
+        held = () if value is None else (clamp(at, number, value, self.where),)
+        with subject.edited(*held):
+            logprobs = subject.logits(batch)[0, -1].double().log_softmax(-1)[list(ids)]
+            text = subject.text(subject.generate(batch, self.tokens)[0])
+        chance = {"probability": float(logprobs.exp().sum())}
+        chance["logprob"] = float(logprobs.logsumexp(0))
+        said = math.nan if value is None else value
+        return {"value": said, "prompt": prompt, **chance, "text": text}
 
-    def _checked_neuron(self) -> NeuronName:
+    def checked_neuron(self) -> NeuronName:
         neuron = parse_neuron(self.neuron)
         check_neuron(neuron, self.stored_weights)
         return neuron
@@ -163,6 +164,25 @@ class ClampConfig(TextStudy):
         if math.isnan(row["top_z"]):
             raise UserError(f"{neuron} is a vector of zeros, which spells no word: give --word")
         return str(row["top" if row["top_z"] >= row["bottom_z"] else "bottom"][0])
+
+
+@dataclass(frozen=True)
+class _Texts(StudyTask[ClampConfig]):
+    """Makes the rows of TABLES of a prompt that is not clamped, then at every value."""
+
+    ids: tuple[int, ...]
+    """Of the word."""
+
+    def opened(self) -> Subject:
+        return self.config.open_here()
+
+    def made(self, opened: Subject, part: int) -> Made:
+        own = self.config
+        at, which = divmod(part, len(own.prompt))
+        value, prompt = (None, *own.value)[at], own.prompt[which]
+        activations = own.activations(opened, prompt) if value is None else ()
+        row = own.clamped(opened, value, prompt, self.ids)
+        return Made.of(own.facts_of(opened), [row], activations)
 
 
 def _means(rows: pd.DataFrame, values: Sequence[float | None]) -> Iterator[dict[str, Any]]:

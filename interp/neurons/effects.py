@@ -14,28 +14,32 @@ Tables of the run:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..directions.sweep import PROMPTS, check_prompts, gain_of, swept_logprobs
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
+from ..runs.parted_tables import Made, parted_tables
 from ..runs.query import word_ids
-from ..runs.study import TextStudy, plan
+from ..runs.study import PartedStudy, TextStudy, plan
+from ..runs.study_task import StudyTask
 from ..runs.writer import RunWriter
 from . import search
 from .atlas import AtlasConfig, Kind, stored_or_made
 from .concepts import word_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from ..model.subject import Subject
 
 
 @dataclass(frozen=True)
-class EffectsConfig(TextStudy):
+class EffectsConfig(TextStudy, PartedStudy):
     """Clamp the best neuron of every word of a list, and random neurons beside it."""
 
     STUDY: ClassVar[str] = "neurons.effects"
@@ -77,6 +81,7 @@ class EffectsConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         assert self.atlas.kinds
         if not (self.words and self.prompts and self.values and self.controls > 0):
             raise UserError("give at least one word, prompt, value and control")
@@ -97,20 +102,12 @@ class EffectsConfig(TextStudy):
         last = self.up_to if self.up_to >= 0 else None
         found = (search.find(atlas, word, limit=1, kinds=kinds, up_to=last) for word in self.words)
         chosen = [rows.iloc[0] for rows in found]
-        subject = self.open(out)
-        words = list(enumerate(zip(self.words, chosen, strict=True)))
-
-        def swept(some: Sequence[tuple[int, tuple[str, pd.Series]]]) -> Iterator[dict[str, Any]]:
-            for i, (word, row) in some:
-                ids, own = word_ids(atlas, word), parse_neuron(row["name"])
-                for neuron in (own, *self._controls(own, i)):
-                    label = {"word": word, "name": str(neuron), "control": neuron != own}
-                    means = self._logprobs(subject, neuron, ids)
-                    for value, logprob in zip((None, *self.values), means, strict=True):
-                        yield {**label, "value": value, "logprob": logprob}
-
-        name = "effects/sweep"
-        sweep = out.table(name, out.in_pieces(name, words, swept, 1, "clamp effects", "words"))
+        words = tuple(
+            Word(word, tuple(word_ids(atlas, word)), row["name"])
+            for word, row in zip(self.words, chosen, strict=True)
+        )
+        task, how = _Words.of(self, words=words), (self.spread, "clamp effects", "words")
+        (sweep,) = parted_tables(out, ("effects/sweep",), task, range(len(words)), *how)
         picked = zip(self.words, chosen, strict=True)
         table = out.table("effects/neurons", [_summary(sweep, word, row) for word, row in picked])
         out.facts["atlas"] = str(atlas.path)
@@ -121,6 +118,15 @@ class EffectsConfig(TextStudy):
             "median_control_gain": float(table["control_mean"].median()),
         }
 
+    def swept(self, subject: Subject, i: int, word: Word) -> Iterator[dict[str, Any]]:
+        """Rows of `effects/sweep` of the i-th word."""
+        own = parse_neuron(word.neuron)
+        for neuron in (own, *self._controls(own, i)):
+            label = {"word": word.word, "name": str(neuron), "control": neuron != own}
+            means = self._logprobs(subject, neuron, word.ids)
+            for value, logprob in zip((None, *self.values), means, strict=True):
+                yield {**label, "value": value, "logprob": logprob}
+
     def _controls(self, own: NeuronName, i: int) -> list[NeuronName]:
         import numpy as np
 
@@ -128,7 +134,7 @@ class EffectsConfig(TextStudy):
         drawn = np.random.default_rng([self.seed, i]).choice(others, self.controls, replace=False)
         return [own._replace(neuron=int(n)) for n in drawn]
 
-    def _logprobs(self, subject: Subject, neuron: NeuronName, ids: list[int]) -> list[float]:
+    def _logprobs(self, subject: Subject, neuron: NeuronName, ids: Sequence[int]) -> list[float]:
         """Unclamped, then at each value."""
         from ..model.edits import clamp
         from ..model.neuron import clamp_site
@@ -138,6 +144,29 @@ class EffectsConfig(TextStudy):
             *(subject, self.prompts, self.values, ids),
             lambda values, where: clamp(at, number, values, where),
         )
+
+
+class Word(NamedTuple):
+    """What is swept of a word."""
+
+    word: str
+    ids: tuple[int, ...]
+    neuron: str
+    """Its best-scoring one."""
+
+
+@dataclass(frozen=True)
+class _Words(StudyTask[EffectsConfig]):
+    """Makes the rows of a word."""
+
+    words: tuple[Word, ...]
+
+    def opened(self) -> Subject:
+        return self.config.open_here()
+
+    def made(self, opened: Subject, part: int) -> Made:
+        rows = self.config.swept(opened, part, self.words[part])
+        return Made.of(self.config.facts_of(opened), rows)
 
 
 def _summary(sweep: pd.DataFrame, word: str, row: pd.Series) -> dict[str, Any]:

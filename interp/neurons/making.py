@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..model.site import Site
 from ..runs.parts import file_of, write_table
+from ..runs.study_task import LendingTask
 from .atlas import VOCABULARY, AtlasConfig, Part
 from .decode import Decoder, random_like
 from .indexing import write_rows
@@ -25,31 +25,22 @@ if TYPE_CHECKING:
     from .slices import Piece
 
 
-@dataclass(frozen=True)
-class Slices:
+class Slices(LendingTask[AtlasConfig]):
     """Makes the tables of an atlas's slices as the bytes of their files. The unembedding is opened
     once and lent to all workers."""
 
-    config: AtlasConfig
-    prints: tuple[tuple[str, str], ...]
-    """The fingerprints that the run is of."""
-
     def lend(self) -> Lent:
-        return self._decoder().lent()
+        return self.opened().lent()
 
-    def open(self, lent: Lent | None = None) -> Decoder:
-        self.config.check_same(dict(self.prints))
-        return self._decoder(lent)
+    def opened(self, lent: Lent | None = None) -> Decoder:
+        own = self.config
+        return Decoder(own.stored_weights, own.k, own.all_ids, own.device, lent)
 
-    def make(self, opened: Decoder, part: Part) -> list[bytes]:
+    def made(self, opened: Decoder, part: Part) -> list[bytes]:
         """The files of a slice, as FOLDERS has them; of VOCABULARY the one table of the tokens."""
         if part == VOCABULARY:
             return [file_of(lambda file: write_table(opened.vocabulary, file))]
         return [file_of(partial(write_rows, rows)) for rows in self._decoded(part, opened)]
-
-    def _decoder(self, lent: Lent | None = None) -> Decoder:
-        own = self.config
-        return Decoder(own.stored_weights, own.k, own.all_ids, own.device, lent)
 
     def _decoded(self, part: Part, decoder: Decoder) -> Iterator[pa.Table]:
         """One slice's random directions and its neurons (FOLDERS) as tables, decoded in one pass; a

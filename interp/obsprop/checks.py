@@ -11,8 +11,8 @@ later head and MLP reads along it, not that head alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import pandas as pd
 import torch
@@ -23,63 +23,119 @@ from ..model.batch import Batch
 from ..model.edits import Edit, add, project_out
 from ..model.site import Site
 from ..model.subject import Subject
-from ..progress import progress
 from .opened import OpenedTask
 from .propagate import readout
 from .tasks import Example
 
+Kind = Literal["ablation", "steering"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+CHECKED = 30
+"""Held-out examples of each class that the checks run on."""
 STRENGTHS = (-1.0, 0.5, 1.0, 2.0, 4.0)
 CONTROLS = 5
 """Random directions beside the feature."""
 
 
-def ablation(opened: OpenedTask, chosen: Sequence[Example], directions: Directions) -> pd.DataFrame:
-    """One row a direction taken out: name, control, gap_before, gap_after, kept (their ratio)."""
-    batch, read = _batch(opened.subject, chosen)
-    labels = torch.tensor([example.positive for example in chosen])
+class Change(NamedTuple):
+    """What one pass over the examples changes: nothing, or along one direction."""
 
-    def gap(*edits: Edit) -> float:
-        values = _values(opened, batch, *edits)
-        return float(values[labels].mean() - values[~labels].mean())
+    direction: int
+    """0 for the feature, then the controls; -1 for nothing."""
+    vector: Tensor | None
+    strength: float = 0.0
+    """Of steering: 1 is the gap between the classes along the feature."""
 
-    before, rows = gap(), []
-    with progress("ablation", 1 + CONTROLS, "directions") as advance:
-        for about, vector in _with_controls(directions, opened.seed):
-            after = gap(project_out(directions.site, vector, where=read))
-            gaps = {"gap_before": before, "gap_after": after, "kept": after / before}
-            rows.append(about | gaps)
-            advance(1)
-    return pd.DataFrame(rows)
+    def about(self, name: str) -> dict[str, Any]:
+        """The first columns of its row, where the feature is called so."""
+        names = {-1: "unsteered", 0: name}
+        called = names.get(self.direction, f"random {self.direction - 1}")
+        return {"name": called, "control": self.direction > 0}
 
 
-def steering(opened: OpenedTask, chosen: Sequence[Example], directions: Directions) -> pd.DataFrame:
-    """One row a (direction, strength): name, control, strength (1 = the gap between the classes
-    along the feature), observable (mean over negative examples)."""
-    sides = [[e for e in chosen if e.positive is side] for side in (True, False)]
-    positive, negative = (_mean(opened.subject, side, directions.site) for side in sides)
-    unit = directions.vectors[0] / directions.vectors[0].norm()
-    length = float((positive - negative) @ unit)
-    batch, read = _batch(opened.subject, sides[1])
-    plain = {"name": "unsteered", "control": False, "strength": 0.0}
-    rows = [{**plain, "observable": float(_values(opened, batch).mean())}]
-    with progress("steering", (1 + CONTROLS) * len(STRENGTHS), "passes") as advance:
-        for about, vector in _with_controls(directions, opened.seed):
-            for strength in STRENGTHS:
-                along = vector / vector.norm()
-                edit = add(directions.site, along, strength * length, where=read)
-                value = float(_values(opened, batch, edit).mean())
-                rows.append({**about, "strength": strength, "observable": value})
-                advance(1)
-    return pd.DataFrame(rows)
-
-
-def _with_controls(directions: Directions, seed: int) -> Iterator[tuple[dict[str, Any], Tensor]]:
-    """The feature, then random directions: what their rows begin with, and the vector."""
-    own = directions.vectors[0]
-    yield {"name": str(directions.index["name"].iloc[0]), "control": False}, own
+def changes(kind: Kind, own: Tensor, seed: int) -> list[Change]:
+    """The passes of a check of a feature, the one without a change first."""
     generator = torch.Generator().manual_seed(seed)
-    for i in range(CONTROLS):
-        yield {"name": f"random {i}", "control": True}, torch.randn(len(own), generator=generator)
+    controls = [torch.randn(len(own), generator=generator) for _ in range(CONTROLS)]
+    strengths = STRENGTHS if kind == "steering" else (0.0,)
+    along = enumerate([own, *controls])
+    return [Change(-1, None), *(Change(i, v, t) for i, v in along for t in strengths)]
+
+
+def changed(opened: OpenedTask, kind: Kind, change: Change, site: Site, length: float) -> Tensor:
+    """The observable at the end of each example of a check, in float64.
+
+    Args:
+        length: the gap between the classes along the feature, as `apart` gives it.
+    """
+    batch, read = _batch(opened.subject, checked(opened, kind))
+    edits: list[Edit] = []
+    if change.vector is not None and kind == "ablation":
+        edits = [project_out(site, change.vector, where=read)]
+    elif change.vector is not None:
+        along = change.vector / change.vector.norm()
+        edits = [add(site, along, change.strength * length, where=read)]
+    subject, end = opened.subject, Site("final_norm_in")
+    with subject.edited(*edits):
+        x = subject.capture(batch, [end])[end][:, -1]
+    return readout(opened.weights, opened.observable)(x).double()
+
+
+def checked(opened: OpenedTask, kind: Kind) -> list[Example]:
+    """The examples of a check: held-out ones of both classes, or of the negative class."""
+    positive, negative = _sides(opened)
+    return negative if kind == "steering" else [*positive, *negative]
+
+
+def apart(opened: OpenedTask, directions: Directions) -> float:
+    """How far apart the classes are along a feature."""
+    positive, negative = (_mean(opened.subject, side, directions.site) for side in _sides(opened))
+    unit = directions.vectors[0] / directions.vectors[0].norm()
+    return float((positive - negative) @ unit)
+
+
+def ablation(opened: OpenedTask, directions: Directions, values: Sequence[Tensor]) -> pd.DataFrame:
+    """One row a direction taken out: name, control, gap_before, gap_after, kept (their ratio).
+
+    Args:
+        values: what `changed` gives of each of the `changes`.
+    """
+    labels = torch.tensor([example.positive for example in checked(opened, "ablation")])
+    before, *gaps = (float(x[labels].mean() - x[~labels].mean()) for x in values)
+    _, *others = changes("ablation", directions.vectors[0], opened.seed)
+    rows = [
+        {**change.about(_name(directions)), "gap_before": before, "gap_after": after}
+        for change, after in zip(others, gaps, strict=True)
+    ]
+    return pd.DataFrame([{**row, "kept": row["gap_after"] / before} for row in rows])
+
+
+def steering(opened: OpenedTask, directions: Directions, values: Sequence[Tensor]) -> pd.DataFrame:
+    """One row a (direction, strength): name, control, strength (1 = the gap between the classes
+    along the feature), observable (mean over negative examples).
+
+    Args:
+        values: as in `ablation`.
+    """
+    every = changes("steering", directions.vectors[0], opened.seed)
+    return pd.DataFrame(
+        {
+            **change.about(_name(directions)),
+            "strength": change.strength,
+            "observable": float(x.mean()),
+        }
+        for change, x in zip(every, values, strict=True)
+    )
+
+
+def _name(directions: Directions) -> str:
+    return str(directions.index["name"].iloc[0])
+
+
+def _sides(opened: OpenedTask) -> tuple[list[Example], list[Example]]:
+    """The examples of both classes that are checked."""
+    held_out = opened.split.held_out
+    positive, negative = ([e for e in held_out if e.positive is side] for side in (True, False))
+    return positive[:CHECKED], negative[:CHECKED]
 
 
 def _batch(subject: Subject, chosen: Sequence[Example]) -> tuple[Batch, Tensor]:
@@ -89,14 +145,6 @@ def _batch(subject: Subject, chosen: Sequence[Example]) -> tuple[Batch, Tensor]:
     for row, example in zip(mask, chosen, strict=True):
         row[torch.tensor(example.reads) + len(row) - len(example.ids)] = True
     return batch, mask
-
-
-def _values(opened: OpenedTask, batch: Batch, *edits: Edit) -> Tensor:
-    """The observable at the end of each example."""
-    subject, end = opened.subject, Site("final_norm_in")
-    with subject.edited(*edits):
-        x = subject.capture(batch, [end])[end][:, -1]
-    return readout(opened.weights, opened.observable)(x).double()
 
 
 def _mean(subject: Subject, chosen: Sequence[Example], site: Site) -> Tensor:

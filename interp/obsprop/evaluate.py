@@ -58,45 +58,77 @@ class ReadExamples(NamedTuple):
     groups: npt.NDArray[np.int64]
 
 
+class ReadBatch(NamedTuple):
+    """Some of them."""
+
+    activations: dict[Site, Array]
+    observable: Array
+
+
+def batches(chosen: Sequence[Example], size: int = 16) -> list[list[int]]:
+    """The numbers of the examples that are run together, the shortest first."""
+    order = sorted(range(len(chosen)), key=lambda i: len(chosen[i].ids))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def read_batch(
+    subject: Subject,
+    chosen: Sequence[Example],
+    sites: Sequence[Site],
+    observable: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> ReadBatch:
+    """Run a batch: activations at some sites, and the observable where it is asked for.
+
+    Without an observable the pass stops after the last of the sites.
+
+    Args:
+        observable: activations at `final_norm_in` -> its values, as `propagate.readout` makes it.
+    """
+    kept: dict[Site, list[Array]] = {site: [] for site in sites}
+    values, end = np.full(len(chosen), np.nan), Site("final_norm_in")
+    readings = {site: feature_reading(site, subject.spec) for site in sites}
+    wanted = [*sites, *([end] if observable else [])]
+    rows = [example.ids for example in chosen]
+    ((source, activations),) = passes(subject, rows, wanted, len(rows), special=True)
+    for i, example in enumerate(chosen):
+        tokens = (source.row == i).nonzero()[:, 0]
+        for site in sites:
+            read = readings[site].prepared(activations[site][tokens[example.reads]]).mean(0)
+            kept[site].append(read.double().cpu().numpy())
+        if observable:
+            values[i] = float(observable(activations[end][tokens[-1]]))
+    return ReadBatch({site: np.stack(vectors) for site, vectors in kept.items()}, values)
+
+
+def joined(chosen: Sequence[Example], read: Sequence[ReadBatch]) -> ReadExamples:
+    """What was read of their `batches`."""
+    place = np.argsort([i for batch in batches(chosen) for i in batch])
+    return ReadExamples(
+        {
+            site: np.concatenate([batch.activations[site] for batch in read])[place]
+            for site in read[0].activations
+        },
+        np.array([example.positive for example in chosen]),
+        np.concatenate([batch.observable for batch in read])[place],
+        pd.factorize(np.array([example.group for example in chosen], dtype=object))[0],
+    )
+
+
 def read_examples(
     subject: Subject,
     chosen: Sequence[Example],
     sites: Sequence[Site],
     observable: Callable[[torch.Tensor], torch.Tensor] | None,
     label: str,
-    batch_size: int = 16,
 ) -> ReadExamples:
-    """Run the examples once: activations at some sites, and the observable where it is asked for.
-
-    Without an observable each pass stops after the last of the sites.
-
-    Args:
-        observable: activations at `final_norm_in` -> its values, as `propagate.readout` makes it.
-    """
-    order = sorted(range(len(chosen)), key=lambda i: len(chosen[i].ids))
-    kept: dict[Site, list[Array]] = {site: [np.empty(0)] * len(chosen) for site in sites}
-    values, end = np.full(len(chosen), np.nan), Site("final_norm_in")
-    rows = [chosen[i].ids for i in order]
-    readings = {site: feature_reading(site, subject.spec) for site in sites}
-    wanted = [*sites, *([end] if observable else [])]
+    """Run the examples once, batch by batch, as `read_batch`."""
+    read = []
     with progress(label, len(chosen), "examples") as advance:
-        for source, activations in passes(subject, rows, wanted, batch_size, special=True):
-            numbers = range(int(source.row[0]), int(source.row[-1]) + 1)
-            for number in numbers:
-                i, tokens = order[number], (source.row == number).nonzero()[:, 0]
-                reads = tokens[chosen[i].reads]
-                for site in sites:
-                    read = readings[site].prepared(activations[site][reads]).mean(0)
-                    kept[site][i] = read.double().cpu().numpy()
-                if observable:
-                    values[i] = float(observable(activations[end][tokens[-1]]))
+        for numbers in batches(chosen):
+            some = [chosen[i] for i in numbers]
+            read.append(read_batch(subject, some, sites, observable))
             advance(len(numbers))
-    return ReadExamples(
-        {site: np.stack(vectors) for site, vectors in kept.items()},
-        np.array([example.positive for example in chosen]),
-        values,
-        pd.factorize(np.array([example.group for example in chosen], dtype=object))[0],
-    )
+    return joined(chosen, read)
 
 
 def baseline_scores(

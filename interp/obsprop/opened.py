@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from torch import Tensor
 
 from ..directions import Directions
 from ..errors import UserError
 from ..model.site import Site
 from ..model.subject import Subject
 from ..model.weights import Weights
-from .evaluate import Array, ReadExamples, read_examples
+from .evaluate import Array, ReadBatch, ReadExamples, read_batch, read_examples
 from .model_weights import StackedWeights
 from .observables import Observable, make_observable
 from .paths import Feature, PathInPrompt, path_feature
@@ -36,10 +38,24 @@ class FoundFeature(NamedTuple):
 
     def scores(self, read: ReadExamples) -> Array:
         """Scores [examples] of what was read at its site."""
-        vector = self.directions.vectors[0].double().numpy()
-        constant = float(self.directions.index["constant"].iloc[0])
-        scores: Array = read.activations[self.site] @ vector + constant
-        return scores
+        return scores_of(read, self.site, self.vector, self.constant)
+
+    @property
+    def vector(self) -> Array:
+        """The direction."""
+        vector: Array = self.directions.vectors[0].double().numpy()
+        return vector
+
+    @property
+    def constant(self) -> float:
+        """What is added to its scores."""
+        return float(self.directions.index["constant"].iloc[0])
+
+
+def scores_of(read: ReadExamples, site: Site, vector: Array, constant: float) -> Array:
+    """Scores [examples] of a direction at a site, of what was read there."""
+    scores: Array = read.activations[site] @ vector + constant
+    return scores
 
 
 @dataclass(frozen=True)
@@ -75,8 +91,15 @@ class OpenedTask:
 
     def read(self, chosen: Sequence[Example], sites: Sequence[Site], label: str) -> ReadExamples:
         """Examples at some sites, with the observable where it has a meaning."""
-        observable = None if self.task.sources else readout(self.weights, self.observable)
-        return read_examples(self.subject, chosen, sites, observable, label)
+        return read_examples(self.subject, chosen, sites, self._readout, label)
+
+    def read_batch(self, chosen: Sequence[Example], sites: Sequence[Site]) -> ReadBatch:
+        """As `read`, of one of the examples' `batches`."""
+        return read_batch(self.subject, chosen, sites, self._readout)
+
+    @property
+    def _readout(self) -> Callable[[Tensor], Tensor] | None:
+        return None if self.task.sources else readout(self.weights, self.observable)
 
 
 def open_task(task: Task, stored: Weights, subject: Subject, seed: int, windows: int) -> OpenedTask:

@@ -36,15 +36,17 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from ..runs.study import TextStudy
+from ..runs.study import PartedStudy, TextStudy
 from ..runs.writer import RunWriter
 from .task_files import Task, read_task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .evaluate import ReadExamples
+    from ..model.subject import Subject
     from .opened import FoundFeature, OpenedTask
+    from .parts import MadeParts
+    from .search import FoundPath, Pair
 
 TEXTS = (
     "Mary gave John her book, and he thanked Susan before Peter and Anna left.",
@@ -55,7 +57,7 @@ TEXTS = (
 
 
 @dataclass(frozen=True)
-class ObspropConfig(TextStudy):
+class ObspropConfig(TextStudy, PartedStudy):
     """An observable's paths, features and scores, from one pair of prompts."""
 
     STUDY: ClassVar[str] = "obsprop.run"
@@ -104,6 +106,7 @@ class ObspropConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         self.stored_weights.check_dense("observable propagation")
         counts = (self.width, self.depth, self.screen, self.paths, self.draws, self.windows)
         if min(counts) < 1 or self.boots < 10:
@@ -118,46 +121,53 @@ class ObspropConfig(TextStudy):
 
     def run(self, out: RunWriter) -> dict[str, Any]:
         from . import tables
-        from .opened import choose, open_task
-        from .search import search_paths
+        from .opened import choose
+        from .parts import made_parts
 
-        subject = self.open(out, attention="eager")
-        opened = open_task(self._task, self.stored_weights, subject, self.seed, self.windows)
-        texts = [subject.prompting.ids(text) for text in self.texts]
+        opened = self.opened(self.open(out, attention="eager"))
+        texts = [opened.subject.prompting.ids(text) for text in self.texts]
         for ids in texts:
             opened.subject.check_length(len(ids))
-        search = partial(
-            search_paths, opened.weights, opened.observable,
-            width=self.width, depth=self.depth, screen=self.screen,
-        )  # fmt: skip
-        paths, own = choose(search(opened.pair), opened, self.paths)
+        paths, own = choose(self.searched(opened, opened.pair), opened, self.paths)
         features = [opened.feature(path, opened.pair) for path in paths]
         best = features[paths.index(own)]
-        held_out = tables.read_held_out(opened, features)
+        parts = made_parts(self, out, opened, features, best)
+        held_out = parts.held_out
         makers: tables.Makers = {
             **tables.head_and_mlp_tables(opened),
             "paths/paths": partial(tables.path_table, opened, features, held_out, self.boots),
-            "scores/methods": partial(self._methods, opened, best, held_out),
+            "scores/methods": partial(self._methods, opened, best, parts),
             "scores/examples": partial(tables.example_table, opened, best, held_out),
-            **tables.pair_table(opened, search, held_out, self.pairs),
             "texts/tokens": partial(tables.token_table, opened, best, texts),
-            **tables.use_tables(opened, best),
+            **tables.use_tables(opened, best, parts),
         }
         made = {name: out.table_once(name, make) for name, make in makers.items()}
         tables.save_directions(opened, features, out)
         out.facts |= tables.facts(opened, best)
         return tables.metrics(best, made)
 
-    def _methods(
-        self, opened: OpenedTask, best: FoundFeature, held_out: ReadExamples
-    ) -> pd.DataFrame:
+    def opened(self, subject: Subject) -> OpenedTask:
+        """The task, on a model with attention patterns."""
+        from .opened import open_task
+
+        return open_task(self._task, self.stored_weights, subject, self.seed, self.windows)
+
+    def searched(self, opened: OpenedTask, pair: Pair) -> list[FoundPath]:
+        """The paths that carry a pair's difference."""
+        from .search import search_paths
+
+        sizes = {"width": self.width, "depth": self.depth, "screen": self.screen}
+        return search_paths(opened.weights, opened.observable, pair, **sizes)
+
+    def _methods(self, opened: OpenedTask, best: FoundFeature, parts: MadeParts) -> pd.DataFrame:
         """`scores/methods`."""
         import pandas as pd
 
         from . import evaluate, tables
 
+        held_out, train = parts.held_out, parts.training
         methods = {("ObsProp", 2): best.scores(held_out)[None]} | tables.baselines(
-            opened, best.site, held_out, self.labelled, self.draws
+            opened, best.site, train, held_out, self.labelled, self.draws
         )
         return pd.DataFrame(
             {"method": method, "labelled": size}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,18 @@ from ..model.site import Site
 from ..runs.writer import RunWriter
 from . import checks, evaluate
 from .evaluate import ReadExamples
-from .opened import FoundFeature, OpenedTask, strongest
+from .opened import FoundFeature, OpenedTask, scores_of
+from .parts import MadeParts
 from .paths import show
 from .propagate import direct_effects, head_vectors, stream_vectors
 from .scoring import stream_scores
-from .search import FoundPath, Pair, linearisation
-from .tasks import Example, draw_pairs
-from .trace import trace_pair
+from .search import linearisation
+from .tasks import Example
 from .writers import writers
 
-CHECKED = 30
-"""Held-out examples of each class that the checks run on."""
 Tables = dict[str, pd.DataFrame]
 Makers = dict[str, Callable[[], pd.DataFrame]]
 """Tables by name, each made when it is asked for: a run that is resumed has some."""
-Search = Callable[[Pair], list[FoundPath]]
 
 
 def head_and_mlp_tables(opened: OpenedTask) -> Makers:
@@ -57,16 +54,6 @@ def _mlps(opened: OpenedTask) -> pd.DataFrame:
     )
     effect = (one - other).tolist()
     return pd.DataFrame({"layer": range(len(effect)), "effect": effect})
-
-
-def read_held_out(opened: OpenedTask, features: Sequence[FoundFeature]) -> ReadExamples:
-    """The held-out examples where the features read; of templates at every site of a feature, as
-    other pairs have other features."""
-    sites = list(dict.fromkeys(each.site for each in features))
-    if not opened.task.sources:
-        layers = range(opened.weights.spec.n_layers)
-        sites = [Site(kind, i) for i in layers for kind in ("resid_pre", "mlp_in")]
-    return opened.read(opened.split.held_out, sites, "held-out examples")
 
 
 def path_table(
@@ -102,7 +89,12 @@ def _path_row(
 
 
 def baselines(
-    opened: OpenedTask, site: Site, held_out: ReadExamples, sizes: Sequence[int], draws: int
+    opened: OpenedTask,
+    site: Site,
+    train: ReadExamples,
+    held_out: ReadExamples,
+    sizes: Sequence[int],
+    draws: int,
 ) -> dict[tuple[str, int], evaluate.Array]:
     """(method, labelled examples) -> held-out scores [draws, examples] of all that ObsProp is
     compared with, at one site: the bare difference of the pair's activations there, the model's own
@@ -116,40 +108,27 @@ def baselines(
     methods = {("pair difference", 2): (held_out.activations[site] @ (one - other))[None]}
     if not opened.task.sources:
         methods["observable", 0] = held_out.observable[None]
-    train = opened.read(opened.split.train, [site], "training examples")
     return methods | evaluate.baseline_scores(train, held_out, site, sizes, draws, opened.seed)
 
 
-def pair_table(opened: OpenedTask, search: Search, held_out: ReadExamples, count: int) -> Makers:
-    """`scores/pairs`, if pairs can be drawn."""
-    drawn = draw_pairs(opened.split.train, count, opened.seed)
-    if opened.task.sources or not drawn:
-        return {}
-    return {"scores/pairs": partial(_pairs, opened, search, held_out, drawn)}
-
-
-def _pairs(
-    opened: OpenedTask,
-    search: Search,
-    held_out: ReadExamples,
-    drawn: Sequence[tuple[Example, Example]],
+def pair_table(
+    found: Sequence[Mapping[str, Any]], held_out: ReadExamples, seed: int
 ) -> pd.DataFrame:
-    """A row of null for a pair without a path."""
-    rows = []
-    for examples in drawn:
-        texts = [opened.words(example) for example in examples]
-        one, other = (opened.subject.pad([example.ids]) for example in examples)
-        pair = Pair(*trace_pair(opened.subject, opened.weights, (one, other), "pair"))
-        row: dict[str, Any] = {"prompt": texts[0], "counterfactual": texts[1]}
-        found = strongest(search(pair), examples[0].reads)
-        if found is not None:
-            best = opened.feature(found, pair)
-            figures = evaluate.summary(best.scores(held_out)[None], held_out, 10, opened.seed)
-            row |= {"path": show(found.path), "site": str(best.site), "effect": found.effect}
-            row |= {"auc": figures["auc"], "r2": figures["r2"]}
-        rows.append(row)
+    """`scores/pairs`, a row of null for a pair without a path.
+
+    Args:
+        found: what `parts.pair_found` gives of each pair.
+    """
     columns = ["prompt", "counterfactual", "path", "site", "effect", "auc", "r2"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame([_pair_row(row, held_out, seed) for row in found], columns=columns)
+
+
+def _pair_row(found: Mapping[str, Any], held_out: ReadExamples, seed: int) -> dict[str, Any]:
+    if "path" not in found:
+        return dict(found)
+    scores = scores_of(held_out, Site.parse(found["site"]), found["vector"], found["constant"])
+    figures = evaluate.summary(scores[None], held_out, 10, seed)
+    return {**found, "auc": figures["auc"], "r2": figures["r2"]}
 
 
 def example_table(opened: OpenedTask, best: FoundFeature, held_out: ReadExamples) -> pd.DataFrame:
@@ -180,14 +159,16 @@ def token_table(opened: OpenedTask, best: FoundFeature, rows: Sequence[list[int]
     return pd.DataFrame(table, columns=["text", "position", "token", "score"])
 
 
-def use_tables(opened: OpenedTask, best: FoundFeature) -> Makers:
-    """`checks/ablation`, `checks/steering` and `writers/neurons`, where they have a meaning."""
+def use_tables(opened: OpenedTask, best: FoundFeature, made: MadeParts) -> Makers:
+    """`scores/pairs`, `checks/ablation`, `checks/steering` and `writers/neurons`, where they have a
+    meaning."""
     tables: Makers = {}
+    if pairs := made.pairs:
+        tables["scores/pairs"] = partial(pair_table, pairs, made.held_out, opened.seed)
     if not opened.task.sources:
-        sides = [[e for e in opened.split.held_out if e.positive is s] for s in (True, False)]
-        chosen = [*sides[0][:CHECKED], *sides[1][:CHECKED]]
-        for name, check in (("ablation", checks.ablation), ("steering", checks.steering)):
-            tables[f"checks/{name}"] = partial(check, opened, chosen, best.directions)
+        for kind, check in (("ablation", checks.ablation), ("steering", checks.steering)):
+            values = made.values(kind)
+            tables[f"checks/{kind}"] = partial(check, opened, best.directions, values)
     if best.site.kind == "resid_pre" and best.site.layer:
         tables["writers/neurons"] = partial(writers, opened.weights, best.directions)
     return tables

@@ -48,30 +48,45 @@ def parted_tables(
 ) -> list[pd.DataFrame]:
     """Tables of this run: the rows of all parts, in the order of the parts.
 
-    Each part is kept as it is finished, so a run that is stopped loses those under way; they are
-    removed when the run is finished.
-
     Args:
         names: the tables, as `task` makes `Made` of each part; at least one row of each table.
         unit: what a part is, such as pairs.
     """
     if not all(out.has(f"{name}.parquet") for name in names):
-        pieces = {part: [passing_part(name, str(part)) for name in names] for part in parts}
-        left = [
-            part
-            for part, own in pieces.items()
-            if not all(out.has(f"{piece}.parquet") for piece in own)
-        ]
-        with progress(label, len(parts), unit, len(parts) - len(left)) as advance:
-            for part, made in map_parts(task, left, workers, advance):
-                out.facts = {**made.facts, **out.facts}
-                for piece, content in zip(pieces[part], made.tables, strict=True):
-                    with out.part(f"{piece}.parquet") as path:
-                        path.write_bytes(content)
-                advance(1, str(part))
+        pieces = kept_parts(out, names, task, parts, workers, label, unit)
         for name, own in zip(names, zip(*pieces.values(), strict=True), strict=True):
             out.table(name, _joined([out.read_table(piece) for piece in own]))
     return [out.read_table(name) for name in names]
+
+
+def kept_parts(
+    out: RunWriter,
+    names: Sequence[str],
+    task: Task[P],
+    parts: Sequence[P],
+    workers: Workers,
+    label: str,
+    unit: str,
+) -> dict[P, list[str]]:
+    """Of each part, what its tables are called in this run. The rest is as in `parted_tables`.
+
+    Each part is kept as it is finished, so a run that is stopped loses those under way; they are
+    removed when the run is finished.
+    """
+    pieces = {part: [passing_part(name, str(part)) for name in names] for part in parts}
+    left = [
+        part
+        for part, own in pieces.items()
+        if not all(out.has(f"{piece}.parquet") for piece in own)
+    ]
+    with progress(label, len(parts), unit, len(parts) - len(left)) as advance:
+        for part, made in map_parts(task, left, workers, advance):
+            out.facts = {**made.facts, **out.facts}
+            for piece, content in zip(pieces[part], made.tables, strict=True):
+                with out.part(f"{piece}.parquet") as path:
+                    path.write_bytes(content)
+            advance(1, str(part))
+    return pieces
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

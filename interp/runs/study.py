@@ -84,10 +84,6 @@ class ModelStudy:
 
         check_device(self.device)
 
-    def check_same(self, prints: dict[str, str]) -> None:
-        """Raise UserError if here are other weights or data than `prints` is of."""
-        check_prints(self.model, self.fingerprints(), prints)
-
     def open(self, out: RunWriter, **options: Any) -> Subject:
         """The model as a Subject; the manifest gets how well it agrees with plain transformers and
         with itself, its device, and how text is fed.
@@ -203,15 +199,6 @@ class TextStudy(ModelStudy):
         most = self.stored_weights.spec.d_vocab
         if not 1 <= k <= most:
             raise UserError(f"--k must be 1 to {most}, not {k}")
-
-
-def check_prints(model: str, own: dict[str, str], wanted: dict[str, str]) -> None:
-    """Raise UserError if a model's fingerprints here are not those where its run was started."""
-    if other := [name for name in wanted if own.get(name) != wanted[name]]:
-        raise UserError(
-            f"{model} has another {other[0]} here than where the run was started: copy the same "
-            "files to this machine"
-        )
 
 
 def plan(study: Study) -> dict[str, Any]:

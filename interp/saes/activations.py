@@ -23,18 +23,26 @@ from ..model.site import Site
 from ..progress import progress
 from ..runs.parts import checked
 from ..runs.store import Run, open_run
-from ..runs.study import TextStudy
-from ..runs.writer import RunWriter, save_tensors
+from ..runs.study import PartedStudy, TextStudy
+from ..runs.study_task import StudyTask
+from ..runs.workers import map_parts
+from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
+    from ..model.subject import Subject
     from .feed import TextFeed
     from .train import Batches
 
+HELD_OUT = -1
+"""The number of the rows that are held out, among the shards."""
+
 
 @dataclass(frozen=True)
-class ActivationsConfig(TextStudy):
+class ActivationsConfig(TextStudy, PartedStudy):
     """Store a model's activations, to train SAEs on them."""
 
     STUDY: ClassVar[str] = "saes.activations"
@@ -57,6 +65,7 @@ class ActivationsConfig(TextStudy):
 
     def check(self) -> None:
         super().check()
+        assert self.spread
         if not self.sites or len(set(self.sites)) < len(self.sites):
             raise UserError("give --sites at least one site, each once")
         for site in self.sites:
@@ -67,63 +76,136 @@ class ActivationsConfig(TextStudy):
     def run(self, out: RunWriter) -> dict[str, Any]:
         import torch
 
-        from .feed import TextFeed
-
-        subject = self.open(out, dtype=getattr(torch, self.precision))
-        sites = list(map(Site.parse, self.sites))
-        source = TextFeed(subject, sites, self.corpus, self.length)
-        self._save(out, "held_out", source.held_out)
-        tokens = self._shards(out, source)
+        tokens = self._written(out)
         out.table("shards", [{"shard": i, "tokens": n} for i, n in enumerate(tokens)])
-        numbers = sum(x.shape[1] for x in source.held_out.values())
+        numbers = sum(_shape(out.path / _file(HELD_OUT), site)[1] for site in self.sites)
         bits = torch.finfo(getattr(torch, self.dtype)).bits
         return {"tokens": sum(tokens), "bytes": sum(tokens) * numbers * bits // 8}
 
-    def _shards(self, out: RunWriter, source: TextFeed) -> list[int]:
-        """Write every shard that is not there yet; the tokens in each."""
-        from .feed import POOL
-
-        tokens: list[int] = []
-        for number in itertools.count():
-            if not out.has(_shard(number)):
-                break
-            tokens.append(_tokens(out.path / _shard(number), self.sites[0]))
-        size = min(POOL, self.tokens)
+    def _written(self, out: RunWriter) -> list[int]:
+        """Write every file that is not there yet; the tokens in each shard."""
+        there = itertools.takewhile(lambda n: out.has(_file(n)), itertools.count())
+        tokens = [_shape(out.path / _file(n), self.sites[0])[0] for n in there]
         with progress("activations", self.tokens, "tokens", sum(tokens)) as advance:
-            batches = source.batches(size, self.tokens, self.seed, len(tokens))
             while sum(tokens) < self.tokens:
-                shard = next(batches, None)
-                if shard is None:
-                    raise UserError(
-                        f"the text ended after {sum(tokens)} tokens: ask for fewer --tokens, or "
-                        "give more text"
-                    )
-                self._save(out, f"activations/{len(tokens):05d}", shard)
-                tokens.append(len(next(iter(shard.values()))))
-                advance(tokens[-1])
+                for number, (facts, content) in map_parts(
+                    _Shards.of(self),
+                    self._left(out, tokens),
+                    self.spread,
+                    advance,
+                    ordered=True,
+                ):
+                    out.facts = {**facts, **out.facts}
+                    self._write(out, number, content, tokens, advance)
+                    if sum(tokens) >= self.tokens:
+                        break
         return tokens
 
-    def _save(self, out: RunWriter, name: str, by_site: Any) -> None:
+    def _left(self, out: RunWriter, tokens: list[int]) -> list[int]:
+        """Parts that are to be made. Massive activations are missing in a shard, which may take one
+        shard more, or further rounds."""
+        left = -(-(self.tokens - sum(tokens)) // self.size) + 1
+        held_out = [] if out.has(_file(HELD_OUT)) else [HELD_OUT]
+        return [*held_out, *range(len(tokens), len(tokens) + left)]
+
+    @property
+    def size(self) -> int:
+        """Tokens of a shard, where none is massive."""
+        from .feed import POOL
+
+        return min(POOL, self.tokens)
+
+    def _write(
+        self,
+        out: RunWriter,
+        number: int,
+        content: bytes,
+        tokens: list[int],
+        advance: Callable[[int], None],
+    ) -> None:
+        """Keep a part; a shard's tokens join `tokens`."""
+        from .feed import too_short
+
+        if not content and not tokens:
+            raise too_short(self.size, self.length)
+        if not content:
+            raise UserError(
+                f"the text ended after {sum(tokens)} tokens: ask for fewer --tokens, or give more "
+                "text"
+            )
+        with out.part(_file(number)) as path:
+            path.write_bytes(content)
+        if number != HELD_OUT:
+            tokens.append(_shape(out.path / _file(number), self.sites[0])[0])
+            advance(tokens[-1])
+
+    def packed(self, by_site: dict[Site, Tensor]) -> bytes:
+        """Activations as a file of the run.
+
+        Raises:
+            UserError: numbers beyond float16.
+        """
         import torch
+        from safetensors.torch import save
 
         dtype = getattr(torch, self.dtype)
-        stored = {str(site): x.to(dtype) for site, x in by_site.items()}
+        stored = {str(site): x.to(dtype).contiguous() for site, x in by_site.items()}
         for site, x in stored.items():
             if not x.isfinite().all():
                 raise UserError(f"{site} has numbers beyond float16: give --dtype float32")
-        with out.part(f"{name}.safetensors") as path:
-            save_tensors(stored, path)
+        return save(stored)
 
 
-def _shard(number: int) -> str:
-    return f"activations/{number:05d}.safetensors"
+class _Shards(StudyTask[ActivationsConfig]):
+    """Makes the files of shards and of what is held out, with what the manifest says of the model;
+    b"" where the text has ended."""
+
+    def opened(self) -> _Reader:
+        import torch
+
+        from .feed import TextFeed
+
+        own = self.config
+        subject = own.open_here(dtype=getattr(torch, own.precision))
+        sites = list(map(Site.parse, own.sites))
+        return _Reader(own, subject, TextFeed(subject, sites, own.corpus, own.length))
+
+    def made(self, opened: _Reader, part: int) -> tuple[dict[str, Any], bytes]:
+        by_site = opened.feed.held_out if part == HELD_OUT else opened.shard(part)
+        facts = self.config.facts_of(opened.subject)
+        return facts, self.config.packed(by_site) if by_site else b""
 
 
-def _tokens(path: Path, site: str) -> int:
+class _Reader:
+    """What a worker keeps from shard to shard: the model, and where it is in the text."""
+
+    def __init__(self, config: ActivationsConfig, subject: Subject, feed: TextFeed) -> None:
+        self._config, self.subject, self.feed = config, subject, feed
+        self._unread: Iterator[Callable[[], dict[Site, Tensor]]] = iter(())
+        self._at = -1
+        """The number of the next of them; -1 where they are to be opened."""
+
+    def shard(self, number: int) -> dict[Site, Tensor] | None:
+        """None behind the end of the text."""
+        own = self._config
+        if not 0 <= self._at <= number:
+            self._unread, self._at = self.feed.unread(own.size, own.tokens, own.seed), 0
+        read = next(itertools.islice(self._unread, number - self._at, None), None)
+        self._at = number + 1
+        return read() if read else None
+
+
+def _file(number: int) -> str:
+    """The part of a shard, or of what is held out."""
+    name = "held_out" if number == HELD_OUT else f"activations/{number:05d}"
+    return f"{name}.safetensors"
+
+
+def _shape(path: Path, site: str) -> list[int]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return int(file.get_slice(site).get_shape()[0])
+        return list(file.get_slice(site).get_shape())
 
 
 class StoredFeed:
@@ -138,7 +220,7 @@ class StoredFeed:
                 raise UserError(f"{run.path} holds no activations of {site}: {', '.join(stored)}")
         self._lengths: list[int] = run.table("shards")["tokens"].tolist()
         self.held_out = {
-            site: x.float() for site, x in self._read("held_out.safetensors", 0, None).items()
+            site: x.float() for site, x in self._read(_file(HELD_OUT), 0, None).items()
         }
 
     @property
@@ -163,7 +245,7 @@ class StoredFeed:
         for number, length in enumerate(self._lengths):
             low, high = max(start, begin), min(stop, begin + length)
             if low < high:
-                yield _shard(number), low - begin, high - begin
+                yield _file(number), low - begin, high - begin
             begin += length
 
     def _read(self, part: str, low: int, high: int | None) -> dict[Site, Tensor]:

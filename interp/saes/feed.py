@@ -8,13 +8,15 @@ against 156 on average).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..model.site import Site
 from ..model.subject import Subject
 from ..text.contexts import ContextStream
-from ..text.shuffled import shuffled
+from ..text.shuffled import READ, unread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +36,16 @@ class TextFeed:
 
     def __init__(self, subject: Subject, sites: list[Site], corpus: str, length: int) -> None:
         self._stream = ContextStream(subject, sites, corpus, length)
+
+    @cached_property
+    def held_out(self) -> dict[Site, Tensor]:
+        """Activations of the rows that SAEs are measured on.
+
+        Raises:
+            UserError: none of their tokens counts.
+        """
         measured = list(self._stream.rows(MEASURED))
-        # read first: they tell what is massive, wherever the training begins
-        self.held_out: dict[Site, Tensor] = self._stream.by_site(iter(measured), len(measured))
+        return self._stream.by_site(iter(measured), len(measured))
 
     def batches(self, size: int, tokens: int, seed: int, first: int = 0) -> Batches:
         """Activations [size, d] in float32 from batch `first` on, of what is not held out.
@@ -47,14 +56,30 @@ class TextFeed:
         Raises:
             UserError: there is not one batch.
         """
-        rows = itertools.islice(self._stream.rows(), HELD_OUT, None)
         read = False
-        for batch in shuffled(self._stream, rows, size, min(POOL, tokens), first, seed):
+        for batch in itertools.islice(self.unread(size, tokens, seed), first, None):
             read = True
-            yield batch
+            yield batch()
         if not (read or first):
-            raise UserError(
-                f"the text does not fill one batch of {size} tokens past the first {HELD_OUT} rows "
-                f"of {self._stream.length} tokens, which are held out: give more text or shorter "
-                "rows"
-            )
+            raise too_short(size, self._stream.length)
+
+    def unread(
+        self, size: int, tokens: int, seed: int
+    ) -> Iterator[Callable[[], dict[Site, Tensor]]]:
+        """All `batches`, each read when it is called."""
+        if not self._stream.median:
+            # the first rows tell what is massive, wherever the batches begin
+            for first in itertools.islice(
+                self._stream.contexts(self._stream.rows(), None, READ), 1
+            ):
+                self._stream.read(first)
+        rows = itertools.islice(self._stream.rows(), HELD_OUT, None)
+        return unread(self._stream, rows, size, min(POOL, tokens), seed)
+
+
+def too_short(size: int, length: int) -> UserError:
+    """The error where there is not one batch of `size` tokens, of rows of some length."""
+    return UserError(
+        f"the text does not fill one batch of {size} tokens past the first {HELD_OUT} rows "
+        f"of {length} tokens, which are held out: give more text or shorter rows"
+    )

@@ -7,10 +7,12 @@ batches are that much smaller.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..model.site import Site
@@ -28,20 +30,39 @@ def shuffled(
 
     The stream's median must be known (something was read before) wherever it begins.
     """
+    for read in itertools.islice(unread(stream, rows, batch, pool, seed), first, None):
+        yield read()
+
+
+def unread(
+    stream: ContextStream, rows: Iterator[Row], batch: int, pool: int, seed: int = 0
+) -> Iterator[Callable[[], dict[Site, Float[Tensor, "batch d"]]]]:
+    """The batches of `shuffled`, each read when it is called: one that is passed over costs the
+    model nothing."""
     for number, parts in enumerate(_pools(stream, rows, max(pool, batch))):
-        tokens = sum(int(part.chosen.sum()) for part in parts)
-        count = tokens // batch
-        if first >= count:  # all batches of this pool come before the first
-            first -= count
-            continue
-        x, kept = _read(stream, parts)
-        place = kept.cumsum(0) - 1
+        own = _Pool(stream, parts)
         generator = torch.Generator().manual_seed(1000 * seed + number)
-        order = torch.randperm(tokens, generator=generator)[: count * batch]
-        for chosen in torch.split(order, batch)[first:]:
-            at = place[chosen[kept[chosen]]]
-            yield {site: values[at] for site, values in x.items()}
-        first = 0
+        order = torch.randperm(own.tokens, generator=generator)
+        for start in range(0, own.tokens - batch + 1, batch):
+            yield partial(own.batch, order[start : start + batch])
+
+
+class _Pool:
+    """Contexts whose tokens are shuffled together, read once one of them is asked for."""
+
+    def __init__(self, stream: ContextStream, parts: list[Contexts]) -> None:
+        self._stream, self._parts = stream, parts
+        self.tokens = sum(int(part.chosen.sum()) for part in parts)
+
+    @cached_property
+    def _read(self) -> tuple[dict[Site, Tensor], Tensor]:
+        return _read(self._stream, self._parts)
+
+    def batch(self, chosen: Int[Tensor, " batch"]) -> dict[Site, Float[Tensor, "kept d"]]:
+        """Activations of those tokens that are not massive."""
+        x, kept = self._read
+        at = (kept.cumsum(0) - 1)[chosen[kept[chosen]]]
+        return {site: values[at] for site, values in x.items()}
 
 
 def _pools(stream: ContextStream, rows: Iterator[Row], full: int) -> Iterator[list[Contexts]]:

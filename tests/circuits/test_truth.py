@@ -1,7 +1,5 @@
 """The studies on a planted model: the two neurons that carry the target are found, and enough."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +20,7 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
 from ..figures import figure_names
+from ..workers import assert_same_by_two
 from .two_neurons import FIRST, LAYER, SECOND, TASK, plant
 
 
@@ -129,10 +128,7 @@ def test_a_stopped_run_goes_on_pair_by_pair(config, run, tmp_path, monkeypatch):
 
 
 def test_two_workers_make_the_same_to_the_byte(config, run, tmp_path):
-    two = run_or_load(replace(config, workers="2"), Store(tmp_path))
-    assert two.manifest["files"] == run.manifest["files"]
-    assert two.manifest["key"] == run.manifest["key"]
-    assert two.manifest["parity"] == run.manifest["parity"]
+    assert_same_by_two(config, run, tmp_path)
 
 
 def test_random_neurons_move_their_share_of_all(model, task):
@@ -179,6 +175,13 @@ def test_clamps_do_what_rows_say(model, task, tmp_path):
     np.testing.assert_allclose(fits.query("rule == 'gradient'")["slope"], 1, atol=0.05)
     assert (fits["r2"] > 0.99).all()
     figure_names(run)
+
+
+def test_clamps_by_two_workers_are_the_same_to_the_byte(model, task, tmp_path):
+    config = SteerConfig(str(model), task=str(task), pairs=5, neurons=2, least_gap=0.5)
+    one = run_or_load(config, Store(tmp_path / "one"))
+    assert one.metrics["pairs"] == 3, "two are left out"
+    assert_same_by_two(config, one, tmp_path / "two")
 
 
 @pytest.mark.parametrize(

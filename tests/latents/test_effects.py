@@ -9,12 +9,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from interp.errors import UserError
-from interp.latents.effects import LatentEffectsConfig, Rows
+from interp.latents.chosen import Rows
+from interp.latents.effects import LatentEffectsConfig
 from interp.latents.survey import SurveyConfig
 from interp.runs.store import Store
 from interp.runs.study import plan, run_or_load
 from interp.saes import open_sae
 
+from ..workers import assert_same_by_two
 from .planted import DOG, write_sae
 
 PROMPTS, VALUES = ("w1 w2 w3", "w4 w5"), (0.5, 2.0)
@@ -112,6 +114,8 @@ def test_controls_are_like_their_latent(config, dog_model, tmp_path):
     run = run_or_load(few)
     assert run.manifest["survey"] == str(survey.path)
     assert run.manifest["matched_in"] == "density"
+    two = replace(config, controls=2)
+    assert_same_by_two(two, run_or_load(two), tmp_path / "others", Store())
     density = survey.table("latents")["density"].to_numpy()
     rows = Rows(few, open_sae(config.saes))
     live = np.flatnonzero((density > 0) & (np.arange(40) != 39))

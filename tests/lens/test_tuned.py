@@ -1,6 +1,7 @@
 """The tuned lens: a planted affine map is found, and a stopped training goes on as it was."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
 from ..conftest import make_dog_model
+from ..workers import assert_same_by_two
 
 
 def config(model, text, **changes):
@@ -137,6 +139,8 @@ def test_lenses_compared(dog_model, own_home, text, tmp_path):
     assert table.loc[("tuned", 0), "kl"] < table.loc[("final", 0), "kl"]
     assert (table["kl_low"] <= table["kl"]).all()
     assert run.manifest["lenses"]["tuned"]["prompts"] == 32
+    parted = replace(asked, batch_size=2)  # the lens is in the store of who asked
+    assert_same_by_two(parted, run_or_load(parted, store), tmp_path / "others", store)
 
 
 def test_lenses_of_other_layers_are_compared_over_those_they_share(

@@ -17,6 +17,8 @@ from interp.neurons.clamp import ClampConfig
 from interp.neurons.figures import clamp_curve
 from interp.runs.study import run_or_load
 
+from ..workers import assert_same_by_two
+
 
 def config(dog_model, **changes):
     plain = {"neuron": "1.down.17", "prompt": ("w1 w2 w3",), "chat": False, "tokens": 3}
@@ -42,7 +44,9 @@ def test_planted_neuron_says_its_word(dog_model, own_home):
 
 def test_several_prompts_have_an_interval_and_one_has_none(dog_model, own_home):
     prompts, values = ("w1 w2 w3", "w4", "w9 w8", "w7"), (0.0, 5.0)
-    run = run_or_load(config(dog_model, prompt=prompts, value=values))
+    asked = config(dog_model, prompt=prompts, value=values)
+    run = run_or_load(asked)
+    assert_same_by_two(asked, run, own_home / "others")
     rows, means = run.table("curve/values"), run.table("curve/means")
     assert means["value"].isna().tolist() == [True, False, False]
     assert set(means["n"]) == {4}

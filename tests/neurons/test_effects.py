@@ -12,6 +12,8 @@ from interp.neurons.effects import EffectsConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
 
+from ..workers import assert_same_by_two
+
 
 @pytest.fixture
 def config(dog_model):
@@ -32,6 +34,11 @@ def test_planted_neuron_beats_its_controls(config, own_home):
     plain = sweep[sweep["value"].isna()]["logprob"]
     assert plain.nunique() == 1, "unclamped must not depend on the neuron"
     assert row["gain"] == pytest.approx(own.loc[50.0] - plain.iloc[0])
+
+
+def test_two_workers_make_the_same_to_the_byte(config, own_home):
+    words = replace(config, words=("Dogs", "w7", "w9"))
+    assert_same_by_two(words, run_or_load(words), own_home / "others", Store())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ import resource
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +95,12 @@ def _files(shape: dict[str, Any]) -> Iterator[tuple[str, dict[str, tuple[int, ..
     yield name.format(total, total), last
 
 
-@dataclass(frozen=True)
 class Timed(Slices):
     """A slice, then a bare product of its shape: seconds of both, and this process's peak."""
 
-    def make(self, opened: Any, part: Part) -> Any:
+    def made(self, opened: Any, part: Part) -> Any:
         started = time.monotonic()
-        tables = super().make(opened, part)
+        tables = super().made(opened, part)
         decoded = time.monotonic() - started
         vectors = self.config.slices(part.layer)[part.number].vectors
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -121,7 +119,7 @@ def decode(folder: Path, layers: int, some: int, workers: str) -> None:
     spec = config.stored_weights.spec
     counts = [len(config.slices(layer)) for layer in range(min(layers, spec.n_layers))]
     parts = [Part(i, n) for i, count in enumerate(counts) for n in range(min(some or count, count))]
-    task, started, rows = Timed(config, tuple(config.fingerprints().items())), time.monotonic(), []
+    task, started, rows = Timed.of(config), time.monotonic(), []
     for part, (vectors, seconds, bare, peak, size) in map_parts(task, parts, config.spread):
         rows.append((part, vectors, seconds, bare, peak, size))
         say(f"{part}: {vectors:,} vectors in {seconds:.1f} s, bare {bare:.1f} s, {peak:,} bytes")

@@ -22,17 +22,19 @@ from interp.obsprop.coupling import read_prompts_and_corpus
 from interp.obsprop.model_weights import StackedWeights
 from interp.obsprop.observables import make_observable
 from interp.obsprop.opened import open_task
+from interp.obsprop.parts import pair_found
 from interp.obsprop.paths import parse_path, path_feature
 from interp.obsprop.scoring import as_directions
 from interp.obsprop.study import ObspropConfig
 from interp.obsprop.tables import pair_table
 from interp.obsprop.task_files import read_task, shipped
-from interp.obsprop.tasks import Example
+from interp.obsprop.tasks import Example, draw_pairs
 from interp.obsprop.writers import writers
 from interp.runs.store import Store
 from interp.runs.study import plan, run_or_load
 
 from ..figures import figure_names
+from ..workers import assert_same_by_two
 from .planted import CHEAP, TASK, planted, studied, write_task  # noqa: F401 - two fixtures
 
 
@@ -233,13 +235,15 @@ def test_an_edited_file_or_tokenizer_is_another_run(planted, own_home, tmp_path)
     assert plan(dataclasses.replace(config, model=str(model)))["key"] != before
 
 
-def test_a_drawn_pair_without_a_path_is_a_row_of_nothing(studied):  # noqa: F811
+def test_a_drawn_pair_without_a_path_is_a_row_of_nothing(studied, monkeypatch):  # noqa: F811
     config = studied[0]
     task, stored = read_task(config.observable), config.stored_weights
     subject = open_subject(config.model, attention="eager")
     opened = open_task(task, stored, subject, seed=0, windows=1)
     held_out = opened.read(opened.split.held_out, [Site("resid_pre", 1)], "examples")
-    pairs = pair_table(opened, lambda pair: [], held_out, count=2)["scores/pairs"]()
+    monkeypatch.setattr(search, "search_paths", lambda *given, **sizes: [])
+    drawn = draw_pairs(opened.split.train, 2, seed=0)
+    pairs = pair_table([pair_found(config, opened, pair) for pair in drawn], held_out, 0)
     assert len(pairs) == 2
     assert set(pairs["prompt"]) <= {
         opened.subject.text(torch.tensor(e.ids)) for e in opened.split.train
@@ -323,30 +327,26 @@ def test_mistakes_are_one_line(studied, own_home, capsys, monkeypatch):  # noqa:
     assert "'w10' is on both sides" in capsys.readouterr().err
 
 
-def test_a_study_that_was_stopped_makes_no_table_again(studied, tmp_path, monkeypatch):  # noqa: F811
+def test_a_study_that_was_stopped_runs_no_part_again(studied, tmp_path, monkeypatch):  # noqa: F811
     config, whole, _ = studied
-    made = []
+    kept, done = checks.changed, []
 
-    def told(name, ends=False):
-        kept = getattr(checks, name)
+    def stopping(opened, kind, change, *rest):
+        if len(done) == 9:
+            done.append(None)
+            raise KeyboardInterrupt
+        done.append((kind, change.direction, change.strength))
+        return kept(opened, kind, change, *rest)
 
-        def check(*given):
-            made.append(name)
-            if ends:
-                raise KeyboardInterrupt
-            return kept(*given)
-
-        return check
-
-    for ends in (True, False):
-        with monkeypatch.context() as patch:
-            patch.setattr(checks, "ablation", told("ablation"))
-            patch.setattr(checks, "steering", told("steering", ends))
-            if ends:
-                with pytest.raises(KeyboardInterrupt):
-                    run_or_load(config, Store(tmp_path))
-            else:
-                again = run_or_load(config, Store(tmp_path))
-    assert made == ["ablation", "steering", "steering"]
+    monkeypatch.setattr(checks, "changed", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run_or_load(config, Store(tmp_path))
+    again = run_or_load(config, Store(tmp_path))
+    assert len(done) == 1 + (1 + 1 + 5) + (1 + 6 * 5)
+    assert len(set(done)) == len(done), "each once"
     assert again.metrics == whole.metrics
     assert again.manifest["files"] == whole.manifest["files"]
+
+
+def test_two_workers_make_the_same_to_the_byte(studied, tmp_path):  # noqa: F811
+    assert_same_by_two(*studied[:2], tmp_path)

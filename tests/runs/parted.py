@@ -14,6 +14,7 @@ from interp.progress import Advance
 from interp.runs.parted_tables import Made, parted_tables
 from interp.runs.store import Store
 from interp.runs.study import PartedStudy, run_or_load
+from interp.runs.study_task import StudyTask
 
 ROOT = Path(__file__).parents[2]
 
@@ -163,3 +164,13 @@ def resumed_after_a_kill(workers, tmp_path):
     whole = run_or_load(SquaresStudy(str(noted)), Store(tmp_path / "whole"))
     assert run.manifest["files"] == whole.manifest["files"]
     assert run.table("squares")["square"].tolist() == [n * n for n in range(9)]
+
+
+class Models(StudyTask):
+    """Opens a study's model by its name, and says where runs are looked up."""
+
+    def opened(self):
+        return self.config.model
+
+    def made(self, opened, part):
+        return str(Store().root)

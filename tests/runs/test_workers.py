@@ -3,18 +3,19 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
 from interp.errors import UserError
 from interp.neurons.atlas import AtlasConfig
-from interp.runs.store import Store
+from interp.runs.store import Store, usual_store
 from interp.runs.study import run_or_load
 from interp.runs.workers import map_parts
 from interp.runs.workers_task import RETRIES, Workers
 
-from .parted import LONG, ROOT, Heard, Squares, begun, ended, resumed_after_a_kill
+from .parted import LONG, ROOT, Heard, Models, Squares, begun, ended, resumed_after_a_kill
 
 PARTS = list(range(9))
 TWO = Workers(2)
@@ -128,11 +129,18 @@ def test_an_atlas_by_two_workers_is_the_same_to_the_byte(dog_model, tmp_path):
 
 
 def test_a_worker_with_other_weights_says_so(dog_model, model_folder):
-    config = AtlasConfig(model=str(dog_model))
-    other = AtlasConfig(model=str(model_folder("llama")))
-    with pytest.raises(UserError, match="another weights here|another .* here than"):
-        other.check_same(config.fingerprints())
-    config.check_same(config.fingerprints())
+    task = Models.of(AtlasConfig(model=str(dog_model)))
+    other = replace(task, config=AtlasConfig(model=str(model_folder("llama"))))
+    with pytest.raises(UserError, match="another model here than where the run was started"):
+        other.open()
+    assert task.open() == (task, str(dog_model))
+
+
+@pytest.mark.parametrize("workers", [Workers(1), TWO])
+def test_a_worker_looks_up_runs_in_the_store_of_who_asked(dog_model, tmp_path, workers):
+    with usual_store(tmp_path):
+        task = Models.of(AtlasConfig(model=str(dog_model)))
+    assert {made for _, made in map_parts(task, PARTS, workers)} == {str(tmp_path)}
 
 
 def test_workers_do_not_run_the_main_program(tmp_path, monkeypatch):
