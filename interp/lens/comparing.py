@@ -39,7 +39,8 @@ def measured(
     for name, layer in covered(lenses, reader.subject.spec.n_layers):
         values = _measured(lenses[name], layer, states, reader.W_U)
         found.append(values.view(len(values), len(rows), -1).mean(2).cpu())
-    return torch.stack(found).numpy()
+    every: Values = torch.stack(found).numpy()
+    return every
 
 
 def layer_rows(at: Sequence[tuple[str, int]], values: Values) -> list[dict[str, Any]]:

@@ -166,9 +166,9 @@ def use_tables(opened: OpenedTask, best: FoundFeature, made: MadeParts) -> Maker
     if pairs := made.pairs:
         tables["scores/pairs"] = partial(pair_table, pairs, made.held_out, opened.seed)
     if not opened.task.sources:
-        for kind, check in (("ablation", checks.ablation), ("steering", checks.steering)):
-            values = made.values(kind)
-            tables[f"checks/{kind}"] = partial(check, opened, best.directions, values)
+        own = (opened, best.directions)
+        tables["checks/ablation"] = partial(checks.ablation, *own, made.values("ablation"))
+        tables["checks/steering"] = partial(checks.steering, *own, made.values("steering"))
     if best.site.kind == "resid_pre" and best.site.layer:
         tables["writers/neurons"] = partial(writers, opened.weights, best.directions)
     return tables
