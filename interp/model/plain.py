@@ -40,7 +40,7 @@ def plain_logits(hf: Any, probe: Batch) -> Float[Tensor, "n d_vocab"]:
     kind = hf.config.model_type
     with torch.no_grad(), refusing(f"transformers cannot run this {kind} model", FIX):
         alone = [
-            hf(input_ids=ids[real][None], use_cache=True).logits[0]
+            hf(input_ids=ids[real][None], use_cache=True).logits[0].to(ids.device)
             for ids, real in zip(*probe, strict=True)
         ]
         check_causal(hf, probe.ids[0], alone[0])

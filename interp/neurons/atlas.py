@@ -200,7 +200,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
         spec, cores = self.stored_weights.spec, os.cpu_count() or 1
         what = f"{vectors:,} vectors through {self._tokens():,} tokens"
         seconds = 2 * vectors * spec.d_vocab * spec.d_model / (FLOPS_A_CORE * cores)
-        about = f"; about {in_words(seconds)} on {cores} cores" if self.device == "cpu" else ""
+        about = f"; about {in_words(seconds)} on {cores} cores" if self.own_device == "cpu" else ""
         log.info("atlas of %s: %s%s", self.model, what, about)
         if not has_text(self.stored_weights.folder, spec.d_vocab):
             log.warning(
@@ -281,7 +281,7 @@ class _Layers:
 
         own = self.config
         own.check_same(dict(self.prints))
-        return Decoder(own.stored_weights, own.k, own.all_ids, own.device)
+        return Decoder(own.stored_weights, own.k, own.all_ids, own.own_device)
 
     def make(self, opened: Decoder, part: int) -> list[bytes]:
         """The files of a layer, as FOLDERS has them; of VOCABULARY the one table of the tokens."""
