@@ -64,6 +64,8 @@ class Subject(Hooked):
         """The maximum number of tokens in a pass, where the model limits it."""
         self.weights: Weights | None = None
         """The stored weights, if the model came from a folder."""
+        self.split = False
+        """Whether its parts are on several devices, or left in its files."""
         self.cache_name = "past_key_values"
         """The model's own name for the keys and values of earlier tokens."""
         self.beside: dict[str, Any] = {}
@@ -107,11 +109,17 @@ class Subject(Hooked):
             UserError: this backend has another; it is split.
         """
         model: nn.Module = self._native("a network is frozen").model
-        if is_split(model):
-            raise UserError(
-                "a network is frozen whole: give a --device that holds all of it (cpu, cuda)"
-            )
+        self.check_whole()
         return model
+
+    def check_whole(self) -> None:
+        """Raise UserError for a split model, of whose pass a network is to be made: it keeps every
+        weight that the pass has met."""
+        if self.split:
+            raise UserError(
+                "a frozen network keeps every weight of its model: give a --device that holds all "
+                "of them (cpu, cuda)"
+            )
 
     @property
     def loaded(self) -> LoadedWeights:
@@ -334,6 +342,7 @@ def open_subject(
     if "cache" in signature(hf.forward).parameters:
         subject.cache_name = "cache"
     subject.double = double
+    subject.split = is_split(hf)
     if is_elsewhere(hf):
         subject.no_gradients = NO_GRADIENTS
     subject.context = context
