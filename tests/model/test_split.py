@@ -13,6 +13,7 @@ from interp.errors import UserError
 from interp.lens.jacobian import prompt_rows
 from interp.model.devices import HeldTensors, Split, check_device, first_device
 from interp.model.edits import add, clamp, patch
+from interp.model.families import FAMILIES
 from interp.model.neuron import parse_neuron
 from interp.model.site import Site
 from interp.model.subject import open_subject
@@ -20,6 +21,15 @@ from interp.model.weights import Weights
 from interp.neurons.weight_edits import WeightEdit
 
 ROWS = [[1, 2, 3, 4, 5], [6, 7, 8]]
+JOINED = "joined as they are loaded"
+UNSPLIT = {
+    **dict.fromkeys(("qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_moe_text"), JOINED),
+    **dict.fromkeys(("mixtral", "phimoe", "olmoe", "glm4_moe", "deepseek_v3"), JOINED),
+    "ernie4_5_moe": JOINED,
+    "llama4_text": "that holds all of it",
+    **dict.fromkeys(("gemma3n_text", "qwen2_vl_text", "qwen2_5_vl_text"), ""),  # not opened
+}
+"""Families of which nothing, or not all, can stay in the files, and what is said."""
 
 
 def left(subject):
@@ -54,6 +64,24 @@ def test_every_site_edit_and_text_is_the_whole_models(model_folder, family, shar
     stopped = split.capture(batch, ["0.resid_post"])[Site("resid_post", 0)]
     assert torch.equal(stopped, found[Site("resid_post", 0)])
     assert (len(left(split)) == every) == (share == 0)  # a stopped pass leaves none in memory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - UNSPLIT.keys()))
+def test_every_family(model_folder, family):
+    folder = model_folder(family)
+    whole, split = (open_subject(folder, device=device) for device in ("cpu", "split:0"))
+    batch = whole.pad(ROWS)
+    found, read = whole.capture(batch, whole.sites), split.capture(batch, whole.sites)
+    assert all(torch.equal(read[site], x) for site, x in found.items())
+    assert torch.equal(split.generate(batch, 4), whole.generate(batch, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(name for name, said in UNSPLIT.items() if said))
+def test_families_that_have_to_be_whole_say_so(model_folder, family):
+    with pytest.raises(UserError, match=UNSPLIT[family]):
+        open_subject(model_folder(family), device="split:0")
 
 
 def test_its_weights_are_read_where_they_are(model_folder):

@@ -78,7 +78,8 @@ def settings(folder: Path, dog_model: Path) -> dict[str, Callable[[], dict[str, 
             **model, "neuron": "1.down.17", "prompt": ("w1 w2",), "chat": False, "tokens": 3
         },
         "neurons.effects": lambda: {
-            **model, "words": ("Dogs",), "prompts": ("w1 w2", "w4"), "values": (50.0,), "controls": 2
+            **model, "words": ("Dogs",), "prompts": ("w1 w2", "w4"), "values": (50.0,),
+            "controls": 2,
         },
         "neurons.tars": lambda: {**model, **_concepts(folder, corpus)},
         "directions.tokens": lambda: {**model, "layer": 0, "tokens": ("dog",), "lens": "final"},
@@ -120,7 +121,9 @@ def settings(folder: Path, dog_model: Path) -> dict[str, Callable[[], dict[str, 
             **fed, "widths": (64,), "k": (4,), "tokens": 1280, "batch": 128, "precision": "float32"
         },
         "linearscope.tokens": lambda: {**model, "prompt": PROMPT, "words": ("dog",)},
-        "othello.sae": lambda: {**games, "seeds": (0,), "tokens": 2048, "d_sae": 32, "k": 4, "batch": 512},
+        "othello.sae": lambda: {
+            **games, "seeds": (0,), "tokens": 2048, "d_sae": 32, "k": 4, "batch": 512
+        },
         "othello.probe": lambda: {**games, "fit_games": 20, "score_games": 20, "passes": 1},
         "othello.compare": lambda: {**games, "choose_games": 20, "score_games": 20, "passes": 1},
         **_knobs(folder),
