@@ -85,7 +85,7 @@ def first_device(device: str) -> str:
     import torch
 
     found = torch.accelerator.current_accelerator(check_available=True)
-    return "cpu" if found is None else f"{found.type}:0" if found.type == "cuda" else found.type
+    return "cpu" if found is None else found.type
 
 
 def home_of(model: Any) -> device:

@@ -170,4 +170,4 @@ def test_over_two_devices_all_that_is_read_and_edited_is_on_the_first():
         text=True,
     )
     assert made.returncode == 0, made.stderr[-2000:]
-    assert made.stdout.split() == ["fake:0"] * 5
+    assert made.stdout.split() == ["fake:0"] * 4

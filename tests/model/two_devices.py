@@ -1,15 +1,14 @@
 """Run by `test_split`: a model over two devices that are none, in a process of its own, since torch
-has one such backend a process. Prints where logits and activations are: plain, edited, linked, and
-of a step of a text."""
+has one such backend a process. Prints where logits and activations are: plain, read, edited
+and linked."""
 
 import torch
 from accelerate import dispatch_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import backend_registration
-from transformers import DynamicCache
 
 from interp.model.backends.native import NativeBackend
-from interp.model.batch import Batch, Sampling
+from interp.model.batch import Batch
 from interp.model.conformance import tiny_model
 from interp.model.devices import home_of
 from interp.model.edits import Edit, patch
@@ -65,4 +64,3 @@ with FakeTensorMode():
     with subject.edited(*map(plus, names), given, masked):
         where([subject.logits(batch)])
     where(subject.linked(batch, ["0.resid_post", "1.resid_post"]).values())
-    where([next(subject._steps(batch, 2, Sampling(), DynamicCache())).ids])
