@@ -13,7 +13,7 @@ from ..errors import UserError
 from .adapter import private_copy
 from .catalog import resolve
 from .checkpoint import load_model
-from .devices import Split, check_device, home_of, log_places
+from .devices import Split, check_device, home_of, is_elsewhere, log_places
 from .plain import with_head
 from .tokenizer_files import load_tokenizer
 from .weights import Weights
@@ -42,7 +42,7 @@ def load(
     """A model of this process's own.
 
     Raises:
-        UserError: a device that cannot be used here; a model in memory that is to be split.
+        UserError: a device that cannot be used here; a model in memory that is to be split, or is.
     """
     split = Split.of(device)
     if split is None:
@@ -50,6 +50,8 @@ def load(
     if isinstance(model, nn.Module):
         if split:
             raise UserError("a model in memory is not split: save it to a folder and open that")
+        if is_elsewhere(model):
+            raise UserError("parts of this model are not in memory: open its folder with 'split'")
         whole, weights = private_copy(model), None
     else:
         folder = resolve(str(model))
@@ -64,4 +66,4 @@ def load(
         return Loaded(hf, home_of(whole), weights, tokenizer)
     if attention and weights is None:
         hf.set_attn_implementation(attention)
-    return Loaded(hf.to(device), home_of(hf), weights, tokenizer)
+    return Loaded(hf.to(device), hf.device, weights, tokenizer)

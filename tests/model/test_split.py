@@ -144,6 +144,8 @@ def test_what_cannot_be_split_says_so(model_folder):
             open_subject(folder, backend, device="split")
     with pytest.raises(UserError, match="in memory is not split"):
         open_subject(open_subject(folder)._backend.model, device="split")
+    with pytest.raises(UserError, match="not in memory: open its folder with 'split'"):
+        open_subject(split._backend.model)
     with pytest.raises(UserError, match="joined as they are loaded"):
         open_subject(model_folder("mixtral"), device="split:0")
     with pytest.raises(UserError, match="that holds all of it"):
