@@ -179,11 +179,9 @@ class _NoReport(Filter):
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    from transformers.utils import logging
-
     rule = _NoReport()
     loggers = [
-        logging.get_logger("transformers.modeling_utils"),
+        getLogger("transformers.modeling_utils"),
         getLogger("accelerate.big_modeling"),
     ]
     for logger in loggers:
