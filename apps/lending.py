@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
 from interp.model.allowed import MEMORY
+from interp.model.devices import machine_memory
 
 GIB = 2**30
 MODEL, RUN, SAE, OTHER = "0 model", "1 run", "2 sae", "3 other"
@@ -239,15 +239,6 @@ def limit() -> int:
     if not 0 < gib < 2**20:
         raise UserError(f"{MEMORY} is '{said}': give the GiB that the app may keep, such as 8")
     return int(gib * GIB)
-
-
-def machine_memory() -> int:
-    """Bytes that this process can have: the machine's, or fewer where it is held to them."""
-    every = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        if Path(file).exists() and (text := Path(file).read_text().strip()).isdecimal():
-            every.append(int(text))
-    return min(every)
 
 
 def _said(size: int) -> str:

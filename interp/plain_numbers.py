@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
+_SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
 
 def exact(value: float) -> str:
     """The shortest text that reads back as the very same number, whole ones without their ".0":
     what a command, an address or a notebook call holds."""
     short = f"{value:g}"
     return short if float(short) == value else repr(float(value))
+
+
+def bytes_said(text: str) -> int | None:
+    """The bytes that a size means, as in 24G or 1.5GiB; None for what is none."""
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:iB|B)?", text)
+    return int(float(size[1]) * _SIZES[size[2]]) if size else None

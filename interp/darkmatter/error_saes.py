@@ -69,7 +69,7 @@ class ErrorSaesConfig(ErrorsConfig):
         stream = _PartStream(self, subject, out)
         steps = self.tokens // self.batch
         name, started = public_name(self.model), bool(subject.prompting.start)
-        schedule = Schedule(steps, self.batch, self.lr, name, started, self.device)
+        schedule = Schedule(steps, self.batch, self.lr, name, started, self.own_device)
         rows: list[dict[str, Any]] = []
         for part in PARTS:
             if not trained(out, part):

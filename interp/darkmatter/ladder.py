@@ -75,7 +75,7 @@ class LadderConfig(TextStudy):
         if not all(trained(out, plan.name) for plan in plans):
             half, name = self.precision == "bfloat16", public_name(self.model)
             started = bool(subject.prompting.start)
-            about = (steps, self.batch, self.lr, name, started, self.device)
+            about = (steps, self.batch, self.lr, name, started, self.own_device)
             schedule = Schedule(*about, autocast=half, context=self.length)
 
             def batches(first: int) -> Batches:

@@ -126,11 +126,17 @@ def open_tuned(
     from ..model.adapter import adapted
     from ..model.catalog import resolve
     from ..model.checkpoint import load_model
+    from ..model.devices import Split
     from ..model.subject import open_subject
     from ..model.tokenizer_files import load_tokenizer
 
     if adapter == "none":
         return open_subject(model, device=device, bos=bos, attention=attention)
+    if Split.of(device):
+        raise UserError(
+            "an adapter is merged in memory, so its model is not split: add both as one with "
+            "`interp models add NAME BASE --adapter DIR`, and give that with --adapter none"
+        )
     base = resolve(model)
     whole = adapted(load_model(base, dtype=torch.float32), adapter_folder(adapter))
     tokenizer = load_tokenizer(base)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from ..model.devices import Split
 from ..progress import progress
 from ..runs.checkpoint import Checkpoint, restore_training, training_state
 from ..runs.writer import RunWriter
@@ -60,6 +61,8 @@ class FinetuneConfig(ScoreSettings):
 
     def check(self) -> None:
         super().check()
+        if Split.of(self.device):
+            raise UserError("a model that is trained is not split: give cpu or cuda")
         if self.rows < self.batch or self.batch < 1 or self.rank < 1:
             raise UserError("--rows must be at least --batch; --batch and --rank at least 1")
 

@@ -173,7 +173,7 @@ class LatentEffectsConfig(TextStudy, PartedStudy):
         from ..saes import open_sae
         from ..saes.edits import check_acts, check_latents
 
-        sae = open_sae(self.source, self.device)
+        sae = open_sae(self.source, self.own_device)
         check_acts(sae, self.source)
         fits = sae.check_model(self.model, self.source, self.anyway)
         width = self.stored_weights.spec.d_model

@@ -40,7 +40,7 @@ class Wanted(Protocol):
     def stored_weights(self) -> Weights: ...
 
     @property
-    def device(self) -> str: ...
+    def own_device(self) -> str: ...
 
     @property
     def prompting(self) -> Prompting: ...
@@ -72,7 +72,7 @@ class Finish:
 
     def __init__(self, config: Wanted, gathered: SurveyPass, sae: Sae) -> None:
         self._config, self._gathered, self._sae = config, gathered, sae
-        self._weights, self._device = config.stored_weights, config.device
+        self._weights, self._device = config.stored_weights, config.own_device
         in_stream = sae.d_in == self._weights.spec.d_model
         self._readout = open_readout(self._weights).to(self._device) if in_stream else None
         self._neurons = (

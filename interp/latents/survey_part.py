@@ -46,7 +46,7 @@ class Settings(Protocol):
     def seed(self) -> int: ...
 
     @property
-    def device(self) -> str: ...
+    def own_device(self) -> str: ...
 
     @property
     def spread(self) -> Workers: ...
@@ -66,8 +66,8 @@ class PartReader:
 
     def __init__(self, stream: ContextStream, sae: Sae, config: Settings) -> None:
         self.stream, self._sae, self._config = stream, sae, config
-        if config.device != "cpu" and isinstance(sae.inner, torch.nn.Module):
-            sae.inner.to(config.device)
+        if config.own_device != "cpu" and isinstance(sae.inner, torch.nn.Module):
+            sae.inner.to(config.own_device)
         self.unit = 0.0
         """The median size of the activations of the stream's first step that has any: the middle of
         the histograms."""
@@ -124,7 +124,7 @@ class PartReader:
         lengths = torch.unique_consecutive(context, return_counts=True)[1].tolist()
         for start, stop in _cuts(lengths, max(1, DENSE // self._sae.d_sae)):
             with self._timed("encode"):
-                z = self._sae.encode(tokens.x[start:stop].to(self._config.device))
+                z = self._sae.encode(tokens.x[start:stop].to(self._config.own_device))
                 if not z.isfinite().all():
                     raise UserError(
                         "the SAE makes a NaN of the model's activations: its weights are damaged"

@@ -33,11 +33,12 @@ def interpret_logits(
     [1, d_vocab].
 
     Raises:
-        UserError: several prompts, a site of one head or that the model lacks, or an operation of
-            the model that no rule replays.
+        UserError: several prompts, a site of one head or that the model lacks, an operation of the
+            model that no rule replays, or a model that is split.
     """
     if site.head is not None:
         raise UserError(f"{site} is the site of one head: take a site of the whole layer")
+    subject.check_whole()
     x0 = subject.capture(prompt, [site])[site]
     if len(x0) != 1:
         raise UserError(f"give one prompt, not {len(x0)}")

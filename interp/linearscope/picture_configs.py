@@ -63,7 +63,7 @@ class NetworkConfig:
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""
-        from ..model.parity import check_device
+        from ..model.devices import check_device
 
         check_device(self.device)
         if self.size and not 8 <= self.size <= LARGEST_SIDE:

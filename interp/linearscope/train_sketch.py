@@ -15,6 +15,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from ..model.devices import check_device
 from ..progress import progress
 from ..runs.checkpoint import Checkpoint, restore_training, training_state
 from ..runs.writer import RunWriter, save_tensors
@@ -57,6 +58,7 @@ class SketchConfig:
 
     def check(self) -> None:
         """Raise UserError for settings that cannot work."""
+        check_device(self.device)
         least = min(SIDES)
         if not 16 <= self.crop <= least or self.crop % 4:
             raise UserError(f"--crop must be a multiple of 4 from 16 to {least}, not {self.crop}")

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.batch import Batch
-from ..model.loaded import LoadedWeights
 from ..model.prompting import Bos
 from ..model.readout import Readout, open_readout
 from ..model.site import Site
@@ -40,7 +39,7 @@ class Opened:
         if subject.weights is None:
             raise UserError("this model is in memory alone: save it to a folder and open that")
         self.subject = subject
-        self.weights = LoadedWeights(subject.network, subject.spec)
+        self.weights = subject.loaded
         self.weights.folder = subject.weights.folder
         self._last: dict[tuple[tuple[int, ...], str], Passed] = {}
 

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from logging import Filter, LogRecord
+from logging import Filter, LogRecord, getLogger
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, reason
 from ..progress import log
 from .agreement import LEFT_OUT, check_numbers
+from .devices import HeldTensors, without_copies
 from .ends import said_ends
 from .families import read_spec
 from .files import remembered, sha256
@@ -33,7 +34,7 @@ def load_model(folder: Path, **options: Any) -> Any:
     """
     config, stored = check_folder(folder)
     model = complete_model(folder, **options)
-    check_numbers(read_spec(config), stored, model.state_dict())
+    check_numbers(read_spec(config), stored, HeldTensors(model))
     return model
 
 
@@ -90,7 +91,8 @@ def complete_model(folder: Path, **options: Any) -> Any:
             folder, trust_remote_code=False
         )
         check_implied(folder, auto, config, stored_tensors(folder))
-        loaded = auto.from_pretrained(folder, trust_remote_code=False, **asked)
+        with without_copies(folder):
+            loaded = auto.from_pretrained(folder, trust_remote_code=False, **asked)
     model, info = loaded
     _check_complete(folder, model, info)
     return model
@@ -134,8 +136,9 @@ def _check_complete(folder: Path, model: Any, info: dict[str, Any]) -> None:
             f"'{name}' in {folder} is {list(stored)} where config.json implies {list(implied)}"
         )
     _check_left_out(folder, model, sorted(info["unexpected_keys"]))
+    held = HeldTensors(model)
     for name, weight in model.named_parameters():
-        if weight.numel() and not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
+        if weight.numel() and not torch.stack(torch.aminmax(held[name].detach())).isfinite().all():
             raise UserError(f"'{name}' in {folder} holds a NaN or an infinity: it is damaged")
 
 
@@ -166,19 +169,25 @@ def _has_weights(model: Any, name: str) -> bool:
 
 
 class _NoReport(Filter):
-    """transformers prints a table of what is missing or left out, which is said here in a line."""
+    """transformers prints a table of what is missing or left out, and accelerate that parts are on
+    the meta device, which are said here in a line."""
 
     def filter(self, record: LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
+        said = record.getMessage()
+        return "LOAD REPORT" not in said and "on the meta device" not in said
 
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    from transformers.utils import logging
-
-    logger, rule = logging.get_logger("transformers.modeling_utils"), _NoReport()
-    logger.addFilter(rule)
+    rule = _NoReport()
+    loggers = [
+        getLogger("transformers.modeling_utils"),
+        getLogger("accelerate.big_modeling"),
+    ]
+    for logger in loggers:
+        logger.addFilter(rule)
     try:
         yield
     finally:
-        logger.removeFilter(rule)
+        for logger in loggers:
+            logger.removeFilter(rule)

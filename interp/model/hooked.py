@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .backends import Backend, Tap
 from .backends.double import KeepingDouble
 from .edits import Edit, head_of
@@ -38,6 +39,8 @@ class Hooked:
         """Those in scope."""
         self.double = False
         """Whether passes are in float64 from end to end."""
+        self.no_gradients = ""
+        """Why none can be taken through it; "" if they can."""
 
     def matching(self, patterns: Iterable[str | Site]) -> list[Site]:
         """The sites that names and globs mean, in forward order.
@@ -62,7 +65,7 @@ class Hooked:
         """One whole pass, edits applied."""
         output = self._run(inputs, self._taps({}, set(), chosen), False)
         assert output is not None
-        return output
+        return output.to(self.device)
 
     def _read(
         self, inputs: dict[str, Any], chosen: Chosen, sites: Iterable[str | Site]
@@ -93,14 +96,15 @@ class Hooked:
         self, kept: dict[Site, Tensor], read: set[Site], chosen: Chosen, linked: bool = False
     ) -> dict[Site, Tap]:
         """Site by site: its edits; then, of those to be read, a copy into `kept`; if `linked`, what
-        goes on itself."""
+        goes on itself. Where parts are on several devices, edits and what is read are on the
+        network's own."""
         edits: dict[Site, list[Edit]] = {}
         for edit in self.edits:
             edits.setdefault(edit.site.whole, []).append(edit)
 
         def both(site: Site) -> Tap:
             def tap(x: Tensor) -> Tensor | None:
-                changed = x
+                changed = x if x.device == self.device else x.to(self.device)
                 for edit in edits.get(site, []):
                     changed = edit(changed, chosen(edit, changed))
                 if site in read and linked:
@@ -108,8 +112,11 @@ class Hooked:
                     kept[site] = changed
                 elif site in read:
                     kept[site] = changed.detach().clone()
+                if changed.requires_grad and self.no_gradients:
+                    raise UserError(self.no_gradients)
                 # a view that is linked goes on itself, or later sites would not hang on it
-                return changed if site in edits or (linked and site in read) else None
+                goes_on = site in edits or (linked and site in read)
+                return _back(changed, x) if goes_on else None
 
             return tap
 
@@ -117,3 +124,8 @@ class Hooked:
         # edits behind the last site that is read cannot change it
         last = max((at for at, site in enumerate(tapped) if site in read), default=len(tapped))
         return {site: both(site) for site in tapped[: last + 1]}
+
+
+def _back(changed: Tensor, x: Tensor) -> Tensor:
+    """What a site's tensor has become, where that was."""
+    return changed if changed.device == x.device else changed.to(x.device)

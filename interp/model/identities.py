@@ -201,7 +201,7 @@ def check_causal(model: Any, row: Int[Tensor, " pos"], logits: Tensor) -> None:
     if len(row) < 2:
         return
     before = logits[:-1]
-    moved = float((model(input_ids=row[None, :-1]).logits[0] - before).abs().max())
+    moved = float((model(input_ids=row[None, :-1]).logits[0].to(before) - before).abs().max())
     if moved > rounding(before):
         raise UserError(
             f"this model cannot be opened: {BOTH_WAYS}; one more token moves the logits before it "

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import UserError
+from .devices import HeldTensors
 from .families import ModelSpec
 from .weights import Weights
 
@@ -17,7 +18,7 @@ class LoadedWeights(Weights):
     """As `Weights`, on the CPU, in float32 or, of a model in float64, in that."""
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
-        self._tensors: dict[str, Tensor] = dict(model.state_dict())
+        self._tensors = HeldTensors(model)
         self._look(spec, self._tensors.keys())
 
     def __str__(self) -> str:

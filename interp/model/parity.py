@@ -1,8 +1,7 @@
-"""What a subject is held against when it is opened: a device that works, and plain transformers."""
+"""What a subject is held against when it is opened: plain transformers."""
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,12 +30,3 @@ def parity(
             + ("" if backend == "native" else ": use backend='native'")
         )
     return largest
-
-
-def check_device(device: str) -> None:
-    """Raise UserError for a device that cannot be used here."""
-    try:
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device '{device}' cannot be used here: {reason}") from error

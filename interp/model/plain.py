@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import UserError
 from .batch import Batch
 from .checkpoint import FIX, refusing
+from .devices import is_elsewhere
 from .identities import check_causal
 
 
@@ -38,9 +39,10 @@ def plain_logits(hf: Any, probe: Batch) -> Float[Tensor, "n d_vocab"]:
             transformers makes a model of and no pass; or its logits depend on later tokens.
     """
     kind = hf.config.model_type
-    with torch.no_grad(), refusing(f"transformers cannot run this {kind} model", FIX):
+    fix = "give a --device that holds all of it" if is_elsewhere(hf) else FIX
+    with torch.no_grad(), refusing(f"transformers cannot run this {kind} model", fix):
         alone = [
-            hf(input_ids=ids[real][None], use_cache=True).logits[0]
+            hf(input_ids=ids[real][None], use_cache=True).logits[0].to(ids.device)
             for ids, real in zip(*probe, strict=True)
         ]
         check_causal(hf, probe.ids[0], alone[0])

@@ -19,23 +19,21 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
-from .adapter import private_copy
 from .backends import Backend
 from .batch import Batch, Sampling, Step, edited_positions, model_inputs, pick
-from .catalog import resolve
-from .checkpoint import load_model
+from .devices import Split, is_elsewhere, is_split
 from .ends import ends_of
 from .families import ModelSpec, read_spec
 from .hooked import Hooked
 from .identities import check, looked_at, probe_rows
 from .loaded import LoadedWeights
-from .parity import check_device, parity
+from .loading import load
+from .parity import parity
 from .places import DENSE_ONLY, expert_reason
-from .plain import context_of, plain_logits, with_head
+from .plain import context_of, plain_logits
 from .prompting import Bos, Prompting
 from .site import Site
 from .token_ids import token_ids
-from .tokenizer_files import load_tokenizer
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -44,6 +42,10 @@ if TYPE_CHECKING:
     from .backends.native import NativeBackend
 
 BackendName = Literal["native", "bridge", "nnsight"]
+NO_GRADIENTS = (
+    "gradients keep every weight that they pass in memory, and this model does not fit there: give "
+    "a --device that holds all of it, or more GPUs to split it over"
+)
 
 
 class Subject(Hooked):
@@ -62,6 +64,8 @@ class Subject(Hooked):
         """The maximum number of tokens in a pass, where the model limits it."""
         self.weights: Weights | None = None
         """The stored weights, if the model came from a folder."""
+        self.split = False
+        """Whether its parts are on several devices, or left in its files."""
         self.cache_name = "past_key_values"
         """The model's own name for the keys and values of earlier tokens."""
         self.beside: dict[str, Any] = {}
@@ -86,10 +90,15 @@ class Subject(Hooked):
         """A weight of the model in memory, by its name in transformers.
 
         Raises:
-            UserError: this backend's model has other names.
+            UserError: this backend's model has other names; a split model has left it elsewhere.
         """
         backend = self._native("weights are edited")
         parameter: nn.Parameter = backend.model.get_parameter(backend.names.own(name))
+        if parameter.is_meta:
+            raise UserError(
+                f"'{name}' is read for each pass, so that an edit of it would be lost: edit the "
+                "model's files, or give a --device that holds all of it"
+            )
         return parameter
 
     @property
@@ -97,10 +106,29 @@ class Subject(Hooked):
         """The transformers model in memory, for its modules' names.
 
         Raises:
-            UserError: this backend has another.
+            UserError: this backend has another; it is split.
         """
         model: nn.Module = self._native("a network is frozen").model
+        self.check_whole()
         return model
+
+    def check_whole(self) -> None:
+        """Raise UserError for a split model, of whose pass a network is to be made: it keeps every
+        weight that the pass has met."""
+        if self.split:
+            raise UserError(
+                "a frozen network keeps every weight of its model: give a --device that holds all "
+                "of them (cpu, cuda)"
+            )
+
+    @property
+    def loaded(self) -> LoadedWeights:
+        """The canonical weights of the model in memory.
+
+        Raises:
+            UserError: this backend has another.
+        """
+        return LoadedWeights(self._native("weights are read").model, self.spec)
 
     def _native(self, what: str) -> NativeBackend:
         from .backends.native import NativeBackend
@@ -280,16 +308,17 @@ def open_subject(
         attention: "eager" computes attention patterns, so that `attn_pattern` can be read, and
             experts one by one; the bridge always does. By default what transformers takes for the
             family.
+        device: cpu, cuda, cuda:1, mps; `split`, or `split:24G` with at most so much on each, for a
+            model in files over all GPUs, then memory, then its files (`devices`). Inputs and what
+            is read are on the subject's `device`, the first of them.
         bos: whether a BOS token goes before a text: as the tokenizer has it, always, or never.
     """
     if backend not in get_args(BackendName):
         raise UserError(f"no backend '{backend}': choose native, bridge or nnsight")
     patterns = "eager" if backend == "bridge" else attention
-    hf, weights, tokenizer = _loaded(model, dtype, patterns, tokenizer)
-    check_device(device)
-    hf = with_head(hf).eval().requires_grad_(False).to(device)
-    if patterns and weights is None:
-        hf.set_attn_implementation(patterns)
+    if backend != "native" and Split.of(device):
+        raise UserError(f"the {backend} backend splits no model: use backend='native'")
+    hf, home, weights, tokenizer = load(model, device, dtype, patterns, tokenizer)
     spec = read_spec(hf.config.to_dict())
     if spec.family.no_sites:
         raise UserError(f"{spec.model_type} cannot be opened: {spec.family.no_sites}")
@@ -299,13 +328,13 @@ def open_subject(
         hf.set_experts_implementation("eager")
     stored = LoadedWeights(hf, spec)
     context = context_of(hf)
-    probe = Batch(*(x.to(device) for x in probe_rows(spec.d_vocab, context)))
+    probe = Batch(*(x.to(home) for x in probe_rows(spec.d_vocab, context)))
     plain = plain_logits(hf, probe)
     adapter = getattr(
         import_module(f".backends.{backend}", __package__), f"{backend.title()}Backend"
     )
     prompting = Prompting(tokenizer, bos)
-    subject = Subject(adapter(hf, spec), spec, prompting, torch.device(device))
+    subject = Subject(adapter(hf, spec), spec, prompting, home)
     subject.ends = ends_of(hf, tokenizer)
     text = hf.config.get_text_config()
     if "linear_attention" in (getattr(text, "layer_types", None) or ()):
@@ -313,6 +342,9 @@ def open_subject(
     if "cache" in signature(hf.forward).parameters:
         subject.cache_name = "cache"
     subject.double = double
+    subject.split = is_split(hf)
+    if is_elsewhere(hf):
+        subject.no_gradients = NO_GRADIENTS
     subject.context = context
     subject.weights = weights
     own = subject.logits(probe)[probe.mask]
@@ -331,17 +363,3 @@ def _check_sites(subject: Subject, probe: Batch, weights: LoadedWeights) -> None
         reason = expert_reason(subject.spec, layer)
         subject.absent |= {Site(kind, layer): reason for kind in DENSE_ONLY}
     subject.sites = tuple(site for site in subject.sites if site not in subject.refused)
-
-
-def _loaded(
-    model: str | Path | nn.Module, dtype: torch.dtype, attention: str | None, tokenizer: Any
-) -> tuple[Any, Weights | None, Any]:
-    """A transformers model of this process's own, its stored weights if it came from a folder, and
-    its tokenizer, which is the folder's if none is given."""
-    if isinstance(model, nn.Module):
-        return private_copy(model), None, tokenizer
-    folder = resolve(str(model))
-    weights = Weights(folder)  # before anything is made by its config
-    wanted = {"attn_implementation": attention} if attention else {}
-    hf = load_model(folder, dtype=dtype, **wanted)
-    return hf, weights, tokenizer or load_tokenizer(folder)

@@ -227,7 +227,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
         spec, cores = self.stored_weights.spec, os.cpu_count() or 1
         what = f"{vectors:,} vectors through {self._tokens():,} tokens"
         seconds = 2 * vectors * spec.d_vocab * spec.d_model / (FLOPS_A_CORE * cores)
-        about = f"; about {in_words(seconds)} on {cores} cores" if self.device == "cpu" else ""
+        about = f"; about {in_words(seconds)} on {cores} cores" if self.own_device == "cpu" else ""
         log.info("atlas of %s: %s%s", self.model, what, about)
         if self.spread.beside:
             shared, own = (each / 2**30 for each in (shared_bytes(self), worker_bytes(self)))

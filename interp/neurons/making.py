@@ -34,7 +34,7 @@ class Slices(LendingTask[AtlasConfig]):
 
     def opened(self, lent: Lent | None = None) -> Decoder:
         own = self.config
-        return Decoder(own.stored_weights, own.k, own.all_ids, own.device, lent)
+        return Decoder(own.stored_weights, own.k, own.all_ids, own.own_device, lent)
 
     def made(self, opened: Decoder, part: Part) -> list[bytes]:
         """The files of a slice, as FOLDERS has them; of VOCABULARY the one table of the tokens."""

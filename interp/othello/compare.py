@@ -89,7 +89,7 @@ class CompareConfig(ProbedStudy):
         from .layer import LayerJob
 
         subject = self.open(out)
-        untrained = open_subject(random_model(self.model, self.seed), device=self.device)
+        untrained = open_subject(random_model(self.model, self.seed), device=self.own_device)
         games, boards = labelled_games(self.choose_games, self.score_games)
         made, layers = self.sae_run(), range(subject.spec.n_layers)
         kinds = kinds_of(made)

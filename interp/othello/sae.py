@@ -129,7 +129,7 @@ def _train_set(config: SaeConfig, subject: Subject, seed: int, out: RunWriter) -
         for kind in config.kinds
     ]
     steps, name = config.tokens // config.batch, public_name(config.model)
-    schedule = Schedule(steps, config.batch, config.lr, name, device=config.device)
+    schedule = Schedule(steps, config.batch, config.lr, name, device=config.own_device)
 
     def batches(first: int) -> Batches:
         return _batches(config, subject, seed, first)
@@ -158,7 +158,7 @@ def _batches(config: SaeConfig, subject: Subject, seed: int, first: int) -> Batc
             continue
         residuals = read_activations(subject, games, sites, played)
         for chosen in torch.split(order[: count * config.batch], config.batch)[first:]:
-            yield {site: residuals[site][chosen].to(config.device) for site in sites}
+            yield {site: residuals[site][chosen].to(config.own_device) for site in sites}
         first = 0
 
 

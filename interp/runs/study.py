@@ -62,7 +62,16 @@ class ModelStudy:
     model: str = DEFAULT_MODEL
     """A catalog name, hub id, folder or .gguf file."""
     device: str = field(default="cpu", kw_only=True, metadata={"key": False})
-    """Where to compute (cpu, cuda, cuda:1, mps)."""
+    """Where to compute (cpu, cuda, cuda:1, mps); split, or split:24G with at most so much on each,
+    puts the model on all GPUs, then in memory, and reads the rest from its files in each pass."""
+
+    @property
+    def own_device(self) -> str:
+        """Where to compute what is none of the model's passes: `device`, and of a split model the
+        first."""
+        from ..model.devices import first_device
+
+        return first_device(self.device)
 
     @cached_property
     def stored_weights(self) -> Weights:
@@ -80,9 +89,10 @@ class ModelStudy:
         return prints
 
     def check(self) -> None:
-        from ..model.parity import check_device
+        from ..model.devices import Split, check_device
 
-        check_device(self.device)
+        if not Split.of(self.device):
+            check_device(self.device)
 
     def open(self, out: RunWriter, **options: Any) -> Subject:
         """The model as a Subject; the manifest gets how well it agrees with plain transformers and

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ..errors import UserError
+from ..plain_numbers import bytes_said
 
 RETRIES = 3
 """How often a part is made again whose worker died."""
@@ -23,7 +24,6 @@ MOST = 4
 """Processes for each core, at most."""
 P = TypeVar("P", bound=Hashable)
 _Part = TypeVar("_Part", bound=Hashable, contravariant=True)
-_SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Task(Protocol[_Part]):
@@ -100,12 +100,11 @@ class Workers:
         Raises:
             UserError: they say something else.
         """
-        size = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:iB|B)?", memory or "0")
-        if size is None:
+        held = bytes_said(memory or "0")
+        if held is None:
             raise UserError(f"--memory-per-worker is bytes, as in 24G, not '{memory[:40]}'")
         if not 0 <= gpus < 1000:
             raise UserError(f"--gpus-per-worker is a number of GPUs from 0, not {gpus:g}")
-        held = int(float(size[1]) * _SIZES[size[2]])
         if text == "ray":
             return cls(0, "auto", gpus, held)
         if re.fullmatch(r"ray://[\w.\-\[\]:]+:\d+", text):

@@ -206,7 +206,7 @@ class SaeTrainConfig(TextStudy):
         feed, started, length = self._feed(out, [*plans[0].sites])
         if not all(trained(out, plan.name) for plan in plans):
             schedule = Schedule(
-                *(steps, self.batch, self.lr, public_name(self.model), started, self.device),
+                *(steps, self.batch, self.lr, public_name(self.model), started, self.own_device),
                 autocast=self.precision == "bfloat16",
                 context=length,
                 half=False,

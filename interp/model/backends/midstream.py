@@ -52,7 +52,7 @@ def _then(first: Tap | None, second: Tap) -> Tap:
 
 def _middle(seen: list[Tensor], tap: Tap) -> Tap:
     def at_attention(out: Tensor) -> Tensor | None:
-        before = seen.pop()
+        before = seen.pop().to(out.device)  # the layer before may be on another one
         changed = tap(before + out)
         return None if changed is None else changed - before
 

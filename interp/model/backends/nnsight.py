@@ -1,4 +1,4 @@
-"""nnsight: the same module locations, reached through a trace. The road to remote models."""
+"""nnsight: the same module locations, reached through a trace of a model in this process."""
 
 from __future__ import annotations
 
