@@ -33,6 +33,7 @@ from .parity import check_device, parity
 from .places import DENSE_ONLY, expert_reason
 from .plain import context_of, plain_logits, with_head
 from .prompting import Bos, Prompting
+from .remote_files import check_is_here
 from .site import Site
 from .token_ids import token_ids
 from .tokenizer_files import load_tokenizer
@@ -341,6 +342,7 @@ def _loaded(
     if isinstance(model, nn.Module):
         return private_copy(model), None, tokenizer
     folder = resolve(str(model))
+    check_is_here(folder)
     weights = Weights(folder)  # before anything is made by its config
     wanted = {"attn_implementation": attention} if attention else {}
     hf = load_model(folder, dtype=dtype, **wanted)
