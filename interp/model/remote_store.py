@@ -6,6 +6,7 @@ Nothing is written there, and nothing that comes from there is run or unpickled.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -84,13 +85,13 @@ SCHEMES = {
     "s3": Scheme(
         "s3fs",
         _of_s3,
-        "log in (AWS_PROFILE, AWS_ACCESS_KEY_ID), or FSSPEC_S3_ANON=1 where it is public",
+        "log in (AWS_PROFILE, AWS_ACCESS_KEY_ID), or FSSPEC_S3_ANON=1 where public",
         _FRESH,
     ),
     "gs": Scheme(
         "gcsfs",
         _of_gs,
-        "log in (gcloud auth application-default login), or FSSPEC_GS_TOKEN=anon where it is public",
+        "log in (gcloud auth application-default login), or FSSPEC_GS_TOKEN=anon where public",
         _FRESH,
     ),
     "hf": Scheme(
@@ -199,6 +200,9 @@ def _files(scheme: str) -> Any:
     """fsspec's file system, which it keeps for the next call."""
     import fsspec
 
+    logger = logging.getLogger(SCHEMES[scheme].driver)
+    if not logger.handlers:  # what it logs is raised as well, and then said in one line
+        logger.addHandler(logging.NullHandler())
     try:
         return fsspec.filesystem(scheme, **SCHEMES[scheme].options)
     except ImportError as error:

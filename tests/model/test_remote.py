@@ -429,3 +429,37 @@ def test_a_name_for_an_address(model_folder, held, capsys, own_home):
     assert catalog.known_as(resolve("far")) == "far"
     assert not catalog.asks_the_hub("far")
     assert catalog.asks_the_hub(at)
+
+
+WEIGHTS_ALONE = [
+    ["directions", "decode", "1.down.17"],
+    ["directions", "nearest", "1.down.17"],
+    ["directions", "compare", "1.down.17", "0.up.3"],
+    ["obsprop", "heads", "--plus", "dog", "--minus", "w3"],
+]
+
+
+@pytest.mark.parametrize("words", WEIGHTS_ALONE, ids=lambda words: " ".join(words[:2]))
+def test_commands_that_need_the_weights_alone(words, dog_model, held, capsys, own_home):
+    at = held(dog_model)
+    said = []
+    for model in (str(dog_model), at):
+        main([*words, "--model", model, "--json"])
+        said.append(capsys.readouterr().out.replace(model, "MODEL"))
+    assert said[1] == said[0]
+    assert len(json.loads(said[0])) > 1
+
+
+RUN_THE_MODEL = [
+    ["directions", "score", "1.down.17"],
+    ["directions", "text", "1.down.17", "--text", "w3 w4"],
+    ["lens", "show", "w3 w4", "--lens", "final"],
+    ["circuits", "roles"],
+]
+
+
+@pytest.mark.parametrize("words", RUN_THE_MODEL, ids=lambda words: " ".join(words[:2]))
+def test_commands_that_run_the_model(words, dog_model, held, capsys, own_home):
+    at = held(dog_model)
+    assert main([*words, "--model", at]) == 2
+    assert f"the weights of {AT} stay where they are" in capsys.readouterr().err
