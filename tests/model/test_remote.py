@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import tracemalloc
 
 import pytest
@@ -309,6 +310,26 @@ def test_damaged_headers(content, said, model_folder, held, tmp_path):
     assert said in complaint
     assert f"{AT}/model.safetensors" in complaint
     assert not list((home() / "models").glob("remote-*"))
+
+
+def test_headers_are_fetched_side_by_side(model_folder, held, monkeypatch):
+    """Two of them wait for each other."""
+    both = threading.Barrier(2)
+
+    def meet(name, start, end):
+        if name.endswith(("1-of-00006.safetensors", "2-of-00006.safetensors")):
+            both.wait(timeout=30)
+
+    monkeypatch.setattr(Counted, "fail", staticmethod(meet))
+    weights = open_weights(held(model_folder("llama", save=SHARDED)))
+    monkeypatch.setattr(Counted, "fail", staticmethod(lambda *asked: None))
+    assert weights.W_U().shape == (211, 32)
+
+
+def test_a_small_file_that_is_large(model_folder, held, monkeypatch):
+    monkeypatch.setattr(remote, "_LARGEST", 2**6)
+    at = held(model_folder("llama"))
+    assert f"{AT}/config.json is larger than 0 MiB" in line(lambda: resolve(at))
 
 
 @pytest.mark.parametrize("outside", ["../up.safetensors", "/etc/passwd", "a/../../b.safetensors"])
