@@ -12,6 +12,7 @@ from .building import built, run_module
 from .files import read_json
 from .folder import ADAPTER, DEQUANTISED, check_base, quantisation
 from .remote_files import check_is_here
+from .remote_store import RemoteFile
 from .tensor_files import content_of
 from .tokenizer_files import tokenizer_files
 
@@ -42,7 +43,7 @@ def prepared(base: Path, adapter: Path | None = None) -> Path:
     if adapter:
         check_adapter(adapter)
     checked = check_base(base)
-    files = [base / "config.json", *base.glob("generation_config.json")]
+    files: list[Path | RemoteFile] = [base / "config.json", *base.glob("generation_config.json")]
     files += [*sorted({tensor.file for tensor in checked.tensors.values()}), *tokenizer_files(base)]
     if adapter:
         files += [*sorted(adapter.glob("adapter_*")), *tokenizer_files(adapter)]

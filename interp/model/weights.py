@@ -32,6 +32,7 @@ from .files import sha256
 from .folder import check_folder
 from .places import Bank, Kind, Place, banks, expert_reason, place
 from .remote_files import remote_folder
+from .remote_store import RemoteFile
 from .tensor_files import content_of, read_tensor, wrong_shape
 from .tokenizer_files import tokenizer_files
 
@@ -183,7 +184,7 @@ class Weights:
             raise UserError(f"layer {layer} has {has}: {missing}")
         return every[expert]
 
-    def shard(self, stored: str) -> Path:
+    def shard(self, stored: str) -> Path | RemoteFile:
         """The file that holds a tensor, by its name in the files."""
         return self._stored[stored].file
 
