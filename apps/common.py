@@ -17,6 +17,7 @@ from interp.apps.words import plain
 from interp.directions.sets import sae_asks_the_hub
 from interp.errors import UserError, readable, reason
 from interp.model.catalog import asks_the_hub
+from interp.model.remote_store import is_remote
 from interp.progress import log
 from interp.runs.command import again
 from interp.runs.store import Run, open_run
@@ -82,10 +83,15 @@ def _asked(name: str) -> None:
     granted: set[str] = st.session_state.setdefault(_FETCHED, set())
     if name in granted:
         return
-    if not st.toggle(f"Fetch {plain(name)} from the Hugging Face hub", key=f"fetch {name}"):
+    if not st.toggle(f"Fetch {plain(name)}{of_the_hub(name)}", key=f"fetch {name}"):
         st.info("This is named by a run, a link or a kept entry. It is fetched only if you say so.")
         raise NoRun
     granted.add(name)
+
+
+def of_the_hub(name: str) -> str:
+    """What a toggle says behind the name of what is fetched; an address says where it is."""
+    return "" if is_remote(name) else " from the Hugging Face hub"
 
 
 _FETCHED = "fetched from the hub"

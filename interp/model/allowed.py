@@ -13,6 +13,7 @@ from interp.data import FOLDER as SHIPPED
 from ..errors import UserError
 from ..plain_path import found, plain_path
 from .files import home
+from .remote_store import is_remote
 
 FOLDERS = "INTERP_MODEL_FOLDERS"
 """The variable that limits them: folders, with os.pathsep between them."""
@@ -31,14 +32,16 @@ _PLACE = re.compile(r"[/\\:~]|^\.")
 
 def check_is_allowed(name: str, known: Collection[str]) -> None:
     """Refuse a model that is neither known by name nor in a folder of `$INTERP_MODEL_FOLDERS`, if
-    that is set: what a visitor of the app types opens no other folder and fetches no other model.
+    that is set: what a visitor of the app types opens no other folder, asks no store and fetches no
+    other model.
 
     Raises:
         UserError: it is not allowed, whether there is such a model or not.
     """
     if not limited() or name in known:
         return
-    if not any(_is_inside(name, root) for root in [home() / "models", *_folders()]):
+    roots = [home() / "models", *_folders()]
+    if is_remote(name) or not any(_is_inside(name, root) for root in roots):
         raise UserError(
             f"the model '{name}' is not allowed here: take one of {', '.join(known)}; whoever "
             "serves the app allows a folder of models with `interp app --models FOLDER`"

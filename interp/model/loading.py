@@ -15,6 +15,7 @@ from .catalog import resolve
 from .checkpoint import load_model
 from .devices import Split, check_device, home_of, is_elsewhere, log_places
 from .plain import with_head
+from .remote_files import check_is_here
 from .tokenizer_files import load_tokenizer
 from .weights import Weights
 
@@ -55,6 +56,7 @@ def load(
         whole, weights = private_copy(model), None
     else:
         folder = resolve(str(model))
+        check_is_here(folder)
         weights = Weights(folder)  # before anything is made by its config
         wanted: dict[str, Any] = {"attn_implementation": attention} if attention else {}
         wanted |= split.options if split else {}

@@ -11,7 +11,9 @@ from .adapter import is_adapter
 from .building import built, run_module
 from .files import read_json
 from .folder import ADAPTER, DEQUANTISED, check_base, quantisation
-from .tensor_files import remembered_sha256
+from .remote_files import check_is_here
+from .remote_store import RemoteFile
+from .tensor_files import content_of
 from .tokenizer_files import tokenizer_files
 
 MADE_BY = "made_by.json"
@@ -34,16 +36,18 @@ def prepared(base: Path, adapter: Path | None = None) -> Path:
     both, and made once.
 
     Raises:
-        UserError: no adapter there, or one that does not fit the base or cannot be merged.
+        UserError: the base's weights are not here; no adapter there, or one that does not fit the
+            base or cannot be merged.
     """
+    check_is_here(base)
     if adapter:
         check_adapter(adapter)
     checked = check_base(base)
-    files = [base / "config.json", *base.glob("generation_config.json")]
+    files: list[Path | RemoteFile] = [base / "config.json", *base.glob("generation_config.json")]
     files += [*sorted({tensor.file for tensor in checked.tensors.values()}), *tokenizer_files(base)]
     if adapter:
         files += [*sorted(adapter.glob("adapter_*")), *tokenizer_files(adapter)]
-    parts = "\n".join(f"{path.name}:{remembered_sha256(path)}" for path in files)
+    parts = "\n".join(f"{path.name}:{content_of(path)}" for path in files)
     digest = hashlib.sha256(parts.encode()).hexdigest()[:16]
     method = quantisation(checked.config)
     doing = [f"dequantising {base} ({method}) to float32"] if method else []

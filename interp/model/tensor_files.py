@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from ..errors import UserError
 from ..plain_path import plain_path
 from .files import read_json, remembered, sha256, state_of
+from .remote_files import RemoteFolder, RemoteTensor, RemoteView, remote_folder
+from .remote_store import RemoteFile, check_same
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,19 +29,27 @@ class Stored(NamedTuple):
     """A tensor in a model's folder."""
 
     name: str
-    file: Path
+    file: Path | RemoteFile
     dtype: str
     """As safetensors spells it: F32, BF16, I8."""
     shape: tuple[int, ...]
+    start: int = 0
+    """Where its bytes begin in a remote file."""
+
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The single file, or the index of shards, or neither.
+    """The single file, or the index of shards, or neither. Of remote weights the single file is
+    elsewhere.
 
     A folder with both: the single file, as transformers takes it.
     """
-    names = ("model.safetensors", "model.safetensors.index.json")
-    return [path for name in names if (path := folder / name).is_file()][:1]
+    remote = remote_folder(folder)
+    elsewhere = remote.shards if remote else {}
+    names = (SINGLE, INDEX)
+    return [path for n in names if (path := folder / n).is_file() or n in elsewhere][:1]
 
 
 def stored_tensors(folder: Path) -> list[Stored]:
@@ -47,29 +59,56 @@ def stored_tensors(folder: Path) -> list[Stored]:
         UserError: a shard that is missing, lacks what the index says or holds what it does not
             say, a damaged index, a file that is truncated or corrupt.
     """
+    remote = remote_folder(folder)
+    where = remote.address if remote else folder
     (path,) = weight_files(folder)
-    if path.suffix != ".json":
-        return header(path)
-    names = read_json(path).get("weight_map")
-    if not (isinstance(names, dict) and names and {type(f) for f in names.values()} == {str}):
-        raise UserError(f"{path} is damaged: its weight_map names no files; fetch it again")
-    files = sorted(set(names.values()))
-    if outside := [file for file in files if not _is_inside(file)]:
-        raise UserError(
-            f"{path} names '{outside[0]}', which is no file of the folder: fetch it again"
-        )
-    if missing := [file for file in files if not (folder / file).is_file()]:
-        raise UserError(f"{folder} lacks {missing[0]}, which its index names: fetch it again")
-    found = {(t.name, t.file): t for file in files for t in header(folder / file)}
-    if lacking := [n for n, file in names.items() if (n, folder / file) not in found]:
-        where = folder / names[lacking[0]]
-        raise UserError(f"{where} lacks '{lacking[0]}', which the index names: fetch it again")
+    if path.name == SINGLE:
+        return _held(folder, remote, SINGLE) or []
+    names = indexed(path, f"{where}/{INDEX}")
+    held = {file: _held(folder, remote, file) for file in sorted(set(names.values()))}
+    if missing := [file for file, tensors in held.items() if tensors is None]:
+        raise UserError(f"{where} lacks {missing[0]}, which its index names: fetch it again")
+    found = {(t.name, file): t for file, tensors in held.items() for t in tensors or []}
+    if lacking := [name for name, file in names.items() if (name, file) not in found]:
+        file = f"{where}/{names[lacking[0]]}"
+        raise UserError(f"{file} lacks '{lacking[0]}', which the index names: fetch it again")
     # transformers reads all that a shard holds, and of a name that is there twice the last
     for name, file in found:
-        if file != folder / names.get(name, ""):
+        if file != names.get(name):
             says = f"gives to {names[name]}" if name in names else "does not name"
-            raise UserError(f"{file} holds '{name}', which the index {says}: fetch it again")
-    return [found[name, folder / file] for name, file in names.items()]
+            raise UserError(
+                f"{where}/{file} holds '{name}', which the index {says}: fetch it again"
+            )
+    return [found[each] for each in names.items()]
+
+
+def _held(folder: Path, remote: RemoteFolder | None, name: str) -> list[Stored] | None:
+    """The tensors of a file of a folder; None where it is not there."""
+    if remote is None:
+        return header(folder / name) if (folder / name).is_file() else None
+    if name not in remote.shards:
+        return None
+    file, tensors = remote.shards[name]
+    return [Stored(each, file, *about) for each, about in tensors.items()]
+
+
+def indexed(path: Path, where: str) -> dict[str, str]:
+    """The file of each tensor, by an index of shards.
+
+    Args:
+        where: what the index is called in a complaint.
+
+    Raises:
+        UserError: it is damaged, or names what is no file of its folder.
+    """
+    names = read_json(path).get("weight_map")
+    if not (isinstance(names, dict) and names and {type(f) for f in names.values()} == {str}):
+        raise UserError(f"{where} is damaged: its weight_map names no files; fetch it again")
+    if outside := [file for file in sorted(set(names.values())) if not _is_inside(file)]:
+        raise UserError(
+            f"{where} names '{outside[0]}', which is no file of the folder: fetch it again"
+        )
+    return names
 
 
 def _is_inside(name: str) -> bool:
@@ -117,21 +156,33 @@ def read_tensor(
     """
     import torch
 
-    name, path, dtype, _ = stored
+    name, path, dtype = stored[:3]
     if dtype not in ("F16", "BF16", "F32", "F64"):
         raise UserError(
             f"'{name}' is stored as {dtype}: dequantise the model to float16 or float32 first"
         )
     if stored.shape != shape:
         raise UserError(wrong_shape(stored, shape))
-    try:
-        with safe_open(path, "pt") as file:
-            part = _part(file.get_slice(name), shape, entry, span, axis)
-    except (SafetensorError, OSError) as error:
-        raise UserError(_unreadable(path, error)) from error
+    with _view(stored) as view:
+        part = _part(view, shape, entry, span, axis)
     if part.numel() and not torch.isfinite(torch.stack(torch.aminmax(part))).all():
         raise UserError(f"'{name}' in {path} holds a NaN or an infinity: the file is damaged")
     return part
+
+
+@contextmanager
+def _view(stored: Stored) -> Iterator[Any]:
+    """What can be sliced. A remote file is asked behind the last slice whether it is the same."""
+    name, path, dtype, shape, start = stored
+    if isinstance(path, RemoteFile):
+        yield RemoteView(path, RemoteTensor(dtype, shape, start), SLICE_BYTES)
+        check_same(path)
+        return
+    try:
+        with safe_open(path, "pt") as file:
+            yield file.get_slice(name)
+    except (SafetensorError, OSError) as error:
+        raise UserError(_unreadable(path, error)) from error
 
 
 def _part(view: Any, shape: tuple[int, ...], entry: int | None, span: slice, axis: int) -> Tensor:
@@ -178,3 +229,9 @@ def remembered_sha256(path: Path) -> str:
     if time.time_ns() - path.stat().st_ctime_ns < _CLOCK_STEP:
         return sha256(path)  # another change now would bear the same time
     return remembered(about, "[0-9a-f]{64}", lambda: sha256(path))
+
+
+def content_of(file: Path | RemoteFile) -> str:
+    """What tells a file's content from others: its sha256, of a remote file what its store says; on
+    the hub that is the sha256."""
+    return file.content if isinstance(file, RemoteFile) else remembered_sha256(file)

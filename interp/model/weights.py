@@ -31,7 +31,9 @@ from .families import ModelSpec, Names, read_spec
 from .files import sha256
 from .folder import check_folder
 from .places import Bank, Kind, Place, banks, expert_reason, place
-from .tensor_files import read_tensor, remembered_sha256, wrong_shape
+from .remote_files import remote_folder
+from .remote_store import RemoteFile
+from .tensor_files import content_of, read_tensor, wrong_shape
 from .tokenizer_files import tokenizer_files
 
 NormKind = Literal["attn", "attn_post", "mlp", "mlp_post", "final"]
@@ -80,7 +82,7 @@ class Weights:
             )
 
     def __str__(self) -> str:
-        return str(self.folder)
+        return remote.address if (remote := remote_folder(self.folder)) else str(self.folder)
 
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._there
@@ -182,7 +184,7 @@ class Weights:
             raise UserError(f"layer {layer} has {has}: {missing}")
         return every[expert]
 
-    def shard(self, stored: str) -> Path:
+    def shard(self, stored: str) -> Path | RemoteFile:
         """The file that holds a tensor, by its name in the files."""
         return self._stored[stored].file
 
@@ -265,12 +267,13 @@ class Weights:
         return torch.ones(self.spec.d_model) if norm is None else norm.gain.float()
 
     def fingerprint(self) -> str:
-        """sha256 over config.json and every weight file's sha256."""
+        """sha256 over config.json and every weight file's sha256; of files in a store that does not
+        know it, over what it says of their content (`content_of`)."""
         files = [
             self.folder / "config.json",
             *sorted({each.file for each in self._stored.values()}),
         ]
-        parts = [f"{path.name}:{remembered_sha256(path)}" for path in files]
+        parts = [f"{path.name}:{content_of(path)}" for path in files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def fingerprints(self) -> dict[str, str]:

@@ -29,6 +29,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..model.neuron import NeuronName, check_neuron, parse_neuron
 from ..model.places import Place
+from ..model.remote_files import check_is_here
 from ..model.subject import Subject
 from ..model.weights import Weights
 from ..plain_json import parsed
@@ -131,8 +132,10 @@ def apply_to_folder(edit: WeightEdit, folder: Path, out: Path) -> None:
     """An edited copy of a model's folder, which opens like any other model.
 
     Raises:
-        UserError: `out` exists already or cannot be written; the folder holds another model.
+        UserError: `out` exists already or cannot be written; the folder holds another model, or
+            its weights are elsewhere.
     """
+    check_is_here(folder)
     weights = Weights(folder)
     if out.exists() or folder.resolve() in out.resolve().parents:
         where = "exists already" if out.exists() else "lies in the model's own folder"
