@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Future,
@@ -101,7 +101,7 @@ class _Alone(SpawnContext):
     Process = _Process  # type: ignore[assignment]
 
 
-def _processes(pool: ProcessPoolExecutor) -> dict[int, BaseProcess]:
+def _processes(pool: ProcessPoolExecutor) -> Mapping[int, BaseProcess]:
     """Of a pool; none where it has not begun, or has ended."""
     return pool._processes or {}
 

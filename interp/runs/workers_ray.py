@@ -118,5 +118,6 @@ def _node() -> str:
     import ray
 
     own = ray.get_runtime_context().get_node_id()
-    called = next(node["NodeName"] for node in ray.nodes() if node["NodeID"] == own)
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    called = next(node["NodeName"] for node in nodes if node["NodeID"] == own)
     return f"node {socket.gethostname()} ({called})"
