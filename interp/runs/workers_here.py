@@ -79,7 +79,7 @@ class Processes(Generic[P]):
             self._free.put(number)
 
     def _pool(self, number: int) -> ProcessPoolExecutor:
-        lent = self._lent and self._lent.path
+        lent = self._lent.path if self._lent else None
         given = (self._task, lent, number, self._workers.cores, self._workers.gpus)
         return ProcessPoolExecutor(1, mp_context=_Alone(), initializer=_begin, initargs=given)
 
