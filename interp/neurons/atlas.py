@@ -53,7 +53,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UserError
 from ..model.places import Kind
@@ -63,7 +63,7 @@ from ..runs.store import Run, Store
 from ..runs.study import ModelStudy, PartedStudy, plan, run_or_load
 from ..runs.workers import map_parts
 from ..runs.writer import RunWriter
-from .slices import NUMBERS, Slice, slices
+from .slices import NUMBERS, VOCABULARY, Part, Slice, slices
 
 if TYPE_CHECKING:
     from ..lens.lens import Lens
@@ -74,20 +74,6 @@ TOKENS = "vocabulary/tokens.parquet"
 FLOPS_A_CORE = 5e10
 """Operations a second, for an estimate: 4.6e10 with SmolLM2 and 8.9e10 with Gemma 3 270M, measured
 on two cores of an x86 server."""
-
-
-class Part(NamedTuple):
-    """A slice of a layer."""
-
-    layer: int
-    number: int = 0
-
-    def __str__(self) -> str:
-        return f"layer {self.layer}, slice {self.number}"
-
-
-VOCABULARY = Part(-1)
-"""The table of the tokens among the parts."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +191,8 @@ class AtlasConfig(ModelStudy, PartedStudy):
     def worker_bytes(self) -> int:
         from .memory import worker_bytes
 
-        return worker_bytes(self)
+        spec = self.stored_weights.spec
+        return worker_bytes(spec, [s for i in range(spec.n_layers) for s in self.slices(i)])
 
     def slices(self, layer: int) -> list[Slice]:
         """What of a layer is decoded at once: all of it in most models."""
@@ -222,7 +209,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
             yield Part(layer, number), f"L{layer:03d}{own}.parquet"
 
     def _announce(self, vectors: int) -> None:
-        from .memory import shared_bytes, worker_bytes
+        from .memory import shared_bytes
 
         spec, cores = self.stored_weights.spec, os.cpu_count() or 1
         what = f"{vectors:,} vectors through {self._tokens():,} tokens"
@@ -230,10 +217,9 @@ class AtlasConfig(ModelStudy, PartedStudy):
         about = f"; about {in_words(seconds)} on {cores} cores" if self.own_device == "cpu" else ""
         log.info("atlas of %s: %s%s", self.model, what, about)
         if self.spread.beside:
-            shared, own = (each / 2**30 for each in (shared_bytes(self), worker_bytes(self)))
             log.info(
                 "each worker takes at most %.1f GiB, beside %.1f GiB that those of a machine share",
-                *(own, shared),
+                *(each / 2**30 for each in (self.worker_bytes, shared_bytes(spec))),
             )
         if not has_text(self.stored_weights.folder, spec.d_vocab):
             log.warning(

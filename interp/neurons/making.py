@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,17 +15,48 @@ from torch import Tensor
 
 from ..model.site import Site
 from ..runs.parts import file_of, write_table
-from ..runs.study_task import LendingTask
-from .atlas import VOCABULARY, AtlasConfig, Part
+from ..runs.study_task import Config, LendingTask
 from .decode import Decoder, random_like
 from .indexing import write_rows
+from .slices import VOCABULARY, Part, Piece, Slice
 
 if TYPE_CHECKING:
+    from ..lens.lens import Lens
+    from ..model.weights import Weights
     from ..runs.workers_lent import Lent
-    from .slices import Piece
 
 
-class Slices(LendingTask[AtlasConfig]):
+class Settings(Config, Protocol):
+    """What the parts need of an atlas's config."""
+
+    @property
+    def k(self) -> int: ...
+
+    @property
+    def all_ids(self) -> bool: ...
+
+    @property
+    def own_device(self) -> str: ...
+
+    @property
+    def norm(self) -> Literal["raw", "final", "mlp"]: ...
+
+    @property
+    def lens(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def stored_weights(self) -> Weights: ...
+
+    @property
+    def opened_lens(self) -> Lens: ...
+
+    def slices(self, layer: int) -> list[Slice]: ...
+
+
+class Slices(LendingTask[Settings]):
     """Makes the tables of an atlas's slices as the bytes of their files. The unembedding is opened
     once and lent to all workers."""
 

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from interp.kernels.screened import supported
 
 if TYPE_CHECKING:
-    from .atlas import AtlasConfig
+    from ..model.families import ModelSpec
+    from .slices import Slice
 
 CONSTANT = 2**30
 """Bytes of a worker whatever the model: libraries, a tile a core, a table on its way."""
@@ -20,16 +22,14 @@ READOUT = 6
 """Bytes for each number of the unembedding: float32, and whitened in half precision."""
 
 
-def shared_bytes(study: AtlasConfig) -> int:
+def shared_bytes(spec: ModelSpec) -> int:
     """What the workers of a machine have together: the unembedding, and its rows whitened."""
-    spec = study.stored_weights.spec
     return READOUT * spec.d_vocab * spec.d_model
 
 
-def worker_bytes(study: AtlasConfig) -> int:
-    """What each worker has beside that: a slice, and what does not depend on the model."""
-    spec = study.stored_weights.spec
-    layers = range(spec.n_layers)
-    widest = max(piece.vectors for i in layers for s in study.slices(i) for piece in s.pieces)
+def worker_bytes(spec: ModelSpec, slices: Iterable[Slice]) -> int:
+    """What each worker has beside that: a piece of a slice, and what does not depend on the
+    model."""
+    widest = max(piece.vectors for each in slices for piece in each.pieces)
     screen = 2 * spec.d_vocab * spec.d_model if supported() else 0  # the unembedding in bfloat16
     return COPIES * 4 * widest * spec.d_model + screen + CONSTANT

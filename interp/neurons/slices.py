@@ -17,6 +17,20 @@ NUMBERS = 2**28
 directions in models that are wider."""
 
 
+class Part(NamedTuple):
+    """A slice of a layer, by its number."""
+
+    layer: int
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}, slice {self.number}"
+
+
+VOCABULARY = Part(-1)
+"""The table of the tokens among the parts."""
+
+
 class Piece(NamedTuple):
     """Neurons of a bank that are decoded at once."""
 

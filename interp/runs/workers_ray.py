@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic
 
 from ..errors import UserError
+from ..progress import log
 from .workers_lent import Lending
 from .workers_task import P, Task, WorkerDied, Workers
 
@@ -26,24 +27,24 @@ class OnRay(Generic[P]):
     def __init__(self, task: Task[P], workers: Workers) -> None:
         self._ray, self._own = _joined(workers.address)
         self._task, self._workers = task, workers
-        wanted: dict[str, Any] = {"num_cpus": 1, "max_retries": 0}  # Ray's own are not told of
-        if workers.gpus:
-            wanted["num_gpus"] = workers.gpus
-        if workers.memory:
-            wanted["memory"] = workers.memory
-        self._made = self._ray.remote(**wanted)(_made)
+        wanted = {"num_cpus": 1, "num_gpus": workers.gpus, "memory": workers.memory or None}
+        self._made = self._ray.remote(max_retries=0, **wanted)(_made)  # Ray's own are not told of
+        if not self._held():
+            log.warning(
+                "no node of the cluster has room for a worker (%s): waiting for one that has; "
+                "Ctrl-C, and ask for less",
+                _said(workers),
+            )
         arrays = task.lend() if isinstance(task, Lending) else {}
         self._lent = {name: self._ray.put(array) for name, array in arrays.items()}
 
     def room(self) -> int:
         """Nodes come and go; Ray notices in some ten seconds that one is gone."""
-        there, workers = self._ray.cluster_resources(), self._workers
-        rooms = [there.get("CPU", 1)]
-        if workers.gpus:
-            rooms.append(there.get("GPU", 0) / workers.gpus)
-        if workers.memory:
-            rooms.append(there.get("memory", 0) / workers.memory)
-        return max(int(min(rooms)), 1)
+        return max(self._held(), 1)
+
+    def _held(self) -> int:
+        nodes = self._ray.nodes()
+        return sum(held(node["Resources"], self._workers) for node in nodes if node["Alive"])
 
     alive = room
 
@@ -70,6 +71,19 @@ class OnRay(Generic[P]):
             self._ray.cancel(reference, force=True)
         if self._own:
             self._ray.shutdown()
+
+
+def held(node: Mapping[str, float], workers: Workers) -> int:
+    """How many workers a node has room for, by its resources as Ray names them."""
+    wanted = {"CPU": 1, "GPU": workers.gpus, "memory": workers.memory}
+    return int(min(node.get(name, 0) // each for name, each in wanted.items() if each))
+
+
+def _said(workers: Workers) -> str:
+    """What a worker takes."""
+    gpus = f", {workers.gpus:g} GPUs" * bool(workers.gpus)
+    memory = f", {workers.memory / 2**30:.1f} GiB of memory" * bool(workers.memory)
+    return f"1 core{gpus}{memory}"
 
 
 def _joined(address: str) -> tuple[Any, bool]:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from interp.neurons import atlas
 from interp.neurons.atlas import AtlasConfig
-from interp.neurons.memory import CONSTANT, COPIES, shared_bytes, worker_bytes
+from interp.neurons.memory import CONSTANT, COPIES, shared_bytes
 
 from .wide import COMMON
 
@@ -85,9 +85,9 @@ def test_the_statement_is_the_arithmetic(of_width, monkeypatch):
 
     monkeypatch.setattr(memory, "supported", lambda: False)
     config = AtlasConfig(model=str(of_width(2048)))
-    assert shared_bytes(config) == 6 * TOKENS * WIDTH
-    assert worker_bytes(config) == 4 * COPIES * 3 * 2048 * WIDTH + CONSTANT
+    assert shared_bytes(config.stored_weights.spec) == 6 * TOKENS * WIDTH
+    assert config.worker_bytes == 4 * COPIES * 3 * 2048 * WIDTH + CONSTANT
     monkeypatch.setattr(atlas, "NUMBERS", 2**20)
-    assert worker_bytes(config) == 4 * COPIES * 2**20 + CONSTANT
+    assert config.worker_bytes == 4 * COPIES * 2**20 + CONSTANT
     monkeypatch.setattr(memory, "supported", lambda: True)
-    assert worker_bytes(config) == 4 * COPIES * 2**20 + CONSTANT + 2 * TOKENS * WIDTH
+    assert config.worker_bytes == 4 * COPIES * 2**20 + CONSTANT + 2 * TOKENS * WIDTH

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from interp.model.places import Bank
@@ -24,6 +24,7 @@ BANKS = st.one_of(
 KINDS = st.sampled_from([("up", "down"), ("up", "gate", "down"), ("gate",)])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(BANKS, KINDS, st.integers(1, 9), st.integers(0, 50), st.integers(1, 400))
 def test_every_vector_once_and_no_slice_too_large(banks, kinds, width, random, most):
     found = slices(banks, kinds, width, random, most)

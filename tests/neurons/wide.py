@@ -28,10 +28,11 @@ from torch import Tensor
 
 from interp.cli.common import print_markdown, say
 from interp.model.readout import open_readout
-from interp.neurons.atlas import AtlasConfig, Part
+from interp.neurons.atlas import AtlasConfig
 from interp.neurons.decode import Decoder
 from interp.neurons.making import Slices
-from interp.neurons.memory import shared_bytes, worker_bytes
+from interp.neurons.memory import shared_bytes
+from interp.neurons.slices import Part
 from interp.progress import in_words
 from interp.runs.workers import map_parts
 from interp.runs.workers_lent import Lent
@@ -139,7 +140,7 @@ def decode(folder: Path, layers: int, some: int, workers: str) -> None:
     ratio = statistics.median(seconds / bare for _, _, seconds, bare, _, _ in rows)
     each = sum(row[2] for row in rows) / sum(row[1] for row in rows)
     whole = sum(s.vectors for layer in range(spec.n_layers) for s in config.slices(layer))
-    peak, stated = max(row[4] for row in rows), shared_bytes(config) + worker_bytes(config)
+    peak, stated = max(row[4] for row in rows), shared_bytes(spec) + config.worker_bytes
     print_markdown(
         ["", "measured"],
         [

@@ -157,6 +157,29 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, tmp_path, monkeyp
     resumed_after_a_kill("ray", tmp_path)
 
 
+def test_room_is_counted_node_by_node():
+    from interp.runs.workers_ray import held
+
+    node = {"CPU": 8.0, "GPU": 2.0, "memory": 24 * 2.0**30}
+    assert held(node, Workers(0, "auto")) == 8
+    assert held(node, Workers(0, "auto", memory=5 * 2**30)) == 4
+    assert held(node, Workers(0, "auto", gpus=0.5)) == 4
+    assert held(node, Workers(0, "auto", memory=25 * 2**30)) == 0
+    assert held({"CPU": 8.0}, Workers(0, "auto", gpus=1)) == 0
+
+
+def test_a_worker_that_no_node_has_room_for_is_said(cluster, tmp_path, caplog):
+    from interp.runs.workers_ray import OnRay
+
+    crew = OnRay(Squares(str(tmp_path)), Workers(0, "auto", gpus=1))
+    assert crew.room() == 1
+    crew.end([])
+    assert caplog.messages == [
+        "no node of the cluster has room for a worker (1 core, 1 GPUs): waiting for one that has; "
+        "Ctrl-C, and ask for less"
+    ]
+
+
 def test_what_is_lent_is_made_once(cluster, tmp_path):
     found = dict(map_parts(Sums(str(tmp_path)), range(4), RAY))
     assert [found[part][0] for part in range(4)] == [3.0, 12.0, 21.0, 30.0]
