@@ -14,7 +14,7 @@ import torch
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.darkmatter.run_pass import ErrorPass
 from interp.errors import UserError
-from interp.latents.survey import SurveyConfig
+from interp.latents.survey import SHIPPED, SurveyConfig
 from interp.neurons.atlas import AtlasConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
@@ -32,7 +32,8 @@ SAE = f"{OTHELLO['saes']}/saes/topk-L2-S0"
 ERRORS = DarkMatterConfig(**{**OTHELLO, "saes": SAE, "tokens": 59 * 20, "ridge": 1e-3})
 SURVEY = replace(SURVEYED, tokens=59 * 300)
 ATLAS_2 = AtlasConfig(weights=("down",))
-ERRORS_2, SURVEY_2 = DarkMatterConfig(tokens=6000), SurveyConfig(tokens=10_000)
+ERRORS_2 = DarkMatterConfig(saes=str(SHIPPED), tokens=6000, downstream=2)
+SURVEY_2 = SurveyConfig(tokens=10_000)
 """Of SmolLM2."""
 
 
