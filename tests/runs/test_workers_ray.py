@@ -14,7 +14,7 @@ import torch
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.darkmatter.run_pass import ErrorPass
 from interp.errors import UserError
-from interp.latents.survey import SurveyConfig
+from interp.latents.survey import SHIPPED, SurveyConfig
 from interp.neurons.atlas import AtlasConfig
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
@@ -33,7 +33,8 @@ SAE = f"{OTHELLO['saes']}/saes/topk-L2-S0"
 ERRORS = DarkMatterConfig(**{**OTHELLO, "saes": SAE, "tokens": 59 * 20, "ridge": 1e-3})
 SURVEY = replace(SURVEYED, tokens=59 * 300)
 ATLAS_2 = AtlasConfig(weights=("down",))
-ERRORS_2, SURVEY_2 = DarkMatterConfig(tokens=6000), SurveyConfig(tokens=10_000)
+ERRORS_2 = DarkMatterConfig(saes=str(SHIPPED), tokens=6000, downstream=2)
+SURVEY_2 = SurveyConfig(tokens=10_000)
 """Of SmolLM2."""
 
 
@@ -262,7 +263,7 @@ checkpoint.SECONDS, checkpoint.SHARE, take, calls = 0, 0, ErrorPass._take, []
 
 def dying(errors, number, made):
     calls.append(number)
-    if len(calls) == 15:
+    if len(calls) == 8:
         os.kill(os.getpid(), signal.SIGKILL)
     take(errors, number, made)
 
@@ -275,7 +276,7 @@ run_or_load(replace(ERRORS_2, workers="ray"), Store(Path(sys.argv[1])))
 def test_smollm2_s_errors_are_counted_once_though_the_driver_is_killed(
     cluster, alone, tmp_path, own_home, monkeypatch
 ):
-    """Killed at the 15th of its 23 parts: 14 are in the checkpoint."""
+    """Killed at the eighth of its 13 parts: seven are in the checkpoint."""
     monkeypatch.delenv("INTERP_HOME")
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     driver = [sys.executable, "-c", KILLED, str(tmp_path)]
@@ -286,5 +287,5 @@ def test_smollm2_s_errors_are_counted_once_though_the_driver_is_killed(
         ErrorPass, "_take", lambda errors, *given: taken.append(given) or take(errors, *given)
     )
     resumed = run_or_load(replace(ERRORS_2, workers="ray"), Store(tmp_path))
-    assert len(taken) == 9
+    assert len(taken) == 6
     assert files(resumed) == files(alone(ERRORS_2))
