@@ -73,8 +73,10 @@ def check_device(device: str) -> None:
     try:
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device '{device}' cannot be used here: {reason}") from error
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise UserError(
+            f"device '{device[:40]}' cannot be used here ({reason[:120]}): give cpu, cuda or mps"
+        ) from error
 
 
 def first_device(device: str) -> str:

@@ -25,7 +25,7 @@ MODEL = [
 ]
 ADAPTER_FILES = [ADAPTER, "adapter_model.safetensors", "adapter_model.bin", *TOKENIZER]
 NESTED = ["*/*"]
-HUB_ID = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"
+HUB_ID = r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?"
 
 
 def from_hub(name: str) -> Path:

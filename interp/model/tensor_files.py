@@ -35,6 +35,8 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
     start: int = 0
     """Where its bytes begin in a remote file."""
+    state: str = ""
+    """Of a file here, when its folder was opened (`state_of`)."""
 
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -125,11 +127,12 @@ def _is_inside(name: str) -> bool:
 def header(path: Path) -> list[Stored]:
     """The tensors of one file; opening it holds its length against its header."""
     try:
+        state = state_of(path)
         with safe_open(path, "pt") as file:
             names = file.keys()
             views = {name: file.get_slice(name) for name in names}
             return [
-                Stored(name, path, view.get_dtype(), tuple(view.get_shape()))
+                Stored(name, path, view.get_dtype(), tuple(view.get_shape()), state=state)
                 for name, view in views.items()
             ]
     except (SafetensorError, OSError) as error:
@@ -172,8 +175,9 @@ def read_tensor(
 
 @contextmanager
 def _view(stored: Stored) -> Iterator[Any]:
-    """What can be sliced. A remote file is asked behind the last slice whether it is the same."""
-    name, path, dtype, shape, start = stored
+    """What can be sliced. Behind the last slice it is asked whether the file is the same as when
+    its folder was opened: what is made of it bears the fingerprint of that time."""
+    name, path, dtype, shape, start, state = stored
     if isinstance(path, RemoteFile):
         yield RemoteView(path, RemoteTensor(dtype, shape, start), SLICE_BYTES)
         check_same(path)
@@ -181,6 +185,11 @@ def _view(stored: Stored) -> Iterator[Any]:
     try:
         with safe_open(path, "pt") as file:
             yield file.get_slice(name)
+        if state_of(path) != state:
+            raise UserError(
+                f"{path} has changed since it was opened: start again, which opens what is there "
+                "now"
+            )
     except (SafetensorError, OSError) as error:
         raise UserError(_unreadable(path, error)) from error
 

@@ -158,7 +158,7 @@ class AtlasConfig(ModelStudy, PartedStudy):
             self._write(out, missing, sizes, advance)
         decoded = time.monotonic() - started
         write_index(out, AtlasTables.of_folder(out.path, list(parts.values())))
-        out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.device}
+        out.facts = {"model": spec.facts, "kinds": list(kinds), "device": self.own_device}
         if self.lens:
             out.facts["lens"] = self.opened_lens.about
         layers = len({part.layer for part in missing})

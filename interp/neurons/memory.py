@@ -28,8 +28,12 @@ def shared_bytes(spec: ModelSpec) -> int:
 
 
 def worker_bytes(spec: ModelSpec, slices: Iterable[Slice]) -> int:
-    """What each worker has beside that: a piece of a slice, and what does not depend on the
-    model."""
-    widest = max(piece.vectors for each in slices for piece in each.pieces)
+    """What each worker has beside that: a piece of a slice with its random directions, and what
+    does not depend on the model."""
+    widest = max(
+        piece.vectors + random * len(piece.kinds)
+        for each in slices
+        for piece, random in zip(each.pieces, each.random, strict=True)
+    )
     screen = 2 * spec.d_vocab * spec.d_model if supported() else 0  # the unembedding in bfloat16
     return COPIES * 4 * widest * spec.d_model + screen + CONSTANT

@@ -22,6 +22,7 @@ from threading import Lock, Thread
 from types import ModuleType
 from typing import Any, Generic
 
+from ..errors import UserError
 from .workers_lent import Lending, LentFiles, opened_with
 from .workers_task import P, Task, WorkerDied, Workers
 
@@ -35,7 +36,13 @@ class Processes(Generic[P]):
     takes no other's part with it; threads of this process share the parts out."""
 
     def __init__(self, task: Task[P], workers: Workers) -> None:
+        """Raises UserError for a task that no other process finds, or too few GPUs."""
+        if type(task).__module__ == "__main__":
+            raise UserError(
+                f"workers import what they run: put {type(task).__name__} into a module of its own"
+            )
         self._task, self._workers = task, workers
+        self._settings = _settings(workers)
         self._lent = LentFiles(task) if isinstance(task, Lending) else None
         self._threads = ThreadPoolExecutor(workers.number)
         self._pools = [self._pool(number) for number in range(workers.number)]
@@ -61,12 +68,19 @@ class Processes(Generic[P]):
         return begun.result()
 
     def end(self, begun: Sequence[Future[Any]]) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for pool in self._pools:
-            _end(pool)
-        self._threads.shutdown()
-        if self._lent:
-            self._lent.remove()
+        try:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            processes = [each for pool in self._pools for each in _processes(pool).values()]
+            for process in processes:  # all, before a second Ctrl-C may cut off the rest
+                process.terminate()
+            for pool in self._pools:
+                pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.join()
+            self._threads.shutdown()
+        finally:
+            if self._lent:
+                self._lent.remove()
 
     def _make(self, part: P) -> Any:
         number = self._free.get()
@@ -80,25 +94,78 @@ class Processes(Generic[P]):
 
     def _pool(self, number: int) -> ProcessPoolExecutor:
         lent = self._lent.path if self._lent else None
-        given = (self._task, lent, number, self._workers.cores, self._workers.gpus)
-        return ProcessPoolExecutor(1, mp_context=_Alone(), initializer=_begin, initargs=given)
+        alone = _Alone(self._settings[number])
+        return ProcessPoolExecutor(
+            1, mp_context=alone, initializer=_begin, initargs=(self._task, lent)
+        )
+
+
+def _settings(workers: Workers) -> list[dict[str, str]]:
+    """What each process begins with in its environment: torch, which reads it as it is imported,
+    may be imported for the task itself."""
+    threads = os.environ.get("OMP_NUM_THREADS") or str(workers.cores)
+    own = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
+    if not workers.gpus:
+        return [own] * workers.number
+    return [own | {"CUDA_VISIBLE_DEVICES": seen} for seen in _gpus(workers)]
+
+
+def _gpus(workers: Workers) -> list[str]:
+    """The GPUs that each process sees, of those that this one sees."""
+    import torch
+
+    allotted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = [str(n) for n in range(torch.cuda.device_count())] if allotted is None else None
+    seen = there or [each for each in (allotted or "").split(",") if each]
+    several, sharing = int(max(workers.gpus, 1)), round(1 / min(workers.gpus, 1))
+    if workers.gpus not in (several, 1 / sharing):
+        raise UserError(
+            f"--gpus-per-worker {workers.gpus:g} cannot be given to processes: take a whole "
+            "number, or a share such as 0.5"
+        )
+    needed = several * -(-workers.number // sharing)
+    if needed > len(seen):
+        raise UserError(
+            f"--workers {workers.number} with --gpus-per-worker {workers.gpus:g} need {needed} "
+            f"GPUs, and there are {len(seen)}"
+        )
+    firsts = [several * (number // sharing) for number in range(workers.number)]
+    return [",".join(seen[first : first + several]) for first in firsts]
 
 
 class _Process(SpawnProcess):
     """A new process that does not begin with the main program of this one, be it a script, which
-    may ask for workers itself, or a page."""
+    may ask for workers itself, or a page. It never hears Ctrl-C: whoever asked for it ends it."""
+
+    def __init__(self, settings: dict[str, str], *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._settings = settings
 
     def start(self) -> None:
         with _starting:
             main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+            before = {name: os.environ.get(name) for name in self._settings}
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            os.environ |= self._settings  # what is begun now takes both with it
             try:
                 super().start()
             finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 sys.modules["__main__"] = main
+                for name, value in before.items():
+                    if value is None:
+                        del os.environ[name]
+                    else:
+                        os.environ[name] = value
 
 
 class _Alone(SpawnContext):
-    Process = _Process  # type: ignore[assignment]
+    def __init__(self, settings: dict[str, str]) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def Process(self, *given: Any, **named: Any) -> _Process:  # type: ignore[override]
+        return _Process(self._settings, *given, **named)
 
 
 def _processes(pool: ProcessPoolExecutor) -> Mapping[int, BaseProcess]:
@@ -106,25 +173,9 @@ def _processes(pool: ProcessPoolExecutor) -> Mapping[int, BaseProcess]:
     return pool._processes or {}
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Stop a pool at once, whatever its workers are at."""
-    processes = _processes(pool)
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in list(processes.values()):
-        process.terminate()
-        process.join()
-
-
-def _begin(task: Task[Any], lent: str | None, number: int, cores: int, gpus: float) -> None:
-    """Make this process a worker; torch is not imported yet."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends its workers
+def _begin(task: Task[Any], lent: str | None) -> None:
+    """Make this process a worker."""
     Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
-    threads = os.environ.get("OMP_NUM_THREADS") or str(cores)
-    os.environ |= {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
-    if gpus:
-        first = int(number * gpus)
-        most = max(int(gpus), 1)
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(first, first + most)))
     _state[:] = [task, lent]
 
 

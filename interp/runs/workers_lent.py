@@ -55,7 +55,8 @@ class LentFiles:
         except OSError as error:
             self.remove()
             raise UserError(
-                f"cannot write what the workers share to {self.path}: {error.strerror}; set TMPDIR"
+                f"cannot write what the workers share to {self.path}: {error.strerror or error}; "
+                "set TMPDIR to a folder with room for it"
             ) from error
 
     def remove(self) -> None:

@@ -17,6 +17,14 @@ _LOST = {
     "WorkerCrashedError": "a worker died",
 }
 """What Ray raises where a part may be made again, and how that is said."""
+_LOCAL = (
+    "`ray start --head` begins one on this machine, RAY_ADDRESS names another, and a login that is "
+    "refused needs the same ~/.ray/auth_token and RAY_AUTH_MODE=token"
+)
+_REMOTE = (
+    "give the address of its head and its client port, usually 10001, and install "
+    "'interp-workbench[cluster]' on both sides"
+)
 _opened: dict[Any, Any] = {}
 """Of a worker: what its task has opened."""
 
@@ -63,7 +71,10 @@ class OnRay(Generic[P]):
         except errors.RayError as error:
             kinds = [name for name in _LOST if isinstance(error, getattr(errors, name))]
             if not kinds:
-                raise
+                raise UserError(
+                    f"the Ray cluster was lost ({type(error).__name__}): start it and give the "
+                    "same command, which goes on with what is finished"
+                ) from None
             raise WorkerDied(_LOST[kinds[0]]) from None
 
     def end(self, begun: Sequence[Any]) -> None:
@@ -100,8 +111,8 @@ def _joined(address: str) -> tuple[Any, bool]:
         ray.init(address=address, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"no Ray cluster at '{address}' ({str(error).splitlines()[0]}): `ray start --head` "
-            "begins one on this machine"
+            f"cannot join the Ray cluster '{address}' ({str(error).splitlines()[0]}): "
+            + (_LOCAL if address == "auto" else _REMOTE)
         ) from None
     return ray, True
 

@@ -22,6 +22,8 @@ RETRIES = 3
 """How often a part is made again whose worker died."""
 MOST = 4
 """Processes for each core, at most."""
+MOST_BYTES = 100 * 2**40
+"""Of a worker. Ray counts more than 800 TiB wrongly."""
 P = TypeVar("P", bound=Hashable)
 _Part = TypeVar("_Part", bound=Hashable, contravariant=True)
 
@@ -101,7 +103,7 @@ class Workers:
             UserError: they say something else.
         """
         held = bytes_said(memory or "0")
-        if held is None:
+        if held is None or held > MOST_BYTES:
             raise UserError(f"--memory-per-worker is bytes, as in 24G, not '{memory[:40]}'")
         if not 0 <= gpus < 1000:
             raise UserError(f"--gpus-per-worker is a number of GPUs from 0, not {gpus:g}")
@@ -118,6 +120,10 @@ class Workers:
                 f"--workers {text} are too many: this machine has {cores} cores, give at most "
                 f"{MOST * cores}"
             )
+        if held:
+            raise UserError("--memory-per-worker is what a cluster counts with: give --workers ray")
+        if gpus and text == "1":
+            raise UserError("--gpus-per-worker is for several --workers: one process sees all")
         return cls(int(text), "", gpus, held)
 
     @property

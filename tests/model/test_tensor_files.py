@@ -1,9 +1,12 @@
 """A part of a tensor is that part of the tensor, whatever it is read in."""
 
+import shutil
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from interp.errors import UserError
 from interp.model import tensor_files
 from interp.model.weights import Weights
 
@@ -39,3 +42,21 @@ def test_some_neurons_of_every_family(family, model_folder, own_home):
         some = weights.in_stream(kind, 0, some=slice(3, 11))
         assert torch.equal(some, whole[3:11])
         assert some.is_contiguous()
+
+
+@pytest.mark.parametrize("how", ["replaced", "written into"])
+def test_a_file_that_changes_after_its_folder_was_opened(how, model_folder, own_home, tmp_path):
+    """What is made of it would bear the fingerprint of what was there before."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("llama"), folder)
+    weights, file = Weights(folder), folder / "model.safetensors"
+    weights.W_U()
+    other = {name: -tensor for name, tensor in load_file(file).items()}
+    save_file(other, tmp_path / "other.safetensors")
+    if how == "replaced":
+        (tmp_path / "other.safetensors").replace(file)
+    else:
+        file.write_bytes((tmp_path / "other.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"model.safetensors has changed since it was opened"):
+        weights.neurons("up", 0)
+    assert Weights(folder).fingerprint() != Weights(model_folder("llama")).fingerprint()

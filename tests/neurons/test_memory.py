@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,10 +85,13 @@ def test_the_statement_is_the_arithmetic(of_width, monkeypatch):
     from interp.neurons import memory
 
     monkeypatch.setattr(memory, "supported", lambda: False)
-    config = AtlasConfig(model=str(of_width(2048)))
+    config = AtlasConfig(model=str(of_width(2048)), random=512)
     assert shared_bytes(config.stored_weights.spec) == 6 * TOKENS * WIDTH
-    assert config.worker_bytes == 4 * COPIES * 3 * 2048 * WIDTH + CONSTANT
+    assert config.worker_bytes == 4 * COPIES * 3 * (2048 + 512) * WIDTH + CONSTANT
+    many = replace(config, random=30_000)
+    assert many.worker_bytes - config.worker_bytes == 4 * COPIES * 3 * (30_000 - 512) * WIDTH
+    config = replace(config, random=1)
     monkeypatch.setattr(atlas, "NUMBERS", 2**20)
-    assert config.worker_bytes == 4 * COPIES * 2**20 + CONSTANT
+    assert config.worker_bytes == 4 * COPIES * (2**20 + WIDTH) + CONSTANT
     monkeypatch.setattr(memory, "supported", lambda: True)
-    assert config.worker_bytes == 4 * COPIES * 2**20 + CONSTANT + 2 * TOKENS * WIDTH
+    assert config.worker_bytes == 4 * COPIES * (2**20 + WIDTH) + CONSTANT + 2 * TOKENS * WIDTH

@@ -3,16 +3,19 @@
 import os
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 
 from interp.errors import UserError
 from interp.neurons.atlas import AtlasConfig
 from interp.runs.store import Store, usual_store
 from interp.runs.study import run_or_load
 from interp.runs.workers import map_parts
+from interp.runs.workers_here import _gpus
 from interp.runs.workers_task import RETRIES, Workers
 
 from .parted import LONG, ROOT, Heard, Models, Squares, begun, ended, resumed_after_a_kill
@@ -97,7 +100,7 @@ def test_few_parts_are_under_way_at_once_and_none_once_nobody_asks(tmp_path):
     ("given", "want"),
     [
         (("1",), Workers(1)),
-        (("4", 0.5, "24G"), Workers(4, "", 0.5, 24 * 2**30)),
+        (("4", 0.5), Workers(4, "", 0.5)),
         (("ray", 0, "1.5GiB"), Workers(0, "auto", 0, 3 * 2**29)),
         (("ray://10.0.0.1:10001",), Workers(0, "ray://10.0.0.1:10001")),
     ],
@@ -153,3 +156,59 @@ def test_workers_do_not_run_the_main_program(tmp_path, monkeypatch):
     two, _ = made(Squares(str(tmp_path)))
     assert two == {n: n * n for n in PARTS}
     assert sys.modules["__main__"] is main
+
+
+def test_a_task_of_the_main_program_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Squares, "__module__", "__main__")
+    with pytest.raises(UserError, match=r"^workers import what they run: put Squares into a mod"):
+        list(map_parts(Squares(str(tmp_path)), PARTS, TWO))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a worker finds in its environment; torch is imported with the task."""
+
+    threads: Any = torch.get_num_threads
+
+    def open(self):
+        return None
+
+    def make(self, opened, part):
+        return self.threads(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_a_worker_has_its_share_of_cores_even_where_torch_comes_with_its_task(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = max((os.cpu_count() or 1) // 2, 1)
+    assert set(dict(map_parts(Seen(), range(4), TWO)).values()) == {(cores, str(cores))}
+    assert "OMP_NUM_THREADS" not in os.environ, "this process's own stay as they were"
+
+
+@pytest.mark.parametrize(
+    ("number", "gpus", "given"),
+    [
+        (2, 1, ["4", "GPU-5a"]),
+        (1, 2, ["4,GPU-5a"]),
+        (4, 0.5, ["4", "4", "GPU-5a", "GPU-5a"]),
+        (3, 1, "need 3 GPUs, and there are 2"),
+        (2, 1.5, "1.5 cannot be given to processes: take a whole number"),
+        (2, 0.7, "0.7 cannot be given to processes"),
+    ],
+)
+def test_gpus_are_those_that_this_process_was_given(number, gpus, given, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5a")
+    if isinstance(given, str):
+        with pytest.raises(UserError, match=given):
+            _gpus(Workers(number, gpus=gpus))
+    else:
+        assert _gpus(Workers(number, gpus=gpus)) == given
+
+
+def test_no_gpu_at_all_is_said(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="need 2 GPUs, and there are 0"):
+        list(map_parts(Squares(""), PARTS, Workers(2, gpus=1)))
+    for settings in (("1", 1.0, ""), ("2", 0.0, "4G"), ("ray", 0.0, "900T")):
+        with pytest.raises(UserError, match=r"^--(gpus|memory)-per-worker is "):
+            Workers.of(*settings)
