@@ -19,6 +19,7 @@ from interp.apps.words import listed, plain
 from interp.model.neuron import parse_neuron
 from interp.neurons import figures, layers, search
 from interp.neurons.index import index_of
+from interp.neurons.rows import has_random
 from interp.plots import row_at_most
 from interp.runs.store import Run
 
@@ -97,7 +98,7 @@ def _results(run: Run, word: str, place: str) -> None:
     ranks = get_args(search.Rank)
     by = second.selectbox(
         "Rank by", ranks, key=bound("by", ranks[0], ranks), format_func=listed,
-        disabled=not search.has_random(run),
+        disabled=not has_random(run),
         help="score: one word stands out. coherence: the tokens belong together.",
     )  # fmt: skip
     layer, kind = _only(run, others)

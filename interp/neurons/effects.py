@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from ..directions.sweep import PROMPTS, check_prompts, gain_of, swept_logprobs
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
+from ..model.places import Kind
 from ..runs.parted_tables import Made, parted_tables
 from ..runs.query import word_ids
 from ..runs.study import PartedStudy, TextStudy, plan
 from ..runs.study_task import StudyTask
 from ..runs.writer import RunWriter
 from . import search
-from .atlas import AtlasConfig, Kind, stored_or_made
+from .atlas import AtlasConfig, stored_or_made
 from .concepts import word_tokens
 
 if TYPE_CHECKING:

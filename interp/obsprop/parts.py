@@ -135,7 +135,7 @@ class MadeParts:
     def _read(self, kind: Kind, chosen: Sequence[Example]) -> ReadExamples:
         read = [
             ReadBatch(
-                {Site.parse(c): np.stack(table[c]) for c in table.columns[1:]},
+                {Site.parse(c): np.stack(list(table[c])) for c in table.columns[1:]},
                 table["observable"].to_numpy(),
             )
             for table in self._of(kind)
@@ -151,7 +151,8 @@ class MadeParts:
     @property
     def pairs(self) -> list[dict[str, Any]]:
         """What `pair_found` gives of each pair."""
-        return [table.to_dict("records")[0] for table in self._of("pair")]
+        rows = (table.to_dict("records")[0] for table in self._of("pair"))
+        return [{str(name): value for name, value in row.items()} for row in rows]
 
     def _of(self, kind: Kind) -> list[pd.DataFrame]:
         return [table for part, table in self.tables.items() if part.kind == kind]

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 class Feed(Protocol):
     """Where activations come from: `feed.TextFeed` or `StoredFeed`."""
 
-    held_out: dict[Site, Tensor]
+    @property
+    def held_out(self) -> dict[Site, Tensor]: ...
 
     def batches(self, size: int, tokens: int, seed: int, first: int = 0) -> Batches: ...
 
