@@ -95,3 +95,23 @@ def test_the_statement_is_the_arithmetic(of_width, monkeypatch):
     assert config.worker_bytes == 4 * COPIES * (2**20 + WIDTH) + CONSTANT
     monkeypatch.setattr(memory, "supported", lambda: True)
     assert config.worker_bytes == 4 * COPIES * (2**20 + WIDTH) + CONSTANT + 2 * TOKENS * WIDTH
+
+
+COHERENCE = """
+import resource, numpy, torch
+from interp.neurons.coherence import coherence
+units, words = torch.randn(2000, 256).half(), numpy.arange(2000)
+rows = torch.randint(2000, (43000, 16))
+coherence(rows[:256], units, words)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+coherence(rows, units, words)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_the_coherence_of_many_lists_takes_no_more_than_that_of_a_few():
+    """Small results that are kept between large blocks broke up the heap: 218 MB here."""
+    done = subprocess.run(
+        [sys.executable, "-c", COHERENCE], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert int(done.stdout) < 40 * 2**20
