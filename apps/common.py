@@ -83,7 +83,7 @@ def _asked(name: str) -> None:
     granted: set[str] = st.session_state.setdefault(_FETCHED, set())
     if name in granted:
         return
-    if not st.toggle(f"Fetch {plain(name)}{of_the_hub(name)}", key=f"fetch {name}"):
+    if not st.toggle(f"Fetch {plain(name + of_the_hub(name))}", key=f"fetch {name}"):
         st.info("This is named by a run, a link or a kept entry. It is fetched only if you say so.")
         raise NoRun
     granted.add(name)

@@ -130,7 +130,7 @@ def _again(job: Job) -> None:
     """What puts its command in the queue once more: it may be anybody's."""
     hub = [model for model in models_in(job.words) if asks_the_hub(model)]
     names = ", ".join(hub)
-    if hub and not st.toggle(f"Fetch {plain(names)}{of_the_hub(names)}", key=f"hub {job.id}"):
+    if hub and not st.toggle(f"Fetch {plain(names + of_the_hub(names))}", key=f"hub {job.id}"):
         return
     if st.button("Start again", key=f"again {job.id}", icon=":material/replay:"):
         check_words_allowed(job.words)

@@ -43,7 +43,7 @@ STUDIES = {
         **TRAINED, widths=(64,), k=(4, 8), tokens=128 * 24, batch=128, precision="float32"
     ),
 }
-LEFT = {"run": 2, "synthetic": 5, "errors": 2, "ladder": 5}
+LEFT = {"run": 2, "synthetic": 5, "errors": 2, "ladder": 4}
 """What is left to read after two stops, each half of the way: `synthetic` and `ladder` begin with a
 read of their own."""
 
