@@ -46,7 +46,12 @@ class StudyTask(Generic[C]):
             more: the fields that a subclass adds.
         """
         prints, runs = tuple(config.fingerprints().items()), str(Store().root.absolute())
-        return cls(replace(config), prints, runs, **more)  # without what `config` has opened
+        return cls(config, prints, runs, **more)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: settings, without what `config` has opened of this machine's files,
+        which are not the other's."""
+        return {**vars(self), "config": replace(self.config)}
 
     def open(self) -> Any:
         """This task and what it has `opened`, where the same model and data are.

@@ -148,7 +148,8 @@ def new_page():
         page()
 
 
-def test_no_study_stands_in_for_one_that_there_is_not(own_home):
+def test_no_study_stands_in_for_one_that_there_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERP_RUNS", str(tmp_path))  # an empty home would fetch the model anew
     shown = arrived(new_page, study="nonsense", k="abc")
     assert said(shown.error) == ["there is no study 'nonsense': choose one of the list"]
     assert not shown.button

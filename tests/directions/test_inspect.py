@@ -20,6 +20,7 @@ from interp.model.subject import open_subject
 from interp.text.stream import project_scores
 
 from ..manifests import finish_by_hand
+from ..workers import by_copies
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,8 @@ def test_several_workers_score_the_same(subject, dog_model, tmp_path, capsys):
     command += ["--corpus", str(tmp_path / "ids.safetensors"), "--length", "16", "--json"]
     tables = []
     for number in ("1", "2"):
-        assert main([*command, "--workers", number]) == 0
+        with by_copies():
+            assert main([*command, "--workers", number]) == 0
         tables.append(capsys.readouterr().out)
     assert tables[0] == tables[1]
     rows = [row[:1].tolist() if 8 <= at < 16 else row.tolist() for at, row in enumerate(ids)]

@@ -23,6 +23,7 @@ from interp.runs.store import Store, open_run
 from interp.runs.study import plan, run_or_load
 
 from ..figures import figure_names
+from ..workers import by_copies
 
 OWN = """
 import torch
@@ -114,7 +115,8 @@ def test_pictures_begun_here_and_finished_by_two_workers_are_the_same(own, monke
     with pytest.raises(KeyboardInterrupt):
         run_or_load(config, Store(own / "two"))
     monkeypatch.setattr(explain, "layer_table", plain)
-    two = run_or_load(replace(config, workers="2"), Store(own / "two"))
+    with by_copies():
+        two = run_or_load(replace(config, workers="2"), Store(own / "two"))
     one = run_or_load(config, Store(own / "one"))
     assert two.manifest["files"] == one.manifest["files"]
     assert list(one.table("layers")["picture"].unique()) == ["moon", "chelsea", "coffee"]

@@ -135,7 +135,7 @@ def test_a_peft_folder_is_opened_merged(dog_model, in_process, tmp_path):
     column = by_hand(dog_model, adapter, "model.layers.1.mlp.down_proj.weight")[:, 7]
     np.testing.assert_allclose(weights.neurons("down", 1)[7], column, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(subject.logits(IDS), wanted, atol=1e-4, rtol=1e-4)
-    assert subject.parity < 1e-5
+    assert subject.parity < 1e-6 * float(wanted.abs().max()), "a few of float32's steps"
     assert subject.tokens("dog w3").ids.tolist() == [[123, 3]], "the base's tokenizer"
     assert in_process == [f"merging the adapter {adapter} into {dog_model} (once)"]
     assert made_by(folder) == f"merging the adapter {adapter} into {dog_model}"

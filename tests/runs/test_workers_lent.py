@@ -1,13 +1,16 @@
 """What workers are lent is made once, is the same for all, and is gone when they are."""
 
 import os
-from dataclasses import dataclass
+import pickle
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from interp.errors import UserError
+from interp.neurons.atlas import AtlasConfig
+from interp.neurons.making import Slices
 from interp.runs import workers_lent
 from interp.runs.workers import map_parts
 from interp.runs.workers_task import Workers
@@ -75,3 +78,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot write what the workers share .*No space.*TMPDIR"):
         list(map_parts(Sums(str(tmp_path)), range(4), Workers(2)))
     assert not list(tmp_path.glob("interp-lent-*"))
+
+
+def test_a_task_is_sent_as_settings_alone(dog_model):
+    """What it has opened to lend is of this machine's files: a worker elsewhere opens its own, and
+    would else find the same model whatever it has."""
+    task = Slices.of(AtlasConfig(model=str(dog_model), k=8))
+    task.lend()
+    assert "stored_weights" in vars(task.config)
+    sent = pickle.loads(pickle.dumps(task))
+    assert sent == task
+    assert set(vars(sent.config)) == {field.name for field in fields(sent.config)}
