@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
+from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -75,72 +76,61 @@ def _load(builder: Any, pointer: Any) -> Any:
     return loaded
 
 
+def _sums_over_pairs(builder: Any, rows: list[Any], panel: Any, pairs: Any) -> list[Any]:
+    """A loop over pairs: the sums of each row with each register of a panel, row by row."""
+    registers, nothing = range(REGISTERS), ir.Constant(_SUMS, None)
+    before = builder.block
+    loop, after = (builder.append_basic_block(name) for name in ("pair", "after"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    pair = builder.phi(_LONG)
+    sums = [builder.phi(_SUMS) for _ in rows for _ in registers]
+    first = builder.gep(panel, [builder.mul(pair, _LONG(REGISTERS))])
+    columns = [_load(builder, builder.gep(first, [_LONG(at)])) for at in registers]
+    more: list[Any] = []
+    for row in rows:
+        one = _load(builder, builder.gep(row, [pair]))
+        both = builder.bitcast(_splat(builder, one), _PAIRS)
+        for column in columns:
+            more.append(builder.add(sums[len(more)], _sums_of_pairs(builder, both, column)))
+    following = builder.add(pair, _LONG(1))
+    builder.cbranch(builder.icmp_signed("<", following, pairs), loop, after)
+    starts = [_LONG(0), *[nothing] * len(sums)]
+    for phi, start, end in zip([pair, *sums], starts, [following, *more], strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(end, loop)
+    builder.position_at_end(after)
+    return more
+
+
 @intrinsic  # type: ignore[untyped-decorator]
-def _multiply(
-    typing_context: Any,
-    x: Any,
-    row: Any,
-    panels: Any,
-    panel: Any,
-    pairs: Any,
-    out: Any,
-    column: Any,
-) -> Any:
-    """out[row : row + ROWS, column : column + PANEL] = x[those rows] times one panel."""
+def _multiply(context: Any, x: Any, row: Any, panels: Any, panel: Any, pairs: Any, out: Any) -> Any:
+    """out[row : row + ROWS, panel * PANEL : (panel + 1) * PANEL] = x[those rows] times a panel."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def data(at: int) -> Any:
-            return make_array(signature.args[at])(context, builder, args[at])
-
-        row, panel, pairs, column = args[1], args[3], args[4], args[6]
-        x = builder.bitcast(data(0).data, _INT.as_pointer())  # a pair is one number
-        w = builder.bitcast(data(2).data, _PAIRS.as_pointer())
-        out, (_, stride) = data(5).data, context_shape(builder, data(5))
-        lines = [builder.add(row, _LONG(r)) for r in range(ROWS)]
-        starts = [builder.gep(x, [builder.mul(line, pairs)]) for line in lines]
-        w = builder.gep(w, [builder.mul(panel, builder.mul(pairs, _LONG(REGISTERS)))])
-        before, loop, after = (
-            builder.block, *(builder.append_basic_block(name) for name in ("pair", "done"))
-        )  # fmt: skip
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        pair = builder.phi(_LONG)
-        sums = [[builder.phi(_SUMS) for _ in range(REGISTERS)] for _ in lines]
-        columns = [
-            _load(
-                builder,
-                builder.gep(w, [builder.add(builder.mul(pair, _LONG(REGISTERS)), _LONG(i))]),
-            )
-            for i in range(REGISTERS)
-        ]
-        following = builder.add(pair, _LONG(1))
-        pair.add_incoming(_LONG(0), before)
-        pair.add_incoming(following, loop)
-        for start, own in zip(starts, sums, strict=True):
-            both = builder.bitcast(
-                _splat(builder, _load(builder, builder.gep(start, [pair]))), _PAIRS
-            )
-            for i, total in enumerate(own):
-                total.add_incoming(ir.Constant(_SUMS, None), before)
-                own[i] = builder.add(total, _sums_of_pairs(builder, both, columns[i]))
-                total.add_incoming(own[i], loop)
-        builder.cbranch(builder.icmp_signed("<", following, pairs), loop, after)
-        builder.position_at_end(after)
-        for line, own in zip(lines, sums, strict=True):
-            first = builder.add(builder.mul(line, stride), column)
-            for i, total in enumerate(own):
-                place = builder.gep(out, [builder.add(first, _LONG(i * LANES))])
-                builder.store(total, builder.bitcast(place, _SUMS.as_pointer())).align = 4
+        x, panels, out = (
+            make_array(signature.args[at])(context, builder, args[at]) for at in (0, 2, 5)
+        )
+        _, row, _, panel, pairs, _ = args
+        lines = [builder.add(row, _LONG(at)) for at in range(ROWS)]
+        pairs_of_x = builder.bitcast(x.data, _INT.as_pointer())
+        starts = [builder.gep(pairs_of_x, [builder.mul(line, pairs)]) for line in lines]
+        size = builder.mul(pairs, _LONG(REGISTERS))
+        registers = builder.bitcast(panels.data, _PAIRS.as_pointer())
+        own = builder.gep(registers, [builder.mul(panel, size)])
+        sums = iter(_sums_over_pairs(builder, starts, own, pairs))
+        _, stride = unpack_tuple(builder, out.shape, 2)
+        for line in lines:
+            column = builder.mul(panel, _LONG(PANEL))
+            first = builder.gep(out.data, [builder.add(builder.mul(line, stride), column)])
+            for at in range(REGISTERS):
+                place = builder.gep(first, [_LONG(at * LANES)])
+                into = builder.bitcast(place, _SUMS.as_pointer())
+                builder.store(next(sums), into).align = 4
         return context.get_dummy_value()
 
     whole = types.int64
-    return types.void(x, whole, panels, whole, whole, out, whole), codegen
-
-
-def context_shape(builder: Any, array: Any) -> Any:
-    from numba.core.cgutils import unpack_tuple
-
-    return unpack_tuple(builder, array.shape, 2)
+    return types.void(x, whole, panels, whole, whole, out), codegen
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -152,7 +142,7 @@ def multiply(x, panels, out):  # type: ignore[no-untyped-def]
     pairs = x.shape[1] // 2
     for panel in range(panels.shape[0]):
         for row in range(0, x.shape[0], ROWS):
-            _multiply(x, row, panels, panel, pairs, out, panel * PANEL)  # type: ignore[call-arg]
+            _multiply(x, row, panels, panel, pairs, out)  # type: ignore[call-arg]
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
