@@ -10,8 +10,9 @@ from torch import Tensor
 from .project import Impl, project_topk
 from .projection import SIDES, Projection
 from .reference import exact_ids, project_dense
+from .screened import FORMATS
 
-CPU_IMPLS: tuple[Impl, ...] = ("screened", "tiled")
+CPU_IMPLS: tuple[Impl, ...] = (*(numbers.name for numbers in FORMATS if numbers.sound()), "tiled")
 
 
 def exactness(

@@ -3,8 +3,10 @@
 Variants, all over the same Gaussian vectors and read-out (logits of standard deviation 1):
     mm              bare float32 `torch.mm(out=)` of the kernel's tiles, torch's own threads
     mm_workers      the same tiles, one worker thread per block of rows as in the kernel
-    mm_bfloat16     bare bfloat16 products of the screen's tiles, worker threads
-    screened        the fused kernel, both sides, all statistics, screened in bfloat16
+    mm_screened, mm_screened16
+                    bare products of the screens' tiles, in bfloat16 and in int16, worker threads
+    screened, screened16
+                    the fused kernel, both sides, all statistics, screened in these
     tiled           the fused kernel, both sides, all statistics, in float32
     naive           dense logits, two `topk`, the same statistics, in chunks of rows
     topk            dense logits and two `topk`, no statistics
@@ -22,15 +24,18 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import starmap
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from . import screened
 from .blocks import ROWS, Buffers, cut, each
 from .data import gaussian
-from .project import project_topk
+from .project import Impl, project_topk
+from .rounding import Format
+from .screened import FORMATS, STEP, some_rows
 from .tiled import COLUMNS
 
 Timing = dict[str, float | str | int]
@@ -57,13 +62,14 @@ class Case:
             "tiled": lambda: project_topk(self.x, self.w, k, impl="tiled"),
             "naive": self._in_chunks(naive),
         }
-        if screened.supported():
-            x16, w16 = self.x.bfloat16(), self.w.bfloat16()
-            columns = screened.COLUMNS
-            self.variants["mm_bfloat16"] = lambda: _mm(x16, w16, columns, each)
-            self.variants["screened"] = lambda: project_topk(self.x, self.w, k, impl="screened")
-        else:
-            self.missing["screened"] = "this processor has no bfloat16 products"
+        for numbers in FORMATS:
+            if numbers.supported():
+                self.variants[f"mm_{numbers.name}"] = bare(numbers, self.x, self.w)
+                self.variants[numbers.name] = partial(
+                    project_topk, self.x, self.w, k, impl=numbers.name
+                )
+            else:
+                self.missing[numbers.name] = "this processor does not multiply such numbers"
         if "topk" in others:
             self.variants["topk"] = self._in_chunks(_two_topk)
         if "compiled" in others:
@@ -110,9 +116,9 @@ class Case:
             timings.append({"repeat": number, "variant": name, **cost})
         return timings
 
-    def certified(self) -> float:
-        """Share of rows that the screen could prove."""
-        share = project_topk(self.x, self.w, self.k, impl="screened", stats=False).certified
+    def certified(self, screen: Impl) -> float:
+        """Share of rows that a screen could prove."""
+        share = project_topk(self.x, self.w, self.k, impl=screen, stats=False).certified
         assert share is not None
         return share
 
@@ -174,6 +180,23 @@ def _mm(x: Tensor, w: Tensor, columns: int, every: Callable[..., None]) -> None:
             torch.mm(part, slab.T, out=tile)
 
     every(block, range(len(blocks)))
+
+
+def bare(numbers: Format, x: Tensor, w: Tensor) -> Callable[[], object]:
+    """The bare product of a screen, tile by tile, of operands that are rounded before."""
+    nothing, columns = torch.zeros(x.shape[1]), numbers.columns
+    slabs = -(-len(w) // columns)
+    rounded = numbers.round(x, nothing, STEP)
+    right = numbers.right(numbers.round(w, nothing, columns, slabs), slabs)
+    buffers = Buffers(numbers.tile, columns)
+
+    def block(rows: slice) -> None:
+        own = some_rows(rounded, rows)
+        tile = buffers.view(len(own.values), columns)
+        for slab in right:
+            numbers.multiply(own, slab, tile)
+
+    return lambda: each(block, starmap(slice, cut(len(x))))
 
 
 def _two_topk(x: Tensor, w: Tensor, k: int) -> tuple[Tensor, ...]:

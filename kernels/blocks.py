@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ TAIL = 256
 """Rows of the last blocks: small ones, so that no worker waits long for another."""
 INNER = 4096
 """Terms of a logit that one matrix product sums; see `product`."""
+T, R = TypeVar("T"), TypeVar("R")
 SIGNS = {"top": 1.0, "bottom": -1.0}
 
 
@@ -35,12 +36,12 @@ def cut(n: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n], strict=True)) if starts else []
 
 
-def each(work: Callable[[Any], None], items: Iterable[Any]) -> None:
-    """Call `work` on every item, in as many worker threads as torch has (one torch thread each)."""
+def each(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`work` of every item, in as many worker threads as torch has (one torch thread each)."""
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        list(pool.map(work, items))
+        return list(pool.map(work, items))
     finally:
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C waits for an item, not for all of them
         torch.set_num_threads(threads)
@@ -111,6 +112,6 @@ class Buffers(threading.local):
         """
         if (rows, columns) not in self._views:
             tile = self._tile[: rows * columns].view(rows, columns)
-            bits = tile if tile.dtype == torch.float32 else tile.view(torch.int16)
+            bits = tile.view(torch.int16) if tile.dtype == torch.bfloat16 else tile
             self._views[rows, columns] = tile, bits.numpy()
         return self._views[rows, columns]

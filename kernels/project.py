@@ -20,7 +20,7 @@ from torch import Tensor
 from .projection import SIDES, Projection, Side
 from .scaling import scaled
 
-Impl = Literal["auto", "screened", "tiled", "triton", "naive"]
+Impl = Literal["auto", "screened", "screened16", "tiled", "triton", "naive"]
 
 
 def project_topk(
@@ -82,13 +82,17 @@ def project_topk(
         return project_dense(vectors, readout, k, sides, stats)
     if vectors.device.type != "cpu":
         raise ValueError(f"impl='{impl}' runs on the CPU, not on {vectors.device}: use 'naive'")
-    from .screened import project_screened, worthwhile
+    from .screened import FORMATS, best_format, project_screened, worthwhile
     from .tiled import project_tiled
 
     job = (scaled(vectors.contiguous(), readout.contiguous()), k, sides, stats)
-    screened = None
-    if impl == "screened" or (impl == "auto" and worthwhile(vectors, readout)):
-        screened = project_screened(*job, min_certified=0.5 if impl == "auto" else 0.0)
+    formats = {numbers.name: numbers for numbers in FORMATS}
+    numbers, screened = formats.get(impl), None
+    if impl == "auto" and worthwhile(vectors, readout):
+        numbers = best_format()
+    if numbers:
+        enough = 0.5 if impl == "auto" else 0.0
+        screened = project_screened(numbers, *job, min_certified=enough)
     return project_tiled(*job) if screened is None else screened
 
 

@@ -1,19 +1,17 @@
-"""Rounding to bfloat16 with the loss measured, and bounds on the errors of logits (numba).
+"""Rounding the operands of a screen with the loss measured, and bounds on the errors of logits.
 
-For x_hat, w_hat the rounded operands, multiplied with exact products and float32 sums in any order,
-and the sum rounded to bfloat16, the screened logit s_hat is off by at most
+For x_hat, w_hat the rounded operands, the exact product of the two is off by at most
 
-    |x - x_hat| |w_hat| + |x| |w - w_hat| + gamma |x_hat| |w_hat| + 2^-8 |s_hat| + tiny
+    |x - x_hat| |w_hat| + |x| |w - w_hat|
 
-(Cauchy-Schwarz on the two residuals, whose norms are measured, not bounded; gamma as in Higham,
-Accuracy and Stability of Numerical Algorithms, 3.1; bfloat16 has 8 significant bits, so its unit
-roundoff is 2^-8; `tiny` is for subnormal numbers, which bfloat16 instructions flush to zero).
+(Cauchy-Schwarz on the two residuals, whose norms are measured, not bounded). What the sums and the
+output of a screen add is said where it is computed, in `bfloat16.py` and `integers.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,59 +20,24 @@ from torch import Tensor
 
 from .blocks import INNER, each
 from .candidates import MATH
-from .lanes import bits_as_float, float_bits, fmax
 
-UNIT = 2.0**-8
-"""Largest relative error of rounding to bfloat16."""
 CHUNK = 1024
 """Rows that one worker rounds or measures at a time."""
 
 
 class Rounded(NamedTuple):
-    """A matrix in bfloat16; `shift` was taken off each row before."""
+    """A matrix in the numbers of a screen; `shift` was taken off each row before."""
 
     values: Tensor
-    """bfloat16 [rows, d], padded with rows of zeros to a multiple that the caller chooses."""
+    """[rows, d or more], padded with zeros."""
+    scales: Tensor
+    """float32 [rows]: what the values of a row are multiplied with."""
     lengths: np.ndarray
     """[rows] |w_hat|."""
     losses: np.ndarray
     """[rows] |w - shift - w_hat|."""
     mean: Tensor
     """float64 [d], the mean row before anything was taken off."""
-
-
-@njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
-def _round_rows(  # type: ignore[no-untyped-def]
-    matrix, factor, first, stop, shift, step, out, lengths, losses, total
-):
-    """Round `matrix * factor - shift` to nearest even into `out` (as int16), measure norms, add the
-    matrix to `total`.
-
-    Only rows first to stop are rounded. Row r goes where `round_to_bfloat16` says.
-    """
-    for r in range(first, stop):
-        row, narrow = matrix[r], out[r % step * (out.shape[0] // step) + r // step]
-        for i in range(row.shape[0]):
-            total[i] += np.float64(row[i])
-        length = loss = whole = largest = np.float32(0.0)
-        for i in range(row.shape[0]):
-            value = factor[r] * row[i] - shift[i]
-            bits = np.uint32(float_bits(value))  # type: ignore[call-arg]
-            odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
-            up = np.uint32(np.uint32(bits + odd) + np.uint32(0x7FFF))
-            high = np.int32(np.uint32(up >> np.uint32(16)))
-            narrow[i] = np.int16(high)
-            rounded = bits_as_float(np.int32(high << np.int32(16)))  # type: ignore[call-arg]
-            lost = value - rounded  # exact
-            length += rounded * rounded
-            loss += lost * lost
-            whole += value * value
-            largest = fmax(largest, abs(value))  # type: ignore[call-arg]
-        # float32 sums of squares are good to a part in a thousand, but for terms that underflow
-        # (the last summand); the subtraction of the shift was rounded too
-        lost_squares = np.sqrt(row.shape[0]) * 2.0**-63 if largest > 0 else 0.0
-        lengths[r] = 1.001 * np.sqrt(length) + lost_squares
-        losses[r] = 1.001 * np.sqrt(loss) + 2.0**-23 * np.sqrt(whole) + lost_squares
 
 
 @njit(nogil=True, cache=True, fastmath=MATH)  # type: ignore[untyped-decorator]
@@ -96,10 +59,10 @@ def measure(matrix: Tensor) -> tuple[Tensor, np.ndarray]:
     def chunk(first: int, stop: int, total: np.ndarray) -> None:
         _measure(rows[first:stop], total, norms[first:stop])
 
-    return _in_chunks(chunk, *rows.shape), norms
+    return in_chunks(chunk, *rows.shape), norms
 
 
-def _in_chunks(work: Callable[[int, int, np.ndarray], None], count: int, d: int) -> Tensor:
+def in_chunks(work: Callable[[int, int, np.ndarray], None], count: int, d: int) -> Tensor:
     """Mean row [d] in float64: `work(first, stop, total)` adds rows first to stop to a total."""
     starts = range(0, count, CHUNK)
     totals = np.zeros((len(starts), d))
@@ -107,31 +70,6 @@ def _in_chunks(work: Callable[[int, int, np.ndarray], None], count: int, d: int)
         lambda at: work(starts[at], min(starts[at] + CHUNK, count), totals[at]), range(len(starts))
     )
     return torch.from_numpy(totals.sum(0) / max(count, 1))
-
-
-def round_to_bfloat16(
-    matrix: Tensor, shift: Tensor, multiple: int, step: int = 1, factor: Tensor | None = None
-) -> Rounded:
-    """`matrix - shift` (float32 [rows, d] and [d]) in bfloat16, rows padded to a multiple.
-
-    Each row is first multiplied with its `factor` [rows], a power of 2, where that is given.
-
-    The rows are put in `step` slabs of equal size: rows 0, step, 2 step, ... come first, then rows
-    1, step + 1, ..., every slab padded by itself.
-    """
-    rows, taken = matrix.numpy(), shift.numpy()
-    factors = np.ones(len(rows), np.float32) if factor is None else factor.numpy()
-    count = -(-len(rows) // multiple) * multiple
-    # numpy asks for huge pages, torch does not: a fifth of the time goes into small ones' faults
-    bits = np.empty((count, rows.shape[1]), np.int16)
-    bits.reshape(step, count // step, rows.shape[1])[:, len(rows) // step :] = 0
-    lengths, losses = np.zeros(len(rows)), np.zeros(len(rows))
-
-    def chunk(first: int, stop: int, total: np.ndarray) -> None:
-        _round_rows(rows, factors, first, stop, taken, step, bits, lengths, losses, total)
-
-    mean = _in_chunks(chunk, *rows.shape)
-    return Rounded(torch.from_numpy(bits).view(torch.bfloat16), lengths, losses, mean)
 
 
 def float32_error(lengths: np.ndarray, longest: float, d: int) -> np.ndarray:
@@ -147,19 +85,102 @@ def float32_error(lengths: np.ndarray, longest: float, d: int) -> np.ndarray:
     return np.where(lengths > 0, error, 0.0)
 
 
-def screening_error(x: Rounded, longest: float, largest_loss: float) -> np.ndarray:
-    """[n] bound on the error of each row's screened logits, without the rounding of the output.
+Screened = Literal["screened", "screened16"]
+Tile = tuple[Tensor, np.ndarray]
+"""Where products go, and its numpy view (`blocks.Buffers`)."""
 
-    Args:
-        x: the rounded vectors, from which nothing was taken off.
-        longest: largest |w_hat| of the read-out.
-        largest_loss: largest |w - w_hat|.
-    """
-    d = x.values.shape[1]
-    # twice the gamma of IEEE arithmetic: bfloat16 instructions may also round sums of pairs
-    du = 2.0 * d * 2.0**-24
-    gamma = du / (1.0 - du)
-    lengths = x.lengths + x.losses  # of x itself, by the triangle inequality
-    tiny = d * 2.0**-124 * (1.0 + longest + lengths)
-    error = x.losses * longest + lengths * largest_loss + gamma * x.lengths * longest + tiny
-    return np.where(lengths > 0, error, 0.0)
+
+class Format:
+    """Numbers that a screen multiplies, and what that costs in precision."""
+
+    name: ClassVar[Screened]
+    """`impl` of `project_topk`."""
+    unit: ClassVar[float]
+    """Largest relative error of a screened logit that is due to the format of the logit itself."""
+    columns: ClassVar[int]
+    """Columns of a tile."""
+    tile: ClassVar[torch.dtype]
+    """Of the products."""
+    number: ClassVar[torch.dtype]
+    """Of the rounded operands."""
+    mild: ClassVar[torch.dtype]
+    """In which small corrections are computed."""
+
+    def supported(self) -> bool:
+        """Whether this processor multiplies such numbers in hardware."""
+        raise NotImplementedError
+
+    def sound(self) -> bool:
+        """Whether products here keep to `error`."""
+        return True
+
+    def loss(self, d: int) -> float:
+        """Typical |x - x_hat| |w| + |x| |w - w_hat| of rows of d numbers, over |x| |w|."""
+        raise NotImplementedError
+
+    def error(self, x: Rounded, longest: float, largest_loss: float) -> np.ndarray:
+        """[n] bound on the error of each row's screened logits, without the logit's own rounding.
+
+        Args:
+            x: the rounded vectors, from which nothing was taken off.
+            longest: largest |w_hat| of the read-out.
+            largest_loss: largest |w - w_hat|.
+        """
+        lengths = x.lengths + x.losses  # of x itself, by the triangle inequality
+        tiny = x.values.shape[1] * 2.0**-124 * (1.0 + longest + lengths)
+        error = x.losses * longest + lengths * largest_loss + tiny
+        error += self.summing(x.values.shape[1]) * x.lengths * longest
+        return np.where(lengths > 0, error, 0.0)
+
+    def summing(self, d: int) -> float:
+        """Bound on the error of a sum of d products, over |x_hat| |w_hat|."""
+        raise NotImplementedError
+
+    def right(self, w: Rounded, slabs: int) -> list[Any]:
+        """The read-out as `multiply` takes it, slab by slab; in the memory of its values, which may
+        change."""
+        raise NotImplementedError
+
+    def multiply(self, x: Rounded, right: Any, tile: Tile) -> None:
+        """The products of rows of x with a slab."""
+        raise NotImplementedError
+
+    def scan(self, x: Rounded, right: Any, tile: Tile, *state: Any) -> None:
+        """Scan a tile of products; `state` are further arguments of `scan.scan_tile`."""
+        raise NotImplementedError
+
+    def rows(self, *arrays: Any) -> None:
+        """Round some rows (a compiled function, called as `round` does)."""
+        raise NotImplementedError
+
+    def round(
+        self,
+        matrix: Tensor,
+        shift: Tensor,
+        multiple: int,
+        step: int = 1,
+        factor: Tensor | None = None,
+    ) -> Rounded:
+        """`matrix - shift` (float32 [rows, d] and [d]), rows padded to a multiple, d to a pair.
+
+        Each row is first multiplied with its `factor` [rows], a power of 2, where that is given.
+
+        The rows are put in `step` slabs of equal size: rows 0, step, 2 step, ... come first, then
+        rows 1, step + 1, ..., every slab padded by itself.
+        """
+        (rows, d), taken = matrix.shape, shift.numpy()
+        factors = np.ones(rows, np.float32) if factor is None else factor.numpy()
+        count = -(-rows // multiple) * multiple
+        # numpy asks for huge pages, torch does not: a fifth of the time goes into small pages
+        values = np.empty((count, d + d % 2), np.int16)
+        values.reshape(step, count // step, d + d % 2)[:, rows // step :] = 0
+        values[:, d:] = 0
+        scales, (lengths, losses) = np.ones(count, np.float32), np.zeros((2, rows))
+        given = matrix.numpy(), factors
+
+        def chunk(first: int, stop: int, total: np.ndarray) -> None:
+            self.rows(*given, first, stop, taken, step, values, scales, lengths, losses, total)
+
+        mean = in_chunks(chunk, rows, d)
+        kept = torch.from_numpy(values).view(self.number)
+        return Rounded(kept, torch.from_numpy(scales), lengths, losses, mean)

@@ -222,3 +222,19 @@ def scan_bfloat16(  # type: ignore[no-untyped-def]
         if stats:
             _add_sums(row, 0, width, soft[r], centre[r], sums, r)
         collect(row, 0, width, first, step, keys, count, limit, r, c)
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def scan_int32(  # type: ignore[no-untyped-def]
+    tile, rows, columns, width, first, step, soft, centre, keys, count, limit, sums, c, stats
+):
+    """`scan_tile` for a tile of int32 that are to be multiplied with the scales `rows` [n] and
+    `columns` [width]."""
+    row = np.empty((1, tile.shape[1]), np.float32)
+    for r in range(centre.shape[0]):
+        _fetch(keys, count, sums, r + AHEAD)
+        for j in range(width):
+            row[0, j] = rows[r] * (columns[j] * np.float32(tile[r, j]))
+        if stats:
+            _add_sums(row, 0, width, soft[r], centre[r], sums, r)
+        collect(row, 0, width, first, step, keys, count, limit, r, c)

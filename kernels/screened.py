@@ -23,7 +23,6 @@ from __future__ import annotations
 import math
 import statistics
 import threading
-from functools import cache
 from itertools import starmap
 from typing import NamedTuple
 
@@ -31,16 +30,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .bfloat16 import BFLOAT16
 from .blocks import ROWS, Buffers, cut, each, new_state
+from .integers import INT16
 from .projection import Projection
 from .results import Results
-from .rounding import UNIT, Rounded, float32_error, round_to_bfloat16, screening_error
+from .rounding import Format, Rounded, float32_error
 from .scaling import Operands
-from .scan import scan_bfloat16
 from .tiled import project_tiled
 
-COLUMNS = 1024
-"""Columns of a tile."""
+FORMATS: tuple[Format, ...] = (BFLOAT16, INT16)
+"""Fastest first, where the processor has them."""
 SAMPLE = 2048
 """Rows of the read-out that decide whether it is centred, and give its second moments."""
 LONG = 4.0
@@ -52,44 +52,25 @@ STEP = 16
 """Rows of a tile are a multiple of this, so that torch never leaves oneDNN for a fallback."""
 
 
-def supported() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware."""
-    flags = torch.cpu.get_capabilities()
-    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
-
-
-@cache
-def sound() -> bool:
-    """Whether torch's bfloat16 products here keep to the bound of `rounding.py`: one is tried.
-
-    Its operands are all positive: sums kept in bfloat16 would stop growing, far outside the bound.
-    """
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(STEP, 4096, generator=generator)
-    w = torch.rand(COLUMNS, 4096, generator=generator)
-    rounded = [round_to_bfloat16(a, torch.zeros(4096), 1) for a in (x, w)]
-    exact = x.double() @ w.double().T
-    screened = torch.mm(rounded[0].values, rounded[1].values.T).double()
-    error = screening_error(rounded[0], rounded[1].lengths.max(), rounded[1].losses.max())
-    allowed = torch.from_numpy(error)[:, None] + UNIT * screened.abs()
-    return bool(((screened - exact).abs() <= allowed).all())
+def best_format() -> Format | None:
+    """The numbers that this processor screens fastest with; None: float32 is as fast."""
+    return next((each for each in FORMATS if each.supported() and each.sound()), None)
 
 
 def worthwhile(vectors: Tensor, readout: Tensor) -> bool:
     """Whether screening saves more than rounding the read-out and scoring candidates cost."""
     (n, d), vocabulary = vectors.shape, len(readout)
-    return n >= 2 * ROWS and d >= 256 and vocabulary >= 8192 and supported() and sound()
+    return n >= 2 * ROWS and d >= 256 and vocabulary >= 8192
 
 
-def candidates(k: int, d: int, vocabulary: int) -> int:
+def candidates(numbers: Format, k: int, d: int, vocabulary: int) -> int:
     """Candidates kept a side: as many as Gaussian logits have within the error of the k-th, plus 3
     standard deviations and a few."""
     if 2 * k >= vocabulary:
         return vocabulary
     normal = statistics.NormalDist()
     kth = -normal.inv_cdf(k / vocabulary)  # in standard deviations, as is the error
-    # both roundings together lose about 0.0036 |x| |w|; sums and the output as in `rounding.py`
-    error = math.sqrt(d) * (0.0036 + 2 * d * 2.0**-24) + UNIT * kth
+    error = math.sqrt(d) * (numbers.loss(d) + numbers.summing(d)) + numbers.unit * kth
     within = vocabulary * normal.cdf(error - kth)
     return min(math.ceil(within + 3.0 * math.sqrt(within) + 6.0), vocabulary)
 
@@ -104,14 +85,14 @@ class Slab(NamedTuple):
     """Candidates worth keeping a side after this slab and those before it."""
 
 
-def strided(vocabulary: int, kept: int) -> list[Slab]:
+def strided(vocabulary: int, kept: int, columns: int) -> list[Slab]:
     """The slabs of a vocabulary: every step-th token, because its order is not random.
 
     So each slab is a fair sample. Of the best `kept` only a share lies in the first slabs, and they
     keep that share, plus 3 standard deviations and a few. A row with more than that in there ends
     with too few candidates, is not proven, and is searched again.
     """
-    step = -(-vocabulary // COLUMNS)
+    step = -(-vocabulary // columns)
     slabs = []
     for first in range(step):
         share = kept * (first + 1) / step
@@ -124,19 +105,21 @@ class Screen:
     """Both operands made ready for screening: rounded, the read-out centred if that is tighter.
 
     `error`, `float32_error` [n] bound the errors of each row's logits, screened (without the
-    rounding of the output) and in float32; `noise` [n] is the typical error of a screened one.
+    rounding of the logit) and in float32; `noise` [n] is the typical error of a screened one.
     """
 
-    def __init__(self, operands: Operands, stats: bool) -> None:
-        readout = operands.readout
+    def __init__(self, numbers: Format, operands: Operands, stats: bool) -> None:
+        readout, self.numbers = operands.readout, numbers
         nothing = torch.zeros(readout.shape[1])
-        self.x = round_to_bfloat16(operands.vectors, nothing, STEP, factor=operands.factor)
-        # rows without a common part, or ones that bfloat16 holds exactly, are better left alone
+        self.x = numbers.round(operands.vectors, nothing, STEP, factor=operands.factor)
+        # rows without a common part, or ones that the format holds exactly, are better left alone
         some = readout[:: max(len(readout) // SAMPLE, 1)].contiguous()
         shifts = (nothing, some.mean(0, dtype=torch.float64).float())
-        bounds = [self._error(round_to_bfloat16(some, shift, 1)).sum() for shift in shifts]
+        bounds = [self._error(numbers.round(some, shift, 1)).sum() for shift in shifts]
         self.shift = shifts[int(np.argmin(bounds))]
-        self.w = round_to_bfloat16(readout, self.shift, COLUMNS, len(strided(len(readout), 1)))
+        slabs = len(strided(len(readout), 1, numbers.columns))
+        self.w = numbers.round(readout, self.shift, numbers.columns, slabs)
+        self.right = numbers.right(self.w, slabs)
         self.error = self._error(self.w)
         longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
         lengths, d = self.x.lengths + self.x.losses, len(self.shift)
@@ -153,8 +136,9 @@ class Screen:
         # one row many times longer than others would decide for all
         lengths = centred.norm(dim=1)
         longest = LONG * lengths.median()
-        centred = (centred * (longest / lengths.clamp_min(longest))[:, None]).bfloat16()
-        moments = torch.empty(some.shape[1], some.shape[1], dtype=torch.bfloat16)
+        shorter = longest / lengths.clamp_min(longest)
+        centred = (centred * shorter[:, None]).to(self.numbers.mild)
+        moments = torch.empty(some.shape[1], some.shape[1], dtype=self.numbers.mild)
 
         def multiply(_: int) -> None:
             torch.mm(centred.T, centred, out=moments)
@@ -171,16 +155,25 @@ class Screen:
         """
         if self._moments is None:
             return np.ones(len(own), np.float32)
-        x = self.x.values[rows]
-        image = (x @ self._moments).float()  # to bfloat16's precision: only the small a needs it
-        along, whole = (image * x).sum(1), (image * own).sum(1)
-        return torch.where((along > 0) & (whole > 0), whole / along, 1.0).numpy()
+        x = self.x.values[rows, : own.shape[1]].to(self._moments.dtype)
+        image = (x @ self._moments).float()  # roughly: only the small a needs it
+        x = self.x.scales[rows, None] * x.float()
+        image = self.x.scales[rows, None] * image
+        along, more = (image * x).sum(1), (image * (own - x)).sum(1)
+        return torch.where((along > 0) & (more > -along), 1.0 + more / along, 1.0).numpy()
 
     def _error(self, w: Rounded) -> np.ndarray:
-        return screening_error(self.x, float(w.lengths.max()), float(w.losses.max()))
+        return self.numbers.error(self.x, float(w.lengths.max()), float(w.losses.max()))
+
+
+def some_rows(x: Rounded, rows: slice) -> Rounded:
+    """Some of the rounded vectors, padded to a multiple of STEP."""
+    padded = slice(rows.start, -(-rows.stop // STEP) * STEP)
+    return x._replace(values=x.values[padded], scales=x.scales[padded])
 
 
 def project_screened(
+    numbers: Format,
     operands: Operands,
     k: int,
     sides: tuple[str, ...],
@@ -192,14 +185,13 @@ def project_screened(
     None if a smaller share of the first block's rows than `min_certified` is certified: then
     searching rows again would cost more than screening saves.
     """
-    if not sound():
-        raise ValueError("torch's bfloat16 products are too coarse on this machine: use 'tiled'")
-    screen, results = Screen(operands, stats), Results(operands, k, sides)
-    readout = operands.readout
-    kept = candidates(k, readout.shape[1], len(readout))
-    parts = [part.T for part in torch.split(screen.w.values, COLUMNS)]
-    slabs = list(zip(strided(len(readout), kept), parts, strict=True))
-    buffers, hopeless = Buffers(torch.bfloat16, COLUMNS), threading.Event()
+    if not numbers.sound():
+        raise ValueError(f"the products of '{numbers.name}' are too coarse here: use 'tiled'")
+    screen, results = Screen(numbers, operands, stats), Results(operands, k, sides)
+    readout, columns = operands.readout, numbers.columns
+    kept = candidates(numbers, k, readout.shape[1], len(readout))
+    slabs = list(zip(strided(len(readout), kept, columns), screen.right, strict=True))
+    buffers, hopeless = Buffers(numbers.tile, columns), threading.Event()
 
     def block(rows: slice) -> None:
         if hopeless.is_set():
@@ -211,13 +203,13 @@ def project_screened(
         results.mean[rows] = exact @ screen.w.mean
         centre = ((results.mean[rows] - results.shift[rows]) / shrink).astype(np.float32)
         state, soft = new_state(centre, kept, results.sides), results.soft(rows)
-        own = screen.x.values[rows.start : -(-rows.stop // STEP) * STEP]
-        tile, bits = buffers.view(len(own), COLUMNS)
-        for slab, part in slabs:
-            torch.mm(own, part, out=tile)
+        own = some_rows(screen.x, rows)
+        tile = buffers.view(len(own.values), columns)
+        for slab, right in slabs:
             sizes = (slab.width, slab.first, slab.step)
-            scan_bfloat16(bits, *sizes, soft, centre, *state, slab.kept, stats)
-        everyone, error = np.ones(len(centre), np.bool_), (screen.error[rows], UNIT)
+            numbers.multiply(own, right, tile)
+            numbers.scan(own, right, tile, *sizes, soft, centre, *state, slab.kept, stats)
+        everyone, error = np.ones(len(centre), np.bool_), (screen.error[rows], numbers.unit)
         single = screen.float32_error[rows]
         results.rescore(rows, state, kept, everyone, error, single, centre, stats)
         results.sums[rows] = state.sums
@@ -228,5 +220,5 @@ def project_screened(
     if hopeless.is_set():
         return None
     return results.projection(
-        stats, "screened", screen.noise, DOUBT, lambda few: project_tiled(few, 1, sides, True)
+        stats, numbers.name, screen.noise, DOUBT, lambda few: project_tiled(few, 1, sides, True)
     )

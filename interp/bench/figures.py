@@ -14,18 +14,23 @@ from ..runs.store import Run
 NAMES = {
     "mm": "bare product, torch's threads",
     "mm_workers": "bare product, worker threads",
-    "mm_bfloat16": "bare bfloat16 product",
+    "mm_screened": "bare bfloat16 product",
+    "mm_screened16": "bare int16 product",
     "screened": "fused, bfloat16 screen, exact",
+    "screened16": "fused, int16 screen, exact",
     "tiled": "fused, float32, exact",
     "naive": "naive torch",
     "topk": "torch, two topk, no statistics",
     "compiled": "torch.compile of the naive",
     "faiss": "faiss, top side, no statistics",
 }
+OURS = {"screened": BLUE, "screened16": BLUE, "tiled": "#7fa3d6"}
 DENSE = ("naive", "topk", "compiled")
 """Variants that write and read all logits."""
-SYMBOLS = {"screened": "circle", "tiled": "circle", "naive": "x", "topk": "cross",
-           "compiled": "diamond", "faiss": "square"}  # fmt: skip
+SYMBOLS = {
+    **dict.fromkeys(OURS, "circle"),
+    **{"naive": "x", "topk": "cross", "compiled": "diamond", "faiss": "square"},
+}
 
 
 def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
@@ -65,7 +70,7 @@ def kernel_ratios(summary: pd.DataFrame) -> go.Figure:
         "How long finding the top and bottom tokens takes, as a ratio to the matrix product alone "
         "(dashed, 1). Shorter is better. A surprise would be a fused variant behind naive torch."
     )
-    fused = summary[summary["variant"].isin(["screened", "tiled"]) & summary["ratio"].notna()]
+    fused = summary[summary["variant"].isin(OURS) & summary["ratio"].notna()]
     if fused.empty:
         return said(figure, above)
     best = row_at_most(fused, -fused["ratio"])
@@ -128,8 +133,7 @@ def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: floa
 
 
 def _colour(variant: str) -> str:
-    ours = {"screened": BLUE, "tiled": "#7fa3d6"}
-    return ours.get(variant, GREY if variant.startswith("mm") else ORANGE)
+    return OURS.get(variant, GREY if variant.startswith("mm") else ORANGE)
 
 
 def of_run(run: Run) -> Figures:

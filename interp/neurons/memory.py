@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from interp.kernels.screened import supported
+from interp.kernels.screened import best_format
 
 if TYPE_CHECKING:
     from ..model.families import ModelSpec
@@ -35,5 +35,5 @@ def worker_bytes(spec: ModelSpec, slices: Iterable[Slice]) -> int:
         for each in slices
         for piece, random in zip(each.pieces, each.random, strict=True)
     )
-    screen = 2 * spec.d_vocab * spec.d_model if supported() else 0  # the unembedding in bfloat16
+    screen = 2 * spec.d_vocab * spec.d_model if best_format() else 0  # the unembedding, rounded
     return COPIES * 4 * widest * spec.d_model + screen + CONSTANT

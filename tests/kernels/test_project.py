@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from interp.kernels import project_topk
 from interp.kernels.reference import project_dense
+from interp.kernels.rounding import Format
+from interp.kernels.screened import FORMATS
 
 BOTH = ("top", "bottom")
 
@@ -46,11 +48,12 @@ def test_odd_shapes(n: int, vocabulary: int, d: int, k: int) -> None:
     check(*gaussian(n, vocabulary, d), k)
 
 
-def test_best_tokens_that_lie_in_one_slab_are_found() -> None:
+@pytest.mark.parametrize("numbers", FORMATS, ids=lambda numbers: numbers.name)
+def test_best_tokens_that_lie_in_one_slab_are_found(numbers: Format) -> None:
     """The screen expects a fair share of them in every slab; here every 20th token is the best."""
-    x, w = gaussian(20, 20 * 1024, 16)
+    x, w = gaussian(20, 20 * numbers.columns, 16)
     w[3::20] *= 30.0
-    got = project_topk(x, w, 64, impl="screened")
+    got = project_topk(x, w, 64, impl=numbers.name)
     want = project_dense(x.double(), w.double(), 64, BOTH, False)
     assert torch.equal(got.top.ids, want.top.ids)
     assert torch.equal(got.bottom.ids, want.bottom.ids)

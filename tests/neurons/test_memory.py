@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from interp.kernels.integers import INT16
 from interp.neurons import atlas
 from interp.neurons.atlas import AtlasConfig
 from interp.neurons.memory import CONSTANT, COPIES, shared_bytes
@@ -84,7 +85,7 @@ def test_a_wide_layer_takes_no_more_than_a_narrow_one(of_width):
 def test_the_statement_is_the_arithmetic(of_width, monkeypatch):
     from interp.neurons import memory
 
-    monkeypatch.setattr(memory, "supported", lambda: False)
+    monkeypatch.setattr(memory, "best_format", lambda: None)
     config = AtlasConfig(model=str(of_width(2048)), random=512)
     assert shared_bytes(config.stored_weights.spec) == 6 * TOKENS * WIDTH
     assert config.worker_bytes == 4 * COPIES * 3 * (2048 + 512) * WIDTH + CONSTANT
@@ -93,7 +94,7 @@ def test_the_statement_is_the_arithmetic(of_width, monkeypatch):
     config = replace(config, random=1)
     monkeypatch.setattr(atlas, "NUMBERS", 2**20)
     assert config.worker_bytes == 4 * COPIES * (2**20 + WIDTH) + CONSTANT
-    monkeypatch.setattr(memory, "supported", lambda: True)
+    monkeypatch.setattr(memory, "best_format", lambda: INT16)
     assert config.worker_bytes == 4 * COPIES * (2**20 + WIDTH) + CONSTANT + 2 * TOKENS * WIDTH
 
 
