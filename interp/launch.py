@@ -4,6 +4,7 @@ Before anything heavy is imported, Ctrl-C is answered with a line, the standard 
 and no Python that this one starts takes modules from the current folder.
 """
 
+import gc
 import io
 import os
 import signal
@@ -16,9 +17,12 @@ def main() -> int:
     signal.signal(signal.SIGINT, _stop)
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     _open_streams()
+    gc.disable()  # of what is imported nothing is garbage; the command's own work has it again
     from .cli import main as run
 
-    return run()
+    code = run()
+    gc.freeze()  # what is left goes with the process: nobody looks through it for garbage
+    return code
 
 
 def helper() -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
-from numba import njit
 from torch import Tensor
+
+from interp.compiled import njit
 
 LEVELS = tuple(k / 10 for k in range(10))
 """Thresholds tried, as shares of a feature's largest activation (BoardGameEval's)."""

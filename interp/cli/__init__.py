@@ -8,6 +8,7 @@ the commands that need them: `interp --help` and browsing stored runs import no 
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -23,7 +24,6 @@ from tyro.extras import SubcommandApp
 
 from ..analyses import VERBS, Analysis, analyses, load
 from ..errors import UserError, readable
-from .common import study_command
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
@@ -68,6 +68,8 @@ def _group(entry: Analysis) -> Any:
     """The commands of an analysis: its own group, or a command for each study."""
     if entry.commands:
         return load(entry.commands)
+    from .common import study_command  # with all of the model and the runs
+
     made = SubcommandApp()
     for config in entry.configs():
         study_command(made, config)
@@ -124,7 +126,9 @@ def outcome(arguments: Sequence[str]) -> tuple[int, str]:
 
 def _run(arguments: Sequence[str]) -> None:
     try:
-        parse(arguments)()
+        bound = parse(arguments)
+        gc.enable()  # `launch` imports without
+        bound()
     except SystemExit as stop:
         if stop.code:  # else the help is printed
             raise

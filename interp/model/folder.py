@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
-from .families import ModelSpec, read_spec
 from .files import read_json
 from .sizes import check_counts
 from .tensor_files import Stored, stored_tensors, weight_files
+
+if TYPE_CHECKING:
+    from .families import ModelSpec
 
 ADAPTER = "adapter_config.json"
 DEQUANTISED = ("fp8", "mxfp4")
@@ -153,6 +155,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def check_family(folder: Path, config: dict[str, Any]) -> ModelSpec:
     """The sizes of a model. Raises UserError for one that the family table does not know."""
+    from .families import read_spec  # browsing needs no families, nor the search for others' ones
+
     plain = {k: v for k, v in config.items() if k != "quantization_config"}
     if isinstance(inner := config.get("text_config"), dict):
         plain["text_config"] = {k: v for k, v in inner.items() if k != "quantization_config"}

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .families import Experts, ModelSpec, Names, Part
-
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+
+    from .families import Experts, ModelSpec, Names, Part
 
 Kind = Literal["up", "gate", "down"]
 DENSE_ONLY = ("mlp_gate", "mlp_up", "mlp_post")
@@ -135,4 +135,6 @@ def expert_reason(spec: ModelSpec, layer: int) -> str:
 
 
 def _part(named: Part | str) -> Part:
+    from .families import Part
+
     return named if isinstance(named, Part) else Part(named)

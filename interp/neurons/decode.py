@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,15 +14,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.readout import Readout, levelled, open_readout
+from ..model.readout import Decoded, Readout, levelled, open_readout
 from ..model.vocabulary import token_strings, word_family
 from ..model.weights import Weights
 from ..runs.workers_lent import Lent, tensor
 from .coherence import coherence, whitened
 
 
+class Found(NamedTuple):
+    """What vectors score, before it is rows of an atlas; a thread can make these."""
+
+    decoded: Decoded
+    lengths: Float[Tensor, " n"]
+    index: pd.DataFrame
+
+
 class Decoder:
-    """A model's read-out and words, opened once for all layers.
+    """A model's read-out and words, opened once for all layers. What only the rows need is made
+    when they are first asked for.
 
     Args:
         lent: what `lent` of another decoder gives; else it is made.
@@ -37,32 +47,54 @@ class Decoder:
     ) -> None:
         own = Readout(tensor(lent["rows"]), tensor(lent["ids"])) if lent else None
         self._k, self._readout = k, (own or open_readout(weights, all_ids)).to(device)
-        self._units = (tensor(lent["units"]) if lent else whitened(self._readout.rows)).to(device)
-        strings = token_strings(weights.folder, weights.spec.d_vocab)
+        self._weights, self._lent = weights, lent
+
+    @cached_property
+    def _units(self) -> Float[Tensor, "tokens d_model"]:
+        lent, rows = self._lent, self._readout.rows
+        return tensor(lent["units"]).to(rows.device) if lent else whitened(rows)
+
+    @cached_property
+    def _strings(self) -> pa.Array:
+        return pa.array(token_strings(self._weights.folder, self._weights.spec.d_vocab))
+
+    @cached_property
+    def vocabulary(self) -> pd.DataFrame:
+        """The table of the tokens: id, token, word."""
         ids = self._readout.ids.cpu().numpy().astype(np.int32)
-        tokens = [strings[i] for i in ids]
+        tokens = self._strings.take(pa.array(ids)).to_pylist()
         words = [word_family(token) for token in tokens]
-        self.vocabulary = pd.DataFrame({"id": ids, "token": tokens, "word": words})
-        self._strings = pa.array(strings)
-        self._words = pd.factorize(self.vocabulary["word"])[0]
+        return pd.DataFrame({"id": ids, "token": tokens, "word": words})
+
+    @cached_property
+    def _words(self) -> np.ndarray:
+        return pd.factorize(self.vocabulary["word"])[0]
 
     def lent(self) -> Lent:
         """What decoders of the same model can share: 6 bytes for each number of the unembedding."""
         shared = {**self._readout._asdict(), "units": self._units}
         return {name: each.cpu().numpy() for name, each in shared.items()}
 
-    def rows(self, vectors: Float[Tensor, "n d_model"], index: pd.DataFrame) -> list[pa.Table]:
-        """The top sides of some vectors and their bottom sides, each with the columns of `index`
+    def find(self, vectors: Float[Tensor, "n d_model"], index: pd.DataFrame) -> Found:
+        """What vectors score: all that needs them, and most of the work.
+
+        Args:
+            index: which each of them is.
+        """
+        return Found(self._readout.decode(vectors, self._k), lengths(vectors), index)
+
+    def rows(self, of: Found) -> list[pa.Table]:
+        """The top sides of some vectors and their bottom sides, each with the columns of its index
         first.
 
         Raises:
             UserError: logits or a length beyond what float32 holds.
         """
-        found = self._readout.decode(vectors, self._k)
+        found, index = of.decoded, of.index
         moments, std = found.moments, found.std
         own_std = moments.var.sqrt().double() * found.scale
         there = torch.ones_like(std).where(own_std >= torch.finfo(torch.float32).tiny, torch.nan)
-        numbers, sides = {"norm": lengths(vectors), "std": own_std}, []
+        numbers, sides = {"norm": of.lengths, "std": own_std}, []
         for side, sign, extremes in (("top", 1.0, found.top), ("bottom", -1.0, found.bottom)):
             logits, places = extremes.logits, torch.searchsorted(self._readout.ids, extremes.ids)
             words = self._words[places.cpu().numpy()]
@@ -75,7 +107,7 @@ class Decoder:
                 "kurtosis": there * moments.kurtosis,
             }
             columns: dict[str, Any] = {str(name): pa.array(index[name]) for name in index}
-            columns["side"] = pa.array([side] * len(vectors))
+            columns["side"] = pa.array([side] * len(index))
             own = _checked(found.logits(extremes))
             columns |= self._lists(extremes.ids.cpu().numpy(), own.cpu().numpy())
             columns |= {name: _column(x) for name, x in numbers.items()}

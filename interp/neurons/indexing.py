@@ -36,6 +36,7 @@ import pyarrow.parquet as pq
 
 from ..plain_tables import parquet_batches
 from ..progress import progress
+from ..runs.ahead import one_ahead
 from ..runs.parts import read_table
 from ..runs.query import database, query
 from ..runs.store import Run, read_parquet
@@ -140,7 +141,7 @@ def _write_rows(out: RunWriter, tables: AtlasTables, advance: Advance) -> None:
         database(os.getpid()).cursor() as connection,
         _Writer(making) as writer,
     ):
-        for batch in tables.batches([*narrow, "tokens"]):
+        for batch in one_ahead(tables.batches([*narrow, "tokens"])):
             connection.register("batch", batch)
             writer.write(connection.sql(asked).to_arrow_table(), BATCH)
             advance(len(batch))
@@ -148,18 +149,25 @@ def _write_rows(out: RunWriter, tables: AtlasTables, advance: Advance) -> None:
 
 def _write_postings(out: RunWriter, tables: AtlasTables, advance: Advance) -> None:
     """DuckDB sorts them, on disk where they are many."""
-    entries, start = Entries(read_table(tables.vocabulary)), 0
+    entries = Entries(read_table(tables.vocabulary))
     with out.part("index/postings.parquet") as making, _sorting() as connection:
-        for batch in tables.batches(["ids", "logits", "z", "std"]):
-            connection.register("batch", entries.postings(batch, start))
+        for found, rows in one_ahead(_found(tables, entries)):
+            connection.register("batch", found)
             connection.execute("INSERT INTO postings SELECT * FROM batch")
-            start += len(batch)
-            advance(len(batch))
+            advance(rows)
         order = "SELECT row FROM postings ORDER BY entry, score DESC, row"
         with _Writer(making) as writer:
             for batch in connection.sql(order).to_arrow_reader(GROUP):
                 writer.write(pa.table(batch), GROUP)
     out.table("index/words", entries.table)
+
+
+def _found(tables: AtlasTables, entries: Entries) -> Iterator[tuple[pa.Table, int]]:
+    """The postings of some rows at a time, and how many rows they are of."""
+    start = 0
+    for batch in one_ahead(tables.batches(["ids", "logits", "z", "std"])):
+        yield entries.postings(batch, start), len(batch)
+        start += len(batch)
 
 
 @contextmanager

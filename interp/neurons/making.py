@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from ..model.site import Site
 from ..runs.parts import file_of, write_table
-from ..runs.study_task import Config, LendingTask
-from .decode import Decoder, random_like
+from ..runs.study_task import Config, LendingTask, TaskInSteps
+from .decode import Decoder, Found, random_like
 from .indexing import write_rows
 from .slices import VOCABULARY, Part, Piece, Slice
 
@@ -56,7 +55,7 @@ class Settings(Config, Protocol):
     def slices(self, layer: int) -> list[Slice]: ...
 
 
-class Slices(LendingTask[Settings]):
+class Slices(TaskInSteps[Settings], LendingTask[Settings]):
     """Makes the tables of an atlas's slices as the bytes of their files. The unembedding is opened
     once and lent to all workers."""
 
@@ -67,37 +66,36 @@ class Slices(LendingTask[Settings]):
         own = self.config
         return Decoder(own.stored_weights, own.k, own.all_ids, own.own_device, lent)
 
-    def made(self, opened: Decoder, part: Part) -> list[bytes]:
-        """The files of a slice, as FOLDERS has them; of VOCABULARY the one table of the tokens."""
+    def begun(self, opened: Decoder, part: Part) -> list[tuple[Found, int]]:
+        """What the vectors of a slice score, with the number of its neurons', for a layer of
+        experts expert by expert; nothing of VOCABULARY."""
         if part == VOCABULARY:
-            return [file_of(lambda file: write_table(opened.vocabulary, file))]
-        return [file_of(partial(write_rows, rows)) for rows in self._decoded(part, opened)]
-
-    def _decoded(self, part: Part, decoder: Decoder) -> Iterator[pa.Table]:
-        """One slice's random directions and its neurons (FOLDERS) as tables, decoded in one pass; a
-        layer of experts expert by expert."""
+            return []
         own = self.config.slices(part.layer)[part.number]
-        tables = [
-            self._piece(part.layer, piece, random, decoder)
+        return [
+            (self._piece(part.layer, piece, random, opened), piece.vectors)
             for piece, random in zip(own.pieces, own.random, strict=True)
         ]
-        for side in zip(*tables, strict=True):
-            yield pa.concat_tables(side)
 
-    def _piece(
-        self, layer: int, piece: Piece, random: int, decoder: Decoder
-    ) -> tuple[pa.Table, pa.Table]:
-        """Random directions and neurons of a layer's MLP or of one of its experts."""
+    def finished(self, opened: Decoder, begun: list[tuple[Found, int]]) -> list[bytes]:
+        """The files of a slice, as FOLDERS has them; of VOCABULARY the one table of the tokens."""
+        if not begun:
+            return [file_of(lambda file: write_table(opened.vocabulary, file))]
+        pieces = [(opened.rows(found), count) for found, count in begun]
+        random = [side.slice(count) for sides, count in pieces for side in sides]
+        neurons = [side.slice(0, count) for sides, count in pieces for side in sides]
+        tables = map(pa.concat_tables, (random, neurons))
+        return [file_of(partial(write_rows, rows)) for rows in tables]
+
+    def _piece(self, layer: int, piece: Piece, random: int, decoder: Decoder) -> Found:
+        """What the neurons of a layer's MLP or of one of its experts score, and then random
+        directions."""
         own, (every, index) = self.config, self._vectors(layer, piece, random)
         if own.lens:
             every = own.opened_lens.vectors(every, Site("mlp_out", layer))
         elif own.norm != "raw":
             every *= own.stored_weights.gain(own.norm, layer if own.norm == "mlp" else None)
-        sides = decoder.rows(every, index)
-        return (
-            pa.concat_tables([side.slice(piece.vectors) for side in sides]),
-            pa.concat_tables([side.slice(0, piece.vectors) for side in sides]),
-        )
+        return decoder.find(every, index)
 
     def _vectors(
         self, layer: int, piece: Piece, random: int

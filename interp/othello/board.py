@@ -9,16 +9,14 @@ A move is legal on an empty square from which, along one of 8 rays, an unbroken 
 discs ends at an own disc; all such runs are flipped. The runs are grown one step at a time
 for all 64 squares at once: run_1 = shift(start) & enemy, run_k+1 = run_k | shift(run_k) & enemy.
 Equivalent naive code: the ray walk in tests/othello/test_board.py.
-
-Kernels that call each other are in this one file: numba's disk cache watches only the file in which
-a kernel is defined, so a kernel elsewhere would keep an old copy of the functions it calls.
 """
 
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from ..compiled import njit
 
 Mask: TypeAlias = np.uint64
 Masks: TypeAlias = npt.NDArray[np.uint64]

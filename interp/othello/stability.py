@@ -21,8 +21,8 @@ Naive code: the square-by-square loops of tests/othello/test_stability.py.
 """
 
 import numpy as np
-from numba import njit
 
+from ..compiled import njit
 from .board import Mask, Masks
 from .games import Replay
 

@@ -22,7 +22,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
-from scipy.special import stdtrit
 
 RESAMPLES = 1000
 FEWEST = 3
@@ -182,6 +181,8 @@ def resampled(count: npt.ArrayLike, resamples: int = 400, seed: int = 0) -> Resa
     weights[1:, held] = group_weights(len(held), resamples, seed)
     if len(held) < FEWEST:
         return Resamples(weights, np.nan)
+    from scipy.special import stdtrit  # half a second, and few who import this module ask for it
+
     effective = sizes.sum() ** 2 / (sizes**2).sum()
     quantile = float(stdtrit(max(effective - 1, 1.0), 0.975))
     return Resamples(weights, quantile * (len(held) / (len(held) - 1)) ** 0.5)

@@ -108,6 +108,31 @@ class LendingTask(StudyTask[C]):
         raise NotImplementedError
 
 
+class TaskInSteps(StudyTask[C]):
+    """One whose parts are `made` in two steps (`workers_task.InSteps`)."""
+
+    def begin(self, opened: Any, part: Any) -> Any:
+        task, kept = opened
+        with usual_store(Path(self.runs)):
+            return task.begun(kept, part)
+
+    def finish(self, opened: Any, begun: Any) -> Any:
+        task, kept = opened
+        with usual_store(Path(self.runs)):
+            return task.finished(kept, begun)
+
+    def made(self, opened: Any, part: Any) -> Any:
+        return self.finished(opened, self.begun(opened, part))
+
+    def begun(self, opened: Any, part: Any) -> Any:
+        """The first step of a part, by what was `opened`."""
+        raise NotImplementedError
+
+    def finished(self, opened: Any, begun: Any) -> Any:
+        """The result of a part that was `begun`."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, eq=False)
 class _Held:
     """A task of this process, which has opened what it needs."""

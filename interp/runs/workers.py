@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ..errors import UserError
 from ..progress import Advance, log
-from .workers_task import RETRIES, Crew, P, Task, WorkerDied, Workers
+from .workers_task import RETRIES, Crew, InSteps, P, Task, WorkerDied, Workers
 
 HERE = Workers()
 """This process itself."""
@@ -40,9 +41,28 @@ def map_parts(
     if workers.address or (workers.number > 1 and len(parts) > 1):
         yield from _by(_crew(task, workers), parts, advance, ordered)
     elif parts:
-        opened = task.open()
+        yield from _here(task, parts)
+
+
+def _here(task: Task[P], parts: Sequence[P]) -> Iterator[tuple[P, Any]]:
+    """In this process, one after the other, or one begun while the one before it is finished."""
+    opened = task.open()
+    if not isinstance(task, InSteps):
         for part in parts:
             yield part, task.make(opened, part)
+        return
+    with ThreadPoolExecutor(1) as beside:
+        last: list[tuple[P, Future[Any]]] = []
+        for part in parts:
+            try:
+                begun = task.begin(opened, part)
+            except (UserError, KeyboardInterrupt):
+                yield from ((one, made.result()) for one, made in last)  # it is no part of that
+                raise
+            now = part, beside.submit(task.finish, opened, begun)
+            yield from ((one, made.result()) for one, made in last)
+            last = [now]
+        yield from ((one, made.result()) for one, made in last)
 
 
 def _crew(task: Task[P], workers: Workers) -> Crew[P]:

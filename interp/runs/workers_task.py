@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..errors import UserError
 from ..plain_numbers import bytes_said
@@ -42,6 +42,20 @@ class Task(Protocol[_Part]):
 
     def make(self, opened: Any, part: _Part) -> Any:
         """The result of a part: the same wherever it is made."""
+        ...
+
+
+@runtime_checkable
+class InSteps(Protocol[_Part]):
+    """A task whose parts are made in two steps: where this process makes them, a thread does the
+    second one while the first one of the next part is under way. `make` does both."""
+
+    def begin(self, opened: Any, part: _Part) -> Any:
+        """Most of the work, on all cores; what it gives is small."""
+        ...
+
+    def finish(self, opened: Any, begun: Any) -> Any:
+        """The result of a part, by what was begun of it."""
         ...
 
 

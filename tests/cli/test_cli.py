@@ -195,6 +195,38 @@ def test_browsing_imports_no_torch(code, atlas):
     assert done.stderr.strip().endswith("[]"), done.stderr
 
 
+NO_BROWSER = ("torch", "transformers", "scipy", "sklearn", "numba", "plotly", "streamlit")
+NO_TABLES = (*NO_BROWSER, "numpy", "pandas", "pyarrow", "duckdb", "interp.model.families")
+NO_MODEL = (*NO_TABLES, "interp.model", "interp.runs.store")
+EVERY_GROUP = """
+from interp.analyses import VERBS, analyses, load
+for entry in (analyses() | VERBS).values():
+    load(entry.commands) if entry.commands else entry.configs()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "without", "most"),
+    [
+        ("from interp.cli import main; main(['--help'])", NO_MODEL, 340),
+        ("from interp.cli import main; main(['models', 'list'])", NO_TABLES, 480),
+        ("from interp.cli import main; main(['jobs', 'list'])", NO_TABLES, 480),
+        ("from interp.cli import main; main(['neurons', 'search', '#7'])", NO_BROWSER, 1050),
+        ("from interp.cli import main; main(['neurons', 'layers'])", NO_BROWSER, 1050),
+        (EVERY_GROUP, NO_BROWSER, 1150),
+    ],
+)
+def test_what_is_not_used_is_not_imported(code, without, most, atlas):
+    script = (
+        f"{code}\nimport sys\n"
+        f"print([m for m in {without} if m in sys.modules], len(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    found, _, count = done.stderr.splitlines()[-1].rpartition(" ")
+    assert found == "[]"
+    assert int(count) <= most
+
+
 def test_calling_twice_in_a_process_leaves_no_handler(own_home, capsys):
     before = list(logging.getLogger("interp").handlers)
     run("models", "list", capsys=capsys)

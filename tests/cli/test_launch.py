@@ -43,6 +43,21 @@ def test_a_stream_that_cannot_be_written(command, code, says, own_home):
         assert done.stderr == ""
 
 
+NO_GARBAGE = """
+import gc, sys
+from interp import cli, launch
+seen = []
+cli.parse = lambda words: seen.append(gc.isenabled()) or (lambda: seen.append(gc.isenabled()))
+launch.main()
+print(seen, gc.get_freeze_count() > 0, file=sys.stderr)
+"""
+
+
+def test_garbage_is_looked_for_while_a_command_works_and_then_only():
+    done = subprocess.run([sys.executable, "-c", NO_GARBAGE], capture_output=True, text=True)
+    assert done.stderr == "[False, True] True\n"
+
+
 WRITES = """
 import os
 from interp import launch

@@ -26,7 +26,7 @@ HOUSE = (
     "columns_known | plain_json | plain_path | plain_tables | plain_tensors | plain_yaml",
     "probes",
     "kernels",
-    "plugins",
+    "compiled | plugins",
     "errors | lazy | progress",
     "webpage",
     "plain_text | plain_numbers",

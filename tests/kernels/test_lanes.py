@@ -1,13 +1,10 @@
-"""Vector instructions against numpy, and the cache of compiled code."""
-
-import os
+"""Vector instructions against numpy."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from interp.kernels import drop_stale
 from interp.kernels.lanes import LANES, any_outside, outside
 
 
@@ -27,15 +24,3 @@ def test_outside_is_what_numpy_says(seed: int, start: int, bound: float) -> None
     some, mask = _both(array, start, low, high)
     assert some == beyond.any()
     assert [bool(mask >> i & 1) for i in range(LANES)] == beyond.tolist()
-
-
-def test_code_older_than_a_source_is_forgotten(tmp_path) -> None:
-    (tmp_path / "__pycache__").mkdir()
-    sources = tmp_path / "a.py", tmp_path / "b.py"
-    old, new = tmp_path / "__pycache__/a.nbi", tmp_path / "__pycache__/b.nbi"
-    for path, time in zip((*sources, old, new), (1, 3, 2, 4), strict=True):
-        path.touch()
-        os.utime(path, (time, time))
-    drop_stale(tmp_path)
-    assert not old.exists(), "b.py has changed since"
-    assert new.exists()

@@ -112,9 +112,10 @@ class Timed(Slices):
             lent = {"rows": rows.numpy(), "ids": ids.numpy(), "units": rows.half().numpy()}
         return Decoder(own.stored_weights, own.k, lent=lent)
 
-    def made(self, opened: Any, part: Part) -> Any:
+    def begun(self, opened: Any, part: Part) -> Any:
+        """All of it, so that nothing is finished beside the bare product."""
         started = time.monotonic()
-        tables = super().made(opened, part)
+        tables = super().finished(opened, super().begun(opened, part))
         decoded = time.monotonic() - started
         vectors = self.config.slices(part.layer)[part.number].vectors
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -126,6 +127,9 @@ class Timed(Slices):
                 torch.mm(block, columns.T)
         bare = (time.monotonic() - started) * vectors / (few * ROWS)
         return vectors, decoded, bare, peak, sum(map(len, tables))
+
+    def finished(self, opened: Any, begun: Any) -> Any:
+        return begun
 
 
 def decode(folder: Path, layers: int, some: int, workers: str) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, replace
+from threading import Barrier
 from types import ModuleType
 from typing import Any
 
@@ -58,6 +59,46 @@ def test_what_a_dead_worker_had_is_made_again_and_handed_over_once(tmp_path, cap
 def test_they_come_in_order_where_they_add_up(tmp_path):
     task = Squares(str(tmp_path), dies=((2, 1),), slow=(0, 4))
     assert [part for part, _ in map_parts(task, PARTS, TWO, ordered=True)] == PARTS
+
+
+class Steps:
+    """Squares in two steps, the second of which waits for the first of the next part."""
+
+    def __init__(self, wrong: int = -1, unbegun: int = -1) -> None:
+        self.both, self.begun, self.wrong, self.unbegun = Barrier(2), 0, wrong, unbegun
+
+    def open(self):
+        return "opened"
+
+    def begin(self, opened, part):
+        self.begun += 1
+        if part > PARTS[0]:
+            self.both.wait(10)
+        if part == self.unbegun:
+            raise UserError(f"no number {part}")
+        return opened, part
+
+    def finish(self, opened, begun):
+        assert begun[0] == opened
+        if begun[1] < PARTS[-1]:
+            self.both.wait(10)
+        if begun[1] == self.wrong:
+            raise UserError(f"no square of {begun[1]}")
+        return begun[1] ** 2
+
+
+def test_in_this_process_a_part_is_finished_while_the_next_is_begun():
+    task, found = Steps(), []
+    for part, result in map_parts(task, PARTS):
+        found.append((part, result))
+        assert task.begun - len(found) <= 1, "one ahead"
+    assert found == [(part, part * part) for part in PARTS]
+    with pytest.raises(UserError, match="no square of 3"):
+        list(map_parts(Steps(wrong=3), PARTS))
+    found.clear()
+    with pytest.raises(UserError, match="no number 3"):
+        found.extend(part for part, _ in map_parts(Steps(unbegun=3), PARTS))
+    assert found == PARTS[:3], "what was begun before is not lost"
 
 
 def test_a_part_that_kills_every_worker_is_said(tmp_path):
