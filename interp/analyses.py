@@ -75,6 +75,9 @@ class Analysis:
     """A function that gives a run's figures by name (`plots.Figures`), an import string."""
     papers: tuple[Paper, ...] = ()
     """What to cite."""
+    speeds: str = ""
+    """A function of a model's name that gives what `interp bench all` times (`timing.Pair`s), an
+    import string."""
 
     def configs(self) -> list[Any]:
         """The config classes of its studies."""
@@ -143,6 +146,7 @@ BUILT_IN = (
             Page("interp.apps.kept", "Collections", "bookmarks"),
             Page("interp.apps.steer", "Steer", "moving"),
         ),
+        speeds="interp.directions.speed:pairs",
     ),
     Analysis(
         "obsprop",
@@ -164,6 +168,7 @@ BUILT_IN = (
         label=("observable",),
         figures="interp.obsprop.figures:of_run",
         papers=(OBSERVABLES,),
+        speeds="interp.obsprop.speed:pairs",
     ),
     Analysis(
         "knob",
@@ -216,6 +221,7 @@ BUILT_IN = (
         label=("prompt", "lens"),
         figures="interp.lens.figures:of_run",
         papers=(TUNED_LENS, JACOBIAN_LENS),
+        speeds="interp.lens.speed:pairs",
     ),
     Analysis(
         "circuits",
@@ -269,6 +275,7 @@ BUILT_IN = (
         label=("saes", "site", "gives", "sites"),
         figures="interp.latents.figures:of_run",
         papers=(SAEBENCH,),
+        speeds="interp.latents.speed:pairs",
     ),
     Analysis(
         "darkmatter",
@@ -329,6 +336,7 @@ BUILT_IN = (
         label=("image", "prompt"),
         figures="interp.linearscope.figures:of_run",
         papers=(TOUR,),
+        speeds="interp.linearscope.speed:pairs",
     ),
     Analysis(
         "othello",

@@ -34,7 +34,7 @@ class Kept(InTreeCacheLocator):  # type: ignore[misc]
     """The folder of what one state of a package's sources was compiled to."""
 
     def __init__(self, function: Callable[..., Any], file: str, base: Path) -> None:
-        super().__init__(function, file)
+        super().__init__(function, file)  # type: ignore[no-untyped-call]
         self._state = state_of(Path(file).parent)
         self._cache_path = str(base / self._state)
 
@@ -44,7 +44,8 @@ class Kept(InTreeCacheLocator):  # type: ignore[misc]
         workbench, which numba keeps as ever."""
         if not function.__module__.startswith("interp."):
             return None
-        chosen = Path(config.CACHE_DIR) / "interp" if config.CACHE_DIR else None
+        own: str = config.CACHE_DIR  # type: ignore[attr-defined]
+        chosen = Path(own) / "interp" if own else None
         for base in (chosen or user_cache_path("interp") / "compiled", _beside(file)):
             found = cls(function, file, base)
             try:
@@ -63,7 +64,7 @@ class Kept(InTreeCacheLocator):  # type: ignore[misc]
         if path.stat().st_uid != os.getuid():
             raise PermissionError(f"{path} is somebody else's")
         os.utime(path)
-        super().ensure_cache_path()
+        super().ensure_cache_path()  # type: ignore[no-untyped-call]
 
     def get_source_stamp(self) -> str:
         return self._state
@@ -95,4 +96,4 @@ def _forget(base: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-CacheImpl._locator_classes.insert(0, Kept)
+CacheImpl._locator_classes.insert(0, Kept)  # type: ignore[arg-type]

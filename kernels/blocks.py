@@ -25,7 +25,8 @@ TAIL = 256
 """Rows of the last blocks: small ones, so that no worker waits long for another."""
 INNER = 4096
 """Terms of a logit that one matrix product sums; see `product`."""
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 SIGNS = {"top": 1.0, "bottom": -1.0}
 
 

@@ -109,7 +109,8 @@ def _multiply(context: Any, x: Any, row: Any, panels: Any, panel: Any, pairs: An
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x, panels, out = (
-            make_array(signature.args[at])(context, builder, args[at]) for at in (0, 2, 5)
+            make_array(signature.args[at])(context, builder, args[at])  # type: ignore[no-untyped-call]
+            for at in (0, 2, 5)
         )
         _, row, _, panel, pairs, _ = args
         lines = [builder.add(row, _LONG(at)) for at in range(ROWS)]
@@ -119,7 +120,7 @@ def _multiply(context: Any, x: Any, row: Any, panels: Any, panel: Any, pairs: An
         registers = builder.bitcast(panels.data, _PAIRS.as_pointer())
         own = builder.gep(registers, [builder.mul(panel, size)])
         sums = iter(_sums_over_pairs(builder, starts, own, pairs))
-        _, stride = unpack_tuple(builder, out.shape, 2)
+        _, stride = unpack_tuple(builder, out.shape, 2)  # type: ignore[no-untyped-call]
         for line in lines:
             column = builder.mul(panel, _LONG(PANEL))
             first = builder.gep(out.data, [builder.add(builder.mul(line, stride), column)])

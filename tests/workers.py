@@ -16,6 +16,11 @@ TIMES = {"wall_s", "finished", "peak_memory_bytes", "seal", "config", "seconds"}
 """Entries of a manifest that differ from run to run, or say who made it."""
 
 
+def sent(thing: Any) -> Any:
+    """What another process would get."""
+    return pickle.loads(pickle.dumps(thing))  # noqa: S301
+
+
 class Copies:
     """A crew (`workers_task.Crew`) in this process, without the ten seconds that a new one takes:
     two workers get a task, its parts and their results as pickles, and finish the last part first.
@@ -25,7 +30,7 @@ class Copies:
 
     def __init__(self, task: Task[Any], workers: Workers) -> None:
         self._lent = [task.lend()] if isinstance(task, Lending) else []
-        self._sent, self._parts = pickle.dumps(task), dict[int, bytes]()
+        self._task, self._parts = task, dict[int, Any]()
         self._opened, self._numbers = dict[int, Any](), count()
 
     def room(self) -> int:
@@ -35,7 +40,7 @@ class Copies:
 
     def begin(self, part: Any) -> int:
         number = next(self._numbers)
-        self._parts[number] = pickle.dumps(part)
+        self._parts[number] = sent(part)
         return number
 
     def first(self, begun: Sequence[int]) -> int:
@@ -43,11 +48,11 @@ class Copies:
 
     def result(self, begun: int) -> Any:
         task, opened = self._worker(begun % 2)
-        return pickle.loads(pickle.dumps(task.make(opened, pickle.loads(self._parts.pop(begun)))))
+        return sent(task.make(opened, self._parts.pop(begun)))
 
     def _worker(self, number: int) -> Any:
         if number not in self._opened:
-            task = pickle.loads(self._sent)
+            task = sent(self._task)
             self._opened[number] = task, task.open(*self._lent)
         return self._opened[number]
 

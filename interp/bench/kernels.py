@@ -31,6 +31,7 @@ Tables of the run:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -136,6 +137,11 @@ class KernelBenchConfig:
         }
         exact = {"exact": bool(shares["exact"].all())} if len(shares) else {}
         return {**metrics[0], **exact, "shapes": dict(zip(measured, metrics, strict=True))}
+
+    def summaries(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """The shapes' rows of `summary/variants`, without a run."""
+        for name, shape in self._shapes().items():
+            yield name, self._measure(name, shape)[2]
 
     def _shapes(self) -> dict[str, Shape]:
         if self.d:

@@ -100,11 +100,11 @@ def drawn(
             done += 1
             if done % AT_ONCE == 0 or done == len(flowing):
                 told((done - 1) % AT_ONCE + 1)
-        total = sum(float(each.double().sum()) for each in flow.shares)
+        total = sum(torch.stack([each.double().sum() for each in flow.shares]).tolist())
         error = max(error, abs(total - totals[number][0]))
-        for source, other in enumerate(nodes):
-            weight = float(flow.shares[other.part][other.at])
-            effect = float(flow.effects[other.part][other.at]) if flow.effects else NAN
+        weights = _at(nodes, flow.shares)
+        effects = _at(nodes, flow.effects) if flow.effects else [NAN] * len(nodes)
+        for source, (other, weight, effect) in enumerate(zip(nodes, weights, effects, strict=True)):
             if (weight or abs(effect) > 0) and other != flow.node:
                 every.append(Edge(source, number, weight, effect))
     by = "weight" if network.effects is None else "effect"
@@ -116,6 +116,12 @@ def drawn(
         weight = total - sum(edge.weight for edge in shown)
         kept.append(Edge(remainder, number, weight, effect - sum(edge.effect for edge in shown)))
     return kept, error
+
+
+def _at(nodes: Sequence[Node], values: Sequence[Tensor]) -> list[float]:
+    """Of values by part, the nodes' own; they leave the device together."""
+    found: list[float] = torch.stack([values[node.part][node.at] for node in nodes]).tolist()
+    return found
 
 
 def _has(network: Network, node: Node) -> tuple[float, float]:

@@ -71,7 +71,7 @@ def learn_layers(work: Work) -> int:
         layers = work.config.chosen_layers(work.subject.spec.n_layers)
         bases, curve, lines = _learned(work, layers, 1)
         with out.part(BASES) as path:
-            save_tensors({str(layer): basis.cpu() for layer, basis in bases.items()}, path)
+            save_tensors({str(layer): basis for layer, basis in bases.items()}, path)
         out.table("learn/curve", curve)
         out.table("learn/layers", lines)
     table = out.read_table("learn/layers")

@@ -122,15 +122,19 @@ class _Passages(StudyTask[LensCompareConfig]):
 
     batches: tuple[tuple[tuple[int, ...], ...], ...]
 
-    def opened(self) -> Reader:
+    def opened(self) -> tuple[Reader, dict[str, Lens]]:
         from .states import Reader
 
-        own = self.config
+        own, subject = self.config, self.config.open_here()
         weights, how = own.stored_weights, (own.skip, own.positions, own.seed)
-        return Reader(own.open_here(), weights, weights.W_U(), *how)
+        reader = Reader(subject, weights, weights.W_U().to(subject.device), *how)
+        return reader, {name: lens.to(subject.device) for name, lens in own.opened.items()}
 
-    def made(self, opened: Reader, part: int) -> tuple[dict[str, Any], Values]:
+    def made(
+        self, opened: tuple[Reader, dict[str, Lens]], part: int
+    ) -> tuple[dict[str, Any], Values]:
         from .comparing import measured
 
-        values = measured(self.config.opened, opened, self.batches[part], part)
-        return self.config.facts_of(opened.subject), values
+        reader, lenses = opened
+        values = measured(lenses, reader, self.batches[part], part)
+        return self.config.facts_of(reader.subject), values

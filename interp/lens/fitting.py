@@ -63,7 +63,7 @@ class JacobianRows(StudyTask[TextStudy]):
         rows = []
         for _, found in prompt_rows(opened, taken, self.skip, part.first, part.end):
             halves = (found[:, (half - part.batch * self.size) % 2 :: 2] for half in (0, 1))
-            rows.append(torch.stack([own.double().sum(1).cpu() for own in halves]))
+            rows.append(torch.stack([own.double().sum(1) for own in halves]).cpu())
         return self.config.facts_of(opened), torch.stack(rows, 2).numpy()
 
 

@@ -68,7 +68,7 @@ class ShowConfig(TextStudy):
         own = subject.logits(batch)[0].double().log_softmax(-1)
         said = [subject.text(token[None]) for token in batch.ids[0]]
         streams = {layer: x[0] for layer, x in zip(layers, states.values(), strict=True)}
-        head = self.stored_weights.W_U()
+        head = self.stored_weights.W_U().to(subject.device)
         rows = cells(lens, streams, own, said, self.k, subject.text, head)
         table = out.table("cells", rows)
         last = table[table["layer"] == layers[-1]]

@@ -16,8 +16,9 @@ what block l gives, and a vector of the stream inside of block l is taken for a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -48,6 +49,14 @@ class Lens:
     """The file that it is from."""
     fingerprint: str = ""
     """sha256 of that file."""
+
+    def to(self, device: torch.device) -> Lens:
+        """The same with its maps on a device, for many reads there."""
+        maps, biases = (
+            {layer: each.to(device) for layer, each in some.items()}
+            for some in (self.maps, self.biases)
+        )
+        return replace(self, maps=maps, biases=biases)
 
     @property
     def identity(self) -> str:
@@ -94,7 +103,8 @@ class Lens:
         if self.name == "raw":
             return vectors.float()
         fitted = None if self.name in PLAIN else self.map(self.layer_of(site))
-        return (self._centred(_through(vectors, fitted)) * self._gain).float()
+        carried = self._centred(_through(vectors, fitted))
+        return (carried * self._gain.to(carried.device)).float()
 
     def rows(self, tokens: list[int], layer: int) -> Float[Tensor, "n d"]:
         """What the lens reads for each token in the stream after a layer, in float32: the logit of
@@ -124,20 +134,22 @@ class Lens:
         """
         carried = _through(x, self.map(layer))
         if (bias := self.biases.get(layer)) is not None:
-            carried = carried + bias.double()
+            carried = carried + bias.to(carried.device).double()
         return read(self.weights, carried, W_U)
 
 
 def read(
     weights: Weights, carried: Float[Tensor, "... d"], W_U: Float[Tensor, "v d"] | None = None
 ) -> Float[Tensor, "... v"]:
-    """Logits, in float32, where the stream ends in what is given: norm in float64, head, cap."""
+    """Logits, in float32 and where the stream is, if it ends in what is given: norm in float64,
+    head, cap."""
     normed = weights.before_unembedding(carried).float()
     head = weights.W_U() if W_U is None else W_U
-    logits: Tensor = weights.spec.capped(normed @ head.T + weights.b_U())
+    scores = normed @ head.to(normed.device).T
+    logits: Tensor = weights.spec.capped(scores + weights.b_U().to(normed.device))
     return logits
 
 
 def _through(x: Float[Tensor, "... d"], fitted: Tensor | None) -> Float[Tensor, "... d"]:
-    """T x in float64."""
-    return x.double() if fitted is None else x.double() @ fitted.double().T
+    """T x in float64, where x is."""
+    return x.double() if fitted is None else x.double() @ fitted.to(x.device).double().T

@@ -59,10 +59,13 @@ def states_at(reader: Reader, rows: Sequence[Sequence[int]], places: Int[Tensor,
     batch = reader.subject.pad(rows)
     sites = [Site("resid_post", layer) for layer in range(reader.subject.spec.n_layers)]
     captured = reader.subject.capture(batch, sites)
-    at = torch.arange(len(rows))[:, None], places
+    at = (
+        torch.arange(len(rows), device=reader.subject.device)[:, None],
+        places.to(reader.subject.device),
+    )
     x = torch.stack([captured[site][at].flatten(0, 1).float() for site in sites])
     own = read(reader.weights, x[-1], reader.W_U).log_softmax(-1)
-    return States(x, own, batch.ids[at[0], places + 1].flatten())
+    return States(x, own, batch.ids[at[0], at[1] + 1].flatten())
 
 
 def kl_from(own: Float[Tensor, "n v"], logits: Float[Tensor, "n v"]) -> Float[Tensor, " n"]:

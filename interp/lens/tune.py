@@ -77,7 +77,7 @@ class TuneConfig(TextStudy):
             batches(some, self.batch_size) for some in (rows[: self.prompts], rows[self.prompts :])
         )
         weights = self.stored_weights
-        W_U = weights.W_U()
+        W_U = weights.W_U().to(subject.device)
         reader = Reader(subject, weights, W_U, self.skip, self.positions, self.seed)
         table = out.table("layers", tuned(reader, learned, others, self.rate, out))
         return {

@@ -22,8 +22,8 @@ class Affine(nn.Module):
         super().__init__()
         self.each = x.square().mean(0).sqrt().clamp_min(1e-6 * x.square().mean().sqrt())
         self.whole = x.square().mean().sqrt()
-        self.W = nn.Parameter(torch.zeros(x.shape[1], x.shape[1]))
-        self.beta = nn.Parameter(torch.zeros(x.shape[1]))
+        self.W = nn.Parameter(x.new_zeros(x.shape[1], x.shape[1]))
+        self.beta = nn.Parameter(x.new_zeros(x.shape[1]))
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         change: Tensor = (x / self.each) @ self.W.T + self.beta
@@ -33,7 +33,7 @@ class Affine(nn.Module):
     def map(self) -> Float[Tensor, "d d"]:
         """A_l."""
         change: Tensor = self.whole * self.W / self.each
-        return torch.eye(len(change)) + change
+        return torch.eye(len(change), device=change.device) + change
 
     @torch.no_grad()
     def bias(self) -> Float[Tensor, " d"]:

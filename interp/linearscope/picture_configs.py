@@ -30,8 +30,7 @@ def write_maps(out: RunWriter, name: str, picture: Picture, **maps: Tensor) -> N
     import torch
 
     with out.part(f"{name}.safetensors") as path:
-        kept = {key: tensor.cpu() for key, tensor in maps.items()}
-        save_tensors({**kept, "picture": torch.from_numpy(picture.copy())}, path)
+        save_tensors({**maps, "picture": torch.from_numpy(picture.copy())}, path)
 
 
 @dataclass(frozen=True)

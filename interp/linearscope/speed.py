@@ -8,14 +8,11 @@ several rounds, with its quartiles; the two sides of a ratio run one after the o
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from interp.kernels.bench import seconds
-
-from ..progress import progress
+from ..timing import Pair, turns_of
 from .interpreter import interpret
 from .networks import open_network
 from .pictures import middle_square, open_picture
@@ -23,11 +20,11 @@ from .pictures import middle_square, open_picture
 ROWS = 64
 
 
-def measure(model: str = "efficientnet-lite0", rounds: int = 7) -> dict[str, Any]:
-    """Ratios to the plain network, for one picture on the CPU."""
-    network = open_network(model)
-    net = network.module.requires_grad_(False)
-    x0 = network.prepare(middle_square(open_picture("chelsea"), network.size or 64))
+def pairs_of(network: str) -> dict[str, Pair]:
+    """For one picture on the CPU."""
+    opened = open_network(network)
+    net = opened.module.requires_grad_(False)
+    x0 = opened.prepare(middle_square(open_picture("chelsea"), opened.size or 64))
     system = interpret(net, x0)
     leaf = x0.clone().requires_grad_(True)
     out = net(leaf)
@@ -41,18 +38,30 @@ def measure(model: str = "efficientnet-lite0", rounds: int = 7) -> dict[str, Any
     def plain() -> None:
         net(x0)
 
-    pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "forward": (lambda: system(x0), plain),
-        "record": (lambda: interpret(net, x0), plain),
-        "rows": (lambda: system.rows(torch.arange(ROWS)), products),
-    }
+    one, page = "the plain network's pass", "linearscope"
+    return {
+        "forward": Pair("running an interpreter", one, page, lambda: system(x0), plain),
+        "record": Pair(
+            "recording an interpreter, with its checks", one, page, lambda: interpret(net, x0),
+            plain,
+        ),
+        "rows": Pair(
+            f"{ROWS} rows of an interpreter's A", f"{ROWS} vector-Jacobian products", page,
+            lambda: system.rows(torch.arange(ROWS)), products,
+        ),
+    }  # fmt: skip
+
+
+def pairs(_: str) -> list[Pair]:
+    """For `interp bench all`: of EfficientNet-Lite0."""
+    return list(pairs_of("efficientnet-lite0").values())
+
+
+def measure(model: str = "efficientnet-lite0", rounds: int = 7) -> dict[str, Any]:
+    """Ratios to the plain network."""
     metrics: dict[str, Any] = {"rounds": rounds}
-    with progress("measure", rounds * len(pairs), "rounds") as advance:
-        for name, (ours, theirs) in pairs.items():
-            ratios = []
-            for _ in range(rounds):
-                ratios.append(seconds(ours)[0] / seconds(theirs)[0])
-                advance(1, name)
-            low, median, high = statistics.quantiles(ratios, n=4)
-            metrics |= {name: median, f"{name}, quartiles": f"{low:.2f}-{high:.2f}"}
+    for name, pair in pairs_of(model).items():
+        ratios = [turn.ours_s / turn.bare_s for turn in turns_of(pair, rounds)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        metrics |= {name: median, f"{name}, quartiles": f"{low:.2f}-{high:.2f}"}
     return metrics

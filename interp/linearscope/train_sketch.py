@@ -74,7 +74,7 @@ class SketchConfig:
         net = SketchNet().to(self.device)
         losses = self._train(net, Checkpoint(out, "network"))
         with out.part("network.safetensors") as path:
-            save_tensors({k: v.cpu() for k, v in net.state_dict().items()}, path)
+            save_tensors(net.state_dict(), path)
         out.table("curve", ({"step": n, "loss": loss} for n, loss in enumerate(losses, 1)))
         held = out.table("held", [self._held_out(net, name) for name in HELD_OUT])
         metrics = {"loss of the last tenth": mean(losses[-self.steps // 10 :])}

@@ -269,6 +269,7 @@ class Subject(Hooked):
             ids = token_ids(batch, self.spec.d_vocab).to(self.device)
             ids = ids if ids.ndim == 2 else ids[None]
             batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
+        batch = Batch(*(each.to(self.device) for each in batch))
         self.check_length(batch.ids.shape[1])
         return batch
 

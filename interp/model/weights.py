@@ -195,13 +195,13 @@ class Weights:
     def normed(
         self, kind: NormKind, layer: int | None, x: Float[Tensor, "... d_model"]
     ) -> Float[Tensor, "... d_model"]:
-        """What a norm makes of x, in float64; x itself in a family without it."""
+        """What a norm makes of x, in float64 and where x is; x itself in a family without it."""
         norm, x = self.norm(kind, layer), x.double()
         if norm is None:
             return x
         centred = x - x.mean(-1, keepdim=True) if self.spec.norm == "layer" else x
         scale = (centred.square().mean(-1, keepdim=True) + self.spec.eps).sqrt()
-        normed: Tensor = centred / scale * norm.gain + norm.offset
+        normed: Tensor = centred / scale * norm.gain.to(x.device) + norm.offset.to(x.device)
         return normed
 
     def bias(self, kind: Kind, layer: int, expert: str = "") -> Float[Tensor, " width"]:

@@ -141,10 +141,10 @@ def _sides(opened: OpenedTask) -> tuple[list[Example], list[Example]]:
 def _batch(subject: Subject, chosen: Sequence[Example]) -> tuple[Batch, Tensor]:
     """The examples as one batch, and a mask of the positions they are read at."""
     batch = subject.pad([example.ids for example in chosen])
-    mask = torch.zeros_like(batch.mask)
+    mask = torch.zeros(batch.mask.shape, dtype=torch.bool)
     for row, example in zip(mask, chosen, strict=True):
         row[torch.tensor(example.reads) + len(row) - len(example.ids)] = True
-    return batch, mask
+    return batch, mask.to(batch.mask.device)
 
 
 def _mean(subject: Subject, chosen: Sequence[Example], site: Site) -> Tensor:

@@ -84,20 +84,22 @@ def read_batch(
     Args:
         observable: activations at `final_norm_in` -> its values, as `propagate.readout` makes it.
     """
-    kept: dict[Site, list[Array]] = {site: [] for site in sites}
     values, end = np.full(len(chosen), np.nan), Site("final_norm_in")
     readings = {site: feature_reading(site, subject.spec) for site in sites}
     wanted = [*sites, *([end] if observable else [])]
     rows = [example.ids for example in chosen]
     ((source, activations),) = passes(subject, rows, wanted, len(rows), special=True)
-    for i, example in enumerate(chosen):
-        tokens = (source.row == i).nonzero()[:, 0]
-        for site in sites:
-            read = readings[site].prepared(activations[site][tokens[example.reads]]).mean(0)
-            kept[site].append(read.double().cpu().numpy())
-        if observable:
-            values[i] = float(observable(activations[end][tokens[-1]]))
-    return ReadBatch({site: np.stack(vectors) for site, vectors in kept.items()}, values)
+    row = source.row.cpu()
+    tokens = [(row == i).nonzero()[:, 0] for i in range(len(chosen))]
+    kept = {}
+    for site in sites:
+        own = (activations[site][at[each.reads]] for at, each in zip(tokens, chosen, strict=True))
+        means = [readings[site].prepared(x).mean(0).double() for x in own]
+        kept[site] = torch.stack(means).cpu().numpy()
+    if observable:
+        ends = activations[end][torch.stack([at[-1] for at in tokens])].cpu()
+        values[:] = [float(observable(x)) for x in ends]
+    return ReadBatch(kept, values)
 
 
 def joined(chosen: Sequence[Example], read: Sequence[ReadBatch]) -> ReadExamples:

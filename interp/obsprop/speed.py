@@ -7,42 +7,35 @@ hook of every layer copied to the host.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-
-from interp.kernels.bench import seconds
 
 from ..directions import Directions
 from ..errors import UserError
-from ..model.catalog import resolve
+from ..model.bare import first_layers
 from ..model.subject import Subject, open_subject
+from ..timing import Pair, ratio_of, turns_of
 from .model_weights import StackedWeights
 from .observables import Observable
 from .paths import Node, path_feature
 from .scoring import as_directions, corpus_rows, stream_scores
 
 
-def overhead(
+def pair_of(
     subject: Subject,
     model: str,
     directions: Directions,
     rows: Sequence[Sequence[int]],
     batch_size: int = 8,
-    repeats: int = 5,
-) -> dict[str, Any]:
-    """Tokens per second of the bare pass and of scoring, in turns; `ratio` is of their medians,
-    `ratio_cpu` of their CPU time, which other programs on the machine hardly touch.
-
-    Args:
-        rows: of one length.
-    """
+) -> Pair:
+    """Scoring rows of one length, and the bare passes over them."""
     layer = directions.site.layer
     if directions.site.kind != "resid_pre" or not layer:
         raise UserError(f"there is no whole layer before {directions.site}: choose a later feature")
-    truncated = _truncated(model, layer, subject.device)
+    truncated = first_layers(model, layer, subject.device)
     batches = [
         torch.tensor(rows[start : start + batch_size], device=subject.device)
         for start in range(0, len(rows), batch_size)
@@ -57,39 +50,53 @@ def overhead(
         for _ in stream_scores(subject, rows, directions, batch_size):
             pass
 
-    tokens = sum(map(len, rows))
-    # in turns, after a round that warms up; medians [work, (by the clock, of CPU time)]
-    times = [[seconds(work) for work in (plain, score)] for _ in range(repeats + 1)]
-    bare, scored = np.median(times[1:], axis=0)
+    bare = "the bare forward pass to the same layer"
+    return Pair("scoring a corpus with a head's feature", bare, "obsprop", score, plain)
+
+
+def overhead(
+    subject: Subject,
+    model: str,
+    directions: Directions,
+    rows: Sequence[Sequence[int]],
+    batch_size: int = 8,
+    repeats: int = 5,
+) -> dict[str, Any]:
+    """Tokens per second of the bare pass and of scoring, in turns, and the ratio of their times."""
+    pair = pair_of(subject, model, directions, rows, batch_size)
+    turns, tokens = turns_of(pair, repeats), sum(map(len, rows))
+    ratio = ratio_of(pair, turns)
     return {
-        "tokens": tokens, "layer": layer, "features": len(directions),
-        "ratio": float(scored[0] / bare[0]), "ratio_cpu": float(scored[1] / bare[1]),
-        "bare_tokens_per_s": tokens / float(bare[0]),
-        "score_tokens_per_s": tokens / float(scored[0]),
+        "tokens": tokens, "layer": directions.site.layer, "features": len(directions),
+        "ratio": ratio.ratio, "ratio_cpu": ratio.ratio_cpu,
+        "bare_tokens_per_s": tokens / statistics.median(turn.bare_s for turn in turns),
+        "score_tokens_per_s": tokens / statistics.median(turn.ours_s for turn in turns),
     }  # fmt: skip
 
 
-def measure(model: str, head: str, tokens: int, batch_size: int = 8) -> dict[str, Any]:
-    """`overhead` of one head's feature of an arbitrary observable, over the default corpus."""
+def feature(model: str, head: str = "") -> tuple[Subject, Directions]:
+    """A model, and one head's feature of an arbitrary observable.
+
+    Args:
+        head: by default one near the end.
+    """
     subject = open_subject(model)
     assert subject.weights is not None  # a model by its name comes with its files
-    rows = corpus_rows(subject, None, tokens)
-    weights = StackedWeights(subject.weights)
+    weights, spec = StackedWeights(subject.weights), subject.spec
+    head = head or f"{max(spec.n_layers - 4, 1)}.{min(2, spec.n_heads - 1)}"
     observable = Observable("any", torch.tensor([0, 1]), torch.tensor([1.0, -1.0]))
-    feature = path_feature(weights, observable, (Node.parse(head),))
-    directions = as_directions(weights, [feature], "obsprop.speed")
+    found = path_feature(weights, observable, (Node.parse(head),))
+    return subject, as_directions(weights, [found], "obsprop.speed")
+
+
+def pairs(model: str) -> list[Pair]:
+    """For `interp bench all`."""
+    subject, directions = feature(model)
+    return [pair_of(subject, model, directions, corpus_rows(subject, None, 1024))]
+
+
+def measure(model: str, head: str, tokens: int, batch_size: int = 8) -> dict[str, Any]:
+    """`overhead` of one head's feature over the default corpus."""
+    subject, directions = feature(model, head)
+    rows = corpus_rows(subject, None, tokens)
     return overhead(subject, model, directions, rows, batch_size)
-
-
-def _truncated(model: str, layers: int, device: torch.device) -> Any:
-    """The base model with its first layers alone."""
-    from transformers import AutoModel
-
-    folder = resolve(model)
-    whole = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-    whole = whole.eval().to(device)
-    stacks = [m for m in whole.children() if isinstance(m, torch.nn.ModuleList)]
-    if len(stacks) != 1:
-        raise UserError(f"cannot tell which modules of {model} are its layers")
-    del stacks[0][layers:]
-    return whole

@@ -229,7 +229,7 @@ def passing_part(name: str, part: str) -> str:
 def save_tensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """safetensors' save_file, whose failures are OSErrors as any other file's.
+    """safetensors' save_file, from any device; its failures are OSErrors as any other file's.
 
     Raises:
         OSError: the file cannot be written; with its errno where the system gave one.
@@ -238,7 +238,7 @@ def save_tensors(
     from safetensors.torch import save_file
 
     try:
-        save_file({name: x.contiguous() for name, x in tensors.items()}, path, metadata)
+        save_file({name: x.cpu().contiguous() for name, x in tensors.items()}, path, metadata)
     except SafetensorError as error:  # what the system said is in its text only
         code = re.search(r"os error (\d+)", str(error))
         raise OSError(int(code[1]) if code else None, str(error)) from error

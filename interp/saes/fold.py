@@ -59,8 +59,9 @@ def folded(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and config for sae-lens to read, of activations as the model makes them."""
     weights = {key: weight.detach().clone() for key, weight in sae.state_dict().items()}
-    sae.process_state_dict_for_saving_inference(weights)
-    config = sae.cfg.get_inference_sae_cfg_dict()
+    sae.process_state_dict_for_saving_inference(weights)  # beside its own, on their device
+    weights = {key: weight.cpu() for key, weight in weights.items()}
+    config = sae.cfg.get_inference_sae_cfg_dict() | {"device": "cpu"}  # wherever it was trained
     read, given = spreads[plan.site], spreads[plan.gives or plan.site]
     for key in SCALED:
         if key in weights:

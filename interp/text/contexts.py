@@ -155,13 +155,13 @@ class ContextStream:
             yield Contexts(batch, counts, context, document)
 
     def _counted(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
-        counts = self.subject.counted(batch, self.no_data)
-        for row, mask in zip(counts, batch.mask, strict=True):
+        counts = self.subject.counted(batch, self.no_data).cpu()
+        for row, mask in zip(counts, batch.mask.cpu(), strict=True):
             inside = mask.nonzero()[:, 0]
             outside = torch.ones_like(inside, dtype=torch.bool)
             outside[[at for at in self.positions(len(inside)) if at >= self.skip]] = False
             row[inside[outside]] = False
-        return counts
+        return counts.to(batch.mask.device)
 
     def read(self, part: Contexts) -> tuple[Contexts, Tokens]:
         """The contexts without positions of massive activations, and the other activations.

@@ -4,13 +4,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from interp.darkmatter import error_saes
 from interp.errors import UserError
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
-from interp.saes import feed
 
-from .split_studies import LONG, PICTURES, REFUSED, kinds, settings
+from .small_studies import LONG, PICTURES, REFUSED, SMALL, kinds, settings
 
 TAKES = [
     pytest.param(name, marks=pytest.mark.slow if name in LONG else ())
@@ -26,10 +24,9 @@ def asked(tmp_path_factory, dog_model):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, own_home):
-    for name, value in (("HELD_OUT", 4), ("MEASURED", 4), ("POOL", 400)):
-        monkeypatch.setattr(feed, name, value)
-    for name, value in (("FIT_TOKENS", 59 * 8), ("CHECKED", 2), ("POOL", 400)):
-        monkeypatch.setattr(error_saes, name, value)
+    for module, sizes in SMALL.items():
+        for name, value in sizes.items():
+            monkeypatch.setattr(module, name, value)
 
 
 @pytest.mark.parametrize("study", TAKES)

@@ -1,7 +1,6 @@
 """What workers are lent is made once, is the same for all, and is gone when they are."""
 
 import os
-import pickle
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from interp.runs import workers_lent
 from interp.runs.workers import map_parts
 from interp.runs.workers_task import Workers
 
+from ..workers import sent
 from .parted import ROOT
 
 
@@ -86,6 +86,6 @@ def test_a_task_is_sent_as_settings_alone(dog_model):
     task = Slices.of(AtlasConfig(model=str(dog_model), k=8))
     task.lend()
     assert "stored_weights" in vars(task.config)
-    sent = pickle.loads(pickle.dumps(task))
-    assert sent == task
-    assert set(vars(sent.config)) == {field.name for field in fields(sent.config)}
+    other = sent(task)
+    assert other == task
+    assert set(vars(other.config)) == {field.name for field in fields(other.config)}

@@ -1,18 +1,17 @@
 """Streams against the naive whole capture, and what they cost."""
 
-import statistics as stdlib_statistics
-import time
 import weakref
 from unittest import mock
 
 import pytest
 import torch
 
+from interp.directions import speed
 from interp.errors import UserError
 from interp.model import edits
 from interp.model.subject import open_subject
-from interp.text.corpus import read_corpus, token_rows
 from interp.text.stream import stream
+from interp.timing import ratio_of, turns_of
 
 from .conftest import HEADS, RESID, SITES, close
 
@@ -84,41 +83,6 @@ def _remembering(capture, alive):
 
 @pytest.mark.slow
 def test_a_stream_costs_little_more_than_the_bare_forward():
-    """A ratio, interleaved in one process: 15.resid_post against the first 16 layers alone."""
-    assert stdlib_statistics.median(overheads()) <= 1.15
-
-
-def overheads(tokens=20_000, length=128, repeats=5):
-    """Seconds of `stream` over seconds of the bare truncated model, a repeat each.
-
-    They take turns batch by batch, so that what else the machine does hits both.
-    """
-    subject = open_subject("smollm2-135m")
-    rows = list(token_rows(read_corpus(None), subject.prompting, length, tokens))
-    batches = [torch.tensor(rows[i : i + 8]) for i in range(0, len(rows), 8)]
-    inner = subject._backend.model.model
-    layers, first = inner.layers, inner.layers[:16]
-
-    def bare(ids):
-        inner.layers = first
-        start = time.perf_counter()
-        with torch.no_grad():
-            inner(input_ids=ids)
-        took = time.perf_counter() - start
-        inner.layers = layers
-        return took
-
-    def one(passes):
-        start = time.perf_counter()
-        next(passes)
-        return time.perf_counter() - start
-
-    ratios = []
-    bare(batches[0])  # warms up
-    for turn in range(repeats):
-        passes, spent = stream(subject, rows, ["15.resid_post"], 8), [0.0, 0.0]
-        for number, ids in enumerate(batches):
-            for which in (0, 1) if (turn + number) % 2 else (1, 0):
-                spent[which] += one(passes) if which else bare(ids)
-        ratios.append(spent[1] / spent[0])
-    return ratios
+    """A ratio, in turns in one process: 15.resid_post against the first 16 layers alone."""
+    pair = speed.reading(open_subject("smollm2-135m"), "smollm2-135m")
+    assert ratio_of(pair, turns_of(pair, 20)).ratio_cpu <= 1.15

@@ -1,4 +1,5 @@
-"""Small settings of every study that takes a model, for going through them with a split one."""
+"""Small settings of every study that takes a device, for going through them with a split model and
+on a pretended GPU."""
 
 from __future__ import annotations
 
@@ -11,10 +12,12 @@ import torch
 import yaml
 
 from interp.analyses import analyses
+from interp.darkmatter import error_saes
 from interp.directions import Directions
 from interp.knob.prompts import Prompter, rows_of
 from interp.model.prompting import Prompting
 from interp.model.weights import open_weights
+from interp.saes import feed
 
 from ..circuits.two_neurons import TASK as TWO
 from ..darkmatter.planted import OTHELLO
@@ -44,6 +47,11 @@ LONG = (
     *("darkmatter.errors", "darkmatter.ladder", "othello.sae", "othello.probe", "othello.compare"),
 )
 """What takes seconds, twice."""
+SMALL: dict[Any, dict[str, int]] = {
+    feed: {"HELD_OUT": 4, "MEASURED": 4, "POOL": 400},
+    error_saes: {"FIT_TOKENS": 59 * 8, "CHECKED": 2, "POOL": 400},
+}
+"""Sizes that are no settings."""
 PICTURES = tuple(f"linearscope.{name}" for name in ("explain", "bias", "svd", "impulse", "sketch"))
 """Their networks are no models of text."""
 
@@ -51,6 +59,13 @@ PICTURES = tuple(f"linearscope.{name}" for name in ("explain", "bias", "svd", "i
 def kinds() -> dict[str, Any]:
     """The configs of all studies by their names."""
     return {kind.STUDY: kind for each in analyses().values() for kind in each.configs()}
+
+
+def made_small() -> None:
+    """Less of what the settings do not say."""
+    for module, sizes in SMALL.items():
+        for name, value in sizes.items():
+            setattr(module, name, value)
 
 
 def settings(folder: Path, dog_model: Path) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -127,6 +142,7 @@ def settings(folder: Path, dog_model: Path) -> dict[str, Callable[[], dict[str, 
         "othello.probe": lambda: {**games, "fit_games": 20, "score_games": 20, "passes": 1},
         "othello.compare": lambda: {**games, "choose_games": 20, "score_games": 20, "passes": 1},
         **_knobs(folder),
+        **_pictures(folder),
     }  # fmt: skip
 
 
@@ -191,15 +207,43 @@ def _knobs(folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
         return {**own, **words, "context": item.context, "query": item.query, "knob": str(knob)}
 
     none = {"adapter": "none"}
+    trained = {"rows": 32, "rank": 2, "bfloat16": False, "test": 4}
     learned = {
-        **none, "layers": (1,), "learn_items": 40, "knob_lr": 0.2, "validate": 6,
+        "layers": (1,), "learn_items": 40, "knob_lr": 0.2, "validate": 6,
         "steer_items": 6, "separate_items": 4, "text_tokens": 128,
     }  # fmt: skip
     return {
         "knob.data": data,
-        "knob.finetune": asked,
+        "knob.finetune": lambda: {**asked(), **trained},
         "knob.search": lambda: {**asked(), **none, "pairs": 4},
-        "knob.learn": lambda: {**asked(), **learned},
+        "knob.learn": lambda: {**asked(), **none, **learned},
         "knob.steer": steered,
-        "knob.run": asked,
+        "knob.run": lambda: {**asked(), **learned, **trained, "pairs": 4},
+    }
+
+
+NETWORKS = """
+from torch import nn
+
+class Scores(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+class Picture(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+"""
+
+
+def _pictures(folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
+    """LinearScope's studies of networks of one's own, which are looked up in `folder`."""
+    (folder / "small_networks.py").write_text(NETWORKS)
+    scores = {"model": "small_networks:Scores", "size": 16}
+    picture = {"model": "small_networks:Picture", "size": 16}
+    return {
+        "linearscope.explain": lambda: scores,
+        "linearscope.bias": lambda: {**scores, "images": ("moon", "chelsea")},
+        "linearscope.svd": lambda: {**picture, "k": 2},
+        "linearscope.impulse": lambda: {**picture, "at": ("8,9",)},
+        "linearscope.sketch": lambda: {"steps": 3, "crop": 16, "batch": 2},
     }
