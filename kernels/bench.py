@@ -169,7 +169,7 @@ def _in_turn(work: Callable[[int], None], items: Iterable[int]) -> None:
         work(item)
 
 
-def _mm(x: Tensor, w: Tensor, columns: int, every: Callable[..., None]) -> None:
+def _mm(x: Tensor, w: Tensor, columns: int, every: Callable[..., object]) -> None:
     """The bare product, tile by tile; `every` is `each` or `_in_turn`, over the blocks of rows."""
     buffers, blocks = Buffers(x.dtype, columns), cut(len(x))
 

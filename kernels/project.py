@@ -12,13 +12,16 @@ Equivalent naive code, which `impl="naive"` runs:
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from .projection import SIDES, Projection, Side
 from .scaling import scaled
+
+if TYPE_CHECKING:
+    from .rounding import Format
 
 Impl = Literal["auto", "screened", "screened16", "tiled", "triton", "naive"]
 
@@ -86,7 +89,7 @@ def project_topk(
     from .tiled import project_tiled
 
     job = (scaled(vectors.contiguous(), readout.contiguous()), k, sides, stats)
-    formats = {numbers.name: numbers for numbers in FORMATS}
+    formats: dict[str, Format] = {numbers.name: numbers for numbers in FORMATS}
     numbers, screened = formats.get(impl), None
     if impl == "auto" and worthwhile(vectors, readout):
         numbers = best_format()

@@ -16,11 +16,11 @@ NONE = float("nan")
 def of_kernels(config: KernelBenchConfig) -> Iterator[Ratio]:
     """The variants of the projection that can run here, at each shape."""
     for shape, summary in config.summaries():
-        for row in summary.itertuples():
-            if not row.variant.startswith("mm"):
-                about = ("kernels", f"{shape}: {NAMES[row.variant]}", NAMES["mm"])
-                ratios = (row.ratio, row.ratio_min, row.ratio_max, row.ratio_cpu)
-                yield Ratio(*about, *ratios, row.missing)
+        for row in summary.to_dict("records"):
+            if not row["variant"].startswith("mm"):
+                about = ("kernels", f"{shape}: {NAMES[row['variant']]}", NAMES["mm"])
+                names = ("ratio", "ratio_min", "ratio_max", "ratio_cpu")
+                yield Ratio(*about, *(row[name] for name in names), row["missing"])
 
 
 def of_analyses(sources: Mapping[str, Source], model: str, repeats: int) -> Iterator[Ratio]:

@@ -34,4 +34,4 @@ def whole_model(model: str, device: torch.device) -> Any:
     whole = AutoModelForCausalLM.from_pretrained(
         resolve(model), dtype=torch.float32, trust_remote_code=False
     )
-    return whole.eval().to(device)
+    return whole.eval().to(device)  # type: ignore[no-untyped-call]

@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
     decoded: Decoded
     lengths: Float[Tensor, " n"]
-    index: pd.DataFrame
+    which: pd.DataFrame
 
 
 class Decoder:
@@ -90,7 +90,7 @@ class Decoder:
         Raises:
             UserError: logits or a length beyond what float32 holds.
         """
-        found, index = of.decoded, of.index
+        found, index = of.decoded, of.which
         moments, std = found.moments, found.std
         own_std = moments.var.sqrt().double() * found.scale
         there = torch.ones_like(std).where(own_std >= torch.finfo(torch.float32).tiny, torch.nan)
