@@ -19,8 +19,8 @@ def of_kernels(config: KernelBenchConfig) -> Iterator[Ratio]:
         for row in summary.to_dict("records"):
             if not row["variant"].startswith("mm"):
                 about = ("kernels", f"{shape}: {NAMES[row['variant']]}", NAMES["mm"])
-                names = ("ratio", "ratio_min", "ratio_max", "ratio_cpu")
-                yield Ratio(*about, *(row[name] for name in names), row["missing"])
+                ratios = (row["ratio"], row["ratio_min"], row["ratio_max"], row["ratio_cpu"])
+                yield Ratio(*about, *ratios, row["missing"])
 
 
 def of_analyses(sources: Mapping[str, Source], model: str, repeats: int) -> Iterator[Ratio]:

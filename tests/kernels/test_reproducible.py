@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROJECT = """
 import hashlib, torch
 from interp.kernels import project_topk
@@ -19,6 +21,7 @@ for impl in CPU_IMPLS:
 """
 
 
+@pytest.mark.slow
 def test_fresh_and_cached_code_give_the_same_bits(tmp_path):
     def run():
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}

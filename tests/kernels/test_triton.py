@@ -91,6 +91,7 @@ def test_odd_shapes(n, tiles, tail, d, k):
     assert got.impl == "triton"
 
 
+@pytest.mark.slow
 def test_bfloat16_operands_over_the_border_of_a_tile():
     """At the sizes of the product; more are asked for than there are bins."""
     x, w = operands(2, triton_scan.TILE + 5, 123)
@@ -188,6 +189,7 @@ def test_the_level_is_the_kth_of_the_groups_of_bins(bins):
         assert torch.equal(places[row, side, : len(reached)].long(), reached)
 
 
+@pytest.mark.slow
 def test_rows_without_room_for_their_candidates_are_searched_again(monkeypatch):
     """More of them than are searched at once, in more steps than one program takes. No candidate
     corrects their statistics, only the mean, of which bfloat16 loses up to 0.03."""
@@ -312,6 +314,7 @@ def test_the_benchmark_runs():
     assert all(row["exact"] for rows in exact.values() for row in rows)
 
 
+@pytest.mark.slow
 @small_steps()
 def test_statistics_at_every_scale_that_float32_holds():
     """Of rows, and of a read-out; and of one with a row many times longer than others."""

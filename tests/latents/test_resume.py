@@ -102,6 +102,7 @@ def kill(store, at):
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
 
 
+@pytest.mark.slow
 def test_killed_once(whole, tmp_path):
     kill(tmp_path, 4)
     same(whole, run_or_load(SMALL, Store(tmp_path)))

@@ -163,6 +163,7 @@ def test_a_stopped_fit_goes_on_where_it_was(config, stopped_at_row_45, tmp_path,
     torch.testing.assert_close((3 * halves[0] + 2 * halves[1]) / 5, J)
 
 
+@pytest.mark.slow
 def test_a_fit_begun_here_and_finished_by_two_workers_is_the_same_to_the_byte(
     config, stopped_at_row_45, tmp_path
 ):

@@ -52,7 +52,7 @@ def ours(native, batch, made):
     return native.capture(batch, native.sites), plain, edited_logits(native, batch, made)
 
 
-@pytest.mark.parametrize("backend", ["bridge", "nnsight"])
+@pytest.mark.parametrize("backend", [pytest.param("bridge", marks=pytest.mark.slow), "nnsight"])
 def test_backends_agree_on_smollm2(native, batch, made, ours, backend):
     other = open_subject("smollm2-135m", backend, attention="eager")
     assert max(native.parity, other.parity) < 1e-4
