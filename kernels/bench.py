@@ -34,8 +34,8 @@ from torch import Tensor
 from .blocks import ROWS, Buffers, cut, each
 from .data import gaussian
 from .project import Impl, project_topk
-from .rounding import Format
-from .screened import FORMATS, STEP, some_rows
+from .rounding import STEP, Format, some_rows
+from .screened import FORMATS
 from .tiled import COLUMNS
 
 Timing = dict[str, float | str | int]

@@ -64,7 +64,7 @@ def _sorted(keys, count, limit, c):  # type: ignore[no-untyped-def]
     most = c + c // 8
     if count > most:
         cut, count = keep_best(keys, count, c, most)
-        limit = score_of(cut)
+        limit = max(limit, score_of(cut))
     for i in range(1, count):
         key, j = keys[i], i
         while j > 0 and keys[j - 1] < key:
@@ -131,13 +131,16 @@ def settle(  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
-def _replace(sums, r, sign, centre, soft, was, now, count, kth, vocabulary):  # type: ignore[no-untyped-def]
-    """Put exact logits `now` in the place of `count` others in a sums of row r (see scan.py).
+def replace(  # type: ignore[no-untyped-def]
+    sums, r, sign, centre, soft, was, now, count, known, kth, vocabulary
+):
+    """Put better logits `now` in the place of `count` others in a sums of row r (see scan.py).
 
     Returns what may still be wrong with the logsumexp of side `sign`, in nats: nothing, if the
     others would be too little even if the whole vocabulary were at `kth`, which none of them is
     above; else the share of the probability that is not replaced, times the typical error of what
-    is, and float32's rounding of the sum, of which the replaced terms were taken off.
+    is (at least `known`), and float32's rounding of the sum, of which the replaced terms were taken
+    off.
     """
     squares, doubt = 0.0, 0.0
     for i in range(count):
@@ -166,7 +169,7 @@ def _replace(sums, r, sign, centre, soft, was, now, count, kth, vocabulary):  # 
             if ceiling < NOTHING * total:
                 others = weighted = 0.0
             else:
-                typical = soft * np.sqrt(squares / max(count, 1))
+                typical = max(known, soft * np.sqrt(squares / max(count, 1)))
                 lost = others * typical + SUM * before
                 # beyond a fraction of a nat even the share of the others is a guess
                 known = total + others > 0.0 and typical < 0.5
@@ -190,12 +193,13 @@ def rescore(  # type: ignore[no-untyped-def]
                     is 0 only where the vector is 0
         tail [n]    bound on the error of a float64 logit
         shift [n]   x . mean of the read-out if that was taken off before screening, else 0
-        shrink [n]  what screened logits have to be multiplied with to be right on average
+        shrink [n]  what screened logits were multiplied with in `sums`, to be right on average
+        doubt [n]   the least that a logit in `sums` is typically off, in nats
 
     Exact scores also replace screened ones in `sums`, of which `centre` [n] is the centre, and
-    `doubt` [n] becomes what `_replace` says. Writes `logits`, `ids` and `certified` as `settle`
-    does, to `cut` the k-th exact score so far, less its error, and to `first` the best score as the
-    sums know it: without the shift, and not yet shrunk.
+    `doubt` becomes what `replace` says. Writes `logits`, `ids` and `certified` as `settle` does, to
+    `cut` the k-th exact score so far, less its error, and to `first` the best score as the sums
+    know it: without the shift.
     """
     best, best_id = np.empty(k, np.float64), np.empty(k, np.int64)
     was, now = np.empty(keys.shape[1], np.float64), np.empty(keys.shape[1], np.float64)
@@ -218,8 +222,9 @@ def rescore(  # type: ignore[no-untyped-def]
         for i in range(kept + 1):
             if i + AHEAD < kept:
                 _fetch(readout, token_of(keys[r, i + AHEAD]))
-            screened = np.float64(score_of(keys[r, i]) if i < kept else rest)
-            reach = screened + error[r] + rounding * abs(screened)
+            # what is left: the next ones, and all that was not kept
+            left = np.float64(max(score_of(keys[r, i]), rest) if i < kept else rest)
+            reach = left + error[r] + rounding * abs(left)
             if i >= k and reach < best[k - 1] - sign * shift[r] - tail[r]:
                 proven = True
                 break
@@ -231,20 +236,22 @@ def rescore(  # type: ignore[no-untyped-def]
             if score > best[k - 1] or (score == best[k - 1] and token < best_id[k - 1]):
                 _insert(best, best_id, score, token)
             # each side answers for its half of the row, so that none is replaced twice
+            screened = shrink[r] * np.float64(score_of(keys[r, i]))
             if screened - sign * centre[r] > 0.0:
                 was[replaced] = sign * screened
-                now[replaced] = (logit - shift[r]) / shrink[r]
+                now[replaced] = logit - shift[r]
                 replaced += 1
         if sums.shape[1]:
-            kth = (best[k - 1] - sign * shift[r]) / shrink[r] if proven else np.inf
-            doubt[r] = _replace(
-                sums, r, sign, centre[r], soft[r], was, now, replaced, kth, readout.shape[0]
-            )
+            kth = best[k - 1] - sign * shift[r] if proven else np.inf
+            doubt[r] = replace(
+                sums, r, sign, centre[r], soft[r], was, now, replaced, doubt[r], kth,
+                readout.shape[0],
+            )  # fmt: skip
         certified[r] = proven
         cut[r] = best[k - 1] - tail[r]
         logits[r] = sign * best
         ids[r] = best_id
-        first[r] = (best[0] - sign * shift[r]) / shrink[r]
+        first[r] = best[0] - sign * shift[r]
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

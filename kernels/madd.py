@@ -29,12 +29,17 @@ def _features() -> dict[str, bool]:
     return dict(binding.get_host_cpu_features())
 
 
+def has(feature: str) -> bool:
+    """Whether this processor has a feature, by LLVM's name."""
+    return bool(_features().get(feature))
+
+
 def supported() -> bool:
     """Whether this processor multiplies pairs of int16 in an instruction."""
-    return bool(_features().get("avx2"))
+    return has("avx2")
 
 
-WIDE = bool(_features().get("avx512bw"))
+WIDE = has("avx512bw")
 LANES = 16 if WIDE else 8
 """Sums of a register."""
 ROWS = 8 if WIDE else 4

@@ -9,9 +9,11 @@ import torch
 
 from .blocks import INNER, SIGNS, State, each, product
 from .exact import LOST, exact_topk, rescore, settle
+from .fine import Fine
 from .projection import Extremes, Moments, Projection, central_moments, softmax_statistics
 from .scaling import Operands, soft
 from .scan import BOTTOM, TOP
+from .sharpen import sharpen
 
 AGAIN = 64
 """Rows of one second search over the whole vocabulary."""
@@ -41,21 +43,20 @@ class Results:
         """The first score, as the sums know it (see `exact.rescore`)."""
         self.doubt = {side: np.zeros(n) for side in self.sides}
         """What may be wrong with a logsumexp, in nats (see `exact.rescore`)."""
-        self.lost = np.zeros(n, np.bool_)
-        """Whether a row's power sums were lost when exact logits replaced others."""
-        self.sums = np.zeros((n, 10))
-        self.mean, self.shift, self.shrink = np.zeros(n), np.zeros(n), np.ones(n)
-        """Exact means of the rows, what was taken off every logit before it was scanned, and what
-        scanned logits have to be multiplied with."""
+        self.sums, self.before = np.zeros((n, 10)), np.zeros((n, 2))
+        """The sums, and those of even powers before exact logits replaced others."""
+        self.mean, self.shift = np.zeros(n), np.zeros(n)
+        """Exact means of the rows, and what was taken off every logit before it was scanned."""
 
     def of(self, side: str, rows: slice) -> tuple[np.ndarray, ...]:
         """Logits, ids, certified, cut and best of one side of some rows."""
         arrays = (self.logits, self.ids, self.certified, self.cut, self.best)
         return tuple(array[side][rows] for array in arrays)
 
-    def soft(self, rows: slice = slice(None)) -> np.ndarray:
-        """[rows] float32: what differences of scanned logits are in nats."""
-        return soft(self.operands.unit[rows] * self.shrink[rows])
+    def soft(self, rows: slice = slice(None), shrink: np.ndarray | float = 1.0) -> np.ndarray:
+        """[rows] float32: what differences of logits are in nats, if `shrink` [rows] is still to be
+        multiplied with them."""
+        return soft(self.operands.unit[rows] * shrink)
 
     def share(self, rows: slice) -> float:
         """Share of some rows certified on all sides."""
@@ -71,27 +72,54 @@ class Results:
             candidates = (*state.side(side), self.k, kept, SIGNS[side])
             settle(*candidates, *given, *self.of(side, rows))
 
+    def scanned(self, rows: slice, state: State, shrink: np.ndarray | float = 1.0) -> None:
+        """All logits of some rows were scanned, and the sums are made those of logits times
+        `shrink` [rows]."""
+        self.before[rows] = state.sums[:, 1:4:2]
+        powers = np.power.outer(shrink, [1, 2, 3, 4, 1, 1])
+        state.sums[:, [0, 1, 2, 3, TOP, BOTTOM]] *= powers
+
+    def sharpen(
+        self, rows: slice, state: State, fine: Fine, coarse: np.ndarray, single: np.ndarray,
+        shrink: np.ndarray, centre: np.ndarray, stats: bool,
+    ) -> None:  # fmt: skip
+        """`sharpen.sharpen` of some rows on all sides; arguments as in `rescore`, before and after
+        which there are errors `coarse` and `fine.error` [rows]."""
+        errors = coarse, fine.error[rows], self._double(single), fine.unit
+        soft, easy = self.soft(rows).astype(np.float64), len(fine.easy)
+        given = shrink, soft, centre, easy
+        for side in self.sides:
+            candidates = (*state.side(side), self.k, SIGNS[side], *fine.operands(rows))
+            sums = state.sums if stats else state.sums[:, :0]
+            sharpen(*candidates, *errors, *given, sums, self.doubt[side][rows])
+
     def rescore(
         self, rows: slice, state: State, kept: int, chosen: np.ndarray,
-        error: tuple[np.ndarray, float], single: np.ndarray, centre: np.ndarray, stats: bool,
+        error: tuple[np.ndarray, float], single: np.ndarray, shrink: np.ndarray,
+        centre: np.ndarray, stats: bool,
     ) -> None:  # fmt: skip
         """`exact.rescore` of some rows, of which `chosen` are wanted, on all sides.
 
         Args:
             error: the bound on the error of a scanned logit [rows], and what of its size is added.
             single: [rows] bound on the error of a float32 logit.
+            shrink: [rows] what scanned logits were multiplied with in the sums.
+            centre: [rows] of the sums.
         """
-        # a float64 sum is made in one piece; the other half of 2^-28 is for x . shift, taken off it
-        double = single * 2.0**-28 * -(-self.x.shape[1] // INNER)
-        sums, before = state.sums if stats else state.sums[:, :0], state.sums[:, 1:4:2].copy()
-        given = self.x[rows], self.w, self.factor[rows], chosen, *error, double
-        moved = self.shift[rows], self.shrink[rows], self.soft(rows).astype(np.float64)
+        sums = state.sums if stats else state.sums[:, :0]
+        given = self.x[rows], self.w, self.factor[rows], chosen, *error, self._double(single)
+        moved = self.shift[rows], shrink, self.soft(rows).astype(np.float64), centre
         for side in self.sides:
             candidates = (*state.side(side), self.k, kept, SIGNS[side])
             own = sums, self.doubt[side][rows], *self.of(side, rows)
-            rescore(*candidates, *given, *moved, centre.astype(np.float64), *own)
+            rescore(*candidates, *given, *moved, *own)
             self.cut[side][rows][chosen] -= single[chosen]
-        self.lost[rows] |= (before > LOST * state.sums[:, 1:4:2]).any(1)
+
+    def _double(self, single: np.ndarray) -> np.ndarray:
+        """Bound on the error of a float64 logit, from that of a float32 one."""
+        # a float64 sum is made in one piece; the other half of 2^-28 is for x . shift, taken off it
+        bound: np.ndarray = single * 2.0**-28 * -(-self.x.shape[1] // INNER)
+        return bound
 
     def _search_again(self, side: str) -> None:
         """Search the rows that are not certified over the whole vocabulary."""
@@ -130,7 +158,8 @@ class Results:
         )
         if stats:
             doubt = np.max([self.doubt[side] for side in self.sides], axis=0)
-            noisy = self.lost | (noise > limit * self._deviation())
+            lost = (self.before > LOST * self.sums[:, 1:4:2]).any(1)
+            noisy = lost | (noise > limit * self._deviation())
             correct(found, self.operands, again, noisy, doubt > limit)
         return found
 
@@ -141,7 +170,7 @@ class Results:
         return deviation
 
     def _moments(self) -> Moments:
-        powers = self.sums[:, :4] / len(self.w) * self.shrink[:, None] ** np.arange(1, 5)
+        powers = self.sums[:, :4] / len(self.w)
         unit = self.operands.unit
         return central_moments(*map(torch.from_numpy, (powers, self.mean * unit, unit)))
 
@@ -153,7 +182,7 @@ class Results:
         at = TOP if side == "top" else BOTTOM
         reference, total, weighted = self.sums[:, at : at + 3].T
         y_best = self.soft() * (self.best[side] - reference)
-        reference = (self.shrink * reference + sign * self.shift) * unit
+        reference = (reference + sign * self.shift) * unit
         with np.errstate(invalid="ignore", divide="ignore"):  # rows in doubt are computed again
             columns = (y_best, np.log(total), weighted / total, reference)
         return Extremes(ids, logits, *softmax_statistics(*map(torch.from_numpy, columns)))

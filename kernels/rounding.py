@@ -21,6 +21,8 @@ from torch import Tensor
 from .blocks import INNER, each
 from .candidates import MATH
 
+STEP = 16
+"""Rows of a tile are a multiple of this, so that torch never leaves oneDNN for a fallback."""
 CHUNK = 1024
 """Rows that one worker rounds or measures at a time."""
 
@@ -85,7 +87,7 @@ def float32_error(lengths: np.ndarray, longest: float, d: int) -> np.ndarray:
     return np.where(lengths > 0, error, 0.0)
 
 
-Screened = Literal["screened", "screened16"]
+Screened = Literal["screened", "screened8", "screened16"]
 Tile = tuple[Tensor, np.ndarray]
 """Where products go, and its numpy view (`blocks.Buffers`)."""
 
@@ -103,12 +105,30 @@ class Format:
     """Of the products."""
     number: ClassVar[torch.dtype]
     """Of the rounded operands."""
+    bits: ClassVar[type] = np.int16
+    """In which they are rounded: as wide as `number`, which numpy may lack."""
     mild: ClassVar[torch.dtype]
     """In which small corrections are computed."""
+    fine: ClassVar[Format | None] = None
+    """A finer format for the tokens that this one rounds worst, and for candidates before they are
+    scored in float64."""
+    sample: ClassVar[int] = 2048
+    """Rows of the read-out that give its second moments."""
+    spread: ClassVar[float] = 1.0
+    """Error over standard deviation of the logits, of real models over Gaussian data."""
+
+    @property
+    def bytes(self) -> int:
+        """Of a number of the read-out, in this format and the finer one."""
+        return self.number.itemsize + (self.fine.bytes if self.fine else 0)
 
     def supported(self) -> bool:
         """Whether this processor multiplies such numbers in hardware."""
         raise NotImplementedError
+
+    def fast(self) -> bool:
+        """Whether torch uses that hardware, where this is in doubt."""
+        return True
 
     def sound(self) -> bool:
         """Whether products here keep to `error`."""
@@ -172,7 +192,7 @@ class Format:
         factors = np.ones(rows, np.float32) if factor is None else factor.numpy()
         count = -(-rows // multiple) * multiple
         # numpy asks for huge pages, torch does not: a fifth of the time goes into small pages
-        values = np.empty((count, d + d % 2), np.int16)
+        values: np.ndarray = np.empty((count, d + d % 2), self.bits)
         values.reshape(step, count // step, d + d % 2)[:, rows // step :] = 0
         values[:, d:] = 0
         scales, (lengths, losses) = np.ones(count, np.float32), np.zeros((2, rows))
@@ -184,3 +204,9 @@ class Format:
         mean = in_chunks(chunk, rows, d)
         kept = torch.from_numpy(values).view(self.number)
         return Rounded(kept, torch.from_numpy(scales), lengths, losses, mean)
+
+
+def some_rows(x: Rounded, rows: slice) -> Rounded:
+    """Some of the rounded vectors, padded to a multiple of STEP."""
+    padded = slice(rows.start, -(-rows.stop // STEP) * STEP)
+    return x._replace(values=x.values[padded], scales=x.scales[padded])

@@ -18,6 +18,8 @@ nats.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -133,13 +135,14 @@ def _add_powers(tile, at, width, centre, sums, r):  # type: ignore[no-untyped-de
     """Fold a row into its power sums; the sum of its t^4."""
     size = 1.0
     s1, s2, s3, s4 = _power_sums(tile, at, width, centre, np.float32(1.0))
-    if not FOURTH[0] < s4 < FOURTH[1]:  # take powers of t / max |t| instead
+    if not FOURTH[0] < s4 < FOURTH[1]:  # take powers of t over about max |t| instead
         high, low = _extremes(tile, at, width)
         largest = max(high - centre, centre - low)
         if largest < LEAST:
             return 0.0
-        size = np.float64(largest)
-        s1, s2, s3, s4 = _power_sums(tile, at, width, centre, np.float32(1.0) / largest)
+        # a power of two, so that no digit changes
+        size = math.ldexp(1.0, min(math.frexp(largest)[1], 126))
+        s1, s2, s3, s4 = _power_sums(tile, at, width, centre, np.float32(1.0 / size))
     sums[r, 0] += size * s1
     sums[r, 1] += size**2 * s2
     sums[r, 2] += size**3 * s3

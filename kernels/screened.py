@@ -1,21 +1,23 @@
-"""The fused projection on the CPU, screened in bfloat16 and proven: products take half the time.
+"""The fused projection on the CPU, screened in few bits and proven: products take half the time.
 
-The logits are computed in bfloat16, tile by tile, and scanned as in `tiled.py`. The best of them
-are scored again in float64 until nothing left can belong to the top k (`exact.rescore`, with the
-bound of `rounding.py`). If the candidates run out before that is proven, the row is searched again
-over the whole vocabulary in float32. So ids and logits are exact whatever the data; the data only
-decide how many rows are searched twice.
+The logits are computed in bfloat16, int8 or int16, tile by tile, and scanned as in `tiled.py`. The
+best of them are scored again in float64 until nothing left can belong to the top k
+(`exact.rescore`, with the bound of `rounding.py`); those of int8 in int16 first (`sharpen.py`). If
+the candidates run out before that is proven, the row is searched again over the whole vocabulary in
+float32. So ids and logits are exact whatever the data; the data only decide how many rows are
+searched twice.
 
 Centring. W - mean(W) has the same ranks and statistics as W, except that the mean and the logsumexp
 differ by x . mean(W). Where the rows of W have a common part, it is taken off first. The bound
 shrinks with the rows, and what rounding x does to the common part shifts no statistic.
 
 Precision of the statistics. The mean is exact. The others are sums over screened logits, each off
-by a relative 2^-9 or so, at random. Exact logits replace those of the rescored candidates, where
-heavy tails and concentrated probability sit; the other errors average out over the vocabulary. The
-statistics are less accurate than those of a float32 product and far more accurate than those of a
-bfloat16 product; docs/kernels.md has the measured errors of all three. `impl="tiled"` computes
-them in float32.
+at random: in bfloat16 by a relative 2^-9 or so, in int16 by much less, in int8 by a few times more.
+Exact logits replace those of the rescored candidates, where heavy tails and concentrated
+probability sit, and in int8 int16's replace those of all others that came near; the other errors
+average out over the vocabulary. The statistics are less accurate than those of a float32 product
+and far more accurate than those of a bfloat16 product; docs/kernels.md has the measured errors of
+all paths. `impl="tiled"` computes them in float32.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ import math
 import statistics
 import threading
 from itertools import starmap
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,29 +33,30 @@ from torch import Tensor
 
 from .bfloat16 import BFLOAT16
 from .blocks import ROWS, Buffers, cut, each, new_state
-from .integers import INT16
+from .fine import Fine, in_slabs
+from .integers import INT8, INT16
 from .projection import Projection
 from .results import Results
-from .rounding import Format, Rounded, float32_error
+from .rounding import STEP, Format, Rounded, float32_error, some_rows
 from .scaling import Operands
+from .slabs import strided
 from .tiled import project_tiled
 
-FORMATS: tuple[Format, ...] = (BFLOAT16, INT16)
+FORMATS: tuple[Format, ...] = (BFLOAT16, INT8, INT16)
 """Fastest first, where the processor has them."""
 SAMPLE = 2048
-"""Rows of the read-out that decide whether it is centred, and give its second moments."""
+"""Rows of the read-out that decide whether it is centred."""
 LONG = 4.0
 """Times the median length that a row of the sample counts for at most."""
 DOUBT = 2.0**-4
 """Nats, or standard deviations, that a row may be off before it is computed in float32; what is
 compared with it are estimates from above."""
-STEP = 16
-"""Rows of a tile are a multiple of this, so that torch never leaves oneDNN for a fallback."""
 
 
 def best_format() -> Format | None:
     """The numbers that this processor screens fastest with; None: float32 is as fast."""
-    return next((each for each in FORMATS if each.supported() and each.sound()), None)
+    usable = (one for one in FORMATS if one.supported() and one.sound() and one.fast())
+    return next(usable, None)
 
 
 def worthwhile(vectors: Tensor, readout: Tensor) -> bool:
@@ -70,40 +72,16 @@ def candidates(numbers: Format, k: int, d: int, vocabulary: int) -> int:
         return vocabulary
     normal = statistics.NormalDist()
     kth = -normal.inv_cdf(k / vocabulary)  # in standard deviations, as is the error
-    error = math.sqrt(d) * (numbers.loss(d) + numbers.summing(d)) + numbers.unit * kth
+    loss = numbers.spread * numbers.loss(d) + numbers.summing(d)
+    error = math.sqrt(d) * loss + numbers.unit * kth
     within = vocabulary * normal.cdf(error - kth)
     return min(math.ceil(within + 3.0 * math.sqrt(within) + 6.0), vocabulary)
-
-
-class Slab(NamedTuple):
-    """The tokens first, first + step, ... of the vocabulary, `width` of them."""
-
-    first: int
-    step: int
-    width: int
-    kept: int
-    """Candidates worth keeping a side after this slab and those before it."""
-
-
-def strided(vocabulary: int, kept: int, columns: int) -> list[Slab]:
-    """The slabs of a vocabulary: every step-th token, because its order is not random.
-
-    So each slab is a fair sample. Of the best `kept` only a share lies in the first slabs, and they
-    keep that share, plus 3 standard deviations and a few. A row with more than that in there ends
-    with too few candidates, is not proven, and is searched again.
-    """
-    step = -(-vocabulary // columns)
-    slabs = []
-    for first in range(step):
-        share = kept * (first + 1) / step
-        worth = min(math.ceil(share + 3.0 * math.sqrt(share) + 4.0), kept)
-        slabs.append(Slab(first, step, len(range(first, vocabulary, step)), worth))
-    return slabs
 
 
 class Screen:
     """Both operands made ready for screening: rounded, the read-out centred if that is tighter.
 
+    `tokens` of the vocabulary are screened in `numbers`, the others in the finer format (`fine`).
     `error`, `float32_error` [n] bound the errors of each row's logits, screened (without the
     rounding of the logit) and in float32; `noise` [n] is the typical error of a screened one.
     """
@@ -117,10 +95,19 @@ class Screen:
         shifts = (nothing, some.mean(0, dtype=torch.float64).float())
         bounds = [self._error(numbers.round(some, shift, 1)).sum() for shift in shifts]
         self.shift = shifts[int(np.argmin(bounds))]
-        slabs = len(strided(len(readout), 1, numbers.columns))
-        self.w = numbers.round(readout, self.shift, numbers.columns, slabs)
-        self.right = numbers.right(self.w, slabs)
-        self.error = self._error(self.w)
+        self.fine, self.tokens, columns = None, len(readout), numbers.columns
+        if numbers.fine:
+            self.w = numbers.round(readout, self.shift, 1)
+            self.fine = Fine(numbers, operands, self.shift, self.x, self.w)
+            ids, self.tokens = self.fine.easy, len(self.fine.easy)
+            own: np.ndarray | slice
+            own, self.w = ids, in_slabs(self.w, ids, columns)
+            some = readout[torch.from_numpy(ids[:: max(len(ids) // numbers.sample, 1)])]
+        else:
+            slabs = len(strided(len(readout), 1, columns))
+            own, self.w = slice(None), numbers.round(readout, self.shift, columns, slabs)
+        self.right = numbers.right(self.w, len(strided(self.tokens, 1, columns)))
+        self.error = self._error(self.w, own)
         longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
         lengths, d = self.x.lengths + self.x.losses, len(self.shift)
         self.float32_error = float32_error(lengths, longest, d)
@@ -162,14 +149,9 @@ class Screen:
         along, more = (image * x).sum(1), (image * (own - x)).sum(1)
         return torch.where((along > 0) & (more > -along), 1.0 + more / along, 1.0).numpy()
 
-    def _error(self, w: Rounded) -> np.ndarray:
-        return self.numbers.error(self.x, float(w.lengths.max()), float(w.losses.max()))
-
-
-def some_rows(x: Rounded, rows: slice) -> Rounded:
-    """Some of the rounded vectors, padded to a multiple of STEP."""
-    padded = slice(rows.start, -(-rows.stop // STEP) * STEP)
-    return x._replace(values=x.values[padded], scales=x.scales[padded])
+    def _error(self, w: Rounded, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        longest, worst = float(w.lengths[rows].max()), float(w.losses[rows].max())
+        return self.numbers.error(self.x, longest, worst)
 
 
 def project_screened(
@@ -190,28 +172,37 @@ def project_screened(
     screen, results = Screen(numbers, operands, stats), Results(operands, k, sides)
     readout, columns = operands.readout, numbers.columns
     kept = candidates(numbers, k, readout.shape[1], len(readout))
-    slabs = list(zip(strided(len(readout), kept, columns), screen.right, strict=True))
+    slabs = list(zip(strided(screen.tokens, kept, columns), screen.right, strict=True))
     buffers, hopeless = Buffers(numbers.tile, columns), threading.Event()
 
     def block(rows: slice) -> None:
         if hopeless.is_set():
             return
         exact = operands.rows(rows)
-        results.shrink[rows] = shrink = screen.shrink(exact, rows)
+        shrink = screen.shrink(exact, rows)
         exact = exact.double()
         results.shift[rows] = exact @ screen.shift.double()
         results.mean[rows] = exact @ screen.w.mean
         centre = ((results.mean[rows] - results.shift[rows]) / shrink).astype(np.float32)
-        state, soft = new_state(centre, kept, results.sides), results.soft(rows)
+        state, soft = new_state(centre, kept, results.sides), results.soft(rows, shrink)
         own = some_rows(screen.x, rows)
         tile = buffers.view(len(own.values), columns)
         for slab, right in slabs:
             sizes = (slab.width, slab.first, slab.step)
             numbers.multiply(own, right, tile)
             numbers.scan(own, right, tile, *sizes, soft, centre, *state, slab.kept, stats)
-        everyone, error = np.ones(len(centre), np.bool_), (screen.error[rows], numbers.unit)
-        single = screen.float32_error[rows]
-        results.rescore(rows, state, kept, everyone, error, single, centre, stats)
+        single, error, fine = screen.float32_error[rows], screen.error[rows], screen.fine
+        if fine:
+            others = fine.scan(rows, shrink, tile, soft, centre, state, kept, stats)
+            error = np.maximum(error, others)
+        shrink = shrink.astype(np.float64)
+        shrunk = centre * shrink
+        results.scanned(rows, state, shrink)
+        if fine:
+            results.sharpen(rows, state, fine, error, single, shrink, shrunk, stats)
+            error, shrink = fine.error[rows], np.ones(len(shrink))
+        everyone, errors = np.ones(len(centre), np.bool_), (error, numbers.unit)
+        results.rescore(rows, state, kept, everyone, errors, single, shrink, shrunk, stats)
         results.sums[rows] = state.sums
         if rows.start == 0 and results.share(rows) < min_certified:
             hopeless.set()

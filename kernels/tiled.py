@@ -68,7 +68,9 @@ def project_tiled(operands: Operands, k: int, sides: tuple[str, ...], stats: boo
             scan_tile(values, width, first, 1, soft, centre, *state, kept, stats)
         coarse = stats & (rounding * soft > FRACTION)
         results.settle(rows, state, kept, ~coarse, bound)
-        results.rescore(rows, state, kept, coarse, (bound, 0.0), bound, centre, stats)
+        results.scanned(rows, state)
+        as_scanned = np.ones(len(own)), centre.astype(np.float64)
+        results.rescore(rows, state, kept, coarse, (bound, 0.0), bound, *as_scanned, stats)
         results.sums[rows] = state.sums
 
     each(block, starmap(slice, cut(len(operands.vectors))))

@@ -15,8 +15,10 @@ NAMES = {
     "mm": "bare product, torch's threads",
     "mm_workers": "bare product, worker threads",
     "mm_screened": "bare bfloat16 product",
+    "mm_screened8": "bare int8 product",
     "mm_screened16": "bare int16 product",
     "screened": "fused, bfloat16 screen, exact",
+    "screened8": "fused, int8 screen, exact",
     "screened16": "fused, int16 screen, exact",
     "tiled": "fused, float32, exact",
     "naive": "naive torch",
@@ -24,7 +26,7 @@ NAMES = {
     "compiled": "torch.compile of the naive",
     "faiss": "faiss, top side, no statistics",
 }
-OURS = {"screened": BLUE, "screened16": BLUE, "tiled": "#7fa3d6"}
+OURS = {**dict.fromkeys(("screened", "screened8", "screened16"), BLUE), "tiled": "#7fa3d6"}
 DENSE = ("naive", "topk", "compiled")
 """Variants that write and read all logits."""
 SYMBOLS = {

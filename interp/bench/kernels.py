@@ -9,7 +9,8 @@ Metrics of a shape (the first shape's also stand at the top level). Each is a me
 repeats with its `_min` and `_max`, by wall-clock time, and with `_cpu` by the processor time of all
 threads, which other programs disturb less:
     certified_ratio     the projection screened in the numbers that are fastest here (`screen` says
-                        which: screened is bfloat16, screened16 is int16) / the bare product
+                        which: screened is bfloat16, screened8 and screened16 are int8 and int16) /
+                        the bare product
     fp32_ratio          the projection in float32 / the bare product
     naive_ratio         naive torch / the fastest of the two: how many times faster we are
     certified_share     share of the rows whose ids the screen could prove

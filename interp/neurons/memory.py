@@ -35,5 +35,7 @@ def worker_bytes(spec: ModelSpec, slices: Iterable[Slice]) -> int:
         for each in slices
         for piece, random in zip(each.pieces, each.random, strict=True)
     )
-    screen = 2 * spec.d_vocab * spec.d_model if best_format() else 0  # the unembedding, rounded
+    numbers = best_format()
+    rounded = numbers.bytes if numbers else 0  # of each number of the unembedding
+    screen = rounded * spec.d_vocab * spec.d_model
     return COPIES * 4 * widest * spec.d_model + screen + CONSTANT

@@ -58,7 +58,8 @@ def test_best_tokens_that_lie_in_one_slab_are_found(numbers: Format) -> None:
     assert torch.equal(got.top.ids, want.top.ids)
     assert torch.equal(got.bottom.ids, want.bottom.ids)
     assert (got.top.ids % 20 == 3).all()
-    assert got.certified < 0.5, "a fair share was found: this says nothing"
+    # a format with a finer one screens most of these in that, and proves them
+    assert numbers.fine or got.certified < 0.5, "a fair share was found: this says nothing"
 
 
 def test_k_may_be_the_whole_vocabulary() -> None:

@@ -13,7 +13,7 @@ from interp.kernels.reference import project_dense
 
 from .oracle import check, check_scaling, flat, oracle
 
-PRECISION = {"naive": 2e-5, "tiled": 1e-5, "screened": 2e-2, "screened16": 5e-4}
+PRECISION = {"naive": 2e-5, "tiled": 1e-5, "screened": 2e-2, "screened8": 5e-2, "screened16": 5e-4}
 """Of small vocabularies, on which the screen's errors do not average out."""
 IMPLS = [
     pytest.param(
@@ -62,7 +62,8 @@ def test_one_row_of_the_readout_many_times_longer(impl: str, times: float) -> No
     w[5] *= times
     x[7] -= (x[7] @ w[5]) / w[5].square().sum() * w[5]  # hardly sees that row
     found = project_topk(x, w, 8, impl=impl)
-    check(found, oracle(x, w), {"screened": 5e-3, "screened16": 1e-3}.get(impl, 1e-5))
+    tolerance = {"screened": 5e-3, "screened8": 1e-2, "screened16": 1e-3}.get(impl, 1e-5)
+    check(found, oracle(x, w), tolerance)
 
 
 @pytest.mark.parametrize("impl", IMPLS[1:])
