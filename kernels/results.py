@@ -91,7 +91,8 @@ class Results:
         for side in self.sides:
             candidates = (*state.side(side), self.k, SIGNS[side], *fine.operands(rows))
             sums = state.sums if stats else state.sums[:, :0]
-            sharpen(*candidates, *errors, *given, sums, self.doubt[side][rows])
+            own = sums, self.doubt[side][rows]
+            sharpen(*candidates, *errors, *given, *own)  # type: ignore[call-arg]
 
     def rescore(
         self, rows: slice, state: State, kept: int, chosen: np.ndarray,
