@@ -20,9 +20,7 @@ def main() -> int:
     gc.disable()  # of what is imported nothing is garbage; the command's own work has it again
     from .cli import main as run
 
-    code = run()
-    gc.freeze()  # what is left goes with the process: nobody looks through it for garbage
-    return code
+    return run()
 
 
 def helper() -> None:
