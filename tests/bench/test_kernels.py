@@ -26,7 +26,8 @@ def test_every_kind_of_data_is_exact_and_its_certified_share_reported(run):
     for impl in CPU_IMPLS:
         by_kind = shares[(shares["impl"] == impl) & (shares["k"] == 16)].set_index("data")
         assert by_kind.loc["gaussian", "certified"] == 1
-        assert by_kind.loc["duplicated", "certified"] < 0.9
+        # int8 keeps enough candidates to prove some ties
+        assert by_kind.loc["duplicated", "certified"] < (0.9 if impl == "screened8" else 0.5)
 
 
 def test_errors_are_largest_for_naive_bfloat16(run):
