@@ -1,4 +1,4 @@
-"""The fused projection on the CPU, screened in few bits and proven: products take half the time.
+"""The fused projection on the CPU, screened in few bits and proven: products take less time.
 
 The logits are computed in bfloat16, int8 or int16, tile by tile, and scanned as in `tiled.py`. The
 best of them are scored again in float64 until nothing left can belong to the top k
