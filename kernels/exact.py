@@ -82,6 +82,13 @@ def _all_equal(bound, logits, ids):  # type: ignore[no-untyped-def]
     return bound == 0.0
 
 
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _write(sign, scores, logits):  # type: ignore[no-untyped-def]
+    """`logits[:] = sign * scores[:k]`, of which numba compiles 38 functions more, for 5 s."""
+    for i in range(logits.shape[0]):
+        logits[i] = sign * scores[i]
+
+
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def settle(  # type: ignore[no-untyped-def]
     keys, count, limit, k, c, sign, vectors, readout, factor, chosen, bound,
@@ -125,7 +132,7 @@ def settle(  # type: ignore[no-untyped-def]
                     score = sign * exact_dot(x, readout, tokens[i])
                     _insert(scores[start : i + 1], tokens[start : i + 1], score, tokens[i])
             start = stop
-        logits[r] = sign * scores[:k]
+        _write(sign, scores, logits[r])
         ids[r] = tokens[:k]
         best[r] = scores[0]
 
@@ -249,7 +256,7 @@ def rescore(  # type: ignore[no-untyped-def]
             )  # fmt: skip
         certified[r] = proven
         cut[r] = best[k - 1] - tail[r]
-        logits[r] = sign * best
+        _write(sign, best, logits[r])
         ids[r] = best_id
         first[r] = best[0] - sign * shift[r]
 
@@ -263,4 +270,4 @@ def exact_topk(x, readout, factor, tokens, k, sign, logits, ids):  # type: ignor
         score = sign * exact_dot(x, readout, tokens[i])
         if score > best[k - 1]:
             _insert(best, ids, score, tokens[i])
-    logits[:] = sign * best
+    _write(sign, best, logits)
