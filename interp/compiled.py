@@ -22,9 +22,10 @@ from typing import Any
 
 from numba import config, njit
 from numba.core.caching import CacheImpl, InTreeCacheLocator
+from numba.core.registry import cpu_target
 from platformdirs import user_cache_path
 
-__all__ = ["njit", "state_of"]
+__all__ = ["mark_of", "njit", "state_of"]
 
 UNUSED = 30 * 24 * 3600
 """Seconds after which what no process has asked for is removed."""
@@ -40,13 +41,13 @@ class Kept(InTreeCacheLocator):  # type: ignore[misc]
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], file: str) -> Kept | None:
-        """The first folder that can be written to; None for a function that is not of the
-        workbench, which numba keeps as ever."""
-        if not function.__module__.startswith("interp."):
-            return None
-        own: str = config.CACHE_DIR  # type: ignore[attr-defined]
-        chosen = Path(own) / "interp" if own else None
-        for base in (chosen or user_cache_path("interp") / "compiled", _beside(file)):
+        """None for a function that is not of the workbench, which numba keeps as ever."""
+        return cls.first(function, file) if function.__module__.startswith("interp.") else None
+
+    @classmethod
+    def first(cls, function: Callable[..., Any], file: str) -> Kept | None:
+        """The first folder that can be written to."""
+        for base in (_usual(), _beside(file)):
             found = cls(function, file, base)
             try:
                 found.ensure_cache_path()
@@ -68,6 +69,20 @@ class Kept(InTreeCacheLocator):  # type: ignore[misc]
 
     def get_source_stamp(self) -> str:
         return self._state
+
+
+def mark_of(folder: Path) -> Path | None:
+    """A file that says, where it is, that what a package's functions compile to on this processor
+    is kept; None where nothing can be."""
+    kept = Kept.first(mark_of, str(folder / "__init__.py"))
+    processor = "/".join(cpu_target.target_context.codegen().magic_tuple())
+    name = hashlib.sha256(processor.encode()).hexdigest()[:16]
+    return Path(kept.get_cache_path()) / f"{name}.whole" if kept else None
+
+
+def _usual() -> Path:
+    own: str = config.CACHE_DIR  # type: ignore[attr-defined]
+    return Path(own) / "interp" if own else user_cache_path("interp") / "compiled"
 
 
 def _beside(file: str) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..model.site import Site
 from ..runs.parts import file_of, write_table
 from ..runs.study_task import Config, LendingTask, TaskInSteps
+from .compiling import compile_apart
 from .decode import Decoder, Found, random_like
 from .indexing import write_rows
 from .slices import VOCABULARY, Part, Piece, Slice
@@ -60,10 +61,12 @@ class Slices(TaskInSteps[Settings], LendingTask[Settings]):
     once and lent to all workers."""
 
     def lend(self) -> Lent:
+        compile_apart()
         return self.opened().lent()
 
     def opened(self, lent: Lent | None = None) -> Decoder:
         own = self.config
+        compile_apart()
         return Decoder(own.stored_weights, own.k, own.all_ids, own.own_device, lent)
 
     def begun(self, opened: Decoder, part: Part) -> list[tuple[Found, int]]:

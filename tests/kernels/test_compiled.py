@@ -116,3 +116,31 @@ def test_what_was_not_asked_for_in_a_month_is_removed(place, clone):
 
 def test_functions_of_others_are_kept_as_ever():
     assert compiled.Kept.from_function(shutil.copy, shutil.__file__) is None
+
+
+@pytest.mark.slow  # 20 s of compiling
+def test_an_atlas_compiles_in_a_process_of_its_own(place, monkeypatch):
+    """Else its memory would be more than it says: LLVM keeps what it compiles with."""
+    from numba.core import event
+
+    from interp.neurons.compiling import compile_apart
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", compiled.config.CACHE_DIR)
+    kernels = Path(compiled.__file__).parent.parent / "kernels"
+    mark = compiled.mark_of(kernels)
+    assert mark
+    assert not mark.exists()
+    with event.install_recorder("numba:compile") as here:
+        compile_apart()
+        assert mark.exists()
+        compiled_at = mark.stat().st_mtime_ns
+        assert list(mark.parent.glob("exact.rescore*.nbc"))
+        compile_apart()
+    assert not here.buffer
+    assert mark.stat().st_mtime_ns == compiled_at
+
+
+def test_where_nothing_can_be_kept_there_is_no_mark(place, clone, monkeypatch):
+    monkeypatch.setattr(compiled.config, "CACHE_DIR", str(clone / "caller.py"))  # no folder
+    monkeypatch.setattr(compiled, "_beside", lambda file: clone / "caller.py" / "kept")
+    assert compiled.mark_of(clone) is None
