@@ -118,7 +118,7 @@ def filled_in(kind: Any) -> Any:
     for setting in filter(_is_wide, first):
         given[setting.name] = _widget(kind, setting)
     if rest:
-        with st.expander("Device, seeds and sizes of batches"):
+        with st.expander("How it runs: workers, device, seeds, batches"):
             for setting in rest:
                 given[setting.name] = _widget(kind, setting)
     return allowed_config(kind, given)
