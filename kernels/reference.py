@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.special import entr
 
+from .blocks import each
 from .projection import Extremes, Moments, Projection
 from .scaling import SOFT, Operands, scaled
 
@@ -37,21 +38,19 @@ def in_float64(operands: Operands, sides: tuple[str, ...]) -> Projection:
 
     A row whose logits differ by no more than what these lose has the moments of a constant one.
     """
-    starts = range(0, len(operands.unit), FEW)
-    joined: Projection = _join(
-        *(
-            _in_float64(operands.only(np.arange(len(operands.unit))[s : s + FEW]), sides)
-            for s in starts
-        )
-    )
+    rows = np.arange(len(operands.unit))
+    some = (operands.only(rows[start : start + FEW]) for start in range(0, len(rows), FEW))
+    # torch's own threads would cut the sums of a single row as many ways as there are
+    every = each if operands.vectors.device.type == "cpu" else map
+    joined: Projection = _join(*every(lambda few: _in_float64(few, sides), some))
     return joined
 
 
 def _in_float64(operands: Operands, sides: tuple[str, ...]) -> Projection:
-    x = operands.vectors.double() * operands.factor.double()[:, None]
-    products, longest = x.new_empty(len(x), len(operands.readout)), 0.0
-    for start in range(0, len(operands.readout), COLUMNS):
-        slab = operands.readout[start : start + COLUMNS].double()
+    x = operands.exact_rows()
+    products, longest = x.new_empty(len(x), len(operands.given)), 0.0
+    for start in range(0, len(operands.given), COLUMNS):
+        slab = operands.given[start : start + COLUMNS].double()
         products[:, start : start + COLUMNS] = x @ slab.T
         longest = max(longest, float(slab.norm(dim=1).max()))
     found = from_products(products, operands.unit, 1, sides, True)

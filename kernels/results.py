@@ -31,11 +31,11 @@ class Results:
     def __init__(self, operands: Operands, k: int, sides: tuple[str, ...]) -> None:
         n = len(operands.vectors)
         self.operands, self.k = operands, k
-        self.x, self.w = operands.vectors.numpy(), operands.readout.numpy()
-        self.factor = operands.factor.double().numpy()
+        self.x, self.w = operands.vectors.numpy(), operands.given.numpy()
+        self.factor = 1.0 / operands.unit
         self.sides = tuple(side for side in SIGNS if side in sides)
         self.ids = {side: np.zeros((n, k), np.int64) for side in self.sides}
-        self.logits = {side: np.zeros((n, k), np.float32) for side in self.sides}
+        self.logits = {side: np.zeros((n, k)) for side in self.sides}
         self.certified = {side: np.zeros(n, np.bool_) for side in self.sides}
         self.cut = {side: np.zeros(n) for side in self.sides}
         """Every member of a row's true top k has a float32 score of at least this."""

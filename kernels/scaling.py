@@ -5,8 +5,9 @@ every path multiplies rows whose largest number is near 1:
 
     logit = unit * (x * factor) . w',    factor = 2^-e, w' = w * 2^-f, unit = 2^(e + f)
 
-No digit changes by this, except of numbers 2^126 times smaller than their row's largest, which only
-the exact scores (in float64, from x as given) still see. Skewness and kurtosis are computed without
+No digit changes by this, except of numbers 2^126 times smaller than the largest of their row of x,
+or of the read-out. They are within every bound, and the exact scores (in float64, from both as
+given) still see them. Skewness and kurtosis are computed without
 the unit, so they are the same bits for x and 2^p x.
 """
 
@@ -27,7 +28,7 @@ SOFT = (2.0**-100, 2.0**80)
 
 
 class Operands(NamedTuple):
-    """What is multiplied: rows times their factor, and the read-out."""
+    """What is multiplied: rows times their factor, and the read-out; and both as given."""
 
     vectors: Tensor
     """[n, d] as given."""
@@ -37,15 +38,21 @@ class Operands(NamedTuple):
     """[n], in a dtype that keeps the vectors' digits."""
     unit: np.ndarray
     """[n] float64: a logit in units of what the products give."""
+    given: Tensor
+    """[V, d] the read-out as given; the product with `exact_rows` is in the unit of the others."""
 
     def rows(self, rows: slice | Tensor) -> Tensor:
         """Some rows, times their factor."""
         return self.vectors[rows] * self.factor[rows, None]
 
+    def exact_rows(self) -> Tensor:
+        """[n, d] float64: the vectors over their units, to be multiplied with `given`."""
+        return self.vectors.double() / torch.from_numpy(self.unit).to(self.vectors.device)[:, None]
+
     def only(self, rows: np.ndarray) -> Operands:
         """The operands of some rows."""
         at = torch.from_numpy(rows).to(self.vectors.device)
-        return Operands(self.vectors[at], self.readout, self.factor[at], self.unit[rows])
+        return self._replace(vectors=self.vectors[at], factor=self.factor[at], unit=self.unit[rows])
 
 
 def scaled(
@@ -60,7 +67,7 @@ def scaled(
     """
     exponents = _exponents(torch.aminmax(vectors, dim=1), "vectors")
     exponents[abs(exponents) <= moderate_rows] = 0
-    exponent = int(_exponents(torch.aminmax(readout), "readout"))
+    exponent, given = int(_exponents(torch.aminmax(readout), "readout")), readout
     if abs(exponent) <= moderate:
         exponent = 0
     else:
@@ -68,7 +75,7 @@ def scaled(
     # float16 does not hold all of them
     precision = torch.float32 if vectors.dtype == torch.float16 else vectors.dtype
     factor = torch.from_numpy(np.ldexp(1.0, -exponents)).to(vectors.device, precision)
-    return Operands(vectors, readout, factor, np.ldexp(1.0, exponents + exponent))
+    return Operands(vectors, readout, factor, np.ldexp(1.0, exponents + exponent), given)
 
 
 def soft(unit: np.ndarray) -> np.ndarray:

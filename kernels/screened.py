@@ -37,7 +37,7 @@ from .fine import Fine, in_slabs
 from .integers import INT8, INT16
 from .projection import Projection
 from .results import Results
-from .rounding import STEP, Format, Rounded, float32_error, some_rows
+from .rounding import STEP, Format, Rounded, float32_error, measure, some_rows
 from .scaling import Operands
 from .slabs import strided
 from .tiled import project_tiled
@@ -92,7 +92,7 @@ class Screen:
         self.x = numbers.round(operands.vectors, nothing, STEP, factor=operands.factor)
         # rows without a common part, or ones that the format holds exactly, are better left alone
         some = readout[:: max(len(readout) // SAMPLE, 1)].contiguous()
-        shifts = (nothing, some.mean(0, dtype=torch.float64).float())
+        shifts = (nothing, measure(some)[0].float())
         bounds = [self._error(numbers.round(some, shift, 1)).sum() for shift in shifts]
         self.shift = shifts[int(np.argmin(bounds))]
         self.fine, self.tokens, columns = None, len(readout), numbers.columns

@@ -27,6 +27,7 @@ class Readout(NamedTuple):
     """The read-out, its bfloat16 copy, and what bounds their errors."""
 
     exact: Tensor
+    """Of which exact scores are: as given, with products in another unit (`scaling.py`)."""
     rounded: Tensor
     mean: Tensor
     """Mean row, float64."""

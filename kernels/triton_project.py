@@ -54,7 +54,8 @@ def project_triton(
     if vectors.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"impl='triton' runs on a GPU, not on {vectors.device}: use 'auto'")
     given = scaled(_readable(vectors), _readable(readout), MODERATE, MODERATE)
-    x, w, as_given = given.vectors, prepare(given.readout), bool((given.factor == 1).all())
+    w = prepare(given.readout)._replace(exact=given.given)
+    x, as_given = given.vectors, bool((given.factor == 1).all())
     rounded = (x if as_given else given.rows(slice(None))).bfloat16()
     results = RowResults.empty(given, rounded, w, k)
     lossless = x.dtype == w.exact.dtype == torch.bfloat16
@@ -211,7 +212,7 @@ class _Search:
             best = scores.argsort(dim=2, descending=True, stable=True)[..., : self.k]
             found = scores.gather(2, best)
             results.ids[rows], results.best[rows] = best, found[..., 0]
-            results.logits[rows] = found.float()
+            results.logits[rows] = found
             results.logits[rows, 1] *= -1
         return proven
 

@@ -22,7 +22,7 @@ class RowResults(NamedTuple):
     ids: Tensor
     """[n, 2, k] int64"""
     logits: Tensor
-    """[n, 2, k] float32"""
+    """[n, 2, k] float64"""
     best: Tensor
     """[n, 2] float64, the first score"""
     counts: Tensor
@@ -38,7 +38,7 @@ class RowResults(NamedTuple):
     centre: Tensor
     """[n] float32, the same mean, taken off before powers are summed"""
     factor: Tensor
-    """[n] float64, of the rows (`scaling.py`)"""
+    """[n] float64: what a product of both operands as given is multiplied with"""
     soft: Tensor
     """[n] float32, what differences of logits are in nats"""
     lost: Tensor
@@ -47,11 +47,11 @@ class RowResults(NamedTuple):
     @staticmethod
     def empty(given: Operands, rounded: Tensor, w: Readout, k: int) -> RowResults:
         x, (n, d) = given.vectors, given.vectors.shape
-        factor = given.factor.double()
-        length, loss, mean = lengths(x, factor, rounded, w.mean)
+        length, loss, mean = lengths(x, given.factor.double(), rounded, w.mean)
+        unit = torch.from_numpy(given.unit).to(x.device)
         return RowResults(
             torch.empty(n, 2, k, dtype=torch.int64, device=x.device),
-            torch.empty(n, 2, k, device=x.device),
+            torch.empty(n, 2, k, dtype=torch.float64, device=x.device),
             torch.zeros(n, 2, dtype=torch.float64, device=x.device),
             torch.zeros(n, 2, dtype=torch.int32, device=x.device),
             torch.empty(n, scan.SUMS, dtype=torch.float64, device=x.device),
@@ -59,7 +59,7 @@ class RowResults(NamedTuple):
             noise(length, loss, d, w),
             mean,
             mean.float(),
-            factor,
+            1.0 / unit,
             torch.from_numpy(soft(given.unit)).to(x.device),
             torch.zeros(n, dtype=torch.bool, device=x.device),
         )
@@ -80,7 +80,7 @@ def in_doubt(
     noise, doubtful = results.noise * results.soft, torch.zeros_like(proven)
     for side in map(SIDES.index, sides):
         largest, total = results.sums[:, side].double(), results.sums[:, 2 + 2 * side]
-        scores = results.logits[:, side].double() * (1 - 2 * side) - largest[:, None]
+        scores = results.logits[:, side] * (1 - 2 * side) - largest[:, None]
         exact = (results.soft[:, None] * scores).exp().sum(1) / total
         ceiling = len(given.readout) * (results.soft * scores[:, -1]).exp() / total
         others = torch.where(proven, (1 - exact).clamp_min(0), 1.0)
@@ -99,7 +99,7 @@ def check_twin(few: Operands, w: Readout, projection: Projection, error: Tensor)
     Raises:
         RuntimeError: an id that is not among the best, or a wrong logsumexp.
     """
-    x = few.vectors.double() * few.factor.double()[:, None]
+    x = few.exact_rows()
     error, unit = error[: len(x), None], torch.from_numpy(few.unit).to(x.device)[:, None]
     products = torch.cat([x @ part.double().T for part in torch.split(w.exact, 8192)], 1)
     # float64 products round too, and may add in a different order

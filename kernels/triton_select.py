@@ -153,7 +153,7 @@ def rank_kernel(
     scores_ptr, ids_ptr, count_ptr, out_ids_ptr, out_logits_ptr, best_ptr, first_side, k, room,
     C: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """out_ids int64 and out_logits float32 [n, 2, k]: the k best of the candidates, by counting for
+    """out_ids int64 and out_logits float64 [n, 2, k]: the k best of the candidates, by counting for
     each how many come before it. best float64 [n, 2]: the first score."""
     row = tl.program_id(0).to(tl.int64)
     side = first_side + tl.program_id(1)
@@ -177,7 +177,7 @@ def rank_kernel(
             other += PART
         written = (at < count) & (rank < k)
         tl.store(out_ids_ptr + place * k + rank, my_id.to(tl.int64), mask=written)
-        logit = tl.where(side == 0, mine, -mine).to(tl.float32)
+        logit = tl.where(side == 0, mine, -mine)
         tl.store(out_logits_ptr + place * k + rank, logit, mask=written)
         tl.store(best_ptr + place + tl.zeros((C,), tl.int32), mine, mask=written & (rank == 0))
         start += C

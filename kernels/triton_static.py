@@ -28,7 +28,7 @@ POINTERS = {
         ("length_ptr", "loss_ptr", "dot_ptr", "mean_ptr", "factor_ptr", "best_ptr", "along_ptr"),
         "*fp64",
     ),
-    **dict.fromkeys(("error_ptr", "scores_ptr", "merged_ptr"), "*fp64"),
+    **dict.fromkeys(("error_ptr", "scores_ptr", "merged_ptr", "out_logits_ptr"), "*fp64"),
     "out_ids_ptr": "*i64",
 }
 """Other pointers are to float32."""

@@ -40,14 +40,24 @@ def flat(projection) -> Stats:
 
 
 def check(projection, want: Stats, tolerance: float, rows: slice = slice(None)) -> None:
-    """Every statistic within `tolerance`: of itself where it is large, and float32's rounding."""
+    """Every statistic within `tolerance` of its size (`errors`)."""
+    for name, off in errors(projection, want).items():
+        wrong = ~(off <= tolerance)[rows]
+        values = flat(projection)[name][rows]
+        assert not wrong.any(), (name, off[rows][wrong], values[wrong], want[name][rows][wrong])
+
+
+def errors(projection, want: Stats) -> Stats:
+    """[n] of each statistic: what it is off, over its size or 1, whichever is larger. The size of a
+    mean and a variance, which are as small as the logits, is their own and the deviation's."""
+    deviation, found = np.sqrt(want["var"]), {}
     for name, values in flat(projection).items():
-        allowed = tolerance * np.maximum(1, abs(want[name]))
-        if name in ("mean", "var"):  # both are as small as the logits
-            deviation = np.sqrt(want["var"])
-            allowed = tolerance * (deviation**2 if name == "var" else deviation + abs(want["mean"]))
-        wrong = ~(abs(values - want[name]) <= allowed)[rows]
-        assert not wrong.any(), (name, values[rows][wrong], want[name][rows][wrong])
+        size = np.maximum(1, abs(want[name]))
+        if name in ("mean", "var"):
+            size = deviation**2 if name == "var" else deviation + abs(want["mean"])
+        off = abs(values - want[name])
+        found[name] = np.where(off == 0, 0, off / np.where(size == 0, np.nan, size))
+    return found
 
 
 def check_scaling(project, tolerance: float, powers: list[int], seed: int) -> None:
