@@ -101,12 +101,12 @@ def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: floa
     rows = rows.assign(rate=rate, intensity=rows["operations"] / moved)
     figure = go.Figure()
     grid = np.geomspace(rows["intensity"].min() / 4, rows["intensity"].max() * 2, 200)
-    for variant, dash in (("mm_bfloat16", "dot"), ("mm_workers", "solid")):
+    for variant in [name for name in NAMES if name.startswith("mm_")]:
         peak = rows[rows["variant"] == variant]["rate"].max()
         if np.isfinite(peak):
             roof = np.minimum(grid * bandwidth / 1e9, peak)
             figure.add_scatter(
-                x=grid, y=roof, mode="lines", line={"color": GREY, "dash": dash},
+                x=grid, y=roof, mode="lines", line={"color": GREY, "dash": _dash(variant)},
                 name=NAMES[variant], hoverinfo="name",
             )  # fmt: skip
     for variant, symbol in SYMBOLS.items():
@@ -132,6 +132,10 @@ def kernel_roofline(summary: pd.DataFrame, shapes: pd.DataFrame, bandwidth: floa
     best = row_at_most(rows, rows["rate"])
     found = f"The fastest is {NAMES[best['variant']]}: {best['rate']:.0f} GFLOP/s."
     return said(figure, above, found)
+
+
+def _dash(variant: str) -> str:
+    return "solid" if variant == "mm_workers" else "dot"
 
 
 def _colour(variant: str) -> str:

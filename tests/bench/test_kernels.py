@@ -66,6 +66,9 @@ def test_figures_show_what_the_tables_say(run):
     assert min(bars.x) == pytest.approx(summary["ratio"].min())
     roofline = figures.kernel_roofline(summary, shapes, run.manifest["bandwidth_bytes_per_s"])
     points = {trace.name: trace for trace in roofline.data if trace.mode == "markers"}
+    roofs = {trace.name for trace in roofline.data if trace.mode == "lines"}
+    products = [name for name in summary["variant"] if name.startswith("mm_")]
+    assert roofs == {figures.NAMES[name] for name in products}
     naive, fused = points["naive torch"], points["fused, float32, exact"]
     assert naive.x[0] < fused.x[0], "the dense version moves more bytes an operation"
     seconds = run.table("times/seconds")
