@@ -61,12 +61,12 @@ class Slices(TaskInSteps[Settings], LendingTask[Settings]):
     once and lent to all workers."""
 
     def lend(self) -> Lent:
-        compile_apart()
         return self.opened().lent()
 
     def opened(self, lent: Lent | None = None) -> Decoder:
         own = self.config
-        compile_apart()
+        if own.own_device == "cpu":
+            compile_apart()
         return Decoder(own.stored_weights, own.k, own.all_ids, own.own_device, lent)
 
     def begun(self, opened: Decoder, part: Part) -> list[tuple[Found, int]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic
+from urllib.parse import urlsplit
 
 from ..errors import UserError
 from ..progress import log
@@ -25,6 +28,8 @@ _REMOTE = (
     "give the address of its head and its client port, usually 10001, and install "
     "'interp-workbench[cluster]' on both sides"
 )
+ANSWERS = 10.0
+"""Seconds in which the head of a cluster takes a connection."""
 _opened: dict[Any, Any] = {}
 """Of a worker: what its task has opened."""
 
@@ -108,13 +113,27 @@ def _joined(address: str) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     try:
+        _answers(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
         ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"cannot join the Ray cluster '{address}' ({str(error).splitlines()[0]}): "
             + (_LOCAL if address == "auto" else _REMOTE)
         ) from None
     return ray, True
+
+
+def _answers(address: str) -> None:
+    """See that somebody listens at an address that names a host and a port: Ray itself tries for
+    minutes. Raises OSError where nobody does."""
+    named = urlsplit(address if "://" in address else f"ray://{address}")
+    if not named.hostname or not named.port:
+        return
+    try:
+        socket.create_connection((named.hostname, named.port), ANSWERS).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"{named.hostname}:{named.port} does not answer: {reason}") from None
 
 
 def _made(task: Task[Any], lent: dict[str, Any], part: Any) -> Any:

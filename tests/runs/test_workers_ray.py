@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -289,3 +290,18 @@ def test_smollm2_s_errors_are_counted_once_though_the_driver_is_killed(
     resumed = run_or_load(replace(ERRORS_2, workers="ray"), Store(tmp_path))
     assert len(taken) == 6
     assert files(resumed) == files(alone(ERRORS_2))
+
+
+@pytest.mark.parametrize("how", ["environment", "setting"])
+def test_a_cluster_that_does_not_answer_is_one_line_at_once(how, monkeypatch):
+    """Ray itself tries for minutes, and logs each time."""
+    from interp.runs.workers_ray import OnRay
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address if how == "environment" else "")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    workers = RAY if how == "environment" else Workers(0, f"ray://{address}")
+    with pytest.raises(UserError, match=f"{address} does not answer: Connection refused"):
+        OnRay(Squares(""), workers)
