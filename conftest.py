@@ -1,9 +1,9 @@
 """A log of what each test costs, and how several processes share the tests.
 
-build/times/*.csv has seconds of processor and of wall; child processes count. `make test` begins it
-anew and prints the dearest files of tests. The browser's tests go to one process, first and
-together, as they share a browser and a server; the other files follow in their order, so that
-nothing that takes long comes last.
+build/times/*.csv has seconds of processor and of wall; child processes count, those that live on
+(the browser and its server) as they spend. `make test` begins it anew and prints the dearest files
+of tests. The browser's tests go to one process, first and together, as they share a browser and a
+server; the other files follow in their order, so that nothing that takes long comes last.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import csv
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,28 @@ BROWSER = "tests/browser/"
 
 
 def _processor() -> float:
+    """Seconds of this process, and of those that it and they have begun."""
     spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+    ended = spent.children_user + spent.children_system
+    me = str(os.getpid())
+    # of one thread: a session's processes are begun by the main one, and a file is read in no time
+    return spent.user + spent.system + ended + sum(map(_living, _children(me, me)))
+
+
+def _children(process: str, threads: str = "*") -> Iterator[str]:
+    """Linux lists them; elsewhere there are none, and they count when they have ended."""
+    for listed in Path("/proc", process, "task").glob(f"{threads}/children"):
+        with suppress(OSError):  # it has ended
+            yield from listed.read_text().split()
+
+
+def _living(process: str) -> float:
+    try:
+        fields = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return 0.0
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(_living, _children(process)))
 
 
 @pytest.hookimpl(wrapper=True)

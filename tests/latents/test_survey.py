@@ -1,8 +1,6 @@
 """A survey of 20,000 tokens against plain passes over all activations at once."""
 
-import sys
 from dataclasses import replace
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from interp.runs.study import run_or_load
 from interp.saes import open_sae
 from interp.text.corpus import id_rows
 
+from ..workers import by_copies
 from .conftest import OTHELLO
 
 
@@ -214,7 +213,8 @@ def test_a_sketch_that_is_too_small_says_by_how_much():
 def test_by_two_workers_and_after_a_stop_it_is_the_same_to_the_byte(
     surveyed, tmp_path, monkeypatch
 ):
-    """The first of three parts is made here, the others by two processes that begin with them."""
+    """The first of three parts is made in this process, the others by two workers that begin with
+    them."""
     read, store, begun = PartReader.read, Store(tmp_path), []
 
     def stopping(self, first):
@@ -226,12 +226,12 @@ def test_by_two_workers_and_after_a_stop_it_is_the_same_to_the_byte(
     for name in ("SECONDS", "SHARE"):
         monkeypatch.setattr(checkpoint, name, 0)
     monkeypatch.setattr(PartReader, "read", stopping)
-    # a test of a page leaves its script as the program: a new process would run that first
-    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     with pytest.raises(KeyboardInterrupt):
         run_or_load(OTHELLO, store)
-    two = run_or_load(replace(OTHELLO, workers="2"), store)
-    assert begun == [0, 136]  # nothing more was made in this process
+    assert begun == [0, 136]
+    monkeypatch.setattr(PartReader, "read", read)
+    with by_copies():
+        two = run_or_load(replace(OTHELLO, workers="2"), store)
     assert two.manifest["key"] == surveyed.manifest["key"]
     own, other = (
         {name: part["sha256"] for name, part in run.manifest["files"].items()}

@@ -149,7 +149,14 @@ def test_an_atlas_is_the_same_to_the_byte(cluster, alone, dog_model, tmp_path):
     )
 
 
-@pytest.mark.parametrize("study", [ERRORS, SURVEY], ids=["a pass over errors", "a survey"])
+@pytest.mark.parametrize(
+    "study",
+    [
+        pytest.param(ERRORS, id="a pass over errors"),
+        # of two workers tests/latents/test_survey.py tells
+        pytest.param(SURVEY, id="a survey", marks=pytest.mark.slow),
+    ],
+)
 def test_what_adds_up_is_the_same_to_the_byte(cluster, alone, study, tmp_path):
     assert files(run_or_load(replace(study, workers="ray"), Store(tmp_path))) == files(alone(study))
 
