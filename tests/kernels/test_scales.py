@@ -66,6 +66,18 @@ def test_one_row_of_the_readout_many_times_longer(impl: str, times: float) -> No
     check(found, oracle(x, w), tolerance)
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(7, 8)], ids=["among others", "alone"])
+@pytest.mark.parametrize("impl", IMPLS[1:])
+def test_rounding_hides_no_logit_among_the_others(impl: str, rows: slice) -> None:
+    """A logit of -867, which is so uncertain in float32 that it comes out among those near 0."""
+    x, w = gaussian(64, 3000, 128, 96)
+    w[5] *= 1e10
+    x[7] -= (x[7] @ w[5]) / w[5].square().sum() * w[5]
+    want = oracle(x[rows], w)
+    assert want["kurtosis"].min() > 2900
+    check(project_topk(x[rows], w, 1, impl=impl), want, PRECISION[impl])
+
+
 @pytest.mark.parametrize("impl", IMPLS[1:])
 @pytest.mark.parametrize("size", [1e3, 1e5, 1e7])
 def test_large_logits_that_are_close(impl: str, size: float) -> None:
