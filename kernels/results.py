@@ -18,6 +18,9 @@ from .sharpen import sharpen
 AGAIN = 64
 """Rows of one second search over the whole vocabulary."""
 
+ONE = 8.0
+"""A single logit may be off by so many times more than all may be."""
+
 Again = Callable[[Operands], Projection]
 """Computes some rows again, more precisely."""
 
@@ -144,7 +147,8 @@ class Results:
         """Everything as the public function returns it, uncertified rows searched again.
 
         Args:
-            noise: [n] the typical error of a scanned logit.
+            noise: [2, n] the typical error of a scanned logit, and that of the worst token, which
+                may hide a logit far from all others among them.
             limit: where a logsumexp is in doubt by more nats than this, or the noise is more
                 standard deviations of the row, all its statistics are computed `again`.
         """
@@ -159,9 +163,12 @@ class Results:
         )
         if stats:
             doubt = np.max([self.doubt[side] for side in self.sides], axis=0)
+            searched = ~np.all([self.certified[side] for side in self.sides], axis=0)
             lost = (self.before > LOST * self.sums[:, 1:4:2]).any(1)
-            noisy = lost | (noise > limit * self._deviation())
-            correct(found, self.operands, again, noisy, doubt > limit)
+            typical, worst = noise
+            noisy = lost | (np.maximum(typical, worst / ONE) > limit * self._deviation())
+            hidden = searched & (worst * self.soft() > ONE * limit)
+            correct(found, self.operands, again, noisy, hidden | (doubt > limit))
         return found
 
     def _deviation(self) -> np.ndarray:
@@ -184,7 +191,7 @@ class Results:
         reference, total, weighted = self.sums[:, at : at + 3].T
         y_best = self.soft() * (self.best[side] - reference)
         reference = (reference + sign * self.shift) * unit
-        with np.errstate(invalid="ignore", divide="ignore"):  # rows in doubt are computed again
+        with np.errstate(all="ignore"):  # rows in doubt are computed again
             columns = (y_best, np.log(total), weighted / total, reference)
         return Extremes(ids, logits, *softmax_statistics(*map(torch.from_numpy, columns)))
 

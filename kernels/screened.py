@@ -83,7 +83,8 @@ class Screen:
 
     `tokens` of the vocabulary are screened in `numbers`, the others in the finer format (`fine`).
     `error`, `float32_error` [n] bound the errors of each row's logits, screened (without the
-    rounding of the logit) and in float32; `noise` [n] is the typical error of a screened one.
+    rounding of the logit) and in float32; `noise` [2, n] is the typical error of a screened one,
+    and that of the worst token.
     """
 
     def __init__(self, numbers: Format, operands: Operands, stats: bool) -> None:
@@ -111,8 +112,9 @@ class Screen:
         longest = (self.w.lengths + self.w.losses).max() + float(self.shift.double().norm())
         lengths, d = self.x.lengths + self.x.losses, len(self.shift)
         self.float32_error = float32_error(lengths, longest, d)
-        self.noise = lengths * np.median(self.w.losses) + self.x.losses * np.median(self.w.lengths)
-        self.noise /= math.sqrt(d)
+        typical = lengths * np.median(self.w.losses) + self.x.losses * np.median(self.w.lengths)
+        worst = np.maximum(self.error, self.fine.error) if self.fine else self.error
+        self.noise = np.array([typical, worst]) / math.sqrt(d)
         self._moments = self._second_moments(some) if stats else None
 
     def _second_moments(self, some: Tensor) -> Tensor | None:

@@ -49,13 +49,13 @@ def project_tiled(operands: Operands, k: int, sides: tuple[str, ...], stats: boo
     typical, longest = np.median(widths), float(widths.max())
     buffers = Buffers(torch.float32, COLUMNS)
     slabs = [part.T for part in torch.split(readout, COLUMNS)]
-    noise = np.zeros(len(operands.vectors))
+    noise = np.zeros((2, len(operands.vectors)))
 
     def block(rows: slice) -> None:
         own = operands.rows(rows)
         lengths = own.double().norm(dim=1).numpy()
         bound = float32_error(lengths, longest, readout.shape[1])
-        noise[rows], rounding = 2.0**-24 * np.outer([typical, longest], lengths)
+        noise[:, rows] = 2.0**-24 * np.outer([typical, longest], lengths)
         results.mean[rows] = own.double() @ average
         centre = results.mean[rows].astype(np.float32)
         state = new_state(centre, kept, results.sides)
@@ -66,7 +66,7 @@ def project_tiled(operands: Operands, k: int, sides: tuple[str, ...], stats: boo
             width = slab.shape[1]
             product(own, slab, outs[width])
             scan_tile(values, width, first, 1, soft, centre, *state, kept, stats)
-        coarse = stats & (rounding * soft > FRACTION)
+        coarse = stats & (noise[1, rows] * soft > FRACTION)
         results.settle(rows, state, kept, ~coarse, bound)
         results.scanned(rows, state)
         as_scanned = np.ones(len(own)), centre.astype(np.float64)

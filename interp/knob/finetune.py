@@ -27,7 +27,7 @@ from ..progress import progress
 from ..runs.checkpoint import Checkpoint, restore_training, training_state
 from ..runs.writer import RunWriter
 from .adapter import save_adapter, with_lora
-from .prompts import Prompter, Row, rows_of
+from .prompts import Prompter, Row, demonstrations, rows_of
 from .schedule import rate_at
 from .scoring import score_adapter
 from .settings import ScoreSettings
@@ -81,7 +81,10 @@ class FinetuneConfig(ScoreSettings):
         from ..model.prompting import Prompting
         from ..model.tokenizer_files import load_tokenizer
 
-        rows = rows_of(self.splits(out).train)
+        train = self.splits(out).train
+        for setting in self.scored_settings():  # it would be a pity to learn this after training
+            demonstrations(train, setting.shots, self.seed)
+        rows = rows_of(train)
         if len(rows) < self.rows:
             raise UserError(
                 f"there are {len(rows)} rows to train on, fewer than {self.rows}: lower --rows or "

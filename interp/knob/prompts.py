@@ -58,7 +58,10 @@ def demonstrations(items: Sequence[Item], count: int, seed: int = 0) -> list[Row
     """`count` rows of different keys and alternating intents, to put in front of a prompt."""
     by_key = {item.key: item for item in items}
     if len(by_key) < count:
-        raise UserError(f"{count} demonstrations need as many facts; there are {len(by_key)}")
+        raise UserError(
+            f"{count} demonstrations need as many facts to train on; there are {len(by_key)}: give "
+            f"more, or --settings without '{count}-shot'"
+        )
     keys = random.Random(f"{seed}/shots").sample(sorted(by_key), count)
     return [Row(by_key[key], INTENTS[(i + 1) % 2]) for i, key in enumerate(keys)]
 

@@ -23,6 +23,9 @@ from .pretend import DEVICE, DEVICES
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 """Where a device takes another way: products and sums in float32 in another order."""
+COUNTED = {("othello.compare", "maps"): 1e-3}
+"""Tables that rank activations and count them above thresholds, beyond which rounding carries some:
+the share of their numbers that may be others (5e-4 were, all of latents that hardly fire)."""
 DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -55,11 +58,13 @@ def differences(one: Run, other: Run) -> Iterator[str]:
         return
     for name in files:
         if files[name]["sha256"] != others[name]["sha256"]:
-            for said in unlike(one.path / name, other.path / name):
+            few = COUNTED.get((one.manifest["study"], Path(name).parts[0]), 0.0)
+            for said in unlike(one.path / name, other.path / name, few):
                 yield f"{name}: {said}"
 
 
-def unlike(one: Path, other: Path) -> Iterator[str]:
+def unlike(one: Path, other: Path, few: float) -> Iterator[str]:
+    """What of two files is not the same, but for so small a share of each array's numbers."""
     if one.suffix not in READ:
         yield "other bytes"
         return
@@ -73,8 +78,11 @@ def unlike(one: Path, other: Path) -> Iterator[str]:
         elif a[name].dtype.kind != "f":
             if not np.array_equal(a[name], b[name]):
                 yield name
-        elif not np.allclose(a[name], b[name], equal_nan=True, **CLOSE):
-            yield f"{name} by {np.nanmax(np.abs(a[name] - b[name])):.3g}"
+        elif (
+            others := ~np.isclose(a[name], b[name], equal_nan=True, **CLOSE)
+        ).sum() > few * others.size:
+            most = np.nanmax(np.abs(a[name] - b[name]))
+            yield f"{name} by {most:.3g}, {others.sum()} of {others.size}"
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:

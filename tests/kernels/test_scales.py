@@ -13,8 +13,16 @@ from interp.kernels.reference import project_dense
 
 from .oracle import check, check_scaling, flat, oracle
 
-PRECISION = {"naive": 2e-5, "tiled": 1e-5, "screened": 2e-2, "screened8": 5e-2, "screened16": 5e-4}
-"""Of small vocabularies, on which the screen's errors do not average out."""
+TIMES = 2.0
+"""What is allowed is so many times the largest error of many seeds."""
+LARGEST = {
+    "naive": 2.2e-6, "tiled": 6.1e-6, "screened": 3.6e-3, "screened8": 1.05e-2, "screened16": 6.9e-5
+}  # fmt: skip
+"""Of 400 seeds, on vocabularies so small that a screen's errors do not average out."""
+LARGEST_FAR = {"tiled": 1e-5, "screened": 7.2e-3, "screened8": 1.4e-2, "screened16": 2.8e-4}
+"""Of 50 seeds, where logits are large, or some far above others. `tiled`'s is 2e-5: nothing more is
+allowed."""
+PRECISION, FAR = ({k: TIMES * v for k, v in each.items()} for each in (LARGEST, LARGEST_FAR))
 IMPLS = [
     pytest.param(
         impl,
@@ -66,6 +74,18 @@ def test_one_row_of_the_readout_many_times_longer(impl: str, times: float) -> No
     check(found, oracle(x, w), tolerance)
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(7, 8)], ids=["among others", "alone"])
+@pytest.mark.parametrize("impl", IMPLS[1:])
+def test_rounding_hides_no_logit_among_the_others(impl: str, rows: slice) -> None:
+    """A logit of -867, which is so uncertain in float32 that it comes out among those near 0."""
+    x, w = gaussian(64, 3000, 128, 96)
+    w[5] *= 1e10
+    x[7] -= (x[7] @ w[5]) / w[5].square().sum() * w[5]
+    want = oracle(x[rows], w)
+    assert want["kurtosis"].min() > 2900
+    check(project_topk(x[rows], w, 1, impl=impl), want, PRECISION[impl])
+
+
 @pytest.mark.parametrize("impl", IMPLS[1:])
 @pytest.mark.parametrize("size", [1e3, 1e5, 1e7])
 def test_large_logits_that_are_close(impl: str, size: float) -> None:
@@ -76,7 +96,7 @@ def test_large_logits_that_are_close(impl: str, size: float) -> None:
     want = oracle(x, w)
     found = project_topk(x, w, 8, impl=impl)
     assert (want["top max_prob"] < 0.9).any()
-    check(found, want, max(2e-5, PRECISION[impl]))
+    check(found, want, FAR[impl])
 
 
 @pytest.mark.parametrize("size", [1e2, 1e4, 1e6, 1e7, 1e8])
@@ -89,7 +109,7 @@ def test_the_best_two_are_a_nat_apart(size: float) -> None:
     w[30:60] += x / 2
     want = oracle(x, w)
     for impl in CPU_IMPLS:
-        check(project_topk(x, w, 4, impl=impl), want, max(2e-5, PRECISION[impl]))
+        check(project_topk(x, w, 4, impl=impl), want, FAR[impl])
 
 
 @pytest.mark.parametrize("impl", IMPLS)

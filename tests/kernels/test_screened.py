@@ -83,7 +83,8 @@ def test_statistics_are_far_closer_than_naive_bfloat16s(make) -> None:
     x, w = make(96, 8192, 576, 3)
     rows = statistic_errors(x, w, 16, (*FORMATS, "tiled"))
     off = {(row["variant"], row["statistic"]): row["largest"] for row in rows}
-    for impl, times in (("screened", 8), ("screened8", 2), ("screened16", 100)):
+    # least of ten seeds of both kinds: 13.9 (variance), 4.5 (variance), 165 (variance), over 1.5
+    for impl, times in (("screened", 9), ("screened8", 3), ("screened16", 110)):
         if impl not in FORMATS:
             continue
         for statistic in ("logsumexp", "entropy", "max_prob", "var", "skewness", "kurtosis", "z"):

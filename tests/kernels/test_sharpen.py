@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from numba import njit
 
 from interp.kernels.blocks import new_state
 from interp.kernels.candidates import pack, score_of, token_of
 from interp.kernels.integers import INT8
+from interp.kernels.madd import supported
 from interp.kernels.scaling import scaled
 from interp.kernels.scan import BOTTOM, TOP, scan_tile
 from interp.kernels.screened import Screen
-from interp.kernels.sharpen import sharpen
+from interp.kernels.sharpen import _dot, sharpen
 
 N, TOKENS, D, KEPT = 8, 700, 96, 120
 
@@ -130,6 +132,17 @@ def test_fine_scores_replace_coarse_ones_in_the_sums(case: Case) -> None:
             y = sign * u - reference
             e = np.exp(y)
             np.testing.assert_allclose((total, weighted), (e.sum(), (e * y).sum()), rtol=1e-5)
+
+
+@pytest.mark.skipif(not supported(), reason="the processor has no AVX2")
+def test_pairs_of_int16_are_multiplied_in_one_instruction() -> None:
+    @njit
+    def dot(x, w):  # type: ignore[no-untyped-def]
+        return _dot(x, 0, w, 0)
+
+    x = np.arange(-32, 32, dtype=np.int16)[None]
+    assert dot(x, x) == (x.astype(np.int64) ** 2).sum()
+    assert "vpmaddwd" in "".join(dot.inspect_asm().values())
 
 
 def test_pack_is_undone() -> None:

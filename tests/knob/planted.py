@@ -67,7 +67,7 @@ def planted(n_layers: int, switch: range, length: int, straight: bool = False) -
     config = AutoConfig.for_model(
         "llama", hidden_size=WIDTH, intermediate_size=2 * NAMES, num_hidden_layers=n_layers,
         num_attention_heads=1, num_key_value_heads=1, head_dim=WIDTH, vocab_size=len(words),
-        max_position_embeddings=256, tie_word_embeddings=False, bos_token_id=None,
+        max_position_embeddings=512, tie_word_embeddings=False, bos_token_id=None,
         eos_token_id=None,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config).eval()

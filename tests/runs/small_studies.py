@@ -191,7 +191,9 @@ def _knobs(folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
             "query": "The capital of {} is",
             "facts": dict(zip(SUBJECTS, ANSWERS, strict=True)),
         }
-        path.write_text(json.dumps({"relations": {"capital": relation, "town": relation}}))
+        path.write_text(
+            json.dumps({"relations": dict.fromkeys(("capital", "town", "seat"), relation)})
+        )
         return {"model": str(model), "facts": str(path), "draws": 7}
 
     def asked() -> dict[str, Any]:
@@ -207,7 +209,7 @@ def _knobs(folder: Path) -> dict[str, Callable[[], dict[str, Any]]]:
         return {**own, **words, "context": item.context, "query": item.query, "knob": str(knob)}
 
     none = {"adapter": "none"}
-    trained = {"rows": 32, "rank": 2, "bfloat16": False, "test": 4}
+    trained = {"rows": 32, "rank": 2, "bfloat16": False, "test": 4, "settings": ("tuned", "0-shot")}
     learned = {
         "layers": (1,), "learn_items": 40, "knob_lr": 0.2, "validate": 6,
         "steer_items": 6, "separate_items": 4, "text_tokens": 128,
