@@ -66,10 +66,10 @@ def project_topk(
             certified, else "tiled"; on an NVIDIA GPU "triton" where it is installed; "naive"
             elsewhere.
 
-    Deterministic: the same call gives the same bits, on any number of threads ("naive" has torch's
-    sums, which depend on it). Skewness and
-    kurtosis are the same bits for a row times any power of 2. A result that float32 does not hold,
-    as logits of more than 3.4e38, is an infinity; other rows do not notice.
+    Deterministic: the same call gives the same bits, on any number of threads (but for "naive",
+    whose sums are torch's). Skewness and kurtosis are the same bits for a row times any power of 2.
+    A result that float32 does not hold, as logits of more than 3.4e38, is an infinity; other rows
+    do not notice.
 
     Raises:
         ValueError: shapes or k that do not fit, or a value that is not finite.
