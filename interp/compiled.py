@@ -77,7 +77,7 @@ def mark_of(folder: Path) -> Path | None:
     kept = Kept.first(mark_of, str(folder / "__init__.py"))
     processor = "/".join(cpu_target.target_context.codegen().magic_tuple())
     name = hashlib.sha256(processor.encode()).hexdigest()[:16]
-    return Path(kept.get_cache_path()) / f"{name}.whole" if kept else None
+    return Path(kept._cache_path) / f"{name}.whole" if kept else None
 
 
 def _usual() -> Path:

@@ -17,6 +17,8 @@ It does not change with a gain that multiplies the stream. Naive equivalent:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
@@ -25,26 +27,45 @@ from torch.nn.functional import normalize
 
 CHUNK = 128
 """Lists of tokens (and 16 times as many rows of the read-out) handled at once."""
-NULL = 1e-6
+NULL = 1e-12
 """Share of the largest variance below which a direction of the read-out counts as empty."""
+COARSE = 1e-4
+"""Share of the largest variance that products in float32 give to 5 digits."""
 
 
 def whitened(readout: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
     """The read-out's rows whitened and of length 1, in half precision: they stay in memory beside
     the read-out."""
-    mean, width = readout.mean(0), readout.shape[1]
-    covariance = torch.zeros(width, width, dtype=torch.float64)
-    for part in torch.split(readout, 16 * CHUNK):
-        covariance += ((part - mean).T @ (part - mean)).double().cpu() / len(readout)
-    variances, axes = torch.linalg.eigh(covariance)
-    empty = variances <= NULL * variances[-1].clamp_min(1e-30)
-    whiten = axes * torch.where(empty, torch.inf, variances).rsqrt()
-    metric = whiten.float().to(readout.device)
+    precise = readout[:0]  # the dtype and device that products are made in
+    variances, axes = torch.linalg.eigh(_covariance(readout, precise))
+    if variances[0] < COARSE * variances[-1]:
+        # one token many times longer than the others has nearly all of the largest variance
+        precise = precise.cpu().double()
+        variances, axes = torch.linalg.eigh(_covariance(readout, precise))
+    empty = variances <= NULL * variances[-1]
+    whiten = (axes * torch.where(empty, torch.inf, variances).rsqrt()).to(precise)
     units = torch.empty_like(readout, dtype=torch.float16)
-    for start in range(0, len(readout), 16 * CHUNK):
-        part = readout[start : start + 16 * CHUNK]
-        units[start : start + len(part)] = normalize((part - mean) @ metric, dim=1)
+    for start, part in _centred(readout, precise):
+        units[start : start + len(part)] = normalize(part @ whiten, dim=1)
     return units
+
+
+def _covariance(readout: Tensor, precise: Tensor) -> Float[Tensor, "d d"]:
+    total = torch.zeros(readout.shape[1], readout.shape[1], dtype=torch.float64)
+    for _, part in _centred(readout, precise):
+        total += (part.T @ part).cpu().double() / len(readout)
+    return total
+
+
+def _centred(readout: Tensor, precise: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Some rows at a time, with the place of the first: minus the mean of all, in a unit that keeps
+    squares in range, which whitening takes off again."""
+    _, power = torch.frexp(readout.abs().max())
+    unit = torch.ldexp(readout.new_ones(()), -power)
+    parts = torch.split(readout, 16 * CHUNK)
+    mean = torch.stack([(part * unit).sum(0) for part in parts]).sum(0) / len(readout)
+    for number, part in enumerate(parts):
+        yield number * 16 * CHUNK, (part * unit - mean).to(precise)
 
 
 def coherence(

@@ -24,6 +24,23 @@ def test_whitened_rows_have_length_1_and_one_variance_each_way():
     np.testing.assert_allclose(spread[1:], 1 / 5, rtol=0.15)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
+@pytest.mark.parametrize("longer", [1.0, 1e4, 1e6])
+def test_neither_scale_nor_one_long_token_hides_the_others(longer, scale):
+    """A token 5,000 times longer than the others left all other directions empty, so that each
+    pair of tokens had a cosine of 1 or -1; and a scale of 1e20 was NaN."""
+    readout = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
+    readout[499] *= longer
+    rows, words = torch.arange(495).reshape(-1, 5), np.arange(500)
+    C = (readout - readout.mean(0)).double()
+    P = torch.linalg.inv(C.T @ C / 500)
+    products = C @ P @ C.T
+    cosines = products / (products.diagonal()[:, None] * products.diagonal()).sqrt()
+    wanted = [(cosines[row][:, row].sum() - 5) / 20 for row in rows]
+    found = coherence(rows, whitened(readout * scale), words)
+    torch.testing.assert_close(found.double(), torch.stack(wanted), atol=2e-3, rtol=0)
+
+
 def test_pairs_of_one_word_do_not_count():
     """Tokens 0, 1 and 2 point one way, 3 another; 0 and 1 are of one word."""
     units, words = torch.eye(2)[[0, 0, 0, 1]], np.array([7, 7, 8, 9])
