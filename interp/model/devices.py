@@ -69,14 +69,28 @@ def check_device(device: str) -> None:
     import torch
 
     if Split.of(device):
-        raise UserError(f"'{device}' is for models of text that are run: give cpu, cuda or mps")
+        raise UserError(
+            f"'{device}' is for models of text that are run: give {' or '.join(_devices())}"
+        )
     try:
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0]
+        here, kind = _devices(), device.partition(":")[0]
+        known = any(own.startswith(kind) for own in here)  # of others torch says what is no help
+        reason = f" ({str(error).splitlines()[0][:120]})" if known else ""
         raise UserError(
-            f"device '{device[:40]}' cannot be used here ({reason[:120]}): give cpu, cuda or mps"
+            f"device '{device[:40]}' cannot be used here{reason}: this machine has "
+            f"{', '.join(here)}"
         ) from error
+
+
+def _devices() -> list[str]:
+    """Those of this machine."""
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    number = torch.accelerator.device_count() if found else 0
+    return ["cpu", *(f"{found.type}:{at}" for at in range(number) if found)]
 
 
 def first_device(device: str) -> str:

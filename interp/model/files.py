@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,5 +67,10 @@ def remembered(about: str, form: str, make: Callable[[], str]) -> str:
         # no temporary name that a kill would leave: a half-written note does not match its form
         note.write_text(value)
     except OSError as error:
-        log.warning("cannot keep %s: %s; set INTERP_HOME", note, error.strerror)
+        _warn_once(str(note.parent), error.strerror)
     return value
+
+
+@cache
+def _warn_once(folder: str, reason: str) -> None:
+    log.warning("cannot keep anything in %s: %s; set INTERP_HOME", folder, reason)

@@ -142,13 +142,13 @@ def _resumable(writer: RunWriter) -> str:
     """What the same command would find of a run that was stopped."""
     names = [Path(name).name for name in writer.finished if writer.has(name)]
     kept = len(names) - names.count(STATE)
-    parts = f"{kept} finished {'parts' if kept > 1 else 'part'}"
+    files = f"{kept} finished {'files' if kept > 1 else 'file'}"
     if STATE in names:
-        more = f" and keeps {parts}" if kept else ""
+        more = f" and keeps {files}" if kept else ""
         return f"the same command goes on from the last checkpoint{more}"
     if not kept:
         return "no part of its run is finished yet, so the same command starts over"
-    return f"the same command resumes with {parts} and starts over the one under way"
+    return f"the same command resumes with {files} and starts over what was under way"
 
 
 def _check_free(path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_stopped_run_asks_no_finished_fact_again(data_settings, tmp_path, monk
         patch.setattr(evaluate, "answer_texts", stopped)
         assert main(command) == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("interp: interrupted; the same command resumes with 2 finished parts")
+    assert said.startswith("interp: interrupted; the same command resumes with 2 finished files")
     asked[:] = []
     assert main(command) == 0
     assert asked == every[first_of_third_piece:]

@@ -289,7 +289,7 @@ def test_interrupted_and_resumed_is_identical(
     printed, complaint = capsys.readouterr()
     assert (code, printed) == (130, "")
     # the vocabulary comes first, and of the layer in the making the random directions are whole
-    kept = f"resumes with {1 + 2 * parts + 1} finished parts"
+    kept = f"resumes with {1 + 2 * parts + 1} finished files"
     assert complaint.splitlines()[-1].startswith(f"interp: interrupted; the same command {kept}")
     assert_resumes(deep, out, parts, undisturbed)
 

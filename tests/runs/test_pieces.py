@@ -69,7 +69,7 @@ def test_the_stop_says_what_is_kept_and_the_end_removes_the_pieces(tmp_path):
         pieces(out, squares([]), items=range(4))
     with pytest.raises(KeyboardInterrupt) as stop, writing(tmp_path / "run", plan()):
         raise KeyboardInterrupt
-    assert stop.value.__notes__[0].startswith("the same command resumes with 1 finished part ")
+    assert stop.value.__notes__[0].startswith("the same command resumes with 1 finished file ")
     with writing(tmp_path / "run", plan()) as out:
         out.table("all/squares", pieces(out, squares([])))
         run = out.finish({})
