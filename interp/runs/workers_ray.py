@@ -20,13 +20,14 @@ _LOST = {
     "WorkerCrashedError": "a worker died",
 }
 """What Ray raises where a part may be made again, and how that is said."""
-_LOCAL = (
-    "`ray start --head` begins one on this machine, RAY_ADDRESS names another, and a login that is "
-    "refused needs the same ~/.ray/auth_token and RAY_AUTH_MODE=token"
-)
+_LOCAL = "`ray start --head` begins one on this machine, RAY_ADDRESS names another"
 _REMOTE = (
     "give the address of its head and its client port, usually 10001, and install "
     "'interp-workbench[cluster]' on both sides"
+)
+_TOKEN = (
+    "it may ask for a token, as `ray start` has it do where ~/.ray/auth_token is: set "
+    "RAY_AUTH_MODE=token, and have the same file here"
 )
 ANSWERS = 10.0
 """Seconds in which the head of a cluster takes a connection."""
@@ -112,14 +113,15 @@ def _joined(address: str) -> tuple[Any, bool]:
         ) from None
     if ray.is_initialized():
         return ray, False
+    named = os.environ.get("RAY_ADDRESS") or address if address == "auto" else address
     try:
-        _answers(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
+        _answers(named)
         ray.init(address=address, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"cannot join the Ray cluster '{address}' ({str(error).splitlines()[0]}): "
-            + (_LOCAL if address == "auto" else _REMOTE)
-        ) from None
+        reason, hint = str(error).splitlines()[0], _LOCAL if address == "auto" else _REMOTE
+        if "Failed to connect" in reason and "RAY_AUTH_MODE" not in os.environ:
+            hint = _TOKEN
+        raise UserError(f"cannot join the Ray cluster '{named}' ({reason}): {hint}") from None
     return ray, True
 
 

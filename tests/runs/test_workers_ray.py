@@ -312,3 +312,17 @@ def test_a_cluster_that_does_not_answer_is_one_line_at_once(how, monkeypatch):
     workers = RAY if how == "environment" else Workers(0, f"ray://{address}")
     with pytest.raises(UserError, match=f"{address} does not answer: Connection refused"):
         OnRay(Squares(""), workers)
+
+
+def test_a_cluster_that_asks_for_a_token_says_how_it_is_given(monkeypatch):
+    from interp.runs.workers_ray import OnRay
+
+    def refused(**options):
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(UserError, match="cluster 'auto' .Failed .* set RAY_AUTH_MODE=token"):
+        OnRay(Squares(""), RAY)
