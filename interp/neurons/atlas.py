@@ -32,9 +32,10 @@ Tables of the run:
     coherence float    how much the k tokens belong together (`coherence.py`), from -1 to 1; null
                        where all are of one word family
     skewness, kurtosis float    of the row's logits (excess; skewness signed by the side)
-    norm float         length of the vector (of a down vector: of what one unit of activation adds)
+    norm float         length of the vector that is decoded: with a gain or a lens, after it (of a
+                       down vector: of what one unit of activation adds)
 `random/L000.parquet` …, the same columns: a random direction in the place of each of some neurons
-    of the layer, of the neuron's length
+    of the layer, as long as the neuron's is before a gain or a lens
 `vocabulary/tokens.parquet`: id int32, token string, word string (its word family); ids that are no
     token are not in it, and count nowhere, unless `all_ids` is set
 `index/*.parquet`: what makes a search quick (`indexing.py`)
