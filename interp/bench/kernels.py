@@ -183,10 +183,10 @@ class KernelBenchConfig:
             "baseline": fastest.baseline,
             "bare_gflops": round(work / walls[fastest.baseline].median(), 1),
         }
-        ratios = [times.div(times[fastest.baseline], axis=0) for times in (walls, cpus)]
+        ratios, cpu_ratios = (each.div(each[fastest.baseline], axis=0) for each in (walls, cpus))
         job_s = walls.median() * shape.job_rows * shape.job_vocabulary
         job_s /= shape.rows * shape.vocabulary
-        summary = _summary(*ratios, job_s, peaks, case.missing)
+        summary = _summary(ratios, cpu_ratios, job_s, peaks, case.missing)
         return metrics, seconds.assign(shape=name), summary.assign(shape=name)
 
     def _accuracy(self) -> tuple[pd.DataFrame, pd.DataFrame]:
