@@ -27,6 +27,8 @@ LATEST = 4
 """Results that are shown as pictures."""
 HIGHEST = 460
 """Pixels of a picture; one with many panels has the whole width, and twice that."""
+MEMORY = "memory of its process, MiB"
+ALONE = "The most that the process held that was asked for the run, without its --workers."
 _LONGEST = 2000
 """Characters of a question: what goes into a URL."""
 
@@ -175,7 +177,7 @@ def _stored(found: list[Run], ships: list[Run]) -> None:
             "of": label(run.study, run.config),
             "finished": "shipped" if is_shipped(run) else _when(run),
             "took": in_words(run.manifest["wall_s"]),
-            "memory, MiB": round(run.manifest["peak_memory_bytes"] / 2**20),
+            MEMORY: round(run.manifest["peak_memory_bytes"] / 2**20),
             "key": run_key(run)[:12],
         }
         for run in runs
@@ -186,7 +188,10 @@ def _stored(found: list[Run], ships: list[Run]) -> None:
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
-        column_config={"of": st.column_config.Column(width="large")},
+        column_config={
+            "of": st.column_config.Column(width="large"),
+            MEMORY: st.column_config.Column(help=ALONE),
+        },
     )
     if chosen := [runs[i] for i in event["selection"]["rows"] if i < len(runs)]:
         _about(chosen[0])

@@ -15,6 +15,11 @@ def exact(value: float) -> str:
 
 
 def bytes_said(text: str) -> int | None:
-    """The bytes that a size means, as in 24G or 1.5GiB; None for what is none."""
-    size = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:iB|B)?", text)
+    """The bytes that a size means, as in 24G, 24 g or 1.5GiB; None for what is none."""
+    size = re.fullmatch(r"(\d{1,30}(?:\.\d+)?) ?([KMGT]?)(?:I?B)?", text.strip().upper())
     return int(float(size[1]) * _SIZES[size[2]]) if size else None
+
+
+def size_said(size: int) -> str:
+    """Bytes as text: 1.5 GiB, and less than one as 300 MiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -6,8 +6,9 @@ threads, whichever is faster. The Llama shapes are measured on a part of the voc
 vectors; `job_s` extrapolates in proportion to both, which favours no variant.
 
 Metrics of a shape (the first shape's also stand at the top level). Each is a median over the
-repeats with its `_min` and `_max`, by wall-clock time, and with `_cpu` by the processor time of all
-threads, which other programs disturb less:
+repeats with its `_min` and `_max`, by wall-clock time, and with `_cpu` by the processor time that
+all threads of the same two variants took, which other programs disturb less. `baseline` and
+`screen` name the variants that are fastest by wall-clock time:
     certified_ratio     the projection screened in the numbers that are fastest here (`screen` says
                         which: screened is bfloat16, screened8 and screened16 are int8 and int16) /
                         the bare product
@@ -32,7 +33,6 @@ Tables of the run:
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
@@ -76,7 +76,7 @@ class KernelBenchConfig:
     """Time the fused projection against the bare matrix product, naive torch and others."""
 
     STUDY: ClassVar[str] = "bench.kernels"
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
     FACTS: ClassVar[dict[str, Any]] = {
         **{"threads": int, "bandwidth_bytes_per_s": float},
         "metrics.shapes": dict[str, dict[str, float | str]],
@@ -140,10 +140,12 @@ class KernelBenchConfig:
         exact = {"exact": bool(shares["exact"].all())} if len(shares) else {}
         return {**metrics[0], **exact, "shapes": dict(zip(measured, metrics, strict=True))}
 
-    def summaries(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """The shapes' rows of `summary/variants`, without a run."""
+    def summaries(self) -> Iterator[tuple[str, str, pd.DataFrame]]:
+        """Of each shape, without a run: its name, the baseline that its ratios are to, and its rows
+        of `summary/variants`."""
         for name, shape in self._shapes().items():
-            yield name, self._measure(name, shape)[2]
+            metrics, _, summary = self._measure(name, shape)
+            yield name, metrics["baseline"], summary
 
     def _shapes(self) -> dict[str, Shape]:
         if self.d:
@@ -173,15 +175,18 @@ class KernelBenchConfig:
         walls, cpus = (
             seconds.pivot(index="repeat", columns="variant", values=v) for v in ("wall_s", "cpu_s")
         )
-        baseline, work = _baseline(walls), 2e-9 * shape.rows * shape.d * shape.vocabulary
+        fastest, work = Fastest.of(walls), 2e-9 * shape.rows * shape.d * shape.vocabulary
         metrics = {
-            **_certified(case, walls),
-            **_ratios(walls, ""),
-            **_ratios(cpus, "_cpu"),
-            "baseline": baseline,
-            "bare_gflops": round(work / walls[baseline].median(), 1),
+            **_certified(case, fastest.screen),
+            **_ratios(walls, fastest, ""),
+            **_ratios(cpus, fastest, "_cpu"),
+            "baseline": fastest.baseline,
+            "bare_gflops": round(work / walls[fastest.baseline].median(), 1),
         }
-        summary = _summary(walls, cpus, shape, peaks, case.missing)
+        ratios, cpu_ratios = (each.div(each[fastest.baseline], axis=0) for each in (walls, cpus))
+        job_s = walls.median() * shape.job_rows * shape.job_vocabulary
+        job_s /= shape.rows * shape.vocabulary
+        summary = _summary(ratios, cpu_ratios, job_s, peaks, case.missing)
         return metrics, seconds.assign(shape=name), summary.assign(shape=name)
 
     def _accuracy(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -234,38 +239,40 @@ def _neurons(model: str, rows: int) -> tuple[Tensor, Tensor]:
     return vectors[::every][:rows].float().contiguous(), weights.W_U().float()
 
 
-def _baseline(seconds: pd.DataFrame) -> str:
-    return str(seconds[["mm", "mm_workers"]].median().idxmin())
+class Fastest(NamedTuple):
+    """The variants that ratios are of, chosen once: those of the processor's time are of the same
+    ones."""
+
+    baseline: str
+    """Of the bare float32 products."""
+    screen: Screened | None
+    fused: str
+    """Of float32 and the screen."""
+
+    @classmethod
+    def of(cls, walls: pd.DataFrame) -> Fastest:
+        """By the median of the seconds, a row per repeat."""
+        from interp.kernels.rounding import Screened
+
+        times = walls.median()
+        ran: list[Screened] = [name for name in get_args(Screened) if name in walls]
+        screen = min(ran, key=times.__getitem__, default=None)
+        fused = min(filter(None, ("tiled", screen)), key=times.__getitem__)
+        return cls(min(("mm", "mm_workers"), key=times.__getitem__), screen, fused)
 
 
-def _screen(seconds: pd.DataFrame) -> Screened | None:
-    """The screen that is fastest here."""
-    from interp.kernels.rounding import Screened
-
-    ran: list[Screened] = [name for name in get_args(Screened) if name in seconds]
-    times = {name: statistics.median(seconds[name]) for name in ran}
-    return min(ran, key=times.__getitem__, default=None)
-
-
-def _certified(case: Case, seconds: pd.DataFrame) -> dict[str, Any]:
+def _certified(case: Case, screen: Screened | None) -> dict[str, Any]:
     """What is said of the screen that is fastest here, if there is one."""
-    screen = _screen(seconds)
     return {"screen": screen, "certified_share": case.certified(screen)} if screen else {}
 
 
-def _relative(seconds: pd.DataFrame) -> pd.DataFrame:
-    """Ratios to the bare product, a row per repeat."""
-    return seconds.div(seconds[_baseline(seconds)], axis=0)
-
-
-def _ratios(seconds: pd.DataFrame, suffix: str) -> dict[str, float]:
+def _ratios(seconds: pd.DataFrame, fastest: Fastest, suffix: str) -> dict[str, float]:
     """Median, smallest and largest of the ratios that are metrics."""
-    ratios = _relative(seconds)
-    named, screen = {"fp32_ratio": ratios["tiled"]}, _screen(seconds)
-    if screen:
-        named["certified_ratio"] = ratios[screen]
-    fused = ["tiled", screen or "tiled"]
-    named["naive_ratio"] = seconds["naive"] / seconds[seconds[fused].median().idxmin()]
+    bare = seconds[fastest.baseline]
+    named = {"fp32_ratio": seconds["tiled"] / bare}
+    if fastest.screen:
+        named["certified_ratio"] = seconds[fastest.screen] / bare
+    named["naive_ratio"] = seconds["naive"] / seconds[fastest.fused]
     return {
         f"{name}{suffix}{end}": round(float(getattr(ratio, how)()), 4)
         for name, ratio in named.items()
@@ -274,23 +281,21 @@ def _ratios(seconds: pd.DataFrame, suffix: str) -> dict[str, float]:
 
 
 def _summary(
-    walls: pd.DataFrame,
-    cpus: pd.DataFrame,
-    shape: Shape,
+    ratios: pd.DataFrame,
+    cpu_ratios: pd.DataFrame,
+    job_s: pd.Series[float],
     peaks: dict[str, int],
     missing: dict[str, str],
 ) -> pd.DataFrame:
     import pandas as pd
 
-    ratios = _relative(walls)
-    share = shape.rows * shape.vocabulary / (shape.job_rows * shape.job_vocabulary)
     ran = pd.DataFrame(
         {
             "ratio": ratios.median(),
             "ratio_min": ratios.min(),
             "ratio_max": ratios.max(),
-            "ratio_cpu": _relative(cpus).median(),
-            "job_s": walls.median() / share,
+            "ratio_cpu": cpu_ratios.median(),
+            "job_s": job_s,
             "peak_bytes": pd.Series(peaks).astype("int64"),
             "missing": "",
         }

@@ -15,10 +15,10 @@ NONE = float("nan")
 
 def of_kernels(config: KernelBenchConfig) -> Iterator[Ratio]:
     """The variants of the projection that can run here, at each shape."""
-    for shape, summary in config.summaries():
+    for shape, baseline, summary in config.summaries():
         for row in summary.to_dict("records"):
             if not row["variant"].startswith("mm"):
-                about = ("kernels", f"{shape}: {NAMES[row['variant']]}", NAMES["mm"])
+                about = ("kernels", f"{shape}: {NAMES[row['variant']]}", NAMES[baseline])
                 ratios = (row["ratio"], row["ratio_min"], row["ratio_max"], row["ratio_cpu"])
                 yield Ratio(*about, *ratios, row["missing"])
 

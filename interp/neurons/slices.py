@@ -24,6 +24,8 @@ class Part(NamedTuple):
     number: int = 0
 
     def __str__(self) -> str:
+        if self == VOCABULARY:
+            return "vocabulary (the table of the tokens)"
         return f"layer {self.layer}, slice {self.number}"
 
 

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..model.catalog import resolve
 from ..model.tensor_files import stored_tensors
 from ..plain_json import read_json
+from ..plain_numbers import size_said
 from ..progress import in_words
 from .command import settings
 from .fit import class_of
@@ -28,7 +29,10 @@ from .store import Run
 SHIPPED = FOLDER / "estimates.json"
 UNKNOWN = "Time and memory are unknown: no run of this study has been measured."
 NOT_COMPARED = {"model", "device", "seed", "bos"}
-NO_AMOUNTS = {"layer", "position", "after", "skip", "alpha", "batch", "batch_size", "checkpoint"}
+NO_AMOUNTS = {
+    *("layer", "position", "after", "skip", "alpha", "batch", "batch_size", "checkpoint"),
+    *("workers", "memory_per_worker"),
+}
 """Numbers that are no more work where they are larger."""
 
 
@@ -155,7 +159,7 @@ def _sentence(took: str, row: Measured, wish: _Wish, peaked: str = "peaked at") 
     """What a run took, how it was another, and what is more work in the one that is asked for."""
     more = _more(row, wish)
     others = [name for name in _differing(row, wish.settings) if name not in more]
-    said = f"{took}{_with(row, others)}; its process {peaked} {_size(row.bytes)}."
+    said = f"{took}{_with(row, others)}; its process {peaked} {size_said(row.bytes)}."
     if more:
         each = (f"{name} {asked:,}, not {there:,}" for name, (asked, there) in more.items())
         said += f" Yours is more work: {'; '.join(each)}."
@@ -177,10 +181,6 @@ def _with(row: Measured, names: Sequence[str], most: int = 3) -> str:
 def _short(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 40 else f"{text[:40]} …"
-
-
-def _size(peak: int) -> str:
-    return f"{peak / 2**30:.1f} GiB" if peak >= 2**30 else f"{peak / 2**20:.0f} MiB"
 
 
 def parameters_of(folder: Path) -> int:

@@ -127,12 +127,12 @@ class ModelStudy:
 class PartedStudy:
     """What studies share whose parts several workers can make; mixed into the others."""
 
-    workers: str = field(default="1", kw_only=True, metadata={"key": False})
+    workers: str | int = field(default="1", kw_only=True, metadata={"key": False})
     """Who makes the parts: a number of processes of this machine, ray for the cluster that this
     machine is part of, or ray://HOST:PORT."""
     gpus_per_worker: float = field(default=0.0, kw_only=True, metadata={"key": False})
     """GPUs of a worker, of which it sees no others."""
-    memory_per_worker: str = field(default="", kw_only=True, metadata={"key": False})
+    memory_per_worker: str | int = field(default="", kw_only=True, metadata={"key": False})
     """What a worker takes, as in 24G: a cluster has as many at once as its memory holds. By default
     what is known of the study."""
 

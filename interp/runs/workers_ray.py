@@ -9,6 +9,7 @@ from typing import Any, Generic
 from urllib.parse import urlsplit
 
 from ..errors import UserError
+from ..plain_numbers import size_said
 from ..progress import log
 from .workers_lent import Lending
 from .workers_task import P, Task, WorkerDied, Workers
@@ -99,7 +100,7 @@ def held(node: Mapping[str, float], workers: Workers) -> int:
 def _said(workers: Workers) -> str:
     """What a worker takes."""
     gpus = f", {workers.gpus:g} GPUs" * bool(workers.gpus)
-    memory = f", {workers.memory / 2**30:.1f} GiB of memory" * bool(workers.memory)
+    memory = f", {size_said(workers.memory)} of memory" * bool(workers.memory)
     return f"1 core{gpus}{memory}"
 
 

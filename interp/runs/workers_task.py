@@ -22,8 +22,9 @@ RETRIES = 3
 """How often a part is made again whose worker died."""
 MOST = 4
 """Processes for each core, at most."""
-MOST_BYTES = 100 * 2**40
-"""Of a worker. Ray counts more than 800 TiB wrongly."""
+LEAST_BYTES, MOST_BYTES = 64 * 2**20, 100 * 2**40
+"""Of a worker. A process with torch takes more than the least; Ray counts more than 800 TiB
+wrongly."""
 P = TypeVar("P", bound=Hashable)
 _Part = TypeVar("_Part", bound=Hashable, contravariant=True)
 
@@ -110,28 +111,30 @@ class Workers:
     """Bytes that a worker takes, for a cluster to count with; 0 for unknown."""
 
     @classmethod
-    def of(cls, text: str, gpus: float = 0, memory: str = "") -> Workers:
-        """As the settings say: `1`, `4`, `ray`, `ray://HOST:PORT`; memory as in `24G`.
+    def of(cls, who: str | int, gpus: float = 0, memory: str | int = "") -> Workers:
+        """As the settings say: `1`, `4`, `ray`, `ray://HOST:PORT`, or a number; memory as in `24G`,
+        or a number of bytes; "" for unknown.
 
         Raises:
             UserError: they say something else.
         """
-        held = bytes_said(memory or "0")
-        if held is None or held > MOST_BYTES:
-            raise UserError(f"--memory-per-worker is bytes, as in 24G, not '{memory[:40]}'")
-        if not 0 <= gpus < 1000:
-            raise UserError(f"--gpus-per-worker is a number of GPUs from 0, not {gpus:g}")
+        text, held = _text(who), _held(_text(memory))
+        number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
+        if not number or not 0 <= gpus < 1000:
+            raise UserError(
+                f"--gpus-per-worker is a number of GPUs from 0 to 999, not {gpus!r:.40}"
+            )
         if text == "ray":
             return cls(0, "auto", gpus, held)
         if re.fullmatch(r"ray://[\w.\-\[\]:]+:\d+", text):
             return cls(0, text, gpus, held)
-        if not re.fullmatch(r"[1-9]\d{0,3}", text):
+        if not re.fullmatch(r"[1-9]\d*", text):
             raise UserError(
                 f"--workers is a number of processes, ray, or ray://HOST:PORT, not '{text[:40]}'"
             )
-        if int(text) > MOST * (cores := os.cpu_count() or 1):
+        if float(text) > MOST * (cores := os.cpu_count() or 1):
             raise UserError(
-                f"--workers {text} are too many: this machine has {cores} cores, give at most "
+                f"--workers {text[:40]} are too many: this machine has {cores} cores, give at most "
                 f"{MOST * cores}"
             )
         if held:
@@ -149,3 +152,28 @@ class Workers:
     def cores(self) -> int:
         """Of each worker on this machine."""
         return max((os.cpu_count() or 1) // max(self.number, 1), 1)
+
+
+def _text(given: object) -> str:
+    """A setting as the command line has it; Python may say a whole number as one. Of what is
+    neither it is a text that nothing can be read from."""
+    plain = isinstance(given, str) or type(given) is int
+    return str(given) if plain else f"{type(given).__name__} {given!r}"
+
+
+def _held(memory: str) -> int:
+    """The bytes of `--memory-per-worker`; 0 where it says none.
+
+    Raises:
+        UserError: it is none, or no worker takes so little or so much.
+    """
+    if not memory:
+        return 0
+    if (held := bytes_said(memory)) is None:
+        raise UserError(f"--memory-per-worker is bytes, as in 24G, not '{memory[:40]}'")
+    if not LEAST_BYTES <= held <= MOST_BYTES:
+        raise UserError(
+            f"--memory-per-worker is 64M (a process with torch takes more) to 100T, not "
+            f"'{memory[:40]}'; leave it out for what is known of the study"
+        )
+    return held

@@ -104,6 +104,17 @@ def test_the_first_page_names_a_run_that_it_passes_over(own_home):
     assert stored["model"][stored["finished"] != "shipped"].tolist() == ["sound"]
 
 
+def test_the_memory_of_a_run_is_said_to_be_without_its_workers(own_home):
+    by_two = {"config": {"model": "m", "workers": "2"}, "peak_memory_bytes": 300 << 20}
+    finish_by_hand(own_home / "runs", "a.b", **by_two)
+    shown = AppTest.from_function(home_page).run()
+    assert not shown.exception
+    table = shown.dataframe[0]
+    assert 300 in table.value["memory of its process, MiB"].tolist()
+    about = json.loads(table.proto.columns)["memory of its process, MiB"]
+    assert "without its --workers" in about["help"]
+
+
 def test_a_picture_with_many_panels_has_the_whole_width(own_home):
     """The shipped comparison has six: in half a page they cannot be read."""
     shown = AppTest.from_function(home_page, default_timeout=60).run()

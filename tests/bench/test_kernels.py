@@ -2,7 +2,8 @@
 
 import pytest
 
-from interp.bench import figures
+import interp.kernels.bench
+from interp.bench import figures, ratios
 from interp.bench.kernels import KernelBenchConfig
 from interp.errors import UserError
 from interp.kernels.accuracy import CPU_IMPLS
@@ -88,3 +89,63 @@ def test_figures_show_what_the_tables_say(run):
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         KernelBenchConfig(**changes).check()
+
+
+SECONDS = {
+    "mm": (2, 3),
+    "mm_workers": (1, 4),
+    "screened": (3, 8),
+    "screened8": (5, 2),
+    "tiled": (4, 5),
+    "naive": (12, 24),
+}
+"""Of a made case, by the clock and of the processor, which has other variants as the fastest."""
+
+
+class Timed:
+    """A case that takes SECONDS."""
+
+    def __init__(self, *shape):
+        self.missing = {"faiss": "not installed"}
+
+    def warm_up(self):
+        return dict.fromkeys(SECONDS, 0)
+
+    def repeat(self, number):
+        return [
+            {"variant": name, "repeat": number, "wall_s": float(wall), "cpu_s": float(cpu)}
+            for name, (wall, cpu) in SECONDS.items()
+        ]
+
+    def certified(self, screen):
+        return 0.75 if screen == "screened" else 0.25
+
+
+def test_times_of_the_processor_are_of_the_variants_that_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(interp.kernels.bench, "Case", Timed)
+    monkeypatch.setattr(interp.kernels.bench, "bandwidth", lambda: 1e9)
+    config = KernelBenchConfig(d=8, vocabulary=32, rows=8, accuracy_rows=0)
+    run = run_or_load(config, out=tmp_path / "run")
+    found = run.metrics
+    assert (found["baseline"], found["screen"]) == ("mm_workers", "screened")
+    assert (found["certified_ratio"], found["certified_share"]) == (3 / 1, 0.75)
+    assert (found["certified_ratio_cpu"], found["fp32_ratio_cpu"]) == (8 / 4, 5 / 4)
+    assert (found["naive_ratio"], found["naive_ratio_cpu"]) == (12 / 3, 24 / 8)
+    summary = run.table("summary/variants").set_index("variant")
+    assert summary["ratio_cpu"].dropna().to_dict() == {
+        name: cpu / 4 for name, (_, cpu) in SECONDS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "named"),
+    [((2, 1), "bare product, worker threads"), ((1, 2), "bare product, torch's threads")],
+)
+def test_a_ratio_names_the_product_that_it_is_to(seconds, named, monkeypatch):
+    for name, wall in zip(("mm", "mm_workers"), seconds, strict=True):
+        monkeypatch.setitem(SECONDS, name, (wall, 1))
+    monkeypatch.setattr(interp.kernels.bench, "Case", Timed)
+    config = KernelBenchConfig(d=8, vocabulary=32, rows=8, accuracy_rows=0)
+    rows = {row.what: row for row in ratios.of_kernels(config)}
+    assert {row.against for row in rows.values()} == {named}
+    assert rows["own: fused, float32, exact"].ratio == 4

@@ -155,6 +155,7 @@ def test_what_cannot_be_split_says_so(model_folder):
 def test_a_limit_is_a_size():
     assert Split.of("cuda:1") is None
     assert Split.of("split:1.5G").options["max_memory"]["cpu"] == 3 * 2**29
+    assert Split.of("split:24 gib") == Split.of("split:24G")
     assert Split.of("split").options["max_memory"]["cpu"] > 2**20
     for wrong in ("split:", "split:much"):
         with pytest.raises(UserError, match="as in split:24G"):

@@ -57,6 +57,11 @@ def test_else_the_shipped_figures_and_else_a_guess_by_parameters(elsewhere):
     assert estimate(TarsConfig(), []) == UNKNOWN
 
 
+def test_more_workers_are_no_more_work(elsewhere):
+    said = estimate(AtlasConfig(workers=4), [took(9, 9, workers=2)])
+    assert said == "Took 9 s here, with workers 2; its process peaked at 9 MiB."
+
+
 def of_clamp(prompts, seconds=4, **config):
     usual = {"neuron": "29.down.808", "k": None, "prompt": [f"q{n}" for n in range(prompts)]}
     return took(seconds, 800, "neurons.clamp", **usual, **config)

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from threading import Barrier
 from types import ModuleType
 from typing import Any
@@ -11,15 +11,28 @@ from typing import Any
 import pytest
 import torch
 
+from interp.analyses import analyses, load
 from interp.errors import UserError
 from interp.neurons.atlas import AtlasConfig
+from interp.neurons.slices import VOCABULARY, Part
+from interp.runs import workers_ray
 from interp.runs.store import Store, usual_store
-from interp.runs.study import run_or_load
-from interp.runs.workers import map_parts
+from interp.runs.study import PartedStudy, _keyed, plan, run_or_load
+from interp.runs.workers import _check_may_go_on, map_parts
 from interp.runs.workers_here import _gpus
-from interp.runs.workers_task import RETRIES, Workers
+from interp.runs.workers_task import RETRIES, WorkerDied, Workers
 
-from .parted import LONG, ROOT, Heard, Models, Squares, begun, ended, resumed_after_a_kill
+from .parted import (
+    LONG,
+    ROOT,
+    Heard,
+    Models,
+    Squares,
+    SquaresStudy,
+    begun,
+    ended,
+    resumed_after_a_kill,
+)
 
 PARTS = list(range(9))
 TWO = Workers(2)
@@ -144,25 +157,80 @@ def test_few_parts_are_under_way_at_once_and_none_once_nobody_asks(tmp_path):
         (("4", 0.5), Workers(4, "", 0.5)),
         (("ray", 0, "1.5GiB"), Workers(0, "auto", 0, 3 * 2**29)),
         (("ray://10.0.0.1:10001",), Workers(0, "ray://10.0.0.1:10001")),
+        ((2,), Workers(2)),
+        (("ray", 0, "24 g"), Workers(0, "auto", 0, 24 * 2**30)),
+        (("ray", 1, 2**30), Workers(0, "auto", 1, 2**30)),
+        (("ray", 0, "64M"), Workers(0, "auto", 0, 2**26)),
     ],
 )
 def test_workers_by_their_words(given, want):
     assert Workers.of(*given) == want
 
 
+NO_NUMBER = r"^--workers is a number of processes, ray, or ray://HOST:PORT, not '"
+NO_SIZE = r"^--memory-per-worker is 64M \(a process with torch takes more\) to 100T, not '"
+
+
 @pytest.mark.parametrize(
-    "given",
-    [("0",), ("-1",), ("9999",), ("ray://",), ("many",), ("",), ("1", -1), ("1", 0, "2 pears")],
+    ("given", "said"),
+    [
+        *(((who,), NO_NUMBER) for who in ("0", "-1", "ray://", "many", "")),
+        *(((who,), NO_NUMBER) for who in (0, -1, True, 2.0, None, ["2"], b"2")),
+        *(((who,), "^--workers 9+ are too many: ") for who in ("9999", "9" * 11, 9999, "9" * 5000)),
+        *((("1", gpus), "^--gpus-per-worker is ") for gpus in (-1, 1000, float("nan"), "1", True)),
+        *((("ray", 0, size), NO_SIZE) for size in ("0", "0G", "1K", "63.9M", "101T", 1, 0)),
+        *((("1", 0, size), NO_SIZE) for size in ("0G", "1K")),
+        *((("ray", 0, size), " is bytes, as in 24G, not ") for size in ("2 pears", "-1G", 2e9)),
+        (("ray", 0, "9" * 400), " is bytes, as in 24G, not "),
+    ],
 )
-def test_words_that_name_no_workers(given):
-    with pytest.raises(UserError, match="per-worker|--workers"):
+def test_words_that_name_no_workers(given, said):
+    with pytest.raises(UserError, match=said) as error:
         Workers.of(*given)
+    assert len(str(error.value)) < 200
+    assert "\n" not in str(error.value)
+
+
+PARTED = [
+    kind
+    for kind in (load(where) for entry in analyses().values() for where in entry.studies)
+    if issubclass(kind, PartedStudy)
+]
+
+
+@pytest.mark.parametrize("kind", PARTED, ids=lambda kind: kind.STUDY)
+def test_every_study_takes_workers_as_a_number(kind):
+    needed = {each.name: "x" for each in fields(kind) if each.default is MISSING}
+    one, two = (kind(**needed, workers=workers) for workers in ("2", 2))
+    assert one.spread.number == two.spread.number == 2
+    assert not {"workers", "memory_per_worker"} & set(_keyed(kind))
+
+
+def test_a_run_by_a_number_of_workers_is_the_same_run(tmp_path):
+    texts, numbers = (SquaresStudy(str(tmp_path), workers=workers) for workers in ("1", 1))
+    assert plan(texts)["key"] == plan(numbers)["key"]
+    made = run_or_load(numbers, Store(tmp_path / "runs"))
+    assert run_or_load(texts, Store(tmp_path / "runs")).path == made.path
+
+
+def test_less_than_a_gib_is_said_in_mib():
+    assert workers_ray._said(Workers(0, "auto", 1, 2**26)) == "1 core, 1 GPUs, 64 MiB of memory"
+    assert workers_ray._said(Workers(0, "auto", 0, 3 * 2**29)) == "1 core, 1.5 GiB of memory"
+
+
+def test_the_vocabularys_part_of_an_atlas_is_named(caplog):
+    for part in (VOCABULARY, Part(3, 1)):
+        _check_may_go_on(part, 1, WorkerDied("a worker died"))
+    assert caplog.messages == [
+        "a worker died: part vocabulary (the table of the tokens) is made again",
+        "a worker died: part layer 3, slice 1 is made again",
+    ]
 
 
 def test_an_atlas_by_two_workers_is_the_same_to_the_byte(dog_model, tmp_path):
     runs = [
-        run_or_load(AtlasConfig(model=str(dog_model), k=8, workers=n), Store(tmp_path / n))
-        for n in ("1", "2")
+        run_or_load(AtlasConfig(model=str(dog_model), k=8, workers=n), Store(tmp_path / str(n)))
+        for n in ("1", 2)
     ]
     one, two = (
         {name: part["sha256"] for name, part in run.manifest["files"].items()} for run in runs
