@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from ..errors import UserError
-from ..progress import progress
+from ..progress import progress, waiting
 from ..runs.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -162,12 +162,11 @@ class KernelBenchConfig:
 
         from interp.kernels.bench import Case
 
-        with progress(f"bench {name}", self.repeats + 2, "repeats") as advance:
-            case = Case(shape.d, shape.vocabulary, shape.rows, self.k, self.others)
-            advance(1, "data made")
+        case = Case(shape.d, shape.vocabulary, shape.rows, self.k, self.others)
+        with waiting(f"bench {name}: each variant once, compiled where it is not yet"):
             peaks = case.warm_up()
-            advance(1, "warmed up")
-            rows = []
+        rows = []
+        with progress(f"bench {name}", self.repeats, "repeats") as advance:
             for repeat in range(self.repeats):
                 rows += case.repeat(repeat)
                 advance(1, f"repeat {repeat + 1}")

@@ -59,6 +59,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ..errors import UserError
 from ..model.places import Kind
 from ..model.vocabulary import has_text, without_string
+from ..plain_numbers import size_said
 from ..progress import Advance, in_words, log, progress
 from ..runs.store import Run, Store
 from ..runs.study import ModelStudy, PartedStudy, plan, run_or_load
@@ -219,8 +220,8 @@ class AtlasConfig(ModelStudy, PartedStudy):
         log.info("atlas of %s: %s%s", self.model, what, about)
         if self.spread.beside:
             log.info(
-                "each worker takes at most %.1f GiB, beside %.1f GiB that those of a machine share",
-                *(each / 2**30 for each in (self.worker_bytes, shared_bytes(spec))),
+                "each worker takes at most %s, beside %s that those of a machine share",
+                *map(size_said, (self.worker_bytes, shared_bytes(spec))),
             )
         if not has_text(self.stored_weights.folder, spec.d_vocab):
             log.warning(
