@@ -143,6 +143,18 @@ def test_a_row_whose_logits_are_all_the_same(impl: str) -> None:
     np.testing.assert_allclose(found.top.entropy, np.log(500), rtol=1e-6)
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+def test_long_vectors_and_a_long_token_that_do_not_meet(impl: str) -> None:
+    """Logits that differ plainly, however long the vectors and one token are."""
+    x, w = gaussian(4, 300, 64)
+    x *= 8.0
+    w[:, 0], w[7], w[7, 1] = 0, 0, 1e8
+    x[:, 1], x[:, 0] = 0, 1e8
+    want = oracle(x, w)
+    assert want["var"].min() > 30
+    check(project_topk(x, w, 2, impl=impl), want, PRECISION[impl])
+
+
 def test_rows_that_hardly_differ_are_computed_in_float64() -> None:
     x, w = gaussian(20, 1500, 64)
     w = w[:1] + 1e-6 * w
