@@ -117,7 +117,8 @@ def _extremes(products: Tensor, unit: Tensor, k: int, sign: int, stats: bool) ->
 
 
 def _moments(products: Tensor, unit: Tensor) -> Moments:
-    mean = products.mean(1)
+    low, high = products.aminmax(dim=1)
+    mean = torch.where(low == high, low, products.mean(1))  # rounded, it would differ from them
     t = products - mean[:, None]
     size = t.abs().amax(1)  # before powers are taken, the largest is made 1
     u = t / torch.where(size > 0, size, 1.0)[:, None]
