@@ -12,8 +12,9 @@ Equivalent naive code, which `impl="naive"` runs:
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,7 +39,8 @@ def project_topk(
     """Top-k and bottom-k logits and row statistics of `vectors @ readout.T`.
 
     Args:
-        vectors: [n, d], any float dtype; computed in float32 (bf16 and fp16 lose nothing).
+        vectors: [n, d], d at least 1, any float dtype; computed in float32 (bf16 and fp16 lose
+            nothing, of float64 numbers below 1e-45 become zeros: scale such rows first).
         readout: [V, d], on the same device.
         k: logits kept per side, at most V.
         sides: which ends of each row to keep.
@@ -48,15 +50,13 @@ def project_topk(
             float32 operands; of equal logits the lowest id comes first. Statistics that float32
             logits do not give (large ones, rows that hardly differ) come from float64.
             "screened": a CPU path with the same ids, proven after a screen in bfloat16. Logits are
-            good to float32's last place. All statistics but the mean are sums over screened logits.
-            Largest errors measured, of logits that spread by about 1: kurtosis 2e-3 (4e-3 on 100
-            tokens), z 1e-3, logsumexp and entropy 3e-4 (6e-4 on 1,000 tokens), variance 8e-4. That
-            is 1,000 times more than "tiled" (docs/kernels.md). Rows with more are computed in it.
-            "screened16": the same in int16 (processors with AVX2); errors of statistics are 10 to
-            30 times smaller: kurtosis 5e-5 (4e-4 on 100 tokens), logsumexp 1e-5, variance 2e-5.
+            good to float32's last place. All statistics but the mean are sums over screened logits,
+            off by up to 3.5e-3 (the largest of any statistic in the table of docs/kernels.md, of
+            logits that spread by 1; other data may have twice as much). Rows in doubt are computed
+            in "tiled".
+            "screened16": the same in int16 (processors with AVX2), off by up to 4.1e-4.
             "screened8": the same in int8 (VNNI), candidates in int16 before they are in float64;
-            errors are 2 to 4 times those of "screened": kurtosis 2e-3 (7e-3 on 100 tokens), z 8e-4,
-            logsumexp 6e-4, entropy 4e-4, variance 5e-4.
+            off by up to 6.8e-3.
             "triton": the GPU path, with the same ids, proven after bfloat16 products. Statistics
             are sums over these, exact to float32's rounding where bfloat16 holds the operands. The
             first rows of every call are compared with dense float64 logits.
@@ -67,18 +67,24 @@ def project_topk(
             elsewhere.
 
     Deterministic: the same call gives the same bits, on any number of threads (but for "naive",
-    whose sums are torch's). Skewness and kurtosis are the same bits for a row times any power of 2.
+    whose sums are torch's). Skewness and kurtosis are the same bits for a row times a power of 2 in
+    "naive" and, of rows not in doubt, the screened paths; in "tiled" they may differ by 1e-6.
     A result that float32 does not hold, as logits of more than 3.4e38, is an infinity; other rows
     do not notice.
 
     Raises:
-        ValueError: shapes or k that do not fit, or a value that is not finite.
+        ValueError: shapes, k or dtypes that do not fit, an unknown side or `impl`, or a value that
+            is not finite or that float32 does not hold.
     """
     _check(vectors, readout, k, sides)
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}, not {impl!r}")
     device = vectors.device.type
     if impl == "auto" and device != "cpu":
         impl = "triton" if device == "cuda" and find_spec("triton") else "naive"
     vectors, readout = vectors.detach(), readout.detach()
+    _check_range(vectors, "vectors")
+    _check_range(readout, "readout")
     if impl == "triton":
         if not find_spec("triton"):
             raise ValueError("impl='triton' needs triton: pip install 'interp-workbench[gpu]'")
@@ -112,11 +118,27 @@ def _check(vectors: Tensor, readout: Tensor, k: int, sides: tuple[str, ...]) -> 
             f"expected vectors [n, d] and readout [V, d], got {list(vectors.shape)} and "
             f"{list(readout.shape)}"
         )
+    if not vectors.shape[1]:
+        raise ValueError("vectors and readout have no columns: d must be at least 1")
+    for name, operand in (("vectors", vectors), ("readout", readout)):
+        if not operand.is_floating_point():
+            raise ValueError(f"the {name} are {operand.dtype}: convert them with .float()")
     if vectors.device != readout.device:
         raise ValueError(f"vectors are on {vectors.device} but the readout is on {readout.device}")
     if not 1 <= k <= readout.shape[0]:
         raise ValueError(
             f"k must be between 1 and the {readout.shape[0]} rows of the readout, not {k}"
         )
+    if isinstance(sides, str):
+        raise ValueError(f"sides must be a tuple, as ('top',), not the string {sides!r}")
     if not sides or set(sides) - set(SIDES):
         raise ValueError(f"sides must name 'top', 'bottom' or both, not {sides!r}")
+
+
+def _check_range(operand: Tensor, name: str) -> None:
+    """Refuse finite float64 values that are infinities in float32."""
+    if operand.dtype != torch.float64 or not operand.numel():
+        return
+    largest = float(operand.abs().max())
+    if torch.finfo(torch.float32).max < largest < float("inf"):
+        raise ValueError(f"float32 does not hold {largest:.3g} in the {name}: scale them down")

@@ -36,7 +36,8 @@ def project_dense(
 def in_float64(operands: Operands, sides: tuple[str, ...]) -> Projection:
     """The first id of each side and all statistics of a few rows, from float64 products.
 
-    A row whose logits differ by no more than what these lose has the moments of a constant one.
+    A row whose logits may all be the same, within what each of these sums may be off by, has the
+    moments of a constant one.
     """
     rows = np.arange(len(operands.unit))
     some = (operands.only(rows[start : start + FEW]) for start in range(0, len(rows), FEW))
@@ -48,16 +49,16 @@ def in_float64(operands: Operands, sides: tuple[str, ...]) -> Projection:
 
 def _in_float64(operands: Operands, sides: tuple[str, ...]) -> Projection:
     x = operands.exact_rows()
-    products, longest = x.new_empty(len(x), len(operands.given)), 0.0
+    products, lost = x.new_empty(2, len(x), len(operands.given))
     for start in range(0, len(operands.given), COLUMNS):
-        slab = operands.given[start : start + COLUMNS].double()
-        products[:, start : start + COLUMNS] = x @ slab.T
-        longest = max(longest, float(slab.norm(dim=1).max()))
+        slab, some = operands.given[start : start + COLUMNS].double(), slice(start, start + COLUMNS)
+        products[:, some] = x @ slab.T
+        # of each logit by itself: one that loses much says nothing of the others
+        lost[:, some] = x.shape[1] * 2.0**-52 * (x.abs() @ slab.abs().T)
     found = from_products(products, operands.unit, 1, sides, True)
     assert found.moments is not None
     mean, *others = found.moments
-    spread = others[0].sqrt() / torch.from_numpy(operands.unit).to(x.device)
-    constant = spread <= x.shape[1] * 2.0**-52 * longest * x.norm(dim=1)
+    constant = (products - lost).amax(1) <= (products + lost).amin(1)
     return found._replace(moments=Moments(mean, *(m.masked_fill(constant, 0.0) for m in others)))
 
 
@@ -116,7 +117,8 @@ def _extremes(products: Tensor, unit: Tensor, k: int, sign: int, stats: bool) ->
 
 
 def _moments(products: Tensor, unit: Tensor) -> Moments:
-    mean = products.mean(1)
+    low, high = products.aminmax(dim=1)
+    mean = torch.where(low == high, low, products.mean(1))  # rounded, it would differ from them
     t = products - mean[:, None]
     size = t.abs().amax(1)  # before powers are taken, the largest is made 1
     u = t / torch.where(size > 0, size, 1.0)[:, None]

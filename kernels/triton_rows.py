@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from . import triton_scan as scan
 from .exact import NOTHING, SUM
 from .projection import SIDES, Projection
+from .results import ONE
 from .scaling import Operands, soft
 from .triton_error import Readout, errors, noise
 from .triton_lengths import lengths
@@ -75,9 +77,13 @@ def in_doubt(
     k only. The sums hold the largest logit's 1, which may have been taken off.
     """
     first, second = (results.sums[:, 6:8] / len(given.readout)).unbind(1)
-    noisy = results.noise > limit * (second - first.square()).clamp_min(0).sqrt()
+    # the worst token's error, and what it may be of a row that no exact logits have corrected
+    worst = results.error / math.sqrt(given.vectors.shape[1])
+    noise = torch.maximum(results.noise, worst / ONE)
+    noisy = noise > limit * (second - first.square()).clamp_min(0).sqrt()
     noisy |= results.lost
-    noise, doubtful = results.noise * results.soft, torch.zeros_like(proven)
+    doubtful = ~proven & (worst * results.soft > ONE * limit)
+    noise = results.noise * results.soft
     for side in map(SIDES.index, sides):
         largest, total = results.sums[:, side].double(), results.sums[:, 2 + 2 * side]
         scores = results.logits[:, side] * (1 - 2 * side) - largest[:, None]

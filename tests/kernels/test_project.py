@@ -156,6 +156,25 @@ def test_wrong_arguments_are_named() -> None:
         project_topk(x, w, 51)
     with pytest.raises(ValueError, match="sides"):
         project_topk(x, w, 4, sides=())
+    with pytest.raises(ValueError, match=r"a tuple, as \('top',\), not the string 'top'"):
+        project_topk(x, w, 4, sides="top")
+    with pytest.raises(ValueError, match="impl must be one of auto, .*naive, not 'nonsense'"):
+        project_topk(x, w, 4, impl="nonsense")
+    with pytest.raises(ValueError, match="d must be at least 1"):
+        project_topk(x[:, :0], w[:, :0], 4)
+
+
+@pytest.mark.parametrize("impl", ["naive", "tiled"])
+@pytest.mark.parametrize("which", ["vectors", "readout"])
+def test_numbers_that_float32_does_not_take_are_refused(which: str, impl: str) -> None:
+    given = dict(zip(("vectors", "readout"), gaussian(3, 50, 4), strict=True))
+    for dtype in (torch.complex64, torch.int32):
+        with pytest.raises(ValueError, match=f"the {which} are {dtype}: convert"):
+            project_topk(**{**given, which: given[which].to(dtype)}, k=4, impl=impl)
+    large = given[which].double().clone()
+    large[1, 2] = -1e200
+    with pytest.raises(ValueError, match=rf"float32 does not hold 1e\+200 in the {which}"):
+        project_topk(**{**given, which: large}, k=4, impl=impl)
 
 
 def test_no_vectors_give_no_rows() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interp.kernels import project_topk
 from interp.kernels.accuracy import CPU_IMPLS
 from interp.kernels.bfloat16 import BFLOAT16
-from interp.kernels.reference import project_dense
+from interp.kernels.reference import from_products, project_dense
 
 from .oracle import check, check_scaling, flat, oracle
 
@@ -141,6 +141,40 @@ def test_a_row_whose_logits_are_all_the_same(impl: str) -> None:
     for name in ("var", "skewness", "kurtosis"):
         assert not getattr(found.moments, name).any(), name
     np.testing.assert_allclose(found.top.entropy, np.log(500), rtol=1e-6)
+
+
+def test_equal_products_are_a_constant_row() -> None:
+    """The mean of 100 equal numbers is rounded, and then differs from them."""
+    products = gaussian(50, 1, 16)[0][:, :1].expand(50, 100).contiguous()
+    assert (products.mean(1) != products[:, 0]).any(), "the data should defeat a float32 mean"
+    moments = from_products(products, np.ones(50), 1, (), True).moments
+    assert torch.equal(moments.mean, products[:, 0])
+    for name in ("var", "skewness", "kurtosis"):
+        assert not getattr(moments, name).any(), name
+
+
+@pytest.mark.parametrize("impl", [*IMPLS[:1], *IMPLS[2:]])
+def test_a_power_of_two_changes_no_bits_of_gaussian_rows(impl: str) -> None:
+    """`tiled` is not among them: its exact logits replace others where they are large in nats."""
+    x, w = gaussian(40, 1000, 64)
+    plain = project_topk(x, w, 8, impl=impl).moments
+    for power in (-90, -3, 5, 8, 90):
+        found = project_topk(x * 2.0**power, w, 8, impl=impl).moments
+        assert torch.equal(found.skewness, plain.skewness), power
+        assert torch.equal(found.kurtosis, plain.kurtosis), power
+        assert torch.equal(found.var, plain.var * 4.0**power), power
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_long_vectors_and_a_long_token_that_do_not_meet(impl: str) -> None:
+    """Logits that differ plainly, however long the vectors and one token are."""
+    x, w = gaussian(4, 300, 64)
+    x *= 8.0
+    w[:, 0], w[7], w[7, 1] = 0, 0, 1e8
+    x[:, 1], x[:, 0] = 0, 1e8
+    want = oracle(x, w)
+    assert want["var"].min() > 30
+    check(project_topk(x, w, 2, impl=impl), want, PRECISION[impl])
 
 
 def test_rows_that_hardly_differ_are_computed_in_float64() -> None:

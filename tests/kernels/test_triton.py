@@ -20,7 +20,7 @@ if os.environ.get("TRITON_INTERPRET") != "1" and not torch.cuda.is_available():
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from interp.kernels import triton_project, triton_scan
+from interp.kernels import triton_error, triton_project, triton_scan
 from interp.kernels.triton_error import errors, gamma, prepare
 from interp.kernels.triton_lengths import lengths
 from interp.kernels.triton_project import project_triton
@@ -326,6 +326,18 @@ def test_statistics_at_every_scale_that_float32_holds():
     w[5] *= 1e10
     x[1] -= (x[1] @ w[5]) / w[5].square().sum() * w[5]
     check_exact(project_triton(x, w, 5, BOTH, True), longdouble(x, w), 2e-6)
+
+
+@small_steps()
+def test_rounding_one_long_token_hides_no_logit(monkeypatch):
+    """Among more tokens than there is room for, a row that hardly sees the longest of them."""
+    monkeypatch.setattr(triton_error, "SMALL", 0)
+    for power in (1e3, 1e6, 1e10):
+        x, w = operands(2, 200, 12)
+        w[5] *= power
+        x[1] -= (x[1] @ w[5]) / w[5].square().sum() * w[5]
+        found = project_triton(x, w, 1, BOTH, True)
+        check_exact(found, longdouble(x, w), 2e-2)
 
 
 @pytest.mark.parametrize("bf16", [True, False])
