@@ -67,8 +67,14 @@ class FinetuneConfig(ScoreSettings):
             raise UserError("--rows must be at least --batch; --batch and --rank at least 1")
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        self.check_facts(out)
         self.train(out)
         return score_adapter(self, str(out.path / "adapter"), out)
+
+    def check_facts(self, out: RunWriter) -> None:
+        """Refuse too few facts for the prompts that are scored: after training it is late."""
+        for setting in self.scored_settings():
+            demonstrations(self.splits(out).train, setting.shots, self.seed)
 
     def train(self, out: RunWriter) -> None:
         """Train, or continue, until `adapter/` is there."""
@@ -81,10 +87,7 @@ class FinetuneConfig(ScoreSettings):
         from ..model.prompting import Prompting
         from ..model.tokenizer_files import load_tokenizer
 
-        train = self.splits(out).train
-        for setting in self.scored_settings():  # it would be a pity to learn this after training
-            demonstrations(train, setting.shots, self.seed)
-        rows = rows_of(train)
+        rows = rows_of(self.splits(out).train)
         if len(rows) < self.rows:
             raise UserError(
                 f"there are {len(rows)} rows to train on, fewer than {self.rows}: lower --rows or "

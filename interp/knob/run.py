@@ -26,6 +26,7 @@ class RunConfig(LearnSettings, SearchSettings, FinetuneConfig):
     STUDY: ClassVar[str] = "knob.run"
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        self.check_facts(out)
         self.train(out)
         adapter = str(out.path / "adapter")
         score_adapter(self, adapter, out, only_tuned=True)  # early, to show what training gave
