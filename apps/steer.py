@@ -3,6 +3,8 @@ token by token."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 
 USUAL = "What is your favourite animal?"
 MOST_TOKENS = 400
+PAUSE = 0.1
+"""Seconds between two states of a text that is written: a browser that draws each token of a fast
+model has no time for the clicks that would stop it."""
 SIDES = {PLAIN: "As it is", EDITED: "Edited"}
 
 
@@ -217,6 +222,7 @@ def _streamed(
     ids: dict[str, list[int]] = {side: [] for side in missing}
     first = {PLAIN: found[PLAIN].first} if found[PLAIN] else {}
     rows: dict[str, tuple[pd.DataFrame, float]] = {}
+    shown = dict.fromkeys(missing, -math.inf)
     for side, step in streamed(subject, batches, edits, asked.tokens, asked.how):
         if not ids[side]:
             first[side] = step.logits[0].double().log_softmax(-1).float()
@@ -225,7 +231,9 @@ def _streamed(
             if bars and side == missing[-1]:
                 bars.show(*rows[side])
         ids[side].append(int(step.ids[0]))
-        places[side].text(f"{answer_text(subject, ids[side])} ▌")
+        if (now := time.monotonic()) - shown[side] >= PAUSE:
+            shown[side] = now
+            places[side].text(f"{answer_text(subject, ids[side])} ▌")
     return {
         side: Answer(
             answer_text(subject, new), new[-1] in subject.ends, first[side], *rows[side],
