@@ -19,6 +19,8 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 VIEWPORT = {"width": 1280, "height": 1600}
+PATIENCE = 120_000
+"""Milliseconds that everything may take: a busy machine is no fault."""
 FAILED = pytest.StashKey[bool]()
 
 
@@ -31,7 +33,7 @@ def browser():
         pytest.skip("no Chromium on this machine")
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=30_000)  # as everything waits: a busy machine is no fault
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield chromium
@@ -86,8 +88,8 @@ def empty_address(serve, tmp_path_factory):
 @pytest.fixture(scope="session")
 def context(browser):
     """One profile for all tests, so that what the app fetches is fetched and compiled once."""
-    context = browser.new_context(viewport=VIEWPORT)
-    context.set_default_timeout(30_000)
+    context = browser.new_context(viewport=VIEWPORT, reduced_motion="reduce")  # fewer frames
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 
@@ -141,5 +143,5 @@ def pytest_runtest_makereport(item, call):
 def settle(page):
     """Wait until a page has run, and what was there before is gone."""
     page.wait_for_timeout(300)
-    page.locator("[data-test-script-state=notRunning]").wait_for(timeout=60_000)
+    page.locator("[data-test-script-state=notRunning]").wait_for()
     page.wait_for_timeout(300)

@@ -62,7 +62,7 @@ def visited(page, address):
         link = page.locator(f"[data-testid=stSidebarNavLink][href$='/{name}']")
         link.evaluate("link => link.click()")  # at this width the navigation is folded away
         page.wait_for_url(f"{address}/{name}*")
-        page.wait_for_function(DONE, arg=before, timeout=60_000)
+        page.wait_for_function(DONE, arg=before)
         yield name
 
 

@@ -19,7 +19,7 @@ def stored(runs, store):  # noqa: F811
 
 def test_a_click_on_a_disc_chooses_it(page, address):
     page.goto(f"{address}/othello")
-    page.get_by_text("Flip a disc in the board the model represents").wait_for(timeout=60_000)
+    page.get_by_text("Flip a disc in the board the model represents").wait_for()
     page.get_by_text("Errors of the edited model against the edited board").wait_for()
     box = page.get_by_test_id("stSelectbox").filter(has_text="or click one on the board")
     discs = page.locator(".js-plotly-plot").first.locator(".scatterlayer .trace").first

@@ -88,7 +88,7 @@ def test_two_windows_at_once_do_not_see_each_other(context, address, long_model,
         for window, wish in zip(pages, pair, strict=True):
             window.goto(where(address, long_model, wish, 60), wait_until="commit")
         for window, wish in zip(pages, pair, strict=True):
-            window.get_by_text("Download CSV").wait_for(timeout=60_000)
+            window.get_by_text("Download CSV").wait_for()
             assert window.get_by_test_id("stText").all_inner_texts() == want[wish]
     for window in pages:
         window.close()
@@ -101,13 +101,13 @@ def test_a_stream_that_is_cut_off_leaves_the_model_free(
     page.goto(where(address, long_model, "add 1.down.9=31", 400))
     page.get_by_text("▌").first.wait_for()
     page.get_by_text("Add a direction: 1.down.9").click()  # switches it off
-    page.get_by_text("There is no edit that is on").wait_for(timeout=60_000)
+    page.get_by_text("There is no edit that is on").wait_for()
     page.get_by_text("Add a direction: 1.down.9").click()
-    page.get_by_text("▌").first.wait_for(timeout=60_000)
+    page.get_by_text("▌").first.wait_for()
     page.goto("about:blank")
     window = context.new_page()
     window.goto(where(address, long_model, "hold 1.down.17=48", 5))
-    window.get_by_text("dogdogdogdogdog", exact=True).wait_for(timeout=90_000)
+    window.get_by_text("dogdogdogdogdog", exact=True).wait_for()
     shown = window.get_by_test_id("stText").all_inner_texts()
     assert shown == both(subject, long_model, "hold 1.down.17=48", 5)
     window.close()

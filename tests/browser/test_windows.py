@@ -25,8 +25,6 @@ def test_eight_windows_do_not_talk_to_each_other(context, serve, atlas):
     words = [f"w{number}" for number in range(1, WINDOWS + 1)]
     address = serve(atlas.path.parents[1])
     pages = [context.new_page() for _ in words]
-    for page in pages:
-        page.set_default_timeout(60_000)
     boxes = [page.get_by_role("textbox", name="Find a word") for page in pages]
     pages[0].goto(f"{address}/atlas")  # the others find what it fetched
     boxes[0].wait_for()
