@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-TWO := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# one more than the cores of a small machine: workers wait for browsers, kernels and Ray
+WORKERS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile
 export INTERP_RUNS ?= $(CURDIR)/runs
 
 .PHONY: demo app test test-all lint types docs together unit triton notebooks browser atlas clean
@@ -55,20 +56,20 @@ docs: .venv/dev
 
 # one pytest for units, pages, notebooks and browser: nothing waits for the slowest of a stage
 together: atlas
-	$(TWO) -m 'not slow' --nbmake --nbmake-timeout=900 $(NOTEBOOKS) tests
+	$(WORKERS) -m 'not slow' --nbmake --nbmake-timeout=900 $(NOTEBOOKS) tests
 
 unit: .venv/dev
-	$(TWO) -m 'not slow and not browser'
+	$(WORKERS) -m 'not slow and not browser'
 
 triton: .venv/dev
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/kernels/test_triton.py
 
 notebooks: atlas
-	$(TWO) --nbmake --nbmake-timeout=900 $(NOTEBOOKS)
+	$(WORKERS) --nbmake --nbmake-timeout=900 $(NOTEBOOKS)
 
 browser: .venv/dev
 	sh tests/install_browser.sh
-	$(TWO) -m browser
+	$(WORKERS) -m browser
 
 # several notebooks and tests ask for it, and only one process may write it
 atlas: .venv/dev

@@ -82,11 +82,11 @@ def test_a_typo_leaves_the_page_on(page, address, dog_model):
 
 def test_two_windows_at_once_do_not_see_each_other(context, address, long_model, subject):
     wishes = ["hold 1.down.17=50", "add 1.down.4=30", "hold 1.down.17=49", "add 1.down.4=29"]
-    want = {wish: both(subject, long_model, wish, 60) for wish in wishes}
+    want = {wish: both(subject, long_model, wish, 30) for wish in wishes}
     pages = [context.new_page() for _ in range(2)]
     for pair in (wishes[:2], wishes[2:]):
         for window, wish in zip(pages, pair, strict=True):
-            window.goto(where(address, long_model, wish, 60), wait_until="commit")
+            window.goto(where(address, long_model, wish, 30), wait_until="commit")
         for window, wish in zip(pages, pair, strict=True):
             window.get_by_text("Download CSV").wait_for()
             assert window.get_by_test_id("stText").all_inner_texts() == want[wish]
