@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 TWO := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 export INTERP_RUNS ?= $(CURDIR)/runs
+# tests begin a hundred processes; without bytecode each would compile the package anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo app test test-all lint types docs together unit triton notebooks browser atlas clean
 
