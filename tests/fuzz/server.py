@@ -17,9 +17,15 @@ from pathlib import Path
 from interp.errors import UserError, readable
 
 HEAVY = (
-    "torch", "transformers", "pandas", "pyarrow.parquet", "duckdb", "interp.cli",
-    "rich.console", "tyro", "jaxtyping", "numba", "scipy.stats", "PIL.Image",
-)  # fmt: skip
+    *("torch", "transformers", "pandas", "pyarrow.parquet", "pyarrow.pandas_compat", "duckdb"),
+    *("interp.cli", "rich.console", "rich.table", "tyro._backends._tyro_backend", "jaxtyping"),
+    *("numba", "scipy.stats", "PIL.Image", "safetensors.torch", "platformdirs", "typeguard"),
+    *("interp.apps.home", "interp.cli.directions_model", "interp.cli.models", "interp.cli.neurons"),
+    *("interp.directions.compare", "interp.kernels", "interp.lens.files", "interp.saes.open"),
+    *("interp.directions.decoding", "interp.linearscope.networks", "interp.neurons.making"),
+    *("interp.cli.obsprop", "interp.cli.runs", "interp.model.backends.native"),
+    *("tests.fuzz.calls", "tests.fuzz.openers"),
+)
 MOST_ADDRESSES = 16 << 30
 """Of a child, in bytes, so that it cannot take the machine's memory before it is seen."""
 
@@ -27,6 +33,7 @@ MOST_ADDRESSES = 16 << 30
 def serve() -> None:
     for name in (*HEAVY, *sys.argv[1:]):
         importlib.import_module(name)
+    importlib.import_module("numba").njit(lambda: 0)()  # it imports half of itself as it compiles
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     print("ready", file=answers, flush=True)
