@@ -37,6 +37,8 @@ def _call(function: Callable[..., Any], given: tuple[Any, ...]) -> None:
         signal.alarm(SECONDS)
         function(*given)
         code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
     except BaseException:  # noqa: BLE001 - whatever comes is told
         traceback.print_exc()
     finally:
