@@ -10,6 +10,7 @@ nothing that takes long comes last.
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -65,6 +66,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(BROWSER))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays, so nobody looks through it for garbage: streamlit does after every
+    run of a page, and half of such a run went there."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 @pytest.hookimpl(optionalhook=True)
