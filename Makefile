@@ -7,6 +7,8 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # one more than the cores of a small machine: workers wait for browsers, kernels and Ray
 WORKERS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile
 export INTERP_RUNS ?= $(CURDIR)/runs
+# tests begin a hundred processes; without bytecode each would compile the package anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo app test test-all lint types docs together unit triton notebooks browser atlas clean
 

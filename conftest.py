@@ -3,12 +3,14 @@
 build/times/*.csv has seconds of processor and of wall; child processes count, those that live on
 (the browser and its server) as they spend. `make test` begins it anew and prints the dearest files
 of tests. The browser's tests go to one process, first and together, as they share a browser and a
-server; the other files follow in their order, so that nothing that takes long comes last.
+server; so do those that are fuzzed and killed. The other files follow in their order, so that
+nothing that takes long comes last.
 """
 
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ import pytest
 
 FOLDER = Path(__file__).parent / "build" / "times"
 BROWSER = "tests/browser/"
+TOGETHER = {BROWSER: "browser", "tests/fuzz/": "server", "tests/kills/": "server"}
+"""By folder, what its tests share in one process."""
 
 
 def _processor() -> float:
@@ -64,16 +68,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(BROWSER))
 
 
+def pytest_collection_finish() -> None:
+    """What is imported stays, so nobody looks through it for garbage: streamlit does after every
+    run of a page, and half of such a run went there."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`--dist loadfile` with the browser's tests as one file, and files in order of collection."""
+    """`--dist loadfile` with what is shared as one file, and files in order of collection."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
     class Together(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return BROWSER if nodeid.startswith(BROWSER) else super()._split_scope(nodeid)
+            scope = super()._split_scope(nodeid)
+            folder = f"{scope.rpartition('/')[0]}/"
+            return TOGETHER.get(folder, scope)
 
     config.option.loadscopereorder = False
     return Together(config, log)

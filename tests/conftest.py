@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,28 @@ def make_model(family: str, **changes: Any) -> Any:
     return tiny_model(family, **changes)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def packages_are_looked_through_once() -> None:
+def look_through_packages_once() -> None:
     """Streamlit's test harness reads the metadata of every installed package for each page that is
     opened, a quarter of a second; what is installed stays the same."""
-    if "streamlit.testing.v1" in sys.modules:
-        from streamlit.components.v2 import manifest_scanner
+    from streamlit.components.v2 import manifest_scanner
 
-        manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
+    manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packages_are_looked_through_once() -> None:
+    if "streamlit.testing.v1" in sys.modules:
+        look_through_packages_once()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Any]:
+    """For all that is fuzzed, and killed."""
+    from .fuzz.harness import Server
+
+    made = Server()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +115,18 @@ def make_dog_model(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.decoder = decoders.Fuse()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Of torch, as in a worker of Ray and in a `forked` child: the last digits of forward passes
+    depend on it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

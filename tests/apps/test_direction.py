@@ -11,15 +11,17 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from streamlit.testing.v1 import AppTest
 
+from interp.apps import kept_compare
 from interp.apps.chips import apart, chip, chip_html
 from interp.apps.sets import stored_sets
 from interp.cli import main
-from interp.directions import Directions
+from interp.directions import Directions, kept_pairs
 from interp.directions.collections import open_collection
 from interp.directions.keeping import keep, keep_directions, keep_prompt, keep_view
 from interp.directions.provenance import Provenance
 from interp.model.site import Site
 from interp.model.weights import open_weights
+from interp.report import of_collection
 from interp.report.of_collection import report_of_collection
 from interp.runs.store import Store
 
@@ -339,18 +341,21 @@ def test_a_comparison_is_shown_and_reproduced_whatever_its_directions_are_called
     assert found == json.loads(rows.to_json(orient="records"))
 
 
-def test_a_collection_too_large_for_a_map_says_what_is_left_out(dog_model):
-    for n in range(42):
+def test_a_collection_too_large_for_a_map_says_what_is_left_out(dog_model, monkeypatch):
+    assert kept_pairs.MOST == 40
+    for module in (kept_pairs, kept_compare, of_collection):
+        monkeypatch.setattr(module, "MOST", 3)
+    for n in range(5):
         keep("large", f"1.down.{n}", str(dog_model))
     shown = asked(kept_page, dog_model, name="large", view="Compare")
-    assert "Only the first 40 of 42 directions." in said(shown)
-    assert shown.multiselect[0].placeholder == "the first 40"
+    assert "Only the first 3 of 5 directions." in said(shown)
+    assert shown.multiselect[0].placeholder == "the first 3"
     chosen = asked(
-        kept_page, dog_model, name="large", view="Compare", directions="1.down.40,1.down.41"
+        kept_page, dog_model, name="large", view="Compare", directions="1.down.3,1.down.4"
     )
     assert "Only the first" not in said(chosen)
-    assert "1.down.41" in said(chosen)
-    assert "Only the first 40 of 42 directions." in report_of_collection("large")
+    assert "1.down.4" in said(chosen)
+    assert "Only the first 3 of 5 directions." in report_of_collection("large")
 
 
 def test_read_vectors_are_not_called_a_step(dog_model):

@@ -28,7 +28,7 @@ def store(dog_model, tmp_path_factory):
     (root / "text.txt").write_text("w1 w2 w3 w4 " * 20)
     held = {"neuron": "1.down.17", "prompt": ("w1 w2",), "value": (-5.0, 50.0), "tokens": 2}
     files = {"file": str(root / "concepts.yaml"), "corpus": str(root / "text.txt")}
-    sizes = {"d": 16, "vocabulary": 300, "rows": 20, "repeats": 1, "accuracy_rows": 2}
+    sizes = {"d": 16, "vocabulary": 300, "rows": 20, "repeats": 1, "accuracy_rows": 0}
     for study in (
         AtlasConfig(model, k=8),
         AtlasConfig(model, k=9),  # to compare with

@@ -1,11 +1,7 @@
 """Studies that are stopped or killed: the same command gives what an unbroken run gives, bit for
 bit, and reads again no more than what came after the last checkpoint."""
 
-import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -22,6 +18,7 @@ from interp.runs.study import run_or_load
 from interp.saes import feed, train
 from interp.text.contexts import ContextStream
 
+from ..forked import die, killed
 from ..workers import by_copies
 from .planted import OTHELLO
 
@@ -47,6 +44,7 @@ STUDIES = {
 LEFT = {"run": 2, "synthetic": 5, "errors": 2, "ladder": 4}
 """What is left to read after two stops, each half of the way: `synthetic` and `ladder` begin with a
 read of their own."""
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -81,34 +79,18 @@ def same(one, other):
     assert not list(one.path.rglob(".*.pieces"))
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from interp.text.contexts import ContextStream
-from interp.runs import checkpoint
-from interp.runs.store import Store
-from interp.runs.study import run_or_load
-from tests.darkmatter.test_resume import STUDIES
+def dies(store, at):
+    """`darkmatter run`, killed when it reads for the `at`th time."""
+    read, calls = ContextStream.read, []
 
-checkpoint.SECONDS, checkpoint.SHARE, read, calls = 0, 0, ContextStream.read, []
+    def dying(stream, part):
+        calls.append(part)
+        if len(calls) == at:
+            die()
+        return read(stream, part)
 
-def dying(stream, part):
-    calls.append(part)
-    if len(calls) == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return read(stream, part)
-
-ContextStream.read = dying
-run_or_load(STUDIES["run"], Store(Path(sys.argv[1])))
-"""
-
-
-def kill(store, at):
-    """`darkmatter run` in a process of its own, killed when it reads for the `at`th time."""
-    command = [sys.executable, "-c", KILLED, str(store), str(at)]
-    root = Path(__file__).parents[2]
-    ended = subprocess.run(command, capture_output=True, check=False, cwd=root)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    ContextStream.read = dying
+    run_or_load(RUN, store)
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -127,7 +109,7 @@ def test_a_stopped_study_reads_nothing_twice(study, tmp_path, monkeypatch):
     whole = run_or_load(config, Store(tmp_path / "whole"))
     half, stopped = len(calls) // 2, Store(tmp_path / "stopped")
     if study == "run":
-        kill(stopped.root, half)
+        killed(dies, stopped, half)
     stop_at = half
     for _ in range(1 if study == "run" else 2):
         calls.clear()

@@ -2,10 +2,10 @@
 
     python -m tests.devices.studies MODEL FOLDER STUDY …
 
-Prints one JSON object for the rules and one a study: `fault` (why it did not run there, or empty),
-`differs` (what of it are other numbers), `moved` (what crossed between device and CPU: kind, line
-of ours, times) `passes` (batches that the model read on the device)
-and `seconds` of the processor.
+Prints one JSON object for the rules, those of `answers`, and one a study: `fault` (why it did not
+run there, or empty), `differs` (what of it are other numbers), `moved` (what crossed between device
+and CPU: kind, line of ours, times) `passes` (batches that the model read on the device) and
+`seconds` of the processor.
 """
 
 import json
@@ -21,6 +21,7 @@ def main() -> None:
     from interp.cli.common import say
 
     from ..runs.small_studies import made_small, settings
+    from .answers import answers
     from .compared import compared
     from .rules import broken
 
@@ -30,6 +31,8 @@ def main() -> None:
     sys.path.insert(0, folder)
     asked = settings(Path(folder), Path(model))
     say(json.dumps({"study": "rules", "fault": "; ".join(broken())}))
+    for answer in answers(Path(folder), asked["saes.survey"]()):
+        say(json.dumps(answer))
     for name in names:
         say(json.dumps(compared(name, asked[name]())))
 

@@ -1,11 +1,12 @@
-"""Every study on a pretended GPU: the CPU's numbers, nothing on the wrong device, and no more that
-crosses than has to."""
+"""Every study, and what is none, on a pretended GPU: the CPU's numbers, nothing on the wrong
+device, and no more that crosses than has to."""
 
 import json
 import subprocess
 import sys
 from dataclasses import fields
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,8 @@ OPENED = 60
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory, dog_model):
-    """What `studies.py` prints of the quick or of the slow ones, by study."""
+    """What `studies.py` prints of the quick or of the slow ones, by study or name; what the command
+    line answers, on the CPU and there, in a list."""
 
     @cache
     def of(slow):
@@ -36,13 +38,37 @@ def found(tmp_path_factory, dog_model):
         process = subprocess.run([*command, *names], capture_output=True, text=True)
         assert process.returncode == 0, process.stderr[-2000:]
         lines = (line for line in process.stdout.splitlines() if line.startswith("{"))
-        return {each["study"]: each for each in map(json.loads, lines)}
+        made = dict[str, Any](answered=[])
+        for each in map(json.loads, lines):
+            if each.get("study") == "saes.search":
+                made["answered"].append(each["results"])
+            else:
+                made[each.get("name") or each["study"]] = each
+        return made
 
     return of
 
 
 def test_the_pretended_device_refuses_what_cuda_refuses(found):
     assert found(False)["rules"]["fault"] == ""
+
+
+def test_a_kernel_that_does_not_run_there_is_refused_in_one_line(found):
+    refused = found(False)["refused"]["found"]
+    assert len(refused) == 3
+    assert "impl='triton'" in refused[0]
+    for line in refused:
+        assert "\n" not in line
+        assert "use '" in line or "pip install" in line
+    assert found(False)["impl"]["found"] == ["naive", True]
+
+
+def test_latents_that_fire_on_a_text(found):
+    here, there = found(False)["answered"]
+    assert here
+    values = [[row.pop("value") for row in rows] for rows in (here, there)]
+    assert here == there
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,15 @@ ROOT = Path(__file__).resolve().parents[2]
 generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
 SOURCES = [ROOT / "README.md", *generate["pages"](), *sorted(ROOT.glob("data/**/README.md"))]
 WRITTEN = {page: page.read_text() for page in SOURCES if page.suffix == ".md"}
-FILLED = {page: generate["filled"](page) for page in WRITTEN}
-"""With the generated parts."""
+filled = cache(generate["filled"])
+"""A page with its generated parts; where no page is asked for, none takes its seconds."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize(
     "page", WRITTEN, ids=lambda page: page.relative_to(ROOT).as_posix()
 )
 
 
+@cache
 def anchors(text: str) -> set[str]:
     """Those of a page's headings and of the modules that mkdocstrings documents on it."""
     prose = BLOCK.sub("", text)
@@ -51,7 +53,7 @@ def commands(text: str) -> list[list[str]]:
 def check_command(words: list[str]) -> None:
     """It is the name of a command or group, or its arguments bind; nothing is run."""
     with suppress(SystemExit):  # --help
-        if f"interp-{'-'.join(words)}" not in anchors(FILLED[ROOT / "docs" / "commands.md"]):
+        if f"interp-{'-'.join(words)}" not in anchors(filled(ROOT / "docs" / "commands.md")):
             parse(words)
 
 
@@ -66,12 +68,12 @@ def check_code(code: str) -> None:
 
 @each_page
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\((?![a-z]+:)([^)#\s]*)#?([^)\s]*)\)", BLOCK.sub("", FILLED[page]))
+    links = re.findall(r"\]\((?![a-z]+:)([^)#\s]*)#?([^)\s]*)\)", BLOCK.sub("", filled(page)))
     for path, anchor in links:
         target = (page.parent / path).resolve() if path else page
         assert target.is_relative_to(ROOT), path
         assert target.is_file(), path
-        assert not anchor or anchor in anchors(FILLED[target]), f"{path}#{anchor}"
+        assert not anchor or anchor in anchors(filled(target)), f"{path}#{anchor}"
 
 
 @each_page
@@ -115,8 +117,8 @@ FOLDER = {"prompt": "microscope"}
 
 
 def test_every_command_and_every_study_is_in_the_reference() -> None:
-    reference, runs = (anchors(FILLED[ROOT / "docs" / f"{n}.md"]) for n in ("commands", "runs"))
-    tables = FILLED[ROOT / "docs" / "runs.md"]
+    reference, runs = (anchors(filled(ROOT / "docs" / f"{n}.md")) for n in ("commands", "runs"))
+    tables = filled(ROOT / "docs" / "runs.md")
     for entry in BUILT_IN:
         assert f"interp-{entry.name}" in reference
         assert not entry.studies or FOLDER.get(entry.name, entry.name) in runs
@@ -127,15 +129,15 @@ def test_every_command_and_every_study_is_in_the_reference() -> None:
 
 
 def test_generated_parts_are_what_the_code_says() -> None:
-    help_of = FILLED[ROOT / "docs" / "commands.md"]
+    help_of = filled(ROOT / "docs" / "commands.md")
     assert "--k INT " in help_of
     assert not set("│╭╰") & set(help_of)
-    tables = FILLED[ROOT / "docs" / "runs.md"]
+    tables = filled(ROOT / "docs" / "runs.md")
     assert "`curve/values" in tables
     assert "\nsteer.sweep:\n" in tables  # of a neighbour that a module refers to
     assert "\nchecks.ablation:\n" in tables
     assert "\nladder.parquet:\n" not in tables
-    assert "<!-- generated" not in "".join(FILLED.values())
+    assert "<!-- generated" not in "".join(map(filled, WRITTEN))
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -4,22 +4,34 @@ Started by `harness.Server`. A request is a line of JSON on standard input, an a
 standard output. A child that is killed, hangs or takes memory harms nobody.
 """
 
+import gc
 import importlib
 import json
 import os
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from interp.errors import UserError, readable
 
+from ..conftest import look_through_packages_once
+
 HEAVY = (
-    "torch", "transformers", "pandas", "pyarrow.parquet", "duckdb", "interp.cli",
-    "rich.console", "tyro", "jaxtyping", "numba", "scipy.stats", "PIL.Image",
-)  # fmt: skip
+    *("torch", "transformers", "pandas", "pyarrow.parquet", "pyarrow.pandas_compat", "duckdb"),
+    *("interp.cli", "rich.console", "rich.table", "tyro._backends._tyro_backend", "jaxtyping"),
+    *("numba", "scipy.stats", "PIL.Image", "safetensors.torch", "platformdirs", "typeguard"),
+    *("interp.apps.home", "interp.cli.directions_model", "interp.cli.models", "interp.cli.neurons"),
+    *("interp.directions.compare", "interp.kernels", "interp.lens.files", "interp.saes.open"),
+    *("interp.directions.decoding", "interp.linearscope.networks", "interp.neurons.making"),
+    *("interp.cli.obsprop", "interp.cli.runs", "interp.model.backends.native"),
+    "streamlit.testing.v1",
+    *("tests.fuzz.calls", "tests.fuzz.openers"),
+)
 MOST_ADDRESSES = 16 << 30
 """Of a child, in bytes, so that it cannot take the machine's memory before it is seen."""
 
@@ -27,6 +39,10 @@ MOST_ADDRESSES = 16 << 30
 def serve() -> None:
     for name in (*HEAVY, *sys.argv[1:]):
         importlib.import_module(name)
+    importlib.import_module("numba").njit(lambda: 0)()  # it imports half of itself as it compiles
+    look_through_packages_once()
+    importlib.import_module("streamlit.components.v2.manifest_scanner").scan_component_manifests()
+    gc.freeze()  # a child that looks through what it has from here would copy all of it
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     print("ready", file=answers, flush=True)
@@ -48,18 +64,15 @@ def _run(
     child = os.fork()
     if not child:
         _child(call, arguments, folder, out, err, environment)
-    hung = False
-    while True:
-        ended, status, usage = os.wait4(child, os.WNOHANG)
-        if ended:
-            break
-        if not hung and time.monotonic() - began > seconds:
-            hung = True
-            _kill(child)
-        time.sleep(0.002)
+    late = list[int]()
+    killing = threading.Timer(seconds, lambda: late.append(child) or _kill(child))
+    killing.start()
+    _, status, usage = os.wait4(child, 0)
+    killing.cancel()
+    killing.join()
     return {
         "code": os.waitstatus_to_exitcode(status),
-        "hung": hung,
+        "hung": bool(late),
         "bytes": max(0, usage.ru_maxrss * 1024 - before),
         "seconds": time.monotonic() - began,
         "busy": usage.ru_utime + usage.ru_stime,
@@ -73,7 +86,8 @@ def _kill(child: int) -> None:
     try:
         os.killpg(child, signal.SIGKILL)
     except ProcessLookupError:
-        os.kill(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended just now
+            os.kill(child, signal.SIGKILL)
 
 
 def _child(

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -25,6 +26,12 @@ from .layers import analyses as folders_of_analyses
 ENTRIES = analyses().values()
 
 
+@cache
+def _parsed(path: Path) -> ast.Module:
+    """A file of the product, which several rules look through."""
+    return ast.parse(path.read_text())
+
+
 def _files() -> dict[str, Path]:
     """Every file of the product by its module's name."""
     found = {}
@@ -39,7 +46,7 @@ def _files() -> dict[str, Path]:
 def _imports(module: str, path: Path, files: dict[str, Path]) -> Iterator[str]:
     """The modules that a file imports, inside functions and for types alone too."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
             start = ".".join([*above, *filter(None, [node.module])]) if node.level else node.module
@@ -78,7 +85,7 @@ def test_code_that_comes_with_a_model_never_runs() -> None:
     loads = [
         (module, call)
         for module, path in _files().items()
-        for call in ast.walk(ast.parse(path.read_text()))
+        for call in ast.walk(_parsed(path))
         if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("Auto")
         if ast.unparse(call.func).endswith(".from_pretrained")
     ]
@@ -92,7 +99,7 @@ def test_no_python_is_started_with_the_current_folder_on_its_import_path() -> No
     starts = [
         (module, ast.unparse(part))
         for module, path in _files().items()
-        for part in ast.walk(ast.parse(path.read_text()))
+        for part in ast.walk(_parsed(path))
         if isinstance(part, ast.List | ast.Tuple) and "sys.executable" in ast.unparse(part)
     ]
     assert starts
@@ -175,9 +182,9 @@ def test_an_outside_entry_that_does_not_fit_is_left_out(load, says, monkeypatch,
     assert says in caplog.text
 
 
-def _names_compared(path: Path) -> Iterator[str]:
+def _names_compared(file: ast.Module) -> Iterator[str]:
     """String constants that a file compares with something, or branches or looks up by."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(file):
         if isinstance(node, ast.Compare | ast.MatchValue):
             yield from (n.value for n in ast.walk(node) if isinstance(n, ast.Constant))
 
@@ -192,17 +199,15 @@ def test_no_familys_name_decides_anything_outside_the_table() -> None:
         f"{path}: {name}"
         for path in _files().values()
         if path.parent.name != "families" and path != TOKENIZERS
-        for name in _names_compared(path)
+        for name in _names_compared(_parsed(path))
         if name in names
     }
     assert found == set()
 
 
-def test_a_familys_name_in_an_if_would_be_seen(tmp_path) -> None:
-    file = tmp_path / "x.py"
+def test_a_familys_name_in_an_if_would_be_seen() -> None:
     for line in ("a = b == 'gpt2'", "if m in ('llama', 'phi3'): pass", "match m:\n case 'phi3': 0"):
-        file.write_text(line)
-        assert {"gpt2", "phi3"} & set(_names_compared(file))
+        assert {"gpt2", "phi3"} & set(_names_compared(ast.parse(line)))
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run([*pip, "wheel", *alone, "-w", folder, source], check=True)
     wheels = sorted(folder.glob("*.whl"))
     assert len(wheels) == 2
-    subprocess.run([*pip, "install", *alone, "--target", folder / "site", *wheels], check=True)
+    target = ["--no-compile", "--target", folder / "site"]
+    subprocess.run([*pip, "install", *alone, *target, *wheels], check=True)
     return folder
 
 

@@ -19,7 +19,7 @@ from interp.directions.directions import stored_directions
 from interp.runs.store import Store
 
 from ..fuzz.harness import Server
-from .studies import Resumable
+from .studies import LIGHT, Resumable
 
 CHILD = "tests.kills.child"
 LONGEST = 120.0
@@ -155,7 +155,7 @@ class Killing:
         """
         self.counts.attempts += 1
         given = [self.study.name, *given]
-        answer = self.server.ask(given, self.case, f"{CHILD}:{call}", seconds)
+        answer = self.server.ask(given, self.case, f"{CHILD}:{call}", seconds, (CHILD, *LIGHT))
         lines = [json.loads(x) for x in answer["out"].splitlines() if x.startswith("{")]
         answer["said"] = {key: value for line in lines for key, value in line.items()}
         # of two processes that start the same run one may have to leave it to the other

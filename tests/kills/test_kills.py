@@ -8,19 +8,12 @@ import pytest
 
 from ..fuzz.harness import Server
 from .harness import CHILD, Killing
-from .studies import HEAVY, LIGHT, STUDIES
+from .studies import HEAVY, STUDIES
 
 FEW = 3
 """Trials of the quick study in `make test`."""
 QUICK = "knob.data"
 """Half a second, with pieces and a part."""
-
-
-@pytest.fixture(scope="module")
-def server():
-    made = Server(CHILD, *LIGHT)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,6 @@
 """A survey that is stopped or killed at any step: its rows are those of an unbroken one."""
 
-import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,35 +10,12 @@ from interp.runs.store import Store, open_run
 from interp.runs.study import run_or_load
 from interp.runs.writer import RunWriter
 
+from ..forked import die, killed
 from .conftest import OTHELLO
 
 SMALL = replace(OTHELLO, tokens=59 * 40)
 """Five batches, each of them a part here."""
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from dataclasses import replace
-from interp.latents import survey_part
-from interp.runs import checkpoint
-from interp.runs.store import Store
-from interp.runs.study import run_or_load
-from interp.runs.writer import RunWriter
-from tests.latents.test_resume import SMALL
-
-checkpoint.SECONDS, checkpoint.SHARE, survey_part.TOKENS = 0, 0, 1
-at = [int(sys.argv[2])]
-
-def part(self, name, write=RunWriter.part):
-    at[0] -= 1
-    if not at[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(self, name)
-
-RunWriter.part = part
-run_or_load(SMALL, Store(Path(sys.argv[1])))
-"""
-"""Dies before it writes its nth file: each part of the survey writes a checkpoint."""
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +27,7 @@ def often(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(one_thread, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey_part, "TOKENS", 1)
         return run_or_load(SMALL, Store(tmp_path_factory.mktemp("whole")))
@@ -95,16 +68,23 @@ def test_stopped_in_every_part_and_every_table(whole, tmp_path, monkeypatch):
     assert stops == 5 + 3 - 1  # of five parts and three tables the last ends it
 
 
-def kill(store, at):
-    command = [sys.executable, "-c", KILLED, str(store), str(at)]
-    root = Path(__file__).parents[2]
-    ended = subprocess.run(command, capture_output=True, check=False, cwd=root)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+def dies(store, at):
+    """Before it writes its `at`th file: each part of the survey writes a checkpoint."""
+    left, write = [at], RunWriter.part
+
+    def part(self, name):
+        left[0] -= 1
+        if not left[0]:
+            die()
+        return write(self, name)
+
+    RunWriter.part = part
+    run_or_load(SMALL, store)
 
 
 @pytest.mark.slow
 def test_killed_once(whole, tmp_path):
-    kill(tmp_path, 4)
+    killed(dies, Store(tmp_path), 4)
     same(whole, run_or_load(SMALL, Store(tmp_path)))
 
 
@@ -112,10 +92,10 @@ def test_killed_once(whole, tmp_path):
 def test_killed_twenty_times(whole, tmp_path):
     """Ten runs, each killed twice, at every part that it writes."""
     for at in range(10):
-        store = tmp_path / str(at)
-        kill(store, 1 + at)
-        kill(store, 1 + at % 3)
-        same(whole, run_or_load(SMALL, Store(store)))
+        store = Store(tmp_path / str(at))
+        killed(dies, store, 1 + at)
+        killed(dies, store, 1 + at % 3)
+        same(whole, run_or_load(SMALL, store))
 
 
 def test_files_of_latents_are_cut_anywhere(whole, tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 """Quantised checkpoints whose numbers transformers gives exactly are opened dequantised."""
 
 import json
+import runpy
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from interp.errors import UserError
-from interp.model import catalog
+from interp.model import building, catalog
 from interp.model.prepare import prepare
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
+
+from ..forked import ended
 
 IDS = torch.arange(1, 17)[None]
 
@@ -23,8 +28,22 @@ def blocks(shape, size, scale):
     return scale.repeat_interleave(size, 0)[:rows].repeat_interleave(size, 1)[:, :columns]
 
 
-def test_an_fp8_checkpoint_is_dequantised(model_folder, own_home, tmp_path):
+def in_a_fork(module, **options):
+    """For `run_helper`, without the seconds that a new process takes: tests/model/test_catalog.py
+    has one."""
+    return subprocess.CompletedProcess(module, ended(as_main, module), "", "")
+
+
+def as_main(module):
+    sys.argv = module
+    runpy.run_module(module[0], run_name="__main__")
+
+
+def test_an_fp8_checkpoint_is_dequantised(
+    model_folder, own_home, tmp_path, monkeypatch, one_thread
+):
     """In a process of its own, as it is done: stored value times the scale of its block."""
+    monkeypatch.setattr(building, "run_helper", in_a_fork)
     folder = tmp_path / "fp8"
     shutil.copytree(model_folder("llama"), folder)
     stored = load_file(folder / "model.safetensors")

@@ -3,8 +3,6 @@
 import itertools
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -25,8 +23,7 @@ from interp.progress import in_words
 from interp.runs.study import plan, run_or_load
 
 from ..conftest import FAMILY_CONFIGS
-
-ROOT = Path(__file__).parents[2]
+from ..forked import die, killed
 
 
 def written(folder, layer):
@@ -294,17 +291,14 @@ def test_interrupted_and_resumed_is_identical(
     assert_resumes(deep, out, parts, undisturbed)
 
 
-def test_killed_and_resumed_is_identical(deep, undisturbed, own_home, tmp_path):
-    code = (
-        "import os, signal, sys\nfrom pathlib import Path\n"
-        "from interp.cli import main\nfrom tests.neurons.test_atlas import breaking_off\n"
-        "kill = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Path.write_bytes = breaking_off(2, kill)\n"
-        "main(['neurons', 'atlas', '--model', sys.argv[1], '--out', sys.argv[2]])\n"
-    )
-    command = [sys.executable, "-c", code, str(deep), str(tmp_path / "killed")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def dies(model, out):
+    """An atlas that is killed amid its third layer."""
+    Path.write_bytes = breaking_off(2, die)
+    main(["neurons", "atlas", "--model", str(model), "--out", str(out)])
+
+
+def test_killed_and_resumed_is_identical(deep, undisturbed, own_home, tmp_path, one_thread):
+    killed(dies, deep, tmp_path / "killed")
     assert_resumes(deep, tmp_path / "killed", 2, undisturbed)
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-import torch
 
 from interp.darkmatter.measure import DarkMatterConfig
 from interp.darkmatter.run_pass import ErrorPass
@@ -37,15 +36,7 @@ ATLAS_2 = AtlasConfig(weights=("down",))
 ERRORS_2 = DarkMatterConfig(saes=str(SHIPPED), tokens=6000, downstream=2)
 SURVEY_2 = SurveyConfig(tokens=10_000)
 """Of SmolLM2."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As many as a worker of Ray has: the last digits of forward passes depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

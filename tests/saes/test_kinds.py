@@ -3,10 +3,6 @@ trained, and a killed training goes on bit for bit."""
 
 import dataclasses
 import itertools
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from interp.model.site import Site
+from interp.runs import checkpoint
 from interp.runs.writer import RunWriter
 from interp.saes import open_sae
 from interp.saes.kinds import KINDS, TABLE
@@ -23,6 +20,8 @@ from interp.saes.plan import SaePlan, Schedule
 from interp.saes.spread import Spread
 from interp.saes.train import train_saes
 from interp.saes.training import transcoded
+
+from ..forked import die, killed
 
 READ, GIVEN = Site("mlp_in", 1), Site("mlp_out", 1)
 FEATURES, D_IN, D_OUT, ACTIVE, D_SAE = 64, 32, 24, 4, 96
@@ -191,34 +190,27 @@ def test_all_begin_with_the_same_weights() -> None:
 
 
 SHORT = dataclasses.replace(SCHEDULE, steps=30)
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from interp.runs import checkpoint
-from interp.runs.writer import RunWriter
-from interp.saes.train import train_saes
-from tests.saes.test_kinds import EVERY, SHORT, stream
-
-checkpoint.SECONDS = checkpoint.SHARE = 0
-
-def dying(first):
-    for number, batch in enumerate(stream(first), first):
-        if number == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield batch
-
-train_saes(EVERY, dying, SHORT, RunWriter(Path(sys.argv[1]), {}), "train")
-"""
 
 
-def test_a_killed_training_goes_on_bit_for_bit(tmp_path) -> None:
+def dies(folder, at):
+    """A training that is killed when it reads its `at`th batch."""
+
+    def dying(first):
+        for number, batch in enumerate(stream(first), first):
+            if number == at:
+                die()
+            yield batch
+
+    train_saes(EVERY, dying, SHORT, RunWriter(folder, {}), "train")
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path, one_thread, monkeypatch) -> None:
     """Of every kind: resampled, steered and thresholded ones, and transcoders; kill -9."""
+    for name in ("SECONDS", "SHARE"):
+        monkeypatch.setattr(checkpoint, name, 0)
     whole = RunWriter(tmp_path / "whole", {})
     train_saes(EVERY, stream, SHORT, whole, "train")
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "stopped"), "17"]
-    root = Path(__file__).parents[2]
-    ended = subprocess.run(command, capture_output=True, check=False, cwd=root)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    killed(dies, tmp_path / "stopped", 17)
     started = []
 
     def rest(first):
