@@ -9,10 +9,12 @@ something else needs its room; what is borrowed never does (`lending`).
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -33,6 +35,16 @@ if TYPE_CHECKING:
 
 POOL = Pool(limit)
 """The server's own."""
+
+
+@cache
+def import_for_models() -> None:
+    """Import what every model needs, once, and have the garbage collector leave it alone: Streamlit
+    collects after every click, and would look at 400,000 objects of torch and transformers (.2 to
+    .5 s). Before the first model is made: what is alive now and refers to itself stays for good."""
+    import_module("transformers.modeling_utils")
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager
@@ -63,6 +75,7 @@ def borrowed(model: str, bos: Bos = "auto", adapter: str = "") -> Iterator[Subje
         from interp.knob.adapter import open_tuned
 
         with st.spinner(f"opening {plain(model)} …", show_time=True):
+            import_for_models()
             # eager: so that heads' patterns can be read
             return open_tuned(model, adapter or "none", bos=bos, attention="eager")
 

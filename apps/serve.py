@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -45,9 +46,11 @@ def serve(
 
 
 def _get_ready() -> None:
-    """Import what most pages need while nobody has asked for one; none of it imports torch."""
+    """Import what most pages need while nobody has asked for one; none of it imports torch. The
+    garbage collector, which Streamlit calls after every click, then leaves it alone."""
     for module in ("interp.apps.atlas", "plotly.graph_objects", "pyarrow.dataset"):
         import_module(module)
+    gc.freeze()
 
 
 def _settings(address: str, port: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from interp.apps import lending, pool
 from interp.apps.lending import MODEL, OTHER, SAE, Pool
 from interp.errors import UserError
+from interp.knob import adapter
 from interp.model import edits
 from interp.model.site import Site
 
@@ -264,3 +265,21 @@ class TestModels:
         assert lending.limit() == 2.5 * 2**30
         monkeypatch.delenv(lending.MEMORY)
         assert 0 < lending.limit() <= lending.machine_memory() / 2
+
+
+def test_what_is_imported_is_frozen_before_the_first_model_is_made(
+    monkeypatch, dog_model, talking_model
+):
+    """What is frozen and refers to itself is never freed, which a model must be."""
+    events = []
+    monkeypatch.setattr(pool, "POOL", Pool(lambda: 10**9))
+    monkeypatch.setattr(pool.gc, "freeze", lambda: events.append("frozen"))
+    opened = adapter.open_tuned
+    monkeypatch.setattr(
+        adapter, "open_tuned", lambda *args, **how: events.append("made") or opened(*args, **how)
+    )
+    pool.import_for_models.cache_clear()
+    for model in (dog_model, talking_model):
+        with pool.borrowed(str(model)):
+            pass
+    assert events == ["frozen", "made", "made"]
