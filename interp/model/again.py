@@ -12,8 +12,8 @@ A layer reads what the layer before gives, and nothing else of it; a model of wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .backends.native import NativeBackend
 from .batch import Batch
 from .identities import probe_rows
+from .site import Site
 from .subject import Subject
 
 
@@ -34,17 +35,32 @@ class Again:
         self._subject, self._batch = subject, batch
         self._stream = _Stream(_layers(subject))
 
+    def of(self, batch: Batch) -> bool:
+        """Whether it is this batch that is passed."""
+        return all(map(torch.equal, batch, self._batch))
+
     def logits(self, changed: int | None = None) -> Float[Tensor, "batch pos d_vocab"]:
         """As `Subject.logits`, edits in scope applied.
 
         Args:
             changed: the first layer with other weights than in the other calls, if there is one.
         """
-        sites = [edit.site for edit in self._subject.edits]
-        first = min((site.layer for site in sites if site.layer is not None), default=None)
-        known = [layer for layer in (first, changed) if layer is not None]
-        with self._stream.up_to(min(known, default=self._subject.spec.n_layers)):
+        with self._begun([], changed):
             return self._subject.logits(self._batch)
+
+    def capture(
+        self, sites: Sequence[Site], changed: int | None = None
+    ) -> dict[Site, Float[Tensor, "batch pos ..."]]:
+        """As `Subject.capture`, of sites and no globs; `changed` is as in `logits`."""
+        with self._begun(sites, changed):
+            return self._subject.capture(self._batch, sites)
+
+    def _begun(self, read: Sequence[Site], changed: int | None) -> AbstractContextManager[None]:
+        """A pass from the first layer on that is edited, read or has other weights."""
+        sites = [*read, *(edit.site for edit in self._subject.edits)]
+        layers = [changed, *(site.layer for site in sites)]
+        known = [layer for layer in layers if layer is not None]
+        return self._stream.up_to(min(known, default=self._subject.spec.n_layers))
 
 
 class _Stream:

@@ -68,6 +68,21 @@ def test_layers_before_the_edit_run_once(subject, batch):
     assert counts == [1, 1, 4, 6]
 
 
+def test_what_is_captured(subject, batch):
+    again, counts = Again(subject, batch), runs(subject)
+    ends = [Site("final_norm_in"), Site("mlp_post", 3)]
+    for value in (1.0, 2.0):
+        with subject.edited(edits.clamp(Site("resid_pre", 2), 3, value)):
+            found, ran = again.capture(ends), list(counts)
+            whole = subject.capture(batch, ends)
+            counts[:] = ran
+        assert all(torch.equal(found[site], whole[site]) for site in ends)
+    assert counts == [1, 1, 2, 2]
+    early = Site("mlp_out", 1)
+    with subject.edited(edits.clamp(Site("resid_pre", 3), 3, 1.0)):
+        assert torch.equal(again.capture([early])[early], subject.capture(batch, [early])[early])
+
+
 def test_changed_weights(subject, batch):
     again, weight = Again(subject, batch), subject.parameter("model.layers.2.mlp.down_proj.weight")
     plain, own = again.logits(), weight.clone()
