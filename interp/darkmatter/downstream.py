@@ -25,7 +25,7 @@ from ..model.site import Site
 from ..model.subject import Subject
 from ..runs.intervals import Resamples, resampled
 from ..text.contexts import Contexts
-from ..text.replaced import replaced_losses
+from ..text.replaced import Replaced
 from .accumulators import Shrinkage, SplitErrors
 
 SETTINGS = ("sae", "sae + linear", "sae + nonlinear")
@@ -77,21 +77,19 @@ class ReplacementCosts:
         Args:
             announce: called with each SAE's number before its turn.
         """
-        own = self._losses(part, split.x)
+        passes = Replaced(self.subject, self.site, part)
+        own = passes.losses(split.x)
         self.documents += part.document.tolist()
         self.tokens += own.isfinite().sum(1).tolist()
         self.original += own.nansum(1).double().tolist()
         mean = shrinkages[0].x_mean.expand_as(split.x)
-        self.mean += self._losses(part, mean).nansum(1).double().tolist()
+        self.mean += passes.losses(mean).nansum(1).double().tolist()
         costs = torch.zeros(len(own), len(shrinkages), 6, dtype=torch.float64)
         for sae, shrink in enumerate(shrinkages):
             announce(sae)
             for at, kept in enumerate(_replacements(split, sae, shrink)):
-                costs[:, sae, at] = self._losses(part, kept).nansum(1).double()
+                costs[:, sae, at] = passes.losses(kept).nansum(1).double()
         self.settings += list(costs)
-
-    def _losses(self, part: Contexts, kept: Float[Tensor, "n d"]) -> Tensor:
-        return replaced_losses(self.subject, self.site, part, kept)
 
     def resampled(self) -> tuple[Resamples, Tensor, Tensor, Tensor]:
         """The documents resampled; cross-entropy in nats a token, and what is gained and what there

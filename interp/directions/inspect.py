@@ -144,14 +144,15 @@ def says(subject: Subject, batch: Batch, plain: Tensor, tokens: int) -> dict[str
         `kl` (from `plain` to the distribution of the next token, in nats), `next` (the most likely
         token), its `probability` and the one `before`, and `text`, a greedy continuation.
     """
-    logprobs = next_logprobs(subject, batch)
+    logits, new = subject.said(batch, max(tokens, 1))
+    logprobs = logits[0].double().log_softmax(-1)
     best = int(logprobs.argmax())
     return {
         "kl": float((plain.exp() * (plain - logprobs)).sum()),
         "next": _strings(subject)(best),
         "probability": float(logprobs[best].exp()),
         "before": float(plain[best].exp()),
-        "text": subject.text(subject.generate(batch, tokens)[0]),
+        "text": subject.text(new[0, :tokens]),
     }
 
 

@@ -34,28 +34,31 @@ PROMPTS = (
 """Neutral texts."""
 
 
-def swept_logprobs(
-    subject: Subject,
-    prompts: Sequence[str],
-    values: Sequence[float],
-    ids: Sequence[int],
-    edit: Swept,
-) -> list[float]:
-    """Mean over the prompts of the log probability that one of the ids is the next token: without
-    the edit, then at each value; all in one pass."""
-    import torch
+class Sweep:
+    """Passes of some prompts, without an edit and with it at each of some values, all in one; what
+    comes before the edits is computed once (`Again`)."""
 
-    settings = 1 + len(values)
-    batch = subject.tokens(tuple(prompts) * settings)
-    each = torch.tensor((0.0, *values)).repeat_interleave(len(prompts))
-    where = torch.ones_like(batch.mask)
-    where[: len(prompts)] = False
-    with subject.edited(edit(each, where)):
-        # left-padded, so the last position is every prompt's own last
-        logits = subject.logits(batch)[:, -1].double()
-    logprobs = logits.log_softmax(-1)[:, list(ids)].logsumexp(-1)
-    means: list[float] = logprobs.view(settings, -1).mean(1).tolist()
-    return means
+    def __init__(self, subject: Subject, prompts: Sequence[str], values: Sequence[float]) -> None:
+        import torch
+
+        from ..model.again import Again
+
+        self._subject, self._settings = subject, 1 + len(values)
+        batch = subject.tokens(tuple(prompts) * self._settings)
+        self._each = torch.tensor((0.0, *values)).repeat_interleave(len(prompts))
+        self._where = torch.ones_like(batch.mask)
+        self._where[: len(prompts)] = False
+        self._again = Again(subject, batch)
+
+    def logprobs(self, ids: Sequence[int], edit: Swept) -> list[float]:
+        """Mean over the prompts of the log probability that one of the ids is the next token:
+        without the edit, then at each value."""
+        with self._subject.edited(edit(self._each, self._where)):
+            # left-padded, so the last position is every prompt's own last
+            logits = self._again.logits()[:, -1].double()
+        logprobs = logits.log_softmax(-1)[:, list(ids)].logsumexp(-1)
+        means: list[float] = logprobs.view(self._settings, -1).mean(1).tolist()
+        return means
 
 
 class Gain(NamedTuple):

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ..directions.sweep import PROMPTS, check_prompts, gain_of, swept_logprobs
+from ..directions.sweep import PROMPTS, Sweep, check_prompts, gain_of
 from ..errors import UserError
 from ..runs.intervals import mean_of
 from ..runs.parted_tables import Made, parted_tables
@@ -45,10 +45,9 @@ from .chosen import Chosen, Rows
 from .survey import SHIPPED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
+    from ..directions.sweep import Swept
     from ..model.prompting import Bos
     from ..model.subject import Subject
     from ..saes import Sae
@@ -159,7 +158,8 @@ class LatentEffectsConfig(TextStudy, PartedStudy):
                 about = {"latent": chosen.latent, "name": f"latent {other}"}
                 about |= {"control": other != chosen.latent, "direction": plain}
                 unit = opened.length / row
-                means = self._logprobs(opened.subject, opened.sae, other, unit, plain, chosen.ids)
+                act = _act(opened, other, unit, plain)
+                means = opened.sweep.logprobs(chosen.ids, act)
                 for value, logprob in zip((None, *self.values), means, strict=True):
                     yield {**about, "value": value, "logprob": logprob}
 
@@ -202,18 +202,6 @@ class LatentEffectsConfig(TextStudy, PartedStudy):
         x = subject.capture(batch, [site])[site][counts]
         return float(x.double().norm(dim=-1).mean())
 
-    def _logprobs(
-        self, subject: Subject, sae: Sae, latent: int, unit: float, plain: bool, ids: Sequence[int]
-    ) -> list[float]:
-        """Without an edit, then at each strength, of `unit` activations each."""
-        from ..saes.edits import clamp_latent, steer_latent
-
-        act, prompting = steer_latent if plain else clamp_latent, subject.prompting
-        return swept_logprobs(
-            *(subject, self.prompts, self.values, ids),
-            lambda values, where: act(sae, latent, values * unit, prompting, where),
-        )
-
 
 class _Opened(NamedTuple):
     """What a worker keeps from latent to latent."""
@@ -222,6 +210,15 @@ class _Opened(NamedTuple):
     sae: Sae
     length: float
     """The mean of the activations."""
+    sweep: Sweep
+
+
+def _act(opened: _Opened, latent: int, unit: float, plain: bool) -> Swept:
+    """Acting with a latent at strengths of `unit` activations each."""
+    from ..saes.edits import clamp_latent, steer_latent
+
+    act, prompting = steer_latent if plain else clamp_latent, opened.subject.prompting
+    return lambda values, where: act(opened.sae, latent, values * unit, prompting, where)
 
 
 @dataclass(frozen=True)
@@ -232,8 +229,9 @@ class _Latents(StudyTask[LatentEffectsConfig]):
 
     def opened(self) -> _Opened:
         sae, _ = self.config.opened()
-        subject = self.config.open_here()
-        return _Opened(subject, sae, self.config.length(subject, sae))
+        config, subject = self.config, self.config.open_here()
+        sweep = Sweep(subject, config.prompts, config.values)
+        return _Opened(subject, sae, config.length(subject, sae), sweep)
 
     def made(self, opened: _Opened, part: int) -> Made:
         facts = {**self.config.facts_of(opened.subject), "mean_length": opened.length}

@@ -21,7 +21,7 @@ from ..model.site import Site
 from ..model.subject import Subject
 from ..runs.intervals import Interval, Resamples, resampled
 from ..text.contexts import Contexts
-from ..text.replaced import replaced_losses
+from ..text.replaced import Replaced
 
 BASES = ("original", "zero", "mean")
 """What stands at the site beside what each SAE gives."""
@@ -63,12 +63,12 @@ class SplicedLosses:
         Args:
             given: what each SAE makes of x.
         """
-        own = part.losses(self.subject.logits(part.batch))
-        kept = (torch.zeros_like(x), mean.expand_as(x), *given)
-        others = [replaced_losses(self.subject, self.site, part, each) for each in kept]
+        passes = Replaced(self.subject, self.site, part)
+        kept = (None, torch.zeros_like(x), mean.expand_as(x), *given)
+        every = [passes.losses(each) for each in kept]
         self.documents += part.document.tolist()
-        self.tokens += own.isfinite().sum(1).tolist()
-        self.sums += list(torch.stack([losses.nansum(1).double() for losses in (own, *others)], 1))
+        self.tokens += every[0].isfinite().sum(1).tolist()
+        self.sums += list(torch.stack([losses.nansum(1).double() for losses in every], 1))
 
     def settled(self) -> Settled:
         """Everything that was added, its documents resampled."""

@@ -217,6 +217,18 @@ class Subject(Hooked):
         new = [step.ids for step in self.stream(whole, max_new_tokens, how, cache)]
         return torch.stack(new, 1) if new else whole.ids[:, :0]
 
+    def said(
+        self, batch: Batch | Tensor, max_new_tokens: int
+    ) -> tuple[Float[Tensor, "batch d_vocab"], Int[Tensor, "batch new"]]:
+        """The logits of the next token, and greedy new tokens as `generate` gives them: the prompt
+        goes through the model once.
+
+        Args:
+            max_new_tokens: at least 1.
+        """
+        steps = list(self.stream(batch, max_new_tokens))
+        return steps[0].logits, torch.stack([step.ids for step in steps], 1)
+
     def stream(
         self,
         batch: Batch | Tensor,

@@ -143,8 +143,8 @@ class ClampConfig(TextStudy, PartedStudy):
         at, number = clamp_site(neuron), neuron.neuron
         held = () if value is None else (clamp(at, number, value, self.where),)
         with subject.edited(*held):
-            logprobs = subject.logits(batch)[0, -1].double().log_softmax(-1)[list(ids)]
-            text = subject.text(subject.generate(batch, self.tokens)[0])
+            logits, new = subject.said(batch, self.tokens)
+        logprobs, text = logits[0].double().log_softmax(-1)[list(ids)], subject.text(new[0])
         chance = {"probability": float(logprobs.exp().sum())}
         chance["logprob"] = float(logprobs.logsumexp(0))
         said = math.nan if value is None else value

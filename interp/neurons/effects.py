@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ..directions.sweep import PROMPTS, check_prompts, gain_of, swept_logprobs
+from ..directions.sweep import PROMPTS, Sweep, check_prompts, gain_of
 from ..errors import UserError
 from ..model.neuron import NeuronName, parse_neuron
 from ..model.places import Kind
@@ -119,12 +119,12 @@ class EffectsConfig(TextStudy, PartedStudy):
             "median_control_gain": float(table["control_mean"].median()),
         }
 
-    def swept(self, subject: Subject, i: int, word: Word) -> Iterator[dict[str, Any]]:
+    def swept(self, sweep: Sweep, i: int, word: Word) -> Iterator[dict[str, Any]]:
         """Rows of `effects/sweep` of the i-th word."""
         own = parse_neuron(word.neuron)
         for neuron in (own, *self._controls(own, i)):
             label = {"word": word.word, "name": str(neuron), "control": neuron != own}
-            means = self._logprobs(subject, neuron, word.ids)
+            means = _logprobs(sweep, neuron, word.ids)
             for value, logprob in zip((None, *self.values), means, strict=True):
                 yield {**label, "value": value, "logprob": logprob}
 
@@ -134,17 +134,6 @@ class EffectsConfig(TextStudy, PartedStudy):
         others = [n for n in range(self.stored_weights.spec.d_mlp) if n != own.neuron]
         drawn = np.random.default_rng([self.seed, i]).choice(others, self.controls, replace=False)
         return [own._replace(neuron=int(n)) for n in drawn]
-
-    def _logprobs(self, subject: Subject, neuron: NeuronName, ids: Sequence[int]) -> list[float]:
-        """Unclamped, then at each value."""
-        from ..model.edits import clamp
-        from ..model.neuron import clamp_site
-
-        at, number = clamp_site(neuron), neuron.neuron
-        return swept_logprobs(
-            *(subject, self.prompts, self.values, ids),
-            lambda values, where: clamp(at, number, values, where),
-        )
 
 
 class Word(NamedTuple):
@@ -162,12 +151,23 @@ class _Words(StudyTask[EffectsConfig]):
 
     words: tuple[Word, ...]
 
-    def opened(self) -> Subject:
-        return self.config.open_here()
+    def opened(self) -> tuple[Subject, Sweep]:
+        subject = self.config.open_here()
+        return subject, Sweep(subject, self.config.prompts, self.config.values)
 
-    def made(self, opened: Subject, part: int) -> Made:
-        rows = self.config.swept(opened, part, self.words[part])
-        return Made.of(self.config.facts_of(opened), rows)
+    def made(self, opened: tuple[Subject, Sweep], part: int) -> Made:
+        subject, sweep = opened
+        rows = self.config.swept(sweep, part, self.words[part])
+        return Made.of(self.config.facts_of(subject), rows)
+
+
+def _logprobs(sweep: Sweep, neuron: NeuronName, ids: Sequence[int]) -> list[float]:
+    """Unclamped, then at each value."""
+    from ..model.edits import clamp
+    from ..model.neuron import clamp_site
+
+    at, number = clamp_site(neuron), neuron.neuron
+    return sweep.logprobs(ids, lambda values, where: clamp(at, number, values, where))
 
 
 def _summary(sweep: pd.DataFrame, word: str, row: pd.Series) -> dict[str, Any]:

@@ -27,8 +27,7 @@ Tables of the run:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -43,10 +42,10 @@ from .concepts import Concept, concept_file, read_concepts, word_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
     from ..directions import Directions
     from ..model.subject import Subject
+    from .edit_measure import EditMeasure
     from .weight_edits import WeightEdit
 
 
@@ -103,9 +102,11 @@ class TarsConfig(TextStudy):
             word_tokens(self.stored_weights, concept.neighbour)
 
     def run(self, out: RunWriter) -> dict[str, Any]:
+        from .edit_measure import EditMeasure
+
         subject = self.open(out)
         concepts = self._chosen()
-        divergence = _kl_meter(subject, self)
+        measure = EditMeasure(subject, self.corpus, self.tokens)
         made: dict[str, dict[str, WeightEdit]] = {}
         with progress("choose the neurons", len(concepts), "concepts") as advance:
             for concept in concepts:
@@ -116,12 +117,12 @@ class TarsConfig(TextStudy):
                     sets["closest"].write(making)
                 made[concept.word] = sets
                 advance(1, concept.word)
-        measured = self._removed(out, subject, concepts, made, divergence)
+        measured = self._removed(out, concepts, made, measure)
         table = out.table("tars/effects", _effects(measured, concepts))
         out.table("tars/means", _means(table))
         out.table("tars/prompts", measured[list(PROMPT_COLUMNS)])
         out.table("tars/edits", _listed(_closest(made)))
-        together = self._together(out, subject, concepts, _closest(made), divergence)
+        together = self._together(out, concepts, _closest(made), measure)
         return _metrics(table, out.table("tars/cumulative", together))
 
     def _chosen(self) -> list[Concept]:
@@ -169,10 +170,9 @@ class TarsConfig(TextStudy):
     def _removed(
         self,
         out: RunWriter,
-        subject: Subject,
         concepts: list[Concept],
         made: dict[str, dict[str, WeightEdit]],
-        divergence: Callable[[], dict[str, Any]],
+        measure: EditMeasure,
     ) -> pd.DataFrame:
         """`tars/prompts`, with the divergence of each edit beside its prompts."""
         asked = [(concept, name, n) for concept in concepts for name in SETS for n in self.edits]
@@ -180,10 +180,8 @@ class TarsConfig(TextStudy):
         def measured(some: Sequence[tuple[Concept, str, int]]) -> Iterator[dict[str, Any]]:
             for concept, name, n in some:
                 label = {"concept": concept.word, "neurons": name, "edits": n}
-                with made[concept.word][name].first(n).applied(subject):
-                    rows = list(_asked(subject, concept))
-                    label |= divergence()
-                yield from (label | row for row in rows)
+                (rows,), divergence = measure(made[concept.word][name].first(n), [concept])
+                yield from (label | divergence | row for row in rows)
 
         size = len(self.edits)
         return out.in_pieces("tars/prompts", asked, measured, size, "remove concepts", "edits")
@@ -191,10 +189,9 @@ class TarsConfig(TextStudy):
     def _together(
         self,
         out: RunWriter,
-        subject: Subject,
         concepts: list[Concept],
         made: dict[str, WeightEdit],
-        divergence: Callable[[], dict[str, Any]],
+        measure: EditMeasure,
     ) -> pd.DataFrame:
         """The first concept removed, then the first two together, and so on."""
         from .weight_edits import WeightEdit
@@ -205,10 +202,10 @@ class TarsConfig(TextStudy):
             for n, k in some:
                 removed = concepts[:k]
                 edit = WeightEdit.joined([made[c.word].first(n) for c in removed])
-                with edit.applied(subject):
-                    logprobs = [_summary(list(_asked(subject, c)), c)["logprob"] for c in removed]
-                    label = {"concepts": k, "edits": n, "logprob": sum(logprobs) / k}
-                    yield label | divergence()
+                asked, divergence = measure(edit, removed)
+                pairs = zip(asked, removed, strict=True)
+                logprobs = [_summary(rows, concept)["logprob"] for rows, concept in pairs]
+                yield {"concepts": k, "edits": n, "logprob": sum(logprobs) / k} | divergence
 
         size = len(concepts)
         return out.in_pieces("tars/cumulative", steps, measured, size, "together", "edits")
@@ -228,54 +225,6 @@ def _effects(measured: pd.DataFrame, concepts: list[Concept]) -> Iterator[dict[s
         rows: Any = part[list(PROMPT_COLUMNS)].to_dict("records")
         effect = dict(zip(names, label, strict=True)) | _summary(rows, concept)
         yield effect | {name: part[name].iloc[0] for name in divergence}
-
-
-def _kl_meter(subject: Subject, config: TarsConfig) -> Callable[[], dict[str, Any]]:
-    """Measures KL(plain || as the model is at the call) in nats, after every token of ordinary text
-    but the first of each row; what follows a BOS or another special token is no text."""
-    import torch
-
-    from ..text.corpus import read_corpus, token_rows
-
-    length = min(128, config.tokens, subject.context or 128)
-    texts = read_corpus(config.corpus or None)
-    packed = token_rows(texts, subject.prompting, length, config.tokens)
-    document, rows = zip(*packed.numbered, strict=True)
-    batches = [subject.pad(rows[start : start + 4]) for start in range(0, len(rows), 4)]
-    counted = [subject.counted(batch) for batch in batches]
-    for where in counted:
-        where[:, 0] = False
-    tokens = torch.cat([where.sum(1) for where in counted]).cpu().numpy()
-    _, group = np.unique(np.repeat(document, tokens), return_inverse=True)
-
-    def logprobs() -> Iterator[Tensor]:
-        for batch, where in zip(batches, counted, strict=True):
-            yield subject.logits(batch)[where].log_softmax(-1)
-
-    plain = list(logprobs())
-
-    def divergence() -> dict[str, Any]:
-        pairs = zip(plain, logprobs(), strict=True)
-        values = torch.cat([(p.exp() * (p - now)).sum(-1) for p, now in pairs])
-        sums = np.bincount(group, weights=values.double().cpu())
-        mean = mean_of(sums, np.bincount(group)).columns("kl_mean")
-        about = {"documents": len(sums), "kl_unit": "document"}
-        return {"kl_median": float(values.median()), **mean, **about}
-
-    return divergence
-
-
-def _asked(subject: Subject, concept: Concept) -> Iterator[dict[str, Any]]:
-    """The probability of the concept's and of its neighbour's word on their own prompts."""
-    both = ((concept.word, concept.prompts), (concept.neighbour, concept.neighbour_prompts))
-    for word, prompts in both:
-        assert subject.weights is not None
-        ids = word_tokens(subject.weights, word)
-        logprobs = subject.logits(subject.tokens(prompts))[:, -1].double().log_softmax(-1)
-        of_word = logprobs[:, ids].logsumexp(-1)
-        for prompt, logprob in zip(prompts, of_word.tolist(), strict=True):
-            chance = float(math.exp(logprob))
-            yield {"word": word, "prompt": prompt, "probability": chance, "logprob": logprob}
 
 
 def _summary(rows: Sequence[dict[str, Any]], concept: Concept) -> dict[str, Any]:

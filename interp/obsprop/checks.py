@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..directions import Directions
+from ..model.again import Again
 from ..model.batch import Batch
 from ..model.edits import Edit, add, project_out
 from ..model.site import Site
@@ -76,8 +77,17 @@ def changed(opened: OpenedTask, kind: Kind, change: Change, site: Site, length: 
         edits = [add(site, along, change.strength * length, where=read)]
     subject, end = opened.subject, Site("final_norm_in")
     with subject.edited(*edits):
-        x = subject.capture(batch, [end])[end][:, -1]
+        x = _again(subject, batch).capture([end])[end][:, -1]
     return readout(opened.weights, opened.observable)(x).double()
+
+
+def _again(subject: Subject, batch: Batch) -> Again:
+    """The passes of the batch that was checked last, if it is the same: the layers before the
+    feature's site run once for all changes."""
+    kept: Again | None = subject.beside.get("checked")
+    if kept is None or not kept.of(batch):
+        subject.beside["checked"] = kept = Again(subject, batch)
+    return kept
 
 
 def checked(opened: OpenedTask, kind: Kind) -> list[Example]:

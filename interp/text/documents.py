@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import os
 import random
 import sysconfig
 import tokenize
@@ -125,11 +126,13 @@ def library() -> tuple[Path, list[Path]]:
     """The folder of the standard library and its source files, tests and tables left out."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = []
-    for path in sorted(root.rglob("*.py")):
-        generated = path.name.startswith("_sysconfigdata")  # differs from machine to machine
-        if not generated and not _LEFT_OUT & set(path.relative_to(root).parts):
-            files.append(path)
-    return root, files
+    for folder, inside, names in os.walk(root):
+        inside[:] = set(inside) - _LEFT_OUT  # not walked: installed packages are many times as much
+        for name in names:
+            generated = name.startswith("_sysconfigdata")  # differs from machine to machine
+            if name.endswith(".py") and not generated:
+                files.append(Path(folder, name))
+    return root, sorted(files)
 
 
 def of_python() -> Iterator[str]:

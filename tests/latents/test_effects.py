@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from interp.directions.sweep import Sweep
 from interp.errors import UserError
 from interp.latents.chosen import Rows
 from interp.latents.effects import LatentEffectsConfig
@@ -133,7 +134,7 @@ def test_controls_are_like_their_latent(config, dog_model, tmp_path):
 
 def test_a_stopped_run_goes_on(config, monkeypatch, tmp_path):
     whole = run_or_load(config, Store(tmp_path / "whole"))
-    calls, once = [], LatentEffectsConfig._logprobs
+    calls, once = [], Sweep.logprobs
 
     def stops(self, *args):
         calls.append(1)
@@ -141,7 +142,7 @@ def test_a_stopped_run_goes_on(config, monkeypatch, tmp_path):
             raise KeyboardInterrupt
         return once(self, *args)
 
-    monkeypatch.setattr(LatentEffectsConfig, "_logprobs", stops)
+    monkeypatch.setattr(Sweep, "logprobs", stops)
     with pytest.raises(KeyboardInterrupt):
         run_or_load(config)
     run = run_or_load(config)

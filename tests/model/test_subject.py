@@ -407,3 +407,15 @@ def test_globs_come_in_forward_order():
     assert all(
         Site.parse(str(site)) == site for site in [*sites, Site("head_z", 3, 1), Site("logits")]
     )
+
+
+def test_what_is_said_goes_through_the_model_once(opened, batch):
+    """The next token's logits and the new tokens, to the bit those of two calls."""
+    subject, passes = opened("llama", "native"), []
+    hook = subject.network.register_forward_pre_hook(lambda *_: passes.append(1))
+    with subject.edited(edits.clamp(Site("mlp_post", 1), 3, 5.0)):
+        logits, new = subject.said(batch, 4)
+        hook.remove()
+        assert torch.equal(logits, subject.logits(batch)[:, -1])
+        assert torch.equal(new, subject.generate(batch, 4))
+    assert len(passes) == new.shape[1]

@@ -5,8 +5,13 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
+from interp.directions.sweep import Sweep
 from interp.errors import UserError
+from interp.model.edits import clamp
+from interp.model.site import Site
+from interp.model.subject import open_subject
 from interp.neurons.atlas import AtlasConfig
 from interp.neurons.effects import EffectsConfig
 from interp.runs.store import Store
@@ -34,6 +39,20 @@ def test_planted_neuron_beats_its_controls(config, own_home):
     plain = sweep[sweep["value"].isna()]["logprob"]
     assert plain.nunique() == 1, "unclamped must not depend on the neuron"
     assert row["gain"] == pytest.approx(own.loc[50.0] - plain.iloc[0])
+
+
+def test_a_sweep_is_that_of_whole_passes(config, own_home):
+    """To the bit, of a neuron of each layer."""
+    subject, ids = open_subject(config.model), [123, 7]
+    sweep = Sweep(subject, config.prompts, config.values)
+    batch = subject.tokens(config.prompts * 3)
+    each, where = torch.tensor([0.0, -50.0, 50.0]).repeat_interleave(2), torch.ones_like(batch.mask)
+    where[:2] = False
+    for site in (Site("mlp_post", 1), Site("mlp_up", 0), Site("mlp_gate", 1)):
+        with subject.edited(clamp(site, 17, each, where)):
+            logprobs = subject.logits(batch)[:, -1].double().log_softmax(-1)[:, ids].logsumexp(-1)
+        found = sweep.logprobs(ids, lambda v, w, site=site: clamp(site, 17, v, w))
+        assert found == logprobs.view(3, 2).mean(1).tolist()
 
 
 def test_two_workers_make_the_same_to_the_byte(config, own_home):

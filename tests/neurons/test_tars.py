@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from interp.cli import main
 from interp.errors import UserError
+from interp.model.again import Again
 from interp.model.neuron import NeuronName
 from interp.model.site import Site
 from interp.model.subject import open_subject
 from interp.model.weights import Weights
 from interp.neurons import removal
-from interp.neurons.concepts import read_concepts
+from interp.neurons.concepts import read_concepts, word_tokens
 from interp.neurons.removal import (
     activations,
     closest,
@@ -236,6 +237,46 @@ def test_the_study(config, own_home):
     edit = WeightEdit.load(run.path / "edits" / "dog.safetensors")
     assert [str(n) for n in edit.neurons] == listed[listed["concept"] == "dog"]["name"].tolist()
     assert run.metrics["closest_kl_median_0"] == 0.0
+
+
+def test_what_is_known_of_an_edit_is_not_measured_again(config, own_home, monkeypatch):
+    """Of two concepts, three sets and 0, 1 or 4 edits: the model as it is once, and the first
+    concept's removal with the closest neurons not again as the first of those together."""
+    passes = []
+    logits = Again.logits
+
+    def counted(again, changed=None):
+        passes.append((again, changed))
+        return logits(again, changed)
+
+    monkeypatch.setattr(Again, "logits", counted)
+    run = run_or_load(config)
+    texts = {again for again, changed in passes[:1]}
+    of_text = [changed for again, changed in passes if again in texts]
+    together = 2  # both concepts with 1 edit of each, and with 4
+    assert len(of_text) == 1 + 1 + 2 * 3 * 2 + together
+    assert of_text.count(None) == 2, "to compare with, and of no edit"
+    effects, prompts = run.table("tars/effects"), run.table("tars/prompts")
+    plain = effects[effects["edits"] == 0]
+    assert plain["kl_mean"].to_list() == [0.0] * 6
+    asked = prompts[prompts["edits"] == 0].groupby(["word", "prompt", "concept"])["logprob"]
+    assert asked.count().eq(3).all()
+    assert asked.nunique().eq(1).all()
+
+
+def test_an_edit_is_measured_as_by_whole_passes(config, own_home, subject):
+    """Of a table's last row, with the run's own edit."""
+    run = run_or_load(config)
+    edit = WeightEdit.load(run.path / "edits" / "w30.safetensors").first(4)
+    rows = run.table("tars/prompts")
+    rows = rows[(rows["concept"] == "w30") & (rows["neurons"] == "closest") & (rows["edits"] == 4)]
+    with edit.applied(subject):
+        for row in rows.to_dict("records"):
+            prompts = rows[rows["word"] == row["word"]]["prompt"].to_list()
+            logits = subject.logits(subject.tokens(prompts))[:, -1].double()
+            ids = word_tokens(subject.weights, row["word"])
+            found = logits.log_softmax(-1)[:, ids].logsumexp(-1)
+            assert row["logprob"] == float(found[prompts.index(row["prompt"])])
 
 
 def test_the_commands(config, own_home, capsys, tmp_path, dog_model):

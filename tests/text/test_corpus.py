@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,24 @@ class TestDefault:
         assert len(files) > 300
         assert ("json", "decoder.py") in inside
         assert not any({"site-packages", "test", "tests"} & set(parts) for parts in inside)
+
+    def test_what_is_left_out_is_not_walked(self, tmp_path, monkeypatch):
+        """In the order of the paths' parts; nothing below what is left out is looked at."""
+        other = ("_sysconfigdata_x.py", "n.txt")
+        for name in ("b.py", "a/z.py", "a.py", "a-b/c.py", "test.py", *other):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        for name in ("site-packages/torch", "a/tests"):
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "x.py").touch()
+        walked = []
+        scandir = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda path: walked.append(Path(path)) or scandir(path))
+        monkeypatch.setattr(documents.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+        root, files = documents.library()
+        inside = [str(path.relative_to(root)) for path in files]
+        assert inside == ["a/z.py", "a-b/c.py", "a.py", "b.py", "test.py"]
+        assert {path.name for path in walked} == {tmp_path.name, "a", "a-b"}
 
     def test_reading_needs_no_torch(self):
         code = "import sys, interp.text.corpus; sys.exit('torch' in sys.modules)"
