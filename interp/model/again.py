@@ -58,7 +58,8 @@ class Again:
     def _begun(self, read: Sequence[Site], changed: int | None) -> AbstractContextManager[None]:
         """A pass from the first layer on that is edited, read or has other weights."""
         sites = [*read, *(edit.site for edit in self._subject.edits)]
-        layers = [changed, *(site.layer for site in sites)]
+        # a module may stand anywhere
+        layers = [changed, *(0 if site.module is not None else site.layer for site in sites)]
         known = [layer for layer in layers if layer is not None]
         return self._stream.up_to(min(known, default=self._subject.spec.n_layers))
 
