@@ -25,7 +25,7 @@ def a_page():
 
 
 def arrived(function, **params):
-    shown = AppTest.from_function(function, default_timeout=60)
+    shown = AppTest.from_function(function, default_timeout=120)
     for name, value in params.items():
         shown.query_params[name] = value
     shown.run()

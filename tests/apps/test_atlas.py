@@ -17,7 +17,7 @@ def atlas(tmp_path, monkeypatch):
 
 
 def shown(**state):
-    page = AppTest.from_string(PAGE, default_timeout=60)
+    page = AppTest.from_string(PAGE, default_timeout=120)
     for name, value in state.items():
         page.session_state[f"?{name}"] = value
     page.run()

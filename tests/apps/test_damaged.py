@@ -23,7 +23,7 @@ def show(module):
 
 
 def shown(module, tab=None):
-    page = AppTest.from_function(show, args=(module,), default_timeout=60)
+    page = AppTest.from_function(show, args=(module,), default_timeout=120)
     page = opened(page, tab) if tab else page.run()
     assert not page.exception
     return page
@@ -128,7 +128,7 @@ def test_a_very_long_name_of_a_model_is_one_line(own_home, module, tab, button):
 
 
 def test_so_it_is_in_a_box_that_answers_at_once(own_home):
-    page = AppTest.from_function(show, args=("obsprop",), default_timeout=60)
+    page = AppTest.from_function(show, args=("obsprop",), default_timeout=120)
     page.session_state["?of"] = "x" * 10_000
     one_line(opened(page, "Type one"))
 

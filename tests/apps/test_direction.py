@@ -53,7 +53,7 @@ def store(own_home):
 
 def asked(page, model, **params):
     """A page at these parameters, with a model chosen for all pages."""
-    shown = AppTest.from_function(page, default_timeout=60)
+    shown = AppTest.from_function(page, default_timeout=120)
     shown.session_state["chosen model"] = str(model)
     for name, value in params.items():
         shown.query_params[name] = value

@@ -34,7 +34,7 @@ def store(dog_model, tmp_path_factory):
 @pytest.fixture
 def shown(store, monkeypatch):
     monkeypatch.setenv("INTERP_RUNS", str(store))
-    page = AppTest.from_string(PAGE, default_timeout=60).run()
+    page = AppTest.from_string(PAGE, default_timeout=120).run()
     assert not page.exception
     assert not page.error
     return page
@@ -42,7 +42,7 @@ def shown(store, monkeypatch):
 
 def test_patched_at_all_positions_at_once_nothing_is_said_of_tokens(dog_model, own_home):
     run_or_load(PatchConfig(str(dog_model), **PAIR, site="head_z", at="all"))
-    page = AppTest.from_string(PAGE, default_timeout=60).run()
+    page = AppTest.from_string(PAGE, default_timeout=120).run()
     assert not page.exception
     assert not {"token", "other"} & set(page.dataframe[0].value.columns)
     assert "head" in page.dataframe[0].value.columns

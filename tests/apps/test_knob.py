@@ -25,7 +25,7 @@ def empty(own_home, monkeypatch):
 
 def at(**params):
     """The page at an address, not run yet."""
-    page = AppTest.from_string(PAGE, default_timeout=60)
+    page = AppTest.from_string(PAGE, default_timeout=120)
     for name, value in params.items():
         page.query_params[name] = value
     return page

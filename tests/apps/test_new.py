@@ -59,7 +59,7 @@ def test_the_list_of_studies_is_that_of_the_registry():
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_has_a_form_that_is_as_usual(study, own_home):
-    shown = AppTest.from_function(one_form, default_timeout=60)
+    shown = AppTest.from_function(one_form, default_timeout=120)
     shown.query_params["study"] = study
     shown.run()
     assert not shown.exception
@@ -73,7 +73,7 @@ def test_every_study_has_a_form_that_is_as_usual(study, own_home):
 
 
 def test_a_link_fills_in_a_form(own_home):
-    shown = AppTest.from_function(one_form, default_timeout=60)
+    shown = AppTest.from_function(one_form, default_timeout=120)
     given = {"study": "neurons.atlas", "k": "20", "weights": "up,down", "all_ids": "yes"}
     for name, value in {**given, "norm": "nonsense", "random": "x"}.items():
         shown.query_params[name] = value
@@ -91,7 +91,7 @@ def test_a_form_names_no_file_outside_where_it_is_served_to_others(own_home, mon
     kind = form.config_kind("neurons.tars")
     with pytest.raises(UserError, match="corpus cannot be '/etc/passwd' here"):
         form.allowed_config(kind, {"corpus": "/etc/passwd"})
-    shown = AppTest.from_function(one_form, default_timeout=60)
+    shown = AppTest.from_function(one_form, default_timeout=120)
     shown.query_params["study"], shown.query_params["corpus"] = "neurons.tars", "/etc/passwd"
     shown.run()
     assert "corpus cannot be" in shown.error[0].value.replace("\\", "")
@@ -104,7 +104,7 @@ def model(model_folder, own_home):
 
 
 def opened(page, **params):
-    shown = AppTest.from_function(page, default_timeout=60)
+    shown = AppTest.from_function(page, default_timeout=120)
     for name, value in params.items():
         shown.query_params[name] = value
     shown.session_state["chosen model"] = params.get("model", "smollm2-135m")
@@ -142,7 +142,7 @@ def test_code_that_a_link_names_never_runs(own_home, monkeypatch):
         raise AssertionError("it ran")
 
     monkeypatch.setattr("interp.linearscope.networks._own_network", run)
-    shown = AppTest.from_function(new_page, default_timeout=60)
+    shown = AppTest.from_function(new_page, default_timeout=120)
     shown.query_params["study"], shown.query_params["model"] = "linearscope.explain", "os:abort"
     shown.run()
     assert not shown.exception
@@ -169,7 +169,7 @@ def empty():
 
 
 def test_where_nothing_is_there_is_its_command_and_a_form_that_is_filled_in(own_home):
-    shown = AppTest.from_function(empty, default_timeout=60).run()
+    shown = AppTest.from_function(empty, default_timeout=120).run()
     assert "--weights up down --k 20 --all-ids --runs" in shown.code[0].value
     assert "study=neurons" in shown.markdown[0].value.replace("\\", "")
     assert "k=20" in shown.markdown[0].value.replace("\\", "")
@@ -192,7 +192,7 @@ def test_jobs_are_shown_cancelled_started_again_and_removed(own_home, monkeypatc
     result = {"code": 2, "time": time.time(), "line": "no model 'x'", "run": None}
     (failed / "result.json").write_text(json.dumps(result))
     (root / ".jobs" / "nonsense").mkdir()
-    shown = AppTest.from_function(jobs_page, default_timeout=60).run()
+    shown = AppTest.from_function(jobs_page, default_timeout=120).run()
     assert not shown.exception
     texts = [each.value.replace("\\", "") for each in [*shown.markdown, *shown.caption]]
     assert "**[one](http://evil)**" in texts
@@ -250,7 +250,7 @@ def test_an_unfinished_run_is_resumed_and_a_damaged_one_is_explained(model, monk
     (damaged / "manifest.json").write_text("{")
     started = []
     monkeypatch.setattr(queue, "start", lambda *given: started.append(given))
-    shown = AppTest.from_function(jobs_page, default_timeout=60).run()
+    shown = AppTest.from_function(jobs_page, default_timeout=120).run()
     assert any("manifest.json" in w.value.replace("\\", "") for w in shown.warning)
     shown.button(key=f"resume neurons.atlas {folder.name}").click().run()
     words = ("neurons", "atlas", "--model", model, "--k", "3")
@@ -270,6 +270,6 @@ def test_a_strangers_unfinished_run_is_one_line(own_home, plan):
     (folder / ".run.pieces").mkdir(parents=True)
     (folder / ".run.pieces" / "journal.json").write_text("{}")
     (folder / "run.json").write_text(json.dumps(plan))
-    shown = AppTest.from_function(jobs_page, default_timeout=60).run()
+    shown = AppTest.from_function(jobs_page, default_timeout=120).run()
     assert not shown.exception
     assert len(shown.error) == 1

@@ -78,7 +78,7 @@ def test_directions_of_another_model_are_said_to_be(models, own_home):
     about = Provenance.of("test", open_weights(models[0]))
     Directions(Site("resid_post", 0), torch.randn(1, 32), index, about).save(own_home / "set")
     for model, warned in zip(models, (0, 1), strict=True):
-        shown = AppTest.from_function(steer_page, default_timeout=60)
+        shown = AppTest.from_function(steer_page, default_timeout=120)
         shown.session_state["chosen model"] = model
         shown.query_params["edits"] = f"add {own_home / 'set'}:0=2"
         shown.run()
@@ -117,7 +117,7 @@ def test_the_memory_of_a_run_is_said_to_be_without_its_workers(own_home):
 
 def test_a_picture_with_many_panels_has_the_whole_width(own_home):
     """The shipped comparison has six: in half a page they cannot be read."""
-    shown = AppTest.from_function(home_page, default_timeout=60).run()
+    shown = AppTest.from_function(home_page, default_timeout=120).run()
     assert not shown.exception
     half = [c for column in shown.columns if column.weight < 1 for c in column.get("plotly_chart")]
     assert max(map(panels, shown.get("plotly_chart"))) > 2 >= max(map(panels, half), default=0)

@@ -14,7 +14,7 @@ from interp.knob import adapter
 from interp.model import edits
 from interp.model.site import Site
 
-SECONDS = 20
+SECONDS = 120
 
 
 class Box:

@@ -79,7 +79,7 @@ def test_every_run_s_figures_are_drawn(store):
 def test_a_page_s_command_parses_and_its_call_runs(page, store, dog_model, monkeypatch):
     monkeypatch.setenv("INTERP_RUNS", str(store))
     name, prepare, boxes = PAGES[page]
-    shown = AppTest.from_string(f"from interp.apps.{name} import page\npage()", default_timeout=60)
+    shown = AppTest.from_string(f"from interp.apps.{name} import page\npage()", default_timeout=120)
     prepare(shown, dog_model)
     shown.run()
     runs = len(list(store.rglob("manifest.json")))

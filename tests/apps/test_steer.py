@@ -58,7 +58,7 @@ def empty(monkeypatch, store):
 
 def at(model, live="yes", text="w1 w2", **params):
     """The page at an address, not run yet."""
-    shown = AppTest.from_string(PAGE, default_timeout=60)
+    shown = AppTest.from_string(PAGE, default_timeout=120)
     shown.session_state["chosen model"] = str(model)
     given = {"text": text, "chat": "no", "tokens": "5", "live": live, **params}
     for name, value in given.items():

@@ -83,7 +83,7 @@ def direction_page():
 
 def shown_by(page, model="", **params):
     """A page at these parameters, with a model that is chosen for all pages."""
-    shown = AppTest.from_function(page, default_timeout=60)
+    shown = AppTest.from_function(page, default_timeout=120)
     if model:
         shown.session_state["chosen model"] = model
     for name, value in params.items():
@@ -234,7 +234,7 @@ def test_a_published_sae_is_fetched_only_when_the_visitor_says_so(
     assert saes_asked_for == []
     (toggle,) = [t for t in shown.toggle if t.key == f"fetch {RELEASE}"]
     if "sae" in params:  # a test cannot send an option that was typed into a selectbox
-        shown = AppTest.from_function(page, default_timeout=60)
+        shown = AppTest.from_function(page, default_timeout=120)
         shown.session_state["fetched from the hub"] = {RELEASE}
         shown.session_state["chosen model"] = str(dog_model)
         for name, value in params.items():

@@ -53,7 +53,7 @@ def serve(tmp_path_factory):
         log = (tmp_path_factory.mktemp("app") / "log").open("wb")
         servers.append(subprocess.Popen(command, stdout=log, stderr=log))
         address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE / 1000
         while True:
             try:
                 urllib.request.urlopen(f"{address}/_stcore/health", timeout=5)
@@ -65,7 +65,7 @@ def serve(tmp_path_factory):
     yield start
     for server in servers:
         server.terminate()
-        server.wait(20)
+        server.wait(120)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def test_a_study_from_the_form_to_its_page(page, serve, tmp_path_factory, model)
     page.get_by_role("button", name="Start again").click()
     page.get_by_text("the same command resumes with", exact=False).wait_for(state="detached")
     page.goto("about:blank")  # nobody looks any more
-    (job,) = until(lambda: [job for job in all_jobs(runs)[0] if job.state == "finished"], 120)
+    (job,) = until(lambda: [job for job in all_jobs(runs)[0] if job.state == "finished"])
     page.goto(f"{serve(runs)}/jobs")  # another server, of the same store
     page.get_by_role("link", name="Open the run").click()
     page.get_by_role("heading", name="Neuron atlas").wait_for()

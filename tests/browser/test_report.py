@@ -61,7 +61,7 @@ def test_a_hostile_report_opens_offline_in_dark_and_narrow(offline, tmp_path):
 
 def until(page, true):
     """Wait; Playwright's own way is `eval` in the page, which the policy forbids."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE / 1000
     while not page.evaluate(true):
         assert time.monotonic() < deadline, true
         time.sleep(0.05)

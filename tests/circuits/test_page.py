@@ -25,7 +25,7 @@ def page():
 @pytest.fixture
 def shown(own_home):
     write_run(own_home / "runs")
-    return AppTest.from_function(page, default_timeout=30)
+    return AppTest.from_function(page, default_timeout=120)
 
 
 def texts(shown):
@@ -105,7 +105,7 @@ def framed():
 
 def test_nodes_are_merged_into_a_run_that_shows(own_home):
     write_run(own_home / "runs")
-    shown = AppTest.from_function(framed, default_timeout=30)
+    shown = AppTest.from_function(framed, default_timeout=120)
     shown.query_params["view"] = "Groups"
     sound(shown.run())
     name = next(box for box in shown.text_input if box.label == "Name of the group")
@@ -132,7 +132,7 @@ def test_hostile_names_are_shown_as_they_are(own_home):
     evil = {"prompt": EVIL[3], "target": EVIL[1], "model": EVIL[3]}
     write_run(own_home / "runs", EVIL, EVIL, evil)
     run_or_load(GroupConfig((f"{EVIL[3]}=1.down.17@4",)))
-    shown = AppTest.from_function(page, default_timeout=30)
+    shown = AppTest.from_function(page, default_timeout=120)
     shown.query_params["grouped"] = ""
     sound(shown.run())
     for block in (*shown.caption, *shown.subheader, *shown.markdown, *shown.warning):
@@ -141,7 +141,7 @@ def test_hostile_names_are_shown_as_they_are(own_home):
 
 
 def test_without_a_run_and_with_an_empty_prompt(own_home):
-    shown = sound(AppTest.from_function(page, default_timeout=30).run())
+    shown = sound(AppTest.from_function(page, default_timeout=120).run())
     assert "No finished run of circuits" in shown.info[0].value.replace("\\", "")
     parse(shlex.split(shown.code[0].value)[1:])
     next(b for b in shown.button if b.label == "Trace").click().run()
@@ -152,7 +152,7 @@ def test_without_a_run_and_with_an_empty_prompt(own_home):
 
 
 def test_a_prompt_is_traced_in_place(own_home, dog_model):
-    shown = sound(AppTest.from_function(page, default_timeout=60).run())
+    shown = sound(AppTest.from_function(page, default_timeout=120).run())
     given = {"Prompt": "w1 w2", "Target": "dog", "Against (may be empty)": "w3"}
     given["Counterfactual prompt (may be empty)"] = "w1 w4"
     for box in shown.text_input:
@@ -172,7 +172,7 @@ def test_a_prompt_is_traced_in_place(own_home, dog_model):
 
 def test_a_counterfactual_is_named_and_edges_are_effects(own_home):
     write_run(own_home / "runs", effects=True)
-    shown = sound(AppTest.from_function(page, default_timeout=30).run())
+    shown = sound(AppTest.from_function(page, default_timeout=120).run())
     said = "' are' - ' is' = 3.375, and 1 at the counterfactual “The key to the cabinet”"
     assert any(said in each for each in texts(shown))
     assert shown.subheader[0].value.replace("\\", "") == "1.down.17@4"

@@ -84,7 +84,7 @@ def test_visitors_open_models_of_allowed_folders_only(served, model_folder, tmp_
     for name in refused:
         with pytest.raises(UserError, match="is not allowed here"):
             resolve(name)
-    shown = AppTest.from_function(steer_page, default_timeout=60)
+    shown = AppTest.from_function(steer_page, default_timeout=120)
     shown.session_state["chosen model"] = other
     shown.run().toggle(key="?live").set_value(True).run()
     assert not shown.exception
@@ -127,7 +127,7 @@ def directions_page():
 
 @pytest.mark.parametrize("text", ["/etc", "sae:/etc:1"])
 def test_the_box_for_neurons_opens_no_folder(text, own_home):
-    shown = AppTest.from_function(directions_page, default_timeout=60)
+    shown = AppTest.from_function(directions_page, default_timeout=120)
     shown.session_state["?set"] = "neurons by name"
     shown.session_state["?neurons"] = text
     shown.run()
@@ -178,7 +178,7 @@ def running(own_home):
 
 
 def status(port, path="/", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request("GET", path, headers=headers)
     code = connection.getresponse().status
     connection.close()
@@ -198,7 +198,7 @@ def test_a_real_server_is_behind_the_gate(running):
     assert status(port, "/_stcore/stream", **upgrade, **cookie, Origin=own) == 101
     assert status(port, "/_stcore/stream", **upgrade, **cookie, Origin="http://localhost:1") == 403
     server.send_signal(2)
-    assert (server.wait(20), server.stderr.read().splitlines()[-1]) == (130, "interp: interrupted")
+    assert (server.wait(120), server.stderr.read().splitlines()[-1]) == (130, "interp: interrupted")
 
 
 def test_folders_that_are_not_there_are_said(served, tmp_path, capsys):

@@ -98,7 +98,7 @@ def test_ctrl_c_while_modules_are_imported(start, tmp_path):
     while not (tmp_path / "reached").exists():
         assert run.poll() is None
     run.send_signal(signal.SIGINT)
-    said = run.communicate(timeout=20)[1]
+    said = run.communicate(timeout=120)[1]
     assert (run.returncode, said) == (130, "interp: interrupted\n" if name == "main" else "")
 
 
@@ -151,7 +151,7 @@ def test_a_helper_ends_with_the_process_that_started_it(tmp_path):
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as starting:
         assert starting.stdout.readline() == b"on\n"
         starting.kill()
-        assert starting.communicate(timeout=30) == (b"", None)
+        assert starting.communicate(timeout=120) == (b"", None)
 
 
 def test_the_command_takes_no_module_from_the_current_folder(planted, own_home):

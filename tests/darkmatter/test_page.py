@@ -26,7 +26,7 @@ def runs(own_home):
 
 
 def shown(tab="Errors"):
-    page = opened(AppTest.from_function(darkmatter_page, default_timeout=60), tab)
+    page = opened(AppTest.from_function(darkmatter_page, default_timeout=120), tab)
     assert not page.exception
     assert not page.error
     return page, " ".join(caption.value for caption in page.caption).replace("\\", "")

@@ -26,7 +26,7 @@ def app(arguments: list[str]) -> int:
 
     from interp.errors import UserError
 
-    shown = AppTest.from_function(_page, default_timeout=60).run()
+    shown = AppTest.from_function(_page, default_timeout=120).run()
     if shown.exception:
         raise RuntimeError(shown.exception[0].value)
     for message in (*shown.error, *shown.warning, *shown.info):

@@ -33,7 +33,7 @@ def home_page(arguments: list[str]) -> int:
     from streamlit.testing.v1 import AppTest
 
     resealed(["directions", "list"])
-    shown = AppTest.from_function(_home, default_timeout=60).run()
+    shown = AppTest.from_function(_home, default_timeout=120).run()
     if shown.exception:
         raise RuntimeError(shown.exception[0].value)
     return 0

@@ -196,11 +196,11 @@ def page():
 def test_the_page_shows_a_run_and_turns_its_knob(learned_run, own_home):
     from streamlit.testing.v1 import AppTest
 
-    empty = AppTest.from_function(page, default_timeout=60).run()
+    empty = AppTest.from_function(page, default_timeout=120).run()
     assert not empty.exception
     assert any("ships with the workbench" in caption.value for caption in empty.caption)
     shutil.copytree(learned_run.path, own_home / "runs" / "knob.learn" / "stored")
-    shown = AppTest.from_function(page, default_timeout=60).run()
+    shown = AppTest.from_function(page, default_timeout=120).run()
     shown.text_input[0].set_value("The capital of land1 is town5.")
     shown.text_input[1].set_value("The capital of land1 is")
     shown.toggle[0].set_value(True).run()

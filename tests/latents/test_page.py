@@ -26,7 +26,7 @@ def stored(surveyed, own_home):
 
 
 def shown(**query):
-    page = AppTest.from_function(latents_page, default_timeout=60)
+    page = AppTest.from_function(latents_page, default_timeout=120)
     for name, value in query.items():
         page.query_params[name] = value
     page.run()

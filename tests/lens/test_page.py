@@ -27,7 +27,7 @@ def runs(dog_model, own_home, text, tmp_path, monkeypatch):
 
 
 def test_a_prompt_is_read_and_a_direction_kept(runs, dog_model, monkeypatch):
-    shown = AppTest.from_function(lens_page, default_timeout=60).run()
+    shown = AppTest.from_function(lens_page, default_timeout=120).run()
     assert "No finished run of lens" in shown.info[0].value.replace("\\", "")
     shown.text_input(key="typed").set_value("w3 dog w5")
     shown.text_input(key="model").set_value(str(dog_model))

@@ -61,7 +61,7 @@ def true(bos_model, source):
 
 @pytest.fixture
 def shown(bos_model, own_home):
-    page = AppTest.from_function(prompt_page, default_timeout=60)
+    page = AppTest.from_function(prompt_page, default_timeout=120)
     page.session_state["chosen model"] = str(bos_model)
     page.query_params["text"] = TEXT
     return page

@@ -31,7 +31,7 @@ def prompt_page():
 
 @pytest.fixture
 def shown(dog_model, own_home):
-    page = AppTest.from_function(prompt_page, default_timeout=60)
+    page = AppTest.from_function(prompt_page, default_timeout=120)
     page.session_state["chosen model"] = str(dog_model)
     return page
 
@@ -198,7 +198,7 @@ def test_a_look_is_stored_and_opens_without_the_model(shown, monkeypatch):
     assert f"Stored as {run.path.name}" in said(shown)
     monkeypatch.setattr("interp.apps.pool.borrowed", None)
     monkeypatch.setattr("interp.apps.pool.content", None)
-    stored = AppTest.from_function(prompt_page, default_timeout=60)
+    stored = AppTest.from_function(prompt_page, default_timeout=120)
     stored.query_params["of"] = "A stored look"
     for view in ("Tokens", "Contributions", "Neurons", "Heads", "Lens", "Side by side"):
         stored.session_state["?show"] = view

@@ -318,7 +318,7 @@ def test_headers_are_fetched_side_by_side(model_folder, held, monkeypatch):
 
     def meet(name, start, end):
         if name.endswith(("1-of-00006.safetensors", "2-of-00006.safetensors")):
-            both.wait(timeout=30)
+            both.wait(120)
 
     monkeypatch.setattr(Counted, "fail", staticmethod(meet))
     weights = open_weights(held(model_folder("llama", save=SHARDED)))

@@ -24,7 +24,7 @@ def page():
 
 
 def test_nothing_yet_says_how_to_begin(own_home):
-    shown = AppTest.from_function(page, default_timeout=60)
+    shown = AppTest.from_function(page, default_timeout=120)
     shown.session_state["?of"] = "nonsense"
     said = {"code": "", "error": ""}
     for view in in_each(shown, *TABS):
@@ -49,7 +49,7 @@ def test_runs_are_shown(planted, studied, own_home, tmp_path):  # noqa: F811
             corpus=str(corpus),
         )
     )  # fmt: skip
-    shown = AppTest.from_function(page, default_timeout=60)
+    shown = AppTest.from_function(page, default_timeout=120)
     typed = {"?of": str(planted), "?plus": "w10", "?minus": "w11"}
     for key, value in typed.items():
         shown.session_state[key] = value

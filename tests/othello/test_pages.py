@@ -64,7 +64,7 @@ def test_layers_page(store, monkeypatch) -> None:
 
 
 def test_the_shipped_comparison_is_there_in_an_empty_store(own_home) -> None:
-    page = AppTest.from_function(_page, args=("othello_layers",), default_timeout=60).run()
+    page = AppTest.from_function(_page, args=("othello_layers",), default_timeout=120).run()
     assert not page.exception
     assert not page.error
     assert any("ships with the workbench" in caption.value for caption in page.caption)
@@ -74,5 +74,5 @@ def test_the_shipped_comparison_is_there_in_an_empty_store(own_home) -> None:
 
 def test_pages_without_runs_say_how_to_make_one(own_home) -> None:
     for module in ("othello", "othello_layers"):
-        page = AppTest.from_function(_page, args=(module,), default_timeout=60).run()
+        page = AppTest.from_function(_page, args=(module,), default_timeout=120).run()
         assert any("interp othello compare" in code.value for code in page.code)

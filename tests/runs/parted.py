@@ -41,14 +41,14 @@ def ended(command, sent, folder):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     until(lambda: len(begun(folder)) == 2)
     process.send_signal(sent)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     until(lambda: not any(map(_lives, begun(folder))))
     return errors
 
 
 def until(true):
     """Wait for something."""
-    late = time.monotonic() + 40
+    late = time.monotonic() + 120
     while not true():
         assert time.monotonic() < late
         time.sleep(0.02)

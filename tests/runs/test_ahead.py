@@ -14,7 +14,7 @@ def test_the_next_is_made_while_one_is_used_and_no_further_one():
         for number in range(5):
             assert current_thread() is not main_thread()
             if number:
-                both.wait(10)
+                both.wait(120)
             made.append(number)
             yield number
 
@@ -22,7 +22,7 @@ def test_the_next_is_made_while_one_is_used_and_no_further_one():
     for number in one_ahead(items()):
         used.append(number)
         if number < 4:
-            both.wait(10)  # the next one is under way
+            both.wait(120)  # the next one is under way
         assert len(made) - len(used) <= 1
     assert used == list(range(5))
     assert list(one_ahead([])) == []

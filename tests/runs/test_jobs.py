@@ -98,7 +98,7 @@ def root(installed, tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-def until(true, seconds=40):
+def until(true, seconds=120):
     deadline = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < deadline
@@ -179,7 +179,7 @@ def test_jobs_run_in_their_order_and_so_many_at_once(root, together, monkeypatch
     for slot in full:
         os.close(slot)
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert [name for what, name in order if what == "begins"] == [each.name for each in folders]
     running, most = 0, 0
     for what, _ in order:

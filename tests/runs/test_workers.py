@@ -86,7 +86,7 @@ class Steps:
     def begin(self, opened, part):
         self.begun += 1
         if part > PARTS[0]:
-            self.both.wait(10)
+            self.both.wait(120)
         if part == self.unbegun:
             raise UserError(f"no number {part}")
         return opened, part
@@ -94,7 +94,7 @@ class Steps:
     def finish(self, opened, begun):
         assert begun[0] == opened
         if begun[1] < PARTS[-1]:
-            self.both.wait(10)
+            self.both.wait(120)
         if begun[1] == self.wrong:
             raise UserError(f"no square of {begun[1]}")
         return begun[1] ** 2
