@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What is imported stays, so nobody looks through it for garbage: streamlit does after every
-    run of a page, and half of such a run went there."""
+    run of a page."""
     gc.collect()
     gc.freeze()
 

@@ -213,7 +213,7 @@ def _streamed(
     found: dict[str, Any],
     bars: _Bars | None,
 ) -> dict[str, Answer]:
-    """The answers that are not remembered, shown token by token."""
+    """The answers that are not remembered, shown as they come."""
     number = len(said[PLAIN])
     batches = {}
     for side in missing:
