@@ -8,6 +8,7 @@ import json as jsonlib
 import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -24,6 +25,8 @@ from ..runs.study import PartedStudy, Study, run_or_load
 if TYPE_CHECKING:
     import pandas as pd
     from rich.text import Text
+
+    from ..runs.query import Record
 
 Command = Callable[..., Any]
 Show = Callable[[Run], None]
@@ -141,8 +144,8 @@ def print_frame(
     **more: Any,
 ) -> None:
     """A table, of a run or of none: its columns between blanks (all) on a screen, or JSON."""
-    # through pandas' own writer: plain numbers instead of numpy's
-    results = jsonlib.loads(rows.to_json(orient="records")) if json else []
+    # not by pandas' own writer: it keeps ten decimals, and 1e-11 becomes 0
+    results = jsonlib.loads(jsonlib.dumps(rows.to_dict("records"), default=_plain)) if json else []
     path = run.path if run else None
     if answered(json, study, {"rows": len(rows)}, path, **more, results=results):
         return
@@ -151,17 +154,31 @@ def print_frame(
     print_rows(rows, columns)
 
 
+def _plain(value: Any) -> Any:
+    """A value of numpy's or pandas' in Python's own types."""
+    from pandas import NA
+
+    return None if value is NA else value.tolist()
+
+
+def print_records(study: str, rows: list[Record], json: bool, columns: str, run: Run) -> None:
+    """Rows of a run: those of the columns between blanks that they have on a screen, or JSON."""
+    if not answered(json, study, {"rows": len(rows)}, run.path, results=rows):
+        names = [name for name in columns.split() if name in rows[0]]
+        say(f"{run.config['model']} ({run.path})")
+        print_table(names, [[_cell(row[name]) for name in names] for row in rows])
+
+
 def print_rows(rows: pd.DataFrame, columns: str = "") -> None:
     """A table on a screen: the columns named between blanks, by default all."""
+    from pandas import NA  # what a column of whole numbers has where there is none
+
     names = columns.split() or list(rows.columns)
-    print_table(names, [[_cell(v) for v in row] for row in rows[names].to_numpy(object)])
+    cells = rows[names].to_numpy(object)
+    print_table(names, [[_cell(nan if v is NA else v) for v in row] for row in cells])
 
 
 def _cell(value: Any) -> str:
-    from pandas import NA
-
-    if value is NA:  # what a column of whole numbers has where there is none
-        return "nan"
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, Iterable) and not isinstance(value, str):  # a list, from DuckDB an array

@@ -34,7 +34,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from ..runs.query import Record
 
 neurons = SubcommandApp()
 By = Annotated[
@@ -109,7 +109,7 @@ def search(
 
     run = questions.open_atlas(atlas, Store(runs))
     kinds = (kind,) if kind else ()
-    rows = questions.find(run, word, exact, positive(limit), by, kinds, layer=layer)
+    rows = questions.find.records(run, word, exact, positive(limit), by, kinds, layer=layer)
     _print("search", run, rows, f"{_RANKED[by]} rank word_z lead", json)
 
 
@@ -122,7 +122,7 @@ def show(
 
     run = questions.open_atlas(atlas, Store(runs))
     columns = f"{_RANKED['score']} z margin coherence coherence_p coherence_q kurtosis norm"
-    _print("show", run, questions.show(run, neuron), columns, json)
+    _print("show", run, questions.show.records(run, neuron), columns, json)
 
 
 @command(neurons, "top")
@@ -146,7 +146,7 @@ def top(
     from ..neurons import search as questions
 
     run = questions.open_atlas(atlas, Store(runs))
-    rows = questions.top(run, positive(limit), layer, kind, words_only, by)
+    rows = questions.top.records(run, positive(limit), layer, kind, words_only, by)
     _print("top", run, rows, f"{_RANKED[by]} z margin kurtosis", json)
 
 
@@ -191,12 +191,11 @@ _RANKED = {"score": "score p q", "coherence": "coherence coherence_p coherence_q
 """A ranking's columns, before its details."""
 
 
-def _print(command: str, atlas: Run, rows: pd.DataFrame, columns: str, json: bool) -> None:
+def _print(command: str, atlas: Run, rows: list[Record], columns: str, json: bool) -> None:
     """Rows of an atlas, with those of the columns that it has, and what p and q are."""
     from ..neurons.search import chance_note, lens_note
 
-    has = [name for name in f"name side {columns} tokens".split() if name in rows]
-    common.print_frame(f"neurons.{command}", rows, json, " ".join(has), atlas)
+    common.print_records(f"neurons.{command}", rows, json, f"name side {columns} tokens", atlas)
     if not json:
         common.say(*filter(None, [lens_note(atlas), chance_note(atlas)]))
 

@@ -30,7 +30,6 @@ from ..errors import UserError
 from ..model.neuron import NeuronName, check_neuron, clamp_site, parse_neuron
 from ..model.tokenizer_files import tokenizer_files
 from ..model.vocabulary import check_chat_template, token_strings
-from ..runs.intervals import mean_of
 from ..runs.parted_tables import Made, parted_tables
 from ..runs.study import PartedStudy, TextStudy
 from ..runs.study_task import StudyTask
@@ -187,6 +186,8 @@ class _Texts(StudyTask[ClampConfig]):
 
 def _means(rows: pd.DataFrame, values: Sequence[float | None]) -> Iterator[dict[str, Any]]:
     """Rows of `curve/means`."""
+    from ..runs.intervals import mean_of
+
     for value in values:
         of = rows["value"].isna() if value is None else rows["value"] == value
         means = {"value": value}

@@ -9,7 +9,6 @@ from ..errors import UserError
 from ..model.vocabulary import NO_TEXT, as_text, has_text, token_strings, word_family
 from ..plain_json import check
 from ..plain_path import plain_path
-from ..plain_yaml import read_yaml
 
 if TYPE_CHECKING:
     from ..model.weights import Weights
@@ -34,6 +33,8 @@ def read_concepts(path: Path) -> dict[str, Concept]:
     Raises:
         UserError: no such file, or not of the form of data/concepts.yaml.
     """
+    from ..plain_yaml import read_yaml
+
     content = read_yaml(path)
     check(content, dict[str, dict[str, Any]], str(path), _FIX)
     if not content:

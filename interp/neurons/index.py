@@ -8,31 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from jaxtyping import Int
-
 from ..errors import UserError
 from ..model.files import home
-from ..plain_tables import reading
-from ..runs.query import query
-from ..runs.store import Run, open_run, read_parquet
+from ..runs.query import records
+from ..runs.store import Run, open_run, parquet_sizes, read_parquet
 
-Rows = Int[np.ndarray, " rows"]
+Rows = list[int]
 """Rows of an atlas by number, from 0, through its files in their order."""
-
-
-_COLUMNS = {
-    "files": ("name", "rows"),
-    "random": ("score", "coherence"),
-    "steps": ("of", "at", "q"),
-    "histograms": ("statistic", "layer", "kind", "value", "count"),
-}
 
 
 def index_of(atlas: Run) -> Index | None:
@@ -79,21 +66,13 @@ class Index:
         table = read_parquet([self._part("rows")], "file_row_number = true")
         return f"(SELECT *, file_row_number AS row FROM {table})"
 
-    def table(self, name: str) -> pd.DataFrame:
-        """A small table: files, random, steps, histograms.
-
-        Raises:
-            UserError: it has not the columns that it should have.
-        """
-        table = self._run.table(f"index/{name}")
-        if lacking := set(_COLUMNS[name]) - set(table):
-            raise UserError(self._damaged(f"index/{name} has no {', '.join(sorted(lacking))}"))
-        return table
+    def sql(self, name: str) -> str:
+        """A small table: files, random, steps, histograms."""
+        return read_parquet([self._part(name)])
 
     def chosen(self, where: str, asked: dict[str, Any], order: str, limit: int) -> Rows:
         """The first rows in some order that fulfil a condition on narrow columns."""
-        sql = f"SELECT row FROM {self.rows} WHERE {where} ORDER BY {order} LIMIT {limit}"
-        return query(sql, asked)["row"].to_numpy(int)
+        return self._rows(f"{self.rows} WHERE {where} ORDER BY {order} LIMIT {limit}", asked)
 
     def with_text(
         self, text: str, exact: bool, by: str, limit: int, where: str, asked: dict[str, Any]
@@ -104,59 +83,66 @@ class Index:
             where: a condition on narrow columns; "" for none.
         """
         if by == "score" and not where:
-            return self._postings(text, exact, limit)
-        rows = self._postings(text, exact)
-        hits = pa.table({"row": rows, "place": np.arange(len(rows))})
+            return self._rows(f"{self._postings(text, exact, limit)} ORDER BY place", {})
         order = "place"
         if by != "score":  # NaN is the last, and equal ones stand as the rows do
             order = f"CASE WHEN NOT isnan({by}) THEN {by} END DESC NULLS LAST, row"
-        joined = f"{self.rows} JOIN hits USING (row) WHERE {where or 'TRUE'}"
-        sql = f"SELECT row FROM {joined} ORDER BY {order} LIMIT {limit}"
-        return query(sql, asked, hits=hits)["row"].to_numpy(int)
+        joined = f"{self.rows} JOIN {self._postings(text, exact)} USING (row)"
+        return self._rows(f"{joined} WHERE {where or 'TRUE'} ORDER BY {order} LIMIT {limit}", asked)
 
-    def _postings(self, text: str, exact: bool, limit: int | None = None) -> Rows:
-        """The rows that have a text in their lists, the highest scores first."""
-        words, asked = read_parquet([self._part("words")]), {"text": text, "exact": exact}
-        sql = f"SELECT start, count FROM {words} WHERE text = $text AND exact = $exact"
-        place = query(sql, asked)
-        if place.empty:
-            return np.empty(0, int)
-        start, count = map(int, place.iloc[0])
-        path, most = self._part("postings"), count if limit is None else min(count, limit)
-        if not 0 <= start <= start + count <= pq.read_metadata(path).num_rows:
+    def _rows(self, found: str, asked: dict[str, Any]) -> Rows:
+        return [each["row"] for each in records(f"SELECT row FROM {found}", asked)]
+
+    def _postings(self, text: str, exact: bool, limit: int | None = None) -> str:
+        """SQL: the rows that have a text in their lists, by `place` the highest scores first."""
+        words, asked = self.sql("words"), {"text": text, "exact": exact}
+        place = "coalesce(start, -1)::BIGINT AS start, coalesce(count, -1)::BIGINT AS count"
+        sql = f"SELECT {place} FROM {words} WHERE text = $text AND exact = $exact"
+        start, count = next((tuple(each.values()) for each in records(sql, asked)), (0, 0))
+        path = self._part("postings")
+        if not 0 <= start <= start + count <= _sizes([path])[0]:
             raise UserError(self._damaged(f"index/words has '{text}' where there are no rows"))
-        rows: Rows = self._taken(path, np.arange(start, start + most))["row"].to_numpy()
-        return rows.astype(int)
+        end = start + (count if limit is None else min(count, limit))
+        table = read_parquet([path], "file_row_number = true")
+        # only the row groups between are read
+        among = f"file_row_number >= {start} AND file_row_number < {end}"
+        row = "coalesce(row, -1)::BIGINT AS row"
+        return f"(SELECT {row}, file_row_number AS place FROM {table} WHERE {among})"
 
-    def wide(self, rows: Rows) -> pa.Table:
-        """Rows with all their columns, in the order of their numbers."""
-        files, rows = self.table("files"), np.sort(rows)
-        ends = files["rows"].to_numpy(int).cumsum()
-        tables: list[pa.Table] = []
-        for name, first, end in zip(files["name"], [0, *ends[:-1]], ends, strict=True):
-            inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
-            if len(inside) or (end == ends[-1] and not tables):  # an empty table has columns too
-                tables.append(self._taken(self._atlas.part(f"neurons/{name}"), inside))
-        return pa.concat_tables(tables)
-
-    def _taken(self, path: Path, rows: Rows) -> pa.Table:
-        """Rows of a table by their ascending numbers; only their row groups are read."""
-        with reading(path, "make the atlas again"), pq.ParquetFile(path) as file:
-            about = file.metadata
-            sizes = np.array([about.row_group(i).num_rows for i in range(about.num_row_groups)])
-            ends = sizes.cumsum()
-            if len(rows) and rows[-1] >= ends[-1]:
+    def wide(self, rows: Rows) -> str:
+        """SQL: rows with all their columns, and their numbers as `row`."""
+        sql = f"SELECT name::VARCHAR AS name, rows::BIGINT AS rows FROM {self.sql('files')}"
+        files, numbers, end = records(f"{sql} WHERE rows >= 0"), sorted(rows), 0
+        chosen: dict[Path, tuple[int, Rows]] = {}
+        for file in files:
+            first, end = end, end + file["rows"]
+            inside = numbers[bisect_left(numbers, first) : bisect_left(numbers, end)]
+            if inside or (file is files[-1] and not chosen):  # an empty table has columns too
+                path = self._atlas.part(f"neurons/{file['name']}")
+                chosen[path] = first, [number - first for number in inside]
+        if not chosen:
+            raise UserError(self._damaged("index/files names no files"))
+        for (path, (_, inside)), size in zip(chosen.items(), _sizes(chosen), strict=True):
+            if inside and inside[-1] >= size:
                 raise UserError(self._damaged(f"{path} has not the rows that it names"))
-            group = np.searchsorted(ends, rows, side="right")
-            groups = np.unique(group)
-            table = file.read_row_groups(groups.tolist(), use_threads=len(groups) > 8)
-            table.validate(full=True)  # a run may come from anybody
-        before = np.zeros(len(sizes), int)  # rows that were read before those of a group
-        before[groups] = np.cumsum(sizes[groups]) - sizes[groups]
-        return table.take(pa.array(rows - (ends - sizes)[group] + before[group]))
+        return " UNION ALL ".join(_taken(path, *part) for path, part in chosen.items())
 
     def _damaged(self, what: str) -> str:
         return f"the search index in {self._run.path} is damaged ({what}): make the atlas again"
 
     def _part(self, name: str) -> Path:
         return self._run.part(f"index/{name}.parquet")
+
+
+def _sizes(paths: Iterable[Path]) -> list[int]:
+    """The number of rows of each table."""
+    return [each["num_rows"] for each in records(f"SELECT num_rows FROM {parquet_sizes(paths)}")]
+
+
+def _taken(path: Path, first: int, rows: Rows) -> str:
+    """SQL: rows of a table by their numbers, and those numbers counted from the table's `first`;
+    only the row groups that hold them are read."""
+    table = read_parquet([path], "file_row_number = true")
+    among = f"file_row_number IN ({', '.join(map(str, rows))})" if rows else "FALSE"
+    columns = f"* EXCLUDE (file_row_number), {first} + file_row_number AS row"
+    return f"(SELECT {columns} FROM {table} WHERE {among})"

@@ -14,7 +14,7 @@ atlas without one by `interp neurons index`. `index.py` asks it. The tables:
 `index/postings.parquet`: row int32: for each entry of `words` the rows that have it in their lists,
     those of the highest score first, equal scores in the order of the rows
 `index/random.parquet`: score, coherence of the random directions
-`index/steps.parquet`: q by the score and by the coherence (`chance.Steps`):
+`index/steps.parquet`: q by the score and by the coherence (`chance_steps.Steps`):
     of string (score | coherence), at float, q float
 `index/histograms.parquet`: `search.density` of each statistic: statistic, layer, kind, value, count
 """
@@ -41,7 +41,7 @@ from ..runs.parts import read_table
 from ..runs.query import database, query
 from ..runs.store import Run, read_parquet
 from ..runs.writer import RunWriter
-from .chance import Steps
+from .chance_steps import Steps
 from .postings import Entries
 from .rows import SCORE, STATISTICS, WORD, density, has_random
 

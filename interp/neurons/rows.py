@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from ..runs.query import query
 from ..runs.store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STATISTICS = ("z", "margin", "coherence", "kurtosis", "skewness", "norm")
 """Columns of an atlas that rank or describe a row; one of an earlier version may lack some."""

@@ -8,22 +8,24 @@ how often random directions score as much (`chance.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
+from math import isnan
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..errors import UserError
 from ..lens.told import told
 from ..model.neuron import NeuronName, parse_neuron
 from ..model.vocabulary import word_family
-from ..runs.query import query, word_ids
+from ..runs.query import Question, Record, query, records, word_ids
 from ..runs.store import Run, Store
-from .chance import p_values, q_by_steps, q_values
+from .chance import Step, p_values, q_by_steps
 from .index import Index, Rows, index_of
 from .rows import BINS, SCORE, STATISTICS, WORD, has_random
 from .rows import density as density_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Rank = Literal["score", "coherence"]
 
@@ -37,6 +39,7 @@ def open_atlas(where: Path | None = None, store: Store | None = None) -> Run:
     return store.newest("neurons.atlas", none)
 
 
+@Question
 def find(
     atlas: Run,
     word: str,
@@ -46,7 +49,7 @@ def find(
     kinds: Sequence[str] = (),
     up_to: int | None = None,
     layer: int | None = None,
-) -> pd.DataFrame:
+) -> list[Record]:
     """Neurons that decode to a word, the best first.
 
     Args:
@@ -83,20 +86,22 @@ def find(
         return index.with_text(text, exact, by, most, filtered, asked if filtered else {})
 
     hit = f"z IS NOT NULL AND list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
-    rows = _asked(atlas, f"WHERE {among} AND {hit}", asked, best)
-    if rows.empty:
+    rows = _asked(atlas, f"{among} AND {hit}", asked, best)
+    if not rows:
         where = "of these layers and kinds" if filtered else "of this atlas"
         k = atlas.config["k"]
         raise UserError(
             f"'{word}' is not among the {k} most extreme tokens of any neuron {where}: "
             "make one with a larger --k"
         )
-    rows = rows.join(pd.DataFrame([_score(row, set(ids)) for row in rows.to_dict("records")]))
-    ranked = rows.sort_values(by, ascending=False, kind="stable", ignore_index=True)
-    return _beside_random(atlas, ranked.head(limit))
+    scored = [row | _score(row, set(ids)) for row in rows]
+    # a stable sort, NaN last
+    ranked = sorted(scored, key=lambda row: (not isnan(row[by]), row[by]), reverse=True)
+    return _beside_random(atlas, ranked[:limit])
 
 
-def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
+@Question
+def show(atlas: Run, name: str | NeuronName) -> list[Record]:
     """Both sides of one vector (`29.gate.808`), top first; `score` is z + margin, that of the first
     token's word. With `p`, `q`, `coherence_p`, `coherence_q` as in `find`."""
     neuron = parse_neuron(str(name))
@@ -106,9 +111,9 @@ def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
     def of_it(index: Index) -> Rows:
         return index.chosen(place, asked, "row", 10**9)
 
-    found = f"WHERE {place} AND name = $name ORDER BY side DESC"
-    rows = _asked(atlas, found, {**asked, "name": str(neuron)}, of_it, f", {SCORE}")
-    if rows.empty:
+    found, named = f"{place} AND name = $name", {**asked, "name": str(neuron)}
+    rows = _asked(atlas, found, named, of_it, f", {SCORE}", "side DESC")
+    if not rows:
         model, kinds = atlas.manifest["model"], atlas.manifest["kinds"]
         raise UserError(
             f"no {neuron} in this atlas: layers 0..{model['n_layers'] - 1}, kinds "
@@ -117,6 +122,7 @@ def show(atlas: Run, name: str | NeuronName) -> pd.DataFrame:
     return _beside_random(atlas, rows)
 
 
+@Question
 def top(
     atlas: Run,
     limit: int = 20,
@@ -124,7 +130,7 @@ def top(
     kind: str | None = None,
     words_only: bool = False,
     by: Rank = "score",
-) -> pd.DataFrame:
+) -> list[Record]:
     """The most specialised rows: those whose first token has the highest score (z + margin), or by
     "coherence" those whose tokens belong together most. With the columns of `show`.
 
@@ -143,27 +149,38 @@ def top(
         return index.chosen(words, asked, f"{value} {ties.format(name)}", most)
 
     words = f"{among} AND {WORD.format('tokens[1]')}" if words_only else among
-    found = f"WHERE {words} ORDER BY {by} {ties.format('name')} LIMIT {most}"
-    rows = _asked(atlas, found, asked, best, f", {SCORE}")
-    if rows.empty:
+    order = f"{by} {ties.format('name')} LIMIT {most}"
+    rows = _asked(atlas, words, asked, best, f", {SCORE}", order)
+    if not rows:
         raise UserError("no neuron of this atlas fits: check the layer and the kind")
     return _beside_random(atlas, rows)
 
 
 def _asked(
-    atlas: Run, which: str, asked: dict[str, Any], choose: Callable[[Index], Rows], more: str = ""
-) -> pd.DataFrame:
+    atlas: Run,
+    where: str,
+    asked: dict[str, Any],
+    choose: Callable[[Index], Rows],
+    more: str = "",
+    order: str = "",
+) -> list[Record]:
     """Rows of an atlas with their names; the index, where there is one, chooses those that come
     into question.
 
     Args:
-        which: SQL after the FROM.
+        where: a condition in SQL.
         more: further columns.
+        order: by default that of the atlas.
     """
-    sql = f"SELECT {_name(atlas)}, *{more} FROM vectors {which}"
     if index := index_of(atlas):
-        return query(sql, asked, vectors=index.wide(choose(index)))
-    return query(f"WITH vectors AS (FROM {atlas.sql('neurons')}) {sql}", asked)
+        # materialized, or the condition is put to each file, which costs twice the time
+        vectors, columns = f"MATERIALIZED ({index.wide(choose(index))})", "* EXCLUDE (row)"
+        order = order or "row"
+    else:
+        vectors, columns = f"(FROM {atlas.sql('neurons')})", "*"
+    found = f"SELECT {_name(atlas)}, {columns}{more} FROM vectors WHERE {where}"
+    ordered = f" ORDER BY {order}" if order else ""
+    return records(f"WITH vectors AS {vectors} {found}{ordered}", asked)
 
 
 def _name(atlas: Run) -> str:
@@ -224,29 +241,51 @@ def _check_rank(atlas: Run, by: Rank) -> None:
         )
 
 
-def _beside_random(atlas: Run, rows: pd.DataFrame) -> pd.DataFrame:
+def _beside_random(atlas: Run, rows: list[Record]) -> list[Record]:
     """Rows with the p and q of their score and coherence, where the atlas has random directions."""
     if not has_random(atlas):
         return rows
-    asked, chances = f"SELECT {SCORE}, coherence FROM ", {}
-    if index := index_of(atlas):
-        random, steps = index.table("random"), index.table("steps")
-    else:
-        random, every = (query(asked + atlas.sql(name)) for name in ("random", "neurons"))
+    index = index_of(atlas)
+    random = index.sql("random") if index else f"(SELECT {SCORE}, * FROM {atlas.sql('random')})"
+    chances = {}
     for of, prefix in (("score", ""), ("coherence", "coherence_")):
-        null = random[of].to_numpy(float)
-        chances[f"{prefix}p"] = p_values(rows[of], null)
-        if index:
-            chances[f"{prefix}q"] = q_by_steps(rows[of], steps[steps["of"] == of])
-        else:
-            chances[f"{prefix}q"] = q_values(rows[of], every[of].to_numpy(float), null)
-    return rows.assign(**chances)
+        values, null = [row[of] for row in rows], _numbers(of, random)
+        chances[f"{prefix}p"] = p_values(values, null)
+        steps = _kept_steps(index, of) if index else _steps(atlas, of, null)
+        chances[f"{prefix}q"] = q_by_steps(values, steps)
+    names = list(chances)
+    beside = zip(rows, zip(*chances.values(), strict=True), strict=True)
+    return [row | dict(zip(names, values, strict=True)) for row, values in beside]
+
+
+def _numbers(column: str, table: str) -> list[float]:
+    """A column; NaN where there is no number."""
+    found = records(f"SELECT {column}::DOUBLE AS value FROM {table}")
+    return [row["value"] for row in found]
+
+
+def _kept_steps(index: Index, of: str) -> list[Step]:
+    which = f'FROM {index.sql("steps")} WHERE "of" = $of ORDER BY "at"'
+    found = records(f'SELECT "at"::DOUBLE AS "at", q::DOUBLE AS q {which}', {"of": of})
+    return [(row["at"], row["q"]) for row in found]
+
+
+def _steps(atlas: Run, of: str, null: list[float]) -> list[Step]:
+    """Those of an atlas without an index, from all its rows."""
+    import numpy as np
+
+    from .chance_steps import Steps
+
+    every = query(f"SELECT {SCORE}, coherence FROM {atlas.sql('neurons')}")
+    made = Steps(np.array(null))
+    made.add(every[of].to_numpy(float))
+    return made.steps
 
 
 def has_words(atlas: Run) -> bool:
     """Whether the model's tokens are text at all (without a tokenizer they are `#id`)."""
     table, word = atlas.sql("vocabulary"), WORD.format("token")
-    return not query(f"SELECT id FROM {table} WHERE {word} LIMIT 1").empty
+    return bool(records(f"SELECT id FROM {table} WHERE {word} LIMIT 1"))
 
 
 def density(atlas: Run, statistic: str, bins: int = BINS) -> pd.DataFrame:
@@ -258,9 +297,8 @@ def density(atlas: Run, statistic: str, bins: int = BINS) -> pd.DataFrame:
         known = ", ".join(statistics(atlas))
         raise UserError(f"no statistic '{statistic}' in this atlas: choose one of {known}")
     if bins == BINS and (index := index_of(atlas)):
-        counts = index.table("histograms")
-        own = counts[counts["statistic"] == statistic].drop(columns="statistic")
-        return own.reset_index(drop=True)
+        own = f"* EXCLUDE (statistic) FROM {index.sql('histograms')} WHERE statistic = $statistic"
+        return query(f"SELECT {own}", {"statistic": statistic})
     return density_of(narrow(atlas), statistic, bins)
 
 
@@ -278,7 +316,7 @@ def values_in_layer(atlas: Run, name: str | NeuronName, statistic: str) -> pd.Se
     return query(rows, among)["value"]
 
 
-def _score(row: dict[Hashable, Any], ids: set[int]) -> dict[str, float]:
+def _score(row: Record, ids: set[int]) -> dict[str, float]:
     hits = [i for i, token in enumerate(row["ids"]) if token in ids]
     others = [i for i, token in enumerate(row["ids"]) if token not in ids]
     rival = others[0] if others else len(row["ids"]) - 1

@@ -31,11 +31,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from ..errors import UserError
 from ..progress import progress
-from ..runs.intervals import mean_of
 from ..runs.study import TextStudy
 from ..runs.writer import RunWriter
 from .concepts import Concept, concept_file, read_concepts, word_tokens
@@ -145,6 +142,8 @@ class TarsConfig(TextStudy):
     ) -> dict[str, WeightEdit]:
         """By SETS: the largest edit of a concept, of neurons that no earlier edit has, and the
         edits of the two controls."""
+        import numpy as np
+
         from ..model.neuron import NeuronName
         from .removal import closest, equal_contributors, reversal
 
@@ -229,6 +228,7 @@ def _effects(measured: pd.DataFrame, concepts: list[Concept]) -> Iterator[dict[s
 
 def _summary(rows: Sequence[dict[str, Any]], concept: Concept) -> dict[str, Any]:
     """Means over the prompts, with their intervals."""
+    from ..runs.intervals import mean_of
 
     def mean(name: str, word: str, column: str) -> dict[str, float]:
         return mean_of([row[name] for row in rows if row["word"] == word]).columns(column)
@@ -246,6 +246,8 @@ def _summary(rows: Sequence[dict[str, Any]], concept: Concept) -> dict[str, Any]
 
 def _means(effects: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Rows of `tars/means`."""
+    from ..runs.intervals import mean_of
+
     for (neurons, edits), part in effects.groupby(["neurons", "edits"], sort=False):
         row = {"neurons": neurons, "edits": edits}
         for name in ("probability", "logprob", "neighbour_logprob", "kl_mean"):

@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, update_wrapper
+from math import nan
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
 import duckdb
-import pandas as pd
 
 from ..errors import UserError
 from ..model.vocabulary import NO_TEXT, as_text, word_family
 from .store import Run
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+P = ParamSpec("P")
+Record = dict[str, Any]
+"""A row: its values by the names of the columns. A missing float is NaN, as in a frame."""
+_FLOATS = ("FLOAT", "DOUBLE")
 THREADS = 4
 """Threads of DuckDB in a process, at most."""
 MEMORY = "512MB"
@@ -30,14 +39,55 @@ def query(sql: str, parameters: dict[str, Any] | None = None, **tables: Any) -> 
     Raises:
         UserError: a file of the run cannot be read.
     """
+    with _answer(sql, parameters or {}, tables) as answer:
+        return answer.df()
+
+
+def records(sql: str, parameters: dict[str, Any] | None = None) -> list[Record]:
+    """What DuckDB answers, without pandas: its import costs more than most questions.
+
+    Raises:
+        UserError: a file of the run cannot be read.
+    """
+    with _answer(sql, parameters or {}, {}) as answer:
+        columns = [
+            (name, nan if kind in _FLOATS else None) for name, kind, *_ in answer.description
+        ]
+        return [
+            {
+                name: none if value is None else value
+                for (name, none), value in zip(columns, row, strict=True)
+            }
+            for row in answer.fetchall()
+        ]
+
+
+@contextmanager
+def _answer(
+    sql: str, parameters: dict[str, Any], tables: dict[str, Any]
+) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         with database(os.getpid()).cursor() as connection:
             for name, table in tables.items():
                 connection.register(name, table)
-            return connection.execute(sql, parameters or {}).df()
+            yield connection.execute(sql, parameters)
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the run cannot be read ({reason}): run its command again") from error
+
+
+class Question(Generic[P]):
+    """A function that answers with records. Called, it gives them as a frame; `records` gives them
+    as they are, for a command that prints them."""
+
+    def __init__(self, records: Callable[P, list[Record]]) -> None:
+        self.records = records
+        update_wrapper(self, records)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(self.records(*args, **kwargs))
 
 
 @cache
@@ -67,26 +117,27 @@ def word_ids(run: Run, word: str, exact: bool = False) -> list[int]:
         raise UserError("the search is empty: give a word, such as dog")
     column, value = ("token", word) if exact else ("word", word_family(word))
     table = run.sql("vocabulary")
-    ids = query(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
+    found = records(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})
     form = "token is exactly" if exact else "single token stands for"
-    if ids.empty and _no_text(table):
-        last = query(f"SELECT max(id) AS id FROM {table}")["id"][0]
+    if not found and _no_text(table):
+        last = records(f"SELECT max(id) AS id FROM {table}")[0]["id"]
         raise UserError(f"{NO_TEXT}: its tokens are #0 to #{last}")
-    if ids.empty and (meant := as_text(word)) != word:
+    if not found and (meant := as_text(word)) != word:
         raise UserError(f"no {form} '{word}': write it as text, '{meant}'")
-    if ids.empty:
-        begin = query(
+    if not found:
+        begin = records(
             f"SELECT DISTINCT word FROM {table} "
             "WHERE length(word) > 1 AND starts_with($value, word) "
             "ORDER BY length(word) DESC LIMIT 3",
             {"value": word_family(word)},
         )
-        hint = f"; it begins with {', '.join(map(repr, begin['word']))}" if len(begin) else ""
+        words = ", ".join(repr(row["word"]) for row in begin)
+        hint = f"; it begins with {words}" if words else ""
         raise UserError(f"no {form} '{word}' in this model's vocabulary{hint}")
-    return [int(i) for i in ids["id"]]
+    return [row["id"] for row in found]
 
 
 def _no_text(vocabulary: str) -> bool:
     """Whether all of the model's tokens are `#id`, as without a tokenizer."""
     of_text = f"SELECT id FROM {vocabulary} WHERE token != concat('#', id) LIMIT 1"
-    return query(of_text).empty
+    return not records(of_text)

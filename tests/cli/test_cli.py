@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from interp.cli import main
@@ -151,6 +153,25 @@ def test_a_number_that_does_not_exist_is_null(capsys):
     }  # fmt: skip
 
 
+def test_json_keeps_every_digit_of_a_table(capsys):
+    """Of numbers that a fixed number of decimals makes 0, and of every type that a column has."""
+    from interp.cli.common import print_frame
+
+    small, single = 1.2345678901234567e-20, np.float32(1) / 3
+    rows = pd.DataFrame({
+        "p": [small, np.nan], "z": np.array([single, -np.inf], np.float32),
+        "rank": pd.array([2**53 + 1, None], "Int64"), "is": [True, False],
+        "logits": [np.array([single, 0], np.float32), [small]], "name": ["a", None],
+    })  # fmt: skip
+    print_frame("a.b", rows, json=True)
+    first, second = json.loads(capsys.readouterr().out)["results"]
+    assert first == {
+        "p": small, "z": float(single), "rank": 2**53 + 1, "is": True,
+        "logits": [float(single), 0.0], "name": "a",
+    }  # fmt: skip
+    assert list(second.values()) == [None, None, None, False, [small], None]
+
+
 def test_models(model_folder, own_home, capsys):
     assert run("models", "add", "mine", model_folder("gpt2"), capsys=capsys)[0] == 0
     code, out, _ = run("models", "list", "--json", capsys=capsys)
@@ -175,7 +196,8 @@ def test_bench_reports_ratios_with_their_spread(own_home, capsys):
 
 NO_TORCH = ("torch", "transformers", "transformer_lens")
 NO_BROWSER = (*NO_TORCH, "scipy", "sklearn", "numba", "plotly", "streamlit")
-NO_TABLES = (*NO_BROWSER, "numpy", "pandas", "pyarrow", "duckdb", "interp.model.families")
+NO_FRAMES = (*NO_BROWSER, "numpy", "pandas", "pyarrow", "interp.model.families")
+NO_TABLES = (*NO_FRAMES, "duckdb")
 NO_MODEL = (*NO_TABLES, "interp.model", "interp.runs.store")
 ANY = 10_000
 EVERY_GROUP = """
@@ -191,7 +213,7 @@ for entry in (analyses() | VERBS).values():
         ("from interp.cli import main; main(['--help'])", NO_MODEL, 340),
         ("from interp.cli import main; main(['models', 'list'])", NO_TABLES, 480),
         ("from interp.cli import main; main(['jobs', 'list'])", NO_TABLES, 480),
-        ("from interp.cli import main; main(['neurons', 'search', '#7'])", NO_BROWSER, 1050),
+        ("from interp.cli import main; main(['neurons', 'search', '#7'])", NO_FRAMES, 640),
         ("from interp.cli import main; main(['neurons', 'layers'])", NO_BROWSER, 1050),
         (EVERY_GROUP, NO_BROWSER, 1150),
         ("import interp.apps.atlas, interp.apps.home, interp.apps.prompt", NO_TORCH, ANY),

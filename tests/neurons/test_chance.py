@@ -13,7 +13,8 @@ from interp.errors import UserError
 from interp.model.weights import Weights
 from interp.neurons import search
 from interp.neurons.atlas import AtlasConfig
-from interp.neurons.chance import p_values, q_values
+from interp.neurons.chance import p_values, q_by_steps
+from interp.neurons.chance_steps import Steps
 from interp.neurons.decode import random_like
 from interp.runs.store import Store
 from interp.runs.study import run_or_load
@@ -25,15 +26,21 @@ def test_p_counts_the_random_scores_at_or_above():
     np.testing.assert_array_equal(found, [1.0, 3 / 4, 2 / 4, 1 / 4, np.nan])
 
 
+def q_values(scores, rows, random):
+    steps = Steps(random)
+    steps.add(rows)
+    return q_by_steps(scores, steps.steps)
+
+
 def test_q_is_that_of_benjamini_and_hochberg():
     """Their own step-up rule: row i of N, ordered by p, has q = min over j >= i of N p_j / j."""
     generator = np.random.default_rng(3)
     rows, random = generator.normal(0.3, 1.5, 200).round(1), generator.normal(size=64).round(1)
-    p = p_values(rows, random)
+    p = np.array(p_values(rows, random))
     order = np.argsort(p, kind="stable")
     steps = 200 * p[order] / np.arange(1, 201)
     want = np.minimum(1.0, np.minimum.accumulate(steps[::-1])[::-1])
-    np.testing.assert_allclose(q_values(rows, rows, random)[order], want)
+    np.testing.assert_allclose(np.array(q_values(rows, rows, random))[order], want)
     # between two rows it is that of the lower one; below all rows 1; nothing for nothing
     low, high = np.unique(rows)[30:32]
     between, at = q_values([(low + high) / 2, low], rows, random)

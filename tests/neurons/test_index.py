@@ -15,7 +15,8 @@ from interp.cli import main
 from interp.errors import UserError
 from interp.neurons import agree, search
 from interp.neurons.atlas import AtlasConfig
-from interp.neurons.chance import Steps, q_by_steps, q_values
+from interp.neurons.chance import p_values, q_by_steps
+from interp.neurons.chance_steps import Steps
 from interp.neurons.index import index_of, kept_at
 from interp.neurons.indexing import write_rows
 from interp.neurons.kept_index import make_index
@@ -150,6 +151,16 @@ def test_all_answers_are_the_same_with_an_index(tmp_path, own_home, seed, option
 numbers = st.floats(-9, 9, allow_nan=False).map(lambda x: round(x, 1)) | st.just(np.nan)
 
 
+def naive_q(score, rows, random):
+    """By the definition: the minimum over t <= score of N p(t) / R(t), at most 1."""
+    rows = rows[~np.isnan(rows)]
+    at = [t for t in rows if t <= score]
+    rates = (
+        len(rows) * p / (rows >= t).sum() for t, p in zip(at, p_values(at, random), strict=True)
+    )
+    return np.nan if np.isnan(score) else min([1.0, *rates])
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.lists(numbers), st.lists(numbers), st.lists(numbers), st.integers(1, 9))
 def test_q_by_steps_is_that_of_all_rows(scores, rows, random, parts):
@@ -157,8 +168,8 @@ def test_q_by_steps_is_that_of_all_rows(scores, rows, random, parts):
     found = Steps(random)
     for part in np.array_split(rows, parts):
         found.add(part)
-    want = q_values([*scores, *rows], rows, random)
-    np.testing.assert_array_equal(q_by_steps([*scores, *rows], found.table), want)
+    want = [naive_q(score, rows, random) for score in (*scores, *rows)]
+    np.testing.assert_array_equal(q_by_steps([*scores, *rows], found.steps), want)
     assert len(found.table) <= len(np.unique(random)) + 1
 
 
