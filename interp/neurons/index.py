@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..model.files import home
 from ..runs.query import records
-from ..runs.store import Run, open_run, parquet_sizes, read_parquet
+from ..runs.store import Run, open_run, read_parquet
 
 Rows = list[int]
 """Rows of an atlas by number, from 0, through its files in their order."""
@@ -99,11 +98,12 @@ class Index:
         place = "coalesce(start, -1)::BIGINT AS start, coalesce(count, -1)::BIGINT AS count"
         sql = f"SELECT {place} FROM {words} WHERE text = $text AND exact = $exact"
         start, count = next((tuple(each.values()) for each in records(sql, asked)), (0, 0))
-        path = self._part("postings")
-        if not 0 <= start <= start + count <= _sizes([path])[0]:
-            raise UserError(self._damaged(f"index/words has '{text}' where there are no rows"))
+        postings = [self._part("postings")]
+        size = records(f"SELECT count(*) AS size FROM {read_parquet(postings)}")[0]["size"]
+        if not 0 <= start <= start + count <= size:
+            raise UserError(self.damaged(f"index/words has '{text}' where there are no rows"))
         end = start + (count if limit is None else min(count, limit))
-        table = read_parquet([path], "file_row_number = true")
+        table = read_parquet(postings, "file_row_number = true")
         # only the row groups between are read
         among = f"file_row_number >= {start} AND file_row_number < {end}"
         row = "coalesce(row, -1)::BIGINT AS row"
@@ -112,37 +112,29 @@ class Index:
     def wide(self, rows: Rows) -> str:
         """SQL: rows with all their columns, and their numbers as `row`."""
         sql = f"SELECT name::VARCHAR AS name, rows::BIGINT AS rows FROM {self.sql('files')}"
-        files, numbers, end = records(f"{sql} WHERE rows >= 0"), sorted(rows), 0
-        chosen: dict[Path, tuple[int, Rows]] = {}
-        for file in files:
+        numbers, end, tables = sorted(rows), 0, []
+        for file in records(f"{sql} WHERE rows >= 0"):
             first, end = end, end + file["rows"]
             inside = numbers[bisect_left(numbers, first) : bisect_left(numbers, end)]
-            if inside or (file is files[-1] and not chosen):  # an empty table has columns too
+            if inside:
                 path = self._atlas.part(f"neurons/{file['name']}")
-                chosen[path] = first, [number - first for number in inside]
-        if not chosen:
-            raise UserError(self._damaged("index/files names no files"))
-        for (path, (_, inside)), size in zip(chosen.items(), _sizes(chosen), strict=True):
-            if inside and inside[-1] >= size:
-                raise UserError(self._damaged(f"{path} has not the rows that it names"))
-        return " UNION ALL ".join(_taken(path, *part) for path, part in chosen.items())
+                tables.append(_taken(path, first, [number - first for number in inside]))
+        if not tables:
+            raise UserError(self.damaged("it names rows of no file"))
+        return " UNION ALL ".join(tables)
 
-    def _damaged(self, what: str) -> str:
+    def damaged(self, what: str) -> str:
+        """What a user can do about it."""
         return f"the search index in {self._run.path} is damaged ({what}): make the atlas again"
 
     def _part(self, name: str) -> Path:
         return self._run.part(f"index/{name}.parquet")
 
 
-def _sizes(paths: Iterable[Path]) -> list[int]:
-    """The number of rows of each table."""
-    return [each["num_rows"] for each in records(f"SELECT num_rows FROM {parquet_sizes(paths)}")]
-
-
 def _taken(path: Path, first: int, rows: Rows) -> str:
     """SQL: rows of a table by their numbers, and those numbers counted from the table's `first`;
     only the row groups that hold them are read."""
     table = read_parquet([path], "file_row_number = true")
-    among = f"file_row_number IN ({', '.join(map(str, rows))})" if rows else "FALSE"
+    among = f"file_row_number IN ({', '.join(map(str, rows))})"
     columns = f"* EXCLUDE (file_row_number), {first} + file_row_number AS row"
     return f"(SELECT {columns} FROM {table} WHERE {among})"

@@ -105,14 +105,14 @@ def show(atlas: Run, name: str | NeuronName) -> list[Record]:
     """Both sides of one vector (`29.gate.808`), top first; `score` is z + margin, that of the first
     token's word. With `p`, `q`, `coherence_p`, `coherence_q` as in `find`."""
     neuron = parse_neuron(str(name))
-    place = "layer = $layer AND kind = $kind AND neuron = $neuron"
-    asked = {"layer": neuron.layer, "kind": neuron.kind, "neuron": neuron.neuron}
+    asked: dict[str, Any] = neuron._asdict()
+    expert = "expert" if has_experts(atlas) else "''"
+    place = f"layer = $layer AND kind = $kind AND neuron = $neuron AND {expert} = $expert"
 
     def of_it(index: Index) -> Rows:
         return index.chosen(place, asked, "row", 10**9)
 
-    found, named = f"{place} AND name = $name", {**asked, "name": str(neuron)}
-    rows = _asked(atlas, found, named, of_it, f", {SCORE}", "side DESC")
+    rows = _asked(atlas, place, asked, of_it, f", {SCORE}", "side DESC")
     if not rows:
         model, kinds = atlas.manifest["model"], atlas.manifest["kinds"]
         raise UserError(
@@ -172,15 +172,21 @@ def _asked(
         more: further columns.
         order: by default that of the atlas.
     """
-    if index := index_of(atlas):
+    index = index_of(atlas)
+    rows = choose(index) if index else []
+    if index and not rows:
+        return []
+    vectors, columns = f"(FROM {atlas.sql('neurons')})", "*"
+    if index:
         # materialized, or the condition is put to each file, which costs twice the time
-        vectors, columns = f"MATERIALIZED ({index.wide(choose(index))})", "* EXCLUDE (row)"
+        vectors, columns = f"MATERIALIZED ({index.wide(rows)})", "* EXCLUDE (row)"
         order = order or "row"
-    else:
-        vectors, columns = f"(FROM {atlas.sql('neurons')})", "*"
     found = f"SELECT {_name(atlas)}, {columns}{more} FROM vectors WHERE {where}"
     ordered = f" ORDER BY {order}" if order else ""
-    return records(f"WITH vectors AS {vectors} {found}{ordered}", asked)
+    chosen = records(f"WITH vectors AS {vectors} {found}{ordered}", asked)
+    if index and len(chosen) < len(rows):
+        raise UserError(index.damaged("it names other rows than those that are asked for"))
+    return chosen
 
 
 def _name(atlas: Run) -> str:

@@ -109,19 +109,9 @@ def read_parquet(paths: Iterable[Path], options: str = "") -> str:
     Args:
         options: further ones of `read_parquet`.
     """
-    return f"read_parquet({_in_sql(paths)}{options and f', {options}'})"
-
-
-def parquet_sizes(paths: Iterable[Path]) -> str:
-    """Tables' numbers of rows, `num_rows`, as DuckDB reads them, in this order."""
-    return f"parquet_file_metadata({_in_sql(paths)})"
-
-
-def _in_sql(paths: Iterable[Path]) -> str:
-    """SQL: a list of files, whose names may have any character."""
     quoted = (glob.escape(str(path.resolve())).replace("'", "''") for path in paths)
     listed = ", ".join(f"'{path}'" for path in quoted)
-    return f"[{listed}]"
+    return f"read_parquet([{listed}]{options and f', {options}'})"
 
 
 def open_run(path: str | Path, study: str | None = None) -> Run:
