@@ -338,7 +338,7 @@ def test_a_comparison_is_shown_and_reproduced_whatever_its_directions_are_called
     before, _, last = call.rpartition("\n")
     exec(before, names)
     rows = eval(last, names)
-    assert found == json.loads(rows.to_json(orient="records"))
+    assert found == rows.to_dict("records")
 
 
 def test_a_collection_too_large_for_a_map_says_what_is_left_out(dog_model, monkeypatch):

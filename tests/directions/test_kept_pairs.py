@@ -90,7 +90,7 @@ def test_the_command_gives_what_the_page_and_the_report_show(kept, capsys):
     made = compare_kept("u 1")
     assert main([*words(kept, made.ids)[1:], "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["results"]
-    assert found == json.loads(made.rows.to_json(orient="records"))
+    assert found == made.rows.to_dict("records")
     some = made.ids[2:5]
     command = words(kept, some)
     assert command[3:] == ["u 1", *some]
