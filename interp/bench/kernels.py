@@ -153,7 +153,11 @@ class KernelBenchConfig:
             return {"own": Shape(self.d, self.vocabulary, rows, self.vocabulary, rows)}
         given = {"rows": self.rows, "vocabulary": self.vocabulary}
         changes = {field: size for field, size in given.items() if size}
-        return {name: SHAPES[name]._replace(**changes) for name in self.shape}
+        shapes = {name: (SHAPES[name], SHAPES[name]._replace(**changes)) for name in self.shape}
+        return {
+            name if cut == whole else f"{name}, {cut.rows} rows, {cut.vocabulary} tokens": cut
+            for name, (whole, cut) in shapes.items()
+        }
 
     def _measure(
         self, name: str, shape: Shape

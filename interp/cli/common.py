@@ -145,7 +145,7 @@ def print_frame(
 ) -> None:
     """A table, of a run or of none: its columns between blanks (all) on a screen, or JSON."""
     # not by pandas' own writer: it keeps ten decimals, and 1e-11 becomes 0
-    results = jsonlib.loads(jsonlib.dumps(rows.to_dict("records"), default=_plain)) if json else []
+    results = rows.to_dict("records") if json else []
     path = run.path if run else None
     if answered(json, study, {"rows": len(rows)}, path, **more, results=results):
         return
@@ -155,10 +155,12 @@ def print_frame(
 
 
 def _plain(value: Any) -> Any:
-    """A value of numpy's or pandas' in Python's own types."""
+    """A value of numpy's or pandas' in Python's own types, and of any other type its text."""
     from pandas import NA
 
-    return None if value is NA else value.tolist()
+    if value is NA:
+        return None
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def print_records(study: str, rows: list[Record], json: bool, columns: str, run: Run) -> None:
@@ -224,10 +226,11 @@ def print_markdown(head: list[str], rows: list[list[str]]) -> None:
 def answered(
     json: bool, study: str, metrics: dict[str, Any], run: Path | None = None, **more: Any
 ) -> bool:
-    """Print a command's one JSON object if it is asked for; returns whether it is. A number that
-    does not exist (0/0) is null."""
+    """Print a command's one JSON object if it is asked for; returns whether it is. What JSON has
+    no number for (0/0, or infinite) is null."""
     if json:
         about = {"study": study, "run": str(run) if run else None, "metrics": metrics, **more}
-        finite = jsonlib.loads(jsonlib.dumps(about), parse_constant=lambda _: None)
+        plain = jsonlib.dumps(about, default=_plain)
+        finite = jsonlib.loads(plain, parse_constant=lambda _: None)
         print(jsonlib.dumps(finite).replace("\x7f", "\\u007f"))  # the one it leaves as it is
     return json

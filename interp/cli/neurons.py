@@ -197,7 +197,8 @@ def _print(command: str, atlas: Run, rows: list[Record], columns: str, json: boo
 
     common.print_records(f"neurons.{command}", rows, json, f"name side {columns} tokens", atlas)
     if not json:
-        common.say(*filter(None, [lens_note(atlas), chance_note(atlas)]))
+        note = chance_note(atlas, "coherence_p" in columns)
+        common.say(*filter(None, [lens_note(atlas), note]))
 
 
 def _curve(run: Run) -> None:

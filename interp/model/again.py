@@ -77,12 +77,23 @@ class _Stream:
         """A pass in which the layers before the first run only if they have not yet."""
         begin = min(first, len(self._given))
         with ExitStack() as stack:
+            given = _copied(self._given[begin - 1]) if begin else None
             for layer in self._layers[:begin]:
-                stack.enter_context(_gives(layer, self._given[begin - 1]))
+                stack.enter_context(_gives(layer, given))
             for layer in self._layers[begin:first]:
-                hook = layer.register_forward_hook(lambda _, args, out: self._given.append(out))
+                hook = layer.register_forward_hook(self._keep)
                 stack.callback(hook.remove)
             yield
+
+    def _keep(self, layer: nn.Module, args: Any, out: Any) -> None:
+        self._given.append(_copied(out))
+
+
+def _copied(given: Any) -> Any:
+    """What a layer gives, for an edit may change it in place."""
+    if isinstance(given, tuple):
+        return tuple(map(_copied, given))
+    return given.clone() if isinstance(given, torch.Tensor) else given
 
 
 @contextmanager

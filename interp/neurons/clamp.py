@@ -76,8 +76,10 @@ class ClampConfig(TextStudy, PartedStudy):
     def __post_init__(self) -> None:
         """Raise UserError for what is wrong whatever the model is, before it is opened."""
         clamp_site(parse_neuron(self.neuron))
-        if not self.value or self.tokens < 1:
-            raise UserError("give at least one --value and at least one token")
+        if not self.value:
+            raise UserError("give at least one --value")
+        if self.tokens < 1:
+            raise UserError(f"--tokens must be at least 1, not {self.tokens}")
         if not all(map(math.isfinite, self.value)):
             raise UserError("--value needs finite numbers")
         if isinstance(self.prompt, str) or not self.prompt:

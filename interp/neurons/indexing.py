@@ -165,7 +165,7 @@ def _write_postings(out: RunWriter, tables: AtlasTables, advance: Advance) -> No
 def _found(tables: AtlasTables, entries: Entries) -> Iterator[tuple[pa.Table, int]]:
     """The postings of some rows at a time, and how many rows they are of."""
     start = 0
-    for batch in one_ahead(tables.batches(["ids", "logits", "z", "std"])):
+    for batch in one_ahead(tables.batches(["ids", "logits", "z", "margin", "std"])):
         yield entries.postings(batch, start), len(batch)
         start += len(batch)
 

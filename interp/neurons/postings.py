@@ -36,21 +36,21 @@ class Entries:
         self._counts = np.zeros(len(self._names), np.int64)
 
     def postings(self, rows: pa.Table, start: int) -> pa.Table:
-        """`entry`, `row` and `score` of each hit in some rows of an atlas (ids, logits, z, std);
-        `start` is the number of the first."""
+        """`entry`, `row` and `score` of each hit in some rows of an atlas (ids, logits, z, margin,
+        std); `start` is the number of the first."""
         ids, lengths = _rectangle(rows["ids"].combine_chunks())
         logits, _ = _rectangle(rows["logits"].combine_chunks())
-        z, std = (rows[name].to_numpy().astype(float)[:, None] for name in ("z", "std"))
+        z, std, margin = (rows[x].to_numpy().astype(float)[:, None] for x in ("z", "std", "margin"))
         logits = logits.astype(float)
         with np.errstate(invalid="ignore", divide="ignore"):
             z = z - np.abs(logits[:, :1] - logits) / std
         there = rows["z"].is_valid().to_numpy()[:, None]
         found = []
-        for entry_of in (self._families, self._texts):
+        for entry_of, leads in ((self._families, margin[:, 0]), (self._texts, None)):
             known = there & (ids >= 0) & (ids < len(entry_of))
             entry = np.where(known, entry_of[np.where(known, ids, 0)], -1)
             row, place = np.nonzero(_firsts(entry))
-            found.append((entry[row, place], row, _scores(entry, z, lengths, row, place)))
+            found.append((entry[row, place], row, _scores(entry, z, leads, lengths, row, place)))
         entry, row, score = (np.concatenate(each) for each in zip(*found, strict=True))
         self._counts += np.bincount(entry, minlength=len(self._counts))
         score = np.where(np.isnan(score), -np.inf, score)  # NaN is the last in a ranking
@@ -90,14 +90,20 @@ def _firsts(entry: Int[np.ndarray, "n k"]) -> np.ndarray:
 def _scores(
     entry: Int[np.ndarray, "n k"],
     z: Float[np.ndarray, "n k"],
+    leads: Float[np.ndarray, " n"] | None,
     lengths: Int[np.ndarray, " n"],
     row: Int[np.ndarray, " hits"],
     place: Int[np.ndarray, " hits"],
 ) -> Float[np.ndarray, " hits"]:
     """The scores of hits, in the arithmetic of `search.find`: z plus the lead over the rival, the
-    first of the list that is of another entry."""
+    first of the list that is of another entry. `leads` are those of the first tokens' words, as the
+    atlas has them: of another arithmetic's q is that of the next row where it ends in other digits.
+    """
     others = (entry != entry[:, :1]) & (np.arange(entry.shape[1]) < lengths[:, None])
     rival = np.where(others.any(1), others.argmax(1), lengths - 1)
     own = z[row, place]
-    scores: Float[np.ndarray, " hits"] = own + (own - z[row, np.where(place > 0, 0, rival[row])])
+    lead = own - z[row, np.where(place > 0, 0, rival[row])]
+    if leads is not None:
+        lead = np.where(place > 0, lead, leads[row])
+    scores: Float[np.ndarray, " hits"] = own + lead
     return scores

@@ -71,7 +71,7 @@ def find(
         UserError: the word is empty, no token stands for it, or no neuron has it in its lists.
     """
     _check_rank(atlas, by)
-    _check_layer(atlas, layer)
+    _check_among(atlas, limit, kinds, layer, up_to)
     ids = word_ids(atlas, word, exact)
     asked = {"kinds": list(kinds or atlas.manifest["kinds"]), "last": up_to, "layer": layer}
     among = (
@@ -82,8 +82,7 @@ def find(
     text = word if exact else word_family(word)
 
     def best(index: Index) -> Rows:
-        most = max(limit, 1) if limit >= 0 else 10**9
-        return index.with_text(text, exact, by, most, filtered, asked if filtered else {})
+        return index.with_text(text, exact, by, limit, filtered, asked if filtered else {})
 
     hit = f"z IS NOT NULL AND list_has_any(ids, [{', '.join(map(str, ids))}]::INTEGER[])"
     rows = _asked(atlas, f"{among} AND {hit}", asked, best)
@@ -94,7 +93,9 @@ def find(
             f"'{word}' is not among the {k} most extreme tokens of any neuron {where}: "
             "make one with a larger --k"
         )
-    scored = [row | _score(row, set(ids)) for row in rows]
+    # of a token that is all of its word, too, the atlas has the lead
+    whole = not exact or (word_family(word) != "" and word_ids(atlas, word) == ids)
+    scored = [row | _score(row, set(ids), whole) for row in rows]
     # a stable sort, NaN last
     ranked = sorted(scored, key=lambda row: (not isnan(row[by]), row[by]), reverse=True)
     return _beside_random(atlas, ranked[:limit])
@@ -137,8 +138,8 @@ def top(
     `words_only` leaves out rows whose first token is not a word of at least three letters.
     """
     _check_rank(atlas, by)
-    _check_layer(atlas, layer)
-    asked, most = {"layer": layer, "kind": kind}, min(limit, 10**9)
+    _check_among(atlas, limit, [kind] if kind else [], layer)
+    asked = {"layer": layer, "kind": kind}
     among = "layer = coalesce($layer, layer) AND kind = coalesce($kind, kind)"
     ties = "DESC NULLS LAST, layer, kind, neuron, {}, side"
 
@@ -146,10 +147,10 @@ def top(
         value = by if by != "score" else SCORE.removesuffix(" AS score")
         name = _name(atlas).removesuffix(" AS name") if has_experts(atlas) else "kind"
         words = f"{among} AND word" if words_only else among
-        return index.chosen(words, asked, f"{value} {ties.format(name)}", most)
+        return index.chosen(words, asked, f"{value} {ties.format(name)}", limit)
 
     words = f"{among} AND {WORD.format('tokens[1]')}" if words_only else among
-    order = f"{by} {ties.format('name')} LIMIT {most}"
+    order = f"{by} {ties.format('name')} LIMIT {limit}"
     rows = _asked(atlas, words, asked, best, f", {SCORE}", order)
     if not rows:
         raise UserError("no neuron of this atlas fits: check the layer and the kind")
@@ -219,22 +220,30 @@ def lens_note(atlas: Run) -> str:
     return f"{told(about)} So are the random directions." if about else ""
 
 
-def chance_note(atlas: Run) -> str:
-    """What p and q are, for those who read them beside a score."""
+def chance_note(atlas: Run, coherence: bool = True) -> str:
+    """What p and q are, for those who read them beside a score, and beside a coherence."""
     if not has_random(atlas):
         return "An earlier version made this atlas: it has no random directions, so no p and q."
     directions = 2 * atlas.config["random"] * len(atlas.manifest["kinds"])
     return (
         f"p is the share of {directions:,} random directions that score as much with their own "
-        "best word. q is the share of chance hits among all rows of the atlas that score as much. "
-        "coherence_p and coherence_q say the same of the coherence."
+        "best word. q is the share of chance hits among all rows of the atlas that score as much."
+        + coherence
+        * " coherence_p and coherence_q say the same of the coherence."
     )
 
 
-def _check_layer(atlas: Run, layer: int | None) -> None:
-    layers = atlas.manifest["model"]["n_layers"]
-    if layer is not None and not 0 <= layer < layers:
-        raise UserError(f"no layer {layer} in this atlas: it has layers 0..{layers - 1}")
+def _check_among(atlas: Run, limit: int, kinds: Sequence[str], *layers: int | None) -> None:
+    """Raise UserError for rows that an atlas cannot have."""
+    if limit < 1:
+        raise UserError(f"the limit must be at least 1, not {limit}")
+    has, own = atlas.manifest["model"]["n_layers"], atlas.manifest["kinds"]
+    if isinstance(kinds, str) or not set(kinds) <= set(own):
+        said = kinds if isinstance(kinds, str) else ", ".join(map(str, kinds))
+        raise UserError(f"no kind {said} in this atlas: it has {', '.join(own)}")
+    for layer in layers:
+        if layer is not None and not 0 <= layer < has:
+            raise UserError(f"no layer {layer} in this atlas: it has layers 0..{has - 1}")
 
 
 def _check_rank(atlas: Run, by: Rank) -> None:
@@ -322,7 +331,13 @@ def values_in_layer(atlas: Run, name: str | NeuronName, statistic: str) -> pd.Se
     return query(rows, among)["value"]
 
 
-def _score(row: Record, ids: set[int]) -> dict[str, float]:
+def _score(row: Record, ids: set[int], whole: bool) -> dict[str, float]:
+    """The score of a row's best token of some.
+
+    Args:
+        whole: they are all of a word. If it comes first its lead is the row's margin, with the
+            digits that p and q of the atlas were made of.
+    """
     hits = [i for i, token in enumerate(row["ids"]) if token in ids]
     others = [i for i, token in enumerate(row["ids"]) if token not in ids]
     rival = others[0] if others else len(row["ids"]) - 1
@@ -331,5 +346,5 @@ def _score(row: Record, ids: set[int]) -> dict[str, float]:
         behind = abs(float(row["logits"][0]) - float(row["logits"][i]))
         return float(row["z"] - behind / row["std"])
 
-    lead = z(hits[0]) - z(rival)
+    lead = row["margin"] if whole and hits[0] == 0 else z(hits[0]) - z(rival)
     return {"rank": hits[0] + 1, "word_z": z(hits[0]), "lead": lead, "score": z(hits[0]) + lead}

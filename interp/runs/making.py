@@ -88,8 +88,10 @@ def _verified(path: Path) -> bool:
     for name, part in manifest["files"].items():
         try:
             checked(path, name, part)
-        except UserError as error:
-            log.warning("%s", error)
+        except UserError:
+            log.warning(
+                "%s is not what the run wrote, or is missing: it is made again", path / name
+            )
             bad.append(name)
     if not bad:
         sweep(path)

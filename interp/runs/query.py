@@ -70,10 +70,16 @@ def _answer(
         with database(os.getpid()).cursor() as connection:
             for name, table in tables.items():
                 connection.register(name, table)
-            yield connection.execute(sql, parameters)
+            asked = {name: _plain(value) for name, value in parameters.items()}
+            yield connection.execute(sql, asked)
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the run cannot be read ({reason}): run its command again") from error
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's, as a frame gives it, in Python's type."""
+    return value.item() if hasattr(value, "item") else value
 
 
 class Question(Generic[P]):
@@ -115,6 +121,8 @@ def word_ids(run: Run, word: str, exact: bool = False) -> list[int]:
     """
     if not (word if exact else word_family(word)):
         raise UserError("the search is empty: give a word, such as dog")
+    if any("\ud800" <= letter <= "\udfff" for letter in word):  # what a shell makes of other bytes
+        raise UserError("the search has half of a character: write it in UTF-8")
     column, value = ("token", word) if exact else ("word", word_family(word))
     table = run.sql("vocabulary")
     found = records(f"SELECT id FROM {table} WHERE {column} = $value ORDER BY id", {"value": value})

@@ -121,6 +121,13 @@ class Timed:
         return 0.75 if screen == "screened" else 0.25
 
 
+def test_a_part_of_a_shape_is_called_one():
+    whole, cut = KernelBenchConfig(), KernelBenchConfig(shape=("smollm2-135m",), rows=8)
+    assert list(whole._shapes()) == list(whole.shape)
+    assert list(cut._shapes()) == ["smollm2-135m, 8 rows, 49152 tokens"]
+    assert not set(KernelBenchConfig(rows=8)._shapes()) & set(whole.shape)
+
+
 def test_times_of_the_processor_are_of_the_variants_that_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(interp.kernels.bench, "Case", Timed)
     monkeypatch.setattr(interp.kernels.bench, "bandwidth", lambda: 1e9)

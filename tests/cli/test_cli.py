@@ -5,6 +5,7 @@ import logging
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -170,6 +171,16 @@ def test_json_keeps_every_digit_of_a_table(capsys):
         "logits": [float(single), 0.0], "name": "a",
     }  # fmt: skip
     assert list(second.values()) == [None, None, None, False, [small], None]
+
+
+def test_json_has_the_text_of_what_it_has_no_type_for(capsys):
+    from interp.cli.common import print_frame
+
+    rows = pd.DataFrame({"t": pd.to_datetime(["2020-01-02"]), "where": [Path("a/b")]})
+    print_frame("a.b", rows, json=True, chance=np.float32(0.5))
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["chance"] == 0.5
+    assert printed["results"] == [{"t": "2020-01-02 00:00:00", "where": "a/b"}]
 
 
 def test_models(model_folder, own_home, capsys):

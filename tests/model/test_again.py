@@ -52,6 +52,16 @@ def test_edits_give_the_bits_of_a_whole_pass(subject, batch, sites):
         assert torch.equal(again.logits(), subject.logits(batch))
 
 
+@pytest.mark.parametrize("site", ["2.resid_pre", "2.attn_out", "final_norm_in"])
+def test_an_edit_that_writes_into_what_it_gets_changes_its_own_pass_alone(subject, batch, site):
+    again, double = Again(subject, batch), edits.Edit(Site.parse(site), lambda x: x.mul_(2.0))
+    plain = again.logits()
+    for _ in range(3):
+        with subject.edited(double):
+            assert torch.equal(again.logits(), subject.logits(batch))
+    assert torch.equal(again.logits(), plain)
+
+
 def test_layers_before_the_edit_run_once(subject, batch):
     again, counts = Again(subject, batch), runs(subject)
     for value in (1.0, 2.0, 3.0):

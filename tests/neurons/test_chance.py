@@ -93,6 +93,17 @@ def test_neurons_that_are_random_are_nothing_special(untrained):
     assert tuple(shown[["score", "p", "q"]]) == tuple(planted[["score", "p", "q"]])
 
 
+def test_a_search_and_a_card_give_a_row_the_same_chances(untrained):
+    """To the last digit: q jumps where a row stands, and all of these stand on a step or a random
+    direction's score of the same arithmetic."""
+    for exact in (False, True):
+        for row in search.top(untrained, 40).to_dict("records"):
+            found = search.find(untrained, row["tokens"][0], exact, limit=10_000)
+            own = found[(found["name"] == row["name"]) & (found["side"] == row["side"])].iloc[0]
+            assert own["rank"] == 1
+            assert tuple(own[["score", "p", "q"]]) == (row["score"], row["p"], row["q"])
+
+
 def test_random_rows_are_those_of_the_directions(untrained):
     weights = Weights(Path(untrained.config["model"]))
     rows = duckdb.sql(f"SELECT * FROM {untrained.sql('random')}").df()

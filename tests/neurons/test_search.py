@@ -1,5 +1,6 @@
 """Scores and figures over a hand-made atlas."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -21,8 +22,9 @@ def atlas(tmp_path):
             rows.append(
                 {"layer": 0, "kind": "up", "neuron": neuron, "side": side, "ids": ids,
                  "tokens": [" <b>&", "dog", " cat", " \n"], "logits": logits, "std": 2.0,
-                 "z": 1.5, "margin": 0.5, "skewness": 0.0, "kurtosis": 0.0, "entropy": 1.0,
-                 "max_prob": 0.5, "norm": 1.0 + neuron}
+                 "z": 1.5, "margin": 2.5 if (neuron, side) == (0, "top") else 0.5,
+                 "skewness": 0.0, "kurtosis": 0.0, "entropy": 1.0, "max_prob": 0.5,
+                 "norm": 1.0 + neuron}
             )  # fmt: skip
     words = {
         "id": range(4),
@@ -102,6 +104,29 @@ def test_an_older_atlas_opens_without_p(atlas):
             ask()
     with pytest.raises(UserError, match="no statistic 'coherence' in this atlas"):
         search.density(atlas, "coherence")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"kinds": ["gate"]}, "no kind gate in this atlas: it has up"),
+        ({"kinds": "up"}, "no kind up in this atlas"),
+        ({"layer": 1}, "no layer 1 in this atlas: it has layers 0..0"),
+        ({"up_to": -1}, "no layer -1 in this atlas"),
+        ({"limit": 0}, "the limit must be at least 1, not 0"),
+        ({"limit": -1}, "the limit must be at least 1, not -1"),
+        ({"word": "\udcff"}, "half of a character"),
+    ],
+)
+def test_what_no_row_can_be_is_said(atlas, changes, says):
+    with pytest.raises(UserError, match=says):
+        search.find(atlas, **{"word": "dog"} | changes)
+
+
+def test_numbers_of_a_frame_may_be_asked_with(atlas):
+    own = search.find(atlas, "dog", limit=np.int64(1), layer=np.int16(0), up_to=np.int64(0))
+    assert own.equals(search.find(atlas, "dog", limit=1))
+    assert len(search.top(atlas, np.int64(2), layer=np.int64(0))) == 2
 
 
 @pytest.mark.parametrize("typed", ["▁dog", "Ġdog", "␣dog"])
