@@ -42,7 +42,10 @@ def serve(
     sys.argv[:] = [str(page)]
     LOGGING_CONFIG["loggers"]["uvicorn"]["level"] = "WARNING"
     app = st.App(page, middleware=[gate], lifespan=announced)
-    app.run(config=_settings(address, port))
+    try:
+        app.run(config=_settings(address, port))
+    finally:
+        gc.unfreeze()  # or Triton complains of what the collector left alone, line after line
 
 
 def _get_ready() -> None:

@@ -36,6 +36,16 @@ def test_the_command_that_makes_an_index_stands_on_the_page(own_home, atlas):
     assert tables[0].equals(tables[1])
 
 
+def test_an_address_of_a_model_without_a_run_says_whose_it_shows(own_home, atlas):
+    for asked, says in (("another", ["No run of another is here; this is of random 0."]),
+                        ("random 0", [])):  # fmt: skip
+        page = AppTest.from_string(PAGE, default_timeout=120)
+        page.query_params["model"] = asked
+        page.run()
+        told = [info.value.replace("\\", "") for info in page.info]
+        assert [text for text in told if "No run" in text] == says
+
+
 def test_what_a_browser_sends_is_one_line(own_home, atlas):
     """Anything may be sent as a choice."""
     page = shown(layer="99", kind="gone", by="name", word="dog")

@@ -1,5 +1,7 @@
 """The pool of models: one copy, one user at a time, a limit, nothing left behind."""
 
+import gc
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -283,3 +285,18 @@ def test_what_is_imported_is_frozen_before_the_first_model_is_made(
         with pool.borrowed(str(model)):
             pass
     assert events == ["frozen", "made", "made"]
+
+
+def test_a_server_that_ends_leaves_everything_to_the_garbage_collector(monkeypatch):
+    from interp.apps import serve
+
+    def run(app, config):
+        gc.freeze()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve.st.App, "run", run)
+    monkeypatch.setattr(sys, "argv", [])
+    with pytest.raises(KeyboardInterrupt):
+        serve.serve("127.0.0.1", 1, {"localhost"}, "", lambda: None)
+    assert not gc.get_freeze_count()
+    gc.freeze()  # as the tests have it
