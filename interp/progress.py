@@ -9,15 +9,18 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from threading import Timer
 
 from .plain_text import printable
 
 log = logging.getLogger("interp")
 OFTEN = 0.2
 """Seconds between two steps that listeners are told of, at least; the last one is always told."""
+SOON = 2.0
+"""Seconds after which a log says that work has begun, where no unit of it is finished by then."""
 _shown: ContextVar[bool] = ContextVar("a bar is shown", default=False)
 
 
@@ -120,7 +123,8 @@ def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
     """Report work of `total` units, `done` of them finished before (they do not count in the rate).
 
     Where standard error is no terminal each call of what it yields logs one line at level INFO to
-    the logger "interp", which only the command line shows by default. Within another's time a bar
+    the logger "interp", which only the command line shows by default; so does a first unit that
+    takes long, before it is finished. Within another's time a bar
     is silent: the outer one tells how far the work has come.
     """
     if _shown.get():
@@ -128,7 +132,7 @@ def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
         return
     token, begun = _shown.set(True), Step(label, "", done, total, unit)
     try:
-        with _bar(begun) if sys.stderr.isatty() else nullcontext(_line) as show:
+        with _bar(begun) if sys.stderr.isatty() else _lines(begun) as show:
             told = _Told(begun, show)
             told.tell()
             try:
@@ -183,8 +187,20 @@ def _rate(rate: float, unit: str) -> str:
     return f"{float(f'{rate:.2g}'):,.15g} {unit}/s"
 
 
-def _line(step: Step) -> None:
-    log.info("%s", step)
+@contextmanager
+def _lines(begun: Step) -> Iterator[Callable[[Step], None]]:
+    soon = Timer(SOON, log.info, ["%s", begun])
+    soon.daemon = True
+    soon.start()
+
+    def show(step: Step) -> None:
+        soon.cancel()
+        log.info("%s", step)
+
+    try:
+        yield show
+    finally:
+        soon.cancel()
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from interp.runs.store import Store
 from interp.runs.study import run_or_load
 from interp.runs.watched import FILE, held, seen, under_way
 
+from .test_jobs import until
+
 
 @dataclass(frozen=True)
 class Slow:
@@ -45,6 +47,17 @@ class Slow:
 def always(monkeypatch):
     monkeypatch.setattr(module, "OFTEN", 0.0)
     Slow.looks.clear()
+
+
+@pytest.mark.parametrize("soon", [0.01, 120.0])
+def test_a_log_says_what_has_begun_where_its_first_unit_takes_long(monkeypatch, caplog, soon):
+    monkeypatch.setattr(module, "SOON", soon)
+    caplog.set_level("INFO", logger="interp")
+    with progress("choosing", 5, "words") as advance:
+        until(lambda: caplog.messages or soon > 1)
+        advance(5)
+    assert caplog.messages[:-1] == (["choosing 0/5 words"] if soon < 1 else [])
+    assert caplog.messages[-1].startswith("choosing 5/5 words")
 
 
 def test_listeners_are_told_of_each_step_and_of_the_last():
