@@ -19,7 +19,7 @@ from ..model.neuron import NeuronName, parse_neuron
 from ..model.vocabulary import word_family
 from ..runs.query import Question, Record, query, records, word_ids
 from ..runs.store import Run, Store
-from .chance import Step, p_values, q_by_steps
+from .chances import beside_random
 from .index import Index, Rows, index_of
 from .rows import BINS, SCORE, STATISTICS, WORD, has_random
 from .rows import density as density_of
@@ -98,7 +98,7 @@ def find(
     scored = [row | _score(row, set(ids), whole) for row in rows]
     # a stable sort, NaN last
     ranked = sorted(scored, key=lambda row: (not isnan(row[by]), row[by]), reverse=True)
-    return _beside_random(atlas, ranked[:limit])
+    return beside_random(atlas, ranked[:limit])
 
 
 @Question
@@ -120,7 +120,7 @@ def show(atlas: Run, name: str | NeuronName) -> list[Record]:
             f"no {neuron} in this atlas: layers 0..{model['n_layers'] - 1}, kinds "
             f"{', '.join(kinds)}, {_range(model)}"
         )
-    return _beside_random(atlas, rows)
+    return beside_random(atlas, rows)
 
 
 @Question
@@ -154,7 +154,7 @@ def top(
     rows = _asked(atlas, words, asked, best, f", {SCORE}", order)
     if not rows:
         raise UserError("no neuron of this atlas fits: check the layer and the kind")
-    return _beside_random(atlas, rows)
+    return beside_random(atlas, rows)
 
 
 def _asked(
@@ -254,47 +254,6 @@ def _check_rank(atlas: Run, by: Rank) -> None:
             "an earlier version made this atlas, without coherence: make it again with "
             "`interp neurons atlas`"
         )
-
-
-def _beside_random(atlas: Run, rows: list[Record]) -> list[Record]:
-    """Rows with the p and q of their score and coherence, where the atlas has random directions."""
-    if not has_random(atlas):
-        return rows
-    index = index_of(atlas)
-    random = index.sql("random") if index else f"(SELECT {SCORE}, * FROM {atlas.sql('random')})"
-    chances = {}
-    for of, prefix in (("score", ""), ("coherence", "coherence_")):
-        values, null = [row[of] for row in rows], _numbers(of, random)
-        chances[f"{prefix}p"] = p_values(values, null)
-        steps = _kept_steps(index, of) if index else _steps(atlas, of, null)
-        chances[f"{prefix}q"] = q_by_steps(values, steps)
-    names = list(chances)
-    beside = zip(rows, zip(*chances.values(), strict=True), strict=True)
-    return [row | dict(zip(names, values, strict=True)) for row, values in beside]
-
-
-def _numbers(column: str, table: str) -> list[float]:
-    """A column; NaN where there is no number."""
-    found = records(f"SELECT {column}::DOUBLE AS value FROM {table}")
-    return [row["value"] for row in found]
-
-
-def _kept_steps(index: Index, of: str) -> list[Step]:
-    which = f'FROM {index.sql("steps")} WHERE "of" = $of ORDER BY "at"'
-    found = records(f'SELECT "at"::DOUBLE AS "at", q::DOUBLE AS q {which}', {"of": of})
-    return [(row["at"], row["q"]) for row in found]
-
-
-def _steps(atlas: Run, of: str, null: list[float]) -> list[Step]:
-    """Those of an atlas without an index, from all its rows."""
-    import numpy as np
-
-    from .chance_steps import Steps
-
-    every = query(f"SELECT {SCORE}, coherence FROM {atlas.sql('neurons')}")
-    made = Steps(np.array(null))
-    made.add(every[of].to_numpy(float))
-    return made.steps
 
 
 def has_words(atlas: Run) -> bool:
