@@ -67,11 +67,8 @@ def pick_run(
     if key not in runs:  # a browser can send any text
         raise UserError(f"there is no run {key} of {study} here: choose one of the list")
     st.sidebar.caption(plain(labels[key]))  # the box cuts what is longer than it
-    model, own = (
-        st.query_params.get("model"),
-        {str(run.config.get("model")) for run in runs.values()},
-    )
-    if model and not wanted and model not in own:
+    model = st.query_params.get("model")
+    if model and not wanted and model not in {run.config.get("model") for run in runs.values()}:
         st.info(plain(f"No run of {model} is here; this is of {runs[key].config.get('model')}."))
     st.session_state.setdefault(_CHOSEN, {})[f"{study} {parameter}"] = key
     run_shown(runs[key])

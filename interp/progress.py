@@ -123,9 +123,9 @@ def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
     """Report work of `total` units, `done` of them finished before (they do not count in the rate).
 
     Where standard error is no terminal each call of what it yields logs one line at level INFO to
-    the logger "interp", which only the command line shows by default; so does a first unit that
-    takes long, before it is finished. Within another's time a bar
-    is silent: the outer one tells how far the work has come.
+    the logger "interp", which only the command line shows by default; so does the beginning, where
+    the first unit takes longer than SOON. Within another's time a bar is silent: the outer one
+    tells how far the work has come.
     """
     if _shown.get():
         yield Advance()

@@ -96,8 +96,10 @@ def _scores(
     place: Int[np.ndarray, " hits"],
 ) -> Float[np.ndarray, " hits"]:
     """The scores of hits, in the arithmetic of `search.find`: z plus the lead over the rival, the
-    first of the list that is of another entry. `leads` are those of the first tokens' words, as the
-    atlas has them: of another arithmetic's q is that of the next row where it ends in other digits.
+    first of the list that is of another entry.
+
+    Args:
+        leads: the margin of each row, which is the lead of its first token's word.
     """
     others = (entry != entry[:, :1]) & (np.arange(entry.shape[1]) < lengths[:, None])
     rival = np.where(others.any(1), others.argmax(1), lengths - 1)

@@ -19,7 +19,7 @@ from ..model.neuron import NeuronName, parse_neuron
 from ..model.vocabulary import word_family
 from ..runs.query import Question, Record, query, records, word_ids
 from ..runs.store import Run, Store
-from .chances import beside_random
+from .chance_of_rows import beside_random
 from .index import Index, Rows, index_of
 from .rows import BINS, SCORE, STATISTICS, WORD, has_random
 from .rows import density as density_of
@@ -228,9 +228,7 @@ def chance_note(atlas: Run, coherence: bool = True) -> str:
     return (
         f"p is the share of {directions:,} random directions that score as much with their own "
         "best word. q is the share of chance hits among all rows of the atlas that score as much."
-        + coherence
-        * " coherence_p and coherence_q say the same of the coherence."
-    )
+    ) + (" coherence_p and coherence_q say the same of the coherence." if coherence else "")
 
 
 def _check_among(atlas: Run, limit: int, kinds: Sequence[str], *layers: int | None) -> None:

@@ -30,16 +30,13 @@ MEMORY = "512MB"
 """What DuckDB holds at once in a process; the rest goes to a temporary folder."""
 
 
-def query(sql: str, parameters: dict[str, Any] | None = None, **tables: Any) -> pd.DataFrame:
+def query(sql: str, parameters: dict[str, Any] | None = None) -> pd.DataFrame:
     """What DuckDB answers.
-
-    Args:
-        tables: Arrow tables or frames that the question names.
 
     Raises:
         UserError: a file of the run cannot be read.
     """
-    with _answer(sql, parameters or {}, tables) as answer:
+    with _answer(sql, parameters) as answer:
         return answer.df()
 
 
@@ -49,28 +46,21 @@ def records(sql: str, parameters: dict[str, Any] | None = None) -> list[Record]:
     Raises:
         UserError: a file of the run cannot be read.
     """
-    with _answer(sql, parameters or {}, {}) as answer:
-        columns = [
-            (name, nan if kind in _FLOATS else None) for name, kind, *_ in answer.description
-        ]
-        return [
-            {
-                name: none if value is None else value
-                for (name, none), value in zip(columns, row, strict=True)
-            }
-            for row in answer.fetchall()
-        ]
+    with _answer(sql, parameters) as answer:
+        names = [name for name, *_ in answer.description]
+        none = [nan if kind in _FLOATS else None for _, kind, *_ in answer.description]
+        rows = answer.fetchall()
+    return [
+        {names[i]: none[i] if value is None else value for i, value in enumerate(row)}
+        for row in rows
+    ]
 
 
 @contextmanager
-def _answer(
-    sql: str, parameters: dict[str, Any], tables: dict[str, Any]
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def _answer(sql: str, parameters: dict[str, Any] | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    asked = {name: _plain(value) for name, value in (parameters or {}).items()}
     try:
         with database(os.getpid()).cursor() as connection:
-            for name, table in tables.items():
-                connection.register(name, table)
-            asked = {name: _plain(value) for name, value in parameters.items()}
             yield connection.execute(sql, asked)
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
